@@ -1,0 +1,69 @@
+"""Random numbers as pure functions of (seed, purpose, example index, position).
+
+There is no generator whose state must be saved: resuming draws the numbers that an uninterrupted run would
+have drawn, and an example sees the same noise alone, in a batch, or on another rank. The generator is
+SplitMix64's finaliser over a keyed counter (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number
+generators", fig. 15), computed in int64, whose products wrap as the algorithm wants.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
+MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
+MIX_2 = 0x94D049BB133111EB - (1 << 64)
+
+
+def _shift(z: Tensor, bits: int) -> Tensor:
+    """Logical right shift of int64."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(z: Tensor) -> Tensor:
+    z = (z ^ _shift(z, 30)) * MIX_1
+    z = (z ^ _shift(z, 27)) * MIX_2
+    return z ^ _shift(z, 31)
+
+
+@dataclass(frozen=True)
+class Rng:
+    """Draws for one run. `index` numbers the examples; equal arguments give equal numbers, always."""
+
+    seed: int
+
+    def bits(self, purpose: str, index: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
+        """Uniform int64 of shape (B, *shape) for `index` (B,) int64."""
+        name = hashlib.sha256(f"{self.seed}/{purpose}".encode()).digest()
+        key = int.from_bytes(name[:8], "little", signed=True)
+        row = _mix(_mix(index.to(torch.int64) * GOLDEN + key))  # (B,)
+        place = torch.arange(math.prod(shape), device=index.device, dtype=torch.int64)
+        return _mix(row[:, None] + (place + 1)[None] * GOLDEN).view(len(index), *shape)
+
+    def uniform(self, purpose: str, index: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
+        """float32 in [0, 1) with 24 bits, (B, *shape)."""
+        return _shift(self.bits(purpose, index, shape), 40).float() * 2.0**-24
+
+    def normal(self, purpose: str, index: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
+        """Standard normal float32, (B, *shape), by Box and Muller (1958).
+
+        Computed in float64: the vectorised and the scalar logarithm of one library differ in the last bit of
+        a float32, which would make a number depend on its place in the batch.
+        """
+        n = math.prod(shape)
+        half = (n + 1) // 2
+        z = self.bits(purpose, index, (2, half))
+        u = (_shift(z, 11).double() + 0.5) * 2.0**-53  # (0, 1)
+        radius = torch.sqrt(-2.0 * torch.log(u[:, 0]))
+        angle = 2.0 * math.pi * u[:, 1]
+        out = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], 1)  # (B, 2 half)
+        return out[:, :n].float().view(len(index), *shape)
+
+    def bernoulli(self, purpose: str, index: Tensor, p: float) -> Tensor:
+        """True with probability p, (B,) bool."""
+        return self.uniform(purpose, index) < p
