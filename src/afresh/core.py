@@ -327,3 +327,41 @@ class Score:
     better: Literal["lower", "higher", "none"]
     floor: float | None = None
     control: float | None = None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Samples with the requests they answered: x in the modality's space, and the values it decodes to."""
+
+    x: Tensor
+    values: Sequence[Any]
+    cond: Cond
+
+
+class Evidence(Protocol):
+    """What a metric may ask for. Everything is computed when first asked for, and once.
+
+    `train` and `heldout` are in the modality's own space (before any codec), so that models behind different
+    codecs are judged alike.
+    """
+
+    space: Space
+    conds: CondSpec
+    train: Examples
+    heldout: Examples
+    train_items: Sequence[Item]
+    heldout_items: Sequence[Item]
+    rng: Rng
+
+    def samples(self, n: int) -> Drawn: ...  # conditions drawn as in the training split
+    def likelihood(self) -> tuple[float, int] | None: ...  # total nats and tokens of the held-out split
+    def valid(self, value: Any) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measurement: whether it applies to a space and its conditions, and how it is made."""
+
+    name: str
+    applies: Callable[[Space, CondSpec], str | None]  # None, or the reason why not
+    compute: Callable[[Evidence], list[Score]]
