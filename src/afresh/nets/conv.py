@@ -1,0 +1,263 @@
+"""Convolutional networks over a 1-, 2- or 3-dimensional grid of any size, odd sizes included.
+
+A grid is halved (rounding up) axis by axis until no axis is longer than `LEAST`; networks that draw go the
+same ladder upwards, so what comes out has exactly the size asked for. Networks take a condition as a vector
+c (B, cond), made by `nets.conditioning`, and know nothing of losses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEAST = 4  # the longest axis of the coarsest grid
+LEAK = 0.2
+MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+CONVS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+Grid = tuple[int, ...]
+
+
+def ladder(grid: Sequence[int], least: int = LEAST) -> list[Grid]:
+    """Grids from fine to coarse: every axis longer than `least` is halved, rounding up. (28,) (14,) (7,) (4,)."""
+    steps = [tuple(grid)]
+    while max(steps[-1]) > least:
+        steps.append(tuple((n + 1) // 2 if n > least else n for n in steps[-1]))
+    return steps
+
+
+def widths(levels: int, width: int, most: int) -> list[int]:
+    """Channels of each level, fine to coarse: doubled with each halving of the grid, at most `most` times `width`."""
+    return [width * min(2**i, most) for i in range(levels)]
+
+
+def conv(dims: int, inward: int, outward: int, size: int, groups: int = 1, bias: bool = True) -> nn.Module:
+    """A convolution that keeps the grid's size (odd `size`, zero padding)."""
+    return CONVS[dims](inward, outward, size, padding=size // 2, groups=groups, bias=bias)
+
+
+def dense(x: Tensor) -> Tensor:
+    """Channels last in memory where torch has that layout: the faster one for convolutions, on CPU and GPU."""
+    if x.dim() == 4:
+        return x.contiguous(memory_format=torch.channels_last)
+    if x.dim() == 5:
+        return x.contiguous(memory_format=torch.channels_last_3d)
+    return x
+
+
+def shrink(x: Tensor, grid: Grid) -> Tensor:
+    """Average over 2 cells along each axis that `grid` halves; an odd last cell stands for itself."""
+    steps = [1 if n == m else 2 for n, m in zip(x.shape[2:], grid, strict=True)]
+    if steps == [1] * len(steps):
+        return x
+    if len(steps) == 1:
+        return F.avg_pool1d(x, steps, ceil_mode=True, count_include_pad=False)
+    if len(steps) == 2:
+        return F.avg_pool2d(x, steps, ceil_mode=True, count_include_pad=False)
+    return F.avg_pool3d(x, steps, ceil_mode=True, count_include_pad=False)
+
+
+def grow(x: Tensor, grid: Grid) -> Tensor:
+    """Linear interpolation to a finer `grid`."""
+    if tuple(x.shape[2:]) == tuple(grid):
+        return x
+    return F.interpolate(x, size=grid, mode=MODES[len(grid)], align_corners=False)
+
+
+# --------------------------------------------------------------------------- with normalisation (VAE)
+
+
+class ModulatedBlock(nn.Module):
+    """x + conv(silu(film(norm(conv(silu(norm(x))))))): a residual block steered by e (B, cond).
+
+    Group normalisation with a scale and a shift from the condition (FiLM, Perez et al. 2018; adaptive group
+    normalisation, Dhariwal and Nichol 2021, sec. 3). The last convolution starts at zero: the block is the identity.
+    """
+
+    def __init__(self, dims: int, channels: int, cond: int) -> None:
+        super().__init__()
+        groups = math.gcd(channels, max(1, channels // 16))
+        self.norm_1 = nn.GroupNorm(groups, channels)
+        self.conv_1 = conv(dims, channels, channels, 3)
+        self.norm_2 = nn.GroupNorm(groups, channels, affine=False)
+        self.film = nn.Linear(cond, 2 * channels)
+        self.conv_2 = conv(dims, channels, channels, 3)
+        nn.init.zeros_(self.conv_2.weight)
+        nn.init.zeros_(self.film.bias)
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        h = self.norm_2(self.conv_1(F.silu(self.norm_1(x))))
+        scale, shift = self.film(e)[(...,) + (None,) * (x.dim() - 2)].chunk(2, 1)  # (B, C, 1, ...) each
+        return x + self.conv_2(F.silu(h * (1 + scale) + shift))
+
+
+class Encoder(nn.Module):
+    """(x (B, C, *grid), c (B, cond)) -> (mean, log variance) of the latent, (B, latent) each, float32."""
+
+    def __init__(self, shape: Sequence[int], cond: int, latent: int, width: int, blocks: int, most: int = 4) -> None:
+        super().__init__()
+        self.grids = ladder(shape[1:])
+        dims, channels = len(shape) - 1, widths(len(self.grids), width, most)
+        self.first = conv(dims, shape[0], width, 3)
+        self.levels = nn.ModuleList(
+            nn.ModuleList(ModulatedBlock(dims, c, cond) for _ in range(blocks)) for c in channels
+        )
+        self.downs = nn.ModuleList(conv(dims, a, b, 1) for a, b in zip(channels, channels[1:], strict=False))
+        self.norm = nn.GroupNorm(1, channels[-1])
+        self.last = nn.Linear(channels[-1] * math.prod(self.grids[-1]), 2 * latent)
+        nn.init.normal_(self.last.weight, std=0.1 / math.sqrt(self.last.in_features))
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.first(dense(x))
+        for i, level in enumerate(self.levels):
+            if i:
+                h = self.downs[i - 1](shrink(h, self.grids[i]))
+            for block in level:  # type: ignore[union-attr]
+                h = block(h, c)
+        mean, log_var = self.last(F.silu(self.norm(h)).flatten(1)).float().chunk(2, 1)
+        return mean, log_var
+
+
+class Decoder(nn.Module):
+    """(z (B, latent), c (B, cond)) -> mean of x, (B, C, *grid), float32.
+
+    z enters twice: as the coarsest grid's values, and with c as the modulation of every block, so that fine
+    levels need not wait for coarse ones to pass it on.
+    """
+
+    def __init__(self, shape: Sequence[int], cond: int, latent: int, width: int, blocks: int, most: int = 4) -> None:
+        super().__init__()
+        self.grids = ladder(shape[1:])
+        dims, channels = len(shape) - 1, widths(len(self.grids), width, most)
+        self.start = (channels[-1], *self.grids[-1])
+        self.embed = nn.Sequential(nn.Linear(latent + cond, cond), nn.SiLU(), nn.Linear(cond, cond), nn.SiLU())
+        self.first = nn.Linear(latent + cond, math.prod(self.start))
+        self.levels = nn.ModuleList(
+            nn.ModuleList(ModulatedBlock(dims, c, cond) for _ in range(blocks)) for c in channels
+        )
+        self.ups = nn.ModuleList(conv(dims, b, a, 1) for a, b in zip(channels, channels[1:], strict=False))
+        self.norm = nn.GroupNorm(math.gcd(width, max(1, width // 16)), width)
+        self.last = conv(dims, width, shape[0], 3)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, z: Tensor, c: Tensor) -> Tensor:
+        both = torch.cat([z, c], 1)
+        e = self.embed(both)
+        h = dense(self.first(both).view(-1, *self.start))
+        for i in reversed(range(len(self.levels))):
+            if i < len(self.ups):
+                h = grow(self.ups[i](h), self.grids[i])
+            for block in self.levels[i]:  # type: ignore[union-attr]
+                h = block(h, e)
+        return self.last(F.silu(self.norm(h))).float()
+
+
+# --------------------------------------------------------------------------- without normalisation (GAN)
+
+
+class FreeBlock(nn.Module):
+    """x + narrow(leaky(spread(leaky(widen(x))))): 1, 3 and 1 cells wide, no normalisation.
+
+    Huang et al. 2024 ("The GAN is dead; long live the GAN!", R3GAN, sec. 3): grouped middle convolution, Fixup
+    initialisation (Zhang et al. 2019): the last convolution is zero, the others are scaled by depth^(-1/4).
+    """
+
+    def __init__(self, dims: int, channels: int, hidden: int, groups: int, depth: int) -> None:
+        super().__init__()
+        self.widen = conv(dims, channels, hidden, 1)
+        self.spread = conv(dims, hidden, hidden, 3, groups)
+        self.narrow = conv(dims, hidden, channels, 1, bias=False)
+        gain = math.sqrt(2 / (1 + LEAK**2)) * depth**-0.25
+        for layer in (self.widen, self.spread):
+            nn.init.normal_(layer.weight, std=gain / math.sqrt(layer.weight[0].numel()))
+            nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.narrow.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.leaky_relu(self.widen(x), LEAK)
+        return x + self.narrow(F.leaky_relu(self.spread(h), LEAK))
+
+
+def _free_level(dims: int, channels: int, blocks: int, group: int, depth: int) -> nn.ModuleList:
+    """`blocks` blocks; `group` channels in each group of the middle convolution, 0 = one group."""
+    groups = channels // group if group and channels % group == 0 else 1
+    return nn.ModuleList(FreeBlock(dims, channels, channels, groups, depth) for _ in range(blocks))
+
+
+def _linear(inward: int, outward: int, bias: bool = True) -> nn.Linear:
+    layer = nn.Linear(inward, outward, bias)
+    nn.init.normal_(layer.weight, std=1 / math.sqrt(inward))
+    if bias:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class Generator(nn.Module):
+    """(z (B, latent), c (B, cond)) -> x (B, C, *grid), float32."""
+
+    def __init__(
+        self, shape: Sequence[int], cond: int, latent: int, width: int, blocks: int, most: int = 4, group: int = 0
+    ) -> None:
+        super().__init__()
+        self.grids = ladder(shape[1:])
+        dims, channels = len(shape) - 1, widths(len(self.grids), width, most)
+        depth = blocks * len(channels)
+        self.start = (channels[-1], *self.grids[-1])
+        self.first = _linear(latent + cond, math.prod(self.start))
+        self.levels = nn.ModuleList(_free_level(dims, c, blocks, group, depth) for c in channels)
+        self.ups = nn.ModuleList(conv(dims, b, a, 1, bias=False) for a, b in zip(channels, channels[1:], strict=False))
+        for up in self.ups:
+            nn.init.normal_(up.weight, std=1 / math.sqrt(up.weight.shape[1]))
+        self.last = conv(dims, width, shape[0], 3)
+        nn.init.normal_(self.last.weight, std=1 / math.sqrt(self.last.weight[0].numel()))
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, z: Tensor, c: Tensor) -> Tensor:
+        h = dense(self.first(torch.cat([z, c], 1)).view(-1, *self.start))
+        for i in reversed(range(len(self.levels))):
+            if i < len(self.ups):
+                h = grow(self.ups[i](h), self.grids[i])
+            for block in self.levels[i]:  # type: ignore[union-attr]
+                h = block(h)
+        return self.last(h).float()
+
+
+class Critic(nn.Module):
+    """(x (B, C, *grid), c (B, cond)) -> how real x looks given c, (B,) float32.
+
+    The condition enters by projection (Miyato and Koyama 2018, eq. 3): a(h) + <b(h), c> / sqrt(cond).
+    """
+
+    def __init__(self, shape: Sequence[int], cond: int, width: int, blocks: int, most: int = 4, group: int = 0) -> None:
+        super().__init__()
+        self.grids = ladder(shape[1:])
+        dims, channels = len(shape) - 1, widths(len(self.grids), width, most)
+        depth = blocks * len(channels)
+        self.first = conv(dims, shape[0], width, 3)
+        self.levels = nn.ModuleList(_free_level(dims, c, blocks, group, depth) for c in channels)
+        self.downs = nn.ModuleList(
+            conv(dims, a, b, 1, bias=False) for a, b in zip(channels, channels[1:], strict=False)
+        )
+        for layer in [self.first, *self.downs]:
+            nn.init.normal_(layer.weight, std=1 / math.sqrt(layer.weight[0].numel()))
+        nn.init.zeros_(self.first.bias)
+        flat = channels[-1] * math.prod(self.grids[-1])
+        self.plain = _linear(flat, 1, bias=False)
+        self.projection = _linear(flat, cond, bias=False)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        h = self.first(dense(x))
+        for i, level in enumerate(self.levels):
+            if i:
+                h = self.downs[i - 1](shrink(h, self.grids[i]))
+            for block in level:  # type: ignore[union-attr]
+                h = block(h)
+        h = h.flatten(1)
+        match = (self.projection(h).float() * c.float()).sum(1) / math.sqrt(c.shape[1])
+        return self.plain(h).float().squeeze(1) + match
