@@ -1,0 +1,120 @@
+"""Labels, numbers and captions of items to the parts of a condition, and back to a `Cond`.
+
+Words are the simplest encoding of a caption that can be learnt from a few thousand of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from afresh.core import Cond, CondSpec, Item, Part, UserError
+
+CAPTION = "prompt"  # the part that captions become
+MAX_WORDS = 4_000
+MAX_LENGTH = 32  # words of a caption
+
+
+def caption_words(caption: str) -> list[str]:
+    """Lower-cased words and single marks, in order."""
+    return re.findall(r"\w+(?:['’]\w+)*|[^\w\s]", caption.lower())
+
+
+def caption_ids(caption: str, part: Part) -> tuple[list[int], int]:
+    """`part.length` ids (0 = padding, 1 = unknown word) and the number of words cut off."""
+    table = {word: i + 2 for i, word in enumerate(part.classes)}
+    return _ids(caption, part, table)
+
+
+def _ids(caption: str, part: Part, table: dict[str, int]) -> tuple[list[int], int]:
+    words = caption_words(caption)
+    ids = [table.get(w, 1) for w in words[: part.length]]
+    return ids + [0] * (part.length - len(ids)), max(0, len(words) - part.length)
+
+
+def label_id(name: str, label: str, part: Part) -> int:
+    """The index of a label. Raises UserError, naming the labels known (the closest first), for another."""
+    if label in part.classes:
+        return part.classes.index(label)
+    close = difflib.get_close_matches(label, part.classes, n=5, cutoff=0.4)
+    known = close + [c for c in part.classes if c not in close]
+    shown = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
+    raise UserError(f"{name} {label!r} was never seen in training. Known: {shown}.")
+
+
+def fit_conditions(items: Sequence[Item]) -> tuple[dict[str, Part], list[str]]:
+    """The parts that the training items support, and notes on what was left out or will be cut.
+
+    Labels with fewer than two classes and numbers that never vary say nothing, and are left out.
+    """
+    spec: dict[str, Part] = {}
+    notes: list[str] = []
+    for name in sorted({k for item in items for k in item.labels}):
+        classes = {item.labels[name] for item in items if name in item.labels}
+        if len(classes) < 2:
+            notes.append(f"{name} is left out: every item is {next(iter(classes))!r}")
+        else:
+            spec[name] = Part("label", classes=tuple(sorted(classes, key=_natural)))
+    for name in sorted({k for item in items for k in item.numbers} - set(spec)):
+        values = torch.tensor([item.numbers[name] for item in items if name in item.numbers], dtype=torch.float64)
+        std = float(values.std(correction=0))
+        if std > 0 and math.isfinite(std):
+            spec[name] = Part("number", mean=float(values.mean()), std=std)
+        else:
+            notes.append(f"{name} is left out: every item has {float(values[0]):g}")
+    captions = [item.caption for item in items if item.caption]
+    if captions:
+        part, cut = _fit_captions(captions)
+        if part.classes:
+            spec[CAPTION] = part
+            if cut:
+                notes.append(f"{cut:,} captions are longer than {part.length} words and are cut there")
+        else:
+            notes.append("captions are left out: no word occurs twice")
+    return spec, notes
+
+
+def _natural(name: str) -> tuple[int, int, str]:
+    """Whole numbers by size and before names, names by alphabet."""
+    return (0, int(name), name) if re.fullmatch(r"-?\d{1,18}", name) else (1, 0, name)
+
+
+def _fit_captions(captions: Sequence[str]) -> tuple[Part, int]:
+    """Words that occur at least twice, the most frequent first; length = 95th percentile, at most MAX_LENGTH."""
+    split = [caption_words(c) for c in captions]
+    counts = Counter(w for words in split for w in words)
+    kept = sorted((w for w, n in counts.items() if n >= 2), key=lambda w: (-counts[w], w))[:MAX_WORDS]
+    lengths = sorted(map(len, split))
+    length = max(1, min(MAX_LENGTH, lengths[math.ceil(0.95 * len(lengths)) - 1]))
+    return Part("prompt", classes=tuple(kept), length=length), sum(n > length for n in lengths)
+
+
+def encode_conditions(items: Sequence[Item], spec: CondSpec) -> Cond:
+    """One row an item; a part that an item lacks is not present.
+
+    Raises UserError for a label never seen in training.
+    """
+    nothing = Cond.nothing(spec, len(items))
+    parts: dict[str, Tensor] = dict(nothing.parts)
+    present: dict[str, Tensor] = dict(nothing.present)
+    for name, part in spec.items():
+        classes = {c: i for i, c in enumerate(part.classes)}
+        words = {c: i + 2 for c, i in classes.items()}
+        for row, item in enumerate(items):
+            if part.kind == "label" and name in item.labels:
+                found = classes.get(item.labels[name])
+                parts[name][row] = label_id(name, item.labels[name], part) if found is None else found
+            elif part.kind == "number" and name in item.numbers:
+                parts[name][row] = (item.numbers[name] - part.mean) / part.std
+            elif part.kind == "prompt" and item.caption:
+                parts[name][row] = torch.tensor(_ids(item.caption, part, words)[0])
+            else:
+                continue
+            present[name][row] = True
+    return Cond(len(items), parts, present)

@@ -1,0 +1,183 @@
+"""A folder of pictures (or an archive of one) to names with splits, class labels and described attributes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from afresh.core import Refused, UserError
+
+TRAINING = frozenset({"train", "training"})
+HELD_OUT = frozenset({"validation", "valid", "val", "dev", "test", "testing"})
+TABLES = frozenset({"metadata.jsonl", "metadata.csv", "metadata.parquet"})
+FILE_NAME = "file_name"
+MAX_TABLE = 1 << 29  # bytes of one metadata file
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the folders say of each picture, by its name (a relative path with slashes)."""
+
+    splits: Mapping[str, str | None]
+    labels: Mapping[str, str]  # empty when the folders are no classes
+    notes: list[str] = field(default_factory=list)
+
+
+def layout(names: Sequence[str]) -> Layout:
+    """Splits from top folders train and validation (val, test, ...), then classes from the next level.
+
+    A folder that holds everything says nothing and is looked through.
+    """
+    notes: list[str] = []
+    inner, roots = _without_root({n: PurePosixPath(n).parts for n in names})
+    splits: dict[str, str | None] = dict.fromkeys(names)
+    tops = {parts[0].lower() for parts in inner.values() if len(parts) > 1}
+    if tops & TRAINING and tops & HELD_OUT and tops <= TRAINING | HELD_OUT:
+        for name, parts in inner.items():
+            held = len(parts) > 1 and parts[0].lower() in HELD_OUT
+            splits[name] = "validation" if held else "train"
+        inner = {n: parts[1:] if len(parts) > 1 else parts for n, parts in inner.items()}
+        count = Counter(splits.values())
+        notes.append(
+            f"the folders {', '.join(sorted(tops))} are the data's own split: "
+            f"{count['train']:,} to train, {count['validation']:,} held out"
+        )
+        roots = []
+    elif roots and roots[-1].lower() in TRAINING | HELD_OUT:
+        notes.append(f"everything is in a folder {roots.pop()!r}, with no other part beside it: no split of its own")
+    labels = {n: parts[0] for n, parts in inner.items() if len(parts) > 1}
+    classes = set(labels.values()) or set(roots[-1:])
+    if len(classes) < 2:
+        if classes:
+            notes.append(f"one class folder only ({next(iter(classes))}): no label")
+        return Layout(splits, {}, notes)
+    deeper = sum(len(parts) > 2 for parts in inner.values())
+    if deeper:
+        notes.append(f"{deeper:,} pictures lie in folders inside class folders: the outermost folder is the label")
+    return Layout(splits, labels, notes)
+
+
+def _without_root(parts: dict[str, tuple[str, ...]]) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """Take off leading folders that all names share; returns them too."""
+    roots: list[str] = []
+    while parts and all(len(p) > 1 for p in parts.values()) and len({p[0] for p in parts.values()}) == 1:
+        roots.append(next(iter(parts.values()))[0])
+        parts = {n: p[1:] for n, p in parts.items()}
+    return parts, roots
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """Columns of the metadata files, aligned with the pictures' names, and rows that are of no use."""
+
+    columns: Mapping[str, list[Any]]
+    described: frozenset[str]  # names that have a row
+    refused: list[Refused]
+
+
+def attributes(tables: Mapping[str, bytes], names: Sequence[str]) -> Attributes:
+    """Read metadata files (name -> content), whose `file_name` is relative to the file's own folder.
+
+    Raises UserError for a file that cannot be read at all or has no column `file_name`.
+    """
+    index = {name: i for i, name in enumerate(names)}
+    columns: dict[str, list[Any]] = {}
+    seen: set[str] = set()
+    refused: list[Refused] = []
+    for table, content in sorted(tables.items()):
+        rows, bad = _rows(table, content)
+        refused += bad
+        for line, row in rows:
+            where = f"{table}, row {line}"
+            target, reason = _target(table, row.get(FILE_NAME), index)
+            if reason is None and target in seen:
+                reason = f"{target} has another row already"
+            if reason is not None:
+                refused.append(Refused(where, reason))
+                continue
+            seen.add(target)
+            for key, value in row.items():
+                if key != FILE_NAME:
+                    columns.setdefault(key, [None] * len(names))[index[target]] = value
+    return Attributes(columns, frozenset(seen), refused)
+
+
+def _target(table: str, file_name: Any, index: Mapping[str, int]) -> tuple[str, str | None]:
+    """The picture that a row describes, or why there is none."""
+    if not isinstance(file_name, str) or not file_name:
+        return "", f"no {FILE_NAME}"
+    relative = PurePosixPath(file_name.replace("\\", "/"))
+    if relative.is_absolute() or ".." in relative.parts or ":" in relative.parts[0]:
+        return "", f"{FILE_NAME} {file_name!r} leads out of the folder"
+    target = (PurePosixPath(table).parent / relative).as_posix()
+    return target, None if target in index else f"{FILE_NAME} {file_name!r} is no picture that could be used"
+
+
+def _rows(table: str, content: bytes) -> tuple[list[tuple[int, dict[str, Any]]], list[Refused]]:
+    """Numbered rows (from 1) of a metadata file, and rows that cannot be read."""
+    if len(content) > MAX_TABLE:
+        raise UserError(f"{table} has {len(content):,} bytes; at most {MAX_TABLE:,} are read. Leave columns out.")
+    if table.lower().endswith(".parquet"):
+        try:
+            listed = pyarrow.parquet.read_table(io.BytesIO(content)).to_pylist()
+        except (pyarrow.ArrowException, OSError) as error:
+            raise UserError(f"{table} is no readable Parquet file ({error}). Write it again.") from None
+        rows: list[tuple[int, dict[str, Any]]] = list(enumerate(listed, 1))
+        bad: list[Refused] = []
+    else:
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{table} is not UTF-8 ({error}). Save it as UTF-8.") from None
+        rows, bad = _csv_rows(table, text) if table.lower().endswith(".csv") else _json_rows(table, text)
+    if rows and not any(FILE_NAME in row for _, row in rows):
+        raise UserError(
+            f"{table} has no column {FILE_NAME!r} (it has {', '.join(map(str, rows[0][1])) or 'none'}). "
+            f"Add {FILE_NAME}: the path of each picture from the folder of {table}."
+        )
+    return rows, bad
+
+
+def _csv_rows(table: str, text: str) -> tuple[list[tuple[int, dict[str, Any]]], list[Refused]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[tuple[int, dict[str, Any]]] = []
+    bad: list[Refused] = []
+    try:
+        head = next(reader, [])
+        if len(set(head)) < len(head):
+            raise UserError(f"{table} has two columns of the same name ({', '.join(head)}). Rename one.")
+        for number, cells in enumerate(reader, 1):
+            if len(cells) == len(head):
+                rows.append((number, dict(zip(head, cells, strict=True))))
+            elif cells:
+                bad.append(Refused(f"{table}, row {number}", f"{len(cells)} cells, the header has {len(head)}"))
+    except csv.Error as error:
+        raise UserError(f"{table} is no readable CSV (line {reader.line_num}: {error}). Mend or quote it.") from None
+    return rows, bad
+
+
+def _json_rows(table: str, text: str) -> tuple[list[tuple[int, dict[str, Any]]], list[Refused]]:
+    rows: list[tuple[int, dict[str, Any]]] = []
+    bad: list[Refused] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            bad.append(Refused(f"{table}, row {number}", f"not JSON ({error})"))
+            continue
+        if isinstance(value, dict):
+            rows.append((number, value))
+        else:
+            bad.append(Refused(f"{table}, row {number}", "not a JSON object"))
+    return rows, bad

@@ -1,0 +1,203 @@
+"""Picture files to small square uint8 arrays: one file at a time, or many in threads.
+
+Every way in which a picture was changed beyond resizing is returned as a `trait`, so that a reader can say so.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import statistics
+import struct
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # decoders that may touch a user's file
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif"})
+MAX_PIXELS = 1 << 26  # width x height that may be decoded: 8,192 x 8,192, about 200 MB as RGB
+SIDES = (8, 16, 28, 32, 48, 64)  # what `natural_side` chooses from
+
+Pixels = NDArray[np.uint8]  # (H, W, C), C = 1 or 3
+Source = Path | bytes  # a file, or a file's content (from an archive)
+A = TypeVar("A")
+B = TypeVar("B")
+
+# A trait, and how a note puts it after "<count> pictures".
+TRAITS = {
+    "animated": "are animated: only the first frame is used",
+    "alpha": "have transparency: drawn on the background colour",
+    "16-bit": "have 16 bits a channel: scaled to 8",
+    "cmyk": "are CMYK: converted to RGB",
+    "turned": "were turned upright as their EXIF orientation says",
+    "cut": "are not square: the middle square is used",
+    "padded": "are not square: padded with the background colour",
+    "stretched": "are not square: stretched to a square",
+    "enlarged": "are smaller than the size and were enlarged",
+    "greyed": "have colours: turned into grey",
+}
+
+
+class PictureError(Exception):
+    """Why one picture cannot be used, in words for its owner."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The square that every picture is brought to: `side` pixels, by cutting, padding or stretching."""
+
+    side: int
+    crop: Literal["centre", "pad", "stretch"] = "centre"
+    background: tuple[int, int, int] = (255, 255, 255)  # behind transparency, and of padding
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One decoded picture, (side, side, C): C is 1 where all three channels agree everywhere, otherwise 3."""
+
+    pixels: Pixels
+    traits: frozenset[str]
+
+
+def threaded(f: Callable[[A], B], things: Sequence[A]) -> list[B]:
+    """`f` of each, in order. Pillow lets go of the interpreter's lock while it decodes and resizes."""
+    with warnings.catch_warnings():  # `open_picture` refuses too many pixels itself
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", module="PIL")
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            return list(pool.map(f, things))
+
+
+def open_picture(source: Source) -> Image.Image:
+    """Read the header alone. Raises PictureError when it is no picture or has more than MAX_PIXELS."""
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    if size == 0:
+        raise PictureError("empty file (0 bytes)")
+    try:
+        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"more than {MAX_PIXELS:,} pixels ({error}): make it smaller first") from None
+    except Image.UnidentifiedImageError:
+        raise PictureError("not a PNG, JPEG, WebP, BMP or GIF picture, or its header is damaged") from None
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
+        raise PictureError(f"cannot be opened: {error}") from None
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        image.close()
+        raise PictureError(f"{width:,} x {height:,} pixels, at most {MAX_PIXELS:,} in all: make it smaller first")
+    return image
+
+
+def short_side(source: Source) -> int | None:
+    """The shorter side in pixels from the header, or None for a picture that will be refused."""
+    try:
+        with open_picture(source) as image:
+            return min(image.size)
+    except (PictureError, OSError):
+        return None
+
+
+def natural_side(short_sides: Iterable[int]) -> int:
+    """The median shorter side rounded down to one of SIDES; 8 for anything smaller."""
+    median = statistics.median_low(short_sides)
+    return max([s for s in SIDES if s <= median], default=SIDES[0])
+
+
+def decode_picture(source: Source, frame: Frame) -> Picture:
+    """One picture file in `frame`. Raises PictureError with the reason."""
+    with open_picture(source) as image:
+        try:
+            image.draft(None, (2 * frame.side, 2 * frame.side))  # JPEG: decode no larger than useful
+            traits = {"animated"} if image.format != "JPEG" and getattr(image, "is_animated", False) else set()
+            image.load()
+            upright = _upright(image, traits)
+            return _framed(_rgb(upright, frame.background, traits), frame, traits)
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow's decoders raise nearly anything on damaged data
+            raise PictureError(f"damaged or cut short: {error or type(error).__name__}") from None
+
+
+def decode_array(array: Pixels, frame: Frame) -> Picture:
+    """A uint8 array (H, W, C), C = 1, 3 or 4 (alpha), in `frame`."""
+    traits: set[str] = set()
+    image = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+    return _framed(_rgb(image, frame.background, traits), frame, traits)
+
+
+def to_channels(pixels: Pixels, channels: int) -> Pixels:
+    """(H, W, 1 or 3) to (H, W, channels): grey is repeated, RGB becomes its luma (ITU-R BT.601)."""
+    if pixels.shape[-1] == channels:
+        return pixels
+    if channels == 3:
+        return np.repeat(pixels, 3, axis=-1)
+    return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
+
+
+def _upright(image: Image.Image, traits: set[str]) -> Image.Image:
+    try:
+        turned = image.getexif().get(0x0112, 1) in range(2, 9)
+    except Exception:  # unreadable EXIF says nothing about the orientation
+        return image
+    if not turned:
+        return image
+    traits.add("turned")
+    return ImageOps.exif_transpose(image)
+
+
+def _rgb(image: Image.Image, background: tuple[int, int, int], traits: set[str]) -> Image.Image:
+    """Any mode of Pillow's to L or RGB of 8 bits."""
+    if image.mode.startswith("I"):  # 16-bit grey: 65535 / 257 = 255
+        traits.add("16-bit")
+        wide = np.asarray(image).astype(np.int64).clip(0, 65535)
+        return Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        over = image.convert("RGBA")
+        if over.getchannel("A").getextrema() == (255, 255):
+            return over.convert("RGB")
+        traits.add("alpha")
+        # Resizing is linear, so blending before it is exact; the other order would mix in hidden colours.
+        return Image.alpha_composite(Image.new("RGBA", over.size, (*background, 255)), over).convert("RGB")
+    if image.mode == "CMYK":
+        traits.add("cmyk")
+    if image.mode in ("1", "L"):
+        return image.convert("L")
+    return image.convert("RGB")
+
+
+def _framed(image: Image.Image, frame: Frame, traits: set[str]) -> Picture:
+    """L or RGB of any shape to the frame."""
+    width, height = image.size
+    side, short = frame.side, min(width, height)
+    if width != height:
+        traits.add({"centre": "cut", "pad": "padded", "stretch": "stretched"}[frame.crop])
+    if (max(width, height) if frame.crop == "pad" else short) < side:
+        traits.add("enlarged")
+    if frame.crop == "pad" and width != height:
+        scale = side / max(width, height)
+        small = _resize(image, (max(1, round(width * scale)), max(1, round(height * scale))), (0, 0, width, height))
+        image = Image.new("RGB", (side, side), frame.background)
+        image.paste(small, ((side - small.width) // 2, (side - small.height) // 2))
+    elif frame.crop == "centre":
+        left, top = (width - short) // 2, (height - short) // 2
+        image = _resize(image, (side, side), (left, top, left + short, top + short))
+    else:
+        image = _resize(image, (side, side), (0, 0, width, height))
+    pixels = np.asarray(image)  # (side, side) or (side, side, 3)
+    if pixels.ndim == 2:
+        return Picture(pixels[..., None], frozenset(traits))
+    grey = bool((pixels[..., :1] == pixels).all())
+    return Picture(pixels[..., :1].copy() if grey else pixels, frozenset(traits))
+
+
+def _resize(image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
+    shrinks = size[0] < box[2] - box[0] or size[1] < box[3] - box[1]
+    method = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
+    return image.resize(size, method, box=box, reducing_gap=3.0 if shrinks else None)
