@@ -281,8 +281,10 @@ class Objective(Protocol):
     the modules worth an exponential moving average: those that sampling uses.
     """
 
-    players: Mapping[str, tuple[str, ...]]
-    averaged: tuple[str, ...]
+    @property
+    def players(self) -> Mapping[str, tuple[str, ...]]: ...
+    @property
+    def averaged(self) -> tuple[str, ...]: ...
 
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss: ...
     def update(self, state: State, metrics: Mapping[str, float]) -> State: ...
@@ -301,13 +303,14 @@ class Family:
     accepts: Callable[[Space], str | None]  # None, or the reason why not
     config: type  # pydantic model of the network and objective
     sizes: Callable[[Space], Sequence[Any]]  # configs from small to large, for the planner
+    appetite: Callable[[int, Space], int]  # examples that a net of so many parameters should see to be worth it
     build: Callable[[Any, Space, CondSpec], dict[str, nn.Module]]
     objective: Callable[[Any, Space], Objective]
     settings: type  # pydantic model of what sampling accepts
     sample: Callable[[Modules, Any, Space, Cond, Rng, Tensor, Any], Tensor]
     null_rate: float = 0.1  # how often a condition is left out in training; 0 = guidance impossible
     guided: bool = True  # whether a gain of guidance was measured (tests/matrix.py)
-    recipe: Mapping[str, Any] = field(default_factory=dict)  # training defaults of this family
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # fields of TrainConfig that this family sets
     compiles: bool = True  # whether torch.compile can take its modules
     score: Callable[[Modules, Any, Space, Batch, Rng], Tensor] | None = None  # (B,) nats, higher = likelier
 

@@ -68,5 +68,5 @@ class TimeEmbedding(nn.Module):
         self.net = nn.Sequential(nn.Linear(2 * features, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t: Tensor) -> Tensor:
-        angle = 2 * math.pi * t[:, None].float() * self.frequency
+        angle = 2 * math.pi * t[:, None].float() * self.get_buffer("frequency")
         return self.net(torch.cat([angle.cos(), angle.sin()], 1))

@@ -1,0 +1,56 @@
+"""The one table of plug-ins. A name here is a module in the folder of its kind, loaded when first asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from afresh.core import Codec, Examples, Family, Metric, Modality, Space, UserError
+
+MODALITIES = ("text", "code", "image")
+FAMILIES = ("transformer", "vae", "gan", "flow")
+CODECS = ("palette",)
+METRICS = ("texts", "pictures")
+
+
+def _check(kind: str, name: str, known: tuple[str, ...]) -> None:
+    if name not in known:
+        raise UserError(f"There is no {kind} {name!r}. Choose one of: {', '.join(known)}.")
+
+
+def modality(name: str) -> Modality:
+    _check("modality", name, MODALITIES)
+    return import_module(f"afresh.modalities.{name}").MODALITY
+
+
+def family(name: str) -> Family:
+    _check("family", name, FAMILIES)
+    return import_module(f"afresh.families.{name}").FAMILY
+
+
+def metrics() -> list[Metric]:
+    return [m for name in METRICS for m in import_module(f"afresh.measure.{name}").METRICS]
+
+
+def load_codec(name: str, folder: object) -> Codec:
+    _check("codec", name, CODECS)
+    return import_module(f"afresh.codecs.{name}").load(folder)
+
+
+def bridge(wanted: Family, examples: Examples, space: Space) -> tuple[str, Codec] | None:
+    """A codec whose target the family accepts, fitted to `examples`; None when the family needs none.
+
+    Raises UserError, naming what works, when no codec helps.
+    """
+    reason = wanted.accepts(space)
+    if reason is None:
+        return None
+    for name in CODECS:
+        module = import_module(f"afresh.codecs.{name}")
+        if space.kind == module.SOURCE:
+            codec: Codec = module.fit(examples, space)
+            if wanted.accepts(codec.target) is None:
+                return name, codec
+    works = [f for f in FAMILIES if family(f).accepts(space) is None]
+    raise UserError(
+        f"The family {wanted.name!r} does not fit this data: {reason}. What works here: {', '.join(works) or 'none'}."
+    )

@@ -1,0 +1,136 @@
+"""Batches as a pure function of (seed, draw): there is no loader state to save.
+
+Draw number d is example d mod N of epoch d div N, in an order that depends on (seed, epoch) alone. Step s of
+batch size B takes draws s B ... s B + B - 1, however they are split over micro-batches or processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from afresh.core import Batch, Cond, Examples, Space
+from afresh.rng import Rng
+
+
+class Loader:
+    """Training batches of `examples` in `space`."""
+
+    def __init__(self, examples: Examples, space: Space, rng: Rng) -> None:
+        self.examples, self.space, self.rng = examples, space, rng
+        self.context = space.shape[0] if space.kind == "tokens" else 0
+        self.runs = runs_of(examples) if space.stream else None
+        self.count = len(examples) if self.runs is None else int(windows_in(self.runs, self.context).sum())
+        self.epoch: tuple[int, Tensor, Tensor | None] | None = None  # number, order, window starts
+
+    def batch(self, first: int, size: int) -> Batch:
+        """Draws first ... first + size - 1."""
+        draws = torch.arange(first, first + size)
+        rows = torch.empty(size, dtype=torch.int64)
+        starts = torch.empty(size, dtype=torch.int64)
+        for epoch in torch.unique(draws // self.count).tolist():
+            order, offsets = self.prepare(epoch)
+            here = draws // self.count == epoch
+            rows[here] = order[draws[here] % self.count]
+            if offsets is not None:
+                starts[here] = offsets[rows[here]]
+        if self.runs is None:
+            return gather(self.examples, self.space, rows, draws)
+        return cut(self.examples, self.space, self.runs, rows, starts, draws)
+
+    def prepare(self, epoch: int) -> tuple[Tensor, Tensor | None]:
+        """Order of the epoch's examples, and for a stream where each window starts."""
+        if self.epoch is None or self.epoch[0] != epoch:
+            key = self.rng.bits(f"epoch/{epoch}", torch.arange(self.count))
+            starts = None
+            if self.runs is not None:
+                starts = window_starts(self.runs, self.context, epoch, self.rng)
+            self.epoch = (epoch, key.argsort(stable=True), starts)
+        return self.epoch[1], self.epoch[2]
+
+
+def runs_of(examples: Examples) -> Tensor:
+    """Stretches of a stream whose documents share one condition: (R, 3) start, end, first document."""
+    assert examples.bounds is not None
+    documents = len(examples.bounds) - 1
+    changes = torch.zeros(documents, dtype=torch.bool)
+    changes[:1] = True
+    for tensors in (examples.cond.parts, examples.cond.present):
+        for v in tensors.values():
+            flat = v.reshape(documents, -1)
+            changes[1:] |= (flat[1:] != flat[:-1]).any(1)
+    first = changes.nonzero()[:, 0]
+    start = examples.bounds[first]
+    end = torch.cat([start[1:], examples.bounds[-1:]])
+    return torch.stack([start, end, first], 1)
+
+
+def windows_in(runs: Tensor, context: int) -> Tensor:
+    """Windows of `context` targets that cover each run, (R,)."""
+    return (runs[:, 1] - runs[:, 0] + context - 1).div(context, rounding_mode="floor").clamp_min(1)
+
+
+def window_starts(runs: Tensor, context: int, epoch: int, rng: Rng) -> Tensor:
+    """First target of every window. Epoch 0 tiles each run; later ones shift the tiling at random."""
+    counts = windows_in(runs, context)
+    run = torch.repeat_interleave(torch.arange(len(runs)), counts)
+    nth = torch.arange(len(run)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+    shift = torch.zeros(len(runs), dtype=torch.int64)
+    if epoch > 0:
+        u = rng.uniform(f"offset/{epoch}", torch.arange(len(runs)))
+        shift = (u * context).long() - context // 2
+    start, end = runs[run, 0], runs[run, 1]
+    return torch.minimum(start + (nth * context + shift[run]).clamp_min(0), (end - context)).maximum(start)
+
+
+def gather(examples: Examples, space: Space, rows: Tensor, draws: Tensor) -> Batch:
+    """Whole examples by row."""
+    x = examples.x[rows]
+    if space.kind == "tokens":
+        begin = torch.full((len(rows), 1), space.special["begin"], dtype=torch.int64)
+        x = torch.cat([begin, x.long()], 1)
+    else:
+        x = x.float() * examples.scale + examples.shift
+    return Batch(x, examples.cond.select(rows), draws)
+
+
+def cut(examples: Examples, space: Space, runs: Tensor, windows: Tensor, starts: Tensor, draws: Tensor) -> Batch:
+    """Windows of a stream that begin at `starts`, each led by the token before it (a separator at a run's head)."""
+    context = space.shape[0]
+    counts = windows_in(runs, context).cumsum(0)
+    run = torch.searchsorted(counts, windows, right=True)
+    place = starts[:, None] - 1 + torch.arange(context + 1)  # (B, T + 1)
+    inside = place < runs[run, 1][:, None]
+    x = examples.x[place.clamp(0, len(examples.x) - 1)].long()
+    x = torch.where(inside, x, space.special["end"])
+    head = starts == runs[run, 0]
+    x[head, 0] = space.special["end"]  # what stands between documents also stands before the first
+    mask = None if bool(inside.all()) else inside[:, 1:]
+    return Batch(x, examples.cond.select(runs[run, 2]), draws, mask)
+
+
+def sweep(examples: Examples, space: Space, size: int, limit: int | None = None) -> Iterator[Batch]:
+    """Every example (or target token) once, in order, in batches: for evaluation over a whole split."""
+    if not space.stream:
+        count = len(examples) if limit is None else min(limit, len(examples))
+        for a in range(0, count, size):
+            rows = torch.arange(a, min(a + size, count))
+            yield gather(examples, space, rows, rows)
+        return
+    context, runs = space.shape[0], runs_of(examples)
+    counts = windows_in(runs, context)
+    run = torch.repeat_interleave(torch.arange(len(runs)), counts)
+    nth = torch.arange(len(run)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+    starts = runs[run, 0] + nth * context
+    count = len(run) if limit is None else min(limit, len(run))
+    for a in range(0, count, size):
+        w = torch.arange(a, min(a + size, count))
+        yield cut(examples, space, runs, w, starts[w], w)
+
+
+def draw_conditions(cond: Cond, n: int, rng: Rng, purpose: str = "conditions") -> Cond:
+    """n requests drawn from those of a split."""
+    rows = (rng.uniform(purpose, torch.arange(n)) * cond.size).long()
+    return cond.select(rows)

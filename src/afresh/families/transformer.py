@@ -1,0 +1,171 @@
+"""The autoregressive Transformer over tokens: text, code, and pictures whose pixels are quantised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from afresh.core import Batch, Cond, CondSpec, Family, Loss, Modules, Predict, Space, State
+from afresh.nets.transformer import Decoder, DecoderShape
+from afresh.rng import Rng
+from afresh.sampling.guidance import classifier_free
+from afresh.sampling.tokens import Cut, generate
+
+
+class TransformerConfig(BaseModel):
+    """Sizes of the decoder. `mlp` 0: 8/3 of the width, rounded up to a multiple of 32."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    width: int = 192
+    layers: int = 4
+    heads: int = 3
+    kv_heads: int = 3
+    mlp: int = 0
+    qk_norm: bool = True
+
+    @model_validator(mode="after")
+    def check(self) -> TransformerConfig:
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise ValueError(f"width {self.width} must be an even multiple of heads ({self.heads})")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
+        return self
+
+
+class TransformerSettings(BaseModel):
+    """How to sample. `length`: new tokens, for a stream; a picture always has all its tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    temperature: float = Field(1.0, ge=0, le=10)
+    top_k: int = Field(0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    min_p: float = Field(0.0, ge=0, le=1)
+    length: int = Field(256, ge=1)
+    guidance: float = Field(1.0, ge=0, le=100)
+
+
+class TransformerObjective:
+    """Cross-entropy of each next token, in nats; the weight is the number of tokens that count."""
+
+    players: Mapping[str, tuple[str, ...]] = {"model": ("decoder",)}
+    averaged = ("decoder",)
+
+    def __init__(self, config: TransformerConfig, space: Space) -> None:
+        self.space = space
+
+    def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
+        nats, count = next_token_nats(modules, batch)
+        return nats.sum(), float(count.sum()), {"loss": nats.detach().sum()}
+
+    def update(self, state: State, metrics: Mapping[str, float]) -> State:
+        return state
+
+
+def next_token_nats(modules: Modules, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Summed cross-entropy and number of counted tokens of each row, (B,) and (B,)."""
+    net = modules["decoder"]
+    assert isinstance(net, Decoder)
+    targets = batch.x[:, 1:]
+    if batch.mask is not None:
+        targets = targets.masked_fill(~batch.mask, -1)
+    return net(batch.x[:, :-1], net.condition(batch.cond), targets), (targets >= 0).sum(1)
+
+
+def score(modules: Modules, config: TransformerConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
+    """Log-likelihood of the counted tokens in nats, (B,)."""
+    return -next_token_nats(modules, batch)[0]
+
+
+def predictor(modules: Modules, context: int, dtype: torch.dtype = torch.float32) -> Predict:
+    """Logits (B, V) of the token after those fed so far; the state is the key/value cache."""
+    net = modules["decoder"]
+    assert isinstance(net, Decoder)
+
+    def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
+        cache = net.new_cache(len(x), context, dtype) if state is None else state
+        h = net.hidden(x, net.condition(cond), cache)
+        return net.head(h[:, -1]).float(), cache
+
+    return predict
+
+
+@torch.no_grad()
+def sample(
+    modules: Modules,
+    config: TransformerConfig,
+    space: Space,
+    cond: Cond,
+    rng: Rng,
+    index: Tensor,
+    settings: TransformerSettings,
+) -> Tensor:
+    """(n, T) int64. A stream continues cond.given (B, S) where its mask is true; short rows are padded with `end`."""
+    context = space.shape[0]
+    begin = space.special["begin"]
+    if cond.given is None:
+        prompts = [[begin] for _ in range(cond.size)]
+    else:
+        known = cond.given_mask if cond.given_mask is not None else torch.ones_like(cond.given, dtype=torch.bool)
+        prompts = [[begin, *row[m].tolist()] for row, m in zip(cond.given, known, strict=True)]
+    end = space.special.get("end") if space.stream else None
+    banned = [i for name, i in space.special.items() if name != "end" or not space.stream]
+    length = settings.length if space.stream else context
+    predict = classifier_free(predictor(modules, context + 1), settings.guidance)
+    cut = Cut(settings.temperature, settings.top_k, settings.top_p, settings.min_p)
+    rows = generate(predict, prompts, cond, rng, index, length, context, cut, end, banned)
+    if not space.stream:  # a prompt is the first part of the picture
+        return torch.tensor([(p[1:] + r)[:context] for p, r in zip(prompts, rows, strict=True)])
+    longest = max(map(len, rows))
+    return torch.tensor([r + [space.special["end"]] * (longest - len(r)) for r in rows], dtype=torch.int64)
+
+
+def accepts(space: Space) -> str | None:
+    if space.kind != "tokens":
+        return "transformer needs tokens; a field must pass through a codec first"
+    return None if len(space.shape) == 1 else "transformer takes one token a place, not several levels"
+
+
+def sizes(space: Space) -> Sequence[TransformerConfig]:
+    """From 0.2M to 25M parameters, heads of 32 or 64."""
+    ladder = ((96, 3, 3), (128, 4, 4), (192, 4, 3), (256, 5, 4), (320, 6, 5), (384, 6, 6), (512, 8, 8))
+    return [TransformerConfig(width=w, layers=n, heads=h, kv_heads=h) for w, n, h in ladder]
+
+
+def appetite(parameters: int, space: Space) -> int:
+    """About two tokens a parameter: at budgets of minutes, smaller nets that see more win (docs/log.md)."""
+    return 2 * parameters // space.shape[0]
+
+
+def build(config: TransformerConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
+    mlp = config.mlp or -(-config.width * 8 // 3 // 32) * 32
+    shape = DecoderShape(
+        vocab=space.vocab[0],
+        width=config.width,
+        layers=config.layers,
+        heads=config.heads,
+        kv_heads=config.kv_heads,
+        mlp=mlp,
+        context=space.shape[0],
+        positions=space.shape[0] + 1 if space.grid else 0,
+        qk_norm=config.qk_norm,
+    )
+    return {"decoder": Decoder(shape, conds)}
+
+
+FAMILY = Family(
+    name="transformer",
+    accepts=accepts,
+    config=TransformerConfig,
+    sizes=sizes,
+    appetite=appetite,
+    build=build,
+    objective=TransformerObjective,
+    settings=TransformerSettings,
+    sample=sample,
+    recipe={"optimizer": "muon", "lr": 3e-3, "matrix_lr": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1, "batch": 16},
+    score=score,
+)

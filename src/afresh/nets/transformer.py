@@ -1,0 +1,201 @@
+"""A causal decoder in Qwen3's shape: RMSNorm, QK-norm, RoPE, SwiGLU, grouped queries.
+
+Yang et al. 2025 (Qwen3), Zhang and Sennrich 2019 (RMSNorm), Henry et al. 2020 (QK-norm), Su et al. 2021
+(RoPE), Shazeer 2020 (SwiGLU), Ainslie et al. 2023 (grouped queries). A condition enters as a vector added to
+every token's embedding, so that an unconditional model is exactly that architecture.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from afresh.core import Cond, CondSpec
+from afresh.nets.conditioning import Conditioning
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """Sizes of a decoder. `positions` > 0 adds learned positions (tokens on a grid)."""
+
+    vocab: int
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    mlp: int
+    context: int
+    positions: int = 0
+    qk_norm: bool = True
+    rope_theta: float = 10_000.0
+    eps: float = 1e-6
+
+
+@dataclass
+class Cache:
+    """Preallocated keys and values, each (layers, B, kv_heads, capacity, head width); `length` are filled."""
+
+    k: Tensor
+    v: Tensor
+    length: int = 0
+
+    @property
+    def capacity(self) -> int:
+        return self.k.shape[3]
+
+    def select(self, rows: Tensor) -> Cache:
+        """Keep some sequences: finished ones leave the batch."""
+        return Cache(self.k[:, rows], self.v[:, rows], self.length)
+
+
+def rope_table(context: int, dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """cos and sin of shape (context, dim), halves repeated as in Llama's rotate-half layout."""
+    inverse = theta ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+    angle = torch.arange(context, dtype=torch.float64)[:, None] * inverse[None]
+    angle = torch.cat([angle, angle], 1)
+    return angle.cos().float(), angle.sin().float()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of x (B, H, T, D) by tables (T, D)."""
+    a, b = x.chunk(2, -1)
+    return x * cos + torch.cat([-b, a], -1) * sin
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight over the last dimension, in float32."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.float()
+        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
+        return (y * self.weight).to(x.dtype)
+
+
+class Attention(nn.Module):
+    def __init__(self, s: DecoderShape) -> None:
+        super().__init__()
+        self.s, self.dim = s, s.width // s.heads
+        self.qkv = nn.Linear(s.width, (s.heads + 2 * s.kv_heads) * self.dim, bias=False)
+        self.out = nn.Linear(s.heads * self.dim, s.width, bias=False)
+        self.q_norm = RMSNorm(self.dim, s.eps) if s.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(self.dim, s.eps) if s.qk_norm else nn.Identity()
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None, layer: int) -> Tensor:
+        s, (b, t, _) = self.s, x.shape
+        h = self.qkv(x).view(b, t, s.heads + 2 * s.kv_heads, self.dim).transpose(1, 2)
+        q, k, v = h.split([s.heads, s.kv_heads, s.kv_heads], 1)
+        q = rotate(self.q_norm(q), cos, sin).to(v.dtype)
+        k = rotate(self.k_norm(k), cos, sin).to(v.dtype)
+        mask = None
+        if cache is not None:
+            end = cache.length + t
+            cache.k[layer, :, :, cache.length : end] = k
+            cache.v[layer, :, :, cache.length : end] = v
+            k, v = cache.k[layer, :, :, :end].to(q.dtype), cache.v[layer, :, :, :end].to(q.dtype)
+            if 1 < t < end:
+                place = torch.arange(end, device=x.device)
+                mask = place[None] <= place[cache.length :, None]  # (t, end)
+        if s.kv_heads != s.heads:
+            k, v = (z.repeat_interleave(s.heads // s.kv_heads, 1) for z in (k, v))
+        causal = mask is None and t > 1
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        return self.out(y.transpose(1, 2).reshape(b, t, -1))
+
+
+class SwiGLU(nn.Module):
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(x).chunk(2, -1)
+        return self.down(F.silu(gate) * up)
+
+
+class Block(nn.Module):
+    def __init__(self, s: DecoderShape) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(s.width, s.eps)
+        self.attention = Attention(s)
+        self.mlp_norm = RMSNorm(s.width, s.eps)
+        self.mlp = SwiGLU(s.width, s.mlp)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None, layer: int) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), cos, sin, cache, layer)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Decoder(nn.Module):
+    """Tokens (B, T) to logits (B, T, vocab), or to the summed cross-entropy against `targets`."""
+
+    def __init__(self, shape: DecoderShape, spec: CondSpec) -> None:
+        super().__init__()
+        s = self.shape = shape
+        self.embedding = nn.Embedding(s.vocab, s.width)
+        self.blocks = nn.ModuleList(Block(s) for _ in range(s.layers))
+        self.norm = RMSNorm(s.width, s.eps)
+        self.head = nn.Linear(s.width, s.vocab, bias=False)
+        self.conditioning = Conditioning(spec, s.width) if spec else None
+        self.position = nn.Embedding(s.positions, s.width) if s.positions else None
+        cos, sin = rope_table(s.context + 1, s.width // s.heads, s.rope_theta)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+        self.initialise()
+
+    def initialise(self) -> None:
+        """Fan-in normal for matrices; zero for those that write to the residual stream (modded-nanogpt)."""
+        for name, p in self.named_parameters():
+            if p.dim() < 2 or name.startswith("conditioning"):
+                continue
+            if name.endswith(("attention.out.weight", "mlp.down.weight", "head.weight")):
+                nn.init.zeros_(p)
+            elif "embedding" in name or "position" in name:
+                nn.init.normal_(p, std=0.5 if "embedding" in name else 0.1)
+            else:
+                nn.init.normal_(p, std=1 / math.sqrt(p.shape[1]))
+
+    def condition(self, cond: Cond) -> Tensor | None:
+        """The vector added to each token of a row, (B, width); None for an unconditional model."""
+        return None if self.conditioning is None else self.conditioning(cond)
+
+    def new_cache(self, batch: int, capacity: int, dtype: torch.dtype) -> Cache:
+        s = self.shape
+        size = (s.layers, batch, s.kv_heads, capacity, s.width // s.heads)
+        device = self.embedding.weight.device
+        return Cache(torch.zeros(size, dtype=dtype, device=device), torch.zeros(size, dtype=dtype, device=device))
+
+    def hidden(self, tokens: Tensor, c: Tensor | None, cache: Cache | None = None) -> Tensor:
+        """(B, T) int64 -> (B, T, width). With a cache, T new tokens follow those already in it."""
+        start = 0 if cache is None else cache.length
+        end = start + tokens.shape[1]
+        h = self.embedding(tokens)
+        if c is not None:
+            h = h + c[:, None].to(h.dtype)
+        if self.position is not None:
+            h = h + self.position.weight[start:end]
+        cos, sin = self.get_buffer("cos")[start:end], self.get_buffer("sin")[start:end]
+        if torch.is_autocast_enabled(h.device.type):
+            h = h.to(torch.get_autocast_dtype(h.device.type))
+        for i, block in enumerate(self.blocks):
+            h = block(h, cos, sin, cache, i)
+        if cache is not None:
+            cache.length = end
+        return self.norm(h)
+
+    def forward(self, tokens: Tensor, c: Tensor | None, targets: Tensor | None = None) -> Tensor:
+        """Logits (B, T, vocab) float32; with `targets` (B, T), -1 where they do not count: nats, (B,) sums."""
+        logits = self.head(self.hidden(tokens, c)).float()
+        if targets is None:
+            return logits
+        nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="none")
+        return nats.view(targets.shape).sum(1)

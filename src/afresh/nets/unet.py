@@ -1,0 +1,120 @@
+"""A residual U-Net over 1-D, 2-D or 3-D fields, modulated by one vector (Ronneberger et al. 2015; the blocks
+follow Dhariwal and Nichol 2021: adaptive group normalisation, zero-initialised output convolutions)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+def conv(rank: int, a: int, b: int, kernel: int, stride: int = 1) -> nn.Module:
+    return CONV[rank](a, b, kernel, stride=stride, padding=kernel // 2)
+
+
+def zero(module: nn.Module) -> nn.Module:
+    """Zero the parameters, so that a residual branch starts as nothing."""
+    for p in module.parameters():
+        nn.init.zeros_(p)
+    return module
+
+
+def along(v: Tensor, x: Tensor) -> Tensor:
+    """(B, C) shaped to broadcast over x (B, C, *grid)."""
+    return v.view(*v.shape, *[1] * (x.dim() - 2)).to(x.dtype)
+
+
+class ResBlock(nn.Module):
+    """norm, SiLU, conv, modulated norm, SiLU, conv, plus a skip."""
+
+    def __init__(self, rank: int, a: int, b: int, emb: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.GroupNorm(groups(a), a), nn.GroupNorm(groups(b), b)
+        self.conv1 = conv(rank, a, b, 3)
+        self.conv2 = zero(conv(rank, b, b, 3))
+        self.modulate = nn.Linear(emb, 2 * b)
+        self.skip = conv(rank, a, b, 1) if a != b else nn.Identity()
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        scale, shift = self.modulate(e).chunk(2, 1)
+        h = self.norm2(h) * (1 + along(scale, h)) + along(shift, h)
+        return self.skip(x) + self.conv2(F.silu(h))
+
+
+class SelfAttention(nn.Module):
+    """Softmax attention over all places of the grid, with a residual."""
+
+    def __init__(self, rank: int, width: int, head: int = 32) -> None:
+        super().__init__()
+        self.heads = max(1, width // head)
+        self.norm = nn.GroupNorm(groups(width), width)
+        self.qkv = conv(rank, width, 3 * width, 1)
+        self.out = zero(conv(rank, width, width, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c = x.shape[:2]
+        q, k, v = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, -1).transpose(3, 4).unbind(1)
+        y = F.scaled_dot_product_attention(q, k, v)  # (B, heads, places, c / heads)
+        return x + self.out(y.transpose(2, 3).reshape(x.shape))
+
+
+def groups(width: int) -> int:
+    """Groups of at least 8 channels, at most 16 groups, dividing the width."""
+    for n in (16, 8, 4, 2):
+        if width % n == 0 and width // n >= 8:
+            return n
+    return 1
+
+
+class UNet(nn.Module):
+    """(B, C, *grid), embedding (B, emb) -> (B, out, *grid). Any grid: odd sides are handled on the way up."""
+
+    def __init__(
+        self, rank: int, channels: int, out: int, widths: tuple[int, ...], blocks: int, emb: int, attention: bool
+    ) -> None:
+        super().__init__()
+        self.first = conv(rank, channels, widths[0], 3)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        self.shrink, self.grow = nn.ModuleList(), nn.ModuleList()
+        skips, c = [widths[0]], widths[0]
+        for i, w in enumerate(widths):
+            for _ in range(blocks):
+                self.down.append(ResBlock(rank, c, w, emb))
+                c = w
+                skips.append(c)
+            if i + 1 < len(widths):
+                self.shrink.append(conv(rank, c, c, 3, stride=2))
+                skips.append(c)
+        self.middle = ResBlock(rank, c, c, emb)
+        self.attention = SelfAttention(rank, c) if attention else nn.Identity()
+        self.middle2 = ResBlock(rank, c, c, emb)
+        for i, w in reversed(list(enumerate(widths))):
+            for _ in range(blocks + 1):
+                self.up.append(ResBlock(rank, c + skips.pop(), w, emb))
+                c = w
+            if i > 0:
+                self.grow.append(conv(rank, c, c, 3))
+        self.norm = nn.GroupNorm(groups(c), c)
+        self.last = zero(conv(rank, c, out, 3))
+        self.levels, self.blocks = len(widths), blocks
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        h = self.first(x)
+        skips, down, up = [h], iter(self.down), iter(self.up)
+        for i in range(self.levels):
+            for _ in range(self.blocks):
+                h = next(down)(h, e)
+                skips.append(h)
+            if i + 1 < self.levels:
+                h = self.shrink[i](h)
+                skips.append(h)
+        h = self.middle2(self.attention(self.middle(h, e)), e)
+        for i in range(self.levels):
+            for _ in range(self.blocks + 1):
+                h = next(up)(torch.cat([h, skips.pop()], 1), e)
+            if i + 1 < self.levels:
+                h = self.grow[i](F.interpolate(h, size=skips[-1].shape[2:], mode="nearest"))
+        return self.last(F.silu(self.norm(h)))

@@ -1,0 +1,108 @@
+"""From a path to encoded splits: find the modality, read, split, fit on the training split, encode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from afresh import catalog
+from afresh.core import Corpus, Encoder, Examples, Item, Modality, Refused, UserError
+from afresh.data.split import Split, split, split_hash
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that training needs of the data, and all that a person should know about it."""
+
+    path: Path
+    modality: str
+    why: str
+    options: Any
+    encoder: Encoder
+    train: Examples
+    heldout: Examples
+    train_items: tuple[Item, ...]
+    heldout_items: tuple[Item, ...]
+    split_hash: str
+    refused: tuple[Refused, ...]
+    notes: tuple[str, ...]
+
+
+def choose_modality(path: Path, wanted: str | None) -> tuple[Modality, str]:
+    """The modality asked for, or the one that recognises the path. Raises UserError when it is not clear."""
+    if not path.exists():
+        raise UserError(f"There is no file or folder {path}. Give the path of your data.")
+    if wanted is not None:
+        return catalog.modality(wanted), "asked for with --modality"
+    found = [(catalog.modality(n).sniff(path), n) for n in catalog.MODALITIES]
+    found = sorted((s for s in found if s[0].score > 0), key=lambda s: -s[0].score)
+    if not found:
+        raise UserError(
+            f"No modality recognises {path}. Accepted: {', '.join(catalog.MODALITIES)}. "
+            "Give a folder of text, source code or pictures, or say which it is with --modality."
+        )
+    if len(found) > 1 and found[0][0].score - found[1][0].score < 0.2:
+        choices = "; ".join(f"--modality {n} ({s.reason})" for s, n in found)
+        raise UserError(f"{path} could be more than one thing. Choose: {choices}.")
+    return catalog.modality(found[0][1]), found[0][0].reason
+
+
+def read_options(modality: Modality, given: Mapping[str, Any]) -> Any:
+    """The modality's options model from plain values."""
+    try:
+        return modality.options(**given)
+    except ValidationError as e:
+        known = ", ".join(modality.options.model_fields)  # type: ignore[attr-defined]
+        problems = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in e.errors())
+        raise UserError(f"Data options of {modality.name}: {problems}. Accepted: {known}.") from e
+
+
+def read_split(
+    path: Path, modality: Modality, options: Any, validation: Path | None
+) -> tuple[Split, Corpus, list[str]]:
+    corpus = modality.read(path, options)
+    if not corpus.items:
+        why = "; ".join(f"{r.source}: {r.reason}" for r in corpus.refused[:5])
+        raise UserError(f"Nothing in {path} could be used as {modality.name}. {why}".strip())
+    items = corpus.items
+    notes = list(corpus.notes)
+    if validation is not None:
+        other = modality.read(validation, options)
+        if not other.items:
+            raise UserError(f"Nothing in {validation} could be used as a validation split.")
+        items = [mark(i, "train") for i in items] + [mark(i, "validation") for i in other.items]
+        corpus.refused.extend(other.refused)
+        notes += other.notes
+    return split(items), corpus, notes
+
+
+def mark(item: Item, name: str) -> Item:
+    return Item(item.value, item.source, item.labels, item.numbers, item.caption, name)
+
+
+def prepare(
+    path: Path, modality: str | None = None, options: Mapping[str, Any] | None = None, validation: Path | None = None
+) -> Prepared:
+    """Read, split and encode `path`. Raises UserError for whatever cannot be used."""
+    kind, why = choose_modality(path, modality)
+    chosen = read_options(kind, options or {})
+    parts, corpus, notes = read_split(path, kind, chosen, validation)
+    encoder = kind.fit(parts.train, chosen)
+    return Prepared(
+        path=path,
+        modality=kind.name,
+        why=why,
+        options=chosen,
+        encoder=encoder,
+        train=encoder.encode(parts.train),
+        heldout=encoder.encode(parts.heldout),
+        train_items=tuple(parts.train),
+        heldout_items=tuple(parts.heldout),
+        split_hash=split_hash(parts),
+        refused=tuple(corpus.refused),
+        notes=(*notes, *parts.notes),
+    )

@@ -1,0 +1,118 @@
+"""What a person asks for, in words, to conditions in tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from afresh.core import Cond, CondSpec, Encoder, Item, Space, UserError
+from afresh.data.conditions import caption_ids, label_id
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt to continue, labels (one, or by name), numbers by name, a caption."""
+
+    prompt: str | Sequence[str] | None = None
+    label: str | Mapping[str, str] | None = None
+    number: Mapping[str, float] | None = None
+    caption: str | None = None
+
+
+def of_kind(spec: CondSpec, kind: str) -> list[str]:
+    return [k for k, p in spec.items() if p.kind == kind]
+
+
+def labels_by_name(spec: CondSpec, label: str | Mapping[str, str] | None) -> dict[str, str]:
+    """{part: class}. A bare label goes to the only label part, or to the only one that knows the class."""
+    if label is None:
+        return {}
+    parts = of_kind(spec, "label")
+    if not parts:
+        raise UserError(f"This model was trained without labels, so --label {label} means nothing. Leave it out.")
+    if isinstance(label, Mapping):
+        return dict(label)
+    if "=" in label and label.split("=", 1)[0] in parts:
+        name, value = label.split("=", 1)
+        return {name: value}
+    if len(parts) == 1:
+        return {parts[0]: label}
+    knowing = [p for p in parts if label in spec[p].classes]
+    if len(knowing) == 1:
+        return {knowing[0]: label}
+    raise UserError(f"Say which label {label!r} is: --label NAME={label}, with NAME one of: {', '.join(parts)}.")
+
+
+def make_cond(spec: CondSpec, base: Cond, request: Request) -> Cond:
+    """`base` with what was asked for put in its place, for every row. Raises UserError for what is unknown."""
+    parts, present = dict(base.parts), dict(base.present)
+    wanted: dict[str, Any] = {}
+    for name, value in labels_by_name(spec, request.label).items():
+        if name not in of_kind(spec, "label"):
+            raise UserError(f"There is no label named {name!r}. Known: {', '.join(of_kind(spec, 'label')) or 'none'}.")
+        wanted[name] = torch.tensor(label_id(name, value, spec[name]))
+    for name, number in (request.number or {}).items():
+        if name not in of_kind(spec, "number"):
+            raise UserError(
+                f"There is no number named {name!r}. Known: {', '.join(of_kind(spec, 'number')) or 'none'}."
+            )
+        wanted[name] = torch.tensor((number - spec[name].mean) / spec[name].std)
+    if request.caption is not None:
+        prompts = of_kind(spec, "prompt")
+        if not prompts:
+            raise UserError("This model was trained without captions. Leave --caption out.")
+        part = spec[prompts[0]]
+        ids, left_out = caption_ids(request.caption, part)
+        if left_out:
+            raise UserError(f"The caption is too long by {left_out} words; this model takes {part.length}. Shorten it.")
+        if not any(i > 1 for i in ids):
+            raise UserError(f"None of the words of {request.caption!r} occurred in the training captions.")
+        wanted[prompts[0]] = torch.tensor(ids)
+    for name, tensor in wanted.items():
+        parts[name] = tensor.to(parts[name].dtype).expand_as(parts[name]).contiguous()
+        present[name] = torch.ones(base.size, dtype=torch.bool)
+    return replace(base, parts=parts, present=present)
+
+
+def encode_prompts(encoder: Encoder, space: Space, cond: Cond, prompt: str | Sequence[str]) -> tuple[Cond, list[str]]:
+    """Put prompts in cond.given: one for all rows, or one a row. Notes say when one was cut to the context."""
+    if not space.stream:
+        raise UserError("--prompt continues a text; this model does not make texts. Use --label or --caption.")
+    texts = [prompt] * cond.size if isinstance(prompt, str) else list(prompt)
+    if len(texts) != cond.size:
+        raise UserError(f"{len(texts)} prompts for {cond.size} samples: give one prompt, or one for each sample.")
+    notes, rows = [], []
+    for text in texts:
+        ids = encoder.encode([Item(text)]).x[:-1] if text else torch.zeros(0, dtype=torch.int64)  # without `end`
+        if len(ids) > space.shape[0]:
+            notes.append(f"The prompt has {len(ids)} tokens; the model sees the last {space.shape[0]} of them.")
+        rows.append(ids.long())
+    width = max(1, *map(len, rows))
+    given = torch.zeros(cond.size, width, dtype=torch.int64)
+    mask = torch.zeros(cond.size, width, dtype=torch.bool)
+    for i, ids in enumerate(rows):
+        given[i, : len(ids)], mask[i, : len(ids)] = ids, True
+    return replace(cond, given=given, given_mask=mask), sorted(set(notes))
+
+
+def describe(spec: CondSpec, cond: Cond, request: Request) -> list[dict[str, Any]]:
+    """{prompt, label, ...} of every row; `label` is the only label, or a mapping when there are several."""
+    labels = of_kind(spec, "label")
+    prompts = (
+        [request.prompt] * cond.size if request.prompt is None or isinstance(request.prompt, str) else request.prompt
+    )
+    out = []
+    for i in range(cond.size):
+        named = {k: spec[k].classes[int(cond.parts[k][i])] if bool(cond.present[k][i]) else None for k in labels}
+        label = named[labels[0]] if len(labels) == 1 else (named or None)
+        row: dict[str, Any] = {"prompt": prompts[i], "label": label}
+        for k in of_kind(spec, "number"):
+            if bool(cond.present[k][i]):
+                row[k] = float(cond.parts[k][i]) * spec[k].std + spec[k].mean
+        if request.caption is not None:
+            row["caption"] = request.caption
+        out.append(row)
+    return out

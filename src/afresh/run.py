@@ -1,0 +1,331 @@
+"""One run's folder: the truth about a model. Create, open, load, sample."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from afresh import __version__, catalog
+from afresh.core import Codec, Cond, CondSpec, Encoder, Family, Space, UserError
+from afresh.data.load import draw_conditions
+from afresh.plan import make_learner
+from afresh.request import Request, describe, encode_prompts, make_cond
+from afresh.rng import Rng
+from afresh.training import checkpoint
+from afresh.training.config import TrainConfig
+from afresh.training.loop import Learner, precision, under
+
+
+class DataRecord(BaseModel):
+    """Where the data was, and what it was."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    path: str
+    validation: str | None
+    options: dict[str, Any]
+    split_hash: str
+    train: int
+    heldout: int
+    train_bytes: int
+    heldout_bytes: int
+    notes: list[str]
+
+
+class RunRecord(BaseModel):
+    """run.json: everything that was decided before the first step."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    afresh: str = __version__
+    modality: str
+    family: str
+    config: dict[str, Any]
+    codec: str | None
+    train: TrainConfig
+    parameters: int
+    data: DataRecord
+    decisions: list[tuple[str, str, str]]
+    machine: dict[str, Any]
+    seed: int
+    parent: str | None = None
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Decoded samples, with the requests they answered."""
+
+    values: Sequence[Any]
+    x: Tensor  # in the modality's space
+    cond: Cond
+    described: Sequence[Mapping[str, Any]]  # prompt, label, ... of each
+    seed: int
+    encoder: Encoder
+
+    def save(self, folder: str | Path) -> list[dict[str, Any]]:
+        """Write files of the modality's own kind and samples.json(l) into `folder`; returns the records."""
+        from afresh.write import write_samples
+
+        return write_samples(self, Path(folder))
+
+    def _repr_html_(self) -> str:
+        """Pictures or texts, for a notebook."""
+        from afresh.write import samples_html
+
+        return samples_html(self)
+
+
+class Run:
+    """An existing run. Opening reads run.json; weights are loaded when first needed."""
+
+    def __init__(self, path: Path, record: RunRecord) -> None:
+        self.path, self.record = path, record
+
+    @staticmethod
+    def open(path: str | Path) -> Run:
+        """Raises UserError when the folder is not a run or its run.json is not understood."""
+        folder = Path(path)
+        file = folder / "run.json"
+        if not file.is_file():
+            near = sorted(str(p.parent) for p in folder.parent.glob("*/run.json")) if folder.parent.is_dir() else []
+            hint = f" Runs beside it: {', '.join(near[:8])}." if near else " Make one with: afresh train PATH."
+            raise UserError(f"{folder} is not a run: it has no run.json.{hint}")
+        try:
+            return Run(folder, RunRecord.model_validate_json(file.read_bytes()))
+        except ValidationError as e:
+            problems = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in e.errors()[:5])
+            raise UserError(f"{file} is not a run record that this version understands: {problems}.") from e
+
+    @staticmethod
+    def create(path: Path, record: RunRecord, encoder: Encoder, codec: Codec | None, cond: Cond) -> Run:
+        """Write everything but weights. The folder must not hold a run (see `claim`)."""
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            encoder.save(path / "encoder")
+            if codec is not None:
+                codec.save(path / "codec")
+            save_conditions(path / "conditions.safetensors", cond)
+        except OSError as e:
+            raise UserError(f"Cannot write the run to {path}: {e.strerror or e}. Choose another --out.") from e
+        checkpoint.write_json(path / "run.json", record.model_dump(mode="json"))
+        return Run(path, record)
+
+    @cached_property
+    def family(self) -> Family:
+        return catalog.family(self.record.family)
+
+    @cached_property
+    def config(self) -> Any:
+        return self.family.config(**self.record.config)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        return catalog.modality(self.record.modality).load(self.path / "encoder")
+
+    @cached_property
+    def codec(self) -> Codec | None:
+        return None if self.record.codec is None else catalog.load_codec(self.record.codec, self.path / "codec")
+
+    @property
+    def space(self) -> Space:
+        """The space that the family works in: the codec's target, or the modality's."""
+        return self.encoder.space if self.codec is None else self.codec.target
+
+    @property
+    def conds(self) -> CondSpec:
+        return self.encoder.conds
+
+    @cached_property
+    def conditions(self) -> Cond:
+        """Requests as they occurred in the training split (at most 4,096)."""
+        return load_conditions(self.path / "conditions.safetensors", self.conds)
+
+    def learner(self) -> Learner:
+        """Everything needed to go on training, as of the newest good checkpoint."""
+        train = self.record.train
+        made = make_learner(self.family, self.config, self.space, self.conds, train)
+        saved = checkpoint.newest(self.path / "checkpoints")
+        if saved is not None:
+            made.restore(saved)
+        return made
+
+    @cached_property
+    def modules(self) -> dict[str, nn.Module]:
+        """The modules that sampling uses, averaged weights where there are some. Raises UserError without any."""
+        saved = checkpoint.newest(self.path / "checkpoints", ("model", "ema"))
+        if saved is None:
+            raise UserError(f"{self.path} has no checkpoint yet. Go on with: afresh train --resume {self.path}")
+        torch.set_num_threads(self.record.train.threads)
+        built = self.family.build(self.config, self.space, self.conds)
+        averaged = self.family.objective(self.config, self.space).averaged
+        for name, module in built.items():
+            found = under(saved.tensors.get("ema", {}), name) if name in averaged else {}
+            module.load_state_dict(found or under(saved.tensors["model"], name))
+            module.eval().requires_grad_(False)
+        check_finite(built, self.path)
+        return built
+
+    def sample(
+        self,
+        n: int = 16,
+        *,
+        prompt: str | Sequence[str] | None = None,
+        label: str | Mapping[str, str] | None = None,
+        number: Mapping[str, float] | None = None,
+        caption: str | None = None,
+        seed: int = 0,
+        **settings: Any,
+    ) -> Samples:
+        """Draw n samples. `settings` are the family's: guidance, temperature, steps, truncation, ...
+
+        What is not asked for is drawn as it occurred in the training split. Raises UserError for a label never
+        seen, a setting the family lacks, or n outside 1 ... 1,000,000.
+        """
+        request = Request(prompt, label, number or {}, caption)
+        cond, described, notes = self.request(n, request, seed)
+        chosen = self.settings(settings)
+        x = self.draw(self.modules, cond, seed, chosen)
+        for note in notes:
+            import warnings
+
+            warnings.warn(note, stacklevel=2)
+        return Samples(self.encoder.decode(x), x, cond, described, seed, self.encoder)
+
+    def request(self, n: int, request: Request, seed: int) -> tuple[Cond, list[dict[str, Any]], list[str]]:
+        """The condition of n samples, a description of each, and notes for the user."""
+        if not 1 <= n <= 1_000_000:
+            raise UserError(f"The number of samples must be from 1 to 1,000,000. Given: {n}.")
+        base = draw_conditions(self.conditions, n, Rng(seed), "sample/conditions")
+        cond = make_cond(self.conds, base, request)
+        notes: list[str] = []
+        if request.prompt is not None:
+            cond, notes = encode_prompts(self.encoder, self.space, cond, request.prompt)
+        return cond, describe(self.conds, cond, request), notes
+
+    def settings(self, given: Mapping[str, Any]) -> Any:
+        """The family's sampling settings. Raises UserError naming those that exist."""
+        known = self.family.settings.model_fields  # type: ignore[attr-defined]
+        unknown = sorted(set(given) - set(known))
+        if unknown:
+            raise UserError(
+                f"{self.record.family} does not know {', '.join(unknown)} when sampling. "
+                f"It accepts: {', '.join(known)}."
+            )
+        try:
+            settings = self.family.settings(**given)
+        except ValidationError as e:
+            problems = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in e.errors())
+            raise UserError(f"Sampling settings of {self.record.family}: {problems}.") from e
+        if given.get("guidance", 1.0) != 1.0:
+            if not self.conds or self.record.train.null_rate == 0:
+                raise UserError(
+                    "This model is unconditional, so there is nothing to guide towards. Leave --guidance out, or "
+                    "train on data with labels (class folders, metadata.jsonl)."
+                )
+            if not self.family.guided:
+                raise UserError(
+                    f"Guidance is not supported for {self.record.family}: no gain of it was measured (see the support "
+                    "table in the README). Leave --guidance out."
+                )
+        return settings
+
+    @torch.no_grad()
+    def draw(self, modules: Mapping[str, nn.Module], cond: Cond, seed: int, settings: Any) -> Tensor:
+        """x of every request in the modality's space, computed in batches."""
+        size = 64 if self.space.kind == "tokens" else 256
+        index = torch.arange(cond.size)
+        parts = []
+        train = self.record.train
+        device = next(p for m in modules.values() for p in m.parameters()).device
+        for rows in index.split(size):
+            with precision(train):
+                x = self.family.sample(
+                    modules, self.config, self.space, cond.select(rows).to(device), Rng(seed), rows.to(device), settings
+                )
+            parts.append(x.cpu())
+        x = join(parts, self.space)
+        if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+            raise UserError("The model produced numbers that are not finite. Check the run: afresh verify RUN.")
+        return x if self.codec is None else self.codec.decode(x)
+
+
+def join(parts: Sequence[Tensor], space: Space) -> Tensor:
+    """Concatenate; token rows of different lengths are padded with `end`."""
+    if space.kind == "tokens":
+        width = max(p.shape[1] for p in parts)
+        parts = [nn.functional.pad(p, (0, width - p.shape[1]), value=space.special.get("end", 0)) for p in parts]
+    return torch.cat(list(parts))
+
+
+def check_finite(modules: Mapping[str, nn.Module], path: Path) -> None:
+    """Raises UserError naming the first weight that is not finite."""
+    for m, module in modules.items():
+        for k, v in module.state_dict().items():
+            if v.is_floating_point() and not bool(torch.isfinite(v).all()):
+                raise UserError(f"The weights of {path} are not finite ({m}.{k}). Train again from an earlier state.")
+
+
+def save_conditions(path: Path, cond: Cond, most: int = 4096) -> None:
+    rows = torch.linspace(0, cond.size - 1, min(most, cond.size)).long()
+    few = cond.select(rows)
+    tensors = {f"parts.{k}": v.contiguous() for k, v in few.parts.items()}
+    tensors |= {f"present.{k}": v.contiguous() for k, v in few.present.items()}
+    save_file({**tensors, "size": torch.tensor(few.size)}, path)
+
+
+def load_conditions(path: Path, spec: CondSpec) -> Cond:
+    tensors = load_file(path)
+    size = int(tensors["size"])
+    return Cond(size, {k: tensors[f"parts.{k}"] for k in spec}, {k: tensors[f"present.{k}"] for k in spec})
+
+
+def claim(path: Path, force: bool) -> None:
+    """Make sure that `path` may become a run. Raises UserError when it holds one and `force` is not given."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file. Choose a folder for --out.")
+    if (path / "run.json").exists() or (path / "checkpoints").exists():
+        if not force:
+            raise UserError(
+                f"{path} already holds a run. Go on with it: afresh train --resume {path}; "
+                "replace it: --force; or choose another --out."
+            )
+        shutil.rmtree(path)
+    elif path.is_dir() and any(path.iterdir()) and not force:
+        raise UserError(f"{path} is a folder with other things in it. Choose another --out, or give --force.")
+
+
+def list_runs(root: Path) -> list[Run]:
+    """Runs directly below `root`, by name."""
+    return [Run.open(p.parent) for p in sorted(root.glob("*/run.json"))]
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """The facts that `train --json` ends with, less the measurements."""
+    found = checkpoint.steps_in(run.path / "checkpoints")
+    return {
+        "run": str(run.path),
+        "modality": run.record.modality,
+        "family": run.record.family,
+        "parameters": run.record.parameters,
+        "steps": int(found[-1]) if found else 0,
+    }
+
+
+def metrics_lines(run: Run) -> list[dict[str, Any]]:
+    """metrics.jsonl, without a last line that a crash may have cut."""
+    file = run.path / "metrics.jsonl"
+    lines = []
+    for line in file.read_text().splitlines() if file.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    return lines

@@ -1,0 +1,297 @@
+"""The verb `train`: prepare, plan, create the run, learn, measure."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from afresh import catalog
+from afresh.core import Cond, Examples, Space, UserError
+from afresh.data.load import Loader, draw_conditions, sweep
+from afresh.plan import Budget, Plan, plan
+from afresh.prepare import Prepared, prepare
+from afresh.rng import Rng
+from afresh.run import DataRecord, Run, RunRecord, Samples, claim
+from afresh.training import loop
+from afresh.training.budget import measure_machine
+from afresh.training.loop import Hooks, Learner, precision
+from afresh.training.progress import Progress
+from afresh.write import grid_png, is_picture
+
+PREVIEW = 16  # samples of a preview
+EVALUATED = 2048  # examples (or windows) of the held-out split that the curve is computed on
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a user may set by hand. Names are those of the command line."""
+
+    modality: str | None = None
+    family: str | None = None
+    minutes: float | None = None
+    steps: int | None = None
+    tokens: int | None = None
+    seed: int = 0
+    out: Path | None = None
+    validation: Path | None = None
+    force: bool = False
+    device: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)  # options of the modality
+    set_family: Mapping[str, Any] = field(default_factory=dict)
+    set_train: Mapping[str, Any] = field(default_factory=dict)
+
+    def budget(self) -> Budget:
+        if self.minutes is None and self.steps is None and self.tokens is None:
+            return Budget(minutes=5.0)
+        return Budget(self.minutes, self.steps, self.tokens)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run ready to learn, with its data in the family's own space."""
+
+    run: Run
+    prepared: Prepared
+    space: Space
+    train: Examples
+    heldout: Examples
+
+
+def start(path: Path, choices: Choices, say: Callable[[str], None]) -> Job:
+    """Look at the data, plan, and create the run's folder. Raises UserError before anything is spent."""
+    budget = choices.budget()
+    budget.check()
+    out = choices.out or Path("runs") / (path.resolve().stem or "run")
+    check_claim(out, choices.force)
+    prepared = prepare(path, choices.modality, choices.data, choices.validation)
+    for line in data_lines(prepared):
+        say(line)
+    default = "transformer" if prepared.encoder.space.kind == "tokens" else "flow"
+    family = catalog.family(choices.family or default)
+    found = catalog.bridge(family, prepared.train, prepared.encoder.space)
+    name, codec = found if found is not None else (None, None)
+    space = prepared.encoder.space if codec is None else codec.target
+    train = prepared.train if codec is None else codec.encode(prepared.train)
+    heldout = prepared.heldout if codec is None else codec.encode(prepared.heldout)
+    machine = measure_machine(choices.device)
+    made = plan(
+        family,
+        space,
+        prepared.encoder.conds,
+        train,
+        budget,
+        machine,
+        choices.seed,
+        choices.set_family,
+        choices.set_train,
+    )
+    for d in made.decisions:
+        say(f"{d.name}: {d.value} ({d.reason})")
+    record = make_record(prepared, family.name, name, made, machine.record(), choices)
+    claim(out, choices.force)
+    run = Run.create(out, record, prepared.encoder, codec, prepared.train.cond)
+    return Job(run, prepared, space, train, heldout)
+
+
+def check_claim(out: Path, force: bool) -> None:
+    """Refuse an occupied --out before spending minutes on planning."""
+    if not force:
+        claim(out, False)
+
+
+def again(path: Path) -> Job:
+    """Open a run to go on with it. Raises UserError when its data is gone or is not what it was."""
+    run = Run.open(path)
+    data = run.record.data
+    validation = None if data.validation is None else Path(data.validation)
+    prepared = prepare(Path(data.path), run.record.modality, data.options, validation)
+    if prepared.split_hash != data.split_hash:
+        raise UserError(
+            f"The data in {data.path} is not what {path} was trained on (split {prepared.split_hash[:12]}, was "
+            f"{data.split_hash[:12]}). Restore it, or train a new run on the new data."
+        )
+    codec = run.codec
+    train = prepared.train if codec is None else codec.encode(prepared.train)
+    heldout = prepared.heldout if codec is None else codec.encode(prepared.heldout)
+    return Job(run, prepared, run.space, train, heldout)
+
+
+def make_record(
+    prepared: Prepared, family: str, codec: str | None, made: Plan, machine: dict[str, Any], choices: Choices
+) -> RunRecord:
+    data = DataRecord(
+        path=str(prepared.path.resolve()),
+        validation=None if choices.validation is None else str(choices.validation.resolve()),
+        options=prepared.options.model_dump(mode="json"),
+        split_hash=prepared.split_hash,
+        train=len(prepared.train_items),
+        heldout=len(prepared.heldout_items),
+        train_bytes=prepared.train.bytes,
+        heldout_bytes=prepared.heldout.bytes,
+        notes=list(prepared.notes),
+    )
+    return RunRecord(
+        modality=prepared.modality,
+        family=family,
+        config=made.family.model_dump(mode="json"),
+        codec=codec,
+        train=made.train,
+        parameters=made.parameters,
+        data=data,
+        decisions=[(d.name, d.value, d.reason) for d in made.decisions],
+        machine=machine,
+        seed=choices.seed,
+    )
+
+
+def data_lines(p: Prepared) -> list[str]:
+    """What would be learnt, in a few lines."""
+    lines = [f"data: {p.modality} ({p.why})"]
+    lines.append(f"split: {len(p.train_items):,} training and {len(p.heldout_items):,} held-out items")
+    lines += [f"note: {n}" for n in p.notes]
+    if p.refused:
+        lines.append(f"refused: {len(p.refused):,} inputs; for example {p.refused[0].source}: {p.refused[0].reason}")
+    for name, part in p.encoder.conds.items():
+        shown = ", ".join(part.classes[:12]) + (" ..." if len(part.classes) > 12 else "")
+        lines.append(f"condition: {name} ({part.kind}{': ' + shown if part.kind == 'label' else ''})")
+    return lines
+
+
+def learn(job: Job, mode: str) -> float:
+    """Train until done, interrupted or diverged; returns the seconds spent. The folder is complete at any moment."""
+    run, record = job.run, job.run.record
+    train = record.train
+    rng = Rng(train.seed)
+    learner = run.learner()
+    loader = Loader(job.train, job.space, rng)
+    unit, each = ("tokens", job.space.shape[0]) if job.space.kind == "tokens" else ("pictures", 1)
+    begun = time.perf_counter()
+    file = trim_metrics(run.path / "metrics.jsonl", learner.step)
+    with Progress(train.steps, unit, train.batch * each, run.path.name, mode, start=learner.step) as bar, file as log:
+
+        def write(step: int, metrics: Mapping[str, float]) -> None:
+            line = {"step": step, "seconds": round(time.perf_counter() - begun, 3), **metrics}
+            log.write(json.dumps(line) + "\n")
+            log.flush()
+
+        with caught_interrupts() as stop:
+            hooks = Hooks(
+                evaluate=lambda now: evaluate(now, run, job),
+                preview=lambda now: preview(now, run),
+                log=write,
+                tick=lambda m: bar.step(m["loss"], m),
+                overhead=lambda kind, seconds: bar.overhead(seconds, kind),
+                message=bar.message,
+                stop=stop,
+            )
+            loop.run(learner, loader.batch, run.path / "checkpoints", rng, hooks)
+    run.__dict__.pop("modules", None)  # weights loaded before are no longer the newest
+    return time.perf_counter() - begun
+
+
+def trim_metrics(path: Path, step: int) -> Any:
+    """Open metrics.jsonl for appending, without lines after `step` that a crash left behind."""
+    kept = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError):
+            continue
+    path.write_text("".join(f"{k}\n" for k in kept))
+    return path.open("a")
+
+
+@contextmanager
+def caught_interrupts() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C (or SIGTERM) asks for a stop after the step in hand; a second one stops at once."""
+    asked = False
+
+    def handler(number: int, frame: Any) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    previous = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)} if on_main_thread() else {}
+    try:
+        yield lambda: asked
+    finally:
+        for s, old in previous.items():
+            signal.signal(s, old)
+
+
+def on_main_thread() -> bool:
+    import threading
+
+    return threading.current_thread() is threading.main_thread()
+
+
+@contextmanager
+def averaged(learner: Learner) -> Iterator[None]:
+    """The averaged weights in place of the current ones."""
+    current = {m: {k: v.clone() for k, v in learner.modules[m].state_dict().items()} for m in learner.averages}
+    for m, average in learner.averages.items():
+        learner.modules[m].load_state_dict(average)
+    try:
+        yield
+    finally:
+        for m, weights in current.items():
+            learner.modules[m].load_state_dict(weights)
+
+
+@torch.no_grad()
+def evaluate(learner: Learner, run: Run, job: Job) -> dict[str, float]:
+    """The objective on held-out examples with fixed noise; empty for a family that has no likelihood or error."""
+    if run.family.score is None:
+        return {}
+    total, weight = 0.0, 0.0
+    player = next(iter(learner.objective.players))
+    with averaged(learner):
+        for batch in sweep(job.heldout, job.space, 64, EVALUATED):
+            with precision(learner.config):
+                loss, w, _ = learner.objective.loss(
+                    learner.modules, batch.to(learner.config.device), player, learner.step, Rng(0), learner.state
+                )
+            total, weight = total + float(loss), weight + w
+    return {"heldout_loss": total / weight}
+
+
+def preview(learner: Learner, run: Run) -> None:
+    """A few samples as they are now, into samples/."""
+    n = PREVIEW if run.space.kind == "field" or not run.space.stream else 2
+    cond: Cond = draw_conditions(run.conditions, n, Rng(0), "sample/conditions")
+    settings = run.family.settings()
+    with averaged(learner):
+        x = run.draw(learner.modules, cond, 0, settings)
+    values = run.encoder.decode(x)
+    folder = run.path / "samples"
+    folder.mkdir(exist_ok=True)
+    name = f"{learner.step:06d}"
+    if is_picture(values[0]):
+        shown = Samples(values, x, cond, [{}] * n, 0, run.encoder)
+        (folder / f"{name}.png").write_bytes(grid_png(shown))
+    else:
+        (folder / f"{name}.txt").write_text("\n\n--------\n\n".join(values), "utf-8", "backslashreplace")
+
+
+def final_record(job: Job, seconds: float, metrics: list[Any]) -> dict[str, Any]:
+    """What `train --json` ends with."""
+    r = job.run.record
+    return {
+        "run": str(job.run.path),
+        "modality": r.modality,
+        "family": r.family,
+        "parameters": r.parameters,
+        "steps": r.train.steps,
+        "seconds": round(seconds, 2),
+        "metrics": [asdict(m) for m in metrics],
+    }

@@ -1,0 +1,85 @@
+"""What this machine can do, found by measuring for a moment."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where training will run. Products in GFLOP/s of 1024-wide square matrices."""
+
+    device: str
+    name: str
+    threads: int
+    float32: float
+    bfloat16: float
+    compiler: bool
+    torch: str
+    python: str
+
+    @property
+    def precision(self) -> str:
+        """bfloat16 where its matrix products are at least 1.5 times as fast."""
+        return "bfloat16" if self.bfloat16 > 1.5 * self.float32 else "float32"
+
+    def record(self) -> dict[str, object]:
+        return {**asdict(self), "precision": self.precision}
+
+
+def synchronise(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def seconds_of(work: Callable[[], object], device: str, least: float = 0.15) -> float:
+    """Median time of one call, after one to warm up."""
+    work()
+    synchronise(device)
+    times: list[float] = []
+    while sum(times) < least or len(times) < 3:
+        start = time.perf_counter()
+        work()
+        synchronise(device)
+        times.append(time.perf_counter() - start)
+    return sorted(times)[len(times) // 2]
+
+
+def processor() -> str:
+    """The processor's own name, where the system tells."""
+    try:
+        with open("/proc/cpuinfo") as f:
+            for line in f:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def measure_machine(device: str | None = None) -> Machine:
+    """Choose the device (CUDA, then Apple's, then the CPU) and time its products in two precisions."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    rates = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a = torch.ones(1024, 1024, device=device, dtype=dtype)
+        rates[dtype] = 2 * 1024**3 / seconds_of(lambda a=a: a @ a, device) / 1e9  # type: ignore[misc]
+    name = torch.cuda.get_device_name() if device == "cuda" else processor()
+    return Machine(
+        device=device,
+        name=name,
+        threads=torch.get_num_threads(),
+        float32=round(rates[torch.float32], 1),
+        bfloat16=round(rates[torch.bfloat16], 1),
+        compiler=shutil.which(os.environ.get("CXX", "g++")) is not None or device == "cuda",
+        torch=torch.__version__,
+        python=platform.python_version(),
+    )

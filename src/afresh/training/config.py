@@ -1,0 +1,38 @@
+"""What a training run is told: one complete, typed record, made by the planner and kept in run.json."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TrainConfig(BaseModel):
+    """Everything the loop obeys. Rates are peaks; `decay` and `final` shape their end (training/schedule.py)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    steps: int = Field(ge=1)
+    batch: int = Field(ge=1)  # examples a step, over all micro-batches
+    micro: int = Field(ge=1)  # examples a micro-batch
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    lr: float = Field(1e-3, gt=0)
+    matrix_lr: float = Field(0.02, gt=0)  # of Muon
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup: int = Field(20, ge=0)
+    decay: float = Field(0.6, ge=0, le=1)
+    final: float = Field(0.02, ge=0, le=1)
+    clip: float = Field(1.0, gt=0)
+    ema_half_life: float = Field(0.0, ge=0)  # in examples; 0 = no average
+    null_rate: float = Field(0.1, ge=0, le=1)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    device: str = "cpu"
+    threads: int = Field(1, ge=1)
+    seed: int = 0
+    eval_every: int = Field(0, ge=0)  # 0 = only at the end
+    preview_every: int = Field(0, ge=0)
+    save_every: int = Field(ge=1)
+    log_every: int = Field(10, ge=1)
+    skip_limit: int = Field(5, ge=1)  # non-finite steps in a row before rolling back
+    rollback_limit: int = Field(3, ge=0)

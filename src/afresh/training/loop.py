@@ -1,0 +1,284 @@
+"""The one training loop: for one player, for two, and for as many as an objective names."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from afresh.core import Batch, Objective, State
+from afresh.rng import Rng
+from afresh.training import checkpoint
+from afresh.training.config import TrainConfig
+from afresh.training.ema import ema_decay, ema_update
+from afresh.training.optim import AdamW, Muon, is_matrix
+from afresh.training.schedule import rate
+
+
+class Diverged(Exception):
+    """Training could not go on: gradients stayed non-finite after rolling back. Exit code 3."""
+
+
+class Interrupted(Exception):
+    """Ctrl-C: everything is saved. Exit code 130."""
+
+
+@dataclass
+class Learner:
+    """All that changes while training; together with the step it is what a checkpoint holds."""
+
+    modules: Mapping[str, nn.Module]
+    objective: Objective
+    config: TrainConfig
+    averages: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # module -> name -> tensor
+    optimizers: dict[str, list[Muon | AdamW]] = field(default_factory=dict)  # player -> optimisers
+    state: State = field(default_factory=dict)
+    step: int = 0
+    skipped: int = 0  # non-finite steps in a row
+    rollbacks: int = 0
+    lr_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        for player, names in self.objective.players.items():
+            params = {f"{m}.{k}": p for m in names for k, p in self.modules[m].named_parameters() if p.requires_grad}
+            self.optimizers[player] = make_optimizers(params, self.config)
+        if self.config.ema_half_life > 0:
+            for m in self.objective.averaged:
+                self.averages[m] = {k: v.detach().clone() for k, v in self.modules[m].state_dict().items()}
+
+    def params(self, player: str) -> list[nn.Parameter]:
+        return [p for o in self.optimizers[player] for p in o.params.values()]
+
+    def snapshot(self) -> checkpoint.Checkpoint:
+        """Everything, as named tensors and scalars."""
+        tensors: dict[str, dict[str, Tensor]] = {
+            "model": {
+                f"{m}.{k}": v.contiguous() for m, net in self.modules.items() for k, v in net.state_dict().items()
+            }
+        }
+        if self.averages:
+            tensors["ema"] = {f"{m}.{k}": v.contiguous() for m, d in self.averages.items() for k, v in d.items()}
+        tensors["optimizer"] = {
+            f"{player}.{k}": v.contiguous()
+            for player, os in self.optimizers.items()
+            for o in os
+            for k, v in o.state().items()
+        }
+        if self.state:
+            tensors["state"] = dict(self.state)
+        scalars = {"skipped": self.skipped, "rollbacks": self.rollbacks, "lr_scale": self.lr_scale}
+        return checkpoint.Checkpoint(self.step, tensors, scalars)
+
+    def restore(self, saved: checkpoint.Checkpoint) -> None:
+        """Become what was saved."""
+        for m, net in self.modules.items():
+            net.load_state_dict(under(saved.tensors["model"], m))
+        for m, average in self.averages.items():
+            found = under(saved.tensors["ema"], m)
+            for k, v in average.items():
+                v.copy_(found[k])
+        for player, optimizers in self.optimizers.items():
+            found = under(saved.tensors["optimizer"], player)
+            for o in optimizers:
+                o.load(found)
+        self.state = dict(saved.tensors.get("state", {}))
+        self.step = saved.step
+        self.skipped = int(saved.scalars["skipped"])
+        self.rollbacks = int(saved.scalars["rollbacks"])
+        self.lr_scale = float(saved.scalars["lr_scale"])
+
+
+def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose name starts with `prefix.`, without it."""
+    return {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(prefix + ".")}
+
+
+def make_optimizers(params: Mapping[str, nn.Parameter], config: TrainConfig) -> list[Muon | AdamW]:
+    """Muon for hidden matrices where the config asks for it, AdamW for the rest."""
+    matrices = {k: p for k, p in params.items() if config.optimizer == "muon" and is_matrix(k, p)}
+    rest = {k: p for k, p in params.items() if k not in matrices}
+    made: list[Muon | AdamW] = []
+    if matrices:
+        made.append(Muon(matrices, config.weight_decay))
+    if rest:
+        made.append(AdamW(rest, config.weight_decay if not matrices else 0.0, config.betas))
+    return made
+
+
+def drop_conditions(batch: Batch, null_rate: float, rng: Rng) -> Batch:
+    """Leave out each part of a condition with probability `null_rate`, and all parts together as often, so that
+    guidance works on every one and on all (Ho and Salimans 2022, algorithm 1)."""
+    names = list(batch.cond.parts)
+    if not names or null_rate == 0:
+        return batch
+    everything = rng.bernoulli("null/all", batch.index, null_rate)
+    keep = dict.fromkeys(names, ~everything)
+    if len(names) > 1:
+        keep = {k: v & ~rng.bernoulli(f"null/{k}", batch.index, null_rate) for k, v in keep.items()}
+    return Batch(batch.x, batch.cond.drop(keep), batch.index, batch.mask, batch.extras)
+
+
+@contextmanager
+def precision(config: TrainConfig) -> Iterator[None]:
+    """Matrix products in bfloat16 where the config says so."""
+    with torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"):
+        yield
+
+
+def play(learner: Learner, player: str, batch: Batch, rng: Rng) -> dict[str, float] | None:
+    """One player's step on one batch. None, with the weights untouched, if the gradient is not finite.
+
+    Sums are accumulated over micro-batches and divided once by the summed weight, so that any division into
+    micro-batches gives the gradient of the whole batch.
+    """
+    config, params = learner.config, learner.params(player)
+    moved = {id(p) for p in params}
+    others = [p for m in learner.modules.values() for p in m.parameters() if p.requires_grad and id(p) not in moved]
+    for p in others:
+        p.requires_grad_(False)
+    for p in params:
+        p.grad = None
+    weight = 0.0
+    sums: dict[str, Tensor] = {}
+    try:
+        for a in range(0, len(batch.x), config.micro):
+            rows = torch.arange(a, min(a + config.micro, len(batch.x)), device=batch.x.device)
+            part = batch if len(rows) == len(batch.x) else batch.select(rows)
+            with precision(config):
+                total, w, metrics = learner.objective.loss(
+                    learner.modules, part, player, learner.step, rng, learner.state
+                )
+            total.backward()
+            weight += w
+            for k, v in metrics.items():
+                sums[k] = sums[k] + v if k in sums else v
+    finally:
+        for p in others:
+            p.requires_grad_(True)
+    grads = []
+    for p in params:
+        if p.grad is None:  # a part that this batch did not use
+            p.grad = torch.zeros_like(p)
+        grads.append(p.grad)
+    norm = torch.nn.utils.get_total_norm(grads) / weight
+    if not math.isfinite(float(norm)):
+        return None
+    torch._foreach_mul_(grads, float(min(1.0, config.clip / (float(norm) + 1e-12)) / weight))
+    factor = learner.lr_scale * rate(learner.step, config.steps, config.warmup, config.decay, config.final)
+    for o in learner.optimizers[player]:
+        o.step(factor * (config.matrix_lr if isinstance(o, Muon) else config.lr))
+    out = {f"{player}/{k}" if k != "loss" else k: float(v) / weight for k, v in sums.items()}
+    out[f"{player}/gradient_norm"] = float(norm)
+    return out
+
+
+def take_step(learner: Learner, batch: Batch, rng: Rng) -> dict[str, float] | None:
+    """Every player in turn on one batch, then the averages. None when a player's gradient was not finite."""
+    config = learner.config
+    batch = drop_conditions(batch, config.null_rate, rng)
+    out: dict[str, float] = {}
+    for player in learner.objective.players:
+        metrics = play(learner, player, batch, rng)
+        if metrics is None:
+            return None
+        out.update(metrics)
+    learner.state = learner.objective.update(learner.state, out)
+    keep = ema_decay(config.ema_half_life, (learner.step + 1) * config.batch, config.batch)
+    for m, average in learner.averages.items():
+        current = learner.modules[m].state_dict()
+        floating = [k for k, v in average.items() if v.is_floating_point()]
+        ema_update([average[k] for k in floating], [current[k] for k in floating], keep)
+        for k in average.keys() - set(floating):
+            average[k].copy_(current[k])
+    return out
+
+
+@dataclass
+class Hooks:
+    """What the loop calls outside itself. Each may be replaced; none changes what is learnt."""
+
+    evaluate: Callable[[Learner], dict[str, float]] = lambda learner: {}
+    preview: Callable[[Learner], None] = lambda learner: None
+    log: Callable[[int, dict[str, float]], None] = lambda step, metrics: None
+    tick: Callable[[dict[str, float]], None] = lambda metrics: None
+    overhead: Callable[[str, float], None] = lambda kind, seconds: None
+    message: Callable[[str], None] = lambda text: None
+    stop: Callable[[], bool] = lambda: False
+
+
+def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng: Rng, hooks: Hooks) -> None:
+    """Train from learner.step to config.steps, saving into `root`. Raises Diverged or Interrupted, both saved."""
+    config = learner.config
+    sums: dict[str, float] = {}
+    count = 0
+    if learner.step == 0 and not checkpoint.steps_in(root):
+        checkpoint.save(root, learner.snapshot())
+    while learner.step < config.steps:
+        batch = batches(learner.step * config.batch, config.batch).to(config.device)
+        metrics = take_step(learner, batch, rng)
+        if metrics is None:
+            recover(learner, root, hooks)
+            continue
+        learner.step += 1
+        learner.skipped = 0
+        hooks.tick(metrics)
+        for k, v in metrics.items():
+            sums[k] = sums.get(k, 0.0) + v
+        count += 1
+        last = learner.step == config.steps
+        if learner.step % config.log_every == 0 or last:
+            hooks.log(learner.step, {k: v / count for k, v in sums.items()})
+            sums, count = {}, 0
+        if due(learner.step, config.eval_every, last):
+            with timed(hooks, "evaluation"):
+                found = hooks.evaluate(learner)
+            if found:
+                hooks.log(learner.step, found)
+        if due(learner.step, config.preview_every, last):
+            with timed(hooks, "preview"):
+                hooks.preview(learner)
+        stopping = hooks.stop()
+        if due(learner.step, config.save_every, last) or stopping:
+            with timed(hooks, "save"):
+                checkpoint.save(root, learner.snapshot())
+        if stopping and not last:
+            raise Interrupted(f"saved at step {learner.step} of {config.steps}")
+
+
+def due(step: int, every: int, last: bool) -> bool:
+    return last or (every > 0 and step % every == 0)
+
+
+@contextmanager
+def timed(hooks: Hooks, kind: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    hooks.overhead(kind, time.perf_counter() - start)
+
+
+def recover(learner: Learner, root: Path, hooks: Hooks) -> None:
+    """After a non-finite gradient: skip the step; after `skip_limit` in a row go back to the last good checkpoint
+    at half the rate; after `rollback_limit` of those, stop."""
+    config = learner.config
+    learner.skipped += 1
+    hooks.message(f"step {learner.step}: the gradient is not finite; the step is skipped, the weights untouched")
+    if learner.skipped < config.skip_limit:
+        learner.step += 1
+        return
+    rollbacks, scale = learner.rollbacks + 1, learner.lr_scale / 2
+    saved = checkpoint.newest(root)
+    if rollbacks > config.rollback_limit or saved is None:
+        raise Diverged(
+            f"Training diverged at step {learner.step}: {config.skip_limit} gradients in a row were not finite, also "
+            f"after {learner.rollbacks} roll-backs at lower rates. The last good checkpoint is kept in {root}. "
+            f"Try a lower rate (--set train.lr=...), or look at the data for extreme values (afresh data)."
+        )
+    learner.restore(saved)
+    learner.rollbacks, learner.lr_scale, learner.skipped = rollbacks, scale, 0
+    hooks.message(f"rolled back to step {learner.step}; learning rate times {scale:g}")

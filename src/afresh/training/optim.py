@@ -1,0 +1,118 @@
+"""AdamW and Muon over named parameters, with states that are plain named tensors.
+
+Muon (Jordan et al. 2024, github.com/KellerJordan/Muon): momentum, then the nearest semi-orthogonal matrix
+by five steps of a quintic Newton-Schulz iteration. Matrices of one shape are orthogonalised in one batch; a
+fused projection (`qkv`, `gate_up`) is split first, since its parts are different maps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+NS = (3.4445, -4.7750, 2.0315)  # coefficients of the quintic iteration, Jordan et al. 2024
+
+
+def orthogonalise(m: Tensor, steps: int = 5, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """Approximate U V^T of each matrix m (N, R, C) = U S V^T; singular values land in about [0.7, 1.2]."""
+    a, b, c = NS
+    x = m.to(dtype)
+    tall = m.shape[1] > m.shape[2]
+    if tall:
+        x = x.mT
+    x = x / (x.float().norm(dim=(1, 2), keepdim=True) + 1e-7).to(dtype)
+    for _ in range(steps):
+        g = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(g, g, g, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).float()
+
+
+def is_matrix(name: str, p: Tensor) -> bool:
+    """Whether Muon should move it: hidden matrices and convolutions, not embeddings, heads, or conditions."""
+    outer = ("embedding", "head", "conditioning", "position", "table", "null", "time", "first", "last")
+    return p.dim() >= 2 and not any(w in part for part in name.split(".") for w in outer)
+
+
+class Muon:
+    """Muon over {name: matrix}. `lr` is the step's spectral size times sqrt(max(1, rows / columns))."""
+
+    def __init__(self, params: Mapping[str, nn.Parameter], decay: float, momentum: float = 0.95) -> None:
+        self.params, self.decay, self.momentum = dict(params), decay, momentum
+        self.buffers = {k: torch.zeros_like(p) for k, p in self.params.items()}
+
+    @staticmethod
+    def split(name: str, m: Tensor) -> list[Tensor]:
+        """The separate maps of a matrix: q, k, v; gate, up."""
+        flat = m.flatten(1)
+        if name.endswith("gate_up.weight"):
+            return list(flat.chunk(2))
+        if name.endswith("qkv.weight"):
+            width = flat.shape[1]  # q has as many rows as the stream is wide; k and v share the rest
+            rest = (flat.shape[0] - width) // 2
+            return list(flat.split([width, rest, rest]))
+        return [flat]
+
+    @torch.no_grad()
+    def step(self, lr: float) -> None:
+        names = list(self.params)
+        grads = [g for n in names if (g := self.params[n].grad) is not None]
+        assert len(grads) == len(names)
+        moments = [self.buffers[n] for n in names]
+        torch._foreach_lerp_(moments, grads, 1 - self.momentum)
+        nesterov = torch._foreach_lerp(grads, moments, self.momentum)
+        groups: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        for name, g in zip(names, nesterov, strict=True):
+            weights = self.split(name, self.params[name].data)
+            for part, w in zip(self.split(name, g), weights, strict=True):
+                groups[(part.shape[0], part.shape[1])].append((part, w))
+        for (rows, columns), parts in groups.items():
+            update = orthogonalise(torch.stack([g for g, _ in parts]))
+            scale = lr * math.sqrt(max(1.0, rows / columns))
+            weights = [w for _, w in parts]
+            torch._foreach_mul_(weights, 1 - lr * self.decay)
+            torch._foreach_add_(weights, list(update), alpha=-scale)
+
+    def state(self) -> dict[str, Tensor]:
+        return {f"muon.{k}": v for k, v in self.buffers.items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        for k, v in self.buffers.items():
+            v.copy_(state[f"muon.{k}"])
+
+
+class AdamW:
+    """torch's fused AdamW over {name: parameter}; only matrices and larger decay."""
+
+    def __init__(
+        self, params: Mapping[str, nn.Parameter], decay: float, betas: tuple[float, float], eps: float = 1e-8
+    ) -> None:
+        self.params = dict(params)
+        groups = [
+            {"params": [p for p in self.params.values() if p.dim() >= 2], "weight_decay": decay},
+            {"params": [p for p in self.params.values() if p.dim() < 2], "weight_decay": 0.0},
+        ]
+        groups = [g for g in groups if g["params"]]
+        self.inner = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)
+        for p in self.params.values():  # allocated now, so that a checkpoint before the first step has them
+            self.inner.state[p] = {
+                "step": torch.zeros((), dtype=torch.float32, device=p.device),
+                "exp_avg": torch.zeros_like(p),
+                "exp_avg_sq": torch.zeros_like(p),
+            }
+
+    def step(self, lr: float) -> None:
+        for group in self.inner.param_groups:
+            group["lr"] = lr
+        self.inner.step()
+
+    def state(self) -> dict[str, Tensor]:
+        return {f"adamw.{k}.{what}": t for k, p in self.params.items() for what, t in self.inner.state[p].items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        for k, p in self.params.items():
+            for what, t in self.inner.state[p].items():
+                t.copy_(state[f"adamw.{k}.{what}"])
