@@ -22,14 +22,14 @@ class GANConfig(BaseModel):
     """`gamma`: weight of the gradient penalties R1 and R2. `augment`: probability of each augmentation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    width: int = Field(64, ge=8)
-    blocks: int = Field(1, ge=1)
-    most: int = Field(4, ge=1)
-    group: int = Field(0, ge=0)
-    latent: int = Field(64, ge=1)
-    cond: int = Field(64, ge=1)
-    gamma: float = Field(0.5, ge=0)
-    augment: float = Field(0.5, ge=0, le=1)
+    width: int = Field(default=64, ge=8)
+    blocks: int = Field(default=1, ge=1)
+    most: int = Field(default=4, ge=1)
+    group: int = Field(default=0, ge=0)
+    latent: int = Field(default=64, ge=1)
+    cond: int = Field(default=64, ge=1)
+    gamma: float = Field(default=0.5, ge=0)
+    augment: float = Field(default=0.5, ge=0, le=1)
     exact: bool = False
 
 
@@ -37,7 +37,7 @@ class GANSettings(BaseModel):
     """`truncation` scales the latent: 1 = as trained, 0 = its mean."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    truncation: float = Field(1.0, ge=0, le=1)
+    truncation: float = Field(default=1.0, ge=0, le=1)
     guidance: float = 1.0
 
 
@@ -56,6 +56,11 @@ def sizes(space: Space) -> Sequence[GANConfig]:
         GANConfig(width=96, blocks=2, latent=64, cond=96),
         GANConfig(width=128, blocks=2, latent=64, cond=128),
     ]
+
+
+def appetite(parameters: int, space: Space) -> int:
+    """Examples worth showing a network of so many parameters."""
+    return 60_000 + parameters // 4
 
 
 def build(config: GANConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
@@ -152,6 +157,7 @@ FAMILY = Family(
     accepts=accepts,
     config=GANConfig,
     sizes=sizes,
+    appetite=appetite,
     build=build,
     objective=objective,
     settings=GANSettings,

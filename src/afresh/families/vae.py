@@ -22,20 +22,20 @@ class VAEConfig(BaseModel):
     """`free_bits`: nats a latent dimension may cost for nothing. `beta`: weight of the KL term; 1 = the bound."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    width: int = Field(64, ge=8)
-    blocks: int = Field(1, ge=1)
-    most: int = Field(4, ge=1)
-    latent: int = Field(32, ge=1)
-    cond: int = Field(64, ge=1)
-    beta: float = Field(1.0, ge=0)
-    free_bits: float = Field(0.0, ge=0)
+    width: int = Field(default=64, ge=8)
+    blocks: int = Field(default=1, ge=1)
+    most: int = Field(default=4, ge=1)
+    latent: int = Field(default=32, ge=1)
+    cond: int = Field(default=64, ge=1)
+    beta: float = Field(default=1.0, ge=0)
+    free_bits: float = Field(default=0.0, ge=0)
 
 
 class VAESettings(BaseModel):
     """`truncation` scales the latent: 1 = the prior, 0 = its mean."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    truncation: float = Field(1.0, ge=0, le=1)
+    truncation: float = Field(default=1.0, ge=0, le=1)
     guidance: float = 1.0
 
 
@@ -76,6 +76,11 @@ def sizes(space: Space) -> Sequence[VAEConfig]:
         VAEConfig(width=96, blocks=2, latent=64, cond=192),
         VAEConfig(width=128, blocks=3, latent=128, cond=256),
     ]
+
+
+def appetite(parameters: int, space: Space) -> int:
+    """Examples worth showing a network of so many parameters."""
+    return 60_000 + parameters // 4
 
 
 def build(config: VAEConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
@@ -147,6 +152,7 @@ FAMILY = Family(
     accepts=accepts,
     config=VAEConfig,
     sizes=sizes,
+    appetite=appetite,
     build=build,
     objective=objective,
     settings=VAESettings,

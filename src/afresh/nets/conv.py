@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +19,10 @@ from torch import Tensor, nn
 LEAST = 4  # the longest axis of the coarsest grid
 LEAK = 0.2
 MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
-CONVS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 Grid = tuple[int, ...]
+Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
+L = TypeVar("L", nn.Conv1d | nn.Conv2d | nn.Conv3d, nn.Linear)
 
 
 def ladder(grid: Sequence[int], least: int = LEAST) -> list[Grid]:
@@ -35,9 +38,18 @@ def widths(levels: int, width: int, most: int) -> list[int]:
     return [width * min(2**i, most) for i in range(levels)]
 
 
-def conv(dims: int, inward: int, outward: int, size: int, groups: int = 1, bias: bool = True) -> nn.Module:
-    """A convolution that keeps the grid's size (odd `size`, zero padding)."""
-    return CONVS[dims](inward, outward, size, padding=size // 2, groups=groups, bias=bias)
+def conv(dims: int, inward: int, outward: int, size: int, groups: int = 1, bias: bool = True) -> Conv:
+    """A convolution over `dims` axes that keeps the grid's size (odd `size`, zero padding)."""
+    kind: type[Conv] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
+    return kind(inward, outward, size, padding=size // 2, groups=groups, bias=bias)
+
+
+def start(layer: L, gain: float) -> L:
+    """The layer with weights from N(0, gain^2 / fan-in), all zero for gain 0, and no bias."""
+    nn.init.normal_(layer.weight, std=gain / math.sqrt(layer.weight[0].numel()))
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
 
 
 def dense(x: Tensor) -> Tensor:
@@ -85,14 +97,26 @@ class ModulatedBlock(nn.Module):
         self.conv_1 = conv(dims, channels, channels, 3)
         self.norm_2 = nn.GroupNorm(groups, channels, affine=False)
         self.film = nn.Linear(cond, 2 * channels)
-        self.conv_2 = conv(dims, channels, channels, 3)
-        nn.init.zeros_(self.conv_2.weight)
+        self.conv_2 = start(conv(dims, channels, channels, 3), 0)
         nn.init.zeros_(self.film.bias)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         h = self.norm_2(self.conv_1(F.silu(self.norm_1(x))))
         scale, shift = self.film(e)[(...,) + (None,) * (x.dim() - 2)].chunk(2, 1)  # (B, C, 1, ...) each
         return x + self.conv_2(F.silu(h * (1 + scale) + shift))
+
+
+class ModulatedLevel(nn.Module):
+    """The blocks of one grid, all steered by the same e."""
+
+    def __init__(self, dims: int, channels: int, cond: int, blocks: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(ModulatedBlock(dims, channels, cond) for _ in range(blocks))
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x, e)
+        return x
 
 
 class Encoder(nn.Module):
@@ -103,22 +127,17 @@ class Encoder(nn.Module):
         self.grids = ladder(shape[1:])
         dims, channels = len(shape) - 1, widths(len(self.grids), width, most)
         self.first = conv(dims, shape[0], width, 3)
-        self.levels = nn.ModuleList(
-            nn.ModuleList(ModulatedBlock(dims, c, cond) for _ in range(blocks)) for c in channels
-        )
-        self.downs = nn.ModuleList(conv(dims, a, b, 1) for a, b in zip(channels, channels[1:], strict=False))
+        self.levels = nn.ModuleList(ModulatedLevel(dims, c, cond, blocks) for c in channels)
+        self.downs = nn.ModuleList(conv(dims, a, b, 1) for a, b in pairwise(channels))
         self.norm = nn.GroupNorm(1, channels[-1])
-        self.last = nn.Linear(channels[-1] * math.prod(self.grids[-1]), 2 * latent)
-        nn.init.normal_(self.last.weight, std=0.1 / math.sqrt(self.last.in_features))
-        nn.init.zeros_(self.last.bias)
+        self.last = start(nn.Linear(channels[-1] * math.prod(self.grids[-1]), 2 * latent), 0.1)
 
     def forward(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         h = self.first(dense(x))
         for i, level in enumerate(self.levels):
             if i:
                 h = self.downs[i - 1](shrink(h, self.grids[i]))
-            for block in level:  # type: ignore[union-attr]
-                h = block(h, c)
+            h = level(h, c)
         mean, log_var = self.last(F.silu(self.norm(h)).flatten(1)).float().chunk(2, 1)
         return mean, log_var
 
@@ -134,27 +153,22 @@ class Decoder(nn.Module):
         super().__init__()
         self.grids = ladder(shape[1:])
         dims, channels = len(shape) - 1, widths(len(self.grids), width, most)
-        self.start = (channels[-1], *self.grids[-1])
+        self.seed = (channels[-1], *self.grids[-1])
         self.embed = nn.Sequential(nn.Linear(latent + cond, cond), nn.SiLU(), nn.Linear(cond, cond), nn.SiLU())
-        self.first = nn.Linear(latent + cond, math.prod(self.start))
-        self.levels = nn.ModuleList(
-            nn.ModuleList(ModulatedBlock(dims, c, cond) for _ in range(blocks)) for c in channels
-        )
-        self.ups = nn.ModuleList(conv(dims, b, a, 1) for a, b in zip(channels, channels[1:], strict=False))
+        self.first = nn.Linear(latent + cond, math.prod(self.seed))
+        self.levels = nn.ModuleList(ModulatedLevel(dims, c, cond, blocks) for c in channels)
+        self.ups = nn.ModuleList(conv(dims, b, a, 1) for a, b in pairwise(channels))
         self.norm = nn.GroupNorm(math.gcd(width, max(1, width // 16)), width)
-        self.last = conv(dims, width, shape[0], 3)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        self.last = start(conv(dims, width, shape[0], 3), 0)
 
     def forward(self, z: Tensor, c: Tensor) -> Tensor:
         both = torch.cat([z, c], 1)
         e = self.embed(both)
-        h = dense(self.first(both).view(-1, *self.start))
+        h = dense(self.first(both).view(-1, *self.seed))
         for i in reversed(range(len(self.levels))):
             if i < len(self.ups):
                 h = grow(self.ups[i](h), self.grids[i])
-            for block in self.levels[i]:  # type: ignore[union-attr]
-                h = block(h, e)
+            h = self.levels[i](h, e)
         return self.last(F.silu(self.norm(h))).float()
 
 
@@ -170,32 +184,20 @@ class FreeBlock(nn.Module):
 
     def __init__(self, dims: int, channels: int, hidden: int, groups: int, depth: int) -> None:
         super().__init__()
-        self.widen = conv(dims, channels, hidden, 1)
-        self.spread = conv(dims, hidden, hidden, 3, groups)
-        self.narrow = conv(dims, hidden, channels, 1, bias=False)
         gain = math.sqrt(2 / (1 + LEAK**2)) * depth**-0.25
-        for layer in (self.widen, self.spread):
-            nn.init.normal_(layer.weight, std=gain / math.sqrt(layer.weight[0].numel()))
-            nn.init.zeros_(layer.bias)
-        nn.init.zeros_(self.narrow.weight)
+        self.widen = start(conv(dims, channels, hidden, 1), gain)
+        self.spread = start(conv(dims, hidden, hidden, 3, groups), gain)
+        self.narrow = start(conv(dims, hidden, channels, 1, bias=False), 0)
 
     def forward(self, x: Tensor) -> Tensor:
         h = F.leaky_relu(self.widen(x), LEAK)
         return x + self.narrow(F.leaky_relu(self.spread(h), LEAK))
 
 
-def _free_level(dims: int, channels: int, blocks: int, group: int, depth: int) -> nn.ModuleList:
+def _free_level(dims: int, channels: int, blocks: int, group: int, depth: int) -> nn.Sequential:
     """`blocks` blocks; `group` channels in each group of the middle convolution, 0 = one group."""
     groups = channels // group if group and channels % group == 0 else 1
-    return nn.ModuleList(FreeBlock(dims, channels, channels, groups, depth) for _ in range(blocks))
-
-
-def _linear(inward: int, outward: int, bias: bool = True) -> nn.Linear:
-    layer = nn.Linear(inward, outward, bias)
-    nn.init.normal_(layer.weight, std=1 / math.sqrt(inward))
-    if bias:
-        nn.init.zeros_(layer.bias)
-    return layer
+    return nn.Sequential(*(FreeBlock(dims, channels, channels, groups, depth) for _ in range(blocks)))
 
 
 class Generator(nn.Module):
@@ -208,23 +210,18 @@ class Generator(nn.Module):
         self.grids = ladder(shape[1:])
         dims, channels = len(shape) - 1, widths(len(self.grids), width, most)
         depth = blocks * len(channels)
-        self.start = (channels[-1], *self.grids[-1])
-        self.first = _linear(latent + cond, math.prod(self.start))
+        self.seed = (channels[-1], *self.grids[-1])
+        self.first = start(nn.Linear(latent + cond, math.prod(self.seed)), 1)
         self.levels = nn.ModuleList(_free_level(dims, c, blocks, group, depth) for c in channels)
-        self.ups = nn.ModuleList(conv(dims, b, a, 1, bias=False) for a, b in zip(channels, channels[1:], strict=False))
-        for up in self.ups:
-            nn.init.normal_(up.weight, std=1 / math.sqrt(up.weight.shape[1]))
-        self.last = conv(dims, width, shape[0], 3)
-        nn.init.normal_(self.last.weight, std=1 / math.sqrt(self.last.weight[0].numel()))
-        nn.init.zeros_(self.last.bias)
+        self.ups = nn.ModuleList(start(conv(dims, b, a, 1, bias=False), 1) for a, b in pairwise(channels))
+        self.last = start(conv(dims, width, shape[0], 3), 1)
 
     def forward(self, z: Tensor, c: Tensor) -> Tensor:
-        h = dense(self.first(torch.cat([z, c], 1)).view(-1, *self.start))
+        h = dense(self.first(torch.cat([z, c], 1)).view(-1, *self.seed))
         for i in reversed(range(len(self.levels))):
             if i < len(self.ups):
                 h = grow(self.ups[i](h), self.grids[i])
-            for block in self.levels[i]:  # type: ignore[union-attr]
-                h = block(h)
+            h = self.levels[i](h)
         return self.last(h).float()
 
 
@@ -239,25 +236,19 @@ class Critic(nn.Module):
         self.grids = ladder(shape[1:])
         dims, channels = len(shape) - 1, widths(len(self.grids), width, most)
         depth = blocks * len(channels)
-        self.first = conv(dims, shape[0], width, 3)
+        self.first = start(conv(dims, shape[0], width, 3), 1)
         self.levels = nn.ModuleList(_free_level(dims, c, blocks, group, depth) for c in channels)
-        self.downs = nn.ModuleList(
-            conv(dims, a, b, 1, bias=False) for a, b in zip(channels, channels[1:], strict=False)
-        )
-        for layer in [self.first, *self.downs]:
-            nn.init.normal_(layer.weight, std=1 / math.sqrt(layer.weight[0].numel()))
-        nn.init.zeros_(self.first.bias)
+        self.downs = nn.ModuleList(start(conv(dims, a, b, 1, bias=False), 1) for a, b in pairwise(channels))
         flat = channels[-1] * math.prod(self.grids[-1])
-        self.plain = _linear(flat, 1, bias=False)
-        self.projection = _linear(flat, cond, bias=False)
+        self.plain = start(nn.Linear(flat, 1, bias=False), 1)
+        self.projection = start(nn.Linear(flat, cond, bias=False), 1)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         h = self.first(dense(x))
         for i, level in enumerate(self.levels):
             if i:
                 h = self.downs[i - 1](shrink(h, self.grids[i]))
-            for block in level:  # type: ignore[union-attr]
-                h = block(h)
+            h = level(h)
         h = h.flatten(1)
         match = (self.projection(h).float() * c.float()).sum(1) / math.sqrt(c.shape[1])
         return self.plain(h).float().squeeze(1) + match
