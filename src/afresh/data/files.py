@@ -1,0 +1,292 @@
+"""From a path to files, and from files to text: what cannot be used is named with its reason, never skipped."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from gzip import BadGzipFile, GzipFile
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from afresh.core import Refused, UserError
+
+MB = 1 << 20
+JUNK = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})  # what operating systems leave behind
+
+
+class FileError(Exception):
+    """Why one file cannot be used, in words for its owner."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A regular file: where it is, its name relative to the root (with slashes), its size in bytes."""
+
+    path: Path
+    name: str
+    size: int
+
+    @property
+    def suffix(self) -> str:
+        """Lower-cased, with the dot."""
+        return self.path.suffix.lower()
+
+
+def walk(
+    path: Path, leave_out: Callable[[str, bool], str | None] = lambda name, folder: None
+) -> tuple[list[Found], list[Refused]]:
+    """All files under a folder (or the one file), sorted by name, and what was not used and why.
+
+    Left out: hidden files and folders (a leading dot), symbolic links inside the folder (one that leads out
+    could bring in anything; one that leads nowhere else is read where it lies), empty files, devices and
+    pipes, what cannot be read. `leave_out(relative name, is folder)` may give a reason of its own; a folder
+    left out is not entered and counts as one. Raises UserError when the path is missing, is neither file nor
+    folder, cannot be read, or when the folder is empty.
+    """
+    _must_exist(path)
+    if path.is_file():
+        return _one(path)
+    found: list[Found] = []
+    refused: list[Refused] = []
+    waiting = [path]
+    entries = 0
+    while waiting:
+        folder = waiting.pop()
+        try:
+            with os.scandir(folder) as scan:
+                listing = list(scan)
+        except OSError as error:
+            if folder == path:
+                raise UserError(f"Cannot read the folder {path}: {error.strerror}.") from None
+            refused.append(Refused(_relative(folder, path), f"folder cannot be read: {error.strerror}"))
+            continue
+        entries += len(listing)
+        for entry in listing:
+            name = _relative(Path(entry.path), path)
+            is_folder = entry.is_dir(follow_symlinks=False)
+            reason = _reason(entry, path) or leave_out(name, is_folder)
+            if reason is not None:
+                refused.append(Refused(name + "/" if is_folder else name, reason))
+            elif is_folder:
+                waiting.append(Path(entry.path))
+            else:
+                found.append(Found(Path(entry.path), name, entry.stat(follow_symlinks=False).st_size))
+    if not entries:
+        raise UserError(f"The folder {path} is empty. Give a folder that holds your data.")
+    return sorted(found, key=lambda f: f.name), sorted(refused, key=lambda r: r.source)
+
+
+def _must_exist(path: Path) -> None:
+    if not path.exists():
+        what = "leads to nothing (a broken symbolic link)" if path.is_symlink() else "does not exist"
+        raise UserError(f"{path} {what}. Give the path of your data: a file or a folder.")
+
+
+def _one(path: Path) -> tuple[list[Found], list[Refused]]:
+    size = path.stat().st_size
+    if size == 0:
+        raise UserError(f"{path} is empty (0 bytes). Give a file that holds your data.")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{path} cannot be read: permission denied.")
+    return [Found(path, path.name, size)], []
+
+
+def _relative(path: Path, root: Path) -> str:
+    # A name that is no UTF-8 is shown with escapes, so that every message and report can be printed.
+    return path.relative_to(root).as_posix().encode("utf-8", "backslashreplace").decode()
+
+
+def _reason(entry: os.DirEntry[str], root: Path) -> str | None:
+    """Why an entry of a folder is of no use to anybody, or None."""
+    if entry.name.startswith("."):
+        return "hidden (its name begins with a dot)"
+    if entry.name in JUNK:
+        return "left behind by an operating system"
+    if entry.is_symlink():
+        target = Path(entry.path).resolve()
+        if not target.exists():
+            return "symbolic link that leads to nothing"
+        if not target.is_relative_to(root.resolve()):
+            return f"symbolic link that leads out of the folder, to {target}: copy the file into the folder"
+        return "symbolic link within the folder: what it leads to is read where it lies"
+    if entry.is_dir(follow_symlinks=False):
+        return None
+    try:
+        state = entry.stat(follow_symlinks=False)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if not stat.S_ISREG(state.st_mode):
+        return "not a regular file (a device, pipe or socket)"
+    if state.st_size == 0:
+        return "empty file (0 bytes)"
+    if not os.access(entry.path, os.R_OK):
+        return "cannot be read: permission denied"
+    return None
+
+
+# --------------------------------------------------------------------------- text
+
+
+def decode_text(raw: bytes) -> str:
+    """UTF-8, with or without a byte order mark, to a string; line ends are kept as they are.
+
+    Raises FileError for binary content (a zero byte), UTF-16 and UTF-32, and invalid UTF-8, with the position.
+    """
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise FileError("UTF-16 or UTF-32, not UTF-8: convert it (iconv -f UTF-16 -t UTF-8)")
+    zero = raw.find(b"\0")
+    if zero >= 0:
+        raise FileError(f"binary: a zero byte at byte {zero:,}")
+    try:
+        return raw.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
+    except UnicodeDecodeError as error:
+        lead = len(raw) - len(raw.removeprefix(b"\xef\xbb\xbf"))
+        at = error.start + lead
+        line = raw.count(b"\n", 0, at) + 1
+        raise FileError(
+            f"invalid UTF-8 at byte {at:,} (line {line:,}, 0x{raw[at]:02x}): convert it to UTF-8, "
+            "for example iconv -f LATIN1 -t UTF-8"
+        ) from None
+
+
+def too_large(size: int, max_mb: int) -> str:
+    """The reason for refusing `size` bytes, which names the option."""
+    return f"{size / MB:,.0f} MB, at most {max_mb:,} MB are read at once: cut it up, or raise the option max_file_mb"
+
+
+def open_plain(file: Found) -> IO[bytes]:
+    """The content of a file, unpacked when its name ends in .gz."""
+    return GzipFile(file.path) if file.suffix == ".gz" else file.path.open("rb")  # type: ignore[return-value]
+
+
+def read_bytes(file: Found, max_mb: int) -> bytes:
+    """All of a file, unpacked, never holding more than `max_mb` MB of it.
+
+    Raises FileError when it is larger (after unpacking, too), damaged or unreadable.
+    """
+    if file.size > max_mb * MB:
+        raise FileError(too_large(file.size, max_mb))
+    try:
+        with open_plain(file) as stream:
+            raw = stream.read(max_mb * MB + 1)
+    except (BadGzipFile, EOFError, zlib.error) as error:
+        raise FileError(f"damaged .gz: {error}") from None
+    except OSError as error:
+        raise FileError(f"cannot be read: {error.strerror}") from None
+    if len(raw) > max_mb * MB:
+        raise FileError(f"more than {max_mb:,} MB once unpacked: raise the option max_file_mb")
+    return raw
+
+
+def matches(name: str, patterns: Sequence[str]) -> str | None:
+    """The first pattern that fits a relative name, any of the folders it lies in, or its last part."""
+    path = PurePosixPath(name)
+    tails = [path.name, *(p.as_posix() for p in (path, *path.parents[:-1]))]
+    return next((p for p in patterns if any(fnmatchcase(t, p.rstrip("/")) for t in tails)), None)
+
+
+# --------------------------------------------------------------------------- archives
+
+
+@dataclass(frozen=True)
+class ZipLimits:
+    """What an archive may hold. One that says or turns out more is refused as a bomb."""
+
+    members: int = 1_000_000
+    member_bytes: int = 512 * MB
+    total_bytes: int = 4096 * MB
+    ratio: float = 200.0  # unpacked over packed, of a member
+    ratio_from: int = MB  # members smaller than this may have any ratio
+
+
+def read_zip(
+    path: Path, suffixes: Collection[str] = (), limits: ZipLimits = ZipLimits()
+) -> tuple[Iterator[tuple[str, bytes]], list[Refused]]:
+    """Members of an archive as (name, content), sorted by name, and the list of what is refused.
+
+    Nothing is written to disk. Refused: absolute names, `..`, drive letters, symbolic links, encrypted,
+    repeated, hidden, empty or over-large members, and those whose suffix (lower-cased, with the dot) is not in
+    `suffixes` when any are given. The list grows while the iterator runs: damaged members are found on reading.
+    Raises UserError when the file is no archive, or a bomb by its total size or number of members.
+    """
+    refused: list[Refused] = []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = [i for i in archive.infolist() if not i.is_dir()]
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise UserError(f"{path} is not a .zip archive that can be read: {error}.") from None
+    if len(infos) > limits.members:
+        raise UserError(f"{path} has {len(infos):,} members; at most {limits.members:,} are read. Unpack it yourself.")
+    wanted: list[zipfile.ZipInfo] = []
+    seen: set[str] = set()
+    for info in sorted(infos, key=lambda i: i.filename):
+        reason = _member_reason(info, suffixes, limits)
+        if reason is None and info.filename in seen:
+            reason = "its name occurs twice in the archive"
+        if reason is None:
+            seen.add(info.filename)
+            wanted.append(info)
+        else:
+            refused.append(Refused(f"{path.name}: {info.filename}", reason))
+    total = sum(i.file_size for i in wanted)
+    if total > limits.total_bytes:
+        raise UserError(
+            f"{path} would unpack to {total / MB:,.0f} MB; at most {limits.total_bytes / MB:,.0f} MB are read "
+            "from an archive. Unpack it yourself if you trust it."
+        )
+    return _members(path, wanted, refused), refused
+
+
+def zip_names(path: Path) -> list[str]:
+    """Names of an archive's files, hidden ones apart; none when it is no archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [i.filename for i in archive.infolist() if not i.is_dir() and not _is_hidden(i.filename)]
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return []
+
+
+def _is_hidden(name: str) -> bool:
+    return any(p.startswith(".") or p in JUNK for p in PurePosixPath(name).parts)
+
+
+def _members(path: Path, wanted: list[zipfile.ZipInfo], refused: list[Refused]) -> Iterator[tuple[str, bytes]]:
+    with zipfile.ZipFile(path) as archive:
+        for info in wanted:
+            try:
+                with archive.open(info) as stream:
+                    content = stream.read(info.file_size + 1)
+            except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+                refused.append(Refused(f"{path.name}: {info.filename}", f"damaged: {error}"))
+                continue
+            if len(content) != info.file_size:
+                refused.append(Refused(f"{path.name}: {info.filename}", "its size is not what the archive says"))
+                continue
+            yield info.filename, content
+
+
+def _member_reason(info: zipfile.ZipInfo, suffixes: Collection[str], limits: ZipLimits) -> str | None:
+    name = PurePosixPath(info.filename.replace("\\", "/"))
+    if name.is_absolute() or ".." in name.parts or (name.parts and ":" in name.parts[0]):
+        return "its name leads out of the archive"
+    if stat.S_ISLNK(info.external_attr >> 16):
+        return "symbolic link"
+    if _is_hidden(info.filename):
+        return "hidden, or left behind by an operating system"
+    if info.flag_bits & 1:
+        return "encrypted"
+    if suffixes and name.suffix.lower() not in suffixes:
+        return f"not of a kind that is read ({name.suffix or 'no suffix'})"
+    if info.file_size == 0:
+        return "empty file (0 bytes)"
+    if info.file_size > limits.member_bytes:
+        return f"{info.file_size / MB:,.0f} MB unpacked, at most {limits.member_bytes / MB:,.0f} MB"
+    if info.file_size > limits.ratio_from and info.file_size > limits.ratio * info.compress_size:
+        ratio = info.file_size / max(1, info.compress_size)
+        return f"unpacks to {ratio:,.0f} times its size (at most {limits.ratio:,.0f}): a bomb"
+    return None

@@ -1,0 +1,169 @@
+"""JSON, JSON lines, CSV, TSV and Parquet to rows, each with its number, and what could not be read."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from afresh.data.files import MB, FileError, decode_text, too_large
+
+SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"})
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows by their number (from 1; of the line for JSON lines), their columns, and (number, reason) of bad ones.
+
+    `texts` are the columns that hold words rather than numbers.
+    """
+
+    columns: tuple[str, ...]
+    texts: tuple[str, ...]
+    rows: list[tuple[int, Row]]
+    bad: list[tuple[int, str]] = field(default_factory=list)
+    skipped: tuple[str, ...] = ()  # columns of no flat type: lists, structures, pictures
+
+
+def read_table(suffix: str, raw: bytes, max_mb: int) -> Table:
+    """Raises FileError when the whole content is of no use."""
+    if suffix == ".parquet":
+        return _parquet(raw, max_mb)
+    text = decode_text(raw)
+    if suffix in (".csv", ".tsv"):
+        return _csv(text, "\t" if suffix == ".tsv" else ",")
+    return _json(text) if suffix == ".json" else _lines(text)
+
+
+def _table(rows: list[tuple[int, Row]], bad: list[tuple[int, str]]) -> Table:
+    columns = dict.fromkeys(name for _, row in rows for name in row)
+    texts = tuple(c for c in columns if any(isinstance(row.get(c), str) for _, row in rows))
+    return Table(tuple(columns), texts, rows, bad)
+
+
+def _row(value: Any) -> Row | str:
+    """A row, or why it is none. A bare string is a row with one column, text."""
+    if isinstance(value, str):
+        return {"text": value}
+    if isinstance(value, dict):
+        return value
+    return f"neither an object nor a string, but {type(value).__name__}"
+
+
+def _collect(values: Iterable[tuple[int, Any]]) -> Table:
+    rows: list[tuple[int, Row]] = []
+    bad: list[tuple[int, str]] = []
+    for number, value in values:
+        row = _row(value)
+        if isinstance(row, str):
+            bad.append((number, row))
+        else:
+            rows.append((number, row))
+    return _table(rows, bad)
+
+
+def _lines(text: str) -> Table:
+    bad: list[tuple[int, str]] = []
+
+    def parse() -> Iterator[tuple[int, Any]]:
+        for number, line in enumerate(text.split("\n"), 1):
+            if not line.strip():
+                continue
+            try:
+                yield number, json.loads(line)
+            except json.JSONDecodeError as error:
+                bad.append((number, f"not JSON: {error.msg} at column {error.colno}"))
+            except RecursionError:
+                bad.append((number, "not usable JSON: nested too deeply"))
+
+    table = _collect(parse())
+    return Table(table.columns, table.texts, table.rows, sorted(table.bad + bad))
+
+
+def _json(text: str) -> Table:
+    """A list of rows, an object with one list in it, or JSON lines under another name."""
+    try:
+        whole = json.loads(text)
+    except json.JSONDecodeError as error:
+        table = _lines(text)
+        if not table.rows:
+            raise FileError(f"not JSON: {error.msg} at line {error.lineno:,}, column {error.colno:,}") from None
+        return table
+    except RecursionError:
+        raise FileError("not usable JSON: nested too deeply") from None
+    if isinstance(whole, dict):
+        lists = [v for v in whole.values() if isinstance(v, list) and v and isinstance(v[0], dict | str)]
+        whole = lists[0] if len(lists) == 1 else [whole]
+    return _collect(enumerate(whole if isinstance(whole, list) else [whole], 1))
+
+
+def _csv(text: str, delimiter: str) -> Table:
+    csv.field_size_limit(min(sys.maxsize, 1 << 31))  # the file as a whole is bounded already
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows: list[tuple[int, Row]] = []
+    bad: list[tuple[int, str]] = []
+    try:
+        header = next(reader, [])
+        if not any(header):
+            raise FileError("no header line: the first line names the columns")
+        twice = sorted({h for h in header if header.count(h) > 1})
+        if twice:
+            raise FileError(f"the header names {', '.join(map(repr, twice))} twice")
+        for number, fields in enumerate(reader, 1):
+            if fields and len(fields) != len(header):
+                bad.append((number, f"{len(fields)} fields, the header has {len(header)}"))
+            elif fields:
+                rows.append((number, dict(zip(header, fields, strict=True))))
+    except csv.Error as error:
+        raise FileError(f"damaged at line {reader.line_num:,}: {error}") from None
+    texts = tuple(c for c in header if any(not _is_number(str(row[c])) for _, row in rows))
+    return Table(tuple(header), texts, rows, bad)
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value or "0")
+    except ValueError:
+        return False
+    return True
+
+
+def _parquet(raw: bytes, max_mb: int) -> Table:
+    import pyarrow
+    import pyarrow.parquet
+    from pyarrow import types
+
+    try:
+        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(raw))
+        names = {f.name: f.type for f in file.schema_arrow}
+        words = [n for n, t in names.items() if types.is_string(t) or types.is_large_string(t) or _is_code(t)]
+        flat = [n for n, t in names.items() if n in words or types.is_primitive(t)]
+        meta = file.metadata
+        size = sum(meta.row_group(g).column(c).total_uncompressed_size for g, c in _chunks(meta, set(flat)))
+        if size > max_mb * MB:
+            raise FileError(too_large(size, max_mb))
+        content = file.read(columns=flat).to_pylist()
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise FileError(f"not a Parquet file that can be read: {error}") from None
+    skipped = tuple(n for n in names if n not in flat)
+    return Table(tuple(flat), tuple(words), list(enumerate(content, 1)), skipped=skipped)
+
+
+def _is_code(kind: Any) -> bool:
+    """Whether a column is strings behind a dictionary (categories)."""
+    from pyarrow import types
+
+    return bool(types.is_dictionary(kind) and types.is_string(kind.value_type))
+
+
+def _chunks(meta: Any, columns: set[str]) -> Iterator[tuple[int, int]]:
+    """(row group, column) of the columns named."""
+    for g in range(meta.num_row_groups):
+        for c in range(meta.num_columns):
+            if meta.row_group(g).column(c).path_in_schema in columns:
+                yield g, c
