@@ -151,7 +151,7 @@ def plan(
             train.precision,
             "set by hand"
             if "precision" in set_train
-            else f"matrix products here: {machine.bfloat16:,.0f} GFLOP/s in bfloat16, {machine.float32:,.0f} in float32",
+            else f"products run at {machine.bfloat16:,.0f} GFLOP/s in bfloat16, {machine.float32:,.0f} in float32",
         ),
         Decision("batch", f"{train.batch}", "set by hand" if "batch" in set_train else f"recipe of {family.name}"),
     ]

@@ -85,13 +85,20 @@ def mark(item: Item, name: str) -> Item:
 
 
 def prepare(
-    path: Path, modality: str | None = None, options: Mapping[str, Any] | None = None, validation: Path | None = None
+    path: Path,
+    modality: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    validation: Path | None = None,
+    encoder: Encoder | None = None,
 ) -> Prepared:
-    """Read, split and encode `path`. Raises UserError for whatever cannot be used."""
+    """Read, split and encode `path`, by a new encoder fitted to its training split unless one is given.
+
+    Raises UserError for whatever cannot be used.
+    """
     kind, why = choose_modality(path, modality)
     chosen = read_options(kind, options or {})
     parts, corpus, notes = read_split(path, kind, chosen, validation)
-    encoder = kind.fit(parts.train, chosen)
+    encoder = encoder or kind.fit(parts.train, chosen)
     return Prepared(
         path=path,
         modality=kind.name,

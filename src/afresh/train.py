@@ -14,15 +14,16 @@ from typing import Any
 import torch
 
 from afresh import catalog
-from afresh.core import Cond, Examples, Space, UserError
+from afresh.core import Cond, Examples, Space
 from afresh.data.load import Loader, draw_conditions, sweep
+from afresh.judge import prepared_again
 from afresh.plan import Budget, Plan, plan
 from afresh.prepare import Prepared, prepare
 from afresh.rng import Rng
 from afresh.run import DataRecord, Run, RunRecord, Samples, claim
 from afresh.training import loop
 from afresh.training.budget import measure_machine
-from afresh.training.loop import Hooks, Learner, precision
+from afresh.training.loop import Hooks, Learner, averaged, precision
 from afresh.training.progress import Progress
 from afresh.write import grid_png, is_picture
 
@@ -110,14 +111,7 @@ def check_claim(out: Path, force: bool) -> None:
 def again(path: Path) -> Job:
     """Open a run to go on with it. Raises UserError when its data is gone or is not what it was."""
     run = Run.open(path)
-    data = run.record.data
-    validation = None if data.validation is None else Path(data.validation)
-    prepared = prepare(Path(data.path), run.record.modality, data.options, validation)
-    if prepared.split_hash != data.split_hash:
-        raise UserError(
-            f"The data in {data.path} is not what {path} was trained on (split {prepared.split_hash[:12]}, was "
-            f"{data.split_hash[:12]}). Restore it, or train a new run on the new data."
-        )
+    prepared = prepared_again(run)
     codec = run.codec
     train = prepared.train if codec is None else codec.encode(prepared.train)
     heldout = prepared.heldout if codec is None else codec.encode(prepared.heldout)
@@ -175,7 +169,7 @@ def learn(job: Job, mode: str) -> float:
     unit, each = ("tokens", job.space.shape[0]) if job.space.kind == "tokens" else ("pictures", 1)
     begun = time.perf_counter()
     file = trim_metrics(run.path / "metrics.jsonl", learner.step)
-    with Progress(train.steps, unit, train.batch * each, run.path.name, mode, start=learner.step) as bar, file as log:
+    with Progress(train.steps, unit, train.batch * each, run.path.name, mode, learner.step) as bar, file as log:
 
         def write(step: int, metrics: Mapping[str, float]) -> None:
             line = {"step": step, "seconds": round(time.perf_counter() - begun, 3), **metrics}
@@ -233,19 +227,6 @@ def on_main_thread() -> bool:
     import threading
 
     return threading.current_thread() is threading.main_thread()
-
-
-@contextmanager
-def averaged(learner: Learner) -> Iterator[None]:
-    """The averaged weights in place of the current ones."""
-    current = {m: {k: v.clone() for k, v in learner.modules[m].state_dict().items()} for m in learner.averages}
-    for m, average in learner.averages.items():
-        learner.modules[m].load_state_dict(average)
-    try:
-        yield
-    finally:
-        for m, weights in current.items():
-            learner.modules[m].load_state_dict(weights)
 
 
 @torch.no_grad()

@@ -94,6 +94,19 @@ class Learner:
         self.lr_scale = float(saved.scalars["lr_scale"])
 
 
+@contextmanager
+def averaged(learner: Learner) -> Iterator[None]:
+    """The averaged weights in place of the current ones."""
+    current = {m: {k: v.clone() for k, v in learner.modules[m].state_dict().items()} for m in learner.averages}
+    for m, average in learner.averages.items():
+        learner.modules[m].load_state_dict(average)
+    try:
+        yield
+    finally:
+        for m, weights in current.items():
+            learner.modules[m].load_state_dict(weights)
+
+
 def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose name starts with `prefix.`, without it."""
     return {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(prefix + ".")}

@@ -1,0 +1,101 @@
+"""The verb `measure`: a run's evidence, its scores under a protocol card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from afresh.core import CondSpec, Drawn, Examples, Item, Space, UserError
+from afresh.data.load import draw_conditions, sweep
+from afresh.prepare import Prepared, prepare
+from afresh.rng import Rng
+from afresh.run import Run
+from afresh.training.loop import precision
+
+JUDGE_SEED = 1_000_003  # samples that are judged are not those that a user drew
+
+
+class RunEvidence:
+    """core.Evidence for a run and its data. Everything is computed when first asked for, and once."""
+
+    def __init__(self, run: Run, prepared: Prepared, settings: Mapping[str, Any] | None = None) -> None:
+        self.run, self.prepared = run, prepared
+        self.settings = run.settings(settings or {})
+        self.rng = Rng(JUDGE_SEED)
+        self.drawn: dict[int, Drawn] = {}
+
+    @property
+    def space(self) -> Space:
+        return self.run.encoder.space
+
+    @property
+    def conds(self) -> CondSpec:
+        return self.run.conds
+
+    @property
+    def train(self) -> Examples:
+        return self.prepared.train
+
+    @property
+    def heldout(self) -> Examples:
+        return self.prepared.heldout
+
+    @property
+    def train_items(self) -> Sequence[Item]:
+        return self.prepared.train_items
+
+    @property
+    def heldout_items(self) -> Sequence[Item]:
+        return self.prepared.heldout_items
+
+    def samples(self, n: int) -> Drawn:
+        """n samples under conditions drawn as in the training split."""
+        if n not in self.drawn:
+            cond = draw_conditions(self.train.cond, n, self.rng)
+            x = self.run.draw(self.run.modules, cond, JUDGE_SEED, self.settings)
+            self.drawn[n] = Drawn(x, self.run.encoder.decode(x), cond)
+        return self.drawn[n]
+
+    def likelihood(self) -> tuple[float, int] | None:
+        """Total nats and tokens of the whole held-out split, for models of tokens."""
+        return self.nats if self.run.space.kind == "tokens" and self.run.family.score is not None else None
+
+    @cached_property
+    def nats(self) -> tuple[float, int]:
+        run, codec = self.run, self.run.codec
+        score = run.family.score
+        assert score is not None
+        heldout = self.heldout if codec is None else codec.encode(self.heldout)
+        total, tokens = 0.0, 0
+        with torch.no_grad(), precision(run.record.train):
+            for batch in sweep(heldout, run.space, 32):
+                total -= float(score(run.modules, run.config, run.space, batch, Rng(0)).double().sum())
+                targets = batch.x[:, 1:]
+                tokens += int(targets.numel() if batch.mask is None else batch.mask.sum())
+        return total, tokens
+
+    def valid(self, value: Any) -> bool:
+        return self.run.encoder.valid(value)
+
+
+def prepared_again(run: Run, data: Path | None = None) -> Prepared:
+    """The run's own data under its own encoder; with `data`, that in place of the held-out split.
+
+    Raises UserError when the training data is gone or changed.
+    """
+    record = run.record.data
+    path = Path(record.path)
+    if not path.exists():
+        raise UserError(f"The data of {run.path} was in {path}, which is gone. Restore it there.")
+    validation = data if data is not None else None if record.validation is None else Path(record.validation)
+    prepared = prepare(path, run.record.modality, record.options, validation, run.encoder)
+    if data is None and prepared.split_hash != record.split_hash:
+        raise UserError(
+            f"The data in {path} is not what {run.path} was trained on (split {prepared.split_hash[:12]}, was "
+            f"{record.split_hash[:12]}). Restore it, or train a new run on the new data."
+        )
+    return prepared
