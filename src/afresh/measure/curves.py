@@ -1,0 +1,164 @@
+"""Drawings of a report as inline SVG that follows the page's colours: curves, and a score on its scale."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from afresh.core import Score
+
+Point = tuple[float, float]
+
+INK, GRID = "#010203", "#040506"  # stand-ins that become CSS colours after drawing
+LINES = tuple(f"#0a0b{i:02x}" for i in range(1, 7))
+DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2), (9, 3), (3, 1, 1, 1, 1, 1))
+MOST_POINTS = 400  # a line with more is drawn by means of neighbouring points
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One chart. `lines`: name -> points (x, y) in order of x; a point that is not finite leaves a gap."""
+
+    lines: Mapping[str, Sequence[Point]]
+    x_label: str = "step"
+    y_label: str = "loss"
+    title: str = ""
+    log_y: bool = False
+
+
+def thin(points: Sequence[Point], most: int = MOST_POINTS) -> tuple[list[Point], int]:
+    """At most `most` points, each the mean of k neighbours, and that k."""
+    k = math.ceil(len(points) / most) if len(points) > most else 1
+    if k == 1:
+        return list(points), 1
+    groups = [points[i : i + k] for i in range(0, len(points), k)]
+    return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups], k
+
+
+def draw_curves(chart: Curves, width: float = 7.2, height: float = 3.1) -> str:
+    """The chart as one <svg> element, `width` x `height` inches at 96 dots an inch; its legend is the page's.
+
+    Line i has the colour var(--line-i), i from 1, and the dashes of `dash_css(i)`. Nothing is loaded from
+    anywhere and no id of it occurs in the drawing of another chart.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    salt = hashlib.sha256(repr(chart).encode()).hexdigest()[:10]
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "text.parse_math": False}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        figure.patch.set_alpha(0)
+        axes = figure.add_subplot()
+        axes.patch.set_alpha(0)
+        for i, points in enumerate(chart.lines.values()):
+            kept, _ = thin([(x, y if math.isfinite(y) else math.nan) for x, y in points])
+            (line,) = axes.plot([x for x, _ in kept], [y for _, y in kept], color=LINES[i % len(LINES)], linewidth=1.8)
+            line.set_dashes(DASHES[i % len(DASHES)])
+            if len(kept) == 1:
+                line.set_marker("o")
+        if chart.log_y:
+            axes.set_yscale("log")
+        axes.set_xlabel(chart.x_label, color=INK)
+        axes.set_ylabel(chart.y_label, color=INK)
+        axes.tick_params(colors=INK, which="both", length=0)
+        axes.grid(color=GRID, linewidth=0.8)
+        for side in axes.spines.values():
+            side.set_visible(False)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return inline(out.getvalue(), f"c{salt}-", describe(chart))
+
+
+def inline(svg: str, prefix: str, label: str) -> str:
+    """A whole SVG document of matplotlib as an element for HTML: own ids, the page's colours and fonts."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg)
+    svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.S)
+    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
+    svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}", svg)
+    svg = re.sub(r'font: [^;"]*?(\d+(?:\.\d+)?)px [^;"]*', r"font-size: \1px", svg)
+    svg = svg.replace(INK, "var(--quiet)").replace(GRID, "var(--rule)")
+    for i, colour in enumerate(LINES):
+        svg = svg.replace(colour, f"var(--line-{i + 1})")
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(label)}" ', 1)
+
+
+def describe(chart: Curves) -> str:
+    """The chart in words, for those who do not see it: where every line begins and ends."""
+    ends = []
+    for name, points in chart.lines.items():
+        finite = [(x, y) for x, y in points if math.isfinite(y)]
+        if finite:
+            (a, first), (b, last) = finite[0], finite[-1]
+            ends.append(f"{name} from {number(first)} at {number(a)} to {number(last)} at {number(b)}")
+    return f"{chart.y_label} by {chart.x_label}: {'; '.join(ends) or 'no points'}"
+
+
+def dash_css(i: int) -> str:
+    """The dashes of line i (from 0) for a legend's sample of 28 pixels."""
+    return " ".join(f"{d * 1.8:g}" for d in DASHES[i % len(DASHES)]) or "none"
+
+
+def number(x: float | None) -> str:
+    """Four figures, thousands apart: 0.01234, 12.34, 1,234, 1.2e-05; a dash for none."""
+    if x is None or not math.isfinite(x):
+        return "–"
+    if isinstance(x, int) or (float(x).is_integer() and abs(x) < 1e15):
+        return f"{int(x):,}"
+    if abs(x) >= 1000:
+        return f"{x:,.0f}" if abs(x) < 1e15 else f"{x:.3e}"
+    return f"{x:.4g}"
+
+
+def scale(score: Score) -> tuple[float, float] | None:
+    """Values at the left and the right end of a score's drawing, the better one on the right. None without a mark
+    to compare with, or where everything coincides."""
+    marks = [m for m in (score.floor, score.control) if m is not None and math.isfinite(m)]
+    if not marks or not math.isfinite(score.value):
+        return None
+    ends = [e for e in (score.low, score.high) if e is not None and math.isfinite(e)]
+    known = [score.value, *marks, *ends]
+    low, high = min(known), max(known)
+    if low == high:
+        return None
+    return (high, low) if score.better == "lower" else (low, high)
+
+
+def draw_score(score: Score, width: int = 190) -> str:
+    """Where a value with its interval lies between the control (open mark) and the floor (filled mark)."""
+    ends = scale(score)
+    if ends is None:
+        return ""
+    left, right = ends
+    pad, middle = 10, 12
+
+    def place(value: float) -> float:
+        return round(pad + (value - left) / (right - left) * (width - 2 * pad), 1)
+
+    words = [f"value {number(score.value)}"]
+    parts = [f'<line x1="{pad}" x2="{width - pad}" y1="{middle}" y2="{middle}" class="axis"/>']
+    if score.low is not None and score.high is not None and math.isfinite(score.low) and math.isfinite(score.high):
+        a, b = sorted((place(score.low), place(score.high)))
+        parts.append(f'<line x1="{a}" x2="{b}" y1="{middle}" y2="{middle}" class="interval"/>')
+    if score.control is not None and math.isfinite(score.control):
+        x = place(score.control)
+        parts.append(f'<path d="M{x - 4} 3h8l-4 7z" class="control"/>')
+        words.append(f"control {number(score.control)}")
+    if score.floor is not None and math.isfinite(score.floor):
+        x = place(score.floor)
+        parts.append(f'<path d="M{x - 4} 21h8l-4 -7z" class="floor"/>')
+        words.append(f"floor {number(score.floor)}")
+    parts.append(f'<circle cx="{place(score.value)}" cy="{middle}" r="4.5" class="value"/>')
+    label = html.escape(", ".join(words))
+    return (
+        f'<svg class="score" role="img" aria-label="{label}" width="{width}" height="24" viewBox="0 0 {width} 24">'
+        f"<title>{label}</title>{''.join(parts)}</svg>"
+    )
