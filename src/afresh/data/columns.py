@@ -12,7 +12,8 @@ from afresh.core import UserError
 
 CAPTIONS = ("text", "caption", "prompt")  # names of a column of captions, the first that is there
 MAX_CLASSES = 1_000
-RESERVED = {"given"}  # a name that `Cond` uses itself
+MAX_INTEGERS = 100  # different whole numbers that still count as labels
+RESERVED = frozenset({"given", *CAPTIONS})  # `Cond` and the caption have these names
 
 
 @dataclass(frozen=True)
@@ -47,32 +48,33 @@ def describe(columns: Mapping[str, Sequence[Any]], n: int, label_column: str | N
     for name, raw in columns.items():
         values = [_clean(v) for v in raw]
         if name == caption:
-            out.captions[:] = [None if v is None else str(v) for v in values]
+            out.captions[:] = [v if isinstance(v, str) else None for v in values]
+            other = sum(v is not None and not isinstance(v, str) for v in values)
+            if other:
+                notes.append(f"column {name!r}: {other:,} values are not text and are no captions")
             continue
         part = "label" if name == label_column else re.sub(r"\W", "_", name.strip()) or "_"
-        if name != label_column and part == "label" and label_column is not None:
-            notes.append(f"column {name!r} is not used: column {label_column!r} is the label")
-            continue
-        if part in taken or part in RESERVED or part.lower() in CAPTIONS:
-            notes.append(f"column {name!r} is not used: its name is taken")
-            continue
-        typed, reason = _typed(values, wanted=name == label_column)
-        if reason is not None:
-            if name == label_column:
-                raise UserError(f"Column {name!r} cannot be the label: {reason}. Give another column as label_column.")
-            notes.append(f"column {name!r} is not used: {reason}")
+        kind, typed = _typed(values) if name != label_column else _as_label(values)
+        if name == label_column and typed is None:
+            raise UserError(f"Column {name!r} cannot be the label: {kind}. Give another column as label_column.")
+        if name != label_column and (part in taken | RESERVED or (part == "label" and label_column is not None)):
+            kind, typed = f"another part is named {part!r}", None
+        if typed is None:
+            notes.append(f"column {name!r} is not used: {kind}")
             continue
         taken.add(part)
+        target: list[Any] = out.labels if kind == "label" else out.numbers
         for row, value in enumerate(typed):
-            if isinstance(value, str):
-                out.labels[row][part] = value
-            elif value is not None:
-                out.numbers[row][part] = value
+            if value is not None:
+                target[row][part] = value
     return Described(out.labels, out.numbers, out.captions, frozenset(taken), notes)
 
 
+Typed = tuple[str, list[Any] | None]  # ("label" or "number", values), or (the reason why neither, None)
+
+
 def _clean(value: Any) -> Any:
-    """None for what is missing: None, an empty string, a float that is no number."""
+    """None for what is missing: None, an empty string, a float that is not finite."""
     if isinstance(value, str):
         return value.strip() or None
     if isinstance(value, float) and not math.isfinite(value):
@@ -80,49 +82,47 @@ def _clean(value: Any) -> Any:
     return value
 
 
-def _typed(values: Sequence[Any], wanted: bool) -> tuple[list[str | float | None], str | None]:
-    """All str (labels) or all float (numbers), with None where missing; or the reason why neither.
+def _typed(values: Sequence[Any]) -> Typed:
+    """What a column holds by its values: few different ones are labels, other numbers are numbers."""
+    there = [v for v in values if v is not None]
+    numbers = [_number(v) for v in values]  # a CSV gives its numbers as text
+    if there and sum(v is not None for v in numbers) == len(there):
+        distinct = {v for v in numbers if v is not None}
+        small = all(isinstance(v, int) for v in distinct) and len(distinct) <= min(MAX_INTEGERS, len(there) // 2)
+        if not small and len(distinct) > 1:
+            return "number", [None if v is None else float(v) for v in numbers]
+    return _as_label(values, len(there) // 2)
 
-    Text that is all numbers (as everything in a CSV is text) counts as numbers. `wanted`: labels at any price.
-    """
+
+def _as_label(values: Sequence[Any], most: int = MAX_CLASSES) -> Typed:
+    """A column as labels, if it has 2 to `most` different values (two are always allowed)."""
     there = [v for v in values if v is not None]
     if not there:
-        return [], "it is empty"
+        return "it is empty", None
     if not all(isinstance(v, (str, bool, int, float)) for v in there):
-        return [], "it holds something other than text, numbers and yes or no"
-    if all(isinstance(v, str) for v in there) and not wanted:
-        number = [_number(v) for v in there]
-        if all(v is not None for v in number):
-            filled = iter(number)
-            values = [None if v is None else next(filled) for v in values]
-            there = number
-            if not all(math.isfinite(v) for v in number if v is not None):
-                return [], "some of its numbers are not finite"
-    names = [None if v is None else str(v).lower() if isinstance(v, bool) else str(v) for v in values]
-    distinct = set(names) - {None}
-    if any(isinstance(v, float) for v in there) and not wanted:
-        if not all(isinstance(v, (int, float)) for v in there):
-            return [], "it mixes text and numbers"
-        return (
-            ([], "it has one value") if len(distinct) < 2 else ([None if v is None else float(v) for v in values], None)
-        )
+        return "it holds something other than text, numbers and true or false", None
+    names = [None if v is None else str(v) for v in values]
+    if {n.lower() for n in names if n} <= {"true", "false"}:  # Python, JSON and spreadsheets differ in the capitals
+        names = [n and n.lower() for n in names]
+    distinct = {n for n in names if n is not None}
     if len(distinct) < 2:
-        return [], f"it has one value ({next(iter(distinct))})"
-    few = min(MAX_CLASSES, max(2, len(there) // 2))
-    if len(distinct) > few:
-        if all(isinstance(v, int) for v in there) and not wanted:
-            return [None if v is None else float(v) for v in values], None
-        if not wanted or len(distinct) > MAX_CLASSES:
-            return [], f"it has {len(distinct):,} different values for {len(there):,} items, too many for a label"
-    return list(names), None
+        return f"its one value is {next(iter(distinct))!r}", None
+    if len(distinct) > max(2, min(most, MAX_CLASSES)):
+        return f"it has {len(distinct):,} different values for {len(there):,} items, too many for a label", None
+    return "label", names
 
 
-def _number(text: str) -> int | float | None:
+def _number(value: Any) -> int | float | None:
+    """A number, or text that is one; None for anything else and for what is not finite."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
+    if not isinstance(value, str):
+        return value
     try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
+        return int(value) if re.fullmatch(r"[-+]?\d{1,18}", value) else _finite(float(value.replace("_", "x")))
     except ValueError:
         return None
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -10,8 +10,10 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from afresh.core import Cond, CondSpec, Item, Part, UserError
@@ -19,6 +21,25 @@ from afresh.core import Cond, CondSpec, Item, Part, UserError
 CAPTION = "prompt"  # the part that captions become
 MAX_WORDS = 4_000
 MAX_LENGTH = 32  # words of a caption
+
+
+class SavedPart(BaseModel):
+    """A part of a condition in an encoder's file: unlike `Part`, it refuses fields that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["label", "number", "prompt"]
+    classes: tuple[str, ...] = ()
+    mean: float = Field(0.0, allow_inf_nan=False)
+    std: float = Field(1.0, gt=0, allow_inf_nan=False)
+    length: int = Field(0, ge=0)
+
+    @staticmethod
+    def of(part: Part) -> SavedPart:
+        return SavedPart(kind=part.kind, classes=part.classes, mean=part.mean, std=part.std, length=part.length)
+
+    def part(self) -> Part:
+        return Part(self.kind, self.classes, self.mean, self.std, self.length)
 
 
 def caption_words(caption: str) -> list[str]:

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afresh.core import UserError
+from afresh.data.files import ZipLimits
 
-MAX_BYTES = 4 << 30  # of all arrays of one file, unpacked
+LIMITS = ZipLimits()
+MAX_BYTES = LIMITS.total_bytes  # of all arrays of one file, unpacked
 TRAIN, TEST = ("x_train", "y_train"), ("x_test", "y_test")
 PICTURES, LABELS = ("x", "images", "arr_0"), ("y", "labels")
 NAMES = "class_names"
@@ -53,6 +55,8 @@ def read_headers(path: Path) -> dict[str, Header]:
             with zipfile.ZipFile(path) as archive:
                 for entry in archive.infolist():
                     if entry.filename.endswith(".npy"):
+                        if entry.file_size > max(LIMITS.ratio_from, LIMITS.ratio * entry.compress_size):
+                            raise ValueError(f"{entry.filename} unpacks to over {LIMITS.ratio:g} times its size")
                         with archive.open(entry) as member:
                             found[entry.filename[:-4]] = _header(member, entry.file_size, entry.filename)
     except (zipfile.BadZipFile, ValueError, OSError, EOFError, RuntimeError, NotImplementedError) as error:

@@ -5,22 +5,102 @@ from __future__ import annotations
 import csv
 import io
 import json
+import zipfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 
 from afresh.core import Refused, UserError
+from afresh.data.files import JUNK, Found, read_zip, walk
+from afresh.data.pictures import SUFFIXES, Source
 
 TRAINING = frozenset({"train", "training"})
 HELD_OUT = frozenset({"validation", "valid", "val", "dev", "test", "testing"})
 TABLES = frozenset({"metadata.jsonl", "metadata.csv", "metadata.parquet"})
+CONTAINERS = frozenset({".zip", ".npz", ".npy"})
 FILE_NAME = "file_name"
 MAX_TABLE = 1 << 29  # bytes of one metadata file
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Pictures with the metadata files beside them, and what is neither.
+
+    `pictures()` gives (name, where it is or its content) and can be gone through again. For an archive, `tables`
+    and `refused` are filled by going through it to the end. `containers` are archives and arrays in a folder.
+    """
+
+    pictures: Callable[[], Iterator[tuple[str, Source]]]
+    tables: dict[str, bytes]
+    refused: list[Refused]
+    containers: tuple[Path, ...] = ()
+
+
+def open_folder(path: Path) -> Collection:
+    """A folder, not its hidden files. Raises UserError when it is missing, unreadable or empty."""
+    found, refused = walk(path)
+    pictures = [(f.name, f.path) for f in found if f.suffix in SUFFIXES]
+    tables = {f.name: _table_bytes(f) for f in found if f.path.name.lower() in TABLES}
+    containers = tuple(f.path for f in found if f.suffix in CONTAINERS)
+    others = [f for f in found if f.suffix not in SUFFIXES and f.name not in tables]
+    refused += [Refused(f.name, _no_picture(f.suffix)) for f in others]
+    return Collection(lambda: iter(pictures), tables, refused, containers)
+
+
+def open_zip(path: Path) -> Collection:
+    """An archive of a folder; nothing is unpacked to disk.
+
+    Going through the pictures raises UserError for an archive that is damaged or a bomb.
+    """
+    tables: dict[str, bytes] = {}
+    refused: list[Refused] = []
+
+    def pictures() -> Iterator[tuple[str, Source]]:
+        members, bad = read_zip(path, SUFFIXES | {PurePosixPath(t).suffix for t in TABLES})
+        others: list[Refused] = []
+        for member, content in members:
+            name = PurePosixPath(member.replace("\\", "/"))
+            if name.name.lower() in TABLES:
+                tables[name.as_posix()] = content
+            elif name.suffix.lower() in SUFFIXES:
+                yield name.as_posix(), content
+            else:
+                others.append(Refused(f"{path.name}: {member}", _no_picture(name.suffix)))
+        refused[:] = bad + others
+
+    return Collection(pictures, tables, refused)
+
+
+def file_names(path: Path) -> list[str]:
+    """Names of the files in a folder or a .zip, hidden ones and metadata apart, without reading any.
+
+    Raises UserError as `open_folder`, or for a .zip that is damaged.
+    """
+    if path.is_dir():
+        names = [f.name for f in walk(path)[0]]
+    else:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = [n for n in archive.namelist() if not n.endswith("/")]
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            raise UserError(f"{path} is not a .zip archive that can be read: {error}.") from None
+    kept = [n for n in names if not any(p.startswith(".") or p in JUNK for p in PurePosixPath(n).parts)]
+    return [n for n in kept if PurePosixPath(n).name.lower() not in TABLES]
+
+
+def _table_bytes(file: Found) -> bytes:
+    if file.size > MAX_TABLE:
+        raise UserError(f"{file.path} has {file.size:,} bytes; at most {MAX_TABLE:,} are read. Leave columns out.")
+    return file.path.read_bytes()
+
+
+def _no_picture(suffix: str) -> str:
+    return f"not a picture that is read ({suffix or 'no suffix'}); PNG, JPEG, WebP, BMP and GIF are"
 
 
 @dataclass(frozen=True)
@@ -59,6 +139,9 @@ def layout(names: Sequence[str]) -> Layout:
     if len(classes) < 2:
         if classes:
             notes.append(f"one class folder only ({next(iter(classes))}): no label")
+        return Layout(splits, {}, notes)
+    if len(classes) > max(2, len(labels) // 2):
+        notes.append(f"{len(classes):,} folders for {len(labels):,} pictures are too many to be classes: no label")
         return Layout(splits, {}, notes)
     deeper = sum(len(parts) > 2 for parts in inner.values())
     if deeper:
@@ -124,8 +207,6 @@ def _target(table: str, file_name: Any, index: Mapping[str, int]) -> tuple[str, 
 
 def _rows(table: str, content: bytes) -> tuple[list[tuple[int, dict[str, Any]]], list[Refused]]:
     """Numbered rows (from 1) of a metadata file, and rows that cannot be read."""
-    if len(content) > MAX_TABLE:
-        raise UserError(f"{table} has {len(content):,} bytes; at most {MAX_TABLE:,} are read. Leave columns out.")
     if table.lower().endswith(".parquet"):
         try:
             listed = pyarrow.parquet.read_table(io.BytesIO(content)).to_pylist()

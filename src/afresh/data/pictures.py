@@ -6,11 +6,12 @@ Every way in which a picture was changed beyond resizing is returned as a `trait
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import statistics
 import struct
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # decoders that may touch a user's file
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif"})
@@ -30,18 +31,18 @@ Source = Path | bytes  # a file, or a file's content (from an archive)
 A = TypeVar("A")
 B = TypeVar("B")
 
-# A trait, and how a note puts it after "<count> pictures".
+# A trait, and how a note puts it before ": <count>".
 TRAITS = {
-    "animated": "are animated: only the first frame is used",
-    "alpha": "have transparency: drawn on the background colour",
-    "16-bit": "have 16 bits a channel: scaled to 8",
-    "cmyk": "are CMYK: converted to RGB",
-    "turned": "were turned upright as their EXIF orientation says",
-    "cut": "are not square: the middle square is used",
-    "padded": "are not square: padded with the background colour",
-    "stretched": "are not square: stretched to a square",
-    "enlarged": "are smaller than the size and were enlarged",
-    "greyed": "have colours: turned into grey",
+    "animated": "animated pictures, of which the first frame is used",
+    "alpha": "pictures with transparency, drawn on the background colour",
+    "16-bit": "pictures of 16 bits a channel, scaled to 8",
+    "cmyk": "CMYK pictures, converted to RGB",
+    "turned": "pictures turned upright as their EXIF orientation says",
+    "cut": "pictures that are not square, of which the middle square is used",
+    "padded": "pictures that are not square, padded with the background colour",
+    "stretched": "pictures that are not square, stretched to a square",
+    "enlarged": "pictures smaller than the size, enlarged",
+    "greyed": "pictures with colours, turned into grey",
 }
 
 
@@ -66,13 +67,18 @@ class Picture:
     traits: frozenset[str]
 
 
-def threaded(f: Callable[[A], B], things: Sequence[A]) -> list[B]:
-    """`f` of each, in order. Pillow lets go of the interpreter's lock while it decodes and resizes."""
-    with warnings.catch_warnings():  # `open_picture` refuses too many pixels itself
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        warnings.filterwarnings("ignore", module="PIL")
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            return list(pool.map(f, things))
+def threaded(f: Callable[[A], B], things: Iterable[A]) -> list[B]:
+    """`f` of each, in order, holding a few hundred things at a time.
+
+    Threads do: Pillow lets go of the interpreter's lock while it decodes and resizes.
+    """
+    waiting = iter(things)
+    done: list[B] = []
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        warnings.filterwarnings("ignore", module="PIL")  # what matters is refused or noted, not warned of
+        while chunk := list(itertools.islice(waiting, 256)):
+            done += pool.map(f, chunk)
+    return done
 
 
 def open_picture(source: Source) -> Image.Image:
@@ -116,6 +122,9 @@ def decode_picture(source: Source, frame: Frame) -> Picture:
         try:
             image.draft(None, (2 * frame.side, 2 * frame.side))  # JPEG: decode no larger than useful
             traits = {"animated"} if image.format != "JPEG" and getattr(image, "is_animated", False) else set()
+            tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+            if image.format == "PNG" and any("16B" in str(tile.args) for tile in tiles):
+                traits.add("16-bit")  # Pillow keeps the high bytes of 16-bit RGB as it decodes
             image.load()
             upright = _upright(image, traits)
             return _framed(_rgb(upright, frame.background, traits), frame, traits)
@@ -200,4 +209,5 @@ def _framed(image: Image.Image, frame: Frame, traits: set[str]) -> Picture:
 def _resize(image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
     shrinks = size[0] < box[2] - box[0] or size[1] < box[3] - box[1]
     method = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
-    return image.resize(size, method, box=box, reducing_gap=3.0 if shrinks else None)
+    whole = image if box == (0, 0, *image.size) else image.crop(box)  # `box=` would blend in what lies outside
+    return whole.resize(size, method, reducing_gap=3.0 if shrinks else None)

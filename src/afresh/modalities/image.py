@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +15,13 @@ from PIL import Image, ImageColor
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import Tensor
 
-from afresh.core import CondSpec, Corpus, Examples, Item, Part, Refused, Sniff, Space, UserError
+from afresh.core import CondSpec, Corpus, Examples, Item, Refused, Sniff, Space, UserError
 from afresh.data.columns import describe
-from afresh.data.conditions import encode_conditions, fit_conditions
-from afresh.data.picture_arrays import PICTURES, TEST, TRAIN, is_pictures, read_arrays, read_headers
-from afresh.data.picture_folder import TABLES, attributes, layout
+from afresh.data.conditions import SavedPart, encode_conditions, fit_conditions
+from afresh.data.picture_arrays import PICTURES, TEST, TRAIN, Header, is_pictures, read_arrays, read_headers
+from afresh.data.picture_folder import CONTAINERS, Collection, attributes, file_names, layout, open_folder, open_zip
 from afresh.data.pictures import (
+    SIDES,
     SUFFIXES,
     TRAITS,
     Frame,
@@ -36,7 +37,6 @@ from afresh.data.pictures import (
     to_channels,
 )
 
-ARRAYS = frozenset({".npz", ".npy"})
 SCALE, SHIFT = 2.0 / 255.0, -1.0  # byte -> [-1, 1]
 
 
@@ -69,9 +69,10 @@ class _Saved(BaseModel):
 
     format: Literal["afresh.image"] = "afresh.image"
     version: Literal[1] = 1
-    shape: tuple[int, int, int]
-    std: float = Field(gt=0)
-    conds: dict[str, Part]
+    channels: Literal[1, 3]
+    side: int = Field(ge=1, le=1024)
+    std: float = Field(gt=0, allow_inf_nan=False)
+    conds: dict[str, SavedPart]
     options: ImageOptions
     notes: tuple[str, ...] = ()
 
@@ -121,17 +122,20 @@ class ImageEncoder:
     def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]:
         """One PNG each in `folder`; returns the file names."""
         folder.mkdir(parents=True, exist_ok=True)
+        if len(values) != len(names) or len(set(names)) != len(names):
+            raise ValueError(f"{len(values)} pictures need as many different names, not {list(names)}")
         files = [f"{re.sub(r'[^A-Za-z0-9._-]', '_', name.removesuffix('.png'))}.png" for name in names]
         for value, file in zip(values, files, strict=True):
             Image.fromarray(value[..., 0] if value.shape[-1] == 1 else value).save(folder / file)
         return files
 
     def save(self, folder: Path) -> None:
-        channels, height, width = self.space.shape
+        channels, side, _ = self.space.shape
         saved = _Saved(
-            shape=(channels, height, width),
+            channels=3 if channels == 3 else 1,
+            side=side,
             std=self.space.std,
-            conds=dict(self.conds),
+            conds={name: SavedPart.of(part) for name, part in self.conds.items()},
             options=self.options,
             notes=self.notes,
         )
@@ -147,26 +151,23 @@ class ImageModality:
 
     def sniff(self, path: Path) -> Sniff:
         """By the names of the files (metadata and hidden files apart), or the shapes of the arrays."""
-        if path.suffix.lower() in ARRAYS and path.is_file():
-            return _sniff_arrays(path)
-        if path.is_file():
-            if path.suffix.lower() in SUFFIXES:
-                return Sniff(0.5, "one picture; a folder of many is needed")
-            return Sniff(0.0, f"{path.name} is not a folder of pictures, a .zip, an .npz or an .npy")
-        return _sniff_names([f.name for f in path.rglob("*") if f.is_file()])
+        try:
+            return _sniff(path)
+        except UserError as error:
+            return Sniff(0.0, str(error))
 
     def read(self, path: Path, options: ImageOptions) -> Corpus:
         """Every picture as an Item (size, size, C), its labels, numbers, caption and split.
 
         Raises UserError when there is no usable picture, or for options that the data cannot meet.
         """
-        if not path.exists():
-            raise UserError(f"{path} does not exist. Give a folder of pictures, a .zip of one, an .npz or an .npy.")
         if path.is_dir():
             return _read_folder(path, options)
-        if path.suffix.lower() in ARRAYS:
-            return _read_stacks(path, options)
-        raise UserError(f"{path} is not a folder of pictures, a .zip of one, an .npz or an .npy.")
+        kind = path.suffix.lower()
+        if not path.exists() or kind not in CONTAINERS:
+            given = "is one file" if path.exists() else "does not exist"
+            raise UserError(f"{path} {given}. Give a folder of pictures, a .zip of one, an .npz or an .npy.")
+        return _read_zip(path, options) if kind == ".zip" else _read_stacks(path, options)
 
     def fit(self, items: Sequence[Item], options: ImageOptions) -> ImageEncoder:
         """Shape, spread and conditions of the training items."""
@@ -193,7 +194,8 @@ class ImageModality:
             saved = _Saved.model_validate_json(file.read_bytes())
         except (OSError, ValidationError) as error:
             raise UserError(f"{file} is no encoder of pictures that this version can read: {error}") from None
-        return ImageEncoder(Space("field", saved.shape, std=saved.std), saved.conds, saved.options, saved.notes)
+        space = Space("field", (saved.channels, saved.side, saved.side), std=saved.std)
+        return ImageEncoder(space, {k: p.part() for k, p in saved.conds.items()}, saved.options, saved.notes)
 
 
 MODALITY = ImageModality()
@@ -203,62 +205,62 @@ MODALITY = ImageModality()
 
 
 def _read_folder(path: Path, options: ImageOptions) -> Corpus:
-    pictures: dict[str, Source] = {}
-    tables: dict[str, bytes] = {}
-    refused: list[Refused] = []
-    for file in sorted(path.rglob("*")):
-        name = file.relative_to(path).as_posix()
-        if file.is_dir():
-            continue
-        if file.suffix.lower() in SUFFIXES:
-            pictures[name] = file
-        elif file.name.lower() in TABLES:
-            tables[name] = file.read_bytes()
-        else:
-            refused.append(Refused(name, "not a picture"))
-    return _read_files(path, pictures, tables, refused, options)
+    """A folder of pictures; or one that holds a single archive or array file instead, which is read."""
+    found = open_folder(path)
+    if found.containers and next(found.pictures(), None) is None:
+        if len(found.containers) > 1:
+            names = ", ".join(c.name for c in found.containers)
+            raise UserError(f"{path} holds no picture but several files that may hold some: {names}. Give one of them.")
+        inner = found.containers[0]
+        corpus = _read_zip(inner, options) if inner.suffix.lower() == ".zip" else _read_stacks(inner, options)
+        corpus.refused += [r for r in found.refused if path / r.source != inner]
+        corpus.notes.insert(0, f"{inner.name} is read")
+        return corpus
+    return _read_files(path, found, options)
 
 
-def _read_files(
-    path: Path,
-    pictures: Mapping[str, Source],
-    tables: Mapping[str, bytes],
-    refused: list[Refused],
-    options: ImageOptions,
-) -> Corpus:
-    """Files by name, with metadata files, to a corpus."""
-    sides = [s for s in threaded(short_side, list(pictures.values())) if s is not None]
-    side, notes = _side(sides, options)
+def _read_zip(path: Path, options: ImageOptions) -> Corpus:
+    return _read_files(path, open_zip(path), options)
+
+
+def _read_files(path: Path, found: Collection, options: ImageOptions) -> Corpus:
+    """Picture files, with metadata files, to a corpus."""
+    notes: list[str] = []
+    side = options.size
+    if side is None:
+        side, notes = _natural(s for s in threaded(lambda p: short_side(p[1]), found.pictures()) if s is not None)
     frame = options.frame(side)
 
-    def attempt(source: Source) -> Picture | str:
+    def attempt(picture: tuple[str, Source]) -> tuple[str, Picture | str]:
+        name, source = picture
         try:
-            return decode_picture(source, frame)
+            return name, decode_picture(source, frame)
         except PictureError as error:
-            return str(error)
+            return name, str(error)
 
-    decoded = dict(zip(pictures, threaded(attempt, list(pictures.values())), strict=True))
-    refused += [Refused(name, reason) for name, reason in decoded.items() if isinstance(reason, str)]
-    good = {name: picture for name, picture in decoded.items() if isinstance(picture, Picture)}
+    decoded = threaded(attempt, found.pictures())
+    refused = found.refused + [Refused(name, reason) for name, reason in decoded if isinstance(reason, str)]
+    good = {name: picture for name, picture in decoded if isinstance(picture, Picture)}
     _need_some(path, len(good), refused)
     names = list(good)
     values, changed = _same_channels(list(good.values()), options)
-    found = layout(names)
-    notes += changed + found.notes
-    table = attributes(tables, names)
-    refused += table.refused
+    table = attributes(found.tables, names)
+    folders = layout(names)
     items = [
-        Item(v, name, {"label": found.labels[name]} if name in found.labels else {}, split=found.splits[name])
+        Item(v, name, {"label": folders.labels[name]} if name in folders.labels else {}, split=folders.splits[name])
         for name, v in zip(names, values, strict=True)
     ]
     items, more = _described(items, table.columns, options)
-    return Corpus(items, refused, notes + more)
+    return Corpus(items, refused + table.refused, notes + changed + folders.notes + more)
 
 
 def _read_stacks(path: Path, options: ImageOptions) -> Corpus:
     """The pictures of a NumPy file to a corpus."""
     stacks = read_arrays(path)
-    side, notes = _side([min(s.pixels.shape[1:3]) for s in stacks for _ in range(len(s.pixels))], options)
+    notes: list[str] = []
+    side = options.size
+    if side is None:
+        side, notes = _natural(min(s.pixels.shape[1:3]) for s in stacks for _ in range(len(s.pixels)))
     frame = options.frame(side)
     refused: list[Refused] = []
     pictures: list[Picture] = []
@@ -279,33 +281,41 @@ def _read_stacks(path: Path, options: ImageOptions) -> Corpus:
     return Corpus(items, refused, notes + changed + more)
 
 
-def _sniff_names(names: Sequence[str]) -> Sniff:
-    others = [n for n in names if not n.startswith(".") and n.lower() not in TABLES]
-    pictures = sum(Path(n).suffix.lower() in SUFFIXES for n in others)
-    score = pictures / len(others) if others else 0.0
-    return Sniff(score, f"{pictures:,} of {len(others):,} files are pictures")
+def _sniff(path: Path) -> Sniff:
+    """Raises UserError for a path that nothing can be read from."""
+    kind = path.suffix.lower()
+    if path.is_file() and kind in SUFFIXES:
+        return Sniff(0.5, "one picture; a folder of many is needed")
+    if path.is_file() and kind in CONTAINERS - {".zip"}:
+        return _sniff_arrays(read_headers(path))
+    if path.is_file() and kind != ".zip":
+        return Sniff(0.0, f"{path.name} is no folder of pictures, .zip, .npz or .npy")
+    names = file_names(path)
+    pictures = sum(Path(n).suffix.lower() in SUFFIXES for n in names)
+    inner = [n for n in names if Path(n).suffix.lower() in CONTAINERS]
+    if path.is_dir() and not pictures and len(inner) == 1:
+        within = _sniff(path / inner[0])
+        return Sniff(within.score, f"{inner[0]}: {within.reason}")
+    return Sniff(pictures / max(1, len(names)), f"{pictures:,} of {len(names):,} files are pictures")
 
 
-def _sniff_arrays(path: Path) -> Sniff:
-    try:
-        headers = read_headers(path)
-    except UserError as error:
-        return Sniff(0.0, str(error))
-    for key in (TRAIN[0], TEST[0], *PICTURES):
-        if key in headers:
-            shape = headers[key].shape
-            good = is_pictures(headers[key])
-            return Sniff(0.9 if good else 0.0, f"{key} {shape} {'may be' if good else 'is not'} a stack of pictures")
-    return Sniff(0.0, f"none of its arrays is named {', '.join((TRAIN[0], TEST[0], *PICTURES))}")
+def _sniff_arrays(headers: Mapping[str, Header]) -> Sniff:
+    keys = (TRAIN[0], TEST[0], *PICTURES)
+    key = next((k for k in keys if k in headers), None)
+    if key is None:
+        return Sniff(0.0, f"none of its arrays is named {', '.join(keys)}")
+    good = is_pictures(headers[key])
+    return Sniff(0.9 if good else 0.0, f"{key} {headers[key].shape} {'may be' if good else 'is not'} pictures")
 
 
-def _side(short_sides: Sequence[int], options: ImageOptions) -> tuple[int, list[str]]:
-    if options.size is not None or not short_sides:
-        return options.size or 8, []
-    side = natural_side(short_sides)
-    low, high = min(short_sides), max(short_sides)
+def _natural(short_sides: Iterable[int]) -> tuple[int, list[str]]:
+    """The size chosen from the data, and why."""
+    sides = list(short_sides)
+    if not sides:  # nothing is usable, which decoding will say
+        return SIDES[0], []
+    side, low, high = natural_side(sides), min(sides), max(sides)
     there = f"{low}" if low == high else f"{low} to {high}"
-    return side, [f"size {side}: the pictures' shorter sides are {there} pixels"]
+    return side, [f"size {side}, because the pictures' shorter sides are {there} pixels; another: size"]
 
 
 def _need_some(path: Path, count: int, refused: Sequence[Refused]) -> None:
@@ -321,7 +331,7 @@ def _same_channels(pictures: Sequence[Picture], options: ImageOptions) -> tuple[
     traits = Counter(t for p in pictures for t in p.traits)
     if channels == 1:
         traits["greyed"] = coloured
-    notes = [f"{traits[t]:,} pictures {said}" for t, said in TRAITS.items() if traits[t]]
+    notes = [f"{said}: {traits[t]:,}" for t, said in TRAITS.items() if traits[t]]
     if options.channels == "auto":
         notes.append("grey" if channels == 1 else f"RGB: {coloured:,} of {len(pictures):,} pictures have colours")
     return [to_channels(p.pixels, channels) for p in pictures], notes
@@ -348,7 +358,7 @@ def _missing(items: Sequence[Item]) -> list[str]:
     counts = Counter(k for item in items for k in (*item.labels, *item.numbers))
     counts["caption"] = sum(item.caption is not None for item in items)
     return [
-        f"{name} missing for {len(items) - n:,} items: they are trained with the condition left out"
+        f"{name} missing: {len(items) - n:,} of {len(items):,} items, trained with the condition left out"
         for name, n in sorted(counts.items())
         if 0 < n < len(items)
     ]
