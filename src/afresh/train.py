@@ -181,7 +181,7 @@ def learn(job: Job, mode: str) -> float:
                 evaluate=lambda now: evaluate(now, run, job),
                 preview=lambda now: preview(now, run),
                 log=write,
-                tick=lambda m: bar.step(m["loss"], m),
+                tick=lambda m: bar.step(next(v for k, v in m.items() if k.endswith("loss")), m),
                 overhead=lambda kind, seconds: bar.overhead(seconds, kind),
                 message=bar.message,
                 stop=stop,

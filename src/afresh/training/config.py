@@ -22,7 +22,7 @@ class TrainConfig(BaseModel):
     warmup: int = Field(20, ge=0)
     decay: float = Field(0.6, ge=0, le=1)
     final: float = Field(0.02, ge=0, le=1)
-    clip: float = Field(1.0, gt=0)
+    clip: float = Field(1.0, ge=0)  # of the gradient's norm; 0 = none
     ema_half_life: float = Field(0.0, ge=0)  # in examples; 0 = no average
     null_rate: float = Field(0.1, ge=0, le=1)
     precision: Literal["float32", "bfloat16"] = "float32"

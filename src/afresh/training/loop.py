@@ -169,7 +169,7 @@ def play(learner: Learner, player: str, batch: Batch, rng: Rng) -> dict[str, flo
                 )
             total.backward()
             weight += w
-            for k, v in metrics.items():
+            for k, v in {**metrics, "loss": total.detach()}.items():
                 sums[k] = sums[k] + v if k in sums else v
     finally:
         for p in others:
@@ -182,13 +182,14 @@ def play(learner: Learner, player: str, batch: Batch, rng: Rng) -> dict[str, flo
     norm = torch.nn.utils.get_total_norm(grads) / weight
     if not math.isfinite(float(norm)):
         return None
-    torch._foreach_mul_(grads, float(min(1.0, config.clip / (float(norm) + 1e-12)) / weight))
+    shrink = min(1.0, config.clip / (float(norm) + 1e-12)) if config.clip > 0 else 1.0
+    torch._foreach_mul_(grads, shrink / weight)
     factor = learner.lr_scale * rate(learner.step, config.steps, config.warmup, config.decay, config.final)
     for o in learner.optimizers[player]:
         o.step(factor * (config.matrix_lr if isinstance(o, Muon) else config.lr))
-    out = {f"{player}/{k}" if k != "loss" else k: float(v) / weight for k, v in sums.items()}
-    out[f"{player}/gradient_norm"] = float(norm)
-    return out
+    out = {k: float(v) / weight for k, v in sums.items()}
+    out["gradient_norm"] = float(norm)
+    return out if len(learner.objective.players) == 1 else {f"{player}/{k}": v for k, v in out.items()}
 
 
 def take_step(learner: Learner, batch: Batch, rng: Rng) -> dict[str, float] | None:
