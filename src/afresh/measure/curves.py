@@ -40,7 +40,7 @@ def thin(points: Sequence[Point], most: int = MOST_POINTS) -> tuple[list[Point],
     return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups], k
 
 
-def draw_curves(chart: Curves, width: float = 7.2, height: float = 3.1) -> str:
+def draw_curves(chart: Curves, width: float = 5.8, height: float = 2.7) -> str:
     """The chart as one <svg> element, `width` x `height` inches at 96 dots an inch; its legend is the page's.
 
     Line i has the colour var(--line-i), i from 1, and the dashes of `dash_css(i)`. Nothing is loaded from
@@ -49,6 +49,7 @@ def draw_curves(chart: Curves, width: float = 7.2, height: float = 3.1) -> str:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
     salt = hashlib.sha256(repr(chart).encode()).hexdigest()[:10]
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "text.parse_math": False}):
@@ -65,6 +66,9 @@ def draw_curves(chart: Curves, width: float = 7.2, height: float = 3.1) -> str:
                 line.set_marker("o")
         if chart.log_y:
             axes.set_yscale("log")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(FuncFormatter(lambda value, place: number(float(f"{value:.6g}"))))
         axes.set_xlabel(chart.x_label, color=INK)
         axes.set_ylabel(chart.y_label, color=INK)
         axes.tick_params(colors=INK, which="both", length=0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from afresh.core import Score
 
 Z95 = 1.959963984540054  # two-sided 95% of a standard normal
 GROUPS = 20  # of the grouped jackknife
@@ -23,6 +26,15 @@ class Estimate:
     high: float | None
     n: int
     note: str = ""
+
+    def score(
+        self,
+        name: str,
+        better: Literal["lower", "higher", "none"],
+        floor: float | None = None,
+        control: float | None = None,
+    ) -> Score:
+        return Score(name, self.value, self.low, self.high, self.n, better, floor, control)
 
 
 def share(hits: int, n: int) -> Estimate:
@@ -80,12 +92,3 @@ def leave_out(n: int, groups: int = GROUPS) -> list[NDArray[np.bool_]]:
     """Masks (n,) that keep all rows but those of one group; row i is in group i modulo `groups`."""
     place = np.arange(n) % groups
     return [place != g for g in range(groups)]
-
-
-def bootstrap(statistic: Callable[[NDArray[np.int64]], float], n: int, seed: int, draws: int = 500) -> Estimate:
-    """A statistic of rows, given by index (n,), with its percentile bootstrap interval (Efron 1979)."""
-    generator = np.random.default_rng(seed)
-    value = statistic(np.arange(n))
-    found = [statistic(generator.integers(0, n, n)) for _ in range(draws)]
-    low, high = np.percentile(found, [2.5, 97.5])
-    return Estimate(value, float(low), float(high), n)

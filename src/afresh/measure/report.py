@@ -102,6 +102,7 @@ def view(section: Section, key: str) -> dict[str, Any]:
         "previews": [preview_view(step, value) for step, value in section.previews],
         "curves": [curves_view(c) for c in section.curves],
         "scores": [score_view(s) for s in section.scores],
+        "thumbnail": thumbnail(section),
         "drawn": any(draw_score(s) for s in section.scores),
         "not_measured": [(visible(n), visible(r)) for n, r in section.not_measured],
         "plan": [tuple(map(visible, row)) for row in section.plan],
@@ -114,6 +115,12 @@ def view(section: Section, key: str) -> dict[str, Any]:
         "notes": [visible(n) for n in section.notes],
         "next": "\n".join(visible(c) for c in section.next_commands),
     }
+
+
+def thumbnail(section: Section) -> Sequence[dict[str, Any]]:
+    """Four of the pictures, spread over all of them, for the table of contents."""
+    found = [s.png for s in section.samples if s.png]
+    return [picture(p, "", "") for p in found[:: max(1, -(-len(found) // 4))][:4]]
 
 
 def facts_view(facts: Sequence[Fact]) -> list[tuple[str, str]]:
@@ -162,21 +169,20 @@ def picture(png: bytes, caption: str, what: str) -> dict[str, Any]:
 
 
 def text_view(sample: Sample) -> dict[str, Any]:
-    text = visible(sample.text or "")
-    return {
-        "prompt": visible(sample.prompt),
-        "body": coloured(text, sample.language),
-        "code": bool(sample.language),
-        "caption": visible(sample.caption),
-    }
+    prompt, text = visible(sample.prompt), visible(sample.text or "")
+    prompt, body = coloured(prompt, text, sample.language)
+    return {"prompt": prompt, "body": body, "code": bool(sample.language), "caption": visible(sample.caption)}
 
 
-def coloured(text: str, language: str) -> Any:
-    """The text with its syntax marked by classes, where the language is known; otherwise as it is."""
+def coloured(prompt: str, text: str, language: str) -> tuple[str, str]:
+    """Prompt and text with their syntax marked by classes where the language is known, otherwise as they are.
+
+    They are read as one, since a prompt may open a string that the text closes.
+    """
     if not language:
-        return text
+        return prompt, text
     from markupsafe import Markup
-    from pygments import highlight
+    from pygments import format as mark
     from pygments.formatters import HtmlFormatter
     from pygments.lexers import get_lexer_by_name
     from pygments.util import ClassNotFound
@@ -184,8 +190,16 @@ def coloured(text: str, language: str) -> Any:
     try:
         lexer = get_lexer_by_name(language, stripnl=False, ensurenl=False)
     except ClassNotFound:
-        return text
-    return Markup(highlight(text, lexer, HtmlFormatter(nowrap=True)))  # the formatter escapes the text
+        return prompt, text
+    head: list[tuple[Any, str]] = []
+    tail: list[tuple[Any, str]] = []
+    left = len(prompt)
+    for kind, piece in lexer.get_tokens(prompt + text):
+        head += [(kind, piece[:left])] if left else []
+        tail += [(kind, piece[left:])] if piece[left:] else []
+        left -= min(left, len(piece))
+    escaped = HtmlFormatter(nowrap=True)  # it escapes what it marks
+    return Markup(mark(head, escaped)), Markup(mark(tail, escaped))
 
 
 def preview_view(step: int, value: bytes | str) -> dict[str, Any]:
