@@ -26,6 +26,8 @@ from afresh.data.pictures import (
     to_channels,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # `threaded` does so for readers
+
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
 

@@ -54,7 +54,7 @@ def describe(columns: Mapping[str, Sequence[Any]], n: int, label_column: str | N
                 notes.append(f"column {name!r}: {other:,} values are not text and are no captions")
             continue
         part = "label" if name == label_column else re.sub(r"\W", "_", name.strip()) or "_"
-        kind, typed = _typed(values) if name != label_column else _as_label(values)
+        kind, typed = _as_label(values) if name == label_column else _typed(values, whole=part == "label")
         if name == label_column and typed is None:
             raise UserError(f"Column {name!r} cannot be the label: {kind}. Give another column as label_column.")
         if name != label_column and (part in taken | RESERVED or (part == "label" and label_column is not None)):
@@ -82,16 +82,19 @@ def _clean(value: Any) -> Any:
     return value
 
 
-def _typed(values: Sequence[Any]) -> Typed:
-    """What a column holds by its values: few different ones are labels, other numbers are numbers."""
+def _typed(values: Sequence[Any], whole: bool) -> Typed:
+    """What a column holds by its values: few different ones are labels, other numbers are numbers.
+
+    `whole`: its name says that it is a label, so whole numbers are, however many there are.
+    """
     there = [v for v in values if v is not None]
     numbers = [_number(v) for v in values]  # a CSV gives its numbers as text
     if there and sum(v is not None for v in numbers) == len(there):
         distinct = {v for v in numbers if v is not None}
-        small = all(isinstance(v, int) for v in distinct) and len(distinct) <= min(MAX_INTEGERS, len(there) // 2)
-        if not small and len(distinct) > 1:
+        few = whole or len(distinct) <= max(2, min(MAX_INTEGERS, len(there) // 2))
+        if not (few and all(isinstance(v, int) for v in distinct)) and len(distinct) > 1:
             return "number", [None if v is None else float(v) for v in numbers]
-    return _as_label(values, len(there) // 2)
+    return _as_label(values, MAX_CLASSES if whole else len(there) // 2)
 
 
 def _as_label(values: Sequence[Any], most: int = MAX_CLASSES) -> Typed:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import re
 import statistics
 import struct
 import warnings
@@ -88,17 +89,21 @@ def open_picture(source: Source) -> Image.Image:
         raise PictureError("empty file (0 bytes)")
     try:
         image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise PictureError(f"more than {MAX_PIXELS:,} pixels ({error}): make it smaller first") from None
+    except Image.DecompressionBombError as error:  # Pillow's own, higher limit comes first
+        found = re.search(r"\d+", str(error))
+        raise PictureError(_too_many(int(found[0]) if found else MAX_PIXELS)) from None
     except Image.UnidentifiedImageError:
         raise PictureError("not a PNG, JPEG, WebP, BMP or GIF picture, or its header is damaged") from None
     except (OSError, SyntaxError, ValueError, struct.error) as error:
         raise PictureError(f"cannot be opened: {error}") from None
-    width, height = image.size
-    if width * height > MAX_PIXELS:
+    if image.width * image.height > MAX_PIXELS:
         image.close()
-        raise PictureError(f"{width:,} x {height:,} pixels, at most {MAX_PIXELS:,} in all: make it smaller first")
+        raise PictureError(_too_many(image.width * image.height))
     return image
+
+
+def _too_many(pixels: int) -> str:
+    return f"{pixels:,} pixels, at most {MAX_PIXELS:,} are decoded: make it smaller first"
 
 
 def short_side(source: Source) -> int | None:

@@ -122,9 +122,9 @@ class ImageEncoder:
     def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]:
         """One PNG each in `folder`; returns the file names."""
         folder.mkdir(parents=True, exist_ok=True)
-        if len(values) != len(names) or len(set(names)) != len(names):
-            raise ValueError(f"{len(values)} pictures need as many different names, not {list(names)}")
         files = [f"{re.sub(r'[^A-Za-z0-9._-]', '_', name.removesuffix('.png'))}.png" for name in names]
+        if len(set(files)) != len(values):
+            raise ValueError(f"{len(values)} pictures need as many different names, not {files}")
         for value, file in zip(values, files, strict=True):
             Image.fromarray(value[..., 0] if value.shape[-1] == 1 else value).save(folder / file)
         return files

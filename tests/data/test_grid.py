@@ -1,0 +1,77 @@
+"""Grids: every pixel where it belongs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from afresh.data.grid import GAP, picture_grid, terminal_grid, write_grid
+
+
+def flat(*levels: int, side: int = 8, channels: int = 1) -> list[np.ndarray]:
+    return [np.full((side, side, channels), v, np.uint8) for v in levels]
+
+
+def test_pictures_lie_row_by_row_and_unsmoothed() -> None:
+    pictures = [np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8) for i in range(5)]
+    sheet = np.asarray(picture_grid(pictures, columns=3, scale=1))
+    assert sheet.shape == (2 * (8 + GAP) + GAP, 3 * (8 + GAP) + GAP, 3)
+    for i, picture in enumerate(pictures):
+        top, left = GAP + i // 3 * (8 + GAP), GAP + i % 3 * (8 + GAP)
+        assert np.array_equal(sheet[top : top + 8, left : left + 8], picture)
+    assert (sheet[-8 - GAP :, -8 - GAP :] == 255).all()  # the sixth place is empty
+
+
+def test_enlarging_repeats_pixels() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (4, 4, 1), np.uint8)
+    sheet = np.asarray(picture_grid([picture], scale=3))
+    inner = sheet[2:14, 2:14, 0]
+    assert np.array_equal(inner, picture[..., 0].repeat(3, 0).repeat(3, 1))
+
+
+def test_captions_make_room_below_and_leave_the_pictures_alone(tmp_path: Path) -> None:
+    plain = picture_grid(flat(0, 0), columns=2, scale=8)
+    named = picture_grid(flat(0, 0), columns=2, scale=8, captions=["seven", "a caption far too long for its picture"])
+    assert named.width == plain.width and named.height > plain.height
+    foot = np.asarray(named)[-12:]
+    assert (foot < 128).any(), "captions are drawn"
+    write_grid(tmp_path / "grid.png", flat(0, 0), columns=2, captions=["", "x"])
+    assert Image.open(tmp_path / "grid.png").format == "PNG"
+
+
+def test_square_when_no_columns_are_given() -> None:
+    sheet = picture_grid(flat(*range(9)), scale=1)
+    assert sheet.width == sheet.height
+
+
+def test_wrong_grids_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        picture_grid([])
+    with pytest.raises(ValueError, match="one size"):
+        picture_grid([*flat(0), *flat(0, side=9)])
+    with pytest.raises(ValueError, match="1 captions for 2"):
+        picture_grid(flat(0, 1), captions=["x"])
+
+
+def test_half_blocks_show_two_rows_of_pixels_each() -> None:
+    picture = np.zeros((2, 2, 3), np.uint8)
+    picture[0, 0], picture[1, 0], picture[0, 1], picture[1, 1] = (255, 0, 0), (0, 255, 0), (0, 0, 255), (9, 8, 7)
+    text = terminal_grid([picture], 1)
+    lines = text.plain.splitlines()
+    side = 2 + 2 * GAP
+    assert [len(line) for line in lines] == [side] * (side // 2)
+    middle = (side + 1) * (GAP // 2) + GAP  # the character of the picture's left column
+    style = next(s.style for s in text.spans if s.start == middle)
+    assert style.color.triplet == (255, 0, 0) and style.bgcolor.triplet == (0, 255, 0)
+
+
+def test_previews_fit_the_width_and_print() -> None:
+    text = terminal_grid(flat(*range(0, 250, 10), side=32), 8, width=60)
+    assert max(map(len, text.plain.splitlines())) <= 60
+    console = Console(width=60, force_terminal=True, color_system="truecolor", record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(text)
+    assert "▀" in console.export_text()
