@@ -25,6 +25,7 @@ from PIL import Image, ImageFile, ImageOps
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # decoders that may touch a user's file
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif"})
 MAX_PIXELS = 1 << 26  # width x height that may be decoded: 8,192 x 8,192, about 200 MB as RGB
+THREADS = 4  # each may hold a few hundred MB while it decodes MAX_PIXELS
 SIDES = (8, 16, 28, 32, 48, 64)  # what `natural_side` chooses from
 
 Pixels = NDArray[np.uint8]  # (H, W, C), C = 1 or 3
@@ -75,7 +76,7 @@ def threaded(f: Callable[[A], B], things: Iterable[A]) -> list[B]:
     """
     waiting = iter(things)
     done: list[B] = []
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
         warnings.filterwarnings("ignore", module="PIL")  # what matters is refused or noted, not warned of
         while chunk := list(itertools.islice(waiting, 256)):
             done += pool.map(f, chunk)
@@ -173,12 +174,15 @@ def _rgb(image: Image.Image, background: tuple[int, int, int], traits: set[str])
         wide = np.asarray(image).astype(np.int64).clip(0, 65535)
         return Image.fromarray(((wide + 128) // 257).astype(np.uint8))
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        over = image.convert("RGBA")
-        if over.getchannel("A").getextrema() == (255, 255):
+        over = image if image.mode == "RGBA" else image.convert("RGBA")
+        alpha = over.getchannel("A")
+        if alpha.getextrema() == (255, 255):
             return over.convert("RGB")
         traits.add("alpha")
         # Resizing is linear, so blending before it is exact; the other order would mix in hidden colours.
-        return Image.alpha_composite(Image.new("RGBA", over.size, (*background, 255)), over).convert("RGB")
+        blended = Image.new("RGB", over.size, background)
+        blended.paste(over, mask=alpha)
+        return blended
     if image.mode == "CMYK":
         traits.add("cmyk")
     if image.mode in ("1", "L"):
