@@ -97,10 +97,10 @@ class DocumentEncoder:
         )
 
     def decode(self, x: Tensor) -> list[str]:
-        """Rows (B, T) of ids to B texts, each up to its first `end`."""
+        """Rows (B, T) of ids, or one (T,), to texts, each up to its first `end`."""
         end = self.tokenizer.special["end"]
         out = []
-        for row in x.tolist():
+        for row in x.reshape(-1, x.shape[-1]).tolist():
             out.append(self.tokenizer.decode(row[: row.index(end)] if end in row else row))
         return out
 

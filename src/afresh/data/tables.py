@@ -7,8 +7,8 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from afresh.data.files import MB, FileError, decode_text, too_large
 
@@ -28,6 +28,7 @@ class Table:
     rows: list[tuple[int, Row]]
     bad: list[tuple[int, str]] = field(default_factory=list)
     skipped: tuple[str, ...] = ()  # columns of no flat type: lists, structures, pictures
+    notes: tuple[str, ...] = ()
 
 
 def read_table(suffix: str, raw: bytes, max_mb: int) -> Table:
@@ -36,7 +37,7 @@ def read_table(suffix: str, raw: bytes, max_mb: int) -> Table:
         return _parquet(raw, max_mb)
     text = decode_text(raw)
     if suffix in (".csv", ".tsv"):
-        return _csv(text, "\t" if suffix == ".tsv" else ",")
+        return _tsv(text) if suffix == ".tsv" else _csv(text, ",", csv.QUOTE_MINIMAL)
     return _json(text) if suffix == ".json" else _lines(text)
 
 
@@ -102,9 +103,18 @@ def _json(text: str) -> Table:
     return _collect(enumerate(whole if isinstance(whole, list) else [whole], 1))
 
 
-def _csv(text: str, delimiter: str) -> Table:
+def _tsv(text: str) -> Table:
+    """With quoted fields, or, where that does not work out, with quotes as ordinary characters."""
+    try:
+        return _csv(text, "\t", csv.QUOTE_MINIMAL)
+    except FileError:
+        table = _csv(text, "\t", csv.QUOTE_NONE)
+        return replace(table, notes=("quotation marks are read as ordinary characters",))
+
+
+def _csv(text: str, delimiter: str, quoting: Literal[0, 3]) -> Table:
     csv.field_size_limit(min(sys.maxsize, 1 << 31))  # the file as a whole is bounded already
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
     rows: list[tuple[int, Row]] = []
     bad: list[tuple[int, str]] = []
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -69,7 +70,8 @@ class TextModality:
                 corpus.refused.append(Refused(name, str(error)))
                 continue
             label = PurePosixPath(name).parts[0] if "/" in name and options.folder_labels else None
-            corpus.items += [replace(i, labels={**i.labels, "label": label}) if label else i for i in found]
+            labels = {"label": label} if label else {}
+            corpus.items += [replace(i, labels={**i.labels, **labels}, split=_split_of(name)) for i in found]
         if not corpus.items:
             why = "".join(f"\n  {r.source}: {r.reason}" for r in corpus.refused[:5])
             raise UserError(f"There is no usable text in {path} ({', '.join(sorted(READ))}, also .gz and .zip).{why}")
@@ -189,6 +191,7 @@ def _between(lines: Sequence[str]) -> list[str]:
 def _rows(name: str, table: tables.Table, options: TextOptions, corpus: Corpus) -> Iterator[Item]:
     """One Item a row. Raises UserError when a column is missing or cannot be chosen."""
     corpus.refused += [Refused(f"{name}, row {n}", reason) for n, reason in table.bad]
+    corpus.notes += [f"{name}: {note}" for note in table.notes]
     if not table.rows:
         raise FileError("no row that can be used")
     column = _text_column(name, table, options)
@@ -259,22 +262,22 @@ def _check_labels(corpus: Corpus, options: TextOptions) -> None:
 
 
 def _with_splits(corpus: Corpus) -> list[Item]:
-    """Items marked with the split that names of files or folders say, if they name both sides."""
-    said = [_split_of(i.source) for i in corpus.items]
-    if not {"train", "validation"} <= set(said):
-        return corpus.items
-    counts = Counter(said)
+    """Items with the split that names of files or folders say, where both sides are named; else with none."""
+    counts = Counter(i.split for i in corpus.items)
+    if not counts["train"] or not counts["validation"]:
+        return [replace(i, split=None) for i in corpus.items]
     corpus.notes.append(
         "files and folders named train and validation (or val, dev, test) are the data's own split: "
         f"{counts['train']:,} documents to train, {counts['validation']:,} held out, {counts[None]:,} others train"
     )
-    return [replace(i, split=s) for i, s in zip(corpus.items, said, strict=True)]
+    return corpus.items
 
 
-def _split_of(source: str) -> str | None:
-    """From the outermost folder or the first word of the file's name: train.jsonl, val/a.txt, test-00000.parquet."""
-    path = PurePosixPath(source.split(", ")[0])
-    words = {path.parts[0].lower(), path.name.lower().replace("_", "-").replace(".", "-").split("-")[0]}
+def _split_of(name: str) -> str | None:
+    """train/a.txt, data/val/a.txt, test.jsonl, stories_valid.txt.gz, train-00000-of-00002.parquet; else None."""
+    path = PurePosixPath(name.lower())
+    stem = re.sub(r"([-_]\d+)?(-of-\d+)?$", "", path.name.split(".")[0])
+    words = {*path.parts[:-1], re.split(r"[-_]", stem)[-1]}
     if words & TRAINING:
         return "train"
     return "validation" if words & HELD_OUT else None

@@ -1,0 +1,198 @@
+"""Items that are the same, or nearly: texts by the pieces they share, pictures by how brightness changes across them.
+
+Both searches propose pairs by a cheap signature and then compare the items themselves, so what is reported is
+exact; a near duplicate is missed only where its signature differs (the chance is stated).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from afresh.core import Item
+from afresh.data.split import Split
+
+SHINGLE = 9  # characters
+POINTS = 120  # of a signature: BANDS bands of ROWS
+BANDS, ROWS = 20, 6
+CROWD = 32  # members of a bucket that are compared with all; later ones only with these
+MIX = np.uint64(0xBF58476D1CE4E5B9)
+
+Hashes = NDArray[np.uint64]
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Item `second` is like `first`, the earliest item that it is like; likeness 1 = the same.
+
+    So each item is `second` at most once, and their number is how many would go if one of a kind stayed.
+    """
+
+    first: int
+    second: int
+    likeness: float
+
+
+def exact_duplicates(items: Sequence[Item]) -> list[list[int]]:
+    """Groups of two or more indices with the same content, by first occurrence."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for i, item in enumerate(items):
+        groups[item.digest()].append(i)
+    return [g for g in groups.values() if len(g) > 1]
+
+
+def near_duplicates(items: Sequence[Item]) -> list[Pair]:
+    """Items nearly or exactly like an earlier one; texts are never paired with pictures."""
+    texts = [i for i, item in enumerate(items) if isinstance(item.value, str)]
+    pictures = [i for i, item in enumerate(items) if not isinstance(item.value, str)]
+    found = [(texts, p) for p in near_texts([items[i].value for i in texts])]
+    found += [(pictures, p) for p in near_pictures([items[i].value for i in pictures])]
+    return sorted((Pair(of[p.first], of[p.second], p.likeness) for of, p in found), key=lambda p: (p.first, p.second))
+
+
+def crossing(parts: Split) -> list[tuple[Item, Item, float]]:
+    """(training item, held-out item, likeness) of near duplicates on both sides of a split."""
+    items = [*parts.train, *parts.heldout]
+    border = len(parts.train)
+    return [
+        (items[p.first], items[p.second], p.likeness) for p in near_duplicates(items) if p.first < border <= p.second
+    ]
+
+
+# --------------------------------------------------------------------------- texts
+
+
+def near_texts(texts: Sequence[str], threshold: float = 0.8) -> list[Pair]:
+    """Texts whose set of shingles has a Jaccard likeness (shared over all) of at least `threshold` to an earlier one.
+
+    Candidates agree in all ROWS points of at least one of BANDS bands of a min-wise signature (Broder 1997):
+    a pair of likeness s is proposed with probability 1 - (1 - s^6)^20, which is 99.8% at 0.8 and 0.1% at 0.2.
+    Of more than CROWD texts in one bucket the later ones are compared with the first CROWD only.
+    """
+    buckets: dict[tuple[int, bytes], list[int]] = defaultdict(list)
+    for i, text in enumerate(texts):
+        hashes = shingles(text)
+        if len(hashes):
+            bands = signature(hashes).reshape(BANDS, ROWS)
+            for b in range(BANDS):
+                buckets[b, bands[b].tobytes()].append(i)
+    candidates: dict[int, set[int]] = defaultdict(set)
+    for members in buckets.values():
+        for place, second in enumerate(members):
+            candidates[second].update(members[: min(place, CROWD)])
+
+    @lru_cache(maxsize=256)  # the sets of all texts at once would take 8 bytes a character
+    def of(i: int) -> Hashes:
+        return shingles(texts[i])
+
+    pairs = []
+    for second in sorted(candidates):
+        for first in sorted(candidates[second]):
+            likeness = jaccard(of(first), of(second))
+            if likeness >= threshold:
+                pairs.append(Pair(first, second, likeness))
+                break
+    return pairs
+
+
+def shingles(text: str) -> Hashes:
+    """Sorted distinct 64-bit hashes of all runs of SHINGLE characters, letter case and white space made even."""
+    even = re.sub(r"\s+", " ", text.casefold()).strip()
+    points = np.frombuffer(even.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
+    if not len(points):
+        return np.zeros(0, dtype=np.uint64)
+    width = min(SHINGLE, len(points))
+    count = len(points) - width + 1
+    h = np.zeros(count, dtype=np.uint64)
+    for k in range(width):  # products of uint64 wrap, as a polynomial hash wants
+        h = h * np.uint64(0x100000001B3) + points[k : k + count]
+    h ^= h >> np.uint64(30)
+    h *= MIX
+    h ^= h >> np.uint64(29)
+    h *= MIX
+    return np.unique(h ^ (h >> np.uint64(32)))
+
+
+def signature(hashes: Hashes) -> Hashes:
+    """(POINTS,): for each of evenly spaced points of the circle of hashes, the next hash in the set.
+
+    The next hash of a union is equally likely to be any of its members, so two sets agree at a point with a
+    probability that is their Jaccard likeness: Broder's min-wise property, at the cost of one sort.
+    """
+    at = (np.arange(POINTS, dtype=np.float64) / POINTS * 2.0**64).astype(np.uint64)
+    return hashes[np.searchsorted(hashes, at) % len(hashes)]
+
+
+def jaccard(a: Hashes, b: Hashes) -> float:
+    """Shared over all, of two sorted sets."""
+    if not len(a) or not len(b):
+        return float(len(a) == len(b))
+    shared = len(np.intersect1d(a, b, assume_unique=True))
+    return shared / (len(a) + len(b) - shared)
+
+
+# --------------------------------------------------------------------------- pictures
+
+SIDE = 8  # of the difference hash: SIDE x SIDE comparisons along rows and as many along columns
+DIFFERENT = 8  # of the 128 comparisons that may differ
+LEVELS = 6.0  # mean difference of the small pictures' brightness that is allowed, of 255
+FLAT = 2.0  # levels: a smaller step of brightness is no step
+CHUNK = 512
+
+
+def near_pictures(pictures: Sequence[Pixels]) -> list[Pair]:
+    """Pictures (H, W, C) uint8 that look like an earlier one after shrinking: another size, quality, slight edit.
+
+    Alike are two whose difference hashes (brightness rises, is level or falls from one cell to the next, along
+    rows and along columns) differ in at most DIFFERENT of 128 places and whose small pictures differ by at most
+    LEVELS on average. `likeness` is 1 - mean difference / 255. Every pair is compared:
+    n^2 / 2 products of 384 numbers.
+    """
+    if len(pictures) < 2:
+        return []
+    small = np.stack([_small(p) for p in pictures])  # (N, SIDE + 1, SIDE + 1)
+    steps = difference_hash(small).astype(np.float32)  # (N, 128)
+    flat = small.reshape(len(small), -1)
+    # -1, 0, 1 one-hot, so that one matrix product counts the places that agree.
+    hot = np.concatenate([steps > 0, steps < 0, steps == 0], 1).astype(np.float32)
+    pairs: list[Pair] = []
+    for start in range(0, len(hot), CHUNK):
+        rows = hot[start : start + CHUNK]
+        agree = rows @ hot[: start + len(rows)].T >= steps.shape[1] - DIFFERENT
+        for second in range(start, start + len(rows)):
+            pairs += _earliest(flat, np.flatnonzero(agree[second - start, :second]), second)
+    return pairs
+
+
+def _earliest(flat: NDArray[np.float32], candidates: NDArray[np.int64], second: int) -> list[Pair]:
+    """The first candidate within LEVELS of `second`; in blocks, for the first is often near the front."""
+    for block in range(0, len(candidates), CHUNK):
+        some = candidates[block : block + CHUNK]
+        distance = np.abs(flat[some] - flat[second]).mean(1)
+        near = np.flatnonzero(distance <= LEVELS)
+        if len(near):
+            return [Pair(int(some[near[0]]), second, 1.0 - float(distance[near[0]]) / 255.0)]
+    return []
+
+
+def difference_hash(small: NDArray[np.float32]) -> NDArray[np.int8]:
+    """(N, SIDE + 1, SIDE + 1) brightness to (N, 2 SIDE^2) in {-1, 0, 1}, along rows then along columns."""
+    across = np.diff(small, axis=2)[:, :SIDE]
+    down = np.diff(small, axis=1)[:, :, :SIDE]
+    steps = np.stack([across, down], 1).reshape(len(small), -1)
+    return (np.sign(steps) * (np.abs(steps) >= FLAT)).astype(np.int8)
+
+
+def _small(picture: Any) -> NDArray[np.float32]:
+    """Mean brightness of (SIDE + 1)^2 cells."""
+    image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).convert("L")
+    return np.asarray(image.resize((SIDE + 1, SIDE + 1), Image.Resampling.BOX), dtype=np.float32)

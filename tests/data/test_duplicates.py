@@ -1,0 +1,115 @@
+"""Duplicates: signatures estimate what they claim, edits are found, strangers are not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from afresh.core import Item
+from afresh.data.duplicates import (
+    POINTS,
+    crossing,
+    exact_duplicates,
+    jaccard,
+    near_duplicates,
+    near_pictures,
+    near_texts,
+    shingles,
+    signature,
+)
+from afresh.data.split import Split
+
+
+def prose(seed: int, words: int = 300) -> str:
+    generator = np.random.default_rng(seed)
+    return " ".join("".join(chr(97 + c) for c in generator.integers(0, 26, 5)) for _ in range(words))
+
+
+def test_jaccard_of_known_sets() -> None:
+    a, b = np.arange(0, 60, dtype=np.uint64), np.arange(30, 90, dtype=np.uint64)
+    assert jaccard(a, b) == pytest.approx(30 / 90)
+    assert jaccard(a, a) == 1.0
+    assert jaccard(a, a[:0]) == 0.0
+
+
+def test_signature_agrees_as_often_as_the_jaccard_likeness() -> None:
+    generator = np.random.default_rng(0)
+    shared = []
+    for _ in range(60):
+        pool = np.unique(generator.integers(0, 1 << 63, 3000, dtype=np.uint64) * np.uint64(2))
+        a, b = np.sort(pool[generator.random(len(pool)) < 0.8]), np.sort(pool[generator.random(len(pool)) < 0.8])
+        shared.append(float((signature(a) == signature(b)).mean()) - jaccard(a, b))
+    # Standard error: sqrt(s (1 - s) / (60 * 120)) with s = 2/3.
+    assert abs(np.mean(shared)) < 4 * (2 / 9 / (60 * POINTS)) ** 0.5
+
+
+def test_shingles_overlook_case_and_white_space() -> None:
+    assert np.array_equal(shingles("The  cat\n sat."), shingles("the CAT sat. "))
+    assert len(shingles("")) == 0
+    assert len(shingles("abc")) == 1
+    assert len(shingles("0123456789")) == 2
+
+
+def test_edited_texts_are_found_and_strangers_not() -> None:
+    made = [prose(i) for i in range(30)]
+    words = made[7].split()
+    words[100] = "changed"
+    made += [" ".join(words), made[9].upper()]
+    found = near_texts(made)
+    assert [(p.first, p.second) for p in found] == [(7, 30), (9, 31)]
+    assert 0.9 < found[0].likeness < 1.0
+    assert found[1].likeness == 1.0
+
+
+def test_each_copy_points_to_the_earliest() -> None:
+    text = prose(0)
+    found = near_texts([prose(1), text, text + ".", text + "!"])
+    assert [(p.first, p.second) for p in found] == [(1, 2), (1, 3)]
+
+
+def test_exact_groups() -> None:
+    made = [Item(v) for v in ("a", "b", "a", "c", "b", "a")]
+    assert exact_duplicates(made) == [[0, 2, 5], [1, 4]]
+
+
+def scene(seed: int, side: int) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def test_resized_and_recompressed_pictures_are_found() -> None:
+    made = [np.asarray(scene(i, 64)) for i in range(40)]
+    noisy = made[3].astype(np.int64) + np.random.default_rng(1).integers(-3, 4, made[3].shape)
+    made += [np.asarray(scene(5, 48)), noisy.clip(0, 255).astype(np.uint8)]
+    found = near_pictures(made)
+    assert [(p.first, p.second) for p in found] == [(5, 40), (3, 41)]
+    assert all(0.97 < p.likeness <= 1.0 for p in found)
+
+
+def test_brightness_alone_tells_flat_pictures_apart() -> None:
+    flat = [np.full((16, 16, 1), v, np.uint8) for v in (0, 100, 200, 101)]
+    assert [(p.first, p.second) for p in near_pictures(flat)] == [(1, 3)]
+    many = [np.zeros((8, 8, 1), np.uint8)] * 700
+    assert [p.first for p in near_pictures(many)] == [0] * 699
+
+
+def test_different_digits_are_not_duplicates() -> None:
+    digits = (load_digits().images * 15.9).astype(np.uint8)[..., None]
+    assert len(near_pictures(list(digits))) < 5  # of 1,797
+
+
+def test_texts_and_pictures_apart_and_what_crosses_a_split() -> None:
+    text, picture = prose(3), np.asarray(scene(1, 32))
+    train = [Item(prose(1), "a"), Item(text, "b"), Item(picture, "c")]
+    heldout = [Item(text + "?", "d"), Item(picture.copy(), "e"), Item(prose(9), "f")]
+    assert [(p.first, p.second) for p in near_duplicates([*train, *heldout])] == [(1, 3), (2, 4)]
+    found = crossing(Split(train, heldout))
+    assert [(a.source, b.source) for a, b, _ in found] == [("b", "d"), ("c", "e")]
+
+
+def test_nothing_to_compare() -> None:
+    assert near_duplicates([]) == []
+    assert near_texts(["", " ", "\n"]) == []
+    assert near_pictures([np.zeros((3, 3, 1), np.uint8)]) == []

@@ -1,0 +1,158 @@
+"""The split: decided by content, disjoint, stable, never empty on either side."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from afresh.core import Item, UserError
+from afresh.data.split import Split, share, split, split_hash
+
+
+def items(n: int, start: int = 0) -> list[Item]:
+    return [Item(f"text number {i}", f"{i}.txt") for i in range(start, start + n)]
+
+
+def texts(side: list[Item]) -> set[str]:
+    return {i.value for i in side}
+
+
+def test_order_does_not_matter_and_nothing_is_lost() -> None:
+    made = items(500)
+    shuffled = made[:]
+    random.Random(0).shuffle(shuffled)
+    a, b = split(made), split(shuffled)
+    assert texts(a.train) == texts(b.train)
+    assert texts(a.heldout) == texts(b.heldout)
+    assert texts(a.train) | texts(a.heldout) == texts(made)
+    assert not texts(a.train) & texts(a.heldout)
+    assert split_hash(a) == split_hash(b)
+
+
+def test_added_items_move_none() -> None:
+    small, large = split(items(300)), split(items(900))
+    assert texts(small.train) <= texts(large.train)
+    assert texts(small.heldout) <= texts(large.heldout)
+
+
+def test_fraction_is_about_met() -> None:
+    n = 4000
+    for fraction in (0.05, 0.1, 0.5):
+        held = len(split(items(n), fraction).heldout)
+        assert abs(held - fraction * n) < 4 * (n * fraction * (1 - fraction)) ** 0.5  # four standard deviations
+
+
+def test_two_purposes_choose_independently() -> None:
+    low = [i for i in items(4000) if share(i.digest(), "cap") < 0.1]
+    held = sum(share(i.digest(), "split") < 0.1 for i in low)
+    assert abs(held - 0.1 * len(low)) < 4 * (0.09 * len(low)) ** 0.5
+
+
+@pytest.mark.parametrize("n", range(2, 12))
+def test_never_empty(n: int) -> None:
+    for start in range(0, 200, 20):
+        for fraction in (0.01, 0.1, 0.99):
+            made = split(items(n, start), fraction)
+            assert made.train
+            assert made.heldout
+
+
+def test_exact_duplicates_are_removed_and_named() -> None:
+    made = [*items(30), Item("text number 3", "copy.txt", {"label": "x"})]
+    found = split(made)
+    assert len(found.train) + len(found.heldout) == 30
+    assert [(d.source, d.reason) for d in found.duplicates] == [("copy.txt", "exact duplicate of 3.txt")]
+    assert any("1 exact duplicates" in n for n in found.notes)
+    assert any("other labels" in n for n in found.notes)
+
+
+def test_one_long_text_gives_its_last_tenth() -> None:
+    text = "".join(chr(97 + i % 26) for i in range(1000)) + "é" * 115
+    found = split([Item(text, "a.txt")])
+    assert found.train[0].value == text[: int(len(text) * 0.9)]
+    assert found.train[0].value + found.heldout[0].value == text
+    assert any("last 10%" in n for n in found.notes)
+
+
+def test_few_long_texts_are_cut_and_few_short_ones_dealt() -> None:
+    long = split([Item(c * 5000, c) for c in "abcdef"])
+    assert len(long.train) == len(long.heldout) == 6
+    assert all(len(i.value) == 500 for i in long.heldout)
+    short = split(items(6))
+    assert len(short.train) + len(short.heldout) == 6
+
+
+def test_a_short_text_among_long_ones_only_trains() -> None:
+    found = split([Item("a" * 5000, "a"), Item("b" * 4000, "b"), Item("tiny", "c")])
+    assert [i.value for i in found.train][-1] == "tiny"
+    assert len(found.heldout) == 2
+    assert any("only train" in n for n in found.notes)
+
+
+def test_the_datas_own_split_is_kept_and_cleaned() -> None:
+    made = [
+        Item("a", "1", split="train"),
+        Item("a", "2", split="train"),
+        Item("b", "3", split="train"),
+        Item("b", "4", split="validation"),
+        Item("c", "5", split="validation"),
+        Item("d", "6"),
+    ]
+    found = split(made)
+    assert [i.value for i in found.train] == ["a", "d"]
+    assert [i.value for i in found.heldout] == ["b", "c"]
+    assert {d.source: d.reason for d in found.duplicates} == {
+        "2": "exact duplicate of 1",
+        "3": "also in the held-out split: 4",
+    }
+    assert any("1 training items removed" in n for n in found.notes)
+
+
+def test_only_train_declared_is_dealt_by_content() -> None:
+    made = [Item(i.value, i.source, split="train") for i in items(200)]
+    assert texts(split(made).heldout) == texts(split(items(200)).heldout)
+
+
+def test_every_label_is_in_training() -> None:
+    for rare in range(40):
+        made = [
+            *(Item(i.value, i.source, {"label": "common"}) for i in items(60)),
+            Item(f"{rare}", "r", {"label": "r"}),
+        ]
+        found = split(made)
+        assert "r" in {i.labels["label"] for i in found.train}
+    with pytest.raises(UserError, match="Too few items a class"):
+        split([Item("a", "a", {"label": "1"}), Item("b", "b", {"label": "2"})])
+
+
+def test_pictures_split_by_their_pixels() -> None:
+    made = [Item(np.full((4, 4, 1), i, np.uint8), str(i)) for i in range(100)]
+    a, b = split(made), split(made[::-1])
+    assert {i.source for i in a.heldout} == {i.source for i in b.heldout}
+    assert a.heldout
+
+
+def test_what_cannot_be_split_is_refused() -> None:
+    with pytest.raises(UserError, match="nothing to split"):
+        split([])
+    with pytest.raises(UserError, match="Too little text"):
+        split([Item("short", "a")])
+    with pytest.raises(UserError, match="Only one distinct"):
+        split([Item(np.zeros((2, 2, 1), np.uint8), str(i)) for i in range(3)])
+    with pytest.raises(UserError, match="Accepted: train, validation"):
+        split([Item("a", split="test"), Item("b")])
+    with pytest.raises(UserError, match="nothing to train on"):
+        split([Item("a", split="validation"), Item("b", split="validation")])
+    for fraction in (0.0, 1.0, float("nan")):
+        with pytest.raises(UserError, match="between 0 and 1"):
+            split(items(5), fraction)
+
+
+def test_hash_names_the_split() -> None:
+    a = split(items(50))
+    swapped = Split(a.heldout, a.train)
+    assert len(split_hash(a)) == 64
+    assert split_hash(a) != split_hash(swapped)
+    assert split_hash(a) != split_hash(split(items(51)))
