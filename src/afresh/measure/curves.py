@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import html
 import io
 import math
@@ -40,19 +39,18 @@ def thin(points: Sequence[Point], most: int = MOST_POINTS) -> tuple[list[Point],
     return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups], k
 
 
-def draw_curves(chart: Curves, width: float = 5.8, height: float = 2.7) -> str:
-    """The chart as one <svg> element, `width` x `height` inches at 96 dots an inch; its legend is the page's.
+def draw_curves(chart: Curves, key: str = "chart", width: float = 5.8, height: float = 2.7) -> str:
+    """The chart as one <svg> element, `width` x `height` inches; its legend is the page's.
 
-    Line i has the colour var(--line-i), i from 1, and the dashes of `dash_css(i)`. Nothing is loaded from
-    anywhere and no id of it occurs in the drawing of another chart.
+    Line i has the colour var(--line-i), i from 1, and the dashes of `dash_css(i - 1)`. Nothing is loaded from
+    anywhere; every id in it begins with `key`.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    salt = hashlib.sha256(repr(chart).encode()).hexdigest()[:10]
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "text.parse_math": False}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": key, "text.parse_math": False}):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasSVG(figure)
         figure.patch.set_alpha(0)
@@ -77,7 +75,7 @@ def draw_curves(chart: Curves, width: float = 5.8, height: float = 2.7) -> str:
             side.set_visible(False)
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return inline(out.getvalue(), f"c{salt}-", describe(chart))
+    return inline(out.getvalue(), f"{key}-", describe(chart))
 
 
 def inline(svg: str, prefix: str, label: str) -> str:

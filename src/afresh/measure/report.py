@@ -17,7 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from afresh.core import Score
+from afresh.core import Score, UserError
 from afresh.measure.curves import Curves, dash_css, draw_curves, draw_score, number, thin
 from afresh.training.checkpoint import replace_file
 
@@ -80,7 +80,10 @@ def write_report(path: Path, title: str, sections: Sequence[Section]) -> Path:
     page = render(title, sections)
     facts = {"title": title, "sections": [record(s) for s in sections]}
     text = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"Cannot write a report to {path}: {e.strerror or e}. Choose another folder.") from e
     replace_file(path.with_suffix(".json"), text.encode("utf-8", "backslashreplace"))
     replace_file(path.with_name("card.md"), card_markdown(title, sections).encode("utf-8", "backslashreplace"))
     replace_file(path, page.encode())
@@ -100,7 +103,7 @@ def view(section: Section, key: str) -> dict[str, Any]:
         "pictures": [picture(s.png, s.caption, f"sample {i}") for i, s in enumerate(section.samples, 1) if s.png],
         "texts": [text_view(s) for s in section.samples if s.text is not None],
         "previews": [preview_view(step, value) for step, value in section.previews],
-        "curves": [curves_view(c) for c in section.curves],
+        "curves": [curves_view(c, f"{key}-chart{i}") for i, c in enumerate(section.curves)],
         "scores": [score_view(s) for s in section.scores],
         "thumbnail": thumbnail(section),
         "drawn": any(draw_score(s) for s in section.scores),
@@ -198,8 +201,12 @@ def coloured(prompt: str, text: str, language: str) -> tuple[str, str]:
         head += [(kind, piece[:left])] if left else []
         tail += [(kind, piece[left:])] if piece[left:] else []
         left -= min(left, len(piece))
-    escaped = HtmlFormatter(nowrap=True)  # it escapes what it marks
-    return Markup(mark(head, escaped)), Markup(mark(tail, escaped))
+
+    def marked(tokens: list[tuple[Any, str]]) -> Markup:
+        found = mark(tokens, HtmlFormatter(nowrap=True))  # it escapes, and ends the last line where that is open
+        return Markup(found if not tokens or tokens[-1][1].endswith("\n") else found.removesuffix("\n"))
+
+    return marked(head), marked(tail)
 
 
 def preview_view(step: int, value: bytes | str) -> dict[str, Any]:
@@ -209,7 +216,7 @@ def preview_view(step: int, value: bytes | str) -> dict[str, Any]:
     return {"name": name, "picture": None, "text": visible(value)}
 
 
-def curves_view(chart: Curves) -> dict[str, Any]:
+def curves_view(chart: Curves, key: str) -> dict[str, Any]:
     from markupsafe import Markup
 
     legend = []
@@ -225,7 +232,7 @@ def curves_view(chart: Curves) -> dict[str, Any]:
                 "dash": dash_css(i),
             }
         )
-    return {"title": visible(chart.title), "svg": Markup(draw_curves(chart)), "legend": legend}
+    return {"title": visible(chart.title), "svg": Markup(draw_curves(chart, key)), "legend": legend}
 
 
 def score_view(score: Score) -> dict[str, Any]:

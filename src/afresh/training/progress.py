@@ -180,6 +180,7 @@ class Progress:
         self.mode = "bar" if mode == "auto" and Console(file=self.stream).is_terminal else mode
         self.begun = self.printed = now()
         self.left = TimeLeft(total_steps, start, self.begun)
+        self.told = start  # step of the last line
         self.memory = min(50.0, max(1.0, total_steps / 20))
         self.loss = Smooth(self.memory)
         self.shown: dict[str, Smooth] = {}
@@ -196,7 +197,7 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self.bar is not None:
             self.bar.stop()
-        elif self.mode != "quiet":
+        elif self.left.step != self.told:
             self._line()
 
     def step(self, loss: float, metrics: Mapping[str, float] | None = None, at: int | None = None) -> None:
@@ -220,8 +221,8 @@ class Progress:
         """One line that stays, above the bar."""
         if self.bar is not None:
             self.bar.console.print(text, markup=False, highlight=False)
-        elif self.mode != "quiet":
-            print(text, file=self.stream, flush=True)
+        else:
+            self._say(text)
 
     def eta(self) -> float | None:
         """Seconds left, interruptions included; None while nothing is known (before the second step)."""
@@ -257,12 +258,14 @@ class Progress:
         )
 
     def _line(self) -> None:
-        self.printed = self.now()
+        self.printed, self.told = self.now(), self.left.step
         done = 100 * self.left.step // max(1, self.total)
         left = "" if self.left.step >= self.total else f"{clock(self.eta())} left, "
-        print(
+        self._say(
             f"{self.title}: step {self.left.step:,}/{self.total:,} ({done}%), {self._values()}, "
-            f"{speed(self.rate(), self.unit)}, {left}{clock(self.now() - self.begun)} elapsed",
-            file=self.stream,
-            flush=True,
+            f"{speed(self.rate(), self.unit)}, {left}{clock(self.now() - self.begun)} elapsed"
         )
+
+    def _say(self, text: str) -> None:
+        if self.mode != "quiet":
+            print(text, file=self.stream, flush=True)

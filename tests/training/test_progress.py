@@ -1,0 +1,204 @@
+"""The time left against simulated runs whose end is known, and what is printed where."""
+
+import io
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from afresh.training.progress import Progress, Smooth, TimeLeft, clock, speed
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+def worst_error(
+    step_seconds: Callable[[int], float],
+    total: int,
+    after: int,
+    kinds: Sequence[tuple[str, int, Callable[[int], float]]] = (),
+    start: int = 0,
+) -> float:
+    """Run a simulated training; the largest |estimate - truth| / truth at steps from `after` to 95% of it.
+
+    `kinds`: (name, period, seconds by step), each also at the last step, as the loop has it.
+    """
+    now = 5.0
+    left = TimeLeft(total, start, now)
+    estimates: list[tuple[float, float | None]] = []
+    for step in range(start + 1, total + 1):
+        now += step_seconds(step)
+        left.stepped(now)
+        for name, every, seconds in kinds:
+            if step % every == 0 or step == total:
+                took = seconds(step)
+                now += took
+                left.interrupted(name, took, now)
+        if after <= step <= start + 0.95 * (total - start):
+            estimates.append((now, left.seconds(now)))
+    assert left.seconds(now) == 0.0
+    return max(abs(e - (now - t)) / (now - t) for t, e in estimates if e is not None)
+
+
+def test_constant_steps_are_foreseen_exactly_from_the_second_on() -> None:
+    assert worst_error(lambda step: 0.25, 400, after=2) < 1e-9
+
+
+def test_slow_first_steps_do_not_count() -> None:
+    # Compilation: 40 s, 12 s and 3 s, then half a second each.
+    slow = {1: 40.0, 2: 12.0, 3: 3.0}
+    assert worst_error(lambda step: slow.get(step, 0.5), 300, after=4) < 0.05
+
+
+def test_a_compilation_later_than_the_warm_up_does_not_count() -> None:
+    assert worst_error(lambda step: 30.0 if step == 20 else 0.1, 2000, after=21) < 0.05
+
+
+def test_steps_that_are_slow_now_and_then_do_count() -> None:
+    # A regulariser every 16th step makes that one three times as long: a median would be 11% too short.
+    assert worst_error(lambda step: 0.3 if step % 16 == 0 else 0.1, 4000, after=200) < 0.05
+
+
+def test_noisy_steps() -> None:
+    noise = [0.08, 0.11, 0.1, 0.13, 0.09, 0.1, 0.12, 0.07]
+    assert worst_error(lambda step: noise[step * 5 % 8], 1000, after=50) < 0.05
+
+
+@pytest.mark.parametrize("total", [2000, 2077])
+def test_interruptions_are_added_once_seen(total: int) -> None:
+    kinds = [
+        ("evaluation", 100, lambda step: 9.0 if step == 100 else 4.0),  # the first one warms up
+        ("preview", 250, lambda step: 6.0),
+        ("save", 200, lambda step: 1.5),
+    ]
+    assert worst_error(lambda step: 0.1, total, after=250, kinds=kinds) < 0.05
+
+
+def test_interruptions_of_a_resumed_run() -> None:
+    kinds = [("evaluation", 100, lambda step: 5.0)]
+    assert worst_error(lambda step: 0.1, 3000, after=1100, kinds=kinds, start=950) < 0.05
+
+
+def test_a_machine_that_slows_down_is_believed_within_a_minute() -> None:
+    # From step 1000 on every step takes twice as long; 60 s later the estimate has followed.
+    def seconds(step: int) -> float:
+        return 0.1 if step <= 1000 else 0.2
+
+    assert worst_error(seconds, 4000, after=1310) < 0.05
+
+
+def test_interruptions_do_not_slow_the_rate() -> None:
+    left = TimeLeft(100, now=0.0)
+    now = 0.0
+    for _ in range(10):
+        now += 2.0
+        left.stepped(now)
+        now += 7.0
+        left.interrupted("save", 7.0, now)
+    assert left.step_seconds() == pytest.approx(2.0)
+
+
+def test_time_runs_down_between_events_but_not_to_nothing() -> None:
+    left = TimeLeft(20, now=0.0)
+    for i in range(1, 11):
+        left.stepped(10.0 * i)
+    assert left.seconds(100.0) == pytest.approx(100.0)
+    assert left.seconds(104.0) == pytest.approx(96.0)
+    assert left.seconds(500.0) == pytest.approx(90.0)  # a step that hangs: nine more are certain
+
+
+def test_rolling_back_makes_more_to_do() -> None:
+    left = TimeLeft(100, now=0.0)
+    for i in range(1, 51):
+        left.stepped(float(i))
+        if i % 10 == 0:
+            left.interrupted("save", 0.0, float(i))
+    left.stepped(51.0, at=41)
+    assert left.seconds(51.0) == pytest.approx(59.0)
+
+
+def test_nothing_is_claimed_before_anything_is_known() -> None:
+    left = TimeLeft(10, now=0.0)
+    assert left.seconds(3.0) is None
+    left.stepped(30.0)
+    assert left.seconds(30.0) is None
+    left.stepped(31.0)
+    assert left.seconds(31.0) == pytest.approx(8.0)
+
+
+def test_smoothing_is_unbiased_from_the_first_value_and_survives_nan() -> None:
+    mean = Smooth(20)
+    assert mean.mean() is None
+    mean.add(3.0)
+    assert mean.mean() == pytest.approx(3.0)
+    mean.add(float("nan"))
+    mean.add(3.0)
+    assert mean.mean() == pytest.approx(3.0)
+    for _ in range(400):
+        mean.add(5.0)
+    assert mean.mean() == pytest.approx(5.0, abs=1e-6)
+
+
+def test_words() -> None:
+    assert [clock(s) for s in (None, 0.4, 61.6, 3599.7, 7325)] == ["?:??", "0:00", "1:02", "1:00:00", "2:02:05"]
+    assert speed(12345.6, "tokens") == "12,300 tokens/s"
+    assert speed(99.96, "pictures") == "100 pictures/s"
+    assert speed(0.0421, "pictures") == "0.0421 pictures/s"
+    assert speed(None, "tokens") == "? tokens/s"
+
+
+def drive(progress: Progress, now: Clock, steps: int, seconds: float) -> None:
+    with progress:
+        for i in range(steps):
+            now.time += seconds
+            progress.step(2.0, {"loss": 2.0, "vae/kl": 0.5, "vae/gradient_norm": 9.0})
+            if i == 9:
+                progress.message("gradient [not finite]")
+
+
+def test_plain_lines_come_at_most_every_ten_seconds() -> None:
+    now, out = Clock(), io.StringIO()
+    drive(Progress(100, "tokens", 512, "books", "auto", now=now, stream=out), now, 100, 0.5)
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "gradient [not finite]"
+    assert lines[1] == "books: step 20/100 (20%), loss 2, kl 0.5, 1,020 tokens/s, 0:40 left, 0:10 elapsed"
+    assert lines[-1] == "books: step 100/100 (100%), loss 2, kl 0.5, 1,020 tokens/s, 0:50 elapsed"
+    assert len(lines) == 1 + 5  # the message, and one line each 10 s; the end is not told twice
+    assert "\x1b" not in out.getvalue()
+
+
+def test_quiet_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    now, out = Clock(), io.StringIO()
+    drive(Progress(30, "pictures", 8, "x", "quiet", now=now, stream=out), now, 30, 20.0)
+    assert out.getvalue() == "" and capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_gets_a_bar_and_standard_output_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    now, out = Clock(), Terminal()
+    progress = Progress(40, "pictures", 8, "[b]digits", "auto", now=now, stream=out)
+    with progress:
+        for _ in range(20):
+            now.time += 1.0
+            progress.step(0.25)
+        now.time += 3.0
+        progress.overhead(3.0, "save")  # after 20 steps, so one more is to come
+        progress.message("[bold]as it is")
+        print("json")
+        assert progress.eta() == pytest.approx(23.0)
+        assert progress.rate() == pytest.approx(8.0)
+    shown = out.getvalue()
+    assert "[bold]as it is" in shown and "20/40" in shown and "[b]digits" in shown
+    assert capsys.readouterr().out == "json\n"
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match="auto, plain or quiet"):
+        Progress(1, "tokens", 1, "x", "loud")
