@@ -184,10 +184,10 @@ def read_bytes(file: Found, max_mb: int) -> bytes:
 
 
 def matches(name: str, patterns: Sequence[str]) -> str | None:
-    """The first pattern that fits a relative name, any of the folders it lies in, or its last part."""
+    """The first pattern that fits a relative name, a folder that it lies in, or the last part of either."""
     path = PurePosixPath(name)
-    tails = [path.name, *(p.as_posix() for p in (path, *path.parents[:-1]))]
-    return next((p for p in patterns if any(fnmatchcase(t, p.rstrip("/")) for t in tails)), None)
+    names = {*path.parts, *(p.as_posix() for p in (path, *path.parents[:-1]))}
+    return next((p for p in patterns if any(fnmatchcase(n, p.rstrip("/")) for n in names)), None)
 
 
 # --------------------------------------------------------------------------- archives

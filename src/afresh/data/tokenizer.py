@@ -294,7 +294,7 @@ def _pieces(text: str) -> Iterator[str]:
     """A long text in pieces that encode as the whole does.
 
     They are cut before a space or line end with a letter after it: there the library's own rule parts the text
-    as well. Where no such place comes in time the cut is made anyway, which costs a token at most.
+    as well. Where no such place comes in time the cut is made anyway, which costs a token or two.
     """
     start = 0
     while len(text) - start > 2 * PIECE:

@@ -1,0 +1,234 @@
+"""Paths, text files, archives: everything unusable is named with its reason, nothing leads out, nothing blows up."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import stat
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from afresh.core import UserError
+from afresh.data.files import (
+    MB,
+    FileError,
+    Found,
+    ZipLimits,
+    decode_text,
+    matches,
+    read_bytes,
+    read_zip,
+    walk,
+    zip_names,
+)
+
+
+def put(path: Path, content: bytes = b"text") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_files_are_sorted_and_every_other_entry_is_named(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for name in ("b.txt", "a/z.TXT", "a/y.txt", ".hidden", ".git/config", "__MACOSX/b.txt", "skip/c.txt"):
+        put(root / name)
+    put(root / "empty.txt", b"")
+    outside = put(tmp_path / "secret.txt")
+    (root / "out.txt").symlink_to(outside)
+    (root / "outdir").symlink_to(tmp_path)
+    (root / "in.txt").symlink_to(root / "b.txt")
+    (root / "nowhere.txt").symlink_to(root / "gone")
+    os.mkfifo(root / "pipe")
+    files, refused = walk(root, lambda name, folder: "not wanted" if folder and name == "skip" else None)
+    assert [f.name for f in files] == ["a/y.txt", "a/z.TXT", "b.txt"]
+    assert files[1].suffix == ".txt"
+    assert files[0].size == 4
+    reasons = {r.source: r.reason for r in refused}
+    assert set(reasons) == {
+        *(".hidden", ".git/", "__MACOSX/", "skip/", "empty.txt"),
+        *("out.txt", "outdir", "in.txt", "nowhere.txt", "pipe"),
+    }
+    assert reasons["skip/"] == "not wanted"
+    assert "0 bytes" in reasons["empty.txt"]
+    assert "out of the folder" in reasons["out.txt"]
+    assert "out of the folder" in reasons["outdir"]
+    assert "within the folder" in reasons["in.txt"]
+    assert "leads to nothing" in reasons["nowhere.txt"]
+    assert "regular" in reasons["pipe"]
+
+
+def test_one_file_and_a_linked_root_are_read(tmp_path: Path) -> None:
+    file = put(tmp_path / "real" / "a.txt")
+    assert walk(file) == ([Found(file, "a.txt", 4)], [])
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert [f.name for f in walk(tmp_path / "link")[0]] == ["a.txt"]
+
+
+def test_a_link_that_goes_in_circles_ends(tmp_path: Path) -> None:
+    put(tmp_path / "d" / "a.txt")
+    (tmp_path / "d" / "again").symlink_to(tmp_path / "d")
+    files, refused = walk(tmp_path / "d")
+    assert [f.name for f in files] == ["a.txt"]
+    assert len(refused) == 1
+
+
+def test_missing_empty_and_broken_paths_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        walk(tmp_path / "missing")
+    with pytest.raises(UserError, match="is empty"):
+        walk(tmp_path)
+    with pytest.raises(UserError, match="0 bytes"):
+        walk(put(tmp_path / "empty.txt", b""))
+    (tmp_path / "broken").symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match="broken symbolic link"):
+        walk(tmp_path / "broken")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
+def test_unreadable_is_named(tmp_path: Path) -> None:
+    put(tmp_path / "a.txt").chmod(0)
+    put(tmp_path / "b.txt")
+    assert [r.reason for r in walk(tmp_path)[1]] == ["cannot be read: permission denied"]
+
+
+def test_a_name_that_is_no_utf8_can_be_printed(tmp_path: Path) -> None:
+    with open(os.fsencode(tmp_path) + b"/caf\xe9.txt", "wb") as f:  # noqa: PTH123
+        f.write(b"x")
+    (found,), _ = walk(tmp_path)
+    assert found.name.encode("utf-8")
+    assert read_bytes(found, 1) == b"x"
+
+
+def test_text_is_utf8_and_kept_as_it_is() -> None:
+    assert decode_text("a\r\nb\rc\né😀".encode()) == "a\r\nb\rc\né😀"
+    assert decode_text(b"\xef\xbb\xbfhello") == "hello"
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (b"ok\nline \xe9 two", r"invalid UTF-8 at byte 8 \(line 2, 0xe9\)"),
+        (b"\xef\xbb\xbfab\xff", r"invalid UTF-8 at byte 5 \(line 1, 0xff\)"),
+        (b"cut \xe2\x82", "invalid UTF-8 at byte 4"),
+        (b"surrogate \xed\xa0\x80", "invalid UTF-8 at byte 10"),
+        ("x".encode("utf-16"), "UTF-16"),
+        (b"\x7fELF\0\0", "binary: a zero byte at byte 4"),
+    ],
+)
+def test_what_is_no_text_is_refused_with_its_place(raw: bytes, reason: str) -> None:
+    with pytest.raises(FileError, match=reason):
+        decode_text(raw)
+
+
+def test_sizes_are_bounded_before_and_while_reading(tmp_path: Path) -> None:
+    sparse = tmp_path / "line.txt"
+    with sparse.open("wb") as f:
+        f.truncate(1 << 30)  # 1 GB, no line end, no memory needed to refuse it
+    (found,), _ = walk(sparse)
+    with pytest.raises(FileError, match=r"1,024 MB, at most 512 MB.*max_file_mb"):
+        read_bytes(found, 512)
+    bomb = put(tmp_path / "bomb.txt.gz", gzip.compress(bytes(3 * MB)))
+    (found,), _ = walk(bomb)
+    assert found.size < 10_000
+    with pytest.raises(FileError, match=r"more than 2 MB once unpacked.*max_file_mb"):
+        read_bytes(found, 2)
+    assert len(read_bytes(found, 3)) == 3 * MB
+
+
+def test_damaged_gz_is_refused(tmp_path: Path) -> None:
+    whole = gzip.compress(b"words and more words " * 100)
+    for content in (whole[:-12], b"not gzip at all", whole[:20] + b"\xff" * 10 + whole[30:]):
+        (found,), _ = walk(put(tmp_path / "a.txt.gz", content))
+        with pytest.raises(FileError, match=r"damaged \.gz"):
+            read_bytes(found, 1)
+
+
+def test_patterns_match_names_folders_and_paths() -> None:
+    assert matches("a/tests/b.py", ["tests"]) == "tests"
+    assert matches("tests/b.py", ["tests/"]) == "tests/"
+    assert matches("src/b_test.py", ["*_test.py"]) == "*_test.py"
+    assert matches("src/b.py", ["src/*.py"]) == "src/*.py"
+    assert matches("src/b.py", ["b", "*.txt"]) is None
+
+
+# --------------------------------------------------------------------------- archives
+
+
+def archive(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as z:
+        for name, content in members.items():
+            z.writestr(name, content)
+    return path
+
+
+def test_members_come_sorted_and_bad_names_are_refused(tmp_path: Path) -> None:
+    path = archive(
+        tmp_path / "a.zip",
+        {
+            "b.txt": b"2",
+            "a/c.txt": b"1",
+            "../evil.txt": b"x",
+            "/etc/evil.txt": b"x",
+            "a\\..\\..\\evil.txt": b"x",
+            "C:/evil.txt": b"x",
+            "pic.png": b"x",
+            "empty.txt": b"",
+            "__MACOSX/b.txt": b"x",
+            ".hidden.txt": b"x",
+            "folder/": b"",
+        },
+    )
+    with zipfile.ZipFile(path, "a") as z:
+        link = zipfile.ZipInfo("link.txt")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        z.writestr(link, "/etc/passwd")
+    before = sorted(p.name for p in tmp_path.iterdir())
+    members, refused = read_zip(path, {".txt"})
+    assert list(members) == [("a/c.txt", b"1"), ("b.txt", b"2")]
+    reasons = {r.source.removeprefix("a.zip: "): r.reason for r in refused}
+    for name in ("../evil.txt", "/etc/evil.txt", "C:/evil.txt"):
+        assert "leads out" in reasons[name]
+    assert sum("leads out" in r for r in reasons.values()) == 4
+    assert reasons["link.txt"] == "symbolic link"
+    assert "not of a kind" in reasons["pic.png"]
+    assert "0 bytes" in reasons["empty.txt"]
+    assert len(refused) == 9
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+    assert "b.txt" in zip_names(path)
+
+
+def test_bombs_are_refused_by_ratio_size_and_number(tmp_path: Path) -> None:
+    path = archive(tmp_path / "bomb.zip", {"zeros.txt": bytes(4 * MB), "fine.txt": b"fine"})
+    members, refused = read_zip(path)
+    assert [name for name, _ in members] == ["fine.txt"]
+    assert "a bomb" in refused[0].reason
+    many = archive(tmp_path / "many.zip", {f"{i}.txt": os.urandom(1000) for i in range(10)})
+    with pytest.raises(UserError, match="at most 9 are read"):
+        read_zip(many, limits=ZipLimits(members=9))
+    with pytest.raises(UserError, match="would unpack"):
+        read_zip(many, limits=ZipLimits(total_bytes=9_999))
+    members, refused = read_zip(many, limits=ZipLimits(member_bytes=999))
+    assert list(members) == []
+    assert len(refused) == 10
+
+
+def test_damaged_and_lying_members_are_refused_and_the_others_read(tmp_path: Path) -> None:
+    good, bad = os.urandom(3000), os.urandom(3000)
+    path = archive(tmp_path / "a.zip", {"a.txt": bad, "b.txt": good})
+    raw = bytearray(path.read_bytes())
+    place = raw.index(bad[100:120])  # random bytes are stored as they are
+    raw[place] ^= 1
+    path.write_bytes(bytes(raw))
+    members, refused = read_zip(path)
+    assert list(members) == [("b.txt", good)]
+    assert "damaged" in refused[0].reason
+
+
+def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.zip", b"PK nothing")
+    with pytest.raises(UserError, match=r"not a \.zip archive"):
+        read_zip(path)
+    assert zip_names(path) == []
