@@ -311,7 +311,7 @@ class Family:
     null_rate: float = 0.1  # how often a condition is left out in training; 0 = guidance impossible
     guided: bool = True  # whether a gain of guidance was measured (tests/matrix.py)
     recipe: Mapping[str, Any] = field(default_factory=dict)  # fields of TrainConfig that this family sets
-    compiles: bool = True  # whether torch.compile can take its modules
+    regions: Callable[[Modules], Sequence[nn.Module]] | None = None  # what torch.compile may take; None = nothing
     score: Callable[[Modules, Any, Space, Batch, Rng], Tensor] | None = None  # (B,) nats, higher = likelier
 
 

@@ -82,9 +82,9 @@ def make_learner(family: Family, config: Any, space: Space, conds: CondSpec, tra
     modules = {k: m.to(train.device) for k, m in family.build(config, space, conds).items()}
     if any(p.dim() == 4 for m in modules.values() for p in m.parameters()):
         modules = {k: m.to(memory_format=torch.channels_last) for k, m in modules.items()}  # type: ignore[call-overload]
-    if train.compile:
-        for m in modules.values():
-            m.compile()
+    if train.compile and family.regions is not None:
+        for region in family.regions(modules):
+            region.compile()
     return Learner(modules, family.objective(config, space), train)
 
 
@@ -219,7 +219,7 @@ def choose_size(
     speed, first = last_speed, last_first
     compiled = bool(set_train.get("compile", False))
     seconds = (budget.minutes or 0) * 60 * (1 - RESERVE)
-    if "compile" not in set_train and family.compiles and machine.compiler and seconds >= COMPILE_FROM:
+    if "compile" not in set_train and family.regions is not None and machine.compiler and seconds >= COMPILE_FROM:
         trial = train.model_copy(update={"compile": True})
         start = time.perf_counter()
         first_c, speed_c = step_seconds(family, chosen, space, conds, trial, examples, 1.0)

@@ -199,6 +199,13 @@ class Run:
             warnings.warn(note, stacklevel=2)
         return Samples(self.encoder.decode(x), x, cond, described, seed, self.encoder)
 
+    def sample_labels(self, labels: Sequence[str], *, seed: int = 0, **settings: Any) -> Samples:
+        """One sample for each label in turn. Raises UserError as `sample` does."""
+        conds = [self.request(1, Request(label=label), seed) for label in labels]
+        cond = Cond.cat([c for c, _, _ in conds])
+        x = self.draw(self.modules, cond, seed, self.settings(settings))
+        return Samples(self.encoder.decode(x), x, cond, [d[0] for _, d, _ in conds], seed, self.encoder)
+
     def request(self, n: int, request: Request, seed: int) -> tuple[Cond, list[dict[str, Any]], list[str]]:
         """The condition of n samples, a description of each, and notes for the user."""
         if not 1 <= n <= 1_000_000:

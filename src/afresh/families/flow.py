@@ -178,4 +178,5 @@ FAMILY = Family(
     sample=sample,
     recipe={"optimizer": "adamw", "lr": 2e-3, "betas": (0.9, 0.99), "weight_decay": 0.01, "batch": 64},
     score=score,
+    regions=lambda modules: [modules["velocity"].net],  # type: ignore[list-item]
 )

@@ -173,5 +173,4 @@ FAMILY = Family(
         "ema_half_life": 10_000,
         "clip": 0.0,
     },
-    compiles=False,
 )

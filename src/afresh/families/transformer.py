@@ -168,4 +168,5 @@ FAMILY = Family(
     sample=sample,
     recipe={"optimizer": "muon", "lr": 3e-3, "matrix_lr": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1, "batch": 16},
     score=score,
+    regions=lambda modules: [modules["decoder"]],
 )

@@ -96,12 +96,14 @@ class Learner:
 
 @contextmanager
 def averaged(learner: Learner) -> Iterator[None]:
-    """The averaged weights in place of the current ones."""
+    """The averaged weights in place of the current ones, run without torch.compile: other shapes and no gradients
+    are not worth compiling again."""
     current = {m: {k: v.clone() for k, v in learner.modules[m].state_dict().items()} for m in learner.averages}
     for m, average in learner.averages.items():
         learner.modules[m].load_state_dict(average)
     try:
-        yield
+        with torch.compiler.set_stance("force_eager"):
+            yield
     finally:
         for m, weights in current.items():
             learner.modules[m].load_state_dict(weights)

@@ -1,0 +1,113 @@
+"""A run's folder to one section of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from afresh.core import Score
+from afresh.measure.curves import Curves
+from afresh.measure.report import Sample, Section, write_report
+from afresh.run import Run, Samples, metrics_lines
+from afresh.write import caption_of, grid_png, is_picture
+
+SHOWN_PICTURES = 60
+SHOWN_TEXTS = 4
+
+
+def sample_views(samples: Samples, caption: str = "") -> list[Sample]:
+    """Pictures as one grid, texts one by one."""
+    if is_picture(samples.values[0]):
+        return [Sample(png=grid_png(samples), caption=caption)]
+    language = ""
+    views = []
+    for value, asked in zip(samples.values[:SHOWN_TEXTS], samples.described, strict=False):
+        label = caption_of(asked)
+        language = label or ("python" if samples.encoder.valid("def f():\n    return 1\n") else "")
+        views.append(Sample(text=value, prompt=asked.get("prompt") or "", caption=label or caption, language=language))
+    return views
+
+
+def curves_of(run: Run) -> list[Curves]:
+    """Loss of every player beside the held-out loss; then the gradient's norm."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for row in metrics_lines(run):
+        for name, value in row.items():
+            if isinstance(value, int | float) and name not in ("step", "seconds"):
+                lines.setdefault(name, []).append((row["step"], value))
+    losses = {k.replace("_", " "): v for k, v in lines.items() if k.endswith("loss")}
+    norms = {k.replace("_", " "): v for k, v in lines.items() if k.endswith("gradient_norm")}
+    charts = []
+    if losses:
+        charts.append(Curves(losses, y_label="loss", title="Loss"))
+    if norms:
+        charts.append(Curves(norms, y_label="norm", title="Gradient norm", log_y=True))
+    return charts
+
+
+def previews_of(run: Run) -> list[tuple[int, bytes | str]]:
+    """What was sampled while training, oldest first."""
+    found: list[tuple[int, bytes | str]] = []
+    for file in sorted((run.path / "samples").glob("*")):
+        if file.suffix == ".png":
+            found.append((int(file.stem), file.read_bytes()))
+        elif file.suffix == ".txt":
+            found.append((int(file.stem), file.read_text("utf-8", "replace")))
+    return found
+
+
+def section(
+    run: Run,
+    views: Sequence[Sample],
+    scores: Sequence[Score] = (),
+    card: Mapping[str, Any] | None = None,
+    not_measured: Sequence[tuple[str, str]] = (),
+    title: str = "",
+    subtitle: str = "",
+) -> Section:
+    """All that is known of a run, samples first."""
+    r = run.record
+    seconds = max((row["seconds"] for row in metrics_lines(run)), default=0.0)
+    data = r.data
+    return Section(
+        title=title or run.path.name,
+        subtitle=subtitle,
+        facts=[
+            ("modality", r.modality),
+            ("family", r.family if r.codec is None else f"{r.family} over a {r.codec} of colours"),
+            ("parameters", r.parameters),
+            ("steps", r.train.steps),
+            ("training seconds", round(seconds, 1)),
+            ("seed", r.seed),
+        ],
+        samples=list(views),
+        previews=previews_of(run),
+        curves=curves_of(run),
+        scores=list(scores),
+        not_measured=list(not_measured),
+        plan=r.decisions,
+        card=dict(card or {}),
+        data=[
+            ("path", Path(data.path).name),
+            ("training items", data.train),
+            ("held-out items", data.heldout),
+            ("training bytes", data.train_bytes),
+            ("split", data.split_hash[:16]),
+        ],
+        notes=data.notes,
+        next_commands=[
+            f"afresh sample {run.path} -n 16 --seed 1 --out {run.path.name}-samples",
+            f"afresh measure {run.path}",
+            f"afresh train --resume {run.path}",
+        ],
+    )
+
+
+def write_run_report(
+    run: Run, scores: Sequence[Score], card: Mapping[str, Any], not_measured: Sequence[tuple[str, str]]
+) -> Path:
+    """report.html, report.json and card.md in the run's folder; returns the page's path."""
+    count = SHOWN_TEXTS if run.space.stream else SHOWN_PICTURES
+    views = sample_views(run.sample(count, seed=run.record.seed))
+    return write_report(run.path / "report.html", run.path.name, [section(run, views, scores, card, not_measured)])
