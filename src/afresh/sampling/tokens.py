@@ -54,6 +54,13 @@ def draw(p: Tensor, u: Tensor) -> Tensor:
     return torch.minimum(found, last)
 
 
+def window_start(place: int, context: int) -> int:
+    """The first token that the one at `place` may look at: 0 while all fit, then so that half to all of the context
+    is seen, moving by half a context at a time."""
+    stride = context + 1 - max(1, context // 2)
+    return -(-max(0, place - context) // stride) * stride
+
+
 def generate(
     predict: Predict,
     prompts: Sequence[Sequence[int]],
@@ -70,26 +77,19 @@ def generate(
 
     Prompts of different lengths share a batch: the shorter ones start sooner and the longer are fed their own
     tokens until they run out, so nothing is padded. A row that draws `end` keeps being computed only until all
-    rows are done; what follows `end` is dropped. When `context` is full, the window restarts on its last half.
-    The draw at place i of row `index` uses rng.uniform("token/i", index): the same alone or in a batch.
+    rows are done; what follows `end` is dropped. When `context` is full, the window restarts on its last half, at
+    places that depend on the place alone (`window_start`). The draw at place i of row `index` uses
+    rng.uniform("token/i", index): the same alone or in a batch.
     """
     rows = [list(p) for p in prompts]
     start = [len(p) for p in prompts]
     done = [False] * len(rows)
-    shortest, fed = min(start), 0
-    state = None
     device = index.device
-    block = torch.tensor([r[:shortest] for r in rows], device=device)
-    place = shortest
-    if shortest > context:
-        block, place = block[:, -context:], shortest
+    place = min(start)  # of the token to be drawn
+    since = window_start(place, context)
+    block, state = torch.tensor([r[since:place] for r in rows], device=device), None
     while True:
-        if state is not None and fed + block.shape[1] > context:
-            state, fed = None, 0
-            half = max(1, context // 2)
-            block = torch.tensor([r[max(0, place - half) : place] for r in rows], device=device)
         logits, state = predict(block, None, cond, state)
-        fed += block.shape[1]
         if banned:
             logits[:, list(banned)] = -torch.inf
         chosen = draw(narrow(logits, cut), rng.uniform(f"token/{place}", index)).tolist()
@@ -101,7 +101,12 @@ def generate(
         place += 1
         if all(d or place >= s + length for d, s in zip(done, start, strict=True)):
             break
-        block = torch.tensor([[r[place - 1]] for r in rows], device=device)
+        moved = window_start(place, context)
+        if moved != since:
+            since, state = moved, None
+            block = torch.tensor([r[since:place] for r in rows], device=device)
+        else:
+            block = torch.tensor([[r[place - 1]] for r in rows], device=device)
     out = []
     for row, s in zip(rows, start, strict=True):
         new = row[s : s + length]

@@ -1,0 +1,91 @@
+"""The nouns: what is asked of a sample, batches, the identity of an item."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from afresh.core import Batch, Cond, Item, Part
+
+SPEC = {
+    "label": Part("label", classes=("a", "b")),
+    "age": Part("number"),
+    "prompt": Part("prompt", classes=("red",), length=3),
+}
+COND = Cond(
+    2,
+    {"label": torch.tensor([0, 1]), "age": torch.tensor([0.5, -1.0]), "prompt": torch.tensor([[2, 0, 0], [2, 2, 1]])},
+    {
+        "label": torch.tensor([True, True]),
+        "age": torch.tensor([True, False]),
+        "prompt": torch.tensor([False, True]),
+    },
+    given=torch.tensor([[1, 2], [3, 4]]),
+    given_mask=torch.tensor([[True, False], [True, True]]),
+)
+
+
+def presence(cond: Cond) -> dict[str, list[bool]]:
+    return {k: v.tolist() for k, v in cond.present.items()}
+
+
+def test_null_leaves_out_all_parts_or_the_named_ones_but_never_what_is_given() -> None:
+    assert presence(COND.null()) == {"label": [False] * 2, "age": [False] * 2, "prompt": [False] * 2}
+    assert presence(COND.null(["label"])) == {**presence(COND), "label": [False, False]}
+    assert COND.null().given is COND.given
+    assert COND.null(["given"]).given is None and presence(COND.null(["given"])) == presence(COND)
+    assert presence(COND) == {"label": [True, True], "age": [True, False], "prompt": [False, True]}  # unchanged
+
+
+def test_drop_can_only_take_away() -> None:
+    kept = COND.drop({"label": torch.tensor([False, True]), "age": torch.tensor([True, True])})
+    assert presence(kept) == {"label": [False, True], "age": [True, False], "prompt": [False, True]}
+
+
+def same(a: Cond, b: Cond) -> bool:
+    pairs = [*((a.parts[k], b.parts[k]) for k in a.parts), *((a.present[k], b.present[k]) for k in a.present)]
+    known = [(a.given, b.given), (a.given_mask, b.given_mask)]
+    return a.size == b.size and all(
+        torch.equal(x, y) for x, y in pairs + [(x, y) for x, y in known if x is not None and y is not None]
+    )
+
+
+def test_select_repeat_and_cat_agree() -> None:
+    assert same(COND.repeat(2), COND.select(torch.tensor([0, 0, 1, 1])))
+    assert same(Cond.cat([COND, COND]), COND.select(torch.tensor([0, 1, 0, 1])))
+    assert same(Cond.cat([COND.select(torch.tensor([i])) for i in range(2)]), COND)
+    assert COND.select(torch.zeros(0, dtype=torch.int64)).size == 0
+
+
+def test_nothing_is_a_request_without_parts() -> None:
+    nothing = Cond.nothing(SPEC, 3)
+    assert nothing.size == 3 and not any(v.any() for v in nothing.present.values())
+    assert same(Cond.cat([COND.null(["given"]), nothing]).select(torch.arange(2)), COND.null(["given"]))
+    assert {k: (tuple(v.shape), v.dtype) for k, v in nothing.parts.items()} == {
+        "label": ((3,), torch.int64),
+        "age": ((3,), torch.float32),
+        "prompt": ((3, 3), torch.int64),
+    }
+
+
+def test_a_batch_takes_its_rows_along() -> None:
+    batch = Batch(
+        torch.arange(6).view(2, 3),
+        COND,
+        torch.tensor([7, 9]),
+        torch.tensor([[True, False], [False, True]]),
+        {"advantage": torch.tensor([1.0, -1.0])},
+    )
+    row = batch.select(torch.tensor([1]))
+    assert row.x.tolist() == [[3, 4, 5]] and row.index.tolist() == [9] and row.cond.size == 1
+    assert row.mask is not None and row.mask.tolist() == [[False, True]]
+    assert row.extras["advantage"].tolist() == [-1.0] and row.cond.parts["label"].tolist() == [1]
+
+
+def test_an_item_is_its_content_alone() -> None:
+    pixels = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    assert Item("x", "here").digest() == Item("x", "there", {"label": "a"}).digest()
+    assert Item("x").digest() != Item("X").digest()
+    assert Item(pixels).digest() == Item(pixels.copy()).digest()
+    assert Item(pixels).digest() != Item(pixels.reshape(1, 4, 3)).digest()  # the same bytes, another picture
+    assert len(Item("lone \ud800 surrogate").digest()) == 64

@@ -1,0 +1,84 @@
+"""Random numbers as pure functions of (seed, purpose, index, position)."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy.stats import chisquare, kstest
+
+from afresh.rng import GOLDEN, Rng, _mix
+
+MANY = torch.arange(50_000)
+
+
+def test_the_mixer_is_splitmix64() -> None:
+    """The published outputs of SplitMix64 from the seed 1234567 (rosettacode.org, Splitmix64)."""
+    state = torch.tensor([1234567]) + GOLDEN * torch.arange(1, 6)
+    found = [v % (1 << 64) for v in _mix(state).tolist()]
+    assert found == [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+        4593380528125082431,
+        16408922859458223821,
+    ]
+
+
+def test_uniform_is_uniform_and_normal_is_normal() -> None:
+    u, z = Rng(1).uniform("a", MANY), Rng(1).normal("a", MANY)
+    assert float(u.min()) >= 0 and float(u.max()) < 1
+    assert kstest(u.numpy(), "uniform").pvalue > 1e-3
+    assert kstest(z.numpy(), "norm").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("seed", [0, 1, -1, 2**62, 10**9])
+def test_positions_of_one_example_are_independent(seed: int) -> None:
+    z = Rng(seed).normal("a", torch.arange(4), (25_000,))  # (4, N)
+    assert kstest(z.flatten().numpy(), "norm").pvalue > 1e-4
+    correlation = torch.corrcoef(torch.cat([z, z.roll(1, 1)]))  # rows with each other and with their neighbours
+    off = correlation - torch.eye(8)
+    assert float(off.abs().max()) < 5 / math.sqrt(25_000)
+
+
+def test_low_and_high_bits_are_fair() -> None:
+    bits = Rng(3).bits("a", MANY)
+    for shift in (0, 1, 31, 40, 63):
+        ones = int(((bits >> shift) & 1).sum())
+        assert chisquare([ones, len(MANY) - ones]).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (7,), (2, 3)])
+def test_an_example_draws_the_same_alone_and_in_any_batch(shape: tuple[int, ...]) -> None:
+    index = torch.tensor([5, 0, 1_000_003, 17, 17])
+    for name in ("bits", "uniform", "normal"):
+        draw = getattr(Rng(7), name)
+        whole = draw("p", index, shape)
+        assert whole.shape == (5, *shape)
+        assert torch.equal(torch.cat([draw("p", index[i : i + 1], shape) for i in range(5)]), whole)
+        assert torch.equal(whole[3], whole[4])
+
+
+def test_seed_purpose_and_index_each_change_every_number() -> None:
+    base = Rng(1).bits("a", torch.arange(1000))
+    for other in (Rng(2).bits("a", torch.arange(1000)), Rng(1).bits("b", torch.arange(1000))):
+        assert not (other == base).any()
+    assert len(torch.unique(base)) == 1000
+
+
+def test_bernoulli_has_its_probability() -> None:
+    for p in (0.0, 0.1, 0.75, 1.0):
+        found = float(Rng(1).bernoulli("x", MANY, p).double().mean())
+        assert abs(found - p) <= 4 * math.sqrt(p * (1 - p) / len(MANY))
+
+
+def test_the_numbers_themselves_never_change() -> None:
+    """Old runs resume and old seeds give their old samples only while these hold."""
+    assert Rng(0).bits("sample/noise", torch.tensor([0, 1])).tolist() == GOLDEN_BITS
+    z = Rng(0).normal("sample/noise", torch.tensor([0]), (3,))
+    assert z[0].tolist() == pytest.approx(GOLDEN_NORMAL, abs=1e-7)
+
+
+GOLDEN_BITS = [4091708200232541779, 2179118348044475786]
+GOLDEN_NORMAL = [1.1290366649627686, 2.1098573207855225, -1.3180010318756104]

@@ -1,0 +1,171 @@
+"""The Transformer family: exact losses, and samples whose probabilities are those of the full forward pass."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from scipy.stats import chisquare
+from torch import Tensor, nn
+
+from afresh.core import Batch, Cond, Part, Space
+from afresh.families.transformer import FAMILY, TransformerConfig, TransformerObjective, TransformerSettings, score
+from afresh.nets.transformer import Decoder
+from afresh.rng import Rng
+
+STREAM = Space("tokens", (8,), (7,), {"begin": 4, "end": 5, "pad": 6}, stream=True)
+GRID = Space("tokens", (6,), (5,), {"begin": 4}, grid=(2, 3))
+CONFIG = TransformerConfig(width=16, layers=2, heads=2, kv_heads=1)
+SPEC = {"label": Part("label", classes=("a", "b"))}
+
+
+def made(space: Space, conds: dict[str, Part] | None = None) -> dict[str, nn.Module]:
+    """Weights with no zero left, so that every part has a say."""
+    torch.manual_seed(0)
+    modules = FAMILY.build(CONFIG, space, conds or {})
+    for p in modules["decoder"].parameters():
+        if not p.any():
+            nn.init.normal_(p, std=0.4)
+    return {k: m.eval().requires_grad_(False) for k, m in modules.items()}
+
+
+def drawn(space: Space, cond: Cond, modules: dict[str, nn.Module], seed: int = 0, **settings: Any) -> Tensor:
+    chosen = TransformerSettings(**settings)
+    return FAMILY.sample(modules, CONFIG, space, cond, Rng(seed), torch.arange(cond.size), chosen)
+
+
+def known(rows: list[list[int]]) -> Cond:
+    """Prompts of different lengths as `given`."""
+    width = max(map(len, rows))
+    values = torch.tensor([r + [0] * (width - len(r)) for r in rows])
+    return Cond(len(rows), given=values, given_mask=torch.tensor([[i < len(r) for i in range(width)] for r in rows]))
+
+
+@pytest.mark.parametrize("space", [STREAM, GRID], ids=["stream", "grid"])
+def test_a_fresh_model_costs_log_v_a_token(space: Space) -> None:
+    modules = FAMILY.build(CONFIG, space, {})
+    x = torch.randint(0, 4, (3, space.shape[0] + 1), generator=torch.Generator().manual_seed(0))
+    batch = Batch(x, Cond(3), torch.arange(3))
+    total, weight, _ = TransformerObjective(CONFIG, space).loss(modules, batch, "model", 0, Rng(0), {})
+    assert weight == 3 * space.shape[0]
+    assert float(total.detach()) / weight == pytest.approx(math.log(space.vocab[0]), rel=1e-6)
+
+
+def test_masked_targets_have_no_weight() -> None:
+    modules = made(STREAM)
+    x = torch.randint(0, 6, (2, 9), generator=torch.Generator().manual_seed(1))
+    mask = torch.tensor([[True] * 3 + [False] * 5, [True] * 8])
+    objective = TransformerObjective(CONFIG, STREAM)
+    total, weight, _ = objective.loss(modules, Batch(x, Cond(2), torch.arange(2), mask), "model", 0, Rng(0), {})
+    assert weight == 11
+    changed = x.clone()
+    changed[0, 4:] = 0
+    again, _, _ = objective.loss(modules, Batch(changed, Cond(2), torch.arange(2), mask), "model", 0, Rng(0), {})
+    torch.testing.assert_close(again, total)
+
+
+def test_the_score_is_a_log_likelihood() -> None:
+    """Over all 5^2 continuations of one context, probabilities sum to one."""
+    space = replace(GRID, shape=(2,), grid=(1, 2))
+    modules = made(space)
+    every = torch.cartesian_prod(torch.tensor([4]), torch.arange(5), torch.arange(5))
+    nats = score(modules, CONFIG, space, Batch(every, Cond(25), torch.arange(25)), Rng(0))
+    assert float(nats.exp().sum()) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_samples_come_as_often_as_the_full_forward_pass_says() -> None:
+    """Sampling with a cache, token by token, against exact probabilities of whole sequences: 4 x 4 outcomes."""
+    space = replace(GRID, shape=(2,), grid=(1, 2))
+    modules = made(space)
+    n = 6000
+    x = drawn(space, Cond(n), modules)
+    every = torch.cartesian_prod(torch.tensor([4]), torch.arange(4), torch.arange(4))
+    net = modules["decoder"]
+    logits = net(every[:, :-1], None)[..., :4]  # `begin` is never drawn
+    p = logits.log_softmax(-1).gather(2, every[:, 1:, None])[..., 0].sum(1).exp().double()
+    assert float(p.sum()) == pytest.approx(1, abs=1e-5)
+    count = torch.bincount(x[:, 0] * 4 + x[:, 1], minlength=16)
+    assert chisquare(count.numpy(), (p / p.sum() * n).numpy(), sum_check=False).pvalue > 1e-3
+
+
+def test_greedy_sampling_is_the_argmax_of_the_full_forward_pass() -> None:
+    modules = made(GRID)
+    x = drawn(GRID, Cond(1), modules, temperature=0)
+    row = [4]
+    for _ in range(6):
+        logits = modules["decoder"](torch.tensor([row]), None)[0, -1, :4]
+        row.append(int(logits.argmax()))
+    assert x[0].tolist() == row[1:]
+
+
+def test_a_grid_has_all_its_tokens_and_none_that_is_special() -> None:
+    x = drawn(GRID, Cond(50), made(GRID))
+    assert x.shape == (50, 6) and x.dtype == torch.int64 and int(x.max()) < 4
+
+
+def test_a_picture_is_continued_from_its_first_part() -> None:
+    x = drawn(GRID, known([[3, 2], [1, 1, 1, 0, 2, 3]]), made(GRID))
+    assert x.shape == (2, 6) and x[0, :2].tolist() == [3, 2] and x[1].tolist() == [1, 1, 1, 0, 2, 3]
+
+
+def test_a_stream_ends_where_it_ends() -> None:
+    """Without `begin` and `pad`; after `end`, only `end`."""
+    x = drawn(STREAM, Cond(40), made(STREAM), length=30)
+    assert not torch.isin(x, torch.tensor([4, 6])).any()
+    over = (x == 5).int().cummax(1).values.bool()
+    assert (x[over] == 5).all() and bool(over.any()) and not bool(over.all())
+
+
+def test_prompts_of_any_length_in_one_batch_equal_each_alone() -> None:
+    modules, rows = made(STREAM), [[0], [1, 2, 3], [2] * 8, [3, 1] * 12]
+    together = drawn(STREAM, known(rows), modules, length=12)
+    for i, row in enumerate(rows):
+        settings = TransformerSettings(length=12)
+        alone = FAMILY.sample(modules, CONFIG, STREAM, known([row]), Rng(0), torch.tensor([i]), settings)[0]
+        assert together[i, : len(alone)].tolist() == alone.tolist()
+        assert (together[i, len(alone) :] == 5).all()
+
+
+def test_far_beyond_the_context_a_stream_goes_on() -> None:
+    """Windows restart; nothing leaves the vocabulary, and rows that have not ended have every token asked for."""
+    x = drawn(STREAM, known([[1, 2]] * 60), made(STREAM), length=7 * 8)
+    assert bool(torch.isin(x, torch.tensor([0, 1, 2, 3, 5])).all())
+    assert x.shape[1] > 3 * 8  # some row lived that long
+
+
+def test_guidance_zero_ignores_the_label_and_one_does_not() -> None:
+    modules = made(GRID, SPEC)
+
+    def under(label: int, guidance: float) -> Tensor:
+        cond = Cond(30, {"label": torch.full((30,), label)}, {"label": torch.ones(30, dtype=torch.bool)})
+        return drawn(GRID, cond, modules, guidance=guidance)
+
+    assert torch.equal(under(0, 0.0), under(1, 0.0))
+    assert not torch.equal(under(0, 1.0), under(1, 1.0))
+    assert not torch.equal(under(0, 1.0), under(0, 3.0))
+
+
+def test_sizes_grow() -> None:
+    def count(config: TransformerConfig) -> int:
+        return sum(p.numel() for p in FAMILY.build(config, STREAM, {})["decoder"].parameters())
+
+    counts = [count(c) for c in FAMILY.sizes(STREAM)]
+    assert counts == sorted(counts) and counts[0] < 0.5e6 and counts[-1] > 20e6
+
+
+@pytest.mark.parametrize(
+    "given", [{"width": 30, "heads": 4}, {"heads": 3, "kv_heads": 2}, {"width": 9, "heads": 3}, {"colour": 1}]
+)
+def test_a_shape_that_cannot_be_is_refused(given: dict[str, int]) -> None:
+    with pytest.raises(ValidationError):
+        TransformerConfig(**given)
+
+
+def test_what_does_not_fit_is_refused_with_a_reason() -> None:
+    assert "codec" in str(FAMILY.accepts(Space("field", (1, 4, 4))))
+    assert "levels" in str(FAMILY.accepts(Space("tokens", (8, 4), (5,) * 4)))
+    assert isinstance(FAMILY.build(CONFIG, STREAM, {})["decoder"], Decoder)

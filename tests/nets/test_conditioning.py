@@ -1,0 +1,80 @@
+"""Conditions to vectors: what is absent says nothing, what is present says what it is."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from afresh.core import Cond, Part
+from afresh.nets.conditioning import Conditioning, TimeEmbedding
+
+SPEC = {
+    "label": Part("label", classes=("a", "b", "c")),
+    "age": Part("number", mean=40.0, std=10.0),
+    "prompt": Part("prompt", classes=("red", "big", "cat"), length=4),
+}
+NET = Conditioning(SPEC, 16).requires_grad_(False)
+
+
+def cond(label: int = 0, age: float = 0.0, prompt: tuple[int, ...] = (2, 3, 0, 0), absent: str = "") -> Cond:
+    parts = {"label": torch.tensor([label]), "age": torch.tensor([age]), "prompt": torch.tensor([prompt])}
+    return Cond(1, parts, {k: torch.tensor([k not in absent]) for k in SPEC})
+
+
+@pytest.mark.parametrize(
+    "name,changed", [("label", {"label": 2}), ("age", {"age": 3.0}), ("prompt", {"prompt": (4, 4, 4, 4)})]
+)
+def test_a_part_counts_only_where_it_is_present(name: str, changed: dict[str, int]) -> None:
+    assert not torch.allclose(NET(cond()), NET(cond(**changed)), atol=1e-3)
+    torch.testing.assert_close(NET(cond(absent=name)), NET(cond(**changed, absent=name)), rtol=0, atol=0)
+
+
+def test_a_row_says_what_is_absent_in_it_alone() -> None:
+    both = Cond.cat([cond(1), cond(1).null(["label"])])
+    torch.testing.assert_close(NET(both)[0], NET(cond(1))[0])
+    torch.testing.assert_close(NET(both)[1], NET(cond(2, absent="label"))[0])
+
+
+def test_absent_and_zero_are_not_the_same() -> None:
+    """A label of 0 and a standardised number of 0 are values."""
+    for name in ("label", "age"):
+        assert not torch.allclose(NET(cond()), NET(cond(absent=name)), atol=1e-3)
+
+
+def test_padding_of_a_caption_says_nothing_and_an_unknown_word_something() -> None:
+    longer = {**SPEC, "prompt": Part("prompt", classes=("red", "big", "cat"), length=9)}
+    wide = Conditioning(longer, 16)
+    wide.load_state_dict(NET.state_dict())
+    torch.testing.assert_close(wide(cond(prompt=(2, 3, 0, 0, 0, 0, 0, 0, 0))), NET(cond()), rtol=0, atol=1e-6)
+    assert not torch.allclose(NET(cond(prompt=(2, 3, 1, 0))), NET(cond()), atol=1e-3)
+    assert bool(torch.isfinite(NET(cond(prompt=(0, 0, 0, 0)))).all())
+
+
+def test_parts_add_up_to_unit_order() -> None:
+    """The sum of n parts is divided by sqrt(n): three unit vectors at random keep their size."""
+    e: list[Tensor] = [p(cond().parts[k], cond().present[k]) for k, p in zip(SPEC, NET.parts.values(), strict=True)]
+    torch.testing.assert_close(NET(cond()), sum(e[1:], e[0]) / math.sqrt(3))
+
+
+def test_no_parts_are_a_zero_vector_a_row() -> None:
+    out = Conditioning({}, 5)(Cond(3))
+    assert out.shape == (3, 5) and not out.any()
+
+
+def test_time_frequencies_are_quantiles_of_a_normal() -> None:
+    f = TimeEmbedding(8, features=512, scale=2.0).get_buffer("frequency")
+    assert float(f.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(f.std()) == pytest.approx(2.0, rel=0.02)
+    assert float((f.abs() < 2.0).float().mean()) == pytest.approx(0.6827, abs=0.005)
+
+
+def test_times_are_told_apart() -> None:
+    torch.manual_seed(0)
+    net = TimeEmbedding(32).requires_grad_(False)
+    t = torch.linspace(0, 1, 21)
+    distance = torch.cdist(net(t), net(t)) + torch.eye(21) * 9
+    assert float(distance.min()) > 1e-2
+    assert "frequency" not in net.state_dict()  # fixed: nothing to store

@@ -1,0 +1,82 @@
+"""The U-Net: any grid, nothing at first, rows apart, attention blind to the order of places."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from afresh.nets.unet import SelfAttention, UNet, groups
+
+
+def made(rank: int = 2, channels: int = 2, widths: tuple[int, ...] = (8, 16), blocks: int = 1) -> UNet:
+    """A net with no zero left."""
+    torch.manual_seed(0)
+    net = UNet(rank, channels, channels, widths, blocks, 6, attention=True)
+    for p in net.parameters():
+        if not p.any():
+            nn.init.normal_(p, std=0.1)
+    return net
+
+
+@pytest.mark.parametrize("grid", [(5,), (16,), (1,), (8, 8), (7, 10), (1, 3), (3, 4, 5), (2, 2, 2)])
+@pytest.mark.parametrize("widths", [(8,), (8, 16), (8, 8, 16)])
+def test_any_grid(grid: tuple[int, ...], widths: tuple[int, ...]) -> None:
+    net = made(len(grid), widths=widths)
+    x = torch.randn(3, 2, *grid)
+    y = net(x, torch.randn(3, 6))
+    assert y.shape == x.shape and bool(torch.isfinite(y).all())
+
+
+def test_a_fresh_net_answers_zero() -> None:
+    net = UNet(2, 1, 1, (8, 16), 2, 6, True)
+    assert not net(torch.randn(2, 1, 8, 8), torch.randn(2, 6)).any()
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_every_parameter_is_reached(blocks: int) -> None:
+    net = made(blocks=blocks)
+    net(torch.randn(2, 2, 8, 8), torch.randn(2, 6)).square().sum().backward()
+    idle = [k for k, p in net.named_parameters() if p.grad is None or not p.grad.any()]
+    # A convolution's bias before a group norm of one channel a group would be idle; groups have at least 8.
+    assert not idle
+
+
+def test_rows_do_not_see_each_other() -> None:
+    net = made().eval()
+    x, e = torch.randn(5, 2, 8, 8), torch.randn(5, 6)
+    whole = net(x, e)
+    torch.testing.assert_close(net(x[3:4], e[3:4]), whole[3:4], rtol=0, atol=1e-5)
+    x[:3] += 1
+    torch.testing.assert_close(net(x, e)[3:], whole[3:], rtol=0, atol=1e-5)
+
+
+def test_the_embedding_modulates() -> None:
+    net, x = made(), torch.randn(1, 2, 8, 8)
+    assert not torch.allclose(net(x, torch.zeros(1, 6)), net(x, torch.ones(1, 6)), atol=1e-3)
+
+
+def test_attention_is_equivariant_to_the_order_of_places() -> None:
+    torch.manual_seed(0)
+    net = SelfAttention(1, 64)
+    nn.init.normal_(net.out.get_parameter("weight"), std=0.2)
+    x, order = torch.randn(2, 64, 9), torch.randperm(9)
+    torch.testing.assert_close(net(x[:, :, order]), net(x)[:, :, order], rtol=0, atol=1e-5)
+
+
+def test_attention_by_definition() -> None:
+    """softmax(q k / sqrt(d)) v a head, with its residual."""
+    torch.manual_seed(0)
+    net = SelfAttention(2, 64)  # two heads of 32
+    nn.init.normal_(net.out.get_parameter("weight"), std=0.2)
+    x = torch.randn(2, 64, 3, 4)
+    q, k, v = net.qkv(net.norm(x)).reshape(2, 3, 2, 32, 12).unbind(1)  # (B, heads, 32, places)
+    weight = (q.mT @ k / 32**0.5).softmax(-1)  # (B, heads, places, places)
+    y: Tensor = (v @ weight.mT).reshape(2, 64, 3, 4)
+    torch.testing.assert_close(net(x), x + net.out(y), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [1, 3, 8, 16, 20, 48, 96, 128, 256])
+def test_groups_divide_and_are_not_small(width: int) -> None:
+    n = groups(width)
+    assert width % n == 0 and n <= 16 and (n == 1 or width // n >= 8)
