@@ -348,13 +348,20 @@ class Evidence(Protocol):
     codecs are judged alike.
     """
 
-    space: Space
-    conds: CondSpec
-    train: Examples
-    heldout: Examples
-    train_items: Sequence[Item]
-    heldout_items: Sequence[Item]
-    rng: Rng
+    @property
+    def space(self) -> Space: ...
+    @property
+    def conds(self) -> CondSpec: ...
+    @property
+    def train(self) -> Examples: ...
+    @property
+    def heldout(self) -> Examples: ...
+    @property
+    def train_items(self) -> Sequence[Item]: ...
+    @property
+    def heldout_items(self) -> Sequence[Item]: ...
+    @property
+    def rng(self) -> Rng: ...
 
     def samples(self, n: int) -> Drawn: ...  # conditions drawn as in the training split
     def likelihood(self) -> tuple[float, int] | None: ...  # total nats and tokens of the held-out split

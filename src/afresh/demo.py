@@ -92,9 +92,9 @@ def part(show: Show, path: Path, out: Path, say: Callable[[str], None], mode: st
     learn(job, mode)
     run = job.run
     views = show_code(run, out) if run.space.stream else show_digits(run, out, show.name)
-    card, scores, missing = measure_run(run, None, None, job.prepared)
-    say(headline(scores))
-    return run, section(run, views, scores, card, missing, show.title, show.about)
+    measured = measure_run(run, prepared=job.prepared)
+    say(headline(measured.scores))
+    return run, section(run, views, measured, show.title, show.about)
 
 
 def headline(scores: Sequence[Score]) -> str:

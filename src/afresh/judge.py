@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
+from afresh import catalog
 from afresh.core import CondSpec, Drawn, Examples, Item, Space, UserError
 from afresh.data.load import draw_conditions, sweep
+from afresh.measure.study import Measurement, measure
 from afresh.prepare import Prepared, prepare
 from afresh.rng import Rng
 from afresh.run import Run
@@ -99,3 +101,25 @@ def prepared_again(run: Run, data: Path | None = None) -> Prepared:
             f"{record.split_hash[:12]}). Restore it, or train a new run on the new data."
         )
     return prepared
+
+
+def measure_run(
+    run: Run,
+    data: Path | None = None,
+    n: int | None = None,
+    prepared: Prepared | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Measurement:
+    """Judge a run on its held-out split, or on `data`, with n samples (as many as there are held-out items, from 64
+    to 1,000; 32 of a stream). `prepared` saves reading the data again.
+
+    Raises UserError when the data is gone, or for n < 2.
+    """
+    found = prepared or prepared_again(run, data)
+    if n is not None and n < 2:
+        raise UserError(f"Measuring needs at least 2 samples. Given: {n}.")
+    count = n or (32 if run.space.stream else max(64, min(1000, len(found.heldout_items))))
+    evidence = RunEvidence(run, found, settings)
+    sampling = {"family": run.record.family, **evidence.settings.model_dump()}
+    folder = run.path / "judges"
+    return measure(evidence, catalog.metrics(), count, modality=run.record.modality, sampling=sampling, folder=folder)

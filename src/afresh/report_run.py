@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from afresh.core import Score
 from afresh.measure.curves import Curves
 from afresh.measure.report import Sample, Section, write_report
+from afresh.measure.study import Measurement
 from afresh.run import Run, Samples, metrics_lines
 from afresh.write import caption_of, grid_png, is_picture
 
@@ -60,9 +59,7 @@ def previews_of(run: Run) -> list[tuple[int, bytes | str]]:
 def section(
     run: Run,
     views: Sequence[Sample],
-    scores: Sequence[Score] = (),
-    card: Mapping[str, Any] | None = None,
-    not_measured: Sequence[tuple[str, str]] = (),
+    measured: Measurement | None = None,
     title: str = "",
     subtitle: str = "",
 ) -> Section:
@@ -84,10 +81,10 @@ def section(
         samples=list(views),
         previews=previews_of(run),
         curves=curves_of(run),
-        scores=list(scores),
-        not_measured=list(not_measured),
+        scores=() if measured is None else measured.scores,
+        not_measured=() if measured is None else tuple(measured.skipped.items()),
         plan=r.decisions,
-        card=dict(card or {}),
+        card={} if measured is None else measured.card.model_dump(mode="json"),
         data=[
             ("path", Path(data.path).name),
             ("training items", data.train),
@@ -95,7 +92,7 @@ def section(
             ("training bytes", data.train_bytes),
             ("split", data.split_hash[:16]),
         ],
-        notes=data.notes,
+        notes=[*data.notes, *(() if measured is None else measured.notes)],
         next_commands=[
             f"afresh sample {run.path} -n 16 --seed 1 --out {run.path.name}-samples",
             f"afresh measure {run.path}",
@@ -104,10 +101,8 @@ def section(
     )
 
 
-def write_run_report(
-    run: Run, scores: Sequence[Score], card: Mapping[str, Any], not_measured: Sequence[tuple[str, str]]
-) -> Path:
+def write_run_report(run: Run, measured: Measurement | None) -> Path:
     """report.html, report.json and card.md in the run's folder; returns the page's path."""
     count = SHOWN_TEXTS if run.space.stream else SHOWN_PICTURES
     views = sample_views(run.sample(count, seed=run.record.seed))
-    return write_report(run.path / "report.html", run.path.name, [section(run, views, scores, card, not_measured)])
+    return write_report(run.path / "report.html", run.path.name, [section(run, views, measured)])
