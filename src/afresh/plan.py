@@ -234,13 +234,15 @@ def choose_size(
         decisions.append(Decision("compile", "yes" if compiled else "no", "too short a budget to earn back compiling"))
     size = parameters_of(family, chosen, space, conds)
     decisions.append(Decision("size", f"{size / 1e6:.2f}M parameters", describe(chosen)))
-    if fixed is None:
-        rate = train.batch * per_example / speed
-        unit = "tokens" if space.kind == "tokens" else "examples"
-        decisions.append(Decision("steps", f"{steps:,}", f"measured {speed * 1e3:.0f} ms a step, {rate:,.0f} {unit}/s"))
-    else:
-        decisions.append(Decision("steps", f"{steps:,}", "asked for"))
+    decisions.append(Decision("steps", f"{steps:,}", "asked for" if fixed else speed_of(train, space, speed)))
     return chosen, steps, compiled
+
+
+def speed_of(train: TrainConfig, space: Space, seconds: float) -> str:
+    """What a step was measured to take, in words."""
+    examples = train.batch / seconds
+    rate = f"{examples * space.shape[0]:,.0f} tokens" if space.kind == "tokens" else f"{examples:,.0f} examples"
+    return f"measured {seconds * 1e3:.0f} ms a step, {rate}/s"
 
 
 def describe(config: BaseModel) -> str:
