@@ -207,13 +207,8 @@ def choose_size(
             able = max(1, int((budget.minutes * 60 * (1 - RESERVE) - first) / speed))
         fed = able * train.batch
         if config is not ladder[0] and fed < family.appetite(size, space):
-            decisions.append(
-                Decision(
-                    "not larger",
-                    f"{size / 1e6:.2f}M parameters",
-                    f"would see {fed:,} examples in this budget and wants {family.appetite(size, space):,}",
-                )
-            )
+            reason = f"would see {fed:,} examples in this budget and wants {family.appetite(size, space):,}"
+            decisions.append(Decision("not larger", f"{size / 1e6:.2f}M parameters", reason))
             break
         chosen, steps, last_speed, last_first = config, able, speed, first
     speed, first = last_speed, last_first
