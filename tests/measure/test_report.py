@@ -156,6 +156,16 @@ def test_pictures_have_words_and_tiny_ones_keep_square_pixels() -> None:
     assert base64.b64decode(tiny["src"].partition(",")[2]) == png()
 
 
+def test_groups_stand_under_their_names_and_many_pictures_are_smaller() -> None:
+    few = [Sample(png=png(), caption=str(i), group="as learnt") for i in range(3)]
+    many = [Sample(png=png(), caption=str(i), group="guided <2>") for i in range(41)]
+    html = render("t", [Section("t", samples=[*few[:1], *many, *few[1:]])])
+    assert html.count("<h3>") == 2 and html.index("<h3>as learnt") < html.index("<h3>guided &lt;2&gt;")
+    images = [a for tag, a in Page(html).elements if tag == "img"]
+    assert [a["width"] for a in images] == ["96"] * 3 + ["48"] * 41
+    assert images[1]["alt"] == "sample, as learnt, 43: 1"
+
+
 def test_what_is_not_a_png_is_refused() -> None:
     with pytest.raises(ValueError, match="PNG"):
         render("t", [Section("t", samples=[Sample(png=b"\xff\xd8\xff\xe0 not a png at all, but long enough")])])

@@ -25,18 +25,24 @@ Fact = tuple[str, str | int | float]
 
 PNG = b"\x89PNG\r\n\x1a\n"
 SMALL = 96  # pixels that a small picture is enlarged to, by a whole factor
+MANY = 40  # pictures of a group, from which they are drawn at half that size
+LARGE = 320  # pixels of width from which a picture takes a column of its own
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample to show: a text or a PNG, what was asked for (`caption`), and for a text the `prompt` it goes on
-    from (not repeated in `text`) and the `language` that it is coloured as, e.g. "python"."""
+    """One sample to show: a text or a PNG, and what was asked for (`caption`).
+
+    A text goes on from its `prompt` (not repeated in `text`) and is coloured as its `language`, e.g. "python".
+    Samples of one `group` stand together under its name, groups beside each other where there is room.
+    """
 
     text: str | None = None
     png: bytes | None = None
     caption: str = ""
     prompt: str = ""
     language: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,8 +106,7 @@ def view(section: Section, key: str) -> dict[str, Any]:
         "title": visible(section.title),
         "subtitle": visible(section.subtitle),
         "facts": facts_view(section.facts),
-        "pictures": [picture(s.png, s.caption, f"sample {i}") for i, s in enumerate(section.samples, 1) if s.png],
-        "texts": [text_view(s) for s in section.samples if s.text is not None],
+        "groups": groups_view(section.samples, "sample"),
         "previews": [preview_view(step, value) for step, value in section.previews],
         "curves": [curves_view(c, f"{key}-chart{i}") for i, c in enumerate(section.curves)],
         "scores": [score_view(s) for s in section.scores],
@@ -111,19 +116,44 @@ def view(section: Section, key: str) -> dict[str, Any]:
         "plan": [tuple(map(visible, row)) for row in section.plan],
         "card": [(visible(k), shown(v)) for k, v in flat(section.card)],
         "data": facts_view(section.data),
-        "data_pictures": [
-            picture(s.png, s.caption, f"training example {i}") for i, s in enumerate(section.data_examples, 1) if s.png
-        ],
-        "data_texts": [text_view(s) for s in section.data_examples if s.text is not None],
+        "data_groups": groups_view(section.data_examples, "training example"),
         "notes": [visible(n) for n in section.notes],
         "next": "\n".join(visible(c) for c in section.next_commands),
     }
 
 
-def thumbnail(section: Section) -> Sequence[dict[str, Any]]:
-    """Four of the pictures, spread over all of them, for the table of contents."""
-    found = [s.png for s in section.samples if s.png]
-    return [picture(p, "", "") for p in found[:: max(1, -(-len(found) // 4))][:4]]
+def groups_view(samples: Sequence[Sample], what: str) -> list[dict[str, Any]]:
+    """Samples by group, in order of first appearance; many pictures of a group are drawn smaller."""
+    groups: dict[str, list[tuple[int, Sample]]] = {}
+    for i, sample in enumerate(samples, 1):
+        groups.setdefault(sample.group, []).append((i, sample))
+    views = []
+    for name, members in groups.items():
+        many = sum(s.png is not None for _, s in members) > MANY
+        prefix = f"{what}, {visible(name)}," if name else what
+        views.append(
+            {
+                "name": visible(name),
+                "many": many,
+                "pictures": [
+                    picture(s.png, s.caption, f"{prefix} {i}", SMALL // 2 if many else SMALL)
+                    for i, s in members
+                    if s.png is not None
+                ],
+                "texts": [text_view(s) for _, s in members if s.text is not None],
+            }
+        )
+    return views
+
+
+def thumbnail(section: Section) -> dict[str, Any]:
+    """For the table of contents: four pictures spread over all of them, one if there are fewer, or two letters."""
+    found = [s.png for s in section.samples if s.png is not None]
+    if found:
+        few = found[:: (len(found) - 1) // 3][:4] if len(found) >= 4 else found[:1]
+        return {"pictures": [picture(p, "", "") for p in few], "letters": ""}
+    texts = [s for s in section.samples if s.text is not None]
+    return {"pictures": [], "letters": "" if not texts else "{ }" if texts[0].language else "Aa"}
 
 
 def facts_view(facts: Sequence[Fact]) -> list[tuple[str, str]]:
@@ -157,15 +187,16 @@ def png_size(png: bytes) -> tuple[int, int]:
     return width, height
 
 
-def picture(png: bytes, caption: str, what: str) -> dict[str, Any]:
+def picture(png: bytes, caption: str, what: str, size: int = SMALL) -> dict[str, Any]:
     """A PNG as a data: URI; a tiny one is enlarged by a whole factor, its pixels kept square."""
     width, height = png_size(png)
-    times = max(1, round(SMALL / max(width, height)))
+    times = max(1, round(size / max(width, height)))
     return {
         "src": f"data:image/png;base64,{base64.b64encode(png).decode()}",
         "width": width * times,
         "height": height * times,
         "pixels": times > 1,
+        "large": width > LARGE,
         "caption": visible(caption),
         "alt": f"{what}: {visible(caption)}" if caption else what,
     }
