@@ -167,3 +167,13 @@ def test_choice_by_size() -> None:
     assert choose(2_000_001, 65)[:2] == ("bpe", 1024)
     assert choose(20_000_000, 200)[:2] == ("bpe", 4096)
     assert choose(10**12, 200)[:2] == ("bpe", 16384)
+
+
+def test_characters_in_blocks_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = TEXT + "😀Ж"
+    whole = MADE["chars"].encode(text)
+    monkeypatch.setattr(module, "GROUP", 7)
+    assert MADE["chars"].encode(text) == whole
+    assert Tokenizer.learn_chars([TEXT]).encode(text) == whole
+    with pytest.raises(UserError, match="character 10"):
+        MADE["chars"].encode("0123456789\udfff")

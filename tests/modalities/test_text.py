@@ -89,6 +89,12 @@ def test_lines_and_separators(tmp_path: Path) -> None:
     assert any("2 documents" in n for n in corpus.notes)
 
 
+def test_a_list_is_pointed_out(tmp_path: Path) -> None:
+    names = [f"name{i}" for i in range(600)]
+    assert any("document to line" in n for n in read(put(tmp_path / "a.txt", "\n".join(names))).notes)
+    assert read(put(tmp_path / "b.txt", "\n\n".join(names))).notes == []
+
+
 def test_column_by_name_by_being_the_only_one_or_asked_for(tmp_path: Path) -> None:
     by_name = read(put(tmp_path / "a.jsonl", lines([{"title": "t", "Body": "words", "n": 1}])))
     assert values(by_name) == ["words"]

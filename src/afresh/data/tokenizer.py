@@ -32,7 +32,7 @@ SMALLEST_BPE = 256 + len(SPECIAL) + 1
 LARGEST_BPE = 1 << 17
 LARGEST_FILE = 1 << 26  # bytes of a tokenizer.json
 PIECE = 1 << 18  # characters handed to the library at once
-GROUP = 1 << 22  # characters of a batch of pieces
+GROUP = 1 << 22  # characters of a batch of pieces, or of a block of characters
 CUT = re.compile(r"[ \n](?=[A-Za-z])")
 
 
@@ -70,7 +70,8 @@ class Tokenizer:
         """Of the characters that occur, in the order of Unicode."""
         table = np.zeros(UNICODE, dtype=bool)
         for text in texts:
-            table[_points(text)] = True
+            for points in _points(text):
+                table[points] = True
         found = [chr(p) for p in np.flatnonzero(table).tolist()]
         names = [*found, *NIBBLES, *(f"<{s}>" for s in SPECIAL)]
         # Programs that know only the library read an unseen character as padding.
@@ -145,14 +146,18 @@ class Tokenizer:
         return self._encode_pieces(texts)
 
     def _encode_chars(self, text: str) -> Ids:
-        ids = self._lookup[_points(text)]
+        blocks = [self._encode_points(points) for points in _points(text)]
+        return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.int32)
+
+    def _encode_points(self, points: NDArray[np.uint32]) -> Ids:
+        ids = self._lookup[points]
         unseen = np.flatnonzero(ids < 0)
         if not len(unseen):
             return ids
         parts: list[Ids] = []
         done = 0
         for place in unseen.tolist():
-            raw = np.frombuffer(text[place].encode(), dtype=np.uint8)
+            raw = np.frombuffer(chr(points[place]).encode(), dtype=np.uint8)
             halves = np.stack([raw >> 4, raw & 15], 1).ravel()
             parts += [ids[done:place], self._nibbles[halves]]
             done = place + 1
@@ -281,13 +286,14 @@ def _utf8(text: str) -> bytes:
         ) from None
 
 
-def _points(text: str) -> NDArray[np.uint32]:
-    """Code points."""
-    try:
-        return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
-    except UnicodeEncodeError:
-        _utf8(text)  # says where
-        raise
+def _points(text: str) -> Iterator[NDArray[np.uint32]]:
+    """Code points, a block at a time. Raises UserError like `_utf8`."""
+    for start in range(0, len(text), GROUP):
+        try:
+            yield np.frombuffer(text[start : start + GROUP].encode("utf-32-le"), dtype="<u4")
+        except UnicodeEncodeError:
+            _utf8(text)  # says where
+            raise
 
 
 def _pieces(text: str) -> Iterator[str]:

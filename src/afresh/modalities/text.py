@@ -172,10 +172,21 @@ def _items(name: str, suffix: str, raw: bytes, options: TextOptions, corpus: Cor
             documents = _between(lines)
             parts = [(f"{name}, document {n}", d) for n, d in enumerate(documents, 1) if d.strip()]
             corpus.notes.append(f"{name}: {len(parts):,} documents between lines {SEPARATOR}")
+        elif _looks_like_a_list(text):
+            corpus.notes.append(
+                f"{name} has {text.count(chr(10)):,} short lines and none is blank: if each is a text of its own, "
+                "set the option document to line"
+            )
     if not any(part.strip() for _, part in parts):
         raise FileError("nothing but white space")
     for where, part in parts:
         yield Item(part, where)
+
+
+def _looks_like_a_list(text: str) -> bool:
+    """Whether a long file is a list (names, molecules, sentences): many short lines, none of them blank."""
+    lines = text.rstrip().split("\n")
+    return len(lines) >= 500 and all(0 < len(line.strip()) <= 500 for line in lines)
 
 
 def _between(lines: Sequence[str]) -> list[str]:
