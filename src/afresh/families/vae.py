@@ -1,10 +1,9 @@
-"""Variational autoencoder (Kingma and Welling 2014) with a shared, optimal variance (Rybkin et al. 2021)."""
+"""Variational autoencoder (Kingma and Welling 2014) with one optimal variance (Rybkin et al. 2021)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,14 +14,20 @@ from afresh.nets.conditioning import Conditioning
 from afresh.nets.conv import Decoder, Encoder
 from afresh.rng import Rng
 
-SCALE_RATE = 10.0  # log sigma moves this many learning rates a step
+SCALE_RATE = 10.0  # log sigma moves this many times farther in a step than another weight
 
 
 class VAEConfig(BaseModel):
-    """`free_bits`: nats a latent dimension may cost for nothing. `beta`: weight of the KL term; 1 = the bound."""
+    """Sizes of both networks, and the bound's settings.
+
+    `width`: channels of the finest grid, doubled with each halving up to `most` times. `beta`: weight of the KL term
+    (Higgins et al. 2017); 1 = the bound. `free_bits`: nats that each dimension of the latent may cost an example for
+    nothing (Kingma et al. 2016, app. C.8; there the mean over a batch, here each example, so that a batch can be
+    divided).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    width: int = Field(default=64, ge=8)
+    width: int = Field(default=32, ge=1)
     blocks: int = Field(default=1, ge=1)
     most: int = Field(default=4, ge=1)
     latent: int = Field(default=32, ge=1)
@@ -32,15 +37,24 @@ class VAEConfig(BaseModel):
 
 
 class VAESettings(BaseModel):
-    """`truncation` scales the latent: 1 = the prior, 0 = its mean."""
+    """`truncation` scales the latent (1 = the prior, 0 = its mean): lower is more typical and less varied.
+
+    `guidance` g moves the condition's vector from the learned null c0 to c0 + g (c - c0): 1 = as trained.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     truncation: float = Field(default=1.0, ge=0, le=1)
-    guidance: float = 1.0
+    guidance: float = Field(default=1.0, ge=0, le=20)
 
 
 class Scale(nn.Module):
-    """The shared standard deviation of p(x | z), sigma = exp(rate * p)."""
+    """The standard deviation of p(x | z), one for all values: sigma = exp(rate * exponent).
+
+    Rybkin et al. 2021 ("Simple and effective VAE training with calibrated decoders", sec. 4) set sigma^2 to the mean
+    squared error of each batch, where the likelihood is greatest. That changes with how a batch is divided, so here
+    sigma is a weight with a gradient of its own, which comes to rest at the same optimum; it is averaged, saved and
+    used for scores like any other weight.
+    """
 
     def __init__(self, std: float) -> None:
         super().__init__()
@@ -63,24 +77,25 @@ def gaussian_nll(square: Tensor, dims: int, log_sigma: Tensor) -> Tensor:
 
 def accepts(space: Space) -> str | None:
     if space.kind != "field":
-        return "a VAE models real numbers on a grid; for tokens use the transformer"
+        return "a VAE models a field of real numbers; tokens go with transformer"
     if not 2 <= len(space.shape) <= 4:
-        return f"a VAE needs (channels, 1 to 3 axes), not shape {space.shape}"
+        return f"a VAE models channels over 1 to 3 axes; the shape here is {space.shape}"
     return None
 
 
 def sizes(space: Space) -> Sequence[VAEConfig]:
     return [
-        VAEConfig(width=32, blocks=1, latent=16, cond=64),
-        VAEConfig(width=64, blocks=1, latent=32, cond=128),
-        VAEConfig(width=96, blocks=2, latent=64, cond=192),
+        VAEConfig(width=16, latent=16),
+        VAEConfig(width=32, latent=16),
+        VAEConfig(width=64, latent=32, cond=128),
+        VAEConfig(width=96, blocks=2, latent=64, cond=128),
         VAEConfig(width=128, blocks=3, latent=128, cond=256),
     ]
 
 
 def appetite(parameters: int, space: Space) -> int:
-    """Examples worth showing a network of so many parameters."""
-    return 60_000 + parameters // 4
+    """One example for every 4 parameters (32 wide on 8x8 digits: 85,000, where samples are first good)."""
+    return parameters // 4
 
 
 def build(config: VAEConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
@@ -93,18 +108,28 @@ def build(config: VAEConfig, space: Space, conds: CondSpec) -> dict[str, nn.Modu
     }
 
 
+def regions(modules: Modules) -> Sequence[nn.Module]:
+    return [modules["encoder"], modules["decoder"]]
+
+
 def bound(modules: Modules, batch: Batch, rng: Rng, purpose: str) -> tuple[Tensor, Tensor]:
     """One draw of the bound's parts: squared error (B,), and KL of each dimension (B, latent)."""
     c = modules["conditioning"](batch.cond)
     mean, log_var = modules["encoder"](batch.x, c)
     noise = rng.normal(purpose, batch.index, (mean.shape[1],))
     x = modules["decoder"](mean + (0.5 * log_var).exp() * noise, c)
-    return (x - batch.x).float().square().flatten(1).sum(1), gaussian_kl(mean, log_var)
+    return (x - batch.x.float()).square().flatten(1).sum(1), gaussian_kl(mean, log_var)
 
 
 class VAEObjective:
-    players: Mapping[str, tuple[str, ...]] = {"vae": ("conditioning", "encoder", "decoder", "scale")}
-    averaged: tuple[str, ...] = ("conditioning", "encoder", "decoder", "scale")
+    """-ELBO = -log p(x | z) + beta KL(q(z | x) || p(z)), nats an example, by one draw of z.
+
+    sigma's gradient is apart from the networks' and divided by the field's size: else it would drown theirs where
+    gradients are clipped. The loss has the bound's exact value all the same.
+    """
+
+    players: Mapping[str, tuple[str, ...]] = {"model": ("conditioning", "encoder", "decoder", "scale")}
+    averaged = ("conditioning", "encoder", "decoder", "scale")
 
     def __init__(self, config: VAEConfig, space: Space) -> None:
         self.config, self.dims = config, math.prod(space.shape)
@@ -112,25 +137,23 @@ class VAEObjective:
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
         square, kl = bound(modules, batch, rng, "vae/latent")
         log_sigma = modules["scale"]()
-        nll = gaussian_nll(square, self.dims, log_sigma.detach())
-        fit = gaussian_nll(square.detach(), self.dims, log_sigma) / (self.dims * SCALE_RATE)
+        nll = gaussian_nll(square, self.dims, log_sigma.detach())  # moves the networks
+        fit = gaussian_nll(square.detach(), self.dims, log_sigma) / (self.dims * SCALE_RATE)  # moves sigma
         paid = kl.clamp_min(self.config.free_bits).sum(1)
-        total = (nll + self.config.beta * paid + fit - fit.detach()).sum()
-        elbo = -(nll + kl.sum(1)).detach().sum()
-        return (
-            total,
-            float(len(batch.x)),
-            {"elbo": elbo, "kl": kl.detach().sum(), "mse": square.detach().sum() / self.dims},
-        )
+        total = nll + self.config.beta * paid + (fit - fit.detach())
+        metrics = {"loss": nll + kl.sum(1), "kl": kl.sum(1), "mse": square / self.dims}
+        return total.sum(), float(len(total)), {k: v.detach().sum() for k, v in metrics.items()}
 
     def update(self, state: State, metrics: Mapping[str, float]) -> State:
         return state
 
 
+@torch.no_grad()
 def sample(
     modules: Modules, config: VAEConfig, space: Space, cond: Cond, rng: Rng, index: Tensor, settings: VAESettings
 ) -> Tensor:
-    z = rng.normal("vae/sample", index, (config.latent,)) * settings.truncation
+    """The decoder's mean, (n, *space.shape), of latents drawn from the prior."""
+    z = rng.normal("sample/noise", index, (config.latent,)) * settings.truncation
     c = modules["conditioning"](cond)
     if settings.guidance != 1:
         null = modules["conditioning"](cond.null())
@@ -138,13 +161,11 @@ def sample(
     return modules["decoder"](z, c)
 
 
+@torch.no_grad()
 def score(modules: Modules, config: VAEConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
+    """The bound on log p(x | condition) by one draw of z, (B,) nats."""
     square, kl = bound(modules, batch, rng, "vae/score")
     return -gaussian_nll(square, math.prod(space.shape), modules["scale"]()) - kl.sum(1)
-
-
-def objective(config: Any, space: Space) -> VAEObjective:
-    return VAEObjective(config, space)
 
 
 FAMILY = Family(
@@ -153,8 +174,9 @@ FAMILY = Family(
     config=VAEConfig,
     sizes=sizes,
     appetite=appetite,
+    batch=lambda examples, space: 64,
     build=build,
-    objective=objective,
+    objective=VAEObjective,
     settings=VAESettings,
     sample=sample,
     recipe={
@@ -162,11 +184,11 @@ FAMILY = Family(
         "lr": 1e-3,
         "betas": (0.9, 0.99),
         "weight_decay": 0.01,
-        "batch": 64,
         "warmup": 100,
         "decay": 0.5,
         "ema_half_life": 10_000,
         "clip": 1.0,
     },
+    regions=regions,
     score=score,
 )
