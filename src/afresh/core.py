@@ -304,6 +304,7 @@ class Family:
     config: type  # pydantic model of the network and objective
     sizes: Callable[[Space], Sequence[Any]]  # configs from small to large, for the planner
     appetite: Callable[[int, Space], int]  # examples that a net of so many parameters should see to be worth it
+    batch: Callable[[int, Space], int]  # examples a step, for a run over so many examples
     build: Callable[[Any, Space, CondSpec], dict[str, nn.Module]]
     objective: Callable[[Any, Space], Objective]
     settings: type  # pydantic model of what sampling accepts

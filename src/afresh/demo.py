@@ -72,13 +72,12 @@ def show_code(run: Run, out: Path) -> list[Sample]:
 
 def show_digits(run: Run, out: Path, name: str) -> list[Sample]:
     """Every digit six times, plain and (where the family supports it) guided; both as PNG grids."""
-    views = []
+    views: list[Sample] = []
     digits = [str(d) for d in range(10)] * 6
     for scale in (1.0, GUIDANCE) if run.family.guided else (1.0,):
         parts = run.sample_labels(digits, seed=1, guidance=scale)
-        png = grid_png(parts)
-        (out / f"{name}-guidance-{scale:g}.png").write_bytes(png)
-        views.append(Sample(png=png, caption="as learnt" if scale == 1 else f"with guidance {scale:g}"))
+        (out / f"{name}-guidance-{scale:g}.png").write_bytes(grid_png(parts))
+        views += sample_views(parts, "As learnt" if scale == 1 else f"With guidance {scale:g}")
     return views
 
 
@@ -92,7 +91,7 @@ def part(show: Show, path: Path, out: Path, say: Callable[[str], None], mode: st
     learn(job, mode)
     run = job.run
     views = show_code(run, out) if run.space.stream else show_digits(run, out, show.name)
-    measured = measure_run(run, prepared=job.prepared)
+    measured = measure_run(run, prepared=job.prepared, judges=out / "judges")
     say(headline(measured.scores))
     return run, section(run, views, measured, show.title, show.about)
 

@@ -109,9 +109,11 @@ def measure_run(
     n: int | None = None,
     prepared: Prepared | None = None,
     settings: Mapping[str, Any] | None = None,
+    judges: Path | None = None,
 ) -> Measurement:
     """Judge a run on its held-out split, or on `data`, with n samples (as many as there are held-out items, from 64
-    to 1,000; 32 of a stream). `prepared` saves reading the data again.
+    to 1,000; 32 of a stream). `prepared` saves reading the data again; `judges` is where
+    encoders are kept (the run's own folder, unless several runs on the same data share them).
 
     Raises UserError when the data is gone, or for n < 2.
     """
@@ -121,5 +123,11 @@ def measure_run(
     count = n or (32 if run.space.stream else max(64, min(1000, len(found.heldout_items))))
     evidence = RunEvidence(run, found, settings)
     sampling = {"family": run.record.family, **evidence.settings.model_dump()}
-    folder = run.path / "judges"
-    return measure(evidence, catalog.metrics(), count, modality=run.record.modality, sampling=sampling, folder=folder)
+    return measure(
+        evidence,
+        catalog.metrics(),
+        count,
+        modality=run.record.modality,
+        sampling=sampling,
+        folder=judges or run.path / "judges",
+    )

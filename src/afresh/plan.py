@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -88,13 +88,47 @@ def make_learner(family: Family, config: Any, space: Space, conds: CondSpec, tra
     return Learner(modules, family.objective(config, space), train)
 
 
-def step_seconds(
-    family: Family, config: Any, space: Space, conds: CondSpec, train: TrainConfig, examples: Examples, least: float
-) -> tuple[float, float]:
+@dataclass(frozen=True)
+class Task:
+    """What is to be planned: data, machine, budget, and what was set by hand."""
+
+    family: Family
+    space: Space
+    conds: CondSpec
+    examples: Examples
+    machine: Machine
+    seed: int
+    set_family: Mapping[str, Any]
+    set_train: Mapping[str, Any]
+    seconds: float | None  # of training, when the budget is a time
+    steps: int | None
+    tokens: int | None
+
+    @property
+    def each(self) -> int:
+        """Tokens of an example; 1 for a field."""
+        return self.space.shape[0] if self.space.kind == "tokens" else 1
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A network that was considered: how long a step of it takes, and how many the budget holds."""
+
+    config: Any
+    train: TrainConfig
+    step_seconds: float
+    steps: int
+
+    @property
+    def examples(self) -> int:
+        return self.steps * self.train.batch
+
+
+def step_seconds(task: Task, config: Any, train: TrainConfig, least: float) -> tuple[float, float]:
     """(time of the first step, median time of the next) when really training on this data."""
-    learner = make_learner(family, config, space, conds, train)
+    learner = make_learner(task.family, config, task.space, task.conds, train)
     rng = Rng(train.seed)
-    loader = Loader(examples, space, rng)
+    loader = Loader(task.examples, task.space, rng)
     times: list[float] = []
     while len(times) < 3 or sum(times[1:]) < least:
         start = time.perf_counter()
@@ -108,136 +142,149 @@ def step_seconds(
     return times[0], later[len(later) // 2]
 
 
-def base_config(family: Family, machine: Machine, examples: int, seed: int, given: Mapping[str, Any]) -> TrainConfig:
-    """The family's recipe on this machine; steps are filled in later."""
-    recipe = dict(family.recipe)
-    batch = int(given.get("batch", min(recipe.pop("batch", 64), max(1, examples))))
+def base_config(task: Task) -> TrainConfig:
+    """The family's recipe on this machine; batch and steps are filled in later."""
+    count = Loader(task.examples, task.space, Rng(task.seed)).count
+    batch = min(int(task.set_train.get("batch", 16)), max(1, count))
+    machine = task.machine
     start = TrainConfig(
         steps=1,
         save_every=1,
         batch=batch,
         micro=batch,
-        null_rate=family.null_rate,
+        null_rate=task.family.null_rate if task.conds else 0.0,
         precision=machine.precision,
         device=machine.device,
         threads=machine.threads,
-        seed=seed,
+        seed=task.seed,
     )
-    recipe.pop("batch", None)
-    if "batch" in given and "micro" not in given:
-        given = {**given, "micro": given["batch"]}
-    return override(override(start, recipe, "train"), given, "train")
+    given = dict(task.set_train)
+    if "batch" in given:
+        given.setdefault("micro", given["batch"])
+    return override(override(start, task.family.recipe, "train"), given, "train")
 
 
-def plan(
-    family: Family,
-    space: Space,
-    conds: CondSpec,
-    examples: Examples,
-    budget: Budget,
-    machine: Machine,
-    seed: int,
-    set_family: Mapping[str, Any],
-    set_train: Mapping[str, Any],
-) -> Plan:
-    """Choose size, steps and the rest. Raises UserError for a budget or setting that makes no sense."""
-    budget.check()
-    count = Loader(examples, space, Rng(seed)).count
-    train = base_config(family, machine, count, seed, set_train)
+def with_batch(task: Task, train: TrainConfig, examples: int) -> TrainConfig:
+    """The family's batch for a run of so many examples, unless it was set by hand; never more than there are."""
+    if "batch" in task.set_train:
+        return train
+    count = Loader(task.examples, task.space, Rng(task.seed)).count
+    batch = max(1, min(task.family.batch(examples, task.space), count))
+    return train.model_copy(update={"batch": batch, "micro": task.set_train.get("micro", batch)})
+
+
+def try_config(task: Task, config: Any, train: TrainConfig) -> Trial:
+    """Measure a network: a step's time at the batch that suits the number of examples the budget then holds."""
+    if task.seconds is None:
+        return fixed_trial(task, config, train)
+    least = min(0.4, 0.01 * task.seconds)
+    for _ in range(2):
+        first, speed = step_seconds(task, config, train, least)
+        steps = max(1, int((task.seconds - first) / speed))
+        better = with_batch(task, train, steps * train.batch)
+        if better.batch == train.batch:
+            break
+        train = better
+    return Trial(config, train, speed, steps)
+
+
+def fixed_trial(task: Task, config: Any, train: TrainConfig) -> Trial:
+    """Nothing to measure: the steps, or the tokens, were given."""
+    if task.tokens is not None:
+        train = with_batch(task, train, task.tokens // task.each)
+        return Trial(config, train, 0.0, max(1, round(task.tokens / (train.batch * task.each))))
+    assert task.steps is not None
+    for _ in range(8):  # the batch depends on the number of examples, which depends on the batch
+        train = with_batch(task, train, task.steps * train.batch)
+    return Trial(config, train, 0.0, task.steps)
+
+
+def plan(task: Task) -> Plan:
+    """Choose size, batch, steps and the rest. Raises UserError for a setting that makes no sense."""
+    if task.tokens is not None and task.space.kind != "tokens":
+        raise UserError("--tokens is a budget for tokens; these are fields: use --minutes or --steps.")
+    machine, by_hand = task.machine, "set by hand"
+    train = base_config(task)
+    speeds = f"products run at {machine.bfloat16:,.0f} GFLOP/s in bfloat16, {machine.float32:,.0f} in float32"
     decisions = [
         Decision("device", f"{machine.device}, {machine.threads} threads", machine.name),
-        Decision(
-            "precision",
-            train.precision,
-            "set by hand"
-            if "precision" in set_train
-            else f"products run at {machine.bfloat16:,.0f} GFLOP/s in bfloat16, {machine.float32:,.0f} in float32",
-        ),
-        Decision("batch", f"{train.batch}", "set by hand" if "batch" in set_train else f"recipe of {family.name}"),
+        Decision("precision", train.precision, by_hand if "precision" in task.set_train else speeds),
     ]
-    config, steps, compiled = choose_size(
-        family, space, conds, examples, budget, train, machine, set_family, set_train, decisions
-    )
-    size = parameters_of(family, config, space, conds)
-    epochs = steps * train.batch / max(1, count)
-    decisions.append(Decision("epochs", f"{epochs:.1f}", f"{steps:,} steps of {train.batch} over {count:,} examples"))
-    every = max(1, steps // 8)
+    trial = largest(task, train, decisions)
+    trial = maybe_compiled(task, trial, decisions)
+    size = parameters_of(task.family, trial.config, task.space, task.conds)
+    decisions.append(Decision("size", f"{size / 1e6:.2f}M parameters", describe(trial.config)))
+    suits = f"suits the {trial.examples * task.each:,} {'tokens' if task.each > 1 else 'examples'} that fit the budget"
+    decisions.append(Decision("batch", f"{trial.train.batch}", by_hand if "batch" in task.set_train else suits))
+    why = "asked for" if task.seconds is None else speed_of(trial, task)
+    decisions.append(Decision("steps", f"{trial.steps:,}", why))
+    count = Loader(task.examples, task.space, Rng(task.seed)).count
+    share = f"{trial.steps:,} steps of {trial.train.batch} over {count:,} examples"
+    decisions.append(Decision("epochs", f"{trial.examples / max(1, count):.1f}", share))
+    return Plan(trial.config, finished(task, trial), size, decisions)
+
+
+def finished(task: Task, trial: Trial) -> TrainConfig:
+    """The trial's configuration with its steps, and how often to look, log and save."""
+    steps = trial.steps
+    every = -(-steps // 8)
     final = {
         "steps": steps,
-        "compile": compiled,
-        "save_every": max(1, min(every, 1000)),
+        "save_every": min(every, 1000),
         "eval_every": every,
-        "preview_every": max(1, steps // 4),
+        "preview_every": -(-steps // 4),
         "log_every": max(1, min(50, steps // 100)),
-        "warmup": min(train.warmup, max(1, steps // 10)),
+        "warmup": min(trial.train.warmup, max(1, steps // 10)),
     }
-    train = override(train, {**final, **set_train}, "train")
-    return Plan(config, train, size, decisions)
+    return override(trial.train, {**final, **task.set_train}, "train")
 
 
-def choose_size(
-    family: Family,
-    space: Space,
-    conds: CondSpec,
-    examples: Examples,
-    budget: Budget,
-    train: TrainConfig,
-    machine: Machine,
-    set_family: Mapping[str, Any],
-    set_train: Mapping[str, Any],
-    decisions: list[Decision],
-) -> tuple[Any, int, bool]:
-    """The largest net that the budget can feed: its config, the steps, and whether to compile."""
-    ladder = [override(c, set_family, "family") for c in family.sizes(space)]
-    ladder = [c for i, c in enumerate(ladder) if c not in ladder[:i]]
-    per_example = space.shape[0] if space.kind == "tokens" else 1
-    fixed = budget.steps
-    if budget.tokens is not None:
-        if space.kind != "tokens":
-            raise UserError("--tokens is a budget for tokens; these are fields: use --minutes or --steps.")
-        fixed = max(1, round(budget.tokens / (train.batch * per_example)))
-    chosen, steps, speed, first = ladder[0], fixed or 1, 0.0, 0.0
-    for config in ladder:
-        size = parameters_of(family, config, space, conds)
-        if fixed is not None:
-            able = fixed
-        else:
-            assert budget.minutes is not None
-            first, speed = step_seconds(family, config, space, conds, train, examples, 0.4)
-            able = max(1, int((budget.minutes * 60 * (1 - RESERVE) - first) / speed))
-        fed = able * train.batch
-        if config is not ladder[0] and fed < family.appetite(size, space):
-            reason = f"would see {fed:,} examples in this budget and wants {family.appetite(size, space):,}"
+def largest(task: Task, train: TrainConfig, decisions: list[Decision]) -> Trial:
+    """The largest of the family's networks that sees as many examples in the budget as its size wants."""
+    configs = [override(c, task.set_family, "family") for c in task.family.sizes(task.space)]
+    chosen: Trial | None = None
+    for i, config in enumerate(configs):
+        if config in configs[:i]:  # sizes that settings by hand have made equal
+            continue
+        trial = try_config(task, config, train)
+        size = parameters_of(task.family, config, task.space, task.conds)
+        wanted = task.family.appetite(size, task.space)
+        if chosen is not None and trial.examples < wanted:
+            reason = f"would see {trial.examples:,} examples in this budget and wants {wanted:,}"
             decisions.append(Decision("not larger", f"{size / 1e6:.2f}M parameters", reason))
             break
-        chosen, steps, last_speed, last_first = config, able, speed, first
-    speed, first = last_speed, last_first
-    compiled = bool(set_train.get("compile", False))
-    seconds = (budget.minutes or 0) * 60 * (1 - RESERVE)
-    if "compile" not in set_train and family.regions is not None and machine.compiler and seconds >= COMPILE_FROM:
-        trial = train.model_copy(update={"compile": True})
-        start = time.perf_counter()
-        first_c, speed_c = step_seconds(family, chosen, space, conds, trial, examples, 1.0)
-        spent = time.perf_counter() - start
-        able = int((seconds - spent - first_c) / speed_c)
-        compiled = able > steps * 1.02
-        reason = f"compiling costs {first_c:.0f} s; a step takes {speed_c * 1e3:.0f} ms instead of {speed * 1e3:.0f}"
-        steps = able if compiled else max(1, int((seconds - spent) / speed))
-        decisions.append(Decision("compile", "yes" if compiled else "no", reason))
-        speed = speed_c if compiled else speed
-    elif fixed is None:
-        decisions.append(Decision("compile", "yes" if compiled else "no", "too short a budget to earn back compiling"))
-    size = parameters_of(family, chosen, space, conds)
-    decisions.append(Decision("size", f"{size / 1e6:.2f}M parameters", describe(chosen)))
-    decisions.append(Decision("steps", f"{steps:,}", "asked for" if fixed else speed_of(train, space, speed)))
-    return chosen, steps, compiled
+        chosen = trial
+    assert chosen is not None
+    return chosen
 
 
-def speed_of(train: TrainConfig, space: Space, seconds: float) -> str:
+def maybe_compiled(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:
+    """With torch.compile, if a trial shows that the budget earns it back."""
+    if "compile" in task.set_train or task.family.regions is None or task.seconds is None:
+        return trial
+    if not task.machine.compiler:
+        decisions.append(Decision("compile", "no", "there is no C++ compiler (g++) on this machine"))
+        return trial
+    if task.seconds < COMPILE_FROM:
+        decisions.append(Decision("compile", "no", "too short a budget to earn back compiling"))
+        return trial
+    start = time.perf_counter()
+    train = trial.train.model_copy(update={"compile": True})
+    first, speed = step_seconds(task, trial.config, train, 1.0)
+    left = task.seconds - (time.perf_counter() - start)
+    compiled = Trial(trial.config, train, speed, max(1, int((left - first) / speed)))
+    plain = replace(trial, steps=max(1, int(left / trial.step_seconds)))
+    pays = compiled.steps > plain.steps
+    was = f"a step takes {speed * 1e3:.0f} ms instead of {trial.step_seconds * 1e3:.0f}; compiling costs {first:.0f} s"
+    decisions.append(Decision("compile", "yes" if pays else "no", was))
+    return compiled if pays else plain
+
+
+def speed_of(trial: Trial, task: Task) -> str:
     """What a step was measured to take, in words."""
-    examples = train.batch / seconds
-    rate = f"{examples * space.shape[0]:,.0f} tokens" if space.kind == "tokens" else f"{examples:,.0f} examples"
-    return f"measured {seconds * 1e3:.0f} ms a step, {rate}/s"
+    rate = trial.train.batch * task.each / trial.step_seconds
+    unit = "tokens" if task.each > 1 else "examples"
+    return f"measured {trial.step_seconds * 1e3:.0f} ms a step, {rate:,.0f} {unit}/s"
 
 
 def describe(config: BaseModel) -> str:

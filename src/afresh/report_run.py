@@ -9,7 +9,7 @@ from afresh.measure.curves import Curves
 from afresh.measure.report import Sample, Section, write_report
 from afresh.measure.study import Measurement
 from afresh.run import Run, Samples, metrics_lines
-from afresh.write import caption_of, grid_png, is_picture
+from afresh.write import caption_of, is_picture, png
 
 SHOWN_PICTURES = 60
 SHOWN_TEXTS = 4
@@ -18,7 +18,8 @@ SHOWN_TEXTS = 4
 def sample_views(samples: Samples, caption: str = "") -> list[Sample]:
     """Pictures as one grid, texts one by one."""
     if is_picture(samples.values[0]):
-        return [Sample(png=grid_png(samples), caption=caption)]
+        pairs = zip(samples.values, samples.described, strict=True)
+        return [Sample(png=png(v), caption=caption_of(d), group=caption) for v, d in pairs]
     language = ""
     views = []
     for value, asked in zip(samples.values[:SHOWN_TEXTS], samples.described, strict=False):

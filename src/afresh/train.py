@@ -17,7 +17,7 @@ from afresh import catalog
 from afresh.core import Cond, Examples, Space
 from afresh.data.load import Loader, draw_conditions, sweep
 from afresh.judge import prepared_again
-from afresh.plan import Budget, Plan, plan
+from afresh.plan import RESERVE, Budget, Plan, Task, plan
 from afresh.prepare import Prepared, prepare
 from afresh.rng import Rng
 from afresh.run import DataRecord, Run, RunRecord, Samples, claim
@@ -83,17 +83,20 @@ def start(path: Path, choices: Choices, say: Callable[[str], None]) -> Job:
     train = prepared.train if codec is None else codec.encode(prepared.train)
     heldout = prepared.heldout if codec is None else codec.encode(prepared.heldout)
     machine = measure_machine(choices.device)
-    made = plan(
-        family,
-        space,
-        prepared.encoder.conds,
-        train,
-        budget,
-        machine,
-        choices.seed,
-        choices.set_family,
-        choices.set_train,
+    task = Task(
+        family=family,
+        space=space,
+        conds=prepared.encoder.conds,
+        examples=train,
+        machine=machine,
+        seed=choices.seed,
+        set_family=choices.set_family,
+        set_train=choices.set_train,
+        seconds=None if budget.minutes is None else budget.minutes * 60 * (1 - RESERVE),
+        steps=budget.steps,
+        tokens=budget.tokens,
     )
+    made = plan(task)
     for d in made.decisions:
         say(f"{d.name}: {d.value} ({d.reason})")
     record = make_record(prepared, family.name, name, made, machine.record(), choices)
@@ -181,7 +184,7 @@ def learn(job: Job, mode: str) -> float:
                 evaluate=lambda now: evaluate(now, run, job),
                 preview=lambda now: preview(now, run),
                 log=write,
-                tick=lambda m: bar.step(next(v for k, v in m.items() if k.endswith("loss")), m),
+                tick=lambda m: bar.step(next(v for k, v in m.items() if k.endswith("loss")), m, learner.step),
                 overhead=lambda kind, seconds: bar.overhead(seconds, kind),
                 message=bar.message,
                 stop=stop,

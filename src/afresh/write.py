@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from afresh.core import UserError
-from afresh.data.grid import picture_grid
+from afresh.data.grid import picture_grid, to_image
 from afresh.training.checkpoint import replace_file
 
 if TYPE_CHECKING:
@@ -28,6 +28,13 @@ def caption_of(described: Any) -> str:
     if isinstance(label, dict):
         return ", ".join(str(v) for v in label.values() if v is not None)
     return "" if label is None else str(label)
+
+
+def png(pixels: Any) -> bytes:
+    """One picture (H, W, C) uint8 as a PNG file."""
+    buffer = io.BytesIO()
+    to_image(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def grid_png(samples: Samples, most: int = 100) -> bytes:

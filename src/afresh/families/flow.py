@@ -172,11 +172,17 @@ FAMILY = Family(
     config=FlowConfig,
     sizes=sizes,
     appetite=appetite,
+    batch=lambda examples, space: 64,
     build=build,
     objective=FlowObjective,
     settings=FlowSettings,
     sample=sample,
-    recipe={"optimizer": "adamw", "lr": 2e-3, "betas": (0.9, 0.99), "weight_decay": 0.01, "batch": 64},
+    recipe={
+        "optimizer": "adamw",
+        "lr": 2e-3,
+        "betas": (0.9, 0.99),
+        "weight_decay": 0.01,
+    },
     score=score,
     regions=lambda modules: [modules["velocity"].net],  # type: ignore[list-item]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -140,6 +141,13 @@ def appetite(parameters: int, space: Space) -> int:
     return 2 * parameters // space.shape[0]
 
 
+def batch(examples: int, space: Space) -> int:
+    """512 tokens a step for a run of 200,000, growing with its power 0.6, in powers of two (docs/log.md)."""
+    context = space.shape[0]
+    tokens = 512 * (max(1, examples * context) / 2e5) ** 0.6
+    return 2 ** max(0, round(math.log2(max(1.0, tokens / context))))
+
+
 def build(config: TransformerConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
     mlp = config.mlp or -(-config.width * 8 // 3 // 32) * 32
     shape = DecoderShape(
@@ -162,11 +170,12 @@ FAMILY = Family(
     config=TransformerConfig,
     sizes=sizes,
     appetite=appetite,
+    batch=batch,
     build=build,
     objective=TransformerObjective,
     settings=TransformerSettings,
     sample=sample,
-    recipe={"optimizer": "muon", "lr": 3e-3, "matrix_lr": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1, "batch": 16},
+    recipe={"optimizer": "muon", "lr": 3e-3, "matrix_lr": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1},
     score=score,
     regions=lambda modules: [modules["decoder"]],
 )

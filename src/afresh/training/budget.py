@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 
@@ -55,7 +56,7 @@ def seconds_of(work: Callable[[], object], device: str, least: float = 0.15) -> 
 def processor() -> str:
     """The processor's own name, where the system tells."""
     try:
-        with open("/proc/cpuinfo") as f:
+        with Path("/proc/cpuinfo").open() as f:
             for line in f:
                 if line.startswith("model name"):
                     return line.split(":", 1)[1].strip()
