@@ -234,8 +234,14 @@ class Sniff:
 class Encoder(Protocol):
     """A modality fitted to a training split: its space, and the way there and back."""
 
-    space: Space
-    conds: CondSpec
+    @property
+    def space(self) -> Space: ...
+    @property
+    def conds(self) -> CondSpec: ...
+    @property
+    def notes(self) -> Sequence[str]: ...  # what fitting chose, cut or left out, for the user
+    @property
+    def settled(self) -> Mapping[str, Any]: ...  # options that were chosen from the data: other data is read so too
 
     def encode(self, items: Sequence[Item]) -> Examples: ...
     def decode(self, x: Tensor) -> list[Any]: ...
@@ -247,8 +253,10 @@ class Encoder(Protocol):
 class Modality(Protocol):
     """Reads a kind of data. `options` is the modality's own frozen pydantic model."""
 
-    name: str
-    options: type
+    @property
+    def name(self) -> str: ...
+    @property
+    def options(self) -> type: ...
 
     def sniff(self, path: Path) -> Sniff: ...
     def read(self, path: Path, options: Any) -> Corpus: ...
@@ -259,8 +267,10 @@ class Modality(Protocol):
 class Codec(Protocol):
     """A change of space: any family over the codec's target is a family over its source."""
 
-    source: Space
-    target: Space
+    @property
+    def source(self) -> Space: ...
+    @property
+    def target(self) -> Space: ...
 
     def encode(self, examples: Examples) -> Examples: ...
     def decode(self, x: Tensor) -> Tensor: ...

@@ -29,6 +29,7 @@ class Prepared:
     heldout_items: tuple[Item, ...]
     split_hash: str
     refused: tuple[Refused, ...]
+    duplicates: tuple[Refused, ...]  # exact copies, left out
     notes: tuple[str, ...]
 
 
@@ -99,6 +100,7 @@ def prepare(
     chosen = read_options(kind, options or {})
     parts, corpus, notes = read_split(path, kind, chosen, validation)
     encoder = encoder or kind.fit(parts.train, chosen)
+    chosen = chosen.model_copy(update=dict(encoder.settled))
     return Prepared(
         path=path,
         modality=kind.name,
@@ -111,5 +113,6 @@ def prepare(
         heldout_items=tuple(parts.heldout),
         split_hash=split_hash(parts),
         refused=tuple(corpus.refused),
-        notes=(*notes, *parts.notes),
+        duplicates=tuple(parts.duplicates),
+        notes=(*notes, *parts.notes, *encoder.notes),
     )

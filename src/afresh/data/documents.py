@@ -74,6 +74,11 @@ class DocumentEncoder:
         t = self.tokenizer
         return Space("tokens", (self.context,), vocab=(t.size,), special=dict(t.special), stream=True)
 
+    @property
+    def settled(self) -> dict[str, object]:
+        """Nothing: texts are read alike whatever was learnt from them."""
+        return {}
+
     def encode(self, items: Sequence[Item]) -> Examples:
         """x (total,) int32, each document followed by `end`.
 

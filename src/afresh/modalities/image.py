@@ -90,6 +90,11 @@ class ImageEncoder:
         self.options = options
         self.notes = tuple(notes)
 
+    @property
+    def settled(self) -> dict[str, Any]:
+        """Size and channels, as chosen from the training pictures."""
+        return {"size": self.options.size, "channels": self.options.channels}
+
     def encode(self, items: Sequence[Item]) -> Examples:
         """Items of another size or number of channels are brought to the encoder's.
 
