@@ -36,7 +36,7 @@ class GANConfig(BaseModel):
     cond: int = Field(default=64, ge=1)
     gamma: float = Field(default=1.0, ge=0)
     augment: float = Field(default=0.0, ge=0, le=1)
-    ahead: float = Field(default=0.8, ge=0, le=1)
+    ahead: float = Field(default=0.9, ge=0, le=1)
 
 
 class GANSettings(BaseModel):
@@ -64,7 +64,7 @@ def sizes(space: Space) -> Sequence[GANConfig]:
         GANConfig(width=32),
         GANConfig(width=64, cond=128),
         GANConfig(width=96, blocks=2, cond=128),
-        GANConfig(width=128, blocks=3, cond=128, group=16),
+        GANConfig(width=128, blocks=3, cond=128),
     ]
 
 
@@ -146,7 +146,8 @@ class GANObjective:
         """Augment more while the critic orders more than `ahead` of the pairs rightly, less while fewer.
 
         The sign heuristic of Karras et al. 2020 ("Training generative adversarial networks with limited data",
-        eq. 1; their target 0.6 is 2 ahead - 1), taken on pairs, as a proportional control.
+        eq. 1; their target 0.6 is 2 ahead - 1), taken on pairs, as a proportional control. Ours is set higher: on
+        digits, samples still got better in every respect when the critic was right about 88% of the pairs.
         """
         if not self.config.ahead:
             return state
