@@ -93,11 +93,14 @@ class PaletteCodec:
 def load(folder: Path) -> PaletteCodec:
     """What `PaletteCodec.save` wrote. UserError when a file is missing or is not a palette of its source."""
     try:
-        source = json.loads((folder / "palette.json").read_text())["source"]
+        saved = json.loads((folder / "palette.json").read_text())
+        if saved.keys() != {"codec", "source"}:
+            raise ValueError(f"palette.json has the fields {', '.join(saved)}; known are codec, source")
+        source = saved["source"]
         palette = load_file(folder / "palette.safetensors")["palette"]
         source |= {k: tuple(source[k]) for k in ("shape", "vocab", "grid")}
         space = Space(**source)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise UserError(f"{folder} does not hold a readable palette ({error}). Train the model again.") from error
     check(space)
     if palette.dim() != 2 or palette.shape[1] != space.shape[0] or not palette.isfinite().all():

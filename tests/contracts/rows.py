@@ -1,0 +1,239 @@
+"""One row a plug-in: the smallest space, net and data on which it can be held to its promises.
+
+A new plug-in is a new row here and no new test. Everything is small enough that all contracts of all rows take
+less than a minute on one thread.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from afresh.core import Cond, CondSpec, Examples, Part, Space
+from afresh.rng import Rng
+
+SPEC: CondSpec = {
+    "label": Part("label", classes=("a", "b", "c")),
+    "age": Part("number", mean=3.0, std=2.0),
+    "prompt": Part("prompt", classes=("red", "big"), length=3),
+}
+
+LINE = Space("field", (2, 11), std=0.6)
+PLANE = Space("field", (1, 6, 5), std=0.5)
+SOLID = Space("field", (1, 3, 4, 2))
+STREAM = Space("tokens", (8,), (7,), {"begin": 4, "end": 5, "pad": 6}, stream=True)
+RASTER = Space("tokens", (6,), (5,), {"begin": 4}, grid=(2, 3))
+LEVELS = Space("tokens", (4, 2), (5, 5), {"begin": 4})
+SPACES = {
+    "line": LINE,
+    "plane": PLANE,
+    "solid": SOLID,
+    "stream": STREAM,
+    "raster": RASTER,
+    "levels": LEVELS,
+}
+
+
+def conditions(n: int) -> Cond:
+    """n requests in which every part is present in some rows and absent from others."""
+    rows = torch.arange(n)
+    rng = Rng(11)
+    parts = {
+        "label": rows % 3,
+        "age": 3 * rng.normal("age", rows),
+        "prompt": (rng.uniform("prompt", rows, (3,)) * 4).long(),
+    }
+    return Cond(n, parts, {k: (rows + i) % 4 != 0 for i, k in enumerate(parts)})
+
+
+def examples(space: Space, n: int = 24) -> Examples:
+    """n random examples of a space with `conditions(n)`."""
+    rows = torch.arange(n)
+    rng = Rng(12)
+    if space.kind == "field":
+        return Examples(rng.normal("x", rows, space.shape) * space.std, conditions(n))
+    words = min(space.vocab) - len(space.special)
+    if not space.stream:
+        return Examples((rng.uniform("x", rows, space.shape) * words).int(), conditions(n))
+    lengths = (rng.uniform("length", rows) * 20).long() + 1  # a document's `end` included
+    bounds = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    x = (rng.uniform("x", torch.arange(int(bounds[-1]))) * words).int()
+    x[bounds[1:] - 1] = space.special["end"]
+    return Examples(x, conditions(n), bounds=bounds, bytes=len(x))
+
+
+# --------------------------------------------------------------------------- families
+
+
+@dataclass(frozen=True)
+class FamilyRow:
+    """`spaces` it must take; `config` and `settings` that are quick; `tolerance` between one and many in a batch."""
+
+    name: str
+    spaces: tuple[str, ...]
+    config: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    unknown: str = "colour"  # a field that neither model has
+    tolerance: float = 2e-5
+
+
+FAMILIES = (
+    FamilyRow(
+        "transformer",
+        ("stream", "raster"),
+        {"width": 16, "layers": 2, "heads": 2, "kv_heads": 1},
+        {"length": 12},
+        tolerance=0.0,  # tokens are equal or they are not
+    ),
+    FamilyRow("vae", ("line", "plane", "solid"), {"width": 8, "latent": 4, "cond": 8}),
+    FamilyRow("gan", ("line", "plane", "solid"), {"width": 8, "latent": 4, "cond": 8}),
+    FamilyRow("flow", ("line", "plane", "solid"), {"widths": (8, 16), "emb": 16}, {"steps": 3}),
+)
+
+
+# --------------------------------------------------------------------------- modalities
+
+
+@dataclass(frozen=True)
+class ModalityRow:
+    """`write` puts toy data of `files` files into a folder; `options` make encoding lossless."""
+
+    name: str
+    write: Callable[[Path], None]
+    files: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    families: tuple[str, ...] = ("transformer",)  # that must take it, through a codec if need be
+    written: str = ""  # the modality that reads what this one writes, where that is another
+
+
+WORDS = ("the", "sea", "was", "grey", "and", "a", "wind", "blew", "from", "north", "all", "day", "till", "night")
+
+
+def write_texts(folder: Path) -> None:
+    for i in range(24):
+        body = " ".join(WORDS[(i * j) % len(WORDS)] for j in range(1, 12 + i % 5))
+        (folder / f"{i:02d}.txt").write_text(f"{i}. {body}\n", encoding="utf-8")
+
+
+def write_programs(folder: Path) -> None:
+    for i in range(12):
+        (folder / f"m{i}.py").write_text(f"def f{i}(x):\n    return x + {i}\n", encoding="utf-8")
+        (folder / f"m{i}.js").write_text(f"function f{i}(x) {{\n  return x + {i};\n}}\n", encoding="utf-8")
+
+
+def write_pictures(folder: Path) -> None:
+    for i in range(24):
+        pixels = (Rng(i).uniform("pixels", torch.arange(6), (6,)) * 8).byte().numpy() * 32
+        place = folder / ("dark" if i % 2 else "light")
+        place.mkdir(exist_ok=True)
+        Image.fromarray(pixels // 2 if i % 2 else 255 - pixels // 2).save(place / f"{i:02d}.png")
+
+
+MODALITIES = (
+    ModalityRow("text", write_texts, 24, {"context": 8}),
+    ModalityRow("code", write_programs, 24, {"context": 8}, written="text"),  # two languages: written as .txt
+    ModalityRow("image", write_pictures, 24, {"size": 6}, ("transformer", "vae", "gan", "flow")),
+)
+
+
+# --------------------------------------------------------------------------- codecs
+
+
+@dataclass(frozen=True)
+class CodecRow:
+    """`make` gives examples of `space` that the codec, fitted to them, keeps whole."""
+
+    name: str
+    space: Space
+    make: Callable[[int], Examples]
+
+
+def few_greys(n: int) -> Examples:
+    levels = (Rng(5).uniform("grey", torch.arange(n), (1, 4, 5)) * 7).byte() * 40
+    return Examples(levels, conditions(n), scale=2 / 255, shift=-1.0, bytes=levels.numel())
+
+
+CODECS = (CodecRow("palette", Space("field", (1, 4, 5)), few_greys),)
+
+
+# --------------------------------------------------------------------------- samplers
+
+
+@dataclass(frozen=True)
+class SolverRow:
+    """A solver by its name in sampling.ode.SOLVERS, with the steps that a test can afford."""
+
+    name: str
+    steps: int = 5
+
+
+SOLVERS = (SolverRow("euler"), SolverRow("heun"))
+
+
+# --------------------------------------------------------------------------- metrics
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """A module of metrics; `spaces` that some of its metrics apply to; `evidence` names a maker in evidence.py."""
+
+    name: str
+    spaces: tuple[str, ...]
+    metrics: tuple[str, ...]
+
+
+METRICS = (
+    MetricRow("texts", ("stream", "levels"), ("bits_per_byte", "parses", "distinct", "verbatim")),
+    MetricRow(
+        "pictures",
+        ("plane",),
+        (
+            "frechet",
+            "kid",
+            "precision",
+            "recall",
+            "density",
+            "coverage",
+            "two_sample",
+            "conditional_accuracy",
+            "near_copies",
+            "nearest_ratio",
+        ),
+    ),
+)
+
+
+def by_name(rows: Sequence[Any], name: str) -> Any:
+    return next(r for r in rows if r.name == name)
+
+
+def unknown_field(file: Path) -> None:
+    """Add a field that no version ever wrote to a JSON file."""
+    saved = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**saved, "colour": "blue"}), encoding="utf-8")
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Values of a modality: texts or arrays."""
+    return bool(np.array_equal(a, b)) if isinstance(a, np.ndarray) else bool(a == b)
+
+
+def enliven(modules: Mapping[str, torch.nn.Module], seed: int = 0) -> None:
+    """Fill parameters that start at zero, so that every part has a say in what comes out."""
+    torch.manual_seed(seed)
+    for module in modules.values():
+        for p in module.parameters():
+            if not bool(p.any()):
+                torch.nn.init.normal_(p, std=0.3)
+
+
+def close(a: Tensor, b: Tensor, tolerance: float) -> None:
+    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)

@@ -1,0 +1,87 @@
+"""What every codec promises: a change of space that a family can work in, and the way back."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+
+from afresh import catalog
+from afresh.core import Codec, Examples, UserError
+from tests.contracts.rows import CODECS, SPACES, CodecRow, unknown_field
+
+every_row = pytest.mark.parametrize("row", CODECS, ids=lambda r: r.name)
+
+
+def fitted(row: CodecRow) -> tuple[Codec, Examples]:
+    found = row.make(12)
+    codec: Codec = import_module(f"afresh.codecs.{row.name}").fit(found, row.space)
+    return codec, found
+
+
+@every_row
+def test_there_and_back(row: CodecRow) -> None:
+    codec, found = fitted(row)
+    there = codec.encode(found)
+    torch.testing.assert_close(codec.decode(there.x.long()), found.x.float() * found.scale + found.shift)
+    assert len(there) == len(found) and there.bytes == found.bytes
+    assert all(torch.equal(there.cond.parts[k], v) for k, v in found.cond.parts.items())
+
+
+@every_row
+def test_the_target_is_what_it_says_and_some_family_takes_it(row: CodecRow) -> None:
+    codec, found = fitted(row)
+    there, target = codec.encode(found), codec.target
+    assert codec.source == row.space and there.x.shape[1:] == target.shape
+    if target.kind == "tokens":
+        forbidden = torch.tensor(sorted(target.special.values()))
+        assert int(there.x.min()) >= 0 and int(there.x.max()) < target.vocab[0]
+        assert not torch.isin(there.x.long(), forbidden).any()
+    assert any(catalog.family(f).accepts(target) is None for f in catalog.FAMILIES)
+
+
+@every_row
+def test_each_example_is_encoded_by_itself(row: CodecRow) -> None:
+    codec, found = fitted(row)
+    there = codec.encode(found).x
+    one = Examples(found.x[5:6], found.cond.select(torch.tensor([5])), found.scale, found.shift)
+    assert torch.equal(codec.encode(one).x, there[5:6])
+    assert torch.equal(codec.decode(there[5:6].long()), codec.decode(there.long())[5:6])
+
+
+@every_row
+def test_a_saved_codec_is_the_codec(row: CodecRow, tmp_path: Path) -> None:
+    codec, found = fitted(row)
+    codec.save(tmp_path / "codec")
+    other = catalog.load_codec(row.name, tmp_path / "codec")
+    assert (other.source, other.target) == (codec.source, codec.target)
+    assert torch.equal(other.encode(found).x, codec.encode(found).x)
+    x = codec.encode(found).x.long()
+    assert torch.equal(other.decode(x), codec.decode(x))
+
+
+@every_row
+def test_a_missing_codec_is_refused(row: CodecRow, tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        catalog.load_codec(row.name, tmp_path)
+
+
+@every_row
+def test_unknown_fields_are_refused(row: CodecRow, tmp_path: Path) -> None:
+    codec, _ = fitted(row)
+    codec.save(tmp_path)
+    for file in tmp_path.glob("*.json"):
+        unknown_field(file)
+    with pytest.raises(UserError):
+        catalog.load_codec(row.name, tmp_path)
+
+
+@every_row
+def test_a_space_that_it_cannot_change_is_refused(row: CodecRow) -> None:
+    codec, found = fitted(row)
+    for space in SPACES.values():
+        if space.kind != codec.source.kind or len(space.shape) != len(codec.source.shape):
+            with pytest.raises(UserError):
+                import_module(f"afresh.codecs.{row.name}").fit(found, space)

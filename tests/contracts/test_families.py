@@ -1,0 +1,301 @@
+"""What every family promises, in every space that it takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from afresh import catalog
+from afresh.core import Batch, Cond, Family, Space, UserError
+from afresh.data.load import Loader, sweep
+from afresh.plan import make_learner
+from afresh.rng import Rng
+from afresh.training import checkpoint
+from afresh.training.config import TrainConfig
+from afresh.training.loop import Learner, take_step
+from tests.contracts.rows import FAMILIES, SPACES, SPEC, FamilyRow, close, conditions, enliven, examples
+
+CASES = [pytest.param(row, SPACES[s], id=f"{row.name}-{s}") for row in FAMILIES for s in row.spaces]
+every_case = pytest.mark.parametrize("row,space", CASES)
+every_row = pytest.mark.parametrize("row", FAMILIES, ids=lambda r: r.name)
+
+
+def configured(row: FamilyRow) -> tuple[Family, Any]:
+    family = catalog.family(row.name)
+    return family, family.config(**row.config)
+
+
+def built(row: FamilyRow, space: Space) -> dict[str, nn.Module]:
+    family, config = configured(row)
+    torch.manual_seed(0)
+    modules = family.build(config, space, SPEC)
+    enliven(modules)
+    return {k: m.eval().requires_grad_(False) for k, m in modules.items()}
+
+
+def drawn(
+    row: FamilyRow,
+    space: Space,
+    modules: Mapping[str, nn.Module],
+    cond: Cond,
+    index: Tensor,
+    seed: int = 3,
+    **more: Any,
+) -> Tensor:
+    family, config = configured(row)
+    settings = family.settings(**{**row.settings, **more})
+    with torch.no_grad():
+        return family.sample(modules, config, space, cond, Rng(seed), index, settings)
+
+
+def trainer(row: FamilyRow, space: Space, seed: int = 0) -> Learner:
+    """A fresh learner by the family's own recipe, but eight steps of eight examples."""
+    family, config = configured(row)
+    own = {**family.recipe, "steps": 8, "batch": 8, "micro": 8, "save_every": 8, "ema_half_life": 50.0, "warmup": 2}
+    return make_learner(family, config, space, SPEC, TrainConfig(**own, null_rate=0.2, seed=seed))
+
+
+def learn(learner: Learner, loader: Loader, steps: int) -> None:
+    for _ in range(steps):
+        batch = loader.batch(learner.step * learner.config.batch, learner.config.batch)
+        assert take_step(learner, batch, Rng(1)) is not None
+        learner.step += 1
+
+
+def same(a: checkpoint.Checkpoint, b: checkpoint.Checkpoint) -> bool:
+    """Bit-equal tensors and equal scalars."""
+    if a.step != b.step or a.scalars != b.scalars or a.tensors.keys() != b.tensors.keys():
+        return False
+    pairs = [(a.tensors[g], b.tensors[g]) for g in a.tensors]
+    return all(x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x) for x, y in pairs)
+
+
+# --------------------------------------------------------------------------- sampling
+
+
+@every_case
+def test_samples_have_the_shape_of_the_space(row: FamilyRow, space: Space) -> None:
+    x = drawn(row, space, built(row, space), conditions(5), torch.arange(5))
+    if space.kind == "field":
+        assert x.shape == (5, *space.shape) and x.dtype == torch.float32 and bool(x.isfinite().all())
+        return
+    forbidden = [i for name, i in space.special.items() if not (space.stream and name == "end")]
+    assert len(x) == 5 and x.dtype == torch.int64 and not torch.isin(x, torch.tensor(forbidden)).any()
+    assert int(x.min()) >= 0 and int(x.max()) < space.vocab[0]
+    assert x.shape[1:] == space.shape if not space.stream else x.shape[1] <= 12
+
+
+@every_case
+def test_an_absent_condition_has_no_say_and_a_present_one_has(row: FamilyRow, space: Space) -> None:
+    modules, n = built(row, space), 12
+    one, other = conditions(n), conditions(n + 1).select(torch.arange(1, n + 1))
+    rows = torch.arange(n)
+    assert torch.equal(drawn(row, space, modules, one.null(), rows), drawn(row, space, modules, other.null(), rows))
+    for name in SPEC:
+        full = Cond(n, one.parts, {k: torch.ones(n, dtype=torch.bool) for k in SPEC})
+        changed = Cond(n, {**one.parts, name: other.parts[name]}, full.present)
+        assert not torch.equal(drawn(row, space, modules, full, rows), drawn(row, space, modules, changed, rows)), name
+        assert torch.equal(
+            drawn(row, space, modules, full.null([name]), rows), drawn(row, space, modules, changed.null([name]), rows)
+        ), name
+
+
+@every_case
+def test_the_loss_under_the_null_condition_does_not_see_it(row: FamilyRow, space: Space) -> None:
+    family, config = configured(row)
+    modules, objective = built(row, space), family.objective(config, space)
+    batch = Loader(examples(space), space, Rng(0)).batch(0, 8)
+    other = batch.cond.select(torch.arange(7, -1, -1))
+    for player in objective.players:
+        losses = [
+            objective.loss(modules, Batch(batch.x, cond.null(), batch.index, batch.mask), player, 0, Rng(0), {})[0]
+            for cond in (batch.cond, other)
+        ]
+        assert torch.equal(*losses)
+
+
+@every_case
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_a_seed_is_a_sample(row: FamilyRow, space: Space, guidance: float) -> None:
+    modules, cond, rows = built(row, space), conditions(5), torch.arange(5)
+    first = drawn(row, space, modules, cond, rows, guidance=guidance)
+    assert torch.equal(drawn(row, space, modules, cond, rows, guidance=guidance), first)
+    assert not torch.equal(drawn(row, space, modules, cond, rows, seed=4, guidance=guidance), first)
+    assert space.kind != "field" or bool(first.isfinite().all())
+
+
+@every_case
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_a_sample_is_the_same_alone_and_in_a_batch(row: FamilyRow, space: Space, guidance: float) -> None:
+    """The same noise; outputs within the row's tolerance (float32: a matrix product's sums depend on its shape)."""
+    modules, n = built(row, space), 7
+    cond = conditions(n)
+    whole = drawn(row, space, modules, cond, torch.arange(n), guidance=guidance)
+    for rows in (torch.tensor([4]), torch.tensor([6, 0, 3])):
+        part = drawn(row, space, modules, cond.select(rows), rows, guidance=guidance)
+        expected = whole[rows]
+        if space.kind == "tokens":
+            width = part.shape[1]  # rows that ended early are padded to the longest beside them
+            assert bool((expected[:, width:] == space.special.get("end", -1)).all())
+            expected = expected[:, :width]
+        close(part, expected, row.tolerance)
+
+
+# --------------------------------------------------------------------------- objective
+
+
+@every_case
+def test_the_players_move_every_module_once(row: FamilyRow, space: Space) -> None:
+    family, config = configured(row)
+    objective = family.objective(config, space)
+    moved = [m for names in objective.players.values() for m in names]
+    assert sorted(moved) == sorted(family.build(config, space, SPEC))
+    assert set(objective.averaged) <= set(moved)
+
+
+@every_case
+def test_the_gradient_reaches_every_parameter_of_each_player(row: FamilyRow, space: Space) -> None:
+    family, config = configured(row)
+    modules = {k: m.train().requires_grad_(True) for k, m in built(row, space).items()}
+    objective = family.objective(config, space)
+    batch = Loader(examples(space), space, Rng(0)).batch(0, 16)
+    for player, names in objective.players.items():
+        mine = {f"{m}.{k}": p for m in names for k, p in modules[m].named_parameters()}
+        objective.loss(modules, batch, player, 0, Rng(0), {})[0].backward()
+        idle = [
+            k for k, p in mine.items() if p.grad is None or not bool(p.grad.any()) or not bool(p.grad.isfinite().all())
+        ]
+        assert not idle, f"{player}: {idle}"
+
+
+@every_case
+def test_a_loss_is_a_sum_over_examples(row: FamilyRow, space: Space) -> None:
+    """So that accumulation over micro-batches of any size is exact."""
+    family, config = configured(row)
+    modules, objective = built(row, space), family.objective(config, space)
+    batch = Loader(examples(space), space, Rng(0)).batch(0, 6)
+    for player in objective.players:
+        whole = objective.loss(modules, batch, player, 0, Rng(0), {})
+        parts = [
+            objective.loss(modules, batch.select(r), player, 0, Rng(0), {}) for r in torch.arange(6).split([1, 3, 2])
+        ]
+        assert whole[1] == sum(p[1] for p in parts)
+        close(torch.stack([p[0] for p in parts]).sum(), whole[0], 1e-4)
+        for name, value in whole[2].items():
+            close(torch.stack([p[2][name] for p in parts]).sum(), value, 1e-4)
+
+
+@every_case
+def test_scores_are_finite_and_each_its_own(row: FamilyRow, space: Space) -> None:
+    family, config = configured(row)
+    if family.score is None:
+        pytest.skip(f"{row.name} has no likelihood, and says so")
+    modules = built(row, space)
+    batch = next(sweep(examples(space), space, 5))
+    with torch.no_grad():
+        whole = family.score(modules, config, space, batch, Rng(0))
+        assert whole.shape == (5,) and bool(whole.isfinite().all())
+        assert torch.equal(family.score(modules, config, space, batch, Rng(0)), whole)
+        close(family.score(modules, config, space, batch.select(torch.tensor([3])), Rng(0)), whole[3:4], 1e-4)
+
+
+# --------------------------------------------------------------------------- saving
+
+
+@every_case
+def test_what_is_saved_is_what_is_loaded(row: FamilyRow, space: Space, tmp_path: Path) -> None:
+    """Weights, averages and optimisers through files, into modules that were made from another seed."""
+    learner, loader = trainer(row, space), Loader(examples(space), space, Rng(0))
+    learn(learner, loader, 2)
+    checkpoint.save(tmp_path / "checkpoints", learner.snapshot())
+    saved = checkpoint.newest(tmp_path / "checkpoints")
+    assert saved is not None and same(saved, learner.snapshot())
+    other = trainer(row, space, seed=9)
+    assert not same(other.snapshot(), learner.snapshot())
+    other.restore(saved)
+    assert same(other.snapshot(), learner.snapshot())
+    cond, rows = conditions(4), torch.arange(4)
+    assert torch.equal(drawn(row, space, learner.modules, cond, rows), drawn(row, space, other.modules, cond, rows))
+
+
+@every_case
+def test_resuming_is_never_having_stopped(row: FamilyRow, space: Space, tmp_path: Path) -> None:
+    """Two steps, a save, a new process's learner, two steps: bit-equal to four steps, on one thread."""
+    through = trainer(row, space)
+    learn(through, Loader(examples(space), space, Rng(0)), 4)
+    before = trainer(row, space)
+    learn(before, Loader(examples(space), space, Rng(0)), 2)
+    checkpoint.save(tmp_path / "checkpoints", before.snapshot())
+    after = trainer(row, space, seed=9)
+    saved = checkpoint.newest(tmp_path / "checkpoints")
+    assert saved is not None
+    after.restore(saved)
+    learn(after, Loader(examples(space), space, Rng(0)), 2)
+    assert same(after.snapshot(), through.snapshot())
+
+
+# --------------------------------------------------------------------------- records and refusals
+
+
+@every_row
+def test_configs_and_settings_survive_json_and_refuse_what_they_do_not_know(row: FamilyRow) -> None:
+    family, config = configured(row)
+    every = [config, family.settings(**row.settings), *(c for s in row.spaces for c in family.sizes(SPACES[s]))]
+    for model in every:
+        assert type(model).model_validate_json(model.model_dump_json()) == model
+        assert type(model)(**model.model_dump(mode="json")) == model
+    for kind in (family.config, family.settings):
+        with pytest.raises(ValidationError):
+            kind(**{row.unknown: 1})
+    for guidance in (-1.0, math.nan, math.inf):
+        with pytest.raises(ValidationError):
+            family.settings(guidance=guidance)
+    assert TrainConfig(**{"steps": 1, "batch": 1, "micro": 1, "save_every": 1, **family.recipe})
+
+
+@every_case
+def test_sizes_grow_and_so_does_what_they_want(row: FamilyRow, space: Space) -> None:
+    family = catalog.family(row.name)
+    with torch.device("meta"):
+        counts = [
+            sum(p.numel() for m in family.build(c, space, SPEC).values() for p in m.parameters())
+            for c in family.sizes(space)
+        ]
+    assert len(counts) > 1 and counts == sorted(set(counts))
+    wants = [family.appetite(c, space) for c in counts]
+    assert wants == sorted(wants) and wants[0] > 0
+
+
+@every_row
+@pytest.mark.parametrize("name", SPACES)
+def test_a_space_is_taken_or_refused_with_a_reason(row: FamilyRow, name: str) -> None:
+    reason = catalog.family(row.name).accepts(SPACES[name])
+    if name in row.spaces:
+        assert reason is None
+    else:
+        assert isinstance(reason, str) and len(reason) > 20
+
+
+@pytest.mark.parametrize("name", ["vae", "gan", "flow"])
+def test_text_for_a_family_of_fields_is_refused_naming_what_works(name: str) -> None:
+    with pytest.raises(UserError, match=f"{name}.*What works here: transformer"):
+        catalog.bridge(catalog.family(name), examples(SPACES["stream"]), SPACES["stream"])
+
+
+def test_pictures_reach_the_transformer_through_a_codec() -> None:
+    found = catalog.bridge(catalog.family("transformer"), examples(SPACES["plane"]), SPACES["plane"])
+    assert found is not None and catalog.family("transformer").accepts(found[1].target) is None
+    assert catalog.bridge(catalog.family("flow"), examples(SPACES["plane"]), SPACES["plane"]) is None
+
+
+def test_an_unknown_name_is_refused_naming_those_known() -> None:
+    for ask, known in ((catalog.family, catalog.FAMILIES), (catalog.modality, catalog.MODALITIES)):
+        with pytest.raises(UserError, match=", ".join(known)):
+            ask("sculpture")

@@ -1,0 +1,85 @@
+"""What every metric promises: to say where it applies, and finite numbers within their intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from afresh import catalog
+from afresh.core import Cond, Metric, Score
+from afresh.measure.study import Study
+from tests.contracts.rows import METRICS, SPACES, SPEC
+from tests.measure.evidence import Evidence, code_evidence, digits, library_code, pictures
+
+ALL = catalog.metrics()
+every_metric = pytest.mark.parametrize("metric", ALL, ids=lambda m: m.name)
+
+
+def writer() -> Evidence:
+    """A model of Python that knows a little: pieces of held-out modules, at two nats a token."""
+    text = library_code()[1][0]
+    return code_evidence([text[i : i + 300] for i in range(0, 6000, 300)], nats=1e5)
+
+
+def painter() -> Evidence:
+    """A model as good as the data: digits unseen in training, averaged down to 4x4."""
+    x, y = digits()
+    small = x.reshape(-1, 1, 4, 2, 4, 2).mean((3, 5)).astype(np.uint8)
+    label = torch.from_numpy(y[520:640].astype(np.int64))
+    cond = Cond(120, {"label": label}, {"label": torch.ones(120, dtype=torch.bool)})
+    fake = torch.from_numpy(small[520:640]).float() * (2 / 255) - 1
+    return pictures((small[:400], small[400:520]), (y[:400], y[400:520]), fake, cond)
+
+
+MAKERS: dict[str, Callable[[], Evidence]] = {"texts": writer, "pictures": painter}
+
+
+def measured(module: str, folder: Path) -> dict[str, list[Score]]:
+    """Every metric of a module on its row's evidence; trained judges are kept in the folder."""
+    study = Study(MAKERS[module](), 120, folder)
+    row = next(r for r in METRICS if r.name == module)
+    return {m.name: m.compute(study) for m in ALL if m.name in row.metrics}
+
+
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Score]]:
+    """Of all metrics. Each module is measured twice: with judges trained, then with those kept."""
+    found: dict[str, list[Score]] = {}
+    for row in METRICS:
+        folder = tmp_path_factory.mktemp(row.name)
+        first = measured(row.name, folder)
+        assert measured(row.name, folder) == first, "measuring again gave other numbers"
+        found |= first
+    return found
+
+
+@every_metric
+def test_a_metric_applies_or_says_why_not(metric: Metric) -> None:
+    row = next(r for r in METRICS if metric.name in r.metrics)
+    for name, space in SPACES.items():
+        reason = metric.applies(space, SPEC)
+        assert (reason is None) == (name in row.spaces), (name, reason)
+        assert reason is None or len(reason) > 10
+
+
+@pytest.mark.slow
+@every_metric
+def test_scores_are_finite_and_lie_in_their_intervals(metric: Metric, scores: dict[str, list[Score]]) -> None:
+    assert scores[metric.name]
+    for s in scores[metric.name]:
+        assert math.isfinite(s.value) and s.n > 0 and s.better in ("lower", "higher", "none")
+        assert s.low is None or s.low <= s.value + 1e-9
+        assert s.high is None or s.value <= s.high + 1e-9
+        for other in (s.floor, s.control, s.low, s.high):
+            assert other is None or math.isfinite(other)
+
+
+@pytest.mark.slow
+def test_no_two_scores_share_a_name(scores: dict[str, list[Score]]) -> None:
+    names = [s.name for found in scores.values() for s in found]
+    assert len(names) == len(set(names))

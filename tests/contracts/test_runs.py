@@ -1,0 +1,113 @@
+"""Every modality with every family, from files to a run's folder to samples: it works, or says what does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from afresh import catalog
+from afresh.core import UserError
+from afresh.plan import make_learner, parameters_of
+from afresh.prepare import prepare
+from afresh.run import DataRecord, Run, RunRecord
+from afresh.training import checkpoint
+from afresh.training.config import TrainConfig
+from tests.contracts.rows import FAMILIES, MODALITIES, FamilyRow, ModalityRow, by_name, equal, unknown_field
+
+PAIRS = [(m, by_name(FAMILIES, f)) for m in MODALITIES for f in catalog.FAMILIES]
+WORKING = [pytest.param(m, f, id=f"{m.name}-{f.name}") for m, f in PAIRS if f.name in m.families]
+REFUSED = [pytest.param(m, f, id=f"{m.name}-{f.name}") for m, f in PAIRS if f.name not in m.families]
+
+
+def made(modality: ModalityRow, row: FamilyRow, root: Path) -> Run:
+    """A run of an untrained model, written as training writes it."""
+    (root / "data").mkdir()
+    modality.write(root / "data")
+    prepared = prepare(root / "data", modality.name, modality.options)
+    family = catalog.family(row.name)
+    found = catalog.bridge(family, prepared.train, prepared.encoder.space)
+    name, codec = found if found is not None else (None, None)
+    space = prepared.encoder.space if codec is None else codec.target
+    config = family.config(**row.config)
+    train = TrainConfig(**{**family.recipe, "steps": 1, "batch": 4, "micro": 4, "save_every": 1})
+    record = RunRecord(
+        modality=modality.name,
+        family=family.name,
+        config=config.model_dump(mode="json"),
+        codec=name,
+        train=train,
+        parameters=parameters_of(family, config, space, prepared.encoder.conds),
+        data=DataRecord(
+            path=str(prepared.path),
+            validation=None,
+            options=prepared.options.model_dump(mode="json"),
+            split_hash=prepared.split_hash,
+            train=len(prepared.train_items),
+            heldout=len(prepared.heldout_items),
+            train_bytes=prepared.train.bytes,
+            heldout_bytes=prepared.heldout.bytes,
+            notes=[],
+        ),
+        decisions=[],
+        machine={},
+        seed=0,
+    )
+    run = Run.create(root / "run", record, prepared.encoder, codec, prepared.train.cond)
+    learner = make_learner(family, config, space, prepared.encoder.conds, train)
+    checkpoint.save(run.path / "checkpoints", learner.snapshot())
+    return run
+
+
+@pytest.mark.parametrize("modality,row", WORKING)
+def test_a_run_is_reopened_as_it_was_and_samples(modality: ModalityRow, row: FamilyRow, tmp_path: Path) -> None:
+    run = made(modality, row, tmp_path)
+    other = Run.open(run.path)
+    assert other.record == run.record
+    first = run.sample(3, seed=5, **row.settings)
+    again = other.sample(3, seed=5, **row.settings)
+    assert torch.equal(first.x, again.x) and len(again.values) == 3
+    assert all(equal(a, b) for a, b in zip(first.values, again.values, strict=True))
+    assert all(v.shape == run.encoder.space.shape[1:] + run.encoder.space.shape[:1] for v in first.values
+               if run.encoder.space.kind == "field")  # fmt: skip
+    names = run.encoder.write(again.values, tmp_path / "out", ["a", "b", "c"])
+    assert all((tmp_path / "out" / n).is_file() for n in names)
+
+
+@pytest.mark.parametrize("modality,row", WORKING)
+def test_what_was_not_learnt_is_refused_naming_what_was(modality: ModalityRow, row: FamilyRow, tmp_path: Path) -> None:
+    run = made(modality, row, tmp_path)
+    with pytest.raises(UserError, match="guidance"):
+        run.sample(1, colour="blue")
+    for n in (0, -1, 10**9):
+        with pytest.raises(UserError, match="1,000,000"):
+            run.sample(n)
+    labels = [p for p in run.conds.values() if p.kind == "label"]
+    if labels:
+        with pytest.raises(UserError, match=labels[0].classes[0]):
+            run.sample(1, label="never seen")
+        assert run.sample(1, label=labels[0].classes[1], **row.settings).described[0]["label"] == labels[0].classes[1]
+    else:
+        with pytest.raises(UserError, match="label"):
+            run.sample(1, label="anything")
+        with pytest.raises(UserError, match="unconditional"):
+            run.sample(1, guidance=2.0)
+
+
+@pytest.mark.parametrize("modality,row", REFUSED)
+def test_what_makes_no_sense_is_refused_naming_what_works(
+    modality: ModalityRow, row: FamilyRow, tmp_path: Path
+) -> None:
+    modality.write(tmp_path)
+    prepared = prepare(tmp_path, modality.name, modality.options)
+    with pytest.raises(UserError) as error:
+        catalog.bridge(catalog.family(row.name), prepared.train, prepared.encoder.space)
+    assert all(f in str(error.value).split("What works here:")[1] for f in modality.families)
+
+
+def test_a_run_with_unknown_fields_is_refused(tmp_path: Path) -> None:
+    run = made(MODALITIES[0], by_name(FAMILIES, "transformer"), tmp_path)
+    unknown_field(run.path / "run.json")
+    with pytest.raises(UserError, match="colour"):
+        Run.open(run.path)
