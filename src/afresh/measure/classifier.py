@@ -6,27 +6,31 @@ group-normalised averages), another seed, trained on labels alone under small sh
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from afresh.core import Cond
-from afresh.measure.encoders import draw_rows, shrunk, weight_hash
+from afresh.measure.encoders import draw_rows, shrunk
+from afresh.measure.weights import cache_path, keep, kept, weight_hash
 from afresh.rng import Rng
 
-STEPS, BATCH, RATE, WIDTH = 300, 128, 2e-3, 48
+STEPS, BATCH, RATE, WIDTH = 300, 128, 2e-3, 32
 
 
 class JudgeNet(nn.Module):
     """(B, C, H, W) to logits (B, classes)."""
 
-    def __init__(self, channels: int, classes: int) -> None:
+    def __init__(self, channels: int, classes: int, stride: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for i, o in ((channels, WIDTH), (WIDTH, 2 * WIDTH)):
-            layers += [nn.Conv2d(i, o, 5, padding=2, bias=False), nn.BatchNorm2d(o), nn.ReLU()]
-            layers += [nn.AdaptiveMaxPool2d(8 if i == channels else 4)]
-        self.body = nn.Sequential(*layers, nn.Flatten())
+        self.body = nn.Sequential(
+            *(nn.Conv2d(channels, WIDTH, 5, stride, 2, bias=False), nn.BatchNorm2d(WIDTH), nn.ReLU()),
+            nn.AdaptiveMaxPool2d(8),
+            *(nn.Conv2d(WIDTH, 2 * WIDTH, 3, padding=1, bias=False), nn.BatchNorm2d(2 * WIDTH), nn.ReLU()),
+            *(nn.AdaptiveMaxPool2d(4), nn.Flatten()),
+        )
         self.head = nn.Sequential(nn.Linear(32 * WIDTH, 128), nn.ReLU(), nn.Linear(128, classes))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,13 +50,23 @@ class Judge:
         return torch.cat([self.net(shrunk(part)).argmax(1) for part in x.split(512)])
 
 
-def train_judge(name: str, x: Tensor, cond: Cond, part: str, classes: int, rng: Rng) -> Judge:
-    """A judge of label `part`, from the rows of x (N, C, H, W) that have it. Equal arguments, equal weights."""
+def train_judge(
+    name: str, x: Tensor, cond: Cond, part: str, classes: int, rng: Rng, folder: Path | None = None
+) -> Judge:
+    """A judge of label `part`, from the rows of x (N, C, H, W) that have it. Equal arguments, equal weights.
+
+    With `folder` the weights are kept there, as those of an encoder are.
+    """
     rows_with = cond.present[part].nonzero()[:, 0]
     small, label = shrunk(x)[rows_with], cond.parts[part][rows_with]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.seed + 1)
-        net = JudgeNet(x.shape[1], classes)
+        net = JudgeNet(x.shape[1], classes, 2 if min(small.shape[2:]) > 16 else 1)
+    path = cache_path(folder, name, f"{rng.seed} {STEPS} {BATCH} {RATE} {WIDTH}", {"x": small, "label": label})
+    found = kept(path, net.state_dict())
+    if found is not None:
+        net.load_state_dict(found)
+        return Judge(name, net)
     optimiser = torch.optim.AdamW(net.parameters(), RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=STEPS)
     reach = 1 if min(small.shape[2:]) < 16 else 2  # pixels of shift either way
@@ -64,6 +78,7 @@ def train_judge(name: str, x: Tensor, cond: Cond, part: str, classes: int, rng: 
         loss.backward()
         optimiser.step()
         schedule.step()
+    keep(path, net.state_dict())
     return Judge(name, net)
 
 

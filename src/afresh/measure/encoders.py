@@ -2,13 +2,13 @@
 
 No weights are downloaded. The domain encoder learns two things at once: the labels, where there are any, and
 to tell untouched pictures from softened, noisy, blended and spliced ones. Labels alone make a weak judge of
-generators: what does not help to tell the classes apart is thrown away, flaws included (docs/log.md has the
-numbers). Two encoders that learn nothing from labels or flaws stand beside it as cross-checks.
+generators: what does not help to tell the classes apart is thrown away, flaws included (on 180 digits, a
+Gaussian of the pixels scored 1.4 times the real-real floor with labels alone, 9 times with flaws as well). Two
+encoders that learn nothing from labels or flaws stand beside it as cross-checks.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,13 +17,12 @@ from typing import Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from afresh.core import Cond, CondSpec
 from afresh.measure.estimate import Array
+from afresh.measure.weights import cache_path, keep, kept, weight_hash
 from afresh.rng import Rng
 
 LARGEST = 64  # pictures with a longer side are averaged down to it before they are looked at
@@ -51,16 +50,6 @@ class Recipe:
     flaws: bool = True
 
 
-def weight_hash(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and bytes of tensors, in order of name."""
-    h = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].detach().cpu().contiguous()
-        h.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-        h.update(value.numpy().tobytes())
-    return h.hexdigest()
-
-
 def shrunk(x: Tensor) -> Tensor:
     """Pictures whose longer side is at most LARGEST, by averaging over areas."""
     h, w = x.shape[2:]
@@ -80,7 +69,7 @@ class DomainNet(nn.Module):
     def __init__(self, shape: tuple[int, int, int], classes: Mapping[str, int], recipe: Recipe) -> None:
         super().__init__()
         c, h, w = shape
-        self.fold = 2 if min(h, w) > 32 else 1  # 2: pixels become channels, so that detail stays and cost does not grow
+        self.fold = 2 if min(h, w) > 16 else 1  # 2: pixels become channels, so that detail stays and cost does not grow
         k, last = recipe.width, 2 if min(h, w) // self.fold >= 14 else 1
         self.body = nn.Sequential(
             _block(c * self.fold**2, k, 1), _block(k, 2 * k, 2), _block(2 * k, 4 * k, last), _block(4 * k, 4 * k, 1)
@@ -155,35 +144,20 @@ def train_encoder(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.seed)
         net = DomainNet((small.shape[1], small.shape[2], small.shape[3]), classes, recipe)
+    blank = DomainEncoder(name, net, torch.zeros(recipe.features).double(), torch.eye(recipe.features).double())
     inputs = {"x": x, **{f"label_{k}": cond.parts[k] for k in classes}}
-    key = hashlib.sha256(f"1 {rng.seed} {asdict(recipe)} {weight_hash(inputs)}".encode()).hexdigest()
-    path = None if folder is None else folder / f"{name}-{key[:24]}.safetensors"
-    if path is not None and path.is_file():
-        kept = _load(name, net, path)
-        if kept is not None:
-            return kept
-    _fit(net, small, cond, classes, rng, recipe)
-    net.eval()
-    features = _raw(net, small)
-    mean = features.mean(0)
-    values, vectors = torch.linalg.eigh(torch.cov(features.T))
-    encoder = DomainEncoder(name, net, mean, vectors / (values.clamp_min(0) + 1e-2 * values.mean() + 1e-12).sqrt())
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(".part")
-        save_file({k: v.contiguous() for k, v in encoder.tensors().items()}, aside, metadata={"hash": encoder.hash})
-        aside.replace(path)
-    return encoder
-
-
-def _load(name: str, net: DomainNet, path: Path) -> DomainEncoder | None:
-    """The kept encoder, or None where the file is damaged: it is only a cache, training makes it again."""
-    try:
-        found = load_file(path)
+    path = cache_path(folder, name, f"{rng.seed} {asdict(recipe)}", inputs)
+    found = kept(path, blank.tensors())
+    if found is not None:
         net.load_state_dict({k.removeprefix("net."): v for k, v in found.items() if k.startswith("net.")})
         return DomainEncoder(name, net, found["mean"], found["white"])
-    except (SafetensorError, KeyError, RuntimeError):
-        return None
+    _fit(net.requires_grad_(True), small, cond, classes, rng, recipe)
+    features = _raw(net.eval(), small)
+    values, vectors = torch.linalg.eigh(torch.cov(features.T))
+    white = vectors / (values.clamp_min(0) + 1e-2 * values.mean() + 1e-12).sqrt()
+    encoder = DomainEncoder(name, net, features.mean(0), white)
+    keep(path, encoder.tensors())
+    return encoder
 
 
 def _fit(net: DomainNet, x: Tensor, cond: Cond, classes: Mapping[str, int], rng: Rng, recipe: Recipe) -> None:
@@ -218,8 +192,7 @@ class PixelPCA:
     def __init__(self, x: Tensor, components: int = 64, most: int = 10_000) -> None:
         flat = shrunk(x[:most]).flatten(1).double().numpy()
         self.name = "pixel_pca"
-        self.pca = PCA(min(components, *flat.shape), svd_solver="covariance_eigh" if flat.shape[1] < 4096 else "auto")
-        self.pca.set_params(random_state=0)
+        self.pca = PCA(min(components, *flat.shape), random_state=0)
         self.pca.fit(flat)
         weights = {"mean": self.pca.mean_, "components": self.pca.components_}
         self.hash = weight_hash({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in weights.items()})

@@ -17,6 +17,7 @@ from afresh.measure.pixel_gaussian import pixel_gaussian
 from afresh.measure.study import Study, Unmeasurable
 
 LEAST = 20  # held-out pictures without which nothing can be said
+MOST = 20_000  # training pictures that an encoder or a classifier learns from
 
 
 def pictures(examples: Examples, rows: Tensor) -> Tensor:
@@ -41,7 +42,10 @@ class Gallery:
         self.study = study
         order = self._order("gallery/train", size)
         kept_back = min(held, size // 4)  # does not depend on n, so that encoders do not either
-        self.reserve_rows, self.seen_rows = order[:kept_back], order[kept_back:]
+        self.reserve_rows, self.other_rows = order[:kept_back], order[kept_back:]
+        self.seen_rows = self.other_rows[:MOST]
+        if len(self.seen_rows) < len(self.other_rows):
+            study.note(f"encoders and classifiers learn from {MOST:,} of {size:,} training pictures")
         self.m = min(study.n, kept_back)
         self.real_rows = self._order("gallery/heldout", held)
         study.reference_size = self.m
@@ -53,7 +57,7 @@ class Gallery:
 
     @cached_property
     def seen(self) -> Tensor:
-        """All training pictures that encoders may learn from."""
+        """The training pictures that encoders learn from."""
         return pictures(self.study.train, self.seen_rows)
 
     @cached_property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -65,51 +67,56 @@ def nearest_ratio(of_samples: Array, of_heldout: Array, seed: int, draws: int = 
 
 # --------------------------------------------------------------------------- verbatim runs of text
 
-_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so invertible modulo 2^64
-_INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
+_BASE = 0x9E3779B97F4A7C15  # odd, so invertible modulo 2^64
 _BYTE = np.random.default_rng(0).integers(1, 1 << 63, 256, dtype=np.uint64)  # spreads bytes over 64 bits
 
 
-def windows(text: bytes, length: int) -> NDArray[np.uint64]:
-    """Polynomial hashes modulo 2^64 of every window of `length` bytes (Karp and Rabin 1987), all at once.
+class Windows:
+    """Hashes of every window of a text, of any length, at the cost of a subtraction each.
 
-    Two different windows agree with a chance of about 2^-64, so that equality of hashes is taken for equality.
+    Polynomial hashes modulo 2^64 (Karp and Rabin 1987) as differences of running sums. Two different windows
+    agree with a chance of about 2^-64, so that equality of hashes is taken for equality.
     """
-    n = len(text)
-    if n < length:
-        return np.zeros(0, np.uint64)
-    values = _BYTE[np.frombuffer(text, np.uint8)]
-    with np.errstate(over="ignore"):
-        powers = np.cumprod(np.full(n, _BASE, np.uint64))
-        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(values * powers)])
-        inverses = np.cumprod(np.full(n, _INVERSE, np.uint64))
-        return (sums[length:] - sums[:-length]) * inverses[: n - length + 1]
+
+    def __init__(self, text: bytes) -> None:
+        values = _BYTE[np.frombuffer(text, np.uint8)]
+        self.size = len(text)
+        self.inverse = np.cumprod(np.full(self.size, pow(_BASE, -1, 1 << 64), np.uint64))
+        self.sums = np.zeros(self.size + 1, np.uint64)
+        np.cumsum(values * np.cumprod(np.full(self.size, _BASE, np.uint64)), out=self.sums[1:])
+
+    def of(self, length: int) -> NDArray[np.uint64]:
+        """(size - length + 1,), or none."""
+        if length < 1 or length > self.size:
+            return np.zeros(0, np.uint64)
+        differences = self.sums[length:] - self.sums[:-length]
+        return np.asarray(differences * self.inverse[: self.size - length + 1], np.uint64)
 
 
 class Source:
-    """Training text as sorted hashes of its windows, one array a length, made when first needed."""
+    """Training documents in which runs of bytes are looked up."""
 
-    def __init__(self, documents: list[bytes]) -> None:
-        self.documents = documents
-        self._sorted: dict[int, NDArray[np.uint64]] = {}
+    def __init__(self, documents: Sequence[bytes]) -> None:
+        self.windows = Windows(b"\0".join(documents))  # no text runs on from one document to the next
 
-    def seen(self, text: bytes, length: int) -> NDArray[np.bool_]:
-        """Which windows of `length` bytes of the text occur in one training document."""
-        if length not in self._sorted:
-            found = [windows(d, length) for d in self.documents]
-            self._sorted[length] = np.unique(np.concatenate(found)) if found else np.zeros(0, np.uint64)
-        table, asked = self._sorted[length], windows(text, length)
-        if len(table) == 0 or len(asked) == 0:
-            return np.zeros(len(asked), bool)
-        place = np.minimum(np.searchsorted(table, asked), len(table) - 1)
-        return table[place] == asked
+    def seen(self, texts: Sequence[bytes], length: int) -> list[NDArray[np.bool_]]:
+        """For every text, which of its windows of `length` bytes occur in a training document."""
+        hashes = [Windows(t).of(length) for t in texts]
+        table, where = np.unique(np.concatenate(hashes), return_inverse=True)
+        found = np.zeros(len(table), bool)
+        if len(table):
+            asked = self.windows.of(length)
+            place = np.minimum(np.searchsorted(table, asked), len(table) - 1)
+            found[place[table[place] == asked]] = True
+        ends = np.cumsum([len(h) for h in hashes])
+        return np.split(found[where], ends[:-1])
 
-    def longest(self, text: bytes) -> int:
-        """Bytes of the longest run of the text that occurs verbatim in the training text."""
-        low, high = 0, len(text)
+    def longest(self, texts: Sequence[bytes]) -> int:
+        """Bytes of the longest run of any of the texts that occurs verbatim in a training document."""
+        low, high = 0, max((len(t) for t in texts), default=0)
         while low < high:  # if a run of some length occurs, so do all shorter ones
             middle = (low + high + 1) // 2
-            if self.seen(text, middle).any():
+            if any(s.any() for s in self.seen(texts, middle)):
                 low = middle
             else:
                 high = middle - 1

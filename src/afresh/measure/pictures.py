@@ -12,17 +12,19 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from afresh.core import Cond, CondSpec, Evidence, Metric, Score, Space
 from afresh.measure import distribution as d
 from afresh.measure.classifier import Judge, train_judge
 from afresh.measure.encoders import label_parts
 from afresh.measure.estimate import Array, Estimate, share
-from afresh.measure.gallery import Gallery, gallery_of
+from afresh.measure.gallery import MOST, Gallery, gallery_of, pictures
 from afresh.measure.memorisation import near_copies, nearest, nearest_ratio
 from afresh.measure.study import Study, Unmeasurable, study_of
 
 Better = Literal["lower", "higher", "none"]
+MOST_PIXELS = 200_000_000  # numbers of the training pictures among which copies are looked for
 CROSS_CHECKS = ("random_net", "pixel_pca")
 
 
@@ -149,9 +151,10 @@ def conditional_accuracy(evidence: Evidence) -> list[Score]:
 
 def _judge(study: Study, part: str, classes: int) -> Judge:
     def make() -> Judge:
-        rows = torch.arange(len(study.train))
-        x = study.train.x[rows].float() * study.train.scale + study.train.shift
-        return train_judge(f"judge_{part}", x, study.train.cond, part, classes, study.rng)
+        gallery = gallery_of(study)
+        rows = torch.cat([gallery.reserve_rows, gallery.other_rows])[:MOST]
+        x, cond = pictures(study.train, rows), study.train.cond.select(rows)
+        return train_judge(f"judge_{part}", x, cond, part, classes, study.rng, study.folder)
 
     judge = study.once(f"judge/{part}", make)
     study.judges[judge.name] = judge.hash
@@ -170,7 +173,7 @@ def _agreement(got: torch.Tensor, asked: Cond, part: str) -> Estimate | None:
 
 
 class Nearness:
-    """Distances to the nearest training picture, in pixels and in features, of every set.
+    """Distances of every set to the nearest training picture, in pixels and in features.
 
     The reserve is searched for among all other training pictures, and judged by held-out pictures searched for
     among the same; everything else is searched for among all training pictures.
@@ -178,26 +181,30 @@ class Nearness:
 
     def __init__(self, gallery: Gallery) -> None:
         self.gallery = gallery
+        size, side = gallery.study.train.x[0].numel() * len(gallery.study.train), min(gallery.study.train.x.shape[2:])
+        self.factor = 1
+        while size / self.factor**2 > MOST_PIXELS and self.factor < side:
+            self.factor *= 2
+        if self.factor > 1:
+            gallery.study.note(f"nearest pictures are looked for among means of {self.factor} x {self.factor} pixels")
 
-    def _gallery(self, where: str, whole: bool) -> Array:
+    def _table(self, where: str, whole: bool) -> Array:
         g = self.gallery
-        seen, reserve = g.seen, g.sets["reserve"]
-        if whole:
-            rest = g.study.train.x[g.reserve_rows].float() * g.study.train.scale + g.study.train.shift
-            return np.concatenate([self._see(where, seen), self._see(where, rest)])
-        return self._see(where, seen) if len(reserve) else np.zeros((0, 1))
+        rows = torch.cat([g.other_rows, g.reserve_rows]) if whole else g.other_rows
+        return np.concatenate([self._see(where, pictures(g.study.train, part)) for part in rows.split(4096)])
 
     def _see(self, where: str, x: torch.Tensor) -> Array:
-        if where == "pixels":
-            return x.flatten(1).double().numpy()
-        return self.gallery.encoder("domain").features(x)
+        if where == "features":
+            return self.gallery.encoder("domain").features(x)
+        flat = F.avg_pool2d(x, self.factor).flatten(1) if self.factor > 1 else x.flatten(1)
+        return flat.numpy()  # float32: kept small, and exact for 8-bit pictures; distances are in float64
 
     def of(self, where: str, which: str, whole: bool = True) -> Array:
         """(m,) for one set; `fake` means all n samples, `real` all held-out pictures."""
         g = self.gallery
         sets = {"fake": g.fakes, "real": g.held}
-        table = g.study.once(f"nearness/{where}/{whole}", lambda: self._gallery(where, whole))
-        x = sets.get(which, g.sets[which]) if which not in sets else sets[which]
+        table = g.study.once(f"nearness/{where}/{whole}", lambda: self._table(where, whole))
+        x = sets[which] if which in sets else g.sets[which]
         return g.study.once(f"nearest/{where}/{which}/{whole}", lambda: nearest(self._see(where, x), table))
 
 

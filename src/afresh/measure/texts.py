@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
 from afresh.core import CondSpec, Evidence, Metric, Score, Space
 from afresh.measure.compression import LZMA_CONTEXT, gzip_size, joined, lzma_after, lzma_size
-from afresh.measure.estimate import Estimate, mean, ratio, share
+from afresh.measure.estimate import Estimate, ratio, share
 from afresh.measure.memorisation import Source
 from afresh.measure.ngram import MOST_TRAIN, ByteNgram, train_ngram
 from afresh.measure.study import Study, Unmeasurable, study_of
@@ -19,7 +20,7 @@ from afresh.measure.study import Study, Unmeasurable, study_of
 BLOCK = 4096  # bytes of held-out text that count as one unit of an interval, when there are few documents
 RUN = 50  # bytes of a verbatim run
 WORD = re.compile(r"\w+|[^\w\s]")
-MOST_SOURCE = 16_000_000  # bytes of training text searched for copies
+MOST_SOURCE = 8_000_000  # bytes of training text searched for copies
 
 
 def text_space(space: Space, conds: CondSpec) -> str | None:
@@ -145,6 +146,9 @@ def _ngram_bits(lib: Library, train: bytes, held: bytes, size: int) -> Estimate:
 # --------------------------------------------------------------------------- validity
 
 
+STRING_ENDS = ('"""', "'''", "*/", "`")  # of strings and comments that may run over many lines
+
+
 def complete(text: str, lines: int = 3, blocks: int = 3) -> list[str]:
     """A text that may stop in the middle, and what is left of it when its unfinished end is taken off.
 
@@ -158,23 +162,43 @@ def complete(text: str, lines: int = 3, blocks: int = 3) -> list[str]:
     return ["".join(parts[:c]) for c in cuts if c > 0 and "".join(parts[:c]).strip()]
 
 
-def parses(evidence: Evidence) -> list[Score]:
-    """Share of samples that the modality accepts once their unfinished end is off (see `complete`).
+def verdict(text: str, valid: Callable[[str], bool]) -> bool | None:
+    """Whether a program that may stop in the middle is valid so far; None when it stops in a long string.
 
-    Floor: beginnings of held-out documents cut to the samples' lengths and treated alike. Control: text by
-    the n-gram model.
+    Valid: one of `complete(text)` is. Undecided: one of them is once an open string or comment is closed, so
+    that what there is of the program is mostly prose (a docstring, a licence) and proves nothing.
+    """
+    if any(valid(c) for c in complete(text)):
+        return True
+    whole = text.rstrip("\"'`*/")  # a closing mark may itself be cut
+    return None if any(valid(whole + end) for end in STRING_ENDS) else False
+
+
+def parses(evidence: Evidence) -> list[Score]:
+    """Share of samples that are valid so far, of those of which it can be said (see `verdict`).
+
+    Floor: beginnings of held-out documents cut to the samples' lengths and judged alike. Control: text by the
+    n-gram model.
     """
     study = study_of(evidence)
     lib = library_of(study)
 
-    def accepted(texts: Sequence[str]) -> Estimate:
-        return share(sum(any(study.valid(c) for c in complete(t)) for t in texts), len(texts))
+    def accepted(texts: Sequence[str]) -> tuple[Estimate | None, int]:
+        said = [v for v in (verdict(t, study.valid) for t in texts) if v is not None]
+        return (share(sum(said), len(said)) if said else None), len(texts) - len(said)
 
     heads = lib.heads()
-    scrambled = [_scrambled(t, i) for i, t in enumerate(heads)]
-    if accepted(scrambled).value > 0.9:
+    scrambled, _ = accepted([_scrambled(t, i) for i, t in enumerate(heads)])
+    if scrambled is not None and scrambled.value > 0.9:
         raise Unmeasurable("nearly every text is valid in this modality, scrambled ones too")
-    return [accepted(lib.samples()).score("parses", "higher", accepted(heads).value, accepted(lib.trivial()).value)]
+    (own, open_), (floor, open_real), (control, _) = (accepted(t) for t in (lib.samples(), heads, lib.trivial()))
+    if own is None:
+        raise Unmeasurable("every sample stops within a string or comment: draw longer ones")
+    study.note(
+        f"parses: {open_} of {study.n} samples stop within a long string or comment and are not counted "
+        f"({open_real} of {len(heads)} real beginnings)"
+    )
+    return [own.score("parses", "higher", floor.value if floor else None, control.value if control else None)]
 
 
 def _scrambled(text: str, seed: int) -> str:
@@ -204,62 +228,64 @@ def diversity(evidence: Evidence) -> list[Score]:
 
 
 def _distinct(texts: Sequence[str], n: int) -> Estimate | None:
-    """The share with an interval over texts: a gram's first occurrence counts for the text it is in."""
-    seen: set[tuple[str, ...]] = set()
-    new, all_of = [], []
-    for text in texts:
-        words = WORD.findall(text)
-        grams = list(zip(*(words[i:] for i in range(n)), strict=False))
-        before = len(seen)
-        seen.update(grams)
-        new.append(len(seen) - before)
-        all_of.append(len(grams))
-    if sum(all_of) == 0:
+    """Different over all n-grams. A gram that occurs c times counts 1/c in every text it occurs in: same sum."""
+    words = [WORD.findall(t) for t in texts]
+    grams = [list(zip(*(w[i:] for i in range(n)), strict=False)) for w in words]
+    count = Counter(g for text in grams for g in text)
+    if not count:
         return None
-    found = ratio(np.array(new, np.float64), np.array(all_of, np.float64))
-    return Estimate(found.value, found.low, found.high, sum(all_of))
+    new = np.array([sum(1 / count[g] for g in text) for text in grams])
+    found = ratio(new, np.array([len(text) for text in grams], np.float64))
+    return _within(found, count.total())
+
+
+def _within(found: Estimate, n: int) -> Estimate:
+    """A share's interval kept in [0, 1]; where all texts agree on 0 or 1, Wilson's over the texts."""
+    low, high = found.low, found.high
+    if found.value in (0.0, 1.0):
+        whole = share(round(found.value) * found.n, found.n)
+        low, high = whole.low, whole.high
+    if low is None or high is None:
+        return Estimate(found.value, None, None, n)
+    return Estimate(found.value, max(0.0, low), min(1.0, high), n)
 
 
 def verbatim(evidence: Evidence) -> list[Score]:
     """Share of the samples' runs of 50 bytes that occur in the training text, and the longest copied run.
 
     Floor: held-out excerpts of the same lengths, which share licences and idioms with the training text.
-    Control: training excerpts, 1 by construction. `longest_copy` is the mean over samples, in bytes.
+    Control: training excerpts, of which all is copied by construction.
     """
     study = study_of(evidence)
     lib = library_of(study)
-    kept, size = [], 0
+    kept: list[bytes] = []
+    room = MOST_SOURCE
     for document in reversed(lib.train):
-        kept.append(document[-(MOST_SOURCE - size) :])
-        size += len(kept[-1])
-        if size >= MOST_SOURCE:
+        if room <= 0:
             study.note(f"verbatim: copies are looked for in the last {MOST_SOURCE:,} bytes of training text")
             break
+        kept.append(document[-room:])
+        room -= len(document)
     source = Source(kept)
-    texts = {
-        "own": lib.samples(),
-        "floor": lib.excerpts(lib.heldout, "excerpts/heldout"),
-        "control": lib.excerpts(kept, "excerpts/train"),
-    }
-    found = {k: _verbatim(source, v) for k, v in texts.items()}
-    own = found["own"]
-    if own is None:
+    own = [_raw(t) for t in lib.samples()]
+    real = [_raw(t) for t in lib.excerpts(lib.heldout, "excerpts/heldout")]
+    copied = [_raw(t) for t in lib.excerpts(kept, "excerpts/train")]
+    found = _verbatim(source, own)
+    if found is None:
         raise Unmeasurable(f"no sample has {RUN} bytes")
-    others = [None if e is None else e.value for e in (found["floor"], found["control"])]
-    longest = {k: mean(np.array([source.longest(_raw(t)) for t in v[:64]], np.float64)) for k, v in texts.items()}
-    return [
-        own.score("verbatim_50", "lower", *others),
-        longest["own"].score("longest_copy", "lower", longest["floor"].value, longest["control"].value),
-    ]
+    floor, control = _verbatim(source, real), _verbatim(source, copied)
+    values = (floor.value if floor else None, control.value if control else None)
+    whole = float(max(len(t) for t in copied))
+    longest = Score("longest_copy", source.longest(own), None, None, len(own), "lower", source.longest(real), whole)
+    return [found.score("verbatim_50", "lower", *values), longest]
 
 
-def _verbatim(source: Source, texts: Sequence[str]) -> Estimate | None:
-    hits = [source.seen(_raw(t), RUN) for t in texts]
-    top, bottom = (np.array([f(h) for h in hits], np.float64) for f in (np.sum, len))
-    if bottom.sum() == 0:
+def _verbatim(source: Source, texts: Sequence[bytes]) -> Estimate | None:
+    hits = [h for h in source.seen(texts, RUN) if len(h)]
+    if not hits:
         return None
-    found = ratio(top, bottom)
-    return Estimate(found.value, max(0.0, found.low or 0.0), min(1.0, found.high or 1.0), int(bottom.sum()))
+    found = ratio(np.array([h.sum() for h in hits], np.float64), np.array([len(h) for h in hits], np.float64))
+    return _within(found, sum(len(h) for h in hits))
 
 
 METRICS: tuple[Metric, ...] = (
