@@ -62,6 +62,7 @@ def test_parts_add_up_to_unit_order() -> None:
 def test_no_parts_are_a_zero_vector_a_row() -> None:
     out = Conditioning({}, 5)(Cond(3))
     assert out.shape == (3, 5) and not out.any()
+    assert Conditioning({}, 5).to("meta")(Cond(3)).device.type == "meta"  # and it is where the net is
 
 
 def test_time_frequencies_are_quantiles_of_a_normal() -> None:

@@ -44,6 +44,7 @@ class Conditioning(nn.Module):
         super().__init__()
         self.width = width
         self.parts = nn.ModuleDict({f"part_{k}": PartEmbedding(p, width) for k, p in spec.items()})
+        self.register_buffer("nothing", torch.zeros(1, width), persistent=False)  # so that it is on the device
 
     def forward(self, cond: Cond) -> Tensor:
         total: Tensor | None = None
@@ -52,8 +53,7 @@ class Conditioning(nn.Module):
             e = net(cond.parts[name], cond.present[name])
             total = e if total is None else total + e
         if total is None:
-            device = next(self.parameters(), torch.empty(0)).device
-            return torch.zeros(cond.size, self.width, device=device)
+            return self.get_buffer("nothing").expand(cond.size, -1)
         return total / math.sqrt(max(len(self.parts), 1))
 
 
