@@ -66,7 +66,10 @@ class Library:
         return self.study.once("trivial", make)
 
     def excerpts(self, documents: Sequence[bytes], purpose: str) -> list[str]:
-        """Real excerpts as long as the samples, each from the start of a random line."""
+        """Real excerpts as long as the samples, the i-th from the start of a random line in the i-th part of n.
+
+        So they overlap little, which would count as repetition.
+        """
         starts = [np.flatnonzero(np.frombuffer(b"\n" + d[:-1], np.uint8) == 10) for d in documents]
         ends = np.cumsum([len(d) for d in documents])
         every = np.concatenate([s + e - len(d) for s, e, d in zip(starts, ends, documents, strict=True)])
@@ -76,8 +79,8 @@ class Library:
             size = len(_raw(sample))
             fits = every[room >= size]
             fits = fits if len(fits) else every[room == room.max()]
-            draw = int(self.study.rng.bits(purpose, torch.tensor([i]))[0])
-            start = int(fits[draw % len(fits)])
+            u = float(self.study.rng.uniform(purpose, torch.tensor([i]))[0])
+            start = int(fits[int((i + u) / self.study.n * len(fits))])
             out.append(text[start : min(start + size, int(ends[np.searchsorted(ends, start, "right")]))])
         return [e.decode("utf-8", "ignore") for e in out]
 
