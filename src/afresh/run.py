@@ -56,6 +56,7 @@ class RunRecord(BaseModel):
     decisions: list[tuple[str, str, str]]
     machine: dict[str, Any]
     seed: int
+    minutes: float | None = None  # the budget, when it was a time
     parent: str | None = None
 
 

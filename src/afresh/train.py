@@ -22,6 +22,7 @@ from afresh.prepare import Prepared, prepare
 from afresh.rng import Rng
 from afresh.run import DataRecord, Run, RunRecord, Samples, claim
 from afresh.training import loop
+from afresh.training.checkpoint import steps_in
 from afresh.training.budget import measure_machine
 from afresh.training.loop import Hooks, Learner, averaged, precision
 from afresh.training.progress import Progress
@@ -146,6 +147,7 @@ def make_record(
         decisions=[(d.name, d.value, d.reason) for d in made.decisions],
         machine=machine,
         seed=choices.seed,
+        minutes=choices.budget().minutes,
     )
 
 
@@ -170,7 +172,7 @@ def learn(job: Job, mode: str) -> float:
     learner = run.learner()
     loader = Loader(job.train, job.space, rng)
     unit, each = ("tokens", job.space.shape[0]) if job.space.kind == "tokens" else ("pictures", 1)
-    begun = time.perf_counter()
+    begun, fresh = time.perf_counter(), learner.step == 0
     file = trim_metrics(run.path / "metrics.jsonl", learner.step)
     with Progress(train.steps, unit, train.batch * each, run.path.name, mode, learner.step) as bar, file as log:
 
@@ -188,10 +190,28 @@ def learn(job: Job, mode: str) -> float:
                 overhead=lambda kind, seconds: bar.overhead(seconds, kind),
                 message=bar.message,
                 stop=stop,
+                replan=lambda now: keep_time(now, run, begun, fresh, bar),
             )
             loop.run(learner, loader.batch, run.path / "checkpoints", rng, hooks)
     run.__dict__.pop("modules", None)  # weights loaded before are no longer the newest
     return time.perf_counter() - begun
+
+
+def keep_time(now: Learner, run: Run, begun: float, fresh: bool, bar: Progress) -> int | None:
+    """Another number of steps when --minutes would be missed by over a tenth at the speed so far. A resumed run keeps
+    what was decided."""
+    if run.record.minutes is None or not fresh:
+        return None
+    spent = time.perf_counter() - begun
+    left = run.record.minutes * 60 - spent
+    steps = now.step + max(1, int(left / (spent / now.step)))
+    if left <= 0 or abs(steps - now.config.steps) <= 0.1 * now.config.steps:
+        return None
+    bar.message(
+        f"{run.path.name}: {steps:,} steps instead of {now.config.steps:,}, at the speed of the first {now.step:,}"
+    )
+    bar.replan(steps)
+    return steps
 
 
 def trim_metrics(path: Path, step: int) -> Any:
@@ -267,6 +287,12 @@ def preview(learner: Learner, run: Run) -> None:
         (folder / f"{name}.txt").write_text("\n\n--------\n\n".join(values), "utf-8", "backslashreplace")
 
 
+def steps_done(run: Run) -> int:
+    """The step of the newest checkpoint."""
+    found = steps_in(run.path / "checkpoints")
+    return int(found[-1]) if found else 0
+
+
 def final_record(job: Job, seconds: float, metrics: list[Any]) -> dict[str, Any]:
     """What `train --json` ends with."""
     r = job.run.record
@@ -275,7 +301,7 @@ def final_record(job: Job, seconds: float, metrics: list[Any]) -> dict[str, Any]
         "modality": r.modality,
         "family": r.family,
         "parameters": r.parameters,
-        "steps": r.train.steps,
+        "steps": steps_done(job.run),
         "seconds": round(seconds, 2),
         "metrics": [asdict(m) for m in metrics],
     }

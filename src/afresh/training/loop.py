@@ -72,7 +72,12 @@ class Learner:
         }
         if self.state:
             tensors["state"] = dict(self.state)
-        scalars = {"skipped": self.skipped, "rollbacks": self.rollbacks, "lr_scale": self.lr_scale}
+        scalars = {
+            "steps": self.config.steps,
+            "skipped": self.skipped,
+            "rollbacks": self.rollbacks,
+            "lr_scale": self.lr_scale,
+        }
         return checkpoint.Checkpoint(self.step, tensors, scalars)
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
@@ -89,6 +94,7 @@ class Learner:
                 o.load(found)
         self.state = dict(saved.tensors.get("state", {}))
         self.step = saved.step
+        self.config = self.config.model_copy(update={"steps": int(saved.scalars["steps"])})
         self.skipped = int(saved.scalars["skipped"])
         self.rollbacks = int(saved.scalars["rollbacks"])
         self.lr_scale = float(saved.scalars["lr_scale"])
@@ -226,16 +232,17 @@ class Hooks:
     overhead: Callable[[str, float], None] = lambda kind, seconds: None
     message: Callable[[str], None] = lambda text: None
     stop: Callable[[], bool] = lambda: False
+    replan: Callable[[Learner], int | None] = lambda learner: None  # another total, before the rate decays
 
 
 def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng: Rng, hooks: Hooks) -> None:
     """Train from learner.step to config.steps, saving into `root`. Raises Diverged or Interrupted, both saved."""
-    config = learner.config
     sums: dict[str, float] = {}
     count = 0
     if learner.step == 0 and not checkpoint.steps_in(root):
         checkpoint.save(root, learner.snapshot())
-    while learner.step < config.steps:
+    while learner.step < learner.config.steps:
+        config = learner.config
         batch = batches(learner.step * config.batch, config.batch).to(config.device)
         metrics = take_step(learner, batch, rng)
         if metrics is None:
@@ -260,11 +267,21 @@ def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng:
             with timed(hooks, "preview"):
                 hooks.preview(learner)
         stopping = hooks.stop()
+        if due(learner.step, config.save_every, last) and learner.step < (1 - config.decay) * config.steps:
+            replan(learner, hooks)
         if due(learner.step, config.save_every, last) or stopping:
             with timed(hooks, "save"):
                 checkpoint.save(root, learner.snapshot())
         if stopping and not last:
             raise Interrupted(f"saved at step {learner.step} of {config.steps}")
+
+
+def replan(learner: Learner, hooks: Hooks) -> None:
+    """Let a budget in minutes be kept on a machine that became slower or faster. While the rate is constant nothing
+    learnt so far depends on the total; the new one is kept in the checkpoint that follows."""
+    steps = hooks.replan(learner)
+    if steps is not None and steps > learner.step:
+        learner.config = learner.config.model_copy(update={"steps": steps})
 
 
 def due(step: int, every: int, last: bool) -> bool:

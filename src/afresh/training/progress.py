@@ -213,6 +213,12 @@ class Progress:
         elif now - self.printed >= PLAIN_EVERY:
             self._line()
 
+    def replan(self, total: int) -> None:
+        """The run will have `total` steps after all."""
+        self.total = self.left.total = total
+        if self.bar is not None:
+            self.bar.update(self.task, total=total)
+
     def overhead(self, seconds: float, kind: str) -> None:
         """An evaluation, a preview or a save (`kind`) just took `seconds`."""
         self.left.interrupted(kind, seconds, self.now())
