@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from scipy.stats import chisquare
 from torch import Tensor, nn
 
-from afresh.core import Batch, Cond, Part, Space
+from afresh.core import Batch, Cond, Examples, Part, Space
+from afresh.data.load import Loader
 from afresh.families.transformer import FAMILY, TransformerConfig, TransformerObjective, TransformerSettings, score
 from afresh.nets.transformer import Decoder
 from afresh.rng import Rng
@@ -100,6 +101,19 @@ def test_greedy_sampling_is_the_argmax_of_the_full_forward_pass() -> None:
         logits = modules["decoder"](torch.tensor([row]), None)[0, -1, :4]
         row.append(int(logits.argmax()))
     assert x[0].tolist() == row[1:]
+
+
+def test_a_stream_begins_after_the_separator_that_training_puts_before_a_document() -> None:
+    examples = Examples(torch.tensor([0, 1, 2, 5]), Cond(1), bounds=torch.tensor([0, 4]))
+    first = int(Loader(examples, STREAM, Rng(0)).batch(0, 1).x[0, 0])
+    modules, row = made(STREAM), [first]
+    x = drawn(STREAM, Cond(1), modules, temperature=0, length=4)[0].tolist()
+    assert len(x) == 4  # `end` is not drawn here
+    for _ in x:
+        logits = modules["decoder"](torch.tensor([row]), None)[0, -1]
+        logits[[4, 6]] = -torch.inf  # `begin` and `pad` are never drawn
+        row.append(int(logits.argmax()))
+    assert x == row[1:]
 
 
 def test_a_grid_has_all_its_tokens_and_none_that_is_special() -> None:

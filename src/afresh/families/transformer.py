@@ -106,7 +106,7 @@ def sample(
 ) -> Tensor:
     """(n, T) int64. A stream continues cond.given (B, S) where its mask is true; short rows are padded with `end`."""
     context = space.shape[0]
-    begin = space.special["begin"]
+    begin = space.special["end" if space.stream else "begin"]  # what stands before an example in training
     if cond.given is None:
         prompts = [[begin] for _ in range(cond.size)]
     else:
