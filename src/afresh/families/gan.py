@@ -43,11 +43,12 @@ class GANSettings(BaseModel):
     """`truncation` scales the latent (1 = as trained, 0 = its mean): lower is more typical and less varied.
 
     `guidance` g moves the condition's vector from the learned null c0 to c0 + g (c - c0): 1 = as trained.
+    More makes labels surer and samples less varied; beyond 3 little variety is left, so more is refused.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     truncation: float = Field(default=1.0, ge=0, le=1)
-    guidance: float = Field(default=1.0, ge=0, le=20)
+    guidance: float = Field(default=1.0, ge=0, le=3)
 
 
 def accepts(space: Space) -> str | None:
