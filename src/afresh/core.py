@@ -375,7 +375,7 @@ class Evidence(Protocol):
     def rng(self) -> Rng: ...
 
     def samples(self, n: int) -> Drawn: ...  # conditions drawn as in the training split
-    def likelihood(self) -> tuple[float, int] | None: ...  # total nats and tokens of the held-out split
+    def likelihood(self) -> tuple[Tensor, Tensor] | None: ...  # nats and tokens (W,) of each held-out window
     def valid(self, value: Any) -> bool: ...
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from afresh import catalog
 from afresh.core import CondSpec, Drawn, Examples, Item, Space, UserError
@@ -62,23 +63,24 @@ class RunEvidence:
             self.drawn[n] = Drawn(x, self.run.encoder.decode(x), cond)
         return self.drawn[n]
 
-    def likelihood(self) -> tuple[float, int] | None:
-        """Total nats and tokens of the whole held-out split, for models of tokens."""
+    def likelihood(self) -> tuple[Tensor, Tensor] | None:
+        """Nats and tokens of every window of the held-out split, (W,) each, for models of tokens."""
         return self.nats if self.run.space.kind == "tokens" and self.run.family.score is not None else None
 
     @cached_property
-    def nats(self) -> tuple[float, int]:
+    def nats(self) -> tuple[Tensor, Tensor]:
         run, codec = self.run, self.run.codec
         score = run.family.score
         assert score is not None
         heldout = self.heldout if codec is None else codec.encode(self.heldout)
-        total, tokens = 0.0, 0
+        nats, tokens = [], []
         with torch.no_grad(), precision(run.record.train):
             for batch in sweep(heldout, run.space, 32):
-                total -= float(score(run.modules, run.config, run.space, batch, Rng(0)).double().sum())
+                nats.append(-score(run.modules, run.config, run.space, batch, Rng(0)).double())
                 targets = batch.x[:, 1:]
-                tokens += int(targets.numel() if batch.mask is None else batch.mask.sum())
-        return total, tokens
+                counted = torch.ones_like(targets) if batch.mask is None else batch.mask
+                tokens.append(counted.sum(1))
+        return torch.cat(nats), torch.cat(tokens)
 
     def valid(self, value: Any) -> bool:
         return self.run.encoder.valid(value)

@@ -22,8 +22,8 @@ from afresh.prepare import Prepared, prepare
 from afresh.rng import Rng
 from afresh.run import DataRecord, Run, RunRecord, Samples, claim
 from afresh.training import loop
-from afresh.training.checkpoint import steps_in
 from afresh.training.budget import measure_machine
+from afresh.training.checkpoint import steps_in
 from afresh.training.loop import Hooks, Learner, averaged, precision
 from afresh.training.progress import Progress
 from afresh.write import grid_png, is_picture

@@ -30,14 +30,14 @@ class Evidence:
     train_items: Sequence[Item]
     heldout_items: Sequence[Item]
     draw: Callable[[int], Drawn]
-    nats: tuple[float, int] | None = None
+    nats: tuple[torch.Tensor, torch.Tensor] | None = None
     accepts: Callable[[Any], bool] = lambda value: True
     rng: Rng = field(default_factory=lambda: Rng(0))
 
     def samples(self, n: int) -> Drawn:
         return self.draw(n)
 
-    def likelihood(self) -> tuple[float, int] | None:
+    def likelihood(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         return self.nats
 
     def valid(self, value: Any) -> bool:
@@ -122,7 +122,7 @@ def code_evidence(samples: list[str], nats: float | None = None) -> Evidence:
         return Drawn(torch.zeros(n, 1, dtype=torch.int64), values, Cond(n))
 
     items = [[Item(t) for t in split] for split in (train, heldout)]
-    likelihood = None if nats is None else (nats, 1)
+    likelihood = None if nats is None else (torch.tensor([nats / 2, nats / 2]), torch.tensor([1, 1]))
     space = Space("tokens", (256,), (256,), stream=True)
     return Evidence(space, {}, none, none, items[0], items[1], draw, likelihood, parses_python)
 

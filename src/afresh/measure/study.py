@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from torch import Tensor
+
 from afresh import __version__
 from afresh.core import CondSpec, Drawn, Evidence, Examples, Item, Metric, Score, Space
 from afresh.measure.card import ProtocolCard, split_hash
@@ -46,7 +48,7 @@ class Study:
     def samples(self, n: int) -> Drawn:
         return self.drawn if n == self.n else self.evidence.samples(n)
 
-    def likelihood(self) -> tuple[float, int] | None:
+    def likelihood(self) -> tuple[Tensor, Tensor] | None:
         return self.evidence.likelihood()
 
     def valid(self, value: Any) -> bool:

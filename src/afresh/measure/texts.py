@@ -107,7 +107,7 @@ def bits_per_byte(evidence: Evidence) -> list[Score]:
     """-log2 p(held-out split) over its bytes of UTF-8, the whole split (control: the n-gram model).
 
     Beside it, what gzip and lzma make of the held-out split alone, lzma with the training text before it, and
-    the n-gram model, whose interval is over documents or blocks.
+    the n-gram model. Intervals are over windows for the model, over documents or blocks for the n-gram.
     """
     study = study_of(evidence)
     lib = library_of(study)
@@ -121,8 +121,11 @@ def bits_per_byte(evidence: Evidence) -> list[Score]:
     if found is None:
         study.note("bits_per_byte: this family has no likelihood; only the compressors and the n-gram are given")
     else:
-        nats, _ = found
-        out.append(Score("bits_per_byte", nats / math.log(2) / size, None, None, size, "lower", None, trivial.value))
+        nats, tokens = (t.double().numpy() for t in found)
+        per_token, to_bits = ratio(nats, tokens), float(tokens.sum()) / math.log(2) / size
+        ends = [None if x is None else x * to_bits for x in (per_token.low, per_token.high)]
+        value = per_token.value * to_bits
+        out.append(Score("bits_per_byte", value, ends[0], ends[1], size, "lower", None, trivial.value))
     for name, packed in (
         ("gzip", gzip_size(held)),
         ("lzma", lzma_size(held)),
