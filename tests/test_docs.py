@@ -1,0 +1,285 @@
+"""The documentation is held to the code: names resolve, links lead somewhere, worked examples run."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from afresh import catalog
+from afresh.core import Cond, Examples, Part, Space
+from afresh.data.load import Loader, sweep
+from afresh.plan import make_learner
+from afresh.rng import Rng
+from afresh.run import metrics_lines
+from afresh.train import Choices, learn, start
+from afresh.training import loop
+from afresh.training.config import TrainConfig
+from tests.contracts import rows
+from tests.contracts import test_families as family_promises
+from tests.contracts import test_modalities as modality_promises
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+
+
+# --------------------------------------------------------------------------- names, links, papers
+
+
+def prose(page: Path) -> str:
+    """The page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def member(owner: Any, name: str) -> Any:
+    """An attribute, or the declared field of a class. Raises AttributeError."""
+    if isinstance(owner, type):
+        fields = {f for c in owner.__mro__ for f in inspect.get_annotations(c)}
+        if name in fields:
+            return None
+    return getattr(owner, name)
+
+
+def resolve(dotted: str) -> Any:
+    """What a dotted name stands for. Raises ImportError or AttributeError where there is no such thing."""
+    parts = dotted.split(".")
+    for length in range(len(parts), 0, -1):
+        name = ".".join(parts[:length])
+        try:
+            found: Any = import_module(name)
+        except ModuleNotFoundError as error:
+            if not f"{name}.".startswith(f"{error.name}."):
+                raise
+            continue
+        for part in parts[length:]:
+            found = member(found, part)
+        return found
+    raise ImportError(dotted)
+
+
+def names(text: str) -> Iterator[str]:
+    """Dotted names of this package in backticks, without arguments."""
+    for quoted in re.findall(r"`([^`\n]+)`", text):
+        if found := re.fullmatch(r"(afresh(?:\.\w+)+)(?:\(.*\))?", quoted):
+            yield found[1]
+
+
+@each_page
+def test_every_name_exists(page: Path) -> None:
+    missing = []
+    for name in names(prose(page)):
+        try:
+            resolve(name)
+        except (ImportError, AttributeError) as error:
+            missing.append(f"{name}: {error}")
+    assert not missing, "\n".join(missing)
+
+
+def test_a_name_that_does_not_exist_is_found() -> None:
+    assert list(names("`afresh.core.Space`, `afresh.rng.Rng.bits(purpose)`, `afresh train`")) == [
+        "afresh.core.Space",
+        "afresh.rng.Rng.bits",
+    ]
+    resolve("afresh.core.Family.accepts")
+    for name in ("afresh.nothing", "afresh.core.Nothing", "afresh.core.Space.nothing"):
+        with pytest.raises((ImportError, AttributeError)):
+            resolve(name)
+
+
+def anchors(page: Path) -> set[str]:
+    """Of its headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.strip().lower()).replace(" ", "-") for h in headings}
+
+
+@each_page
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert not broken, broken
+
+
+@each_page
+def test_every_path_in_the_repository_exists(page: Path) -> None:
+    found = re.findall(r"`((?:src|tests|docs|benchmarks)/[\w./-]+)`", prose(page))
+    missing = [p for p in found if not (ROOT / p).exists()]
+    assert not missing, missing
+
+
+def paper_rows() -> list[list[str]]:
+    lines = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8").splitlines()
+    table = [[c.strip() for c in line.strip().strip("|").split("|")] for line in lines if line.startswith("|")]
+    return [r for r in table if r[0] != "Paper" and not set(r[0]) <= set("-: ")]
+
+
+def test_every_paper_names_a_function_that_cites_it() -> None:
+    """In the docstrings or comments of the module named, by the first author's name."""
+    found = paper_rows()
+    assert len(found) > 20
+    for row in found:
+        assert len(row) == 3, row
+        named = list(names(row[1]))
+        assert named, f"{row[0]} names no function"
+        author = re.split(r"[ ,]", row[0])[0]
+        sources = []
+        for name in named:
+            thing = resolve(name)
+            sources.append(inspect.getsource(thing if isinstance(thing, ModuleType) else sys.modules[thing.__module__]))
+        assert any(author in s for s in sources), f"{author} is cited in none of {named}"
+
+
+def test_every_paper_cited_in_the_code_is_in_the_table() -> None:
+    listed = " ".join(r[0] for r in paper_rows())
+    cited = re.compile(r"\b([A-Z][a-z]+(?:-[A-Z][a-z]+)?)(?: et al\.| and [A-Z][a-z]+)[,\s]+(\d{4})\b")
+    missing = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        for author, year in cited.findall(path.read_text(encoding="utf-8")):
+            if author not in listed or year not in listed:
+                missing.add(f"{path.name}: {author} {year}")
+    assert not missing, sorted(missing)
+
+
+# --------------------------------------------------------------------------- worked examples
+
+
+def block(page: str, file: str) -> str:
+    """The code on a page that begins with the comment `# file`."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    found = re.findall(rf"^```python\n# {re.escape(file)}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(found) == 1, f"{page} has {len(found)} blocks of {file}"
+    return str(found[0])
+
+
+def install(page: str, file: str, patch: pytest.MonkeyPatch) -> tuple[str, Any]:
+    """Make a page's plug-in, its catalog line and its row part of the program; returns (name, row)."""
+    folder, name = Path(file).parent.name, Path(file).stem
+    module = ModuleType(f"afresh.{folder}.{name}")
+    patch.setitem(sys.modules, module.__name__, module)
+    exec(compile(block(page, file), file, "exec"), module.__dict__)
+    line: dict[str, Any] = {}
+    exec(block(page, "src/afresh/catalog.py"), line)
+    table = folder.upper()
+    assert line[table] == (*getattr(catalog, table), name), f"the catalog line of {page} is stale"
+    patch.setattr(catalog, table, line[table])
+    *before, last = block(page, "tests/contracts/rows.py").strip().split("\n\n\n")
+    space = dict(rows.__dict__)
+    for part in before:
+        exec(part, space)
+    return name, eval(last, space)
+
+
+def promises(module: ModuleType) -> list[Callable[..., None]]:
+    return [
+        f for n, f in inspect.getmembers(module, inspect.isfunction) if n.startswith("test_") and takes(f) >= {"row"}
+    ]
+
+
+def takes(f: Callable[..., None]) -> set[str]:
+    return set(inspect.signature(f).parameters)
+
+
+@pytest.fixture
+def family(monkeypatch: pytest.MonkeyPatch) -> tuple[str, Any]:
+    return install("add-a-family.md", "src/afresh/families/mixture.py", monkeypatch)
+
+
+@pytest.fixture
+def modality(monkeypatch: pytest.MonkeyPatch) -> tuple[str, Any]:
+    return install("add-a-modality.md", "src/afresh/modalities/series.py", monkeypatch)
+
+
+@pytest.mark.parametrize("promise", promises(family_promises), ids=lambda f: f.__name__[5:])
+def test_the_family_keeps_what_families_promise(
+    promise: Callable[..., None], family: tuple[str, Any], tmp_path: Path
+) -> None:
+    _, row = family
+    wanted = takes(promise)
+    for i, space in enumerate(row.spaces if "space" in wanted else row.spaces[:1]):
+        (tmp_path / str(i)).mkdir()
+        given = {"row": row, "space": rows.SPACES[space], "tmp_path": tmp_path / str(i), "guidance": 2.0}
+        for name in rows.SPACES if "name" in wanted else ("",):
+            promise(**{k: v for k, v in {**given, "name": name}.items() if k in wanted})
+
+
+@pytest.mark.parametrize("promise", promises(modality_promises), ids=lambda f: f.__name__[5:])
+def test_the_modality_keeps_what_modalities_promise(
+    promise: Callable[..., None], modality: tuple[str, Any], tmp_path: Path
+) -> None:
+    given = {"row": modality[1], "tmp_path": tmp_path}
+    promise(**{k: v for k, v in given.items() if k in takes(promise)})
+
+
+def two_sided(n: int, purpose: str) -> Examples:
+    """Class 0: (1, 1) or (-1, -1); class 1: (1, -1) or (-1, 1), each as often, with noise of deviation 0.1."""
+    index = torch.arange(n)
+    label = index % 2
+    side = torch.where(Rng(0).bernoulli(f"{purpose}/side", index, 0.5), 1.0, -1.0)
+    centre = torch.stack([side, side * (1 - 2 * label)], 1)[:, None]  # (N, 1, 2)
+    x = centre + 0.1 * Rng(0).normal(f"{purpose}/noise", index, (1, 2))
+    return Examples(x, Cond(n, {"label": label}, {"label": torch.ones(n, dtype=torch.bool)}))
+
+
+def true_log_density(x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Of `two_sided`: nats, (N,)."""
+    centre = torch.stack([torch.ones(len(x)), 1.0 - 2 * label], 1)
+    each = [-0.5 * ((x[:, 0] - s * centre) / 0.1).square().sum(1) for s in (1, -1)]
+    return torch.logsumexp(torch.stack(each), 0) - math.log(2) - 2 * (0.5 * math.log(2 * math.pi) + math.log(0.1))
+
+
+def test_the_family_learns_a_density_that_is_known(family: tuple[str, Any], tmp_path: Path) -> None:
+    """By the program's loop: within 0.05 nats of the true density on new data, both sides of each class drawn."""
+    found, space, spec = catalog.family(family[0]), Space("field", (1, 2)), {"label": Part("label", ("same", "other"))}
+    config = found.config(components=8)
+    told = TrainConfig(**found.recipe, steps=400, batch=64, micro=64, save_every=400)
+    learner = make_learner(found, config, space, spec, told)
+    rng = Rng(0)
+    loop.run(learner, Loader(two_sided(2000, "train"), space, rng).batch, tmp_path / "checkpoints", rng, loop.Hooks())
+    (held,) = sweep(two_sided(1000, "heldout"), space, 1000)
+    label = held.cond.parts["label"]
+    assert found.score is not None
+    with torch.no_grad():
+        short = true_log_density(held.x, label) - found.score(learner.modules, config, space, held, rng)
+    assert abs(float(short.mean())) < 0.05
+    x = found.sample(learner.modules, config, space, held.cond, rng, torch.arange(1000), found.settings())
+    sign = x[:, 0].sign()  # (N, 2)
+    assert float((sign.prod(1) == 1 - 2 * label).float().mean()) > 0.99
+    assert 0.4 < float((sign[:, 0] > 0).float().mean()) < 0.6
+
+
+def test_a_new_family_learns_a_new_modality(family: tuple[str, Any], modality: tuple[str, Any], tmp_path: Path) -> None:
+    """From a file on the disk to samples, with nothing but the two pages' code added."""
+    data = tmp_path / "waves.dat"
+    data.write_text("".join(f"{20 + 5 * math.sin(i / 2.5):.1f}\n" for i in range(4000)), encoding="ascii")
+    choices = Choices(family=family[0], steps=300, out=tmp_path / "run", device="cpu", data={"length": 16})
+    said: list[str] = []
+    job = start(data, choices, said.append)
+    assert said[0].startswith("data: series") and job.space.shape == (1, 16)
+    learn(job, "plain")
+    held = [row["heldout_loss"] for row in metrics_lines(job.run) if "heldout_loss" in row]
+    apart = 16 * (0.5 * math.log(2 * math.pi * math.e) + math.log(job.space.std))  # each number by itself, a Gaussian
+    assert held[-1] < apart - 5
+    samples = job.run.sample(20, seed=1)
+    assert all(job.run.encoder.valid(v) for v in samples.values)
+    assert [r["text"] for r in samples.save(tmp_path / "out")] == list(samples.values)
+
+
+def test_the_families_of_fields_take_the_new_modality(modality: tuple[str, Any]) -> None:
+    space = Space("field", (1, 8))
+    taking = [f for f in catalog.FAMILIES if catalog.family(f).accepts(space) is None]
+    assert taking == list(modality[1].families)
