@@ -42,6 +42,40 @@ def test_positions_of_one_example_are_independent(seed: int) -> None:
     assert float(off.abs().max()) < 5 / math.sqrt(25_000)
 
 
+def test_normal_has_the_moments_of_a_normal() -> None:
+    """Each within five standard errors of its value: 0, 1, 0, 3, and a tail beyond 3.5 of 0.000465."""
+    z = Rng(2).normal("moments", torch.arange(1000), (1000,)).double()
+    n = z.numel()
+    for power, value, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        assert abs(float((z**power).mean()) - value) < 5 * math.sqrt(variance / n), power
+    tail = 0.00046525816
+    assert abs(float((z.abs() > 3.5).double().mean()) - tail) < 5 * math.sqrt(tail / n)
+
+
+@pytest.mark.parametrize("lag", [1, 2, 64, 4096])
+def test_neighbouring_examples_and_steps_are_independent(lag: int) -> None:
+    z = Rng(4).normal("index", torch.arange(100_000))
+    for a, b in ((z[:-lag], z[lag:]), (z[:-lag].square() - 1, z[lag:].square() - 1)):
+        spread = float((a.square().mean() * b.square().mean()).sqrt())
+        assert abs(float((a * b).mean())) < 5 * spread / math.sqrt(len(a))
+
+
+@pytest.mark.parametrize("seeds", [(0, 0), (0, 1), (1, 1 << 40)])
+def test_purposes_and_seeds_are_independent(seeds: tuple[int, int]) -> None:
+    a, b = Rng(seeds[0]).uniform("flow/time", MANY), Rng(seeds[1]).uniform("flow/noise", MANY)
+    cells = torch.bincount((a * 8).long() * 8 + (b * 8).long(), minlength=64)  # 8 x 8 squares, equally full
+    assert chisquare(cells.numpy()).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("draw", ["bits", "uniform", "normal"])
+def test_an_example_draws_the_same_alone_and_among_257(draw: str) -> None:
+    """Bit for bit: wide enough for every vectorised loop and its remainder."""
+    index = torch.arange(257) * 31 + 5
+    whole = getattr(Rng(9), draw)("p", index, (33,))
+    for i in (0, 1, 100, 255, 256):
+        assert torch.equal(getattr(Rng(9), draw)("p", index[i : i + 1], (33,))[0], whole[i])
+
+
 def test_low_and_high_bits_are_fair() -> None:
     bits = Rng(3).bits("a", MANY)
     for shift in (0, 1, 31, 40, 63):

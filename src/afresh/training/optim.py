@@ -46,15 +46,14 @@ class Muon:
 
     @staticmethod
     def split(name: str, m: Tensor) -> list[Tensor]:
-        """The separate maps of a matrix: q, k, v; gate, up."""
-        flat = m.flatten(1)
+        """The separate maps of a matrix, as views of its rows: q, k, v; gate, up."""
         if name.endswith("gate_up.weight"):
-            return list(flat.chunk(2))
+            return list(m.chunk(2))
         if name.endswith("qkv.weight"):
-            width = flat.shape[1]  # q has as many rows as the stream is wide; k and v share the rest
-            rest = (flat.shape[0] - width) // 2
-            return list(flat.split([width, rest, rest]))
-        return [flat]
+            width = m.shape[1]  # q has as many rows as the stream is wide; k and v share the rest
+            rest = (m.shape[0] - width) // 2
+            return list(m.split([width, rest, rest]))
+        return [m]
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
@@ -68,13 +67,14 @@ class Muon:
         for name, g in zip(names, nesterov, strict=True):
             weights = self.split(name, self.params[name].data)
             for part, w in zip(self.split(name, g), weights, strict=True):
-                groups[(part.shape[0], part.shape[1])].append((part, w))
+                flat = part.flatten(1)  # a copy where a kernel is stored channels last, so the weight stays as it is
+                groups[(flat.shape[0], flat.shape[1])].append((flat, w))
         for (rows, columns), parts in groups.items():
             update = orthogonalise(torch.stack([g for g, _ in parts]))
             scale = lr * math.sqrt(max(1.0, rows / columns))
             weights = [w for _, w in parts]
             torch._foreach_mul_(weights, 1 - lr * self.decay)
-            torch._foreach_add_(weights, list(update), alpha=-scale)
+            torch._foreach_add_(weights, [u.view(w.shape) for u, w in zip(update, weights, strict=True)], alpha=-scale)
 
     def state(self) -> dict[str, Tensor]:
         return {f"muon.{k}": v for k, v in self.buffers.items()}
