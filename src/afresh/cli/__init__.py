@@ -1,0 +1,138 @@
+"""The command line. One verb a file; this file puts them together and turns errors into exit codes.
+
+Exit codes: 0 done, 1 `verify` found a fault, 2 bad usage or input, 3 training diverged, 130 interrupted and saved.
+Nothing heavy is imported before a verb runs, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from afresh import __version__
+from afresh.cli import measure, sample, train
+from afresh.cli.show import emit, fail, note
+
+DONE, FAULT, USAGE, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
+PACKAGE = str(Path(__file__).parents[1])
+
+# The base of usage errors: click's, of which newer versions of typer hold a copy of their own.
+UsageError = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+app = typer.Typer(
+    name="afresh",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"afresh {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def afresh(
+    show: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Turn your own data into a generative model, on your own machine."""
+
+
+for verb in (train.train, sample.sample, measure.measure):
+    app.command()(verb)
+
+
+def main() -> None:
+    """The console script."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal of another encoding shows escapes, never a traceback
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command line; returns its exit code. Errors are printed, in --json mode as {"error": ...} too."""
+    try:
+        with notes_for_warnings():
+            code = app(args=list(argv), prog_name="afresh", standalone_mode=False)
+    except UsageError as e:
+        return failed(usage_message(e), USAGE, argv)
+    except typer.Abort:
+        return failed("Stopped.", INTERRUPTED, argv)
+    except Exception as e:
+        code = code_of(e)
+        if code is None:
+            raise
+        return failed(message_of(e), code, argv) if code else DONE
+    if code == INTERRUPTED:  # Ctrl-C outside training
+        return failed("Stopped.", INTERRUPTED, argv)
+    return code if isinstance(code, int) else DONE
+
+
+def usage_message(error: Any) -> str:
+    """What click found wrong, and where to read more."""
+    if error.__class__.__name__ == "NoArgsIsHelpError":
+        return str(error.format_message())
+    context = getattr(error, "ctx", None)
+    command = "afresh" if context is None else context.command_path
+    text = str(error.format_message())
+    return f"{text} See: {command} --help" if text.endswith((".", "?")) else f"{text}. See: {command} --help"
+
+
+def code_of(error: Exception) -> int | None:
+    """The exit code of an error that a person can do something about; None for a fault of this program."""
+    from afresh.core import UserError
+    from afresh.training.loop import Diverged, Interrupted
+
+    if isinstance(error, BrokenPipeError):  # the reader of our output went away, which is its right
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    if isinstance(error, Interrupted):
+        return INTERRUPTED
+    if isinstance(error, Diverged):
+        return DIVERGED
+    outside = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
+    if isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in outside):
+        return USAGE
+    return None
+
+
+def message_of(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename or 'A file'}: {error.strerror}. Make room, or choose a place that may be written."
+    return str(error)
+
+
+def failed(message: str, code: int, argv: Sequence[str]) -> int:
+    fail(message)
+    if "--json" in argv:
+        emit({"error": message})
+    return code
+
+
+@contextmanager
+def notes_for_warnings() -> Iterator[None]:
+    """Warnings of this package as notes for the person; those of others as they are."""
+    with warnings.catch_warnings():
+        plain = warnings.showwarning
+
+        def show(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+            if filename.startswith(PACKAGE):
+                note(str(message))
+            else:
+                plain(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield

@@ -1,0 +1,66 @@
+"""`afresh measure`: how good a run is, in numbers under a protocol card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from afresh.cli.show import answer, emit, note, number, say, table
+
+if TYPE_CHECKING:
+    from afresh.core import Score
+    from afresh.measure.study import Measurement
+
+
+def measure(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    data: Annotated[Path | None, typer.Option(help="Judge on this data, in place of the held-out split.")] = None,
+    n: Annotated[int | None, typer.Option("-n", help="Samples to draw; as many as are held out if not given.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="{card, metrics, ...} on standard output.")] = False,
+) -> None:
+    """Measure a run: every number with its interval, beside real data (floor) and a trivial model (control)."""
+    from afresh.judge import measure_run
+    from afresh.report_run import write_run_report
+    from afresh.run import Run
+
+    found = Run.open(run)
+    measured = measure_run(found, data, n)
+    if data is None:
+        say(f"report: {write_run_report(found, measured)}")
+    if as_json:
+        emit(measured.json())
+    else:
+        show_measurement(measured)
+
+
+def show_measurement(measured: Measurement) -> None:
+    """A table of the scores, what was not measured, and the card."""
+    columns = ["", "value", "interval", "n", "better", "real data", "control"]
+    if measured.scores:
+        answer(table(columns, [row(s) for s in measured.scores], right=(1, 2, 3, 5, 6)))
+    for line in not_measured(measured.skipped):
+        say(line)
+    for text in measured.notes:
+        note(text)
+    card = measured.card
+    say(
+        f"card {card.id}: {card.samples:,} samples against {card.reference_size:,} of the {card.reference}, split "
+        f"{card.split[:12]}, seed {card.seed}"
+    )
+
+
+def not_measured(skipped: Mapping[str, str]) -> list[str]:
+    """One line a reason."""
+    names: dict[str, list[str]] = {}
+    for name, reason in skipped.items():
+        names.setdefault(reason, []).append(name)
+    return [f"not measured: {', '.join(found)} ({reason})" for reason, found in names.items()]
+
+
+def row(s: Score) -> list[str]:
+    interval = "-" if s.low is None or s.high is None else f"{number(s.low)} to {number(s.high)}"
+    better = "" if s.better == "none" else s.better
+    return [s.name, number(s.value), interval, f"{s.n:,}", better, number(s.floor), number(s.control)]

@@ -1,0 +1,141 @@
+"""`afresh sample`: new examples from a run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from afresh.cli.show import answer, emit, note, say
+
+if TYPE_CHECKING:
+    from afresh.run import Run, Samples
+
+ASKED, TOKENS, FIELDS = "What is asked for", "Transformers", "Flows, VAEs, GANs"
+PICTURES, TEXTS = 16, 4  # samples if -n is not given
+
+
+def sample(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    n: Annotated[int | None, typer.Option("-n", help="How many; 16 pictures or 4 texts if not given.")] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="Beginning of a text to go on from.", rich_help_panel=ASKED)
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="A class; NAME=CLASS where there are several.", rich_help_panel=ASKED)
+    ] = None,
+    number: Annotated[
+        list[str] | None, typer.Option(help="A number by name.", metavar="NAME=X", rich_help_panel=ASKED)
+    ] = None,
+    caption: Annotated[str | None, typer.Option(help="What the picture shows.", rich_help_panel=ASKED)] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="How hard to steer to what is asked for; 1 = as learnt.", rich_help_panel=ASKED)
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 = the likeliest.", rich_help_panel=TOKENS)] = None,
+    top_k: Annotated[int | None, typer.Option(help="Only the K likeliest.", rich_help_panel=TOKENS)] = None,
+    top_p: Annotated[float | None, typer.Option(help="Only the likeliest P of mass.", rich_help_panel=TOKENS)] = None,
+    min_p: Annotated[
+        float | None, typer.Option(help="Only those P times as likely as the best.", rich_help_panel=TOKENS)
+    ] = None,
+    length: Annotated[int | None, typer.Option(help="Tokens of a text, at most.", rich_help_panel=TOKENS)] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of the solver (flow).", rich_help_panel=FIELDS)] = None,
+    solver: Annotated[str | None, typer.Option(help="euler or heun (flow).", rich_help_panel=FIELDS)] = None,
+    truncation: Annotated[
+        float | None, typer.Option(help="1 = as learnt, lower = more typical (vae, gan).", rich_help_panel=FIELDS)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same samples.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to, or a .png for one picture of all.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The records as a JSON list on standard output.")] = False,
+) -> None:
+    """Draw samples from a run: pictures or texts, as many as you like, of what you ask for.
+
+    Without --out, pictures are shown in the terminal and texts are printed. With it, pictures are written as PNG with
+    samples.json, texts as samples.jsonl. What is not asked for is drawn as it occurs in the training data.
+    """
+    from afresh.core import UserError
+    from afresh.run import Run
+
+    found = Run.open(run)
+    if as_json and out is None and not found.space.stream:
+        raise UserError("A picture cannot be printed as JSON. Say where to write it: --out DIR.")
+    settings = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    settings |= {"length": length, "steps": steps, "solver": solver, "truncation": truncation}
+    samples = found.sample(
+        (TEXTS if found.space.stream else PICTURES) if n is None else n,
+        prompt=prompt,
+        label=labels(label),
+        number=numbers(number),
+        caption=caption,
+        seed=seed,
+        **{k: v for k, v in settings.items() if v is not None},
+    )
+    deliver(found, samples, out, as_json)
+
+
+def labels(given: list[str] | None) -> str | Mapping[str, str] | None:
+    """One label as it is; several must each be NAME=CLASS."""
+    from afresh.settings import pairs
+
+    if not given:
+        return None
+    return given[0] if len(given) == 1 else pairs(given, "--label")
+
+
+def numbers(given: list[str] | None) -> dict[str, float] | None:
+    from afresh.core import UserError
+    from afresh.settings import pairs
+
+    if not given:
+        return None
+    out = {}
+    for name, value in pairs(given, "--number").items():
+        try:
+            out[name] = float(value)
+        except (TypeError, ValueError):
+            raise UserError(f"--number {name}={value}: {value!r} is not a number.") from None
+    return out
+
+
+def deliver(run: Run, samples: Samples, out: Path | None, as_json: bool) -> None:
+    """Write, print or show."""
+    if out is not None:
+        records = samples.save(out)
+        say(f"{len(records):,} samples in {out}")
+    else:
+        records = [
+            {"text": v, **d, "seed": samples.seed} for v, d in zip(samples.values, samples.described, strict=True)
+        ]
+    if as_json:
+        emit(records)
+    elif run.space.stream:
+        show_texts(records)
+    elif out is None:
+        show_pictures(samples)
+
+
+def show_texts(records: list[dict[str, Any]]) -> None:
+    """Each text after its prompt, which is dimmed."""
+    from rich.rule import Rule
+    from rich.text import Text
+
+    for i, record in enumerate(records):
+        if len(records) > 1:
+            title = f"{i + 1}" + (f": {record['label']}" if record.get("label") else "")
+            answer(Rule(title, style="dim"))
+        answer(Text(record["prompt"] or "", style="bold") + Text(record["text"]))
+
+
+def show_pictures(samples: Samples) -> None:
+    """Half blocks of colour, as many a row as fit."""
+    from afresh.data.grid import terminal_grid
+
+    width = shutil.get_terminal_size().columns
+    wide = samples.values[0].shape[1]
+    columns = max(1, min(len(samples.values), width // (wide + 2)))
+    answer(terminal_grid(samples.values, columns, width), colours=True)
+    names = sorted({str(d["label"]) for d in samples.described if d.get("label") is not None})
+    if names:
+        note(f"labels: {', '.join(names[:20])}{' ...' if len(names) > 20 else ''}; files: --out DIR")

@@ -1,0 +1,101 @@
+"""Where things are printed: answers on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+
+def finite(value: Any) -> Any:
+    """JSON has no infinities: numbers that are not finite become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return value
+
+
+def emit(value: Any) -> None:
+    """One JSON document on one line of standard output; ASCII, so that any terminal or pipe takes it."""
+    sys.stdout.write(json.dumps(finite(value), allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def console(error: bool = False) -> Console:
+    """Made when needed: standard output may have been replaced since."""
+    from rich.console import Console
+
+    return Console(stderr=error, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """A line for the person, on standard error, as it is."""
+    console(error=True).print(text, markup=False)
+
+
+def note(text: str) -> None:
+    from rich.text import Text
+
+    console(error=True).print(Text("note: " + text, style="yellow"))
+
+
+def fail(text: str) -> None:
+    """A short message of what went wrong, in red."""
+    from rich.text import Text
+
+    console(error=True).print(Text(text, style="red"))
+
+
+def answer(what: RenderableType, colours: bool = False) -> None:
+    """The answer to the command, on standard output; `colours` also where it is not a terminal."""
+    from rich.console import Console
+
+    forced = Console(highlight=False, force_terminal=True, color_system="truecolor") if colours else None
+    (forced or Console(highlight=False, markup=False)).print(what)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = (), title: str = "") -> Table:
+    """Plain rows of words; columns whose number is in `right` are set to the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    for i, name in enumerate(columns):
+        made.add_column(name, justify="right" if i in right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*map(Text, row))
+    return made
+
+
+def number(value: float | None) -> str:
+    """Four significant digits; a dash for what is not there."""
+    if value is None:
+        return "-"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def size(count: float) -> str:
+    """Bytes in a unit that a person reads."""
+    if count < 1000:
+        return f"{count:.0f} bytes"
+    power = min(4, int(math.log10(count)) // 3)
+    return f"{count / 1000**power:.3g} {('', 'KB', 'MB', 'GB', 'TB')[power]}"
+
+
+def quoted(path: Path) -> str:
+    """A path as it is typed in a shell."""
+    return shlex.quote(str(path))

@@ -1,0 +1,156 @@
+"""`afresh train`: a path to a trained, measured run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from afresh.cli.show import emit, quoted, say
+
+if TYPE_CHECKING:
+    from afresh.measure.study import Measurement
+    from afresh.train import Choices, Job
+
+BUDGET, HAND = "Budget (one of them; 5 minutes if none is given)", "By hand"
+
+
+def train(
+    path: Annotated[Path | None, typer.Argument(help="Your data: a file or a folder.", show_default=False)] = None,
+    modality: Annotated[str | None, typer.Option(help="What the data is, if it is not clear.")] = None,
+    family: Annotated[str | None, typer.Option(help="The kind of model: transformer, vae, gan, flow.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Time to train.", rich_help_panel=BUDGET)] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps to train.", rich_help_panel=BUDGET)] = None,
+    tokens: Annotated[int | None, typer.Option(help="Tokens to train on.", rich_help_panel=BUDGET)] = None,
+    seed: Annotated[int | None, typer.Option(help="Of all random numbers; 0 if not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME if not given.")] = None,
+    validation: Annotated[Path | None, typer.Option(help="Held-out data of your own.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a run that is in --out.")] = False,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run; PATH is not given then.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", rich_help_panel=HAND)] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="How data is read: size=32.", metavar="KEY=VALUE", rich_help_panel=HAND)
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="train.lr=0.001, family.width=256.", metavar="KEY=VALUE", rich_help_panel=HAND),
+    ] = None,
+    measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Measure at the end.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")] = False,
+) -> None:
+    """Train a generative model on your own data.
+
+    What the data is, which model, what size and how many steps are found out, shown and kept in the run's folder.
+    Ctrl-C saves; afresh train --resume RUN goes on as if it had never stopped.
+    """
+    from afresh.core import UserError
+    from afresh.settings import by_part, pairs
+    from afresh.train import Choices
+
+    given = {"--modality": modality, "--family": family, "--minutes": minutes, "--steps": steps, "--tokens": tokens}
+    given |= {"--seed": seed, "--out": out, "--validation": validation, "--force": force or None, "--device": device}
+    given |= {"--data": data or None, "--set": setting or None, "PATH": path}
+    if resume is not None:
+        extra = [k for k, v in given.items() if v is not None]
+        if extra:
+            raise UserError(
+                f"--resume goes on with a run exactly as it was planned. Leave out: {', '.join(extra)}; "
+                "or train a new run without --resume."
+            )
+        finish(resumed(resume), measure, as_json)
+        return
+    if path is None:
+        raise UserError("Say what to learn from: afresh train PATH. Or go on with a run: afresh train --resume RUN.")
+    set_family, set_train = by_part(pairs(setting or [], "--set"))
+    choices = Choices(
+        modality=modality,
+        family=family,
+        minutes=minutes,
+        steps=steps,
+        tokens=tokens,
+        seed=seed or 0,
+        out=out,
+        validation=validation,
+        force=force,
+        device=device,
+        data=pairs(data or [], "--data"),
+        set_family=set_family,
+        set_train=set_train,
+    )
+    finish(begun(path, choices), measure, as_json)
+
+
+def begun(path: Path, choices: Choices) -> Job:
+    from afresh.train import start
+
+    return start(path, choices, say)
+
+
+def resumed(path: Path) -> Job:
+    from afresh.run import summary
+    from afresh.train import again
+
+    job = again(path)
+    say(f"going on with {path} at step {summary(job.run)['steps']:,} of {job.run.record.train.steps:,}")
+    return job
+
+
+def finish(job: Job, measure: bool, as_json: bool) -> None:
+    """Learn, measure, report, and say what was made."""
+    from afresh.train import final_record, learn
+    from afresh.training.loop import Interrupted
+
+    again = f"go on with: afresh train --resume {quoted(job.run.path)}"
+    try:
+        seconds = learn(job, "auto")
+    except Interrupted as e:
+        raise Interrupted(f"Interrupted: {e}; {again}") from None
+    except KeyboardInterrupt:
+        raise Interrupted(f"Stopped at once; what was saved last is kept; {again}") from None
+    measured = judged(job, measure)
+    if as_json:
+        emit(final_record(job, seconds, [] if measured is None else list(measured.scores)))
+    else:
+        show(job, seconds, measured)
+
+
+def judged(job: Job, measure: bool) -> Measurement | None:
+    """The measurement, and the report in the run's folder."""
+    from afresh.judge import measure_run
+    from afresh.report_run import write_run_report
+    from afresh.training.loop import Interrupted
+
+    path = job.run.path
+    try:
+        measured = None
+        if measure:
+            say("measuring ...")
+            measured = measure_run(job.run, prepared=job.prepared)
+        say(f"report: {write_run_report(job.run, measured)}")
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"Stopped while measuring; training is done and saved. Measure with: afresh measure {quoted(path)}"
+        ) from None
+    return measured
+
+
+def show(job: Job, seconds: float, measured: Measurement | None) -> None:
+    """The result for a person."""
+    from afresh.cli.measure import show_measurement
+    from afresh.cli.show import answer
+
+    record = job.run.record
+    if measured is not None:
+        show_measurement(measured)
+    answer(
+        f"{job.run.path}: {record.family} on {record.modality}, {record.parameters:,} parameters, "
+        f"{record.train.steps:,} steps in {seconds:,.0f} s"
+    )
+    prompt = ' --prompt "..."' if job.run.space.stream else ""
+    answer(f"next: afresh sample {quoted(job.run.path)} -n 16{prompt} --out {quoted(Path(job.run.path.name))}-samples")
+
+
+def passed(options: dict[str, Any]) -> dict[str, Any]:
+    """Only the flags that were given."""
+    return {k: v for k, v in options.items() if v is not None}

@@ -1,0 +1,75 @@
+"""Settings by hand: `train.lr=0.001`, `family.width=256`, from words to typed values."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from afresh.core import UserError
+from afresh.training.config import TrainConfig
+
+# What has a flag of its own may not be said twice.
+FLAGS = {"steps": "--steps", "seed": "--seed", "device": "--device"}
+
+
+def pairs(given: Sequence[str], flag: str) -> dict[str, Any]:
+    """["a=1", "b=[1,2]"] to {"a": "1", "b": [1, 2]}: words stay words, for pydantic to read; lists are JSON.
+
+    Raises UserError for what is no KEY=VALUE, and for a key given twice.
+    """
+    out: dict[str, Any] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UserError(f"{flag} takes KEY=VALUE. Given: {text!r}.")
+        if key in out:
+            raise UserError(f"{flag} {key} is given twice ({out[key]!r} and {value!r}). Give it once.")
+        out[key] = _list(value, f"{flag} {text}") if value.startswith("[") else value
+    return out
+
+
+def _list(value: str, what: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError as e:
+        raise UserError(f"{what} looks like a list but is not JSON: {e}. Write it like [0.9, 0.95].") from e
+
+
+def by_part(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """{"family.width": ..., "train.lr": ...} to (of the family, of training); those of training are typed here,
+    those of the family once it is known. Raises UserError naming what exists."""
+    family: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+    for name, value in given.items():
+        part, dot, field = name.partition(".")
+        if not dot or part not in ("train", "family"):
+            raise UserError(f"Settings are train.NAME or family.NAME, as in --set train.lr=0.001. Given: {name!r}.")
+        if part == "family":
+            family[field] = value
+        else:
+            train[field] = of_training(field, value)
+    return family, train
+
+
+def of_training(name: str, value: Any) -> Any:
+    """One field of TrainConfig, typed. Raises UserError for an unknown name or a value that does not fit."""
+    known = TrainConfig.model_fields
+    if name in FLAGS:
+        raise UserError(f"--set train.{name}: this has a flag of its own, {FLAGS[name]}. Use that.")
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f"Did you mean {', '.join(near)}? " if near else ""
+        raise UserError(
+            f"There is no setting train.{name}. {hint}Known: {', '.join(k for k in known if k not in FLAGS)}."
+        )
+    info = known[name]
+    kind = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation  # type: ignore[valid-type]
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as e:
+        why = "; ".join(x["msg"] for x in e.errors())
+        raise UserError(f"--set train.{name}={value}: {why}.") from e
