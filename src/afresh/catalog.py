@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from importlib import import_module
 
 from afresh.core import Codec, Examples, Family, Metric, Modality, Space, UserError
@@ -14,7 +15,9 @@ METRICS = ("texts", "pictures")
 
 def _check(kind: str, name: str, known: tuple[str, ...]) -> None:
     if name not in known:
-        raise UserError(f"There is no {kind} {name!r}. Choose one of: {', '.join(known)}.")
+        near = get_close_matches(name, known, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UserError(f"There is no {kind} {name!r}.{hint} Choose one of: {', '.join(known)}.")
 
 
 def modality(name: str) -> Modality:

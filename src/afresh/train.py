@@ -71,6 +71,8 @@ def start(path: Path, choices: Choices, say: Callable[[str], None]) -> Job:
     """Look at the data, plan, and create the run's folder. Raises UserError before anything is spent."""
     budget = choices.budget()
     budget.check()
+    if choices.family is not None:
+        catalog.family(choices.family)  # refuses a wrong name before the data is read
     out = choices.out or Path("runs") / (path.resolve().stem or "run")
     check_claim(out, choices.force)
     prepared = prepare(path, choices.modality, choices.data, choices.validation)
