@@ -121,8 +121,8 @@ def test_rotary_attention_does_not_see_absolute_places() -> None:
     net = made(replace(SHAPE, layers=1))
     h = net.embedding(TOKENS[:, :6])
     cos, sin = net.get_buffer("cos"), net.get_buffer("sin")
-    here = net.blocks[0](h, cos[0:6], sin[0:6], None, 0)
-    there = net.blocks[0](h, cos[6:12], sin[6:12], None, 0)
+    here = net.blocks[0](h, cos[0:6], sin[0:6], None, None, 0)
+    there = net.blocks[0](h, cos[6:12], sin[6:12], None, None, 0)
     torch.testing.assert_close(here, there, rtol=0, atol=1e-5)
 
 

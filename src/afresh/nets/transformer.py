@@ -80,6 +80,22 @@ class RMSNorm(nn.Module):
         return (y * self.weight).to(x.dtype)
 
 
+SHORT = 256  # on a CPU, plain products beat the fused kernel up to about this length (docs/log.md)
+
+
+def causal_bias(length: int, like: Tensor) -> Tensor:
+    """(T, T): 0 where a place may look, a very negative number where it may not."""
+    return torch.full((length, length), -1e9, dtype=like.dtype, device=like.device).triu(1)
+
+
+def short_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """Softmax attention of (B, H, T, D) by two batched products; `bias` (T, T) is added to the scores."""
+    b, h, t, d = q.shape
+    q = q.reshape(b * h, t, d) * (1 / math.sqrt(d))
+    scores = torch.baddbmm(bias.to(q.dtype).expand(b * h, t, t), q, k.reshape(b * h, t, d).mT)
+    return (scores.softmax(-1) @ v.reshape(b * h, t, d)).view(b, h, t, d)
+
+
 class Attention(nn.Module):
     def __init__(self, s: DecoderShape) -> None:
         super().__init__()
@@ -89,7 +105,9 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(self.dim, s.eps) if s.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(self.dim, s.eps) if s.qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None, layer: int) -> Tensor:
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor | None, cache: Cache | None, layer: int
+    ) -> Tensor:
         s, (b, t, _) = self.s, x.shape
         h = self.qkv(x).view(b, t, s.heads + 2 * s.kv_heads, self.dim).transpose(1, 2)
         q, k, v = h.split([s.heads, s.kv_heads, s.kv_heads], 1)
@@ -106,8 +124,10 @@ class Attention(nn.Module):
                 mask = place[None] <= place[cache.length :, None]  # (t, end)
         if s.kv_heads != s.heads:
             k, v = (z.repeat_interleave(s.heads // s.kv_heads, 1) for z in (k, v))
-        causal = mask is None and t > 1
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        if bias is not None:
+            y = short_attention(q, k, v, bias)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and t > 1)
         return self.out(y.transpose(1, 2).reshape(b, t, -1))
 
 
@@ -130,8 +150,10 @@ class Block(nn.Module):
         self.mlp_norm = RMSNorm(s.width, s.eps)
         self.mlp = SwiGLU(s.width, s.mlp)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None, layer: int) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), cos, sin, cache, layer)
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor | None, cache: Cache | None, layer: int
+    ) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), cos, sin, bias, cache, layer)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -186,8 +208,10 @@ class Decoder(nn.Module):
         cos, sin = self.get_buffer("cos")[start:end], self.get_buffer("sin")[start:end]
         if torch.is_autocast_enabled(h.device.type):
             h = h.to(torch.get_autocast_dtype(h.device.type))
+        short = cache is None and tokens.shape[1] <= SHORT and h.device.type == "cpu"
+        bias = causal_bias(tokens.shape[1], h) if short else None
         for i, block in enumerate(self.blocks):
-            h = block(h, cos, sin, cache, i)
+            h = block(h, cos, sin, bias, cache, i)
         if cache is not None:
             cache.length = end
         return self.norm(h)
