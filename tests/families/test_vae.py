@@ -12,7 +12,17 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from afresh.core import Batch, Cond, Part, Space
-from afresh.families.vae import FAMILY, Scale, VAEConfig, VAEObjective, VAESettings, gaussian_kl, gaussian_nll, score
+from afresh.families.vae import (
+    FAMILY,
+    Prior,
+    Scale,
+    VAEConfig,
+    VAEObjective,
+    VAESettings,
+    gaussian_kl,
+    gaussian_nll,
+    score,
+)
 from afresh.rng import Rng
 
 CONDS = {"label": Part("label", ("a", "b", "c"))}
@@ -28,6 +38,7 @@ def made(space: Space, config: VAEConfig = TINY) -> dict[str, nn.Module]:
     torch.manual_seed(0)
     modules = FAMILY.build(config, space, CONDS)
     nn.init.normal_(modules["decoder"].last.weight, std=0.1)
+    nn.init.normal_(modules["prior"].last.weight, std=0.3)
     for m in (modules["encoder"], modules["decoder"]):
         for block in m.modules():
             if hasattr(block, "conv_2"):
@@ -41,10 +52,18 @@ def batch(space: Space, n: int = 4) -> Batch:
 
 
 def test_kl_is_that_of_two_normals() -> None:
-    mean, log_var = torch.randn(50, 7), torch.randn(50, 7)
-    exact = kl_divergence(Normal(mean, (0.5 * log_var).exp()), Normal(0.0, 1.0))
-    assert torch.allclose(gaussian_kl(mean, log_var), exact, atol=1e-5)
-    assert gaussian_kl(torch.zeros(1, 1), torch.zeros(1, 1)).item() == 0
+    mean, log_var, to_mean, to_log_var = torch.randn(4, 50, 7)
+    exact = kl_divergence(Normal(mean, (0.5 * log_var).exp()), Normal(to_mean, (0.5 * to_log_var).exp()))
+    assert torch.allclose(gaussian_kl(mean, log_var, to_mean, to_log_var), exact, rtol=1e-4, atol=1e-5)
+    assert (gaussian_kl(mean, log_var, mean, log_var).abs() < 1e-6).all()
+
+
+def test_the_prior_starts_standard_and_follows_the_condition() -> None:
+    c = torch.randn(5, 8)
+    prior = Prior(8, 3)
+    assert all(not v.any() for v in prior(c))
+    nn.init.normal_(prior.last.weight)
+    assert (prior(c)[0][0] != prior(c)[0][1]).all()
 
 
 def test_nll_is_that_of_a_normal() -> None:
@@ -84,7 +103,8 @@ def test_the_loss_is_the_bound_by_hand(space: Space) -> None:
     z = mean + (0.5 * log_var).exp() * Rng(3).normal("vae/latent", data.index, (3,))
     x = modules["decoder"](z, modules["conditioning"](data.cond))
     nll = -Normal(x, modules["scale"]().exp()).log_prob(data.x).flatten(1).sum(1)
-    kl = kl_divergence(Normal(mean, (0.5 * log_var).exp()), Normal(0.0, 1.0))
+    to_mean, to_log_var = modules["prior"](modules["conditioning"](data.cond))
+    kl = kl_divergence(Normal(mean, (0.5 * log_var).exp()), Normal(to_mean, (0.5 * to_log_var).exp()))
     for config, expected in (
         (TINY, nll + kl.sum(1)),
         (TINY.model_copy(update={"beta": 0.5}), nll + 0.5 * kl.sum(1)),
@@ -134,6 +154,7 @@ def test_with_the_exact_posterior_the_score_is_the_log_likelihood() -> None:
         "conditioning": FAMILY.build(TINY, space, {})["conditioning"],
         "encoder": Exact(w, sigma),
         "decoder": Linear(w),
+        "prior": Prior(TINY.cond, 1),
         "scale": Scale(sigma),
     }
     truth = MultivariateNormal(torch.zeros(4), torch.outer(w, w) + sigma**2 * torch.eye(4))
