@@ -324,6 +324,7 @@ class Family:
     recipe: Mapping[str, Any] = field(default_factory=dict)  # fields of TrainConfig that this family sets
     regions: Callable[[Modules], Sequence[nn.Module]] | None = None  # what torch.compile may take; None = nothing
     score: Callable[[Modules, Any, Space, Batch, Rng], Tensor] | None = None  # (B,) nats, higher = likelier
+    predict: Callable[[Modules, Space], Predict] | None = None  # of the next token, with a key/value cache
 
 
 # --------------------------------------------------------------------------- measuring

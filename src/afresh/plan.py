@@ -241,7 +241,7 @@ def finished(task: Task, trial: Trial) -> TrainConfig:
 
 def largest(task: Task, train: TrainConfig, decisions: list[Decision]) -> Trial:
     """The largest of the family's networks that sees as many examples in the budget as its size wants."""
-    configs = [override(c, task.set_family, "family") for c in task.family.sizes(task.space)]
+    configs = sizes_by_hand(task)
     chosen: Trial | None = None
     for i, config in enumerate(configs):
         if config in configs[:i]:  # sizes that settings by hand have made equal
@@ -256,6 +256,20 @@ def largest(task: Task, train: TrainConfig, decisions: list[Decision]) -> Trial:
         chosen = trial
     assert chosen is not None
     return chosen
+
+
+def sizes_by_hand(task: Task) -> list[Any]:
+    """The family's sizes with what was set by hand; those that it does not go with are left out (a width that is
+    no multiple of a size's heads). Raises UserError when it goes with none."""
+    configs, problem = [], None
+    for size in task.family.sizes(task.space):
+        try:
+            configs.append(override(size, task.set_family, "family"))
+        except UserError as e:
+            problem = e
+    if problem is not None and not configs:
+        raise problem
+    return configs
 
 
 def maybe_compiled(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:

@@ -72,10 +72,14 @@ class Samples:
     encoder: Encoder
 
     def save(self, folder: str | Path) -> list[dict[str, Any]]:
-        """Write files of the modality's own kind and samples.json(l) into `folder`; returns the records."""
-        from afresh.write import write_samples
+        """Write files of the modality's own kind and samples.json(l) into `folder`; returns the records.
 
-        return write_samples(self, Path(folder))
+        A path that ends in .png gets one picture of all. Raises UserError where it cannot be written.
+        """
+        from afresh.write import write_picture, write_samples
+
+        path = Path(folder)
+        return write_picture(self, path) if path.suffix.lower() == ".png" else write_samples(self, path)
 
     def _repr_html_(self) -> str:
         """Pictures or texts, for a notebook."""
@@ -206,6 +210,18 @@ class Run:
         cond = Cond.cat([c for c, _, _ in conds])
         x = self.draw(self.modules, cond, seed, self.settings(settings))
         return Samples(self.encoder.decode(x), x, cond, [d[0] for _, d, _ in conds], seed, self.encoder)
+
+    def measure(self, data: str | Path | None = None, n: int | None = None) -> dict[str, Any]:
+        """{card, metrics, skipped, notes}, on the held-out split or on `data`. Raises UserError as `measure_run`."""
+        from afresh.judge import measure_run
+
+        return measure_run(self, None if data is None else Path(data), n).json()
+
+    def save(self, path: str | Path) -> Run:
+        """A verified copy of the whole folder. Raises UserError when `path` exists or a checkpoint is damaged."""
+        from afresh.verify import copy_run
+
+        return copy_run(self, Path(path))
 
     def request(self, n: int, request: Request, seed: int) -> tuple[Cond, list[dict[str, Any]], list[str]]:
         """The condition of n samples, a description of each, and notes for the user."""

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from afresh.run import Samples
 
 
+MOST = 400  # samples on one picture
+
+
 def is_picture(value: Any) -> bool:
     return isinstance(value, np.ndarray)
 
@@ -65,6 +68,23 @@ def write_samples(samples: Samples, folder: Path) -> list[dict[str, Any]]:
     replace_file(folder / "samples.json", (json.dumps(records, indent=1, ensure_ascii=False) + "\n").encode())
     replace_file(folder / "grid.png", grid_png(samples))
     return records
+
+
+def write_picture(samples: Samples, path: Path) -> list[dict[str, Any]]:
+    """One PNG of all pictures (at most 400); returns a record of each, with the place in it as `index`."""
+    if not is_picture(samples.values[0]):
+        raise UserError(f"These samples are texts, which do not go into {path.name}. Give a folder instead.")
+    if len(samples.values) > MOST:
+        raise UserError(
+            f"One picture shows at most {MOST} samples, not {len(samples.values):,}. Give a folder instead."
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"Cannot write to {path.parent}: {e.strerror or e}. Choose another place.") from e
+    replace_file(path, grid_png(samples, MOST))
+    described = enumerate(samples.described)
+    return [{"file": path.name, **d, "seed": samples.seed, "index": i} for i, d in described]
 
 
 def samples_html(samples: Samples) -> str:

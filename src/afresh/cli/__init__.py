@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from afresh import __version__
-from afresh.cli import measure, sample, train
+from afresh.cli import measure, sample, train, verify
 from afresh.cli.show import emit, fail, note
 
 DONE, FAULT, USAGE, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -50,7 +50,7 @@ def afresh(
     """Turn your own data into a generative model, on your own machine."""
 
 
-for verb in (train.train, sample.sample, measure.measure):
+for verb in (train.train, sample.sample, measure.measure, verify.verify):
     app.command()(verb)
 
 

@@ -60,9 +60,10 @@ def fail(text: str) -> None:
 def answer(what: RenderableType, colours: bool = False) -> None:
     """The answer to the command, on standard output; `colours` also where it is not a terminal."""
     from rich.console import Console
+    from rich.text import Text
 
     forced = Console(highlight=False, force_terminal=True, color_system="truecolor") if colours else None
-    (forced or Console(highlight=False, markup=False)).print(what)
+    (forced or Console(highlight=False, markup=False)).print(what, soft_wrap=isinstance(what, str | Text))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = (), title: str = "") -> Table:

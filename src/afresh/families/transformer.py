@@ -177,5 +177,6 @@ FAMILY = Family(
     sample=sample,
     recipe={"optimizer": "muon", "lr": 3e-3, "matrix_lr": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1},
     score=score,
+    predict=lambda modules, space: predictor(modules, space.shape[0] + 1),
     regions=lambda modules: [modules["decoder"]],
 )

@@ -1,0 +1,38 @@
+"""`afresh verify`: is a run sound?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from afresh.cli.show import answer, emit
+
+
+def verify(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    as_json: Annotated[bool, typer.Option("--json", help="{run, passed, checks} on standard output.")] = False,
+) -> None:
+    """Check a run: hashes, weights, data, resuming, the cache, and that a seed gives the same sample.
+
+    Exit code 0 when nothing is wrong, 1 when a check failed. What cannot be looked at (data that is gone) is said
+    and does not fail.
+    """
+    from rich.text import Text
+
+    from afresh.run import Run
+    from afresh.verify import verify as all_checks
+
+    checks = all_checks(Run.open(run))
+    broken = [c.name for c in checks if c.passed is False]
+    if as_json:
+        emit({"run": str(run), "passed": not broken, "checks": [asdict(c) for c in checks]})
+    else:
+        for c in checks:
+            word, style = {True: ("pass", "green"), False: ("FAIL", "bold red"), None: ("-", "dim")}[c.passed]
+            answer(Text(f"{word:5}", style=style) + Text(f"{c.name:9}{c.detail}", style="" if c.passed else style))
+        answer(f"{run}: {'failed: ' + ', '.join(broken) if broken else 'sound'}")
+    if broken:
+        raise typer.Exit(1)
