@@ -1,7 +1,7 @@
 """Checkpoints that survive: written aside, synced, hashed, renamed; the last good one is never deleted.
 
-A checkpoint is a folder `checkpoints/<step>` of safetensors files and `state.json`, which holds the SHA-256 of
-each. A folder appears under its name only by a rename after everything in it is on the disk.
+A checkpoint is a folder `checkpoints/<step>` of safetensors files, `state.json`, and `SHA256SUMS` (as sha256sum
+writes it) over all of them. A folder appears under its name only by a rename after everything in it is on the disk.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -24,7 +26,8 @@ from torch import Tensor
 
 from afresh.core import UserError
 
-KEEP = 2  # newest checkpoints kept
+KEEP = 2  # newest sound checkpoints kept: that just written, and one that training is known to have gone on from
+SUMS = "SHA256SUMS"
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ def replace_file(path: Path, data: bytes) -> None:
     try:
         write_file(aside, data)
         os.replace(aside, path)
+        sync_folder(path.parent)
     except OSError as e:
         with contextlib.suppress(OSError):
             aside.unlink()
@@ -66,7 +70,6 @@ def replace_file(path: Path, data: bytes) -> None:
             f"Could not write {path}: {e.strerror or e}. It needs {len(data):,} bytes; "
             f"{free_bytes(path.parent):,} are free. Make room or choose another --out, then go on with --resume."
         ) from e
-    sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -80,15 +83,15 @@ def free_bytes(path: Path) -> int:
         return 0
 
 
-def save(root: Path, checkpoint: Checkpoint) -> Path:
-    """Write `root/<step>`, point `root/../latest` at it, and remove old ones beyond KEEP.
+def save(root: Path, checkpoint: Checkpoint, rotating: bool = True) -> Path:
+    """Write `root/<step>`, point `root/../latest` at it, and with `rotating` remove those that it makes needless.
 
     Raises UserError, with the earlier checkpoints untouched, when the disk is full or not writable.
     """
     files = {f"{k}.safetensors": save_bytes(dict(v)) for k, v in checkpoint.tensors.items()}
-    hashes = {k: hashlib.sha256(v).hexdigest() for k, v in files.items()}
-    state = {"step": checkpoint.step, "sha256": hashes, "scalars": dict(checkpoint.scalars)}
+    state = {"step": checkpoint.step, "scalars": dict(checkpoint.scalars)}
     files["state.json"] = json.dumps(state, indent=1).encode()
+    files[SUMS] = "".join(f"{hashlib.sha256(v).hexdigest()}  {k}\n" for k, v in files.items()).encode()
     need = sum(map(len, files.values()))
     final = root / f"{checkpoint.step:06d}"
     aside = root / f".tmp-{checkpoint.step:06d}"
@@ -100,7 +103,7 @@ def save(root: Path, checkpoint: Checkpoint) -> Path:
         for name, data in files.items():
             write_file(aside / name, data)
         sync_folder(aside)
-        if final.exists():  # left by a run that was killed after this rename, or rolled back
+        if final.exists():  # damaged, and passed over when the run was resumed
             shutil.rmtree(final)
         os.replace(aside, final)
         sync_folder(root)
@@ -111,30 +114,64 @@ def save(root: Path, checkpoint: Checkpoint) -> Path:
             f"{need:,} bytes; {free_bytes(root if root.exists() else root.parent):,} are free. The previous "
             f"checkpoint is intact: make room, then go on with --resume."
         ) from e
-    replace_file(root.parent / "latest", f"{final.name}\n".encode())
-    for old in steps_in(root)[:-KEEP]:
-        if old != final.name:
-            shutil.rmtree(root / old, ignore_errors=True)
+    point(root, final.name)
+    if rotating:
+        rotate(root, checkpoint.step)
     return final
+
+
+def point(root: Path, name: str) -> None:
+    """Move `latest`. It is for people and other programs; `newest` trusts hashes alone."""
+    replace_file(root.parent / "latest", f"{name}\n".encode())
+
+
+def rotate(root: Path, step: int) -> None:
+    """Remove what is older than the KEEP newest sound checkpoints up to `step`, which was just written.
+
+    Damaged ones do not count. Those beyond `step` are damaged too: the run was resumed before them.
+    """
+    kept = 0
+    for name in reversed(steps_in(root)):
+        if kept == KEEP or int(name) > step:
+            shutil.rmtree(root / name, ignore_errors=True)
+        elif int(name) == step or not check(root / name):
+            kept += 1
+
+
+def go_back(root: Path, step: int) -> None:
+    """Give up the checkpoints after `step`."""
+    given_up = [name for name in steps_in(root) if int(name) > step]
+    if given_up:
+        point(root, f"{step:06d}")
+    for name in given_up:
+        shutil.rmtree(root / name, ignore_errors=True)
 
 
 def steps_in(root: Path) -> list[str]:
     """Names of the finished checkpoints, oldest first."""
     if not root.is_dir():
         return []
-    return sorted(p.name for p in root.iterdir() if p.is_dir() and p.name.isdigit())
+    return sorted((p.name for p in root.iterdir() if p.is_dir() and p.name.isdigit()), key=int)
+
+
+def sums_of(folder: Path) -> dict[str, str]:
+    """File name -> SHA-256. Raises OSError or ValueError when the list is not whole: it ends with state.json."""
+    text = (folder / SUMS).read_bytes().decode("ascii")
+    lines = [re.fullmatch(r"([0-9a-f]{64})  ([\w.-]+)\n", line) for line in text.splitlines(keepends=True)]
+    sums = {m[2]: m[1] for m in lines if m}
+    if not all(lines) or list(sums)[-1:] != ["state.json"]:
+        raise ValueError("not a whole list of hashes")
+    return sums
 
 
 def check(folder: Path) -> list[str]:
     """What is wrong with a checkpoint's files, in words; empty when each matches its hash."""
     try:
-        state = json.loads((folder / "state.json").read_bytes())
-        hashes: dict[str, str] = state["sha256"]
-        int(state["step"])
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        return [f"{folder.name}/state.json is missing or damaged ({type(e).__name__})"]
+        sums = sums_of(folder)
+    except (OSError, ValueError) as e:
+        return [f"{folder.name}/{SUMS} is missing or damaged ({type(e).__name__})"]
     faults = []
-    for name, wanted in hashes.items():
+    for name, wanted in sums.items():
         try:
             found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
         except OSError as e:
@@ -146,25 +183,31 @@ def check(folder: Path) -> list[str]:
 
 
 def read(folder: Path, groups: tuple[str, ...] | None = None) -> Checkpoint:
-    """Load a checkpoint whose files were checked; `groups` limits which tensors."""
-    state = json.loads((folder / "state.json").read_bytes())
+    """Load a checkpoint whose files were checked; `groups` limits which tensors. Raises UserError for a file that is
+    not what its name says."""
     tensors = {}
-    for name in state["sha256"]:
+    for name in sums_of(folder):
         group = name.removesuffix(".safetensors")
-        if groups is None or group in groups:
+        if group != name and (groups is None or group in groups):
             try:
                 tensors[group] = load_bytes((folder / name).read_bytes())
-            except (safetensors.SafetensorError, ValueError) as e:
-                raise UserError(f"{folder / name} is not a sound safetensors file: {e}") from e
+            except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as e:
+                raise UserError(f"{folder / name} is not a sound safetensors file: {e}. Restore a copy of it.") from e
+    state = json.loads((folder / "state.json").read_bytes())
     return Checkpoint(int(state["step"]), tensors, state["scalars"])
 
 
-def newest(root: Path, groups: tuple[str, ...] | None = None) -> Checkpoint | None:
-    """The newest checkpoint that passes its hashes; damaged ones are named in a warning and passed over.
+def newest(root: Path, groups: tuple[str, ...] | None = None, before: float = math.inf) -> Checkpoint | None:
+    """The newest checkpoint of a step below `before` that passes its hashes; damaged ones are named in a warning and
+    passed over.
 
     None when there is no checkpoint at all. Raises UserError when there are some and all are damaged.
     """
     found = steps_in(root)
+    pointer = root.parent / "latest"
+    if found and pointer.is_file() and pointer.read_bytes() not in [f"{name}\n".encode() for name in found]:
+        warnings.warn(f"{pointer} is damaged: it names no checkpoint. The newest good one is used.", stacklevel=2)
+    found = [name for name in found if int(name) < before]
     for name in reversed(found):
         faults = check(root / name)
         if not faults:

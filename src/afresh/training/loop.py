@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from afresh.core import Batch, Objective, State
+from afresh.core import Batch, Objective, State, UserError
 from afresh.rng import Rng
 from afresh.training import checkpoint
 from afresh.training.config import TrainConfig
@@ -43,6 +43,8 @@ class Learner:
     skipped: int = 0  # non-finite steps in a row
     rollbacks: int = 0
     lr_scale: float = 1.0
+    sums: dict[str, float] = field(default_factory=dict)  # metrics since the last line of the log
+    count: int = 0  # steps that they are of
 
     def __post_init__(self) -> None:
         for player, names in self.objective.players.items():
@@ -77,27 +79,35 @@ class Learner:
             "skipped": self.skipped,
             "rollbacks": self.rollbacks,
             "lr_scale": self.lr_scale,
+            "sums": dict(self.sums),
+            "count": self.count,
         }
         return checkpoint.Checkpoint(self.step, tensors, scalars)
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
-        """Become what was saved."""
-        for m, net in self.modules.items():
-            net.load_state_dict(under(saved.tensors["model"], m))
-        for m, average in self.averages.items():
-            found = under(saved.tensors["ema"], m)
-            for k, v in average.items():
-                v.copy_(found[k])
-        for player, optimizers in self.optimizers.items():
-            found = under(saved.tensors["optimizer"], player)
-            for o in optimizers:
-                o.load(found)
+        """Become what was saved. Raises UserError when that is of another model."""
+        try:
+            for m, net in self.modules.items():
+                net.load_state_dict(under(saved.tensors["model"], m))
+            for m, average in self.averages.items():
+                found = under(saved.tensors["ema"], m)
+                for k, v in average.items():
+                    v.copy_(found[k])
+            for player, optimizers in self.optimizers.items():
+                found = under(saved.tensors["optimizer"], player)
+                for o in optimizers:
+                    o.load(found)
+        except (KeyError, RuntimeError) as e:
+            raise UserError(
+                f"The checkpoint of step {saved.step} does not fit this model: {e}. Was run.json changed by hand?"
+            ) from e
         self.state = dict(saved.tensors.get("state", {}))
         self.step = saved.step
         self.config = self.config.model_copy(update={"steps": int(saved.scalars["steps"])})
         self.skipped = int(saved.scalars["skipped"])
         self.rollbacks = int(saved.scalars["rollbacks"])
         self.lr_scale = float(saved.scalars["lr_scale"])
+        self.sums, self.count = dict(saved.scalars["sums"]), int(saved.scalars["count"])
 
 
 @contextmanager
@@ -153,7 +163,7 @@ def precision(config: TrainConfig) -> Iterator[None]:
 
 
 def play(learner: Learner, player: str, batch: Batch, rng: Rng) -> dict[str, float] | None:
-    """One player's step on one batch. None, with the weights untouched, if the gradient is not finite.
+    """One player's step on one batch. None, with the weights untouched, if the loss or the gradient is not finite.
 
     Sums are accumulated over micro-batches and divided once by the summed weight, so that any division into
     micro-batches gives the gradient of the whole batch.
@@ -188,7 +198,7 @@ def play(learner: Learner, player: str, batch: Batch, rng: Rng) -> dict[str, flo
             p.grad = torch.zeros_like(p)
         grads.append(p.grad)
     norm = torch.nn.utils.get_total_norm(grads) / weight
-    if not math.isfinite(float(norm)):
+    if not math.isfinite(float(norm)) or not math.isfinite(float(sums["loss"])):
         return None
     shrink = min(1.0, config.clip / (float(norm) + 1e-12)) if config.clip > 0 else 1.0
     torch._foreach_mul_(grads, shrink / weight)
@@ -201,13 +211,20 @@ def play(learner: Learner, player: str, batch: Batch, rng: Rng) -> dict[str, flo
 
 
 def take_step(learner: Learner, batch: Batch, rng: Rng) -> dict[str, float] | None:
-    """Every player in turn on one batch, then the averages. None when a player's gradient was not finite."""
+    """Every player in turn on one batch, then the averages. None, with nothing changed, when a player's loss or
+    gradient was not finite."""
     config = learner.config
     batch = drop_conditions(batch, config.null_rate, rng)
     out: dict[str, float] = {}
-    for player in learner.objective.players:
+    players = list(learner.objective.players)
+    moving = [t for p in players[:-1] for o in learner.optimizers[p] for t in (*o.params.values(), *o.state().values())]
+    before = [t.detach().clone() for t in moving]
+    for player in players:
         metrics = play(learner, player, batch, rng)
         if metrics is None:
+            with torch.no_grad():
+                for t, old in zip(moving, before, strict=True):
+                    t.copy_(old)
             return None
         out.update(metrics)
     learner.state = learner.objective.update(learner.state, out)
@@ -228,6 +245,7 @@ class Hooks:
     evaluate: Callable[[Learner], dict[str, float]] = lambda learner: {}
     preview: Callable[[Learner], None] = lambda learner: None
     log: Callable[[int, dict[str, float]], None] = lambda step, metrics: None
+    rewind: Callable[[int], None] = lambda step: None  # forget what was logged after `step`
     tick: Callable[[dict[str, float]], None] = lambda metrics: None
     overhead: Callable[[str, float], None] = lambda kind, seconds: None
     message: Callable[[str], None] = lambda text: None
@@ -237,8 +255,6 @@ class Hooks:
 
 def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng: Rng, hooks: Hooks) -> None:
     """Train from learner.step to config.steps, saving into `root`. Raises Diverged or Interrupted, both saved."""
-    sums: dict[str, float] = {}
-    count = 0
     if learner.step == 0 and not checkpoint.steps_in(root):
         checkpoint.save(root, learner.snapshot())
     while learner.step < learner.config.steps:
@@ -246,34 +262,46 @@ def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng:
         batch = batches(learner.step * config.batch, config.batch).to(config.device)
         metrics = take_step(learner, batch, rng)
         if metrics is None:
-            recover(learner, root, hooks)
-            continue
+            learner.skipped += 1
+            hooks.message(
+                f"step {learner.step}: the loss or its gradient is not finite; skipped, the weights untouched"
+            )
+            if learner.skipped >= config.skip_limit:
+                roll_back(learner, root, hooks)
+                continue
         learner.step += 1
-        learner.skipped = 0
-        hooks.tick(metrics)
-        for k, v in metrics.items():
-            sums[k] = sums.get(k, 0.0) + v
-        count += 1
-        last = learner.step == config.steps
-        if learner.step % config.log_every == 0 or last:
-            hooks.log(learner.step, {k: v / count for k, v in sums.items()})
-            sums, count = {}, 0
-        if due(learner.step, config.eval_every, last):
-            with timed(hooks, "evaluation"):
-                found = hooks.evaluate(learner)
-            if found:
-                hooks.log(learner.step, found)
-        if due(learner.step, config.preview_every, last):
-            with timed(hooks, "preview"):
-                hooks.preview(learner)
-        stopping = hooks.stop()
-        if due(learner.step, config.save_every, last) and learner.step < (1 - config.decay) * config.steps:
-            replan(learner, hooks)
-        if due(learner.step, config.save_every, last) or stopping:
-            with timed(hooks, "save"):
-                checkpoint.save(root, learner.snapshot())
-        if stopping and not last:
-            raise Interrupted(f"saved at step {learner.step} of {config.steps}")
+        if metrics is not None:
+            learner.skipped = 0
+            learner.sums = {k: learner.sums.get(k, 0.0) + v for k, v in metrics.items()}
+            learner.count += 1
+            hooks.tick(metrics)
+        after_step(learner, root, hooks)
+
+
+def after_step(learner: Learner, root: Path, hooks: Hooks) -> None:
+    """Log, evaluate, preview and save where due. Raises Interrupted when asked to stop, once saved."""
+    config = learner.config
+    last = learner.step == config.steps
+    if due(learner.step, config.log_every, last) and learner.count:
+        hooks.log(learner.step, {k: v / learner.count for k, v in learner.sums.items()})
+        learner.sums, learner.count = {}, 0
+    if due(learner.step, config.eval_every, last):
+        with timed(hooks, "evaluation"):
+            found = hooks.evaluate(learner)
+        if found:
+            hooks.log(learner.step, found)
+    if due(learner.step, config.preview_every, last):
+        with timed(hooks, "preview"):
+            hooks.preview(learner)
+    stopping = hooks.stop()
+    if due(learner.step, config.save_every, last) and learner.step < (1 - config.decay) * config.steps:
+        replan(learner, hooks)
+    if due(learner.step, config.save_every, last) or stopping:
+        with timed(hooks, "save"):
+            # Amid steps that were skipped nothing is known of these weights: they must not replace those that worked.
+            checkpoint.save(root, learner.snapshot(), rotating=learner.skipped == 0)
+    if stopping and not last:
+        raise Interrupted(f"saved at step {learner.step} of {config.steps}")
 
 
 def replan(learner: Learner, hooks: Hooks) -> None:
@@ -295,23 +323,23 @@ def timed(hooks: Hooks, kind: str) -> Iterator[None]:
     hooks.overhead(kind, time.perf_counter() - start)
 
 
-def recover(learner: Learner, root: Path, hooks: Hooks) -> None:
-    """After a non-finite gradient: skip the step; after `skip_limit` in a row go back to the last good checkpoint
-    at half the rate; after `rollback_limit` of those, stop."""
+def roll_back(learner: Learner, root: Path, hooks: Hooks) -> None:
+    """After `skip_limit` skipped steps in a row: on from the newest checkpoint older than they, at half the rate.
+
+    A checkpoint at the first of them holds the very weights that gave no finite gradient. Raises Diverged after
+    `rollback_limit` of these, or without such a checkpoint.
+    """
     config = learner.config
-    learner.skipped += 1
-    hooks.message(f"step {learner.step}: the gradient is not finite; the step is skipped, the weights untouched")
-    if learner.skipped < config.skip_limit:
-        learner.step += 1
-        return
     rollbacks, scale = learner.rollbacks + 1, learner.lr_scale / 2
-    saved = checkpoint.newest(root)
+    saved = checkpoint.newest(root, before=learner.step - learner.skipped + 1)
     if rollbacks > config.rollback_limit or saved is None:
         raise Diverged(
-            f"Training diverged at step {learner.step}: {config.skip_limit} gradients in a row were not finite, also "
-            f"after {learner.rollbacks} roll-backs at lower rates. The last good checkpoint is kept in {root}. "
+            f"Training diverged at step {learner.step}: {learner.skipped} steps in a row were not finite, "
+            f"after {learner.rollbacks} roll-backs to lower rates. The last good checkpoint is kept in {root}. "
             f"Try a lower rate (--set train.lr=...), or look at the data for extreme values (afresh data)."
         )
+    checkpoint.go_back(root, saved.step)
     learner.restore(saved)
     learner.rollbacks, learner.lr_scale, learner.skipped = rollbacks, scale, 0
+    hooks.rewind(learner.step)
     hooks.message(f"rolled back to step {learner.step}; learning rate times {scale:g}")
