@@ -1,3 +1,44 @@
-"""afresh: a person's own data into a generative model, on that person's own machine."""
+"""afresh: a person's own data into a generative model, on that person's own machine.
+
+    run = afresh.train("photos/", minutes=10)
+    run.sample(16, label="cat", guidance=2.0).save("cats.png")
+
+Importing this package loads nothing heavy: what it offers is fetched from `afresh.api` when first used.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from afresh.api import Look, Run, Samples, UserError, examine, open, resume, train
+
+__all__ = ["Look", "Run", "Samples", "UserError", "__version__", "examine", "open", "resume", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from afresh import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Importing the module afresh.train would put it in place of the function of that name; this keeps the function.
+    `from afresh.train import ...` works all the same."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in __all__ and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

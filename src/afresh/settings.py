@@ -67,7 +67,7 @@ def of_training(name: str, value: Any) -> Any:
             f"There is no setting train.{name}. {hint}Known: {', '.join(k for k in known if k not in FLAGS)}."
         )
     info = known[name]
-    kind = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation  # type: ignore[valid-type]
+    kind: Any = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as e:

@@ -18,14 +18,14 @@ from typing import Annotated, Any
 import typer
 
 from afresh import __version__
-from afresh.cli import measure, sample, train, verify
+from afresh.cli import data, demo, doctor, measure, runs, sample, train, verify
 from afresh.cli.show import emit, fail, note
 
 DONE, FAULT, USAGE, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
 PACKAGE = str(Path(__file__).parents[1])
 
 # The base of usage errors: click's, of which newer versions of typer hold a copy of their own.
-UsageError = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 app = typer.Typer(
     name="afresh",
@@ -50,7 +50,17 @@ def afresh(
     """Turn your own data into a generative model, on your own machine."""
 
 
-for verb in (train.train, sample.sample, measure.measure, verify.verify):
+VERBS = (
+    demo.demo,
+    data.data,
+    train.train,
+    sample.sample,
+    measure.measure,
+    runs.runs,
+    verify.verify,
+    doctor.doctor,
+)
+for verb in VERBS:
     app.command()(verb)
 
 

@@ -61,7 +61,13 @@ def sample(
     found = Run.open(run)
     if as_json and out is None and not found.space.stream:
         raise UserError("A picture cannot be printed as JSON. Say where to write it: --out DIR.")
-    settings = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    settings: dict[str, Any] = {
+        "guidance": guidance,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+    }
     settings |= {"length": length, "steps": steps, "solver": solver, "truncation": truncation}
     samples = found.sample(
         (TEXTS if found.space.stream else PICTURES) if n is None else n,

@@ -48,7 +48,13 @@ def train(
     from afresh.settings import by_part, pairs
     from afresh.train import Choices
 
-    given = {"--modality": modality, "--family": family, "--minutes": minutes, "--steps": steps, "--tokens": tokens}
+    given: dict[str, Any] = {
+        "--modality": modality,
+        "--family": family,
+        "--minutes": minutes,
+        "--steps": steps,
+        "--tokens": tokens,
+    }
     given |= {"--seed": seed, "--out": out, "--validation": validation, "--force": force or None, "--device": device}
     given |= {"--data": data or None, "--set": setting or None, "PATH": path}
     if resume is not None:
@@ -149,8 +155,3 @@ def show(job: Job, seconds: float, measured: Measurement | None) -> None:
     )
     prompt = ' --prompt "..."' if job.run.space.stream else ""
     answer(f"next: afresh sample {quoted(job.run.path)} -n 16{prompt} --out {quoted(Path(job.run.path.name))}-samples")
-
-
-def passed(options: dict[str, Any]) -> dict[str, Any]:
-    """Only the flags that were given."""
-    return {k: v for k, v in options.items() if v is not None}

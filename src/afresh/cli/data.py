@@ -1,0 +1,64 @@
+"""`afresh data`: what would be learnt, before anything is spent."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from afresh.cli.show import answer, emit, say
+
+if TYPE_CHECKING:
+    from afresh.look import Look
+
+
+def data(
+    path: Annotated[Path, typer.Argument(help="Your data: a file or a folder.")],
+    modality: Annotated[str | None, typer.Option(help="What the data is, if it is not clear.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--data", help="How data is read, as for train: size=32.", metavar="KEY=VALUE")
+    ] = None,
+    validation: Annotated[Path | None, typer.Option(help="Held-out data of your own.")] = None,
+    near: Annotated[bool, typer.Option("--near/--no-near", help="Search for near duplicates.")] = True,
+    out: Annotated[Path | None, typer.Option(help="Write this as one HTML page, with examples.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All facts as JSON on standard output.")] = False,
+) -> None:
+    """Look at data as training would see it: what it is, how much, its labels, duplicates, licences, what is refused.
+
+    Nothing is trained and nothing is changed.
+    """
+    from afresh.look import look
+    from afresh.settings import pairs
+
+    found = look(path, modality, pairs(option or [], "--data"), validation, near)
+    if out is not None:
+        found.save(out)
+        say(f"page: {out}")
+    if as_json:
+        emit(found.json())
+        return
+    for line in found.lines():
+        answer(line)
+    show_examples(found)
+
+
+def show_examples(found: Look) -> None:
+    """Pictures as half blocks, texts as the first lines of each."""
+    from rich.rule import Rule
+    from rich.text import Text
+
+    from afresh.data.grid import terminal_grid
+    from afresh.look import excerpt
+    from afresh.write import is_picture
+
+    items = found.examples
+    if is_picture(items[0].value):
+        width = shutil.get_terminal_size().columns
+        columns = max(1, min(len(items), width // (items[0].value.shape[1] + 2)))
+        answer(terminal_grid([i.value for i in items], columns, width), colours=True)
+        return
+    for item in items:
+        answer(Rule(Text(item.source), style="dim"))
+        answer(Text(excerpt(item.value)))

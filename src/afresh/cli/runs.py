@@ -1,0 +1,60 @@
+"""`afresh runs`: what was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from afresh.cli.show import answer, emit, note, number, say, size, table
+
+
+def runs(
+    root: Annotated[Path, typer.Argument(help="Folder that holds runs.")] = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON list on standard output.")] = False,
+) -> None:
+    """List the runs in a folder: what each is, how far it came, its held-out loss, its size on the disk."""
+    from afresh.core import UserError
+
+    if not root.is_dir():
+        raise UserError(f"There is no folder {root}. Give one that holds runs; afresh train makes runs/.")
+    folders = [root] if (root / "run.json").is_file() else sorted(p.parent for p in root.glob("*/run.json"))
+    found = []
+    for folder in folders:
+        try:
+            found.append(facts(folder))
+        except UserError as e:  # one bad folder does not hide the others
+            note(str(e))
+    if as_json:
+        emit(found)
+    elif found:
+        columns = ["run", "modality", "family", "parameters", "steps", "state", "held-out loss", "disk"]
+        answer(table(columns, [row(f) for f in found], right=(3, 4, 6, 7)))
+    else:
+        say(f"No run in {root}. Make one: afresh train PATH")
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    """What a run's folder says. Raises UserError when its run.json is not understood."""
+    from afresh.run import Run, metrics_lines, summary
+
+    run = Run.open(folder)
+    made = summary(run)
+    total = run.record.train.steps
+    held = [line["heldout_loss"] for line in metrics_lines(run) if "heldout_loss" in line]
+    state = "done" if made["steps"] >= total else "stopped" if made["steps"] else "not begun"
+    return {
+        **made,
+        "of": total,
+        "state": state,
+        "heldout_loss": held[-1] if held else None,
+        "bytes": sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()),
+        "data": run.record.data.path,
+    }
+
+
+def row(f: dict[str, Any]) -> list[str]:
+    steps = f"{f['steps']:,}" if f["state"] == "done" else f"{f['steps']:,} of {f['of']:,}"
+    words = [f["run"], f["modality"], f["family"], f"{f['parameters']:,}", steps, f["state"]]
+    return [*words, number(f["heldout_loss"]), size(f["bytes"])]
