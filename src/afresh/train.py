@@ -22,7 +22,7 @@ from afresh.prepare import Prepared, prepare
 from afresh.rng import Rng
 from afresh.run import DataRecord, Run, RunRecord, Samples, claim
 from afresh.training import loop
-from afresh.training.budget import measure_machine
+from afresh.training.budget import check_device, measure_machine
 from afresh.training.checkpoint import steps_in
 from afresh.training.loop import Hooks, Learner, averaged, precision
 from afresh.training.progress import Progress
@@ -73,6 +73,8 @@ def start(path: Path, choices: Choices, say: Callable[[str], None]) -> Job:
     budget.check()
     if choices.family is not None:
         catalog.family(choices.family)  # refuses a wrong name before the data is read
+    if choices.device is not None:
+        check_device(choices.device)
     out = choices.out or Path("runs") / (path.resolve().stem or "run")
     check_claim(out, choices.force)
     prepared = prepare(path, choices.modality, choices.data, choices.validation)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+from afresh.core import UserError
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -65,22 +67,40 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def devices() -> list[str]:
+    """What torch can compute on here, the fastest first: CUDA, then Apple's, then the CPU."""
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return [name for name, there in found.items() if there]
+
+
+def check_device(device: str) -> None:
+    """Raises UserError, naming those that are here, for a device that is not."""
+    known = devices()
+    try:
+        if device.split(":")[0] in known and torch.empty(1, device=device).numel() == 1:
+            return
+    except (RuntimeError, AssertionError) as e:  # of a number beyond the last
+        raise UserError(f"There is no device {device!r} here: {str(e).splitlines()[0]}") from e
+    raise UserError(f"There is no device {device!r} that this torch can use. Found: {', '.join(known)}.")
+
+
 def measure_machine(device: str | None = None) -> Machine:
-    """Choose the device (CUDA, then Apple's, then the CPU) and time its products in two precisions."""
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    """Choose the device if none is given, and time its products in two precisions. Raises UserError for one that is
+    not here."""
+    device = device or devices()[0]
+    check_device(device)
     rates = {}
     for dtype in (torch.float32, torch.bfloat16):
         a = torch.ones(1024, 1024, device=device, dtype=dtype)
         rates[dtype] = 2 * 1024**3 / seconds_of(lambda a=a: a @ a, device) / 1e9  # type: ignore[misc]
-    name = torch.cuda.get_device_name() if device == "cuda" else processor()
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else processor()
     return Machine(
         device=device,
         name=name,
         threads=torch.get_num_threads(),
         float32=round(rates[torch.float32], 1),
         bfloat16=round(rates[torch.bfloat16], 1),
-        compiler=shutil.which(os.environ.get("CXX", "g++")) is not None or device == "cuda",
+        compiler=shutil.which(os.environ.get("CXX", "g++")) is not None or device.startswith("cuda"),
         torch=torch.__version__,
         python=platform.python_version(),
     )
