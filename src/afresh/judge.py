@@ -74,9 +74,10 @@ class RunEvidence:
         assert score is not None
         heldout = self.heldout if codec is None else codec.encode(self.heldout)
         nats, tokens = [], []
-        with torch.no_grad(), precision(run.record.train):
+        with torch.no_grad(), precision(run.train):
             for batch in sweep(heldout, run.space, 32):
-                nats.append(-score(run.modules, run.config, run.space, batch, Rng(0)).double())
+                there = batch.to(run.train.device)
+                nats.append(-score(run.modules, run.config, run.space, there, Rng(0)).double().cpu())
                 targets = batch.x[:, 1:]
                 counted = torch.ones_like(targets) if batch.mask is None else batch.mask
                 tokens.append(counted.sum(1))

@@ -153,9 +153,16 @@ class Run:
         """Requests as they occurred in the training split (at most 4,096)."""
         return load_conditions(self.path / "conditions.safetensors", self.conds)
 
+    @property
+    def train(self) -> TrainConfig:
+        """How the run was trained, on the processor where its accelerator is not present."""
+        train = self.record.train
+        present = train.device == "cpu" or (train.device.startswith("cuda") and torch.cuda.is_available())
+        return train if present else train.model_copy(update={"device": "cpu"})
+
     def learner(self) -> Learner:
         """Everything needed to go on training, as of the newest good checkpoint."""
-        train = self.record.train
+        train = self.train
         made = make_learner(self.family, self.config, self.space, self.conds, train)
         saved = checkpoint.newest(self.path / "checkpoints")
         if saved is not None:
@@ -169,7 +176,7 @@ class Run:
         if saved is None:
             raise UserError(f"{self.path} has no checkpoint yet. Go on with: afresh train --resume {self.path}")
         torch.set_num_threads(self.record.train.threads)
-        built = self.family.build(self.config, self.space, self.conds)
+        built = {k: m.to(self.train.device) for k, m in self.family.build(self.config, self.space, self.conds).items()}
         averaged = self.family.objective(self.config, self.space).averaged
         for name, module in built.items():
             found = under(saved.tensors.get("ema", {}), name) if name in averaged else {}
@@ -267,10 +274,9 @@ class Run:
         size = 64 if self.space.kind == "tokens" else 256
         index = torch.arange(cond.size)
         parts = []
-        train = self.record.train
         device = next(p for m in modules.values() for p in m.parameters()).device
         for rows in index.split(size):
-            with precision(train):
+            with precision(self.train):
                 x = self.family.sample(
                     modules, self.config, self.space, cond.select(rows).to(device), Rng(seed), rows.to(device), settings
                 )
