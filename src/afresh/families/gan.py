@@ -180,6 +180,7 @@ FAMILY = Family(
     objective=GANObjective,
     settings=GANSettings,
     sample=sample,
+    guided=False,  # measured: extrapolated conditions leave the data (docs/support.md)
     recipe={
         "optimizer": "adamw",
         "lr": 2e-3,
