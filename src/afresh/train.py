@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +22,8 @@ from afresh.rng import Rng
 from afresh.run import DataRecord, Run, RunRecord, Samples, claim
 from afresh.training import loop
 from afresh.training.budget import check_device, measure_machine
-from afresh.training.checkpoint import steps_in
+from afresh.training.checkpoint import replace_file, steps_in
+from afresh.training.journal import Journal
 from afresh.training.loop import Hooks, Learner, averaged, precision
 from afresh.training.progress import Progress
 from afresh.write import grid_png, is_picture
@@ -177,26 +177,22 @@ def learn(job: Job, mode: str) -> float:
     loader = Loader(job.train, job.space, rng)
     unit, each = ("tokens", job.space.shape[0]) if job.space.kind == "tokens" else ("pictures", 1)
     begun, fresh = time.perf_counter(), learner.step == 0
-    file = trim_metrics(run.path / "metrics.jsonl", learner.step)
-    with Progress(train.steps, unit, train.batch * each, run.path.name, mode, learner.step) as bar, file as log:
-
-        def write(step: int, metrics: Mapping[str, float]) -> None:
-            line = {"step": step, "seconds": round(time.perf_counter() - begun, 3), **metrics}
-            log.write(json.dumps(line) + "\n")
-            log.flush()
-
-        with caught_interrupts() as stop:
-            hooks = Hooks(
-                evaluate=lambda now: evaluate(now, run, job),
-                preview=lambda now: preview(now, run),
-                log=write,
-                tick=lambda m: bar.step(next(v for k, v in m.items() if k.endswith("loss")), m, learner.step),
-                overhead=lambda kind, seconds: bar.overhead(seconds, kind),
-                message=bar.message,
-                stop=stop,
-                replan=lambda now: keep_time(now, run, begun, fresh, bar),
-            )
-            loop.run(learner, loader.batch, run.path / "checkpoints", rng, hooks)
+    journal = Journal(run.path / "metrics.jsonl", learner.step)
+    steps = learner.config.steps  # as replanned before a resume
+    bar = Progress(steps, unit, train.batch * each, run.path.name, mode, learner.step)
+    with bar, caught_interrupts() as stop:
+        hooks = Hooks(
+            evaluate=lambda now: evaluate(now, run, job),
+            preview=lambda now: preview(now, run),
+            log=journal.append,
+            rewind=journal.rewind,
+            tick=lambda m: bar.step(next(v for k, v in m.items() if k.endswith("loss")), m, learner.step),
+            overhead=lambda kind, seconds: bar.overhead(seconds, kind),
+            message=bar.message,
+            stop=stop,
+            replan=lambda now: keep_time(now, run, begun, fresh, bar),
+        )
+        loop.run(learner, loader.batch, run.path / "checkpoints", rng, hooks)
     run.__dict__.pop("modules", None)  # weights loaded before are no longer the newest
     return time.perf_counter() - begun
 
@@ -216,19 +212,6 @@ def keep_time(now: Learner, run: Run, begun: float, fresh: bool, bar: Progress) 
     )
     bar.replan(steps)
     return steps
-
-
-def trim_metrics(path: Path, step: int) -> Any:
-    """Open metrics.jsonl for appending, without lines after `step` that a crash left behind."""
-    kept = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError):
-            continue
-    path.write_text("".join(f"{k}\n" for k in kept))
-    return path.open("a")
 
 
 @contextmanager
@@ -281,14 +264,13 @@ def preview(learner: Learner, run: Run) -> None:
     with averaged(learner):
         x = run.draw(learner.modules, cond, 0, settings)
     values = run.encoder.decode(x)
-    folder = run.path / "samples"
-    folder.mkdir(exist_ok=True)
     name = f"{learner.step:06d}"
     if is_picture(values[0]):
         shown = Samples(values, x, cond, [{}] * n, 0, run.encoder)
-        (folder / f"{name}.png").write_bytes(grid_png(shown))
+        replace_file(run.path / "samples" / f"{name}.png", grid_png(shown))
     else:
-        (folder / f"{name}.txt").write_text("\n\n--------\n\n".join(values), "utf-8", "backslashreplace")
+        text = "\n\n--------\n\n".join(values)
+        replace_file(run.path / "samples" / f"{name}.txt", text.encode("utf-8", "backslashreplace"))
 
 
 def steps_done(run: Run) -> int:

@@ -57,9 +57,13 @@ def sync_folder(path: Path) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Put a whole file in place of another, or leave the old one: never half of it."""
+    """Put a whole file in place of another, or leave the old one: never half of it. Makes its folder if need be.
+
+    Raises UserError, naming the bytes needed, when the disk is full or not writable.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_file(aside, data)
         os.replace(aside, path)
         sync_folder(path.parent)
@@ -77,10 +81,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def free_bytes(path: Path) -> int:
-    try:
-        return shutil.disk_usage(path).free
-    except OSError:
-        return 0
+    """Free bytes where `path` is, or would be."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).free
 
 
 def save(root: Path, checkpoint: Checkpoint, rotating: bool = True) -> Path:
@@ -111,7 +115,7 @@ def save(root: Path, checkpoint: Checkpoint, rotating: bool = True) -> Path:
         shutil.rmtree(aside, ignore_errors=True)
         raise UserError(
             f"Could not write the checkpoint of step {checkpoint.step} in {root}: {e.strerror or e}. It needs "
-            f"{need:,} bytes; {free_bytes(root if root.exists() else root.parent):,} are free. The previous "
+            f"{need:,} bytes; {free_bytes(root):,} are free. The previous "
             f"checkpoint is intact: make room, then go on with --resume."
         ) from e
     point(root, final.name)

@@ -1,0 +1,51 @@
+"""metrics.jsonl: a line for each step that was logged, never ahead of the weights."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from afresh.core import UserError
+from afresh.training.checkpoint import free_bytes, replace_file
+
+
+class Journal:
+    """Appends to `path`, whose lines after `step` (left by a crash) are removed first. Times go on from the last line.
+
+    Every method raises UserError when the disk is full or not writable.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        self.rewind(step)
+        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        self.begun = time.perf_counter() - (json.loads(lines[-1]).get("seconds", 0.0) if lines else 0.0)
+
+    def append(self, step: int, metrics: Mapping[str, float]) -> None:
+        seconds = round(time.perf_counter() - self.begun, 3)
+        line = (json.dumps({"step": step, "seconds": seconds, **metrics}) + "\n").encode()
+        try:
+            with self.path.open("ab") as f:
+                f.write(line)
+        except OSError as e:
+            raise UserError(
+                f"Could not write {self.path}: {e.strerror or e}. It needs {len(line):,} bytes; "
+                f"{free_bytes(self.path.parent):,} are free. Make room, then go on with --resume."
+            ) from e
+
+    def rewind(self, step: int) -> None:
+        """Keep whole lines of steps up to `step` alone."""
+        old = self.path.read_bytes() if self.path.exists() else b""
+        kept = b"".join(line for line in old.splitlines(keepends=True) if step_of(line) <= step)
+        if kept != old:
+            replace_file(self.path, kept)
+
+
+def step_of(line: bytes) -> float:
+    """The step of a line; infinite for one that a crash cut short."""
+    try:
+        return float(json.loads(line)["step"]) if line.endswith(b"\n") else float("inf")
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
