@@ -43,7 +43,7 @@ class VAEConfig(BaseModel):
 class VAESettings(BaseModel):
     """`truncation` scales the latent's noise (1 = the prior, 0 = its mean): lower is more typical and less varied.
 
-    `guidance` g moves the condition's vector from the learned null c0 to c0 + g (c - c0): 1 = as trained.
+    `guidance` g moves the decoder's condition vector from the learned null c0 to c0 + g (c - c0): 1 = as trained.
     More makes labels surer and samples less varied; beyond 3 little variety is left, so more is refused.
     """
 
@@ -175,14 +175,18 @@ class VAEObjective:
 def sample(
     modules: Modules, config: VAEConfig, space: Space, cond: Cond, rng: Rng, index: Tensor, settings: VAESettings
 ) -> Tensor:
-    """The decoder's mean, (n, *space.shape), of latents drawn from the prior."""
+    """The decoder's mean, (n, *space.shape), of latents drawn from the prior.
+
+    Guidance stays out of the prior: there, for the same labels right, it costs more variety.
+    """
     noise = rng.normal("sample/noise", index, (config.latent,)) * settings.truncation
     c = modules["conditioning"](cond)
+    mean, log_var = modules["prior"](c)
+    z = mean + (0.5 * log_var).exp() * noise
     if settings.guidance != 1:
         null = modules["conditioning"](cond.null())
         c = null + settings.guidance * (c - null)
-    mean, log_var = modules["prior"](c)
-    return modules["decoder"](mean + (0.5 * log_var).exp() * noise, c)
+    return modules["decoder"](z, c)
 
 
 @torch.no_grad()
