@@ -182,7 +182,7 @@ def check(folder: Path) -> list[str]:
             faults.append(f"{folder.name}/{name} cannot be read: {e.strerror or e}")
             continue
         if found != wanted:
-            faults.append(f"{folder.name}/{name} does not match its SHA-256 (damaged or cut short)")
+            faults.append(f"{folder.name}/{name} is not what it was by {SUMS}: one of them is damaged or cut short")
     return faults
 
 

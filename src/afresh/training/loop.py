@@ -326,19 +326,20 @@ def timed(hooks: Hooks, kind: str) -> Iterator[None]:
 def roll_back(learner: Learner, root: Path, hooks: Hooks) -> None:
     """After `skip_limit` skipped steps in a row: on from the newest checkpoint older than they, at half the rate.
 
-    A checkpoint at the first of them holds the very weights that gave no finite gradient. Raises Diverged after
-    `rollback_limit` of these, or without such a checkpoint.
+    A checkpoint at the first of them holds the very weights that gave no finite gradient. One that Ctrl-C left counts
+    as any other. Raises Diverged after `rollback_limit` of these, or without such a checkpoint.
     """
     config = learner.config
     rollbacks, scale = learner.rollbacks + 1, learner.lr_scale / 2
     saved = checkpoint.newest(root, before=learner.step - learner.skipped + 1)
+    if saved is not None:
+        checkpoint.go_back(root, saved.step)
     if rollbacks > config.rollback_limit or saved is None:
         raise Diverged(
             f"Training diverged at step {learner.step}: {learner.skipped} steps in a row were not finite, "
             f"after {learner.rollbacks} roll-backs to lower rates. The last good checkpoint is kept in {root}. "
             f"Try a lower rate (--set train.lr=...), or look at the data for extreme values (afresh data)."
         )
-    checkpoint.go_back(root, saved.step)
     learner.restore(saved)
     learner.rollbacks, learner.lr_scale, learner.skipped = rollbacks, scale, 0
     hooks.rewind(learner.step)

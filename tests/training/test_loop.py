@@ -1,0 +1,295 @@
+"""The loop: what is not finite changes nothing, goes back, or ends; what was interrupted goes on as if it had not."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from afresh.core import Batch, UserError
+from afresh.rng import Rng
+from afresh.training import checkpoint, loop
+from afresh.training.loop import Diverged, Hooks, Interrupted, Learner
+from tests.training.toys import Squares, batches, flat, learner, same
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here is about a loss of power."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+class Log:
+    """Hooks that keep what they are told, and stop after a step."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.lines: list[tuple[int, dict[str, float]]] = []
+        self.messages: list[str] = []
+        self.stop_at, self.now = stop_at, 0
+
+    def rewind(self, step: int) -> None:
+        self.lines = [line for line in self.lines if line[0] <= step]
+
+    def hooks(self, live: Learner) -> Hooks:
+        return Hooks(
+            evaluate=lambda now: {"heldout": float(now.step)},
+            log=lambda step, metrics: self.lines.append((step, metrics)),
+            rewind=self.rewind,
+            message=self.messages.append,
+            stop=lambda: live.step == self.stop_at,
+        )
+
+
+def train(live: Learner, root: Path, log: Log | None = None) -> Log:
+    log = log or Log()
+    loop.run(live, batches(live.config), root, Rng(0), log.hooks(live))
+    return log
+
+
+def resumed(objective: Squares, root: Path, **given: Any) -> Learner:
+    made = learner(objective, **given)
+    saved = checkpoint.newest(root)
+    assert saved is not None
+    made.restore(saved)
+    return made
+
+
+def step_of(live: Learner) -> Batch:
+    batch: Batch = batches(live.config)(live.step * live.config.batch, live.config.batch)
+    return batch
+
+
+# --------------------------------------------------------------------------- one bad step
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("players,bad", [(1, "first"), (2, "first"), (2, "second")])
+def test_a_gradient_that_is_not_finite_changes_nothing(players: int, bad: str, value: float) -> None:
+    live = learner(Squares(players, {(bad, 2): value}))
+    for live.step in (0, 1):
+        assert loop.take_step(live, step_of(live), Rng(0)) is not None
+    live.step = 2
+    before = flat(live.snapshot())
+    assert loop.take_step(live, step_of(live), Rng(0)) is None
+    assert same(flat(live.snapshot()), before)  # weights, averages, moments and what adapts, of every player
+    live.step = 3
+    assert loop.take_step(live, step_of(live), Rng(0)) is not None
+    assert not same(flat(live.snapshot()), before)
+    assert all(bool(v.isfinite().all()) for v in flat(live.snapshot()).values())
+
+
+def test_one_bad_micro_batch_is_enough() -> None:
+    live = learner(Squares(), micro=1)
+    batch = step_of(live)
+    batch.x[3, 1] = math.nan
+    before = flat(live.snapshot())
+    assert loop.take_step(live, batch, Rng(0)) is None and same(flat(live.snapshot()), before)
+
+
+def test_an_infinite_loss_with_a_finite_gradient_is_skipped_too() -> None:
+    objective = Squares()
+    objective.inf_plus = {0}
+    live = learner(objective)
+    before = flat(live.snapshot())
+    assert loop.take_step(live, step_of(live), Rng(0)) is None and same(flat(live.snapshot()), before)
+
+
+def test_a_finite_loss_with_a_gradient_that_is_not(tmp_path: Path) -> None:
+    """sqrt at zero: the value is 0, the slope is not finite."""
+
+    class Roots(Squares):
+        def loss(self, modules: Any, batch: Batch, *rest: Any) -> Any:
+            total, weight, metrics = super().loss(modules, batch, *rest)
+            return total + (total - total).sqrt(), weight, metrics
+
+    live = learner(Roots())
+    before = flat(live.snapshot())
+    assert loop.take_step(live, step_of(live), Rng(0)) is None and same(flat(live.snapshot()), before)
+
+
+# --------------------------------------------------------------------------- a run with bad steps
+
+
+def test_a_skipped_step_is_a_step_without_its_update(tmp_path: Path) -> None:
+    """The next step takes the next draws; what was learnt is as if the bad step's update had been left out."""
+    live = learner(Squares(bad={("first", 3): math.nan}))
+    log = train(live, tmp_path / "c")
+    other = learner(Squares())
+    for other.step in (0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11):
+        assert loop.take_step(other, step_of(other), Rng(0)) is not None
+    found, expected = flat(live.snapshot()), flat(other.snapshot())
+    assert same(found, expected) and live.step == 12 and live.skipped == 0 and live.rollbacks == 0
+    assert [s for s, m in log.lines if "loss" in m] == [5, 10, 12] and len(log.messages) == 1
+    assert "step 3" in log.messages[0]
+    assert all(math.isfinite(v) for _, m in log.lines for v in m.values())
+
+
+@pytest.mark.parametrize("bad", [[3], [11], [3, 4], [7, 8], [10, 11], [3, 5, 7, 9, 11]])
+def test_bad_steps_where_something_is_due_do_not_lose_it(bad: list[int], tmp_path: Path) -> None:
+    """Step 4, 8 and 12 are saved, and the last is logged and evaluated, though the gradient there was not finite."""
+    live = learner(Squares(bad={("first", s): math.nan for s in bad}))
+    log = train(live, tmp_path / "c")
+    saved = checkpoint.newest(tmp_path / "c")
+    assert saved is not None and saved.step == 12 and same(flat(saved), flat(live.snapshot()))
+    assert {8, 12} <= {int(s) for s in checkpoint.steps_in(tmp_path / "c")}
+    assert log.lines[-1] == (12, {"heldout": 12.0}) and log.lines[-2][0] in (10, 12)
+
+
+@pytest.mark.parametrize("stop_at", range(1, 12))
+@pytest.mark.parametrize("players", [1, 2])
+def test_an_interruption_anywhere_changes_nothing_that_is_learnt_or_logged(
+    players: int, stop_at: int, tmp_path: Path
+) -> None:
+    """With bad steps, so that it also falls among steps that are skipped."""
+
+    def fresh() -> Squares:
+        return Squares(players, {("first", s): math.nan for s in (4, 5, 7, 10)})
+
+    through = learner(fresh())
+    whole = train(through, tmp_path / "whole")
+    live, log = learner(fresh()), Log(stop_at)
+    with pytest.raises(Interrupted, match=f"saved at step {stop_at} of 12"):
+        train(live, tmp_path / "c", log)
+    live = resumed(fresh(), tmp_path / "c")
+    assert live.step == stop_at
+    log.stop_at = None
+    train(live, tmp_path / "c", log)
+    assert same(flat(live.snapshot()), flat(through.snapshot()))
+    assert live.snapshot().scalars == through.snapshot().scalars
+    assert log.lines == whole.lines  # the averages between two lines too
+
+
+# --------------------------------------------------------------------------- rolling back
+
+
+class Explosive(Squares):
+    """Not finite at step `at` and after while the rate is above `limit` of what was asked for."""
+
+    def __init__(self, at: int, limit: float = 1.0, until: float = math.inf) -> None:
+        super().__init__()
+        self.at, self.limit, self.until = at, limit, until
+        self.live: Learner | None = None
+        self.asked = 0
+
+    def loss(self, modules: Any, batch: Batch, player: str, step: int, rng: Rng, state: Any) -> Any:
+        assert self.live is not None
+        self.asked += 1
+        total, weight, metrics = super().loss(modules, batch, player, step, rng, state)
+        wrong = self.at <= step < self.until and self.live.lr_scale > self.limit
+        return total * (math.nan if wrong else 1.0), weight, metrics
+
+
+def explosive(at: int, limit: float, **given: Any) -> Learner:
+    objective = Explosive(at, limit)
+    objective.live = learner(objective, **{"skip_limit": 3, "steps": 24, **given})
+    return objective.live
+
+
+def test_several_in_a_row_roll_back_to_a_lower_rate(tmp_path: Path) -> None:
+    live = explosive(at=10, limit=0.3)
+    log = train(live, tmp_path / "c")
+    assert live.step == 24 and live.rollbacks == 2 and live.lr_scale == 0.25
+    told = [m for m in log.messages if "rolled back" in m]
+    assert told == [f"rolled back to step 8; learning rate times {s}" for s in (0.5, 0.25)]
+    steps = [s for s, m in log.lines if "loss" in m]
+    assert steps == [5, 10, 15, 20, 24]  # each once, in order
+    other = learner(Squares(), steps=24)  # at the full rate to step 8, at a quarter from there
+    for other.step in range(24):
+        other.lr_scale = 1.0 if other.step < 8 else 0.25
+        assert loop.take_step(other, step_of(other), Rng(0)) is not None
+    assert same(flat(live.snapshot()), flat(other.snapshot()))
+
+
+def test_it_ends_and_says_why_when_lower_rates_do_not_help(tmp_path: Path) -> None:
+    live = explosive(at=10, limit=0.0)
+    with pytest.raises(Diverged, match=r"diverged at step 12: 3 steps in a row .* after 3 roll-backs .*train\.lr"):
+        train(live, tmp_path / "c")
+    objective = live.objective
+    assert isinstance(objective, Explosive) and objective.asked == 10 + 3 + 3 * (2 + 3)  # and not for ever
+    saved = checkpoint.newest(tmp_path / "c")
+    assert saved is not None and saved.step == 8
+    assert all(bool(v.isfinite().all()) for v in flat(saved).values())
+
+
+def test_weights_that_never_work_diverge_without_going_round(tmp_path: Path) -> None:
+    """From step 0 nothing older can be had, and the same weights at any rate give the same gradient."""
+    live = explosive(at=0, limit=0.0)
+    with pytest.raises(Diverged, match="3 steps in a row"):
+        train(live, tmp_path / "c")
+    assert isinstance(live.objective, Explosive) and live.objective.asked == 3
+
+
+@pytest.mark.parametrize("save_every", [1, 2, 4, 7])
+@pytest.mark.parametrize("at", range(1, 14))
+def test_a_bad_checkpoint_never_rotates_out_a_good_one(at: int, save_every: int, tmp_path: Path) -> None:
+    """From step `at` on nothing is finite, however often it is saved: what is left has weights that once worked."""
+    live = explosive(at, limit=0.5, save_every=save_every, log_every=1)
+    log = train(live, tmp_path / "c")
+    assert live.step == 24 and live.rollbacks == 1 and live.lr_scale == 0.5
+    back = int(next(m for m in log.messages if "rolled back" in m).split()[4].rstrip(";"))
+    assert back < at and back >= at - save_every - 1  # the newest whose gradient was seen to be finite
+    assert [s for s, m in log.lines if "loss" in m] == list(range(1, 25))
+
+
+@pytest.mark.parametrize("stop_at", [4, 8, 11, 12, 13, 17, 23])
+def test_an_interruption_around_a_roll_back_changes_nothing(stop_at: int, tmp_path: Path) -> None:
+    """At 9 it would leave a checkpoint nearer to go back to than that of step 8."""
+    through = explosive(at=10, limit=0.5)
+    whole = train(through, tmp_path / "whole")
+    live, log = explosive(at=10, limit=0.5), Log(stop_at)
+    with pytest.raises(Interrupted):
+        train(live, tmp_path / "c", log)
+    live = explosive(at=10, limit=0.5)
+    saved = checkpoint.newest(tmp_path / "c")
+    assert saved is not None and saved.step == stop_at
+    live.restore(saved)
+    log.stop_at = None
+    train(live, tmp_path / "c", log)
+    assert same(flat(live.snapshot()), flat(through.snapshot()))
+    assert live.lr_scale == through.lr_scale and live.rollbacks == through.rollbacks
+    assert log.lines == whole.lines
+
+
+@pytest.mark.parametrize("period", [2, 3])
+def test_bad_steps_now_and_then_never_roll_back(period: int, tmp_path: Path) -> None:
+    live = learner(Squares(bad={("first", s): math.nan for s in range(1, 24, period)}), steps=24, skip_limit=2)
+    train(live, tmp_path / "c")
+    assert live.step == 24 and live.rollbacks == 0
+
+
+def test_a_huge_rate_comes_down_or_ends_but_never_hangs(tmp_path: Path) -> None:
+    """A real explosion: weights of 1e30 that are finite and whose loss is not."""
+    live = learner(Squares(), lr=1e30, steps=40, save_every=1, clip=0)
+    with pytest.raises(Diverged):
+        train(live, tmp_path / "c")
+    saved = checkpoint.newest(tmp_path / "c")
+    assert saved is not None and all(bool(v.isfinite().all()) for v in flat(saved).values())
+
+
+# --------------------------------------------------------------------------- other models
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda t: t["model"].pop("first.bias"), lambda t: t["ema"].pop("first.bias"), lambda t: t["optimizer"].clear()],
+)
+def test_a_checkpoint_of_another_model_is_refused(spoil: Callable[[Any], Any]) -> None:
+    live = learner(Squares())
+    saved = live.snapshot()
+    tensors = {g: dict(d) for g, d in saved.tensors.items()}
+    spoil(tensors)
+    with pytest.raises(UserError, match="does not fit this model"):
+        live.restore(checkpoint.Checkpoint(saved.step, tensors, saved.scalars))
+
+
+def test_a_checkpoint_of_a_wider_model_is_refused() -> None:
+    live = learner(Squares())
+    saved = live.snapshot()
+    wider = {"first.weight": torch.zeros(4, 4), "first.bias": torch.zeros(4)}
+    with pytest.raises(UserError, match="does not fit this model"):
+        live.restore(checkpoint.Checkpoint(0, {**saved.tensors, "model": wider}, saved.scalars))
