@@ -338,7 +338,7 @@ def list_runs(root: Path) -> list[Run]:
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """The facts that `train --json` ends with, less the measurements."""
+    """What a run is and how far it came: `steps` of `planned`."""
     found = checkpoint.steps_in(run.path / "checkpoints")
     return {
         "run": str(run.path),
@@ -346,7 +346,17 @@ def summary(run: Run) -> dict[str, Any]:
         "family": run.record.family,
         "parameters": run.record.parameters,
         "steps": int(found[-1]) if found else 0,
+        "planned": planned_steps(run),
     }
+
+
+def planned_steps(run: Run) -> int:
+    """How many steps the newest checkpoint was heading for: a budget in minutes may have changed the plan's number."""
+    root = run.path / "checkpoints"
+    for name in reversed(checkpoint.steps_in(root)):
+        if not checkpoint.check(root / name):
+            return int(checkpoint.read(root / name, ()).scalars["steps"])
+    return run.record.train.steps
 
 
 def metrics_lines(run: Run) -> list[dict[str, Any]]:

@@ -50,21 +50,31 @@ def grid_png(samples: Samples, most: int = 100) -> bytes:
     return buffer.getvalue()
 
 
+def requests(samples: Samples) -> list[dict[str, Any]]:
+    """What each sample answered, and by which random numbers: the seed and the index."""
+    return [{**d, "seed": samples.seed, "index": i} for i, d in enumerate(samples.described)]
+
+
+def text_records(samples: Samples) -> list[dict[str, Any]]:
+    """Each text with what it answered: the lines of samples.jsonl."""
+    return [{"text": v, **r} for v, r in zip(samples.values, requests(samples), strict=True)]
+
+
 def write_samples(samples: Samples, folder: Path) -> list[dict[str, Any]]:
     """Pictures: one PNG each, grid.png and samples.json. Texts: samples.jsonl. Existing samples are replaced."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise UserError(f"Cannot write to {folder}: {e.strerror or e}. Choose another --out.") from e
-    records = [{**d, "seed": samples.seed, "index": i} for i, d in enumerate(samples.described)]
     if not is_picture(samples.values[0]):
-        records = [{"text": v, **r} for v, r in zip(samples.values, records, strict=True)]
+        records = text_records(samples)
         lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
         replace_file(folder / "samples.jsonl", lines.encode("utf-8", "backslashreplace"))
         return records
-    width = len(str(len(records) - 1))
-    names = samples.encoder.write(samples.values, folder, [f"{i:0{width}d}" for i in range(len(records))])
-    records = [{"file": f, **r} for f, r in zip(names, records, strict=True)]
+    count = len(samples.values)
+    width = len(str(count - 1))
+    names = samples.encoder.write(samples.values, folder, [f"{i:0{width}d}" for i in range(count)])
+    records = [{"file": f, **r} for f, r in zip(names, requests(samples), strict=True)]
     replace_file(folder / "samples.json", (json.dumps(records, indent=1, ensure_ascii=False) + "\n").encode())
     replace_file(folder / "grid.png", grid_png(samples))
     return records
@@ -83,8 +93,7 @@ def write_picture(samples: Samples, path: Path) -> list[dict[str, Any]]:
     except OSError as e:
         raise UserError(f"Cannot write to {path.parent}: {e.strerror or e}. Choose another place.") from e
     replace_file(path, grid_png(samples, MOST))
-    described = enumerate(samples.described)
-    return [{"file": path.name, **d, "seed": samples.seed, "index": i} for i, d in described]
+    return [{"file": path.name, **r} for r in requests(samples)]
 
 
 def samples_html(samples: Samples) -> str:

@@ -30,6 +30,7 @@ def data(
     Nothing is trained and nothing is changed.
     """
     from afresh.look import look
+    from afresh.measure.report import visible
     from afresh.settings import pairs
 
     found = look(path, modality, pairs(option or [], "--data"), validation, near)
@@ -40,7 +41,7 @@ def data(
         emit(found.json())
         return
     for line in found.lines():
-        answer(line)
+        answer(visible(line))
     show_examples(found)
 
 
@@ -51,6 +52,7 @@ def show_examples(found: Look) -> None:
 
     from afresh.data.grid import terminal_grid
     from afresh.look import excerpt
+    from afresh.measure.report import visible
     from afresh.write import is_picture
 
     items = found.examples
@@ -60,5 +62,5 @@ def show_examples(found: Look) -> None:
         answer(terminal_grid([i.value for i in items], columns, width), colours=True)
         return
     for item in items:
-        answer(Rule(Text(item.source), style="dim"))
-        answer(Text(excerpt(item.value)))
+        answer(Rule(Text(visible(item.source)), style="dim"))
+        answer(Text(visible(excerpt(item.value))))

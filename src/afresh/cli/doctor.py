@@ -24,4 +24,4 @@ def doctor(
         emit({"machine": machine.record(), "findings": [asdict(f) for f in findings]})
         return
     rows = [["" if f.fine else "!", f.name, f.value, f.follows] for f in findings]
-    answer(table(["", "", "here", "so"], rows))
+    answer(table(["", "", "here", "so"], rows, wrap=(2, 3)))

@@ -40,7 +40,7 @@ def show_measurement(measured: Measurement) -> None:
     """A table of the scores, what was not measured, and the card."""
     columns = ["", "value", "interval", "n", "better", "real data", "control"]
     if measured.scores:
-        answer(table(columns, [row(s) for s in measured.scores], right=(1, 2, 3, 5, 6)))
+        answer(table(columns, [row(s) for s in measured.scores], right=(1, 2, 3, 5, 6), wrap=(0,)))
     for line in not_measured(measured.skipped):
         say(line)
     for text in measured.notes:

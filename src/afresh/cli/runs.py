@@ -30,7 +30,7 @@ def runs(
         emit(found)
     elif found:
         columns = ["run", "modality", "family", "parameters", "steps", "state", "held-out loss", "disk"]
-        answer(table(columns, [row(f) for f in found], right=(3, 4, 6, 7)))
+        answer(table(columns, [row(f) for f in found], right=(3, 4, 6, 7), wrap=(0,)))
     else:
         say(f"No run in {root}. Make one: afresh train PATH")
 
@@ -41,12 +41,10 @@ def facts(folder: Path) -> dict[str, Any]:
 
     run = Run.open(folder)
     made = summary(run)
-    total = run.record.train.steps
     held = [line["heldout_loss"] for line in metrics_lines(run) if "heldout_loss" in line]
-    state = "done" if made["steps"] >= total else "stopped" if made["steps"] else "not begun"
+    state = "done" if made["steps"] >= made["planned"] else "stopped" if made["steps"] else "not begun"
     return {
         **made,
-        "of": total,
         "state": state,
         "heldout_loss": held[-1] if held else None,
         "bytes": sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()),
@@ -55,6 +53,6 @@ def facts(folder: Path) -> dict[str, Any]:
 
 
 def row(f: dict[str, Any]) -> list[str]:
-    steps = f"{f['steps']:,}" if f["state"] == "done" else f"{f['steps']:,} of {f['of']:,}"
+    steps = f"{f['steps']:,}" if f["state"] == "done" else f"{f['steps']:,} of {f['planned']:,}"
     words = [f["run"], f["modality"], f["family"], f"{f['parameters']:,}", steps, f["state"]]
     return [*words, number(f["heldout_loss"]), size(f["bytes"])]

@@ -107,13 +107,11 @@ def numbers(given: list[str] | None) -> dict[str, float] | None:
 
 def deliver(run: Run, samples: Samples, out: Path | None, as_json: bool) -> None:
     """Write, print or show."""
+    from afresh.write import text_records
+
+    records = samples.save(out) if out is not None else text_records(samples) if run.space.stream else []
     if out is not None:
-        records = samples.save(out)
         say(f"{len(records):,} samples in {out}")
-    else:
-        records = [
-            {"text": v, **d, "seed": samples.seed} for v, d in zip(samples.values, samples.described, strict=True)
-        ]
     if as_json:
         emit(records)
     elif run.space.stream:
@@ -123,15 +121,18 @@ def deliver(run: Run, samples: Samples, out: Path | None, as_json: bool) -> None
 
 
 def show_texts(records: list[dict[str, Any]]) -> None:
-    """Each text after its prompt, which is dimmed."""
+    """Each text after its prompt, which is bold. Control characters, by which a text could command the terminal, are
+    shown as their pictures."""
     from rich.rule import Rule
     from rich.text import Text
+
+    from afresh.measure.report import visible
 
     for i, record in enumerate(records):
         if len(records) > 1:
             title = f"{i + 1}" + (f": {record['label']}" if record.get("label") else "")
             answer(Rule(title, style="dim"))
-        answer(Text(record["prompt"] or "", style="bold") + Text(record["text"]))
+        answer(Text(visible(record["prompt"] or ""), style="bold") + Text(visible(record["text"])))
 
 
 def show_pictures(samples: Samples) -> None:

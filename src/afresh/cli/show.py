@@ -58,23 +58,31 @@ def fail(text: str) -> None:
 
 
 def answer(what: RenderableType, colours: bool = False) -> None:
-    """The answer to the command, on standard output; `colours` also where it is not a terminal."""
+    """The answer to the command, on standard output; with `colours` (pictures) also where it is no terminal."""
     from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
-    forced = Console(highlight=False, force_terminal=True, color_system="truecolor") if colours else None
-    (forced or Console(highlight=False, markup=False)).print(what, soft_wrap=isinstance(what, str | Text))
+    if colours:
+        Console(highlight=False, force_terminal=True, color_system="truecolor").print(what, end="")
+        return
+    made = Console(highlight=False, markup=False)
+    if isinstance(what, Table) and not made.is_terminal:  # a file or a pipe has no width to fit
+        made.width = 250
+    made.print(what, soft_wrap=isinstance(what, str | Text))
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = (), title: str = "") -> Table:
-    """Plain rows of words; columns whose number is in `right` are set to the right."""
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = (), wrap: Sequence[int] = ()
+) -> Table:
+    """Plain rows of words; columns are named by number: those set to the right, those that may take several lines."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    made = Table(box=SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(columns):
-        made.add_column(name, justify="right" if i in right else "left", overflow="fold")
+        made.add_column(name, justify="right" if i in right else "left", overflow="fold", no_wrap=i not in wrap)
     for row in rows:
         made.add_row(*map(Text, row))
     return made

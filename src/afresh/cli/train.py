@@ -98,7 +98,8 @@ def resumed(path: Path) -> Job:
     from afresh.train import again
 
     job = again(path)
-    say(f"going on with {path} at step {summary(job.run)['steps']:,} of {job.run.record.train.steps:,}")
+    now = summary(job.run)
+    say(f"going on with {path} at step {now['steps']:,} of {now['planned']:,}")
     return job
 
 
@@ -145,13 +146,14 @@ def show(job: Job, seconds: float, measured: Measurement | None) -> None:
     """The result for a person."""
     from afresh.cli.measure import show_measurement
     from afresh.cli.show import answer
+    from afresh.run import summary
 
-    record = job.run.record
+    record, now = job.run.record, summary(job.run)
     if measured is not None:
         show_measurement(measured)
     answer(
         f"{job.run.path}: {record.family} on {record.modality}, {record.parameters:,} parameters, "
-        f"{record.train.steps:,} steps in {seconds:,.0f} s"
+        f"{now['steps']:,} steps in {seconds:,.0f} s"
     )
     prompt = ' --prompt "..."' if job.run.space.stream else ""
     answer(f"next: afresh sample {quoted(job.run.path)} -n 16{prompt} --out {quoted(Path(job.run.path.name))}-samples")

@@ -1,0 +1,81 @@
+"""Two runs of a few steps, trained once through the command line: digits by a flow, sentences by a Transformer."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from afresh.cli import run
+
+FLOW = ("--family", "flow", "--set", "family.widths=[8, 16]", "--set", "train.batch=16")
+WORDS = ("--set", "family.layers=1", "--data", "context=32", "--set", "train.batch=8")
+Invoke = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def invoke(capsys: pytest.CaptureFixture[str]) -> Invoke:
+    """Run a command line: (exit code, standard output, standard error)."""
+
+    def call(*argv: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run([str(a) for a in argv])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def parsed(out: str) -> Any:
+    """Standard output as one JSON document, with nothing beside it."""
+    assert out.count("\n") == 1 and out.endswith("\n"), out
+    return json.loads(out)
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 of scikit-learn's digits in class folders, one copied, with a licence."""
+    root = tmp_path_factory.mktemp("data") / "digits"
+    data = load_digits()
+    for i in range(200):
+        folder = root / f"d{data.target[i]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((data.images[i] * 255 / 16).astype(np.uint8)).save(folder / f"{i:03d}.png")
+    (root / "d0" / "copy.png").write_bytes((root / "d0" / "000.png").read_bytes())
+    (root / "LICENSE").write_text("\nCreative Commons Attribution 4.0\n\nmore\n")
+    (root / "d1" / "broken.png").write_bytes(b"no picture")
+    return root
+
+
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 short texts of a few words."""
+    root = tmp_path_factory.mktemp("data") / "texts"
+    root.mkdir()
+    draw = random.Random(1)
+    for i in range(60):
+        words = draw.choices(["the", "cat", "sat", "on", "a", "mat", "and", "slept"], k=40)
+        (root / f"{i:02d}.txt").write_text(" ".join(words) + ".\n")
+    return root
+
+
+def trained(path: Path, out: Path, *more: str) -> Path:
+    assert run(["train", str(path), "--steps", "4", "--out", str(out), "--no-measure", *more]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def pictures_run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(digits, tmp_path_factory.mktemp("runs") / "digits", *FLOW)
+
+
+@pytest.fixture(scope="session")
+def texts_run(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(texts, tmp_path_factory.mktemp("runs") / "texts", *WORDS)

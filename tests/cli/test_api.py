@@ -1,0 +1,62 @@
+"""`import afresh`: the same verbs from Python."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import afresh
+from afresh.train import Choices
+
+SMALL = {"family.widths": [8, 16], "train.batch": 16}
+
+
+def test_train_stays_a_function_though_there_is_a_module_of_that_name() -> None:
+    assert Choices.__module__ == "afresh.train"
+    assert callable(afresh.train) and callable(afresh.train)
+    assert "train" in dir(afresh)
+    with pytest.raises(AttributeError, match="'tarin'"):
+        afresh.tarin  # noqa: B018
+
+
+def test_from_data_to_a_picture(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], pictures_run: Path
+) -> None:
+    capsys.readouterr()
+    run = afresh.train(digits, family="flow", steps=4, seed=0, out=tmp_path / "run", settings=SMALL, quiet=True)
+    assert capsys.readouterr() == ("", "")
+    assert isinstance(run, afresh.Run) and run.path == tmp_path / "run"
+    samples = run.sample(3, label="d2", steps=2, seed=4)
+    records = samples.save(tmp_path / "twos")
+    assert [r["label"] for r in records] == ["d2"] * 3
+    samples.save(str(tmp_path / "twos.png"))
+    assert (tmp_path / "twos.png").read_bytes().startswith(b"\x89PNG")
+    assert samples._repr_html_().startswith("<img ")
+    reopened = afresh.open(tmp_path / "run")
+    assert reopened.sample(3, label="d2", steps=2, seed=4).x.equal(samples.x)
+    assert afresh.resume(tmp_path / "run", quiet=True).path == run.path
+    a, b = (json.loads((p / "run.json").read_bytes())["train"] for p in (run.path, pictures_run))
+    assert a == b, "Python and the command line ask for the same training"
+
+
+def test_measure_gives_plain_values(texts_run: Path) -> None:
+    made = afresh.open(texts_run).measure(n=4)
+    assert {"card", "metrics"} <= set(made) and json.dumps(made)
+    assert {m["name"] for m in made["metrics"]} >= {"bits_per_byte"}
+
+
+def test_examine_tells_and_does_not_train(digits: Path) -> None:
+    seen = afresh.examine(digits, data={"size": 4})
+    assert seen.json()["sizes"] == {"pixels": {"4x4x1": len(seen.items)}}
+    assert any("4x4x1 pixels" in line for line in seen.lines())
+
+
+def test_errors_teach(digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(afresh.UserError, match="one budget"):
+        afresh.train(digits, minutes=1, steps=1, out=tmp_path / "run")
+    with pytest.raises(afresh.UserError, match="Known: "):
+        afresh.train(digits, steps=1, out=tmp_path / "run", settings={"train.speed": 3})
+    with pytest.raises(afresh.UserError, match="not a run"):
+        afresh.open(tmp_path)

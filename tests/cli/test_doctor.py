@@ -1,0 +1,72 @@
+"""`afresh doctor`: what follows from what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from afresh.doctor import (
+    compiler_finding,
+    disk_finding,
+    least_memory,
+    memory_finding,
+    products_finding,
+    threads_finding,
+)
+from afresh.training.budget import Machine
+from tests.cli.conftest import Invoke, parsed
+
+
+def machine(float32: float, bfloat16: float, compiler: bool = True) -> Machine:
+    return Machine("cpu", "a processor", 2, float32, bfloat16, compiler, "2.9", "3.12.1")
+
+
+def test_this_machine_is_described(invoke: Invoke, tmp_path: Path) -> None:
+    code, printed, _ = invoke("doctor", tmp_path, "--device", "cpu", "--json")
+    seen = parsed(printed)
+    names = [f["name"] for f in seen["findings"]]
+    assert code == 0
+    assert names == ["python", "torch", "device", "threads", "products", "compiler", "memory", "disk"]
+    assert all(f["value"] and f["follows"] for f in seen["findings"])
+    assert seen["machine"]["float32"] > 0 and seen["machine"]["precision"] in ("float32", "bfloat16")
+    shown = invoke("doctor", tmp_path, "--device", "cpu")[1]
+    assert "GFLOP/s" in shown
+
+
+def test_the_faster_precision_is_named() -> None:
+    assert "bfloat16 is 4.0 times as fast" in products_finding(machine(100, 400)).follows
+    assert "training uses float32" in products_finding(machine(100, 120)).follows
+
+
+@pytest.mark.parametrize(
+    ("threads", "processors", "fine", "words"),
+    [
+        (2, 2, True, "all are used"),
+        (4, 2, False, "slow each other down"),
+        (1, 8, False, "idle"),
+        (8, 1.5, False, "slow"),
+    ],
+)
+def test_threads_against_processors(threads: int, processors: float, fine: bool, words: str) -> None:
+    found = threads_finding(threads, processors)
+    assert found.fine is fine and words in found.follows
+
+
+def test_a_container_may_leave_less_memory_than_the_machine_has() -> None:
+    info = {"MemAvailable": 8e9}
+    assert least_memory(info, ["max"], ["1000"]) == 8e9
+    assert least_memory(info, ["3000000000"], ["1000000000"]) == 2e9
+    assert least_memory({}, ["1000"], ["5000"]) == 0
+    assert least_memory({}, [], []) is None
+
+
+def test_too_little_is_marked() -> None:
+    assert not memory_finding(1e9).fine and memory_finding(16e9).fine
+    assert "400M" in memory_finding(16e9).follows
+    assert memory_finding(None).fine
+    assert not compiler_finding(machine(1, 1, compiler=False)).fine
+
+
+def test_the_disk_is_that_of_the_nearest_folder_that_exists(tmp_path: Path) -> None:
+    assert str(tmp_path) in disk_finding(tmp_path / "a" / "b").value

@@ -1,0 +1,87 @@
+"""`afresh sample`: records, files, and what is shown without --out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from afresh.cli.sample import show_texts
+from afresh.measure.report import visible
+from tests.cli.conftest import Invoke, parsed
+
+
+def test_pictures_are_written_with_their_records(pictures_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    out = tmp_path / "new" / "samples"
+    code, printed, _ = invoke("sample", pictures_run, "-n", 12, "--label", "d7", "--steps", 2, "--out", out, "--json")
+    records = parsed(printed)
+    assert code == 0 and records == json.loads((out / "samples.json").read_bytes())
+    assert [r["file"] for r in records] == [f"{i:02d}.png" for i in range(12)]
+    assert all({"file", "prompt", "label", "seed"} <= set(r) for r in records)
+    assert {(r["label"], r["seed"], r["prompt"]) for r in records} == {("d7", 0, None)}
+    for r in records:
+        with Image.open(out / r["file"]) as image:
+            assert image.size == (8, 8) and image.mode == "L"
+    assert (out / "grid.png").is_file()
+
+
+def test_a_png_gets_one_picture_of_all(pictures_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    out = tmp_path / "all.png"
+    code, printed, _ = invoke("sample", pictures_run, "-n", 4, "--steps", 1, "--out", out, "--json")
+    assert code == 0 and len(parsed(printed)) == 4
+    with Image.open(out) as image:
+        assert min(image.size) > 2 * 64, "two by two pictures, enlarged"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_the_seed_decides(pictures_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    def drawn(seed: int, n: int, name: str) -> list[np.ndarray]:
+        argv = ("sample", pictures_run, "-n", n, "--label", "d1", "--steps", 2, "--seed", seed)
+        assert invoke(*argv, "--out", tmp_path / name)[0] == 0
+        return [np.asarray(Image.open(p)) for p in sorted((tmp_path / name).glob("[0-9].png"))]
+
+    first, again, other, fewer = drawn(1, 3, "a"), drawn(1, 3, "b"), drawn(2, 3, "c"), drawn(1, 1, "d")
+    assert all(map(np.array_equal, first, again))
+    assert not any(map(np.array_equal, first, other))
+    assert np.abs(first[0].astype(int) - fewer[0].astype(int)).max() <= 1, "alone as in a batch, to a level of grey"
+
+
+def test_without_out_pictures_are_drawn_in_the_terminal(pictures_run: Path, invoke: Invoke) -> None:
+    code, printed, err = invoke("sample", pictures_run, "-n", 3, "--label", "d4", "--steps", 1)
+    assert code == 0
+    assert printed.count("\n") == 6 and "▀" in printed and "\x1b[38;2;" in printed, "12 rows of pixels in 6 lines"
+    assert "labels: d4" in err
+
+
+def test_texts_are_printed_written_and_recorded(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    argv = ("sample", texts_run, "-n", 2, "--prompt", "the cat", "--length", 8, "--temperature", 0.5, "--seed", 5)
+    code, printed, _ = invoke(*argv, "--json")
+    records = parsed(printed)
+    assert code == 0 and len(records) == 2
+    assert all({"text", "prompt", "label", "seed"} <= set(r) for r in records)
+    assert {(r["prompt"], r["label"], r["seed"]) for r in records} == {("the cat", None, 5)}
+    assert invoke(*argv, "--out", tmp_path)[0] == 0
+    lines = (tmp_path / "samples.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == records
+    shown = invoke(*argv)[1]
+    assert all("the cat" + visible(r["text"]) in shown for r in records)
+
+
+def test_temperature_zero_leaves_nothing_to_the_seed(texts_run: Path, invoke: Invoke) -> None:
+    argv = ("sample", texts_run, "-n", 1, "--prompt", "the", "--length", 6, "--temperature", 0, "--json")
+    one, two = (parsed(invoke(*argv, "--seed", s)[1])[0]["text"] for s in (1, 2))
+    assert one == two
+
+
+def test_a_prompt_longer_than_the_context_is_said_to_be(texts_run: Path, invoke: Invoke) -> None:
+    code, printed, err = invoke("sample", texts_run, "-n", 1, "--prompt", "the cat " * 20, "--length", 2, "--json")
+    assert code == 0 and len(parsed(printed)) == 1
+    assert "the model sees the last 32 of them" in err
+
+
+def test_a_text_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    show_texts([{"text": "red: \x1b[31m, bell: \x07, line\nend [bold]", "prompt": None}])
+    assert capsys.readouterr().out == "red: ␛[31m, bell: ␇, line\nend [bold]\n"

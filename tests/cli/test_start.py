@@ -1,0 +1,58 @@
+"""Starting is instant, because nothing heavy is loaded before it is needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from afresh import __version__
+from tests.cli.conftest import Invoke
+
+HEAVY = ("torch", "numpy", "pydantic", "pyarrow", "sklearn", "scipy", "PIL", "tokenizers", "matplotlib", "jinja2")
+VERBS = ("demo", "data", "train", "sample", "measure", "runs", "verify", "doctor")
+
+
+def loaded_after(code: str) -> set[str]:
+    """Which heavy packages a fresh interpreter has loaded after running `code`."""
+    asked = f"import sys\n{code}\nprint(*[m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    return set(done.stderr.split())
+
+
+def test_help_loads_nothing_heavy() -> None:
+    assert loaded_after("from afresh.cli import run; assert run(['--help']) == 0") == set()
+
+
+def test_help_of_a_verb_loads_nothing_heavy_either() -> None:
+    """But for pydantic, by which newer versions of typer read the words of a command line."""
+    verbs = "; ".join(f"assert run(['{v}', '--help']) == 0" for v in VERBS)
+    assert loaded_after(f"from afresh.cli import run; {verbs}") <= {"pydantic"}
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    assert loaded_after("import afresh; afresh.__version__; dir(afresh)") == set()
+
+
+def test_the_check_sees_what_is_loaded() -> None:
+    assert {"torch", "pydantic"} <= loaded_after("import afresh; afresh.train")
+
+
+def test_help_names_every_verb(invoke: Invoke) -> None:
+    code, out, err = invoke("--help")
+    assert code == 0 and not err
+    assert all(f" {v} " in out for v in VERBS)
+
+
+def test_version(invoke: Invoke) -> None:
+    assert invoke("--version") == (0, f"afresh {__version__}\n", "")
+
+
+@pytest.mark.parametrize("module", ["afresh", "afresh.cli"])
+def test_it_runs_as_a_module(module: str) -> None:
+    code = "import runpy, sys; sys.argv = ['afresh', '--version']; runpy.run_module('afresh', run_name='__main__')"
+    if module == "afresh.cli":
+        code = "import sys; sys.argv = ['afresh', '--version']; from afresh.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"afresh {__version__}\n"
