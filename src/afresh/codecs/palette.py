@@ -162,7 +162,10 @@ def _distinct(examples: Examples, most: int) -> Tensor | None:
     """All distinct colours (L, C), or None as soon as there are more than `most`."""
     found = torch.zeros(0, examples.x.shape[1])
     for pixels in _pixels(examples):
-        found = torch.unique(torch.cat([found, torch.unique(pixels, dim=0)]), dim=0)
+        if len(found):  # only what is new needs sorting, which is slow
+            pixels = pixels[(found[nearest(pixels, found).long()] != pixels).any(1)]
+        if len(pixels):
+            found = torch.unique(torch.cat([found, torch.unique(pixels, dim=0)]), dim=0)
         if len(found) > most:
             return None
     return found
