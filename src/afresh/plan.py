@@ -211,6 +211,7 @@ def plan(task: Task) -> Plan:
         Decision("precision", train.precision, by_hand if "precision" in task.set_train else speeds),
     ]
     trial = largest(task, train, decisions)
+    trial = fewer_threads(task, trial, decisions)
     trial = maybe_compiled(task, trial, decisions)
     size = parameters_of(task.family, trial.config, task.space, task.conds)
     decisions.append(Decision("size", f"{size / 1e6:.2f}M parameters", describe(trial.config)))
@@ -270,6 +271,27 @@ def sizes_by_hand(task: Task) -> list[Any]:
     if problem is not None and not configs:
         raise problem
     return configs
+
+
+def fewer_threads(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:
+    """One thread instead of all where that is faster: for small networks, and beside other work."""
+    if task.seconds is None or "threads" in task.set_train or trial.train.threads == 1 or trial.train.device != "cpu":
+        return trial
+    train = trial.train.model_copy(update={"threads": 1})
+    first, speed = step_seconds(task, trial.config, train, min(0.4, 0.01 * task.seconds))
+    if speed > 0.9 * trial.step_seconds:
+        torch.set_num_threads(trial.train.threads)
+        return trial
+    reason = f"a step takes {speed * 1e3:.0f} ms instead of {trial.step_seconds * 1e3:.0f} with {trial.train.threads}"
+    decisions.append(Decision("threads", "1", reason))
+    return with_batch_again(task, Trial(trial.config, train, speed, max(1, int((task.seconds - first) / speed))))
+
+
+def with_batch_again(task: Task, trial: Trial) -> Trial:
+    """The batch for a run that holds more examples than was thought; the time of an example is taken to stay."""
+    better = with_batch(task, trial.train, trial.examples)
+    factor = better.batch / trial.train.batch
+    return Trial(trial.config, better, trial.step_seconds * factor, max(1, int(trial.steps / factor)))
 
 
 def maybe_compiled(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:

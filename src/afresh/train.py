@@ -204,8 +204,8 @@ def keep_time(now: Learner, run: Run, begun: float, fresh: bool, bar: Progress) 
         return None
     spent = time.perf_counter() - begun
     left = run.record.minutes * 60 - spent
-    steps = now.step + max(1, int(left / (spent / now.step)))
-    if left <= 0 or abs(steps - now.config.steps) <= 0.1 * now.config.steps:
+    steps = now.step + max(now.step // 4, int(left / (spent / now.step)), 1)  # room for the rate to decay at least
+    if abs(steps - now.config.steps) <= 0.1 * now.config.steps:
         return None
     bar.message(
         f"{run.path.name}: {steps:,} steps instead of {now.config.steps:,}, at the speed of the first {now.step:,}"

@@ -257,6 +257,7 @@ def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng:
     """Train from learner.step to config.steps, saving into `root`. Raises Diverged or Interrupted, both saved."""
     if learner.step == 0 and not checkpoint.steps_in(root):
         checkpoint.save(root, learner.snapshot())
+    checkpoint.settle(root, learner.step, rotating=learner.skipped == 0)
     while learner.step < learner.config.steps:
         config = learner.config
         batch = batches(learner.step * config.batch, config.batch).to(config.device)
@@ -294,9 +295,8 @@ def after_step(learner: Learner, root: Path, hooks: Hooks) -> None:
         with timed(hooks, "preview"):
             hooks.preview(learner)
     stopping = hooks.stop()
-    if due(learner.step, config.save_every, last) and learner.step < (1 - config.decay) * config.steps:
-        replan(learner, hooks)
-    if due(learner.step, config.save_every, last) or stopping:
+    replanned = replan(learner, hooks)
+    if due(learner.step, config.save_every, last) or stopping or replanned:
         with timed(hooks, "save"):
             # Amid steps that were skipped nothing is known of these weights: they must not replace those that worked.
             checkpoint.save(root, learner.snapshot(), rotating=learner.skipped == 0)
@@ -304,12 +304,20 @@ def after_step(learner: Learner, root: Path, hooks: Hooks) -> None:
         raise Interrupted(f"saved at step {learner.step} of {config.steps}")
 
 
-def replan(learner: Learner, hooks: Hooks) -> None:
-    """Let a budget in minutes be kept on a machine that became slower or faster. While the rate is constant nothing
-    learnt so far depends on the total; the new one is kept in the checkpoint that follows."""
+def replan(learner: Learner, hooks: Hooks) -> bool:
+    """Let a budget in minutes be kept on a machine that became slower or faster: whether the total was changed.
+
+    Asked at steps 8, 16, 32, ... while the rate is constant: nothing learnt so far depends on the total then. The
+    checkpoint that follows keeps it.
+    """
+    config, step = learner.config, learner.step
+    if step < 8 or step & (step - 1) or step >= (1 - config.decay) * config.steps:
+        return False
     steps = hooks.replan(learner)
-    if steps is not None and steps > learner.step:
-        learner.config = learner.config.model_copy(update={"steps": steps})
+    if steps is None or steps <= step:
+        return False
+    learner.config = config.model_copy(update={"steps": steps})
+    return True
 
 
 def due(step: int, every: int, last: bool) -> bool:
