@@ -118,10 +118,17 @@ def save(root: Path, checkpoint: Checkpoint, rotating: bool = True) -> Path:
             f"{need:,} bytes; {free_bytes(root):,} are free. The previous "
             f"checkpoint is intact: make room, then go on with --resume."
         ) from e
-    point(root, final.name)
-    if rotating:
-        rotate(root, checkpoint.step)
+    settle(root, checkpoint.step, rotating)
     return final
+
+
+def settle(root: Path, step: int, rotating: bool = True) -> None:
+    """What follows a rename; a run that is resumed does it again, in case it was killed right after one."""
+    name = f"{step:06d}"
+    if name in steps_in(root):
+        point(root, name)
+        if rotating:
+            rotate(root, step)
 
 
 def point(root: Path, name: str) -> None:

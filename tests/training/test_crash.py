@@ -1,0 +1,216 @@
+"""Training that is killed, interrupted or out of space at any point goes on as if nothing had happened.
+
+"As if nothing": every file of the last checkpoint (weights, averages, moments, state, counters) is equal byte for
+byte to that of a run that was left in peace, and so is metrics.jsonl apart from its times.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from afresh.training import checkpoint
+from tests.training.zygote import EVERY, can_fill
+
+STEPS = 11
+FAMILIES = ["transformer", "gan"]
+KILLS = 20
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+class Zygote:
+    """Orders to the process of tests/training/zygote.py."""
+
+    def __init__(self, folder: Path) -> None:
+        self.said = folder / "said.txt"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.training.zygote"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        )
+
+    def order(self, do: str, run: Path, **more: Any) -> int:
+        """The exit code of a child that did it: minus the signal, if one ended it."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        order = {"do": do, "run": str(run), "trace": str(run.parent / "trace"), "said": str(self.said), **more}
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def go_on(self, run: Path, **more: Any) -> int:
+        return self.order("go on", run, **more)
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class Whole:
+    """A run that was left in peace: its end, the points that it passed, and a copy of its start."""
+
+    def __init__(self, zygote: Zygote, folder: Path, family: str) -> None:
+        self.zygote, self.folder = zygote, folder
+        self.start, run = folder / "start" / "run", folder / "whole" / "run"
+        self.start.parent.mkdir(parents=True)
+        assert zygote.order("begin", self.start, family=family, steps=STEPS) == 0, zygote.said.read_text()
+        shutil.copytree(self.start, run)
+        assert zygote.go_on(run) == 0, zygote.said.read_text()
+        self.end, self.metrics = files_of(run), metrics_of(run)
+        self.points = (run.parent / "trace").read_text().splitlines()
+
+    def copy(self, name: str) -> Path:
+        return Path(shutil.copytree(self.start, self.folder / name / "run"))
+
+    def check(self, run: Path) -> None:
+        """Go on without faults; the end must be the same."""
+        code = self.zygote.go_on(run)
+        said = self.zygote.said.read_text()
+        assert code == 0, said
+        assert "Warning" not in said  # nothing that a crash leaves looks damaged
+        assert files_of(run) == self.end
+        assert metrics_of(run) == self.metrics
+        assert (run / "latest").read_text() == f"{STEPS:06d}\n"
+        assert len(checkpoint.steps_in(run / "checkpoints")) == checkpoint.KEEP
+        assert not list((run / "checkpoints").glob(".*"))
+
+
+def files_of(run: Path) -> dict[str, bytes]:
+    """The last checkpoint, byte for byte."""
+    folder = run / "checkpoints" / f"{STEPS:06d}"
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+def metrics_of(run: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [r["seconds"] for r in lines] == sorted(r["seconds"] for r in lines)
+    return [{k: v for k, v in r.items() if k != "seconds"} for r in lines]
+
+
+@pytest.fixture(scope="module")
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    made = Zygote(tmp_path_factory.mktemp("zygote"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def whole(request: pytest.FixtureRequest, zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    return Whole(zygote, tmp_path_factory.mktemp(request.param), request.param)
+
+
+MUST = (  # a kill at one point of each kind, whatever the seed
+    "step: before",
+    "step: after",
+    "make .tmp-",  # the folder aside
+    "write model.safetensors: before",
+    "write optimizer.safetensors: half",
+    "write ema.safetensors: after",  # before it is synced
+    "write state.json: half",
+    "write SHA256SUMS: half",
+    "rename to 0000",  # a folder under its name
+    "rename to latest: before",
+    "rename to latest: after",
+    "remove 0000",  # rotation
+    "unlink state.json",  # half of an old checkpoint
+    "write metrics.jsonl: half",
+    "rename to 000006.",  # a preview
+)
+
+
+def seeded_points(points: list[str], seed: int) -> list[int]:
+    """KILLS points: one of each kind in MUST, the others anywhere."""
+    rng = random.Random(seed)
+    chosen = [rng.choice([i for i, p in enumerate(points) if p.startswith(kind)]) for kind in MUST]
+    others = rng.sample([i for i in range(len(points)) if i not in chosen], KILLS - len(chosen))
+    return sorted({*chosen, *others})
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_point_ends_as_if_left_in_peace(whole: Whole) -> None:
+    points = seeded_points(whole.points, seed=20)
+    assert len(points) == KILLS
+    for at in points:
+        run = whole.copy(f"kill{at}")
+        assert whole.zygote.go_on(run, fault="kill", at=at) == -signal.SIGKILL, whole.points[at]
+        passed = (run.parent / "trace").read_text().splitlines()
+        assert passed == whole.points[: at + 1]  # and until then it did the same
+        saved = checkpoint.newest(run / "checkpoints")
+        done = passed.count("step: after")
+        if saved is None:
+            assert done == 0
+        else:
+            assert done - saved.step <= EVERY["save_every"], whole.points[at]
+        whole.check(run)
+        shutil.rmtree(run.parent)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_run_killed_again_and_again_ends_all_the_same(whole: Whole, seed: int) -> None:
+    rng, run = random.Random(seed), whole.copy(f"again{seed}")
+    kills = 0
+    while (code := whole.zygote.go_on(run, fault="kill", at=rng.randrange(5, 90))) != 0:
+        assert code == -signal.SIGKILL, whole.zygote.said.read_text()
+        kills += 1
+        assert kills < 60
+    assert kills >= 3
+    whole.check(run)
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_at_once_and_loses_nothing(whole: Whole) -> None:
+    for at in random.Random(3).sample(range(len(whole.points)), 8):
+        run = whole.copy(f"int{at}")
+        code = whole.zygote.go_on(run, fault="interrupt", at=at)
+        said = whole.zygote.said.read_text()
+        saved = checkpoint.newest(run / "checkpoints")
+        assert saved is not None
+        done = (run.parent / "trace").read_text().splitlines().count("step: after")
+        assert saved.step == done  # the step in hand was finished and saved
+        if done == STEPS:
+            assert code == 0, said
+        else:
+            assert code == 130 and said == f"Interrupted: saved at step {done} of {STEPS}"
+        whole.check(run)
+        shutil.rmtree(run.parent)
+
+
+@pytest.mark.slow
+def test_no_space_at_any_point_says_so_and_goes_on_when_there_is(whole: Whole) -> None:
+    struck = list(filter(can_fill, whole.points))
+    kinds: dict[str, list[int]] = {}
+    for i, name in enumerate(struck):
+        kinds.setdefault(name, []).append(i)
+    rng = random.Random(4)
+    # Each file and each moment once. A folder that is there already does not need to be made.
+    for at in sorted(p[0] if k.startswith("make") else rng.choice(p) for k, p in kinds.items()):
+        run = whole.copy(f"full{at}")
+        assert whole.zygote.go_on(run, fault="full", at=at) == 2, f"{struck[at]}: {whole.zygote.said.read_text()}"
+        said = whole.zygote.said.read_text()
+        assert said.startswith("UserError: Could not write") and "No space left" in said and "bytes; " in said
+        whole.check(run)
+        shutil.rmtree(run.parent)
+
+
+@pytest.mark.slow
+def test_a_limit_of_the_system_on_files_is_told_like_a_full_disk(whole: Whole) -> None:
+    biggest = max(map(len, whole.end.values()))
+    run = whole.copy("limit")
+    assert whole.zygote.go_on(run, file_limit=biggest - 1) == 2, whole.zygote.said.read_text()
+    said = whole.zygote.said.read_text()
+    assert "Could not write the checkpoint of step 0" in said and "File too large" in said and "bytes; " in said
+    whole.check(run)

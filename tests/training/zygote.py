@@ -1,0 +1,225 @@
+"""A process that has imported everything and computed nothing: a fork of it is a fresh training process at once.
+
+`python -m tests.training.zygote` reads an order as one line of JSON, forks, carries it out in the child, and
+answers with one line: how the child ended. A child may fail at one of the points that it passes (see Points).
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from afresh.core import UserError
+from afresh.train import Choices, again, learn, start
+from afresh.training import loop
+
+HAND = {"batch": 4, "micro": 2, "threads": 1, "precision": "float32", "compile": False, "ema_half_life": 20.0}
+EVERY = {"save_every": 3, "log_every": 2, "eval_every": 4, "preview_every": 6}
+RUNS: dict[str, dict[str, Any]] = {
+    "transformer": {
+        "modality": "text",
+        "data": {"context": 16},
+        "set_family": {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2},
+    },
+    "gan": {"modality": "image", "data": {}, "set_family": {"width": 4, "latent": 4, "cond": 8}},
+}
+
+
+class Points:
+    """Every point that a learning process passes where it could be stopped: around its steps, and around each call
+    of the system that changes a file in `folder`. Their names go to the file `trace`; at the one numbered `at` (from 0)
+    of those that `fault` can strike, it strikes.
+    """
+
+    def __init__(self, folder: Path, trace: Path, fault: str | None, at: int) -> None:
+        self.folder, self.fault, self.at, self.passed = folder, fault, at, 0
+        self.trace = os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def __call__(self, name: str) -> None:
+        name = name.replace(f".{os.getpid()}.tmp", ".tmp")  # the same whichever process it is
+        os.write(self.trace, f"{name}\n".encode())
+        if self.fault == "full" and not can_fill(name):
+            return
+        strikes = self.fault is not None and self.passed == self.at
+        self.passed += 1
+        if not strikes:
+            return
+        if self.fault == "full":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.kill(os.getpid(), signal.SIGKILL if self.fault == "kill" else signal.SIGINT)
+
+    def around(self, owner: Any, name: str, label: str, place: int | None = None) -> None:
+        """Put a point before and one after a function; `place`: which of its arguments is the path that matters."""
+        inner: Callable[..., Any] = getattr(owner, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            path = None if place is None else Path(str(args[place]))
+            if path is not None and self.folder not in path.parents:
+                return inner(*args, **options)
+            told = label if path is None else f"{label} {path.name}"
+            self(f"{told}: before")
+            out = inner(*args, **options)
+            self(f"{told}: after")
+            return out
+
+        setattr(owner, name, call)
+
+    def set_up(self) -> None:
+        self.around(loop, "take_step", "step")
+        self.around(os, "replace", "rename to", 1)
+        self.around(os, "mkdir", "make", 0)
+        self.around(shutil, "rmtree", "remove", 0)
+        unlink, fsync, inner = os.unlink, os.fsync, pathlib.Path.open
+
+        def removing(path: Any, *, dir_fd: int | None = None) -> None:
+            if dir_fd is not None:  # as rmtree calls it
+                self(f"unlink {path}: before")
+            unlink(path, dir_fd=dir_fd)
+
+        def syncing(handle: int) -> None:
+            self("sync: before")
+            fsync(handle)
+
+        def opening(path: Path, mode: str = "r", *rest: Any, **options: Any) -> Any:
+            writes = mode in ("wb", "ab") and self.folder in path.parents
+            return (
+                Torn(inner(path, mode, *rest, **options), path.name, self)
+                if writes
+                else inner(path, mode, *rest, **options)
+            )
+
+        os.unlink, os.fsync, pathlib.Path.open = removing, syncing, opening  # type: ignore[assignment,method-assign]
+
+
+def can_fill(point: str) -> bool:
+    """Whether a disk can turn out to be full here."""
+    return point.startswith(("write", "sync", "rename", "make")) and not point.endswith("after")
+
+
+class Torn:
+    """A file that is written in two halves, with a point before, between and after."""
+
+    def __init__(self, file: io.BufferedWriter, name: str, point: Points) -> None:
+        self.file, self.name, self.point = file, name, point
+
+    def __enter__(self) -> Torn:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.file.close()
+
+    def write(self, data: bytes) -> None:
+        for part, where in ((data[: len(data) // 2], "before"), (data[len(data) // 2 :], "half")):
+            self.point(f"write {self.name}: {where}")
+            self.file.write(part)
+            self.file.flush()
+        self.point(f"write {self.name}: after")
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def fileno(self) -> int:
+        return self.file.fileno()
+
+
+def make_data(path: Path, family: str) -> Path:
+    """A few sentences, or 60 of scikit-learn's digits; its path."""
+    if family == "transformer":
+        animals, things = ("cat", "dog", "hen", "fox", "pig", "cow"), ("mat", "log", "box", "bed", "hat", "rug")
+        path = path.with_suffix(".txt")
+        path.write_text("".join(f"the {a} sat on the {b} and saw a {a}.\n" for a in animals for b in things))
+        return path
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = (digits.images[:60] * 15.9).astype(np.uint8)
+    np.savez(path.with_suffix(".npz"), x=pixels, y=digits.target[:60])
+    return path.with_suffix(".npz")
+
+
+def begin(order: Mapping[str, Any]) -> None:
+    """Create a run of `steps` steps in order["run"] without learning."""
+    run = Path(order["run"])
+    family = order["family"]
+    data = make_data(run.parent / "data", family)
+    given = RUNS[family]
+    train = {**HAND, **EVERY, **order.get("train", {})}
+    choices = Choices(
+        modality=given["modality"],
+        family=family,
+        steps=order["steps"],
+        out=run,
+        device="cpu",
+        data=given["data"],
+        set_family=given["set_family"],
+        set_train=train,
+    )
+    start(data, choices, lambda line: None)
+
+
+def go_on(order: Mapping[str, Any]) -> None:
+    """Learn to the end, or to the fault."""
+    if limit := order.get("file_limit"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    run = Path(order["run"])
+    job = again(run)
+    Points(run, Path(order["trace"]), order.get("fault"), order.get("at", 0)).set_up()
+    learn(job, "quiet")
+
+
+def child(order: Mapping[str, Any]) -> int:
+    """The exit code that the command line would give; what was said goes to order["said"]."""
+    with Path(order["said"]).open("w") as said:
+        sys.stdout = sys.stderr = said
+        try:
+            torch.set_num_threads(1)
+            {"begin": begin, "go on": go_on}[order["do"]](order)
+            return 0
+        except UserError as e:
+            said.write(f"UserError: {e}")
+            return 2
+        except loop.Diverged as e:
+            said.write(f"Diverged: {e}")
+            return 3
+        except loop.Interrupted as e:
+            said.write(f"Interrupted: {e}")
+            return 130
+        except BaseException:
+            said.write(traceback.format_exc())
+            return 1
+
+
+def main() -> None:
+    for line in sys.stdin:
+        order = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            code = child(order)
+            os._exit(code)
+        _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)  # minus the signal, when one ended it
+
+
+if __name__ == "__main__":
+    import torch._dynamo  # which evaluation would import in every child anew
+
+    from afresh import catalog
+
+    for name in RUNS:
+        catalog.family(name)
+        catalog.modality(RUNS[name]["modality"])
+    main()
