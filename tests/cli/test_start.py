@@ -45,6 +45,11 @@ def test_help_names_every_verb(invoke: Invoke) -> None:
     assert all(f" {v} " in out for v in VERBS)
 
 
+def test_asked_for_nothing_it_shows_help(invoke: Invoke) -> None:
+    code, out, err = invoke()
+    assert code == 2 and " train " in out + err and "Traceback" not in err
+
+
 def test_version(invoke: Invoke) -> None:
     assert invoke("--version") == (0, f"afresh {__version__}\n", "")
 

@@ -7,7 +7,9 @@ Nothing heavy is imported before a verb runs, so that --help answers at once.
 from __future__ import annotations
 
 import errno
+import inspect
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -60,8 +62,8 @@ VERBS = (
     verify.verify,
     doctor.doctor,
 )
-for verb in VERBS:
-    app.command()(verb)
+for verb in VERBS:  # rich keeps the line ends of a docstring; a paragraph is to fill the terminal
+    app.command(help=re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(verb.__doc__ or "")))(verb)
 
 
 def main() -> None:
@@ -77,7 +79,8 @@ def run(argv: Sequence[str]) -> int:
         with notes_for_warnings():
             code = app(args=list(argv), prog_name="afresh", standalone_mode=False)
     except UsageError as e:
-        return failed(usage_message(e), USAGE, argv)
+        message = usage_message(e)
+        return failed(message, USAGE, argv) if message else USAGE
     except typer.Abort:
         return failed("Stopped.", INTERRUPTED, argv)
     except Exception as e:
@@ -91,9 +94,9 @@ def run(argv: Sequence[str]) -> int:
 
 
 def usage_message(error: Any) -> str:
-    """What click found wrong, and where to read more."""
+    """What click found wrong, and where to read more; nothing when nothing was asked (help is shown then)."""
     if error.__class__.__name__ == "NoArgsIsHelpError":
-        return str(error.format_message())
+        return str(error.format_message()).strip()
     context = getattr(error, "ctx", None)
     command = "afresh" if context is None else context.command_path
     text = str(error.format_message())

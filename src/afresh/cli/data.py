@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def data(
-    path: Annotated[Path, typer.Argument(help="Your data: a file or a folder.")],
+    path: Annotated[Path, typer.Argument(help="Your data: a file or a folder.", metavar="PATH")],
     modality: Annotated[str | None, typer.Option(help="What the data is, if it is not clear.")] = None,
     option: Annotated[
         list[str] | None, typer.Option("--data", help="How data is read, as for train: size=32.", metavar="KEY=VALUE")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def measure(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")],
     data: Annotated[Path | None, typer.Option(help="Judge on this data, in place of the held-out split.")] = None,
     n: Annotated[int | None, typer.Option("-n", help="Samples to draw; as many as are held out if not given.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="{card, metrics, ...} on standard output.")] = False,

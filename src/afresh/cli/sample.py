@@ -19,13 +19,14 @@ PICTURES, TEXTS = 16, 4  # samples if -n is not given
 
 
 def sample(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")],
     n: Annotated[int | None, typer.Option("-n", help="How many; 16 pictures or 4 texts if not given.")] = None,
     prompt: Annotated[
         str | None, typer.Option(help="Beginning of a text to go on from.", rich_help_panel=ASKED)
     ] = None,
     label: Annotated[
-        list[str] | None, typer.Option(help="A class; NAME=CLASS where there are several.", rich_help_panel=ASKED)
+        list[str] | None,
+        typer.Option(help="A class; NAME=CLASS where there are several.", metavar="CLASS", rich_help_panel=ASKED),
     ] = None,
     number: Annotated[
         list[str] | None, typer.Option(help="A number by name.", metavar="NAME=X", rich_help_panel=ASKED)

@@ -17,7 +17,9 @@ BUDGET, HAND = "Budget (one of them; 5 minutes if none is given)", "By hand"
 
 
 def train(
-    path: Annotated[Path | None, typer.Argument(help="Your data: a file or a folder.", show_default=False)] = None,
+    path: Annotated[
+        Path | None, typer.Argument(help="Your data: a file or a folder.", metavar="PATH", show_default=False)
+    ] = None,
     modality: Annotated[str | None, typer.Option(help="What the data is, if it is not clear.")] = None,
     family: Annotated[str | None, typer.Option(help="The kind of model: transformer, vae, gan, flow.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Time to train.", rich_help_panel=BUDGET)] = None,

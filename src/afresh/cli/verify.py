@@ -12,7 +12,7 @@ from afresh.cli.show import answer, emit
 
 
 def verify(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")],
     as_json: Annotated[bool, typer.Option("--json", help="{run, passed, checks} on standard output.")] = False,
 ) -> None:
     """Check a run: hashes, weights, data, resuming, the cache, and that a seed gives the same sample.
