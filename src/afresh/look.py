@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -94,10 +95,7 @@ class Look:
         if captions:
             out.append(f"captions: {captions:,} items have one")
         out += duplicate_lines(p.duplicates, self.near)
-        out += [f"licence file: {name}{f' ({head})' if head else ''}" for name, head in self.licences.items()]
-        if not self.licences:
-            out.append("licence files: none found; whether this data may be used is for you to know")
-        return out + refused_lines(p.refused) + [f"note: {n}" for n in p.notes]
+        return out + licence_lines(self.licences) + refused_lines(p.refused) + [f"note: {n}" for n in p.notes]
 
     def save(self, path: str | Path) -> None:
         """One HTML page with examples. Raises UserError where it cannot be written."""
@@ -225,10 +223,19 @@ def duplicate_lines(exact: Sequence[Refused], near: Sequence[Near] | None) -> li
         f"near duplicates: {len(near):,}, kept; {len(crossing):,} cross the split" if near else "near duplicates: none"
     )
     for n in sorted(near, key=lambda n: (not n.crosses, -n.likeness))[:SHOWN]:
-        out.append(f"  {n.second} is {n.likeness:.0%} like {n.first}{' (crosses the split)' if n.crosses else ''}")
+        out.append(
+            f"  {n.second} is {math.floor(100 * n.likeness)}% like {n.first}{' (crosses the split)' if n.crosses else ''}"
+        )
     if crossing:
         out.append("what crosses the split makes held-out numbers look better than they are: remove one of each pair")
     return out
+
+
+def licence_lines(found: Mapping[str, str]) -> list[str]:
+    if not found:
+        return ["licence files: none found; whether this data may be used is for you to know"]
+    shown = [f"licence file: {name}{f' ({head})' if head else ''}" for name, head in list(found.items())[:SHOWN]]
+    return shown + ([f"and {len(found) - SHOWN:,} more licence files (all: --json)"] if len(found) > SHOWN else [])
 
 
 def refused_lines(refused: Sequence[Refused]) -> list[str]:
@@ -239,9 +246,12 @@ def refused_lines(refused: Sequence[Refused]) -> list[str]:
     for r in refused:
         sources.setdefault(r.reason, []).append(r.source)
     out = [f"not used: {len(refused):,} inputs"]
-    for reason, names in sorted(sources.items(), key=lambda s: -len(s[1])):
+    ranked = sorted(sources.items(), key=lambda s: -len(s[1]))
+    for reason, names in ranked[: 2 * SHOWN]:
         shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         out.append(f"  {len(names):,}: {reason}: {shown}")
+    if len(ranked) > 2 * SHOWN:
+        out.append(f"  and {len(ranked) - 2 * SHOWN:,} more reasons (all: --json)")
     return out
 
 
