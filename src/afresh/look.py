@@ -223,9 +223,8 @@ def duplicate_lines(exact: Sequence[Refused], near: Sequence[Near] | None) -> li
         f"near duplicates: {len(near):,}, kept; {len(crossing):,} cross the split" if near else "near duplicates: none"
     )
     for n in sorted(near, key=lambda n: (not n.crosses, -n.likeness))[:SHOWN]:
-        out.append(
-            f"  {n.second} is {math.floor(100 * n.likeness)}% like {n.first}{' (crosses the split)' if n.crosses else ''}"
-        )
+        where = " (crosses the split)" if n.crosses else ""
+        out.append(f"  {n.second} is {math.floor(100 * n.likeness)}% like {n.first}{where}")
     if crossing:
         out.append("what crosses the split makes held-out numbers look better than they are: remove one of each pair")
     return out
