@@ -15,6 +15,9 @@ import torch
 from afresh.core import UserError
 
 
+THREADS = torch.get_num_threads()  # what torch found, before any run asked for fewer
+
+
 @dataclass(frozen=True)
 class Machine:
     """Where training will run. Products in GFLOP/s of 1024-wide square matrices."""
@@ -89,6 +92,7 @@ def measure_machine(device: str | None = None) -> Machine:
     not here."""
     device = device or devices()[0]
     check_device(device)
+    torch.set_num_threads(THREADS)
     rates = {}
     for dtype in (torch.float32, torch.bfloat16):
         a = torch.ones(1024, 1024, device=device, dtype=dtype)
@@ -97,7 +101,7 @@ def measure_machine(device: str | None = None) -> Machine:
     return Machine(
         device=device,
         name=name,
-        threads=torch.get_num_threads(),
+        threads=THREADS,
         float32=round(rates[torch.float32], 1),
         bfloat16=round(rates[torch.bfloat16], 1),
         compiler=shutil.which(os.environ.get("CXX", "g++")) is not None or device.startswith("cuda"),
