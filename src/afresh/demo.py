@@ -42,7 +42,11 @@ CODE = Show(
     "Learnt from scratch on this interpreter's own standard library.",
     "transformer",
     0.9,
-    {"max_bytes": 6_000_000, "languages": ("python",), "exclude": ("test", "tests", "idlelib", "lib2to3", "site-packages")},
+    {
+        "max_bytes": 6_000_000,
+        "languages": ("python",),
+        "exclude": ("test", "tests", "idlelib", "lib2to3", "site-packages"),
+    },
 )
 DIGITS = (
     Show("flow", "Digits by flow matching", "Noise carried to pictures along learnt straight paths.", "flow", 0.6),

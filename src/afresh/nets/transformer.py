@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from afresh.core import Cond, CondSpec
+from afresh.nets.attention import SHORT, causal_bias, short_attention
 from afresh.nets.conditioning import Conditioning
 
 
@@ -78,22 +79,6 @@ class RMSNorm(nn.Module):
         y = x.float()
         y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
         return (y * self.weight).to(x.dtype)
-
-
-SHORT = 256  # on a CPU, plain products beat the fused kernel up to about this length (docs/log.md)
-
-
-def causal_bias(length: int, like: Tensor) -> Tensor:
-    """(T, T): 0 where a place may look, a very negative number where it may not."""
-    return torch.full((length, length), -1e9, dtype=like.dtype, device=like.device).triu(1)
-
-
-def short_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """Softmax attention of (B, H, T, D) by two batched products; `bias` (T, T) is added to the scores."""
-    b, h, t, d = q.shape
-    q = q.reshape(b * h, t, d) * (1 / math.sqrt(d))
-    scores = torch.baddbmm(bias.to(q.dtype).expand(b * h, t, t), q, k.reshape(b * h, t, d).mT)
-    return (scores.softmax(-1) @ v.reshape(b * h, t, d)).view(b, h, t, d)
 
 
 class Attention(nn.Module):

@@ -14,7 +14,6 @@ import torch
 
 from afresh.core import UserError
 
-
 THREADS = torch.get_num_threads()  # what torch found, before any run asked for fewer
 
 
