@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from afresh import __version__, catalog
@@ -118,9 +118,17 @@ class Run:
             if codec is not None:
                 codec.save(path / "codec")
             save_conditions(path / "conditions.safetensors", cond)
-        except OSError as e:
-            raise UserError(f"Cannot write the run to {path}: {e.strerror or e}. Choose another --out.") from e
-        checkpoint.write_json(path / "run.json", record.model_dump(mode="json"))
+            checkpoint.write_json(path / "run.json", record.model_dump(mode="json"))
+        except (OSError, UserError) as e:
+            for part in ("encoder", "codec"):
+                shutil.rmtree(path / part, ignore_errors=True)
+            (path / "conditions.safetensors").unlink(missing_ok=True)
+            if isinstance(e, UserError):
+                raise
+            free = f"{checkpoint.free_bytes(path):,} bytes are free there"
+            raise UserError(
+                f"Cannot write the run to {path}: {e.strerror or e}; {free}. Make room or choose another --out."
+            ) from e
         return Run(path, record)
 
     @cached_property
@@ -308,7 +316,7 @@ def save_conditions(path: Path, cond: Cond, most: int = 4096) -> None:
     few = cond.select(rows)
     tensors = {f"parts.{k}": v.contiguous() for k, v in few.parts.items()}
     tensors |= {f"present.{k}": v.contiguous() for k, v in few.present.items()}
-    save_file({**tensors, "size": torch.tensor(few.size)}, path)
+    path.write_bytes(save({**tensors, "size": torch.tensor(few.size)}))  # save_file hides what the system says
 
 
 def load_conditions(path: Path, spec: CondSpec) -> Cond:

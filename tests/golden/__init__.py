@@ -31,9 +31,9 @@ PLANE = Space("field", (1, 8, 8), std=0.5)
 
 @dataclass(frozen=True)
 class Golden:
-    """`tolerance`, relative: five times or more what was seen between instruction sets (SSE4.1, AVX2, AVX-512) of one machine,
-    as sums in float32 differ in their last bits and 20 steps amplify it. Most in a GAN: the first step of Adam without
-    momentum is the sign of a gradient, which may be near 0. A rate that is wrong by 1% is seen in every family."""
+    """`tolerance`, relative, is five times or more what was seen between instruction sets (SSE4.1, AVX2, AVX-512) of
+    one machine: sums in float32 differ in their last bits, and 20 steps amplify it. Most in a GAN, as the first step of
+    Adam without momentum is the sign of a gradient, which may be near 0. A rate wrong by 1% shows in every family."""
 
     space: Space
     config: Mapping[str, Any]

@@ -214,3 +214,15 @@ def test_a_limit_of_the_system_on_files_is_told_like_a_full_disk(whole: Whole) -
     said = whole.zygote.said.read_text()
     assert "Could not write the checkpoint of step 0" in said and "File too large" in said and "bytes; " in said
     whole.check(run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_run_that_cannot_even_begin_leaves_its_folder_free(zygote: Zygote, family: str, tmp_path: Path) -> None:
+    run, limits = tmp_path / "run", (40, 150, 300, 600, 1200)
+    for limit in limits:
+        code = zygote.order("begin", run, family=family, steps=STEPS, file_limit=limit)
+        said = zygote.said.read_text()
+        assert code == 2 and said.startswith("UserError: C") and "File too large" in said, said
+        assert "bytes are free" in said or "bytes; " in said
+    assert zygote.order("begin", run, family=family, steps=STEPS) == 0, zygote.said.read_text()

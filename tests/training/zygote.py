@@ -151,11 +151,18 @@ def make_data(path: Path, family: str) -> Path:
     return path.with_suffix(".npz")
 
 
+def limit_files(order: Mapping[str, Any]) -> None:
+    """No file may grow beyond order["file_limit"] bytes: the system then fails a write as on a full disk."""
+    if limit := order.get("file_limit"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+
 def begin(order: Mapping[str, Any]) -> None:
     """Create a run of `steps` steps in order["run"] without learning."""
     run = Path(order["run"])
     family = order["family"]
     data = make_data(run.parent / "data", family)
+    limit_files(order)
     given = RUNS[family]
     train = {**HAND, **EVERY, **order.get("train", {})}
     choices = Choices(
@@ -173,8 +180,7 @@ def begin(order: Mapping[str, Any]) -> None:
 
 def go_on(order: Mapping[str, Any]) -> None:
     """Learn to the end, or to the fault."""
-    if limit := order.get("file_limit"):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    limit_files(order)
     run = Path(order["run"])
     job = again(run)
     Points(run, Path(order["trace"]), order.get("fault"), order.get("at", 0)).set_up()
@@ -188,19 +194,15 @@ def child(order: Mapping[str, Any]) -> int:
         try:
             torch.set_num_threads(1)
             {"begin": begin, "go on": go_on}[order["do"]](order)
-            return 0
-        except UserError as e:
-            said.write(f"UserError: {e}")
-            return 2
-        except loop.Diverged as e:
-            said.write(f"Diverged: {e}")
-            return 3
-        except loop.Interrupted as e:
-            said.write(f"Interrupted: {e}")
-            return 130
+            code, last = 0, ""
+        except (UserError, loop.Diverged, loop.Interrupted) as e:
+            code = {UserError: 2, loop.Diverged: 3, loop.Interrupted: 130}[type(e)]
+            last = f"{type(e).__name__}: {e}"
         except BaseException:
-            said.write(traceback.format_exc())
-            return 1
+            code, last = 1, traceback.format_exc()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        said.write(last)
+    return code
 
 
 def main() -> None:
@@ -208,8 +210,7 @@ def main() -> None:
         order = json.loads(line)
         pid = os.fork()
         if pid == 0:
-            code = child(order)
-            os._exit(code)
+            os._exit(child(order))
         _, status = os.waitpid(pid, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)  # minus the signal, when one ended it
 

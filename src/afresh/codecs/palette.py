@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
@@ -85,7 +85,7 @@ class PaletteCodec:
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({"palette": self.palette.contiguous()}, folder / "palette.safetensors")
+        (folder / "palette.safetensors").write_bytes(save({"palette": self.palette.contiguous()}))
         source = asdict(self.source) | {"special": dict(self.source.special)}
         (folder / "palette.json").write_text(json.dumps({"codec": "palette", "source": source}, indent=1))
 

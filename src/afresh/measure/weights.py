@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 
@@ -35,7 +35,7 @@ def keep(path: Path | None, tensors: Mapping[str, Tensor]) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".part")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, aside)
+    aside.write_bytes(save({k: v.contiguous() for k, v in tensors.items()}))
     aside.replace(path)
 
 
