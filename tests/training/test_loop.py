@@ -11,10 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-from afresh.core import Batch, UserError
+from afresh import catalog
+from afresh.core import Batch, Cond, Examples, UserError
+from afresh.data.load import Loader
+from afresh.plan import make_learner
 from afresh.rng import Rng
 from afresh.training import checkpoint, loop
+from afresh.training.config import TrainConfig
 from afresh.training.loop import Diverged, Hooks, Interrupted, Learner
+from tests.contracts.rows import FAMILIES, SPACES, FamilyRow, examples
 from tests.training.toys import Squares, batches, flat, learner, same
 
 
@@ -110,6 +115,22 @@ def test_a_finite_loss_with_a_gradient_that_is_not(tmp_path: Path) -> None:
     live = learner(Roots())
     before = flat(live.snapshot())
     assert loop.take_step(live, step_of(live), Rng(0)) is None and same(flat(live.snapshot()), before)
+
+
+@pytest.mark.parametrize("row", FAMILIES, ids=lambda row: row.name)
+def test_every_family_learns_without_conditions_and_with_averages(row: FamilyRow) -> None:
+    """A module that has no weights then, such as the conditioning, is averaged, saved and restored like any other."""
+    family, space = catalog.family(row.name), SPACES[row.spaces[0]]
+    given = TrainConfig(**{**family.recipe, "steps": 2, "batch": 4, "micro": 4, "save_every": 2, "ema_half_life": 9.0})
+    live, again = (make_learner(family, family.config(**row.config), space, {}, given) for _ in range(2))
+    data = examples(space)
+    plain = Examples(data.x, Cond(len(data)), data.scale, data.shift, data.bounds, data.bytes)
+    before = flat(live.snapshot())
+    assert loop.take_step(live, Loader(plain, space, Rng(0)).batch(0, 4), Rng(0)) is not None
+    after = flat(live.snapshot())
+    assert after.keys() >= before.keys() and any(not torch.equal(after[k], before[k]) for k in before)
+    again.restore(live.snapshot())
+    assert same(flat(again.snapshot()), after)
 
 
 # --------------------------------------------------------------------------- a run with bad steps

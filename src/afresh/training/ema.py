@@ -19,4 +19,5 @@ def ema_decay(half_life: float, seen: float, batch: int, rampup: float = 0.05) -
 @torch.no_grad()
 def ema_update(average: Sequence[Tensor], current: Sequence[Tensor], keep: float) -> None:
     """average <- keep * average + (1 - keep) * current, in place."""
-    torch._foreach_lerp_(list(average), list(current), 1.0 - keep)
+    if average:  # a module without weights, such as the conditioning of a model without conditions, has none
+        torch._foreach_lerp_(list(average), list(current), 1.0 - keep)
