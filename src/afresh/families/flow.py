@@ -178,10 +178,12 @@ FAMILY = Family(
     settings=FlowSettings,
     sample=sample,
     recipe={
-        "optimizer": "adamw",
+        "optimizer": "muon",
+        "matrix_lr": 0.02,
         "lr": 2e-3,
         "betas": (0.9, 0.99),
         "weight_decay": 0.01,
+        "ema_half_life": 20_000,
     },
     score=score,
     regions=lambda modules: [modules["velocity"].net],  # type: ignore[list-item]
