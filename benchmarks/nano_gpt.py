@@ -7,9 +7,12 @@ on random windows; over the full held-out split it ends near 1.89 to 1.90 nats a
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -107,3 +110,7 @@ def full_loss(model: NanoGPT, ids: Tensor, cut: int) -> float:
         logits = model(ids[-rest - 1 : -1][None])
         total += float(F.cross_entropy(logits[0], ids[-rest:], reduction="sum"))
     return total / (len(ids) - cut)
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(train(Path(sys.argv[1]).read_text()))))

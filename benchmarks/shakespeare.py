@@ -1,12 +1,16 @@
 """Time to nanoGPT's CPU result: how much of its wall time until its final full-validation loss is reached.
 
 Ours is `afresh train` as a user calls it: the time counts reading, measuring the machine, planning, training and
-saving (not the report). The baseline's time is its training loop alone.
+saving (not the report, and not the start of Python). The baseline's time is its training loop alone, in a process of
+its own with torch's defaults, so that nothing that afresh sets slows it down.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -14,18 +18,18 @@ from pathlib import Path
 from afresh.judge import RunEvidence
 from afresh.run import Run
 from afresh.train import Choices, learn, start
-from benchmarks.nano_gpt import train
+from benchmarks.nano_gpt import Result
 from benchmarks.table import Row, save
 
 SEEDS = (0, 1, 2)
-SHARE = 0.25  # of the baseline's time
+GOAL = 0.25  # of the baseline's time, at most
+BUDGET = 0.18  # of the baseline's time, as --minutes: reading, measuring and planning come on top
 
 
 def ours(path: Path, seconds: float, seed: int, folder: Path) -> tuple[float, float, Run]:
     """(wall seconds, nats a character over the whole held-out tenth) of a run with a budget."""
     begun = time.perf_counter()
-    overhead = 2.0  # reading, measuring, planning: part of the wall time
-    job = start(path, Choices(minutes=(seconds - overhead) / 60, seed=seed, out=folder), lambda line: None)
+    job = start(path, Choices(minutes=seconds / 60, seed=seed, out=folder), lambda line: None)
     learn(job, "quiet")
     wall = time.perf_counter() - begun
     found = RunEvidence(job.run, job.prepared).likelihood()
@@ -34,14 +38,22 @@ def ours(path: Path, seconds: float, seed: int, folder: Path) -> tuple[float, fl
     return wall, float(found[0].sum()) / characters, job.run
 
 
+def baseline(path: Path) -> Result:
+    """nanoGPT's configuration in its own process, without the settings of this one."""
+    plain = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    command = [sys.executable, "-m", "benchmarks.nano_gpt", str(path)]
+    out = subprocess.run(command, env=plain, check=True, capture_output=True, text=True).stdout
+    return Result(**json.loads(out))
+
+
 def main() -> None:
     path = Path(os.environ["AFRESH_DATA"]) / "tinyshakespeare" / "input.txt"
-    base = train(path.read_text())
+    base = baseline(path)
     print(f"nanoGPT's CPU configuration: {base.loss:.4f} nats a character after {base.seconds:.1f} s", flush=True)
     rows = []
     with tempfile.TemporaryDirectory() as root:
         for seed in SEEDS:
-            wall, loss, run = ours(path, SHARE * base.seconds, seed, Path(root) / str(seed))
+            wall, loss, run = ours(path, BUDGET * base.seconds, seed, Path(root) / str(seed))
             print(f"seed {seed}: {loss:.4f} after {wall:.1f} s; {run.record.parameters:,} parameters", flush=True)
             rows.append(
                 Row(
@@ -50,8 +62,8 @@ def main() -> None:
                     f"{loss:.3f} in {wall:.1f} s",
                     f"{base.loss:.3f} in {base.seconds:.1f} s (nanoGPT's CPU configuration)",
                     wall / base.seconds,
-                    f"the same loss in at most {SHARE} of the time",
-                    loss <= base.loss and wall <= SHARE * base.seconds,
+                    f"the same loss in at most {GOAL} of the time",
+                    loss <= base.loss and wall <= GOAL * base.seconds,
                     "111,540 characters",
                 )
             )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from afresh.nets.unet import SelfAttention, UNet, groups
+from afresh.nets.unet import ChannelNorm, SelfAttention, UNet
 
 
 def made(rank: int = 2, channels: int = 2, widths: tuple[int, ...] = (8, 16), blocks: int = 1) -> UNet:
@@ -38,7 +38,6 @@ def test_every_parameter_is_reached(blocks: int) -> None:
     net = made(blocks=blocks)
     net(torch.randn(2, 2, 8, 8), torch.randn(2, 6)).square().sum().backward()
     idle = [k for k, p in net.named_parameters() if p.grad is None or not p.grad.any()]
-    # A convolution's bias before a group norm of one channel a group would be idle; groups have at least 8.
     assert not idle
 
 
@@ -76,7 +75,9 @@ def test_attention_by_definition() -> None:
     torch.testing.assert_close(net(x), x + net.out(y), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("width", [1, 3, 8, 16, 20, 48, 96, 128, 256])
-def test_groups_divide_and_are_not_small(width: int) -> None:
-    n = groups(width)
-    assert width % n == 0 and n <= 16 and (n == 1 or width // n >= 8)
+@pytest.mark.parametrize("grid", [(5,), (4, 3), (2, 3, 2)])
+def test_the_norm_is_over_the_channels_of_each_place(grid: tuple[int, ...]) -> None:
+    x = torch.randn(2, 6, *grid) * 3 + 1
+    y = ChannelNorm(6)(x)
+    torch.testing.assert_close(y.mean(1), torch.zeros(2, *grid), rtol=0, atol=1e-5)
+    torch.testing.assert_close(y.var(1, unbiased=False), torch.ones(2, *grid), rtol=0, atol=1e-3)
