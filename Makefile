@@ -1,7 +1,6 @@
 # Everything from a fresh clone, in its own .venv. `make demo` and `make test` are all a newcomer needs.
 PYTHON ?= python3
 BIN := .venv/bin
-export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test check format matrix bench docs clean
 

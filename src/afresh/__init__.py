@@ -8,16 +8,11 @@ Importing this package loads nothing heavy: what it offers is fetched from `afre
 
 from __future__ import annotations
 
-import os
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-
-# Before torch is loaded: threads that spin while they wait bring each other to a halt on a machine with other work
-# (a step of a small model took 1,267 ms instead of 75 beside two busy processes).
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from afresh.api import Look, Run, Samples, UserError, examine, open, resume, train

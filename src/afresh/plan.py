@@ -110,6 +110,15 @@ class Task:
         return self.space.shape[0] if self.space.kind == "tokens" else 1
 
 
+def short_window(space: Space, seconds: float | None) -> int | None:
+    """Tokens of a stream's window for a short budget: shorter ones learn more in seconds (docs/log.md). None: as the
+    data's options say."""
+    if not space.stream or seconds is None:
+        return None
+    window = 64 if seconds < 20 else 128 if seconds < 90 else space.shape[0]
+    return window if window < space.shape[0] else None
+
+
 @dataclass(frozen=True)
 class Trial:
     """A network that was considered: how long a step of it takes, and how many the budget holds."""
@@ -210,6 +219,8 @@ def plan(task: Task) -> Plan:
         Decision("device", f"{machine.device}, {machine.threads} threads", machine.name),
         Decision("precision", train.precision, by_hand if "precision" in task.set_train else speeds),
     ]
+    if task.space.stream:
+        decisions.append(Decision("window", f"{task.space.shape[0]} tokens", "set by hand, or by the budget"))
     trial = largest(task, train, decisions)
     trial = fewer_threads(task, trial, decisions)
     trial = maybe_compiled(task, trial, decisions)
@@ -229,11 +240,12 @@ def finished(task: Task, trial: Trial) -> TrainConfig:
     """The trial's configuration with its steps, and how often to look, log and save."""
     steps = trial.steps
     every = -(-steps // 8)
+    looks = 8 if task.seconds is None else max(1, min(8, int(task.seconds // 15)))  # so that looking costs little
     final = {
         "steps": steps,
         "save_every": min(every, 1000),
-        "eval_every": every,
-        "preview_every": -(-steps // 4),
+        "eval_every": -(-steps // looks),
+        "preview_every": -(-steps // max(1, looks // 2)),
         "log_every": max(1, min(50, steps // 100)),
         "warmup": min(trial.train.warmup, max(1, steps // 10)),
     }

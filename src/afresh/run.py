@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ class RunRecord(BaseModel):
     machine: dict[str, Any]
     seed: int
     minutes: float | None = None  # the budget, when it was a time
+    window: int | None = None  # tokens of a stream's window, when the plan chose it
     parent: str | None = None
 
 
@@ -149,8 +150,9 @@ class Run:
 
     @property
     def space(self) -> Space:
-        """The space that the family works in: the codec's target, or the modality's."""
-        return self.encoder.space if self.codec is None else self.codec.target
+        """The space that the family works in: the modality's or the codec's, in windows of the plan's length."""
+        space = self.encoder.space if self.codec is None else self.codec.target
+        return space if self.record.window is None else replace(space, shape=(self.record.window,))
 
     @property
     def conds(self) -> CondSpec:

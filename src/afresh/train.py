@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from afresh import catalog
 from afresh.core import Cond, Examples, Space
 from afresh.data.load import Loader, draw_conditions, sweep
 from afresh.judge import prepared_again
-from afresh.plan import RESERVE, Budget, Plan, Task, plan
+from afresh.plan import RESERVE, Budget, Plan, Task, plan, short_window
 from afresh.prepare import Prepared, prepare
 from afresh.rng import Rng
 from afresh.run import DataRecord, Run, RunRecord, Samples, claim
@@ -88,6 +88,10 @@ def start(path: Path, choices: Choices, say: Callable[[str], None]) -> Job:
     train = prepared.train if codec is None else codec.encode(prepared.train)
     heldout = prepared.heldout if codec is None else codec.encode(prepared.heldout)
     machine = measure_machine(choices.device)
+    seconds = None if budget.minutes is None else budget.minutes * 60 * (1 - RESERVE)
+    window = None if "context" in choices.data else short_window(space, seconds)
+    if window is not None:
+        space = replace(space, shape=(window,))
     task = Task(
         family=family,
         space=space,
@@ -97,7 +101,7 @@ def start(path: Path, choices: Choices, say: Callable[[str], None]) -> Job:
         seed=choices.seed,
         set_family=choices.set_family,
         set_train=choices.set_train,
-        seconds=None if budget.minutes is None else budget.minutes * 60 * (1 - RESERVE),
+        seconds=seconds,
         steps=budget.steps,
         tokens=budget.tokens,
     )
@@ -105,6 +109,7 @@ def start(path: Path, choices: Choices, say: Callable[[str], None]) -> Job:
     for d in made.decisions:
         say(f"{d.name}: {d.value} ({d.reason})")
     record = make_record(prepared, family.name, name, made, machine.record(), choices)
+    record = record.model_copy(update={"window": window})
     claim(out, choices.force)
     run = Run.create(out, record, prepared.encoder, codec, prepared.train.cond)
     return Job(run, prepared, space, train, heldout)
