@@ -15,7 +15,7 @@ from afresh.judge import measure_run
 from afresh.train import Choices, learn, start
 from benchmarks.table import Row, save
 
-MINUTES = {"flow": 3.0, "transformer": 3.0, "gan": 2.0, "vae": 1.0}
+MINUTES = {"flow": 1.0, "transformer": 0.5, "gan": 1.0, "vae": 0.5}
 
 
 def main() -> None:
@@ -26,8 +26,7 @@ def main() -> None:
         for name, minutes in MINUTES.items():
             job = start(root / "digits", Choices(family=name, minutes=minutes, out=root / name), lambda line: None)
             seconds = learn(job, "plain")
-            settings = {"guidance": 1.25} if name == "flow" else {}
-            measured = measure_run(job.run, prepared=job.prepared, judges=root / "judges", settings=settings)
+            measured = measure_run(job.run, prepared=job.prepared, judges=root / "judges")
             scores = {s.name: s for s in measured.scores}
             for s in measured.scores:
                 print(name, s.name, s.value, "floor", s.floor, "n", s.n, flush=True)

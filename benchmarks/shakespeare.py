@@ -40,7 +40,7 @@ def ours(path: Path, seconds: float, seed: int, folder: Path) -> tuple[float, fl
 
 def baseline(path: Path) -> Result:
     """nanoGPT's configuration in its own process, without the settings of this one."""
-    plain = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    plain = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"}
     command = [sys.executable, "-m", "benchmarks.nano_gpt", str(path)]
     out = subprocess.run(command, env=plain, check=True, capture_output=True, text=True).stdout
     return Result(**json.loads(out))

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from afresh.core import Score
+from afresh.data.grid import picture_grid
 from afresh.judge import measure_run
 from afresh.measure.report import Sample, Section, write_report
 from afresh.report_run import sample_views, section
@@ -45,7 +46,7 @@ CODE = Show(
     {
         "max_bytes": 6_000_000,
         "languages": ("python",),
-        "exclude": ("test", "tests", "idlelib", "lib2to3", "site-packages"),
+        "exclude": ("encodings", "pydoc_data", "test", "tests", "idlelib", "lib2to3", "site-packages"),
     },
 )
 DIGITS = (
@@ -69,7 +70,7 @@ def write_digits(folder: Path) -> None:
 
 def show_code(run: Run, out: Path) -> list[Sample]:
     """Four continuations, and the files."""
-    samples = run.sample(len(CODE_PROMPTS), prompt=list(CODE_PROMPTS), seed=1, temperature=0.8, min_p=0.02, length=400)
+    samples = run.sample(len(CODE_PROMPTS), prompt=list(CODE_PROMPTS), seed=1, temperature=0.7, min_p=0.02, length=400)
     samples.save(out / "code-samples")
     return sample_views(samples)
 
@@ -83,6 +84,15 @@ def show_digits(run: Run, out: Path, name: str) -> list[Sample]:
         (out / f"{name}-guidance-{scale:g}.png").write_bytes(grid_png(parts))
         views += sample_views(parts, "As learnt" if scale == 1 else f"With guidance {scale:g}")
     return views
+
+
+def show_families(runs: Sequence[Run], out: Path) -> None:
+    """One picture of all families, a row each: every digit twice, guided where the family supports it."""
+    rows: list[Any] = []
+    for run in runs:
+        scale = GUIDANCE if run.family.guided else 1.0
+        rows += run.sample_labels([str(d) for d in range(10)] * 2, seed=2, guidance=scale).values
+    picture_grid(rows, columns=20, scale=5).save(out / "families.png")
 
 
 def part(show: Show, path: Path, out: Path, say: Callable[[str], None], mode: str, scale: float) -> tuple[Run, Section]:
@@ -118,10 +128,10 @@ def run_demo(out: Path, say: Callable[[str], None], mode: str = "auto", scale: f
     digits = out / "digits"
     if not digits.exists():
         write_digits(digits)
-    sections = []
-    for show in (CODE, *DIGITS):
-        path = Path(sysconfig.get_paths()["stdlib"]) if show is CODE else digits
-        sections.append(part(show, path, out, say, mode, scale)[1])
+    parts = [part(CODE, Path(sysconfig.get_paths()["stdlib"]), out, say, mode, scale)]
+    parts += [part(show, digits, out, say, mode, scale) for show in DIGITS]
+    sections = [found for _, found in parts]
+    show_families([run for run, _ in parts[1:]], out)
     report = write_report(out / "report.html", "afresh: a demonstration", sections)
     commands = [
         f"afresh sample {out / 'runs' / 'flow'} -n 20 --label 7 --guidance 2 --out {out / 'sevens'}",

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from afresh.core import Cond, Part
 from afresh.nets.transformer import Decoder, DecoderShape, RMSNorm, SwiGLU, rope_table, rotate
@@ -161,3 +161,19 @@ def test_learned_positions_follow_the_cache() -> None:
     net.position.weight[5] += 1.0
     changed = (logits(net, TOKENS) - moved).abs().amax((0, 2)) > 1e-4
     assert changed.tolist() == [False] * 5 + [True] * 5
+
+
+def test_the_written_out_gradient_of_the_norm_is_autograds() -> None:
+    torch.manual_seed(0)
+    norm = RMSNorm(12, 1e-6)
+    nn.init.normal_(norm.weight)
+    x, g = torch.randn(3, 5, 12) * 4, torch.randn(3, 5, 12)
+    grads = []
+    for dtype in (torch.float32, torch.float64):  # float64 takes the plain way
+        y = x.to(dtype).requires_grad_()
+        norm.to(dtype).zero_grad()
+        norm(y).backward(g.to(dtype))
+        assert y.grad is not None and norm.weight.grad is not None
+        grads.append((y.grad.double(), norm.weight.grad.double().clone()))
+    for ours, exact in zip(*grads, strict=True):
+        torch.testing.assert_close(ours, exact, rtol=1e-5, atol=1e-5)

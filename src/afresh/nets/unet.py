@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afresh.nets.attention import SHORT, short_attention
+from afresh.nets.attention import is_short, short_attention
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -75,7 +75,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b, c = x.shape[:2]
         q, k, v = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, -1).transpose(3, 4).unbind(1)
-        short = x.device.type == "cpu" and q.shape[2] <= SHORT
+        short = is_short(b, self.heads, q.shape[2], x.device)
         y = (short_attention if short else F.scaled_dot_product_attention)(q, k, v)  # (B, heads, places, c / heads)
         return x + self.out(y.transpose(2, 3).reshape(x.shape))
 
