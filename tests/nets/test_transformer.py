@@ -170,7 +170,7 @@ def test_the_written_out_gradient_of_the_norm_is_autograds() -> None:
     x, g = torch.randn(3, 5, 12) * 4, torch.randn(3, 5, 12)
     grads = []
     for dtype in (torch.float32, torch.float64):  # float64 takes the plain way
-        y = x.to(dtype).requires_grad_()
+        y = x.detach().clone().to(dtype).requires_grad_()
         norm.to(dtype).zero_grad()
         norm(y).backward(g.to(dtype))
         assert y.grad is not None and norm.weight.grad is not None
