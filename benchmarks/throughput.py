@@ -72,7 +72,7 @@ def ours(compiled: bool, repeats: int) -> tuple[float, float]:
     train = TrainConfig(
         steps=1000,
         batch=BATCH,
-        micro=BATCH,
+        micro=1024 // CONTEXT,  # as the planner does for a decoder of this size (afresh.plan.micro_of)
         save_every=1000,
         precision="bfloat16",
         compile=compiled,

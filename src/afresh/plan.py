@@ -18,6 +18,7 @@ from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, take_step
 
 RESERVE = 0.06  # share of the minutes kept for evaluation, previews and saves
+CACHED = 4_000_000  # parameters from which a decoder's steps are cut into micro-batches on a CPU
 COMPILE_FROM = 180.0  # seconds of budget from which torch.compile is worth a trial on a CPU
 
 
@@ -173,24 +174,34 @@ def base_config(task: Task) -> TrainConfig:
     return override(override(start, task.family.recipe, "train"), given, "train")
 
 
-def with_batch(task: Task, train: TrainConfig, examples: int) -> TrainConfig:
+def micro_of(task: Task, config: Any, batch: int) -> int:
+    """Examples of a micro-batch: all, but about 1,024 tokens for a large decoder on a CPU, whose activations then stay
+    in the cache (a step of the 10M decoder took 0.83 of the time; docs/log.md)."""
+    if "micro" in task.set_train:
+        return int(task.set_train["micro"])
+    large = parameters_of(task.family, config, task.space, task.conds) > CACHED
+    return min(batch, max(1, 1024 // task.each)) if large and task.each > 1 and task.machine.device == "cpu" else batch
+
+
+def with_batch(task: Task, config: Any, train: TrainConfig, examples: int) -> TrainConfig:
     """The family's batch for a run of so many examples, unless it was set by hand; never more than there are."""
     if "batch" in task.set_train:
         return train
     count = Loader(task.examples, task.space, Rng(task.seed)).count
     batch = max(1, min(task.family.batch(examples, task.space), count))
-    return train.model_copy(update={"batch": batch, "micro": task.set_train.get("micro", batch)})
+    return train.model_copy(update={"batch": batch, "micro": micro_of(task, config, batch)})
 
 
 def try_config(task: Task, config: Any, train: TrainConfig) -> Trial:
     """Measure a network: a step's time at the batch that suits the number of examples the budget then holds."""
+    train = train.model_copy(update={"micro": micro_of(task, config, train.batch)})
     if task.seconds is None:
         return fixed_trial(task, config, train)
     least = min(0.4, 0.01 * task.seconds)
     for _ in range(2):
         first, speed = step_seconds(task, config, train, least)
         steps = max(1, int((task.seconds - first) / speed))
-        better = with_batch(task, train, steps * train.batch)
+        better = with_batch(task, config, train, steps * train.batch)
         if better.batch == train.batch:
             break
         train = better
@@ -200,11 +211,11 @@ def try_config(task: Task, config: Any, train: TrainConfig) -> Trial:
 def fixed_trial(task: Task, config: Any, train: TrainConfig) -> Trial:
     """Nothing to measure: the steps, or the tokens, were given."""
     if task.tokens is not None:
-        train = with_batch(task, train, task.tokens // task.each)
+        train = with_batch(task, config, train, task.tokens // task.each)
         return Trial(config, train, 0.0, max(1, round(task.tokens / (train.batch * task.each))))
     assert task.steps is not None
     for _ in range(8):  # the batch depends on the number of examples, which depends on the batch
-        train = with_batch(task, train, task.steps * train.batch)
+        train = with_batch(task, config, train, task.steps * train.batch)
     return Trial(config, train, 0.0, task.steps)
 
 
@@ -301,7 +312,7 @@ def fewer_threads(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:
 
 def with_batch_again(task: Task, trial: Trial) -> Trial:
     """The batch for a run that holds more examples than was thought; the time of an example is taken to stay."""
-    better = with_batch(task, trial.train, trial.examples)
+    better = with_batch(task, trial.config, trial.train, trial.examples)
     factor = better.batch / trial.train.batch
     return Trial(trial.config, better, trial.step_seconds * factor, max(1, int(trial.steps / factor)))
 
