@@ -176,7 +176,7 @@ def base_config(task: Task) -> TrainConfig:
 
 def micro_of(task: Task, config: Any, batch: int) -> int:
     """Examples of a micro-batch: all, but about 1,024 tokens for a large decoder on a CPU, whose activations then stay
-    in the cache (a step of the 10M decoder took 0.83 of the time; docs/log.md)."""
+    in the cache (a step of the 10M decoder took 0.83 of the time eager, 0.93 compiled; docs/log.md)."""
     if "micro" in task.set_train:
         return int(task.set_train["micro"])
     large = parameters_of(task.family, config, task.space, task.conds) > CACHED
@@ -231,7 +231,13 @@ def plan(task: Task) -> Plan:
         Decision("precision", train.precision, by_hand if "precision" in task.set_train else speeds),
     ]
     if task.space.stream:
-        decisions.append(Decision("window", f"{task.space.shape[0]} tokens", "set by hand, or by the budget"))
+        decisions.append(
+            Decision(
+                "window",
+                f"{task.space.shape[0]} tokens",
+                "the data's option `context`, or shorter where the budget is below 90 seconds",
+            )
+        )
     trial = largest(task, train, decisions)
     trial = fewer_threads(task, trial, decisions)
     trial = maybe_compiled(task, trial, decisions)
