@@ -54,7 +54,8 @@ def choose(n_bytes: int, n_distinct: int) -> tuple[Kind, int | None, str]:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Ids 0 ... size - 1; `special` names those of `begin`, `end` and `pad`, which no text encodes to.
+    """Ids 0 ... size - 1; `special` names those of `begin`, `end`, `pad` and of `extra` marks (`fim_prefix`,
+    `im_start`, ..., written <|fim_prefix|> in the file), which no text encodes to.
 
     chars: one id a character of the training text. A character never seen becomes its UTF-8 bytes, each as two
     of sixteen nibble ids (high half first): lossless, at 16 ids instead of the usual 256. bytes: id = byte of
@@ -66,7 +67,7 @@ class Tokenizer:
     special: Mapping[str, int]
 
     @staticmethod
-    def learn_chars(texts: Iterable[str]) -> Tokenizer:
+    def learn_chars(texts: Iterable[str], extra: Sequence[str] = ()) -> Tokenizer:
         """Of the characters that occur, in the order of Unicode."""
         table = np.zeros(UNICODE, dtype=bool)
         for text in texts:
@@ -78,39 +79,40 @@ class Tokenizer:
         inner = tokenizers.Tokenizer(models.WordLevel({n: i for i, n in enumerate(names)}, unk_token="<pad>"))
         inner.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
         inner.decoder = decoders.Fuse()
-        return _finish("chars", inner)
+        return _finish("chars", inner, extra)
 
     @staticmethod
-    def all_bytes() -> Tokenizer:
+    def all_bytes(extra: Sequence[str] = ()) -> Tokenizer:
         """256 bytes and the special ids; nothing is learnt."""
         vocab = {name: i for i, name in enumerate(_byte_names())}
         inner = tokenizers.Tokenizer(models.BPE(vocab, []))
         inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         inner.decoder = decoders.ByteLevel()
-        return _finish("bytes", inner)
+        return _finish("bytes", inner, extra)
 
     @staticmethod
-    def learn_bpe(texts: Sequence[str], size: int) -> Tokenizer:
+    def learn_bpe(texts: Sequence[str], size: int, extra: Sequence[str] = ()) -> Tokenizer:
         """Learnt from the texts, or from evenly spaced pieces of them when they exceed LEARN_FROM bytes.
 
         May end with fewer than `size` ids when the text has no more pairs that occur twice. Raises UserError
         for a size that is too small or too large.
         """
-        if not SMALLEST_BPE <= size <= LARGEST_BPE:
-            raise UserError(f"vocab_size is {size}; accepted for bpe: {SMALLEST_BPE} to {LARGEST_BPE}.")
+        smallest = SMALLEST_BPE + len(extra)
+        if not smallest <= size <= LARGEST_BPE:
+            raise UserError(f"vocab_size is {size}; accepted for bpe: {smallest} to {LARGEST_BPE}.")
         inner = tokenizers.Tokenizer(models.BPE())
         inner.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )
         inner.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
-            vocab_size=size - len(SPECIAL),
+            vocab_size=size - len(SPECIAL) - len(extra),
             min_frequency=2,
             initial_alphabet=_byte_names(),
             show_progress=False,
         )
         inner.train_from_iterator(_sample(texts), trainer)
-        return _finish("bpe", inner)
+        return _finish("bpe", inner, extra)
 
     @property
     def size(self) -> int:
@@ -238,12 +240,19 @@ class Tokenizer:
         return _checked(path, kind, inner)
 
 
-def _finish(kind: Kind, inner: tokenizers.Tokenizer) -> Tokenizer:
+def _finish(kind: Kind, inner: tokenizers.Tokenizer, extra: Sequence[str]) -> Tokenizer:
     """Add the special ids (at the end, but for names already there), and never read them out of a text."""
-    inner.add_special_tokens([AddedToken(f"<{s}>", special=True, normalized=False) for s in SPECIAL])
+    names = [*(f"<{s}>" for s in SPECIAL), *(f"<|{s}|>" for s in extra)]
+    inner.add_special_tokens([AddedToken(n, special=True, normalized=False) for n in names])
     inner.encode_special_tokens = True
-    vocab = inner.get_vocab()
-    return Tokenizer(kind, inner, {s: vocab[f"<{s}>"] for s in SPECIAL})
+    return Tokenizer(kind, inner, _special(inner))
+
+
+def _special(inner: tokenizers.Tokenizer) -> dict[str, int]:
+    """Ids by name: begin, end, pad and the extra marks."""
+    added = {t.content: i for i, t in inner.get_added_tokens_decoder().items() if t.special}
+    extra = {n[2:-2]: i for n, i in added.items() if n.startswith("<|") and n.endswith("|>")}
+    return {s: added[f"<{s}>"] for s in SPECIAL} | extra
 
 
 def _kind(saved: Mapping[str, object]) -> Kind:
@@ -266,7 +275,7 @@ def _checked(path: Path, kind: Kind, inner: tokenizers.Tokenizer) -> Tokenizer:
         why = f"it lacks {', '.join(missing[:4])}" if missing else "its ids have gaps"
         raise UserError(f"{path} is not a tokenizer.json that afresh wrote: {why}. Train again or restore the file.")
     inner.encode_special_tokens = True
-    return Tokenizer(kind, inner, {s: vocab[f"<{s}>"] for s in SPECIAL})
+    return Tokenizer(kind, inner, _special(inner))
 
 
 def _byte_names() -> list[str]:

@@ -18,7 +18,10 @@ from afresh.sampling.tokens import Cut, generate
 
 
 class TransformerConfig(BaseModel):
-    """Sizes of the decoder. `mlp` 0: 8/3 of the width, rounded up to a multiple of 32."""
+    """Sizes of the decoder. `mlp` 0: 8/3 of the width, rounded up to a multiple of 32; `head_dim` 0: width / heads.
+
+    The fields from `rope_theta` on are for the shapes of public weights (nets/transformer.py).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     width: int = 192
@@ -27,10 +30,18 @@ class TransformerConfig(BaseModel):
     kv_heads: int = 3
     mlp: int = 0
     qk_norm: bool = True
+    rope_theta: float = Field(10_000.0, gt=0)
+    eps: float = Field(1e-6, gt=0)
+    head_dim: int = Field(0, ge=0)
+    tied: bool = False
+    qkv_bias: bool = False
+    rope_scaling: tuple[float, float, float, int] | None = None
 
     @model_validator(mode="after")
     def check(self) -> TransformerConfig:
-        if self.width % self.heads or (self.width // self.heads) % 2:
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim must be even. Given: {self.head_dim}")
+        if not self.head_dim and (self.width % self.heads or (self.width // self.heads) % 2):
             raise ValueError(f"width {self.width} must be an even multiple of heads ({self.heads})")
         if self.heads % self.kv_heads:
             raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
@@ -89,7 +100,7 @@ def predictor(modules: Modules, context: int, dtype: torch.dtype = torch.float32
     def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
         cache = net.new_cache(len(x), context, dtype) if state is None else state
         h = net.hidden(x, net.condition(cond), cache)
-        return net.head(h[:, -1]).float(), cache
+        return net.logits(h[:, -1]), cache
 
     return predict
 
@@ -160,6 +171,12 @@ def build(config: TransformerConfig, space: Space, conds: CondSpec) -> dict[str,
         context=space.shape[0],
         positions=space.shape[0] + 1 if space.grid else 0,
         qk_norm=config.qk_norm,
+        rope_theta=config.rope_theta,
+        eps=config.eps,
+        head_dim=config.head_dim,
+        tied=config.tied,
+        qkv_bias=config.qkv_bias,
+        rope_scaling=config.rope_scaling,
     )
     return {"decoder": Decoder(shape, conds)}
 

@@ -22,7 +22,11 @@ from afresh.nets.conditioning import Conditioning
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """Sizes of a decoder. `positions` > 0 adds learned positions (tokens on a grid)."""
+    """Sizes of a decoder. `positions` > 0 adds learned positions (tokens on a grid).
+
+    The rest covers the shapes of public weights: Llama (no `qk_norm`, `rope_scaling` from version 3.1 on), Qwen2
+    (`qkv_bias`), Qwen3 (`head_dim` of its own), small models of each (`tied`: the head is the embedding).
+    """
 
     vocab: int
     width: int
@@ -35,6 +39,16 @@ class DecoderShape:
     qk_norm: bool = True
     rope_theta: float = 10_000.0
     eps: float = 1e-6
+    head_dim: int = 0  # 0: width / heads
+    tied: bool = False
+    qkv_bias: bool = False
+    rope_scaling: tuple[float, float, float, int] | None = None  # Llama 3.1: factor, low, high, original context
+    causal: bool = True  # False: every place looks at every other (masked diffusion)
+
+    @property
+    def dim(self) -> int:
+        """Width of a head."""
+        return self.head_dim or self.width // self.heads
 
 
 @dataclass
@@ -54,9 +68,20 @@ class Cache:
         return Cache(self.k[:, rows], self.v[:, rows], self.length)
 
 
-def rope_table(context: int, dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """cos and sin of shape (context, dim), halves repeated as in Llama's rotate-half layout."""
+def rope_table(
+    context: int, dim: int, theta: float, scaling: tuple[float, float, float, int] | None = None
+) -> tuple[Tensor, Tensor]:
+    """cos and sin of shape (context, dim), halves repeated as in Llama's rotate-half layout.
+
+    `scaling` (factor, low, high, original) stretches the long wavelengths as Llama 3.1 does: those above original /
+    low by the factor, those below original / high not at all, between them in proportion.
+    """
     inverse = theta ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+    if scaling is not None:
+        factor, low, high, original = scaling
+        turns = original * inverse / (2 * math.pi)  # in the original context
+        kept = ((turns - low) / (high - low)).clamp(0, 1)
+        inverse = inverse * (kept + (1 - kept) / factor)
     angle = torch.arange(context, dtype=torch.float64)[:, None] * inverse[None]
     angle = torch.cat([angle, angle], 1)
     return angle.cos().float(), angle.sin().float()
@@ -112,8 +137,8 @@ class RMSNorm(nn.Module):
 class Attention(nn.Module):
     def __init__(self, s: DecoderShape) -> None:
         super().__init__()
-        self.s, self.dim = s, s.width // s.heads
-        self.qkv = nn.Linear(s.width, (s.heads + 2 * s.kv_heads) * self.dim, bias=False)
+        self.s, self.dim = s, s.dim
+        self.qkv = nn.Linear(s.width, (s.heads + 2 * s.kv_heads) * self.dim, bias=s.qkv_bias)
         self.out = nn.Linear(s.heads * self.dim, s.width, bias=False)
         self.q_norm = RMSNorm(self.dim, s.eps) if s.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(self.dim, s.eps) if s.qk_norm else nn.Identity()
@@ -140,7 +165,7 @@ class Attention(nn.Module):
         if bias is not None:
             y = short_attention(q, k, v, bias)
         else:
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and t > 1)
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=s.causal and mask is None and t > 1)
         return self.out(y.transpose(1, 2).reshape(b, t, -1))
 
 
@@ -179,10 +204,10 @@ class Decoder(nn.Module):
         self.embedding = nn.Embedding(s.vocab, s.width)
         self.blocks = nn.ModuleList(Block(s) for _ in range(s.layers))
         self.norm = RMSNorm(s.width, s.eps)
-        self.head = nn.Linear(s.width, s.vocab, bias=False)
+        self.head = None if s.tied else nn.Linear(s.width, s.vocab, bias=False)
         self.conditioning = Conditioning(spec, s.width) if spec else None
         self.position = nn.Embedding(s.positions, s.width) if s.positions else None
-        cos, sin = rope_table(s.context + 1, s.width // s.heads, s.rope_theta)
+        cos, sin = rope_table(s.context + 1, s.dim, s.rope_theta, s.rope_scaling)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
         self.initialise()
@@ -205,7 +230,7 @@ class Decoder(nn.Module):
 
     def new_cache(self, batch: int, capacity: int, dtype: torch.dtype) -> Cache:
         s = self.shape
-        size = (s.layers, batch, s.kv_heads, capacity, s.width // s.heads)
+        size = (s.layers, batch, s.kv_heads, capacity, s.dim)
         device = self.embedding.weight.device
         return Cache(torch.zeros(size, dtype=dtype, device=device), torch.zeros(size, dtype=dtype, device=device))
 
@@ -223,15 +248,21 @@ class Decoder(nn.Module):
         cos, sin = (self.get_buffer(k)[start:end].to(h.dtype) for k in ("cos", "sin"))
         short = cache is None and is_short(len(tokens), self.shape.heads, tokens.shape[1], h.device)
         bias = causal_bias(tokens.shape[1], h) if short else None
+        if bias is not None and not self.shape.causal:
+            bias = torch.zeros_like(bias)
         for i, block in enumerate(self.blocks):
             h = block(h, cos, sin, bias, cache, i)
         if cache is not None:
             cache.length = end
         return self.norm(h)
 
+    def logits(self, h: Tensor) -> Tensor:
+        """(..., width) from `hidden` -> (..., vocab), float32."""
+        return (F.linear(h, self.embedding.weight) if self.head is None else self.head(h)).float()
+
     def forward(self, tokens: Tensor, c: Tensor | None, targets: Tensor | None = None) -> Tensor:
         """Logits (B, T, vocab) float32; with `targets` (B, T), -1 where they do not count: nats, (B,) sums."""
-        logits = self.head(self.hidden(tokens, c)).float()
+        logits = self.logits(self.hidden(tokens, c))
         if targets is None:
             return logits
         nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="none")
