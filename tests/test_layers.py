@@ -34,7 +34,7 @@ ALLOWED = {
     "families": BASE | {"nets", "sampling"},
     "measure": BASE | {"nets", "training"},
     "control": BASE | {"nets", "training"},
-    "program": BASE | {"data", "training", "measure"},
+    "program": BASE | {"data", "training", "measure", "sampling"},
     "cli": BASE | {"data", "training", "measure", "program"},
 }
 PLUGINS = {

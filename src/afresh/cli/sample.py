@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from afresh.run import Run, Samples
 
 ASKED, TOKENS, FIELDS = "What is asked for", "Transformers", "Flows, VAEs, GANs"
+MATCH = "What each text must match (one of these)"
 PICTURES, TEXTS = 16, 4  # samples if -n is not given
 
 
@@ -42,6 +43,14 @@ def sample(
         float | None, typer.Option(help="Only those P times as likely as the best.", rich_help_panel=TOKENS)
     ] = None,
     length: Annotated[int | None, typer.Option(help="Tokens of a text, at most.", rich_help_panel=TOKENS)] = None,
+    json_schema: Annotated[
+        Path | None,
+        typer.Option(help="JSON that is valid under the schema in FILE.", metavar="FILE", rich_help_panel=MATCH),
+    ] = None,
+    regex: Annotated[str | None, typer.Option(help="A regular expression, as a whole.", rich_help_panel=MATCH)] = None,
+    grammar: Annotated[
+        Path | None, typer.Option(help="A grammar: Lark or GBNF.", metavar="FILE", rich_help_panel=MATCH)
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the solver (flow).", rich_help_panel=FIELDS)] = None,
     solver: Annotated[str | None, typer.Option(help="euler or heun (flow).", rich_help_panel=FIELDS)] = None,
     truncation: Annotated[
@@ -58,6 +67,7 @@ def sample(
     """
     from afresh.core import UserError
     from afresh.run import Run
+    from afresh.structure import structure, text_of
 
     found = Run.open(run)
     if as_json and out is None and not found.space.stream:
@@ -70,6 +80,12 @@ def sample(
         "min_p": min_p,
     }
     settings |= {"length": length, "steps": steps, "solver": solver, "truncation": truncation}
+    settings["constraint"] = structure(
+        found,
+        json_schema=None if json_schema is None else text_of(json_schema, "--json-schema"),
+        regex=regex,
+        grammar=None if grammar is None else text_of(grammar, "--grammar"),
+    )
     samples = found.sample(
         (TEXTS if found.space.stream else PICTURES) if n is None else n,
         prompt=prompt,

@@ -127,6 +127,11 @@ class Tokenizer:
                 table[ord(name)] = i
         return table
 
+    @property
+    def nibbles(self) -> tuple[int, ...]:
+        """chars: the sixteen ids of half a byte, of which characters without an id are spelled; else none."""
+        return tuple(self._nibbles.tolist()) if self.kind == "chars" else ()
+
     @cached_property
     def _nibbles(self) -> Ids:
         return np.array([self.inner.token_to_id(n) for n in NIBBLES], dtype=np.int32)
@@ -214,6 +219,16 @@ class Tokenizer:
             if i >= 0 and i not in gone:
                 out.append(self._names[i])
         return "".join(out)
+
+    def spelling(self) -> tuple[bytes, ...]:
+        """UTF-8 of each id, (size,); b"" for special ids and for nibbles, two of which make a byte."""
+        if self.kind == "bpe":
+            byte = {name: value for value, name in enumerate(_byte_names())}
+            marks = set(self.special.values())
+            return tuple(b"" if i in marks else bytes(byte[c] for c in n) for i, n in enumerate(self._names))
+        if self.kind == "bytes":
+            return tuple(bytes([i]) if i < 256 else b"" for i in range(self.size))
+        return tuple(n.encode() if len(n) == 1 else b"" for n in self._names)
 
     def save(self, path: Path) -> None:
         path.write_text(self.inner.to_str(), encoding="utf-8")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from afresh.core import Batch, Cond, CondSpec, Family, Loss, Modules, Predict, Space, State
 from afresh.nets.transformer import Decoder, DecoderShape
 from afresh.rng import Rng
+from afresh.sampling.constraint import Maker
 from afresh.sampling.guidance import classifier_free
 from afresh.sampling.tokens import Cut, generate
 
@@ -49,15 +50,19 @@ class TransformerConfig(BaseModel):
 
 
 class TransformerSettings(BaseModel):
-    """How to sample. `length`: new tokens, for a stream; a picture always has all its tokens."""
+    """How to sample. `length`: new tokens, for a stream; a picture always has all its tokens.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    `constraint` makes what each text must match (afresh.structure), one object a sample.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
     temperature: float = Field(1.0, ge=0, le=10)
     top_k: int = Field(0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
     min_p: float = Field(0.0, ge=0, le=1)
     length: int = Field(256, ge=1)
     guidance: float = Field(1.0, ge=0, le=100)
+    constraint: Maker | None = Field(None, exclude=True)
 
 
 class TransformerObjective:
@@ -128,7 +133,8 @@ def sample(
     length = settings.length if space.stream else context
     predict = classifier_free(predictor(modules, context + 1), settings.guidance)
     cut = Cut(settings.temperature, settings.top_k, settings.top_p, settings.min_p)
-    rows = generate(predict, prompts, cond, rng, index, length, context, cut, end, banned)
+    musts = None if settings.constraint is None else [settings.constraint() for _ in prompts]
+    rows = generate(predict, prompts, cond, rng, index, length, context, cut, end, banned, musts)
     if not space.stream:  # a prompt is the first part of the picture
         return torch.tensor([(p[1:] + r)[:context] for p, r in zip(prompts, rows, strict=True)])
     longest = max(map(len, rows))

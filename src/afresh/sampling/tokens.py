@@ -10,6 +10,7 @@ from torch import Tensor
 
 from afresh.core import Cond, Predict
 from afresh.rng import Rng
+from afresh.sampling.constraint import Constraint, check_finished, restrict
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def generate(
     cut: Cut,
     end: int | None = None,
     banned: Sequence[int] = (),
+    constraints: Sequence[Constraint] | None = None,
 ) -> list[list[int]]:
     """Continue each prompt (which includes its first context token) by up to `length` tokens, prompts left out.
 
@@ -80,7 +82,11 @@ def generate(
     rows are done; what follows `end` is dropped. When `context` is full, the window restarts on its last half, at
     places that depend on the place alone (`window_start`). The draw at place i of row `index` uses
     rng.uniform("token/i", index): the same alone or in a batch.
+
+    `constraints`, one a row, say what each continuation must match; with them `end` must be given. Raises UserError
+    for a row that has no match after `length` tokens.
     """
+    assert constraints is None or end is not None, "a structured text needs a token that ends it"
     rows = [list(p) for p in prompts]
     start = [len(p) for p in prompts]
     done = [False] * len(rows)
@@ -92,12 +98,17 @@ def generate(
         logits, state = predict(block, None, cond, state)
         if banned:
             logits[:, list(banned)] = -torch.inf
+        if constraints is not None and end is not None:
+            open_ = [place >= s and not d and place < s + length for s, d in zip(start, done, strict=True)]
+            logits = restrict(logits, [c if o else None for c, o in zip(constraints, open_, strict=True)], end)
         chosen = draw(narrow(logits, cut), rng.uniform(f"token/{place}", index)).tolist()
         for i, row in enumerate(rows):
             if place >= start[i]:
                 over = done[i] or place >= start[i] + length
                 row.append(row[-1] if over else chosen[i])
                 done[i] = over or chosen[i] == end
+                if constraints is not None and not done[i]:
+                    constraints[i].accept(chosen[i])
         place += 1
         if all(d or place >= s + length for d, s in zip(done, start, strict=True)):
             break
@@ -107,6 +118,8 @@ def generate(
             block = torch.tensor([r[since:place] for r in rows], device=device)
         else:
             block = torch.tensor([[r[place - 1]] for r in rows], device=device)
+    if constraints is not None:
+        check_finished([c.finished() for c in constraints], length)
     out = []
     for row, s in zip(rows, start, strict=True):
         new = row[s : s + length]

@@ -1,0 +1,65 @@
+"""`afresh sample` under a schema, a regular expression, a grammar."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import afresh
+from afresh.core import UserError
+from afresh.structure import structure
+from tests.cli.conftest import Invoke, parsed
+
+jsonschema = pytest.importorskip("jsonschema")
+pytest.importorskip("llguidance", reason="structured output needs llguidance (extra: structured)")
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"cat": {"type": "string", "maxLength": 5}, "n": {"type": "integer", "minimum": 0, "maximum": 99}},
+    "required": ["cat", "n"],
+    "additionalProperties": False,
+}
+
+
+def test_texts_are_valid_json(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    """Of a model of words that never saw a brace."""
+    file = tmp_path / "schema.json"
+    file.write_text(json.dumps(SCHEMA))
+    code, printed, _ = invoke("sample", texts_run, "-n", 3, "--json-schema", file, "--prompt", "the ", "--json")
+    assert code == 0
+    for record in parsed(printed):
+        jsonschema.validate(json.loads(record["text"]), SCHEMA)
+
+
+def test_texts_match_an_expression_or_a_grammar(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    code, printed, _ = invoke("sample", texts_run, "-n", 3, "--regex", "(cat|dog){2}[0-9]", "--json")
+    assert code == 0 and all(re.fullmatch("(cat|dog){2}[0-9]", r["text"]) for r in parsed(printed))
+    file = tmp_path / "words.lark"
+    file.write_text('start: "the " noun\nnoun: "cat" | "mat"\n')
+    code, printed, _ = invoke("sample", texts_run, "-n", 3, "--grammar", file, "--json")
+    assert code == 0 and {r["text"] for r in parsed(printed)} <= {"the cat", "the mat"}
+
+
+def test_what_cannot_be_kept_is_said(texts_run: Path, pictures_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    def said(*argv: object) -> str:
+        code, printed, _ = invoke("sample", *argv, "--json")
+        assert code == 2
+        return str(parsed(printed)["error"])
+
+    assert "unclosed group" in said(texts_run, "--regex", "a(b")
+    assert "Choose one" in said(texts_run, "--regex", "a", "--grammar", Path(__file__))
+    assert "Give a file" in said(texts_run, "--json-schema", tmp_path / "none.json")
+    assert "--length" in said(texts_run, "--regex", "[a-z]{9}", "--length", 8)
+    assert "not text" in said(pictures_run, "--regex", "a", "--out", tmp_path / "x")
+
+
+def test_from_python(texts_run: Path) -> None:
+    run = afresh.open(texts_run)
+    made = run.sample(2, constraint=structure(run, regex="[ab]{3}"), temperature=0.5)
+    assert all(re.fullmatch("[ab]{3}", v) for v in made.values)
+    assert structure(run) is None
+    with pytest.raises(UserError, match="json_schema and regex"):
+        structure(run, json_schema=True, regex="a")

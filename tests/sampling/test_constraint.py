@@ -1,0 +1,290 @@
+"""Structured output: what may follow against all words of a small language, texts of an untrained model against what
+they must match, and requests that cannot be kept."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+from torch import Tensor
+
+from afresh.core import Cond, UserError
+from afresh.data.tokenizer import Tokenizer
+from afresh.rng import Rng
+from afresh.sampling import constraint
+from afresh.sampling.constraint import Alphabet, Maker
+from afresh.sampling.tokens import Cut, generate, narrow
+
+pytest.importorskip("llguidance", reason="structured output needs llguidance (extra: structured)")
+
+PROSE = "the cat sat on the mat and the dog ran to the hat, then that cat ate. " * 8
+TOKENIZERS = {
+    "bytes": Tokenizer.all_bytes(("fim_middle",)),
+    "chars": Tokenizer.learn_chars([PROSE]),  # no digit, no brace, no quote: all of JSON is spelled in halves
+    "chars+": Tokenizer.learn_chars([PROSE + '{}[]":,0123456789.-é']),
+    "bpe": Tokenizer.learn_bpe([PROSE + '{"name": "cat", "age": 12}, ' * 20], 340),
+}
+every_tokenizer = pytest.mark.parametrize("name", TOKENIZERS)
+
+
+def alphabet(name: str) -> Alphabet:
+    t = TOKENIZERS[name]
+    return Alphabet(t.spelling(), t.special["end"], t.nibbles)
+
+
+def untrained(size: int, sharpness: float = 1.0) -> Any:
+    """Logits that are a fixed random function of the last two tokens: a model that knows nothing."""
+
+    def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
+        before = x[:, :1] if state is None else state
+        last = torch.cat([before, x], 1)[:, -2:]
+        return Rng(9).normal("logits", last[:, 0] * 1000 + last[:, 1], (size,)) * sharpness, x[:, -1:]
+
+    return predict
+
+
+def texts(name: str, make: Maker | None, seed: int, n: int = 6, length: int = 400, prompt: str = "the ") -> list[str]:
+    t = TOKENIZERS[name]
+    prompts = [t.encode(prompt[: i % 3]) or [t.special["end"]] for i in range(n)]
+    banned = [i for k, i in t.special.items() if k != "end"]
+    musts = None if make is None else [make() for _ in range(n)]
+    end = t.special["end"]
+    rows = generate(
+        untrained(t.size), prompts, Cond(n), Rng(seed), torch.arange(n), length, 64, Cut(), end, banned, musts
+    )
+    return [t.decode(r) for r in rows]
+
+
+@every_tokenizer
+def test_spelling_is_what_tokens_say(name: str) -> None:
+    """Of every text, the bytes of its tokens in turn, two halves a byte, are its UTF-8; marks say nothing."""
+    t, text = TOKENIZERS[name], 'the cat {"age": 12} é€😀\n\x00'
+    half = {n: i for i, n in enumerate(t.nibbles)}
+    raw, halves = b"", []
+    for token in t.encode(text):
+        if token in half:
+            halves.append(half[token])
+            if len(halves) % 2 == 0:
+                raw += bytes([16 * halves[-2] + halves[-1]])
+        else:
+            raw += t.spelling()[token]
+    assert raw == text.encode()
+    assert len(t.spelling()) == t.size
+    assert {i for i, s in enumerate(t.spelling()) if not s} == {*t.special.values(), *t.nibbles}
+
+
+# --------------------------------------------------------------------------- what may follow
+
+
+WORDS = ("cat", "cats", "the cat", "to", "Ω", "Ωmega", "é!")
+
+
+@every_tokenizer
+def test_what_may_follow_is_what_some_word_begins_with(name: str) -> None:
+    """At every state of a finite language, against all its words spelled out."""
+    letters, language = alphabet(name), [w.encode() for w in WORDS]
+    spelled = [(i, s) for i, s in enumerate(letters.spelling) if s]
+    make = constraint.regex("|".join(map(re.escape, WORDS)), letters)
+    seen: set[bytes] = set()
+
+    def walk(path: list[int], text: bytes) -> None:
+        state = make()
+        for token in path:
+            state.accept(token)
+        assert state.finished() == (text in language)
+        allowed = {int(i) for i in state.allowed().nonzero()}
+        expected = {i for i, s in spelled if any(w.startswith(text + s) for w in language)}
+        assert allowed - set(letters.nibbles) == expected
+        assert allowed or text in language
+        if text in seen:
+            return
+        seen.add(text)
+        for token in expected:
+            walk([*path, token], text + letters.spelling[token])
+        for byte in {w[len(text)] for w in language if w.startswith(text) and len(w) > len(text)} & {*letters.spelled}:
+            high, low = letters.nibbles[byte >> 4], letters.nibbles[byte & 15]
+            assert high in allowed
+            state = make()
+            for token in [*path, high]:
+                state.accept(token)
+            assert not state.finished()
+            assert low in {int(i) for i in state.allowed().nonzero()} <= set(letters.nibbles)
+            walk([*path, high, low], text + bytes([byte]))
+
+    walk([], b"")
+    assert {w for w in seen if w in language} == set(language)
+
+
+def test_a_constraint_renormalises_and_does_nothing_else() -> None:
+    """p(token | it may follow) is proportional to the model's own p."""
+    letters = alphabet("bytes")
+    logits = Rng(1).normal("logits", torch.arange(3), (len(letters.spelling),))
+    musts = [constraint.regex("[a-f]+", letters)() for _ in range(2)]
+    musts[1].accept(ord("a"))
+    found = narrow(constraint.restrict(logits, [*musts, None], letters.end), Cut())
+    p = logits.double().softmax(-1)
+    for row, may in enumerate(("abcdef", "abcdef")):
+        keep = [ord(c) for c in may] + [letters.end] * row
+        expected = torch.zeros(len(letters.spelling), dtype=torch.float64)
+        expected[keep] = p[row, keep] / p[row, keep].sum()
+        torch.testing.assert_close(found[row], expected)
+    torch.testing.assert_close(found[2], p[2])
+
+
+class Anything:
+    """The trivial constraint."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def allowed(self) -> Tensor:
+        return torch.ones(self.size, dtype=torch.bool)
+
+    def accept(self, token: int) -> None: ...
+
+    def finished(self) -> bool:
+        return True
+
+
+@every_tokenizer
+def test_under_the_trivial_constraint_the_same_is_drawn(name: str) -> None:
+    size = TOKENIZERS[name].size
+    assert texts(name, lambda: Anything(size), 3, length=50) == texts(name, None, 3, length=50)
+
+
+def test_any_text_is_valid_unicode_and_nothing_less() -> None:
+    """`(?s:.*)` forbids only what is no UTF-8."""
+    letters = alphabet("bytes")
+    state = constraint.regex("(?s:.*)", letters)()
+    allowed = state.allowed()[:256].tolist()
+    assert [b for b in range(256) if allowed[b]] == [*range(128), *range(0xC2, 0xF5)]
+    state.accept(0xC3)
+    assert state.allowed().nonzero()[:, 0].tolist() == list(range(0x80, 0xC0))
+    assert not state.finished()
+
+
+# --------------------------------------------------------------------------- whole texts
+
+
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 8},
+        "age": {"type": "integer", "minimum": 0, "maximum": 150},
+        "tags": {"type": "array", "items": {"enum": ["a", "é", "€uro"]}, "maxItems": 3},
+    },
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+SCHEMAS: list[Any] = [
+    PERSON,
+    {"type": "array", "items": {"type": "boolean"}, "minItems": 2, "maxItems": 4},
+    {"anyOf": [{"const": None}, {"type": "string", "pattern": "^[a-z]{2,5}$"}, {"type": "number", "multipleOf": 0.5}]},
+    {"$defs": {"n": {"enum": [1, 2]}}, "type": "object", "properties": {"x": {"$ref": "#/$defs/n"}}, "required": ["x"]}
+    | {"additionalProperties": False},
+]
+
+
+@every_tokenizer
+@pytest.mark.parametrize("schema", SCHEMAS, ids=range(len(SCHEMAS)))
+@pytest.mark.parametrize("seed", [0, 1])
+def test_all_that_an_untrained_model_writes_is_valid(name: str, schema: Any, seed: int) -> None:
+    schema = {"x-guidance": {"whitespace_flexible": False}} | schema if seed else schema
+    found = texts(name, constraint.json_schema(json.dumps(schema) if seed else schema, alphabet(name)), seed)
+    for text in found:
+        jsonschema.validate(json.loads(text), schema)
+    assert len(set(found)) > 1
+
+
+@every_tokenizer
+def test_a_regular_expression_matches_as_a_whole(name: str) -> None:
+    pattern = r"(19|20)[0-9]{2}-(0[1-9]|1[0-2]) [α-ωä]{1,3}!?"
+    found = texts(name, constraint.regex(pattern, alphabet(name)), 5)
+    assert all(re.fullmatch(pattern, t) for t in found) and len(set(found)) > 1
+
+
+@every_tokenizer
+@pytest.mark.parametrize(
+    "written", ['start: "(" inner ")"\ninner: | start | "x"', 'root ::= "(" inner ")"\ninner ::= "" | root | "x"']
+)
+def test_a_grammar_keeps_its_brackets(name: str, written: str) -> None:
+    for text in texts(name, constraint.grammar(written, alphabet(name)), 2):
+        depth = text.count("(")
+        assert depth and text in ("(" * depth + ")" * depth, "(" * depth + "x" + ")" * depth)
+
+
+def test_alone_and_in_a_batch_the_same() -> None:
+    make = constraint.json_schema(PERSON, alphabet("bpe"))
+    assert texts("bpe", make, 4, n=1) == texts("bpe", make, 4, n=6)[:1]
+
+
+def test_white_space_is_bounded() -> None:
+    make = constraint.json_schema({"type": "array", "items": {"const": 1}, "maxItems": 2}, alphabet("bytes"))
+    for text, fine in (("[1, 1]", True), ("[\n  1,\n  1\n]", True), ("[1,1]", True), ("[  1]", False)):
+        state = make()
+        for byte in text.encode():
+            if not (may := bool(state.allowed()[byte])):
+                break
+            state.accept(byte)
+        assert (may and state.finished()) == fine, text
+
+
+# --------------------------------------------------------------------------- requests that cannot be kept
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"type": "integer", "minimum": 5, "maximum": 3}, r"minimum \(5\) is greater than maximum \(3\)"),
+        (False, "Unsatisfiable schema"),
+        ({"const": {1, 2}}, "not JSON serializable"),
+        ({"enum": []}, "Unsatisfiable"),
+        ({"allOf": [{"type": "string"}, {"type": "null"}]}, "Unsatisfiable"),
+        ({"type": "objekt"}, "Invalid type: objekt"),
+        ({"not": {"type": "string"}}, r"Unimplemented keys: \[\"not\"\]"),
+        ({"$ref": "http://example.com/x.json"}, "not present"),
+        ("{", "is not JSON"),
+        ("[1]", "an object or true"),
+    ],
+)
+def test_a_schema_that_cannot_be_used(schema: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        constraint.json_schema(schema, alphabet("bytes"))
+
+
+@pytest.mark.parametrize(
+    ("make", "text", "said"),
+    [
+        (constraint.regex, "a(b", "unclosed group.*Rust"),
+        (constraint.regex, "(?=a)b", "look-around"),
+        (constraint.regex, r"[^\s\S]", "matches no text|cannot be used"),
+        (constraint.grammar, "start: x", "unknown name"),
+        (constraint.grammar, "hello world", "Lark .*GBNF"),
+    ],
+)
+def test_a_pattern_that_cannot_be_used(make: Any, text: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        make(text, alphabet("bytes"))
+
+
+def test_a_length_too_short_to_finish_is_an_error() -> None:
+    make = constraint.regex("[a-z]{20}", alphabet("bytes"))
+    assert all(len(t) == 20 for t in texts("bytes", make, 0, length=20))
+    with pytest.raises(UserError, match=r"6 of 6 texts did not .* within 19 tokens. Ask for a greater length"):
+        texts("bytes", make, 0, length=19)
+    with pytest.raises(UserError, match="a grammar that can stop"):
+        texts("bytes", constraint.grammar('start: "a" start', alphabet("bytes")), 0, length=30)
+
+
+def test_a_model_that_cannot_write_what_it_must() -> None:
+    letters = alphabet("bytes")
+    t = TOKENIZERS["bytes"]
+    must = constraint.regex("x", letters)()
+    with pytest.raises(UserError, match="no token that may follow"):
+        generate(
+            untrained(t.size), [[0]], Cond(1), Rng(0), torch.arange(1), 9, 64, Cut(), letters.end, [ord("x")], [must]
+        )
