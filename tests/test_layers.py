@@ -34,8 +34,9 @@ ALLOWED = {
     "families": BASE | {"nets", "sampling"},
     "measure": BASE | {"nets", "training"},
     "control": BASE | {"nets", "training"},
-    "program": BASE | {"data", "training", "measure", "sampling"},
-    "cli": BASE | {"data", "training", "measure", "program"},
+    "formats": BASE | {"nets", "families", "data"},
+    "program": BASE | {"data", "training", "measure", "sampling", "formats"},
+    "cli": BASE | {"data", "training", "measure", "formats", "program"},
 }
 PLUGINS = {
     "modalities": catalog.MODALITIES,

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afresh.core import UserError
-from afresh.data import tokenizer as module
+from afresh.data import pieces
 from afresh.data.tokenizer import SMALLEST_BPE, Tokenizer, choose
 
 TEXT = "def f(x):\n    return x + 12345  # naïve\r\n" * 50 + "the cat sat on the mat, and the dog on the cat.\n" * 50
@@ -106,8 +106,8 @@ def test_bpe_is_learnt_the_same_twice(tmp_path: Path) -> None:
 
 def test_long_text_encodes_in_pieces_as_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = MADE["bpe"].encode(TEXT)
-    monkeypatch.setattr(module, "PIECE", 64)
-    assert len(list(module._pieces(TEXT))) > 10
+    monkeypatch.setattr(pieces, "PIECE", 64)
+    assert len(list(pieces.cut(TEXT))) > 10
     assert MADE["bpe"].encode(TEXT) == whole
     endless = "x " * 500  # no line end to cut at
     assert MADE["bpe"].decode(MADE["bpe"].encode(endless)) == endless
@@ -172,7 +172,7 @@ def test_choice_by_size() -> None:
 def test_characters_in_blocks_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     text = TEXT + "😀Ж"
     whole = MADE["chars"].encode(text)
-    monkeypatch.setattr(module, "GROUP", 7)
+    monkeypatch.setattr(pieces, "GROUP", 7)
     assert MADE["chars"].encode(text) == whole
     assert Tokenizer.learn_chars([TEXT]).encode(text) == whole
     with pytest.raises(UserError, match="character 10"):

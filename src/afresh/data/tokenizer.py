@@ -1,15 +1,15 @@
 """Text to integers and back, without loss, in three sizes of alphabet: characters, bytes, pieces of words.
 
 Saved as a `tokenizer.json` of the `tokenizers` library. Characters and bytes are encoded here with NumPy, which
-is faster than the library; the ids are the library's.
+is faster than the library; the ids are the library's. The tokenizers of public weights are a fourth kind.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -20,20 +20,18 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 
 from afresh.core import UserError
+from afresh.data import pieces
+from afresh.data.tokenizer_config import Sidecar, read_sidecar, write_sidecar
 
-Kind = Literal["chars", "bytes", "bpe"]
+Kind = Literal["chars", "bytes", "bpe", "foreign"]
 Ids = NDArray[np.int32]
 
 SPECIAL = ("begin", "end", "pad")
 NIBBLES = tuple(f"<0x{i:X}>" for i in range(16))  # half a byte each, of characters never seen in training
 UNICODE = 0x110000
-LEARN_FROM = 24_000_000  # bytes from which pieces are learnt at most: more changes few of them
 SMALLEST_BPE = 256 + len(SPECIAL) + 1
 LARGEST_BPE = 1 << 17
 LARGEST_FILE = 1 << 26  # bytes of a tokenizer.json
-PIECE = 1 << 18  # characters handed to the library at once
-GROUP = 1 << 22  # characters of a batch of pieces, or of a block of characters
-CUT = re.compile(r"[ \n](?=[A-Za-z])")
 
 
 def choose(n_bytes: int, n_distinct: int) -> tuple[Kind, int | None, str]:
@@ -59,19 +57,25 @@ class Tokenizer:
 
     chars: one id a character of the training text. A character never seen becomes its UTF-8 bytes, each as two
     of sixteen nibble ids (high half first): lossless, at 16 ids instead of the usual 256. bytes: id = byte of
-    UTF-8. bpe: byte-level pieces (Sennrich et al. 2016; bytes as in GPT-2), every digit on its own.
+    UTF-8. bpe: byte-level pieces (Sennrich et al. 2016; bytes as in GPT-2), every digit on its own. foreign: any
+    file of the library, with its own normaliser and pieces; as lossless as its makers made it.
+
+    `rows` is the number of rows of the embedding where weights came with more than there are ids in use.
+    `chat_template` is a Jinja template of messages, as transformers has it.
     """
 
     kind: Kind
     inner: tokenizers.Tokenizer = field(repr=False)
     special: Mapping[str, int]
+    rows: int = 0
+    chat_template: str | None = field(default=None, repr=False)
 
     @staticmethod
     def learn_chars(texts: Iterable[str], extra: Sequence[str] = ()) -> Tokenizer:
         """Of the characters that occur, in the order of Unicode."""
         table = np.zeros(UNICODE, dtype=bool)
         for text in texts:
-            for points in _points(text):
+            for points in pieces.code_points(text):
                 table[points] = True
         found = [chr(p) for p in np.flatnonzero(table).tolist()]
         names = [*found, *NIBBLES, *(f"<{s}>" for s in SPECIAL)]
@@ -84,7 +88,7 @@ class Tokenizer:
     @staticmethod
     def all_bytes(extra: Sequence[str] = ()) -> Tokenizer:
         """256 bytes and the special ids; nothing is learnt."""
-        vocab = {name: i for i, name in enumerate(_byte_names())}
+        vocab = {name: i for i, name in enumerate(pieces.byte_names())}
         inner = tokenizers.Tokenizer(models.BPE(vocab, []))
         inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         inner.decoder = decoders.ByteLevel()
@@ -92,7 +96,7 @@ class Tokenizer:
 
     @staticmethod
     def learn_bpe(texts: Sequence[str], size: int, extra: Sequence[str] = ()) -> Tokenizer:
-        """Learnt from the texts, or from evenly spaced pieces of them when they exceed LEARN_FROM bytes.
+        """Learnt from the texts, or from evenly spaced pieces of them when they exceed pieces.LEARN_FROM bytes.
 
         May end with fewer than `size` ids when the text has no more pairs that occur twice. Raises UserError
         for a size that is too small or too large.
@@ -108,15 +112,38 @@ class Tokenizer:
         trainer = trainers.BpeTrainer(
             vocab_size=size - len(SPECIAL) - len(extra),
             min_frequency=2,
-            initial_alphabet=_byte_names(),
+            initial_alphabet=pieces.byte_names(),
             show_progress=False,
         )
-        inner.train_from_iterator(_sample(texts), trainer)
+        inner.train_from_iterator(pieces.sample(texts), trainer)
         return _finish("bpe", inner, extra)
 
-    @property
+    @staticmethod
+    def foreign(
+        text: str, begin: str | None, end: str, pad: str | None, rows: int = 0, chat_template: str | None = None
+    ) -> Tokenizer:
+        """From the text of a tokenizer.json and the tokens that stand for begin, end and pad.
+
+        Without `begin` or `pad` that is `end`. Every added token <|name|> is a mark `name`. Raises UserError when the
+        library cannot read the text, or a token is none of those added to it.
+        """
+        try:
+            saved = json.loads(text)
+            for token in saved.get("added_tokens", ()):
+                name = token["content"]
+                token["special"] = token["special"] or _is_mark(name) or name in (begin, end, pad)
+            inner = tokenizers.Tokenizer.from_str(json.dumps(saved))
+        except Exception as error:  # the library raises plain Exception for a bad file
+            raise UserError(f"This is not a tokenizer.json that the library tokenizers can read: {error}.") from None
+        inner.no_truncation()
+        inner.no_padding()
+        inner.encode_special_tokens = True
+        named = {"begin": begin or end, "end": end, "pad": pad or end}
+        return Tokenizer("foreign", inner, _special(inner, named), rows, chat_template)
+
+    @cached_property
     def size(self) -> int:
-        return self.inner.get_vocab_size()
+        return max(self.rows, 1 + max(self.inner.get_vocab().values()))
 
     @cached_property
     def _lookup(self) -> Ids:
@@ -138,7 +165,10 @@ class Tokenizer:
 
     @cached_property
     def _names(self) -> list[str]:
-        return sorted(vocab := self.inner.get_vocab(), key=vocab.__getitem__)
+        names = [""] * self.size
+        for name, i in self.inner.get_vocab().items():
+            names[i] = name
+        return names
 
     def encode(self, text: str) -> list[int]:
         """Raises UserError for lone surrogates, which are no text."""
@@ -147,13 +177,13 @@ class Tokenizer:
     def encode_many(self, texts: Sequence[str]) -> list[Ids]:
         """One array of int32 a text. Raises UserError for lone surrogates, which are no text."""
         if self.kind == "bytes":
-            return [np.frombuffer(_utf8(t), dtype=np.uint8).astype(np.int32) for t in texts]
+            return [np.frombuffer(pieces.utf8(t), dtype=np.uint8).astype(np.int32) for t in texts]
         if self.kind == "chars":
             return [self._encode_chars(t) for t in texts]
         return self._encode_pieces(texts)
 
     def _encode_chars(self, text: str) -> Ids:
-        blocks = [self._encode_points(points) for points in _points(text)]
+        blocks = [self._encode_points(points) for points in pieces.code_points(text)]
         return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.int32)
 
     def _encode_points(self, points: NDArray[np.uint32]) -> Ids:
@@ -177,18 +207,19 @@ class Tokenizer:
         waiting = 0
 
         def flush() -> None:
-            for owner, found in zip(owners, self.inner.encode_batch_fast(group), strict=True):
+            encoded = self.inner.encode_batch_fast(group, add_special_tokens=False)
+            for owner, found in zip(owners, encoded, strict=True):
                 out[owner].append(np.array(found.ids, dtype=np.int32))
             owners.clear()
             group.clear()
 
         for owner, text in enumerate(texts):
-            _utf8(text)
-            for piece in _pieces(text):
+            pieces.utf8(text)
+            for piece in (text,) if self.kind == "foreign" else pieces.cut(text):  # its own rules may look further
                 owners.append(owner)
                 group.append(piece)
                 waiting += len(piece)
-                if waiting >= GROUP:
+                if waiting >= pieces.GROUP:
                     flush()
                     waiting = 0
         flush()
@@ -197,7 +228,7 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text; special ids say nothing, and bytes that are no UTF-8 become U+FFFD."""
-        if self.kind == "bpe":
+        if self.kind in ("bpe", "foreign"):
             return self.inner.decode(list(ids), skip_special_tokens=True)
         if self.kind == "bytes":
             return bytes(i for i in ids if i < 256).decode("utf-8", "replace")
@@ -220,18 +251,41 @@ class Tokenizer:
                 out.append(self._names[i])
         return "".join(out)
 
+    def encode_marked(self, text: str) -> list[int]:
+        """Ids of a text in which marks (<|im_start|>, ...) stand for their ids: a rendered chat template.
+
+        Never for a text that is not trusted: whoever writes a mark into it says what a user cannot. Raises UserError
+        like `encode`.
+        """
+        marks = {t.content: i for i, t in self.inner.get_added_tokens_decoder().items() if t.special}
+        parts = re.split(f"({'|'.join(re.escape(m) for m in sorted(marks, key=len, reverse=True))})", text)
+        return [i for part in parts for i in ([marks[part]] if part in marks else self.encode(part))]
+
     def spelling(self) -> tuple[bytes, ...]:
         """UTF-8 of each id, (size,); b"" for special ids and for nibbles, two of which make a byte."""
-        if self.kind == "bpe":
-            byte = {name: value for value, name in enumerate(_byte_names())}
-            marks = set(self.special.values())
-            return tuple(b"" if i in marks else bytes(byte[c] for c in n) for i, n in enumerate(self._names))
         if self.kind == "bytes":
             return tuple(bytes([i]) if i < 256 else b"" for i in range(self.size))
-        return tuple(n.encode() if len(n) == 1 else b"" for n in self._names)
+        if self.kind == "chars":
+            return tuple(n.encode() if len(n) == 1 else b"" for n in self._names)
+        added = {i: b"" if t.special else t.content.encode() for i, t in self.inner.get_added_tokens_decoder().items()}
+        return tuple(added[i] if i in added else pieces.spell(n, self._by_byte) for i, n in enumerate(self._names))
+
+    @cached_property
+    def _by_byte(self) -> bool:
+        """Whether names are spelt in GPT-2's alphabet of bytes; else in that of SentencePiece."""
+        return '"ByteLevel"' in json.dumps(json.loads(self.inner.to_str())["decoder"])
 
     def save(self, path: Path) -> None:
+        """The library's file, and beside it tokenizer_config.json, for whatever that file does not say."""
         path.write_text(self.inner.to_str(), encoding="utf-8")
+        if self.kind == "foreign" or self.rows or self.chat_template is not None:
+            write_sidecar(path, self.sidecar)
+
+    @property
+    def sidecar(self) -> Sidecar:
+        """What tokenizer_config.json holds."""
+        begin, end, pad = (str(self.inner.id_to_token(self.special[s])) for s in SPECIAL)
+        return Sidecar(self.kind, begin, end, pad, self.rows, self.chat_template)
 
     @staticmethod
     def load(path: Path) -> Tokenizer:
@@ -241,6 +295,9 @@ class Tokenizer:
                 raise UserError(f"{path} has {path.stat().st_size:,} bytes; a tokenizer has at most {LARGEST_FILE:,}.")
             raw = path.read_bytes()
             text = raw.decode("utf-8")
+            side = read_sidecar(path)
+            if side is not None and side.kind == "foreign":
+                return Tokenizer.foreign(text, side.begin, side.end, side.pad, side.rows, side.chat_template)
             kind = _kind(json.loads(text))
             inner = tokenizers.Tokenizer.from_str(text)
         except UserError:
@@ -252,7 +309,8 @@ class Tokenizer:
                 f"{path} is not a tokenizer.json that afresh wrote ({error}). "
                 "Only JSON is read, never a pickle. Train again or restore the file."
             ) from None
-        return _checked(path, kind, inner)
+        made = _checked(path, kind, inner)
+        return made if side is None else replace(made, rows=side.rows, chat_template=side.chat_template)
 
 
 def _finish(kind: Kind, inner: tokenizers.Tokenizer, extra: Sequence[str]) -> Tokenizer:
@@ -263,11 +321,22 @@ def _finish(kind: Kind, inner: tokenizers.Tokenizer, extra: Sequence[str]) -> To
     return Tokenizer(kind, inner, _special(inner))
 
 
-def _special(inner: tokenizers.Tokenizer) -> dict[str, int]:
-    """Ids by name: begin, end, pad and the extra marks."""
+def _is_mark(name: str) -> bool:
+    return len(name) > 4 and name.startswith("<|") and name.endswith("|>")
+
+
+def _special(inner: tokenizers.Tokenizer, named: Mapping[str, str] | None = None) -> dict[str, int]:
+    """Ids by name: begin, end, pad (`named`, or as we write them) and the marks. Raises UserError for one missing."""
     added = {t.content: i for i, t in inner.get_added_tokens_decoder().items() if t.special}
-    extra = {n[2:-2]: i for n, i in added.items() if n.startswith("<|") and n.endswith("|>")}
-    return {s: added[f"<{s}>"] for s in SPECIAL} | extra
+    named = named or {s: f"<{s}>" for s in SPECIAL}
+    missing = [f"{s} ({n})" for s, n in named.items() if n not in added]
+    if missing:
+        raise UserError(f"The tokenizer has no added token for {', '.join(missing)}. It has: {_few(sorted(added))}.")
+    return {n[2:-2]: i for n, i in added.items() if _is_mark(n)} | {s: added[n] for s, n in named.items()}
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20:,} more" if len(names) > 20 else "") if names else "none"
 
 
 def _kind(saved: Mapping[str, object]) -> Kind:
@@ -284,65 +353,10 @@ def _kind(saved: Mapping[str, object]) -> Kind:
 
 def _checked(path: Path, kind: Kind, inner: tokenizers.Tokenizer) -> Tokenizer:
     vocab = inner.get_vocab(with_added_tokens=True)
-    needed = [f"<{s}>" for s in SPECIAL] + (list(NIBBLES) if kind == "chars" else _byte_names())
+    needed = [f"<{s}>" for s in SPECIAL] + (list(NIBBLES) if kind == "chars" else pieces.byte_names())
     missing = [n for n in needed if n not in vocab]
     if missing or sorted(vocab.values()) != list(range(len(vocab))):
         why = f"it lacks {', '.join(missing[:4])}" if missing else "its ids have gaps"
         raise UserError(f"{path} is not a tokenizer.json that afresh wrote: {why}. Train again or restore the file.")
     inner.encode_special_tokens = True
     return Tokenizer(kind, inner, _special(inner))
-
-
-def _byte_names() -> list[str]:
-    """How byte-level BPE writes byte 0 ... 255: itself where printable, else from U+0100 on (GPT-2's table)."""
-    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    others = iter(range(256, 512))
-    return [chr(b) if b in printable else chr(next(others)) for b in range(256)]
-
-
-def _utf8(text: str) -> bytes:
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"The text has a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start:,}: "
-            "that is half a character. Write the text as valid UTF-8."
-        ) from None
-
-
-def _points(text: str) -> Iterator[NDArray[np.uint32]]:
-    """Code points, a block at a time. Raises UserError like `_utf8`."""
-    for start in range(0, len(text), GROUP):
-        try:
-            yield np.frombuffer(text[start : start + GROUP].encode("utf-32-le"), dtype="<u4")
-        except UnicodeEncodeError:
-            _utf8(text)  # says where
-            raise
-
-
-def _pieces(text: str) -> Iterator[str]:
-    """A long text in pieces that encode as the whole does.
-
-    They are cut before a space or line end with a letter after it: there the library's own rule parts the text
-    as well. Where no such place comes in time the cut is made anyway, which costs a token or two.
-    """
-    start = 0
-    while len(text) - start > 2 * PIECE:
-        place = CUT.search(text, start + PIECE, start + 2 * PIECE)
-        end = place.start() if place else start + 2 * PIECE
-        yield text[start:end]
-        start = end
-    if start < len(text):
-        yield text[start:]
-
-
-def _sample(texts: Sequence[str]) -> Iterator[str]:
-    """All pieces, or every n-th of them, to about LEARN_FROM characters."""
-    total = sum(map(len, texts))
-    every = max(1, round(total / LEARN_FROM))
-    seen = 0
-    for text in texts:
-        for start in range(0, len(text), PIECE // 16):
-            if seen % every == 0:
-                yield text[start : start + PIECE // 16]
-            seen += 1

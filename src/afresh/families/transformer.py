@@ -129,7 +129,7 @@ def sample(
         known = cond.given_mask if cond.given_mask is not None else torch.ones_like(cond.given, dtype=torch.bool)
         prompts = [[begin, *row[m].tolist()] for row, m in zip(cond.given, known, strict=True)]
     end = space.special.get("end") if space.stream else None
-    banned = [i for name, i in space.special.items() if name != "end" or not space.stream]
+    banned = [i for i in space.special.values() if i != end]  # several names may share the id of `end`
     length = settings.length if space.stream else context
     predict = classifier_free(predictor(modules, context + 1), settings.guidance)
     cut = Cut(settings.temperature, settings.top_k, settings.top_p, settings.min_p)

@@ -1,0 +1,66 @@
+"""What a tokenizer.json does not say, in the file that transformers keeps beside it: tokenizer_config.json."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from afresh.core import UserError
+
+FILE = "tokenizer_config.json"
+OURS = "afresh"  # the key of what only this program reads
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """The kind of tokenizer, the tokens of begin, end and pad, rows of the embedding, and the chat template."""
+
+    kind: str
+    begin: str
+    end: str
+    pad: str
+    rows: int = 0
+    chat_template: str | None = None
+
+    def json(self) -> dict[str, Any]:
+        """With what transformers needs to open the tokenizer without code of ours."""
+        out: dict[str, Any] = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": self.begin,
+            "eos_token": self.end,
+            "pad_token": self.pad,
+            "clean_up_tokenization_spaces": False,
+            OURS: {"kind": self.kind, "rows": self.rows},
+        }
+        return out if self.chat_template is None else out | {"chat_template": self.chat_template}
+
+
+def write_sidecar(tokenizer: Path, side: Sidecar) -> None:
+    """Beside the file `tokenizer`."""
+    text = json.dumps(side.json(), indent=1, ensure_ascii=False)
+    tokenizer.with_name(FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def read_sidecar(tokenizer: Path) -> Sidecar | None:
+    """What `write_sidecar` wrote beside the file `tokenizer`; None where there is nothing of ours.
+
+    Raises UserError for a damaged file.
+    """
+    path = tokenizer.with_name(FILE)
+    if not path.is_file():
+        return None
+    try:
+        saved = json.loads(path.read_bytes())
+        if OURS not in saved:
+            return None
+        begin, end, pad = (str(saved[k]) for k in ("bos_token", "eos_token", "pad_token"))
+        template = saved.get("chat_template")
+        kind, rows = str(saved[OURS]["kind"]), int(saved[OURS]["rows"])
+        return Sidecar(kind, begin, end, pad, rows, None if template is None else str(template))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is damaged ({type(error).__name__}: {error}). Restore it: it says which tokens begin and end a "
+            "text."
+        ) from None

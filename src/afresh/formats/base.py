@@ -1,0 +1,73 @@
+"""A language model as files hold it: sizes, weights, tokenizer. Every format reads into it and is written from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from afresh.core import Space, UserError
+from afresh.data.tokenizer import Tokenizer
+from afresh.families.transformer import TransformerConfig, build
+from afresh.nets.transformer import Decoder, rope_table
+
+
+@dataclass(frozen=True)
+class Base:
+    """A decoder at rest. `weights` are named as the state of nets.transformer.Decoder, in the precision of the file.
+
+    `context` is the longest input in tokens. `source` says what it was, `notes` what a reader should know.
+    """
+
+    config: TransformerConfig
+    context: int
+    weights: Mapping[str, Tensor]
+    tokenizer: Tokenizer
+    source: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def chat_template(self) -> str | None:
+        """Jinja, as transformers has it."""
+        return self.tokenizer.chat_template
+
+    @property
+    def space(self) -> Space:
+        """Streams of its tokens, in windows of its context."""
+        t = self.tokenizer
+        return Space("tokens", (self.context,), vocab=(t.size,), special=dict(t.special), stream=True)
+
+
+def load_base(name: str | Path) -> Base:
+    """Weights by name: a folder (config.json and safetensors, or an export of ours), a .gguf file, or a hub name.
+
+    Folders and hub names may hold Llama, Mistral, Qwen2 and Qwen3 shapes. Raises UserError, naming the tensors or
+    fields, for what is none of these, is damaged, or does not fit together.
+    """
+    from afresh.formats import huggingface, plain
+
+    path = Path(name).expanduser()
+    if path.is_file():
+        raise UserError(
+            f"{path} is no file of weights that is read here. Give a .gguf file, or the folder with config.json and "
+            "model.safetensors. Pickles (.bin, .pt, .pth) are never opened."
+        )
+    if path.is_dir():
+        return plain.read(path) if (path / plain.FILE).is_file() else huggingface.read(path)
+    return huggingface.read_hub(str(name))
+
+
+def decoder_of(base: Base, context: int | None = None) -> Decoder:
+    """A network with a copy of the base's weights in float32, for windows of `context` (all it can if not given)."""
+    space = replace(base.space, shape=(context or base.context,))
+    with torch.device("meta"):  # no time for random weights that are replaced at once
+        net = build(base.config, space, {})["decoder"]
+    assert isinstance(net, Decoder)
+    net.load_state_dict({k: v.to(torch.float32, copy=True) for k, v in base.weights.items()}, assign=True)
+    cos, sin = rope_table(space.shape[0] + 1, net.shape.dim, net.shape.rope_theta, net.shape.rope_scaling)
+    net.register_buffer("cos", cos, persistent=False)
+    net.register_buffer("sin", sin, persistent=False)
+    return net

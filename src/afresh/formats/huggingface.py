@@ -1,0 +1,286 @@
+"""Hugging Face folders: config.json, model.safetensors (one file or shards), tokenizer.json. Out and in."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from tokenizers.processors import TemplateProcessing
+from torch import Tensor
+
+from afresh.core import UserError
+from afresh.data.tokenizer import Tokenizer
+from afresh.data.tokenizer_config import FILE as TOKENIZER_CONFIG
+from afresh.data.tokenizer_config import read_sidecar
+from afresh.formats import hf_config
+from afresh.formats.base import Base
+from afresh.formats.parts import DTYPES, Precision, check, check_finite, few, fuse, rename, shapes, split
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+KINDS = {"F64", "F32", "F16", "BF16"}  # of safetensors
+NAMES = {
+    "attention_norm": "input_layernorm.weight",
+    "q": "self_attn.q_proj.weight",
+    "k": "self_attn.k_proj.weight",
+    "v": "self_attn.v_proj.weight",
+    "q_bias": "self_attn.q_proj.bias",
+    "k_bias": "self_attn.k_proj.bias",
+    "v_bias": "self_attn.v_proj.bias",
+    "q_norm": "self_attn.q_norm.weight",
+    "k_norm": "self_attn.k_norm.weight",
+    "out": "self_attn.o_proj.weight",
+    "mlp_norm": "post_attention_layernorm.weight",
+    "gate": "mlp.gate_proj.weight",
+    "up": "mlp.up_proj.weight",
+    "down": "mlp.down_proj.weight",
+}
+TOP = {"embedding": "model.embed_tokens.weight", "norm": "model.norm.weight", "head": "lm_head.weight"}
+
+
+def hf_name(part: str) -> str:
+    """The name that a part (formats/parts.py) has in transformers."""
+    if part in TOP:
+        return TOP[part]
+    layer, name = part.split(".")
+    return f"model.layers.{layer}.{NAMES[name]}"
+
+
+# --------------------------------------------------------------------------- in
+
+
+def read(folder: Path, source: str | None = None) -> Base:
+    """A folder as transformers saves it. Raises UserError, naming fields or tensors, for what does not fit."""
+    file = folder / "config.json"
+    if not file.is_file():
+        raise UserError(
+            f"{folder} has no config.json, so it is no folder of weights. Give one, a .gguf file, or a run."
+        )
+    found = hf_config.parse(read_json(file), file)
+    config = hf_config.to_ours(found, file)
+    tokenizer = read_tokenizer(folder, found)
+    if tokenizer.size > found.vocab_size:
+        raise UserError(
+            f"The tokenizer of {folder} has ids up to {tokenizer.size - 1:,}, but vocab_size in config.json is "
+            f"{found.vocab_size:,}: they do not belong together."
+        )
+    if tokenizer.size < found.vocab_size:
+        tokenizer = with_rows(tokenizer, found.vocab_size)
+    wanted = {hf_name(p): p for p in shapes(config, found.vocab_size)}
+    tensors = read_tensors(folder, rename(config, found.vocab_size, hf_name))
+    check_finite(tensors, str(folder))
+    weights = fuse({wanted[k]: v for k, v in tensors.items()}, config)
+    note = f"{found.model_type}, {sum(v.numel() for v in weights.values()):,} parameters"
+    return Base(config, found.max_position_embeddings, weights, tokenizer, source or str(folder), (note,))
+
+
+def with_rows(t: Tokenizer, rows: int) -> Tokenizer:
+    return Tokenizer(t.kind, t.inner, t.special, rows, t.chat_template)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Raises UserError for a file that is missing or holds no JSON object."""
+    try:
+        saved = json.loads(file.read_bytes())
+    except (OSError, ValueError) as e:
+        raise UserError(f"Cannot read {file}: {e}.") from None
+    if not isinstance(saved, dict):
+        raise UserError(f"{file} holds no JSON object.")
+    return saved
+
+
+def read_tensors(folder: Path, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """All tensors of the folder's safetensors, after their names and shapes were found right."""
+    files = weight_files(folder)
+    found: dict[str, tuple[int, ...]] = {}
+    owner: dict[str, Path] = {}
+    tied = "lm_head.weight" not in wanted
+    for file in files:
+        with opened(file) as f:
+            for name in f.keys():  # noqa: SIM118 - no mapping
+                if name in owner:
+                    raise UserError(f"{name} is in {owner[name].name} and in {file.name} of {folder}: which is meant?")
+                owner[name] = file
+                part = f.get_slice(name)
+                if (kind := part.get_dtype()) not in KINDS:
+                    raise UserError(f"{name} in {file} has numbers of type {kind}; read here: {few(sorted(KINDS))}.")
+                if not name.endswith("rotary_emb.inv_freq") and not (tied and name == "lm_head.weight"):
+                    found[name] = tuple(part.get_shape())
+    check(found, wanted, str(folder))
+    out: dict[str, Tensor] = {}
+    for file in files:
+        with opened(file) as f:
+            out |= {k: f.get_tensor(k) for k in f.keys() if k in found}  # noqa: SIM118
+            if tied and "lm_head.weight" in f.keys():  # noqa: SIM118
+                check_tied(f.get_tensor("lm_head.weight"), out.get("model.embed_tokens.weight"), folder)
+    return out
+
+
+def check_tied(head: Tensor, embedding: Tensor | None, folder: Path) -> None:
+    """Raises UserError when a head that should be the embedding is another."""
+    if embedding is None or head.shape != embedding.shape or not torch.equal(head, embedding):
+        raise UserError(
+            f"config.json of {folder} says tie_word_embeddings, but lm_head.weight is not model.embed_tokens.weight. "
+            "Set tie_word_embeddings to false if the head is to count."
+        )
+
+
+def opened(file: Path) -> Any:
+    """A safetensors file. Raises UserError for one that is missing, cut short or damaged."""
+    try:
+        return safe_open(file, framework="pt")
+    except (OSError, SafetensorError) as e:
+        raise UserError(f"Cannot read {file}: {e}. Is it whole?") from None
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """One file, or the shards that the index names. Raises UserError where there are none."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if not (folder / INDEX).is_file():
+        others = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth"))
+        hint = f" {others[0]} is a pickle, which is never opened: save it again as safetensors." if others else ""
+        raise UserError(f"{folder} has neither {WEIGHTS} nor {INDEX}.{hint}")
+    table = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(table, dict) or not table:
+        raise UserError(f"{folder / INDEX} has no weight_map.")
+    names = sorted({str(v) for v in table.values()})
+    odd = [n for n in names if Path(n).name != n or not n.endswith(".safetensors")]
+    if odd:
+        raise UserError(f"{folder / INDEX} names files that are no shards beside it: {few(odd)}.")
+    gone = [n for n in names if not (folder / n).is_file()]
+    if gone:
+        raise UserError(f"{folder} lacks {len(gone)} of its {len(names)} shards: {few(gone)}.")
+    return [folder / n for n in names]
+
+
+def read_tokenizer(folder: Path, config: hf_config.HFConfig) -> Tokenizer:
+    """tokenizer.json with what stands around it: which tokens begin, end and pad, and the chat template."""
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise UserError(
+            f"{folder} has no tokenizer.json. Make one with transformers: "
+            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)."
+        )
+    if read_sidecar(file) is not None:
+        return Tokenizer.load(file)
+    text = file.read_text(encoding="utf-8")
+    beside = read_json(folder / TOKENIZER_CONFIG) if (folder / TOKENIZER_CONFIG).is_file() else {}
+    by_id = dict(added_tokens(file, text))
+    begin, end, pad = (
+        token_of(beside.get(f"{k}_token"), i, by_id)
+        for k, i in (("bos", config.bos_token_id), ("eos", config.eos_token_id), ("pad", config.pad_token_id))
+    )
+    if end is None:
+        raise UserError(
+            f"{folder} does not say which token ends a text: eos_token in {TOKENIZER_CONFIG}, or eos_token_id in "
+            f"config.json, must name one of: {few(list(by_id.values()))}."
+        )
+    try:
+        return Tokenizer.foreign(text, begin, end, pad, chat_template=chat_template(folder, beside))
+    except UserError as e:
+        raise UserError(f"{file}: {e}") from None
+
+
+def added_tokens(file: Path, text: str) -> Iterator[tuple[int, str]]:
+    """(id, token) of the added tokens. Raises UserError for what is no tokenizer.json."""
+    try:
+        for token in json.loads(text).get("added_tokens") or ():
+            yield int(token["id"]), str(token["content"])
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise UserError(f"{file} is no tokenizer.json of the library tokenizers ({type(e).__name__}: {e}).") from None
+
+
+def token_of(named: Any, number: int | list[int] | None, by_id: Mapping[int, str]) -> str | None:
+    """A token by its name in tokenizer_config.json, else by its id (the first of several) in config.json."""
+    if isinstance(named, dict):
+        named = named.get("content")
+    if isinstance(named, str) and named:
+        return named
+    first = number[0] if isinstance(number, list) and number else number
+    return by_id.get(first) if isinstance(first, int) else None
+
+
+def chat_template(folder: Path, beside: Mapping[str, Any]) -> str | None:
+    """From chat_template.jinja (newer), or tokenizer_config.json, where of several the one named default counts."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    found = beside.get("chat_template")
+    if isinstance(found, list):
+        found = next((t.get("template") for t in found if t.get("name") == "default"), None)
+    return found if isinstance(found, str) else None
+
+
+def read_hub(name: str) -> Base:
+    """A model on the hub, from the local cache if it is whole there. Raises UserError: how to get it by hand."""
+    if not HUB_NAME.fullmatch(name):
+        raise UserError(
+            f"{name} is no folder, no file, and no name on the Hugging Face hub (OWNER/NAME). Give a run, a folder "
+            "with config.json and model.safetensors, a .gguf file, or a hub name."
+        )
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "model*.safetensors", "*.jinja"]
+    reason = ""
+    for local in (True, False):
+        try:
+            folder = Path(snapshot_download(name, allow_patterns=wanted, local_files_only=local))
+        except Exception as e:  # the library's errors, and those of the network library below it
+            reason = " ".join(f"{type(e).__name__}: {e}".split())[:300]
+            continue
+        if not local or ((folder / "config.json").is_file() and any(folder.glob("*.safetensors"))):
+            return read(folder, name)
+    said = " ".join(f"'{w}'" for w in wanted)
+    raise UserError(
+        f"{name} is no folder here, not in the local cache, and could not be fetched from the hub ({reason}). To get "
+        f"it by hand: on a machine with a network, run: hf download {name} --include {said} --local-dir "
+        f"{name.split('/')[1]}; copy that folder here and give its path in place of the name."
+    )
+
+
+# --------------------------------------------------------------------------- out
+
+
+def write(base: Base, folder: Path, precision: Precision) -> None:
+    """Everything that AutoModelForCausalLM and AutoTokenizer need, into an empty folder."""
+    vocab, t = base.tokenizer.size, base.tokenizer
+    ids = {"bos": first_token(t), "eos": t.special["end"], "pad": t.special["pad"]}
+    parts = split(base.weights, base.config, vocab)
+    dtype = DTYPES[precision]
+    tensors = {hf_name(k): v.to(dtype).contiguous() for k, v in parts.items()}
+    (folder / WEIGHTS).write_bytes(save(tensors, {"format": "pt"}))
+    write_json(folder / "config.json", hf_config.from_ours(base.config, vocab, base.context, ids, precision))
+    write_json(folder / "generation_config.json", {**{f"{k}_token_id": v for k, v in ids.items()}, "do_sample": True})
+    write_tokenizer(t, folder, base.context)
+
+
+def first_token(t: Tokenizer) -> int:
+    """What a program should put before a text: `end` for our own tokenizers (in training it stands between documents,
+    and before the first), what its makers chose for others."""
+    return t.special["begin" if t.kind == "foreign" else "end"]
+
+
+def write_tokenizer(t: Tokenizer, folder: Path, context: int) -> None:
+    """tokenizer.json and tokenizer_config.json. Ours put their first token before a text of themselves."""
+    inner = tokenizers.Tokenizer.from_str(t.inner.to_str())
+    side = t.sidecar.json() | {"model_max_length": context}
+    if t.kind != "foreign":
+        first = t.inner.id_to_token(first_token(t))
+        inner.post_processor = TemplateProcessing(
+            single=f"{first} $A", pair=f"{first} $A {first} $B:1", special_tokens=[(first, first_token(t))]
+        )
+        side["bos_token"] = first
+    (folder / "tokenizer.json").write_text(inner.to_str(), encoding="utf-8")
+    write_json(folder / TOKENIZER_CONFIG, side)
+
+
+def write_json(file: Path, value: Any) -> None:
+    file.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

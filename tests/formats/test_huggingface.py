@@ -1,0 +1,217 @@
+"""Weights of transformers read here give transformers' logits, and ours open there; what does not fit is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from afresh.core import UserError
+from afresh.formats.base import Base, decoder_of, load_base
+from afresh.formats.huggingface import write
+from tests.formats.models import BPE, CONTEXT, OF, VOCAB, log_probabilities, made, saved, tokens, transformers
+
+TOLERANCE = 1e-3  # nats, in float32, over the whole vocabulary
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("bases")
+    for name in OF:
+        saved(name, root / name)
+    return root
+
+
+@pytest.fixture
+def copied(folders: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folders / "llama", tmp_path / "copied"))
+
+
+@torch.no_grad()
+def ours(base: Base) -> torch.Tensor:
+    return decoder_of(base)(tokens(), None).log_softmax(-1)
+
+
+@pytest.mark.parametrize("name", sorted(OF))
+def test_logits_are_those_of_transformers(name: str, folders: Path) -> None:
+    wanted = log_probabilities(made(name), tokens())
+    base = load_base(folders / name)
+    assert (ours(base) - wanted).abs().max() < TOLERANCE
+    assert base.context == CONTEXT and base.tokenizer.size == base.space.vocab[0] == VOCAB
+    assert wanted.std() > 1, "the check could not see a wrong layer"
+
+
+@pytest.mark.parametrize("name", sorted(OF))
+def test_and_back_without_code_of_ours(name: str, folders: Path, tmp_path: Path) -> None:
+    write(load_base(folders / name), tmp_path, "float32")
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    given = made(name)
+    assert (log_probabilities(again, tokens()) - log_probabilities(given, tokens())).abs().max() < TOLERANCE
+    expected = "LlamaForCausalLM" if name == "mistral" else type(given).__name__
+    assert type(again).__name__ == expected
+
+
+def test_shards_are_one_model(folders: Path, tmp_path: Path) -> None:
+    saved("qwen3", tmp_path, max_shard_size="40KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    whole = load_base(folders / "qwen3").weights
+    for name, tensor in load_base(tmp_path).weights.items():
+        assert torch.equal(tensor, whole[name]), name
+    next(iter(sorted(tmp_path.glob("*.safetensors")))).unlink()
+    with pytest.raises(UserError, match="lacks 1 of its"):
+        load_base(tmp_path)
+
+
+def test_stored_precision_is_kept(tmp_path: Path) -> None:
+    saved("llama", tmp_path)
+    half = tmp_path / "half"
+    half.mkdir()
+    write(load_base(tmp_path), half, "bfloat16")
+    assert {v.dtype for v in load_base(half).weights.values()} == {torch.bfloat16}
+    assert transformers.AutoModelForCausalLM.from_pretrained(half, dtype="auto").dtype == torch.bfloat16
+
+
+# --------------------------------------------------------------------------- what is refused
+
+
+def change(folder: Path, **fields: Any) -> None:
+    file = folder / "config.json"
+    config = json.loads(file.read_bytes()) | fields
+    file.write_text(json.dumps({k: v for k, v in config.items() if v != "gone"}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"model_type": "gpt2"}, "architecture 'gpt2'"),
+        ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "type 'yarn'"),
+        ({"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}}, "type 'linear'"),
+        ({"rope_parameters": {"rope_type": "llama3", "factor": 4.0}}, "low_freq_factor"),
+        ({"attention_bias": True}, "attention_bias"),
+        ({"mlp_bias": True}, "mlp_bias"),
+        ({"model_type": "mistral"}, ""),
+        ({"model_type": "mistral", "sliding_window": 64}, "sliding_window 64"),
+        ({"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 8}, "sliding_window 8"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding_attention"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
+        ({"hidden_size": "gone"}, "hidden_size"),
+        ({"hidden_size": "wide"}, "hidden_size"),
+        ({"num_attention_heads": 5}, "sizes that do not go together"),
+        ({"intermediate_size": 81}, "mlp.gate_proj.weight is [80, 48], not [81, 48]"),
+        ({"num_hidden_layers": 3}, "model.layers.2.input_layernorm.weight"),
+        ({"num_hidden_layers": 1}, "no place in this architecture: model.layers.1"),
+        ({"vocab_size": BPE.size - 1}, "do not belong together"),
+        ({"tie_word_embeddings": True}, "lm_head.weight is not"),
+    ],
+)
+def test_a_configuration_that_does_not_fit(fields: dict[str, Any], said: str, copied: Path) -> None:
+    change(copied, **fields)
+    if not said:
+        assert load_base(copied).config.layers == 2
+        return
+    with pytest.raises(UserError) as error:
+        load_base(copied)
+    assert said in str(error.value)
+
+
+def test_mistral_without_a_word_on_its_window_slides(copied: Path) -> None:
+    change(copied, model_type="mistral", max_position_embeddings=8192)
+    with pytest.raises(UserError, match="sliding_window 4096"):
+        load_base(copied)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("model.norm.weight", None, "missing: model.norm.weight"),
+        ("model.layers.0.extra", torch.zeros(2), "no place in this architecture: model.layers.0.extra"),
+        ("model.norm.weight", torch.zeros(47), r"model.norm.weight is \[47\], not \[48\]"),
+        ("model.norm.weight", torch.full((48,), float("nan")), "not finite .*: model.norm.weight"),
+        ("model.norm.weight", torch.zeros(48, dtype=torch.int8), "type I8"),
+    ],
+)
+def test_tensors_that_do_not_fit(name: str, value: torch.Tensor | None, said: str, copied: Path) -> None:
+    file = copied / "model.safetensors"
+    tensors = load_file(file)
+    if value is None:
+        del tensors[name]
+    else:
+        tensors[name] = value
+    save_file(tensors, file)
+    with pytest.raises(UserError, match=said):
+        load_base(copied)
+
+
+def test_old_buffers_are_no_weights(copied: Path) -> None:
+    file = copied / "model.safetensors"
+    save_file(load_file(file) | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(6)}, file)
+    assert load_base(copied).config.layers == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 7, b"\xff" * 64])
+def test_weights_cut_short(content: bytes, copied: Path) -> None:
+    (copied / "model.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match="Cannot read"):
+        load_base(copied)
+
+
+def test_a_pickle_is_never_opened(copied: Path) -> None:
+    (copied / "model.safetensors").rename(copied / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"pytorch_model.bin is a pickle"):
+        load_base(copied)
+    with pytest.raises(UserError, match="never opened"):
+        load_base(copied / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [({"a": "../a.safetensors"}, "no shards beside it"), ({"a": "a.bin"}, "no shards"), ({}, "no weight_map")],
+)
+def test_an_index_that_leads_elsewhere(table: dict[str, str], said: str, copied: Path) -> None:
+    (copied / "model.safetensors").unlink()
+    (copied / "model.safetensors.index.json").write_text(json.dumps({"weight_map": table}))
+    with pytest.raises(UserError, match=said):
+        load_base(copied)
+
+
+def test_nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"no config\.json"):
+        load_base(tmp_path)
+    with pytest.raises(UserError, match="is no folder, no file, and no name"):
+        load_base(str(tmp_path / "gone"))
+    (tmp_path / "config.json").write_text("[")
+    with pytest.raises(UserError, match="Cannot read"):
+        load_base(tmp_path)
+
+
+def test_a_hub_name_without_a_network_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def nothing(name: str, **options: Any) -> str:
+        raise huggingface_hub.errors.LocalEntryNotFoundError("no route to the hub")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", nothing)
+    with pytest.raises(UserError, match=r"no route to the hub.*hf download some/model .*give its path"):
+        load_base("some/model")
+
+
+def test_a_hub_name_is_read_from_the_cache_first(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    asked = []
+
+    def cached(name: str, *, allow_patterns: list[str], local_files_only: bool) -> str:
+        asked.append((name, local_files_only))
+        assert not any(p.endswith(("bin", "py", "*")) for p in allow_patterns)
+        return str(folders / "qwen2")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", cached)
+    base = load_base("some/model")
+    assert base.source == "some/model" and base.config.qkv_bias and asked == [("some/model", True)]
