@@ -64,7 +64,7 @@ def made(name: str) -> Any:
 def saved(name: str, folder: Path, **how: Any) -> Any:
     model = made(name)
     model.save_pretrained(folder, **how)
-    write_tokenizer(BPE, folder, CONTEXT)
+    write_tokenizer(BPE, folder, CONTEXT, BPE.special["end"])
     return model
 
 

@@ -7,7 +7,6 @@ is faster than the library; the ids are the library's. The tokenizers of public 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -251,16 +250,6 @@ class Tokenizer:
                 out.append(self._names[i])
         return "".join(out)
 
-    def encode_marked(self, text: str) -> list[int]:
-        """Ids of a text in which marks (<|im_start|>, ...) stand for their ids: a rendered chat template.
-
-        Never for a text that is not trusted: whoever writes a mark into it says what a user cannot. Raises UserError
-        like `encode`.
-        """
-        marks = {t.content: i for i, t in self.inner.get_added_tokens_decoder().items() if t.special}
-        parts = re.split(f"({'|'.join(re.escape(m) for m in sorted(marks, key=len, reverse=True))})", text)
-        return [i for part in parts for i in ([marks[part]] if part in marks else self.encode(part))]
-
     def spelling(self) -> tuple[bytes, ...]:
         """UTF-8 of each id, (size,); b"" for special ids and for nibbles, two of which make a byte."""
         if self.kind == "bytes":
@@ -289,28 +278,42 @@ class Tokenizer:
 
     @staticmethod
     def load(path: Path) -> Tokenizer:
-        """Raises UserError for a file that is missing, too large, no JSON, or not one of ours."""
+        """What `save` wrote. Raises UserError for a file that is missing, too large, no JSON, or not one of ours."""
         try:
             if path.stat().st_size > LARGEST_FILE:
                 raise UserError(f"{path} has {path.stat().st_size:,} bytes; a tokenizer has at most {LARGEST_FILE:,}.")
-            raw = path.read_bytes()
-            text = raw.decode("utf-8")
-            side = read_sidecar(path)
-            if side is not None and side.kind == "foreign":
-                return Tokenizer.foreign(text, side.begin, side.end, side.pad, side.rows, side.chat_template)
-            kind = _kind(json.loads(text))
-            inner = tokenizers.Tokenizer.from_str(text)
-        except UserError:
-            raise
+            text = path.read_bytes().decode("utf-8", "replace")
         except OSError as error:
             raise UserError(f"Cannot read the tokenizer {path}: {error.strerror}.") from None
+        side = read_sidecar(path)
+        if side is None:
+            return Tokenizer.read(text, str(path))
+        if side.kind == "foreign":
+            return Tokenizer.foreign(text, side.begin, side.end, side.pad, side.rows, side.chat_template)
+        return Tokenizer.read(text, str(path), side.rows, side.chat_template)
+
+    @staticmethod
+    def read(text: str, where: str, rows: int = 0, chat_template: str | None = None) -> Tokenizer:
+        """One of ours from the text of its tokenizer.json. Raises UserError, naming `where`, for what is none."""
+        try:
+            kind = _kind(json.loads(text))
+            inner = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # the library raises plain Exception for a bad file
             raise UserError(
-                f"{path} is not a tokenizer.json that afresh wrote ({error}). "
+                f"{where} is not a tokenizer.json that afresh wrote ({error}). "
                 "Only JSON is read, never a pickle. Train again or restore the file."
             ) from None
-        made = _checked(path, kind, inner)
-        return made if side is None else replace(made, rows=side.rows, chat_template=side.chat_template)
+        return replace(_checked(where, kind, inner), rows=rows, chat_template=chat_template)
+
+    def with_rows(self, rows: int, where: str) -> Tokenizer:
+        """The same for an embedding of `rows` rows. Raises UserError, naming `where`, when an id has no row."""
+        used = 1 + max(self.inner.get_vocab().values())
+        if used > rows:
+            raise UserError(
+                f"The tokenizer of {where} has ids up to {used - 1:,}, but its embedding has {rows:,} rows: they do not "
+                "belong together."
+            )
+        return replace(self, rows=rows if rows > used else 0)
 
 
 def _finish(kind: Kind, inner: tokenizers.Tokenizer, extra: Sequence[str]) -> Tokenizer:
@@ -351,7 +354,7 @@ def _kind(saved: Mapping[str, object]) -> Kind:
     raise ValueError(f"its model is {model.get('type')!r}")
 
 
-def _checked(path: Path, kind: Kind, inner: tokenizers.Tokenizer) -> Tokenizer:
+def _checked(path: str, kind: Kind, inner: tokenizers.Tokenizer) -> Tokenizer:
     vocab = inner.get_vocab(with_added_tokens=True)
     needed = [f"<{s}>" for s in SPECIAL] + (list(NIBBLES) if kind == "chars" else pieces.byte_names())
     missing = [n for n in needed if n not in vocab]

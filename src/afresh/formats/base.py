@@ -19,7 +19,8 @@ from afresh.nets.transformer import Decoder, rope_table
 class Base:
     """A decoder at rest. `weights` are named as the state of nets.transformer.Decoder, in the precision of the file.
 
-    `context` is the longest input in tokens. `source` says what it was, `notes` what a reader should know.
+    `context` is the longest input in tokens. `first` is the id to be fed before a text (None: nothing). `source` says
+    what it was, `notes` what a reader should know.
     """
 
     config: TransformerConfig
@@ -27,6 +28,7 @@ class Base:
     weights: Mapping[str, Tensor]
     tokenizer: Tokenizer
     source: str
+    first: int | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -47,10 +49,12 @@ def load_base(name: str | Path) -> Base:
     Folders and hub names may hold Llama, Mistral, Qwen2 and Qwen3 shapes. Raises UserError, naming the tensors or
     fields, for what is none of these, is damaged, or does not fit together.
     """
-    from afresh.formats import huggingface, plain
+    from afresh.formats import gguf, huggingface, plain
 
     path = Path(name).expanduser()
     if path.is_file():
+        if path.suffix.lower() == ".gguf":
+            return gguf.read(path)
         raise UserError(
             f"{path} is no file of weights that is read here. Give a .gguf file, or the folder with config.json and "
             "model.safetensors. Pickles (.bin, .pt, .pth) are never opened."

@@ -65,24 +65,21 @@ def read(folder: Path, source: str | None = None) -> Base:
         )
     found = hf_config.parse(read_json(file), file)
     config = hf_config.to_ours(found, file)
-    tokenizer = read_tokenizer(folder, found)
-    if tokenizer.size > found.vocab_size:
-        raise UserError(
-            f"The tokenizer of {folder} has ids up to {tokenizer.size - 1:,}, but vocab_size in config.json is "
-            f"{found.vocab_size:,}: they do not belong together."
-        )
-    if tokenizer.size < found.vocab_size:
-        tokenizer = with_rows(tokenizer, found.vocab_size)
+    tokenizer = read_tokenizer(folder, found).with_rows(found.vocab_size, str(folder))
     wanted = {hf_name(p): p for p in shapes(config, found.vocab_size)}
     tensors = read_tensors(folder, rename(config, found.vocab_size, hf_name))
     check_finite(tensors, str(folder))
     weights = fuse({wanted[k]: v for k, v in tensors.items()}, config)
     note = f"{found.model_type}, {sum(v.numel() for v in weights.values()):,} parameters"
-    return Base(config, found.max_position_embeddings, weights, tokenizer, source or str(folder), (note,))
-
-
-def with_rows(t: Tokenizer, rows: int) -> Tokenizer:
-    return Tokenizer(t.kind, t.inner, t.special, rows, t.chat_template)
+    return Base(
+        config,
+        found.max_position_embeddings,
+        weights,
+        tokenizer,
+        source or str(folder),
+        tokenizer.special["begin"] if adds_begin(tokenizer) else None,
+        (note,),
+    )
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -252,32 +249,32 @@ def read_hub(name: str) -> Base:
 def write(base: Base, folder: Path, precision: Precision) -> None:
     """Everything that AutoModelForCausalLM and AutoTokenizer need, into an empty folder."""
     vocab, t = base.tokenizer.size, base.tokenizer
-    ids = {"bos": first_token(t), "eos": t.special["end"], "pad": t.special["pad"]}
+    bos = t.special["begin"] if base.first is None or t.kind == "foreign" else base.first
+    ids = {"bos": bos, "eos": t.special["end"], "pad": t.special["pad"]}
     parts = split(base.weights, base.config, vocab)
     dtype = DTYPES[precision]
     tensors = {hf_name(k): v.to(dtype).contiguous() for k, v in parts.items()}
     (folder / WEIGHTS).write_bytes(save(tensors, {"format": "pt"}))
     write_json(folder / "config.json", hf_config.from_ours(base.config, vocab, base.context, ids, precision))
     write_json(folder / "generation_config.json", {**{f"{k}_token_id": v for k, v in ids.items()}, "do_sample": True})
-    write_tokenizer(t, folder, base.context)
+    write_tokenizer(t, folder, base.context, base.first)
 
 
-def first_token(t: Tokenizer) -> int:
-    """What a program should put before a text: `end` for our own tokenizers (in training it stands between documents,
-    and before the first), what its makers chose for others."""
-    return t.special["begin" if t.kind == "foreign" else "end"]
+def adds_begin(t: Tokenizer) -> bool:
+    """Whether the library's file puts `begin` before a text when it is asked for special tokens."""
+    return t.inner.encode("a", add_special_tokens=True).ids[:1] == [t.special["begin"]]
 
 
-def write_tokenizer(t: Tokenizer, folder: Path, context: int) -> None:
-    """tokenizer.json and tokenizer_config.json. Ours put their first token before a text of themselves."""
+def write_tokenizer(t: Tokenizer, folder: Path, context: int, first: int | None) -> None:
+    """tokenizer.json and tokenizer_config.json. Our own put `first` before a text; others do as their makers chose."""
     inner = tokenizers.Tokenizer.from_str(t.inner.to_str())
     side = t.sidecar.json() | {"model_max_length": context}
-    if t.kind != "foreign":
-        first = t.inner.id_to_token(first_token(t))
+    if t.kind != "foreign" and first is not None:
+        name = t.inner.id_to_token(first)
         inner.post_processor = TemplateProcessing(
-            single=f"{first} $A", pair=f"{first} $A {first} $B:1", special_tokens=[(first, first_token(t))]
+            single=f"{name} $A", pair=f"{name} $A {name} $B:1", special_tokens=[(name, first)]
         )
-        side["bos_token"] = first
+        side["bos_token"] = name
     (folder / "tokenizer.json").write_text(inner.to_str(), encoding="utf-8")
     write_json(folder / TOKENIZER_CONFIG, side)
 

@@ -12,7 +12,7 @@ from afresh.core import UserError
 from afresh.data.tokenizer import Tokenizer
 from afresh.families.transformer import TransformerConfig
 from afresh.formats.base import Base
-from afresh.formats.huggingface import WEIGHTS, opened, read_json, with_rows, write_json, write_tokenizer
+from afresh.formats.huggingface import WEIGHTS, opened, read_json, write_json, write_tokenizer
 from afresh.formats.parts import DTYPES, Precision, check, check_finite, fused_shapes
 
 FILE = "model.json"
@@ -29,18 +29,18 @@ class _Saved(BaseModel):
     context: int = Field(gt=0)
     vocab: int = Field(gt=0)
     tokenizer: str = "tokenizer.json"
-    first_token: int
+    first: int | None  # the id to be fed before a text
 
 
-def write(base: Base, folder: Path, precision: Precision, first_token: int) -> None:
+def write(base: Base, folder: Path, precision: Precision) -> None:
     """model.safetensors, model.json and the tokenizer, into an empty folder."""
     vocab = base.tokenizer.size
     check({k: tuple(v.shape) for k, v in base.weights.items()}, fused_shapes(base.config, vocab), "The model")
     tensors = {k: v.detach().to(DTYPES[precision]).clone() for k, v in base.weights.items()}
     (folder / WEIGHTS).write_bytes(save(tensors))
-    saved = _Saved(config=base.config, context=base.context, vocab=vocab, first_token=first_token)
+    saved = _Saved(config=base.config, context=base.context, vocab=vocab, first=base.first)
     write_json(folder / FILE, saved.model_dump(mode="json"))
-    write_tokenizer(base.tokenizer, folder, base.context)
+    write_tokenizer(base.tokenizer, folder, base.context, base.first)
 
 
 def read(folder: Path) -> Base:
@@ -51,16 +51,9 @@ def read(folder: Path) -> Base:
     except ValidationError as e:
         problems = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in e.errors()[:5])
         raise UserError(f"{file} is no export that this version can read: {problems}.") from None
-    tokenizer = Tokenizer.load(folder / "tokenizer.json")
-    if tokenizer.size > saved.vocab:
-        raise UserError(
-            f"The tokenizer of {folder} has {tokenizer.size:,} ids, but the model {saved.vocab:,}: they do not belong "
-            "together."
-        )
-    if tokenizer.size < saved.vocab:
-        tokenizer = with_rows(tokenizer, saved.vocab)
+    tokenizer = Tokenizer.load(folder / "tokenizer.json").with_rows(saved.vocab, str(folder))
     with opened(folder / WEIGHTS) as f:
         found: dict[str, Any] = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - no mapping
     check({k: tuple(v.shape) for k, v in found.items()}, fused_shapes(saved.config, saved.vocab), str(folder))
     check_finite(found, str(folder))
-    return Base(saved.config, saved.context, found, tokenizer, str(folder))
+    return Base(saved.config, saved.context, found, tokenizer, str(folder), saved.first)

