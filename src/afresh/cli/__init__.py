@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from afresh import __version__
-from afresh.cli import data, demo, doctor, measure, runs, sample, train, verify
+from afresh.cli import data, demo, doctor, measure, runs, sample, solve, train, verify
 from afresh.cli.show import emit, fail, note
 
 DONE, FAULT, USAGE, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -58,6 +58,7 @@ VERBS = (
     train.train,
     sample.sample,
     measure.measure,
+    solve.solve,
     runs.runs,
     verify.verify,
     doctor.doctor,
