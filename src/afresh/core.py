@@ -32,7 +32,8 @@ class Space:
     `tokens`: integers of shape (T,) (or (T, K): K levels), one vocabulary size a level. `field`: real
     numbers of shape (C, *grid) in about [-1, 1], whose standard deviation on the training split is `std`.
     A `stream` holds documents of any length from which windows of T tokens are cut; otherwise every
-    example has exactly T tokens. `grid` says that tokens lie on a raster, (height, width) for a picture.
+    example has exactly T tokens. `grid` says that tokens lie on a raster, (height, width) for a picture. Documents of
+    a stream that are `records` (conversations) stand alone: no window holds two, nothing precedes their first token.
     """
 
     kind: Literal["tokens", "field"]
@@ -42,6 +43,7 @@ class Space:
     stream: bool = False
     grid: tuple[int, ...] = ()
     std: float = 1.0
+    records: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,8 @@ class Examples:
 
     Field: x (N, C, *grid), uint8 or float; a batch is x * scale + shift. Tokens of a fixed length: x (N, T).
     A stream: x (total,) with document d at x[bounds[d] : bounds[d + 1]]. `cond` has one row an example
-    (a document, for a stream). `bytes` is the size of the split in its raw form (UTF-8 for text).
+    (a document, for a stream). `bytes` is the size of what is learnt in its raw form (UTF-8 for text). `mask` (total,)
+    bool says which tokens of a stream of records are to be predicted.
     """
 
     x: Tensor
@@ -179,6 +182,7 @@ class Examples:
     shift: float = 0.0
     bounds: Tensor | None = None  # (D + 1,) int64
     bytes: int = 0
+    mask: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x) if self.bounds is None else len(self.bounds) - 1
@@ -197,6 +201,11 @@ class Item:
     numbers: Mapping[str, float] = field(default_factory=dict)
     caption: str | None = None
     split: str | None = None  # "train" or "validation" when the data itself says so
+    turns: tuple[tuple[str, str], ...] = ()  # of a conversation: (system, user or assistant; text); value shows it
+
+    def learnt(self) -> list[Any]:
+        """The value, or of a conversation what the assistant says."""
+        return [text for role, text in self.turns if role == "assistant"] if self.turns else [self.value]
 
     def digest(self) -> str:
         """SHA-256 of the content alone: decides the split and finds exact duplicates."""

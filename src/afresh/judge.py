@@ -12,7 +12,7 @@ from torch import Tensor
 
 from afresh import catalog
 from afresh.core import CondSpec, Drawn, Examples, Item, Space, UserError
-from afresh.data.load import draw_conditions, sweep
+from afresh.data.load import draw_asked, sweep
 from afresh.measure.study import Measurement, measure
 from afresh.prepare import Prepared, prepare
 from afresh.rng import Rng
@@ -58,7 +58,7 @@ class RunEvidence:
     def samples(self, n: int) -> Drawn:
         """n samples under conditions drawn as in the training split."""
         if n not in self.drawn:
-            cond = draw_conditions(self.train.cond, n, self.rng)
+            cond = draw_asked(self.train, n, self.rng)
             x = self.run.draw(self.run.modules, cond, JUDGE_SEED, self.settings)
             self.drawn[n] = Drawn(x, self.run.encoder.decode(x), cond)
         return self.drawn[n]

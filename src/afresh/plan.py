@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 
 from afresh.core import CondSpec, Examples, Family, Space, UserError
-from afresh.data.load import Loader
+from afresh.data.load import Loader, tokens_each
 from afresh.rng import Rng
 from afresh.training.budget import Machine, synchronise
 from afresh.training.config import TrainConfig
@@ -108,7 +108,12 @@ class Task:
     @property
     def each(self) -> int:
         """Tokens of an example; 1 for a field."""
-        return self.space.shape[0] if self.space.kind == "tokens" else 1
+        return tokens_each(self.examples, self.space)
+
+    @property
+    def seen(self) -> Space:
+        """The space in examples of the length that they have, by which a family says what batch and size suit."""
+        return replace(self.space, shape=(self.each,)) if self.space.records else self.space
 
 
 def short_window(space: Space, seconds: float | None) -> int | None:
@@ -138,7 +143,7 @@ def step_seconds(task: Task, config: Any, train: TrainConfig, least: float) -> t
     """(time of the first step, median time of the next) when really training on this data."""
     learner = make_learner(task.family, config, task.space, task.conds, train)
     rng = Rng(train.seed)
-    loader = Loader(task.examples, task.space, rng)
+    loader = Loader(task.examples, task.space, rng, train.batch)
     times: list[float] = []
     while len(times) < 3 or sum(times[1:]) < least:
         start = time.perf_counter()
@@ -188,7 +193,7 @@ def with_batch(task: Task, config: Any, train: TrainConfig, examples: int) -> Tr
     if "batch" in task.set_train:
         return train
     count = Loader(task.examples, task.space, Rng(task.seed)).count
-    batch = max(1, min(task.family.batch(examples, task.space), count))
+    batch = max(1, min(task.family.batch(examples, task.seen), count))
     return train.model_copy(update={"batch": batch, "micro": micro_of(task, config, batch)})
 
 
@@ -230,7 +235,10 @@ def plan(task: Task) -> Plan:
         Decision("device", f"{machine.device}, {machine.threads} threads", machine.name),
         Decision("precision", train.precision, by_hand if "precision" in task.set_train else speeds),
     ]
-    if task.space.stream:
+    if task.space.records:
+        records = f"a record each, of {task.each} tokens on average"
+        decisions.append(Decision("window", f"at most {task.space.shape[0]} tokens", records))
+    elif task.space.stream:
         decisions.append(
             Decision(
                 "window",
@@ -278,7 +286,7 @@ def largest(task: Task, train: TrainConfig, decisions: list[Decision]) -> Trial:
             continue
         trial = try_config(task, config, train)
         size = parameters_of(task.family, config, task.space, task.conds)
-        wanted = task.family.appetite(size, task.space)
+        wanted = task.family.appetite(size, task.seen)
         if chosen is not None and trial.examples < wanted:
             reason = f"would see {trial.examples:,} examples in this budget and wants {wanted:,}"
             decisions.append(Decision("not larger", f"{size / 1e6:.2f}M parameters", reason))

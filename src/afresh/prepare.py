@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def read_split(
 
 
 def mark(item: Item, name: str) -> Item:
-    return Item(item.value, item.source, item.labels, item.numbers, item.caption, name)
+    return replace(item, split=name)
 
 
 def prepare(
@@ -101,18 +101,34 @@ def prepare(
     parts, corpus, notes = read_split(path, kind, chosen, validation)
     encoder = encoder or kind.fit(parts.train, chosen)
     chosen = chosen.model_copy(update=dict(encoder.settled))
+    train, heldout = encoder.encode(parts.train), encoder.encode(parts.heldout)
     return Prepared(
         path=path,
         modality=kind.name,
         why=why,
         options=chosen,
         encoder=encoder,
-        train=encoder.encode(parts.train),
-        heldout=encoder.encode(parts.heldout),
+        train=train,
+        heldout=heldout,
         train_items=tuple(parts.train),
         heldout_items=tuple(parts.heldout),
         split_hash=split_hash(parts),
         refused=tuple(corpus.refused),
         duplicates=tuple(parts.duplicates),
-        notes=(*notes, *parts.notes, *encoder.notes),
+        notes=(*notes, *parts.notes, *encoder.notes, *long_records(train, heldout, encoder.space.shape)),
     )
+
+
+def long_records(train: Examples, heldout: Examples, shape: tuple[int, ...]) -> list[str]:
+    """A note on conversations that are longer than a window, of `shape`."""
+    lengths = [
+        int(n) - 1 for e in (train, heldout) if e.mask is not None and e.bounds is not None for n in e.bounds.diff()
+    ]
+    beyond = sum(n > shape[0] for n in lengths)
+    if not beyond:
+        return []
+    return [
+        f"{beyond:,} of {len(lengths):,} conversations are longer than the context of {shape[0]:,} tokens (the longest "
+        f"has {max(lengths):,}): they are learnt in several windows, and the later ones do not see the beginning. "
+        "Longer windows: --data context=N"
+    ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from afresh.core import Cond, CondSpec, Encoder, Item, Space, UserError
 from afresh.data.conditions import caption_ids, label_id
@@ -14,12 +15,13 @@ from afresh.data.conditions import caption_ids, label_id
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt to continue, labels (one, or by name), numbers by name, a caption."""
+    """A prompt to continue (or to answer, unless `raw`), labels (one, or by name), numbers by name, a caption."""
 
     prompt: str | Sequence[str] | None = None
     label: str | Mapping[str, str] | None = None
     number: Mapping[str, float] | None = None
     caption: str | None = None
+    raw: bool = False
 
 
 def of_kind(spec: CondSpec, kind: str) -> list[str]:
@@ -77,8 +79,11 @@ def make_cond(spec: CondSpec, base: Cond, request: Request) -> Cond:
     return replace(base, parts=parts, present=present)
 
 
-def encode_prompts(encoder: Encoder, space: Space, cond: Cond, prompt: str | Sequence[str]) -> tuple[Cond, list[str]]:
-    """Put prompts in cond.given: one for all rows, or one a row. Notes say when one was cut to the context."""
+def encode_prompts(
+    encoder: Encoder, space: Space, cond: Cond, prompt: str | Sequence[str], raw: bool = False
+) -> tuple[Cond, list[str]]:
+    """Put prompts in cond.given: one for all rows, or one a row. A model of conversations answers a prompt, or with
+    `raw` goes on with it as it is. Notes say when one was cut to the context."""
     if not space.stream:
         raise UserError("--prompt continues a text; this model does not make texts. Use --label or --caption.")
     texts = [prompt] * cond.size if isinstance(prompt, str) else list(prompt)
@@ -86,7 +91,9 @@ def encode_prompts(encoder: Encoder, space: Space, cond: Cond, prompt: str | Seq
         raise UserError(f"{len(texts)} prompts for {cond.size} samples: give one prompt, or one for each sample.")
     notes, rows = [], []
     for text in texts:
-        ids = encoder.encode([Item(text)]).x[:-1] if text else torch.zeros(0, dtype=torch.int64)  # without `end`
+        ids = prompt_ids(encoder, text, space.records and not raw)
+        if space.records and not len(ids):
+            raise UserError("A conversation has to begin with something: give a prompt that is not empty.")
         if len(ids) > space.shape[0]:
             notes.append(f"The prompt has {len(ids)} tokens; the model sees the last {space.shape[0]} of them.")
         rows.append(ids.long())
@@ -96,6 +103,25 @@ def encode_prompts(encoder: Encoder, space: Space, cond: Cond, prompt: str | Seq
     for i, ids in enumerate(rows):
         given[i, : len(ids)], mask[i, : len(ids)] = ids, True
     return replace(cond, given=given, given_mask=mask), sorted(set(notes))
+
+
+def prompt_ids(encoder: Encoder, text: str, ask: bool) -> Tensor:
+    """A text without the `end` after it, or with `ask` a conversation that waits for the answer to it."""
+    if ask:
+        return encoder.encode([Item(text, turns=(("user", text),))]).x
+    return encoder.encode([Item(text)]).x[:-1] if text else torch.zeros(0, dtype=torch.int64)
+
+
+def prompt_texts(encoder: Encoder, space: Space, cond: Cond) -> list[str | None]:
+    """The prompts in cond.given as they are, without marks."""
+    if cond.given is None or cond.given_mask is None:
+        return [None] * cond.size
+    out: list[str | None] = []
+    for ids, mask in zip(cond.given, cond.given_mask, strict=True):
+        known = ids[mask]
+        ends = (known == space.special["end"]).nonzero()[:, 0] + 1
+        out.append("".join(encoder.decode(part)[0] for part in known.tensor_split(ends) if len(part)))
+    return out
 
 
 def describe(spec: CondSpec, cond: Cond, request: Request) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from afresh import __version__, catalog
 from afresh.core import Codec, Cond, CondSpec, Encoder, Family, Space, UserError
 from afresh.data.load import draw_conditions
 from afresh.plan import make_learner
-from afresh.request import Request, describe, encode_prompts, make_cond
+from afresh.request import Request, describe, encode_prompts, make_cond, prompt_texts
 from afresh.rng import Rng
 from afresh.training import checkpoint
 from afresh.training.config import TrainConfig
@@ -204,14 +204,16 @@ class Run:
         number: Mapping[str, float] | None = None,
         caption: str | None = None,
         seed: int = 0,
+        raw: bool = False,
         **settings: Any,
     ) -> Samples:
         """Draw n samples. `settings` are the family's: guidance, temperature, steps, truncation, ...
 
+        A model of conversations answers the prompt; with `raw` it goes on with it.
         What is not asked for is drawn as it occurred in the training split. Raises UserError for a label never
         seen, a setting the family lacks, or n outside 1 ... 1,000,000.
         """
-        request = Request(prompt, label, number or {}, caption)
+        request = Request(prompt, label, number or {}, caption, raw)
         cond, described, notes = self.request(n, request, seed)
         chosen = self.settings(settings)
         x = self.draw(self.modules, cond, seed, chosen)
@@ -248,8 +250,12 @@ class Run:
         cond = make_cond(self.conds, base, request)
         notes: list[str] = []
         if request.prompt is not None:
-            cond, notes = encode_prompts(self.encoder, self.space, cond, request.prompt)
-        return cond, describe(self.conds, cond, request), notes
+            cond, notes = encode_prompts(self.encoder, self.space, cond, request.prompt, request.raw)
+        described = describe(self.conds, cond, request)
+        if request.prompt is None and cond.given is not None:  # a conversation's prompt was drawn, too
+            texts = prompt_texts(self.encoder, self.space, cond)
+            described = [{**d, "prompt": text} for d, text in zip(described, texts, strict=True)]
+        return cond, described, notes
 
     def settings(self, given: Mapping[str, Any]) -> Any:
         """The family's sampling settings. Raises UserError naming those that exist."""
@@ -318,13 +324,16 @@ def save_conditions(path: Path, cond: Cond, most: int = 4096) -> None:
     few = cond.select(rows)
     tensors = {f"parts.{k}": v.contiguous() for k, v in few.parts.items()}
     tensors |= {f"present.{k}": v.contiguous() for k, v in few.present.items()}
+    if few.given is not None and few.given_mask is not None:
+        tensors |= {"given": few.given.contiguous(), "given_mask": few.given_mask.contiguous()}
     path.write_bytes(save({**tensors, "size": torch.tensor(few.size)}))  # save_file hides what the system says
 
 
 def load_conditions(path: Path, spec: CondSpec) -> Cond:
     tensors = load_file(path)
     size = int(tensors["size"])
-    return Cond(size, {k: tensors[f"parts.{k}"] for k in spec}, {k: tensors[f"present.{k}"] for k in spec})
+    parts, present = ({k: tensors[f"{what}.{k}"] for k in spec} for what in ("parts", "present"))
+    return Cond(size, parts, present, tensors.get("given"), tensors.get("given_mask"))
 
 
 def claim(path: Path, force: bool) -> None:

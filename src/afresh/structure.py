@@ -22,7 +22,7 @@ def alphabet_of(run: Run) -> Alphabet:
             "says nothing about it. Leave it out."
         )
     tokenizer = encoder.tokenizer
-    return Alphabet(tokenizer.spelling(), tokenizer.special["end"], tokenizer.nibbles)
+    return Alphabet(tokenizer.spelling(), encoder.space.special["end"], tokenizer.nibbles)
 
 
 def structure(

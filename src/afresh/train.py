@@ -14,7 +14,7 @@ import torch
 
 from afresh import catalog
 from afresh.core import Cond, Examples, Space
-from afresh.data.load import Loader, draw_conditions, sweep
+from afresh.data.load import Loader, draw_conditions, sweep, tokens_each, typical
 from afresh.judge import prepared_again
 from afresh.plan import RESERVE, Budget, Plan, Task, plan, short_window
 from afresh.prepare import Prepared, prepare
@@ -89,7 +89,7 @@ def start(path: Path, choices: Choices, say: Callable[[str], None]) -> Job:
     heldout = prepared.heldout if codec is None else codec.encode(prepared.heldout)
     machine = measure_machine(choices.device)
     seconds = None if budget.minutes is None else budget.minutes * 60 * (1 - RESERVE)
-    window = None if "context" in choices.data else short_window(space, seconds)
+    window = None if "context" in choices.data or space.records else short_window(space, seconds)
     if window is not None:
         space = replace(space, shape=(window,))
     task = Task(
@@ -111,7 +111,7 @@ def start(path: Path, choices: Choices, say: Callable[[str], None]) -> Job:
     record = make_record(prepared, family.name, name, made, machine.record(), choices)
     record = record.model_copy(update={"window": window})
     claim(out, choices.force)
-    run = Run.create(out, record, prepared.encoder, codec, prepared.train.cond)
+    run = Run.create(out, record, prepared.encoder, codec, typical(prepared.train))
     return Job(run, prepared, space, train, heldout)
 
 
@@ -179,8 +179,8 @@ def learn(job: Job, mode: str) -> float:
     train = record.train
     rng = Rng(train.seed)
     learner = run.learner()
-    loader = Loader(job.train, job.space, rng)
-    unit, each = ("tokens", job.space.shape[0]) if job.space.kind == "tokens" else ("pictures", 1)
+    loader = Loader(job.train, job.space, rng, train.batch)
+    unit, each = "tokens" if job.space.kind == "tokens" else "pictures", tokens_each(job.train, job.space)
     begun, fresh = time.perf_counter(), learner.step == 0
     journal = Journal(run.path / "metrics.jsonl", learner.step)
     steps = learner.config.steps  # as replanned before a resume

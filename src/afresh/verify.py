@@ -156,8 +156,8 @@ def trained(run: Run, saved: Checkpoint, examples: Examples, steps: int, end: in
     """What `steps` steps after `saved` leave, on the way to the step `end`."""
     learner = restored(run, saved, end)
     rng = Rng(learner.config.seed)
-    loader = Loader(examples, run.space, rng)
     size = learner.config.batch
+    loader = Loader(examples, run.space, rng, size)
     for _ in range(steps):
         take_step(learner, loader.batch(learner.step * size, size), rng)
         learner.step += 1

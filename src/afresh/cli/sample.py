@@ -23,8 +23,12 @@ def sample(
     run: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")],
     n: Annotated[int | None, typer.Option("-n", help="How many; 16 pictures or 4 texts if not given.")] = None,
     prompt: Annotated[
-        str | None, typer.Option(help="Beginning of a text to go on from.", rich_help_panel=ASKED)
+        str | None,
+        typer.Option(help="Beginning of a text to go on from, or what to answer.", rich_help_panel=ASKED),
     ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Go on from --prompt, do not answer it (chat models).", rich_help_panel=ASKED)
+    ] = False,
     label: Annotated[
         list[str] | None,
         typer.Option(help="A class; NAME=CLASS where there are several.", metavar="CLASS", rich_help_panel=ASKED),
@@ -93,9 +97,10 @@ def sample(
         number=numbers(number),
         caption=caption,
         seed=seed,
+        raw=raw,
         **{k: v for k, v in settings.items() if v is not None},
     )
-    deliver(found, samples, out, as_json)
+    deliver(found, samples, out, as_json, found.space.records and not raw)
 
 
 def labels(given: list[str] | None) -> str | Mapping[str, str] | None:
@@ -122,8 +127,8 @@ def numbers(given: list[str] | None) -> dict[str, float] | None:
     return out
 
 
-def deliver(run: Run, samples: Samples, out: Path | None, as_json: bool) -> None:
-    """Write, print or show."""
+def deliver(run: Run, samples: Samples, out: Path | None, as_json: bool, answers: bool) -> None:
+    """Write, print or show; `answers` are put on a line of their own."""
     from afresh.write import text_records
 
     records = samples.save(out) if out is not None else text_records(samples) if run.space.stream else []
@@ -132,12 +137,12 @@ def deliver(run: Run, samples: Samples, out: Path | None, as_json: bool) -> None
     if as_json:
         emit(records)
     elif run.space.stream:
-        show_texts(records)
+        show_texts(records, "\n" if answers else "")
     elif out is None:
         show_pictures(samples)
 
 
-def show_texts(records: list[dict[str, Any]]) -> None:
+def show_texts(records: list[dict[str, Any]], between: str = "") -> None:
     """Each text after its prompt, which is bold. Control characters, by which a text could command the terminal, are
     shown as their pictures."""
     from rich.rule import Rule
@@ -149,7 +154,9 @@ def show_texts(records: list[dict[str, Any]]) -> None:
         if len(records) > 1:
             title = f"{i + 1}" + (f": {record['label']}" if record.get("label") else "")
             answer(Rule(title, style="dim"))
-        answer(Text(visible(record["prompt"] or ""), style="bold") + Text(visible(record["text"])))
+        prompt = visible(record["prompt"] or "")
+        prompt += between if prompt and not prompt.endswith("\n") else ""
+        answer(Text(prompt, style="bold") + Text(visible(record["text"])))
 
 
 def show_pictures(samples: Samples) -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
 from afresh.core import CondSpec, Examples, Item, Part, Space, UserError
+from afresh.data.chat import CHATML, MARKS, ChatTemplate
 from afresh.data.conditions import encode_conditions, fit_conditions
 from afresh.data.split import share
-from afresh.data.tokenizer import Tokenizer, choose
+from afresh.data.tokenizer import Ids, Tokenizer, choose
 
 MAX_CLASSES = 1_000
 
@@ -52,13 +55,20 @@ class _Saved(BaseModel):
     suffix: str
     languages: tuple[str, ...]
     notes: tuple[str, ...]
+    records: bool = False
+
+
+def is_text(value: str) -> bool:
+    """Whether anything but white space is there."""
+    return bool(value.strip())
 
 
 @dataclass(frozen=True)
 class DocumentEncoder:
     """Documents to a stream and back. `check` says whether a decoded document is valid.
 
-    `notes` say which tokenizer was chosen and why, and what fitting left out.
+    With `records` the documents are conversations, written by the tokenizer's chat template, of which the answers are
+    learnt. `notes` say which tokenizer was chosen and why, and what fitting left out.
     """
 
     tokenizer: Tokenizer
@@ -68,11 +78,19 @@ class DocumentEncoder:
     suffix: str = ".txt"  # of written files
     languages: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    records: bool = False
 
-    @property
+    @cached_property
+    def template(self) -> ChatTemplate:
+        return ChatTemplate(self.tokenizer)
+
+    @cached_property
     def space(self) -> Space:
-        t = self.tokenizer
-        return Space("tokens", (self.context,), vocab=(t.size,), special=dict(t.special), stream=True)
+        """In records, what ends an answer is `end`."""
+        t, special = self.tokenizer, dict(self.tokenizer.special)
+        if self.records:
+            special = {k: v for k, v in special.items() if v != self.template.stop} | {"end": self.template.stop}
+        return Space("tokens", (self.context,), vocab=(t.size,), special=special, stream=True, records=self.records)
 
     @property
     def settled(self) -> dict[str, object]:
@@ -80,30 +98,47 @@ class DocumentEncoder:
         return {}
 
     def encode(self, items: Sequence[Item]) -> Examples:
-        """x (total,) int32, each document followed by `end`.
+        """x (total,) int32, each document followed by `end`; of conversations the mask of their answers too.
 
         Documents with equal conditions lie next to each other, in the order of their classes, for windows are
         cut from stretches of equal condition; otherwise the order of `items` is kept. Raises UserError for a
-        label never seen in training.
+        label never seen in training, and for conversations where texts were learnt.
         """
         cond = encode_conditions(items, self.conds)
         order = _by_condition(cond.parts, cond.present, len(items))
-        texts: list[str] = [items[i].value for i in order]
-        end = np.array([self.tokenizer.special["end"]], dtype=np.int32)
-        encoded = self.tokenizer.encode_many(texts)
-        bounds = np.zeros(len(texts) + 1, dtype=np.int64)
-        np.cumsum([len(e) + 1 for e in encoded], out=bounds[1:])
-        x = np.concatenate([part for e in encoded for part in (e, end)]) if encoded else np.zeros(0, dtype=np.int32)
+        ordered = [items[i] for i in order]
+        encoded, mask = self.conversations(ordered) if any(i.turns for i in items) else (self.texts(ordered), None)
+        bounds = np.zeros(len(encoded) + 1, dtype=np.int64)
+        np.cumsum([len(e) for e in encoded], out=bounds[1:])
+        x = np.concatenate(encoded) if encoded else np.zeros(0, dtype=np.int32)
         return Examples(
             torch.from_numpy(x),
             cond.select(torch.tensor(order, dtype=torch.int64)),
             bounds=torch.from_numpy(bounds),
-            bytes=sum(utf8_size(t) for t in texts),
+            bytes=sum(utf8_size(t) for i in items for t in i.learnt()),
+            mask=None if mask is None else torch.from_numpy(mask),
         )
+
+    def texts(self, items: Sequence[Item]) -> list[Ids]:
+        """Ids of each document and `end`."""
+        end = np.array([self.tokenizer.special["end"]], dtype=np.int32)
+        return [np.concatenate([e, end]) for e in self.tokenizer.encode_many([i.value for i in items])]
+
+    def conversations(self, items: Sequence[Item]) -> tuple[list[Ids], NDArray[np.bool_]]:
+        """Ids of each conversation, and for all of them in turn which are to be predicted."""
+        other = next((i for i in items if not i.turns), None)
+        if other is not None or not self.records:
+            raise UserError(
+                "This model continues texts, and the data are conversations. Tune it on them: afresh tune."
+                if other is None
+                else f"Conversations and texts cannot be learnt together: {other.source} is a text. Give one kind."
+            )
+        found = self.template.encode([i.turns for i in items], [i.source for i in items])
+        return [ids for ids, _ in found], np.concatenate([counts for _, counts in found])
 
     def decode(self, x: Tensor) -> list[str]:
         """Rows (B, T) of ids, or one (T,), to texts, each up to its first `end`."""
-        end = self.tokenizer.special["end"]
+        end = self.space.special["end"]
         out = []
         for row in x.reshape(-1, x.shape[-1]).tolist():
             out.append(self.tokenizer.decode(row[: row.index(end)] if end in row else row))
@@ -135,6 +170,7 @@ class DocumentEncoder:
             suffix=self.suffix,
             languages=self.languages,
             notes=self.notes,
+            records=self.records,
         )
         (folder / "encoder.json").write_text(saved.model_dump_json(indent=1), encoding="utf-8")
 
@@ -160,12 +196,15 @@ def fit_documents(items: Sequence[Item], options: DocumentOptions) -> tuple[Toke
     if options.tokenizer != "auto" or options.vocab_size is not None:
         kind = "bpe" if options.tokenizer == "auto" else options.tokenizer
         reason = "set by hand"
+    extra = MARKS if any(i.turns for i in items) else ()
     if kind == "chars":
-        tokenizer = Tokenizer.learn_chars(texts)
+        tokenizer = Tokenizer.learn_chars(texts, extra)
     elif kind == "bytes":
-        tokenizer = Tokenizer.all_bytes()
+        tokenizer = Tokenizer.all_bytes(extra)
     else:
-        tokenizer = Tokenizer.learn_bpe(texts, options.vocab_size or size or 1024)
+        tokenizer = Tokenizer.learn_bpe(texts, options.vocab_size or size or 1024, extra)
+    if extra:
+        tokenizer = replace(tokenizer, chat_template=CHATML)
     notes = [f"tokenizer {kind}, {tokenizer.size:,} ids ({reason})", *notes]
     return tokenizer, spec, tuple(notes)
 
@@ -181,9 +220,8 @@ def load_documents(folder: Path, check: Callable[[tuple[str, ...]], Callable[[st
     except (OSError, ValueError, ValidationError) as error:
         raise UserError(f"{file} is no encoder of documents that this version can read: {error}") from None
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
-    return DocumentEncoder(
-        tokenizer, saved.context, saved.conds, check(saved.languages), saved.suffix, saved.languages, saved.notes
-    )
+    made = DocumentEncoder(tokenizer, saved.context, saved.conds, check(saved.languages), saved.suffix)
+    return replace(made, languages=saved.languages, notes=saved.notes, records=saved.records)
 
 
 def cap(items: Sequence[Item], max_bytes: int | None) -> tuple[list[Item], list[str]]:

@@ -7,19 +7,20 @@ batch size B takes draws s B ... s B + B - 1, however they are split over micro-
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, Examples, Space
 from afresh.rng import Rng
 
 
 class Loader:
-    """Training batches of `examples` in `space`."""
+    """Training batches of `examples` in `space`. Records of like length come in batches of `together`."""
 
-    def __init__(self, examples: Examples, space: Space, rng: Rng) -> None:
-        self.examples, self.space, self.rng = examples, space, rng
+    def __init__(self, examples: Examples, space: Space, rng: Rng, together: int = 1) -> None:
+        self.examples, self.space, self.rng, self.together = examples, space, rng, together
         self.context = space.shape[0] if space.kind == "tokens" else 0
         self.runs = runs_of(examples) if space.stream else None
         self.count = len(examples) if self.runs is None else int(windows_in(self.runs, self.context).sum())
@@ -43,18 +44,53 @@ class Loader:
     def prepare(self, epoch: int) -> tuple[Tensor, Tensor | None]:
         """Order of the epoch's examples, and for a stream where each window starts."""
         if self.epoch is None or self.epoch[0] != epoch:
-            key = self.rng.bits(f"epoch/{epoch}", torch.arange(self.count))
+            order = self.rng.bits(f"epoch/{epoch}", torch.arange(self.count)).argsort(stable=True)
             starts = None
             if self.runs is not None:
                 starts = window_starts(self.runs, self.context, epoch, self.rng)
-            self.epoch = (epoch, key.argsort(stable=True), starts)
+                if self.examples.mask is not None:
+                    starts = onto_targets(self.examples.mask, self.runs, self.context, starts)
+                    order = self.alike(order, epoch)
+            self.epoch = (epoch, order, starts)
         return self.epoch[1], self.epoch[2]
+
+    def alike(self, order: Tensor, epoch: int) -> Tensor:
+        """The order with windows of like length in one batch, so that little is padded; batches in random order.
+
+        Of each 32 batches in turn the windows are sorted by length. Those of a batch that two epochs share stay.
+        """
+        assert self.runs is not None
+        size = self.together
+        first = -epoch * self.count % size  # of the first whole batch
+        last = first + (len(order) - first) // size * size
+        if last <= first:
+            return order
+        whole = order[first:last]
+        lengths = window_lengths(self.runs, self.context)[whole]
+        block = torch.arange(len(whole)) // (32 * size)
+        batches = whole[(block * (self.context + 1) + lengths).argsort(stable=True)].view(-1, size)
+        mixed = self.rng.bits(f"batches/{epoch}", torch.arange(len(batches))).argsort(stable=True)
+        return torch.cat([order[:first], batches[mixed].flatten(), order[last:]])
+
+
+def tokens_each(examples: Examples, space: Space) -> int:
+    """Tokens of an example (a window, or on average a record); 1 for a field."""
+    if space.kind != "tokens":
+        return 1
+    if examples.mask is None or examples.bounds is None:
+        return space.shape[0]
+    return max(2, round(float((examples.bounds.diff() - 1).clamp_max(space.shape[0]).double().mean())))
 
 
 def runs_of(examples: Examples) -> Tensor:
-    """Stretches of a stream whose documents share one condition: (R, 3) start, end, first document."""
+    """Stretches of a stream whose documents share one condition: (R, 3) first target, end, first document.
+
+    Of records each is a stretch of its own, which begins after its first token.
+    """
     assert examples.bounds is not None
     documents = len(examples.bounds) - 1
+    if examples.mask is not None:
+        return torch.stack([examples.bounds[:-1] + 1, examples.bounds[1:], torch.arange(documents)], 1)
     changes = torch.zeros(documents, dtype=torch.bool)
     changes[:1] = True
     for tensors in (examples.cond.parts, examples.cond.present):
@@ -72,17 +108,37 @@ def windows_in(runs: Tensor, context: int) -> Tensor:
     return (runs[:, 1] - runs[:, 0] + context - 1).div(context, rounding_mode="floor").clamp_min(1)
 
 
-def window_starts(runs: Tensor, context: int, epoch: int, rng: Rng) -> Tensor:
-    """First target of every window. Epoch 0 tiles each run; later ones shift the tiling at random."""
+def window_lengths(runs: Tensor, context: int) -> Tensor:
+    """Targets in each window when they tile the runs."""
+    run, nth = tiles(runs, context)
+    return (runs[run, 1] - runs[run, 0] - nth * context).clamp(0, context)
+
+
+def tiles(runs: Tensor, context: int) -> tuple[Tensor, Tensor]:
+    """Of each window: its run, and which window of the run it is."""
     counts = windows_in(runs, context)
     run = torch.repeat_interleave(torch.arange(len(runs)), counts)
-    nth = torch.arange(len(run)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+    return run, torch.arange(len(run)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+
+
+def window_starts(runs: Tensor, context: int, epoch: int, rng: Rng) -> Tensor:
+    """First target of every window. Epoch 0 tiles each run; later ones shift the tiling at random."""
+    run, nth = tiles(runs, context)
     shift = torch.zeros(len(runs), dtype=torch.int64)
     if epoch > 0:
         u = rng.uniform(f"offset/{epoch}", torch.arange(len(runs)))
         shift = (u * context).long() - context // 2
     start, end = runs[run, 0], runs[run, 1]
     return torch.minimum(start + (nth * context + shift[run]).clamp_min(0), (end - context)).maximum(start)
+
+
+def onto_targets(mask: Tensor, runs: Tensor, context: int, starts: Tensor) -> Tensor:
+    """Windows of records that hold no token to predict (a long question) moved to the end of their record, which is
+    the end of an answer."""
+    before = torch.cat([torch.zeros(1, dtype=torch.int64), mask.cumsum(0)])  # targets before each place
+    run, _ = tiles(runs, context)
+    ends = torch.minimum(starts + context, runs[run, 1])
+    return torch.where(before[ends] > before[starts], starts, (runs[run, 1] - context).maximum(runs[run, 0]))
 
 
 def gather(examples: Examples, space: Space, rows: Tensor, draws: Tensor) -> Batch:
@@ -97,7 +153,10 @@ def gather(examples: Examples, space: Space, rows: Tensor, draws: Tensor) -> Bat
 
 
 def cut(examples: Examples, space: Space, runs: Tensor, windows: Tensor, starts: Tensor, draws: Tensor) -> Batch:
-    """Windows of a stream that begin at `starts`, each led by the token before it (a separator at a run's head)."""
+    """Windows of a stream that begin at `starts`, each led by the token before it (a separator at a run's head).
+
+    Those of records are as long as the longest of the batch, and the rest is padded.
+    """
     context = space.shape[0]
     counts = windows_in(runs, context).cumsum(0)
     run = torch.searchsorted(counts, windows, right=True)
@@ -105,6 +164,10 @@ def cut(examples: Examples, space: Space, runs: Tensor, windows: Tensor, starts:
     inside = place < runs[run, 1][:, None]
     x = examples.x[place.clamp(0, len(examples.x) - 1)].long()
     x = torch.where(inside, x, space.special["end"])
+    if examples.mask is not None:
+        counted = inside[:, 1:] & examples.mask[place[:, 1:].clamp_max(len(examples.x) - 1)]
+        longest = max(1, int(inside[:, 1:].sum(1).max()))
+        return Batch(x[:, : longest + 1], examples.cond.select(runs[run, 2]), draws, counted[:, :longest])
     head = starts == runs[run, 0]
     x[head, 0] = space.special["end"]  # what stands between documents also stands before the first
     mask = None if bool(inside.all()) else inside[:, 1:]
@@ -120,14 +183,38 @@ def sweep(examples: Examples, space: Space, size: int, limit: int | None = None)
             yield gather(examples, space, rows, rows)
         return
     context, runs = space.shape[0], runs_of(examples)
-    counts = windows_in(runs, context)
-    run = torch.repeat_interleave(torch.arange(len(runs)), counts)
-    nth = torch.arange(len(run)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+    run, nth = tiles(runs, context)
     starts = runs[run, 0] + nth * context
     count = len(run) if limit is None else min(limit, len(run))
     for a in range(0, count, size):
         w = torch.arange(a, min(a + size, count))
         yield cut(examples, space, runs, w, starts[w], w)
+
+
+def asked(examples: Examples, rows: Tensor) -> Cond:
+    """What some examples answer: their conditions, and as `given` what comes before the last answer of a record."""
+    cond = examples.cond.select(rows)
+    if examples.mask is None:
+        return cond
+    assert examples.bounds is not None
+    prompts = []
+    for a, b in zip(examples.bounds[rows].tolist(), examples.bounds[rows + 1].tolist(), strict=True):
+        counts = examples.mask[a:b]
+        begins = (counts[1:] & ~counts[:-1]).nonzero()[:, 0] + 1
+        prompts.append(examples.x[a : a + (int(begins[-1]) if len(begins) else 1)].long())
+    given = nn.utils.rnn.pad_sequence(prompts, batch_first=True)
+    lengths = torch.tensor([len(p) for p in prompts])
+    return replace(cond, given=given, given_mask=torch.arange(given.shape[1]) < lengths[:, None])
+
+
+def typical(examples: Examples, most: int = 4096) -> Cond:
+    """What examples spread evenly over a split answer."""
+    return asked(examples, torch.linspace(0, len(examples) - 1, min(most, len(examples))).long())
+
+
+def draw_asked(examples: Examples, n: int, rng: Rng, purpose: str = "conditions") -> Cond:
+    """n requests drawn from what the examples of a split answer."""
+    return asked(examples, (rng.uniform(purpose, torch.arange(n)) * len(examples)).long())
 
 
 def draw_conditions(cond: Cond, n: int, rng: Rng, purpose: str = "conditions") -> Cond:

@@ -28,7 +28,7 @@ def split(items: Iterable[Item], fraction: float = 0.1) -> Split:
     """Hold out about `fraction` of the items after removing exact duplicates.
 
     - Items that say their own split keep it; what says "train" but also occurs in "validation" is removed.
-    - Few long texts: the last `fraction` of each is held out.
+    - Few long texts: the last `fraction` of each is held out. Conversations are never cut.
     - Otherwise an item is held out when a hash of its content is below `fraction`, so that adding items later
       moves none from one side to the other.
 
@@ -45,7 +45,7 @@ def split(items: Iterable[Item], fraction: float = 0.1) -> Split:
     if any(i.split == "validation" for i in everything):
         return _declared(everything)
     kept, duplicates, notes = _distinct(everything)
-    texts = [i.value for i in kept if isinstance(i.value, str)]
+    texts = [i.value for i in kept if isinstance(i.value, str) and not i.turns]
     few_and_long = len(kept) < FEW and (len(kept) == 1 or statistics.median(map(len, texts or [""])) >= LONG)
     if len(texts) == len(kept) and few_and_long:
         return _cut(kept, fraction, notes, duplicates)

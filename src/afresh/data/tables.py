@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from afresh.data.files import MB, FileError, decode_text, too_large
 
+NESTED = frozenset({"messages", "conversations"})  # columns of lists of objects that are read (data/chat.py)
 SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"})
 Row = Mapping[str, Any]
 
@@ -152,7 +153,7 @@ def _parquet(raw: bytes, max_mb: int) -> Table:
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(raw))
         names = {f.name: f.type for f in file.schema_arrow}
         words = [n for n, t in names.items() if types.is_string(t) or types.is_large_string(t) or _is_code(t)]
-        flat = [n for n, t in names.items() if n in words or types.is_primitive(t)]
+        flat = [n for n, t in names.items() if n in words or types.is_primitive(t) or _is_chat(n, t)]
         meta = file.metadata
         size = sum(meta.row_group(g).column(c).total_uncompressed_size for g, c in _chunks(meta, set(flat)))
         if size > max_mb * MB:
@@ -171,9 +172,18 @@ def _is_code(kind: Any) -> bool:
     return bool(types.is_dictionary(kind) and types.is_string(kind.value_type))
 
 
+def _is_chat(name: str, kind: Any) -> bool:
+    """Whether a column is conversations: lists of objects, under a name that says so."""
+    from pyarrow import types
+
+    listed = types.is_list(kind) or types.is_large_list(kind)
+    return bool(name.lower() in NESTED and listed and types.is_struct(kind.value_type))
+
+
 def _chunks(meta: Any, columns: set[str]) -> Iterator[tuple[int, int]]:
     """(row group, column) of the columns named."""
     for g in range(meta.num_row_groups):
         for c in range(meta.num_columns):
-            if meta.row_group(g).column(c).path_in_schema in columns:
+            path = meta.row_group(g).column(c).path_in_schema
+            if path in columns or path.split(".")[0].lower() in NESTED:  # the parts of a nested column
                 yield g, c

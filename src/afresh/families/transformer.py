@@ -120,14 +120,18 @@ def sample(
     index: Tensor,
     settings: TransformerSettings,
 ) -> Tensor:
-    """(n, T) int64. A stream continues cond.given (B, S) where its mask is true; short rows are padded with `end`."""
+    """(n, T) int64. A stream continues cond.given (B, S) where its mask is true; short rows are padded with `end`.
+
+    Records need one: it is all that they begin with.
+    """
     context = space.shape[0]
     begin = space.special["end" if space.stream else "begin"]  # what stands before an example in training
     if cond.given is None:
         prompts = [[begin] for _ in range(cond.size)]
     else:
         known = cond.given_mask if cond.given_mask is not None else torch.ones_like(cond.given, dtype=torch.bool)
-        prompts = [[begin, *row[m].tolist()] for row, m in zip(cond.given, known, strict=True)]
+        lead = [] if space.records else [begin]
+        prompts = [[*lead, *row[m].tolist()] for row, m in zip(cond.given, known, strict=True)]
     end = space.special.get("end") if space.stream else None
     banned = [i for i in space.special.values() if i != end]  # several names may share the id of `end`
     length = settings.length if space.stream else context

@@ -35,8 +35,10 @@ class Library:
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        self.train = [_raw(i.value) for i in study.train_items if i.value]
-        self.heldout = [_raw(i.value) for i in study.heldout_items if i.value]
+        self.train = [_raw(t) for i in study.train_items for t in i.learnt() if t]
+        self.heldout = [_raw(t) for i in study.heldout_items for t in i.learnt() if t]
+        if any(i.turns for i in study.heldout_items):
+            study.note("conversations: all numbers are of the answers alone; a model's samples answer training prompts")
         if not self.train or not self.heldout:
             raise Unmeasurable("there is no training or no held-out text")
 
@@ -87,7 +89,7 @@ class Library:
     def heads(self) -> list[str]:
         """Beginnings of held-out documents, each document once, as long as the samples."""
         sizes = [len(s) for s in self.samples()]
-        texts = [str(i.value) for i in self.study.heldout_items if i.value]
+        texts = [str(t) for i in self.study.heldout_items for t in i.learnt() if t]
         order = torch.argsort(self.study.rng.bits("heads", torch.arange(len(texts)))).tolist()
         return [texts[o][:n] for o, n in zip(order, sizes, strict=False)]
 
@@ -105,6 +107,8 @@ def _raw(text: str) -> bytes:
 
 def bits_per_byte(evidence: Evidence) -> list[Score]:
     """-log2 p(held-out split) over its bytes of UTF-8, the whole split (control: the n-gram model).
+
+    Of conversations: the answers, each given what comes before it and with the mark that ends it, over their bytes.
 
     Beside it, what gzip and lzma make of the held-out split alone, lzma with the training text before it, and
     the n-gram model. Intervals are over windows for the model, over documents or blocks for the n-gram.

@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from afresh.core import Corpus, Item, Refused, Sniff, UserError
-from afresh.data import tables
-from afresh.data.documents import DocumentEncoder, DocumentOptions, cap, fit_documents, load_documents
+from afresh.data import chat, tables
+from afresh.data.documents import DocumentEncoder, DocumentOptions, cap, fit_documents, is_text, load_documents
 from afresh.data.files import MB, FileError, ZipLimits, decode_text, matches, read_bytes, read_zip, walk, zip_names
 from afresh.data.languages import why_not_source
 
@@ -25,7 +25,8 @@ HELD_OUT = frozenset({"validation", "valid", "val", "dev", "test", "testing", "h
 
 
 class TextOptions(DocumentOptions):
-    """How text is read. A column is found by its name, or is the only one that holds words."""
+    """How text is read. A column is found by its name, or is the only one that holds words; without `text_column`,
+    columns of instructions (prompt and completion, messages) make conversations."""
 
     text_column: str | None = None
     label_column: str | None = None  # becomes "label"
@@ -60,7 +61,7 @@ class TextModality:
         """One Item a file, a line, a row, or a part between lines `<|endoftext|>`.
 
         Files named or lying under train and validation (val, test, ...) keep that split. Raises UserError when
-        no text is found, or when a column is missing or cannot be chosen.
+        no text is found, when a column is missing or cannot be chosen, or when some are texts and some conversations.
         """
         corpus = Corpus([])
         for name, suffix, raw in _contents(path, options, corpus):
@@ -76,6 +77,7 @@ class TextModality:
             why = "".join(f"\n  {r.source}: {r.reason}" for r in corpus.refused[:5])
             raise UserError(f"There is no usable text in {path} ({', '.join(sorted(READ))}, also .gz and .zip).{why}")
         _check_labels(corpus, options)
+        _check_kinds(corpus)
         corpus.items = _with_splits(corpus)
         corpus.items, notes = cap(corpus.items, options.max_bytes)
         corpus.notes += notes
@@ -83,18 +85,14 @@ class TextModality:
 
     def fit(self, items: Sequence[Item], options: TextOptions) -> DocumentEncoder:
         tokenizer, conds, notes = fit_documents(items, options)
-        return DocumentEncoder(tokenizer, options.context, conds, _check(()), notes=notes)
+        records = any(i.turns for i in items)
+        return DocumentEncoder(tokenizer, options.context, conds, is_text, notes=notes, records=records)
 
     def load(self, folder: Path) -> DocumentEncoder:
         return load_documents(folder, _check)
 
 
 MODALITY = TextModality()
-
-
-def is_text(value: str) -> bool:
-    """Whether anything but white space is there."""
-    return bool(value.strip())
 
 
 def _check(languages: tuple[str, ...]) -> Any:
@@ -205,22 +203,38 @@ def _rows(name: str, table: tables.Table, options: TextOptions, corpus: Corpus) 
     corpus.notes += [f"{name}: {note}" for note in table.notes]
     if not table.rows:
         raise FileError("no row that can be used")
-    column = _text_column(name, table, options)
+    form = None if options.text_column is not None else chat.form_of(table.columns)
+    column = "" if form else _text_column(name, table, options)
     if options.label_column is not None and options.label_column not in table.columns:
         raise UserError(f"{name} has no column {options.label_column!r}. Its columns: {', '.join(table.columns)}.")
-    unused = [c for c in (*table.columns, *table.skipped) if c not in (column, options.label_column)]
-    corpus.notes.append(f"{name}: the text is column {column!r}{f'; not used: {_list(unused)}' if unused else ''}")
+    used = form.columns if form else (column,)
+    unused = [c for c in (*table.columns, *table.skipped) if c not in (*used, options.label_column)]
+    what = (
+        f"conversations from {_list(used)}, of which the answers are learnt"
+        if form
+        else f"the text is column {column!r}"
+    )
+    corpus.notes.append(f"{name}: {what}{f'; not used: {_list(unused)}' if unused else ''}")
     for number, row in table.rows:
-        where, value = f"{name}, row {number}", row.get(column)
-        reason = _why_not(value, column)
-        if reason is not None:
-            corpus.refused.append(Refused(where, reason))
+        where, content = f"{name}, row {number}", _content(row, column, form)
+        if isinstance(content, str):
+            corpus.refused.append(Refused(where, content))
             continue
         label = row.get(options.label_column) if options.label_column else None
         if label is not None and (isinstance(label, dict | list) or not str(label).isprintable()):
             corpus.notes.append(f"{where}: {options.label_column} is no plain value, so it has no label")
             label = None
-        yield Item(value, where, {} if label in (None, "") else {"label": str(label)})
+        labels = {} if label in (None, "") else {"label": str(label)}
+        yield Item(content[0], where, labels, turns=content[1])
+
+
+def _content(row: tables.Row, column: str, form: chat.Form | None) -> tuple[str, chat.Turns] | str:
+    """The text of a row and, where it is a conversation, its turns; or why it cannot be used."""
+    if form is not None:
+        turns = chat.turns_of(row, form)
+        return turns if isinstance(turns, str) else (chat.shown(turns), turns)
+    why = chat.why_not_text(row.get(column), repr(column))
+    return (row[column], ()) if why is None else why
 
 
 def _text_column(name: str, table: tables.Table, options: TextOptions) -> str:
@@ -243,22 +257,18 @@ def _text_column(name: str, table: tables.Table, options: TextOptions) -> str:
     )
 
 
-def _why_not(value: Any, column: str) -> str | None:
-    if value is None:
-        return f"no {column!r}"
-    if not isinstance(value, str):
-        return f"{column!r} is no text but {type(value).__name__}"
-    if not value.strip():
-        return f"{column!r} is empty"
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        return f"{column!r} has a lone surrogate (U+{ord(value[error.start]):04X}) at character {error.start:,}"
-    return None
-
-
 def _list(names: Sequence[str]) -> str:
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def _check_kinds(corpus: Corpus) -> None:
+    """Raises UserError when some items are texts and some conversations."""
+    first = {bool(i.turns): i.source for i in reversed(corpus.items)}
+    if len(first) > 1:
+        raise UserError(
+            f"Some of this is text ({first[False]}) and some conversations ({first[True]}), which cannot be learnt "
+            "together. Give one of them, or name the column to read as plain text with the option text_column."
+        )
 
 
 def _check_labels(corpus: Corpus, options: TextOptions) -> None:
