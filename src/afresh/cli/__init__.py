@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from afresh import __version__
-from afresh.cli import data, demo, doctor, measure, runs, sample, solve, train, verify
+from afresh.cli import data, demo, doctor, export, measure, runs, sample, solve, train, verify
 from afresh.cli.show import emit, fail, note
 
 DONE, FAULT, USAGE, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -59,6 +59,7 @@ VERBS = (
     sample.sample,
     measure.measure,
     solve.solve,
+    export.export,
     runs.runs,
     verify.verify,
     doctor.doctor,

@@ -135,16 +135,7 @@ def open_gguf(path: Path) -> GGUFFile:
     except (OSError, ValueError) as e:
         raise UserError(f"Cannot read {path}: {e}.") from None
     cursor = _Cursor(data, path)
-    if cursor.take(4, "the magic") != MAGIC:
-        raise UserError(f"{path} is no GGUF file: it does not begin with GGUF.")
-    version = int(cursor.number(4, "the version"))
-    if version not in VERSIONS:
-        raise UserError(f"{path} is GGUF of version {version} (or of another byte order); read here: 2 and 3.")
-    tensors, fields = cursor.count("the number of tensors"), cursor.count("the number of fields")
-    if max(tensors, fields) > MOST:
-        raise UserError(
-            f"{path} is damaged: it says to have {tensors:,} tensors and {fields:,} fields. Fetch it again."
-        )
+    tensors, fields = _counts(cursor)
     found = {}
     for _ in range(fields):
         name = cursor.name("the name of a field")
@@ -185,3 +176,19 @@ def open_gguf(path: Path) -> GGUFFile:
             )
         stored[name] = Stored(shape, kind, start + offset, size)
     return GGUFFile(path, found, stored, data)
+
+
+def _counts(cursor: _Cursor) -> tuple[int, int]:
+    """Tensors and fields, after the magic and the version. Raises UserError for what is no GGUF that is read."""
+    path = cursor.path
+    if cursor.take(4, "the magic") != MAGIC:
+        raise UserError(f"{path} is no GGUF file: it does not begin with GGUF.")
+    version = int(cursor.number(4, "the version"))
+    if version not in VERSIONS:
+        raise UserError(f"{path} is GGUF of version {version} (or of another byte order); read here: 2 and 3.")
+    tensors, fields = cursor.count("the number of tensors"), cursor.count("the number of fields")
+    if max(tensors, fields) > MOST:
+        raise UserError(
+            f"{path} is damaged: it says to have {tensors:,} tensors and {fields:,} fields. Fetch it again."
+        )
+    return tensors, fields

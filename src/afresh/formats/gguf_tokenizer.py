@@ -38,8 +38,8 @@ class Table:
     pre: str
 
 
-def read_tokenizer(file: GGUFFile) -> tuple[Tokenizer, bool]:
-    """The tokenizer, and whether its begin is put before every text. Raises UserError for kinds that are not read."""
+def read_table(file: GGUFFile) -> Table:
+    """Raises UserError for kinds of tokenizer that are not read, and for tables that do not fit together."""
     f, path = file.fields, file.path
     model = f.get("tokenizer.ggml.model")
     if model != "gpt2":
@@ -55,16 +55,22 @@ def read_tokenizer(file: GGUFFile) -> tuple[Tokenizer, bool]:
     pairs = [tuple(str(m).split(" ")) for m in merges]
     if not isinstance(kinds, list) or len(kinds) != len(tokens) or any(len(p) != 2 for p in pairs):
         raise UserError(f"{path} has no sound tokenizer: token_type or merges do not fit the tokens.")
-    table = Table(tokens, kinds, [(a, b) for a, b in pairs], str(f.get("tokenizer.ggml.pre")))
+    return Table(tokens, kinds, [(a, b) for a, b in pairs], str(f.get("tokenizer.ggml.pre")))
+
+
+def read_tokenizer(file: GGUFFile) -> tuple[Tokenizer, bool]:
+    """The tokenizer, and whether its begin is put before every text. Raises UserError like `read_table`."""
+    f, table = file.fields, read_table(file)
+    tokens = table.tokens
     adds = f.get("tokenizer.ggml.add_bos_token", ALIASES.get(table.pre, table.pre) == "llama-bpe") is True
     begin, end, pad = (_token(file, tokens, k) for k in ("bos", "eos", "padding"))
     if end is None:
-        raise UserError(f"{path} does not say which token ends a text (tokenizer.ggml.eos_token_id).")
+        raise UserError(f"{file.path} does not say which token ends a text (tokenizer.ggml.eos_token_id).")
     template = f.get("tokenizer.chat_template")
     template = template if isinstance(template, str) else None
     if (ours := _ours(file, table, template)) is not None:
         return ours, adds
-    inner = build(table, {t for t in (begin, end, pad) if t}, str(path))
+    inner = build(table, {t for t in (begin, end, pad) if t}, str(file.path))
     if adds and begin:
         inner.post_processor = TemplateProcessing(
             single=f"{begin} $A", pair=f"{begin} $A {begin} $B:1", special_tokens=[(begin, tokens.index(begin))]
@@ -133,6 +139,15 @@ def _kind(kind: int, special: bool) -> int:
 
 
 # --------------------------------------------------------------------------- out
+
+
+def excuse(t: Tokenizer, text: str) -> str | None:
+    """Why llama.cpp cannot give a text the ids that it has here; None when it must."""
+    if t.inner.normalizer is not None and t.inner.normalizer.normalize_str(text) != text:
+        return "llama.cpp does not normalise text"
+    if set(t.encode(text)) & set(t.nibbles):
+        return "characters that did not occur in training are spelt in nibbles here; llama.cpp drops them"
+    return None
 
 
 def table_of(t: Tokenizer) -> Table:

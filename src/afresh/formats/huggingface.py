@@ -246,8 +246,8 @@ def read_hub(name: str) -> Base:
 # --------------------------------------------------------------------------- out
 
 
-def write(base: Base, folder: Path, precision: Precision) -> None:
-    """Everything that AutoModelForCausalLM and AutoTokenizer need, into an empty folder."""
+def write(base: Base, folder: Path, precision: Precision) -> list[str]:
+    """Everything that AutoModelForCausalLM and AutoTokenizer need, into an empty folder; returns notes (none)."""
     vocab, t = base.tokenizer.size, base.tokenizer
     bos = t.special["begin"] if base.first is None or t.kind == "foreign" else base.first
     ids = {"bos": bos, "eos": t.special["end"], "pad": t.special["pad"]}
@@ -258,6 +258,7 @@ def write(base: Base, folder: Path, precision: Precision) -> None:
     write_json(folder / "config.json", hf_config.from_ours(base.config, vocab, base.context, ids, precision))
     write_json(folder / "generation_config.json", {**{f"{k}_token_id": v for k, v in ids.items()}, "do_sample": True})
     write_tokenizer(t, folder, base.context, base.first)
+    return []
 
 
 def adds_begin(t: Tokenizer) -> bool:

@@ -32,8 +32,8 @@ class _Saved(BaseModel):
     first: int | None  # the id to be fed before a text
 
 
-def write(base: Base, folder: Path, precision: Precision) -> None:
-    """model.safetensors, model.json and the tokenizer, into an empty folder."""
+def write(base: Base, folder: Path, precision: Precision) -> list[str]:
+    """model.safetensors, model.json and the tokenizer, into an empty folder; returns notes (none)."""
     vocab = base.tokenizer.size
     check({k: tuple(v.shape) for k, v in base.weights.items()}, fused_shapes(base.config, vocab), "The model")
     tensors = {k: v.detach().to(DTYPES[precision]).clone() for k, v in base.weights.items()}
@@ -41,6 +41,7 @@ def write(base: Base, folder: Path, precision: Precision) -> None:
     saved = _Saved(config=base.config, context=base.context, vocab=vocab, first=base.first)
     write_json(folder / FILE, saved.model_dump(mode="json"))
     write_tokenizer(base.tokenizer, folder, base.context, base.first)
+    return []
 
 
 def read(folder: Path) -> Base:

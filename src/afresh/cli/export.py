@@ -1,0 +1,75 @@
+"""`afresh export`: a run for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from afresh.cli.sample import labels
+from afresh.cli.show import answer, emit, fail, note, say
+
+if TYPE_CHECKING:
+    from afresh.formats.proof import Difference, Proof
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")],
+    to: Annotated[str, typer.Option(help="hf (transformers, vLLM), gguf (llama.cpp), safetensors (our own names).")],
+    out: Annotated[Path, typer.Option(help="Folder to make.", metavar="DIR")],
+    precision: Annotated[
+        str, typer.Option(help="float32, bfloat16, float16; for gguf also q8_0 (8 bits).")
+    ] = "float32",
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="For a model with labels: which one to fix; NAME=CLASS where there are several."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The proof as JSON on standard output.")] = False,
+) -> None:
+    """Export a language model to a folder that other programs open, and prove that they see the same model.
+
+    The file is read again, by transformers or llama.cpp where they are installed, and compared on the held-out text:
+    log-probabilities, token ids, chat template. What was found is in proof.json. Exit code 2 when it differs by more
+    than is stated; the export is then kept aside as DIR.unproved.
+    """
+    from afresh.export import export as write
+    from afresh.run import Run
+
+    place, proof = write(Run.open(run), to, out, precision, labels(label))
+    if as_json:
+        emit({"folder": str(place), **proof.model_dump(mode="json")})
+    else:
+        show(proof)
+    if not proof.passed:
+        fail(f"Not proved, so it is not in {out} but in {place}; proof.json in it says what differs.")
+        raise typer.Exit(2)
+    say(f"{place}: proved by {proof.judge}")
+
+
+def show(proof: Proof) -> None:
+    """What was compared, line by line."""
+    t, nats = proof.tokenizer, proof.nats_per_token
+    lines = [
+        f"{'judge':14}{proof.judge}",
+        f"{'text':14}{proof.text}: {proof.tokens:,} tokens",
+        f"{'layout':14}{said(proof.layout)}, float32, whole vocabulary",
+        f"{'rounding':14}{said(proof.rounding)}, {proof.precision}, at the text's tokens",
+        f"{'nats a token':14}{nats['model']:.4f} the model, {nats['file']:.4f} the file",
+        f"{'tokenizer':14}{t.same} of {t.texts} texts have the same ids"
+        + (f"; {len(t.expected)} differ as they must ({t.reason})" if t.expected else "")
+        + (f"; differ: {', '.join(map(repr, t.unexpected))}" if t.unexpected else ""),
+        f"{'first token':14}{proof.first_token['feed']}",
+    ]
+    if proof.chat is not None:
+        lines.append(f"{'chat':14}{proof.chat['same']} of {proof.chat['conversations']} conversations are the same")
+    if proof.condition is not None:
+        lines.append(f"{'condition':14}{proof.condition}")
+    answer("\n".join(lines))
+    for text in proof.notes:
+        note(text)
+
+
+def said(d: Difference) -> str:
+    failed = "" if d.passed else "FAILED: "
+    return f"{failed}log-probabilities differ by at most {d.largest:.2g} nats (allowed {d.tolerance:g})"

@@ -1,0 +1,154 @@
+"""Programs that read an export and say what they make of it: transformers, llama.cpp, or, without them, this one."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from afresh.formats import gguf_tokenizer
+from afresh.formats.base import Base, decoder_of, load_base
+from afresh.formats.gguf_file import open_gguf
+
+Messages = Sequence[Mapping[str, str]]
+
+
+class Judge(Protocol):
+    """`exact`: whether it computes with the numbers of the file in float32, whatever their precision."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def independent(self) -> bool: ...  # whether it shares no code with what wrote the file
+    @property
+    def exact(self) -> bool: ...
+    def log_probabilities(self, ids: Sequence[int]) -> Tensor: ...  # (T, vocab) float32: of each next token
+    def encode(self, text: str) -> list[int]: ...
+    def opening(self) -> list[int]: ...  # what it puts before a text of itself
+    def chat(self, messages: Messages) -> tuple[str, list[int]] | None: ...  # rendered up to the answer, and its ids
+
+
+class Transformers:
+    """AutoModelForCausalLM and AutoTokenizer on a folder, without a network or code from the folder."""
+
+    independent = exact = True
+
+    def __init__(self, folder: Path) -> None:
+        import transformers
+
+        self.name = f"transformers {transformers.__version__}"
+        log = transformers.utils.logging
+        shown = log.is_progress_bar_enabled()
+        log.disable_progress_bar()
+        try:
+            how: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+            self.model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, **how).float()
+            self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **how)
+        finally:
+            if shown:
+                log.enable_progress_bar()
+        self.model.eval()
+
+    @torch.no_grad()
+    def log_probabilities(self, ids: Sequence[int]) -> Tensor:
+        return self.model(torch.tensor([list(ids)])).logits[0].float().log_softmax(-1)
+
+    def encode(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def opening(self) -> list[int]:
+        found = list(self.tokenizer("a")["input_ids"])
+        return found[: len(found) - len(self.encode("a"))]
+
+    def chat(self, messages: Messages) -> tuple[str, list[int]] | None:
+        if self.tokenizer.chat_template is None:
+            return None
+        how: dict[str, Any] = {"add_generation_prompt": True, "return_dict": False}
+        said = [dict(m) for m in messages]
+        text = str(self.tokenizer.apply_chat_template(said, tokenize=False, **how))
+        return text, list(self.tokenizer.apply_chat_template(said, tokenize=True, **how))
+
+
+class LlamaCpp:
+    """llama-cpp-python on a GGUF file, for texts of at most `context` tokens, with a float32 cache."""
+
+    independent = True
+
+    def __init__(self, file: Path, context: int) -> None:
+        import llama_cpp
+
+        self.name = f"llama-cpp-python {llama_cpp.__version__}"
+        with redirect_stderr(io.StringIO()):  # remarks on the size of its cache
+            self.model: Any = llama_cpp.Llama(
+                str(file), n_ctx=context, n_batch=context, logits_all=True, type_k=0, type_v=0, verbose=False
+            )
+        self.exact = self.model.metadata.get("general.file_type") == "0"  # else it rounds what it multiplies, too
+
+    def log_probabilities(self, ids: Sequence[int]) -> Tensor:
+        self.model.reset()
+        self.model.eval(list(ids))
+        return torch.from_numpy(np.array(self.model.scores[: len(ids)])).float().log_softmax(-1)
+
+    def encode(self, text: str) -> list[int]:
+        return self.model.tokenize(text.encode(), add_bos=False, special=False) if text else []
+
+    def opening(self) -> list[int]:
+        found = self.model.tokenize(b"a", add_bos=True, special=False)
+        return found[: len(found) - len(self.encode("a"))]
+
+    def chat(self, messages: Messages) -> tuple[str, list[int]] | None:
+        template = self.model.metadata.get("tokenizer.chat_template")
+        if template is None:
+            return None
+        from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+        begin, end = (self.name_of(i) for i in (self.model.token_bos(), self.model.token_eos()))
+        formatter: Any = Jinja2ChatFormatter(template, eos_token=end, bos_token=begin)
+        text = str(formatter(messages=list(messages)).prompt)
+        return text, self.model.tokenize(text.encode(), add_bos=False, special=True)
+
+    def name_of(self, token: int) -> str:
+        return str(self.model.detokenize([token], special=True).decode("utf-8", "replace"))
+
+
+class Own:
+    """This program's own reader: the file is what was meant, but nobody else has looked."""
+
+    independent, exact = False, True
+
+    def __init__(self, path: Path, context: int) -> None:
+        self.name = "afresh's own reader"
+        self.base: Base = load_base(path)
+        self.net = decoder_of(self.base, context)
+        self.inner = self.base.tokenizer.inner
+        if path.suffix == ".gguf":  # the table, as llama.cpp would read it
+            table = gguf_tokenizer.read_table(open_gguf(path))
+            names = {self.inner.id_to_token(i) for i in set(self.base.tokenizer.special.values())}
+            self.inner = gguf_tokenizer.build(table, {n for n in names if n}, str(path), steps=True)
+            self.inner.encode_special_tokens = True
+
+    @torch.no_grad()
+    def log_probabilities(self, ids: Sequence[int]) -> Tensor:
+        return self.net(torch.tensor([list(ids)]), None)[0].log_softmax(-1)
+
+    def encode(self, text: str) -> list[int]:
+        found = self.inner.encode(text, add_special_tokens=False).ids
+        return [i for i in found if i < self.base.tokenizer.size]
+
+    def opening(self) -> list[int]:
+        return [] if self.base.first is None else [self.base.first]
+
+    def chat(self, messages: Messages) -> tuple[str, list[int]] | None:
+        from afresh.data.chat import ChatTemplate
+
+        if self.base.chat_template is None:
+            return None
+        template, turns = ChatTemplate(self.base.tokenizer), tuple((m["role"], m["content"]) for m in messages)
+        ids = [int(i) for i in template.encode([turns], [""])[0][0]]
+        return template.render(turns, True), ids

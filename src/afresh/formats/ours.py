@@ -1,0 +1,51 @@
+"""A trained decoder of this program as a `Base`: for one condition, and only what public architectures compute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from afresh.core import Cond, Space, UserError
+from afresh.data.tokenizer import Tokenizer
+from afresh.families.transformer import TransformerConfig
+from afresh.formats.base import Base
+from afresh.nets.transformer import Decoder
+
+
+@torch.no_grad()
+def base_of(
+    modules: Mapping[str, nn.Module], config: object, space: Space, tokenizer: Tokenizer, cond: Cond, source: str
+) -> Base:
+    """The decoder among `modules` under the condition `cond` (one row).
+
+    A condition is a vector added to every token's embedding (nets/transformer.py), so that for one condition it can be
+    added to the table: E' = E + c. A head that was the table stays E, and is apart from then on. Raises UserError for
+    models that are no causal decoder of text.
+    """
+    net = modules.get("decoder")
+    if not isinstance(net, Decoder) or not isinstance(config, TransformerConfig) or set(modules) != {"decoder"}:
+        raise UserError("Only models of the family transformer can be exported. Train with: afresh train PATH.")
+    if not space.stream or net.position is not None:
+        raise UserError(
+            "Only models of text and code can be exported: this one has learned positions or a fixed length, which no "
+            "public architecture has."
+        )
+    if not net.shape.causal:
+        raise UserError("Only causal decoders can be exported: this model looks at the text on both sides.")
+    weights: dict[str, Tensor] = {k: v.detach().cpu() for k, v in net.state_dict().items()}
+    sizes = config.model_copy(update={"mlp": net.shape.mlp})
+    if net.conditioning is not None:
+        c = net.conditioning(cond.to(net.embedding.weight.device)).cpu()  # (1, width)
+        weights = {k: v for k, v in weights.items() if not k.startswith("conditioning.")}
+        if sizes.tied:
+            weights["head.weight"] = weights["embedding.weight"]
+            sizes = sizes.model_copy(update={"tied": False})
+        weights["embedding.weight"] = weights["embedding.weight"] + c
+    end = space.special["end"]
+    if tokenizer.special["end"] != end:  # in conversations, the mark that ends an answer
+        tokenizer = replace(tokenizer, special={**tokenizer.special, "end": end})
+    first = None if space.records else end  # in training `end` stands between documents, and before the first
+    return Base(sizes, space.shape[0], weights, tokenizer, source, first)

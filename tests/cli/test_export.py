@@ -1,0 +1,152 @@
+"""Exports of runs: proved by another program where one is installed, kept aside when the proof fails."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import afresh
+from afresh.export import base_of_run
+from afresh.formats import gguf, huggingface, plain
+from afresh.formats.base import Base, decoder_of, load_base
+from tests.cli.conftest import WORDS, Invoke, parsed, trained
+
+PATHS = {"hf": ".", "gguf": gguf.FILE, "safetensors": "."}
+
+
+@pytest.fixture(scope="module")
+def labelled_run(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The texts in two folders, which are their labels."""
+    root = tmp_path_factory.mktemp("labelled")
+    for i, file in enumerate(sorted(texts.glob("*.txt"))):
+        place = root / "data" / ("even", "odd")[i % 2] / file.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(file.read_text() + "odd " * (i % 2))
+    return trained(root / "data", root / "run", *WORDS, "--data", "folder_labels=true")
+
+
+@torch.no_grad()
+def logits(base: Base) -> torch.Tensor:
+    return decoder_of(base)(torch.arange(20)[None], None)
+
+
+@pytest.mark.parametrize("to", sorted(PATHS))
+def test_an_export_is_proved_and_read_again(to: str, texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    pytest.importorskip("gguf" if to == "gguf" else "torch")
+    out = tmp_path / "deep" / "out"
+    code, printed, _ = invoke("export", texts_run, "--to", to, "--out", out, "--json")
+    proof = parsed(printed)
+    assert code == 0 and proof["passed"] and proof["folder"] == str(out)
+    assert proof["text"] == "4 windows of the held-out split" and proof["tokens"] > 100
+    assert proof["layout"]["largest"] <= proof["layout"]["tolerance"] == 1e-3
+    assert proof["tokenizer"]["same"] >= 4 and not proof["tokenizer"]["unexpected"]
+    assert proof["nats_per_token"]["file"] == pytest.approx(proof["nats_per_token"]["model"], abs=1e-4)
+    assert proof["first_token"]["token"] == "<end>" and proof["first_token"]["same"]
+    assert json.loads((out / "proof.json").read_bytes()) == {k: v for k, v in proof.items() if k != "folder"}
+    run = afresh.open(texts_run)
+    assert torch.equal(logits(load_base(out / PATHS[to])), logits(base_of_run(run)[0]))
+    assert [p.name for p in out.parent.iterdir()] == ["out"]
+
+
+def test_transformers_opens_it_without_our_code(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    transformers = pytest.importorskip("transformers", minversion="4.51")
+    code, printed, said = invoke("export", texts_run, "--to", "hf", "--out", tmp_path / "out")
+    assert code == 0 and "proved by transformers" in said and "nats a token" in printed
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert type(model).__name__ == "Qwen3ForCausalLM" and model.config.max_position_embeddings == 32
+    ids = tokenizer("the cat", return_tensors="pt")
+    again = model.generate(**ids, max_new_tokens=5, do_sample=False)
+    prompt = "the cat"
+    run = afresh.open(texts_run)
+    ours = run.sample(1, prompt=prompt, temperature=0, length=5)
+    assert tokenizer.decode(again[0], skip_special_tokens=True) == prompt + ours.values[0]
+
+
+def test_a_precision_costs_what_the_proof_says(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    code, printed, _ = invoke(
+        "export", texts_run, "--to", "safetensors", "--out", tmp_path / "out", "--precision", "bfloat16", "--json"
+    )
+    proof = parsed(printed)
+    assert code == 0 and 0 < proof["rounding"]["largest"] < proof["rounding"]["tolerance"] == 0.5
+    assert proof["layout"]["largest"] < 1e-3
+    assert {v.dtype for v in load_base(tmp_path / "out").weights.values()} == {torch.bfloat16}
+
+
+def test_a_label_is_fixed_or_left_open(labelled_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    found: dict[str, Any] = {}
+    for name, more in {"open": (), "even": ("--label", "even"), "odd": ("--label", "label=odd")}.items():
+        out = tmp_path / name
+        code, printed, _ = invoke("export", labelled_run, "--to", "safetensors", "--out", out, "--json", *more)
+        assert code == 0
+        found[name] = (parsed(printed)["condition"], logits(load_base(out)))
+    assert [c for c, _ in found.values()] == ["label left open (the learnt null)", "label = even", "label = odd"]
+    assert not torch.equal(found["even"][1], found["odd"][1])
+    code, _, said = invoke("export", labelled_run, "--to", "hf", "--out", tmp_path / "x", "--label", "blue")
+    assert code == 2 and "blue" in said and "even" in said
+
+
+def test_without_a_null_a_label_must_be_named(labelled_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    copy = Path(shutil.copytree(labelled_run, tmp_path / "run"))
+    record = json.loads((copy / "run.json").read_bytes())
+    record["train"]["null_rate"] = 0
+    (copy / "run.json").write_text(json.dumps(record))
+    code, _, said = invoke("export", copy, "--to", "safetensors", "--out", tmp_path / "x")
+    assert code == 2 and "never learnt to do without label" in said
+    assert invoke("export", copy, "--to", "safetensors", "--out", tmp_path / "x", "--label", "odd")[0] == 0
+
+
+@pytest.mark.parametrize("to", sorted(PATHS))
+def test_what_is_not_proved_is_kept_aside(
+    to: str, texts_run: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that do not come back as they were: file and model are not the same."""
+    pytest.importorskip("gguf" if to == "gguf" else "torch")
+    whole = base_of_run(afresh.open(texts_run))[0].weights["norm.weight"]
+
+    def wrong(path: Path, read: Any = None) -> Base:
+        base = read(path)
+        base.weights["norm.weight"].copy_(whole.flip(0) + 1)
+        return base
+
+    module = {"hf": huggingface, "gguf": gguf, "safetensors": plain}[to]
+    right = module.read
+    monkeypatch.setattr(module, "read", lambda path, *more: wrong(path, right))
+    out = tmp_path / "out"
+    code, printed, said = invoke("export", texts_run, "--to", to, "--out", out, "--json")
+    proof = parsed(printed)
+    assert code == 2 and not proof["passed"] and "Not proved" in said and not out.exists()
+    assert any(proof[k]["largest"] > proof[k]["tolerance"] for k in ("layout", "rounding"))
+    assert (tmp_path / "out.unproved" / "proof.json").is_file()
+    code, _, said = invoke("export", texts_run, "--to", to, "--out", out)
+    assert code == 2 and "out.unproved exists" in said
+
+
+def test_data_that_is_gone_leaves_a_fixed_text(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    copy = Path(shutil.copytree(texts_run, tmp_path / "run"))
+    record = json.loads((copy / "run.json").read_bytes())
+    record["data"]["path"] = str(tmp_path / "gone")
+    (copy / "run.json").write_text(json.dumps(record))
+    code, printed, _ = invoke("export", copy, "--to", "safetensors", "--out", tmp_path / "out", "--json")
+    proof = parsed(printed)
+    assert code == 0 and proof["text"].startswith("a fixed text (") and proof["tokens"] == 31
+
+
+def test_bad_use_is_said(texts_run: Path, pictures_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    out = tmp_path / "out"
+    for words, said in (
+        ((texts_run, "--to", "onnx", "--out", out), "there are hf, gguf, safetensors"),
+        ((texts_run, "--to", "hf", "--out", out, "--precision", "q8_0"), "float32, bfloat16, float16"),
+        ((texts_run, "--to", "hf", "--out", texts_run), "exists"),
+        ((texts_run, "--to", "hf", "--out", out, "--label", "x"), "without labels"),
+        ((pictures_run, "--to", "hf", "--out", out), "only models of text and code"),
+        ((tmp_path, "--to", "hf", "--out", out), "is not a run"),
+    ):
+        code, _, message = invoke("export", *words)
+        assert code == 2 and said in message, message
+    assert not list(tmp_path.iterdir())
