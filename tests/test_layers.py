@@ -25,18 +25,19 @@ BASE = {"core", "rng"}
 ALLOWED = {
     "rng": set[str](),
     "core": {"rng"},
-    "nets": BASE,
+    "kernels": BASE,
+    "nets": BASE | {"kernels"},
     "data": BASE,
     "sampling": BASE,
-    "training": BASE,
+    "training": BASE | {"kernels"},
     "modalities": BASE | {"data"},
     "codecs": BASE | {"nets"},
     "families": BASE | {"nets", "sampling"},
     "measure": BASE | {"nets", "training"},
     "control": BASE | {"nets", "training"},
     "formats": BASE | {"nets", "families", "data"},
-    "program": BASE | {"data", "training", "measure", "sampling", "formats"},
-    "cli": BASE | {"data", "training", "measure", "formats", "program"},
+    "program": BASE | {"kernels", "data", "training", "measure", "control", "sampling", "formats"},
+    "cli": BASE | {"data", "training", "measure", "control", "formats", "program"},
 }
 PLUGINS = {
     "modalities": catalog.MODALITIES,

@@ -119,11 +119,10 @@ class Cond:
             found = [t for t in map(pick, conds) if t is not None]
             return torch.cat(found) if found else None
 
-        first = conds[0]
         return Cond(
             sum(c.size for c in conds),
-            {k: torch.cat([c.parts[k] for c in conds]) for k in first.parts},
-            {k: torch.cat([c.present[k] for c in conds]) for k in first.present},
+            {k: torch.cat([c.parts[k] for c in conds]) for k in conds[0].parts},
+            {k: torch.cat([c.present[k] for c in conds]) for k in conds[0].present},
             join(lambda c: c.given),
             join(lambda c: c.given_mask),
         )
@@ -133,10 +132,8 @@ class Cond:
         """A request for `size` samples that names no part: what guidance steers away from."""
         parts: dict[str, Tensor] = {}
         for name, part in spec.items():
-            if part.kind == "prompt":
-                parts[name] = torch.zeros(size, part.length, dtype=torch.int64)
-            else:
-                parts[name] = torch.zeros(size, dtype=torch.int64 if part.kind == "label" else torch.float32)
+            shape = (size, part.length) if part.kind == "prompt" else (size,)
+            parts[name] = torch.zeros(shape, dtype=torch.float32 if part.kind == "number" else torch.int64)
         return Cond(size, parts, {k: torch.zeros(size, dtype=torch.bool) for k in parts})
 
 
@@ -183,6 +180,7 @@ class Examples:
     bounds: Tensor | None = None  # (D + 1,) int64
     bytes: int = 0
     mask: Tensor | None = None
+    vary: Callable[[Batch, Rng], Batch] | None = None  # what training does to its batches; judging does not
 
     def __len__(self) -> int:
         return len(self.x) if self.bounds is None else len(self.bounds) - 1
@@ -331,9 +329,11 @@ class Family:
     null_rate: float = 0.1  # how often a condition is left out in training; 0 = guidance impossible
     guided: bool = True  # whether a gain of guidance was measured (tests/matrix.py)
     recipe: Mapping[str, Any] = field(default_factory=dict)  # fields of TrainConfig that this family sets
-    regions: Callable[[Modules], Sequence[nn.Module]] | None = None  # what torch.compile may take; None = nothing
+    regions: Callable[[Modules, str], Sequence[nn.Module]] | None = None  # what torch.compile may take on a device
     score: Callable[[Modules, Any, Space, Batch, Rng], Tensor] | None = None  # (B,) nats, higher = likelier
+    bound: bool = False  # whether the score of tokens is only a lower bound of their log-likelihood
     predict: Callable[[Modules, Space], Predict] | None = None  # of the next token, with a key/value cache
+    fills: bool = False  # whether cond.given may have holes anywhere: unknown places before known ones
 
 
 # --------------------------------------------------------------------------- measuring
@@ -386,6 +386,8 @@ class Evidence(Protocol):
 
     def samples(self, n: int) -> Drawn: ...  # conditions drawn as in the training split
     def likelihood(self) -> tuple[Tensor, Tensor] | None: ...  # nats and tokens (W,) of each held-out window
+    @property
+    def bound(self) -> bool: ...  # whether these nats are only an upper bound (minus an ELBO)
     def valid(self, value: Any) -> bool: ...
 
 

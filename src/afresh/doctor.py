@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from afresh.kernels.build import library, tiles
 from afresh.training.budget import Machine, measure_machine
 
 GB = 1e9
@@ -40,6 +41,7 @@ def examine_machine(folder: Path, device: str | None = None) -> tuple[Machine, l
         threads_finding(machine.threads, available_processors()),
         products_finding(machine),
         compiler_finding(machine),
+        kernels_finding(),
         memory_finding(available_memory()),
         disk_finding(folder),
     ]
@@ -83,6 +85,15 @@ def compiler_finding(machine: Machine) -> Finding:
     if machine.compiler:
         return Finding("compiler", "found", "torch.compile is tried where the budget can earn it back")
     return Finding("compiler", "none (g++)", "torch.compile is not used; longer runs would be faster with g++", False)
+
+
+def kernels_finding() -> Finding:
+    """The decoder's fused steps, compiled on first use."""
+    if library() is None:
+        why = "AFRESH_KERNELS=0 is set" if os.environ.get("AFRESH_KERNELS") == "0" else "they need g++"
+        return Finding("kernels", "none", f"decoders train at about half the speed: {why}", False)
+    value = "with the processor's matrix tiles (AMX)" if tiles() else "without matrix tiles"
+    return Finding("kernels", value, "decoders use them on this processor")
 
 
 def memory_finding(free: float | None) -> Finding:

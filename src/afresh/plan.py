@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from afresh.core import CondSpec, Examples, Family, Space, UserError
 from afresh.data.load import Loader, tokens_each
+from afresh.origin import Origin
 from afresh.rng import Rng
 from afresh.training.budget import Machine, synchronise
 from afresh.training.config import TrainConfig
@@ -76,15 +77,19 @@ def parameters_of(family: Family, config: Any, space: Space, conds: CondSpec) ->
     return sum(p.numel() for m in modules.values() for p in m.parameters())
 
 
-def make_learner(family: Family, config: Any, space: Space, conds: CondSpec, train: TrainConfig) -> Learner:
-    """Fresh modules and optimisers, on the device, from the seed."""
+def make_learner(
+    family: Family, config: Any, space: Space, conds: CondSpec, train: TrainConfig, origin: Origin | None = None
+) -> Learner:
+    """Fresh modules and optimisers, on the device, from the seed, or from what tuning begins with."""
     torch.set_num_threads(train.threads)
     torch.manual_seed(train.seed)
     modules = {k: m.to(train.device) for k, m in family.build(config, space, conds).items()}
     if any(p.dim() == 4 for m in modules.values() for p in m.parameters()):
         modules = {k: m.to(memory_format=torch.channels_last) for k, m in modules.items()}  # type: ignore[call-overload]
+    if origin is not None:
+        modules = origin.begin(modules, train.seed)
     if train.compile and family.regions is not None:
-        for region in family.regions(modules):
+        for region in family.regions(modules, train.device):
             region.compile()
     return Learner(modules, family.objective(config, space), train)
 
@@ -104,6 +109,7 @@ class Task:
     seconds: float | None  # of training, when the budget is a time
     steps: int | None
     tokens: int | None
+    origin: Origin | None = None
 
     @property
     def each(self) -> int:
@@ -141,7 +147,7 @@ class Trial:
 
 def step_seconds(task: Task, config: Any, train: TrainConfig, least: float) -> tuple[float, float]:
     """(time of the first step, median time of the next) when really training on this data."""
-    learner = make_learner(task.family, config, task.space, task.conds, train)
+    learner = make_learner(task.family, config, task.space, task.conds, train, task.origin)
     rng = Rng(train.seed)
     loader = Loader(task.examples, task.space, rng, train.batch)
     times: list[float] = []
@@ -341,6 +347,9 @@ def maybe_compiled(task: Task, trial: Trial, decisions: list[Decision]) -> Trial
     if task.seconds < COMPILE_FROM:
         decisions.append(Decision("compile", "no", "too short a budget to earn back compiling"))
         return trial
+    if not regions_of(task, trial.config):
+        decisions.append(Decision("compile", "no", "the network's own kernels are faster here"))
+        return trial
     start = time.perf_counter()
     train = trial.train.model_copy(update={"compile": True})
     first, speed = step_seconds(task, trial.config, train, 1.0)
@@ -351,6 +360,13 @@ def maybe_compiled(task: Task, trial: Trial, decisions: list[Decision]) -> Trial
     was = f"a step takes {speed * 1e3:.0f} ms instead of {trial.step_seconds * 1e3:.0f}; compiling costs {first:.0f} s"
     decisions.append(Decision("compile", "yes" if pays else "no", was))
     return compiled if pays else plain
+
+
+def regions_of(task: Task, config: Any) -> Sequence[Any]:
+    """What torch.compile may take of a network on this device."""
+    with torch.device("meta"):
+        modules = task.family.build(config, task.space, task.conds)
+    return task.family.regions(modules, task.machine.device) if task.family.regions is not None else ()
 
 
 def speed_of(trial: Trial, task: Task) -> str:

@@ -186,5 +186,5 @@ FAMILY = Family(
         "ema_half_life": 20_000,
     },
     score=score,
-    regions=lambda modules: [modules["velocity"].net],  # type: ignore[list-item]
+    regions=lambda modules, device: [modules["velocity"].net],  # type: ignore[list-item]
 )

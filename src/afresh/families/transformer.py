@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, CondSpec, Family, Loss, Modules, Predict, Space, State
-from afresh.nets.transformer import Decoder, DecoderShape
+from afresh.nets.transformer import Decoder, DecoderShape, compilable
 from afresh.rng import Rng
 from afresh.sampling.constraint import Maker
 from afresh.sampling.guidance import classifier_free
@@ -205,5 +205,5 @@ FAMILY = Family(
     recipe={"optimizer": "muon", "lr": 3e-3, "matrix_lr": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1},
     score=score,
     predict=lambda modules, space: predictor(modules, space.shape[0] + 1),
-    regions=lambda modules: [modules["decoder"]],
+    regions=lambda modules, device: compilable(modules["decoder"], device),
 )

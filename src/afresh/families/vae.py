@@ -131,7 +131,7 @@ def build(config: VAEConfig, space: Space, conds: CondSpec) -> dict[str, nn.Modu
     }
 
 
-def regions(modules: Modules) -> Sequence[nn.Module]:
+def regions(modules: Modules, device: str) -> Sequence[nn.Module]:
     return [modules["encoder"], modules["decoder"]]
 
 

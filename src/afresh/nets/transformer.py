@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from afresh.core import Cond, CondSpec
+from afresh.kernels import functions as kernels
+from afresh.kernels.build import library
 from afresh.nets.attention import causal_bias, is_short, short_attention
 from afresh.nets.conditioning import Conditioning
 
@@ -93,31 +94,6 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat([-b, a], -1) * sin
 
 
-class _Norm(torch.autograd.Function):
-    """RMSNorm with its gradient written out: fewer passes over memory than autograd's chain of single steps.
-
-    With n = x / rms(x) and upstream g: dw = sum g n, dx = (g w - n mean(g w n)) / rms(x).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        y = x.float()
-        scale = torch.linalg.vector_norm(y, dim=-1, keepdim=True).square_().div_(y.shape[-1]).add_(eps).rsqrt_()
-        n = y * scale
-        ctx.save_for_backward(n, scale, weight)
-        ctx.dtype = x.dtype
-        return (n * weight).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        n, scale, weight = ctx.saved_tensors
-        g = grads[0].float()
-        gn = (g * n).flatten(0, -2)
-        mean = torch.mv(gn, weight).div_(weight.numel()).view(scale.shape)
-        dx = torch.addcmul(g * weight, n, mean, value=-1).mul_(scale)
-        return dx.to(ctx.dtype), gn.sum(0), None
-
-
 class RMSNorm(nn.Module):
     """x / rms(x) * weight over the last dimension, in float32 (Zhang and Sennrich 2019, eq. 4)."""
 
@@ -127,19 +103,45 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dtype is not torch.float64 and not torch.compiler.is_compiling():
-            return _Norm.apply(x, self.weight, self.eps)
+        if kernels.usable(x):
+            return kernels.norm(x, self.weight, self.eps)
         y = x if x.dtype is torch.float64 else x.float()
         y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
         return (y * self.weight).to(x.dtype)
+
+    def after(self, x: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
+        """(x + delta, the norm of it)."""
+        if kernels.usable(x) and delta.dtype == x.dtype:
+            return kernels.add_norm(x, delta, self.weight, self.eps)
+        x = x + delta
+        return x, self(x)
+
+
+class Linear(nn.Linear):
+    """A linear map, by the kernel where autocast asks for bfloat16; its weight is converted once a change."""
+
+    narrow: tuple[int, int, Tensor] | None = None  # where the weight lay, which change it was at, its value
+
+    def forward(self, x: Tensor) -> Tensor:
+        fits = x.dtype is torch.bfloat16 and self.weight.dtype is torch.float32 and self.bias is None
+        if fits and torch.is_autocast_enabled(x.device.type) and kernels.usable(x):
+            return kernels.linear(x, self.weight, self.converted())
+        return super().forward(x)
+
+    def converted(self) -> Tensor:
+        """The weight in bfloat16."""
+        state = (self.weight.data_ptr(), self.weight._version)
+        if self.narrow is None or self.narrow[:2] != state:
+            self.narrow = (*state, self.weight.detach().to(torch.bfloat16))
+        return self.narrow[2]
 
 
 class Attention(nn.Module):
     def __init__(self, s: DecoderShape) -> None:
         super().__init__()
         self.s, self.dim = s, s.dim
-        self.qkv = nn.Linear(s.width, (s.heads + 2 * s.kv_heads) * self.dim, bias=s.qkv_bias)
-        self.out = nn.Linear(s.heads * self.dim, s.width, bias=False)
+        self.qkv = Linear(s.width, (s.heads + 2 * s.kv_heads) * self.dim, bias=s.qkv_bias)
+        self.out = Linear(s.heads * self.dim, s.width, bias=False)
         self.q_norm = RMSNorm(self.dim, s.eps) if s.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(self.dim, s.eps) if s.qk_norm else nn.Identity()
 
@@ -147,7 +149,10 @@ class Attention(nn.Module):
         self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor | None, cache: Cache | None, layer: int
     ) -> Tensor:
         s, (b, t, _) = self.s, x.shape
-        h = self.qkv(x).view(b, t, s.heads + 2 * s.kv_heads, self.dim).transpose(1, 2)
+        qkv = self.qkv(x)
+        if cache is None and kernels.usable(qkv):
+            return self.out(self.fused(qkv, cos, sin))
+        h = qkv.view(b, t, s.heads + 2 * s.kv_heads, self.dim).transpose(1, 2)
         q, k, v = h.split([s.heads, s.kv_heads, s.kv_heads], 1)
         q = rotate(self.q_norm(q), cos, sin).to(v.dtype)
         k = rotate(self.k_norm(k), cos, sin).to(v.dtype)
@@ -168,15 +173,35 @@ class Attention(nn.Module):
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=s.causal and mask is None and t > 1)
         return self.out(y.transpose(1, 2).reshape(b, t, -1))
 
+    def fused(self, qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """The same by the kernels, without a cache: (B, T, H D)."""
+        s, (b, t, _) = self.s, qkv.shape
+        q_norm, k_norm = self.q_norm, self.k_norm
+        norms = None
+        if isinstance(q_norm, RMSNorm) and isinstance(k_norm, RMSNorm):
+            norms = (q_norm.weight, k_norm.weight)
+        half = self.dim // 2
+        cos, sin = (z[:, :half].float().contiguous() for z in (cos, sin))  # the other half is the same
+        q, k, v = kernels.split_heads(qkv, norms, cos, sin, s.heads, s.kv_heads, s.eps)
+        if kernels.tiled(q) or is_short(b, s.heads, t, q.device):
+            return kernels.attention(q, k, v, causal=s.causal)
+        if s.kv_heads != s.heads:
+            k, v = (z.repeat_interleave(s.heads // s.kv_heads, 1) for z in (k, v))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=s.causal and t > 1)
+        return y.transpose(1, 2).reshape(b, t, -1)
+
 
 class SwiGLU(nn.Module):
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
-        self.down = nn.Linear(hidden, width, bias=False)
+        self.gate_up = Linear(width, 2 * hidden, bias=False)
+        self.down = Linear(hidden, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(x).chunk(2, -1)
+        h = self.gate_up(x)
+        if kernels.usable(h):
+            return self.down(kernels.swiglu(h))
+        gate, up = h.chunk(2, -1)
         return self.down(F.silu(gate) * up)
 
 
@@ -189,10 +214,19 @@ class Block(nn.Module):
         self.mlp = SwiGLU(s.width, s.mlp)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor | None, cache: Cache | None, layer: int
-    ) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), cos, sin, bias, cache, layer)
-        return x + self.mlp(self.mlp_norm(x))
+        self,
+        x: Tensor,
+        delta: Tensor | None,
+        cos: Tensor,
+        sin: Tensor,
+        bias: Tensor | None,
+        cache: Cache | None,
+        layer: int,
+    ) -> tuple[Tensor, Tensor]:
+        """The stream x with the step `delta` not yet added to it -> the same pair after this block."""
+        x, y = (x, self.attention_norm(x)) if delta is None else self.attention_norm.after(x, delta)
+        x, y = self.mlp_norm.after(x, self.attention(y, cos, sin, bias, cache, layer))
+        return x, self.mlp(y)
 
 
 class Decoder(nn.Module):
@@ -247,14 +281,16 @@ class Decoder(nn.Module):
             h = h.to(torch.get_autocast_dtype(h.device.type))
         cos, sin = (self.get_buffer(k)[start:end].to(h.dtype) for k in ("cos", "sin"))
         short = cache is None and is_short(len(tokens), self.shape.heads, tokens.shape[1], h.device)
+        short = short and not kernels.usable(h)  # which have attention of their own
         bias = causal_bias(tokens.shape[1], h) if short else None
         if bias is not None and not self.shape.causal:
             bias = torch.zeros_like(bias)
+        delta = None
         for i, block in enumerate(self.blocks):
-            h = block(h, cos, sin, bias, cache, i)
+            h, delta = block(h, delta, cos, sin, bias, cache, i)
         if cache is not None:
             cache.length = end
-        return self.norm(h)
+        return self.norm(h) if delta is None else self.norm.after(h, delta)[1]
 
     def logits(self, h: Tensor) -> Tensor:
         """(..., width) from `hidden` -> (..., vocab), float32."""
@@ -262,8 +298,17 @@ class Decoder(nn.Module):
 
     def forward(self, tokens: Tensor, c: Tensor | None, targets: Tensor | None = None) -> Tensor:
         """Logits (B, T, vocab) float32; with `targets` (B, T), -1 where they do not count: nats, (B,) sums."""
-        logits = self.logits(self.hidden(tokens, c))
+        h = self.hidden(tokens, c)
         if targets is None:
-            return logits
+            return self.logits(h)
+        if kernels.usable(h):
+            logits = F.linear(h, self.embedding.weight if self.head is None else self.head.weight)
+            return kernels.cross_entropy(logits.flatten(0, 1), targets.flatten()).view(targets.shape).sum(1)
+        logits = self.logits(h)
         nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="none")
         return nats.view(targets.shape).sum(1)
+
+
+def compilable(net: nn.Module, device: str) -> list[nn.Module]:
+    """What torch.compile may take of a decoder: all, but nothing on a CPU that has the kernels, which are faster."""
+    return [] if device == "cpu" and library() is not None else [net]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import Batch, Objective, State, UserError
+from afresh.kernels import functions as kernels
 from afresh.rng import Rng
 from afresh.training import checkpoint
 from afresh.training.config import TrainConfig
@@ -52,7 +53,7 @@ class Learner:
             self.optimizers[player] = make_optimizers(params, self.config)
         if self.config.ema_half_life > 0:
             for m in self.objective.averaged:
-                self.averages[m] = {k: v.detach().clone() for k, v in self.modules[m].state_dict().items()}
+                self.averages[m] = {k: v.detach().clone() for k, v in learnt(self.modules[m]).items()}
 
     def params(self, player: str) -> list[nn.Parameter]:
         return [p for o in self.optimizers[player] for p in o.params.values()]
@@ -60,9 +61,7 @@ class Learner:
     def snapshot(self) -> checkpoint.Checkpoint:
         """Everything, as named tensors and scalars."""
         tensors: dict[str, dict[str, Tensor]] = {
-            "model": {
-                f"{m}.{k}": v.contiguous() for m, net in self.modules.items() for k, v in net.state_dict().items()
-            }
+            "model": {f"{m}.{k}": v.contiguous() for m, net in self.modules.items() for k, v in learnt(net).items()}
         }
         if self.averages:
             tensors["ema"] = {f"{m}.{k}": v.contiguous() for m, d in self.averages.items() for k, v in d.items()}
@@ -88,7 +87,7 @@ class Learner:
         """Become what was saved. Raises UserError when that is of another model."""
         try:
             for m, net in self.modules.items():
-                net.load_state_dict(under(saved.tensors["model"], m))
+                load_learnt(net, under(saved.tensors["model"], m))
             for m, average in self.averages.items():
                 found = under(saved.tensors["ema"], m)
                 for k, v in average.items():
@@ -114,15 +113,29 @@ class Learner:
 def averaged(learner: Learner) -> Iterator[None]:
     """The averaged weights in place of the current ones, run without torch.compile: other shapes and no gradients
     are not worth compiling again."""
-    current = {m: {k: v.clone() for k, v in learner.modules[m].state_dict().items()} for m in learner.averages}
+    current = {m: {k: v.clone() for k, v in learnt(learner.modules[m]).items()} for m in learner.averages}
     for m, average in learner.averages.items():
-        learner.modules[m].load_state_dict(average)
+        load_learnt(learner.modules[m], average)
     try:
         with torch.compiler.set_stance("force_eager"):
             yield
     finally:
         for m, weights in current.items():
-            learner.modules[m].load_state_dict(weights)
+            load_learnt(learner.modules[m], weights)
+
+
+def learnt(net: nn.Module) -> dict[str, Tensor]:
+    """The state of a network without the parameters that do not learn: those are no part of a checkpoint."""
+    still = {k for k, p in net.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    return {k: v for k, v in net.state_dict().items() if k not in still}
+
+
+def load_learnt(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `learnt` gave. Raises KeyError or RuntimeError when it is of another network."""
+    wanted = learnt(net).keys()
+    if wanted != tensors.keys():
+        raise KeyError(", ".join(sorted(wanted ^ tensors.keys())[:4]))
+    net.load_state_dict(tensors, strict=False)
 
 
 def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -178,17 +191,18 @@ def play(learner: Learner, player: str, batch: Batch, rng: Rng) -> dict[str, flo
     weight = 0.0
     sums: dict[str, Tensor] = {}
     try:
-        for a in range(0, len(batch.x), config.micro):
-            rows = torch.arange(a, min(a + config.micro, len(batch.x)), device=batch.x.device)
-            part = batch if len(rows) == len(batch.x) else batch.select(rows)
-            with precision(config):
+        with precision(config):  # around all micro-batches, so that weights are converted once
+            for a in range(0, len(batch.x), config.micro):
+                rows = torch.arange(a, min(a + config.micro, len(batch.x)), device=batch.x.device)
+                part = batch if len(rows) == len(batch.x) else batch.select(rows)
                 total, w, metrics = learner.objective.loss(
                     learner.modules, part, player, learner.step, rng, learner.state
                 )
-            total.backward()
-            weight += w
-            for k, v in {**metrics, "loss": total.detach()}.items():
-                sums[k] = sums[k] + v if k in sums else v
+                with torch.autocast(torch.device(config.device).type, enabled=False), kernels.added_in_place():
+                    total.backward()
+                weight += w
+                for k, v in {**metrics, "loss": total.detach()}.items():
+                    sums[k] = sums[k] + v if k in sums else v
     finally:
         for p in others:
             p.requires_grad_(True)

@@ -65,7 +65,7 @@ class Muon:
         nesterov = torch._foreach_lerp(grads, moments, self.momentum)
         groups: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for name, g in zip(names, nesterov, strict=True):
-            weights = self.split(name, self.params[name].data)
+            weights = self.split(name, self.params[name].detach())
             for part, w in zip(self.split(name, g), weights, strict=True):
                 flat = part.flatten(1)  # a copy where a kernel is stored channels last, so the weight stays as it is
                 groups[(flat.shape[0], flat.shape[1])].append((flat, w))
@@ -108,6 +108,7 @@ class AdamW:
         for group in self.inner.param_groups:
             group["lr"] = lr
         self.inner.step()
+        torch.autograd.graph.increment_version(self.params.values())  # which the fused step leaves as it was
 
     def state(self) -> dict[str, Tensor]:
         return {f"adamw.{k}.{what}": t for k, p in self.params.items() for what, t in self.inner.state[p].items()}
