@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+import torch
+
 from afresh.core import Cond, UserError
 from afresh.data.documents import DocumentEncoder
 from afresh.data.load import sweep
 from afresh.formats import gguf, gguf_tokenizer, huggingface, judges, plain
 from afresh.formats.base import Base
+from afresh.formats.excuses import Excuse, unseen
 from afresh.formats.ours import base_of
 from afresh.formats.parts import Precision
-from afresh.formats.proof import FIXED, WINDOW, Excuse, Proof, prove, unseen
+from afresh.formats.proof import FIXED, WINDOW, Proof, prove
 from afresh.judge import prepared_again
 from afresh.request import Request, make_cond, of_kind
 from afresh.run import Run
@@ -55,7 +58,7 @@ def llama_or_own(path: Path, context: int) -> judges.Judge:
 
 
 TARGETS: Mapping[Format, Target] = {
-    "hf": Target(huggingface.write, ".", transformers_or_own, "transformers"),
+    "hf": Target(huggingface.write, ".", transformers_or_own, "transformers", excuse=huggingface.excuse),
     "gguf": Target(gguf.write, gguf.FILE, llama_or_own, "llama-cpp-python", get_args(Precision), gguf_tokenizer.excuse),
     "safetensors": Target(plain.write, ".", judges.Own),
 }
@@ -185,7 +188,9 @@ def texts(run: Run, base: Base) -> tuple[list[list[int]], str]:
     else:
         reason = "the held-out split is empty"
     if batch is not None:
-        rows = [r[:length] for r in batch.x.tolist()]
+        counted = torch.ones_like(batch.x[:, 1:], dtype=torch.bool) if batch.mask is None else batch.mask
+        last = [int(m.nonzero()[-1]) if bool(m.any()) else 0 for m in counted]  # the rest is padding
+        rows = [r[: min(length, n + 2)] for r, n in zip(batch.x.tolist(), last, strict=True)]
         return rows, f"{len(rows)} windows of the held-out split"
     start = [] if base.first is None else [base.first]
     ids = [*start, *base.tokenizer.encode(FIXED)][:length]

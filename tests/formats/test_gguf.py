@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from afresh.core import UserError
+from afresh.data.chat import ChatTemplate
+from afresh.export import export_base
 from afresh.formats import gguf
 from afresh.formats.base import Base, decoder_of, load_base
 from afresh.formats.gguf_tokenizer import build, table_of
@@ -256,27 +258,23 @@ def smollm() -> Path:
 
 @pytest.mark.slow
 def test_smollm2_is_what_transformers_and_llama_cpp_compute(tmp_path: Path) -> None:
-    """SmolLM2-135M-Instruct from its Q4_1 file, against both on the same dequantised weights."""
-    transformers = pytest.importorskip("transformers")
-    from afresh.formats import huggingface
-
+    """SmolLM2-135M-Instruct from its Q4_1 file, judged by both on the same dequantised weights; and it answers."""
+    pytest.importorskip("transformers")
+    pytest.importorskip("llama_cpp")
     base = load_base(smollm())
     text = "The capital of France is Paris. In 1789 its people rose.\ndef f(x):\n    return x + 1\n"
-    ids = base.tokenizer.encode(text)
-    with torch.no_grad():
-        ours = decoder_of(base, 64)(torch.tensor([ids]), None)[0].log_softmax(-1)
-    huggingface.write(base, tmp_path, "float32")
-    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
-    with torch.no_grad():
-        assert (model(torch.tensor([ids])).logits[0].log_softmax(-1) - ours).abs().max() < EXACT
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    said = [{"role": "user", "content": "What is the capital of Italy? Answer in one sentence."}]
-    prompt = tokenizer.apply_chat_template(said, add_generation_prompt=True, return_dict=False)
-    net, answer, end = decoder_of(base, 128), list(prompt), base.tokenizer.special["end"]
+    rows = [base.tokenizer.encode(text)]
+    for to in ("hf", "gguf"):
+        _, proof = export_base(base, to, tmp_path / to, "float32", rows, text)
+        assert proof.passed and proof.independent and 0 < proof.layout.largest < EXACT
+        assert proof.chat is not None and proof.chat["same"] == 2 and not proof.tokenizer.unexpected
+        assert proof.nats_per_token["model"] < 3
+    asked = (("user", "What is the capital of Italy? Answer in one sentence."),)
+    ids = [int(i) for i in ChatTemplate(base.tokenizer).encode([asked], [""])[0][0]]
+    net, start, end = decoder_of(base, 128), len(ids), base.tokenizer.special["end"]
     for _ in range(30):
         with torch.no_grad():
-            answer.append(int(net(torch.tensor([answer]), None)[0, -1].argmax()))
-        if answer[-1] == end:
+            ids.append(int(net(torch.tensor([ids]), None)[0, -1].argmax()))
+        if ids[-1] == end:
             break
-    assert answer[-1] == end and "Rome" in base.tokenizer.decode(answer[len(prompt) :])
-    assert (judged(llama(written(base, tmp_path), 64), ids) - ours).abs().max() < EXACT
+    assert ids[-1] == end and "Rome" in base.tokenizer.decode(ids[start:])

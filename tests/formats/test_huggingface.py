@@ -76,6 +76,67 @@ def test_stored_precision_is_kept(tmp_path: Path) -> None:
     assert transformers.AutoModelForCausalLM.from_pretrained(half, dtype="auto").dtype == torch.bfloat16
 
 
+# --------------------------------------------------------------------------- tokenizers
+
+
+def beside(folder: Path, **fields: Any) -> None:
+    """tokenizer_config.json as somebody else writes it."""
+    (folder / "tokenizer_config.json").write_text(json.dumps(fields))
+
+
+END, PAD = BPE.special["end"], BPE.special["pad"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "config", "end", "pad"),
+    [
+        ({"eos_token": "<end>", "pad_token": "<pad>"}, {}, END, PAD),
+        ({"eos_token": {"content": "<end>", "lstrip": False}}, {"pad_token_id": None}, END, END),
+        ({}, {"eos_token_id": END}, END, PAD),
+        ({"eos_token": None}, {"eos_token_id": [PAD, END]}, PAD, PAD),
+        ({"eos_token": "<pad>"}, {"eos_token_id": END}, PAD, PAD),
+    ],
+)
+def test_which_token_ends_a_text(
+    fields: dict[str, Any], config: dict[str, Any], end: int, pad: int, copied: Path
+) -> None:
+    beside(copied, **fields)
+    change(copied, **config)
+    tokenizer = load_base(copied).tokenizer
+    assert (tokenizer.kind, tokenizer.special["end"], tokenizer.special["pad"]) == ("foreign", end, pad)
+    assert tokenizer.encode("The cat <end>") == BPE.encode("The cat <end>")
+
+
+def test_no_token_that_ends_a_text(copied: Path) -> None:
+    beside(copied)
+    change(copied, eos_token_id=None)
+    with pytest.raises(UserError, match=r"which token ends a text.*<begin>, <end>, <pad>"):
+        load_base(copied)
+    (copied / "tokenizer.json").write_text("{}")
+    beside(copied, eos_token="<end>")
+    with pytest.raises(UserError, match=r"not a tokenizer\.json"):
+        load_base(copied)
+    (copied / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"no tokenizer\.json\. Make one"):
+        load_base(copied)
+
+
+def test_where_chat_templates_are_kept(copied: Path) -> None:
+    beside(copied, eos_token="<end>")
+    assert load_base(copied).chat_template is None
+    beside(copied, eos_token="<end>", chat_template="a")
+    assert load_base(copied).chat_template == "a"
+    several = [{"name": "tool_use", "template": "b"}, {"name": "default", "template": "c"}]
+    beside(copied, eos_token="<end>", chat_template=several)
+    assert load_base(copied).chat_template == "c"
+    (copied / "chat_template.jinja").write_text("d")
+    assert load_base(copied).chat_template == "d"
+
+
+def test_a_token_before_every_text_is_known(folders: Path) -> None:
+    assert load_base(folders / "llama").first == END  # as `write_tokenizer` says
+
+
 # --------------------------------------------------------------------------- what is refused
 
 

@@ -169,6 +169,13 @@ class Tokenizer:
             names[i] = name
         return names
 
+    @cached_property
+    def opening(self) -> int | None:
+        """The id that the library's file puts before a text of itself, where its makers chose so; nothing here asks
+        for it."""
+        plain, added = (self.inner.encode("a", add_special_tokens=a).ids for a in (False, True))
+        return added[0] if len(added) > len(plain) and added[0] != plain[0] else None
+
     def encode(self, text: str) -> list[int]:
         """Raises UserError for lone surrogates, which are no text."""
         return self.encode_many([text])[0].tolist()
@@ -310,8 +317,8 @@ class Tokenizer:
         used = 1 + max(self.inner.get_vocab().values())
         if used > rows:
             raise UserError(
-                f"The tokenizer of {where} has ids up to {used - 1:,}, but its embedding has {rows:,} rows: they do not "
-                "belong together."
+                f"The tokenizer of {where} has ids up to {used - 1:,}, but its embedding has {rows:,} rows: they do "
+                "not belong together."
             )
         return replace(self, rows=rows if rows > used else 0)
 

@@ -17,6 +17,7 @@ from tokenizers.processors import TemplateProcessing
 from afresh.core import UserError
 from afresh.data.pieces import byte_names
 from afresh.data.tokenizer import NIBBLES, Tokenizer
+from afresh.formats.excuses import unseen
 from afresh.formats.gguf_file import GGUFFile
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
@@ -145,9 +146,7 @@ def excuse(t: Tokenizer, text: str) -> str | None:
     """Why llama.cpp cannot give a text the ids that it has here; None when it must."""
     if t.inner.normalizer is not None and t.inner.normalizer.normalize_str(text) != text:
         return "llama.cpp does not normalise text"
-    if set(t.encode(text)) & set(t.nibbles):
-        return "characters that did not occur in training are spelt in nibbles here; llama.cpp drops them"
-    return None
+    return unseen(t, text)
 
 
 def table_of(t: Tokenizer) -> Table:

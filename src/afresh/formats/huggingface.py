@@ -21,6 +21,7 @@ from afresh.data.tokenizer_config import FILE as TOKENIZER_CONFIG
 from afresh.data.tokenizer_config import read_sidecar
 from afresh.formats import hf_config
 from afresh.formats.base import Base
+from afresh.formats.excuses import unseen
 from afresh.formats.parts import DTYPES, Precision, check, check_finite, few, fuse, rename, shapes, split
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -77,7 +78,7 @@ def read(folder: Path, source: str | None = None) -> Base:
         weights,
         tokenizer,
         source or str(folder),
-        tokenizer.special["begin"] if adds_begin(tokenizer) else None,
+        tokenizer.opening,
         (note,),
     )
 
@@ -246,6 +247,13 @@ def read_hub(name: str) -> Base:
 # --------------------------------------------------------------------------- out
 
 
+def excuse(t: Tokenizer, text: str) -> str | None:
+    """Why transformers does not give a text the ids that it has here; None when it must."""
+    if any(a.content in text for a in t.inner.get_added_tokens_decoder().values() if a.special):
+        return "transformers takes a mark that is written in a text for the mark, unless split_special_tokens=True"
+    return unseen(t, text)
+
+
 def write(base: Base, folder: Path, precision: Precision) -> list[str]:
     """Everything that AutoModelForCausalLM and AutoTokenizer need, into an empty folder; returns notes (none)."""
     vocab, t = base.tokenizer.size, base.tokenizer
@@ -259,11 +267,6 @@ def write(base: Base, folder: Path, precision: Precision) -> list[str]:
     write_json(folder / "generation_config.json", {**{f"{k}_token_id": v for k, v in ids.items()}, "do_sample": True})
     write_tokenizer(t, folder, base.context, base.first)
     return []
-
-
-def adds_begin(t: Tokenizer) -> bool:
-    """Whether the library's file puts `begin` before a text when it is asked for special tokens."""
-    return t.inner.encode("a", add_special_tokens=True).ids[:1] == [t.special["begin"]]
 
 
 def write_tokenizer(t: Tokenizer, folder: Path, context: int, first: int | None) -> None:

@@ -48,4 +48,10 @@ def base_of(
     if tokenizer.special["end"] != end:  # in conversations, the mark that ends an answer
         tokenizer = replace(tokenizer, special={**tokenizer.special, "end": end})
     first = None if space.records else end  # in training `end` stands between documents, and before the first
-    return Base(sizes, space.shape[0], weights, tokenizer, source, first)
+    notes: tuple[str, ...] = ()
+    if tokenizer.kind == "foreign":  # programs that know the base go by its makers' choice
+        if first not in (tokenizer.opening, None):
+            said = tokenizer.inner.id_to_token(end)
+            notes = (f"in tuning {said} stood before each text: feed it for the same effect",)
+        first = tokenizer.opening
+    return Base(sizes, space.shape[0], weights, tokenizer, source, first, notes)

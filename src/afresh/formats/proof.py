@@ -18,6 +18,7 @@ from torch import Tensor
 
 from afresh.data.tokenizer import Tokenizer
 from afresh.formats.base import Base, decoder_of, load_base
+from afresh.formats.excuses import Excuse
 from afresh.formats.judges import Judge, Messages
 from afresh.formats.parts import Precision
 
@@ -100,7 +101,6 @@ class Proof(BaseModel):
 
 
 Open = Callable[[Path, int], Judge]
-Excuse = Callable[[Tokenizer, str], str | None]
 
 
 def prove(
@@ -168,13 +168,6 @@ def largest(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
 
 def mean(p: Sequence[Tensor]) -> float:
     return -float(torch.cat(list(p)).double().mean())
-
-
-def unseen(t: Tokenizer, text: str) -> str | None:
-    """The excuse of every format."""
-    if not set(t.encode(text)) & set(t.nibbles):
-        return None
-    return "characters that did not occur in training are spelt in nibbles here, which no other program does"
 
 
 def strings(t: Tokenizer, judge: Judge, rows: Sequence[Sequence[int]], excuse: Excuse) -> Strings:

@@ -1,0 +1,158 @@
+"""A proof holds for what was written, and falls for a file in which anything is otherwise."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from afresh.core import UserError
+from afresh.data.chat import CHATML, MARKS
+from afresh.data.tokenizer import Tokenizer
+from afresh.export import TARGETS, export_base, twin
+from afresh.formats.base import Base
+from afresh.formats.judges import Own
+from afresh.formats.proof import LAYOUT, ROUNDING, prove
+from tests.formats.bases import SHAPES, TEXT, base_of, ids_of
+
+BPE = Tokenizer.learn_bpe([TEXT], 300, extra=MARKS)
+RUN_TOGETHER = Tokenizer.learn_bpe([TEXT.replace(" ", "")], 300, extra=MARKS)
+
+
+def talking() -> Base:
+    base = base_of()
+    more = BPE.size - base.tokenizer.size
+    weights = dict(base.weights)
+    for name in ("embedding.weight", "head.weight"):
+        weights[name] = torch.cat([weights[name], torch.randn(more, 64, generator=torch.Generator().manual_seed(1))])
+    return replace(base, weights=weights, tokenizer=replace(BPE, chat_template=CHATML))
+
+
+def proved(base: Base, folder: Path, change: Callable[[Path], None] | None = None) -> dict[str, Any]:
+    """Of a Hugging Face folder, by our own reader, after `change`."""
+    target = TARGETS["hf"]
+    target.write(base, folder, "float32")
+    if change is not None:
+        change(folder)
+    return prove(base, folder, "float32", [ids_of(base)], Own, lambda b, f: twin(target, b, f), target.excuse)
+
+
+def edit(name: str, **fields: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        saved = json.loads((folder / name).read_bytes())
+        (folder / name).write_text(json.dumps({**saved, **fields}))
+
+    return change
+
+
+def other_tokenizer(folder: Path) -> None:
+    """As many ids, with other meanings."""
+    (folder / "tokenizer.json").write_text(RUN_TOGETHER.inner.to_str())
+
+
+def nudge(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.layers.1.mlp.gate_proj.weight"], tensors["model.layers.1.mlp.up_proj.weight"] = (
+        tensors["model.layers.1.mlp.up_proj.weight"].clone(),
+        tensors["model.layers.1.mlp.gate_proj.weight"].clone(),
+    )
+    save_file(tensors, file)
+
+
+def test_what_was_written_is_proved(tmp_path: Path) -> None:
+    proof = proved(talking(), tmp_path)
+    assert proof["passed"] and proof["layout"].largest == proof["rounding"].largest == 0
+    assert proof["chat"] == {"conversations": 2, "same": 2, "differing": []}
+    assert proof["first_token"]["same"] and not proof["independent"]
+    assert proof["tokenizer"].same == proof["tokenizer"].texts == 15
+    assert proof["nats_per_token"]["model"] == proof["nats_per_token"]["file"]
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        (edit("config.json", rope_theta=9_000.0), "rounding"),
+        (edit("config.json", rms_norm_eps=1e-3), "rounding"),
+        (nudge, "rounding"),
+        (other_tokenizer, "tokenizer"),
+        (edit("tokenizer_config.json", chat_template=CHATML.replace("assistant", "model")), "chat"),
+    ],
+)
+def test_anything_otherwise_is_found(change: Callable[[Path], None], where: str, tmp_path: Path) -> None:
+    proof = proved(talking(), tmp_path, change)
+    assert not proof["passed"]
+    if where == "rounding":
+        assert not proof["rounding"].passed and not proof["tokenizer"].unexpected
+    elif where == "tokenizer":
+        assert proof["tokenizer"].unexpected and proof["rounding"].passed
+    else:
+        assert proof["chat"]["same"] < 2 and proof["chat"]["differing"] and proof["rounding"].passed
+
+
+def test_a_first_token_that_is_not_put_there_is_found(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    base = base_of()
+    target = TARGETS["hf"]
+    target.write(base, tmp_path, "float32")
+    edit("tokenizer.json", post_processor=None)(tmp_path)
+    proof = prove(
+        base, tmp_path, "float32", [ids_of(base)], target.judge, lambda b, f: twin(target, b, f), target.excuse
+    )
+    assert not proof["passed"] and proof["first_token"]["found"] == [] and proof["layout"].passed
+
+
+@pytest.mark.parametrize("to", ["hf", "gguf"])
+@pytest.mark.parametrize("shape", sorted(SHAPES))
+def test_every_shape_is_proved_by_the_program_it_is_for(to: str, shape: str, tmp_path: Path) -> None:
+    """But Qwen2 with a tokenizer of ours: transformers reads every tokenizer of that architecture as Qwen's own."""
+    pytest.importorskip("transformers" if to == "hf" else "llama_cpp")
+    base = base_of(shape)
+    out, proof = export_base(base, to, tmp_path / "out", "float32", [ids_of(base)], "a test")
+    assert proof.independent and 0 < proof.layout.largest < LAYOUT and proof.rounding.largest < LAYOUT
+    if (to, shape) == ("hf", "qwen2"):
+        assert not proof.passed and proof.tokenizer.unexpected and out.name == "out.unproved"
+    else:
+        assert proof.passed and out.name == "out"
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16", "q8_0"])
+def test_rounding_is_told_from_layout(precision: Any, tmp_path: Path) -> None:
+    """llama.cpp rounds what it multiplies too; the layout is judged on a twin in float32."""
+    pytest.importorskip("llama_cpp")
+    base = base_of("llama")
+    _, proof = export_base(base, "gguf", tmp_path / "out", precision, [ids_of(base)], "a test")
+    assert proof.passed and proof.layout.largest < LAYOUT
+    assert LAYOUT < proof.rounding.largest < ROUNDING[precision]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["model.gguf", "proof.json"]
+
+
+@pytest.mark.parametrize(("to", "module"), [("hf", "transformers"), ("gguf", "llama_cpp")])
+def test_without_the_program_our_own_reader_judges_and_says_so(
+    to: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gguf")
+    monkeypatch.setitem(sys.modules, module, None)
+    base = talking() if to == "hf" else base_of(tokenizer="chars")
+    _, proof = export_base(base, to, tmp_path / "out", "float32", [ids_of(base)], "a test")
+    assert proof.passed and not proof.independent and proof.judge == "afresh's own reader"
+    assert "pip install" in proof.notes[-1]
+    assert bool(proof.tokenizer.expected) == (to == "gguf")  # characters without an id
+
+
+def test_nothing_is_left_where_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("afresh.export.write_json", full)
+    base = base_of()
+    with pytest.raises(UserError, match=r"No space left on device; .* bytes are free"):
+        export_base(base, "safetensors", tmp_path / "out", "float32", [ids_of(base)], "a test")
+    assert not list(tmp_path.iterdir())
