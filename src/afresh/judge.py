@@ -12,7 +12,7 @@ from torch import Tensor
 
 from afresh import catalog
 from afresh.core import CondSpec, Drawn, Examples, Item, Space, UserError
-from afresh.data.load import draw_asked, sweep
+from afresh.data.load import draw_asked, rows_at_once, sweep
 from afresh.measure.study import Measurement, measure
 from afresh.prepare import Prepared, prepare
 from afresh.rng import Rng
@@ -67,6 +67,11 @@ class RunEvidence:
         """Nats and tokens of every window of the held-out split, (W,) each, for models of tokens."""
         return self.nats if self.run.space.kind == "tokens" and self.run.family.score is not None else None
 
+    @property
+    def bound(self) -> bool:
+        """Whether the nats are only an upper bound."""
+        return self.run.family.bound
+
     @cached_property
     def nats(self) -> tuple[Tensor, Tensor]:
         run, codec = self.run, self.run.codec
@@ -75,7 +80,7 @@ class RunEvidence:
         heldout = self.heldout if codec is None else codec.encode(self.heldout)
         nats, tokens = [], []
         with torch.no_grad(), precision(run.train):
-            for batch in sweep(heldout, run.space, 32):
+            for batch in sweep(heldout, run.training_space, rows_at_once(heldout, run.training_space, 32)):
                 there = batch.to(run.train.device)
                 nats.append(-score(run.modules, run.config, run.space, there, Rng(0)).double().cpu())
                 targets = batch.x[:, 1:]

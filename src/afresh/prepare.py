@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -91,15 +91,17 @@ def prepare(
     options: Mapping[str, Any] | None = None,
     validation: Path | None = None,
     encoder: Encoder | None = None,
+    fit: Callable[[Sequence[Item], Any], Encoder] | None = None,
 ) -> Prepared:
-    """Read, split and encode `path`, by a new encoder fitted to its training split unless one is given.
+    """Read, split and encode `path`, by a new encoder fitted to its training split (by `fit`, or as the modality does)
+    unless one is given.
 
     Raises UserError for whatever cannot be used.
     """
     kind, why = choose_modality(path, modality)
     chosen = read_options(kind, options or {})
     parts, corpus, notes = read_split(path, kind, chosen, validation)
-    encoder = encoder or kind.fit(parts.train, chosen)
+    encoder = encoder or (fit or kind.fit)(parts.train, chosen)
     chosen = chosen.model_copy(update=dict(encoder.settled))
     train, heldout = encoder.encode(parts.train), encoder.encode(parts.heldout)
     return Prepared(

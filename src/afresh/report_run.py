@@ -75,6 +75,7 @@ def section(
             ("modality", r.modality),
             ("family", r.family if r.codec is None else f"{r.family} over a {r.codec} of colours"),
             ("parameters", r.parameters),
+            *([("tuned from", r.parent)] if r.parent else []),
             ("steps", max((row["step"] for row in metrics_lines(run)), default=0)),
             ("training seconds", round(seconds, 1)),
             ("seed", r.seed),

@@ -11,54 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors.torch import load_file, save
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from afresh import __version__, catalog
+from afresh import catalog
 from afresh.core import Codec, Cond, CondSpec, Encoder, Family, Space, UserError
+from afresh.data.conditions import load_conditions, save_conditions
 from afresh.data.load import draw_conditions
+from afresh.origin import Origin, folded, read_base, write_base
 from afresh.plan import make_learner
+from afresh.record import RunRecord
 from afresh.request import Request, describe, encode_prompts, make_cond, prompt_texts
 from afresh.rng import Rng
 from afresh.training import checkpoint
 from afresh.training.config import TrainConfig
-from afresh.training.loop import Learner, precision, under
-
-
-class DataRecord(BaseModel):
-    """Where the data was, and what it was."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    path: str
-    validation: str | None
-    options: dict[str, Any]
-    split_hash: str
-    train: int
-    heldout: int
-    train_bytes: int
-    heldout_bytes: int
-    notes: list[str]
-
-
-class RunRecord(BaseModel):
-    """run.json: everything that was decided before the first step."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    afresh: str = __version__
-    modality: str
-    family: str
-    config: dict[str, Any]
-    codec: str | None
-    train: TrainConfig
-    parameters: int
-    data: DataRecord
-    decisions: list[tuple[str, str, str]]
-    machine: dict[str, Any]
-    seed: int
-    minutes: float | None = None  # the budget, when it was a time
-    window: int | None = None  # tokens of a stream's window, when the plan chose it
-    parent: str | None = None
+from afresh.training.loop import Learner, load_learnt, precision, under
 
 
 @dataclass(frozen=True)
@@ -111,10 +78,20 @@ class Run:
             raise UserError(f"{file} is not a run record that this version understands: {problems}.") from e
 
     @staticmethod
-    def create(path: Path, record: RunRecord, encoder: Encoder, codec: Codec | None, cond: Cond) -> Run:
-        """Write everything but weights. The folder must not hold a run (see `claim`)."""
+    def create(
+        path: Path,
+        record: RunRecord,
+        encoder: Encoder,
+        codec: Codec | None,
+        cond: Cond,
+        base: Mapping[str, Tensor] | None = None,
+    ) -> Run:
+        """Write everything but what is learnt. The folder must not hold a run (see `claim`). `base`: the weights that
+        training begins with, {module.name: tensor}; without, they are random."""
         try:
             path.mkdir(parents=True, exist_ok=True)
+            if base is not None:
+                record = record.model_copy(update={"base_sha256": write_base(path, base)})
             encoder.save(path / "encoder")
             if codec is not None:
                 codec.save(path / "codec")
@@ -123,7 +100,8 @@ class Run:
         except (OSError, UserError) as e:
             for part in ("encoder", "codec"):
                 shutil.rmtree(path / part, ignore_errors=True)
-            (path / "conditions.safetensors").unlink(missing_ok=True)
+            for file in ("conditions.safetensors", "base.safetensors"):
+                (path / file).unlink(missing_ok=True)
             if isinstance(e, UserError):
                 raise
             free = f"{checkpoint.free_bytes(path):,} bytes are free there"
@@ -155,6 +133,11 @@ class Run:
         return space if self.record.window is None else replace(space, shape=(self.record.window,))
 
     @property
+    def training_space(self) -> Space:
+        """The space in the windows that training sees: shorter than the model's where a base can look further."""
+        return self.space if self.record.cut is None else replace(self.space, shape=(self.record.cut,))
+
+    @property
     def conds(self) -> CondSpec:
         return self.encoder.conds
 
@@ -170,10 +153,17 @@ class Run:
         present = train.device == "cpu" or (train.device.startswith("cuda") and torch.cuda.is_available())
         return train if present else train.model_copy(update={"device": "cpu"})
 
+    @property
+    def origin(self) -> Origin | None:
+        """What a tuned run began with. Raises UserError when it is gone or damaged."""
+        if self.record.base_sha256 is None:
+            return None
+        return Origin(read_base(self.path, self.record.base_sha256), self.record.lora)
+
     def learner(self) -> Learner:
         """Everything needed to go on training, as of the newest good checkpoint."""
         train = self.train
-        made = make_learner(self.family, self.config, self.space, self.conds, train)
+        made = make_learner(self.family, self.config, self.space, self.conds, train, self.origin)
         saved = checkpoint.newest(self.path / "checkpoints")
         if saved is not None:
             made.restore(saved)
@@ -181,18 +171,30 @@ class Run:
 
     @cached_property
     def modules(self) -> dict[str, nn.Module]:
-        """The modules that sampling uses, averaged weights where there are some. Raises UserError without any."""
+        """The modules that sampling uses, averaged weights where there are some, adapters added in.
+
+        Raises UserError without a checkpoint.
+        """
+        built = folded(self.assembled())
+        for module in built.values():
+            module.eval().requires_grad_(False)
+        check_finite(built, self.path)
+        return built
+
+    def assembled(self) -> dict[str, nn.Module]:
+        """The same with adapters apart."""
         saved = checkpoint.newest(self.path / "checkpoints", ("model", "ema"))
         if saved is None:
             raise UserError(f"{self.path} has no checkpoint yet. Go on with: afresh train --resume {self.path}")
         torch.set_num_threads(self.record.train.threads)
         built = {k: m.to(self.train.device) for k, m in self.family.build(self.config, self.space, self.conds).items()}
+        origin = self.origin
+        if origin is not None:
+            built = origin.begin(built, self.record.seed)
         averaged = self.family.objective(self.config, self.space).averaged
         for name, module in built.items():
             found = under(saved.tensors.get("ema", {}), name) if name in averaged else {}
-            module.load_state_dict(found or under(saved.tensors["model"], name))
-            module.eval().requires_grad_(False)
-        check_finite(built, self.path)
+            load_learnt(module, found or under(saved.tensors["model"], name))
         return built
 
     def sample(
@@ -317,23 +319,6 @@ def check_finite(modules: Mapping[str, nn.Module], path: Path) -> None:
         for k, v in module.state_dict().items():
             if v.is_floating_point() and not bool(torch.isfinite(v).all()):
                 raise UserError(f"The weights of {path} are not finite ({m}.{k}). Train again from an earlier state.")
-
-
-def save_conditions(path: Path, cond: Cond, most: int = 4096) -> None:
-    rows = torch.linspace(0, cond.size - 1, min(most, cond.size)).long()
-    few = cond.select(rows)
-    tensors = {f"parts.{k}": v.contiguous() for k, v in few.parts.items()}
-    tensors |= {f"present.{k}": v.contiguous() for k, v in few.present.items()}
-    if few.given is not None and few.given_mask is not None:
-        tensors |= {"given": few.given.contiguous(), "given_mask": few.given_mask.contiguous()}
-    path.write_bytes(save({**tensors, "size": torch.tensor(few.size)}))  # save_file hides what the system says
-
-
-def load_conditions(path: Path, spec: CondSpec) -> Cond:
-    tensors = load_file(path)
-    size = int(tensors["size"])
-    parts, present = ({k: tensors[f"{what}.{k}"] for k in spec} for what in ("parts", "present"))
-    return Cond(size, parts, present, tensors.get("given"), tensors.get("given_mask"))
 
 
 def claim(path: Path, force: bool) -> None:

@@ -14,12 +14,14 @@ import torch
 
 from afresh import catalog
 from afresh.core import Cond, Examples, Space
-from afresh.data.load import Loader, draw_conditions, sweep, tokens_each, typical
+from afresh.data.load import Loader, draw_conditions, rows_at_once, sweep, tokens_each, typical
 from afresh.judge import prepared_again
+from afresh.origin import seen_folded
 from afresh.plan import RESERVE, Budget, Plan, Task, plan, short_window
 from afresh.prepare import Prepared, prepare
+from afresh.record import DataRecord, RunRecord
 from afresh.rng import Rng
-from afresh.run import DataRecord, Run, RunRecord, Samples, claim
+from afresh.run import Run, Samples, claim, metrics_lines
 from afresh.training import loop
 from afresh.training.budget import check_device, measure_machine
 from afresh.training.checkpoint import replace_file, steps_in
@@ -128,7 +130,7 @@ def again(path: Path) -> Job:
     codec = run.codec
     train = prepared.train if codec is None else codec.encode(prepared.train)
     heldout = prepared.heldout if codec is None else codec.encode(prepared.heldout)
-    return Job(run, prepared, run.space, train, heldout)
+    return Job(run, prepared, run.training_space, train, heldout)
 
 
 def make_record(
@@ -183,6 +185,8 @@ def learn(job: Job, mode: str) -> float:
     unit, each = "tokens" if job.space.kind == "tokens" else "pictures", tokens_each(job.train, job.space)
     begun, fresh = time.perf_counter(), learner.step == 0
     journal = Journal(run.path / "metrics.jsonl", learner.step)
+    if fresh and record.parent is not None and not metrics_lines(run):
+        journal.append(0, evaluate(learner, run, job))  # what the base is worth here
     steps = learner.config.steps  # as replanned before a resume
     bar = Progress(steps, unit, train.batch * each, run.path.name, mode, learner.step)
     with bar, caught_interrupts() as stop:
@@ -253,7 +257,8 @@ def evaluate(learner: Learner, run: Run, job: Job) -> dict[str, float]:
     player = next(iter(learner.objective.players))
     with averaged(learner):
         seen = learner.config.steps * learner.config.batch
-        for batch in sweep(job.heldout, job.space, 64, max(64, min(EVALUATED, seen // 50))):
+        rows = rows_at_once(job.heldout, job.space, 64)
+        for batch in sweep(job.heldout, job.space, rows, max(64, min(EVALUATED, seen // 50))):
             with precision(learner.config):
                 loss, w, _ = learner.objective.loss(
                     learner.modules, batch.to(learner.config.device), player, learner.step, Rng(0), learner.state
@@ -267,8 +272,8 @@ def preview(learner: Learner, run: Run) -> None:
     n = PREVIEW if run.space.kind == "field" or not run.space.stream else 2
     cond: Cond = draw_conditions(run.conditions, n, Rng(0), "sample/conditions")
     settings = run.family.settings()
-    with averaged(learner):
-        x = run.draw(learner.modules, cond, 0, settings)
+    with averaged(learner), seen_folded(learner.modules) as modules:
+        x = run.draw(modules, cond, 0, settings)
     values = run.encoder.decode(x)
     name = f"{learner.step:06d}"
     if is_picture(values[0]):
@@ -288,6 +293,10 @@ def steps_done(run: Run) -> int:
 def final_record(job: Job, seconds: float, metrics: list[Any]) -> dict[str, Any]:
     """What `train --json` ends with."""
     r = job.run.record
+    curve = [row["heldout_loss"] for row in metrics_lines(job.run) if "heldout_loss" in row]
+    tuned = (
+        {"parent": r.parent, "heldout_loss_before": curve[0], "heldout_loss": curve[-1]} if r.parent and curve else {}
+    )
     return {
         "run": str(job.run.path),
         "modality": r.modality,
@@ -295,5 +304,6 @@ def final_record(job: Job, seconds: float, metrics: list[Any]) -> dict[str, Any]
         "parameters": r.parameters,
         "steps": steps_done(job.run),
         "seconds": round(seconds, 2),
+        **tuned,
         "metrics": [asdict(m) for m in metrics],
     }

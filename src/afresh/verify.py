@@ -16,6 +16,7 @@ from torch import Tensor
 from afresh.core import Batch, Examples, UserError
 from afresh.data.load import Loader
 from afresh.judge import prepared_again
+from afresh.origin import read_base
 from afresh.plan import make_learner
 from afresh.prepare import Prepared
 from afresh.rng import Rng
@@ -96,6 +97,9 @@ def check_hashes(run: Run) -> Check:
     faults = [f for name in steps for f in checkpoint.check(root / name)]
     files = sum(1 for name in steps for _ in (root / name).iterdir())
     good = f"{files} files of the checkpoints {', '.join(steps)} match their SHA-256"
+    if run.record.base_sha256 is not None:
+        read_base(run.path, run.record.base_sha256)
+        good += ", and so does the base"
     return Check("hashes", not faults, "; ".join(faults) or good)
 
 
@@ -157,7 +161,7 @@ def trained(run: Run, saved: Checkpoint, examples: Examples, steps: int, end: in
     learner = restored(run, saved, end)
     rng = Rng(learner.config.seed)
     size = learner.config.batch
-    loader = Loader(examples, run.space, rng, size)
+    loader = Loader(examples, run.training_space, rng, size)
     for _ in range(steps):
         take_step(learner, loader.batch(learner.step * size, size), rng)
         learner.step += 1
@@ -169,7 +173,7 @@ def restored(run: Run, saved: Checkpoint, end: int) -> Learner:
     batch = min(run.record.train.batch, EXAMPLES)
     small: Mapping[str, Any] = {"device": "cpu", "compile": False, "batch": batch, "micro": max(1, batch // 2)}
     config: TrainConfig = run.record.train.model_copy(update=small)
-    learner = make_learner(run.family, run.config, run.space, run.conds, config)
+    learner = make_learner(run.family, run.config, run.space, run.conds, config, run.origin)
     learner.restore(saved)
     learner.config = learner.config.model_copy(update={"steps": end})
     return learner

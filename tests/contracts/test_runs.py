@@ -11,7 +11,8 @@ from afresh import catalog
 from afresh.core import UserError
 from afresh.plan import make_learner, parameters_of
 from afresh.prepare import prepare
-from afresh.run import DataRecord, Run, RunRecord
+from afresh.record import DataRecord, RunRecord
+from afresh.run import Run
 from afresh.training import checkpoint
 from afresh.training.config import TrainConfig
 from tests.contracts.rows import FAMILIES, MODALITIES, FamilyRow, ModalityRow, by_name, equal, unknown_field

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from afresh import __version__
-from afresh.cli import data, demo, doctor, export, measure, runs, sample, solve, train, verify
+from afresh.cli import data, demo, doctor, export, measure, runs, sample, solve, train, tune, verify
 from afresh.cli.show import emit, fail, note
 
 DONE, FAULT, USAGE, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -56,6 +56,7 @@ VERBS = (
     demo.demo,
     data.data,
     train.train,
+    tune.tune,
     sample.sample,
     measure.measure,
     solve.solve,

@@ -18,7 +18,7 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
-from afresh.control.lora import DEFAULT, adaptable, adapter_state, owner_of, parts_of, put
+from afresh.control.lora import DEFAULT, adaptable, adapter_state, owner_of, parts_of, put, save_adapter
 from afresh.core import UserError
 from afresh.nets.transformer import Decoder
 from afresh.training.checkpoint import replace_file, write_json
@@ -92,6 +92,15 @@ def write_peft(folder: Path, net: nn.Module, name: str = DEFAULT, base: str = ""
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / WEIGHTS, save_bytes(tensors, {"format": "pt"}))
     write_json(folder / CONFIG, config)
+
+
+def write_adapter(folder: Path, modules: Mapping[str, nn.Module], base: str) -> None:
+    """The adapter of a run: in PEFT's format for a decoder, else in afresh's own. Raises UserError like them."""
+    net = modules.get("decoder")
+    if isinstance(net, Decoder):
+        write_peft(folder, net, base=base)
+    else:
+        save_adapter(folder / "adapter.safetensors", nn.ModuleDict(dict(modules)))
 
 
 def target_modules(full: list[str], layers: int) -> list[str]:

@@ -10,10 +10,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from afresh.core import Cond, CondSpec, Item, Part, UserError
@@ -139,3 +141,23 @@ def encode_conditions(items: Sequence[Item], spec: CondSpec) -> Cond:
                 continue
             present[name][row] = True
     return Cond(len(items), parts, present)
+
+
+def save_conditions(path: Path, cond: Cond, most: int = 4096) -> None:
+    """At most `most` requests, spread evenly. Raises OSError."""
+    rows = torch.linspace(0, cond.size - 1, min(most, cond.size)).long()
+    few = cond.select(rows)
+    tensors = {f"parts.{k}": v.contiguous() for k, v in few.parts.items()}
+    tensors |= {f"present.{k}": v.contiguous() for k, v in few.present.items()}
+    if few.given is not None and few.given_mask is not None:
+        tensors |= {"given": few.given.int().contiguous(), "given_mask": few.given_mask.contiguous()}
+    path.write_bytes(save({**tensors, "size": torch.tensor(few.size)}))  # save_file hides what the system says
+
+
+def load_conditions(path: Path, spec: CondSpec) -> Cond:
+    """What `save_conditions` wrote."""
+    tensors = load_file(path)
+    size = int(tensors["size"])
+    parts, present = ({k: tensors[f"{what}.{k}"] for k in spec} for what in ("parts", "present"))
+    given = tensors.get("given")
+    return Cond(size, parts, present, None if given is None else given.long(), tensors.get("given_mask"))

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from afresh.core import Batch, Cond, Examples, Space
 from afresh.rng import Rng
 
+ROOM = 1 << 26  # logits that are held at once when scoring: 256 MB of float32
+
 
 class Loader:
     """Training batches of `examples` in `space`. Records of like length come in batches of `together`."""
@@ -80,6 +82,11 @@ def tokens_each(examples: Examples, space: Space) -> int:
     if examples.mask is None or examples.bounds is None:
         return space.shape[0]
     return max(2, round(float((examples.bounds.diff() - 1).clamp_max(space.shape[0]).double().mean())))
+
+
+def rows_at_once(examples: Examples, space: Space, most: int) -> int:
+    """How many examples to score together: `most`, or fewer where the logits of a large vocabulary fill the memory."""
+    return max(1, min(most, ROOM // (tokens_each(examples, space) * max(space.vocab, default=1))))
 
 
 def runs_of(examples: Examples) -> Tensor:

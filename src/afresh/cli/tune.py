@@ -1,0 +1,89 @@
+"""`afresh tune`: a model that exists goes on to learn from your data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from afresh.cli.show import say
+from afresh.cli.train import BUDGET, HAND, finish
+
+ADAPTER = "Adapter"
+
+
+def tune(
+    base: Annotated[
+        str, typer.Argument(help="A run, a folder or hub name of public weights, or a .gguf.", metavar="BASE")
+    ],
+    path: Annotated[Path, typer.Argument(help="Your data: a file or a folder.", metavar="PATH")],
+    lora: Annotated[
+        bool, typer.Option("--lora/--full", help="Learn a small adapter, or everything.", rich_help_panel=ADAPTER)
+    ] = True,
+    rank: Annotated[int | None, typer.Option(help="Of the adapter; 16 if not given.", rich_help_panel=ADAPTER)] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="Weight of the adapter; twice its rank if not given.", rich_help_panel=ADAPTER)
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="Layers to adapt, by name; all hidden ones if not given.", rich_help_panel=ADAPTER),
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Time to train.", rich_help_panel=BUDGET)] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps to train.", rich_help_panel=BUDGET)] = None,
+    lr: Annotated[float | None, typer.Option(help="The highest learning rate.", rich_help_panel=HAND)] = None,
+    seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME-tuned if not given.")] = None,
+    modality: Annotated[str | None, typer.Option(help="What the data is, if it is not clear.")] = None,
+    validation: Annotated[Path | None, typer.Option(help="Held-out data of your own.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a run that is in --out.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", rich_help_panel=HAND)] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="How data is read.", metavar="KEY=VALUE", rich_help_panel=HAND)
+    ] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="train.batch=4.", metavar="KEY=VALUE", rich_help_panel=HAND)
+    ] = None,
+    measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Measure at the end.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")] = False,
+) -> None:
+    """Tune a model on your own data: a run of yours, or public weights.
+
+    Texts are gone on from; instructions (prompt and completion, messages) are answered, and learnt by their answers
+    alone. The result is a run like any other; with --lora it holds the adapter by itself too, in PEFT's format.
+    Ctrl-C saves; afresh train --resume RUN goes on.
+    """
+    from afresh.control.lora import LoraConfig
+    from afresh.core import UserError
+    from afresh.settings import by_part, pairs
+    from afresh.tune import Wishes, keep_adapter, start
+
+    extra = {"--rank": rank, "--alpha": alpha, "--target": target or None}
+    if not lora and any(v is not None for v in extra.values()):
+        raise UserError(f"{', '.join(k for k, v in extra.items() if v is not None)} is of an adapter: not with --full.")
+    set_family, set_train = by_part(pairs(setting or [], "--set"))
+    if set_family:
+        raise UserError("The network is the base's: --set family.* cannot change it. Leave it out.")
+    r = 16 if rank is None else rank
+    if not 1 <= r <= 4096 or (alpha is not None and not 0 < alpha < 1e6):
+        raise UserError(f"--rank must be from 1 to 4,096 and --alpha positive. Given: {r}, {alpha}.")
+    adapter = LoraConfig(rank=r, alpha=2.0 * r if alpha is None else alpha, targets=tuple(target or ()))
+    wishes = Wishes(
+        lora=adapter if lora else None,
+        minutes=minutes,
+        steps=steps,
+        lr=lr,
+        seed=seed,
+        out=out,
+        modality=modality,
+        validation=validation,
+        force=force,
+        device=device,
+        data=pairs(data or [], "--data"),
+        set_train=set_train,
+    )
+    job = start(base, path, wishes, say)
+    finish(job, measure, as_json)
+    kept = keep_adapter(job.run)
+    if kept is not None:
+        say(f"adapter: {kept}")

@@ -1,0 +1,324 @@
+"""The verb `tune`: a model that exists goes on to learn from your data, all of it or an adapter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from afresh import catalog
+from afresh.control import lora
+from afresh.control.lora import LoraConfig
+from afresh.control.peft import write_adapter
+from afresh.core import Codec, Encoder, Family, Item, Space, UserError
+from afresh.data.documents import DocumentEncoder, DocumentOptions, is_text
+from afresh.data.load import Loader, typical
+from afresh.origin import Origin
+from afresh.plan import (
+    RESERVE,
+    Budget,
+    Decision,
+    Plan,
+    Task,
+    Trial,
+    base_config,
+    finished,
+    micro_of,
+    override,
+    parameters_of,
+    speed_of,
+    step_seconds,
+)
+from afresh.prepare import Prepared, choose_modality, prepare
+from afresh.record import RunRecord
+from afresh.rng import Rng
+from afresh.run import Run, claim
+from afresh.train import Choices, Job, check_claim, data_lines, make_record
+from afresh.training.budget import Machine, check_device, measure_machine
+from afresh.training.config import TrainConfig
+
+PASSES = 3  # over the data, when no budget is given
+MOST_PASSES = 10  # that a budget in minutes is used for: more learns the data by heart
+BATCH = 8  # windows or conversations a step
+WINDOW = 1024  # tokens, at most, of a training window, unless set by hand
+LORA_LR = 1e-3
+FULL_LR = 2e-5
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a user may set by hand. Without `lora` everything learns."""
+
+    lora: LoraConfig | None = None
+    minutes: float | None = None
+    steps: int | None = None
+    lr: float | None = None
+    seed: int = 0
+    out: Path | None = None
+    modality: str | None = None
+    validation: Path | None = None
+    force: bool = False
+    device: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)  # options of the modality
+    set_train: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A model that exists. `context` is how many tokens it can look at (0: none, it makes no tokens)."""
+
+    name: str
+    family: Family
+    config: Any
+    encoder: Encoder
+    codec: tuple[str, Codec] | None
+    weights: Mapping[str, Tensor]  # {module.name: tensor}
+    context: int
+    recipe: TrainConfig | None  # how it was trained, where we know
+    modality: str | None  # None: whatever makes texts
+    notes: tuple[str, ...] = ()
+
+
+def open_parent(name: str) -> Parent:
+    """A run's folder, or whatever `load_base` reads. Raises UserError for anything else."""
+    if (Path(name) / "run.json").is_file():
+        return of_run(Run.open(name))
+    from afresh.formats.base import load_base
+
+    base = load_base(name)
+    return Parent(
+        name=base.source,
+        family=catalog.family("transformer"),
+        config=base.config,
+        encoder=DocumentEncoder(base.tokenizer, base.context, {}, is_text),
+        codec=None,
+        weights={f"decoder.{k}": v for k, v in base.weights.items()},
+        context=base.context,
+        recipe=None,
+        modality=None,
+        notes=base.notes,
+    )
+
+
+def of_run(run: Run) -> Parent:
+    """What a run samples with: averaged weights where it has some, adapters added in."""
+    record, codec = run.record, run.codec
+    named = None if codec is None or record.codec is None else (record.codec, codec)
+    weights = {f"{m}.{k}": v for m, net in run.modules.items() for k, v in net.state_dict().items()}
+    context = run.space.shape[0] if run.space.kind == "tokens" else 0
+    return Parent(
+        str(run.path), run.family, run.config, run.encoder, named, weights, context, record.train, record.modality
+    )
+
+
+def start(base: str, path: Path, wishes: Wishes, say: Callable[[str], None]) -> Job:
+    """Read the data as the base does, plan, and create the run's folder. Raises UserError before anything is spent."""
+    budget = check(wishes)
+    out = wishes.out or Path("runs") / f"{path.resolve().stem or 'run'}-tuned"
+    check_claim(out, wishes.force)
+    parent = open_parent(base)
+    say(f"base: {parent.name}, {parent.family.name}, {sum(v.numel() for v in parent.weights.values()):,} numbers")
+    for note in parent.notes:
+        say(f"note: {note}")
+    prepared = read(path, parent, wishes)
+    for line in data_lines(prepared):
+        say(line)
+    space = prepared.encoder.space if parent.codec is None else parent.codec[1].target
+    train = prepared.train if parent.codec is None else parent.codec[1].encode(prepared.train)
+    heldout = prepared.heldout if parent.codec is None else parent.codec[1].encode(prepared.heldout)
+    seen = windows(space, train.bounds, parent, wishes)
+    machine = measure_machine(wishes.device)
+    task = Task(
+        family=parent.family,
+        space=seen,
+        conds=prepared.encoder.conds,
+        examples=train,
+        machine=machine,
+        seed=wishes.seed,
+        set_family={},
+        set_train=wishes.set_train,
+        seconds=None if budget is None or budget.minutes is None else budget.minutes * 60 * (1 - RESERVE),
+        steps=None if budget is None else budget.steps,
+        tokens=None,
+        origin=Origin(parent.weights, wishes.lora),
+    )
+    made = plan(task, parent, wishes)
+    for d in made.decisions:
+        say(f"{d.name}: {d.value} ({d.reason})")
+    record = recorded(prepared, parent, made, machine, wishes, Loader(train, seen, Rng(wishes.seed)).count)
+    record = record.model_copy(update={"cut": seen.shape[0] if seen != space else None})
+    claim(out, wishes.force)
+    codec = None if parent.codec is None else parent.codec[1]
+    run = Run.create(out, record, prepared.encoder, codec, typical(prepared.train), parent.weights)
+    return Job(run, prepared, seen, train, heldout)
+
+
+def check(wishes: Wishes) -> Budget | None:
+    """The budget, None for a few passes over the data. Raises UserError for one that makes no sense."""
+    if wishes.device is not None:
+        check_device(wishes.device)
+    if wishes.lr is not None and not 0 < wishes.lr < 1:
+        raise UserError(f"--lr must lie between 0 and 1. Given: {wishes.lr}.")
+    if wishes.minutes is None and wishes.steps is None:
+        return None
+    budget = Budget(wishes.minutes, wishes.steps)
+    budget.check()
+    return budget
+
+
+# --------------------------------------------------------------------------- data
+
+
+def read(path: Path, parent: Parent, wishes: Wishes) -> Prepared:
+    """The data, encoded as the base reads it. Raises UserError for data of another kind."""
+    kind, why = choose_modality(path, wishes.modality or parent.modality)
+    texts = issubclass(kind.options, DocumentOptions)
+    if texts != isinstance(parent.encoder, DocumentEncoder):
+        made = "texts" if isinstance(parent.encoder, DocumentEncoder) else (parent.modality or "something else")
+        raise UserError(f"{parent.name} makes {made}, and {path} is {kind.name}. Give data of its own kind.")
+    fixed = sorted({"tokenizer", "vocab_size"} & set(wishes.data)) if texts else []
+    if fixed:
+        raise UserError(f"--data {fixed[0]}: the tokenizer is the base's and cannot be chosen. Leave it out.")
+    options = {**parent.encoder.settled, **wishes.data}
+    found = prepare(path, kind.name, options, wishes.validation, fit=lambda items, given: suited(parent, items, given))
+    return replace(found, why=why if wishes.modality or parent.modality is None else "like the base's data")
+
+
+def suited(parent: Parent, items: Sequence[Item], options: Any) -> Encoder:
+    """The base's encoder for these items: conversations by its chat template, or texts to go on from."""
+    encoder = parent.encoder
+    if not isinstance(encoder, DocumentEncoder):
+        return encoder
+    talks = any(i.turns for i in items)
+    notes = []
+    if talks:
+        how = "as User: and Assistant:" if encoder.tokenizer.chat_template is None else "by the base's chat template"
+        notes.append(f"conversations are written {how}")
+        notes += replace(encoder, records=True).template.notes()
+    unused = sorted({k for i in items for k in i.labels} - set(encoder.conds))
+    if unused:
+        notes.append(f"{', '.join(unused)} is not learnt: the base has no such condition")
+    context = parent.context
+    if "context" in options.model_fields_set and options.context > context:
+        notes.append(f"windows of {options.context:,} tokens are longer than any that the base has seen ({context:,})")
+        context = options.context
+    languages = tuple(sorted({i.labels["language"] for i in items if "language" in i.labels}))
+    return replace(encoder, context=context, languages=languages, records=talks, notes=tuple(notes))
+
+
+def windows(space: Space, bounds: Tensor | None, parent: Parent, wishes: Wishes) -> Space:
+    """The space in training windows: as set by hand, as long as the longest conversation, or as the base's; at most
+    WINDOW."""
+    if not space.stream or bounds is None:
+        return space
+    most = min(space.shape[0], WINDOW)
+    if "context" in wishes.data:
+        most = min(space.shape[0], int(wishes.data["context"]))
+    elif space.records:
+        most = min(most, max(64, -(-int(bounds.diff().max()) // 64) * 64))
+    return replace(space, shape=(most,))
+
+
+# --------------------------------------------------------------------------- plan
+
+
+def plan(task: Task, parent: Parent, wishes: Wishes) -> Plan:
+    """Batch, rate and steps. Raises UserError for a setting that makes no sense."""
+    train = tuned_config(task, parent, wishes)
+    size = parameters_of(task.family, parent.config, task.space, task.conds)
+    count = Loader(task.examples, task.space, Rng(task.seed)).count
+    trial, why = steps_for(task, parent.config, train, count)
+    learns, how = what_learns(task, size, parent.config)
+    by_hand = "set by hand" if wishes.lr is not None or "lr" in task.set_train else "the default"
+    passes = f"{trial.steps:,} steps of {trial.train.batch} over {count:,} examples"
+    decisions = [
+        Decision("device", f"{task.machine.device}, {task.machine.threads} threads", task.machine.name),
+        Decision("learns", f"{learns:,} of {size:,} numbers", how),
+        Decision("rate", f"{trial.train.lr:g}", by_hand),
+        Decision("batch", f"{trial.train.batch}", f"of {task.each} tokens each" if task.each > 1 else "examples"),
+        Decision("steps", f"{trial.steps:,}", why),
+        Decision("epochs", f"{trial.examples / max(1, count):.1f}", passes),
+    ]
+    if task.space.stream:
+        decisions.insert(2, Decision("window", f"at most {task.space.shape[0]} tokens", "of the data, or set by hand"))
+    return Plan(parent.config, finished(task, trial), size, decisions)
+
+
+def tuned_config(task: Task, parent: Parent, wishes: Wishes) -> TrainConfig:
+    """AdamW with a short warm-up and a decay to nearly nothing; the rest as the base was trained."""
+    count = Loader(task.examples, task.space, Rng(task.seed)).count
+    start = base_config(task)
+    batch = BATCH if task.space.stream or parent.recipe is None else parent.recipe.batch
+    changed: dict[str, Any] = {
+        "optimizer": "adamw",
+        "batch": max(1, min(batch, count)),
+        "lr": wishes.lr or default_rate(parent, wishes.lora),
+        "weight_decay": 0.0 if wishes.lora is not None else 0.01,
+        "decay": 0.9,
+        "final": 0.05,
+        "compile": False,
+    }
+    train = override(start, {**changed, **task.set_train}, "train")
+    assert isinstance(train, TrainConfig)
+    micro = task.set_train.get("micro", micro_of(task, parent.config, train.batch))
+    return train.model_copy(update={"micro": int(micro)})
+
+
+def default_rate(parent: Parent, adapter: LoraConfig | None) -> float:
+    return LORA_LR if adapter is not None else FULL_LR
+
+
+def steps_for(task: Task, config: Any, train: TrainConfig, count: int) -> tuple[Trial, str]:
+    """How many steps, and why: as asked for, as fit into the minutes, or a few passes."""
+    once = math.ceil(count / train.batch)
+    if task.steps is not None:
+        return Trial(config, train, 0.0, task.steps), "asked for"
+    if task.seconds is None:
+        return Trial(config, train, 0.0, PASSES * once), f"{PASSES} passes over the data, as no budget was given"
+    first, speed = step_seconds(task, config, train, min(0.4, 0.01 * task.seconds))
+    trial = Trial(config, train, speed, max(1, int((task.seconds - first) / speed)))
+    if trial.steps > MOST_PASSES * once:
+        why = f"{MOST_PASSES} passes over the data: more would learn it by heart (more: --steps)"
+        return replace(trial, steps=MOST_PASSES * once), why
+    return trial, speed_of(trial, task)
+
+
+def what_learns(task: Task, size: int, config: Any) -> tuple[int, str]:
+    """How many numbers learn, and in which form."""
+    import torch
+    from torch import nn
+
+    assert task.origin is not None
+    if task.origin.lora is None:
+        return size, "full fine-tuning"
+    with torch.device("meta"):
+        whole = nn.ModuleDict(task.family.build(config, task.space, task.conds))
+    layers = lora.adaptable(whole, task.origin.lora.targets)
+    rank = task.origin.lora.rank
+    count = 0
+    for name, layer in layers.items():
+        parts = lora.parts_of(*lora.owner_of(whole, name), layer)
+        count += rank * (len(parts) * layer.weight[0].numel() + layer.weight.shape[0])
+    return count, f"LoRA of rank {rank}, alpha {task.origin.lora.alpha:g}, on {len(layers)} layers"
+
+
+def recorded(prepared: Prepared, parent: Parent, made: Plan, machine: Machine, wishes: Wishes, count: int) -> RunRecord:
+    choices = Choices(minutes=wishes.minutes, steps=wishes.steps, seed=wishes.seed, validation=wishes.validation)
+    codec = None if parent.codec is None else parent.codec[0]
+    record = make_record(prepared, parent.family.name, codec, made, machine.record(), choices)
+    most = MOST_PASSES * math.ceil(count / made.train.batch)
+    minutes = wishes.minutes if made.train.steps < most else None  # passes are not stretched to fill the minutes
+    return record.model_copy(update={"parent": parent.name, "lora": wishes.lora, "minutes": minutes})
+
+
+def keep_adapter(run: Run) -> Path | None:
+    """The adapter by itself, in the run's folder: for PEFT, or for afresh where it is of no decoder."""
+    if run.record.lora is None:
+        return None
+    folder = run.path / "adapter"
+    write_adapter(folder, run.assembled(), run.record.parent or "")
+    return folder

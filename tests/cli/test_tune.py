@@ -1,0 +1,287 @@
+"""`afresh tune`: an adapter or everything, on a run, on public weights, on a family of pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from afresh.cli import INTERRUPTED, USAGE
+from afresh.control.lora import adapter_state
+from afresh.control.peft import read_peft
+from afresh.data.load import sweep
+from afresh.formats import plain
+from afresh.judge import RunEvidence, prepared_again
+from afresh.run import Run, metrics_lines
+from afresh.training import checkpoint
+from afresh.verify import verify
+from tests.cli.conftest import Invoke, parsed
+
+STEPS = 6
+SMALL = ("--rank", 2, "--set", "train.batch=8", "--no-measure")
+
+
+@pytest.fixture(scope="session")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 small tasks: turn two words round. Two rows are of no use."""
+    path = tmp_path_factory.mktemp("data") / "questions.jsonl"
+    draw = random.Random(2)
+    words = [draw.sample(["the", "cat", "sat", "mat", "and"], 2) for _ in range(60)]
+    rows: list[dict[str, Any]] = [
+        {"prompt": f"{a} {b} {i}", "completion": f"{b} {a}"} for i, (a, b) in enumerate(words)
+    ]
+    rows += [{"prompt": "the cat", "completion": " "}, {"prompt": "the mat"}]
+    path.write_text("\n".join(json.dumps(r) for r in rows))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tuned(texts_run: Path, questions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "tuned"
+    return made("tune", texts_run, questions, "--steps", STEPS, "--lr", 0.01, "--out", out, *SMALL)
+
+
+def made(*argv: Any) -> Path:
+    from afresh.cli import run
+
+    assert run([str(a) for a in argv]) == 0
+    return Path(argv[argv.index("--out") + 1])
+
+
+def files(run: Path) -> dict[str, bytes]:
+    newest = run / "checkpoints" / checkpoint.steps_in(run / "checkpoints")[-1]
+    return {f.name: f.read_bytes() for f in sorted(newest.iterdir())}
+
+
+def tokens(out: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in metrics_lines(Run.open(out))]
+
+
+# --------------------------------------------------------------------------- an adapter on a run
+
+
+def test_the_result_is_a_run_that_holds_its_base_and_an_adapter(tuned: Path, texts_run: Path) -> None:
+    run, base = Run.open(tuned), Run.open(texts_run)
+    assert run.record.parent == str(texts_run) and run.record.lora is not None and run.record.lora.rank == 2
+    assert run.space.records and run.space.shape == base.space.shape, "answers, and looks as far back as its base"
+    kept = load_file(tuned / "base.safetensors")
+    assert all(torch.equal(v, kept[f"decoder.{k}"]) for k, v in base.modules["decoder"].state_dict().items())
+    learnt = load_file(tuned / "checkpoints" / "000006" / "model.safetensors")
+    assert learnt and all(k.endswith((".adapters.default.a", ".adapters.default.b")) for k in learnt)
+    assert sum(v.numel() for v in learnt.values()) < 0.2 * run.record.parameters
+    before, after = base.modules["decoder"].state_dict(), run.modules["decoder"].state_dict()
+    moved = {k for k in before if not torch.equal(before[k], after[k])}
+    assert moved == {f"blocks.0.{k}.weight" for k in ("attention.qkv", "attention.out", "mlp.gate_up", "mlp.down")}
+
+
+def test_it_keeps_every_promise_of_a_run(tuned: Path) -> None:
+    broken = [c for c in verify(Run.open(tuned)) if c.passed is False]
+    assert not broken, broken
+
+
+def test_the_first_line_of_its_curve_is_what_the_base_is_worth(tuned: Path, texts_run: Path) -> None:
+    run, base = Run.open(tuned), Run.open(texts_run)
+    prepared = prepared_again(run)
+    assert prepared.heldout.mask is not None
+    nats, count = 0.0, 0.0
+    with torch.no_grad():
+        for batch in sweep(prepared.heldout, run.training_space, 8):
+            loss, weight, _ = base.family.objective(base.config, base.space).loss(
+                base.modules,
+                batch,
+                "model",
+                0,
+                run.origin and None,
+                {},  # type: ignore[arg-type]
+            )
+            nats, count = nats + float(loss), count + weight
+    curve = [row["heldout_loss"] for row in metrics_lines(run) if "heldout_loss" in row]
+    assert count == int(prepared.heldout.mask.sum())
+    assert curve[0] == pytest.approx(nats / count, rel=0.02) and curve[-1] < 0.98 * curve[0]
+
+
+def test_bits_per_byte_are_of_answers_alone(tuned: Path) -> None:
+    """Nats of the answers over their bytes, nothing of the questions."""
+    run = Run.open(tuned)
+    prepared = prepared_again(run)
+    found = run.measure(n=2)
+    scores = {m["name"]: m for m in found["metrics"]}
+    answers = [text for i in prepared.heldout_items for role, text in i.turns if role == "assistant"]
+    size = sum(len(a.encode()) for a in answers)
+    evidence = RunEvidence(run, prepared).likelihood()
+    assert evidence is not None and prepared.heldout.mask is not None
+    assert int(evidence[1].sum()) == int(prepared.heldout.mask.sum()) == size + len(answers), "characters, and the ends"
+    bits = float(evidence[0].sum()) / math.log(2) / size
+    assert scores["bits_per_byte"]["value"] == pytest.approx(bits) and scores["bits_per_byte"]["n"] == size
+    assert any("answers alone" in n for n in found["notes"])
+
+
+def test_the_adapter_by_itself_is_in_pefts_format(tuned: Path, texts_run: Path) -> None:
+    base, run = Run.open(texts_run), Run.open(tuned)
+    net = base.assembled()["decoder"]
+    read_peft(tuned / "adapter", net)
+    own = adapter_state(run.assembled()["decoder"])
+    assert all(torch.equal(v, own[k]) for k, v in adapter_state(net).items())
+    x = torch.arange(8)[None] % 5
+    torch.testing.assert_close(net(x, None), run.modules["decoder"](x, None), rtol=1e-4, atol=1e-4)
+
+
+def test_stopped_and_gone_on_with_it_is_the_same_to_the_bit(
+    tuned: Path, texts_run: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    """Stopped after two steps; and killed before anything was saved."""
+    from afresh.training import loop
+
+    out = tmp_path / "stopped"
+    argv = ("tune", texts_run, questions, "--steps", STEPS, "--lr", 0.01, "--out", out, *SMALL)
+    plain_step = loop.after_step
+
+    def stopping(learner: Any, root: Path, hooks: Any) -> None:
+        if learner.step == 2:
+            hooks.stop = lambda: True
+        plain_step(learner, root, hooks)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "after_step", stopping)
+        assert invoke(*argv)[0] == INTERRUPTED
+    early = tmp_path / "early"
+    shutil.copytree(out, early)
+    shutil.rmtree(early / "checkpoints")
+    (early / "metrics.jsonl").unlink()
+    for run in (out, early):
+        assert invoke("train", "--resume", run, "--no-measure")[0] == 0
+        assert files(run) == files(tuned) and tokens(run) == tokens(tuned)
+
+
+def test_prompts_are_asked_and_answered(tuned: Path, invoke: Invoke) -> None:
+    code, printed, _ = invoke("sample", tuned, "-n", 2, "--prompt", "the cat", "--length", 9, "--json")
+    assert code == 0 and [r["prompt"] for r in parsed(printed)] == ["the cat"] * 2
+    asked = parsed(printed)[0]["text"]
+    code, printed, _ = invoke("sample", tuned, "-n", 1, "--prompt", "the cat", "--raw", "--length", 9, "--json")
+    assert code == 0 and parsed(printed)[0]["text"] != asked
+    code, printed, _ = invoke("sample", tuned, "-n", 3, "--length", 5, "--json")
+    assert code == 0
+    for record in parsed(printed):  # what is not asked for is asked as in training
+        assert record["prompt"].startswith("User:\n") and record["prompt"].endswith("\n\nAssistant:\n")
+    code, _, err = invoke("sample", tuned, "--prompt", "", "--raw")
+    assert code == USAGE and "begin with something" in err
+
+
+def test_a_tuned_run_may_be_tuned_again(tuned: Path, questions: Path, tmp_path: Path, invoke: Invoke) -> None:
+    out = tmp_path / "again"
+    code, printed, _ = invoke("tune", tuned, questions, "--steps", 1, "--out", out, *SMALL, "--json")
+    found = parsed(printed)
+    last = [r["heldout_loss"] for r in metrics_lines(Run.open(tuned)) if "heldout_loss" in r][-1]
+    assert code == 0 and found["parent"] == str(tuned)
+    assert found["heldout_loss_before"] == pytest.approx(last, rel=0.02), "begins where that one ended"
+
+
+# --------------------------------------------------------------------------- everything; other bases
+
+
+def test_full_fine_tuning_moves_everything_and_goes_on(
+    texts_run: Path, questions: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    out = tmp_path / "full"
+    argv = ("tune", texts_run, questions, "--full", "--lr", 0.003, "--steps", 4, "--set", "train.batch=8")
+    code, printed, _ = invoke(*argv, "--out", out, "--no-measure", "--json")
+    found = parsed(printed)
+    assert code == 0 and found["heldout_loss"] < found["heldout_loss_before"] and not (out / "adapter").exists()
+    before, run = load_file(out / "base.safetensors"), Run.open(out)
+    assert all(not torch.equal(before[f"decoder.{k}"], v) for k, v in run.modules["decoder"].state_dict().items())
+    assert not [c for c in verify(run) if c.passed is False]
+
+
+def test_public_weights_are_tuned_like_the_run_that_they_came_from(
+    texts_run: Path, texts: Path, questions: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    """An export of a run as base: the same loss before, and the same after the same steps."""
+    from afresh.export import base_of_run
+
+    base, _ = base_of_run(Run.open(texts_run))
+    (tmp_path / "base").mkdir()
+    plain.write(base, tmp_path / "base", "float32")
+    for data in (questions, texts):
+        found = []
+        for name in (texts_run, tmp_path / "base"):
+            argv = ("tune", name, data, "--steps", 2, "--out", tmp_path / "out", "--force", *SMALL, "--json")
+            code, printed, _ = invoke(*argv)
+            assert code == 0
+            found.append(parsed(printed))
+            assert Run.open(tmp_path / "out").space.records == (data is questions)
+        for key in ("heldout_loss_before", "heldout_loss"):
+            assert found[0][key] == pytest.approx(found[1][key], rel=1e-5)
+
+
+def test_any_family_is_tuned_by_the_same_adapter(
+    pictures_run: Path, digits: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    out = tmp_path / "pictures"
+    code, printed, _ = invoke("tune", pictures_run, digits, "--steps", 2, "--out", out, *SMALL, "--json")
+    assert code == 0 and parsed(printed)["family"] == "flow"
+    learnt = load_file(out / "checkpoints" / "000002" / "model.safetensors")
+    assert learnt and all(".adapters.default." in k for k in learnt)
+    assert (out / "adapter" / "adapter.safetensors").is_file()
+    assert not [c for c in verify(Run.open(out)) if c.passed is False]
+    assert invoke("sample", out, "-n", 2, "--steps", 1, "--out", tmp_path / "samples")[0] == 0
+
+
+# --------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("argv", "why"),
+    [
+        (("--full", "--rank", 4), "--rank is of an adapter"),
+        (("--rank", 0), "from 1 to 4,096"),
+        (("--alpha", -1), "--alpha positive"),
+        (("--target", "q_proj"), "No layer to adapt matches q_proj. Layers here: decoder.blocks.0.attention.qkv"),
+        (("--lr", 7), "--lr must lie between 0 and 1"),
+        (("--minutes", 1, "--steps", 1), "Give one budget"),
+        (("--steps", -1), "must be a positive number"),
+        (("--set", "family.width=3"), "The network is the base's"),
+        (("--data", "tokenizer=bpe"), "the tokenizer is the base's"),
+        (("--modality", "image"), "makes texts, and"),
+    ],
+)
+def test_bad_usage_is_refused_before_anything_is_spent(
+    argv: tuple[Any, ...], why: str, texts_run: Path, questions: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    code, _, err = invoke("tune", texts_run, questions, "--out", tmp_path / "out", *argv)
+    assert code == USAGE and why in err.replace("\n", " "), err
+    assert not (tmp_path / "out").exists()
+
+
+def test_bases_that_are_none(questions: Path, pictures_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    code, _, err = invoke("tune", tmp_path, questions, "--out", tmp_path / "out")
+    assert code == USAGE and "config.json" in err
+    code, _, err = invoke("tune", pictures_run, questions, "--out", tmp_path / "out")
+    assert code == USAGE and "picture" in err.lower()
+
+
+def test_a_base_that_was_changed_is_noticed(tuned: Path, tmp_path: Path, invoke: Invoke) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tuned, run)
+    raw = bytearray((run / "base.safetensors").read_bytes())
+    raw[-1] ^= 1
+    (run / "base.safetensors").write_bytes(raw)
+    code, _, err = invoke("sample", run, "-n", 1, "--prompt", "a")
+    assert code == USAGE and "base.safetensors is not what run.json says" in err
+    assert any(c.name == "hashes" and not c.passed for c in verify(Run.open(run)))
+    (run / "base.safetensors").unlink()
+    code, _, err = invoke("train", "--resume", run)
+    assert code == USAGE and "what this run was tuned from" in err
+
+
+def test_bad_rows_are_counted_and_named(questions: Path, invoke: Invoke) -> None:
+    code, printed, _ = invoke("data", questions, "--json")
+    found = parsed(printed)
+    assert code == 0 and found["train"] + found["heldout"] == 60
+    assert [r["reason"] for r in found["refused"]] == ["'completion' is empty", "no 'completion'"]
