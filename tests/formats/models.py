@@ -12,7 +12,7 @@ from torch import Tensor
 from afresh.data.tokenizer import Tokenizer
 from afresh.formats.huggingface import write_tokenizer
 
-transformers = pytest.importorskip("transformers", minversion="4.51")
+transformers = pytest.importorskip("transformers", minversion="4.56")
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 

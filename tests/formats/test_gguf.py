@@ -6,20 +6,26 @@ import importlib.util
 import random
 import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
+from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from afresh.core import UserError
 from afresh.data.chat import ChatTemplate
+from afresh.data.pieces import byte_names
+from afresh.data.tokenizer import Tokenizer
 from afresh.export import export_base
 from afresh.formats import gguf
 from afresh.formats.base import Base, decoder_of, load_base
-from afresh.formats.gguf_tokenizer import build, table_of
+from afresh.formats.gguf_tokenizer import PATTERNS, PLAIN, build, table_of
 from afresh.formats.parts import Precision
+from afresh.formats.proof import STRINGS
 from tests.formats.bases import CONTEXT, SHAPES, TOKENIZERS, base_of, ids_of, log_probabilities, with_template
 
 pytest.importorskip("gguf")
@@ -145,6 +151,52 @@ def test_llama_cpp_reads_the_same_ids(kind: str, tmp_path: Path) -> None:
     assert (unseen > 0) == (kind == "chars")
 
 
+def by_rule(rule: str) -> Tokenizer:
+    """A tokenizer of somebody else's that splits by a rule that llama.cpp knows by name."""
+    inner = tokenizers.Tokenizer(models.BPE(ignore_merges=rule == "llama-bpe"))
+    split: Any = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=rule in PLAIN)
+    if rule in PATTERNS:
+        split = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(PATTERNS[rule]), "isolated"), split])
+    elif PLAIN[rule]:
+        split = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), split])
+    inner.pre_tokenizer, inner.decoder = split, decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=500, initial_alphabet=byte_names(), show_progress=False)
+    inner.train_from_iterator([" ".join(STRINGS) * 5], trainer)
+    inner.add_special_tokens(["<|endoftext|>", "<|im_end|>"])
+    inner.add_tokens(["<tool>"])
+    return Tokenizer.foreign(inner.to_str(), None, "<|im_end|>", "<|endoftext|>")
+
+
+@pytest.mark.parametrize("rule", [*PATTERNS, *PLAIN])
+def test_rules_of_splitting_are_those_of_llama_cpp(rule: str, tmp_path: Path) -> None:
+    t = by_rule(rule)
+    base = base_of()
+    weights = dict(base.weights)
+    for name in ("embedding.weight", "head.weight"):
+        weights[name] = torch.randn(t.size + 3, 64, generator=torch.Generator().manual_seed(0))
+    base = replace(base, tokenizer=t.with_rows(t.size + 3, "it"), weights=weights, first=None)
+    model = llama(written(base, tmp_path))
+    again = load_base(tmp_path / gguf.FILE)
+    assert table_of(t).pre == rule and again.tokenizer.special == t.special and again.first is None
+    assert again.tokenizer.size == t.size + 3
+    for text in [*TEXTS, *STRINGS, "a<tool>b"]:
+        ids = t.encode(text)
+        assert again.tokenizer.encode(text) == ids
+        assert (model.tokenize(text.encode(), add_bos=True, special=False) if text else []) == ids, text
+
+
+def test_a_rule_without_a_name_is_refused(tmp_path: Path) -> None:
+    inner = tokenizers.Tokenizer.from_str(by_rule("gpt-2").inner.to_str())
+    inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Punctuation(), inner.pre_tokenizer])
+    t = Tokenizer.foreign(inner.to_str(), None, "<|im_end|>", None)
+    with pytest.raises(UserError, match=r"no name that is known here.*--to hf"):
+        table_of(t)
+    unigram = tokenizers.Tokenizer(models.Unigram([("a", 0.0)]))
+    unigram.add_special_tokens(["<|im_end|>"])
+    with pytest.raises(UserError, match="is Unigram"):
+        table_of(Tokenizer.foreign(unigram.to_str(), None, "<|im_end|>", None))
+
+
 @pytest.mark.parametrize("kind", sorted(TOKENIZERS))
 def test_without_llama_cpp_its_table_is_read_as_it_would(kind: str) -> None:
     t = TOKENIZERS[kind]
@@ -222,6 +274,17 @@ def test_a_lying_header(sound: bytes, tmp_path: Path) -> None:
     assert "says that tokenizer.ggml.tokens takes" in refused(sound[:tokens] + huge + sound[tokens + 8 :], tmp_path)
     types = sound.index(b"tokenizer.ggml.token_type") + 25 + 4 + 4
     assert "says that tokenizer.ggml.token_type" in refused(sound[:types] + huge + sound[types + 8 :], tmp_path)
+
+
+def test_a_part_of_a_model_says_so(sound: bytes, tmp_path: Path) -> None:
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(tmp_path / "part.gguf", "llama")
+    writer.add_uint16("split.count", 3)
+    for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+        step()
+    with pytest.raises(UserError, match="one of 3 parts"):
+        load_base(tmp_path / "part.gguf")
 
 
 DIM = "qwen3.rope.dimension_count"

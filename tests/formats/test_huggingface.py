@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from afresh.core import UserError
 from afresh.formats.base import Base, decoder_of, load_base
 from afresh.formats.huggingface import write
-from tests.formats.models import BPE, CONTEXT, OF, VOCAB, log_probabilities, made, saved, tokens, transformers
+from tests.formats.models import BPE, CONTEXT, LLAMA3, OF, VOCAB, log_probabilities, made, saved, tokens, transformers
 
 TOLERANCE = 1e-3  # nats, in float32, over the whole vocabulary
 
@@ -154,6 +154,10 @@ def change(folder: Path, **fields: Any) -> None:
         ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "type 'yarn'"),
         ({"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}}, "type 'linear'"),
         ({"rope_parameters": {"rope_type": "llama3", "factor": 4.0}}, "low_freq_factor"),
+        ({"rope_parameters": LLAMA3 | {"factor": 0.0}}, "make no sense"),
+        ({"rope_parameters": LLAMA3 | {"high_freq_factor": 1.0}}, "make no sense"),
+        ({"rope_theta": float("nan"), "rope_parameters": None}, "rope_theta"),
+        ({"max_position_embeddings": 1 << 40}, "max_position_embeddings"),
         ({"attention_bias": True}, "attention_bias"),
         ({"mlp_bias": True}, "mlp_bias"),
         ({"model_type": "mistral"}, ""),
@@ -247,9 +251,10 @@ def test_nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load_base(tmp_path)
     with pytest.raises(UserError, match="is no folder, no file, and no name"):
         load_base(str(tmp_path / "gone"))
-    (tmp_path / "config.json").write_text("[")
-    with pytest.raises(UserError, match="Cannot read"):
-        load_base(tmp_path)
+    for text in ("[", "[" * 100_000, "\xff"):
+        (tmp_path / "config.json").write_text(text, encoding="latin-1")
+        with pytest.raises(UserError, match="Cannot read"):
+            load_base(tmp_path)
 
 
 def test_a_hub_name_without_a_network_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

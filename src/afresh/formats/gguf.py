@@ -81,6 +81,8 @@ def read(path: Path) -> Base:
     arch = file.fields.get("general.architecture")
     if arch not in ARCHITECTURES:
         raise UserError(f"{path} is of the architecture {arch!r}. Read from GGUF: {', '.join(ARCHITECTURES)}.")
+    if (parts := file.fields.get("split.count", 0)) not in (0, 1):
+        raise UserError(f"{path} is one of {parts} parts. Join them: llama-gguf-split --merge {path.name} WHOLE.gguf")
     tokenizer, adds = gguf_tokenizer.read_tokenizer(file)
     config, context = read_config(file, str(arch))
     stored = file.tensors.get(TOP["embedding"])
@@ -91,12 +93,12 @@ def read(path: Path) -> Base:
     check(found, {k: shapes(config, vocab)[p] for k, p in wanted.items()}, str(path))
     tensors = {name: file.tensor(name) for name in wanted}
     check_finite(tensors, str(path))
-    parts = {}
+    apart = {}
     for name, part in wanted.items():
         heads = heads_of(part, config, str(arch))
-        parts[part] = part_pairs(tensors.pop(name), heads) if heads else tensors.pop(name)
+        apart[part] = part_pairs(tensors.pop(name), heads) if heads else tensors.pop(name)
     types = sorted({str(v.kind) for v in file.tensors.values()})
-    weights = fuse(parts, config)
+    weights = fuse(apart, config)
     note = f"{arch}, {sum(v.numel() for v in weights.values()):,} parameters, tensors of {len(types)} types"
     bos = file.fields.get("tokenizer.ggml.bos_token_id")
     return Base(config, context, weights, tokenizer, str(path), int(bos) if adds and bos is not None else None, (note,))
@@ -158,7 +160,7 @@ def read_config(file: GGUFFile, arch: str) -> tuple[TransformerConfig, int]:
         )
     except ValidationError as e:
         raise UserError(f"{file.path} has sizes that do not go together: {e.errors()[0]['msg']}.") from None
-    return config, f.whole("context_length")
+    return config, f.whole("context_length", most=1 << 22)
 
 
 def factors(dim: int, theta: float, scaling: tuple[float, float, float, int]) -> Tensor:

@@ -30,7 +30,7 @@ class HFConfig(BaseModel):
     num_attention_heads: int = Field(gt=0)
     num_key_value_heads: int | None = Field(None, gt=0)
     head_dim: int | None = Field(None, gt=0)
-    max_position_embeddings: int = Field(gt=0)
+    max_position_embeddings: int = Field(gt=0, le=1 << 22)
     hidden_act: str = "silu"
     rms_norm_eps: float = Field(1e-6, gt=0)
     tie_word_embeddings: bool = False
@@ -126,7 +126,10 @@ def rope(c: HFConfig, file: Path) -> tuple[float, tuple[float, float, float, int
             raise UserError(f"{file} has a rope_scaling of type {kind!r}. Read here: none, and llama3.")
         names = ("factor", "low_freq_factor", "high_freq_factor")
         factor, low, high = (float(given[k]) for k in names)
-        return theta, (factor, low, high, int(given["original_max_position_embeddings"]))
+        original = int(given["original_max_position_embeddings"])
+        if not (0 < factor < float("inf") and 0 < low < high < float("inf") and original > 0):
+            raise ValueError("its numbers make no sense")
+        return theta, (factor, low, high, original)
     except (KeyError, TypeError, ValueError) as e:
         raise UserError(f"{file} has a rope_scaling that cannot be used: {type(e).__name__} {e}.") from None
 

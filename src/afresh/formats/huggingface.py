@@ -87,7 +87,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """Raises UserError for a file that is missing or holds no JSON object."""
     try:
         saved = json.loads(file.read_bytes())
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise UserError(f"Cannot read {file}: {e}.") from None
     if not isinstance(saved, dict):
         raise UserError(f"{file} holds no JSON object.")
@@ -169,7 +169,7 @@ def read_tokenizer(folder: Path, config: hf_config.HFConfig) -> Tokenizer:
         )
     if read_sidecar(file) is not None:
         return Tokenizer.load(file)
-    text = file.read_text(encoding="utf-8")
+    text = file.read_text(encoding="utf-8", errors="replace")
     beside = read_json(folder / TOKENIZER_CONFIG) if (folder / TOKENIZER_CONFIG).is_file() else {}
     by_id = dict(added_tokens(file, text))
     begin, end, pad = (
@@ -192,7 +192,7 @@ def added_tokens(file: Path, text: str) -> Iterator[tuple[int, str]]:
     try:
         for token in json.loads(text).get("added_tokens") or ():
             yield int(token["id"]), str(token["content"])
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise UserError(f"{file} is no tokenizer.json of the library tokenizers ({type(e).__name__}: {e}).") from None
 
 
@@ -210,10 +210,11 @@ def chat_template(folder: Path, beside: Mapping[str, Any]) -> str | None:
     """From chat_template.jinja (newer), or tokenizer_config.json, where of several the one named default counts."""
     file = folder / "chat_template.jinja"
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8", errors="replace")
     found = beside.get("chat_template")
     if isinstance(found, list):
-        found = next((t.get("template") for t in found if t.get("name") == "default"), None)
+        named = [t for t in found if isinstance(t, dict)]
+        found = next((t.get("template") for t in named if t.get("name") == "default"), None)
     return found if isinstance(found, str) else None
 
 
