@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import pytest
 import torch
 
 import afresh
+from afresh.data.chat import CHATML, MARKS, PLAIN
+from afresh.data.tokenizer import Tokenizer
 from afresh.export import base_of_run
 from afresh.formats import gguf, huggingface, plain
 from afresh.formats.base import Base, decoder_of, load_base
 from tests.cli.conftest import WORDS, Invoke, parsed, trained
+from tests.formats.bases import base_of
 
 PATHS = {"hf": ".", "gguf": gguf.FILE, "safetensors": "."}
 
@@ -125,6 +129,56 @@ def test_what_is_not_proved_is_kept_aside(
     assert (tmp_path / "out.unproved" / "proof.json").is_file()
     code, _, said = invoke("export", texts_run, "--to", to, "--out", out)
     assert code == 2 and "out.unproved exists" in said
+
+
+@pytest.fixture(scope="module")
+def instructions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "instructions.jsonl"
+    rows = [{"prompt": f"the cat sat on {i}", "completion": "a mat and slept"} for i in range(40)]
+    path.write_text("\n".join(json.dumps(r) for r in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama as others publish it: marks, a chat template, more rows than ids."""
+    folder = tmp_path_factory.mktemp("public")
+    t = Tokenizer.learn_bpe(["the cat sat on a mat and slept. " * 20], 290, extra=MARKS)
+    base = base_of("llama-tied")
+    table = torch.randn(t.size + 3, 64, generator=torch.Generator().manual_seed(0)) * 0.15
+    weights = {**base.weights, "embedding.weight": table}
+    huggingface.write(
+        replace(base, weights=weights, tokenizer=t.with_rows(t.size + 3, "it"), first=None), folder, "float32"
+    )
+    (folder / "tokenizer.json").write_text(t.inner.to_str())
+    said = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>", "chat_template": CHATML}
+    (folder / "tokenizer_config.json").write_text(json.dumps(said))
+    return folder
+
+
+@pytest.mark.parametrize("to", ["hf", "gguf"])
+@pytest.mark.parametrize("kind", ["public", "ours"])
+def test_a_tuned_model_goes_back_to_where_it_came_from(
+    to: str, kind: str, public: Path, texts_run: Path, instructions: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    pytest.importorskip("transformers" if to == "hf" else "gguf")
+    run, out = tmp_path / "run", tmp_path / "out"
+    base = public if kind == "public" else texts_run
+    words = ("--steps", 2, "--lora", "--rank", 2, "--out", run, "--no-measure")
+    assert invoke("tune", base, instructions, *words)[0] == 0
+    code, printed, _ = invoke("export", run, "--to", to, "--out", out, "--json")
+    proof = parsed(printed)
+    same = 2 if kind == "public" else 0  # the run knows few characters
+    assert code == 0 and proof["chat"] == {"conversations": 2, "same": same, "expected": 2 - same, "differing": []}
+    assert proof["first_token"]["id"] is None and proof["tokens"] > 40
+    again = load_base(out / PATHS[to])
+    assert again.tokenizer.encode("the cat") == afresh.open(run).encoder.tokenizer.encode("the cat")  # type: ignore
+    if kind == "public":
+        before = load_base(public)
+        assert again.config == before.config and again.tokenizer.special == before.tokenizer.special
+        assert again.chat_template == CHATML and again.weights.keys() == before.weights.keys()
+    else:
+        assert again.chat_template == PLAIN
 
 
 def test_data_that_is_gone_leaves_a_fixed_text(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import Cond, Part, Space, UserError
+from afresh.data.chat import PLAIN
 from afresh.families.transformer import TransformerConfig, build
 from afresh.formats.base import decoder_of
 from afresh.formats.ours import base_of
@@ -69,7 +70,7 @@ def test_conversations_begin_with_nothing_and_end_with_their_mark() -> None:
     config, net = trained()
     space = Space("tokens", (32,), vocab=(T.size,), special={**T.special, "end": 7}, stream=True, records=True)
     base = base_of({"decoder": net}, config, space, T, Cond.nothing({}, 1), "it")
-    assert base.first is None and base.tokenizer.special["end"] == 7
+    assert base.first is None and base.tokenizer.special["end"] == 7 and base.chat_template == PLAIN
 
 
 def test_what_has_no_public_architecture() -> None:

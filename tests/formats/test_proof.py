@@ -70,7 +70,7 @@ def nudge(folder: Path) -> None:
 def test_what_was_written_is_proved(tmp_path: Path) -> None:
     proof = proved(talking(), tmp_path)
     assert proof["passed"] and proof["layout"].largest == proof["rounding"].largest == 0
-    assert proof["chat"] == {"conversations": 2, "same": 2, "differing": []}
+    assert proof["chat"] == {"conversations": 2, "same": 2, "expected": 0, "differing": []}
     assert proof["first_token"]["same"] and not proof["independent"]
     assert proof["tokenizer"].same == proof["tokenizer"].texts == 15
     assert proof["nats_per_token"]["model"] == proof["nats_per_token"]["file"]

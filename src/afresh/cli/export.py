@@ -62,7 +62,9 @@ def show(proof: Proof) -> None:
         f"{'first token':14}{proof.first_token['feed']}",
     ]
     if proof.chat is not None:
-        lines.append(f"{'chat':14}{proof.chat['same']} of {proof.chat['conversations']} conversations are the same")
+        c = proof.chat
+        some = f"; {c['expected']} in text, with characters that did not occur in training" if c["expected"] else ""
+        lines.append(f"{'chat':14}{c['same']} of {c['conversations']} conversations are the same{some}")
     if proof.condition is not None:
         lines.append(f"{'condition':14}{proof.condition}")
     answer("\n".join(lines))

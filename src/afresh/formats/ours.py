@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import Cond, Space, UserError
+from afresh.data.chat import PLAIN
 from afresh.data.tokenizer import Tokenizer
 from afresh.families.transformer import TransformerConfig
 from afresh.formats.base import Base
@@ -47,6 +48,8 @@ def base_of(
     end = space.special["end"]
     if tokenizer.special["end"] != end:  # in conversations, the mark that ends an answer
         tokenizer = replace(tokenizer, special={**tokenizer.special, "end": end})
+    if space.records and tokenizer.chat_template is None:
+        tokenizer = replace(tokenizer, chat_template=PLAIN)  # as which the conversations were written
     first = None if space.records else end  # in training `end` stands between documents, and before the first
     notes: tuple[str, ...] = ()
     if tokenizer.kind == "foreign":  # programs that know the base go by its makers' choice
