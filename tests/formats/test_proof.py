@@ -113,7 +113,8 @@ def test_a_first_token_that_is_not_put_there_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", sorted(SHAPES))
 def test_every_shape_is_proved_by_the_program_it_is_for(to: str, shape: str, tmp_path: Path) -> None:
     """But Qwen2 with a tokenizer of ours: transformers reads every tokenizer of that architecture as Qwen's own."""
-    pytest.importorskip("transformers" if to == "hf" else "llama_cpp")
+    for name in ("transformers",) if to == "hf" else ("gguf", "llama_cpp"):
+        pytest.importorskip(name)
     base = base_of(shape)
     out, proof = export_base(base, to, tmp_path / "out", "float32", [ids_of(base)], "a test")
     assert proof.independent and 0 < proof.layout.largest < LAYOUT and proof.rounding.largest < LAYOUT
@@ -126,6 +127,7 @@ def test_every_shape_is_proved_by_the_program_it_is_for(to: str, shape: str, tmp
 @pytest.mark.parametrize("precision", ["bfloat16", "float16", "q8_0"])
 def test_rounding_is_told_from_layout(precision: Any, tmp_path: Path) -> None:
     """llama.cpp rounds what it multiplies too; the layout is judged on a twin in float32."""
+    pytest.importorskip("gguf")
     pytest.importorskip("llama_cpp")
     base = base_of("llama")
     _, proof = export_base(base, "gguf", tmp_path / "out", precision, [ids_of(base)], "a test")
