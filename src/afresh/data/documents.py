@@ -18,6 +18,7 @@ from torch import Tensor
 from afresh.core import CondSpec, Examples, Item, Part, Space, UserError
 from afresh.data.chat import CHATML, MARKS, ChatTemplate
 from afresh.data.conditions import encode_conditions, fit_conditions
+from afresh.data.fim import FillIn
 from afresh.data.split import share
 from afresh.data.tokenizer import Ids, Tokenizer, choose
 
@@ -56,6 +57,7 @@ class _Saved(BaseModel):
     languages: tuple[str, ...]
     notes: tuple[str, ...]
     records: bool = False
+    fim_rate: float = Field(0.0, ge=0, le=1)
 
 
 def is_text(value: str) -> bool:
@@ -79,6 +81,7 @@ class DocumentEncoder:
     languages: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     records: bool = False
+    fim_rate: float = 0.0  # of the documents in a training window (data/fim.py)
 
     @cached_property
     def template(self) -> ChatTemplate:
@@ -117,6 +120,7 @@ class DocumentEncoder:
             bounds=torch.from_numpy(bounds),
             bytes=sum(utf8_size(t) for i in items for t in i.learnt()),
             mask=None if mask is None else torch.from_numpy(mask),
+            vary=FillIn(self.tokenizer, self.fim_rate) if self.fim_rate else None,
         )
 
     def texts(self, items: Sequence[Item]) -> list[Ids]:
@@ -171,12 +175,15 @@ class DocumentEncoder:
             languages=self.languages,
             notes=self.notes,
             records=self.records,
+            fim_rate=self.fim_rate,
         )
         (folder / "encoder.json").write_text(saved.model_dump_json(indent=1), encoding="utf-8")
 
 
-def fit_documents(items: Sequence[Item], options: DocumentOptions) -> tuple[Tokenizer, CondSpec, tuple[str, ...]]:
-    """Tokenizer and conditions of the training documents, and notes on both.
+def fit_documents(
+    items: Sequence[Item], options: DocumentOptions, marks: tuple[str, ...] = ()
+) -> tuple[Tokenizer, CondSpec, tuple[str, ...]]:
+    """Tokenizer (with `marks` of its own) and conditions of the training documents, and notes on both.
 
     Raises UserError when there is no text, or a label with more than MAX_CLASSES classes.
     """
@@ -196,14 +203,15 @@ def fit_documents(items: Sequence[Item], options: DocumentOptions) -> tuple[Toke
     if options.tokenizer != "auto" or options.vocab_size is not None:
         kind = "bpe" if options.tokenizer == "auto" else options.tokenizer
         reason = "set by hand"
-    extra = MARKS if any(i.turns for i in items) else ()
+    chat = any(i.turns for i in items)
+    extra = MARKS if chat else marks
     if kind == "chars":
         tokenizer = Tokenizer.learn_chars(texts, extra)
     elif kind == "bytes":
         tokenizer = Tokenizer.all_bytes(extra)
     else:
         tokenizer = Tokenizer.learn_bpe(texts, options.vocab_size or size or 1024, extra)
-    if extra:
+    if chat:
         tokenizer = replace(tokenizer, chat_template=CHATML)
     notes = [f"tokenizer {kind}, {tokenizer.size:,} ids ({reason})", *notes]
     return tokenizer, spec, tuple(notes)
@@ -221,7 +229,8 @@ def load_documents(folder: Path, check: Callable[[tuple[str, ...]], Callable[[st
         raise UserError(f"{file} is no encoder of documents that this version can read: {error}") from None
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
     made = DocumentEncoder(tokenizer, saved.context, saved.conds, check(saved.languages), saved.suffix)
-    return replace(made, languages=saved.languages, notes=saved.notes, records=saved.records)
+    made = replace(made, languages=saved.languages, notes=saved.notes)
+    return replace(made, records=saved.records, fim_rate=saved.fim_rate)
 
 
 def cap(items: Sequence[Item], max_bytes: int | None) -> tuple[list[Item], list[str]]:

@@ -40,8 +40,10 @@ class Loader:
             if offsets is not None:
                 starts[here] = offsets[rows[here]]
         if self.runs is None:
-            return gather(self.examples, self.space, rows, draws)
-        return cut(self.examples, self.space, self.runs, rows, starts, draws)
+            made = gather(self.examples, self.space, rows, draws)
+        else:
+            made = cut(self.examples, self.space, self.runs, rows, starts, draws)
+        return made if self.examples.vary is None else self.examples.vary(made, self.rng)
 
     def prepare(self, epoch: int) -> tuple[Tensor, Tensor | None]:
         """Order of the epoch's examples, and for a stream where each window starts."""

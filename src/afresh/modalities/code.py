@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import Field, field_validator
@@ -11,17 +12,20 @@ from pydantic import Field, field_validator
 from afresh.core import Corpus, Item, Refused, Sniff, UserError
 from afresh.data.documents import DocumentEncoder, DocumentOptions, cap, fit_documents, load_documents, utf8_size
 from afresh.data.files import FileError, decode_text, matches, read_bytes, walk
+from afresh.data.fim import EXTRA, MARKS, SHORTEST
 from afresh.data.languages import LANGUAGES, PROGRAMS, SUFFIX_OF, checker, language_of, why_not_source, why_not_written
 
 
 class CodeOptions(DocumentOptions):
     """How source code is read. A language is left out when it has less than `min_share` of the bytes.
 
-    `languages` keeps exactly those, by name, whatever their share.
+    `languages` keeps exactly those, by name, whatever their share. `fim_rate`: the share of documents in training
+    windows that are shown as prefix, suffix and middle, for completion at a cursor (afresh complete).
     """
 
     languages: tuple[str, ...] = ()
     min_share: float = Field(0.01, ge=0, lt=1)
+    fim_rate: float = Field(0.5, ge=0, le=1)
 
     @field_validator("languages")
     @classmethod
@@ -90,11 +94,15 @@ class CodeModality:
         return Corpus(items, refused, [f"files by language: {said}", *notes])
 
     def fit(self, items: Sequence[Item], options: CodeOptions) -> DocumentEncoder:
-        """Tokenizer, and the language as a condition when there are several."""
-        tokenizer, conds, notes = fit_documents(items, options)
+        """Tokenizer, with the marks of fill-in-the-middle, and the language as a condition when there are several."""
+        rate = options.fim_rate if options.context >= SHORTEST + EXTRA else 0.0
+        tokenizer, conds, notes = fit_documents(items, options, MARKS if rate else ())
+        if rate < options.fim_rate:
+            notes = (*notes, f"no fill-in-the-middle: it needs a context of {SHORTEST + EXTRA} tokens or more")
         languages = tuple(sorted({i.labels["language"] for i in items if "language" in i.labels}))
         suffix = SUFFIX_OF.get(languages[0], ".txt") if len(languages) == 1 else ".txt"
-        return DocumentEncoder(tokenizer, options.context, conds, checker(languages), suffix, languages, notes)
+        made = DocumentEncoder(tokenizer, options.context, conds, checker(languages), suffix, languages, notes)
+        return replace(made, fim_rate=rate)
 
     def load(self, folder: Path) -> DocumentEncoder:
         return load_documents(folder, checker)
