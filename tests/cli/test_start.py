@@ -11,7 +11,7 @@ from afresh import __version__
 from tests.cli.conftest import Invoke
 
 HEAVY = ("torch", "numpy", "pydantic", "pyarrow", "sklearn", "scipy", "PIL", "tokenizers", "matplotlib", "jinja2")
-VERBS = ("demo", "data", "train", "sample", "measure", "solve", "export", "runs", "verify", "doctor")
+VERBS = ("demo", "data", "train", "sample", "complete", "measure", "solve", "export", "runs", "verify", "doctor")
 
 
 def loaded_after(code: str) -> set[str]:

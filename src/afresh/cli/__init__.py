@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from afresh import __version__
-from afresh.cli import data, demo, doctor, export, measure, runs, sample, solve, train, tune, verify
+from afresh.cli import complete, data, demo, doctor, export, measure, runs, sample, solve, train, tune, verify
 from afresh.cli.show import emit, fail, note
 
 DONE, FAULT, USAGE, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -58,6 +58,7 @@ VERBS = (
     train.train,
     tune.tune,
     sample.sample,
+    complete.complete,
     measure.measure,
     solve.solve,
     export.export,

@@ -1,0 +1,73 @@
+"""`afresh complete`: what belongs at a cursor in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from afresh.cli.show import answer, emit, note
+
+if TYPE_CHECKING:
+    from afresh.complete import Completion
+
+PLACE, BESIDE = "The cursor", "What else the model may see"
+
+
+def complete(
+    run: Annotated[Path, typer.Argument(help="Folder of a run on source code.", metavar="RUN")],
+    file: Annotated[Path, typer.Argument(help="The file that is worked on.", metavar="FILE")],
+    line: Annotated[int, typer.Option(help="Its line, from 1.", rich_help_panel=PLACE)],
+    column: Annotated[int, typer.Option(help="Its column in characters, from 1.", rich_help_panel=PLACE)],
+    n: Annotated[int, typer.Option("-n", help="How many completions.")] = 1,
+    temperature: Annotated[
+        float | None, typer.Option(help="0 = the likeliest; 0 for one completion, 0.6 for more if not given.")
+    ] = None,
+    length: Annotated[int | None, typer.Option(help="Tokens of a completion, at most.")] = None,
+    context: Annotated[
+        list[Path] | None, typer.Option(help="Another file; may be repeated.", metavar="FILE", rich_help_panel=BESIDE)
+    ] = None,
+    repository: Annotated[
+        Path | None, typer.Option(help="The folder of all the code.", metavar="DIR", rich_help_panel=BESIDE)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same completions.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="{completions, mode, ...} on standard output.")] = False,
+) -> None:
+    """Complete source code at a cursor, from what is before it and after it.
+
+    Pieces of other files that share words with the place are shown to the model as comments, as far as its context
+    allows: of those in --context, or of all in --repository.
+    """
+    from afresh.complete import Hole, at, read_source
+    from afresh.complete import complete as completed
+    from afresh.core import UserError
+    from afresh.data.repository import read_files, read_repository
+    from afresh.run import Run
+
+    if context and repository is not None:
+        raise UserError("Give --context or --repository, not both: the repository holds its files already.")
+    prefix, suffix = at(read_source(file), line, column)
+    others, notes = read_repository(repository, file) if repository is not None else (read_files(context or []), [])
+    hole = Hole(prefix, suffix, file.name, others)
+    found = completed(Run.open(run), hole, n, seed=seed, temperature=temperature, length=length)
+    for text in (*notes, *found.notes):
+        note(text)
+    if as_json:
+        emit({**found.json(), "notes": [*notes, *found.notes]})
+        return
+    show(found.completions)
+
+
+def show(completions: Sequence[Completion]) -> None:
+    """The texts; those of several under numbered rules. Control characters are shown as their pictures."""
+    from rich.rule import Rule
+    from rich.text import Text
+
+    from afresh.measure.report import visible
+
+    for i, completion in enumerate(completions):
+        if len(completions) > 1:
+            answer(Rule(f"{i + 1}" + ("" if completion.ended else ": unfinished"), style="dim"))
+        answer(Text(visible(completion.text)))
