@@ -32,7 +32,7 @@ ALLOWED = {
     "training": BASE | {"kernels"},
     "modalities": BASE | {"data"},
     "codecs": BASE | {"nets"},
-    "families": BASE | {"nets", "sampling"},
+    "families": BASE | {"kernels", "nets", "sampling"},
     "measure": BASE | {"nets", "training"},
     "control": BASE | {"nets", "training"},
     "formats": BASE | {"nets", "families", "data"},

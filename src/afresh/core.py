@@ -307,8 +307,8 @@ class Objective(Protocol):
     def update(self, state: State, metrics: Mapping[str, float]) -> State: ...
 
 
-# (x, t, cond, state) -> (prediction, state): a velocity for a flow, logits for tokens. `state` is a
-# key/value cache or None.
+# (x, t, cond, state) -> (prediction, state): a velocity for a flow; for tokens the logits of what follows the first
+# t[b] (None: all) of each row. `state` is None at first, or a key/value cache with select(rows) and restart(rows).
 Predict = Callable[[Tensor, Any, Cond, Any], tuple[Tensor, Any]]
 
 
@@ -365,8 +365,7 @@ class Drawn:
 class Evidence(Protocol):
     """What a metric may ask for. Everything is computed when first asked for, and once.
 
-    `train` and `heldout` are in the modality's own space (before any codec), so that models behind different
-    codecs are judged alike.
+    `train` and `heldout` are in the modality's own space: models behind different codecs are judged alike.
     """
 
     @property
@@ -389,6 +388,7 @@ class Evidence(Protocol):
     @property
     def bound(self) -> bool: ...  # whether these nats are only an upper bound (minus an ELBO)
     def valid(self, value: Any) -> bool: ...
+    def complete(self, holes: Sequence[tuple[str, str, str]]) -> list[str] | None: ...  # (before, after, file's name)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +49,13 @@ class Rng:
     def uniform(self, purpose: str, index: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
         """float32 in [0, 1) with 24 bits, (B, *shape)."""
         return _shift(self.bits(purpose, index, shape), 40).float() * 2.0**-24
+
+    def uniform_each(self, purposes: Sequence[str], index: Tensor) -> Tensor:
+        """uniform(purposes[b], index[b]) of every row, (B,)."""
+        digests = (hashlib.sha256(f"{self.seed}/{p}".encode()).digest() for p in purposes)
+        keys = torch.tensor([int.from_bytes(d[:8], "little", signed=True) for d in digests], device=index.device)
+        row = _mix(_mix(index.to(torch.int64) * GOLDEN + keys))
+        return _shift(_mix(row + GOLDEN), 40).float() * 2.0**-24
 
     def normal(self, purpose: str, index: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
         """Standard normal float32, (B, *shape), by Box and Muller (1958).

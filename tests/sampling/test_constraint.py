@@ -18,6 +18,7 @@ from afresh.rng import Rng
 from afresh.sampling import constraint
 from afresh.sampling.constraint import Alphabet, Maker
 from afresh.sampling.tokens import Cut, generate, narrow
+from tests.sampling.fed import model
 
 pytest.importorskip("llguidance", reason="structured output needs llguidance (extra: structured)")
 
@@ -39,12 +40,11 @@ def alphabet(name: str) -> Alphabet:
 def untrained(size: int, sharpness: float = 1.0) -> Any:
     """Logits that are a fixed random function of the last two tokens: a model that knows nothing."""
 
-    def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
-        before = x[:, :1] if state is None else state
-        last = torch.cat([before, x], 1)[:, -2:]
-        return Rng(9).normal("logits", last[:, 0] * 1000 + last[:, 1], (size,)) * sharpness, x[:, -1:]
+    def logits(window: list[int]) -> Tensor:
+        before, last = window[-2:] if len(window) > 1 else (window[0], window[0])
+        return Rng(9).normal("logits", torch.tensor([before * 1000 + last]), (size,))[0] * sharpness
 
-    return predict
+    return model(logits)
 
 
 def texts(name: str, make: Maker | None, seed: int, n: int = 6, length: int = 400, prompt: str = "the ") -> list[str]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from afresh.core import Cond
 from afresh.sampling.guidance import classifier_free
+from tests.sampling.fed import model
 
 COND = Cond(3, {"label": torch.tensor([0, 1, 2])}, {"label": torch.tensor([True, True, False])})
 X = torch.arange(6.0).view(3, 2)
@@ -58,10 +59,22 @@ def test_a_time_for_each_row_is_given_to_both_halves() -> None:
 
 
 def test_one_state_holds_both_halves_from_step_to_step() -> None:
-    g = classifier_free(predict, 2.0)
-    _, state = g(X, None, COND, None)
-    _, state = g(X, None, COND, state)
-    assert state == 12
+    """Each half goes on from what it was fed itself, also when rows leave or start again."""
+    fed: list[list[list[int]]] = []
+    toy = model(lambda window: torch.tensor([float(sum(window)), 1.0]))
+
+    def spy(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
+        out, state = toy(x, t, cond, state)
+        fed.append([list(r) for r in state.rows])
+        return out, state
+
+    g = classifier_free(spy, 2.0)
+    _, state = g(torch.tensor([[1], [2], [3]]), None, COND, None)
+    state = state.select(torch.tensor([0, 2]))
+    state.restart(torch.tensor([1]))
+    g(torch.tensor([[4], [5]]), None, COND.select(torch.tensor([0, 2])), state)
+    assert fed[0] == [[1], [2], [3]] * 2
+    assert fed[1] == [[1, 4], [5]] * 2
 
 
 def test_known_values_stay_in_the_unconditional_half() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from afresh.core import Cond, Predict
 from afresh.rng import Rng
 from afresh.sampling.tokens import Cut, draw, generate, narrow
+from tests.sampling.fed import model
 
 # --------------------------------------------------------------------------- narrow
 
@@ -117,25 +118,25 @@ P = torch.tensor([[0.1, 0.2, 0.3, 0.4, 0.0], [0.7, 0.1, 0.1, 0.1, 0.0], [0.25, 0
 
 
 def chain(log: list[int] | None = None) -> Predict:
-    """A Markov chain; its state is how many tokens of the window it has been fed."""
+    """A Markov chain that notes how many tokens of the window it has been fed."""
 
-    def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
-        fed = (state or 0) + x.shape[1]
-        assert 1 <= fed <= CONTEXT, "more was fed than the context holds"
+    def logits(window: list[int]) -> Tensor:
+        assert 1 <= len(window) <= CONTEXT, "more was fed than the context holds"
         if log is not None:
-            log.append(fed)
-        return P[x[:, -1]].log(), fed
+            log.append(len(window))
+        return P[window[-1]].log()
 
-    return predict
+    return model(logits)
 
 
-def summing(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
+def sum_of(window: list[int]) -> Tensor:
     """Logits that depend on every token of the window and on where it lies: what a real context does."""
-    window = x if state is None else torch.cat([state, x], 1)
-    assert window.shape[1] <= CONTEXT
-    place = torch.arange(1, window.shape[1] + 1)
-    key = (window * (2 * place + 1)).sum(1, keepdim=True)  # (B, 1)
-    return torch.sin(key * torch.arange(1.0, V + 1) * 0.7) * 3, window
+    assert len(window) <= CONTEXT
+    key = sum(token * (2 * place + 1) for place, token in enumerate(window, 1))
+    return torch.sin(key * torch.arange(1.0, V + 1) * 0.7) * 3
+
+
+summing = model(sum_of)
 
 
 def run(predict: Predict, prompts: list[list[int]], index: list[int], length: int = 6, **kw: Any) -> list[list[int]]:
@@ -208,5 +209,19 @@ def test_a_full_context_restarts_on_at_least_its_half(prompt: int) -> None:
 
 
 def test_the_smallest_context() -> None:
-    predict: Predict = lambda x, t, cond, state: (P[x[:, -1]].log(), None)  # noqa: E731
+    predict = model(lambda window: P[window[-1]].log())
     assert len(run(predict, [[0]], [0], 10, context=1)[0]) == 10
+
+
+def test_finished_rows_leave() -> None:
+    """What is computed is what is still wanted: the batch shrinks, and nothing else changes."""
+    sizes: list[int] = []
+
+    def counted(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
+        sizes.append(len(x))
+        return summing(x, t, cond, state)
+
+    prompts = [[1], [2, 0], [3, 3, 3], [0, 1]]
+    rows = run(counted, prompts, [0, 1, 2, 3], 20, end=2)
+    drawn = sorted((len(r) + (len(r) < 20) for r in rows), reverse=True)  # the end is drawn as well
+    assert sizes == [sum(d > step for d in drawn) for step in range(max(drawn))]

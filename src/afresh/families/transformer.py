@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, CondSpec, Family, Loss, Modules, Predict, Space, State
+from afresh.kernels.decode import Kind
+from afresh.nets.decoding import decode
 from afresh.nets.transformer import Decoder, DecoderShape, compilable
 from afresh.rng import Rng
 from afresh.sampling.constraint import Maker
 from afresh.sampling.guidance import classifier_free
-from afresh.sampling.tokens import Cut, generate
+from afresh.sampling.tokens import Cut, Watch, generate
 
 
 class TransformerConfig(BaseModel):
@@ -52,7 +54,8 @@ class TransformerConfig(BaseModel):
 class TransformerSettings(BaseModel):
     """How to sample. `length`: new tokens, for a stream; a picture always has all its tokens.
 
-    `constraint` makes what each text must match (afresh.structure), one object a sample.
+    `constraint` makes what each text must match (afresh.structure), one object a sample. `watch` sees every token as
+    it is drawn. `weights`: their precision while decoding on a CPU; auto is that of training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -63,6 +66,8 @@ class TransformerSettings(BaseModel):
     length: int = Field(256, ge=1)
     guidance: float = Field(1.0, ge=0, le=100)
     constraint: Maker | None = Field(None, exclude=True)
+    watch: Watch | None = Field(None, exclude=True)
+    weights: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
 
 
 class TransformerObjective:
@@ -97,15 +102,18 @@ def score(modules: Modules, config: TransformerConfig, space: Space, batch: Batc
     return -next_token_nats(modules, batch)[0]
 
 
-def predictor(modules: Modules, context: int, dtype: torch.dtype = torch.float32) -> Predict:
-    """Logits (B, V) of the token after those fed so far; the state is the key/value cache."""
+def predictor(modules: Modules, context: int, weights: Kind | Literal["auto"] = "auto") -> Predict:
+    """Logits (B, V) of the token after those fed so far: the first t[b] (None: all) of x (B, T).
+
+    The state is the key/value cache. `weights` auto: bfloat16 under autocast, else float32.
+    """
     net = modules["decoder"]
     assert isinstance(net, Decoder)
 
     def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
-        cache = net.new_cache(len(x), context, dtype) if state is None else state
-        h = net.hidden(x, net.condition(cond), cache)
-        return net.logits(h[:, -1]), cache
+        narrow: Kind = "bfloat16" if torch.is_autocast_enabled(x.device.type) else "float32"
+        kind = narrow if weights == "auto" else weights
+        return decode(net, x, t, net.condition(cond), state, context, kind)
 
     return predict
 
@@ -135,10 +143,10 @@ def sample(
     end = space.special.get("end") if space.stream else None
     banned = [i for i in space.special.values() if i != end]  # several names may share the id of `end`
     length = settings.length if space.stream else context
-    predict = classifier_free(predictor(modules, context + 1), settings.guidance)
+    predict = classifier_free(predictor(modules, context + 1, settings.weights), settings.guidance)
     cut = Cut(settings.temperature, settings.top_k, settings.top_p, settings.min_p)
     musts = None if settings.constraint is None else [settings.constraint() for _ in prompts]
-    rows = generate(predict, prompts, cond, rng, index, length, context, cut, end, banned, musts)
+    rows = generate(predict, prompts, cond, rng, index, length, context, cut, end, banned, musts, settings.watch)
     if not space.stream:  # a prompt is the first part of the picture
         return torch.tensor([(p[1:] + r)[:context] for p, r in zip(prompts, rows, strict=True)])
     longest = max(map(len, rows))

@@ -13,7 +13,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-SOURCES = tuple(Path(__file__).with_name(n) for n in ("decoder.cpp", "amx.cpp"))
+SOURCES = tuple(Path(__file__).with_name(n) for n in ("decoder.cpp", "amx.cpp", "decode.cpp"))
+HEADER = Path(__file__).with_name("numbers.h")
 # Sums may be reordered so that they vectorise, but NaN and infinity keep their meaning: training looks for them.
 FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-shared", "-fPIC"),
@@ -37,7 +38,7 @@ def key(compiler: str) -> str:
     cpu = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else platform.processor()
     flags = next((line for line in cpu.splitlines() if line.startswith(("flags", "Features"))), cpu)
     version = subprocess.run([compiler, "-dumpfullversion"], capture_output=True, text=True).stdout
-    parts = (*(s.read_text() for s in SOURCES), " ".join(FLAGS), version, flags, platform.machine())
+    parts = (*(s.read_text() for s in (*SOURCES, HEADER)), " ".join(FLAGS), version, flags, platform.machine())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

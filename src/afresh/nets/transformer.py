@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -54,19 +55,39 @@ class DecoderShape:
 
 @dataclass
 class Cache:
-    """Preallocated keys and values, each (layers, B, kv_heads, capacity, head width); `length` are filled."""
+    """Preallocated keys and values, each (layers, B, kv_heads, capacity + 1, head width); lengths[b] are filled.
+
+    The last place takes what lies beyond a row's count and is never looked at.
+    """
 
     k: Tensor
     v: Tensor
-    length: int = 0
+    lengths: Tensor  # (B,) int64
 
     @property
     def capacity(self) -> int:
-        return self.k.shape[3]
+        return self.k.shape[3] - 1
+
+    def places(self, count: int) -> Tensor:
+        """Where the next `count` tokens of each row go, (B, count)."""
+        place = self.lengths[:, None] + torch.arange(count, device=self.lengths.device)
+        return place.clamp_max(self.capacity)
 
     def select(self, rows: Tensor) -> Cache:
         """Keep some sequences: finished ones leave the batch."""
-        return Cache(self.k[:, rows], self.v[:, rows], self.length)
+        return Cache(self.k[:, rows], self.v[:, rows], self.lengths[rows])
+
+    def restart(self, rows: Tensor) -> None:
+        """Forget what some rows have seen."""
+        self.lengths[rows] = 0
+
+    def add(self, layer: int, k: Tensor, v: Tensor, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Keep k and v (B, K, T, D) at `place` (B, T); all keys and values, and who may look where (B, 1, T, end)."""
+        rows, end = torch.arange(len(place), device=place.device)[:, None], int(place.max()) + 1
+        for kept, new in ((self.k, k), (self.v, v)):
+            kept[layer].transpose(1, 2)[rows, place] = new.transpose(1, 2).to(kept.dtype)
+        seen = torch.arange(end, device=place.device) <= place[:, None, :, None]
+        return self.k[layer, :, :, :end].to(k.dtype), self.v[layer, :, :, :end].to(v.dtype), seen
 
 
 def rope_table(
@@ -158,13 +179,7 @@ class Attention(nn.Module):
         k = rotate(self.k_norm(k), cos, sin).to(v.dtype)
         mask = None
         if cache is not None:
-            end = cache.length + t
-            cache.k[layer, :, :, cache.length : end] = k
-            cache.v[layer, :, :, cache.length : end] = v
-            k, v = cache.k[layer, :, :, :end].to(q.dtype), cache.v[layer, :, :, :end].to(q.dtype)
-            if 1 < t < end:
-                place = torch.arange(end, device=x.device)
-                mask = place[None] <= place[cache.length :, None]  # (t, end)
+            k, v, mask = cache.add(layer, k, v, cache.places(t))
         if s.kv_heads != s.heads:
             k, v = (z.repeat_interleave(s.heads // s.kv_heads, 1) for z in (k, v))
         if bias is not None:
@@ -242,6 +257,7 @@ class Decoder(nn.Module):
         self.conditioning = Conditioning(spec, s.width) if spec else None
         self.position = nn.Embedding(s.positions, s.width) if s.positions else None
         cos, sin = rope_table(s.context + 1, s.dim, s.rope_theta, s.rope_scaling)
+        self.packed: tuple[Any, Any] | None = None  # for decoding (nets/decoding.py)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
         self.initialise()
@@ -264,32 +280,37 @@ class Decoder(nn.Module):
 
     def new_cache(self, batch: int, capacity: int, dtype: torch.dtype) -> Cache:
         s = self.shape
-        size = (s.layers, batch, s.kv_heads, capacity, s.dim)
+        size = (s.layers, batch, s.kv_heads, capacity + 1, s.dim)
         device = self.embedding.weight.device
-        return Cache(torch.zeros(size, dtype=dtype, device=device), torch.zeros(size, dtype=dtype, device=device))
+        k, v = (torch.zeros(size, dtype=dtype, device=device) for _ in range(2))
+        return Cache(k, v, torch.zeros(batch, dtype=torch.int64, device=device))
 
-    def hidden(self, tokens: Tensor, c: Tensor | None, cache: Cache | None = None) -> Tensor:
-        """(B, T) int64 -> (B, T, width). With a cache, T new tokens follow those already in it."""
-        start = 0 if cache is None else cache.length
-        end = start + tokens.shape[1]
+    def hidden(
+        self, tokens: Tensor, c: Tensor | None, cache: Cache | None = None, counts: Tensor | None = None
+    ) -> Tensor:
+        """(B, T) int64 -> (B, T, width). With a cache, the first counts[b] (None: all) of them follow those in it."""
+        count = tokens.shape[1]
+        at: Any = slice(0, count) if cache is None else cache.places(count).clamp_max(len(self.cos) - 1)
         h = self.embedding(tokens)
         if c is not None:
             h = h + c[:, None].to(h.dtype)
         if self.position is not None:
-            h = h + self.position.weight[start:end]
+            h = h + self.position.weight[at]
         if torch.is_autocast_enabled(h.device.type):
             h = h.to(torch.get_autocast_dtype(h.device.type))
-        cos, sin = (self.get_buffer(k)[start:end].to(h.dtype) for k in ("cos", "sin"))
-        short = cache is None and is_short(len(tokens), self.shape.heads, tokens.shape[1], h.device)
+        cos, sin = (self.get_buffer(k)[at].to(h.dtype) for k in ("cos", "sin"))
+        if cache is not None:
+            cos, sin = cos[:, None], sin[:, None]  # (B, 1, T, D): every row has places of its own
+        short = cache is None and is_short(len(tokens), self.shape.heads, count, h.device)
         short = short and not kernels.usable(h)  # which have attention of their own
-        bias = causal_bias(tokens.shape[1], h) if short else None
+        bias = causal_bias(count, h) if short else None
         if bias is not None and not self.shape.causal:
             bias = torch.zeros_like(bias)
         delta = None
         for i, block in enumerate(self.blocks):
             h, delta = block(h, delta, cos, sin, bias, cache, i)
         if cache is not None:
-            cache.length = end
+            cache.lengths += count if counts is None else counts
         return self.norm(h) if delta is None else self.norm.after(h, delta)[1]
 
     def logits(self, h: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,9 @@ from torch import Tensor
 from afresh.core import Cond, Predict
 from afresh.rng import Rng
 from afresh.sampling.constraint import Constraint, check_finished, restrict
+
+# (index of the sample, token, its log-probability under the model, at temperature 1 and uncut) -> whether to stop there
+Watch = Callable[[int, int, float], bool]
 
 
 @dataclass(frozen=True)
@@ -74,54 +77,64 @@ def generate(
     end: int | None = None,
     banned: Sequence[int] = (),
     constraints: Sequence[Constraint] | None = None,
+    watch: Watch | None = None,
 ) -> list[list[int]]:
     """Continue each prompt (which includes its first context token) by up to `length` tokens, prompts left out.
 
-    Prompts of different lengths share a batch: the shorter ones start sooner and the longer are fed their own
-    tokens until they run out, so nothing is padded. A row that draws `end` keeps being computed only until all
-    rows are done; what follows `end` is dropped. When `context` is full, the window restarts on its last half, at
-    places that depend on the place alone (`window_start`). The draw at place i of row `index` uses
-    rng.uniform("token/i", index): the same alone or in a batch.
+    Rows are of any lengths, each at its own place, and leave when they draw `end` or are long enough. When `context` is
+    full, a row's window restarts on its last half, at places that depend on the place alone (`window_start`). The draw
+    at place i of row `index` uses rng.uniform("token/i", index): the same alone or in a batch.
 
     `constraints`, one a row, say what each continuation must match; with them `end` must be given. Raises UserError
-    for a row that has no match after `length` tokens.
+    for a row that has no match after `length` tokens. `watch` sees every token as it is drawn.
     """
     assert constraints is None or end is not None, "a structured text needs a token that ends it"
     rows = [list(p) for p in prompts]
-    start = [len(p) for p in prompts]
-    done = [False] * len(rows)
-    device = index.device
-    place = min(start)  # of the token to be drawn
-    since = window_start(place, context)
-    block, state = torch.tensor([r[since:place] for r in rows], device=device), None
-    while True:
-        logits, state = predict(block, None, cond, state)
+    goal = [len(p) + length for p in prompts]
+    live = list(range(len(rows)))
+    since = [window_start(len(p), context) for p in rows]
+    feed = [r[s:] for r, s in zip(rows, since, strict=True)]
+    state, here = None, index
+    while live:
+        x, counts = ragged(feed, index.device)
+        logits, state = predict(x, counts, cond, state)
+        likely = logits.log_softmax(-1) if watch is not None else None
         if banned:
             logits[:, list(banned)] = -torch.inf
         if constraints is not None and end is not None:
-            open_ = [place >= s and not d and place < s + length for s, d in zip(start, done, strict=True)]
-            logits = restrict(logits, [c if o else None for c, o in zip(constraints, open_, strict=True)], end)
-        chosen = draw(narrow(logits, cut), rng.uniform(f"token/{place}", index)).tolist()
-        for i, row in enumerate(rows):
-            if place >= start[i]:
-                over = done[i] or place >= start[i] + length
-                row.append(row[-1] if over else chosen[i])
-                done[i] = over or chosen[i] == end
-                if constraints is not None and not done[i]:
-                    constraints[i].accept(chosen[i])
-        place += 1
-        if all(d or place >= s + length for d, s in zip(done, start, strict=True)):
-            break
-        moved = window_start(place, context)
-        if moved != since:
-            since, state = moved, None
-            block = torch.tensor([r[since:place] for r in rows], device=device)
-        else:
-            block = torch.tensor([[r[place - 1]] for r in rows], device=device)
+            logits = restrict(logits, [constraints[i] for i in live], end)
+        u = rng.uniform_each([f"token/{len(rows[i])}" for i in live], here)
+        stay, feed, moved = [], [], []
+        for at, (i, token) in enumerate(zip(live, draw(narrow(logits, cut), u).tolist(), strict=True)):
+            rows[i].append(token)
+            if constraints is not None and token != end:
+                constraints[i].accept(token)
+            over = token == end or len(rows[i]) >= goal[i]
+            if watch is not None and likely is not None:
+                over = watch(int(here[at]), token, float(likely[at, token])) or over
+            if over:
+                continue
+            stay.append(at)
+            start = window_start(len(rows[i]), context)
+            if start != since[i]:
+                since[i] = start
+                moved.append(len(feed))
+            feed.append(rows[i][start:] if moved[-1:] == [len(feed)] else [token])
+        if len(stay) < len(live):
+            kept = torch.tensor(stay, dtype=torch.int64, device=index.device)
+            live = [live[at] for at in stay]
+            here, cond, state = here[kept], cond.select(kept), state.select(kept) if state is not None else None
+        if moved and state is not None:
+            state.restart(torch.tensor(moved, device=index.device))
     if constraints is not None:
         check_finished([c.finished() for c in constraints], length)
-    out = []
-    for row, s in zip(rows, start, strict=True):
-        new = row[s : s + length]
-        out.append(new[: new.index(end)] if end is not None and end in new else new)
-    return out
+    new = [r[g - length :] for r, g in zip(rows, goal, strict=True)]  # what follows the prompt
+    return [n[:-1] if end is not None and n[-1] == end else n for n in new]
+
+
+def ragged(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Rows filled up with zeros to (B, T), and how many of each count (B,); None: all."""
+    counts = [len(r) for r in rows]
+    longest = max(counts, default=0)
+    x = torch.tensor([[*r, *[0] * (longest - len(r))] for r in rows], device=device)
+    return x, None if min(counts, default=0) == longest else torch.tensor(counts, device=device)

@@ -1,0 +1,83 @@
+"""Decoding token by token with a key/value cache: by the engine on a CPU, by PyTorch's own steps elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from afresh.kernels import functions as kernels
+from afresh.kernels.decode import Engine, Kind, Sequences, Sizes
+from afresh.nets.transformer import Block, Cache, Decoder, RMSNorm
+
+
+def state_of(net: Decoder) -> tuple[tuple[int, int], ...]:
+    """Where each weight lies and which change it is at."""
+    return tuple((p.data_ptr(), p._version) for p in net.parameters())
+
+
+def engine_of(net: Decoder, kind: Kind) -> Engine | None:
+    """The engine with the network's present weights, packed when first asked for or changed; None where there is none
+    (no kernels, another device, an odd shape)."""
+    s, weight = net.shape, net.embedding.weight
+    if not s.causal or s.width % 2 or s.mlp % 2 or s.dim % 2 or weight.dtype is not torch.float32:
+        return None
+    if not kernels.usable(weight):
+        return None
+    state = (kind, state_of(net))
+    if net.packed is None or net.packed[0] != state:
+        net.packed = (state, pack(net, kind))
+    return net.packed[1]
+
+
+def pack(net: Decoder, kind: Kind) -> Engine:
+    s = net.shape
+
+    def weight_of(m: Any) -> Tensor | None:
+        return m.weight if isinstance(m, RMSNorm) else None
+
+    layers: list[dict[str, Tensor | None]] = [
+        {
+            "attention_norm": b.attention_norm.weight,
+            "mlp_norm": b.mlp_norm.weight,
+            "q_norm": weight_of(b.attention.q_norm),
+            "k_norm": weight_of(b.attention.k_norm),
+            "bias": b.attention.qkv.bias,
+            "qkv": b.attention.qkv.weight,
+            "out": b.attention.out.weight,
+            "gate_up": b.mlp.gate_up.weight,
+            "down": b.mlp.down.weight,
+        }
+        for b in net.blocks
+        if isinstance(b, Block)
+    ]
+    half = s.dim // 2
+    outer: dict[str, Tensor | None] = {
+        "embedding": net.embedding.weight,
+        "position": None if net.position is None else net.position.weight,
+        "cos": net.get_buffer("cos")[:, :half],
+        "sin": net.get_buffer("sin")[:, :half],
+        "norm": net.norm.weight,
+        "head": net.embedding.weight if net.head is None else net.head.weight,
+    }
+    sizes = Sizes(s.layers, s.width, s.heads, s.kv_heads, s.dim, s.mlp, s.vocab, s.eps)
+    return Engine(sizes, kind, layers, outer)
+
+
+@torch.no_grad()
+def decode(
+    net: Decoder, tokens: Tensor, counts: Tensor | None, c: Tensor | None, state: Any, capacity: int, kind: Kind
+) -> tuple[Tensor, Any]:
+    """Feed the first counts[b] (None: all) of tokens (B, T) to each row; logits (B, V) after the last of them, and the
+    state (a Cache or Sequences; None at first), which has `select(rows)` and `restart(rows)`."""
+    if counts is None:
+        counts = torch.full((len(tokens),), tokens.shape[1], device=tokens.device)
+    engine = engine_of(net, kind) if state is None or isinstance(state, Sequences) else None
+    if engine is not None:
+        state = engine.sequences(len(tokens), capacity) if state is None else state
+        return engine.step(tokens, counts, c, state), state
+    narrow = torch.bfloat16 if torch.is_autocast_enabled(tokens.device.type) else torch.float32
+    cache: Cache = net.new_cache(len(tokens), capacity, narrow) if state is None else state
+    h = net.hidden(tokens, c, cache, counts)
+    return net.logits(h[torch.arange(len(h), device=h.device), counts - 1]), cache
