@@ -290,7 +290,7 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """(B, T) int64 -> (B, T, width). With a cache, the first counts[b] (None: all) of them follow those in it."""
         count = tokens.shape[1]
-        at: Any = slice(0, count) if cache is None else cache.places(count).clamp_max(len(self.cos) - 1)
+        at: Any = slice(0, count) if cache is None else cache.places(count).clamp_max(self.shape.context)
         h = self.embedding(tokens)
         if c is not None:
             h = h + c[:, None].to(h.dtype)
