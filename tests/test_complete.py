@@ -17,6 +17,7 @@ from afresh.complete import Completion, Hole, asked, at, complete, complete_many
 from afresh.core import Item, UserError
 from afresh.data.documents import DocumentEncoder
 from afresh.data.fim import MARKS
+from afresh.judge import RunEvidence, prepared_again
 from afresh.modalities.code import MODALITY, CodeOptions
 from afresh.run import Run
 
@@ -185,6 +186,14 @@ def test_the_language_is_that_of_the_file(plain: Run) -> None:
     classes = plain.conds["language"].classes
     assert [classes[i] for i in cond.parts["language"][:2]] == ["javascript", "python"]
     assert cond.present["language"].tolist() == [True, True, False] and "language rust was not learnt" in notes[-1]
+
+
+def test_measuring_asks_for_completions(trained: Run, plain: Run) -> None:
+    """As any metric may: texts, or None of a run that never learnt to."""
+    holes = [("a = ", f"\nb = {w}\n", "a.py") for w in WORDS[:3]]
+    found = RunEvidence(trained, prepared_again(trained)).complete(holes)
+    assert found == [complete(trained, Hole(*h)).completions[0].text for h in holes]
+    assert RunEvidence(plain, prepared_again(plain)).complete(holes) is None
 
 
 # --------------------------------------------------------------------------- the verb

@@ -10,7 +10,7 @@ from afresh.core import Codec, Examples, Family, Metric, Modality, Space, UserEr
 MODALITIES = ("text", "code", "image")
 FAMILIES = ("transformer", "vae", "gan", "flow")
 CODECS = ("palette",)
-METRICS = ("texts", "pictures")
+METRICS = ("texts", "programs", "pictures")
 
 
 def _check(kind: str, name: str, known: tuple[str, ...]) -> None:

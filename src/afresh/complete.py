@@ -21,6 +21,7 @@ from afresh.data.tokenizer import Ids
 from afresh.request import Request
 from afresh.run import Run
 
+FILL_IN, LEFT_TO_RIGHT = "fill-in-the-middle", "left-to-right"
 MOST_MB = 8  # of the file that is worked on
 LENGTH = 64  # tokens of a completion, or a quarter of the context where that is less
 OVERLAP = 8  # characters, without white space, that a completion and what follows must share to be cut
@@ -28,7 +29,7 @@ OVERLAP = 8  # characters, without white space, that a completion and what follo
 
 @dataclass(frozen=True)
 class Hole:
-    """A cursor: the text before it and after it, in a file of some name, with the repository's other files."""
+    """A cursor: the text before it and after it, in a file of some name, with the repository's other files by name."""
 
     prefix: str
     suffix: str
@@ -122,7 +123,7 @@ def complete(
 
 
 def mode_of(run: Run) -> str:
-    return "fill-in-the-middle" if knows_how(run.space.special) else "left-to-right"
+    return FILL_IN if knows_how(run.space.special) else LEFT_TO_RIGHT
 
 
 def complete_many(
@@ -151,7 +152,7 @@ def complete_many(
     end = run.space.special["end"]
     ended = ((x == end).any(1) | (x.shape[1] < wanted)).tolist()  # rows are only padded to the longest
     texts = encoder.decode(x)
-    if not knows_how(run.space.special):
+    if mode_of(run) != FILL_IN:
         notes.append(
             "This run was trained without fill-in-the-middle: it goes on from the text before the cursor and does not "
             "see what is after it. Train on code with --data fim_rate=0.5."

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from afresh import catalog
+from afresh.complete import FILL_IN, Hole, complete_many, mode_of
 from afresh.core import CondSpec, Drawn, Examples, Item, Space, UserError
 from afresh.data.load import draw_asked, rows_at_once, sweep
 from afresh.measure.study import Measurement, measure
@@ -90,6 +91,13 @@ class RunEvidence:
 
     def valid(self, value: Any) -> bool:
         return self.run.encoder.valid(value)
+
+    def complete(self, holes: Sequence[tuple[str, str, str]]) -> list[str] | None:
+        """The likeliest text between two others, in a file of some name; None for a run that never learnt to."""
+        if mode_of(self.run) != FILL_IN:
+            return None
+        made, _, _ = complete_many(self.run, [Hole(*h) for h in holes], seed=JUDGE_SEED, temperature=0.0)
+        return [c.text for c in made]
 
 
 def prepared_again(run: Run, data: Path | None = None) -> Prepared:

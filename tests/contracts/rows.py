@@ -29,7 +29,8 @@ SPEC: CondSpec = {
 LINE = Space("field", (2, 11), std=0.6)
 PLANE = Space("field", (1, 6, 5), std=0.5)
 SOLID = Space("field", (1, 3, 4, 2))
-STREAM = Space("tokens", (8,), (7,), {"begin": 4, "end": 5, "pad": 6}, stream=True)
+MARKS = {"begin": 4, "end": 5, "pad": 6, "fim_prefix": 7, "fim_suffix": 8, "fim_middle": 9}
+STREAM = Space("tokens", (8,), (10,), MARKS, stream=True)
 RASTER = Space("tokens", (6,), (5,), {"begin": 4}, grid=(2, 3))
 LEVELS = Space("tokens", (4, 2), (5, 5), {"begin": 4})
 SPACES = {
@@ -192,6 +193,7 @@ class MetricRow:
 
 METRICS = (
     MetricRow("texts", ("stream", "levels"), ("bits_per_byte", "parses", "distinct", "verbatim")),
+    MetricRow("programs", ("stream",), ("completions",)),
     MetricRow(
         "pictures",
         ("plane",),

@@ -14,7 +14,7 @@ from afresh import catalog
 from afresh.core import Cond, Metric, Score
 from afresh.measure.study import Study
 from tests.contracts.rows import METRICS, SPACES, SPEC
-from tests.measure.evidence import Evidence, code_evidence, digits, library_code, pictures
+from tests.measure.evidence import Evidence, code_evidence, digits, library_code, modules_evidence, pictures
 
 ALL = catalog.metrics()
 every_metric = pytest.mark.parametrize("metric", ALL, ids=lambda m: m.name)
@@ -36,7 +36,12 @@ def painter() -> Evidence:
     return pictures((small[:400], small[400:520]), (y[:400], y[400:520]), fake, cond)
 
 
-MAKERS: dict[str, Callable[[], Evidence]] = {"texts": writer, "pictures": painter}
+def filler() -> Evidence:
+    """A model that puts a number into every hole."""
+    return modules_evidence(lambda before, after: "0")
+
+
+MAKERS: dict[str, Callable[[], Evidence]] = {"texts": writer, "programs": filler, "pictures": painter}
 
 
 def measured(module: str, folder: Path) -> dict[str, list[Score]]:

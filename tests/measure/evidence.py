@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -32,6 +33,7 @@ class Evidence:
     draw: Callable[[int], Drawn]
     nats: tuple[torch.Tensor, torch.Tensor] | None = None
     accepts: Callable[[Any], bool] = lambda value: True
+    fills: Callable[[str, str], str] | None = None
     rng: Rng = field(default_factory=lambda: Rng(0))
 
     def samples(self, n: int) -> Drawn:
@@ -42,6 +44,9 @@ class Evidence:
 
     def valid(self, value: Any) -> bool:
         return self.accepts(value)
+
+    def complete(self, holes: Sequence[tuple[str, str, str]]) -> list[str] | None:
+        return None if self.fills is None else [self.fills(before, after) for before, after, _ in holes]
 
 
 def picture_split(x: np.ndarray, y: np.ndarray, classes: int) -> tuple[Examples, list[Item]]:
@@ -96,7 +101,6 @@ def library_code() -> tuple[list[str], list[str]]:
     import argparse
     import configparser
     import dataclasses
-    import inspect
     import textwrap as wrap
     import typing
 
@@ -125,6 +129,19 @@ def code_evidence(samples: list[str], nats: float | None = None) -> Evidence:
     likelihood = None if nats is None else (torch.tensor([nats / 2, nats / 2]), torch.tensor([1, 1]))
     space = Space("tokens", (256,), (256,), stream=True)
     return Evidence(space, {}, none, none, items[0], items[1], draw, likelihood, parses_python)
+
+
+def modules_evidence(fills: Callable[[str, str], str] | None) -> Evidence:
+    """Small modules of the standard library held out, and a model that fills holes in them."""
+    import bisect
+    import copy
+    import textwrap as wrap
+
+    items = [Item(inspect.getsource(m), f"{m.__name__}.py") for m in (bisect, copy, wrap)]
+    found = code_evidence(["x = 1\n"])
+    special = {"end": 0, "fim_prefix": 1, "fim_suffix": 2, "fim_middle": 3}
+    space = replace(found.space, special=special)
+    return replace(found, space=space, heldout_items=items, fills=fills)
 
 
 def unfinished(statements: int) -> str:

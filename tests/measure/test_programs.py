@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from math import comb
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.measure.evidence import modules_evidence, parses_python
 
-from afresh.core import UserError
-from afresh.measure.programs import over_tasks, pass_at_k, pass_scores, passed, task_of
+from afresh.core import Item, UserError
+from afresh.measure.programs import HOLES, completions, draw_holes, over_tasks, pass_at_k, pass_scores, passed, task_of
+from afresh.measure.study import Study, Unmeasurable
 
 
 @pytest.mark.parametrize("n", range(1, 8))
@@ -108,3 +111,38 @@ def test_only_the_mark_at_the_very_end_counts() -> None:
 def test_a_record_that_is_no_task(row: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         task_of(row, 4)
+
+
+# --------------------------------------------------------------------------- completions
+
+
+def test_holes_are_what_breaks_a_valid_file() -> None:
+    study = Study(modules_evidence(None), 4)
+    holes = draw_holes(study)
+    texts = {i.source: i.value for i in study.heldout_items}
+    assert len(holes) == HOLES and len({name for _, _, name, _ in holes}) == 3
+    for before, after, name, middle in holes:
+        assert before + middle + after == texts[name] and not parses_python(before + after)
+        assert middle.count("\n") <= 2 and (after == "" or after[0] == "\n")
+    assert holes == draw_holes(Study(modules_evidence(None), 4))
+
+
+def test_what_was_there_scores_one_and_nothing_scores_nought() -> None:
+    study = Study(modules_evidence(None), 4)
+    real = {(before, after): middle for before, after, _, middle in draw_holes(study)}
+    for fills, value in ((lambda a, b: real[a, b], 1.0), (lambda a, b: "", 0.0), (lambda a, b: "]" * 3, 0.0)):
+        valid, exact = completions(modules_evidence(fills))
+        assert (valid.name, valid.value, valid.n) == ("completions_valid", value, HOLES)
+        assert (exact.name, exact.value, exact.floor, exact.control) == ("completions_exact", value, 1.0, 0.0)
+    (first, *_) = completions(modules_evidence(lambda a, b: real[a, b] + "  # the same"))
+    assert first.value > 0.5
+
+
+def test_where_holes_tell_nothing() -> None:
+    with pytest.raises(Unmeasurable, match="not trained to fill"):
+        completions(modules_evidence(None))
+    prose = [Item("words and more words\n" * 9)]
+    with pytest.raises(Unmeasurable, match="with a hole in it too"):
+        completions(replace(modules_evidence(None), heldout_items=prose, accepts=lambda value: True))
+    with pytest.raises(Unmeasurable, match="no held-out file"):
+        completions(replace(modules_evidence(None), heldout_items=[Item("def f(:")]))

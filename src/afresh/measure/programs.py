@@ -1,4 +1,5 @@
-"""Programming tasks with tests: what a model is asked, what is run, and the share of tasks it solves."""
+"""Completions of held-out programs; and programming tasks with tests: what a model is asked, what is run, and the share
+of tasks it solves."""
 
 from __future__ import annotations
 
@@ -8,10 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from afresh.core import Score, UserError
+from afresh.core import CondSpec, Evidence, Metric, Score, Space, UserError
 from afresh.measure.estimate import Estimate, share
+from afresh.measure.study import Study, Unmeasurable, study_of
 
 RESAMPLED = 2000  # of a bootstrap interval
 # Where a program that goes on after its answer has begun something else (Chen et al. 2021, section 2.1; for whole
@@ -120,3 +123,69 @@ def pass_scores(
             found = over_tasks(np.array([pass_at_k(n, c, k) for c in correct]))
             out.append(found.score(f"pass@{k}", "higher", floor, control))
     return out
+
+
+# --------------------------------------------------------------------------- completions
+
+HOLES = 64
+TRIES = 40  # places looked at for each hole
+LONGEST = 20_000  # characters of a file that is completed; parsing longer ones takes long
+MOST_LINES = 2  # that a hole goes on for
+
+
+def filled_space(space: Space, conds: CondSpec) -> str | None:
+    """None for text with the marks of fill-in-the-middle; else why not."""
+    marks = ("fim_prefix", "fim_suffix", "fim_middle")
+    if space.kind == "tokens" and all(m in space.special for m in marks):
+        return None
+    return "measures models that were trained to fill in the middle (code, --data fim_rate)"
+
+
+def draw_holes(study: Study) -> list[tuple[str, str, str, str]]:
+    """Holes in held-out files that are valid: (before, after, file's name, what was there).
+
+    From a random character to the end of its line or of one of the next two. Only holes that leave an invalid file
+    when nothing fills them, which can tell something.
+    """
+    files = [(str(i.value), i.source) for i in study.heldout_items if 0 < len(i.value) <= LONGEST]
+    files = [f for f in files if study.valid(f[0])]
+    if not files:
+        raise Unmeasurable(f"no held-out file of at most {LONGEST:,} characters is valid")
+    u = study.rng.uniform("holes", torch.arange(HOLES * TRIES), (3,)).tolist()
+    out: list[tuple[str, str, str, str]] = []
+    for which, where, lines in u:
+        text, name = files[int(which * len(files))]
+        start = end = int(where * len(text))
+        for _ in range(1 + int(lines * (MOST_LINES + 1))):
+            end = text.find("\n", end + 1)
+            end = len(text) if end < 0 else end
+        middle = text[start:end]
+        if len(middle.strip()) > 1 and not study.valid(text[:start] + text[end:]):
+            out.append((text[:start], text[end:], name, middle))
+        if len(out) == HOLES:
+            break
+    if len(out) < 8:
+        raise Unmeasurable("nearly every text is valid in this modality, one with a hole in it too")
+    return out
+
+
+def completions(evidence: Evidence) -> list[Score]:
+    """Shares of holes in held-out programs after which the file is valid, and which are filled as they were.
+
+    Floor: what was there; control: nothing (see `draw_holes`).
+    """
+    study = study_of(evidence)
+    holes = draw_holes(study)
+    found = study.complete([(before, after, name) for before, after, name, _ in holes])
+    if found is None:
+        raise Unmeasurable("the model was not trained to fill in the middle")
+    n = len(holes)
+    valid = sum(study.valid(before + text + after) for (before, after, *_), text in zip(holes, found, strict=True))
+    same = sum(middle.rstrip() == text.rstrip() for (*_, middle), text in zip(holes, found, strict=True))
+    return [
+        share(valid, n).score("completions_valid", "higher", 1.0, 0.0),
+        share(same, n).score("completions_exact", "higher", 1.0, 0.0),
+    ]
+
+
+METRICS: tuple[Metric, ...] = (Metric("completions", filled_space, completions),)

@@ -54,6 +54,9 @@ class Study:
     def valid(self, value: Any) -> bool:
         return self.evidence.valid(value)
 
+    def complete(self, holes: Sequence[tuple[str, str, str]]) -> list[str] | None:
+        return self.evidence.complete(holes)
+
     def once(self, key: str, make: Callable[[], T]) -> T:
         """What `make` gave when `key` was first asked for."""
         if key not in self._kept:
