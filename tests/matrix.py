@@ -151,6 +151,7 @@ class Subject:
 
 SUBJECTS = (
     Subject("transformer", TOKENS, {"width": 32, "layers": 2, "heads": 2, "kv_heads": 2}, 500),
+    Subject("masked", TOKENS, {"width": 32, "layers": 2, "heads": 2}, 1000),
     Subject("vae", FIELDS, {"width": 16, "latent": 8, "cond": 32}, 1500),
     Subject("gan", FIELDS, {"width": 16, "latent": 8, "cond": 32, "augment": 0.0, "ahead": 0.0}, 1500),
     Subject("flow", FIELDS, {"widths": (32,), "emb": 64, "attention": False}, 800),
@@ -244,16 +245,19 @@ class Control:
     using: Mapping[str, Any] = field(default_factory=dict)
 
 
-EVERY = ("transformer", "vae", "gan", "flow")
+EVERY = ("transformer", "masked", "vae", "gan", "flow")
+DRAW_TOKENS = ("transformer", "masked")
 CONTROLS = (
     Control("condition", EVERY, "right", right, {"given": False}, {"given": True}),
     Control("guidance", EVERY, "right", right, {"guidance": 1.0}, {"guidance": 1.5}),
-    Control("temperature", ("transformer",), "right", right, {}, {"temperature": 0.6}),
-    Control("top_k", ("transformer",), "right", right, {}, {"top_k": 2}),
-    Control("top_p", ("transformer",), "right", right, {}, {"top_p": 0.7}),
-    Control("min_p", ("transformer",), "right", right, {}, {"min_p": 0.5}),
+    Control("temperature", DRAW_TOKENS, "right", right, {}, {"temperature": 0.6}),
+    Control("top_k", DRAW_TOKENS, "right", right, {}, {"top_k": 2}),
+    Control("top_p", DRAW_TOKENS, "right", right, {}, {"top_p": 0.7}),
+    Control("min_p", DRAW_TOKENS, "right", right, {}, {"min_p": 0.5}),
     Control("truncation", ("vae", "gan"), "right", right, {}, {"truncation": 0.6}),
     Control("truncation", ("vae", "gan"), "sameness", sameness, {}, {"truncation": 0.6}),
+    Control("steps", ("masked",), "right", right, {"steps": 1}, {"steps": 0}),
+    Control("order", ("masked",), "right", right, {}, {"order": "confidence"}),
     Control("steps", ("flow",), "exactness", exactness, {"steps": 3}, {"steps": 12}),
     Control(
         "solver",
@@ -343,8 +347,8 @@ two standard errors above zero.
 - Plausible: share of the samples under the control that are likelier than the least likely 1% of real data, whatever
   their class. Real data has 0.99, or more where densities tie (tokens).
 - Right: share of samples that are plausible and whose likeliest label is the one asked for. Chance is 0.25. Fresh
-  real data has {fields:.3f} (fields: flow, gan, vae) and {tokens:.3f} (tokens: transformer), for its classes overlap;
-  a control that favours typical samples goes beyond that.
+  real data has {fields:.3f} (fields: flow, gan, vae) and {tokens:.3f} (tokens: transformer, masked), for its classes
+  overlap; a control that favours typical samples goes beyond that.
 - Sameness: minus the standard deviation within a class. Real data has -1.
 - Exactness: minus the distance from the same flow solved in 100 steps, in standard deviations of the data.
 

@@ -133,7 +133,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     for i, word in enumerate(WORDS):
         (root / "data" / f"{i}.py").write_text(f"a = {word}\nb = {word}\n")
     small = {"layers": 2, "width": 64, "heads": 2, "kv_heads": 2}
-    argv = ["train", str(root / "data"), "--steps", "100", "--out", str(root / "run"), "--no-measure"]
+    argv = ["train", str(root / "data"), "--steps", "150", "--out", str(root / "run"), "--no-measure"]
     argv += ["--data", "context=24", "--data", "fim_rate=0.9", "--set", "train.batch=32", "--set", "train.lr=0.005"]
     assert command([*argv, *(x for k, v in small.items() for x in ("--set", f"family.{k}={v}"))]) == 0
     return afresh.open(root / "run")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from afresh.look import Look, look
 from afresh.run import Run, Samples
 from afresh.settings import by_part
 from afresh.train import Choices, Job, again, learn, start
+from afresh.tune import Wishes, adapter, keep_adapter, of_tuning
+from afresh.tune import start as start_tuning
 
-__all__ = ["Look", "Run", "Samples", "UserError", "examine", "open", "resume", "train"]
+__all__ = ["Look", "Run", "Samples", "UserError", "examine", "open", "resume", "train", "tune"]
 
 
 def train(
@@ -57,6 +59,53 @@ def train(
         set_train=set_train,
     )
     return _learnt(start(Path(path), choices, _nothing if quiet else _say), quiet)
+
+
+def tune(
+    base: str | Path,
+    path: str | Path,
+    *,
+    lora: bool = True,
+    rank: int = 16,
+    alpha: float | None = None,
+    targets: Sequence[str] = (),
+    minutes: float | None = None,
+    steps: int | None = None,
+    lr: float | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    modality: str | None = None,
+    validation: str | Path | None = None,
+    force: bool = False,
+    device: str | None = None,
+    data: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Tune a run or public weights on the file or folder `path`: an adapter of `rank` (`alpha`: twice that when not
+    given), or everything without `lora`; a few passes over the data when no budget is given.
+
+    Raises like `train`, and for a base that is none.
+    """
+    set_train = of_tuning(settings or {})
+    wishes = Wishes(
+        lora=adapter(rank, alpha, targets) if lora else None,
+        minutes=minutes,
+        steps=steps,
+        lr=lr,
+        seed=seed,
+        out=None if out is None else Path(out),
+        modality=modality,
+        validation=None if validation is None else Path(validation),
+        force=force,
+        device=device,
+        data=data or {},
+        set_train=set_train,
+    )
+    job = start_tuning(str(base), Path(path), wishes, _nothing if quiet else _say)
+    run = _learnt(job, quiet)
+    keep_adapter(run)
+    return run
 
 
 def resume(path: str | Path, *, quiet: bool = False) -> Run:

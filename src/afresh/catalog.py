@@ -8,7 +8,7 @@ from importlib import import_module
 from afresh.core import Codec, Examples, Family, Metric, Modality, Space, UserError
 
 MODALITIES = ("text", "code", "image")
-FAMILIES = ("transformer", "vae", "gan", "flow")
+FAMILIES = ("transformer", "masked", "vae", "gan", "flow")
 CODECS = ("palette",)
 METRICS = ("texts", "programs", "pictures")
 

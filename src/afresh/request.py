@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from afresh.core import Cond, CondSpec, Encoder, Item, Space, UserError
 from afresh.data.conditions import caption_ids, label_id
 
+HOLE = re.compile(r"\[\[(\d+)\]\]")
+
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt to continue (or to answer, unless `raw`), labels (one, or by name), numbers by name, a caption."""
+    """A prompt to continue (or to answer, unless `raw`), labels (one, or by name), numbers by name, a caption.
+
+    `infill`: a text with holes, [[N]] for N tokens, in place of a prompt.
+    """
 
     prompt: str | Sequence[str] | None = None
     label: str | Mapping[str, str] | None = None
     number: Mapping[str, float] | None = None
     caption: str | None = None
     raw: bool = False
+    infill: str | Sequence[str] | None = None
 
 
 def of_kind(spec: CondSpec, kind: str) -> list[str]:
@@ -86,23 +93,56 @@ def encode_prompts(
     `raw` goes on with it as it is. Notes say when one was cut to the context."""
     if not space.stream:
         raise UserError("--prompt continues a text; this model does not make texts. Use --label or --caption.")
-    texts = [prompt] * cond.size if isinstance(prompt, str) else list(prompt)
-    if len(texts) != cond.size:
-        raise UserError(f"{len(texts)} prompts for {cond.size} samples: give one prompt, or one for each sample.")
     notes, rows = [], []
-    for text in texts:
+    for text in one_each(prompt, cond.size):
         ids = prompt_ids(encoder, text, space.records and not raw)
         if space.records and not len(ids):
             raise UserError("A conversation has to begin with something: give a prompt that is not empty.")
         if len(ids) > space.shape[0]:
             notes.append(f"The prompt has {len(ids)} tokens; the model sees the last {space.shape[0]} of them.")
         rows.append(ids.long())
+    return known(cond, rows), sorted(set(notes))
+
+
+def one_each(texts: str | Sequence[str], n: int) -> list[str]:
+    """One text for all of n samples, or one for each. Raises UserError for another number."""
+    found = [texts] * n if isinstance(texts, str) else list(texts)
+    if len(found) != n:
+        raise UserError(f"{len(found)} prompts for {n} samples: give one prompt, or one for each sample.")
+    return found
+
+
+def known(cond: Cond, rows: Sequence[Tensor]) -> Cond:
+    """The same request with known tokens, (length,) int64 a row, -1 where one is to be found."""
     width = max(1, *map(len, rows))
-    given = torch.zeros(cond.size, width, dtype=torch.int64)
-    mask = torch.zeros(cond.size, width, dtype=torch.bool)
-    for i, ids in enumerate(rows):
-        given[i, : len(ids)], mask[i, : len(ids)] = ids, True
-    return replace(cond, given=given, given_mask=mask), sorted(set(notes))
+    given = torch.stack([nn.functional.pad(ids.long(), (0, width - len(ids)), value=-1) for ids in rows])
+    return replace(cond, given=given.clamp_min(0), given_mask=given >= 0)
+
+
+def encode_holes(encoder: Encoder, space: Space, cond: Cond, infill: str | Sequence[str]) -> Cond:
+    """Texts with holes, [[N]] for N tokens, to cond.given: one for all rows, or one a row.
+
+    Raises UserError for a text without a hole, with one at its end, or with one that is longer than the context.
+    """
+    if not space.stream or space.records:
+        what = "conversations" if space.records else "no texts"
+        raise UserError(f"--infill fills holes in a text; this model makes {what}. Leave it out.")
+    rows = []
+    for text in one_each(infill, cond.size):
+        pieces = HOLE.split(text)  # text, N, text, N, ..., text
+        if len(pieces) == 1:
+            raise UserError(
+                f"There is no hole in {text!r}: write [[N]] where N tokens are missing, as in 'A [[5]] day'."
+            )
+        if not pieces[-1]:
+            raise UserError("The hole at the end of --infill has no end: go on from a text with --prompt and --length.")
+        sizes = [int(n) for n in pieces[1::2]]
+        if not all(1 <= n <= space.shape[0] for n in sizes):
+            raise UserError(f"A hole has 1 to {space.shape[0]} tokens here (the context). Given: {sizes}.")
+        filled = [torch.full((n,), -1) for n in sizes]
+        parts = [prompt_ids(encoder, p, False).long() for p in pieces[::2]]
+        rows.append(torch.cat([t for pair in zip(parts, [*filled, filled[0][:0]], strict=True) for t in pair]))
+    return known(cond, rows)
 
 
 def prompt_ids(encoder: Encoder, text: str, ask: bool) -> Tensor:
@@ -140,5 +180,7 @@ def describe(spec: CondSpec, cond: Cond, request: Request) -> list[dict[str, Any
                 row[k] = float(cond.parts[k][i]) * spec[k].std + spec[k].mean
         if request.caption is not None:
             row["caption"] = request.caption
+        if request.infill is not None:
+            row["infill"] = request.infill if isinstance(request.infill, str) else request.infill[i]
         out.append(row)
     return out

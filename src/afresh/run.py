@@ -21,7 +21,7 @@ from afresh.data.load import draw_conditions
 from afresh.origin import Origin, folded, read_base, write_base
 from afresh.plan import make_learner
 from afresh.record import RunRecord
-from afresh.request import Request, describe, encode_prompts, make_cond, prompt_texts
+from afresh.request import Request, describe, encode_holes, encode_prompts, make_cond, prompt_texts
 from afresh.rng import Rng
 from afresh.training import checkpoint
 from afresh.training.config import TrainConfig
@@ -202,6 +202,7 @@ class Run:
         n: int = 16,
         *,
         prompt: str | Sequence[str] | None = None,
+        infill: str | Sequence[str] | None = None,
         label: str | Mapping[str, str] | None = None,
         number: Mapping[str, float] | None = None,
         caption: str | None = None,
@@ -211,11 +212,12 @@ class Run:
     ) -> Samples:
         """Draw n samples. `settings` are the family's: guidance, temperature, steps, truncation, ...
 
-        A model of conversations answers the prompt; with `raw` it goes on with it.
+        A model of conversations answers the prompt; with `raw` it goes on with it. `infill` is a text with holes, [[N]]
+        for N tokens, which the family `masked` fills.
         What is not asked for is drawn as it occurred in the training split. Raises UserError for a label never
         seen, a setting the family lacks, or n outside 1 ... 1,000,000.
         """
-        request = Request(prompt, label, number or {}, caption, raw)
+        request = Request(prompt, label, number or {}, caption, raw, infill)
         cond, described, notes = self.request(n, request, seed)
         chosen = self.settings(settings)
         x = self.draw(self.modules, cond, seed, chosen)
@@ -253,11 +255,25 @@ class Run:
         notes: list[str] = []
         if request.prompt is not None:
             cond, notes = encode_prompts(self.encoder, self.space, cond, request.prompt, request.raw)
+        if request.infill is not None:
+            cond = self.with_holes(cond, request)
         described = describe(self.conds, cond, request)
-        if request.prompt is None and cond.given is not None:  # a conversation's prompt was drawn, too
+        if (
+            request.prompt is None and request.infill is None and cond.given is not None
+        ):  # a conversation's prompt was drawn, too
             texts = prompt_texts(self.encoder, self.space, cond)
             described = [{**d, "prompt": text} for d, text in zip(described, texts, strict=True)]
         return cond, described, notes
+
+    def with_holes(self, cond: Cond, request: Request) -> Cond:
+        """The texts to be filled. Raises UserError naming the families that fill holes, where this one does not."""
+        if request.prompt is not None:
+            raise UserError("Give --prompt, a text to go on from, or --infill, a text with holes, not both.")
+        if not self.family.fills:
+            able = ", ".join(f for f in catalog.FAMILIES if catalog.family(f).fills)
+            raise UserError(f"{self.record.family} cannot fill holes (--infill). Families that can: {able}.")
+        assert request.infill is not None
+        return encode_holes(self.encoder, self.space, cond, request.infill)
 
     def settings(self, given: Mapping[str, Any]) -> Any:
         """The family's sampling settings. Raises UserError naming those that exist."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from afresh import catalog
 from afresh.control import lora
@@ -37,6 +39,7 @@ from afresh.prepare import Prepared, choose_modality, prepare
 from afresh.record import RunRecord
 from afresh.rng import Rng
 from afresh.run import Run, claim
+from afresh.settings import by_part
 from afresh.train import Choices, Job, check_claim, data_lines, make_record
 from afresh.training.budget import Machine, check_device, measure_machine
 from afresh.training.config import TrainConfig
@@ -45,8 +48,10 @@ PASSES = 3  # over the data, when no budget is given
 MOST_PASSES = 10  # that a budget in minutes is used for: more learns the data by heart
 BATCH = 8  # windows or conversations a step
 WINDOW = 1024  # tokens, at most, of a training window, unless set by hand
-LORA_LR = 1e-3
-FULL_LR = 2e-5
+LOOKED_AT = 64  # held-out examples of a look, at least (train.py)
+# The highest learning rate times the width of the hidden layers, of an adapter and of everything; public weights have
+# seen far more than a run of ours, and are moved less (docs/log.md).
+OWN_RATES, SEASONED_RATES = (1.0, 0.3), (1.0, 0.03)
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,21 @@ class Wishes:
     set_train: Mapping[str, Any] = field(default_factory=dict)
 
 
+def adapter(rank: int, alpha: float | None, targets: Sequence[str]) -> LoraConfig:
+    """Raises UserError for a rank or weight that makes no sense."""
+    if not 1 <= rank <= 4096 or (alpha is not None and not 0 < alpha < 1e6):
+        raise UserError(f"--rank must be from 1 to 4,096 and --alpha positive. Given: {rank}, {alpha}.")
+    return LoraConfig(rank=rank, alpha=2.0 * rank if alpha is None else alpha, targets=tuple(targets))
+
+
+def of_tuning(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of training by hand. Raises UserError for those of the network, which is the base's."""
+    family, train = by_part(given)
+    if family:
+        raise UserError("The network is the base's: --set family.* cannot change it. Leave it out.")
+    return train
+
+
 @dataclass(frozen=True)
 class Parent:
     """A model that exists. `context` is how many tokens it can look at (0: none, it makes no tokens)."""
@@ -79,6 +99,7 @@ class Parent:
     weights: Mapping[str, Tensor]  # {module.name: tensor}
     context: int
     recipe: TrainConfig | None  # how it was trained, where we know
+    seasoned: bool  # public weights, or a tuned run: learnt much, and is moved less
     modality: str | None  # None: whatever makes texts
     notes: tuple[str, ...] = ()
 
@@ -99,6 +120,7 @@ def open_parent(name: str) -> Parent:
         weights={f"decoder.{k}": v for k, v in base.weights.items()},
         context=base.context,
         recipe=None,
+        seasoned=True,
         modality=None,
         notes=base.notes,
     )
@@ -111,7 +133,16 @@ def of_run(run: Run) -> Parent:
     weights = {f"{m}.{k}": v for m, net in run.modules.items() for k, v in net.state_dict().items()}
     context = run.space.shape[0] if run.space.kind == "tokens" else 0
     return Parent(
-        str(run.path), run.family, run.config, run.encoder, named, weights, context, record.train, record.modality
+        name=str(run.path),
+        family=run.family,
+        config=run.config,
+        encoder=run.encoder,
+        codec=named,
+        weights=weights,
+        context=context,
+        recipe=record.train,
+        seasoned=record.parent is not None,
+        modality=record.modality,
     )
 
 
@@ -233,7 +264,7 @@ def plan(task: Task, parent: Parent, wishes: Wishes) -> Plan:
     count = Loader(task.examples, task.space, Rng(task.seed)).count
     trial, why = steps_for(task, parent.config, train, count)
     learns, how = what_learns(task, size, parent.config)
-    by_hand = "set by hand" if wishes.lr is not None or "lr" in task.set_train else "the default"
+    by_hand = "set by hand" if wishes.lr is not None or "lr" in task.set_train else "by the width of the layers"
     passes = f"{trial.steps:,} steps of {trial.train.batch} over {count:,} examples"
     decisions = [
         Decision("device", f"{task.machine.device}, {task.machine.threads} threads", task.machine.name),
@@ -245,7 +276,16 @@ def plan(task: Task, parent: Parent, wishes: Wishes) -> Plan:
     ]
     if task.space.stream:
         decisions.insert(2, Decision("window", f"at most {task.space.shape[0]} tokens", "of the data, or set by hand"))
-    return Plan(parent.config, finished(task, trial), size, decisions)
+    return Plan(parent.config, with_looks(task, finished(task, trial)), size, decisions)
+
+
+def with_looks(task: Task, train: TrainConfig) -> TrainConfig:
+    """So many looks at held-out data that they cost at most about a tenth of the training, and one preview: a large
+    base is slow to sample from."""
+    seen = train.steps * train.batch * 3  # a step costs three times the forward pass that a look is
+    looks = max(1, min(8, seen // (10 * LOOKED_AT)))
+    changed = {"eval_every": -(-train.steps // looks), "preview_every": train.steps}
+    return train.model_copy(update={k: v for k, v in changed.items() if k not in task.set_train})
 
 
 def tuned_config(task: Task, parent: Parent, wishes: Wishes) -> TrainConfig:
@@ -256,7 +296,7 @@ def tuned_config(task: Task, parent: Parent, wishes: Wishes) -> TrainConfig:
     changed: dict[str, Any] = {
         "optimizer": "adamw",
         "batch": max(1, min(batch, count)),
-        "lr": wishes.lr or default_rate(parent, wishes.lora),
+        "lr": wishes.lr or default_rate(task, parent),
         "weight_decay": 0.0 if wishes.lora is not None else 0.01,
         "decay": 0.9,
         "final": 0.05,
@@ -268,8 +308,25 @@ def tuned_config(task: Task, parent: Parent, wishes: Wishes) -> TrainConfig:
     return train.model_copy(update={"micro": int(micro)})
 
 
-def default_rate(parent: Parent, adapter: LoraConfig | None) -> float:
-    return LORA_LR if adapter is not None else FULL_LR
+def default_rate(task: Task, parent: Parent) -> float:
+    """By the width: the median number of inputs of the hidden layers."""
+    width = statistics.median(layer.weight.shape[1] for layer in hidden_layers(task, parent.config).values())
+    adapter, everything = SEASONED_RATES if parent.seasoned else OWN_RATES
+    assert task.origin is not None
+    return float(f"{(everything if task.origin.lora is None else adapter) / width:.2g}")
+
+
+def hidden_layers(task: Task, config: Any) -> dict[str, lora.Layer]:
+    """The layers that an adapter goes to (every hidden one, without an adapter), empty."""
+    whole = empty(task, config)
+    targets = () if task.origin is None or task.origin.lora is None else task.origin.lora.targets
+    return lora.adaptable(whole, targets)
+
+
+def empty(task: Task, config: Any) -> nn.Module:
+    """The network without memory for its numbers."""
+    with torch.device("meta"):
+        return nn.ModuleDict(task.family.build(config, task.space, task.conds))
 
 
 def steps_for(task: Task, config: Any, train: TrainConfig, count: int) -> tuple[Trial, str]:
@@ -289,15 +346,10 @@ def steps_for(task: Task, config: Any, train: TrainConfig, count: int) -> tuple[
 
 def what_learns(task: Task, size: int, config: Any) -> tuple[int, str]:
     """How many numbers learn, and in which form."""
-    import torch
-    from torch import nn
-
     assert task.origin is not None
     if task.origin.lora is None:
         return size, "full fine-tuning"
-    with torch.device("meta"):
-        whole = nn.ModuleDict(task.family.build(config, task.space, task.conds))
-    layers = lora.adaptable(whole, task.origin.lora.targets)
+    whole, layers = empty(task, config), hidden_layers(task, config)
     rank = task.origin.lora.rank
     count = 0
     for name, layer in layers.items():

@@ -27,7 +27,7 @@ def test_this_machine_is_described(invoke: Invoke, tmp_path: Path) -> None:
     seen = parsed(printed)
     names = [f["name"] for f in seen["findings"]]
     assert code == 0
-    assert names == ["python", "torch", "device", "threads", "products", "compiler", "memory", "disk"]
+    assert names == ["python", "torch", "device", "threads", "products", "compiler", "kernels", "memory", "disk"]
     assert all(f["value"] and f["follows"] for f in seen["findings"])
     assert seen["machine"]["float32"] > 0 and seen["machine"]["precision"] in ("float32", "bfloat16")
     shown = invoke("doctor", tmp_path, "--device", "cpu")[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from afresh.cli.sample import show_texts
 from afresh.measure.report import visible
-from tests.cli.conftest import Invoke, parsed
+from tests.cli.conftest import WORDS, Invoke, parsed, trained
 
 
 def test_pictures_are_written_with_their_records(pictures_run: Path, tmp_path: Path, invoke: Invoke) -> None:
@@ -85,3 +86,56 @@ def test_a_prompt_longer_than_the_context_is_said_to_be(texts_run: Path, invoke:
 def test_a_text_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     show_texts([{"text": "red: \x1b[31m, bell: \x07, line\nend [bold]", "prompt": None}])
     assert capsys.readouterr().out == "red: ␛[31m, bell: ␇, line\nend [bold]\n"
+
+
+# --------------------------------------------------------------------------- texts with holes
+
+
+@pytest.fixture(scope="module")
+def masked_run(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(texts, tmp_path_factory.mktemp("runs") / "masked", *WORDS, "--family", "masked")
+
+
+def test_holes_are_filled_and_what_is_known_is_kept(masked_run: Path, invoke: Invoke) -> None:
+    argv = ("sample", masked_run, "-n", 3, "--infill", "the [[2]]t sat on[[5]] mat", "--seed", 1)
+    code, printed, _ = invoke(*argv, "--json")
+    records = parsed(printed)
+    assert code == 0 and len(records) == 3
+    for r in records:
+        assert len(r["text"]) == len("the ??t sat on????? mat") and r["text"].startswith("the ")
+        assert r["text"][6:14] == "t sat on" and r["text"].endswith(" mat")
+        assert r["infill"] == "the [[2]]t sat on[[5]] mat" and r["prompt"] is None
+    assert len({r["text"] for r in records}) > 1 and parsed(invoke(*argv, "--json")[1]) == records
+    assert all(visible(r["text"]) in invoke(*argv)[1] for r in records)
+
+
+def test_a_text_longer_than_the_window_is_filled_too(masked_run: Path, invoke: Invoke) -> None:
+    text = "the cat sat on a mat and slept " * 4
+    code, printed, _ = invoke("sample", masked_run, "-n", 1, "--infill", text + "on[[20]]the mat", "--json")
+    assert code == 0 and parsed(printed)[0]["text"].startswith(text + "on") and len(parsed(printed)[0]["text"]) > 150
+
+
+@pytest.mark.parametrize(
+    "given,said",
+    [
+        (("--infill", "the cat"), r"write \[\[N\]\]"),
+        (("--infill", "the [[3]]"), "--prompt and --length"),
+        (("--infill", "the [[0]] cat"), "1 to 32 tokens"),
+        (("--infill", "the [[33]] cat"), "1 to 32 tokens"),
+        (("--infill", "the [[3]] cat", "--prompt", "the"), "not both"),
+        (("--order", "sideways"), "'random' or 'confidence'"),
+    ],
+)
+def test_holes_that_cannot_be_filled_are_refused(
+    masked_run: Path, invoke: Invoke, given: tuple[str, ...], said: str
+) -> None:
+    code, printed, err = invoke("sample", masked_run, *given)
+    assert code == 2 and printed == "" and re.search(said, " ".join(err.split()))
+
+
+def test_a_family_that_cannot_fill_holes_names_one_that_can(
+    texts_run: Path, pictures_run: Path, invoke: Invoke
+) -> None:
+    for run in (texts_run, pictures_run):
+        code, _, err = invoke("sample", run, "--infill", "the [[3]] cat")
+        assert code == 2 and "Families that can: masked" in " ".join(err.split())

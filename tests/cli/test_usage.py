@@ -35,7 +35,10 @@ TRAIN = [
     ("train DIGITS --minutes -3 --out TMP/r", "--minutes must be a positive"),
     ("train DIGITS --tokens 1000 --out TMP/r", "--tokens is a budget for tokens"),
     ("train DIGITS --steps many", "--steps.*integer.*See: afresh train --help"),
-    ("train DIGITS --steps 1 --family flwo", "no family 'flwo'. Did you mean flow.*transformer, vae, gan, flow"),
+    (
+        "train DIGITS --steps 1 --family flwo",
+        "no family 'flwo'. Did you mean flow.*transformer, masked, vae, gan, flow",
+    ),
     ("train DIGITS --steps 1 --modality picture", "no modality 'picture'.*text, code, image"),
     ("train TEXTS --steps 1 --family gan --out TMP/r", "'gan' does not fit.*What works here: transformer"),
     ("train DIGITS --steps 1 --out PICTURES", "already holds a run.*--resume .*--force"),

@@ -94,6 +94,13 @@ FAMILIES = (
         {"length": 12},
         tolerance=0.0,  # tokens are equal or they are not
     ),
+    FamilyRow(
+        "masked",
+        ("stream", "raster"),
+        {"width": 16, "layers": 2, "heads": 2},
+        {"length": 12},
+        tolerance=0.0,
+    ),
     FamilyRow("vae", ("line", "plane", "solid"), {"width": 8, "latent": 4, "cond": 8}),
     FamilyRow("gan", ("line", "plane", "solid"), {"width": 8, "latent": 4, "cond": 8}),
     FamilyRow("flow", ("line", "plane", "solid"), {"widths": (8, 16), "emb": 16}, {"steps": 3}),
@@ -111,7 +118,7 @@ class ModalityRow:
     write: Callable[[Path], None]
     files: int
     options: Mapping[str, Any] = field(default_factory=dict)
-    families: tuple[str, ...] = ("transformer",)  # that must take it, through a codec if need be
+    families: tuple[str, ...] = ("transformer", "masked")  # that must take it, through a codec if need be
     written: str = ""  # the modality that reads what this one writes, where that is another
 
 
@@ -141,7 +148,7 @@ def write_pictures(folder: Path) -> None:
 MODALITIES = (
     ModalityRow("text", write_texts, 24, {"context": 8}),
     ModalityRow("code", write_programs, 24, {"context": 8}, written="text"),  # two languages: written as .txt
-    ModalityRow("image", write_pictures, 24, {"size": 6}, ("transformer", "vae", "gan", "flow")),
+    ModalityRow("image", write_pictures, 24, {"size": 6}, ("transformer", "masked", "vae", "gan", "flow")),
 )
 
 

@@ -213,7 +213,7 @@ def test_null_truncation_and_guidance() -> None:
         return FAMILY.sample(modules, TINY, space, c, Rng(1), index, VAESettings(**settings))
 
     null = draw(cond.null())
-    assert torch.equal(null[0], null[1])  # the label is not seen
+    assert torch.allclose(null[0], null[1], atol=1e-6)  # the label is not seen; rows of a product may be rounded apart
     assert not torch.allclose(draw(cond)[0], draw(cond)[1])
     nn.init.zeros_(modules["prior"].last.weight)  # then only the decoder sees the label
     assert torch.allclose(draw(cond, guidance=0), draw(cond.null()), atol=1e-6)

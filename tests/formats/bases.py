@@ -34,7 +34,7 @@ def base_of(shape: str = "qwen3", tokenizer: str = "bpe", **more: Any) -> Base:
     """Weights large enough that every part of the network shows in the logits."""
     t = TOKENIZERS[tokenizer]
     config = TransformerConfig(
-        **{"width": 64, "layers": 2, "heads": 4, "kv_heads": 2, "mlp": 96} | SHAPES[shape] | more
+        **{"width": 64, "layers": 2, "heads": 4, "kv_heads": 2, "mlp": 96, "apart": False} | SHAPES[shape] | more
     )
     torch.manual_seed(0)
     net = build(config, Space("tokens", (CONTEXT,), vocab=(t.size,), stream=True), {})["decoder"]

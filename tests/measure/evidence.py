@@ -35,6 +35,7 @@ class Evidence:
     accepts: Callable[[Any], bool] = lambda value: True
     fills: Callable[[str, str], str] | None = None
     rng: Rng = field(default_factory=lambda: Rng(0))
+    bound: bool = False
 
     def samples(self, n: int) -> Drawn:
         return self.draw(n)

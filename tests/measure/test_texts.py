@@ -132,6 +132,16 @@ def test_metrics_of_text() -> None:
     assert not found.skipped
 
 
+def test_a_bound_is_named_one() -> None:
+    """So that no table sets it beside exact bits per byte without saying so."""
+    evidence = code_evidence(["some words " * 20], nats=100.0)
+    evidence.bound = True
+    found = measure(evidence, METRICS, 4, modality="text", sampling={})
+    names = [s.name for s in found.scores]
+    assert "bits_per_byte/bound" in names and "bits_per_byte" not in names
+    assert any("only a bound" in n for n in found.notes)
+
+
 def test_validity_is_left_out_where_everything_is_valid() -> None:
     evidence = code_evidence(["some words " * 20])
     evidence.accepts = lambda value: True

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from afresh.core import Cond, Part
-from afresh.nets.transformer import Decoder, DecoderShape, RMSNorm, SwiGLU, rope_table, rotate
+from afresh.kernels import functions as kernels
+from afresh.nets import decoding
+from afresh.nets.decoding import decode
+from afresh.nets.transformer import Decoder, DecoderShape, RMSNorm, Sight, SwiGLU, rope_table, rotate
 
 SHAPE = DecoderShape(vocab=11, width=16, layers=2, heads=4, kv_heads=2, mlp=24, context=12)
 SPEC = {"label": Part("label", classes=("a", "b", "c"))}
@@ -121,8 +124,8 @@ def test_rotary_attention_does_not_see_absolute_places() -> None:
     net = made(replace(SHAPE, layers=1))
     h = net.embedding(TOKENS[:, :6])
     cos, sin = net.get_buffer("cos"), net.get_buffer("sin")
-    here = sum(net.blocks[0](h, None, cos[0:6], sin[0:6], None, None, 0))
-    there = sum(net.blocks[0](h, None, cos[6:12], sin[6:12], None, None, 0))
+    here = sum(net.blocks[0](h, None, Sight(cos[0:6], sin[0:6]), 0))
+    there = sum(net.blocks[0](h, None, Sight(cos[6:12], sin[6:12]), 0))
     torch.testing.assert_close(here, there, rtol=0, atol=1e-5)
 
 
@@ -177,3 +180,39 @@ def test_the_gradient_of_the_norm_in_float32_is_that_in_float64() -> None:
         grads.append((y.grad.double(), norm.weight.grad.double().clone()))
     for ours, exact in zip(*grads, strict=True):
         torch.testing.assert_close(ours, exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_documents_in_one_window_are_as_if_apart(kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packing: 0 separates. Every document's logits are those it has alone, by whichever attention."""
+    if not kernel:
+        monkeypatch.setattr(kernels, "usable", lambda x: False)
+    net = made(replace(SHAPE, context=64, separator=0))
+    documents = [torch.randint(1, 11, (n,)) for n in (5, 1, 9, 12)]
+    packed = torch.cat([z for d in documents for z in (torch.zeros(1, dtype=torch.int64), d)])[None]
+    together, at = logits(net, packed), 0
+    changed = packed.clone()
+    changed[0, 1:6] = changed[0, 1:6] % 10 + 1  # another first document
+    torch.testing.assert_close(logits(net, changed)[:, 6:], together[:, 6:], rtol=0, atol=1e-6)
+    for d in documents:
+        alone = logits(net, torch.cat([torch.zeros(1, dtype=torch.int64), d])[None])
+        torch.testing.assert_close(together[:, at : at + len(d) + 1], alone, rtol=0, atol=1e-5)
+        at += len(d) + 1
+    contaminated = logits(made(replace(SHAPE, context=64)), packed)  # the test can fail
+    assert not torch.allclose(contaminated[:, 6:], together[:, 6:], atol=1e-2)
+    nats = net(packed[:, :-1], None, packed[:, 1:])
+    expected = -together[:, :-1].log_softmax(-1).gather(2, packed[:, 1:, None]).sum()
+    torch.testing.assert_close(nats.sum(), expected)
+
+
+@pytest.mark.parametrize("engine", [True, False])
+def test_a_separator_in_what_is_fed_begins_a_document(engine: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not engine:
+        monkeypatch.setattr(decoding, "engine_of", lambda net, kind: None)
+    net = made(replace(SHAPE, context=64, separator=0))
+    x = torch.randint(1, 11, (2, 30))
+    x[0, [4, 17]], x[1, 20] = 0, 0
+    exact, state = logits(net, x).log_softmax(-1), None
+    for a, b in ((0, 7), (7, 8), (8, 21), (21, 30)):
+        out, state = decode(net, x[:, a:b], None, None, state, 64, "float32")
+        torch.testing.assert_close(out.log_softmax(-1), exact[:, b - 1], rtol=0, atol=2e-5)

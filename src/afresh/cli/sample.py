@@ -26,6 +26,10 @@ def sample(
         str | None,
         typer.Option(help="Beginning of a text to go on from, or what to answer.", rich_help_panel=ASKED),
     ] = None,
+    infill: Annotated[
+        str | None,
+        typer.Option(help="Text with holes to fill, [[N]] for N tokens (masked).", rich_help_panel=ASKED),
+    ] = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Go on from --prompt, do not answer it (chat models).", rich_help_panel=ASKED)
     ] = False,
@@ -55,7 +59,15 @@ def sample(
     grammar: Annotated[
         Path | None, typer.Option(help="A grammar: Lark or GBNF.", metavar="FILE", rich_help_panel=MATCH)
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of the solver (flow).", rich_help_panel=FIELDS)] = None,
+    order: Annotated[
+        str | None, typer.Option(help="random or confidence: which tokens first (masked).", rich_help_panel=TOKENS)
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Steps of the solver (flow); looks at a window, 0 = one a token (masked).", rich_help_panel=FIELDS
+        ),
+    ] = None,
     solver: Annotated[str | None, typer.Option(help="euler or heun (flow).", rich_help_panel=FIELDS)] = None,
     truncation: Annotated[
         float | None, typer.Option(help="1 = as learnt, lower = more typical (vae, gan).", rich_help_panel=FIELDS)
@@ -83,7 +95,7 @@ def sample(
         "top_p": top_p,
         "min_p": min_p,
     }
-    settings |= {"length": length, "steps": steps, "solver": solver, "truncation": truncation}
+    settings |= {"length": length, "order": order, "steps": steps, "solver": solver, "truncation": truncation}
     settings["constraint"] = structure(
         found,
         json_schema=None if json_schema is None else text_of(json_schema, "--json-schema"),
@@ -93,6 +105,7 @@ def sample(
     samples = found.sample(
         (TEXTS if found.space.stream else PICTURES) if n is None else n,
         prompt=prompt,
+        infill=infill,
         label=labels(label),
         number=numbers(number),
         caption=caption,

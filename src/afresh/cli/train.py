@@ -21,7 +21,7 @@ def train(
         Path | None, typer.Argument(help="Your data: a file or a folder.", metavar="PATH", show_default=False)
     ] = None,
     modality: Annotated[str | None, typer.Option(help="What the data is, if it is not clear.")] = None,
-    family: Annotated[str | None, typer.Option(help="The kind of model: transformer, vae, gan, flow.")] = None,
+    family: Annotated[str | None, typer.Option(help="The kind of model: transformer, masked, vae, gan, flow.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Time to train.", rich_help_panel=BUDGET)] = None,
     steps: Annotated[int | None, typer.Option(help="Steps to train.", rich_help_panel=BUDGET)] = None,
     tokens: Annotated[int | None, typer.Option(help="Tokens to train on.", rich_help_panel=BUDGET)] = None,

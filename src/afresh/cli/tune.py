@@ -53,23 +53,15 @@ def tune(
     alone. The result is a run like any other; with --lora it holds the adapter by itself too, in PEFT's format.
     Ctrl-C saves; afresh train --resume RUN goes on.
     """
-    from afresh.control.lora import LoraConfig
     from afresh.core import UserError
-    from afresh.settings import by_part, pairs
-    from afresh.tune import Wishes, keep_adapter, start
+    from afresh.settings import pairs
+    from afresh.tune import Wishes, adapter, keep_adapter, of_tuning, start
 
     extra = {"--rank": rank, "--alpha": alpha, "--target": target or None}
     if not lora and any(v is not None for v in extra.values()):
         raise UserError(f"{', '.join(k for k, v in extra.items() if v is not None)} is of an adapter: not with --full.")
-    set_family, set_train = by_part(pairs(setting or [], "--set"))
-    if set_family:
-        raise UserError("The network is the base's: --set family.* cannot change it. Leave it out.")
-    r = 16 if rank is None else rank
-    if not 1 <= r <= 4096 or (alpha is not None and not 0 < alpha < 1e6):
-        raise UserError(f"--rank must be from 1 to 4,096 and --alpha positive. Given: {r}, {alpha}.")
-    adapter = LoraConfig(rank=r, alpha=2.0 * r if alpha is None else alpha, targets=tuple(target or ()))
     wishes = Wishes(
-        lora=adapter if lora else None,
+        lora=adapter(16 if rank is None else rank, alpha, target or ()) if lora else None,
         minutes=minutes,
         steps=steps,
         lr=lr,
@@ -80,7 +72,7 @@ def tune(
         force=force,
         device=device,
         data=pairs(data or [], "--data"),
-        set_train=set_train,
+        set_train=of_tuning(pairs(setting or [], "--set")),
     )
     job = start(base, path, wishes, say)
     finish(job, measure, as_json)

@@ -23,7 +23,8 @@ from afresh.sampling.tokens import Cut, Watch, generate
 class TransformerConfig(BaseModel):
     """Sizes of the decoder. `mlp` 0: 8/3 of the width, rounded up to a multiple of 32; `head_dim` 0: width / heads.
 
-    The fields from `rope_theta` on are for the shapes of public weights (nets/transformer.py).
+    `apart`: documents of a stream that share a window do not see one another. The fields from `rope_theta` on are for
+    the shapes of public weights (nets/transformer.py).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,6 +34,7 @@ class TransformerConfig(BaseModel):
     kv_heads: int = 3
     mlp: int = 0
     qk_norm: bool = True
+    apart: bool = True
     rope_theta: float = Field(10_000.0, gt=0)
     eps: float = Field(1e-6, gt=0)
     head_dim: int = Field(0, ge=0)
@@ -195,6 +197,7 @@ def build(config: TransformerConfig, space: Space, conds: CondSpec) -> dict[str,
         tied=config.tied,
         qkv_bias=config.qkv_bias,
         rope_scaling=config.rope_scaling,
+        separator=space.special["end"] if config.apart and space.stream and not space.records else -1,
     )
     return {"decoder": Decoder(shape, conds)}
 

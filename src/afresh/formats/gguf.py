@@ -152,6 +152,7 @@ def read_config(file: GGUFFile, arch: str) -> tuple[TransformerConfig, int]:
             mlp=f.whole("feed_forward_length"),
             qk_norm=arch == "qwen3",
             qkv_bias=arch == "qwen2",
+            apart=False,
             rope_theta=theta,
             rope_scaling=read_scaling(file, f, dim, theta),
             eps=f.real("attention.layer_norm_rms_epsilon"),

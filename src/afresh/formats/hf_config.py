@@ -79,6 +79,7 @@ def to_ours(c: HFConfig, file: Path) -> TransformerConfig:
             mlp=c.intermediate_size,
             qk_norm=c.model_type == "qwen3",
             qkv_bias=c.model_type == "qwen2",
+            apart=False,
             rope_theta=theta,
             rope_scaling=scaling,
             eps=c.rms_norm_eps,

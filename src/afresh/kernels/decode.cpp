@@ -266,17 +266,17 @@ inline void put(uint16_t *p, float v) { *p = narrow(v); }
 inline float get(const float *p) { return *p; }
 inline float get(const uint16_t *p) { return widen(*p); }
 
-// One head of one token: over places 0 ... place.
+// One head of one token: over places from ... place.
 template <class T>
-void look(const float *q, const T *k, const T *v, float *out, float *s, long place, long dim) {
+void look(const float *q, const T *k, const T *v, float *out, float *s, long from, long place, long dim) {
     long n = place + 1;
     float top = -INFINITY, sum = 0, factor = 1 / std::sqrt(float(dim));
-    for (long b = 0; b * 16 < n; b++) scores(q, k + b * 16 * dim, s + 16 * b, dim);
-    for (long j = 0; j < n; j++) top = s[j] > top ? s[j] : top;
-    for (long j = 0; j < n; j++) s[j] = fast_exp((s[j] - top) * factor);
-    for (long j = 0; j < n; j++) sum += s[j];
+    for (long b = from / 16; b * 16 < n; b++) scores(q, k + b * 16 * dim, s + 16 * b, dim);
+    for (long j = from; j < n; j++) top = s[j] > top ? s[j] : top;
+    for (long j = from; j < n; j++) s[j] = fast_exp((s[j] - top) * factor);
+    for (long j = from; j < n; j++) sum += s[j];
     for (long d = 0; d < dim; d++) out[d] = 0;
-    for (long j = 0; j < n; j++) {
+    for (long j = from; j < n; j++) {
         float p = s[j] / sum;
         for (long d = 0; d < dim; d++) out[d] += p * get(v + j * dim + d);
     }
@@ -311,7 +311,7 @@ void rounded(const float *x, uint16_t *b, long n) {
 
 template <class T>
 void attend(const Net &net, const Layer &layer, const Store &kept, long l, long m, const int64_t *slot, const int64_t *place,
-            Room &room, Part part) {
+            const int64_t *start, Room &room, Part part) {
     long rows = net.heads + 2 * net.kv, dim = net.dim, stride = layer.qkv.outputs, first, last;
     part.range(m * rows, first, last);
     for (long job = first; job < last; job++) {
@@ -338,16 +338,16 @@ void attend(const Net &net, const Layer &layer, const Store &kept, long l, long 
         long r = job / net.heads, h = job % net.heads;
         long at = ((l * kept.slots + slot[r]) * net.kv + h / (net.heads / net.kv)) * kept.capacity * dim;
         look(room.qkv.data() + r * stride + h * dim, (const T *)kept.k + at, (const T *)kept.v + at,
-             room.act.data() + r * net.heads * dim + h * dim, s.data(), place[r], dim);
+             room.act.data() + r * net.heads * dim + h * dim, s.data(), start[r], place[r], dim);
     }
 }
 
 }  // namespace
 
 // Tokens (m) of sequences in `slot` at `place`: their keys and values go to the store; logits (wanted, head.outputs) of the rows
-// in `want`. c (m, width), added to the embeddings, may be null. Rows of one sequence must come with all places before theirs.
+// in `want`. Each looks at places start ... place. c (m, width), added to the embeddings, may be null. Rows of one sequence must come with all places before theirs.
 extern "C" void decode_step(const Net *given, const Store *kept, long m, const int64_t *token, const int64_t *slot,
-                            const int64_t *place, const float *c, long wanted, const int64_t *want, float *logits, long threads) {
+                            const int64_t *place, const int64_t *start, const float *c, long wanted, const int64_t *want, float *logits, long threads) {
     static thread_local Room room;
     const Net &net = *given;
     long width = net.width, inner = net.heads * net.dim, filled = (m + 31) / 32 * 32;
@@ -393,8 +393,8 @@ extern "C" void decode_step(const Net *given, const Store *kept, long m, const i
 #pragma omp barrier
             multiply(net, layer.qkv, room.x.data(), room.xb.data(), room.qkv.data(), m, part);
 #pragma omp barrier
-            if (net.kind == FLOAT) attend<float>(net, layer, *kept, l, m, slot, place, room, part);
-            else attend<uint16_t>(net, layer, *kept, l, m, slot, place, room, part);
+            if (net.kind == FLOAT) attend<float>(net, layer, *kept, l, m, slot, place, start, room, part);
+            else attend<uint16_t>(net, layer, *kept, l, m, slot, place, start, room, part);
 #pragma omp barrier
             for (long r = first; r < last; r++) rounded(room.act.data() + r * inner, room.actb.data() + r * inner, inner);
 #pragma omp barrier

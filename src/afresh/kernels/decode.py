@@ -65,15 +65,17 @@ class Sequences:
     v: Tensor
     slots: Tensor  # (B,) int64
     lengths: Tensor  # (B,) int64
+    starts: Tensor  # (B,) int64: where the document in hand begins
     capacity: int
 
     def select(self, rows: Tensor) -> Sequences:
         """Keep some rows: nothing is moved."""
-        return Sequences(self.k, self.v, self.slots[rows], self.lengths[rows], self.capacity)
+        return Sequences(self.k, self.v, self.slots[rows], self.lengths[rows], self.starts[rows], self.capacity)
 
     def restart(self, rows: Tensor) -> None:
         """Forget what some rows have seen."""
         self.lengths[rows] = 0
+        self.starts[rows] = 0
 
 
 def quantise(w: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,12 +147,13 @@ class Engine:
         room = -(-capacity // 16) * 16
         size = (s.layers, batch, s.kv_heads, room, s.dim)
         k, v = torch.zeros(size, dtype=dtype), torch.zeros(size, dtype=dtype)
-        return Sequences(k, v, torch.arange(batch), torch.zeros(batch, dtype=torch.int64), room)
+        nothing = torch.zeros(batch, dtype=torch.int64)
+        return Sequences(k, v, torch.arange(batch), nothing, nothing.clone(), room)
 
-    def step(self, tokens: Tensor, counts: Tensor, c: Tensor | None, state: Sequences) -> Tensor:
+    def step(self, tokens: Tensor, counts: Tensor, starts: Tensor, c: Tensor | None, state: Sequences) -> Tensor:
         """Feed the first counts[b] (at least 1) of tokens (B, T) of each row; logits (B, V) after the last of them.
 
-        c (B, width) is added to every token's embedding.
+        Each looks at the places from `starts` (B, T) to its own. c (B, width) is added to every token's embedding.
         """
         seen = torch.arange(tokens.shape[1]) < counts[:, None]  # (B, T)
         row = seen.nonzero()[:, 0]
@@ -163,11 +166,13 @@ class Engine:
         threads = torch.get_num_threads() if self.weights * len(token) > FEW else 1
         lib = library()
         assert lib is not None
-        given = [POINTER(t.data_ptr()) for t in (token, slot, place)]
+        start = starts[seen]
+        given = [POINTER(t.data_ptr()) for t in (token, slot, place, start)]
         lib.decode_step(
             *(ctypes.byref(self.net), ctypes.byref(store), LONG(len(token)), *given),
             *(None if added is None else POINTER(added.data_ptr()), LONG(len(counts)), POINTER(want.data_ptr())),
             *(POINTER(logits.data_ptr()), LONG(threads)),
         )
         state.lengths += counts
+        state.starts = starts.gather(1, counts[:, None] - 1)[:, 0]
         return logits[:, : self.sizes.vocab]

@@ -51,6 +51,10 @@ class Study:
     def likelihood(self) -> tuple[Tensor, Tensor] | None:
         return self.evidence.likelihood()
 
+    @property
+    def bound(self) -> bool:
+        return self.evidence.bound
+
     def valid(self, value: Any) -> bool:
         return self.evidence.valid(value)
 

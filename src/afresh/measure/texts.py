@@ -108,6 +108,8 @@ def _raw(text: str) -> bytes:
 def bits_per_byte(evidence: Evidence) -> list[Score]:
     """-log2 p(held-out split) over its bytes of UTF-8, the whole split (control: the n-gram model).
 
+    Named `bits_per_byte/bound` where the model knows only an upper bound of it (minus an ELBO).
+
     Of conversations: the answers, each given what comes before it and with the mark that ends it, over their bytes.
 
     Beside it, what gzip and lzma make of the held-out split alone, lzma with the training text before it, and
@@ -129,7 +131,10 @@ def bits_per_byte(evidence: Evidence) -> list[Score]:
         per_token, to_bits = ratio(nats, tokens), float(tokens.sum()) / math.log(2) / size
         ends = [None if x is None else x * to_bits for x in (per_token.low, per_token.high)]
         value = per_token.value * to_bits
-        out.append(Score("bits_per_byte", value, ends[0], ends[1], size, "lower", None, trivial.value))
+        name = "bits_per_byte/bound" if study.bound else "bits_per_byte"
+        if study.bound:
+            study.note(f"{name}: this family knows only a bound of its likelihood; its true bits per byte are fewer")
+        out.append(Score(name, value, ends[0], ends[1], size, "lower", None, trivial.value))
     for name, packed in (
         ("gzip", gzip_size(held)),
         ("lzma", lzma_size(held)),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from afresh.kernels import functions as kernels
 from afresh.kernels.decode import Engine, Kind, Sequences, Sizes
-from afresh.nets.transformer import Block, Cache, Decoder, RMSNorm
+from afresh.nets.transformer import Block, Cache, Decoder, RMSNorm, document_starts
 
 
 def state_of(net: Decoder) -> tuple[tuple[int, int], ...]:
@@ -76,7 +76,9 @@ def decode(
     engine = engine_of(net, kind) if state is None or isinstance(state, Sequences) else None
     if engine is not None:
         state = engine.sequences(len(tokens), capacity) if state is None else state
-        return engine.step(tokens, counts, c, state), state
+        place = state.lengths[:, None] + torch.arange(tokens.shape[1])
+        starts = document_starts(tokens, net.shape.separator, place, state.starts[:, None])
+        return engine.step(tokens, counts, starts, c, state), state
     narrow = torch.bfloat16 if torch.is_autocast_enabled(tokens.device.type) else torch.float32
     cache: Cache = net.new_cache(len(tokens), capacity, narrow) if state is None else state
     h = net.hidden(tokens, c, cache, counts)

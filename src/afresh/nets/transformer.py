@@ -8,7 +8,7 @@ every token's embedding, so that an unconditional model is exactly that architec
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -46,6 +46,7 @@ class DecoderShape:
     qkv_bias: bool = False
     rope_scaling: tuple[float, float, float, int] | None = None  # Llama 3.1: factor, low, high, original context
     causal: bool = True  # False: every place looks at every other (masked diffusion)
+    separator: int = -1  # a token before which nothing is looked at: documents in one window do not see one another
 
     @property
     def dim(self) -> int:
@@ -63,6 +64,7 @@ class Cache:
     k: Tensor
     v: Tensor
     lengths: Tensor  # (B,) int64
+    starts: Tensor  # (B,) int64: where the document in hand begins
 
     @property
     def capacity(self) -> int:
@@ -75,19 +77,40 @@ class Cache:
 
     def select(self, rows: Tensor) -> Cache:
         """Keep some sequences: finished ones leave the batch."""
-        return Cache(self.k[:, rows], self.v[:, rows], self.lengths[rows])
+        return Cache(self.k[:, rows], self.v[:, rows], self.lengths[rows], self.starts[rows])
 
     def restart(self, rows: Tensor) -> None:
         """Forget what some rows have seen."""
         self.lengths[rows] = 0
+        self.starts[rows] = 0
 
-    def add(self, layer: int, k: Tensor, v: Tensor, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Keep k and v (B, K, T, D) at `place` (B, T); all keys and values, and who may look where (B, 1, T, end)."""
+    def add(self, layer: int, k: Tensor, v: Tensor, place: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Keep k and v (B, K, T, D) at `place` (B, T); all keys and values, and who may look where (B, 1, T, end): from
+        `start` (B, T) to its own place."""
         rows, end = torch.arange(len(place), device=place.device)[:, None], int(place.max()) + 1
         for kept, new in ((self.k, k), (self.v, v)):
             kept[layer].transpose(1, 2)[rows, place] = new.transpose(1, 2).to(kept.dtype)
-        seen = torch.arange(end, device=place.device) <= place[:, None, :, None]
+        keys = torch.arange(end, device=place.device)
+        seen = (keys <= place[:, None, :, None]) & (keys >= start[:, None, :, None])
         return self.k[layer, :, :, :end].to(k.dtype), self.v[layer, :, :, :end].to(v.dtype), seen
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Where the tokens in hand lie, and at what each looks."""
+
+    cos: Tensor  # (T, D), or (B, 1, T, D) with a cache
+    sin: Tensor
+    start: Tensor | None = None  # (B, T) the first place each looks at; None: all from the first
+    mask: Tensor | None = None  # (B, 1, T, T) the same for PyTorch's attention
+    bias: Tensor | None = None  # (T, T) for short sequences without either
+    cache: Cache | None = None
+
+
+def document_starts(tokens: Tensor, separator: int, place: Tensor, before: Tensor | int = 0) -> Tensor:
+    """The place (B, T) of the last separator at or before each token, `before` (B, 1) where there is none yet."""
+    here = torch.where(tokens == separator, place, -1).cummax(1).values
+    return torch.where(here < 0, before, here)
 
 
 def rope_table(
@@ -166,29 +189,27 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(self.dim, s.eps) if s.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(self.dim, s.eps) if s.qk_norm else nn.Identity()
 
-    def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor | None, cache: Cache | None, layer: int
-    ) -> Tensor:
+    def forward(self, x: Tensor, sight: Sight, layer: int) -> Tensor:
         s, (b, t, _) = self.s, x.shape
         qkv = self.qkv(x)
-        if cache is None and kernels.usable(qkv):
-            return self.out(self.fused(qkv, cos, sin))
+        if sight.cache is None and kernels.usable(qkv):
+            return self.out(self.fused(qkv, sight))
         h = qkv.view(b, t, s.heads + 2 * s.kv_heads, self.dim).transpose(1, 2)
         q, k, v = h.split([s.heads, s.kv_heads, s.kv_heads], 1)
-        q = rotate(self.q_norm(q), cos, sin).to(v.dtype)
-        k = rotate(self.k_norm(k), cos, sin).to(v.dtype)
-        mask = None
-        if cache is not None:
-            k, v, mask = cache.add(layer, k, v, cache.places(t))
+        q = rotate(self.q_norm(q), sight.cos, sight.sin).to(v.dtype)
+        k = rotate(self.k_norm(k), sight.cos, sight.sin).to(v.dtype)
+        mask = sight.mask
+        if sight.cache is not None and sight.start is not None:
+            k, v, mask = sight.cache.add(layer, k, v, sight.cache.places(t), sight.start)
         if s.kv_heads != s.heads:
             k, v = (z.repeat_interleave(s.heads // s.kv_heads, 1) for z in (k, v))
-        if bias is not None:
-            y = short_attention(q, k, v, bias)
+        if sight.bias is not None:
+            y = short_attention(q, k, v, sight.bias)
         else:
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=s.causal and mask is None and t > 1)
         return self.out(y.transpose(1, 2).reshape(b, t, -1))
 
-    def fused(self, qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def fused(self, qkv: Tensor, sight: Sight) -> Tensor:
         """The same by the kernels, without a cache: (B, T, H D)."""
         s, (b, t, _) = self.s, qkv.shape
         q_norm, k_norm = self.q_norm, self.k_norm
@@ -196,13 +217,15 @@ class Attention(nn.Module):
         if isinstance(q_norm, RMSNorm) and isinstance(k_norm, RMSNorm):
             norms = (q_norm.weight, k_norm.weight)
         half = self.dim // 2
-        cos, sin = (z[:, :half].float().contiguous() for z in (cos, sin))  # the other half is the same
+        cos, sin = (z[:, :half].float().contiguous() for z in (sight.cos, sight.sin))  # the other half is the same
         q, k, v = kernels.split_heads(qkv, norms, cos, sin, s.heads, s.kv_heads, s.eps)
         if kernels.tiled(q) or is_short(b, s.heads, t, q.device):
-            return kernels.attention(q, k, v, causal=s.causal)
+            start = None if sight.start is None else sight.start.int()
+            return kernels.attention(q, k, v, start, s.causal)
         if s.kv_heads != s.heads:
             k, v = (z.repeat_interleave(s.heads // s.kv_heads, 1) for z in (k, v))
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=s.causal and t > 1)
+        mask = sight.mask
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=s.causal and mask is None and t > 1)
         return y.transpose(1, 2).reshape(b, t, -1)
 
 
@@ -228,19 +251,10 @@ class Block(nn.Module):
         self.mlp_norm = RMSNorm(s.width, s.eps)
         self.mlp = SwiGLU(s.width, s.mlp)
 
-    def forward(
-        self,
-        x: Tensor,
-        delta: Tensor | None,
-        cos: Tensor,
-        sin: Tensor,
-        bias: Tensor | None,
-        cache: Cache | None,
-        layer: int,
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, delta: Tensor | None, sight: Sight, layer: int) -> tuple[Tensor, Tensor]:
         """The stream x with the step `delta` not yet added to it -> the same pair after this block."""
         x, y = (x, self.attention_norm(x)) if delta is None else self.attention_norm.after(x, delta)
-        x, y = self.mlp_norm.after(x, self.attention(y, cos, sin, bias, cache, layer))
+        x, y = self.mlp_norm.after(x, self.attention(y, sight, layer))
         return x, self.mlp(y)
 
 
@@ -283,14 +297,14 @@ class Decoder(nn.Module):
         size = (s.layers, batch, s.kv_heads, capacity + 1, s.dim)
         device = self.embedding.weight.device
         k, v = (torch.zeros(size, dtype=dtype, device=device) for _ in range(2))
-        return Cache(k, v, torch.zeros(batch, dtype=torch.int64, device=device))
+        lengths, starts = (torch.zeros(batch, dtype=torch.int64, device=device) for _ in range(2))
+        return Cache(k, v, lengths, starts)
 
     def hidden(
         self, tokens: Tensor, c: Tensor | None, cache: Cache | None = None, counts: Tensor | None = None
     ) -> Tensor:
         """(B, T) int64 -> (B, T, width). With a cache, the first counts[b] (None: all) of them follow those in it."""
-        count = tokens.shape[1]
-        at: Any = slice(0, count) if cache is None else cache.places(count).clamp_max(self.shape.context)
+        sight, at = self.sight(tokens, cache)
         h = self.embedding(tokens)
         if c is not None:
             h = h + c[:, None].to(h.dtype)
@@ -298,20 +312,44 @@ class Decoder(nn.Module):
             h = h + self.position.weight[at]
         if torch.is_autocast_enabled(h.device.type):
             h = h.to(torch.get_autocast_dtype(h.device.type))
-        cos, sin = (self.get_buffer(k)[at].to(h.dtype) for k in ("cos", "sin"))
-        if cache is not None:
-            cos, sin = cos[:, None], sin[:, None]  # (B, 1, T, D): every row has places of its own
-        short = cache is None and is_short(len(tokens), self.shape.heads, count, h.device)
-        short = short and not kernels.usable(h)  # which have attention of their own
-        bias = causal_bias(count, h) if short else None
-        if bias is not None and not self.shape.causal:
-            bias = torch.zeros_like(bias)
+        sight = self.looking(sight, h)
         delta = None
         for i, block in enumerate(self.blocks):
-            h, delta = block(h, delta, cos, sin, bias, cache, i)
-        if cache is not None:
-            cache.lengths += count if counts is None else counts
+            h, delta = block(h, delta, sight, i)
+        if cache is not None and sight.start is not None:
+            new = torch.full_like(cache.lengths, tokens.shape[1]) if counts is None else counts
+            cache.lengths += new
+            cache.starts = sight.start.gather(1, new[:, None] - 1)[:, 0]
         return self.norm(h) if delta is None else self.norm.after(h, delta)[1]
+
+    def sight(self, tokens: Tensor, cache: Cache | None) -> tuple[Sight, Any]:
+        """Where tokens (B, T) lie and where their documents begin, and the index of their places in the tables."""
+        count, separator = tokens.shape[1], self.shape.separator
+        if cache is not None:
+            at = cache.places(count).clamp_max(self.shape.context)
+            cos, sin = (self.get_buffer(k)[at][:, None] for k in ("cos", "sin"))
+            return Sight(cos, sin, document_starts(tokens, separator, at, cache.starts[:, None]), cache=cache), at
+        start: Tensor | None = None
+        if separator >= 0:
+            start = document_starts(tokens, separator, torch.arange(count, device=tokens.device))
+            if not torch.compiler.is_compiling() and not bool(start.any()):
+                start = None
+        return Sight(self.get_buffer("cos")[:count], self.get_buffer("sin")[:count], start), slice(0, count)
+
+    def looking(self, sight: Sight, h: Tensor) -> Sight:
+        """With what attention needs for h (B, T, width): tables of its type, a mask, a bias."""
+        sight = replace(sight, cos=sight.cos.to(h.dtype), sin=sight.sin.to(h.dtype))
+        if sight.cache is not None:
+            return sight
+        b, t, _ = h.shape
+        if sight.start is not None:
+            places = torch.arange(t, device=h.device)
+            mask = places >= sight.start[:, None, :, None]
+            return replace(sight, mask=mask & (places <= places[:, None]) if self.shape.causal else mask)
+        if kernels.usable(h) or not is_short(b, self.shape.heads, t, h.device):  # those have attention of their own
+            return sight
+        bias = causal_bias(t, h)
+        return replace(sight, bias=bias if self.shape.causal else torch.zeros_like(bias))
 
     def logits(self, h: Tensor) -> Tensor:
         """(..., width) from `hidden` -> (..., vocab), float32."""

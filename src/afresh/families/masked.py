@@ -1,0 +1,308 @@
+"""Masked diffusion over tokens: every place may be hidden, and the network guesses all hidden ones at once.
+
+MDLM (Sahoo et al. 2024; Shi et al. 2024; Ou et al. 2025) with the log-linear schedule: at time t each token is replaced
+by the mask with probability t, and minus the ELBO is the mean over t in [0, 1] of 1/t times the cross-entropy of the
+hidden tokens. Given the number n of hidden ones the time says nothing more, and integrating it out leaves
+
+    -log p(x) <= E_n E_S L/n sum_{i in S} -log p(x_i | x outside S),    n uniform on 1 ... L, S any n of L places,
+
+the loss of an autoregressive model averaged over all orders (Hoogeboom et al. 2022, section 3.1): the same expectation
+as with t, at a lower variance. The network is not told the time, which the optimum does not depend on (Ou et al. 2025,
+theorem 1); it never predicts the mask, and what is shown is carried over (Sahoo et al. 2024, section 3.2.3).
+
+A window of T tokens is led by its token of context, which is never hidden: the model is one of the window given what
+stands before it, like the transformer's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from afresh.core import Batch, Cond, CondSpec, Family, Loss, Modules, Predict, Space, State
+from afresh.nets.transformer import Decoder, DecoderShape, compilable
+from afresh.rng import GOLDEN, Rng
+from afresh.sampling.guidance import classifier_free
+from afresh.sampling.masked import Order, Unmask, fill, fill_long, ranks
+from afresh.sampling.tokens import Cut
+
+SCORES = 8  # numbers of hidden tokens that the score of an example is averaged over
+
+
+class MaskedConfig(BaseModel):
+    """Sizes of the network. `mlp` 0: 8/3 of the width, rounded up to a multiple of 32."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    width: int = Field(192, ge=2)
+    layers: int = Field(4, ge=1)
+    heads: int = Field(3, ge=1)
+    mlp: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def check(self) -> MaskedConfig:
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise ValueError(f"width {self.width} must be an even multiple of heads ({self.heads})")
+        return self
+
+
+class MaskedSettings(BaseModel):
+    """How to sample. `length`: new tokens, for a stream; a picture always has all its tokens.
+
+    `steps`: network evaluations for a window at most, 0 = one for each token, which is exact and slow; `order`: see
+    afresh.sampling.masked.Unmask.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    temperature: float = Field(1.0, ge=0, le=10)
+    top_k: int = Field(0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    min_p: float = Field(0.0, ge=0, le=1)
+    length: int = Field(256, ge=1)
+    guidance: float = Field(1.0, ge=0, le=100)
+    steps: int = Field(64, ge=0)
+    order: Order = "random"
+
+
+class Denoiser(nn.Module):
+    """Tokens (B, T + 1), the mask's id (V) where hidden, to logits (B, T, V) of all but the token of context.
+
+    With `targets` (B, T), -1 where they do not count: nats, (B,) sums.
+    """
+
+    def __init__(self, shape: DecoderShape, conds: CondSpec) -> None:
+        super().__init__()
+        self.decoder = Decoder(shape, conds)
+
+    def forward(self, tokens: Tensor, c: Tensor | None, targets: Tensor | None = None) -> Tensor:
+        assert self.decoder.head is not None
+        h = self.decoder.hidden(tokens, c)[:, 1:]
+        logits = F.linear(h, self.decoder.head.weight[:-1]).float()  # the mask is never predicted
+        if targets is None:
+            return logits
+        nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="none")
+        return nats.view(targets.shape).sum(1)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A batch on windows of T tokens, whatever its own width: x (B, T + 1), and which targets count, (B, T) bool."""
+
+    x: Tensor
+    counted: Tensor
+    cond: Cond
+    index: Tensor
+
+    @staticmethod
+    def of(batch: Batch, space: Space) -> Window:
+        room = (0, space.shape[0] + 1 - batch.x.shape[1])  # a network that sees all places sees how many there are
+        counted = torch.ones_like(batch.x[:, 1:], dtype=torch.bool) if batch.mask is None else batch.mask
+        return Window(F.pad(batch.x, room), F.pad(counted, room), batch.cond, batch.index)
+
+    def nats(self, net: Denoiser, hidden: Tensor) -> Tensor:
+        """L / n times the summed cross-entropy of the n of L counted tokens that are `hidden` (B, T), (B,).
+
+        Of those that do not count, what stands before a counted one (a question) is shown; what comes after the last is
+        not, as it must not tell where the text ends.
+        """
+        after = ~self.counted.flip(1).cummax(1).values.flip(1)
+        tokens, mask = self.x.clone(), net.decoder.shape.vocab - 1
+        tokens[:, 1:].masked_fill_(hidden | after, mask)
+        targets = self.x[:, 1:].masked_fill(~hidden, -1)
+        weight = self.counted.sum(1) / hidden.sum(1).clamp_min(1)
+        return net(tokens, net.decoder.condition(self.cond), targets) * weight
+
+    def ranks(self, rng: Rng, purpose: str) -> Tensor:
+        """A random order of the counted places, (B, T); those that do not count come after them."""
+        return ranks(rng.bits(purpose, self.index, tuple(self.counted.shape[1:])), self.counted)
+
+
+class MaskedObjective:
+    """Minus the ELBO in nats, with one number of hidden tokens an example; the weight is the number that count."""
+
+    players: Mapping[str, tuple[str, ...]] = {"model": ("denoiser",)}
+    averaged = ("denoiser",)
+
+    def __init__(self, config: MaskedConfig, space: Space) -> None:
+        self.space = space
+
+    def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
+        net = modules["denoiser"]
+        assert isinstance(net, Denoiser)
+        window = Window.of(batch, self.space)
+        total = window.counted.sum(1)
+        n = 1 + (spread(rng, batch.index) * total).long()
+        hidden = window.counted & (window.ranks(rng, "masked/order") < n[:, None])
+        nats = window.nats(net, hidden)
+        return nats.sum(), float(total.sum()), {"loss": nats.detach().sum()}
+
+    def update(self, state: State, metrics: Mapping[str, float]) -> State:
+        return state
+
+
+def spread(rng: Rng, index: Tensor) -> Tensor:
+    """Numbers in [0, 1) by draw, (B,) float64: neighbouring draws lie evenly, however they are cut into batches.
+
+    Weyl's sequence of the golden ratio in 64-bit integers, started at random: the low-variance times of Kingma et al.
+    2021 (appendix I.1), as a function of each draw's number alone.
+    """
+    start = rng.bits("masked/spread", torch.zeros_like(index[:1]))
+    bits = index * GOLDEN + start
+    return ((bits >> 11) & ((1 << 53) - 1)).double() * 2.0**-53
+
+
+@torch.no_grad()
+def score(modules: Modules, config: MaskedConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
+    """An unbiased estimate of the ELBO of the counted tokens: a lower bound of their log-likelihood in nats, (B,).
+
+    Over `SCORES` evenly spread numbers of hidden tokens; the hidden sets follow each other around one random circle of
+    the places, so that together they meet every place about equally.
+    """
+    net = modules["denoiser"]
+    assert isinstance(net, Denoiser)
+    window = Window.of(batch, space)
+    total, rank = window.counted.sum(1), window.ranks(rng, "masked/score/order")
+    u = rng.uniform("masked/score/number", batch.index).double()
+    out = torch.zeros(len(batch.x), device=batch.x.device)
+    turn = torch.zeros_like(total)
+    for k in range(SCORES):
+        n = 1 + ((u + k) / SCORES * total).long()
+        here = (rank - turn[:, None]) % total.clamp_min(1)[:, None]
+        out -= window.nats(net, window.counted & (here < n[:, None])) / SCORES
+        turn = turn + n
+    return out
+
+
+def predictor(modules: Modules) -> Predict:
+    """Logits (B, T, V) of every place of a window (B, T + 1) but its first."""
+    net = modules["denoiser"]
+    assert isinstance(net, Denoiser)
+
+    def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
+        return net(x, net.decoder.condition(cond)), state
+
+    return predict
+
+
+@torch.no_grad()
+def sample(
+    modules: Modules,
+    config: MaskedConfig,
+    space: Space,
+    cond: Cond,
+    rng: Rng,
+    index: Tensor,
+    settings: MaskedSettings,
+) -> Tensor:
+    """(n, T) int64: what is known in cond.given (B, S) where its mask is true, and the rest drawn.
+
+    A row of a stream whose known tokens leave no hole is continued by `length` tokens; these are returned, up to `end`,
+    and short rows are padded with `end`. A row with holes (an unknown place before a known one) is returned whole, with
+    its holes filled. Texts longer than a window are filled half a window at a time (afresh.sampling.masked.fill_long).
+    """
+    mask, context = space.vocab[0], space.shape[0]
+    predict = classifier_free(predictor(modules), settings.guidance)
+    cut = Cut(settings.temperature, settings.top_k, settings.top_p, settings.min_p)
+    end = space.special["end"] if space.stream else None
+    banned = [i for i in space.special.values() if i != end]  # several names may share the id of `end`
+    how = Unmask(mask, cut, settings.steps, settings.order, banned)
+    known = torch.full((cond.size, 0), mask, device=index.device)
+    if cond.given is not None:
+        known = cond.given if cond.given_mask is None else cond.given.masked_fill(~cond.given_mask, mask)
+    if not (space.records and known.shape[1]):  # nothing precedes a record
+        known = F.pad(known, (1, 0), value=space.special["end" if space.stream else "begin"])
+    if space.stream:
+        return stream(predict, known, cond, rng, index, how, context, settings.length, space.special["end"])
+    x = F.pad(known, (0, context + 1 - known.shape[1]), value=mask)
+    return fill(predict, x, x[:, 1:] == mask, cond, rng, index, how, "unmask/0")[:, 1:]
+
+
+def stream(
+    predict: Predict,
+    known: Tensor,
+    cond: Cond,
+    rng: Rng,
+    index: Tensor,
+    how: Unmask,
+    context: int,
+    length: int,
+    end: int,
+) -> Tensor:
+    """`sample` of a stream, from known tokens (B, 1 + S), the mask elsewhere, led by their token of context."""
+    place = torch.arange(known.shape[1], device=known.device)
+    last = torch.where(known != how.mask, place, 0).amax(1)
+    whole = ((known == how.mask) & (place < last[:, None])).any(1)  # rows with holes
+    start, stop = last.masked_fill(whole, 0), last + (~whole * length)  # what is returned
+    x = F.pad(known, (0, 1 + int(stop.max()) - known.shape[1]), value=how.mask)
+    wanted = (x == how.mask) & (torch.arange(x.shape[1], device=x.device) <= stop[:, None])
+    inside = replace(how, banned=[*how.banned, end])  # a document does not end in a hole
+    for rows, by, ends in ((whole, inside, None), (~whole, how, end)):
+        if bool(rows.any()):
+            some = (x[rows], wanted[rows, 1:], cond.select(rows.nonzero()[:, 0]), rng, index[rows])
+            x[rows] = fill_long(predict, *some, context, by, ends)
+    out = [row[1 + a : 1 + b] for row, a, b in zip(x.tolist(), start.tolist(), stop.tolist(), strict=True)]
+    out = [r[: r.index(end)] if end in r and not w else r for r, w in zip(out, whole.tolist(), strict=True)]
+    longest = max(map(len, out))
+    return torch.tensor([r + [end] * (longest - len(r)) for r in out], dtype=torch.int64)
+
+
+def accepts(space: Space) -> str | None:
+    if space.kind != "tokens":
+        return "masked needs tokens; a field must pass through a codec first"
+    return None if len(space.shape) == 1 else "masked takes one token a place, not several levels"
+
+
+def sizes(space: Space) -> Sequence[MaskedConfig]:
+    """From 0.2M to 25M parameters, heads of 32 or 64."""
+    ladder = ((96, 3, 3), (128, 4, 4), (192, 4, 3), (256, 5, 4), (320, 6, 5), (384, 6, 6), (512, 8, 8))
+    return [MaskedConfig(width=w, layers=n, heads=h) for w, n, h in ladder]
+
+
+def appetite(parameters: int, space: Space) -> int:
+    return 4 * parameters // (5 * space.shape[0])
+
+
+def batch(examples: int, space: Space) -> int:
+    context = space.shape[0]
+    tokens = 512 * (max(1, examples * context) / 2e5) ** 0.6
+    return 2 ** max(0, round(math.log2(max(1.0, tokens / context))))
+
+
+def build(config: MaskedConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
+    shape = DecoderShape(
+        vocab=space.vocab[0] + 1,  # the last id is the mask
+        width=config.width,
+        layers=config.layers,
+        heads=config.heads,
+        kv_heads=config.heads,
+        mlp=config.mlp or -(-config.width * 8 // 3 // 32) * 32,
+        context=space.shape[0],
+        positions=space.shape[0] + 1 if space.grid else 0,
+        causal=False,
+    )
+    return {"denoiser": Denoiser(shape, conds)}
+
+
+FAMILY = Family(
+    name="masked",
+    accepts=accepts,
+    config=MaskedConfig,
+    sizes=sizes,
+    appetite=appetite,
+    batch=batch,
+    build=build,
+    objective=MaskedObjective,
+    settings=MaskedSettings,
+    sample=sample,
+    recipe={"optimizer": "muon", "lr": 1e-2, "matrix_lr": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1},
+    score=score,
+    bound=True,
+    fills=True,
+    regions=lambda modules, device: compilable(modules["denoiser"], device),
+)
