@@ -158,6 +158,22 @@ def test_long_texts_keep_what_is_known_and_leave_what_is_not_wanted() -> None:
     assert out[0, [0, 2, 11]].tolist() == [0, 1, 1] and (out[0] == MASK).nonzero()[:, 0].tolist() == [9]
 
 
+def test_a_hole_at_the_end_of_a_window_is_left_to_one_that_sees_beyond_it() -> None:
+    """Unless the text ends there, and whatever stands beside it in the batch."""
+    x = torch.full((2, 15), MASK)
+    x[0] = 0
+    x[0, [6, 9]] = MASK  # the last place of the first window of six, and the last of the second
+    x[1, :7] = 0
+    x[1, 5] = MASK  # a text that ends with that window
+    wanted = x[:, 1:] == MASK
+    wanted[1, 6:] = False
+    spy = Spy(torch.full((6,), 9.0))
+    out = fill_long(spy, x, wanted, Cond(2), Rng(0), torch.arange(2), 6, how(1), margin=2)
+    assert not bool((out[0] == MASK).any()) and int(out[1, 5]) != MASK
+    hidden = [(window == MASK).nonzero().tolist() for window in spy.seen]
+    assert hidden == [[[0, 5]], [[0, 3], [0, 6]], [[0, 3]]]  # the second row, then the first row twice
+
+
 def test_after_an_end_no_window_is_begun() -> None:
     spy = Spy(torch.full((6,), 9.0))
     x = torch.full((1, 40), MASK)

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, CondSpec, Family, Loss, Modules, Predict, Space, State
+from afresh.kernels import functions as kernels
 from afresh.nets.transformer import Decoder, DecoderShape, compilable
 from afresh.rng import GOLDEN, Rng
 from afresh.sampling.guidance import classifier_free
@@ -83,10 +84,12 @@ class Denoiser(nn.Module):
     def forward(self, tokens: Tensor, c: Tensor | None, targets: Tensor | None = None) -> Tensor:
         assert self.decoder.head is not None
         h = self.decoder.hidden(tokens, c)[:, 1:]
-        logits = F.linear(h, self.decoder.head.weight[:-1]).float()  # the mask is never predicted
+        logits = F.linear(h, self.decoder.head.weight[:-1])  # the mask is never predicted
         if targets is None:
-            return logits
-        nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="none")
+            return logits.float()
+        if kernels.usable(logits):
+            return kernels.cross_entropy(logits.flatten(0, 1), targets.flatten()).view(targets.shape).sum(1)
+        nats = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="none")
         return nats.view(targets.shape).sum(1)
 
 
@@ -242,10 +245,10 @@ def stream(
     x = F.pad(known, (0, 1 + int(stop.max()) - known.shape[1]), value=how.mask)
     wanted = (x == how.mask) & (torch.arange(x.shape[1], device=x.device) <= stop[:, None])
     inside = replace(how, banned=[*how.banned, end])  # a document does not end in a hole
-    for rows, by, ends in ((whole, inside, None), (~whole, how, end)):
+    for rows, by, ends, margin in ((whole, inside, None, context // 4), (~whole, how, end, 0)):
         if bool(rows.any()):
             some = (x[rows], wanted[rows, 1:], cond.select(rows.nonzero()[:, 0]), rng, index[rows])
-            x[rows] = fill_long(predict, *some, context, by, ends)
+            x[rows] = fill_long(predict, *some, context, by, ends, margin)
     out = [row[1 + a : 1 + b] for row, a, b in zip(x.tolist(), start.tolist(), stop.tolist(), strict=True)]
     out = [r[: r.index(end)] if end in r and not w else r for r, w in zip(out, whole.tolist(), strict=True)]
     longest = max(map(len, out))
@@ -285,6 +288,8 @@ def build(config: MaskedConfig, space: Space, conds: CondSpec) -> dict[str, nn.M
         context=space.shape[0],
         positions=space.shape[0] + 1 if space.grid else 0,
         causal=False,
+        # No `separator`: an `end` may be hidden, so that where documents part would change as it is shown. A window of
+        # several documents is one text here, and an `end` is found like any other token.
     )
     return {"denoiser": Denoiser(shape, conds)}
 

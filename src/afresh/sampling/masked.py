@@ -100,20 +100,26 @@ def fill_long(
     context: int,
     how: Unmask,
     end: int | None = None,
+    margin: int = 0,
 ) -> Tensor:
     """Texts x (B, L + 1) of any length, each led by a token of context, with the `wanted` (B, L) places filled.
 
     Semi-autoregressive: windows of `context` places start half a window apart, and each is filled given what the ones
     before it left in its first half (and whatever was known). Where `end` was drawn for a wanted place, the windows
-    after it are left as they are.
+    after it are left as they are. The last `margin` places of a window are left to the next one while their text goes
+    on, so that a hole is filled by one that also sees what comes after it; `margin` is at most half a window.
     """
     x, wanted = x.clone(), wanted.clone()
     length, stride = wanted.shape[1], max(1, context // 2)
+    places = torch.arange(length, device=x.device)
+    ends = torch.where(wanted | (x[:, 1:] != how.mask), places + 1, 0).amax(1)  # (B,) of each text
     for start in range(0, max(1, length - context + stride), stride):
         stop = min(start + context, length)
         room = (0, start + context - stop)  # what lies beyond the text stays masked
         window = torch.nn.functional.pad(x[:, start : stop + 1], room, value=how.mask)
-        need = torch.nn.functional.pad(wanted[:, start:stop], room, value=False) & (window[:, 1:] == how.mask)
+        here = torch.where(ends > start + context, start + context - margin, stop)  # where this window stops filling
+        now = wanted & (places < here[:, None])
+        need = torch.nn.functional.pad(now[:, start:stop], room, value=False) & (window[:, 1:] == how.mask)
         rows = need.any(1).nonzero()[:, 0]
         if len(rows):
             name = f"unmask/{start}"
