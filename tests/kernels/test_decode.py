@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from afresh.core import Cond, Part
 from afresh.families.transformer import predictor
-from afresh.kernels.build import compiler
+from afresh.kernels.build import compiler, tiles
 from afresh.kernels.decode import Kind, Sequences, quantise
 from afresh.nets import decoding
 from afresh.nets.decoding import decode, engine_of
@@ -157,6 +157,33 @@ def test_int8_is_a_network_of_rounded_weights() -> None:
         x = torch.randint(37, (batch, 12))
         logits, _ = decode(net, x, None, None, None, 48, "int8")
         assert (logits.log_softmax(-1) - forward(rounded, x)[:, -1]).abs().mean() < 0.03
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_row_is_the_same_alone_and_among_others(name: str, kind: Kind) -> None:
+    """To the last bit."""
+    if tiles() and kind != "float32":
+        pytest.skip("tiles (AMX) sum many rows in another order than a few")
+    net, x = made(SHAPES[name]), torch.randint(37, (19, 5))
+    together, _ = decode(net, x, None, None, None, 48, kind)
+    for row in range(0, 19, 6):
+        alone = None
+        for at in range(5):
+            logits, alone = decode(net, x[row : row + 1, at : at + 1], None, None, alone, 48, kind)
+        assert torch.equal(logits[0], together[row])
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
+def test_what_was_not_written_is_never_used(kind: Kind) -> None:
+    net, x = made(SHAPE), torch.randint(37, (2, 21))
+    expected, _ = decode(net, x, None, None, None, 48, kind)
+    engine = engine_of(net, kind)
+    assert engine is not None
+    state = engine.sequences(2, 48)
+    state.k.fill_(torch.nan), state.v.fill_(torch.nan)
+    logits, _ = decode(net, x, None, None, state, 48, kind)
+    assert torch.equal(logits, expected)
 
 
 def test_changed_weights_are_packed_again() -> None:

@@ -1,5 +1,6 @@
 // One step of a decoder with a key/value cache, for any tokens of any sequences at once: the first tokens of one prompt, the
 // next token of another. Weights are float, bfloat16 or int8 (with a factor for every output), packed once; sums are float.
+// What int8 is multiplied with is int16, or bfloat16 by tiles.
 //
 // Packed weights (o, i): blocks of 16 outputs, [o / 16][i / 2][16][2] (floats: [o / 16][i][16]), so that one vector holds 16
 // outputs, and so that 32 inputs of a block are one right operand of AMX tiles.
@@ -16,6 +17,16 @@
 #define TILES 1
 #else
 #define TILES 0
+#endif
+#if defined(__AVX512BF16__) && defined(__AVX512BW__)
+#define PAIRS 1  // products of pairs of bfloat16
+#else
+#define PAIRS 0
+#endif
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__)
+#define WHOLE 1  // products of pairs of int16
+#else
+#define WHOLE 0
 #endif
 
 namespace {
@@ -59,6 +70,43 @@ inline uint16_t narrow(float f) {
 }
 
 typedef float Sixteen __attribute__((vector_size(64)));
+typedef uint32_t Words __attribute__((vector_size(64)));
+typedef uint16_t Halves __attribute__((vector_size(32)));
+
+template <class V, class T>
+inline V read(const T *p) {
+    V v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+inline void write(float *p, Sixteen v) { std::memcpy(p, &v, 64); }
+
+// Two neighbours of each of 16 lanes: [2][16] floats, [16][2] bfloat16.
+inline void two(const float *p, Sixteen &even, Sixteen &odd) { even = read<Sixteen>(p), odd = read<Sixteen>(p + 16); }
+inline void two(const uint16_t *p, Sixteen &even, Sixteen &odd) {
+    Words w = read<Words>(p);
+    even = (Sixteen)(w << 16), odd = (Sixteen)(w & 0xffff0000u);
+}
+inline Sixteen sixteen(const float *p) { return read<Sixteen>(p); }
+inline Sixteen sixteen(const uint16_t *p) {
+#ifdef __AVX512F__
+    return (Sixteen)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16);
+#else
+    return (Sixteen)(__builtin_convertvector(read<Halves>(p), Words) << 16);
+#endif
+}
+
+// Where M rows of n begin. Each keeps a register of its own: the compiler would compute them again and again.
+template <int M, class T>
+struct Begins {
+    const T *of[M];
+    Begins(const T *x, long n) {
+        for (int m = 0; m < M; m++) {
+            of[m] = x + m * n;
+            asm("" : "+r"(of[m]));
+        }
+    }
+};
 
 struct Part {  // of the threads that run together
     long me, all;
@@ -67,69 +115,140 @@ struct Part {  // of the threads that run together
 
 // ---------------------------------------------------------------------------------------------- products
 
-// y (M, outputs) = x (M, inputs) W^T for M rows at once, over blocks first ... last - 1 of 16 outputs.
+constexpr long CHUNK = 128;  // inputs with one factor in int16: sums of 128 products of 127 and 32767 fit in 32 bits
+
+struct Rows {  // what is multiplied: (m, n), and rounded as the kind of the weights wants it
+    std::vector<float> exact;
+    std::vector<uint16_t> narrow;  // bfloat16
+    std::vector<int16_t> whole;    // times a factor for every row and CHUNK inputs
+    std::vector<float> factor;
+
+    void resize(long kind, long size) {
+        exact.resize(size);
+        if (kind != FLOAT) narrow.resize(size);
+        if (kind == INT8) whole.resize(size), factor.resize(size);
+    }
+    void round(long kind, long r, long n) {
+        const float *x = exact.data() + r * n;
+        if (kind != FLOAT)
+            for (long i = 0; i < n; i++) narrow[r * n + i] = ::narrow(x[i]);
+        if (kind != INT8) return;
+        for (long i = 0; i < n; i += CHUNK) {
+            long count = n - i < CHUNK ? n - i : CHUNK;
+            float top = 0;
+            for (long j = i; j < i + count; j++) top = std::fabs(x[j]) > top ? std::fabs(x[j]) : top;
+            float inverse = top > 0 ? 32767 / top : 0;
+            for (long j = i; j < i + count; j++) whole[r * n + j] = int16_t(int32_t(std::nearbyintf(x[j] * inverse)));
+            factor[r * chunks(n) + i / CHUNK] = top / 32767;
+        }
+    }
+    void move(long kind, long from, long to, long n) {  // a row
+        std::memmove(exact.data() + to * n, exact.data() + from * n, n * sizeof(float));
+        if (kind != FLOAT) std::memmove(narrow.data() + to * n, narrow.data() + from * n, n * sizeof(uint16_t));
+        if (kind != INT8) return;
+        std::memmove(whole.data() + to * n, whole.data() + from * n, n * sizeof(int16_t));
+        std::memmove(factor.data() + to * chunks(n), factor.data() + from * chunks(n), chunks(n) * sizeof(float));
+    }
+    static long chunks(long n) { return (n + CHUNK - 1) / CHUNK; }
+};
+
+// The products of one block of weights and M rows (M, n): sums of 16 outputs each. There are two sums a row (s, t), so that
+// one need not wait for the other; they are the same for every M, so that a row's result is, too.
+
 template <int M>
-void few(const Weight &w, long kind, const float *x, const uint16_t *xb, float *y, long first, long last) {
-    long n = w.inputs;
-    for (long b = first; b < last; b++) {
-        float sum[M][16] = {};
-        if (kind == FLOAT) {
-            const float *p = (const float *)w.data + b * n * 16;
-            Sixteen s[M] = {}, t[M] = {};  // two sums, so that one need not wait for the other
-            for (long k = 0; k + 1 < n; k += 2) {
-                Sixteen even, odd;
-                std::memcpy(&even, p + 16 * k, 64);
-                std::memcpy(&odd, p + 16 * k + 16, 64);
-                for (int m = 0; m < M; m++) s[m] += even * x[m * n + k], t[m] += odd * x[m * n + k + 1];
-            }
-            for (int m = 0; m < M; m++) s[m] += t[m];
-            std::memcpy(sum, s, sizeof sum);
-        } else if (kind == BF16) {
-            const uint16_t *p = (const uint16_t *)w.data + b * n * 16;
-#if TILES
-            __m512 s[M];
-            for (int m = 0; m < M; m++) s[m] = _mm512_setzero_ps();
-            for (long k = 0; k < n / 2; k++) {
-                __m512bh v = (__m512bh)_mm512_loadu_si512(p + 32 * k);
-                for (int m = 0; m < M; m++) {
-                    int32_t pair;
-                    std::memcpy(&pair, xb + m * n + 2 * k, 4);
-                    s[m] = _mm512_dpbf16_ps(s[m], v, (__m512bh)_mm512_set1_epi32(pair));
-                }
-            }
-            for (int m = 0; m < M; m++) _mm512_storeu_ps(sum[m], s[m]);
+inline void products(const float *p, const float *x, long n, Sixteen *sum) {
+    Sixteen s[M] = {}, t[M] = {}, even, odd;
+    Begins<M, float> row(x, n);
+    for (long k = 0; k < n; k += 2) {
+        two(p + 16 * k, even, odd);
+        for (int m = 0; m < M; m++) s[m] += even * row.of[m][k], t[m] += odd * row.of[m][k + 1];
+    }
+    for (int m = 0; m < M; m++) sum[m] = s[m] + t[m];
+}
+
+template <int M>
+inline void products(const uint16_t *p, const uint16_t *x, long n, Sixteen *sum) {
+#if PAIRS
+    __m512 s[M], t[M];
+    for (int m = 0; m < M; m++) s[m] = t[m] = _mm512_setzero_ps();
+    Begins<M, uint16_t> row(x, n);
+    long k = 0;
+    for (; k + 2 < n; k += 4) {
+        __m512bh one = (__m512bh)_mm512_loadu_si512(p + 16 * k), other = (__m512bh)_mm512_loadu_si512(p + 16 * k + 32);
+        for (int m = 0; m < M; m++) {
+            s[m] = _mm512_dpbf16_ps(s[m], one, (__m512bh)_mm512_set1_epi32(read<int32_t>(row.of[m] + k)));
+            t[m] = _mm512_dpbf16_ps(t[m], other, (__m512bh)_mm512_set1_epi32(read<int32_t>(row.of[m] + k + 2)));
+        }
+    }
+    for (; k < n; k += 2) {
+        __m512bh one = (__m512bh)_mm512_loadu_si512(p + 16 * k);
+        for (int m = 0; m < M; m++)
+            s[m] = _mm512_dpbf16_ps(s[m], one, (__m512bh)_mm512_set1_epi32(read<int32_t>(row.of[m] + k)));
+    }
+    for (int m = 0; m < M; m++) sum[m] = (Sixteen)_mm512_add_ps(s[m], t[m]);
 #else
-            for (long k = 0; k < n; k += 2)
-                for (int m = 0; m < M; m++)
-                    for (int j = 0; j < 16; j++)
-                        sum[m][j] += widen(p[16 * k + 2 * j]) * widen(xb[m * n + k]) + widen(p[16 * k + 2 * j + 1]) * widen(xb[m * n + k + 1]);
+    Sixteen s[M] = {}, t[M] = {}, even, odd;
+    for (long k = 0; k < n; k += 2) {
+        two(p + 16 * k, even, odd);
+        for (int m = 0; m < M; m++) s[m] += even * widen(x[m * n + k]), t[m] += odd * widen(x[m * n + k + 1]);
+    }
+    for (int m = 0; m < M; m++) sum[m] = s[m] + t[m];
 #endif
-        } else {
-            const int8_t *p = (const int8_t *)w.data + b * n * 16;
-#if TILES
-            __m512 s[M];
-            for (int m = 0; m < M; m++) s[m] = _mm512_setzero_ps();
-            for (long k = 0; k < n / 2; k++) {
-                __m512i wide = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(p + 32 * k)));
-                __m512 even = _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(wide, 16), 16));
-                __m512 odd = _mm512_cvtepi32_ps(_mm512_srai_epi32(wide, 16));
-                for (int m = 0; m < M; m++) {
-                    s[m] = _mm512_fmadd_ps(even, _mm512_set1_ps(widen(xb[m * n + 2 * k])), s[m]);
-                    s[m] = _mm512_fmadd_ps(odd, _mm512_set1_ps(widen(xb[m * n + 2 * k + 1])), s[m]);
-                }
+}
+
+#if WHOLE
+inline __m512i widened(const int8_t *p) { return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p)); }
+#endif
+
+template <int M>
+inline void products(const int8_t *p, const int16_t *x, const float *factor, long n, Sixteen *sum) {
+    for (int m = 0; m < M; m++) sum[m] = Sixteen{};
+    Begins<M, int16_t> row(x, n);
+    for (long first = 0, c = 0; first < n; first += CHUNK, c++) {
+        long last = n - first < CHUNK ? n : first + CHUNK;
+        const float *f = factor + c;
+#if WHOLE
+        __m512i s[M], t[M];
+        for (int m = 0; m < M; m++) s[m] = t[m] = _mm512_setzero_si512();
+        long k = first;
+        for (; k + 2 < last; k += 4) {
+            __m512i one = widened(p + 16 * k), other = widened(p + 16 * k + 32);
+            for (int m = 0; m < M; m++) {
+                s[m] = _mm512_dpwssd_epi32(s[m], one, _mm512_set1_epi32(read<int32_t>(row.of[m] + k)));
+                t[m] = _mm512_dpwssd_epi32(t[m], other, _mm512_set1_epi32(read<int32_t>(row.of[m] + k + 2)));
             }
-            for (int m = 0; m < M; m++) _mm512_storeu_ps(sum[m], s[m]);
-#else
-            for (long k = 0; k < n; k += 2)
-                for (int m = 0; m < M; m++)
-                    for (int j = 0; j < 16; j++)
-                        sum[m][j] += p[16 * k + 2 * j] * widen(xb[m * n + k]) + p[16 * k + 2 * j + 1] * widen(xb[m * n + k + 1]);
-#endif
+        }
+        for (; k < last; k += 2) {
+            __m512i one = widened(p + 16 * k);
+            for (int m = 0; m < M; m++)
+                s[m] = _mm512_dpwssd_epi32(s[m], one, _mm512_set1_epi32(read<int32_t>(row.of[m] + k)));
         }
         for (int m = 0; m < M; m++)
-            for (int j = 0; j < 16; j++)
-                y[m * w.outputs + 16 * b + j] = sum[m][j] * (kind == INT8 ? w.factor[16 * b + j] : 1.0f);
+            sum[m] += (Sixteen)_mm512_cvtepi32_ps(_mm512_add_epi32(s[m], t[m])) * f[m * Rows::chunks(n)];
+#else
+        for (int m = 0; m < M; m++) {
+            int32_t s[16] = {};
+            for (long k = first; k < last; k += 2)
+                for (int j = 0; j < 16; j++)
+                    s[j] += p[16 * k + 2 * j] * row.of[m][k] + p[16 * k + 2 * j + 1] * row.of[m][k + 1];
+            for (int j = 0; j < 16; j++) sum[m][j] += s[j] * f[m * Rows::chunks(n)];
+        }
+#endif
     }
+}
+
+// y (m, outputs) = x (m, inputs) W^T for M rows from r, and block b of 16 outputs.
+template <int M>
+void few(const Weight &w, long kind, const Rows &x, float *y, long r, long b) {
+    long n = w.inputs, at = b * n * 16;
+    Sixteen sum[M];
+    if (kind == FLOAT) products<M>((const float *)w.data + at, x.exact.data() + r * n, n, sum);
+    else if (kind == BF16) products<M>((const uint16_t *)w.data + at, x.narrow.data() + r * n, n, sum);
+    else {
+        products<M>((const int8_t *)w.data + at, x.whole.data() + r * n, x.factor.data() + r * Rows::chunks(n), n, sum);
+        for (int m = 0; m < M; m++) sum[m] *= read<Sixteen>(w.factor + 16 * b);
+    }
+    for (int m = 0; m < M; m++) write(y + (r + m) * w.outputs + 16 * b, sum[m]);
 }
 
 #if TILES
@@ -210,53 +329,55 @@ void many(const Weight &w, long kind, const uint16_t *xb, float *y, long m, long
 }
 #endif
 
-void multiply(const Net &net, const Weight &w, const float *x, const uint16_t *xb, float *y, long m, Part part) {
+void multiply(const Net &net, const Weight &w, const Rows &x, float *y, long m, Part part) {
     long first, last;
     part.range(w.outputs / 16, first, last);
 #if TILES
     if (net.tiles && net.kind != FLOAT && w.inputs % 32 == 0 && m > 4) {
-        many(w, net.kind, xb, y, m, first, last);
+        many(w, net.kind, x.narrow.data(), y, m, first, last);
         return;
     }
 #endif
+    constexpr long MOST = 8;
+    static void (*const of[MOST])(const Weight &, long, const Rows &, float *, long, long) = {
+        few<1>, few<2>, few<3>, few<4>, few<5>, few<6>, few<7>, few<8>};
+    long groups = (m + MOST - 1) / MOST;
     for (long b = first; b < last; b++)  // a block of weights serves all rows while it is in the cache
-        for (long r = 0; r < m; r += 4) {
-            const float *xr = x + r * w.inputs;
-            const uint16_t *xbr = xb + r * w.inputs;
-            float *yr = y + r * w.outputs;
-            if (m - r >= 4) few<4>(w, net.kind, xr, xbr, yr, b, b + 1);
-            else if (m - r == 3) few<3>(w, net.kind, xr, xbr, yr, b, b + 1);
-            else if (m - r == 2) few<2>(w, net.kind, xr, xbr, yr, b, b + 1);
-            else few<1>(w, net.kind, xr, xbr, yr, b, b + 1);
+        for (long g = 0; g < groups; g++) {
+            long r = m * g / groups, end = m * (g + 1) / groups;
+            of[end - r - 1](w, net.kind, x, y, r, b);
         }
 }
 
 // ---------------------------------------------------------------------------------------------- attention
 
-// Scores of the 16 places of a block of keys.
-inline void scores(const float *q, const float *k, float *out, long dim) {
-    Sixteen sum = {}, key;
-    for (long d = 0; d < dim; d++) {
-        std::memcpy(&key, k + 16 * d, 64);
-        sum += key * q[d];
-    }
-    std::memcpy(out, &sum, 64);
-}
-inline void scores(const float *q, const uint16_t *k, float *out, long dim) {
-#if TILES
-    __m512 a = _mm512_setzero_ps(), b = _mm512_setzero_ps();
-    for (long d = 0; d < dim; d += 2) {
-        __m512i v = _mm512_loadu_si512(k + 16 * d);
-        a = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(v, 16)), _mm512_set1_ps(q[d]), a);
-        b = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32(int(0xffff0000)))), _mm512_set1_ps(q[d + 1]), b);
-    }
-    _mm512_storeu_ps(out, _mm512_add_ps(a, b));
-#else
-    float sum[16] = {};
+// Scores of the 16 places of each of N blocks of keys. Their values v, which are wanted next, are called for meanwhile.
+template <int N, class T>
+inline void scores(const float *q, const T *k, const T *v, float *out, long dim) {
+    Sixteen a[N] = {}, b[N] = {}, even, odd;
     for (long d = 0; d < dim; d += 2)
-        for (int j = 0; j < 16; j++) sum[j] += q[d] * widen(k[16 * d + 2 * j]) + q[d + 1] * widen(k[16 * d + 2 * j + 1]);
-    std::memcpy(out, sum, sizeof sum);
-#endif
+        for (int i = 0; i < N; i++) {
+            two(k + (i * dim + d) * 16, even, odd);
+            __builtin_prefetch(v + (i * dim + d) * 16);
+            a[i] += even * q[d], b[i] += odd * q[d + 1];
+        }
+    for (int i = 0; i < N; i++) write(out + 16 * i, a[i] + b[i]);
+}
+
+// out (16 N) = sum of s[j] v[j], j = from ... n - 1, of values (places, dim).
+template <int N, class T>
+inline void weigh(const float *s, const T *v, float *out, long from, long n, long dim) {
+    Sixteen a[N] = {}, b[N] = {};
+    long j = from;
+    for (; j + 1 < n; j += 2)
+        for (int i = 0; i < N; i++) {
+            a[i] += sixteen(v + j * dim + 16 * i) * s[j];
+            b[i] += sixteen(v + (j + 1) * dim + 16 * i) * s[j + 1];
+        }
+    for (int i = 0; i < N; i++) {
+        if (j < n) a[i] += sixteen(v + j * dim + 16 * i) * s[j];
+        write(out + 16 * i, a[i] + b[i]);
+    }
 }
 
 inline void put_key(float *k, long place, long d, float v) { k[d * 16 + place] = v; }
@@ -266,20 +387,33 @@ inline void put(uint16_t *p, float v) { *p = narrow(v); }
 inline float get(const float *p) { return *p; }
 inline float get(const uint16_t *p) { return widen(*p); }
 
-// One head of one token: over places from ... place.
+// One head of one token: over places from ... place. s has room for them, filled up to blocks of 16.
 template <class T>
 void look(const float *q, const T *k, const T *v, float *out, float *s, long from, long place, long dim) {
-    long n = place + 1;
-    float top = -INFINITY, sum = 0, factor = 1 / std::sqrt(float(dim));
-    for (long b = from / 16; b * 16 < n; b++) scores(q, k + b * 16 * dim, s + 16 * b, dim);
-    for (long j = from; j < n; j++) top = s[j] > top ? s[j] : top;
-    for (long j = from; j < n; j++) s[j] = fast_exp((s[j] - top) * factor);
-    for (long j = from; j < n; j++) sum += s[j];
-    for (long d = 0; d < dim; d++) out[d] = 0;
-    for (long j = from; j < n; j++) {
-        float p = s[j] / sum;
-        for (long d = 0; d < dim; d++) out[d] += p * get(v + j * dim + d);
+    long n = place + 1, b = from / 16, blocks = (n + 15) / 16, d = 0;
+    for (; b + 4 <= blocks; b += 4) scores<4>(q, k + b * 16 * dim, v + b * 16 * dim, s + 16 * b, dim);
+    for (; b < blocks; b++) scores<1>(q, k + b * 16 * dim, v + b * 16 * dim, s + 16 * b, dim);
+    float top = -INFINITY, factor = 1 / std::sqrt(float(dim));
+    for (long j = from / 16 * 16; j < from; j++) s[j] = -INFINITY;
+    for (long j = n; j < blocks * 16; j++) s[j] = -INFINITY;
+    Sixteen best = read<Sixteen>(s + from / 16 * 16), sum = {};
+    for (b = from / 16; b < blocks; b++) {
+        Sixteen now = read<Sixteen>(s + 16 * b);
+        best = now > best ? now : best;
     }
+    for (int i = 0; i < 16; i++) top = best[i] > top ? best[i] : top;
+    for (b = from / 16; b < blocks; b++) {
+        for (long j = 16 * b; j < 16 * b + 16; j++) s[j] = fast_exp((s[j] - top) * factor);  // outside: 1e-38
+        sum += read<Sixteen>(s + 16 * b);
+    }
+    float whole = 0;
+    for (int i = 0; i < 16; i++) whole += sum[i];
+    for (; d + 64 <= dim; d += 64) weigh<4>(s, v + d, out + d, from, n, dim);
+    for (; d + 16 <= dim; d += 16) weigh<1>(s, v + d, out + d, from, n, dim);
+    for (long e = d; e < dim; e++) out[e] = 0;
+    for (long j = from; j < n && d < dim; j++)
+        for (long e = d; e < dim; e++) out[e] += s[j] * get(v + j * dim + e);
+    for (long e = 0; e < dim; e++) out[e] /= whole;
 }
 
 // ---------------------------------------------------------------------------------------------- the step
@@ -301,13 +435,9 @@ inline void turn(float *x, const float *w, const float *cos, const float *sin, l
 }
 
 struct Room {  // of one step, kept from call to call
-    std::vector<float> h, x, qkv, y, wide, act;
-    std::vector<uint16_t> xb, actb;
+    std::vector<float> h, qkv, y, wide;
+    Rows x, act;
 };
-
-void rounded(const float *x, uint16_t *b, long n) {
-    for (long i = 0; i < n; i++) b[i] = narrow(x[i]);
-}
 
 template <class T>
 void attend(const Net &net, const Layer &layer, const Store &kept, long l, long m, const int64_t *slot, const int64_t *place,
@@ -338,7 +468,7 @@ void attend(const Net &net, const Layer &layer, const Store &kept, long l, long 
         long r = job / net.heads, h = job % net.heads;
         long at = ((l * kept.slots + slot[r]) * net.kv + h / (net.heads / net.kv)) * kept.capacity * dim;
         look(room.qkv.data() + r * stride + h * dim, (const T *)kept.k + at, (const T *)kept.v + at,
-             room.act.data() + r * net.heads * dim + h * dim, s.data(), start[r], place[r], dim);
+             room.act.exact.data() + r * net.heads * dim + h * dim, s.data(), start[r], place[r], dim);
     }
 }
 
@@ -353,13 +483,11 @@ extern "C" void decode_step(const Net *given, const Store *kept, long m, const i
     long width = net.width, inner = net.heads * net.dim, filled = (m + 31) / 32 * 32;
     long widest = inner > net.mlp ? inner : net.mlp;
     room.h.resize(filled * width);
-    room.x.resize(filled * width);
-    room.xb.resize(filled * width);
+    room.x.resize(net.kind, filled * width);
     room.y.resize(filled * ((width + 15) / 16 * 16));
     room.qkv.resize(filled * net.layer[0].qkv.outputs);
     room.wide.resize(filled * net.layer[0].gate_up.outputs);
-    room.act.resize(filled * widest);
-    room.actb.resize(filled * widest);
+    room.act.resize(net.kind, filled * widest);
     Room &shared = room;
 #pragma omp parallel num_threads(threads)
     {
@@ -375,12 +503,12 @@ extern "C" void decode_step(const Net *given, const Store *kept, long m, const i
         part.range(m, first, last);
         auto normed = [&](const float *w, const Weight *add) {  // h += y (of `add`), x = norm(h)
             for (long r = first; r < last; r++) {
-                float *h = room.h.data() + r * width, *x = room.x.data() + r * width;
+                float *h = room.h.data() + r * width, *x = room.x.exact.data() + r * width;
                 if (add)
                     for (long i = 0; i < width; i++) h[i] += room.y[r * add->outputs + i];
                 float s = scale_of(h, width, net.eps);
                 for (long i = 0; i < width; i++) x[i] = h[i] * s * w[i];
-                rounded(x, room.xb.data() + r * width, width);
+                room.x.round(net.kind, r, width);
             }
         };
         for (long r = first; r < last; r++)
@@ -391,37 +519,35 @@ extern "C" void decode_step(const Net *given, const Store *kept, long m, const i
             const Layer &layer = net.layer[l];
             normed(layer.attention_norm, l ? &net.layer[l - 1].down : nullptr);
 #pragma omp barrier
-            multiply(net, layer.qkv, room.x.data(), room.xb.data(), room.qkv.data(), m, part);
+            multiply(net, layer.qkv, room.x, room.qkv.data(), m, part);
 #pragma omp barrier
             if (net.kind == FLOAT) attend<float>(net, layer, *kept, l, m, slot, place, start, room, part);
             else attend<uint16_t>(net, layer, *kept, l, m, slot, place, start, room, part);
 #pragma omp barrier
-            for (long r = first; r < last; r++) rounded(room.act.data() + r * inner, room.actb.data() + r * inner, inner);
+            for (long r = first; r < last; r++) room.act.round(net.kind, r, inner);
 #pragma omp barrier
-            multiply(net, layer.out, room.act.data(), room.actb.data(), room.y.data(), m, part);
+            multiply(net, layer.out, room.act, room.y.data(), m, part);
 #pragma omp barrier
             normed(layer.mlp_norm, &layer.out);
 #pragma omp barrier
-            multiply(net, layer.gate_up, room.x.data(), room.xb.data(), room.wide.data(), m, part);
+            multiply(net, layer.gate_up, room.x, room.wide.data(), m, part);
 #pragma omp barrier
             for (long r = first; r < last; r++) {
                 const float *gate = room.wide.data() + r * layer.gate_up.outputs, *up = gate + net.mlp;
-                float *a = room.act.data() + r * net.mlp;
+                float *a = room.act.exact.data() + r * net.mlp;
                 for (long i = 0; i < net.mlp; i++) a[i] = gate[i] / (1 + fast_exp(-gate[i])) * up[i];
-                rounded(a, room.actb.data() + r * net.mlp, net.mlp);
+                room.act.round(net.kind, r, net.mlp);
             }
 #pragma omp barrier
-            multiply(net, layer.down, room.act.data(), room.actb.data(), room.y.data(), m, part);
+            multiply(net, layer.down, room.act, room.y.data(), m, part);
 #pragma omp barrier
         }
         normed(net.norm, &net.layer[net.layers - 1].down);
 #pragma omp barrier
 #pragma omp single
-        for (long j = 0; j < wanted; j++) {  // the rows asked for, moved to the front; they are in rising order
-            std::memmove(room.x.data() + j * width, room.x.data() + want[j] * width, width * sizeof(float));
-            std::memmove(room.xb.data() + j * width, room.xb.data() + want[j] * width, width * sizeof(uint16_t));
-        }
-        multiply(net, net.head, room.x.data(), room.xb.data(), logits, wanted, part);
+        for (long j = 0; j < wanted; j++)  // the rows asked for, moved to the front; they are in rising order
+            room.x.move(net.kind, want[j], j, width);
+        multiply(net, net.head, room.x, logits, wanted, part);
 #if TILES
         if (net.tiles) _tile_release();
 #endif

@@ -146,7 +146,7 @@ class Engine:
         dtype = torch.float32 if self.kind == "float32" else torch.bfloat16
         room = -(-capacity // 16) * 16
         size = (s.layers, batch, s.kv_heads, room, s.dim)
-        k, v = torch.zeros(size, dtype=dtype), torch.zeros(size, dtype=dtype)
+        k, v = torch.empty(size, dtype=dtype), torch.empty(size, dtype=dtype)  # what was not written is never used
         nothing = torch.zeros(batch, dtype=torch.int64)
         return Sequences(k, v, torch.arange(batch), nothing, nothing.clone(), room)
 
