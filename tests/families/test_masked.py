@@ -17,11 +17,14 @@ from torch import Tensor, nn
 from afresh.core import Batch, Cond, Examples, Part, Space
 from afresh.data.load import Loader
 from afresh.families.masked import (
+    AROUND,
     FAMILY,
+    REACH,
     Denoiser,
     MaskedConfig,
     MaskedObjective,
     MaskedSettings,
+    Surroundings,
     Window,
     predictor,
     score,
@@ -198,6 +201,25 @@ def test_the_token_before_a_window_counts() -> None:
 def test_the_mask_is_never_predicted() -> None:
     logits = predictor(made(STREAM))(torch.full((2, 9), 7), None, Cond(2), None)[0]
     assert logits.shape == (2, 8, 7)
+
+
+def test_a_token_gets_the_embeddings_of_those_near_it_along_a_line_and_on_a_grid() -> None:
+    torch.manual_seed(0)
+    line, plane = Surroundings(9, 4, ()), Surroundings(9, 4, (4, 5))
+    x = torch.randint(0, 9, (2, 21))
+    e = line.weight[x]
+    at = [e[:, 10 + d] * line.near[:, 0, 0, REACH + d] for d in range(-REACH, REACH + 1)]
+    torch.testing.assert_close(line(x)[:, 10], e[:, 10] + sum(at))
+    torch.testing.assert_close(line(x)[:, 0], e[:, 0] + sum(e[:, d] * line.near[:, 0, 0, REACH + d] for d in range(4)))
+    e = plane.weight[x]
+    cells = e[:, 1:].reshape(2, 4, 5, 4)
+    near = torch.zeros(2, 4)
+    for i in range(4):  # of the cell (1, 2)
+        for j in range(5):
+            if abs(i - 1) <= AROUND:
+                near = near + cells[:, i, j] * plane.near[:, 0, AROUND + i - 1, AROUND + j - 2]
+    torch.testing.assert_close(plane(x)[:, 1 + 1 * 5 + 2], cells[:, 1, 2] + near)
+    torch.testing.assert_close(plane(x)[:, 0], e[:, 0])  # the token of context lies beside the grid
 
 
 # --------------------------------------------------------------------------- samples

@@ -34,6 +34,7 @@ from afresh.sampling.guidance import classifier_free
 from afresh.sampling.masked import Order, Unmask, fill, fill_long, ranks
 from afresh.sampling.tokens import Cut
 
+REACH, AROUND = 3, 2  # places on either side whose embeddings are added to a token's own, in a line and on a grid
 SCORES = 8  # numbers of hidden tokens that the score of an example is averaged over
 
 
@@ -71,15 +72,45 @@ class MaskedSettings(BaseModel):
     order: Order = "random"
 
 
+class Surroundings(nn.Embedding):
+    """Embeddings, and added to each those of places near it, each channel with weights of its own.
+
+    Near: up to `REACH` places before and after it; on a grid of two axes, up to `AROUND` along each. A hidden token
+    says nothing itself, and until attention has learnt to look at its neighbours the loss stays near the frequencies of
+    tokens, which takes most of a budget of minutes (docs/log.md). A Canon layer (Allen-Zhu 2025) that looks both ways,
+    at the input alone.
+    """
+
+    def __init__(self, vocab: int, width: int, grid: tuple[int, ...]) -> None:
+        super().__init__(vocab, width)
+        self.grid = grid if len(grid) == 2 else ()
+        self.reach = (AROUND, AROUND) if self.grid else (0, REACH)
+        self.near = nn.Parameter(torch.empty(width, 1, *(2 * r + 1 for r in self.reach)))
+        nn.init.normal_(self.weight, std=0.5)
+        nn.init.normal_(
+            self.near, std=0.5 if not self.grid else 0.5 * math.sqrt((2 * REACH + 1) / self.near[0].numel())
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, T) int64 -> (B, T, width). The first token of a grid is the one of context, beside it."""
+        e = super().forward(tokens)
+        first = e[:, : len(self.grid) // 2]
+        x = e[:, first.shape[1] :].transpose(1, 2)  # (B, width, T), or the cells alone
+        plane = x.reshape(*x.shape[:2], *(self.grid or (1, -1))).contiguous(memory_format=torch.channels_last)
+        near = F.conv2d(plane, self.near, padding=self.reach, groups=e.shape[2]).flatten(2).transpose(1, 2)
+        return e + torch.cat([torch.zeros_like(first, dtype=near.dtype), near], 1)
+
+
 class Denoiser(nn.Module):
     """Tokens (B, T + 1), the mask's id (V) where hidden, to logits (B, T, V) of all but the token of context.
 
     With `targets` (B, T), -1 where they do not count: nats, (B,) sums.
     """
 
-    def __init__(self, shape: DecoderShape, conds: CondSpec) -> None:
+    def __init__(self, shape: DecoderShape, conds: CondSpec, grid: tuple[int, ...]) -> None:
         super().__init__()
         self.decoder = Decoder(shape, conds)
+        self.decoder.embedding = Surroundings(shape.vocab, shape.width, grid)
 
     def forward(self, tokens: Tensor, c: Tensor | None, targets: Tensor | None = None) -> Tensor:
         assert self.decoder.head is not None
@@ -291,7 +322,7 @@ def build(config: MaskedConfig, space: Space, conds: CondSpec) -> dict[str, nn.M
         # No `separator`: an `end` may be hidden, so that where documents part would change as it is shown. A window of
         # several documents is one text here, and an `end` is found like any other token.
     )
-    return {"denoiser": Denoiser(shape, conds)}
+    return {"denoiser": Denoiser(shape, conds, space.grid)}
 
 
 FAMILY = Family(
