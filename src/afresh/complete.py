@@ -20,6 +20,7 @@ from afresh.data.repository import as_comment, pieces_of, query_at, ranked
 from afresh.data.tokenizer import Ids
 from afresh.request import Request
 from afresh.run import Run
+from afresh.watch import watcher_of
 
 FILL_IN, LEFT_TO_RIGHT = "fill-in-the-middle", "left-to-right"
 MOST_MB = 8  # of the file that is worked on
@@ -39,7 +40,8 @@ class Hole:
 
 @dataclass(frozen=True)
 class Completion:
-    """What was put in. `ended`: the model said that it ends there; `trimmed`: text that the suffix repeats is cut."""
+    """What was put in. `ended`: the model said that it ends there, or a stop string came; `trimmed`: text that the
+    suffix repeats is cut."""
 
     text: str
     ended: bool
@@ -107,10 +109,17 @@ def at(text: str, line: int, column: int) -> tuple[str, str]:
 
 
 def complete(
-    run: Run, hole: Hole, n: int = 1, *, seed: int = 0, temperature: float | None = None, length: int | None = None
+    run: Run,
+    hole: Hole,
+    n: int = 1,
+    *,
+    seed: int = 0,
+    temperature: float | None = None,
+    length: int | None = None,
+    stop: str | Sequence[str] = (),
 ) -> Completions:
     """n completions of one hole. With n = 1 the likeliest is taken, else they are drawn at temperature 0.6, unless
-    `temperature` is given.
+    `temperature` is given. A completion ends before a `stop` string.
 
     A run trained without fill-in-the-middle goes on from the prefix, and a note says so. Raises UserError for a run
     that makes no text, and for n or a length that cannot be.
@@ -118,7 +127,7 @@ def complete(
     if not 1 <= n <= 1000:
         raise UserError(f"The number of completions is from 1 to 1,000. Given: {n}.")
     warm = (0.0 if n == 1 else 0.6) if temperature is None else temperature
-    made, prompts, notes = complete_many(run, [hole] * n, seed=seed, temperature=warm, length=length)
+    made, prompts, notes = complete_many(run, [hole] * n, seed=seed, temperature=warm, length=length, stop=stop)
     return Completions(tuple(made), mode_of(run), prompts[0], tuple(notes + prompts[0].notes()))
 
 
@@ -127,7 +136,13 @@ def mode_of(run: Run) -> str:
 
 
 def complete_many(
-    run: Run, holes: Sequence[Hole], *, seed: int, temperature: float, length: int | None = None
+    run: Run,
+    holes: Sequence[Hole],
+    *,
+    seed: int,
+    temperature: float,
+    length: int | None = None,
+    stop: str | Sequence[str] = (),
 ) -> tuple[list[Completion], list[Prompt], list[str]]:
     """One completion of each hole, what the model saw of it, and notes on all. Raises UserError as `complete`."""
     encoder = run.encoder
@@ -148,10 +163,12 @@ def complete_many(
     cond, notes = asked(run, holes, seed)
     known, mask = given([p.ids for p in prompts])
     cond = replace(cond, given=known, given_mask=mask)
-    x = run.draw(run.modules, cond, seed, run.settings({"temperature": temperature, "length": wanted}))
-    end = run.space.special["end"]
-    ended = ((x == end).any(1) | (x.shape[1] < wanted)).tolist()  # rows are only padded to the longest
-    texts = encoder.decode(x)
+    watcher = watcher_of(run, Request(stop=stop))
+    assert watcher is not None
+    settings = run.settings({"temperature": temperature, "length": wanted, "watch": watcher})
+    x = run.draw(run.modules, cond, seed, settings)
+    ended = [w.finish != "length" for w in watcher.written()]
+    texts = watcher.texts() or encoder.decode(x)
     if mode_of(run) != FILL_IN:
         notes.append(
             "This run was trained without fill-in-the-middle: it goes on from the text before the cursor and does not "

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from afresh.core import Cond, CondSpec, Encoder, Item, Space, UserError
+from afresh import catalog
+from afresh.core import Cond, CondSpec, Encoder, Family, Item, Space, UserError
 from afresh.data.conditions import caption_ids, label_id
 
 HOLE = re.compile(r"\[\[(\d+)\]\]")
@@ -20,7 +21,8 @@ HOLE = re.compile(r"\[\[(\d+)\]\]")
 class Request:
     """A prompt to continue (or to answer, unless `raw`), labels (one, or by name), numbers by name, a caption.
 
-    `infill`: a text with holes, [[N]] for N tokens, in place of a prompt.
+    `infill`: a text with holes, [[N]] for N tokens, in place of a prompt. `stop`: strings before which a text ends;
+    `logprobs`: whether to tell each token's log-probability (afresh.watch).
     """
 
     prompt: str | Sequence[str] | None = None
@@ -29,6 +31,8 @@ class Request:
     caption: str | None = None
     raw: bool = False
     infill: str | Sequence[str] | None = None
+    stop: str | Sequence[str] = ()
+    logprobs: bool = False
 
 
 def of_kind(spec: CondSpec, kind: str) -> list[str]:
@@ -143,6 +147,16 @@ def encode_holes(encoder: Encoder, space: Space, cond: Cond, infill: str | Seque
         parts = [prompt_ids(encoder, p, False).long() for p in pieces[::2]]
         rows.append(torch.cat([t for pair in zip(parts, [*filled, filled[0][:0]], strict=True) for t in pair]))
     return known(cond, rows)
+
+
+def check_fills(family: Family, request: Request) -> None:
+    """Raises UserError for holes in a text beside a prompt, and naming the families that fill holes, where this one
+    does not."""
+    if request.prompt is not None:
+        raise UserError("Give --prompt, a text to go on from, or --infill, a text with holes, not both.")
+    if not family.fills:
+        able = ", ".join(f for f in catalog.FAMILIES if catalog.family(f).fills)
+        raise UserError(f"{family.name} cannot fill holes (--infill). Families that can: {able}.")
 
 
 def prompt_ids(encoder: Encoder, text: str, ask: bool) -> Tensor:

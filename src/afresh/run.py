@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,39 +22,15 @@ from afresh.data.load import draw_conditions
 from afresh.origin import Origin, folded, read_base, write_base
 from afresh.plan import make_learner
 from afresh.record import RunRecord
-from afresh.request import Request, describe, encode_holes, encode_prompts, make_cond, prompt_texts
+from afresh.request import Request, check_fills, describe, encode_holes, encode_prompts, make_cond, prompt_texts
 from afresh.rng import Rng
+from afresh.samples import Samples
+from afresh.settings import of_sampling
+from afresh.stream import Stream
 from afresh.training import checkpoint
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, load_learnt, precision, under
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Decoded samples, with the requests they answered."""
-
-    values: Sequence[Any]
-    x: Tensor  # in the modality's space
-    cond: Cond
-    described: Sequence[Mapping[str, Any]]  # prompt, label, ... of each
-    seed: int
-    encoder: Encoder
-
-    def save(self, folder: str | Path) -> list[dict[str, Any]]:
-        """Write files of the modality's own kind and samples.json(l) into `folder`; returns the records.
-
-        A path that ends in .png gets one picture of all. Raises UserError where it cannot be written.
-        """
-        from afresh.write import write_picture, write_samples
-
-        path = Path(folder)
-        return write_picture(self, path) if path.suffix.lower() == ".png" else write_samples(self, path)
-
-    def _repr_html_(self) -> str:
-        """Pictures or texts, for a notebook."""
-        from afresh.write import samples_html
-
-        return samples_html(self)
+from afresh.watch import Tell, watcher_of
 
 
 class Run:
@@ -208,24 +185,63 @@ class Run:
         caption: str | None = None,
         seed: int = 0,
         raw: bool = False,
+        stop: str | Sequence[str] = (),
+        logprobs: bool = False,
         **settings: Any,
     ) -> Samples:
         """Draw n samples. `settings` are the family's: guidance, temperature, steps, truncation, ...
 
         A model of conversations answers the prompt; with `raw` it goes on with it. `infill` is a text with holes, [[N]]
-        for N tokens, which the family `masked` fills.
+        for N tokens, which the family `masked` fills. A text ends before a `stop` string (x keeps all that was drawn);
+        `written` says why each ended, with `logprobs` also how likely each token was (afresh.watch).
         What is not asked for is drawn as it occurred in the training split. Raises UserError for a label never
         seen, a setting the family lacks, or n outside 1 ... 1,000,000.
         """
-        request = Request(prompt, label, number or {}, caption, raw, infill)
-        cond, described, notes = self.request(n, request, seed)
-        chosen = self.settings(settings)
-        x = self.draw(self.modules, cond, seed, chosen)
-        for note in notes:
-            import warnings
+        request = Request(prompt, label, number or {}, caption, raw, infill, stop, logprobs)
+        return self.drawing(n, request, seed, settings)()
 
+    def stream(
+        self,
+        prompt: str | None = None,
+        *,
+        label: str | Mapping[str, str] | None = None,
+        number: Mapping[str, float] | None = None,
+        seed: int = 0,
+        raw: bool = False,
+        stop: str | Sequence[str] = (),
+        logprobs: bool = False,
+        **settings: Any,
+    ) -> Stream:
+        """The text that sample(1, ...) makes, in pieces as it is drawn: whole characters, never a part of a `stop`
+        string. `for piece in run.stream("Once"): print(piece, end="", flush=True)`. Raises UserError as `sample`."""
+        request = Request(prompt, label, number or {}, None, raw, None, stop, logprobs)
+        return Stream(lambda tell: self.drawing(1, request, seed, settings, tell))
+
+    def drawing(
+        self, n: int, request: Request, seed: int, given: Mapping[str, Any], tell: Tell | None = None
+    ) -> Callable[[], Samples]:
+        """What draws n samples, `tell` being told each piece of the text. Raises UserError at once, as `sample`."""
+        if request.infill is not None and "length" in given:
+            raise UserError("--infill says how long its holes are: [[N]] is N tokens. Leave --length out.")
+        cond, described, notes = self.request(n, request, seed)
+        watcher = watcher_of(self, request, tell, given.get("watch"))
+        settings = self.settings(given if watcher is None else {**given, "watch": watcher})
+        for note in notes:
             warnings.warn(note, stacklevel=2)
-        return Samples(self.encoder.decode(x), x, cond, described, seed, self.encoder)
+
+        def draw() -> Samples:
+            x = self.draw(self.modules, cond, seed, settings)
+            values = self.encoder.decode(x)
+            if watcher is None:
+                return Samples(values, x, cond, described, seed, self.encoder)
+            written = watcher.written()
+            if given.get("constraint") is not None and (cut := sum(w.finish == "stop" for w in written)):
+                warnings.warn(
+                    f"{cut:,} of {n:,} texts were cut at a stop string and may not match the structure.", stacklevel=2
+                )
+            return Samples(watcher.texts() or values, x, cond, described, seed, self.encoder, written)
+
+        return draw
 
     def sample_labels(self, labels: Sequence[str], *, seed: int = 0, **settings: Any) -> Samples:
         """One sample for each label in turn. Raises UserError as `sample` does."""
@@ -256,7 +272,8 @@ class Run:
         if request.prompt is not None:
             cond, notes = encode_prompts(self.encoder, self.space, cond, request.prompt, request.raw)
         if request.infill is not None:
-            cond = self.with_holes(cond, request)
+            check_fills(self.family, request)
+            cond = encode_holes(self.encoder, self.space, cond, request.infill)
         described = describe(self.conds, cond, request)
         if (
             request.prompt is None and request.infill is None and cond.given is not None
@@ -265,42 +282,9 @@ class Run:
             described = [{**d, "prompt": text} for d, text in zip(described, texts, strict=True)]
         return cond, described, notes
 
-    def with_holes(self, cond: Cond, request: Request) -> Cond:
-        """The texts to be filled. Raises UserError naming the families that fill holes, where this one does not."""
-        if request.prompt is not None:
-            raise UserError("Give --prompt, a text to go on from, or --infill, a text with holes, not both.")
-        if not self.family.fills:
-            able = ", ".join(f for f in catalog.FAMILIES if catalog.family(f).fills)
-            raise UserError(f"{self.record.family} cannot fill holes (--infill). Families that can: {able}.")
-        assert request.infill is not None
-        return encode_holes(self.encoder, self.space, cond, request.infill)
-
     def settings(self, given: Mapping[str, Any]) -> Any:
         """The family's sampling settings. Raises UserError naming those that exist."""
-        known = self.family.settings.model_fields  # type: ignore[attr-defined]
-        unknown = sorted(set(given) - set(known))
-        if unknown:
-            raise UserError(
-                f"{self.record.family} does not know {', '.join(unknown)} when sampling. "
-                f"It accepts: {', '.join(known)}."
-            )
-        try:
-            settings = self.family.settings(**given)
-        except ValidationError as e:
-            problems = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in e.errors())
-            raise UserError(f"Sampling settings of {self.record.family}: {problems}.") from e
-        if given.get("guidance", 1.0) != 1.0:
-            if not self.conds or self.record.train.null_rate == 0:
-                raise UserError(
-                    "This model is unconditional, so there is nothing to guide towards. Leave --guidance out, or "
-                    "train on data with labels (class folders, metadata.jsonl)."
-                )
-            if not self.family.guided:
-                raise UserError(
-                    f"Guidance is not supported for {self.record.family}: no gain of it was measured (see the support "
-                    "table in the README). Leave --guidance out."
-                )
-        return settings
+        return of_sampling(self.family, given, bool(self.conds) and self.record.train.null_rate > 0)
 
     @torch.no_grad()
     def draw(self, modules: Mapping[str, nn.Module], cond: Cond, seed: int, settings: Any) -> Tensor:

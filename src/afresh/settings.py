@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from afresh.core import UserError
+from afresh.core import Family, UserError
 from afresh.training.config import TrainConfig
 
 # What has a flag of its own may not be said twice.
@@ -73,3 +73,33 @@ def of_training(name: str, value: Any) -> Any:
     except ValidationError as e:
         why = "; ".join(x["msg"] for x in e.errors())
         raise UserError(f"--set train.{name}={value}: {why}.") from e
+
+
+def of_sampling(family: Family, given: Mapping[str, Any], guidable: bool) -> Any:
+    """The family's sampling settings; `guidable`: whether the model was also trained without its conditions.
+
+    Raises UserError naming those that exist, for a value that does not fit, and for guidance where it means nothing.
+    """
+    known = family.settings.model_fields  # type: ignore[attr-defined]
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise UserError(
+            f"{family.name} does not know {', '.join(unknown)} when sampling. It accepts: {', '.join(known)}."
+        )
+    try:
+        settings = family.settings(**given)
+    except ValidationError as e:
+        problems = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in e.errors())
+        raise UserError(f"Sampling settings of {family.name}: {problems}.") from e
+    if given.get("guidance", 1.0) != 1.0:
+        if not guidable:
+            raise UserError(
+                "This model is unconditional, so there is nothing to guide towards. Leave --guidance out, or "
+                "train on data with labels (class folders, metadata.jsonl)."
+            )
+        if not family.guided:
+            raise UserError(
+                f"Guidance is not supported for {family.name}: no gain of it was measured (see the support "
+                "table in the README). Leave --guidance out."
+            )
+    return settings

@@ -56,8 +56,10 @@ def requests(samples: Samples) -> list[dict[str, Any]]:
 
 
 def text_records(samples: Samples) -> list[dict[str, Any]]:
-    """Each text with what it answered: the lines of samples.jsonl."""
-    return [{"text": v, **r} for v, r in zip(samples.values, requests(samples), strict=True)]
+    """Each text with what it answered: the lines of samples.jsonl. Where it is known, also why it
+    ended, and how likely each token was."""
+    found = [w.record() for w in samples.written] or [{}] * len(samples.values)
+    return [{"text": v, **r, **w} for v, r, w in zip(samples.values, requests(samples), found, strict=True)]
 
 
 def write_samples(samples: Samples, folder: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,5 @@
-"""Two runs of a few steps, trained once through the command line: digits by a flow, sentences by a Transformer."""
+"""Runs of a few steps, trained once through the command line: digits by a flow, sentences by a Transformer and
+by masked diffusion."""
 
 from __future__ import annotations
 
@@ -79,3 +80,8 @@ def pictures_run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="session")
 def texts_run(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(texts, tmp_path_factory.mktemp("runs") / "texts", *WORDS)
+
+
+@pytest.fixture(scope="session")
+def masked_run(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(texts, tmp_path_factory.mktemp("runs") / "masked", *WORDS, "--family", "masked")

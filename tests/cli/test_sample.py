@@ -12,7 +12,7 @@ from PIL import Image
 
 from afresh.cli.sample import show_texts
 from afresh.measure.report import visible
-from tests.cli.conftest import WORDS, Invoke, parsed, trained
+from tests.cli.conftest import Invoke, parsed
 
 
 def test_pictures_are_written_with_their_records(pictures_run: Path, tmp_path: Path, invoke: Invoke) -> None:
@@ -91,11 +91,6 @@ def test_a_text_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) 
 # --------------------------------------------------------------------------- texts with holes
 
 
-@pytest.fixture(scope="module")
-def masked_run(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(texts, tmp_path_factory.mktemp("runs") / "masked", *WORDS, "--family", "masked")
-
-
 def test_holes_are_filled_and_what_is_known_is_kept(masked_run: Path, invoke: Invoke) -> None:
     argv = ("sample", masked_run, "-n", 3, "--infill", "the [[2]]t sat on[[5]] mat", "--seed", 1)
     code, printed, _ = invoke(*argv, "--json")
@@ -123,6 +118,7 @@ def test_a_text_longer_than_the_window_is_filled_too(masked_run: Path, invoke: I
         (("--infill", "the [[0]] cat"), "1 to 32 tokens"),
         (("--infill", "the [[33]] cat"), "1 to 32 tokens"),
         (("--infill", "the [[3]] cat", "--prompt", "the"), "not both"),
+        (("--infill", "the [[3]] cat", "--length", "9"), "Leave --length out"),
         (("--order", "sideways"), "'random' or 'confidence'"),
     ],
 )

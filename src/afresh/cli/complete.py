@@ -26,6 +26,9 @@ def complete(
         float | None, typer.Option(help="0 = the likeliest; 0 for one completion, 0.6 for more if not given.")
     ] = None,
     length: Annotated[int | None, typer.Option(help="Tokens of a completion, at most.")] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="End before this text ($'\\n' in a shell: a line's end); may be repeated.")
+    ] = None,
     context: Annotated[
         list[Path] | None, typer.Option(help="Another file; may be repeated.", metavar="FILE", rich_help_panel=BESIDE)
     ] = None,
@@ -51,7 +54,7 @@ def complete(
     prefix, suffix = at(read_source(file), line, column)
     others, notes = read_repository(repository, file) if repository is not None else (read_files(context or []), [])
     hole = Hole(prefix, suffix, file.name, others)
-    found = completed(Run.open(run), hole, n, seed=seed, temperature=temperature, length=length)
+    found = completed(Run.open(run), hole, n, seed=seed, temperature=temperature, length=length, stop=stop or ())
     for text in (*notes, *found.notes):
         note(text)
     if as_json:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from afresh.cli.show import answer, emit, note, say
+from afresh.cli.show import answer, console, emit, note, say, table
 
 if TYPE_CHECKING:
-    from afresh.run import Run, Samples
+    from afresh.request import Request
+    from afresh.run import Run
+    from afresh.samples import Samples
 
 ASKED, TOKENS, FIELDS = "What is asked for", "Transformers", "Flows, VAEs, GANs"
 MATCH = "What each text must match (one of these)"
@@ -51,6 +55,24 @@ def sample(
         float | None, typer.Option(help="Only those P times as likely as the best.", rich_help_panel=TOKENS)
     ] = None,
     length: Annotated[int | None, typer.Option(help="Tokens of a text, at most.", rich_help_panel=TOKENS)] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Precision on a CPU: auto, float32, bfloat16, int8.", rich_help_panel=TOKENS),
+    ] = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="End before this text ($'\\n' in a shell: a line's end); may be repeated.",
+            metavar="TEXT",
+            rich_help_panel=TOKENS,
+        ),
+    ] = None,
+    logprobs: Annotated[
+        bool, typer.Option("--logprobs", help="How likely each token was, in nats.", rich_help_panel=TOKENS)
+    ] = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Show one text as it is drawn.", rich_help_panel=TOKENS)
+    ] = False,
     json_schema: Annotated[
         Path | None,
         typer.Option(help="JSON that is valid under the schema in FILE.", metavar="FILE", rich_help_panel=MATCH),
@@ -82,6 +104,7 @@ def sample(
     samples.json, texts as samples.jsonl. What is not asked for is drawn as it occurs in the training data.
     """
     from afresh.core import UserError
+    from afresh.request import Request
     from afresh.run import Run
     from afresh.structure import structure, text_of
 
@@ -96,24 +119,23 @@ def sample(
         "min_p": min_p,
     }
     settings |= {"length": length, "order": order, "steps": steps, "solver": solver, "truncation": truncation}
+    settings["weights"] = weights
     settings["constraint"] = structure(
         found,
         json_schema=None if json_schema is None else text_of(json_schema, "--json-schema"),
         regex=regex,
         grammar=None if grammar is None else text_of(grammar, "--grammar"),
     )
-    samples = found.sample(
-        (TEXTS if found.space.stream else PICTURES) if n is None else n,
-        prompt=prompt,
-        infill=infill,
-        label=labels(label),
-        number=numbers(number),
-        caption=caption,
-        seed=seed,
-        raw=raw,
-        **{k: v for k, v in settings.items() if v is not None},
-    )
-    deliver(found, samples, out, as_json, found.space.records and not raw)
+    chosen = {k: v for k, v in settings.items() if v is not None}
+    request = Request(prompt, labels(label), numbers(number) or {}, caption, raw, infill, stop or (), logprobs)
+    between = "\n" if found.space.records and not raw else ""
+    if stream:
+        samples = streamed(found, n, request, seed, chosen, between, as_json)
+    else:
+        samples = found.drawing(
+            (TEXTS if found.space.stream else PICTURES) if n is None else n, request, seed, chosen
+        )()
+    deliver(found, samples, out, as_json, between, stream)
 
 
 def labels(given: list[str] | None) -> str | Mapping[str, str] | None:
@@ -140,8 +162,55 @@ def numbers(given: list[str] | None) -> dict[str, float] | None:
     return out
 
 
-def deliver(run: Run, samples: Samples, out: Path | None, as_json: bool, answers: bool) -> None:
-    """Write, print or show; `answers` are put on a line of their own."""
+def streamed(
+    run: Run, n: int | None, request: Request, seed: int, settings: dict[str, Any], between: str, as_json: bool
+) -> Samples:
+    """One text, shown while it is drawn: on standard output, or on standard error where JSON goes there."""
+    from afresh.core import UserError
+    from afresh.stream import Stream
+
+    if n not in (None, 1):
+        raise UserError(
+            f"--stream shows one text as it is drawn; -n {n} are drawn side by side. Leave one of them out."
+        )
+    stream = Stream(lambda tell: run.drawing(1, request, seed, settings, tell))
+    if isinstance(request.prompt, str):
+        show_prompt(request.prompt, between, as_json)
+    show_pieces(stream, sys.stderr if as_json else sys.stdout)
+    assert stream.samples is not None
+    return stream.samples
+
+
+def show_prompt(prompt: str, between: str, error: bool) -> None:
+    """In bold, the cursor left behind it."""
+    from rich.text import Text
+
+    from afresh.measure.report import visible
+
+    console(error).print(Text(led(visible(prompt), between), style="bold"), end="")
+
+
+def show_pieces(pieces: Iterable[str], file: IO[str]) -> None:
+    """Each as it comes; control characters as their pictures."""
+    from afresh.measure.report import visible
+
+    held = ""
+    for piece in pieces:
+        text = held + piece
+        held = "\r" if text.endswith("\r") else ""  # with a line feed it is an end of line
+        file.write(visible(text.removesuffix(held)))
+        file.flush()
+    file.write(visible(held) + "\n")
+    file.flush()
+
+
+def led(prompt: str, between: str) -> str:
+    """What stands before a text: answers begin on a line of their own."""
+    return prompt + between if prompt and not prompt.endswith("\n") else prompt
+
+
+def deliver(run: Run, samples: Samples, out: Path | None, as_json: bool, between: str, shown: bool) -> None:
+    """Write, print or show, unless it is `shown` already."""
     from afresh.write import text_records
 
     records = samples.save(out) if out is not None else text_records(samples) if run.space.stream else []
@@ -149,8 +218,10 @@ def deliver(run: Run, samples: Samples, out: Path | None, as_json: bool, answers
         say(f"{len(records):,} samples in {out}")
     if as_json:
         emit(records)
+    elif run.space.stream and shown:
+        show_tokens(records[0])
     elif run.space.stream:
-        show_texts(records, "\n" if answers else "")
+        show_texts(records, between)
     elif out is None:
         show_pictures(samples)
 
@@ -167,9 +238,16 @@ def show_texts(records: list[dict[str, Any]], between: str = "") -> None:
         if len(records) > 1:
             title = f"{i + 1}" + (f": {record['label']}" if record.get("label") else "")
             answer(Rule(title, style="dim"))
-        prompt = visible(record["prompt"] or "")
-        prompt += between if prompt and not prompt.endswith("\n") else ""
+        prompt = led(visible(record["prompt"] or ""), between)
         answer(Text(prompt, style="bold") + Text(visible(record["text"])))
+        show_tokens(record)
+
+
+def show_tokens(record: dict[str, Any]) -> None:
+    """A table of the tokens and how likely each was, where that was asked for."""
+    if "logprobs" in record:
+        rows = [[json.dumps(t["text"], ensure_ascii=False), f"{t['logprob']:.4f}"] for t in record["logprobs"]]
+        answer(table(["token", "log-probability"], rows, right=[1]))
 
 
 def show_pictures(samples: Samples) -> None:

@@ -10,9 +10,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from afresh.core import Batch, Cond, CondSpec, Family, Loss, Modules, Predict, Space, State
+from afresh.core import Batch, Cond, CondSpec, Family, Loss, Modules, Predict, Space, State, UserError
 from afresh.kernels.decode import Kind
-from afresh.nets.decoding import decode
+from afresh.nets.decoding import decode, engine_of
 from afresh.nets.transformer import Decoder, DecoderShape, compilable
 from afresh.rng import Rng
 from afresh.sampling.constraint import Maker
@@ -57,7 +57,7 @@ class TransformerSettings(BaseModel):
     """How to sample. `length`: new tokens, for a stream; a picture always has all its tokens.
 
     `constraint` makes what each text must match (afresh.structure), one object a sample. `watch` sees every token as
-    it is drawn. `weights`: their precision while decoding on a CPU; auto is that of training.
+    it is drawn, and may end it. `weights`: their precision while decoding on a CPU; auto is that of training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -120,6 +120,17 @@ def predictor(modules: Modules, context: int, weights: Kind | Literal["auto"] = 
     return predict
 
 
+def check_engine(modules: Modules, weights: Kind | Literal["auto"]) -> None:
+    """Raises UserError where weights cannot be had in a precision that was asked for."""
+    net = modules["decoder"]
+    assert isinstance(net, Decoder)
+    if weights != "auto" and engine_of(net, weights) is None:
+        raise UserError(
+            f"weights={weights} is for decoding on a CPU with compiled kernels, and this model is on "
+            f"{net.embedding.weight.device.type} or they are not there (afresh doctor). Leave --weights out."
+        )
+
+
 @torch.no_grad()
 def sample(
     modules: Modules,
@@ -132,8 +143,9 @@ def sample(
 ) -> Tensor:
     """(n, T) int64. A stream continues cond.given (B, S) where its mask is true; short rows are padded with `end`.
 
-    Records need one: it is all that they begin with.
+    Records need one: it is all that they begin with. Raises UserError for weights of a precision without an engine.
     """
+    check_engine(modules, settings.weights)
     context = space.shape[0]
     begin = space.special["end" if space.stream else "begin"]  # what stands before an example in training
     if cond.given is None:

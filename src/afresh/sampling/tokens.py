@@ -12,7 +12,8 @@ from afresh.core import Cond, Predict
 from afresh.rng import Rng
 from afresh.sampling.constraint import Constraint, check_finished, restrict
 
-# (index of the sample, token, its log-probability under the model, at temperature 1 and uncut) -> whether to stop there
+# (index of the sample, token, its log-probability under the model at temperature 1, where nothing is left out) ->
+# whether to stop there
 Watch = Callable[[int, int, float], bool]
 
 
@@ -86,7 +87,8 @@ def generate(
     at place i of row `index` uses rng.uniform("token/i", index): the same alone or in a batch.
 
     `constraints`, one a row, say what each continuation must match; with them `end` must be given. Raises UserError
-    for a row that has no match after `length` tokens. `watch` sees every token as it is drawn.
+    for a row that has no match after `length` tokens. `watch` sees every token as it is drawn, and a row that it stops
+    leaves at once, whether it matches or not.
     """
     assert constraints is None or end is not None, "a structured text needs a token that ends it"
     rows = [list(p) for p in prompts]
@@ -95,6 +97,7 @@ def generate(
     since = [window_start(len(p), context) for p in rows]
     feed = [r[s:] for r, s in zip(rows, since, strict=True)]
     state, here = None, index
+    stopped: set[int] = set()
     while live:
         x, counts = ragged(feed, index.device)
         logits, state = predict(x, counts, cond, state)
@@ -103,16 +106,19 @@ def generate(
             logits[:, list(banned)] = -torch.inf
         if constraints is not None and end is not None:
             logits = restrict(logits, [constraints[i] for i in live], end)
-        u = rng.uniform_each([f"token/{len(rows[i])}" for i in live], here)
+        if cut.temperature == 0:
+            drawn = logits.argmax(-1)
+        else:
+            drawn = draw(narrow(logits, cut), rng.uniform_each([f"token/{len(rows[i])}" for i in live], here))
         stay, feed, moved = [], [], []
-        for at, (i, token) in enumerate(zip(live, draw(narrow(logits, cut), u).tolist(), strict=True)):
+        for at, (i, token) in enumerate(zip(live, drawn.tolist(), strict=True)):
             rows[i].append(token)
             if constraints is not None and token != end:
                 constraints[i].accept(token)
             over = token == end or len(rows[i]) >= goal[i]
-            if watch is not None and likely is not None:
-                over = watch(int(here[at]), token, float(likely[at, token])) or over
-            if over:
+            if watch is not None and likely is not None and watch(int(here[at]), token, float(likely[at, token])):
+                stopped.add(i)
+            if over or i in stopped:
                 continue
             stay.append(at)
             start = window_start(len(rows[i]), context)
@@ -127,7 +133,7 @@ def generate(
         if moved and state is not None:
             state.restart(torch.tensor(moved, device=index.device))
     if constraints is not None:
-        check_finished([c.finished() for c in constraints], length)
+        check_finished([i in stopped or c.finished() for i, c in enumerate(constraints)], length)
     new = [r[g - length :] for r, g in zip(rows, goal, strict=True)]  # what follows the prompt
     return [n[:-1] if end is not None and n[-1] == end else n for n in new]
 
