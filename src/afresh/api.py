@@ -12,7 +12,7 @@ from afresh.look import Look, look
 from afresh.run import Run, Samples
 from afresh.settings import by_part
 from afresh.train import Choices, Job, again, learn, start
-from afresh.tune import Wishes, adapter, keep_adapter, of_tuning
+from afresh.tune import Wishes, adapter, of_tuning
 from afresh.tune import start as start_tuning
 
 __all__ = ["Look", "Run", "Samples", "UserError", "examine", "open", "resume", "train", "tune"]
@@ -66,7 +66,7 @@ def tune(
     path: str | Path,
     *,
     lora: bool = True,
-    rank: int = 16,
+    rank: int | None = None,
     alpha: float | None = None,
     targets: Sequence[str] = (),
     minutes: float | None = None,
@@ -82,12 +82,14 @@ def tune(
     settings: Mapping[str, Any] | None = None,
     quiet: bool = False,
 ) -> Run:
-    """Tune a run or public weights on the file or folder `path`: an adapter of `rank` (`alpha`: twice that when not
-    given), or everything without `lora`; a few passes over the data when no budget is given.
+    """Tune a run or public weights on the file or folder `path`: an adapter of `rank` (16 when not given; `alpha`:
+    twice the rank), or everything without `lora`; a few passes over the data when no budget is given.
 
     Raises like `train`, and for a base that is none.
     """
     set_train = of_tuning(settings or {})
+    if not lora and (rank is not None or alpha is not None or targets):
+        raise UserError("rank, alpha or targets is of an adapter: not with lora=False.")
     wishes = Wishes(
         lora=adapter(rank, alpha, targets) if lora else None,
         minutes=minutes,
@@ -102,10 +104,7 @@ def tune(
         data=data or {},
         set_train=set_train,
     )
-    job = start_tuning(str(base), Path(path), wishes, _nothing if quiet else _say)
-    run = _learnt(job, quiet)
-    keep_adapter(run)
-    return run
+    return _learnt(start_tuning(str(base), Path(path), wishes, _nothing if quiet else _say), quiet)
 
 
 def resume(path: str | Path, *, quiet: bool = False) -> Run:

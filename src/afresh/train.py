@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from afresh import catalog
+from afresh.control.peft import write_adapter
 from afresh.core import Cond, Examples, Space
 from afresh.data.load import Loader, draw_conditions, rows_at_once, sweep, tokens_each, typical
 from afresh.judge import prepared_again
@@ -203,6 +204,8 @@ def learn(job: Job, mode: str) -> float:
         )
         loop.run(learner, loader.batch, run.path / "checkpoints", rng, hooks)
     run.__dict__.pop("modules", None)  # weights loaded before are no longer the newest
+    if record.lora is not None:
+        write_adapter(run.path / "adapter", run.assembled(), record.parent or "")
     return time.perf_counter() - begun
 
 

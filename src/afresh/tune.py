@@ -12,14 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from afresh import catalog
 from afresh.control import lora
 from afresh.control.lora import LoraConfig
-from afresh.control.peft import write_adapter
-from afresh.core import Codec, Encoder, Family, Item, Space, UserError
-from afresh.data.documents import DocumentEncoder, DocumentOptions, is_text
+from afresh.core import Encoder, Item, Space, UserError
+from afresh.data.documents import DocumentEncoder, DocumentOptions
 from afresh.data.load import Loader, typical
 from afresh.origin import Origin
+from afresh.parent import Parent, open_parent
 from afresh.plan import (
     RESERVE,
     Budget,
@@ -44,6 +43,7 @@ from afresh.train import Choices, Job, check_claim, data_lines, make_record
 from afresh.training.budget import Machine, check_device, measure_machine
 from afresh.training.config import TrainConfig
 
+RANK = 16  # of an adapter
 PASSES = 3  # over the data, when no budget is given
 MOST_PASSES = 10  # that a budget in minutes is used for: more learns the data by heart
 BATCH = 8  # windows or conversations a step
@@ -72,8 +72,9 @@ class Wishes:
     set_train: Mapping[str, Any] = field(default_factory=dict)
 
 
-def adapter(rank: int, alpha: float | None, targets: Sequence[str]) -> LoraConfig:
-    """Raises UserError for a rank or weight that makes no sense."""
+def adapter(rank: int | None, alpha: float | None, targets: Sequence[str]) -> LoraConfig:
+    """Of rank 16 and twice that as alpha, if not given. Raises UserError for a rank or weight that makes no sense."""
+    rank = RANK if rank is None else rank
     if not 1 <= rank <= 4096 or (alpha is not None and not 0 < alpha < 1e6):
         raise UserError(f"--rank must be from 1 to 4,096 and --alpha positive. Given: {rank}, {alpha}.")
     return LoraConfig(rank=rank, alpha=2.0 * rank if alpha is None else alpha, targets=tuple(targets))
@@ -85,65 +86,6 @@ def of_tuning(given: Mapping[str, Any]) -> dict[str, Any]:
     if family:
         raise UserError("The network is the base's: --set family.* cannot change it. Leave it out.")
     return train
-
-
-@dataclass(frozen=True)
-class Parent:
-    """A model that exists. `context` is how many tokens it can look at (0: none, it makes no tokens)."""
-
-    name: str
-    family: Family
-    config: Any
-    encoder: Encoder
-    codec: tuple[str, Codec] | None
-    weights: Mapping[str, Tensor]  # {module.name: tensor}
-    context: int
-    recipe: TrainConfig | None  # how it was trained, where we know
-    seasoned: bool  # public weights, or a tuned run: learnt much, and is moved less
-    modality: str | None  # None: whatever makes texts
-    notes: tuple[str, ...] = ()
-
-
-def open_parent(name: str) -> Parent:
-    """A run's folder, or whatever `load_base` reads. Raises UserError for anything else."""
-    if (Path(name) / "run.json").is_file():
-        return of_run(Run.open(name))
-    from afresh.formats.base import load_base
-
-    base = load_base(name)
-    return Parent(
-        name=base.source,
-        family=catalog.family("transformer"),
-        config=base.config,
-        encoder=DocumentEncoder(base.tokenizer, base.context, {}, is_text),
-        codec=None,
-        weights={f"decoder.{k}": v for k, v in base.weights.items()},
-        context=base.context,
-        recipe=None,
-        seasoned=True,
-        modality=None,
-        notes=base.notes,
-    )
-
-
-def of_run(run: Run) -> Parent:
-    """What a run samples with: averaged weights where it has some, adapters added in."""
-    record, codec = run.record, run.codec
-    named = None if codec is None or record.codec is None else (record.codec, codec)
-    weights = {f"{m}.{k}": v for m, net in run.modules.items() for k, v in net.state_dict().items()}
-    context = run.space.shape[0] if run.space.kind == "tokens" else 0
-    return Parent(
-        name=str(run.path),
-        family=run.family,
-        config=run.config,
-        encoder=run.encoder,
-        codec=named,
-        weights=weights,
-        context=context,
-        recipe=record.train,
-        seasoned=record.parent is not None,
-        modality=record.modality,
-    )
 
 
 def start(base: str, path: Path, wishes: Wishes, say: Callable[[str], None]) -> Job:
@@ -365,12 +307,3 @@ def recorded(prepared: Prepared, parent: Parent, made: Plan, machine: Machine, w
     most = MOST_PASSES * math.ceil(count / made.train.batch)
     minutes = wishes.minutes if made.train.steps < most else None  # passes are not stretched to fill the minutes
     return record.model_copy(update={"parent": parent.name, "lora": wishes.lora, "minutes": minutes})
-
-
-def keep_adapter(run: Run) -> Path | None:
-    """The adapter by itself, in the run's folder: for PEFT, or for afresh where it is of no decoder."""
-    if run.record.lora is None:
-        return None
-    folder = run.path / "adapter"
-    write_adapter(folder, run.assembled(), run.record.parent or "")
-    return folder

@@ -6,6 +6,7 @@ import json
 import math
 import random
 import shutil
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,24 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import afresh
 from afresh.cli import INTERRUPTED, USAGE
-from afresh.control.lora import adapter_state
-from afresh.control.peft import read_peft
-from afresh.data.load import sweep
+from afresh.control.lora import adaptable, adapter_state
+from afresh.control.peft import CONFIG, WEIGHTS, read_peft
+from afresh.data.load import Loader, sweep
 from afresh.formats import plain
 from afresh.judge import RunEvidence, prepared_again
+from afresh.rng import Rng
 from afresh.run import Run, metrics_lines
 from afresh.training import checkpoint
+from afresh.training.config import TrainConfig
+from afresh.tune import Wishes, adapter, start
 from afresh.verify import verify
 from tests.cli.conftest import Invoke, parsed
 
 STEPS = 6
-SMALL = ("--rank", 2, "--set", "train.batch=8", "--no-measure")
+# The precision is by measured speed otherwise, and a machine may be measured differently from run to run.
+SMALL = ("--rank", 2, "--set", "train.batch=8", "--set", "train.precision=float32", "--no-measure")
 
 
 @pytest.fixture(scope="session")
@@ -158,6 +164,30 @@ def test_stopped_and_gone_on_with_it_is_the_same_to_the_bit(
     for run in (out, early):
         assert invoke("train", "--resume", run, "--no-measure")[0] == 0
         assert files(run) == files(tuned) and tokens(run) == tokens(tuned)
+        kept = [(d / "adapter" / WEIGHTS).read_bytes() for d in (run, tuned)]
+        assert kept[0] == kept[1], "the adapter by itself is kept wherever training ends"
+
+
+def test_from_python_it_is_the_same(
+    tuned: Path, texts_run: Path, questions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    run = afresh.tune(
+        texts_run,
+        questions,
+        rank=2,
+        steps=STEPS,
+        lr=0.01,
+        out=tmp_path / "run",
+        settings={"train.batch": 8, "train.precision": "float32"},
+        quiet=True,
+    )
+    assert capsys.readouterr() == ("", "")
+    assert files(run.path) == files(tuned) and (run.path / "adapter" / WEIGHTS).is_file()
+    with pytest.raises(afresh.UserError, match="The network is the base's"):
+        afresh.tune(texts_run, questions, steps=1, out=tmp_path / "no", settings={"family.width": 3})
+    with pytest.raises(afresh.UserError, match="is of an adapter: not with lora=False"):
+        afresh.tune(texts_run, questions, lora=False, rank=4, steps=1, out=tmp_path / "no")
 
 
 def test_prompts_are_asked_and_answered(tuned: Path, invoke: Invoke) -> None:
@@ -181,6 +211,76 @@ def test_a_tuned_run_may_be_tuned_again(tuned: Path, questions: Path, tmp_path: 
     last = [r["heldout_loss"] for r in metrics_lines(Run.open(tuned)) if "heldout_loss" in r][-1]
     assert code == 0 and found["parent"] == str(tuned)
     assert found["heldout_loss_before"] == pytest.approx(last, rel=0.02), "begins where that one ended"
+
+
+def test_an_adapter_is_a_base_too(tuned: Path, questions: Path, tmp_path: Path, invoke: Invoke) -> None:
+    """It goes onto the model that it names."""
+    folder, out = tmp_path / "mine", tmp_path / "again"
+    shutil.copytree(tuned / "adapter", folder)
+    code, printed, _ = invoke("tune", folder, questions, "--steps", 1, "--out", out, *SMALL, "--json")
+    last = [r["heldout_loss"] for r in metrics_lines(Run.open(tuned)) if "heldout_loss" in r][-1]
+    found = parsed(printed)
+    assert (
+        code == 0 and found["heldout_loss_before"] == pytest.approx(last, rel=0.02) and found["parent"] == str(folder)
+    )
+    saved = json.loads((folder / CONFIG).read_text())
+    for named, why in (
+        ("", "does not say of which model"),
+        (str(folder), "which is an adapter too"),
+        (str(tmp_path / "gone"), "which cannot be read"),
+    ):
+        (folder / CONFIG).write_text(json.dumps(saved | {"base_model_name_or_path": named}))
+        code, _, err = invoke("tune", folder, questions, "--steps", 1, "--out", tmp_path / "no", *SMALL)
+        assert code == USAGE and why in err.replace("\n", " "), err
+
+
+# --------------------------------------------------------------------------- what is chosen
+
+
+def planned(base: Path, data: Path, out: Path, **wishes: Any) -> TrainConfig:
+    """Planned and not trained."""
+    return start(str(base), data, Wishes(out=out, **wishes), lambda line: None).run.record.train
+
+
+def test_the_rate_goes_with_the_width_and_what_the_base_has_seen(
+    texts_run: Path, tuned: Path, pictures_run: Path, questions: Path, digits: Path, tmp_path: Path
+) -> None:
+    """One over the width for an adapter; of everything 0.3 over it, and a tenth of that where the base is a tuned
+    one. Of the U-Net the width is that of most of its layers."""
+    width, little = Run.open(texts_run).config.width, adapter(2, None, ())
+    rates = [
+        (texts_run, little, 1.0),
+        (texts_run, None, 0.3),
+        (tuned, little, 1.0),
+        (tuned, None, 0.03),
+    ]
+    for n, (base, lora, much) in enumerate(rates):
+        train = planned(base, questions, tmp_path / f"{n}", lora=lora, steps=20)
+        assert train.lr == pytest.approx(much / width, rel=0.05) and train.optimizer == "adamw"
+    assert planned(texts_run, questions, tmp_path / "by hand", lora=little, steps=20, lr=0.007).lr == 0.007
+    nets = torch.nn.ModuleDict(Run.open(pictures_run).modules)
+    inputs = [layer.weight.shape[1] for layer in adaptable(nets).values()]
+    found = planned(pictures_run, digits, tmp_path / "pictures", lora=little, steps=20).lr
+    assert found == pytest.approx(1.0 / statistics.median(inputs), rel=0.05)
+
+
+@pytest.mark.parametrize("steps", [6, 100, 1000])
+def test_looks_cost_at_most_a_tenth_of_the_training(
+    steps: int, texts_run: Path, questions: Path, tmp_path: Path
+) -> None:
+    """A look at 64 held-out examples is a forward pass of each; a step is worth three of its batch."""
+    train = planned(texts_run, questions, tmp_path / "run", steps=steps)
+    looks = math.ceil(steps / train.eval_every)
+    assert looks == 1 or looks * 64 <= 0.1 * 3 * steps * train.batch
+    assert looks == {6: 1, 100: 3, 1000: 8}[steps] and train.preview_every == steps
+    by_hand = planned(texts_run, questions, tmp_path / "by hand", steps=steps, set_train={"eval_every": 2})
+    assert by_hand.eval_every == 2
+
+
+def test_without_a_budget_the_data_is_passed_three_times(texts_run: Path, questions: Path, tmp_path: Path) -> None:
+    job = start(str(texts_run), questions, Wishes(out=tmp_path / "run"), lambda line: None)
+    train = job.run.record.train
+    assert train.steps == 3 * math.ceil(Loader(job.train, job.space, Rng(0)).count / train.batch)
 
 
 # --------------------------------------------------------------------------- everything; other bases

@@ -117,6 +117,8 @@ def finish(job: Job, measure: bool, as_json: bool) -> None:
         raise Interrupted(f"Interrupted: {e}; {again}") from None
     except KeyboardInterrupt:
         raise Interrupted(f"Stopped at once; what was saved last is kept; {again}") from None
+    if job.run.record.lora is not None:
+        say(f"adapter: {job.run.path / 'adapter'}")
     measured = judged(job, measure)
     if as_json:
         emit(final_record(job, seconds, [] if measured is None else list(measured.scores)))

@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from afresh.cli.show import say
-from afresh.cli.train import BUDGET, HAND, finish
+from afresh.cli.train import HAND, finish
 
-ADAPTER = "Adapter"
+ADAPTER, BUDGET = "Adapter", "Budget (one of them; 3 passes over the data if none is given)"
 
 
 def tune(
     base: Annotated[
-        str, typer.Argument(help="A run, a folder or hub name of public weights, or a .gguf.", metavar="BASE")
+        str, typer.Argument(help="A run, a folder or hub name of weights, a .gguf, a PEFT folder.", metavar="BASE")
     ],
     path: Annotated[Path, typer.Argument(help="Your data: a file or a folder.", metavar="PATH")],
     lora: Annotated[
@@ -27,7 +27,9 @@ def tune(
     ] = None,
     target: Annotated[
         list[str] | None,
-        typer.Option(help="Layers to adapt, by name; all hidden ones if not given.", rich_help_panel=ADAPTER),
+        typer.Option(
+            help="Layers to adapt, by name or pattern; all hidden ones if not given.", rich_help_panel=ADAPTER
+        ),
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="Time to train.", rich_help_panel=BUDGET)] = None,
     steps: Annotated[int | None, typer.Option(help="Steps to train.", rich_help_panel=BUDGET)] = None,
@@ -47,21 +49,22 @@ def tune(
     measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Measure at the end.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")] = False,
 ) -> None:
-    """Tune a model on your own data: a run of yours, or public weights.
+    """Tune a model on your own data: a run of yours, public weights, or an adapter on one of them.
 
-    Texts are gone on from; instructions (prompt and completion, messages) are answered, and learnt by their answers
-    alone. The result is a run like any other; with --lora it holds the adapter by itself too, in PEFT's format.
-    Ctrl-C saves; afresh train --resume RUN goes on.
+    Texts are gone on from; of instructions (prompt and completion; instruction, input and output; messages) the
+    answers are learnt. A small adapter (LoRA) learns, or with --full everything. The result is a run like any other,
+    to sample, measure and export; an adapter is also kept by itself in it, in PEFT's format. Ctrl-C saves; afresh
+    train --resume RUN goes on.
     """
     from afresh.core import UserError
     from afresh.settings import pairs
-    from afresh.tune import Wishes, adapter, keep_adapter, of_tuning, start
+    from afresh.tune import Wishes, adapter, of_tuning, start
 
     extra = {"--rank": rank, "--alpha": alpha, "--target": target or None}
     if not lora and any(v is not None for v in extra.values()):
         raise UserError(f"{', '.join(k for k, v in extra.items() if v is not None)} is of an adapter: not with --full.")
     wishes = Wishes(
-        lora=adapter(16 if rank is None else rank, alpha, target or ()) if lora else None,
+        lora=adapter(rank, alpha, target or ()) if lora else None,
         minutes=minutes,
         steps=steps,
         lr=lr,
@@ -74,8 +77,4 @@ def tune(
         data=pairs(data or [], "--data"),
         set_train=of_tuning(pairs(setting or [], "--set")),
     )
-    job = start(base, path, wishes, say)
-    finish(job, measure, as_json)
-    kept = keep_adapter(job.run)
-    if kept is not None:
-        say(f"adapter: {kept}")
+    finish(start(base, path, wishes, say), measure, as_json)

@@ -138,6 +138,18 @@ def read_peft(folder: Path, net: nn.Module, name: str = DEFAULT) -> None:
     put(net, fused, name)
 
 
+def base_named(folder: Path) -> str:
+    """The model that an adapter in PEFT's format belongs to. Raises UserError when it does not say."""
+    config, _ = read_files(folder)
+    named = config.get("base_model_name_or_path")
+    if not isinstance(named, str) or not named:
+        raise UserError(
+            f"{folder} is an adapter that does not say of which model. Write the model's folder or hub name into "
+            f"{folder / CONFIG} as base_model_name_or_path."
+        )
+    return named
+
+
 def read_files(folder: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
     """The configuration and tensors, understood and sound. Raises UserError."""
     for file in (CONFIG, WEIGHTS):
