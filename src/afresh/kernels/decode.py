@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -59,8 +59,12 @@ class Sizes:
 
 @dataclass
 class Sequences:
-    """Keys and values of the sequences in hand: row r lies in slot slots[r], lengths[r] places are filled."""
+    """Keys and values of the sequences in hand: row r lies in slot slots[r], lengths[r] places are filled.
 
+    `engine` has the weights with which they were begun.
+    """
+
+    engine: Engine
     k: Tensor
     v: Tensor
     slots: Tensor  # (B,) int64
@@ -70,7 +74,7 @@ class Sequences:
 
     def select(self, rows: Tensor) -> Sequences:
         """Keep some rows: nothing is moved."""
-        return Sequences(self.k, self.v, self.slots[rows], self.lengths[rows], self.starts[rows], self.capacity)
+        return replace(self, slots=self.slots[rows], lengths=self.lengths[rows], starts=self.starts[rows])
 
     def restart(self, rows: Tensor) -> None:
         """Forget what some rows have seen."""
@@ -148,7 +152,7 @@ class Engine:
         size = (s.layers, batch, s.kv_heads, room, s.dim)
         k, v = torch.empty(size, dtype=dtype), torch.empty(size, dtype=dtype)  # what was not written is never used
         nothing = torch.zeros(batch, dtype=torch.int64)
-        return Sequences(k, v, torch.arange(batch), nothing, nothing.clone(), room)
+        return Sequences(self, k, v, torch.arange(batch), nothing, nothing.clone(), room)
 
     def step(self, tokens: Tensor, counts: Tensor, starts: Tensor, c: Tensor | None, state: Sequences) -> Tensor:
         """Feed the first counts[b] (at least 1) of tokens (B, T) of each row; logits (B, V) after the last of them.

@@ -73,7 +73,7 @@ def decode(
     state (a Cache or Sequences; None at first), which has `select(rows)` and `restart(rows)`."""
     if counts is None:
         counts = torch.full((len(tokens),), tokens.shape[1], device=tokens.device)
-    engine = engine_of(net, kind) if state is None or isinstance(state, Sequences) else None
+    engine = state.engine if isinstance(state, Sequences) else engine_of(net, kind) if state is None else None
     if engine is not None:
         state = engine.sequences(len(tokens), capacity) if state is None else state
         place = state.lengths[:, None] + torch.arange(tokens.shape[1])
