@@ -6,6 +6,7 @@ import json
 import os
 import platform
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +36,19 @@ class Row:
 
 
 def save(name: str, rows: list[Row]) -> None:
-    """Put the rows of one benchmark into results.json, and rewrite docs/benchmarks.md and the README's block."""
+    """Put the rows of one benchmark into results.json, in place of what this machine had before, and rewrite
+    docs/benchmarks.md and the README's block."""
     found = load()
     machine = f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}, Python {platform.python_version()}"
-    found[name] = {"machine": machine, "rows": [asdict(r) for r in rows]}
+    made = {"machine": machine, "when": date.today().isoformat(), "rows": [asdict(r) for r in rows]}
+    found[name] = [*(r for r in found.get(name, []) if r["machine"] != machine), made]
     OUT.write_text(json.dumps(found, indent=1) + "\n")
     DOC.write_text(page(found))
-    README.write_text(with_block(README.read_text(), table(found)))
+    README.write_text(with_block(README.read_text(), latest(found)))
 
 
 def load() -> dict[str, Any]:
-    """Everything measured so far."""
+    """Everything measured so far: by benchmark, a list with the rows of each machine, the newest last."""
     return json.loads(OUT.read_text()) if OUT.exists() else {}  # type: ignore[no-any-return]
 
 
@@ -55,23 +58,40 @@ def with_block(text: str, block: str) -> str:
     return f"{before}{START}\n{block}\n{END}{after}"
 
 
-def table(found: dict[str, Any]) -> str:
-    """Every row, and the machine."""
+def latest(found: dict[str, Any]) -> str:
+    """The newest run of every benchmark."""
+    return table({name: runs[-1] for name, runs in found.items()})
+
+
+def table(runs: dict[str, Any]) -> str:
+    """Every row of some runs, by benchmark, and the machines."""
     lines = [
         "| benchmark | what | afresh | beside | ratio | goal | reached | n |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name in sorted(found):
-        for r in found[name]["rows"]:
+    for name in sorted(runs):
+        for r in runs[name]["rows"]:
             ratio = "" if r["ratio"] is None else f"{r['ratio']:.2f}"
             reached = "yes" if r["reached"] else "no"
             cells = [r["benchmark"], r["what"], r["ours"], r["theirs"], ratio, r["goal"], reached, r["n"]]
             lines.append("| " + " | ".join(cells) + " |")
-    machines = sorted({str(v["machine"]) for v in found.values()})
-    return "\n".join([*lines, "", *(f"Machine: {m}." for m in machines)])
+    return "\n".join([*lines, "", *machines(runs)])
+
+
+def machines(runs: dict[str, Any]) -> list[str]:
+    """A line for each machine: what was measured on it, and when."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(runs):
+        found.setdefault(runs[name]["machine"], []).append(f"{name} ({runs[name]['when']})")
+    return [f"{machine}: {', '.join(names)}." for machine, names in sorted(found.items())]
 
 
 def page(found: dict[str, Any]) -> str:
-    """docs/benchmarks.md, from results.json alone."""
+    """docs/benchmarks.md, from results.json alone: a part for each machine."""
     head = "# Benchmarks\n\nMade by `make bench`; each row compares both sides in one run. Not edited by hand."
-    return f"{head}\n\n{table(found)}\n"
+    every = sorted({run["machine"] for runs in found.values() for run in runs})
+    parts = [head]
+    for machine in every:
+        here = {name: run for name, runs in found.items() for run in runs if run["machine"] == machine}
+        parts.append(f"## {machine}\n\n{table(here)}")
+    return "\n\n".join(parts) + "\n"

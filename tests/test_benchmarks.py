@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.table import DOC, README, load, page, table, with_block
+from benchmarks.table import DOC, README, latest, load, page, with_block
 
 
 def test_the_pages_show_what_was_measured() -> None:
@@ -10,4 +10,4 @@ def test_the_pages_show_what_was_measured() -> None:
     assert found, "run `make bench`"
     assert DOC.read_text() == page(found)
     readme = README.read_text()
-    assert with_block(readme, table(found)) == readme
+    assert with_block(readme, latest(found)) == readme
