@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from afresh.core import Batch, Cond, CondSpec, Family, Loss, Modules, Predict, Space, State, UserError
 from afresh.kernels.decode import Kind
 from afresh.nets.decoding import decode, engine_of
+from afresh.nets.dropout import kept
 from afresh.nets.transformer import Decoder, DecoderShape, compilable
 from afresh.rng import Rng
 from afresh.sampling.constraint import Maker
@@ -23,7 +24,7 @@ from afresh.sampling.tokens import Cut, Watch, generate
 class TransformerConfig(BaseModel):
     """Sizes of the decoder. `mlp` 0: 8/3 of the width, rounded up to a multiple of 32; `head_dim` 0: width / heads.
 
-    `apart`: documents of a stream that share a window do not see one another. The fields from `rope_theta` on are for
+    `dropout`: share of the residual stream's steps that is left out in training (nets/dropout.py). `apart`: documents of a stream that share a window do not see one another. The fields from `rope_theta` on are for
     the shapes of public weights (nets/transformer.py).
     """
 
@@ -34,6 +35,7 @@ class TransformerConfig(BaseModel):
     kv_heads: int = 3
     mlp: int = 0
     qk_norm: bool = True
+    dropout: float = Field(0.0, ge=0, lt=1)
     apart: bool = True
     rope_theta: float = Field(10_000.0, gt=0)
     eps: float = Field(1e-6, gt=0)
@@ -79,24 +81,27 @@ class TransformerObjective:
     averaged = ("decoder",)
 
     def __init__(self, config: TransformerConfig, space: Space) -> None:
-        self.space = space
+        self.config, self.space = config, space
 
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
-        nats, count = next_token_nats(modules, batch)
+        c, factors = self.config, None
+        if c.dropout:
+            factors = kept(rng, batch.index, 2 * c.layers, c.width, c.dropout)
+        nats, count = next_token_nats(modules, batch, factors)
         return nats.sum(), float(count.sum()), {"loss": nats.detach().sum()}
 
     def update(self, state: State, metrics: Mapping[str, float]) -> State:
         return state
 
 
-def next_token_nats(modules: Modules, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Summed cross-entropy and number of counted tokens of each row, (B,) and (B,)."""
+def next_token_nats(modules: Modules, batch: Batch, factors: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Summed cross-entropy and number of counted tokens of each row, (B,) and (B,). `factors`: of dropout."""
     net = modules["decoder"]
     assert isinstance(net, Decoder)
     targets = batch.x[:, 1:]
     if batch.mask is not None:
         targets = targets.masked_fill(~batch.mask, -1)
-    return net(batch.x[:, :-1], net.condition(batch.cond), targets), (targets >= 0).sum(1)
+    return net(batch.x[:, :-1], net.condition(batch.cond), targets, factors), (targets >= 0).sum(1)
 
 
 def score(modules: Modules, config: TransformerConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:

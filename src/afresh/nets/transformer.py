@@ -251,11 +251,16 @@ class Block(nn.Module):
         self.mlp_norm = RMSNorm(s.width, s.eps)
         self.mlp = SwiGLU(s.width, s.mlp)
 
-    def forward(self, x: Tensor, delta: Tensor | None, sight: Sight, layer: int) -> tuple[Tensor, Tensor]:
-        """The stream x with the step `delta` not yet added to it -> the same pair after this block."""
+    def forward(
+        self, x: Tensor, delta: Tensor | None, sight: Sight, layer: int, kept: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The stream x with the step `delta` not yet added to it -> the same pair after this block. Its two steps are
+        multiplied by `kept` (B, 2, 1, width)."""
         x, y = (x, self.attention_norm(x)) if delta is None else self.attention_norm.after(x, delta)
-        x, y = self.mlp_norm.after(x, self.attention(y, sight, layer))
-        return x, self.mlp(y)
+        step = self.attention(y, sight, layer)
+        x, y = self.mlp_norm.after(x, step if kept is None else step * kept[:, 0])
+        step = self.mlp(y)
+        return x, step if kept is None else step * kept[:, 1]
 
 
 class Decoder(nn.Module):
@@ -301,9 +306,17 @@ class Decoder(nn.Module):
         return Cache(k, v, lengths, starts)
 
     def hidden(
-        self, tokens: Tensor, c: Tensor | None, cache: Cache | None = None, counts: Tensor | None = None
+        self,
+        tokens: Tensor,
+        c: Tensor | None,
+        cache: Cache | None = None,
+        counts: Tensor | None = None,
+        kept: Tensor | None = None,
     ) -> Tensor:
-        """(B, T) int64 -> (B, T, width). With a cache, the first counts[b] (None: all) of them follow those in it."""
+        """(B, T) int64 -> (B, T, width). With a cache, the first counts[b] (None: all) of them follow those in it.
+
+        `kept` (B, 2 layers, width): factors of the steps of the residual stream (nets/dropout.py).
+        """
         sight, at = self.sight(tokens, cache)
         h = self.embedding(tokens)
         if c is not None:
@@ -314,8 +327,9 @@ class Decoder(nn.Module):
             h = h.to(torch.get_autocast_dtype(h.device.type))
         sight = self.looking(sight, h)
         delta = None
+        factors = [None] * len(self.blocks) if kept is None else kept.to(h.dtype)[:, :, None].split(2, 1)
         for i, block in enumerate(self.blocks):
-            h, delta = block(h, delta, sight, i)
+            h, delta = block(h, delta, sight, i, factors[i])
         if cache is not None and sight.start is not None:
             new = torch.full_like(cache.lengths, tokens.shape[1]) if counts is None else counts
             cache.lengths += new
@@ -355,9 +369,11 @@ class Decoder(nn.Module):
         """(..., width) from `hidden` -> (..., vocab), float32."""
         return (F.linear(h, self.embedding.weight) if self.head is None else self.head(h)).float()
 
-    def forward(self, tokens: Tensor, c: Tensor | None, targets: Tensor | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, c: Tensor | None, targets: Tensor | None = None, kept: Tensor | None = None
+    ) -> Tensor:
         """Logits (B, T, vocab) float32; with `targets` (B, T), -1 where they do not count: nats, (B,) sums."""
-        h = self.hidden(tokens, c)
+        h = self.hidden(tokens, c, kept=kept)
         if targets is None:
             return self.logits(h)
         if kernels.usable(h):
