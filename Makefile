@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format matrix bench docs clean
+.PHONY: demo test check format matrix bench clean
 
 .venv/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv

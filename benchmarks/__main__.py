@@ -4,8 +4,8 @@ import os
 import sys
 from importlib import import_module
 
-NAMES = ("throughput", "digits", "shakespeare")
-NEED_DATA = ("shakespeare",)
+NAMES = ("throughput", "decoding", "digits", "shakespeare", "minutes", "masked", "tune")
+NEED_DATA = ("shakespeare", "minutes", "masked", "tune")
 
 for name in sys.argv[1:] or NAMES:
     if name not in NAMES:

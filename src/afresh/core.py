@@ -29,11 +29,10 @@ class UserError(Exception):
 class Space:
     """What one example is once encoded.
 
-    `tokens`: integers of shape (T,) (or (T, K): K levels), one vocabulary size a level. `field`: real
-    numbers of shape (C, *grid) in about [-1, 1], whose standard deviation on the training split is `std`.
-    A `stream` holds documents of any length from which windows of T tokens are cut; otherwise every
-    example has exactly T tokens. `grid` says that tokens lie on a raster, (height, width) for a picture. Documents of
-    a stream that are `records` (conversations) stand alone: no window holds two, nothing precedes their first token.
+    `tokens`: integers of shape (T,) (or (T, K): K levels), one vocabulary size a level. `field`: real numbers of shape
+    (C, *grid) in about [-1, 1], whose standard deviation on the training split is `std`. A `stream` holds documents of
+    any length from which windows of T tokens are cut; else every example has exactly T. `grid`: tokens lie on a raster,
+    (height, width). Documents that are `records` (conversations) stand alone: no window holds two, none is preceded.
     """
 
     kind: Literal["tokens", "field"]
@@ -209,8 +208,8 @@ class Item:
         """SHA-256 of the content alone: decides the split and finds exact duplicates."""
         if isinstance(self.value, str):
             return hashlib.sha256(self.value.encode("utf-8", "surrogatepass")).hexdigest()
-        head = repr((self.value.shape, str(self.value.dtype))).encode()
-        return hashlib.sha256(head + self.value.tobytes()).hexdigest()
+        head = repr((self.value.shape, str(self.value.dtype)))
+        return hashlib.sha256(head.encode() + self.value.tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -307,8 +306,8 @@ class Objective(Protocol):
     def update(self, state: State, metrics: Mapping[str, float]) -> State: ...
 
 
-# (x, t, cond, state) -> (prediction, state): a velocity for a flow; for tokens the logits of what follows the first
-# t[b] (None: all) of each row. `state` is None at first, or a key/value cache with select(rows) and restart(rows).
+# (x, t, cond, state) -> (prediction, state): a velocity; for tokens the logits of what follows the first t[b] (None:
+# all) of each row. `state` is None at first, or a key/value cache with select(rows) and restart(rows).
 Predict = Callable[[Tensor, Any, Cond, Any], tuple[Tensor, Any]]
 
 
@@ -329,6 +328,7 @@ class Family:
     null_rate: float = 0.1  # how often a condition is left out in training; 0 = guidance impossible
     guided: bool = True  # whether a gain of guidance was measured (tests/matrix.py)
     recipe: Mapping[str, Any] = field(default_factory=dict)  # fields of TrainConfig that this family sets
+    regime: Callable[[float], tuple[Mapping[str, Any], Mapping[str, Any]]] | None = None  # for data seen so many times
     regions: Callable[[Modules, str], Sequence[nn.Module]] | None = None  # what torch.compile may take on a device
     score: Callable[[Modules, Any, Space, Batch, Rng], Tensor] | None = None  # (B,) nats, higher = likelier
     bound: bool = False  # whether the score of tokens is only a lower bound of their log-likelihood

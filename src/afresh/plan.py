@@ -24,24 +24,6 @@ COMPILE_FROM = 180.0  # seconds of budget from which torch.compile is worth a tr
 
 
 @dataclass(frozen=True)
-class Budget:
-    """How long to train: exactly one of the three."""
-
-    minutes: float | None = None
-    steps: int | None = None
-    tokens: int | None = None
-
-    def check(self) -> None:
-        """Raises UserError unless one positive budget is given."""
-        given = {k: v for k, v in vars(self).items() if v is not None}
-        if len(given) != 1:
-            raise UserError(f"Give one budget: --minutes, --steps or --tokens. Given: {given or 'none'}.")
-        (name, value), *_ = given.items()
-        if not 0 < value < 1e12:
-            raise UserError(f"--{name} must be a positive number. Given: {value}.")
-
-
-@dataclass(frozen=True)
 class Decision:
     """One choice, as the report prints it."""
 
@@ -255,6 +237,7 @@ def plan(task: Task) -> Plan:
     trial = largest(task, train, decisions)
     trial = fewer_threads(task, trial, decisions)
     trial = maybe_compiled(task, trial, decisions)
+    trial = in_regime(task, trial, decisions)
     size = parameters_of(task.family, trial.config, task.space, task.conds)
     decisions.append(Decision("size", f"{size / 1e6:.2f}M parameters", describe(trial.config)))
     suits = f"suits the {trial.examples * task.each:,} {'tokens' if task.each > 1 else 'examples'} that fit the budget"
@@ -265,6 +248,20 @@ def plan(task: Task) -> Plan:
     share = f"{trial.steps:,} steps of {trial.train.batch} over {count:,} examples"
     decisions.append(Decision("epochs", f"{trial.examples / max(1, count):.1f}", share))
     return Plan(trial.config, finished(task, trial), size, decisions)
+
+
+def in_regime(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:
+    """With what the family changes for data that is seen so often, where it was not set by hand."""
+    if task.family.regime is None:
+        return trial
+    epochs = trial.examples / max(1, Loader(task.examples, task.space, Rng(task.seed)).count)
+    config, train = task.family.regime(epochs)
+    config = {k: v for k, v in config.items() if k not in task.set_family}
+    train = {k: v for k, v in train.items() if k not in task.set_train}
+    if config or train:
+        changed = ", ".join(f"{k} {v:g}" for k, v in {**config, **train}.items())
+        decisions.append(Decision("regime", changed, f"each example is seen {epochs:.1f} times (docs/log.md)"))
+    return replace(trial, config=override(trial.config, config, "family"), train=override(trial.train, train, "train"))
 
 
 def finished(task: Task, trial: Trial) -> TrainConfig:

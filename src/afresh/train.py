@@ -18,13 +18,13 @@ from afresh.core import Cond, Examples, Space
 from afresh.data.load import Loader, draw_conditions, rows_at_once, sweep, tokens_each, typical
 from afresh.judge import prepared_again
 from afresh.origin import seen_folded
-from afresh.plan import RESERVE, Budget, Plan, Task, plan, short_window
+from afresh.plan import RESERVE, Plan, Task, plan, short_window
 from afresh.prepare import Prepared, prepare
 from afresh.record import DataRecord, RunRecord
 from afresh.rng import Rng
 from afresh.run import Run, Samples, claim, metrics_lines
 from afresh.training import loop
-from afresh.training.budget import check_device, measure_machine
+from afresh.training.budget import Budget, check_device, measure_machine
 from afresh.training.checkpoint import replace_file, steps_in
 from afresh.training.journal import Journal
 from afresh.training.loop import Hooks, Learner, averaged, precision

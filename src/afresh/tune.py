@@ -21,7 +21,6 @@ from afresh.origin import Origin
 from afresh.parent import Parent, open_parent
 from afresh.plan import (
     RESERVE,
-    Budget,
     Decision,
     Plan,
     Task,
@@ -40,7 +39,7 @@ from afresh.rng import Rng
 from afresh.run import Run, claim
 from afresh.settings import by_part
 from afresh.train import Choices, Job, check_claim, data_lines, make_record
-from afresh.training.budget import Machine, check_device, measure_machine
+from afresh.training.budget import Budget, Machine, check_device, measure_machine
 from afresh.training.config import TrainConfig
 
 RANK = 16  # of an adapter
@@ -50,7 +49,7 @@ BATCH = 8  # windows or conversations a step
 WINDOW = 1024  # tokens, at most, of a training window, unless set by hand
 LOOKED_AT = 64  # held-out examples of a look, at least (train.py)
 # The highest learning rate times the width of the hidden layers, of an adapter and of everything; public weights have
-# seen far more than a run of ours, and are moved less (docs/log.md).
+# seen far more than a run of ours, and are moved less. What they gained is in docs/log.md; other values were not tried.
 OWN_RATES, SEASONED_RATES = (1.0, 0.3), (1.0, 0.03)
 
 

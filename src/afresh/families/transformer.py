@@ -24,8 +24,9 @@ from afresh.sampling.tokens import Cut, Watch, generate
 class TransformerConfig(BaseModel):
     """Sizes of the decoder. `mlp` 0: 8/3 of the width, rounded up to a multiple of 32; `head_dim` 0: width / heads.
 
-    `dropout`: share of the residual stream's steps that is left out in training (nets/dropout.py). `apart`: documents of a stream that share a window do not see one another. The fields from `rope_theta` on are for
-    the shapes of public weights (nets/transformer.py).
+    `dropout`: share of the residual stream's steps that is left out in training (nets/dropout.py). `apart`: documents
+    of a stream that share a window do not see one another. The fields from `rope_theta` on are for the shapes of public
+    weights (nets/transformer.py).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,5 +1,7 @@
-"""Dropout whose mask is one for all places of an example (Gal and Ghahramani 2016, section 4): a number for each channel
-instead of one for each channel of each token, so that drawing it costs nothing beside the network."""
+"""Dropout whose mask is one for all places of an example (Gal and Ghahramani 2016, section 4).
+
+A number is drawn for each channel instead of for each channel of each token, which costs nothing beside the network.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from afresh.rng import Rng
 
 
 def kept(rng: Rng, index: Tensor, count: int, width: int, rate: float) -> Tensor:
-    """Factors for `count` steps of the residual stream, (B, count, width): 0 with probability `rate`, else 1 / (1 - rate).
+    """Factors for `count` steps of the residual stream, (B, count, width): 0 with probability `rate`, else
+    1 / (1 - rate).
 
     `index` (B,) numbers the draws of training, each of which has a mask of its own.
     """

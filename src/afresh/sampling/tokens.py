@@ -35,6 +35,8 @@ def narrow(logits: Tensor, cut: Cut) -> Tensor:
     if cut.temperature == 0:
         return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(torch.float64)
     p = (logits.double() / cut.temperature).softmax(-1)
+    if cut == Cut(cut.temperature):
+        return p
     keep = torch.ones_like(p, dtype=torch.bool)
     if 0 < cut.top_k < p.shape[-1]:
         keep &= p >= p.topk(cut.top_k, -1).values[:, -1:]
@@ -53,10 +55,8 @@ def narrow(logits: Tensor, cut: Cut) -> Tensor:
 
 def draw(p: Tensor, u: Tensor) -> Tensor:
     """Inverse of the cumulative distribution: p (B, V), u (B,) in [0, 1) -> (B,) int64."""
-    total = p.cumsum(-1)
-    found = torch.searchsorted(total, (u.to(total.dtype) * total[:, -1])[:, None], right=True)[:, 0]
-    last = p.shape[-1] - 1 - (p > 0).flip(-1).int().argmax(-1)  # the last possible token guards rounding
-    return torch.minimum(found, last)
+    total = p.double().cumsum(-1)  # so that u, which has 24 bits, times the whole is less than the whole
+    return torch.searchsorted(total, (u.double() * total[:, -1])[:, None], right=True)[:, 0]
 
 
 def window_start(place: int, context: int) -> int:
@@ -96,27 +96,29 @@ def generate(
     live = list(range(len(rows)))
     since = [window_start(len(p), context) for p in rows]
     feed = [r[s:] for r, s in zip(rows, since, strict=True)]
-    state, here = None, index
+    state, here, number = None, index, index.tolist()
+    forbidden = torch.tensor(banned, dtype=torch.int64, device=index.device)
     stopped: set[int] = set()
     while live:
         x, counts = ragged(feed, index.device)
         logits, state = predict(x, counts, cond, state)
         likely = logits.log_softmax(-1) if watch is not None else None
         if banned:
-            logits[:, list(banned)] = -torch.inf
+            logits = logits.index_fill(1, forbidden, -torch.inf)
         if constraints is not None and end is not None:
             logits = restrict(logits, [constraints[i] for i in live], end)
         if cut.temperature == 0:
             drawn = logits.argmax(-1)
         else:
             drawn = draw(narrow(logits, cut), rng.uniform_each([f"token/{len(rows[i])}" for i in live], here))
+        sure = [0.0] * len(live) if likely is None else likely.gather(1, drawn[:, None])[:, 0].tolist()
         stay, feed, moved = [], [], []
         for at, (i, token) in enumerate(zip(live, drawn.tolist(), strict=True)):
             rows[i].append(token)
             if constraints is not None and token != end:
                 constraints[i].accept(token)
             over = token == end or len(rows[i]) >= goal[i]
-            if watch is not None and likely is not None and watch(int(here[at]), token, float(likely[at, token])):
+            if watch is not None and watch(number[i], token, sure[at]):
                 stopped.add(i)
             if over or i in stopped:
                 continue

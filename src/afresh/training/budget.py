@@ -1,4 +1,4 @@
-"""What this machine can do, found by measuring for a moment."""
+"""What may be spent, and what this machine can do, found by measuring for a moment."""
 
 from __future__ import annotations
 
@@ -15,6 +15,24 @@ import torch
 from afresh.core import UserError
 
 THREADS = torch.get_num_threads()  # what torch found, before any run asked for fewer
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train: exactly one of the three."""
+
+    minutes: float | None = None
+    steps: int | None = None
+    tokens: int | None = None
+
+    def check(self) -> None:
+        """Raises UserError unless one positive budget is given."""
+        given = {k: v for k, v in vars(self).items() if v is not None}
+        if len(given) != 1:
+            raise UserError(f"Give one budget: --minutes, --steps or --tokens. Given: {given or 'none'}.")
+        (name, value), *_ = given.items()
+        if not 0 < value < 1e12:
+            raise UserError(f"--{name} must be a positive number. Given: {value}.")
 
 
 @dataclass(frozen=True)
