@@ -4,8 +4,8 @@ import os
 import sys
 from importlib import import_module
 
-NAMES = ("throughput", "decoding", "digits", "shakespeare", "minutes", "masked", "tune")
-NEED_DATA = ("shakespeare", "minutes", "masked", "tune")
+NAMES = ("throughput", "decoding", "digits", "shakespeare", "minutes", "stories", "masked", "tune")
+NEED_DATA = ("shakespeare", "minutes", "stories", "masked", "tune")
 
 for name in sys.argv[1:] or NAMES:
     if name not in NAMES:

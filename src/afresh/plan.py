@@ -251,17 +251,17 @@ def plan(task: Task) -> Plan:
 
 
 def in_regime(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:
-    """With what the family changes for data that is seen so often, where it was not set by hand."""
+    """With what the family changes for data that is seen so often in so many steps, where it was not set by hand."""
     if task.family.regime is None:
         return trial
     epochs = trial.examples / max(1, Loader(task.examples, task.space, Rng(task.seed)).count)
-    config, train = task.family.regime(epochs)
-    config = {k: v for k, v in config.items() if k not in task.set_family}
-    train = {k: v for k, v in train.items() if k not in task.set_train}
-    if config or train:
-        changed = ", ".join(f"{k} {v:g}" for k, v in {**config, **train}.items())
-        decisions.append(Decision("regime", changed, f"each example is seen {epochs:.1f} times (docs/log.md)"))
-    return replace(trial, config=override(trial.config, config, "family"), train=override(trial.train, train, "train"))
+    found = task.family.regime(epochs, trial.steps, trial.examples)
+    wanted = {k: v for k, v in found.items() if k not in task.set_train}
+    if not wanted:
+        return trial
+    changed = ", ".join(f"{k} {v:g}" for k, v in wanted.items())
+    decisions.append(Decision("regime", changed, f"each example is seen {epochs:.1f} times (docs/log.md)"))
+    return replace(trial, train=override(trial.train, wanted, "train"))
 
 
 def finished(task: Task, trial: Trial) -> TrainConfig:

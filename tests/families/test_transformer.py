@@ -85,6 +85,8 @@ def test_dropout_leaves_out_steps_of_training_alone() -> None:
     alone = [loss(config, Batch(x[i : i + 1], Cond(1), torch.tensor([i]))) for i in range(2)]
     torch.testing.assert_close(loss(config, batch), alone[0] + alone[1])
     assert not torch.allclose(loss(config, batch), loss(CONFIG, batch))
+    with torch.no_grad():
+        assert torch.equal(loss(config, batch), loss(CONFIG, batch))  # where it is only measured, nothing is left out
     assert torch.equal(score(modules, config, STREAM, batch, Rng(0)), score(modules, CONFIG, STREAM, batch, Rng(0)))
     nothing = config.model_copy(update={"dropout": 1 - 1e-9})  # every step left out: a network without blocks
     net = modules["decoder"]

@@ -86,7 +86,7 @@ class TransformerObjective:
 
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
         c, factors = self.config, None
-        if c.dropout:
+        if c.dropout and torch.is_grad_enabled():  # not where it is only measured
             factors = kept(rng, batch.index, 2 * c.layers, c.width, c.dropout)
         nats, count = next_token_nats(modules, batch, factors)
         return nats.sum(), float(count.sum()), {"loss": nats.detach().sum()}
@@ -197,6 +197,14 @@ def batch(examples: int, space: Space) -> int:
     return 2 ** max(0, round(math.log2(max(1.0, tokens / context))))
 
 
+def regime(epochs: float, steps: int, examples: int) -> dict[str, float]:
+    """Weight decay for data seen so many times in so many steps, fitted to where the held-out loss was least for 1 to
+    30 epochs and 300 to 3,000 steps; an average of the weights with a half-life of a twentieth of the run
+    (docs/log.md, "Regimes")."""
+    decay = min(1.5, 2.26 * (epochs**2 / steps) ** (2 / 3))
+    return {"weight_decay": round(decay, 3), "ema_half_life": round(0.05 * examples)}
+
+
 def build(config: TransformerConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
     mlp = config.mlp or -(-config.width * 8 // 3 // 32) * 32
     shape = DecoderShape(
@@ -227,6 +235,7 @@ FAMILY = Family(
     sizes=sizes,
     appetite=appetite,
     batch=batch,
+    regime=regime,
     build=build,
     objective=TransformerObjective,
     settings=TransformerSettings,

@@ -1,0 +1,61 @@
+"""The regime of a plan: what the number of epochs changes, and what it leaves alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from afresh import catalog
+from afresh.plan import Plan, Task, plan
+from afresh.training.budget import Machine
+from tests.contracts.rows import STREAM, examples
+
+HERE = Machine("cpu", "a processor", 1, 100.0, 100.0, False, "2.9", "3.12.1")
+SMALL = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2}
+
+
+def planned(steps: int, name: str = "transformer", **train: Any) -> Plan:
+    """A plan of so many steps of 8 on the same few examples."""
+    set_family: Mapping[str, Any] = SMALL if name == "transformer" else {"width": 16, "layers": 1, "heads": 2}
+    return plan(
+        Task(
+            family=catalog.family(name),
+            space=STREAM,
+            conds={},
+            examples=examples(STREAM),
+            machine=HERE,
+            seed=0,
+            set_family=set_family,
+            set_train={"batch": 8, **train},
+            seconds=None,
+            steps=steps,
+            tokens=None,
+        )
+    )
+
+
+def said(made: Plan) -> list[str]:
+    return [d.value for d in made.decisions if d.name == "regime"]
+
+
+def test_weights_decay_more_the_more_often_the_data_is_seen() -> None:
+    """In proportion to the power 2/3 of epochs^2 / steps, up to a limit; and the plan says so."""
+    few, more, many = planned(1), planned(8), planned(4000)
+    assert more.train.weight_decay == pytest.approx(4 * few.train.weight_decay, rel=0.02)  # epochs^2 / steps is 8 times
+    assert many.train.weight_decay == 1.5
+    assert many.train.ema_half_life == 1600
+    assert said(many) == ["weight_decay 1.5, ema_half_life 1600"]
+
+
+def test_what_is_set_by_hand_stays() -> None:
+    made = planned(4000, weight_decay=0.3)
+    assert made.train.weight_decay == 0.3 and said(made) == ["ema_half_life 1600"]
+    made = planned(4000, weight_decay=0.3, ema_half_life=0)
+    assert made.train.ema_half_life == 0 and not said(made)
+
+
+def test_a_family_without_regimes_keeps_its_recipe() -> None:
+    made = planned(4000, "masked")
+    assert made.train.weight_decay == catalog.family("masked").recipe["weight_decay"] and not said(made)
