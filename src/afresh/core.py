@@ -328,7 +328,7 @@ class Family:
     null_rate: float = 0.1  # how often a condition is left out in training; 0 = guidance impossible
     guided: bool = True  # whether a gain of guidance was measured (tests/matrix.py)
     recipe: Mapping[str, Any] = field(default_factory=dict)  # fields of TrainConfig that this family sets
-    regime: Callable[[float, int], Mapping[str, Any]] | None = None  # (epochs, steps) -> of TrainConfig
+    regime: Callable[[float, int, int], Mapping[str, Any]] | None = None  # (epochs, steps, examples) -> TrainConfig
     regions: Callable[[Modules, str], Sequence[nn.Module]] | None = None  # what torch.compile may take on a device
     score: Callable[[Modules, Any, Space, Batch, Rng], Tensor] | None = None  # (B,) nats, higher = likelier
     bound: bool = False  # whether the score of tokens is only a lower bound of their log-likelihood

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ValidationError
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from afresh.core import CondSpec, Examples, Family, Space, UserError
 from afresh.data.load import Loader, tokens_each
@@ -52,9 +54,20 @@ def override(model: BaseModel, given: Mapping[str, Any], what: str) -> Any:
         raise UserError(f"--set {what}: {problems}. Fields of {what}: {known}.") from e
 
 
+class Weightless(TorchFunctionMode):
+    """Parameters without memory or values, and the rest as it is. The context torch.device("meta") would do, but its
+    first random fill and its first table of positions cost a second of imports."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init" or func in (Tensor.normal_, Tensor.uniform_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **({**kwargs, "device": "meta"} if func is torch.empty else kwargs))
+
+
 def parameters_of(family: Family, config: Any, space: Space, conds: CondSpec) -> int:
     """Trainable numbers, counted without allocating them."""
-    with torch.device("meta"):
+    with Weightless():
         modules = family.build(config, space, conds)
     return sum(p.numel() for m in modules.values() for p in m.parameters())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -117,7 +117,8 @@ def averaged(learner: Learner) -> Iterator[None]:
     for m, average in learner.averages.items():
         load_learnt(learner.modules[m], average)
     try:
-        with torch.compiler.set_stance("force_eager"):
+        # Only where it is needed: the first use of torch.compiler takes a second.
+        with torch.compiler.set_stance("force_eager") if learner.config.compile else nullcontext():
             yield
     finally:
         for m, weights in current.items():

@@ -85,35 +85,56 @@ class Muon:
 
 
 class AdamW:
-    """torch's fused AdamW over {name: parameter}; only matrices and larger decay."""
+    """torch's fused AdamW over {name: parameter}; only matrices and larger decay.
+
+    The operator is called directly: torch.optim's class imports torch's compiler, which takes a second.
+    """
 
     def __init__(
         self, params: Mapping[str, nn.Parameter], decay: float, betas: tuple[float, float], eps: float = 1e-8
     ) -> None:
-        self.params = dict(params)
-        groups = [
-            {"params": [p for p in self.params.values() if p.dim() >= 2], "weight_decay": decay},
-            {"params": [p for p in self.params.values() if p.dim() < 2], "weight_decay": 0.0},
-        ]
-        groups = [g for g in groups if g["params"]]
-        self.inner = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)
-        for p in self.params.values():  # allocated now, so that a checkpoint before the first step has them
-            self.inner.state[p] = {
+        self.params, self.decay, self.betas, self.eps = dict(params), decay, betas, eps
+        self.moments = {  # allocated now, so that a checkpoint before the first step has them
+            k: {
                 "step": torch.zeros((), dtype=torch.float32, device=p.device),
                 "exp_avg": torch.zeros_like(p),
                 "exp_avg_sq": torch.zeros_like(p),
             }
+            for k, p in self.params.items()
+        }
 
+    @torch.no_grad()
     def step(self, lr: float) -> None:
-        for group in self.inner.param_groups:
-            group["lr"] = lr
-        self.inner.step()
-        torch.autograd.graph.increment_version(self.params.values())  # which the fused step leaves as it was
+        for decays in (True, False):
+            names = [k for k, p in self.params.items() if p.grad is not None and (p.dim() >= 2) == decays]
+            if names:
+                self.update(names, lr, self.decay if decays else 0.0)
+
+    def update(self, names: list[str], lr: float, decay: float) -> None:
+        params: list[Tensor] = [self.params[k] for k in names]
+        steps, averages, squares = ([self.moments[k][m] for k in names] for m in ("step", "exp_avg", "exp_avg_sq"))
+        torch._foreach_add_(steps, 1)
+        torch._fused_adamw_(
+            params,
+            [p.grad for p in params if p.grad is not None],
+            averages,
+            squares,
+            [],
+            steps,
+            lr=lr,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            weight_decay=decay,
+            eps=self.eps,
+            amsgrad=False,
+            maximize=False,
+        )
+        torch.autograd.graph.increment_version(params)  # which the fused step leaves as it was
 
     def state(self) -> dict[str, Tensor]:
-        return {f"adamw.{k}.{what}": t for k, p in self.params.items() for what, t in self.inner.state[p].items()}
+        return {f"adamw.{k}.{what}": t for k, of in self.moments.items() for what, t in of.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        for k, p in self.params.items():
-            for what, t in self.inner.state[p].items():
+        for k, of in self.moments.items():
+            for what, t in of.items():
                 t.copy_(state[f"adamw.{k}.{what}"])
