@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,9 @@ def test_a_tuned_model_goes_back_to_where_it_came_from(
     assert invoke("tune", base, instructions, *words)[0] == 0
     code, printed, _ = invoke("export", run, "--to", to, "--out", out, "--json")
     proof = parsed(printed)
-    same = 2 if kind == "public" else 0  # the run knows few characters
+    # The run knows few characters, which only another program's tokenizer can say otherwise than ours.
+    another = to == "hf" or find_spec("llama_cpp") is not None
+    same = 0 if kind == "ours" and another else 2
     assert code == 0 and proof["chat"] == {"conversations": 2, "same": same, "expected": 2 - same, "differing": []}
     assert proof["first_token"]["id"] is None and proof["tokens"] > 40
     again = load_base(out / PATHS[to])
