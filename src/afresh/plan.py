@@ -49,7 +49,10 @@ def override(model: BaseModel, given: Mapping[str, Any], what: str) -> Any:
     try:
         return type(model).model_validate({**model.model_dump(), **given})
     except ValidationError as e:
-        problems = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in e.errors())
+        problems = "; ".join(
+            f"{'.'.join(map(str, x['loc']))}: {x['msg']}" + (f", given {x['input']!r}" if x["loc"] else "")
+            for x in e.errors()
+        )
         known = ", ".join(type(model).model_fields)
         raise UserError(f"--set {what}: {problems}. Fields of {what}: {known}.") from e
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from afresh import catalog
+from afresh.core import UserError
 from afresh.plan import Plan, Task, plan
 from afresh.training.budget import Machine
 from tests.contracts.rows import STREAM, examples
@@ -54,6 +55,11 @@ def test_what_is_set_by_hand_stays() -> None:
     assert made.train.weight_decay == 0.3 and said(made) == ["ema_half_life 1600"]
     made = planned(4000, weight_decay=0.3, ema_half_life=0)
     assert made.train.ema_half_life == 0 and not said(made)
+
+
+def test_a_setting_out_of_range_is_said_with_what_was_given() -> None:
+    with pytest.raises(UserError, match=r"weight_decay: .* greater than or equal to 0, given -1"):
+        planned(1, weight_decay=-1)
 
 
 def test_a_family_without_regimes_keeps_its_recipe() -> None:
