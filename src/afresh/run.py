@@ -19,6 +19,7 @@ from afresh import catalog
 from afresh.core import Codec, Cond, CondSpec, Encoder, Family, Space, UserError
 from afresh.data.conditions import load_conditions, save_conditions
 from afresh.data.load import draw_conditions
+from afresh.kept import with_early, with_finished
 from afresh.origin import Origin, folded, read_base, write_base
 from afresh.plan import make_learner
 from afresh.record import RunRecord
@@ -172,7 +173,13 @@ class Run:
         for name, module in built.items():
             found = under(saved.tensors.get("ema", {}), name) if name in averaged else {}
             load_learnt(module, found or under(saved.tensors["model"], name))
+        with_finished(self.path, built)
         return built
+
+    @cached_property
+    def early(self) -> dict[str, nn.Module]:
+        """Early weights as modules "early_NAME". Raises UserError when none were kept."""
+        return with_early(self.path, self.family.build(self.config, self.space, self.conds))
 
     def sample(
         self,
@@ -293,6 +300,8 @@ class Run:
         index = torch.arange(cond.size)
         parts = []
         device = next(p for m in modules.values() for p in m.parameters()).device
+        if self.family.weak(settings):
+            modules = {**modules, **{k: m.to(device) for k, m in self.early.items()}}
         for rows in index.split(size):
             with precision(self.train):
                 x = self.family.sample(

@@ -17,6 +17,7 @@ from afresh.control.peft import write_adapter
 from afresh.core import Cond, Examples, Space
 from afresh.data.load import Loader, draw_conditions, rows_at_once, sweep, tokens_each, typical
 from afresh.judge import prepared_again
+from afresh.kept import EARLY, FINISHED, states, write_kept
 from afresh.origin import seen_folded
 from afresh.plan import RESERVE, Plan, Task, plan, short_window
 from afresh.prepare import Prepared, prepare
@@ -200,13 +201,34 @@ def learn(job: Job, mode: str) -> float:
             overhead=lambda kind, seconds: bar.overhead(seconds, kind),
             message=bar.message,
             stop=stop,
+            stepped=lambda now: keep_early(now, run),
             replan=lambda now: keep_time(now, run, begun, fresh, bar),
         )
         loop.run(learner, loader.batch, run.path / "checkpoints", rng, hooks)
+    finish(learner, job)
     run.__dict__.pop("modules", None)  # weights loaded before are no longer the newest
     if record.lora is not None:
         write_adapter(run.path / "adapter", run.assembled(), record.parent or "")
     return time.perf_counter() - begun
+
+
+def keep_early(learner: Learner, run: Run) -> None:
+    """The weights as sampling would use them now, at the step where a weaker model is to be kept."""
+    early = round(learner.config.early * learner.config.steps)
+    if early and learner.step == early:
+        names = learner.objective.averaged
+        with averaged(learner), seen_folded(learner.modules) as modules:
+            write_kept(run.path, EARLY, states(modules, names))
+
+
+def finish(learner: Learner, job: Job) -> None:
+    """What the family fits once the networks are trained."""
+    run = job.run
+    if run.family.finish is None:
+        return
+    with averaged(learner), seen_folded(learner.modules) as modules, torch.no_grad(), precision(learner.config):
+        found = run.family.finish(modules, run.config, job.space, job.train, Rng(learner.config.seed))
+    write_kept(run.path, FINISHED, found)
 
 
 def keep_time(now: Learner, run: Run, begun: float, fresh: bool, bar: Progress) -> int | None:

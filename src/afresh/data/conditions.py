@@ -10,6 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -30,18 +31,19 @@ class SavedPart(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["label", "number", "prompt"]
+    kind: Literal["label", "number", "prompt", "vector", "aligned"]
     classes: tuple[str, ...] = ()
     mean: float = Field(0.0, allow_inf_nan=False)
     std: float = Field(1.0, gt=0, allow_inf_nan=False)
     length: int = Field(0, ge=0)
+    shape: tuple[int, ...] = ()
 
     @staticmethod
     def of(part: Part) -> SavedPart:
-        return SavedPart(kind=part.kind, classes=part.classes, mean=part.mean, std=part.std, length=part.length)
+        return SavedPart(**asdict(part))
 
     def part(self) -> Part:
-        return Part(self.kind, self.classes, self.mean, self.std, self.length)
+        return Part(**self.model_dump())
 
 
 def caption_words(caption: str) -> list[str]:

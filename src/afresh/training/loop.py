@@ -262,6 +262,7 @@ class Hooks:
     log: Callable[[int, dict[str, float]], None] = lambda step, metrics: None
     rewind: Callable[[int], None] = lambda step: None  # forget what was logged after `step`
     tick: Callable[[dict[str, float]], None] = lambda metrics: None
+    stepped: Callable[[Learner], None] = lambda learner: None  # after every step
     overhead: Callable[[str, float], None] = lambda kind, seconds: None
     message: Callable[[str], None] = lambda text: None
     stop: Callable[[], bool] = lambda: False
@@ -291,6 +292,7 @@ def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng:
             learner.sums = {k: learner.sums.get(k, 0.0) + v for k, v in metrics.items()}
             learner.count += 1
             hooks.tick(metrics)
+        hooks.stepped(learner)
         after_step(learner, root, hooks)
 
 

@@ -1,0 +1,39 @@
+"""The waist: the few nouns through which data, networks, objectives and controls meet.
+
+Families never see text or pictures, modalities never see losses, controls see neither. Everything a plug-in may know
+about the rest of the program is in this folder, and this folder knows nothing but torch.
+"""
+
+from afresh.core.data import Codec, Corpus, Encoder, Item, Modality, Refused, Sniff, UserError
+from afresh.core.evidence import Drawn, Evidence, Metric, Score
+from afresh.core.model import Edit, Family, Latents, Loss, Modules, Objective, Predict, State
+from afresh.core.space import Batch, Cond, CondSpec, Examples, Part, Space
+
+__all__ = [
+    "Batch",
+    "Codec",
+    "Cond",
+    "CondSpec",
+    "Corpus",
+    "Drawn",
+    "Edit",
+    "Encoder",
+    "Evidence",
+    "Examples",
+    "Family",
+    "Item",
+    "Latents",
+    "Loss",
+    "Metric",
+    "Modality",
+    "Modules",
+    "Objective",
+    "Part",
+    "Predict",
+    "Refused",
+    "Score",
+    "Sniff",
+    "Space",
+    "State",
+    "UserError",
+]
