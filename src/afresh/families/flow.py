@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, Literal
 
 import torch
@@ -21,22 +22,27 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, CondSpec, Family, Loss, Modules, Predict, Space, State
-from afresh.nets.conditioning import Conditioning, TimeEmbedding
-from afresh.nets.unet import UNet
+from afresh.nets.velocity import Velocity, VelocityShape
 from afresh.rng import Rng
+from afresh.sampling.coupling import within_class
 from afresh.sampling.guidance import classifier_free
 from afresh.sampling.ode import SOLVERS, times
 
 
 class FlowConfig(BaseModel):
-    """A U-Net's sizes, and the distribution of training times: t = sigmoid(N(time_mean, time_std))."""
+    """The network's sizes (nets.velocity.VelocityShape), and the distribution of training times:
+    t = sigmoid(N(time_mean, time_std)). `coupling`: noise is paired with data at random, or within each class by
+    optimal transport."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    net: Literal["unet", "dit"] = "unet"
     widths: tuple[int, ...] = (64, 128)
     blocks: int = Field(1, ge=1)
     emb: int = 256
     attention: bool = True
+    patch: int = Field(1, ge=1)
     precondition: bool = True
+    coupling: Literal["independent", "class"] = "independent"
     time_mean: float = 0.0
     time_std: float = Field(1.0, gt=0)
 
@@ -48,37 +54,6 @@ class FlowSettings(BaseModel):
     steps: int = Field(20, ge=1, le=1000)
     solver: Literal["euler", "heun"] = "heun"
     guidance: float = Field(1.0, ge=0, le=100)
-
-
-class Velocity(nn.Module):
-    """The velocity field: (x (B, C, *grid), t (B,), Cond) -> (B, C, *grid)."""
-
-    def __init__(self, config: FlowConfig, space: Space, conds: CondSpec) -> None:
-        super().__init__()
-        channels, rank = space.shape[0], len(space.shape) - 1
-        self.time = TimeEmbedding(config.emb)
-        self.conditioning = Conditioning(conds, config.emb)
-        self.net = UNet(rank, channels, channels, config.widths, config.blocks, config.emb, config.attention)
-        self.std, self.precondition = space.std, config.precondition
-
-    def scales(self, t: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-        """c_in, c_skip, c_out at times t (B,), each shaped to broadcast over a field."""
-        t = t.float().view(-1, *[1] * rank)
-        if not self.precondition:
-            return torch.ones_like(t), torch.zeros_like(t), torch.ones_like(t)
-        s2 = self.std**2
-        d2 = (1 - t) ** 2 + t**2 * s2
-        return d2.rsqrt(), (t * s2 - (1 - t)) / d2, self.std * d2.rsqrt()
-
-    def raw(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        """F: the network's own output, of unit scale."""
-        c_in, _, _ = self.scales(t, x.dim() - 1)
-        embedding = nn.functional.silu(self.time(t) + self.conditioning(cond))
-        return self.net(c_in * x, embedding).float()
-
-    def forward(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        _, c_skip, c_out = self.scales(t, x.dim() - 1)
-        return c_skip * x + c_out * self.raw(x, t, cond)
 
 
 class FlowObjective:
@@ -95,6 +70,8 @@ class FlowObjective:
         assert isinstance(net, Velocity)
         t = torch.sigmoid(self.config.time_mean + self.config.time_std * rng.normal("flow/time", batch.index))
         noise = rng.normal("flow/noise", batch.index, self.space.shape)
+        if self.config.coupling == "class":
+            noise = within_class(batch.x, noise, batch.cond)
         each = matching_error(net, batch.x, noise, t, batch.cond)
         return each.sum(), float(len(each)), {"loss": each.detach().sum()}
 
@@ -163,7 +140,8 @@ def appetite(parameters: int, space: Space) -> int:
 
 
 def build(config: FlowConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
-    return {"velocity": Velocity(config, space, conds)}
+    shape = VelocityShape(**config.model_dump(include={f.name for f in fields(VelocityShape)}))
+    return {"velocity": Velocity(shape, space, conds)}
 
 
 FAMILY = Family(

@@ -1,0 +1,41 @@
+"""Fields to coarser fields of more channels and back: patches of p cells along every axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def grid_of(grid: Sequence[int], patch: int) -> tuple[int, ...]:
+    """The grid of patches: rounded up, so that a last patch may reach over the edge."""
+    return tuple(-(-n // patch) for n in grid)
+
+
+def fold(x: Tensor, patch: int) -> Tensor:
+    """(B, C, *grid) -> (B, C patch^rank, *grid_of(grid, patch)); what lies over the edge is 0."""
+    if patch == 1:
+        return x
+    rank = x.dim() - 2
+    over = [(-n) % patch for n in x.shape[2:]]
+    if any(over):
+        x = F.pad(x, [v for o in reversed(over) for v in (0, o)])
+    coarse = [n // patch for n in x.shape[2:]]
+    x = x.reshape(*x.shape[:2], *[v for n in coarse for v in (n, patch)])
+    inner = [3 + 2 * i for i in range(rank)]
+    x = x.permute(0, 1, *inner, *[2 + 2 * i for i in range(rank)])
+    return x.reshape(len(x), -1, *coarse)
+
+
+def unfold(y: Tensor, patch: int, grid: Sequence[int]) -> Tensor:
+    """The way back: (B, C patch^rank, *coarse) -> (B, C, *grid)."""
+    if patch == 1:
+        return y
+    rank, coarse = len(grid), y.shape[2:]
+    y = y.reshape(len(y), -1, *[patch] * rank, *coarse)
+    order = [v for i in range(rank) for v in (2 + rank + i, 2 + i)]
+    y = y.permute(0, 1, *order).reshape(len(y), -1, *[n * patch for n in coarse])
+    for axis, n in enumerate(grid, start=2):
+        y = y.narrow(axis, 0, n)
+    return y
