@@ -4,8 +4,21 @@ import os
 import sys
 from importlib import import_module
 
-NAMES = ("throughput", "decoding", "digits", "shakespeare", "minutes", "stories", "masked", "tune")
-NEED_DATA = ("shakespeare", "minutes", "stories", "masked", "tune")
+PICTURES = ("fashion", "cifar", "faces", "emoji")
+NAMES = (
+    "throughput",
+    "decoding",
+    "digits",
+    "shakespeare",
+    "validation",
+    "minutes",
+    "stories",
+    "masked",
+    "tune",
+    *PICTURES,
+    "gan_seeds",
+)
+NEED_DATA = ("shakespeare", "validation", "minutes", "stories", "masked", "tune", *PICTURES, "gan_seeds")
 
 for name in sys.argv[1:] or NAMES:
     if name not in NAMES:
@@ -14,4 +27,7 @@ for name in sys.argv[1:] or NAMES:
         print(f"{name}: left out; set AFRESH_DATA to a folder that holds its data", file=sys.stderr)
         continue
     print(f"== {name}", flush=True)
-    import_module(f"benchmarks.{name}").main()
+    if name in PICTURES:
+        import_module("benchmarks.pictures").run(name)
+    else:
+        import_module(f"benchmarks.{name}").main()

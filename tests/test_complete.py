@@ -114,6 +114,18 @@ def test_other_files_come_first_as_comments_if_there_is_room() -> None:
     assert fit(made, Hole("thing", "x", "c.py", two), 100).others == ("less.py", "best.py"), "the best is the nearest"
 
 
+def test_other_files_that_were_given_have_a_quarter_at_least() -> None:
+    made = encoder()
+    prompt = fit(made, Hole("x " * 90 + "thing", "x " * 90, "a.py", {"near.py": "thing"}), 100)
+    assert prompt.others == ("near.py",) and len(prompt.ids) == 99 and prompt.prefix[0] < prompt.prefix[1]
+    assert shown(made, prompt.ids).partition("<m>")[2].startswith("# near.py\n# thing\n x x ")
+    assert not [n for n in prompt.notes() if "other files" in n]
+    lines = "\n".join(f"thing {i}" for i in range(20))  # in shorter pieces than where there is room
+    assert fit(made, Hole("x " * 90 + "thing", "", "a.py", {"n.py": lines}), 300).others == ("n.py",)
+    prompt = fit(made, Hole("x " * 90 + "thing", "", "a.py", {"near.py": "thing " * 20, "far.py": "no"}), 40)
+    assert prompt.others == () and "Nothing of the other files (2) is shown" in prompt.notes()[-1]
+
+
 def test_prompts_of_different_lengths() -> None:
     known, mask = given([np.array([3, 4, 5], dtype=np.int32), np.array([6], dtype=np.int32)])
     assert known[mask].tolist() == [3, 4, 5, 6] and mask.tolist() == [[True] * 3, [True, False, False]]
@@ -213,7 +225,8 @@ def test_the_verb(trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert command(place) == 0
     assert capsys.readouterr().out.strip()
     assert command([*place, "--repository", str(tmp_path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["notes"] == []
+    (note,) = json.loads(capsys.readouterr().out)["notes"]
+    assert note.startswith("Nothing of the other files (1) is shown")
     assert command([*place, "--context", str(tmp_path / "other.py"), "-n", "2"]) == 0
     assert "─ 2" in capsys.readouterr().out
 

@@ -27,7 +27,7 @@ ALLOWED = {
     "core": {"rng"},
     "kernels": BASE,
     "nets": BASE | {"kernels"},
-    "data": BASE,
+    "data": BASE | {"nets"},  # a text encoder makes vectors of captions
     "sampling": BASE,
     "training": BASE | {"kernels"},
     "modalities": BASE | {"data"},
@@ -41,7 +41,7 @@ ALLOWED = {
 }
 PLUGINS = {
     "modalities": catalog.MODALITIES,
-    "families": catalog.FAMILIES,
+    "families": (*catalog.FAMILIES, *catalog.FOREIGN),
     "codecs": catalog.CODECS,
     "measure": catalog.METRICS,
 }

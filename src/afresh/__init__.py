@@ -20,9 +20,23 @@ __version__ = "0.1.0"
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 if TYPE_CHECKING:
-    from afresh.api import Look, Run, Samples, UserError, examine, open, resume, train, tune
+    from afresh.api import Look, Run, Samples, UserError, blend, distill, edit, examine, open, resume, train, tune
 
-__all__ = ["Look", "Run", "Samples", "UserError", "__version__", "examine", "open", "resume", "train", "tune"]
+__all__ = [
+    "Look",
+    "Run",
+    "Samples",
+    "UserError",
+    "__version__",
+    "blend",
+    "distill",
+    "edit",
+    "examine",
+    "open",
+    "resume",
+    "train",
+    "tune",
+]
 
 
 def __getattr__(name: str) -> Any:

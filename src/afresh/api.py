@@ -4,18 +4,37 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from afresh.blend import Blender
 from afresh.core import UserError
+from afresh.distill import Lesson
+from afresh.distill import start as start_distilling
+from afresh.edit import Change, Editor
 from afresh.look import Look, look
+from afresh.request import Request
 from afresh.run import Run, Samples
 from afresh.settings import by_part
 from afresh.train import Choices, Job, again, learn, start
 from afresh.tune import Wishes, adapter, of_tuning
 from afresh.tune import start as start_tuning
 
-__all__ = ["Look", "Run", "Samples", "UserError", "examine", "open", "resume", "train", "tune"]
+__all__ = [
+    "Look",
+    "Run",
+    "Samples",
+    "UserError",
+    "blend",
+    "distill",
+    "edit",
+    "examine",
+    "open",
+    "resume",
+    "train",
+    "tune",
+]
 
 
 def train(
@@ -23,6 +42,7 @@ def train(
     *,
     modality: str | None = None,
     family: str | None = None,
+    codec: str | Path | None = None,
     minutes: float | None = None,
     steps: int | None = None,
     tokens: int | None = None,
@@ -35,7 +55,8 @@ def train(
     settings: Mapping[str, Any] | None = None,
     quiet: bool = False,
 ) -> Run:
-    """Train a generative model on the file or folder `path`; 5 minutes when no budget is given.
+    """Train a generative model on the file or folder `path`; 5 minutes when no budget is given. `codec` is a finished
+    run of the family autoencoder, whose latents or codes are learnt.
 
     `data` are options of the modality ({"size": 32}), `settings` those of training and of the family
     ({"train.lr": 0.001, "family.width": 256}). The plan and the progress go to standard error unless `quiet`.
@@ -46,6 +67,7 @@ def train(
     choices = Choices(
         modality=modality,
         family=family,
+        codec=None if codec is None else Path(codec),
         minutes=minutes,
         steps=steps,
         tokens=tokens,
@@ -105,6 +127,63 @@ def tune(
         set_train=set_train,
     )
     return _learnt(start_tuning(str(base), Path(path), wishes, _nothing if quiet else _say), quiet)
+
+
+def distill(
+    run: Run | str | Path,
+    *,
+    guidance: float | None = None,
+    finest: int = 4,
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    force: bool = False,
+    quiet: bool = False,
+) -> Run:
+    """Make a student of a flow that draws in 1, 2, ... `finest` steps; `guidance` is the teacher's, learnt for good.
+
+    Raises UserError for a run that is no flow, and as `train`.
+    """
+    lesson = Lesson(guidance, finest, minutes, steps, seed, None if out is None else Path(out), force)
+    path = run.path if isinstance(run, Run) else Path(run)
+    return _learnt(start_distilling(path, lesson, _nothing if quiet else _say), quiet)
+
+
+def edit(
+    run: Run,
+    pictures: Sequence[Any],
+    *,
+    each: int = 1,
+    label: str | Mapping[str, str] | None = None,
+    caption: str | None = None,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    **change: Any,
+) -> Samples:
+    """`each` edits of every picture, a file or an array (H, W, C) of uint8: strength, mask, upscale, palette, edges,
+    style, function, weight (afresh.edit.Change). Raises UserError for what cannot be done."""
+    known = {f.name for f in fields(Change)}
+    if wrong := sorted(set(change) - known):
+        raise UserError(f"There is no edit {', '.join(wrong)}. Known: {', '.join(sorted(known))}.")
+    editor = Editor(run, Request(label=label, caption=caption), settings or {}, seed)
+    return editor.edit(pictures, Change(**change), each)
+
+
+def blend(
+    run: Run,
+    first: Any,
+    second: Any,
+    n: int = 9,
+    *,
+    label: str | Mapping[str, str] | None = None,
+    to_label: str | Mapping[str, str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Samples:
+    """n pictures on the way from one to another through the model's latents. Raises UserError for a family that has
+    none."""
+    begin = Request(label=label)
+    return Blender(run, settings).between(first, second, n, begin, Request(label=to_label) if to_label else begin)
 
 
 def resume(path: str | Path, *, quiet: bool = False) -> Run:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from importlib import import_module
+from typing import Any
 
 from afresh.core import Codec, Examples, Family, Metric, Modality, Space, UserError
 
 MODALITIES = ("text", "code", "image")
-FAMILIES = ("transformer", "masked", "vae", "gan", "flow")
-CODECS = ("palette",)
+FAMILIES = ("transformer", "masked", "vae", "gan", "flow", "autoencoder")
+FOREIGN = ("diffusers", "fewstep")  # families that only begin with a base: afresh tune BASE DATA, afresh distill RUN
+FITTED = ("palette",)  # codecs that are fitted to the data when a family needs one
+TRAINED = "trained"  # the codec that is made from a run: --codec RUN
+CODECS = (*FITTED, TRAINED)
 METRICS = ("texts", "programs", "pictures")
 
 
@@ -26,7 +30,7 @@ def modality(name: str) -> Modality:
 
 
 def family(name: str) -> Family:
-    _check("family", name, FAMILIES)
+    _check("family", name, (*FAMILIES, *FOREIGN))
     return import_module(f"afresh.families.{name}").FAMILY
 
 
@@ -34,9 +38,15 @@ def metrics() -> list[Metric]:
     return [m for name in METRICS for m in import_module(f"afresh.measure.{name}").METRICS]
 
 
-def load_codec(name: str, folder: object) -> Codec:
+def codec_module(name: str) -> Any:
+    """The module: SOURCE, load, and fit or of_modules."""
     _check("codec", name, CODECS)
-    return import_module(f"afresh.codecs.{name}").load(folder)
+    return import_module(f"afresh.codecs.{name}")
+
+
+def load_codec(name: str, folder: object) -> Codec:
+    codec: Codec = codec_module(name).load(folder)
+    return codec
 
 
 def bridge(wanted: Family, examples: Examples, space: Space) -> tuple[str, Codec] | None:
@@ -47,8 +57,8 @@ def bridge(wanted: Family, examples: Examples, space: Space) -> tuple[str, Codec
     reason = wanted.accepts(space)
     if reason is None:
         return None
-    for name in CODECS:
-        module = import_module(f"afresh.codecs.{name}")
+    for name in FITTED:
+        module = codec_module(name)
         if space.kind == module.SOURCE:
             codec: Codec = module.fit(examples, space)
             if wanted.accepts(codec.target) is None:

@@ -16,7 +16,7 @@ from afresh.data.documents import DocumentEncoder
 from afresh.data.files import FileError, Found, decode_text, read_bytes
 from afresh.data.fim import EXTRA, before_middle, knows_how
 from afresh.data.languages import language_of
-from afresh.data.repository import as_comment, pieces_of, query_at, ranked
+from afresh.data.repository import LINES, as_comment, pieces_of, query_at, ranked
 from afresh.data.tokenizer import Ids
 from afresh.request import Request
 from afresh.run import Run
@@ -25,6 +25,7 @@ from afresh.watch import watcher_of
 FILL_IN, LEFT_TO_RIGHT = "fill-in-the-middle", "left-to-right"
 MOST_MB = 8  # of the file that is worked on
 LENGTH = 64  # tokens of a completion, or a quarter of the context where that is less
+LINE_TOKENS = 12  # of a line of comment, about: where there is little room, pieces of other files are shorter
 OVERLAP = 8  # characters, without white space, that a completion and what follows must share to be cut
 
 
@@ -50,18 +51,25 @@ class Completion:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the model sees of a hole: ids; how many tokens of how many before and after; files beside it."""
+    """What the model sees of a hole: ids; how many tokens of how many before and after; files beside it, of so many
+    that were offered."""
 
     ids: Ids
     prefix: tuple[int, int]
     suffix: tuple[int, int]
     others: tuple[str, ...]
+    offered: int = 0
 
     def notes(self) -> list[str]:
         out = []
         for (seen, whole), where, which in ((self.prefix, "before", "last"), (self.suffix, "after", "first")):
             if seen < whole:
                 out.append(f"The text {where} the cursor has {whole:,} tokens; the model sees the {which} {seen:,}.")
+        if self.offered and not self.others:
+            out.append(
+                f"Nothing of the other files ({self.offered:,}) is shown: no piece of them shares a word with the "
+                "place and fits beside it."
+            )
         return out
 
 
@@ -197,28 +205,30 @@ def asked(run: Run, holes: Sequence[Hole], seed: int) -> tuple[Cond, list[str]]:
 def fit(encoder: DocumentEncoder, hole: Hole, room: int) -> Prompt:
     """A hole in at most `room` tokens, with the one that stands before every document.
 
-    A third is for what is after the cursor, the rest for what is before it, and what one does not need is the
-    other's; the text nearest to the cursor is kept. What is left is for other files. Without the marks only what is
-    before the cursor is shown.
+    Other files get what the file leaves, at least a quarter. Of the rest a third is for what is after the cursor, two
+    for what is before it, and what one does not need is the other's; the text nearest to the cursor is kept. Without
+    the marks only what is before the cursor is shown.
     """
     special = encoder.tokenizer.special
     marked = knows_how(special)
     before, after = encoder.tokenizer.encode_many([hole.prefix, hole.suffix if marked else ""])
     room = max(1, room - (EXTRA if marked else 1))
+    comments, names = beside(encoder, hole, max(room // 4, room - len(before) - len(after)))
+    room -= len(comments)
     tail = min(len(after), max(room // 3, room - len(before)))
     head = min(len(before), room - tail)
-    comments, names = beside(encoder, hole, room - head - tail) if head == len(before) else (before[:0], ())
     prefix = np.concatenate([comments, before[len(before) - head :]])
     # Trained here, both orders were learnt; others' models (Qwen2.5-Coder, ...) know prefix, suffix, middle.
     ids = before_middle(special, prefix, after[:tail], encoder.fim_rate > 0) if marked else prefix
-    return Prompt(ids, (head, len(before)), (tail, len(after)), names)
+    return Prompt(ids, (head, len(before)), (tail, len(after)), names, len(hole.others))
 
 
 def beside(encoder: DocumentEncoder, hole: Hole, room: int) -> tuple[Ids, tuple[str, ...]]:
     """The best pieces of other files that fit, as comments, the best nearest to the cursor; and their files."""
     out: list[Ids] = []
     names: list[str] = []
-    for _, piece in ranked(pieces_of(hole.others), query_at(hole.prefix, hole.suffix)) if room else ():
+    lines = max(4, min(LINES, room // LINE_TOKENS))
+    for _, piece in ranked(pieces_of(hole.others, lines), query_at(hole.prefix, hole.suffix)) if room else ():
         (ids,) = encoder.tokenizer.encode_many([as_comment(piece, hole.name)])
         if len(ids) <= room:
             room -= len(ids)

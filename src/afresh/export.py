@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
 
@@ -17,6 +17,7 @@ from afresh.data.load import sweep
 from afresh.formats import gguf, gguf_tokenizer, huggingface, judges, plain
 from afresh.formats.base import Base
 from afresh.formats.excuses import Excuse, unseen
+from afresh.formats.fields import FieldProof
 from afresh.formats.ours import base_of
 from afresh.formats.parts import Precision
 from afresh.formats.proof import FIXED, WINDOW, Proof, prove
@@ -26,6 +27,7 @@ from afresh.run import Run
 from afresh.training.checkpoint import free_bytes, sync_folder, write_json
 
 Format = Literal["hf", "gguf", "safetensors"]
+P = TypeVar("P", Proof, FieldProof)
 WINDOWS = 4  # of the held-out split that the proof compares
 PROOF = "proof.json"
 
@@ -66,13 +68,17 @@ TARGETS: Mapping[Format, Target] = {
 
 def export(
     run: Run, to: str, out: Path, precision: str = "float32", label: str | Mapping[str, str] | None = None
-) -> tuple[Path, Proof]:
+) -> tuple[Path, Proof | FieldProof]:
     """Write a run and prove it. Returns the folder (`out`, or where it is kept aside when the proof failed) and the
     proof.
 
     Raises UserError for an unknown format or precision, a folder that exists, a model that has no public
     architecture, and a label that was never seen.
     """
+    if run.space.kind == "field":
+        from afresh.export_fields import export_fields
+
+        return export_fields(run, to, out, precision, label)
     chosen(to, precision)
     claim(out)
     base, condition = base_of_run(run, label)
@@ -91,18 +97,28 @@ def export_base(
 ) -> tuple[Path, Proof]:
     """`export` for any base, proved on `rows` of ids, which `text` describes. Raises UserError like it."""
     target, kind = chosen(to, precision)
+
+    def fill(folder: Path) -> Proof:
+        notes = [*base.notes, *target.write(base, folder, kind)]
+        measured = prove(
+            base, folder / target.path, kind, rows, target.judge, lambda b, f: twin(target, b, f), target.excuse
+        )
+        if not measured["independent"] and target.install is not None:
+            notes.append(f"no other program has read this export; to have it judged: pip install {target.install}")
+        return Proof(**measured, format=to, text=text, condition=condition, notes=notes)
+
+    return made(out, fill)
+
+
+def made(out: Path, fill: Callable[[Path], P]) -> tuple[Path, P]:
+    """A folder that `fill` writes into and proves, with proof.json beside: `out`, or where it is kept aside when the
+    proof failed. Raises UserError when it exists, or cannot be written."""
     claim(out)
     aside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        notes = [*base.notes, *target.write(base, aside, kind)]
-        measured = prove(
-            base, aside / target.path, kind, rows, target.judge, lambda b, f: twin(target, b, f), target.excuse
-        )
-        if not measured["independent"] and target.install is not None:
-            notes.append(f"no other program has read this export; to have it judged: pip install {target.install}")
-        proof = Proof(**measured, format=to, text=text, condition=condition, notes=notes)
+        proof = fill(aside)
         write_json(aside / PROOF, proof.model_dump(mode="json"))
         place = out if proof.passed else aside_of(out)
         sync_files(aside)
@@ -118,9 +134,12 @@ def export_base(
 
 def sync_files(folder: Path) -> None:
     """So that the folder gets its name only when all of it is on the disk."""
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        else:
+            sync_folder(path)
     sync_folder(folder)
 
 
@@ -138,7 +157,8 @@ def chosen(to: str, precision: str) -> tuple[Target, Precision]:
                 if kind == precision:
                     return target, kind
             raise UserError(f"--precision {precision}: {to} is written in {', '.join(target.precisions)}.")
-    raise UserError(f"--to {to}: there are {', '.join(TARGETS)}.")
+    pictures = " It is for models of pictures." if to in ("onnx", "diffusers") else ""
+    raise UserError(f"--to {to}: there are {', '.join(TARGETS)}.{pictures}")
 
 
 def claim(out: Path) -> None:

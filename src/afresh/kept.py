@@ -1,6 +1,6 @@
-"""Weights that a run keeps beside its checkpoints: early ones, and what was fitted once training was over.
+"""Weights that a run keeps beside its checkpoints: early ones, an average chosen or what was fitted after training.
 
-Both are made from checkpoints' weights alone and may be missing: a run that was stopped has not finished.
+All are made from checkpoints' weights alone and may be missing: a run that was stopped has not finished.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from torch import Tensor, nn
 
 from afresh.core import UserError
 from afresh.training.checkpoint import replace_file
-from afresh.training.loop import load_learnt, under
+from afresh.training.ema import flat
+from afresh.training.loop import Learner, load_learnt, under
+from afresh.training.posthoc import snapshot_due
 
-EARLY, FINISHED = "early", "finished"
+EARLY, FINISHED, AVERAGED = "early", "finished", "averaged"
+SNAPSHOTS = "averages"  # the folder of what an average is made of after training
 
 
 def write_kept(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> None:
@@ -65,6 +68,37 @@ def with_early(folder: Path, built: dict[str, nn.Module]) -> dict[str, nn.Module
             load_learnt(module, tensors)
             out[f"early_{name}"] = module.eval().requires_grad_(False)
     return out
+
+
+def with_average(folder: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Put the average that was chosen after training in its place, where one was."""
+    found = read_kept(folder, AVERAGED)
+    for name, module in modules.items():
+        if found and (tensors := under(found, name)):
+            load_learnt(module, tensors)
+
+
+def keep_snapshot(learner: Learner, folder: Path) -> None:
+    """Write the tracked averages where one of the planned snapshots is due."""
+    config = learner.config
+    if learner.powers and snapshot_due(learner.step, config.steps, config.posthoc):
+        tensors = {f"{n:g}.{k}": v for n, average in learner.powers.items() for k, v in flat(average).items()}
+        write_kept(folder / SNAPSHOTS, f"{learner.step:06d}", tensors)
+
+
+def forget_snapshots(folder: Path, step: int) -> None:
+    """Remove those of later steps, which training left when it went back to `step`."""
+    for file in (folder / SNAPSHOTS).glob("[0-9]*.s*"):
+        if int(file.stem) > step:
+            file.unlink()
+
+
+def no_average(folder: Path) -> bool:
+    """Go back to the weights as trained; whether another average had been chosen."""
+    there = [f for f in (folder / f"{AVERAGED}{s}" for s in (".safetensors", ".sha256", ".json")) if f.exists()]
+    for file in there:  # the weights first: without them the others say nothing
+        file.unlink()
+    return bool(there)
 
 
 def with_finished(folder: Path, modules: Mapping[str, nn.Module]) -> None:

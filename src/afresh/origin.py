@@ -22,6 +22,7 @@ from afresh.control.lora import LoraConfig
 from afresh.core import UserError
 from afresh.rng import Rng
 from afresh.training.checkpoint import replace_file
+from afresh.training.loop import load_learnt
 
 FILE = "base.safetensors"
 
@@ -46,6 +47,18 @@ class Origin:
         if self.lora is not None:
             lora.attach(whole, self.lora, Rng(seed))
         return dict(whole.items())
+
+
+def put_back(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """A run's own weights. Raises UserError where they are of another network than its folder describes."""
+    try:
+        load_learnt(module, tensors)
+    except (KeyError, RuntimeError) as e:
+        why = " ".join(str(e).split())[:300]
+        raise UserError(
+            f"The weights of {folder} do not fit what lies beside them (run.json, tokenizer, labels): {why}. Restore "
+            "the folder from a copy."
+        ) from None
 
 
 def folded(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:

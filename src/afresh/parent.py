@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from afresh import catalog
 from afresh.control.peft import CONFIG, base_named, read_peft
-from afresh.core import Codec, Encoder, Family, UserError
+from afresh.core import Codec, Encoder, Family, Item, UserError
 from afresh.data.documents import DocumentEncoder, is_text
 from afresh.origin import Origin, folded
 from afresh.run import Run
 from afresh.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from afresh.formats.diffusers import Pipeline
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,11 @@ def open_parent(name: str) -> Parent:
         return of_run(Run.open(name))
     if (path / CONFIG).is_file() and not (path / "config.json").is_file():
         return of_adapter(Path(name))
+    from afresh.formats import diffusers
     from afresh.formats.base import load_base
 
+    if path.is_dir() and diffusers.is_pipeline(path):
+        return of_pipeline(diffusers.read(path))
     base = load_base(name)
     return Parent(
         name=base.source,
@@ -59,6 +66,38 @@ def open_parent(name: str) -> Parent:
         seasoned=True,
         modality=None,
         notes=base.notes,
+    )
+
+
+def of_pipeline(found: Pipeline) -> Parent:
+    """A network of diffusers over pixels, with an encoder of pictures of its size and its classes as labels.
+
+    The encoder is fitted to patterns of the size and channels, one a class: what it knows of its data is that alone.
+    """
+    modality = catalog.modality("image")
+    channels, side, _ = found.shape
+    pattern = np.full((side, side, channels), 64, np.uint8)  # with 191, a standard deviation of 0.5 in -1 ... 1
+    pattern[::2] = 191
+    items = [Item(pattern, labels={"label": c} if len(found.classes) > 1 else {}) for c in found.classes or ("",)]
+    encoder = modality.fit(items, modality.options(channels="rgb" if channels == 3 else "grey"))
+    known = encoder.conds["label"].classes if found.classes else ()
+    if known != found.classes:
+        raise UserError(
+            f"{found.source} names its classes in another order than a folder of pictures would, or has one alone: "
+            f"{', '.join(found.classes[:8])}. Classes by their numbers, two or more, are read."
+        )
+    return Parent(
+        name=found.source,
+        family=catalog.family("diffusers"),
+        config=found.config,
+        encoder=encoder,
+        codec=None,
+        weights={f"velocity.net.{k}": v for k, v in found.weights.items()},
+        context=0,
+        recipe=None,
+        seasoned=True,
+        modality="image",
+        notes=found.notes,
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,11 @@ from pydantic import ValidationError
 
 from afresh import catalog
 from afresh.core import Corpus, Encoder, Examples, Item, Modality, Refused, UserError
+from afresh.data.advice import Facts, advise
+from afresh.data.duplicates import Pair, near_duplicates
 from afresh.data.split import Split, split, split_hash
+
+SEARCHED = 20_000  # most pictures among which training looks for near duplicates: a few seconds of one core
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Prepared:
     refused: tuple[Refused, ...]
     duplicates: tuple[Refused, ...]  # exact copies, left out
     notes: tuple[str, ...]
+    counts: Mapping[str, int] = field(default_factory=dict)  # what reading did to how many items
 
 
 def choose_modality(path: Path, wanted: str | None) -> tuple[Modality, str]:
@@ -78,6 +84,7 @@ def read_split(
         items = [mark(i, "train") for i in items] + [mark(i, "validation") for i in other.items]
         corpus.refused.extend(other.refused)
         notes += other.notes
+        corpus.counts = Counter(corpus.counts) + Counter(other.counts)
     return split(items), corpus, notes
 
 
@@ -118,7 +125,37 @@ def prepare(
         refused=tuple(corpus.refused),
         duplicates=tuple(parts.duplicates),
         notes=(*notes, *parts.notes, *encoder.notes, *long_records(train, heldout, encoder.space.shape)),
+        counts=dict(corpus.counts),
     )
+
+
+def facts_of(p: Prepared, near: Sequence[Pair] | None, minutes: float | None = None) -> Facts:
+    """What advice is given on. `near`: pairs of the training items followed by the held-out ones; None: not searched
+    for."""
+    border = len(p.train_items)
+    fixed = p.encoder.space.kind == "field"
+    return Facts(
+        train=p.train_items,
+        heldout=p.heldout_items,
+        exact=len(p.duplicates),
+        near=None if near is None else len(near),
+        crossing=None if near is None else sum(q.first < border <= q.second for q in near),
+        counts=p.counts,
+        side=p.encoder.space.shape[-1] if fixed else None,
+        minutes=minutes,
+    )
+
+
+def advice_lines(p: Prepared, minutes: float | None) -> list[str]:
+    """Advice before anything is spent; near duplicates are looked for among pictures alone, and among not too many."""
+    items, out = [*p.train_items, *p.heldout_items], []
+    pairs = None
+    if not isinstance(items[0].value, str):
+        if len(items) <= SEARCHED:
+            pairs = near_duplicates(items)
+        else:
+            out.append(f"near duplicates are not looked for among {len(items):,} pictures here: afresh data does")
+    return [f"advice: {text}" for text in [*(a.text for a in advise(facts_of(p, pairs, minutes))), *out]]
 
 
 def long_records(train: Examples, heldout: Examples, shape: tuple[int, ...]) -> list[str]:

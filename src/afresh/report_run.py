@@ -73,7 +73,7 @@ def section(
         subtitle=subtitle,
         facts=[
             ("modality", r.modality),
-            ("family", r.family if r.codec is None else f"{r.family} over a {r.codec} of colours"),
+            ("family", r.family if r.codec is None else f"{r.family} over the codec {r.codec}"),
             ("parameters", r.parameters),
             *([("tuned from", r.parent)] if r.parent else []),
             ("steps", max((row["step"] for row in metrics_lines(run)), default=0)),

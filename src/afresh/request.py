@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from afresh import catalog
-from afresh.core import Cond, CondSpec, Encoder, Family, Item, Space, UserError
+from afresh.core import Cond, CondSpec, Encoder, Family, Item, Part, Space, UserError
 from afresh.data.conditions import caption_ids, label_id
+from afresh.settings import steers
 
 HOLE = re.compile(r"\[\[(\d+)\]\]")
 
@@ -22,7 +24,9 @@ class Request:
     """A prompt to continue (or to answer, unless `raw`), labels (one, or by name), numbers by name, a caption.
 
     `infill`: a text with holes, [[N]] for N tokens, in place of a prompt. `stop`: strings before which a text ends;
-    `logprobs`: whether to tell each token's log-probability (afresh.watch).
+    `logprobs`: whether to tell each token's log-probability (afresh.watch). `image`: the picture to make it from (one,
+    or by name), a file or an array (H, W, C) of uint8. `negative`: labels, numbers and a caption that guidance is to
+    steer away from.
     """
 
     prompt: str | Sequence[str] | None = None
@@ -33,10 +37,17 @@ class Request:
     infill: str | Sequence[str] | None = None
     stop: str | Sequence[str] = ()
     logprobs: bool = False
+    image: Any = None
+    negative: Request | None = None
 
 
-def of_kind(spec: CondSpec, kind: str) -> list[str]:
-    return [k for k, p in spec.items() if p.kind == kind]
+def unwanted(label: str | Mapping[str, str] | None, caption: str | None) -> Request | None:
+    """A negative request, where there is one."""
+    return None if label is None and caption is None else Request(label=label, caption=caption)
+
+
+def of_kind(spec: CondSpec, *kinds: str) -> list[str]:
+    return [k for k, p in spec.items() if p.kind in kinds]
 
 
 def labels_by_name(spec: CondSpec, label: str | Mapping[str, str] | None) -> dict[str, str]:
@@ -59,9 +70,30 @@ def labels_by_name(spec: CondSpec, label: str | Mapping[str, str] | None) -> dic
     raise UserError(f"Say which label {label!r} is: --label NAME={label}, with NAME one of: {', '.join(parts)}.")
 
 
-def make_cond(spec: CondSpec, base: Cond, request: Request) -> Cond:
-    """`base` with what was asked for put in its place, for every row. Raises UserError for what is unknown."""
-    parts, present = dict(base.parts), dict(base.present)
+def images_by_name(spec: CondSpec, image: Any) -> dict[str, Any]:
+    """{part: file or array}. A picture without a name goes to the only part that is one."""
+    if image is None:
+        return {}
+    parts = of_kind(spec, "aligned")
+    if not parts:
+        raise UserError("This model was not trained to make pictures from others. Leave --image out.")
+    if isinstance(image, Mapping):
+        named = dict(image)
+    elif isinstance(image, str) and image.partition("=")[0] in parts:
+        named = {image.partition("=")[0]: image.partition("=")[2]}
+    elif len(parts) == 1:
+        named = {parts[0]: image}
+    else:
+        raise UserError(f"Say which picture {image} is: --image NAME=FILE, with NAME one of: {', '.join(parts)}.")
+    for name in named:
+        if name not in parts:
+            raise UserError(f"There is no picture named {name!r}. Known: {', '.join(parts)}.")
+    return {k: Path(v) if isinstance(v, str) else v for k, v in named.items()}
+
+
+def make_cond(spec: CondSpec, base: Cond, request: Request, encoder: Encoder | None = None) -> Cond:
+    """`base` with what was asked for put in its place, for every row. Captions that are vectors, and pictures, need the
+    `encoder`. Raises UserError for what is unknown."""
     wanted: dict[str, Any] = {}
     for name, value in labels_by_name(spec, request.label).items():
         if name not in of_kind(spec, "label"):
@@ -74,20 +106,51 @@ def make_cond(spec: CondSpec, base: Cond, request: Request) -> Cond:
             )
         wanted[name] = torch.tensor((number - spec[name].mean) / spec[name].std)
     if request.caption is not None:
-        prompts = of_kind(spec, "prompt")
-        if not prompts:
-            raise UserError("This model was trained without captions. Leave --caption out.")
-        part = spec[prompts[0]]
-        ids, left_out = caption_ids(request.caption, part)
-        if left_out:
-            raise UserError(f"The caption is too long by {left_out} words; this model takes {part.length}. Shorten it.")
-        if not any(i > 1 for i in ids):
-            raise UserError(f"None of the words of {request.caption!r} occurred in the training captions.")
-        wanted[prompts[0]] = torch.tensor(ids)
+        name = caption_part(spec)
+        if spec[name].kind == "prompt":
+            wanted[name] = caption_words(request.caption, spec[name])
+        else:
+            wanted[name] = encoded(encoder, spec, Item(None, caption=request.caption)).parts[name][0]
+    images = images_by_name(spec, request.image)
+    if images:
+        found = encoded(encoder, spec, Item(None, images=images))
+        wanted |= {name: found.parts[name][0] for name in images}
+    parts, present = dict(base.parts), dict(base.present)
     for name, tensor in wanted.items():
         parts[name] = tensor.to(parts[name].dtype).expand_as(parts[name]).contiguous()
         present[name] = torch.ones(base.size, dtype=torch.bool)
-    return replace(base, parts=parts, present=present)
+    cond = replace(base, parts=parts, present=present)
+    if request.negative is None:
+        return cond
+    return replace(cond, negative=make_cond(spec, Cond.nothing(spec, base.size), request.negative, encoder))
+
+
+def caption_part(spec: CondSpec) -> str:
+    """The part that a caption is. Raises UserError where there is none."""
+    parts = of_kind(spec, "prompt", "vector")
+    if not parts:
+        raise UserError("This model was trained without captions. Leave --caption out.")
+    return parts[0]
+
+
+def caption_words(caption: str, part: Part) -> Tensor:
+    """(S,) ids. Raises UserError for a caption that is too long, or of which no word is known."""
+    ids, left_out = caption_ids(caption, part)
+    if left_out:
+        raise UserError(f"The caption is too long by {left_out} words; this model takes {part.length}. Shorten it.")
+    if not any(i > 1 for i in ids):
+        raise UserError(f"None of the words of {caption!r} occurred in the training captions.")
+    return torch.tensor(ids)
+
+
+def encoded(encoder: Encoder | None, spec: CondSpec, item: Item) -> Cond:
+    """What the encoder makes of an item's caption and pictures: one row, the same for any value."""
+    if item.caption is not None and not item.caption.strip():
+        raise UserError("The caption is empty. Say what the picture shows, or leave it out.")
+    if encoder is None:
+        raise ValueError(f"{', '.join(spec)} cannot be encoded without the model's encoder")
+    blank = encoder.decode(torch.zeros(1, *encoder.space.shape))[0]
+    return encoder.encode([replace(item, value=blank)]).cond
 
 
 def encode_prompts(
@@ -159,6 +222,15 @@ def check_fills(family: Family, request: Request) -> None:
         raise UserError(f"{family.name} cannot fill holes (--infill). Families that can: {able}.")
 
 
+def check_negative(request: Request, settings: Any) -> None:
+    """Raises UserError for a negative request without guidance, which would do nothing."""
+    if request.negative is not None and not steers(settings):
+        raise UserError(
+            "A negative label or caption is what guidance steers away from; without guidance it does nothing. Add "
+            "--guidance 2, or leave it out."
+        )
+
+
 def prompt_ids(encoder: Encoder, text: str, ask: bool) -> Tensor:
     """A text without the `end` after it, or with `ask` a conversation that waits for the answer to it."""
     if ask:
@@ -178,12 +250,26 @@ def prompt_texts(encoder: Encoder, space: Space, cond: Cond) -> list[str | None]
     return out
 
 
-def describe(spec: CondSpec, cond: Cond, request: Request) -> list[dict[str, Any]]:
-    """{prompt, label, ...} of every row; `label` is the only label, or a mapping when there are several."""
+def describe(encoder: Encoder, space: Space, cond: Cond, request: Request) -> list[dict[str, Any]]:
+    """What every row asks for, in words. A conversation's prompt that was drawn is told, too."""
+    described = describe_parts(encoder.conds, cond, request)
+    if request.prompt is None and request.infill is None and cond.given is not None:
+        texts = prompt_texts(encoder, space, cond)
+        described = [{**d, "prompt": text} for d, text in zip(described, texts, strict=True)]
+    return described
+
+
+def describe_parts(spec: CondSpec, cond: Cond, request: Request) -> list[dict[str, Any]]:
+    """{prompt, label, ...} of every row, `negative` in the same words; `label` is the only label, or a mapping when
+    there are several."""
     labels = of_kind(spec, "label")
     prompts = (
         [request.prompt] * cond.size if request.prompt is None or isinstance(request.prompt, str) else request.prompt
     )
+    images = images_by_name(spec, request.image)
+    unwanted = request.negative or Request()
+    said = {**labels_by_name(spec, unwanted.label), **(unwanted.number or {}), "caption": unwanted.caption}
+    negative = {k: v for k, v in said.items() if v is not None}
     out = []
     for i in range(cond.size):
         named = {k: spec[k].classes[int(cond.parts[k][i])] if bool(cond.present[k][i]) else None for k in labels}
@@ -194,6 +280,10 @@ def describe(spec: CondSpec, cond: Cond, request: Request) -> list[dict[str, Any
                 row[k] = float(cond.parts[k][i]) * spec[k].std + spec[k].mean
         if request.caption is not None:
             row["caption"] = request.caption
+        if request.image is not None:
+            row["image"] = {k: str(v) if isinstance(v, Path) else "array" for k, v in images.items()}
+        if request.negative is not None:
+            row["negative"] = negative
         if request.infill is not None:
             row["infill"] = request.infill if isinstance(request.infill, str) else request.infill[i]
         out.append(row)

@@ -19,18 +19,27 @@ from afresh import catalog
 from afresh.core import Codec, Cond, CondSpec, Encoder, Family, Space, UserError
 from afresh.data.conditions import load_conditions, save_conditions
 from afresh.data.load import draw_conditions
-from afresh.kept import with_early, with_finished
-from afresh.origin import Origin, folded, read_base, write_base
+from afresh.kept import with_average, with_early, with_finished
+from afresh.origin import Origin, folded, put_back, read_base, write_base
 from afresh.plan import make_learner
 from afresh.record import RunRecord
-from afresh.request import Request, check_fills, describe, encode_holes, encode_prompts, make_cond, prompt_texts
+from afresh.request import (
+    Request,
+    check_fills,
+    check_negative,
+    describe,
+    encode_holes,
+    encode_prompts,
+    make_cond,
+    unwanted,
+)
 from afresh.rng import Rng
 from afresh.samples import Samples
-from afresh.settings import of_sampling
+from afresh.settings import of_guidance, of_sampling
 from afresh.stream import Stream
 from afresh.training import checkpoint
 from afresh.training.config import TrainConfig
-from afresh.training.loop import Learner, load_learnt, precision, under
+from afresh.training.loop import Learner, precision, under
 from afresh.watch import Tell, watcher_of
 
 
@@ -172,7 +181,8 @@ class Run:
         averaged = self.family.objective(self.config, self.space).averaged
         for name, module in built.items():
             found = under(saved.tensors.get("ema", {}), name) if name in averaged else {}
-            load_learnt(module, found or under(saved.tensors["model"], name))
+            put_back(module, found or under(saved.tensors["model"], name), self.path)
+        with_average(self.path, built)
         with_finished(self.path, built)
         return built
 
@@ -190,6 +200,9 @@ class Run:
         label: str | Mapping[str, str] | None = None,
         number: Mapping[str, float] | None = None,
         caption: str | None = None,
+        image: Any = None,
+        negative_label: str | Mapping[str, str] | None = None,
+        negative_caption: str | None = None,
         seed: int = 0,
         raw: bool = False,
         stop: str | Sequence[str] = (),
@@ -201,10 +214,14 @@ class Run:
         A model of conversations answers the prompt; with `raw` it goes on with it. `infill` is a text with holes, [[N]]
         for N tokens, which the family `masked` fills. A text ends before a `stop` string (x keeps all that was drawn);
         `written` says why each ended, with `logprobs` also how likely each token was (afresh.watch).
+        `image` is the picture to make others from: a file, an array (H, W, C) of uint8, or several by name.
+        `guidance` is one number, or one by part: {"caption": 3, "label": 1.5}, "" for all others; it steers away from
+        `negative_label` and `negative_caption`, where they are given.
         What is not asked for is drawn as it occurred in the training split. Raises UserError for a label never
         seen, a setting the family lacks, or n outside 1 ... 1,000,000.
         """
-        request = Request(prompt, label, number or {}, caption, raw, infill, stop, logprobs)
+        negative = unwanted(negative_label, negative_caption)
+        request = Request(prompt, label, number or {}, caption, raw, infill, stop, logprobs, image, negative)
         return self.drawing(n, request, seed, settings)()
 
     def stream(
@@ -233,6 +250,7 @@ class Run:
         cond, described, notes = self.request(n, request, seed)
         watcher = watcher_of(self, request, tell, given.get("watch"))
         settings = self.settings(given if watcher is None else {**given, "watch": watcher})
+        check_negative(request, settings)
         for note in notes:
             warnings.warn(note, stacklevel=2)
 
@@ -274,23 +292,18 @@ class Run:
         if not 1 <= n <= 1_000_000:
             raise UserError(f"The number of samples must be from 1 to 1,000,000. Given: {n}.")
         base = draw_conditions(self.conditions, n, Rng(seed), "sample/conditions")
-        cond = make_cond(self.conds, base, request)
+        cond = make_cond(self.conds, base, request, self.encoder)
         notes: list[str] = []
         if request.prompt is not None:
             cond, notes = encode_prompts(self.encoder, self.space, cond, request.prompt, request.raw)
         if request.infill is not None:
             check_fills(self.family, request)
             cond = encode_holes(self.encoder, self.space, cond, request.infill)
-        described = describe(self.conds, cond, request)
-        if (
-            request.prompt is None and request.infill is None and cond.given is not None
-        ):  # a conversation's prompt was drawn, too
-            texts = prompt_texts(self.encoder, self.space, cond)
-            described = [{**d, "prompt": text} for d, text in zip(described, texts, strict=True)]
-        return cond, described, notes
+        return cond, describe(self.encoder, self.space, cond, request), notes
 
     def settings(self, given: Mapping[str, Any]) -> Any:
         """The family's sampling settings. Raises UserError naming those that exist."""
+        given = of_guidance(self.family, self.conds, given)
         return of_sampling(self.family, given, bool(self.conds) and self.record.train.null_rate > 0)
 
     @torch.no_grad()

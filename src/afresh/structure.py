@@ -8,6 +8,7 @@ from typing import Any
 
 from afresh.core import UserError
 from afresh.data.documents import DocumentEncoder
+from afresh.data.pieces import utf8
 from afresh.run import Run
 from afresh.sampling import constraint
 from afresh.sampling.constraint import Alphabet, Maker
@@ -34,8 +35,8 @@ def structure(
 ) -> Maker | None:
     """For `run.sample(..., constraint=structure(run, regex="[0-9]{4}"))`; None when nothing is asked for.
 
-    A prompt is not part of what must match. Raises UserError for more than one of the three, for one that is
-    invalid or cannot be satisfied, and for a run whose family draws its tokens in no order from left to right.
+    A prompt is not part of what must match. Raises UserError for more than one of the three, for one that is no
+    Unicode, invalid or cannot be satisfied, and for a run whose family draws its tokens in no order from left to right.
     """
     asked = {"json_schema": json_schema, "regex": regex, "grammar": grammar}
     given = [name for name, value in asked.items() if value is not None]
@@ -43,6 +44,8 @@ def structure(
         return None
     if len(given) > 1:
         raise UserError(f"A text can match one structure. Given: {' and '.join(given)}. Choose one.")
+    for text in (t for t in asked.values() if isinstance(t, str)):
+        utf8(text)
     alphabet = alphabet_of(run)
     if "constraint" not in run.family.settings.model_fields:  # type: ignore[attr-defined]
         raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -13,20 +14,22 @@ from typing import Any
 import torch
 
 from afresh import catalog
+from afresh.bridged import bridged
 from afresh.control.peft import write_adapter
-from afresh.core import Cond, Examples, Space
+from afresh.core import Cond, Examples, Space, UserError
 from afresh.data.load import Loader, draw_conditions, rows_at_once, sweep, tokens_each, typical
 from afresh.judge import prepared_again
-from afresh.kept import EARLY, FINISHED, states, write_kept
+from afresh.kept import EARLY, FINISHED, forget_snapshots, keep_snapshot, no_average, states, write_kept
+from afresh.memorise import lookout
 from afresh.origin import seen_folded
 from afresh.plan import RESERVE, Plan, Task, plan, short_window
-from afresh.prepare import Prepared, prepare
+from afresh.prepare import Prepared, advice_lines, prepare
 from afresh.record import DataRecord, RunRecord
 from afresh.rng import Rng
 from afresh.run import Run, Samples, claim, metrics_lines
 from afresh.training import loop
 from afresh.training.budget import Budget, check_device, measure_machine
-from afresh.training.checkpoint import replace_file, steps_in
+from afresh.training.checkpoint import newest, replace_file, steps_in
 from afresh.training.journal import Journal
 from afresh.training.loop import Hooks, Learner, averaged, precision
 from afresh.training.progress import Progress
@@ -42,6 +45,7 @@ class Choices:
 
     modality: str | None = None
     family: str | None = None
+    codec: Path | None = None  # a finished run whose latents are learnt
     minutes: float | None = None
     steps: int | None = None
     tokens: int | None = None
@@ -76,31 +80,26 @@ def start(path: Path, choices: Choices, say: Callable[[str], None]) -> Job:
     budget = choices.budget()
     budget.check()
     if choices.family is not None:
-        catalog.family(choices.family)  # refuses a wrong name before the data is read
+        check_trainable(choices.family)
     if choices.device is not None:
         check_device(choices.device)
     out = choices.out or Path("runs") / (path.resolve().stem or "run")
     check_claim(out, choices.force)
     prepared = prepare(path, choices.modality, choices.data, choices.validation)
-    for line in data_lines(prepared):
+    for line in [*data_lines(prepared), *advice_lines(prepared, budget.minutes)]:
         say(line)
-    default = "transformer" if prepared.encoder.space.kind == "tokens" else "flow"
-    family = catalog.family(choices.family or default)
-    found = catalog.bridge(family, prepared.train, prepared.encoder.space)
-    name, codec = found if found is not None else (None, None)
-    space = prepared.encoder.space if codec is None else codec.target
-    train = prepared.train if codec is None else codec.encode(prepared.train)
-    heldout = prepared.heldout if codec is None else codec.encode(prepared.heldout)
+    found = bridged(prepared, choices.family, choices.codec)
+    space = found.space
     machine = measure_machine(choices.device)
     seconds = None if budget.minutes is None else budget.minutes * 60 * (1 - RESERVE)
     window = None if "context" in choices.data or space.records else short_window(space, seconds)
     if window is not None:
         space = replace(space, shape=(window,))
     task = Task(
-        family=family,
+        family=found.family,
         space=space,
         conds=prepared.encoder.conds,
-        examples=train,
+        examples=found.train,
         machine=machine,
         seed=choices.seed,
         set_family=choices.set_family,
@@ -110,13 +109,21 @@ def start(path: Path, choices: Choices, say: Callable[[str], None]) -> Job:
         tokens=budget.tokens,
     )
     made = plan(task)
+    made.decisions[:0] = found.decisions
     for d in made.decisions:
         say(f"{d.name}: {d.value} ({d.reason})")
-    record = make_record(prepared, family.name, name, made, machine.record(), choices)
+    record = make_record(prepared, found.family.name, found.name, made, machine.record(), choices)
     record = record.model_copy(update={"window": window})
     claim(out, choices.force)
-    run = Run.create(out, record, prepared.encoder, codec, typical(prepared.train))
-    return Job(run, prepared, space, train, heldout)
+    run = Run.create(out, record, prepared.encoder, found.codec, typical(prepared.train))
+    return Job(run, prepared, space, found.train, found.heldout)
+
+
+def check_trainable(name: str) -> None:
+    """Raises UserError for a wrong name, and for a family that another verb makes, before the data is read."""
+    verb = catalog.family(name).made_by
+    if verb:
+        raise UserError(f"{name} is not trained from data alone: afresh {verb} RUN makes one from a run that you have.")
 
 
 def check_claim(out: Path, force: bool) -> None:
@@ -190,21 +197,37 @@ def learn(job: Job, mode: str) -> float:
     if fresh and record.parent is not None and not metrics_lines(run):
         journal.append(0, evaluate(learner, run, job))  # what the base is worth here
     steps = learner.config.steps  # as replanned before a resume
+    forget_snapshots(run.path, learner.step)
+    if learner.step < steps and no_average(run.path):
+        warnings.warn("The average that was chosen is dropped: training goes on. Choose again after it.", stacklevel=2)
     bar = Progress(steps, unit, train.batch * each, run.path.name, mode, learner.step)
+    splits = job.prepared.train, job.prepared.heldout
     with bar, caught_interrupts() as stop:
+        out = lookout(run, splits, learner, metrics_lines(run), bar.message)
+
+        def rewind(step: int) -> None:
+            journal.rewind(step)
+            forget_snapshots(run.path, step)
+            if out is not None:
+                out.rewind(step)
+
         hooks = Hooks(
-            evaluate=lambda now: evaluate(now, run, job),
+            evaluate=lambda now: {**evaluate(now, run, job), **({} if out is None else out.look(now))},
             preview=lambda now: preview(now, run),
             log=journal.append,
-            rewind=journal.rewind,
+            rewind=rewind,
             tick=lambda m: bar.step(next(v for k, v in m.items() if k.endswith("loss")), m, learner.step),
             overhead=lambda kind, seconds: bar.overhead(seconds, kind),
             message=bar.message,
             stop=stop,
-            stepped=lambda now: keep_early(now, run),
+            stepped=lambda now: keep_aside(now, run),
+            enough=lambda now: "" if out is None else out.enough(now),
             replan=lambda now: keep_time(now, run, begun, fresh, bar),
         )
+        before = learner.stopped
         loop.run(learner, loader.batch, run.path / "checkpoints", rng, hooks)
+        if learner.stopped != before:
+            bar.message(f"stopped at step {learner.step:,} of {learner.config.steps:,}, and saved: {learner.stopped}")
     finish(learner, job)
     run.__dict__.pop("modules", None)  # weights loaded before are no longer the newest
     if record.lora is not None:
@@ -212,8 +235,10 @@ def learn(job: Job, mode: str) -> float:
     return time.perf_counter() - begun
 
 
-def keep_early(learner: Learner, run: Run) -> None:
-    """The weights as sampling would use them now, at the step where a weaker model is to be kept."""
+def keep_aside(learner: Learner, run: Run) -> None:
+    """Averages to choose from later; and the weights as sampling would use them now, at the step where a weaker model
+    is to be kept."""
+    keep_snapshot(learner, run.path)
     early = round(learner.config.early * learner.config.steps)
     if early and learner.step == early:
         names = learner.objective.averaged
@@ -315,6 +340,12 @@ def steps_done(run: Run) -> int:
     return int(found[-1]) if found else 0
 
 
+def stopped(run: Run) -> str:
+    """Why training was ended before its last step, or nothing."""
+    saved = newest(run.path / "checkpoints", ())
+    return "" if saved is None else str(saved.scalars.get("stopped", ""))
+
+
 def final_record(job: Job, seconds: float, metrics: list[Any]) -> dict[str, Any]:
     """What `train --json` ends with."""
     r = job.run.record
@@ -322,6 +353,7 @@ def final_record(job: Job, seconds: float, metrics: list[Any]) -> dict[str, Any]
     tuned = (
         {"parent": r.parent, "heldout_loss_before": curve[0], "heldout_loss": curve[-1]} if r.parent and curve else {}
     )
+    why = stopped(job.run)
     return {
         "run": str(job.run.path),
         "modality": r.modality,
@@ -329,6 +361,7 @@ def final_record(job: Job, seconds: float, metrics: list[Any]) -> dict[str, Any]
         "parameters": r.parameters,
         "steps": steps_done(job.run),
         "seconds": round(seconds, 2),
+        **({"stopped": why} if why else {}),
         **tuned,
         "metrics": [asdict(m) for m in metrics],
     }

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from afresh import catalog
 from afresh.control import lora
 from afresh.control.lora import LoraConfig
 from afresh.core import Encoder, Item, Space, UserError
 from afresh.data.documents import DocumentEncoder, DocumentOptions
+from afresh.data.fim import knows_how
 from afresh.data.load import Loader, typical
 from afresh.origin import Origin
 from afresh.parent import Parent, open_parent
@@ -33,7 +35,7 @@ from afresh.plan import (
     speed_of,
     step_seconds,
 )
-from afresh.prepare import Prepared, choose_modality, prepare
+from afresh.prepare import Prepared, choose_modality, long_records, prepare
 from afresh.record import RunRecord
 from afresh.rng import Rng
 from afresh.run import Run, claim
@@ -103,6 +105,8 @@ def start(base: str, path: Path, wishes: Wishes, say: Callable[[str], None]) -> 
     train = prepared.train if parent.codec is None else parent.codec[1].encode(prepared.train)
     heldout = prepared.heldout if parent.codec is None else parent.codec[1].encode(prepared.heldout)
     seen = windows(space, train.bounds, parent, wishes)
+    for note in long_records(train, heldout, seen.shape) if seen != space else ():
+        say(f"note: {note}")
     machine = measure_machine(wishes.device)
     task = Task(
         family=parent.family,
@@ -147,7 +151,7 @@ def check(wishes: Wishes) -> Budget | None:
 
 def read(path: Path, parent: Parent, wishes: Wishes) -> Prepared:
     """The data, encoded as the base reads it. Raises UserError for data of another kind."""
-    kind, why = choose_modality(path, wishes.modality or parent.modality)
+    kind, why = choose_modality(path, wishes.modality or own_kind(path, parent))
     texts = issubclass(kind.options, DocumentOptions)
     if texts != isinstance(parent.encoder, DocumentEncoder):
         made = "texts" if isinstance(parent.encoder, DocumentEncoder) else (parent.modality or "something else")
@@ -155,9 +159,22 @@ def read(path: Path, parent: Parent, wishes: Wishes) -> Prepared:
     fixed = sorted({"tokenizer", "vocab_size"} & set(wishes.data)) if texts else []
     if fixed:
         raise UserError(f"--data {fixed[0]}: the tokenizer is the base's and cannot be chosen. Leave it out.")
-    options = {**parent.encoder.settled, **wishes.data}
+    settled = parent.encoder.settled
+    other = [] if texts else [k for k, v in wishes.data.items() if k in settled and v != settled[k]]
+    if other:
+        raise UserError(f"--data {other[0]}: the {other[0]} is the base's, {settled[other[0]]}. Leave it out.")
+    options = {**settled, **wishes.data}
     found = prepare(path, kind.name, options, wishes.validation, fit=lambda items, given: suited(parent, items, given))
-    return replace(found, why=why if wishes.modality or parent.modality is None else "like the base's data")
+    like = wishes.modality is None and kind.name == parent.modality
+    return replace(found, why="like the base's data" if like else why)
+
+
+def own_kind(path: Path, parent: Parent) -> str | None:
+    """The base's own modality; None, which is to look, where it makes texts and knows no such file: instructions in a
+    table for a model of source code."""
+    if parent.modality is None or not isinstance(parent.encoder, DocumentEncoder) or not path.exists():
+        return parent.modality
+    return parent.modality if catalog.modality(parent.modality).sniff(path).score > 0 else None
 
 
 def suited(parent: Parent, items: Sequence[Item], options: Any) -> Encoder:
@@ -179,7 +196,20 @@ def suited(parent: Parent, items: Sequence[Item], options: Any) -> Encoder:
         notes.append(f"windows of {options.context:,} tokens are longer than any that the base has seen ({context:,})")
         context = options.context
     languages = tuple(sorted({i.labels["language"] for i in items if "language" in i.labels}))
-    return replace(encoder, context=context, languages=languages, records=talks, notes=tuple(notes))
+    rate = fim_rate(encoder, options, talks)
+    return replace(encoder, context=context, languages=languages, records=talks, fim_rate=rate, notes=tuple(notes))
+
+
+def fim_rate(encoder: DocumentEncoder, options: DocumentOptions, talks: bool) -> float:
+    """The share that is shown as prefix, suffix and middle: as set by hand, or as the base learnt it; none of
+    conversations. Raises UserError where it is set and cannot be."""
+    asked = options.model_dump()["fim_rate"] if "fim_rate" in options.model_fields_set else None
+    if asked and (talks or not knows_how(encoder.tokenizer.special)):
+        why = "conversations stay in their order" if talks else "the base's tokenizer has no marks for it"
+        raise UserError(f"--data fim_rate={asked:g}: {why}. Leave it out.")
+    if talks:
+        return 0.0
+    return encoder.fim_rate if asked is None else float(asked)
 
 
 def windows(space: Space, bounds: Tensor | None, parent: Parent, wishes: Wishes) -> Space:

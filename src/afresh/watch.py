@@ -3,6 +3,7 @@ was."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from afresh.core import UserError
+from afresh.data.pieces import utf8
 from afresh.request import Request
 from afresh.sampling.tokens import Watch
 
@@ -79,13 +81,15 @@ class Detokenizer:
 
 @dataclass(frozen=True)
 class Stops:
-    """Strings before which a text ends. Raises UserError for an empty one."""
+    """Strings before which a text ends. Raises UserError for an empty one, and for one that is no Unicode."""
 
     strings: tuple[str, ...]
 
     def __post_init__(self) -> None:
         if "" in self.strings:
             raise UserError("A stop string is empty, and would stop every text before it begins. Leave it out.")
+        for s in self.strings:
+            utf8(s)
 
     @staticmethod
     def of(given: str | Sequence[str]) -> Stops:
@@ -189,11 +193,19 @@ class Watcher:
         return row.finish == "stop"
 
     def close(self) -> list[Row]:
-        """Every row in order, when all are drawn: those not yet finished are as long as was asked for."""
+        """Every row in order, when all are drawn: those not yet finished are as long as was asked for. Warns, once, of
+        those among them that met no stop string."""
         rows = [self.rows[i] for i in sorted(self.rows)]
-        for row in rows:
-            if row.finish is None:
-                row.close("length")
+        waiting = [row for row in rows if row.finish is None]
+        for row in waiting:
+            row.close("length")
+        cut = sum(row.finish == "length" for row in waiting)
+        if cut and self.stops.strings:
+            warnings.warn(
+                f"{cut:,} of {len(rows):,} texts met no stop string and were cut where they are as long as was asked "
+                "for.",
+                stacklevel=2,
+            )
         return rows
 
     def texts(self) -> list[str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from importlib.util import find_spec
@@ -13,10 +14,11 @@ import pytest
 import torch
 
 import afresh
+from afresh import catalog
 from afresh.data.chat import CHATML, MARKS, PLAIN
 from afresh.data.tokenizer import Tokenizer
 from afresh.export import base_of_run
-from afresh.formats import gguf, huggingface, plain
+from afresh.formats import fields, gguf, huggingface, plain
 from afresh.formats.base import Base, decoder_of, load_base
 from tests.cli.conftest import WORDS, Invoke, parsed, trained
 from tests.formats.bases import base_of
@@ -184,6 +186,92 @@ def test_a_tuned_model_goes_back_to_where_it_came_from(
         assert again.chat_template == PLAIN
 
 
+# --------------------------------------------------------------------------- pictures
+
+
+def program_of(folder: Path) -> str:
+    """The program on the export's page."""
+    (found,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    return str(found)
+
+
+@pytest.mark.parametrize("family", ["flow", "vae", "gan"])
+def test_pictures_in_our_own_names_come_back_bit_for_bit(
+    family: str, pictures_run: Path, digits: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the page says how: its program is run."""
+    out, run = tmp_path / "out", pictures_run
+    if family != "flow":
+        small = ("--set", "family.width=8", "--set", "train.batch=16")
+        run = trained(digits, tmp_path / "run", "--family", family, *small)
+    code, printed, _ = invoke("export", run, "--to", "safetensors", "--out", out, "--json")
+    proof = parsed(printed)
+    assert code == 0 and proof["passed"] and proof["largest"] == proof["tolerance"] == 0 and proof["outputs"] > 0
+    assert json.loads((out / "proof.json").read_bytes()) == {k: v for k, v in proof.items() if k != "folder"}
+    again, ours = fields.read(out, catalog.family), afresh.open(run)
+    assert again.conds == ours.conds and again.space.shape == ours.space.shape and again.config == ours.config
+    for name, net in ours.modules.items():
+        assert all(torch.equal(v, again.modules[name].state_dict()[k]) for k, v in net.state_dict().items())
+    monkeypatch.chdir(out)
+    seen: dict[str, Any] = {}
+    exec(program_of(out), seen)
+    assert seen["x"].shape == (4, 1, 8, 8)
+
+
+def test_pictures_go_to_onnx_with_their_classes(
+    pictures_run: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    out = tmp_path / "out"
+    code, printed, said = invoke("export", pictures_run, "--to", "onnx", "--out", out)
+    assert code == 0 and "proved by onnxruntime" in said and "difference" in printed
+    assert sorted(p.name for p in out.iterdir()) == ["README.md", "model.json", "model.onnx", "proof.json"]
+    about = json.loads((out / "model.json").read_bytes())
+    assert about["conditions"]["label"]["classes"] == list(afresh.open(pictures_run).conds["label"].classes)
+    assert about["bytes"] == "round((x + 1) * 127.5), clipped to 0 ... 255"
+    monkeypatch.chdir(out)
+    exec(program_of(out), {})
+    assert len(list(out.glob("*.png"))) == 4
+
+
+def test_pictures_that_do_not_come_back_are_kept_aside(
+    pictures_run: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = fields.read
+
+    def wrong(folder: Path, named: Any) -> fields.FieldModel:
+        found = right(folder, named)
+        with torch.no_grad():
+            next(found.modules["velocity"].parameters()).add_(1e-6)
+        return found
+
+    monkeypatch.setattr(fields, "read", wrong)
+    out = tmp_path / "out"
+    code, _, said = invoke("export", pictures_run, "--to", "safetensors", "--out", out)
+    assert code == 2 and "Not proved" in said and not out.exists()
+    assert not json.loads((tmp_path / "out.unproved" / "proof.json").read_bytes())["passed"]
+
+
+def test_a_damaged_export_of_pictures_is_refused(pictures_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    out = tmp_path / "out"
+    assert invoke("export", pictures_run, "--to", "safetensors", "--out", out)[0] == 0
+    saved = json.loads((out / "model.json").read_bytes())
+    for changed, why in (
+        ({"colour": "blue"}, "no export that this version can read: colour"),
+        ({"config": {"widths": [8, 16], "odd": 1}}, "sizes that the family flow does not know"),
+        ({"config": {"widths": [8, 24]}}, "does not fit what model.json says"),
+        ({"family": "sculpture"}, "no family 'sculpture'"),
+    ):
+        (out / "model.json").write_text(json.dumps(saved | changed))
+        with pytest.raises(afresh.UserError, match=why):
+            fields.read(out, catalog.family)
+    (out / "model.json").write_text(json.dumps(saved))
+    (out / "model.safetensors").write_bytes((out / "model.safetensors").read_bytes()[:-9])
+    with pytest.raises(afresh.UserError, match="Is it whole"):
+        fields.read(out, catalog.family)
+
+
 def test_data_that_is_gone_leaves_a_fixed_text(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
     copy = Path(shutil.copytree(texts_run, tmp_path / "run"))
     record = json.loads((copy / "run.json").read_bytes())
@@ -197,11 +285,15 @@ def test_data_that_is_gone_leaves_a_fixed_text(texts_run: Path, tmp_path: Path, 
 def test_bad_use_is_said(texts_run: Path, pictures_run: Path, tmp_path: Path, invoke: Invoke) -> None:
     out = tmp_path / "out"
     for words, said in (
-        ((texts_run, "--to", "onnx", "--out", out), "there are hf, gguf, safetensors"),
+        ((texts_run, "--to", "onnx", "--out", out), "there are hf, gguf, safetensors. It is for models of pictures"),
         ((texts_run, "--to", "hf", "--out", out, "--precision", "q8_0"), "float32, bfloat16, float16"),
         ((texts_run, "--to", "hf", "--out", texts_run), "exists"),
         ((texts_run, "--to", "hf", "--out", out, "--label", "x"), "without labels"),
         ((pictures_run, "--to", "hf", "--out", out), "only models of text and code"),
+        ((pictures_run, "--to", "png", "--out", out), "there are safetensors, onnx, diffusers"),
+        ((pictures_run, "--to", "onnx", "--out", out, "--precision", "float16"), "written in float32"),
+        ((pictures_run, "--to", "onnx", "--out", out, "--label", "d1"), "conditions stay inputs"),
+        ((pictures_run, "--to", "diffusers", "--out", out), "does not fit diffusers: none of its classes has"),
         ((tmp_path, "--to", "hf", "--out", out), "is not a run"),
     ):
         code, _, message = invoke("export", *words)

@@ -41,6 +41,8 @@ def test_texts_match_an_expression_or_a_grammar(texts_run: Path, tmp_path: Path,
     file.write_text('start: "the " noun\nnoun: "cat" | "mat"\n')
     code, printed, _ = invoke("sample", texts_run, "-n", 3, "--grammar", file, "--json")
     assert code == 0 and {r["text"] for r in parsed(printed)} <= {"the cat", "the mat"}
+    code, printed, _ = invoke("sample", texts_run, "-n", 2, "--regex", "", "--json")
+    assert code == 0 and [(r["text"], r["finish"]) for r in parsed(printed)] == [("", "end")] * 2
 
 
 def test_what_cannot_be_kept_is_said(texts_run: Path, pictures_run: Path, tmp_path: Path, invoke: Invoke) -> None:
@@ -50,6 +52,7 @@ def test_what_cannot_be_kept_is_said(texts_run: Path, pictures_run: Path, tmp_pa
         return str(parsed(printed)["error"])
 
     assert "unclosed group" in said(texts_run, "--regex", "a(b")
+    assert "lone surrogate" in said(texts_run, "--regex", "\udcff")
     assert "Choose one" in said(texts_run, "--regex", "a", "--grammar", Path(__file__))
     assert "Give a file" in said(texts_run, "--json-schema", tmp_path / "none.json")
     assert "--length" in said(texts_run, "--regex", "[a-z]{9}", "--length", 8)

@@ -7,6 +7,8 @@ import math
 import random
 import shutil
 import statistics
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +17,21 @@ import torch
 from safetensors.torch import load_file
 
 import afresh
+from afresh import catalog
 from afresh.cli import INTERRUPTED, USAGE
 from afresh.control.lora import adaptable, adapter_state
 from afresh.control.peft import CONFIG, WEIGHTS, read_peft
+from afresh.core import Item, UserError
+from afresh.data.documents import DocumentEncoder
 from afresh.data.load import Loader, sweep
 from afresh.formats import plain
 from afresh.judge import RunEvidence, prepared_again
+from afresh.parent import Parent
 from afresh.rng import Rng
 from afresh.run import Run, metrics_lines
 from afresh.training import checkpoint
 from afresh.training.config import TrainConfig
-from afresh.tune import Wishes, adapter, start
+from afresh.tune import Wishes, adapter, read, start
 from afresh.verify import verify
 from tests.cli.conftest import Invoke, parsed
 
@@ -283,6 +289,17 @@ def test_without_a_budget_the_data_is_passed_three_times(texts_run: Path, questi
     assert train.steps == 3 * math.ceil(Loader(job.train, job.space, Rng(0)).count / train.batch)
 
 
+def test_conversations_longer_than_a_training_window_are_counted(
+    texts_run: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the base itself would look further back."""
+    said: list[str] = []
+    monkeypatch.setattr(sys.modules["afresh.tune"], "WINDOW", 16)
+    job = start(str(texts_run), questions, Wishes(out=tmp_path / "run"), said.append)
+    assert job.space.shape == (16,) and job.run.space.shape == (32,)
+    assert any("60 of 60 conversations are longer than the context of 16 tokens" in line for line in said)
+
+
 # --------------------------------------------------------------------------- everything; other bases
 
 
@@ -331,6 +348,33 @@ def test_any_family_is_tuned_by_the_same_adapter(
     assert (out / "adapter" / "adapter.safetensors").is_file()
     assert not [c for c in verify(Run.open(out)) if c.passed is False]
     assert invoke("sample", out, "-n", 2, "--steps", 1, "--out", tmp_path / "samples")[0] == 0
+
+
+# --------------------------------------------------------------------------- source code
+
+
+def test_instructions_for_a_model_of_code_are_read_as_such_and_stay_in_their_order(
+    questions: Path, tmp_path: Path
+) -> None:
+    """Not as source code, and not rearranged for fill-in-the-middle; code is, at the base's rate or as asked."""
+    fitted = catalog.modality("code")
+    encoder = fitted.fit([Item("def f(x):\n    return x\n", "a.py")], fitted.options())
+    assert isinstance(encoder, DocumentEncoder)
+    family = catalog.family("transformer")
+    base = Parent("it", family, family.config(), encoder, None, {}, 256, None, False, "code")
+    found = read(questions, base, Wishes())
+    assert isinstance(found.encoder, DocumentEncoder) and found.encoder.records and found.encoder.fim_rate == 0
+    assert found.train.mask is not None and found.train.vary is None and found.modality == "text"
+    source = tmp_path / "source"
+    source.mkdir()
+    for i in range(30):
+        (source / f"{i}.py").write_text(f"a = {i}\nb = {i * 7}\nprint(a, b)\n")
+    for data, rate in (({}, 0.5), ({"fim_rate": 0.25}, 0.25), ({"fim_rate": 0}, 0.0)):
+        again = read(source, base, Wishes(data=data)).encoder
+        assert isinstance(again, DocumentEncoder) and again.fim_rate == rate
+    bare = replace(base, encoder=fitted.fit([Item("x", "a.py")], fitted.options(fim_rate=0)))
+    with pytest.raises(UserError, match="fim_rate=0\\.5: the base's tokenizer has no marks"):
+        read(source, bare, Wishes(data={"fim_rate": 0.5}))
 
 
 # --------------------------------------------------------------------------- bad input

@@ -12,6 +12,7 @@ import torch
 
 import afresh
 from afresh.core import UserError
+from afresh.data.tokenizer import Tokenizer
 from afresh.run import Run
 from afresh.training import checkpoint
 from afresh.verify import verify
@@ -88,6 +89,13 @@ def test_a_record_that_does_not_describe_the_weights_fails(copied: Path) -> None
     (copied / "run.json").write_text(json.dumps(record))
     found = verdicts(copied)
     assert found["record"] is False and found["samples"] is False and found["hashes"] is True
+
+
+def test_a_tokenizer_that_does_not_fit_the_weights_is_said(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    copy = Path(shutil.copytree(texts_run, tmp_path / "run"))
+    Tokenizer.all_bytes().save(copy / "encoder" / "tokenizer.json")
+    code, _, said = invoke("sample", copy, "-n", 1)
+    assert code == 2 and "do not fit what lies beside them (run.json, tokenizer" in said and "embedding" in said
 
 
 def test_data_that_is_gone_is_said_and_does_not_fail(copied: Path, tmp_path: Path, invoke: Invoke) -> None:

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from afresh.core import Cond, CondSpec, Examples, Part, Space
+from afresh import catalog
+from afresh.core import Codec, Cond, CondSpec, Examples, Part, Space
 from afresh.rng import Rng
 
 SPEC: CondSpec = {
@@ -84,6 +85,8 @@ class FamilyRow:
     settings: Mapping[str, Any] = field(default_factory=dict)
     unknown: str = "colour"  # a field that neither model has
     tolerance: float = 2e-5
+    rounding: float = 1e-6  # of a gradient, as a share of its norm, between divisions of a batch
+    conditional: bool = True  # whether a condition has a say in its samples, and guidance is one of its settings
 
 
 FAMILIES = (
@@ -101,9 +104,27 @@ FAMILIES = (
         {"length": 12},
         tolerance=0.0,
     ),
-    FamilyRow("vae", ("line", "plane", "solid"), {"width": 8, "latent": 4, "cond": 8}),
+    FamilyRow(
+        "vae",
+        ("line", "plane", "solid"),
+        {"width": 8, "latent": 4, "cond": 8, "patch": 2, "hierarchy": 2, "places": 2, "components": 2},
+    ),
     FamilyRow("gan", ("line", "plane", "solid"), {"width": 8, "latent": 4, "cond": 8}),
     FamilyRow("flow", ("line", "plane", "solid"), {"widths": (8, 16), "emb": 16}, {"steps": 3}),
+    FamilyRow(
+        "autoencoder",
+        ("line", "plane", "solid"),
+        {"width": 8, "bottleneck": "vq", "codes": 8, "channels": 3},  # the bottleneck with weights of its own
+        rounding=5e-6,  # its convolutions' sums depend on the batch's size (1.9e-6 was seen)
+        conditional=False,
+    ),
+    FamilyRow(
+        "fewstep",
+        ("line", "plane", "solid"),
+        {"widths": (8, 16), "emb": 16, "finest": 2, "solves": 1},
+        {"steps": 2},
+        rounding=5e-6,  # what it learns is itself an output of networks (1.2e-6 was seen)
+    ),
 )
 
 
@@ -148,7 +169,9 @@ def write_pictures(folder: Path) -> None:
 MODALITIES = (
     ModalityRow("text", write_texts, 24, {"context": 8}),
     ModalityRow("code", write_programs, 24, {"context": 8}, written="text"),  # two languages: written as .txt
-    ModalityRow("image", write_pictures, 24, {"size": 6}, ("transformer", "masked", "vae", "gan", "flow")),
+    ModalityRow(
+        "image", write_pictures, 24, {"size": 6}, ("transformer", "masked", "vae", "gan", "flow", "autoencoder")
+    ),
 )
 
 
@@ -157,11 +180,17 @@ MODALITIES = (
 
 @dataclass(frozen=True)
 class CodecRow:
-    """`make` gives examples of `space` that the codec, fitted to them, keeps whole."""
+    """`make` gives examples of `space` that the codec, fitted to them, keeps whole (`lossy`: as nearly as it can).
+
+    `fit`: how a codec is made that is not fitted to data alone. `tolerance` between one and many in a batch.
+    """
 
     name: str
     space: Space
     make: Callable[[int], Examples]
+    fit: Callable[[Examples, Space], Codec] | None = None
+    lossy: bool = False
+    tolerance: float = 0.0
 
 
 def few_greys(n: int) -> Examples:
@@ -169,7 +198,20 @@ def few_greys(n: int) -> Examples:
     return Examples(levels, conditions(n), scale=2 / 255, shift=-1.0, bytes=levels.numel())
 
 
-CODECS = (CodecRow("palette", Space("field", (1, 4, 5)), few_greys),)
+def from_networks(found: Examples, space: Space) -> Codec:
+    """As from a finished run of autoencoder, but untrained."""
+    torch.manual_seed(0)
+    family = catalog.family("autoencoder")
+    config = family.config(width=8, factor=2, channels=3)
+    modules = family.build(config, space, {})
+    codec: Codec = catalog.codec_module("trained").of_modules(config.model_dump(), modules, space, found)
+    return codec
+
+
+CODECS = (
+    CodecRow("palette", Space("field", (1, 4, 5)), few_greys),
+    CodecRow("trained", Space("field", (1, 4, 5)), few_greys, from_networks, lossy=True, tolerance=1e-5),
+)
 
 
 # --------------------------------------------------------------------------- samplers
@@ -183,7 +225,7 @@ class SolverRow:
     steps: int = 5
 
 
-SOLVERS = (SolverRow("euler"), SolverRow("heun"))
+SOLVERS = (SolverRow("euler"), SolverRow("heun"), SolverRow("ab2"), SolverRow("dpmpp"), SolverRow("sde"))
 
 
 # --------------------------------------------------------------------------- metrics

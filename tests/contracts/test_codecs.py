@@ -9,23 +9,30 @@ import pytest
 import torch
 
 from afresh import catalog
-from afresh.core import Codec, Examples, UserError
-from tests.contracts.rows import CODECS, SPACES, CodecRow, unknown_field
+from afresh.core import Codec, Examples, Space, UserError
+from tests.contracts.rows import CODECS, SPACES, CodecRow, close, unknown_field
 
 every_row = pytest.mark.parametrize("row", CODECS, ids=lambda r: r.name)
 
 
 def fitted(row: CodecRow) -> tuple[Codec, Examples]:
     found = row.make(12)
-    codec: Codec = import_module(f"afresh.codecs.{row.name}").fit(found, row.space)
-    return codec, found
+    return fit(row, found, row.space), found
+
+
+def fit(row: CodecRow, found: Examples, space: Space) -> Codec:
+    codec: Codec = (row.fit or import_module(f"afresh.codecs.{row.name}").fit)(found, space)
+    return codec
 
 
 @every_row
 def test_there_and_back(row: CodecRow) -> None:
     codec, found = fitted(row)
     there = codec.encode(found)
-    torch.testing.assert_close(codec.decode(there.x.long()), found.x.float() * found.scale + found.shift)
+    back, real = codec.decode(there.x), found.x.float() * found.scale + found.shift
+    assert back.shape == real.shape and back.dtype == torch.float32 and bool(back.isfinite().all())
+    if not row.lossy:
+        torch.testing.assert_close(back, real)
     assert len(there) == len(found) and there.bytes == found.bytes
     assert all(torch.equal(there.cond.parts[k], v) for k, v in found.cond.parts.items())
 
@@ -47,8 +54,8 @@ def test_each_example_is_encoded_by_itself(row: CodecRow) -> None:
     codec, found = fitted(row)
     there = codec.encode(found).x
     one = Examples(found.x[5:6], found.cond.select(torch.tensor([5])), found.scale, found.shift)
-    assert torch.equal(codec.encode(one).x, there[5:6])
-    assert torch.equal(codec.decode(there[5:6].long()), codec.decode(there.long())[5:6])
+    close(codec.encode(one).x, there[5:6], row.tolerance)
+    close(codec.decode(there[5:6]), codec.decode(there)[5:6], row.tolerance)
 
 
 @every_row
@@ -58,7 +65,7 @@ def test_a_saved_codec_is_the_codec(row: CodecRow, tmp_path: Path) -> None:
     other = catalog.load_codec(row.name, tmp_path / "codec")
     assert (other.source, other.target) == (codec.source, codec.target)
     assert torch.equal(other.encode(found).x, codec.encode(found).x)
-    x = codec.encode(found).x.long()
+    x = codec.encode(found).x
     assert torch.equal(other.decode(x), codec.decode(x))
 
 
@@ -84,4 +91,4 @@ def test_a_space_that_it_cannot_change_is_refused(row: CodecRow) -> None:
     for space in SPACES.values():
         if space.kind != codec.source.kind or len(space.shape) != len(codec.source.shape):
             with pytest.raises(UserError):
-                import_module(f"afresh.codecs.{row.name}").fit(found, space)
+                fit(row, found, space)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -55,6 +57,21 @@ def test_select_repeat_and_cat_agree() -> None:
     assert same(Cond.cat([COND, COND]), COND.select(torch.tensor([0, 1, 0, 1])))
     assert same(Cond.cat([COND.select(torch.tensor([i])) for i in range(2)]), COND)
     assert COND.select(torch.zeros(0, dtype=torch.int64)).size == 0
+
+
+def test_what_guidance_steers_away_from_goes_along_with_its_rows() -> None:
+    """Without a negative request it is the one that names no part; what is known stays known in both."""
+    assert same(COND.away(), COND.null())
+    unwanted = Cond(2, COND.parts, {k: ~v for k, v in COND.present.items()})
+    steered = replace(COND, negative=unwanted)
+    assert same(steered.away(), replace(unwanted, given=COND.given, given_mask=COND.given_mask))
+    assert steered.away().given is COND.given and steered.away().negative is None
+    last = torch.tensor([1])
+    assert same(steered.select(last).away(), steered.away().select(last))
+    assert same(steered.repeat(3).away(), steered.away().repeat(3))
+    mixed = Cond.cat([COND, steered])
+    assert same(mixed.away(), Cond.cat([COND.null(), steered.away()])), "a row without one is steered from null"
+    assert steered.null().negative is unwanted
 
 
 def test_nothing_is_a_request_without_parts() -> None:

@@ -175,7 +175,14 @@ def stripes() -> Image.Image:
 def test_crop_centre_takes_the_middle_square() -> None:
     out = decode_picture(stored(stripes()), Frame(8))
     assert (out.pixels == BLUE).all()
-    assert out.traits == {"cut"}
+    assert out.traits == {"cut", "narrow"}
+
+
+@pytest.mark.parametrize("width,narrow", [(16, False), (21, False), (22, True), (64, True)])
+def test_what_loses_more_than_a_quarter_is_told_apart(width: int, narrow: bool) -> None:
+    for size in ((width, 16), (16, width)):
+        assert ("narrow" in decode_picture(stored(Image.new("L", size)), Frame(8)).traits) == narrow
+        assert "narrow" not in decode_picture(stored(Image.new("L", size)), Frame(8, "pad")).traits
 
 
 def test_crop_pad_keeps_everything_on_the_background() -> None:

@@ -9,8 +9,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from afresh.core import Batch, Cond, Part, Space
-from afresh.families.gan import FAMILY, GANConfig, GANObjective, GANSettings, gradient_penalty
+from afresh.core import Batch, Cond, Edit, Part, Space, UserError
+from afresh.families.gan import FAMILY, NEAR, GANConfig, GANObjective, GANSettings, gradient_penalty
 from afresh.rng import Rng
 
 CONDS = {"label": Part("label", ("a", "b", "c"))}
@@ -228,3 +228,69 @@ def test_sizes_grow() -> None:
             built = [FAMILY.build(c, space, CONDS).values() for c in FAMILY.sizes(space)]
         counts = [sum(p.numel() for m in modules for p in m.parameters()) for modules in built]
         assert counts == sorted(set(counts))
+
+
+# --------------------------------------------------------------------------- latents and edits
+
+
+class Straight(nn.Module):
+    """A generator x = A z over 4 cells, whatever the condition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, -1.0]]))
+
+    def forward(self, z: Tensor, c: Tensor) -> Tensor:
+        return (z @ self.a.T)[:, None]
+
+
+LINE = Space("field", (1, 4), std=1.0)
+FLAT = GANConfig(width=8, latent=2, cond=8)
+
+
+def straight() -> dict[str, nn.Module]:
+    return {**FAMILY.build(FLAT, LINE, {}), "generator": Straight()}
+
+
+def edited(wanted: Edit, n: int = 5) -> Tensor:
+    assert FAMILY.edit is not None
+    return FAMILY.edit(straight(), FLAT, LINE, wanted, Cond(n), Rng(0), torch.arange(n), GANSettings())
+
+
+def test_a_latent_is_found_where_the_best_one_is_known() -> None:
+    """Of a linear generator: ridge regression, with the weight NEAR^2 of the prior."""
+    a = Straight().a.detach()
+    x = torch.randn(6, 1, 4, generator=torch.Generator().manual_seed(2))
+    exact = torch.linalg.solve(a.T @ a + NEAR**2 * torch.eye(2), a.T @ x[:, 0].T).T
+    assert FAMILY.latents is not None
+    z = FAMILY.latents.encode(straight(), FLAT, LINE, x, Cond(6), GANSettings())
+    torch.testing.assert_close(z, exact, rtol=0, atol=0.01)
+    again = FAMILY.latents.decode(straight(), FLAT, LINE, z, Cond(6), GANSettings())
+    torch.testing.assert_close(again[:, 0], z @ a.T)
+
+
+def test_what_is_kept_decides_the_rest() -> None:
+    """The first two cells are z, so the hole behind them has one answer."""
+    start = torch.tensor([0.5, -1.0, 9.0, 9.0]).expand(5, 1, 4).contiguous()
+    keep = torch.tensor([True, True, False, False]).expand(5, 1, 4)
+    x = edited(Edit(start, keep=keep))
+    assert torch.equal(x[..., :2], start[..., :2])
+    torch.testing.assert_close(x[..., 2:], torch.tensor([-0.5, 1.5]).expand(5, 1, 2), rtol=0, atol=0.05)
+
+
+def test_the_strength_of_an_edit() -> None:
+    start = torch.randn(5, 1, 4, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(edited(Edit(start, 0.0)), start)
+    moved = [float((edited(Edit(start, s)) - start).square().mean()) for s in (0.05, 0.4, 1.0)]
+    assert moved[0] < moved[1] < moved[2]
+    index, none = torch.arange(5), Cond(5)
+    plain = FAMILY.sample(straight(), FLAT, LINE, none, Rng(0), index, GANSettings())
+    torch.testing.assert_close(edited(Edit(start, 1.0)), plain)
+
+
+def test_energy_is_weighed_against_the_prior() -> None:
+    """Least of w (z1 - 3)^2 + |z|^2 / 2: z1 = 6 w / (2 w + 1), z2 = 0."""
+    x = edited(Edit(energy=lambda x: (x[:, 0, 0] - 3).square(), weight=2.0))
+    torch.testing.assert_close(x[:, 0, :2], torch.tensor([12 / 5, 0.0]).expand(5, 2), rtol=0, atol=0.02)
+    with pytest.raises(UserError, match="start"):
+        edited(Edit(keep=torch.ones(5, 1, 4, dtype=torch.bool)))

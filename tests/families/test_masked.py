@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from scipy.stats import chisquare
 from torch import Tensor, nn
 
-from afresh.core import Batch, Cond, Examples, Part, Space
+from afresh.core import Batch, Cond, Edit, Examples, Part, Space, UserError
 from afresh.data.load import Loader
 from afresh.families.masked import (
     AROUND,
@@ -318,3 +318,38 @@ def test_what_does_not_fit_is_refused_with_a_reason() -> None:
     with pytest.raises(ValidationError):
         MaskedSettings(order="sideways")
     assert isinstance(FAMILY.build(CONFIG, STREAM, {})["denoiser"], Denoiser) and FAMILY.bound
+
+
+# --------------------------------------------------------------------------- editing
+
+RASTER = Space("tokens", (6,), (5,), {"begin": 4}, grid=(2, 3))
+
+
+def edited(strength: float, keep: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    modules = FAMILY.build(CONFIG, RASTER, {})
+    start = torch.arange(24).view(4, 6) % 4
+    assert FAMILY.edit is not None
+    task = Edit(start, strength, keep)
+    return start, FAMILY.edit(modules, CONFIG, RASTER, task, Cond(4), Rng(1), torch.arange(4), MaskedSettings())
+
+
+def test_an_edit_keeps_what_is_to_be_kept() -> None:
+    keep = torch.tensor([True, True, False, True, False, False]).expand(4, 6)
+    start, x = edited(1.0, keep)
+    assert torch.equal(x[keep], start[keep]) and not torch.equal(x, start)
+
+
+def test_the_strength_of_an_edit() -> None:
+    start, x = edited(0.0)
+    assert torch.equal(x, start)
+    start, x = edited(0.5)
+    assert 0 < int((x != start).sum()) <= 18
+
+
+def test_tokens_cannot_be_steered() -> None:
+    modules = FAMILY.build(CONFIG, RASTER, {})
+    task = Edit(torch.zeros(1, 6), energy=lambda x: x.sum(1))
+    assert FAMILY.edit is not None
+    with pytest.raises(UserError, match="differentiable"):
+        FAMILY.edit(modules, CONFIG, RASTER, task, Cond(1), Rng(1), torch.arange(1), MaskedSettings())

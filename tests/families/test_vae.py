@@ -11,18 +11,11 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from afresh.core import Batch, Cond, Part, Space
-from afresh.families.vae import (
-    FAMILY,
-    Prior,
-    Scale,
-    VAEConfig,
-    VAEObjective,
-    VAESettings,
-    gaussian_kl,
-    gaussian_nll,
-    score,
-)
+from afresh.core import Batch, Cond, Edit, Examples, Part, Space, UserError
+from afresh.families.vae import FAMILY, VAEConfig, VAEObjective, VAESettings, edit, encode, likelihood, score
+from afresh.nets.gaussian import Prior, Scale, cosines, gaussian_kl, gaussian_nll
+from afresh.nets.mixture import RequestMixture
+from afresh.nets.posterior import decode
 from afresh.rng import Rng
 
 CONDS = {"label": Part("label", ("a", "b", "c"))}
@@ -69,7 +62,10 @@ def test_the_prior_starts_standard_and_follows_the_condition() -> None:
 def test_nll_is_that_of_a_normal() -> None:
     x, mean, sigma = torch.randn(9, 20), torch.randn(9, 20), torch.tensor(0.3)
     exact = -Normal(mean, sigma).log_prob(x).sum(1)
-    assert torch.allclose(gaussian_nll((x - mean).square().sum(1), 20, sigma.log()), exact, rtol=1e-5)
+    assert torch.allclose(gaussian_nll(x - mean, sigma.log()), exact, rtol=1e-5)
+    each = torch.linspace(0.1, 2, 20)
+    exact = -Normal(mean, each).log_prob(x).sum(1)
+    assert torch.allclose(gaussian_nll(x - mean, each.log()), exact, rtol=1e-5)
 
 
 def test_the_best_sigma_squared_is_the_mean_squared_error() -> None:
@@ -147,23 +143,261 @@ class Linear(nn.Module):
         return (z * self.w)[:, None]
 
 
-def test_with_the_exact_posterior_the_score_is_the_log_likelihood() -> None:
-    w, sigma = torch.tensor([1.0, -0.5, 0.2, 0.8]), 0.4
-    space = Space("field", (1, 4), std=sigma)
-    modules: Mapping[str, nn.Module] = {
-        "conditioning": FAMILY.build(TINY, space, {})["conditioning"],
-        "encoder": Exact(w, sigma),
-        "decoder": Linear(w),
+W, SIGMA = torch.tensor([1.0, -0.5, 0.2, 0.8]), 0.4
+TRUTH = MultivariateNormal(torch.zeros(4), torch.outer(W, W) + SIGMA**2 * torch.eye(4))
+LINE = Space("field", (1, 4), std=SIGMA)
+
+
+class Wide(Exact):
+    """A posterior that is wrong: aside, and too wide."""
+
+    def forward(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_var = super().forward(x, c)
+        return mean + 0.2, log_var + 0.8
+
+
+def linear(posterior: type[Exact] = Exact) -> dict[str, nn.Module]:
+    """A model whose p(x) is TRUTH."""
+    return {
+        "conditioning": FAMILY.build(TINY, LINE, {})["conditioning"],
+        "encoder": posterior(W, SIGMA),
+        "decoder": Linear(W),
         "prior": Prior(TINY.cond, 1),
-        "scale": Scale(sigma),
+        "scale": Scale(SIGMA),
+        "density": RequestMixture({}, 2, 1, 1),
     }
-    truth = MultivariateNormal(torch.zeros(4), torch.outer(w, w) + sigma**2 * torch.eye(4))
-    x = truth.sample((3,))
+
+
+ONE = TINY.model_copy(update={"latent": 1})
+
+
+def test_with_the_exact_posterior_the_score_is_the_log_likelihood() -> None:
+    x = TRUTH.sample((3,))
     n = 20_000
     rows = Batch(x.repeat_interleave(n, 0)[:, None], Cond(3 * n), torch.arange(3 * n))
-    estimate = score(modules, TINY, space, rows, Rng(0)).view(3, n)
+    estimate = score(linear(), ONE, LINE, rows, Rng(0)).view(3, n)
     error = estimate.std(1) / math.sqrt(n)
-    assert ((estimate.mean(1) - truth.log_prob(x)).abs() < 5 * error).all()
+    assert ((estimate.mean(1) - TRUTH.log_prob(x)).abs() < 5 * error).all()
+
+
+def test_the_importance_weighted_bound_rises_to_the_log_likelihood() -> None:
+    """Burda et al. 2016, theorem 1; with the exact posterior one draw is enough."""
+    torch.manual_seed(1)
+    n = 4_000
+    x = TRUTH.sample((n,))
+    rows, exact = Batch(x[:, None], Cond(n), torch.arange(n)), TRUTH.log_prob(x)
+    assert torch.allclose(likelihood(linear(), ONE, LINE, rows, Rng(0), 1), exact, atol=1e-3)
+    gaps = [exact - likelihood(linear(Wide), ONE, LINE, rows, Rng(0), k) for k in (1, 4, 16, 64)]
+    means = [float(g.mean()) for g in gaps]
+    assert means[0] > 0.3 and all(b < 0.5 * a for a, b in zip(means, means[1:], strict=False))
+    for gap in gaps:  # a lower bound, in expectation
+        assert float(gap.mean()) > -3 * float(gap.std()) / math.sqrt(n)
+    assert means[-1] < 0.01
+    worse = exact - score(linear(Wide), ONE, LINE, rows, Rng(0))
+    assert float(worse.mean()) == pytest.approx(means[0], abs=0.1)  # one draw is the bound of training
+
+
+def test_the_likelihood_uses_the_fitted_density() -> None:
+    """With p(u) = N(1, 0.25) put in its place p(x) is another Gaussian, and the bound is of that."""
+    modules, n = linear(Wide), 2_000
+    density = modules["density"]
+    assert isinstance(density, RequestMixture)
+    density.get_buffer("mean").fill_(1.0)
+    density.get_buffer("deviation").fill_(0.5)
+    x = TRUTH.sample((n,))
+    moved = MultivariateNormal(W, 0.25 * torch.outer(W, W) + SIGMA**2 * torch.eye(4))
+    found = likelihood(modules, ONE, LINE, Batch(x[:, None], Cond(n), torch.arange(n)), Rng(0), 512)
+    assert float((found - moved.log_prob(x)).abs().mean()) < 0.05
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("change", [{"hierarchy": 2}, {"noise": "spectrum"}])
+def test_the_loss_is_minus_the_score_of_the_same_draw(space: Space, change: dict[str, object]) -> None:
+    config = TINY.model_copy(update=change)
+    modules, data = lively(space, config), batch(space)
+
+    class Same(Rng):
+        def normal(self, purpose: str, index: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
+            return super().normal("same", index, shape)
+
+    total, _, metrics = VAEObjective(config, space).loss(modules, data, "model", 0, Same(3), {})
+    expected = -score(modules, config, space, data, Same(3)).sum()
+    assert float(total.detach()) == pytest.approx(float(expected), rel=1e-4)
+    assert float(metrics["kl"]) > 0
+
+
+def lively(space: Space, config: VAEConfig) -> dict[str, nn.Module]:
+    """Fresh networks in which no weight is zero."""
+    torch.manual_seed(0)
+    modules = FAMILY.build(config, space, CONDS)
+    for module in modules.values():
+        for p in module.parameters():
+            if not p.any():
+                nn.init.normal_(p, std=0.1)
+    return modules
+
+
+def test_frequencies_are_an_orthonormal_basis() -> None:
+    scale = Scale(0.5, (2, 5, 6))
+    error = torch.randn(3, 2, 5, 6)
+    made = scale.frequencies(error)
+    torch.testing.assert_close(made.square().sum((1, 2, 3)), error.square().sum((1, 2, 3)))
+    flat = scale.frequencies(torch.ones(1, 2, 5, 6))
+    assert float(flat[0, :, 0, 0].square().sum()) == pytest.approx(60, rel=1e-5)
+    assert torch.allclose(cosines(7) @ cosines(7).T, torch.eye(7), atol=1e-6)
+    assert torch.equal(Scale(0.5).frequencies(error), error)
+
+
+# --------------------------------------------------------------------------- the fitted density
+
+
+def clusters(n: int = 600) -> tuple[dict[str, nn.Module], Examples, VAEConfig, Space]:
+    """A linear model of 2 latents whose aggregate posterior is, in each class, two narrow clusters."""
+    space, config = Space("field", (1, 4), std=1.0), TINY.model_copy(update={"latent": 2})
+    label = torch.arange(n) % 3
+    sign = ((torch.arange(n) // 3) % 2) * 2.0 - 1
+    z = torch.stack([sign * 2, label.float() - 1], 1) + 0.1 * torch.randn(n, 2)
+    basis = torch.eye(4)[:2]
+
+    class Read(nn.Module):
+        def forward(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+            return x.flatten(1) @ basis.T, torch.full((len(x), 2), -6.0)
+
+    class Write(nn.Module):
+        def forward(self, z: Tensor, c: Tensor) -> Tensor:
+            return (z @ basis)[:, None]
+
+    modules = {**FAMILY.build(config, space, CONDS), "encoder": Read(), "decoder": Write()}
+    cond = Cond(n, {"label": label}, {"label": torch.ones(n, dtype=torch.bool)})
+    return modules, Examples((z @ basis)[:, None], cond), config, space
+
+
+def put(modules: dict[str, nn.Module], found: Mapping[str, Tensor]) -> None:
+    for full, tensor in found.items():
+        module, name = full.split(".", 1)
+        assert not modules[module].load_state_dict({name: tensor}, strict=False).unexpected_keys
+
+
+def test_samples_follow_the_latents_of_their_class_once_a_density_is_fitted() -> None:
+    torch.manual_seed(0)
+    modules, examples, config, space = clusters()
+    index = torch.arange(900)
+    cond = labels((index % 3).tolist())
+
+    def latents(prior: str) -> Tensor:
+        settings = VAESettings(prior=prior)
+        return FAMILY.sample(modules, config, space, cond, Rng(1), index, settings).flatten(1)[:, :2]
+
+    assert torch.equal(latents("fitted"), latents("normal"))  # until then they are the same
+    assert FAMILY.finish is not None
+    put(modules, FAMILY.finish(modules, config, space, examples, Rng(0)))
+    z = latents("fitted")
+    assert ((z[:, 0].abs() - 2).abs() < 0.6).all() and ((z[:, 1] - (index % 3) + 1).abs() < 0.6).all()
+    assert float((z[:, 0] > 0).float().mean()) == pytest.approx(0.5, abs=0.1)
+    assert float(latents("normal")[:, 0].abs().median()) < 1
+    anyone = FAMILY.sample(modules, config, space, cond.null(), Rng(1), index, VAESettings()).flatten(1)
+    assert float(anyone[:, 1].std()) > 0.6  # of all classes
+
+
+def test_a_density_is_fitted_to_draws_of_the_posterior() -> None:
+    """Its covariance is that of the means plus the posterior's own variance."""
+    torch.manual_seed(0)
+    modules, examples, config, space = clusters()
+    modules["encoder"].forward = lambda x, c: (x.flatten(1)[:, :2], torch.zeros(len(x), 2))  # type: ignore[method-assign]
+    assert FAMILY.finish is not None
+    put(modules, FAMILY.finish(modules, config, space, examples, Rng(0)))
+    u = FAMILY.sample(modules, config, space, labels([0] * 4000), Rng(1), torch.arange(4000), VAESettings()).flatten(1)
+    assert float(u[:, 1].var()) == pytest.approx(1.01, abs=0.15)
+    assert float(u[:, 0].var()) == pytest.approx(5.01, abs=0.6)
+
+
+def test_too_few_examples_leave_the_plain_prior() -> None:
+    modules, examples, config, space = clusters(6)
+    assert FAMILY.finish is not None and not FAMILY.finish(modules, config, space, examples, Rng(0))
+
+
+# --------------------------------------------------------------------------- latents and edits
+
+
+@pytest.mark.parametrize("hierarchy", [0, 2])
+@pytest.mark.parametrize("space", SPACES)
+def test_what_is_decoded_of_what_was_drawn_is_what_was_drawn(space: Space, hierarchy: int) -> None:
+    """u is standard normal under the prior: a sample is the decoded noise, and encoding has the same coordinates."""
+    config = TINY.model_copy(update={"hierarchy": hierarchy})
+    modules, data = lively(space, config), batch(space)
+    assert FAMILY.latents is not None
+    u = FAMILY.latents.encode(modules, config, space, data.x, data.cond, VAESettings())
+    noise = Rng(2).normal("sample/noise", data.index, (u.shape[1],))
+    drawn = FAMILY.sample(modules, config, space, data.cond, Rng(2), data.index, VAESettings(prior="normal"))
+    again = FAMILY.latents.decode(modules, config, space, noise, data.cond, VAESettings())
+    torch.testing.assert_close(again, drawn, rtol=1e-4, atol=1e-4)
+
+
+def test_latents_of_a_linear_model_are_those_of_the_closed_form() -> None:
+    x = TRUTH.sample((5,))
+    u = encode(linear(), ONE, LINE, x[:, None], Cond(5), VAESettings())
+    torch.testing.assert_close(u[:, 0], x @ W / (SIGMA**2 + W.square().sum()))
+
+
+def edited(wanted: Edit, n: int, rng: Rng, modules: dict[str, nn.Module] | None = None) -> Tensor:
+    return edit(modules or linear(), ONE, LINE, wanted, Cond(n), rng, torch.arange(n), VAESettings()).flatten(1)
+
+
+def test_strength_goes_from_nothing_to_a_sample() -> None:
+    x = TRUTH.sample((500,))
+    assert torch.equal(edited(Edit(x[:, None], 0.0), 500, Rng(0)), x)
+    moved = [float((edited(Edit(x[:, None], s), 500, Rng(0)) - x).square().mean()) for s in (0.01, 0.3, 0.6, 1.0)]
+    assert moved == sorted(moved) and moved[0] < 0.01
+    sample = FAMILY.sample(linear(), ONE, LINE, Cond(500), Rng(0), torch.arange(500), VAESettings()).flatten(1)
+    torch.testing.assert_close(edited(Edit(x[:, None], 1.0), 500, Rng(0)), sample)
+
+
+def test_a_hole_is_filled_as_the_rest_asks() -> None:
+    """The likeliest latent given what is kept, in closed form; what is kept stays bit for bit."""
+    x = TRUTH.sample((50,))
+    keep = torch.tensor([True, True, False, False]).expand(50, 1, 4)
+    filled = edited(Edit(x[:, None], keep=keep), 50, Rng(0))
+    assert torch.equal(filled[:, :2], x[:, :2])
+    u = x[:, :2] @ W[:2] / (SIGMA**2 + W[:2].square().sum())
+    torch.testing.assert_close(filled[:, 2:], u[:, None] * W[2:], atol=0.02, rtol=0)
+
+
+def test_energy_is_weighed_against_the_prior() -> None:
+    """min w (a'x - 1)^2 + u^2 / 2 with x = W u, in closed form."""
+    a, weight = torch.tensor([0.5, 0.0, 1.0, 0.0]), 3.0
+    b = float(a @ W)
+
+    def energy(x: Tensor) -> Tensor:
+        return (x.flatten(1) @ a - 1).square()
+
+    found = edited(Edit(energy=energy, weight=weight), 20, Rng(0))
+    u = 2 * weight * b / (2 * weight * b * b + 1)
+    torch.testing.assert_close(found, (u * W).expand(20, 4), atol=0.02, rtol=0)
+    with pytest.raises(UserError, match="start"):
+        edited(Edit(keep=torch.ones(20, 1, 4, dtype=torch.bool)), 20, Rng(0))
+
+
+@pytest.mark.parametrize("hierarchy", [0, 2])
+def test_an_edit_is_the_same_alone_and_in_a_batch(hierarchy: int) -> None:
+    space, config = SPACES[0], TINY.model_copy(update={"hierarchy": hierarchy})
+    modules, data = lively(space, config), batch(space)
+    keep = torch.zeros(4, *space.shape, dtype=torch.bool)
+    keep[..., :4] = True
+
+    def run(rows: Tensor) -> Tensor:
+        wanted = Edit(data.x[rows], 0.7, keep[rows], lambda x: x.flatten(1).mean(1), 2.0)
+        part = data.select(rows)
+        return edit(modules, config, space, wanted, part.cond, Rng(0), part.index, VAESettings())
+
+    whole = run(torch.arange(4))
+    assert torch.equal(whole[keep], data.x[keep])
+    torch.testing.assert_close(run(torch.tensor([2])), whole[2:3], atol=5e-3, rtol=0)
+
+
+def test_decoding_is_guided_away_from_the_null() -> None:
+    modules, cond, u = lively(SPACES[0], TINY), labels([0, 1]), torch.randn(2, 3)
+    with torch.no_grad():
+        assert not torch.equal(decode(modules, u, cond, 2.0), decode(modules, u, cond))
 
 
 @pytest.mark.slow

@@ -257,6 +257,7 @@ def field(name: str, kind: int, form: str, value: Any) -> bytes:
 
 def test_a_lying_header(sound: bytes, tmp_path: Path) -> None:
     huge = struct.pack("<Q", 1 << 60)
+    assert "is empty (0 bytes)" in refused(b"", tmp_path)
     assert "no GGUF file" in refused(b"GGML" + sound[4:], tmp_path)
     assert "another byte order" in refused(sound[:4] + sound[7:3:-1] + sound[8:], tmp_path)
     assert "says to have" in refused(sound[:8] + huge + sound[16:], tmp_path)

@@ -73,6 +73,19 @@ def test_conversations_begin_with_nothing_and_end_with_their_mark() -> None:
     assert base.first is None and base.tokenizer.special["end"] == 7 and base.chat_template == PLAIN
 
 
+@torch.no_grad()
+def test_messages_see_one_another_and_documents_do_not() -> None:
+    """What ends an answer, or a document, is in the middle of the tokens."""
+    talk = Space("tokens", (32,), vocab=(T.size,), special={**T.special, "end": 7}, stream=True, records=True)
+    for space in (SPACE, talk):
+        config, net = trained(space=space)
+        base = base_of({"decoder": net}, config, space, T, Cond.nothing({}, 1), "it")
+        assert base.config.apart != space.records and bool(base.notes) != space.records
+        tokens = TOKENS.clone()
+        tokens[:, 9] = space.special["end"]
+        assert torch.equal(decoder_of(base)(tokens, None), net(tokens, None))
+
+
 def test_what_has_no_public_architecture() -> None:
     config, net = trained()
     nothing = Cond.nothing({}, 1)

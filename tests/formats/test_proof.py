@@ -17,9 +17,9 @@ from afresh.core import UserError
 from afresh.data.chat import CHATML, MARKS
 from afresh.data.tokenizer import Tokenizer
 from afresh.export import TARGETS, export_base, twin
-from afresh.formats.base import Base
+from afresh.formats.base import Base, load_base
 from afresh.formats.judges import Own
-from afresh.formats.proof import LAYOUT, ROUNDING, prove
+from afresh.formats.proof import LAYOUT, ROUNDING, documents, logp, prove
 from tests.formats.bases import SHAPES, TEXT, base_of, ids_of
 
 BPE = Tokenizer.learn_bpe([TEXT], 300, extra=MARKS)
@@ -74,6 +74,23 @@ def test_what_was_written_is_proved(tmp_path: Path) -> None:
     assert proof["first_token"]["same"] and not proof["independent"]
     assert proof["tokenizer"].same == proof["tokenizer"].texts == 15
     assert proof["nats_per_token"]["model"] == proof["nats_per_token"]["file"]
+
+
+def test_documents_that_did_not_see_one_another_are_compared_one_by_one(tmp_path: Path) -> None:
+    """A public program lets each see the one before it, so that a window of several would differ."""
+    whole = base_of()
+    base = replace(whole, config=whole.config.model_copy(update={"apart": True}))
+    end = base.tokenizer.special["end"]
+    row = [end, 5, 6, 7, end, 8, 9, end, end, 10, 11]
+    assert documents(row, end) == [[end, 5, 6, 7, end], [end, 8, 9, end], [end, end], [end, 10, 11]]
+    assert documents([end, 5], end) == [[end, 5]] and documents([5, 6, end], end) == [[5, 6, end]]
+    target = TARGETS["hf"]
+    target.write(base, tmp_path, "float32")
+    proof = prove(base, tmp_path, "float32", [row, row[1:]], Own, lambda b, f: twin(target, b, f), target.excuse)
+    assert proof["passed"] and proof["rounding"].largest < 1e-5 and proof["tokens"] == 10 + 9
+    stored = load_base(tmp_path)
+    assert not stored.config.apart
+    assert (logp(base, [row])[0] - logp(stored, [row])[0]).abs().max() > 0.1, "the check could not see the difference"
 
 
 @pytest.mark.parametrize(

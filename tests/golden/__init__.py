@@ -48,6 +48,8 @@ ROWS = {
     "vae": Golden(PLANE, {"width": 8, "latent": 4, "cond": 8}, 1e-3, {"lr": 1e-2}),
     "gan": Golden(PLANE, {"width": 8, "latent": 4, "cond": 8}, 1e-3),
     "flow": Golden(PLANE, {"widths": (16, 32), "emb": 32}, 1e-3),
+    "fewstep": Golden(PLANE, {"widths": (16, 32), "emb": 32, "finest": 2, "solves": 1}, 1e-3),
+    "autoencoder": Golden(PLANE, {"width": 8, "factor": 2}, 1e-3),
 }
 
 

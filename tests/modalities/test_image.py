@@ -567,17 +567,17 @@ def test_captions_become_ids_of_frequent_words() -> None:
     said = ["a red Bird", "a red ball", "A BLUE bird", "once"]
     data = items(4, caption=lambda i: said[i] if i < 4 else None)
     encoder = MODALITY.fit(data, PLAIN)
-    part = encoder.conds["prompt"]
+    part = encoder.conds["caption"]
     assert part.classes == ("a", "bird", "red") and part.length == 3
     cond = encoder.encode([*data, Item(data[0].value)]).cond
-    assert cond.parts["prompt"].tolist() == [[2, 4, 3], [2, 4, 1], [2, 1, 3], [1, 0, 0], [0, 0, 0]]
-    assert cond.present["prompt"].tolist() == [True] * 4 + [False]
+    assert cond.parts["caption"].tolist() == [[2, 4, 3], [2, 4, 1], [2, 1, 3], [1, 0, 0], [0, 0, 0]]
+    assert cond.present["caption"].tolist() == [True] * 4 + [False]
 
 
 def test_long_captions_are_cut_and_counted() -> None:
     data = items(40, caption=lambda i: "word " * (100 if i == 0 else 5))
     encoder = MODALITY.fit(data, PLAIN)
-    assert encoder.conds["prompt"].length == 5
+    assert encoder.conds["caption"].length == 5
     assert any("1 captions are longer than 5 words" in n for n in encoder.notes)
 
 
@@ -589,7 +589,11 @@ def test_items_of_another_size_or_channels_are_brought_to_the_encoders() -> None
 
 def test_save_and_load(tmp_path: Path) -> None:
     data = items(
-        6, 3, labels=lambda i: {"label": "ab"[i % 2]}, numbers=lambda i: {"age": i / 3}, caption=lambda i: "a thing"
+        6,
+        3,
+        labels=lambda i: {"label": "ab"[i % 2]},
+        numbers=lambda i: {"age": i / 3},
+        caption=lambda i: f"a {i % 3} thing",
     )
     encoder = MODALITY.fit(data, ImageOptions(crop="pad"))
     encoder.save(tmp_path)
@@ -597,7 +601,7 @@ def test_save_and_load(tmp_path: Path) -> None:
     assert (again.space, dict(again.conds), again.options) == (encoder.space, encoder.conds, encoder.options)
     assert again.options.size == 8 and again.options.channels == "rgb" and again.options.crop == "pad"
     first, second = encoder.encode(data), again.encode(data)
-    assert torch.equal(first.x, second.x) and torch.equal(first.cond.parts["prompt"], second.cond.parts["prompt"])
+    assert torch.equal(first.x, second.x) and torch.equal(first.cond.parts["caption"], second.cond.parts["caption"])
 
 
 @pytest.mark.parametrize("where", [[], ["options"], ["conds", "label"]])

@@ -299,6 +299,7 @@ def test_decoding_stops_at_the_end_and_overlooks_special_ids() -> None:
     assert encoder.decode(ids) == ["ab", "accba"]
     assert encoder.decode(ids[0]) == ["ab"]
     assert encoder.decode(torch.tensor([[s["end"], 0]])) == [""]
+    assert encoder.decode(ids[:, :0]) == ["", ""] and encoder.decode(ids[0, :0]) == [""]
     assert encoder.prompt("cab").tolist() == [2, 0, 1]
 
 

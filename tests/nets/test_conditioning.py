@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from afresh.core import Cond, Part
-from afresh.nets.conditioning import Conditioning, TimeEmbedding
+from afresh.core import Cond, Part, UserError
+from afresh.nets.conditioning import Conditioning, TimeEmbedding, aligned_channels, aligned_fields
 
 SPEC = {
     "label": Part("label", classes=("a", "b", "c")),
@@ -79,3 +79,48 @@ def test_times_are_told_apart() -> None:
     distance = torch.cdist(net(t), net(t)) + torch.eye(21) * 9
     assert float(distance.min()) > 1e-2
     assert "frequency" not in net.state_dict()  # fixed: nothing to store
+
+
+BESIDE = {
+    "vector": Part("vector", shape=(5,)),
+    "edges": Part("aligned", shape=(1, 2, 3)),
+    "photo": Part("aligned", shape=(3, 2, 3)),
+}
+
+
+def beside(**present: bool) -> Cond:
+    """Two rows with every part; in the second, those that are false are absent."""
+    values = {}
+    for k, part in BESIDE.items():
+        one = 1 + torch.arange(float(math.prod(part.shape))).view(1, *part.shape)
+        values[k] = torch.cat([one, 2 * one])
+    return Cond(2, values, {k: torch.tensor([True, present.get(k, True)]) for k in BESIDE})
+
+
+def test_a_vector_counts_where_it_is_present_and_fields_have_no_vector() -> None:
+    torch.manual_seed(0)
+    net = Conditioning(BESIDE, 8, aligned=True).requires_grad_(False)
+    both = net(beside())
+    assert list(net.parts) == ["part_vector"] and both.shape == (2, 8)
+    assert not torch.allclose(both[0], both[1], atol=1e-3)
+    torch.testing.assert_close(net(beside(vector=False))[1], net.parts["part_vector"].null)
+    torch.testing.assert_close(net(beside(edges=False, photo=False)), both, rtol=0, atol=0)
+
+
+def test_fields_lie_beside_x_each_with_a_channel_that_says_whether_it_is_there() -> None:
+    x = torch.zeros(2, 4, 2, 3, dtype=torch.float64)
+    cond = beside(photo=False)
+    out = aligned_fields(cond, BESIDE, x)
+    assert aligned_channels(BESIDE) == 6 and out.shape == (2, 6, 2, 3) and out.dtype == x.dtype
+    edges, there, photo, shown = out.split([1, 1, 3, 1], 1)
+    assert torch.equal(edges, cond.parts["edges"].double()) and bool((there == 1).all())
+    assert torch.equal(photo[0], cond.parts["photo"][0].double()) and not photo[1].any()
+    assert shown[:, 0, 0, 0].tolist() == [1, 0]
+    assert aligned_fields(Cond(2), {}, x).shape == (2, 0, 2, 3) and aligned_channels({}) == 0
+
+
+def test_a_field_is_never_lost_in_silence() -> None:
+    with pytest.raises(UserError, match="cannot be conditioned on another picture \\(edges, photo\\)"):
+        Conditioning(BESIDE, 8)
+    with pytest.raises(UserError, match="edges is a field on the grid \\(2, 3\\), x on \\(4, 4\\)"):
+        aligned_fields(beside(), BESIDE, torch.zeros(2, 1, 4, 4))

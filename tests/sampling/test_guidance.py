@@ -1,4 +1,4 @@
-"""Classifier-free guidance is a straight line through the unconditional and the conditional prediction."""
+"""Guidance is a straight line through predictions: unconditional and conditional, weak and strong, part by part."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from afresh.core import Cond
-from afresh.sampling.guidance import classifier_free
+from afresh.core import Cond, UserError
+from afresh.sampling.guidance import autoguidance, classifier_free, composed, interval
 from tests.sampling.fed import model
 
 COND = Cond(3, {"label": torch.tensor([0, 1, 2])}, {"label": torch.tensor([True, True, False])})
@@ -86,3 +86,141 @@ def test_known_values_stay_in_the_unconditional_half() -> None:
         return predict(x, t, cond, state)
 
     classifier_free(needs_given, 2.0)(X, None, given, None)
+
+
+# --------------------------------------------------------------------------- parts, each with its weight
+
+ALL = torch.ones(3, dtype=torch.bool)
+PARTS = Cond(
+    3,
+    {"label": torch.tensor([0, 1, 2]), "age": torch.tensor([0.5, -1.0, 2.0])},
+    {"label": ALL, "age": torch.tensor([True, True, False])},
+)
+
+
+class Sums:
+    """x + 10 + label - age + label * age, of the parts that are present; counts calls and rows."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+
+    def __call__(self, x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
+        self.rows.append(len(x))
+        label = cond.parts["label"].float() * cond.present["label"]
+        age = cond.parts["age"] * cond.present["age"]
+        return x + (10 + label - age + label * age)[:, None], state
+
+
+def value(of: Any, cond: Cond = PARTS) -> Tensor:
+    """The shift of each row."""
+    return (of(X, torch.tensor(0.5), cond, None)[0] - X)[:, 0]
+
+
+def test_each_part_has_its_own_scale() -> None:
+    """null + 3 (only label - null) + 2 (only age - null): the parts' interplay, known only to both together, is not
+    seen. By hand: 10 + 3 label - 2 age."""
+    net = Sums()
+    expected = torch.tensor([10 + 0 - 1.0, 10 + 3 + 2.0, 10 + 6 - 0.0])
+    torch.testing.assert_close(value(composed(net, {"label": 3.0, "age": 2.0})), expected)
+    assert net.rows == [9]  # two terms and null, in one batch
+
+
+def test_parts_without_a_weight_go_together() -> None:
+    """10 + 3 label - 1.5 age, age having the general scale; a weight below zero turns a part around."""
+    expected = torch.tensor([10 + 0 - 0.75, 10 + 3 + 1.5, 10 + 6 - 0.0])
+    torch.testing.assert_close(value(composed(Sums(), {"label": 3.0}, 1.5)), expected)
+    turned = torch.tensor([10 - 0 - 0.5, 10 - 1 + 1.0, 10 - 2 - 0.0])
+    torch.testing.assert_close(value(composed(Sums(), {"label": -1.0})), turned)
+
+
+def test_without_weights_it_is_plain_guidance() -> None:
+    torch.testing.assert_close(value(composed(Sums(), {}, 2.5)), value(classifier_free(Sums(), 2.5)), rtol=0, atol=0)
+    net = Sums()
+    assert composed(net, {}, 1.0) is net
+
+
+def test_a_single_part_by_weight_is_plain_guidance() -> None:
+    by_weight = composed(predict, {"label": 2.5})(X, 0.5, COND, None)[0]
+    torch.testing.assert_close(by_weight, guided(2.5), rtol=0, atol=0)
+
+
+def test_an_unknown_part_is_refused_naming_those_known() -> None:
+    with pytest.raises(UserError, match=r"colour.*label, age"):
+        value(composed(Sums(), {"colour": 2.0}))
+
+
+# --------------------------------------------------------------------------- steering away
+
+
+def test_a_negative_request_takes_the_place_of_null() -> None:
+    """negative + 3 (conditional - negative), and the same of parts with their own weights."""
+    asked = Cond(3, {"label": torch.tensor([2, 2, 2])}, {"label": ALL})
+    label = torch.tensor([0.0, 1.0, 10.0])  # the third row has none
+    found = classifier_free(predict, 3.0)(X, 0.5, replace(COND, negative=asked), None)[0] - X
+    torch.testing.assert_close(found[:, 0], 2 + 3 * (label - 2))
+    away = Cond(3, {"label": torch.ones(3, dtype=torch.int64), "age": torch.zeros(3)}, {"label": ALL, "age": ~ALL})
+    both = value(composed(Sums(), {"label": 3.0, "age": 2.0}), replace(PARTS, negative=away))
+    # 11 + 3 (10 + label - 11) + 2 (10 - age - 11)
+    torch.testing.assert_close(both, torch.tensor([11 - 3 - 3.0, 11 + 0 + 0.0, 11 + 3 - 2.0]))
+
+
+def test_the_negative_half_sees_what_is_known() -> None:
+    given = replace(COND, given=torch.ones(3, 2), given_mask=torch.ones(3, 2, dtype=torch.bool), negative=COND)
+
+    def needs_given(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
+        assert cond.given is not None and len(cond.given) == len(x)
+        return predict(x, t, cond, state)
+
+    classifier_free(needs_given, 2.0)(X, None, given, None)
+
+
+# --------------------------------------------------------------------------- a weaker model, and when to guide
+
+
+def scaled(factor: float) -> Any:
+    return lambda x, t, cond, state: (factor * x, state)
+
+
+def test_autoguidance_is_a_line_through_the_weak_and_the_strong_model() -> None:
+    strong = scaled(2.0)
+    assert autoguidance(strong, scaled(1.5), 1.0) is strong
+    found = autoguidance(strong, scaled(1.5), 3.0)(X, 0.5, COND, None)[0]
+    torch.testing.assert_close(found, (1.5 + 3 * 0.5) * X)
+    assert torch.equal(autoguidance(strong, scaled(1.5), 0.0)(X, 0.5, COND, None)[0], 1.5 * X)
+
+
+def test_autoguidance_goes_around_other_guidance() -> None:
+    both = autoguidance(classifier_free(predict, 2.0), scaled(1.0), 3.0)(X, 0.5, COND, None)[0]
+    torch.testing.assert_close(both, X + 3 * (guided(2.0) - X))
+
+
+def test_guidance_acts_within_its_interval_and_costs_nothing_outside() -> None:
+    net = Sums()
+    limited = interval(classifier_free(net, 2.0), net, 0.25, 0.5)
+    for t, rows in ((0.0, 3), (0.25, 6), (0.4, 6), (0.5, 6), (0.51, 3), (1.0, 3)):
+        net.rows.clear()
+        found = limited(X, torch.full((3,), t), PARTS, None)[0]
+        expected = (classifier_free(Sums(), 2.0) if rows == 6 else Sums())(X, torch.full((3,), t), PARTS, None)[0]
+        assert net.rows == [rows] and torch.equal(found, expected)
+
+
+def test_rows_at_several_times_are_each_guided_or_not() -> None:
+    t = torch.tensor([0.1, 0.4, 0.9])
+    found = interval(classifier_free(Sums(), 2.0), Sums(), 0.25, 0.5)(X, t, PARTS, None)[0]
+    plain, full = Sums()(X, t, PARTS, None)[0], classifier_free(Sums(), 2.0)(X, t, PARTS, None)[0]
+    assert torch.equal(found, torch.stack([plain[0], full[1], plain[2]]))
+
+
+def test_the_whole_interval_is_no_wrapper() -> None:
+    net = Sums()
+    full = classifier_free(net, 2.0)
+    assert interval(full, net) is full and interval(net, net, 0.2, 0.3) is net
+
+
+def test_a_negative_in_the_request_itself_takes_the_place_of_null() -> None:
+    """Of the request itself, row by row: row 1 asks for 1 and not for 2, 2 + 3 (1 - 2) = -1."""
+    unwanted = replace(COND, parts={"label": torch.tensor([2, 2, 2])}, present={"label": torch.ones(3).bool()})
+    cond = replace(COND, negative=unwanted)
+    for way in (classifier_free(predict, 3.0), composed(predict, {"label": 3.0})):
+        shift = way(X, 0.5, cond, None)[0] - X
+        torch.testing.assert_close(shift, torch.tensor([[-4.0], [-1.0], [26.0]]).expand(3, 2))

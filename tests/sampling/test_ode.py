@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from afresh.core import Cond, Predict
-from afresh.sampling.ode import ORDER, SOLVERS, euler, heun, times
+from afresh.rng import Rng
+from afresh.sampling.ode import EVALUATIONS, ORDER, SOLVERS, ab2, dpmpp, euler, heun, sde, times
 
 NOBODY = Cond(3)
 X0 = torch.tensor([[-1.7, 0.4], [0.1, 2.2], [1.0, -0.3]], dtype=torch.float64)  # (3, 2)
@@ -27,24 +28,47 @@ def gaussian(std: float) -> Predict:
     return velocity(lambda x, t: (t * std**2 - (1 - t)) / ((1 - t) ** 2 + (t * std) ** 2) * x)
 
 
-def order_of(solver: str, std: float) -> float:
-    """Slope of log error against log step size."""
-    steps = np.array([16, 32, 64, 128, 256])
-    errors = []
-    for n in steps:
-        x1 = SOLVERS[solver](gaussian(std), X0, NOBODY, times(int(n)))
-        errors.append(float((x1 - std * X0).norm()))
-    return float(np.polyfit(np.log(1 / steps), np.log(errors), 1)[0])
+def deviation(std: float, t: float) -> float:
+    return math.hypot(1 - t, t * std)
+
+
+def errors_of(solver: str, std: float, low: float = 0.0, high: float = 1.0) -> list[float]:
+    """For 16, 32, ... 256 even steps from low to high."""
+    out = []
+    for n in STEPS:
+        ts = low + (high - low) * times(int(n))
+        x = SOLVERS[solver](gaussian(std), deviation(std, low) * X0, NOBODY, ts)
+        out.append(float((x - deviation(std, high) * X0).norm()))
+    return out
+
+
+STEPS = np.array([16, 32, 64, 128, 256])
+
+
+def slope(errors: list[float]) -> float:
+    """Of log error against log step size."""
+    return float(np.polyfit(np.log(1 / STEPS), np.log(errors), 1)[0])
 
 
 @pytest.mark.parametrize("std", [0.5, 2.0])
-@pytest.mark.parametrize("solver", sorted(SOLVERS))
+@pytest.mark.parametrize("solver", ["euler", "heun", "ab2"])
 def test_order_of_convergence(solver: str, std: float) -> None:
-    assert order_of(solver, std) == pytest.approx(ORDER[solver], abs=0.1)
+    assert slope(errors_of(solver, std)) == pytest.approx(ORDER[solver], abs=0.1)
+
+
+@pytest.mark.parametrize("std", [0.5, 2.0])
+@pytest.mark.parametrize("solver", ["dpmpp", "sde"])
+def test_order_of_multistep_solvers(solver: str, std: float) -> None:
+    """Two where lambda is finite. Near t = 0 and 1 no number of even steps makes the steps in lambda short, and the
+    error falls as h^2 log(1/h): between 16 and 256 steps with a slope well above one."""
+    assert slope(errors_of(solver, std, 0.1, 0.9)) == pytest.approx(ORDER[solver], abs=0.1)
+    whole, first = errors_of(solver, std), errors_of("euler", std)
+    assert slope(whole) > 1.4
+    assert whole[-1] < first[-1] / 4
 
 
 def test_every_solver_states_its_order() -> None:
-    assert ORDER.keys() == SOLVERS.keys()
+    assert ORDER.keys() == SOLVERS.keys() == EVALUATIONS.keys()
 
 
 @pytest.mark.parametrize("solver", sorted(SOLVERS))
@@ -62,15 +86,17 @@ def test_heun_is_exact_where_velocity_is_linear_in_time_and_euler_is_not() -> No
 
 
 def test_one_step_by_hand() -> None:
-    """dx/dt = x with h = 1: Euler gives 2 x, Heun 2.5 x."""
+    """dx/dt = x with h = 1: Euler gives 2 x, Heun 2.5 x. Two steps of h = 1/2 of Adams and Bashforth: 1.5 x, then
+    1.5 x + (1.5 * 1.5 x - 0.5 x) / 2 = 2.375 x."""
     grow = velocity(lambda x, t: x)
     torch.testing.assert_close(euler(grow, X0, NOBODY, times(1)), 2 * X0)
     torch.testing.assert_close(heun(grow, X0, NOBODY, times(1)), 2.5 * X0)
+    torch.testing.assert_close(ab2(grow, X0, NOBODY, times(2)), 2.375 * X0)
 
 
 @pytest.mark.parametrize("solver", sorted(SOLVERS))
 def test_evaluations_and_times(solver: str) -> None:
-    """As many evaluations as the order says, at times within [0, 1], one time a row, the condition handed on."""
+    """As many evaluations as stated, at times within [0, 1], one time a row, the condition handed on."""
     seen: list[Tensor] = []
 
     def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
@@ -79,7 +105,7 @@ def test_evaluations_and_times(solver: str) -> None:
         return -x, None
 
     SOLVERS[solver](predict, X0, NOBODY, times(5))
-    assert len(seen) == 5 * ORDER[solver]
+    assert len(seen) == 5 * EVALUATIONS[solver]
     assert float(torch.stack(seen).min()) == 0 and float(torch.stack(seen).max()) <= 1
 
 
@@ -100,3 +126,96 @@ def test_times_are_an_even_grid() -> None:
     assert len(ts) == 11 and ts.dtype == torch.float64 and float(ts[0]) == 0 and float(ts[-1]) == 1
     torch.testing.assert_close(ts.diff(), torch.full((10,), 0.1, dtype=torch.float64))
     assert math.isclose(float(times(1)[1]), 1)
+
+
+def test_shifted_times_are_those_of_the_shifted_noise_level() -> None:
+    """Esser et al. 2024, eq. 23: the noise level s becomes m s / (1 + (m - 1) s). By hand, m = 3 at the middle: 1/4."""
+    even = 1 - times(8)
+    torch.testing.assert_close(1 - times(8, shift=3.0), 3 * even / (1 + 2 * even))
+    assert float(times(2, shift=3.0)[1]) == pytest.approx(0.25)
+    assert torch.equal(times(7, shift=1.0), times(7))
+    for m in (0.2, 5.0):
+        ts = times(10, shift=m)
+        assert float(ts[0]) == 0 and float(ts[-1]) == 1 and bool((ts.diff() > 0).all())
+        assert (float(ts.diff()[0]) < float(ts.diff()[-1])) == (m > 1)
+
+
+# --------------------------------------------------------------------------- DPM-Solver++ and its SDE
+
+
+def point(place: float) -> Predict:
+    return velocity(lambda x, t: (place - x) / (1 - t))
+
+
+def keyed(seed: int, rows: int) -> Any:
+    return lambda i, shape: Rng(seed).normal(f"z/{i}", torch.arange(rows), shape[1:])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 8])
+@pytest.mark.parametrize("shift", [0.3, 1.0, 3.0])
+def test_a_point_mass_is_reached_exactly(steps: int, shift: float) -> None:
+    ts = times(steps, shift=shift)
+    torch.testing.assert_close(dpmpp(point(0.7), X0, NOBODY, ts), torch.full_like(X0, 0.7), rtol=0, atol=1e-14)
+    for churn in (0.5, 1.0, 3.0):
+        x = sde(point(0.7), X0, NOBODY, ts, keyed(1, 3), churn)
+        torch.testing.assert_close(x, torch.full_like(X0, 0.7), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("churn", [0.0, 0.3, 1.0])
+def test_steps_are_those_of_the_paper(churn: float) -> None:
+    """Xue et al. 2023 with the correction of Lu et al. 2022b, algorithm 2, written with exponentials:
+    x_b = s_b / s_a e^(-c h) x_a + a_b (1 - e^(-(1 + c) h)) (D + h / (2 h_before) (D - D_before)) + noise."""
+    ts = 0.2 + 0.7 * times(5, shift=2.0)
+    predict = gaussian(0.6)
+    lam = torch.log(ts / (1 - ts))
+    x, before = X0, None
+    for i in range(5):
+        a, b, h = float(ts[i]), float(ts[i + 1]), float(lam[i + 1] - lam[i])
+        data = x + (1 - a) * predict(x, ts[i].expand(3), NOBODY, None)[0]
+        ahead = data
+        if before is not None:
+            ahead = data + h / (2 * float(lam[i] - lam[i - 1])) * (data - before)
+        z = keyed(4, 3)(i, (3, 2)).double()
+        x = (
+            (1 - b) / (1 - a) * math.exp(-churn * h) * x
+            + b * (1 - math.exp(-(1 + churn) * h)) * ahead
+            + (1 - b) * math.sqrt(1 - math.exp(-2 * churn * h)) * z
+        )
+        before = data
+    torch.testing.assert_close(sde(predict, X0, NOBODY, ts, keyed(4, 3), churn), x, rtol=0, atol=1e-13)
+
+
+def test_without_noise_or_churn_the_sde_is_the_ode() -> None:
+    ts = times(9)
+    ode = dpmpp(gaussian(0.5), X0, NOBODY, ts)
+    assert torch.equal(sde(gaussian(0.5), X0, NOBODY, ts), ode)
+    assert torch.equal(sde(gaussian(0.5), X0, NOBODY, ts, keyed(1, 3), churn=0.0), ode)
+    assert not torch.equal(sde(gaussian(0.5), X0, NOBODY, ts, keyed(1, 3), churn=0.1), ode)
+
+
+def moments(std: float, mean: float, steps: int, churn: float) -> tuple[float, float]:
+    """Mean and standard deviation of what the solver makes of N(mean, std^2): exactly, for here x_1 is affine in its
+    start and its noises, and row j has only the j-th of them, at 1."""
+    rows = torch.eye(steps + 2, dtype=torch.float64)
+
+    def affine(x: Tensor, t: Tensor) -> Tensor:
+        d2 = (1 - t) ** 2 + (t * std) ** 2
+        return mean + (t * std**2 - (1 - t)) / d2 * (x - t * mean)
+
+    x1 = sde(velocity(affine), rows[:, :1], Cond(steps + 2), times(steps), lambda i, s: rows[:, i + 1, None], churn)
+    return float(x1[-1]), float((x1[:-1] - x1[-1]).norm())
+
+
+@pytest.mark.parametrize("std", [0.5, 2.0])
+@pytest.mark.parametrize("churn", [0.0, 0.5, 1.0, 2.0])
+def test_the_sde_keeps_a_gaussian(std: float, churn: float) -> None:
+    """Mean 0.8 to within 1% and deviation within 3% in 64 steps, within 1% in 256."""
+    for steps, tolerance in ((64, 0.03), (256, 0.01)):
+        mean, deviation = moments(std, 0.8, steps, churn)
+        assert mean == pytest.approx(0.8, rel=0.01)
+        assert deviation == pytest.approx(std, rel=tolerance)
+
+
+def test_noise_is_not_added_from_data_to_noise() -> None:
+    with pytest.raises(ValueError, match="rise"):
+        sde(gaussian(0.5), X0, NOBODY, times(4).flip(0), keyed(1, 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -112,7 +113,9 @@ def test_a_stop_string_over_a_characters_parts() -> None:
     assert watcher.texts() == ["na"]
 
 
-def test_an_empty_stop_string_is_refused() -> None:
+def test_an_empty_stop_string_and_half_a_character_are_refused() -> None:
+    with pytest.raises(UserError, match="lone surrogate"):
+        Stops.of("\udcff")
     with pytest.raises(UserError, match="empty"):
         Stops.of("")
     with pytest.raises(UserError, match="empty"):
@@ -155,6 +158,18 @@ def run(watcher: Any = None, sizes: list[int] | None = None, **more: Any) -> lis
 
     prompts = [[i % 5, i % 3] for i in range(8)]
     return generate(predict, prompts, Cond(8), Rng(2), torch.arange(8), 20, 64, Cut(), END, watch=watcher, **more)
+
+
+def test_texts_that_met_no_stop_string_are_counted_once() -> None:
+    """One was stopped, one ended, two are only as long as was asked for."""
+    watcher = Watcher(spelled, END, Stops.of("b"))
+    for index, token in ((0, 0), (1, 1), (2, 0), (2, END), (3, 2)):
+        watcher(index, token, -1.0)
+    with pytest.warns(UserWarning, match="2 of 4 texts met no stop string"):
+        assert [w.finish for w in watcher.written()] == ["length", "stop", "end", "length"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert watcher.texts() == ["a", "", "a", "c"]
 
 
 def test_stopped_rows_leave_at_once_and_the_others_are_as_they_were() -> None:

@@ -116,11 +116,12 @@ CASES = [(row, row.spaces[0]) for row in FAMILIES]
 
 @pytest.mark.parametrize("row,name", CASES, ids=[f"{r.name}-{s}" for r, s in CASES])
 def test_every_family_in_float32(row: FamilyRow, name: str) -> None:
-    """Within 1e-6 of the gradient's norm; noise and dropout are keyed by example, so micro-batches share them."""
+    """Within 1e-6 of the gradient's norm, or what its row states; noise and dropout are keyed by example, so
+    micro-batches share them."""
     space = SPACES[name]
     batch = Loader(examples(space), space, Rng(0)).batch(0, BATCH)
     for player in catalog.family(row.name).objective(catalog.family(row.name).config(**row.config), space).players:
         whole, _ = gradient(family_learner(row, space, BATCH), player, batch)
         for micro in (1, 3):
             found, _ = gradient(family_learner(row, space, micro), player, batch)
-            assert float((found - whole).norm() / whole.norm()) < 1e-6, f"{player}, micro-batches of {micro}"
+            assert float((found - whole).norm() / whole.norm()) < row.rounding, f"{player}, micro-batches of {micro}"

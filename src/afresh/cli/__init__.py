@@ -20,7 +20,24 @@ from typing import Annotated, Any
 import typer
 
 from afresh import __version__
-from afresh.cli import complete, data, demo, doctor, export, measure, runs, sample, solve, train, tune, verify
+from afresh.cli import (
+    average,
+    blend,
+    complete,
+    data,
+    demo,
+    distill,
+    doctor,
+    edit,
+    export,
+    measure,
+    runs,
+    sample,
+    solve,
+    train,
+    tune,
+    verify,
+)
 from afresh.cli.show import emit, fail, note
 
 DONE, FAULT, USAGE, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -57,9 +74,13 @@ VERBS = (
     data.data,
     train.train,
     tune.tune,
+    distill.distill,
     sample.sample,
+    edit.edit,
+    blend.blend,
     complete.complete,
     measure.measure,
+    average.average,
     solve.solve,
     export.export,
     runs.runs,

@@ -11,12 +11,19 @@ from afresh.cli.sample import labels
 from afresh.cli.show import answer, emit, fail, note, say
 
 if TYPE_CHECKING:
+    from afresh.formats.fields import FieldProof
     from afresh.formats.proof import Difference, Proof
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")],
-    to: Annotated[str, typer.Option(help="hf (transformers, vLLM), gguf (llama.cpp), safetensors (our own names).")],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="Texts: hf (transformers, vLLM), gguf (llama.cpp). Pictures: onnx, diffusers (what was tuned from "
+            "there). Both: safetensors (our own names)."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder to make.", metavar="DIR")],
     precision: Annotated[
         str, typer.Option(help="float32, bfloat16, float16; for gguf also q8_0 (8 bits).")
@@ -27,18 +34,22 @@ def export(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The proof as JSON on standard output.")] = False,
 ) -> None:
-    """Export a language model to a folder that other programs open, and prove that they see the same model.
+    """Export a model to a folder that other programs open, and prove that they see the same model.
 
-    The file is read again, by transformers or llama.cpp where they are installed, and compared on the held-out text:
-    log-probabilities, token ids, chat template. What was found is in proof.json. Exit code 2 when it differs by more
-    than is stated; the export is then kept aside as DIR.unproved.
+    The file is read again. A language model is compared on the held-out text, by transformers or llama.cpp where they
+    are installed: log-probabilities, token ids, chat template. A model of pictures is compared on random inputs, by
+    onnxruntime or diffusers: its outputs. What was found is in proof.json. Exit code 2 when it differs by more than is
+    stated; the export is then kept aside as DIR.unproved.
     """
     from afresh.export import export as write
+    from afresh.formats.fields import FieldProof
     from afresh.run import Run
 
     place, proof = write(Run.open(run), to, out, precision, labels(label))
     if as_json:
         emit({"folder": str(place), **proof.model_dump(mode="json")})
+    elif isinstance(proof, FieldProof):
+        show_fields(proof)
     else:
         show(proof)
     if not proof.passed:
@@ -67,6 +78,20 @@ def show(proof: Proof) -> None:
         lines.append(f"{'chat':14}{c['same']} of {c['conversations']} conversations are the same{some}")
     if proof.condition is not None:
         lines.append(f"{'condition':14}{proof.condition}")
+    answer("\n".join(lines))
+    for text in proof.notes:
+        note(text)
+
+
+def show_fields(proof: FieldProof) -> None:
+    """What was compared of a model of pictures, line by line."""
+    allowed = f"allowed {proof.tolerance:.2g}" if proof.tolerance else "none is allowed"
+    lines = [
+        f"{'judge':14}{proof.judge}",
+        f"{'compared':14}{proof.compared}; batches of {' and '.join(map(str, proof.batches))}, {proof.precision}",
+        f"{'difference':14}{'' if proof.passed else 'FAILED: '}at most {proof.largest:.2g} ({allowed}), "
+        f"of outputs up to {proof.outputs:.3g}",
+    ]
     answer("\n".join(lines))
     for text in proof.notes:
         note(text)

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -45,8 +46,24 @@ def sample(
         list[str] | None, typer.Option(help="A number by name.", metavar="NAME=X", rich_help_panel=ASKED)
     ] = None,
     caption: Annotated[str | None, typer.Option(help="What the picture shows.", rich_help_panel=ASKED)] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(help="A picture to make it from; NAME=FILE where several.", metavar="FILE", rich_help_panel=ASKED),
+    ] = None,
     guidance: Annotated[
-        float | None, typer.Option(help="How hard to steer to what is asked for; 1 = as learnt.", rich_help_panel=ASKED)
+        list[str] | None,
+        typer.Option(
+            help="How hard to steer to what is asked for; 1 = as learnt. PART=X: caption=3.",
+            metavar="X",
+            rich_help_panel=ASKED,
+        ),
+    ] = None,
+    negative_label: Annotated[
+        list[str] | None,
+        typer.Option(help="A class that guidance steers away from.", metavar="CLASS", rich_help_panel=ASKED),
+    ] = None,
+    negative_caption: Annotated[
+        str | None, typer.Option(help="What guidance steers away from.", rich_help_panel=ASKED)
     ] = None,
     temperature: Annotated[float | None, typer.Option(help="0 = the likeliest.", rich_help_panel=TOKENS)] = None,
     top_k: Annotated[int | None, typer.Option(help="Only the K likeliest.", rich_help_panel=TOKENS)] = None,
@@ -104,7 +121,7 @@ def sample(
     samples.json, texts as samples.jsonl. What is not asked for is drawn as it occurs in the training data.
     """
     from afresh.core import UserError
-    from afresh.request import Request
+    from afresh.request import Request, unwanted
     from afresh.run import Run
     from afresh.structure import structure, text_of
 
@@ -112,7 +129,7 @@ def sample(
     if as_json and out is None and not found.space.stream:
         raise UserError("A picture cannot be printed as JSON. Say where to write it: --out DIR.")
     settings: dict[str, Any] = {
-        "guidance": guidance,
+        "guidance": guidances(guidance),
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
@@ -128,6 +145,8 @@ def sample(
     )
     chosen = {k: v for k, v in settings.items() if v is not None}
     request = Request(prompt, labels(label), numbers(number) or {}, caption, raw, infill, stop or (), logprobs)
+    negative = unwanted(labels(negative_label, "--negative-label"), negative_caption)
+    request = replace(request, image=labels(image, "--image"), negative=negative)
     between = "\n" if found.space.records and not raw else ""
     if stream:
         samples = streamed(found, n, request, seed, chosen, between, as_json)
@@ -138,13 +157,29 @@ def sample(
     deliver(found, samples, out, as_json, between, stream)
 
 
-def labels(given: list[str] | None) -> str | Mapping[str, str] | None:
-    """One label as it is; several must each be NAME=CLASS."""
+def labels(given: list[str] | None, flag: str = "--label") -> str | Mapping[str, str] | None:
+    """One label (or file) as it is; several must each be NAME=CLASS."""
     from afresh.settings import pairs
 
     if not given:
         return None
-    return given[0] if len(given) == 1 else pairs(given, "--label")
+    return given[0] if len(given) == 1 else pairs(given, flag)
+
+
+def guidances(given: list[str] | None) -> float | dict[str, float] | None:
+    """One number for all, or by part: {"caption": 3, "": 2}, "" for the others. Raises UserError for no number."""
+    from afresh.core import UserError
+
+    out: dict[str, float] = {}
+    for text in given or []:
+        name, _, value = text.rpartition("=")
+        if name in out:
+            raise UserError(f"--guidance {name or value} is given twice. Give it once.")
+        try:
+            out[name] = float(value)
+        except ValueError:
+            raise UserError(f"--guidance takes a number, or PART=NUMBER as in caption=3. Given: {text!r}.") from None
+    return out[""] if list(out) == [""] else out or None
 
 
 def numbers(given: list[str] | None) -> dict[str, float] | None:

@@ -21,7 +21,12 @@ def train(
         Path | None, typer.Argument(help="Your data: a file or a folder.", metavar="PATH", show_default=False)
     ] = None,
     modality: Annotated[str | None, typer.Option(help="What the data is, if it is not clear.")] = None,
-    family: Annotated[str | None, typer.Option(help="The kind of model: transformer, masked, vae, gan, flow.")] = None,
+    family: Annotated[
+        str | None, typer.Option(help="The kind of model: transformer, masked, vae, gan, flow, autoencoder.")
+    ] = None,
+    codec: Annotated[
+        Path | None, typer.Option(help="A finished run of autoencoder, whose latents or codes are learnt.")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Time to train.", rich_help_panel=BUDGET)] = None,
     steps: Annotated[int | None, typer.Option(help="Steps to train.", rich_help_panel=BUDGET)] = None,
     tokens: Annotated[int | None, typer.Option(help="Tokens to train on.", rich_help_panel=BUDGET)] = None,
@@ -53,6 +58,7 @@ def train(
     given: dict[str, Any] = {
         "--modality": modality,
         "--family": family,
+        "--codec": codec,
         "--minutes": minutes,
         "--steps": steps,
         "--tokens": tokens,
@@ -74,6 +80,7 @@ def train(
     choices = Choices(
         modality=modality,
         family=family,
+        codec=codec,
         minutes=minutes,
         steps=steps,
         tokens=tokens,

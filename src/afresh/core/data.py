@@ -28,6 +28,7 @@ class Item:
     caption: str | None = None
     split: str | None = None  # "train" or "validation" when the data itself says so
     turns: tuple[tuple[str, str], ...] = ()  # of a conversation: (system, user or assistant; text); value shows it
+    images: Mapping[str, Any] = field(default_factory=dict)  # pictures it is made from: arrays like value, or a file
 
     def learnt(self) -> list[Any]:
         """The value, or of a conversation what the assistant says."""
@@ -56,6 +57,7 @@ class Corpus:
     items: list[Item]
     refused: list[Refused] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    counts: Mapping[str, int] = field(default_factory=dict)  # what reading did to how many items, by a name for it
 
 
 @dataclass(frozen=True)

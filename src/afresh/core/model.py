@@ -93,3 +93,4 @@ class Family:
     weak: Callable[[Any], bool] = lambda settings: False  # whether sampling so needs the early weights, "early_" + name
     latents: Latents | None = None
     edit: Callable[[Modules, Any, Space, Edit, Cond, Rng, Tensor, Any], Tensor] | None = None  # -> x (B, *shape)
+    made_by: str = ""  # the verb that makes such runs from others; empty: `train` does

@@ -67,7 +67,8 @@ class Cond:
     """What each of B samples is asked to be: parts by name, and whether each part is present.
 
     `given` holds known values of x with `given_mask` true where they are known: a prefix of tokens, the
-    rim of a hole. It is never nulled by `null()` unless it is named.
+    rim of a hole. It is never nulled by `null()` unless it is named. `negative` is what guidance is to steer away from,
+    where that is something (`away`).
     """
 
     size: int
@@ -75,6 +76,13 @@ class Cond:
     present: Mapping[str, Tensor] = field(default_factory=dict)  # name -> (B,) bool
     given: Tensor | None = None  # (B, *prefix of x's shape)
     given_mask: Tensor | None = None  # like given, bool
+    negative: Cond | None = None  # as many rows, the same parts
+
+    def away(self) -> Cond:
+        """What guidance steers away from: `negative`, or the request that names no part. What is known stays known."""
+        if self.negative is None:
+            return self.null()
+        return replace(self.negative, given=self.given, given_mask=self.given_mask)
 
     def null(self, names: Iterable[str] | None = None) -> Cond:
         """The same request with some parts (all, when `names` is None) left out."""
@@ -96,6 +104,7 @@ class Cond:
             {k: f(v) for k, v in self.present.items()},
             None if self.given is None else f(self.given),
             None if self.given_mask is None else f(self.given_mask),
+            None if self.negative is None else self.negative.map(f, size),
         )
 
     def select(self, rows: Tensor) -> Cond:
@@ -111,7 +120,7 @@ class Cond:
 
     @staticmethod
     def cat(conds: Sequence[Cond]) -> Cond:
-        """Stack requests with the same parts, one after the other."""
+        """Stack requests with the same parts, one after the other. Where one has a negative, all do."""
 
         def join(pick: Callable[[Cond], Tensor | None]) -> Tensor | None:
             found = [t for t in map(pick, conds) if t is not None]
@@ -123,6 +132,7 @@ class Cond:
             {k: torch.cat([c.present[k] for c in conds]) for k in conds[0].present},
             join(lambda c: c.given),
             join(lambda c: c.given_mask),
+            Cond.cat([c.away() for c in conds]) if any(c.negative is not None for c in conds) else None,
         )
 
     @staticmethod

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from afresh.core import UserError
+from afresh.core import Item, UserError
 
 CAPTIONS = ("text", "caption", "prompt")  # names of a column of captions, the first that is there
 MAX_CLASSES = 1_000
@@ -68,6 +69,33 @@ def describe(columns: Mapping[str, Sequence[Any]], n: int, label_column: str | N
             if value is not None:
                 target[row][part] = value
     return Described(out.labels, out.numbers, out.captions, frozenset(taken), notes)
+
+
+def described(
+    items: list[Item], columns: Mapping[str, list[Any]], label_column: str | None
+) -> tuple[list[Item], list[str]]:
+    """Add what the columns say of each item; a column's label goes before the folder's."""
+    said = describe(columns, len(items), label_column)
+    notes = list(said.notes)
+    by_folder = any(item.labels for item in items)
+    if by_folder and "label" in said.names:
+        notes.append("the label comes from the metadata; the folders' names are not used")
+    out = []
+    for item, labels, numbers, caption in zip(items, said.labels, said.numbers, said.captions, strict=True):
+        kept = {} if "label" in said.names else dict(item.labels)
+        out.append(replace(item, labels=kept | labels, numbers=numbers, caption=caption))
+    return out, notes + _missing(out)
+
+
+def _missing(items: Sequence[Item]) -> list[str]:
+    """A note for every part that some items lack."""
+    counts = Counter(k for item in items for k in (*item.labels, *item.numbers, *item.images))
+    counts["caption"] = sum(item.caption is not None for item in items)
+    return [
+        f"{name} missing: {len(items) - n:,} of {len(items):,} items, trained with the condition left out"
+        for name, n in sorted(counts.items())
+        if 0 < n < len(items)
+    ]
 
 
 Typed = tuple[str, list[Any] | None]  # ("label" or "number", values), or (the reason why neither, None)

@@ -1,6 +1,7 @@
 """Labels, numbers and captions of items to the parts of a condition, and back to a `Cond`.
 
-Words are the simplest encoding of a caption that can be learnt from a few thousand of them.
+Words are the simplest encoding of a caption that can be learnt from a few thousand of them; a text encoder's vectors
+(afresh.data.captions) know words that these lack.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import difflib
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -21,9 +22,12 @@ from torch import Tensor
 
 from afresh.core import Cond, CondSpec, Item, Part, UserError
 
-CAPTION = "prompt"  # the part that captions become
+CAPTION = "caption"  # the part that captions become
 MAX_WORDS = 4_000
 MAX_LENGTH = 32  # words of a caption
+MAX_BYTES = 1 << 25  # of the requests that a run keeps
+
+Embed = Callable[[Sequence[str]], Tensor]  # captions to (N, E)
 
 
 class SavedPart(BaseModel):
@@ -73,10 +77,11 @@ def label_id(name: str, label: str, part: Part) -> int:
     raise UserError(f"{name} {label!r} was never seen in training. Known: {shown}.")
 
 
-def fit_conditions(items: Sequence[Item]) -> tuple[dict[str, Part], list[str]]:
+def fit_conditions(items: Sequence[Item], vector: int | None = None) -> tuple[dict[str, Part], list[str]]:
     """The parts that the training items support, and notes on what was left out or will be cut.
 
-    Labels with fewer than two classes and numbers that never vary say nothing, and are left out.
+    Labels with fewer than two classes, numbers that never vary and captions that are all the same say nothing, and are
+    left out. `vector`: how many numbers a text encoder makes of a caption; None: captions are learnt as words.
     """
     spec: dict[str, Part] = {}
     notes: list[str] = []
@@ -94,15 +99,23 @@ def fit_conditions(items: Sequence[Item]) -> tuple[dict[str, Part], list[str]]:
         else:
             notes.append(f"{name} is left out: every item has {float(values[0]):g}")
     captions = [item.caption for item in items if item.caption]
-    if captions:
+    if captions and len(set(captions)) < 2:
+        notes.append(f"captions are left out: every one is {_short(captions[0])!r}")
+    elif captions and vector is not None:
+        spec[CAPTION] = Part("vector", shape=(vector,))
+    elif captions:
         part, cut = _fit_captions(captions)
         if part.classes:
             spec[CAPTION] = part
             if cut:
                 notes.append(f"{cut:,} captions are longer than {part.length} words and are cut there")
         else:
-            notes.append("captions are left out: no word occurs twice")
+            notes.append("captions are left out: no word occurs twice (captions=minilm does not need that)")
     return spec, notes
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _natural(name: str) -> tuple[int, int, str]:
@@ -120,8 +133,9 @@ def _fit_captions(captions: Sequence[str]) -> tuple[Part, int]:
     return Part("prompt", classes=tuple(kept), length=length), sum(n > length for n in lengths)
 
 
-def encode_conditions(items: Sequence[Item], spec: CondSpec) -> Cond:
-    """One row an item; a part that an item lacks is not present.
+def encode_conditions(items: Sequence[Item], spec: CondSpec, embed: Embed | None = None) -> Cond:
+    """One row an item; a part that an item lacks is not present. `embed` makes the vectors of captions; what is aligned
+    with x is left to its modality.
 
     Raises UserError for a label never seen in training.
     """
@@ -129,6 +143,10 @@ def encode_conditions(items: Sequence[Item], spec: CondSpec) -> Cond:
     parts: dict[str, Tensor] = dict(nothing.parts)
     present: dict[str, Tensor] = dict(nothing.present)
     for name, part in spec.items():
+        if part.kind == "vector" and embed is not None:
+            rows = [i for i, item in enumerate(items) if item.caption]
+            parts[name][rows] = embed([items[i].caption or "" for i in rows])
+            present[name][rows] = True
         classes = {c: i for i, c in enumerate(part.classes)}
         words = {c: i + 2 for c, i in classes.items()}
         for row, item in enumerate(items):
@@ -146,8 +164,9 @@ def encode_conditions(items: Sequence[Item], spec: CondSpec) -> Cond:
 
 
 def save_conditions(path: Path, cond: Cond, most: int = 4096) -> None:
-    """At most `most` requests, spread evenly. Raises OSError."""
-    rows = torch.linspace(0, cond.size - 1, min(most, cond.size)).long()
+    """At most `most` requests (fewer where they hold pictures: MAX_BYTES), spread evenly. Raises OSError."""
+    each = sum(v[:1].nbytes for v in cond.parts.values())
+    rows = torch.linspace(0, cond.size - 1, min(most, cond.size, max(1, MAX_BYTES // max(1, each)))).long()
     few = cond.select(rows)
     tensors = {f"parts.{k}": v.contiguous() for k, v in few.parts.items()}
     tensors |= {f"present.{k}": v.contiguous() for k, v in few.present.items()}

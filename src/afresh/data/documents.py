@@ -144,7 +144,7 @@ class DocumentEncoder:
         """Rows (B, T) of ids, or one (T,), to texts, each up to its first `end`."""
         end = self.space.special["end"]
         out = []
-        for row in x.reshape(-1, x.shape[-1]).tolist():
+        for row in (x[None] if x.dim() == 1 else x).tolist():  # rows may be empty
             out.append(self.tokenizer.decode(row[: row.index(end)] if end in row else row))
         return out
 

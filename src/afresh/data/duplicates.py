@@ -144,8 +144,9 @@ def jaccard(a: Hashes, b: Hashes) -> float:
 
 SIDE = 8  # of the difference hash: SIDE x SIDE comparisons along rows and as many along columns
 DIFFERENT = 8  # of the 128 comparisons that may differ
-LEVELS = 6.0  # mean difference of the small pictures' brightness that is allowed, of 255
+LEVELS = 6.0  # mean difference of the small pictures that is allowed, of 255, over red, green and blue
 FLAT = 2.0  # levels: a smaller step of brightness is no step
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue (ITU-R BT.601)
 CHUNK = 512
 
 
@@ -154,13 +155,13 @@ def near_pictures(pictures: Sequence[Pixels]) -> list[Pair]:
 
     Alike are two whose difference hashes (brightness rises, is level or falls from one cell to the next, along
     rows and along columns) differ in at most DIFFERENT of 128 places and whose small pictures differ by at most
-    LEVELS on average. `likeness` is 1 - mean difference / 255. Every pair is compared:
+    LEVELS on average, colours included. `likeness` is 1 - mean difference / 255. Every pair is compared:
     n^2 / 2 products of 384 numbers.
     """
     if len(pictures) < 2:
         return []
-    small = np.stack([_small(p) for p in pictures])  # (N, SIDE + 1, SIDE + 1)
-    steps = difference_hash(small).astype(np.float32)  # (N, 128)
+    small = np.stack([_small(p) for p in pictures])  # (N, SIDE + 1, SIDE + 1, 3)
+    steps = difference_hash(small @ LUMA).astype(np.float32)  # (N, 128)
     flat = small.reshape(len(small), -1)
     # -1, 0, 1 one-hot, so that one matrix product counts the places that agree.
     hot = np.concatenate([steps > 0, steps < 0, steps == 0], 1).astype(np.float32)
@@ -193,6 +194,7 @@ def difference_hash(small: NDArray[np.float32]) -> NDArray[np.int8]:
 
 
 def _small(picture: Any) -> NDArray[np.float32]:
-    """Mean brightness of (SIDE + 1)^2 cells."""
-    image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).convert("L")
-    return np.asarray(image.resize((SIDE + 1, SIDE + 1), Image.Resampling.BOX), dtype=np.float32)
+    """Mean colour of (SIDE + 1)^2 cells, RGB."""
+    image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+    cells = np.asarray(image.resize((SIDE + 1, SIDE + 1), Image.Resampling.BOX), dtype=np.float32)
+    return np.repeat(cells[..., None], 3, axis=-1) if cells.ndim == 2 else cells

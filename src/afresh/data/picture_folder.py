@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ HELD_OUT = frozenset({"validation", "valid", "val", "dev", "test", "testing"})
 TABLES = frozenset({"metadata.jsonl", "metadata.csv", "metadata.parquet"})
 CONTAINERS = frozenset({".zip", ".npz", ".npy"})
 FILE_NAME = "file_name"
+IMAGES = re.compile(r"image_.+|.+_image|.+_file_name", re.IGNORECASE)  # columns that may name pictures beside
 MAX_TABLE = 1 << 29  # bytes of one metadata file
 
 
@@ -168,7 +170,8 @@ class Attributes:
 
 
 def attributes(tables: Mapping[str, bytes], names: Sequence[str]) -> Attributes:
-    """Read metadata files (name -> content), whose `file_name` is relative to the file's own folder.
+    """Read metadata files (name -> content), whose `file_name` is relative to the file's own folder. So are the names
+    in columns of other pictures; here they become names like `names`.
 
     Raises UserError for a file that cannot be read at all or has no column `file_name`.
     """
@@ -190,8 +193,21 @@ def attributes(tables: Mapping[str, bytes], names: Sequence[str]) -> Attributes:
             seen.add(target)
             for key, value in row.items():
                 if key != FILE_NAME:
-                    columns.setdefault(key, [None] * len(names))[index[target]] = value
+                    columns.setdefault(key, [None] * len(names))[index[target]] = _from_root(table, key, value)
     return Attributes(columns, frozenset(seen), refused)
+
+
+def names_picture(column: str, value: Any) -> bool:
+    """Whether a value names a picture beside, by its column's name and its suffix; an address on the web does not."""
+    if not isinstance(value, str) or not IMAGES.fullmatch(column.strip()) or "://" in value:
+        return False
+    return PurePosixPath(value).suffix.lower() in SUFFIXES
+
+
+def _from_root(table: str, column: str, value: Any) -> Any:
+    if not names_picture(column, value):
+        return value
+    return (PurePosixPath(table).parent / value.strip().replace("\\", "/")).as_posix()
 
 
 def _target(table: str, file_name: Any, index: Mapping[str, int]) -> tuple[str, str | None]:

@@ -196,6 +196,8 @@ def _framed(image: Image.Image, frame: Frame, traits: set[str]) -> Picture:
     side, short = frame.side, min(width, height)
     if width != height:
         traits.add({"centre": "cut", "pad": "padded", "stretch": "stretched"}[frame.crop])
+        if frame.crop == "centre" and short < 0.75 * max(width, height):
+            traits.add("narrow")  # loses more than a quarter: no note, but advice (data/advice.py)
     if (max(width, height) if frame.crop == "pad" else short) < side:
         traits.add("enlarged")
     if frame.crop == "pad" and width != height:

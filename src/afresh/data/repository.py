@@ -48,12 +48,12 @@ def words(text: str) -> list[str]:
     return WORD.findall(text)
 
 
-def pieces_of(files: Mapping[str, str]) -> list[Piece]:
-    """Every file in pieces of LINES lines that do not overlap; blank ones left out."""
+def pieces_of(files: Mapping[str, str], size: int = LINES) -> list[Piece]:
+    """Every file in pieces of `size` lines that do not overlap; blank ones left out."""
     out = []
     for name, text in files.items():
         lines = text.splitlines()
-        found = ("\n".join(lines[i : i + LINES]) for i in range(0, len(lines), LINES))
+        found = ("\n".join(lines[i : i + size]) for i in range(0, len(lines), size))
         out += [Piece(name, part) for part in found if part.strip()]
     return out
 

@@ -13,20 +13,29 @@ Gaussian data. The loss is the squared error of F. `precondition=False` gives pl
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Literal
+from functools import partial
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from afresh.core import Batch, Cond, CondSpec, Family, Loss, Modules, Predict, Space, State
+from afresh.core import Batch, Cond, CondSpec, Edit, Family, Latents, Loss, Modules, Predict, Space, State, UserError
 from afresh.nets.velocity import Velocity, VelocityShape
 from afresh.rng import Rng
 from afresh.sampling.coupling import within_class
-from afresh.sampling.guidance import classifier_free
-from afresh.sampling.ode import SOLVERS, times
+from afresh.sampling.density import invert, log_likelihood, rademacher
+from afresh.sampling.edit import edit
+from afresh.sampling.guidance import autoguidance, composed, interval
+from afresh.sampling.ode import SOLVERS, Solver, heun, sde, times
+
+EXACT = 8  # values of an example up to which a divergence is exact
+LIKELIHOOD_STEPS, LIKELIHOOD_SHIFT = 25, 0.25
+INVERT_ROUNDS = 1
+
+Scale = Annotated[float, Field(ge=-100, le=100)]
 
 
 class FlowConfig(BaseModel):
@@ -48,12 +57,37 @@ class FlowConfig(BaseModel):
 
 
 class FlowSettings(BaseModel):
-    """How to sample: solver steps, `euler` or `heun`, and the scale of classifier-free guidance."""
+    """How to sample.
+
+    `steps` of a `solver`: heun asks the network twice a step, the others once. `shift` above 1 spends more of them near
+    the noise. `churn`: how much noise sde renews, 0 being none.
+
+    `guidance` is the scale of classifier-free guidance, `part_guidance` that of single parts by their names, in its
+    place. `autoguidance` is the scale of guidance by the run's early weights. Either acts at times within
+    [guidance_low, guidance_high] only; 0 is noise, 1 data.
+
+    `resample`: how often an edit goes each stretch of the way, so that what is new agrees with what is kept.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     steps: int = Field(20, ge=1, le=1000)
-    solver: Literal["euler", "heun"] = "heun"
+    solver: Literal["euler", "heun", "ab2", "dpmpp", "sde"] = "ab2"
+    shift: float = Field(1.0, ge=0.01, le=100)
+    churn: float = Field(1.0, ge=0, le=10)
     guidance: float = Field(1.0, ge=0, le=100)
+    guidance_low: float = Field(0.0, ge=0, le=1)
+    guidance_high: float = Field(1.0, ge=0, le=1)
+    part_guidance: Mapping[str, Scale] = {}
+    autoguidance: float = Field(1.0, ge=0, le=100)
+    resample: int = Field(1, ge=1, le=100)
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        if self.guidance_low > self.guidance_high:
+            raise ValueError(f"guidance_low {self.guidance_low} is above guidance_high {self.guidance_high}")
+        if self.churn != 1 and self.solver != "sde":
+            raise ValueError(f"churn is of the solver sde, and the solver is {self.solver}")
+        return self
 
 
 class FlowObjective:
@@ -100,23 +134,101 @@ def score(modules: Modules, config: FlowConfig, space: Space, batch: Batch, rng:
     return total
 
 
-def predictor(modules: Modules) -> Predict:
-    net = modules["velocity"]
-
+def predictor(net: nn.Module) -> Predict:
     def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
         return net(x, t, cond), state
 
     return predict
 
 
+def guided(modules: Modules, settings: FlowSettings) -> Predict:
+    """The velocity under the settings' guidance. Raises UserError for autoguidance without early weights."""
+    plain = predictor(modules["velocity"])
+    out = composed(plain, settings.part_guidance, settings.guidance)
+    if settings.autoguidance != 1:
+        if "early_velocity" not in modules:
+            raise UserError("Autoguidance needs the run's early weights, and there are none. Leave it out.")
+        out = autoguidance(out, predictor(modules["early_velocity"]), settings.autoguidance)
+    return interval(out, plain, settings.guidance_low, settings.guidance_high)
+
+
+def solving(settings: FlowSettings, space: Space, rng: Rng, index: Tensor) -> Callable[[int], Solver]:
+    """The solver of the k-th stretch of the way, its noise (of sde) keyed by stretch, step and sample."""
+
+    def solver(k: int) -> Solver:
+        if settings.solver != "sde":
+            return SOLVERS[settings.solver]
+        return partial(
+            sde, noise=lambda i, shape: rng.normal(f"sample/churn/{k}/{i}", index, space.shape), churn=settings.churn
+        )
+
+    return solver
+
+
 @torch.no_grad()
 def sample(
     modules: Modules, config: FlowConfig, space: Space, cond: Cond, rng: Rng, index: Tensor, settings: FlowSettings
 ) -> Tensor:
-    """(n, *space.shape): the flow from rng.normal("sample/noise", index)."""
+    """(n, *space.shape): the flow from rng.normal("sample/noise", index). Raises UserError as `guided` does."""
     noise = rng.normal("sample/noise", index, space.shape)
-    predict = classifier_free(predictor(modules), settings.guidance)
-    return SOLVERS[settings.solver](predict, noise, cond, times(settings.steps, noise.device))
+    solver = solving(settings, space, rng, index)(0)
+    ts = times(settings.steps, noise.device, settings.shift)
+    return solver(guided(modules, settings), noise, cond, ts)
+
+
+@torch.no_grad()
+def edited(
+    modules: Modules,
+    config: FlowConfig,
+    space: Space,
+    task: Edit,
+    cond: Cond,
+    rng: Rng,
+    index: Tensor,
+    settings: FlowSettings,
+) -> Tensor:
+    """What `sampling.edit.edit` makes from the noise of `sample`: (n, *space.shape). Raises UserError as it does."""
+    return edit(
+        guided(modules, settings),
+        task,
+        rng.normal("sample/noise", index, space.shape),
+        cond,
+        solving(settings, space, rng, index),
+        settings.steps,
+        shift=settings.shift,
+        std=space.std,
+        resample=settings.resample,
+        fresh=lambda k, shape: rng.normal(f"sample/resample/{k}", index, space.shape),
+    )
+
+
+@torch.no_grad()
+def likelihood(modules: Modules, config: FlowConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
+    """log p(x | cond), (B,) nats float64 of a density over x's own units, by the probability-flow ODE.
+
+    Exact up to the error of the steps and, for more than EXACT values, the noise of one Hutchinson probe an example,
+    which has no bias. Of data that are bytes the density is not bounded: add dequantisation noise to x first
+    (sampling.density.dequantised), and turn nats to bits by sampling.density.bits_per_dim. Always in float32.
+    """
+    x = batch.x.float()
+    probes = None if math.prod(space.shape) <= EXACT else rademacher(rng, batch.index, space.shape, 1)
+    with torch.autocast(x.device.type, enabled=False):
+        ts = times(LIKELIHOOD_STEPS, x.device, LIKELIHOOD_SHIFT)
+        return log_likelihood(predictor(modules["velocity"]), x, batch.cond, ts, probes)
+
+
+@torch.no_grad()
+def encode(modules: Modules, config: FlowConfig, space: Space, x: Tensor, cond: Cond, settings: FlowSettings) -> Tensor:
+    """The noise that Heun's rule in the settings' steps takes to x, whatever their solver: (B, D)."""
+    ts = times(settings.steps, x.device, settings.shift)
+    return invert(guided(modules, settings), x.float(), cond, ts, INVERT_ROUNDS).flatten(1)
+
+
+@torch.no_grad()
+def decode(modules: Modules, config: FlowConfig, space: Space, z: Tensor, cond: Cond, settings: FlowSettings) -> Tensor:
+    """x (B, *space.shape) from z (B, D), by Heun's rule in the settings' steps."""
+    ts = times(settings.steps, z.device, settings.shift)
+    return heun(guided(modules, settings), z.view(-1, *space.shape), cond, ts)
 
 
 def accepts(space: Space) -> str | None:
@@ -164,5 +276,9 @@ FAMILY = Family(
         "ema_half_life": 20_000,
     },
     score=score,
+    likelihood=likelihood,
+    latents=Latents(encode, decode),
+    edit=edited,
+    weak=lambda settings: settings.autoguidance != 1,
     regions=lambda modules, device: [modules["velocity"].net],  # type: ignore[list-item]
 )

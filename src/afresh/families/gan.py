@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -9,13 +10,15 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from afresh.core import Batch, Cond, CondSpec, Family, Loss, Modules, Space, State
+from afresh.core import Batch, Cond, CondSpec, Edit, Family, Latents, Loss, Modules, Space, State, UserError
 from afresh.nets.augment import augment
 from afresh.nets.conditioning import Conditioning
 from afresh.nets.conv import Critic, Generator
 from afresh.rng import Rng
+from afresh.sampling.search import search
 
 CONTROL = 0.005  # how fast augmentation answers, a step
+NEAR, SEARCH = 0.1, 150  # how near a picture is to be met, in standard deviations of the data; steps of a search
 
 
 class GANConfig(BaseModel):
@@ -156,17 +159,87 @@ class GANObjective:
         return {**state, "augment": torch.tensor(min(1.0, max(0.0, p)))}
 
 
+def asked(modules: Modules, cond: Cond, guidance: float) -> Tensor:
+    """The condition's vector, (B, cond)."""
+    c = modules["generator_conditioning"](cond)
+    if guidance == 1:
+        return c
+    null = modules["generator_conditioning"](cond.null())
+    return null + guidance * (c - null)
+
+
 @torch.no_grad()
 def sample(
     modules: Modules, config: GANConfig, space: Space, cond: Cond, rng: Rng, index: Tensor, settings: GANSettings
 ) -> Tensor:
     """(n, *space.shape), from latents keyed by `index`."""
     z = rng.normal("sample/noise", index, (config.latent,)) * settings.truncation
-    c = modules["generator_conditioning"](cond)
-    if settings.guidance != 1:
-        null = modules["generator_conditioning"](cond.null())
-        c = null + settings.guidance * (c - null)
-    return modules["generator"](z, c)
+    return modules["generator"](z, asked(modules, cond, settings.guidance))
+
+
+@torch.no_grad()
+def encode(modules: Modules, config: GANConfig, space: Space, x: Tensor, cond: Cond, settings: GANSettings) -> Tensor:
+    """The z (B, latent) found for x, from the mean on: a GAN has no way back, so it is searched for.
+
+    Least of |x - G(z)|^2 / (2 NEAR^2 std^2) + |z|^2 / 2 (Bora et al. 2017). What the generator never draws is not met.
+    """
+    return found(modules, x, None, x.new_zeros(len(x), config.latent), cond, space, settings)
+
+
+def found(
+    modules: Modules, x: Tensor, keep: Tensor | None, z: Tensor, cond: Cond, space: Space, settings: GANSettings
+) -> Tensor:
+    """z near to x, where `keep` is true, searched for from z."""
+    c, scale = asked(modules, cond, settings.guidance).detach(), 0.5 / (NEAR * space.std) ** 2
+
+    def energy(made: Tensor) -> Tensor:
+        miss = (made - x).square()
+        return scale * (miss if keep is None else miss * keep).flatten(1).sum(1)
+
+    return search(lambda v: modules["generator"](v, c), z, energy, SEARCH)
+
+
+@torch.no_grad()
+def decode(modules: Modules, config: GANConfig, space: Space, z: Tensor, cond: Cond, settings: GANSettings) -> Tensor:
+    return modules["generator"](z, asked(modules, cond, settings.guidance))
+
+
+@torch.no_grad()
+def edit(
+    modules: Modules,
+    config: GANConfig,
+    space: Space,
+    wanted: Edit,
+    cond: Cond,
+    rng: Rng,
+    index: Tensor,
+    settings: GANSettings,
+) -> Tensor:
+    """Examples changed as `wanted` says, (B, *space.shape), by a search in the latents.
+
+    strength s: z = sqrt(1 - s^2) z(start) + s z', and what the generator cannot draw of `start` is added back (1 - s)
+    times. keep: from there on the z whose picture agrees with what is kept. energy: the z of least weight * energy +
+    |z|^2 / 2. Raises UserError for `keep` without `start`.
+    """
+    z = rng.normal("sample/noise", index, (config.latent,)) * settings.truncation
+    c, rest = asked(modules, cond, settings.guidance), torch.zeros(1, device=z.device)
+    start, s = wanted.start, wanted.strength
+    if start is None and wanted.keep is not None:
+        raise UserError("keep says which values of a start are to stay: give start as well.")
+    if start is not None:
+        if s == 0:
+            return start.clone()
+        known = encode(modules, config, space, start, cond, settings) if s < 1 else torch.zeros_like(z)
+        z = math.sqrt(1 - s * s) * known + s * z
+        if wanted.keep is not None:
+            z = found(modules, start, wanted.keep, z, cond, space, settings)
+        elif s < 1:
+            rest = (1 - s) * (start - modules["generator"](known, c))
+    if wanted.energy is not None:
+        want, weight = wanted.energy, wanted.weight
+        z = search(lambda v: modules["generator"](v, c), z, lambda x: weight * want(x), SEARCH)
+    x = modules["generator"](z, c) + rest
+    return x if start is None or wanted.keep is None else torch.where(wanted.keep, start, x)
 
 
 FAMILY = Family(
@@ -191,5 +264,7 @@ FAMILY = Family(
         "ema_half_life": 10_000,
         "clip": 1e6,  # in effect never: Adam without momentum needs no help, and clipping would unbalance the game
     },
+    latents=Latents(encode, decode),
+    edit=edit,
     regions=None,  # the penalty is differentiated twice, which torch.compile cannot do
 )

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from afresh.core import Batch, Cond, CondSpec, Family, Loss, Modules, Predict, Space, State
+from afresh.core import Batch, Cond, CondSpec, Edit, Family, Loss, Modules, Predict, Space, State, UserError
 from afresh.kernels import functions as kernels
 from afresh.nets.transformer import Decoder, DecoderShape, compilable
 from afresh.rng import GOLDEN, Rng
@@ -257,6 +257,32 @@ def sample(
     return fill(predict, x, x[:, 1:] == mask, cond, rng, index, how, "unmask/0")[:, 1:]
 
 
+@torch.no_grad()
+def edit(
+    modules: Modules,
+    config: MaskedConfig,
+    space: Space,
+    task: Edit,
+    cond: Cond,
+    rng: Rng,
+    index: Tensor,
+    settings: MaskedSettings,
+) -> Tensor:
+    """Tokens on a grid, of which a random share `strength` of those not to be kept is hidden and drawn again.
+
+    Raises UserError for texts (they are filled by cond.given), and for an energy, which tokens have no gradient for.
+    """
+    if space.stream or task.start is None:
+        raise UserError("masked edits pictures that exist; texts are filled with --infill.")
+    if task.energy is not None:
+        raise UserError("masked draws tokens, which no differentiable wish can steer. Use a flow or a VAE.")
+    kept = rng.uniform("edit/hidden", index, space.shape) >= task.strength
+    if task.keep is not None:
+        kept = kept | task.keep
+    known = replace(cond, given=task.start.long(), given_mask=kept)
+    return sample(modules, config, space, known, rng, index, settings)
+
+
 def stream(
     predict: Predict,
     known: Tensor,
@@ -340,5 +366,6 @@ FAMILY = Family(
     score=score,
     bound=True,
     fills=True,
+    edit=edit,
     regions=lambda modules, device: compilable(modules["denoiser"], device),
 )

@@ -132,7 +132,9 @@ def open_gguf(path: Path) -> GGUFFile:
     try:
         with path.open("rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as e:
+    except ValueError:  # of mmap
+        raise UserError(f"{path} is empty (0 bytes). Fetch it again.") from None
+    except OSError as e:
         raise UserError(f"Cannot read {path}: {e}.") from None
     cursor = _Cursor(data, path)
     tensors, fields = _counts(cursor)

@@ -37,7 +37,8 @@ def base_of(
     if not net.shape.causal:
         raise UserError("Only causal decoders can be exported: this model looks at the text on both sides.")
     weights: dict[str, Tensor] = {k: v.detach().cpu() for k, v in net.state_dict().items()}
-    sizes = config.model_copy(update={"mlp": net.shape.mlp})
+    separate = net.shape.separator >= 0  # documents do not see one another; the messages of a conversation do
+    sizes = config.model_copy(update={"mlp": net.shape.mlp, "apart": separate})
     if net.conditioning is not None:
         c = net.conditioning(cond.to(net.embedding.weight.device)).cpu()  # (1, width)
         weights = {k: v for k, v in weights.items() if not k.startswith("conditioning.")}
@@ -57,4 +58,6 @@ def base_of(
             said = tokenizer.inner.id_to_token(end)
             notes = (f"in tuning {said} stood before each text: feed it for the same effect",)
         first = tokenizer.opening
+    if separate:
+        notes += ("documents did not see one another in training: give other programs one at a time",)
     return Base(sizes, space.shape[0], weights, tokenizer, source, first, notes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,8 @@ def prove(
     `write_twin` writes a base in float32 for a judge that rounds what it multiplies. `excuse` says why the format
     cannot give a text the same ids."""
     rows = [list(r[: min(WINDOW, base.context)]) for r in rows]
+    if base.config.apart:  # other programs let a document see the one before it
+        rows = [part for r in rows for part in documents(r, base.tokenizer.special["end"])]
     longest = max(map(len, rows))
     ours = logp(base, rows)
     judge = open_judge(target, longest)
@@ -149,6 +152,12 @@ def prove(
         "chat": chat,
         "first_token": first,
     }
+
+
+def documents(row: Sequence[int], separator: int) -> list[list[int]]:
+    """The documents in a row of ids one by one, each with the separator before it and the one that ends it."""
+    inside = [i for i, x in enumerate(row) if x == separator and 0 < i < len(row) - 1]
+    return [list(row[a : b + 1]) for a, b in pairwise([0, *inside, len(row) - 1])]
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ class ProtocolCard(BaseModel):
     reference_size: int
     judges: Mapping[str, str]  # name of every encoder and classifier -> hash of its weights
     seed: int
-    sampling: Mapping[str, str | int | float | bool | None]  # how samples were drawn
+    sampling: Mapping[str, str | int | float | bool | Mapping[str, float] | None]  # how samples were drawn
 
     @computed_field  # type: ignore[prop-decorator]
     @property

@@ -105,7 +105,7 @@ def measure(
     n: int,
     *,
     modality: str,
-    sampling: Mapping[str, str | int | float | bool | None],
+    sampling: Mapping[str, str | int | float | bool | Mapping[str, float] | None],
     folder: Path | None = None,
 ) -> Measurement:
     """Run the metrics that apply on n samples; encoders are kept in `folder` when one is given.

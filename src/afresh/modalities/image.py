@@ -15,11 +15,13 @@ from PIL import Image, ImageColor
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import Tensor
 
-from afresh.core import CondSpec, Corpus, Examples, Item, Refused, Sniff, Space, UserError
-from afresh.data.columns import describe
+from afresh.core import Cond, CondSpec, Corpus, Examples, Item, Refused, Sniff, Space, UserError
+from afresh.data.captions import CaptionEncoder, SavedCaptions, fit_captions
+from afresh.data.columns import described
 from afresh.data.conditions import SavedPart, encode_conditions, fit_conditions
 from afresh.data.picture_arrays import PICTURES, TEST, TRAIN, Header, is_pictures, read_arrays, read_headers
 from afresh.data.picture_folder import CONTAINERS, Collection, attributes, file_names, layout, open_folder, open_zip
+from afresh.data.picture_pairs import fit_images, images_beside, pair_up
 from afresh.data.pictures import (
     SIDES,
     SUFFIXES,
@@ -41,7 +43,11 @@ SCALE, SHIFT = 2.0 / 255.0, -1.0  # byte -> [-1, 1]
 
 
 class ImageOptions(BaseModel):
-    """How pictures are read. `size` is the side that they are resized to; None = chosen from the data."""
+    """How pictures are read. `size` is the side that they are resized to; None = chosen from the data.
+
+    `captions`: auto; words, learnt from the training captions alone; or a frozen text encoder: minilm, a folder, or a
+    name of the hub (afresh.data.captions).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,6 +55,7 @@ class ImageOptions(BaseModel):
     channels: Literal["auto", "grey", "rgb"] = "auto"
     crop: Literal["centre", "pad", "stretch"] = "centre"
     label_column: str | None = None  # the metadata column that becomes "label"
+    captions: str = Field("auto", min_length=1)
     background: str = "white"  # behind transparency and beside padded pictures: a name or #rrggbb
 
     @field_validator("background")
@@ -74,6 +81,7 @@ class _Saved(BaseModel):
     std: float = Field(gt=0, allow_inf_nan=False)
     conds: dict[str, SavedPart]
     options: ImageOptions
+    captions: SavedCaptions | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -81,35 +89,64 @@ class ImageEncoder:
     """Pictures to uint8 (N, C, H, W), where x * 2 / 255 - 1 is the field, and back.
 
     `options` are those of reading with the size and the channels filled in: read other data with them, so
-    that it has the size of training. `notes` say what fitting left out.
+    that it has the size of training. `captions` makes vectors of captions, where they are not learnt as words. `notes`
+    say what fitting left out.
     """
 
-    def __init__(self, space: Space, conds: CondSpec, options: ImageOptions, notes: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        space: Space,
+        conds: CondSpec,
+        options: ImageOptions,
+        notes: Sequence[str] = (),
+        captions: CaptionEncoder | None = None,
+    ) -> None:
         self.space = space
         self.conds = conds
         self.options = options
         self.notes = tuple(notes)
+        self.captions = captions
 
     @property
     def settled(self) -> dict[str, Any]:
-        """Size and channels, as chosen from the training pictures."""
-        return {"size": self.options.size, "channels": self.options.channels}
+        """Size and channels as chosen from the training pictures, and how captions were read."""
+        return {"size": self.options.size, "channels": self.options.channels, "captions": self.options.captions}
 
     def encode(self, items: Sequence[Item]) -> Examples:
         """Items of another size or number of channels are brought to the encoder's.
 
-        Raises UserError for a label never seen in training.
+        Raises UserError for a label never seen in training, and for a picture beside that cannot be read.
         """
-        channels, side, _ = self.space.shape
+        x = self.channels_first([item.value for item in items], self.space.shape)
+        cond = self.with_images(items, encode_conditions(items, self.conds, self.captions))
+        return Examples(x, cond, scale=SCALE, shift=SHIFT, bytes=x.numel())
+
+    def channels_first(self, values: Sequence[Any], shape: tuple[int, ...]) -> Tensor:
+        """Arrays (H, W, C) or files, to uint8 (N, *shape). Raises UserError for a file that cannot be read."""
+        channels, side, _ = shape
         frame = self.options.frame(side)
-        x = np.empty((len(items), channels, side, side), np.uint8)
-        for row, item in enumerate(items):
-            pixels = item.value
-            if pixels.shape[:2] != (side, side):
+        x = np.empty((len(values), *shape), np.uint8)
+        for row, pixels in enumerate(values):
+            if isinstance(pixels, Path):
+                try:
+                    pixels = decode_picture(pixels, frame).pixels
+                except (OSError, PictureError) as error:
+                    raise UserError(f"{pixels} cannot be used as a picture: {error}.") from None
+            elif pixels.shape[:2] != (side, side):
                 pixels = decode_array(pixels, frame).pixels
             x[row] = np.moveaxis(to_channels(pixels, channels), 2, 0)
-        cond = encode_conditions(items, self.conds)
-        return Examples(torch.from_numpy(x), cond, scale=SCALE, shift=SHIFT, bytes=x.size)
+        return torch.from_numpy(x)
+
+    def with_images(self, items: Sequence[Item], cond: Cond) -> Cond:
+        """The same with the pictures beside, as fields like x."""
+        parts, present = dict(cond.parts), dict(cond.present)
+        for name, part in self.conds.items():
+            rows = [i for i, item in enumerate(items) if part.kind == "aligned" and name in item.images]
+            if rows:
+                pixels = self.channels_first([items[i].images[name] for i in rows], part.shape)
+                parts[name][rows] = pixels.float() * SCALE + SHIFT
+                present[name][rows] = True
+        return replace(cond, parts=parts, present=present)
 
     def decode(self, x: Tensor) -> list[Pixels]:
         """A field (B, C, H, W) to B arrays (H, W, C), rounded and clamped. Not finite becomes black."""
@@ -142,9 +179,12 @@ class ImageEncoder:
             std=self.space.std,
             conds={name: SavedPart.of(part) for name, part in self.conds.items()},
             options=self.options,
+            captions=None if self.captions is None else self.captions.saved,
             notes=self.notes,
         )
         folder.mkdir(parents=True, exist_ok=True)
+        if self.captions is not None:
+            self.captions.save(folder)
         (folder / "encoder.json").write_text(saved.model_dump_json(indent=1), encoding="utf-8")
 
 
@@ -187,10 +227,14 @@ class ImageModality:
         share = count / count.sum()
         mean = float((share * level).sum())
         std = float(np.sqrt((share * (level - mean) ** 2).sum()))
-        spec, notes = fit_conditions(items)
-        kept = options.model_copy(update={"size": side, "channels": "rgb" if channels == 3 else "grey"})
+        captions, notes = fit_captions(options.captions, [item.caption for item in items if item.caption])
+        spec, more = fit_conditions(items, None if captions is None else captions.saved.width)
+        beside, same = fit_images(items, side)
+        settled = {"size": side, "channels": "rgb" if channels == 3 else "grey"}
+        settled["captions"] = "words" if captions is None else captions.saved.name
         space = Space("field", (channels, side, side), std=max(std, SCALE))
-        return ImageEncoder(space, spec, kept, notes)
+        kept = options.model_copy(update=settled)
+        return ImageEncoder(space, spec | beside, kept, notes + more + same, captions)
 
     def load(self, folder: Path) -> ImageEncoder:
         """Raises UserError when encoder.json is missing, damaged, of another version or has unknown fields."""
@@ -200,7 +244,9 @@ class ImageModality:
         except (OSError, ValidationError) as error:
             raise UserError(f"{file} is no encoder of pictures that this version can read: {error}") from None
         space = Space("field", (saved.channels, saved.side, saved.side), std=saved.std)
-        return ImageEncoder(space, {k: p.part() for k, p in saved.conds.items()}, saved.options, saved.notes)
+        captions = None if saved.captions is None else CaptionEncoder.load(folder, saved.captions)
+        spec = {k: p.part() for k, p in saved.conds.items()}
+        return ImageEncoder(space, spec, saved.options, saved.notes, captions)
 
 
 MODALITY = ImageModality()
@@ -247,16 +293,26 @@ def _read_files(path: Path, found: Collection, options: ImageOptions) -> Corpus:
     refused = found.refused + [Refused(name, reason) for name, reason in decoded if isinstance(reason, str)]
     good = {name: picture for name, picture in decoded if isinstance(picture, Picture)}
     _need_some(path, len(good), refused)
-    names = list(good)
-    values, changed = _same_channels(list(good.values()), options)
-    table = attributes(found.tables, names)
+    table = attributes(found.tables, list(good))
+    pairs = pair_up(table, list(good))
+    names = pairs.names
+    refused += table.refused + pairs.refused
+    _need_some(path, len(names), refused)
+    values, changed = _same_channels([good[name] for name in names], options)
     folders = layout(names)
     items = [
-        Item(v, name, {"label": folders.labels[name]} if name in folders.labels else {}, split=folders.splits[name])
-        for name, v in zip(names, values, strict=True)
+        Item(
+            v,
+            name,
+            {"label": folders.labels[name]} if name in folders.labels else {},
+            split=folders.splits[name],
+            images=images,
+        )
+        for name, v, images in zip(names, values, images_beside(pairs, good), strict=True)
     ]
-    items, more = _described(items, table.columns, options)
-    return Corpus(items, refused + table.refused, notes + changed + folders.notes + more)
+    items, more = described(items, pairs.columns, options.label_column)
+    counts = Counter(trait for name in names for trait in good[name].traits)
+    return Corpus(items, refused, notes + changed + folders.notes + pairs.notes + more, counts)
 
 
 def _read_stacks(path: Path, options: ImageOptions) -> Corpus:
@@ -282,8 +338,8 @@ def _read_stacks(path: Path, options: ImageOptions) -> Corpus:
     _need_some(path, len(items), refused)
     values, changed = _same_channels(pictures, options)
     items = [replace(item, value=value) for item, value in zip(items, values, strict=True)]
-    items, more = _described(items, columns, options)
-    return Corpus(items, refused, notes + changed + more)
+    items, more = described(items, columns, options.label_column)
+    return Corpus(items, refused, notes + changed + more, Counter(t for p in pictures for t in p.traits))
 
 
 def _sniff(path: Path) -> Sniff:
@@ -340,30 +396,3 @@ def _same_channels(pictures: Sequence[Picture], options: ImageOptions) -> tuple[
     if options.channels == "auto":
         notes.append("grey" if channels == 1 else f"RGB: {coloured:,} of {len(pictures):,} pictures have colours")
     return [to_channels(p.pixels, channels) for p in pictures], notes
-
-
-def _described(
-    items: list[Item], columns: Mapping[str, list[Any]], options: ImageOptions
-) -> tuple[list[Item], list[str]]:
-    """Add what the columns say of each item; a column's label goes before the folder's."""
-    said = describe(columns, len(items), options.label_column)
-    notes = list(said.notes)
-    by_folder = any(item.labels for item in items)
-    if by_folder and "label" in said.names:
-        notes.append("the label comes from the metadata; the folders' names are not used")
-    out = []
-    for item, labels, numbers, caption in zip(items, said.labels, said.numbers, said.captions, strict=True):
-        kept = {} if "label" in said.names else dict(item.labels)
-        out.append(replace(item, labels=kept | labels, numbers=numbers, caption=caption))
-    return out, notes + _missing(out)
-
-
-def _missing(items: Sequence[Item]) -> list[str]:
-    """A note for every part that some items lack."""
-    counts = Counter(k for item in items for k in (*item.labels, *item.numbers))
-    counts["caption"] = sum(item.caption is not None for item in items)
-    return [
-        f"{name} missing: {len(items) - n:,} of {len(items):,} items, trained with the condition left out"
-        for name, n in sorted(counts.items())
-        if 0 < n < len(items)
-    ]

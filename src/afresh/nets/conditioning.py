@@ -1,4 +1,4 @@
-"""Conditions to one vector, with a learned null for every part."""
+"""Conditions to one vector, with a learned null for every part; and to channels beside x, for parts on its grid."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from afresh.core import Cond, CondSpec, Part
+from afresh.core import Cond, CondSpec, Part, UserError
 
 
 class PartEmbedding(nn.Module):
@@ -22,6 +22,8 @@ class PartEmbedding(nn.Module):
         elif part.kind == "label":
             self.table = nn.Embedding(len(part.classes), width)
             nn.init.normal_(self.table.weight, std=0.5)
+        elif part.kind == "vector":
+            self.net = nn.Sequential(nn.Linear(part.shape[0], width), nn.SiLU(), nn.Linear(width, width))
         else:  # prompt: ids 0 (padding) and 1 (unknown word) stand before the words
             self.table = nn.Embedding(len(part.classes) + 2, width)
             nn.init.normal_(self.table.weight, std=0.5)
@@ -29,6 +31,8 @@ class PartEmbedding(nn.Module):
     def forward(self, value: Tensor, present: Tensor) -> Tensor:
         if self.kind == "number":
             e = self.net(value[:, None].float())
+        elif self.kind == "vector":
+            e = self.net(value.float())
         elif self.kind == "label":
             e = self.table(value)
         else:
@@ -38,12 +42,23 @@ class PartEmbedding(nn.Module):
 
 
 class Conditioning(nn.Module):
-    """Sum over the parts of `spec`: Cond -> (B, width). No parts: zeros."""
+    """Sum over the parts of `spec`: Cond -> (B, width). No parts: zeros.
 
-    def __init__(self, spec: CondSpec, width: int) -> None:
+    A part that is `aligned` with x has no vector: its place is beside x (`aligned_fields`). A network that puts it
+    there says `aligned=True`; for any other it would be lost in silence, and raises UserError.
+    """
+
+    def __init__(self, spec: CondSpec, width: int, aligned: bool = False) -> None:
         super().__init__()
         self.width = width
-        self.parts = nn.ModuleDict({f"part_{k}": PartEmbedding(p, width) for k, p in spec.items()})
+        if aligned_parts(spec) and not aligned:
+            names = ", ".join(aligned_parts(spec))
+            raise UserError(
+                f"This family cannot be conditioned on another picture ({names}). Choose a family that can, such as "
+                "flow, or take the column out of the metadata."
+            )
+        vectors = {k: p for k, p in spec.items() if p.kind != "aligned"}
+        self.parts = nn.ModuleDict({f"part_{k}": PartEmbedding(p, width) for k, p in vectors.items()})
         self.register_buffer("nothing", torch.zeros(1, width), persistent=False)  # so that it is on the device
 
     def forward(self, cond: Cond) -> Tensor:
@@ -55,6 +70,34 @@ class Conditioning(nn.Module):
         if total is None:
             return self.get_buffer("nothing").expand(cond.size, -1)
         return total / math.sqrt(max(len(self.parts), 1))
+
+
+def aligned_parts(spec: CondSpec) -> CondSpec:
+    """The parts that lie on the grid of x: another picture, an edge map."""
+    return {k: p for k, p in spec.items() if p.kind == "aligned"}
+
+
+def aligned_channels(spec: CondSpec) -> int:
+    """Channels that `aligned_fields` has: those of each aligned part, and one that says whether it is present."""
+    return sum(p.shape[0] + 1 for p in aligned_parts(spec).values())
+
+
+def aligned_fields(cond: Cond, spec: CondSpec, x: Tensor) -> Tensor:
+    """What lies beside x (B, C, *grid): (B, aligned_channels(spec), *grid), in its type, to be concatenated with it.
+
+    Each part is followed by a channel of ones; where it is absent, both are zero. Raises UserError for a part on
+    another grid (x is what a codec made of the data).
+    """
+    out = [x[:, :0]]
+    for name, part in aligned_parts(spec).items():
+        if part.shape[1:] != x.shape[2:]:
+            raise UserError(
+                f"{name} is a field on the grid {part.shape[1:]}, x on {tuple(x.shape[2:])}: a codec lies between. "
+                "Train without the codec, or take the column out of the metadata."
+            )
+        there = cond.present[name].view(-1, *[1] * (x.dim() - 1)).to(x.dtype)  # (B, 1, ..., 1)
+        out += [cond.parts[name].to(x.dtype) * there, there.expand(-1, 1, *x.shape[2:])]
+    return torch.cat(out, 1)
 
 
 class TimeEmbedding(nn.Module):

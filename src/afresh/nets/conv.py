@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from afresh.nets.patches import fold, grid_of, unfold
+
 LEAST = 4  # the longest axis of the coarsest grid
 LEAK = 0.2
 MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -80,6 +82,11 @@ def grow(x: Tensor, grid: Grid) -> Tensor:
     return F.interpolate(x, size=grid, mode=MODES[len(grid)], align_corners=False)
 
 
+def folded(shape: Sequence[int], patch: int) -> tuple[int, ...]:
+    """The shape (C, *grid) after `fold`."""
+    return (shape[0] * patch ** (len(shape) - 1), *grid_of(shape[1:], patch))
+
+
 # --------------------------------------------------------------------------- with normalisation (VAE)
 
 
@@ -120,10 +127,16 @@ class ModulatedLevel(nn.Module):
 
 
 class Encoder(nn.Module):
-    """(x (B, C, *grid), c (B, cond)) -> (mean, log variance) of the latent, (B, latent) each, float32."""
+    """(x (B, C, *grid), c (B, cond)) -> (mean, log variance) of the latent, (B, latent) each, float32.
 
-    def __init__(self, shape: Sequence[int], cond: int, latent: int, width: int, blocks: int, most: int = 4) -> None:
+    `patch` cells along each axis are the channels of one place of the finest grid: `width` then buys more.
+    """
+
+    def __init__(
+        self, shape: Sequence[int], cond: int, latent: int, width: int, blocks: int, most: int = 4, patch: int = 1
+    ) -> None:
         super().__init__()
+        self.patch, shape = patch, folded(shape, patch)
         self.grids = ladder(shape[1:])
         dims, channels = len(shape) - 1, widths(len(self.grids), width, most)
         self.first = conv(dims, shape[0], width, 3)
@@ -132,14 +145,23 @@ class Encoder(nn.Module):
         self.norm = nn.GroupNorm(1, channels[-1])
         self.last = start(nn.Linear(channels[-1] * math.prod(self.grids[-1]), 2 * latent), 0.1)
 
-    def forward(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        h = self.first(dense(x))
+    def features(self, x: Tensor, c: Tensor) -> list[Tensor]:
+        """The values on every grid, fine to coarse, (B, channels, *grid) each."""
+        h, found = self.first(dense(fold(x, self.patch))), list[Tensor]()
         for i, level in enumerate(self.levels):
             if i:
                 h = self.downs[i - 1](shrink(h, self.grids[i]))
             h = level(h, c)
+            found.append(h)
+        return found
+
+    def summary(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """(mean, log variance) from the coarsest grid's values."""
         mean, log_var = self.last(F.silu(self.norm(h)).flatten(1)).float().chunk(2, 1)
         return mean, log_var
+
+    def forward(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        return self.summary(self.features(x, c)[-1])
 
 
 class Decoder(nn.Module):
@@ -149,8 +171,11 @@ class Decoder(nn.Module):
     levels need not wait for coarse ones to pass it on.
     """
 
-    def __init__(self, shape: Sequence[int], cond: int, latent: int, width: int, blocks: int, most: int = 4) -> None:
+    def __init__(
+        self, shape: Sequence[int], cond: int, latent: int, width: int, blocks: int, most: int = 4, patch: int = 1
+    ) -> None:
         super().__init__()
+        self.grid, self.patch, shape = shape[1:], patch, folded(shape, patch)
         self.grids = ladder(shape[1:])
         dims, channels = len(shape) - 1, widths(len(self.grids), width, most)
         self.seed = (channels[-1], *self.grids[-1])
@@ -169,7 +194,7 @@ class Decoder(nn.Module):
             if i < len(self.ups):
                 h = grow(self.ups[i](h), self.grids[i])
             h = self.levels[i](h, e)
-        return self.last(F.silu(self.norm(h))).float()
+        return unfold(self.last(F.silu(self.norm(h))).float(), self.patch, self.grid)
 
 
 # --------------------------------------------------------------------------- without normalisation (GAN)

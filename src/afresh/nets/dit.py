@@ -76,7 +76,7 @@ class DiT(nn.Module):
             h = block(h, modulation(e))
         scale, shift = self.last_modulation(e).chunk(2, 1)
         y = self.last(modulated(h, scale, shift))
-        return unfold(y.transpose(1, 2).reshape(len(x), -1, *folded.shape[2:]), self.patch, self.grid)
+        return unfold(y.transpose(1, 2).reshape(x.shape[0], -1, *folded.shape[2:]), self.patch, self.grid)
 
 
 def _zero(layer: nn.Linear) -> nn.Linear:

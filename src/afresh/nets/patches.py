@@ -25,7 +25,7 @@ def fold(x: Tensor, patch: int) -> Tensor:
     x = x.reshape(*x.shape[:2], *[v for n in coarse for v in (n, patch)])
     inner = [3 + 2 * i for i in range(rank)]
     x = x.permute(0, 1, *inner, *[2 + 2 * i for i in range(rank)])
-    return x.reshape(len(x), -1, *coarse)
+    return x.reshape(x.shape[0], -1, *coarse)
 
 
 def unfold(y: Tensor, patch: int, grid: Sequence[int]) -> Tensor:
@@ -33,9 +33,9 @@ def unfold(y: Tensor, patch: int, grid: Sequence[int]) -> Tensor:
     if patch == 1:
         return y
     rank, coarse = len(grid), y.shape[2:]
-    y = y.reshape(len(y), -1, *[patch] * rank, *coarse)
+    y = y.reshape(y.shape[0], -1, *[patch] * rank, *coarse)
     order = [v for i in range(rank) for v in (2 + rank + i, 2 + i)]
-    y = y.permute(0, 1, *order).reshape(len(y), -1, *[n * patch for n in coarse])
+    y = y.permute(0, 1, *order).reshape(y.shape[0], -1, *[n * patch for n in coarse])
     for axis, n in enumerate(grid, start=2):
         y = y.narrow(axis, 0, n)
     return y

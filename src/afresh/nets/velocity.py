@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import Cond, CondSpec, Space
-from afresh.nets.conditioning import Conditioning, TimeEmbedding
+from afresh.nets.conditioning import Conditioning, TimeEmbedding, aligned_channels, aligned_fields
 from afresh.nets.dit import DiT
 from afresh.nets.patches import fold, unfold
 from afresh.nets.unet import UNet
@@ -63,14 +63,16 @@ def network(shape: VelocityShape, grid: Sequence[int], channels: int, out: int) 
 
 
 class Velocity(nn.Module):
-    """(x (B, C, *grid), t (B,), Cond) -> velocity (B, C, *grid)."""
+    """(x (B, C, *grid), t (B,), Cond) -> velocity (B, C, *grid). Parts of the condition on the grid of x (another
+    picture) stand beside it as channels; the rest is a vector."""
 
     def __init__(self, shape: VelocityShape, space: Space, conds: CondSpec) -> None:
         super().__init__()
         channels, grid = space.shape[0], space.shape[1:]
         self.time = TimeEmbedding(shape.emb)
-        self.conditioning = Conditioning(conds, shape.emb)
-        self.net = network(shape, grid, channels, channels)
+        self.conditioning = Conditioning(conds, shape.emb, aligned=True)
+        self.conds, self.beside = conds, aligned_channels(conds)
+        self.net = network(shape, grid, channels + self.beside, channels)
         self.std, self.precondition = space.std, shape.precondition
 
     def scales(self, t: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -82,12 +84,42 @@ class Velocity(nn.Module):
         d2 = (1 - t) ** 2 + t**2 * s2
         return d2.rsqrt(), (t * s2 - (1 - t)) / d2, self.std * d2.rsqrt()
 
-    def raw(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        """F: the network's own output, of unit scale."""
+    def raw(self, x: Tensor, t: Tensor, cond: Cond, more: Tensor | None = None) -> Tensor:
+        """F: the network's own output, of unit scale. `more` (B, emb) is added to the embeddings of t and cond."""
         c_in, _, _ = self.scales(t, x.dim() - 1)
-        embedding = nn.functional.silu(self.time(t) + self.conditioning(cond))
-        return self.net(c_in * x, embedding).float()
+        embedding = self.time(t) + self.conditioning(cond)
+        embedding = nn.functional.silu(embedding if more is None else embedding + more)
+        seen = c_in * x
+        if self.beside:
+            seen = torch.cat([seen, aligned_fields(cond, self.conds, seen)], 1)
+        return self.net(seen, embedding).float()
 
     def forward(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
         _, c_skip, c_out = self.scales(t, x.dim() - 1)
         return c_skip * x + c_out * self.raw(x, t, cond)
+
+
+class FlowMap(nn.Module):
+    """The mean velocity from t to s of the flow's solution through x at t: (x, t (B,), s (B,), Cond) -> like x.
+
+    x at s is x + (s - t) u(x, t, s). A velocity network to which the length of the way is told by a second embedding,
+    zero at first: a fresh map with the weights of a flow answers that flow's velocity at t (Boffi et al. 2024, flow map
+    matching; Geng et al. 2025, MeanFlow, eq. 3).
+    """
+
+    def __init__(self, shape: VelocityShape, space: Space, conds: CondSpec) -> None:
+        super().__init__()
+        self.velocity = Velocity(shape, space, conds)
+        self.span = TimeEmbedding(shape.emb)
+        last = self.span.net[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def raw(self, x: Tensor, t: Tensor, s: Tensor, cond: Cond) -> Tensor:
+        """The network's own output, of about unit scale."""
+        return self.velocity.raw(x, t, cond, self.span(s - t))
+
+    def forward(self, x: Tensor, t: Tensor, s: Tensor, cond: Cond) -> Tensor:
+        _, c_skip, c_out = self.velocity.scales(t, x.dim() - 1)
+        return c_skip * x + c_out * self.raw(x, t, s, cond)

@@ -24,6 +24,7 @@ class TrainConfig(BaseModel):
     final: float = Field(0.02, ge=0, le=1)
     clip: float = Field(1.0, ge=0)  # of the gradient's norm; 0 = none
     ema_half_life: float = Field(0.0, ge=0)  # in examples; 0 = no average
+    posthoc: int = Field(0, ge=0, le=100)  # snapshots of averages to choose another length from; 0 = none
     early: float = Field(0.0, ge=0, le=1)  # share of the steps after which weights are kept aside; 0 = never
     null_rate: float = Field(0.1, ge=0, le=1)
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -37,3 +38,4 @@ class TrainConfig(BaseModel):
     log_every: int = Field(10, ge=1)
     skip_limit: int = Field(5, ge=1)  # non-finite steps in a row before rolling back
     rollback_limit: int = Field(3, ge=0)
+    stop_copies: float = Field(0.1, ge=0, le=1)  # share of near copies among samples that ends training; 0 = never

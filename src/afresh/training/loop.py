@@ -17,8 +17,9 @@ from afresh.kernels import functions as kernels
 from afresh.rng import Rng
 from afresh.training import checkpoint
 from afresh.training.config import TrainConfig
-from afresh.training.ema import ema_decay, ema_update
+from afresh.training.ema import Average, ema_decay, flat, follow, refill
 from afresh.training.optim import AdamW, Muon, is_matrix
+from afresh.training.posthoc import LENGTHS, power_keep
 from afresh.training.schedule import rate
 
 
@@ -37,7 +38,8 @@ class Learner:
     modules: Mapping[str, nn.Module]
     objective: Objective
     config: TrainConfig
-    averages: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # module -> name -> tensor
+    averages: Average = field(default_factory=dict)
+    powers: dict[float, Average] = field(default_factory=dict)  # by length, to choose another from after training
     optimizers: dict[str, list[Muon | AdamW]] = field(default_factory=dict)  # player -> optimisers
     state: State = field(default_factory=dict)
     step: int = 0
@@ -46,14 +48,21 @@ class Learner:
     lr_scale: float = 1.0
     sums: dict[str, float] = field(default_factory=dict)  # metrics since the last line of the log
     count: int = 0  # steps that they are of
+    stopped: str = ""  # why training was ended before its last step, if ever it was
 
     def __post_init__(self) -> None:
         for player, names in self.objective.players.items():
             params = {f"{m}.{k}": p for m in names for k, p in self.modules[m].named_parameters() if p.requires_grad}
             self.optimizers[player] = make_optimizers(params, self.config)
         if self.config.ema_half_life > 0:
-            for m in self.objective.averaged:
-                self.averages[m] = {k: v.detach().clone() for k, v in learnt(self.modules[m]).items()}
+            self.averages = self.fresh_average()
+        if self.config.posthoc > 0:
+            self.powers = {length: self.fresh_average() for length in LENGTHS}
+
+    def fresh_average(self) -> Average:
+        """A copy of the weights that sampling uses."""
+        names = self.objective.averaged
+        return {m: {k: v.detach().clone() for k, v in learnt(self.modules[m]).items()} for m in names}
 
     def params(self, player: str) -> list[nn.Parameter]:
         return [p for o in self.optimizers[player] for p in o.params.values()]
@@ -64,7 +73,9 @@ class Learner:
             "model": {f"{m}.{k}": v.contiguous() for m, net in self.modules.items() for k, v in learnt(net).items()}
         }
         if self.averages:
-            tensors["ema"] = {f"{m}.{k}": v.contiguous() for m, d in self.averages.items() for k, v in d.items()}
+            tensors["ema"] = flat(self.averages)
+        if self.powers:
+            tensors["power"] = {f"{n:g}.{k}": v for n, average in self.powers.items() for k, v in flat(average).items()}
         tensors["optimizer"] = {
             f"{player}.{k}": v.contiguous()
             for player, os in self.optimizers.items()
@@ -80,6 +91,7 @@ class Learner:
             "lr_scale": self.lr_scale,
             "sums": dict(self.sums),
             "count": self.count,
+            "stopped": self.stopped,
         }
         return checkpoint.Checkpoint(self.step, tensors, scalars)
 
@@ -88,10 +100,10 @@ class Learner:
         try:
             for m, net in self.modules.items():
                 load_learnt(net, under(saved.tensors["model"], m))
-            for m, average in self.averages.items():
-                found = under(saved.tensors["ema"], m)
-                for k, v in average.items():
-                    v.copy_(found[k])
+            if self.averages:
+                refill(self.averages, saved.tensors["ema"])
+            for length, average in self.powers.items():
+                refill(average, under(saved.tensors["power"], f"{length:g}"))
             for player, optimizers in self.optimizers.items():
                 found = under(saved.tensors["optimizer"], player)
                 for o in optimizers:
@@ -107,6 +119,7 @@ class Learner:
         self.rollbacks = int(saved.scalars["rollbacks"])
         self.lr_scale = float(saved.scalars["lr_scale"])
         self.sums, self.count = dict(saved.scalars["sums"]), int(saved.scalars["count"])
+        self.stopped = str(saved.scalars.get("stopped", ""))  # older checkpoints know of no such thing
 
 
 @contextmanager
@@ -244,12 +257,10 @@ def take_step(learner: Learner, batch: Batch, rng: Rng) -> dict[str, float] | No
         out.update(metrics)
     learner.state = learner.objective.update(learner.state, out)
     keep = ema_decay(config.ema_half_life, (learner.step + 1) * config.batch, config.batch)
-    for m, average in learner.averages.items():
-        current = learner.modules[m].state_dict()
-        floating = [k for k, v in average.items() if v.is_floating_point()]
-        ema_update([average[k] for k in floating], [current[k] for k in floating], keep)
-        for k in average.keys() - set(floating):
-            average[k].copy_(current[k])
+    current = {m: learner.modules[m].state_dict() for m in learner.objective.averaged}
+    follow(learner.averages, current, keep)
+    for length, average in learner.powers.items():
+        follow(average, current, power_keep(length, learner.step + 1))
     return out
 
 
@@ -266,11 +277,13 @@ class Hooks:
     overhead: Callable[[str, float], None] = lambda kind, seconds: None
     message: Callable[[str], None] = lambda text: None
     stop: Callable[[], bool] = lambda: False
+    enough: Callable[[Learner], str] = lambda learner: ""  # why to end here; asked after each evaluation
     replan: Callable[[Learner], int | None] = lambda learner: None  # another total, before the rate decays
 
 
 def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng: Rng, hooks: Hooks) -> None:
-    """Train from learner.step to config.steps, saving into `root`. Raises Diverged or Interrupted, both saved."""
+    """Train from learner.step to config.steps, or until a hook says that it is enough (`learner.stopped` says why),
+    saving into `root`. Raises Diverged or Interrupted, both saved."""
     if learner.step == 0 and not checkpoint.steps_in(root):
         checkpoint.save(root, learner.snapshot())
     checkpoint.settle(root, learner.step, rotating=learner.skipped == 0)
@@ -293,12 +306,14 @@ def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng:
             learner.count += 1
             hooks.tick(metrics)
         hooks.stepped(learner)
-        after_step(learner, root, hooks)
+        if after_step(learner, root, hooks):
+            return
 
 
-def after_step(learner: Learner, root: Path, hooks: Hooks) -> None:
-    """Log, evaluate, preview and save where due. Raises Interrupted when asked to stop, once saved."""
-    config = learner.config
+def after_step(learner: Learner, root: Path, hooks: Hooks) -> bool:
+    """Log, evaluate, preview and save where due: whether it is enough. Raises Interrupted when asked to stop, once
+    saved."""
+    config, enough = learner.config, ""
     last = learner.step == config.steps
     if due(learner.step, config.log_every, last) and learner.count:
         hooks.log(learner.step, {k: v / learner.count for k, v in learner.sums.items()})
@@ -308,17 +323,20 @@ def after_step(learner: Learner, root: Path, hooks: Hooks) -> None:
             found = hooks.evaluate(learner)
         if found:
             hooks.log(learner.step, found)
+        enough = hooks.enough(learner)
+        learner.stopped = enough or learner.stopped
     if due(learner.step, config.preview_every, last):
         with timed(hooks, "preview"):
             hooks.preview(learner)
     stopping = hooks.stop()
     replanned = replan(learner, hooks)
-    if due(learner.step, config.save_every, last) or stopping or replanned:
+    if due(learner.step, config.save_every, last) or stopping or replanned or enough:
         with timed(hooks, "save"):
             # Amid steps that were skipped nothing is known of these weights: they must not replace those that worked.
             checkpoint.save(root, learner.snapshot(), rotating=learner.skipped == 0)
-    if stopping and not last:
+    if stopping and not last and not enough:
         raise Interrupted(f"saved at step {learner.step} of {config.steps}")
+    return bool(enough)
 
 
 def replan(learner: Learner, hooks: Hooks) -> bool:

@@ -1,0 +1,230 @@
+"""Autoencoder with latents on a grid: the first stage of latent models, to be used by `afresh train --codec RUN`.
+
+Rombach et al. 2022 ("High-resolution image synthesis with latent diffusion models", sec. 3.1). It is a codec, and as a
+generative model a weak one: its samples are decoded from a Gaussian that was fitted to the latents after training.
+A flow, a GAN or a VAE over its latents, or a Transformer over its codes, is the model. No condition is used: those
+belong to the model over the latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from afresh.core import Batch, Cond, CondSpec, Examples, Family, Loss, Modules, Space, State
+from afresh.nets.autoencoder import NETWORKS, Bottleneck, GaussianPrior, Shape, latent_grid, latents, networks
+from afresh.nets.quantise import VQ
+from afresh.rng import Rng
+
+LOG_VAR = 20.0  # the log variance of a latent is kept within this of 0
+REVIVE = 0.01  # weight of the pull of every code to the data
+FITTED = 4096  # examples that the prior is fitted to
+LONGEST = 12  # places of the latents' longest axis from which another halving is chosen
+
+
+class AutoencoderConfig(BaseModel):
+    """Sizes of both networks, the bottleneck, and the weights of the loss.
+
+    `factor`: cells of an axis for each place of the latents. `bottleneck`: `kl`, real numbers of `channels` a place
+    for flow, gan and vae; `fsq`, codes of `levels` a place; `vq`, codes of a book of `codes` vectors of `channels`:
+    both for transformer and masked. `width`: channels after the first halving, doubled with each further one up to
+    `most` times. `edge`: weight of the error of differences between neighbours. `kl`: weight of the mean KL of a
+    latent value. `commitment`: beta of van den Oord et al. 2017, eq. 3.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    bottleneck: Bottleneck = "kl"
+    factor: Literal[2, 4, 8] = 4
+    channels: int = Field(default=4, ge=1)
+    levels: tuple[Annotated[int, Field(ge=2)], ...] = Field(default=(8, 5, 5, 5), min_length=1)
+    codes: int = Field(default=512, ge=2)
+    width: int = Field(default=32, ge=1)
+    blocks: int = Field(default=1, ge=1)
+    most: int = Field(default=4, ge=1)
+    edge: float = Field(default=0.0, ge=0)
+    kl: float = Field(default=1e-3, ge=0)
+    commitment: float = Field(default=0.25, ge=0)
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(**{k: getattr(self, k) for k in Shape.model_fields})
+
+
+class AutoencoderSettings(BaseModel):
+    """`temperature` scales the deviation of the latents that are drawn: 1 as fitted, 0 their mean."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    temperature: float = Field(default=1.0, ge=0, le=2)
+
+
+def accepts(space: Space) -> str | None:
+    if space.kind != "field":
+        return "an autoencoder compresses a field of real numbers; tokens go with transformer as they are"
+    if not 2 <= len(space.shape) <= 4:
+        return f"an autoencoder compresses channels over 1 to 3 axes; the shape here is {space.shape}"
+    return None
+
+
+def sizes(space: Space) -> Sequence[AutoencoderConfig]:
+    """Halvings until no axis of the latents has more than `LONGEST` places, at least one and at most three."""
+    longest = max(space.shape[1:])
+    factor = next((f for f in (2, 4) if -(-longest // f) <= LONGEST), 8)
+    return [
+        AutoencoderConfig(factor=factor, width=width, blocks=blocks)
+        for width, blocks in ((16, 1), (32, 1), (48, 1), (64, 2), (96, 2), (128, 3))
+    ]
+
+
+def appetite(parameters: int, space: Space) -> int:
+    return parameters // 8
+
+
+def build(config: AutoencoderConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
+    prior = GaussianPrior((config.shape.latent, *latent_grid(space.shape[1:], config.factor)))
+    return {**networks(space.shape, config.shape), "prior": prior}
+
+
+def regions(modules: Modules, device: str) -> Sequence[nn.Module]:
+    return [modules["encoder"], modules["decoder"]]
+
+
+def mean_square(x: Tensor) -> Tensor:
+    """(B, ...) -> (B,), the mean over all but the batch."""
+    return x.float().square().flatten(1).mean(1)
+
+
+def edge_error(error: Tensor) -> Tensor:
+    """Mean square of the differences of an error (B, C, *grid) between neighbours, summed over the axes, (B,).
+
+    The squared error of the gradients, which weighs a wave by the square of its frequency: blur costs more.
+    """
+    axes = [a for a in range(2, error.dim()) if error.shape[a] > 1]
+    return sum((mean_square(error.diff(dim=a)) for a in axes), torch.zeros(len(error), device=error.device))
+
+
+class AutoencoderObjective:
+    """Squared error over the data's variance, of values and of edges, with the bottleneck's own terms.
+
+    `kl`: KL(q || N(0, 1)) in nats, the mean over the latent's values (Kingma and Welling 2014, app. B). `vq`: van den
+    Oord et al. 2017, eq. 3. Beside it every code is drawn, a little, to the nearest vector of each example. A code in
+    use hardly feels it; one that nothing is near has no other gradient, and goes where the data is. That replaces the
+    re-seeding of dead codes (as in Zheng and Vedaldi 2023, online clustered codebooks), which would change with how
+    a batch is divided.
+    """
+
+    players: Mapping[str, tuple[str, ...]] = {"model": (*NETWORKS, "prior")}
+    averaged = NETWORKS
+
+    def __init__(self, config: AutoencoderConfig, space: Space) -> None:
+        self.config, self.variance = config, space.std**2
+
+    def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
+        c, terms = self.config, dict[str, Tensor]()
+        z = modules["encoder"](batch.x)
+        if c.bottleneck == "kl":
+            mean, log_var = z.chunk(2, 1)
+            log_var = log_var.clamp(-LOG_VAR, LOG_VAR)
+            noise = rng.normal("autoencoder/latent", batch.index, tuple(mean.shape[1:]))
+            terms["kl"] = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).flatten(1).mean(1)
+            z = mean + (0.5 * log_var).exp() * noise
+        book = modules["quantiser"]
+        if isinstance(book, VQ):
+            terms |= book_terms(book, z)
+        error = modules["decoder"](book(z)) - batch.x.float()
+        square = mean_square(error)
+        total = square / self.variance
+        if c.edge:
+            total = total + c.edge * edge_error(error) / self.variance
+        weights = {"kl": c.kl, "commitment": c.commitment, "book": 1.0, "revive": REVIVE}
+        total = total + sum(weights[k] * v for k, v in terms.items())
+        metrics = {"loss": total, "mse": square, **terms}
+        return total.sum(), float(len(total)), {k: v.detach().sum() for k, v in metrics.items()}
+
+    def update(self, state: State, metrics: Mapping[str, float]) -> State:
+        return state
+
+
+def book_terms(book: VQ, z: Tensor) -> dict[str, Tensor]:
+    """|z - sg e|^2, |sg z - e|^2, and the pull of every code, each a mean over places or codes and channels, (B,)."""
+    e = book.vectors(book.codes(z))
+    near = book.distances(z.detach()).amin(1)  # (B, K): from each code to the nearest vector of each example
+    return {
+        "commitment": mean_square(z - e.detach()),
+        "book": mean_square(z.detach() - e),
+        "revive": near.mean(1) / z.shape[1],
+    }
+
+
+def score(modules: Modules, config: AutoencoderConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
+    """Minus the squared error over the data's variance, (B,): higher is nearer, but not a likelihood."""
+    z = modules["quantiser"](latents(modules, config.shape, batch.x))
+    return -mean_square(modules["decoder"](z) - batch.x.float()) / space.std**2
+
+
+@torch.no_grad()
+def sample(
+    modules: Modules,
+    config: AutoencoderConfig,
+    space: Space,
+    cond: Cond,
+    rng: Rng,
+    index: Tensor,
+    settings: AutoencoderSettings,
+) -> Tensor:
+    """(n, *space.shape), decoded from latents of the fitted Gaussian. The conditions have no say."""
+    prior = modules["prior"]
+    assert isinstance(prior, GaussianPrior)
+    d = prior.get_buffer("mean").numel()
+    z = prior(rng.normal("sample/noise", index, (d,)) * settings.temperature)
+    out: Tensor = modules["decoder"](modules["quantiser"](z))
+    return out
+
+
+@torch.no_grad()
+def finish(
+    modules: Modules, config: AutoencoderConfig, space: Space, examples: Examples, rng: Rng
+) -> Mapping[str, Tensor]:
+    """The prior of the latents, before quantisation, of at most `FITTED` examples spread evenly over the split."""
+    prior = modules["prior"]
+    assert isinstance(prior, GaussianPrior)
+    device = prior.get_buffer("mean").device
+    rows = torch.linspace(0, len(examples) - 1, min(FITTED, len(examples))).long()
+    parts = []
+    for some in rows.split(64):
+        x = (examples.x[some].float() * examples.scale + examples.shift).to(device)
+        parts.append(latents(modules, config.shape, x).cpu())
+    return {f"prior.{k}": v for k, v in prior.fitted(torch.cat(parts)).items()}
+
+
+FAMILY = Family(
+    name="autoencoder",
+    accepts=accepts,
+    config=AutoencoderConfig,
+    sizes=sizes,
+    appetite=appetite,
+    batch=lambda examples, space: 64,
+    build=build,
+    objective=AutoencoderObjective,
+    settings=AutoencoderSettings,
+    sample=sample,
+    null_rate=0.0,
+    guided=False,  # no condition is used
+    recipe={
+        "optimizer": "muon",
+        "matrix_lr": 0.02,
+        "lr": 2e-3,
+        "betas": (0.9, 0.99),
+        "weight_decay": 0.0,
+        "warmup": 50,
+        "decay": 0.6,
+        "ema_half_life": 5_000,
+        "clip": 1.0,
+    },
+    regions=regions,
+    score=score,
+    finish=finish,
+)

@@ -1,0 +1,356 @@
+"""Networks of diffusers (UNet2DModel, DiTTransformer2DModel) as velocities on the straight path, to be tuned.
+
+They were trained on the path of DDPM (Ho et al. 2020), z = sqrt(abar_k) x + sqrt(1 - abar_k) e at one of K discrete
+steps. Ours is x_t = (1 - t) e + t x. Divided by d = sqrt(t^2 + (1 - t)^2) it is a mixture of the same kind, with
+abar = t^2 / d^2, so that one network serves both:
+
+    z = x_t / d,    eps = net(z, k(t)),    v = E[x - e | x_t] = (x_t - eps) / t.
+
+k(t) is where the schedule has the ratio of t: log(abar / (1 - abar)) = 2 log(t / (1 - t)), linear between neighbours in
+that logarithm. Beyond the ends of the schedule the last step answers, as if x_t lay there. Euler's rule on this path is
+DDIM (Song et al. 2021, eq. 12), to rounding and for any times, as both are exact for constant (x, eps).
+
+Such runs are made by `afresh tune FOLDER DATA`; the network is diffusers' own module, so it goes back to a folder that
+diffusers opens. The loss is theirs too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from afresh.core import Batch, Cond, CondSpec, Edit, Family, Loss, Modules, Predict, Space, State, UserError
+from afresh.rng import Rng
+from afresh.sampling.edit import edit
+from afresh.sampling.guidance import classifier_free
+from afresh.sampling.ode import SOLVERS, times
+
+INSTALL = "pip install 'afresh[diffusers]'"
+Architecture = Literal["UNet2DModel", "DiTTransformer2DModel"]
+Prediction = Literal["epsilon", "sample", "v_prediction"]
+
+
+class DiffusersConfig(BaseModel):
+    """What the folder said: `network` and `schedule` are its config.json and scheduler_config.json, without the names
+    of their classes, `index` its model_index.json. `classes`: 0 for a network that knows none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    architecture: Architecture
+    network: dict[str, Any]
+    scheduler: str
+    schedule: dict[str, Any]
+    index: dict[str, Any]
+    classes: int = Field(0, ge=0)
+
+    @property
+    def prediction(self) -> Prediction:
+        found: Prediction = self.schedule.get("prediction_type", "epsilon")
+        return found
+
+    @property
+    def clip(self) -> float | None:
+        """How far from 0 a clean picture is taken to be at most, where their sampling clips it."""
+        return float(self.schedule.get("clip_sample_range", 1.0)) if self.schedule.get("clip_sample", True) else None
+
+
+class DiffusersSettings(BaseModel):
+    """`steps` of a `solver`: heun asks the network twice a step, euler (which is DDIM), ab2 and dpmpp once. `grid`:
+    times at even steps of the base's own schedule, or evenly on the straight path (edits always are). `clip`: keep what
+    is taken for the clean picture in the range that the base's scheduler says, if it says one. `guidance`: the scale of
+    classifier-free guidance. `resample`: how often an edit goes each stretch of the way."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    steps: int = Field(50, ge=1, le=1000)
+    solver: Literal["euler", "heun", "ab2", "dpmpp"] = "euler"
+    grid: Literal["schedule", "even"] = "schedule"
+    clip: bool = True
+    guidance: float = Field(1.0, ge=0, le=100)
+    resample: int = Field(1, ge=1, le=100)
+
+
+def diffusers() -> Any:
+    """The package. Raises UserError saying how to install it."""
+    try:
+        import diffusers as package
+    except ImportError as e:
+        raise UserError(f"This model needs a package that is not installed ({e.name}): {INSTALL}.") from None
+    return package
+
+
+def noise_levels(schedule: Mapping[str, Any]) -> Tensor:
+    """abar of every step of DDPM, (K,) float64, falling."""
+    with torch.device("cpu"):
+        known = diffusers().DDPMScheduler
+        fields = {k: v for k, v in schedule.items() if k in ABAR}
+        levels: Tensor = known(**fields).alphas_cumprod.double()
+    return levels
+
+
+ABAR = {  # fields of a scheduler that decide abar
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+}
+
+
+class Classes(nn.Embedding):
+    """diffusers' table of classes, with one more id for none: the mean of all, as the base has no null of its own."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        rows = F.embedding(ids.clamp_max(self.num_embeddings - 1), self.weight)
+        return torch.where((ids < self.num_embeddings)[:, None], rows, self.weight.mean(0))
+
+
+class Foreign(nn.Module):
+    """The velocity: (x (B, C, H, W), t (B,), Cond) -> (B, C, H, W), all through diffusers' network `net`."""
+
+    def __init__(self, config: DiffusersConfig, conds: CondSpec) -> None:
+        super().__init__()
+        self.net = network(config)
+        self.label = next(iter(conds), None)
+        self.classes, self.prediction = config.classes, config.prediction
+        self.discrete = config.network.get("time_embedding_type") == "learned"
+        abar = noise_levels(config.schedule).clamp(1e-12, 1 - 1e-12)
+        with torch.device("cpu"):
+            ratio = (abar / (1 - abar)).log().float()
+        self.register_buffer("ratio", ratio, persistent=False)  # log(abar / (1 - abar)), falling
+
+    def train(self, mode: bool = True) -> Foreign:
+        """Always as in sampling: their dropout draws from torch's own generator."""
+        return super().train(False)
+
+    def step_of(self, t: Tensor) -> Tensor:
+        """k(t), (B,) float32: the step, between neighbours, at which the schedule has as much noise as t."""
+        table = self.get_buffer("ratio")
+        wanted = 2 * (t.float().clamp_min(1e-12).log() - (1 - t.float()).clamp_min(1e-12).log())
+        # table[after - 1] >= wanted >= table[after]; counted, as ONNX has no search
+        after = (table > wanted[:, None]).sum(1).clamp(1, len(table) - 1)
+        a, b = table[after - 1], table[after]
+        share = ((a - wanted) / (a - b).clamp_min(1e-12)).clamp(0, 1)
+        k: Tensor = after - 1 + share
+        return k.round() if self.discrete else k
+
+    def at(self, k: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha = sqrt(abar) and sigma = sqrt(1 - abar) at steps k (B,), each (B, 1, 1, 1)."""
+        table = self.get_buffer("ratio")
+        low = k.floor().long().clamp(0, len(table) - 1)
+        high = (low + 1).clamp_max(len(table) - 1)
+        ratio = torch.lerp(table[low], table[high], (k - low).to(table.dtype))[:, None, None, None]
+        return torch.sigmoid(ratio).sqrt(), torch.sigmoid(-ratio).sqrt()
+
+    def raw(self, z: Tensor, k: Tensor, cond: Cond) -> Tensor:
+        """The network's own output for z of unit variance at steps k (B,), in float32. A predicted variance is cut."""
+        kind = {} if not self.classes else {"class_labels": self.ids(cond, z.device)}
+        step = k.long() if self.discrete else k
+        out: Tensor = self.net(z, step, return_dict=False, **kind)[0]
+        return out[:, : z.shape[1]].float()
+
+    def ids(self, cond: Cond, device: torch.device) -> Tensor:
+        """Of classes, (B,) int64; the one after the last for a row that names none."""
+        if self.label is None:
+            return torch.full((cond.size,), self.classes, device=device)
+        return torch.where(cond.present[self.label], cond.parts[self.label], self.classes)
+
+    def parts(self, z: Tensor, k: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
+        """What of z is taken for the clean picture, and what for noise: z = alpha x + sigma e at step k."""
+        alpha, sigma = self.at(k)
+        out = self.raw(z, k, cond)
+        if self.prediction == "sample":
+            return out, (z - alpha * out) / sigma
+        if self.prediction == "v_prediction":  # Salimans and Ho 2022, app. D: v = alpha e - sigma x
+            return alpha * z - sigma * out, alpha * out + sigma * z
+        return (z - sigma * out) / alpha, out
+
+    def forward(self, x: Tensor, t: Tensor, cond: Cond, clip: float | None = None) -> Tensor:
+        """x - e. With `clip`, what is taken for the clean picture is kept within it, and the noise changed to fit."""
+        s = t.float().view(-1, 1, 1, 1)
+        z = x.float() / ((1 - s).square() + s.square()).sqrt()
+        k = self.step_of(t)
+        clean, noise = self.parts(z, k, cond)
+        if clip is not None:
+            alpha, sigma = self.at(k)
+            clean = clean.clamp(-clip, clip)
+            noise = (z - alpha * clean) / sigma
+        return clean - noise
+
+
+def network(config: DiffusersConfig) -> nn.Module:
+    """diffusers' module with random weights. Raises UserError for fields that this version of it does not know."""
+    kind = getattr(diffusers(), config.architecture)
+    try:
+        net: nn.Module = kind(**config.network)
+    except (TypeError, ValueError, NotImplementedError) as e:
+        raise UserError(f"diffusers cannot make a {config.architecture} of its config.json: {e}.") from None
+    table = getattr(net, "class_embedding", None)
+    if isinstance(table, nn.Embedding):
+        with_none = Classes(table.num_embeddings, table.embedding_dim)
+        with_none.weight = table.weight
+        net.class_embedding = with_none
+    return net
+
+
+class DiffusersObjective:
+    """The base's own loss: mean squared error of what it predicts, at a random step (Ho et al. 2020, eq. 14)."""
+
+    players: Mapping[str, tuple[str, ...]] = {"model": ("velocity",)}
+    averaged = ("velocity",)
+
+    def __init__(self, config: DiffusersConfig, space: Space) -> None:
+        self.space = space
+
+    def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
+        net = foreign(modules)
+        count = len(net.get_buffer("ratio"))
+        k = (rng.uniform("diffusers/step", batch.index) * count).long().clamp_max(count - 1).float()
+        noise = rng.normal("diffusers/noise", batch.index, self.space.shape)
+        each = error(net, batch.x, noise, k, batch.cond)
+        return each.sum(), float(len(each)), {"loss": each.detach().sum()}
+
+    def update(self, state: State, metrics: Mapping[str, float]) -> State:
+        return state
+
+
+def foreign(modules: Modules) -> Foreign:
+    net = modules["velocity"]
+    assert isinstance(net, Foreign)
+    return net
+
+
+def error(net: Foreign, x: Tensor, noise: Tensor, k: Tensor, cond: Cond) -> Tensor:
+    """Squared error of the prediction at steps k, averaged over the field, (B,)."""
+    alpha, sigma = net.at(k)
+    z = alpha * x + sigma * noise
+    target = {"epsilon": noise, "sample": x, "v_prediction": alpha * noise - sigma * x}[net.prediction]
+    return (net.raw(z, k, cond) - target).square().flatten(1).mean(1)
+
+
+def score(modules: Modules, config: DiffusersConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
+    """Minus the error over eight spread steps: higher is likelier, but not a likelihood. (B,)"""
+    net = foreign(modules)
+    count = len(net.get_buffer("ratio"))
+    total = torch.zeros(len(batch.x), device=batch.x.device)
+    for i in range(8):
+        k = torch.full((len(batch.x),), float(int((i + 0.5) * count / 8)), device=batch.x.device)
+        noise = rng.normal(f"diffusers/score/{i}", batch.index, space.shape)
+        total -= error(net, batch.x, noise, k, batch.cond) / 8
+    return total
+
+
+# --------------------------------------------------------------------------- sampling
+
+
+def predictor(modules: Modules, clip: float | None = None) -> Predict:
+    net = foreign(modules)
+
+    def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
+        return net(x, t, cond, clip), state
+
+    return predict
+
+
+def grid_of(net: Foreign, settings: DiffusersSettings, device: torch.device) -> Tensor:
+    """steps + 1 times from noise to data, (steps + 1,) float64. `schedule`: from the last step of DDPM evenly down to
+    the first ("trailing" in diffusers), then to t = 1."""
+    if settings.grid == "even":
+        return times(settings.steps, device)
+    ratio = net.get_buffer("ratio").double()
+    count = len(ratio)
+    if settings.steps > count:
+        raise UserError(f"This base knows {count} steps; --steps {settings.steps} is more. Ask for at most {count}.")
+    k = (count - torch.arange(settings.steps, dtype=torch.float64) * count / settings.steps).round().long() - 1
+    inner = torch.sigmoid(ratio[k.to(ratio.device)] / 2)  # t / (1 - t) = sqrt(abar / (1 - abar))
+    return torch.cat([inner, inner.new_ones(1)]).to(device)
+
+
+@torch.no_grad()
+def sample(
+    modules: Modules,
+    config: DiffusersConfig,
+    space: Space,
+    cond: Cond,
+    rng: Rng,
+    index: Tensor,
+    settings: DiffusersSettings,
+) -> Tensor:
+    """(n, *space.shape), from rng.normal("sample/noise", index) taken for the noisiest step, as diffusers does."""
+    net = foreign(modules)
+    noise = rng.normal("sample/noise", index, space.shape)
+    ts = grid_of(net, settings, noise.device)
+    start = noise * float(((1 - ts[0]).square() + ts[0].square()).sqrt())  # unit variance on DDPM's path
+    return SOLVERS[settings.solver](guided(modules, config, settings), start, cond, ts)
+
+
+def guided(modules: Modules, config: DiffusersConfig, settings: DiffusersSettings) -> Predict:
+    """The velocity under the settings' guidance. What is clipped is clipped with and without the condition alike."""
+    return classifier_free(predictor(modules, config.clip if settings.clip else None), settings.guidance)
+
+
+@torch.no_grad()
+def edited(
+    modules: Modules,
+    config: DiffusersConfig,
+    space: Space,
+    task: Edit,
+    cond: Cond,
+    rng: Rng,
+    index: Tensor,
+    settings: DiffusersSettings,
+) -> Tensor:
+    """What `sampling.edit.edit` makes, (n, *space.shape), at times that are even on the straight path. Raises UserError
+    as it does."""
+    return edit(
+        guided(modules, config, settings),
+        task,
+        rng.normal("sample/noise", index, space.shape),
+        cond,
+        lambda k: SOLVERS[settings.solver],
+        settings.steps,
+        std=space.std,
+        resample=settings.resample,
+        fresh=lambda k, shape: rng.normal(f"sample/resample/{k}", index, space.shape),
+    )
+
+
+def accepts(space: Space) -> str | None:
+    if space.kind != "field" or len(space.shape) != 3:
+        return "networks of diffusers draw pictures, (C, H, W); tokens go with transformer, other fields with flow"
+    return None
+
+
+def sizes(space: Space) -> Sequence[DiffusersConfig]:
+    """None of its own. Raises UserError."""
+    raise UserError("The family diffusers begins with a folder of diffusers: afresh tune FOLDER DATA.")
+
+
+def build(config: DiffusersConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
+    """Raises UserError for conditions that the network has no place for."""
+    labels = {k: len(p.classes) for k, p in conds.items() if p.kind == "label"}
+    if len(labels) < len(conds) or list(labels.values()) not in ([], [config.classes]):
+        raise UserError(f"The base knows {config.classes} classes and nothing else; asked for: {', '.join(conds)}.")
+    return {"velocity": Foreign(config, conds)}
+
+
+FAMILY = Family(
+    name="diffusers",
+    accepts=accepts,
+    config=DiffusersConfig,
+    sizes=sizes,
+    appetite=lambda parameters, space: parameters // 25,
+    batch=lambda examples, space: 16,
+    build=build,
+    objective=DiffusersObjective,
+    settings=DiffusersSettings,
+    sample=sample,
+    recipe={"optimizer": "adamw", "lr": 1e-4, "betas": (0.9, 0.999), "weight_decay": 0.01, "clip": 1.0},
+    score=score,
+    edit=edited,
+    made_by="tune",
+)

@@ -1,0 +1,195 @@
+"""A flow in a few steps: a student learns where its teacher's solution goes, not only how it begins.
+
+The student stands for the mean velocity u(x, t, s) between two times (nets.velocity.FlowMap), so that one evaluation
+is one step of any length. Steps of the finest grid are learnt from the teacher, a flow with its guidance, which solves
+them by Heun's rule (piecewise as in Yan et al. 2024, PeRFlow). A longer step is learnt from two of the student's own,
+half as long (Frans et al. 2025, shortcut models, eq. 4). Made by `afresh distill`, which gives both the teacher's
+weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from torch import Tensor
+
+from afresh.core import Batch, Cond, CondSpec, Family, Loss, Modules, Predict, Space, State, UserError
+from afresh.nets.velocity import FlowMap, Velocity, VelocityShape
+from afresh.rng import Rng
+from afresh.sampling.guidance import classifier_free
+
+
+class FewStepConfig(BaseModel):
+    """The teacher's network (nets.velocity.VelocityShape) and how it is followed.
+
+    `finest`: steps of the finest grid, a power of two. `guidance`: the teacher's, learnt for good. `solves`: Heun's
+    steps of the teacher on one step of the finest grid. `halves`: share of examples that learn a longer step.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    net: Literal["unet", "dit"] = "unet"
+    widths: tuple[int, ...] = (64, 128)
+    blocks: int = Field(1, ge=1)
+    emb: int = 256
+    attention: bool = True
+    patch: int = Field(1, ge=1)
+    precondition: bool = True
+    finest: int = Field(4, ge=1, le=64)
+    guidance: float = Field(1.0, ge=0, le=20)
+    solves: int = Field(2, ge=1)
+    halves: float = Field(0.4, ge=0, le=1)
+
+    @field_validator("finest")
+    @classmethod
+    def _is_power_of_two(cls, value: int) -> int:
+        if value & (value - 1):
+            raise ValueError("the finest grid has a power of two of steps")
+        return value
+
+
+class FewStepSettings(BaseModel):
+    """`steps`: 1, 2, 4, ... up to the finest grid's, which 0 stands for. Guidance was chosen with the student."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    steps: int = Field(0, ge=0, le=64)
+
+
+def along(v: Tensor, x: Tensor) -> Tensor:
+    """(B,) shaped to broadcast over x."""
+    return v.view(-1, *[1] * (x.dim() - 1)).to(x.dtype)
+
+
+def intervals(config: FewStepConfig, index: Tensor, rng: Rng) -> tuple[Tensor, Tensor, Tensor]:
+    """A step of each example: begin t (B,), end s (B,), and whether it is of the finest grid (B,) bool."""
+    levels = config.finest.bit_length()  # grids of 1, 2, 4, ... steps
+    longer = rng.bernoulli("fewstep/longer", index, config.halves) if levels > 1 else torch.zeros_like(index).bool()
+    coarse = (rng.uniform("fewstep/level", index) * (levels - 1)).long()  # 0: one step for the whole way
+    steps = torch.where(longer, 2**coarse, config.finest)
+    place = (rng.uniform("fewstep/place", index) * steps).long()
+    return place / steps, (place + 1) / steps, ~longer
+
+
+@torch.no_grad()
+def solved(teacher: Predict, x: Tensor, t: Tensor, s: Tensor, cond: Cond, steps: int) -> Tensor:
+    """Where the teacher takes x from t to s (B,) each, by so many of Heun's steps."""
+    h = (s - t) / steps
+    for i in range(steps):
+        a, b = t + i * h, t + (i + 1) * h
+        v = teacher(x, a, cond, None)[0]
+        w = teacher(x + along(h, x) * v, b, cond, None)[0]
+        x = x + along(h, x) * (v + w) / 2
+    return x
+
+
+@torch.no_grad()
+def halved(student: FlowMap, x: Tensor, t: Tensor, s: Tensor, cond: Cond) -> Tensor:
+    """Where two of the student's own steps, half as long, take x."""
+    half = (s - t) / 2
+    x = x + along(half, x) * student(x, t, t + half, cond)
+    return x + along(half, x) * student(x, t + half, s, cond)
+
+
+class FewStepObjective:
+    """Squared error of the network's own output, averaged over the field, on one step an example."""
+
+    players: Mapping[str, tuple[str, ...]] = {"model": ("student",)}
+    averaged = ("student",)
+
+    def __init__(self, config: FewStepConfig, space: Space) -> None:
+        self.config, self.space = config, space
+
+    def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
+        student, teacher = modules["student"], modules["teacher"]
+        assert isinstance(student, FlowMap) and isinstance(teacher, Velocity)
+        t, s, finest = intervals(self.config, batch.index, rng)
+        noise = rng.normal("fewstep/noise", batch.index, self.space.shape)
+        x = along(1 - t, noise) * noise + along(t, noise) * batch.x
+        end = torch.empty_like(x)
+        rows, others = finest.nonzero()[:, 0], (~finest).nonzero()[:, 0]
+        if len(rows):
+            follow = classifier_free(predictor(teacher), self.config.guidance)
+            end[rows] = solved(follow, x[rows], t[rows], s[rows], batch.cond.select(rows), self.config.solves)
+        if len(others):
+            end[others] = halved(student, x[others], t[others], s[others], batch.cond.select(others))
+        _, c_skip, c_out = student.velocity.scales(t, x.dim() - 1)
+        target = ((end - x) / along(s - t, x) - c_skip * x) / c_out
+        each = (student.raw(x, t, s, batch.cond) - target).square().flatten(1).mean(1)
+        return each.sum(), float(len(each)), {"loss": each.detach().sum()}
+
+    def update(self, state: State, metrics: Mapping[str, float]) -> State:
+        return state
+
+
+def predictor(teacher: Velocity) -> Predict:
+    def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
+        return teacher(x, t, cond), state
+
+    return predict
+
+
+@torch.no_grad()
+def sample(
+    modules: Modules,
+    config: FewStepConfig,
+    space: Space,
+    cond: Cond,
+    rng: Rng,
+    index: Tensor,
+    settings: FewStepSettings,
+) -> Tensor:
+    """(n, *space.shape) from rng.normal("sample/noise", index), one evaluation a step: the flow's own noise, so that
+    student and teacher draw the same examples. Raises UserError for steps that were not learnt."""
+    steps = settings.steps or config.finest
+    if steps > config.finest or steps & (steps - 1):
+        able = ", ".join(str(2**i) for i in range(config.finest.bit_length()))
+        raise UserError(f"This student draws in {able} steps. Given: {steps}.")
+    x = rng.normal("sample/noise", index, space.shape)
+    ends = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=x.device).to(x.dtype)
+    for t, s in zip(ends[:-1], ends[1:], strict=True):
+        x = x + (s - t) * modules["student"](x, t.expand(len(x)), s.expand(len(x)), cond)
+    return x
+
+
+def accepts(space: Space) -> str | None:
+    return None if space.kind == "field" else "fewstep needs a field of real numbers, and a flow that it learns from"
+
+
+def build(config: FewStepConfig, space: Space, conds: CondSpec) -> dict[str, Any]:
+    shape = VelocityShape(**config.model_dump(include={f.name for f in fields(VelocityShape)}))
+    teacher = Velocity(shape, space, conds).requires_grad_(False)
+    return {"student": FlowMap(shape, space, conds), "teacher": teacher}
+
+
+def sizes(space: Space) -> Sequence[FewStepConfig]:
+    """One: the size is the teacher's."""
+    return [FewStepConfig()]
+
+
+FAMILY = Family(
+    name="fewstep",
+    accepts=accepts,
+    config=FewStepConfig,
+    sizes=sizes,
+    appetite=lambda parameters, space: 0,
+    batch=lambda examples, space: 64,
+    build=build,
+    objective=FewStepObjective,
+    settings=FewStepSettings,
+    sample=sample,
+    made_by="distill",
+    guided=False,  # the teacher's guidance is learnt for good
+    recipe={
+        "optimizer": "muon",
+        "matrix_lr": 0.005,
+        "lr": 5e-4,
+        "betas": (0.9, 0.99),
+        "weight_decay": 0.0,
+        "ema_half_life": 5_000,
+        "decay": 0.8,
+    },
+    regions=lambda modules, device: [modules["student"].velocity.net],  # type: ignore[list-item, union-attr]
+)

@@ -1,0 +1,167 @@
+"""An encoder and a decoder whose latents keep the grid, over 1 to 3 axes of any size.
+
+Every axis is padded to a multiple of `factor` with copies of its last cell and cut again at the end. Each halving is a
+strided convolution, each doubling a transposed one, so that nothing is computed on the finest grid: on a CPU, that is
+where an autoencoder's time goes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from afresh.nets.conv import conv, dense, start
+from afresh.nets.quantise import FSQ, VQ, Whole
+from afresh.nets.unet import ChannelNorm
+
+DOWN = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+UP = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+Bottleneck = Literal["kl", "fsq", "vq"]
+NETWORKS = ("encoder", "decoder", "quantiser")  # of which a codec is made
+
+
+class Shape(BaseModel):
+    """Sizes of both networks. `factor`: cells of an axis for each place of the latents. `channels`: of the latents
+    (with `fsq` as many as `levels`); `codes`: of the codebook of `vq`. `width`: channels after the first halving,
+    doubled with each further one up to `most` times."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    bottleneck: Bottleneck
+    factor: Literal[2, 4, 8]
+    channels: int = Field(ge=1)
+    levels: tuple[Annotated[int, Field(ge=2)], ...] = Field(min_length=1)
+    codes: int = Field(ge=2)
+    width: int = Field(ge=1)
+    blocks: int = Field(ge=1)
+    most: int = Field(ge=1)
+
+    @property
+    def latent(self) -> int:
+        """Channels of the latents."""
+        return len(self.levels) if self.bottleneck == "fsq" else self.channels
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of each level, fine to coarse."""
+        return [self.width * min(2**i, self.most) for i in range(int(math.log2(self.factor)))]
+
+
+def latent_grid(grid: Sequence[int], factor: int) -> tuple[int, ...]:
+    """Places of the latents along each axis: a factor-th of the grid, rounded up."""
+    return tuple(-(-n // factor) for n in grid)
+
+
+class Block(nn.Module):
+    """x + conv(silu(norm(conv(silu(norm(x)))))), 3 cells wide; the last convolution starts at zero."""
+
+    def __init__(self, dims: int, channels: int) -> None:
+        super().__init__()
+        self.norm_1, self.norm_2 = ChannelNorm(channels), ChannelNorm(channels)
+        self.conv_1 = conv(dims, channels, channels, 3)
+        self.conv_2 = start(conv(dims, channels, channels, 3), 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv_1(F.silu(self.norm_1(x)))
+        return x + self.conv_2(F.silu(self.norm_2(h)))
+
+
+class Encoder(nn.Module):
+    """x (B, C, *grid) -> (B, out, *latent_grid), float32."""
+
+    def __init__(self, shape: Sequence[int], net: Shape, out: int) -> None:
+        super().__init__()
+        self.factor, dims, widths = net.factor, len(shape) - 1, net.widths
+        inward = [shape[0], *widths[:-1]]
+        self.downs = nn.ModuleList(
+            DOWN[dims - 1](a, b, 4, stride=2, padding=1) for a, b in zip(inward, widths, strict=True)
+        )
+        self.levels = nn.ModuleList(nn.Sequential(*(Block(dims, w) for _ in range(net.blocks))) for w in widths)
+        self.norm = ChannelNorm(widths[-1])
+        self.last = conv(dims, widths[-1], out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        missing = [-n % self.factor for n in x.shape[2:]]
+        h = x.float()
+        if any(missing):
+            h = F.pad(h, [p for m in reversed(missing) for p in (0, m)], mode="replicate")
+        h = dense(h)
+        for down, level in zip(self.downs, self.levels, strict=True):
+            h = level(down(h))
+        return self.last(F.silu(self.norm(h))).float()
+
+
+class Decoder(nn.Module):
+    """z (B, latent, *latent_grid) -> x (B, C, *grid), float32."""
+
+    def __init__(self, shape: Sequence[int], net: Shape) -> None:
+        super().__init__()
+        self.grid, dims, widths = tuple(shape[1:]), len(shape) - 1, net.widths[::-1]
+        outward = [*widths[1:], shape[0]]
+        self.first = conv(dims, net.latent, widths[0], 3)
+        self.levels = nn.ModuleList(nn.Sequential(*(Block(dims, w) for _ in range(net.blocks))) for w in widths)
+        self.ups = nn.ModuleList(
+            UP[dims - 1](a, b, 4, stride=2, padding=1) for a, b in zip(widths, outward, strict=True)
+        )
+        self.norm = ChannelNorm(widths[-1])
+
+    def forward(self, z: Tensor) -> Tensor:
+        h = self.first(dense(z))
+        for i, (level, up) in enumerate(zip(self.levels, self.ups, strict=True)):
+            h = level(h)
+            h = up(F.silu(self.norm(h)) if i + 1 == len(self.ups) else h)
+        return h[(..., *(slice(n) for n in self.grid))].float()
+
+
+def networks(shape: Sequence[int], net: Shape) -> dict[str, nn.Module]:
+    """The modules of NETWORKS, for fields of `shape` (C, *grid). With `kl` the encoder gives mean and log variance."""
+    quantiser: nn.Module = Whole()
+    if net.bottleneck == "fsq":
+        quantiser = FSQ(net.levels)
+    elif net.bottleneck == "vq":
+        quantiser = VQ(net.codes, net.channels)
+    out = 2 * net.latent if net.bottleneck == "kl" else net.latent
+    return {"encoder": Encoder(shape, net, out), "decoder": Decoder(shape, net), "quantiser": quantiser}
+
+
+def latents(modules: Mapping[str, nn.Module], net: Shape, x: Tensor) -> Tensor:
+    """What a picture becomes without noise, before quantisation: (B, latent, *latent_grid); with `kl` the mean."""
+    out: Tensor = modules["encoder"](x)
+    return out.chunk(2, 1)[0] if net.bottleneck == "kl" else out
+
+
+class GaussianPrior(nn.Module):
+    """N(mean, root root^T) over the D values of a latent, standard until fitted; with more than `MOST` values without
+    covariances. Buffers alone: it is fitted after training, and moves no weight."""
+
+    MOST = 1024
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.shape, d = tuple(shape), math.prod(shape)
+        self.register_buffer("mean", torch.zeros(d))
+        self.register_buffer("root", torch.eye(d) if d <= self.MOST else torch.ones(d))
+
+    def forward(self, noise: Tensor) -> Tensor:
+        """Standard normal noise (B, D) -> latents (B, *shape)."""
+        root = self.get_buffer("root")
+        moved = noise @ root if root.dim() == 2 else noise * root
+        return (self.get_buffer("mean") + moved).view(-1, *self.shape)
+
+    def fitted(self, z: Tensor) -> dict[str, Tensor]:
+        """The buffers of the Gaussian of greatest likelihood for z (N, *shape): its mean and the symmetric root of its
+        covariance."""
+        rows = z.flatten(1).double()
+        mean = rows.mean(0)
+        centred = rows - mean
+        if self.get_buffer("root").dim() == 1:
+            return {"mean": mean.float(), "root": centred.square().mean(0).sqrt().float()}
+        value, vector = torch.linalg.eigh(centred.T @ centred / len(rows))
+        root = vector * value.clamp_min(0).sqrt() @ vector.T
+        return {"mean": mean.float(), "root": root.float()}

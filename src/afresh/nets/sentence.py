@@ -1,0 +1,104 @@
+"""BERT as a frozen encoder of sentences: hidden states of tokens, and their mean as one vector a text.
+
+Devlin et al. 2019 for the network (post-norm, learnt positions), Reimers and Gurevych 2019 for the pooling. It is only
+ever run forwards, so that there is no dropout in it. Weights come in the names of transformers' BertModel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+
+class BertConfig(BaseModel):
+    """What the forward pass needs of a config.json in transformers' format; its other fields are of no concern here."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_type: Literal["bert"]
+    vocab_size: int = Field(ge=1)
+    hidden_size: int = Field(ge=1)
+    num_hidden_layers: int = Field(ge=1)
+    num_attention_heads: int = Field(ge=1)
+    intermediate_size: int = Field(ge=1)
+    max_position_embeddings: int = Field(ge=1)
+    layer_norm_eps: float = Field(1e-12, gt=0)
+    type_vocab_size: int = Field(2, ge=1)
+    hidden_act: Literal["gelu"] = "gelu"
+    position_embedding_type: Literal["absolute"] = "absolute"
+
+
+class Layer(nn.Module):
+    """Self-attention and a feed-forward net, each added to its input and normalised after."""
+
+    def __init__(self, c: BertConfig) -> None:
+        super().__init__()
+        width, self.heads = c.hidden_size, c.num_attention_heads
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.out, self.attended = nn.Linear(width, width), nn.LayerNorm(width, c.layer_norm_eps)
+        self.up, self.down = nn.Linear(width, c.intermediate_size), nn.Linear(c.intermediate_size, width)
+        self.norm = nn.LayerNorm(width, c.layer_norm_eps)
+
+    def forward(self, h: Tensor, mask: Tensor) -> Tensor:
+        q, k, v = (f(h).unflatten(2, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
+        h = self.attended(h + self.out(mixed.transpose(1, 2).flatten(2)))
+        return self.norm(h + self.down(nn.functional.gelu(self.up(h))))
+
+
+class Bert(nn.Module):
+    """(ids (B, T) int64, mask (B, T) bool, true where there is a token) -> hidden states (B, T, width)."""
+
+    def __init__(self, c: BertConfig) -> None:
+        super().__init__()
+        self.words = nn.Embedding(c.vocab_size, c.hidden_size)
+        self.positions = nn.Embedding(c.max_position_embeddings, c.hidden_size)
+        self.types = nn.Embedding(c.type_vocab_size, c.hidden_size)
+        self.norm = nn.LayerNorm(c.hidden_size, c.layer_norm_eps)
+        self.layers = nn.ModuleList(Layer(c) for _ in range(c.num_hidden_layers))
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        h = self.norm(self.words(ids) + self.positions.weight[: ids.shape[1]] + self.types.weight[0])
+        for layer in self.layers:
+            h = layer(h, mask)
+        return h
+
+
+OUTER = {"word_embeddings": "words", "position_embeddings": "positions", "token_type_embeddings": "types"}
+INNER = {
+    "attention.self.query": "query",
+    "attention.self.key": "key",
+    "attention.self.value": "value",
+    "attention.output.dense": "out",
+    "attention.output.LayerNorm": "attended",
+    "intermediate.dense": "up",
+    "output.dense": "down",
+    "output.LayerNorm": "norm",
+}
+
+
+def bert(config: BertConfig, weights: Mapping[str, Tensor]) -> Bert:
+    """The network with weights named as in transformers' BertModel, with or without `bert.` before; what it has besides
+    (a pooler, a head) is not needed. Raises RuntimeError naming what is missing or of another shape."""
+    found = {k.removeprefix("bert."): v.float() for k, v in weights.items()}
+    names = {f"embeddings.{theirs}": ours for theirs, ours in {**OUTER, "LayerNorm": "norm"}.items()}
+    for i in range(config.num_hidden_layers):
+        names |= {f"encoder.layer.{i}.{theirs}": f"layers.{i}.{ours}" for theirs, ours in INNER.items()}
+    both = {f"{theirs}.{end}": f"{ours}.{end}" for theirs, ours in names.items() for end in ("weight", "bias")}
+    with torch.device("meta"):
+        net = Bert(config)
+    net.load_state_dict({ours: found[theirs] for theirs, ours in both.items() if theirs in found}, assign=True)
+    return net.eval().requires_grad_(False)
+
+
+def pooled(hidden: Tensor, mask: Tensor, pooling: Literal["mean", "cls"], normalise: bool) -> Tensor:
+    """(B, T, E) to (B, E): the mean over tokens or the first one, of length 1 where that is asked for."""
+    if pooling == "cls":
+        out = hidden[:, 0]
+    else:
+        there = mask.unsqueeze(2).to(hidden.dtype)
+        out = (hidden * there).sum(1) / there.sum(1).clamp_min(1)
+    return nn.functional.normalize(out, dim=1) if normalise else out

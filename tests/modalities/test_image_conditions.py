@@ -1,0 +1,440 @@
+"""What pictures are conditioned on: captions by a text encoder, other pictures, and requests in these words."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from afresh import catalog, cli
+from afresh.core import Cond, Corpus, Item, Part, UserError
+from afresh.data import captions, conditions
+from afresh.modalities.image import MODALITY, ImageEncoder, ImageOptions
+from afresh.request import Request, check_negative, describe_parts, make_cond, unwanted
+from afresh.run import Run
+from afresh.settings import of_guidance, of_sampling
+from tests.data.test_captions import SAID, tiny
+
+SIDE = 8
+
+
+def pixels(seed: int, channels: int = 1, side: int = SIDE) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (side, side, channels), np.uint8)
+
+
+def png(value: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(value[..., 0] if value.shape[-1] == 1 else value).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write(root: Path, pictures: Mapping[str, np.ndarray], rows: Sequence[Mapping[str, Any]], table: str = "") -> Path:
+    """Pictures by name, and metadata.jsonl in the folder `table`."""
+    for name, value in pictures.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(png(value))
+    lines = "".join(json.dumps(r) + "\n" for r in rows)
+    (root / table / "metadata.jsonl").write_text(lines)
+    return root
+
+
+def pairs(root: Path, n: int = 6, **row: Any) -> Path:
+    """n pictures in RGB, each made from another in grey in a folder of its own."""
+    pictures = {f"{i}.png": pixels(i, 3) for i in range(n)} | {f"edges/{i}.png": pixels(100 + i) for i in range(n)}
+    return write(
+        root, pictures, [{"file_name": f"{i}.png", "conditioning_image": f"edges/{i}.png", **row} for i in range(n)]
+    )
+
+
+def read(path: Path, **options: Any) -> Corpus:
+    return MODALITY.read(path, ImageOptions(**options))
+
+
+def noted(notes: Sequence[str], words: str) -> bool:
+    return any(words in n for n in notes)
+
+
+def said(texts: Sequence[str | None]) -> list[Item]:
+    return [Item(pixels(i), str(i), caption=text) for i, text in enumerate(texts)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny(tmp_path_factory.mktemp("models") / "tiny")
+
+
+# --------------------------------------------------------------------------- captions
+
+
+def test_captions_become_vectors_and_missing_ones_are_absent(folder: Path, tmp_path: Path) -> None:
+    items = said([*SAID, None, None])
+    encoder = MODALITY.fit(items, ImageOptions(captions=str(folder)))
+    part = encoder.conds["caption"]
+    assert (part.kind, part.shape) == ("vector", (12,))
+    cond = encoder.encode(items).cond
+    assert cond.present["caption"].tolist() == [True] * len(SAID) + [False] * 2
+    assert not cond.parts["caption"][len(SAID) :].any()
+    encoder.save(tmp_path)
+    again = MODALITY.load(tmp_path)
+    assert again.options.captions == str(folder) and again.settled["captions"] == str(folder)
+    torch.testing.assert_close(again.encode(items).cond.parts["caption"], cond.parts["caption"], rtol=0, atol=1e-5)
+
+
+def test_a_model_without_captions_needs_no_text_encoder(folder: Path, tmp_path: Path) -> None:
+    """Opened, and used for all that is no caption, while its text encoder is gone."""
+    gone = tiny(tmp_path / "gone")
+    MODALITY.fit(said(SAID), ImageOptions(captions=str(gone))).save(tmp_path / "encoder")
+    for file in gone.iterdir():
+        file.unlink()
+    gone.rmdir()
+    encoder = MODALITY.load(tmp_path / "encoder")
+    assert not encoder.encode(said([None] * 3)).cond.present["caption"].any()
+    with pytest.raises(UserError, match="There is no folder"):
+        encoder.encode(said(["red cat"]))
+
+
+def test_captions_missing_empty_or_no_text_are_told(tmp_path: Path) -> None:
+    texts = ["a red cat", "", None, 7, "a red dog", "a red cat"]
+    rows = [{"file_name": f"{i}.png", "text": text} for i, text in enumerate(texts)]
+    corpus = read(write(tmp_path, {f"{i}.png": pixels(i) for i in range(6)}, rows))
+    assert [i.caption for i in corpus.items] == ["a red cat", None, None, None, "a red dog", "a red cat"]
+    assert noted(corpus.notes, "column 'text': 1 values are not text and are no captions")
+    assert noted(corpus.notes, "caption missing: 3 of 6 items, trained with the condition left out")
+
+
+def test_labels_beside_captions_are_parts_of_their_own(folder: Path) -> None:
+    items = [replace(i, labels={"label": "ab"[k % 2]}, numbers={"age": k}) for k, i in enumerate(said(SAID))]
+    encoder = MODALITY.fit(items, ImageOptions(captions=str(folder)))
+    assert {k: p.kind for k, p in encoder.conds.items()} == {"label": "label", "age": "number", "caption": "vector"}
+
+
+@pytest.mark.parametrize("how", ["auto", "words", "tiny"])
+def test_captions_that_are_all_the_same_are_left_out(how: str, folder: Path) -> None:
+    encoder = MODALITY.fit(said(["a red cat"] * 5), ImageOptions(captions=str(folder) if how == "tiny" else how))
+    assert not encoder.conds and noted(encoder.notes, "captions are left out: every one is 'a red cat'")
+
+
+def test_attributes_of_one_value_are_left_out(tmp_path: Path) -> None:
+    rows = [{"file_name": f"{i}.png", "season": "winter", "weight": 2.5, "age": i / 3} for i in range(4)]
+    corpus = read(write(tmp_path, {f"{i}.png": pixels(i) for i in range(4)}, rows))
+    assert noted(corpus.notes, "column 'season' is not used: its one value is 'winter'")
+    assert noted(corpus.notes, "column 'weight' is not used: its one value is '2.5'")
+    assert set(MODALITY.fit(corpus.items, ImageOptions()).conds) == {"age"}
+
+
+# --------------------------------------------------------------------------- pictures beside
+
+
+def test_pictures_beside_condition_and_are_no_examples(tmp_path: Path) -> None:
+    corpus = read(pairs(tmp_path))
+    assert [i.source for i in corpus.items] == [f"{i}.png" for i in range(6)] and not corpus.refused
+    assert all(np.array_equal(i.images["conditioning_image"], pixels(100 + k)) for k, i in enumerate(corpus.items))
+    assert not any(i.labels for i in corpus.items), "a folder of edges is no class"
+    assert noted(corpus.notes, "conditioning_image: 6 pictures are made from others beside them (6 of which are no")
+    encoder = MODALITY.fit(corpus.items, ImageOptions())
+    part = encoder.conds["conditioning_image"]
+    assert (part.kind, part.shape) == ("aligned", (1, SIDE, SIDE))
+    cond = encoder.encode([*corpus.items, Item(pixels(3, 3))]).cond
+    field = cond.parts["conditioning_image"]
+    expected = torch.from_numpy(pixels(102)[None, ..., 0]).float() * 2 / 255 - 1
+    torch.testing.assert_close(field[2], expected, rtol=0, atol=1e-6)
+    assert cond.present["conditioning_image"].tolist() == [True] * 6 + [False] and not field[6].any()
+
+
+def test_they_are_cut_and_resized_like_the_picture(tmp_path: Path) -> None:
+    wide = np.concatenate([pixels(7), np.zeros((SIDE, 4, 1), np.uint8)], 1)
+    root = write(
+        tmp_path,
+        {"a.png": wide, "b.png": pixels(1), "beside/a.png": wide, "beside/b.png": pixels(2, side=2 * SIDE)},
+        [{"file_name": f"{k}.png", "input_image": f"beside/{k}.png"} for k in "ab"],
+    )
+    corpus = read(root, size=SIDE)
+    a, b = corpus.items
+    assert np.array_equal(a.images["input_image"], a.value) and b.images["input_image"].shape == (SIDE, SIDE, 1)
+
+
+def test_a_pair_of_which_one_half_is_missing_is_refused(tmp_path: Path) -> None:
+    root = pairs(tmp_path)
+    (root / "edges" / "2.png").unlink()
+    (root / "edges" / "3.png").write_bytes(b"no picture")
+    corpus = read(root)
+    assert [i.source for i in corpus.items] == ["0.png", "1.png", "4.png", "5.png"]
+    reasons = {r.source: r.reason for r in corpus.refused}
+    assert reasons["2.png"] == "conditioning_image 'edges/2.png' is no picture that could be used"
+    assert "edges/3.png" in reasons and "3.png" in reasons
+
+
+def test_no_pair_left_is_an_error_with_the_reasons(tmp_path: Path) -> None:
+    root = write(
+        tmp_path,
+        {f"{i}.png": pixels(i) for i in range(2)},
+        [{"file_name": f"{i}.png", "conditioning_image": f"../away/{i}.png"} for i in range(2)],
+    )
+    with pytest.raises(UserError, match=r"no usable picture[^$]*'\.\./away/0\.png' is no picture that could be used"):
+        read(root)
+
+
+def test_some_pictures_may_have_none_beside(tmp_path: Path) -> None:
+    rows = [
+        {"file_name": "0.png", "conditioning_image": "e0.png"},
+        {"file_name": "1.png", "conditioning_image": None},
+        {"file_name": "2.png", "conditioning_image": "e2.png"},
+    ]
+    corpus = read(write(tmp_path, {f"{k}.png": pixels(i) for i, k in enumerate(("0", "1", "2", "e0", "e2"))}, rows))
+    assert [sorted(i.images) for i in corpus.items] == [["conditioning_image"], [], ["conditioning_image"]]
+    assert noted(corpus.notes, "conditioning_image missing: 1 of 3 items")
+
+
+def test_a_picture_may_be_an_example_and_condition_another(tmp_path: Path) -> None:
+    """The next picture from the one before: all have rows of their own."""
+    rows: list[dict[str, Any]] = [{"file_name": "0.png"}]
+    rows += [{"file_name": f"{i}.png", "image_before": f"{i - 1}.png"} for i in range(1, 4)]
+    corpus = read(write(tmp_path, {f"{i}.png": pixels(i) for i in range(4)}, rows))
+    assert len(corpus.items) == 4
+    assert np.array_equal(corpus.items[2].images["image_before"], corpus.items[1].value)
+
+
+def test_names_are_relative_to_their_table_also_in_an_archive(tmp_path: Path) -> None:
+    root = write(
+        tmp_path / "data",
+        {f"in/{k}.png": pixels(i, 3) for i, k in enumerate("abcd")},
+        [{"file_name": "a.png", "cond_image": "c.png"}, {"file_name": "b.png", "cond_image": "d.png"}],
+        "in",
+    )
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        for file in sorted(root.rglob("*")):
+            archive.write(file, file.relative_to(root).as_posix())
+    for path in (root, tmp_path / "data.zip"):
+        corpus = read(path)
+        assert [i.source for i in corpus.items] == ["in/a.png", "in/b.png"] and not corpus.refused
+        assert np.array_equal(corpus.items[1].images["cond_image"], pixels(3, 3))
+
+
+def test_columns_that_only_sound_like_pictures_stay_what_they_are(tmp_path: Path) -> None:
+    rows = [
+        {
+            "file_name": f"{i}.png",
+            "image_id": i % 2,
+            "image_url": f"https://example.org/{i}.png",
+            "image_kind": "ab"[i % 2],
+            "own_image": f"{i}.png",
+        }
+        for i in range(6)
+    ]
+    corpus = read(write(tmp_path, {f"{i}.png": pixels(i) for i in range(6)}, rows))
+    assert len(corpus.items) == 6 and not any(i.images for i in corpus.items)
+    assert set(corpus.items[0].labels) == {"image_id", "image_kind"}
+    assert noted(corpus.notes, "column 'own_image' is not used: it names the picture itself")
+    assert noted(corpus.notes, "column 'image_url' is not used")
+
+
+def test_the_same_picture_everywhere_is_left_out(tmp_path: Path) -> None:
+    rows = [{"file_name": f"{i}.png", "style_image": "style.png"} for i in range(3)]
+    corpus = read(write(tmp_path, {f"{k}.png": pixels(i) for i, k in enumerate((0, 1, 2, "style"))}, rows))
+    encoder = MODALITY.fit(corpus.items, ImageOptions())
+    assert not encoder.conds and noted(encoder.notes, "style_image is left out: it is the same picture everywhere")
+
+
+def test_a_part_that_is_a_picture_is_saved_and_loaded(tmp_path: Path) -> None:
+    items = read(pairs(tmp_path / "data")).items
+    encoder = MODALITY.fit(items, ImageOptions())
+    encoder.save(tmp_path)
+    again = MODALITY.load(tmp_path)
+    assert dict(again.conds) == dict(encoder.conds)
+    first, second = encoder.encode(items).cond, again.encode(items).cond
+    conditions.save_conditions(tmp_path / "c.safetensors", first)
+    kept = conditions.load_conditions(tmp_path / "c.safetensors", again.conds)
+    for cond in (second, kept):
+        torch.testing.assert_close(cond.parts["conditioning_image"], first.parts["conditioning_image"])
+
+
+def test_few_requests_are_kept_where_they_are_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = read(pairs(tmp_path / "data")).items
+    encoder = MODALITY.fit(items, ImageOptions())
+    monkeypatch.setattr(conditions, "MAX_BYTES", 2 * SIDE * SIDE * 4)
+    conditions.save_conditions(tmp_path / "c.safetensors", encoder.encode(items).cond)
+    assert conditions.load_conditions(tmp_path / "c.safetensors", encoder.conds).size == 2
+
+
+def test_a_family_that_cannot_take_a_picture_says_so(tmp_path: Path) -> None:
+    encoder = MODALITY.fit(read(pairs(tmp_path)).items, ImageOptions())
+    vae = catalog.family("vae")
+    with pytest.raises(UserError, match=r"cannot be conditioned on another picture \(conditioning_image\)"):
+        vae.build(vae.sizes(encoder.space)[0], encoder.space, encoder.conds)
+
+
+# --------------------------------------------------------------------------- requests
+
+
+@pytest.fixture(scope="module")
+def encoder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> ImageEncoder:
+    """Of pictures with a caption, a label, a number, and a picture beside."""
+    items = [
+        replace(item, labels={"label": "ab"[i % 2]}, numbers={"age": float(i)}, images={"edges": pixels(50 + i)})
+        for i, item in enumerate(said(SAID))
+    ]
+    return MODALITY.fit(items, ImageOptions(captions=str(folder)))
+
+
+def asked(encoder: ImageEncoder, request: Request, n: int = 3) -> Cond:
+    return make_cond(encoder.conds, Cond.nothing(encoder.conds, n), request, encoder)
+
+
+def test_a_caption_and_a_picture_are_read_as_in_training(encoder: ImageEncoder, tmp_path: Path) -> None:
+    (tmp_path / "e.png").write_bytes(png(pixels(52)))
+    item = Item(pixels(2), caption=SAID[2], images={"edges": pixels(52)})
+    trained = encoder.encode([item]).cond
+    for picture in (str(tmp_path / "e.png"), f"edges={tmp_path / 'e.png'}", {"edges": pixels(52)}, tmp_path / "e.png"):
+        cond = asked(encoder, Request(caption=SAID[2], image=picture))
+        for name in ("caption", "edges"):
+            torch.testing.assert_close(cond.parts[name], trained.parts[name].expand_as(cond.parts[name]))
+            assert cond.present[name].all()
+        assert not cond.present["label"].any()
+
+
+def test_a_negative_request_is_apart_from_the_request(encoder: ImageEncoder) -> None:
+    request = Request(label="a", number={"age": 3.0}, negative=unwanted("b", SAID[0]))
+    cond = asked(encoder, request)
+    away = cond.away()
+    assert {k for k, v in away.present.items() if v.all()} == {"label", "caption"}
+    assert {k for k, v in cond.present.items() if v.all()} == {"label", "age"}
+    assert cond.parts["label"].tolist() == [0] * 3 and away.parts["label"].tolist() == [1] * 3
+    told = describe_parts(encoder.conds, cond, request)[0]
+    assert told["label"] == "a" and told["negative"] == {"label": "b", "caption": SAID[0]}
+    assert told["age"] == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(
+    "request_,message",
+    [
+        (Request(caption="  "), "The caption is empty"),
+        (Request(image="no/such.png"), r"no/such\.png cannot be used as a picture"),
+        (Request(image={"photo": "x.png"}), "no picture named 'photo'. Known: edges"),
+        (Request(negative=Request(label="c")), "'c' was never seen"),
+    ],
+)
+def test_requests_that_cannot_be_met(encoder: ImageEncoder, request_: Request, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        asked(encoder, request_)
+
+
+def test_a_picture_for_a_model_that_takes_none_or_several() -> None:
+    plain = MODALITY.fit(said([None] * 3), ImageOptions())
+    with pytest.raises(UserError, match="not trained to make pictures from others"):
+        asked(plain, Request(image="x.png"))
+    items = [Item(pixels(i), images={"one": pixels(9 + i), "two": pixels(20 + i)}) for i in range(3)]
+    both = MODALITY.fit(items, ImageOptions())
+    with pytest.raises(UserError, match="--image NAME=FILE, with NAME one of: one, two"):
+        asked(both, Request(image="x.png"))
+    assert asked(both, Request(image={"two": pixels(1)})).present["one"].tolist() == [False] * 3
+
+
+def test_captions_as_words_know_what_was_said_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captions, "PACKAGE", "no_such_package")
+    words = MODALITY.fit(said(SAID), ImageOptions())
+    assert words.conds["caption"].kind == "prompt"
+    cond = asked(words, Request(caption="red cat", negative=unwanted(None, "blue dog")))
+    assert cond.present["caption"].all() and not torch.equal(cond.parts["caption"], cond.away().parts["caption"])
+    with pytest.raises(UserError, match="None of the words of 'xyz'"):
+        asked(words, Request(caption="xyz"))
+
+
+# --------------------------------------------------------------------------- guidance by part
+
+
+def test_guidance_without_names_is_one_number(encoder: ImageEncoder) -> None:
+    flow = catalog.family("flow")
+    assert of_guidance(flow, encoder.conds, {"guidance": 2.0, "steps": 3}) == {"guidance": 2.0, "steps": 3}
+    assert of_guidance(flow, encoder.conds, {"guidance": {"": 2.0}}) == {"guidance": 2.0}
+    by_part = {"guidance": {"caption": 3.0, "label": 1.5, "": 2.0}}
+    found = of_guidance(flow, encoder.conds, by_part)
+    assert found == {"guidance": 2.0, "part_guidance": {"caption": 3.0, "label": 1.5}}
+    assert of_sampling(flow, found, True).weights["caption"] == 3.0
+    words = {"prompt": Part("prompt", classes=("red",), length=2)}  # as it is named in older runs
+    assert of_guidance(flow, words, {"guidance": {"caption": 3.0}}) == {"part_guidance": {"prompt": 3.0}}
+    with pytest.raises(UserError, match="unconditional"):
+        of_sampling(flow, found, False)
+    with pytest.raises(UserError, match=r"no part named colour to guide to. Known: .*label.*caption"):
+        of_guidance(flow, encoder.conds, {"guidance": {"colour": 2.0}})
+    with pytest.raises(UserError, match="vae guides to all that is asked for alike"):
+        of_guidance(catalog.family("vae"), encoder.conds, {"guidance": {"label": 2.0}})
+
+
+def test_a_negative_request_without_guidance_is_refused() -> None:
+    flow = catalog.family("flow")
+    request = Request(negative=unwanted("a", None))
+    with pytest.raises(UserError, match=r"without guidance it does nothing. Add --guidance 2"):
+        check_negative(request, of_sampling(flow, {}, True))
+    check_negative(request, of_sampling(flow, {"guidance": 2.0}, True))
+    check_negative(request, of_sampling(flow, {"part_guidance": {"label": 3.0}}, True))
+    check_negative(Request(), of_sampling(flow, {}, True))
+    assert unwanted(None, None) is None
+
+
+# --------------------------------------------------------------------------- from data to samples
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A flow of two steps on captions and labels; its last layer is not zero any more."""
+    root = tmp_path_factory.mktemp("trained")
+    rows = [{"file_name": f"{i}.png", "text": SAID[i % 12], "label": "ab"[i % 2]} for i in range(24)]
+    data = write(root, {f"{i}.png": pixels(i) for i in range(24)}, rows)
+    argv = ["train", str(data), "--family", "flow", "--steps", "3", "--no-measure", "--out", str(root / "run")]
+    argv += ["--data", f"captions={folder}", "--set", "family.widths=[8]", "--set", "train.batch=8"]
+    assert cli.run(argv) == 0
+    return root / "run"
+
+
+def test_captions_guide_and_negative_ones_too(trained: Path) -> None:
+    run = Run.open(trained)
+
+    def drawn(**asked: Any) -> np.ndarray:
+        return run.sample(2, seed=1, steps=2, solver="euler", label="a", **asked).x.numpy()
+
+    plain = drawn(caption="big red cat")
+    for other in (
+        drawn(caption="small blue dog"),
+        drawn(caption="big red cat", guidance=3.0),
+        drawn(caption="big red cat", guidance={"caption": 3.0}),
+        drawn(caption="big red cat", guidance={"caption": 3.0, "": 2.0}),
+    ):
+        assert np.abs(plain - other).max() > 1e-6
+    steered = drawn(caption="big red cat", guidance=3.0)
+    away = drawn(caption="big red cat", guidance=3.0, negative_caption="small blue dog", negative_label="b")
+    assert np.abs(steered - away).max() > 1e-6
+    same = drawn(caption="big red cat", guidance=3.0, negative_caption="big red cat", negative_label="a")
+    np.testing.assert_allclose(same, plain, atol=1e-5)  # asked for and not at once: as without guidance
+
+
+@pytest.mark.parametrize(
+    "words,message",
+    [
+        ("--caption cat --guidance colour=2", "no part named colour to guide to. Known: label, caption"),
+        ("--caption cat --guidance caption=x", "--guidance takes a number, or PART=NUMBER"),
+        ("--caption cat --guidance 2 --guidance 3", "--guidance 3 is given twice"),
+        ("--negative-caption cat", "without guidance it does nothing. Add --guidance 2"),
+        ("--negative-label c --guidance 2", "'c' was never seen"),
+        ("--image x.png", "not trained to make pictures from others"),
+        ("--caption=", "The caption is empty"),
+    ],
+)
+def test_usage(trained: Path, words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["sample", str(trained), "-n", "1", "--steps", "1", *words.split()]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_records_say_what_was_asked(trained: Path, tmp_path: Path) -> None:
+    words = "--caption cat --negative-caption dog --guidance 2 --guidance caption=3 --steps 1 -n 1"
+    assert cli.run(["sample", str(trained), *words.split(), "--out", str(tmp_path / "s")]) == 0
+    (record,) = json.loads((tmp_path / "s" / "samples.json").read_bytes())
+    assert record["caption"] == "cat" and record["negative"] == {"caption": "dog"}
