@@ -358,7 +358,7 @@ def test_guidance_without_names_is_one_number(encoder: ImageEncoder) -> None:
     by_part = {"guidance": {"caption": 3.0, "label": 1.5, "": 2.0}}
     found = of_guidance(flow, encoder.conds, by_part)
     assert found == {"guidance": 2.0, "part_guidance": {"caption": 3.0, "label": 1.5}}
-    assert of_sampling(flow, found, True).weights["caption"] == 3.0
+    assert of_sampling(flow, found, True).part_guidance["caption"] == 3.0
     words = {"prompt": Part("prompt", classes=("red",), length=2)}  # as it is named in older runs
     assert of_guidance(flow, words, {"guidance": {"caption": 3.0}}) == {"part_guidance": {"prompt": 3.0}}
     with pytest.raises(UserError, match="unconditional"):
