@@ -129,8 +129,8 @@ def classes(train: Sequence[Item]) -> list[Advice]:
                     "rare classes",
                     len(rare),
                     f"{name}: {len(rare):,} of {len(ranked):,} classes have fewer than {RARE} training items (the "
-                    f"smallest: {small!r} with {least:,}), too few to be learnt apart or measured. Join them with "
-                    "others, or give more",
+                    f"smallest: {small!r} with {least:,}), few to learn it by, and to measure it on. Join them "
+                    "with others, or give more",
                 )
             )
     return out

@@ -274,6 +274,7 @@ FAMILY = Family(
         "betas": (0.9, 0.99),
         "weight_decay": 0.01,
         "ema_half_life": 20_000,
+        "early": 0.2,  # weights that autoguidance steers away from
     },
     score=score,
     likelihood=likelihood,
