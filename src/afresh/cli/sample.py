@@ -107,7 +107,9 @@ def sample(
             help="Steps of the solver (flow); looks at a window, 0 = one a token (masked).", rich_help_panel=FIELDS
         ),
     ] = None,
-    solver: Annotated[str | None, typer.Option(help="ab2, dpmpp, heun, euler or sde (flow).", rich_help_panel=FIELDS)] = None,
+    solver: Annotated[
+        str | None, typer.Option(help="ab2, dpmpp, heun, euler or sde (flow).", rich_help_panel=FIELDS)
+    ] = None,
     truncation: Annotated[
         float | None, typer.Option(help="1 = as learnt, lower = more typical (vae, gan).", rich_help_panel=FIELDS)
     ] = None,
