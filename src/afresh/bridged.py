@@ -15,7 +15,9 @@ from afresh.plan import Decision
 from afresh.prepare import Prepared
 from afresh.run import Run, summary
 
-WORST = 0.15  # of the held-out values' variance, the most that a codec may leave unexplained (docs/log.md)
+# Of the held-out values' variance, the most that a codec may leave unexplained. 32x32 photographs were soft but
+# themselves at 5%, and blobs at 12%; 28x28 clothes lost their prints at 3% and their seams at 8%.
+WORST = 0.08
 CHECKED = 2048  # held-out examples that a codec is tried on
 RANGE = 2.0  # from the least to the greatest value of a field, for the PSNR
 

@@ -101,15 +101,17 @@ def test_sizes_leave_a_grid_that_a_model_can_hold() -> None:
 
 
 def test_the_loss_is_the_unexplained_variance_and_the_kl() -> None:
-    config, modules = made(PLANE, kl=0.3, factor=2)
+    config, modules = made(PLANE, kl=0.3, factor=2, edge=0.5)
     b = batch(PLANE)
     total, weight, metrics = AutoencoderObjective(config, PLANE).loss(modules, b, "model", 0, Rng(1), {})
     mean, log_var = modules["encoder"](b.x).chunk(2, 1)
     std = (0.5 * log_var).exp()
     z = mean + std * Rng(1).normal("autoencoder/latent", b.index, tuple(mean.shape[1:]))
-    error = (modules["decoder"](z) - b.x).square().flatten(1).mean(1)
+    difference = modules["decoder"](z) - b.x
+    error = difference.square().flatten(1).mean(1)
+    edges = sum(difference.diff(dim=a).square().flatten(1).mean(1) for a in (2, 3))
     kl = kl_divergence(Normal(mean, std), Normal(0.0, 1.0)).flatten(1).mean(1)
-    torch.testing.assert_close(total, (error / PLANE.std**2 + 0.3 * kl).sum())
+    torch.testing.assert_close(total, ((error + 0.5 * edges) / PLANE.std**2 + 0.3 * kl).sum())
     torch.testing.assert_close(metrics["kl"], kl.sum())
     torch.testing.assert_close(metrics["mse"], error.sum())
     assert weight == 4
@@ -129,7 +131,8 @@ def test_the_edge_term_is_that_of_a_wave() -> None:
 def test_the_terms_of_the_book_move_what_they_should() -> None:
     torch.manual_seed(0)
     book, z = VQ(6, 3), batch(Space("field", (3, 5))).x.requires_grad_(True)
-    terms = book_terms(book, z)
+    moved, terms = book_terms(book, z)
+    assert torch.equal(moved, book(z))
     for name, moves_z in (("commitment", True), ("book", False), ("revive", False)):
         gradients = torch.autograd.grad(terms[name].sum(), [z, book.embedding], retain_graph=True, allow_unused=True)
         assert [g is not None and bool(g.any()) for g in gradients] == [moves_z, not moves_z], name
@@ -154,7 +157,7 @@ def test_dead_codes_are_revived() -> None:
     assert used(0) <= 8
     for step in range(400):
         z = rng.normal("z", torch.arange(32) + 32 * step, (2, 16))
-        terms = book_terms(book, z)
+        _, terms = book_terms(book, z)
         optimizer.zero_grad()
         (terms["book"].mean() + 0.01 * terms["revive"].mean()).backward()
         optimizer.step()

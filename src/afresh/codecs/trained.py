@@ -160,7 +160,8 @@ def of_modules(
 
 def copied(space: Space, net: Shape, states: Mapping[str, Mapping[str, Tensor]]) -> dict[str, nn.Module]:
     """Networks of their own with these weights, on the processor. Raises RuntimeError when they are of others."""
-    made = networks(space.shape, net)
+    with torch.device("cpu"):  # also where a codec is first needed while parameters are only counted
+        made = networks(space.shape, net)
     for name, module in made.items():
         module.load_state_dict(states[name])
         module.eval().requires_grad_(False)

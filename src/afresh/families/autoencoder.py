@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, CondSpec, Examples, Family, Loss, Modules, Space, State
 from afresh.nets.autoencoder import NETWORKS, Bottleneck, GaussianPrior, Shape, latent_grid, latents, networks
-from afresh.nets.quantise import VQ
+from afresh.nets.quantise import VQ, straight_through
 from afresh.rng import Rng
 
 LOG_VAR = 20.0  # the log variance of a latent is kept within this of 0
@@ -45,7 +45,7 @@ class AutoencoderConfig(BaseModel):
     width: int = Field(default=32, ge=1)
     blocks: int = Field(default=1, ge=1)
     most: int = Field(default=4, ge=1)
-    edge: float = Field(default=0.0, ge=0)
+    edge: float = Field(default=0.3, ge=0)
     kl: float = Field(default=1e-3, ge=0)
     commitment: float = Field(default=0.25, ge=0)
 
@@ -80,6 +80,8 @@ def sizes(space: Space) -> Sequence[AutoencoderConfig]:
 
 
 def appetite(parameters: int, space: Space) -> int:
+    """One example for every 8 parameters (28x28 clothes in a minute of a core: 32 wide on 83,000 pictures left 1.5%
+    unexplained, 64 wide on 36,000 left 1.6%; in 20 seconds 16 and 32 wide were equal)."""
     return parameters // 8
 
 
@@ -133,8 +135,10 @@ class AutoencoderObjective:
             z = mean + (0.5 * log_var).exp() * noise
         book = modules["quantiser"]
         if isinstance(book, VQ):
-            terms |= book_terms(book, z)
-        error = modules["decoder"](book(z)) - batch.x.float()
+            z, terms = book_terms(book, z)
+        else:
+            z = book(z)
+        error = modules["decoder"](z) - batch.x.float()
         square = mean_square(error)
         total = square / self.variance
         if c.edge:
@@ -148,15 +152,18 @@ class AutoencoderObjective:
         return state
 
 
-def book_terms(book: VQ, z: Tensor) -> dict[str, Tensor]:
-    """|z - sg e|^2, |sg z - e|^2, and the pull of every code, each a mean over places or codes and channels, (B,)."""
-    e = book.vectors(book.codes(z))
-    near = book.distances(z.detach()).amin(1)  # (B, K): from each code to the nearest vector of each example
-    return {
+def book_terms(book: VQ, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The quantised z, as of book(z); and |z - sg e|^2, |sg z - e|^2, and the pull of every code, each a mean over
+    places or codes and channels, (B,)."""
+    distances = book.distances(z.detach())  # (B, places, K), computed once for all
+    e = book.vectors(distances.detach().argmin(2).view(len(z), *z.shape[2:]))
+    near = distances.amin(1)  # (B, K): from each code to the nearest vector of each example
+    terms = {
         "commitment": mean_square(z - e.detach()),
         "book": mean_square(z.detach() - e),
         "revive": near.mean(1) / z.shape[1],
     }
+    return straight_through(z.float(), e), terms
 
 
 def score(modules: Modules, config: AutoencoderConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:

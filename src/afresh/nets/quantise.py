@@ -83,15 +83,14 @@ class VQ(nn.Module):
         self.embedding = nn.Parameter(torch.randn(size, channels))
 
     def distances(self, z: Tensor) -> Tensor:
-        """|z - e_k|^2 of every place and code, (B, places, K), float32."""
-        rows, book = z.float().flatten(2).mT, self.embedding.float()
-        return rows.square().sum(2, keepdim=True) - 2 * rows @ book.T + book.square().sum(1)
+        """|z - e_k|^2 of every place and code, (B, places, K), in float32: near codes differ by less than bfloat16
+        sees."""
+        with torch.autocast(z.device.type, enabled=False):
+            rows, book = z.float().flatten(2).mT, self.embedding.float()
+            return rows.square().sum(2, keepdim=True) - 2 * rows @ book.T + book.square().sum(1)
 
     def codes(self, z: Tensor) -> Tensor:
-        with (
-            torch.no_grad(),
-            torch.autocast(z.device.type, enabled=False),
-        ):  # near codes differ by less than bfloat16 sees
+        with torch.no_grad():
             return self.distances(z).argmin(2).view(len(z), *z.shape[2:])
 
     def vectors(self, codes: Tensor) -> Tensor:
