@@ -14,7 +14,7 @@ FOREIGN = ("diffusers", "fewstep")  # families that only begin with a base: afre
 FITTED = ("palette",)  # codecs that are fitted to the data when a family needs one
 TRAINED = "trained"  # the codec that is made from a run: --codec RUN
 CODECS = (*FITTED, TRAINED)
-METRICS = ("texts", "programs", "pictures")
+METRICS = ("texts", "programs", "pictures", "likelihood")
 
 
 def _check(kind: str, name: str, known: tuple[str, ...]) -> None:

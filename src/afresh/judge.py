@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +13,14 @@ from torch import Tensor
 
 from afresh import catalog
 from afresh.complete import FILL_IN, Hole, complete_many, mode_of
-from afresh.core import CondSpec, Drawn, Examples, Item, Space, UserError
+from afresh.core import Batch, CondSpec, Drawn, Examples, Item, Space, UserError
 from afresh.data.load import draw_asked, rows_at_once, sweep
+from afresh.measure.likelihood import counted
 from afresh.measure.study import Measurement, measure
 from afresh.prepare import Prepared, prepare
 from afresh.rng import Rng
 from afresh.run import Run
+from afresh.sampling.density import bits_per_dim, dequantised
 from afresh.training.loop import precision
 
 JUDGE_SEED = 1_000_003  # samples that are judged are not those that a user drew
@@ -65,13 +68,34 @@ class RunEvidence:
         return self.drawn[n]
 
     def likelihood(self) -> tuple[Tensor, Tensor] | None:
-        """Nats and tokens of every window of the held-out split, (W,) each, for models of tokens."""
-        return self.nats if self.run.space.kind == "tokens" and self.run.family.score is not None else None
+        """For models of tokens nats and tokens of every window of the held-out split, (W,) each; of a field of bytes
+        nats and values of the pictures that `counted` names."""
+        family, run = self.run.family, self.run
+        if run.space.kind == "tokens":
+            return self.nats if family.score is not None else None
+        bytes_ = self.heldout.x.dtype == torch.uint8 and run.codec is None
+        return self.density if family.likelihood is not None and bytes_ else None
 
     @property
     def bound(self) -> bool:
         """Whether the nats are only an upper bound."""
         return self.run.family.bound
+
+    @cached_property
+    def density(self) -> tuple[Tensor, Tensor]:
+        """Nats (n,) of bytes under the run's density of x, and how many values each example has."""
+        run, held = self.run, self.heldout
+        likelihood = run.family.likelihood
+        assert likelihood is not None
+        found, dims = [], held.x[0].numel()
+        for rows in counted(held).split(16):
+            x = held.x[rows].float() * held.scale + held.shift
+            x = dequantised(x, held.scale, self.rng, rows)
+            batch = Batch(x, held.cond.select(rows), rows).to(run.train.device)
+            nats = likelihood(run.modules, run.config, run.space, batch, self.rng)
+            found.append(bits_per_dim(nats.double().cpu(), dims, held.scale) * dims * math.log(2))
+        nats = torch.cat(found)
+        return nats, torch.full_like(nats, dims)
 
     @cached_property
     def nats(self) -> tuple[Tensor, Tensor]:

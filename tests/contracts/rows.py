@@ -259,6 +259,7 @@ METRICS = (
             "nearest_ratio",
         ),
     ),
+    MetricRow("likelihood", ("line", "plane", "solid"), ("bits_per_dim",)),
 )
 
 

@@ -85,7 +85,7 @@ class Family:
     regime: Callable[[float, int, int], Mapping[str, Any]] | None = None  # (epochs, steps, examples) -> TrainConfig
     regions: Callable[[Modules, str], Sequence[nn.Module]] | None = None  # what torch.compile may take on a device
     score: Callable[[Modules, Any, Space, Batch, Rng], Tensor] | None = None  # (B,) nats, higher = likelier
-    bound: bool = False  # whether the score of tokens is only a lower bound of their log-likelihood
+    bound: bool = False  # whether a token's score, or a field's likelihood, is only a lower bound of the log-likelihood
     predict: Callable[[Modules, Space], Predict] | None = None  # of the next token, with a key/value cache
     fills: bool = False  # whether cond.given may have holes anywhere: unknown places before known ones
     likelihood: Callable[[Modules, Any, Space, Batch, Rng], Tensor] | None = None  # (B,) nats of fields, or a bound

@@ -362,6 +362,7 @@ FAMILY = Family(
     regions=regions,
     score=score,
     likelihood=likelihood,
+    bound=True,
     finish=finish,
     latents=Latents(encode, decode_latents),
     edit=edit,
