@@ -17,8 +17,9 @@ NAMES = (
     "tune",
     *PICTURES,
     "gan_seeds",
+    "guidance",
 )
-NEED_DATA = ("shakespeare", "validation", "minutes", "stories", "masked", "tune", *PICTURES, "gan_seeds")
+NEED_DATA = ("shakespeare", "validation", "minutes", "stories", "masked", "tune", *PICTURES, "gan_seeds", "guidance")
 
 for name in sys.argv[1:] or NAMES:
     if name not in NAMES:

@@ -7,6 +7,7 @@ requests; what was scored stays beside the models, so that a run that was stoppe
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from benchmarks.table import ROOT, Row, save
 
 PAGE, PICTURE = ROOT / "docs" / "guidance.md", ROOT / "docs" / "guidance.png"
 SHOWN = ("kid", "precision", "recall", "density", "coverage", "conditional_accuracy")
-HEADS = ("KID x1000", "precision", "recall", "density", "coverage", "accuracy")
+HEADS = ("KID x1000", "precision", "recall", "density", "coverage", "accuracy", "pictures/s")
 
 Settings = Mapping[str, Any]
 
@@ -49,7 +50,16 @@ SWEEPS = (
     Sweep("truncation of the VAE", "vae", {f"{t:g}": {"truncation": t} for t in (1, 0.9, 0.8, 0.7, 0.5)}),
 )
 
-Found = dict[str, dict[str, Mark]]  # by name of the settings
+
+@dataclass(frozen=True)
+class Drawn:
+    """Pictures drawn a second, and their marks."""
+
+    pace: float
+    marks: Mapping[str, Mark]
+
+
+Found = dict[str, Drawn]  # by name of the settings
 
 
 def swept(task: Task, sweep: Sweep, judge: Judge) -> Found:
@@ -63,21 +73,29 @@ def swept(task: Task, sweep: Sweep, judge: Judge) -> Found:
         settings = run.settings(given)
         key = settings.model_dump_json()
         if key not in every:
+            begun = time.perf_counter()
             x = run.encoder.decode(run.draw(run.modules, cond, task.seed, settings))
+            pace = len(x) / (time.perf_counter() - begun)
             marks = judge.judge(np.stack(x), task.requests[0])
-            every[key] = {k: asdict(m) for k, m in marks.items()}
+            every[key] = {"pace": pace, "marks": {k: asdict(m) for k, m in marks.items()}}
             write_json(kept, every)
-        found[name] = {k: Mark(**m) for k, m in every[key].items()}
-        print(f"{sweep.title}, {name}: " + ", ".join(f"{k} {found[name][k].value:.3g}" for k in SHOWN), flush=True)
+        found[name] = Drawn(every[key]["pace"], {k: Mark(**m) for k, m in every[key]["marks"].items()})
+        print(
+            f"{sweep.title}, {name}: {found[name].pace:.0f}/s, "
+            + ", ".join(f"{k} {found[name].marks[k].value:.3g}" for k in SHOWN),
+            flush=True,
+        )
     return found
 
 
 def table(found: Found) -> str:
     """A line for every setting, and one for real pictures."""
     lines = ["| | " + " | ".join(HEADS) + " |", "|---" * (len(HEADS) + 1) + "|"]
-    floors = {k: m.floor for k, m in next(iter(found.values())).items()}
-    for name, values in [*((n, {k: m.value for k, m in v.items()}) for n, v in found.items()), ("*real*", floors)]:
-        lines.append(f"| {name} | " + " | ".join(f"{values[k]:.3g}" for k in SHOWN) + " |")
+    for name, made in found.items():
+        cells = [*(f"{made.marks[k].value:.3g}" for k in SHOWN), f"{made.pace:.0f}"]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    floors = next(iter(found.values())).marks
+    lines.append("| *real* | " + " | ".join(f"{floors[k].floor:.3g}" for k in SHOWN) + " | |")
     return "\n".join(lines)
 
 
@@ -90,10 +108,12 @@ def drawn(results: Sequence[tuple[Sweep, Found]], path: Path) -> None:
     FigureCanvasAgg(figure)
     for axes, score, label in zip(figure.subplots(1, 2), ("precision", "kid"), ("precision", "KID x1000"), strict=True):
         for sweep, found in results:
-            points = [(m["recall"].value, m[score].value) for m in found.values()]
+            points = [(m.marks["recall"].value, m.marks[score].value) for m in found.values()]
             (line,) = axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=sweep.title)
             for name, point in zip(found, points, strict=True):
-                axes.annotate(name, point, textcoords="offset points", xytext=(4, 4), fontsize=7, color=line.get_color())
+                axes.annotate(
+                    name, point, textcoords="offset points", xytext=(4, 4), fontsize=7, color=line.get_color()
+                )
         axes.set_xlabel("recall (diversity)")
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
@@ -103,12 +123,12 @@ def drawn(results: Sequence[tuple[Sweep, Found]], path: Path) -> None:
 
 
 def page(results: Sequence[tuple[Sweep, Found]], task: Task) -> str:
-    n = next(iter(results[0][1].values()))["kid"].n
+    n = next(iter(results[0][1].values())).marks["kid"].n
     head = f"""# Quality against diversity
 
-Made by `python -m benchmarks guidance`; not edited by hand. fashion_mnist_small, models of {task.minutes:g} minutes on {task.threads} cores, {n:,}
-samples of each setting for the same requests, judged in features of EfficientNet-Lite0 (precision, recall, density and
-coverage with five neighbours), labels by a classifier that had no part in it. One seed.
+Made by `python -m benchmarks guidance`; not edited by hand. fashion_mnist_small, models of {task.minutes:g} minutes on
+{task.threads} cores, {n:,} samples of each setting for the same requests, judged in features of EfficientNet-Lite0
+(precision, recall, density and coverage with five neighbours), labels by a classifier that had no part in it. One seed.
 
 ![Precision and KID against recall, a line for every control](guidance.png)
 """
@@ -119,10 +139,10 @@ coverage with five neighbours), labels by a classifier that had no part in it. O
 def row(sweep: Sweep, found: Found, task: Task) -> Row:
     """The best setting by KID beside the first."""
     first = next(iter(found))
-    best = min(found, key=lambda name: found[name]["kid"].value)
-    own, other = found[best]["kid"], found[first]["kid"]
-    what = f"lowest KID x1000, at {best}; recall {found[best]['recall'].value:.3g}, {task.minutes:g} min"
-    beside = f"{other.value:.0f} at {first}; recall {found[first]['recall'].value:.3g}"
+    best = min(found, key=lambda name: found[name].marks["kid"].value)
+    own, other = found[best].marks["kid"], found[first].marks["kid"]
+    what = f"lowest KID x1000, at {best}; recall {found[best].marks['recall'].value:.3g}, {task.minutes:g} min"
+    beside = f"{other.value:.0f} at {first}; recall {found[first].marks['recall'].value:.3g}"
     ratio = own.value / other.value
     return Row(f"fashion, {sweep.title}", what, f"{own.value:.0f}", beside, ratio, "stated", True, f"{own.n:,}")
 

@@ -1,7 +1,7 @@
 """Samples of a trained run for the picture benchmarks: `python -m benchmarks.picture_ours FOLDER SEED`.
 
-FOLDER holds the run (run/), what is asked for (wanted.npz) and how long training took (trained); it gets samples.npz
-and answer.json, as from a peer. In a process of its own, so that sampling is timed alone.
+FOLDER holds the run (run/), what is asked for (wanted.npz), how to sample (settings.json) and how long training took
+(trained); it gets samples.npz and answer.json, as from a peer. In a process of its own: sampling is timed alone.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def pace(path: Path) -> float:
 
 def draw(folder: Path, seed: int) -> Answer:
     run = Run.open(folder / "run")
-    cond, settings = conditions(run, folder / "wanted.npz", seed), run.settings({})
+    cond = conditions(run, folder / "wanted.npz", seed)
+    settings = run.settings(json.loads((folder / "settings.json").read_text()))
     run.draw(run.modules, cond.select(torch.arange(8)), seed, settings)  # loads the weights and warms up
     begun = time.perf_counter()
     x = run.encoder.decode(run.draw(run.modules, cond, seed, settings))

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +88,8 @@ class DataSet:
     goals: tuple[Goal, ...]
     peers: tuple[str, ...] = ()
     rivals: dict[str, str] = field(default_factory=dict)  # family -> the peers of its kind
+    paces: dict[str, tuple[float, float]] = field(default_factory=dict)  # family -> pictures a second, learnt and drawn
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)  # family -> how it is sampled, where not plainly
 
     def loaded(self) -> Loaded:
         """Raises SystemExit without AFRESH_DATA."""
@@ -192,6 +195,8 @@ _BEST = (
     Goal("gan", "kid", most=250),
     Goal("gan", "coverage", least=0.50),
 )
+# Guidance in the middle of the way, chosen on runs of 150 s of one core on fashion (docs/log.md).
+_GUIDED = {"solver": "dpmpp", "guidance": 2.0, "guidance_low": 0.2, "guidance_high": 0.9}
 SETS = {
     s.name: s
     for s in (
@@ -204,6 +209,8 @@ SETS = {
             goals=_BEST,
             peers=("diffusers", "pythae_mlp", "pythae_conv", "dcgan"),
             rivals={"flow": "diffusers", "gan": "dcgan", "vae": "pythae"},
+            settings={"flow": _GUIDED},
+            paces={"flow": (600, 50)},
         ),
         DataSet(
             "cifar",
@@ -211,6 +218,7 @@ SETS = {
             minutes=30,
             samples=1000,
             families=("flow",),
+            settings={"flow": _GUIDED},
             goals=(
                 Goal("best", "kid", most=150),
                 Goal("best", "recall", least=0.40),
@@ -238,6 +246,7 @@ SETS = {
             minutes=30,
             samples=1000,
             families=("flow",),
+            settings={"flow": _GUIDED},
             goals=(
                 Goal("best", "retrieval", least=0.25),  # 8 times chance, 1 in 32
                 Goal("best", "near_copies", most=0.05),  # real training pictures among the others: 0.04

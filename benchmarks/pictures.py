@@ -102,6 +102,7 @@ def make_ours(task: Task, name: str, folder: Path) -> None:
         begun = time.perf_counter()
         finish(["afresh", "train", *command, "--no-measure"], folder, task.threads)
         write_json(done, {"seconds": time.perf_counter() - begun})
+    write_json(folder / "settings.json", task.set.settings.get(name, {}))
     finish(["benchmarks.picture_ours", str(folder), str(task.seed)], folder, task.threads)
 
 
@@ -177,6 +178,20 @@ def rival_rows(task: Task, made: Mapping[str, Made]) -> list[Row]:
     return rows
 
 
+def pace_rows(task: Task, made: Mapping[str, Made]) -> list[Row]:
+    """Pictures a second, learnt and drawn, of the families of which it is asked."""
+    rows = []
+    for family, (learnt, drawn) in task.set.paces.items():
+        if family in made:
+            a = made[family].answer
+            about_it = f"{a.parameters / 1e6:.2f}M, {task.threads} cores"
+            for what, value, least in (("learnt", a.rate, learnt), ("drawn, as judged", a.drawn, drawn)):
+                said = f"pictures a second {what}; {about_it}"
+                title, goal = f"{task.set.name}, {family}", f"at least {least:g}"
+                rows.append(Row(title, said, f"{value:.0f}", "", None, goal, value >= least, "1"))
+    return rows
+
+
 def named(score: str) -> str:
     names = {
         "kid": "KID x1000",
@@ -214,7 +229,7 @@ def run(name: str, minutes: float | None = None, only: Sequence[str] = (), seed:
     judge = judge_of(task.loaded, task.set.samples)
     wanted = [c for c in (*task.set.families, *task.set.peers) if not only or c in only]
     made = {c: contender(task, c, judge) for c in wanted}
-    rows = [*goal_rows(task, made), *rival_rows(task, made), *contender_rows(task, made)]
+    rows = [*goal_rows(task, made), *rival_rows(task, made), *pace_rows(task, made), *contender_rows(task, made)]
     for row in rows:
         print(row, flush=True)
     if not only and task.minutes == task.set.minutes:

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from tests.measure.evidence import Evidence, digit_evidence
 from torch import Tensor
 
 from afresh import catalog
@@ -16,7 +17,6 @@ from afresh.core import Space
 from afresh.judge import RunEvidence
 from afresh.measure.likelihood import LIKELY, bits_per_dim, counted
 from afresh.measure.study import Study, Unmeasurable
-from tests.measure.evidence import Evidence, digit_evidence
 
 DIMS = 64
 
@@ -49,7 +49,7 @@ def test_a_family_without_likelihood_is_not_measured() -> None:
 def flow_of_gaussian_data(evidence: Evidence, space: Space) -> RunEvidence:
     """A fresh flow: the network answers zero, and its density is N(0, std^2 I) (families.flow)."""
     family = catalog.family("flow")
-    config = family.config(widths=(4,), emb=8)
+    config = family.config(widths=(4,), emb=8, precondition=True)
     modules = {k: m.eval() for k, m in family.build(config, space, evidence.conds).items()}
     run = SimpleNamespace(
         family=family,

@@ -28,6 +28,7 @@ from afresh.sampling.search import search
 DENSE, RANK = 512, 128  # latents that the fitted density is of at most; rank of its covariances beside their diagonals
 FITTED, FEWEST = 12_000, 50  # examples that a density is fitted to at most, and those that a class needs
 DRAWS = 64  # of the posterior, for a likelihood
+LARGE = 16  # cells a side of a grid whose finest level is folded away
 ROUNDS, SEARCH = 20, 100  # of drawing a hole and its latents in turn; steps of a search for latents
 
 
@@ -81,18 +82,26 @@ def accepts(space: Space) -> str | None:
 
 
 def sizes(space: Space) -> Sequence[VAEConfig]:
+    """From LARGE cells a side on the finest grid is folded away, and there are more latents that cost less: what blurs
+    samples there is what the latents do not say of a picture, not the density of the latents (docs/log.md)."""
+    if min(space.shape[1:]) < LARGE:
+        return [
+            VAEConfig(width=16, latent=16),
+            VAEConfig(width=32, latent=16),
+            VAEConfig(width=64, latent=32, cond=128),
+            VAEConfig(width=96, blocks=2, latent=64, cond=128),
+            VAEConfig(width=128, blocks=3, latent=128, cond=256),
+        ]
     return [
-        VAEConfig(width=16, latent=16),
-        VAEConfig(width=32, latent=16),
-        VAEConfig(width=64, latent=32, cond=128),
-        VAEConfig(width=96, blocks=2, latent=64, cond=128),
-        VAEConfig(width=128, blocks=3, latent=128, cond=256),
+        VAEConfig(width=width, patch=2, blocks=blocks, latent=128, cond=128, beta=0.1)
+        for width, blocks in ((32, 1), (64, 1), (96, 2), (128, 3))
     ]
 
 
 def appetite(parameters: int, space: Space) -> int:
-    """One example for every 4 parameters (32 wide on 8x8 digits: 85,000, where samples are first good)."""
-    return parameters // 4
+    """One example for every 4 parameters (32 wide on 8x8 digits: 85,000, where samples are first good). Of large grids
+    for every 20: 64 wide on 28x28 clothes was far ahead of 32 wide at full resolution from 32,000 on (docs/log.md)."""
+    return parameters // (4 if min(space.shape[1:]) < LARGE else 20)
 
 
 def build(config: VAEConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
@@ -350,8 +359,9 @@ FAMILY = Family(
     settings=VAESettings,
     sample=sample,
     recipe={
-        "optimizer": "adamw",
-        "lr": 1e-3,
+        "optimizer": "muon",
+        "matrix_lr": 0.02,
+        "lr": 2e-3,
         "betas": (0.9, 0.99),
         "weight_decay": 0.01,
         "warmup": 100,

@@ -11,7 +11,6 @@ from afresh.core import CondSpec, Evidence, Examples, Metric, Score, Space
 from afresh.measure.estimate import mean
 from afresh.measure.study import Unmeasurable, study_of
 
-
 LIKELY = 64  # held-out pictures that are counted: of a flow each costs hundreds of evaluations
 
 
