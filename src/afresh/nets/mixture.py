@@ -21,6 +21,7 @@ KINDS: tuple[Kind, ...] = ("full", "tied")
 
 LEAST = 1e-4  # variance that every direction has at least: latents are standardised
 SHRINKS = (0.0, 0.1, 0.3, 0.6, 1.0)  # shares of the common covariance that are tried
+MIXED = 4_000  # examples that a mixture of all classes is fitted to at most: many components on many take minutes
 EACH = 30  # draws that a component should have at least
 
 
@@ -112,9 +113,9 @@ class RequestMixture(LatentMixture):
         `plain` are draws where nothing was named, for row 0; `asked` those under the requests. A class that fewer
         than `fewest` examples have gets the mixture of row 1.
         """
-        fits = {0: fit_mixture(plain, self.components, seed)}
+        fits = {0: fit_mixture(_spread(plain, MIXED), self.components, seed)}
         if self.rows > 1:
-            fits[1] = fit_mixture(asked, self.components, seed)
+            fits[1] = fit_mixture(_spread(asked, MIXED), self.components, seed)
         row = self.row(cond.to(self.get_buffer("mean").device)).cpu().numpy()
         mine = {r: asked[:, row == r] for r in range(2, self.rows) if (row == r).sum() >= fewest}
         if mine:
@@ -180,6 +181,12 @@ def fit_mixture(draws: Array, most: int, seed: int, common: Array | None = None)
     fits = _shrunk(_expected(everything, k, kind, seed), everything, common)
     chosen = next(f for f in fits if f.shrink == shrink)
     return Fit(chosen.weight, chosen.mean, chosen.covariance, shrink, nats)
+
+
+def _spread(draws: Array, most: int) -> Array:
+    """At most `most` of the examples of draws (S, N, D), evenly taken."""
+    n = draws.shape[1]
+    return draws if n <= most else draws[:, np.linspace(0, n - 1, most).astype(np.int64)]
 
 
 def _flat(draws: Array) -> Array:
