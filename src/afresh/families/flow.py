@@ -40,7 +40,7 @@ Scale = Annotated[float, Field(ge=-100, le=100)]
 
 class FlowConfig(BaseModel):
     """The network's sizes (nets.velocity.VelocityShape), and the distribution of training times:
-    t = sigmoid(N(time_mean, time_std)). `coupling`: noise is paired with data at random, or within each class by
+    t = sigmoid(N(time_mean, time_std)), 1 being data: above 0 more is learnt of the finish. `coupling`: noise is paired with data at random, or within each class by
     optimal transport."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,7 +52,7 @@ class FlowConfig(BaseModel):
     patch: int = Field(1, ge=1)
     precondition: bool = False
     coupling: Literal["independent", "class"] = "independent"
-    time_mean: float = 0.0
+    time_mean: float = 0.4
     time_std: float = Field(1.0, gt=0)
 
 
