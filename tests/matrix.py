@@ -16,7 +16,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,115 +23,31 @@ import torch
 from torch import Tensor, nn
 
 from afresh import catalog
-from afresh.core import Cond, CondSpec, Examples, Part, Space
+from afresh.core import Cond, CondSpec, Examples, Part
 from afresh.data.load import Loader
 from afresh.plan import make_learner
 from afresh.rng import Rng
 from afresh.training.config import TrainConfig
 from afresh.training.loop import averaged, take_step
+from tests.matrix_tools import AIM, PLACE, TOOLS, likeness, real, worked
+from tests.matrix_toys import (
+    CLASSES,
+    FIELDS,
+    PATTERNS,
+    SCALE,
+    SIDE,
+    STD,
+    TOKENS,
+    Toy,
+    weights_of,
+)
 
 ROOT = Path(__file__).parents[1]
 JSON, PAGE, README = ROOT / "docs" / "support.json", ROOT / "docs" / "support.md", ROOT / "README.md"
 START, END = "<!-- support:start -->", "<!-- support:end -->"
-CLASSES = 4
 SPEC: CondSpec = {"label": Part("label", classes=("a", "b", "c", "d"))}
 TRAINED = 4_000  # examples in a training split
 DRAWN = 1_000  # samples that a number is taken from
-
-
-# --------------------------------------------------------------------------- toys: data and the right answer
-
-
-@dataclass(frozen=True)
-class Toy:
-    """`make` (labels, rng) -> x; `logp` x -> log p(x | class) of every class, (classes, n), up to one constant."""
-
-    space: Space
-    make: Callable[[Tensor, Rng], Tensor]
-    logp: Callable[[Tensor], Tensor]
-
-    @cached_property
-    def least(self) -> float:
-        """The log density, under all classes together, that 99% of real data exceed."""
-        return float(self.logp(self.fresh[0]).logsumexp(0).quantile(0.01))
-
-    @cached_property
-    def fresh(self) -> tuple[Tensor, Tensor]:
-        """Real data that no model was trained on, and its labels."""
-        label = torch.arange(20_000) % CLASSES
-        return self.make(label, Rng(10**6)), label
-
-    def plausible(self, x: Tensor) -> Tensor:
-        """Whether each sample is likelier than the least likely 1% of real data, whatever its class, (n,) bool."""
-        return self.logp(x).logsumexp(0) >= self.least
-
-    def right(self, x: Tensor, label: Tensor) -> float:
-        """Share of samples that are plausible and whose likeliest label is the one asked for.
-
-        Likeliness of the label alone would praise samples that have left the data far behind.
-        """
-        return float((self.plausible(x) & (self.logp(x).argmax(0) == label)).double().mean())
-
-
-SIDE, SCALE, NOISE, APART = 4, 0.25, 0.05, 1.25
-
-
-def cosine(a: int, b: int) -> Tensor:
-    """A cosine pattern (side, side) of unit mean square: a waves' halves down, b across."""
-    place = (torch.arange(SIDE) + 0.5) * math.pi / SIDE
-    pattern = torch.cos(a * place)[:, None] * torch.cos(b * place)[None]
-    return pattern / pattern.square().mean().sqrt()
-
-
-PATTERNS = torch.stack([cosine(0, 1), cosine(1, 0), cosine(1, 1), cosine(0, 2)])  # orthogonal
-CENTRES = torch.tensor([[a, b, 0.0, 0.0] for a in (-APART, APART) for b in (-APART, APART)])  # (4 classes, 4)
-
-
-def make_fields(label: Tensor, rng: Rng) -> Tensor:
-    """Four patterns with standard normal weights, two of them moved by the label, and a little noise."""
-    rows = torch.arange(len(label))
-    weight = CENTRES[label] + rng.normal("weight", rows, (4,))
-    x = SCALE * torch.einsum("nk,khw->nhw", weight, PATTERNS)[:, None]
-    return x + NOISE * rng.normal("noise", rows, (1, SIDE, SIDE))
-
-
-def weights_of(x: Tensor) -> Tensor:
-    """The patterns' weights in fields, (n, 4)."""
-    return torch.einsum("nhw,khw->nk", x[:, 0], PATTERNS) / (SCALE * SIDE**2)
-
-
-def logp_fields(x: Tensor) -> Tensor:
-    """Gaussians of one covariance: independent weights of the patterns, and noise outside of them."""
-    w = weights_of(x)
-    rest = x[:, 0] - SCALE * torch.einsum("nk,khw->nhw", w, PATTERNS)
-    spread = 1 + (NOISE / (SCALE * SIDE)) ** 2  # variance of a weight: its own, and the noise along its pattern
-    near = torch.cdist(w, CENTRES).square().T / spread  # (classes, n)
-    return -0.5 * (near + rest.square().sum((1, 2)) / NOISE**2)
-
-
-LENGTH, KEEP = 8, 0.34  # tokens of a sequence; share of the steps that follow the class's own rule
-CHAINS = torch.stack([(1 - KEEP) / 4 + KEEP * torch.eye(4).roll(c, 1) for c in range(CLASSES)])  # (class, from, to)
-
-
-def make_tokens(label: Tensor, rng: Rng) -> Tensor:
-    """A Markov chain a class: the next token is the last one plus the class's number, or any."""
-    u = rng.uniform("token", torch.arange(len(label)), (LENGTH,))
-    x = torch.empty(len(label), LENGTH, dtype=torch.int64)
-    x[:, 0] = (u[:, 0] * 4).long()
-    for t in range(1, LENGTH):
-        total = CHAINS[label, x[:, t - 1]].cumsum(1)  # (n, 4)
-        x[:, t] = (u[:, t, None] >= total[:, :-1]).sum(1)
-    return x
-
-
-def logp_tokens(x: Tensor) -> Tensor:
-    """The first token is any; the others follow the class's chain."""
-    return CHAINS[:, x[:, :-1], x[:, 1:]].log().sum(2)
-
-
-STD = math.sqrt(SCALE**2 * float((CENTRES.square().mean(0) + 1).sum()) + NOISE**2)
-FIELDS = Toy(Space("field", (1, SIDE, SIDE), std=STD), make_fields, logp_fields)
-TOKENS = Toy(Space("tokens", (LENGTH,), (5,), {"begin": 4}), make_tokens, logp_tokens)
 
 
 # --------------------------------------------------------------------------- models
@@ -188,7 +103,8 @@ def train(subject: Subject, seed: int, share: float = 1.0) -> Model:
     steps = max(1, round(subject.steps * share))
     own = {**family.recipe, "steps": steps, "batch": subject.batch, "micro": subject.batch, "save_every": steps}
     config = TrainConfig(**own, null_rate=family.null_rate, seed=seed)
-    learner = make_learner(family, family.config(**subject.config), toy.space, SPEC, config)
+    sizes = family.config(**subject.config)
+    learner = make_learner(family, sizes, toy.space, SPEC, config)
     loader = Loader(examples, toy.space, Rng(seed))
     while learner.step < steps:
         take_step(learner, loader.batch(learner.step * subject.batch, subject.batch), Rng(seed))
@@ -198,15 +114,38 @@ def train(subject: Subject, seed: int, share: float = 1.0) -> Model:
     for k, m in learner.modules.items():
         m.load_state_dict(state[k])
         m.eval()
+    if family.finish is not None:
+        for name, value in family.finish(learner.modules, sizes, toy.space, examples, Rng(seed)).items():
+            module, _, key = name.partition(".")
+            learner.modules[module].load_state_dict({key: value}, strict=False)
     return Model(subject, learner.modules, seed)
 
 
 # --------------------------------------------------------------------------- controls and what they are worth
 
 
+def drawn(model: Model, settings: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Samples under a control's settings, or what a tool made of real examples, and their labels."""
+    if any(k in TOOLS for k in settings):
+        return worked(model, settings, PATTERNS[PLACE] / (SCALE * SIDE**2))
+    return model.draw(asked(settings), sampling(settings))
+
+
 def right(model: Model, settings: Mapping[str, Any]) -> float:
     """Toy.right of samples. With {"given": False} nobody is told the label: chance."""
-    return model.subject.toy.right(*model.draw(asked(settings), sampling(settings)))
+    return model.subject.toy.right(*drawn(model, settings))
+
+
+def closeness(model: Model, settings: Mapping[str, Any]) -> float:
+    """How near what a tool made is to the example it began with."""
+    x, label = drawn(model, settings)
+    return likeness(x, real(model, label), STD)
+
+
+def granted(model: Model, settings: Mapping[str, Any]) -> float:
+    """Minus the mean distance of the last pattern's weight from what was wished."""
+    x, _ = drawn(model, settings)
+    return -float((weights_of(x)[:, PLACE] - AIM).abs().mean())
 
 
 def asked(settings: Mapping[str, Any]) -> bool:
@@ -245,6 +184,8 @@ class Control:
     using: Mapping[str, Any] = field(default_factory=dict)
 
 
+EDITED = ("masked", "vae", "gan", "flow")
+FIELD = ("vae", "gan", "flow")
 EVERY = ("transformer", "masked", "vae", "gan", "flow")
 DRAW_TOKENS = ("transformer", "masked")
 CONTROLS = (
@@ -267,6 +208,11 @@ CONTROLS = (
         {"steps": 16, "solver": "euler"},  # as many evaluations of the network as the other
         {"steps": 8, "solver": "heun"},
     ),
+    Control("prior", ("vae",), "right", right, {"prior": "normal"}, {"prior": "fitted"}),
+    Control("inpainting", EDITED, "right", right, {"hole": "pasted"}, {"hole": "filled"}),
+    Control("strength", EDITED, "closeness", closeness, {"strength": 1.0}, {"strength": 0.3}),
+    Control("wish", FIELD, "granted", granted, {"wish": 0.0}, {"wish": 10.0}),
+    Control("latents", FIELD, "closeness", closeness, {"latents": "sample"}, {"latents": "there and back"}),
 )
 
 
@@ -313,8 +259,7 @@ def measure(models: Mapping[str, Sequence[Model]], controls: Sequence[Control] =
             se = None if n == 1 else float(gain.std() / math.sqrt(n))
             setting = f"{words(control.without)} -> {words(control.using)}"
             means = (float(before.mean()), float(after.mean()), float(gain.mean()))
-            drawn = [m.draw(asked(control.using), sampling(control.using))[0] for m in found]
-            shares = [m.subject.toy.plausible(x).double().mean() for m, x in zip(found, drawn, strict=True)]
+            shares = [m.subject.toy.plausible(drawn(m, control.using)[0]).double().mean() for m in found]
             plausible = float(torch.stack(shares).mean())
             rows.append(Row(family, control.name, control.gains, setting, *means, se, plausible, n))
     return sorted(rows, key=lambda r: (EVERY.index(r.family), [c.name for c in CONTROLS].index(r.control)))
@@ -351,6 +296,9 @@ two standard errors above zero.
   overlap; a control that favours typical samples goes beyond that.
 - Sameness: minus the standard deviation within a class. Real data has -1.
 - Exactness: minus the distance from the same flow solved in 100 steps, in standard deviations of the data.
+- Inpainting: half of a real example stays; in the hole a sample of the same label is pasted, or the family fills it.
+- Closeness: minus the distance from the real example that was changed, in standard deviations; of tokens minus
+  the share that differs. Granted: minus the distance of a pattern's weight from what an energy asked for.
 
 {table(saved["rows"])}"""
 

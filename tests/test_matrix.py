@@ -12,7 +12,9 @@ import torch
 
 from afresh import catalog
 from tests import matrix
-from tests.matrix import CHAINS, CONTROLS, FIELDS, PATTERNS, SUBJECTS, TOKENS, Row, Subject
+from tests import matrix_toys as toys
+from tests.matrix import CONTROLS, SUBJECTS, Row, Subject
+from tests.matrix_toys import CHAINS, FIELDS, PATTERNS, TOKENS
 
 
 @pytest.fixture(scope="module")
@@ -26,27 +28,27 @@ def saved() -> dict[str, Any]:
 
 def test_patterns_are_orthogonal() -> None:
     flat = PATTERNS.flatten(1)
-    torch.testing.assert_close(flat @ flat.T / matrix.SIDE**2, torch.eye(4), rtol=0, atol=1e-5)
+    torch.testing.assert_close(flat @ flat.T / toys.SIDE**2, torch.eye(4), rtol=0, atol=1e-5)
 
 
 def test_labels_of_fields_are_right_as_often_as_theory_says() -> None:
     """Two coordinates with unit variance and centres at +-d: right with probability Phi(d)^2."""
     x, label = FIELDS.fresh
-    phi = 0.5 * (1 + math.erf(matrix.APART / math.sqrt(2)))
+    phi = 0.5 * (1 + math.erf(toys.APART / math.sqrt(2)))
     found = float((FIELDS.logp(x).argmax(0) == label).double().mean())
     assert found == pytest.approx(phi**2, abs=4 * math.sqrt(0.16 / len(x)))
-    assert float(x.std()) == pytest.approx(matrix.STD, rel=0.01)
+    assert float(x.std()) == pytest.approx(toys.STD, rel=0.01)
 
 
 def test_probabilities_of_sequences_sum_to_one() -> None:
-    every = torch.cartesian_prod(*[torch.arange(4)] * matrix.LENGTH)
+    every = torch.cartesian_prod(*[torch.arange(4)] * toys.LENGTH)
     total = TOKENS.logp(every).exp().sum(1) / 4  # the first token is any of four
     torch.testing.assert_close(total, torch.ones(4), rtol=1e-4, atol=0)
 
 
 def test_sequences_follow_their_chains() -> None:
     x, label = TOKENS.fresh
-    for c in range(matrix.CLASSES):
+    for c in range(toys.CLASSES):
         rows = x[label == c]
         steps = torch.bincount((rows[:, :-1] * 4 + rows[:, 1:]).flatten(), minlength=16).view(4, 4).float()
         torch.testing.assert_close(steps / steps.sum(1, keepdim=True), CHAINS[c], rtol=0, atol=0.02)
