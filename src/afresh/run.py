@@ -21,7 +21,7 @@ from afresh.data.conditions import load_conditions, save_conditions
 from afresh.data.load import draw_conditions
 from afresh.kept import with_average, with_early, with_finished
 from afresh.origin import Origin, folded, put_back, read_base, write_base
-from afresh.plan import make_learner
+from afresh.plan import make_learner, placed
 from afresh.record import RunRecord
 from afresh.request import (
     Request,
@@ -174,7 +174,7 @@ class Run:
         if saved is None:
             raise UserError(f"{self.path} has no checkpoint yet. Go on with: afresh train --resume {self.path}")
         torch.set_num_threads(self.record.train.threads)
-        built = {k: m.to(self.train.device) for k, m in self.family.build(self.config, self.space, self.conds).items()}
+        built = placed(self.family.build(self.config, self.space, self.conds), self.train.device)
         origin = self.origin
         if origin is not None:
             built = origin.begin(built, self.record.seed)

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from afresh.kernels import fields as kernels
 from afresh.nets.attention import is_short, short_attention
-from afresh.nets.patches import unfold
+from afresh.nets.patches import spread
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -44,6 +45,16 @@ class ChannelNorm(nn.Module):
         y = F.layer_norm(x.movedim(1, -1), (x.shape[1],), self.weight.to(x.dtype), self.bias.to(x.dtype))
         return y.movedim(-1, 1)
 
+    def activated(self, x: Tensor, film: Tensor | None = None) -> Tensor:
+        """silu(norm(x) (1 + scale) + shift), scale and shift the halves of film (B, 2 C)."""
+        if kernels.fits(x, film):
+            return kernels.activated(x, self.weight, self.bias, film)
+        h = self(x)
+        if film is not None:
+            scale, shift = film.chunk(2, 1)
+            h = h * (1 + along(scale, h)) + along(shift, h)
+        return F.silu(h)
+
 
 class ResBlock(nn.Module):
     """norm, SiLU, conv, modulated norm, SiLU, conv, plus a skip."""
@@ -57,10 +68,8 @@ class ResBlock(nn.Module):
         self.skip = conv(rank, a, b, 1) if a != b else nn.Identity()
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        scale, shift = self.modulate(e).chunk(2, 1)
-        h = self.norm2(h) * (1 + along(scale, h)) + along(shift, h)
-        return self.skip(x) + self.conv2(F.silu(h))
+        h = self.conv1(self.norm1.activated(x))
+        return self.skip(x) + self.conv2(self.norm2.activated(h, self.modulate(e)))
 
 
 class SelfAttention(nn.Module):
@@ -125,7 +134,7 @@ class UNet(nn.Module):
         h = self.middle2(self.attention(self.middle(h, e)), e)
         for i in range(self.levels):
             if i:
-                h = unfold(self.grow[i - 1](h), 2, found[-1].shape[2:])
+                h = spread(self.grow[i - 1](h), found[-1].shape[2:])
             for _ in range(self.blocks):
                 h = next(up)(torch.cat([h, found.pop()], 1), e)
-        return self.last(F.silu(self.norm(h)))
+        return self.last(self.norm.activated(h))
