@@ -18,8 +18,20 @@ NAMES = (
     *PICTURES,
     "gan_seeds",
     "guidance",
+    "bits",
 )
-NEED_DATA = ("shakespeare", "validation", "minutes", "stories", "masked", "tune", *PICTURES, "gan_seeds", "guidance")
+NEED_DATA = (
+    "shakespeare",
+    "validation",
+    "minutes",
+    "stories",
+    "masked",
+    "tune",
+    *PICTURES,
+    "gan_seeds",
+    "guidance",
+    "bits",
+)
 
 for name in sys.argv[1:] or NAMES:
     if name not in NAMES:

@@ -124,7 +124,9 @@ def prepare(
         split_hash=split_hash(parts),
         refused=tuple(corpus.refused),
         duplicates=tuple(parts.duplicates),
-        notes=(*notes, *parts.notes, *encoder.notes, *long_records(train, heldout, encoder.space.shape)),
+        notes=tuple(
+            dict.fromkeys((*notes, *parts.notes, *encoder.notes, *long_records(train, heldout, encoder.space.shape)))
+        ),
         counts=dict(corpus.counts),
     )
 
