@@ -40,8 +40,8 @@ Scale = Annotated[float, Field(ge=-100, le=100)]
 
 class FlowConfig(BaseModel):
     """The network's sizes (nets.velocity.VelocityShape), and the distribution of training times:
-    t = sigmoid(N(time_mean, time_std)), 1 being data: above 0 more is learnt of the finish. `coupling`: noise is paired with data at random, or within each class by
-    optimal transport."""
+    t = sigmoid(N(time_mean, time_std)), 1 being data: above 0 more is learnt of the finish. `coupling`: noise is paired
+    with data at random, or within each class by optimal transport."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     net: Literal["unet", "dit"] = "unet"
