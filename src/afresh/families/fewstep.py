@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from afresh.core import Batch, Cond, CondSpec, Family, Loss, Modules, Predict, Space, State, UserError
-from afresh.nets.velocity import FlowMap, Velocity, VelocityShape
+from afresh.nets.velocity import FlowMap, Velocity, VelocityShape, compilable
 from afresh.rng import Rng
 from afresh.sampling.guidance import classifier_free, interval
 
@@ -198,5 +198,5 @@ FAMILY = Family(
         "ema_half_life": 5_000,
         "decay": 0.8,
     },
-    regions=lambda modules, device: [modules["student"].velocity.net],  # type: ignore[list-item, union-attr]
+    regions=lambda modules, device: compilable(modules["student"].velocity, device),  # type: ignore[arg-type]
 )

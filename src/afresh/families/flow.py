@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, CondSpec, Edit, Family, Latents, Loss, Modules, Predict, Space, State, UserError
-from afresh.nets.velocity import Velocity, VelocityShape
+from afresh.nets.velocity import Velocity, VelocityShape, compilable
 from afresh.rng import Rng
 from afresh.sampling.coupling import within_class
 from afresh.sampling.density import invert, log_likelihood, rademacher
@@ -282,5 +282,5 @@ FAMILY = Family(
     latents=Latents(encode, decode),
     edit=edited,
     weak=lambda settings: settings.autoguidance != 1,
-    regions=lambda modules, device: [modules["velocity"].net],  # type: ignore[list-item]
+    regions=lambda modules, device: compilable(modules["velocity"], device),  # type: ignore[arg-type]
 )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import Cond, CondSpec, Space
+from afresh.kernels.build import library
 from afresh.nets.conditioning import Conditioning, TimeEmbedding, aligned_channels, aligned_fields
 from afresh.nets.dit import DiT
 from afresh.nets.patches import fold, unfold
@@ -97,6 +98,12 @@ class Velocity(nn.Module):
     def forward(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
         _, c_skip, c_out = self.scales(t, x.dim() - 1)
         return c_skip * x + c_out * self.raw(x, t, cond)
+
+
+def compilable(velocity: Velocity, device: str) -> Sequence[nn.Module]:
+    """What torch.compile may take: nothing of a U-Net on a processor, whose own kernels it would replace."""
+    fused = device == "cpu" and not isinstance(velocity.net, DiT) and library() is not None
+    return () if fused else (velocity.net,)
 
 
 class FlowMap(nn.Module):
