@@ -2,8 +2,8 @@
 
 The student stands for the mean velocity u(x, t, s) between two times (nets.velocity.FlowMap), so that one evaluation
 is one step of any length. Steps of the finest grid are learnt from the teacher, a flow with its guidance, which solves
-them by the midpoint rule (piecewise as in Yan et al. 2024, PeRFlow). A longer step is learnt from two of the student's own,
-half as long (Frans et al. 2025, shortcut models, eq. 4). Made by `afresh distill`, which gives both the teacher's
+them by the midpoint rule (piecewise as in Yan et al. 2024, PeRFlow). A longer step is learnt from two of the student's
+own, half as long (Frans et al. 2025, shortcut models, eq. 4). Made by `afresh distill`, which gives both the teacher's
 weights.
 """
 
@@ -27,7 +27,8 @@ class FewStepConfig(BaseModel):
     """The teacher's network (nets.velocity.VelocityShape) and how it is followed.
 
     `finest`: steps of the finest grid, a power of two. `guidance`: the teacher's, within the times [guidance_low,
-    guidance_high], learnt for good. `solves`: midpoint steps of the teacher on one step of the finest grid. `halves`: share of examples that learn a longer step.
+    guidance_high], learnt for good. `solves`: midpoint steps of the teacher on one step of the finest grid. `halves`:
+    share of examples that learn a longer step.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
