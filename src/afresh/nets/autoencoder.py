@@ -68,8 +68,8 @@ class Block(nn.Module):
         self.conv_2 = start(conv(dims, channels, channels, 3), 0)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv_1(F.silu(self.norm_1(x)))
-        return x + self.conv_2(F.silu(self.norm_2(h)))
+        h = self.conv_1(self.norm_1.activated(x))
+        return x + self.conv_2(self.norm_2.activated(h))
 
 
 class Encoder(nn.Module):
@@ -94,7 +94,7 @@ class Encoder(nn.Module):
         h = dense(h)
         for down, level in zip(self.downs, self.levels, strict=True):
             h = level(down(h))
-        return self.last(F.silu(self.norm(h))).float()
+        return self.last(self.norm.activated(h)).float()
 
 
 class Decoder(nn.Module):
@@ -115,7 +115,7 @@ class Decoder(nn.Module):
         h = self.first(dense(z))
         for i, (level, up) in enumerate(zip(self.levels, self.ups, strict=True)):
             h = level(h)
-            h = up(F.silu(self.norm(h)) if i + 1 == len(self.ups) else h)
+            h = up(self.norm.activated(h) if i + 1 == len(self.ups) else h)
         return h[(..., *(slice(n) for n in self.grid))].float()
 
 
