@@ -136,7 +136,7 @@ def contender(task: Task, name: str, judge: Judge) -> Made:
 
 def about(made: Made) -> str:
     a = made.answer
-    size = f"{a.parameters / 1e6:.2f}M, {a.steps:,} steps"
+    size = f"{a.parameters / 1e6:.2f}M, {a.steps:,} steps in {a.seconds:.0f} s"
     return f"{made.name} ({size}, {a.rate:,.0f} pictures/s, samples {a.drawn:,.0f}/s)"
 
 
