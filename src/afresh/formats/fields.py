@@ -53,7 +53,9 @@ class FieldModel:
 
     def state(self) -> dict[str, Tensor]:
         """{module.name: tensor}."""
-        return {f"{m}.{k}": v.contiguous().clone() for m, net in self.modules.items() for k, v in net.state_dict().items()}
+        return {
+            f"{m}.{k}": v.contiguous().clone() for m, net in self.modules.items() for k, v in net.state_dict().items()
+        }
 
 
 class FieldProof(BaseModel):
