@@ -70,7 +70,7 @@ class DiffusersSettings(BaseModel):
     grid: Literal["schedule", "even"] = "schedule"
     clip: bool = True
     guidance: float = Field(1.0, ge=0, le=100)
-    resample: int = Field(1, ge=1, le=100)
+    resample: int = Field(4, ge=1, le=100)
 
 
 def diffusers() -> Any:
@@ -314,7 +314,7 @@ def edited(
         lambda k: SOLVERS[settings.solver],
         settings.steps,
         std=space.std,
-        resample=settings.resample,
+        resample=1 if task.keep is None else settings.resample,
         fresh=lambda k, shape: rng.normal(f"sample/resample/{k}", index, space.shape),
     )
 
