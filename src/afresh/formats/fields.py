@@ -49,6 +49,8 @@ class FieldModel:
     ) -> FieldModel:
         """From modules on any device, which stay as they are."""
         still = {k: copy.deepcopy(m).cpu().float().eval().requires_grad_(False) for k, m in modules.items()}
+        # One layout for all: another rounds otherwise, and what is read back is compared bit for bit.
+        still = {k: m.to(memory_format=torch.contiguous_format) for k, m in still.items()}  # type: ignore[call-overload]
         return FieldModel(family, config, still, space, conds, source, picture)
 
     def state(self) -> dict[str, Tensor]:
