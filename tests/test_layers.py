@@ -35,6 +35,7 @@ ALLOWED = {
     "families": BASE | {"kernels", "nets", "sampling"},
     "measure": BASE | {"nets", "training"},
     "control": BASE | {"nets", "training"},
+    "aligners": BASE | {"control"},
     "formats": BASE | {"nets", "families", "data"},
     "program": BASE | {"kernels", "data", "training", "measure", "control", "sampling", "formats"},
     "cli": BASE | {"data", "training", "measure", "control", "formats", "program"},
@@ -43,6 +44,7 @@ PLUGINS = {
     "modalities": catalog.MODALITIES,
     "families": (*catalog.FAMILIES, *catalog.FOREIGN),
     "codecs": catalog.CODECS,
+    "aligners": catalog.ALIGNERS,
     "measure": catalog.METRICS,
 }
 FORBIDDEN = {

@@ -18,9 +18,10 @@ from afresh import memorise
 from afresh.core import Cond, Examples
 from afresh.measure.estimate import share
 from afresh.memorise import FIRST, SAMPLES, Lookout, ends, lookout, not_trained_on, small
+from afresh.outcome import final_record, stopped
 from afresh.rng import Rng
 from afresh.run import Run, metrics_lines, summary
-from afresh.train import Choices, again, final_record, learn, start, stopped
+from afresh.train import Choices, again, learn, start
 from afresh.training.checkpoint import newest
 from afresh.verify import copy_run
 from tests.training.toys import flat, same

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
-from afresh.core import Codec, Examples, Family, Metric, Modality, Space, UserError
+from afresh.core import Aligner, Codec, Examples, Family, Metric, Modality, Space, UserError
 
 MODALITIES = ("text", "code", "image")
 FAMILIES = ("transformer", "masked", "vae", "gan", "flow", "autoencoder")
@@ -14,6 +14,7 @@ FOREIGN = ("diffusers", "fewstep")  # families that only begin with a base: afre
 FITTED = ("palette",)  # codecs that are fitted to the data when a family needs one
 TRAINED = "trained"  # the codec that is made from a run: --codec RUN
 CODECS = (*FITTED, TRAINED)
+ALIGNERS = ("policy", "pairs", "denoise", "gradient", "selected")  # files, with one or more ways to steer a model each
 METRICS = ("texts", "programs", "pictures", "likelihood")
 
 
@@ -36,6 +37,27 @@ def family(name: str) -> Family:
 
 def metrics() -> list[Metric]:
     return [m for name in METRICS for m in import_module(f"afresh.measure.{name}").METRICS]
+
+
+def aligners() -> dict[str, Aligner]:
+    """Every way to steer a model, by name."""
+    return {a.name: a for file in ALIGNERS for a in import_module(f"afresh.aligners.{file}").ALIGNERS}
+
+
+def aligner(name: str, wanted: Family) -> Aligner:
+    """Raises UserError for an unknown name, and for a family that lacks what it needs, naming what works."""
+    every = aligners()
+    _check("method", name, tuple(every))
+    has = () if wanted.policy is None else wanted.policy.has()
+    missing = [n for n in every[name].needs if n not in has]
+    if not missing:
+        return every[name]
+    works = [a.name for a in every.values() if set(a.needs) <= set(has)]
+    others = [f for f in (*FAMILIES, *FOREIGN) if (p := family(f).policy) and set(every[name].needs) <= set(p.has())]
+    raise UserError(
+        f"{name} does not work for the family {wanted.name} (it lacks: {', '.join(missing)}). Methods that do: "
+        f"{', '.join(works) or 'none'}. Families that {name} works for: {', '.join(others) or 'none'}."
+    )
 
 
 def codec_module(name: str) -> Any:

@@ -274,16 +274,16 @@ def plan(task: Task) -> Plan:
 
 def in_regime(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:
     """With what the family changes for data that is seen so often in so many steps, where it was not set by hand."""
-    if task.family.regime is None:
-        return trial
     epochs = trial.examples / max(1, Loader(task.examples, task.space, Rng(task.seed)).count)
-    found = task.family.regime(epochs, trial.steps, trial.examples)
-    wanted = {k: v for k, v in found.items() if k not in task.set_train}
-    if not wanted:
+    train = {} if task.family.regime is None else task.family.regime(epochs, trial.steps, trial.examples)
+    own = {} if task.family.repeated is None else task.family.repeated(epochs, task.space)
+    train = {k: v for k, v in train.items() if k not in task.set_train}
+    own = {k: v for k, v in own.items() if k not in task.set_family}
+    if not train and not own:
         return trial
-    changed = ", ".join(f"{k} {v:g}" for k, v in wanted.items())
+    changed = ", ".join(f"{k} {v:g}" for k, v in {**train, **own}.items())
     decisions.append(Decision("regime", changed, f"each example is seen {epochs:.1f} times (docs/log.md)"))
-    return replace(trial, train=override(trial.train, wanted, "train"))
+    return replace(trial, config=override(trial.config, own, "family"), train=override(trial.train, train, "train"))
 
 
 def finished(task: Task, trial: Trial) -> TrainConfig:

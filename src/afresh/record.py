@@ -26,6 +26,22 @@ class DataRecord(BaseModel):
     notes: list[str]
 
 
+class AlignRecord(BaseModel):
+    """How a run was steered: `config` is the aligner's. Files are named with the SHA-256 of what they held."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    method: str
+    config: dict[str, Any]
+    reward: str | None = None
+    unseen: str | None = None  # a second reward, which is not learnt from
+    preferences: str | None = None
+    preferences_sha256: str | None = None
+    settings: dict[str, Any] = {}  # of sampling
+    prompts: tuple[str, ...] = ()
+    cut: int = 0  # tokens of a prompt that is cut from the training texts, where none are given
+    limit: float = 60.0  # seconds that a reward may take for a batch
+
+
 class RunRecord(BaseModel):
     """run.json: everything that was decided before the first step."""
 
@@ -46,4 +62,5 @@ class RunRecord(BaseModel):
     parent: str | None = None  # what it was tuned from
     base_sha256: str | None = None  # of base.safetensors, the weights that tuning began with
     lora: LoraConfig | None = None  # the adapter that learns; None = everything does
+    align: AlignRecord | None = None  # how it was steered
     cut: int | None = None  # tokens of a window in training, when the model can look further back

@@ -8,7 +8,9 @@ from pathlib import Path
 from afresh.measure.curves import Curves
 from afresh.measure.report import Sample, Section, write_report
 from afresh.measure.study import Measurement
+from afresh.report_align import Alignment, alignment
 from afresh.run import Run, Samples, metrics_lines
+from afresh.training.checkpoint import write_json
 from afresh.write import caption_of, is_picture, png
 
 SHOWN_PICTURES = 60
@@ -66,6 +68,7 @@ def section(
 ) -> Section:
     """All that is known of a run, samples first."""
     r = run.record
+    steered = (alignment(metrics_lines(run)) if r.align is not None else None) or Alignment()
     seconds = max((row["seconds"] for row in metrics_lines(run)), default=0.0)
     data = r.data
     return Section(
@@ -75,15 +78,16 @@ def section(
             ("modality", r.modality),
             ("family", r.family if r.codec is None else f"{r.family} over the codec {r.codec}"),
             ("parameters", r.parameters),
-            *([("tuned from", r.parent)] if r.parent else []),
+            *([("steered from" if r.align else "tuned from", r.parent)] if r.parent else []),
             ("steps", max((row["step"] for row in metrics_lines(run)), default=0)),
             ("training seconds", round(seconds, 1)),
             ("seed", r.seed),
+            *steered.facts,
         ],
         samples=list(views),
         previews=previews_of(run),
-        curves=curves_of(run),
-        scores=() if measured is None else measured.scores,
+        curves=[*curves_of(run), *steered.curves],
+        scores=[*(() if measured is None else measured.scores), *steered.scores],
         not_measured=() if measured is None else tuple(measured.skipped.items()),
         plan=r.decisions,
         card={} if measured is None else measured.card.model_dump(mode="json"),
@@ -94,7 +98,7 @@ def section(
             ("training bytes", data.train_bytes),
             ("split", data.split_hash[:16]),
         ],
-        notes=[*data.notes, *(() if measured is None else measured.notes)],
+        notes=[*data.notes, *(() if measured is None else measured.notes), *steered.notes],
         next_commands=[
             f"afresh sample {run.path} -n 16 --seed 1 --out {run.path.name}-samples",
             f"afresh measure {run.path}",
@@ -104,7 +108,10 @@ def section(
 
 
 def write_run_report(run: Run, measured: Measurement | None) -> Path:
-    """report.html, report.json and card.md in the run's folder; returns the page's path."""
+    """report.html, report.json and card.md in the run's folder, of a run that was steered aligned.json as well; returns
+    the page's path."""
+    if run.record.align is not None and (found := alignment(metrics_lines(run))) is not None:
+        write_json(run.path / "aligned.json", found.json)
     count = SHOWN_TEXTS if run.space.stream else SHOWN_PICTURES
     views = sample_views(run.sample(count, seed=run.record.seed))
     return write_report(run.path / "report.html", run.path.name, [section(run, views, measured)])

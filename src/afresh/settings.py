@@ -55,6 +55,18 @@ def by_part(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return family, train
 
 
+def parted(given: Mapping[str, Any], parts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """{"align.beta": ...} by what stands before the dot; those of training are typed here. Raises UserError."""
+    out: dict[str, dict[str, Any]] = {p: {} for p in parts}
+    for name, value in given.items():
+        part, dot, field = name.partition(".")
+        if not dot or part not in out:
+            known = ", ".join(f"{p}.NAME" for p in parts)
+            raise UserError(f"Settings here are {known}, as in --set train.lr=0.001. Given: {name!r}.")
+        out[part][field] = of_training(field, value) if part == "train" else value
+    return out
+
+
 def of_training(name: str, value: Any) -> Any:
     """One field of TrainConfig, typed. Raises UserError for an unknown name or a value that does not fit."""
     known = TrainConfig.model_fields

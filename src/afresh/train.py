@@ -5,18 +5,18 @@ from __future__ import annotations
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from afresh import catalog
 from afresh.bridged import bridged
 from afresh.control.peft import write_adapter
-from afresh.core import Cond, Examples, Space, UserError
+from afresh.core import Batch, Cond, Examples, Space, UserError
 from afresh.data.load import Loader, draw_conditions, rows_at_once, sweep, tokens_each, typical
 from afresh.judge import prepared_again
 from afresh.kept import EARLY, FINISHED, forget_snapshots, keep_snapshot, no_average, states, write_kept
@@ -29,7 +29,7 @@ from afresh.rng import Rng
 from afresh.run import Run, Samples, claim, metrics_lines
 from afresh.training import loop
 from afresh.training.budget import Budget, check_device, measure_machine
-from afresh.training.checkpoint import newest, replace_file, steps_in
+from afresh.training.checkpoint import replace_file
 from afresh.training.journal import Journal
 from afresh.training.loop import Hooks, Learner, averaged, precision
 from afresh.training.progress import Progress
@@ -64,6 +64,21 @@ class Choices:
         return Budget(self.minutes, self.steps, self.tokens)
 
 
+class Course(Protocol):
+    """What takes the place of learning from data (afresh.course)."""
+
+    aligner: Any
+    config: Any
+
+    def learner(self) -> Learner: ...
+    def batches(self, learner: Learner) -> Callable[[int, int], Batch]: ...
+    def look(self, learner: Learner) -> dict[str, float]: ...
+    def enough(self, rows: Sequence[Mapping[str, float]]) -> str: ...
+    def tidy(self, metrics: Mapping[str, float]) -> dict[str, float]: ...
+    def whole(self, step: int) -> bool: ...
+    def close(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class Job:
     """A run ready to learn, with its data in the family's own space."""
@@ -73,6 +88,7 @@ class Job:
     space: Space
     train: Examples
     heldout: Examples
+    course: Course | None = None
 
 
 def start(path: Path, choices: Choices, say: Callable[[str], None]) -> Job:
@@ -132,10 +148,14 @@ def check_claim(out: Path, force: bool) -> None:
         claim(out, False)
 
 
-def again(path: Path) -> Job:
+def again(path: Path, say: Callable[[str], None] = lambda line: None) -> Job:
     """Open a run to go on with it. Raises UserError when its data is gone or is not what it was."""
     run = Run.open(path)
     prepared = prepared_again(run)
+    if run.record.align is not None:
+        from afresh.align import joined  # it begins with the nouns of this file
+
+        return joined(run, prepared, say)
     codec = run.codec
     train = prepared.train if codec is None else codec.encode(prepared.train)
     heldout = prepared.heldout if codec is None else codec.encode(prepared.heldout)
@@ -189,13 +209,12 @@ def learn(job: Job, mode: str) -> float:
     run, record = job.run, job.run.record
     train = record.train
     rng = Rng(train.seed)
-    learner = run.learner()
-    loader = Loader(job.train, job.space, rng, train.batch)
+    learner = run.learner() if job.course is None else job.course.learner()
     unit, each = "tokens" if job.space.kind == "tokens" else "pictures", tokens_each(job.train, job.space)
     begun, fresh = time.perf_counter(), learner.step == 0
     journal = Journal(run.path / "metrics.jsonl", learner.step)
     if fresh and record.parent is not None and not metrics_lines(run):
-        journal.append(0, evaluate(learner, run, job))  # what the base is worth here
+        journal.append(0, looked(learner, job))  # what the base is worth here
     steps = learner.config.steps  # as replanned before a resume
     forget_snapshots(run.path, learner.step)
     if learner.step < steps and no_average(run.path):
@@ -212,20 +231,20 @@ def learn(job: Job, mode: str) -> float:
                 out.rewind(step)
 
         hooks = Hooks(
-            evaluate=lambda now: {**evaluate(now, run, job), **({} if out is None else out.look(now))},
+            evaluate=lambda now: {**looked(now, job), **({} if out is None else out.look(now))},
             preview=lambda now: preview(now, run),
-            log=journal.append,
+            log=lambda step, found: journal.append(step, found if job.course is None else job.course.tidy(found)),
             rewind=rewind,
             tick=lambda m: bar.step(next(v for k, v in m.items() if k.endswith("loss")), m, learner.step),
             overhead=lambda kind, seconds: bar.overhead(seconds, kind),
             message=bar.message,
-            stop=stop,
+            stop=lambda: stop() and (job.course is None or job.course.whole(learner.step)),
             stepped=lambda now: keep_aside(now, run),
-            enough=lambda now: "" if out is None else out.enough(now),
+            enough=lambda now: enough(now, job) or ("" if out is None else out.enough(now)),
             replan=lambda now: keep_time(now, run, begun, fresh, bar),
         )
         before = learner.stopped
-        loop.run(learner, loader.batch, run.path / "checkpoints", rng, hooks)
+        loop.run(learner, stream(job, learner, rng), run.path / "checkpoints", rng, hooks)
         if learner.stopped != before:
             bar.message(f"stopped at step {learner.step:,} of {learner.config.steps:,}, and saved: {learner.stopped}")
     finish(learner, job)
@@ -233,6 +252,24 @@ def learn(job: Job, mode: str) -> float:
     if record.lora is not None:
         write_adapter(run.path / "adapter", run.assembled(), record.parent or "")
     return time.perf_counter() - begun
+
+
+def stream(job: Job, learner: Learner, rng: Rng) -> Callable[[int, int], Batch]:
+    """Batches by the number of their first draw: of data, or as the course makes them."""
+    if job.course is not None:
+        return job.course.batches(learner)
+    return Loader(job.train, job.space, rng, job.run.record.train.batch).batch
+
+
+def looked(learner: Learner, job: Job) -> dict[str, float]:
+    """What is known of the model as it is now."""
+    return {**evaluate(learner, job.run, job), **({} if job.course is None else job.course.look(learner))}
+
+
+def enough(learner: Learner, job: Job) -> str:
+    """Why the course ends here, or nothing."""
+    done = learner.step == learner.config.steps
+    return "" if done or job.course is None else job.course.enough(metrics_lines(job.run))
 
 
 def keep_aside(learner: Learner, run: Run) -> None:
@@ -304,13 +341,14 @@ def evaluate(learner: Learner, run: Run, job: Job) -> dict[str, float]:
     if run.family.score is None:
         return {}
     total, weight = 0.0, 0.0
-    player = next(iter(learner.objective.players))
+    objective = learner.objective if job.course is None else run.family.objective(run.config, run.space)
+    player = next(iter(objective.players))
     with averaged(learner):
         seen = learner.config.steps * learner.config.batch
         rows = rows_at_once(job.heldout, job.space, 64)
         for batch in sweep(job.heldout, job.space, rows, max(64, min(EVALUATED, seen // 50))):
             with precision(learner.config):
-                loss, w, _ = learner.objective.loss(
+                loss, w, _ = objective.loss(
                     learner.modules, batch.to(learner.config.device), player, learner.step, Rng(0), learner.state
                 )
             total, weight = total + float(loss), weight + w
@@ -332,36 +370,3 @@ def preview(learner: Learner, run: Run) -> None:
     else:
         text = "\n\n--------\n\n".join(values)
         replace_file(run.path / "samples" / f"{name}.txt", text.encode("utf-8", "backslashreplace"))
-
-
-def steps_done(run: Run) -> int:
-    """The step of the newest checkpoint."""
-    found = steps_in(run.path / "checkpoints")
-    return int(found[-1]) if found else 0
-
-
-def stopped(run: Run) -> str:
-    """Why training was ended before its last step, or nothing."""
-    saved = newest(run.path / "checkpoints", ())
-    return "" if saved is None else str(saved.scalars.get("stopped", ""))
-
-
-def final_record(job: Job, seconds: float, metrics: list[Any]) -> dict[str, Any]:
-    """What `train --json` ends with."""
-    r = job.run.record
-    curve = [row["heldout_loss"] for row in metrics_lines(job.run) if "heldout_loss" in row]
-    tuned = (
-        {"parent": r.parent, "heldout_loss_before": curve[0], "heldout_loss": curve[-1]} if r.parent and curve else {}
-    )
-    why = stopped(job.run)
-    return {
-        "run": str(job.run.path),
-        "modality": r.modality,
-        "family": r.family,
-        "parameters": r.parameters,
-        "steps": steps_done(job.run),
-        "seconds": round(seconds, 2),
-        **({"stopped": why} if why else {}),
-        **tuned,
-        "metrics": [asdict(m) for m in metrics],
-    }

@@ -1,11 +1,11 @@
-"""Differentiable augmentation: what each operation does, exactly, and that gradients come back."""
+"""Augmentation: what each operation does, exactly, that gradients come back, and that moves can be undone."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from afresh.nets.augment import augment, colour, cutout, translate
+from afresh.nets.augment import MOVES, MoveEmbedding, augment, colour, cutout, movable, moves, translate, warp
 from afresh.rng import Rng
 
 RNG = Rng(3)
@@ -91,3 +91,115 @@ def test_gradients_come_back_exactly(shape: tuple[int, ...]) -> None:
     x = field(3, shape).double().requires_grad_(True)
     index = torch.tensor([4, 11, 8])
     assert torch.autograd.gradcheck(lambda v: augment(v, RNG, index, "i", 1.0), (x,))
+
+
+# --------------------------------------------------------------------------- moved, and told so
+
+FLIP, ZOOM, TURN, DOWN, RIGHT = range(5)
+
+
+def smooth(h: int, w: int) -> torch.Tensor:
+    """Two channels of slow waves without any symmetry, (1, 2, h, w)."""
+    r, c = torch.meshgrid(torch.arange(h) / h, torch.arange(w) / w, indexing="ij")
+    return torch.stack([(2 * r + 3 * c + 0.3).sin(), (4 * c - r).cos()])[None]
+
+
+def told(**given: float) -> torch.Tensor:
+    """One row of moves, the rest zero."""
+    names = {"flip": FLIP, "zoom": ZOOM, "turn": TURN, "down": DOWN, "right": RIGHT}
+    row = torch.zeros(1, MOVES)
+    for k, v in given.items():
+        row[0, names[k]] = v
+    return row
+
+
+@pytest.mark.parametrize("grid", [(32, 32), (24, 40)])
+@pytest.mark.parametrize(
+    "there,back",
+    [
+        ([{"flip": 1.0}], [{"flip": 1.0}]),
+        ([{"zoom": 1.2}], [{"zoom": -1.2}]),
+        ([{"turn": 0.9}], [{"turn": -0.9}]),
+        ([{"down": -1.0, "right": 0.5}], [{"down": 1.0, "right": -0.5}]),
+        (
+            [{"flip": 1.0, "zoom": 0.7, "turn": -0.8, "down": 0.25, "right": -1.0}],
+            [{"down": -0.25, "right": 1.0}, {"turn": 0.8}, {"zoom": -0.7}, {"flip": 1.0}],  # the last first
+        ),
+    ],
+)
+def test_a_move_undone_gives_back_the_picture(
+    grid: tuple[int, int], there: list[dict[str, float]], back: list[dict[str, float]]
+) -> None:
+    """To within what lies between cells, where nothing came into view: in the middle."""
+    x = smooth(*grid)
+    y = x
+    for step in there:
+        y = warp(y, told(**step))
+    for step in back:
+        y = warp(y, told(**step))
+    (h, w), edge = grid, 8
+    inner = (..., slice(edge, h - edge), slice(edge, w - edge))
+    assert float((y - x)[inner].abs().max()) < 5e-3
+    assert float((warp(x, told(**there[0])) - x)[inner].abs().max()) > 0.1
+
+
+def test_mirrors_and_shifts_are_exact() -> None:
+    x = field(1, (3, 16, 24))
+    torch.testing.assert_close(warp(x, told(flip=1.0)), x.flip(3), rtol=0.0, atol=1e-5)
+    shifted = warp(x, told(down=1.0, right=-1.0))  # two cells down, three to the left
+    torch.testing.assert_close(shifted[:, :, 2:, :-3], x[:, :, :-2, 3:], rtol=0.0, atol=1e-5)
+    torch.testing.assert_close(shifted[:, :, :2, :-3], x[:, :, :2, 3:].flip(2), rtol=0.0, atol=1e-5)  # a reflection
+
+
+def test_a_larger_scale_shows_less_and_a_turn_is_one_of_the_picture() -> None:
+    r, c = torch.meshgrid(torch.arange(33.0) - 16, torch.arange(33.0) - 16, indexing="ij")
+    disc = (r.square() + c.square() < 6**2).float()[None, None]
+    assert float(warp(disc, told(zoom=5.0)).mean() / disc.mean()) == pytest.approx(4.0, rel=0.05)  # 2^(5 / 5) an axis
+    bar = ((r.abs() < 1.5) & (c.abs() < 14)).float()[None, None]
+    turned = warp(bar, told(turn=1.0))[0, 0]  # 15 degrees: tan is .268
+    heights = (turned * r).sum(0) / turned.sum(0)
+    assert abs(float(heights[26] - heights[6])) == pytest.approx(20 * 0.268, rel=0.05)
+
+
+def test_what_is_not_moved_stays_bit_for_bit() -> None:
+    x, index = field(200, (1, 16, 16)), torch.arange(200)
+    how = moves(RNG, index, "g", 0.15, (16, 16))
+    still = ~how.any(1)
+    y = warp(x, how)
+    assert 0 < int(still.sum()) < 200 and torch.equal(y[still], x[still])
+    assert bool((y != x).flatten(1).any(1)[~still].all())
+    assert not moves(RNG, index, "g", 0.0, (16, 16)).any()
+
+
+def test_moves_are_as_likely_and_as_large_as_said() -> None:
+    how = moves(RNG, torch.arange(8000), "h", 0.3, (16, 40))
+    struck = how != 0
+    share = struck.float().mean(0)
+    assert float(share[FLIP]) == pytest.approx(0.3, abs=0.02) and float(share[TURN]) == pytest.approx(0.3, abs=0.02)
+    assert float(share[DOWN]) == pytest.approx(0.3 * 4 / 5, abs=0.02)  # of five shifts one is none
+    assert torch.equal(how[:, FLIP].unique(), torch.tensor([0.0, 1.0]))
+    assert torch.equal((how[:, DOWN] * 2).unique(), torch.arange(-2.0, 3)) and len(how[:, RIGHT].unique()) == 11
+    assert float(how[struck[:, ZOOM], ZOOM].std()) == pytest.approx(1.0, rel=0.06)
+    assert float(how[:, TURN].abs().max()) <= 1
+    assert abs(float(torch.corrcoef(struck[:, [FLIP, ZOOM, TURN]].float().T)[0, 1:].abs().max())) < 0.05
+
+
+def test_an_example_is_moved_alike_in_any_batch() -> None:
+    x, index = field(6, (2, 16, 13)), torch.tensor([5, 9, 2, 40, 7, 1])
+    whole = warp(x, moves(RNG, index, "i", 0.6, (16, 13)))
+    for i in range(6):
+        alone = warp(x[i : i + 1], moves(RNG, index[i : i + 1], "i", 0.6, (16, 13)))
+        assert torch.equal(alone, whole[i : i + 1])
+
+
+def test_only_pictures_that_are_large_enough_are_moved() -> None:
+    assert movable((9, 40)) and not movable((8, 64)) and not movable((400,)) and not movable((16, 16, 16))
+
+
+def test_nothing_is_told_of_what_was_not_moved_whatever_was_learnt() -> None:
+    torch.manual_seed(0)
+    net = MoveEmbedding(8)
+    assert not net(torch.randn(5, MOVES)).any()  # a fresh one has no say
+    for p in net.parameters():
+        torch.nn.init.normal_(p)
+    assert not net(torch.zeros(1, MOVES)).any() and bool(net(told(flip=1.0)).any())

@@ -21,8 +21,10 @@ import typer
 
 from afresh import __version__
 from afresh.cli import (
+    align,
     average,
     blend,
+    compare,
     complete,
     data,
     demo,
@@ -75,6 +77,8 @@ VERBS = (
     train.train,
     tune.tune,
     distill.distill,
+    align.align,
+    compare.compare,
     sample.sample,
     edit.edit,
     blend.blend,

@@ -106,7 +106,7 @@ def resumed(path: Path) -> Job:
     from afresh.run import summary
     from afresh.train import again
 
-    job = again(path)
+    job = again(path, say)
     now = summary(job.run)
     say(f"going on with {path} at step {now['steps']:,} of {now['planned']:,}")
     return job
@@ -114,7 +114,8 @@ def resumed(path: Path) -> Job:
 
 def finish(job: Job, measure: bool, as_json: bool) -> None:
     """Learn, measure, report, and say what was made."""
-    from afresh.train import final_record, learn
+    from afresh.outcome import final_record
+    from afresh.train import learn
     from afresh.training.loop import Interrupted
 
     again = f"go on with: afresh train --resume {quoted(job.run.path)}"

@@ -67,12 +67,14 @@ class Reward:
 
 @dataclass(frozen=True)
 class Context:
-    """What rewards may be made from: the kind of items, those of training (`novel`), limits."""
+    """What rewards may be made from: the kind of items, those of training (`novel`), limits, and rewards by a word that
+    is known elsewhere (a folder with a reward model, a class)."""
 
     kind: Kind
     train: Sequence[Any] = ()
     seconds: float = 60.0  # for a batch of a function or program
     workers: int | None = None  # processes of a shell program; None: as many as there are cores
+    known: Callable[[str], Reward | None] = lambda word: None
 
 
 @dataclass(frozen=True)
@@ -237,9 +239,12 @@ def named(text: str, term: Term, context: Context) -> Reward:
     if head in known:
         return replace(known[head].make(argument if colon else None, context), name=term.word, kind=context.kind)
     other: Kind = "picture" if context.kind == "text" else "text"
-    listed = f"For {context.kind}s there are {', '.join(known)}; FILE.py:function, module:function and '!program'."
+    listed = f"For {context.kind}s there are {', '.join(known)}; FILE.py:function, module:function, '!program', the "
+    listed += "folder of a reward model, and class:LABEL."
     if head in builtins(other):
         raise misread(text, term.place, f"{head} is for {other}s, and these are {context.kind}s. {listed}")
+    if (found := context.known(term.word)) is not None:
+        return replace(found, name=term.word)
     source, _, function = term.word.rpartition(":")
     near = get_close_matches(head, known, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""

@@ -4,12 +4,14 @@ Families never see text or pictures, modalities never see losses, controls see n
 about the rest of the program is in this folder, and this folder knows nothing but torch.
 """
 
+from afresh.core.align import Aligner, Policy, Rollout, Steered, Steps, Votes, World
 from afresh.core.data import Codec, Corpus, Encoder, Item, Modality, Refused, Sniff, UserError
 from afresh.core.evidence import Drawn, Evidence, Metric, Score
 from afresh.core.model import Edit, Family, Latents, Loss, Modules, Objective, Predict, State
 from afresh.core.space import Batch, Cond, CondSpec, Examples, Part, Space
 
 __all__ = [
+    "Aligner",
     "Batch",
     "Codec",
     "Cond",
@@ -29,11 +31,17 @@ __all__ = [
     "Modules",
     "Objective",
     "Part",
+    "Policy",
     "Predict",
     "Refused",
+    "Rollout",
     "Score",
     "Sniff",
     "Space",
     "State",
+    "Steered",
+    "Steps",
     "UserError",
+    "Votes",
+    "World",
 ]

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from afresh.core.align import Policy
 from afresh.core.space import Batch, Cond, CondSpec, Examples, Space
 from afresh.rng import Rng
 
@@ -83,6 +84,7 @@ class Family:
     guided: bool = True  # whether a gain of guidance was measured (tests/matrix.py)
     recipe: Mapping[str, Any] = field(default_factory=dict)  # fields of TrainConfig that this family sets
     regime: Callable[[float, int, int], Mapping[str, Any]] | None = None  # (epochs, steps, examples) -> TrainConfig
+    repeated: Callable[[float, Space], Mapping[str, Any]] | None = None  # (epochs, space) -> fields of its config
     regions: Callable[[Modules, str], Sequence[nn.Module]] | None = None  # what torch.compile may take on a device
     score: Callable[[Modules, Any, Space, Batch, Rng], Tensor] | None = None  # (B,) nats, higher = likelier
     bound: bool = False  # whether a token's score, or a field's likelihood, is only a lower bound of the log-likelihood
@@ -93,4 +95,5 @@ class Family:
     weak: Callable[[Any], bool] = lambda settings: False  # whether sampling so needs the early weights, "early_" + name
     latents: Latents | None = None
     edit: Callable[[Modules, Any, Space, Edit, Cond, Rng, Tensor, Any], Tensor] | None = None  # -> x (B, *shape)
+    policy: Policy | None = None  # what makes it alignable
     made_by: str = ""  # the verb that makes such runs from others; empty: `train` does

@@ -8,13 +8,17 @@ path: for data of standard deviation s the best linear guess of v from x_t is ke
 
 so that F sees inputs and targets of unit variance, and a network that answers zero is already exact for
 Gaussian data. The loss is then the squared error of F. Plain rectified flow was no worse (docs/log.md).
+
+With `augment` pictures are moved before they are learnt, and the network is told how (Karras et al. 2022, app. F.2): a
+few pictures that are seen very often are otherwise learnt by heart. What tells it is a module of its own, "moved",
+which is asked in training alone: what samples, judges or is taught by the velocity needs nothing of it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from typing import Annotated, Any, Literal, Self
 
@@ -22,18 +26,37 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from afresh.core import Batch, Cond, CondSpec, Edit, Family, Latents, Loss, Modules, Predict, Space, State, UserError
+from afresh.core import (
+    Batch,
+    Cond,
+    CondSpec,
+    Edit,
+    Family,
+    Latents,
+    Loss,
+    Modules,
+    Policy,
+    Predict,
+    Space,
+    State,
+    UserError,
+)
+from afresh.nets.augment import LEAST, MoveEmbedding, movable, moves, warp
+from afresh.nets.conditioning import aligned_parts
 from afresh.nets.velocity import Velocity, VelocityShape, compilable
 from afresh.rng import Rng
 from afresh.sampling.coupling import within_class
 from afresh.sampling.density import invert, log_likelihood, rademacher
 from afresh.sampling.edit import edit
 from afresh.sampling.guidance import autoguidance, composed, interval
-from afresh.sampling.ode import SOLVERS, Solver, heun, sde, times
+from afresh.sampling.ode import SOLVERS, Solver, euler, heun, sde, times
 
 EXACT = 8  # values of an example up to which a divergence is exact
 LIKELIHOOD_STEPS, LIKELIHOOD_SHIFT = 25, 0.25
 INVERT_ROUNDS = 1
+LARGE = 48  # cells a side from which a grid is folded
+FOLLOWED = 2  # steps that a gradient is taken through
+OFTEN, AUGMENT = 50.0, 0.15  # epochs from which pictures are moved in training, and the probability of each move
 
 Scale = Annotated[float, Field(ge=-100, le=100)]
 
@@ -41,7 +64,8 @@ Scale = Annotated[float, Field(ge=-100, le=100)]
 class FlowConfig(BaseModel):
     """The network's sizes (nets.velocity.VelocityShape), and the distribution of training times:
     t = sigmoid(N(time_mean, time_std)), 1 being data: above 0 more is learnt of the finish. `coupling`: noise is paired
-    with data at random, or within each class by optimal transport."""
+    with data at random, or within each class by optimal transport. `augment`: the probability of each kind of move of a
+    training picture (nets.augment.moves); the plan chooses it for pictures that are seen very often."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     net: Literal["unet", "dit"] = "unet"
@@ -54,6 +78,7 @@ class FlowConfig(BaseModel):
     coupling: Literal["independent", "class"] = "independent"
     time_mean: float = 0.4
     time_std: float = Field(1.0, gt=0)
+    augment: float = Field(0.0, ge=0, le=1)
 
 
 class FlowSettings(BaseModel):
@@ -94,33 +119,51 @@ class FlowSettings(BaseModel):
 class FlowObjective:
     """Mean squared error of F over the field, at one random time an example."""
 
-    players: Mapping[str, tuple[str, ...]] = {"model": ("velocity",)}
     averaged = ("velocity",)
 
     def __init__(self, config: FlowConfig, space: Space) -> None:
         self.config, self.space = config, space
+        self.players: Mapping[str, tuple[str, ...]] = {
+            "model": ("velocity", "moved") if config.augment else ("velocity",)
+        }
 
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
         net = modules["velocity"]
         assert isinstance(net, Velocity)
+        told = None
+        if self.config.augment and torch.is_grad_enabled():  # not where it is only measured
+            batch, told = augmented(modules, batch, self.config.augment, rng)
         t = torch.sigmoid(self.config.time_mean + self.config.time_std * rng.normal("flow/time", batch.index))
         noise = rng.normal("flow/noise", batch.index, self.space.shape)
         if self.config.coupling == "class":
             noise = within_class(batch.x, noise, batch.cond)
-        each = matching_error(net, batch.x, noise, t, batch.cond)
+        each = matching_error(net, batch.x, noise, t, batch.cond, told)
         return each.sum(), float(len(each)), {"loss": each.detach().sum()}
 
     def update(self, state: State, metrics: Mapping[str, float]) -> State:
         return state
 
 
-def matching_error(net: Velocity, x: Tensor, noise: Tensor, t: Tensor, cond: Cond) -> Tensor:
-    """Squared error of F averaged over the field, (B,)."""
+def augmented(modules: Modules, batch: Batch, p: float, rng: Rng) -> tuple[Batch, Tensor]:
+    """The batch moved, each picture beside x (a part that is aligned with it) as x is; and what tells the network how,
+    (B, emb)."""
+    net, cond = modules["velocity"], batch.cond
+    assert isinstance(net, Velocity)
+    how = moves(rng, batch.index, "flow/augment", p, batch.x.shape[2:])
+    beside = {k: warp(cond.parts[k], how) for k in aligned_parts(net.conds)}
+    moved = replace(batch, x=warp(batch.x, how), cond=replace(cond, parts={**cond.parts, **beside}))
+    return moved, modules["moved"](how)
+
+
+def matching_error(
+    net: Velocity, x: Tensor, noise: Tensor, t: Tensor, cond: Cond, told: Tensor | None = None
+) -> Tensor:
+    """Squared error of F averaged over the field, (B,). `told` (B, emb) is added to the embeddings of t and cond."""
     a = t.view(-1, *[1] * (x.dim() - 1))
     at = (1 - a) * noise + a * x
     _, c_skip, c_out = net.scales(t, x.dim() - 1)
     target = (x - noise - c_skip * at) / c_out
-    return (net.raw(at, t, cond) - target).square().flatten(1).mean(1)
+    return (net.raw(at, t, cond, told) - target).square().flatten(1).mean(1)
 
 
 def score(modules: Modules, config: FlowConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
@@ -237,12 +280,14 @@ def accepts(space: Space) -> str | None:
 
 
 def sizes(space: Space) -> Sequence[FlowConfig]:
-    """Widths for the number of times that the grid can be halved down to about 4."""
+    """Widths for the number of times that the grid can be halved down to about 4. From LARGE cells a side on two by two
+    of them are one: the finest grid would take three quarters of the time."""
     side = min(space.shape[1:])
-    levels = max(1, min(4, 1 + round(math.log2(max(side, 4) / 5))))
+    patch = 2 if side >= LARGE else 1
+    levels = max(1, min(4, 1 + round(math.log2(max(side // patch, 4) / 5))))
     growth = (1, 2, 3, 4)
     return [
-        FlowConfig(widths=tuple(base * g for g in growth[:levels]), blocks=blocks, emb=4 * base)
+        FlowConfig(widths=tuple(base * g for g in growth[:levels]), blocks=blocks, emb=4 * base, patch=patch)
         for base, blocks in ((32, 1), (48, 1), (64, 1), (96, 2), (128, 2))
     ]
 
@@ -253,9 +298,57 @@ def appetite(parameters: int, space: Space) -> int:
     return parameters // 12
 
 
+def repeated(epochs: float, space: Space) -> dict[str, float]:
+    """Moves for pictures that are seen so often: for 236 faces they cost nothing at 54 epochs, and at 203 they left 1%
+    near copies of 24%, at an equal distance of the samples (docs/log.md).
+
+    They are chosen after the size, not as one of the sizes: those decide how often the pictures are seen, moves only
+    what that does. A run that sees its pictures a few times keeps no parameters for them.
+    """
+    return {"augment": AUGMENT} if epochs >= OFTEN and movable(space.shape[1:]) else {}
+
+
 def build(config: FlowConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
+    """Raises UserError for moves of what is no picture, or too small."""
+    if config.augment and not movable(space.shape[1:]):
+        raise UserError(
+            f"family.augment moves pictures of more than {LEAST} cells a side, and these are fields on the grid "
+            f"{tuple(space.shape[1:])}. Leave it out, or set it to 0."
+        )
     shape = VelocityShape(**config.model_dump(include={f.name for f in fields(VelocityShape)}))
-    return {"velocity": Velocity(shape, space, conds)}
+    made: dict[str, nn.Module] = {"velocity": Velocity(shape, space, conds)}
+    return {**made, "moved": MoveEmbedding(config.emb)} if config.augment else made
+
+
+# --------------------------------------------------------------------------- as a policy
+
+
+def denoise(modules: Modules, config: FlowConfig, space: Space, batch: Batch, rng: Rng) -> tuple[Tensor, Tensor]:
+    """The velocity at a time of training, and what it should be: x - noise, both (B, *shape)."""
+    t = torch.sigmoid(config.time_mean + config.time_std * rng.normal("flow/time", batch.index))
+    noise = rng.normal("flow/noise", batch.index, space.shape)
+    a = t.view(-1, *[1] * (batch.x.dim() - 1))
+    return modules["velocity"]((1 - a) * noise + a * batch.x, t, batch.cond), batch.x - noise
+
+
+def policy_score(modules: Modules, config: FlowConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
+    """Minus half the squared error of the velocity at one time, summed over the field, (B,): a term of the bound on
+    log p(x | cond) up to a weight on times (Wallace et al. 2024, eq. 14, without theirs)."""
+    v, target = denoise(modules, config, space, batch, rng)
+    return -0.5 * (v - target).square().flatten(1).sum(1)
+
+
+def draw(
+    modules: Modules, config: FlowConfig, space: Space, cond: Cond, rng: Rng, index: Tensor, settings: FlowSettings
+) -> Tensor:
+    """As `sample`, differentiable in the weights through the last FOLLOWED steps, which are Euler's (Clark et al.
+    2024, sec. 4.2: the gradient of all steps is neither needed nor well-behaved)."""
+    noise = rng.normal("sample/noise", index, space.shape)
+    ts, predict = times(settings.steps, noise.device, settings.shift), guided(modules, settings)
+    cut = max(0, settings.steps - FOLLOWED)
+    with torch.no_grad():
+        x = solving(settings, space, rng, index)(0)(predict, noise, cond, ts[: cut + 1]) if cut else noise
+    return euler(predict, x, cond, ts[cut:])
 
 
 FAMILY = Family(
@@ -265,6 +358,7 @@ FAMILY = Family(
     sizes=sizes,
     appetite=appetite,
     batch=lambda examples, space: 64,
+    repeated=repeated,
     build=build,
     objective=FlowObjective,
     settings=FlowSettings,
@@ -282,6 +376,7 @@ FAMILY = Family(
     likelihood=likelihood,
     latents=Latents(encode, decode),
     edit=edited,
+    policy=Policy(("velocity",), score=policy_score, denoise=denoise, draw=draw),
     weak=lambda settings: settings.autoguidance != 1,
     regions=lambda modules, device: compilable(modules["velocity"], device),  # type: ignore[arg-type]
 )

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from afresh.core import Batch, Cond, CondSpec, Edit, Family, Latents, Loss, Modules, Space, State, UserError
+from afresh.core import Batch, Cond, CondSpec, Edit, Family, Latents, Loss, Modules, Policy, Space, State, UserError
 from afresh.nets.augment import augment
 from afresh.nets.conditioning import Conditioning
 from afresh.nets.conv import Critic, Generator
@@ -168,13 +168,15 @@ def asked(modules: Modules, cond: Cond, guidance: float) -> Tensor:
     return null + guidance * (c - null)
 
 
-@torch.no_grad()
-def sample(
+def draw(
     modules: Modules, config: GANConfig, space: Space, cond: Cond, rng: Rng, index: Tensor, settings: GANSettings
 ) -> Tensor:
-    """(n, *space.shape), from latents keyed by `index`."""
+    """(n, *space.shape), from latents keyed by `index`; differentiable in the weights."""
     z = rng.normal("sample/noise", index, (config.latent,)) * settings.truncation
     return modules["generator"](z, asked(modules, cond, settings.guidance))
+
+
+sample = torch.no_grad()(draw)
 
 
 @torch.no_grad()
@@ -266,5 +268,6 @@ FAMILY = Family(
     },
     latents=Latents(encode, decode),
     edit=edit,
+    policy=Policy(("generator", "generator_conditioning"), draw=draw),
     regions=None,  # the penalty is differentiated twice, which torch.compile cannot do
 )

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from afresh.core import Batch, Cond, CondSpec, Edit, Family, Loss, Modules, Predict, Space, State, UserError
+from afresh.core import Batch, Cond, CondSpec, Edit, Family, Loss, Modules, Policy, Predict, Space, State, UserError
 from afresh.kernels import functions as kernels
 from afresh.nets.transformer import Decoder, DecoderShape, compilable
 from afresh.rng import GOLDEN, Rng
@@ -191,8 +191,7 @@ def spread(rng: Rng, index: Tensor) -> Tensor:
     return ((bits >> 11) & ((1 << 53) - 1)).double() * 2.0**-53
 
 
-@torch.no_grad()
-def score(modules: Modules, config: MaskedConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
+def bound(modules: Modules, config: MaskedConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
     """An unbiased estimate of the ELBO of the counted tokens: a lower bound of their log-likelihood in nats, (B,).
 
     Over `SCORES` evenly spread numbers of hidden tokens; the hidden sets follow each other around one random circle of
@@ -211,6 +210,9 @@ def score(modules: Modules, config: MaskedConfig, space: Space, batch: Batch, rn
         out -= window.nats(net, window.counted & (here < n[:, None])) / SCORES
         turn = turn + n
     return out
+
+
+score = torch.no_grad()(bound)
 
 
 def predictor(modules: Modules) -> Predict:
@@ -367,5 +369,6 @@ FAMILY = Family(
     bound=True,
     fills=True,
     edit=edit,
+    policy=Policy(("denoiser",), score=bound),
     regions=lambda modules, device: compilable(modules["denoiser"], device),
 )

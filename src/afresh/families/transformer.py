@@ -10,7 +10,21 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from afresh.core import Batch, Cond, CondSpec, Family, Loss, Modules, Predict, Space, State, UserError
+from afresh.core import (
+    Batch,
+    Cond,
+    CondSpec,
+    Family,
+    Loss,
+    Modules,
+    Policy,
+    Predict,
+    Rollout,
+    Space,
+    State,
+    Steps,
+    UserError,
+)
 from afresh.kernels.decode import Kind
 from afresh.nets.decoding import decode, engine_of
 from afresh.nets.dropout import kept
@@ -137,6 +151,22 @@ def check_engine(modules: Modules, weights: Kind | Literal["auto"]) -> None:
         )
 
 
+def prompts_of(space: Space, cond: Cond) -> list[list[int]]:
+    """What each sample begins with: the token before an example in training, and what is known."""
+    begin = space.special["end" if space.stream else "begin"]
+    if cond.given is None:
+        return [[begin] for _ in range(cond.size)]
+    known = cond.given_mask if cond.given_mask is not None else torch.ones_like(cond.given, dtype=torch.bool)
+    lead = [] if space.records else [begin]
+    return [[*lead, *row[m].tolist()] for row, m in zip(cond.given, known, strict=True)]
+
+
+def never(space: Space) -> tuple[int | None, list[int]]:
+    """The token that ends a sample, where one does, and those that are never drawn."""
+    end = space.special.get("end") if space.stream else None
+    return end, [i for i in space.special.values() if i != end]  # several names may share the id of `end`
+
+
 @torch.no_grad()
 def sample(
     modules: Modules,
@@ -152,16 +182,8 @@ def sample(
     Records need one: it is all that they begin with. Raises UserError for weights of a precision without an engine.
     """
     check_engine(modules, settings.weights)
-    context = space.shape[0]
-    begin = space.special["end" if space.stream else "begin"]  # what stands before an example in training
-    if cond.given is None:
-        prompts = [[begin] for _ in range(cond.size)]
-    else:
-        known = cond.given_mask if cond.given_mask is not None else torch.ones_like(cond.given, dtype=torch.bool)
-        lead = [] if space.records else [begin]
-        prompts = [[*lead, *row[m].tolist()] for row, m in zip(cond.given, known, strict=True)]
-    end = space.special.get("end") if space.stream else None
-    banned = [i for i in space.special.values() if i != end]  # several names may share the id of `end`
+    context, prompts = space.shape[0], prompts_of(space, cond)
+    end, banned = never(space)
     length = settings.length if space.stream else context
     predict = classifier_free(predictor(modules, context + 1, settings.weights), settings.guidance)
     cut = Cut(settings.temperature, settings.top_k, settings.top_p, settings.min_p)
@@ -228,6 +250,76 @@ def build(config: TransformerConfig, space: Space, conds: CondSpec) -> dict[str,
     return {"decoder": Decoder(shape, conds)}
 
 
+def rollout(
+    modules: Modules,
+    config: TransformerConfig,
+    space: Space,
+    cond: Cond,
+    rng: Rng,
+    index: Tensor,
+    settings: TransformerSettings,
+) -> Rollout:
+    """Samples as `sample` draws them, and each token's log-probability among those that may be drawn; `end` is a
+    token too. Raises UserError for settings under which tokens are not drawn from the policy itself, and where prompt
+    and length do not fit in the context."""
+    plain = TransformerSettings(length=settings.length, weights=settings.weights)
+    if settings != plain:
+        raise UserError("A policy is learnt as it is: no temperature, cut or guidance. Only length can be set.")
+    prompts, room = prompts_of(space, cond), space.shape[0] + 1
+    count = settings.length if space.stream else space.shape[0]
+    longest = max(map(len, prompts))
+    if space.stream and longest + count > room:
+        raise UserError(
+            f"Prompts of {longest - 1} tokens and {count} new ones do not fit in the model's context of {room - 1}. "
+            "Give a smaller --length or shorter prompts."
+        )
+    place = {number: row for row, number in enumerate(index.tolist())}
+    drawn: list[list[int]] = [[] for _ in prompts]
+    sure: list[list[float]] = [[] for _ in prompts]
+
+    def watch(number: int, token: int, likely: float) -> bool:
+        drawn[place[number]].append(token)
+        sure[place[number]].append(likely)
+        return False
+
+    x = sample(modules, config, space, cond, rng, index, plain.model_copy(update={"watch": watch}))
+    width = max(len(p) + len(d) for p, d in zip(prompts, drawn, strict=True))
+    fill = space.special["end" if space.stream else "begin"]
+    rows = torch.full((len(prompts), width), fill)
+    mask = torch.zeros(len(prompts), width - 1, dtype=torch.bool)
+    logp = torch.zeros(len(prompts), width - 1)
+    for b, (prompt, new, likely) in enumerate(zip(prompts, drawn, sure, strict=True)):
+        first = len(prompt)
+        rows[b, : first + len(new)] = torch.tensor([*prompt, *new])
+        mask[b, first - 1 : first - 1 + len(new)] = True
+        logp[b, first - 1 : first - 1 + len(new)] = torch.tensor(likely)
+    device = index.device
+    return Rollout(x, Batch(rows.to(device), cond, index, mask.to(device)), logp.to(device))
+
+
+def steps(modules: Modules, config: TransformerConfig, space: Space, batch: Batch) -> Steps:
+    """Of the tokens that batch.mask counts, among those that may ever be drawn."""
+    net = modules["decoder"]
+    assert isinstance(net, Decoder) and batch.mask is not None
+    h = net.hidden(batch.x[:, :-1], net.condition(batch.cond))
+    logits = net.logits(h[batch.mask])  # of the steps that count alone: a prompt may be long
+    _, banned = never(space)
+    if banned:
+        logits = logits.index_fill(1, torch.tensor(banned, device=logits.device), -torch.inf)
+    logs = logits.log_softmax(-1)
+    taken = logs.gather(1, batch.x[:, 1:][batch.mask][:, None])[:, 0]
+    with torch.no_grad():
+        spread = -(logs.exp() * logs.clamp_min(-1e4)).sum(-1)
+    nothing = torch.zeros(batch.mask.shape, dtype=logs.dtype, device=logs.device)
+    logp, entropy = (nothing.masked_scatter(batch.mask, v) for v in (taken, spread))
+    return Steps(logp, batch.mask, entropy, h.detach().float())
+
+
+def policy_score(modules: Modules, config: TransformerConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
+    """Log-likelihood of the tokens that count, nats, (B,)."""
+    return -next_token_nats(modules, batch)[0]
+
+
 FAMILY = Family(
     name="transformer",
     accepts=accepts,
@@ -244,4 +336,5 @@ FAMILY = Family(
     score=score,
     predict=lambda modules, space: predictor(modules, space.shape[0] + 1),
     regions=lambda modules, device: compilable(modules["decoder"], device),
+    policy=Policy(("decoder",), rollout=rollout, steps=steps, score=policy_score),
 )

@@ -15,7 +15,21 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from afresh.core import Batch, Cond, CondSpec, Edit, Examples, Family, Latents, Loss, Modules, Space, State, UserError
+from afresh.core import (
+    Batch,
+    Cond,
+    CondSpec,
+    Edit,
+    Examples,
+    Family,
+    Latents,
+    Loss,
+    Modules,
+    Policy,
+    Space,
+    State,
+    UserError,
+)
 from afresh.nets.conditioning import Conditioning
 from afresh.nets.conv import Decoder, Encoder
 from afresh.nets.gaussian import SCALE_RATE, Prior, Scale, gaussian_nll
@@ -233,24 +247,30 @@ def prior_draw(
     return torch.cat([top, settings.truncation * u[:, density.dim :]], 1)
 
 
-@torch.no_grad()
-def sample(
+def made(
     modules: Modules, config: VAEConfig, space: Space, cond: Cond, rng: Rng, index: Tensor, settings: VAESettings
 ) -> Tensor:
-    """The decoder's mean, (n, *space.shape), of latents drawn from the prior."""
-    return decode(modules, prior_draw(modules, config, cond, rng, index, settings), cond, settings.guidance)
+    """The decoder's mean, (n, *space.shape), of latents drawn from the prior; differentiable in the weights."""
+    with torch.no_grad():
+        u = prior_draw(modules, config, cond, rng, index, settings)
+    return decode(modules, u, cond, settings.guidance)
+
+
+sample = torch.no_grad()(made)
 
 
 # --------------------------------------------------------------------------- likelihood
 
 
-@torch.no_grad()
-def score(modules: Modules, config: VAEConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
+def elbo(modules: Modules, config: VAEConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
     """The bound on log p(x | condition) by one draw of z, (B,) nats."""
     noise = rng.normal("vae/score", batch.index, (dimensions(modules, config),))
     found = draw(modules, look(modules, batch.x, batch.cond), noise)
     error = errors(modules, found.x, batch.x)
     return -gaussian_nll(error, modules["scale"]()) - found.kl.sum(1)
+
+
+score = torch.no_grad()(elbo)
 
 
 @torch.no_grad()
@@ -376,4 +396,5 @@ FAMILY = Family(
     finish=finish,
     latents=Latents(encode, decode_latents),
     edit=edit,
+    policy=Policy(("conditioning", "encoder", "decoder", "prior"), score=elbo, draw=made),
 )

@@ -12,8 +12,8 @@ from afresh.core import Cond, Predict
 from afresh.rng import Rng
 from afresh.sampling.constraint import Constraint, check_finished, restrict
 
-# (index of the sample, token, its log-probability under the model at temperature 1, where nothing is left out) ->
-# whether to stop there
+# (index of the sample, token, its log-probability under the model at temperature 1, among all tokens that may ever be
+# drawn) -> whether to stop there
 Watch = Callable[[int, int, float], bool]
 
 
@@ -102,9 +102,9 @@ def generate(
     while live:
         x, counts = ragged(feed, index.device)
         logits, state = predict(x, counts, cond, state)
-        likely = logits.log_softmax(-1) if watch is not None else None
         if banned:
             logits = logits.index_fill(1, forbidden, -torch.inf)
+        likely = logits.log_softmax(-1) if watch is not None else None
         if constraints is not None and end is not None:
             logits = restrict(logits, [constraints[i] for i in live], end)
         if cut.temperature == 0:

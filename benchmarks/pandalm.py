@@ -1,0 +1,115 @@
+"""A reward model from human votes on answers to instructions: PandaLM's test set, 999 pairs, three raters each.
+
+Accuracy on held-out votes (no answer and no instruction is shared with those learnt from), beside how often two raters
+agree and the ceiling that this leaves; then every kind of features alone, to show what each is worth. The nearness of
+an answer to its instruction is no part of the reward model, which sees answers alone.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from afresh.control.preferences import Vote, Winner
+from afresh.control.reward_head import HeldOut, comparisons_of, learn, shared
+from afresh.control.reward_text import LENGTHS, TextSettings, fit_text, lengths
+from afresh.core import Score
+from afresh.data.captions import MINILM, folder_of, open_model
+from afresh.measure.estimate import Array
+from benchmarks.table import Row, save
+
+OURS = "n-grams + lengths"
+MIXED = (
+    ("n-grams", "lengths"),
+    ("sentences", "lengths"),
+    ("n-grams", "lengths", "sentences"),
+    ("n-grams", "lengths", "sentences", "nearness"),
+)
+SAID: dict[int, Winner] = {0: "tie", 1: "a", 2: "b"}
+
+
+def read(path: Path) -> list[Vote]:
+    """A vote for each of three raters of a record; answers that are no text (True, 7) are taken as they print."""
+    out = []
+    for line in gzip.decompress(path.read_bytes()).decode().splitlines():
+        r = json.loads(line)
+        prompt = f"{r['instruction']}\n{r['input']}".strip()
+        for rater in ("annotator1", "annotator2", "annotator3"):
+            out.append(Vote(str(r["response1"]), str(r["response2"]), SAID[r[rater]], prompt, rater=rater))
+    return out
+
+
+def sentences(texts: list[str]) -> Array:
+    """(n, 384) of length 1, by MiniLM."""
+    return open_model(folder_of(MINILM)).vectors(texts)[0].double().numpy()
+
+
+def nearness(votes: list[Vote], names: tuple[str, ...], vectors: Array) -> Array:
+    """The mean cosine of an answer with the instructions that it was given to, (K, 1)."""
+    prompts = sorted({v.prompt or "" for v in votes})
+    place = {p: i for i, p in enumerate(prompts)}
+    row = {name: i for i, name in enumerate(names)}
+    cosine = vectors @ sentences(prompts).T
+    met: dict[int, set[int]] = {}
+    for v in votes:
+        for item in (v.a, v.b):
+            met.setdefault(row[item], set()).add(place[v.prompt or ""])
+    return np.array([[cosine[i, sorted(met[i])].mean()] for i in range(len(names))])
+
+
+def measured(votes: list[Vote]) -> dict[str, HeldOut]:
+    """What features are worth on held-out votes, by their name; the reward model's are those of n-grams and lengths."""
+    _, names = comparisons_of(votes)
+    found = fit_text(names, settings=TextSettings(lengths=False))
+    grams, lens, vectors = found(names), lengths(names), sentences(list(names))
+    blocks = {
+        "n-grams": (grams, grams.std(0)),
+        "lengths": (lens, np.ones(len(LENGTHS))),
+        "sentences": (vectors, np.ones(vectors.shape[1])),
+        "nearness": (nearness(votes, names, vectors), np.ones(1)),
+    }
+    out = {}
+    for some in (*((name,) for name in blocks), *MIXED):
+        features = np.concatenate([blocks[name][0] for name in some], 1)
+        held = learn(features, votes, 0, shared([blocks[name][1] for name in some]))[1]
+        out[" + ".join(some)] = held
+        print(f"{' + '.join(some)}: {told(held.accuracy)}, log loss {told(held.log_loss)}", flush=True)
+    return out
+
+
+def told(s: Score) -> str:
+    return f"{s.value:.3f}" + ("" if s.low is None or s.high is None else f" ({s.low:.3f} to {s.high:.3f})")
+
+
+def rows(path: Path) -> list[Row]:
+    found = measured(read(path))
+    out = []
+    for name, held in found.items():
+        assert held.agreement is not None and held.ceiling is not None and held.accuracy.low is not None
+        blind = f"{held.log_loss.control:.3f}"
+        out.append(
+            Row(
+                "reward model, PandaLM",
+                f"held-out accuracy, {name}; log loss, calibration error",
+                f"{told(held.accuracy)}; {held.log_loss.value:.3f}; {held.calibration_error.value:.3f}",
+                f"{told(held.agreement)} (two raters); 0.5 (guessing), whose log loss is {blind}",
+                held.accuracy.value / held.agreement.value,
+                "above guessing, interval and all" if name == OURS else "stated",
+                name != OURS or held.accuracy.low > 0.5,
+                f"{held.accuracy.n:,} votes",
+            )
+        )
+    return out
+
+
+def main() -> None:
+    found = rows(Path(os.environ["AFRESH_DATA"]) / "preferences_pandalm" / "pandalm_testset_v1.jsonl.gz")
+    save("pandalm", found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""`afresh compare`: which of two samples a person likes better, one pair after the other."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from afresh.cli.sample import guidances, labels
+from afresh.cli.show import answer, emit, note, say
+
+if TYPE_CHECKING:
+    from afresh.compare import Question, Session
+    from afresh.control.preferences import Kind, Winner
+    from afresh.tally import Tally
+
+ASKED, PAIRS, VOTES = "What is asked for", "Which pairs", "Votes"
+KEYS: dict[str, Winner] = {"a": "a", "b": "b", "t": "tie"}
+ARROWS = {"\x1b[D": "a", "\x1b[C": "b", "\x1bOD": "a", "\x1bOC": "b"}
+ACCEPTED = "a, b, t (tie), s (skip), q (stop)"
+NARROW = 100  # columns of a terminal, below which the two texts stand one under the other
+LONGEST = 1 << 12  # characters of an answer on a line
+
+
+def compare(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")],
+    other: Annotated[
+        Path | None, typer.Argument(help="A second run: each pair has a sample of each.", metavar="RUN2")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", help="Pairs to judge.")] = 20,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(help="Beginning of a text, or what to answer; several take turns.", rich_help_panel=ASKED),
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Go on from --prompt, do not answer it (chat models).", rich_help_panel=ASKED)
+    ] = False,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="A class; NAME=CLASS where there are several.", metavar="CLASS", rich_help_panel=ASKED),
+    ] = None,
+    caption: Annotated[str | None, typer.Option(help="What the picture shows.", rich_help_panel=ASKED)] = None,
+    guidance: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How hard to steer to what is asked for; 1 = as learnt. PART=X for one part.",
+            metavar="X",
+            rich_help_panel=ASKED,
+        ),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Any setting of sampling: temperature=0.8, length=60.",
+            metavar="KEY=VALUE",
+            rich_help_panel=ASKED,
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="The same seed gives the same samples and sides.", rich_help_panel=PAIRS)
+    ] = 0,
+    samples: Annotated[
+        int | None,
+        typer.Option(help="Samples of one run for each request; fewer = each is judged more.", rich_help_panel=PAIRS),
+    ] = None,
+    active: Annotated[
+        bool | None,
+        typer.Option(
+            "--active/--no-active",
+            help="Ask the most telling pairs; from the 11th vote on if not given.",
+            rich_help_panel=PAIRS,
+        ),
+    ] = None,
+    rater: Annotated[str | None, typer.Option(help="Who votes.", metavar="NAME", rich_help_panel=VOTES)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File of votes; RUN-votes.jsonl if not given.", rich_help_panel=VOTES)
+    ] = None,
+    port: Annotated[
+        int, typer.Option(help="Of the page for pictures; 0 = a free one.", min=0, max=65535, rich_help_panel=VOTES)
+    ] = 0,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Ask nothing: what the votes say.", rich_help_panel=VOTES)
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON on standard output.")] = False,
+) -> None:
+    """Choose between two samples, pair after pair: which texts or pictures of a run are liked, or which of two runs.
+
+    Texts are judged in the terminal (or by one answer a line on standard input), pictures on a page that is served to
+    this machine alone. Each vote is on the disk before the next pair is shown. The same command goes on where it
+    stopped.
+    """
+    from afresh.compare import Session, Wish, check, keeper_of, make_plan, votes_in
+    from afresh.compare_page import serve
+    from afresh.run import Run
+    from afresh.settings import pairs
+    from afresh.training.loop import Interrupted
+
+    runs = [Run.open(path) for path in (run, other) if path is not None]
+    votes = out or run.resolve().with_name(f"{run.resolve().name}-votes.jsonl")
+    kind = keeper_of(runs[0]).kind
+    if summary:
+        report(tally_of(votes, kind), as_json)
+        return
+
+    def so_far() -> Tally:  # a file that nobody voted into yet is as an empty one
+        return tally_of(votes if votes.exists() else Path(os.devnull), kind)
+
+    check(runs, n, samples)
+    votes_in(votes, kind)  # a file of something else is refused before anything is drawn
+    settings: dict[str, Any] = pairs(setting or [], "--set")
+    if guidance:
+        settings["guidance"] = guidances(guidance)
+    wish = Wish(tuple(prompt or ()), labels(label), caption, raw)
+    say(f"drawing samples of {' and '.join(str(r.path) for r in runs)}; votes go to {votes}")
+    plan = make_plan(runs, wish, n, samples=samples, seed=seed, settings=settings, votes=votes)
+    for text in plan.notes:
+        note(text)
+    session = Session(plan, votes, rater, active)
+    if session.judged:
+        say(f"{len(session.judged):,} of {session.of:,} pairs are judged already.")
+    try:
+        if session.next() is None:
+            say("Nothing is left to judge. For more pairs raise -n, or take another --seed.")
+        elif kind == "text":
+            ask(session)
+        else:
+            serve(session, lambda: so_far().lines(), port, say)
+    except KeyboardInterrupt:
+        raise Interrupted(session.kept()) from None
+    say(session.kept())
+    report(so_far(), as_json)
+
+
+def tally_of(votes: Path, kind: Kind) -> Tally:
+    """The summary of a file of votes. Raises UserError when there is none."""
+    from afresh.compare import owners
+    from afresh.control.preferences import scan
+    from afresh.tally import tally
+
+    return tally(scan(votes, kind), owners(votes))
+
+
+def report(found: Tally, as_json: bool) -> None:
+    if as_json:
+        emit(found.json())
+        return
+    for line in found.lines():
+        answer(line)
+
+
+# --------------------------------------------------------------------------- texts, in the terminal
+
+
+def ask(session: Session) -> None:
+    """Ask until all is answered, the person stops, or the input ends. Raises UserError when a vote cannot be kept."""
+    with keys() as read:
+        while (question := session.next()) is not None:
+            show(question)
+            while (said := read()) not in (*KEYS, "s", "q", None):
+                say(f"{said!r} is no answer. Answer {ACCEPTED}.")
+            if said in (None, "q"):
+                return
+            if said == "s":
+                session.skip(question)
+            else:
+                session.vote(question, KEYS[str(said)])
+
+
+def show(question: Question) -> None:
+    """The two texts, side by side where there is room; control characters as their pictures."""
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.rule import Rule
+    from rich.table import Table
+    from rich.text import Text
+
+    from afresh.measure.report import visible
+
+    console = Console(stderr=True, highlight=False, markup=False)
+    console.print(Rule(Text(f"{question.number} of {question.of}"), style="dim"))
+    for text in (question.pair.label, question.pair.prompt):
+        if text:
+            console.print(Text(visible(text), style="bold"))
+    sides = [Panel(Text(visible(t)), title=name) for name, t in (("A", question.a), ("B", question.b))]
+    if console.width >= NARROW:
+        beside = Table.grid(expand=True, padding=(0, 1))
+        for _ in sides:
+            beside.add_column(ratio=1)
+        beside.add_row(*sides)
+        console.print(beside)
+    else:
+        console.print(*sides, sep="\n")
+    console.print(Text(f"Which is better? {ACCEPTED}", style="dim"))
+
+
+@contextmanager
+def keys() -> Iterator[Callable[[], str | None]]:
+    """What reads the next answer, in lower case: a key at a terminal, a line elsewhere; None when there are no more.
+
+    At a terminal, keys that were pressed before the question was shown are forgotten.
+    """
+    if not sys.stdin.isatty():
+        yield line
+        return
+    import termios
+    import tty
+
+    handle = sys.stdin.fileno()
+    before = termios.tcgetattr(handle)
+
+    def key() -> str | None:
+        termios.tcflush(handle, termios.TCIFLUSH)
+        said = os.read(handle, 16).decode("utf-8", "replace")
+        return None if said in ("", "\x04") else ARROWS.get(said, said.lower())
+
+    try:
+        tty.setcbreak(handle)
+        yield key
+    finally:
+        termios.tcsetattr(handle, termios.TCSADRAIN, before)
+
+
+def line() -> str | None:
+    raw = sys.stdin.buffer.readline(LONGEST)
+    return raw.decode("utf-8", "replace").strip().lower() if raw else None

@@ -1,0 +1,293 @@
+"""What takes the place of learning from data while a run is steered: its requests, rewards, batches and evaluations."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from afresh import catalog
+from afresh.control.diversity import diversity
+from afresh.control.health import alarms, stop_reason
+from afresh.control.preferences import read_votes, scan
+from afresh.control.reward import Context, Kind, Reward, Scorer, build
+from afresh.core import Aligner, Batch, Cond, Examples, Family, Space, Steered, UserError, Votes, World
+from afresh.origin import Origin, seen_folded
+from afresh.plan import placed
+from afresh.prepare import Prepared
+from afresh.record import AlignRecord
+from afresh.request import Request, describe, encode_prompts, known
+from afresh.reward_known import known as known_rewards
+from afresh.reward_model import load_reward_model
+from afresh.rng import Rng
+from afresh.run import Run
+from afresh.training import checkpoint
+from afresh.training.loop import Learner, averaged, precision
+from afresh.vote_pairs import encoded_votes
+
+ROLLOUTS = 1_000_033  # added to the seed: what is learnt from is not what a user, a preview or a judge draws
+LOOKS = 2_000_003
+TASTE = "reward-model"  # the folder of a model of the votes
+STOP_ERRORS = 3.0  # by which the unseen reward must have fallen: two happen by chance (control/health.py)
+LOOKED_AT = 64  # samples of an evaluation
+
+
+class Course:
+    """How one run is steered. Everything is made from the run's record and its data, so that it can go on later."""
+
+    def __init__(self, run: Run, prepared: Prepared, note: Callable[[str], None]) -> None:
+        assert run.record.align is not None
+        self.run, self.prepared, self.note = run, prepared, note
+        self.record: AlignRecord = run.record.align
+        self.family: Family = run.family
+        self.aligner: Aligner = catalog.aligner(self.record.method, self.family)
+        self.config: Any = self.aligner.config(**self.record.config)
+        self.settings: Any = self.family.settings(**self.record.settings)
+        self.rng = Rng(run.record.seed + ROLLOUTS)
+        self.said: set[str] = set()  # alarms
+
+    # ------------------------------------------------------------------------------------------------ what is learnt
+
+    def learner(self) -> Learner:
+        """Everything needed to go on, as of the newest good checkpoint."""
+        run, train = self.run, self.run.train
+        torch.set_num_threads(train.threads)
+        torch.manual_seed(train.seed)
+        origin = run.origin
+        assert origin is not None
+        modules = placed(self.family.build(run.config, run.space, run.conds), train.device)
+        modules = origin.begin(modules, train.seed)
+        modules |= placed(self.aligner.modules(self.config, modules), train.device)
+        objective = self.aligner.objective(self.config, Steered(*self.steered))
+        made = Learner(modules, objective, train, state=dict(self.aligner.first(self.config)))
+        saved = checkpoint.newest(run.path / "checkpoints")
+        if saved is not None:
+            made.restore(saved)
+        return made
+
+    @property
+    def steered(self) -> tuple[Family, Any, Space, Any, Callable[[Tensor], Tensor] | None]:
+        """The fields of core.Steered."""
+        run = self.run
+        field = None if self.reward is None or run.codec is not None else self.reward.on_field
+        return self.family, run.config, run.space, self.settings, field
+
+    @cached_property
+    def reference(self) -> dict[str, nn.Module]:
+        """What the run began as."""
+        origin = self.run.origin
+        assert origin is not None
+        built = placed(self.family.build(self.run.config, self.run.space, self.run.conds), self.run.train.device)
+        made = Origin(origin.weights, None).begin(built, 0)
+        for module in made.values():
+            module.eval().requires_grad_(False)
+        return made
+
+    def batches(self, learner: Learner) -> Callable[[int, int], Batch]:
+        """The stream of batches that the loop asks for, by the number of the first draw."""
+        run = self.run
+        world = World(
+            *self.steered,
+            modules=learner.modules,
+            reference=self.reference,
+            rng=self.rng,
+            noise=Rng(run.train.seed),
+            requests=self.requests,
+            state=lambda: learner.state,
+            reward=None if self.scorer is None else self.scored,
+            votes=None if self.votes is None else self.votes[0],
+        )
+        made = self.aligner.batches(self.config, world)
+
+        def batch(first: int, size: int) -> Batch:
+            with precision(learner.config):
+                return made(first, size)
+
+        return batch
+
+    def whole(self, step: int) -> bool:
+        """Whether a checkpoint may be made here: rollouts that are learnt from several times are not parted."""
+        return step % self.aligner.reuse(self.config) == 0
+
+    # ------------------------------------------------------------------------------------------------ what is asked
+
+    def requests(self, first: int, n: int) -> Cond:
+        """Requests number first ... first + n - 1: conditions as in training, and the beginnings of texts."""
+        return self.asked(first, n, self.rng)
+
+    def asked(self, first: int, n: int, rng: Rng) -> Cond:
+        conditions = self.run.conditions
+        number = torch.arange(first, first + n)
+        rows = (rng.uniform("align/conditions", number) * conditions.size).long()
+        cond = conditions.select(rows)
+        if self.record.prompts:
+            which = (rng.uniform("align/prompts", number) * len(self.record.prompts)).long().tolist()
+            texts = [self.record.prompts[i] for i in which]
+            return encode_prompts(self.run.encoder, self.run.space, cond, texts)[0]
+        if self.record.cut:
+            x, cut = self.train.x, self.record.cut
+            at = (rng.uniform("align/cut", number).double() * (len(x) - cut)).long()
+            return known(cond, list(x[at[:, None] + torch.arange(cut)].long()))
+        return cond
+
+    @property
+    def train(self) -> Examples:
+        codec = self.run.codec
+        return self.prepared.train if codec is None else codec.encode(self.prepared.train)
+
+    # ------------------------------------------------------------------------------------------------ what is wanted
+
+    @cached_property
+    def context(self) -> Context:
+        items = [i.value for i in self.prepared.train_items]
+        kind: Kind = "text" if isinstance(items[0], str) else "picture"
+        return Context(kind, items, self.record.limit, known=known_rewards(self.prepared, kind, self.note))
+
+    @cached_property
+    def reward(self) -> Reward | None:
+        """What is learnt from: as it was named, or the model of the votes in the run's folder."""
+        if self.record.preferences is not None and self.aligner.feeds != "preferences":
+            return load_reward_model(self.run.path / TASTE)
+        return None if self.record.reward is None else build(self.record.reward, self.context)
+
+    @cached_property
+    def unseen(self) -> Reward | None:
+        return None if self.record.unseen is None else build(self.record.unseen, self.context)
+
+    @cached_property
+    def votes(self) -> tuple[Votes, Votes | None] | None:
+        """What is learnt from, and what is held out. Raises UserError where the file is not what it was."""
+        r = self.record
+        if r.preferences is None or self.aligner.feeds != "preferences":
+            return None
+        path = Path(r.preferences)
+        if self.context.kind == "text" and shows_pictures(path):
+            raise UserError(f"{path} has votes on pictures, and {self.run.path} makes texts. Give votes on texts.")
+        found = read_votes(path, self.context.kind)
+        if hashlib.sha256(path.read_bytes()).hexdigest() != r.preferences_sha256:
+            raise UserError(f"{r.preferences} is not what this run began with. Restore it, or align anew.")
+        return encoded_votes(self.run, found, self.note)
+
+    @cached_property
+    def scorer(self) -> Scorer | None:
+        return None if self.reward is None else Scorer(self.reward, note=self.note)
+
+    @cached_property
+    def unseen_scorer(self) -> Scorer | None:
+        return None if self.unseen is None else Scorer(self.unseen, note=self.note)
+
+    def scored(self, x: Tensor, cond: Cond) -> Tensor:
+        """The reward of samples in the family's space, (B,) float64."""
+        assert self.scorer is not None
+        return self.by(self.scorer, self.values(x), cond)
+
+    def values(self, x: Tensor) -> Sequence[Any]:
+        x = x.detach().float().cpu() if x.is_floating_point() else x.cpu()
+        return self.run.encoder.decode(x if self.run.codec is None else self.run.codec.decode(x))
+
+    def by(self, scorer: Scorer, values: Sequence[Any], cond: Cond) -> Tensor:
+        run, said = self.run, None
+        if run.conds or cond.given is not None:
+            said = describe(run.encoder, run.space, cond.to("cpu"), Request())
+        return torch.from_numpy(scorer(values, said))
+
+    def open(self) -> None:
+        """Make what is learnt from now: what is wrong with it shows before anything is spent. Raises UserError."""
+        for made in (self.reward, self.unseen, self.votes):
+            assert made is None or made
+
+    def tidy(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        train = self.run.record.train
+        return tidied(metrics, train.batch * train.log_every)
+
+    def close(self) -> None:
+        """End what rewards keep running."""
+        for reward in (self.__dict__.get("reward"), self.__dict__.get("unseen")):
+            if reward is not None:
+                reward.close()
+
+    # ------------------------------------------------------------------------------------------------ how it goes
+
+    @torch.no_grad()
+    def look(self, learner: Learner) -> dict[str, float]:
+        """The model as it is now, on the same requests each time: both rewards, divergence, diversity."""
+        rng = Rng(self.run.record.seed + LOOKS)
+        cond = self.asked(0, LOOKED_AT, rng)
+        found: dict[str, float] = {}
+        with averaged(learner), seen_folded(learner.modules) as modules:
+            own = {k: m for k, m in modules.items() if k in self.reference}
+            x, far = self.drawn(own, cond, rng)
+            values = self.values(x)
+            found |= far
+            if self.votes is not None and self.votes[1] is not None:
+                found["accuracy"] = self.ordered(own, self.votes[1])
+            for name, scorer in (("reward", self.scorer), ("unseen", self.unseen_scorer)):
+                if scorer is not None:
+                    r = self.by(scorer, values, cond)
+                    found[name] = float(r.mean())
+                    found[f"{name}_error"] = float(r.std() / math.sqrt(len(r)))
+        found["diversity"] = diversity(values)
+        return found
+
+    def drawn(self, modules: Mapping[str, nn.Module], cond: Cond, rng: Rng) -> tuple[Tensor, dict[str, float]]:
+        """Samples, and how far they are from the reference, in nats, where that can be told."""
+        run, policy = self.run, self.family.policy
+        index = torch.arange(cond.size)
+        device = next(p for m in modules.values() for p in m.parameters()).device
+        given = modules, run.config, run.space, cond.to(device), rng, index.to(device), self.settings
+        with precision(run.train):
+            if policy is None or policy.rollout is None or policy.steps is None:
+                return self.family.sample(*given).cpu(), {}
+            made = policy.rollout(*given)
+            ref = policy.steps(self.reference, run.config, run.space, made.batch)
+        kl = (made.logp - ref.logp).masked_fill(~ref.mask, 0).sum(1)
+        return made.x.cpu(), {"kl": float(kl.mean()), "kl_error": float(kl.std() / math.sqrt(len(kl)))}
+
+    def ordered(self, modules: Mapping[str, nn.Module], held: Votes) -> float:
+        """The share of pairs held out whose preferred side gained more than the other."""
+        run, policy = self.run, self.family.policy
+        assert policy is not None and policy.score is not None
+        device, right = next(p for m in modules.values() for p in m.parameters()).device, 0
+        for rows in torch.arange(len(held)).split(64):
+            gains = []
+            for side in (held.win, held.lose):
+                batch = replace(side.select(rows), index=rows).to(device)
+                with precision(run.train):
+                    now, base = (
+                        policy.score(m, run.config, run.space, batch, Rng(LOOKS)) for m in (modules, self.reference)
+                    )
+                gains.append(now - base)
+            right += int((gains[0] > gains[1]).sum())
+        return right / len(held)
+
+    def enough(self, rows: Sequence[Mapping[str, float]]) -> str:
+        """Why to end here, by what was seen so far, or nothing; what is wrong is said, each thing once."""
+        for alarm in alarms(rows):
+            if alarm.name not in self.said:
+                self.said.add(alarm.name)
+                self.note(alarm.said)
+        return stop_reason(rows, errors=STOP_ERRORS)
+
+
+def shows_pictures(votes: Path) -> bool:
+    """Whether what looks like names of pictures are pictures."""
+    found = scan(votes)
+    return found.kind == "picture" and any(found.path(v.a).is_file() for v in found.votes[:8])
+
+
+def tidied(metrics: Mapping[str, float], samples: int) -> dict[str, float]:
+    """What is logged of a step's means: deviations instead of squares, one name for one thing. `samples`: how many."""
+    out = {k.removeprefix("policy/"): v for k, v in metrics.items()}
+    out |= {name: v for k, v in metrics.items() if (name := k.rpartition("/")[2]) in ("reward", "best")}
+    for name, said in (("reward", "reward_deviation"), ("kl", "kl_error")):
+        if f"{name}2" in out and name in out:
+            spread = math.sqrt(max(0.0, out.pop(f"{name}2") - out[name] ** 2))
+            out[said] = spread if name == "reward" else spread / math.sqrt(max(1, samples))
+    return out

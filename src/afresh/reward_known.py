@@ -1,0 +1,127 @@
+"""Rewards that are models of their own: the folder of a reward model, and how sure a classifier is of a class.
+
+`class:LABEL` asks a classifier of the run's own labels, `class:LABEL@DATA` one of other labelled data: the probability
+of the class. Texts are judged by words and pairs of words (tf-idf and logistic regression), pictures by the network
+that judges labels elsewhere (measure/classifier.py); both are trained when the reward is made, from the data's training
+split, and are said to be right on so much of the held-out one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from afresh.control.reward import Array, Kind, Reward
+from afresh.control.reward_picture import framed
+from afresh.control.rewards_pictures import to_field
+from afresh.core import UserError
+from afresh.measure.classifier import train_judge
+from afresh.measure.encoders import shrunk
+from afresh.prepare import Prepared, prepare
+from afresh.reward_model import load_reward_model
+from afresh.rng import Rng
+
+MARK = "class:"
+SEED = 3_000_017  # of a picture's classifier: not that of any judge
+WORST = 0.1  # how far above chance a classifier has to be on held-out items to be a reward at all
+
+
+def known(prepared: Prepared, kind: Kind, note: Callable[[str], None]) -> Callable[[str], Reward | None]:
+    """What `control.reward.build` asks about words that it does not know. Raises UserError for a model of another kind,
+    a label that is not there, and a classifier that has learnt nothing."""
+
+    def find(word: str) -> Reward | None:
+        if word.startswith(MARK):
+            label, _, path = word[len(MARK) :].partition("@")
+            return of_class(label, prepared if not path else prepare(Path(path), prepared.modality), kind, note)
+        if not (Path(word) / "model.json").is_file():
+            return None
+        found = load_reward_model(Path(word))
+        if found.kind not in (None, kind):
+            raise UserError(f"{word} is a reward model of {found.kind}s, and this model makes {kind}s.")
+        return found
+
+    return find
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Items to probabilities (n, classes); and the same of a field in [-1, 1], differentiable, where that exists."""
+
+    items: Callable[[Sequence[Any]], Array]
+    field: Callable[[Tensor], Tensor] | None = None
+
+
+def of_class(label: str, data: Prepared, kind: Kind, note: Callable[[str], None]) -> Reward:
+    """The probability of a class. Raises UserError as `known` does."""
+    parts = {k: p for k, p in data.encoder.conds.items() if p.kind == "label"}
+    names = [k for k, p in parts.items() if label in p.classes]
+    if not names or len(parts[names[0]].classes) < 2:
+        every = [c for p in parts.values() for c in p.classes]
+        raise UserError(
+            f"There is no class {label!r} beside others in {data.path}. Classes: {', '.join(every[:20]) or 'none'}."
+            + ("" if every else " Class folders or a column named label make some.")
+        )
+    name, classes = names[0], parts[names[0]].classes
+    judge = texts(data, name) if kind == "text" else pictures(data, name)
+    held = [i for i in data.heldout_items if i.labels.get(name) in classes]
+    truth = [classes.index(i.labels[name]) for i in held]
+    right = float((judge.items([i.value for i in held]).argmax(1) == truth).mean()) if held else 0.0
+    common = max(map(truth.count, truth)) / len(truth) if truth else 0.0
+    note(f"{MARK}{label}: its classifier is right on {right:.0%} of {len(held):,} held-out items")
+    if held and right < common + WORST * (1 - common):
+        raise UserError(
+            f"The classifier of {label!r} is right on {right:.0%} of held-out items of {data.path}, and always saying "
+            f"the commonest class would be on {common:.0%}: it has learnt nothing to steer by. More data helps."
+        )
+    column, field = classes.index(label), judge.field
+    return Reward(
+        name=f"{MARK}{label}",
+        score=lambda values, requests: judge.items(values)[:, column],
+        kind=kind,
+        on_field=None if field is None else lambda x: field(x)[:, column],
+    )
+
+
+def texts(data: Prepared, name: str) -> Judge:
+    """Words and pairs of words, weighed by tf-idf, and logistic regression."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    classes = data.encoder.conds[name].classes
+    items = [i for i in data.train_items if name in i.labels]
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
+    seen = words.fit_transform([i.value for i in items])
+    model = LogisticRegression(C=3.0, max_iter=400).fit(seen, [classes.index(i.labels[name]) for i in items])
+
+    def judged(values: Sequence[Any]) -> Array:
+        out = np.zeros((len(values), len(classes)))
+        out[:, model.classes_] = model.predict_proba(words.transform(values))  # a class may be held out altogether
+        return out
+
+    return Judge(judged)
+
+
+def pictures(data: Prepared, name: str) -> Judge:
+    """The network that judges labels in measurements, of another seed."""
+    train, shape = data.train, data.encoder.space.shape
+    x = train.x.float() * train.scale + train.shift
+    judge = train_judge(name, x, train.cond, name, len(data.encoder.conds[name].classes), Rng(SEED))
+
+    def field(x: Tensor) -> Tensor:
+        made = framed(x, (shape[0], shape[1], shape[2]))
+        out: Tensor = judge.net(shrunk(made)).softmax(1)
+        return out
+
+    @torch.no_grad()
+    def judged(values: Sequence[Any]) -> Array:
+        every = [field(to_field(v)[None]) for v in values] if values else [torch.zeros(0, 1)]
+        return np.asarray(torch.cat(every).double().numpy())
+
+    return Judge(judged, field)
