@@ -67,7 +67,7 @@ def graph_of(model: FieldModel) -> Graph:
     impossible."""
     x, t = Input("x", tuple(model.space.shape), "normal"), Input("t", (), "time")
     modules = model.modules
-    if set(modules) == {"velocity"}:
+    if "velocity" in modules and set(modules) <= {"velocity", "moved"}:
         return Graph("velocity", (x, t), "velocity", modules, lambda g, cond: modules["velocity"](*g, cond))
     if "student" in modules:
         student = modules["student"]

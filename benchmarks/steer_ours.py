@@ -1,0 +1,127 @@
+"""Our side of the benchmark `steer`, with the same ask.json as peer_trl: `python -m benchmarks.steer_ours FOLDER`.
+
+With `--judge BASE` it is the judge of both sides.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from afresh.align import Wishes, start
+from afresh.core import Cond
+from afresh.formats.base import load_base
+from afresh.request import encode_prompts
+from afresh.rng import Rng
+from afresh.run import Run
+from afresh.training.loop import averaged, precision, take_step
+from benchmarks.peer_trl import WARM, Ask, Took, vowels
+
+JUDGED = 512  # samples that a steered model is judged on
+
+
+def learn(ask: Ask, folder: Path) -> None:
+    """Steer, by the parts of `afresh align`, for as long as was asked; weights and times go to the folder."""
+    (folder / "votes.jsonl").write_text(
+        "".join(json.dumps({"prompt": p, "a": a, "b": b, "winner": "a"}) + "\n" for p, a, b in ask.pairs)
+    )
+    (folder / "reward.py").write_text(
+        "def share(texts: list[str]) -> list[float]:\n"
+        "    return [sum(c in 'aeiouAEIOU' for c in t) / max(1, len(t)) for t in texts]\n"
+    )
+    rewarded = ask.method != "dpo"
+    wishes = Wishes(
+        method=ask.method,
+        reward=f"{folder / 'reward.py'}:share" if rewarded else None,
+        preferences=None if rewarded else folder / "votes.jsonl",
+        cut=16 if rewarded else 0,
+        settings={"length": ask.length},
+        steps=ask.steps,
+        seed=ask.seed,
+        out=folder / "run",
+        force=True,
+        set_align={"beta": ask.beta, **({"group": ask.group} if rewarded else {})},
+        set_train={"batch": ask.batch, "lr": ask.lr, "threads": ask.threads},
+    )
+    job = start(Path(ask.model), wishes, lambda line: None)
+    assert job.course is not None
+    learner = job.course.learner()
+    batches = job.course.batches(learner)
+    begun, gaps = time.perf_counter(), []
+    while learner.step < ask.steps and time.perf_counter() - begun < ask.seconds:
+        now = time.perf_counter()
+        take_step(learner, batches(learner.step * ask.batch, ask.batch), Rng(ask.seed))
+        learner.step += 1
+        gaps.append(time.perf_counter() - now)
+    seconds = time.perf_counter() - begun
+    with averaged(learner):
+        decoder = learner.modules["decoder"].state_dict()
+        save_file({k: v.contiguous() for k, v in decoder.items()}, folder / "ours.safetensors")
+    job.course.close()
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    took = Took(sorted(gaps[WARM:])[len(gaps[WARM:]) // 2], len(gaps), seconds, memory)
+    (folder / "took.json").write_text(json.dumps(asdict(took)))
+
+
+def weights(folder: Path, base: Run) -> dict[str, nn.Module]:
+    """The steered model: ours, or TRL's as our reader of such folders sees it."""
+    built = base.family.build(base.config, base.space, base.conds)
+    if (folder / "ours.safetensors").is_file():
+        built["decoder"].load_state_dict(load_file(folder / "ours.safetensors"))
+    else:
+        read = load_base(str(folder / "model"))
+        built["decoder"].load_state_dict(dict(read.weights))
+    return {k: m.eval().requires_grad_(False) for k, m in built.items()}
+
+
+def judge(folder: Path, base: Run) -> dict[str, float]:
+    """The share of vowels in what a model writes after 16 characters that it has not seen, and KL to the base in nats
+    a sample, both with standard errors; float32."""
+    policy = base.family.policy
+    assert policy is not None and policy.rollout is not None and policy.steps is not None
+    found = weights(folder, base)
+    ask = Ask(**json.loads((folder / "ask.json").read_text()))
+    held = Path(base.record.data.path).read_text()[-100_000:]
+    prompts = [held[i : i + 16] for i in range(0, 16 * 6 * JUDGED, 96)][:JUDGED]
+    cond = encode_prompts(base.encoder, base.space, Cond(JUDGED), prompts)[0]
+    shares, far = [], []
+    plain = base.train.model_copy(update={"precision": "float32"})
+    with torch.no_grad(), precision(plain):
+        for rows in torch.arange(JUDGED).split(64):
+            settings = base.family.settings(length=ask.length)
+            made = policy.rollout(found, base.config, base.space, cond.select(rows), Rng(77), rows, settings)
+            now, ref = (policy.steps(m, base.config, base.space, made.batch) for m in (found, base.modules))
+            far.append((now.logp - ref.logp).sum(1))
+            shares += [vowels(t) for t in base.encoder.decode(made.x)]
+    kl, share = torch.cat(far), torch.tensor(shares)
+    error = math.sqrt(JUDGED)
+    return {
+        "share": float(share.mean()),
+        "share_error": float(share.std()) / error,
+        "kl": float(kl.mean()),
+        "kl_error": float(kl.std()) / error,
+    }
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    ask = Ask(**json.loads((folder / "ask.json").read_text()))
+    torch.set_num_threads(ask.threads)
+    if "--judge" in sys.argv:
+        base = Run.open(sys.argv[sys.argv.index("--judge") + 1])
+        (folder / "judged.json").write_text(json.dumps(judge(folder, base)))
+    else:
+        learn(ask, folder)
+
+
+if __name__ == "__main__":
+    main()
