@@ -19,8 +19,11 @@ NAMES = (
     "gan_seeds",
     "guidance",
     "bits",
+    "steer",
+    "steer_exact",
+    "pandalm",
 )
-NEED_DATA = tuple(n for n in NAMES if n not in ("throughput", "decoding", "digits"))
+NEED_DATA = tuple(n for n in NAMES if n not in ("throughput", "decoding", "digits", "steer_exact"))
 
 
 for name in sys.argv[1:] or NAMES:

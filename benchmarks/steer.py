@@ -27,7 +27,7 @@ from benchmarks.pinned import finish, start
 from benchmarks.table import Row, save
 
 STEPS = 600  # of the base
-SECONDS = 120.0  # of steering
+SECONDS = 150.0  # of steering
 MOST_KL, LEAST_SHARE = 4.0, 0.39
 PAIRS = 2000
 
@@ -129,7 +129,9 @@ def main() -> None:
     own = str(base.path)
     sides = {
         "trl_grpo": side("trl_grpo", "benchmarks.peer_trl", grpo, folder, base),
-        "grpo": side("grpo", "benchmarks.steer_ours", replace(grpo, model=own, method="rloo", lr=2e-4), folder, base),
+        "grpo": side(
+            "grpo", "benchmarks.steer_ours", replace(grpo, model=own, method="rloo", beta=0.0115, lr=2e-4), folder, base
+        ),
         "trl_dpo": side("trl_dpo", "benchmarks.peer_trl", dpo, folder, base),
         "dpo": side("dpo", "benchmarks.steer_ours", replace(dpo, model=own), folder, base),
     }

@@ -26,6 +26,7 @@ from afresh.run import Run
 from afresh.training.loop import averaged, precision, take_step
 from benchmarks.peer_trl import WARM, Ask, Took, vowels
 
+HALF = 2000  # samples: of the average of the weights, in the place of a rate that goes down
 JUDGED = 512  # samples that a steered model is judged on
 
 
@@ -50,7 +51,7 @@ def learn(ask: Ask, folder: Path) -> None:
         out=folder / "run",
         force=True,
         set_align={"beta": ask.beta, **({"group": ask.group} if rewarded else {})},
-        set_train={"batch": ask.batch, "lr": ask.lr, "threads": ask.threads},
+        set_train={"batch": ask.batch, "lr": ask.lr, "threads": ask.threads, "ema_half_life": HALF if rewarded else 0},
     )
     job = start(Path(ask.model), wishes, lambda line: None)
     assert job.course is not None
