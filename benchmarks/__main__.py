@@ -21,6 +21,7 @@ NAMES = (
     "bits",
     "steer",
     "steer_exact",
+    "sentiment",
     "pandalm",
 )
 NEED_DATA = tuple(n for n in NAMES if n not in ("throughput", "decoding", "digits", "steer_exact"))

@@ -9,6 +9,7 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class Ask:
     steps: int
     threads: int
     bf16: bool = False
+    wanted: str = ""  # a table of sentiments whose classifier is the reward; else the share of vowels
     seed: int = 0
 
 
@@ -50,8 +52,13 @@ def vowels(text: str) -> float:
     return sum(c in "aeiouAEIOU" for c in text) / max(1, len(text))
 
 
-def reward(completions: list[str], **given: Any) -> list[float | None]:
-    return [vowels(c) for c in completions]
+def score_of(ask: Ask) -> Callable[[list[str]], list[float]]:
+    """The reward of texts."""
+    if ask.wanted:
+        from benchmarks.sentiments import proxy
+
+        return proxy(Path(ask.wanted))
+    return lambda texts: [vowels(t) for t in texts]
 
 
 def clock(limit: float) -> tuple[Any, list[float]]:
@@ -96,6 +103,11 @@ def trainer(ask: Ask, callback: Any, folder: Path) -> Any:
     if ask.method == "grpo":
         config = GRPOConfig(**shared, num_generations=ask.group, max_completion_length=ask.length)
         data = Dataset.from_dict({"prompt": ask.prompts})
+        score = score_of(ask)
+
+        def reward(completions: list[str], **given: Any) -> list[float | None]:
+            return [*score(completions)]
+
         return GRPOTrainer(model, reward, config, data, processing_class=tokenizer, callbacks=[callback])
     prompts, chosen, rejected = zip(*ask.pairs, strict=True)
     data = Dataset.from_dict({"prompt": list(prompts), "chosen": list(chosen), "rejected": list(rejected)})

@@ -41,6 +41,8 @@ class Side:
     share_error: float
     kl: float
     kl_error: float
+    unseen: float = 0.0
+    unseen_error: float = 0.0
 
 
 def base_of(folder: Path, text: Path) -> Run:

@@ -13,6 +13,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -24,7 +25,8 @@ from afresh.request import encode_prompts
 from afresh.rng import Rng
 from afresh.run import Run
 from afresh.training.loop import averaged, precision, take_step
-from benchmarks.peer_trl import WARM, Ask, Took, vowels
+from benchmarks.peer_trl import WARM, Ask, Took, score_of
+from benchmarks.sentiments import unseen
 
 HALF = 2000  # samples: of the average of the weights, in the place of a rate that goes down
 JUDGED = 512  # samples that a steered model is judged on
@@ -40,9 +42,10 @@ def learn(ask: Ask, folder: Path) -> None:
         "    return [sum(c in 'aeiouAEIOU' for c in t) / max(1, len(t)) for t in texts]\n"
     )
     rewarded = ask.method != "dpo"
+    wanted = f"class:positive@{ask.wanted}" if ask.wanted else f"{folder / 'reward.py'}:share"
     wishes = Wishes(
         method=ask.method,
-        reward=f"{folder / 'reward.py'}:share" if rewarded else None,
+        reward=wanted if rewarded else None,
         preferences=None if rewarded else folder / "votes.jsonl",
         cut=16 if rewarded else 0,
         settings={"length": ask.length},
@@ -69,7 +72,8 @@ def learn(ask: Ask, folder: Path) -> None:
         save_file({k: v.contiguous() for k, v in decoder.items()}, folder / "ours.safetensors")
     job.course.close()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    took = Took(sorted(gaps[WARM:])[len(gaps[WARM:]) // 2], len(gaps), seconds, memory)
+    timed = sorted(gaps[WARM:]) or [0.0]
+    took = Took(timed[len(timed) // 2], len(gaps), seconds, memory)
     (folder / "took.json").write_text(json.dumps(asdict(took)))
 
 
@@ -85,16 +89,19 @@ def weights(folder: Path, base: Run) -> dict[str, nn.Module]:
 
 
 def judge(folder: Path, base: Run) -> dict[str, float]:
-    """The share of vowels in what a model writes after 16 characters that it has not seen, and KL to the base in nats
-    a sample, both with standard errors; float32."""
+    """What a model's texts earn after beginnings of 16 characters that it has not seen, and KL to the base in nats a
+    sample, both with standard errors; float32. Beside a table of sentiments lies that of the judge nobody learnt
+    from."""
     policy = base.family.policy
     assert policy is not None and policy.rollout is not None and policy.steps is not None
     found = weights(folder, base)
     ask = Ask(**json.loads((folder / "ask.json").read_text()))
-    held = Path(base.record.data.path).read_text()[-100_000:]
+    held = held_of(base)
+    score = score_of(ask)
     prompts = [held[i : i + 16] for i in range(0, 16 * 6 * JUDGED, 96)][:JUDGED]
     cond = encode_prompts(base.encoder, base.space, Cond(JUDGED), prompts)[0]
-    shares, far = [], []
+    far: list[torch.Tensor] = []
+    texts: list[str] = []
     plain = base.train.model_copy(update={"precision": "float32"})
     with torch.no_grad(), precision(plain):
         for rows in torch.arange(JUDGED).split(64):
@@ -102,15 +109,19 @@ def judge(folder: Path, base: Run) -> dict[str, float]:
             made = policy.rollout(found, base.config, base.space, cond.select(rows), Rng(77), rows, settings)
             now, ref = (policy.steps(m, base.config, base.space, made.batch) for m in (found, base.modules))
             far.append((now.logp - ref.logp).sum(1))
-            shares += [vowels(t) for t in base.encoder.decode(made.x)]
-    kl, share = torch.cat(far), torch.tensor(shares)
-    error = math.sqrt(JUDGED)
-    return {
-        "share": float(share.mean()),
-        "share_error": float(share.std()) / error,
-        "kl": float(kl.mean()),
-        "kl_error": float(kl.std()) / error,
-    }
+            texts += base.encoder.decode(made.x)
+    shares, kl, error = score(texts), torch.cat(far), math.sqrt(JUDGED)
+    found: dict[str, list[float]] = {"share": shares, "kl": kl.tolist()}
+    if ask.wanted:
+        found["unseen"] = unseen(Path(ask.wanted).with_name("unseen.jsonl"))(texts)
+    (folder / "texts.json").write_text(json.dumps(texts[:40], indent=1))
+    out = {k: float(np.mean(v)) for k, v in found.items()}
+    return out | {f"{k}_error": float(np.std(v)) / error for k, v in found.items()}
+
+
+def held_of(base: Run) -> str:
+    """Text that the base was not trained on, nor a side steered on: the end of its file."""
+    return Path(base.record.data.path).read_text()[-100_000:]
 
 
 def main() -> None:

@@ -1,11 +1,12 @@
 """Which control works with which family, measured where the right answer is known.
 
-    python -m tests.matrix --seeds 3 --write
+    python -m tests.matrix --seeds 3 --write [--only controls | --only align]
 
 trains every family on a toy with four overlapping classes, draws under each control and judges the samples by the
 exact rule of Bayes. A control counts as supported when its mean gain over the seeds is more than two standard errors
-above zero. The verdicts go to docs/support.json and docs/support.md, and into the README between its markers; a
-family's `guided` flag must agree with them (tests/test_matrix.py).
+above zero. Then every way to steer a model is tried on every family that has what it takes (tests/matrix_align.py).
+The verdicts go to docs/support.json and docs/support.md, and into the README between its markers; a family's `guided`
+flag must agree with them (tests/test_matrix.py). With --only what is not measured stays as it was saved.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from afresh.plan import make_learner
 from afresh.rng import Rng
 from afresh.training.config import TrainConfig
 from afresh.training.loop import averaged, take_step
+from tests import matrix_align as steering
 from tests.matrix_tools import AIM, PLACE, TOOLS, likeness, real, worked
 from tests.matrix_toys import (
     CLASSES,
@@ -71,6 +73,7 @@ SUBJECTS = (
     Subject("gan", FIELDS, {"width": 16, "latent": 8, "cond": 32, "augment": 0.0, "ahead": 0.0}, 1500),
     Subject("flow", FIELDS, {"widths": (32,), "emb": 64, "attention": False}, 800),
 )
+STEERED = (*SUBJECTS, Subject("autoencoder", FIELDS, {"factor": 2, "width": 16}, 400))  # it takes no condition
 
 
 @dataclass(frozen=True)
@@ -93,19 +96,44 @@ class Model:
                 self.modules, config, self.subject.toy.space, cond, Rng(self.seed), rows, chosen
             ), label
 
+    def copied(self) -> dict[str, nn.Module]:
+        """The networks once more, to be changed."""
+        family = catalog.family(self.subject.family)
+        made = family.build(family.config(**self.subject.config), self.subject.toy.space, SPEC)
+        for name, module in made.items():
+            module.load_state_dict(self.modules[name].state_dict())
+        return made
+
+    def having(self, modules: Mapping[str, nn.Module]) -> Model:
+        """The same subject with other networks, once more with what its family fits when they are trained."""
+        family, toy = catalog.family(self.subject.family), self.subject.toy
+        for m in modules.values():
+            m.eval()
+        if family.finish is not None:
+            config, rng = family.config(**self.subject.config), Rng(self.seed)
+            for name, value in family.finish(modules, config, toy.space, learnt(toy, self.seed), rng).items():
+                module, _, key = name.partition(".")
+                modules[module].load_state_dict({key: value}, strict=False)
+        return replace(self, modules=modules)
+
+
+def learnt(toy: Toy, seed: int) -> Examples:
+    """What a subject is trained on."""
+    rows = torch.arange(TRAINED)
+    label = (Rng(seed).uniform("label", rows) * CLASSES).long()
+    cond = Cond(TRAINED, {"label": label}, {"label": torch.ones(TRAINED, dtype=torch.bool)})
+    return Examples(toy.make(label, Rng(seed)), cond)
+
 
 def train(subject: Subject, seed: int, share: float = 1.0) -> Model:
     """By the family's own recipe, for `share` of the subject's steps."""
-    family, toy, rows = catalog.family(subject.family), subject.toy, torch.arange(TRAINED)
-    label = (Rng(seed).uniform("label", rows) * CLASSES).long()
-    cond = Cond(TRAINED, {"label": label}, {"label": torch.ones(TRAINED, dtype=torch.bool)})
-    examples = Examples(toy.make(label, Rng(seed)), cond)
+    family, toy = catalog.family(subject.family), subject.toy
     steps = max(1, round(subject.steps * share))
     own = {**family.recipe, "steps": steps, "batch": subject.batch, "micro": subject.batch, "save_every": steps}
     config = TrainConfig(**own, null_rate=family.null_rate, seed=seed)
     sizes = family.config(**subject.config)
     learner = make_learner(family, sizes, toy.space, SPEC, config)
-    loader = Loader(examples, toy.space, Rng(seed))
+    loader = Loader(learnt(toy, seed), toy.space, Rng(seed))
     while learner.step < steps:
         take_step(learner, loader.batch(learner.step * subject.batch, subject.batch), Rng(seed))
         learner.step += 1
@@ -113,12 +141,7 @@ def train(subject: Subject, seed: int, share: float = 1.0) -> Model:
         state = {k: {n: v.clone() for n, v in m.state_dict().items()} for k, m in learner.modules.items()}
     for k, m in learner.modules.items():
         m.load_state_dict(state[k])
-        m.eval()
-    if family.finish is not None:
-        for name, value in family.finish(learner.modules, sizes, toy.space, examples, Rng(seed)).items():
-            module, _, key = name.partition(".")
-            learner.modules[module].load_state_dict({key: value}, strict=False)
-    return Model(subject, learner.modules, seed)
+    return Model(subject, learner.modules, seed).having(learner.modules)
 
 
 # --------------------------------------------------------------------------- controls and what they are worth
@@ -300,7 +323,13 @@ two standard errors above zero.
 - Closeness: minus the distance from the real example that was changed, in standard deviations; of tokens minus
   the share that differs. Granted: minus the distance of a pattern's weight from what an energy asked for.
 
-{table(saved["rows"])}"""
+{table(saved["rows"])}
+{steering.words(saved["steering"])}"""
+
+
+def block(saved: Mapping[str, Any]) -> str:
+    """What the README shows."""
+    return f"{table(saved['rows'])}\n{steering.grid(saved['steering'])}"
 
 
 def update_readme(text: str, block: str) -> str:
@@ -311,36 +340,43 @@ def update_readme(text: str, block: str) -> str:
     return f"{head}{START}\n{block}{END}{rest.split(END, 1)[1]}"
 
 
-def write(rows: Sequence[Row]) -> None:
-    saved = {
-        "real": {"fields": round(FIELDS.right(*FIELDS.fresh), 4), "tokens": round(TOKENS.right(*TOKENS.fresh), 4)},
-        "rows": [r.json() for r in rows],
-    }
+def write(rows: Sequence[Row], steered: Sequence[steering.Row]) -> None:
+    """docs/support.json, docs/support.md and the README; what is empty stays as it was saved."""
+    saved = json.loads(JSON.read_text(encoding="utf-8")) if JSON.exists() else {"rows": [], "steering": []}
+    saved["real"] = {"fields": round(FIELDS.right(*FIELDS.fresh), 4), "tokens": round(TOKENS.right(*TOKENS.fresh), 4)}
+    saved |= {k: [r.json() for r in new] for k, new in (("rows", rows), ("steering", steered)) if new}
     PAGE.parent.mkdir(exist_ok=True)
     JSON.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(page(saved), encoding="utf-8")
     if README.exists():
-        README.write_text(update_readme(README.read_text(encoding="utf-8"), table(saved["rows"])), encoding="utf-8")
+        README.write_text(update_readme(README.read_text(encoding="utf-8"), block(saved)), encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Which control works with which family")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--family", choices=EVERY, action="append", help="only these; not with --write")
+    parser.add_argument("--family", choices=[s.family for s in STEERED], action="append", help="not with --write")
+    parser.add_argument("--only", choices=("controls", "align"), help="what is measured; default: both")
     parser.add_argument("--write", action="store_true", help="docs/support.json, docs/support.md and the README")
     args = parser.parse_args()
     if args.write and (args.family or args.seeds < 2):
         parser.error("--write needs every family and at least two seeds")
     models: dict[str, list[Model]] = {}
-    for subject in SUBJECTS:
+    for subject in SUBJECTS if args.only == "controls" else STEERED:
         if args.family is None or subject.family in args.family:
-            begin = time.perf_counter()
+            begin = time.process_time()
             models[subject.family] = [train(subject, seed) for seed in range(args.seeds)]
-            print(f"{subject.family}: {args.seeds} trained in {time.perf_counter() - begin:.0f} s", flush=True)
-    rows = measure(models)
+            print(f"{subject.family}: {args.seeds} trained in {time.process_time() - begin:.0f} s", flush=True)
+    rows = [] if args.only == "align" else measure(models)
     print(table([r.json() for r in rows]))
+    steered: list[steering.Row] = []
+    for family, found in models.items() if args.only != "controls" else ():
+        begin = time.process_time()
+        steered += steering.measure(found)
+        print(f"{family}: steered in {time.process_time() - begin:.0f} s", flush=True)
+    print(steering.table([r.json() for r in steered]))
     if args.write:
-        write(rows)
+        write(rows, steered)
 
 
 if __name__ == "__main__":

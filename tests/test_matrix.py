@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from afresh import catalog
+from afresh.core import UserError
 from tests import matrix
+from tests import matrix_align as steering
 from tests import matrix_toys as toys
 from tests.matrix import CONTROLS, SUBJECTS, Row, Subject
 from tests.matrix_toys import CHAINS, FIELDS, PATTERNS, TOKENS
@@ -99,7 +101,7 @@ def test_guidance_is_offered_where_it_was_measured_to_gain(family: str, saved: d
 def test_the_page_and_the_readme_show_these_numbers(saved: dict[str, Any]) -> None:
     assert matrix.PAGE.read_text(encoding="utf-8") == matrix.page(saved)
     readme = matrix.README.read_text(encoding="utf-8")
-    assert readme == matrix.update_readme(readme, matrix.table(saved["rows"])), "run make matrix"
+    assert readme == matrix.update_readme(readme, matrix.block(saved)), "run make matrix"
 
 
 def test_the_readme_keeps_what_stands_around_the_table() -> None:
@@ -108,7 +110,75 @@ def test_the_readme_keeps_what_stands_around_the_table() -> None:
     assert matrix.update_readme("no markers", "new\n") == "no markers"
 
 
+# --------------------------------------------------------------------------- steering
+
+CAN = {(f, m) for f in catalog.FAMILIES for m in catalog.aligners() if steering.fitting(m, f)}
+
+
+def test_every_method_was_tried_on_every_family_that_has_what_it_takes(saved: dict[str, Any]) -> None:
+    assert {m.name for m in steering.METHODS} == set(catalog.aligners())
+    assert {s.family for s in matrix.STEERED} == set(catalog.FAMILIES)
+    found = [(r["family"], r["method"]) for r in saved["steering"]]
+    assert sorted(found) == sorted(CAN)
+    assert all(r["n"] >= 3 for r in saved["steering"])
+
+
+def test_verdicts_on_steering_follow_from_the_numbers(saved: dict[str, Any]) -> None:
+    for r in saved["steering"]:
+        kept = min(r["right"], r["plausible"]) >= steering.QUALITY and r["variety"] >= steering.VARIETY
+        assert r["supported"] == (kept and r["gain"] - 2 * r["se"] > 0), r
+
+
+@pytest.mark.parametrize("family", catalog.FAMILIES)
+def test_a_method_that_cannot_work_is_refused_and_shown_so(family: str, saved: dict[str, Any]) -> None:
+    """The error names what works for the family, and the families that the method works for; the table has a dash."""
+    lines = {line.split(" | ")[0].strip("| "): line for line in steering.grid(saved["steering"]).splitlines()[2:]}
+    column = 2 + catalog.FAMILIES.index(family)
+    works = [m for m in catalog.aligners() if (family, m) in CAN]
+    for method in catalog.aligners():
+        shown = lines[method].strip("| ").split(" | ")[column]
+        assert (shown == "-") == (method not in works)
+        if method not in works:
+            others = [f for f in catalog.FAMILIES if (f, method) in CAN]
+            with pytest.raises(UserError) as told:
+                catalog.aligner(method, catalog.family(family))
+            assert f"Methods that do: {', '.join(works)}." in str(told.value)
+            assert f"Families that {method} works for: {', '.join(others)}" in str(told.value)
+
+
+def test_the_reward_of_the_toys_says_nothing_of_the_class() -> None:
+    for toy in (FIELDS, TOKENS):
+        x, label = toy.fresh
+        means = torch.stack([steering.reward(toy, x[label == c]).mean() for c in range(toys.CLASSES)])
+        assert float(means.max() - means.min()) < 0.03
+    x, _ = FIELDS.fresh
+    expected = math.exp(-(steering.AIM**2) / 4) / math.sqrt(2)  # E exp(-(w - a)^2 / 2), w ~ N(0, 1)
+    assert float(steering.reward(FIELDS, x).mean()) == pytest.approx(expected, abs=0.01)
+    assert float(steering.reward(TOKENS, TOKENS.fresh[0]).mean()) == pytest.approx(0.25, abs=0.01)
+
+
+def test_variety_falls_where_samples_become_alike() -> None:
+    for toy in (FIELDS, TOKENS):
+        x, label = toy.fresh
+        assert steering.variety(toy, x[:1].expand_as(x), label) == pytest.approx(0, abs=1e-6)
+        first = x[torch.arange(len(x)) % 8 // 4 * 4 + label]  # two samples a class
+        assert 0 < steering.variety(toy, first, label) < 0.75 * steering.variety(toy, x, label)
+    x, label = FIELDS.fresh
+    expected = math.sqrt(2 * (4 * toys.SCALE**2 + toys.NOISE**2))  # four weights of variance 1, and noise
+    assert steering.variety(FIELDS, x, label) == pytest.approx(expected, rel=0.02)
+
+
 # --------------------------------------------------------------------------- one seed of it, measured now
+
+
+@pytest.mark.slow
+def test_a_model_is_still_steered() -> None:
+    """A seed that the table did not use, half trained."""
+    subject = next(s for s in SUBJECTS if s.family == "transformer")
+    model = matrix.train(subject, seed=100, share=0.5)
+    methods = [m for m in steering.METHODS if m.name in ("rloo", "dpo")]
+    for row in steering.measure([model], methods):
+        assert row.gain > 0.05 and row.variety > steering.VARIETY, row
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -19,28 +18,31 @@ from afresh import catalog
 from afresh.core import Codec, Cond, CondSpec, Encoder, Family, Space, UserError
 from afresh.data.conditions import load_conditions, save_conditions
 from afresh.data.load import draw_conditions
+from afresh.drawing import PLAIN, Control, Drawing, join
 from afresh.kept import with_average, with_early, with_finished
 from afresh.origin import Origin, folded, put_back, read_base, write_base
+from afresh.personal import check_finite
 from afresh.plan import make_learner, placed
 from afresh.record import RunRecord
 from afresh.request import (
     Request,
     check_fills,
-    check_negative,
     describe,
     encode_holes,
     encode_prompts,
     make_cond,
     unwanted,
 )
+from afresh.rewarded import Wanted
 from afresh.rng import Rng
 from afresh.samples import Samples
 from afresh.settings import of_guidance, of_sampling
+from afresh.steer import Sampler
 from afresh.stream import Stream
 from afresh.training import checkpoint
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, precision, under
-from afresh.watch import Tell, watcher_of
+from afresh.watch import Tell
 
 
 class Run:
@@ -207,6 +209,11 @@ class Run:
         raw: bool = False,
         stop: str | Sequence[str] = (),
         logprobs: bool = False,
+        best: int = 1,
+        reward: Wanted | None = None,
+        steer: Wanted | None = None,
+        weight: float | None = None,
+        adapters: Mapping[str, float] | None = None,
         **settings: Any,
     ) -> Samples:
         """Draw n samples. `settings` are the family's: guidance, temperature, steps, truncation, ...
@@ -217,12 +224,15 @@ class Run:
         `image` is the picture to make others from: a file, an array (H, W, C) of uint8, or several by name.
         `guidance` is one number, or one by part: {"caption": 3, "label": 1.5}, "" for all others; it steers away from
         `negative_label` and `negative_caption`, where they are given.
+        Of `best` candidates for each the one with the highest `reward` is kept: words ("length:min=50") or a function
+        of decoded items. `steer` is a reward whose gradient pulls pictures, `weight` times. `adapters`, {path: weight},
+        were tuned or aligned from this run (afresh.drawing.Control). What they did is told in `described`.
         What is not asked for is drawn as it occurred in the training split. Raises UserError for a label never
         seen, a setting the family lacks, or n outside 1 ... 1,000,000.
         """
         negative = unwanted(negative_label, negative_caption)
         request = Request(prompt, label, number or {}, caption, raw, infill, stop, logprobs, image, negative)
-        return self.drawing(n, request, seed, settings)()
+        return self.drawing(n, request, seed, settings, control=Control(best, reward, steer, weight, adapters or {}))()
 
     def stream(
         self,
@@ -242,31 +252,16 @@ class Run:
         return Stream(lambda tell: self.drawing(1, request, seed, settings, tell))
 
     def drawing(
-        self, n: int, request: Request, seed: int, given: Mapping[str, Any], tell: Tell | None = None
+        self,
+        n: int,
+        request: Request,
+        seed: int,
+        given: Mapping[str, Any],
+        tell: Tell | None = None,
+        control: Control = PLAIN,
     ) -> Callable[[], Samples]:
         """What draws n samples, `tell` being told each piece of the text. Raises UserError at once, as `sample`."""
-        if request.infill is not None and "length" in given:
-            raise UserError("--infill says how long its holes are: [[N]] is N tokens. Leave --length out.")
-        cond, described, notes = self.request(n, request, seed)
-        watcher = watcher_of(self, request, tell, given.get("watch"))
-        settings = self.settings(given if watcher is None else {**given, "watch": watcher})
-        check_negative(request, settings)
-        for note in notes:
-            warnings.warn(note, stacklevel=2)
-
-        def draw() -> Samples:
-            x = self.draw(self.modules, cond, seed, settings)
-            values = self.encoder.decode(x)
-            if watcher is None:
-                return Samples(values, x, cond, described, seed, self.encoder)
-            written = watcher.written()
-            if given.get("constraint") is not None and (cut := sum(w.finish == "stop" for w in written)):
-                warnings.warn(
-                    f"{cut:,} of {n:,} texts were cut at a stop string and may not match the structure.", stacklevel=2
-                )
-            return Samples(watcher.texts() or values, x, cond, described, seed, self.encoder, written)
-
-        return draw
+        return Drawing(self, n, request, seed, given, tell, control)
 
     def sample_labels(self, labels: Sequence[str], *, seed: int = 0, **settings: Any) -> Samples:
         """One sample for each label in turn. Raises UserError as `sample` does."""
@@ -307,40 +302,33 @@ class Run:
         return of_sampling(self.family, given, bool(self.conds) and self.record.train.null_rate > 0)
 
     @torch.no_grad()
-    def draw(self, modules: Mapping[str, nn.Module], cond: Cond, seed: int, settings: Any) -> Tensor:
-        """x of every request in the modality's space, computed in batches."""
+    def draw(
+        self,
+        modules: Mapping[str, nn.Module],
+        cond: Cond,
+        seed: int,
+        settings: Any,
+        numbers: Tensor | None = None,
+        sampler: Sampler | None = None,
+    ) -> Tensor:
+        """x of every request in the modality's space, computed in batches: of the samples `numbers` (0, 1, ... if not
+        given), by the family's own `sample` or one in its place."""
         size = 64 if self.space.kind == "tokens" else 256
-        index = torch.arange(cond.size)
+        numbers = torch.arange(cond.size) if numbers is None else numbers
+        sampler = self.family.sample if sampler is None else sampler
         parts = []
         device = next(p for m in modules.values() for p in m.parameters()).device
         if self.family.weak(settings):
             modules = {**modules, **{k: m.to(device) for k, m in self.early.items()}}
-        for rows in index.split(size):
+        for rows in torch.arange(cond.size).split(size):
+            asked, index = cond.select(rows).to(device), numbers[rows].to(device)
             with precision(self.train):
-                x = self.family.sample(
-                    modules, self.config, self.space, cond.select(rows).to(device), Rng(seed), rows.to(device), settings
-                )
+                x = sampler(modules, self.config, self.space, asked, Rng(seed), index, settings)
             parts.append(x.cpu())
         x = join(parts, self.space)
         if x.is_floating_point() and not bool(torch.isfinite(x).all()):
             raise UserError("The model produced numbers that are not finite. Check the run: afresh verify RUN.")
         return x if self.codec is None else self.codec.decode(x)
-
-
-def join(parts: Sequence[Tensor], space: Space) -> Tensor:
-    """Concatenate; token rows of different lengths are padded with `end`."""
-    if space.kind == "tokens":
-        width = max(p.shape[1] for p in parts)
-        parts = [nn.functional.pad(p, (0, width - p.shape[1]), value=space.special.get("end", 0)) for p in parts]
-    return torch.cat(list(parts))
-
-
-def check_finite(modules: Mapping[str, nn.Module], path: Path) -> None:
-    """Raises UserError naming the first weight that is not finite."""
-    for m, module in modules.items():
-        for k, v in module.state_dict().items():
-            if v.is_floating_point() and not bool(torch.isfinite(v).all()):
-                raise UserError(f"The weights of {path} are not finite ({m}.{k}). Train again from an earlier state.")
 
 
 def claim(path: Path, force: bool) -> None:

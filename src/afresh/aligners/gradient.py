@@ -38,7 +38,8 @@ class GradientObjective:
         a = self.about
         assert self.policy.draw is not None and a.on_field is not None
         x = self.policy.draw(modules, a.config, a.space, batch.cond, rng, batch.index, a.settings)
-        reward = a.on_field(x)
+        with torch.autocast(x.device.type, enabled=False):  # a reward is not made for half precision
+            reward = a.on_field(x.float())
         away = (x - batch.x).square().flatten(1).mean(1) / a.space.std**2
         losses = -reward + self.config.near * away
         metrics = {"reward": reward, "reward2": reward.square(), "away": away}

@@ -15,12 +15,14 @@ import typer
 from afresh.cli.show import answer, console, emit, note, say, table
 
 if TYPE_CHECKING:
+    from afresh.drawing import Control
     from afresh.request import Request
     from afresh.run import Run
     from afresh.samples import Samples
 
 ASKED, TOKENS, FIELDS = "What is asked for", "Transformers", "Flows, VAEs, GANs"
 MATCH = "What each text must match (one of these)"
+CONTROL = "What is wanted (without training)"
 PICTURES, TEXTS = 16, 4  # samples if -n is not given
 
 
@@ -113,6 +115,36 @@ def sample(
     truncation: Annotated[
         float | None, typer.Option(help="1 = as learnt, lower = more typical (vae, gan).", rich_help_panel=FIELDS)
     ] = None,
+    best: Annotated[
+        int, typer.Option(help="Keep the best of so many candidates for each, by --reward.", rich_help_panel=CONTROL)
+    ] = 1,
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            help="What is best: length:min=50, brightness, FILE.py:function, '!program', or a sum of them.",
+            rich_help_panel=CONTROL,
+        ),
+    ] = None,
+    steer: Annotated[
+        str | None,
+        typer.Option(
+            help="A reward whose gradient pulls pictures: brightness, class:LABEL, ...",
+            metavar="REWARD",
+            rich_help_panel=CONTROL,
+        ),
+    ] = None,
+    weight: Annotated[
+        float | None,
+        typer.Option(help="How hard --steer pulls: 0 not at all, 1 if not given.", rich_help_panel=CONTROL),
+    ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A run tuned from this one with --lora, or a LoRA; may be repeated.",
+            metavar="PATH[=WEIGHT]",
+            rich_help_panel=CONTROL,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same samples.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder to write to, or a .png for one picture of all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The records as a JSON list on standard output.")] = False,
@@ -123,6 +155,8 @@ def sample(
     samples.json, texts as samples.jsonl. What is not asked for is drawn as it occurs in the training data.
     """
     from afresh.core import UserError
+    from afresh.drawing import Control, control_lines
+    from afresh.personal import parse_adapters
     from afresh.request import Request, unwanted
     from afresh.run import Run
     from afresh.structure import structure, text_of
@@ -150,13 +184,15 @@ def sample(
     negative = unwanted(labels(negative_label, "--negative-label"), negative_caption)
     request = replace(request, image=labels(image, "--image"), negative=negative)
     between = "\n" if found.space.records and not raw else ""
+    control = Control(best, reward, steer, weight, parse_adapters(adapter or []))
     if stream:
-        samples = streamed(found, n, request, seed, chosen, between, as_json)
+        samples = streamed(found, n, request, seed, chosen, between, as_json, control)
     else:
-        samples = found.drawing(
-            (TEXTS if found.space.stream else PICTURES) if n is None else n, request, seed, chosen
-        )()
+        count = (TEXTS if found.space.stream else PICTURES) if n is None else n
+        samples = found.drawing(count, request, seed, chosen, control=control)()
     deliver(found, samples, out, as_json, between, stream)
+    for line in control_lines(samples.described, control):
+        note(line)
 
 
 def labels(given: list[str] | None, flag: str = "--label") -> str | Mapping[str, str] | None:
@@ -200,7 +236,14 @@ def numbers(given: list[str] | None) -> dict[str, float] | None:
 
 
 def streamed(
-    run: Run, n: int | None, request: Request, seed: int, settings: dict[str, Any], between: str, as_json: bool
+    run: Run,
+    n: int | None,
+    request: Request,
+    seed: int,
+    settings: dict[str, Any],
+    between: str,
+    as_json: bool,
+    control: Control,
 ) -> Samples:
     """One text, shown while it is drawn: on standard output, or on standard error where JSON goes there."""
     from afresh.core import UserError
@@ -210,7 +253,7 @@ def streamed(
         raise UserError(
             f"--stream shows one text as it is drawn; -n {n} are drawn side by side. Leave one of them out."
         )
-    stream = Stream(lambda tell: run.drawing(1, request, seed, settings, tell))
+    stream = Stream(lambda tell: run.drawing(1, request, seed, settings, tell, control))
     if isinstance(request.prompt, str):
         show_prompt(request.prompt, between, as_json)
     show_pieces(stream, sys.stderr if as_json else sys.stdout)

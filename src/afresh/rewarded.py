@@ -1,0 +1,91 @@
+"""Rewards of what a run draws: by name, as everywhere, or a function of Python, without training data unless needed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from afresh.control.reward import Array, Context, Failed, Kind, Request, Reward, Scorer, build
+from afresh.control.reward_call import Caller, Wrong
+from afresh.core import UserError
+
+if TYPE_CHECKING:
+    from afresh.prepare import Prepared
+    from afresh.run import Run
+
+Wanted = str | Callable[..., Any]  # a reward's words, or a function of decoded items
+
+
+class Items(Sequence[Any]):
+    """A run's training items, read when first looked at: few rewards do."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """Raises UserError where the data is gone or changed."""
+        from afresh.judge import prepared_again
+
+        return prepared_again(self.run)
+
+    @cached_property
+    def values(self) -> list[Any]:
+        return [i.value for i in self.prepared.train_items]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, at: Any) -> Any:
+        return self.values[at]
+
+
+def kind_of(run: Run) -> Kind:
+    """What the run draws."""
+    space = run.encoder.space
+    blank = torch.zeros(1, *space.shape, dtype=torch.int64 if space.kind == "tokens" else torch.float32)
+    return "text" if isinstance(run.encoder.decode(blank)[0], str) else "picture"
+
+
+def reward_of(run: Run, wanted: Wanted) -> Reward:
+    """The reward that words or a function stand for. A function is given a list of items, or one item, and with a
+    second parameter their requests, as one in FILE.py is. Raises UserError for words that cannot be read."""
+    kind = kind_of(run)
+    if not isinstance(wanted, str):
+        return of_function(wanted, kind)
+    items = Items(run)
+
+    def known(word: str) -> Reward | None:
+        from afresh.reward_known import MARK
+        from afresh.reward_known import known as those_of
+
+        if not word.startswith(MARK) and not (Path(word) / "model.json").is_file():
+            return None
+        return those_of(items.prepared, kind, lambda text: warnings.warn(text, stacklevel=2))(word)
+
+    return build(wanted, Context(kind, items, known=known))
+
+
+def of_function(function: Callable[..., Any], kind: Kind) -> Reward:
+    """A function in this process, with no limit of time. Raises UserError for what cannot be called."""
+    if not callable(function):
+        raise UserError(f"A reward is words, as in 'length:50', or a function of items. Given: {function!r}.")
+    caller = Caller(function)
+
+    def score(items: Sequence[Any], requests: Sequence[Request]) -> list[float]:
+        try:
+            return caller(items, requests)
+        except Wrong as e:
+            raise Failed(*e.args) from e
+
+    return Reward(getattr(function, "__name__", type(function).__name__), score, kind)
+
+
+def scorer_of(reward: Reward) -> Callable[[Sequence[Any], Sequence[Request]], Array]:
+    """Checked numbers (n,) float64 of n items and their requests; what is odd is warned of."""
+    return Scorer(reward, note=lambda text: warnings.warn(text, stacklevel=2))
