@@ -22,6 +22,7 @@ NAMES = (
     "steer",
     "steer_exact",
     "sentiment",
+    "steer_pictures",
     "pandalm",
 )
 NEED_DATA = tuple(n for n in NAMES if n not in ("throughput", "decoding", "digits", "steer_exact"))

@@ -134,6 +134,12 @@ def contender(task: Task, name: str, judge: Judge) -> Made:
 # --------------------------------------------------------------------------- what the table says
 
 
+def budget(task: Task) -> str:
+    return f"{task.minutes:g} min" + (
+        "" if task.threads == 2 else f" of {task.threads} core" + "s" * (task.threads > 1)
+    )
+
+
 def about(made: Made) -> str:
     a = made.answer
     size = f"{a.parameters / 1e6:.2f}M, {a.steps:,} steps in {a.seconds:.0f} s"
@@ -153,7 +159,7 @@ def goal_rows(task: Task, made: Mapping[str, Made]) -> list[Row]:
             continue
         model = min(ours, key=lambda m: m.marks["kid"].value) if goal.model == "best" else made[goal.model]
         m = model.marks[goal.score]
-        what = f"{named(goal.score)}, {task.minutes:g} min; {about(model)}"
+        what = f"{named(goal.score)}, {budget(task)}; {about(model)}"
         between = "" if m.low is None or m.high is None else f" ({m.low:.3g} to {m.high:.3g})"
         reached = goal.reached(m.value, m.floor)
         title = f"{task.set.name}, {model.name}"
@@ -172,7 +178,7 @@ def rival_rows(task: Task, made: Mapping[str, Made]) -> list[Row]:
         for score in VIEWS:
             own, other = made[family].marks[score], best.marks[score]
             ratio = own.value / other.value
-            what = f"{named(score)}, {task.minutes:g} min; {about(made[family])}"
+            what = f"{named(score)}, {budget(task)}; {about(made[family])}"
             against = f"{other.value:.0f}: {about(best)}; floor {own.floor:.3g}, copies {own.copies:.3g}"
             title = f"{task.set.name}, {family}"
             rows.append(Row(title, what, f"{own.value:.0f}", against, ratio, "at most 0.5", ratio <= 0.5, f"{own.n:,}"))

@@ -36,7 +36,9 @@ def proxy(path: Path) -> Score:
     from afresh.prepare import prepare
     from afresh.reward_known import of_class
 
-    made = of_class("positive", prepare(path, "text"), "text", lambda line: print(line, flush=True))
+    made = of_class(
+        "positive", prepare(path, "text", {"label_column": "label"}), "text", lambda line: print(line, flush=True)
+    )
     return lambda texts: [float(v) for v in made.score(texts, [{}] * len(texts))]
 
 

@@ -323,13 +323,12 @@ two standard errors above zero.
 - Closeness: minus the distance from the real example that was changed, in standard deviations; of tokens minus
   the share that differs. Granted: minus the distance of a pattern's weight from what an energy asked for.
 
-{table(saved["rows"])}
-{steering.words(saved["steering"])}"""
+{table(saved["rows"])}{steering.words(saved.get("steering", ()))}"""
 
 
 def block(saved: Mapping[str, Any]) -> str:
     """What the README shows."""
-    return f"{table(saved['rows'])}\n{steering.grid(saved['steering'])}"
+    return table(saved["rows"]) + steering.grid(saved.get("steering", ()))
 
 
 def update_readme(text: str, block: str) -> str:
@@ -342,7 +341,7 @@ def update_readme(text: str, block: str) -> str:
 
 def write(rows: Sequence[Row], steered: Sequence[steering.Row]) -> None:
     """docs/support.json, docs/support.md and the README; what is empty stays as it was saved."""
-    saved = json.loads(JSON.read_text(encoding="utf-8")) if JSON.exists() else {"rows": [], "steering": []}
+    saved = json.loads(JSON.read_text(encoding="utf-8")) if JSON.exists() else {"rows": []}
     saved["real"] = {"fields": round(FIELDS.right(*FIELDS.fresh), 4), "tokens": round(TOKENS.right(*TOKENS.fresh), 4)}
     saved |= {k: [r.json() for r in new] for k, new in (("rows", rows), ("steering", steered)) if new}
     PAGE.parent.mkdir(exist_ok=True)

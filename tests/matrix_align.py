@@ -253,9 +253,11 @@ def mean(found: Sequence[Judged], name: str) -> float:
 
 def grid(saved: Sequence[Mapping[str, Any]]) -> str:
     """Methods by families in Markdown: the gain of the reward where it is supported, "no" where it is not, "-" where
-    the family lacks what the method needs."""
+    the family lacks what the method needs. Nothing before anything was measured."""
+    if not saved:
+        return ""
     families = [f for f in catalog.FAMILIES if any(r["family"] == f for r in saved)]
-    lines = [f"| Steering | Learns from | {' | '.join(families)} |", "|" + " --- |" * (len(families) + 2)]
+    lines = ["", f"| Steering | Learns from | {' | '.join(families)} |", "|" + " --- |" * (len(families) + 2)]
     for method in METHODS:
         found = {r["family"]: r for r in saved if r["method"] == method.name}
         if found:
@@ -281,15 +283,18 @@ def table(saved: Sequence[Mapping[str, Any]]) -> str:
 
 
 def words(saved: Sequence[Mapping[str, Any]]) -> str:
-    """What docs/support.md says of steering."""
-    return f"""## Steering
+    """What docs/support.md says of steering; nothing before anything was measured."""
+    if not saved:
+        return ""
+    return f"""
+## Steering
 
 A reward that says nothing of the class is learnt for a few seconds: of fields exp(-(w - {AIM:g})^2 / 2), w being the
 weight of the last pattern; of tokens the share of the two ends that are 0. Methods that learn from preferences have
-{PAIRS} pairs of the model's own samples, of which {FLIPPED:.0%} are the wrong way round. A method is supported where the
-mean reward rises by more than two standard errors over the seeds, at least {QUALITY:.0%} as many samples are right, and
-plausible, as before, and samples of a class are at least {VARIETY:.0%} as far apart. Right, plausible and variety are
-ratios of after to before. Every method has one setting for all families. Where a family lacks what a method needs
-there is no row, and `afresh align` says what works instead.
+{PAIRS} pairs of the model's own samples, of which {FLIPPED:.0%} are the wrong way round. A method is supported where
+the mean reward rises by more than two standard errors over the seeds, samples that are right, and plausible, are at
+least {QUALITY:.0%} as many as before, and samples of a class are at least {VARIETY:.0%} as far apart. Right, plausible
+and variety are ratios of after to before. Every method has one setting for all families. Where a family lacks what a
+method needs there is no row, and `afresh align` says what works instead.
 
 {table(saved)}"""

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from afresh import catalog
-from afresh.align import Wishes, anchored, start
+from afresh.align import Wishes, anchored, chosen, start
 from afresh.cli import run as command
 from afresh.core import UserError
 from afresh.run import Run, metrics_lines
@@ -171,6 +171,32 @@ def test_votes_of_another_modality_are_refused(root: Path, tmp_path: Path) -> No
     with pytest.raises(UserError, match="kind=picture was asked for"):
         start(root / "flow", wishes, lambda line: None)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_reward_leaves_what_force_would_replace(root: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "run"
+    kept.mkdir()
+    (kept / "run.json").write_text("{}")
+    for wrong in (
+        Wishes(reward="lenght:5", out=kept, force=True),
+        Wishes(reward="length:5", unseen="lenght:5", out=kept, force=True),
+        Wishes(preferences=root / "shown.jsonl", out=kept, force=True),
+        Wishes(reward="length:5", out=kept, force=True, set_align={"bta": 1}),
+        Wishes(reward="length:5", out=kept, force=True, settings={"length": 31}, cut=20, steps=0),
+    ):
+        with pytest.raises(UserError):
+            start(root / "transformer", wrong, lambda line: None)
+        assert (kept / "run.json").read_text() == "{}"
+
+
+def test_the_usual_method_follows_what_there_is(root: Path) -> None:
+    def usual(family: str, **wishes: object) -> str:
+        return chosen(Run.open(root / family), Wishes(**wishes)).name  # type: ignore[arg-type]
+
+    assert usual("transformer", reward="length:5") == "grpo"
+    assert usual("transformer", preferences=root / "votes.jsonl") == "dpo"
+    assert usual("gan", reward="brightness") == "rejection"
+    assert usual("flow", preferences=root / "shown.jsonl") == "rejection"
 
 
 def test_a_reward_that_fails_says_for_what(root: Path, tmp_path: Path) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from afresh import catalog
 from afresh.control.lora import LoraConfig
-from afresh.control.reward import parse
+from afresh.control.reward import build, parse
 from afresh.core import Aligner, UserError
-from afresh.course import TASTE, Course
+from afresh.course import TASTE, Course, context_of, votes_of
 from afresh.data.load import typical
 from afresh.judge import prepared_again
 from afresh.parent import Parent, of_run
@@ -76,6 +76,7 @@ def start(path: Path, wishes: Wishes, say: Callable[[str], None]) -> Job:
     aligner = chosen(parent_run, wishes)
     config = override(aligner.config(), wishes.set_align, "align")
     prepared = prepared_again(parent_run)
+    check_wanted(parent_run, prepared, wishes)
     parent = of_run(parent_run)
     for line in data_lines(prepared)[:2]:
         say(line)
@@ -124,9 +125,7 @@ def chosen(run: Run, wishes: Wishes) -> Aligner:
     feeds = ("preferences", "reward", "gradient") if wishes.preferences is not None else ("reward", "gradient")
     works = [a.name for a in catalog.aligners().values() if set(a.needs) <= set(has) and a.feeds in feeds]
     if wishes.method is None:
-        if not works:
-            raise UserError(f"{run.path} is a {run.record.family}, which cannot be steered by {feeds[0]}s.")
-        return catalog.aligner(works[0], run.family)
+        return catalog.aligner(usual(has, wishes.preferences is not None), run.family)
     found = catalog.aligner(wishes.method, run.family)
     if found.feeds not in feeds:
         raise UserError(
@@ -134,6 +133,23 @@ def chosen(run: Run, wishes: Wishes) -> Aligner:
             f"learn from a reward: {', '.join(works) or 'none'}."
         )
     return found
+
+
+def usual(has: Sequence[str], votes: bool) -> str:
+    """The method where none is named: what was measured to do best with what the family has (README, docs/log.md)."""
+    if "steps" in has:
+        return "dpo" if votes else "grpo"
+    return "rejection"
+
+
+def check_wanted(run: Run, prepared: Prepared, wishes: Wishes) -> None:
+    """Raises UserError for rewards and votes that cannot be used, while a run that --force replaces is still there."""
+    context = context_of(prepared, wishes.limit, lambda line: None)
+    for text in (wishes.reward, wishes.unseen):
+        if text is not None:
+            build(text, context).close()
+    if wishes.preferences is not None:
+        votes_of(run, wishes.preferences, context.kind)
 
 
 def anchored(text: str) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from afresh import catalog
 from afresh.control.diversity import diversity
 from afresh.control.health import alarms, stop_reason
-from afresh.control.preferences import read_votes, scan
+from afresh.control.preferences import Preferences, read_votes, scan
 from afresh.control.reward import Context, Kind, Reward, Scorer, build
 from afresh.core import Aligner, Batch, Cond, Examples, Family, Space, Steered, UserError, Votes, World
 from afresh.origin import Origin, seen_folded
@@ -146,9 +146,7 @@ class Course:
 
     @cached_property
     def context(self) -> Context:
-        items = [i.value for i in self.prepared.train_items]
-        kind: Kind = "text" if isinstance(items[0], str) else "picture"
-        return Context(kind, items, self.record.limit, known=known_rewards(self.prepared, kind, self.note))
+        return context_of(self.prepared, self.record.limit, self.note)
 
     @cached_property
     def reward(self) -> Reward | None:
@@ -168,9 +166,7 @@ class Course:
         if r.preferences is None or self.aligner.feeds != "preferences":
             return None
         path = Path(r.preferences)
-        if self.context.kind == "text" and shows_pictures(path):
-            raise UserError(f"{path} has votes on pictures, and {self.run.path} makes texts. Give votes on texts.")
-        found = read_votes(path, self.context.kind)
+        found = votes_of(self.run, path, self.context.kind)
         if hashlib.sha256(path.read_bytes()).hexdigest() != r.preferences_sha256:
             raise UserError(f"{r.preferences} is not what this run began with. Restore it, or align anew.")
         return encoded_votes(self.run, found, self.note)
@@ -276,10 +272,20 @@ class Course:
         return stop_reason(rows, errors=STOP_ERRORS)
 
 
-def shows_pictures(votes: Path) -> bool:
-    """Whether what looks like names of pictures are pictures."""
-    found = scan(votes)
-    return found.kind == "picture" and any(found.path(v.a).is_file() for v in found.votes[:8])
+def context_of(prepared: Prepared, limit: float, note: Callable[[str], None]) -> Context:
+    """What rewards of a run's items are made from."""
+    items = [i.value for i in prepared.train_items]
+    kind: Kind = "text" if isinstance(items[0], str) else "picture"
+    return Context(kind, items, limit, known=known_rewards(prepared, kind, note))
+
+
+def votes_of(run: Run, path: Path, kind: Kind) -> Preferences:
+    """The votes of a file. Raises UserError for those on what the run does not make."""
+    if kind == "text":
+        found = scan(path)
+        if found.kind == "picture" and any(found.path(v.a).is_file() for v in found.votes[:8]):
+            raise UserError(f"{path} has votes on pictures, and {run.path} makes texts. Give votes on texts.")
+    return read_votes(path, kind)
 
 
 def tidied(metrics: Mapping[str, float], samples: int) -> dict[str, float]:

@@ -25,6 +25,8 @@ from afresh.measure.classifier import train_judge
 from afresh.measure.encoders import shrunk
 from afresh.prepare import Prepared, prepare
 from afresh.reward_model import load_reward_model
+from afresh.reward_tests import MARK as TESTS
+from afresh.reward_tests import passing
 from afresh.rng import Rng
 
 MARK = "class:"
@@ -39,7 +41,11 @@ def known(prepared: Prepared, kind: Kind, note: Callable[[str], None]) -> Callab
     def find(word: str) -> Reward | None:
         if word.startswith(MARK):
             label, _, path = word[len(MARK) :].partition("@")
-            return of_class(label, prepared if not path else prepare(Path(path), prepared.modality), kind, note)
+            return of_class(label, prepared if not path else labelled(Path(path), kind, prepared), kind, note)
+        if word.startswith(TESTS):
+            if kind != "text":
+                raise UserError(f"{word} runs programs, and this model makes {kind}s.")
+            return passing(Path(word[len(TESTS) :]))
         if not (Path(word) / "model.json").is_file():
             return None
         found = load_reward_model(Path(word))
@@ -48,6 +54,13 @@ def known(prepared: Prepared, kind: Kind, note: Callable[[str], None]) -> Callab
         return found
 
     return find
+
+
+def labelled(path: Path, kind: Kind, own: Prepared) -> Prepared:
+    """Other data with labels: class folders, or of texts a table with a column named label."""
+    if kind == "picture":
+        return prepare(path, own.modality)
+    return prepare(path, "text", {"folder_labels": True} if path.is_dir() else {"label_column": "label"})
 
 
 @dataclass(frozen=True)
@@ -121,7 +134,7 @@ def pictures(data: Prepared, name: str) -> Judge:
 
     @torch.no_grad()
     def judged(values: Sequence[Any]) -> Array:
-        every = [field(to_field(v)[None]) for v in values] if values else [torch.zeros(0, 1)]
+        every = [field(to_field(v)[None].float()) for v in values] if values else [torch.zeros(0, 1)]
         return np.asarray(torch.cat(every).double().numpy())
 
     return Judge(judged, field)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
 Wanted = str | Callable[..., Any]  # a reward's words, or a function of decoded items
 
 
-class Items(Sequence[Any]):
-    """A run's training items, read when first looked at: few rewards do."""
+class Later:
+    """A run's data as `Prepared`, read when first looked at: few rewards do."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -34,9 +33,19 @@ class Items(Sequence[Any]):
 
         return prepared_again(self.run)
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.prepared, name)
+
+
+class Items(Sequence[Any]):
+    """The values of its training items, as late."""
+
+    def __init__(self, data: Later) -> None:
+        self.data = data
+
     @cached_property
     def values(self) -> list[Any]:
-        return [i.value for i in self.prepared.train_items]
+        return [i.value for i in self.data.prepared.train_items]
 
     def __len__(self) -> int:
         return len(self.values)
@@ -58,17 +67,11 @@ def reward_of(run: Run, wanted: Wanted) -> Reward:
     kind = kind_of(run)
     if not isinstance(wanted, str):
         return of_function(wanted, kind)
-    items = Items(run)
+    from afresh.reward_known import known
 
-    def known(word: str) -> Reward | None:
-        from afresh.reward_known import MARK
-        from afresh.reward_known import known as those_of
-
-        if not word.startswith(MARK) and not (Path(word) / "model.json").is_file():
-            return None
-        return those_of(items.prepared, kind, lambda text: warnings.warn(text, stacklevel=2))(word)
-
-    return build(wanted, Context(kind, items, known=known))
+    data = Later(run)
+    found = known(cast("Prepared", data), kind, lambda text: warnings.warn(text, stacklevel=2))
+    return build(wanted, Context(kind, Items(data), known=found))
 
 
 def of_function(function: Callable[..., Any], kind: Kind) -> Reward:

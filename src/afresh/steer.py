@@ -81,8 +81,9 @@ def steered(run: Run, reward: Reward, weight: float) -> Sampler:
     """What takes the place of the family's `sample`; with weight 0 it is that itself, bit for bit.
 
     A flow follows the velocity of p(x) exp(weight reward) (sampling.edit.tilted), which is also what steering by
-    training tends to with beta = 1 / weight. A VAE and a GAN go from each sample's own latent to one that is likely
-    and has a high reward, so that samples are less diverse. Raises UserError as `energy_of`, `check_family` do.
+    training tends to with beta = 1 / weight. A VAE and a GAN search from each sample's own latent for the most probable
+    one under that density (sampling.search), so that samples of one request become nearly the same at any weight above
+    0. Raises UserError as `energy_of`, `check_family` do.
     """
     check_weight(weight)
     check_family(run)

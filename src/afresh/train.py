@@ -238,10 +238,10 @@ def learn(job: Job, mode: str) -> float:
             tick=lambda m: bar.step(next(v for k, v in m.items() if k.endswith("loss")), m, learner.step),
             overhead=lambda kind, seconds: bar.overhead(seconds, kind),
             message=bar.message,
-            stop=lambda: stop() and (job.course is None or job.course.whole(learner.step)),
+            stop=lambda: stop() and whole(learner, job),
             stepped=lambda now: keep_aside(now, run),
             enough=lambda now: enough(now, job) or ("" if out is None else out.enough(now)),
-            replan=lambda now: keep_time(now, run, begun, fresh, bar),
+            replan=lambda now: keep_time(now, run, begun, fresh, bar) if whole(now, job) else None,
         )
         before = learner.stopped
         loop.run(learner, stream(job, learner, rng), run.path / "checkpoints", rng, hooks)
@@ -264,6 +264,11 @@ def stream(job: Job, learner: Learner, rng: Rng) -> Callable[[int, int], Batch]:
 def looked(learner: Learner, job: Job) -> dict[str, float]:
     """What is known of the model as it is now."""
     return {**evaluate(learner, job.run, job), **({} if job.course is None else job.course.look(learner))}
+
+
+def whole(learner: Learner, job: Job) -> bool:
+    """Whether a checkpoint may be made here."""
+    return job.course is None or job.course.whole(learner.step)
 
 
 def enough(learner: Learner, job: Job) -> str:
