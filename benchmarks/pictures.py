@@ -135,9 +135,9 @@ def contender(task: Task, name: str, judge: Judge) -> Made:
 
 
 def budget(task: Task) -> str:
-    return f"{task.minutes:g} min" + (
-        "" if task.threads == 2 else f" of {task.threads} core" + "s" * (task.threads > 1)
-    )
+    """The minutes, and of how many cores where it was not two."""
+    cores = "" if task.threads == 2 else f" of {task.threads} core" + "s" * (task.threads > 1)
+    return f"{task.minutes:g} min{cores}"
 
 
 def about(made: Made) -> str:
