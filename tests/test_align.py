@@ -153,14 +153,14 @@ def test_methods_that_do_not_fit_name_those_that_do(root: Path) -> None:
     with pytest.raises(UserError, match=r"Methods that do: .*rejection.*Families that grpo works for: transformer"):
         start(root / "gan", Wishes(method="grpo", reward="brightness"), lambda line: None)
     with pytest.raises(UserError, match=r"Did you mean grpo"):
-        start(root / "transformer", Wishes(method="grop", reward="length:5"), lambda line: None)
+        start(root / "transformer", Wishes(method="grop", reward="length:min=5"), lambda line: None)
 
 
 def test_it_must_be_said_what_is_wanted(root: Path) -> None:
     with pytest.raises(UserError, match=r"--reward REWARD .*or --preferences"):
         start(root / "transformer", Wishes(), lambda line: None)
     with pytest.raises(UserError, match=r"learns from votes: give --preferences"):
-        start(root / "transformer", Wishes(method="dpo", reward="length:5"), lambda line: None)
+        start(root / "transformer", Wishes(method="dpo", reward="length:min=5"), lambda line: None)
 
 
 def test_votes_of_another_modality_are_refused(root: Path, tmp_path: Path) -> None:
@@ -179,10 +179,10 @@ def test_a_wrong_reward_leaves_what_force_would_replace(root: Path, tmp_path: Pa
     (kept / "run.json").write_text("{}")
     for wrong in (
         Wishes(reward="lenght:5", out=kept, force=True),
-        Wishes(reward="length:5", unseen="lenght:5", out=kept, force=True),
+        Wishes(reward="length:min=5", unseen="lenght:5", out=kept, force=True),
         Wishes(preferences=root / "shown.jsonl", out=kept, force=True),
-        Wishes(reward="length:5", out=kept, force=True, set_align={"bta": 1}),
-        Wishes(reward="length:5", out=kept, force=True, settings={"length": 31}, cut=20, steps=0),
+        Wishes(reward="length:min=5", out=kept, force=True, set_align={"bta": 1}),
+        Wishes(reward="length:min=5", out=kept, force=True, settings={"length": 31}, cut=20, steps=0),
     ):
         with pytest.raises(UserError):
             start(root / "transformer", wrong, lambda line: None)
@@ -193,7 +193,7 @@ def test_the_usual_method_follows_what_there_is(root: Path) -> None:
     def usual(family: str, **wishes: object) -> str:
         return chosen(Run.open(root / family), Wishes(**wishes)).name  # type: ignore[arg-type]
 
-    assert usual("transformer", reward="length:5") == "grpo"
+    assert usual("transformer", reward="length:min=5") == "grpo"
     assert usual("transformer", preferences=root / "votes.jsonl") == "dpo"
     assert usual("gan", reward="brightness") == "rejection"
     assert usual("flow", preferences=root / "shown.jsonl") == "rejection"
@@ -219,7 +219,7 @@ def test_files_in_a_reward_become_whole_paths(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "r.py").write_text("")
     (tmp_path / "cat.png").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
-    assert anchored("length:5") == "length:5"
+    assert anchored("length:min=5") == "length:min=5"
     assert anchored("-2*r.py:f + near:cat.png") == f"- 2.0*'{tmp_path}/r.py:f' + 1.0*'near:{tmp_path}/cat.png'"
 
 

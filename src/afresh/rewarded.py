@@ -77,7 +77,7 @@ def reward_of(run: Run, wanted: Wanted) -> Reward:
 def of_function(function: Callable[..., Any], kind: Kind) -> Reward:
     """A function in this process, with no limit of time. Raises UserError for what cannot be called."""
     if not callable(function):
-        raise UserError(f"A reward is words, as in 'length:50', or a function of items. Given: {function!r}.")
+        raise UserError(f"A reward is words, as in 'length:min=50', or a function of items. Given: {function!r}.")
     caller = Caller(function)
 
     def score(items: Sequence[Any], requests: Sequence[Request]) -> list[float]:

@@ -25,7 +25,7 @@ def align(
     reward: Annotated[
         str | None,
         typer.Option(
-            help="A name (length:60, contains:dog, brightness), FILE.py:function, '!program', or a sum of them.",
+            help="A name (length:min=60, contains:dog, brightness), FILE.py:function, '!program', or a sum of them.",
             rich_help_panel=WANTED,
         ),
     ] = None,
