@@ -134,7 +134,7 @@ def main() -> None:
     sides = {
         "trl_grpo": side("trl_grpo", "benchmarks.peer_trl", grpo, folder, base),
         "grpo": side(
-            "grpo", "benchmarks.steer_ours", replace(grpo, model=own, method="rloo", beta=0.0134, lr=2e-4), folder, base
+            "grpo", "benchmarks.steer_ours", replace(grpo, model=own, method="rloo", beta=0.0138, lr=2e-4), folder, base
         ),
         "trl_dpo": side("trl_dpo", "benchmarks.peer_trl", dpo, folder, base),
         "trl_grpo_bf16": side(

@@ -237,10 +237,21 @@ def measure(models: Sequence[Model], methods: Sequence[Method] = METHODS) -> lis
         after = [judged(steered(m, method, aligner, v)) for m, v in zip(models, given, strict=True)]
         gains = torch.tensor([b.reward - a.reward for a, b in zip(before, after, strict=True)], dtype=torch.float64)
         se = float(gains.std() / math.sqrt(len(gains))) if len(gains) > 1 else math.inf
-        means = [mean(before, "reward"), mean(after, "reward"), float(gains.mean()), se]
-        kept = [mean(after, k) / mean(before, k) for k in ("right", "plausible", "variety")]
-        family = models[0].subject.family
-        rows.append(Row(family, method.name, aligner.feeds, method.words(), *means, *kept, len(models)))
+        row = Row(
+            family=models[0].subject.family,
+            method=method.name,
+            feeds=aligner.feeds,
+            setting=method.words(),
+            without=mean(before, "reward"),
+            using=mean(after, "reward"),
+            gain=float(gains.mean()),
+            se=se,
+            right=mean(after, "right") / mean(before, "right"),
+            plausible=mean(after, "plausible") / mean(before, "plausible"),
+            variety=mean(after, "variety") / mean(before, "variety"),
+            n=len(models),
+        )
+        rows.append(row)
     return rows
 
 
