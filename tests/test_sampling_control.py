@@ -188,6 +188,7 @@ def test_a_class_counts_by_its_logarithm() -> None:
     torch.testing.assert_close(both, 2 * energy + 0.5 * p(x))
 
 
+@pytest.mark.slow  # a classifier is trained
 def test_a_class_is_steered_to(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against the request for dark pictures: how likely they are to be light rises with the weight."""
     run, made = opened(root, "flow"), functools.cache(reward_of)  # one classifier for all

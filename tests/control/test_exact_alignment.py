@@ -164,6 +164,18 @@ def test_ipo_comes_near_its_optimum(strings: Strings) -> None:
     assert away(strings.q, optimum) > 0.3
 
 
+def test_the_sampler_and_the_trainer_agree(strings: Strings) -> None:
+    policy = strings.family.policy
+    assert policy is not None and policy.rollout is not None and policy.steps is not None
+    index = torch.arange(32)
+    given = strings.reference, strings.config, SPACE
+    made = policy.rollout(*given, Cond(32), Rng(1), index, strings.family.settings())
+    with torch.no_grad():
+        found = policy.steps(*given, made.batch)
+    torch.testing.assert_close(found.logp, made.logp, rtol=0, atol=1e-5)
+    assert abs(float(strings.q.exp().sum()) - 1) < 1e-6  # what is never drawn has no mass
+
+
 def test_no_penalty_goes_to_the_best_string(strings: Strings) -> None:
     logs, _ = strings.steered("grpo", 120, 128, 3e-3, beta=0.0)
     assert float((logs.exp() * strings.r).sum()) > 0.95

@@ -204,7 +204,22 @@ def test_log_probabilities_are_before_every_cut() -> None:
     for i, row in enumerate(rows):
         fed = [i % 5, i % 3]
         for token, logprob in zip(row, seen[i], strict=False):
-            drawable = letters(fed).index_fill(0, torch.tensor([0]), -torch.inf)  # what is never drawn has no share
+            assert logprob == pytest.approx(float(letters(fed).log_softmax(-1)[token]), abs=1e-6)
+            fed.append(token)
+
+
+def test_log_probabilities_may_be_those_of_what_is_drawn() -> None:
+    seen: dict[int, list[float]] = {i: [] for i in range(8)}
+
+    def watch(index: int, token: int, logprob: float) -> bool:
+        seen[index].append(logprob)
+        return False
+
+    rows = run(watch, banned=[0], among_drawn=True)
+    for i, row in enumerate(rows):
+        fed = [i % 5, i % 3]
+        for token, logprob in zip(row, seen[i], strict=False):
+            drawable = letters(fed).index_fill(0, torch.tensor([0]), -torch.inf)
             assert logprob == pytest.approx(float(drawable.log_softmax(-1)[token]), abs=1e-6)
             fed.append(token)
 

@@ -176,10 +176,12 @@ def sample(
     rng: Rng,
     index: Tensor,
     settings: TransformerSettings,
+    among_drawn: bool = False,
 ) -> Tensor:
     """(n, T) int64. A stream continues cond.given (B, S) where its mask is true; short rows are padded with `end`.
 
-    Records need one: it is all that they begin with. Raises UserError for weights of a precision without an engine.
+    Records need one: it is all that they begin with. `among_drawn` is of what the watch is told. Raises UserError for
+    weights of a precision without an engine.
     """
     check_engine(modules, settings.weights)
     context, prompts = space.shape[0], prompts_of(space, cond)
@@ -188,7 +190,8 @@ def sample(
     predict = classifier_free(predictor(modules, context + 1, settings.weights), settings.guidance)
     cut = Cut(settings.temperature, settings.top_k, settings.top_p, settings.min_p)
     musts = None if settings.constraint is None else [settings.constraint() for _ in prompts]
-    rows = generate(predict, prompts, cond, rng, index, length, context, cut, end, banned, musts, settings.watch)
+    told = settings.watch, among_drawn
+    rows = generate(predict, prompts, cond, rng, index, length, context, cut, end, banned, musts, *told)
     if not space.stream:  # a prompt is the first part of the picture
         return torch.tensor([(p[1:] + r)[:context] for p, r in zip(prompts, rows, strict=True)])
     longest = max(map(len, rows))
@@ -282,7 +285,8 @@ def rollout(
         sure[place[number]].append(likely)
         return False
 
-    x = sample(modules, config, space, cond, rng, index, plain.model_copy(update={"watch": watch}))
+    watched = plain.model_copy(update={"watch": watch})
+    x = sample(modules, config, space, cond, rng, index, watched, among_drawn=True)
     width = max(len(p) + len(d) for p, d in zip(prompts, drawn, strict=True))
     fill = space.special["end" if space.stream else "begin"]
     rows = torch.full((len(prompts), width), fill)

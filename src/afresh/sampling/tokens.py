@@ -12,8 +12,8 @@ from afresh.core import Cond, Predict
 from afresh.rng import Rng
 from afresh.sampling.constraint import Constraint, check_finished, restrict
 
-# (index of the sample, token, its log-probability under the model at temperature 1, among all tokens that may ever be
-# drawn) -> whether to stop there
+# (index of the sample, token, its log-probability under the model at temperature 1, where nothing is left out) ->
+# whether to stop there
 Watch = Callable[[int, int, float], bool]
 
 
@@ -79,6 +79,7 @@ def generate(
     banned: Sequence[int] = (),
     constraints: Sequence[Constraint] | None = None,
     watch: Watch | None = None,
+    among_drawn: bool = False,
 ) -> list[list[int]]:
     """Continue each prompt (which includes its first context token) by up to `length` tokens, prompts left out.
 
@@ -88,7 +89,8 @@ def generate(
 
     `constraints`, one a row, say what each continuation must match; with them `end` must be given. Raises UserError
     for a row that has no match after `length` tokens. `watch` sees every token as it is drawn, and a row that it stops
-    leaves at once, whether it matches or not.
+    leaves at once, whether it matches or not. `among_drawn`: it is told log-probabilities among the tokens that are not
+    banned, which are those of what is drawn.
     """
     assert constraints is None or end is not None, "a structured text needs a token that ends it"
     rows = [list(p) for p in prompts]
@@ -102,9 +104,10 @@ def generate(
     while live:
         x, counts = ragged(feed, index.device)
         logits, state = predict(x, counts, cond, state)
+        likely = logits.log_softmax(-1) if watch is not None else None
         if banned:
             logits = logits.index_fill(1, forbidden, -torch.inf)
-        likely = logits.log_softmax(-1) if watch is not None else None
+            likely = logits.log_softmax(-1) if watch is not None and among_drawn else likely
         if constraints is not None and end is not None:
             logits = restrict(logits, [constraints[i] for i in live], end)
         if cut.temperature == 0:
