@@ -93,8 +93,12 @@ def test_the_reward_rises(root: Path, tmp_path: Path, family: str, method: str) 
     words = family in ("transformer", "masked")
     reward = f"{root / 'vowels.py'}:share" if words else "brightness"
     settings = {"length": 12} if words else {"steps": 4} if family == "flow" else {}
-    more = {"beta": 0.01} if method in ("grpo", "rloo", "reinforce", "ppo") else {}
-    run = aligned(root, family, tmp_path / "run", method=method, reward=reward, settings=settings, set_align=more)
+    more = (
+        {"beta": 0.01} if method in ("grpo", "rloo", "reinforce", "ppo") else {"near": 0.05} if method == "nft" else {}
+    )
+    train = {"batch": 16, "lr": 3e-3, "ema_half_life": 0}
+    wishes = {"method": method, "reward": reward, "settings": settings, "set_align": more, "set_train": train}
+    run = aligned(root, family, tmp_path / "run", **wishes)
     before, after = earned(run)
     assert after > before + 0.02
     assert Run.open(tmp_path / "run").sample(2, **settings).values  # it is a run like any other
