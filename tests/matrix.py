@@ -366,14 +366,17 @@ def main() -> None:
             begin = time.process_time()
             models[subject.family] = [train(subject, seed) for seed in range(args.seeds)]
             print(f"{subject.family}: {args.seeds} trained in {time.process_time() - begin:.0f} s", flush=True)
-    rows = [] if args.only == "align" else measure(models)
-    print(table([r.json() for r in rows]))
+    rows: list[Row] = []
+    if args.only != "align":
+        rows = measure(models)
+        print(table([r.json() for r in rows]))
     steered: list[steering.Row] = []
     for family, found in models.items() if args.only != "controls" else ():
         begin = time.process_time()
         steered += steering.measure(found)
         print(f"{family}: steered in {time.process_time() - begin:.0f} s", flush=True)
-    print(steering.table([r.json() for r in steered]))
+    if steered:
+        print(steering.table([r.json() for r in steered]))
     if args.write:
         write(rows, steered)
 

@@ -200,6 +200,7 @@ def test_the_usual_method_follows_what_there_is(root: Path) -> None:
     assert usual("transformer", reward="length:min=5") == "grpo"
     assert usual("transformer", preferences=root / "votes.jsonl") == "dpo"
     assert usual("gan", reward="brightness") == "rejection"
+    assert usual("gan", preferences=root / "shown.jsonl") == "draft"  # through a reward model of the votes
     assert usual("flow", preferences=root / "shown.jsonl") == "rejection"
 
 
