@@ -104,6 +104,12 @@ class Model:
             module.load_state_dict(self.modules[name].state_dict())
         return made
 
+    def kept(self, modules: Mapping[str, nn.Module]) -> Model:
+        """The same subject with other networks, and what its family had fitted."""
+        for m in modules.values():
+            m.eval()
+        return replace(self, modules=modules)
+
     def having(self, modules: Mapping[str, nn.Module]) -> Model:
         """The same subject with other networks, once more with what its family fits when they are trained."""
         family, toy = catalog.family(self.subject.family), self.subject.toy

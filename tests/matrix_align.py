@@ -42,7 +42,7 @@ class Model(Protocol):
     def seed(self) -> int: ...
     def draw(self, given: bool, settings: Mapping[str, Any]) -> tuple[Tensor, Tensor]: ...
     def copied(self) -> dict[str, nn.Module]: ...
-    def having(self, modules: Mapping[str, nn.Module]) -> Model: ...
+    def kept(self, modules: Mapping[str, nn.Module]) -> Model: ...
 
 
 def reward(toy: Toy, x: Tensor) -> Tensor:
@@ -174,7 +174,7 @@ def steered(model: Model, method: Method, aligner: Aligner, votes: Votes | None)
         if take_step(learner, batches(learner.step * batch, batch), Rng(seed)) is None:
             break  # not finite: it is judged as it is
         learner.step += 1
-    return model.having(own)
+    return model.kept(own)
 
 
 # --------------------------------------------------------------------------- what it is worth

@@ -289,9 +289,10 @@ def keep_aside(learner: Learner, run: Run) -> None:
 
 
 def finish(learner: Learner, job: Job) -> None:
-    """What the family fits once the networks are trained."""
+    """What the family fits to its data once the networks are trained. A run that was steered keeps what its parent had:
+    fitted to the data again it would undo the steering."""
     run = job.run
-    if run.family.finish is None:
+    if run.family.finish is None or job.course is not None:
         return
     with averaged(learner), seen_folded(learner.modules) as modules, torch.no_grad(), precision(learner.config):
         found = run.family.finish(modules, run.config, job.space, job.train, Rng(learner.config.seed))
