@@ -139,7 +139,7 @@ def usual(has: Sequence[str], votes: bool) -> str:
     """The method where none is named: what was measured to do best with what the family has (README, docs/log.md)."""
     if "steps" in has:
         return "dpo" if votes else "grpo"
-    return "draft" if "draw" in has and "denoise" not in has and votes else "rejection"
+    return "rejection" if "fits" in has else "draft"
 
 
 def check_wanted(run: Run, prepared: Prepared, wishes: Wishes) -> None:

@@ -1,6 +1,7 @@
 """Rejection sampling: of several samples for a request the best is learnt, as data is (RAFT: Dong et al. 2023).
 
-It needs nothing of a family but that it samples and trains, and asks nothing of a reward but a number.
+It asks nothing of a reward but a number. A GAN loses the quality of its samples by it, whose critic then knows nothing
+else; so a family says whether it fits.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ ALIGNERS = (
         name="rejection",
         about="the best of several samples is learnt as data is (Dong et al. 2023)",
         config=SelectedConfig,
-        needs=(),
+        needs=("fits",),
         feeds="reward",
         objective=lambda config, about: Watched(about.family.objective(about.config, about.space)),
         batches=Selected,

@@ -50,6 +50,8 @@ class Policy:
     draw (cond, rng, index, settings) -> x (B, *shape), differentiable in the weights.
     denoise (batch, rng) -> what is predicted of noised examples and what it should be, both (B, *shape); times and
         noise are keyed by batch.index.
+    fits: whether learning its own best samples as data moves it and keeps their quality, which was measured
+        (tests/matrix_align.py).
     moves: names of the modules that learn.
     """
 
@@ -59,6 +61,7 @@ class Policy:
     score: Callable[[Modules, Any, Space, Batch, Rng], Tensor] | None = None
     draw: Callable[[Modules, Any, Space, Cond, Rng, Tensor, Any], Tensor] | None = None
     denoise: Callable[[Modules, Any, Space, Batch, Rng], tuple[Tensor, Tensor]] | None = None
+    fits: bool = False
 
     def has(self) -> tuple[str, ...]:
         """The names of the capabilities that are there."""
@@ -68,6 +71,7 @@ class Policy:
             "score": self.score,
             "draw": self.draw,
             "denoise": self.denoise,
+            "fits": self.fits or None,
         }
         return tuple(k for k, v in every.items() if v is not None)
 

@@ -373,7 +373,7 @@ FAMILY = Family(
     likelihood=likelihood,
     latents=Latents(encode, decode),
     edit=edited,
-    policy=Policy(("velocity",), score=policy_score, denoise=denoise, draw=draw),
+    policy=Policy(("velocity",), score=policy_score, denoise=denoise, draw=draw, fits=True),
     weak=lambda settings: settings.autoguidance != 1,
     regions=lambda modules, device: compilable(modules["velocity"], device),  # type: ignore[arg-type]
 )

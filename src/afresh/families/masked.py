@@ -369,6 +369,6 @@ FAMILY = Family(
     bound=True,
     fills=True,
     edit=edit,
-    policy=Policy(("denoiser",), score=bound),
+    policy=Policy(("denoiser",), score=bound, fits=True),
     regions=lambda modules, device: compilable(modules["denoiser"], device),
 )

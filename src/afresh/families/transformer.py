@@ -340,5 +340,5 @@ FAMILY = Family(
     score=score,
     predict=lambda modules, space: predictor(modules, space.shape[0] + 1),
     regions=lambda modules, device: compilable(modules["decoder"], device),
-    policy=Policy(("decoder",), rollout=rollout, steps=steps, score=policy_score),
+    policy=Policy(("decoder",), rollout=rollout, steps=steps, score=policy_score, fits=True),
 )

@@ -396,5 +396,5 @@ FAMILY = Family(
     finish=finish,
     latents=Latents(encode, decode_latents),
     edit=edit,
-    policy=Policy(("conditioning", "encoder", "decoder", "prior"), score=elbo, draw=made),
+    policy=Policy(("conditioning", "encoder", "decoder", "prior"), score=elbo, draw=made, fits=True),
 )
