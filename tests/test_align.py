@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ import pytest
 from PIL import Image
 
 from afresh import catalog
-from afresh.align import Wishes, anchored, chosen, start
+from afresh.align import Wishes, anchored, check_wanted, chosen, start
 from afresh.cli import run as command
 from afresh.core import UserError
+from afresh.judge import prepared_again
 from afresh.run import Run, metrics_lines
 from afresh.train import learn
 from afresh.training import checkpoint
@@ -193,6 +195,13 @@ def test_a_wrong_reward_leaves_what_force_would_replace(root: Path, tmp_path: Pa
         with pytest.raises(UserError):
             start(root / "transformer", wrong, lambda line: None)
         assert (kept / "run.json").read_text() == "{}"
+
+
+def test_prompts_longer_than_the_texts_are_refused(root: Path, tmp_path: Path) -> None:
+    data = prepared_again(Run.open(root / "transformer"))
+    short = replace(data, train=replace(data.train, x=data.train.x[:8]))
+    with pytest.raises(UserError, match="--cut 8 is no less than the 8 tokens"):
+        check_wanted(Run.open(root / "transformer"), short, Wishes(reward="length", cut=8))
 
 
 def test_the_usual_method_follows_what_there_is(root: Path) -> None:

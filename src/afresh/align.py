@@ -148,6 +148,10 @@ def check_wanted(run: Run, prepared: Prepared, wishes: Wishes) -> None:
     for text in (wishes.reward, wishes.unseen):
         if text is not None:
             build(text, context).close()
+    if wishes.cut >= len(prepared.train.x):
+        raise UserError(
+            f"--cut {wishes.cut} is no less than the {len(prepared.train.x):,} tokens of the texts. Give fewer."
+        )
     if wishes.preferences is not None:
         votes_of(run, wishes.preferences, context.kind)
 

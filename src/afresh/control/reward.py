@@ -240,7 +240,7 @@ def named(text: str, term: Term, context: Context) -> Reward:
         return replace(known[head].make(argument if colon else None, context), name=term.word, kind=context.kind)
     other: Kind = "picture" if context.kind == "text" else "text"
     listed = f"For {context.kind}s there are {', '.join(known)}; FILE.py:function, module:function, '!program', the "
-    listed += "folder of a reward model, and class:LABEL."
+    listed += "folder of a reward model, class:LABEL, and for code passes:TESTS.py."
     if head in builtins(other):
         raise misread(text, term.place, f"{head} is for {other}s, and these are {context.kind}s. {listed}")
     if (found := context.known(term.word)) is not None:
