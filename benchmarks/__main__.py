@@ -24,6 +24,7 @@ NAMES = (
     "sentiment",
     "steer_pictures",
     "pandalm",
+    "spoken",
 )
 NEED_DATA = tuple(n for n in NAMES if n not in ("throughput", "decoding", "digits", "steer_exact"))
 

@@ -232,6 +232,7 @@ def train_config(
         "threads": machine.threads,
         "seed": wishes.seed,
         "stop_copies": 0.0,
+        "stop_rising": 0.0,
         "precision": "float32" if parent.recipe is None else parent.recipe.precision,
     }
     given = {**start, **aligner.recipe, **wishes.set_train}

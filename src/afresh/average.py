@@ -20,7 +20,6 @@ from afresh.run import Run
 from afresh.train import Job, again, evaluate, finish
 from afresh.training import posthoc
 from afresh.training.checkpoint import write_json
-from afresh.training.ema import Average
 from afresh.training.loop import Learner, under
 
 AUTO, NONE = "auto", "none"
@@ -142,7 +141,7 @@ def by_loss(run: Run, steps: list[int], say: Callable[[str], None]) -> Chosen:
     for length in posthoc.TRIED:
         tensors, error = combine(run, steps, length)
         if error <= posthoc.MOST_ERROR:
-            learner.averages = placed(tensors, learner)
+            learner.averages = learner.on_device(tensors)
             tried.append(Tried(length, error, loss_of(learner, run, job)))
             say(f"length {length:g}: held-out loss {tried[-1].loss:.5f} (as trained {tried[0].loss:.5f})")
     best = min(tried, key=lambda t: math.inf if t.loss is None else t.loss)
@@ -153,12 +152,6 @@ def loss_of(learner: Learner, run: Run, job: Job) -> float:
     return evaluate(learner, run, job)["heldout_loss"]
 
 
-def placed(tensors: dict[str, Tensor], learner: Learner) -> Average:
-    """Weights on the learner's device, by module."""
-    device = learner.config.device
-    return {m: {k: v.to(device) for k, v in under(tensors, m).items()} for m in learner.objective.averaged}
-
-
 @torch.no_grad()
 def refit(run: Run, tensors: dict[str, Tensor] | None) -> None:
     """Fit again what the family fits to trained networks, now that those of sampling are others."""
@@ -166,5 +159,5 @@ def refit(run: Run, tensors: dict[str, Tensor] | None) -> None:
         return
     learner = run.learner()
     if tensors is not None:
-        learner.averages = placed(tensors, learner)
+        learner.averages = learner.on_device(tensors)
     finish(learner, again(run.path))

@@ -8,14 +8,14 @@ from typing import Any
 
 from afresh.core import Aligner, Codec, Examples, Family, Metric, Modality, Space, UserError
 
-MODALITIES = ("text", "code", "image")
+MODALITIES = ("text", "code", "image", "audio", "music")
 FAMILIES = ("transformer", "masked", "vae", "gan", "flow", "autoencoder")
 FOREIGN = ("diffusers", "fewstep")  # families that only begin with a base: afresh tune BASE DATA, afresh distill RUN
 FITTED = ("palette",)  # codecs that are fitted to the data when a family needs one
 TRAINED = "trained"  # the codec that is made from a run: --codec RUN
 CODECS = (*FITTED, TRAINED)
 ALIGNERS = ("policy", "pairs", "denoise", "gradient", "selected")  # files, with one or more ways to steer a model each
-METRICS = ("texts", "programs", "pictures", "likelihood")
+METRICS = ("texts", "programs", "pictures", "likelihood", "music")
 
 
 def _check(kind: str, name: str, known: tuple[str, ...]) -> None:
@@ -61,7 +61,7 @@ def aligner(name: str, wanted: Family) -> Aligner:
 
 
 def codec_module(name: str) -> Any:
-    """The module: SOURCE, load, and fit or of_modules."""
+    """The module: load, and planar and fit, or of_modules."""
     _check("codec", name, CODECS)
     return import_module(f"afresh.codecs.{name}")
 
@@ -81,7 +81,7 @@ def bridge(wanted: Family, examples: Examples, space: Space) -> tuple[str, Codec
         return None
     for name in FITTED:
         module = codec_module(name)
-        if space.kind == module.SOURCE:
+        if module.planar(space):
             codec: Codec = module.fit(examples, space)
             if wanted.accepts(codec.target) is None:
                 return name, codec

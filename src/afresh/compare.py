@@ -20,12 +20,15 @@ from typing import Any
 
 import torch
 
-from afresh.control.preferences import Candidate, Kind, Pair, Vote, Winner, is_picture, normal, scan
+from afresh.control.kinds import Kind, kind_named
+from afresh.control.preferences import Candidate, Pair, Vote, Winner, normal, scan
 from afresh.control.ranking import ask
 from afresh.control.votes import append, line_of, repair, unjudged
 from afresh.core import UserError
+from afresh.data.sound_views import wav_bytes
 from afresh.kept import AVERAGED, EARLY, FINISHED
 from afresh.request import Request, of_kind
+from afresh.rewarded import kind_of
 from afresh.rng import Rng
 from afresh.run import Run
 from afresh.tally import by_request
@@ -56,22 +59,28 @@ def written(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def keep_picture(value: Any, folder: Path, name: str) -> str:
-    """A PNG in `folder`, named relative to the folder above. One that is there stays: votes may speak of it."""
-    file = folder / f"{name}.png"
-    if not file.exists():
-        replace_file(file, png(value))
-    return normal(f"{folder.name}/{file.name}")
+def filed(kind: Kind, suffix: str, content: Callable[[Any], bytes]) -> Keeper:
+    """What keeps samples as files in `folder`, named relative to the folder above. One that is there stays: votes may
+    speak of it."""
+
+    def keep(value: Any, folder: Path, name: str) -> str:
+        file = folder / f"{name}{suffix}"
+        if not file.exists():
+            replace_file(file, content(value))
+        return normal(f"{folder.name}/{file.name}")
+
+    return Keeper(kind, keep, lambda item, base: (base / item).is_file())
 
 
-KEEPERS = {
+KEEPERS: dict[Kind, Keeper] = {
     "text": Keeper("text", lambda value, folder, name: written(value), lambda item, base: True),
-    "picture": Keeper("picture", keep_picture, lambda item, base: (base / item).is_file()),
+    "picture": filed("picture", ".png", png),
+    "sound": filed("sound", ".wav", wav_bytes),
 }
 
 
 def keeper_of(run: Run) -> Keeper:
-    return KEEPERS["text" if run.space.stream else "picture"]
+    return KEEPERS["text" if run.space.stream else kind_of(run)]
 
 
 # --------------------------------------------------------------------------- samples, drawn once
@@ -173,7 +182,7 @@ def draw(run: Run, asked: Asked, k: int, seed: int, settings: Mapping[str, Any],
         }
         values = run.sample(max(k, len(items)), seed=seed, **how, **settings).values
         fresh = [keeper.keep(v, folder, f"{stem}-{i:04d}") for i, v in enumerate(values)]
-        items = items + fresh[len(items) :]  # pictures keep their names, and texts that were shown stay what they were
+        items = items + fresh[len(items) :]  # files keep their names, and texts that were shown stay what they were
         text = json.dumps({**record, "prompt": prompt, "label": label, "items": items}, indent=1, ensure_ascii=False)
         replace_file(folder / f"{stem}.json", (text + "\n").encode("utf-8", "backslashreplace"))
     return items[:k]
@@ -358,9 +367,12 @@ class Session:
 def votes_in(path: Path, kind: Kind) -> list[Vote]:
     """The votes of a file that may not exist yet, its last line mended. Raises UserError when it holds another kind."""
     repair(path)
-    found = scan(path, kind) if path.exists() else None
-    if found is None:
+    if not path.exists():
         return []
-    if kind == "text" and any(is_picture(v.a) and found.path(v.a).is_file() for v in found.votes):
-        raise UserError(f"{path} holds votes on pictures, and this run makes texts. Choose another --out.")
+    if kind != "text" and (there := scan(path)).votes and there.kind != kind:
+        raise UserError(f"{path} holds votes on {there.kind}s, and this run makes {kind}s. Choose another --out.")
+    found = scan(path, kind)
+    files = [kind_named(v.a) for v in found.votes if kind_named(v.a) != "text" and found.path(v.a).is_file()]
+    if kind == "text" and files:
+        raise UserError(f"{path} holds votes on {files[0]}s, and this run makes texts. Choose another --out.")
     return list(found.votes)

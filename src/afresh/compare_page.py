@@ -1,7 +1,7 @@
-"""The page on which a person chooses between two pictures, and its server, for this machine alone.
+"""The server of the page on which a person chooses between two pictures or sounds, for this machine alone.
 
 The server listens on 127.0.0.1. Its address has a secret token, and every request must bear it and be addressed to this
-machine by name, so that no other page, and nobody else who reaches the port, can see the pictures or vote.
+machine by name, so that no other page, and nobody else who reaches the port, can see, hear or vote.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from afresh.compare import Question, Session
+from afresh.compare_html import page_html
 from afresh.control.preferences import Winner
 from afresh.core import UserError
 from afresh.measure.report import visible
@@ -30,10 +31,11 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": (
-        "default-src 'none'; img-src 'self'; connect-src 'self'; style-src 'unsafe-inline'; "
+        "default-src 'none'; img-src 'self'; media-src blob:; connect-src 'self'; style-src 'unsafe-inline'; "
         "script-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
     ),
 }
+TYPES = {"picture": "image/png", "sound": "audio/wav"}  # of the files that `compare` keeps
 Reply = tuple[int, dict[str, Any]]
 
 
@@ -92,8 +94,8 @@ class Page:
         self.over = True
         return 200, self.state()
 
-    def picture(self, name: str, side: str) -> bytes | None:
-        """The PNG of a pair that was shown; None of another, or when it is gone."""
+    def file(self, name: str, side: str) -> bytes | None:
+        """The PNG or WAV of a pair that was shown; None of another, or when it is gone."""
         question = self.shown.get(name)
         if question is None or side not in ("a", "b"):
             return None
@@ -127,18 +129,18 @@ class Handler(BaseHTTPRequestHandler):
         return False
 
     def do_GET(self) -> None:
-        url = urlsplit(self.path)
+        url, kind = urlsplit(self.path), self.page.session.plan.kind
         query = {k: v[0] for k, v in parse_qs(url.query).items()}
         if not self.allowed(query.get("token") or self.headers.get("X-Token")):
             return
         if url.path == "/":
-            self.send(200, "text/html; charset=utf-8", HTML.replace("TOKEN", self.page.token).encode())
+            self.send(200, "text/html; charset=utf-8", page_html(kind, self.page.token).encode())
         elif url.path == "/state":
             with self.page.lock:
                 state = self.page.state()
             self.reply(200, state)
-        elif url.path == "/picture" and (data := self.page.picture(query.get("id", ""), query.get("side", ""))):
-            self.send(200, "image/png", data)
+        elif url.path == f"/{kind}" and (data := self.page.file(query.get("id", ""), query.get("side", ""))):
+            self.send(200, TYPES[kind], data)
         else:
             self.reply(404, {"error": "There is no such thing here."})
 
@@ -213,148 +215,3 @@ def serve(session: Session, end: Callable[[], list[str]], port: int, say: Callab
         finally:
             with page.lock:  # a vote that is being written is written
                 page.over = True
-
-
-HTML = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>afresh compare</title>
-<style>
-:root { color-scheme: light dark; --page: #fbfaf7; --sheet: #fff; --ink: #22231f; --quiet: #5d5f58; --rule: #d8d6cd;
-  --accent: #0b6b62; --warn: #fdf3dc; --warn-rule: #d9a441; }
-@media (prefers-color-scheme: dark) { :root { --page: #16181a; --sheet: #1d2022; --ink: #e6e5df; --quiet: #a5a69f;
-  --rule: #3b4043; --accent: #63c9bb; --warn: #2f2819; --warn-rule: #b98a35; } }
-* { box-sizing: border-box; }
-[hidden] { display: none !important; }
-body { margin: 0; min-height: 100vh; min-height: 100dvh; display: flex; flex-direction: column; background: var(--page);
-  color: var(--ink); font: 16px/1.5 system-ui, -apple-system, "Segoe UI", "Liberation Sans", Arial, sans-serif; }
-header, main, footer { width: 100%; max-width: 72rem; margin: 0 auto; padding: .8rem 1rem; }
-header { display: flex; flex-wrap: wrap; gap: .2rem 1rem; align-items: baseline; }
-#progress { font-weight: 600; font-variant-numeric: tabular-nums; }
-#asked { overflow-wrap: anywhere; white-space: pre-wrap; max-height: 7.5em; overflow-y: auto; }
-#bar { flex-basis: 100%; height: 4px; border-radius: 2px; background: var(--rule); overflow: hidden; }
-#bar div { height: 100%; width: 0; background: var(--accent); }
-main { flex: 1; display: flex; flex-direction: column; justify-content: center; gap: .8rem; }
-#pair { display: grid; grid-template-columns: 1fr 1fr; gap: .6rem; }
-button { font: inherit; color: inherit; background: var(--sheet); border: 1px solid var(--rule); border-radius: .5rem;
-  padding: .6rem .9rem; cursor: pointer; touch-action: manipulation; }
-button:hover:enabled, button:focus-visible { border-color: var(--accent); }
-button:focus-visible { outline: 2px solid var(--accent); outline-offset: 1px; }
-button:disabled { opacity: .45; cursor: default; }
-.side { display: flex; flex-direction: column; align-items: center; justify-content: space-between; gap: .5rem;
-  padding: .6rem; min-width: 0; }
-.side img { display: block; max-width: 100%; image-rendering: pixelated; }
-.others { display: grid; grid-template-columns: 1fr 1fr 1fr; gap: .6rem; }
-kbd { font: .85em ui-monospace, Menlo, Consolas, monospace; color: var(--quiet); }
-@media (hover: none) { kbd { display: none; } }
-#error { background: var(--warn); border: 1px solid var(--warn-rule); border-radius: .5rem; padding: .7rem .9rem; }
-#error button { margin-left: .6rem; }
-#end p { margin: .25rem 0; overflow-wrap: anywhere; white-space: pre-wrap; }
-footer { color: var(--quiet); font-size: .9rem; }
-</style>
-</head>
-<body>
-<header><span id="progress" aria-live="polite"></span><span id="asked"></span><div id="bar"><div></div></div></header>
-<main>
-  <div id="error" role="alert" hidden><span></span><button id="again">send again</button></div>
-  <div id="choice" hidden>
-    <div id="pair">
-      <button class="side" data-vote="a"><img alt="picture A"><span>A <kbd>&larr; or a</kbd></span></button>
-      <button class="side" data-vote="b"><img alt="picture B"><span>B <kbd>&rarr; or b</kbd></span></button>
-    </div>
-    <p></p>
-    <div class="others">
-      <button data-vote="tie">tie <kbd>t</kbd></button>
-      <button data-vote="skip">skip <kbd>s</kbd></button>
-      <button data-vote="stop">stop <kbd>q</kbd></button>
-    </div>
-  </div>
-  <div id="end" hidden></div>
-</main>
-<footer id="summary" aria-live="polite"></footer>
-<script>
-"use strict";
-const token = "TOKEN", keys = {ArrowLeft: "a", ArrowRight: "b", a: "a", b: "b", t: "tie", s: "skip", q: "stop"};
-const $ = id => document.getElementById(id), images = [...document.querySelectorAll(".side img")];
-const buttons = [...document.querySelectorAll("[data-vote]")];
-let now = null, ready = false, last = null;
-
-function enable(on) { ready = on; buttons.forEach(b => { b.disabled = !on; }); }
-
-function fail(text, retry) {
-  last = retry; $("error").firstChild.textContent = text; $("error").hidden = false; enable(false);
-}
-
-async function call(path, body) {
-  const how = body === undefined ? {} : {method: "POST", body: JSON.stringify(body)};
-  let reply, value;
-  try {
-    reply = await fetch(path, {...how, headers: {"X-Token": token, "Content-Type": "application/json"}});
-    value = await reply.json();
-  } catch (e) {
-    throw new Error("The program does not answer. If it was stopped, start the same command again and open the new " +
-      "address; every vote that it confirmed is kept.");
-  }
-  if (!reply.ok) throw new Error(value.error);
-  return value;
-}
-
-function fit() {  // the largest whole factor, so that every pixel is a square of the same size
-  const room = Math.min($("pair").clientWidth / 2 - 36, window.innerHeight * 0.62);
-  for (const i of images) if (i.naturalWidth) {
-    const factor = room / Math.max(i.naturalWidth, i.naturalHeight);
-    i.style.width = i.naturalWidth * (factor > 1 ? Math.floor(factor) : factor) + "px";
-  }
-}
-
-async function show(state) {
-  $("error").hidden = true; now = state.question; last = null;
-  $("choice").hidden = !now; $("end").hidden = !!now;
-  if (!now) {
-    enable(false); $("progress").textContent = "Done"; $("asked").textContent = ""; $("summary").textContent = "";
-    $("bar").hidden = true;
-    $("end").replaceChildren(...[state.kept, ...state.end, "This page can be closed."].map(line => {
-      const p = document.createElement("p"); p.textContent = line; return p; }));
-    return;
-  }
-  enable(false);
-  $("progress").textContent = `${now.number} of ${now.of}`; $("asked").textContent = now.asked.join("\\n");
-  $("bar").firstChild.style.width = 100 * (now.number - 1) / now.of + "%"; $("summary").textContent = state.summary;
-  images.forEach((image, i) => { image.src = `/picture?token=${token}&id=${now.id}&side=${"ab"[i]}`; });
-  try { await Promise.all(images.map(i => i.decode())); }
-  catch (e) { fail("A picture cannot be shown.", () => show(state)); return; }
-  fit(); enable(true);  // only what was seen is judged
-}
-
-async function send(work) {
-  enable(false);
-  let state;
-  try { state = await work(); }
-  catch (e) { fail(e.message, () => send(work)); return; }
-  await show(state);
-}
-
-function vote(said) {
-  if (!ready) return;
-  const id = now.id;
-  send(() => said === "stop" ? call("/stop", {}) : call("/vote", {id, vote: said}));
-}
-
-buttons.forEach(b => b.addEventListener("click", () => vote(b.dataset.vote)));
-$("again").addEventListener("click", () => { if (last) last(); });
-window.addEventListener("resize", fit);
-document.addEventListener("keydown", e => {
-  if (e.key === " " && e.target.id !== "again") e.preventDefault();
-  if (e.repeat || e.ctrlKey || e.metaKey || e.altKey) return;
-  const said = keys[e.key.length === 1 ? e.key.toLowerCase() : e.key];
-  if (said) { e.preventDefault(); vote(said); }
-});
-document.addEventListener("keyup", e => { if (e.key === " " && e.target.id !== "again") e.preventDefault(); });
-send(() => call("/state"));
-</script>
-</body>
-</html>
-"""

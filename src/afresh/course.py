@@ -10,14 +10,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from afresh import catalog
 from afresh.control.diversity import diversity
 from afresh.control.health import alarms, stop_reason
+from afresh.control.kinds import Kind, kind_of
 from afresh.control.preferences import Preferences, read_votes, scan
-from afresh.control.reward import Context, Kind, Reward, Scorer, build
+from afresh.control.reward import Context, Reward, Scorer, build
 from afresh.core import Aligner, Batch, Cond, Examples, Family, Space, Steered, UserError, Votes, World
 from afresh.origin import Origin, seen_folded
 from afresh.plan import placed
@@ -229,8 +232,14 @@ class Course:
                     r = self.by(scorer, values, cond)
                     found[name] = float(r.mean())
                     found[f"{name}_error"] = float(r.std() / math.sqrt(len(r)))
-        found["diversity"] = diversity(values)
+        found["diversity"] = diversity(values if kind_of(values[0]) != "sound" else self.fields(x))
         return found
+
+    def fields(self, x: Tensor) -> list[NDArray[np.float64]]:
+        """What is compared of sounds: their fields, from 0 to 255 as the bytes of pictures, so that 1 is again the
+        difference of the lowest from the highest value."""
+        whole = x if self.run.codec is None else self.run.codec.decode(x)
+        return [(f.double().numpy().clip(-1, 1) + 1) * 127.5 for f in whole.detach().cpu()]
 
     def drawn(self, modules: Mapping[str, nn.Module], cond: Cond, rng: Rng) -> tuple[Tensor, dict[str, float]]:
         """Samples, and how far they are from the reference, in nats, where that can be told."""
@@ -275,16 +284,15 @@ class Course:
 def context_of(prepared: Prepared, limit: float, note: Callable[[str], None]) -> Context:
     """What rewards of a run's items are made from."""
     items = [i.value for i in prepared.train_items]
-    kind: Kind = "text" if isinstance(items[0], str) else "picture"
+    kind = kind_of(items[0])
     return Context(kind, items, limit, known=known_rewards(prepared, kind, note))
 
 
 def votes_of(run: Run, path: Path, kind: Kind) -> Preferences:
     """The votes of a file. Raises UserError for those on what the run does not make."""
-    if kind == "text":
-        found = scan(path)
-        if found.kind == "picture" and any(found.path(v.a).is_file() for v in found.votes[:8]):
-            raise UserError(f"{path} has votes on pictures, and {run.path} makes texts. Give votes on texts.")
+    found = scan(path)  # texts that look like paths are texts
+    if found.kind not in ("text", kind) and (kind != "text" or any(found.path(v.a).is_file() for v in found.votes[:8])):
+        raise UserError(f"{path} has votes on {found.kind}s, and {run.path} makes {kind}s. Give votes on {kind}s.")
     return read_votes(path, kind)
 
 

@@ -36,7 +36,7 @@ class Change:
     `strength`: how much may change, 0 to 1. `mask` (H, W): true where it may. `upscale`: the picture is a smaller one,
     to be drawn again so much larger. `palette`: colours as #rrggbb. `edges`, `style`: pictures whose edges, whose
     texture and colours it should have. `function`: MODULE:FUNCTION, differentiable, to become small. `weight` of the
-    wishes: 1 = met to within about 0.05 of [-1, 1].
+    wishes: 1 = met to within about 0.05 of [-1, 1]. `hole`: of sounds the seconds that may change, START:END.
     """
 
     strength: float | None = None
@@ -47,6 +47,7 @@ class Change:
     style: Any = None
     function: str | None = None
     weight: float = 1.0
+    hole: str | None = None
 
 
 def picture(given: str | Path | Pixels) -> Pixels:
@@ -61,10 +62,38 @@ def picture(given: str | Path | Pixels) -> Pixels:
         raise UserError(f"{path} is no picture that can be read: {why}.") from None
 
 
-def encoded(run: Run, pictures: Sequence[Any]) -> Tensor:
-    """Pictures as the run sees them, (B, *shape) float32 in its modality's space."""
-    examples = run.encoder.encode([Item(picture(p)) for p in pictures])
+def encoded(run: Run, given: Sequence[Any]) -> Tensor:
+    """Pictures or sounds, or files of them, as the run sees them, (B, *shape) float32 in its modality's space.
+
+    Raises UserError for a file that cannot be read.
+    """
+    values = [Path(g) if isinstance(g, str | Path) else g for g in given]
+    values = [v[..., None] if isinstance(v, np.ndarray) and v.ndim == 2 else v for v in values]
+    examples = run.encoder.encode([Item(v) for v in values])
     return examples.x.float() * examples.scale + examples.shift
+
+
+def hole(run: Run, given: str) -> Tensor:
+    """(1, ..., T) bool, true in the time that may change: 'START:END' in seconds, either of which may be left out.
+
+    Raises UserError for another form, a time that is not there, and for a run that makes no sounds.
+    """
+    space = run.encoder.space
+    start, found, end = given.partition(":")
+    try:
+        a, b = float(start or 0), float(end or space.seconds)
+    except ValueError:
+        found, a, b = "", 0.0, 0.0
+    if not space.timed:
+        raise UserError(f"--hole is for sounds, and {run.path} makes {run.record.modality}: give a --mask.")
+    if not found or not 0 <= a < b or a >= space.seconds or (a == 0 and b >= space.seconds):
+        raise UserError(
+            f"--hole takes START:END in seconds, within the {space.seconds:.3g} s of this model's sounds and not all "
+            f"of them; 0.5: is from there to the end. Given: {given!r}."
+        )
+    columns = space.shape[-1]
+    at = torch.arange(columns).view(*[1] * len(space.shape), columns) / columns * space.seconds
+    return (at >= a) & (at < b)
 
 
 def fitted_mask(run: Run, mask: Any) -> Tensor:
@@ -87,9 +116,22 @@ def fitted_mask(run: Run, mask: Any) -> Tensor:
     return change
 
 
+def only_pictures(run: Run, change: Change) -> None:
+    """Raises UserError for a run that makes sounds and is asked for what only pictures have."""
+    asked = {"mask": change.mask is not None, "upscale": change.upscale > 1, "palette": bool(change.palette)}
+    asked |= {"edges": change.edges is not None, "style": change.style is not None}
+    given = ", ".join(f"--{name}" for name, wanted in asked.items() if wanted)
+    if given and run.encoder.space.timed:
+        raise UserError(
+            f"{given}: only for pictures, and {run.path} makes sounds. For sounds there are --hole START:END, --extend "
+            "and --loop in seconds, --strength, and --function of your own."
+        )
+
+
 def wishes(run: Run, change: Change) -> tuple[list[tuple[float, e.Energy]], float]:
     """Energies with their weights, and the weight of all."""
     parts: list[tuple[float, e.Energy]] = []
+    only_pictures(run, change)
     if change.palette:
         parts.append((1.0, e.palette(colours(change.palette, run.encoder.space.shape[0]))))
     if change.edges is not None:
@@ -118,7 +160,7 @@ def colours(names: Sequence[str], channels: int) -> Tensor:
 
 @dataclass
 class Editor:
-    """Draws edits of one run: brings pictures, masks and wishes into the family's own space."""
+    """Draws edits of one run: brings pictures and sounds, masks and wishes into the family's own space."""
 
     run: Run
     request: Request = field(default_factory=Request)
@@ -128,7 +170,9 @@ class Editor:
     def __post_init__(self) -> None:
         run = self.run
         if run.encoder.space.kind != "field":
-            raise UserError(f"{run.path} makes no pictures, so there is none to edit. Texts are filled with --infill.")
+            raise UserError(
+                f"{run.path} makes neither pictures nor sounds: there is none to edit. Texts are filled with --infill."
+            )
         if run.family.edit is None:
             able = [f for f in catalog.FAMILIES if catalog.family(f).edit is not None]
             raise UserError(f"{run.family.name} cannot edit. Families that can: {', '.join(able)}.")
@@ -158,10 +202,11 @@ class Editor:
         """`each` edits of every picture in turn. Raises UserError for what cannot be done."""
         run = self.run
         parts, weight = wishes(run, change)
-        if change.mask is None and change.strength is None and not parts and change.upscale == 1:
+        places = change.mask, change.strength, change.hole
+        if all(given is None for given in places) and not parts and change.upscale == 1:
             raise UserError(
-                "Nothing is asked for. Say how much may change (--strength 0.5), where (--mask FILE), or what is "
-                "wanted (--palette, --edges, --style, --function, --upscale)."
+                "Nothing is asked for. Say how much may change (--strength 0.5), where (--mask FILE, of sounds --hole "
+                "0.2:0.5), or what is wanted (--palette, --edges, --style, --function, --upscale)."
             )
         low: Tensor | None = None
         if change.upscale > 1:
@@ -175,14 +220,25 @@ class Editor:
             more = [] if low is None else [(1.0, e.agrees(low[rows], change.upscale))]
             return e.total([*parts, *more])
 
-        keep = None if change.mask is None else (~fitted_mask(run, change.mask)).expand_as(start)
-        default = STRENGTH if change.mask is None and low is None else 1.0
+        keep = kept(run, change, start)
+        default = STRENGTH if keep is None and low is None else 1.0
         x = self.apply(start, default if change.strength is None else change.strength, keep, wanted, weight)
         if low is not None:  # the steps of the solver leave a little; what is left is spread evenly
             rest = low - e.blocks(x, change.upscale)
             x = x + nn.functional.interpolate(rest, scale_factor=change.upscale)
         described = [{"picture": i // each, "variation": i % each, **asked(change)} for i in range(len(start))]
         return Samples(run.encoder.decode(x), x, self.cond(len(start)), described, self.seed, run.encoder)
+
+
+def kept(run: Run, change: Change, start: Tensor) -> Tensor | None:
+    """Where values must stay, like start; None where nothing is said of places. Raises UserError for what does not
+    fit."""
+    given = [fitted_mask(run, change.mask)] if change.mask is not None else []
+    given += [hole(run, change.hole)] if change.hole is not None else []
+    if not given:
+        return None
+    may = given[0] if len(given) == 1 else given[0] & given[1]
+    return (~may).expand_as(start)
 
 
 def through(codec: Codec, task: Edit) -> Edit:
@@ -194,7 +250,8 @@ def through(codec: Codec, task: Edit) -> Edit:
     if keep is not None:
         grid = codec.target.grid or codec.target.shape[1:]
         factor = [a // b for a, b in zip(keep.shape[2:], grid, strict=True)]
-        whole = -nn.functional.max_pool2d(-keep.all(1, keepdim=True).float(), factor) > 0.5  # (B, 1, h, w)
+        pool = (nn.functional.max_pool1d, nn.functional.max_pool2d, nn.functional.max_pool3d)[len(factor) - 1]
+        whole = -pool(-keep.all(1, keepdim=True).float(), factor) > 0.5  # (B, 1, *grid)
         keep = whole.flatten(1) if codec.target.grid else whole.expand_as(z)
     wanted = None if energy is None else lambda x: energy(codec.decode(x))
     return Edit(z, task.strength, keep, wanted, task.weight)
@@ -224,7 +281,7 @@ def enlarged(run: Run, pictures: Sequence[Any], factor: int) -> tuple[Tensor, Te
 def asked(change: Change) -> dict[str, Any]:
     """What was asked for, in words."""
     out: dict[str, Any] = {}
-    for name in ("strength", "function"):
+    for name in ("strength", "function", "hole"):
         if getattr(change, name) is not None:
             out[name] = getattr(change, name)
     for name in ("mask", "edges", "style"):

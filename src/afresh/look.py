@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from afresh.core import CondSpec, Item, Refused, Space
+from afresh.core import CondSpec, Encoder, Item, Refused, Space
 from afresh.data.advice import Advice, advise
 from afresh.data.duplicates import near_duplicates
 from afresh.data.files import walk, zip_names
@@ -18,7 +18,7 @@ from afresh.data.languages import LICENCE, LICENCE_SUFFIXES
 from afresh.measure.report import Sample, Section, render
 from afresh.prepare import Prepared, facts_of, prepare
 from afresh.training.checkpoint import replace_file
-from afresh.write import is_picture, png
+from afresh.write import is_picture, is_sound, is_text, pictures_of, played, png
 
 PICTURES, TEXTS = 24, 4  # examples on the page
 EXCERPT = 600  # characters of a text
@@ -52,7 +52,7 @@ class Look:
     def examples(self) -> list[Item]:
         """Training items, evenly spread."""
         items = self.prepared.train_items
-        count = min(len(items), PICTURES if is_picture(items[0].value) else TEXTS)
+        count = min(len(items), TEXTS if is_text(items[0].value) else PICTURES)
         return [items[i * len(items) // count] for i in range(count)]
 
     def json(self) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class Look:
             title=p.path.name,
             subtitle="What would be learnt.",
             data=[(k, v) for k, v in facts],
-            data_examples=[example(i) for i in self.examples],
+            data_examples=[example(i, p.encoder) for i in self.examples],
             notes=list(p.notes),
         )
         file = Path(path)
@@ -167,10 +167,13 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def sizes(items: Sequence[Item]) -> dict[str, Any]:
-    """Length of texts in characters; height, width and channels of pictures, with how many have them."""
+    """Length of texts in characters, of sounds in seconds; height, width and channels of pictures, with how many have
+    them."""
     if is_picture(items[0].value):
         shapes = Counter("x".join(map(str, i.value.shape)) for i in items)
         return {"pixels": dict(shapes.most_common())}
+    if is_sound(items[0].value):
+        return {"seconds": spread([i.value.seconds for i in items])}
     return {"characters": spread([len(i.value) for i in items])}
 
 
@@ -193,6 +196,9 @@ def describe_sizes(found: Mapping[str, Any]) -> str:
         return (
             f"{found['least']:,.4g} to {found['most']:,.4g}, median {found['median']:,.4g} ({found['count']:,} items)"
         )
+    if "seconds" in found:
+        c = found["seconds"]
+        return f"{c['least']:.3g} to {c['most']:.3g} seconds, median {c['median']:.3g}"
     if "characters" in found:
         c = found["characters"]
         return f"{c['least']:,} to {c['most']:,} characters, median {c['median']:,.0f}"
@@ -258,13 +264,14 @@ def refused_lines(refused: Sequence[Refused]) -> list[str]:
     return out
 
 
-def example(item: Item) -> Sample:
+def example(item: Item, encoder: Encoder) -> Sample:
     """An item as the page shows it."""
     words = [*item.labels.values(), *(f"{k} {v:g}" for k, v in item.numbers.items()), item.caption or ""]
     caption = ", ".join(w for w in words if w)
-    if is_picture(item.value):
-        return Sample(png=png(item.value), caption=caption)
-    return Sample(text=excerpt(item.value), caption=caption or item.source)
+    wav = played(item.value, encoder)
+    if not is_text(item.value):
+        return Sample(png=png(pictures_of([item.value])[0]), caption=caption, wav=wav)
+    return Sample(text=excerpt(item.value), caption=caption or item.source, wav=wav)
 
 
 def excerpt(text: str) -> str:

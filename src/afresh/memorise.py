@@ -21,6 +21,7 @@ from afresh.core import Examples
 from afresh.data.load import draw_conditions
 from afresh.measure.distribution import distances
 from afresh.measure.estimate import Array
+from afresh.measure.gallery import seen
 from afresh.measure.memorisation import near_copies, nearest
 from afresh.origin import seen_folded
 from afresh.rng import Rng
@@ -53,10 +54,10 @@ def small(x: Tensor) -> Array:
     return np.asarray(x.flatten(1).cpu().numpy())  # float32: kept small; distances are in float64
 
 
-def vectors(examples: Examples) -> Array:
-    """Every example of a field, as `small` sees it."""
-    parts = examples.x.split(1024)
-    return np.concatenate([small(p.float() * examples.scale + examples.shift) for p in parts])
+def vectors(examples: Examples, timed: bool = False) -> Array:
+    """Every example of a field as `small` sees it; where an axis is time, the spectra of waves."""
+    parts = (p.float() * examples.scale + examples.shift for p in examples.x.split(1024))
+    return np.concatenate([small(seen(p) if timed else p) for p in parts])
 
 
 def spread_over(n: int, most: int) -> NDArray[np.int64]:
@@ -99,8 +100,9 @@ class Lookout:
     others: Array = field(init=False)
 
     def __post_init__(self) -> None:
-        self.table = vectors(self.train)
-        self.others = not_trained_on(self.table, vectors(self.heldout))
+        timed = self.run.encoder.space.timed
+        self.table = vectors(self.train, timed)
+        self.others = not_trained_on(self.table, vectors(self.heldout, timed))
         self.begun = self.clock()
 
     def room(self, seconds: float) -> bool:
@@ -138,7 +140,8 @@ class Lookout:
         cond = draw_conditions(run.conditions, n, Rng(seed), "sample/conditions")
         with averaged(learner), seen_folded(learner.modules) as modules, torch.no_grad():
             x = run.draw(modules, cond, seed, run.family.settings())
-        return nearest(small(x.float()), self.table)
+        x = seen(x.float()) if run.encoder.space.timed else x.float()
+        return nearest(small(x), self.table)
 
     def enough(self, learner: Learner) -> str:
         """Why training ends here, or nothing."""

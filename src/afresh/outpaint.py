@@ -35,6 +35,8 @@ def outpainted(editor: Editor, pictures: Sequence[Any], wanted: Mapping[str, int
     drawn beside half a window of what is there. Raises UserError for a mask or an enlargement beside."""
     if change.mask is not None or change.upscale > 1 or change.strength is not None:
         raise UserError("--outpaint keeps the picture and adds to it: leave --mask, --upscale and --strength out.")
+    if editor.run.encoder.space.timed:
+        raise UserError("--outpaint is for pictures. A sound goes on by --extend SECONDS.")
     start = encoded(editor.run, pictures).repeat_interleave(n, 0)
     canvas = start
     for step, (side, count) in enumerate(wanted.items()):

@@ -16,7 +16,7 @@ from afresh.data.advice import Facts, advise
 from afresh.data.duplicates import Pair, near_duplicates
 from afresh.data.split import Split, split, split_hash
 
-SEARCHED = 20_000  # most pictures among which training looks for near duplicates: a few seconds of one core
+SEARCHED = 20_000  # most pictures or sounds among which training looks for near duplicates: a few seconds of one core
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def choose_modality(path: Path, wanted: str | None) -> tuple[Modality, str]:
     if not found:
         raise UserError(
             f"No modality recognises {path}. Accepted: {', '.join(catalog.MODALITIES)}. "
-            "Give a folder of text, source code or pictures, or say which it is with --modality."
+            "Give a folder of text, source code, pictures, sounds or scores, or say which it is with --modality."
         )
     if len(found) > 1 and found[0][0].score - found[1][0].score < 0.2:
         choices = "; ".join(f"--modality {n} ({s.reason})" for s, n in found)
@@ -78,7 +78,7 @@ def read_split(
     items = corpus.items
     notes = list(corpus.notes)
     if validation is not None:
-        other = modality.read(validation, options)
+        other = modality.read(validation, options.model_copy(update=dict(corpus.settled)))
         if not other.items:
             raise UserError(f"Nothing in {validation} could be used as a validation split.")
         items = [mark(i, "train") for i in items] + [mark(i, "validation") for i in other.items]
@@ -108,6 +108,7 @@ def prepare(
     kind, why = choose_modality(path, modality)
     chosen = read_options(kind, options or {})
     parts, corpus, notes = read_split(path, kind, chosen, validation)
+    chosen = chosen.model_copy(update=dict(corpus.settled))
     encoder = encoder or (fit or kind.fit)(parts.train, chosen)
     chosen = chosen.model_copy(update=dict(encoder.settled))
     train, heldout = encoder.encode(parts.train), encoder.encode(parts.heldout)
@@ -149,14 +150,15 @@ def facts_of(p: Prepared, near: Sequence[Pair] | None, minutes: float | None = N
 
 
 def advice_lines(p: Prepared, minutes: float | None) -> list[str]:
-    """Advice before anything is spent; near duplicates are looked for among pictures alone, and among not too many."""
+    """Advice before anything is spent; near duplicates are looked for among pictures and sounds, not too
+    many of them."""
     items, out = [*p.train_items, *p.heldout_items], []
     pairs = None
     if not isinstance(items[0].value, str):
         if len(items) <= SEARCHED:
             pairs = near_duplicates(items)
         else:
-            out.append(f"near duplicates are not looked for among {len(items):,} pictures here: afresh data does")
+            out.append(f"near duplicates are not looked for among {len(items):,} items here: afresh data does")
     return [f"advice: {text}" for text in [*(a.text for a in advise(facts_of(p, pairs, minutes))), *out]]
 
 

@@ -11,23 +11,25 @@ from afresh.measure.study import Measurement
 from afresh.report_align import Alignment, alignment
 from afresh.run import Run, Samples, metrics_lines
 from afresh.training.checkpoint import write_json
-from afresh.write import caption_of, is_picture, png
+from afresh.write import caption_of, is_text, pictures_of, played, png
 
 SHOWN_PICTURES = 60
 SHOWN_TEXTS = 4
 
 
 def sample_views(samples: Samples, caption: str = "") -> list[Sample]:
-    """Pictures as one grid, texts one by one."""
-    if is_picture(samples.values[0]):
-        pairs = zip(samples.values, samples.described, strict=True)
-        return [Sample(png=png(v), caption=caption_of(d), group=caption) for v, d in pairs]
+    """Pictures and sounds as one grid, texts one by one; with each what it sounds like, if anything."""
+    encoder = samples.encoder
+    if not is_text(samples.values[0]):
+        pairs = zip(samples.values, pictures_of(samples.values), samples.described, strict=True)
+        return [Sample(png=png(p), caption=caption_of(d), group=caption, wav=played(v, encoder)) for v, p, d in pairs]
     language = ""
     views = []
     for value, asked in zip(samples.values[:SHOWN_TEXTS], samples.described, strict=False):
-        label = caption_of(asked)
-        language = label or ("python" if samples.encoder.valid("def f():\n    return 1\n") else "")
-        views.append(Sample(text=value, prompt=asked.get("prompt") or "", caption=label or caption, language=language))
+        label, prompt = caption_of(asked), asked.get("prompt") or ""
+        language = label or ("python" if encoder.valid("def f():\n    return 1\n") else "")
+        wav = played(prompt + value, encoder)
+        views.append(Sample(text=value, prompt=prompt, caption=label or caption, language=language, wav=wav))
     return views
 
 

@@ -76,7 +76,7 @@ def images_by_name(spec: CondSpec, image: Any) -> dict[str, Any]:
         return {}
     parts = of_kind(spec, "aligned")
     if not parts:
-        raise UserError("This model was not trained to make pictures from others. Leave --image out.")
+        raise UserError("This model was not trained to make pictures from others or sounds by curves: no --image.")
     if isinstance(image, Mapping):
         named = dict(image)
     elif isinstance(image, str) and image.partition("=")[0] in parts:

@@ -1,7 +1,8 @@
-"""What a reward model of pictures is made of: the pictures voted on, and an encoder trained on the user's own.
+"""What a reward model of pictures or sounds is made of: what was voted on, and an encoder trained on the user's own.
 
-The encoder is of the kind that distances are measured with (afresh.measure.encoders), from another seed: no judge of
-samples has the weights of a reward.
+Sounds are seen as the fields that the run's encoder makes of them, waves as their spectra. The encoder that is trained
+is of the kind that distances are measured with (afresh.measure.encoders), from another seed: no judge of samples has
+the weights of a reward.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from afresh.data.pictures import (
     threaded,
     to_channels,
 )
+from afresh.edit import encoded
 from afresh.judge import prepared_again
 from afresh.measure.encoders import LARGEST, DomainNet, Recipe, train_encoder
+from afresh.measure.gallery import seen as spectra
 from afresh.rng import Rng
 from afresh.run import Run
 
@@ -37,7 +40,7 @@ MOST, FEW = 20_000, 80  # pictures that an encoder learns from; with fewer than 
 
 
 class SavedPicture(BaseModel):
-    """What a network of pictures is built from. `recipe` None: no encoder."""
+    """What a network of pictures, or of spectra, is built from. `recipe` None: no encoder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     shape: tuple[int, int, int]
@@ -95,6 +98,19 @@ def opened(data: Preferences, names: Sequence[str], run: Run | None) -> Tensor:
     return torch.from_numpy(np.moveaxis(stacked, 3, 1).copy()).float() / 127.5 - 1
 
 
+def heard(data: Preferences, names: Sequence[str], run: Run | None) -> Tensor:
+    """Sounds (K, C, H, W) as the spectra of the run's fields, no side longer than LARGEST. Raises UserError."""
+    if run is None:
+        raise UserError("Votes on sounds are learnt from as a model's encoder hears them: name the run that drew them.")
+    return small(encoded(run, [data.path(name) for name in names]))
+
+
+def small(x: Tensor) -> Tensor:
+    """Fields of sounds (B, *shape) as spectra (B, C, H, W), areas averaged where a side is longer than LARGEST."""
+    x = spectra(x)
+    return framed(x, (x.shape[1], min(LARGEST, x.shape[2]), min(LARGEST, x.shape[3])))
+
+
 def encoder_of(x: Tensor, run: Run | None, recipe: Recipe, seed: int) -> dict[str, Tensor] | None:
     """Weights of an encoder of the run's training pictures, or of x, those voted on; None where they are few."""
     spec: CondSpec = {}
@@ -102,7 +118,7 @@ def encoder_of(x: Tensor, run: Run | None, recipe: Recipe, seed: int) -> dict[st
     if run is not None:
         train = prepared_again(run).train
         rows = torch.argsort(Rng(seed).bits("reward/pictures", torch.arange(len(train))))[:MOST]
-        seen = framed(train.x[rows].float() * train.scale + train.shift, (x.shape[1], x.shape[2], x.shape[3]))
+        seen = framed(spectra(train.x[rows].float() * train.scale + train.shift), (x.shape[1], x.shape[2], x.shape[3]))
         cond, spec = train.cond.select(rows), run.encoder.conds
     if len(seen) < FEW:
         return None

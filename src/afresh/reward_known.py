@@ -1,15 +1,15 @@
 """Rewards that are models of their own: the folder of a reward model, and how sure a classifier is of a class.
 
 `class:LABEL` asks a classifier of the run's own labels, `class:LABEL@DATA` one of other labelled data: the probability
-of the class. Texts are judged by words and pairs of words (tf-idf and logistic regression), pictures by the network
-that judges labels elsewhere (measure/classifier.py); both are trained when the reward is made, from the data's training
-split, and are said to be right on so much of the held-out one.
+of the class. Texts are judged by words and pairs of words (tf-idf and logistic regression); pictures, and sounds as the
+fields that they are encoded to, by the network that judges labels elsewhere (measure/classifier.py). All are trained
+when the reward is made, from the data's training split, and are said to be right on so much of the held-out one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from afresh.control.reward import Array, Kind, Reward
+from afresh.control.kinds import Kind
+from afresh.control.reward import Array, Reward
 from afresh.control.reward_picture import framed
 from afresh.control.rewards_pictures import to_field
-from afresh.core import UserError
+from afresh.core import Item, UserError
 from afresh.measure.classifier import train_judge
 from afresh.measure.encoders import shrunk
+from afresh.measure.gallery import seen
 from afresh.prepare import Prepared, prepare
 from afresh.reward_model import load_reward_model
 from afresh.reward_tests import MARK as TESTS
@@ -31,6 +33,7 @@ from afresh.rng import Rng
 
 MARK = "class:"
 SEED = 3_000_017  # of a picture's classifier: not that of any judge
+AT_ONCE = 256  # sounds that are judged side by side
 WORST = 0.1  # how far above chance a classifier has to be on held-out items to be a reward at all
 
 
@@ -41,7 +44,8 @@ def known(prepared: Prepared, kind: Kind, note: Callable[[str], None]) -> Callab
     def find(word: str) -> Reward | None:
         if word.startswith(MARK):
             label, _, path = word[len(MARK) :].partition("@")
-            return of_class(label, prepared if not path else labelled(Path(path), kind, prepared), kind, note)
+            found = of_class(label, prepared if not path else labelled(Path(path), kind, prepared), kind, note)
+            return replace(found, on_field=None) if kind == "sound" and path else found  # whose fields are others
         if word.startswith(TESTS):
             if kind != "text":
                 raise UserError(f"{word} runs programs, and this model makes {kind}s.")
@@ -51,14 +55,15 @@ def known(prepared: Prepared, kind: Kind, note: Callable[[str], None]) -> Callab
         found = load_reward_model(Path(word))
         if found.kind not in (None, kind):
             raise UserError(f"{word} is a reward model of {found.kind}s, and this model makes {kind}s.")
-        return found
+        # That of sounds takes fields of its own encoder, which need not be this one's.
+        return replace(found, on_field=None) if kind == "sound" else found
 
     return find
 
 
 def labelled(path: Path, kind: Kind, own: Prepared) -> Prepared:
     """Other data with labels: class folders, or of texts a table with a column named label."""
-    if kind == "picture":
+    if kind != "text":
         return prepare(path, own.modality)
     return prepare(path, "text", {"folder_labels": True} if path.is_dir() else {"label_column": "label"})
 
@@ -82,7 +87,7 @@ def of_class(label: str, data: Prepared, kind: Kind, note: Callable[[str], None]
             + ("" if every else " Class folders or a column named label make some.")
         )
     name, classes = names[0], parts[names[0]].classes
-    judge = texts(data, name) if kind == "text" else pictures(data, name)
+    judge = {"text": texts, "picture": pictures, "sound": sounds}[kind](data, name)
     held = [i for i in data.heldout_items if i.labels.get(name) in classes]
     truth = [classes.index(i.labels[name]) for i in held]
     right = float((judge.items([i.value for i in held]).argmax(1) == truth).mean()) if held else 0.0
@@ -136,5 +141,24 @@ def pictures(data: Prepared, name: str) -> Judge:
     def judged(values: Sequence[Any]) -> Array:
         every = [field(to_field(v)[None].float()) for v in values] if values else [torch.zeros(0, 1)]
         return np.asarray(torch.cat(every).double().numpy())
+
+    return Judge(judged, field)
+
+
+def sounds(data: Prepared, name: str) -> Judge:
+    """The same network on the fields that sounds are encoded to, waves as their spectra."""
+    train, encoder = data.train, data.encoder
+    x = seen(train.x.float() * train.scale + train.shift)
+    judge = train_judge(name, x, train.cond, name, len(encoder.conds[name].classes), Rng(SEED))
+
+    def field(x: Tensor) -> Tensor:
+        out: Tensor = judge.net(shrunk(seen(x.float()))).softmax(1)
+        return out
+
+    @torch.no_grad()
+    def judged(values: Sequence[Any]) -> Array:
+        made = encoder.encode([Item(v) for v in values])
+        x = made.x.float() * made.scale + made.shift
+        return np.asarray(torch.cat([field(part) for part in x.split(AT_ONCE)]).double().numpy())
 
     return Judge(judged, field)

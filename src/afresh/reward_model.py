@@ -1,8 +1,9 @@
 """A reward model from a file of votes: its folder, made and read.
 
 FOLDER/model.json says what it is and how good it is on votes held out, FOLDER/model.safetensors holds what was fitted,
-FOLDER/report.json the whole judgement. What is scored is centred on the mean reward of the items that were voted on,
-in their deviations: a score of 1 means as much in one reward model as in another.
+FOLDER/report.json the whole judgement; of sounds FOLDER/encoder is that of the run. What is scored is centred on the
+mean reward of the items that were voted on, in their deviations: a score of 1 means as much in one reward model as in
+another.
 
 A text is judged by itself: where votes have prompts, they only keep answers to one prompt on one side when votes are
 held out. Nothing here knows whether an answer answers.
@@ -18,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
@@ -25,6 +27,8 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
+from afresh import catalog
+from afresh.control.kinds import Kind
 from afresh.control.preferences import Preferences, read_votes
 from afresh.control.reward import Array, Request, Reward
 from afresh.control.reward_head import (
@@ -42,27 +46,30 @@ from afresh.control.reward_head import (
 from afresh.control.reward_picture import ENOUGH, Trial, Tuned, features_of, trial, tuned
 from afresh.control.reward_text import Hidden, TextFeatures, TextSettings, fit_text
 from afresh.control.rewards_pictures import of_field
-from afresh.core import Score, UserError
+from afresh.core import Item, Score, UserError
 from afresh.data.captions import MINILM, digests, folder_of, open_model
 from afresh.measure.encoders import Recipe
-from afresh.reward_encoder import SavedPicture, blank, encoder_of, opened
+from afresh.reward_encoder import SavedPicture, blank, encoder_of, heard, opened, small
+from afresh.rewarded import kind_of
 from afresh.run import Run
 from afresh.training.checkpoint import replace_file, write_json
 
-MODEL, WEIGHTS, REPORT = "model.json", "model.safetensors", "report.json"
+MODEL, WEIGHTS, REPORT, ENCODER = "model.json", "model.safetensors", "report.json", "encoder"
 VERSION = 1
 
 
 class Saved(BaseModel):
-    """model.json. `encoder`: SHA-256 of the files of a sentence encoder, where one is used."""
+    """model.json. `encoder`: SHA-256 of the files of an encoder of sentences or sounds, where one is used. `sound`: the
+    modality whose encoder is beside, of sounds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     format: Literal["afresh reward model"] = "afresh reward model"
     version: int = VERSION
-    items: Literal["text", "picture"]
+    items: Kind
     text: TextSettings | None = None
     picture: SavedPicture | None = None
-    encoder: dict[str, str] | None = None
+    encoder: dict[str, str | None] | None = None
+    sound: str | None = None
     mean: float  # of the rewards of the items voted on, in logits
     deviation: float = Field(gt=0)
     log_nu: float | None
@@ -121,15 +128,16 @@ def train_reward_model(
     """Learn a reward from a file of votes and write it to the new folder `out`.
 
     `run`: for pictures, their size and the training pictures that an encoder learns from (`recipe`); without one the
-    pictures voted on. `hidden`: sentence embeddings beside n-grams and lengths. Raises UserError for votes that
-    `read_votes` or `reward_head.learn` refuse, pictures that cannot be read, a folder that is in use.
+    pictures voted on. Sounds need one, whose encoder is kept. `hidden`: sentence embeddings beside n-grams and lengths.
+    Raises UserError for votes that `read_votes` or `reward_head.learn` refuse, pictures or sounds that cannot be read,
+    a folder that is in use.
     """
     for name in (MODEL, "run.json"):
         if (out / name).exists():
             raise UserError(f"{out} has a {name} already, which is left as it is. Choose another --out.")
     before = _sha256(preferences)
     data = read_votes(preferences)
-    kind = None if run is None else "picture" if run.encoder.space.kind == "field" else "text"
+    kind = None if run is None else kind_of(run)
     if kind not in (None, data.kind):
         raise UserError(f"{preferences} has votes on {data.kind}s, but the run {run and run.path} makes {kind}s.")
     if _sha256(preferences) != before:
@@ -139,7 +147,10 @@ def train_reward_model(
     elif hidden is None:
         made, second = _picture(data, run, recipe, seed)
     else:
-        raise UserError(f"{hidden} is an encoder of texts, and {preferences} has votes on pictures. Leave it out.")
+        raise UserError(f"{hidden} is an encoder of texts, and {preferences} has votes on {data.kind}s. Leave it out.")
+    if run is not None and data.kind == "sound":
+        run.encoder.save(out / ENCODER)
+        made.fields.update(sound=run.record.modality, encoder=_files(out / ENCODER))
     weights = save_bytes({k: v.contiguous() for k, v in made.tensors.items()})
     h = made.held_out
     saved = Saved(
@@ -212,7 +223,7 @@ def minilm() -> Hidden:
 
 def _picture(data: Preferences, run: Run | None, recipe: Recipe, seed: int) -> tuple[_Made, Trial | None]:
     c, names = comparisons_of(data.votes)
-    x = opened(data, names, run)
+    x = (heard if data.kind == "sound" else opened)(data, names, run)
     encoder = encoder_of(x, run, recipe, seed)
     shape = (x.shape[1], x.shape[2], x.shape[3])
     saved = SavedPicture(shape=shape, recipe=None if encoder is None else asdict(recipe))
@@ -242,7 +253,8 @@ def _picture(data: Preferences, run: Run | None, recipe: Recipe, seed: int) -> t
 
 
 def load_reward_model(folder: Path) -> Reward:
-    """The reward of a folder that `train_reward_model` wrote; for pictures with its differentiable form.
+    """The reward of a folder that `train_reward_model` wrote; for pictures, and fields of sounds, with its
+    differentiable form.
 
     Raises UserError when the folder is none, is damaged or of a later version, or its sentence encoder is another.
     """
@@ -257,7 +269,8 @@ def load_reward_model(folder: Path) -> Reward:
             net = blank(saved.picture)
             net.load_state_dict({k.removeprefix("features."): v for k, v in tensors.items()})
             net = net.eval().requires_grad_(False)
-            reward = _of_picture(saved, Tuned(net, weights, saved.log_nu))
+            make = _of_picture if saved.sound is None else _of_sound(saved.sound, folder / ENCODER)
+            reward = make(saved, Tuned(net, weights, saved.log_nu))
         else:
             raise ValueError("it has features of neither texts nor pictures")
     except (KeyError, RuntimeError, ValueError, TypeError) as e:
@@ -320,3 +333,30 @@ def _of_picture(saved: Saved, net: Tuned) -> Reward:
         return (net(x) - saved.mean) / saved.deviation
 
     return of_field(on_field)
+
+
+def _of_sound(modality: str, folder: Path) -> Callable[[Saved, Tuned], Reward]:
+    """The same of the fields that the encoder in a folder makes. Raises ValueError when its files are not what they
+    were."""
+
+    def made(saved: Saved, net: Tuned) -> Reward:
+        if _files(folder) != saved.encoder:
+            raise ValueError(f"{folder} is not what it was")
+        encoder = catalog.modality(modality).load(folder)
+
+        def on_field(x: Tensor) -> Tensor:
+            return (net(small(x)) - saved.mean) / saved.deviation
+
+        @torch.no_grad()
+        def score(items: Sequence[Any], requests: Sequence[Request]) -> Array:
+            fields = encoder.encode([Item(value) for value in items])
+            return np.asarray(on_field(fields.x.float() * fields.scale + fields.shift).double().numpy())
+
+        return Reward("", score, "sound", on_field)
+
+    return made
+
+
+def _files(folder: Path) -> dict[str, str | None]:
+    """SHA-256 of every file, by name."""
+    return {file.name: _sha256(file) for file in sorted(folder.glob("*"))}

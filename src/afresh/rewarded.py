@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from afresh.control.reward import Array, Context, Failed, Kind, Request, Reward, Scorer, build
+from afresh.control.kinds import Kind
+from afresh.control.kinds import kind_of as kind_of_item
+from afresh.control.reward import Array, Context, Failed, Request, Reward, Scorer, build
 from afresh.control.reward_call import Caller, Wrong
 from afresh.core import UserError
 
@@ -57,8 +59,10 @@ class Items(Sequence[Any]):
 def kind_of(run: Run) -> Kind:
     """What the run draws."""
     space = run.encoder.space
+    if space.timed:
+        return "sound"
     blank = torch.zeros(1, *space.shape, dtype=torch.int64 if space.kind == "tokens" else torch.float32)
-    return "text" if isinstance(run.encoder.decode(blank)[0], str) else "picture"
+    return kind_of_item(run.encoder.decode(blank)[0])
 
 
 def reward_of(run: Run, wanted: Wanted) -> Reward:

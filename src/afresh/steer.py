@@ -34,12 +34,13 @@ def check_family(run: Run) -> None:
     space = run.encoder.space
     if space.kind != "field":
         raise UserError(
-            f"{run.path} makes {run.record.modality}, and tokens have no gradient: --steer is for pictures. {instead}"
+            f"{run.path} makes {run.record.modality}, and tokens have no gradient: --steer is for pictures and sounds. "
+            f"{instead}"
         )
     if run.codec is not None:
         raise UserError(
             f"{run.path} draws through a codec ({run.record.codec}), which no gradient goes through here: --steer is "
-            f"for models of the pixels themselves. {instead}"
+            f"for models of the pixels, or the spectra, themselves. {instead}"
         )
     if run.family.edit is None:
         families = [catalog.family(f) for f in catalog.FAMILIES]
@@ -48,7 +49,7 @@ def check_family(run: Run) -> None:
 
 
 def energy_of(reward: Reward) -> Callable[[Tensor], Tensor]:
-    """Minus the reward in its own unit, x (B, C, H, W) in [-1, 1] -> (B,), differentiable. A class counts by the
+    """Minus the reward in its own unit, x (B, *shape) in [-1, 1] -> (B,), differentiable. A class counts by the
     logarithm of its probability, so that weight 1 is Bayes' rule: classifier guidance (Dhariwal and Nichol 2021,
     algorithm 2), its gradient taken at the picture that is predicted, where the classifier was trained.
 
@@ -59,9 +60,11 @@ def energy_of(reward: Reward) -> Callable[[Tensor], Tensor]:
     parts = reward.parts or ((1.0, reward),)
     without = [part.name for _, part in parts if part.on_field is None]
     if without:
+        able = [*builtins("picture"), "class:LABEL", "the folder of a reward model of pictures"]
+        if parts[0][1].kind == "sound":
+            able = ["class:LABEL"]
         raise UserError(
-            f"{', '.join(without)}: a reward without a gradient cannot steer. With one: "
-            f"{', '.join(builtins('picture'))}, class:LABEL, the folder of a reward model of pictures, and sums of "
+            f"{', '.join(without)}: a reward without a gradient cannot steer. With one: {', '.join(able)}, and sums of "
             "these. Any reward can choose among several samples: --best 8 --reward REWARD."
         )
 

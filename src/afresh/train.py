@@ -20,7 +20,8 @@ from afresh.core import Batch, Cond, Examples, Space, UserError
 from afresh.data.load import Loader, draw_conditions, rows_at_once, sweep, tokens_each, typical
 from afresh.judge import prepared_again
 from afresh.kept import EARLY, FINISHED, forget_snapshots, keep_snapshot, no_average, states, write_kept
-from afresh.memorise import lookout
+from afresh.lowest import LOSS, Lowest, follow_loss
+from afresh.memorise import Lookout, lookout
 from afresh.origin import seen_folded
 from afresh.plan import RESERVE, Plan, Task, plan, short_window
 from afresh.prepare import Prepared, advice_lines, prepare
@@ -33,7 +34,7 @@ from afresh.training.checkpoint import replace_file
 from afresh.training.journal import Journal
 from afresh.training.loop import Hooks, Learner, averaged, precision
 from afresh.training.progress import Progress
-from afresh.write import grid_png, is_picture
+from afresh.write import grid_png, is_text
 
 PREVIEW = 16  # samples of a preview
 EVALUATED = 2048  # most examples (or windows) of the held-out split for the curve; a fiftieth of those trained on
@@ -210,7 +211,7 @@ def learn(job: Job, mode: str) -> float:
     train = record.train
     rng = Rng(train.seed)
     learner = run.learner() if job.course is None else job.course.learner()
-    unit, each = "tokens" if job.space.kind == "tokens" else "pictures", tokens_each(job.train, job.space)
+    unit, each = unit_of(run, job.space), tokens_each(job.train, job.space)
     begun, fresh = time.perf_counter(), learner.step == 0
     journal = Journal(run.path / "metrics.jsonl", learner.step)
     if fresh and record.parent is not None and not metrics_lines(run):
@@ -218,20 +219,22 @@ def learn(job: Job, mode: str) -> float:
     steps = learner.config.steps  # as replanned before a resume
     forget_snapshots(run.path, learner.step)
     if learner.step < steps and no_average(run.path):
-        warnings.warn("The average that was chosen is dropped: training goes on. Choose again after it.", stacklevel=2)
+        warnings.warn("The weights chosen for sampling are dropped: training goes on.", stacklevel=2)
     bar = Progress(steps, unit, train.batch * each, run.path.name, mode, learner.step)
     splits = job.prepared.train, job.prepared.heldout
     with bar, caught_interrupts() as stop:
         out = lookout(run, splits, learner, metrics_lines(run), bar.message)
+        lowest = None if job.course is not None else follow_loss(run, learner, metrics_lines(run))
 
         def rewind(step: int) -> None:
             journal.rewind(step)
             forget_snapshots(run.path, step)
-            if out is not None:
-                out.rewind(step)
+            for watching in (out, lowest):
+                if watching is not None:
+                    watching.rewind(step)
 
         hooks = Hooks(
-            evaluate=lambda now: {**looked(now, job), **({} if out is None else out.look(now))},
+            evaluate=lambda now: watched(now, job, lowest, out),
             preview=lambda now: preview(now, run),
             log=lambda step, found: journal.append(step, found if job.course is None else job.course.tidy(found)),
             rewind=rewind,
@@ -240,18 +243,26 @@ def learn(job: Job, mode: str) -> float:
             message=bar.message,
             stop=lambda: stop() and whole(learner, job),
             stepped=lambda now: keep_aside(now, run),
-            enough=lambda now: enough(now, job) or ("" if out is None else out.enough(now)),
+            enough=lambda now: enough(now, job, lowest, out),
             replan=lambda now: keep_time(now, run, begun, fresh, bar) if whole(now, job) else None,
         )
         before = learner.stopped
         loop.run(learner, stream(job, learner, rng), run.path / "checkpoints", rng, hooks)
         if learner.stopped != before:
             bar.message(f"stopped at step {learner.step:,} of {learner.config.steps:,}, and saved: {learner.stopped}")
+        if lowest is not None and (taken := lowest.taken(learner)) is not None:
+            bar.message(taken[1])
+            learner.averages = learner.on_device(taken[0])
     finish(learner, job)
     run.__dict__.pop("modules", None)  # weights loaded before are no longer the newest
     if record.lora is not None:
         write_adapter(run.path / "adapter", run.assembled(), record.parent or "")
     return time.perf_counter() - begun
+
+
+def unit_of(run: Run, space: Space) -> str:
+    """What is counted while training."""
+    return "tokens" if space.kind == "tokens" else "sounds" if run.encoder.space.timed else "pictures"
 
 
 def stream(job: Job, learner: Learner, rng: Rng) -> Callable[[int, int], Batch]:
@@ -271,10 +282,20 @@ def whole(learner: Learner, job: Job) -> bool:
     return job.course is None or job.course.whole(learner.step)
 
 
-def enough(learner: Learner, job: Job) -> str:
-    """Why the course ends here, or nothing."""
-    done = learner.step == learner.config.steps
-    return "" if done or job.course is None else job.course.enough(metrics_lines(job.run))
+def watched(learner: Learner, job: Job, lowest: Lowest | None, out: Lookout | None) -> dict[str, float]:
+    """What an evaluation finds; weights of the lowest held-out loss are kept."""
+    found = looked(learner, job)
+    if lowest is not None and LOSS in found:
+        lowest.look(learner, found[LOSS])
+    return {**found, **({} if out is None else out.look(learner))}
+
+
+def enough(learner: Learner, job: Job, lowest: Lowest | None, out: Lookout | None) -> str:
+    """Why training ends here, or nothing."""
+    if job.course is not None and learner.step < learner.config.steps:
+        return job.course.enough(metrics_lines(job.run))
+    reasons = (w.enough(learner) for w in (out, lowest) if w is not None)
+    return next((reason for reason in reasons if reason), "")
 
 
 def keep_aside(learner: Learner, run: Run) -> None:
@@ -370,7 +391,7 @@ def preview(learner: Learner, run: Run) -> None:
         x = run.draw(modules, cond, 0, settings)
     values = run.encoder.decode(x)
     name = f"{learner.step:06d}"
-    if is_picture(values[0]):
+    if not is_text(values[0]):
         shown = Samples(values, x, cond, [{}] * n, 0, run.encoder)
         replace_file(run.path / "samples" / f"{name}.png", grid_png(shown))
     else:

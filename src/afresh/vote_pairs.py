@@ -1,4 +1,4 @@
-"""Votes as pairs to learn from: texts and pictures as the run's encoder reads them."""
+"""Votes as pairs to learn from: texts, pictures and sounds as the run's encoder reads them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def encoded_votes(run: Run, found: Preferences, note: Callable[[str], None]) -> 
         if not kept:
             raise UserError(f"No pair of {found.folder} fits in the context of {run.space.shape[0]} tokens.")
     else:
-        made, kept = pictures(run, found, sides), list(range(len(votes)))
+        made, kept = files(run, found, sides), list(range(len(votes)))
     cond = Cond.cat([asked(run, votes[i]) for i in kept])
     tied = torch.tensor([votes[i].winner == "tie" for i in kept])
     win, lose = (replace(side, cond=cond) for side in made)
@@ -63,8 +63,8 @@ def asked(run: Run, vote: Vote) -> Cond:
     return make_cond(run.conds, Cond.nothing(run.conds, 1), Request(label=vote.label), run.encoder)
 
 
-def pictures(run: Run, found: Preferences, sides: Sequence[tuple[str, str]]) -> tuple[Batch, Batch]:
-    """The preferred pictures and the others, in the family's space."""
+def files(run: Run, found: Preferences, sides: Sequence[tuple[str, str]]) -> tuple[Batch, Batch]:
+    """The preferred pictures or sounds and the others, in the family's space."""
     names = list(dict.fromkeys(name for pair in sides for name in pair))
     x = encoded(run, [found.path(n) for n in names])
     if run.codec is not None:

@@ -100,7 +100,7 @@ def test_going_on_drops_the_choice_and_later_snapshots(folder: Path, invoke: Inv
     checkpoint.go_back(folder / "checkpoints", STEPS - 1)  # as after a crash
     assert int(checkpoint.steps_in(folder / "checkpoints")[-1]) < STEPS
     kept = {p.name: p.read_bytes() for p in (folder / "averages").iterdir()}
-    with pytest.warns(UserWarning, match="Choose again"):
+    with pytest.warns(UserWarning, match="dropped: training goes on"):
         learn(again(folder), "quiet")
     assert not (folder / "averaged.json").exists()
     assert {p.name: p.read_bytes() for p in (folder / "averages").iterdir()} == kept  # the same, to the bit

@@ -98,6 +98,8 @@ OTHERS = [
     ("sample PICTURES --adapter TMP/nowhere", "no adapter in .*nowhere.*--lora"),
     ("sample PICTURES --adapter PICTURES", "has no adapter: everything learnt in it"),
     ("sample PICTURES --adapter anna=much", "PATH=WEIGHT as in runs/anna=0.7. Given: 'anna=much'"),
+    ("compose TMP TMP/file.txt", "is not a run"),
+    ("compose WORDS TMP/file.txt", "makes text, not music in notes"),
     ("measure TMP", "is not a run"),
     ("measure PICTURES -n 1", "at least 2 samples. Given: 1"),
     ("measure PICTURES --data TMP/nowhere", "nowhere"),

@@ -178,7 +178,7 @@ def test_a_model_over_a_codec_needs_the_codecs_run_no_more(data: Path, numbers: 
     shutil.rmtree(copy)
     again = afresh.open(run.path)
     assert again.record.family == "flow" and again.record.codec == "trained"
-    assert again.space == Space("field", (4, 4, 4), std=1.0)
+    assert again.space == Space("field", (4, 4, 4), std=1.0, axes=("height", "width"))
     first = again.sample(3, label="3", steps=2, seed=1)
     assert first.x.shape == (3, 1, 8, 8)
     assert torch.equal(afresh.open(run.path).sample(3, label="3", steps=2, seed=1).x, first.x)

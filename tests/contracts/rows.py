@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 import torch
 from PIL import Image
 from torch import Tensor
 
 from afresh import catalog
-from afresh.core import Codec, Cond, CondSpec, Examples, Part, Space
+from afresh.core import Codec, Cond, CondSpec, Examples, Part, Sound, Space
 from afresh.rng import Rng
 
 SPEC: CondSpec = {
@@ -33,6 +34,7 @@ SOLID = Space("field", (1, 3, 4, 2))
 MARKS = {"begin": 4, "end": 5, "pad": 6, "fim_prefix": 7, "fim_suffix": 8, "fim_middle": 9}
 STREAM = Space("tokens", (8,), (10,), MARKS, stream=True)
 RASTER = Space("tokens", (6,), (5,), {"begin": 4}, grid=(2, 3))
+NOTES = Space("tokens", (8,), (10,), {"end": 8, "score": 9}, stream=True)
 LEVELS = Space("tokens", (4, 2), (5, 5), {"begin": 4})
 SPACES = {
     "line": LINE,
@@ -41,6 +43,7 @@ SPACES = {
     "stream": STREAM,
     "raster": RASTER,
     "levels": LEVELS,
+    "notes": NOTES,
 }
 
 
@@ -92,14 +95,14 @@ class FamilyRow:
 FAMILIES = (
     FamilyRow(
         "transformer",
-        ("stream", "raster"),
+        ("stream", "raster", "notes"),
         {"width": 16, "layers": 2, "heads": 2, "kv_heads": 1},
         {"length": 12},
         tolerance=0.0,  # tokens are equal or they are not
     ),
     FamilyRow(
         "masked",
-        ("stream", "raster"),
+        ("stream", "raster", "notes"),
         {"width": 16, "layers": 2, "heads": 2},
         {"length": 12},
         tolerance=0.0,
@@ -166,12 +169,36 @@ def write_pictures(folder: Path) -> None:
         Image.fromarray(pixels // 2 if i % 2 else 255 - pixels // 2).save(place / f"{i:02d}.png")
 
 
+def write_tunes(folder: Path) -> None:
+    """Melodies in ABC, one a file, with an upbeat and a triplet."""
+    for i in range(24):
+        bars = "|".join("".join("CDEFGABc"[(i * j + k * k) % 8] + "2" for k in range(4)) for j in range(1, 5))
+        tune = f"X:1\nT:{i}\nM:4/4\nL:1/8\nK:C\nG2|{bars}|(3CEG c4 z{'EFGA'[i % 4]}|\n"
+        (folder / f"{i:02d}.abc").write_text(tune, encoding="ascii")
+
+
+def write_sounds(folder: Path) -> None:
+    for i in range(24):
+        wave = (Rng(i).uniform("wave", torch.arange(400)) * 2**16 - 2**15).short().numpy()
+        place = folder / ("low" if i % 2 else "high")
+        place.mkdir(exist_ok=True)
+        soundfile.write(place / f"{i:02d}.wav", wave // 4 if i % 2 else wave, 8_000)
+
+
 MODALITIES = (
     ModalityRow("text", write_texts, 24, {"context": 8}),
     ModalityRow("code", write_programs, 24, {"context": 8}, written="text"),  # two languages: written as .txt
     ModalityRow(
         "image", write_pictures, 24, {"size": 6}, ("transformer", "masked", "vae", "gan", "flow", "autoencoder")
     ),
+    ModalityRow(
+        "audio",
+        write_sounds,
+        24,
+        {"representation": "wave", "trim": False, "seconds": 0.05},
+        ("vae", "gan", "flow", "autoencoder"),
+    ),
+    ModalityRow("music", write_tunes, 24, {"context": 8}),
 )
 
 
@@ -241,7 +268,7 @@ class MetricRow:
 
 
 METRICS = (
-    MetricRow("texts", ("stream", "levels"), ("bits_per_byte", "parses", "distinct", "verbatim")),
+    MetricRow("texts", ("stream", "levels", "notes"), ("bits_per_byte", "parses", "distinct", "verbatim")),
     MetricRow("programs", ("stream",), ("completions",)),
     MetricRow(
         "pictures",
@@ -260,6 +287,7 @@ METRICS = (
         ),
     ),
     MetricRow("likelihood", ("line", "plane", "solid"), ("bits_per_dim",)),
+    MetricRow("music", ("notes",), ("score_validity", "note_distributions", "note_copies")),
 )
 
 
@@ -274,7 +302,9 @@ def unknown_field(file: Path) -> None:
 
 
 def equal(a: Any, b: Any) -> bool:
-    """Values of a modality: texts or arrays."""
+    """Values of a modality: texts, arrays or sounds."""
+    if isinstance(a, Sound) and isinstance(b, Sound):
+        return a.rate == b.rate and bool(np.array_equal(a.samples, b.samples))
     return bool(np.array_equal(a, b)) if isinstance(a, np.ndarray) else bool(a == b)
 
 

@@ -16,6 +16,7 @@ from afresh.core import Cond, Metric, Score
 from afresh.measure.study import Study
 from tests.contracts.rows import METRICS, SPACES, SPEC
 from tests.measure.evidence import Evidence, code_evidence, digits, library_code, modules_evidence, pictures
+from tests.measure.scores import composer
 
 ALL = catalog.metrics()
 every_metric = pytest.mark.parametrize("metric", ALL, ids=lambda m: m.name)
@@ -52,6 +53,7 @@ MAKERS: dict[str, Callable[[], Evidence]] = {
     "programs": filler,
     "pictures": painter,
     "likelihood": assessor,
+    "music": composer,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -132,6 +133,49 @@ def test_pictures_split_by_their_pixels() -> None:
     a, b = split(made), split(made[::-1])
     assert {i.source for i in a.heldout} == {i.source for i in b.heldout}
     assert a.heldout
+
+
+def grouped(groups: int, each: int = 5) -> list[Item]:
+    return [Item(f"part {k} of {g}", f"{g}/{k}", group=f"g{g}") for g in range(groups) for k in range(each)]
+
+
+@pytest.mark.parametrize("groups", [2, 3, 10, 200])
+def test_a_group_is_never_divided(groups: int) -> None:
+    found = split(grouped(groups))
+    train, heldout = ({i.group for i in side} for side in (found.train, found.heldout))
+    assert train and heldout and not train & heldout and len(train | heldout) == groups
+    assert len(found.train) + len(found.heldout) == 5 * groups
+    assert any(f"{groups} groups that are never divided" in n for n in found.notes)
+
+
+def test_a_group_with_a_label_of_its_own_trains_as_a_whole() -> None:
+    plain = split(grouped(40)).heldout[0].group
+    items = [
+        replace(i, labels={"kind": "rare" if i.group == plain and i.source.endswith("/0") else "usual"})
+        for i in grouped(40)
+    ]
+    found = split(items)
+    train, heldout = ({i.group for i in side} for side in (found.train, found.heldout))
+    assert plain in train and not train & heldout
+
+
+def test_groups_are_held_out_by_their_name_alone() -> None:
+    """So that parts that come later join the side of theirs."""
+    small, large = split(grouped(100, 3)), split(grouped(100, 30))
+    assert {i.group for i in small.heldout} == {i.group for i in large.heldout}
+    held = len({i.group for i in split(grouped(4000, 1)).heldout})
+    assert abs(held - 400) < 4 * (4000 * 0.1 * 0.9) ** 0.5  # four standard deviations
+
+
+def test_items_without_a_group_are_dealt_by_content_beside_groups() -> None:
+    alone = split(items(300))
+    both = split([*items(300), *grouped(20)])
+    assert texts(alone.heldout) <= texts(both.heldout) and texts(alone.train) <= texts(both.train)
+
+
+def test_one_group_alone_is_refused() -> None:
+    with pytest.raises(UserError, match=r"one group \(g0\).*Give other groups"):
+        split(grouped(1))
 
 
 def test_what_cannot_be_split_is_refused() -> None:

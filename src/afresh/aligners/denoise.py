@@ -24,8 +24,9 @@ from afresh.rng import Rng
 
 
 class DenoiseConfig(BaseModel):
-    """`mix`: b above. `near`: weight of the distance from the reference. `group`: samples of a request, which are
-    compared. `reuse`: steps that learn from one set of samples. `spread`: of how many deviations a reward is sure."""
+    """`mix`: b above. `near`: weight of the distance from the reference; below `mix`, bad samples push less. `group`:
+    samples of a request, which are compared. `reuse`: steps that learn from one set of samples. `spread`: of how many
+    deviations a reward is sure."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     mix: float = Field(1.0, gt=0)
@@ -77,6 +78,15 @@ class Denoised:
         batch = Batch(x, cond, torch.arange(first, first + size, device=x.device), None, extras)
         return self.seen(batch)
 
+    @property
+    def worst(self) -> float:
+        """How bad a sample may count, 1 being the worst.
+
+        The loss comes to rest at (near + b (2 E[r | x_t] - 1)) v = b E[(2 r - 1) u | x_t] + near v_ref where the factor
+        on the left is positive; elsewhere every step leads away. So 2 r - 1 is kept from falling below -near / b.
+        """
+        return min(1.0, self.config.near / self.config.mix)
+
     @torch.no_grad()
     def made(self, number: int, size: int) -> tuple[Tensor, Cond, dict[str, Tensor]]:
         w, group = self.world, self.config.group
@@ -89,7 +99,7 @@ class Denoised:
         groups = reward.view(-1, group)
         centred = groups - groups.mean(1, keepdim=True)
         deviation = centred.square().mean().sqrt() + 1e-6  # over all groups: a dull request does not become loud
-        optimal = 0.5 + 0.5 * (centred / (self.config.spread * deviation)).clamp(-1, 1)
+        optimal = 0.5 + 0.5 * (centred / (self.config.spread * deviation)).clamp(-self.worst, 1)
         flat = (groups == groups[:, :1]).all(1).float()
         self.old = {k: {n: t.detach().clone() for n, t in m.state_dict().items()} for k, m in w.modules.items()}
         extras = {"reward": reward, "optimal": optimal.flatten(), "flat": flat.repeat_interleave(group)}

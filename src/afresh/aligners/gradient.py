@@ -55,8 +55,9 @@ class Drawn:
     def __init__(self, config: GradientConfig, world: World) -> None:
         if world.on_field is None:
             raise UserError(
-                "draft needs a reward that is a differentiable function of a picture, such as brightness, symmetry or "
-                "a reward model of pictures, on a model without a codec. Others: --method nft or rejection."
+                "draft needs a reward that is a differentiable function of what is drawn, such as brightness or symmetry "
+                "of pictures, class:LABEL or a reward model, on a model without a codec. Others: nft (flow) or rejection "
+                "(flow, vae)."
             )
         self.world = world
 

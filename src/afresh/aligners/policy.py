@@ -141,7 +141,7 @@ class Rollouts:
         flat = (groups == groups[:, :1]).all(1) & (c.group > 1)
         extras["flat"] = flat.float().repeat_interleave(c.group)
         b = drawn.batch
-        return Batch(b.x, b.cond, b.index, mask, extras)
+        return Batch(b.x, b.cond, b.index, mask, {**b.extras, **extras})
 
     def compared(self, penalised: Tensor) -> Tensor:
         """Advantages (B,) of whole samples."""

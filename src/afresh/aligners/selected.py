@@ -1,12 +1,16 @@
 """Rejection sampling: of several samples for a request the best is learnt, as data is (RAFT: Dong et al. 2023).
 
+Drawn from the model as it is, the best of the best are learnt, and the reward has no end. Drawn from the reference,
+what is learnt is the best of n of it, whose divergence from it is at most log n - (n - 1) / n nats (Beirami et al.
+2024, theorem 1), and no further.
+
 It asks nothing of a reward but a number. A GAN loses the quality of its samples by it, whose critic then knows nothing
 else; so a family says whether it fits.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,15 +20,17 @@ from afresh.core.sampled import as_examples
 
 
 class SelectedConfig(BaseModel):
-    """`samples` for each request, of which the best is learnt. `reuse`: steps that learn from one selection."""
+    """`samples` for each request, of which the best is learnt, of the model as it is (`policy`) or of the `reference`.
+    `reuse`: steps that learn from one selection."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     samples: int = Field(4, ge=2, le=1024)
+    source: Literal["policy", "reference"] = "policy"
     reuse: int = Field(4, ge=1, le=8)
 
 
 class Selected:
-    """Batches of the best samples of the model as it is (Dong et al. 2023, algorithm 1)."""
+    """Batches of the best samples (Dong et al. 2023, algorithm 1)."""
 
     def __init__(self, config: SelectedConfig, world: World) -> None:
         self.config, self.world = config, world
@@ -45,7 +51,8 @@ class Selected:
         device = w.device
         cond = w.requests(number * size, size).repeat(n).to(device)
         index = torch.arange(number * size * n, (number + 1) * size * n, device=device)
-        x = w.family.sample(w.modules, w.config, w.space, cond, w.rng, index, w.settings)
+        modules = w.modules if self.config.source == "policy" else w.reference
+        x = w.family.sample(modules, w.config, w.space, cond, w.rng, index, w.settings)
         reward = w.reward(x, cond).float().to(device).view(size, n)
         best = reward.argmax(1)
         rows = torch.arange(size, device=device) * n + best

@@ -16,7 +16,8 @@ from afresh.cli.show import answer, emit, note, say
 
 if TYPE_CHECKING:
     from afresh.compare import Question, Session
-    from afresh.control.preferences import Kind, Winner
+    from afresh.control.kinds import Kind
+    from afresh.control.preferences import Winner
     from afresh.tally import Tally
 
 ASKED, PAIRS, VOTES = "What is asked for", "Which pairs", "Votes"
@@ -82,18 +83,21 @@ def compare(
         Path | None, typer.Option(help="File of votes; RUN-votes.jsonl if not given.", rich_help_panel=VOTES)
     ] = None,
     port: Annotated[
-        int, typer.Option(help="Of the page for pictures; 0 = a free one.", min=0, max=65535, rich_help_panel=VOTES)
+        int,
+        typer.Option(
+            help="Of the page for pictures and sounds; 0 = a free one.", min=0, max=65535, rich_help_panel=VOTES
+        ),
     ] = 0,
     summary: Annotated[
         bool, typer.Option("--summary", help="Ask nothing: what the votes say.", rich_help_panel=VOTES)
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON on standard output.")] = False,
 ) -> None:
-    """Choose between two samples, pair after pair: which texts or pictures of a run are liked, or which of two runs.
+    """Choose between two samples, pair after pair: which texts, pictures or sounds of a run are liked, or which run.
 
-    Texts are judged in the terminal (or by one answer a line on standard input), pictures on a page that is served to
-    this machine alone. Each vote is on the disk before the next pair is shown. The same command goes on where it
-    stopped.
+    Texts are judged in the terminal (or by one answer a line on standard input), pictures and sounds on a page that is
+    served to this machine alone. Each vote is on the disk before the next pair is shown. The same command goes on where
+    it stopped.
     """
     from afresh.compare import Session, Wish, check, keeper_of, make_plan, votes_in
     from afresh.compare_page import serve

@@ -53,13 +53,13 @@ def show_examples(found: Look) -> None:
     from afresh.data.grid import terminal_grid
     from afresh.look import excerpt
     from afresh.measure.report import visible
-    from afresh.write import is_picture
+    from afresh.write import is_text, pictures_of
 
     items = found.examples
-    if is_picture(items[0].value):
-        width = shutil.get_terminal_size().columns
-        columns = max(1, min(len(items), width // (items[0].value.shape[1] + 2)))
-        answer(terminal_grid([i.value for i in items], columns, width), colours=True)
+    if not is_text(items[0].value):
+        width, shown = shutil.get_terminal_size().columns, pictures_of([i.value for i in items])
+        columns = max(1, min(len(items), width // (shown[0].shape[1] + 2)))
+        answer(terminal_grid(shown, columns, width), colours=True)
         return
     for item in items:
         answer(Rule(Text(visible(item.source)), style="dim"))

@@ -1,4 +1,4 @@
-"""`afresh edit`: pictures that exist, changed by a model."""
+"""`afresh edit`: pictures and sounds that exist, changed by a model."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ WHAT, WISHES, ASKED, HOW = "What may change", "What is wished for", "What is ask
 
 
 def edit(
-    run: Annotated[Path, typer.Argument(help="Folder of a run that makes pictures.", metavar="RUN")],
-    pictures: Annotated[list[Path], typer.Argument(help="Pictures to change.", metavar="PICTURE ...")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run that makes pictures or sounds.", metavar="RUN")],
+    pictures: Annotated[list[Path], typer.Argument(help="Pictures or sounds to change.", metavar="FILE ...")],
     n: Annotated[int, typer.Option("-n", help="Variations of each picture.")] = 4,
     strength: Annotated[
         float | None,
@@ -25,6 +25,17 @@ def edit(
         typer.Option(
             help="A picture, white where it may change: the rest stays.", metavar="FILE", rich_help_panel=WHAT
         ),
+    ] = None,
+    hole: Annotated[
+        str | None,
+        typer.Option(help="Seconds of a sound that may change: 0.2:0.5.", metavar="START:END", rich_help_panel=WHAT),
+    ] = None,
+    extend: Annotated[
+        float | None, typer.Option(help="Go on for so many seconds after a sound.", rich_help_panel=WHAT)
+    ] = None,
+    loop: Annotated[
+        float | None,
+        typer.Option(help="So many new seconds lead from a sound's end to its beginning.", rich_help_panel=WHAT),
     ] = None,
     outpaint: Annotated[
         str | None,
@@ -72,12 +83,14 @@ def edit(
     out: Annotated[Path | None, typer.Option(help="Folder to write to, or a .png for one picture of all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The records as a JSON list on standard output.")] = False,
 ) -> None:
-    """Change pictures that exist: fill a hole, vary them, enlarge them, go on beyond their edges, give them a palette.
+    """Change pictures and sounds that exist: fill a hole, vary them, go on beyond their edges or their end, make them
+    loop; enlarge pictures, give them a palette.
 
     Several wishes go together. What is not asked for (a label, a caption) is left open.
     """
     from afresh.core import UserError
     from afresh.edit import Change, Editor
+    from afresh.long_sounds import extended, looped
     from afresh.outpaint import outpainted, sides
     from afresh.request import Request
     from afresh.run import Run
@@ -101,8 +114,17 @@ def edit(
         style=style,
         function=function,
         weight=weight,
+        hole=hole,
     )
-    if outpaint is not None:
+    if sum(given is not None for given in (outpaint, extend, loop)) > 1 or (
+        (extend is not None or loop is not None) and change != Change(weight=weight)
+    ):
+        raise UserError("--outpaint, --extend and --loop are each asked for alone, without another change.")
+    if extend is not None:
+        samples = extended(editor, pictures, extend, n)
+    elif loop is not None:
+        samples = looped(editor, pictures, loop, n)
+    elif outpaint is not None:
         samples = outpainted(editor, pictures, sides(outpaint), change, n)
     else:
         samples = editor.edit(pictures, change, n)

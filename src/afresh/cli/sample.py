@@ -50,7 +50,11 @@ def sample(
     caption: Annotated[str | None, typer.Option(help="What the picture shows.", rich_help_panel=ASKED)] = None,
     image: Annotated[
         list[str] | None,
-        typer.Option(help="A picture to make it from; NAME=FILE where several.", metavar="FILE", rich_help_panel=ASKED),
+        typer.Option(
+            help="A picture to make it from, a sound whose curve to follow; NAME=FILE where several.",
+            metavar="FILE",
+            rich_help_panel=ASKED,
+        ),
     ] = None,
     guidance: Annotated[
         list[str] | None,
@@ -333,11 +337,12 @@ def show_tokens(record: dict[str, Any]) -> None:
 def show_pictures(samples: Samples) -> None:
     """Half blocks of colour, as many a row as fit."""
     from afresh.data.grid import terminal_grid
+    from afresh.write import pictures_of
 
     width = shutil.get_terminal_size().columns
-    wide = samples.values[0].shape[1]
-    columns = max(1, min(len(samples.values), width // (wide + 2)))
-    answer(terminal_grid(samples.values, columns, width), colours=True)
+    shown = pictures_of(samples.values)
+    columns = max(1, min(len(shown), width // (shown[0].shape[1] + 2)))
+    answer(terminal_grid(shown, columns, width), colours=True)
     names = sorted({str(d["label"]) for d in samples.described if d.get("label") is not None})
     if names:
         note(f"labels: {', '.join(names[:20])}{' ...' if len(names) > 20 else ''}; files: --out DIR")

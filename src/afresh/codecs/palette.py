@@ -31,9 +31,14 @@ CHUNK = 64  # pictures at a time
 Method = Literal["auto", "uniform", "quantile", "kmeans"]
 
 
+def planar(space: Space) -> bool:
+    """Whether there are pixels to be given colours: a field (channels, height, width)."""
+    return space.kind == SOURCE and len(space.shape) == 3
+
+
 def check(space: Space) -> None:
     """Raise UserError unless `space` is a field of (channels, height, width) of at most `MOST_TOKENS` pixels."""
-    if space.kind != "field" or len(space.shape) != 3:
+    if not planar(space):
         raise UserError(
             f"A palette turns pictures (channels, height, width) into tokens, but the data is {space.kind} of "
             f"shape {space.shape}. Use it with pictures, or choose a family that takes this data as it is."
@@ -98,7 +103,7 @@ def load(folder: Path) -> PaletteCodec:
             raise ValueError(f"palette.json has the fields {', '.join(saved)}; known are codec, source")
         source = saved["source"]
         palette = load_file(folder / "palette.safetensors")["palette"]
-        source |= {k: tuple(source[k]) for k in ("shape", "vocab", "grid")}
+        source |= {k: tuple(source[k]) for k in ("shape", "vocab", "grid", "axes") if k in source}
         space = Space(**source)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise UserError(f"{folder} does not hold a readable palette ({error}). Train the model again.") from error

@@ -39,6 +39,8 @@ class _Saved(BaseModel):
     version: Literal[1] = 1
     shape: tuple[int, ...] = Field(min_length=2, max_length=4)  # of the source, (C, *grid)
     std: float = Field(gt=0, allow_inf_nan=False)
+    axes: tuple[str, ...] = ()  # of the source
+    seconds: float = 0.0
     net: Shape
 
 
@@ -68,7 +70,8 @@ class TrainedCodec:
     def target(self) -> Space:
         """A field (latent, *grid) of unit variance; or tokens, one a place, of which the last is `begin`."""
         if not self.size:
-            return Space("field", (self.net.latent, *self.grid), std=1.0)
+            source = self.source
+            return Space("field", (self.net.latent, *self.grid), std=1.0, axes=source.axes, seconds=source.seconds)
         return Space("tokens", (math.prod(self.grid),), (self.size + 1,), {"begin": self.size}, grid=self.grid)
 
     @torch.no_grad()
@@ -80,10 +83,9 @@ class TrainedCodec:
         x = torch.cat(parts) if parts else torch.zeros(0, *self.target.shape)
         return Examples(x.to(kind), examples.cond, bytes=examples.bytes)
 
-    @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
-        """Latents (N, *target.shape) to the field (N, C, *grid), float32. UserError for another shape, or an id of no
-        code."""
+        """Latents (N, *target.shape) to the field (N, C, *grid), float32, differentiable in latents that are real
+        numbers. UserError for another shape, or an id of no code."""
         self._check(x, self.target)
         if self.size and x.numel() and (int(x.min()) < 0 or int(x.max()) >= self.size):
             raise UserError(
@@ -104,7 +106,8 @@ class TrainedCodec:
         folder.mkdir(parents=True, exist_ok=True)
         weights = {f"{m}.{k}": v for m, net in self.modules.items() for k, v in net.state_dict().items()}
         tensors = {**weights, "latents.mean": self.mean, "latents.std": self.std}
-        saved = _Saved(shape=self.source.shape, std=self.source.std, net=self.net)
+        s = self.source
+        saved = _Saved(shape=s.shape, std=s.std, axes=s.axes, seconds=s.seconds, net=self.net)
         (folder / FILES[1]).write_bytes(save_bytes({k: v.cpu().contiguous() for k, v in tensors.items()}))
         (folder / FILES[0]).write_text(saved.model_dump_json(indent=1), encoding="utf-8")
 
@@ -173,7 +176,7 @@ def load(folder: Path) -> TrainedCodec:
     try:
         saved = _Saved.model_validate_json((folder / FILES[0]).read_bytes())
         tensors = load_bytes((folder / FILES[1]).read_bytes())
-        space = Space("field", saved.shape, std=saved.std)
+        space = Space("field", saved.shape, std=saved.std, axes=saved.axes, seconds=saved.seconds)
         states: dict[str, dict[str, Tensor]] = {name: {} for name in (*NETWORKS, "latents")}
         for full, tensor in tensors.items():
             module, _, name = full.partition(".")

@@ -1,8 +1,8 @@
-"""Files of preferences: which of two texts or pictures somebody liked better, one vote a line of JSON.
+"""Files of preferences: which of two texts, pictures or sounds somebody liked better, one vote a line of JSON.
 
-A line has `a` and `b` (texts, or paths of pictures relative to the file), `winner` ("a", "b" or "tie"), and may have
-`prompt` and `label` (what both were made for), `rater` and `reason`. It has nothing else: a misspelt field would be
-lost in silence. Votes without a rater count as those of one rater without a name.
+A line has `a` and `b` (texts, or paths of pictures or sounds relative to the file), `winner` ("a", "b" or "tie"), and
+may have `prompt` and `label` (what both were made for), `rater` and `reason`. It has nothing else: a misspelt field
+would be lost in silence. Votes without a rater count as those of one rater without a name.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from afresh.control.kinds import KINDS, kind_named
+from afresh.control.kinds import Kind as Kind
 from afresh.core import Refused, UserError
 
-Kind = Literal["text", "picture"]
 Winner = Literal["a", "b", "tie"]
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 LONGEST = 1 << 24  # bytes of a line
-LONGEST_PATH = 1024  # characters: what is longer is a text, whatever it ends in
 NEEDED, OPTIONAL = ("a", "b", "winner"), ("prompt", "label", "rater", "reason")
 FIRST, SECOND, TIE = 0, 1, 2  # judgements of a pair
 SHOWN = 5  # of a long list, in a message
@@ -120,7 +119,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Preferences:
-    """The votes of a file that count, in its order. Pictures are named relative to `folder`."""
+    """The votes of a file that count, in its order. Pictures and sounds are named relative to `folder`."""
 
     kind: Kind
     folder: Path
@@ -128,7 +127,7 @@ class Preferences:
     summary: Summary
 
     def path(self, item: str) -> Path:
-        """Where a picture is."""
+        """Where a picture or sound is."""
         return self.folder / item
 
 
@@ -208,11 +207,6 @@ def raw_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
 # --------------------------------------------------------------------------- a file
 
 
-def is_picture(item: str) -> bool:
-    """Whether a text looks like the path of a picture: one short line that ends as pictures do."""
-    return len(item) <= LONGEST_PATH and "\n" not in item and item.lower().endswith(SUFFIXES)
-
-
 def normal(path: str) -> str:
     """The one way to write a relative path: ./x/../a.png is a.png."""
     return posixpath.normpath(path)
@@ -232,15 +226,21 @@ class _Reader:
         self.texts: dict[str, str] = {}  # the same item, read a thousand times, is kept once
 
     def item(self, text: str, line: int) -> str:
-        found: Kind = "picture" if is_picture(text) else "text"
+        found = kind_named(text)
         if self.kind is None:
             self.kind, self.because = found, f"line {line} has a {found}"
         if self.told != "text" and found != self.kind:
+            if self.told is not None:
+                raise UserError(
+                    f"{self.path} has votes on {found}s (line {line} has {text[:60]!r}), and {self.because}: give "
+                    f'votes on {self.kind}s, or say kind="text" if all are texts.'
+                )
+            both = " and ".join(f"{k}s" for k in KINDS if k in (found, self.kind))
             raise UserError(
-                f"{self.path}: texts and pictures in one file. Line {line} has a {found}, {text[:60]!r}, but "
+                f"{self.path}: {both} in one file. Line {line} has a {found}, {text[:60]!r}, but "
                 f'{self.because}. Put them into two files, or say kind="text" if all are texts.'
             )
-        text = normal(text) if self.kind == "picture" else text
+        text = text if self.kind == "text" else normal(text)
         return self.texts.setdefault(text, text)
 
     def add(self, vote: Vote) -> None:
@@ -276,7 +276,7 @@ class _Reader:
 
 
 def scan(path: Path, kind: Kind | None = None) -> Preferences:
-    """What is in a file of votes, be it nothing; whether pictures exist is not asked. Raises UserError as read_votes.
+    """What is in a file of votes, be it nothing; whether its files exist is not asked. Raises UserError as read_votes.
 
     `kind` None: what the first vote has. Texts that all look like paths need kind="text".
     """
@@ -307,8 +307,8 @@ def read_votes(path: Path, kind: Kind | None = None) -> Preferences:
     """The votes of a file (JSONL, UTF-8), read line by line.
 
     Damaged lines, votes that compare a thing with itself, and exact repeats by the same rater are left out and stand
-    in the summary. Raises UserError when the file cannot be read, has unknown fields, mixes texts and pictures, names
-    pictures that are not there, or has no vote that counts.
+    in the summary. Raises UserError when the file cannot be read, has unknown fields, mixes texts, pictures and
+    sounds, names pictures or sounds that are not there, or has no vote that counts.
     """
     found = scan(path, kind)
     if not found.votes:
@@ -316,11 +316,11 @@ def read_votes(path: Path, kind: Kind | None = None) -> Preferences:
         raise UserError(
             f'{path} has no vote to use. {why} A vote is a line such as {{"a": "one", "b": "other", "winner": "a"}}.'
         )
-    if found.kind == "picture":
+    if found.kind != "text":
         items = dict.fromkeys(item for v in found.votes for item in (v.a, v.b))
         if missing := [i for i in items if not _exists(found.path(i))]:
             raise UserError(
-                f"{len(missing):,} of the {len(items):,} pictures named in {path} are missing: {_some(missing)}. "
-                f"Paths are relative to {found.folder}. Put the pictures there, or mend the paths."
+                f"{len(missing):,} of the {len(items):,} {found.kind}s named in {path} are missing: {_some(missing)}. "
+                f"Paths are relative to {found.folder}. Put the {found.kind}s there, or mend the paths."
             )
     return found

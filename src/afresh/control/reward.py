@@ -1,4 +1,4 @@
-"""Rewards: one finite number for each decoded text or picture. What they are, how they are named, how they are run.
+"""Rewards: one finite number for each decoded text, picture or sound. What they are, are called, and how they are run.
 
 What a user writes, exactly (white space is free where it stands, and needed where `_` stands):
 
@@ -20,15 +20,16 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from afresh.control.kinds import KINDS, shown
+from afresh.control.kinds import Kind as Kind
 from afresh.core import UserError
 
-Kind = Literal["text", "picture"]  # items: str (text, code), or uint8 arrays (H, W, C) with 1 or 3 channels
 Request = Mapping[str, Any]  # what was asked of an item: prompt, label, caption, ..., as far as given
 Array = NDArray[np.float64]
 Score = Callable[[Sequence[Any], Sequence[Request]], Any]  # n items and their n requests -> n numbers
@@ -53,13 +54,14 @@ class Failed(Exception):
 class Reward:
     """A function of decoded items and their requests; the higher, the better.
 
-    `on_field` is the same function of a field x (B, C, H, W) in [-1, 1] -> (B,), differentiable, where there is one.
+    `on_field` is the same function of a field x (B, C, H, W) in [-1, 1] (of sounds: in the space of the run's encoder)
+    -> (B,), differentiable, where there is one.
     A weighted sum has `parts`. `close` ends what the reward keeps running. `score` may be called from one thread only.
     """
 
     name: str
     score: Score
-    kind: Kind | None = None  # None: either
+    kind: Kind | None = None  # None: any
     on_field: Callable[[Tensor], Tensor] | None = None
     parts: tuple[tuple[float, Reward], ...] = ()
     close: Callable[[], None] = lambda: None
@@ -88,9 +90,10 @@ class Builtin:
 def builtins(kind: Kind) -> dict[str, Builtin]:
     """The catalog of rewards for a kind of items, by name."""
     from afresh.control.rewards_pictures import PICTURES  # here: they are made of the nouns above
+    from afresh.control.rewards_sounds import SOUNDS
     from afresh.control.rewards_text import TEXTS
 
-    return TEXTS if kind == "text" else PICTURES
+    return {"text": TEXTS, "picture": PICTURES, "sound": SOUNDS}[kind]
 
 
 def options(name: str, argument: str | None, known: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
@@ -162,7 +165,7 @@ def program_at(text: str, start: int) -> str:
 
 def clear(text: str, start: int, bare: str) -> None:
     """Raises UserError for a sign in a word that may have been meant as one between two rewards."""
-    known = "|".join(sorted({*builtins("text"), *builtins("picture")}))
+    known = "|".join(sorted({name for kind in KINDS for name in builtins(kind)}))
     meant = re.search(rf"[+-](?:{NUMBER}\*)?(?:{known})(?![\w.])", bare)
     if meant:
         place = text.find(meant.group(), start)
@@ -238,11 +241,12 @@ def named(text: str, term: Term, context: Context) -> Reward:
             raise misread(text, term.place, f"The program's words cannot be told apart: {e}.") from None
     if head in known:
         return replace(known[head].make(argument if colon else None, context), name=term.word, kind=context.kind)
-    other: Kind = "picture" if context.kind == "text" else "text"
     listed = f"For {context.kind}s there are {', '.join(known)}; FILE.py:function, module:function, '!program', the "
     listed += "folder of a reward model, class:LABEL, and for code passes:TESTS.py."
-    if head in builtins(other):
-        raise misread(text, term.place, f"{head} is for {other}s, and these are {context.kind}s. {listed}")
+    if others := [f"{kind}s" for kind in KINDS if head in builtins(kind)]:
+        raise misread(
+            text, term.place, f"{head} is for {' and '.join(others)}, and these are {context.kind}s. {listed}"
+        )
     if (found := context.known(term.word)) is not None:
         return replace(found, name=term.word)
     source, _, function = term.word.rpartition(":")
@@ -274,15 +278,6 @@ def weighted(name: str, parts: Sequence[tuple[float, Reward]]) -> Reward:
 
 
 # ------------------------------------------------------------------------------------------------------------- running
-
-
-def shown(item: Any) -> str:
-    """An item in a few words, for messages."""
-    if isinstance(item, str):
-        return repr(item) if len(item) <= 80 else f"{item[:80]!r}... ({len(item)} characters)"
-    return (
-        f"a picture {item.shape} of mean {float(item.mean()):.3g}" if isinstance(item, np.ndarray) else repr(item)[:80]
-    )
 
 
 def checked(reward: Reward, items: Sequence[Any], requests: Sequence[Request], first: int = 0) -> Array:

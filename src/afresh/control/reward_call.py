@@ -18,6 +18,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -138,17 +139,37 @@ def said(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}{where}"
 
 
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """What stands for core.Sound here, which would take seconds to import: samples (T, C) float32, samples a second."""
+
+    samples: Any
+    rate: int
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.rate
+
+
 def packed(item: Any) -> Any:
-    """An item as JSON: a text as it is, a picture (H, W, C) uint8 as its shape and bytes."""
+    """An item as JSON: a text as it is, a picture (H, W, C) uint8 or a sound's samples as their shape and bytes."""
     if isinstance(item, str):
         return item
-    return {"shape": item.shape, "bytes": base64.b64encode(np.ascontiguousarray(item).tobytes()).decode()}
+    if isinstance(item, np.ndarray):
+        return {"shape": item.shape, "bytes": encoded(item)}
+    return {"shape": item.samples.shape, "rate": int(item.rate), "bytes": encoded(item.samples.astype(np.float32))}
+
+
+def encoded(array: Any) -> str:
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
 
 
 def unpacked(item: Any) -> Any:
     if isinstance(item, str):
         return item
-    return np.frombuffer(base64.b64decode(item["bytes"]), np.uint8).reshape(item["shape"]).copy()
+    kind = np.float32 if "rate" in item else np.uint8
+    array = np.frombuffer(base64.b64decode(item["bytes"]), kind).reshape(item["shape"]).copy()
+    return Sound(array, item["rate"]) if "rate" in item else array
 
 
 def load(file: str | None, module: str, name: str) -> Callable[..., Any]:

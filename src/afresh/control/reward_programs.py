@@ -31,7 +31,7 @@ from PIL import Image
 
 from afresh.control.reward import Context, Failed, Request, Reward, Score
 from afresh.control.reward_call import Caller, Wrong, packed
-from afresh.core import UserError
+from afresh.core import Sound, UserError
 
 CHILD = Path(__file__).with_name("reward_call.py")
 LOOK = 0.05  # seconds between looks at whether a process is still there
@@ -245,9 +245,9 @@ class Kept:
 def shell_program(name: str, command: Sequence[str], context: Context) -> Reward:
     """A program and its arguments, started anew for each batch, without a shell (!sh -c '...' has one).
 
-    It reads a line for each item: {"text": TEXT, "request": {...}}, or {"file": a PNG, "request": {...}} of a picture,
-    and prints a line for each, a number. A batch is shared out among `workers` processes, LEAST items or more each, so
-    that every item has to be scored by itself. Raises UserError where there is no such program.
+    It reads a line for each item: {"text": TEXT, "request": {...}}, or of a picture or sound {"file": a PNG or WAV,
+    "request": {...}}, and prints a line for each, a number. A batch is shared out among `workers` processes, LEAST
+    items or more each, so that every item has to be scored by itself. Raises UserError where there is no such program.
     """
     if not command:
         raise UserError("The reward ! needs a program behind it, as in '!./score.sh'.")
@@ -284,6 +284,11 @@ def told(item: Any, request: Request, folder: str, number: int) -> bytes:
     """What a program is told of an item."""
     if isinstance(item, str):
         about = {"text": item}
+    elif isinstance(item, Sound):
+        import soundfile
+
+        about = {"file": f"{folder}/{number}.wav"}
+        soundfile.write(about["file"], np.clip(item.samples, -1, 1), item.rate, "PCM_16")
     else:
         about = {"file": f"{folder}/{number}.png"}
         Image.fromarray(item[:, :, 0] if item.shape[2] == 1 else np.ascontiguousarray(item)).save(about["file"])

@@ -5,7 +5,7 @@ about the rest of the program is in this folder, and this folder knows nothing b
 """
 
 from afresh.core.align import Aligner, Policy, Rollout, Steered, Steps, Votes, World
-from afresh.core.data import Codec, Corpus, Encoder, Item, Modality, Refused, Sniff, UserError
+from afresh.core.data import Codec, Corpus, Encoder, Item, Modality, Refused, Sniff, Sound, UserError
 from afresh.core.evidence import Drawn, Evidence, Metric, Score
 from afresh.core.model import Edit, Family, Latents, Loss, Modules, Objective, Predict, State
 from afresh.core.space import Batch, Cond, CondSpec, Examples, Part, Space
@@ -37,6 +37,7 @@ __all__ = [
     "Rollout",
     "Score",
     "Sniff",
+    "Sound",
     "Space",
     "State",
     "Steered",

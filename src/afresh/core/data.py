@@ -17,9 +17,26 @@ class UserError(Exception):
     """Bad usage or input: says what was given, what is accepted and what to do next. Exit code 2."""
 
 
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """samples (T, C), a NumPy array of float32 in [-1, 1]; rate in samples a second."""
+
+    samples: Any
+    rate: int
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.rate
+
+    def digest(self) -> str:
+        """SHA-256 of the content."""
+        head = repr((self.rate, self.samples.shape, str(self.samples.dtype)))
+        return hashlib.sha256(head.encode() + self.samples.tobytes()).hexdigest()
+
+
 @dataclass(frozen=True)
 class Item:
-    """One decoded example: a str (text, code) or a uint8 array (H, W, C) (a picture)."""
+    """One decoded example: a str (text, code), a uint8 array (H, W, C) (a picture) or a Sound."""
 
     value: Any
     source: str = ""  # where it came from, for messages
@@ -29,6 +46,7 @@ class Item:
     split: str | None = None  # "train" or "validation" when the data itself says so
     turns: tuple[tuple[str, str], ...] = ()  # of a conversation: (system, user or assistant; text); value shows it
     images: Mapping[str, Any] = field(default_factory=dict)  # pictures it is made from: arrays like value, or a file
+    group: str | None = None  # items of a group (parts of one recording, of one speaker) stay on one side of the split
 
     def learnt(self) -> list[Any]:
         """The value, or of a conversation what the assistant says."""
@@ -38,6 +56,8 @@ class Item:
         """SHA-256 of the content alone: decides the split and finds exact duplicates."""
         if isinstance(self.value, str):
             return hashlib.sha256(self.value.encode("utf-8", "surrogatepass")).hexdigest()
+        if isinstance(self.value, Sound):
+            return self.value.digest()
         head = repr((self.value.shape, str(self.value.dtype)))
         return hashlib.sha256(head.encode() + self.value.tobytes()).hexdigest()
 
@@ -58,6 +78,7 @@ class Corpus:
     refused: list[Refused] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     counts: Mapping[str, int] = field(default_factory=dict)  # what reading did to how many items, by a name for it
+    settled: Mapping[str, Any] = field(default_factory=dict)  # options that reading chose from all of the data
 
 
 @dataclass(frozen=True)
@@ -83,6 +104,7 @@ class Encoder(Protocol):
     def encode(self, items: Sequence[Item]) -> Examples: ...
     def decode(self, x: Tensor) -> list[Any]: ...
     def valid(self, value: Any) -> bool: ...
+    def hear(self, value: Any) -> Sound | None: ...  # what it sounds like; None where it is nothing to be heard
     def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]: ...
     def save(self, folder: Path) -> None: ...
 

@@ -19,7 +19,9 @@ class Space:
     `tokens`: integers of shape (T,) (or (T, K): K levels), one vocabulary size a level. `field`: real numbers of shape
     (C, *grid) in about [-1, 1], whose standard deviation on the training split is `std`. A `stream` holds documents of
     any length from which windows of T tokens are cut; else every example has exactly T. `grid`: tokens lie on a raster,
-    (height, width). Documents that are `records` (conversations) stand alone: no window holds two, none is preceded.
+    (height, width). `axes` names those of a field's grid: height and width of a picture, frequency and time of a sound,
+    whose time lasts `seconds`.
+    Documents that are `records` (conversations) stand alone: no window holds two, none is preceded.
     """
 
     kind: Literal["tokens", "field"]
@@ -30,6 +32,13 @@ class Space:
     grid: tuple[int, ...] = ()
     std: float = 1.0
     records: bool = False
+    axes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def timed(self) -> bool:
+        """Whether an axis is time: no such field is a picture, or may be mirrored."""
+        return "time" in self.axes
 
 
 @dataclass(frozen=True)

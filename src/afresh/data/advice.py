@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from afresh.core import Item
+from afresh.core import Item, Sound
 
 FEW = 500  # pictures; below, a model soon knows them by heart
 RARE = 20  # items of a class
@@ -69,10 +69,12 @@ def measured() -> list[Measured]:
 
 def advise(facts: Facts, rows: Sequence[Measured] | None = None) -> list[Advice]:
     """All that applies, `rows` being our benchmarks; in a fixed order."""
-    pictures = bool(facts.train) and not isinstance(facts.train[0].value, str)
+    first = facts.train[0].value if facts.train else ""
     found = [*copies(facts), *classes(facts.train)]
-    if pictures:
-        found += [*few(facts.train), *blank([*facts.train, *facts.heldout]), *sizes(facts)]
+    if isinstance(first, Sound):
+        found += few(facts.train, "sounds")
+    elif not isinstance(first, str):
+        found += [*few(facts.train, "pictures"), *blank([*facts.train, *facts.heldout]), *sizes(facts)]
         found += families(len(facts.train), facts.minutes, measured() if rows is None else rows)
     return found
 
@@ -136,14 +138,14 @@ def classes(train: Sequence[Item]) -> list[Advice]:
     return out
 
 
-def few(train: Sequence[Item]) -> list[Advice]:
+def few(train: Sequence[Item], what: str) -> list[Advice]:
     """A set so small that it is soon known by heart."""
     n = len(train)
     if n >= FEW:
         return []
     text = (
-        f"{n:,} training pictures are few: long training ends in copies of them. Training looks for near copies and "
-        "stops when they are more than train.stop_copies; keep the budget short, or give more pictures"
+        f"{n:,} training {what} are few: long training ends in copies of them. Training looks for near copies and "
+        f"stops when they are more than train.stop_copies; keep the budget short, or give more {what}"
     )
     return [Advice("few", n, text)]
 

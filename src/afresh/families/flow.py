@@ -295,6 +295,11 @@ def appetite(parameters: int, space: Space) -> int:
     return parameters // 12
 
 
+def may_move(space: Space) -> bool:
+    """Whether its fields may be moved like pictures: a sound that is turned or mirrored is none."""
+    return movable(space.shape[1:]) and not space.timed
+
+
 def repeated(epochs: float, space: Space) -> dict[str, float]:
     """Moves for pictures that are seen so often: for 236 faces they cost nothing at 54 epochs, and at 203 they left 1%
     near copies of 24%, at an equal distance of the samples (docs/log.md).
@@ -302,12 +307,12 @@ def repeated(epochs: float, space: Space) -> dict[str, float]:
     They are chosen after the size, not as one of the sizes: those decide how often the pictures are seen, moves only
     what that does. A run that sees its pictures a few times keeps no parameters for them.
     """
-    return {"augment": AUGMENT} if epochs >= OFTEN and movable(space.shape[1:]) else {}
+    return {"augment": AUGMENT} if epochs >= OFTEN and may_move(space) else {}
 
 
 def build(config: FlowConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
     """Raises UserError for moves of what is no picture, or too small."""
-    if config.augment and not movable(space.shape[1:]):
+    if config.augment and not may_move(space):
         raise UserError(
             f"family.augment moves pictures of more than {LEAST} cells a side, and these are fields on the grid "
             f"{tuple(space.shape[1:])}. Leave it out, or set it to 0."

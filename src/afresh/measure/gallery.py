@@ -1,7 +1,8 @@
-"""Pictures side by side: the model's, held-out ones and the controls, and their features, each made once."""
+"""Pictures, or spectra of sounds, side by side: the model's, held-out ones and the controls, with their features."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from types import MappingProxyType
@@ -15,14 +16,26 @@ from afresh.measure.encoders import PictureEncoder, PixelPCA, Recipe, label_part
 from afresh.measure.estimate import Array
 from afresh.measure.pixel_gaussian import pixel_gaussian
 from afresh.measure.study import Study, Unmeasurable
+from afresh.nets.spectrum import stft
 
 LEAST = 20  # held-out pictures without which nothing can be said
 MOST = 20_000  # training pictures that an encoder or a classifier learns from
+WINDOW, FAINT = 256, 1e-4  # samples, and the magnitude (of a tone of 1) that -1 stands for, when waves are compared
 
 
 def pictures(examples: Examples, rows: Tensor) -> Tensor:
     """Rows of a split as float32 (R, C, H, W)."""
-    return examples.x[rows].float() * examples.scale + examples.shift
+    return seen(examples.x[rows].float() * examples.scale + examples.shift)
+
+
+def seen(x: Tensor) -> Tensor:
+    """Fields over two axes as they are; waves (R, C, T) as the logarithm of their spectra (R, C, H, W), in about
+    [-1, 1]: two sounds that are alike share no sample."""
+    if x.dim() != 3:
+        return x
+    window = min(WINDOW, max(16, x.shape[2] // 8 * 2))
+    power = stft(x.flatten(0, 1), window, window // 2).abs().clamp_min(FAINT)
+    return (1 - 2 * torch.log(power) / math.log(FAINT)).unflatten(0, x.shape[:2])
 
 
 class Gallery:
@@ -56,7 +69,7 @@ class Gallery:
         return torch.argsort(self.study.rng.bits(purpose, torch.arange(n)))
 
     @cached_property
-    def seen(self) -> Tensor:
+    def learnt(self) -> Tensor:
         """The training pictures that encoders learn from."""
         return pictures(self.study.train, self.seen_rows)
 
@@ -67,7 +80,7 @@ class Gallery:
     @cached_property
     def fakes(self) -> Tensor:
         """All n samples, rounded to the steps of real pictures."""
-        return self.as_real(self.study.drawn.x.detach().cpu().float())
+        return seen(self.as_real(self.study.drawn.x.detach().cpu().float()))
 
     @cached_property
     def held(self) -> Tensor:
@@ -90,7 +103,7 @@ class Gallery:
                 "real": held,
                 "fake": self.fakes[: self.m],
                 "reserve": pictures(self.study.train, self.reserve_rows[: self.m]),
-                "copies": self.seen[: self.m],
+                "copies": self.learnt[: self.m],
                 "gaussian": self._gaussian(),
                 "blurred": self.as_real(F.avg_pool2d(F.pad(held, (1, 1, 1, 1), mode="replicate"), 3, 1)),
             }
@@ -108,7 +121,7 @@ class Gallery:
         wanted = torch.zeros(self.m, dtype=torch.int64)
         for name in list(label_parts(self.study.conds))[:1]:
             none, wanted = self.seen_cond.parts[name], self.gaussian_cond.parts[name]
-        return self.as_real(pixel_gaussian(self.seen, none, wanted, self.study.rng))
+        return self.as_real(pixel_gaussian(self.learnt, none, wanted, self.study.rng))
 
     def encoder(self, name: str) -> PictureEncoder:
         """`domain`, `random_net` or `pixel_pca`, noted on the card."""
@@ -118,10 +131,10 @@ class Gallery:
 
     def _make(self, name: str) -> PictureEncoder:
         if name == "pixel_pca":
-            return PixelPCA(self.seen)
+            return PixelPCA(self.learnt)
         recipe = Recipe(steps=0) if name == "random_net" else Recipe()
         study = self.study
-        return train_encoder(name, self.seen, self.seen_cond, study.conds, study.rng, recipe, study.folder)
+        return train_encoder(name, self.learnt, self.seen_cond, study.conds, study.rng, recipe, study.folder)
 
     def features(self, encoder: str, which: str) -> Array:
         """Features (m, D) of one set."""

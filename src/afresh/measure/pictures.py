@@ -1,4 +1,5 @@
-"""Metrics of pictures. Every distance stands between three others: real pictures, copies and a trivial model.
+"""Metrics of pictures, and of sounds by their spectra. Every distance stands between three others: real pictures,
+copies and a trivial model.
 
 `floor` is what training pictures unseen by the encoders score (a perfect model); `control` is what copies of
 training pictures score. Copies do well at every distance, which is why `near_copies` stands beside. The
@@ -29,10 +30,10 @@ CROSS_CHECKS = ("random_net", "pixel_pca")
 
 
 def picture_space(space: Space, conds: CondSpec) -> str | None:
-    """None for pictures (C, H, W); else why not."""
-    if space.kind == "field" and len(space.shape) == 3:
+    """None for pictures (C, H, W) and for sounds; else why not."""
+    if space.kind == "field" and (len(space.shape) == 3 or (space.timed and len(space.shape) == 2)):
         return None
-    return f"measures pictures, fields of shape (C, H, W), not {space.kind} of shape {space.shape}"
+    return f"measures pictures and sounds, fields of shape (C, H, W), not {space.kind} of shape {space.shape}"
 
 
 def labelled_space(space: Space, conds: CondSpec) -> str | None:

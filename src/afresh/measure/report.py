@@ -31,7 +31,7 @@ LARGE = 320  # pixels of width from which a picture takes a column of its own
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample to show: a text or a PNG, and what was asked for (`caption`).
+    """One sample to show: a text or a PNG, where it can be heard with its WAV, and what was asked for (`caption`).
 
     A text goes on from its `prompt` (not repeated in `text`) and is coloured as its `language`, e.g. "python".
     Samples of one `group` stand together under its name, groups beside each other where there is room.
@@ -43,6 +43,7 @@ class Sample:
     prompt: str = ""
     language: str = ""
     group: str = ""
+    wav: bytes | None = None  # what is heard beside its picture or text
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def groups_view(samples: Sequence[Sample], what: str) -> list[dict[str, Any]]:
                 "name": visible(name),
                 "many": many,
                 "pictures": [
-                    picture(s.png, s.caption, f"{prefix} {i}", SMALL // 2 if many else SMALL)
+                    picture(s.png, s.caption, f"{prefix} {i}", SMALL // 2 if many else SMALL, s.wav)
                     for i, s in members
                     if s.png is not None
                 ],
@@ -187,12 +188,13 @@ def png_size(png: bytes) -> tuple[int, int]:
     return width, height
 
 
-def picture(png: bytes, caption: str, what: str, size: int = SMALL) -> dict[str, Any]:
-    """A PNG as a data: URI; a tiny one is enlarged by a whole factor, its pixels kept square."""
+def picture(png: bytes, caption: str, what: str, size: int = SMALL, wav: bytes | None = None) -> dict[str, Any]:
+    """A PNG (and a WAV) as data: URIs; a tiny one is enlarged by a whole factor, its pixels kept square."""
     width, height = png_size(png)
     times = max(1, round(size / max(width, height)))
     return {
         "src": f"data:image/png;base64,{base64.b64encode(png).decode()}",
+        "wav": playable(wav),
         "width": width * times,
         "height": height * times,
         "pixels": times > 1,
@@ -202,10 +204,16 @@ def picture(png: bytes, caption: str, what: str, size: int = SMALL) -> dict[str,
     }
 
 
+def playable(wav: bytes | None) -> str:
+    """A WAV as a data: URI; nothing for none."""
+    return f"data:audio/wav;base64,{base64.b64encode(wav).decode()}" if wav else ""
+
+
 def text_view(sample: Sample) -> dict[str, Any]:
     prompt, text = visible(sample.prompt), visible(sample.text or "")
     prompt, body = coloured(prompt, text, sample.language)
-    return {"prompt": prompt, "body": body, "code": bool(sample.language), "caption": visible(sample.caption)}
+    shown = {"prompt": prompt, "body": body, "code": bool(sample.language), "caption": visible(sample.caption)}
+    return {**shown, "wav": playable(sample.wav)}
 
 
 def coloured(prompt: str, text: str, language: str) -> tuple[str, str]:
@@ -295,7 +303,7 @@ def flat(card: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def record(section: Section) -> dict[str, Any]:
-    """A section as JSON can hold it: pictures by size and SHA-256, numbers that are not finite as null."""
+    """A section as JSON can hold it: pictures and sounds by size and SHA-256, numbers that are not finite as null."""
     return plain({name: getattr(section, name) for name in section.__dataclass_fields__})
 
 
@@ -306,6 +314,8 @@ def plain(value: Any) -> Any:
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
+    if isinstance(value, bytes) and value[:4] == b"RIFF":
+        return {"sha256": hashlib.sha256(value).hexdigest(), "bytes": len(value)}
     if isinstance(value, bytes):
         width, height = png_size(value)
         return {"sha256": hashlib.sha256(value).hexdigest(), "width": width, "height": height}

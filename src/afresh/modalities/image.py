@@ -19,9 +19,9 @@ from afresh.core import Cond, CondSpec, Corpus, Examples, Item, Refused, Sniff, 
 from afresh.data.captions import CaptionEncoder, SavedCaptions, fit_captions
 from afresh.data.columns import described
 from afresh.data.conditions import SavedPart, encode_conditions, fit_conditions
+from afresh.data.media_folder import Collection, attributes, file_names, layout, open_folder, open_zip
 from afresh.data.picture_arrays import PICTURES, TEST, TRAIN, Header, is_pictures, read_arrays, read_headers
-from afresh.data.picture_folder import CONTAINERS, Collection, attributes, file_names, layout, open_folder, open_zip
-from afresh.data.picture_pairs import fit_images, images_beside, pair_up
+from afresh.data.picture_pairs import CONTAINERS, PICTURE_FILES, fit_images, images_beside, pair_up
 from afresh.data.pictures import (
     SIDES,
     SUFFIXES,
@@ -40,6 +40,7 @@ from afresh.data.pictures import (
 )
 
 SCALE, SHIFT = 2.0 / 255.0, -1.0  # byte -> [-1, 1]
+AXES = ("height", "width")
 
 
 class ImageOptions(BaseModel):
@@ -161,6 +162,9 @@ class ImageEncoder:
             return False
         return value.dtype.kind in "uif" and bool(np.isfinite(value).all())
 
+    def hear(self, value: Any) -> None:
+        """A picture has no sound."""
+
     def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]:
         """One PNG each in `folder`; returns the file names."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -232,7 +236,7 @@ class ImageModality:
         beside, same = fit_images(items, side)
         settled = {"size": side, "channels": "rgb" if channels == 3 else "grey"}
         settled["captions"] = "words" if captions is None else captions.saved.name
-        space = Space("field", (channels, side, side), std=max(std, SCALE))
+        space = Space("field", (channels, side, side), std=max(std, SCALE), axes=AXES)
         kept = options.model_copy(update=settled)
         return ImageEncoder(space, spec | beside, kept, notes + more + same, captions)
 
@@ -243,7 +247,7 @@ class ImageModality:
             saved = _Saved.model_validate_json(file.read_bytes())
         except (OSError, ValidationError) as error:
             raise UserError(f"{file} is no encoder of pictures that this version can read: {error}") from None
-        space = Space("field", (saved.channels, saved.side, saved.side), std=saved.std)
+        space = Space("field", (saved.channels, saved.side, saved.side), std=saved.std, axes=AXES)
         captions = None if saved.captions is None else CaptionEncoder.load(folder, saved.captions)
         spec = {k: p.part() for k, p in saved.conds.items()}
         return ImageEncoder(space, spec, saved.options, saved.notes, captions)
@@ -257,8 +261,8 @@ MODALITY = ImageModality()
 
 def _read_folder(path: Path, options: ImageOptions) -> Corpus:
     """A folder of pictures; or one that holds a single archive or array file instead, which is read."""
-    found = open_folder(path)
-    if found.containers and next(found.pictures(), None) is None:
+    found = open_folder(path, PICTURE_FILES)
+    if found.containers and next(found.files(), None) is None:
         if len(found.containers) > 1:
             names = ", ".join(c.name for c in found.containers)
             raise UserError(f"{path} holds no picture but several files that may hold some: {names}. Give one of them.")
@@ -271,7 +275,7 @@ def _read_folder(path: Path, options: ImageOptions) -> Corpus:
 
 
 def _read_zip(path: Path, options: ImageOptions) -> Corpus:
-    return _read_files(path, open_zip(path), options)
+    return _read_files(path, open_zip(path, PICTURE_FILES), options)
 
 
 def _read_files(path: Path, found: Collection, options: ImageOptions) -> Corpus:
@@ -279,7 +283,7 @@ def _read_files(path: Path, found: Collection, options: ImageOptions) -> Corpus:
     notes: list[str] = []
     side = options.size
     if side is None:
-        side, notes = _natural(s for s in threaded(lambda p: short_side(p[1]), found.pictures()) if s is not None)
+        side, notes = _natural(s for s in threaded(lambda p: short_side(p[1]), found.files()) if s is not None)
     frame = options.frame(side)
 
     def attempt(picture: tuple[str, Source]) -> tuple[str, Picture | str]:
@@ -289,26 +293,21 @@ def _read_files(path: Path, found: Collection, options: ImageOptions) -> Corpus:
         except PictureError as error:
             return name, str(error)
 
-    decoded = threaded(attempt, found.pictures())
+    decoded = threaded(attempt, found.files())
     refused = found.refused + [Refused(name, reason) for name, reason in decoded if isinstance(reason, str)]
     good = {name: picture for name, picture in decoded if isinstance(picture, Picture)}
     _need_some(path, len(good), refused)
-    table = attributes(found.tables, list(good))
+    table = attributes(found.tables, list(good), PICTURE_FILES)
     pairs = pair_up(table, list(good))
     names = pairs.names
     refused += table.refused + pairs.refused
     _need_some(path, len(names), refused)
     values, changed = _same_channels([good[name] for name in names], options)
-    folders = layout(names)
+    folders = layout(names, PICTURE_FILES)
+    labels = {name: {"label": label} for name, label in folders.labels.items()}
     items = [
-        Item(
-            v,
-            name,
-            {"label": folders.labels[name]} if name in folders.labels else {},
-            split=folders.splits[name],
-            images=images,
-        )
-        for name, v, images in zip(names, values, images_beside(pairs, good), strict=True)
+        Item(value, name, labels.get(name, {}), split=folders.splits[name], images=images)
+        for name, value, images in zip(names, values, images_beside(pairs, good), strict=True)
     ]
     items, more = described(items, pairs.columns, options.label_column)
     counts = Counter(trait for name in names for trait in good[name].traits)

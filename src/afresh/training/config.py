@@ -39,3 +39,4 @@ class TrainConfig(BaseModel):
     skip_limit: int = Field(5, ge=1)  # non-finite steps in a row before rolling back
     rollback_limit: int = Field(3, ge=0)
     stop_copies: float = Field(0.1, ge=0, le=1)  # share of near copies among samples that ends training; 0 = never
+    stop_rising: float = Field(0.03, ge=0)  # how far above its lowest the held-out loss ends training; 0 = never

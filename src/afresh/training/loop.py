@@ -64,6 +64,11 @@ class Learner:
         names = self.objective.averaged
         return {m: {k: v.detach().clone() for k, v in learnt(self.modules[m]).items()} for m in names}
 
+    def on_device(self, tensors: Mapping[str, Tensor]) -> Average:
+        """Weights {module.name: tensor} of what is averaged, on the device and by module."""
+        device = self.config.device
+        return {m: {k: v.to(device) for k, v in under(tensors, m).items()} for m in self.objective.averaged}
+
     def params(self, player: str) -> list[nn.Parameter]:
         return [p for o in self.optimizers[player] for p in o.params.values()]
 

@@ -1,4 +1,4 @@
-"""A folder of pictures (or an archive of one) to names with splits, class labels and described attributes."""
+"""A folder of pictures or sounds (or an archive of one) to names with splits, class labels and attributes."""
 
 from __future__ import annotations
 
@@ -18,64 +18,78 @@ import pyarrow.parquet
 
 from afresh.core import Refused, UserError
 from afresh.data.files import JUNK, Found, read_zip, walk
-from afresh.data.pictures import SUFFIXES, Source
 
 TRAINING = frozenset({"train", "training"})
 HELD_OUT = frozenset({"validation", "valid", "val", "dev", "test", "testing"})
 TABLES = frozenset({"metadata.jsonl", "metadata.csv", "metadata.parquet"})
-CONTAINERS = frozenset({".zip", ".npz", ".npy"})
 FILE_NAME = "file_name"
-IMAGES = re.compile(r"image_.+|.+_image|.+_file_name", re.IGNORECASE)  # columns that may name pictures beside
 MAX_TABLE = 1 << 29  # bytes of one metadata file
+
+Source = Path | bytes  # a file, or a file's content (from an archive)
+
+
+@dataclass(frozen=True)
+class Media:
+    """A kind of file: its word ("picture") for messages; suffixes, lower-cased with the dot; what is read, listed for
+    messages; the word in columns of the metadata that may name others beside; suffixes of files that may hold many."""
+
+    word: str
+    suffixes: frozenset[str]
+    read: str
+    column: str
+    containers: frozenset[str] = frozenset({".zip"})
+
+    def not_read(self, suffix: str) -> str:
+        return f"not a {self.word} that is read ({suffix or 'no suffix'}); {self.read} are"
 
 
 @dataclass(frozen=True)
 class Collection:
-    """Pictures with the metadata files beside them, and what is neither.
+    """Files of one kind with the metadata files beside them, and what is neither.
 
-    `pictures()` gives (name, where it is or its content) and can be gone through again. For an archive, `tables`
+    `files()` gives (name, where it is or its content) and can be gone through again. For an archive, `tables`
     and `refused` are filled by going through it to the end. `containers` are archives and arrays in a folder.
     """
 
-    pictures: Callable[[], Iterator[tuple[str, Source]]]
+    files: Callable[[], Iterator[tuple[str, Source]]]
     tables: dict[str, bytes]
     refused: list[Refused]
     containers: tuple[Path, ...] = ()
 
 
-def open_folder(path: Path) -> Collection:
+def open_folder(path: Path, media: Media) -> Collection:
     """A folder, not its hidden files. Raises UserError when it is missing, unreadable or empty."""
     found, refused = walk(path)
-    pictures = [(f.name, f.path) for f in found if f.suffix in SUFFIXES]
+    files = [(f.name, f.path) for f in found if f.suffix in media.suffixes]
     tables = {f.name: _table_bytes(f) for f in found if f.path.name.lower() in TABLES}
-    containers = tuple(f.path for f in found if f.suffix in CONTAINERS)
-    others = [f for f in found if f.suffix not in SUFFIXES and f.name not in tables]
-    refused += [Refused(f.name, _no_picture(f.suffix)) for f in others]
-    return Collection(lambda: iter(pictures), tables, refused, containers)
+    containers = tuple(f.path for f in found if f.suffix in media.containers)
+    others = [f for f in found if f.suffix not in media.suffixes and f.name not in tables]
+    refused += [Refused(f.name, media.not_read(f.suffix)) for f in others]
+    return Collection(lambda: iter(files), tables, refused, containers)
 
 
-def open_zip(path: Path) -> Collection:
+def open_zip(path: Path, media: Media) -> Collection:
     """An archive of a folder; nothing is unpacked to disk.
 
-    Going through the pictures raises UserError for an archive that is damaged or a bomb.
+    Going through the files raises UserError for an archive that is damaged or a bomb.
     """
     tables: dict[str, bytes] = {}
     refused: list[Refused] = []
 
-    def pictures() -> Iterator[tuple[str, Source]]:
-        members, bad = read_zip(path, SUFFIXES | {PurePosixPath(t).suffix for t in TABLES})
+    def files() -> Iterator[tuple[str, Source]]:
+        members, bad = read_zip(path, media.suffixes | {PurePosixPath(t).suffix for t in TABLES})
         others: list[Refused] = []
         for member, content in members:
             name = PurePosixPath(member.replace("\\", "/"))
             if name.name.lower() in TABLES:
                 tables[name.as_posix()] = content
-            elif name.suffix.lower() in SUFFIXES:
+            elif name.suffix.lower() in media.suffixes:
                 yield name.as_posix(), content
             else:
-                others.append(Refused(f"{path.name}: {member}", _no_picture(name.suffix)))
+                others.append(Refused(f"{path.name}: {member}", media.not_read(name.suffix)))
         refused[:] = bad + others
 
-    return Collection(pictures, tables, refused)
+    return Collection(files, tables, refused)
 
 
 def file_names(path: Path) -> list[str]:
@@ -101,20 +115,16 @@ def _table_bytes(file: Found) -> bytes:
     return file.path.read_bytes()
 
 
-def _no_picture(suffix: str) -> str:
-    return f"not a picture that is read ({suffix or 'no suffix'}); PNG, JPEG, WebP, BMP and GIF are"
-
-
 @dataclass(frozen=True)
 class Layout:
-    """What the folders say of each picture, by its name (a relative path with slashes)."""
+    """What the folders say of each file, by its name (a relative path with slashes)."""
 
     splits: Mapping[str, str | None]
     labels: Mapping[str, str]  # empty when the folders are no classes
     notes: list[str] = field(default_factory=list)
 
 
-def layout(names: Sequence[str]) -> Layout:
+def layout(names: Sequence[str], media: Media) -> Layout:
     """Splits from top folders train and validation (val, test, ...), then classes from the next level.
 
     A folder that holds everything says nothing and is looked through.
@@ -143,11 +153,11 @@ def layout(names: Sequence[str]) -> Layout:
             notes.append(f"one class folder only ({next(iter(classes))}): no label")
         return Layout(splits, {}, notes)
     if len(classes) > max(2, len(labels) // 2):
-        notes.append(f"{len(classes):,} folders for {len(labels):,} pictures are too many to be classes: no label")
+        notes.append(f"{len(classes):,} folders for {len(labels):,} {media.word}s are too many to be classes: no label")
         return Layout(splits, {}, notes)
     deeper = sum(len(parts) > 2 for parts in inner.values())
     if deeper:
-        notes.append(f"{deeper:,} pictures lie in folders inside class folders: the outermost folder is the label")
+        notes.append(f"{deeper:,} {media.word}s lie in folders inside class folders: the outermost folder is the label")
     return Layout(splits, labels, notes)
 
 
@@ -162,16 +172,16 @@ def _without_root(parts: dict[str, tuple[str, ...]]) -> tuple[dict[str, tuple[st
 
 @dataclass(frozen=True)
 class Attributes:
-    """Columns of the metadata files, aligned with the pictures' names, and rows that are of no use."""
+    """Columns of the metadata files, aligned with the files' names, and rows that are of no use."""
 
     columns: Mapping[str, list[Any]]
     described: frozenset[str]  # names that have a row
     refused: list[Refused]
 
 
-def attributes(tables: Mapping[str, bytes], names: Sequence[str]) -> Attributes:
+def attributes(tables: Mapping[str, bytes], names: Sequence[str], media: Media) -> Attributes:
     """Read metadata files (name -> content), whose `file_name` is relative to the file's own folder. So are the names
-    in columns of other pictures; here they become names like `names`.
+    in columns of other files of the kind; here they become names like `names`.
 
     Raises UserError for a file that cannot be read at all or has no column `file_name`.
     """
@@ -180,11 +190,11 @@ def attributes(tables: Mapping[str, bytes], names: Sequence[str]) -> Attributes:
     seen: set[str] = set()
     refused: list[Refused] = []
     for table, content in sorted(tables.items()):
-        rows, bad = _rows(table, content)
+        rows, bad = _rows(table, content, media)
         refused += bad
         for line, row in rows:
             where = f"{table}, row {line}"
-            target, reason = _target(table, row.get(FILE_NAME), index)
+            target, reason = _target(table, row.get(FILE_NAME), index, media)
             if reason is None and target in seen:
                 reason = f"{target} has another row already"
             if reason is not None:
@@ -193,35 +203,36 @@ def attributes(tables: Mapping[str, bytes], names: Sequence[str]) -> Attributes:
             seen.add(target)
             for key, value in row.items():
                 if key != FILE_NAME:
-                    columns.setdefault(key, [None] * len(names))[index[target]] = _from_root(table, key, value)
+                    columns.setdefault(key, [None] * len(names))[index[target]] = _from_root(table, key, value, media)
     return Attributes(columns, frozenset(seen), refused)
 
 
-def names_picture(column: str, value: Any) -> bool:
-    """Whether a value names a picture beside, by its column's name and its suffix; an address on the web does not."""
-    if not isinstance(value, str) or not IMAGES.fullmatch(column.strip()) or "://" in value:
+def names_file(column: str, value: Any, media: Media) -> bool:
+    """Whether a value names a file beside, by its column's name and its suffix; an address on the web does not."""
+    pattern = rf"{media.column}_.+|.+_{media.column}|.+_file_name"
+    if not isinstance(value, str) or "://" in value or not re.fullmatch(pattern, column.strip(), re.IGNORECASE):
         return False
-    return PurePosixPath(value).suffix.lower() in SUFFIXES
+    return PurePosixPath(value).suffix.lower() in media.suffixes
 
 
-def _from_root(table: str, column: str, value: Any) -> Any:
-    if not names_picture(column, value):
+def _from_root(table: str, column: str, value: Any, media: Media) -> Any:
+    if not names_file(column, value, media):
         return value
     return (PurePosixPath(table).parent / value.strip().replace("\\", "/")).as_posix()
 
 
-def _target(table: str, file_name: Any, index: Mapping[str, int]) -> tuple[str, str | None]:
-    """The picture that a row describes, or why there is none."""
+def _target(table: str, file_name: Any, index: Mapping[str, int], media: Media) -> tuple[str, str | None]:
+    """The file that a row describes, or why there is none."""
     if not isinstance(file_name, str) or not file_name:
         return "", f"no {FILE_NAME}"
     relative = PurePosixPath(file_name.replace("\\", "/"))
     if relative.is_absolute() or ".." in relative.parts or ":" in relative.parts[0]:
         return "", f"{FILE_NAME} {file_name!r} leads out of the folder"
     target = (PurePosixPath(table).parent / relative).as_posix()
-    return target, None if target in index else f"{FILE_NAME} {file_name!r} is no picture that could be used"
+    return target, None if target in index else f"{FILE_NAME} {file_name!r} is no {media.word} that could be used"
 
 
-def _rows(table: str, content: bytes) -> tuple[list[tuple[int, dict[str, Any]]], list[Refused]]:
+def _rows(table: str, content: bytes, media: Media) -> tuple[list[tuple[int, dict[str, Any]]], list[Refused]]:
     """Numbered rows (from 1) of a metadata file, and rows that cannot be read."""
     if table.lower().endswith(".parquet"):
         try:
@@ -239,7 +250,7 @@ def _rows(table: str, content: bytes) -> tuple[list[tuple[int, dict[str, Any]]],
     if rows and not any(FILE_NAME in row for _, row in rows):
         raise UserError(
             f"{table} has no column {FILE_NAME!r} (it has {', '.join(map(str, rows[0][1])) or 'none'}). "
-            f"Add {FILE_NAME}: the path of each picture from the folder of {table}."
+            f"Add {FILE_NAME}: the path of each {media.word} from the folder of {table}."
         )
     return rows, bad
 

@@ -1,0 +1,73 @@
+"""`afresh compose`: music in notes that begins as a score does, or voices for its melody."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from afresh.cli.show import answer, emit, note, say
+
+
+def compose(
+    run: Annotated[Path, typer.Argument(help="Folder of a run on music in notes.", metavar="RUN")],
+    file: Annotated[
+        Path, typer.Argument(help="A score: .mid, .abc or .json; of several pieces the first.", metavar="FILE")
+    ],
+    n: Annotated[int, typer.Option("-n", help="How many.")] = 1,
+    harmonise: Annotated[
+        bool, typer.Option("--harmonise", help="Keep one voice and make the others (masked, form=voices).")
+    ] = False,
+    voice: Annotated[
+        int | None, typer.Option(help="With --harmonise: which voice is kept, 0 = the highest, if not given.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting of sampling: temperature=0.9, length=200.", metavar="KEY=VALUE"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same scores.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder to write .mid and .wav files to.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The records as a JSON list on standard output.")] = False,
+) -> None:
+    """Go on with a score, or give its melody the other voices.
+
+    With --out, each is a .mid and a .wav, with a page to play them; without it, the scores are printed as texts.
+    """
+    from afresh.core import UserError
+    from afresh.harmonise import go_on, read_score
+    from afresh.harmonise import harmonise as harmonised
+    from afresh.run import Run
+    from afresh.settings import pairs
+
+    if n < 1:
+        raise UserError(f"-n is the number of scores, from 1. Given: {n}.")
+    if voice is not None and not harmonise:
+        raise UserError("--voice says which voice is kept when the others are made for it. Add --harmonise.")
+    found, settings = Run.open(run), pairs(setting or [], "--set")
+    score, notes = read_score(found, file)
+    if harmonise:
+        made = harmonised(found, score, n, voice=voice or 0, seed=seed, settings=settings)
+    else:
+        made = go_on(found, score, n, seed=seed, settings=settings)
+    for text in (*notes, *made.notes):
+        note(text)
+    records = [{"text": t} for t in made.texts] if out is None else made.save(out)
+    if out is not None:
+        say(f"{n:,} scores in {out}")
+    if as_json:
+        emit(records)
+    elif out is None:
+        show(made.texts)
+
+
+def show(texts: Sequence[str]) -> None:
+    """As they are; several under numbered rules."""
+    from rich.rule import Rule
+    from rich.text import Text
+
+    for i, text in enumerate(texts):
+        if len(texts) > 1:
+            answer(Rule(f"{i + 1}", style="dim"))
+        answer(Text(text))

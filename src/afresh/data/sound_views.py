@@ -1,0 +1,68 @@
+"""What is shown of a sound: a picture of its wave over its spectrum, and the content of a WAV file to be played."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afresh.core import Sound
+
+Pixels = NDArray[np.uint8]  # (H, W, 3)
+WIDTH, WAVE, SPECTRUM = 160, 32, 80  # pixels
+QUIET = 1e-3  # a peak below which a wave is drawn small
+RANGE = 70.0  # dB below the loudest that is shown
+PAPER, INK, LINE = (255, 255, 255), (36, 74, 122), (205, 213, 224)
+
+
+def wav_bytes(sound: Sound) -> bytes:
+    """A WAV file of 16-bit samples; what is beyond [-1, 1] is clipped."""
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.clip(sound.samples, -1, 1), sound.rate, "PCM_16", format="WAV")
+    return buffer.getvalue()
+
+
+def sound_picture(sound: Sound, seconds: float | None = None) -> Pixels:
+    """The wave's extremes, its peak being the height, over the power of its spectrum, low tones at the bottom:
+    (WAVE + SPECTRUM, WIDTH, 3).
+
+    `seconds`: the time that the width stands for, so that several can be compared; the sound's own if None.
+    """
+    frames = max(1, round((seconds or sound.seconds) * sound.rate))
+    mono = np.zeros(frames, np.float32)
+    found = np.nan_to_num(sound.samples.mean(1))[:frames]
+    mono[: len(found)] = found
+    return np.concatenate([_wave(mono), _spectrum(mono)])
+
+
+def _wave(mono: NDArray[np.float32]) -> Pixels:
+    pixels = np.full((WAVE, WIDTH, 3), PAPER, np.uint8)
+    pixels[WAVE // 2] = LINE
+    middle = (WAVE - 1) / 2
+    mono = mono / max(float(np.abs(mono).max()), QUIET)
+    edges = np.linspace(0, len(mono), WIDTH + 1).astype(int)
+    for column, (a, b) in enumerate(zip(edges, edges[1:], strict=False)):
+        part = np.clip(mono[a : max(b, a + 1)], -1, 1)
+        top, bottom = (round(middle * (1 - v)) for v in (float(part.max()), float(part.min())))
+        if top != bottom:
+            pixels[top : bottom + 1, column] = INK
+    return pixels
+
+
+def _spectrum(mono: NDArray[np.float32]) -> Pixels:
+    from matplotlib import colormaps
+
+    size = max(32, min(1024, 1 << (max(2, len(mono) // WIDTH) * 4 - 1).bit_length()))
+    centres = np.linspace(0, max(0, len(mono) - 1), WIDTH).astype(int)
+    padded = np.pad(mono, size // 2)
+    frames = np.stack([padded[c : c + size] for c in centres]) * np.hanning(size).astype(np.float32)
+    power = np.abs(np.fft.rfft(frames)) ** 2  # (WIDTH, bins)
+    edges = np.linspace(0, power.shape[1], SPECTRUM + 1).astype(int)
+    rows = np.stack([power[:, a : max(b, a + 1)].mean(1) for a, b in zip(edges, edges[1:], strict=False)])
+    level = 10 * np.log10(np.maximum(rows, 1e-12))
+    loudest = max(float(level.max()), -60.0)
+    shade = np.clip((level - loudest + RANGE) / RANGE, 0, 1)[::-1]
+    return (colormaps["magma"](shade)[..., :3] * 255).round().astype(np.uint8)

@@ -1,0 +1,142 @@
+"""Sounds longer than a model's own, and loops: a window of its length slides on over what is there already.
+
+Every new part is drawn beside half a window of what is there, so that no seam is heard where it begins. A sound that is
+given counts with its own length: what is shorter than a window is not followed by silence first, what is longer is kept
+whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from afresh.core import Item, Sound, UserError
+from afresh.data.sound_views import wav_bytes
+from afresh.data.sounds import SoundError, decode_sound
+from afresh.edit import Editor
+from afresh.run import Run
+from afresh.samples import Samples
+from afresh.write import is_sound
+
+MOST = 600.0  # seconds of a sound that is given, and of one that is drawn
+
+
+def columns(run: Run, seconds: float, what: str) -> int:
+    """Places of the time axis for `seconds`. Raises UserError for a run that makes no sounds, and for a time that is
+    too short or too long."""
+    space = run.encoder.space
+    if not space.timed:
+        raise UserError(f"{what} is for sounds, and {run.path} makes {run.record.modality}. Leave it out.")
+    step = space.seconds / space.shape[-1]
+    if not (math.isfinite(seconds) and seconds <= MOST and round(seconds / step) >= 1):
+        raise UserError(f"{what} takes seconds from {step:.3g} to {MOST:g}. Given: {seconds:g}.")
+    return round(seconds / step)
+
+
+def heard(run: Run, given: Any) -> Sound:
+    """A sound or a file of one at the run's own rate and number of channels, which an empty sound of it tells.
+
+    Raises UserError for a file that cannot be read, for another kind of value and for more than MOST seconds.
+    """
+    own = run.encoder.decode(torch.zeros(1, *run.encoder.space.shape))[0]
+    if is_sound(given) and given.rate == own.rate and given.samples.shape[1] == own.samples.shape[1]:
+        sound: Sound = given
+    else:
+        if not is_sound(given) and not isinstance(given, str | Path):
+            raise UserError(f"A sound or a file of one is needed. Given: {type(given).__name__}.")
+        source = wav_bytes(given) if is_sound(given) else Path(given)
+        try:
+            sound = decode_sound(source, own.rate, own.samples.shape[1], MOST + 1).sound
+        except (OSError, SoundError) as error:
+            raise UserError(f"{given} cannot be used as a sound: {error}.") from None
+    if sound.seconds > MOST:
+        raise UserError(f"{given} is longer than {MOST:g} s: give a part of it.")
+    return sound
+
+
+def whole(run: Run, given: Any) -> Tensor:
+    """A sound of any length as the run sees it, (1, ..., places), at most a place shorter.
+
+    A longer one than a window is read in windows that overlap by half, of which the middles are kept: at its edges a
+    window knows nothing of what comes before and after.
+    """
+    space, sound = run.encoder.space, heard(run, given)
+    size = space.shape[-1]
+    each = round(space.seconds * sound.rate / size)  # samples of a place
+    total = max(1, len(sound.samples) // each)
+    step, edge = max(1, size // 2), size // 4
+    starts = range(0, max(0, total - size) + step, step)
+    x = np.zeros(((starts[-1] + size) * each, sound.samples.shape[1]), np.float32)
+    x[: min(len(sound.samples), len(x))] = sound.samples[: len(x)]
+    parts = [Item(Sound(x[a * each : (a + size) * each], sound.rate)) for a in starts]
+    found = run.encoder.encode(parts)
+    windows = found.x.float() * found.scale + found.shift
+    last = len(windows) - 1
+    kept = [w[..., edge if k else 0 : size if k == last else step + edge] for k, w in enumerate(windows)]
+    return torch.cat(kept, -1)[None, ..., :total]
+
+
+def extended(editor: Editor, sounds: Sequence[Any], seconds: float, n: int) -> Samples:
+    """n continuations of each sound by so many seconds, at its end."""
+    count = columns(editor.run, seconds, "--extend")
+    starts = [whole(editor.run, s).repeat_interleave(n, 0) for s in sounds]
+    return told(editor, [longer(editor, s, count) for s in starts], {"extend": seconds})
+
+
+def longer(editor: Editor, canvas: Tensor, count: int) -> Tensor:
+    """canvas (B, ..., T) with `count` more places at its end: what fits into a window after it, then half a window at a
+    time."""
+    size, part = editor.run.encoder.space.shape[-1], 0
+    while count:
+        new = min(count, max(size // 2, size - canvas.shape[-1]))
+        before = canvas[..., max(0, canvas.shape[-1] - (size - new)) :]
+        made = filled(replace(editor, seed=editor.seed + 7919 * part), before, new, before[..., :0])
+        canvas = torch.cat([canvas, made], -1)
+        count, part = count - new, part + 1
+    return canvas
+
+
+def filled(editor: Editor, before: Tensor, count: int, after: Tensor) -> Tensor:
+    """(B, ..., count) between two parts that are kept; together they are at most a window, whose rest is left to the
+    model."""
+    size, a = editor.run.encoder.space.shape[-1], before.shape[-1]
+    shape, b = before.shape[:-1], a + count + after.shape[-1]
+    window = torch.cat([before, before.new_zeros(*shape, count), after, before.new_zeros(*shape, size - b)], -1)
+    keep = torch.zeros_like(window, dtype=torch.bool)
+    keep[..., :a] = True
+    keep[..., a + count : b] = True
+    return editor.apply(window, 1.0, keep, lambda rows: None, 1.0)[..., a : a + count]
+
+
+def looped(editor: Editor, sounds: Sequence[Any], seconds: float, n: int) -> Samples:
+    """n loops of each sound: so many new seconds lead from its end back to its beginning. At most half a window."""
+    run = editor.run
+    count, size = columns(run, seconds, "--loop"), run.encoder.space.shape[-1]
+    if count > size // 2:
+        raise UserError(
+            f"--loop takes at most {run.encoder.space.seconds / 2:.3g} s, half of this model's sounds: the rest of a "
+            f"window shows what the new part is to lead from and to. Given: {seconds:g}."
+        )
+    before, after = (size - count + 1) // 2, (size - count) // 2
+    out = []
+    for start in (whole(run, s).repeat_interleave(n, 0) for s in sounds):
+        last = start[..., max(0, start.shape[-1] - before) :]
+        out.append(torch.cat([start, filled(editor, last, count, start[..., :after])], -1))
+    return told(editor, out, {"loop": seconds})
+
+
+def told(editor: Editor, found: Sequence[Tensor], asked: dict[str, Any]) -> Samples:
+    """Samples of what was made of each sound, (n, ..., T) each; x is followed by zeros where another is longer."""
+    run, n = editor.run, len(found[0])
+    longest = max(f.shape[-1] for f in found)
+    x = torch.cat([torch.nn.functional.pad(f, (0, longest - f.shape[-1])) for f in found])
+    values = [v for f in found for v in run.encoder.decode(f)]
+    described = [{"picture": i // n, "variation": i % n, **asked} for i in range(len(x))]
+    return Samples(values, x, editor.cond(len(x)), described, editor.seed, run.encoder)

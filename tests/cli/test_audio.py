@@ -1,0 +1,361 @@
+"""Sounds through the command line: looked at, learnt, drawn, changed and measured; and what is refused, in words."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+from afresh.cli.sample import show_pictures
+from afresh.core import Sound
+from afresh.edit import Change, Editor, encoded
+from afresh.long_sounds import extended, looped
+from afresh.prepare import prepare
+from afresh.run import Run
+from tests.cli.conftest import FLOW, Invoke, parsed, trained
+
+RATE = 8_000
+FEW = ("--set", "steps=2")
+
+
+def made_up(i: int) -> np.ndarray:
+    """(T,) about 0.2 s: a beep where i is odd, a hiss where it is even."""
+    rng = np.random.default_rng(i)
+    t = np.arange(round(RATE * rng.uniform(0.16, 0.22))) / RATE
+    x = 0.5 * np.sin(2 * np.pi * rng.uniform(300, 900) * t) if i % 2 else rng.uniform(-0.4, 0.4, len(t))
+    return np.asarray(x * np.hanning(len(t)), np.float32)
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 beeps and hisses in class folders, and five files that are of no use."""
+    root = tmp_path_factory.mktemp("data") / "sounds"
+    for i in range(40):
+        folder = root / ("beep" if i % 2 else "hiss")
+        folder.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / f"{i:02d}.wav", made_up(i), RATE, subtype="FLOAT")
+    soundfile.write(root / "beep" / "silent.wav", np.zeros(2_000), RATE)
+    soundfile.write(root / "beep" / "nan.wav", np.full(2_000, np.nan), RATE, subtype="FLOAT")
+    soundfile.write(root / "hiss" / "empty.wav", np.zeros(0), RATE)
+    (root / "hiss" / "text.wav").write_text("a text\n" * 40)
+    (root / "hiss" / "cut.wav").write_bytes((root / "hiss" / "00.wav").read_bytes()[:30])
+    return root
+
+
+@pytest.fixture(scope="module")
+def mel_run(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(sounds, tmp_path_factory.mktemp("runs") / "mels", *FLOW)
+
+
+@pytest.fixture(scope="module")
+def wave_run(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the first 480 samples of every sound."""
+    short = ("--data", "representation=wave", "--data", "seconds=0.06", "--data", "long=cut")
+    return trained(sounds, tmp_path_factory.mktemp("runs") / "waves", *FLOW, *short)
+
+
+def read(file: Path) -> Sound:
+    x, rate = soundfile.read(file, dtype="float32", always_2d=True)
+    return Sound(x, rate)
+
+
+def editor(path: Path) -> Editor:
+    return Editor(Run.open(path), settings={"steps": 2})
+
+
+# --------------------------------------------------------------------------- what works
+
+
+def test_sounds_are_counted_and_what_is_of_no_use_is_named(sounds: Path, tmp_path: Path, invoke: Invoke) -> None:
+    page = tmp_path / "page.html"
+    code, printed, _ = invoke("data", sounds, "--json", "--out", page)
+    seen = parsed(printed)
+    assert code == 0 and seen["modality"] == "audio" and seen["train"] + seen["heldout"] == 40
+    assert set(seen["labels"]["label"]) == {"beep", "hiss"} and seen["conditions"] == {"label": "label"}
+    said = {r["source"]: r["reason"] for r in seen["refused"]}
+    assert set(said) == {"beep/silent.wav", "beep/nan.wav", "hiss/empty.wav", "hiss/text.wav", "hiss/cut.wav"}
+    assert "silent" in said["beep/silent.wav"] and "2,000 of its samples are not finite" in said["beep/nan.wav"]
+    assert "0 samples" in said["hiss/empty.wav"] and "not a sound" in said["hiss/text.wav"]
+    assert seen["options"]["rate"] == RATE and seen["options"]["seconds"] == pytest.approx(0.22, abs=0.01)
+    assert 0.15 < seen["sizes"]["seconds"]["least"] < seen["sizes"]["seconds"]["most"] < 0.23
+    assert page.read_text("utf-8").count("<audio") == 24
+
+
+@pytest.mark.parametrize("which", ["mel_run", "wave_run"])
+def test_drawn_sounds_are_files_to_be_played(
+    which: str, request: pytest.FixtureRequest, tmp_path: Path, invoke: Invoke
+) -> None:
+    run = request.getfixturevalue(which)
+    code, printed, _ = invoke("sample", run, "-n", 3, "--label", "beep", "--steps", 2, "--out", tmp_path, "--json")
+    records = parsed(printed)
+    assert code == 0 and [r["file"] for r in records] == ["0.wav", "1.wav", "2.wav"]
+    assert {r["label"] for r in records} == {"beep"} and records == json.loads((tmp_path / "samples.json").read_bytes())
+    for r in records:
+        made = read(tmp_path / r["file"])
+        assert Run.open(run).encoder.valid(made) and 0 < made.seconds < 0.3
+    page = (tmp_path / "index.html").read_text("utf-8")
+    assert all(f'src="{r["file"]}"' in page for r in records) and page.count("<audio") == page.count("<img") == 3
+    with Image.open(tmp_path / "grid.png") as image:
+        assert image.size[0] > 3 * 100
+
+
+def test_sounds_are_shown_in_the_terminal(mel_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show_pictures(Run.open(mel_run).sample(2, steps=2))
+    assert "\u2580" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "asked", [("--mask", "m.png"), ("--upscale", 2), ("--palette", "red"), ("--outpaint", "right=8")]
+)
+def test_what_only_pictures_have_is_refused(
+    asked: tuple[str, object], wave_run: Path, mel_run: Path, sounds: Path, invoke: Invoke
+) -> None:
+    for run in (wave_run, mel_run):
+        code, _, err = invoke("edit", run, sounds / "beep" / "01.wav", *asked)
+        assert code == 2 and "pictures" in err and "--extend" in err
+
+
+def test_held_out_sounds_that_are_longer_are_read_alike(tmp_path: Path) -> None:
+    """The length comes from all of the data: what is read again by what was settled is the same."""
+    for i in range(30):
+        soundfile.write(tmp_path / f"{i:02d}.wav", np.random.default_rng(i).uniform(-0.4, 0.4, 800 + 9 * i), RATE)
+    first = prepare(tmp_path, "audio", {"trim": False})
+    again = prepare(tmp_path, "audio", first.options.model_dump(mode="json"), encoder=first.encoder)
+    assert again.split_hash == first.split_hash
+    assert torch.equal(again.heldout.x, first.heldout.x)
+
+
+def test_a_report_plays_what_it_shows(mel_run: Path, invoke: Invoke) -> None:
+    code, printed, _ = invoke("measure", mel_run, "-n", 20, "--json")
+    assert code == 0 and parsed(printed)
+    report = (mel_run / "report.html").read_text("utf-8")
+    assert report.count('src="data:audio/wav;base64,') > 20
+
+
+def test_what_a_hole_leaves_is_kept_to_the_bit(wave_run: Path, sounds: Path) -> None:
+    """To a sample at its end; the last 64 fade out where a sound is cut."""
+    file = sounds / "beep" / "01.wav"
+    made = editor(wave_run).edit([file], Change(hole="0.02:0.04"), each=2)
+    given = read(file).samples
+    for value in made.values:
+        x = value.samples
+        assert len(x) == 480 and np.array_equal(x[:160], given[:160]) and np.array_equal(x[321:416], given[321:416])
+        assert np.abs(x[160:320] - given[160:320]).max() > 0.01
+    assert not np.array_equal(made.values[0].samples, made.values[1].samples)
+
+
+def test_what_a_hole_leaves_of_a_spectrum_is_kept(mel_run: Path, sounds: Path) -> None:
+    run, file = Run.open(mel_run), sounds / "beep" / "01.wav"
+    made = editor(mel_run).edit([file], Change(hole="0.05:"), each=1)
+    before, x = encoded(run, [file]), made.x
+    step = run.encoder.space.seconds / run.encoder.space.shape[-1]
+    border = -(-0.05 // step)
+    assert torch.equal(x[..., : int(border)], before[..., : int(border)])
+    assert not torch.equal(x[..., int(border) :], before[..., int(border) :])
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.05, 0.15])
+@pytest.mark.parametrize("length", [120, 480, 1_700])
+def test_an_extended_wave_begins_with_the_sound_and_is_longer_by_what_was_asked(
+    wave_run: Path, seconds: float, length: int
+) -> None:
+    """Whether it is shorter than the model's own, as long or longer."""
+    given = np.random.default_rng(length).uniform(-0.5, 0.5, (length, 1)).astype(np.float32)
+    one, two = (v.samples for v in extended(editor(wave_run), [Sound(given, RATE)], seconds, 2).values)
+    for made in (one, two):
+        assert len(made) == length + round(seconds * RATE) and np.array_equal(made[:length], given)
+        assert np.abs(made[length:]).max() > 0
+    assert not np.array_equal(one, two)
+
+
+def test_a_sound_longer_than_the_models_own_is_kept_whole(mel_run: Path, tmp_path: Path) -> None:
+    x = np.concatenate([made_up(i) for i in range(1, 9, 2)])
+    file = tmp_path / "long.wav"
+    soundfile.write(file, x, RATE, subtype="FLOAT")
+    (made,) = extended(editor(mel_run), [file], 0.1, 1).values
+    assert abs(made.seconds - len(x) / RATE - 0.1) < 0.035
+    ours, theirs = (np.abs(np.fft.rfft(v[: len(x)])) for v in (made.samples[:, 0], x))
+    assert np.corrcoef(ours, theirs)[0, 1] > 0.8, "the same tones"
+
+
+def test_an_extended_spectrum_begins_with_the_sound(mel_run: Path, sounds: Path) -> None:
+    file = sounds / "beep" / "01.wav"
+    run, given = Run.open(mel_run), read(file)
+    made = extended(editor(mel_run), [file], 0.3, 1)
+    step = run.encoder.space.seconds / run.encoder.space.shape[-1]
+    places = int(given.seconds / step)
+    assert made.x.shape[-1] == places + round(0.3 / step)
+    inside = places - 1  # the last one holds the fade that closes a sound that is encoded alone
+    assert torch.equal(made.x[..., :inside], encoded(run, [file])[..., :inside])
+
+
+@pytest.mark.parametrize("length", [300, 1_700])
+def test_a_loop_leads_from_the_end_to_the_beginning_and_keeps_the_sound(wave_run: Path, length: int) -> None:
+    """What is drawn depends on both: another beginning or another end changes it."""
+    given = np.random.default_rng(length).uniform(-0.5, 0.5, (length, 1)).astype(np.float32)
+    begins, ends = given.copy(), given.copy()
+    begins[:50], ends[-50:] = 0.9, 0.9
+
+    def loop(x: np.ndarray) -> np.ndarray:
+        (made,) = looped(editor(wave_run), [Sound(x, RATE)], 0.02, 1).values
+        assert len(made.samples) == length + 160 and np.array_equal(made.samples[:length], x)
+        return np.asarray(made.samples[-160:])
+
+    plain = loop(given)
+    assert np.array_equal(plain, loop(given))
+    assert not np.array_equal(plain, loop(begins)) and not np.array_equal(plain, loop(ends))
+
+
+def test_sounds_of_several_lengths_are_extended_together(
+    mel_run: Path, sounds: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    files = [sounds / "beep" / "01.wav", sounds / "hiss" / "04.wav"]
+    code, printed, _ = invoke(
+        "edit", mel_run, *files, "--extend", 0.2, "-n", 2, *FEW, "--label", "beep", "--out", tmp_path, "--json"
+    )
+    records = parsed(printed)
+    assert code == 0 and [r["picture"] for r in records] == [0, 0, 1, 1]
+    for r in records:
+        longer = read(tmp_path / r["file"]).seconds - read(files[r["picture"]]).seconds
+        assert abs(longer - 0.2) < 0.035
+    for tool in (("--hole", "0.05:0.1"), ("--loop", "0.05")):
+        out = tmp_path / tool[0][2:]
+        assert invoke("edit", mel_run, files[0], *tool, "-n", 1, *FEW, "--out", out)[0] == 0
+        assert (out / "0.wav").is_file() and (out / "index.html").is_file()
+
+
+def test_two_channels_are_learnt_and_drawn(sounds: Path, tmp_path: Path, invoke: Invoke) -> None:
+    run = trained(sounds, tmp_path / "two", *FLOW, "--data", "channels=2")
+    assert invoke("sample", run, "-n", 1, "--steps", 1, "--out", tmp_path / "out")[0] == 0
+    assert read(tmp_path / "out" / "0.wav").samples.shape[1] == 2
+
+
+# --------------------------------------------------------------------------- what is refused
+
+
+def lying(file: Path) -> None:
+    """A WAV whose header says 65,000 channels."""
+    head = struct.pack("<IHHIIHH", 16, 1, 65_000, RATE, (RATE * 130_000) % 2**32, 130_000 % 2**16, 16)
+    file.write_bytes(
+        b"RIFF" + struct.pack("<I", 1036) + b"WAVEfmt " + head + b"data" + struct.pack("<I", 1000) + b"\1\0" * 500
+    )
+
+
+def texts_as_wavs(folder: Path) -> None:
+    for i in range(3):
+        (folder / f"{i}.wav").write_text(f"text number {i}")
+
+
+def one_file(folder: Path) -> None:
+    soundfile.write(folder / "a.wav", made_up(1), RATE)
+
+
+def silence(folder: Path) -> None:
+    for i in range(3):
+        soundfile.write(folder / f"{i}.wav", np.zeros(2_000 + i), RATE)
+
+
+def headers_that_lie(folder: Path) -> None:
+    for i in range(3):
+        lying(folder / f"{i}.wav")
+
+
+def pictures(folder: Path) -> None:
+    for i in range(3):
+        Image.fromarray(np.full((4, 4), 40 * i, np.uint8)).save(folder / f"{i}.png")
+
+
+@pytest.mark.parametrize("verb", ["data", "train"])
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (texts_as_wavs, "not a sound that is read"),
+        (one_file, "Give at least two"),
+        (silence, "silent: no sample is above"),
+        (headers_that_lie, "1 to 64 channels"),
+        (pictures, r"not a sound that is read \(\.png\)"),
+    ],
+)
+def test_data_that_is_of_no_use_is_refused(verb: str, write: object, said: str, tmp_path: Path, invoke: Invoke) -> None:
+    assert callable(write)
+    (tmp_path / "in").mkdir()
+    write(tmp_path / "in")
+    argv = (verb, tmp_path / "in", "--modality", "audio")
+    refused(invoke, said, *argv, *(("--out", tmp_path / "run") if verb == "train" else ()))
+    assert not (tmp_path / "run").exists()
+
+
+def refused(invoke: Invoke, said: str, *argv: object) -> None:
+    """Exit code 2, nothing on standard output, a message and no traceback."""
+    code, printed, err = invoke(*argv)
+    words = " ".join(err.split())
+    assert code == 2 and printed == "" and "Traceback" not in err, err
+    assert re.search(said, words), words
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("rate=1000000", "less than or equal to 48000"),
+        ("channels=6", "channels"),
+        ("seconds=0", "seconds"),
+        ("names=a,b,c,d", "do not fit names=a,b,c,d"),
+        ("group=speaker", "no column 'speaker'"),
+        ("label_column=mood", "no column 'mood'"),
+        ("tempo=3", "Accepted: rate, channels"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(option: str, said: str, sounds: Path, invoke: Invoke) -> None:
+    refused(invoke, said, "data", sounds, "--data", option)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("--hole", "9:10"), "START:END in seconds, within the"),
+        (("--hole", "0.1"), "START:END in seconds"),
+        (("--hole", "0.1:0.05"), "START:END in seconds"),
+        (("--hole", ":"), "not all of them"),
+        (("--hole", "nan:1"), "START:END in seconds"),
+        (("--extend", "0"), "takes seconds from"),
+        (("--extend", "-1"), "takes seconds from"),
+        (("--extend", "nan"), "takes seconds from"),
+        (("--extend", "inf"), "takes seconds from"),
+        (("--extend", "1e9"), "takes seconds from"),
+        (("--loop", "5"), "takes at most"),
+        (("--loop", "0"), "takes seconds from"),
+        (("--extend", "1", "--hole", "0.1:0.2"), "each asked for alone"),
+        (("--hole", "0.1:0.2", "--label", "cow"), "'cow' was never seen.*beep, hiss"),
+    ],
+)
+def test_changes_that_cannot_be_made_are_refused(
+    argv: tuple[str, ...], said: str, mel_run: Path, sounds: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    refused(invoke, said, "edit", mel_run, sounds / "beep" / "01.wav", *argv, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("tool", [("--hole", "0.1:0.2"), ("--extend", "0.2"), ("--loop", "0.05")])
+def test_files_that_are_no_sounds_are_refused(
+    tool: tuple[str, str], mel_run: Path, sounds: Path, invoke: Invoke
+) -> None:
+    for name, said in (("hiss/text.wav", "not a sound"), ("beep/nan.wav", "not finite"), ("none.wav", "no such file")):
+        refused(invoke, f"{name} cannot be used as a sound.*{said}", "edit", mel_run, sounds / name, *tool)
+
+
+@pytest.mark.parametrize("tool", [("--hole", "0.1:0.2"), ("--extend", "0.2"), ("--loop", "0.05")])
+def test_a_run_of_pictures_has_no_time(
+    tool: tuple[str, str], pictures_run: Path, digits: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    refused(invoke, "is for sounds", "edit", pictures_run, next((digits / "d0").glob("0*.png")), *tool)
+
+
+def test_a_label_never_heard_is_refused_with_those_that_were(mel_run: Path, invoke: Invoke) -> None:
+    refused(invoke, "'cow' was never seen.*beep, hiss", "sample", mel_run, "-n", 1, "--label", "cow")

@@ -1,0 +1,369 @@
+"""Sound files to clips: what is chosen is said and settled, nothing goes without a line, recordings stay together."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from afresh.core import Corpus, Item, UserError
+from afresh.data.clips import Reading, read_clips
+from afresh.data.split import split, split_hash
+from afresh.modalities.audio import MODALITY, AudioOptions
+from afresh.prepare import prepare
+
+RATE = 8_000
+
+
+def tone(seconds: float, hertz: float = 440.0, rate: int = RATE, level: float = 0.5) -> np.ndarray:
+    """(T,)"""
+    return (level * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def noise(seconds: float, seed: int, rate: int = RATE) -> np.ndarray:
+    """(T,), every sample unlike any other."""
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, round(seconds * rate)).astype(np.float32)
+
+
+def put(folder: Path, name: str, x: np.ndarray, rate: int = RATE, coding: str = "FLOAT") -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(folder / name, x, rate, subtype=coding)
+
+
+def tones(folder: Path, n: int = 24, seconds: float = 0.2, rate: int = RATE, first: int = 0) -> None:
+    for i in range(first, first + n):
+        put(folder, f"{i:02d}.wav", tone(seconds, 300 + 20 * i, rate), rate)
+
+
+def contents(corpus: Corpus) -> dict[str, str]:
+    return {i.source: i.digest() for i in corpus.items}
+
+
+def said(corpus: Corpus, words: str) -> str:
+    """The only note with these words."""
+    (found,) = [n for n in corpus.notes if words in n]
+    return found
+
+
+# --------------------------------------------------------------------------- what is chosen
+
+
+@pytest.mark.parametrize(
+    ("rates", "chosen"),
+    [
+        ([8_000] * 6 + [16_000] * 3, 8_000),  # the most frequent
+        ([44_100] * 4, 22_050),  # not above 22,050 unless asked
+        ([10_000] * 4, 8_000),  # a usual one
+        ([4_000] * 4, 8_000),
+    ],
+)
+def test_the_rate_is_chosen_from_the_files_and_said(tmp_path: Path, rates: list[int], chosen: int) -> None:
+    for i, rate in enumerate(rates):
+        put(tmp_path, f"{i}.wav", tone(0.2, 300 + 20 * i, rate), rate)
+    corpus = read_clips(tmp_path, Reading())
+    assert {i.value.rate for i in corpus.items} == {chosen} and len(corpus.items) == len(rates)
+    line = said(corpus, f"rate {chosen:,} Hz")
+    assert all(f"{r:,} Hz" in line for r in rates) and line.endswith("another: rate")
+
+
+def test_a_rate_above_all_files_is_said_to_gain_nothing(tmp_path: Path) -> None:
+    tones(tmp_path)
+    corpus = read_clips(tmp_path, Reading(rate=16_000))
+    assert {i.value.rate for i in corpus.items} == {16_000} and "8,000 Hz" in said(corpus, "nothing is gained")
+
+
+def test_mono_and_stereo_mix_to_mono_and_two_channels_are_kept_when_asked_for(tmp_path: Path) -> None:
+    left, right = tone(0.2, 300), tone(0.2, 500)
+    put(tmp_path, "both.wav", np.stack([left, right], 1))
+    put(tmp_path, "one.wav", left)
+    how = Reading(trim=False)
+    corpus = read_clips(tmp_path, how)
+    assert "1 of 2 files have more channels" in said(corpus, "mono") and "channels=2" in said(corpus, "mono")
+    found = {i.source: i.value.samples for i in corpus.items}
+    assert np.allclose(found["both.wav"][:, 0], (left + right) / 2, atol=1e-6)
+    two = {i.source: i.value.samples for i in read_clips(tmp_path, Reading(trim=False, channels=2)).items}
+    assert np.array_equal(two["both.wav"], np.stack([left, right], 1))
+    assert np.array_equal(two["one.wav"], np.stack([left, left], 1))
+
+
+def test_nearly_all_sounds_are_whole_and_the_others_begin(tmp_path: Path) -> None:
+    for i in range(39):
+        put(tmp_path, f"{i:02d}.wav", noise(0.2 + 0.001 * i, i))
+    put(tmp_path, "long.wav", noise(1.5, 99))
+    corpus = read_clips(tmp_path, Reading())
+    lengths = {i.source: len(i.value.samples) for i in corpus.items}
+    assert len(lengths) == 40 and lengths["long.wav"] == lengths["38.wav"] == round(0.238 * RATE)
+    assert lengths["00.wav"] == 1_600
+    assert "0.238 s" in said(corpus, "another: seconds") and "1 of 40" in said(corpus, "their beginning is used")
+
+
+def test_longer_recordings_give_clips_that_overlap_and_leave_no_sample_out(tmp_path: Path) -> None:
+    recordings = {f"{i:02d}.wav": noise(1.0 + 0.07 * i, i) for i in range(12)}
+    for name, x in recordings.items():
+        put(tmp_path, name, x)
+    corpus = read_clips(tmp_path, Reading(seconds=0.5, overlap=0.5, trim=False))
+    assert {len(i.value.samples) for i in corpus.items} == {4_000}
+    for name, x in recordings.items():
+        clips = [(i.source, i.value.samples[:, 0]) for i in corpus.items if i.source.startswith(name)]
+        starts = [round(float(s.split("(")[1].split()[0]) * RATE) for s, _ in clips]
+        covered = np.zeros(len(x), bool)
+        for start, (_, clip) in zip(starts, clips, strict=True):
+            at = min(range(max(0, start - 40), start + 41), key=lambda a: abs(x[a] - clip[0]))  # said to 10 ms
+            assert np.array_equal(x[at : at + 4_000], clip)
+            covered[at : at + 4_000] = True
+        assert covered.all()
+    assert "12 sounds are longer than a clip" in said(corpus, "long=cut")
+
+
+def test_settled_options_give_the_same_clips_and_split_again(tmp_path: Path) -> None:
+    for i in range(60):
+        put(tmp_path, f"{i % 2}/{i:02d}.wav", noise(0.15 + 0.002 * i, i, 16_000), 16_000)
+    put(tmp_path, "0/other.wav", noise(0.2, 100, 44_100), 44_100)
+    found = prepare(tmp_path, "audio")
+    assert found.options.rate == 16_000 and found.options.channels == 1 and found.options.seconds is not None
+    again = prepare(tmp_path, "audio", found.options.model_dump(exclude_none=True))
+    assert again.split_hash == found.split_hash and again.encoder.space == found.encoder.space
+    assert again.options == found.options
+
+
+def test_other_data_is_read_as_the_first_was(tmp_path: Path) -> None:
+    tones(tmp_path / "a", rate=16_000)
+    for i in range(3):
+        put(tmp_path / "b", f"{i}.wav", np.stack([noise(0.9, i, 48_000)] * 2, 1), 48_000)
+    found = prepare(tmp_path / "a", "audio")
+    other = MODALITY.read(tmp_path / "b", found.options)
+    assert {(i.value.rate, i.value.samples.shape[1]) for i in other.items} == {(16_000, 1)}
+    assert max(len(i.value.samples) for i in other.items) == 3_200
+    assert found.encoder.encode(other.items).x.shape[1:] == found.encoder.space.shape
+
+
+def test_sounds_of_a_few_hundredths_of_a_second_make_a_run_that_opens_again(tmp_path: Path) -> None:
+    for i in range(20):
+        put(tmp_path / "in", f"{i:02d}.wav", noise(0.03, i))
+    found = prepare(tmp_path / "in", "audio")
+    found.encoder.save(tmp_path / "out")
+    assert MODALITY.load(tmp_path / "out").space == found.encoder.space
+    assert prepare(tmp_path / "in", "audio", found.options.model_dump(exclude_none=True)).split_hash == found.split_hash
+
+
+# --------------------------------------------------------------------------- nothing goes without a line
+
+
+def lying(channels: int) -> bytes:
+    """A WAV of 16 bits whose header says so many channels."""
+    head = struct.pack("<IHHIIHH", 16, 1, channels, RATE, (RATE * 2 * channels) % 2**32, (2 * channels) % 2**16, 16)
+    return b"RIFF" + struct.pack("<I", 1036) + b"WAVEfmt " + head + b"data" + struct.pack("<I", 1000) + b"\1\0" * 500
+
+
+def test_every_file_is_used_or_refused_by_name_and_reason(tmp_path: Path) -> None:
+    tones(tmp_path)
+    put(tmp_path, "silent.wav", np.zeros(2_000, np.float32))
+    put(tmp_path, "empty.wav", np.zeros(0, np.float32))
+    put(tmp_path, "nan.wav", np.where(np.arange(2_000) == 900, np.nan, 0.1).astype(np.float32))
+    put(tmp_path, "short.wav", tone(0.01))
+    (tmp_path / "nothing.wav").write_bytes(b"")
+    (tmp_path / "text.wav").write_text("this is a text" * 50)
+    (tmp_path / "many.wav").write_bytes(lying(65_000))
+    (tmp_path / "notes.txt").write_text("recorded in spring")
+    corpus = read_clips(tmp_path, Reading())
+    reasons = {r.source: r.reason for r in corpus.refused}
+    wanted = {
+        "silent.wav": "silent",
+        "empty.wav": "0 samples",
+        "nan.wav": "1 of its samples are not finite",
+        "short.wav": "too short",
+        "nothing.wav": "empty file",
+        "text.wav": "not a sound that is read",
+        "many.wav": "channels",
+        "notes.txt": "not a sound that is read",
+    }
+    assert set(reasons) == set(wanted) and len(corpus.items) == 24
+    assert all(words in reasons[name] for name, words in wanted.items()), reasons
+
+
+def test_clipped_files_are_used_counted_and_named(tmp_path: Path) -> None:
+    tones(tmp_path)
+    put(tmp_path, "loud.wav", np.clip(tone(0.2, 100, level=3.0), -1, 1), coding="PCM_16")
+    corpus = read_clips(tmp_path, Reading())
+    assert len(corpus.items) == 25 and "1, such as loud.wav" in said(corpus, "clipped")
+
+
+def test_a_damaged_file_is_used_as_far_as_it_goes_and_named(tmp_path: Path) -> None:
+    tones(tmp_path, seconds=0.5)
+    file = tmp_path / "03.wav"
+    file.write_bytes(file.read_bytes()[:8_000])
+    corpus = read_clips(tmp_path, Reading())
+    assert len(corpus.items) == 24 and "03.wav" in said(corpus, "shorter than its header says")
+
+
+def test_silence_around_a_sound_is_cut_off_unless_told_not_to(tmp_path: Path) -> None:
+    quiet = np.zeros(4_000, np.float32)
+    for i in range(4):
+        put(tmp_path, f"{i}.wav", np.concatenate([quiet, tone(0.2, 300 + 50 * i), quiet]))
+    cut = [len(i.value.samples) for i in read_clips(tmp_path, Reading()).items]
+    assert all(1_600 <= n <= 1_600 + 2 * 480 for n in cut)
+    assert [len(i.value.samples) for i in read_clips(tmp_path, Reading(trim=False)).items] == [9_600] * 4
+
+
+def test_silent_stretches_of_a_recording_are_left_out_and_counted(tmp_path: Path) -> None:
+    for i in range(12):
+        put(tmp_path, f"{i:02d}.wav", np.concatenate([noise(0.5, i), np.zeros(8_000, np.float32), noise(0.5, 50 + i)]))
+    corpus = read_clips(tmp_path, Reading(seconds=0.25, overlap=0))
+    line = said(corpus, "silent and left out")
+    assert f"{12 * 8 - len(corpus.items):,} clips" in line and "00.wav (" in line
+    assert len(corpus.items) == 12 * 4
+
+
+def test_loudness_is_brought_to_what_is_asked(tmp_path: Path) -> None:
+    for i in range(4):
+        put(tmp_path, f"{i}.wav", tone(1.0, 997, level=0.02 * 2**i))
+    peaks = [np.abs(i.value.samples).max() for i in read_clips(tmp_path, Reading(loudness=-23.0)).items]
+    assert np.allclose(peaks, 10 ** ((-23 + 3.01) / 20), rtol=0.02)
+
+
+def test_what_no_sound_is_left_of_is_refused_with_the_reasons(tmp_path: Path) -> None:
+    for i in range(3):
+        put(tmp_path, f"{i}.wav", np.zeros(2_000, np.float32))
+    with pytest.raises(UserError, match=r"no usable sound.*\n  0.wav: silent") as error:
+        read_clips(tmp_path, Reading())
+    assert "WAV, FLAC" in str(error.value)
+
+
+# --------------------------------------------------------------------------- what stays on one side
+
+
+def sides(corpus: Corpus) -> tuple[list[Item], list[Item]]:
+    found = split(corpus.items)
+    assert found.train and found.heldout
+    return found.train, found.heldout
+
+
+def test_clips_of_one_recording_never_cross_the_split(tmp_path: Path) -> None:
+    for i in range(40):
+        put(tmp_path, f"{i:02d}.wav", noise(1.0, i))
+    train, heldout = sides(read_clips(tmp_path, Reading(seconds=0.3)))
+    files = [{i.source.split()[0] for i in side} for side in (train, heldout)]
+    assert not files[0] & files[1] and len(files[0] | files[1]) == 40
+    assert len(train) + len(heldout) > 80
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_few_long_recordings_are_divided_in_time_without_shared_samples(tmp_path: Path, count: int) -> None:
+    for i in range(count):
+        once = np.random.default_rng(i).permutation(48_000) / 48_000 - 0.5  # no value occurs twice
+        put(tmp_path, f"{i}.wav", once.astype(np.float32))
+    corpus = read_clips(tmp_path, Reading(seconds=0.5, overlap=0.5, trim=False))
+    train, heldout = sides(corpus)
+    for i in range(count):
+        values = [
+            {float(v) for k in side if k.source[0] == str(i) for v in k.value.samples[:, 0]}
+            for side in (train, heldout)
+        ]
+        assert not values[0] & values[1] and len(values[0]) + len(values[1]) == 48_000
+    assert {i.source[0] for i in heldout} == {str(i) for i in range(count)}
+    assert f"held out ({count})" in said(corpus, "the last tenth of each")
+
+
+def test_a_group_stays_on_one_side_even_where_recordings_are_few_and_long(tmp_path: Path) -> None:
+    for i in range(8):
+        put(tmp_path, f"{'abcd'[i // 2]}_{i}.wav", noise(3.0, i))
+    train, heldout = sides(read_clips(tmp_path, Reading(seconds=0.5, names="speaker,-", group="speaker")))
+    speakers = [{i.source[0] for i in side} for side in (train, heldout)]
+    assert not speakers[0] & speakers[1] and len(speakers[0] | speakers[1]) == 4
+
+
+def test_speakers_stay_apart_when_they_are_the_group(tmp_path: Path) -> None:
+    for i in range(60):
+        put(tmp_path, f"{i // 12 % 3}_speaker{i % 12}_{i}.wav", noise(0.2, i))
+    corpus = read_clips(tmp_path, Reading(names="digit,speaker,-", group="speaker"))
+    train, heldout = sides(corpus)
+    speakers = [{i.source.split("_")[1] for i in side} for side in (train, heldout)]
+    assert not speakers[0] & speakers[1] and len(speakers[0] | speakers[1]) == 12
+    assert len(train) + len(heldout) == 60 and {i.labels["digit"] for i in train} == {"0", "1", "2"}
+    assert "12 groups" in said(corpus, "no condition") and not any("speaker" in i.labels for i in corpus.items)
+    with pytest.raises(UserError, match="Leave one of the two out"):
+        read_clips(tmp_path, Reading(names="digit,speaker,-", group="speaker", label_column="speaker"))
+
+
+def test_folders_of_train_and_test_are_the_split(tmp_path: Path) -> None:
+    for side, n in (("train", 12), ("test", 4)):
+        for i in range(n):
+            put(tmp_path, f"{side}/{'ab'[i % 2]}/{i}.wav", noise(1.0, i + 100 * (side == "test")))
+    train, heldout = sides(read_clips(tmp_path, Reading(seconds=0.4)))
+    assert {i.source.split("/")[0] for i in train} == {"train"} and {i.source[:4] for i in heldout} == {"test"}
+    assert {i.labels["label"] for i in heldout} == {"a", "b"}
+
+
+def test_only_one_group_is_refused(tmp_path: Path) -> None:
+    for i in range(20):
+        put(tmp_path, f"anna_{i}.wav", noise(0.2, i))
+    corpus = read_clips(tmp_path, Reading(names="speaker,-", group="speaker"))
+    with pytest.raises(UserError, match=r"speaker=anna.*Give other groups"):
+        split(corpus.items)
+
+
+def test_a_group_that_is_no_column_names_those_that_are(tmp_path: Path) -> None:
+    tones(tmp_path)
+    with pytest.raises(UserError, match=r"no column 'speaker'.*Columns found: none"):
+        read_clips(tmp_path, Reading(group="speaker"))
+    (tmp_path / "metadata.csv").write_text("file_name,place\n00.wav,here\n01.wav,there\n")
+    with pytest.raises(UserError, match="Columns found: place"):
+        read_clips(tmp_path, Reading(group="speaker"))
+
+
+# --------------------------------------------------------------------------- what is said of them
+
+
+def rows(folder: Path, every: Mapping[str, Mapping[str, Any]]) -> None:
+    lines = (json.dumps({"file_name": name, **row}) for name, row in every.items())
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+
+
+def test_captions_labels_and_numbers_come_from_metadata(tmp_path: Path) -> None:
+    tones(tmp_path)
+    table = {
+        f"{i:02d}.wav": {"text": f"a tone number {i % 3}", "place": "ab"[i % 2], "height": 0.37 * i} for i in range(23)
+    }
+    rows(tmp_path, table | {"gone.wav": {"text": "nothing"}})
+    corpus = read_clips(tmp_path, Reading())
+    found = {i.source: i for i in corpus.items}
+    assert found["05.wav"].caption == "a tone number 2" and dict(found["05.wav"].labels) == {"place": "b"}
+    assert found["05.wav"].numbers["height"] == pytest.approx(1.85)
+    assert found["23.wav"].caption is None and "1 of 24" in said(corpus, "caption missing")
+    assert [(r.source, "gone.wav" in r.reason) for r in corpus.refused] == [("metadata.jsonl, row 24", True)]
+
+
+def test_every_clip_of_a_recording_has_its_labels(tmp_path: Path) -> None:
+    for i in range(12):
+        put(tmp_path, f"{i:02d}.wav", noise(1.0, i))
+    rows(tmp_path, {f"{i:02d}.wav": {"place": "ab"[i % 2], "text": f"scene {i % 2}"} for i in range(12)})
+    for item in read_clips(tmp_path, Reading(seconds=0.3)).items:
+        i = int(item.source[:2])
+        assert dict(item.labels) == {"place": "ab"[i % 2]} and item.caption == f"scene {i % 2}"
+
+
+def test_names_that_do_not_fit_their_pattern_are_refused(tmp_path: Path) -> None:
+    put(tmp_path, "1_anna.wav", noise(0.2, 0))
+    put(tmp_path, "2.wav", noise(0.2, 1))
+    with pytest.raises(UserError, match=r"1 of 2 file names do not fit names=digit,speaker.*2\.wav"):
+        read_clips(tmp_path, Reading(names="digit,speaker"))
+
+
+def test_order_and_names_of_files_do_not_decide_the_split(tmp_path: Path) -> None:
+    for i in range(40):
+        put(tmp_path / "a", f"{i:02d}.wav", noise(0.2, i))
+        put(tmp_path / "b", f"{99 - i:02d}_renamed.wav", noise(0.2, i))
+    first, second = (read_clips(tmp_path / f, Reading()) for f in "ab")
+    assert split_hash(split(first.items)) == split_hash(split(second.items))
+
+
+def test_options_that_no_sound_has_are_refused() -> None:
+    for wrong in ({"rate": 1_000_000}, {"channels": 6}, {"seconds": 0}, {"overlap": 1}, {"long": "loop"}, {"x": 1}):
+        with pytest.raises(ValueError):
+            AudioOptions(**wrong)

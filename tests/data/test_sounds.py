@@ -1,0 +1,426 @@
+"""Reading sounds: exact where it can be, kept as far as it goes where damaged, refused with a reason otherwise."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import os
+import struct
+import sys
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from afresh.core import Item, Sound
+from afresh.data.duplicates import near_duplicates, near_sounds
+from afresh.data.sounds import Heard, Log, SoundError, decode_sound, header, stream_sound
+
+RATE = 8_000
+KINDS = ["WAV", "FLAC", "OGG", "MP3", "AIFF"]
+
+
+def sine(seconds: float, rate: int = RATE, hertz: float = 440.0, level: float = 0.5) -> np.ndarray:
+    """(T, 1)."""
+    t = np.arange(round(seconds * rate)) / rate
+    return (level * np.sin(2 * np.pi * hertz * t)).astype(np.float32)[:, None]
+
+
+def noise(seconds: float, rate: int = RATE, channels: int = 1, level: float = 0.1) -> np.ndarray:
+    return (np.random.default_rng(0).normal(size=(round(seconds * rate), channels)) * level).astype(np.float32)
+
+
+def stored(x: np.ndarray, rate: int = RATE, kind: str = "WAV", coding: str | None = None) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, x, rate, format=kind, subtype=coding)
+    return buffer.getvalue()
+
+
+def wav(rate: int = RATE, channels: int = 1, data: bytes = b"\1\0" * 500, says: int | None = None) -> bytes:
+    """A WAV of 16 bits by hand: what libsndfile will not write. `says`: bytes of samples by the header."""
+    size = len(data) if says is None else says
+    align = 2 * channels
+    head = struct.pack("<IHHIIHH", 16, 1, channels, rate, (rate * align) % 2**32, align % 2**16, 16)
+    return b"RIFF" + struct.pack("<I", min(36 + size, 2**32 - 1)) + b"WAVEfmt " + head + b"data" + struct.pack(
+        "<I", size
+    ) + data  # fmt: skip
+
+
+def decoded(source: Path | bytes, **options: Any) -> Heard:
+    return decode_sound(source, **({"rate": RATE, "channels": 1} | options))
+
+
+# --------------------------------------------------------------------------- what comes out
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "AIFF"])
+def test_lossless_files_at_their_own_rate_are_kept_exactly(tmp_path: Path, kind: str) -> None:
+    x = np.round(noise(20, channels=2) * 32768).clip(-32768, 32767) / 32768  # 20 s: several blocks
+    file = tmp_path / "sound"  # the content says what it is
+    file.write_bytes(stored(x, kind=kind))
+    for source in (file, file.read_bytes()):
+        out = decoded(source, channels=2)
+        assert np.array_equal(out.sound.samples, x.astype(np.float32))
+        assert (out.sound.rate, out.notes, out.clipped, out.silent) == (RATE, (), 0.0, False)
+        assert out.peak == pytest.approx(np.abs(x).max())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_headers(kind: str) -> None:
+    head = header(stored(noise(2, 16_000, 2), 16_000, kind))
+    assert (head.rate, head.channels, head.frames, head.format) == (16_000, 2, 32_000, kind)
+    assert head.seconds == 2.0
+
+
+@pytest.mark.parametrize(("there", "wanted"), [(44_100, 16_000), (8_000, 44_100), (22_050, 8_000), (1_000, 768_000)])
+def test_a_sine_stays_a_sine_when_it_is_resampled(there: int, wanted: int) -> None:
+    """soxr's high quality is said to be good to 20 bits: here to 1e-5 of full scale, away from the ends."""
+    out = decoded(stored(sine(2, there, 110.0), there, coding="FLOAT"), rate=wanted).sound
+    expected = sine(2, wanted, 110.0)
+    assert abs(len(out.samples) - len(expected)) <= 1
+    edge = wanted // 5
+    assert np.abs(out.samples[edge : 2 * wanted - edge] - expected[edge : 2 * wanted - edge]).max() < 1e-5
+
+
+def test_frequencies_beyond_the_new_rate_are_gone() -> None:
+    out = decoded(stored(sine(1, 44_100, 6_000.0), 44_100)).sound.samples
+    assert np.abs(out[1000:-1000]).max() < 1e-4
+
+
+def test_resampling_in_blocks_is_resampling_at_once() -> None:
+    import soxr
+
+    x = noise(10, 44_100)
+    whole = soxr.resample(x, 44_100, RATE)
+    out = decoded(stored(x, 44_100, coding="FLOAT")).sound.samples
+    assert np.abs(out - whole[: len(out)]).max() < 1e-6
+
+
+def test_compressed_files_are_read_in_blocks_as_at_once() -> None:
+    """soundfile itself seeks after each block, which harms the next frame of an MP3."""
+    for kind in ("MP3", "OGG", "FLAC"):
+        content = stored(noise(20, 22_050), 22_050, kind)
+        whole, _ = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+        out = decoded(content, rate=22_050).sound.samples
+        assert out.shape == whole.shape and np.abs(out - whole).max() < 1e-6, kind
+
+
+def test_channels_are_mixed_and_doubled() -> None:
+    left, right = sine(1, hertz=200.0), sine(1, hertz=300.0)
+    both = stored(np.hstack([left, right]), coding="FLOAT")
+    assert np.allclose(decoded(both).sound.samples, (left + right) / 2, atol=1e-6)
+    doubled = decoded(stored(left, coding="FLOAT"), channels=2)
+    assert np.array_equal(doubled.sound.samples, np.hstack([left, left])) and doubled.notes == ()
+    six = decoded(stored(np.hstack([left] * 6), coding="FLOAT"), channels=2)
+    assert np.allclose(six.sound.samples, np.hstack([left, left]), atol=1e-6)
+    assert six.notes == ("6 channels mixed into one, twice",)
+
+
+def test_channels_that_cancel_are_said() -> None:
+    x = noise(1)
+    assert "cancel" in decoded(stored(np.hstack([x, -x]))).notes[0]
+    assert decoded(stored(np.hstack([x, noise(2)[RATE:]]))).notes == ()
+    assert decoded(stored(np.hstack([x, -x])), channels=2).notes == ()
+
+
+def test_what_is_louder_than_full_scale_becomes_quieter_and_keeps_its_shape() -> None:
+    x = sine(1, level=4.0)
+    out = decoded(stored(x, coding="FLOAT"))
+    assert np.abs(out.sound.samples - x / 4).max() < 1e-5 and np.abs(out.sound.samples).max() <= 1.0
+    assert out.peak == pytest.approx(4.0, rel=1e-3) and "12.0 dB above full scale" in out.notes[0]
+
+
+def test_only_the_first_seconds() -> None:
+    content = stored(noise(20))
+    out = decoded(content, most_seconds=2.5)
+    assert out.sound.seconds == 2.5 and out.notes == ("only the first 2.5 of 20.0 seconds are used",)
+    assert decoded(content, most_seconds=20.0).notes == ()
+    assert decoded(content, most_seconds=30.0).sound.seconds == 20.0
+
+
+# --------------------------------------------------------------------------- clipped, silent
+
+
+def test_clipped_samples_are_counted_across_blocks_and_channels() -> None:
+    x = np.zeros((200_000, 2), np.float32)
+    x[65_533:65_540, 0] = 1.0  # over the border of a block
+    x[100:104, 1] = -1.0
+    x[300:303, 1] = 1.0  # three in a row may be a loud tone
+    out = decoded(stored(x), channels=2)
+    assert out.clipped == pytest.approx((7 + 4) / 400_000)
+
+
+@pytest.mark.parametrize("coding", ["PCM_U8", "PCM_16", "PCM_24", "FLOAT"])
+def test_an_overdriven_sine_is_clipped_and_a_full_one_is_not(coding: str) -> None:
+    """sin is above 1/2 for two thirds of the time."""
+    cut = decoded(stored(sine(5, level=2.0).clip(-1, 1), coding=coding))
+    assert cut.clipped == pytest.approx(2 / 3, abs=0.02)
+    full = decoded(stored(sine(5, hertz=441.0, level=1.0), coding="PCM_16"))
+    assert full.clipped == 0.0
+
+
+def test_silence_is_told() -> None:
+    assert decoded(stored(np.zeros((RATE, 1)))).silent
+    assert decoded(stored(sine(1, level=5e-4))).silent
+    assert not decoded(stored(sine(1, level=2e-3))).silent
+
+
+# --------------------------------------------------------------------------- bad files
+
+
+def test_what_is_no_sound_is_refused_with_its_reason(tmp_path: Path) -> None:
+    text, empty, folder = tmp_path / "text.wav", tmp_path / "empty.mp3", tmp_path / "folder.wav"
+    text.write_text("I am no sound\n" * 100)
+    empty.touch()
+    folder.mkdir()
+    for file, words in [
+        (text, "not a sound that is read"),
+        (empty, r"empty file \(0 bytes\)"),
+        (folder, "not a file"),
+        (tmp_path / "away.wav", "no such file"),
+    ]:
+        with pytest.raises(SoundError, match=words):
+            header(file)
+        with pytest.raises(SoundError, match=words):
+            decoded(file)
+    with pytest.raises(SoundError, match="empty file"):
+        header(b"")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (wav(data=b""), r"0 samples"),
+        (wav(rate=2**31), "rate"),
+        (wav(rate=2**31 - 1), r"2,147,483,647 Hz; 1,000 to 768,000 Hz"),
+        (wav(rate=768_001), "Hz"),
+        (wav(rate=999), "Hz"),
+        (wav(rate=0), "rate"),
+        (wav(channels=65_000), "channels"),
+        (wav(channels=1_000, data=b"\0" * 8_000), "1,000 channels; at most 64"),
+        (wav(channels=65, data=b"\0" * 8_000), "65 channels; at most 64"),
+        (wav(channels=0), "channel"),
+        (stored(noise(1), kind="AU"), "a AU file; WAV, FLAC"),
+    ],
+)
+def test_impossible_headers_are_refused(content: bytes, words: str) -> None:
+    with pytest.raises(SoundError, match=words):
+        header(content)
+    with pytest.raises(SoundError, match=words):
+        decoded(content)
+
+
+def test_the_widest_headers_that_are_accepted() -> None:
+    for rate in (1_000, 768_000):
+        assert header(wav(rate=rate)).rate == rate
+    assert len(decoded(wav(channels=64, data=b"\1\0" * 6_400)).sound.samples) == 100
+
+
+@pytest.mark.parametrize("says", [2**31, 2**32 - 2, 2_000])
+def test_a_header_that_says_too_much_is_not_believed(says: int) -> None:
+    tracemalloc.start()
+    out = decoded(wav(says=says))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(out.sound.samples) == 500 and most < 10e6
+    assert out.notes == (f"shorter than its header says: 1,000 of {says:,} bytes of samples are there",)
+
+
+def test_a_piped_wav_does_not_know_its_length() -> None:
+    assert decoded(wav(says=2**32 - 1)).notes == ()
+
+
+def flac_that_says(frames: int) -> bytes:
+    """STREAMINFO has the number of samples in 36 bits."""
+    content = bytearray(stored(noise(20), kind="FLAC"))
+    content[21] = content[21] & 0xF0 | frames >> 32
+    content[22:26] = struct.pack(">I", frames % 2**32)
+    return bytes(content)
+
+
+def test_a_flac_that_says_too_much_or_nothing() -> None:
+    lying = decoded(flac_that_says(2**36 - 1))
+    assert len(lying.sound.samples) == 20 * RATE and "68,719,476,735" in lying.notes[0]
+    streamed = decoded(flac_that_says(0))
+    assert len(streamed.sound.samples) == 20 * RATE and streamed.notes == ()
+    assert header(flac_that_says(0)).seconds is None
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_not_finite_are_refused_and_counted(bad: float) -> None:
+    x = noise(20)
+    x[[100_000, 100_001, 150_000]] = bad
+    with pytest.raises(SoundError, match=r"3 of its samples are not finite.*12\.5000 s"):
+        decoded(stored(x, coding="FLOAT"))
+    assert decoded(stored(x, coding="FLOAT"), most_seconds=12.0).sound.seconds == 12.0  # they are not read
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("share", [0.3, 0.7])
+def test_what_is_there_of_a_cut_file_is_kept_and_said(kind: str, share: float) -> None:
+    content = stored(noise(20), kind=kind)
+    out = decoded(content[: int(len(content) * share)])
+    assert 20 * share - 1.5 < out.sound.seconds < 20 * share + 0.5
+    whole = decoded(content).sound.samples
+    kept = len(out.sound.samples) - RATE // 5  # lossy frames overlap
+    assert np.abs(out.sound.samples[:kept] - whole[:kept]).max() < 1e-3
+    assert len(out.notes) == 1 and (
+        "shorter than" in out.notes[0] or "cut short" in out.notes[0] or "damaged" in out.notes[0]
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whole_files_have_no_notes(kind: str) -> None:
+    assert decoded(stored(noise(3), kind=kind)).notes == ()
+
+
+@pytest.mark.parametrize("broken", [1, 100, 1_500, 5_000])
+def test_an_mp3_with_broken_frames_is_read_around_them(broken: int) -> None:
+    """2 kB are a second, so that at most that and a little more is lost."""
+    good = stored(noise(20), kind="MP3")
+    content, middle = bytearray(good), len(good) // 2
+    content[middle : middle + broken] = np.random.default_rng(0).bytes(broken)
+    out, whole = decoded(bytes(content)), decoded(good).sound.samples
+    assert 19 - broken / 2_000 < out.sound.seconds <= 20 and np.isfinite(out.sound.samples).all()
+    assert np.abs(out.sound.samples[: 9 * RATE] - whole[: 9 * RATE]).max() < 1e-6
+    piece = out.sound.samples[13 * RATE : 14 * RATE, 0]  # after the damage: the same, a little earlier
+    at = int(np.argmax(np.correlate(whole[:, 0], piece)))
+    assert 13 <= at / RATE < 15 + broken / 2_000 and np.abs(whole[at : at + RATE, 0] - piece).max() < 1e-6
+    if broken > 100:
+        assert len(out.notes) == 1 and ("shorter than its header says" in out.notes[0] or "damaged at" in out.notes[0])
+
+
+def test_an_mp3_whose_damage_looks_like_another_mp3_is_read_up_to_it() -> None:
+    """libsndfile goes no further there."""
+    content = stored(noise(20), kind="MP3")
+    out = decoded(content[: len(content) // 2] + stored(noise(1, 44_100), 44_100, "MP3") + content[len(content) // 2 :])
+    assert 9 < out.sound.seconds < 11 and "shorter than its header says" in out.notes[0]
+
+
+def test_a_flac_is_read_up_to_its_damage() -> None:
+    good = stored(noise(20), kind="FLAC")
+    out = decoded(good[: len(good) // 2] + bytes(len(good) // 2))
+    assert 8 < out.sound.seconds < 10.1 and "damaged at" in out.notes[0]
+    n = len(out.sound.samples)
+    assert np.array_equal(out.sound.samples, decoded(good).sound.samples[:n])
+
+
+def test_damage_where_there_is_a_lot_of_it_ends() -> None:
+    content = stored(noise(20), kind="MP3")
+    junk = np.random.default_rng(1).bytes(3_000_000)
+    out = decoded(content[:20_000] + junk + content[20_000:])
+    assert out.sound.seconds > 8 and out.notes
+
+
+def test_headers_that_lead_before_the_beginning_print_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception in a function that libsndfile calls can be caught by nobody: Python prints it."""
+    printed: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
+    content = stored(noise(0.1), kind="AIFF")
+    for i in range(30, 40):
+        with contextlib.suppress(SoundError):
+            decoded(content[:i] + b"\xff" * 8 + content[i + 8 :])
+    assert not printed
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(KINDS), st.data())
+def test_damage_is_refused_or_survived_but_never_crashes(kind: str, data: st.DataObject) -> None:
+    good = bytearray(stored(noise(0.2), kind=kind))
+    for _ in range(data.draw(st.integers(1, 6))):
+        good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        out = decoded(bytes(good))
+    except SoundError as error:
+        assert str(error)
+    else:
+        assert np.isfinite(out.sound.samples).all() and np.abs(out.sound.samples).max() <= 1.0
+
+
+# --------------------------------------------------------------------------- long files
+
+
+def long_file(path: Path, seconds: int, rate: int) -> Path:
+    """A stereo WAV of silence that takes no room on the disk."""
+    size = seconds * rate * 4
+    path.write_bytes(wav(rate, 2, b"", says=size))
+    os.truncate(path, 44 + size)
+    return path
+
+
+def test_an_hour_is_read_in_little_memory(tmp_path: Path) -> None:
+    file = long_file(tmp_path / "hour.wav", 3_600, 32_000)  # 921 MB as float32
+    tracemalloc.start()
+    log = Log()
+    frames = sum(len(block) for block in stream_sound(file, RATE, 1, log, most_seconds=200))
+    _, streamed = tracemalloc.get_traced_memory()
+    tracemalloc.reset_peak()
+    out = decoded(file, most_seconds=200)
+    _, whole = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert frames == len(out.sound.samples) == 200 * RATE and log.frames == 200 * 32_000
+    assert out.silent and out.notes == ("only the first 200.0 of 3,600.0 seconds are used",)
+    assert streamed < 20e6
+    assert whole < 2 * out.sound.samples.nbytes + 20e6
+
+
+# --------------------------------------------------------------------------- near duplicates
+
+
+def melody(seed: int, seconds: float = 1.0) -> Sound:
+    """Five tones that die away, and a little noise."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(round(seconds * RATE)) / RATE
+    x = sum(
+        np.where(t > s, np.exp(-6 * (t - s)) * np.sin(2 * np.pi * f * t), 0)
+        for s, f in zip(rng.uniform(0, 0.7, 5) * seconds, rng.uniform(150, 3_000, 5), strict=True)
+    )
+    return Sound((0.2 * x + 0.001 * rng.normal(size=len(t))).astype(np.float32)[:, None], RATE)
+
+
+def changed(sound: Sound, how: str) -> Sound:
+    x = sound.samples
+    if how == "quieter":
+        x = x * 0.2
+    elif how == "later":
+        x = np.concatenate([np.zeros((RATE * 7 // 1000, 1), np.float32), x])
+    elif how == "with silence around":
+        x = np.concatenate([np.zeros((RATE, 1), np.float32), x, np.zeros((RATE // 2, 1), np.float32)])
+    elif how == "at another rate":
+        return decoded(stored(x, coding="FLOAT"), rate=16_000).sound
+    elif how == "in stereo":
+        x = np.repeat(x, 2, axis=1)
+    else:
+        x = decoded(stored(x, kind=how)).sound.samples
+    return Sound(x, RATE)
+
+
+@pytest.mark.parametrize(
+    "how", ["quieter", "later", "with silence around", "at another rate", "in stereo", "MP3", "OGG"]
+)
+def test_copies_of_sounds_are_found_and_nothing_else(how: str) -> None:
+    made = [melody(i) for i in range(40)]
+    found = near_sounds([*made, changed(made[7], how)])
+    assert [(p.first, p.second) for p in found] == [(7, 40)]
+    assert 0.95 <= found[0].likeness <= 1.0
+
+
+def test_a_sound_is_paired_with_its_first_copy_and_only_with_sounds() -> None:
+    a, b = melody(1), melody(2)
+    items = [Item("text"), Item(a), Item(b), Item(np.zeros((8, 8, 1), np.uint8)), Item(a), Item(changed(a, "quieter"))]
+    assert [(p.first, p.second) for p in near_duplicates(items)] == [(1, 4), (1, 5)]
+
+
+def test_sounds_of_other_lengths_and_silence_are_no_copies() -> None:
+    tone = [Sound(sine(s, hertz=440.0), RATE) for s in (1.0, 2.0)]
+    silence = [Sound(np.zeros((n, 1), np.float32), RATE) for n in (RATE, 10)]
+    found = near_sounds([*tone, *silence])
+    assert [(p.first, p.second, p.likeness) for p in found] == [(2, 3, 1.0)]
+    assert near_sounds([]) == near_sounds(tone[:1]) == []
+    assert math.isclose(near_sounds([tone[0], tone[0]])[0].likeness, 1.0)

@@ -1,0 +1,337 @@
+"""Music in notes: what is read of files, what is said of what cannot be, and scores as text and back."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+import torch
+from symusic import Note as MidiNote
+from symusic import Score as Midi
+from symusic import Tempo, TimeSignature, Track
+
+from afresh.core import Batch, Cond, Corpus, Item, UserError
+from afresh.data.files import FileError
+from afresh.data.score import Note, Score, bar_length, from_text, meter_of, to_text, vocabulary
+from afresh.data.score_encoder import FIRST, SPECIAL, ScoreEncoder, Transpose
+from afresh.data.score_files import Raw, midi_bytes, read_abc, read_midi, to_score
+from afresh.harmonise import _with_holes
+from afresh.modalities.music import MODALITY, MusicOptions, cut
+from afresh.rng import Rng
+
+TUNE = 'X:1\nT:A tune\nM:6/8\nL:1/8\nK:D\nA|"D"d2f fed|(3cde c B2 A|d6|\n'
+
+
+def midi(path: Path, tracks: list[list[tuple[int, int, int]]], drums: int = 0, **more: list[object]) -> Path:
+    """Notes (onset, duration, pitch) in ticks of 480 a quarter; the last track is percussion when `drums` are asked."""
+    score = Midi(480)
+    for notes in tracks:
+        track = Track("t")
+        for onset, duration, pitch in notes:
+            track.notes.append(MidiNote(onset, duration, pitch, 90))
+        score.tracks.append(track)
+    if drums:
+        track = Track("drums", is_drum=True)
+        for i in range(drums):
+            track.notes.append(MidiNote(480 * i, 240, 36, 90))
+        score.tracks.append(track)
+    for meter in more.get("meters", ()):
+        score.time_signatures.append(meter)
+    for tempo in more.get("tempos", ()):
+        score.tempos.append(tempo)
+    score.dump_midi(path)
+    return path
+
+
+def read(path: Path, **options: object) -> Corpus:
+    return MODALITY.read(path, MusicOptions(**options))  # type: ignore[arg-type]
+
+
+def made_up(seed: int, voices: int = 0, steps: int = 12) -> Score:
+    """Random notes; with `voices` one at a time in each, else chords too. Two meters, the second after two bars."""
+    rng = Rng(seed)
+    found = []
+    meters = ((0, (3, 4)), (6 * steps, (6, 8)))
+    for voice in range(voices or 2):
+        u = rng.uniform(f"notes/{voice}", torch.arange(40), (4,)).tolist()
+        at = 0
+        for rest, size, pitch, together in u:
+            at += int(rest * 3) * (steps // 4)
+            length = 1 + int(size * 2 * steps)
+            found.append(Note(at, voice, int(pitch * 128), length))
+            at += length if voices or together < 0.7 else 0
+    unique = {(n.voice, n.pitch, n.onset): n for n in found}
+    kept, last = [], dict[tuple[int, int], int]()
+    for note in sorted(unique.values()):
+        if last.get((note.voice, note.pitch), 0) <= note.onset:
+            kept.append(note)
+            last[note.voice, note.pitch] = note.end
+    return Score(tuple(kept), meters, 90, steps)
+
+
+# --------------------------------------------------------------------------- text
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_events_come_back_from_text_and_from_midi(seed: int) -> None:
+    score = made_up(seed)
+    assert from_text(to_text(score), 12) == (score, [])
+    raw = read_midi("a.mid", midi_bytes(score))
+    assert to_score(raw, 12, 1_000, Counter()) == score
+
+
+@pytest.mark.parametrize(("seed", "voices"), [(1, 1), (2, 2), (3, 4)])
+def test_voices_come_back_from_text_and_from_midi(seed: int, voices: int) -> None:
+    score = made_up(seed, voices, steps=4)
+    text = to_text(score, voices)
+    assert from_text(text, 4, voices) == (score, [])
+    assert to_score(read_midi("a.mid", midi_bytes(score)), 4, 1_000, Counter()) == score
+    for line in text.split("\n")[1:-1]:
+        words = [w for w in line.split()[1:] if w[0] != "M"]
+        assert len(words) in (12 * voices, 3 * 4 * voices)  # whole bars, a word a voice and step
+
+
+def test_the_two_forms_of_a_bar() -> None:
+    notes = (Note(0, 0, 67, 2), Note(0, 1, 48, 4), Note(3, 0, 69, 1))
+    score = Score(notes, ((0, (1, 4)),), 100, 4)
+    assert to_text(score) == "T100 M1/4\n| G4 :2 @0 v2 C3 :4 @3 v1 A4 :1"
+    assert to_text(score, 2) == "T100 V2 M1/4\n| G4 C3 _ _ z _ A4 _"
+    with pytest.raises(ValueError, match="2 voices"):
+        to_text(Score((*notes[:2], Note(1, 0, 72, 3)), steps=4), 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "voices", "problem"),
+    [
+        ("T120 M4/4 | C4 :12 E4", 0, "no duration"),
+        ("T120 M4/4 | C4 D4 :6", 0, "without a duration"),
+        ("T120 M4/4 | :6 C4 :6", 0, "no meaning"),
+        ("T120 M4/4 | @47 C4 :6 D4 :6", 0, "after the end of its bar"),
+        ("T120 M4/4 | @48 C4 :6", 0, "no meaning"),
+        ("T120 M4/4 | C4 :12 @6 C4 :6", 0, "overlap"),
+        ("T120 M4/7 | C4 :6", 0, "no meter"),
+        ("T120 M4/4 | G99 :6", 0, "no meaning"),
+        ("C4 :6", 0, "before the first bar"),
+        ("T120 M4/4 |", 0, "no note"),
+        ("", 0, "no note"),
+        ("T120 V2 M1/4 | C4 E3 _ _ _ _ _", 2, "not whole"),
+        ("T120 V2 M1/4 | C4 E3 _ _ | C4 E3", 2, "a bar of 4 words"),
+        ("T120 V1 M1/4 | C4 _ _ _ _ _", 1, "more words"),
+        ("T120 V1 M1/4 | z _ _ _", 1, "nothing sounds"),
+        ("T120 V1 M1/4 | C4 :6", 1, "no meaning"),
+    ],
+)
+def test_what_is_wrong_with_a_text_is_said(text: str, voices: int, problem: str) -> None:
+    steps = 4 if voices else 12
+    score, problems = from_text(text, steps, voices)
+    assert any(problem in p for p in problems), problems
+    encoder = ScoreEncoder(steps, voices, 64, 0)
+    assert not encoder.valid(text) and not encoder.valid(None)
+    read_midi("x.mid", midi_bytes(score))  # what there is can be written
+
+
+def test_no_text_of_known_words_is_too_odd_to_be_read() -> None:
+    for voices, steps in ((0, 12), (3, 4)):
+        words = vocabulary(steps, voices > 0)
+        for seed in range(30):
+            rows = (Rng(seed).uniform("words", torch.arange(80)) * len(words)).long().tolist()
+            score, problems = from_text(" ".join(words[i] for i in rows), steps, voices)
+            assert problems
+            midi_bytes(score)
+
+
+def test_meters_and_their_lengths() -> None:
+    assert [bar_length(m, 12) for m in ((4, 4), (6, 8), (1, 8), (9, 8))] == [48, 36, 6, 54]
+    assert bar_length((3, 32), 4) == 0 == bar_length((17, 8), 12) == bar_length((4, 5), 12)
+    assert meter_of(6, 12) == (1, 8) and meter_of(48, 12) == (4, 4) and meter_of(1, 12) is None
+
+
+# --------------------------------------------------------------------------- files
+
+
+def test_a_tune_in_abc_has_its_upbeat_and_no_chords(tmp_path: Path) -> None:
+    (tmp_path / "a.abc").write_text(TUNE + "\n" + TUNE.replace("X:1", "X:7").replace("d6", "f6"))
+    corpus = read(tmp_path)
+    assert [i.source for i in corpus.items] == ["a.abc, tune 1 (A tune)", "a.abc, tune 2 (A tune)"]
+    first = corpus.items[0].value.split("\n")
+    assert first[:2] == ["T120 M1/8", "| A4 :6 M6/8"]
+    assert first[2] == "| D5 :12 F#5 :6 F#5 :6 E5 :6 D5 :6"
+    assert first[3].startswith("| C#5 :4 D5 :4 E5 :4")  # a triplet
+    assert any("2 chord symbols" in n for n in corpus.notes)
+
+
+def test_quantised_changed_and_left_out_are_counted(tmp_path: Path) -> None:
+    notes = [(0, 480, 60), (530, 240, 62), (960, 0, 64), (960, 480, 65), (1200, 240, 65), (1920, 480 * 20, 67)]
+    tempos = [Tempo(0, qpm=96), Tempo(960, qpm=200)]
+    midi(tmp_path / "a.mid", [notes, [(0, 480, 40)]], drums=3, tempos=tempos)
+    corpus = read(tmp_path / "a.mid", form="events")
+    said = " ".join(corpus.notes)
+    for what in (
+        "3 percussion notes left out",
+        "1 notes moved to the grid of 12 steps",
+        "1 notes of no length",
+        "1 notes shortened to 8 quarters",
+        "1 notes cut where their pitch begins again",
+        "1 changes of tempo left out",
+        "velocities",
+    ):
+        assert what in said, said
+    assert corpus.items[0].value.startswith("T100 M4/4\n| C4 :12 @0 v2 E2 :12")
+
+
+def test_a_meter_in_the_middle_of_a_bar_ends_it() -> None:
+    track = tuple((480 * i, 480, 60 + i) for i in range(12))
+    raw = Raw("a", 480, (track,), ((0, (4, 4)), (480 * 6, (3, 4))))
+    score = to_score(raw, 12, 100, Counter())
+    assert [(b, m) for b, _, m in score.bars()] == [(0, (4, 4)), (48, (2, 4)), (72, (3, 4)), (108, (3, 4))]
+    assert to_score(read_midi("b", midi_bytes(score)), 12, 100, Counter()) == score
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.mid", b"not MIDI at all", "no MIDI file"),
+        ("b.mid", b"MThd\0\0\0\6\0\1\0\1\0\x60MTrk\0\0\1\4\xff", "no MIDI file"),
+        ("c.abc", b"just a letter", "no tune"),
+        ("d.abc", b"X:1\nK:C\n", "no notes"),
+        ("e.json", b"[[[60, 64], [60]]]", "as many in each"),
+        ("f.json", b"[[[60], [300]]]", "300 is no MIDI pitch"),
+        ("g.json", b"{broken", "damaged"),
+        ("h.abc", b"\xff\xfe\0", "UTF-16"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_beside_one_that_can(
+    tmp_path: Path, name: str, content: bytes, reason: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    midi(tmp_path / "good.mid", [[(0, 480, 60), (480, 480, 62)]])
+    corpus = read(tmp_path)
+    assert len(corpus.items) == 1 and corpus.items[0].source.startswith("good.mid")
+    assert len(corpus.refused) == 1 and reason in corpus.refused[0].reason, corpus.refused
+
+
+def test_percussion_alone_and_endless_files_are_refused(tmp_path: Path) -> None:
+    midi(tmp_path / "drums.mid", [], drums=4)
+    midi(tmp_path / "long.mid", [[(i * 1920, 480, 60) for i in range(1_001)]])
+    midi(tmp_path / "odd.mid", [[(0, 480, 60)]], meters=[TimeSignature(0, 33, 4)])
+    with pytest.raises(UserError, match="but percussion") as error:
+        read(tmp_path, max_bars=1_000)
+    assert "max_bars" in str(error.value) and "33/4" in str(error.value)
+    assert len(read(tmp_path / "long.mid").items) == 2  # within the usual limit; cut in two to hold some out
+
+
+def test_broken_abc_is_read_past_and_said(tmp_path: Path) -> None:
+    raws, refused, _, errors = read_abc("a.abc", (TUNE + "\nX:2\nT:odd\nM:4/4\nL:1/4\nK:C\nCD[[EF qq|G4|\n").encode())
+    assert len(raws) + len(refused) == 2 and errors
+    with pytest.raises(FileError, match="no tune"):
+        read_abc("b.abc", b"%%include /etc/passwd\n")
+
+
+def test_lists_of_pitches_are_voices_with_their_split(tmp_path: Path) -> None:
+    piece = [[72, 60]] * 4 + [[74, -1]] * 4 + [[76, 55]] * 8
+    path = tmp_path / "c.json.gz"
+    path.write_bytes(gzip.compress(json.dumps({"train": [piece], "valid": [piece[4:]]}).encode()))
+    assert MODALITY.sniff(path).score > 0.9
+    corpus = read(path)
+    assert [i.split for i in corpus.items] == ["train", "validation"]
+    begin = "T120 V2 M4/4\n| C5 C4 _ _ _ _ _ _ D5 z _ z _ z _ z E5 G3 _ _"
+    assert corpus.items[0].value.startswith(begin)
+    encoder = MODALITY.fit(corpus.items[:1], MusicOptions())
+    assert encoder.voices == 2 and encoder.settled == {"form": "voices", "steps": 4}
+
+
+def test_a_zip_is_read_and_a_text_is_not_music(tmp_path: Path) -> None:
+    with ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("x/a.abc", TUNE)
+        archive.writestr("x/b.abc", TUNE.replace("d6", "e6"))
+        archive.writestr("../c.abc", TUNE)
+    assert MODALITY.sniff(tmp_path / "a.zip").score == 1
+    corpus = read(tmp_path / "a.zip")
+    assert len(corpus.items) == 2 and len(corpus.refused) == 1
+    (tmp_path / "b.json").write_text('[{"text": "a"}]')
+    assert MODALITY.sniff(tmp_path / "b.json").score == 0
+
+
+def test_few_pieces_are_held_out_whole_and_one_is_cut_at_a_bar(tmp_path: Path) -> None:
+    for i in range(5):
+        midi(tmp_path / f"{i}.mid", [[(480 * k, 480, 60 + i + k) for k in range(8)]])
+    splits = [i.split for i in read(tmp_path).items]
+    assert sorted(map(str, splits)) == ["train"] * 4 + ["validation"]
+    one = made_up(3)
+    first, last = cut(one, 72)
+    assert first.end <= 72 and len(first.notes) + len(last.notes) == len(one.notes)
+    assert last.meters[0] == (0, (6, 8))
+
+
+# --------------------------------------------------------------------------- tokens
+
+
+def test_a_beginning_of_a_score_is_a_beginning_of_its_tokens() -> None:
+    encoder = ScoreEncoder(12, 0, 64, 0)
+    whole = to_text(made_up(5))
+    ids = encoder.encode([Item(whole)]).x[:-1]
+    for n in (1, 7, 30):
+        begin = encoder.decode(ids[None, :n])[0]
+        assert torch.equal(encoder.encode([Item(begin)]).x[:-1], ids[:n])
+        assert begin + encoder.decode(ids[None, n:])[0] == whole  # what goes on brings what parts it
+
+
+def test_a_word_that_is_none_is_refused_with_an_example() -> None:
+    with pytest.raises(UserError, match=r"'_' is not a word .* looks like this: T120 M4/4"):
+        ScoreEncoder(12, 0, 64, 0).encode([Item("T120 M4/4 | C4 _")])
+
+
+def test_transposing_moves_pitches_alone_and_by_the_draw() -> None:
+    encoder = ScoreEncoder(12, 0, 64, 5)
+    found = encoder.encode([Item(to_text(made_up(6)))])
+    assert isinstance(found.vary, Transpose)
+    x = found.x.long()[None, :60].repeat(400, 1)
+    pitches = (x >= FIRST) & (x < FIRST + 128)
+    low, high = x[pitches].min(), x[pitches].max()
+    index = torch.arange(400)
+    made = found.vary(Batch(x, Cond(400), index), Rng(0))
+    assert torch.equal(made.x[~pitches], x[~pitches])
+    shift = (made.x - x)[pitches].view(400, -1)
+    assert (shift == shift[:, :1]).all()  # intervals stay
+    room = [s for s in range(-5, 6) if low + s >= FIRST and high + s < FIRST + 128]
+    assert set(shift[:, 0].tolist()) == set(room) | {0}
+    still = float((shift[:, 0] == 0).float().mean())  # half keep their key, and those that have no room
+    assert still == pytest.approx(1 - 0.5 * (len(room) - 1) / 11, abs=0.07)
+    alone = found.vary(Batch(x[9:10], Cond(1), index[9:10]), Rng(0))
+    assert torch.equal(alone.x[0], made.x[9])
+    assert ScoreEncoder(12, 0, 64, 0).encode([Item("T120 M4/4 | C4 :6")]).vary is None
+
+
+def test_a_melody_leaves_holes_for_the_other_voices() -> None:
+    encoder = ScoreEncoder(4, 3, 64, 0)
+    melody = Score((Note(0, 1, 72, 2), Note(2, 1, 74, 1)), steps=4)
+    ids, holes = _with_holes(encoder, melody, 1)
+    assert holes == 6 and (ids == -1).sum() == 6
+    body = ids[encoder.encode([Item("T120 V3 M4/4 |")]).x.numel() - 1 : -1].view(3, 3)
+    assert (body[:, [0, 2]] == -1).all()
+    assert encoder.decode(body[:, 1][None])[0] == " C5 _ D5"
+    assert int(ids[-1]) == SPECIAL["end"]  # a known place after the last hole
+
+
+def test_options_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="steps is one of"):
+        MusicOptions(steps=5)
+    encoder = ScoreEncoder(12, 0, 64, 0)
+    assert replace(encoder, voices=4).space.vocab != encoder.space.vocab
+    assert "score" in encoder.space.special
+
+
+def test_little_music_is_transposed_unless_said_otherwise() -> None:
+    """By the words of the training split; the choice is told."""
+    bar = "\n| C4 :12 D4 :12 E4 :12 F4 :12"  # 9 words
+    few, many = ([Item("T120 M4/4" + bar * n)] for n in (10, 22_300))
+    for items, chosen in ((few, 5), (many, 0)):
+        encoder = MODALITY.fit(items, MusicOptions())
+        assert encoder.transpose == chosen and any(f"transpose {chosen}, as there are" in n for n in encoder.notes)
+        assert MODALITY.fit(items, MusicOptions(transpose=3)).transpose == 3
+        assert MODALITY.fit(items, MusicOptions(transpose=0)).transpose == 0
