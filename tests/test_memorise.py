@@ -101,8 +101,8 @@ def test_pictures_are_compared_as_means() -> None:
 
 
 def choices(out: Path, steps: int, **given: Any) -> Choices:
-    base = {"threads": 1, "eval_every": 40, "preview_every": 10_000, "save_every": 10_000, "batch": 16, "stop_rising": 0.0}
-    base |= {"optimizer": "adamw", "lr": 3e-3, "ema_half_life": 200}
+    base = {"threads": 1, "eval_every": 40, "preview_every": 10_000, "save_every": 10_000, "batch": 16}
+    base |= {"stop_rising": 0.0, "optimizer": "adamw", "lr": 3e-3, "ema_half_life": 200}
     net = {"widths": (32, 64), "emb": 128, "attention": False, "time_mean": 0.5}
     return Choices(family="flow", steps=steps, device="cpu", out=out, set_family=net, set_train={**base, **given})
 

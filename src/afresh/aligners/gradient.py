@@ -55,9 +55,8 @@ class Drawn:
     def __init__(self, config: GradientConfig, world: World) -> None:
         if world.on_field is None:
             raise UserError(
-                "draft needs a reward that is a differentiable function of what is drawn, such as brightness or symmetry "
-                "of pictures, class:LABEL or a reward model, on a model without a codec. Others: nft (flow) or rejection "
-                "(flow, vae)."
+                "draft needs a reward that is a differentiable function of what is drawn, such as class:LABEL, a reward "
+                "model, or brightness of pictures, on a model without a codec. Others: nft (flow), rejection (flow, vae)."
             )
         self.world = world
 
