@@ -55,8 +55,8 @@ class Drawn:
     def __init__(self, config: GradientConfig, world: World) -> None:
         if world.on_field is None:
             raise UserError(
-                "draft needs a reward that is a differentiable function of what is drawn, such as class:LABEL, a reward "
-                "model, or brightness of pictures, on a model without a codec. Others: nft (flow), rejection (flow, vae)."
+                "draft needs a reward that is a differentiable function of what is drawn (class:LABEL, a reward model, "
+                "brightness of pictures), on a model without a codec. Others: nft (flow), rejection (flow, vae)."
             )
         self.world = world
 
