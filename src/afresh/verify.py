@@ -192,7 +192,8 @@ def check_cache(run: Run) -> Check:
     cond = run.conditions.select(torch.arange(2) % run.conditions.size).to(device)
     settings = family.settings(**({"length": space.shape[0]} if space.stream else {}))
     x = family.sample(modules, run.config, space, cond, Rng(0), index, settings).to(device)
-    x = torch.cat([torch.full((2, 1), space.special["begin"], device=device), x], 1)  # (2, T + 1)
+    first = space.special.get("begin", space.special.get("end", 0))  # a score begins where another ended
+    x = torch.cat([torch.full((2, 1), first, device=device), x], 1)  # (2, T + 1)
     predict, state = family.predict(modules, space), None
     steps = []
     for t in range(x.shape[1] - 1):

@@ -163,3 +163,8 @@ def test_a_run_learns_on_from_other_scores(invoke: Invoke, tunes_run: Path, piec
     assert code == 0, err
     code, out, err = invoke("sample", tmp_path / "tuned", "-n", 1, "--length", 8, "--json")
     assert code == 0 and len(parsed(out)[0]["text"].split()) <= 8, err
+
+
+def test_a_run_of_scores_is_whole(tunes_run: Path, invoke: Invoke) -> None:
+    code, out, err = invoke("verify", tunes_run)
+    assert code == 0, out + err
