@@ -18,6 +18,7 @@ NAMES = (
     *PICTURES,
     "gan_seeds",
     "guidance",
+    "student",
     "bits",
     "steer",
     "steer_exact",
@@ -25,6 +26,8 @@ NAMES = (
     "steer_pictures",
     "pandalm",
     "spoken",
+    "small_sounds",
+    "sound_codec",
 )
 NEED_DATA = tuple(n for n in NAMES if n not in ("throughput", "decoding", "digits", "steer_exact"))
 

@@ -10,10 +10,8 @@ AFRESH_BENCH (or ~/.cache/afresh-bench), so that a run that was stopped goes on.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -22,9 +20,11 @@ from typing import Any
 
 from benchmarks.judge_pictures import work_folder
 from benchmarks.picture_sets import Goal
-from benchmarks.pictures import finish, write_json
-from benchmarks.spoken_draw import ALONE, Answer, Wanted
-from benchmarks.spoken_judges import NAMES, Judge, Mark, clips_in, divide, parts_of, shown
+from benchmarks.pictures import write_json
+from benchmarks.sound_runs import ALONE, Answer, answered, trained
+from benchmarks.sound_scores import Mark, shown
+from benchmarks.spoken_draw import Wanted
+from benchmarks.spoken_judges import NAMES, Judge, clips_in, divide, parts_of
 from benchmarks.table import Row, save
 
 MINUTES, EACH, SEED = 15.0, 10, 0
@@ -109,17 +109,8 @@ def watching_train(clips: Path, folder: Path) -> Path:
 
 def train(task: Task, run: Path, arguments: Sequence[str], minutes: float) -> float:
     """Train by the command, or go on where a run was stopped; the seconds of the part that ended it."""
-    done = run.with_name(f"{run.name}-trained.json")
-    if not done.exists():
-        if (run / "checkpoints").is_dir():
-            command = ["--resume", str(run)]
-        else:
-            command = [str(task.data), "--modality", "audio", "--data", f"names={NAMES}", *arguments, "--force"]
-            command += ["--minutes", f"{minutes:g}", "--seed", str(task.seed), "--out", str(run)]
-        begun = time.perf_counter()
-        finish(["afresh", "train", *command, "--no-measure"], run.parent, task.threads)
-        write_json(done, {"seconds": time.perf_counter() - begun})
-    return float(json.loads(done.read_text())["seconds"])
+    command = [str(task.data), "--modality", "audio", "--data", f"names={NAMES}", *arguments]
+    return trained(run, [*command, "--minutes", f"{minutes:g}", "--seed", str(task.seed)], task.threads)
 
 
 def make(task: Task, family: str, folder: Path) -> None:
@@ -138,19 +129,10 @@ def contender(task: Task, family: str, judge: Judge) -> Made:
     folder = task.folder / family
     folder.mkdir(parents=True, exist_ok=True)
     make(task, family, folder)
-    wanted, asked, answer, scores = (folder / f"{k}.json" for k in ("wanted", "asked", "answer", "scores"))
     request = asdict(task.wanted(family))
-    write_json(wanted, request)
-    if not asked.exists() or asked.read_text() != wanted.read_text():
-        for old in (asked, answer, scores):
-            old.unlink(missing_ok=True)
-        finish(["benchmarks.spoken_draw", str(folder)], folder, task.threads)
-        write_json(asked, request)
-    if not scores.exists():
-        write_json(scores, {k: asdict(m) for k, m in judge.judge(clips_in(folder / "sounds")).items()})
-    marks = {k: Mark(**m) for k, m in json.loads(scores.read_text()).items()}
-    made = Made(family, Answer(**json.loads(answer.read_text())), marks)
-    print(f"-- {family}: {made.answer}\n{shown(marks)}", flush=True)
+    found = answered(folder, "benchmarks.spoken_draw", request, task.threads, lambda f: judge.judge(clips_in(f)))
+    made = Made(family, *found)
+    print(f"-- {family}: {made.answer}\n{shown(made.marks)}", flush=True)
     return made
 
 

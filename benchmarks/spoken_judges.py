@@ -13,51 +13,32 @@ import io
 import re
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from afresh.core import Examples, Item, Sound
-from afresh.data.waves import trimmed
-from afresh.measure.distribution import distances
-from afresh.measure.estimate import GROUPS, Array, Estimate, jackknife, leave_out, share
+from afresh.measure.estimate import Array, Estimate
 from afresh.measure.memorisation import near_copies, nearest, nearest_ratio
 from afresh.measure.pixel_gaussian import pixel_gaussian
 from afresh.modalities.audio import MODALITY, AudioOptions
-from afresh.nets.spectrum import Mel, log_mel
+from afresh.nets.spectrum import Mel
 from afresh.rng import Rng
 from benchmarks.hear import DIGITS, Clip, Ear, ear, forced_choice
 from benchmarks.sound_classifier import Classifier, train_classifier
+from benchmarks.sound_scores import Mark, kad, marks, right, thousand
+from benchmarks.sound_views import View, cut
 from benchmarks.voices import VoiceNet, voice_net, voices
 
 SEED = 20_002
 HELD_OUT = 5  # of each digit and speaker, the indices below: the data set's own rule
 NAMES = "digit,speaker,-"  # what the parts of the files' names are
 RATE = 8_000
-LEVELS = Mel(RATE, 256, 80, 64)  # another picture than the models': 64 bands, a step of 10 ms, 80 dB
-FRAMES = 100  # of a field: one second
-COARSE = 4  # bands and frames whose mean is one cell of what is compared with training clips
-BESIDE = ("floor", "vocoded", "copies", "gaussian")
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A score of a model with its 95% interval, and the same score of what it stands between; None: has no meaning."""
-
-    value: float
-    low: float | None
-    high: float | None
-    n: int
-    floor: float | None
-    vocoded: float | None
-    copies: float | None
-    gaussian: float | None
+VIEW = View(Mel(RATE, 256, 80, 64), 100, 4)  # 64 bands, a step of 10 ms, a field of one second
+fields, coarse, statistics = VIEW.fields, VIEW.coarse, VIEW.statistics
 
 
 # --------------------------------------------------------------------------- clips
@@ -111,12 +92,6 @@ def clips_in(folder: Path) -> list[Clip]:
     return clips
 
 
-def cut(sound: Sound) -> Sound:
-    """Without the silence around it, as afresh reads sounds."""
-    start, stop = trimmed(sound.samples, sound.rate)
-    return Sound(sound.samples[start:stop], sound.rate)
-
-
 def some_of_each(clips: Sequence[Clip], n: int, seed: int) -> list[Clip]:
     """n clips of each digit and speaker (or as many as there are), drawn by the seed, in an order that is, too."""
     order = [clips[i] for i in np.random.default_rng(seed).permutation(len(clips))]
@@ -128,80 +103,6 @@ def some_of_each(clips: Sequence[Clip], n: int, seed: int) -> list[Clip]:
             count[key] += 1
             chosen.append(clip)
     return chosen
-
-
-# --------------------------------------------------------------------------- views
-
-
-def level(sound: Sound) -> Tensor:
-    """Its log-mel picture (64, frames) in dB, of at least two frames."""
-    mono = torch.from_numpy(np.ascontiguousarray(sound.samples.mean(1), np.float32))
-    short = max(0, 2 * LEVELS.hop - len(mono))
-    return log_mel(torch.nn.functional.pad(mono, (0, short))[None], LEVELS)[0]
-
-
-def fields(sounds: Sequence[Sound]) -> Tensor:
-    """(N, 1, 64, FRAMES) from -1 (as quiet as is told apart) to about 1: cut, or followed by silence."""
-    out = torch.full((len(sounds), 1, LEVELS.mels, FRAMES), -1.0)
-    for row, sound in zip(out, sounds, strict=True):
-        picture = level(sound)[:, :FRAMES]
-        row[0, :, : picture.shape[1]] = 1 - picture / (LEVELS.floor / 2)
-    return out
-
-
-def coarse(sounds: Sequence[Sound]) -> Array:
-    """(N, 400): the fields' means over COARSE bands and frames. The way through a spectrogram and back draws the noise
-    of a recording anew: in fields as they are 36% of training clips are known again after it, in these 96%."""
-    return torch.nn.functional.avg_pool2d(fields(sounds), COARSE).flatten(1).double().numpy()
-
-
-def statistics(sounds: Sequence[Sound]) -> Array:
-    """(N, 256): the mean and the deviation over time of each band's level and of its change a frame, in dB."""
-    rows = []
-    for sound in sounds:
-        x = level(sound).double().numpy()
-        change = np.diff(x, axis=1)
-        rows.append(np.concatenate([x.mean(1), x.std(1), change.mean(1), change.std(1)]))
-    return np.stack(rows)
-
-
-def kad(x: Array, reference: Array) -> Estimate:
-    """Kernel audio distance (Chung et al. 2025, eq. 5) of rows (N, D) from reference rows (M, D), without a factor.
-
-    The unbiased squared maximum mean discrepancy (Gretton et al. 2012, eq. 3) under exp(-|a - b|^2 / (2 s^2)), s the
-    median distance of the reference rows: 0 in expectation for equal distributions, so that it may be negative. The
-    interval is a grouped jackknife over both samples, whose rows must be in random order; s stays. Raises ValueError
-    for fewer than two rows, or when most reference rows are equal.
-    """
-    if min(len(x), len(reference)) < 2:
-        raise ValueError(f"KAD needs at least 2 rows on both sides, not {len(x)} and {len(reference)}")
-    apart = distances(reference, reference)
-    width = float(np.median(apart[np.triu_indices(len(reference), 1)]))
-    if width == 0:
-        raise ValueError("half of the reference's distances are 0: there is no width for a kernel")
-    xx, yy, xy = (np.exp(-np.square(d / width) / 2) for d in (distances(x, x), apart, distances(x, reference)))
-    value, n = discrepancy(xx, yy, xy), min(len(x), len(reference))
-    if n < 2 * GROUPS:
-        return Estimate(value, None, None, n)
-    pairs = zip(leave_out(len(x)), leave_out(len(reference)), strict=True)
-    without = [discrepancy(xx[np.ix_(a, a)], yy[np.ix_(b, b)], xy[np.ix_(a, b)]) for a, b in pairs]
-    return Estimate(value, *jackknife(value, without), n)
-
-
-def discrepancy(xx: Array, yy: Array, xy: Array) -> float:
-    """The U-statistic of kernel matrices within and between two samples, (N, N), (M, M) and (N, M)."""
-    n, m = xy.shape
-    within = (xx.sum() - np.trace(xx)) / (n * (n - 1)) + (yy.sum() - np.trace(yy)) / (m * (m - 1))
-    return float(within - 2 * xy.mean())
-
-
-def right(found: NDArray[np.int64], wanted: Sequence[int]) -> Estimate:
-    return share(int((found == np.asarray(wanted)).sum()), len(wanted))
-
-
-def thousand(e: Estimate) -> Estimate:
-    low, high = (None if v is None else 1000 * v for v in (e.low, e.high))
-    return Estimate(1000 * e.value, low, high, e.n, e.note)
 
 
 # --------------------------------------------------------------------------- the judge
@@ -333,16 +234,4 @@ class Judge:
             raise ValueError(f"{wanted} clips are judged, {self.each} of each digit and speaker; given {len(clips)}")
         mixed = some_of_each(clips, len(clips), SEED)
         own = {**self.far(mixed), **self.heard(mixed), **self.repeated(mixed)}
-        beside = [self.beside[b] for b in BESIDE]
-        values = {k: [b[k].value if k in b else None for b in beside] for k in own}
-        return {k: Mark(e.value, e.low, e.high, e.n, *values[k]) for k, e in own.items()}
-
-
-def shown(marks: dict[str, Mark]) -> str:
-    """A table: a line for every score."""
-    lines = [f"{'':16}{'value':>10}  {'95% interval':^20}" + "".join(f"{b:>10}" for b in BESIDE)]
-    for name, m in marks.items():
-        between = "" if m.low is None or m.high is None else f"{m.low:.3f} .. {m.high:.3f}"
-        rest = "".join(f"{'' if v is None else f'{v:.3f}':>10}" for v in (m.floor, m.vocoded, m.copies, m.gaussian))
-        lines.append(f"{name:16}{m.value:10.3f}  {between:^20}{rest}")
-    return "\n".join(lines)
+        return marks(own, self.beside)

@@ -68,9 +68,35 @@ def test_codes_are_tokens_read_row_by_row(space: Space, bottleneck: str, size: i
     torch.testing.assert_close(codec.decode(there), codec.modules["decoder"](z), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("bottleneck", BOTTLENECKS)
-def test_a_saved_codec_is_the_codec(bottleneck: str, tmp_path: Path) -> None:
-    codec, found = made(SPACES[0], bottleneck)
+@pytest.mark.parametrize("space", SPACES, ids=lambda s: str(s.shape))
+def test_a_place_of_residual_levels_has_its_codes_one_after_the_other(space: Space) -> None:
+    codec, found = made(space, "fsq", residual=3, levels=(4, 3))
+    grid = tuple(-(-n // 2) for n in space.shape[1:])
+    there, places = codec.encode(found).x, int(np.prod(grid))
+    assert codec.target == Space("tokens", (3 * places,), (13,), {"begin": 12}, grid=(*grid, 3))
+    assert there.dtype == torch.int32 and there.shape == (70, 3 * places)
+    z = codec.modules["encoder"](found.x.float() * found.scale + found.shift)
+    first = codec.modules["quantiser"].first.codes(z).flatten(1)  # type: ignore[operator, union-attr]
+    assert torch.equal(there[:, ::3].long(), first)
+    whole = codec.modules["decoder"](codec.modules["quantiser"](z))
+    torch.testing.assert_close(codec.decode(there), whole, rtol=1e-4, atol=1e-5)
+    assert "3 of 12 codes at each of" in trained.described(codec, codec.encode(found))
+
+
+def test_runs_and_codecs_from_before_there_were_residual_levels_are_read(tmp_path: Path) -> None:
+    codec, found = made(SPACES[0], "fsq")
+    codec.save(tmp_path)
+    saved = json.loads((tmp_path / "codec.json").read_text())
+    assert saved["net"].pop("residual") == 1
+    (tmp_path / "codec.json").write_text(json.dumps(saved))
+    assert torch.equal(trained.load(tmp_path).encode(found).x, codec.encode(found).x)
+    again = trained.of_modules(saved["net"], codec.modules, SPACES[0], found)
+    assert torch.equal(again.encode(found).x, codec.encode(found).x)
+
+
+@pytest.mark.parametrize("bottleneck,more", [("kl", {}), ("fsq", {}), ("vq", {}), ("fsq", {"residual": 2})])
+def test_a_saved_codec_is_the_codec(bottleneck: str, more: dict[str, Any], tmp_path: Path) -> None:
+    codec, found = made(SPACES[0], bottleneck, **more)
     codec.save(tmp_path)
     other = trained.load(tmp_path)
     assert (other.source, other.target, other.net) == (codec.source, codec.target, codec.net)
@@ -155,8 +181,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("data") / "digits")
 
 
-def autoencoder(data: Path, out: Path, steps: int, bottleneck: str) -> Path:
-    settings = {**SMALL, "family.bottleneck": bottleneck}
+def autoencoder(data: Path, out: Path, steps: int, bottleneck: str, more: dict[str, Any] | None = None) -> Path:
+    settings = {**SMALL, "family.bottleneck": bottleneck, **(more or {})}
     return afresh.train(data, family="autoencoder", steps=steps, out=out, settings=settings, quiet=True).path
 
 
@@ -201,6 +227,17 @@ def test_codes_go_to_the_transformer(data: Path, codes: Path, tmp_path: Path) ->
     assert run.sample(2, label="7").x.shape == (2, 1, 8, 8)
     (reason,) = [r for name, _, r in run.record.decisions if name == "codec"]
     assert "of the codes are used, perplexity" in reason
+
+
+@pytest.mark.parametrize("family", ["transformer", "masked"])
+def test_residual_codes_go_to_the_families_of_tokens(family: str, data: Path, tmp_path: Path) -> None:
+    residual = {"family.residual": 2, "family.levels": [8, 8]}
+    codec = autoencoder(data, tmp_path / "codec", 150, "fsq", residual)
+    settings = {"family.layers": 1, "train.batch": 32}
+    run = afresh.train(data, codec=codec, family=family, steps=2, out=tmp_path / "run", settings=settings, quiet=True)
+    assert run.space.vocab == (65,) and run.space.shape == (32,) and run.space.grid == (4, 4, 2)
+    drawn = afresh.open(run.path).sample(2, label="7", seed=3).x
+    assert drawn.shape == (2, 1, 8, 8) and bool(drawn.isfinite().all())
 
 
 def refused(data: Path, tmp_path: Path, match: str, **more: Any) -> None:

@@ -103,6 +103,58 @@ def test_nearly_all_sounds_are_whole_and_the_others_begin(tmp_path: Path) -> Non
     assert "0.238 s" in said(corpus, "another: seconds") and "1 of 40" in said(corpus, "their beginning is used")
 
 
+def drum(seconds: float, seed: int) -> np.ndarray:
+    """(T,), noise that has lost 40 dB after a second."""
+    x = noise(seconds, seed)
+    return (x * 10 ** (-2 * np.arange(len(x)) / RATE)).astype(np.float32)
+
+
+def test_single_sounds_that_fade_are_cut_and_their_tails_are_no_clips(tmp_path: Path) -> None:
+    for i in range(20):
+        put(tmp_path, f"{i:02d}.wav", drum(0.3 if i < 14 else 3.0, i))
+    corpus = read_clips(tmp_path, Reading(trim=False))
+    found = {i.source: i.value.samples[:, 0] for i in corpus.items}
+    assert len(found) == len(corpus.items) == 20 and corpus.settled["long"] == "cut"
+    assert len(found["19.wav"]) == 2 * RATE and len(found["00.wav"]) == round(0.3 * RATE)
+    assert "6 of 6 sounds" in said(corpus, "longer than a clip fade")
+    whole, rest = drum(3.0, 19)[: 2 * RATE], found["19.wav"]
+    assert np.array_equal(rest[:-240], whole[:-240]) and abs(rest[-1]) < 1e-3 * np.abs(whole).max()
+    asked = read_clips(tmp_path, Reading(trim=False, long="slice"))
+    assert len(asked.items) == 14 + 6 * 2, "what is asked for is done"
+
+
+@pytest.mark.parametrize("kind", ["goes on", "most go on", "long"])
+def test_sounds_that_go_on_are_sliced(tmp_path: Path, kind: str) -> None:
+    """So is a long recording whose beginning is loud, such as a microphone that was touched."""
+    for i in range(20):
+        x = noise(4.0, i)
+        if kind == "most go on" and i < 10:
+            x = drum(4.0, i)
+        if kind == "long":
+            x = np.concatenate([noise(0.5, i), 0.02 * noise(11.0, 40 + i)])
+        put(tmp_path, f"{i:02d}.wav", x)
+    corpus = read_clips(tmp_path, Reading(trim=False))
+    assert corpus.settled["long"] == "slice" and len(corpus.items) >= 20 * 3
+    assert not [n for n in corpus.notes if "fade" in n]
+
+
+def test_the_decision_is_settled(tmp_path: Path) -> None:
+    for i in range(40):
+        put(tmp_path, f"{i:02d}.wav", drum(0.3 if i < 30 else 3.0, i))
+    found = prepare(tmp_path, "audio")
+    assert found.options.long == "cut"
+    assert prepare(tmp_path, "audio", found.options.model_dump(exclude_none=True)).split_hash == found.split_hash
+
+
+def test_a_few_samples_at_the_end_of_a_recording_make_no_clip_of_their_own(tmp_path: Path) -> None:
+    for i in range(12):
+        put(tmp_path, f"{i:02d}.wav", np.concatenate([noise(1.0, i), noise(0.001, 50 + i)]))
+    corpus = read_clips(tmp_path, Reading(seconds=0.5, overlap=0, trim=False))
+    assert len(corpus.items) == 24
+    whole = read_clips(tmp_path, Reading(seconds=1.0, long="slice", trim=False))
+    assert [len(i.value.samples) for i in whole.items] == [RATE] * 12
+
+
 def test_longer_recordings_give_clips_that_overlap_and_leave_no_sample_out(tmp_path: Path) -> None:
     recordings = {f"{i:02d}.wav": noise(1.0 + 0.07 * i, i) for i in range(12)}
     for name, x in recordings.items():
@@ -218,6 +270,14 @@ def test_silent_stretches_of_a_recording_are_left_out_and_counted(tmp_path: Path
     line = said(corpus, "silent and left out")
     assert f"{12 * 8 - len(corpus.items):,} clips" in line and "00.wav (" in line
     assert len(corpus.items) == 12 * 4
+
+
+def test_clips_of_no_more_than_the_noise_of_a_recording_are_left_out_unless_told_not_to(tmp_path: Path) -> None:
+    for i in range(12):
+        put(tmp_path, f"{i:02d}.wav", np.concatenate([noise(0.5, i), 1e-3 * noise(1.0, 20 + i), noise(0.5, 50 + i)]))
+    corpus = read_clips(tmp_path, Reading(seconds=0.25, overlap=0))
+    assert len(corpus.items) == 12 * 4 and "trim=false" in said(corpus, "48 clips of long sounds are silent")
+    assert len(read_clips(tmp_path, Reading(seconds=0.25, overlap=0, trim=False)).items) == 12 * 8
 
 
 def test_loudness_is_brought_to_what_is_asked(tmp_path: Path) -> None:

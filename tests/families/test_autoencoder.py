@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from afresh.core import Batch, Cond, Examples, Space
+from afresh.core import Batch, Cond, Examples, Space, UserError
 from afresh.data.load import Loader
 from afresh.families.autoencoder import (
     FAMILY,
@@ -19,10 +19,12 @@ from afresh.families.autoencoder import (
     AutoencoderObjective,
     AutoencoderSettings,
     book_terms,
+    depths,
     edge_error,
     finish,
     sample,
     score,
+    spectral_error,
 )
 from afresh.nets.autoencoder import GaussianPrior, latent_grid, latents
 from afresh.nets.quantise import VQ
@@ -164,6 +166,72 @@ def test_dead_codes_are_revived() -> None:
     assert used(1000) == 16
 
 
+def test_half_of_the_examples_keep_all_codes_and_the_others_any_number_alike() -> None:
+    found = depths(Rng(3), torch.arange(40_000), 4)
+    share = torch.bincount(found, minlength=5).double() / len(found)
+    torch.testing.assert_close(share, torch.tensor([0, 1, 1, 1, 5], dtype=torch.float64) / 8, rtol=0, atol=0.01)
+
+
+def test_codes_are_left_out_in_training_alone() -> None:
+    """Where it is measured, the loss is that of all codes; in training it is that of as many as each example drew."""
+    config, modules = made(PLANE, factor=2, bottleneck="fsq", residual=3, levels=(3, 3), edge=0)
+    b, rng = batch(PLANE, 16), Rng(1)
+    z = latents(modules, config.shape, b.x)
+
+    def wanted(depth: Tensor | None) -> Tensor:
+        error = modules["decoder"](modules["quantiser"](z, depth)) - b.x
+        return error.square().flatten(1).mean(1).sum() / PLANE.std**2
+
+    objective = AutoencoderObjective(config, PLANE)
+    trained = objective.loss(modules, b, "model", 0, rng, {})[0]
+    with torch.no_grad():
+        measured = objective.loss(modules, b, "model", 0, rng, {})[0]
+    torch.testing.assert_close(measured, wanted(None))
+    torch.testing.assert_close(trained, wanted(depths(rng, b.index, 3)))
+    assert not torch.isclose(measured, trained, rtol=1e-4)
+
+
+# --------------------------------------------------------------------------- waves
+
+
+def sines(n: int, gain: float = 1.0) -> Tensor:
+    """(n, 1, 4000), half a second of sines of amplitude `gain` / 2, from 400 Hz on."""
+    t = torch.arange(4000) / 8000
+    hertz = 400 + 100 * torch.arange(n)[:, None, None]
+    return gain * 0.5 * torch.sin(2 * math.pi * hertz * t)
+
+
+def test_the_error_of_spectra_is_that_of_levels_and_not_of_phases() -> None:
+    x = 0.1 * Rng(2).normal("x", torch.arange(3), (2, 4000))
+    assert float(spectral_error(x, x, 8000, 1e-6).max()) == 0
+    assert float(spectral_error(-x, x, 8000, 1e-6).max()) < 1e-5
+    torch.testing.assert_close(spectral_error(x * math.e, x, 8000, 1e-6), torch.ones(3), rtol=0.01, atol=0)
+    silent = torch.zeros_like(x)
+    assert bool((spectral_error(x, silent, 8000, 1e-3) < math.log(1e3)).all())  # bounded where nothing is heard
+
+
+def test_waves_are_learnt_by_their_spectra_unless_asked_otherwise() -> None:
+    wave = Space("field", (1, 4000), std=0.35, axes=("time",), seconds=0.5)
+    assert {c.spectral > 0 for c in FAMILY.sizes(wave)} == {True}
+    plain = (PLANE, Space("field", (1, 64, 64), axes=("frequency", "time"), seconds=1.0), Space("field", (1, 64)))
+    assert {c.spectral for space in plain for c in FAMILY.sizes(space)} == {0.0}
+    config, modules = made(wave, factor=8, spectral=0.7)
+    b = Batch(sines(2), Cond(2), torch.arange(2))
+    total, _, metrics = AutoencoderObjective(config, wave).loss(modules, b, "model", 0, Rng(1), {})
+    without = AutoencoderObjective(config.model_copy(update={"spectral": 0.0}), wave)
+    torch.testing.assert_close(
+        total, without.loss(modules, b, "model", 0, Rng(1), {})[0] + 0.7 * metrics["spectral"], rtol=1e-4, atol=1e-4
+    )
+    total.backward()
+    assert all(bool(p.grad.isfinite().all()) for p in modules["decoder"].parameters() if p.grad is not None)
+
+
+def test_spectra_of_what_is_no_wave_are_refused() -> None:
+    for space in (PLANE, Space("field", (1, 64, 64), axes=("frequency", "time"), seconds=1.0)):
+        with pytest.raises(UserError, match="representation=wave"):
+            made(space, spectral=0.1)
+
+
 # --------------------------------------------------------------------------- learning
 
 
@@ -173,6 +241,17 @@ def test_it_learns_to_reconstruct(bottleneck: str, limit: float) -> None:
     held = Batch(waves(320).x[256:], Cond(64), torch.arange(64))
     with torch.no_grad():
         assert -float(score(learner.modules, config, PLANE, held, Rng(0)).mean()) < limit
+
+
+def test_every_depth_of_residual_codes_decodes_and_each_further_one_better() -> None:
+    config, learner = learnt(150, waves(), bottleneck="fsq", levels=(4, 4, 4), residual=3)
+    x = waves(320).x[256:]
+    quantiser, decoder = learner.modules["quantiser"], learner.modules["decoder"]
+    with torch.no_grad():
+        codes = quantiser.codes(latents(learner.modules, config.shape, x))  # type: ignore[operator]
+        found = [quantiser.vectors(codes[..., :k]) for k in (1, 2, 3)]  # type: ignore[operator]
+        errors = [float((decoder(z) - x).square().mean()) / PLANE.std**2 for z in found]
+    assert errors[0] < 0.5 and errors[1] < 0.8 * errors[0] and errors[2] < errors[1] < 0.2, errors
 
 
 # --------------------------------------------------------------------------- the prior
@@ -215,7 +294,18 @@ def test_what_is_fitted_after_training_is_what_is_drawn_from() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"factor": 3}, {"factor": 1}, {"levels": ()}, {"levels": (8, 1)}, {"bottleneck": "none"}, {"codes": 1}]
+    "wrong",
+    [
+        {"factor": 3},
+        {"factor": 1},
+        {"levels": ()},
+        {"levels": (8, 1)},
+        {"bottleneck": "none"},
+        {"codes": 1},
+        {"residual": 0},
+        {"residual": 2},  # of real numbers
+        {"residual": 2, "bottleneck": "vq"},
+    ],
 )
 def test_impossible_sizes_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from afresh.nets.quantise import FSQ, VQ, usage
+from afresh.nets.quantise import FSQ, VQ, ResidualFSQ, usage
 
 LEVELS = [(2,), (3,), (8, 5, 5, 5), (4, 3, 2), (7, 8)]
 every_levels = pytest.mark.parametrize("levels", LEVELS, ids=str)
@@ -86,6 +86,71 @@ def test_fewer_than_two_levels_are_refused() -> None:
     for levels in ((), (1,), (8, 1)):
         with pytest.raises(ValueError, match="2 levels"):
             FSQ(levels)
+
+
+# --------------------------------------------------------------------------- residual levels
+
+
+@every_levels
+def test_every_step_divides_the_greatest_error_by_the_levels(levels: tuple[int, ...]) -> None:
+    """Of a channel with L levels, 1 apart, K steps leave at most 1 / (2 L^(K-1)), and that nearly: no step is idle."""
+    sweep = torch.linspace(-8, 8, 20_001)
+    z = sweep[:, None, None].expand(-1, len(levels), -1).contiguous()
+    half = torch.tensor(levels).div(2, rounding_mode="floor")
+    bound = FSQ(levels).bound(z)[..., 0]
+    for depth in (1, 2, 3):
+        error = (bound - ResidualFSQ(levels, depth)(z)[..., 0] * half).abs().amax(0)  # (d,)
+        limit = 0.5 / torch.tensor(levels, dtype=torch.float32) ** (depth - 1)
+        assert bool((error <= limit + 2e-6).all()), (depth, error, limit)
+        assert bool((error >= 0.9 * limit).all()), (depth, error, limit)
+
+
+@every_levels
+def test_the_steps_codes_say_what_comes_out_at_every_depth(levels: tuple[int, ...]) -> None:
+    residual = ResidualFSQ(levels, 3)
+    for grid in ((5,), (3, 4), (2, 3, 2)):
+        z = noise(6, len(levels), *grid, scale=2)
+        codes = residual.codes(z)
+        assert codes.shape == (6, *grid, 3) and codes.dtype == torch.int64
+        assert int(codes.min()) >= 0 and int(codes.max()) < residual.size == math.prod(levels)
+        for k in (1, 2, 3):
+            said = residual.vectors(codes[..., :k])
+            torch.testing.assert_close(residual(z, torch.full((6,), k)), said, rtol=0, atol=1e-6)
+        torch.testing.assert_close(residual(z), residual.vectors(codes), rtol=0, atol=1e-6)
+
+
+def test_one_step_is_finite_scalar_quantisation() -> None:
+    one, plain, z = ResidualFSQ((8, 5), 1), FSQ((8, 5)), noise(3, 2, 7, scale=2)
+    assert torch.equal(one(z), plain(z))
+    assert torch.equal(one.codes(z)[..., 0], plain.codes(z))
+
+
+def test_sequences_of_codes_are_different_vectors() -> None:
+    """All pairs of codes of two steps, 6^2 = 36, are 36 vectors: nothing is said twice."""
+    residual = ResidualFSQ((3, 2), 2)
+    every = torch.cartesian_prod(torch.arange(6), torch.arange(6))
+    assert len(torch.unique(residual.vectors(every[:, None]).flatten(1).round(decimals=5), dim=0)) == 36
+
+
+def test_each_row_has_its_own_depth() -> None:
+    residual, z = ResidualFSQ((8, 5), 3), noise(4, 2, 6)
+    mixed = residual(z, torch.tensor([1, 3, 2, 1]))
+    for row, k in enumerate((1, 3, 2, 1)):
+        torch.testing.assert_close(mixed[row], residual(z, torch.full((4,), k))[row], rtol=0, atol=0)
+    assert not torch.equal(mixed[0], residual(z)[0])
+
+
+def test_the_gradient_goes_straight_through_all_steps() -> None:
+    residual = ResidualFSQ((8, 5), 3)
+    z = noise(3, 2, 4, scale=0.5).requires_grad_(True)
+    smooth = torch.autograd.grad((residual.first.bound(z) / torch.tensor([4.0, 2.0])[:, None]).sum(), z)[0]
+    for depth in (None, torch.tensor([1, 2, 3])):
+        assert torch.equal(torch.autograd.grad(residual(z, depth).sum(), z)[0], smooth)
+
+
+def test_no_steps_are_refused() -> None:
+    with pytest.raises(ValueError, match="one step"):
+        ResidualFSQ((8, 5), 0)
 
 
 # --------------------------------------------------------------------------- vector quantisation

@@ -2,7 +2,9 @@
 
 The codec keeps its own copy of the networks, so that the run that it came from may be deleted. Latents that are real
 numbers (bottleneck `kl`) become a smaller field, standardised channel by channel; codes (`fsq`, `vq`) become tokens,
-read row by row.
+read row by row. A place of `residual` K has K tokens, one after the other, coarse to fine: a model knows what a place
+is about before it says the details. All K share one vocabulary: every sequence of codes can then be decoded, wherever a
+model puts them, its last layer is not K times as wide, and the place in the sequence says which of the K a token is.
 """
 
 from __future__ import annotations
@@ -68,11 +70,12 @@ class TrainedCodec:
 
     @property
     def target(self) -> Space:
-        """A field (latent, *grid) of unit variance; or tokens, one a place, of which the last is `begin`."""
+        """A field (latent, *grid) of unit variance; or tokens, `residual` a place, of which the last is `begin`."""
         if not self.size:
             source = self.source
             return Space("field", (self.net.latent, *self.grid), std=1.0, axes=source.axes, seconds=source.seconds)
-        return Space("tokens", (math.prod(self.grid),), (self.size + 1,), {"begin": self.size}, grid=self.grid)
+        grid = self.grid if self.net.residual == 1 else (*self.grid, self.net.residual)
+        return Space("tokens", (math.prod(grid),), (self.size + 1,), {"begin": self.size}, grid=grid)
 
     @torch.no_grad()
     def encode(self, examples: Examples) -> Examples:
@@ -96,7 +99,7 @@ class TrainedCodec:
         parts = []
         for some in x.split(CHUNK):
             if self.size:
-                z = modules["quantiser"].vectors(some.long().view(-1, *self.grid))  # type: ignore[operator]
+                z = modules["quantiser"].vectors(some.long().view(-1, *self.target.grid))  # type: ignore[operator]
             else:
                 z = some.float() * self._along(self.std, x) + self._along(self.mean, x)
             parts.append(modules["decoder"](z))
@@ -151,7 +154,7 @@ def of_modules(
         )
     if not len(examples):
         raise UserError("There are no examples to standardise the latents by. Give at least one.")
-    net = Shape(**{k: config[k] for k in Shape.model_fields})
+    net = Shape(**{k: config[k] for k in Shape.model_fields if k in config})  # an older run's has no `residual`
     own = copied(space, net, {k: modules[k].state_dict() for k in NETWORKS})
     plain = TrainedCodec(space, net, own, torch.zeros(net.latent), torch.ones(net.latent))
     if plain.size:
@@ -195,8 +198,8 @@ def described(codec: TrainedCodec, encoded: Examples) -> str:
     grid = "x".join(map(str, codec.grid))
     if not codec.size:
         return f"{codec.net.latent} numbers at each of {grid} places"
-    share, perplexity = usage(encoded.x.long(), codec.size)
-    return (
-        f"one of {codec.size:,} codes at each of {grid} places; {share:.0%} of the codes are used, "
-        f"perplexity {perplexity:,.0f}"
-    )
+    depth = codec.net.residual
+    found = [usage(step, codec.size) for step in encoded.x.long().view(-1, depth).unbind(1)]
+    share, perplexity = (" and ".join(f"{v[i]:{form}}" for v in found) for i, form in enumerate((".0%", ",.0f")))
+    each = f"one of {codec.size:,} codes" if depth == 1 else f"{depth} of {codec.size:,} codes"
+    return f"{each} at each of {grid} places; {share} of the codes are used, perplexity {perplexity}"

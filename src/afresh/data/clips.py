@@ -30,14 +30,20 @@ FEW = 10  # recordings up to which each is divided in time, since whole ones can
 HELD = 0.1  # of a recording
 ROUNDED = 0.01  # seconds by which a chosen length may be given back otherwise than it was
 SHORTEST = 0.02  # seconds of a sound that is used
+TAIL = 0.1  # of a sound's energy that may follow its first clip for this to be a tail,
+MOSTLY = 0.75  # the share of the longer sounds for which that must be so, for all to be cut,
+ONE_SHOT = 10.0  # and the seconds beyond which a sound is a recording, however loud it begins
+FADE = 0.03  # seconds in which a sound that is cut fades out; a quarter of the clip at most
+QUIET = -40.0  # dB below its sound's loudest frame up to which a clip of it is silent, as for trimming
+FRAME = 0.02  # seconds of a frame
 
 
 @dataclass(frozen=True)
 class Reading:
     """How files become clips. None: chosen from the data. `seconds` is the length of a clip, `overlap` the share of it
     that the next clip of a long recording has in common with it. `trim`: silence before and after is cut off.
-    `long`: whether a sound longer than a clip gives several, or its beginning alone. `loudness`: LKFS that every
-    sound is brought to; None: as it is. `names`: what the parts of the files' names are
+    `long`: whether a sound longer than a clip gives several, or its beginning alone, faded out. `loudness`: LKFS that
+    every sound is brought to; None: as it is. `names`: what the parts of the files' names are
     (columns_from_names). `group`: a column whose values stay on one side of the split, and are no condition: those of
     the held-out side are never learnt."""
 
@@ -79,7 +85,7 @@ def read_clips(path: Path, how: Reading) -> Corpus:
     table = described_by(files, how, notes)
     names = list(files.heard)
     folders = layout(names, SOUND_FILES)
-    seconds, long = length_of({n: h.sound.seconds for n, h in files.heard.items()}, how, notes)
+    seconds, long = length_of([h.sound for h in files.heard.values()], how, notes)
     whole = [
         Item(
             files.heard[name].sound,
@@ -96,7 +102,7 @@ def read_clips(path: Path, how: Reading) -> Corpus:
     if long == "cut":
         items = beginnings(grouped, frames, notes)
     else:
-        items = sliced(grouped, frames, how.overlap, notes, how.group is None)
+        items = sliced(grouped, frames, how, notes)
     settled = {"rate": rate, "channels": channels, "seconds": frames / rate, "long": long}
     return Corpus(items, files.refused + table.refused, notes + folders.notes + more, settled=settled)
 
@@ -134,19 +140,46 @@ def channels_of(heads: Mapping[str, Header], how: Reading, notes: list[str]) -> 
     return how.channels or 1
 
 
-def length_of(lengths: Mapping[str, float], how: Reading, notes: list[str]) -> tuple[float, str]:
-    """The seconds asked for; those of nearly all sounds; or LONGEST where they are longer recordings. And what is done
-    to longer ones: where nearly all sounds fit, the beginning of the others is as they are, and their end is not."""
-    every = sorted(lengths.values())
+def length_of(sounds: Sequence[Sound], how: Reading, notes: list[str]) -> tuple[float, str]:
+    """The seconds asked for; those of nearly all sounds; or LONGEST where they are longer. And what is done to longer
+    ones: where nearly all sounds fit, or what follows is a tail, the beginning is used; else they give several clips.
+    """
+    every = sorted(s.seconds for s in sounds)
     there = f"{every[0]:.3g} to {every[-1]:.3g} s, median {every[len(every) // 2]:.3g} s"
     nearly = every[min(len(every) - 1, int(COVERED * len(every)))]
     seconds = how.seconds or min(nearly, LONGEST)
-    long = how.long or ("cut" if nearly <= seconds + ROUNDED else "slice")
+    fits = nearly <= seconds + ROUNDED
+    fade = not fits and how.long is None and fading(sounds, seconds, notes)
+    long = how.long or ("cut" if fits or fade else "slice")
     if how.seconds is not None:
         return seconds, long
-    why = f"{COVERED:.0%} of the sounds are no longer" if nearly <= LONGEST else "longer sounds give several clips"
+    why = "longer sounds give several clips"
+    if nearly <= LONGEST:
+        why = f"{COVERED:.0%} of the sounds are no longer"
+    elif long == "cut":
+        why = "of longer sounds the beginning is used"
     notes.append(f"clips of {seconds:.3g} s: {why} (they have {there}); another: seconds")
     return seconds, long
+
+
+def fading(sounds: Sequence[Sound], seconds: float, notes: list[str]) -> bool:
+    """Whether the sounds longer than a clip are single events that fade, such as drums: a clip of the tail alone would
+    be taught as one of them. Rain goes on, and so does what is longer than ONE_SHOT."""
+    longer = [s for s in sounds if s.seconds > seconds + ROUNDED]
+    tails = sum(s.seconds <= ONE_SHOT and after(s, seconds) <= TAIL for s in longer)
+    if tails < MOSTLY * len(longer):
+        return False
+    notes.append(
+        f"{tails:,} of {len(longer):,} sounds longer than a clip fade: at least {1 - TAIL:.0%} of their energy is in "
+        "its length. What follows makes no clips of its own; or: long=slice"
+    )
+    return True
+
+
+def after(sound: Sound, seconds: float) -> float:
+    """The share of a sound's energy that comes after so many seconds."""
+    square = np.square(sound.samples, dtype=np.float64).sum(1)
+    return float(square[round(seconds * sound.rate) :].sum() / square.sum())
 
 
 # --------------------------------------------------------------------------- reading
@@ -232,38 +265,44 @@ def with_groups(items: Sequence[Item], table: Attributes, how: Reading, notes: l
 
 
 def beginnings(items: Sequence[Item], frames: int, notes: list[str]) -> list[Item]:
-    """At most the first `frames` samples of every sound."""
+    """At most the first `frames` samples of every sound; what is cut fades out."""
     long = sum(len(i.value.samples) > frames for i in items)
     if long:
         notes.append(
             f"{long:,} of {len(items):,} sounds are longer than a clip: their beginning is used; or: long=slice"
         )
-    return [
-        replace(i, value=Sound(i.value.samples[:frames], i.value.rate)) if len(i.value.samples) > frames else i
-        for i in items
-    ]
+
+    def begun(sound: Sound) -> Sound:
+        return Sound(fitted(sound.samples, frames, min(round(FADE * sound.rate), frames // 4)), sound.rate)
+
+    return [replace(i, value=begun(i.value)) if len(i.value.samples) > frames else i for i in items]
 
 
-def sliced(items: Sequence[Item], frames: int, overlap: float, notes: list[str], may_divide: bool = True) -> list[Item]:
-    """Clips of at most `frames` samples; silent ones are left out. Few long recordings are each divided in time, as
-    whole ones cannot be held out: the last part, which shares no sample with the rest. Not where groups were asked for
-    (`may_divide`): the same voice would be on both sides."""
-    hop = max(1, round(frames * (1 - overlap)))
+def sliced(items: Sequence[Item], frames: int, how: Reading, notes: list[str]) -> list[Item]:
+    """Clips of at most `frames` samples; silent ones of long sounds are left out. Few long recordings are each divided
+    in time, as whole ones cannot be held out: the last part, which shares no sample with the rest. Not where groups
+    were asked for: the same voice would be on both sides."""
+    hop = max(1, round(frames * (1 - how.overlap)))
     long = [i for i in items if len(i.value.samples) > frames]
-    divided = may_divide and len(items) <= FEW and len(long) == len(items) and not any(i.split for i in items)
-    every: list[Item] = []
+    divided = how.group is None and len(items) <= FEW and len(long) == len(items) and not any(i.split for i in items)
+    out: list[Item] = []
+    silent: list[Item] = []
     for item in items:
         total = len(item.value.samples)
         border = total - max(frames, round(HELD * total)) if divided else 0
         if border >= frames:
-            every += parts(item, 0, border, frames, hop, "train")
+            every = parts(item, 0, border, frames, hop, "train")
             every += parts(item, border, total, frames, hop, "validation")
         else:
-            every += parts(item, 0, total, frames, hop, item.split)
-    out = [i for i in every if np.abs(i.value.samples).max() > 0]
-    if len(out) < len(every):
-        quiet = next(i.source for i in every if not np.abs(i.value.samples).max() > 0)
-        notes.append(f"{len(every) - len(out):,} clips of long sounds are silent and left out, such as {quiet}")
+            every = parts(item, 0, total, frames, hop, item.split)
+        least = loudest(item.value) * 10 ** (QUIET / 10) if how.trim else 0.0
+        for clip in every:
+            (out if loudest(clip.value) > least else silent).append(clip)
+    if silent:
+        notes.append(
+            f"{len(silent):,} clips of long sounds are silent and left out, such as {silent[0].source}"
+            + (f" ({-QUIET:g} dB below the loudest there; or: trim=false)" if how.trim else "")
+        )
     if long:
         notes.append(
             f"{len(long):,} sounds are longer than a clip: {len(out):,} clips of {len(items):,} sounds; or: long=cut"
@@ -273,9 +312,20 @@ def sliced(items: Sequence[Item], frames: int, overlap: float, notes: list[str],
     return out
 
 
+def loudest(sound: Sound) -> float:
+    """The energy of its loudest frame of 20 ms."""
+    size = max(1, round(FRAME * sound.rate))
+    square = np.square(sound.samples, dtype=np.float64).sum(1)
+    return float(np.pad(square, (0, -len(square) % size)).reshape(-1, size).sum(1).max())
+
+
 def parts(item: Item, start: int, stop: int, frames: int, hop: int, split: str | None) -> list[Item]:
-    """The clips of samples `start` to `stop` of one sound."""
+    """The clips of samples `start` to `stop` of one sound; of what is left at its end up to ROUNDED none is made, which
+    would be the one before once more."""
     x, rate = item.value.samples, item.value.rate
+    rest = (stop - start - frames) % hop
+    if stop - start > frames and rest <= ROUNDED * rate:
+        stop -= rest
     if start == 0 and stop == len(x) <= frames:
         return [item]
     return [

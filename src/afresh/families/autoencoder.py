@@ -12,17 +12,30 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from afresh.core import Batch, Cond, CondSpec, Examples, Family, Loss, Modules, Space, State
-from afresh.nets.autoencoder import NETWORKS, Bottleneck, GaussianPrior, Shape, latent_grid, latents, networks
-from afresh.nets.quantise import VQ, straight_through
+from afresh.core import Batch, Cond, CondSpec, Examples, Family, Loss, Modules, Space, State, UserError
+from afresh.nets.autoencoder import (
+    MOST_RESIDUAL,
+    NETWORKS,
+    Bottleneck,
+    GaussianPrior,
+    Shape,
+    latent_grid,
+    latents,
+    networks,
+)
+from afresh.nets.quantise import VQ, ResidualFSQ, straight_through
+from afresh.nets.spectrum import stft, windows_of
 from afresh.rng import Rng
 
 LOG_VAR = 20.0  # the log variance of a latent is kept within this of 0
 REVIVE = 0.01  # weight of the pull of every code to the data
 FITTED = 4096  # examples that the prior is fitted to
+FULL = 0.5  # share of training's examples that keep every code of a place
+QUIET = 1e-3  # of the spread of a wave: magnitudes below that are all the same to the distance of spectra
+SPECTRAL = 0.1  # weight of that distance, where waves are learnt
 LONGEST = 12  # places of the latents' longest axis from which another halving is chosen
 
 
@@ -31,9 +44,11 @@ class AutoencoderConfig(BaseModel):
 
     `factor`: cells of an axis for each place of the latents. `bottleneck`: `kl`, real numbers of `channels` a place
     for flow, gan and vae; `fsq`, codes of `levels` a place; `vq`, codes of a book of `codes` vectors of `channels`:
-    both for transformer and masked. `width`: channels after the first halving, doubled with each further one up to
-    `most` times. `edge`: weight of the error of differences between neighbours. `kl`: weight of the mean KL of a
-    latent value. `commitment`: beta of van den Oord et al. 2017, eq. 3.
+    both for transformer and masked. `residual`: codes a place of `fsq`, each of what those before it left over; in
+    training the last ones are left out at random, so that fewer can be decoded, too. `width`: channels after the first
+    halving, doubled with each further one up to `most` times. `edge`: weight of the error of differences between
+    neighbours. `kl`: weight of the mean KL of a latent value. `commitment`: beta of van den Oord et al. 2017, eq. 3.
+    `spectral`: weight of the distance of spectra, for waves alone.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,12 +57,23 @@ class AutoencoderConfig(BaseModel):
     channels: int = Field(default=4, ge=1)
     levels: tuple[Annotated[int, Field(ge=2)], ...] = Field(default=(8, 5, 5, 5), min_length=1)
     codes: int = Field(default=512, ge=2)
+    residual: int = Field(default=1, ge=1, le=MOST_RESIDUAL)
     width: int = Field(default=32, ge=1)
     blocks: int = Field(default=1, ge=1)
     most: int = Field(default=4, ge=1)
     edge: float = Field(default=0.3, ge=0)
     kl: float = Field(default=1e-3, ge=0)
     commitment: float = Field(default=0.25, ge=0)
+    spectral: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def check(self) -> AutoencoderConfig:
+        if self.residual > 1 and self.bottleneck != "fsq":
+            raise ValueError(
+                f"residual {self.residual} is for the bottleneck fsq, not {self.bottleneck}: set bottleneck=fsq as "
+                "well, or leave residual at 1"
+            )
+        return self
 
     @property
     def shape(self) -> Shape:
@@ -69,12 +95,18 @@ def accepts(space: Space) -> str | None:
     return None
 
 
+def is_wave(space: Space) -> bool:
+    """Whether a field is sound as it is recorded, (C, samples), of a known length in seconds."""
+    return space.timed and len(space.shape) == 2 and space.seconds > 0
+
+
 def sizes(space: Space) -> Sequence[AutoencoderConfig]:
     """Halvings until no axis of the latents has more than `LONGEST` places, at least one and at most three."""
     longest = max(space.shape[1:])
     factor = next((f for f in (2, 4) if -(-longest // f) <= LONGEST), 8)
+    spectral = SPECTRAL if is_wave(space) else 0.0
     return [
-        AutoencoderConfig(factor=factor, width=width, blocks=blocks)
+        AutoencoderConfig(factor=factor, width=width, blocks=blocks, spectral=spectral)
         for width, blocks in ((16, 1), (32, 1), (48, 1), (64, 2), (96, 2), (128, 3))
     ]
 
@@ -86,6 +118,13 @@ def appetite(parameters: int, space: Space) -> int:
 
 
 def build(config: AutoencoderConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
+    """Raises UserError for a spectral loss of what is no wave."""
+    if config.spectral and not is_wave(space):
+        raise UserError(
+            f"family.spectral={config.spectral:g} compares spectra of waves, fields (channels, samples) of sounds; the "
+            f"data is a field of shape {space.shape}. Leave it at 0, or read sounds as waves: "
+            "--data representation=wave. A log-mel field is a spectrum already."
+        )
     prior = GaussianPrior((config.shape.latent, *latent_grid(space.shape[1:], config.factor)))
     return {**networks(space.shape, config.shape), "prior": prior}
 
@@ -108,14 +147,39 @@ def edge_error(error: Tensor) -> Tensor:
     return sum((mean_square(error.diff(dim=a)) for a in axes), torch.zeros(len(error), device=error.device))
 
 
+def spectral_error(made: Tensor, x: Tensor, rate: int, least: float) -> Tensor:
+    """How far the spectra of waves (B, C, T) at `rate` samples a second are apart, in nepers, (B,): the mean over
+    windows, bins and frames of |log |S| - log |S'||, magnitudes below `least` raised to it.
+
+    Eq. 5 of Yamamoto et al. 2020 over the windows of nets/spectrum.py. Their eq. 4, the spectral convergence, is left
+    out: of what is loud the squared error says the same (Parseval), and of silence it has no bound.
+    """
+    total = torch.zeros(len(x), device=x.device)
+    windows = windows_of(rate)
+    for window in windows:
+        ours, theirs = (stft(v.flatten(0, 1), window, window // 4).abs().clamp_min(least).log() for v in (made, x))
+        total = total + (ours - theirs).abs().reshape(len(x), -1).mean(1)
+    return total / len(windows)
+
+
+def depths(rng: Rng, index: Tensor, most: int) -> Tensor:
+    """How many of `most` codes a place keeps, (B,) int64: all with probability FULL, else any number alike.
+
+    Quantiser dropout (Zeghidour et al. 2021, sec. III-C), with the half left alone of Kumar et al. 2023, sec. 3.2: full
+    depth is then learnt no worse.
+    """
+    u = rng.uniform("autoencoder/depth", index)
+    return torch.where(u < FULL, most, 1 + ((u - FULL) / (1 - FULL) * most).long().clamp(0, most - 1))
+
+
 class AutoencoderObjective:
     """Squared error over the data's variance, of values and of edges, with the bottleneck's own terms.
 
-    `kl`: KL(q || N(0, 1)) in nats, the mean over the latent's values (Kingma and Welling 2014, app. B). `vq`: van den
-    Oord et al. 2017, eq. 3. Beside it every code is drawn, a little, to the nearest vector of each example. A code in
-    use hardly feels it; one that nothing is near has no other gradient, and goes where the data is. That replaces the
-    re-seeding of dead codes (as in Zheng and Vedaldi 2023, online clustered codebooks), which would change with how
-    a batch is divided.
+    `kl`: KL(q || N(0, 1)) in nats, the mean over the latent's values (Kingma and Welling 2014, app. B). Of waves also
+    the distance of spectra. `vq`: van den Oord et al. 2017, eq. 3. Beside it every code is drawn, a little, to the
+    nearest vector of each example. A code in use hardly feels it; one that nothing is near has no other gradient, and
+    goes where the data is. That replaces the re-seeding of dead codes (as in Zheng and Vedaldi 2023, online clustered
+    codebooks), which would change with how a batch is divided.
     """
 
     players: Mapping[str, tuple[str, ...]] = {"model": (*NETWORKS, "prior")}
@@ -123,6 +187,7 @@ class AutoencoderObjective:
 
     def __init__(self, config: AutoencoderConfig, space: Space) -> None:
         self.config, self.variance = config, space.std**2
+        self.rate = round(space.shape[-1] / space.seconds) if config.spectral else 0
 
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
         c, terms = self.config, dict[str, Tensor]()
@@ -136,14 +201,19 @@ class AutoencoderObjective:
         book = modules["quantiser"]
         if isinstance(book, VQ):
             z, terms = book_terms(book, z)
+        elif isinstance(book, ResidualFSQ) and torch.is_grad_enabled():  # all where it is only measured
+            z = book(z, depths(rng, batch.index, book.depth))
         else:
             z = book(z)
-        error = modules["decoder"](z) - batch.x.float()
+        made = modules["decoder"](z)
+        error = made - batch.x.float()
         square = mean_square(error)
         total = square / self.variance
         if c.edge:
             total = total + c.edge * edge_error(error) / self.variance
-        weights = {"kl": c.kl, "commitment": c.commitment, "book": 1.0, "revive": REVIVE}
+        if c.spectral:
+            terms["spectral"] = spectral_error(made, batch.x.float(), self.rate, QUIET * self.variance**0.5)
+        weights = {"kl": c.kl, "commitment": c.commitment, "book": 1.0, "revive": REVIVE, "spectral": c.spectral}
         total = total + sum(weights[k] * v for k, v in terms.items())
         metrics = {"loss": total, "mse": square, **terms}
         return total.sum(), float(len(total)), {k: v.detach().sum() for k, v in metrics.items()}

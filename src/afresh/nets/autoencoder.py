@@ -17,20 +17,22 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from afresh.nets.conv import conv, dense, start
-from afresh.nets.quantise import FSQ, VQ, Whole
+from afresh.nets.quantise import FSQ, VQ, ResidualFSQ, Whole
 from afresh.nets.unet import ChannelNorm
 
 DOWN = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 UP = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 Bottleneck = Literal["kl", "fsq", "vq"]
+MOST_RESIDUAL = 4  # of 8 levels, four steps tell 4,096 values of a channel apart
 NETWORKS = ("encoder", "decoder", "quantiser")  # of which a codec is made
 
 
 class Shape(BaseModel):
     """Sizes of both networks. `factor`: cells of an axis for each place of the latents. `channels`: of the latents
-    (with `fsq` as many as `levels`); `codes`: of the codebook of `vq`. `width`: channels after the first halving,
-    doubled with each further one up to `most` times."""
+    (with `fsq` as many as `levels`); `codes`: of the codebook of `vq`. `residual`: codes a place of `fsq`, each of what
+    those before it left over. `width`: channels after the first halving, doubled with each further one up to `most`
+    times."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     bottleneck: Bottleneck
@@ -38,6 +40,7 @@ class Shape(BaseModel):
     channels: int = Field(ge=1)
     levels: tuple[Annotated[int, Field(ge=2)], ...] = Field(min_length=1)
     codes: int = Field(ge=2)
+    residual: int = Field(default=1, ge=1, le=MOST_RESIDUAL)  # of a codec that was saved before there were more: 1
     width: int = Field(ge=1)
     blocks: int = Field(ge=1)
     most: int = Field(ge=1)
@@ -123,7 +126,7 @@ def networks(shape: Sequence[int], net: Shape) -> dict[str, nn.Module]:
     """The modules of NETWORKS, for fields of `shape` (C, *grid). With `kl` the encoder gives mean and log variance."""
     quantiser: nn.Module = Whole()
     if net.bottleneck == "fsq":
-        quantiser = FSQ(net.levels)
+        quantiser = FSQ(net.levels) if net.residual == 1 else ResidualFSQ(net.levels, net.residual)
     elif net.bottleneck == "vq":
         quantiser = VQ(net.codes, net.channels)
     out = 2 * net.latent if net.bottleneck == "kl" else net.latent

@@ -1,13 +1,14 @@
 """Quantisers: vectors on a grid to codes and back, with gradients through the rounding.
 
-Both take z (B, d, *grid) and give the same shape, each vector moved to the nearest of K code vectors; `codes` gives the
-numbers of these, (B, *grid) int64, and `vectors` the way back. Networks know nothing of losses.
+All take z (B, d, *grid) and give the same shape, each vector moved to the nearest of the code vectors; `codes` gives
+the numbers of these, (B, *grid) int64 (of the residual one (B, *grid, K), K numbers a place), and `vectors` the way
+back. Networks know nothing of losses.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +70,65 @@ class FSQ(nn.Module):
     def _along(self, v: Tensor, x: Tensor) -> Tensor:
         """(d,) shaped to broadcast over the channels of x."""
         return v.view(-1, *[1] * (x.dim() - 2))
+
+
+class ResidualFSQ(nn.Module):
+    """Finite scalar quantisation in K steps, each of what the ones before left over, as in Zeghidour et al. 2021
+    (SoundStream, sec. III-C) and Defossez et al. 2022 (EnCodec), whose steps are learnt codebooks.
+
+    The first step is FSQ. What its rounding leaves of a channel lies within half a level of 0, without another
+    squashing: the next step cuts that interval into `levels[i]` equal parts and takes the middle of the one it falls
+    in, so that every further step divides the greatest error by `levels[i]`. Codes of every step are numbered as those
+    of FSQ. Raises ValueError for fewer than one step or two levels.
+    """
+
+    def __init__(self, levels: Sequence[int], depth: int) -> None:
+        super().__init__()
+        if depth < 1:
+            raise ValueError(f"at least one step is needed, not {depth}")
+        self.first, self.depth = FSQ(levels), depth
+        self.size = self.first.size
+
+    def forward(self, z: Tensor, depth: Tensor | None = None) -> Tensor:
+        """z (B, d, *grid), moved to what the first depth[b] steps say of row b, depth (B,) int64; None: all."""
+        b = self.first.bound(z)
+        total = torch.zeros_like(b)
+        for i, (digit, middle, part) in enumerate(self._steps(b)):
+            said = (digit - middle) * part
+            total = total + (said if depth is None else said * (depth > i).view(-1, *[1] * (z.dim() - 1)))
+        return straight_through(b, total) / self._along("count", z).div(2, rounding_mode="floor")
+
+    def codes(self, z: Tensor) -> Tensor:
+        """(B, *grid, K) int64."""
+        basis = self._along("basis", z)
+        return torch.stack([(digit.long() * basis).sum(1) for digit, _, _ in self._steps(self.first.bound(z))], -1)
+
+    def vectors(self, codes: Tensor) -> Tensor:
+        """(B, *grid, k) int64 of 0 ... size - 1, of the first k of K steps -> (B, d, *grid) float32."""
+        out = self.first.vectors(codes[..., 0])
+        count = self._along("count", out)
+        for i in range(1, codes.shape[-1]):
+            digit = codes[..., i].unsqueeze(1).div(self._along("basis", out), rounding_mode="floor") % count.long()
+            out = out + (digit - (count - 1) / 2) / count**i / count.div(2, rounding_mode="floor")
+        return out
+
+    def _steps(self, b: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Of bounded b (B, d, *grid), whose levels are 1 apart, for each step: the digits from 0 (like b), the digit
+        that stands for 0, and what one more is worth. Without gradients."""
+        count = self._along("count", b)
+        middle = count.div(2, rounding_mode="floor")
+        digit, part = b.detach().round() + middle, torch.ones_like(count)
+        yield digit, middle, part
+        left = b.detach() - (digit - middle)  # within part / 2 of 0
+        for _ in range(1, self.depth):
+            digit = ((left / part + 0.5) * count).floor().clamp_min(0).minimum(count - 1)
+            middle, part = (count - 1) / 2, part / count
+            yield digit, middle, part
+            left = left - (digit - middle) * part
+
+    def _along(self, name: str, x: Tensor) -> Tensor:
+        """A buffer of the first step, (d,), shaped to broadcast over the channels of x."""
+        return self.first.get_buffer(name).view(-1, *[1] * (x.dim() - 2))
 
 
 class VQ(nn.Module):
