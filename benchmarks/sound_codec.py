@@ -44,7 +44,7 @@ from benchmarks.spoken import watching_train
 from benchmarks.spoken_judges import NAMES, RATE, clips_in, divide
 from benchmarks.table import Row, save
 
-MINUTES, SEED = 5.0, 0
+MINUTES, SEED, CLIPS = 5.0, 0, 200
 HEARD, FASTER = 0.9, 20.0  # goals: of what is heard in the originals; times real time
 SHIFTS = range(-80, 501, 20)  # samples by which what a codec gives may be late: one shift for all clips of a codec
 LATE = 40  # clips by which that is found
@@ -317,8 +317,8 @@ def shown(j: Judged) -> str:
 # --------------------------------------------------------------------------- running
 
 
-def run(minutes: float, seed: int, places: str) -> list[Row]:
-    """Raises SystemExit without AFRESH_DATA."""
+def run(minutes: float, seed: int, places: str, count: int) -> list[Row]:
+    """On so many held-out clips, spread evenly over digits. Raises SystemExit without AFRESH_DATA."""
     if "AFRESH_DATA" not in os.environ:
         raise SystemExit("Set AFRESH_DATA to the folder that holds the data sets.")
     threads = len(os.sched_getaffinity(0))
@@ -328,7 +328,9 @@ def run(minutes: float, seed: int, places: str) -> list[Row]:
     folder.mkdir(exist_ok=True)
     made = train(places, minutes, seed, folder, clips, threads)
     torch.set_num_threads(threads)
-    judge, codec = Judge(clips_in(clips / "test")), ours(made)
+    held = clips_in(clips / "test")
+    judge = Judge([held[i] for i in np.linspace(0, len(held) - 1, min(count, len(held))).round().astype(int)])
+    codec = ours(made)
     mine = judge.judge(codec.coded("afresh", judge.clips))
     coded = [opus(judge.clips), *(codec_2(mode, judge.clips) for mode in CODEC_2)]
     others = [judge.judge(c) for c in coded if c is not None]
@@ -343,7 +345,7 @@ def run(minutes: float, seed: int, places: str) -> list[Row]:
     found = rows(what, mine, others, judge.heard(judge.clips), plain, missing)
     for row in found:
         print(row, flush=True)
-    if (minutes, places) == (MINUTES, USUAL):
+    if (minutes, places, count) == (MINUTES, USUAL, CLIPS):
         save("sound_codec", found)
     return found
 
@@ -353,8 +355,11 @@ def main(given: Sequence[str] = ()) -> None:
     parser.add_argument("--minutes", type=float, default=MINUTES, help="fewer, for a trial; the table is left as it is")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--places", choices=tuple(PLACES), default=USUAL, help="what the bits are spent on")
+    parser.add_argument("--clips", type=int, default=CLIPS, help="held-out clips judged: fewer for a trial")
     asked = parser.parse_args(given)
-    run(asked.minutes, asked.seed, asked.places)
+    if asked.minutes <= 0 or asked.clips < 2:
+        parser.error("a time above 0 and at least 2 clips are needed")
+    run(asked.minutes, asked.seed, asked.places, asked.clips)
 
 
 if __name__ == "__main__":

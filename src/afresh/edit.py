@@ -248,11 +248,12 @@ def through(codec: Codec, task: Edit) -> Edit:
     coded = codec.encode(Examples(start, Cond(len(start))))
     z = coded.x * coded.scale + coded.shift if coded.x.is_floating_point() else coded.x.long()
     if keep is not None:
-        grid = codec.target.grid or codec.target.shape[1:]
+        grid = (codec.target.grid or codec.target.shape[1:])[: keep.dim() - 2]  # codes of a place may be one more axis
         factor = [a // b for a, b in zip(keep.shape[2:], grid, strict=True)]
         pool = (nn.functional.max_pool1d, nn.functional.max_pool2d, nn.functional.max_pool3d)[len(factor) - 1]
         whole = -pool(-keep.all(1, keepdim=True).float(), factor) > 0.5  # (B, 1, *grid)
-        keep = whole.flatten(1) if codec.target.grid else whole.expand_as(z)
+        each = z[0].numel() // whole[0].numel()
+        keep = whole.flatten(1).repeat_interleave(each, 1) if codec.target.grid else whole.expand_as(z)
     wanted = None if energy is None else lambda x: energy(codec.decode(x))
     return Edit(z, task.strength, keep, wanted, task.weight)
 

@@ -18,6 +18,7 @@ from afresh import catalog
 from afresh.bridged import unexplained
 from afresh.codecs import trained
 from afresh.core import Codec, Cond, Examples, Space, UserError
+from afresh.nets.quantise import ResidualFSQ
 from afresh.rng import Rng
 
 SHAPES = ((1, 8, 8), (2, 33), (3, 7, 10), (1, 5, 3, 4))
@@ -76,8 +77,9 @@ def test_a_place_of_residual_levels_has_its_codes_one_after_the_other(space: Spa
     assert codec.target == Space("tokens", (3 * places,), (13,), {"begin": 12}, grid=(*grid, 3))
     assert there.dtype == torch.int32 and there.shape == (70, 3 * places)
     z = codec.modules["encoder"](found.x.float() * found.scale + found.shift)
-    first = codec.modules["quantiser"].first.codes(z).flatten(1)  # type: ignore[operator, union-attr]
-    assert torch.equal(there[:, ::3].long(), first)
+    quantiser = codec.modules["quantiser"]
+    assert isinstance(quantiser, ResidualFSQ)
+    assert torch.equal(there[:, ::3].long(), quantiser.first.codes(z).flatten(1))
     whole = codec.modules["decoder"](codec.modules["quantiser"](z))
     torch.testing.assert_close(codec.decode(there), whole, rtol=1e-4, atol=1e-5)
     assert "3 of 12 codes at each of" in trained.described(codec, codec.encode(found))
@@ -196,6 +198,13 @@ def codes(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return autoencoder(data, tmp_path_factory.mktemp("runs") / "fsq", 150, "fsq")
 
 
+@pytest.fixture(scope="module")
+def pairs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two codes a place."""
+    residual = {"family.residual": 2, "family.levels": [8, 8]}
+    return autoencoder(data, tmp_path_factory.mktemp("runs") / "residual", 150, "fsq", residual)
+
+
 def test_a_model_over_a_codec_needs_the_codecs_run_no_more(data: Path, numbers: Path, tmp_path: Path) -> None:
     copy = tmp_path / "codec"
     shutil.copytree(numbers, copy)
@@ -230,11 +239,9 @@ def test_codes_go_to_the_transformer(data: Path, codes: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("family", ["transformer", "masked"])
-def test_residual_codes_go_to_the_families_of_tokens(family: str, data: Path, tmp_path: Path) -> None:
-    residual = {"family.residual": 2, "family.levels": [8, 8]}
-    codec = autoencoder(data, tmp_path / "codec", 150, "fsq", residual)
+def test_residual_codes_go_to_the_families_of_tokens(family: str, data: Path, pairs: Path, tmp_path: Path) -> None:
     settings = {"family.layers": 1, "train.batch": 32}
-    run = afresh.train(data, codec=codec, family=family, steps=2, out=tmp_path / "run", settings=settings, quiet=True)
+    run = afresh.train(data, codec=pairs, family=family, steps=2, out=tmp_path / "run", settings=settings, quiet=True)
     assert run.space.vocab == (65,) and run.space.shape == (32,) and run.space.grid == (4, 4, 2)
     drawn = afresh.open(run.path).sample(2, label="7", seed=3).x
     assert drawn.shape == (2, 1, 8, 8) and bool(drawn.isfinite().all())

@@ -27,7 +27,7 @@ from afresh.families.autoencoder import (
     spectral_error,
 )
 from afresh.nets.autoencoder import GaussianPrior, latent_grid, latents
-from afresh.nets.quantise import VQ
+from afresh.nets.quantise import VQ, ResidualFSQ
 from afresh.plan import make_learner
 from afresh.rng import Rng
 from afresh.training.config import TrainConfig
@@ -247,9 +247,10 @@ def test_every_depth_of_residual_codes_decodes_and_each_further_one_better() -> 
     config, learner = learnt(150, waves(), bottleneck="fsq", levels=(4, 4, 4), residual=3)
     x = waves(320).x[256:]
     quantiser, decoder = learner.modules["quantiser"], learner.modules["decoder"]
+    assert isinstance(quantiser, ResidualFSQ)
     with torch.no_grad():
-        codes = quantiser.codes(latents(learner.modules, config.shape, x))  # type: ignore[operator]
-        found = [quantiser.vectors(codes[..., :k]) for k in (1, 2, 3)]  # type: ignore[operator]
+        codes = quantiser.codes(latents(learner.modules, config.shape, x))
+        found = [quantiser.vectors(codes[..., :k]) for k in (1, 2, 3)]
         errors = [float((decoder(z) - x).square().mean()) / PLANE.std**2 for z in found]
     assert errors[0] < 0.5 and errors[1] < 0.8 * errors[0] and errors[2] < errors[1] < 0.2, errors
 
@@ -298,6 +299,7 @@ def test_what_is_fitted_after_training_is_what_is_drawn_from() -> None:
     [
         {"factor": 3},
         {"factor": 1},
+        {"factor": "3"},
         {"levels": ()},
         {"levels": (8, 1)},
         {"bottleneck": "none"},
@@ -310,6 +312,10 @@ def test_what_is_fitted_after_training_is_what_is_drawn_from() -> None:
 def test_impossible_sizes_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         AutoencoderConfig(**wrong)
+
+
+def test_numbers_are_taken_as_the_command_line_gives_them() -> None:
+    assert AutoencoderConfig(factor="8", residual="2", bottleneck="fsq").factor == 8
 
 
 def test_spaces_of_no_grid_are_refused_with_a_reason() -> None:

@@ -9,10 +9,10 @@ belong to the model over the latents.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, CondSpec, Examples, Family, Loss, Modules, Space, State, UserError
@@ -65,6 +65,12 @@ class AutoencoderConfig(BaseModel):
     kl: float = Field(default=1e-3, ge=0)
     commitment: float = Field(default=0.25, ge=0)
     spectral: float = Field(default=0.0, ge=0)
+
+    @field_validator("factor", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        """As it is written on the command line: pydantic takes "4" for an int, but not for one of some ints."""
+        return int(value) if isinstance(value, str) and value.isdecimal() else value
 
     @model_validator(mode="after")
     def check(self) -> AutoencoderConfig:
