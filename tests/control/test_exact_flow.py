@@ -257,7 +257,7 @@ def test_nft_comes_to_rest_where_it_should(near: float, distance: float, short: 
 
 def test_nft_stays_where_it_came_to_rest_at_its_defaults() -> None:
     """At near below mix bad samples may not push without end: before they were kept from it, the noises' order was lost
-    and the reward fell to .06 below the frontier. Now .02 below after as many steps and after twice as many."""
+    and the reward fell to .06 below the frontier. Now .016 below."""
     x0, r = carried(flow().reference), wanted(GRID)
     modules, _ = flow().steered("nft", 320, 256, 1e-3)
     x, q = carried(modules), density(x0)

@@ -30,7 +30,7 @@ class DenoiseConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     mix: float = Field(1.0, gt=0)
-    near: float = Field(0.4, ge=0)
+    near: float = Field(0.4, gt=0)
     group: int = Field(8, ge=2, le=1024)
     reuse: int = Field(8, ge=1, le=8)
     spread: float = Field(2.0, gt=0)
@@ -99,7 +99,7 @@ class Denoised:
         groups = reward.view(-1, group)
         centred = groups - groups.mean(1, keepdim=True)
         deviation = centred.square().mean().sqrt() + 1e-6  # over all groups: a dull request does not become loud
-        optimal = 0.5 + 0.5 * (centred / (self.config.spread * deviation)).clamp(-self.worst, 1)
+        optimal = 0.5 + 0.5 * balanced(centred / (self.config.spread * deviation), self.worst)
         flat = (groups == groups[:, :1]).all(1).float()
         self.old = {k: {n: t.detach().clone() for n, t in m.state_dict().items()} for k, m in w.modules.items()}
         extras = {"reward": reward, "optimal": optimal.flatten(), "flat": flat.repeat_interleave(group)}
@@ -114,6 +114,14 @@ class Denoised:
         with Weights(w.modules, self.old):
             old, _ = policy.denoise(w.modules, w.config, w.space, batch, w.noise)
         return Batch(batch.x, batch.cond, batch.index, None, {**batch.extras, "ref": ref, "old": old})
+
+
+def balanced(better: Tensor, worst: float) -> Tensor:
+    """`better` within [-worst, 1], with mean 0: else samples were learnt because they are samples, and what the sampler
+    errs by with them."""
+    cut = better.clamp(-worst, 1)
+    cut = cut - cut.mean()
+    return cut * (worst / (-cut.min()).clamp_min(worst))
 
 
 class Weights:

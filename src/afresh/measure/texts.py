@@ -30,11 +30,6 @@ def text_space(space: Space, conds: CondSpec) -> str | None:
     return f"measures text, tokens on no grid, not {space.kind} of shape {space.shape}"
 
 
-def program_space(space: Space, conds: CondSpec) -> str | None:
-    """None for what may be programs; else why not."""
-    return "measures programs, and these are scores" if "score" in space.special else text_space(space, conds)
-
-
 class Library:
     """Texts side by side: the model's, held-out ones of the same lengths, the trivial model's."""
 
@@ -310,7 +305,7 @@ def _verbatim(source: Source, texts: Sequence[bytes]) -> Estimate | None:
 
 METRICS: tuple[Metric, ...] = (
     Metric("bits_per_byte", text_space, bits_per_byte),
-    Metric("parses", program_space, parses),
+    Metric("parses", text_space, parses),
     Metric("distinct", text_space, diversity),
     Metric("verbatim", text_space, verbatim),
 )
