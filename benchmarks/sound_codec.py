@@ -6,7 +6,8 @@ Codec 2 (the commands c2enc and c2dec, of Debian's package codec2; left out, wit
 in PATH). Judged are what Whisper hears (benchmarks/hear.py), the distance of spectra over four windows
 (nets.spectrum.multi_scale_distance), and the speed. Bits are those of codes and of packets alone, without a file's
 headers; that a clip is so long is not counted for any. Of ours, only the codes of columns in which a clip is are sent;
-the rest of a field is filled up with the codes of silence, which the decoder has.
+the rest of a field is filled up with the codes of silence, which the decoder has. They are searched for
+(benchmarks/codec_search.py); the time that this takes counts as encoding.
 
 What was trained stays in AFRESH_BENCH (or ~/.cache/afresh-bench), so that a run that was stopped goes on.
 """
@@ -37,6 +38,7 @@ from afresh.core import Cond, Encoder, Examples, Item, Sound
 from afresh.measure.estimate import Estimate, mean, share
 from afresh.nets.spectrum import multi_scale_distance
 from afresh.run import Run, summary
+from benchmarks.codec_search import STEPS, searched
 from benchmarks.hear import DIGITS, Clip, ear, forced_choice
 from benchmarks.judge_pictures import work_folder
 from benchmarks.sound_runs import trained
@@ -54,10 +56,10 @@ CODEC_2 = {"1300": 52, "700C": 28}  # mode -> bits a packet
 # second), or 6 bits for each 4x4 (250 places).
 PLACES = {
     "residual": {"factor": 8, "residual": 2, "levels": [4, 4, 4, 4, 4, 4]},
-    "fine": {"factor": 4, "residual": 1, "levels": [4, 4, 4]},
+    "fine": {"factor": 4, "residual": 1, "levels": [4, 4, 4], "high": 0.9},
     "wide": {"factor": 8, "residual": 1, "levels": [8, 8, 8, 8, 8, 8, 8, 8]},
 }
-USUAL = "residual"
+USUAL = "fine"
 
 Samples = NDArray[np.float32]  # (T,)
 T = TypeVar("T")
@@ -91,10 +93,12 @@ class Judged:
 
 @dataclass(frozen=True)
 class Ours:
-    """A trained codec of log-mel fields, with the fields' own way back to sound."""
+    """A trained codec of log-mel fields, with the fields' own way back to sound. Its codes are searched for, by the
+    error that it was trained with (`high`)."""
 
     encoder: Encoder
     codec: TrainedCodec
+    high: float = 0.0
 
     @property
     def samples(self) -> int:
@@ -111,12 +115,15 @@ class Ours:
         """Bits of the codes of a column."""
         return self.codec.grid[0] * self.codec.net.residual * math.log2(self.codec.size)
 
-    def codes(self, pieces: Sequence[Samples]) -> list[Tensor]:
-        """Of each piece (at most `samples` long) the codes that are sent, (rows, columns in which it is, K)."""
+    def codes(self, pieces: Sequence[Samples], quiet: Tensor | None = None) -> list[Tensor]:
+        """Of each piece (at most `samples` long) the codes that are sent, (rows, columns in which it is, K). `quiet`:
+        what is decoded behind them."""
         found = self.encoder.encode([Item(Sound(p[:, None], RATE)) for p in pieces])
-        grid = (*self.codec.grid, self.codec.net.residual)
-        rows = self.codec.encode(found).x.view(-1, *grid)
-        return [row[:, : -(-len(p) // self.hop)] for row, p in zip(rows, pieces, strict=True)]
+        counts = torch.tensor([-(-len(p) // self.hop) for p in pieces])
+        sent = torch.arange(self.codec.grid[1]) < counts[:, None]
+        x = found.x.float() * found.scale + found.shift
+        rows = searched(self.codec, x, self.high, quiet, None if quiet is None else sent)
+        return [row[:, :count] for row, count in zip(rows, counts.tolist(), strict=True)]
 
     def sounds(self, codes: Sequence[Tensor], quiet: Tensor) -> list[Samples]:
         """Sounds of the codes of pieces; quiet (rows, columns, K): of a field of silence."""
@@ -128,8 +135,8 @@ class Ours:
         """All clips at once; those longer than a field in pieces, each decoded alone."""
         pieces = [clip[i : i + self.samples] for clip in clips for i in range(0, len(clip), self.samples)]
         quiet = self.codes([np.zeros(self.samples, np.float32)])[0]
-        self.sounds(self.codes(pieces[:2]), quiet)  # warms up
-        codes, encoding = timed(lambda: self.codes(pieces))
+        self.sounds(self.codes(pieces[:2], quiet), quiet)  # warms up
+        codes, encoding = timed(lambda: self.codes(pieces, quiet))
         made, decoding = timed(lambda: self.sounds(codes, quiet))
         found = iter([fitted(s, len(p)) for s, p in zip(made, pieces, strict=True)])
         sounds = [np.concatenate([next(found) for _ in range(0, len(clip), self.samples)]) for clip in clips]
@@ -145,7 +152,8 @@ class Ours:
 def ours(run: Run) -> Ours:
     space = run.encoder.space
     one = Examples(torch.zeros(1, *space.shape), Cond(1))  # codes are not standardised: any example will do
-    return Ours(run.encoder, of_modules(run.record.config, run.modules, space, one))
+    codec = of_modules(run.record.config, run.modules, space, one)
+    return Ours(run.encoder, codec, run.record.config.get("high", 0.0))
 
 
 def train(places: str, minutes: float, seed: int, folder: Path, clips: Path, threads: int) -> Run:
@@ -339,7 +347,7 @@ def run(minutes: float, seed: int, places: str, count: int) -> list[Row]:
     plain = {"heard": judge.heard(back), "far": mean(apart(judge.clips, back))}
     cores = "1 core" if threads == 1 else f"{threads} cores"
     size = f"{made.record.parameters / 1e6:.2f}M, {summary(made)['steps']:,} steps"
-    what = f"{places} {PLACES[places]} ({size}), {minutes:g} min of {cores}, seed {seed}"
+    what = f"{places} {PLACES[places]} ({size}), codes found in {STEPS} steps, {minutes:g} min of {cores}, seed {seed}"
     for j in (mine, *others):
         print(shown(j), flush=True)
     found = rows(what, mine, others, judge.heard(judge.clips), plain, missing)

@@ -16,9 +16,11 @@ from afresh.core import CondSpec, Examples, Family, Space, UserError
 from afresh.data.load import Loader, tokens_each
 from afresh.origin import Origin
 from afresh.rng import Rng
+from afresh.settings import problems
 from afresh.training.budget import Machine, synchronise
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, take_step
+from afresh.training.schedule import looks
 
 RESERVE = 0.06  # share of the minutes kept for evaluation, previews and saves
 CACHED = 4_000_000  # parameters from which a decoder's steps are cut into micro-batches on a CPU
@@ -49,12 +51,8 @@ def override(model: BaseModel, given: Mapping[str, Any], what: str) -> Any:
     try:
         return type(model).model_validate({**model.model_dump(), **given})
     except ValidationError as e:
-        problems = "; ".join(
-            f"{'.'.join(map(str, x['loc']))}: {x['msg']}" + (f", given {x['input']!r}" if x["loc"] else "")
-            for x in e.errors()
-        )
         known = ", ".join(type(model).model_fields)
-        raise UserError(f"--set {what}: {problems}. Fields of {what}: {known}.") from e
+        raise UserError(f"--set {what}: {problems(e, type(model))}. Fields of {what}: {known}.") from e
 
 
 class Weightless(TorchFunctionMode):
@@ -289,13 +287,13 @@ def in_regime(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:
 def finished(task: Task, trial: Trial) -> TrainConfig:
     """The trial's configuration with its steps, and how often to look, log and save."""
     steps = trial.steps
-    every = -(-steps // 8)
-    looks = 8 if task.seconds is None else max(1, min(8, int(task.seconds // 15)))  # so that looking costs little
+    fixed = task.space.kind == "tokens" and not task.space.stream  # learnt by heart in a few epochs (docs/log.md)
+    looked = looks(task.seconds, trial.examples / max(1, len(task.examples)) if fixed else 0.0)
     final = {
         "steps": steps,
-        "save_every": min(every, 1000),
-        "eval_every": -(-steps // looks),
-        "preview_every": -(-steps // max(1, looks // 2)),
+        "save_every": min(-(-steps // 8), 1000),
+        "eval_every": -(-steps // looked),
+        "preview_every": -(-steps // max(1, looks(task.seconds, 0.0) // 2)),
         "log_every": max(1, min(50, steps // 100)),
         "warmup": min(trial.train.warmup, max(1, steps // 10)),
     }

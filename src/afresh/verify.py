@@ -6,14 +6,14 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from afresh.core import Batch, Examples, UserError
+from afresh.core import Examples, UserError
 from afresh.data.load import Loader
 from afresh.judge import prepared_again
 from afresh.origin import read_base
@@ -184,29 +184,25 @@ def restored(run: Run, saved: Checkpoint, end: int) -> Learner:
 
 @torch.no_grad()
 def check_cache(run: Run) -> Check:
-    """Log-probabilities of a sample's tokens, fed one at a time to a key/value cache, against the training path."""
-    family, space = run.family, run.space
-    if space.kind != "tokens" or family.predict is None or family.score is None:
-        return Check("cache", None, f"{run.record.family} has no key/value cache")
-    modules, device, index = run.modules, run.train.device, torch.arange(2, device=run.train.device)
-    cond = run.conditions.select(torch.arange(2) % run.conditions.size).to(device)
+    """Log-probabilities of tokens as they were drawn, through a key/value cache, against the training path."""
+    family, space, policy = run.family, run.space, run.family.policy
+    none = Check("cache", None, f"{run.record.family} has no key/value cache")
+    if space.kind != "tokens" or family.predict is None or policy is None:
+        return none
+    if policy.rollout is None or policy.steps is None:
+        return none
+    device, index = run.train.device, torch.arange(2, device=run.train.device)
+    cond = run.conditions.select(torch.arange(2) % run.conditions.size)
+    if cond.given is not None:  # a record begins with a token of its own; more of it is not needed
+        mask = None if cond.given_mask is None else cond.given_mask[:, :1]
+        cond = replace(cond, given=cond.given[:, :1], given_mask=mask)
     settings = family.settings(**({"length": space.shape[0]} if space.stream else {}))
-    x = family.sample(modules, run.config, space, cond, Rng(0), index, settings).to(device)
-    first = space.special.get("begin", space.special.get("end", 0))  # a score begins where another ended
-    x = torch.cat([torch.full((2, 1), first, device=device), x], 1)  # (2, T + 1)
-    predict, state = family.predict(modules, space), None
-    steps = []
-    for t in range(x.shape[1] - 1):
-        logits, state = predict(x[:, t : t + 1], None, cond, state)
-        steps.append(logits.log_softmax(-1).gather(1, x[:, t + 1 : t + 2]))
-    cached = torch.cat(steps, 1)  # (2, T)
-    places = torch.linspace(0, cached.shape[1] - 1, min(PLACES, cached.shape[1])).long().to(device)
-    mask = torch.nn.functional.one_hot(places, cached.shape[1]).bool()  # one place a row, (P, T)
-    worst = 0.0
-    for row in range(2):
-        rows = torch.full((len(places),), row, device=device)
-        full = family.score(modules, run.config, space, Batch(x[rows], cond.select(rows), rows, mask), Rng(0))
-        worst = max(worst, float((full - cached[row, places]).abs().max()))
+    made = policy.rollout(run.modules, run.config, space, cond.to(device), Rng(0), index, settings)
+    assert made.batch.mask is not None
+    places = torch.linspace(0, made.logp.shape[1] - 1, min(PLACES, made.logp.shape[1])).long()
+    some = torch.zeros_like(made.batch.mask).index_fill(1, places.to(device), True) & made.batch.mask
+    full = policy.steps(run.modules, run.config, space, replace(made.batch, mask=some)).logp
+    worst = float((full - made.logp)[some].abs().max())
     detail = f"log-probabilities differ by at most {worst:.2g} nats (tolerance {CACHE:g})"
     return Check("cache", worst <= CACHE, detail)
 

@@ -8,24 +8,25 @@ from typing import Any
 import pytest
 
 from afresh import catalog
-from afresh.core import UserError
+from afresh.core import Space, UserError
 from afresh.plan import Plan, Task, plan
 from afresh.training.budget import Machine
-from tests.contracts.rows import STREAM, examples
+from afresh.training.schedule import looks
+from tests.contracts.rows import RASTER, STREAM, examples
 
 HERE = Machine("cpu", "a processor", 1, 100.0, 100.0, False, "2.9", "3.12.1")
 SMALL = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2}
 
 
-def planned(steps: int, name: str = "transformer", **train: Any) -> Plan:
+def planned(steps: int, name: str = "transformer", space: Space = STREAM, **train: Any) -> Plan:
     """A plan of so many steps of 8 on the same few examples."""
     set_family: Mapping[str, Any] = SMALL if name == "transformer" else {"width": 16, "layers": 1, "heads": 2}
     return plan(
         Task(
             family=catalog.family(name),
-            space=STREAM,
+            space=space,
             conds={},
-            examples=examples(STREAM),
+            examples=examples(space),
             machine=HERE,
             seed=0,
             set_family=set_family,
@@ -65,3 +66,14 @@ def test_a_setting_out_of_range_is_said_with_what_was_given() -> None:
 def test_a_family_without_regimes_keeps_its_recipe() -> None:
     made = planned(4000, "masked")
     assert made.train.weight_decay == catalog.family("masked").recipe["weight_decay"] and not said(made)
+
+
+def test_tokens_of_a_fixed_length_are_looked_at_once_an_epoch() -> None:
+    """24 examples, three steps of 8 an epoch: up to 64 looks; of texts there are 8, however often they are seen."""
+    for steps, every in ((8, 1), (60, 3), (600, 10)):
+        made = planned(steps, space=RASTER)
+        assert made.train.eval_every == every and made.train.preview_every == steps // 4
+    assert planned(600).train.eval_every == 75
+    assert planned(600, space=RASTER, eval_every=50).train.eval_every == 50
+    assert [looks(seconds, 0.0) for seconds in (None, 10.0, 40.0, 1000.0)] == [8, 1, 2, 8]
+    assert [looks(40.0, epochs) for epochs in (0.4, 5.0, 1000.0)] == [2, 5, 64]

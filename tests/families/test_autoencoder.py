@@ -22,6 +22,7 @@ from afresh.families.autoencoder import (
     depths,
     edge_error,
     finish,
+    importance,
     sample,
     score,
     spectral_error,
@@ -117,6 +118,20 @@ def test_the_loss_is_the_unexplained_variance_and_the_kl() -> None:
     torch.testing.assert_close(metrics["kl"], kl.sum())
     torch.testing.assert_close(metrics["mse"], error.sum())
     assert weight == 4
+
+
+def test_errors_of_high_values_count_more_where_that_is_asked_for() -> None:
+    """From 1 - high at -1 to 1 + 2 high at 1, 1 on average over values spread evenly; beyond both ends no further."""
+    found = importance(torch.tensor([-3.0, -1.0, 1.0, 3.0]), 0.9)
+    torch.testing.assert_close(found, torch.tensor([0.1, 0.1, 2.8, 2.8]))
+    assert float(importance(torch.linspace(-1, 1, 10_001), 0.9).mean()) == pytest.approx(1, abs=1e-3)
+    config, modules = made(PLANE, kl=0, factor=2, edge=0, high=0.5)
+    b = batch(PLANE)
+    total, _, metrics = AutoencoderObjective(config, PLANE).loss(modules, b, "model", 0, Rng(1), {})
+    back, _ = AutoencoderObjective(config, PLANE).made(modules, b, Rng(1), all_codes=True)
+    each = (back - b.x).square()
+    torch.testing.assert_close(total, (each * importance(b.x, 0.5)).flatten(1).mean(1).sum() / PLANE.std**2)
+    torch.testing.assert_close(metrics["mse"], each.flatten(1).mean(1).sum())
 
 
 def test_the_edge_term_is_that_of_a_wave() -> None:
@@ -304,6 +319,8 @@ def test_what_is_fitted_after_training_is_what_is_drawn_from() -> None:
         {"levels": (8, 1)},
         {"bottleneck": "none"},
         {"codes": 1},
+        {"high": 1.1},
+        {"high": -0.1},
         {"residual": 0},
         {"residual": 2},  # of real numbers
         {"residual": 2, "bottleneck": "vq"},

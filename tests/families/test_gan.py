@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, Edit, Part, Space, UserError
-from afresh.families.gan import FAMILY, NEAR, GANConfig, GANObjective, GANSettings, gradient_penalty
+from afresh.families.gan import FAMILY, NEAR, GANConfig, GANObjective, GANSettings
+from afresh.nets.critic import gradient_penalty
 from afresh.rng import Rng
 
 CONDS = {"label": Part("label", ("a", "b", "c"))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -30,6 +31,17 @@ def cond(label: int = 0, age: float = 0.0, prompt: tuple[int, ...] = (2, 3, 0, 0
 def test_a_part_counts_only_where_it_is_present(name: str, changed: dict[str, int]) -> None:
     assert not torch.allclose(NET(cond()), NET(cond(**changed)), atol=1e-3)
     torch.testing.assert_close(NET(cond(absent=name)), NET(cond(**changed, absent=name)), rtol=0, atol=0)
+
+
+def test_between_two_requests_the_vector_is_between_theirs() -> None:
+    one, other = Cond.cat([cond(1)] * 3), Cond.cat([cond(2, 1.5)] * 3)
+    way = replace(one, toward=(other, torch.tensor([0.0, 0.25, 1.0])))
+    a, b = NET(one), NET(other)
+    torch.testing.assert_close(NET(way), torch.stack([a[0], 0.75 * a[1] + 0.25 * b[1], b[2]]))
+    torch.testing.assert_close(NET(way.null()), NET(one.null()))
+    torch.testing.assert_close(NET(way.null(["label"]))[2], NET(other.null(["label"]))[2])
+    torch.testing.assert_close(NET(way.select(torch.tensor([2, 1]))), NET(way)[[2, 1]])
+    torch.testing.assert_close(NET(Cond.cat([one, way, one.null()])), torch.cat([a, NET(way), NET(one.null())]))
 
 
 def test_a_row_says_what_is_absent_in_it_alone() -> None:

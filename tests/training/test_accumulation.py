@@ -114,7 +114,7 @@ def family_learner(row: FamilyRow, space: Any, micro: int) -> Learner:
 CASES = [(row, row.spaces[0]) for row in FAMILIES]
 
 
-@pytest.mark.parametrize("row,name", CASES, ids=[f"{r.name}-{s}" for r, s in CASES])
+@pytest.mark.parametrize("row,name", CASES, ids=[f"{r.title}-{s}" for r, s in CASES])
 def test_every_family_in_float32(row: FamilyRow, name: str) -> None:
     """Within 1e-6 of the gradient's norm, or what its row states; noise and dropout are keyed by example, so
     micro-batches share them."""

@@ -117,7 +117,7 @@ def test_a_finite_loss_with_a_gradient_that_is_not(tmp_path: Path) -> None:
     assert loop.take_step(live, step_of(live), Rng(0)) is None and same(flat(live.snapshot()), before)
 
 
-@pytest.mark.parametrize("row", FAMILIES, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", FAMILIES, ids=lambda row: row.title)
 def test_every_family_learns_without_conditions_and_with_averages(row: FamilyRow) -> None:
     """A module that has no weights then, such as the conditioning, is averaged, saved and restored like any other."""
     family, space = catalog.family(row.name), SPACES[row.spaces[0]]

@@ -66,6 +66,10 @@ class PaletteCodec:
         levels = len(self.palette)
         return Space("tokens", (height * width,), (levels + 1,), {"begin": levels}, grid=(height, width))
 
+    @property
+    def factor(self) -> int:
+        return 1
+
     def encode(self, examples: Examples) -> Examples:
         """x (N, C, H, W) of any type to the nearest colours' ids, (N, H * W) int32; the rest unchanged."""
         ids = [nearest(pixels, self.palette) for pixels in _pixels(examples)]

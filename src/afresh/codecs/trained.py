@@ -2,9 +2,9 @@
 
 The codec keeps its own copy of the networks, so that the run that it came from may be deleted. Latents that are real
 numbers (bottleneck `kl`) become a smaller field, standardised channel by channel; codes (`fsq`, `vq`) become tokens,
-read row by row. A place of `residual` K has K tokens, one after the other, coarse to fine: a model knows what a place
-is about before it says the details. All K share one vocabulary: every sequence of codes can then be decoded, wherever a
-model puts them, its last layer is not K times as wide, and the place in the sequence says which of the K a token is.
+read row by row. A place of `residual` K has K tokens, one after the other, coarse to fine, all of one vocabulary, so
+that every sequence of codes can be decoded. The space says that there are K (`Space.levels`): a family may learn the
+sequence as it stands, or draw the levels of several places at once (nets/delay.py).
 """
 
 from __future__ import annotations
@@ -64,6 +64,10 @@ class TrainedCodec:
         return latent_grid(self.source.shape[1:], self.net.factor)
 
     @property
+    def factor(self) -> int:
+        return self.net.factor
+
+    @property
     def size(self) -> int:
         """Number of codes; 0 of latents that are real numbers."""
         return {"kl": 0, "fsq": math.prod(self.net.levels), "vq": self.net.codes}[self.net.bottleneck]
@@ -74,8 +78,10 @@ class TrainedCodec:
         if not self.size:
             source = self.source
             return Space("field", (self.net.latent, *self.grid), std=1.0, axes=source.axes, seconds=source.seconds)
-        grid = self.grid if self.net.residual == 1 else (*self.grid, self.net.residual)
-        return Space("tokens", (math.prod(grid),), (self.size + 1,), {"begin": self.size}, grid=grid)
+        levels = self.net.residual
+        grid = self.grid if levels == 1 else (*self.grid, levels)
+        begin = {"begin": self.size}
+        return Space("tokens", (math.prod(grid),), (self.size + 1,), begin, grid=grid, levels=levels)
 
     @torch.no_grad()
     def encode(self, examples: Examples) -> Examples:

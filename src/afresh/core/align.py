@@ -111,8 +111,9 @@ class World(Steered):
     """What an aligner's batches are made of.
 
     `modules` learn, `reference` are what they began as. `requests(first, n)` are the conditions of requests number
-    first ... first + n - 1, the same ones each time. `reward(x, cond)` gives (B,) float64 of samples in the family's
-    space. `rng` is for samples, `noise` is what the loop gives to losses. `state` is the learner's.
+    first ... first + n - 1, the same ones each time, and `examples(first, n)` examples of the data, as samples would
+    be, with theirs. `reward(x, cond)` gives (B,) float64 of samples in the family's space. `rng` is for samples,
+    `noise` is what the loop gives to losses. `state` is the learner's.
     """
 
     modules: Modules
@@ -121,6 +122,7 @@ class World(Steered):
     noise: Rng
     requests: Callable[[int, int], Cond]
     state: Callable[[], State]
+    examples: Callable[[int, int], tuple[Tensor, Cond]] | None = None
     reward: Callable[[Tensor, Cond], Tensor] | None = None
     votes: Votes | None = None
 

@@ -64,10 +64,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Refused:
-    """One input that was not used, and why."""
+    """One input that was not used, and why. `damaged`: it was meant to be, and cannot be read."""
 
     source: str
     reason: str
+    damaged: bool = field(default=False, compare=False)
 
 
 @dataclass
@@ -130,6 +131,8 @@ class Codec(Protocol):
     def source(self) -> Space: ...
     @property
     def target(self) -> Space: ...
+    @property
+    def factor(self) -> int: ...  # cells of the source along each axis, padded at its end, that a place stands for
 
     def encode(self, examples: Examples) -> Examples: ...
     def decode(self, x: Tensor) -> Tensor: ...

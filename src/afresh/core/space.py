@@ -19,8 +19,9 @@ class Space:
     `tokens`: integers of shape (T,) (or (T, K): K levels), one vocabulary size a level. `field`: real numbers of shape
     (C, *grid) in about [-1, 1], whose standard deviation on the training split is `std`. A `stream` holds documents of
     any length from which windows of T tokens are cut; else every example has exactly T. `grid`: tokens lie on a raster,
-    (height, width). `axes` names those of a field's grid: height and width of a picture, frequency and time of a sound,
-    whose time lasts `seconds`.
+    (height, width). `levels` K: of T tokens each K in a row are one place's, coarse to fine, and where K > 1 it is the
+    grid's last axis. `axes` names those of a field's grid: height and width of a picture, frequency and time of a
+    sound, whose time lasts `seconds`.
     Documents that are `records` (conversations) stand alone: no window holds two, none is preceded.
     """
 
@@ -30,6 +31,7 @@ class Space:
     special: Mapping[str, int] = field(default_factory=dict)  # begin, end, pad, ... -> id
     stream: bool = False
     grid: tuple[int, ...] = ()
+    levels: int = 1
     std: float = 1.0
     records: bool = False
     axes: tuple[str, ...] = ()
@@ -77,7 +79,8 @@ class Cond:
 
     `given` holds known values of x with `given_mask` true where they are known: a prefix of tokens, the
     rim of a hole. It is never nulled by `null()` unless it is named. `negative` is what guidance is to steer away from,
-    where that is something (`away`).
+    where that is something (`away`). `toward`: another request with the same parts, and how much of each row is that
+    one's, (B,) from 0 to 1: networks mix what they make of both.
     """
 
     size: int
@@ -86,6 +89,7 @@ class Cond:
     given: Tensor | None = None  # (B, *prefix of x's shape)
     given_mask: Tensor | None = None  # like given, bool
     negative: Cond | None = None  # as many rows, the same parts
+    toward: tuple[Cond, Tensor] | None = None
 
     def away(self) -> Cond:
         """What guidance steers away from: `negative`, or the request that names no part. What is known stays known."""
@@ -97,13 +101,17 @@ class Cond:
         """The same request with some parts (all, when `names` is None) left out."""
         gone = set(self.parts if names is None else names)
         present = {k: torch.zeros_like(v) if k in gone else v for k, v in self.present.items()}
+        toward = None if self.toward is None else (self.toward[0].null(names), self.toward[1])
         if "given" in gone:
-            return replace(self, present=present, given=None, given_mask=None)
-        return replace(self, present=present)
+            return replace(self, present=present, given=None, given_mask=None, toward=toward)
+        return replace(self, present=present, toward=toward)
 
     def drop(self, keep: Mapping[str, Tensor]) -> Cond:
         """Leave out part `name` of row b where keep[name][b] is false."""
-        return replace(self, present={k: v & keep[k] if k in keep else v for k, v in self.present.items()})
+        toward = None if self.toward is None else (self.toward[0].drop(keep), self.toward[1])
+        return replace(
+            self, present={k: v & keep[k] if k in keep else v for k, v in self.present.items()}, toward=toward
+        )
 
     def map(self, f: Callable[[Tensor], Tensor], size: int | None = None) -> Cond:
         """Apply `f` to every tensor along its batch dimension."""
@@ -114,6 +122,7 @@ class Cond:
             None if self.given is None else f(self.given),
             None if self.given_mask is None else f(self.given_mask),
             None if self.negative is None else self.negative.map(f, size),
+            None if self.toward is None else (self.toward[0].map(f, size), f(self.toward[1])),
         )
 
     def select(self, rows: Tensor) -> Cond:
@@ -129,12 +138,17 @@ class Cond:
 
     @staticmethod
     def cat(conds: Sequence[Cond]) -> Cond:
-        """Stack requests with the same parts, one after the other. Where one has a negative, all do."""
+        """Stack requests with the same parts, one after the other. Where one has a negative, all do; so with `toward`,
+        of which the others have nothing."""
 
         def join(pick: Callable[[Cond], Tensor | None]) -> Tensor | None:
             found = [t for t in map(pick, conds) if t is not None]
             return torch.cat(found) if found else None
 
+        toward = None
+        if shares := [c.toward[1] for c in conds if c.toward is not None]:
+            each = [c.toward or (replace(c, negative=None), shares[0].new_zeros(c.size)) for c in conds]
+            toward = Cond.cat([c for c, _ in each]), torch.cat([share for _, share in each])
         return Cond(
             sum(c.size for c in conds),
             {k: torch.cat([c.parts[k] for c in conds]) for k in conds[0].parts},
@@ -142,6 +156,7 @@ class Cond:
             join(lambda c: c.given),
             join(lambda c: c.given_mask),
             Cond.cat([c.away() for c in conds]) if any(c.negative is not None for c in conds) else None,
+            toward,
         )
 
     @staticmethod

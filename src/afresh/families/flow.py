@@ -110,6 +110,12 @@ class FlowSettings(BaseModel):
     def _nothing_is_ignored(self) -> Self:
         if self.guidance_low > self.guidance_high:
             raise ValueError(f"guidance_low {self.guidance_low} is above guidance_high {self.guidance_high}")
+        steered = self.guidance != 1 or self.autoguidance != 1 or bool(self.part_guidance)
+        if (self.guidance_low > 0 or self.guidance_high < 1) and not steered:
+            raise ValueError(
+                "guidance_low and guidance_high are the times of a guidance, and there is none: give guidance=2 or "
+                "autoguidance=1.5 too"
+            )
         if self.churn != 1 and self.solver != "sde":
             raise ValueError(f"churn is of the solver sde, and the solver is {self.solver}")
         return self

@@ -14,6 +14,7 @@ from afresh.core import Batch, Cond, CondSpec, Edit, Family, Latents, Loss, Modu
 from afresh.nets.augment import augment
 from afresh.nets.conditioning import Conditioning
 from afresh.nets.conv import Critic, Generator
+from afresh.nets.critic import gradient_penalty
 from afresh.rng import Rng
 from afresh.sampling.search import search
 
@@ -85,12 +86,6 @@ def build(config: GANConfig, space: Space, conds: CondSpec) -> dict[str, nn.Modu
         "critic_conditioning": Conditioning(conds, c.cond),
         "critic": Critic(space.shape, c.cond, c.width, c.blocks, c.most, c.group),
     }
-
-
-def gradient_penalty(scores: Tensor, x: Tensor) -> Tensor:
-    """|d score / d x|^2 of each example, (B,); itself differentiable. x (B, ...) is the float32 leaf of `scores`."""
-    (gradient,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
-    return gradient.float().square().flatten(1).sum(1)
 
 
 class GANObjective:

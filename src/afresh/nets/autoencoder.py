@@ -61,6 +61,12 @@ def latent_grid(grid: Sequence[int], factor: int) -> tuple[int, ...]:
     return tuple(-(-n // factor) for n in grid)
 
 
+def padded(x: Tensor, factor: int) -> Tensor:
+    """x (B, C, *grid) with every axis a multiple of `factor`, by copies of its last cell."""
+    missing = [-n % factor for n in x.shape[2:]]
+    return F.pad(x, [p for m in reversed(missing) for p in (0, m)], mode="replicate") if any(missing) else x
+
+
 class Block(nn.Module):
     """x + conv(silu(norm(conv(silu(norm(x)))))), 3 cells wide; the last convolution starts at zero."""
 
@@ -90,11 +96,7 @@ class Encoder(nn.Module):
         self.last = conv(dims, widths[-1], out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        missing = [-n % self.factor for n in x.shape[2:]]
-        h = x.float()
-        if any(missing):
-            h = F.pad(h, [p for m in reversed(missing) for p in (0, m)], mode="replicate")
-        h = dense(h)
+        h = dense(padded(x.float(), self.factor))
         for down, level in zip(self.downs, self.levels, strict=True):
             h = level(down(h))
         return self.last(self.norm.activated(h)).float()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,10 @@ class Conditioning(nn.Module):
         self.register_buffer("nothing", torch.zeros(1, width), persistent=False)  # so that it is on the device
 
     def forward(self, cond: Cond) -> Tensor:
+        if cond.toward is not None:
+            other, share = cond.toward
+            here, there = self(replace(cond, toward=None)), self(other)
+            return torch.lerp(here, there, share[:, None].to(here.dtype))
         total: Tensor | None = None
         for key, net in self.parts.items():
             name = key.removeprefix("part_")
@@ -88,6 +93,10 @@ def aligned_fields(cond: Cond, spec: CondSpec, x: Tensor) -> Tensor:
     Each part is followed by a channel of ones; where it is absent, both are zero. Raises UserError for a part on
     another grid (x is what a codec made of the data).
     """
+    if cond.toward is not None:
+        other, share = cond.toward
+        here, there = aligned_fields(replace(cond, toward=None), spec, x), aligned_fields(other, spec, x)
+        return torch.lerp(here, there, share.view(-1, *[1] * (x.dim() - 1)).to(x.dtype))
     out = [x[:, :0]]
     for name, part in aligned_parts(spec).items():
         if part.shape[1:] != x.shape[2:]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from afresh.core import UserError
 from afresh.kernels import functions as kernels
 from afresh.kernels.decode import Engine, Kind, Sequences, Sizes
 from afresh.nets.transformer import Block, Cache, Decoder, RMSNorm, document_starts
@@ -83,3 +84,17 @@ def decode(
     cache: Cache = net.new_cache(len(tokens), capacity, narrow) if state is None else state
     h = net.hidden(tokens, c, cache, counts)
     return net.logits(h[torch.arange(len(h), device=h.device), counts - 1]), cache
+
+
+def kind_of(weights: Kind | Literal["auto"], device: torch.device) -> Kind:
+    """The precision of weights while decoding: of auto bfloat16 under autocast, else float32."""
+    return weights if weights != "auto" else "bfloat16" if torch.is_autocast_enabled(device.type) else "float32"
+
+
+def check_engine(net: Decoder, weights: Kind | Literal["auto"]) -> None:
+    """Raises UserError where weights cannot be had in a precision that was asked for."""
+    if weights != "auto" and engine_of(net, weights) is None:
+        raise UserError(
+            f"weights={weights} is for decoding on a CPU with compiled kernels, and this model is on "
+            f"{net.embedding.weight.device.type} or they are not there (afresh doctor). Leave --weights out."
+        )

@@ -315,12 +315,13 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """(B, T) int64 -> (B, T, width). With a cache, the first counts[b] (None: all) of them follow those in it.
 
-        `kept` (B, 2 layers, width): factors of the steps of the residual stream (nets/dropout.py).
+        c (B, width), or (B, T, width), is added to their embeddings. `kept` (B, 2 layers, width): factors of the steps
+        of the residual stream (nets/dropout.py).
         """
         sight, at = self.sight(tokens, cache)
         h = self.embedding(tokens)
         if c is not None:
-            h = h + c[:, None].to(h.dtype)
+            h = h + (c if c.dim() == 3 else c[:, None]).to(h.dtype)
         if self.position is not None:
             h = h + self.position.weight[at]
         if torch.is_autocast_enabled(h.device.type):
@@ -374,14 +375,18 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """Logits (B, T, vocab) float32; with `targets` (B, T), -1 where they do not count: nats, (B,) sums."""
         h = self.hidden(tokens, c, kept=kept)
-        if targets is None:
-            return self.logits(h)
+        return self.logits(h) if targets is None else self.nats(h, targets)
+
+    def nats(self, h: Tensor, targets: Tensor) -> Tensor:
+        """Summed cross-entropy of targets (B, T), -1 where they do not count, (B,). Of targets (B, T, K) each has its
+        own of K equal parts of the outputs."""
+        each = self.shape.vocab // math.prod(targets.shape[2:])
         if kernels.usable(h):
             logits = F.linear(h, self.embedding.weight if self.head is None else self.head.weight)
-            return kernels.cross_entropy(logits.flatten(0, 1), targets.flatten()).view(targets.shape).sum(1)
-        logits = self.logits(h)
-        nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="none")
-        return nats.view(targets.shape).sum(1)
+            return kernels.cross_entropy(logits.view(-1, each), targets.flatten()).view(targets.shape).flatten(1).sum(1)
+        logits = self.logits(h).view(-1, each)
+        nats = F.cross_entropy(logits, targets.flatten(), ignore_index=-1, reduction="none")
+        return nats.view(targets.shape).flatten(1).sum(1)
 
 
 def compilable(net: nn.Module, device: str) -> list[nn.Module]:
