@@ -1,15 +1,18 @@
 """A flow of clothes steered by a planted preference: 500 pairs of its own samples, judged by a rater with 5% noise.
 
 The rater prefers light pictures: the mean over the pixels above the point that 40% of the base's samples exceed. Of two
-that are alike in this he picks one by chance. The model is that of the benchmark `fashion`; nothing of the rule is told
-but the votes. Measured: the share of light pictures among 1,000 new samples, and recall and KID by the judge of
-`fashion`, of the base and of the steered model for the same requests.
+that are alike in this he picks one by chance. The model learnt the pictures of the benchmark `fashion` without their
+classes (a shoe cannot be made light, and the share of shoes would be asked for with the classes); nothing of the rule
+is told but the votes. Measured: the share of light pictures among 1,000 new samples, and recall, coverage and KID by
+the judge of `fashion`, of the base, of the steered models, of the best of several samples of the base by the same
+votes, and of real pictures of which as many are light as the goal asks, which is the most that steering can reach.
 """
 
 from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +21,26 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from afresh.course import TASTE
 from afresh.run import Run
-from benchmarks.judge_pictures import judge_of, work_folder
-from benchmarks.picture_ours import conditions
-from benchmarks.pictures import prepared, write_json
+from benchmarks.judge_pictures import Judge, judge_of, work_folder
+from benchmarks.picture_sets import Side
+from benchmarks.pictures import Task, contender, prepared, write_json
 from benchmarks.pinned import finish, start
 from benchmarks.table import Row, save
 
 PAIRS, FLIPPED, LIGHT = 500, 0.05, 0.4
-STEPS = 60
-SAMPLING = {"solver": "dpmpp", "steps": 10}
+SHARE, RECALL = 0.9, 0.8  # goals: of what is preferred; of the base's recall
+SAMPLING: dict[str, Any] = {"solver": "dpmpp", "steps": 20}
+BEST = 8  # candidates for each sample of the base
+# How each method is asked for, beside the votes; chosen on this task (docs/log.md).
+METHODS = {
+    "rejection": [
+        *("--steps", "400", "--set", "align.source=data", "--set", "align.samples=16", "--set", "align.keep=4"),
+        *("--set", "train.lr=3e-4"),
+    ],
+    "nft": ["--steps", "240"],
+}
 
 
 def light(x: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -53,48 +66,79 @@ def votes(base: Run, folder: Path) -> float:
     return point
 
 
-def judged(run: Run, wanted: Path, point: float, judge: Any, y: Any) -> dict[str, float]:
-    """What 1,000 samples are like."""
-    torch.set_num_threads(run.record.train.threads)
-    cond = conditions(run, wanted, 0)
-    x = np.stack(run.encoder.decode(run.draw(run.modules, cond, 12, run.settings({**SAMPLING, "steps": 20}))))
-    marks = judge.judge(x, y)
+def judged(x: NDArray[np.uint8], point: float, judge: Judge) -> dict[str, float]:
+    """What 1,000 pictures are like."""
+    marks = judge.judge(x, np.zeros(len(x), np.int64))
     return {"light": float((light(x) > point).mean()), **{k: marks[k].value for k in ("recall", "coverage", "kid")}}
 
 
+def drawn(run: Run, n: int, best: int = 1, reward: str | None = None) -> NDArray[np.uint8]:
+    torch.set_num_threads(run.record.train.threads)
+    return np.stack(run.sample(n, seed=12, best=best, reward=reward, **SAMPLING).values)
+
+
+def real(task: Task, point: float) -> NDArray[np.uint8]:
+    """Training pictures of which SHARE are light."""
+    x, n, chance = task.loaded.train.x, task.set.samples, np.random.default_rng(0)
+    is_light = light(x) > point
+    many = round(SHARE * n)
+    rows = [chance.choice(np.flatnonzero(is_light), many, False), chance.choice(np.flatnonzero(~is_light), n - many)]
+    return x[np.concatenate(rows)]
+
+
+def without_classes(task: Task, folder: Path) -> Task:
+    """The task with neither classes nor guidance."""
+
+    def plain(side: Side) -> Side:
+        return replace(side, y=np.zeros(len(side), np.int64))
+
+    loaded = replace(task.loaded, train=plain(task.loaded.train), held=plain(task.loaded.held), classes=())
+    alone = replace(task.set, settings={"flow": {"solver": "dpmpp"}})
+    return replace(task, loaded=loaded, set=alone, folder=folder)
+
+
+def steered(base: Run, name: str, folder: Path) -> Run:
+    out = folder / name
+    argv = ["afresh", "align", str(base.path), "--method", name, "--preferences", str(folder / "votes.jsonl")]
+    argv += [*METHODS[name], "--out", str(out), "--force", "--no-measure"]
+    argv += ["--set", "sample.steps=8", "--set", "sample.solver=dpmpp"]
+    finish(start(argv, 0, folder / f"{name}.log"), folder / f"{name}.log")
+    return Run.open(out)
+
+
+def row(what: str, now: dict[str, float], beside: str, base: dict[str, float], goal: bool) -> Row:
+    values = f"{now['light']:.3f}; {now['recall']:.3f}; {now['coverage']:.3f}; {now['kid']:.0f}"
+    reached = now["light"] >= SHARE and now["recall"] >= RECALL * base["recall"]
+    aim = f"share at least {SHARE}, recall at least {RECALL} of the base's" if goal else "stated"
+    title = f"{what}, {PAIRS} votes: share of what is preferred; recall; coverage; KID x1000"
+    return Row("steering, clothes", title, values, beside, None, aim, reached or not goal, "1,000")
+
+
 def main() -> None:
-    task = prepared("fashion", None, 0)
-    own = task.folder / "flow"
-    base, folder = Run.open(own / "run"), work_folder("steer_pictures")
-    found: dict[str, Any] = {}
+    folder = work_folder("steer_pictures")
+    labelled = prepared("fashion", None, 0)
+    judge = judge_of(labelled.loaded, labelled.set.samples)
+    task = without_classes(labelled, folder / "base")
+    contender(task, "flow", judge)
+    base = Run.open(task.folder / "flow" / "run")
     point = votes(base, folder)
-    judge = judge_of(task.loaded, task.set.samples)
-    for name in ("rejection", "nft"):
-        out = folder / name
-        argv = ["afresh", "align", str(base.path), "--method", name, "--preferences", str(folder / "votes.jsonl")]
-        argv += ["--steps", str(STEPS if name == "rejection" else 2 * STEPS), "--out", str(out), "--force"]
-        argv += ["--no-measure", "--set", "sample.steps=8", "--set", "sample.solver=dpmpp"]
-        finish(start(argv, 0, folder / f"{name}.log"), folder / f"{name}.log")
-        found[name] = judged(Run.open(out), own / "wanted.npz", point, judge, task.requests[0])
+    n, found = task.set.samples, dict[str, dict[str, float]]()
+    found["base"] = judged(drawn(base, n), point, judge)
+    found["real"] = judged(real(task, point), point, judge)
+    for name in METHODS:
+        run = steered(base, name, folder)
+        found[name] = judged(drawn(run, n), point, judge)
         print(name, found[name], flush=True)
-    found["base"] = judged(base, own / "wanted.npz", point, judge, task.requests[0])
+    found["best"] = judged(drawn(base, n, BEST, str(folder / "rejection" / TASTE)), point, judge)
     write_json(folder / "found.json", found)
-    before = found["base"]
-    rows = []
-    for name in ("rejection", "nft"):
-        now = found[name]
-        rows.append(
-            Row(
-                "steering, clothes",
-                f"{name} from {PAIRS} votes: share of what is preferred; recall; KID x1000",
-                f"{now['light']:.3f}; {now['recall']:.3f}; {now['kid']:.0f}",
-                f"base {before['light']:.3f}; {before['recall']:.3f}; {before['kid']:.0f}",
-                None,
-                "share at least .9, recall at least .8 of the base's",
-                now["light"] >= 0.9 and now["recall"] >= 0.8 * before["recall"],
-                "1,000",
-            )
-        )
+    said = {
+        k: "; ".join(f"{found[k][s]:.3g}" for s in ("light", "recall", "coverage", "kid")) for k in ("base", "real")
+    }
+    beside = f"base {said['base']}; real pictures, {SHARE:.0%} light: {said['real']}"
+    cores = "1 core" if task.threads == 1 else f"{task.threads} cores"
+    about = f"{task.minutes:g} min of {cores}"
+    rows = [row(f"{k} of a flow ({about})", found[k], beside, found["base"], True) for k in METHODS]
+    rows.append(row(f"the best of {BEST} of the base", found["best"], beside, found["base"], False))
     save("steer_pictures", rows)
 
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from afresh import catalog
-from afresh.align import Wishes, anchored, check_wanted, chosen, start
+from afresh.align import Wishes, check_wanted, chosen, start, why_steps
 from afresh.cli import run as command
 from afresh.core import UserError
 from afresh.judge import prepared_again
@@ -105,6 +105,29 @@ def test_the_reward_rises(root: Path, tmp_path: Path, family: str, method: str) 
     assert Run.open(tmp_path / "run").sample(2, **settings).values  # it is a run like any other
 
 
+@pytest.mark.parametrize(
+    ("family", "cut"), [("transformer", 8), ("transformer", 0), ("masked", 0), ("flow", 0), ("vae", 0)]
+)
+def test_the_best_of_the_data_are_learnt(root: Path, tmp_path: Path, family: str, cut: int) -> None:
+    words = family in ("transformer", "masked")
+    reward = "contains:dog" if words else "brightness"
+    settings = {"length": 12} if words else {"steps": 4} if family == "flow" else {}
+    wishes = {"method": "rejection", "reward": reward, "settings": settings, "cut": cut, "steps": 40}
+    wishes |= {"set_align": {"source": "data", "samples": 8, "keep": 2}}
+    wishes |= {"set_train": {"batch": 16, "lr": 3e-3, "ema_half_life": 0}}
+    run = aligned(root, family, tmp_path / "run", **wishes)
+    before, after = earned(run)
+    assert after > before + 0.02
+    best = [row["best"] for row in metrics_lines(run) if "best" in row]
+    assert min(best) > before  # of eight examples the best two are chosen: more than what the base draws
+
+
+def test_the_data_have_no_answers_to_given_prompts(root: Path, tmp_path: Path) -> None:
+    wishes = {"method": "rejection", "reward": "contains:dog", "prompts": ("the ",), "set_align": {"source": "data"}}
+    with pytest.raises(UserError, match="no answers to these requests"):
+        aligned(root, "transformer", tmp_path / "run", settings={"length": 12}, **wishes)
+
+
 @pytest.mark.parametrize("method", ["dpo", "ipo", "cdpo", "robust", "simpo", "kto", "sft"])
 @pytest.mark.parametrize("family", ["transformer", "flow"])
 def test_preferred_sides_gain(root: Path, tmp_path: Path, family: str, method: str) -> None:
@@ -176,7 +199,7 @@ def test_votes_of_another_modality_are_refused(root: Path, tmp_path: Path) -> No
     with pytest.raises(UserError, match=r"votes on pictures, and .* makes texts"):
         start(root / "transformer", wishes, lambda line: None)
     wishes = Wishes(method="dpo", preferences=root / "votes.jsonl", out=tmp_path / "run")
-    with pytest.raises(UserError, match="kind=picture was asked for"):
+    with pytest.raises(UserError, match=r"votes on texts, and .* makes pictures"):
         start(root / "flow", wishes, lambda line: None)
     assert not (tmp_path / "run").exists()
 
@@ -218,9 +241,9 @@ def test_the_usual_method_follows_what_there_is(root: Path) -> None:
 def test_a_reward_that_fails_says_for_what(root: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text("def nan(text):\n    return float('nan')\n")
     wishes = Wishes(reward=f"{tmp_path / 'bad.py'}:nan", steps=4, out=tmp_path / "run", settings={"length": 12})
-    job = start(root / "transformer", wishes, lambda line: None)
     with pytest.raises(UserError, match=r"bad.py:nan failed for item \d+"):
-        learn(job, "quiet")
+        start(root / "transformer", wishes, lambda line: None)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_votes_file_that_changed_is_refused(root: Path, tmp_path: Path) -> None:
@@ -231,12 +254,31 @@ def test_a_votes_file_that_changed_is_refused(root: Path, tmp_path: Path) -> Non
     assert command(["train", "--resume", str(tmp_path / "run"), "--no-measure"]) == 2
 
 
-def test_files_in_a_reward_become_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "r.py").write_text("")
-    (tmp_path / "cat.png").write_bytes(b"")
-    monkeypatch.chdir(tmp_path)
-    assert anchored("length:min=5") == "length:min=5"
-    assert anchored("-2*r.py:f + near:cat.png") == f"- 2.0*'{tmp_path}/r.py:f' + 1.0*'near:{tmp_path}/cat.png'"
+def test_it_is_said_why_there_are_more_steps_than_were_asked_for() -> None:
+    assert why_steps(4, 4, Wishes(steps=2)).startswith("2 asked for") and "in 4 steps" in why_steps(
+        4, 4, Wishes(steps=2)
+    )
+    assert why_steps(4, 4, Wishes(steps=4)) == "asked for" and why_steps(200, 4, Wishes()) == "as no budget was given"
+
+
+def test_pictures_are_not_begun_with_tokens(root: Path) -> None:
+    with pytest.raises(UserError, match="this model does not make texts"):
+        start(root / "vae", Wishes(reward="brightness", cut=1000), lambda line: None)
+
+
+def test_what_a_vae_pays_for_its_latents_is_no_divergence_from_the_reference(root: Path, tmp_path: Path) -> None:
+    run = aligned(root, "vae", tmp_path / "run", method="rejection", reward="brightness", steps=8)
+    rows = metrics_lines(run)
+    assert not any("kl" in row for row in rows)
+    learnt = [row for row in rows if "vae/kl" in row]
+    assert learnt and list(learnt[0])[2:4] == ["reward", "best"]  # shown first
+    looks = [row for row in rows if "diversity" in row]
+    assert looks[0]["away"] == 0 and looks[-1]["away"] > 0
+    assert all(0 <= row["likeness"] <= 1 and row["likeness_error"] >= 0 for row in looks)
+
+
+def test_data_are_said_to_be_those_that_the_run_has_learnt(root: Path) -> None:
+    assert prepared_again(Run.open(root / "transformer")).why == f"as {root / 'transformer'} has learnt it"
 
 
 def test_an_adapter_alone_may_learn(root: Path, tmp_path: Path) -> None:

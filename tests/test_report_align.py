@@ -117,8 +117,9 @@ def test_alarms_and_the_reason_to_stop_are_sentences_that_say_what_to_do() -> No
     found = alignment(run())
     assert found is not None
     text = " ".join(found.notes)
-    assert "19.3 nats from its reference; the limit is 10" in text  # the median of five rows
-    assert "Keep the checkpoint of step 90" in text and found.json["stop"] in found.notes  # of 0, 30, ...: at 3.05 nats
+    assert "20 nats from its reference; the limit is 10" in text  # the last row's
+    assert "at step 90" in found.json["stop"] and found.json["stop"] in found.notes  # of 0, 30, ...: at 3.05 nats
+    assert "more than 3 standard errors" in found.json["stop"]  # as the course says while it learns
     assert [a["name"] for a in found.json["alarms"]][:2] == ["kl", "over-optimisation"]
     lenient = alignment(run(), kl_limit=30.0)
     assert lenient is not None and "kl" not in [a["name"] for a in lenient.json["alarms"]]
@@ -147,7 +148,35 @@ def test_a_run_on_preferences() -> None:
     rows = [{"step": i, "accuracy": 0.5 + 0.01 * i, "margin": 0.1 * i, "loss": 0.7 - 0.01 * i} for i in range(20)]
     found = alignment(rows)
     assert found is not None and [c.title for c in found.curves] == ["Shares", "Margin"]
-    assert found.facts == [("pairs ordered rightly", "0.5 → 0.67")] and found.notes == [] and found.scores == []
+    assert found.facts[0] == ("pairs ordered rightly", "0.5 → 0.69") and found.notes == [] and found.scores == []
+    assert found.facts[1][0] == "nats from the reference" and str(found.facts[1][1]).startswith("not known")
+
+
+def test_the_headline_is_that_of_the_last_look() -> None:
+    """At 0 and 8 there were looks, every row has the reward of its batch; the collapse came at the end."""
+    rows: list[dict[str, Any]] = [{"step": i, "reward": 0.5, "kl": 1.0, "gap": 0.01} for i in range(1, 9)]
+    look = {"diversity": 0.6, "likeness": 0.9, "kl_error": 0.5}
+    rows = [{"step": 0, **look, "reward": 0.4, "kl": 0.0}, *rows]
+    rows += [{"step": 8, **look, "reward": 0.984, "kl": 58.9, "diversity": 0.2, "likeness": 0.3}]
+    found = alignment(rows)
+    assert found is not None
+    facts = dict(found.facts)
+    assert facts["reward"] == "0.4 → 0.984" and facts["nats from the reference"] == "0 → 58.9 ± 0.5"
+    assert facts["diversity"] == "0.6 → 0.2" and facts["likeness to the data"] == "0.9 → 0.3"
+    charts = {c.title: c for c in found.curves}
+    (line,) = charts["Reward against diversity"].lines.values()
+    assert list(line) == [(0.6, 0.4), (0.2, 0.984)]  # from the beginning to the end, not by diversity
+    assert list(charts["Trainer from sampler"].lines) == ["gap"]
+    assert list(charts["Divergence from the reference"].lines) == ["kl", "its standard error"]
+
+
+def test_where_no_divergence_is_known_the_way_from_the_base_is_told() -> None:
+    rows = [{"step": i, "reward": 0.1 * i, "away": 0.2 * i, "diversity": 0.5, "vae/kl": 40.0} for i in range(4)]
+    found = alignment(rows)
+    assert found is not None and dict(found.facts)["distance from the base's samples"] == "0 → 0.6"
+    assert str(dict(found.facts)["nats from the reference"]).startswith("not known")
+    assert found.json["alarms"] == []  # 40 nats of latents are no divergence
+    assert "Distance from the base's samples of the same noise" in [c.title for c in found.curves]
 
 
 def test_noisy_clouds_are_drawn_by_means_and_say_so() -> None:

@@ -11,8 +11,9 @@ from PIL import Image
 
 from afresh.control.reward import Context, build
 from afresh.core import UserError
+from afresh.measure import classifier
 from afresh.prepare import prepare
-from afresh.reward_known import known
+from afresh.reward_known import judges_of, known
 from afresh.reward_tests import passing, program
 from afresh.sandbox import Sandbox
 
@@ -47,6 +48,35 @@ def test_a_class_of_pictures_is_a_reward_with_a_gradient(shades: Path) -> None:
     (slope,) = torch.autograd.grad(reward.on_field(x).sum(), x)
     assert float(slope.sum()) > 0  # lighter is surer to be light
     assert "held-out items" in told[0]
+
+
+def test_a_classifier_is_trained_once_for_its_data(
+    shades: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    assert judges_of(run) is None  # no run
+    (run / "run.json").write_text("{}")
+    folder = judges_of(None, tmp_path / "gone", run)
+    assert folder == run / "judges"
+    pictures = [np.full((12, 12, 1), v, np.uint8) for v in (210, 110, 30)]
+
+    def values() -> np.ndarray:
+        context = Context("picture", known=known(prepare(shades), "picture", lambda line: None, folder))
+        return np.asarray(build("class:light", context).score(pictures, [{}] * 3))
+
+    first = values()
+    (file,) = folder.glob("*.safetensors")
+
+    def trained(*args: object) -> None:
+        raise AssertionError("trained again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(classifier, "draw_rows", trained)
+        assert np.array_equal(values(), first)
+    Image.fromarray(np.full((12, 12), 215, np.uint8)).save(shades / "light" / "new.png")
+    values()
+    assert len(list(folder.glob("*.safetensors"))) == 2 and file.exists()  # other data
 
 
 def test_a_class_of_texts_is_a_reward(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from afresh import catalog
+from afresh.claim import check_claim, claimed
 from afresh.control.lora import LoraConfig
-from afresh.control.reward import build, parse
+from afresh.control.reward import build
 from afresh.core import Aligner, UserError
 from afresh.course import TASTE, Course, context_of, votes_of
 from afresh.data.load import typical
@@ -21,10 +22,12 @@ from afresh.parent import Parent, of_run
 from afresh.plan import RESERVE, Decision, Plan, override, parameters_of
 from afresh.prepare import Prepared
 from afresh.record import AlignRecord, RunRecord
+from afresh.reward_known import judges_of
 from afresh.reward_model import train_reward_model
+from afresh.reward_words import anchored, files_in
 from afresh.rng import Rng
-from afresh.run import Run, claim
-from afresh.train import Choices, Job, check_claim, data_lines, make_record
+from afresh.run import Run
+from afresh.train import Choices, Job, data_lines, make_record
 from afresh.training.budget import Budget, Machine, check_device, measure_machine
 from afresh.training.config import TrainConfig
 from afresh.training.loop import take_step
@@ -71,11 +74,13 @@ def start(path: Path, wishes: Wishes, say: Callable[[str], None]) -> Job:
     if wishes.device is not None:
         check_device(wishes.device)
     out = wishes.out or path.parent / f"{path.resolve().name}-aligned"
-    check_claim(out, wishes.force)
     parent_run = Run.open(path)
+    needed = made_of(parent_run, wishes)
+    check_claim(out, wishes.force, needed)
     aligner = chosen(parent_run, wishes)
     config = override(aligner.config(), wishes.set_align, "align")
     prepared = prepared_again(parent_run)
+    settings = sampled(parent_run, wishes)
     check_wanted(parent_run, prepared, wishes)
     parent = of_run(parent_run)
     for line in data_lines(prepared)[:2]:
@@ -88,7 +93,7 @@ def start(path: Path, wishes: Wishes, say: Callable[[str], None]) -> Job:
         unseen=None if wishes.unseen is None else anchored(wishes.unseen),
         preferences=None if wishes.preferences is None else str(wishes.preferences.resolve()),
         preferences_sha256=None if wishes.preferences is None else digest(wishes.preferences),
-        settings=sampled(parent_run, wishes),
+        settings=settings,
         prompts=wishes.prompts,
         cut=wishes.cut,
         limit=wishes.limit,
@@ -97,21 +102,26 @@ def start(path: Path, wishes: Wishes, say: Callable[[str], None]) -> Job:
     made = Plan(parent.config, train_config(parent, aligner, config, budget, machine, wishes), 0)
     made.parameters = parameters_of(parent.family, parent.config, parent_run.space, parent_run.conds)
     made.decisions = decisions(made, aligner, config, machine, wishes)
-    claim(out, wishes.force)
-    run = created(out, parent_run, parent, prepared, made, machine, record, wishes)
-    try:
+    with claimed(out, wishes.force, needed):
+        run = created(out, parent_run, parent, prepared, made, machine, record, wishes)
         if wishes.preferences is not None and aligner.feeds != "preferences":
             for line in train_reward_model(wishes.preferences, parent_run, out / TASTE, wishes.seed).lines():
                 say(f"reward model: {line}")
         job = joined(run, prepared, say)
         if budget.minutes is not None:
             run, job = timed(job, budget.minutes * 60, say)
-    except BaseException:
-        forget(out)
-        raise
+        assert job.course is not None
+        job.course.begin()
     for d in [Decision(*d) for d in run.record.decisions]:
         say(f"{d.name}: {d.value} ({d.reason})")
     return job
+
+
+def made_of(run: Run, wishes: Wishes) -> list[Path]:
+    """The files and folders that the new run needs: replacing a run must not take them away."""
+    named = [path for text in (wishes.reward, wishes.unseen) if text is not None for path in files_in(text)]
+    votes = [] if wishes.preferences is None else [wishes.preferences]
+    return [run.path, Path(run.record.data.path), *votes, *named]
 
 
 def chosen(run: Run, wishes: Wishes) -> Aligner:
@@ -144,7 +154,7 @@ def usual(has: Sequence[str], votes: bool) -> str:
 
 def check_wanted(run: Run, prepared: Prepared, wishes: Wishes) -> None:
     """Raises UserError for rewards and votes that cannot be used, while a run that --force replaces is still there."""
-    context = context_of(prepared, wishes.limit, lambda line: None)
+    context = context_of(prepared, wishes.limit, lambda line: None, judges_of(run.path))
     for text in (wishes.reward, wishes.unseen):
         if text is not None:
             build(text, context).close()
@@ -154,35 +164,6 @@ def check_wanted(run: Run, prepared: Prepared, wishes: Wishes) -> None:
         )
     if wishes.preferences is not None:
         votes_of(run, wishes.preferences, context.kind)
-
-
-def anchored(text: str) -> str:
-    """A reward with the files that it names as whole paths, so that the run can go on from any folder."""
-    terms = parse(text)
-    words = [whole(t.word) for t in terms]
-    if words == [t.word for t in terms]:
-        return text
-    out = ""
-    for term, word in zip(terms, words, strict=True):
-        quote = "'" if "'" not in word else '"'
-        sign = "-" if term.weight < 0 else "+" if out else ""
-        out += f" {sign} {abs(term.weight)!r}*{quote}{word}{quote}"
-    return out.strip()
-
-
-def whole(word: str) -> str:
-    """A word of a reward with the file in it, where there is one, by its whole path: FILE.py:name, near:FILE,
-    class:LABEL@PATH, FOLDER."""
-    if word.startswith("!"):
-        return word
-    source, _, name = word.rpartition(":")
-    if source.endswith(".py") and Path(source).is_file():
-        return f"{Path(source).resolve()}:{name}"
-    for mark in ("@", ":", ""):
-        head, _, tail = word.rpartition(mark) if mark else ("", "", word)
-        if tail and (Path(tail).is_dir() or (Path(tail).suffix and Path(tail).is_file())):
-            return f"{head}{mark if head else ''}{Path(tail).resolve()}"
-    return word
 
 
 def digest(path: Path) -> str:
@@ -265,8 +246,15 @@ def decisions(made: Plan, aligner: Aligner, config: Any, machine: Machine, wishe
         Decision("method", aligner.name, shown),
         Decision("rate", f"{train.lr:g}", "set by hand" if "lr" in wishes.set_train else "small beside training's"),
         Decision("batch", f"{train.batch}", "samples or pairs a step"),
-        Decision("steps", f"{train.steps:,}", "asked for" if wishes.steps is not None else "as no budget was given"),
+        Decision("steps", f"{train.steps:,}", why_steps(train.steps, aligner.reuse(config), wishes)),
     ]
+
+
+def why_steps(steps: int, reuse: int, wishes: Wishes) -> str:
+    if wishes.steps is None:
+        return "as no budget was given"
+    whole = f"{wishes.steps:,} asked for, made whole: each set of samples is learnt from in {reuse} steps"
+    return "asked for" if steps == wishes.steps else whole
 
 
 def created(
@@ -337,10 +325,3 @@ def timed(job: Job, seconds: float, say: Callable[[str], None]) -> tuple[Run, Jo
     course.close()
     again = Run(run.path, record)
     return again, joined(again, job.prepared, say)
-
-
-def forget(out: Path) -> None:
-    """Nothing half made is left."""
-    import shutil
-
-    shutil.rmtree(out, ignore_errors=True)

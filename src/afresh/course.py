@@ -18,15 +18,19 @@ from torch import Tensor, nn
 from afresh import catalog
 from afresh.control.diversity import diversity
 from afresh.control.health import alarms, stop_reason
-from afresh.control.kinds import Kind, kind_of
+from afresh.control.kinds import Kind, kind_named, kind_of
 from afresh.control.preferences import Preferences, read_votes, scan
 from afresh.control.reward import Context, Reward, Scorer, build
 from afresh.core import Aligner, Batch, Cond, Examples, Family, Space, Steered, UserError, Votes, World
+from afresh.data.load import gather
+from afresh.highest import STOP_ERRORS
+from afresh.likeness import Likeness
 from afresh.origin import Origin, seen_folded
 from afresh.plan import placed
 from afresh.prepare import Prepared
 from afresh.record import AlignRecord
 from afresh.request import Request, describe, encode_prompts, known
+from afresh.reward_known import judges_of
 from afresh.reward_known import known as known_rewards
 from afresh.reward_model import load_reward_model
 from afresh.rng import Rng
@@ -38,7 +42,6 @@ from afresh.vote_pairs import encoded_votes
 ROLLOUTS = 1_000_033  # added to the seed: what is learnt from is not what a user, a preview or a judge draws
 LOOKS = 2_000_003
 TASTE = "reward-model"  # the folder of a model of the votes
-STOP_ERRORS = 3.0  # by which the unseen reward must have fallen: two happen by chance (control/health.py)
 LOOKED_AT = 64  # samples of an evaluation
 
 
@@ -55,6 +58,8 @@ class Course:
         self.settings: Any = self.family.settings(**self.record.settings)
         self.rng = Rng(run.record.seed + ROLLOUTS)
         self.said: set[str] = set()  # alarms
+        self.begun: dict[str, float] | None = None
+        self.base: Tensor | None = None  # what the reference draws at a look
 
     # ------------------------------------------------------------------------------------------------ what is learnt
 
@@ -104,6 +109,7 @@ class Course:
             noise=Rng(run.train.seed),
             requests=self.requests,
             state=lambda: learner.state,
+            examples=self.examples,
             reward=None if self.scorer is None else self.scored,
             votes=None if self.votes is None else self.votes[0],
         )
@@ -140,7 +146,29 @@ class Course:
             return known(cond, list(x[at[:, None] + torch.arange(cut)].long()))
         return cond
 
-    @property
+    def examples(self, first: int, n: int) -> tuple[Tensor, Cond]:
+        """Examples of the training split number first ... first + n - 1, drawn with replacement, as samples would be.
+
+        Raises UserError where samples are answers or go on with given prompts: the data has none of those.
+        """
+        train, number = self.train, torch.arange(first, first + n)
+        u = self.rng.uniform("align/examples", number).double()
+        if train.mask is not None or self.record.prompts:
+            raise UserError(
+                "source=data learns from what the data holds, which has no answers to these requests. Leave out "
+                "--prompts, or take align.source=reference."
+            )
+        if train.bounds is None:
+            rows = (u * len(train.x)).long()
+            x = gather(train, self.run.space, rows, number).x
+            return (x[:, 1:] if self.run.space.kind == "tokens" else x), train.cond.select(rows)
+        cut, length = self.record.cut, int(self.settings.length)
+        at = (u * (len(train.x) - cut - length)).long()
+        x = train.x[at[:, None] + torch.arange(cut + length)].long()
+        cond = train.cond.select(torch.searchsorted(train.bounds, at, right=True) - 1)
+        return x[:, cut:], known(cond, list(x[:, :cut])) if cut else cond
+
+    @cached_property
     def train(self) -> Examples:
         codec = self.run.codec
         return self.prepared.train if codec is None else codec.encode(self.prepared.train)
@@ -149,7 +177,8 @@ class Course:
 
     @cached_property
     def context(self) -> Context:
-        return context_of(self.prepared, self.record.limit, self.note)
+        judges = judges_of(self.run.record.parent, self.run.path)
+        return context_of(self.prepared, self.record.limit, self.note, judges)
 
     @cached_property
     def reward(self) -> Reward | None:
@@ -214,9 +243,19 @@ class Course:
 
     # ------------------------------------------------------------------------------------------------ how it goes
 
+    def begin(self) -> None:
+        """Look at what the run begins as: a method that can learn nothing from what there is, and a reward that fails,
+        say so before anything is spent, or replaced."""
+        learner = self.learner()
+        self.batches(learner)
+        self.begun = self.look(learner)
+
     @torch.no_grad()
     def look(self, learner: Learner) -> dict[str, float]:
-        """The model as it is now, on the same requests each time: both rewards, divergence, diversity."""
+        """The model as it is now, on the same requests and noise each time: both rewards, how far it has come from the
+        base, how like the data its samples are, how unlike one another."""
+        if learner.step == 0 and self.begun is not None:
+            return dict(self.begun)
         rng = Rng(self.run.record.seed + LOOKS)
         cond = self.asked(0, LOOKED_AT, rng)
         found: dict[str, float] = {}
@@ -232,8 +271,13 @@ class Course:
                     r = self.by(scorer, values, cond)
                     found[name] = float(r.mean())
                     found[f"{name}_error"] = float(r.std() / math.sqrt(len(r)))
+        found |= self.likeness(values, x)
         found["diversity"] = diversity(values if kind_of(values[0]) != "sound" else self.fields(x))
         return found
+
+    @cached_property
+    def likeness(self) -> Likeness:
+        return Likeness(self.prepared, self.run.codec)
 
     def fields(self, x: Tensor) -> list[NDArray[np.float64]]:
         """What is compared of sounds: their fields, from 0 to 255 as the bytes of pictures, so that 1 is again the
@@ -242,14 +286,18 @@ class Course:
         return [(f.double().numpy().clip(-1, 1) + 1) * 127.5 for f in whole.detach().cpu()]
 
     def drawn(self, modules: Mapping[str, nn.Module], cond: Cond, rng: Rng) -> tuple[Tensor, dict[str, float]]:
-        """Samples, and how far they are from the reference, in nats, where that can be told."""
+        """Samples, and how far they are from the reference: in nats where each step's likelihood is known, and else by
+        what the reference draws for the same requests of the same noise."""
         run, policy = self.run, self.family.policy
         index = torch.arange(cond.size)
         device = next(p for m in modules.values() for p in m.parameters()).device
         given = modules, run.config, run.space, cond.to(device), rng, index.to(device), self.settings
         with precision(run.train):
             if policy is None or policy.rollout is None or policy.steps is None:
-                return self.family.sample(*given).cpu(), {}
+                x = self.family.sample(*given).cpu()
+                if self.base is None:
+                    self.base = self.family.sample(self.reference, *given[1:]).cpu()
+                return x, {"away": away(x, self.base, run.space.std)}
             made = policy.rollout(*given)
             ref = policy.steps(self.reference, run.config, run.space, made.batch)
         kl = (made.logp - ref.logp).masked_fill(~ref.mask, 0).sum(1)
@@ -281,19 +329,30 @@ class Course:
         return stop_reason(rows, errors=STOP_ERRORS)
 
 
-def context_of(prepared: Prepared, limit: float, note: Callable[[str], None]) -> Context:
-    """What rewards of a run's items are made from."""
+def context_of(prepared: Prepared, limit: float, note: Callable[[str], None], judges: Path | None = None) -> Context:
+    """What rewards of a run's items are made from; `judges` is where classifiers are kept."""
     items = [i.value for i in prepared.train_items]
     kind = kind_of(items[0])
-    return Context(kind, items, limit, known=known_rewards(prepared, kind, note))
+    return Context(kind, items, limit, known=known_rewards(prepared, kind, note, judges))
 
 
 def votes_of(run: Run, path: Path, kind: Kind) -> Preferences:
     """The votes of a file. Raises UserError for those on what the run does not make."""
-    found = scan(path)  # texts that look like paths are texts
-    if found.kind not in ("text", kind) and (kind != "text" or any(found.path(v.a).is_file() for v in found.votes[:8])):
-        raise UserError(f"{path} has votes on {found.kind}s, and {run.path} makes {kind}s. Give votes on {kind}s.")
+    found = scan(path, "text")  # texts that look like paths are texts
+    named = [kind_named(v.a) for v in found.votes[:8] if kind != "text" or found.path(v.a).is_file()]
+    other = next((k for k in named if k != kind), None)
+    if other is not None:
+        raise UserError(f"{path} has votes on {other}s, and {run.path} makes {kind}s. Give votes on {kind}s.")
     return read_votes(path, kind)
+
+
+def away(x: Tensor, base: Tensor, std: float) -> float:
+    """How far samples (B, ...) are from the base's of the same noise: of fields the mean squared difference, in
+    variances of the data, which is about 2 between samples that have nothing to do with one another; of tokens the
+    share that are others."""
+    if not x.is_floating_point():
+        return float((x != base).double().mean())
+    return float((x.double() - base.double()).square().mean() / std**2)
 
 
 def tidied(metrics: Mapping[str, float], samples: int) -> dict[str, float]:

@@ -11,16 +11,18 @@ import torch
 from torch import Tensor
 
 from afresh import catalog
+from afresh.claim import check_claim, claimed
 from afresh.core import Family, UserError
 from afresh.data.load import typical
 from afresh.judge import prepared_again
 from afresh.origin import Origin
 from afresh.plan import RESERVE, Task, override, plan
-from afresh.run import Run, claim
-from afresh.train import Choices, Job, check_claim, data_lines, make_record
+from afresh.run import Run
+from afresh.train import Choices, Job, data_lines, make_record
 from afresh.training.budget import Budget, check_device, measure_machine
 
 STUDENT, TEACHER = "fewstep", "flow"
+MOST_STEPS = 64  # that a student may learn to draw in (families.fewstep.FewStepConfig.finest)
 
 
 @dataclass(frozen=True)
@@ -49,19 +51,20 @@ def start(path: Path, lesson: Lesson, say: Callable[[str], None]) -> Job:
     if lesson.device is not None:
         check_device(lesson.device)
     out = lesson.out or path.parent / f"{path.resolve().name}-student"
-    check_claim(out, lesson.force)
     teacher = Run.open(path)
+    needed = (path, Path(teacher.record.data.path))
+    check_claim(out, lesson.force, needed)
     if teacher.record.family != TEACHER:
         raise UserError(
             f"{path} is a {teacher.record.family}, which has no steps to save: distill a run of the family {TEACHER}."
         )
+    config = student_config(teacher, lesson)
     prepared = prepared_again(teacher)
     for line in data_lines(prepared):
         say(line)
     codec = teacher.codec
     train = prepared.train if codec is None else codec.encode(prepared.train)
     heldout = prepared.heldout if codec is None else codec.encode(prepared.heldout)
-    config = student_config(teacher, lesson)
     family = replace(catalog.family(STUDENT), sizes=lambda space: [config])
     weights = beginning(teacher, family, config)
     task = Task(
@@ -90,13 +93,19 @@ def start(path: Path, lesson: Lesson, say: Callable[[str], None]) -> Job:
             "parameters": sum(v.numel() for k, v in weights.items() if k.startswith("student.")),
         }
     )
-    claim(out, lesson.force)
-    run = Run.create(out, record, prepared.encoder, codec, typical(prepared.train), weights)
+    with claimed(out, lesson.force, needed):
+        run = Run.create(out, record, prepared.encoder, codec, typical(prepared.train), weights)
     return Job(run, prepared, teacher.space, train, heldout)
 
 
 def student_config(teacher: Run, lesson: Lesson) -> Any:
-    """The teacher's network, and how it is followed. Raises UserError for guidance that it never learnt."""
+    """The teacher's network, and how it is followed. Raises UserError for guidance that it never learnt, and for a
+    number of steps that cannot be halved down to one."""
+    if lesson.finest < 1 or lesson.finest > MOST_STEPS or lesson.finest & (lesson.finest - 1):
+        accepted = ", ".join(str(2**k) for k in range(MOST_STEPS.bit_length()))
+        raise UserError(
+            f"--finest is one of {accepted}, as longer steps are learnt from two of half. Given: {lesson.finest}."
+        )
     student: Any = catalog.family(STUDENT).config
     shared = {k: v for k, v in teacher.config.model_dump().items() if k in student.model_fields}
     guidance = 1.0 if lesson.guidance is None else lesson.guidance

@@ -44,13 +44,13 @@ class Lowest:
     seen: list[tuple[int, float]]  # step and loss, those before a resume too
     ended: bool  # whether training was ended early before: it is not again
 
-    def look(self, learner: Learner, loss: float) -> None:
-        """Keep these weights where `loss` is the lowest so far."""
+    def look(self, learner: Learner, found: Mapping[str, float]) -> None:
+        """Keep these weights where the held-out loss is the lowest so far."""
+        if LOSS not in found:
+            return
+        loss = found[LOSS]
         if all(loss < other for _, other in self.seen):
-            with averaged(learner):
-                names = learner.objective.averaged
-                tensors = {f"{m}.{k}": v for m in names for k, v in learnt(learner.modules[m]).items()}
-                write_kept(self.run.path, LOWEST, {**tensors, "step": torch.tensor(learner.step)})
+            write_kept(self.run.path, LOWEST, {**weights_now(learner), "step": torch.tensor(learner.step)})
         self.seen.append((learner.step, loss))
 
     def rewind(self, step: int) -> None:
@@ -86,6 +86,13 @@ class Lowest:
             f"sampling uses the weights of step {step:,}, whose held-out loss is {lowest:.4g}; that of the last ones "
             f"is {last:.4g} (afresh average {self.run.path} --length none takes those)"
         )
+
+
+def weights_now(learner: Learner) -> dict[str, Tensor]:
+    """{module.name: tensor}, copies of what is learnt, as sampling would use it now."""
+    with averaged(learner):
+        names = learner.objective.averaged
+        return {f"{m}.{k}": v.clone() for m in names for k, v in learnt(learner.modules[m]).items()}
 
 
 def follow_loss(run: Run, learner: Learner, lines: Sequence[Mapping[str, float]]) -> Lowest:

@@ -13,9 +13,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from afresh.control.health import KL_LIMIT, Row, alarms, by_step, finite, series, stop_reason
+from afresh.control.health import KL_LIMIT, alarms, stop_reason
 from afresh.control.overoptimisation import Law, Peak, fit, frontier, interval, peak, predict
+from afresh.control.rows import Row, by_step, finite, series
 from afresh.core import Score, UserError
+from afresh.highest import STOP_ERRORS
 from afresh.measure.curves import Curves, number, thin
 from afresh.measure.curves import Point as Place
 from afresh.measure.report import Fact, plain
@@ -30,7 +32,11 @@ SMOOTH = 120  # places at which a law is drawn
 STEPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Reward", "reward", ("reward",)),
     ("Unseen reward", "unseen reward", ("unseen",)),
-    ("Divergence from the reference", "nats a sample", ("kl",)),
+    ("Likeness to the data", "likeness", ("likeness",)),
+    ("Divergence from the reference", "nats a sample", ("kl", "kl_error")),
+    ("Distance from the base's samples of the same noise", "distance", ("away",)),
+    ("Distance of velocities from the reference's", "mean square", ("velocity_away",)),
+    ("Trainer from sampler", "nats a step", ("gap",)),
     ("Entropy", "nats a step", ("entropy",)),
     ("Length", "steps a sample", ("length",)),
     ("Shares", "share", ("diversity", "flat", "clipped", "accuracy")),
@@ -38,6 +44,7 @@ STEPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 SAID = {
     "unseen": "unseen reward",
+    "kl_error": "its standard error",
     "flat": "flat groups",
     "clipped": "clipped ratios",
     "accuracy": "pairs ordered rightly",
@@ -64,7 +71,7 @@ def alignment(rows: Sequence[Row], kl_limit: float = KL_LIMIT) -> Alignment | No
     if not any(finite(row, name) is not None for row in merged for name in ("reward", "accuracy")):
         return None
     laws = {of: law_of(merged, of) for of in WORDS}
-    found, stop, best = alarms(merged, kl_limit), stop_reason(merged), frontier(merged)
+    found, stop, best = alarms(merged, kl_limit), stop_reason(merged, errors=STOP_ERRORS), frontier(merged)
     notes = [f"{a.said} (Since step {a.step:,}.)" for a in found] + ([stop] if stop else [])
     judge: Gained = "reward" if laws["unseen"] is None else "unseen"  # the one that is not trained on, if there is
     notes += told(judge, laws[judge])
@@ -135,11 +142,11 @@ def against(rows: Sequence[Row], laws: Mapping[Gained, Law]) -> list[Curves]:
             lines["fitted law"] = list(zip(kl.tolist(), (base + predict(laws[of], kl)).tolist(), strict=True))
         lines["best at no more divergence"] = stairs(marks)
         charts.append(Curves(lines, "nats from the reference", word, f"{word.capitalize()} against divergence"))
-    pairs = sorted(
+    pairs = [  # in the order of steps: a line from where the run began to where it ended
         (d, r)
         for row in rows
         if (d := finite(row, "diversity")) is not None and (r := finite(row, "reward")) is not None
-    )
+    ]
     if len(pairs) > 1:
         marks, k = thin(pairs, MARKS)
         name = f"reward, means of {k} rows" if k > 1 else "reward"
@@ -164,7 +171,7 @@ def over_steps(rows: Sequence[Row]) -> list[Curves]:
         lines = {
             SAID.get(n, n): [(float(s), v) for s, v in found.pairs()] for n in names if (found := series(rows, n)).steps
         }
-        if lines:
+        if lines.keys() - {SAID["kl_error"]}:
             charts.append(Curves(lines, y_label=label, title=title))
     return charts
 
@@ -173,17 +180,25 @@ def over_steps(rows: Sequence[Row]) -> list[Curves]:
 
 
 def facts(rows: Sequence[Row]) -> list[Fact]:
-    """First and last values (the last of noisy ones as the median of a few rows), and the best evaluation."""
+    """First and last values, of evaluations where there are some, and the best evaluation."""
     names = {
         "reward": "reward",
         "kl": "nats from the reference",
+        "away": "distance from the base's samples",
+        "likeness": "likeness to the data",
         "diversity": "diversity",
         "accuracy": SAID["accuracy"],
     }
-    found = {label: series(rows, name) for name, label in names.items()}
-    out: list[Fact] = [
-        (label, f"{number(s.values[0])} → {number(s.smooth().values[-1])}") for label, s in found.items() if s.values
-    ]
+    looks = [row for row in rows if finite(row, "diversity") is not None]
+    found = {name: series(looks if series(looks, name).values else rows, name) for name in names}
+    errors = dict(series(rows, "kl_error").pairs())
+    out: list[Fact] = []
+    for name, s in found.items():
+        if s.values:
+            error = f" ± {number(errors[s.steps[-1]])}" if name == "kl" and s.steps[-1] in errors else ""
+            out.append((names[name], f"{number(s.values[0])} → {number(s.values[-1])}{error}"))
+    if not found["kl"].values:
+        out.append((names["kl"], "not known: only of what is drawn step by step are likelihoods known"))
     if (unseen := series(rows, "unseen")).values:
         best, step = max((v, -s) for s, v in unseen.pairs())
         ends = f"{number(unseen.values[0])} → {number(unseen.values[-1])}"

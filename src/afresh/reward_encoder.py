@@ -28,7 +28,7 @@ from afresh.data.pictures import (
     threaded,
     to_channels,
 )
-from afresh.edit import encoded
+from afresh.given import encoded
 from afresh.judge import prepared_again
 from afresh.measure.encoders import LARGEST, DomainNet, Recipe, train_encoder
 from afresh.measure.gallery import seen as spectra

@@ -3,11 +3,12 @@
 `class:LABEL` asks a classifier of the run's own labels, `class:LABEL@DATA` one of other labelled data: the probability
 of the class. Texts are judged by words and pairs of words (tf-idf and logistic regression); pictures, and sounds as the
 fields that they are encoded to, by the network that judges labels elsewhere (measure/classifier.py). All are trained
-when the reward is made, from the data's training split, and are said to be right on so much of the held-out one.
+from the data's training split when the reward is first made, and are said to be right on so much of the held-out one.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,14 +38,23 @@ AT_ONCE = 256  # sounds that are judged side by side
 WORST = 0.1  # how far above chance a classifier has to be on held-out items to be a reward at all
 
 
-def known(prepared: Prepared, kind: Kind, note: Callable[[str], None]) -> Callable[[str], Reward | None]:
-    """What `control.reward.build` asks about words that it does not know. Raises UserError for a model of another kind,
-    a label that is not there, and a classifier that has learnt nothing."""
+def judges_of(*runs: str | Path | None) -> Path | None:
+    """Where classifiers are kept: in the first of these folders that is a run and may be written to."""
+    paths = (Path(run) for run in runs if run is not None)
+    return next((p / "judges" for p in paths if (p / "run.json").is_file() and os.access(p, os.W_OK)), None)
+
+
+def known(
+    prepared: Prepared, kind: Kind, note: Callable[[str], None], folder: Path | None = None
+) -> Callable[[str], Reward | None]:
+    """What `control.reward.build` asks about words that it does not know; networks that judge classes are kept in
+    `folder`, by what they were trained on. Raises UserError for a model of another kind, a label that is not there, and
+    a classifier that has learnt nothing."""
 
     def find(word: str) -> Reward | None:
         if word.startswith(MARK):
             label, _, path = word[len(MARK) :].partition("@")
-            found = of_class(label, prepared if not path else labelled(Path(path), kind, prepared), kind, note)
+            found = of_class(label, prepared if not path else labelled(Path(path), kind, prepared), kind, note, folder)
             return replace(found, on_field=None) if kind == "sound" and path else found  # whose fields are others
         if word.startswith(TESTS):
             if kind != "text":
@@ -76,7 +86,7 @@ class Judge:
     field: Callable[[Tensor], Tensor] | None = None
 
 
-def of_class(label: str, data: Prepared, kind: Kind, note: Callable[[str], None]) -> Reward:
+def of_class(label: str, data: Prepared, kind: Kind, note: Callable[[str], None], folder: Path | None = None) -> Reward:
     """The probability of a class. Raises UserError as `known` does."""
     parts = {k: p for k, p in data.encoder.conds.items() if p.kind == "label"}
     names = [k for k, p in parts.items() if label in p.classes]
@@ -87,7 +97,7 @@ def of_class(label: str, data: Prepared, kind: Kind, note: Callable[[str], None]
             + ("" if every else " Class folders or a column named label make some.")
         )
     name, classes = names[0], parts[names[0]].classes
-    judge = {"text": texts, "picture": pictures, "sound": sounds}[kind](data, name)
+    judge = {"text": texts, "picture": pictures, "sound": sounds}[kind](data, name, folder)
     held = [i for i in data.heldout_items if i.labels.get(name) in classes]
     truth = [classes.index(i.labels[name]) for i in held]
     right = float((judge.items([i.value for i in held]).argmax(1) == truth).mean()) if held else 0.0
@@ -107,8 +117,8 @@ def of_class(label: str, data: Prepared, kind: Kind, note: Callable[[str], None]
     )
 
 
-def texts(data: Prepared, name: str) -> Judge:
-    """Words and pairs of words, weighed by tf-idf, and logistic regression."""
+def texts(data: Prepared, name: str, folder: Path | None = None) -> Judge:
+    """Words and pairs of words, weighed by tf-idf, and logistic regression; made in a moment, and not kept."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
@@ -126,11 +136,11 @@ def texts(data: Prepared, name: str) -> Judge:
     return Judge(judged)
 
 
-def pictures(data: Prepared, name: str) -> Judge:
+def pictures(data: Prepared, name: str, folder: Path | None = None) -> Judge:
     """The network that judges labels in measurements, of another seed."""
     train, shape = data.train, data.encoder.space.shape
     x = train.x.float() * train.scale + train.shift
-    judge = train_judge(name, x, train.cond, name, len(data.encoder.conds[name].classes), Rng(SEED))
+    judge = train_judge(name, x, train.cond, name, len(data.encoder.conds[name].classes), Rng(SEED), folder)
 
     def field(x: Tensor) -> Tensor:
         made = framed(x, (shape[0], shape[1], shape[2]))
@@ -145,11 +155,11 @@ def pictures(data: Prepared, name: str) -> Judge:
     return Judge(judged, field)
 
 
-def sounds(data: Prepared, name: str) -> Judge:
+def sounds(data: Prepared, name: str, folder: Path | None = None) -> Judge:
     """The same network on the fields that sounds are encoded to, waves as their spectra."""
     train, encoder = data.train, data.encoder
     x = seen(train.x.float() * train.scale + train.shift)
-    judge = train_judge(name, x, train.cond, name, len(encoder.conds[name].classes), Rng(SEED))
+    judge = train_judge(name, x, train.cond, name, len(encoder.conds[name].classes), Rng(SEED), folder)
 
     def field(x: Tensor) -> Tensor:
         out: Tensor = judge.net(shrunk(seen(x.float()))).softmax(1)

@@ -71,10 +71,11 @@ def reward_of(run: Run, wanted: Wanted) -> Reward:
     kind = kind_of(run)
     if not isinstance(wanted, str):
         return of_function(wanted, kind)
-    from afresh.reward_known import known
+    from afresh.reward_known import judges_of, known
 
     data = Later(run)
-    found = known(cast("Prepared", data), kind, lambda text: warnings.warn(text, stacklevel=2))
+    judges = judges_of(run.record.parent, run.path)
+    found = known(cast("Prepared", data), kind, lambda text: warnings.warn(text, stacklevel=2), judges)
     return build(wanted, Context(kind, Items(data), known=found))
 
 

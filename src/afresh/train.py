@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,20 +12,23 @@ from typing import Any, Protocol
 import torch
 
 from afresh import catalog
-from afresh.bridged import bridged
+from afresh.bridged import bridged, check_source
+from afresh.claim import check_claim, claimed
 from afresh.control.peft import write_adapter
 from afresh.core import Batch, Cond, Examples, Space, UserError
 from afresh.data.load import Loader, draw_conditions, rows_at_once, sweep, tokens_each, typical
+from afresh.highest import Highest, follow_unseen
+from afresh.interrupted import caught_interrupts, saved_where_rewards_fail
 from afresh.judge import prepared_again
 from afresh.kept import EARLY, FINISHED, forget_snapshots, keep_snapshot, no_average, states, write_kept
-from afresh.lowest import LOSS, Lowest, follow_loss
+from afresh.lowest import Lowest, follow_loss
 from afresh.memorise import Lookout, lookout
 from afresh.origin import seen_folded
 from afresh.plan import RESERVE, Plan, Task, plan, short_window
 from afresh.prepare import Prepared, advice_lines, prepare
 from afresh.record import DataRecord, RunRecord
 from afresh.rng import Rng
-from afresh.run import Run, Samples, claim, metrics_lines
+from afresh.run import Run, Samples, metrics_lines
 from afresh.training import loop
 from afresh.training.budget import Budget, check_device, measure_machine
 from afresh.training.checkpoint import replace_file
@@ -72,6 +73,7 @@ class Course(Protocol):
     config: Any
 
     def learner(self) -> Learner: ...
+    def begin(self) -> None: ...
     def batches(self, learner: Learner) -> Callable[[int, int], Batch]: ...
     def look(self, learner: Learner) -> dict[str, float]: ...
     def enough(self, rows: Sequence[Mapping[str, float]]) -> str: ...
@@ -101,7 +103,10 @@ def start(path: Path, choices: Choices, say: Callable[[str], None]) -> Job:
     if choices.device is not None:
         check_device(choices.device)
     out = choices.out or Path("runs") / (path.resolve().stem or "run")
-    check_claim(out, choices.force)
+    if choices.codec is not None:
+        check_source(Run.open(choices.codec))
+    needed = [p for p in (path, choices.codec, choices.validation) if p is not None]
+    check_claim(out, choices.force, needed)
     prepared = prepare(path, choices.modality, choices.data, choices.validation)
     for line in [*data_lines(prepared), *advice_lines(prepared, budget.minutes)]:
         say(line)
@@ -131,8 +136,8 @@ def start(path: Path, choices: Choices, say: Callable[[str], None]) -> Job:
         say(f"{d.name}: {d.value} ({d.reason})")
     record = make_record(prepared, found.family.name, found.name, made, machine.record(), choices)
     record = record.model_copy(update={"window": window})
-    claim(out, choices.force)
-    run = Run.create(out, record, prepared.encoder, found.codec, typical(prepared.train))
+    with claimed(out, choices.force, needed):
+        run = Run.create(out, record, prepared.encoder, found.codec, typical(prepared.train))
     return Job(run, prepared, space, found.train, found.heldout)
 
 
@@ -141,12 +146,6 @@ def check_trainable(name: str) -> None:
     verb = catalog.family(name).made_by
     if verb:
         raise UserError(f"{name} is not trained from data alone: afresh {verb} RUN makes one from a run that you have.")
-
-
-def check_claim(out: Path, force: bool) -> None:
-    """Refuse an occupied --out before spending minutes on planning."""
-    if not force:
-        claim(out, False)
 
 
 def again(path: Path, say: Callable[[str], None] = lambda line: None) -> Job:
@@ -215,7 +214,7 @@ def learn(job: Job, mode: str) -> float:
     begun, fresh = time.perf_counter(), learner.step == 0
     journal = Journal(run.path / "metrics.jsonl", learner.step)
     if fresh and record.parent is not None and not metrics_lines(run):
-        journal.append(0, looked(learner, job))  # what the base is worth here
+        journal.append(0, begun_at(learner, job))  # what the base is worth here
     steps = learner.config.steps  # as replanned before a resume
     forget_snapshots(run.path, learner.step)
     if learner.step < steps and no_average(run.path):
@@ -224,17 +223,17 @@ def learn(job: Job, mode: str) -> float:
     splits = job.prepared.train, job.prepared.heldout
     with bar, caught_interrupts() as stop:
         out = lookout(run, splits, learner, metrics_lines(run), bar.message)
-        lowest = None if job.course is not None else follow_loss(run, learner, metrics_lines(run))
+        best = followed(job, learner)
 
         def rewind(step: int) -> None:
             journal.rewind(step)
             forget_snapshots(run.path, step)
-            for watching in (out, lowest):
+            for watching in (out, best):
                 if watching is not None:
                     watching.rewind(step)
 
         hooks = Hooks(
-            evaluate=lambda now: watched(now, job, lowest, out),
+            evaluate=lambda now: watched(now, job, best, out),
             preview=lambda now: preview(now, run),
             log=lambda step, found: journal.append(step, found if job.course is None else job.course.tidy(found)),
             rewind=rewind,
@@ -243,14 +242,15 @@ def learn(job: Job, mode: str) -> float:
             message=bar.message,
             stop=lambda: stop() and whole(learner, job),
             stepped=lambda now: keep_aside(now, run),
-            enough=lambda now: enough(now, job, lowest, out),
+            enough=lambda now: enough(now, job, best, out),
             replan=lambda now: keep_time(now, run, begun, fresh, bar) if whole(now, job) else None,
         )
         before = learner.stopped
-        loop.run(learner, stream(job, learner, rng), run.path / "checkpoints", rng, hooks)
+        with saved_where_rewards_fail(learner, run.path, lambda: whole(learner, job)):
+            loop.run(learner, stream(job, learner, rng), run.path / "checkpoints", rng, hooks)
         if learner.stopped != before:
             bar.message(f"stopped at step {learner.step:,} of {learner.config.steps:,}, and saved: {learner.stopped}")
-        if lowest is not None and (taken := lowest.taken(learner)) is not None:
+        if (taken := best.taken(learner)) is not None:
             bar.message(taken[1])
             learner.averages = learner.on_device(taken[0])
     finish(learner, job)
@@ -263,6 +263,20 @@ def learn(job: Job, mode: str) -> float:
 def unit_of(run: Run, space: Space) -> str:
     """What is counted while training."""
     return "tokens" if space.kind == "tokens" else "sounds" if run.encoder.space.timed else "pictures"
+
+
+def followed(job: Job, learner: Learner) -> Lowest | Highest:
+    """What keeps the best weights: of the lowest held-out loss, or of the highest unseen reward."""
+    lines = metrics_lines(job.run)
+    return follow_loss(job.run, learner, lines) if job.course is None else follow_unseen(job.run, lines)
+
+
+def begun_at(learner: Learner, job: Job) -> dict[str, float]:
+    """What is known before the first step. Of a run that is steered the base may turn out to be the best."""
+    found = looked(learner, job)
+    if job.course is not None:
+        follow_unseen(job.run, ()).look(learner, found)
+    return found
 
 
 def stream(job: Job, learner: Learner, rng: Rng) -> Callable[[int, int], Batch]:
@@ -282,19 +296,18 @@ def whole(learner: Learner, job: Job) -> bool:
     return job.course is None or job.course.whole(learner.step)
 
 
-def watched(learner: Learner, job: Job, lowest: Lowest | None, out: Lookout | None) -> dict[str, float]:
-    """What an evaluation finds; weights of the lowest held-out loss are kept."""
+def watched(learner: Learner, job: Job, best: Lowest | Highest, out: Lookout | None) -> dict[str, float]:
+    """What an evaluation finds; the best weights are kept."""
     found = looked(learner, job)
-    if lowest is not None and LOSS in found:
-        lowest.look(learner, found[LOSS])
+    best.look(learner, found)
     return {**found, **({} if out is None else out.look(learner))}
 
 
-def enough(learner: Learner, job: Job, lowest: Lowest | None, out: Lookout | None) -> str:
+def enough(learner: Learner, job: Job, best: Lowest | Highest, out: Lookout | None) -> str:
     """Why training ends here, or nothing."""
     if job.course is not None and learner.step < learner.config.steps:
         return job.course.enough(metrics_lines(job.run))
-    reasons = (w.enough(learner) for w in (out, lowest) if w is not None)
+    reasons = (w.enough(learner) for w in (out, best) if w is not None)
     return next((reason for reason in reasons if reason), "")
 
 
@@ -335,31 +348,6 @@ def keep_time(now: Learner, run: Run, begun: float, fresh: bool, bar: Progress) 
     )
     bar.replan(steps)
     return steps
-
-
-@contextmanager
-def caught_interrupts() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C (or SIGTERM) asks for a stop after the step in hand; a second one stops at once."""
-    asked = False
-
-    def handler(number: int, frame: Any) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
-    previous = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)} if on_main_thread() else {}
-    try:
-        yield lambda: asked
-    finally:
-        for s, old in previous.items():
-            signal.signal(s, old)
-
-
-def on_main_thread() -> bool:
-    import threading
-
-    return threading.current_thread() is threading.main_thread()
 
 
 @torch.no_grad()

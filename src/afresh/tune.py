@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from afresh import catalog
+from afresh.claim import check_claim, claimed
 from afresh.control import lora
 from afresh.control.lora import LoraConfig
 from afresh.core import Encoder, Item, Space, UserError
@@ -38,9 +39,9 @@ from afresh.plan import (
 from afresh.prepare import Prepared, choose_modality, long_records, prepare
 from afresh.record import RunRecord
 from afresh.rng import Rng
-from afresh.run import Run, claim
+from afresh.run import Run
 from afresh.settings import by_part
-from afresh.train import Choices, Job, check_claim, data_lines, make_record
+from afresh.train import Choices, Job, data_lines, make_record
 from afresh.training.budget import Budget, Machine, check_device, measure_machine
 from afresh.training.config import TrainConfig
 
@@ -93,7 +94,8 @@ def start(base: str, path: Path, wishes: Wishes, say: Callable[[str], None]) -> 
     """Read the data as the base does, plan, and create the run's folder. Raises UserError before anything is spent."""
     budget = check(wishes)
     out = wishes.out or Path("runs") / f"{path.resolve().stem or 'run'}-tuned"
-    check_claim(out, wishes.force)
+    needed = (Path(base), path)
+    check_claim(out, wishes.force, needed)
     parent = open_parent(base)
     say(f"base: {parent.name}, {parent.family.name}, {sum(v.numel() for v in parent.weights.values()):,} numbers")
     for note in parent.notes:
@@ -127,9 +129,9 @@ def start(base: str, path: Path, wishes: Wishes, say: Callable[[str], None]) -> 
         say(f"{d.name}: {d.value} ({d.reason})")
     record = recorded(prepared, parent, made, machine, wishes, Loader(train, seen, Rng(wishes.seed)).count)
     record = record.model_copy(update={"cut": seen.shape[0] if seen != space else None})
-    claim(out, wishes.force)
     codec = None if parent.codec is None else parent.codec[1]
-    run = Run.create(out, record, prepared.encoder, codec, typical(prepared.train), parent.weights)
+    with claimed(out, wishes.force, needed):
+        run = Run.create(out, record, prepared.encoder, codec, typical(prepared.train), parent.weights)
     return Job(run, prepared, seen, train, heldout)
 
 

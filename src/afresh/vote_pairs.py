@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -10,9 +11,9 @@ import torch
 from torch import Tensor
 
 from afresh.control.preferences import Preferences, Vote
-from afresh.core import Batch, Cond, Item, UserError, Votes
-from afresh.edit import encoded
-from afresh.request import Request, make_cond, prompt_ids
+from afresh.core import Batch, Cond, CondSpec, Item, UserError, Votes
+from afresh.given import encoded
+from afresh.request import Request, labels_by_name, make_cond, of_kind, prompt_ids
 from afresh.run import Run
 
 HELD = 0.1  # of the pairs, by a hash of their content, is not learnt from
@@ -60,7 +61,23 @@ def some(votes: Votes, which: Tensor) -> Votes:
 
 def asked(run: Run, vote: Vote) -> Cond:
     """One row: the vote's label, where it has one; nothing else is asked."""
-    return make_cond(run.conds, Cond.nothing(run.conds, 1), Request(label=vote.label), run.encoder)
+    label = None if vote.label is None else labels_of(run.conds, vote.label)
+    return make_cond(run.conds, Cond.nothing(run.conds, 1), Request(label=label), run.encoder)
+
+
+def labels_of(spec: CondSpec, label: str) -> dict[str, str]:
+    """{part: class} of a vote's label: a class, or of several parts "digit=1, half=low" (compare.Asked.words). Raises
+    UserError for a model without labels, and for a class that several parts have."""
+    parts = of_kind(spec, "label")
+    if not parts:
+        raise UserError(
+            f"The votes are on samples with the label {label!r}, and this model was trained without labels. Take the "
+            "field label out of the votes, or align a model of such labels."
+        )
+    pieces = re.split(rf"(?:^|, )({'|'.join(map(re.escape, parts))})=", label)
+    if pieces[0] == "" and len(pieces) > 1:
+        return dict(zip(pieces[1::2], pieces[2::2], strict=True))
+    return labels_by_name(spec, label)
 
 
 def files(run: Run, found: Preferences, sides: Sequence[tuple[str, str]]) -> tuple[Batch, Batch]:

@@ -96,6 +96,15 @@ def test_the_limit_of_the_divergence_is_a_parameter() -> None:
             alarms(run(), kl_limit=limit)
 
 
+def test_what_is_told_is_the_last_value_and_not_the_median() -> None:
+    rows = run(kl=lambda t: 6 * t)
+    rows[-1]["kl"] = 58.9
+    (alarm,) = alarms(rows, kl_limit=5.0)
+    assert "58.9 nats" in alarm.said and alarm.step < rows[-1]["step"]
+    rows[-1]["kl"] = 1.0  # the last row is fine, so that nothing is said of the present
+    assert alarms(rows, kl_limit=5.0) == []
+
+
 def test_one_odd_batch_is_no_alarm_and_what_is_over_neither() -> None:
     rows = run()
     rows[-1].update(kl=50.0, entropy=0.01, flat=1.0, gap=1.0, clipped=1.0, diversity=0.1, length=500.0)
@@ -150,12 +159,12 @@ def test_numbers_that_are_none() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_over_optimisation(seed: int) -> None:
-    """The unseen reward peaks half way: then the alarm says so, and which checkpoint to keep."""
+    """The unseen reward peaks half way: then the alarm says so, and when it was."""
     rng = np.random.default_rng(seed)
     rows = run(seed, unseen=lambda t: 0.3 - 2 * (t - 0.5) ** 2 + rng.normal(0, 0.02))
     (alarm,) = alarms(rows)
-    assert alarm.name == "over-optimisation" and "Keep the checkpoint of step" in alarm.said
-    assert 100 <= int(alarm.said.split("checkpoint of step ")[1].split(",")[0]) <= 300
+    assert alarm.name == "over-optimisation" and "is being exploited" in alarm.said
+    assert 100 <= int(alarm.said.split("Since step ")[1].split(" ")[0]) <= 300
     assert alarms(rows[:24]) == []
     falls = [{**row, "reward": 0.5 - 0.01 * i, "kl": 0.1} for i, row in enumerate(rows)]
     assert names(falls) == []  # both fall: it is no exploitation
@@ -203,7 +212,7 @@ def test_when_to_stop(values: tuple[float, ...], patience: int, stops: bool) -> 
     said = stop_reason(evaluations(*values), patience)
     assert bool(said) == stops
     if stops:
-        assert f"Keep the checkpoint of step {5 * values.index(max(values))}." in said and "0.03" in said
+        assert f" at step {5 * values.index(max(values))} and is " in said and "0.03" in said
 
 
 def test_what_is_no_evaluation_does_not_stop() -> None:

@@ -151,7 +151,7 @@ def test_texts_and_pictures_in_one_file_are_refused(tmp_path: Path, votes: list[
 def test_texts_that_end_like_pictures_can_be_said_to_be_texts(tmp_path: Path) -> None:
     found = read_votes(file(tmp_path, line("open ./a.png", "no"), line("./a.png", "a.png")), kind="text")
     assert found.kind == "text" and len(found.votes) == 2 and found.votes[1].a == "./a.png"
-    with pytest.raises(UserError, match="picture was asked for"):
+    with pytest.raises(UserError, match="votes on pictures are asked for"):
         read_votes(file(tmp_path, line("x", "y")), kind="picture")
 
 

@@ -153,6 +153,12 @@ def test_what_cannot_be_loaded(mine: Path, function: str, why: str) -> None:
         named(mine, function)
 
 
+def test_a_function_that_is_not_there_is_told_those_that_are(tmp_path: Path) -> None:
+    (tmp_path / "r.py").write_text("def long(text):\n    return 1\n\n\ndef short(text):\n    return 0\n")
+    with pytest.raises(UserError, match=r"'shrot'\. Functions in .*r\.py: long, short\. A function is named"):
+        build(f"{tmp_path / 'r.py'}:shrot", Context("text"))
+
+
 def test_a_module_that_is_not_there_may_be_a_slip() -> None:
     with pytest.raises(UserError, match=r"No module named 'lenght'.*Did you mean length"):
         build("lenght:words", Context("text"))

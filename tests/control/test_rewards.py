@@ -112,6 +112,15 @@ def test_a_blur_forgives_what_is_fine(tmp_path: Path) -> None:
     assert found[0] > 0.999 and found[1] < 0.95
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_may_be_read_only(channels: int) -> None:
+    picture = np.full((4, 4, channels), 51, np.uint8)
+    picture.flags.writeable = False
+    assert build("brightness", Context("picture")).score([picture], [{}]) == pytest.approx([0.2])
+    assert build("novel", Context("picture", [picture])).score([picture], [{}]) == pytest.approx([0.0])
+
+
 def test_novelty_of_pictures() -> None:
     train = [flat(0), flat(100), *NOISE]
     assert scores("novel", [flat(0), flat(160), NOISE[5]], train) == pytest.approx([0, 60 / 255, 0], abs=1e-5)

@@ -6,10 +6,11 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 
-from afresh.aligners.selected import Selected, SelectedConfig
-from afresh.core import Cond, Space
+from afresh.aligners.selected import Selected, SelectedConfig, Watched
+from afresh.core import Batch, Cond, Space
 from afresh.rng import Rng
 
 SPACE = Space("field", (1, 1))
@@ -46,6 +47,50 @@ def test_of_the_reference_the_best_of_n_is_learnt_whatever_the_model_is_by_now()
         assert float(best.max()) < 1
 
 
+def test_the_best_three_of_eight_are_the_greatest_three() -> None:
+    config = SelectedConfig(samples=8, keep=3, source="reference")
+    batch = Selected(config, world(0.0, 0.0))(0, 4095)
+    assert len(batch.x) == 4095
+    # The k-th greatest of n uniform numbers has mean (n + 1 - k) / (n + 1).
+    means = batch.x.view(-1, 3).mean(0)
+    assert torch.allclose(means, torch.tensor([8.0, 7.0, 6.0]) / 9, atol=4 * 0.16 / math.sqrt(1365))
+    with pytest.raises(ValueError, match="leaves nothing out"):
+        SelectedConfig(samples=4, keep=4)
+
+
+def test_of_the_data_the_best_examples_are_learnt_with_their_conditions() -> None:
+    w = world(5.0, 5.0)
+    w.examples = lambda first, n: (
+        torch.arange(first, first + n).float().view(-1, 1, 1) % 100,
+        Cond(n, {"label": torch.arange(first, first + n) % 100}, {"label": torch.ones(n, dtype=torch.bool)}),
+    )
+    batch = Selected(SelectedConfig(samples=10, keep=2, source="data"), w)(0, 20)
+    tens = torch.arange(10)[:, None] * 10
+    assert torch.equal(batch.x.flatten(), (tens + torch.tensor([9, 8])).flatten().float())
+    assert torch.equal(batch.cond.parts["label"].float(), batch.x.flatten())
+
+
 def test_of_the_model_it_is_the_best_of_the_best() -> None:
     batch = Selected(SelectedConfig(samples=N), world(5.0, 0.0))(0, SIZE)
     assert float(batch.x.min()) >= 5
+
+
+def test_what_the_family_logs_bears_its_name_and_comes_back_to_it() -> None:
+    """The kl of a VAE is of its latents: where rewards are watched, kl is the divergence from the reference."""
+    updated: list[dict[str, float]] = []
+
+    def loss(modules: Any, batch: Any, player: str, step: int, rng: Any, state: Any) -> Any:
+        return torch.tensor(1.0), 2.0, {"loss": torch.tensor(3.0), "kl": torch.tensor(80.0)}
+
+    def update(state: Any, metrics: Any) -> Any:
+        updated.append(metrics)
+        return state
+
+    inner: Any = SimpleNamespace(averaged=("decoder",), players={"model": ("decoder",)}, loss=loss, update=update)
+    watched = Watched(inner, "vae")
+    extras = {"reward": torch.tensor([0.25, 0.5]), "best": torch.tensor([0.5, 1.0])}
+    batch = Batch(torch.zeros(2, 1, 1), Cond(2), torch.arange(2), None, extras)
+    _, _, metrics = watched.loss({}, batch, "model", 0, None, {})
+    assert {k: float(v) for k, v in metrics.items()} == {"reward": 0.75, "best": 1.5, "vae/kl": 80.0}
+    assert watched.update({"a": 1}, {"vae/kl": 4.0, "loss": 1.0}) == {"a": 1}
+    assert updated == [{"kl": 4.0, "loss": 1.0}]

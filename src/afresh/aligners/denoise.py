@@ -55,7 +55,12 @@ class DenoiseObjective:
         bad = ((1 + b) * e["old"] - b * v - target).square().flatten(1).mean(1)
         away = (v - e["ref"]).square().flatten(1).mean(1)
         losses = e["optimal"] * good + (1 - e["optimal"]) * bad + self.config.near * away
-        metrics = {"reward": e["reward"], "reward2": e["reward"].square(), "flat": e["flat"], "away": away.detach()}
+        metrics = {
+            "reward": e["reward"],
+            "reward2": e["reward"].square(),
+            "flat": e["flat"],
+            "velocity_away": away.detach(),
+        }
         return losses.sum(), float(len(losses)), {k: m.sum() for k, m in metrics.items()}
 
     def update(self, state: State, metrics: Mapping[str, float]) -> State:

@@ -7,8 +7,12 @@ allows deviations of about s.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import math
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -90,19 +94,50 @@ def style(like: Tensor) -> Energy:
 
 
 def by_name(name: str) -> Energy:
-    """A user's own function, MODULE:FUNCTION, of x (B, C, *grid) in [-1, 1] to (B,). Raises UserError."""
-    module, colon, function = name.partition(":")
-    if not colon or not module or not function:
-        raise UserError(f"A function is named MODULE:FUNCTION, as in mine:darker. Given: {name!r}.")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as e:
+    """A user's own function, FILE.py:FUNCTION or MODULE:FUNCTION, of x (B, C, *grid) in [-1, 1] to (B,).
+
+    Raises UserError when it cannot be loaded; what it gives does when it is not one number for each row.
+    """
+    source, colon, function = name.rpartition(":")
+    if not colon or not source or not function:
         raise UserError(
-            f"{name} cannot be loaded: {e}. The module must be installed, or its folder in PYTHONPATH."
+            f"A function is named FILE.py:FUNCTION or MODULE:FUNCTION, as in mine.py:darker. Given: {name!r}."
+        )
+    try:
+        found = getattr(of_file(Path(source)) if source.endswith(".py") else importlib.import_module(source), function)
+    except Exception as e:  # a person's own code may raise anything
+        raise UserError(
+            f"{name} cannot be loaded: {e}. Give FILE.py:FUNCTION, or MODULE:FUNCTION where the module is installed or "
+            "its folder in PYTHONPATH."
         ) from e
     if not callable(found):
         raise UserError(f"{name} is no function but {type(found).__name__}.")
-    return found
+
+    def energy(x: Tensor) -> Tensor:
+        value = found(x)
+        if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
+            given = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise UserError(
+                f"{name} must give one number for each of the {len(x)} examples in x {tuple(x.shape)}: a tensor of "
+                f"shape ({len(x)},), as .flatten(1).sum(1) makes. Given: {given}."
+            )
+        return value
+
+    return energy
+
+
+def of_file(file: Path) -> ModuleType:
+    """A person's file as a module, which finds its neighbours. Raises whatever the file raises."""
+    path = file.expanduser().resolve()
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {file}")
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    spec = importlib.util.spec_from_file_location(f"given_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def total(parts: Sequence[tuple[float, Energy]]) -> Energy | None:

@@ -3,24 +3,31 @@
 Pure functions over the rows of metrics.jsonl, {"step": int, name: number, ...}. Rows of one step are read as one. A
 name that a method does not log has no rules; a number that is not finite counts as missing, and is told. The first
 value of a name is the base's. What is noisy from batch to batch is judged by the median of its last WINDOW rows, what
-is measured at evaluations by each of them. An alarm is about the present: it holds at the last row, and its step is
-since when it has held without a break. No rule can tell what a reward means: look at samples too.
+is measured at evaluations by each of them. An alarm is about the present: it holds at the last row, whose value is
+told, and its step is since when it has held without a break. No rule can tell what a reward means: look at samples too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from statistics import median
-from typing import Any
 
+from afresh.control.rows import (
+    WINDOW,
+    Row,
+    Series,
+    by_step,
+    change,
+    lasting,
+    series,
+    since,
+    spread,
+    together,
+)
 from afresh.core import UserError
 
-Row = Mapping[str, Any]
-
-WINDOW = 5  # rows: enough that one odd batch is outvoted, few enough to speak up soon
 KL_LIMIT = 10.0  # nats a sample: as far as the best of 60,000 samples is (log n - (n - 1) / n)
 CREEP_ROWS = 20  # over which divergence is compared with reward, their first half with their second
 CREEP_NATS = 0.5  # of growth between the halves: less is not worth a warning
@@ -46,89 +53,6 @@ class Alarm:
     name: str
     step: int
     said: str
-
-
-@dataclass(frozen=True)
-class Series:
-    """The finite values of one name, in order of steps."""
-
-    steps: tuple[int, ...] = ()
-    values: tuple[float, ...] = ()
-
-    def smooth(self) -> Series:
-        """The median of the last WINDOW values up to each."""
-        ends = range(1, len(self.values) + 1)
-        return Series(self.steps, tuple(median(self.values[max(0, e - WINDOW) : e]) for e in ends))
-
-    def since(self, holds: Callable[[float], bool]) -> int | None:
-        """The step since when `holds` has been true of every value; None where it is not true of the last."""
-        return since(self.steps, lambda i: holds(self.values[i]))
-
-    def pairs(self) -> list[tuple[int, float]]:
-        return list(zip(self.steps, self.values, strict=True))
-
-
-def since(steps: Sequence[int], holds: Callable[[int], bool]) -> int | None:
-    """The first step of the last unbroken stretch of places where `holds`; None where it does not reach the end."""
-    found = None
-    for i in reversed(range(len(steps))):  # only as far back as needed: runs have many rows
-        if not holds(i):
-            break
-        found = steps[i]
-    return found
-
-
-def by_step(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """One row a step, in order; of two values of a name the later counts. Raises UserError for a row without a step."""
-    merged: dict[int, dict[str, Any]] = {}
-    for i, row in enumerate(rows, 1):
-        step = row.get("step")
-        if not isinstance(step, int) or isinstance(step, bool) or step < 0:
-            raise UserError(f"Row {i} of the metrics has the step {step!r}. Every row is to have one, 0 or more.")
-        merged.setdefault(step, {}).update(row)
-    return [merged[s] for s in sorted(merged)]
-
-
-def finite(row: Row, name: str) -> float | None:
-    """A value, or None where it is missing or not finite. Raises UserError where it is no number at all."""
-    value = row.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"At step {row.get('step')} the metrics say {name} is {value!r}. It is to be a number.")
-    return float(value) if math.isfinite(value) else None
-
-
-def series(rows: Sequence[Row], name: str) -> Series:
-    """The finite values of `name` in rows of one step each."""
-    found = [(row["step"], value) for row in rows if (value := finite(row, name)) is not None]
-    return Series(tuple(s for s, _ in found), tuple(v for _, v in found))
-
-
-def together(rows: Sequence[Row], one: str, other: str) -> list[tuple[int, tuple[float, float]]]:
-    """(step, values) of the rows that have a finite value of both."""
-    a, b = (dict(series(rows, name).pairs()) for name in (one, other))
-    return [(step, (value, b[step])) for step, value in a.items() if step in b]
-
-
-def change(values: Sequence[float], rows: int) -> tuple[float, float] | None:
-    """The mean of the last `rows` values less that of the first, and its standard error from their spread.
-
-    At most half the values are taken on each side; None for fewer than two a side. A trend within a side counts as
-    spread.
-    """
-    k = min(rows, len(values) // 2)
-    if k < 2:
-        return None
-    (first, a), (last, b) = spread(values[:k]), spread(values[-k:])
-    return last - first, math.hypot(a, b)
-
-
-def spread(values: Sequence[float]) -> tuple[float, float]:
-    """The mean of at least two values, and its standard error."""
-    n = len(values)
-    mean = sum(values) / n
-    return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n)
 
 
 # --------------------------------------------------------------------------- rules
@@ -247,25 +171,28 @@ def _worse(seen: Sequence[Evaluation], errors: float) -> list[Evaluation | None]
 
 
 def _over_optimised(rows: Sequence[Row]) -> Alarm | None:
-    seen, reward = _evaluations(rows), series(rows, "reward").smooth().pairs()
+    seen, reward = _evaluations(rows), series(rows, "reward")
+    raw, smooth = reward.pairs(), reward.smooth().pairs()
     better = _worse(seen, NOISE)
 
-    def proxy(step: int) -> float:
+    def at(step: int, of: Sequence[tuple[int, float]]) -> float:
         """At the step, or at the last before it that has one."""
-        return next((v for s, v in reversed(reward) if s <= step), math.nan)
+        return next((v for s, v in reversed(of) if s <= step), math.nan)
 
     def holds(i: int) -> bool:
         best = better[i]
-        return best is not None and proxy(seen[i][0]) > proxy(best[0])
+        return best is not None and at(seen[i][0], smooth) > at(best[0], smooth)
 
     step, last = since([s for s, _, _ in seen], holds), better[-1] if better else None
     if step is None or last is None or not all(map(holds, range(max(0, len(seen) - EVALUATIONS), len(seen)))):
         return None
+    before, now = at(last[0], raw), at(seen[-1][0], raw)
+    if now <= before:
+        return None
     said = (
-        f"Since step {last[0]} the reward rose from {proxy(last[0]):.3g} to {proxy(seen[-1][0]):.3g}, but the unseen "
-        f"one, which is not trained on, fell from {last[1]:.3g} to {seen[-1][1]:.3g}, by more than {NOISE:g} standard "
-        f"errors: the reward is being exploited. Keep the checkpoint of step {last[0]}, raise beta, or mend the reward "
-        "and begin again."
+        f"Since step {last[0]} the reward rose from {before:.3g} to {now:.3g}, but the unseen one, which is not "
+        f"trained on, fell from {last[1]:.3g} to {seen[-1][1]:.3g}, by more than {NOISE:g} standard errors: the reward "
+        "is being exploited. Begin again with a mended reward, a higher beta or fewer steps."
     )
     return Alarm("over-optimisation", step, said)
 
@@ -274,16 +201,17 @@ def _lost(key: str, better: Callable[[float, float], float], limit: Callable[[Se
     """A number that was better before by more than a limit; `better` is max (of medians) or min."""
 
     def rule(rows: Sequence[Row]) -> Alarm | None:
-        found = series(rows, key).smooth() if better is max else series(rows, key)
+        raw = series(rows, key)
+        found = raw.smooth() if better is max else raw
         best = list(accumulate(found.values, better))
         step = since(found.steps, lambda i: abs(found.values[i] - best[i]) > limit(found))
-        if step is None:
+        if step is None or abs(better(raw.values[-1], best[-1]) - raw.values[-1]) <= limit(found):
             return None
         at = found.steps[found.values.index(best[-1])]
         said = (
-            f"The {key.replace('_', ' ')} is {found.values[-1]:.4g}; at step {at} it was {best[-1]:.4g}, better by "
-            f"more than {limit(found):.3g}. The policy forgets, or learns by heart: keep the checkpoint of step {at}, "
-            "raise beta, take fewer steps or epochs, or bring more data."
+            f"The {key.replace('_', ' ')} is {raw.values[-1]:.4g}; at step {at} it was {best[-1]:.4g}, better by "
+            f"more than {limit(found):.3g}. The policy forgets, or learns by heart: raise beta, take fewer steps or "
+            "epochs, or bring more data."
         )
         return Alarm(key, step, said)
 
@@ -294,8 +222,8 @@ def _level(key: str, above: float, said: str) -> Rule:
     """A number that is not to be above a limit, whatever the base had."""
 
     def rule(rows: Sequence[Row]) -> Alarm | None:
-        found = series(rows, key).smooth()
-        step = found.since(lambda v: v > above)
+        found = series(rows, key)
+        step = lasting(found, lambda v: v > above)
         return None if step is None else Alarm(key, step, said.format(found.values[-1], above))
 
     return rule
@@ -305,11 +233,11 @@ def _left(key: str, share: float, said: str) -> Rule:
     """A number of which at least a share of the base's is to be left."""
 
     def rule(rows: Sequence[Row]) -> Alarm | None:
-        found = series(rows, key).smooth()
+        found = series(rows, key)
         if not found.values or found.values[0] <= 0:
             return None
         first, now = found.values[0], found.values[-1]
-        step = found.since(lambda v: v < share * first)
+        step = lasting(found, lambda v: v < share * first)
         return None if step is None else Alarm(key, step, said.format(now, first, now / first, share))
 
     return rule
@@ -396,5 +324,5 @@ def stop_reason(rows: Iterable[Row], patience: int = EVALUATIONS, errors: float 
     return (
         f"The unseen reward was {best[1]:.4g} (standard error {best[2]:.2g}) at step {best[0]} and is {value:.4g} "
         f"({error:.2g}) at step {now}: below its best by more than {errors:g} standard errors of the difference, at "
-        f"{patience} evaluation{'s' if patience > 1 else ''} in a row. Keep the checkpoint of step {best[0]}."
+        f"{patience} evaluation{'s' if patience > 1 else ''} in a row."
     )

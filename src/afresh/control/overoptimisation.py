@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from afresh.control.health import Row, by_step, finite
+from afresh.control.rows import Row, by_step, finite
 from afresh.core import UserError
 
 Kind = Literal["best_of_n", "rl"]

@@ -232,8 +232,8 @@ class _Reader:
         if self.told != "text" and found != self.kind:
             if self.told is not None:
                 raise UserError(
-                    f"{self.path} has votes on {found}s (line {line} has {text[:60]!r}), and {self.because}: give "
-                    f'votes on {self.kind}s, or say kind="text" if all are texts.'
+                    f"{self.path} has votes on {found}s (line {line} has {text[:60]!r}), and votes on {self.kind}s are "
+                    "asked for. Give those."
                 )
             both = " and ".join(f"{k}s" for k in KINDS if k in (found, self.kind))
             raise UserError(

@@ -9,6 +9,7 @@ but neither a loop in C nor, for signals go to the main thread alone, anything i
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import selectors
@@ -183,8 +184,8 @@ def python_function(name: str, source: str, function: str, context: Context, hin
         kept.begin()
     except Failed as e:
         raise UserError(
-            f"The reward {name} cannot be loaded: {e.reason}{hint} A function is named FILE.py:function, or "
-            "module:function where the module is installed or its folder is in PYTHONPATH."
+            f"The reward {name} cannot be loaded: {e.reason.rstrip('.')}.{hint}{functions_of(file)} A function is "
+            "named FILE.py:function, or module:function where the module is installed or its folder is in PYTHONPATH."
         ) from None
 
     def score(items: Sequence[Any], requests: Sequence[Request]) -> list[float]:
@@ -192,6 +193,16 @@ def python_function(name: str, source: str, function: str, context: Context, hin
         return list(kept.ask(message, len(items))["values"])
 
     return Reward(name, score, context.kind, close=kept.close)
+
+
+def functions_of(file: str | None) -> str:
+    """The functions of a file that can be read, in a sentence; nothing where there is none."""
+    try:
+        body = [] if file is None else ast.parse(Path(file).read_bytes()).body
+    except (OSError, SyntaxError, ValueError):  # what is wrong with it was said
+        return ""
+    names = [node.name for node in body if isinstance(node, ast.FunctionDef)]
+    return f" Functions in {file}: {', '.join(names[:20])}." if names else ""
 
 
 class Kept:

@@ -29,7 +29,7 @@ CHUNK = 1024  # training pictures compared at once
 
 def to_field(picture: np.ndarray) -> Tensor:
     """uint8 (H, W, C) -> float64 (C, H, W) in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(picture, 2, 0))).double() / 127.5 - 1
+    return torch.tensor(np.moveaxis(picture, 2, 0)).double() / 127.5 - 1  # a copy: pictures may be read-only
 
 
 def of_field(on_field: Field) -> Reward:
@@ -200,8 +200,8 @@ def novel(argument: str | None, context: Context) -> Reward:
         raise UserError("The reward novel needs the training pictures, and there are none here.")
     groups: dict[tuple[int, ...], list[Any]] = {}
     for item in context.train:
-        pixels = np.ascontiguousarray(np.moveaxis(item, 2, 0))
-        groups.setdefault(pixels.shape, []).append(torch.from_numpy(pixels).flatten())
+        pixels = torch.tensor(np.moveaxis(item, 2, 0))
+        groups.setdefault(tuple(pixels.shape), []).append(pixels.flatten())
     train = {shape: torch.stack(rows) for shape, rows in groups.items()}
 
     def on_field(x: Tensor) -> Tensor:
