@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -12,11 +14,15 @@ import torch
 from PIL import Image
 
 import afresh
-from afresh.blend import Blender, slerp
+from afresh.blend import Blender, check_given, slerp
 from afresh.cli import run as command
-from afresh.core import Cond, UserError
-from afresh.edit import Change, Editor
+from afresh.codecs.trained import TrainedCodec, copied
+from afresh.core import Cond, Edit, Space, UserError
+from afresh.edit import Change, Editor, through
+from afresh.given import as_seen
 from afresh.judge import prepared_again
+from afresh.modalities.image import ImageEncoder, ImageOptions
+from afresh.nets.autoencoder import Shape, networks
 from afresh.outpaint import outpainted, places, sides
 from afresh.request import Request
 from afresh.run import Run
@@ -91,6 +97,107 @@ def dark(x: torch.Tensor) -> torch.Tensor:
     return 200 * (x + 1).square().mean((1, 2, 3))
 
 
+def scalar(x: torch.Tensor) -> torch.Tensor:
+    """A mistake: one number for all rows."""
+    return x.square().sum()
+
+
+def test_a_function_of_a_file(run: Run, picture: np.ndarray, tmp_path: Path) -> None:
+    (tmp_path / "shade.py").write_text("LEVEL = -1\n")
+    (tmp_path / "mine.py").write_text(
+        "import shade\n\ndef darker(x):\n    return 200 * (x - shade.LEVEL).square().mean((1, 2, 3))\n"
+    )
+    plain = editor(run).edit([picture], Change(strength=1.0), 4)
+    made = editor(run).edit([picture], Change(strength=1.0, function=f"{tmp_path / 'mine.py'}:darker"), 4)
+    assert float(made.x.mean()) < float(plain.x.mean()) - 0.1
+    with pytest.raises(UserError, match="there is no file"):
+        editor(run).edit([picture], Change(strength=1.0, function=f"{tmp_path / 'gone.py'}:darker"))
+
+
+def test_early_weights_steer_edits_and_blends(run: Run, picture: np.ndarray) -> None:
+    plain = editor(run).edit([picture], Change(strength=0.5)).x
+    assert not torch.equal(editor(run, autoguidance=3.0).edit([picture], Change(strength=0.5)).x, plain)
+    way = [
+        Blender(run, {"steps": 4, "autoguidance": g}).between(picture, 255 - picture, 3, Request(), Request()).x
+        for g in (1.0, 3.0)
+    ]
+    assert not torch.equal(*way)
+
+
+def wide(width: int = 12) -> np.ndarray:
+    """A grey ramp of 6 rows."""
+    return np.tile(np.linspace(0, 255, width).astype(np.uint8), (SIDE, 1))
+
+
+def test_what_is_cut_from_a_picture_is_told_and_its_mask_cut_alike(run: Run, tmp_path: Path) -> None:
+    ramp, mask = wide(), np.zeros((SIDE, 12), np.uint8)
+    mask[:, 6:] = 255
+    Image.fromarray(ramp).save(tmp_path / "wide.png")
+    with pytest.warns(UserWarning, match="middle square is used: wide.png"):
+        made = editor(run).edit([tmp_path / "wide.png"], Change(mask=mask)).values[0]
+    assert np.array_equal(made[:, :3, 0], ramp[:, 3:6])
+    assert not np.array_equal(made[:, 3:, 0], ramp[:, 6:9])
+    with pytest.raises(UserError, match="6x6, those given 12x6"):
+        editor(run).edit([ramp], Change(mask=mask[:, :9]))
+
+
+def test_what_is_padded_stays(run: Run) -> None:
+    """A mask over pictures of another shape, where the run pads them."""
+    padding = SimpleNamespace(encoder=ImageEncoder(run.encoder.space, {}, ImageOptions(size=SIDE, crop="pad")))
+    seen = as_seen(cast(Run, padding), np.ones((SIDE, 12), bool))[0, 0]
+    assert bool(seen[2:4].all()) and not bool(seen[[0, 5]].any())
+
+
+@pytest.mark.parametrize("kind", ["16 bit", "transparent"])
+def test_masks_of_any_kind(run: Run, picture: np.ndarray, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "mask.png"
+    if kind == "16 bit":
+        Image.fromarray(half().astype(np.uint16) * 100 + 3000).save(path)  # 3,000 to 28,500 of 65,535: all black
+        with pytest.raises(UserError, match="all black"):
+            editor(run).edit([picture], Change(mask=path))
+        Image.fromarray(half().astype(np.uint16) * 257).save(path)
+    else:
+        shown = np.full((SIDE, SIDE, 4), 255, np.uint8)
+        shown[..., 3] = half()
+        Image.fromarray(shown).save(path)
+    made = editor(run).edit([picture], Change(mask=path)).values[0]
+    assert np.array_equal(made[:, : SIDE // 2], picture[:, : SIDE // 2])
+    assert not np.array_equal(made[:, SIDE // 2 :], picture[:, SIDE // 2 :])
+
+
+def test_pictures_of_16_bits_are_not_clipped(run: Run, tmp_path: Path) -> None:
+    small = np.array([[0, 90, 180], [40, 130, 220], [255, 10, 100]], np.uint8)
+    Image.fromarray(small.astype(np.uint16) * 257).save(tmp_path / "small.png")
+    made = editor(run).edit([tmp_path / "small.png"], Change(upscale=2)).x
+    known = editor(run).edit([small], Change(upscale=2)).x
+    assert torch.equal(made, known)
+
+
+@pytest.mark.parametrize(("side", "factor"), [(30, 4), (20, 8), (10, 4), (8, 4)])
+def test_a_place_of_a_codec_is_kept_where_all_it_stands_for_is(side: int, factor: int) -> None:
+    space, net = (
+        Space("field", (1, side, side)),
+        Shape(bottleneck="kl", factor=factor, channels=2, levels=(8,), codes=2, width=8, blocks=1, most=1),
+    )
+    states = {k: m.state_dict() for k, m in networks(space.shape, net).items()}
+    codec = TrainedCodec(space, net, copied(space, net, states), torch.zeros(2), torch.ones(2))
+    keep = torch.ones(1, 1, side, side, dtype=torch.bool)
+    keep[..., side - 1, 0] = False
+    places = -(-side // factor)
+    found = through(codec, Edit(torch.zeros(1, 1, side, side), keep=keep)).keep
+    wanted = torch.ones(1, 2, places, places, dtype=torch.bool)
+    wanted[..., places - 1, 0] = False
+    assert found is not None and torch.equal(found, wanted)
+
+
+def test_what_was_asked_for_is_told(run: Run, picture: np.ndarray) -> None:
+    asking = Editor(run, Request(label="dark"), {"steps": 4, "guidance": 2.0})
+    (record,) = asking.edit([picture], Change(strength=0.5)).described
+    assert record == {"picture": 0, "variation": 0, "strength": 0.5, "label": "dark", "steps": 4, "guidance": 2.0}
+    (record,) = outpainted(asking, [picture], {"right": 2}, Change(), 1).described
+    assert record["label"] == "dark" and record["guidance"] == 2.0
+
+
 def test_more_pictures_than_fit_at_once_are_each_their_own(
     run: Run, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,10 +211,14 @@ def test_more_pictures_than_fit_at_once_are_each_their_own(
 @pytest.mark.parametrize(("change", "said"), [
     (Change(), "Nothing is asked for"),
     (Change(mask=np.zeros((5, 5), np.uint8)), "5x5 pixels; this model's pictures have 6x6"),
+    (Change(upscale=0), "It takes 2, 3, 6"),
+    (Change(upscale=-2), "It takes 2, 3, 6"),
+    (Change(strength=0.5, weight=3), "Give one of them"),
+    (Change(strength=0.5, function="tests.test_edit:scalar"), r"Given: a tensor of shape \(\)"),
     (Change(mask=np.zeros((6, 6), np.uint8)), "all black"),
     (Change(mask=np.full((6, 6), 255, np.uint8)), "all white"),
     (Change(strength=1.5), "from 0"),
-    (Change(upscale=4), "does not divide"),
+    (Change(upscale=4), "It takes 2, 3, 6"),
     (Change(upscale=2), "Given: 6x6"),
     (Change(palette=("no colour",)), "colours"),
     (Change(function="nowhere:f"), "cannot be loaded"),
@@ -123,6 +234,12 @@ def test_beyond_the_edges(run: Run, picture: np.ndarray) -> None:
     for value in made.values:
         assert value.shape == (SIDE + 2, SIDE + 4, picture.shape[-1])
         assert np.array_equal(value[2:, :SIDE], picture)
+
+
+def test_a_side_is_named_once() -> None:
+    assert sides("right=4, top=2") == {"right": 4, "top": 2}
+    with pytest.raises(UserError, match="right twice: 8 and 4"):
+        sides("right=8,right=4")
 
 
 @pytest.mark.parametrize("given", ["up=3", "right", "right=0", "right=-2", "left=x"])
@@ -156,6 +273,30 @@ def test_the_way_begins_and_ends_at_the_pictures(run: Run) -> None:
     assert len(made.values) == 5
     for value, item in ((made.values[0], a), (made.values[-1], b)):
         assert np.abs(value.astype(float) - item.value).mean() < 8
+
+
+def test_the_way_between_labels_has_no_jump(run: Run, picture: np.ndarray) -> None:
+    """From a picture to itself only the label changes, and what is drawn with it little by little."""
+    made = Blender(run, {"steps": 8}).between(picture, picture, 9, Request(label="dark"), Request(label="light"))
+    steps = made.x.diff(dim=0).flatten(1).norm(dim=1)
+    assert float(steps.max()) < 0.4 * float(steps.sum()) and float(steps.min()) > 0
+    assert made.described[3] == {"from_first": 0.625, "from_label": "dark", "to_label": "light"}
+    same = Blender(run, {"steps": 8}).between(picture, picture, 3, Request(label="dark"), Request(label="dark"))
+    torch.testing.assert_close(same.x[0], same.x[2])
+    torch.testing.assert_close(same.x[0], made.x[0], rtol=0, atol=1e-4)
+    guided = Blender(run, {"steps": 8, "guidance": 2.0}).between(picture, picture, 5, Request(label="dark"), Request())
+    steps = guided.x.diff(dim=0).flatten(1).norm(dim=1)
+    assert float(steps.max()) < 0.7 * float(steps.sum()) and float(steps.min()) > 0
+
+
+def test_what_belongs_to_the_other_way_is_refused() -> None:
+    none: dict[str, object] = {"label": None}
+    check_given("b.png", None, {"label": ["dark"]}, none)
+    check_given(None, "light", none, {"most": 2.0})
+    with pytest.raises(UserError, match="--most: only with --toward"):
+        check_given("b.png", None, none, {"away": None, "most": 7.0})
+    with pytest.raises(UserError, match="--to-label: only with the way"):
+        check_given(None, "light", {"to-label": ["dark"]}, none)
 
 
 def test_towards_an_attribute(run: Run) -> None:
@@ -194,6 +335,14 @@ def test_the_verbs(run: Run, picture: np.ndarray, tmp_path: Path, capsys: pytest
     assert command(["blend", *base, str(tmp_path / "b.png"), "-n", "3", *out]) == 0
     assert command(["blend", *base, "--toward", "light", "-n", "3", *out]) == 0
     assert command(["blend", *base, *out]) == 2
+    assert command(["blend", *base, str(tmp_path / "b.png"), "--away", "dark", *out]) == 2
+    assert "--away: only with --toward" in capsys.readouterr().err
+    assert command(["edit", *base, "--strength", "0.5", "--guidance", "2", "--set", "guidance=1", *out]) == 2
+    assert "guidance is given twice" in capsys.readouterr().err
+    assert command(["edit", *base, "--strength", "0.5", "--set", "guidance_low=0.5", *out]) == 2
+    assert "times of a guidance" in capsys.readouterr().err
+    assert command(["edit", str(run.path), str(tmp_path / "gone.png"), "--strength", "0.5", *out]) == 2
+    assert "gone.png cannot be used as a picture: there is no such file" in capsys.readouterr().err
     assert command(["edit", *base]) == 2
     assert "Nothing is asked for" in capsys.readouterr().err
 
@@ -209,6 +358,8 @@ def test_a_student_of_a_flow(run: Run, picture: np.ndarray, tmp_path: Path) -> N
         assert len(made.values) == 4 and bool(torch.isfinite(made.x).all())
     with pytest.raises(UserError, match="steps"):
         student.sample(1, steps=3)
+    with pytest.raises(UserError, match=r"--finest is one of 1, 2, 4, 8, 16, 32, 64.* Given: 3"):
+        afresh.distill(run, finest=3, steps=1, out=tmp_path / "three", quiet=True)
     with pytest.raises(UserError, match="family flow"):
         afresh.distill(student, steps=1, out=tmp_path / "again", quiet=True)
     with pytest.raises(UserError, match="afresh distill RUN"):

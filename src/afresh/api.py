@@ -156,17 +156,18 @@ def edit(
     *,
     each: int = 1,
     label: str | Mapping[str, str] | None = None,
+    number: Mapping[str, float] | None = None,
     caption: str | None = None,
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
     **change: Any,
 ) -> Samples:
-    """`each` edits of every picture, a file or an array (H, W, C) of uint8: strength, mask, upscale, palette, edges,
-    style, function, weight (afresh.edit.Change). Raises UserError for what cannot be done."""
+    """`each` edits of every picture or sound, a file, an array (H, W, C) of uint8 or a Sound: strength, mask, hole,
+    upscale, palette, edges, style, function, weight (afresh.edit.Change). Raises UserError for what cannot be done."""
     known = {f.name for f in fields(Change)}
     if wrong := sorted(set(change) - known):
         raise UserError(f"There is no edit {', '.join(wrong)}. Known: {', '.join(sorted(known))}.")
-    editor = Editor(run, Request(label=label, caption=caption), settings or {}, seed)
+    editor = Editor(run, Request(label=label, number=number, caption=caption), settings or {}, seed)
     return editor.edit(pictures, Change(**change), each)
 
 
@@ -178,12 +179,14 @@ def blend(
     *,
     label: str | Mapping[str, str] | None = None,
     to_label: str | Mapping[str, str] | None = None,
+    caption: str | None = None,
+    to_caption: str | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Samples:
     """n pictures on the way from one to another through the model's latents. Raises UserError for a family that has
     none."""
-    begin = Request(label=label)
-    return Blender(run, settings).between(first, second, n, begin, Request(label=to_label) if to_label else begin)
+    begin, end = Request(label=label, caption=caption), Request(label=to_label or label, caption=to_caption or caption)
+    return Blender(run, settings).between(first, second, n, begin, end)
 
 
 def resume(path: str | Path, *, quiet: bool = False) -> Run:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,8 +11,8 @@ from torch import Tensor
 
 from afresh import catalog
 from afresh.core import Cond, Examples, Latents, UserError
-from afresh.edit import encoded
-from afresh.request import Request, labels_by_name, make_cond
+from afresh.given import encoded
+from afresh.request import Request, labels_by_name, make_cond, words
 from afresh.run import Run
 from afresh.samples import Samples
 from afresh.training.loop import precision
@@ -35,6 +36,17 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     return unit * ((1 - t) * la + t * lb)
 
 
+def check_given(second: Any, toward: str | None, between: Mapping[str, Any], along: Mapping[str, Any]) -> None:
+    """Raises UserError unless there is either a second picture or a label to go toward, and for what belongs to the way
+    `between` pictures or `along` a label beside the other one. None in them: not given."""
+    if (second is None) == (toward is None):
+        raise UserError("Give a second file to go to, or --toward CLASS, an attribute: one of them.")
+    wrong = [f"--{name}" for name, value in (along if toward is None else between).items() if value is not None]
+    if wrong:
+        what = "--toward CLASS" if toward is None else "the way to a second file"
+        raise UserError(f"{', '.join(wrong)}: only with {what}. Leave it out, or ask for that.")
+
+
 class Blender:
     """The way through a run's latents: codes of pictures, and pictures of codes."""
 
@@ -50,27 +62,32 @@ class Blender:
             coded = codec.encode(Examples(x, Cond(len(x))))
             x = coded.x * coded.scale + coded.shift
         with precision(run.train):
-            return self.latents.encode(run.modules, run.config, run.space, x, cond, self.settings).float()
+            return self.latents.encode(run.needed(self.settings), run.config, run.space, x, cond, self.settings).float()
 
     @torch.no_grad()
     def pictures(self, z: Tensor, cond: Cond) -> Tensor:
         run, codec = self.run, self.run.codec
         with precision(run.train):
-            x = self.latents.decode(run.modules, run.config, run.space, z, cond, self.settings).float().cpu()
+            modules = run.needed(self.settings)
+            x = self.latents.decode(modules, run.config, run.space, z, cond, self.settings).float().cpu()
         return x if codec is None else codec.decode(x)
 
     def between(self, a: Any, b: Any, n: int, first: Request, second: Request) -> Samples:
-        """n pictures from a to b, and from the first request to the second: the middle ones change over at the half."""
+        """n pictures from a to b, asked from the first request to the second by steps as even (`Cond.toward`)."""
         if n < 2:
-            raise UserError(f"A way between two pictures has at least 2 of them. Given: {n}.")
+            raise UserError(f"A way between two has at least both ends, -n 2. Given: {n}.")
         run = self.run
         x = encoded(run, [a, b])
         ends = Cond.cat([self.cond(1, first), self.cond(1, second)])
         z = self.codes(x, ends)
         t = torch.linspace(0, 1, n)
-        asked = ends.select((t > 0.5).long())
+        asked = ends.select(torch.zeros(n, dtype=torch.int64))
+        if first != second:
+            asked = replace(asked, toward=(ends.select(torch.ones(n, dtype=torch.int64)), t))
         made = self.pictures(slerp(z[0], z[1], t), asked)
-        described = [{"from_first": round(1 - float(v), 4)} for v in t]
+        ways = {"": first} if first == second else {"from_": first, "to_": second}
+        said = {f"{way}{k}": v for way, request in ways.items() for k, v in words(request).items()}
+        described = [{"from_first": round(1 - float(v), 4), **said} for v in t]
         return Samples(run.encoder.decode(made), made, asked, described, 0, run.encoder)
 
     def direction(self, train: Examples, label: str, other: str | None = None) -> Tensor:
@@ -92,7 +109,7 @@ class Blender:
         for rows, which in ((has, label), (hasnot, other or f"no {label}")):
             found = rows.nonzero()[:, 0]
             if len(found) < 8:
-                raise UserError(f"Only {len(found)} training pictures have {which}; a direction needs 8 of each.")
+                raise UserError(f"Only {len(found)} training items have {which}; a direction needs 8 of each.")
             few = found[torch.linspace(0, len(found) - 1, min(ENOUGH, len(found))).long()]
             x = train.x[few].float() * train.scale + train.shift
             means.append(self.codes(x, Cond.nothing(spec, len(few))).mean(0))
@@ -119,7 +136,7 @@ def latents_of(run: Run) -> Latents:
     if run.encoder.space.kind != "field" or run.family.latents is None:
         able = [f for f in catalog.FAMILIES if catalog.family(f).latents is not None]
         raise UserError(
-            f"{run.path} ({run.record.family}) has no latents that pictures could be brought to. Families that have: "
-            f"{', '.join(able)}."
+            f"{run.path} ({run.record.family}) has no latents that pictures or sounds could be brought to. Families "
+            f"that have: {', '.join(able)}."
         )
     return run.family.latents

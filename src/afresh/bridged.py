@@ -59,8 +59,8 @@ def usual(space: Space) -> str:
 
 def through(path: Path, prepared: Prepared, family: str | None) -> Bridged:
     """The data as the latents of a finished run. Raises UserError for a run that does not fit or is not good enough."""
-    run = Run.open(path)
-    module = catalog.codec_module(catalog.TRAINED)
+    run, module = Run.open(path), catalog.codec_module(catalog.TRAINED)
+    check_source(run)
     check_run(run, module.FAMILY, prepared)
     threads = torch.get_num_threads()
     codec = module.of_modules(run.record.config, run.modules, run.encoder.space, prepared.train)
@@ -81,15 +81,21 @@ def through(path: Path, prepared: Prepared, family: str | None) -> Bridged:
     return Bridged(chosen, catalog.TRAINED, codec, codec.target, train, codec.encode(prepared.heldout), (decision,))
 
 
-def check_run(run: Run, wanted: str, prepared: Prepared) -> None:
-    """Raises UserError unless `run` is a finished one of the family `wanted`, on data of the same kind and size."""
-    path, record = run.path, run.record
-    make = f"Train one: afresh train DATA --family {wanted}"
+def check_source(run: Run) -> None:
+    """Raises UserError for a run that no codec is made of, which can be said before data is read."""
+    record, wanted = run.record, catalog.codec_module(catalog.TRAINED).FAMILY
     if record.family != wanted or record.codec is not None:
         over = "" if record.codec is None else f" over the codec {record.codec}"
         raise UserError(
-            f"{path} is a {record.family}{over}; --codec takes a finished run of the family {wanted}. {make}."
+            f"{run.path} is a {record.family}{over}; --codec takes a finished run of the family {wanted}. Train one: "
+            f"afresh train DATA --family {wanted}."
         )
+
+
+def check_run(run: Run, wanted: str, prepared: Prepared) -> None:
+    """Raises UserError unless `run` is a finished one, on data of the same kind and size."""
+    path, record = run.path, run.record
+    make = f"Train one: afresh train DATA --family {wanted}"
     if record.modality != prepared.modality:
         raise UserError(
             f"{path} was trained on {record.modality}, and this data is {prepared.modality}. {make} on such data."

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from afresh import catalog
 from afresh.control import energy as e
-from afresh.core import Codec, Cond, Edit, Examples, Item, UserError
-from afresh.data.pictures import PictureError, Pixels, open_picture
-from afresh.request import Request, make_cond
+from afresh.core import Codec, Cond, Edit, Examples, UserError
+from afresh.given import encoded, enlarged, fitted_mask
+from afresh.request import Request, make_cond, words
 from afresh.rng import Rng
 from afresh.run import Run
 from afresh.samples import Samples
@@ -35,7 +35,7 @@ class Change:
 
     `strength`: how much may change, 0 to 1. `mask` (H, W): true where it may. `upscale`: the picture is a smaller one,
     to be drawn again so much larger. `palette`: colours as #rrggbb. `edges`, `style`: pictures whose edges, whose
-    texture and colours it should have. `function`: MODULE:FUNCTION, differentiable, to become small. `weight` of the
+    texture and colours it should have. `function`: FILE.py:FUNCTION, differentiable, to become small. `weight` of the
     wishes: 1 = met to within about 0.05 of [-1, 1]. `hole`: of sounds the seconds that may change, START:END.
     """
 
@@ -50,75 +50,9 @@ class Change:
     hole: str | None = None
 
 
-def picture(given: str | Path | Pixels) -> Pixels:
-    """A file's pixels (H, W, C) uint8, or an array as it is. Raises UserError for what is no picture."""
-    if isinstance(given, np.ndarray):
-        return given if given.ndim == 3 else given[..., None]
-    path = Path(given)
-    try:
-        image = open_picture(path)
-        return np.asarray(image.convert("RGB"))
-    except (PictureError, OSError) as why:
-        raise UserError(f"{path} is no picture that can be read: {why}.") from None
-
-
-def encoded(run: Run, given: Sequence[Any]) -> Tensor:
-    """Pictures or sounds, or files of them, as the run sees them, (B, *shape) float32 in its modality's space.
-
-    Raises UserError for a file that cannot be read.
-    """
-    values = [Path(g) if isinstance(g, str | Path) else g for g in given]
-    values = [v[..., None] if isinstance(v, np.ndarray) and v.ndim == 2 else v for v in values]
-    examples = run.encoder.encode([Item(v) for v in values])
-    return examples.x.float() * examples.scale + examples.shift
-
-
-def hole(run: Run, given: str) -> Tensor:
-    """(1, ..., T) bool, true in the time that may change: 'START:END' in seconds, either of which may be left out.
-
-    Raises UserError for another form, a time that is not there, and for a run that makes no sounds.
-    """
-    space = run.encoder.space
-    start, found, end = given.partition(":")
-    try:
-        a, b = float(start or 0), float(end or space.seconds)
-    except ValueError:
-        found, a, b = "", 0.0, 0.0
-    if not space.timed:
-        raise UserError(f"--hole is for sounds, and {run.path} makes {run.record.modality}: give a --mask.")
-    if not found or not 0 <= a < b or a >= space.seconds or (a == 0 and b >= space.seconds):
-        raise UserError(
-            f"--hole takes START:END in seconds, within the {space.seconds:.3g} s of this model's sounds and not all "
-            f"of them; 0.5: is from there to the end. Given: {given!r}."
-        )
-    columns = space.shape[-1]
-    at = torch.arange(columns).view(*[1] * len(space.shape), columns) / columns * space.seconds
-    return (at >= a) & (at < b)
-
-
-def fitted_mask(run: Run, mask: Any) -> Tensor:
-    """(1, 1, H, W) bool, true where values may change: what is bright in a picture of the run's own size.
-
-    Raises UserError for another size: a mask that is stretched would not fit its picture.
-    """
-    pixels = mask if isinstance(mask, np.ndarray) else picture(mask)
-    flat = pixels.mean(-1) if pixels.ndim == 3 else pixels
-    height, width = run.encoder.space.shape[1:]
-    if flat.shape != (height, width):
-        raise UserError(
-            f"The mask has {flat.shape[1]}x{flat.shape[0]} pixels; this model's pictures have {width}x{height}. Give a "
-            "mask of that size, white where the picture may change."
-        )
-    change = torch.from_numpy(flat > (0.5 if flat.dtype == bool else 127.5))[None, None]
-    if not bool(change.any()) or bool(change.all()):
-        what = "black: nothing may change" if not bool(change.any()) else "white: nothing is kept"
-        raise UserError(f"The mask is all {what}. White is where the picture may change.")
-    return change
-
-
 def only_pictures(run: Run, change: Change) -> None:
     """Raises UserError for a run that makes sounds and is asked for what only pictures have."""
-    asked = {"mask": change.mask is not None, "upscale": change.upscale > 1, "palette": bool(change.palette)}
+    asked = {"mask": change.mask is not None, "upscale": change.upscale != 1, "palette": bool(change.palette)}
     asked |= {"edges": change.edges is not None, "style": change.style is not None}
     given = ", ".join(f"--{name}" for name, wanted in asked.items() if wanted)
     if given and run.encoder.space.timed:
@@ -140,8 +74,13 @@ def wishes(run: Run, change: Change) -> tuple[list[tuple[float, e.Energy]], floa
         parts.append((1.0, e.style(encoded(run, [change.style]))))
     if change.function is not None:
         parts.append((2 * NEAR**2, e.by_name(change.function)))  # a user's own weight is taken as it is
-    if not (np.isfinite(change.weight) and change.weight > 0):
+    if not (math.isfinite(change.weight) and change.weight > 0):
         raise UserError(f"--weight is a number above 0. Given: {change.weight}.")
+    if change.weight != 1 and not parts and change.upscale == 1:
+        raise UserError(
+            "--weight is how hard to pull to what is wished for: --palette, --edges, --style, --function, --upscale. "
+            "Give one of them, or leave it out."
+        )
     return parts, change.weight / (2 * NEAR**2)
 
 
@@ -181,10 +120,17 @@ class Editor:
         """What is asked for; a part that is not named is left open."""
         return make_cond(self.run.conds, Cond.nothing(self.run.conds, n), self.request, self.run.encoder)
 
+    @property
+    def requested(self) -> dict[str, Any]:
+        """What is asked for and the settings, in words."""
+        found = self.run.settings(self.settings).model_dump(exclude_unset=True)
+        return words(self.request) | {k: v for k, v in found.items() if k in self.settings or k == "part_guidance"}
+
     def apply(self, start: Tensor, strength: float, keep: Tensor | None, wanted: Wanted, weight: float) -> Tensor:
         """x (n, *shape) in the modality's space: what the family makes of `start` (n, *shape), a few at a time."""
         run, codec = self.run, self.run.codec
         edit, settings = run.family.edit, run.settings(self.settings)
+        modules = run.needed(settings)
         assert edit is not None
         out = []
         for rows in torch.arange(len(start)).split(AT_ONCE):
@@ -193,7 +139,7 @@ class Editor:
                 task = through(codec, task)
             cond = self.cond(len(rows))
             with precision(run.train):
-                x = edit(run.modules, run.config, run.space, task, cond, Rng(self.seed), rows, settings).float().cpu()
+                x = edit(modules, run.config, run.space, task, cond, Rng(self.seed), rows, settings).float().cpu()
             out.append(x if codec is None else codec.decode(x))
         x = torch.cat(out)
         return x if keep is None else torch.where(keep, start, x)
@@ -201,6 +147,8 @@ class Editor:
     def edit(self, pictures: Sequence[Any], change: Change, each: int = 1) -> Samples:
         """`each` edits of every picture in turn. Raises UserError for what cannot be done."""
         run = self.run
+        if change.hole is not None and not run.encoder.space.timed:
+            raise UserError(f"--hole is for sounds, and {run.path} makes {run.record.modality}: give a --mask.")
         parts, weight = wishes(run, change)
         places = change.mask, change.strength, change.hole
         if all(given is None for given in places) and not parts and change.upscale == 1:
@@ -208,8 +156,10 @@ class Editor:
                 "Nothing is asked for. Say how much may change (--strength 0.5), where (--mask FILE, of sounds --hole "
                 "0.2:0.5), or what is wanted (--palette, --edges, --style, --function, --upscale)."
             )
+        if run.encoder.space.timed:
+            return self.edit_sounds(pictures, change, each, e.total(parts), weight)
         low: Tensor | None = None
-        if change.upscale > 1:
+        if change.upscale != 1:
             low, start = enlarged(run, pictures, change.upscale)
             low = low.repeat_interleave(each, 0)
         else:
@@ -220,25 +170,38 @@ class Editor:
             more = [] if low is None else [(1.0, e.agrees(low[rows], change.upscale))]
             return e.total([*parts, *more])
 
-        keep = kept(run, change, start)
+        keep = None if change.mask is None else (~fitted_mask(run, change.mask, pictures)).expand_as(start)
         default = STRENGTH if keep is None and low is None else 1.0
         x = self.apply(start, default if change.strength is None else change.strength, keep, wanted, weight)
         if low is not None:  # the steps of the solver leave a little; what is left is spread evenly
             rest = low - e.blocks(x, change.upscale)
             x = x + nn.functional.interpolate(rest, scale_factor=change.upscale)
-        described = [{"picture": i // each, "variation": i % each, **asked(change)} for i in range(len(start))]
+        described = [
+            {"picture": i // each, "variation": i % each, **asked(change), **self.requested} for i in range(len(start))
+        ]
         return Samples(run.encoder.decode(x), x, self.cond(len(start)), described, self.seed, run.encoder)
 
+    def edit_sounds(
+        self, sounds: Sequence[Any], change: Change, each: int, wanted: e.Energy | None, weight: float
+    ) -> Samples:
+        """`each` edits of every sound in turn, of any length: `edit` for runs that make sounds."""
+        from afresh.long_sounds import refilled, varied
 
-def kept(run: Run, change: Change, start: Tensor) -> Tensor | None:
-    """Where values must stay, like start; None where nothing is said of places. Raises UserError for what does not
-    fit."""
-    given = [fitted_mask(run, change.mask)] if change.mask is not None else []
-    given += [hole(run, change.hole)] if change.hole is not None else []
-    if not given:
-        return None
-    may = given[0] if len(given) == 1 else given[0] & given[1]
-    return (~may).expand_as(start)
+        default = STRENGTH if change.hole is None else 1.0
+        strength = default if change.strength is None else change.strength
+
+        def draw(window: Tensor, keep: Tensor | None, part: int) -> Tensor:
+            return replace(self, seed=self.seed + 7919 * part).apply(window, strength, keep, lambda _: wanted, weight)
+
+        run, hole = self.run, change.hole
+        found = [varied(run, s, each, draw) if hole is None else refilled(run, s, hole, each, draw) for s in sounds]
+        longest = max(x.shape[-1] for x, _ in found)
+        x = torch.cat([nn.functional.pad(x, (0, longest - x.shape[-1])) for x, _ in found])
+        values = [v for _, made in found for v in made]
+        described = [
+            {"picture": i // each, "variation": i % each, **asked(change), **self.requested} for i in range(len(x))
+        ]
+        return Samples(values, x, self.cond(len(x)), described, self.seed, run.encoder)
 
 
 def through(codec: Codec, task: Edit) -> Edit:
@@ -248,35 +211,14 @@ def through(codec: Codec, task: Edit) -> Edit:
     coded = codec.encode(Examples(start, Cond(len(start))))
     z = coded.x * coded.scale + coded.shift if coded.x.is_floating_point() else coded.x.long()
     if keep is not None:
-        grid = (codec.target.grid or codec.target.shape[1:])[: keep.dim() - 2]  # codes of a place may be one more axis
-        factor = [a // b for a, b in zip(keep.shape[2:], grid, strict=True)]
-        pool = (nn.functional.max_pool1d, nn.functional.max_pool2d, nn.functional.max_pool3d)[len(factor) - 1]
-        whole = -pool(-keep.all(1, keepdim=True).float(), factor) > 0.5  # (B, 1, *grid)
+        may, beyond = (~keep.all(1, keepdim=True)).float(), [-n % codec.factor for n in reversed(keep.shape[2:])]
+        may = nn.functional.pad(may, [p for n in beyond for p in (0, n)])  # beyond the edge there is nothing to change
+        pool = (nn.functional.max_pool1d, nn.functional.max_pool2d, nn.functional.max_pool3d)[len(beyond) - 1]
+        whole = pool(may, codec.factor) < 0.5  # (B, 1, *grid)
         each = z[0].numel() // whole[0].numel()
         keep = whole.flatten(1).repeat_interleave(each, 1) if codec.target.grid else whole.expand_as(z)
     wanted = None if energy is None else lambda x: energy(codec.decode(x))
     return Edit(z, task.strength, keep, wanted, task.weight)
-
-
-def enlarged(run: Run, pictures: Sequence[Any], factor: int) -> tuple[Tensor, Tensor]:
-    """(low (B, C, h, w), low at the run's size): pictures that are `factor` times as small as the run's.
-
-    Raises UserError for another size, naming the one that is needed.
-    """
-    height, width = run.encoder.space.shape[1:]
-    if height % factor or width % factor:
-        raise UserError(f"--upscale {factor} does not divide this model's size, {width}x{height}.")
-    values = [picture(p) for p in pictures]
-    for v, name in zip(values, pictures, strict=True):
-        if v.shape[:2] != (height // factor, width // factor):
-            shown = f"{name}: " if isinstance(name, str | Path) else ""
-            raise UserError(
-                f"{shown}--upscale {factor} makes {width}x{height} of {width // factor}x{height // factor} pixels. "
-                f"Given: {v.shape[1]}x{v.shape[0]}."
-            )
-    blown = [np.repeat(np.repeat(v, factor, 0), factor, 1) for v in values]
-    start = encoded(run, blown)
-    return e.blocks(start, factor), start
 
 
 def asked(change: Change) -> dict[str, Any]:

@@ -79,6 +79,7 @@ def export(
         from afresh.export_fields import export_fields
 
         return export_fields(run, to, out, precision, label)
+    documents(run)
     chosen(to, precision)
     claim(out)
     base, condition = base_of_run(run, label)
@@ -157,8 +158,8 @@ def chosen(to: str, precision: str) -> tuple[Target, Precision]:
                 if kind == precision:
                     return target, kind
             raise UserError(f"--precision {precision}: {to} is written in {', '.join(target.precisions)}.")
-    pictures = " It is for models of pictures." if to in ("onnx", "diffusers") else ""
-    raise UserError(f"--to {to}: there are {', '.join(TARGETS)}.{pictures}")
+    fields = " It is for models of pictures and sounds." if to in ("onnx", "diffusers") else ""
+    raise UserError(f"--to {to}: models of text and code go to {', '.join(TARGETS)}.{fields}")
 
 
 def claim(out: Path) -> None:
@@ -179,11 +180,7 @@ def base_of_run(run: Run, label: str | Mapping[str, str] | None = None) -> tuple
     Raises UserError for a model without a public architecture, for an unknown label, and for one without a label
     when the model never learnt to do without.
     """
-    encoder = run.encoder
-    if not isinstance(encoder, DocumentEncoder) or run.codec is not None:
-        raise UserError(
-            f"{run.path} is a model of {run.record.modality}; only models of text and code can be exported."
-        )
+    encoder = documents(run)
     cond = make_cond(run.conds, Cond.nothing(run.conds, 1), Request(label=label))
     asked = {n: run.conds[n].classes[int(cond.parts[n][0])] for n in of_kind(run.conds, "label") if cond.present[n][0]}
     left = [n for n in run.conds if not cond.present[n][0]]
@@ -194,6 +191,19 @@ def base_of_run(run: Run, label: str | Mapping[str, str] | None = None) -> tuple
     words = [f"{n} = {c}" for n, c in asked.items()] + [f"{n} left open (the learnt null)" for n in left]
     base = base_of(run.modules, run.config, run.space, encoder.tokenizer, cond, str(run.path))
     return base, "; ".join(words) or None
+
+
+def documents(run: Run) -> DocumentEncoder:
+    """The encoder of a run on text or code. Raises UserError for a model of tokens of another kind."""
+    encoder = run.encoder
+    if not isinstance(encoder, DocumentEncoder) or run.codec is not None:
+        through = "" if run.codec is None else f" through a codec ({run.record.codec})"
+        raise UserError(
+            f"{run.path} ({run.record.family} on {run.record.modality}{through}) goes to no format: exported are "
+            "models of text and code, and of pictures and sounds without a codec (flow, vae, gan, autoencoder). Copy "
+            "the run's folder instead: afresh opens it anywhere."
+        )
+    return encoder
 
 
 def texts(run: Run, base: Base) -> tuple[list[list[int]], str]:

@@ -61,14 +61,17 @@ def chosen(to: str, precision: str, label: object) -> Target:
     """Raises UserError naming what there is."""
     if to in ("hf", "gguf"):
         raise UserError(
-            f"--to {to}: only models of text and code can be exported so. For pictures there are {', '.join(TARGETS)}."
+            f"--to {to}: only models of text and code can be exported so. For models of pictures and sounds there are "
+            f"{', '.join(TARGETS)} (the last for what was tuned from such a folder)."
         )
     if to not in TARGETS:
-        raise UserError(f"--to {to}: for models of pictures there are {', '.join(TARGETS)}.")
+        raise UserError(f"--to {to}: for models of pictures and sounds there are {', '.join(TARGETS)}.")
     if precision != "float32":
-        raise UserError(f"--precision {precision}: models of pictures are written in float32.")
+        raise UserError(f"--precision {precision}: models of pictures and sounds are written in float32.")
     if label is not None:
-        raise UserError("--label: conditions stay inputs of a model of pictures, so none is fixed. Leave it out.")
+        raise UserError(
+            "--label: conditions stay inputs of a model of pictures or sounds, so none is fixed. Leave it out."
+        )
     return TARGETS[to]
 
 

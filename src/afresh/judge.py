@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,7 @@ def prepared_again(run: Run, data: Path | None = None) -> Prepared:
         raise UserError(f"The data of {run.path} was in {path}, which is gone. Restore it there.")
     validation = data if data is not None else None if record.validation is None else Path(record.validation)
     prepared = prepare(path, run.record.modality, record.options, validation, run.encoder)
+    prepared = replace(prepared, why=f"as {run.path} has learnt it")
     if data is None and prepared.split_hash != record.split_hash:
         raise UserError(
             f"The data in {path} is not what {run.path} was trained on (split {prepared.split_hash[:12]}, was "

@@ -1,14 +1,14 @@
-"""Sounds longer than a model's own, and loops: a window of its length slides on over what is there already.
+"""Sounds of any length, extended, made to loop, varied or with a hole filled: a window of the model's length slides on
+over what is there already.
 
 Every new part is drawn beside half a window of what is there, so that no seam is heard where it begins. A sound that is
-given counts with its own length: what is shorter than a window is not followed by silence first, what is longer is kept
-whole.
+given counts with its own length: one that is to go on is not followed by silence first, and a longer one is kept whole.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,19 @@ import torch
 from torch import Tensor
 
 from afresh.core import Item, Sound, UserError
+from afresh.data.mels import inset
 from afresh.data.sound_views import wav_bytes
 from afresh.data.sounds import SoundError, decode_sound
 from afresh.edit import Editor
+from afresh.given import encoded
+from afresh.outpaint import places
 from afresh.run import Run
 from afresh.samples import Samples
 from afresh.write import is_sound
 
 MOST = 600.0  # seconds of a sound that is given, and of one that is drawn
+
+Draw = Callable[[Tensor, "Tensor | None", int], Tensor]  # (window, what is kept of it, its number) -> the same, changed
 
 
 def columns(run: Run, seconds: float, what: str) -> int:
@@ -69,7 +74,7 @@ def whole(run: Run, given: Any) -> Tensor:
     """
     space, sound = run.encoder.space, heard(run, given)
     size = space.shape[-1]
-    each = round(space.seconds * sound.rate / size)  # samples of a place
+    each = samples_of_place(run, sound)
     total = max(1, len(sound.samples) // each)
     step, edge = max(1, size // 2), size // 4
     starts = range(0, max(0, total - size) + step, step)
@@ -138,5 +143,121 @@ def told(editor: Editor, found: Sequence[Tensor], asked: dict[str, Any]) -> Samp
     longest = max(f.shape[-1] for f in found)
     x = torch.cat([torch.nn.functional.pad(f, (0, longest - f.shape[-1])) for f in found])
     values = [v for f in found for v in run.encoder.decode(f)]
-    described = [{"picture": i // n, "variation": i % n, **asked} for i in range(len(x))]
+    described = [{"picture": i // n, "variation": i % n, **asked, **editor.requested} for i in range(len(x))]
     return Samples(values, x, editor.cond(len(x)), described, editor.seed, run.encoder)
+
+
+# --------------------------------------------------------------------------- changed in place
+
+
+def span(given: str) -> tuple[float, float | None]:
+    """'START:END' in seconds, either of which may be left out: (start, end; None: to the end of the sound).
+
+    Raises UserError for another form.
+    """
+    start, found, end = given.partition(":")
+    try:
+        a, b = float(start or 0), float(end) if end.strip() else None
+    except ValueError:
+        found, a, b = "", 0.0, None
+    if not found or not 0 <= a < (math.inf if b is None else b) or b == math.inf:
+        raise UserError(
+            f"--hole takes START:END in seconds, START before END; 0.5: is from there to the end. Given: {given!r}."
+        )
+    return a, b
+
+
+def hole_in(run: Run, sound: Sound, given: str, name: object) -> tuple[int, int]:
+    """The samples of a hole in a sound, first and after the last. Raises UserError for one that reaches beyond the
+    sound by more than a place, is none of it or all of it."""
+    start, end = span(given)
+    length, count = sound.seconds, len(sound.samples)
+    place = run.encoder.space.seconds / run.encoder.space.shape[-1]
+    a, b = round(start * sound.rate), count if end is None else round(end * sound.rate)
+    if a >= count or (b - count) / sound.rate > place:
+        raise UserError(
+            f"--hole {given} reaches beyond {name}, which lasts {length:.3f} s. Give START:END within it, or let it "
+            "go on: --extend SECONDS."
+        )
+    b = min(b, count)
+    if a >= b or (a == 0 and b == count):
+        what = "holds no sample of" if a >= b else "is all of"
+        raise UserError(
+            f"--hole {given} {what} {name}, which lasts {length:.3f} s at {sound.rate:,} Hz. Give a part of it, or "
+            "--strength 1 to draw it anew."
+        )
+    return a, b
+
+
+def around(first: int, stop: int, total: int, size: int) -> tuple[int, int]:
+    """The places that a hole is filled beside: a window of them with the hole in its middle, or half a window on either
+    side of a hole for which that leaves less than a quarter; what a sound of `total` places has of them."""
+    side = (size - (stop - first)) // 2
+    side = side if side >= size // 4 else size // 2
+    low = max(0, min(first - side, total - size))
+    return low, min(total, max(stop + side, low + size))
+
+
+def refilled(run: Run, given: Any, hole: str, n: int, draw: Draw) -> tuple[Tensor, list[Sound]]:
+    """x (n, ..., places) around the hole of a sound, n times filled, and the n whole sounds, which are the given one to
+    the sample outside the hole. Raises UserError for a hole that is not in the sound."""
+    span(hole)
+    sound, size = heard(run, given), run.encoder.space.shape[-1]
+    each = samples_of_place(run, sound)
+    a, b = hole_in(run, sound, hole, "the sound" if is_sound(given) else given)
+    first, stop = a // each, -(-b // each)
+    low, high = around(first, stop, -(-len(sound.samples) // each), size)
+    part = replace(sound, samples=sound.samples[low * each : high * each])
+    x = fields_of(run, part, high - low).repeat_interleave(n, 0)
+    may = torch.zeros(x.shape[-1], dtype=torch.bool)
+    may[first - low : stop - low] = True
+    x = swept(x, may, size, draw)
+    out = []
+    for made in run.encoder.decode(x):
+        drawn = np.zeros_like(part.samples)
+        kept = min(len(made.samples), len(drawn))  # silence at its end was cut off
+        drawn[:kept] = made.samples[:kept]
+        filled_in = inset(part, replace(made, samples=drawn), a - low * each, b - low * each)
+        samples = sound.samples.copy()
+        samples[a:b] = filled_in.samples[a - low * each : b - low * each]
+        out.append(replace(sound, samples=samples))
+    return x, out
+
+
+def varied(run: Run, given: Any, n: int, draw: Draw) -> tuple[Tensor, list[Sound]]:
+    """x (n, ..., places) and the sounds: n variations of a sound of any length, window by window."""
+    sound, size = heard(run, given), run.encoder.space.shape[-1]
+    count = -(-len(sound.samples) // samples_of_place(run, sound))
+    x = fields_of(run, sound, count).repeat_interleave(n, 0)
+    x = swept(x, torch.ones(x.shape[-1], dtype=torch.bool), size, draw)
+    made = run.encoder.decode(x)
+    if count <= size:  # as long as the model makes it
+        return x, made
+    return x, [replace(m, samples=m.samples[: len(sound.samples)]) for m in made]
+
+
+def samples_of_place(run: Run, sound: Sound) -> int:
+    return round(run.encoder.space.seconds * sound.rate / run.encoder.space.shape[-1])
+
+
+def fields_of(run: Run, sound: Sound, count: int) -> Tensor:
+    """(1, ..., places): a sound of at most a window followed by silence, as in training; `count` places of a longer
+    one."""
+    size = run.encoder.space.shape[-1]
+    if count <= size:
+        return encoded(run, [sound])
+    missing = count * samples_of_place(run, sound) - len(sound.samples)
+    return whole(run, replace(sound, samples=np.pad(sound.samples, ((0, missing), (0, 0)))))
+
+
+def swept(x: Tensor, may: Tensor, size: int, draw: Draw) -> Tensor:
+    """x (B, ..., T) changed where `may` (T,) says so: windows of `size` from the beginning to the end, each over half
+    of the one before, which is done and kept."""
+    x, left = x.clone(), may.clone()
+    for part, at in enumerate(places(x.shape[-1], size)):
+        window, free = x[..., at : at + size].clone(), left[at : at + size]
+        if free.any():
+            keep = None if free.all() else (~free).expand_as(window)
+            x[..., at : at + size] = draw(window, keep, part)
+            left[at : at + size] = False
+    return x

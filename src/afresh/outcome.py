@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from afresh.report_align import alignment
+from afresh.report_run import weights_record
 from afresh.run import Run, metrics_lines
 from afresh.train import Job
 from afresh.training.checkpoint import newest, steps_in
@@ -40,6 +41,7 @@ def final_record(job: Job, seconds: float, metrics: list[Any]) -> dict[str, Any]
         "steps": steps_done(job.run),
         "seconds": round(seconds, 2),
         **({"stopped": why} if why else {}),
+        **({"sampling": used} if (used := weights_record(job.run)) else {}),
         **tuned,
         **({} if steered is None or r.align is None else {"align": r.align.model_dump(mode="json"), **steered.json}),
         "metrics": [asdict(m) for m in metrics],

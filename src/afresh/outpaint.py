@@ -11,7 +11,8 @@ from torch import Tensor
 
 from afresh.control import energy
 from afresh.core import UserError
-from afresh.edit import Change, Editor, encoded, wishes
+from afresh.edit import Change, Editor, wishes
+from afresh.given import encoded
 from afresh.samples import Samples
 
 SIDES = {"left": (3, -1), "right": (3, 1), "top": (2, -1), "bottom": (2, 1)}  # axis, direction
@@ -19,13 +20,15 @@ SIDES = {"left": (3, -1), "right": (3, 1), "top": (2, -1), "bottom": (2, 1)}  # 
 
 def sides(given: str) -> dict[str, int]:
     """'right=16,top=8' to pixels a side. Raises UserError."""
-    out = {}
+    out: dict[str, int] = {}
     for word in given.split(","):
         name, _, count = word.strip().partition("=")
         if name not in SIDES or not count.isdigit() or not int(count):
             raise UserError(
                 f"--outpaint takes SIDE=PIXELS, as in right=16,top=8, a side of {', '.join(SIDES)}. Given: {word!r}."
             )
+        if name in out:
+            raise UserError(f"--outpaint names the side {name} twice: {out[name]} and {count} pixels. Give it once.")
         out[name] = int(count)
     return out
 
@@ -33,7 +36,7 @@ def sides(given: str) -> dict[str, int]:
 def outpainted(editor: Editor, pictures: Sequence[Any], wanted: Mapping[str, int], change: Change, n: int) -> Samples:
     """n larger pictures of each. One side after the other, at most half a window at a time, so that every new part is
     drawn beside half a window of what is there. Raises UserError for a mask or an enlargement beside."""
-    if change.mask is not None or change.upscale > 1 or change.strength is not None:
+    if change.mask is not None or change.upscale != 1 or change.strength is not None:
         raise UserError("--outpaint keeps the picture and adds to it: leave --mask, --upscale and --strength out.")
     if editor.run.encoder.space.timed:
         raise UserError("--outpaint is for pictures. A sound goes on by --extend SECONDS.")
@@ -41,7 +44,10 @@ def outpainted(editor: Editor, pictures: Sequence[Any], wanted: Mapping[str, int
     canvas = start
     for step, (side, count) in enumerate(wanted.items()):
         canvas = grown(replace_seed(editor, step), canvas, side, count, change)
-    described = [{"picture": i // n, "variation": i % n, "outpaint": dict(wanted)} for i in range(len(canvas))]
+    described = [
+        {"picture": i // n, "variation": i % n, "outpaint": dict(wanted), **editor.requested}
+        for i in range(len(canvas))
+    ]
     run = editor.run
     return Samples(run.encoder.decode(canvas), canvas, editor.cond(len(canvas)), described, editor.seed, run.encoder)
 

@@ -15,6 +15,7 @@ from afresh.core import Corpus, Encoder, Examples, Item, Modality, Refused, User
 from afresh.data.advice import Facts, advise
 from afresh.data.duplicates import Pair, near_duplicates
 from afresh.data.split import Split, split, split_hash
+from afresh.settings import problems
 
 SEARCHED = 20_000  # most pictures or sounds among which training looks for near duplicates: a few seconds of one core
 
@@ -64,8 +65,8 @@ def read_options(modality: Modality, given: Mapping[str, Any]) -> Any:
         return modality.options(**given)
     except ValidationError as e:
         known = ", ".join(modality.options.model_fields)  # type: ignore[attr-defined]
-        problems = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in e.errors())
-        raise UserError(f"Data options of {modality.name}: {problems}. Accepted: {known}.") from e
+        wrong = problems(e, modality.options)
+        raise UserError(f"Data options of {modality.name}: {wrong}. Accepted: {known}.") from e
 
 
 def read_split(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from afresh.highest import UNSEEN, used
+from afresh.kept import AVERAGED
 from afresh.measure.curves import Curves
 from afresh.measure.report import Sample, Section, write_report
 from afresh.measure.study import Measurement
@@ -100,13 +104,26 @@ def section(
             ("training bytes", data.train_bytes),
             ("split", data.split_hash[:16]),
         ],
-        notes=[*data.notes, *(() if measured is None else measured.notes), *steered.notes],
+        notes=[*data.notes, *(() if measured is None else measured.notes), *chosen_weights(run), *steered.notes],
         next_commands=[
             f"afresh sample {run.path} -n 16 --seed 1 --out {run.path.name}-samples",
             f"afresh measure {run.path}",
             f"afresh train --resume {run.path}",
         ],
     )
+
+
+def chosen_weights(run: Run) -> list[str]:
+    """Which weights sampling uses, where a run that was steered ended worse than it was on the way."""
+    found = weights_record(run)
+    return [f"Here {used(found)}."] if UNSEEN in found else []
+
+
+def weights_record(run: Run) -> dict[str, Any]:
+    """What was written when other weights than the last were chosen for sampling; empty without."""
+    file = run.path / f"{AVERAGED}.json"
+    found = json.loads(file.read_bytes()) if file.exists() else {}
+    return found if isinstance(found, dict) else {}
 
 
 def write_run_report(run: Run, measured: Measurement | None) -> Path:

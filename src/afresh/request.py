@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from afresh import catalog
 from afresh.core import Cond, CondSpec, Encoder, Family, Item, Part, Space, UserError
 from afresh.data.conditions import caption_ids, label_id
+from afresh.data.conditions import caption_words as split_caption
 from afresh.settings import steers
 
 HOLE = re.compile(r"\[\[(\d+)\]\]")
@@ -70,13 +72,36 @@ def labels_by_name(spec: CondSpec, label: str | Mapping[str, str] | None) -> dic
     raise UserError(f"Say which label {label!r} is: --label NAME={label}, with NAME one of: {', '.join(parts)}.")
 
 
+def several_labels(spec: CondSpec, given: Sequence[str]) -> dict[str, str]:
+    """{part: class} of labels that are each NAME=CLASS, or a class that one part alone knows. Raises UserError for
+    another, and for a part that is named twice."""
+    out: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        known = any(text in part.classes for part in spec.values())
+        for part, label in ({name: value} if equals and not known else labels_by_name(spec, text)).items():
+            if part in out:
+                raise UserError(f"The label {part} is given twice: {out[part]!r} and {label!r}. Give it once.")
+            out[part] = label
+    return out
+
+
+def words(request: Request) -> dict[str, Any]:
+    """The labels, numbers and caption that are asked for, as records tell them."""
+    said = {"label": request.label, **(request.number or {}), "caption": request.caption}
+    return {k: v for k, v in said.items() if v is not None}
+
+
 def images_by_name(spec: CondSpec, image: Any) -> dict[str, Any]:
     """{part: file or array}. A picture without a name goes to the only part that is one."""
     if image is None:
         return {}
     parts = of_kind(spec, "aligned")
     if not parts:
-        raise UserError("This model was not trained to make pictures from others or sounds by curves: no --image.")
+        raise UserError(
+            "This model learnt neither to start from a picture nor to follow a curve of a sound, so --image says "
+            "nothing to it. Leave it out; sounds learn curves with --data curves=loudness,pitch."
+        )
     if isinstance(image, Mapping):
         named = dict(image)
     elif isinstance(image, str) and image.partition("=")[0] in parts:
@@ -84,10 +109,10 @@ def images_by_name(spec: CondSpec, image: Any) -> dict[str, Any]:
     elif len(parts) == 1:
         named = {parts[0]: image}
     else:
-        raise UserError(f"Say which picture {image} is: --image NAME=FILE, with NAME one of: {', '.join(parts)}.")
+        raise UserError(f"Say what {image} is for: --image NAME=FILE, with NAME one of: {', '.join(parts)}.")
     for name in named:
         if name not in parts:
-            raise UserError(f"There is no picture named {name!r}. Known: {', '.join(parts)}.")
+            raise UserError(f"--image {name}=...: nothing of this name was learnt. Known: {', '.join(parts)}.")
     return {k: Path(v) if isinstance(v, str) else v for k, v in named.items()}
 
 
@@ -140,13 +165,17 @@ def caption_words(caption: str, part: Part) -> Tensor:
         raise UserError(f"The caption is too long by {left_out} words; this model takes {part.length}. Shorten it.")
     if not any(i > 1 for i in ids):
         raise UserError(f"None of the words of {caption!r} occurred in the training captions.")
+    unknown = [word for word, i in zip(split_caption(caption), ids, strict=False) if i == 1]
+    if unknown:
+        which = ", ".join(dict.fromkeys(unknown))
+        warnings.warn(f"not known from the training captions, so without effect: {which}", stacklevel=2)
     return torch.tensor(ids)
 
 
 def encoded(encoder: Encoder | None, spec: CondSpec, item: Item) -> Cond:
     """What the encoder makes of an item's caption and pictures: one row, the same for any value."""
     if item.caption is not None and not item.caption.strip():
-        raise UserError("The caption is empty. Say what the picture shows, or leave it out.")
+        raise UserError("The caption is empty. Say what is to be seen or heard, or leave it out.")
     if encoder is None:
         raise ValueError(f"{', '.join(spec)} cannot be encoded without the model's encoder")
     blank = encoder.decode(torch.zeros(1, *encoder.space.shape))[0]
@@ -223,7 +252,10 @@ def check_fills(family: Family, request: Request) -> None:
 
 
 def check_negative(request: Request, settings: Any) -> None:
-    """Raises UserError for a negative request without guidance, which would do nothing."""
+    """Raises UserError for a negative request without guidance, which would do nothing; tells of one that is the
+    request itself."""
+    if request.negative is not None and words(request.negative) == words(request):
+        warnings.warn("what guidance steers away from is what is asked for, so it does nothing", stacklevel=2)
     if request.negative is not None and not steers(settings):
         raise UserError(
             "A negative label or caption is what guidance steers away from; without guidance it does nothing. Add "

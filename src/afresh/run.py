@@ -75,7 +75,7 @@ class Run:
         cond: Cond,
         base: Mapping[str, Tensor] | None = None,
     ) -> Run:
-        """Write everything but what is learnt. The folder must not hold a run (see `claim`). `base`: the weights that
+        """Write everything but what is learnt. The folder must not hold a run (afresh.claim). `base`: the weights that
         training begins with, {module.name: tensor}; without, they are random."""
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -301,6 +301,15 @@ class Run:
         given = of_guidance(self.family, self.conds, given)
         return of_sampling(self.family, given, bool(self.conds) and self.record.train.null_rate > 0)
 
+    def needed(self, settings: Any, modules: Mapping[str, nn.Module] | None = None) -> Mapping[str, nn.Module]:
+        """The run's modules, or those in their place, and the early ones where sampling with these settings steers away
+        from them. Raises UserError when none were kept."""
+        modules = self.modules if modules is None else modules
+        if not self.family.weak(settings):
+            return modules
+        device = next(p for m in modules.values() for p in m.parameters()).device
+        return {**modules, **{k: m.to(device) for k, m in self.early.items()}}
+
     @torch.no_grad()
     def draw(
         self,
@@ -317,9 +326,8 @@ class Run:
         numbers = torch.arange(cond.size) if numbers is None else numbers
         sampler = self.family.sample if sampler is None else sampler
         parts = []
+        modules = self.needed(settings, modules)
         device = next(p for m in modules.values() for p in m.parameters()).device
-        if self.family.weak(settings):
-            modules = {**modules, **{k: m.to(device) for k, m in self.early.items()}}
         for rows in torch.arange(cond.size).split(size):
             asked, index = cond.select(rows).to(device), numbers[rows].to(device)
             with precision(self.train):
@@ -329,21 +337,6 @@ class Run:
         if x.is_floating_point() and not bool(torch.isfinite(x).all()):
             raise UserError("The model produced numbers that are not finite. Check the run: afresh verify RUN.")
         return x if self.codec is None else self.codec.decode(x)
-
-
-def claim(path: Path, force: bool) -> None:
-    """Make sure that `path` may become a run. Raises UserError when it holds one and `force` is not given."""
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{path} is a file. Choose a folder for --out.")
-    if (path / "run.json").exists() or (path / "checkpoints").exists():
-        if not force:
-            raise UserError(
-                f"{path} already holds a run. Go on with it: afresh train --resume {path}; "
-                "replace it: --force; or choose another --out."
-            )
-        shutil.rmtree(path)
-    elif path.is_dir() and any(path.iterdir()) and not force:
-        raise UserError(f"{path} is a folder with other things in it. Choose another --out, or give --force.")
 
 
 def list_runs(root: Path) -> list[Run]:

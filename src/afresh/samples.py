@@ -28,12 +28,16 @@ class Samples:
     def save(self, folder: str | Path) -> list[dict[str, Any]]:
         """Write files of the modality's own kind and samples.json(l) into `folder`; returns the records.
 
-        A path that ends in .png gets one picture of all. Raises UserError where it cannot be written.
+        A path that ends in .png gets one picture of all, one in .wav or .flac the only sound. Raises UserError where it
+        cannot be written, and for other suffixes of files.
         """
-        from afresh.write import write_picture, write_samples
+        from afresh.write import check_out, write_picture, write_samples, write_sound
 
         path = Path(folder)
-        return write_picture(self, path) if path.suffix.lower() == ".png" else write_samples(self, path)
+        check_out(path, self.encoder.space, len(self.values))
+        if path.is_dir() or path.suffix.lower() not in (".png", ".wav", ".flac"):
+            return write_samples(self, path)
+        return write_picture(self, path) if path.suffix.lower() == ".png" else write_sound(self, path)
 
     def _repr_html_(self) -> str:
         """Pictures or texts, for a notebook."""

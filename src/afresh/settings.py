@@ -7,7 +7,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from afresh.core import CondSpec, Family, UserError
 from afresh.training.config import TrainConfig
@@ -67,6 +69,36 @@ def parted(given: Mapping[str, Any], parts: Sequence[str]) -> dict[str, dict[str
     return out
 
 
+def problems(error: ValidationError, model: type[BaseModel]) -> str:
+    """What pydantic found wrong with the values for a model, in words: field, reason, what was given, and the range
+    where it has one."""
+    return "; ".join(_problem(x, model) for x in error.errors())
+
+
+def _problem(found: ErrorDetails, model: type[BaseModel]) -> str:
+    name = ".".join(map(str, found["loc"]))
+    why = found["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+    if not name:
+        return why
+    if found["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, model.model_fields, n=1)
+        return f"there is no {name}" + (f", did you mean {near[0]}?" if near else "")
+    field = model.model_fields.get(str(found["loc"][0]))
+    bounds = "" if field is None else _bounds(field.metadata)
+    return f"{name}: {why}, given {found['input']!r}" + (f" (accepted: {bounds})" if bounds else "")
+
+
+def _bounds(metadata: Sequence[Any]) -> str:
+    """'4000 to 48000', 'from 1', 'above 0' of a field's limits; empty where it has none."""
+    low = [f"above {m.gt}" for m in metadata if isinstance(m, Gt)] + [f"{m.ge}" for m in metadata if isinstance(m, Ge)]
+    high = [f"below {m.lt}" for m in metadata if isinstance(m, Lt)] + [f"{m.le}" for m in metadata if isinstance(m, Le)]
+    if low and high:
+        return f"{low[0]} to {high[0]}"
+    if high:
+        return high[0] if high[0].startswith("below") else f"at most {high[0]}"
+    return "" if not low else low[0] if low[0].startswith("above") else f"from {low[0]}"
+
+
 def of_training(name: str, value: Any) -> Any:
     """One field of TrainConfig, typed. Raises UserError for an unknown name or a value that does not fit."""
     known = TrainConfig.model_fields
@@ -101,8 +133,7 @@ def of_sampling(family: Family, given: Mapping[str, Any], guidable: bool) -> Any
     try:
         settings = family.settings(**given)
     except ValidationError as e:
-        problems = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in e.errors())
-        raise UserError(f"Sampling settings of {family.name}: {problems}.") from e
+        raise UserError(f"Sampling settings of {family.name}: {problems(e, family.settings)}.") from e
     if given.get("guidance", 1.0) != 1.0 or (parts_weighed(family) and given.get("part_guidance")):
         if not guidable:
             raise UserError(

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from afresh.core import Encoder, Sound, UserError
+from afresh.core import Encoder, Sound, Space, UserError
 from afresh.data.grid import picture_grid, to_image
+from afresh.data.pictures import SUFFIXES as PICTURES
+from afresh.data.sounds import SUFFIXES as SOUNDS
 from afresh.training.checkpoint import replace_file
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 
 MOST = 400  # samples on one picture
+FILES = PICTURES | SOUNDS | {".mid", ".midi", ".abc", ".txt", ".json", ".jsonl", ".csv", ".html", ".zip"}
 LONGEST = 30.0  # seconds of a text's sound within a page; a file of its own has all
 PLAYER = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{count} sounds</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -177,6 +180,38 @@ def player(names: Sequence[str | None], pictures: Iterable[Any], captions: Itera
             f'<audio controls preload="none" src="{html.escape(name)}"></audio><figcaption>{said}</figcaption></figure>'
         )
     return PLAYER.format(count=len(rows), rows="\n".join(rows))
+
+
+def check_out(out: Path | None, space: Space, count: int) -> None:
+    """Raises UserError for a place with the suffix of a file that samples of this space, or so many, cannot go to: a
+    folder of that name would be a surprise."""
+    suffix = "" if out is None else out.suffix.lower()
+    if out is None or suffix not in FILES or out.is_dir():
+        return
+    given = f"--out {out.name}: "
+    if suffix == ".png":
+        return  # write_picture says what does not go there
+    if not space.timed:
+        ways = "texts go to a folder" if space.kind == "tokens" else "pictures go to a folder, or all into one .png"
+    elif suffix not in (".wav", ".flac"):
+        ways = "sounds go to a folder, a single one into a .wav or .flac, pictures of all into one .png"
+    elif count != 1:
+        ways = f"one file holds one sound, not {count:,}: give a folder, or ask for one (-n 1)"
+    else:
+        return
+    raise UserError(f"{given}{ways}. A folder's name has no such suffix: --out {out.with_suffix('').name}.")
+
+
+def write_sound(samples: Samples, path: Path) -> list[dict[str, Any]]:
+    """The only sound as a WAV or a FLAC file, by the path's suffix; returns its record."""
+    from afresh.data.sound_views import sound_bytes
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"Cannot write to {path.parent}: {e.strerror or e}. Choose another place.") from e
+    replace_file(path, sound_bytes(samples.values[0], path.suffix[1:].lower()))
+    return [{"file": path.name, **requests(samples)[0]}]
 
 
 def write_picture(samples: Samples, path: Path) -> list[dict[str, Any]]:

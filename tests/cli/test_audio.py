@@ -15,7 +15,8 @@ from PIL import Image
 
 from afresh.cli.sample import show_pictures
 from afresh.core import Sound
-from afresh.edit import Change, Editor, encoded
+from afresh.edit import Change, Editor
+from afresh.given import encoded
 from afresh.long_sounds import extended, looped
 from afresh.prepare import prepare
 from afresh.run import Run
@@ -137,18 +138,54 @@ def test_a_report_plays_what_it_shows(mel_run: Path, invoke: Invoke) -> None:
     assert code == 0 and parsed(printed)
     report = (mel_run / "report.html").read_text("utf-8")
     assert report.count('src="data:audio/wav;base64,') > 20
+    assert "held-out sounds" in report and "pictures" not in " ".join(
+        re.findall("(?:held-out|training|real) \\w+", report)
+    )
 
 
-def test_what_a_hole_leaves_is_kept_to_the_bit(wave_run: Path, sounds: Path) -> None:
-    """To a sample at its end; the last 64 fade out where a sound is cut."""
+@pytest.mark.parametrize(
+    ("hole", "a", "b"), [("0.02:0.04", 160, 320), ("0.1:0.11", 800, 880), ("0.05:0.15", 400, 1200)]
+)
+def test_a_hole_in_a_wave_changes_nothing_else(hole: str, a: int, b: int, wave_run: Path, sounds: Path) -> None:
+    """Of a sound three times as long as the model's own; the last hole is longer than those."""
     file = sounds / "beep" / "01.wav"
-    made = editor(wave_run).edit([file], Change(hole="0.02:0.04"), each=2)
-    given = read(file).samples
+    made, given = editor(wave_run).edit([file], Change(hole=hole), each=2), read(file).samples
     for value in made.values:
         x = value.samples
-        assert len(x) == 480 and np.array_equal(x[:160], given[:160]) and np.array_equal(x[321:416], given[321:416])
-        assert np.abs(x[160:320] - given[160:320]).max() > 0.01
+        assert len(x) == len(given) and np.array_equal(x[:a], given[:a]) and np.array_equal(x[b:], given[b:])
+        assert np.abs(x[a:b] - given[a:b]).max() > 0.01
     assert not np.array_equal(made.values[0].samples, made.values[1].samples)
+
+
+def test_a_hole_in_a_long_sound_is_filled_in_its_place(mel_run: Path, tmp_path: Path) -> None:
+    """1.3 s, six times as long as the model's own: as long afterwards, and the same outside the hole to the bit."""
+    x = np.concatenate([made_up(i) for i in range(1, 16, 2)])[: round(1.3 * RATE)]
+    soundfile.write(tmp_path / "long.wav", x, RATE, subtype="FLOAT")
+    (made,) = editor(mel_run).edit([tmp_path / "long.wav"], Change(hole="0.6:0.68"), each=1).values
+    a, b = 4_800, 5_440
+    assert len(made.samples) == len(x)
+    assert np.array_equal(made.samples[:a, 0], x[:a]) and np.array_equal(made.samples[b:, 0], x[b:])
+    assert np.abs(made.samples[a:b, 0] - x[a:b]).max() > 0.01
+
+
+@pytest.mark.parametrize("length", [1_200, 2_000, 9_000])
+def test_variations_of_a_sound_are_as_long_as_it(length: int, wave_run: Path) -> None:
+    """Longer than the 480 samples of the model: nothing changes at strength 0, all of it at 0.5."""
+    given = np.random.default_rng(length).uniform(-0.5, 0.5, (length, 1)).astype(np.float32)
+    for strength in (0.0, 0.5):
+        one, two = (v.samples for v in editor(wave_run).edit([Sound(given, RATE)], Change(strength=strength), 2).values)
+        assert len(one) == length
+        for part in (slice(0, 240), slice(length - 240, length)):
+            far = float(np.abs(one[part] - given[part]).max())
+            assert far < 1e-5 if strength == 0 else far > 0.05
+        assert np.array_equal(one, two) == (strength == 0)
+
+
+def test_sounds_too_long_to_blend_are_refused(mel_run: Path, sounds: Path, tmp_path: Path, invoke: Invoke) -> None:
+    soundfile.write(tmp_path / "long.wav", np.tile(made_up(1), 8), RATE)
+    said = "long.wav lasts 1.* s, and this model's sounds last at most 0.2.* s: nothing is cut unasked. Give a part"
+    refused(invoke, said, "blend", mel_run, tmp_path / "long.wav", sounds / "beep" / "01.wav", "--out", tmp_path / "o")
+    refused(invoke, said, "blend", mel_run, sounds / "beep" / "01.wav", tmp_path / "long.wav", "--out", tmp_path / "o")
 
 
 def test_what_a_hole_leaves_of_a_spectrum_is_kept(mel_run: Path, sounds: Path) -> None:
@@ -156,7 +193,7 @@ def test_what_a_hole_leaves_of_a_spectrum_is_kept(mel_run: Path, sounds: Path) -
     made = editor(mel_run).edit([file], Change(hole="0.05:"), each=1)
     before, x = encoded(run, [file]), made.x
     step = run.encoder.space.seconds / run.encoder.space.shape[-1]
-    border = -(-0.05 // step)
+    border = 0.05 // step
     assert torch.equal(x[..., : int(border)], before[..., : int(border)])
     assert not torch.equal(x[..., int(border) :], before[..., int(border) :])
 
@@ -237,7 +274,60 @@ def test_two_channels_are_learnt_and_drawn(sounds: Path, tmp_path: Path, invoke:
     assert read(tmp_path / "out" / "0.wav").samples.shape[1] == 2
 
 
+def test_sounds_are_written_as_flac_and_one_into_a_file(
+    mel_run: Path, sounds: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    """The same samples as in the WAV."""
+    file = sounds / "beep" / "01.wav"
+    for suffix in ("wav", "flac"):
+        out = tmp_path / f"one.{suffix}"
+        code, printed, _ = invoke("sample", mel_run, "-n", 1, "--steps", 1, "--out", out, "--json")
+        assert code == 0 and out.is_file() and parsed(printed)[0]["file"] == out.name
+        assert (
+            invoke("edit", mel_run, file, "-n", 1, "--strength", 0.5, *FEW, "--out", tmp_path / f"e.{suffix}")[0] == 0
+        )
+        assert soundfile.info(out).format == suffix.upper() == soundfile.info(tmp_path / f"e.{suffix}").format
+    for name in ("one", "e"):
+        assert np.array_equal(read(tmp_path / f"{name}.wav").samples, read(tmp_path / f"{name}.flac").samples)
+    data = prepare(sounds, "audio", {"format": "flac"})
+    names = data.encoder.write([data.train_items[0].value], tmp_path / "folder", ["0"])
+    assert names == ["0.flac"] and soundfile.info(tmp_path / "folder" / "0.flac").format == "FLAC"
+
+
+def test_a_number_is_asked_for_in_an_edit(tmp_path: Path, invoke: Invoke) -> None:
+    """Of a wave that is drawn anew: another number, another sound; one that was not learnt is refused."""
+    rows = []
+    for i in range(24):
+        soundfile.write(tmp_path / f"{i:02d}.wav", made_up(i), RATE, subtype="FLOAT")
+        rows.append(json.dumps({"file_name": f"{i:02d}.wav", "height": float(i)}))
+    (tmp_path / "metadata.jsonl").write_text("\n".join(rows))
+    run = trained(tmp_path, tmp_path / "run", *FLOW)
+    changed = ("edit", run, tmp_path / "01.wav", "--strength", 1, "-n", 1, *FEW)
+    for value in (2, 20):
+        out = tmp_path / f"out{value}"
+        code, printed, err = invoke(*changed, "--number", f"height={value}", "--out", out, "--json")
+        assert code == 0 and parsed(printed)[0]["height"] == value, err
+    refused(invoke, "no number named 'width'", *changed, "--number", "width=2", "--out", tmp_path / "no")
+
+
 # --------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("d.flac", "d.flac: one file holds one sound, not 4: give a folder, or ask for one .-n 1.*--out d\\."),
+        ("d.mp3", "d.mp3: sounds go to a folder, a single one into a .wav or .flac"),
+    ],
+)
+def test_a_folder_does_not_get_the_name_of_a_file(
+    name: str, said: str, mel_run: Path, sounds: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    file = sounds / "beep" / "01.wav"
+    refused(invoke, said, "sample", mel_run, "-n", 4, "--out", tmp_path / name)
+    refused(invoke, said, "edit", mel_run, file, "-n", 4, "--strength", 0.5, "--out", tmp_path / name)
+    refused(invoke, said, "blend", mel_run, file, file, "-n", 4, "--out", tmp_path / name)
+    assert not (tmp_path / name).exists()
 
 
 def lying(file: Path) -> None:
@@ -276,10 +366,10 @@ def pictures(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "said"),
     [
-        (texts_as_wavs, "not a sound that is read"),
+        (texts_as_wavs, "not a sound that is read.*if a player opens it, convert it"),
         (one_file, "Give at least two"),
         (silence, "silent: no sample is above"),
-        (headers_that_lie, "1 to 64 channels"),
+        (headers_that_lie, "no sound has; accepted are 1,000 to 768,000 Hz and 1 to 64 channels"),
         (pictures, r"not a sound that is read \(\.png\)"),
     ],
 )
@@ -303,7 +393,7 @@ def refused(invoke: Invoke, said: str, *argv: object) -> None:
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("rate=1000000", "less than or equal to 48000"),
+        ("rate=1000000", "less than or equal to 48000, given '?1000000'? .accepted: 4000 to 48000"),
         ("channels=6", "channels"),
         ("seconds=0", "seconds"),
         ("names=a,b,c,d", "do not fit names=a,b,c,d"),
@@ -319,10 +409,11 @@ def test_options_that_do_not_fit_are_refused(option: str, said: str, sounds: Pat
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (("--hole", "9:10"), "START:END in seconds, within the"),
+        (("--hole", "9:10"), "reaches beyond .*01.wav, which lasts 0.* s. Give START:END within it"),
+        (("--hole", "0.1:0.3"), "reaches beyond .*01.wav, which lasts 0.* s. Give START:END within it"),
         (("--hole", "0.1"), "START:END in seconds"),
         (("--hole", "0.1:0.05"), "START:END in seconds"),
-        (("--hole", ":"), "not all of them"),
+        (("--hole", ":"), "is all of .*01.wav"),
         (("--hole", "nan:1"), "START:END in seconds"),
         (("--extend", "0"), "takes seconds from"),
         (("--extend", "-1"), "takes seconds from"),
@@ -350,11 +441,26 @@ def test_files_that_are_no_sounds_are_refused(
         refused(invoke, f"{name} cannot be used as a sound.*{said}", "edit", mel_run, sounds / name, *tool)
 
 
+def test_what_sounds_cannot_do_is_said_without_pictures(mel_run: Path, invoke: Invoke, tmp_path: Path) -> None:
+    refused(invoke, "nor to follow a curve of a sound.*curves=loudness", "sample", mel_run, "-n", 1, "--image", "a.wav")
+    refused(
+        invoke,
+        "pictures and sounds there are safetensors, onnx",
+        "export",
+        mel_run,
+        "--to",
+        "hf",
+        "--out",
+        tmp_path / "o",
+    )
+
+
 @pytest.mark.parametrize("tool", [("--hole", "0.1:0.2"), ("--extend", "0.2"), ("--loop", "0.05")])
 def test_a_run_of_pictures_has_no_time(
     tool: tuple[str, str], pictures_run: Path, digits: Path, invoke: Invoke, tmp_path: Path
 ) -> None:
     refused(invoke, "is for sounds", "edit", pictures_run, next((digits / "d0").glob("0*.png")), *tool)
+    refused(invoke, "is for sounds", "edit", pictures_run, tmp_path / "none.png", *tool)
 
 
 def test_a_label_never_heard_is_refused_with_those_that_were(mel_run: Path, invoke: Invoke) -> None:

@@ -97,7 +97,10 @@ REFUSED = [
     ("compose TUNES MELODY --set length", "--set takes KEY=VALUE"),
     ("compose TUNES MELODY --out TMP/words.abc", "Cannot write to .*words.abc"),
     ("complete TUNES TMP/words.abc --line 1 --column 1", "makes music: there is no cursor to complete at"),
-    ("export TUNES --to hf --out TMP/x", "a model of music; only models of text and code can be exported"),
+    (
+        "export TUNES --to hf --out TMP/x",
+        "goes to no format: exported are models of text and code, and of pictures and sounds",
+    ),
     ("sample TUNES --regex a+", "makes music, not text"),
     ("tune TUNES TEXTS --steps 1 --out TMP/x", "no music in notes"),
 ]

@@ -42,6 +42,14 @@ def logits(base: Base) -> torch.Tensor:
     return decoder_of(base)(torch.arange(20)[None], None)
 
 
+def test_an_export_lies_beside_its_run_if_nothing_else_is_said(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    run = tmp_path / "notes"
+    shutil.copytree(texts_run, run)
+    code, printed, _ = invoke("export", run, "--to", "safetensors", "--json")
+    assert code == 0 and parsed(printed)["folder"] == str(tmp_path / "notes-safetensors")
+    assert (tmp_path / "notes-safetensors" / "proof.json").is_file()
+
+
 @pytest.mark.parametrize("to", sorted(PATHS))
 def test_an_export_is_proved_and_read_again(to: str, texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
     pytest.importorskip("gguf" if to == "gguf" else "torch")
@@ -285,7 +293,10 @@ def test_data_that_is_gone_leaves_a_fixed_text(texts_run: Path, tmp_path: Path, 
 def test_bad_use_is_said(texts_run: Path, pictures_run: Path, tmp_path: Path, invoke: Invoke) -> None:
     out = tmp_path / "out"
     for words, said in (
-        ((texts_run, "--to", "onnx", "--out", out), "there are hf, gguf, safetensors. It is for models of pictures"),
+        (
+            (texts_run, "--to", "onnx", "--out", out),
+            "go to hf, gguf, safetensors. It is for models of pictures and sounds",
+        ),
         ((texts_run, "--to", "hf", "--out", out, "--precision", "q8_0"), "float32, bfloat16, float16"),
         ((texts_run, "--to", "hf", "--out", texts_run), "exists"),
         ((texts_run, "--to", "hf", "--out", out, "--label", "x"), "without labels"),

@@ -38,6 +38,23 @@ def test_a_png_gets_one_picture_of_all(pictures_run: Path, tmp_path: Path, invok
     assert list(tmp_path.iterdir()) == [out]
 
 
+def test_settings_without_a_flag_are_set(pictures_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    def drawn(*more: object) -> np.ndarray:
+        argv = ("sample", pictures_run, "-n", 2, "--label", "d1", "--steps", 2, "--out", tmp_path / "x.png")
+        assert invoke(*argv, *more)[0] == 0
+        return np.asarray(Image.open(tmp_path / "x.png"))
+
+    assert not np.array_equal(drawn(), drawn("--set", "autoguidance=3"))
+    assert not np.array_equal(drawn("--guidance", 4), drawn("--guidance", 4, "--set", "guidance_low=0.4"))
+    for more, said in (
+        (("--set", "steps=3", "--steps", 2), "steps is given twice: by --steps and by --set steps"),
+        (("--set", "guidance_low=0.4"), "times of a guidance, and there is none"),
+        (("--set", "autogidance=3"), "does not know autogidance"),
+    ):
+        code, _, err = invoke("sample", pictures_run, "-n", 1, *more)
+        assert code == 2 and said in " ".join(err.split())
+
+
 def test_the_seed_decides(pictures_run: Path, tmp_path: Path, invoke: Invoke) -> None:
     def drawn(seed: int, n: int, name: str) -> list[np.ndarray]:
         argv = ("sample", pictures_run, "-n", n, "--label", "d1", "--steps", 2, "--seed", seed)

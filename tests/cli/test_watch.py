@@ -155,7 +155,7 @@ def test_weights_of_a_precision(texts_run: Path, invoke: Invoke) -> None:
 def test_weights_without_an_engine_are_refused(
     texts_run: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("afresh.families.transformer.engine_of", lambda net, kind: None)
+    monkeypatch.setattr("afresh.nets.decoding.engine_of", lambda net, kind: None)
     assert invoke("sample", texts_run, *TEXT)[0] == 0
     code, _, err = invoke("sample", texts_run, *TEXT, "--weights", "int8")
     assert code == 2 and "weights=int8 is for decoding on a CPU" in err

@@ -254,6 +254,18 @@ def test_a_damaged_file_is_used_as_far_as_it_goes_and_named(tmp_path: Path) -> N
     assert len(corpus.items) == 24 and "03.wav" in said(corpus, "shorter than its header says")
 
 
+def test_damage_stops_where_that_is_asked_for(tmp_path: Path) -> None:
+    tones(tmp_path, seconds=0.5)
+    put(tmp_path, "silent.wav", np.zeros(2_000, np.float32))
+    (tmp_path / "notes.txt").touch()
+    assert len(read_clips(tmp_path, Reading(damaged="stop")).items) == 24  # silence and other files are no damage
+    file = tmp_path / "03.wav"
+    file.write_bytes(file.read_bytes()[:8_000])
+    (tmp_path / "text.wav").write_text("this is a text" * 50)
+    with pytest.raises(UserError, match=r"2 cannot be read, or not whole.*\n  text.wav: .*\n  03.wav: shorter than"):
+        read_clips(tmp_path, Reading(damaged="stop"))
+
+
 def test_silence_around_a_sound_is_cut_off_unless_told_not_to(tmp_path: Path) -> None:
     quiet = np.zeros(4_000, np.float32)
     for i in range(4):
@@ -278,6 +290,16 @@ def test_clips_of_no_more_than_the_noise_of_a_recording_are_left_out_unless_told
     corpus = read_clips(tmp_path, Reading(seconds=0.25, overlap=0))
     assert len(corpus.items) == 12 * 4 and "trim=false" in said(corpus, "48 clips of long sounds are silent")
     assert len(read_clips(tmp_path, Reading(seconds=0.25, overlap=0, trim=False)).items) == 12 * 8
+
+
+def test_channels_that_cancel_are_not_learnt_as_silence(tmp_path: Path) -> None:
+    tones(tmp_path)
+    put(tmp_path, "anti.wav", np.stack([tone(0.2), -tone(0.2)], 1))
+    corpus = read_clips(tmp_path, Reading())
+    assert [r.source for r in corpus.refused] == ["anti.wav"] and "channels=2" in corpus.refused[0].reason
+    assert "silent once its 2 channels are mixed: they cancel" in corpus.refused[0].reason
+    both = read_clips(tmp_path, Reading(channels=2))
+    assert not both.refused and len(both.items) == len(corpus.items) + 1
 
 
 def test_loudness_is_brought_to_what_is_asked(tmp_path: Path) -> None:

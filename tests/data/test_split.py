@@ -187,7 +187,7 @@ def test_what_cannot_be_split_is_refused() -> None:
         split([Item(np.zeros((2, 2, 1), np.uint8), str(i)) for i in range(3)])
     with pytest.raises(UserError, match="Accepted: train, validation"):
         split([Item("a", split="test"), Item("b")])
-    with pytest.raises(UserError, match="nothing to train on"):
+    with pytest.raises(UserError, match="Nothing is left to train on: every item is held out"):
         split([Item("a", split="validation"), Item("b", split="validation")])
     for fraction in (0.0, 1.0, float("nan")):
         with pytest.raises(UserError, match="between 0 and 1"):

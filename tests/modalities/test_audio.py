@@ -265,3 +265,24 @@ def test_a_folder_is_known_by_its_names(tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_text("file_name\n")
     assert MODALITY.sniff(tmp_path).score == pytest.approx(0.75)
     assert MODALITY.sniff(tmp_path / "none").score == 0
+
+
+# --------------------------------------------------------------------------- where a drawn sound ends
+
+
+@pytest.mark.parametrize("seconds", [0.15, 0.3])
+def test_a_sound_ends_although_a_model_leaves_a_little_behind_it(seconds: float) -> None:
+    """Up to 8 dB above the floor in every band after it; not where silence around sounds was kept, or of a longer one,
+    which is as long as was asked."""
+    found = items(12) + items(1, seconds)
+    for trim in (True, False):
+        encoder = fitted(found, trim=trim)
+        x = field(encoder, found[-1:])
+        frames = x.shape[-1]
+        little = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) * 0.2 - 1  # 8 of 80 dB
+        x = torch.maximum(x, little)
+        (made,) = encoder.decode(x)
+        whole = encoder.space.seconds
+        assert abs(made.seconds - (seconds if trim else whole)) < 2 * whole / frames
+        (longer,) = encoder.decode(torch.cat([x, little], -1))
+        assert longer.seconds == pytest.approx(2 * whole, abs=0.01)

@@ -142,6 +142,26 @@ def test_everything_that_is_not_used_is_named(tmp_path: Path) -> None:
     assert ".tiff" in why["a/scan.tiff"] and "symbolic link" in why["b/link.png"]
 
 
+def test_damage_stops_where_that_is_asked_for(tmp_path: Path) -> None:
+    folder(tmp_path, ["a/1.png", "b/1.png"])
+    for name in ("readme.txt", "empty.txt", ".hidden.png"):
+        (tmp_path / name).touch()
+    assert len(read(tmp_path, damaged="stop").items) == 2
+    (tmp_path / "a/cut.png").write_bytes(png()[:60])
+    (tmp_path / "a/empty.png").touch()
+    (tmp_path / "metadata.csv").write_text("file_name,age\na/1.png,3\na/gone.png,4\n")
+    assert len(read(tmp_path).items) == 2
+    with pytest.raises(UserError, match=r"^3 cannot be read") as error:
+        read(tmp_path, damaged="stop")
+    assert all(f"\n  {name}: " in str(error.value) for name in ("a/cut.png", "a/empty.png", "metadata.csv, row 2"))
+    archive = tmp_path / "all.zip"
+    with zipfile.ZipFile(archive, "w") as members:
+        members.writestr("a.png", png())
+        members.writestr("b.png", png()[:60])
+    with pytest.raises(UserError, match=r"^1 cannot be read.*\n  b.png: damaged or cut short"):
+        read(archive, damaged="stop")
+
+
 def test_nothing_usable_is_an_error_with_reasons(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="empty"):
         read(tmp_path)
@@ -583,7 +603,8 @@ def test_long_captions_are_cut_and_counted() -> None:
 
 def test_items_of_another_size_or_channels_are_brought_to_the_encoders() -> None:
     encoder = MODALITY.fit(items(2, 3), PLAIN)
-    out = encoder.encode([Item(np.full((30, 40, 1), 77, np.uint8))])
+    with pytest.warns(UserWarning, match="middle square is used: an array"):
+        out = encoder.encode([Item(np.full((30, 40, 1), 77, np.uint8))])
     assert out.x.shape == (1, 3, 8, 8) and (out.x == 77).all()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,10 +17,10 @@ import torch
 from PIL import Image
 
 from afresh import catalog, cli
-from afresh.core import Cond, Corpus, Item, Part, UserError
+from afresh.core import Cond, CondSpec, Corpus, Item, Part, UserError
 from afresh.data import captions, conditions
 from afresh.modalities.image import MODALITY, ImageEncoder, ImageOptions
-from afresh.request import Request, check_negative, describe_parts, make_cond, unwanted
+from afresh.request import Request, check_negative, describe_parts, make_cond, several_labels, unwanted
 from afresh.run import Run
 from afresh.settings import of_guidance, of_sampling
 from tests.data.test_captions import SAID, tiny
@@ -318,7 +319,7 @@ def test_a_negative_request_is_apart_from_the_request(encoder: ImageEncoder) -> 
     [
         (Request(caption="  "), "The caption is empty"),
         (Request(image="no/such.png"), r"no/such\.png cannot be used as a picture"),
-        (Request(image={"photo": "x.png"}), "no picture named 'photo'. Known: edges"),
+        (Request(image={"photo": "x.png"}), "--image photo=...: nothing of this name was learnt. Known: edges"),
         (Request(negative=Request(label="c")), "'c' was never seen"),
     ],
 )
@@ -327,9 +328,42 @@ def test_requests_that_cannot_be_met(encoder: ImageEncoder, request_: Request, m
         asked(encoder, request_)
 
 
+SHAPES: CondSpec = {
+    "colour": Part("label", classes=("blue", "red")),
+    "shape": Part("label", classes=("disc", "square")),
+    "caption": Part("prompt", classes=("a", "disc", "red"), length=8),
+}
+
+
+def test_several_labels_are_known_by_their_classes() -> None:
+    assert several_labels(SHAPES, ["red", "disc"]) == {"colour": "red", "shape": "disc"}
+    assert several_labels(SHAPES, ["shape=disc", "red"]) == {"colour": "red", "shape": "disc"}
+    with pytest.raises(UserError, match="colour is given twice: 'red' and 'blue'"):
+        several_labels(SHAPES, ["red", "blue"])
+    with pytest.raises(UserError, match="NAME one of: colour, shape"):
+        several_labels(SHAPES, ["red", "green"])
+
+
+def test_words_of_a_caption_that_are_not_known_are_told() -> None:
+    with pytest.warns(UserWarning, match="without effect: big, zebra$"):
+        make_cond(SHAPES, Cond.nothing(SHAPES, 1), Request(caption="a big red zebra, a disc".replace(",", "")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_cond(SHAPES, Cond.nothing(SHAPES, 1), Request(caption="a red disc"))
+
+
+def test_a_negative_that_is_the_request_is_told() -> None:
+    settings = catalog.family("flow").settings(guidance=2.0)
+    with pytest.warns(UserWarning, match="so it does nothing"):
+        check_negative(Request(label="red", negative=unwanted("red", None)), settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_negative(Request(label="red", negative=unwanted("blue", None)), settings)
+
+
 def test_a_picture_for_a_model_that_takes_none_or_several() -> None:
     plain = MODALITY.fit(said([None] * 3), ImageOptions())
-    with pytest.raises(UserError, match="not trained to make pictures from others"):
+    with pytest.raises(UserError, match="learnt neither to start from a picture nor to follow a curve"):
         asked(plain, Request(image="x.png"))
     items = [Item(pixels(i), images={"one": pixels(9 + i), "two": pixels(20 + i)}) for i in range(3)]
     both = MODALITY.fit(items, ImageOptions())
@@ -424,7 +458,7 @@ def test_captions_guide_and_negative_ones_too(trained: Path) -> None:
         ("--caption cat --guidance 2 --guidance 3", "--guidance 3 is given twice"),
         ("--negative-caption cat", "without guidance it does nothing. Add --guidance 2"),
         ("--negative-label c --guidance 2", "'c' was never seen"),
-        ("--image x.png", "not trained to make pictures from others"),
+        ("--image x.png", "learnt neither to start from a picture nor to follow a curve"),
         ("--caption=", "The caption is empty"),
     ],
 )

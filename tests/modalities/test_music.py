@@ -22,6 +22,7 @@ from afresh.data.score_encoder import FIRST, SPECIAL, ScoreEncoder, Transpose
 from afresh.data.score_files import Raw, midi_bytes, read_abc, read_midi, to_score
 from afresh.harmonise import _with_holes
 from afresh.modalities.music import MODALITY, MusicOptions, cut
+from afresh.prepare import choose_modality
 from afresh.rng import Rng
 
 TUNE = 'X:1\nT:A tune\nM:6/8\nL:1/8\nK:D\nA|"D"d2f fed|(3cde c B2 A|d6|\n'
@@ -195,8 +196,9 @@ def test_a_meter_in_the_middle_of_a_bar_ends_it() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("a.mid", b"not MIDI at all", "no MIDI file"),
-        ("b.mid", b"MThd\0\0\0\6\0\1\0\1\0\x60MTrk\0\0\1\4\xff", "no MIDI file"),
+        ("a.mid", b"not MIDI at all", "not a MIDI file, or damaged"),
+        ("c.mid", b"MThd garbage", "(invalid midi file! File size is less than 14"),
+        ("b.mid", b"MThd\0\0\0\6\0\1\0\1\0\x60MTrk\0\0\1\4\xff", "not a MIDI file, or damaged"),
         ("c.abc", b"just a letter", "no tune"),
         ("d.abc", b"X:1\nK:C\n", "no notes"),
         ("e.json", b"[[[60, 64], [60]]]", "as many in each"),
@@ -255,6 +257,32 @@ def test_a_zip_is_read_and_a_text_is_not_music(tmp_path: Path) -> None:
     assert len(corpus.items) == 2 and len(corpus.refused) == 1
     (tmp_path / "b.json").write_text('[{"text": "a"}]')
     assert MODALITY.sniff(tmp_path / "b.json").score == 0
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_folder_of_archives_is_music(count: int, tmp_path: Path) -> None:
+    (tmp_path / "SOURCE.md").write_text("where it is from")
+    for k in range(count):
+        with ZipFile(tmp_path / f"part{k}.zip", "w") as archive:
+            archive.writestr("a.abc", TUNE.replace("d6", "dc"[k] + "6"))
+            archive.writestr("b.abc", TUNE.replace("d6", "ef"[k] + "6"))
+    kind, why = choose_modality(tmp_path, None)
+    assert kind.name == "music" and f"{2 * count} of {2 * count} files" in why
+    corpus = read(tmp_path)
+    assert sorted(i.source.partition(",")[0] for i in corpus.items)[0].startswith("part0/a.abc")
+    assert len(corpus.items) == 2 * count and [r.source for r in corpus.refused] == ["SOURCE.md"]
+    assert any("Give one of them" in n for n in corpus.notes) == (count > 1)
+
+
+def test_a_folder_of_lists_of_pitches_is_music_and_one_of_other_lists_is_text(tmp_path: Path) -> None:
+    rolls, texts = tmp_path / "rolls", tmp_path / "texts"
+    rolls.mkdir()
+    texts.mkdir()
+    (rolls / "SOURCE.md").write_text("where it is from")
+    with gzip.open(rolls / "a.json.gz", "wt") as file:
+        file.write('{"train": [[[60, 55, 52, 48], [60, 55, 52, 48]]], "valid": [[[60, 55, 52, 48]]]}')
+    (texts / "a.json").write_text('[{"text": "one"}, {"text": "two"}]')
+    assert choose_modality(rolls, None)[0].name == "music" and choose_modality(texts, None)[0].name == "text"
 
 
 def test_few_pieces_are_held_out_whole_and_one_is_cut_at_a_bar(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from afresh.training.progress import Progress, Smooth, TimeLeft, clock, speed
+from afresh.training.progress import Progress, Smooth, TimeLeft, clock, speed, telling
 
 
 class Clock:
@@ -119,6 +119,13 @@ def test_rolling_back_makes_more_to_do() -> None:
             left.interrupted("save", 0.0, float(i))
     left.stepped(51.0, at=41)
     assert left.seconds(51.0) == pytest.approx(59.0)
+
+
+def test_a_reward_is_shown_first_and_no_squares() -> None:
+    assert telling({"loss": 1, "vae/kl": 2, "mse": 3, "reward": 4, "policy/gradient_norm": 1}) == ["reward", "vae/kl"]
+    assert telling({"policy/reward": 4, "policy/reward2": 16, "policy/kl": 1}) == ["policy/reward", "policy/kl"]
+    assert telling({"reward": 4, "reward2": 16, "away": 1}) == ["reward", "away"]
+    assert telling({"loss": 1, "layer2": 3}) == ["layer2"]
 
 
 def test_nothing_is_claimed_before_anything_is_known() -> None:

@@ -34,7 +34,10 @@ def align(
     ] = None,
     unseen: Annotated[
         str | None,
-        typer.Option(help="A second reward, not learnt from: training ends before it falls.", rich_help_panel=WANTED),
+        typer.Option(
+            help="A second reward, not learnt from: once it falls training ends, and the best is used.",
+            rich_help_panel=WANTED,
+        ),
     ] = None,
     prompt: Annotated[
         list[str] | None, typer.Option(help="A text to go on from; may be repeated.", rich_help_panel=ASKED)

@@ -1,4 +1,4 @@
-"""`afresh blend`: from one picture to another, or along an attribute."""
+"""`afresh blend`: from one picture or sound to another, or along an attribute."""
 
 from __future__ import annotations
 
@@ -11,45 +11,64 @@ from afresh.cli.sample import deliver, labels
 
 
 def blend(
-    run: Annotated[Path, typer.Argument(help="Folder of a run that makes pictures.", metavar="RUN")],
-    first: Annotated[Path, typer.Argument(help="A picture.", metavar="PICTURE")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run that makes pictures or sounds.", metavar="RUN")],
+    first: Annotated[Path, typer.Argument(help="A picture or a sound.", metavar="FILE")],
     second: Annotated[Path | None, typer.Argument(help="Another one, to go to.", metavar="[OTHER]")] = None,
-    n: Annotated[int, typer.Option("-n", help="Pictures on the way, both ends among them.")] = 9,
-    label: Annotated[list[str] | None, typer.Option(help="What the first picture shows.", metavar="CLASS")] = None,
+    n: Annotated[int, typer.Option("-n", help="How many on the way, both ends among them.")] = 9,
+    label: Annotated[list[str] | None, typer.Option(help="What the first one is.", metavar="CLASS")] = None,
     to_label: Annotated[
-        list[str] | None, typer.Option(help="What the other one shows; else the same.", metavar="CLASS")
+        list[str] | None, typer.Option(help="What the other one is; else the same.", metavar="CLASS")
     ] = None,
+    caption: Annotated[str | None, typer.Option(help="What the first one shows, in words.")] = None,
+    to_caption: Annotated[str | None, typer.Option(help="... and the other one; else the same.")] = None,
     toward: Annotated[
-        str | None, typer.Option(help="Instead of another picture: more of this label, by n amounts.", metavar="CLASS")
+        str | None, typer.Option(help="Instead of another file: more of this label, by n amounts.", metavar="CLASS")
     ] = None,
     away: Annotated[str | None, typer.Option(help="... and less of this one.", metavar="CLASS")] = None,
-    most: Annotated[float, typer.Option(help="The largest amount; 1 = as far as the labels' means are apart.")] = 1.5,
-    out: Annotated[Path | None, typer.Option(help="Folder to write to, or a .png for one picture of all.")] = None,
+    most: Annotated[
+        float | None,
+        typer.Option(help="... the largest amount, 1.5 if not given; 1 = as far as the labels' means are apart."),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting of sampling: steps=50.", metavar="KEY=VALUE"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write to, a .png for one picture of all, a .wav or .flac for one sound."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The records as a JSON list on standard output.")] = False,
 ) -> None:
-    """Go from one picture to another, or towards an attribute, through what the model draws from.
+    """Go from one picture or sound to another, or towards an attribute, through what the model draws from.
 
-    The ends are what the model makes of the pictures: a flow gives them back nearly as they are, a VAE smoother.
+    The ends are what the model makes of the two: a flow gives them back nearly as they are, a VAE smoother.
     """
     import torch
 
-    from afresh.blend import Blender
+    from afresh.blend import Blender, check_given
     from afresh.core import UserError
     from afresh.judge import prepared_again
     from afresh.request import Request
     from afresh.run import Run
+    from afresh.settings import pairs
+    from afresh.write import check_out
 
     if as_json and out is None:
-        raise UserError("A picture cannot be printed as JSON. Say where to write it: --out DIR.")
-    if (second is None) == (toward is None):
-        raise UserError("Give a second picture to go to, or --toward CLASS, an attribute: one of them.")
+        raise UserError("Pictures and sounds cannot be printed as JSON. Say where to write it: --out DIR.")
+    asked = {"label": label, "to-label": to_label, "caption": caption, "to-caption": to_caption}
+    check_given(second, toward, asked, {"away": away, "most": most})
     found = Run.open(run)
-    blender = Blender(found)
+    check_out(out, found.encoder.space, n)
+    blender, spec = Blender(found, pairs(setting or [], "--set")), found.conds
     if second is not None:
-        start = Request(label=labels(label))
-        samples = blender.between(first, second, n, start, Request(label=labels(to_label)) if to_label else start)
+        start = Request(label=labels(label, spec=spec), caption=caption)
+        end = Request(
+            label=labels(to_label, "--to-label", spec) or start.label,
+            caption=caption if to_caption is None else to_caption,
+        )
+        samples = blender.between(first, second, n, start, end)
     else:
         assert toward is not None
         way = blender.direction(prepared_again(found).train, toward, away)
-        samples = blender.along([first], way, torch.linspace(0, most, n).tolist())
+        samples = blender.along([first], way, torch.linspace(0, 1.5 if most is None else most, n).tolist())
     deliver(found, samples, out, as_json, "", False)

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from afresh.cli.sample import guidances, labels
+from afresh.cli.sample import guidances, labels, with_set
 from afresh.cli.show import answer, emit, note, say
 
 if TYPE_CHECKING:
@@ -102,7 +102,6 @@ def compare(
     from afresh.compare import Session, Wish, check, keeper_of, make_plan, votes_in
     from afresh.compare_page import serve
     from afresh.run import Run
-    from afresh.settings import pairs
     from afresh.training.loop import Interrupted
 
     runs = [Run.open(path) for path in (run, other) if path is not None]
@@ -117,10 +116,8 @@ def compare(
 
     check(runs, n, samples)
     votes_in(votes, kind)  # a file of something else is refused before anything is drawn
-    settings: dict[str, Any] = pairs(setting or [], "--set")
-    if guidance:
-        settings["guidance"] = guidances(guidance)
-    wish = Wish(tuple(prompt or ()), labels(label), caption, raw)
+    settings = with_set({"guidance": guidances(guidance)}, setting)
+    wish = Wish(tuple(prompt or ()), labels(label, spec=runs[0].conds), caption, raw)
     say(f"drawing samples of {' and '.join(str(r.path) for r in runs)}; votes go to {votes}")
     plan = make_plan(runs, wish, n, samples=samples, seed=seed, settings=settings, votes=votes)
     for text in plan.notes:

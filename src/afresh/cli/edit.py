@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from afresh.cli.sample import deliver, guidances, labels
+from afresh.cli.sample import deliver, guidances, labels, numbers, with_set
 
 WHAT, WISHES, ASKED, HOW = "What may change", "What is wished for", "What is asked for", "How"
 
@@ -15,7 +15,7 @@ WHAT, WISHES, ASKED, HOW = "What may change", "What is wished for", "What is ask
 def edit(
     run: Annotated[Path, typer.Argument(help="Folder of a run that makes pictures or sounds.", metavar="RUN")],
     pictures: Annotated[list[Path], typer.Argument(help="Pictures or sounds to change.", metavar="FILE ...")],
-    n: Annotated[int, typer.Option("-n", help="Variations of each picture.")] = 4,
+    n: Annotated[int, typer.Option("-n", help="Variations of each.")] = 4,
     strength: Annotated[
         float | None,
         typer.Option(help="How much may change, 0 to 1; 1 inside a mask, else 0.6 if not given.", rich_help_panel=WHAT),
@@ -42,7 +42,7 @@ def edit(
         typer.Option(help="Go on beyond the edges: right=16,top=8 (pixels).", metavar="SIDES", rich_help_panel=WHAT),
     ] = None,
     upscale: Annotated[
-        int, typer.Option(help="The pictures are smaller by 2 or 4: draw them large.", rich_help_panel=WHAT)
+        int, typer.Option(help="The pictures are so many times smaller (2): draw them large.", rich_help_panel=WHAT)
     ] = 1,
     palette: Annotated[
         str | None, typer.Option(help="These colours alone: '#102030,#ffeedd'.", rich_help_panel=WISHES)
@@ -57,7 +57,7 @@ def edit(
         str | None,
         typer.Option(
             help="Your own: x (B, C, H, W) in [-1, 1] to (B,), to be small.",
-            metavar="MODULE:FUNCTION",
+            metavar="FILE.py:FUNCTION",
             rich_help_panel=WISHES,
         ),
     ] = None,
@@ -66,7 +66,12 @@ def edit(
         list[str] | None,
         typer.Option(help="A class; NAME=CLASS where there are several.", metavar="CLASS", rich_help_panel=ASKED),
     ] = None,
-    caption: Annotated[str | None, typer.Option(help="What the picture shows.", rich_help_panel=ASKED)] = None,
+    number: Annotated[
+        list[str] | None, typer.Option(help="A number by name.", metavar="NAME=X", rich_help_panel=ASKED)
+    ] = None,
+    caption: Annotated[
+        str | None, typer.Option(help="What the picture shows, or what is to be heard.", rich_help_panel=ASKED)
+    ] = None,
     guidance: Annotated[
         list[str] | None,
         typer.Option(
@@ -80,7 +85,10 @@ def edit(
         typer.Option("--set", help="Any setting of sampling: steps=50.", metavar="KEY=VALUE", rich_help_panel=HOW),
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same changes.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder to write to, or a .png for one picture of all.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write to, a .png for one picture of all, a .wav or .flac for one sound."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The records as a JSON list on standard output.")] = False,
 ) -> None:
     """Change pictures and sounds that exist: fill a hole, vary them, go on beyond their edges or their end, make them
@@ -94,17 +102,17 @@ def edit(
     from afresh.outpaint import outpainted, sides
     from afresh.request import Request
     from afresh.run import Run
-    from afresh.settings import pairs
+    from afresh.write import check_out
 
     if as_json and out is None:
-        raise UserError("A picture cannot be printed as JSON. Say where to write it: --out DIR.")
+        raise UserError("Pictures and sounds cannot be printed as JSON. Say where to write it: --out DIR.")
     if n < 1:
         raise UserError(f"-n is the number of variations, from 1. Given: {n}.")
     found = Run.open(run)
-    settings: dict[str, Any] = pairs(setting or [], "--set")
-    if guidance:
-        settings["guidance"] = guidances(guidance)
-    editor = Editor(found, Request(label=labels(label), caption=caption), settings, seed)
+    settings = with_set({"guidance": guidances(guidance)}, setting)
+    check_out(out, found.encoder.space, n * len(pictures))
+    request = Request(label=labels(label, spec=found.conds), number=numbers(number) or {}, caption=caption)
+    editor = Editor(found, request, settings, seed)
     change = Change(
         strength=strength,
         mask=mask,

@@ -20,11 +20,11 @@ def export(
     to: Annotated[
         str,
         typer.Option(
-            help="Texts: hf (transformers, vLLM), gguf (llama.cpp). Pictures: onnx, diffusers (what was tuned from "
-            "there). Both: safetensors (our own names)."
+            help="Texts: hf (transformers, vLLM), gguf (llama.cpp). Pictures and sounds: onnx, diffusers (what was "
+            "tuned from there). All: safetensors (our own names)."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder to make.", metavar="DIR")],
+    out: Annotated[Path | None, typer.Option(help="Folder to make; RUN-FORMAT if not given.", metavar="DIR")] = None,
     precision: Annotated[
         str, typer.Option(help="float32, bfloat16, float16; for gguf also q8_0 (8 bits).")
     ] = "float32",
@@ -37,15 +37,17 @@ def export(
     """Export a model to a folder that other programs open, and prove that they see the same model.
 
     The file is read again. A language model is compared on the held-out text, by transformers or llama.cpp where they
-    are installed: log-probabilities, token ids, chat template. A model of pictures is compared on random inputs, by
-    onnxruntime or diffusers: its outputs. What was found is in proof.json. Exit code 2 when it differs by more than is
-    stated; the export is then kept aside as DIR.unproved.
+    are installed: log-probabilities, token ids, chat template. A model of pictures or sounds is compared on random
+    inputs, by onnxruntime or diffusers: its outputs. What was found is in proof.json. Exit code 2 when it differs by
+    more than is stated; the export is then kept aside as DIR.unproved.
     """
     from afresh.export import export as write
     from afresh.formats.fields import FieldProof
     from afresh.run import Run
 
-    place, proof = write(Run.open(run), to, out, precision, labels(label))
+    found = Run.open(run)
+    target = run.resolve().with_name(f"{run.resolve().name}-{to}") if out is None else out
+    place, proof = write(found, to, target, precision, labels(label, spec=found.conds))
     if as_json:
         emit({"folder": str(place), **proof.model_dump(mode="json")})
     elif isinstance(proof, FieldProof):
@@ -53,7 +55,7 @@ def export(
     else:
         show(proof)
     if not proof.passed:
-        fail(f"Not proved, so it is not in {out} but in {place}; proof.json in it says what differs.")
+        fail(f"Not proved, so it is not in {target} but in {place}; proof.json in it says what differs.")
         raise typer.Exit(2)
     say(f"{place}: proved by {proof.judge}")
 

@@ -15,6 +15,7 @@ import typer
 from afresh.cli.show import answer, console, emit, note, say, table
 
 if TYPE_CHECKING:
+    from afresh.core import CondSpec
     from afresh.drawing import Control
     from afresh.request import Request
     from afresh.run import Run
@@ -28,7 +29,9 @@ PICTURES, TEXTS = 16, 4  # samples if -n is not given
 
 def sample(
     run: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")],
-    n: Annotated[int | None, typer.Option("-n", help="How many; 16 pictures or 4 texts if not given.")] = None,
+    n: Annotated[
+        int | None, typer.Option("-n", help="How many; 16 pictures or sounds, or 4 texts, if not given.")
+    ] = None,
     prompt: Annotated[
         str | None,
         typer.Option(help="Beginning of a text to go on from, or what to answer.", rich_help_panel=ASKED),
@@ -47,7 +50,7 @@ def sample(
     number: Annotated[
         list[str] | None, typer.Option(help="A number by name.", metavar="NAME=X", rich_help_panel=ASKED)
     ] = None,
-    caption: Annotated[str | None, typer.Option(help="What the picture shows.", rich_help_panel=ASKED)] = None,
+    caption: Annotated[str | None, typer.Option(help="What is seen or heard, in words.", rich_help_panel=ASKED)] = None,
     image: Annotated[
         list[str] | None,
         typer.Option(
@@ -132,7 +135,7 @@ def sample(
     steer: Annotated[
         str | None,
         typer.Option(
-            help="A reward whose gradient pulls pictures: brightness, class:LABEL, ...",
+            help="A reward whose gradient pulls pictures and sounds: brightness, class:LABEL, ...",
             metavar="REWARD",
             rich_help_panel=CONTROL,
         ),
@@ -149,14 +152,22 @@ def sample(
             rich_help_panel=CONTROL,
         ),
     ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting of sampling: autoguidance=2, guidance_low=0.2.", metavar="KEY=VALUE"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same samples.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder to write to, or a .png for one picture of all.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write to, a .png for one picture of all, a .wav or .flac for one sound."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The records as a JSON list on standard output.")] = False,
 ) -> None:
-    """Draw samples from a run: pictures or texts, as many as you like, of what you ask for.
+    """Draw samples from a run: pictures, sounds or texts, as many as you like, of what you ask for.
 
-    Without --out, pictures are shown in the terminal and texts are printed. With it, pictures are written as PNG with
-    samples.json, texts as samples.jsonl. What is not asked for is drawn as it occurs in the training data.
+    Without --out, pictures and sounds are shown in the terminal and texts are printed. With it, pictures are written as
+    PNG and sounds as WAV, or FLAC where the data was read with format=flac, with samples.json and of sounds a page to
+    play them; texts as samples.jsonl. What is not asked for is drawn as it occurs in the training data.
     """
     from afresh.core import UserError
     from afresh.drawing import Control, control_lines
@@ -164,10 +175,11 @@ def sample(
     from afresh.request import Request, unwanted
     from afresh.run import Run
     from afresh.structure import structure, text_of
+    from afresh.write import check_out
 
     found = Run.open(run)
     if as_json and out is None and not found.space.stream:
-        raise UserError("A picture cannot be printed as JSON. Say where to write it: --out DIR.")
+        raise UserError("Pictures and sounds cannot be printed as JSON. Say where to write it: --out DIR.")
     settings: dict[str, Any] = {
         "guidance": guidances(guidance),
         "temperature": temperature,
@@ -183,29 +195,49 @@ def sample(
         regex=regex,
         grammar=None if grammar is None else text_of(grammar, "--grammar"),
     )
-    chosen = {k: v for k, v in settings.items() if v is not None}
-    request = Request(prompt, labels(label), numbers(number) or {}, caption, raw, infill, stop or (), logprobs)
-    negative = unwanted(labels(negative_label, "--negative-label"), negative_caption)
+    chosen, spec = with_set(settings, setting), found.conds
+    request = Request(
+        prompt, labels(label, spec=spec), numbers(number) or {}, caption, raw, infill, stop or (), logprobs
+    )
+    negative = unwanted(labels(negative_label, "--negative-label", spec), negative_caption)
     request = replace(request, image=labels(image, "--image"), negative=negative)
     between = "\n" if found.space.records and not raw else ""
     control = Control(best, reward, steer, weight, parse_adapters(adapter or []))
+    count = (TEXTS if found.space.stream else PICTURES) if n is None else n
+    check_out(out, found.encoder.space, count)
     if stream:
         samples = streamed(found, n, request, seed, chosen, between, as_json, control)
     else:
-        count = (TEXTS if found.space.stream else PICTURES) if n is None else n
         samples = found.drawing(count, request, seed, chosen, control=control)()
     deliver(found, samples, out, as_json, between, stream)
     for line in control_lines(samples.described, control):
         note(line)
 
 
-def labels(given: list[str] | None, flag: str = "--label") -> str | Mapping[str, str] | None:
-    """One label (or file) as it is; several must each be NAME=CLASS."""
+def labels(
+    given: list[str] | None, flag: str = "--label", spec: CondSpec | None = None
+) -> str | Mapping[str, str] | None:
+    """One label (or file) as it is; several must each be NAME=CLASS, or a class that one part alone of `spec` knows."""
+    from afresh.request import several_labels
     from afresh.settings import pairs
 
     if not given:
         return None
-    return given[0] if len(given) == 1 else pairs(given, flag)
+    if len(given) == 1:
+        return given[0]
+    return pairs(given, flag) if spec is None else several_labels(spec, given)
+
+
+def with_set(flags: Mapping[str, Any], given: list[str] | None) -> dict[str, Any]:
+    """Settings that flags of their own gave, and those of --set. Raises UserError for one that is given both ways."""
+    from afresh.core import UserError
+    from afresh.settings import pairs
+
+    own, more = {k: v for k, v in flags.items() if v is not None}, pairs(given or [], "--set")
+    if twice := sorted(set(own) & set(more)):
+        name = twice[0]
+        raise UserError(f"{name} is given twice: by --{name.replace('_', '-')} and by --set {name}. Give it once.")
+    return own | more
 
 
 def guidances(given: list[str] | None) -> float | dict[str, float] | None:

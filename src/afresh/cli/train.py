@@ -158,7 +158,8 @@ def show(job: Job, seconds: float, measured: Measurement | None) -> None:
     """The result for a person."""
     from afresh.cli.measure import show_measurement
     from afresh.cli.show import answer
-    from afresh.run import summary
+    from afresh.report_align import alignment
+    from afresh.run import metrics_lines, summary
 
     record, now = job.run.record, summary(job.run)
     if measured is not None:
@@ -167,5 +168,8 @@ def show(job: Job, seconds: float, measured: Measurement | None) -> None:
         f"{job.run.path}: {record.family} on {record.modality}, {record.parameters:,} parameters, "
         f"{now['steps']:,} steps in {seconds:,.0f} s"
     )
+    steered = None if record.align is None else alignment(metrics_lines(job.run))
+    if steered is not None:
+        answer("; ".join(f"{name} {value}" for name, value in steered.facts))
     prompt = ' --prompt "..."' if job.run.space.stream else ""
     answer(f"next: afresh sample {quoted(job.run.path)} -n 16{prompt} --out {quoted(Path(job.run.path.name))}-samples")

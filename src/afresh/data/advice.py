@@ -79,6 +79,10 @@ def advise(facts: Facts, rows: Sequence[Measured] | None = None) -> list[Advice]
     return found
 
 
+def being(count: int) -> str:
+    return "item is" if count == 1 else "items are"
+
+
 def copies(facts: Facts) -> list[Advice]:
     """Exact and near duplicates, and those that cross the split."""
     out = []
@@ -89,8 +93,9 @@ def copies(facts: Facts) -> list[Advice]:
             Advice(
                 "near duplicates",
                 facts.near,
-                f"{facts.near:,} items are nearly the same as an earlier one, and are kept: the model sees such things "
-                "more often than others, and repeats them sooner. Remove those that you do not mean (afresh data)",
+                f"{facts.near:,} {being(facts.near)} nearly the same as an earlier one, and kept: the model sees such "
+                "things more often than others, and repeats them sooner. Remove those that you do not mean (afresh "
+                "data)",
             )
         )
     if facts.crossing:
@@ -98,9 +103,9 @@ def copies(facts: Facts) -> list[Advice]:
             Advice(
                 "across the split",
                 facts.crossing,
-                f"{facts.crossing:,} of {len(facts.heldout):,} held-out items are nearly the same as a training item: "
-                "held-out numbers look better than they are, and copies of training items go unnoticed. Remove one of "
-                "each pair, or hold out whole groups with --validation",
+                f"{facts.crossing:,} of {len(facts.heldout):,} held-out {being(facts.crossing)} nearly the same as a "
+                "training item: held-out numbers look better than they are, and copies of training items go unnoticed. "
+                "Remove one of each pair, or hold out whole groups with --validation",
             )
         )
     return out

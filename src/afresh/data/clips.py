@@ -15,10 +15,11 @@ from typing import Any, Literal
 import numpy as np
 
 from afresh.core import Corpus, Item, Refused, Sound, UserError
+from afresh.data.alike import Near, without_near_copies
 from afresh.data.columns import described
-from afresh.data.media_folder import Attributes, Collection, attributes, layout
+from afresh.data.media_folder import Attributes, Collection, Damaged, attributes, layout, undamaged
 from afresh.data.sound_folder import SOUND_FILES, columns_from_names, each_sound, open_sounds
-from afresh.data.sounds import READ, Header, Heard, SoundError, decode_sound, header
+from afresh.data.sounds import READ, SILENT, Header, Heard, SoundError, decode_sound, header
 from afresh.data.waves import at_loudness, fitted, slices, trimmed
 
 USUAL = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
@@ -30,6 +31,8 @@ FEW = 10  # recordings up to which each is divided in time, since whole ones can
 HELD = 0.1  # of a recording
 ROUNDED = 0.01  # seconds by which a chosen length may be given back otherwise than it was
 SHORTEST = 0.02  # seconds of a sound that is used
+PARTLY = "damaged", "cut short", "shorter than"  # how notes begin on files that are used as far as they go
+OF_NO_USE = "silent", "too short"  # how reasons begin for leaving out a sound that is not damaged
 TAIL = 0.1  # of a sound's energy that may follow its first clip for this to be a tail,
 MOSTLY = 0.75  # the share of the longer sounds for which that must be so, for all to be cut,
 ONE_SHOT = 10.0  # and the seconds beyond which a sound is a recording, however loud it begins
@@ -45,7 +48,8 @@ class Reading:
     `long`: whether a sound longer than a clip gives several, or its beginning alone, faded out. `loudness`: LKFS that
     every sound is brought to; None: as it is. `names`: what the parts of the files' names are
     (columns_from_names). `group`: a column whose values stay on one side of the split, and are no condition: those of
-    the held-out side are never learnt."""
+    the held-out side are never learnt. `near`: whether recordings that are nearly an earlier one are kept, on its side
+    of the split, or dropped."""
 
     rate: int | None = None
     channels: int | None = None
@@ -57,6 +61,8 @@ class Reading:
     names: str | None = None
     group: str | None = None
     label_column: str | None = None
+    damaged: Damaged = "skip"
+    near: Near = "keep"
 
 
 @dataclass
@@ -98,13 +104,15 @@ def read_clips(path: Path, how: Reading) -> Corpus:
     grouped = with_groups(whole, table, how, notes)
     columns = {name: values for name, values in table.columns.items() if name != how.group}
     grouped, more = described(grouped, columns, how.label_column)
+    grouped, dropped = without_near_copies(grouped, how.near, notes)
     frames = round(seconds * rate)
     if long == "cut":
         items = beginnings(grouped, frames, notes)
     else:
         items = sliced(grouped, frames, how, notes)
     settled = {"rate": rate, "channels": channels, "seconds": frames / rate, "long": long}
-    return Corpus(items, files.refused + table.refused, notes + folders.notes + more, settled=settled)
+    corpus = Corpus(items, files.refused + table.refused + dropped, notes + folders.notes + more, settled=settled)
+    return undamaged(corpus, how.damaged)
 
 
 def need_some(path: Path, count: int, refused: Sequence[Refused]) -> None:
@@ -188,22 +196,31 @@ def after(sound: Sound, seconds: float) -> float:
 def decoded(path: Path, found: Collection, how: Reading, rate: int, channels: int) -> Files:
     """Every usable file, trimmed and at its loudness. Raises UserError when none is left."""
     results = dict(each_sound(lambda source: prepared(decode_sound(source, rate, channels), how), found))
-    refused = [*found.refused, *(Refused(n, why) for n, why in results.items() if isinstance(why, str))]
+    reasons = ((n, why) for n, why in results.items() if isinstance(why, str))
+    refused = [*found.refused, *(Refused(n, why, damaged=not why.startswith(OF_NO_USE)) for n, why in reasons)]
     heard = {name: h for name, h in results.items() if isinstance(h, Heard)}
     need_some(path, len(heard), refused)
+    if how.damaged == "stop":  # a file that is used as far as it goes is damaged, too
+        told = ((name, note) for name, h in heard.items() for note in h.notes if note.startswith(PARTLY))
+        refused += [Refused(name, note, damaged=True) for name, note in told]
     return Files(heard, refused, found.tables, said(heard))
 
 
 def prepared(heard: Heard, how: Reading) -> Heard:
     """Without the silence around it, at the loudness asked for. Raises SoundError for what is silent or too short."""
     if heard.silent:
-        raise SoundError(f"silent: no sample is above {heard.peak:.2g} of full scale")
+        raise SoundError(f"{OF_NO_USE[0]}: no sample is above {heard.peak:.2g} of full scale")
+    if float(np.abs(heard.sound.samples).max()) < SILENT:
+        raise SoundError(
+            f"{OF_NO_USE[0]} once its {heard.header.channels} channels are mixed: they cancel (one is the other turned "
+            "over). Keep one of them alone, or read both: channels=2"
+        )
     x, rate = heard.sound.samples, heard.sound.rate
     if how.trim:
         a, b = trimmed(x, rate)
         x = x[a:b]
     if len(x) < SHORTEST * rate:
-        raise SoundError(f"too short: {len(x) / rate:.3g} s; at least {SHORTEST:g} s are needed")
+        raise SoundError(f"{OF_NO_USE[1]}: {len(x) / rate:.3g} s; at least {SHORTEST:g} s are needed")
     if how.loudness is not None:
         x = at_loudness(x, rate, how.loudness)
     return replace(heard, sound=Sound(x, rate))
@@ -219,6 +236,9 @@ def said(heard: Mapping[str, Heard]) -> list[str]:
         f"{note}: {names[0]}" + (f" and {len(names) - 1:,} more" if len(names) > 1 else "")
         for note, names in sources.items()
     ]
+    damaged = [n for n, h in heard.items() if any(note.startswith("damaged") for note in h.notes)]
+    if len(damaged) > 1:
+        notes.append(f"{len(damaged):,} of {len(heard):,} files are damaged, and used as far as they can be read")
     clipped = [n for n, h in heard.items() if h.clipped > CLIPPED]
     if clipped:
         notes.append(

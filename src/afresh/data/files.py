@@ -16,6 +16,7 @@ from typing import IO
 from afresh.core import Refused, UserError
 
 MB = 1 << 20
+EMPTY, UNREADABLE = "empty file (0 bytes)", "cannot be read"  # reasons, the latter with its own
 JUNK = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})  # what operating systems leave behind
 
 
@@ -71,7 +72,8 @@ def walk(
             is_folder = entry.is_dir(follow_symlinks=False)
             reason = _reason(entry, path) or leave_out(name, is_folder)
             if reason is not None:
-                refused.append(Refused(name + "/" if is_folder else name, reason))
+                lost = reason == EMPTY or reason.startswith(UNREADABLE)
+                refused.append(Refused(name + "/" if is_folder else name, reason, damaged=lost))
             elif is_folder:
                 waiting.append(Path(entry.path))
             else:
@@ -119,13 +121,13 @@ def _reason(entry: os.DirEntry[str], root: Path) -> str | None:
     try:
         state = entry.stat(follow_symlinks=False)
     except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        return f"{UNREADABLE}: {error.strerror}"
     if not stat.S_ISREG(state.st_mode):
         return "not a regular file (a device, pipe or socket)"
     if state.st_size == 0:
-        return "empty file (0 bytes)"
+        return EMPTY
     if not os.access(entry.path, os.R_OK):
-        return "cannot be read: permission denied"
+        return f"{UNREADABLE}: permission denied"
     return None
 
 
@@ -232,7 +234,7 @@ def read_zip(
             seen.add(info.filename)
             wanted.append(info)
         else:
-            refused.append(Refused(f"{path.name}: {info.filename}", reason))
+            refused.append(Refused(f"{path.name}: {info.filename}", reason, damaged=reason == EMPTY))
     total = sum(i.file_size for i in wanted)
     if total > limits.total_bytes:
         raise UserError(
@@ -262,10 +264,11 @@ def _members(path: Path, wanted: list[zipfile.ZipInfo], refused: list[Refused]) 
                 with archive.open(info) as stream:
                     content = stream.read(info.file_size + 1)
             except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-                refused.append(Refused(f"{path.name}: {info.filename}", f"damaged: {error}"))
+                refused.append(Refused(f"{path.name}: {info.filename}", f"damaged: {error}", damaged=True))
                 continue
             if len(content) != info.file_size:
-                refused.append(Refused(f"{path.name}: {info.filename}", "its size is not what the archive says"))
+                why = "its size is not what the archive says"
+                refused.append(Refused(f"{path.name}: {info.filename}", why, damaged=True))
                 continue
             yield info.filename, content
 
@@ -283,7 +286,7 @@ def _member_reason(info: zipfile.ZipInfo, suffixes: Collection[str], limits: Zip
     if suffixes and name.suffix.lower() not in suffixes:
         return f"not of a kind that is read ({name.suffix or 'no suffix'})"
     if info.file_size == 0:
-        return "empty file (0 bytes)"
+        return EMPTY
     if info.file_size > limits.member_bytes:
         return f"{info.file_size / MB:,.0f} MB unpacked, at most {limits.member_bytes / MB:,.0f} MB"
     if info.file_size > limits.ratio_from and info.file_size > limits.ratio * info.compress_size:

@@ -9,14 +9,14 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow
 import pyarrow.parquet
 
-from afresh.core import Refused, UserError
+from afresh.core import Corpus, Refused, UserError
 from afresh.data.files import JUNK, Found, read_zip, walk
 
 TRAINING = frozenset({"train", "training"})
@@ -26,6 +26,7 @@ FILE_NAME = "file_name"
 MAX_TABLE = 1 << 29  # bytes of one metadata file
 
 Source = Path | bytes  # a file, or a file's content (from an archive)
+Damaged = Literal["skip", "stop"]  # what to do about what cannot be read
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,9 @@ def open_folder(path: Path, media: Media) -> Collection:
     tables = {f.name: _table_bytes(f) for f in found if f.path.name.lower() in TABLES}
     containers = tuple(f.path for f in found if f.suffix in media.containers)
     others = [f for f in found if f.suffix not in media.suffixes and f.name not in tables]
+    refused = [
+        r if PurePosixPath(r.source).suffix.lower() in media.suffixes else replace(r, damaged=False) for r in refused
+    ]
     refused += [Refused(f.name, media.not_read(f.suffix)) for f in others]
     return Collection(lambda: iter(files), tables, refused, containers)
 
@@ -113,6 +117,19 @@ def _table_bytes(file: Found) -> bytes:
     if file.size > MAX_TABLE:
         raise UserError(f"{file.path} has {file.size:,} bytes; at most {MAX_TABLE:,} are read. Leave columns out.")
     return file.path.read_bytes()
+
+
+def undamaged(corpus: Corpus, damaged: Damaged) -> Corpus:
+    """The same. Raises UserError, listing it, for what is damaged, where that is to end the reading."""
+    lost = [r for r in corpus.refused if r.damaged]
+    if damaged == "skip" or not lost:
+        return corpus
+    listed = "".join(f"\n  {r.source}: {r.reason}" for r in lost[:20])
+    more = f"\n  and {len(lost) - 20:,} more" if len(lost) > 20 else ""
+    raise UserError(
+        f"{len(lost):,} cannot be read, or not whole, and to stop then was asked for (damaged=stop). Mend or remove "
+        f"them, or use what can be read: --data damaged=skip.{listed}{more}"
+    )
 
 
 @dataclass(frozen=True)
@@ -198,7 +215,7 @@ def attributes(tables: Mapping[str, bytes], names: Sequence[str], media: Media) 
             if reason is None and target in seen:
                 reason = f"{target} has another row already"
             if reason is not None:
-                refused.append(Refused(where, reason))
+                refused.append(Refused(where, reason, damaged=True))
                 continue
             seen.add(target)
             for key, value in row.items():
@@ -267,7 +284,8 @@ def _csv_rows(table: str, text: str) -> tuple[list[tuple[int, dict[str, Any]]], 
             if len(cells) == len(head):
                 rows.append((number, dict(zip(head, cells, strict=True))))
             elif cells:
-                bad.append(Refused(f"{table}, row {number}", f"{len(cells)} cells, the header has {len(head)}"))
+                why = f"{len(cells)} cells, the header has {len(head)}"
+                bad.append(Refused(f"{table}, row {number}", why, damaged=True))
     except csv.Error as error:
         raise UserError(f"{table} is no readable CSV (line {reader.line_num}: {error}). Mend or quote it.") from None
     return rows, bad
@@ -282,10 +300,10 @@ def _json_rows(table: str, text: str) -> tuple[list[tuple[int, dict[str, Any]]],
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            bad.append(Refused(f"{table}, row {number}", f"not JSON ({error})"))
+            bad.append(Refused(f"{table}, row {number}", f"not JSON ({error})", damaged=True))
             continue
         if isinstance(value, dict):
             rows.append((number, value))
         else:
-            bad.append(Refused(f"{table}, row {number}", "not a JSON object"))
+            bad.append(Refused(f"{table}, row {number}", "not a JSON object", damaged=True))
     return rows, bad

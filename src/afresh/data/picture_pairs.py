@@ -52,7 +52,7 @@ def pair_up(table: Attributes, names: Sequence[str]) -> Pairs:
         images[column] = {name: value for name, value in there.items() if value in known}
         for name, value in there.items():
             if value not in known:
-                refused.append(Refused(name, f"{column} {value!r} is no picture that could be used"))
+                refused.append(Refused(name, f"{column} {value!r} is no picture that could be used", damaged=True))
                 lost.add(name)
     beside = {value for pairs in images.values() for value in pairs.values()} - table.described
     kept = [i for i, name in enumerate(names) if name not in beside and name not in lost]

@@ -12,7 +12,7 @@ import re
 import statistics
 import struct
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,8 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
+
+from afresh.core import UserError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # decoders that may touch a user's file
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif"})
@@ -85,7 +87,10 @@ def threaded(f: Callable[[A], B], things: Iterable[A]) -> list[B]:
 
 def open_picture(source: Source) -> Image.Image:
     """Read the header alone. Raises PictureError when it is no picture or has more than MAX_PIXELS."""
-    size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    try:
+        size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    except FileNotFoundError:
+        raise PictureError("there is no such file") from None
     if size == 0:
         raise PictureError("empty file (0 bytes)")
     try:
@@ -96,7 +101,7 @@ def open_picture(source: Source) -> Image.Image:
     except Image.UnidentifiedImageError:
         raise PictureError("not a PNG, JPEG, WebP, BMP or GIF picture, or its header is damaged") from None
     except (OSError, SyntaxError, ValueError, struct.error) as error:
-        raise PictureError(f"cannot be opened: {error}") from None
+        raise PictureError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise PictureError(_too_many(image.width * image.height))
@@ -122,18 +127,52 @@ def natural_side(short_sides: Iterable[int]) -> int:
     return max([s for s in SIDES if s <= median], default=SIDES[0])
 
 
+def chosen_side(short_sides: Iterable[int]) -> tuple[int, list[str]]:
+    """The size chosen from the data, and why."""
+    sides = list(short_sides)
+    if not sides:  # nothing is usable, which decoding will say
+        return SIDES[0], []
+    side, low, high = natural_side(sides), min(sides), max(sides)
+    there = f"{low}" if low == high else f"{low} to {high}"
+    return side, [f"size {side}, because the pictures' shorter sides are {there} pixels; another: size"]
+
+
 def decode_picture(source: Source, frame: Frame) -> Picture:
     """One picture file in `frame`. Raises PictureError with the reason."""
+    useful = 2 * frame.side
+    return _decoded(source, frame.background, useful, lambda image, traits: _framed(image, frame, traits))
+
+
+def whole_picture(source: Source, background: tuple[int, int, int] = (255, 255, 255)) -> Picture:
+    """One picture file in its own size, (H, W, C). Raises PictureError with the reason."""
+    return _decoded(source, background, None, _picture)
+
+
+def whole_array(array: Pixels, background: tuple[int, int, int] = (255, 255, 255)) -> Picture:
+    """A uint8 array (H, W, C), C = 1, 3 or 4 (alpha), in its own size."""
+    traits: set[str] = set()
+    return _picture(_rgb(Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array), background, traits), traits)
+
+
+def _decoded(
+    source: Source,
+    background: tuple[int, int, int],
+    useful: int | None,
+    finish: Callable[[Image.Image, set[str]], Picture],
+) -> Picture:
+    """What `finish` makes of a picture file that is upright, L or RGB, and its traits. A side of more than `useful`
+    pixels need not be decoded. Raises PictureError with the reason."""
     with open_picture(source) as image:
         try:
-            image.draft(None, (2 * frame.side, 2 * frame.side))  # JPEG: decode no larger than useful
+            if useful is not None:
+                image.draft(None, (useful, useful))  # JPEG: decode no larger than useful
             traits = {"animated"} if image.format != "JPEG" and getattr(image, "is_animated", False) else set()
             tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
             if image.format == "PNG" and any("16B" in str(tile.args) for tile in tiles):
                 traits.add("16-bit")  # Pillow keeps the high bytes of 16-bit RGB as it decodes
             image.load()
             upright = _upright(image, traits)
-            return _framed(_rgb(upright, frame.background, traits), frame, traits)
+            return finish(_rgb(upright, background, traits), traits)
         except MemoryError:
             raise
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged data
@@ -154,6 +193,33 @@ def to_channels(pixels: Pixels, channels: int) -> Pixels:
     if channels == 3:
         return np.repeat(pixels, 3, axis=-1)
     return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
+
+
+def brought(values: Sequence[Pixels | Path], frame: Frame, channels: int) -> tuple[Pixels, dict[str, list[str]]]:
+    """Arrays (H, W, C) or files to uint8 (N, channels, side, side), and the names of those that had a trait, by trait.
+
+    Raises UserError for a file that cannot be read.
+    """
+    x = np.empty((len(values), channels, frame.side, frame.side), np.uint8)
+    told: dict[str, list[str]] = {}
+    for row, given in enumerate(values):
+        pixels, traits = given, set[str]()
+        if isinstance(given, Path):
+            try:
+                picture = decode_picture(given, frame)
+            except (OSError, PictureError) as error:
+                raise UserError(f"{given} cannot be used as a picture: {error}.") from None
+            pixels, traits = picture.pixels, set(picture.traits)
+        elif given.shape[:2] != (frame.side, frame.side):
+            picture = decode_array(given, frame)
+            pixels, traits = picture.pixels, set(picture.traits)
+        assert isinstance(pixels, np.ndarray)
+        if channels == 1 and pixels.shape[-1] == 3:
+            traits.add("greyed")
+        for trait in traits:
+            told.setdefault(trait, []).append(given.name if isinstance(given, Path) else "an array")
+        x[row] = np.moveaxis(to_channels(pixels, channels), 2, 0)
+    return x, told
 
 
 def _upright(image: Image.Image, traits: set[str]) -> Image.Image:
@@ -210,7 +276,12 @@ def _framed(image: Image.Image, frame: Frame, traits: set[str]) -> Picture:
         image = _resize(image, (side, side), (left, top, left + short, top + short))
     else:
         image = _resize(image, (side, side), (0, 0, width, height))
-    pixels = np.asarray(image)  # (side, side) or (side, side, 3)
+    return _picture(image, traits)
+
+
+def _picture(image: Image.Image, traits: set[str]) -> Picture:
+    """L or RGB to its pixels, of one channel where all three agree."""
+    pixels = np.asarray(image)  # (H, W) or (H, W, 3)
     if pixels.ndim == 2:
         return Picture(pixels[..., None], frozenset(traits))
     grey = bool((pixels[..., :1] == pixels).all())

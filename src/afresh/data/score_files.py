@@ -156,7 +156,7 @@ def read_midi(name: str, content: bytes) -> Raw:
     try:
         score = symusic.Score.from_midi(content)
     except (RuntimeError, ValueError, MemoryError) as error:
-        raise FileError(f"no MIDI file that can be read: {str(error).removeprefix('MiniMidi: ')}") from None
+        raise FileError(f"not a MIDI file, or damaged ({_reason(error)}): write it again from its source") from None
     if score.tpq <= 0:
         raise FileError("no MIDI file that can be read: it counts in frames of film, not in quarters")
     tracks = tuple(tuple((n.time, n.duration, n.pitch) for n in t.notes) for t in score.tracks if not t.is_drum)
@@ -168,6 +168,11 @@ def read_midi(name: str, content: bytes) -> Raw:
         tuple(t.qpm for t in score.tempos),
         drums=sum(len(t.notes) for t in score.tracks if t.is_drum),
     )
+
+
+def _reason(error: Exception) -> str:
+    """symusic's reason, without its name and marks."""
+    return str(error).removeprefix("MiniMidi: ").replace("Invaild", "invalid").rstrip("! ")
 
 
 def midi_bytes(score: Score) -> bytes:

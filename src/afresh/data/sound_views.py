@@ -18,11 +18,21 @@ PAPER, INK, LINE = (255, 255, 255), (36, 74, 122), (205, 213, 224)
 
 def wav_bytes(sound: Sound) -> bytes:
     """A WAV file of 16-bit samples; what is beyond [-1, 1] is clipped."""
+    return sound_bytes(sound, "wav")
+
+
+def sound_bytes(sound: Sound, kind: str) -> bytes:
+    """The same as a WAV or a FLAC file, which hold the same samples."""
     import soundfile
 
     buffer = io.BytesIO()
     soundfile.write(buffer, np.clip(sound.samples, -1, 1), sound.rate, "PCM_16", format="WAV")
-    return buffer.getvalue()
+    if kind == "wav":
+        return buffer.getvalue()
+    samples, rate = soundfile.read(io.BytesIO(buffer.getvalue()), dtype="int16")  # libsndfile rounds otherwise for FLAC
+    again = io.BytesIO()
+    soundfile.write(again, samples, rate, "PCM_16", format=kind.upper())
+    return again.getvalue()
 
 
 def sound_picture(sound: Sound, seconds: float | None = None) -> Pixels:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import mmap
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afresh.core import Sound
+from afresh.data.mpeg import Broken, broken_frames
 
 SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"})
 FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF"})  # of libsndfile's, that are used
@@ -59,7 +61,8 @@ class Header:
 @dataclass
 class Log:
     """What was found while a file was read: frames so far; the highest |sample| of the file itself; how many of its
-    samples (of all channels) stand at full scale in runs of RUN or more; whether its end was reached; notes."""
+    samples (of all channels) stand at full scale in runs of RUN or more; whether its end was reached; notes; where an
+    MP3 has broken frames."""
 
     frames: int = 0
     samples: int = 0
@@ -67,6 +70,7 @@ class Log:
     clipped: int = 0
     ended: bool = False
     notes: list[str] = field(default_factory=list)
+    broken: Broken | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class Heard:
 
 def header(source: Source) -> Header:
     """Read the header alone. Raises SoundError when it is no sound, is empty or says what no sound has."""
-    with _opened(source) as (_, head, _):
+    with _opened(source, Log()) as (_, head):
         return head
 
 
@@ -98,15 +102,14 @@ def decode_sound(source: Source, rate: int, channels: int = 1, most_seconds: flo
 
     Several channels become one by their mean; one becomes two by doubling; more than two become two equal ones.
     Samples beyond [-1, 1] (of float files and lossy ones, and from resampling) make the whole sound quieter.
-    What can be read of a damaged or cut file is kept, with a note: an MP3 is read around broken frames, unless they
-    look like those of another rate, which end it. Memory: the result, up to twice while it grows,
-    and about 20 MB. Raises SoundError with the reason, also for samples that are not finite.
+    What can be read of a damaged or cut file is kept, with a note: an MP3 is read around broken frames
+    (afresh.data.mpeg). Memory: the result, up to twice while it grows, the content of an MP3 that is damaged, and about
+    20 MB. Raises SoundError with the reason, also for samples that are not finite.
     """
     log = Log()
     grown = bytearray()
     with ExitStack() as stack:
-        file, head, notes = stack.enter_context(_opened(source))
-        log.notes += notes
+        file, head = stack.enter_context(_opened(source, log))
         for block in _stream(file, head, rate, channels, most_seconds, log):
             grown += block.tobytes()
     if not grown:
@@ -133,8 +136,7 @@ def stream_sound(
     `log` is filled meanwhile. Samples may pass [-1, 1]. Raises SoundError as `decode_sound`, at the end for samples
     that are not finite.
     """
-    with _opened(source) as (file, head, notes):
-        log.notes += notes
+    with _opened(source, log) as (file, head):
         yield from _stream(file, head, rate, channels, most_seconds, log)
 
 
@@ -149,8 +151,9 @@ class _Content(io.BytesIO):
 
 
 @contextmanager
-def _opened(source: Source) -> Iterator[tuple[Any, Header, list[str]]]:
-    """soundfile's reader, the header, and notes on a file that is shorter than it says. Raises SoundError."""
+def _opened(source: Source, log: Log) -> Iterator[tuple[Any, Header]]:
+    """soundfile's reader and the header; `log` gets what is broken of an MP3, which is read without it from memory,
+    and notes on a file that is shorter than it says. Raises SoundError."""
     import soundfile
 
     class Forward(soundfile.SoundFile):
@@ -169,6 +172,8 @@ def _opened(source: Source) -> Iterator[tuple[Any, Header, list[str]]]:
                 handle, size = _Content(source), len(source)
             if size == 0:
                 raise SoundError("empty file (0 bytes)")
+            log.broken, source = _mended(source)
+            handle = _Content(source) if isinstance(source, bytes) else handle
             # By its number, so that any file name and any suffix will do: the content says what it is.
             given = handle.fileno() if isinstance(source, Path) else handle
             file = stack.enter_context(Forward(given, closefd=False))
@@ -179,18 +184,32 @@ def _opened(source: Source) -> Iterator[tuple[Any, Header, list[str]]]:
         notes = _cut_short(file.extra_info, file.samplerate)
         if not notes and file.format == "OGG" and not _ogg_ends(source):
             notes = ["cut short: the last page of the stream is missing"]
-        yield file, _checked(file), notes
+        log.notes += notes
+        yield file, _checked(file)
+
+
+def _mended(source: Source) -> tuple[Broken | None, Source]:
+    """What is broken of an MP3, and its content without that; None and the source itself for all others."""
+    if isinstance(source, bytes):
+        broken = broken_frames(source)
+        return broken, source if broken is None else broken.mended(source)
+    with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        broken = broken_frames(data)
+        return broken, source if broken is None else broken.mended(data)
 
 
 def _cannot_open(reason: str) -> str:
     """libsndfile's reason in words for the file's owner."""
     if "incomplete" in reason or "channel" in reason.lower():
         return (
-            f"its header says a rate or a number of channels that no sound has ({reason.strip(' .')}); accepted are "
+            "its header says a rate or a number of channels that no sound has; accepted are "
             f"{RATES[0]:,} to {RATES[1]:,} Hz and 1 to {MOST_CHANNELS} channels"
         )
     if "not recognised" in reason or "does not exist" in reason or not reason.strip():
-        return f"not a sound that is read ({READ} are), or its header is damaged"
+        return (
+            f"not a sound that is read ({READ} are), or its header is damaged: if a player opens it, convert it to one "
+            "of these, else remove it"
+        )
     return f"cannot be opened: {reason.strip(' .')}"
 
 
@@ -260,7 +279,7 @@ def _blocks(file: Any, head: Header, most: int, limit: int | None, log: Log) -> 
     """(n, channels of the file) until the end, `limit` frames, or damage that reading does not get over."""
     import soundfile
 
-    damage, failures = "", 0
+    damage, failures = "" if log.broken is None or limit is not None else str(log.broken), 0
     while (limit is None or log.frames < limit) and not log.ended:
         want = most if limit is None else min(most, limit - log.frames)
         block = np.full((want, head.channels), np.nan, np.float32)

@@ -88,7 +88,8 @@ def _distinct(items: Sequence[Item]) -> tuple[list[Item], list[Refused], list[st
 
 
 def _declared(items: Sequence[Item]) -> Split:
-    """The data's own split. An item that says nothing trains."""
+    """The split that items say: the data's own, a --validation, or a modality's that divides few items otherwise. An
+    item that says nothing trains."""
     heldout, copies_h, notes_h = _distinct([i for i in items if i.split == "validation"])
     train, copies_t, notes_t = _distinct([i for i in items if i.split != "validation"])
     source = {i.digest(): i.source for i in heldout}
@@ -98,8 +99,12 @@ def _declared(items: Sequence[Item]) -> Split:
     if crossing:
         notes.append(f"{len(crossing):,} training items removed: they also occur in the held-out split")
     if not train:
-        raise UserError("The data's own split leaves nothing to train on: every item is held out.")
-    notes.append(f"the data's own split: {len(train):,} to train, {len(heldout):,} held out")
+        raise UserError(
+            "Nothing is left to train on: every item is held out, by the data itself or as it is also in what is held "
+            "out. Give other items to train on, or leave --validation out."
+        )
+    count = f"{len(train):,} to train, {len(heldout):,} held out"
+    notes.append(f"set apart by the data, by --validation or in reading: {count}")
     copies = [Refused(i.source, f"also in the held-out split: {source[i.digest()]}") for i in crossing]
     return Split(train, heldout, notes, copies_t + copies_h + copies)
 

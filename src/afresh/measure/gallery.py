@@ -50,7 +50,7 @@ class Gallery:
         held, size = len(study.heldout), len(study.train)
         if held < LEAST or size < 4 * LEAST:
             raise Unmeasurable(
-                f"needs at least {LEAST} held-out and {4 * LEAST} training pictures, there are {held} and {size}"
+                f"needs at least {LEAST} held-out and {4 * LEAST} training {study.things}, there are {held} and {size}"
             )
         self.study = study
         order = self._order("gallery/train", size)
@@ -58,12 +58,14 @@ class Gallery:
         self.reserve_rows, self.other_rows = order[:kept_back], order[kept_back:]
         self.seen_rows = self.other_rows[:MOST]
         if len(self.seen_rows) < len(self.other_rows):
-            study.note(f"encoders and classifiers learn from {MOST:,} of {size:,} training pictures")
+            study.note(f"encoders and classifiers learn from {MOST:,} of {size:,} training {study.things}")
         self.m = min(study.n, kept_back)
         self.real_rows = self._order("gallery/heldout", held)
         study.reference_size = self.m
         if self.m < study.n:
-            study.note(f"distances use {self.m} of the {study.n} samples: as many as there are real pictures beside")
+            study.note(
+                f"distances use {self.m} of the {study.n} samples: as many as there are real {study.things} beside"
+            )
 
     def _order(self, purpose: str, n: int) -> Tensor:
         return torch.argsort(self.study.rng.bits(purpose, torch.arange(n)))

@@ -37,7 +37,7 @@ def bits_per_dim(evidence: Evidence) -> list[Score]:
     nats, values = found
     own = mean((nats / values / math.log(2)).double().numpy())
     about = "at least the bits of the model, by a bound" if study.bound else "of one noisy byte bin each"
-    study.note(f"bits_per_dim: {len(nats)} held-out pictures, {about}; 8 is what bytes take by themselves")
+    study.note(f"bits_per_dim: {len(nats)} held-out {study.things}, {about}; 8 is what bytes take by themselves")
     control = _independent(study.train, study.heldout)
     return [own.score("bits_per_dim", "lower", None, control)]
 

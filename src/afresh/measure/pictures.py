@@ -110,7 +110,8 @@ def two_sample(evidence: Evidence) -> list[Score]:
     def of(test: Callable[[Array, Array, int], Estimate], encoder: str) -> Callable[[str], Estimate]:
         return lambda which: test(gallery.features(encoder, which), gallery.features(encoder, "real"), seed)
 
-    gallery.study.note("two_sample: 0.5 = cannot be told from held-out pictures, 1 = always; below 0.5 = copying")
+    what = f"held-out {gallery.study.things}"
+    gallery.study.note(f"two_sample: 0.5 = cannot be told from {what}, 1 = always; below 0.5 = copying")
     return [
         *_beside("two_sample", gallery, "lower", of(d.two_sample_linear, "domain")),
         *_beside("two_sample/neighbour", gallery, "lower", of(d.two_sample_neighbour, "domain"), gaussian=False),
@@ -136,7 +137,7 @@ def conditional_accuracy(evidence: Evidence) -> list[Score]:
         held = study.heldout.cond.select(gallery.real_rows)
         floor = _agreement(judge.labels(gallery.held), held, part)
         if floor is None:
-            raise Unmeasurable(f"no held-out picture has the label {part}")
+            raise Unmeasurable(f"none of the held-out {study.things} has the label {part}")
         got = judge.labels(gallery.fakes)
         own = _agreement(got, study.drawn.cond, part)
         if own is None:
@@ -187,7 +188,8 @@ class Nearness:
         while size / self.factor**2 > MOST_PIXELS and self.factor < side:
             self.factor *= 2
         if self.factor > 1:
-            gallery.study.note(f"nearest pictures are looked for among means of {self.factor} x {self.factor} pixels")
+            what = f"nearest {gallery.study.things} are looked for among means"
+            gallery.study.note(f"{what} of {self.factor} x {self.factor} values")
 
     def _table(self, where: str, whole: bool) -> Array:
         g = self.gallery

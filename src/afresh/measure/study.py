@@ -41,6 +41,11 @@ class Study:
         self.reference_size = len(evidence.heldout_items)
         self._kept: dict[str, Any] = {}
 
+    @property
+    def things(self) -> str:
+        """What fields are called in notes: sounds, where an axis is time."""
+        return "sounds" if self.space.timed else "pictures"
+
     @cached_property
     def drawn(self) -> Drawn:
         return self.evidence.samples(self.n)

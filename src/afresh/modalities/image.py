@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,11 +20,19 @@ from afresh.core import Cond, CondSpec, Corpus, Examples, Item, Refused, Sniff, 
 from afresh.data.captions import CaptionEncoder, SavedCaptions, fit_captions
 from afresh.data.columns import described
 from afresh.data.conditions import SavedPart, encode_conditions, fit_conditions
-from afresh.data.media_folder import Collection, attributes, file_names, layout, open_folder, open_zip
+from afresh.data.media_folder import (
+    Collection,
+    Damaged,
+    attributes,
+    file_names,
+    layout,
+    open_folder,
+    open_zip,
+    undamaged,
+)
 from afresh.data.picture_arrays import PICTURES, TEST, TRAIN, Header, is_pictures, read_arrays, read_headers
 from afresh.data.picture_pairs import CONTAINERS, PICTURE_FILES, fit_images, images_beside, pair_up
 from afresh.data.pictures import (
-    SIDES,
     SUFFIXES,
     TRAITS,
     Frame,
@@ -31,9 +40,10 @@ from afresh.data.pictures import (
     PictureError,
     Pixels,
     Source,
+    brought,
+    chosen_side,
     decode_array,
     decode_picture,
-    natural_side,
     short_side,
     threaded,
     to_channels,
@@ -47,7 +57,7 @@ class ImageOptions(BaseModel):
     """How pictures are read. `size` is the side that they are resized to; None = chosen from the data.
 
     `captions`: auto; words, learnt from the training captions alone; or a frozen text encoder: minilm, a folder, or a
-    name of the hub (afresh.data.captions).
+    name of the hub (afresh.data.captions). `damaged`: skip, and tell, what cannot be read, or stop.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +67,7 @@ class ImageOptions(BaseModel):
     crop: Literal["centre", "pad", "stretch"] = "centre"
     label_column: str | None = None  # the metadata column that becomes "label"
     captions: str = Field("auto", min_length=1)
+    damaged: Damaged = "skip"
     background: str = "white"  # behind transparency and beside padded pictures: a name or #rrggbb
 
     @field_validator("background")
@@ -123,19 +134,13 @@ class ImageEncoder:
         return Examples(x, cond, scale=SCALE, shift=SHIFT, bytes=x.numel())
 
     def channels_first(self, values: Sequence[Any], shape: tuple[int, ...]) -> Tensor:
-        """Arrays (H, W, C) or files, to uint8 (N, *shape). Raises UserError for a file that cannot be read."""
-        channels, side, _ = shape
-        frame = self.options.frame(side)
-        x = np.empty((len(values), *shape), np.uint8)
-        for row, pixels in enumerate(values):
-            if isinstance(pixels, Path):
-                try:
-                    pixels = decode_picture(pixels, frame).pixels
-                except (OSError, PictureError) as error:
-                    raise UserError(f"{pixels} cannot be used as a picture: {error}.") from None
-            elif pixels.shape[:2] != (side, side):
-                pixels = decode_array(pixels, frame).pixels
-            x[row] = np.moveaxis(to_channels(pixels, channels), 2, 0)
+        """Arrays (H, W, C) or files, to uint8 (N, *shape); what had to be done to them is told. Raises UserError for a
+        file that cannot be read."""
+        x, told = brought(values, self.options.frame(shape[1]), shape[0])
+        for trait, said in TRAITS.items():
+            if names := told.get(trait):
+                more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+                warnings.warn(f"{said}: {', '.join(names[:3])}{more}", stacklevel=2)
         return torch.from_numpy(x)
 
     def with_images(self, items: Sequence[Item], cond: Cond) -> Cond:
@@ -211,12 +216,13 @@ class ImageModality:
         Raises UserError when there is no usable picture, or for options that the data cannot meet.
         """
         if path.is_dir():
-            return _read_folder(path, options)
+            return undamaged(_read_folder(path, options), options.damaged)
         kind = path.suffix.lower()
         if not path.exists() or kind not in CONTAINERS:
             given = "is one file" if path.exists() else "does not exist"
             raise UserError(f"{path} {given}. Give a folder of pictures, a .zip of one, an .npz or an .npy.")
-        return _read_zip(path, options) if kind == ".zip" else _read_stacks(path, options)
+        corpus = _read_zip(path, options) if kind == ".zip" else _read_stacks(path, options)
+        return undamaged(corpus, options.damaged)
 
     def fit(self, items: Sequence[Item], options: ImageOptions) -> ImageEncoder:
         """Shape, spread and conditions of the training items."""
@@ -283,7 +289,7 @@ def _read_files(path: Path, found: Collection, options: ImageOptions) -> Corpus:
     notes: list[str] = []
     side = options.size
     if side is None:
-        side, notes = _natural(s for s in threaded(lambda p: short_side(p[1]), found.files()) if s is not None)
+        side, notes = chosen_side(s for s in threaded(lambda p: short_side(p[1]), found.files()) if s is not None)
     frame = options.frame(side)
 
     def attempt(picture: tuple[str, Source]) -> tuple[str, Picture | str]:
@@ -294,7 +300,7 @@ def _read_files(path: Path, found: Collection, options: ImageOptions) -> Corpus:
             return name, str(error)
 
     decoded = threaded(attempt, found.files())
-    refused = found.refused + [Refused(name, reason) for name, reason in decoded if isinstance(reason, str)]
+    refused = found.refused + [Refused(n, why, damaged=True) for n, why in decoded if isinstance(why, str)]
     good = {name: picture for name, picture in decoded if isinstance(picture, Picture)}
     _need_some(path, len(good), refused)
     table = attributes(found.tables, list(good), PICTURE_FILES)
@@ -320,7 +326,7 @@ def _read_stacks(path: Path, options: ImageOptions) -> Corpus:
     notes: list[str] = []
     side = options.size
     if side is None:
-        side, notes = _natural(min(s.pixels.shape[1:3]) for s in stacks for _ in range(len(s.pixels)))
+        side, notes = chosen_side(min(s.pixels.shape[1:3]) for s in stacks for _ in range(len(s.pixels)))
     frame = options.frame(side)
     refused: list[Refused] = []
     pictures: list[Picture] = []
@@ -329,7 +335,8 @@ def _read_stacks(path: Path, options: ImageOptions) -> Corpus:
     for stack in stacks:
         notes += stack.notes
         rows = [i for i in range(len(stack.pixels)) if i not in stack.unusable]
-        refused += [Refused(f"{path.name}: {stack.key}[{i}]", why) for i, why in stack.unusable.items()]
+        named = ((f"{path.name}: {stack.key}[{i}]", why) for i, why in stack.unusable.items())
+        refused += [Refused(name, why, damaged=True) for name, why in named]
         pictures += threaded(lambda i, s=stack: decode_array(s.pixels[i], frame), rows)  # type: ignore[misc]
         items += [Item(None, f"{path.name}: {stack.key}[{i}]", split=stack.split) for i in rows]
         for key, column in columns.items():
@@ -366,16 +373,6 @@ def _sniff_arrays(headers: Mapping[str, Header]) -> Sniff:
         return Sniff(0.0, f"none of its arrays is named {', '.join(keys)}")
     good = is_pictures(headers[key])
     return Sniff(0.9 if good else 0.0, f"{key} {headers[key].shape} {'may be' if good else 'is not'} pictures")
-
-
-def _natural(short_sides: Iterable[int]) -> tuple[int, list[str]]:
-    """The size chosen from the data, and why."""
-    sides = list(short_sides)
-    if not sides:  # nothing is usable, which decoding will say
-        return SIDES[0], []
-    side, low, high = natural_side(sides), min(sides), max(sides)
-    there = f"{low}" if low == high else f"{low} to {high}"
-    return side, [f"size {side}, because the pictures' shorter sides are {there} pixels; another: size"]
 
 
 def _need_some(path: Path, count: int, refused: Sequence[Refused]) -> None:

@@ -18,7 +18,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from afresh.core import Corpus, Item, Refused, Sniff, UserError
-from afresh.data.files import MB, FileError, ZipLimits, read_bytes, read_zip, walk, zip_names
+from afresh.data.files import MB, FileError, Found, ZipLimits, read_bytes, read_zip, walk, zip_names
 from afresh.data.score import STEPS, Note, Score, monophonic, to_text
 from afresh.data.score_encoder import ScoreEncoder, load_scores
 from afresh.data.score_files import NOTES, READ, Raw, read_pieces, suffix_of, to_score
@@ -54,7 +54,8 @@ class MusicOptions(BaseModel):
 
 
 class MusicModality:
-    """.mid, .abc (any number of tunes) and .json(.gz) lists of pitches, alone, in a folder or in a .zip."""
+    """.mid, .abc (any number of tunes) and .json(.gz) lists of pitches, alone, in a folder, in a .zip, or in several of
+    these in a folder that holds no music beside them."""
 
     name = "music"
     options = MusicOptions
@@ -73,7 +74,11 @@ class MusicModality:
                 )
             return Sniff(float(suffix_of(path.name) in NOTES), f"{path.suffix or 'no suffix'} is {path.name}'s suffix")
         else:
-            names = [f.name for f in walk(path)[0] if suffix_of(f.name) != ".json" or _holds_rolls(f.path)]
+            files = walk(path)[0]
+            names = [f.name for f in files if suffix_of(f.name) != ".json" or _holds_rolls(f.path)]
+            if inside := _archives(files):
+                names = [n for n in names if not n.lower().endswith(".zip")]
+                names += [n for f in inside for n in zip_names(f.path)]
         names = [n for n in names if PurePosixPath(n).suffix.lower() not in (".md", ".txt", "")] or names
         ours = sum(suffix_of(n) in READ for n in names)
         return Sniff(ours / len(names) if names else 0.0, f"{ours:,} of {len(names):,} files are music in notes")
@@ -148,16 +153,34 @@ def _voices(text: str) -> int:
 # --------------------------------------------------------------------------- reading
 
 
+def _archives(files: Sequence[Found]) -> list[Found]:
+    """The .zip files of a folder that holds no music beside them."""
+    return [] if any(suffix_of(f.name) in NOTES for f in files) else [f for f in files if f.suffix == ".zip"]
+
+
+def _unpacked(path: Path, options: MusicOptions, corpus: Corpus, within: str = "") -> Iterator[tuple[str, bytes]]:
+    members, refused = read_zip(path, READ, ZipLimits(member_bytes=options.max_file_mb * MB))
+    yield from ((within + name, content) for name, content in members)
+    corpus.refused += [replace(r, source=within + r.source) for r in refused]
+
+
 def _contents(path: Path, options: MusicOptions, corpus: Corpus) -> Iterator[tuple[str, bytes]]:
     """(name, content) of every file that may hold music; the others go to `corpus.refused`."""
     if path.is_file() and path.suffix.lower() == ".zip":
-        members, refused = read_zip(path, READ, ZipLimits(member_bytes=options.max_file_mb * MB))
-        yield from members
-        corpus.refused += refused
+        yield from _unpacked(path, options, corpus)
         return
     files, refused = walk(path)
     corpus.refused += refused
+    archives = _archives(files)
+    if len(archives) > 1:
+        names = ", ".join(f.name for f in archives)
+        corpus.notes.append(
+            f"{len(archives)} archives are read: {names}. Give one of them if they hold the same pieces"
+        )
     for file in files:
+        if file in archives:
+            yield from _unpacked(file.path, options, corpus, file.name.removesuffix(".zip") + "/")
+            continue
         reason = None if suffix_of(file.name) in READ else f"no music in notes ({file.suffix or 'no suffix'})"
         if file.suffix == ".zip":
             reason = "an archive within a folder: give its own path, or unpack it"

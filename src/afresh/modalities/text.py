@@ -55,6 +55,8 @@ class TextModality:
             names = [f.name for f in walk(path, lambda n, folder: why_not_source(n, True) if folder else None)[0]]
         names = [n for n in names if not _describes(n)] or names
         ours = sum(_suffix(n) in READ for n in names)
+        if names and ours == len(names) and all(_suffix(n) == ".json" for n in names):
+            return Sniff(0.6, f"{ours:,} .json files, perhaps of texts")
         return Sniff(ours / len(names) if names else 0.0, f"{ours:,} of {len(names):,} files are text or tables of it")
 
     def read(self, path: Path, options: TextOptions) -> Corpus:

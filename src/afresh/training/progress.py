@@ -143,6 +143,13 @@ def speed(rate: float | None, unit: str) -> str:
     return f"{rate:.3g} {unit}/s"
 
 
+def telling(metrics: Mapping[str, float]) -> list[str]:
+    """The two names that are shown beside the loss: a reward first, then by their order; no squares of others."""
+    squares = {f"{k}2" for k in metrics}
+    names = [k for k in metrics if k != "loss" and not k.endswith("gradient_norm") and k not in squares]
+    return sorted(names, key=lambda k: k.rpartition("/")[2] != "reward")[:2]
+
+
 class _Field(ProgressColumn):
     """A column of the bar computed at each refresh, so that the clock runs on during a long step."""
 
@@ -205,7 +212,7 @@ class Progress:
         now = self.now()
         self.left.stepped(now, at)
         self.loss.add(loss)
-        names = [k for k in metrics or {} if k != "loss" and not k.endswith("gradient_norm")][:2]
+        names = telling(metrics or {})
         for k in names:
             self.shown.setdefault(k, Smooth(self.memory)).add((metrics or {})[k])
         if self.bar is not None:
