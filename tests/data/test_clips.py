@@ -155,6 +155,13 @@ def test_a_few_samples_at_the_end_of_a_recording_make_no_clip_of_their_own(tmp_p
     assert [len(i.value.samples) for i in whole.items] == [RATE] * 12
 
 
+def test_the_memory_that_much_sound_takes_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tones(tmp_path)
+    monkeypatch.setattr("afresh.data.clips.MUCH", 4096)
+    found = said(read_clips(tmp_path, Reading()), "GiB in memory")
+    assert "0.0013 hours of sound are" in found  # 24 of 0.2 s
+
+
 def test_longer_recordings_give_clips_that_overlap_and_leave_no_sample_out(tmp_path: Path) -> None:
     recordings = {f"{i:02d}.wav": noise(1.0 + 0.07 * i, i) for i in range(12)}
     for name, x in recordings.items():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afresh.data.waves import at_loudness, fitted, k_weighted, loudness_db, slices, trimmed
+from afresh.data.waves import at_loudness, fitted, frame_energies, k_weighted, loudness_db, slices, trimmed
 
 
 def sine(seconds: float, rate: int, hertz: float = 997.0, level: float = 1.0) -> np.ndarray:
@@ -134,3 +134,12 @@ def test_fitted_makes_no_click(frames: int) -> None:
     """A constant: the largest step is that of the fade, pi / 2 over its length, and not the constant."""
     out = fitted(np.ones((1_000, 1), np.float32), frames)
     assert np.abs(np.diff(np.append(out[:, 0], 0.0))).max() <= math.pi / 2 / 64
+
+
+def test_frame_energies_are_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(0).standard_normal((1003, 2)).astype(np.float32)
+    padded = np.concatenate([np.square(x, dtype=np.float64).sum(1), np.zeros(20)])
+    whole = [padded[a : a + 20].sum() for a in range(0, 1003 + 1, 10)]
+    for piece in (1, 7, 4096):
+        monkeypatch.setattr("afresh.data.waves.PIECE", piece)
+        assert np.allclose(frame_energies(x, 20, 10), whole, rtol=1e-12, atol=0)

@@ -19,8 +19,8 @@ from afresh.data.alike import Near, without_near_copies
 from afresh.data.columns import described
 from afresh.data.media_folder import Attributes, Collection, Damaged, attributes, layout, undamaged
 from afresh.data.sound_folder import SOUND_FILES, columns_from_names, each_sound, open_sounds
-from afresh.data.sounds import READ, SILENT, Header, Heard, SoundError, decode_sound, header
-from afresh.data.waves import at_loudness, fitted, slices, trimmed
+from afresh.data.sounds import READ, SILENT, Header, Heard, SoundError, decode_sound, header, peak
+from afresh.data.waves import at_loudness, fitted, frame_energies, slices, trimmed
 
 USUAL = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 HIGHEST = 22_050  # samples a second that are chosen without being asked for
@@ -39,6 +39,7 @@ ONE_SHOT = 10.0  # and the seconds beyond which a sound is a recording, however 
 FADE = 0.03  # seconds in which a sound that is cut fades out; a quarter of the clip at most
 QUIET = -40.0  # dB below its sound's loudest frame up to which a clip of it is silent, as for trimming
 FRAME = 0.02  # seconds of a frame
+MUCH = 1 << 28  # bytes of sound from which their number is said
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ def prepared(heard: Heard, how: Reading) -> Heard:
     """Without the silence around it, at the loudness asked for. Raises SoundError for what is silent or too short."""
     if heard.silent:
         raise SoundError(f"{OF_NO_USE[0]}: no sample is above {heard.peak:.2g} of full scale")
-    if float(np.abs(heard.sound.samples).max()) < SILENT:
+    if peak(heard.sound.samples) < SILENT:
         raise SoundError(
             f"{OF_NO_USE[0]} once its {heard.header.channels} channels are mixed: they cancel (one is the other turned "
             "over). Keep one of them alone, or read both: channels=2"
@@ -227,7 +228,7 @@ def prepared(heard: Heard, how: Reading) -> Heard:
 
 
 def said(heard: Mapping[str, Heard]) -> list[str]:
-    """What was found in the files, counted, with an example each."""
+    """What was found in the files, counted, with an example each; and the memory that hours of sound take."""
     sources: dict[str, list[str]] = {}
     for name, h in heard.items():
         for note in h.notes:
@@ -243,6 +244,13 @@ def said(heard: Mapping[str, Heard]) -> list[str]:
     if clipped:
         notes.append(
             f"clipped (over {CLIPPED:.1%} of the samples at full scale): {len(clipped):,}, such as {clipped[0]}"
+        )
+    taken = sum(h.sound.samples.nbytes for h in heard.values())
+    if taken >= MUCH:
+        hours = sum(h.sound.seconds for h in heard.values()) / 3600
+        notes.append(
+            f"{hours:.2g} hours of sound are {taken / 2**30:.2g} GiB in memory (files are read piece by piece; what "
+            "was read stays); less: a lower rate"
         )
     return notes
 
@@ -335,8 +343,7 @@ def sliced(items: Sequence[Item], frames: int, how: Reading, notes: list[str]) -
 def loudest(sound: Sound) -> float:
     """The energy of its loudest frame of 20 ms."""
     size = max(1, round(FRAME * sound.rate))
-    square = np.square(sound.samples, dtype=np.float64).sum(1)
-    return float(np.pad(square, (0, -len(square) % size)).reshape(-1, size).sum(1).max())
+    return float(frame_energies(sound.samples, size, size).max())
 
 
 def parts(item: Item, start: int, stop: int, frames: int, hop: int, split: str | None) -> list[Item]:

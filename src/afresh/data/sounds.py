@@ -119,7 +119,7 @@ def decode_sound(source: Source, rate: int, channels: int = 1, most_seconds: flo
             else f"{log.frames:,} samples at {head.rate:,} Hz are none at {rate:,} Hz: too short"
         )
     out: Samples = np.frombuffer(grown, np.float32).reshape(-1, channels)
-    loudest = float(np.abs(out).max())
+    loudest = peak(out)
     if loudest > 1.0:
         out /= np.float32(loudest * (1 + 1e-6))
     if max(log.peak, loudest) > LOUD:
@@ -138,6 +138,11 @@ def stream_sound(
     """
     with _opened(source, log) as (file, head):
         yield from _stream(file, head, rate, channels, most_seconds, log)
+
+
+def peak(x: Samples) -> float:
+    """The highest |sample|, without a copy of them."""
+    return max(float(x.max()), -float(x.min()))
 
 
 class _Content(io.BytesIO):

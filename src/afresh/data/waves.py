@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 Samples = NDArray[np.float32]  # (T, C)
 
 FRAME = 0.02  # seconds of a frame when silence is looked for; half of it is the step
+PIECE = 4096  # frames that are looked at together
 BLOCK, STEP = 0.4, 0.1  # seconds: blocks of loudness, 75% overlapping
 GATE, BELOW = -70.0, -10.0  # LKFS; LU relative to what is above the first gate
 OFFSET = -0.691  # dB: what the K-weighting adds at 997 Hz
@@ -27,13 +28,24 @@ def trimmed(x: Samples, rate: int, threshold_db: float = -40.0, margin_s: float 
     step = max(1, size // 2)
     if len(x) <= size:
         return 0, len(x)
-    square = np.square(x, dtype=np.float64).sum(1)
-    power = _sums(np.pad(square, (0, size)), size, step)  # so that frames reach the end
+    power = frame_energies(x, size, step)
     if not power.max() > 0:
         return 0, len(x)
     loud = np.flatnonzero(power >= power.max() * 10 ** (threshold_db / 10))
     margin = round(margin_s * rate)
     return max(0, int(loud[0]) * step - margin), min(len(x), int(loud[-1]) * step + size + margin)
+
+
+def frame_energies(x: Samples, size: int, step: int) -> NDArray[np.float64]:
+    """The sum of squares of `size` samples at every `step`, silence following the end, (T // step + 1,); piece by
+    piece, so that hours take no more memory beside them than minutes."""
+    count, out = len(x) // step + 1, []
+    for a in range(0, count, PIECE):
+        b = min(count, a + PIECE)
+        piece = x[a * step : (b - 1) * step + size]
+        square = np.square(piece, dtype=np.float64).sum(1)
+        out.append(_sums(np.pad(square, (0, (b - 1 - a) * step + size - len(square))), size, step))
+    return np.concatenate(out)
 
 
 def loudness_db(x: Samples, rate: int) -> float:
