@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,9 @@ def test_where_the_base_was_best_sampling_uses_it(base: Path, fallen: Run, capsy
     assert all(torch.equal(v, weights(Run.open(base))[k]) for k, v in weights(fallen).items())
     show(again(fallen.path), 1.0, None)
     said = " ".join(capsys.readouterr().out.split())
-    assert "unseen reward 0." in said and "likeness to the data 0." in said and "nats from the reference 0" in said
+    assert "unseen reward 0." in said and "likeness to the data 0." in said
+    begun = re.search(r"nats from the reference (\S+) →", said)
+    assert begun is not None and abs(float(begun[1])) < 0.01  # two ways of computing one model, in bfloat16
     record = json.loads((fallen.path / "averaged.json").read_text())
     assert record == {"step": 0, "unseen": looks[0], "last": looks[max(looks)]}
     (note,) = chosen_weights(fallen)
