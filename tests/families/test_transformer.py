@@ -25,10 +25,12 @@ CONFIG = TransformerConfig(width=16, layers=2, heads=2, kv_heads=1)
 SPEC = {"label": Part("label", classes=("a", "b"))}
 
 
-def made(space: Space, conds: dict[str, Part] | None = None) -> dict[str, nn.Module]:
+def made(
+    space: Space, conds: dict[str, Part] | None = None, config: TransformerConfig = CONFIG
+) -> dict[str, nn.Module]:
     """Weights with no zero left, so that every part has a say."""
     torch.manual_seed(0)
-    modules = FAMILY.build(CONFIG, space, conds or {})
+    modules = FAMILY.build(config, space, conds or {})
     for p in modules["decoder"].parameters():
         if not p.any():
             nn.init.normal_(p, std=0.4)

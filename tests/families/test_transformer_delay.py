@@ -19,6 +19,7 @@ from afresh.formats.ours import base_of
 from afresh.nets.delay import Delayed, undelayed
 from afresh.rng import Rng
 from tests.control import test_exact_alignment as exact
+from tests.families import test_transformer as flat
 
 CODES = 3
 TINY = Space("tokens", (4,), (CODES + 1,), {"begin": CODES}, grid=(2, 2), levels=2)  # 2 places of 2 levels
@@ -30,13 +31,7 @@ SPEC = {"label": Part("label", classes=("a", "b"))}
 def made(
     space: Space, conds: dict[str, Part] | None = None, config: TransformerConfig = CONFIG
 ) -> dict[str, nn.Module]:
-    """Weights with no zero left, so that every part has a say."""
-    torch.manual_seed(0)
-    modules = FAMILY.build(config, space, conds or {})
-    for p in modules["decoder"].parameters():
-        if not p.any():
-            nn.init.normal_(p, std=0.4)
-    return {k: m.eval().requires_grad_(False) for k, m in modules.items()}
+    return flat.made(space, conds, config)
 
 
 def drawn(space: Space, cond: Cond, modules: dict[str, nn.Module], seed: int = 0, **settings: Any) -> Tensor:

@@ -208,7 +208,9 @@ def brought(values: Sequence[Pixels | Path], frame: Frame, channels: int) -> tup
             try:
                 picture = decode_picture(given, frame)
             except (OSError, PictureError) as error:
-                raise UserError(f"{given} cannot be used as a picture: {error}.") from None
+                raise UserError(
+                    f"{given} cannot be used as a picture: {error}. Give a picture file (PNG, JPEG, WebP, ...)."
+                ) from None
             pixels, traits = picture.pixels, set(picture.traits)
         elif given.shape[:2] != (frame.side, frame.side):
             picture = decode_array(given, frame)
