@@ -135,7 +135,9 @@ def named(code: int | None, number: int | None, err: str) -> Status:
     """Of a program that no one stopped."""
     if number == signal.SIGXCPU:
         return "time"
-    if code == 1 and err.rstrip().rpartition("\n")[2].startswith("MemoryError"):
+    # The second is what Python 3.13 says where no memory is left to print the error.
+    said = err.rstrip().rpartition("\n")[2].startswith("MemoryError") or "\nobject type name: MemoryError\n" in err
+    if code == 1 and said:
         return "memory"
     return "ok" if code == 0 else "error"
 
