@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.judge import RunEvidence, prepared_again
-from afresh.measure.estimate import Estimate, mean
-from afresh.measure.likelihood import bits_per_dim, counted
-from afresh.run import Run
+from afresh.evaluation.estimate import Estimate, mean
+from afresh.evaluation.likelihood import bits_per_dim, counted
+from afresh.runs.run import Run
+from afresh.tasks.measure import RunEvidence, prepared_again
 from benchmarks.judge_pictures import judge_of, work_folder
 from benchmarks.pictures import contender, finish, prepared
 from benchmarks.table import Row, save

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from afresh.codecs.trained import CHUNK, TrainedCodec
 from afresh.families.autoencoder import importance
+from afresh.families.codecs.trained import CHUNK, TrainedCodec
 from afresh.nets.autoencoder import latents
 from afresh.sampling.search import search
 

@@ -31,13 +31,13 @@ import torch
 from torch import Tensor
 
 from afresh.core import Cond, Space
-from afresh.data.tokenizer import Tokenizer
+from afresh.core.rng import Rng
+from afresh.data.text.tokenizer import Tokenizer
 from afresh.families.transformer import FAMILY, TransformerConfig, TransformerSettings, build, predictor
 from afresh.formats import gguf, huggingface
 from afresh.formats.base import Base, decoder_of, load_base
 from afresh.formats.parts import Precision
-from afresh.kernels.decode import Kind
-from afresh.rng import Rng
+from afresh.nets.kernels.decode import Kind
 from benchmarks.table import Row, save
 
 CONTEXT, VOCAB, MLP = 1024, 4096, 1024

@@ -10,9 +10,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from afresh.demo import write_digits
-from afresh.judge import measure_run
-from afresh.train import Choices, learn, start
+from afresh.tasks.demo import write_digits
+from afresh.tasks.measure import measure_run
+from afresh.tasks.train import Choices, learn, start
 from benchmarks.table import Row, save
 
 MINUTES = {"flow": 1.0, "transformer": 0.5, "gan": 1.0, "vae": 0.5}

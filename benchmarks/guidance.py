@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from afresh.run import Run
+from afresh.runs.run import Run
 from benchmarks.judge_pictures import Judge, Mark, judge_of
 from benchmarks.picture_ours import conditions
 from benchmarks.pictures import Task, contender, prepared, write_json

@@ -28,7 +28,7 @@ import soxr
 from numpy.typing import NDArray
 
 from afresh.core import Sound, UserError
-from afresh.measure.estimate import share
+from afresh.evaluation.estimate import share
 
 SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
 RATE, LEAST, MOST = 16000, 4, 30  # samples a second; seconds of sound with the silence around it

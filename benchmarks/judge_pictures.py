@@ -3,8 +3,8 @@
 X.npz holds x, bytes (N, H, W) or (N, H, W, C), and y (N,), the classes asked for. Every score stands between what real
 training pictures score (floor), copies of training pictures (copies) and a Gaussian of the pixels for each class
 (gaussian); blurred held-out pictures show what a score makes of softness. Three views: EfficientNet-Lite0 with its
-ImageNet weights (the headline), the domain encoder of afresh.measure (trained on training pictures apart from those of
-the floor), and pixels.
+ImageNet weights (the headline), the domain encoder of afresh.evaluation (trained on training pictures apart from those
+of the floor), and pixels.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from afresh.core import Cond, Part
-from afresh.measure import distribution as d
-from afresh.measure.classifier import train_judge
-from afresh.measure.encoders import PixelPCA, Recipe, train_encoder
-from afresh.measure.estimate import Array, Estimate, share
-from afresh.measure.memorisation import near_copies, nearest
-from afresh.measure.pixel_gaussian import pixel_gaussian
-from afresh.rng import Rng
+from afresh.core.rng import Rng
+from afresh.evaluation import distribution as d
+from afresh.evaluation.classifier import train_judge
+from afresh.evaluation.encoders import PixelPCA, Recipe, train_encoder
+from afresh.evaluation.estimate import Array, Estimate, share
+from afresh.evaluation.memorisation import near_copies, nearest
+from afresh.evaluation.pixel_gaussian import pixel_gaussian
 from benchmarks import efficientnet
 from benchmarks.picture_sets import SETS, Bytes, Labels, Loaded, Side
 from benchmarks.retrieval import Retrieval

@@ -25,18 +25,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from afresh import catalog
-from afresh.core import Batch, Cond, Space
-from afresh.demo import write_digits
-from afresh.judge import RunEvidence, measure_run, prepared_again
-from afresh.measure.estimate import share
-from afresh.measure.ngram import ByteNgram, train_ngram
-from afresh.plan import make_learner
-from afresh.rng import Rng
-from afresh.run import Run
-from afresh.train import Choices, learn, start
+from afresh.core import Batch, Cond, Space, registry
+from afresh.core.rng import Rng
+from afresh.evaluation.estimate import share
+from afresh.evaluation.ngram import ByteNgram, train_ngram
+from afresh.runs.run import Run
+from afresh.tasks.demo import write_digits
+from afresh.tasks.measure import RunEvidence, measure_run, prepared_again
+from afresh.tasks.train import Choices, learn, start
 from afresh.training.config import TrainConfig
 from afresh.training.loop import take_step
+from afresh.training.plan import make_learner
 from benchmarks.table import Row, save
 
 BOTH = ("masked", "transformer")
@@ -206,7 +205,7 @@ def speed(repeats: int = 15) -> Row:
     batch = Batch(torch.randint(65, (8, 257)), Cond(8), torch.arange(8))
     learners = {}
     for name in BOTH:
-        family = catalog.family(name)
+        family = registry.family(name)
         shape = {"width": 128, "layers": 4, "heads": 4} | ({"kv_heads": 4} if name == "transformer" else {})
         told = TrainConfig(**{**family.recipe, "steps": 1000, "batch": 8, "micro": 8, "save_every": 1000})
         learners[name] = make_learner(family, family.config(**shape), space, {}, told)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from afresh.run import Run
+from afresh.runs.run import Run
 from benchmarks import hf_trainer
 from benchmarks.pinned import finish, start
 from benchmarks.table import Row, save

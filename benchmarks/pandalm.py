@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from afresh.control.preferences import Vote, Winner
-from afresh.control.reward_head import HeldOut, comparisons_of, learn, shared
-from afresh.control.reward_text import LENGTHS, TextSettings, fit_text, lengths
+from afresh.alignment.feedback.preferences import Vote, Winner
+from afresh.alignment.rewards.bradley_terry import HeldOut, comparisons_of, learn, shared
+from afresh.alignment.rewards.text_features import LENGTHS, TextSettings, fit_text, lengths
 from afresh.core import Score
 from afresh.data.captions import MINILM, folder_of, open_model
-from afresh.measure.estimate import Array
+from afresh.evaluation.estimate import Array
 from benchmarks.table import Row, save
 
 OURS = "n-grams + lengths"

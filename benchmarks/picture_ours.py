@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from afresh.core import Cond
-from afresh.request import Request
-from afresh.run import Run, summary
+from afresh.runs.run import Run, summary
+from afresh.sampling.request import Request
 from benchmarks.picture_peer import Answer, keep
 
 

@@ -33,8 +33,8 @@ def read(path: Path) -> tuple[list[str], Any]:
 
 def proxy(path: Path) -> Score:
     """What is learnt from: `class:positive` of afresh on the first half (words and pairs of words)."""
-    from afresh.prepare import prepare
-    from afresh.reward_known import of_class
+    from afresh.alignment.rewards.classifier_reward import of_class
+    from afresh.data.prepare import prepare
 
     made = of_class(
         "positive", prepare(path, "text", {"label_column": "label"}), "text", lambda line: print(line, flush=True)

@@ -15,9 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from afresh.judge import RunEvidence
-from afresh.run import Run
-from afresh.train import Choices, learn, start
+from afresh.runs.run import Run
+from afresh.tasks.measure import RunEvidence
+from afresh.tasks.train import Choices, learn, start
 from benchmarks.nano_gpt import Result
 from benchmarks.table import Row, save
 

@@ -25,12 +25,12 @@ import torch
 from numpy.typing import NDArray
 
 from afresh.core import Item, Sound
-from afresh.measure.estimate import Array, Estimate, mean, share
-from afresh.measure.memorisation import near_copies, nearest, nearest_ratio
-from afresh.measure.pixel_gaussian import pixel_gaussian
+from afresh.core.rng import Rng
+from afresh.evaluation.estimate import Array, Estimate, mean, share
+from afresh.evaluation.memorisation import near_copies, nearest, nearest_ratio
+from afresh.evaluation.pixel_gaussian import pixel_gaussian
 from afresh.modalities.audio import MODALITY, AudioOptions
 from afresh.nets.spectrum import Mel
-from afresh.rng import Rng
 from benchmarks.sound_scores import Mark, kad, marks, thousand
 from benchmarks.sound_views import View, cut
 

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afresh.measure.encoders import draw_rows
-from afresh.measure.weights import cache_path, keep, kept, weight_hash
-from afresh.rng import Rng
+from afresh.core.rng import Rng
+from afresh.evaluation.encoders import draw_rows
+from afresh.evaluation.judge_weights import cache_path, keep, kept, weight_hash
 
 STEPS, BATCH, RATE, WIDTH = 300, 64, 3e-3, 16
 SHIFT, GAIN = 15, 0.2  # frames a sound is moved by at most, and by how much its levels are raised or lowered

@@ -33,11 +33,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from afresh.codecs.trained import TrainedCodec, of_modules
 from afresh.core import Cond, Encoder, Examples, Item, Sound
-from afresh.measure.estimate import Estimate, mean, share
+from afresh.evaluation.estimate import Estimate, mean, share
+from afresh.families.codecs.trained import TrainedCodec, of_modules
 from afresh.nets.spectrum import multi_scale_distance
-from afresh.run import Run, summary
+from afresh.runs.run import Run, summary
 from benchmarks.codec_search import STEPS, searched
 from benchmarks.hear import DIGITS, Clip, ear, forced_choice
 from benchmarks.judge_pictures import work_folder

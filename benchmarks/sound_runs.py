@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from afresh.core import Cond
-from afresh.request import Request
-from afresh.run import Run, summary
+from afresh.runs.run import Run, summary
+from afresh.sampling.request import Request
 from benchmarks.picture_ours import pace
 from benchmarks.pictures import finish, write_json
 from benchmarks.sound_scores import Mark

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.measure.distribution import distances
-from afresh.measure.estimate import GROUPS, Array, Estimate, jackknife, leave_out, share
+from afresh.evaluation.distribution import distances
+from afresh.evaluation.estimate import GROUPS, Array, Estimate, jackknife, leave_out, share
 
 BESIDE = ("floor", "vocoded", "copies", "gaussian")
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from afresh.core import Sound
-from afresh.data.waves import trimmed
-from afresh.measure.estimate import Array
+from afresh.data.audio.waves import trimmed
+from afresh.evaluation.estimate import Array
 from afresh.nets.spectrum import Mel, log_mel
 
 

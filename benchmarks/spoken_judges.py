@@ -21,12 +21,12 @@ import soundfile
 import torch
 
 from afresh.core import Examples, Item, Sound
-from afresh.measure.estimate import Array, Estimate
-from afresh.measure.memorisation import near_copies, nearest, nearest_ratio
-from afresh.measure.pixel_gaussian import pixel_gaussian
+from afresh.core.rng import Rng
+from afresh.evaluation.estimate import Array, Estimate
+from afresh.evaluation.memorisation import near_copies, nearest, nearest_ratio
+from afresh.evaluation.pixel_gaussian import pixel_gaussian
 from afresh.modalities.audio import MODALITY, AudioOptions
 from afresh.nets.spectrum import Mel
-from afresh.rng import Rng
 from benchmarks.hear import DIGITS, Clip, Ear, ear, forced_choice
 from benchmarks.sound_classifier import Classifier, train_classifier
 from benchmarks.sound_scores import Mark, kad, marks, right, thousand

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from afresh.core import Cond
-from afresh.request import encode_prompts
-from afresh.run import Run
+from afresh.runs.run import Run
+from afresh.sampling.request import encode_prompts
 from benchmarks.judge_pictures import work_folder
 from benchmarks.peer_trl import Ask, Took, vowels
 from benchmarks.pinned import finish, start

@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afresh import catalog
-from afresh.core import Batch, Cond, Space, Steered, World
-from afresh.rng import Rng
+from afresh.core import Batch, Cond, Space, Steered, World, registry
+from afresh.core.rng import Rng
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, averaged, take_step
 from benchmarks.table import Row, save
@@ -46,7 +45,7 @@ def reward(x: Tensor, cond: Cond) -> Tensor:
 
 def built(seed: int) -> tuple[Any, Any, dict[str, Any]]:
     """Family, config and a reference with random weights."""
-    family = catalog.family("transformer")
+    family = registry.family("transformer")
     config = family.config(width=192, layers=4, heads=3, kv_heads=3)
     torch.manual_seed(seed)
     modules = family.build(config, SPACE, {})
@@ -72,7 +71,7 @@ def steered(method: str, seed: int) -> dict[str, float]:
     every = Batch(torch.cat([lead, x], 1), Cond(len(x)), torch.arange(len(x)), torch.ones_like(x, dtype=torch.bool))
     q, r = logs(family, config, reference, every), reward(x, Cond(len(x)))
     best = (q + r / BETA).log_softmax(0)
-    aligner = catalog.aligner(method, family)
+    aligner = registry.aligner(method, family)
     chosen = aligner.config(beta=BETA)
     about = family, config, SPACE, family.settings()
     pace = Pace()

@@ -18,12 +18,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from afresh.align import Wishes, start
 from afresh.core import Cond
+from afresh.core.rng import Rng
 from afresh.formats.base import load_base
-from afresh.request import encode_prompts
-from afresh.rng import Rng
-from afresh.run import Run
+from afresh.runs.run import Run
+from afresh.sampling.request import encode_prompts
+from afresh.tasks.align import Wishes, start
 from afresh.training.loop import averaged, precision, take_step
 from benchmarks.peer_trl import WARM, Ask, Took, score_of
 from benchmarks.sentiments import unseen

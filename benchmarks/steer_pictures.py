@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from afresh.course import TASTE
-from afresh.run import Run
+from afresh.alignment.source import TASTE
+from afresh.runs.run import Run
 from benchmarks.judge_pictures import Judge, judge_of, work_folder
 from benchmarks.picture_sets import Side
 from benchmarks.pictures import Task, contender, prepared, write_json

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from afresh.run import Run
+from afresh.runs.run import Run
 from benchmarks.judge_pictures import judge_of, work_folder
 from benchmarks.picture_ours import conditions
 from benchmarks.picture_sets import SETS

@@ -13,11 +13,11 @@ from collections.abc import Callable
 import torch
 
 from afresh.core import Batch, Cond, Space
+from afresh.core.rng import Rng
 from afresh.families.transformer import FAMILY, TransformerConfig
-from afresh.plan import make_learner
-from afresh.rng import Rng
 from afresh.training.config import TrainConfig
 from afresh.training.loop import take_step
+from afresh.training.plan import make_learner
 from benchmarks.table import Row, save
 
 WIDTH, LAYERS, HEADS, CONTEXT, BATCH, VOCAB = 384, 6, 6, 256, 32, 65
@@ -72,7 +72,7 @@ def ours(compiled: bool, repeats: int) -> tuple[float, float]:
     train = TrainConfig(
         steps=1000,
         batch=BATCH,
-        micro=1024 // CONTEXT,  # as the planner does for a decoder of this size (afresh.plan.micro_of)
+        micro=1024 // CONTEXT,  # as the planner does for a decoder of this size (afresh.training.plan.micro_of)
         save_every=1000,
         precision="bfloat16",
         compile=compiled,

@@ -20,14 +20,14 @@ import torch
 from torch import nn
 
 import afresh
+from afresh.core.rng import Rng
 from afresh.data.load import sweep
-from afresh.judge import prepared_again
-from afresh.origin import Origin
-from afresh.prepare import Prepared
-from afresh.request import Request
-from afresh.rng import Rng
-from afresh.run import Run, planned_steps
-from afresh.train import steps_done
+from afresh.data.prepare import Prepared
+from afresh.runs.run import Run, planned_steps
+from afresh.sampling.request import Request
+from afresh.tasks.measure import prepared_again
+from afresh.tasks.train import steps_done
+from afresh.training.base_weights import Origin
 from benchmarks.table import ROOT, Row, save
 
 OUT = ROOT / "bench-out" / "tune"

@@ -10,8 +10,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from afresh.judge import RunEvidence, prepared_again
-from afresh.run import Run
+from afresh.runs.run import Run
+from afresh.tasks.measure import RunEvidence, prepared_again
 from benchmarks.pinned import finish, start
 from benchmarks.shakespeare import ours
 from benchmarks.table import Row, save

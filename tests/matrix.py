@@ -23,13 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from afresh import catalog
-from afresh.core import Cond, CondSpec, Examples, Part
+from afresh.core import Cond, CondSpec, Examples, Part, registry
+from afresh.core.rng import Rng
 from afresh.data.load import Loader
-from afresh.plan import make_learner
-from afresh.rng import Rng
 from afresh.training.config import TrainConfig
 from afresh.training.loop import averaged, take_step
+from afresh.training.plan import make_learner
 from tests import matrix_align as steering
 from tests.matrix_tools import AIM, PLACE, TOOLS, likeness, real, worked
 from tests.matrix_toys import (
@@ -87,7 +86,7 @@ class Model:
 
     def draw(self, given: bool, settings: Mapping[str, Any], n: int | None = None) -> tuple[Tensor, Tensor]:
         """n (or `drawn`) samples and the labels asked for (or not asked for, where `given` is false)."""
-        family, rows = catalog.family(self.subject.family), torch.arange(n or self.drawn)
+        family, rows = registry.family(self.subject.family), torch.arange(n or self.drawn)
         label = rows % CLASSES
         cond = Cond(len(rows), {"label": label}, {"label": torch.full((len(rows),), given)})
         config, chosen = family.config(**self.subject.config), family.settings(**settings)
@@ -98,7 +97,7 @@ class Model:
 
     def copied(self) -> dict[str, nn.Module]:
         """The networks once more, to be changed."""
-        family = catalog.family(self.subject.family)
+        family = registry.family(self.subject.family)
         made = family.build(family.config(**self.subject.config), self.subject.toy.space, SPEC)
         for name, module in made.items():
             module.load_state_dict(self.modules[name].state_dict())
@@ -112,7 +111,7 @@ class Model:
 
     def having(self, modules: Mapping[str, nn.Module]) -> Model:
         """The same subject with other networks, once more with what its family fits when they are trained."""
-        family, toy = catalog.family(self.subject.family), self.subject.toy
+        family, toy = registry.family(self.subject.family), self.subject.toy
         for m in modules.values():
             m.eval()
         if family.finish is not None:
@@ -133,7 +132,7 @@ def learnt(toy: Toy, seed: int) -> Examples:
 
 def train(subject: Subject, seed: int, share: float = 1.0) -> Model:
     """By the family's own recipe, for `share` of the subject's steps."""
-    family, toy = catalog.family(subject.family), subject.toy
+    family, toy = registry.family(subject.family), subject.toy
     steps = max(1, round(subject.steps * share))
     own = {**family.recipe, "steps": steps, "batch": subject.batch, "micro": subject.batch, "save_every": steps}
     config = TrainConfig(**own, null_rate=family.null_rate, seed=seed)

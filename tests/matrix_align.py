@@ -15,10 +15,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from afresh import catalog
-from afresh.core import Aligner, Batch, Cond, Steered, UserError, Votes, World
+from afresh.core import Aligner, Batch, Cond, Steered, UserError, Votes, World, registry
+from afresh.core.rng import Rng
 from afresh.core.sampled import as_examples
-from afresh.rng import Rng
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, take_step
 from tests.matrix_toys import CLASSES, Toy, weights_of
@@ -103,7 +102,7 @@ METHODS = (
 def fitting(method: str, family: str) -> Aligner | None:
     """The aligner, or None where the family lacks what it needs, which an error must have said."""
     try:
-        return catalog.aligner(method, catalog.family(family))
+        return registry.aligner(method, registry.family(family))
     except UserError as e:
         assert "Methods that do:" in str(e) and f"Families that {method} works for:" in str(e), e
         return None
@@ -117,7 +116,7 @@ def asked(first: int, n: int) -> Cond:
 
 def preferences(model: Model) -> Votes:
     """PAIRS pairs of a model's own samples of one request that differ in the reward; some are the wrong way round."""
-    family, toy = catalog.family(model.subject.family), model.subject.toy
+    family, toy = registry.family(model.subject.family), model.subject.toy
     n, rng = 4 * PAIRS, Rng(VOTED + model.seed)
     cond, index = asked(0, n).repeat(2), torch.arange(2 * n)
     config, settings = family.config(**model.subject.config), family.settings()
@@ -140,8 +139,8 @@ def side(batch: Batch, rows: Tensor) -> Batch:
 
 
 def steered(model: Model, method: Method, aligner: Aligner, votes: Votes | None) -> Model:
-    """The model after the method's steps, put together as afresh.course does it for a run."""
-    family, toy, seed = catalog.family(model.subject.family), model.subject.toy, model.seed
+    """The model after the method's steps, put together as afresh.alignment.source does it for a run."""
+    family, toy, seed = registry.family(model.subject.family), model.subject.toy, model.seed
     config, sizes, settings = aligner.config(**method.config), family.config(**model.subject.config), family.settings()
     torch.manual_seed(seed)
     own = model.copied()
@@ -269,7 +268,7 @@ def grid(saved: Sequence[Mapping[str, Any]]) -> str:
     the family lacks what the method needs. Nothing before anything was measured."""
     if not saved:
         return ""
-    families = [f for f in catalog.FAMILIES if any(r["family"] == f for r in saved)]
+    families = [f for f in registry.FAMILIES if any(r["family"] == f for r in saved)]
     said = f"""
 Steering: what a reward between 0 and 1 gains (± 2 standard errors over {min(r["n"] for r in saved)} seeds). "no": not
 surely, or at the price of quality; "-": the family lacks what the method needs (docs/support.md).

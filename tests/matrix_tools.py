@@ -8,9 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from afresh import catalog
-from afresh.core import Cond, Edit, Space
-from afresh.rng import Rng
+from afresh.core import Cond, Edit, Space, registry
+from afresh.core.rng import Rng
 
 TOOLS = ("hole", "strength", "wish", "latents")
 AIM = 1.0  # what a wish wants the weight of the last pattern to be
@@ -57,7 +56,7 @@ def worked(model: Model, settings: Mapping[str, Any], last: Tensor) -> tuple[Ten
     hole: the second half "pasted" from a sample, or "filled"; strength: how much of an example may change; wish: the
     weight of the wish that the last pattern has the weight AIM; latents: a "sample", or the example "there and back".
     """
-    family, toy = catalog.family(model.subject.family), model.subject.toy
+    family, toy = registry.family(model.subject.family), model.subject.toy
     rows = torch.arange(model.drawn)
     sample, label = model.draw(True, {})
     cond = Cond(len(rows), {"label": label}, {"label": torch.ones(len(rows), dtype=torch.bool)})

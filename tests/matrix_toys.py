@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Space
-from afresh.rng import Rng
+from afresh.core.rng import Rng
 
 CLASSES = 4
 

@@ -15,15 +15,14 @@ from typing import Any
 import pytest
 import torch
 
-from afresh import catalog
-from afresh.core import Cond, Examples, Part, Space
+from afresh.core import Cond, Examples, Part, Space, registry
+from afresh.core.rng import Rng
 from afresh.data.load import Loader, sweep
-from afresh.plan import make_learner
-from afresh.rng import Rng
-from afresh.run import metrics_lines
-from afresh.train import Choices, learn, start
+from afresh.runs.run import metrics_lines
+from afresh.tasks.train import Choices, learn, start
 from afresh.training import loop
 from afresh.training.config import TrainConfig
+from afresh.training.plan import make_learner
 from tests.contracts import rows
 from tests.contracts import test_families as family_promises
 from tests.contracts import test_modalities as modality_promises
@@ -86,9 +85,9 @@ def test_every_name_exists(page: Path) -> None:
 
 
 def test_a_name_that_does_not_exist_is_found() -> None:
-    assert list(names("`afresh.core.Space`, `afresh.rng.Rng.bits(purpose)`, `afresh train`")) == [
+    assert list(names("`afresh.core.Space`, `afresh.core.rng.Rng.bits(purpose)`, `afresh train`")) == [
         "afresh.core.Space",
-        "afresh.rng.Rng.bits",
+        "afresh.core.rng.Rng.bits",
     ]
     resolve("afresh.core.Family.accepts")
     for name in ("afresh.nothing", "afresh.core.Nothing", "afresh.core.Space.nothing"):
@@ -173,10 +172,10 @@ def install(page: str, file: str, patch: pytest.MonkeyPatch) -> tuple[str, Any]:
     patch.setitem(sys.modules, module.__name__, module)
     exec(compile(block(page, file), file, "exec"), module.__dict__)
     line: dict[str, Any] = {}
-    exec(block(page, "src/afresh/catalog.py"), line)
+    exec(block(page, "src/afresh/registry.py"), line)
     table = folder.upper()
-    assert line[table] == (*getattr(catalog, table), name), f"the catalog line of {page} is stale"
-    patch.setattr(catalog, table, line[table])
+    assert line[table] == (*getattr(registry, table), name), f"the catalog line of {page} is stale"
+    patch.setattr(registry, table, line[table])
     *before, last = block(page, "tests/contracts/rows.py").strip().split("\n\n\n")
     space = dict(rows.__dict__)
     for part in before:
@@ -244,7 +243,7 @@ def true_log_density(x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
 
 def test_the_family_learns_a_density_that_is_known(family: tuple[str, Any], tmp_path: Path) -> None:
     """By the program's loop: within 0.05 nats of the true density on new data, both sides of each class drawn."""
-    found, space, spec = catalog.family(family[0]), Space("field", (1, 2)), {"label": Part("label", ("same", "other"))}
+    found, space, spec = registry.family(family[0]), Space("field", (1, 2)), {"label": Part("label", ("same", "other"))}
     config = found.config(components=8)
     told = TrainConfig(**found.recipe, steps=400, batch=64, micro=64, save_every=400)
     learner = make_learner(found, config, space, spec, told)
@@ -281,6 +280,6 @@ def test_a_new_family_learns_a_new_modality(family: tuple[str, Any], modality: t
 
 def test_the_families_of_fields_take_the_new_modality(modality: tuple[str, Any]) -> None:
     space = Space("field", (1, 8))
-    families = [catalog.family(f) for f in catalog.FAMILIES]
+    families = [registry.family(f) for f in registry.FAMILIES]
     taking = [f.name for f in families if f.accepts(space) is None]
     assert taking == list(modality[1].families)

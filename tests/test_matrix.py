@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from afresh import catalog
-from afresh.core import UserError
+from afresh.core import UserError, registry
 from tests import matrix
 from tests import matrix_align as steering
 from tests import matrix_toys as toys
@@ -75,7 +74,7 @@ def test_a_gain_must_be_more_than_two_standard_errors() -> None:
     assert not row(0.2, 0.11) and not row(-0.1, None) and not row(0.0, 0.0)
 
 
-CONDITIONAL = [f for f in catalog.FAMILIES if catalog.family(f).null_rate]  # the others leave conditions out
+CONDITIONAL = [f for f in registry.FAMILIES if registry.family(f).null_rate]  # the others leave conditions out
 
 
 def test_every_family_and_control_was_measured(saved: dict[str, Any]) -> None:
@@ -95,7 +94,7 @@ def test_verdicts_follow_from_the_numbers(saved: dict[str, Any]) -> None:
 def test_guidance_is_offered_where_it_was_measured_to_gain(family: str, saved: dict[str, Any]) -> None:
     """Run `make matrix`, then set `guided` in the family's file to what it found."""
     (row,) = [r for r in saved["rows"] if r["family"] == family and r["control"] == "guidance"]
-    assert catalog.family(family).guided == row["supported"]
+    assert registry.family(family).guided == row["supported"]
 
 
 def test_the_page_and_the_readme_show_these_numbers(saved: dict[str, Any]) -> None:
@@ -112,12 +111,12 @@ def test_the_readme_keeps_what_stands_around_the_table() -> None:
 
 # --------------------------------------------------------------------------- steering
 
-CAN = {(f, m) for f in catalog.FAMILIES for m in catalog.aligners() if steering.fitting(m, f)}
+CAN = {(f, m) for f in registry.FAMILIES for m in registry.aligners() if steering.fitting(m, f)}
 
 
 def test_every_method_was_tried_on_every_family_that_has_what_it_takes(saved: dict[str, Any]) -> None:
-    assert {m.name for m in steering.METHODS} == set(catalog.aligners())
-    assert {s.family for s in matrix.STEERED} == set(catalog.FAMILIES)
+    assert {m.name for m in steering.METHODS} == set(registry.aligners())
+    assert {s.family for s in matrix.STEERED} == set(registry.FAMILIES)
     found = [(r["family"], r["method"]) for r in saved["steering"]]
     assert sorted(found) == sorted(CAN)
     assert all(r["n"] >= 3 for r in saved["steering"])
@@ -129,20 +128,20 @@ def test_verdicts_on_steering_follow_from_the_numbers(saved: dict[str, Any]) -> 
         assert r["supported"] == (kept and r["gain"] >= steering.LEAST and r["gain"] - 2 * r["se"] > 0), r
 
 
-@pytest.mark.parametrize("family", catalog.FAMILIES)
+@pytest.mark.parametrize("family", registry.FAMILIES)
 def test_a_method_that_cannot_work_is_refused_and_shown_so(family: str, saved: dict[str, Any]) -> None:
     """The error names what works for the family, and the families that the method works for; the table has a dash."""
     shown = steering.grid(saved["steering"]).splitlines()
     lines = {line.split(" | ")[0].strip("| "): line for line in shown if line.startswith("| ")}
     heads = lines["Steering"].strip("| ").split(" | ")  # a family that nothing steers has no column
-    works = [m for m in catalog.aligners() if (family, m) in CAN]
-    for method in catalog.aligners():
+    works = [m for m in registry.aligners() if (family, m) in CAN]
+    for method in registry.aligners():
         cells = dict(zip(heads, lines[method].strip("| ").split(" | "), strict=True))
         assert (cells.get(family, "-") == "-") == (method not in works)
         if method not in works:
-            others = [f for f in catalog.FAMILIES if (f, method) in CAN]
+            others = [f for f in registry.FAMILIES if (f, method) in CAN]
             with pytest.raises(UserError) as told:
-                catalog.aligner(method, catalog.family(family))
+                registry.aligner(method, registry.family(family))
             assert f"Methods that do: {', '.join(works) or 'none'}." in str(told.value)
             assert f"Families that {method} works for: {', '.join(others)}" in str(told.value)
 

@@ -8,18 +8,18 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from afresh.blend import Blender
 from afresh.core import UserError
-from afresh.distill import Lesson
-from afresh.distill import start as start_distilling
-from afresh.edit import Change, Editor
-from afresh.look import Look, look
-from afresh.request import Request
-from afresh.run import Run, Samples
-from afresh.settings import by_part
-from afresh.train import Choices, Job, again, learn, start
-from afresh.tune import Wishes, adapter, of_tuning
-from afresh.tune import start as start_tuning
+from afresh.core.options import by_part
+from afresh.runs.run import Run, Samples
+from afresh.sampling.request import Request
+from afresh.tasks.distill import Lesson
+from afresh.tasks.distill import start as start_distilling
+from afresh.tasks.edit import Change, Editor
+from afresh.tasks.inspect_data import Look, look
+from afresh.tasks.interpolate import Blender
+from afresh.tasks.train import Choices, Job, again, learn, start
+from afresh.tasks.tune import Wishes, adapter, of_tuning
+from afresh.tasks.tune import start as start_tuning
 
 __all__ = [
     "Look",
@@ -163,7 +163,8 @@ def edit(
     **change: Any,
 ) -> Samples:
     """`each` edits of every picture or sound, a file, an array (H, W, C) of uint8 or a Sound: strength, mask, hole,
-    upscale, palette, edges, style, function, weight (afresh.edit.Change). Raises UserError for what cannot be done."""
+    upscale, palette, edges, style, function, weight (afresh.tasks.edit.Change). Raises UserError for what cannot be
+    done."""
     known = {f.name for f in fields(Change)}
     if wrong := sorted(set(change) - known):
         raise UserError(f"There is no edit {', '.join(wrong)}. Known: {', '.join(sorted(known))}.")

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 import afresh
-from afresh.train import Choices
+from afresh.tasks.train import Choices
 
 SMALL = {"family.widths": [8, 16], "train.batch": 16}
 
 
 def test_train_stays_a_function_though_there_is_a_module_of_that_name() -> None:
-    assert Choices.__module__ == "afresh.train"
-    assert callable(afresh.train) and callable(afresh.train)
+    assert Choices.__module__ == "afresh.tasks.train"
+    assert callable(afresh.train)
     assert "train" in dir(afresh)
     with pytest.raises(AttributeError, match="'tarin'"):
         afresh.tarin  # noqa: B018

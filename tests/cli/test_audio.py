@@ -15,11 +15,11 @@ from PIL import Image
 
 from afresh.cli.sample import show_pictures
 from afresh.core import Sound
-from afresh.edit import Change, Editor
-from afresh.given import encoded
-from afresh.long_sounds import extended, looped
-from afresh.prepare import prepare
-from afresh.run import Run
+from afresh.data.prepare import prepare
+from afresh.runs.inputs import encoded
+from afresh.runs.run import Run
+from afresh.tasks.edit import Change, Editor
+from afresh.tasks.extend_audio import extended, looped
 from tests.cli.conftest import FLOW, Invoke, parsed, trained
 
 RATE = 8_000

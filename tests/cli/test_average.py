@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from afresh.average import combine, steps_of
 from afresh.cli import run
-from afresh.kept import forget_snapshots
-from afresh.run import Run
-from afresh.train import again, learn
+from afresh.runs.run import Run
+from afresh.tasks.average import combine, steps_of
+from afresh.tasks.train import again, learn
 from afresh.training import checkpoint
 from afresh.training.loop import under
+from afresh.training.weights import forget_snapshots
 from tests.cli.conftest import FLOW, Invoke, parsed
 
 STEPS, COUNT = 24, 6

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import afresh
-from afresh.look import excerpt
+from afresh.tasks.inspect_data import excerpt
 from tests.cli.conftest import Invoke, parsed
 
 

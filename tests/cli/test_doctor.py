@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from afresh.doctor import (
+from afresh.tasks.doctor import (
     compiler_finding,
     disk_finding,
     least_memory,

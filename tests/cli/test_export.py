@@ -14,12 +14,12 @@ import pytest
 import torch
 
 import afresh
-from afresh import catalog
-from afresh.data.chat import CHATML, MARKS, PLAIN
-from afresh.data.tokenizer import Tokenizer
-from afresh.export import base_of_run
+from afresh.core import registry
+from afresh.data.text.chat import CHATML, MARKS, PLAIN
+from afresh.data.text.tokenizer import Tokenizer
 from afresh.formats import fields, gguf, huggingface, plain
 from afresh.formats.base import Base, decoder_of, load_base
+from afresh.tasks.export import base_of_run
 from tests.cli.conftest import WORDS, Invoke, parsed, trained
 from tests.formats.bases import base_of
 
@@ -216,7 +216,7 @@ def test_pictures_in_our_own_names_come_back_bit_for_bit(
     proof = parsed(printed)
     assert code == 0 and proof["passed"] and proof["largest"] == proof["tolerance"] == 0 and proof["outputs"] > 0
     assert json.loads((out / "proof.json").read_bytes()) == {k: v for k, v in proof.items() if k != "folder"}
-    again, ours = fields.read(out, catalog.family), afresh.open(run)
+    again, ours = fields.read(out, registry.family), afresh.open(run)
     assert again.conds == ours.conds and again.space.shape == ours.space.shape and again.config == ours.config
     for name, net in ours.modules.items():
         assert all(torch.equal(v, again.modules[name].state_dict()[k]) for k, v in net.state_dict().items())
@@ -273,11 +273,11 @@ def test_a_damaged_export_of_pictures_is_refused(pictures_run: Path, tmp_path: P
     ):
         (out / "model.json").write_text(json.dumps(saved | changed))
         with pytest.raises(afresh.UserError, match=why):
-            fields.read(out, catalog.family)
+            fields.read(out, registry.family)
     (out / "model.json").write_text(json.dumps(saved))
     (out / "model.safetensors").write_bytes((out / "model.safetensors").read_bytes()[:-9])
     with pytest.raises(afresh.UserError, match="Is it whole"):
-        fields.read(out, catalog.family)
+        fields.read(out, registry.family)
 
 
 def test_data_that_is_gone_leaves_a_fixed_text(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:

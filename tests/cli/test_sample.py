@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from afresh.cli.sample import show_texts
-from afresh.measure.report import visible
+from afresh.evaluation.report import visible
 from tests.cli.conftest import Invoke, parsed
 
 

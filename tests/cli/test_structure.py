@@ -10,7 +10,7 @@ import pytest
 
 import afresh
 from afresh.core import UserError
-from afresh.structure import structure
+from afresh.sampling.constrained import structure
 from tests.cli.conftest import Invoke, parsed
 
 jsonschema = pytest.importorskip("jsonschema")

@@ -17,22 +17,21 @@ import torch
 from safetensors.torch import load_file
 
 import afresh
-from afresh import catalog
 from afresh.cli import INTERRUPTED, USAGE
-from afresh.control.lora import adaptable, adapter_state
-from afresh.control.peft import CONFIG, WEIGHTS, read_peft
-from afresh.core import Item, UserError
-from afresh.data.documents import DocumentEncoder
+from afresh.core import Item, UserError, registry
+from afresh.core.rng import Rng
 from afresh.data.load import Loader, sweep
+from afresh.data.text.documents import DocumentEncoder
 from afresh.formats import plain
-from afresh.judge import RunEvidence, prepared_again
-from afresh.parent import Parent
-from afresh.rng import Rng
-from afresh.run import Run, metrics_lines
+from afresh.formats.peft import CONFIG, WEIGHTS, read_peft
+from afresh.runs.base_model import Parent
+from afresh.runs.run import Run, metrics_lines
+from afresh.tasks.measure import RunEvidence, prepared_again
+from afresh.tasks.tune import Wishes, adapter, read, start
+from afresh.tasks.verify import verify
 from afresh.training import checkpoint
 from afresh.training.config import TrainConfig
-from afresh.tune import Wishes, adapter, read, start
-from afresh.verify import verify
+from afresh.training.lora import adaptable, adapter_state
 from tests.cli.conftest import Invoke, parsed
 
 STEPS = 6
@@ -294,7 +293,7 @@ def test_conversations_longer_than_a_training_window_are_counted(
 ) -> None:
     """Also where the base itself would look further back."""
     said: list[str] = []
-    monkeypatch.setattr(sys.modules["afresh.tune"], "WINDOW", 16)
+    monkeypatch.setattr(sys.modules["afresh.tasks.tune"], "WINDOW", 16)
     job = start(str(texts_run), questions, Wishes(out=tmp_path / "run"), said.append)
     assert job.space.shape == (16,) and job.run.space.shape == (32,)
     assert any("60 of 60 conversations are longer than the context of 16 tokens" in line for line in said)
@@ -320,7 +319,7 @@ def test_public_weights_are_tuned_like_the_run_that_they_came_from(
     texts_run: Path, texts: Path, questions: Path, tmp_path: Path, invoke: Invoke
 ) -> None:
     """An export of a run as base: the same loss before, and the same after the same steps."""
-    from afresh.export import base_of_run
+    from afresh.tasks.export import base_of_run
 
     base, _ = base_of_run(Run.open(texts_run))
     (tmp_path / "base").mkdir()
@@ -357,10 +356,10 @@ def test_instructions_for_a_model_of_code_are_read_as_such_and_stay_in_their_ord
     questions: Path, tmp_path: Path
 ) -> None:
     """Not as source code, and not rearranged for fill-in-the-middle; code is, at the base's rate or as asked."""
-    fitted = catalog.modality("code")
+    fitted = registry.modality("code")
     encoder = fitted.fit([Item("def f(x):\n    return x\n", "a.py")], fitted.options())
     assert isinstance(encoder, DocumentEncoder)
-    family = catalog.family("transformer")
+    family = registry.family("transformer")
     base = Parent("it", family, family.config(), encoder, None, {}, 256, None, False, "code")
     found = read(questions, base, Wishes())
     assert isinstance(found.encoder, DocumentEncoder) and found.encoder.records and found.encoder.fim_rate == 0

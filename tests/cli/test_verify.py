@@ -12,10 +12,10 @@ import torch
 
 import afresh
 from afresh.core import UserError
-from afresh.data.tokenizer import Tokenizer
-from afresh.run import Run
+from afresh.data.text.tokenizer import Tokenizer
+from afresh.runs.run import Run
+from afresh.tasks.verify import verify
 from afresh.training import checkpoint
-from afresh.verify import verify
 from tests.cli.conftest import Invoke, parsed
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import afresh
-from afresh.complete import Hole, complete
 from afresh.core import Batch, Cond, UserError
-from afresh.kernels.build import compiler
-from afresh.rng import Rng
-from afresh.structure import structure
+from afresh.core.rng import Rng
+from afresh.nets.kernels.build import compiler
+from afresh.sampling.constrained import structure
+from afresh.tasks.complete import Hole, complete
 from tests.cli.conftest import Invoke, parsed
 
 engine = pytest.mark.skipif(compiler() is None, reason="the kernels are compiled with g++, which is not here")

@@ -18,9 +18,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from afresh import catalog
-from afresh.core import Codec, Cond, CondSpec, Examples, Part, Sound, Space
-from afresh.rng import Rng
+from afresh.core import Codec, Cond, CondSpec, Examples, Part, Sound, Space, registry
+from afresh.core.rng import Rng
 
 SPEC: CondSpec = {
     "label": Part("label", classes=("a", "b", "c")),
@@ -250,10 +249,10 @@ def few_greys(n: int) -> Examples:
 def from_networks(found: Examples, space: Space) -> Codec:
     """As from a finished run of autoencoder, but untrained."""
     torch.manual_seed(0)
-    family = catalog.family("autoencoder")
+    family = registry.family("autoencoder")
     config = family.config(width=8, factor=2, channels=3)
     modules = family.build(config, space, {})
-    codec: Codec = catalog.codec_module("trained").of_modules(config.model_dump(), modules, space, found)
+    codec: Codec = registry.codec_module("trained").of_modules(config.model_dump(), modules, space, found)
     return codec
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from afresh import catalog
-from afresh.core import Codec, Examples, Space, UserError
+from afresh.core import Codec, Examples, Space, UserError, registry
 from tests.contracts.rows import CODECS, SPACES, CodecRow, close, unknown_field
 
 every_row = pytest.mark.parametrize("row", CODECS, ids=lambda r: r.name)
@@ -21,7 +20,7 @@ def fitted(row: CodecRow) -> tuple[Codec, Examples]:
 
 
 def fit(row: CodecRow, found: Examples, space: Space) -> Codec:
-    codec: Codec = (row.fit or import_module(f"afresh.codecs.{row.name}").fit)(found, space)
+    codec: Codec = (row.fit or import_module(f"afresh.families.codecs.{row.name}").fit)(found, space)
     return codec
 
 
@@ -46,7 +45,7 @@ def test_the_target_is_what_it_says_and_some_family_takes_it(row: CodecRow) -> N
         forbidden = torch.tensor(sorted(target.special.values()))
         assert int(there.x.min()) >= 0 and int(there.x.max()) < target.vocab[0]
         assert not torch.isin(there.x.long(), forbidden).any()
-    assert any(catalog.family(f).accepts(target) is None for f in catalog.FAMILIES)
+    assert any(registry.family(f).accepts(target) is None for f in registry.FAMILIES)
 
 
 @every_row
@@ -62,7 +61,7 @@ def test_each_example_is_encoded_by_itself(row: CodecRow) -> None:
 def test_a_saved_codec_is_the_codec(row: CodecRow, tmp_path: Path) -> None:
     codec, found = fitted(row)
     codec.save(tmp_path / "codec")
-    other = catalog.load_codec(row.name, tmp_path / "codec")
+    other = registry.load_codec(row.name, tmp_path / "codec")
     assert (other.source, other.target) == (codec.source, codec.target)
     assert torch.equal(other.encode(found).x, codec.encode(found).x)
     x = codec.encode(found).x
@@ -72,7 +71,7 @@ def test_a_saved_codec_is_the_codec(row: CodecRow, tmp_path: Path) -> None:
 @every_row
 def test_a_missing_codec_is_refused(row: CodecRow, tmp_path: Path) -> None:
     with pytest.raises(UserError):
-        catalog.load_codec(row.name, tmp_path)
+        registry.load_codec(row.name, tmp_path)
 
 
 @every_row
@@ -82,7 +81,7 @@ def test_unknown_fields_are_refused(row: CodecRow, tmp_path: Path) -> None:
     for file in tmp_path.glob("*.json"):
         unknown_field(file)
     with pytest.raises(UserError):
-        catalog.load_codec(row.name, tmp_path)
+        registry.load_codec(row.name, tmp_path)
 
 
 @every_row

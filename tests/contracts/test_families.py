@@ -13,14 +13,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from afresh import catalog
-from afresh.core import Batch, Cond, Edit, Family, Space, UserError
+from afresh.core import Batch, Cond, Edit, Family, Space, UserError, registry
+from afresh.core.rng import Rng
 from afresh.data.load import Loader, sweep
-from afresh.plan import make_learner
-from afresh.rng import Rng
 from afresh.training import checkpoint
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, take_step
+from afresh.training.plan import make_learner
 from tests.contracts.rows import FAMILIES, SPACES, SPEC, FamilyRow, close, conditions, enliven, examples
 
 CASES = [pytest.param(row, SPACES[s], id=f"{row.title}-{s}") for row in FAMILIES for s in row.spaces]
@@ -29,7 +28,7 @@ every_row = pytest.mark.parametrize("row", FAMILIES, ids=lambda r: r.title)
 
 
 def configured(row: FamilyRow) -> tuple[Family, Any]:
-    family = catalog.family(row.name)
+    family = registry.family(row.name)
     return family, family.config(**row.config)
 
 
@@ -268,7 +267,7 @@ def test_configs_and_settings_survive_json_and_refuse_what_they_do_not_know(row:
 
 @every_case
 def test_sizes_grow_and_so_does_what_they_want(row: FamilyRow, space: Space) -> None:
-    family = catalog.family(row.name)
+    family = registry.family(row.name)
     with torch.device("meta"):
         counts = [
             sum(p.numel() for m in family.build(c, space, SPEC).values() for p in m.parameters())
@@ -284,7 +283,7 @@ def test_sizes_grow_and_so_does_what_they_want(row: FamilyRow, space: Space) -> 
 @every_row
 @pytest.mark.parametrize("name", SPACES)
 def test_a_space_is_taken_or_refused_with_a_reason(row: FamilyRow, name: str) -> None:
-    reason = catalog.family(row.name).accepts(SPACES[name])
+    reason = registry.family(row.name).accepts(SPACES[name])
     if any(name in r.spaces for r in (row, *FAMILIES) if r.name == row.name):  # its variants take what they are for
         assert reason is None
     else:
@@ -294,17 +293,17 @@ def test_a_space_is_taken_or_refused_with_a_reason(row: FamilyRow, name: str) ->
 @pytest.mark.parametrize("name", ["vae", "gan", "flow"])
 def test_text_for_a_family_of_fields_is_refused_naming_what_works(name: str) -> None:
     with pytest.raises(UserError, match=f"{name}.*What works here: transformer"):
-        catalog.bridge(catalog.family(name), examples(SPACES["stream"]), SPACES["stream"])
+        registry.bridge(registry.family(name), examples(SPACES["stream"]), SPACES["stream"])
 
 
 def test_pictures_reach_the_transformer_through_a_codec() -> None:
-    found = catalog.bridge(catalog.family("transformer"), examples(SPACES["plane"]), SPACES["plane"])
-    assert found is not None and catalog.family("transformer").accepts(found[1].target) is None
-    assert catalog.bridge(catalog.family("flow"), examples(SPACES["plane"]), SPACES["plane"]) is None
+    found = registry.bridge(registry.family("transformer"), examples(SPACES["plane"]), SPACES["plane"])
+    assert found is not None and registry.family("transformer").accepts(found[1].target) is None
+    assert registry.bridge(registry.family("flow"), examples(SPACES["plane"]), SPACES["plane"]) is None
 
 
 def test_an_unknown_name_is_refused_naming_those_known() -> None:
-    for ask, known in ((catalog.family, catalog.FAMILIES), (catalog.modality, catalog.MODALITIES)):
+    for ask, known in ((registry.family, registry.FAMILIES), (registry.modality, registry.MODALITIES)):
         with pytest.raises(UserError, match=", ".join(known)):
             ask("sculpture")
 

@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from afresh import catalog
-from afresh.core import Cond, Metric, Score
-from afresh.measure.study import Study
+from afresh.core import Cond, Metric, Score, registry
+from afresh.evaluation.study import Study
 from tests.contracts.rows import METRICS, SPACES, SPEC
-from tests.measure.evidence import Evidence, code_evidence, digits, library_code, modules_evidence, pictures
-from tests.measure.scores import composer
+from tests.evaluation.evidence import Evidence, code_evidence, digits, library_code, modules_evidence, pictures
+from tests.evaluation.scores import composer
 
-ALL = catalog.metrics()
+ALL = registry.metrics()
 every_metric = pytest.mark.parametrize("metric", ALL, ids=lambda m: m.name)
 
 

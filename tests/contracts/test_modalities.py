@@ -10,9 +10,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from afresh import catalog
-from afresh.core import Corpus, Encoder, Examples, Item, Modality, UserError
-from afresh.prepare import choose_modality, prepare
+from afresh.core import Corpus, Encoder, Examples, Item, Modality, UserError, registry
+from afresh.data.prepare import choose_modality, prepare
 from tests.contracts.rows import MODALITIES, ModalityRow, equal, unknown_field
 
 every_row = pytest.mark.parametrize("row", MODALITIES, ids=lambda r: r.name)
@@ -20,7 +19,7 @@ every_row = pytest.mark.parametrize("row", MODALITIES, ids=lambda r: r.name)
 
 def read(row: ModalityRow, folder: Path) -> tuple[Modality, Any, Corpus]:
     row.write(folder)
-    kind = catalog.modality(row.name)
+    kind = registry.modality(row.name)
     options = kind.options(**row.options)
     return kind, options, kind.read(folder, options)
 
@@ -87,7 +86,7 @@ def test_a_saved_encoder_is_the_encoder(row: ModalityRow, tmp_path: Path) -> Non
     (tmp_path / "data").mkdir()
     encoder, items, found = fitted(row, tmp_path / "data")
     encoder.save(tmp_path / "encoder")
-    kind = catalog.modality(row.name)
+    kind = registry.modality(row.name)
     other = kind.load(tmp_path / "encoder")
     assert other.space == encoder.space and dict(other.conds) == dict(encoder.conds)
     again = other.encode(items)
@@ -100,7 +99,7 @@ def test_a_saved_encoder_is_the_encoder(row: ModalityRow, tmp_path: Path) -> Non
 def test_an_encoder_that_is_missing_or_has_unknown_fields_is_refused(row: ModalityRow, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     encoder, _, _ = fitted(row, tmp_path / "data")
-    kind = catalog.modality(row.name)
+    kind = registry.modality(row.name)
     with pytest.raises(UserError):
         kind.load(tmp_path)
     encoder.save(tmp_path / "encoder")
@@ -111,7 +110,7 @@ def test_an_encoder_that_is_missing_or_has_unknown_fields_is_refused(row: Modali
 
 @every_row
 def test_options_survive_json_and_refuse_what_they_do_not_know(row: ModalityRow) -> None:
-    kind = catalog.modality(row.name).options
+    kind = registry.modality(row.name).options
     options = kind(**row.options)
     assert kind.model_validate_json(options.model_dump_json()) == options
     with pytest.raises(ValidationError):
@@ -129,7 +128,7 @@ def test_a_label_never_seen_is_refused_naming_those_known(row: ModalityRow, tmp_
 
 @every_row
 def test_nothing_to_read_is_refused(row: ModalityRow, tmp_path: Path) -> None:
-    kind = catalog.modality(row.name)
+    kind = registry.modality(row.name)
     with pytest.raises(UserError):
         kind.read(tmp_path, kind.options(**row.options))
     with pytest.raises(UserError):
@@ -144,7 +143,7 @@ def test_what_is_written_is_read_back(row: ModalityRow, tmp_path: Path) -> None:
     values = [items[0].value, items[-1].value]
     files = encoder.write(values, tmp_path / "out", ["0", "1"])
     assert len(set(files)) == 2
-    reader = catalog.modality(row.written or row.name)
+    reader = registry.modality(row.written or row.name)
     back = reader.read(tmp_path / "out", reader.options(**row.options))
     assert all(any(equal(v, i.value) for i in back.items) for v in values)
 

@@ -7,17 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from afresh import catalog
-from afresh.core import UserError
-from afresh.plan import make_learner, parameters_of
-from afresh.prepare import prepare
-from afresh.record import DataRecord, RunRecord
-from afresh.run import Run
+from afresh.core import UserError, registry
+from afresh.data.prepare import prepare
+from afresh.runs.record import DataRecord, RunRecord
+from afresh.runs.run import Run
 from afresh.training import checkpoint
 from afresh.training.config import TrainConfig
+from afresh.training.plan import make_learner, parameters_of
 from tests.contracts.rows import FAMILIES, MODALITIES, FamilyRow, ModalityRow, by_name, equal, unknown_field
 
-PAIRS = [(m, by_name(FAMILIES, f)) for m in MODALITIES for f in catalog.FAMILIES]
+PAIRS = [(m, by_name(FAMILIES, f)) for m in MODALITIES for f in registry.FAMILIES]
 WORKING = [pytest.param(m, f, id=f"{m.name}-{f.name}") for m, f in PAIRS if f.name in m.families]
 REFUSED = [pytest.param(m, f, id=f"{m.name}-{f.name}") for m, f in PAIRS if f.name not in m.families]
 
@@ -27,8 +26,8 @@ def made(modality: ModalityRow, row: FamilyRow, root: Path) -> Run:
     (root / "data").mkdir()
     modality.write(root / "data")
     prepared = prepare(root / "data", modality.name, modality.options)
-    family = catalog.family(row.name)
-    found = catalog.bridge(family, prepared.train, prepared.encoder.space)
+    family = registry.family(row.name)
+    found = registry.bridge(family, prepared.train, prepared.encoder.space)
     name, codec = found if found is not None else (None, None)
     space = prepared.encoder.space if codec is None else codec.target
     config = family.config(**row.config)
@@ -102,7 +101,7 @@ def test_what_makes_no_sense_is_refused_naming_what_works(
     modality.write(tmp_path)
     prepared = prepare(tmp_path, modality.name, modality.options)
     with pytest.raises(UserError) as error:
-        catalog.bridge(catalog.family(row.name), prepared.train, prepared.encoder.space)
+        registry.bridge(registry.family(row.name), prepared.train, prepared.encoder.space)
     assert all(f in str(error.value).split("What works here:")[1] for f in modality.families)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Cond
-from afresh.rng import Rng
+from afresh.core.rng import Rng
 from afresh.sampling import ode
 from tests.contracts.rows import SOLVERS, SPACES, SolverRow
 

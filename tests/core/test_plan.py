@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from afresh import catalog
-from afresh.core import Space, UserError
-from afresh.plan import Plan, Task, plan
+from afresh.core import Space, UserError, registry
 from afresh.training.budget import Machine
+from afresh.training.plan import Plan, Task, plan
 from afresh.training.schedule import looks
 from tests.contracts.rows import RASTER, STREAM, examples
 
@@ -23,7 +22,7 @@ def planned(steps: int, name: str = "transformer", space: Space = STREAM, **trai
     set_family: Mapping[str, Any] = SMALL if name == "transformer" else {"width": 16, "layers": 1, "heads": 2}
     return plan(
         Task(
-            family=catalog.family(name),
+            family=registry.family(name),
             space=space,
             conds={},
             examples=examples(space),
@@ -65,7 +64,7 @@ def test_a_setting_out_of_range_is_said_with_what_was_given() -> None:
 
 def test_a_family_without_regimes_keeps_its_recipe() -> None:
     made = planned(4000, "masked")
-    assert made.train.weight_decay == catalog.family("masked").recipe["weight_decay"] and not said(made)
+    assert made.train.weight_decay == registry.family("masked").recipe["weight_decay"] and not said(made)
 
 
 def test_tokens_of_a_fixed_length_are_looked_at_once_an_epoch() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import chisquare, kstest
 
-from afresh.rng import GOLDEN, Rng, _mix
+from afresh.core.rng import GOLDEN, Rng, _mix
 
 MANY = torch.arange(50_000)
 

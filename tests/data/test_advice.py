@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from afresh.core import Item
 from afresh.data.advice import MEASURED, Advice, Facts, Measured, advise, families, is_blank, measured
-from afresh.look import look
-from afresh.prepare import advice_lines, prepare
+from afresh.data.prepare import advice_lines, prepare
+from afresh.tasks.inspect_data import look
 
 
 def picture(seed: int, side: int = 8, channels: int = 1) -> np.ndarray:

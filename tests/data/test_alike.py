@@ -11,7 +11,7 @@ import soundfile
 
 from afresh.core import Item
 from afresh.data.alike import joined, without_near_copies
-from afresh.data.clips import Reading, read_clips
+from afresh.data.audio.clips import Reading, read_clips
 from afresh.data.duplicates import alike_sounds, near_duplicates, near_sounds
 from afresh.data.split import split
 from tests.data.test_sounds import RATE, changed, melody

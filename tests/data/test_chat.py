@@ -15,14 +15,14 @@ import torch
 from tokenizers import AddedToken
 
 from afresh.core import Cond, Corpus, Examples, Item, UserError
-from afresh.data.chat import CHATML, MARKS, ChatTemplate, shown
-from afresh.data.documents import DocumentEncoder, is_text
+from afresh.core.rng import Rng
 from afresh.data.load import Loader, asked, sweep, tokens_each
 from afresh.data.split import split
-from afresh.data.tokenizer import Tokenizer
+from afresh.data.text.chat import CHATML, MARKS, ChatTemplate, shown
+from afresh.data.text.documents import DocumentEncoder, is_text
+from afresh.data.text.tokenizer import Tokenizer
 from afresh.families import transformer
 from afresh.modalities.text import MODALITY, TextOptions
-from afresh.rng import Rng
 
 SHORT = (("user", "2+2?"), ("assistant", "4"))
 LONG = (("system", "Be brief."), *SHORT, ("user", "3+3? 😀"), ("assistant", "6, I think"))

@@ -13,10 +13,10 @@ import pytest
 import soundfile
 
 from afresh.core import Corpus, Item, UserError
-from afresh.data.clips import Reading, read_clips
+from afresh.data.audio.clips import Reading, read_clips
+from afresh.data.prepare import prepare
 from afresh.data.split import split, split_hash
 from afresh.modalities.audio import MODALITY, AudioOptions
-from afresh.prepare import prepare
 
 RATE = 8_000
 
@@ -157,7 +157,7 @@ def test_a_few_samples_at_the_end_of_a_recording_make_no_clip_of_their_own(tmp_p
 
 def test_the_memory_that_much_sound_takes_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tones(tmp_path)
-    monkeypatch.setattr("afresh.data.clips.MUCH", 4096)
+    monkeypatch.setattr("afresh.data.audio.clips.MUCH", 4096)
     found = said(read_clips(tmp_path, Reading()), "GiB in memory")
     assert "0.0013 hours of sound are" in found  # 24 of 0.2 s
 

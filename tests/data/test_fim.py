@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from afresh.core import Batch, Cond, Item
-from afresh.data.fim import EXTRA, MARKS, PIECES, SHORTEST, FillIn, before_middle, between_characters, knows_how
+from afresh.core.rng import Rng
 from afresh.data.load import Loader, sweep
-from afresh.data.tokenizer import Tokenizer
+from afresh.data.text.fim import EXTRA, MARKS, PIECES, SHORTEST, FillIn, before_middle, between_characters, knows_how
+from afresh.data.text.tokenizer import Tokenizer
 from afresh.modalities.code import MODALITY, CodeOptions
-from afresh.rng import Rng
 
 CODE = "def add(a, b):\n    return a + b  # naïve é€\n\n\nclass Über:\n    pass\n" * 30
 TOKENIZERS = {

@@ -11,8 +11,8 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from afresh.core import UserError
-from afresh.data.pieces import byte_names
-from afresh.data.tokenizer import Tokenizer
+from afresh.data.text.pieces import byte_names
+from afresh.data.text.tokenizer import Tokenizer
 
 HARD = ["", " ", "a cat", "  two  spaces ", "x\r\n\n\ty", "naïve 中文 👩‍👩‍👧‍👦", "<s></s><|im_end|><tool>", "1234 0.5"]
 MARKS = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from afresh.data.grid import GAP, picture_grid, terminal_grid, write_grid
+from afresh.data.image.grid import GAP, picture_grid, terminal_grid, write_grid
 
 
 def flat(*levels: int, side: int = 8, channels: int = 1) -> list[np.ndarray]:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from afresh.core import Batch, Cond, Examples, Space
+from afresh.core.rng import Rng
 from afresh.data.load import Loader, draw_conditions, runs_of, sweep, window_starts, windows_in
-from afresh.rng import Rng
 
 FIELD = Space("field", (2,))
 END, BEGIN = 98, 99

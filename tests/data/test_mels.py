@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from afresh.core import Sound
-from afresh.data.mels import inset, levels, mel_for, waves
+from afresh.data.audio.mels import inset, levels, mel_for, waves
 from afresh.nets.spectrum import multi_scale_distance
 
 RATE = 8_000

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from afresh.data.mpeg import after_tag, broken_frames, frame_length, kind_of
+from afresh.data.audio.mpeg import after_tag, broken_frames, frame_length, kind_of
 
 TAG = b"ID3\x04\0\0\0\0\x01\x00" + b"\xff" * 128  # 128 bytes behind its head
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from afresh.core import UserError
-from afresh.data.repository import (
+from afresh.data.text.repository import (
     LINES,
     Piece,
     as_comment,

@@ -15,9 +15,9 @@ import pytest
 import soundfile
 
 from afresh.core import UserError
+from afresh.data.audio.sound_folder import SOUND_FILES, columns_from_names, each_sound, open_sounds, sound_names
+from afresh.data.audio.sounds import Heard, Source, decode_sound
 from afresh.data.media_folder import attributes, layout
-from afresh.data.sound_folder import SOUND_FILES, columns_from_names, each_sound, open_sounds, sound_names
-from afresh.data.sounds import Heard, Source, decode_sound
 
 RATE = 8_000
 

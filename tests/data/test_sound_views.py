@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from afresh.core import Sound
-from afresh.data.sound_views import INK, SPECTRUM, WAVE, WIDTH, sound_picture, wav_bytes
+from afresh.data.audio.views import INK, SPECTRUM, WAVE, WIDTH, sound_picture, wav_bytes
 
 RATE = 8_000
 

@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afresh.core import Item, Sound
+from afresh.data.audio.sounds import Heard, Log, SoundError, decode_sound, header, stream_sound
 from afresh.data.duplicates import near_duplicates, near_sounds
-from afresh.data.sounds import Heard, Log, SoundError, decode_sound, header, stream_sound
 
 RATE = 8_000
 KINDS = ["WAV", "FLAC", "OGG", "MP3", "AIFF"]

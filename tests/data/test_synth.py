@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from afresh.core import UserError
-from afresh.data.score import Note, Score
-from afresh.data.synth import BAND, RELEASE, Tone, frequency, play, synthesise, tones
+from afresh.data.music.score import Note, Score
+from afresh.data.music.synth import BAND, RELEASE, Tone, frequency, play, synthesise, tones
 
 
 def spectrum(samples: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afresh.core import UserError
-from afresh.data import pieces
-from afresh.data.tokenizer import SMALLEST_BPE, Tokenizer, choose
+from afresh.data.text import pieces
+from afresh.data.text.tokenizer import SMALLEST_BPE, Tokenizer, choose
 
 TEXT = "def f(x):\n    return x + 12345  # naïve\r\n" * 50 + "the cat sat on the mat, and the dog on the cat.\n" * 50
 MADE = {

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afresh.data.waves import at_loudness, fitted, frame_energies, k_weighted, loudness_db, slices, trimmed
+from afresh.data.audio.waves import at_loudness, fitted, frame_energies, k_weighted, loudness_db, slices, trimmed
 
 
 def sine(seconds: float, rate: int, hertz: float = 997.0, level: float = 1.0) -> np.ndarray:
@@ -141,5 +141,5 @@ def test_frame_energies_are_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) 
     padded = np.concatenate([np.square(x, dtype=np.float64).sum(1), np.zeros(20)])
     whole = [padded[a : a + 20].sum() for a in range(0, 1003 + 1, 10)]
     for piece in (1, 7, 4096):
-        monkeypatch.setattr("afresh.data.waves.PIECE", piece)
+        monkeypatch.setattr("afresh.data.audio.waves.PIECE", piece)
         assert np.allclose(frame_energies(x, 20, 10), whole, rtol=1e-12, atol=0)

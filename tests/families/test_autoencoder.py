@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from afresh.core import Batch, Cond, Examples, Space, UserError
+from afresh.core.rng import Rng
 from afresh.data.load import Loader
 from afresh.families.autoencoder import (
     FAMILY,
@@ -29,10 +30,9 @@ from afresh.families.autoencoder import (
 )
 from afresh.nets.autoencoder import GaussianPrior, latent_grid, latents
 from afresh.nets.quantise import VQ, ResidualFSQ
-from afresh.plan import make_learner
-from afresh.rng import Rng
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, take_step
+from afresh.training.plan import make_learner
 
 PLANE = Space("field", (1, 8, 8), std=0.5)
 SPACES = [PLANE, Space("field", (2, 33), std=1.0), Space("field", (3, 7, 10), std=0.7), Space("field", (1, 5, 3, 4))]

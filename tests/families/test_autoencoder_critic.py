@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from afresh.codecs.trained import load, of_modules
 from afresh.core import Batch, Cond, Examples, Space
+from afresh.core.rng import Rng
 from afresh.data.load import Loader
 from afresh.families.autoencoder import FAMILY, GAMMA, AutoencoderConfig, AutoencoderObjective
-from afresh.plan import make_learner
-from afresh.rng import Rng
+from afresh.families.codecs.trained import load, of_modules
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, averaged, take_step
+from afresh.training.plan import make_learner
 
 PLANE = Space("field", (1, 8, 8), std=0.5)
 

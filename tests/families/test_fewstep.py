@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, Space
+from afresh.core.rng import Rng
 from afresh.families.fewstep import (
     FAMILY,
     FewStepConfig,
@@ -18,7 +19,6 @@ from afresh.families.fewstep import (
     solved,
 )
 from afresh.nets.velocity import FlowMap, Velocity
-from afresh.rng import Rng
 
 SPACE = Space("field", (1, 4, 4), std=0.5)
 CONFIG = FewStepConfig(widths=(8,), emb=16)

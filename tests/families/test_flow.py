@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, Edit, Part, Space, UserError
+from afresh.core.rng import Rng
 from afresh.families.flow import FAMILY, FlowConfig, FlowObjective, FlowSettings, Velocity, matching_error, sample
-from afresh.rng import Rng
 
 STDS = [0.3, 1.0, 2.5]
 N, D = 4000, 16

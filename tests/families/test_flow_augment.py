@@ -12,20 +12,20 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, CondSpec, Examples, Part, Space, UserError
+from afresh.core.rng import Rng
 from afresh.data.load import Loader
-from afresh.distill import Lesson
-from afresh.distill import start as distil
 from afresh.families.flow import FAMILY, FlowConfig, FlowObjective, FlowSettings, augmented
 from afresh.nets.augment import moves, warp
 from afresh.nets.velocity import Velocity
-from afresh.plan import Plan, Task, make_learner, plan
-from afresh.rng import Rng
-from afresh.run import Run
-from afresh.train import Choices, start
-from afresh.train import learn as learn_all
+from afresh.runs.run import Run
+from afresh.tasks.distill import Lesson
+from afresh.tasks.distill import start as distil
+from afresh.tasks.train import Choices, start
+from afresh.tasks.train import learn as learn_all
 from afresh.training.budget import Machine
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, take_step
+from afresh.training.plan import Plan, Task, make_learner, plan
 from tests.contracts.rows import enliven
 
 PICTURE = Space("field", (1, 12, 10), std=0.5)

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, Edit, Part, Space, UserError
+from afresh.core.rng import Rng
 from afresh.families.gan import FAMILY, NEAR, GANConfig, GANObjective, GANSettings
 from afresh.nets.critic import gradient_penalty
-from afresh.rng import Rng
 
 CONDS = {"label": Part("label", ("a", "b", "c"))}
 SPACES = [Space("field", (1, 8, 8)), Space("field", (2, 33)), Space("field", (3, 7, 10))]

@@ -15,6 +15,7 @@ from scipy.stats import chisquare
 from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, Edit, Examples, Part, Space, UserError
+from afresh.core.rng import Rng
 from afresh.data.load import Loader
 from afresh.families.masked import (
     AROUND,
@@ -30,10 +31,9 @@ from afresh.families.masked import (
     score,
     spread,
 )
-from afresh.plan import make_learner
-from afresh.rng import Rng
 from afresh.training.config import TrainConfig
 from afresh.training.loop import take_step
+from afresh.training.plan import make_learner
 
 STREAM = Space("tokens", (8,), (7,), {"begin": 4, "end": 5, "pad": 6}, stream=True)
 GRID = Space("tokens", (6,), (5,), {"begin": 4}, grid=(2, 3))

@@ -13,11 +13,11 @@ from scipy.stats import chisquare
 from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, Examples, Part, Space
+from afresh.core.rng import Rng
 from afresh.data.load import Loader
 from afresh.families.transformer import FAMILY, TransformerConfig, TransformerObjective, TransformerSettings, score
 from afresh.nets.dropout import kept
 from afresh.nets.transformer import Decoder
-from afresh.rng import Rng
 
 STREAM = Space("tokens", (8,), (7,), {"begin": 4, "end": 5, "pad": 6}, stream=True)
 GRID = Space("tokens", (6,), (5,), {"begin": 4}, grid=(2, 3))

@@ -12,13 +12,13 @@ from pydantic import ValidationError
 from scipy.stats import chisquare
 from torch import Tensor, nn
 
-from afresh.control.lora import LoraConfig, attach
 from afresh.core import Batch, Cond, Part, Space, UserError
+from afresh.core.rng import Rng
 from afresh.families.transformer import FAMILY, TransformerConfig, TransformerSettings, score
 from afresh.formats.ours import base_of
 from afresh.nets.delay import Delayed, undelayed
-from afresh.rng import Rng
-from tests.control import test_exact_alignment as exact
+from afresh.training.lora import LoraConfig, attach
+from tests.alignment import test_exact_alignment as exact
 from tests.families import test_transformer as flat
 
 CODES = 3

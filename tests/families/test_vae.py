@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from afresh.core import Batch, Cond, Edit, Examples, Part, Space, UserError
+from afresh.core.rng import Rng
 from afresh.families.vae import FAMILY, VAEConfig, VAEObjective, VAESettings, edit, encode, likelihood, score
 from afresh.nets.gaussian import Prior, Scale, cosines, gaussian_kl, gaussian_nll
 from afresh.nets.mixture import RequestMixture
 from afresh.nets.posterior import decode
-from afresh.rng import Rng
 
 CONDS = {"label": Part("label", ("a", "b", "c"))}
 SPACES = [Space("field", (1, 8, 8), std=0.5), Space("field", (2, 33), std=1.0), Space("field", (3, 7, 10), std=0.7)]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Space
-from afresh.data.tokenizer import Tokenizer
+from afresh.data.text.tokenizer import Tokenizer
 from afresh.families.transformer import TransformerConfig, build
 from afresh.formats.base import Base, decoder_of
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from afresh.data.tokenizer import Tokenizer
+from afresh.data.text.tokenizer import Tokenizer
 from afresh.formats.huggingface import write_tokenizer
 
 transformers = pytest.importorskip("transformers", minversion="4.56")

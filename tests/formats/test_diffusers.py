@@ -16,15 +16,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from afresh import catalog
 from afresh.cli import run as command
-from afresh.core import Batch, Cond, CondSpec, Edit, Space, UserError
+from afresh.core import Batch, Cond, CondSpec, Edit, Space, UserError, registry
+from afresh.core.rng import Rng
 from afresh.families.diffusers import DiffusersSettings, Foreign, error, grid_of, predictor
 from afresh.formats import diffusers
 from afresh.formats.diffusers import INDEX, Pipeline
-from afresh.parent import open_parent
-from afresh.rng import Rng
-from afresh.run import Run, metrics_lines
+from afresh.runs.base_model import open_parent
+from afresh.runs.run import Run, metrics_lines
 from afresh.sampling.guidance import classifier_free
 from afresh.sampling.ode import euler
 
@@ -177,7 +176,7 @@ def test_euler_on_its_schedule_is_ddim(clip: bool, tmp_path: Path) -> None:
     config = diffusers.read(folder).config
     rows = torch.arange(3)
     cond = Cond.nothing(conds, 3)
-    ours = catalog.family("diffusers").sample(
+    ours = registry.family("diffusers").sample(
         modules, config, space, cond, Rng(5), rows, DiffusersSettings(steps=20, clip=clip)
     )
     pipeline = package.DDIMPipeline.from_pretrained(folder)
@@ -187,7 +186,7 @@ def test_euler_on_its_schedule_is_ddim(clip: bool, tmp_path: Path) -> None:
         x = pipeline.scheduler.step(pipeline.unet(x, k).sample, k, x, use_clipped_model_output=clip).prev_sample
     torch.testing.assert_close(ours, x, rtol=1e-3, atol=1e-3 * float(x.abs().max()))
     whole = DiffusersSettings(steps=20, grid="even", solver="heun")
-    assert bool(catalog.family("diffusers").sample(modules, config, space, cond, Rng(5), rows, whole).isfinite().all())
+    assert bool(registry.family("diffusers").sample(modules, config, space, cond, Rng(5), rows, whole).isfinite().all())
 
 
 @torch.no_grad()
@@ -211,7 +210,7 @@ def test_euler_is_exact_for_one_picture(base: Path) -> None:
 def test_edits_work_on_it(base: Path) -> None:
     """Nothing changed at strength 0; what is kept is kept, bit for bit; an energy becomes smaller."""
     _, modules, space, conds = opened(base)
-    config, family, rows = diffusers.read(base).config, catalog.family("diffusers"), torch.arange(2)
+    config, family, rows = diffusers.read(base).config, registry.family("diffusers"), torch.arange(2)
     start, settings = torch.tanh(noise(2, 8)), DiffusersSettings(steps=6)
     keep = torch.zeros_like(start, dtype=torch.bool)
     keep[:, :, :4] = True
@@ -277,7 +276,7 @@ def test_the_loss_is_ddpms(base: Path) -> None:
         z = pipeline.scheduler.add_noise(x, e, k)
         expected = (pipeline.unet(z, k).sample - e).square().mean((1, 2, 3))
         torch.testing.assert_close(error(net, x, e, k.float(), Cond(4)), expected, rtol=1e-4, atol=1e-5)
-    family = catalog.family("diffusers")
+    family = registry.family("diffusers")
     objective = family.objective(diffusers.read(base).config, space)
     batch = Batch(x, Cond(4), torch.arange(4))
     total, weight, _ = objective.loss(modules, batch, "model", 0, Rng(0), {})
@@ -335,7 +334,7 @@ def test_it_is_a_run_like_any_other(tuned: Path, tmp_path: Path) -> None:
 
 
 def asked() -> tuple[Any, int]:
-    from afresh.request import Request
+    from afresh.sampling.request import Request
 
     return Request(), 0
 

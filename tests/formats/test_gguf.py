@@ -17,15 +17,15 @@ import torch
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from afresh.core import UserError
-from afresh.data.chat import ChatTemplate
-from afresh.data.pieces import byte_names
-from afresh.data.tokenizer import Tokenizer
-from afresh.export import export_base
+from afresh.data.text.chat import ChatTemplate
+from afresh.data.text.pieces import byte_names
+from afresh.data.text.tokenizer import Tokenizer
 from afresh.formats import gguf
 from afresh.formats.base import Base, decoder_of, load_base
 from afresh.formats.gguf_tokenizer import PATTERNS, PLAIN, build, table_of
 from afresh.formats.parts import Precision
 from afresh.formats.proof import STRINGS
+from afresh.tasks.export import export_base
 from tests.formats.bases import CONTEXT, SHAPES, TOKENIZERS, base_of, ids_of, log_probabilities, with_template
 
 pytest.importorskip("gguf")

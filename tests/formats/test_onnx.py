@@ -15,12 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
-from afresh import catalog
-from afresh.core import Cond, CondSpec, Part, Space, UserError
+from afresh.core import Cond, CondSpec, Part, Space, UserError, registry
+from afresh.core.rng import Rng
 from afresh.formats import fields, onnx
 from afresh.formats.fields import FieldModel, requests
 from afresh.formats.onnx_guide import guide
-from afresh.rng import Rng
 from afresh.sampling.ode import heun, times
 from tests.contracts.rows import SPEC, enliven
 
@@ -37,7 +36,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 def model_of(name: str, space: Space = PICTURE, spec: CondSpec = SPEC, **config: Any) -> FieldModel:
-    family = catalog.family(name)
+    family = registry.family(name)
     made = family.config(**(CONFIGS[name] | config))
     torch.manual_seed(0)
     modules = family.build(made, space, spec)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import Cond, Part, Space, UserError
-from afresh.data.chat import PLAIN
+from afresh.data.text.chat import PLAIN
 from afresh.families.transformer import TransformerConfig, build
 from afresh.formats.base import decoder_of
 from afresh.formats.ours import base_of

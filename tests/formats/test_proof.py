@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from afresh.core import UserError
-from afresh.data.chat import CHATML, MARKS
-from afresh.data.tokenizer import Tokenizer
-from afresh.export import TARGETS, export_base, twin
+from afresh.data.text.chat import CHATML, MARKS
+from afresh.data.text.tokenizer import Tokenizer
 from afresh.formats.base import Base, load_base
 from afresh.formats.judges import Own
 from afresh.formats.proof import LAYOUT, ROUNDING, documents, logp, prove
+from afresh.tasks.export import TARGETS, export_base, twin
 from tests.formats.bases import SHAPES, TEXT, base_of, ids_of
 
 BPE = Tokenizer.learn_bpe([TEXT], 300, extra=MARKS)
@@ -170,7 +170,7 @@ def test_nothing_is_left_where_writing_fails(tmp_path: Path, monkeypatch: pytest
     def full(*given: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("afresh.export.write_json", full)
+    monkeypatch.setattr("afresh.tasks.export.write_json", full)
     base = base_of()
     with pytest.raises(UserError, match=r"No space left on device; .* bytes are free"):
         export_base(base, "safetensors", tmp_path / "out", "float32", [ids_of(base)], "a test")

@@ -14,13 +14,12 @@ from typing import Any
 
 import torch
 
-from afresh import catalog
-from afresh.core import Cond, CondSpec, Examples, Part, Space
+from afresh.core import Cond, CondSpec, Examples, Part, Space, registry
+from afresh.core.rng import Rng
 from afresh.data.load import Loader
-from afresh.plan import make_learner
-from afresh.rng import Rng
 from afresh.training.config import TrainConfig
 from afresh.training.loop import take_step
+from afresh.training.plan import make_learner
 
 FOLDER = Path(__file__).parent
 STEPS, BATCH, COUNT, CLASSES = 20, 8, 48, 3
@@ -75,7 +74,7 @@ def squares() -> Examples:
 
 def losses(family: str) -> dict[str, list[float]]:
     """Every player's loss at each step, by the family's own recipe."""
-    row, made = ROWS[family], catalog.family(family)
+    row, made = ROWS[family], registry.family(family)
     train = TrainConfig(
         **{
             **made.recipe,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from afresh import catalog
+from afresh.core import registry
 from tests.golden import ROWS, losses, stored
 
 
 def test_every_family_has_golden_losses() -> None:
-    assert set(catalog.FAMILIES) <= set(ROWS) <= {*catalog.FAMILIES, *catalog.FOREIGN}
+    assert set(registry.FAMILIES) <= set(ROWS) <= {*registry.FAMILIES, *registry.FOREIGN}
 
 
 @pytest.mark.parametrize("family", ROWS)

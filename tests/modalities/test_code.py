@@ -10,8 +10,8 @@ import torch
 from pydantic import ValidationError
 
 from afresh.core import Corpus, Item, UserError
-from afresh.data.languages import PROGRAMS, language_of, parses_python, why_not_written
 from afresh.data.split import split
+from afresh.data.text.languages import PROGRAMS, language_of, parses_python, why_not_written
 from afresh.modalities.code import MODALITY, CodeOptions
 
 PYTHON = "def add(a, b):\n    return a + b\n"

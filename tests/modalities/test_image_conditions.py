@@ -16,13 +16,13 @@ import pytest
 import torch
 from PIL import Image
 
-from afresh import catalog, cli
-from afresh.core import Cond, CondSpec, Corpus, Item, Part, UserError
+from afresh import cli
+from afresh.core import Cond, CondSpec, Corpus, Item, Part, UserError, registry
+from afresh.core.options import of_guidance, of_sampling
 from afresh.data import captions, conditions
 from afresh.modalities.image import MODALITY, ImageEncoder, ImageOptions
-from afresh.request import Request, check_negative, describe_parts, make_cond, several_labels, unwanted
-from afresh.run import Run
-from afresh.settings import of_guidance, of_sampling
+from afresh.runs.run import Run
+from afresh.sampling.request import Request, check_negative, describe_parts, make_cond, several_labels, unwanted
 from tests.data.test_captions import SAID, tiny
 
 SIDE = 8
@@ -268,7 +268,7 @@ def test_few_requests_are_kept_where_they_are_pictures(tmp_path: Path, monkeypat
 
 def test_a_family_that_cannot_take_a_picture_says_so(tmp_path: Path) -> None:
     encoder = MODALITY.fit(read(pairs(tmp_path)).items, ImageOptions())
-    vae = catalog.family("vae")
+    vae = registry.family("vae")
     with pytest.raises(UserError, match=r"cannot be conditioned on another picture \(conditioning_image\)"):
         vae.build(vae.sizes(encoder.space)[0], encoder.space, encoder.conds)
 
@@ -353,7 +353,7 @@ def test_words_of_a_caption_that_are_not_known_are_told() -> None:
 
 
 def test_a_negative_that_is_the_request_is_told() -> None:
-    settings = catalog.family("flow").settings(guidance=2.0)
+    settings = registry.family("flow").settings(guidance=2.0)
     with pytest.warns(UserWarning, match="so it does nothing"):
         check_negative(Request(label="red", negative=unwanted("red", None)), settings)
     with warnings.catch_warnings():
@@ -386,7 +386,7 @@ def test_captions_as_words_know_what_was_said_of_them(monkeypatch: pytest.Monkey
 
 
 def test_guidance_without_names_is_one_number(encoder: ImageEncoder) -> None:
-    flow = catalog.family("flow")
+    flow = registry.family("flow")
     assert of_guidance(flow, encoder.conds, {"guidance": 2.0, "steps": 3}) == {"guidance": 2.0, "steps": 3}
     assert of_guidance(flow, encoder.conds, {"guidance": {"": 2.0}}) == {"guidance": 2.0}
     by_part = {"guidance": {"caption": 3.0, "label": 1.5, "": 2.0}}
@@ -400,11 +400,11 @@ def test_guidance_without_names_is_one_number(encoder: ImageEncoder) -> None:
     with pytest.raises(UserError, match=r"no part named colour to guide to. Known: .*label.*caption"):
         of_guidance(flow, encoder.conds, {"guidance": {"colour": 2.0}})
     with pytest.raises(UserError, match="vae guides to all that is asked for alike"):
-        of_guidance(catalog.family("vae"), encoder.conds, {"guidance": {"label": 2.0}})
+        of_guidance(registry.family("vae"), encoder.conds, {"guidance": {"label": 2.0}})
 
 
 def test_a_negative_request_without_guidance_is_refused() -> None:
-    flow = catalog.family("flow")
+    flow = registry.family("flow")
     request = Request(negative=unwanted("a", None))
     with pytest.raises(UserError, match=r"without guidance it does nothing. Add --guidance 2"):
         check_negative(request, of_sampling(flow, {}, True))

@@ -16,14 +16,14 @@ from symusic import Score as Midi
 from symusic import Tempo, TimeSignature, Track
 
 from afresh.core import Batch, Cond, Corpus, Item, UserError
+from afresh.core.rng import Rng
 from afresh.data.files import FileError
-from afresh.data.score import Note, Score, bar_length, from_text, meter_of, to_text, vocabulary
-from afresh.data.score_encoder import FIRST, SPECIAL, ScoreEncoder, Transpose
-from afresh.data.score_files import Raw, midi_bytes, read_abc, read_midi, to_score
-from afresh.harmonise import _with_holes
+from afresh.data.music.encoder import FIRST, SPECIAL, ScoreEncoder, Transpose
+from afresh.data.music.files import Raw, midi_bytes, read_abc, read_midi, to_score
+from afresh.data.music.score import Note, Score, bar_length, from_text, meter_of, to_text, vocabulary
+from afresh.data.prepare import choose_modality
 from afresh.modalities.music import MODALITY, MusicOptions, cut
-from afresh.prepare import choose_modality
-from afresh.rng import Rng
+from afresh.tasks.compose import _with_holes
 
 TUNE = 'X:1\nT:A tune\nM:6/8\nL:1/8\nK:D\nA|"D"d2f fed|(3cde c B2 A|d6|\n'
 

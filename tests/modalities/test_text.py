@@ -15,8 +15,8 @@ import torch
 from pydantic import ValidationError
 
 from afresh.core import Corpus, Item, UserError
-from afresh.data.documents import cap
 from afresh.data.split import split
+from afresh.data.text.documents import cap
 from afresh.modalities.text import MODALITY, TextOptions
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from afresh.core.rng import Rng
 from afresh.nets.augment import MOVES, MoveEmbedding, augment, colour, cutout, movable, moves, translate, warp
-from afresh.rng import Rng
 
 RNG = Rng(3)
 FIELDS = [(2, 24), (1, 8, 8), (3, 9, 16), (1, 5, 6, 7)]

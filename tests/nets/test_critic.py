@@ -7,9 +7,9 @@ from typing import Literal
 import pytest
 import torch
 
+from afresh.core.rng import Rng
 from afresh.nets.autoencoder import Shape, latent_grid
 from afresh.nets.critic import PlaceCritic, gradient_penalty
-from afresh.rng import Rng
 
 
 def net(factor: Literal[2, 4, 8], width: int = 8) -> Shape:

@@ -10,8 +10,8 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from afresh.core import Cond, Part
+from afresh.core.rng import Rng
 from afresh.nets.mixture import Fit, LatentMixture, RequestMixture, factored, fit_mixture
-from afresh.rng import Rng
 
 LABEL = {"label": Part("label", ("a", "b", "c"))}
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from afresh.core import Cond, Part
-from afresh.kernels import functions as kernels
 from afresh.nets import decoding
 from afresh.nets.decoding import decode
+from afresh.nets.kernels import functions as kernels
 from afresh.nets.transformer import Decoder, DecoderShape, RMSNorm, Sight, SwiGLU, rope_table, rotate
 
 SHAPE = DecoderShape(vocab=11, width=16, layers=2, heads=4, kv_heads=2, mlp=24, context=12)

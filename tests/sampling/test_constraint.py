@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from afresh.core import Cond, UserError
-from afresh.data.tokenizer import Tokenizer
-from afresh.rng import Rng
+from afresh.core.rng import Rng
+from afresh.data.text.tokenizer import Tokenizer
 from afresh.sampling import constraint
 from afresh.sampling.constraint import Alphabet, Maker
 from afresh.sampling.tokens import Cut, generate, narrow

@@ -7,7 +7,7 @@ from itertools import permutations
 import torch
 
 from afresh.core import Cond
-from afresh.rng import Rng
+from afresh.core.rng import Rng
 from afresh.sampling.coupling import groups, within_class
 
 

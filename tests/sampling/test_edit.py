@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Cond, Edit, Predict, UserError
-from afresh.rng import Rng
+from afresh.core.rng import Rng
 from afresh.sampling.edit import SEGMENTS, descent, edit, noised, stretches
 from afresh.sampling.ode import SOLVERS, Solver, sde, times
 

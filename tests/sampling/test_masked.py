@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from afresh.core import Cond
-from afresh.rng import Rng
+from afresh.core.rng import Rng
 from afresh.sampling.guidance import classifier_free
 from afresh.sampling.masked import Order, Unmask, fill, fill_long, ranks
 from afresh.sampling.tokens import Cut

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Cond, Predict
-from afresh.rng import Rng
+from afresh.core.rng import Rng
 from afresh.sampling.ode import EVALUATIONS, ORDER, SOLVERS, ab2, dpmpp, euler, heun, sde, times
 
 NOBODY = Cond(3)

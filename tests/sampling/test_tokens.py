@@ -13,7 +13,7 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from afresh.core import Cond, Predict
-from afresh.rng import Rng
+from afresh.core.rng import Rng
 from afresh.sampling.tokens import Cut, draw, generate, narrow
 from tests.sampling.fed import model
 

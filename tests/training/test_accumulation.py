@@ -10,13 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afresh import catalog
-from afresh.core import Batch, Cond, Loss, Modules, State
+from afresh.core import Batch, Cond, Loss, Modules, State, registry
+from afresh.core.rng import Rng
 from afresh.data.load import Loader
-from afresh.plan import make_learner
-from afresh.rng import Rng
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, play
+from afresh.training.plan import make_learner
 from tests.contracts.rows import FAMILIES, SPACES, SPEC, FamilyRow, enliven, examples
 from tests.training.toys import config
 
@@ -104,7 +103,7 @@ def test_only_the_player_is_moved() -> None:
 
 
 def family_learner(row: FamilyRow, space: Any, micro: int) -> Learner:
-    family = catalog.family(row.name)
+    family = registry.family(row.name)
     recipe = {**family.recipe, "steps": 8, "batch": BATCH, "micro": micro, "save_every": 8, "clip": 0}
     learner = make_learner(family, family.config(**row.config), space, SPEC, TrainConfig(**recipe))
     enliven(learner.modules)
@@ -120,7 +119,7 @@ def test_every_family_in_float32(row: FamilyRow, name: str) -> None:
     micro-batches share them."""
     space = SPACES[name]
     batch = Loader(examples(space), space, Rng(0)).batch(0, BATCH)
-    for player in catalog.family(row.name).objective(catalog.family(row.name).config(**row.config), space).players:
+    for player in registry.family(row.name).objective(registry.family(row.name).config(**row.config), space).players:
         whole, _ = gradient(family_learner(row, space, BATCH), player, batch)
         for micro in (1, 3):
             found, _ = gradient(family_learner(row, space, micro), player, batch)

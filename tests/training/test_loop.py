@@ -11,14 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from afresh import catalog
-from afresh.core import Batch, Cond, Examples, UserError
+from afresh.core import Batch, Cond, Examples, UserError, registry
+from afresh.core.rng import Rng
 from afresh.data.load import Loader
-from afresh.plan import make_learner
-from afresh.rng import Rng
 from afresh.training import checkpoint, loop
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Diverged, Hooks, Interrupted, Learner
+from afresh.training.plan import make_learner
 from tests.contracts.rows import FAMILIES, SPACES, FamilyRow, examples
 from tests.training.toys import Squares, batches, flat, learner, same
 
@@ -120,7 +119,7 @@ def test_a_finite_loss_with_a_gradient_that_is_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize("row", FAMILIES, ids=lambda row: row.title)
 def test_every_family_learns_without_conditions_and_with_averages(row: FamilyRow) -> None:
     """A module that has no weights then, such as the conditioning, is averaged, saved and restored like any other."""
-    family, space = catalog.family(row.name), SPACES[row.spaces[0]]
+    family, space = registry.family(row.name), SPACES[row.spaces[0]]
     given = TrainConfig(**{**family.recipe, "steps": 2, "batch": 4, "micro": 4, "save_every": 2, "ema_half_life": 9.0})
     live, again = (make_learner(family, family.config(**row.config), space, {}, given) for _ in range(2))
     data = examples(space)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from afresh.core import UserError
-from afresh.rng import Rng
+from afresh.core.rng import Rng
 from afresh.training import checkpoint, posthoc
 from afresh.training.ema import ema_update
 from afresh.training.loop import Learner, take_step

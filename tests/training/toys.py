@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, Examples, Loss, Modules, Space, State
+from afresh.core.rng import Rng
 from afresh.data.load import Loader
-from afresh.rng import Rng
 from afresh.training.checkpoint import Checkpoint
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from afresh.core import UserError
-from afresh.train import Choices, again, learn, start
+from afresh.tasks.train import Choices, again, learn, start
 from afresh.training import loop
 
 HAND = {"batch": 4, "micro": 2, "threads": 1, "precision": "float32", "compile": False, "ema_half_life": 20.0}
@@ -219,9 +219,9 @@ def main() -> None:
 if __name__ == "__main__":
     import torch._dynamo  # which evaluation would import in every child anew
 
-    from afresh import catalog
+    from afresh.core import registry
 
     for name in RUNS:
-        catalog.family(name)
-        catalog.modality(RUNS[name]["modality"])
+        registry.family(name)
+        registry.modality(RUNS[name]["modality"])
     main()

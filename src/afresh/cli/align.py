@@ -80,10 +80,10 @@ def align(
     run like any other, to sample and measure; its report shows the reward against the divergence and what went wrong,
     if anything did. Ctrl-C saves; afresh train --resume RUN goes on.
     """
-    from afresh.align import Wishes, start
     from afresh.core import UserError
-    from afresh.settings import pairs, parted
-    from afresh.tune import adapter
+    from afresh.core.options import pairs, parted
+    from afresh.tasks.align import Wishes, start
+    from afresh.tasks.tune import adapter
 
     if rank is not None and not lora:
         raise UserError("--rank is of an adapter: give --lora with it.")

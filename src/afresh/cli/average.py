@@ -10,7 +10,7 @@ import typer
 from afresh.cli.show import answer, emit, number, quoted, say, table
 
 if TYPE_CHECKING:
-    from afresh.average import Chosen
+    from afresh.tasks.average import Chosen
 
 
 def average(
@@ -26,7 +26,7 @@ def average(
     """
     from dataclasses import asdict
 
-    from afresh.average import average as choose
+    from afresh.tasks.average import average as choose
 
     chosen = choose(path, length, say)
     if as_json:

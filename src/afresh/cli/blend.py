@@ -45,13 +45,13 @@ def blend(
     """
     import torch
 
-    from afresh.blend import Blender, check_given
     from afresh.core import UserError
-    from afresh.judge import prepared_again
-    from afresh.request import Request
-    from afresh.run import Run
-    from afresh.settings import pairs
-    from afresh.write import check_out
+    from afresh.core.options import pairs
+    from afresh.runs.run import Run
+    from afresh.sampling.request import Request
+    from afresh.sampling.save_samples import check_out
+    from afresh.tasks.interpolate import Blender, check_given
+    from afresh.tasks.measure import prepared_again
 
     if as_json and out is None:
         raise UserError("Pictures and sounds cannot be printed as JSON. Say where to write it: --out DIR.")

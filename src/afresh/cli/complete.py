@@ -11,7 +11,7 @@ import typer
 from afresh.cli.show import answer, emit, note
 
 if TYPE_CHECKING:
-    from afresh.complete import Completion
+    from afresh.tasks.complete import Completion
 
 PLACE, BESIDE = "The cursor", "What else the model may see"
 
@@ -43,11 +43,11 @@ def complete(
     Pieces of other files that share words with the place are shown to the model as comments, as far as its context
     allows: of those in --context, or of all in --repository.
     """
-    from afresh.complete import Hole, at, read_source
-    from afresh.complete import complete as completed
     from afresh.core import UserError
-    from afresh.data.repository import read_files, read_repository
-    from afresh.run import Run
+    from afresh.data.text.repository import read_files, read_repository
+    from afresh.runs.run import Run
+    from afresh.tasks.complete import Hole, at, read_source
+    from afresh.tasks.complete import complete as completed
 
     if context and repository is not None:
         raise UserError("Give --context or --repository, not both: the repository holds its files already.")
@@ -68,7 +68,7 @@ def show(completions: Sequence[Completion]) -> None:
     from rich.rule import Rule
     from rich.text import Text
 
-    from afresh.measure.report import visible
+    from afresh.evaluation.report import visible
 
     for i, completion in enumerate(completions):
         if len(completions) > 1:

@@ -36,10 +36,10 @@ def compose(
     With --out, each is a .mid and a .wav, with a page to play them; without it, the scores are printed as texts.
     """
     from afresh.core import UserError
-    from afresh.harmonise import go_on, read_score
-    from afresh.harmonise import harmonise as harmonised
-    from afresh.run import Run
-    from afresh.settings import pairs
+    from afresh.core.options import pairs
+    from afresh.runs.run import Run
+    from afresh.tasks.compose import go_on, read_score
+    from afresh.tasks.compose import harmonise as harmonised
 
     if n < 1:
         raise UserError(f"-n is the number of scores, from 1. Given: {n}.")

@@ -11,7 +11,7 @@ import typer
 from afresh.cli.show import answer, emit, say
 
 if TYPE_CHECKING:
-    from afresh.look import Look
+    from afresh.tasks.inspect_data import Look
 
 
 def data(
@@ -29,9 +29,9 @@ def data(
 
     Nothing is trained and nothing is changed.
     """
-    from afresh.look import look
-    from afresh.measure.report import visible
-    from afresh.settings import pairs
+    from afresh.core.options import pairs
+    from afresh.evaluation.report import visible
+    from afresh.tasks.inspect_data import look
 
     found = look(path, modality, pairs(option or [], "--data"), validation, near)
     if out is not None:
@@ -50,10 +50,10 @@ def show_examples(found: Look) -> None:
     from rich.rule import Rule
     from rich.text import Text
 
-    from afresh.data.grid import terminal_grid
-    from afresh.look import excerpt
-    from afresh.measure.report import visible
-    from afresh.write import is_text, pictures_of
+    from afresh.data.image.grid import terminal_grid
+    from afresh.evaluation.report import visible
+    from afresh.sampling.save_samples import is_text, pictures_of
+    from afresh.tasks.inspect_data import excerpt
 
     items = found.examples
     if not is_text(items[0].value):

@@ -23,7 +23,7 @@ def demo(
     Takes under five minutes on two cores. No data is downloaded. An earlier demonstration in --out is replaced.
     """
     from afresh.core import UserError
-    from afresh.demo import run_demo
+    from afresh.tasks.demo import run_demo
 
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file. Choose a folder for --out.")

@@ -38,8 +38,8 @@ def distill(
     solution lead. The result is a run like any other, to sample, measure and distill no further. Ctrl-C saves; afresh
     train --resume RUN goes on.
     """
-    from afresh.distill import Lesson, start
-    from afresh.settings import by_part, pairs
+    from afresh.core.options import by_part, pairs
+    from afresh.tasks.distill import Lesson, start
 
     set_family, set_train = by_part(pairs(setting or [], "--set"))
     lesson = Lesson(

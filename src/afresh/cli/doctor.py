@@ -17,7 +17,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="{machine, findings} on standard output.")] = False,
 ) -> None:
     """Check this machine: measure it for a moment, and say what follows for training."""
-    from afresh.doctor import examine_machine
+    from afresh.tasks.doctor import examine_machine
 
     machine, findings = examine_machine(folder, device)
     if as_json:

@@ -97,12 +97,12 @@ def edit(
     Several wishes go together. What is not asked for (a label, a caption) is left open.
     """
     from afresh.core import UserError
-    from afresh.edit import Change, Editor
-    from afresh.long_sounds import extended, looped
-    from afresh.outpaint import outpainted, sides
-    from afresh.request import Request
-    from afresh.run import Run
-    from afresh.write import check_out
+    from afresh.runs.run import Run
+    from afresh.sampling.request import Request
+    from afresh.sampling.save_samples import check_out
+    from afresh.tasks.edit import Change, Editor
+    from afresh.tasks.extend_audio import extended, looped
+    from afresh.tasks.outpaint import outpainted, sides
 
     if as_json and out is None:
         raise UserError("Pictures and sounds cannot be printed as JSON. Say where to write it: --out DIR.")

@@ -41,9 +41,9 @@ def export(
     inputs, by onnxruntime or diffusers: its outputs. What was found is in proof.json. Exit code 2 when it differs by
     more than is stated; the export is then kept aside as DIR.unproved.
     """
-    from afresh.export import export as write
     from afresh.formats.fields import FieldProof
-    from afresh.run import Run
+    from afresh.runs.run import Run
+    from afresh.tasks.export import export as write
 
     found = Run.open(run)
     target = run.resolve().with_name(f"{run.resolve().name}-{to}") if out is None else out

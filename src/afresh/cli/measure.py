@@ -12,7 +12,7 @@ from afresh.cli.show import answer, emit, note, number, say, table
 
 if TYPE_CHECKING:
     from afresh.core import Score
-    from afresh.measure.study import Measurement
+    from afresh.evaluation.study import Measurement
 
 
 def measure(
@@ -22,9 +22,9 @@ def measure(
     as_json: Annotated[bool, typer.Option("--json", help="{card, metrics, ...} on standard output.")] = False,
 ) -> None:
     """Measure a run: every number with its interval, beside real data (floor) and a trivial model (control)."""
-    from afresh.judge import measure_run
-    from afresh.report_run import write_run_report
-    from afresh.run import Run
+    from afresh.runs.run import Run
+    from afresh.tasks.measure import measure_run
+    from afresh.tasks.report import write_run_report
 
     found = Run.open(run)
     measured = measure_run(found, data, n)

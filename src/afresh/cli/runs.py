@@ -37,7 +37,7 @@ def runs(
 
 def facts(folder: Path) -> dict[str, Any]:
     """What a run's folder says. Raises UserError when its run.json is not understood."""
-    from afresh.run import Run, metrics_lines, summary
+    from afresh.runs.run import Run, metrics_lines, summary
 
     run = Run.open(folder)
     made = summary(run)

@@ -16,10 +16,10 @@ from afresh.cli.show import answer, console, emit, note, say, table
 
 if TYPE_CHECKING:
     from afresh.core import CondSpec
-    from afresh.drawing import Control
-    from afresh.request import Request
-    from afresh.run import Run
-    from afresh.samples import Samples
+    from afresh.runs.run import Run
+    from afresh.sampling.request import Request
+    from afresh.sampling.samples import Samples
+    from afresh.tasks.sample import Control
 
 ASKED, TOKENS, FIELDS = "What is asked for", "Transformers", "Flows, VAEs, GANs"
 MATCH = "What each text must match (one of these)"
@@ -170,12 +170,12 @@ def sample(
     play them; texts as samples.jsonl. What is not asked for is drawn as it occurs in the training data.
     """
     from afresh.core import UserError
-    from afresh.drawing import Control, control_lines
-    from afresh.personal import parse_adapters
-    from afresh.request import Request, unwanted
-    from afresh.run import Run
-    from afresh.structure import structure, text_of
-    from afresh.write import check_out
+    from afresh.runs.adapters import parse_adapters
+    from afresh.runs.run import Run
+    from afresh.sampling.constrained import structure, text_of
+    from afresh.sampling.request import Request, unwanted
+    from afresh.sampling.save_samples import check_out
+    from afresh.tasks.sample import Control, control_lines
 
     found = Run.open(run)
     if as_json and out is None and not found.space.stream:
@@ -218,8 +218,8 @@ def labels(
     given: list[str] | None, flag: str = "--label", spec: CondSpec | None = None
 ) -> str | Mapping[str, str] | None:
     """One label (or file) as it is; several must each be NAME=CLASS, or a class that one part alone of `spec` knows."""
-    from afresh.request import several_labels
-    from afresh.settings import pairs
+    from afresh.core.options import pairs
+    from afresh.sampling.request import several_labels
 
     if not given:
         return None
@@ -231,7 +231,7 @@ def labels(
 def with_set(flags: Mapping[str, Any], given: list[str] | None) -> dict[str, Any]:
     """Settings that flags of their own gave, and those of --set. Raises UserError for one that is given both ways."""
     from afresh.core import UserError
-    from afresh.settings import pairs
+    from afresh.core.options import pairs
 
     own, more = {k: v for k, v in flags.items() if v is not None}, pairs(given or [], "--set")
     if twice := sorted(set(own) & set(more)):
@@ -258,7 +258,7 @@ def guidances(given: list[str] | None) -> float | dict[str, float] | None:
 
 def numbers(given: list[str] | None) -> dict[str, float] | None:
     from afresh.core import UserError
-    from afresh.settings import pairs
+    from afresh.core.options import pairs
 
     if not given:
         return None
@@ -283,7 +283,7 @@ def streamed(
 ) -> Samples:
     """One text, shown while it is drawn: on standard output, or on standard error where JSON goes there."""
     from afresh.core import UserError
-    from afresh.stream import Stream
+    from afresh.sampling.stream import Stream
 
     if n not in (None, 1):
         raise UserError(
@@ -301,14 +301,14 @@ def show_prompt(prompt: str, between: str, error: bool) -> None:
     """In bold, the cursor left behind it."""
     from rich.text import Text
 
-    from afresh.measure.report import visible
+    from afresh.evaluation.report import visible
 
     console(error).print(Text(led(visible(prompt), between), style="bold"), end="")
 
 
 def show_pieces(pieces: Iterable[str], file: IO[str]) -> None:
     """Each as it comes; control characters as their pictures."""
-    from afresh.measure.report import visible
+    from afresh.evaluation.report import visible
 
     held = ""
     for piece in pieces:
@@ -327,7 +327,7 @@ def led(prompt: str, between: str) -> str:
 
 def deliver(run: Run, samples: Samples, out: Path | None, as_json: bool, between: str, shown: bool) -> None:
     """Write, print or show, unless it is `shown` already."""
-    from afresh.write import text_records
+    from afresh.sampling.save_samples import text_records
 
     records = samples.save(out) if out is not None else text_records(samples) if run.space.stream else []
     if out is not None:
@@ -348,7 +348,7 @@ def show_texts(records: list[dict[str, Any]], between: str = "") -> None:
     from rich.rule import Rule
     from rich.text import Text
 
-    from afresh.measure.report import visible
+    from afresh.evaluation.report import visible
 
     for i, record in enumerate(records):
         if len(records) > 1:
@@ -368,8 +368,8 @@ def show_tokens(record: dict[str, Any]) -> None:
 
 def show_pictures(samples: Samples) -> None:
     """Half blocks of colour, as many a row as fit."""
-    from afresh.data.grid import terminal_grid
-    from afresh.write import pictures_of
+    from afresh.data.image.grid import terminal_grid
+    from afresh.sampling.save_samples import pictures_of
 
     width = shutil.get_terminal_size().columns
     shown = pictures_of(samples.values)

@@ -29,9 +29,9 @@ def solve(
     memory and processes. Where the sandbox cannot be had, nothing is run.
     """
     from afresh.cli.measure import row
-    from afresh.run import Run
-    from afresh.sandbox import Limits, Sandbox
-    from afresh.solve import solve as solved_by
+    from afresh.evaluation.sandbox import Limits, Sandbox
+    from afresh.runs.run import Run
+    from afresh.tasks.solve import solve as solved_by
 
     settings = {"temperature": temperature, "top_p": top_p, "length": length}
     box = Sandbox(Limits(seconds=seconds))

@@ -10,8 +10,8 @@ import typer
 from afresh.cli.show import emit, quoted, say
 
 if TYPE_CHECKING:
-    from afresh.measure.study import Measurement
-    from afresh.train import Choices, Job
+    from afresh.evaluation.study import Measurement
+    from afresh.tasks.train import Choices, Job
 
 BUDGET, HAND = "Budget (one of them; 5 minutes if none is given)", "By hand"
 
@@ -52,8 +52,8 @@ def train(
     Ctrl-C saves; afresh train --resume RUN goes on as if it had never stopped.
     """
     from afresh.core import UserError
-    from afresh.settings import by_part, pairs
-    from afresh.train import Choices
+    from afresh.core.options import by_part, pairs
+    from afresh.tasks.train import Choices
 
     given: dict[str, Any] = {
         "--modality": modality,
@@ -97,14 +97,14 @@ def train(
 
 
 def begun(path: Path, choices: Choices) -> Job:
-    from afresh.train import start
+    from afresh.tasks.train import start
 
     return start(path, choices, say)
 
 
 def resumed(path: Path) -> Job:
-    from afresh.run import summary
-    from afresh.train import again
+    from afresh.runs.run import summary
+    from afresh.tasks.train import again
 
     job = again(path, say)
     now = summary(job.run)
@@ -114,8 +114,8 @@ def resumed(path: Path) -> Job:
 
 def finish(job: Job, measure: bool, as_json: bool) -> None:
     """Learn, measure, report, and say what was made."""
-    from afresh.outcome import final_record
-    from afresh.train import learn
+    from afresh.tasks.run_summary import final_record
+    from afresh.tasks.train import learn
     from afresh.training.loop import Interrupted
 
     again = f"go on with: afresh train --resume {quoted(job.run.path)}"
@@ -136,8 +136,8 @@ def finish(job: Job, measure: bool, as_json: bool) -> None:
 
 def judged(job: Job, measure: bool) -> Measurement | None:
     """The measurement, and the report in the run's folder."""
-    from afresh.judge import measure_run
-    from afresh.report_run import write_run_report
+    from afresh.tasks.measure import measure_run
+    from afresh.tasks.report import write_run_report
     from afresh.training.loop import Interrupted
 
     path = job.run.path
@@ -156,10 +156,10 @@ def judged(job: Job, measure: bool) -> Measurement | None:
 
 def show(job: Job, seconds: float, measured: Measurement | None) -> None:
     """The result for a person."""
+    from afresh.alignment.monitoring.report import alignment
     from afresh.cli.measure import show_measurement
     from afresh.cli.show import answer
-    from afresh.report_align import alignment
-    from afresh.run import metrics_lines, summary
+    from afresh.runs.run import metrics_lines, summary
 
     record, now = job.run.record, summary(job.run)
     if measured is not None:

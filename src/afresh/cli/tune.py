@@ -57,8 +57,8 @@ def tune(
     train --resume RUN goes on.
     """
     from afresh.core import UserError
-    from afresh.settings import pairs
-    from afresh.tune import Wishes, adapter, of_tuning, start
+    from afresh.core.options import pairs
+    from afresh.tasks.tune import Wishes, adapter, of_tuning, start
 
     extra = {"--rank": rank, "--alpha": alpha, "--target": target or None}
     if not lora and any(v is not None for v in extra.values()):

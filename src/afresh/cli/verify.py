@@ -22,8 +22,8 @@ def verify(
     """
     from rich.text import Text
 
-    from afresh.run import Run
-    from afresh.verify import verify as all_checks
+    from afresh.runs.run import Run
+    from afresh.tasks.verify import verify as all_checks
 
     checks = all_checks(Run.open(run))
     broken = [c.name for c in checks if c.passed is False]

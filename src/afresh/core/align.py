@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from afresh.core.rng import Rng
 from afresh.core.space import Batch, Cond, Space
-from afresh.rng import Rng
 
 if TYPE_CHECKING:
     from afresh.core.model import Family, Modules, Objective, State

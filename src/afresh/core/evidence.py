@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol
 from torch import Tensor
 
 from afresh.core.data import Item
+from afresh.core.rng import Rng
 from afresh.core.space import Cond, CondSpec, Examples, Space
-from afresh.rng import Rng
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from afresh.core.align import Policy
+from afresh.core.rng import Rng
 from afresh.core.space import Batch, Cond, CondSpec, Examples, Space
-from afresh.rng import Rng
 
 Modules = Mapping[str, nn.Module]
 State = dict[str, Tensor]  # what adapts while training; checkpointed

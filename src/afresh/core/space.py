@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from afresh.rng import Rng
+from afresh.core.rng import Rng
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, Examples, Space
-from afresh.rng import Rng
+from afresh.core.rng import Rng
 
 ROOM = 1 << 26  # logits that are held at once when scoring: 256 MB of float32
 

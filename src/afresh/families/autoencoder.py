@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, CondSpec, Examples, Family, Loss, Modules, Space, State, UserError
+from afresh.core.rng import Rng
 from afresh.nets.autoencoder import (
     MOST_RESIDUAL,
     NETWORKS,
@@ -30,7 +31,6 @@ from afresh.nets.autoencoder import (
 from afresh.nets.critic import PlaceCritic, gradient_penalty
 from afresh.nets.quantise import VQ, ResidualFSQ, straight_through
 from afresh.nets.spectrum import stft, windows_of
-from afresh.rng import Rng
 
 LOG_VAR = 20.0  # the log variance of a latent is kept within this of 0
 REVIVE = 0.01  # weight of the pull of every code to the data

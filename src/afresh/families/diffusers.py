@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, CondSpec, Edit, Family, Loss, Modules, Predict, Space, State, UserError
-from afresh.rng import Rng
+from afresh.core.rng import Rng
 from afresh.sampling.edit import edit
 from afresh.sampling.guidance import classifier_free
 from afresh.sampling.ode import SOLVERS, times

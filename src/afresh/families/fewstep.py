@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from afresh.core import Batch, Cond, CondSpec, Family, Loss, Modules, Predict, Space, State, UserError
+from afresh.core.rng import Rng
 from afresh.nets.velocity import FlowMap, Velocity, VelocityShape, compilable
-from afresh.rng import Rng
 from afresh.sampling.guidance import classifier_free, interval
 
 

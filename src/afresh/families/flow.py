@@ -41,10 +41,10 @@ from afresh.core import (
     State,
     UserError,
 )
+from afresh.core.rng import Rng
 from afresh.nets.augment import LEAST, MoveEmbedding, movable, moves, warp
 from afresh.nets.conditioning import aligned_parts
 from afresh.nets.velocity import Velocity, VelocityShape, compilable
-from afresh.rng import Rng
 from afresh.sampling.coupling import within_class
 from afresh.sampling.density import invert, log_likelihood, rademacher
 from afresh.sampling.edit import edit

@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, CondSpec, Edit, Family, Latents, Loss, Modules, Policy, Space, State, UserError
+from afresh.core.rng import Rng
 from afresh.nets.augment import augment
 from afresh.nets.conditioning import Conditioning
 from afresh.nets.conv import Critic, Generator
 from afresh.nets.critic import gradient_penalty
-from afresh.rng import Rng
 from afresh.sampling.search import search
 
 CONTROL = 0.005  # how fast augmentation answers, a step

@@ -27,9 +27,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, CondSpec, Edit, Family, Loss, Modules, Policy, Predict, Space, State, UserError
-from afresh.kernels import functions as kernels
+from afresh.core.rng import GOLDEN, Rng
+from afresh.nets.kernels import functions as kernels
 from afresh.nets.transformer import Decoder, DecoderShape, compilable
-from afresh.rng import GOLDEN, Rng
 from afresh.sampling.guidance import classifier_free
 from afresh.sampling.masked import Order, Unmask, fill, fill_long, ranks
 from afresh.sampling.tokens import Cut

@@ -25,12 +25,12 @@ from afresh.core import (
     Steps,
     UserError,
 )
-from afresh.kernels.decode import Kind
+from afresh.core.rng import Rng
 from afresh.nets.decoding import check_engine, decode, kind_of
 from afresh.nets.delay import Delayed, delayed, step_predictor, steps_of, undelayed
 from afresh.nets.dropout import kept
+from afresh.nets.kernels.decode import Kind
 from afresh.nets.transformer import Decoder, DecoderShape, compilable
-from afresh.rng import Rng
 from afresh.sampling.constraint import Maker
 from afresh.sampling.delay import Codes, generate_delayed
 from afresh.sampling.guidance import classifier_free
@@ -77,8 +77,8 @@ class TransformerConfig(BaseModel):
 class TransformerSettings(BaseModel):
     """How to sample. `length`: new tokens, for a stream; a picture always has all its tokens.
 
-    `constraint` makes what each text must match (afresh.structure), one object a sample. `watch` sees every token as
-    it is drawn, and may end it. `weights`: their precision while decoding on a CPU; auto is that of training.
+    `constraint` makes what each text must match (afresh.sampling.constrained), one object a sample. `watch` sees every
+    token as it is drawn, and may end it. `weights`: their precision while decoding on a CPU; auto is that of training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)

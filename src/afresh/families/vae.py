@@ -30,13 +30,13 @@ from afresh.core import (
     State,
     UserError,
 )
+from afresh.core.rng import Rng
 from afresh.nets.conditioning import Conditioning
 from afresh.nets.conv import Decoder, Encoder
 from afresh.nets.gaussian import SCALE_RATE, Prior, Scale, gaussian_nll
 from afresh.nets.hierarchy import LadderDecoder, Pyramid
 from afresh.nets.mixture import RequestMixture
 from afresh.nets.posterior import decode, draw, look
-from afresh.rng import Rng
 from afresh.sampling.search import search
 
 DENSE, RANK = 512, 128  # latents that the fitted density is of at most; rank of its covariances beside their diagonals

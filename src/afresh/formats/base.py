@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Space, UserError
-from afresh.data.tokenizer import Tokenizer
+from afresh.data.text.tokenizer import Tokenizer
 from afresh.families.transformer import TransformerConfig, build
 from afresh.nets.transformer import Decoder, rope_table
 

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from afresh.core import Cond, UserError
+from afresh.core.rng import Rng
 from afresh.families.diffusers import ABAR, DiffusersConfig, Foreign, diffusers
 from afresh.formats.fields import BATCHES, FieldModel, always, difference, requests
 from afresh.formats.huggingface import read_json, write_json
 from afresh.formats.parts import few
-from afresh.rng import Rng
 
 INDEX, CONFIG, SCHEDULER = "model_index.json", "config.json", "scheduler_config.json"
 WEIGHTS = "diffusion_pytorch_model"

@@ -17,9 +17,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from afresh.core import Cond, CondSpec, Family, Part, Space, UserError
+from afresh.core.rng import Rng
 from afresh.data.conditions import SavedPart
 from afresh.formats.huggingface import opened, read_json, write_json
-from afresh.rng import Rng
 
 WEIGHTS, ABOUT, README = "model.safetensors", "model.json", "README.md"
 BATCHES = (1, 3)  # sizes that a proof compares

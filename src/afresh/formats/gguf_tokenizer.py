@@ -15,10 +15,10 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from afresh.core import UserError
-from afresh.data.pieces import byte_names
-from afresh.data.tokenizer import NIBBLES, Tokenizer
-from afresh.formats.excuses import unseen
+from afresh.data.text.pieces import byte_names
+from afresh.data.text.tokenizer import NIBBLES, Tokenizer
 from afresh.formats.gguf_file import GGUFFile
+from afresh.formats.tokenizer_differences import unseen
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
 WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

@@ -16,13 +16,13 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
 from afresh.core import UserError
-from afresh.data.tokenizer import Tokenizer
-from afresh.data.tokenizer_config import FILE as TOKENIZER_CONFIG
-from afresh.data.tokenizer_config import read_sidecar
+from afresh.data.text.tokenizer import Tokenizer
+from afresh.data.text.tokenizer_config import FILE as TOKENIZER_CONFIG
+from afresh.data.text.tokenizer_config import read_sidecar
 from afresh.formats import hf_config
 from afresh.formats.base import Base
-from afresh.formats.excuses import unseen
 from afresh.formats.parts import DTYPES, Precision, check, check_finite, few, fuse, rename, shapes, split
+from afresh.formats.tokenizer_differences import unseen
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")

@@ -145,7 +145,7 @@ class Own:
         return [] if self.base.first is None else [self.base.first]
 
     def chat(self, messages: Messages) -> tuple[str, list[int]] | None:
-        from afresh.data.chat import ChatTemplate
+        from afresh.data.text.chat import ChatTemplate
 
         if self.base.chat_template is None:
             return None

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import Cond, CondSpec, Part, UserError
+from afresh.core.rng import Rng
 from afresh.formats.fields import ABOUT, BATCHES, README, FieldModel, always, difference, requests
 from afresh.formats.huggingface import write_json
 from afresh.formats.onnx_guide import guide
-from afresh.rng import Rng
 
 FILE = "model.onnx"
 OPSET = 18  # of July 2022: onnxruntime from 1.14

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import Cond, Space, UserError
-from afresh.data.chat import PLAIN
-from afresh.data.tokenizer import Tokenizer
+from afresh.data.text.chat import PLAIN
+from afresh.data.text.tokenizer import Tokenizer
 from afresh.families.transformer import TransformerConfig
 from afresh.formats.base import Base
 from afresh.nets.transformer import Decoder

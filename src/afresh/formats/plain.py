@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import save
 
 from afresh.core import UserError
-from afresh.data.tokenizer import Tokenizer
+from afresh.data.text.tokenizer import Tokenizer
 from afresh.families.transformer import TransformerConfig
 from afresh.formats.base import Base
 from afresh.formats.huggingface import WEIGHTS, opened, read_json, write_json, write_tokenizer

@@ -17,11 +17,11 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from afresh.data.tokenizer import Tokenizer
+from afresh.data.text.tokenizer import Tokenizer
 from afresh.formats.base import Base, decoder_of, load_base
-from afresh.formats.excuses import Excuse, unseen
 from afresh.formats.judges import Judge, Messages
 from afresh.formats.parts import Precision
+from afresh.formats.tokenizer_differences import Excuse, unseen
 
 LAYOUT = 1e-3  # nats
 # Nats at the least likely token, where rounding shows most; a model that is another one is further off.
@@ -199,7 +199,7 @@ def chats(t: Tokenizer, judge: Judge) -> dict[str, Any] | None:
 
     The text must be the same, and so must the ids, but for characters that did not occur in training.
     """
-    from afresh.data.chat import ChatTemplate
+    from afresh.data.text.chat import ChatTemplate
 
     if t.chat_template is None:
         return None

@@ -16,15 +16,15 @@ from torch import Tensor
 
 from afresh.core import Cond, CondSpec, Corpus, Examples, Item, Part, Sniff, Sound, Space, UserError
 from afresh.data.alike import Near
+from afresh.data.audio.clips import ROUNDED, SHORTEST, Reading, padded, read_clips
+from afresh.data.audio.curves import Curve, curve
+from afresh.data.audio.mels import CHUNK, FAINTEST, RANGE, Mel, levels, mel_for, waves
+from afresh.data.audio.sound_folder import sound_names
+from afresh.data.audio.sounds import SUFFIXES, SoundError, decode_sound
+from afresh.data.audio.views import sound_bytes, wav_bytes
 from afresh.data.captions import CaptionEncoder, SavedCaptions, fit_captions
-from afresh.data.clips import ROUNDED, SHORTEST, Reading, padded, read_clips
 from afresh.data.conditions import SavedPart, encode_conditions, fit_conditions
-from afresh.data.curves import Curve, curve
 from afresh.data.media_folder import Damaged
-from afresh.data.mels import CHUNK, FAINTEST, RANGE, Mel, levels, mel_for, waves
-from afresh.data.sound_folder import sound_names
-from afresh.data.sound_views import sound_bytes, wav_bytes
-from afresh.data.sounds import SUFFIXES, SoundError, decode_sound
 
 LEVELS = 255  # of a byte, for the range of a log-mel spectrogram
 MULTIPLE = 8  # of frames, so that networks may halve their number three times

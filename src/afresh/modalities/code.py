@@ -10,10 +10,18 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from afresh.core import Corpus, Item, Refused, Sniff, UserError
-from afresh.data.documents import DocumentEncoder, DocumentOptions, cap, fit_documents, load_documents, utf8_size
 from afresh.data.files import FileError, decode_text, matches, read_bytes, walk
-from afresh.data.fim import EXTRA, MARKS, SHORTEST
-from afresh.data.languages import LANGUAGES, PROGRAMS, SUFFIX_OF, checker, language_of, why_not_source, why_not_written
+from afresh.data.text.documents import DocumentEncoder, DocumentOptions, cap, fit_documents, load_documents, utf8_size
+from afresh.data.text.fim import EXTRA, MARKS, SHORTEST
+from afresh.data.text.languages import (
+    LANGUAGES,
+    PROGRAMS,
+    SUFFIX_OF,
+    checker,
+    language_of,
+    why_not_source,
+    why_not_written,
+)
 
 
 class CodeOptions(DocumentOptions):

@@ -20,19 +20,8 @@ from afresh.core import Cond, CondSpec, Corpus, Examples, Item, Refused, Sniff, 
 from afresh.data.captions import CaptionEncoder, SavedCaptions, fit_captions
 from afresh.data.columns import described
 from afresh.data.conditions import SavedPart, encode_conditions, fit_conditions
-from afresh.data.media_folder import (
-    Collection,
-    Damaged,
-    attributes,
-    file_names,
-    layout,
-    open_folder,
-    open_zip,
-    undamaged,
-)
-from afresh.data.picture_arrays import PICTURES, TEST, TRAIN, Header, is_pictures, read_arrays, read_headers
-from afresh.data.picture_pairs import CONTAINERS, PICTURE_FILES, fit_images, images_beside, pair_up
-from afresh.data.pictures import (
+from afresh.data.image.arrays import PICTURES, TEST, TRAIN, Header, is_pictures, read_arrays, read_headers
+from afresh.data.image.images import (
     SUFFIXES,
     TRAITS,
     Frame,
@@ -47,6 +36,17 @@ from afresh.data.pictures import (
     short_side,
     threaded,
     to_channels,
+)
+from afresh.data.image.pairs import CONTAINERS, PICTURE_FILES, fit_images, images_beside, pair_up
+from afresh.data.media_folder import (
+    Collection,
+    Damaged,
+    attributes,
+    file_names,
+    layout,
+    open_folder,
+    open_zip,
+    undamaged,
 )
 
 SCALE, SHIFT = 2.0 / 255.0, -1.0  # byte -> [-1, 1]

@@ -1,7 +1,7 @@
 """Music in notes: .mid, .abc and lists of pitches, to a stream of events or of parallel voices, and back to .mid.
 
-A score's value is its text (afresh.data.score), whose words are the tokens. So `--prompt` goes on from the beginning of
-a score, and `--infill`, or afresh.harmonise, fills holes in one.
+A score's value is its text (afresh.data.music.score), whose words are the tokens. So `--prompt` goes on from the
+beginning of a score, and `--infill`, or afresh.tasks.compose, fills holes in one.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from afresh.core import Corpus, Item, Refused, Sniff, UserError
 from afresh.data.files import MB, FileError, Found, ZipLimits, read_bytes, read_zip, walk, zip_names
-from afresh.data.score import STEPS, Note, Score, monophonic, to_text
-from afresh.data.score_encoder import ScoreEncoder, load_scores
-from afresh.data.score_files import NOTES, READ, Raw, read_pieces, suffix_of, to_score
+from afresh.data.music.encoder import ScoreEncoder, load_scores
+from afresh.data.music.files import NOTES, READ, Raw, read_pieces, suffix_of, to_score
+from afresh.data.music.score import STEPS, Note, Score, monophonic, to_text
 from afresh.data.split import FEW, share
 
 EVENT_STEPS, VOICE_STEPS = 12, 4  # of a quarter: sixteenths and triplets; sixteenths

@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from afresh.core import Corpus, Item, Refused, Sniff, UserError
-from afresh.data import chat, tables
-from afresh.data.documents import DocumentEncoder, DocumentOptions, cap, fit_documents, is_text, load_documents
 from afresh.data.files import MB, FileError, ZipLimits, decode_text, matches, read_bytes, read_zip, walk, zip_names
-from afresh.data.languages import why_not_source
+from afresh.data.text import chat, tables
+from afresh.data.text.documents import DocumentEncoder, DocumentOptions, cap, fit_documents, is_text, load_documents
+from afresh.data.text.languages import why_not_source
 
 PROSE = frozenset({".txt", ".text", ".md", ".markdown", ".rst"})
 READ = PROSE | tables.SUFFIXES

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afresh.rng import Rng
+from afresh.core.rng import Rng
 
 SHIFT = 1 / 8  # farthest translation, of an axis' length
 HOLE = 1 / 2  # side of the cut-out box, of an axis' length

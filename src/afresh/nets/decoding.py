@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from afresh.core import UserError
-from afresh.kernels import functions as kernels
-from afresh.kernels.decode import Engine, Kind, Sequences, Sizes
+from afresh.nets.kernels import functions as kernels
+from afresh.nets.kernels.decode import Engine, Kind, Sequences, Sizes
 from afresh.nets.transformer import Block, Cache, Decoder, RMSNorm, document_starts
 
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import Cond, CondSpec, Predict
-from afresh.kernels.decode import Kind
 from afresh.nets.decoding import decode, kind_of
+from afresh.nets.kernels.decode import Kind
 from afresh.nets.transformer import Decoder, DecoderShape
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from afresh.rng import Rng
+from afresh.core.rng import Rng
 
 
 def kept(rng: Rng, index: Tensor, count: int, width: int, rate: float) -> Tensor:

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from afresh.core import Cond, CondSpec
-from afresh.kernels import functions as kernels
-from afresh.kernels.build import library
 from afresh.nets.attention import causal_bias, is_short, short_attention
 from afresh.nets.conditioning import Conditioning
+from afresh.nets.kernels import functions as kernels
+from afresh.nets.kernels.build import library
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afresh.kernels import fields as kernels
 from afresh.nets.attention import is_short, short_attention
+from afresh.nets.kernels import fields as kernels
 from afresh.nets.patches import spread
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}

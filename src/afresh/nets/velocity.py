@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import Cond, CondSpec, Space
-from afresh.kernels.build import library
 from afresh.nets.conditioning import Conditioning, TimeEmbedding, aligned_channels, aligned_fields
 from afresh.nets.dit import DiT
+from afresh.nets.kernels.build import library
 from afresh.nets.patches import fold, unfold
 from afresh.nets.unet import UNet
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Cond, Predict
-from afresh.rng import Rng
+from afresh.core.rng import Rng
 from afresh.sampling.tokens import Cut, draw, narrow
 
 

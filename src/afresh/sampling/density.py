@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Cond, Predict
-from afresh.rng import Rng
+from afresh.core.rng import Rng
 from afresh.sampling.ode import heun, velocity
 
 Rule = Literal["heun", "rk4"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Cond, Predict
-from afresh.rng import Rng
+from afresh.core.rng import Rng
 from afresh.sampling.constraint import Constraint, check_finished, restrict
 
 # (index of the sample, token, its log-probability under the model at temperature 1, where nothing is left out) ->

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import Batch, Objective, State, UserError
-from afresh.kernels import functions as kernels
-from afresh.rng import Rng
+from afresh.core.rng import Rng
+from afresh.nets.kernels import functions as kernels
 from afresh.training import checkpoint
 from afresh.training.config import TrainConfig
 from afresh.training.ema import Average, ema_decay, flat, follow, refill

@@ -1,0 +1,143 @@
+"""Votes as pairs to learn from: texts, pictures and sounds as the run's encoder reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from afresh.alignment.feedback.preferences import Preferences, Vote
+from afresh.core import Batch, Cond, CondSpec, Item, UserError, Votes
+from afresh.runs.inputs import encoded
+from afresh.runs.run import Run
+from afresh.sampling.request import Request, labels_by_name, make_cond, of_kind, prompt_ids
+
+HELD = 0.1  # of the pairs, by a hash of their content, is not learnt from
+FEWEST = 50  # votes from which some are held out
+
+
+def encoded_votes(run: Run, found: Preferences, note: Callable[[str], None]) -> tuple[Votes, Votes | None]:
+    """What is learnt from, and what is held out (None of fewer than FEWEST votes). A pair is wholly on one side.
+
+    Raises UserError for labels that the model does not know, and where no pair fits in the model's context.
+    """
+    for line in found.summary.lines():
+        note(line)
+    votes = list(found.votes)
+    sides = [(v.decided or (v.a, v.b)) for v in votes]
+    if found.kind == "text":
+        made, kept = texts(run, votes, sides)
+        if len(kept) < len(votes):
+            note(f"{len(votes) - len(kept):,} pairs are longer than the model's context and were left out.")
+        if not kept:
+            raise UserError(f"No pair of {found.folder} fits in the context of {run.space.shape[0]} tokens.")
+    else:
+        made, kept = files(run, found, sides), list(range(len(votes)))
+    cond = Cond.cat([asked(run, votes[i]) for i in kept])
+    tied = torch.tensor([votes[i].winner == "tie" for i in kept])
+    win, lose = (replace(side, cond=cond) for side in made)
+    every = Votes(win, lose, tied)
+    held = torch.tensor([is_held(votes[i]) for i in kept])
+    if len(kept) < FEWEST or not bool(held.any()) or bool((tied | held).all()):
+        return every, None
+    return some(every, ~held), some(every, held & ~tied) if bool((held & ~tied).any()) else None
+
+
+def is_held(vote: Vote) -> bool:
+    """By the content of the pair alone: all votes on it are on one side, whoever judged."""
+    pair = vote.pair
+    digest = hashlib.sha256("\0".join((pair.first, pair.second, pair.prompt or "", pair.label or "")).encode()).digest()
+    return int.from_bytes(digest[:4], "big") < HELD * 2**32
+
+
+def some(votes: Votes, which: Tensor) -> Votes:
+    rows = which.nonzero()[:, 0]
+    return Votes(votes.win.select(rows), votes.lose.select(rows), votes.tied[rows])
+
+
+def asked(run: Run, vote: Vote) -> Cond:
+    """One row: the vote's label, where it has one; nothing else is asked."""
+    label = None if vote.label is None else labels_of(run.conds, vote.label)
+    return make_cond(run.conds, Cond.nothing(run.conds, 1), Request(label=label), run.encoder)
+
+
+def labels_of(spec: CondSpec, label: str) -> dict[str, str]:
+    """{part: class} of a vote's label: a class, or of several parts "digit=1, half=low" (compare.Asked.words). Raises
+    UserError for a model without labels, and for a class that several parts have."""
+    parts = of_kind(spec, "label")
+    if not parts:
+        raise UserError(
+            f"The votes are on samples with the label {label!r}, and this model was trained without labels. Take the "
+            "field label out of the votes, or align a model of such labels."
+        )
+    pieces = re.split(rf"(?:^|, )({'|'.join(map(re.escape, parts))})=", label)
+    if pieces[0] == "" and len(pieces) > 1:
+        return dict(zip(pieces[1::2], pieces[2::2], strict=True))
+    return labels_by_name(spec, label)
+
+
+def files(run: Run, found: Preferences, sides: Sequence[tuple[str, str]]) -> tuple[Batch, Batch]:
+    """The preferred pictures or sounds and the others, in the family's space."""
+    names = list(dict.fromkeys(name for pair in sides for name in pair))
+    x = encoded(run, [found.path(n) for n in names])
+    if run.codec is not None:
+        from afresh.core import Examples
+
+        x = run.codec.encode(Examples(x, Cond.nothing(run.conds, len(x)))).x
+    place = {name: i for i, name in enumerate(names)}
+    out = []
+    for k in (0, 1):
+        rows = torch.tensor([place[pair[k]] for pair in sides])
+        out.append(tokens_or_field(run, x[rows]))
+    return out[0], out[1]
+
+
+def tokens_or_field(run: Run, x: Tensor) -> Batch:
+    index = torch.arange(len(x))
+    if run.space.kind == "field":
+        return Batch(x, Cond(len(x)), index)
+    begin = torch.full((len(x), 1), run.space.special["begin"])
+    return Batch(torch.cat([begin, x.long()], 1), Cond(len(x)), index, torch.ones_like(x, dtype=torch.bool))
+
+
+def texts(run: Run, votes: Sequence[Vote], sides: Sequence[tuple[str, str]]) -> tuple[tuple[Batch, Batch], list[int]]:
+    """Rows of tokens whose mask counts the answers, and which votes fit in the context."""
+    written: dict[tuple[str | None, str], tuple[list[int], list[bool]]] = {}
+    kept: list[int] = []
+    rows: tuple[list[list[int]], list[list[int]]] = ([], [])
+    counts: tuple[list[list[bool]], list[list[bool]]] = ([], [])
+    for i, (vote, pair) in enumerate(zip(votes, sides, strict=True)):
+        for text in pair:
+            if (vote.prompt, text) not in written:
+                written[vote.prompt, text] = row_of(run, vote.prompt, text)
+        found = [written[vote.prompt, text] for text in pair]
+        if all(any(m) and len(ids) <= run.space.shape[0] + 1 for ids, m in found):
+            kept.append(i)
+            for k, (ids, counted) in enumerate(found):
+                rows[k].append(ids)
+                counts[k].append(counted)
+    width = max((len(r) for side in rows for r in side), default=2)
+    end = run.space.special["end"]
+    out = []
+    for side, counted_rows in zip(rows, counts, strict=True):
+        x = torch.tensor([[*r, *[end] * (width - len(r))] for r in side]).view(len(side), width)
+        mask = torch.tensor([[*m, *[False] * (width - len(m))] for m in counted_rows], dtype=torch.bool)
+        out.append(Batch(x, Cond(len(x)), torch.arange(len(x)), mask.view(len(side), width)[:, 1:]))
+    return (out[0], out[1]), kept
+
+
+def row_of(run: Run, prompt: str | None, answer: str) -> tuple[list[int], list[bool]]:
+    """Tokens of an answer after what it answers, and which of them count: the answer's, and its end where the model
+    ends what it writes, which is in conversations."""
+    if run.space.records:
+        turns = (("user", prompt or ""), ("assistant", answer))
+        made = run.encoder.encode([Item(answer, turns=turns)])
+        assert made.mask is not None
+        return made.x.tolist(), made.mask.tolist()
+    front = [run.space.special["end"], *(prompt_ids(run.encoder, prompt, False).tolist() if prompt else [])]
+    ids = run.encoder.encode([Item(answer)]).x[:-1].tolist()
+    return [*front, *ids], [False] * len(front) + [True] * len(ids)

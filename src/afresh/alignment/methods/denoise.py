@@ -1,0 +1,165 @@
+"""Rewards for flows without likelihoods: what was good draws the velocity, what was bad pushes it (DiffusionNFT).
+
+Zheng et al. 2025, eq. 8: of a sample with optimality r in [0, 1], the velocity v of the policy and that of the one
+that drew, v_old,
+
+    r |(1 - b) v_old + b v - u|^2 + (1 - r) |(1 + b) v_old - b v - u|^2,    u = x - noise,
+
+whose minimum is v_old moved by the difference between what is drawn and what good samples alone would give, times
+2 / b. Any sampler may draw, and a sample is learnt from at as many times as is wanted. Beside it stands `near`
+|v - v_ref|^2, which holds the policy to its reference: the divergence of the paths that two velocities make, up to a
+weight on times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from afresh.core import Aligner, Batch, Cond, Loss, Modules, State, Steered, World
+from afresh.core.rng import Rng
+
+
+class DenoiseConfig(BaseModel):
+    """`mix`: b above. `near`: weight of the distance from the reference; below `mix`, bad samples push less. `group`:
+    samples of a request, which are compared. `reuse`: steps that learn from one set of samples. `spread`: of how many
+    deviations a reward is sure."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    mix: float = Field(1.0, gt=0)
+    near: float = Field(0.4, gt=0)
+    group: int = Field(8, ge=2, le=1024)
+    reuse: int = Field(8, ge=1, le=8)
+    spread: float = Field(2.0, gt=0)
+
+
+class DenoiseObjective:
+    """Zheng et al. 2025, eq. 8, the mean over the samples."""
+
+    def __init__(self, config: DenoiseConfig, about: Steered) -> None:
+        self.config, self.about, self.policy = config, about, about.policy
+        self.averaged = about.policy.moves
+
+    @property
+    def players(self) -> Mapping[str, tuple[str, ...]]:
+        return {"policy": self.policy.moves}
+
+    def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
+        assert self.policy.denoise is not None
+        e, b = batch.extras, self.config.mix
+        v, target = self.policy.denoise(modules, self.about.config, self.about.space, batch, rng)
+        good = ((1 - b) * e["old"] + b * v - target).square().flatten(1).mean(1)
+        bad = ((1 + b) * e["old"] - b * v - target).square().flatten(1).mean(1)
+        away = (v - e["ref"]).square().flatten(1).mean(1)
+        losses = e["optimal"] * good + (1 - e["optimal"]) * bad + self.config.near * away
+        metrics = {
+            "reward": e["reward"],
+            "reward2": e["reward"].square(),
+            "flat": e["flat"],
+            "velocity_away": away.detach(),
+        }
+        return losses.sum(), float(len(losses)), {k: m.sum() for k, m in metrics.items()}
+
+    def update(self, state: State, metrics: Mapping[str, float]) -> State:
+        return state
+
+
+class Denoised:
+    """Batches of samples, each learnt from at several times, with the velocities of who drew and of the reference."""
+
+    def __init__(self, config: DenoiseConfig, world: World) -> None:
+        self.config, self.world = config, world
+        self.held: tuple[int, Tensor, Cond, dict[str, Tensor]] | None = None
+        self.old: dict[str, dict[str, Tensor]] = {}
+
+    def __call__(self, first: int, size: int) -> Batch:
+        number = first // size // self.config.reuse
+        if self.held is None or self.held[0] != number:
+            self.held = (number, *self.made(number, size))
+        _, x, cond, extras = self.held
+        batch = Batch(x, cond, torch.arange(first, first + size, device=x.device), None, extras)
+        return self.seen(batch)
+
+    @property
+    def worst(self) -> float:
+        """How bad a sample may count, 1 being the worst.
+
+        The loss comes to rest at (near + b (2 E[r | x_t] - 1)) v = b E[(2 r - 1) u | x_t] + near v_ref where the factor
+        on the left is positive; elsewhere every step leads away. So 2 r - 1 is kept from falling below -near / b.
+        """
+        return min(1.0, self.config.near / self.config.mix)
+
+    @torch.no_grad()
+    def made(self, number: int, size: int) -> tuple[Tensor, Cond, dict[str, Tensor]]:
+        w, group = self.world, self.config.group
+        assert w.reward is not None
+        device = w.device
+        cond = w.requests(number * size // group, size // group).repeat(group).to(device)
+        index = torch.arange(number * size, (number + 1) * size, device=device)
+        x = w.family.sample(w.modules, w.config, w.space, cond, w.rng, index, w.settings)
+        reward = w.reward(x, cond).float().to(device)
+        groups = reward.view(-1, group)
+        centred = groups - groups.mean(1, keepdim=True)
+        deviation = centred.square().mean().sqrt() + 1e-6  # over all groups: a dull request does not become loud
+        optimal = 0.5 + 0.5 * balanced(centred / (self.config.spread * deviation), self.worst)
+        flat = (groups == groups[:, :1]).all(1).float()
+        self.old = {k: {n: t.detach().clone() for n, t in m.state_dict().items()} for k, m in w.modules.items()}
+        extras = {"reward": reward, "optimal": optimal.flatten(), "flat": flat.repeat_interleave(group)}
+        return x, cond, extras
+
+    @torch.no_grad()
+    def seen(self, batch: Batch) -> Batch:
+        """With both velocities at the times and noises of this batch."""
+        w, policy = self.world, self.world.policy
+        assert policy.denoise is not None
+        ref, _ = policy.denoise(w.reference, w.config, w.space, batch, w.noise)
+        with Weights(w.modules, self.old):
+            old, _ = policy.denoise(w.modules, w.config, w.space, batch, w.noise)
+        return Batch(batch.x, batch.cond, batch.index, None, {**batch.extras, "ref": ref, "old": old})
+
+
+def balanced(better: Tensor, worst: float) -> Tensor:
+    """`better` within [-worst, 1], with mean 0: else samples were learnt because they are samples, and what the sampler
+    errs by with them."""
+    cut = better.clamp(-worst, 1)
+    cut = cut - cut.mean()
+    return cut * (worst / (-cut.min()).clamp_min(worst))
+
+
+class Weights:
+    """Other weights in modules for a while."""
+
+    def __init__(self, modules: Modules, states: Mapping[str, Mapping[str, Tensor]]) -> None:
+        self.modules, self.states = modules, states
+
+    def __enter__(self) -> None:
+        self.now = {k: {n: t.detach().clone() for n, t in m.state_dict().items()} for k, m in self.modules.items()}
+        self.put(self.states)
+
+    def __exit__(self, *error: object) -> None:
+        self.put(self.now)
+
+    def put(self, states: Mapping[str, Mapping[str, Tensor]]) -> None:
+        for k, module in self.modules.items():
+            assert isinstance(module, nn.Module)
+            module.load_state_dict(states[k])
+
+
+ALIGNERS = (
+    Aligner(
+        name="nft",
+        about="good samples draw a flow, bad ones push it (DiffusionNFT: Zheng et al. 2025)",
+        config=DenoiseConfig,
+        needs=("denoise",),
+        feeds="reward",
+        objective=DenoiseObjective,
+        batches=Denoised,
+        reuse=lambda config: config.reuse,
+        group=lambda config: config.group,
+        # At 3e-4 and near 0.1 a flow of clothes fell apart after a dozen sets of samples (docs/log.md).
+        recipe={"lr": 1e-4, "ema_half_life": 1500.0},
+    ),
+)

@@ -1,0 +1,82 @@
+"""The reward's own gradient, through the sample (DRaFT: Clark et al. 2024; AlignProp: Prabhudesai et al. 2023).
+
+For rewards that are differentiable functions of the field, and families whose samples are differentiable in their
+weights: a GAN and a VAE draw in one step, of a flow the last steps are followed. The sample that the reference makes
+of the same noise is what a sample is held to: it earns r(x) - near |x - x_ref|^2 / std^2, the mean over the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from afresh.core import Aligner, Batch, Loss, Modules, State, Steered, UserError, World
+from afresh.core.rng import Rng
+
+
+class GradientConfig(BaseModel):
+    """`near`: what a sample pays for being unlike the reference's from the same noise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    near: float = Field(0.5, ge=0)
+
+
+class GradientObjective:
+    """Minus the mean reward, and the distance (Clark et al. 2024, eq. 3; Prabhudesai et al. 2023)."""
+
+    def __init__(self, config: GradientConfig, about: Steered) -> None:
+        self.config, self.about, self.policy = config, about, about.policy
+        self.averaged = about.policy.moves
+
+    @property
+    def players(self) -> Mapping[str, tuple[str, ...]]:
+        return {"policy": self.policy.moves}
+
+    def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
+        a = self.about
+        assert self.policy.draw is not None and a.on_field is not None
+        x = self.policy.draw(modules, a.config, a.space, batch.cond, rng, batch.index, a.settings)
+        with torch.autocast(x.device.type, enabled=False):  # a reward is not made for half precision
+            reward = a.on_field(x.float())
+        away = (x - batch.x).square().flatten(1).mean(1) / a.space.std**2
+        losses = -reward + self.config.near * away
+        metrics = {"reward": reward, "reward2": reward.square(), "away": away}
+        return losses.sum(), float(len(losses)), {k: v.detach().sum() for k, v in metrics.items()}
+
+    def update(self, state: State, metrics: Mapping[str, float]) -> State:
+        return state
+
+
+class Drawn:
+    """Batches of requests, with the reference's samples for them as x."""
+
+    def __init__(self, config: GradientConfig, world: World) -> None:
+        if world.on_field is None:
+            raise UserError(
+                "draft needs a reward that is a differentiable function of what is drawn (class:LABEL, a reward model, "
+                "brightness of pictures), on a model without a codec. Others: nft (flow), rejection (flow, vae)."
+            )
+        self.world = world
+
+    @torch.no_grad()
+    def __call__(self, first: int, size: int) -> Batch:
+        w = self.world
+        device = w.device
+        index, cond = torch.arange(first, first + size, device=device), w.requests(first, size).to(device)
+        x = w.family.sample(w.reference, w.config, w.space, cond, w.noise, index, w.settings)
+        return Batch(x, cond, index)
+
+
+ALIGNERS = (
+    Aligner(
+        name="draft",
+        about="the reward's gradient through the sample (Clark et al. 2024)",
+        config=GradientConfig,
+        needs=("draw",),
+        feeds="gradient",
+        objective=GradientObjective,
+        batches=Drawn,
+    ),
+)

@@ -1,0 +1,68 @@
+"""How like the training data samples are: a second measure of every run that is steered, which is not learnt from.
+
+It is cheap, and independent of the reward: samples that earn more by being unlike everything in the data show. That a
+reward asks for what is rare in the data lowers it too, so that it is shown and ends nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from afresh.alignment.rewards.text import cosine, grams
+from afresh.core import Codec
+from afresh.data.prepare import Prepared
+from afresh.evaluation.gallery import seen
+
+MOST = 1024  # training items that samples are compared with, evenly taken
+CHARACTERS = 1 << 20  # of the training texts
+
+
+class Likeness:
+    """Of texts the cosine of the counts of three characters with those of the training texts together (Damashek 1995).
+    Of pictures, and sounds as the fields that they are encoded to (waves as their spectra), 1 minus the root mean
+    square difference to the nearest training item, 1 being the lowest against the highest value."""
+
+    def __init__(self, prepared: Prepared, codec: Codec | None) -> None:
+        self.prepared, self.codec = prepared, codec
+
+    def __call__(self, values: Sequence[Any], x: Tensor) -> dict[str, float]:
+        """{likeness, likeness_error} of decoded samples and the same in the family's space (B, ...); empty where
+        samples are neither texts nor fields."""
+        if isinstance(values[0], str):
+            found = np.array([cosine(grams(text), self.texts) for text in values])
+        else:
+            made = x if self.codec is None else self.codec.decode(x)
+            if not made.is_floating_point():
+                return {}
+            near = torch.cdist(seen(made.float().clamp(-1, 1)).flatten(1), self.fields).min(1).values
+            found = 1 - near.double().numpy() / (2 * math.sqrt(self.fields.shape[1]))
+        return {"likeness": float(found.mean()), "likeness_error": float(found.std(ddof=1) / math.sqrt(len(found)))}
+
+    @cached_property
+    def texts(self) -> Counter[str]:
+        """Counts of the training texts together."""
+        items = self.prepared.train_items
+        out: Counter[str] = Counter()
+        for row in evenly(len(items)):
+            out += grams(items[row].value[: max(1, CHARACTERS // min(MOST, len(items)))])
+        return out
+
+    @cached_property
+    def fields(self) -> Tensor:
+        """Training items (N, D) as they are compared."""
+        train = self.prepared.train
+        rows = torch.tensor(evenly(len(train.x)))
+        return seen(train.x[rows].float() * train.scale + train.shift).flatten(1)
+
+
+def evenly(count: int) -> list[int]:
+    """At most MOST numbers below `count`, evenly spaced."""
+    return [int(i) for i in np.linspace(0, count - 1, min(MOST, count))]

@@ -1,0 +1,174 @@
+"""Rewards that are models of their own: the folder of a reward model, and how sure a classifier is of a class.
+
+`class:LABEL` asks a classifier of the run's own labels, `class:LABEL@DATA` one of other labelled data: the probability
+of the class. Texts are judged by words and pairs of words (tf-idf and logistic regression); pictures, and sounds as the
+fields that they are encoded to, by the network that judges labels elsewhere (measure/classifier.py). All are trained
+from the data's training split when the reward is first made, and are said to be right on so much of the held-out one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from afresh.alignment.rewards.image import to_field
+from afresh.alignment.rewards.image_features import framed
+from afresh.alignment.rewards.reward import Array, Reward
+from afresh.alignment.rewards.reward_model import load_reward_model
+from afresh.alignment.rewards.unit_test_reward import MARK as TESTS
+from afresh.alignment.rewards.unit_test_reward import passing
+from afresh.core import Item, UserError
+from afresh.core.kinds import Kind
+from afresh.core.rng import Rng
+from afresh.data.prepare import Prepared, prepare
+from afresh.evaluation.classifier import train_judge
+from afresh.evaluation.encoders import shrunk
+from afresh.evaluation.gallery import seen
+
+MARK = "class:"
+SEED = 3_000_017  # of a picture's classifier: not that of any judge
+AT_ONCE = 256  # sounds that are judged side by side
+WORST = 0.1  # how far above chance a classifier has to be on held-out items to be a reward at all
+
+
+def judges_of(*runs: str | Path | None) -> Path | None:
+    """Where classifiers are kept: in the first of these folders that is a run and may be written to."""
+    paths = (Path(run) for run in runs if run is not None)
+    return next((p / "judges" for p in paths if (p / "run.json").is_file() and os.access(p, os.W_OK)), None)
+
+
+def known(
+    prepared: Prepared, kind: Kind, note: Callable[[str], None], folder: Path | None = None
+) -> Callable[[str], Reward | None]:
+    """What `control.reward.build` asks about words that it does not know; networks that judge classes are kept in
+    `folder`, by what they were trained on. Raises UserError for a model of another kind, a label that is not there, and
+    a classifier that has learnt nothing."""
+
+    def find(word: str) -> Reward | None:
+        if word.startswith(MARK):
+            label, _, path = word[len(MARK) :].partition("@")
+            found = of_class(label, prepared if not path else labelled(Path(path), kind, prepared), kind, note, folder)
+            return replace(found, on_field=None) if kind == "sound" and path else found  # whose fields are others
+        if word.startswith(TESTS):
+            if kind != "text":
+                raise UserError(f"{word} runs programs, and this model makes {kind}s.")
+            return passing(Path(word[len(TESTS) :]))
+        if not (Path(word) / "model.json").is_file():
+            return None
+        found = load_reward_model(Path(word))
+        if found.kind not in (None, kind):
+            raise UserError(f"{word} is a reward model of {found.kind}s, and this model makes {kind}s.")
+        # That of sounds takes fields of its own encoder, which need not be this one's.
+        return replace(found, on_field=None) if kind == "sound" else found
+
+    return find
+
+
+def labelled(path: Path, kind: Kind, own: Prepared) -> Prepared:
+    """Other data with labels: class folders, or of texts a table with a column named label."""
+    if kind != "text":
+        return prepare(path, own.modality)
+    return prepare(path, "text", {"folder_labels": True} if path.is_dir() else {"label_column": "label"})
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Items to probabilities (n, classes); and the same of a field in [-1, 1], differentiable, where that exists."""
+
+    items: Callable[[Sequence[Any]], Array]
+    field: Callable[[Tensor], Tensor] | None = None
+
+
+def of_class(label: str, data: Prepared, kind: Kind, note: Callable[[str], None], folder: Path | None = None) -> Reward:
+    """The probability of a class. Raises UserError as `known` does."""
+    parts = {k: p for k, p in data.encoder.conds.items() if p.kind == "label"}
+    names = [k for k, p in parts.items() if label in p.classes]
+    if not names or len(parts[names[0]].classes) < 2:
+        every = [c for p in parts.values() for c in p.classes]
+        raise UserError(
+            f"There is no class {label!r} beside others in {data.path}. Classes: {', '.join(every[:20]) or 'none'}."
+            + ("" if every else " Class folders or a column named label make some.")
+        )
+    name, classes = names[0], parts[names[0]].classes
+    judge = {"text": texts, "picture": pictures, "sound": sounds}[kind](data, name, folder)
+    held = [i for i in data.heldout_items if i.labels.get(name) in classes]
+    truth = [classes.index(i.labels[name]) for i in held]
+    right = float((judge.items([i.value for i in held]).argmax(1) == truth).mean()) if held else 0.0
+    common = max(map(truth.count, truth)) / len(truth) if truth else 0.0
+    note(f"{MARK}{label}: its classifier is right on {right:.0%} of {len(held):,} held-out items")
+    if held and right < common + WORST * (1 - common):
+        raise UserError(
+            f"The classifier of {label!r} is right on {right:.0%} of held-out items of {data.path}, and always saying "
+            f"the commonest class would be on {common:.0%}: it has learnt nothing to steer by. More data helps."
+        )
+    column, field = classes.index(label), judge.field
+    return Reward(
+        name=f"{MARK}{label}",
+        score=lambda values, requests: judge.items(values)[:, column],
+        kind=kind,
+        on_field=None if field is None else lambda x: field(x)[:, column],
+    )
+
+
+def texts(data: Prepared, name: str, folder: Path | None = None) -> Judge:
+    """Words and pairs of words, weighed by tf-idf, and logistic regression; made in a moment, and not kept."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    classes = data.encoder.conds[name].classes
+    items = [i for i in data.train_items if name in i.labels]
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
+    seen = words.fit_transform([i.value for i in items])
+    model = LogisticRegression(C=3.0, max_iter=400).fit(seen, [classes.index(i.labels[name]) for i in items])
+
+    def judged(values: Sequence[Any]) -> Array:
+        out = np.zeros((len(values), len(classes)))
+        out[:, model.classes_] = model.predict_proba(words.transform(values))  # a class may be held out altogether
+        return out
+
+    return Judge(judged)
+
+
+def pictures(data: Prepared, name: str, folder: Path | None = None) -> Judge:
+    """The network that judges labels in measurements, of another seed."""
+    train, shape = data.train, data.encoder.space.shape
+    x = train.x.float() * train.scale + train.shift
+    judge = train_judge(name, x, train.cond, name, len(data.encoder.conds[name].classes), Rng(SEED), folder)
+
+    def field(x: Tensor) -> Tensor:
+        made = framed(x, (shape[0], shape[1], shape[2]))
+        out: Tensor = judge.net(shrunk(made)).softmax(1)
+        return out
+
+    @torch.no_grad()
+    def judged(values: Sequence[Any]) -> Array:
+        every = [field(to_field(v)[None].float()) for v in values] if values else [torch.zeros(0, 1)]
+        return np.asarray(torch.cat(every).double().numpy())
+
+    return Judge(judged, field)
+
+
+def sounds(data: Prepared, name: str, folder: Path | None = None) -> Judge:
+    """The same network on the fields that sounds are encoded to, waves as their spectra."""
+    train, encoder = data.train, data.encoder
+    x = seen(train.x.float() * train.scale + train.shift)
+    judge = train_judge(name, x, train.cond, name, len(encoder.conds[name].classes), Rng(SEED), folder)
+
+    def field(x: Tensor) -> Tensor:
+        out: Tensor = judge.net(shrunk(seen(x.float()))).softmax(1)
+        return out
+
+    @torch.no_grad()
+    def judged(values: Sequence[Any]) -> Array:
+        made = encoder.encode([Item(v) for v in values])
+        x = made.x.float() * made.scale + made.shift
+        return np.asarray(torch.cat([field(part) for part in x.split(AT_ONCE)]).double().numpy())
+
+    return Judge(judged, field)

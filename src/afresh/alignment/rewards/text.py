@@ -1,0 +1,178 @@
+"""Built-in rewards for texts and code."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afresh.alignment.rewards.programs import limited
+from afresh.alignment.rewards.reward import Builtin, Context, Reward, options
+from afresh.core import UserError
+
+GRAM, WINDOW = 3, 16  # characters: of near's n-grams, of novel's windows
+BEGIN, END = "\x02", "\x03"
+UNITS: dict[str, Callable[[str], int]] = {
+    "characters": len,
+    "words": lambda text: len(text.split()),
+    "lines": lambda text: len(text.splitlines()),
+}
+
+
+def each(function: Callable[[str], float], seconds: float | None = None) -> Reward:
+    """The reward of a function of one text; with a limit for each batch where the function may take for ever."""
+
+    def score(items: Sequence[str], requests: Sequence[object]) -> list[float]:
+        return [function(text) for text in items]
+
+    return Reward("", score if seconds is None else limited(score, seconds))
+
+
+def whole(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError("a whole number above 0")
+    return int(text)
+
+
+def unit(text: str) -> Callable[[str], int]:
+    if text not in UNITS:
+        raise ValueError(f"one of {', '.join(UNITS)}")
+    return UNITS[text]
+
+
+def within(count: int, low: int | None, high: int | None) -> float:
+    """1 from low to high, count / low below, high / count above."""
+    if low is not None and count < low:
+        return count / low
+    return high / count if high is not None and count > high else 1.0
+
+
+def length(argument: str | None, context: Context) -> Reward:
+    """The number of characters, words or lines; with min or max how near it comes to lying between them, 0 to 1."""
+    given = options("length", argument, {"min": whole, "max": whole, "unit": unit})
+    low, high, count = given.get("min"), given.get("max"), given.get("unit", len)
+    if low is None and high is None:
+        return each(lambda text: float(count(text)))
+    if low is not None and high is not None and low > high:
+        raise UserError(f"The reward length: min={low} is above max={high}. Exchange them.")
+    return each(lambda text: within(count(text), low, high))
+
+
+def needed(name: str, what: str, argument: str | None) -> str:
+    if not argument:
+        raise UserError(f"The reward {name} needs {what} behind a colon: {name}:{what}, in quotes where it has spaces.")
+    return argument
+
+
+def contains(argument: str | None, context: Context) -> Reward:
+    """1 where the text stands in the item, as it is written; else 0."""
+    wanted = needed("contains", "TEXT", argument)
+    return each(lambda text: float(wanted in text))
+
+
+def matches(argument: str | None, context: Context) -> Reward:
+    """1 where the regular expression is found anywhere in the item; else 0. Anchors: \\A and \\Z."""
+    pattern = needed("matches", "REGEX", argument)
+    try:
+        compiled = re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as e:
+        raise UserError(
+            f"The reward matches: {pattern!r} is no regular expression of Python's ({e}). Mend it."
+        ) from None
+    return each(lambda text: float(compiled.search(text) is not None), context.seconds)
+
+
+def parses(argument: str | None, context: Context) -> Reward:
+    """1 for a Python program of at least one statement (that of none would be the easiest); else 0."""
+    options("parses", argument, {})
+
+    def score(text: str) -> float:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of escapes that Python does not know
+                return float(bool(ast.parse(text).body))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested too deeply
+            return 0.0
+
+    return each(score)
+
+
+def no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
+def is_json(argument: str | None, context: Context) -> Reward:
+    """1 for a JSON document (RFC 8259: without NaN and Infinity); else 0."""
+    options("json", argument, {})
+
+    def score(text: str) -> float:
+        try:
+            json.loads(text, parse_int=str, parse_constant=no_constant)  # int() refuses numbers of many digits
+        except (ValueError, RecursionError):
+            return 0.0
+        return 1.0
+
+    return each(score)
+
+
+def grams(text: str) -> Counter[str]:
+    """How often each n-gram of characters occurs, with marks at both ends: no text is without any."""
+    marked = BEGIN * (GRAM - 1) + text + END * (GRAM - 1)
+    return Counter(marked[i : i + GRAM] for i in range(len(marked) - GRAM + 1))
+
+
+def cosine(a: Counter[str], b: Counter[str]) -> float:
+    """Of two vectors of counts: 1 in the same direction, 0 with nothing in common (Damashek 1995)."""
+    squares = sum(v * v for v in a.values()) * sum(v * v for v in b.values())
+    return float(sum(v * b[k] for k, v in a.items() if k in b) / squares**0.5)
+
+
+def near(argument: str | None, context: Context) -> Reward:
+    """Likeness to the text of a file: the cosine of the counts of 3-grams of characters, 0 to 1."""
+    path = Path(needed("near", "FILE", argument))
+    try:
+        wanted = grams(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"The reward near: {path} cannot be read as a text in UTF-8 ({e}). Name a text file.") from None
+    return each(lambda text: cosine(grams(text), wanted))
+
+
+def windows(text: str, n: int) -> NDArray[np.uint64]:
+    """A hash of each window of n characters, and a shorter text's own hash: uint64 (max(1, length - n + 1),)."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64) + np.uint64(1)
+    count = max(1, len(codes) - n + 1)
+    out = np.zeros(count, np.uint64)
+    for i in range(min(n, len(codes))):  # a polynomial modulo 2^64; products wrap
+        out = out * np.uint64(0x9E3779B97F4A7C15) + codes[i : i + count]
+    return (out ^ (out >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
+
+
+def novel(argument: str | None, context: Context) -> Reward:
+    """The share of a text's windows of n characters that stand in no training text: 0 where all is copied, 1 nothing.
+
+    n-gram novelty (McCoy et al. 2023), of characters. A text shorter than n is compared as a whole, with
+    those of training that are as short. Takes 8 bytes for each distinct window of the training texts.
+    """
+    n = options("novel", argument, {"n": whole}).get("n", WINDOW)
+    if not context.train:
+        raise UserError("The reward novel needs the training texts, and there are none here.")
+    known = np.unique(np.concatenate([np.unique(windows(text, n)) for text in context.train]))
+    return each(lambda text: 1.0 - float(np.isin(windows(text, n), known).mean()))
+
+
+TEXTS = {
+    "length": Builtin(length, "number of characters; min=, max= (1 between them, less outside), unit=words or lines"),
+    "contains": Builtin(contains, "contains:TEXT is 1 where the text stands in the item, else 0"),
+    "matches": Builtin(matches, "matches:REGEX is 1 where the regular expression is found, else 0"),
+    "parses": Builtin(parses, "1 for a Python program of at least one statement, else 0"),
+    "json": Builtin(is_json, "1 for a JSON document, else 0"),
+    "near": Builtin(near, "near:FILE, likeness to a text file by counts of three characters, 0 to 1"),
+    "novel": Builtin(novel, "share of the text that is in no training text, by pieces of n= characters, 0 to 1"),
+}

@@ -1,0 +1,320 @@
+"""Files of music to scores and back: MIDI, ABC and lists of pitches a step. What does not fit the grid is counted."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from afresh.core import Refused, UserError
+from afresh.data.files import FileError, decode_text
+from afresh.data.music.score import (
+    LONGEST,
+    MOST_VOICES,
+    TEMPOS,
+    Meter,
+    Note,
+    Score,
+    bar_length,
+    meter_of,
+    without_overlaps,
+)
+
+TICKS = 480  # of a quarter, in written files
+VELOCITY = 90
+NEAR = 1 / 50  # of a quarter: a note that is so near to the grid was not moved
+PATIENCE = 60  # seconds for a file of ABC
+ROLL_STEPS = 4  # of a quarter, in lists of pitches: sixteenths
+MIDI = frozenset({".mid", ".midi", ".kar"})
+NOTES = MIDI | {".abc"}
+READ = NOTES | {".json"}  # a .json also as .json.gz
+HEARD = {"train": "train", "valid": "validation", "validation": "validation", "test": "validation"}
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A piece as a file has it: times in ticks; of each track (onset, duration, pitch)."""
+
+    source: str
+    ticks: int  # of a quarter
+    tracks: tuple[tuple[tuple[int, int, int], ...], ...]
+    meters: tuple[tuple[int, Meter], ...] = ()
+    tempos: tuple[float, ...] = ()
+    upbeat: int = 0  # ticks
+    drums: int = 0  # notes of percussion, left out
+    split: str | None = None
+
+
+def suffix_of(name: str) -> str:
+    """Lower-cased; of a .json.gz that of what is packed."""
+    lower = name.lower()
+    return PurePosixPath(lower.removesuffix(".gz") if lower.endswith(".json.gz") else lower).suffix
+
+
+def read_pieces(name: str, content: bytes) -> tuple[list[Raw], list[Refused], int, list[str]]:
+    """Every piece of a file, unpacked, of a kind in READ; what `read_abc` says besides. Raises FileError when nothing
+    of it can be used."""
+    suffix = suffix_of(name)
+    if suffix in MIDI:
+        return [read_midi(name, content)], [], 0, []
+    return (read_rolls(name, content), [], 0, []) if suffix == ".json" else read_abc(name, content)
+
+
+# --------------------------------------------------------------------------- to scores
+
+
+def to_score(raw: Raw, steps: int, most_bars: int, tally: Counter[str]) -> Score:
+    """On a grid of `steps` a quarter. `tally` counts what was changed or left out, in words.
+
+    Raises FileError for a piece without notes, or with a meter or a length that cannot be.
+    """
+    found: Counter[str] = Counter({"percussion notes left out": raw.drums})
+    tracks = [t for t in raw.tracks if t]
+    found["notes of voices after the 16th left out"] = sum(map(len, tracks[MOST_VOICES:]))
+    notes = []
+    for voice, track in enumerate(tracks[:MOST_VOICES]):
+        notes += [n for t in track if (n := _on_grid(voice, t, raw.ticks, steps, found)) is not None]
+    notes, found["notes cut where their pitch begins again"] = without_overlaps(notes)
+    if not notes:
+        raise FileError("no notes" + (" but percussion" if raw.drums else ""))
+    meters = _meters(raw, steps, max(n.end for n in notes), found)
+    tempo = round((raw.tempos or (120.0,))[0] / 10) * 10
+    found["changes of tempo left out"] = max(0, len(set(raw.tempos)) - 1)
+    score = Score(tuple(notes), meters, min(max(tempo, TEMPOS[0]), TEMPOS[-1]), steps)
+    if sum(-((a - b) // bar_length(m, steps)) for a, b, m in _spans(meters, score.end)) > most_bars:
+        raise FileError(f"more than {most_bars:,} bars: cut it up, or raise the option max_bars")
+    tally.update(found)
+    tally["notes"] += len(notes)
+    return score
+
+
+def _on_grid(voice: int, track: tuple[int, int, int], ticks: int, steps: int, found: Counter[str]) -> Note | None:
+    onset, duration, pitch = track
+    if duration <= 0:
+        found["notes of no length left out"] += 1
+        return None
+    if not 0 <= pitch <= 127:
+        raise FileError(f"pitch {pitch} is not one of MIDI's, 0 to 127")
+    start, stop = (int(t * steps / ticks + 0.5) for t in (onset, onset + duration))
+    length = max(1, stop - start)
+    if length > LONGEST * steps:
+        found[f"notes shortened to {LONGEST} quarters"] += 1
+        length = LONGEST * steps
+    found[f"notes moved to the grid of {steps} steps a quarter"] += abs(start / steps - onset / ticks) > NEAR
+    return Note(start, voice, pitch, length)
+
+
+def _spans(meters: Sequence[tuple[int, Meter]], end: int) -> list[tuple[int, int, Meter]]:
+    """(first step, step after the last, meter) of each stretch."""
+    ends = [start for start, _ in meters[1:]] + [max(end, meters[-1][0] + 1)]
+    return [(start, stop, meter) for (start, meter), stop in zip(meters, ends, strict=True)]
+
+
+def _meters(raw: Raw, steps: int, end: int, found: Counter[str]) -> tuple[tuple[int, Meter], ...]:
+    """Meters from bar lines on: a bar that is cut by a new meter, or an upbeat, has a short meter of its own.
+
+    Raises FileError for a meter that the grid cannot hold.
+    """
+    said: dict[int, Meter] = {0: (4, 4)}
+    for tick, meter in raw.meters:
+        if not bar_length(meter, steps):
+            raise FileError(f"a meter of {meter[0]}/{meter[1]} does not fit {steps} steps a quarter")
+        said[int(tick * steps / raw.ticks + 0.5)] = meter
+    said = {step: meter for step, meter in sorted(said.items()) if step < end}
+    upbeat = int(raw.upbeat * steps / raw.ticks + 0.5)
+    if 0 < upbeat < bar_length(said[0], steps) and (short := meter_of(upbeat, steps)) is not None:
+        said = {0: short, upbeat: said[0], **{k: v for k, v in said.items() if k > upbeat}}
+    out: list[tuple[int, Meter]] = []
+    for start, stop, meter in _spans(list(said.items()), end):
+        if not out or out[-1][1] != meter:
+            out.append((start, meter))
+        rest = (stop - out[-1][0]) % bar_length(meter, steps)
+        if stop >= end or rest == 0:
+            continue
+        if (short := meter_of(rest, steps)) is None:
+            raise FileError(f"a meter changes {rest} steps after a bar line, which is no meter")
+        if stop - rest == out[-1][0]:
+            out.pop()
+        found["bars cut by a new meter"] += 1
+        out.append((stop - rest, short))
+    return tuple(out)
+
+
+# --------------------------------------------------------------------------- MIDI
+
+
+def read_midi(name: str, content: bytes) -> Raw:
+    """Raises FileError for what is no MIDI file, and UserError where symusic is not installed."""
+    symusic = library()
+    try:
+        score = symusic.Score.from_midi(content)
+    except (RuntimeError, ValueError, MemoryError) as error:
+        raise FileError(f"not a MIDI file, or damaged ({_reason(error)}): write it again from its source") from None
+    if score.tpq <= 0:
+        raise FileError("no MIDI file that can be read: it counts in frames of film, not in quarters")
+    tracks = tuple(tuple((n.time, n.duration, n.pitch) for n in t.notes) for t in score.tracks if not t.is_drum)
+    return Raw(
+        name,
+        score.tpq,
+        tracks,
+        tuple((s.time, (s.numerator, s.denominator)) for s in score.time_signatures),
+        tuple(t.qpm for t in score.tempos),
+        drums=sum(len(t.notes) for t in score.tracks if t.is_drum),
+    )
+
+
+def _reason(error: Exception) -> str:
+    """symusic's reason, without its name and marks."""
+    return str(error).removeprefix("MiniMidi: ").replace("Invaild", "invalid").rstrip("! ")
+
+
+def midi_bytes(score: Score) -> bytes:
+    """A MIDI file: a track a voice, all at one velocity."""
+    symusic = library()
+    out = symusic.Score(TICKS)
+    each = TICKS // score.steps
+    out.tempos.append(symusic.Tempo(0, qpm=score.tempo))
+    for start, (n, d) in score.meters:
+        out.time_signatures.append(symusic.TimeSignature(start * each, n, d))
+    for voice in range(score.voices):
+        track = symusic.Track(f"voice {voice + 1}")
+        for note in score.notes:
+            if note.voice == voice:
+                track.notes.append(symusic.Note(note.onset * each, note.duration * each, note.pitch, VELOCITY))
+        out.tracks.append(track)
+    found: bytes = out.dumps_midi()
+    return found
+
+
+def library() -> Any:
+    """symusic. Raises UserError where it is not installed."""
+    try:
+        import symusic
+    except ImportError:
+        raise UserError(
+            "Music is read and written with symusic, which is not here: pip install 'afresh[music]'."
+        ) from None
+    return symusic
+
+
+# --------------------------------------------------------------------------- lists of pitches
+
+
+def read_rolls(name: str, content: bytes) -> list[Raw]:
+    """JSON: pieces, or {train, valid, test: pieces}; a piece is a list of sixteenths, each a list of one MIDI pitch a
+    voice, -1 or null where it is silent. A pitch that is repeated goes on.
+
+    Raises FileError for anything else.
+    """
+    try:
+        found = json.loads(decode_text(content))
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"damaged JSON: {error}") from None
+    parts = found if isinstance(found, dict) else {"": found}
+    out = []
+    for part, pieces in parts.items():
+        if not isinstance(pieces, list):
+            raise FileError("not a list of pieces, or {train, valid, test} of such lists")
+        for i, piece in enumerate(pieces, 1):
+            source = f"{name}, {part} {i}" if part else f"{name}, piece {i}"
+            out.append(Raw(source, ROLL_STEPS, _tracks(source, piece), split=HEARD.get(part)))
+    return out
+
+
+def _tracks(source: str, piece: Any) -> tuple[tuple[tuple[int, int, int], ...], ...]:
+    whole = isinstance(piece, list) and bool(piece) and all(isinstance(step, list) for step in piece)
+    if not whole or len({len(step) for step in piece}) != 1:
+        raise FileError(f"{source} is not a list of steps of one pitch a voice, as many in each")
+    tracks = []
+    for cells in zip(*piece, strict=True):
+        track: list[tuple[int, int, int]] = []
+        for step, cell in enumerate(cells):
+            if cell is not None and not (isinstance(cell, int) and -1 <= cell <= 127):
+                raise FileError(f"{source}, step {step}: {cell!r} is no MIDI pitch, -1 or null")
+            if cell is None or cell < 0:
+                continue
+            if track and track[-1][2] == cell and sum(track[-1][:2]) == step:
+                track[-1] = (track[-1][0], track[-1][1] + 1, cell)
+            else:
+                track.append((step, 1, cell))
+        tracks.append(tuple(track))
+    return tuple(tracks)
+
+
+# --------------------------------------------------------------------------- ABC
+
+
+def read_abc(name: str, content: bytes) -> tuple[list[Raw], list[Refused], int, list[str]]:
+    """Every tune of a file, those that cannot be read, how many chord symbols were left out, and the errors that were
+    read past. Directives (%%, I:) are left out.
+
+    Raises FileError when the file holds no tune.
+    """
+    text = decode_text(content).replace("\r\n", "\n").replace("\r", "\n")
+    chords = len(re.findall(r'"[A-G][^"\n]*"', text))
+    text = re.sub(r'"[^"\n]*"', "", re.sub(r"(?m)^(%%|I:).*\n?", "", text))
+    tunes = [t for t in re.split(r"(?m)^(?=X:)", text) if t.startswith("X:")]
+    if not tunes:
+        raise FileError("no tune (a tune begins with a line X:)")
+    titles = [m.group(1).strip() if (m := re.search(r"(?m)^T:(.*)$", t)) else "" for t in tunes]
+    names = [f"{name}, tune {i}{f' ({title})' if title else ''}" for i, title in enumerate(titles, 1)]
+    played, errors = _convert(tunes)
+    upbeats, _ = _convert([_first_bar(t) for t in tunes])
+    out, refused = [], []
+    for i, source in enumerate(names, 1):
+        try:
+            if i not in played:
+                raise FileError("abc2midi could not read this tune")
+            raw, first = read_midi(source, played[i]), upbeats.get(i)
+            upbeat = _ends(read_midi(source, first)) if first is not None else 0
+        except FileError as error:
+            refused.append(Refused(source, str(error)))
+            continue
+        out.append(Raw(source, raw.ticks, raw.tracks, raw.meters, raw.tempos, upbeat))
+    return out, refused, chords, [f"{name}: {e}" for e in errors]
+
+
+def _ends(raw: Raw) -> int:
+    """When the last note ends; abc2midi ends notes a tick early."""
+    return max((a + b for t in raw.tracks for a, b, _ in t), default=0)
+
+
+def _first_bar(tune: str) -> str:
+    """A tune up to its first bar line that comes after a note: its upbeat, or its first bar."""
+    out: list[str] = []
+    body = False
+    for line in tune.splitlines():
+        if (
+            body
+            and not re.match(r"[A-Za-z]:(?![|:])", line)
+            and (m := re.search(r"[A-Ga-gz][^|]*?(?=[|:\[]*\|)", line))
+        ):
+            return "\n".join([*out, line[: m.end()]]) + "\n"
+        out.append(line)
+        body = body or line.startswith("K:")
+    return "\n".join(out) + "\n"
+
+
+def _convert(tunes: Sequence[str]) -> tuple[dict[int, bytes], list[str]]:
+    """MIDI files by the number of the tune from 1, and abc2midi's errors. Its own process: what it cannot read must not
+    end this one. Raises FileError where it runs out of time."""
+    library()
+    with tempfile.TemporaryDirectory(prefix="afresh-abc-") as folder:
+        place = Path(folder)
+        whole = "\n\n".join(re.sub(r"^X:.*", f"X:{i}", t.rstrip()) for i, t in enumerate(tunes, 1))
+        (place / "t.abc").write_text(whole + "\n", encoding="utf-8")
+        command = [os.environ["SYMUSIC_ABC2MIDI"], "t.abc"]
+        try:
+            done = subprocess.run(command, cwd=place, capture_output=True, timeout=PATIENCE, check=False)
+        except subprocess.TimeoutExpired:
+            raise FileError(f"abc2midi took more than {PATIENCE} seconds: cut the file up") from None
+        said = done.stdout.decode("utf-8", "replace").splitlines()
+        found = {i: f.read_bytes() for i in range(1, len(tunes) + 1) if (f := place / f"t{i}.mid").exists()}
+    return found, [line for line in said if line.startswith("Error")]

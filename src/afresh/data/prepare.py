@@ -1,0 +1,177 @@
+"""From a path to encoded splits: find the modality, read, split, fit on the training split, encode."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from afresh.core import Corpus, Encoder, Examples, Item, Modality, Refused, UserError, registry
+from afresh.core.options import problems
+from afresh.data.advice import Facts, advise
+from afresh.data.duplicates import Pair, near_duplicates
+from afresh.data.split import Split, split, split_hash
+
+SEARCHED = 20_000  # most pictures or sounds among which training looks for near duplicates: a few seconds of one core
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that training needs of the data, and all that a person should know about it."""
+
+    path: Path
+    modality: str
+    why: str
+    options: Any
+    encoder: Encoder
+    train: Examples
+    heldout: Examples
+    train_items: tuple[Item, ...]
+    heldout_items: tuple[Item, ...]
+    split_hash: str
+    refused: tuple[Refused, ...]
+    duplicates: tuple[Refused, ...]  # exact copies, left out
+    notes: tuple[str, ...]
+    counts: Mapping[str, int] = field(default_factory=dict)  # what reading did to how many items
+
+
+def choose_modality(path: Path, wanted: str | None) -> tuple[Modality, str]:
+    """The modality asked for, or the one that recognises the path. Raises UserError when it is not clear."""
+    if not path.exists():
+        raise UserError(f"There is no file or folder {path}. Give the path of your data.")
+    if wanted is not None:
+        return registry.modality(wanted), "asked for with --modality"
+    found = [(registry.modality(n).sniff(path), n) for n in registry.MODALITIES]
+    found = sorted((s for s in found if s[0].score > 0), key=lambda s: -s[0].score)
+    if not found:
+        raise UserError(
+            f"No modality recognises {path}. Accepted: {', '.join(registry.MODALITIES)}. "
+            "Give a folder of text, source code, pictures, sounds or scores, or say which it is with --modality."
+        )
+    if len(found) > 1 and found[0][0].score - found[1][0].score < 0.2:
+        choices = "; ".join(f"--modality {n} ({s.reason})" for s, n in found)
+        raise UserError(f"{path} could be more than one thing. Choose: {choices}.")
+    return registry.modality(found[0][1]), found[0][0].reason
+
+
+def read_options(modality: Modality, given: Mapping[str, Any]) -> Any:
+    """The modality's options model from plain values."""
+    try:
+        return modality.options(**given)
+    except ValidationError as e:
+        known = ", ".join(modality.options.model_fields)  # type: ignore[attr-defined]
+        wrong = problems(e, modality.options)
+        raise UserError(f"Data options of {modality.name}: {wrong}. Accepted: {known}.") from e
+
+
+def read_split(
+    path: Path, modality: Modality, options: Any, validation: Path | None
+) -> tuple[Split, Corpus, list[str]]:
+    corpus = modality.read(path, options)
+    if not corpus.items:
+        why = "; ".join(f"{r.source}: {r.reason}" for r in corpus.refused[:5])
+        raise UserError(f"Nothing in {path} could be used as {modality.name}. {why}".strip())
+    items = corpus.items
+    notes = list(corpus.notes)
+    if validation is not None:
+        other = modality.read(validation, options.model_copy(update=dict(corpus.settled)))
+        if not other.items:
+            raise UserError(f"Nothing in {validation} could be used as a validation split.")
+        items = [mark(i, "train") for i in items] + [mark(i, "validation") for i in other.items]
+        corpus.refused.extend(other.refused)
+        notes += other.notes
+        corpus.counts = Counter(corpus.counts) + Counter(other.counts)
+    return split(items), corpus, notes
+
+
+def mark(item: Item, name: str) -> Item:
+    return replace(item, split=name)
+
+
+def prepare(
+    path: Path,
+    modality: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    validation: Path | None = None,
+    encoder: Encoder | None = None,
+    fit: Callable[[Sequence[Item], Any], Encoder] | None = None,
+) -> Prepared:
+    """Read, split and encode `path`, by a new encoder fitted to its training split (by `fit`, or as the modality does)
+    unless one is given.
+
+    Raises UserError for whatever cannot be used.
+    """
+    kind, why = choose_modality(path, modality)
+    chosen = read_options(kind, options or {})
+    parts, corpus, notes = read_split(path, kind, chosen, validation)
+    chosen = chosen.model_copy(update=dict(corpus.settled))
+    encoder = encoder or (fit or kind.fit)(parts.train, chosen)
+    chosen = chosen.model_copy(update=dict(encoder.settled))
+    train, heldout = encoder.encode(parts.train), encoder.encode(parts.heldout)
+    return Prepared(
+        path=path,
+        modality=kind.name,
+        why=why,
+        options=chosen,
+        encoder=encoder,
+        train=train,
+        heldout=heldout,
+        train_items=tuple(parts.train),
+        heldout_items=tuple(parts.heldout),
+        split_hash=split_hash(parts),
+        refused=tuple(corpus.refused),
+        duplicates=tuple(parts.duplicates),
+        notes=tuple(
+            dict.fromkeys((*notes, *parts.notes, *encoder.notes, *long_records(train, heldout, encoder.space.shape)))
+        ),
+        counts=dict(corpus.counts),
+    )
+
+
+def facts_of(p: Prepared, near: Sequence[Pair] | None, minutes: float | None = None) -> Facts:
+    """What advice is given on. `near`: pairs of the training items followed by the held-out ones; None: not searched
+    for."""
+    border = len(p.train_items)
+    fixed = p.encoder.space.kind == "field"
+    return Facts(
+        train=p.train_items,
+        heldout=p.heldout_items,
+        exact=len(p.duplicates),
+        near=None if near is None else len(near),
+        crossing=None if near is None else sum(q.first < border <= q.second for q in near),
+        counts=p.counts,
+        side=p.encoder.space.shape[-1] if fixed else None,
+        minutes=minutes,
+    )
+
+
+def advice_lines(p: Prepared, minutes: float | None) -> list[str]:
+    """Advice before anything is spent; near duplicates are looked for among pictures and sounds, not too
+    many of them."""
+    items, out = [*p.train_items, *p.heldout_items], []
+    pairs = None
+    if not isinstance(items[0].value, str):
+        if len(items) <= SEARCHED:
+            pairs = near_duplicates(items)
+        else:
+            out.append(f"near duplicates are not looked for among {len(items):,} items here: afresh data does")
+    return [f"advice: {text}" for text in [*(a.text for a in advise(facts_of(p, pairs, minutes))), *out]]
+
+
+def long_records(train: Examples, heldout: Examples, shape: tuple[int, ...]) -> list[str]:
+    """A note on conversations that are longer than a window, of `shape`."""
+    lengths = [
+        int(n) - 1 for e in (train, heldout) if e.mask is not None and e.bounds is not None for n in e.bounds.diff()
+    ]
+    beyond = sum(n > shape[0] for n in lengths)
+    if not beyond:
+        return []
+    return [
+        f"{beyond:,} of {len(lengths):,} conversations are longer than the context of {shape[0]:,} tokens (the longest "
+        f"has {max(lengths):,}): they are learnt in several windows, and the later ones do not see the beginning. "
+        "Longer windows: --data context=N"
+    ]

@@ -1,0 +1,271 @@
+"""Documents (texts, source files) to one stream of token ids, and back: what text and code share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from torch import Tensor
+
+from afresh.core import CondSpec, Examples, Item, Part, Space, UserError
+from afresh.data.conditions import encode_conditions, fit_conditions
+from afresh.data.split import share
+from afresh.data.text.chat import CHATML, MARKS, ChatTemplate
+from afresh.data.text.fim import FillIn
+from afresh.data.text.tokenizer import Ids, Tokenizer, choose
+
+MAX_CLASSES = 1_000
+
+
+class DocumentOptions(BaseModel):
+    """How documents are encoded, and how much of them is read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tokenizer: Literal["auto", "chars", "bytes", "bpe"] = "auto"
+    vocab_size: int | None = Field(None, ge=1)  # of bpe; None = by the size of the text
+    context: int = Field(256, ge=2, le=1 << 20)  # tokens of a window
+    exclude: tuple[str, ...] = ()  # patterns of relative names left out: "tests/*", "*_test.py"
+    max_bytes: int | None = Field(None, ge=1)  # of all documents together; chosen by content
+    max_file_mb: int = Field(512, ge=1)  # of one file
+
+    @model_validator(mode="after")
+    def _size_needs_bpe(self) -> DocumentOptions:
+        if self.vocab_size is not None and self.tokenizer in ("chars", "bytes"):
+            raise ValueError(f"vocab_size is for tokenizer bpe; {self.tokenizer} has the size that it has")
+        return self
+
+
+class _Saved(BaseModel):
+    """encoder.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["afresh.documents"] = "afresh.documents"
+    version: Literal[1] = 1
+    context: int = Field(ge=2)
+    conds: dict[str, Part]
+    suffix: str
+    languages: tuple[str, ...]
+    notes: tuple[str, ...]
+    records: bool = False
+    fim_rate: float = Field(0.0, ge=0, le=1)
+
+
+def is_text(value: str) -> bool:
+    """Whether anything but white space is there."""
+    return bool(value.strip())
+
+
+@dataclass(frozen=True)
+class DocumentEncoder:
+    """Documents to a stream and back. `check` says whether a decoded document is valid.
+
+    With `records` the documents are conversations, written by the tokenizer's chat template, of which the answers are
+    learnt. `notes` say which tokenizer was chosen and why, and what fitting left out.
+    """
+
+    tokenizer: Tokenizer
+    context: int
+    conds: CondSpec
+    check: Callable[[str], bool]
+    suffix: str = ".txt"  # of written files
+    languages: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    records: bool = False
+    fim_rate: float = 0.0  # of the documents in a training window (data/fim.py)
+
+    @cached_property
+    def template(self) -> ChatTemplate:
+        return ChatTemplate(self.tokenizer)
+
+    @cached_property
+    def space(self) -> Space:
+        """In records, what ends an answer is `end`."""
+        t, special = self.tokenizer, dict(self.tokenizer.special)
+        if self.records:
+            special = {k: v for k, v in special.items() if v != self.template.stop} | {"end": self.template.stop}
+        return Space("tokens", (self.context,), vocab=(t.size,), special=special, stream=True, records=self.records)
+
+    @property
+    def settled(self) -> dict[str, object]:
+        """Nothing: texts are read alike whatever was learnt from them."""
+        return {}
+
+    def encode(self, items: Sequence[Item]) -> Examples:
+        """x (total,) int32, each document followed by `end`; of conversations the mask of their answers too.
+
+        Documents with equal conditions lie next to each other, in the order of their classes, for windows are
+        cut from stretches of equal condition; otherwise the order of `items` is kept. Raises UserError for a
+        label never seen in training, and for conversations where texts were learnt.
+        """
+        cond = encode_conditions(items, self.conds)
+        order = _by_condition(cond.parts, cond.present, len(items))
+        ordered = [items[i] for i in order]
+        encoded, mask = self.conversations(ordered) if any(i.turns for i in items) else (self.texts(ordered), None)
+        bounds = np.zeros(len(encoded) + 1, dtype=np.int64)
+        np.cumsum([len(e) for e in encoded], out=bounds[1:])
+        x = np.concatenate(encoded) if encoded else np.zeros(0, dtype=np.int32)
+        return Examples(
+            torch.from_numpy(x),
+            cond.select(torch.tensor(order, dtype=torch.int64)),
+            bounds=torch.from_numpy(bounds),
+            bytes=sum(utf8_size(t) for i in items for t in i.learnt()),
+            mask=None if mask is None else torch.from_numpy(mask),
+            vary=FillIn(self.tokenizer, self.fim_rate) if self.fim_rate else None,
+        )
+
+    def texts(self, items: Sequence[Item]) -> list[Ids]:
+        """Ids of each document and `end`."""
+        end = np.array([self.tokenizer.special["end"]], dtype=np.int32)
+        return [np.concatenate([e, end]) for e in self.tokenizer.encode_many([i.value for i in items])]
+
+    def conversations(self, items: Sequence[Item]) -> tuple[list[Ids], NDArray[np.bool_]]:
+        """Ids of each conversation, and for all of them in turn which are to be predicted."""
+        other = next((i for i in items if not i.turns), None)
+        if other is not None or not self.records:
+            raise UserError(
+                "This model continues texts, and the data are conversations. Tune it on them: afresh tune."
+                if other is None
+                else f"Conversations and texts cannot be learnt together: {other.source} is a text. Give one kind."
+            )
+        found = self.template.encode([i.turns for i in items], [i.source for i in items])
+        return [ids for ids, _ in found], np.concatenate([counts for _, counts in found])
+
+    def decode(self, x: Tensor) -> list[str]:
+        """Rows (B, T) of ids, or one (T,), to texts, each up to its first `end`."""
+        end = self.space.special["end"]
+        out = []
+        for row in (x[None] if x.dim() == 1 else x).tolist():  # rows may be empty
+            out.append(self.tokenizer.decode(row[: row.index(end)] if end in row else row))
+        return out
+
+    def prompt(self, text: str) -> Tensor:
+        """Ids of the beginning of a document, (length,) int64, to be continued. Raises UserError like `encode`."""
+        return torch.tensor(self.tokenizer.encode(text), dtype=torch.int64)
+
+    def valid(self, value: Any) -> bool:
+        """Whether it is a text without replacement characters that passes the modality's own check."""
+        return isinstance(value, str) and "\ufffd" not in value and self.check(value)
+
+    def hear(self, value: Any) -> None:
+        """A text is read, not heard."""
+
+    def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]:
+        """One file each in `folder`, in UTF-8 with line ends as they are; returns the file names."""
+        folder.mkdir(parents=True, exist_ok=True)
+        files = [f"{''.join(c if c.isalnum() or c in '._-' else '_' for c in n)}{self.suffix}" for n in names]
+        for value, file in zip(values, files, strict=True):
+            (folder / file).write_bytes(value.encode("utf-8"))
+        return files
+
+    def save(self, folder: Path) -> None:
+        """tokenizer.json and encoder.json."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tokenizer.save(folder / "tokenizer.json")
+        saved = _Saved(
+            context=self.context,
+            conds=dict(self.conds),
+            suffix=self.suffix,
+            languages=self.languages,
+            notes=self.notes,
+            records=self.records,
+            fim_rate=self.fim_rate,
+        )
+        (folder / "encoder.json").write_text(saved.model_dump_json(indent=1), encoding="utf-8")
+
+
+def fit_documents(
+    items: Sequence[Item], options: DocumentOptions, marks: tuple[str, ...] = ()
+) -> tuple[Tokenizer, CondSpec, tuple[str, ...]]:
+    """Tokenizer (with `marks` of its own) and conditions of the training documents, and notes on both.
+
+    Raises UserError when there is no text, or a label with more than MAX_CLASSES classes.
+    """
+    texts: list[str] = [i.value for i in items]
+    n_bytes = sum(map(utf8_size, texts))
+    if not n_bytes:
+        raise UserError("There is no text to train on: the training split is empty.")
+    spec, notes = fit_conditions(items)
+    for name, part in spec.items():
+        if len(part.classes) > MAX_CLASSES and part.kind == "label":
+            raise UserError(
+                f"{name} has {len(part.classes):,} different values in {len(items):,} documents: at most "
+                f"{MAX_CLASSES:,} classes can be learnt. Choose another label_column, or none."
+            )
+    distinct = len(set().union(*map(set, texts)))
+    kind, size, reason = choose(n_bytes, distinct)
+    if options.tokenizer != "auto" or options.vocab_size is not None:
+        kind = "bpe" if options.tokenizer == "auto" else options.tokenizer
+        reason = "set by hand"
+    chat = any(i.turns for i in items)
+    extra = MARKS if chat else marks
+    if kind == "chars":
+        tokenizer = Tokenizer.learn_chars(texts, extra)
+    elif kind == "bytes":
+        tokenizer = Tokenizer.all_bytes(extra)
+    else:
+        tokenizer = Tokenizer.learn_bpe(texts, options.vocab_size or size or 1024, extra)
+    if chat:
+        tokenizer = replace(tokenizer, chat_template=CHATML)
+    notes = [f"tokenizer {kind}, {tokenizer.size:,} ids ({reason})", *notes]
+    return tokenizer, spec, tuple(notes)
+
+
+def load_documents(folder: Path, check: Callable[[tuple[str, ...]], Callable[[str], bool]]) -> DocumentEncoder:
+    """What `save` wrote; `check` makes the validity check from the saved languages.
+
+    Raises UserError when a file is missing, damaged, of another version, or has unknown fields.
+    """
+    file = folder / "encoder.json"
+    try:
+        saved = _Saved.model_validate(json.loads(file.read_bytes()))
+    except (OSError, ValueError, ValidationError) as error:
+        raise UserError(f"{file} is no encoder of documents that this version can read: {error}") from None
+    tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    made = DocumentEncoder(tokenizer, saved.context, saved.conds, check(saved.languages), saved.suffix)
+    made = replace(made, languages=saved.languages, notes=saved.notes)
+    return replace(made, records=saved.records, fim_rate=saved.fim_rate)
+
+
+def cap(items: Sequence[Item], max_bytes: int | None) -> tuple[list[Item], list[str]]:
+    """Items whose texts add up to at most `max_bytes`, chosen by a hash of their content, in their old order."""
+    sizes = [utf8_size(i.value) for i in items]
+    if max_bytes is None or sum(sizes) <= max_bytes:
+        return list(items), []
+    kept: set[int] = set()
+    left = max_bytes
+    for i in sorted(range(len(items)), key=lambda i: share(items[i].digest(), "cap")):
+        if sizes[i] <= left:
+            kept.add(i)
+            left -= sizes[i]
+    if not kept:
+        raise UserError(f"max_bytes is {max_bytes:,}, but the smallest document has {min(sizes):,} bytes.")
+    note = (
+        f"max_bytes {max_bytes:,}: {len(items) - len(kept):,} of {len(items):,} documents left out, chosen by a hash "
+        f"of their content ({sum(sizes) - max_bytes + left:,} of {sum(sizes):,} bytes)"
+    )
+    return [item for i, item in enumerate(items) if i in kept], [note]
+
+
+def utf8_size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _by_condition(parts: dict[str, Tensor] | Any, present: Any, count: int) -> list[int]:
+    """Rows so that equal conditions are neighbours, stable."""
+    if not parts:
+        return list(range(count))
+    columns = []
+    for name in parts:
+        columns += [present[name].tolist(), parts[name].tolist()]
+    keys = list(zip(*columns, strict=True))
+    return sorted(range(count), key=lambda i: keys[i])

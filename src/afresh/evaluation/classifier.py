@@ -1,0 +1,92 @@
+"""A judge of labels for conditional accuracy: no part of it is shared with the encoder of the distances.
+
+Another architecture (max-pooled convolutions, batch normalisation and a hidden layer instead of
+group-normalised averages), another seed, trained on labels alone under small shifts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from afresh.core import Cond
+from afresh.core.rng import Rng
+from afresh.evaluation.encoders import draw_rows, shrunk
+from afresh.evaluation.judge_weights import cache_path, keep, kept, weight_hash
+
+STEPS, BATCH, RATE, WIDTH = 300, 128, 2e-3, 32
+
+
+class JudgeNet(nn.Module):
+    """(B, C, H, W) to logits (B, classes)."""
+
+    def __init__(self, channels: int, classes: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *(nn.Conv2d(channels, WIDTH, 5, stride, 2, bias=False), nn.BatchNorm2d(WIDTH), nn.ReLU()),
+            nn.AdaptiveMaxPool2d(8),
+            *(nn.Conv2d(WIDTH, 2 * WIDTH, 3, padding=1, bias=False), nn.BatchNorm2d(2 * WIDTH), nn.ReLU()),
+            *(nn.AdaptiveMaxPool2d(4), nn.Flatten()),
+        )
+        self.head = nn.Sequential(nn.Linear(32 * WIDTH, 128), nn.ReLU(), nn.Linear(128, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))
+
+
+class Judge:
+    """A trained JudgeNet for one label."""
+
+    def __init__(self, name: str, net: JudgeNet) -> None:
+        self.name, self.net = name, net.eval().requires_grad_(False)
+        self.hash = weight_hash(net.state_dict())
+
+    @torch.no_grad()
+    def labels(self, x: Tensor) -> Tensor:
+        """The likeliest label of every picture, (N,) int64."""
+        return torch.cat([self.net(shrunk(part)).argmax(1) for part in x.split(512)])
+
+
+def train_judge(
+    name: str, x: Tensor, cond: Cond, part: str, classes: int, rng: Rng, folder: Path | None = None
+) -> Judge:
+    """A judge of label `part`, from the rows of x (N, C, H, W) that have it. Equal arguments, equal weights.
+
+    With `folder` the weights are kept there, as those of an encoder are.
+    """
+    rows_with = cond.present[part].nonzero()[:, 0]
+    small, label = shrunk(x)[rows_with], cond.parts[part][rows_with]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.seed + 1)
+        net = JudgeNet(x.shape[1], classes, 2 if min(small.shape[2:]) > 16 else 1)
+    path = cache_path(folder, name, f"{rng.seed} {STEPS} {BATCH} {RATE} {WIDTH}", {"x": small, "label": label})
+    found = kept(path, net.state_dict())
+    if found is not None:
+        net.load_state_dict(found)
+        return Judge(name, net)
+    optimiser = torch.optim.AdamW(net.parameters(), RATE, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=STEPS)
+    reach = 1 if min(small.shape[2:]) < 16 else 2  # pixels of shift either way
+    for step in range(STEPS):
+        index, rows = draw_rows(rng, "judge/rows", step, BATCH, len(small))
+        shift = torch.remainder(rng.bits("judge/shift", index, (2,)), 2 * reach + 1)
+        loss = F.cross_entropy(net(shifted(small[rows], shift, reach)), label[rows], label_smoothing=0.05)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    keep(path, net.state_dict())
+    return Judge(name, net)
+
+
+def shifted(x: Tensor, shift: Tensor, reach: int) -> Tensor:
+    """Picture b moved by shift[b] - reach (rows, columns), (B, 2) in 0..2 reach; the rim is repeated."""
+    h, w = x.shape[2:]
+    wide = F.pad(x, (reach,) * 4, mode="replicate")
+    rows = shift[:, :1] + torch.arange(h)  # (B, H)
+    columns = shift[:, 1:] + torch.arange(w)  # (B, W)
+    picked = wide.gather(2, rows[:, None, :, None].expand(-1, x.shape[1], -1, wide.shape[3]))
+    return picked.gather(3, columns[:, None, None, :].expand(-1, x.shape[1], h, -1))

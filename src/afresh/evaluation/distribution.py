@@ -1,0 +1,236 @@
+"""Distances between two samples of feature vectors, (N, D) and (M, D), each with a 95% interval.
+
+Rows must be in random order: the grouped jackknife takes every twentieth row for a group. Where an interval
+is conditional on one of the two samples, the function says so.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.covariance import ledoit_wolf
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from afresh.evaluation.estimate import GROUPS, Array, Estimate, jackknife, leave_out, mean, share
+
+CHUNK = 1024  # rows of a distance matrix held at once
+
+
+# --------------------------------------------------------------------------- Frechet distance
+
+
+def frechet(x: Array, y: Array) -> Estimate:
+    """Squared Frechet distance between Gaussians fitted to x and y (Heusel et al. 2017, eq. 6).
+
+    |m - m'|^2 + tr(S) + tr(S') - 2 tr((S S')^1/2), the last as the nuclear norm of S^1/2 S'^1/2 (Dowson and
+    Landau 1982): singular values, so that nothing is squared and no complex root appears. Biased upwards by
+    about 1/N: compare only at equal N, beside a real-real floor. Where N <= D the sample covariance is
+    singular and is shrunk (Ledoit and Wolf 2004), which `note` states. Interval: grouped jackknife over both.
+    """
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    value, note = _frechet(x, y)
+    n = min(len(x), len(y))
+    if n < 2 * GROUPS:
+        return Estimate(value, None, None, n, note)
+    pairs = zip(leave_out(len(x)), leave_out(len(y)), strict=True)
+    return Estimate(value, *jackknife(value, [_frechet(x[a], y[b])[0] for a, b in pairs]), n, note)
+
+
+def _frechet(x: Array, y: Array) -> tuple[float, str]:
+    (sx, note_x), (sy, note_y) = _covariance(x), _covariance(y)
+    cross = np.linalg.svd(_root(sx) @ _root(sy), compute_uv=False).sum()
+    gap = x.mean(0) - y.mean(0)
+    return max(0.0, float(gap @ gap + np.trace(sx) + np.trace(sy) - 2 * cross)), note_x or note_y
+
+
+def _covariance(x: Array) -> tuple[Array, str]:
+    n, d = x.shape
+    if n > d:
+        return np.atleast_2d(np.cov(x, rowvar=False)), ""
+    shrunk, alpha = ledoit_wolf(x)
+    return shrunk, f"covariance shrunk by {alpha:.2f} (Ledoit and Wolf 2004), since N = {n} <= D = {d}"
+
+
+def _root(s: Array) -> Array:
+    """Symmetric square root of a positive semidefinite matrix; eigenvalues below 0 are rounding."""
+    values, vectors = np.linalg.eigh(s)
+    return (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
+
+
+# --------------------------------------------------------------------------- kernel distance
+
+
+def kid(x: Array, y: Array) -> Estimate:
+    """Squared maximum mean discrepancy under (x.y / D + 1)^3, unbiased (Binkowski et al. 2018, section 4).
+
+    The U-statistic of Gretton et al. 2012, eq. 3, over all rows; 0 in expectation for equal distributions, so
+    that it may be negative. Interval: grouped jackknife over both samples.
+    """
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    n = min(len(x), len(y))
+    groups = min(GROUPS, n // 2)
+    if groups < 1:
+        raise ValueError(f"KID needs at least 2 rows on both sides, not {len(x)} and {len(y)}")
+    xx, yy, xy = _block_sums(x, x, groups, True), _block_sums(y, y, groups, True), _block_sums(x, y, groups, False)
+    size_x, size_y = _group_sizes(len(x), groups), _group_sizes(len(y), groups)
+    value = _mmd(xx, yy, xy, size_x, size_y, np.ones(groups, bool))
+    if groups < GROUPS:
+        return Estimate(value, None, None, n)
+    without = [_mmd(xx, yy, xy, size_x, size_y, np.arange(groups) != g) for g in range(groups)]
+    return Estimate(value, *jackknife(value, without), n)
+
+
+def kid_subsets(x: Array, y: Array, seed: int, subsets: int = 50, size: int = 1000) -> tuple[float, float]:
+    """Mean and standard deviation of KID over random subsets, as papers report it (Binkowski et al. 2018)."""
+    size = min(size, len(x) // 2, len(y) // 2)
+    generator = np.random.default_rng(seed)
+    found = []
+    for _ in range(subsets):
+        a = x[generator.permutation(len(x))[:size]]
+        b = y[generator.permutation(len(y))[:size]]
+        sums = (_block_sums(a, a, 1, True), _block_sums(b, b, 1, True), _block_sums(a, b, 1, False))
+        found.append(_mmd(*sums, np.array([size]), np.array([size]), np.ones(1, bool)))
+    return float(np.mean(found)), float(np.std(found, ddof=1))
+
+
+def _group_sizes(n: int, groups: int) -> NDArray[np.int64]:
+    return np.bincount(np.arange(n) % groups, minlength=groups)
+
+
+def _block_sums(x: Array, y: Array, groups: int, same: bool) -> Array:
+    """Sums of the kernel over pairs of row groups, (G, G); the diagonal i = j left out when `same`."""
+    d = x.shape[1]
+    out = np.zeros((groups, groups))
+    for g in range(groups):
+        rows = x[g::groups]
+        kernel = (rows @ y.T / d + 1.0) ** 3  # (rows, M)
+        out[g] = np.bincount(np.arange(len(y)) % groups, weights=kernel.sum(0), minlength=groups)
+        if same:
+            out[g, g] -= ((np.einsum("nd,nd->n", rows, rows) / d + 1.0) ** 3).sum()
+    return out
+
+
+def _mmd(
+    xx: Array, yy: Array, xy: Array, size_x: NDArray[np.int64], size_y: NDArray[np.int64], keep: NDArray[np.bool_]
+) -> float:
+    n, m = int(size_x[keep].sum()), int(size_y[keep].sum())
+    within = xx[keep][:, keep].sum() / (n * (n - 1)) + yy[keep][:, keep].sum() / (m * (m - 1))
+    return float(within - 2 * xy[keep][:, keep].sum() / (n * m))
+
+
+# --------------------------------------------------------------------------- balls of nearest neighbours
+
+
+def precision_recall(real: Array, fake: Array, k: int = 3) -> tuple[Estimate, Estimate]:
+    """Improved precision and recall (Kynkaanniemi et al. 2019, eqs. 1-3).
+
+    Precision: the share of `fake` within the k-nearest-neighbour ball of some real row; recall: the converse.
+    Wilson intervals, conditional on the sample that spans the balls.
+    """
+    _need(real, fake, k)
+    return _covered(fake, real, k), _covered(real, fake, k)
+
+
+def density_coverage(real: Array, fake: Array, k: int = 5) -> tuple[Estimate, Estimate]:
+    """Density and coverage (Naeem et al. 2020, eqs. 3 and 4); both near 1 for equal distributions.
+
+    Density: how many real balls hold a fake row, over k (it may pass 1). Coverage: the share of real balls
+    that hold a fake row, in expectation 1 - prod_i (M - i) / (N + M - i) for equal distributions: always beside
+    a real-real floor. Intervals conditional on the real rows' balls.
+    """
+    _need(real, fake, k)
+    radius = neighbour_radius(real, k)
+    held = np.zeros(len(fake))
+    filled = np.zeros(len(real), bool)
+    for start in range(0, len(fake), CHUNK):
+        inside = distances(fake[start : start + CHUNK], real) <= radius[None]  # (chunk, N)
+        held[start : start + CHUNK] = inside.sum(1)
+        filled |= inside.any(0)
+    return mean(held / k), share(int(filled.sum()), len(real))
+
+
+def neighbour_radius(x: Array, k: int) -> Array:
+    """Distance (N,) of every row to its k-th nearest other row."""
+    out = np.empty(len(x))
+    for start in range(0, len(x), CHUNK):
+        d = distances(x[start : start + CHUNK], x)
+        d[np.arange(len(d)), start + np.arange(len(d))] = np.inf  # not a neighbour of itself
+        out[start : start + CHUNK] = np.partition(d, k - 1, axis=1)[:, k - 1]
+    return out
+
+
+def distances(x: Array, y: Array) -> Array:
+    """Euclidean distances (N, M) in float64."""
+    a, b = torch.as_tensor(x, dtype=torch.float64), torch.as_tensor(y, dtype=torch.float64)
+    return torch.cdist(a, b).numpy()
+
+
+def _covered(points: Array, centres: Array, k: int) -> Estimate:
+    radius = neighbour_radius(centres, k)
+    hits = 0
+    for start in range(0, len(points), CHUNK):
+        hits += int((distances(points[start : start + CHUNK], centres) <= radius[None]).any(1).sum())
+    return share(hits, len(points))
+
+
+def _need(real: Array, fake: Array, k: int) -> None:
+    if min(len(real), len(fake)) <= k:
+        raise ValueError(f"{k} nearest neighbours need more than {k} rows, not {len(real)} and {len(fake)}")
+
+
+# --------------------------------------------------------------------------- two-sample tests
+
+
+def two_sample_linear(x: Array, y: Array, seed: int, folds: int = 5) -> Estimate:
+    """How often a logistic regression tells a row of x from one of y, cross-validated; 0.5 = it cannot.
+
+    Classifier two-sample test (Lopez-Paz and Oquab 2017, section 3). Chance is 0.5 whatever the sizes, since
+    the larger sample is cut to the smaller one's size.
+    """
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+    return _cross_validated(model, x, y, seed, folds)
+
+
+def two_sample_mlp(x: Array, y: Array, seed: int, folds: int = 5) -> Estimate:
+    """As `two_sample_linear`, by a network of one hidden layer of 128 units: sees what no plane separates."""
+    net = MLPClassifier((128,), alpha=1e-2, batch_size=64, max_iter=30, early_stopping=False, random_state=seed)
+    return _cross_validated(make_pipeline(StandardScaler(), net), x, y, seed, folds)
+
+
+def two_sample_neighbour(x: Array, y: Array, seed: int) -> Estimate:
+    """Leave-one-out accuracy of the nearest neighbour (Lopez-Paz and Oquab 2017; Xu et al. 2018, section 3).
+
+    0.5 = indistinguishable; below 0.5 the rows of x repeat those of y: overfitting, not quality.
+    """
+    both, side = _joined(x, y, seed)
+    hits = 0
+    for start in range(0, len(both), CHUNK):
+        d = distances(both[start : start + CHUNK], both)
+        d[np.arange(len(d)), start + np.arange(len(d))] = np.inf
+        hits += int((side[d.argmin(1)] == side[start : start + CHUNK]).sum())
+    return share(hits, len(both))
+
+
+def _joined(x: Array, y: Array, seed: int) -> tuple[Array, NDArray[np.int64]]:
+    n = min(len(x), len(y))
+    generator = np.random.default_rng(seed)
+    rows = [v[generator.permutation(len(v))[:n]] for v in (x, y)]
+    return np.concatenate(rows), np.repeat([0, 1], n)
+
+
+def _cross_validated(model: object, x: Array, y: Array, seed: int, folds: int) -> Estimate:
+    """Accuracy over all left-out folds. Wilson interval: folds share training rows, so slightly too narrow."""
+    both, side = _joined(x, y, seed)
+    split = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():  # the number of iterations is a choice, not a failure
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        said = cross_val_predict(model, both, side, cv=split)
+    return share(int((said == side).sum()), len(both))

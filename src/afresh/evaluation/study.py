@@ -1,0 +1,146 @@
+"""One measuring of one model: what metrics share, which of them run, and the card on what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from afresh import __version__
+from afresh.core import CondSpec, Drawn, Evidence, Examples, Item, Metric, Score, Space
+from afresh.core.rng import Rng
+from afresh.evaluation.card import ProtocolCard, split_hash
+
+T = TypeVar("T")
+
+
+class Unmeasurable(Exception):
+    """A metric applies to the space, but this data or this model leaves nothing for it to measure: why."""
+
+
+class Study:
+    """Evidence with a number of samples fixed and every shared cost paid once. It is Evidence itself."""
+
+    def __init__(self, evidence: Evidence, n: int, folder: Path | None = None) -> None:
+        if n < 2:
+            raise ValueError(f"measuring needs at least 2 samples, not {n}")
+        self.evidence, self.n, self.folder = evidence, n, folder
+        self.space: Space = evidence.space
+        self.conds: CondSpec = evidence.conds
+        self.train: Examples = evidence.train
+        self.heldout: Examples = evidence.heldout
+        self.train_items: Sequence[Item] = evidence.train_items
+        self.heldout_items: Sequence[Item] = evidence.heldout_items
+        self.rng: Rng = evidence.rng
+        self.notes: list[str] = []
+        self.judges: dict[str, str] = {}  # encoders and classifiers used: name -> weight hash
+        self.reference_size = len(evidence.heldout_items)
+        self._kept: dict[str, Any] = {}
+
+    @property
+    def things(self) -> str:
+        """What fields are called in notes: sounds, where an axis is time."""
+        return "sounds" if self.space.timed else "pictures"
+
+    @cached_property
+    def drawn(self) -> Drawn:
+        return self.evidence.samples(self.n)
+
+    def samples(self, n: int) -> Drawn:
+        return self.drawn if n == self.n else self.evidence.samples(n)
+
+    def likelihood(self) -> tuple[Tensor, Tensor] | None:
+        return self.evidence.likelihood()
+
+    @property
+    def bound(self) -> bool:
+        return self.evidence.bound
+
+    def valid(self, value: Any) -> bool:
+        return self.evidence.valid(value)
+
+    def complete(self, holes: Sequence[tuple[str, str, str]]) -> list[str] | None:
+        return self.evidence.complete(holes)
+
+    def once(self, key: str, make: Callable[[], T]) -> T:
+        """What `make` gave when `key` was first asked for."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        found: T = self._kept[key]
+        return found
+
+    def note(self, text: str) -> None:
+        if text and text not in self.notes:
+            self.notes.append(text)
+
+
+def study_of(evidence: Evidence) -> Study:
+    """The study a metric runs in: the evidence itself when `measure` made it, else one of a default size."""
+    if isinstance(evidence, Study):
+        return evidence
+    return Study(evidence, max(2, min(len(evidence.heldout_items), 1000)))
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Scores under their card; which metrics did not run and why; what a reader should know besides."""
+
+    card: ProtocolCard
+    scores: tuple[Score, ...]
+    skipped: Mapping[str, str]  # metric -> reason
+    notes: tuple[str, ...]
+
+    def json(self) -> dict[str, Any]:
+        """{card, metrics: [{name, value, low, high, n, better, floor, control}], skipped, notes}."""
+        return {
+            "card": self.card.model_dump(mode="json"),
+            "metrics": [asdict(s) for s in self.scores],
+            "skipped": dict(self.skipped),
+            "notes": list(self.notes),
+        }
+
+
+def measure(
+    evidence: Evidence,
+    metrics: Sequence[Metric],
+    n: int,
+    *,
+    modality: str,
+    sampling: Mapping[str, str | int | float | bool | Mapping[str, float] | None],
+    folder: Path | None = None,
+) -> Measurement:
+    """Run the metrics that apply on n samples; encoders are kept in `folder` when one is given.
+
+    `sampling` says how `evidence.samples` draws, for the card. A metric that does not apply is listed in
+    `skipped` with its reason.
+    """
+    study = Study(evidence, n, folder)
+    scores: list[Score] = []
+    skipped: dict[str, str] = {}
+    for metric in metrics:
+        reason = metric.applies(study.space, study.conds)
+        if reason is None:
+            try:
+                scores += metric.compute(study)
+                continue
+            except Unmeasurable as why:
+                reason = str(why)
+        skipped[metric.name] = reason
+    card = ProtocolCard(
+        version=__version__,
+        modality=modality,
+        split=split_hash(study.train_items, study.heldout_items),
+        train_size=len(study.train_items),
+        heldout_size=len(study.heldout_items),
+        samples=n,
+        reference="held-out split",
+        reference_size=study.reference_size,
+        judges=study.judges,
+        seed=study.rng.seed,
+        sampling=sampling,
+    )
+    return Measurement(card, tuple(scores), skipped, tuple(study.notes))

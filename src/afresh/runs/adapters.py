@@ -1,0 +1,201 @@
+"""Personal models: adapters that were tuned or aligned from a run, switched and mixed while it samples."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors.torch import save as save_bytes
+from torch import Tensor, nn
+
+from afresh.core import UserError
+from afresh.formats.peft import CONFIG, WEIGHTS, base_named, read_peft
+from afresh.training import lora
+from afresh.training.base_weights import folded
+
+if TYPE_CHECKING:
+    from afresh.runs.run import Run
+
+OWN = "adapter.safetensors"  # in the folder of an adapter in our own format
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an adapter lies: a run that it was made in, a file or folder of its own, or both."""
+
+    given: str
+    run: Path | None
+    folder: Path | None  # of PEFT's format
+    file: Path | None  # of our own
+
+
+def check_finite(modules: Mapping[str, nn.Module], path: Path) -> None:
+    """Raises UserError naming the first weight that is not finite."""
+    for m, module in modules.items():
+        for k, v in module.state_dict().items():
+            if v.is_floating_point() and not bool(v.isfinite().all()):
+                raise UserError(f"The weights of {path} are not finite ({m}.{k}). Train again from an earlier state.")
+
+
+def place_of(given: str) -> Place:
+    """A run's folder, its adapter/ folder, PEFT's, or a LoRA file. Raises UserError for anything else."""
+    path = Path(given).expanduser()
+    if path.name == WEIGHTS and (path.parent / CONFIG).is_file():
+        path = path.parent
+    if (path / "run.json").is_file():
+        return Place(given, path, None, None)
+    if path.is_file() and path.suffix == ".safetensors":
+        path, file = path.parent, path
+    else:
+        file = path / OWN
+    owner = path.parent if path.name == "adapter" and (path.parent / "run.json").is_file() else None
+    if (path / CONFIG).is_file() and file.name == OWN:
+        return Place(given, owner, path, None)
+    if file.is_file():
+        return Place(given, owner, None, file)
+    raise UserError(
+        f"There is no adapter in {given}. Give a run that was tuned or aligned with --lora, its adapter folder, one in "
+        f"PEFT's format ({CONFIG}), or a LoRA file (.safetensors)."
+    )
+
+
+def fingerprint(modules: Mapping[str, nn.Module]) -> str:
+    """SHA-256 of weights as a run keeps those of its base (origin.write_base)."""
+    weights = {
+        f"{m}.{k}": v.detach().cpu().contiguous() for m, net in modules.items() for k, v in net.state_dict().items()
+    }
+    return hashlib.sha256(save_bytes(weights)).hexdigest()
+
+
+def same(a: str | Path, b: Path) -> bool:
+    return Path(a).expanduser().resolve() == b.resolve()
+
+
+def check_owner(run: Run, place: Place, base: str) -> None:
+    """Raises UserError for a run without an adapter or of another family; warns where it was not made from `run` as it
+    is now, whose weights have the fingerprint `base`."""
+    from afresh.runs.run import Run as Runs
+
+    if place.run is None:
+        if place.folder is not None:
+            check_named(run, place.folder)
+        return
+    made = Runs.open(place.run)
+    if made.record.lora is None:
+        raise UserError(
+            f"{place.run} has no adapter: everything learnt in it. Sample it itself (afresh sample {place.run}), or "
+            "tune with --lora."
+        )
+    if made.record.family != run.record.family:
+        raise UserError(
+            f"{place.run} is a {made.record.family}, and {run.path} a {run.record.family}: an adapter fits the network "
+            "that it was tuned from alone."
+        )
+    if base == made.record.base_sha256:
+        return
+    parent = made.record.parent
+    if parent is not None and same(parent, run.path):
+        why = f"{run.path} has other weights now than when {place.given} was tuned from it"
+    else:
+        why = f"{place.given} was tuned from {parent or 'another model'}, whose weights are not those of {run.path}"
+    warnings.warn(f"{why}: what it learnt may not hold here.", stacklevel=2)
+
+
+def check_named(run: Run, folder: Path) -> None:
+    """Warns where an adapter in PEFT's format names another base, or none."""
+    try:
+        named = base_named(folder)
+    except UserError:
+        named = "no model that it says"
+    if not same(named, run.path) and named != run.record.parent:
+        warnings.warn(f"{folder} belongs to {named}, not to {run.path}: it may not hold here.", stacklevel=2)
+
+
+def put(run: Run, place: Place, whole: nn.ModuleDict, name: str) -> None:
+    """Add one adapter to the base's modules. Raises UserError, with the reason, where it is of another network."""
+    from afresh.runs.run import Run as Runs
+
+    try:
+        if place.folder is not None:
+            read_peft(place.folder, whole["decoder"] if "decoder" in whole else nn.Identity(), name)
+        elif place.file is not None:
+            lora.load_adapter(place.file, whole, name)
+        else:
+            assert place.run is not None
+            lora.put(whole, learnt(Runs.open(place.run)), name)
+    except UserError as e:
+        raise UserError(f"The adapter {place.given} cannot be used on {run.path}: {e}") from None
+
+
+def learnt(made: Run) -> dict[str, Tensor]:
+    """The adapter that a run samples with. Warns of what sampling needs besides."""
+    from afresh.training.weights import FINISHED
+
+    if (made.path / f"{FINISHED}.safetensors").is_file():
+        warnings.warn(
+            f"{made.path} also fitted a density after tuning ({FINISHED}.safetensors), which is no part of its "
+            "adapter: the base's is used.",
+            stacklevel=2,
+        )
+    return lora.adapter_state(nn.ModuleDict(made.assembled()))
+
+
+def check_weights(adapters: Mapping[str, float]) -> None:
+    """Raises UserError for an adapter that is named twice, or a weight that is no finite number."""
+    seen: dict[Path, str] = {}
+    for path, weight in adapters.items():
+        if not math.isfinite(weight):
+            raise UserError(f"--adapter {path}={weight}: a weight is a finite number; 1 is as it was tuned.")
+        whole = Path(path).expanduser().resolve()
+        if whole in seen:
+            raise UserError(f"The adapter {path} is given twice ({seen[whole]}). Give it once, with one weight.")
+        seen[whole] = path
+
+
+def personal(run: Run, adapters: Mapping[str, float]) -> dict[str, nn.Module]:
+    """The modules that sampling uses, so much of each adapter added to the run's own weights (control.lora.use).
+
+    `adapters`: {path: weight}, 1 as it was tuned. With one of weight 1 they are the tuned run's, bit for bit; those of
+    weight 0 are as if they were not there. The order has no say: they are added up by their paths' order. Raises
+    UserError for what is no adapter, or one of another network; warns where it was made from other weights.
+    """
+    check_weights(adapters)
+    whole = nn.ModuleDict(folded(run.assembled()))
+    places = {k: place_of(k) for k in sorted(adapters, key=lambda k: str(Path(k).expanduser().resolve()))}
+    base = fingerprint(dict(whole.items())) if any(p.run is not None for p in places.values()) else ""
+    for place in places.values():
+        check_owner(run, place, base)
+    used = {}
+    for i, (path, place) in enumerate(places.items()):
+        put(run, place, whole, f"a{i}")
+        used[f"a{i}"] = float(adapters[path])
+    lora.use(whole, used)
+    made = folded(dict(whole.items()))
+    for module in made.values():
+        module.eval().requires_grad_(False)
+    check_finite(made, run.path)
+    return made
+
+
+def parse_adapters(given: list[str]) -> dict[str, float]:
+    """PATH or PATH=WEIGHT, each once. A path with = in it that exists is taken as it is. Raises UserError."""
+    out: dict[str, float] = {}
+    for text in given:
+        path, equals, number = text.rpartition("=")
+        weight = 1.0
+        if not equals or Path(text).expanduser().exists():
+            path = text
+        else:
+            try:
+                weight = float(number)
+            except ValueError:
+                raise UserError(f"--adapter takes PATH, or PATH=WEIGHT as in runs/anna=0.7. Given: {text!r}.") from None
+        if path in out:
+            raise UserError(f"--adapter {path} is given twice. Give it once, with one weight.")
+        out[path] = weight
+    return out

@@ -1,0 +1,240 @@
+"""The page on which a person chooses between two pictures or two sounds: one file of HTML, style and script.
+
+What differs between the kinds is how the sides look and a few functions: `load(id)` shows a pair and raises what cannot
+be shown, `seen()` says whether it may be judged yet, `pressed(key)` takes keys of its own.
+"""
+
+from __future__ import annotations
+
+from afresh.core.kinds import Kind
+
+
+def page_html(kind: Kind, token: str) -> str:
+    """The page for pairs of a kind, picture or sound, whose requests bear the token."""
+    out = HTML
+    for name, text in PARTS[kind].items():
+        out = out.replace(name, text)
+    return out.replace("TOKEN", token)
+
+
+PICTURES = {
+    "SIDES": """\
+      <button class="side" data-vote="a"><img alt="picture A"><span>A <kbd>&larr; or a</kbd></span></button>
+      <button class="side" data-vote="b"><img alt="picture B"><span>B <kbd>&rarr; or b</kbd></span></button>""",
+    "HINT": "",
+    "MEDIA": """\
+const images = [...document.querySelectorAll(".side img")], broken = "A picture cannot be shown.";
+Object.assign(keys, {ArrowLeft: "a", ArrowRight: "b"});
+
+function fit() {  // the largest whole factor, so that every pixel is a square of the same size
+  const room = Math.min($("pair").clientWidth / 2 - 36, window.innerHeight * 0.62);
+  for (const i of images) if (i.naturalWidth) {
+    const factor = room / Math.max(i.naturalWidth, i.naturalHeight);
+    i.style.width = i.naturalWidth * (factor > 1 ? Math.floor(factor) : factor) + "px";
+  }
+}
+window.addEventListener("resize", fit);
+
+function seen() { return true; }
+
+function pressed(key) { return false; }
+
+async function load(id) {
+  images.forEach((image, i) => { image.src = `/picture?token=${token}&id=${id}&side=${"ab"[i]}`; });
+  await Promise.all(images.map(i => i.decode()));
+  fit();
+}""",
+}
+
+# Both have to be begun before one can be chosen. A sound is fetched whole: players otherwise ask for ranges of it.
+# Arrows move within a player that has the focus, so they choose nothing here.
+SOUNDS = {
+    "SIDES": """\
+      <div class="side"><audio controls preload="auto" aria-label="sound A"></audio><div>
+        <button data-play="0">play <kbd>1</kbd></button> <button data-vote="a">A <kbd>a</kbd></button></div></div>
+      <div class="side"><audio controls preload="auto" aria-label="sound B"></audio><div>
+        <button data-play="1">play <kbd>2</kbd></button> <button data-vote="b">B <kbd>b</kbd></button></div></div>""",
+    "HINT": "Play both, then choose.",
+    "MEDIA": """\
+const sounds = [...document.querySelectorAll("audio")], broken = "A sound cannot be played.";
+let heard = [false, false];
+
+function seen() { return heard[0] && heard[1]; }
+
+function play(i) {
+  if (!ready) return;
+  sounds[i].currentTime = 0;
+  sounds[i].play().catch(() => {});
+}
+
+function pressed(key) {
+  if (key !== "1" && key !== "2") return false;
+  play(key - 1);
+  return true;
+}
+
+sounds.forEach((sound, i) => sound.addEventListener("playing", () => {
+  if (!ready) return;
+  heard[i] = true; sounds[1 - i].pause(); enable(true);
+}));
+document.querySelectorAll("[data-play]").forEach(b => b.addEventListener("click", () => play(+b.dataset.play)));
+
+async function load(id) {
+  heard = [false, false];
+  sounds.forEach(sound => sound.pause());
+  await Promise.all(sounds.map(async (sound, i) => {
+    const reply = await fetch(`/sound?id=${id}&side=${"ab"[i]}`, {headers: {"X-Token": token}});
+    if (!reply.ok) throw new Error(reply.status);
+    const before = sound.src, content = await reply.blob();
+    await new Promise((done, failed) => {
+      sound.onloadedmetadata = done; sound.onerror = failed;
+      sound.src = URL.createObjectURL(content); sound.load();
+    });
+    if (before) URL.revokeObjectURL(before);
+  }));
+}""",
+}
+
+PARTS: dict[Kind, dict[str, str]] = {"picture": PICTURES, "sound": SOUNDS}
+
+HTML = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>afresh compare</title>
+<style>
+:root { color-scheme: light dark; --page: #fbfaf7; --sheet: #fff; --ink: #22231f; --quiet: #5d5f58; --rule: #d8d6cd;
+  --accent: #0b6b62; --warn: #fdf3dc; --warn-rule: #d9a441; }
+@media (prefers-color-scheme: dark) { :root { --page: #16181a; --sheet: #1d2022; --ink: #e6e5df; --quiet: #a5a69f;
+  --rule: #3b4043; --accent: #63c9bb; --warn: #2f2819; --warn-rule: #b98a35; } }
+* { box-sizing: border-box; }
+[hidden] { display: none !important; }
+body { margin: 0; min-height: 100vh; min-height: 100dvh; display: flex; flex-direction: column; background: var(--page);
+  color: var(--ink); font: 16px/1.5 system-ui, -apple-system, "Segoe UI", "Liberation Sans", Arial, sans-serif; }
+header, main, footer { width: 100%; max-width: 72rem; margin: 0 auto; padding: .8rem 1rem; }
+header { display: flex; flex-wrap: wrap; gap: .2rem 1rem; align-items: baseline; }
+#progress { font-weight: 600; font-variant-numeric: tabular-nums; }
+#asked { overflow-wrap: anywhere; white-space: pre-wrap; max-height: 7.5em; overflow-y: auto; }
+#bar { flex-basis: 100%; height: 4px; border-radius: 2px; background: var(--rule); overflow: hidden; }
+#bar div { height: 100%; width: 0; background: var(--accent); }
+main { flex: 1; display: flex; flex-direction: column; justify-content: center; gap: .8rem; }
+#pair { display: grid; grid-template-columns: 1fr 1fr; gap: .6rem; }
+button { font: inherit; color: inherit; background: var(--sheet); border: 1px solid var(--rule); border-radius: .5rem;
+  padding: .6rem .9rem; cursor: pointer; touch-action: manipulation; }
+button:hover:enabled, button:focus-visible { border-color: var(--accent); }
+button:focus-visible { outline: 2px solid var(--accent); outline-offset: 1px; }
+button:disabled { opacity: .45; cursor: default; }
+.side { display: flex; flex-direction: column; align-items: center; justify-content: space-between; gap: .5rem;
+  padding: .6rem; min-width: 0; }
+.side audio { width: 100%; }
+.side img { display: block; max-width: 100%; image-rendering: pixelated; }
+.others { display: grid; grid-template-columns: 1fr 1fr 1fr; gap: .6rem; }
+kbd { font: .85em ui-monospace, Menlo, Consolas, monospace; color: var(--quiet); }
+@media (hover: none) { kbd { display: none; } }
+#hint { text-align: center; color: var(--quiet); margin: .8rem 0; min-height: 1.5em; }
+#error { background: var(--warn); border: 1px solid var(--warn-rule); border-radius: .5rem; padding: .7rem .9rem; }
+#error button { margin-left: .6rem; }
+#end p { margin: .25rem 0; overflow-wrap: anywhere; white-space: pre-wrap; }
+footer { color: var(--quiet); font-size: .9rem; }
+</style>
+</head>
+<body>
+<header><span id="progress" aria-live="polite"></span><span id="asked"></span><div id="bar"><div></div></div></header>
+<main>
+  <div id="error" role="alert" hidden><span></span><button id="again">send again</button></div>
+  <div id="choice" hidden>
+    <div id="pair">
+SIDES
+    </div>
+    <p id="hint">HINT</p>
+    <div class="others">
+      <button data-vote="tie">tie <kbd>t</kbd></button>
+      <button data-vote="skip">skip <kbd>s</kbd></button>
+      <button data-vote="stop">stop <kbd>q</kbd></button>
+    </div>
+  </div>
+  <div id="end" hidden></div>
+</main>
+<footer id="summary" aria-live="polite"></footer>
+<script>
+"use strict";
+const token = "TOKEN", keys = {a: "a", b: "b", t: "tie", s: "skip", q: "stop"};
+const $ = id => document.getElementById(id), judging = ["a", "b", "tie"];
+const buttons = [...document.querySelectorAll("[data-vote]")];
+let now = null, ready = false, last = null;
+
+function may(said) { return ready && (seen() || !judging.includes(said)); }  // only what was seen is judged
+
+function enable(on) { ready = on; buttons.forEach(b => { b.disabled = !may(b.dataset.vote); }); }
+
+function fail(text, retry) {
+  last = retry; $("error").firstChild.textContent = text; $("error").hidden = false; enable(false);
+}
+
+async function call(path, body) {
+  const how = body === undefined ? {} : {method: "POST", body: JSON.stringify(body)};
+  let reply, value;
+  try {
+    reply = await fetch(path, {...how, headers: {"X-Token": token, "Content-Type": "application/json"}});
+    value = await reply.json();
+  } catch (e) {
+    throw new Error("The program does not answer. If it was stopped, start the same command again and open the new " +
+      "address; every vote that it confirmed is kept.");
+  }
+  if (!reply.ok) throw new Error(value.error);
+  return value;
+}
+
+MEDIA
+
+async function show(state) {
+  $("error").hidden = true; now = state.question; last = null;
+  $("choice").hidden = !now; $("end").hidden = !!now;
+  if (!now) {
+    enable(false); $("progress").textContent = "Done"; $("asked").textContent = ""; $("summary").textContent = "";
+    $("bar").hidden = true;
+    $("end").replaceChildren(...[state.kept, ...state.end, "This page can be closed."].map(line => {
+      const p = document.createElement("p"); p.textContent = line; return p; }));
+    return;
+  }
+  enable(false);
+  $("progress").textContent = `${now.number} of ${now.of}`; $("asked").textContent = now.asked.join("\\n");
+  $("bar").firstChild.style.width = 100 * (now.number - 1) / now.of + "%"; $("summary").textContent = state.summary;
+  try { await load(now.id); }
+  catch (e) { fail(broken, () => show(state)); return; }
+  enable(true);
+}
+
+async function send(work) {
+  enable(false);
+  let state;
+  try { state = await work(); }
+  catch (e) { fail(e.message, () => send(work)); return; }
+  await show(state);
+}
+
+function vote(said) {
+  if (!may(said)) return;
+  const id = now.id;
+  send(() => said === "stop" ? call("/stop", {}) : call("/vote", {id, vote: said}));
+}
+
+buttons.forEach(b => b.addEventListener("click", () => vote(b.dataset.vote)));
+$("again").addEventListener("click", () => { if (last) last(); });
+function own(target) { return target.id === "again" || target.tagName === "AUDIO"; }  // what space is for
+
+document.addEventListener("keydown", e => {
+  if (e.key === " " && !own(e.target)) e.preventDefault();
+  if (e.repeat || e.ctrlKey || e.metaKey || e.altKey) return;
+  const said = keys[e.key.length === 1 ? e.key.toLowerCase() : e.key];
+  if (said) { e.preventDefault(); vote(said); }
+  else if (now && pressed(e.key)) e.preventDefault();
+});
+document.addEventListener("keyup", e => { if (e.key === " " && !own(e.target)) e.preventDefault(); });
+send(() => call("/state"));
+</script>
+</body>
+</html>
+"""

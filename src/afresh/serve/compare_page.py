@@ -1,0 +1,217 @@
+"""The server of the page on which a person chooses between two pictures or sounds, for this machine alone.
+
+The server listens on 127.0.0.1. Its address has a secret token, and every request must bear it and be addressed to this
+machine by name, so that no other page, and nobody else who reaches the port, can see, hear or vote.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+import sys
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from afresh.alignment.feedback.annotate import Question, Session
+from afresh.alignment.feedback.preferences import Winner
+from afresh.core import UserError
+from afresh.evaluation.report import visible
+from afresh.serve.compare_html import page_html
+
+HOST = "127.0.0.1"
+LONGEST = 1 << 12  # bytes of a request's body
+WAIT = 10.0  # seconds that a connection may be idle
+ANSWERS: dict[str, Winner | None] = {"a": "a", "b": "b", "tie": "tie", "skip": None}
+HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": (
+        "default-src 'none'; img-src 'self'; media-src blob:; connect-src 'self'; style-src 'unsafe-inline'; "
+        "script-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    ),
+}
+TYPES = {"picture": "image/png", "sound": "audio/wav"}  # of the files that `compare` keeps
+Reply = tuple[int, dict[str, Any]]
+
+
+class Page:
+    """What the server knows: a session, the pairs that were shown, and their answers. One request at a time changes it.
+
+    `end`: the lines to show when all is asked.
+    """
+
+    def __init__(self, session: Session, end: Callable[[], list[str]]) -> None:
+        self.session, self.end = session, end
+        self.token = secrets.token_urlsafe(24)
+        self.lock = threading.Lock()
+        self.shown: dict[str, Question] = {}
+        self.answers: dict[str, str] = {}
+        self.open = ""  # the id of the question that waits for its answer
+        self.over = False
+
+    def state(self) -> dict[str, Any]:
+        """The question that is open, or the end."""
+        question = None if self.over else self.session.next()
+        if question is None:
+            self.over = True
+            return {"question": None, "kept": visible(self.session.kept()), "end": self.end()}
+        if not self.open:
+            self.open = secrets.token_hex(8)
+            self.shown[self.open] = question
+        pair, judged, skipped = question.pair, len(self.session.judged), len(self.session.skipped)
+        asked = [visible(text) for text in (pair.label, pair.prompt) if text]
+        counts = f"{judged:,} judged, {self.session.ties:,} of them ties; {skipped:,} skipped"
+        where = {"id": self.open, "number": question.number, "of": question.of, "asked": asked}
+        return {"question": where, "summary": counts}
+
+    def answer(self, name: Any, said: Any) -> Reply:
+        """Keep an answer to a pair that was shown. The same answer sent again, when the reply to it was lost, is not
+        kept twice. The status is 200 when it is on the disk."""
+        if not isinstance(name, str) or name not in self.shown:
+            return 409, {"error": "This pair was not shown here, so the vote was not kept. Load the page again."}
+        if not isinstance(said, str) or said not in ANSWERS:
+            return 400, {"error": f"A vote is one of {', '.join(ANSWERS)}."}
+        if self.answers.get(name, said) != said:
+            return 409, {"error": "This pair was judged already, perhaps in another tab. Load the page again."}
+        if name not in self.answers:
+            winner = ANSWERS[said]
+            try:
+                if winner is None:
+                    self.session.skip(self.shown[name])
+                else:
+                    self.session.vote(self.shown[name], winner)
+            except (UserError, OSError) as e:
+                return 500, {"error": f"The vote was not kept. {visible(str(e))}"}
+            self.answers[name], self.open = said, ""
+        return 200, self.state()
+
+    def stop(self) -> Reply:
+        self.over = True
+        return 200, self.state()
+
+    def file(self, name: str, side: str) -> bytes | None:
+        """The PNG or WAV of a pair that was shown; None of another, or when it is gone."""
+        question = self.shown.get(name)
+        if question is None or side not in ("a", "b"):
+            return None
+        try:
+            return (self.session.path.parent / (question.a if side == "a" else question.b)).read_bytes()
+        except OSError:
+            return None
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection. `page` is set by `make_server`."""
+
+    page: Page
+    server: Server
+    timeout = WAIT
+    server_version, sys_version = "afresh", ""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: the terminal is the person's."""
+
+    def allowed(self, token: str | None) -> bool:
+        """Whether the request is by someone who has the token and means this server; refused otherwise."""
+        hosts = [f"{name}:{self.server.server_port}" for name in (HOST, "localhost")]
+        origin = self.headers.get("Origin")
+        if self.headers.get("Host") not in hosts or (origin and origin not in [f"http://{h}" for h in hosts]):
+            self.reply(403, {"error": "This server answers to this machine alone."})
+        elif not hmac.compare_digest((token or "").encode(), self.page.token.encode()):
+            self.reply(403, {"error": "The token is missing or wrong. Open the address that the terminal shows."})
+        else:
+            return True
+        return False
+
+    def do_GET(self) -> None:
+        url, kind = urlsplit(self.path), self.page.session.plan.kind
+        query = {k: v[0] for k, v in parse_qs(url.query).items()}
+        if not self.allowed(query.get("token") or self.headers.get("X-Token")):
+            return
+        if url.path == "/":
+            self.send(200, "text/html; charset=utf-8", page_html(kind, self.page.token).encode())
+        elif url.path == "/state":
+            with self.page.lock:
+                state = self.page.state()
+            self.reply(200, state)
+        elif url.path == f"/{kind}" and (data := self.page.file(query.get("id", ""), query.get("side", ""))):
+            self.send(200, TYPES[kind], data)
+        else:
+            self.reply(404, {"error": "There is no such thing here."})
+
+    def do_POST(self) -> None:
+        length = self.headers.get("Content-Length", "")
+        fits = length.isascii() and length.isdecimal() and int(length[:9]) <= LONGEST
+        body = self.rfile.read(int(length)) if fits else b""  # also of what is refused, so that the refusal is read
+        if not self.allowed(self.headers.get("X-Token")):
+            return
+        if not fits:
+            self.reply(413, {"error": f"A vote has at most {LONGEST:,} bytes."})
+            return
+        try:
+            sent = json.loads(body)
+        except (ValueError, RecursionError):
+            sent = None
+        path = urlsplit(self.path).path
+        if path not in ("/vote", "/stop") or not isinstance(sent, dict):
+            self.reply(400, {"error": 'Post {"id": ..., "vote": ...} to /vote, or {} to /stop.'})
+            return
+        with self.page.lock:
+            done = self.page.stop() if path == "/stop" else self.page.answer(sent.get("id"), sent.get("vote"))
+        self.reply(*done)
+
+    def reply(self, status: int, value: dict[str, Any]) -> None:
+        self.send(status, "application/json", json.dumps(value).encode())
+        if self.page.over:  # the last words are on their way; from this thread the server cannot wait for itself
+            threading.Thread(target=self.server.shutdown, daemon=True).start()
+
+    def send(self, status: int, kind: str, data: bytes) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(data)), **HEADERS}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+        self.wfile.flush()
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that goes away is no fault of this program's."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
+
+
+def make_server(page: Page, port: int = 0) -> Server:
+    """A server that listens, on a free port when `port` is 0. Raises UserError when the port cannot be had."""
+    try:
+        return Server((HOST, port), type("PageHandler", (Handler,), {"page": page}))
+    except OSError as e:
+        raise UserError(
+            f"Port {port} cannot be had: {e.strerror or e}. Leave --port out, and a free one is taken."
+        ) from e
+
+
+def address(server: Server, page: Page) -> str:
+    return f"http://{HOST}:{server.server_port}/?token={page.token}"
+
+
+def serve(session: Session, end: Callable[[], list[str]], port: int, say: Callable[[str], None]) -> None:
+    """Ask a session's questions on a page, until all are answered or the person stops. Says where the page is.
+
+    Raises UserError when the port cannot be had. After KeyboardInterrupt no vote is half written.
+    """
+    page = Page(session, end)
+    with make_server(page, port) as server:
+        say(f"open {address(server, page)}")
+        try:
+            server.serve_forever(poll_interval=0.1)
+        finally:
+            with page.lock:  # a vote that is being written is written
+                page.over = True

@@ -1,0 +1,155 @@
+"""The verb `doctor`: what this machine is, measured, and what follows from it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from afresh.nets.kernels.build import library, tiles
+from afresh.training.budget import Machine, measure_machine
+
+GB = 1e9
+LITTLE_DISK, LITTLE_MEMORY = 2 * GB, 2 * GB
+BYTES_A_PARAMETER = 20  # float32 weight, gradient, two moments and an average
+CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fact, what follows from it, and whether something should be done (`fine` false)."""
+
+    name: str
+    value: str
+    follows: str
+    fine: bool = True
+
+
+def examine_machine(folder: Path, device: str | None = None) -> tuple[Machine, list[Finding]]:
+    """Measure for a moment. `folder`: where runs would be written. Raises UserError for an unknown device."""
+    machine = measure_machine(device)
+    return machine, [
+        python_finding(),
+        Finding("torch", machine.torch, "used for everything that is learnt"),
+        device_finding(machine),
+        threads_finding(machine.threads, available_processors()),
+        products_finding(machine),
+        compiler_finding(machine),
+        kernels_finding(),
+        memory_finding(available_memory()),
+        disk_finding(folder),
+    ]
+
+
+def python_finding() -> Finding:
+    value = f"{platform.python_version()} in {sys.prefix}"
+    return Finding("python", value, "3.11 to 3.13 are tested", (3, 11) <= sys.version_info[:2] <= (3, 13))
+
+
+def device_finding(machine: Machine) -> Finding:
+    if machine.device == "cpu":
+        follows = "no GPU that torch can use: small models, in minutes; sizes are chosen for it"
+    else:
+        follows = f"training uses the GPU; {torch.cuda.device_count() or 1} found"
+    return Finding("device", f"{machine.device}: {machine.name}", follows)
+
+
+def threads_finding(threads: int, processors: float) -> Finding:
+    """`processors`: how many this process may use, which a container may make a fraction."""
+    value = f"{threads} of {processors:g} processors"
+    if threads > processors + 0.5:
+        more = "more threads than processors slow each other down: set OMP_NUM_THREADS"
+        return Finding("threads", f"{threads} on {processors:g} processors", more, False)
+    if threads < int(processors):
+        why = "OMP_NUM_THREADS is set" if "OMP_NUM_THREADS" in os.environ else "torch chose so"
+        return Finding("threads", value, f"some processors stay idle ({why})", threads * 2 >= processors)
+    return Finding("threads", value, "all are used")
+
+
+def products_finding(machine: Machine) -> Finding:
+    """Matrix products in two precisions, and which is used."""
+    value = f"{machine.float32:,.0f} GFLOP/s in float32, {machine.bfloat16:,.0f} in bfloat16"
+    ratio = machine.bfloat16 / machine.float32
+    if machine.precision == "bfloat16":
+        return Finding("products", value, f"bfloat16 is {ratio:.1f} times as fast: training uses it")
+    return Finding("products", value, f"bfloat16 is only {ratio:.2g} times as fast: training uses float32")
+
+
+def compiler_finding(machine: Machine) -> Finding:
+    if machine.compiler:
+        return Finding("compiler", "found", "torch.compile is tried where the budget can earn it back")
+    return Finding("compiler", "none (g++)", "torch.compile is not used; longer runs would be faster with g++", False)
+
+
+def kernels_finding() -> Finding:
+    """The decoder's fused steps, compiled on first use."""
+    if library() is None:
+        why = "AFRESH_KERNELS=0 is set" if os.environ.get("AFRESH_KERNELS") == "0" else "they need g++"
+        return Finding("kernels", "none", f"decoders train at about half the speed: {why}", False)
+    value = "with the processor's matrix tiles (AMX)" if tiles() else "without matrix tiles"
+    return Finding("kernels", value, "decoders use them on this processor")
+
+
+def memory_finding(free: float | None) -> Finding:
+    if free is None:
+        return Finding("memory", "not known", "this system does not say how much is free")
+    most = free / 2 / BYTES_A_PARAMETER  # half for the data and what is computed on the way
+    follows = f"room to train up to about {most / 1e6:,.0f}M parameters on the processor"
+    return Finding("memory", f"{free / GB:,.1f} GB free", follows, free >= LITTLE_MEMORY)
+
+
+def disk_finding(folder: Path) -> Finding:
+    """Space where runs would go."""
+    place = next(p for p in (folder.resolve(), *folder.resolve().parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    if not os.access(place, os.W_OK):
+        return Finding("disk", f"{place} may not be written", "choose another folder with --out", False)
+    follows = "room for checkpoints" if free >= LITTLE_DISK else "little room: a run that finds the disk full stops"
+    return Finding("disk", f"{free / GB:,.1f} GB free at {place}", follows, free >= LITTLE_DISK)
+
+
+def available_processors() -> float:
+    """Processors this process may use: its affinity, or a container's quota where that is less."""
+    try:
+        count = float(len(os.sched_getaffinity(0)))
+    except AttributeError:  # not on macOS
+        count = float(os.cpu_count() or 1)
+    quota = read_words(CGROUP / "cpu.max")
+    if len(quota) == 2 and quota[0].isdigit():
+        count = min(count, int(quota[0]) / int(quota[1]))
+    return count
+
+
+def available_memory() -> float | None:
+    """Bytes free, or what a container leaves where that is less; None where the system does not tell."""
+    return least_memory(meminfo(), read_words(CGROUP / "memory.max"), read_words(CGROUP / "memory.current"))
+
+
+def least_memory(info: Mapping[str, float], limit: list[str], used: list[str]) -> float | None:
+    found = [info["MemAvailable"]] if "MemAvailable" in info else []
+    if limit and limit[0].isdigit() and used:
+        found.append(max(0.0, float(limit[0]) - float(used[0])))
+    return min(found, default=None)
+
+
+def meminfo() -> dict[str, float]:
+    """/proc/meminfo in bytes; empty where there is none."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return {}
+    pairs = (line.split(":", 1) for line in lines if ":" in line)
+    return {k: float(v.split()[0]) * 1024 for k, v in pairs}
+
+
+def read_words(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []

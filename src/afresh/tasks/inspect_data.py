@@ -1,0 +1,278 @@
+"""The verb `data`: what would be learnt from a path, before anything is spent."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from afresh.core import CondSpec, Encoder, Item, Refused, Space
+from afresh.data.advice import Advice, advise
+from afresh.data.duplicates import near_duplicates
+from afresh.data.files import walk, zip_names
+from afresh.data.prepare import Prepared, facts_of, prepare
+from afresh.data.text.languages import LICENCE, LICENCE_SUFFIXES
+from afresh.evaluation.report import Sample, Section, render
+from afresh.sampling.save_samples import is_picture, is_sound, is_text, pictures_of, played, png
+from afresh.training.checkpoint import replace_file
+
+PICTURES, TEXTS = 24, 4  # examples on the page
+EXCERPT = 600  # characters of a text
+SHOWN = 6  # of anything listed for a person
+
+
+@dataclass(frozen=True)
+class Near:
+    """Two items that are nearly the same; `crosses` when one trains and the other is held out."""
+
+    first: str
+    second: str
+    likeness: float
+    crosses: bool
+
+
+@dataclass(frozen=True)
+class Look:
+    """Everything a person should know of their data. Sizes are in bytes; a text's length in characters."""
+
+    prepared: Prepared
+    near: tuple[Near, ...] | None  # None: not searched
+    licences: Mapping[str, str]  # file -> its first line
+    advice: tuple[Advice, ...] = ()
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        return (*self.prepared.train_items, *self.prepared.heldout_items)
+
+    @property
+    def examples(self) -> list[Item]:
+        """Training items, evenly spread."""
+        items = self.prepared.train_items
+        count = min(len(items), TEXTS if is_text(items[0].value) else PICTURES)
+        return [items[i * len(items) // count] for i in range(count)]
+
+    def json(self) -> dict[str, Any]:
+        """The same facts as plain values."""
+        p = self.prepared
+        near = None if self.near is None else [vars(n) for n in self.near]
+        return {
+            "path": str(p.path),
+            "modality": p.modality,
+            "why": p.why,
+            "train": len(p.train_items),
+            "heldout": len(p.heldout_items),
+            "bytes": p.train.bytes + p.heldout.bytes,
+            "sizes": sizes(self.items),
+            "space": describe_space(p.encoder.space),
+            "options": p.options.model_dump(mode="json"),
+            "labels": label_counts(self.items),
+            "numbers": number_ranges(self.items),
+            "captions": sum(i.caption is not None for i in self.items),
+            "conditions": {name: part.kind for name, part in p.encoder.conds.items()},
+            "exact_duplicates": [vars(r) for r in p.duplicates],
+            "near_duplicates": near,
+            "advice": [vars(a) for a in self.advice],
+            "licences": dict(self.licences),
+            "refused": [vars(r) for r in p.refused],
+            "notes": list(p.notes),
+            "split": p.split_hash,
+        }
+
+    def lines(self) -> list[str]:
+        """The same facts in words."""
+        p = self.prepared
+        size = p.train.bytes + p.heldout.bytes
+        out = [
+            f"{p.path}: {p.modality} ({p.why})",
+            f"{len(p.train_items):,} items to train, {len(p.heldout_items):,} held out, {size:,} bytes",
+            f"sizes: {describe_sizes(sizes(self.items))}",
+            f"one example to the model: {describe_space(p.encoder.space)}",
+            *label_lines(label_counts(self.items), p.encoder.conds),
+            *(f"number {k}: {describe_sizes(v)}" for k, v in number_ranges(self.items).items()),
+        ]
+        captions = sum(i.caption is not None for i in self.items)
+        if captions:
+            out.append(f"captions: {captions:,} items have one")
+        out += duplicate_lines(p.duplicates, self.near)
+        out += [f"advice: {a.text}" for a in self.advice]
+        return out + licence_lines(self.licences) + refused_lines(p.refused) + [f"note: {n}" for n in p.notes]
+
+    def save(self, path: str | Path) -> None:
+        """One HTML page with examples. Raises UserError where it cannot be written."""
+        p = self.prepared
+        facts = [tuple(line.split(": ", 1)) for line in self.lines() if ": " in line and not line.startswith("note")]
+        section = Section(
+            title=p.path.name,
+            subtitle="What would be learnt.",
+            data=[(k, v) for k, v in facts],
+            data_examples=[example(i, p.encoder) for i in self.examples],
+            notes=list(p.notes),
+        )
+        file = Path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(file, render(f"{p.path.name}: data", [section]).encode("utf-8", "backslashreplace"))
+
+
+def look(
+    path: Path,
+    modality: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    validation: Path | None = None,
+    near: bool = True,
+) -> Look:
+    """Read, split and encode `path` as training would. Raises UserError for what cannot be used."""
+    prepared = prepare(path, modality, options, validation)
+    items = [*prepared.train_items, *prepared.heldout_items]
+    border = len(prepared.train_items)
+    found = near_duplicates(items) if near else None
+    advice = tuple(advise(facts_of(prepared, found)))
+    if found is None:
+        return Look(prepared, None, licences(path), advice)
+    pairs = tuple(
+        Near(items[q.first].source, items[q.second].source, round(q.likeness, 4), q.first < border <= q.second)
+        for q in found
+    )
+    return Look(prepared, pairs, licences(path), advice)
+
+
+def licences(path: Path) -> dict[str, str]:
+    """Licence files by name, each with its first line that says something."""
+    found: dict[str, str] = {}
+    if path.is_file():
+        names = [n for n in zip_names(path) if is_licence(n)] if path.suffix.lower() == ".zip" else []
+        return dict.fromkeys(names, "")
+    for file in walk(path)[0]:
+        if is_licence(file.name):
+            with file.path.open("rb") as f:
+                text = f.read(2000).decode("utf-8", "replace")
+            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            found[file.name] = lines[0][:80] if lines else ""
+    return found
+
+
+def is_licence(name: str) -> bool:
+    path = Path(name)
+    return path.suffix.lower() in LICENCE_SUFFIXES and LICENCE.fullmatch(path.name) is not None
+
+
+# --------------------------------------------------------------------------- counts
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    return {"count": len(values), "least": min(values), "median": statistics.median(values), "most": max(values)}
+
+
+def sizes(items: Sequence[Item]) -> dict[str, Any]:
+    """Length of texts in characters, of sounds in seconds; height, width and channels of pictures, with how many have
+    them."""
+    if is_picture(items[0].value):
+        shapes = Counter("x".join(map(str, i.value.shape)) for i in items)
+        return {"pixels": dict(shapes.most_common())}
+    if is_sound(items[0].value):
+        return {"seconds": spread([i.value.seconds for i in items])}
+    return {"characters": spread([len(i.value) for i in items])}
+
+
+def label_counts(items: Sequence[Item]) -> dict[str, dict[str, int]]:
+    """{label: {class: items}}, the most frequent first; items without it are counted under the empty name."""
+    names = sorted({k for i in items for k in i.labels})
+    return {name: dict(Counter(i.labels.get(name, "") for i in items).most_common()) for name in names}
+
+
+def number_ranges(items: Sequence[Item]) -> dict[str, dict[str, float]]:
+    names = sorted({k for i in items for k in i.numbers})
+    return {name: spread([i.numbers[name] for i in items if name in i.numbers]) for name in names}
+
+
+# --------------------------------------------------------------------------- words
+
+
+def describe_sizes(found: Mapping[str, Any]) -> str:
+    if "least" in found:
+        return (
+            f"{found['least']:,.4g} to {found['most']:,.4g}, median {found['median']:,.4g} ({found['count']:,} items)"
+        )
+    if "seconds" in found:
+        c = found["seconds"]
+        return f"{c['least']:.3g} to {c['most']:.3g} seconds, median {c['median']:.3g}"
+    if "characters" in found:
+        c = found["characters"]
+        return f"{c['least']:,} to {c['most']:,} characters, median {c['median']:,.0f}"
+    return ", ".join(
+        f"{shape} pixels" + (f" ({n:,})" if len(found["pixels"]) > 1 else "") for shape, n in found["pixels"].items()
+    )
+
+
+def describe_space(space: Space) -> str:
+    shape = " x ".join(map(str, space.shape))
+    if space.kind == "tokens":
+        window = f"a window of {shape} tokens" if space.stream else f"{shape} tokens"
+        return f"{window}, each one of {space.vocab[0]:,}"
+    return f"a field of {shape} numbers, spread {space.std:.2g}"
+
+
+def label_lines(labels: Mapping[str, Mapping[str, int]], conds: CondSpec) -> list[str]:
+    out = []
+    for name, counts in labels.items():
+        shown = ", ".join(f"{c or '(none)'} {n:,}" for c, n in list(counts.items())[:20])
+        more = f" and {len(counts) - 20:,} more" if len(counts) > 20 else ""
+        use = "" if name in conds else "; not a condition: it says nothing here"
+        out.append(f"{name}: {len(counts):,} classes: {shown}{more}{use}")
+    return out
+
+
+def duplicate_lines(exact: Sequence[Refused], near: Sequence[Near] | None) -> list[str]:
+    out = [f"exact duplicates: {len(exact):,}, left out" if exact else "exact duplicates: none"]
+    out += [f"  {r.source}: {r.reason}" for r in exact[:SHOWN]]
+    if near is None:
+        return [*out, "near duplicates: not searched"]
+    crossing = [n for n in near if n.crosses]
+    out.append(
+        f"near duplicates: {len(near):,}, kept; {len(crossing):,} cross the split" if near else "near duplicates: none"
+    )
+    for n in sorted(near, key=lambda n: (not n.crosses, -n.likeness))[:SHOWN]:
+        where = " (crosses the split)" if n.crosses else ""
+        out.append(f"  {n.second} is {math.floor(100 * n.likeness)}% like {n.first}{where}")
+    return out
+
+
+def licence_lines(found: Mapping[str, str]) -> list[str]:
+    if not found:
+        return ["licence files: none found; whether this data may be used is for you to know"]
+    shown = [f"licence file: {name}{f' ({head})' if head else ''}" for name, head in list(found.items())[:SHOWN]]
+    return shown + ([f"and {len(found) - SHOWN:,} more licence files (all: --json)"] if len(found) > SHOWN else [])
+
+
+def refused_lines(refused: Sequence[Refused]) -> list[str]:
+    """By reason, the most frequent first."""
+    if not refused:
+        return ["not used: nothing"]
+    sources: dict[str, list[str]] = {}
+    for r in refused:
+        sources.setdefault(r.reason, []).append(r.source)
+    out = [f"not used: {len(refused):,} inputs"]
+    ranked = sorted(sources.items(), key=lambda s: -len(s[1]))
+    for reason, names in ranked[: 2 * SHOWN]:
+        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        out.append(f"  {len(names):,}: {reason}: {shown}")
+    if len(ranked) > 2 * SHOWN:
+        out.append(f"  and {len(ranked) - 2 * SHOWN:,} more reasons (all: --json)")
+    return out
+
+
+def example(item: Item, encoder: Encoder) -> Sample:
+    """An item as the page shows it."""
+    words = [*item.labels.values(), *(f"{k} {v:g}" for k, v in item.numbers.items()), item.caption or ""]
+    caption = ", ".join(w for w in words if w)
+    wav = played(item.value, encoder)
+    if not is_text(item.value):
+        return Sample(png=png(pictures_of([item.value])[0]), caption=caption, wav=wav)
+    return Sample(text=excerpt(item.value), caption=caption or item.source, wav=wav)
+
+
+def excerpt(text: str) -> str:
+    return text if len(text) <= EXCERPT else f"{text[:EXCERPT]} ..."

@@ -1,0 +1,136 @@
+"""A run's folder to one section of a report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from afresh.alignment.monitoring.report import Alignment, alignment
+from afresh.evaluation.curves import Curves
+from afresh.evaluation.report import Sample, Section, write_report
+from afresh.evaluation.study import Measurement
+from afresh.runs.run import Run, Samples, metrics_lines
+from afresh.sampling.save_samples import caption_of, is_text, pictures_of, played, png
+from afresh.training.checkpoint import write_json
+from afresh.training.highest import UNSEEN, used
+from afresh.training.weights import AVERAGED
+
+SHOWN_PICTURES = 60
+SHOWN_TEXTS = 4
+
+
+def sample_views(samples: Samples, caption: str = "") -> list[Sample]:
+    """Pictures and sounds as one grid, texts one by one; with each what it sounds like, if anything."""
+    encoder = samples.encoder
+    if not is_text(samples.values[0]):
+        pairs = zip(samples.values, pictures_of(samples.values), samples.described, strict=True)
+        return [Sample(png=png(p), caption=caption_of(d), group=caption, wav=played(v, encoder)) for v, p, d in pairs]
+    language = ""
+    views = []
+    for value, asked in zip(samples.values[:SHOWN_TEXTS], samples.described, strict=False):
+        label, prompt = caption_of(asked), asked.get("prompt") or ""
+        language = label or ("python" if encoder.valid("def f():\n    return 1\n") else "")
+        wav = played(prompt + value, encoder)
+        views.append(Sample(text=value, prompt=prompt, caption=label or caption, language=language, wav=wav))
+    return views
+
+
+def curves_of(run: Run) -> list[Curves]:
+    """Loss of every player beside the held-out loss; then the gradient's norm."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for row in metrics_lines(run):
+        for name, value in row.items():
+            if isinstance(value, int | float) and name not in ("step", "seconds"):
+                lines.setdefault(name, []).append((row["step"], value))
+    losses = {k.replace("_", " "): v for k, v in lines.items() if k.endswith("loss")}
+    norms = {k.replace("_", " "): v for k, v in lines.items() if k.endswith("gradient_norm")}
+    charts = []
+    if losses:
+        charts.append(Curves(losses, y_label="loss", title="Loss"))
+    if norms:
+        charts.append(Curves(norms, y_label="norm", title="Gradient norm", log_y=True))
+    return charts
+
+
+def previews_of(run: Run) -> list[tuple[int, bytes | str]]:
+    """What was sampled while training, oldest first."""
+    found: list[tuple[int, bytes | str]] = []
+    for file in sorted((run.path / "samples").glob("*")):
+        if file.suffix == ".png":
+            found.append((int(file.stem), file.read_bytes()))
+        elif file.suffix == ".txt":
+            found.append((int(file.stem), file.read_text("utf-8", "replace")))
+    return found
+
+
+def section(
+    run: Run,
+    views: Sequence[Sample],
+    measured: Measurement | None = None,
+    title: str = "",
+    subtitle: str = "",
+) -> Section:
+    """All that is known of a run, samples first."""
+    r = run.record
+    steered = (alignment(metrics_lines(run)) if r.align is not None else None) or Alignment()
+    seconds = max((row["seconds"] for row in metrics_lines(run)), default=0.0)
+    data = r.data
+    return Section(
+        title=title or run.path.name,
+        subtitle=subtitle,
+        facts=[
+            ("modality", r.modality),
+            ("family", r.family if r.codec is None else f"{r.family} over the codec {r.codec}"),
+            ("parameters", r.parameters),
+            *([("steered from" if r.align else "tuned from", r.parent)] if r.parent else []),
+            ("steps", max((row["step"] for row in metrics_lines(run)), default=0)),
+            ("training seconds", round(seconds, 1)),
+            ("seed", r.seed),
+            *steered.facts,
+        ],
+        samples=list(views),
+        previews=previews_of(run),
+        curves=[*curves_of(run), *steered.curves],
+        scores=[*(() if measured is None else measured.scores), *steered.scores],
+        not_measured=() if measured is None else tuple(measured.skipped.items()),
+        plan=r.decisions,
+        card={} if measured is None else measured.card.model_dump(mode="json"),
+        data=[
+            ("path", Path(data.path).name),
+            ("training items", data.train),
+            ("held-out items", data.heldout),
+            ("training bytes", data.train_bytes),
+            ("split", data.split_hash[:16]),
+        ],
+        notes=[*data.notes, *(() if measured is None else measured.notes), *chosen_weights(run), *steered.notes],
+        next_commands=[
+            f"afresh sample {run.path} -n 16 --seed 1 --out {run.path.name}-samples",
+            f"afresh measure {run.path}",
+            f"afresh train --resume {run.path}",
+        ],
+    )
+
+
+def chosen_weights(run: Run) -> list[str]:
+    """Which weights sampling uses, where a run that was steered ended worse than it was on the way."""
+    found = weights_record(run)
+    return [f"Here {used(found)}."] if UNSEEN in found else []
+
+
+def weights_record(run: Run) -> dict[str, Any]:
+    """What was written when other weights than the last were chosen for sampling; empty without."""
+    file = run.path / f"{AVERAGED}.json"
+    found = json.loads(file.read_bytes()) if file.exists() else {}
+    return found if isinstance(found, dict) else {}
+
+
+def write_run_report(run: Run, measured: Measurement | None) -> Path:
+    """report.html, report.json and card.md in the run's folder, of a run that was steered aligned.json as well; returns
+    the page's path."""
+    if run.record.align is not None and (found := alignment(metrics_lines(run))) is not None:
+        write_json(run.path / "aligned.json", found.json)
+    count = SHOWN_TEXTS if run.space.stream else SHOWN_PICTURES
+    views = sample_views(run.sample(count, seed=run.record.seed))
+    return write_report(run.path / "report.html", run.path.name, [section(run, views, measured)])

@@ -1,0 +1,48 @@
+"""What a run came to."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from afresh.alignment.monitoring.report import alignment
+from afresh.runs.run import Run, metrics_lines
+from afresh.tasks.report import weights_record
+from afresh.tasks.train import Job
+from afresh.training.checkpoint import newest, steps_in
+
+
+def steps_done(run: Run) -> int:
+    """The step of the newest checkpoint."""
+    found = steps_in(run.path / "checkpoints")
+    return int(found[-1]) if found else 0
+
+
+def stopped(run: Run) -> str:
+    """Why training was ended before its last step, or nothing."""
+    saved = newest(run.path / "checkpoints", ())
+    return "" if saved is None else str(saved.scalars.get("stopped", ""))
+
+
+def final_record(job: Job, seconds: float, metrics: list[Any]) -> dict[str, Any]:
+    """What `train --json` ends with."""
+    r = job.run.record
+    curve = [row["heldout_loss"] for row in metrics_lines(job.run) if "heldout_loss" in row]
+    tuned = (
+        {"parent": r.parent, "heldout_loss_before": curve[0], "heldout_loss": curve[-1]} if r.parent and curve else {}
+    )
+    why = stopped(job.run)
+    steered = alignment(metrics_lines(job.run)) if r.align is not None else None
+    return {
+        "run": str(job.run.path),
+        "modality": r.modality,
+        "family": r.family,
+        "parameters": r.parameters,
+        "steps": steps_done(job.run),
+        "seconds": round(seconds, 2),
+        **({"stopped": why} if why else {}),
+        **({"sampling": used} if (used := weights_record(job.run)) else {}),
+        **tuned,
+        **({} if steered is None or r.align is None else {"align": r.align.model_dump(mode="json"), **steered.json}),
+        "metrics": [asdict(m) for m in metrics],
+    }

@@ -1,0 +1,179 @@
+"""What draws the samples of a run: plainly, or under a control that needs no training."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from afresh.alignment.best_of_n import Rows, best_line, best_of, check_best
+from afresh.alignment.reward_guidance import check_family, steered
+from afresh.alignment.rewards.reward import Reward
+from afresh.alignment.rewards.reward_factory import Wanted, reward_of, scorer_of
+from afresh.core import Cond, Space, UserError
+from afresh.runs.adapters import personal
+from afresh.sampling.request import Request, check_negative
+from afresh.sampling.samples import Samples
+from afresh.sampling.text_stream import Tell, Watcher, watcher_of
+
+if TYPE_CHECKING:
+    from afresh.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Control:
+    """What is wanted of samples beside what they are asked to be; all that is given at once.
+
+    `best`: so many candidates for each, of which the one with the highest `reward` is kept. `steer`: a reward whose
+    gradient pulls each sample, `weight` times (1 if not given). `adapters`: {path: weight} of adapters that were made
+    from the run. Rewards are words, or functions of decoded items.
+    """
+
+    best: int = 1
+    reward: Wanted | None = None
+    steer: Wanted | None = None
+    weight: float | None = None
+    adapters: Mapping[str, float] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raises UserError for one thing without the other that it needs."""
+        check_best(self.best)
+        if self.best > 1 and self.reward is None:
+            raise UserError(f"Best of {self.best} by what? Add --reward REWARD, as in --reward length:min=50.")
+        if self.reward is not None and self.best == 1:
+            raise UserError(
+                "--reward chooses among several candidates: say how many, as in --best 8. To follow its gradient: "
+                "--steer; to learn from it: afresh align."
+            )
+        if self.weight is not None and self.steer is None:
+            raise UserError("--weight is how hard --steer REWARD pulls. Give both, or leave it out.")
+
+
+PLAIN = Control()
+
+
+class Drawing:
+    """Draws n samples of one request when called. All that can be refused is refused when it is made.
+
+    `given`: settings of the family; `tell` is told each piece of the text. Raises UserError as `Run.sample`.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        n: int,
+        request: Request,
+        seed: int,
+        given: Mapping[str, Any],
+        tell: Tell | None = None,
+        control: Control = PLAIN,
+    ) -> None:
+        self.run, self.asked, self.seed, self.given, self.tell, self.control = run, request, seed, given, tell, control
+        control.check()
+        if request.infill is not None and "length" in given:
+            raise UserError("--infill says how long its holes are: [[N]] is N tokens. Leave --length out.")
+        if control.best > 1 and tell is not None:
+            raise UserError("A text is shown as it is drawn, or chosen among several: --stream or --best, not both.")
+        self.cond, self.described, notes = run.request(n, request, seed)
+        check_negative(request, self.settings(self.watcher()))
+        self.modules: Mapping[str, nn.Module] | None = None
+        self.reward: Reward | None = None
+        self.pull: Reward | None = None
+        self.sampler = run.family.sample
+        try:
+            self.prepare()
+        except BaseException:
+            self.close()
+            raise
+        for text in notes:
+            warnings.warn(text, stacklevel=2)
+
+    def prepare(self) -> None:
+        """What the control needs."""
+        run, control = self.run, self.control
+        if control.steer is not None:
+            check_family(run)  # before its reward is made, which can take a while
+            self.pull = reward_of(run, control.steer)
+            self.sampler = steered(run, self.pull, 1.0 if control.weight is None else control.weight)
+        if control.reward is not None:
+            self.reward = reward_of(run, control.reward)
+        if control.adapters:
+            self.modules = personal(run, control.adapters)
+
+    def close(self) -> None:
+        """End what rewards keep running."""
+        for reward in (self.reward, self.pull):
+            if reward is not None:
+                reward.close()
+
+    def watcher(self) -> Watcher | None:
+        return watcher_of(self.run, self.asked, self.tell, self.given.get("watch"))
+
+    def settings(self, watcher: Watcher | None) -> Any:
+        return self.run.settings(self.given if watcher is None else {**self.given, "watch": watcher})
+
+    def rows(self, cond: Cond, numbers: Tensor) -> Rows:
+        """Samples of these requests by number."""
+        run, watcher = self.run, self.watcher()
+        modules = run.modules if self.modules is None else self.modules
+        x = run.draw(modules, cond, self.seed, self.settings(watcher), numbers, self.sampler)
+        values = run.encoder.decode(x)
+        return Rows(values, x) if watcher is None else Rows(watcher.texts() or values, x, watcher.written())
+
+    def __call__(self) -> Samples:
+        try:
+            return self.samples()
+        finally:
+            self.close()
+
+    def samples(self) -> Samples:
+        n, told = self.cond.size, list[dict[str, Any]]()
+        if self.reward is None:
+            drawn = self.rows(self.cond, torch.arange(n))
+        else:
+            parts, told = best_of(self.rows, self.cond, self.described, self.control.best, self.reward)
+            drawn = together(parts, self.run.encoder.space)
+        cut = sum(w.finish == "stop" for w in drawn.written)
+        if cut and self.given.get("constraint") is not None:
+            warnings.warn(
+                f"{cut:,} of {n:,} texts were cut at a stop string and may not match the structure.", stacklevel=2
+            )
+        described = [{**d, **t} for d, t in zip(self.described, told or [{}] * n, strict=True)]
+        if self.pull is not None:
+            found = scorer_of(self.pull)(drawn.values, self.described).tolist()
+            said = {"steer": self.pull.name, "weight": 1.0 if self.control.weight is None else self.control.weight}
+            described = [{**d, **said, "steer_reward": r} for d, r in zip(described, found, strict=True)]
+        if self.control.adapters:
+            described = [{**d, "adapters": dict(self.control.adapters)} for d in described]
+        return Samples(drawn.values, drawn.x, self.cond, described, self.seed, self.run.encoder, drawn.written)
+
+
+def join(parts: Sequence[Tensor], space: Space) -> Tensor:
+    """Concatenate; token rows of different lengths are padded with `end`."""
+    if space.kind == "tokens":
+        width = max(p.shape[1] for p in parts)
+        parts = [nn.functional.pad(p, (0, width - p.shape[1]), value=space.special.get("end", 0)) for p in parts]
+    return torch.cat(list(parts))
+
+
+def together(parts: Sequence[Rows], space: Space) -> Rows:
+    """Parts of samples one after the other."""
+    values = [v for part in parts for v in part.values]
+    return Rows(values, join([p.x for p in parts], space), [w for part in parts for w in part.written])
+
+
+def control_lines(described: Sequence[Mapping[str, Any]], control: Control) -> list[str]:
+    """What a control has done, in words."""
+    lines = []
+    if control.reward is not None:
+        lines.append(best_line(described))
+    if control.steer is not None:
+        mean = sum(d["steer_reward"] for d in described) / len(described)
+        lines.append(f"steered by {described[0]['steer']}, weight {described[0]['weight']:g}: mean reward {mean:.4g}")
+    if control.adapters:
+        lines.append("adapters: " + ", ".join(f"{path} x {weight:g}" for path, weight in control.adapters.items()))
+    return lines

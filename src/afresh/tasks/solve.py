@@ -1,0 +1,153 @@
+"""The verb `solve`: a run's answers to programming tasks, run against their tests in the sandbox."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import zlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from afresh.core import Score, UserError
+from afresh.evaluation.programs import Task, new_mark, pass_scores, passed, task_of
+from afresh.evaluation.sandbox import Outcome, Sandbox
+from afresh.runs.run import Run
+from afresh.sampling.request import Request
+
+KS = (1, 10, 100)
+SETTINGS: Mapping[str, float | int] = {"temperature": 0.2, "top_p": 0.95, "length": 256}
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Solved:
+    """Scores over tasks; what became of each task's answers; what a reader should know."""
+
+    scores: tuple[Score, ...]
+    results: tuple[Mapping[str, Any], ...]  # {task_id, passed, n, outcomes: {status: count}}
+    card: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "card": dict(self.card),
+            "metrics": [asdict(s) for s in self.scores],
+            "results": [dict(r) for r in self.results],
+            "notes": list(self.notes),
+        }
+
+
+def read_tasks(path: Path, first: int | None = None) -> list[Task]:
+    """Tasks of a .jsonl file, also as .gz. Raises UserError for what is none, naming the line."""
+    try:
+        raw = path.read_bytes()
+        lines = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8").splitlines()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise UserError(f"The tasks in {path} cannot be read: {error}. Give a .jsonl file, or one as .gz.") from None
+    tasks = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{path}, line {number} is not JSON: {error}. One task a line.") from None
+            if not isinstance(row, dict):
+                raise UserError(f"{path}, line {number} is no object. One task a line, as in MBPP or HumanEval.")
+            tasks.append(task_of(row, number))
+    if not tasks:
+        raise UserError(f"There is no task in {path}.")
+    return tasks[:first]
+
+
+def judge(tasks: Sequence[tuple[Task, str]], sandbox: Sandbox) -> list[tuple[bool, Outcome]]:
+    """Whether each answer passes its task's tests, and how its program ended. Raises UserError without a sandbox."""
+    assert sandbox.ready
+
+    def one(pair: tuple[Task, str]) -> tuple[bool, Outcome]:
+        task, answer = pair
+        mark = new_mark()
+        outcome = sandbox.run(task.program(answer, mark))
+        return outcome.status == "ok" and passed(outcome.stdout, mark), outcome
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(one, tasks))
+
+
+def check_runner(tasks: Sequence[Task], sandbox: Sandbox, notes: list[str]) -> tuple[float | None, float]:
+    """Shares of tasks that the reference answers and empty ones pass: what the tests and the runner are worth."""
+    known = [t for t in tasks if t.reference is not None]
+    real = judge([(t, t.reference or "") for t in known], sandbox)
+    empty = judge([(t, "") for t in tasks], sandbox)
+    failing = [f"{t.name} ({o.status})" for t, (good, o) in zip(known, real, strict=True) if not good]
+    if failing:
+        notes.append(f"reference answers of {len(failing)} tasks fail their own tests here: {', '.join(failing[:8])}")
+    floor = sum(good for good, _ in real) / len(known) if known else None
+    return floor, sum(good for good, _ in empty) / len(tasks)
+
+
+def draw_answers(
+    run: Run, tasks: Sequence[Task], n: int, seed: int, settings: Mapping[str, Any]
+) -> tuple[list[str], list[str]]:
+    """n answers to each task in turn, and notes on prompts that were cut."""
+    prompts = [t.prompt for t in tasks for _ in range(n)]
+    part = run.conds.get("language")
+    python = part is not None and "python" in part.classes
+    request = Request(prompts, {"language": "python"} if python else None)
+    cond, _, notes = run.request(len(prompts), request, seed)
+    x = run.draw(run.modules, cond, seed, run.settings(settings))
+    texts = run.encoder.decode(x)
+    return [t.answer(text) for t, text in zip((t for t in tasks for _ in range(n)), texts, strict=True)], notes
+
+
+def solve(
+    run: Run,
+    path: Path,
+    n: int = 1,
+    *,
+    first: int | None = None,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    sandbox: Sandbox | None = None,
+    say: Say = lambda text: None,
+) -> Solved:
+    """pass@1, pass@10 and pass@100, as far as n answers a task allow, on the tasks of `path` (the `first` ones).
+
+    Beside them what the reference answers score (`floor`) and what an empty answer does (`control`). Raises UserError
+    for tasks that cannot be read, a run that makes no text, n < 1, or where there is no sandbox.
+    """
+    if n < 1:
+        raise UserError(f"At least one answer a task is needed. Given: -n {n}.")
+    if not run.space.stream:
+        raise UserError(f"{run.path} makes {run.record.modality}, not text: it cannot answer programming tasks.")
+    tasks = read_tasks(path, first)
+    box = sandbox or Sandbox()
+    assert box.ready  # before minutes go into answers
+    chosen = {**SETTINGS, **(settings or {})}
+    notes: list[str] = []
+    say(f"checking the tests of {len(tasks):,} tasks with their reference answers and with none")
+    floor, control = check_runner(tasks, box, notes)
+    say(f"drawing {n:,} answers to each")
+    answers, cut = draw_answers(run, tasks, n, seed, chosen)
+    say(f"running {len(answers):,} programs")
+    ended = judge(list(zip((t for t in tasks for _ in range(n)), answers, strict=True)), box)
+    results, correct = [], []
+    for i, task in enumerate(tasks):
+        mine = ended[i * n : (i + 1) * n]
+        correct.append(sum(good for good, _ in mine))
+        how = Counter("passed" if good else o.status if o.status != "ok" else "error" for good, o in mine)
+        results.append({"task_id": task.name, "passed": correct[-1], "n": n, "outcomes": dict(how)})
+    card = {
+        "tasks": hashlib.sha256("".join(t.name + t.prompt + t.tests for t in tasks).encode()).hexdigest()[:16],
+        "count": len(tasks),
+        "n": n,
+        "seed": seed,
+        "sampling": {**chosen},
+        "limits": asdict(box.limits),
+    }
+    return Solved(tuple(pass_scores(correct, n, KS, floor, control)), tuple(results), card, tuple(notes + cut))

@@ -1,0 +1,267 @@
+"""The verb `verify`: is a run what it says it is? Each check gives a verdict and the number behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from afresh.core import Examples, UserError
+from afresh.core.rng import Rng
+from afresh.data.load import Loader
+from afresh.data.prepare import Prepared
+from afresh.runs.run import Run, join
+from afresh.tasks.measure import prepared_again
+from afresh.training import checkpoint
+from afresh.training.base_weights import read_base
+from afresh.training.checkpoint import Checkpoint
+from afresh.training.config import TrainConfig
+from afresh.training.loop import Learner, precision, take_step
+from afresh.training.plan import make_learner
+
+CACHE = 1e-3  # nats: what a log-probability may differ with and without a cache, in float32
+BATCH = {"float32": 1e-3, "bfloat16": 0.1}  # of a field in [-1, 1]: alone against in a batch
+STEPS = 4  # of training, with and without a save in the middle
+EXAMPLES = 16  # of a batch of those steps, at most
+ROWS, PLACES, LENGTH = 4, 32, 64  # samples, places in them that are compared, and tokens of a text
+
+
+@dataclass(frozen=True)
+class Check:
+    """One promise: kept (True), broken (False), or not looked at (None), and the numbers."""
+
+    name: str
+    passed: bool | None
+    detail: str
+
+
+def verify(run: Run) -> list[Check]:
+    """All checks, whatever fails. Nothing in the run's folder is changed."""
+    checks = [guarded("record", lambda: check_record(run)), guarded("hashes", lambda: check_hashes(run))]
+    found: list[Prepared] = []
+    checks.append(guarded("data", lambda: check_data(run, found)))
+    saved = sound(run)
+    if saved is None:
+        why = "no sound checkpoint to look at"
+        return checks + [Check(n, None, why) for n in ("weights", "resume", "cache", "samples")]
+    checks.append(guarded("weights", lambda: check_weights(saved)))
+    if found:
+        checks.append(guarded("resume", lambda: check_resume(run, saved, found[0])))
+    else:
+        checks.append(Check("resume", None, "needs the data"))
+    checks.append(guarded("cache", lambda: check_cache(run)))
+    checks.append(guarded("samples", lambda: check_samples(run)))
+    return checks
+
+
+def guarded(name: str, work: Callable[[], Check]) -> Check:
+    """A check that meets a damaged file fails, and the others still run."""
+    try:
+        return work()
+    except (UserError, OSError, ValueError, KeyError, RuntimeError) as e:
+        return Check(name, False, str(e) or type(e).__name__)
+
+
+def sound(run: Run) -> Checkpoint | None:
+    """The newest checkpoint whose hashes are right; damaged ones are told by `check_hashes`."""
+    root = run.path / "checkpoints"
+    for name in reversed(checkpoint.steps_in(root)):
+        if not checkpoint.check(root / name):
+            with contextlib.suppress(UserError, ValueError):
+                return checkpoint.read(root / name)
+    return None
+
+
+def check_record(run: Run) -> Check:
+    """run.json describes a model that can be built, with as many parameters as it says."""
+    with torch.device("meta"):
+        modules = run.family.build(run.config, run.space, run.conds)
+    count = sum(p.numel() for m in modules.values() for p in m.parameters())
+    said = run.record.parameters
+    return Check("record", count == said, f"{run.record.family} of {count:,} parameters, run.json says {said:,}")
+
+
+def check_hashes(run: Run) -> Check:
+    """Every file of every checkpoint against its SHA-256."""
+    root = run.path / "checkpoints"
+    steps = checkpoint.steps_in(root)
+    if not steps:
+        return Check("hashes", False, "there is no checkpoint")
+    faults = [f for name in steps for f in checkpoint.check(root / name)]
+    files = sum(1 for name in steps for _ in (root / name).iterdir())
+    good = f"{files} files of the checkpoints {', '.join(steps)} match their SHA-256"
+    if run.record.base_sha256 is not None:
+        read_base(run.path, run.record.base_sha256)
+        good += ", and so does the base"
+    return Check("hashes", not faults, "; ".join(faults) or good)
+
+
+def check_data(run: Run, found: list[Prepared]) -> Check:
+    """The data is still there and is what was trained on; it is put into `found`."""
+    record = run.record.data
+    gone = [p for p in (record.path, record.validation) if p is not None and not Path(p).exists()]
+    if gone:
+        return Check("data", None, f"{', '.join(gone)} is not there any more")
+    found.append(prepared_again(run))
+    return Check("data", True, f"{record.train:,} + {record.heldout:,} items, split {record.split_hash[:16]}")
+
+
+def check_weights(saved: Checkpoint) -> Check:
+    """All numbers of the newest checkpoint are finite: weights, averages, optimiser, what adapts."""
+    bad, count = [], 0
+    for group, tensors in saved.tensors.items():
+        for name, tensor in tensors.items():
+            count += tensor.numel()
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                bad.append(f"{group}/{name}")
+    detail = f"{count:,} numbers at step {saved.step:,} are finite"
+    return Check("weights", not bad, f"not finite: {', '.join(bad[:5])}" if bad else detail)
+
+
+# --------------------------------------------------------------------------- resume
+
+
+def check_resume(run: Run, saved: Checkpoint, prepared: Prepared) -> Check:
+    """From the checkpoint STEPS steps at once, and STEPS with a save and a restart in the middle: the same bits.
+
+    On the CPU, without torch.compile, on batches of at most EXAMPLES.
+    """
+    codec = run.codec
+    train = prepared.train if codec is None else codec.encode(prepared.train)
+    end = max(int(saved.scalars["steps"]), saved.step + STEPS)  # so that a finished run has steps left
+    through = trained(run, saved, train, STEPS, end)
+    half = trained(run, saved, train, STEPS // 2, end)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "checkpoints"
+        checkpoint.save(root, half)
+        middle = checkpoint.newest(root)
+    assert middle is not None
+    again = trained(run, middle, train, STEPS - STEPS // 2, end)
+    differ = [
+        f"{group}/{name}"
+        for group, tensors in through.tensors.items()
+        for name, tensor in tensors.items()
+        if not torch.equal(tensor, again.tensors[group][name])
+    ]
+    count = sum(t.numel() for g in through.tensors.values() for t in g.values())
+    same = f"{STEPS} steps from step {saved.step:,}, and {STEPS // 2}, a restart, {STEPS - STEPS // 2}: "
+    said = f"differ in {', '.join(differ[:3])}" if differ else f"{count:,} numbers equal to the bit"
+    return Check("resume", not differ, same + said)
+
+
+def trained(run: Run, saved: Checkpoint, examples: Examples, steps: int, end: int) -> Checkpoint:
+    """What `steps` steps after `saved` leave, on the way to the step `end`."""
+    learner = restored(run, saved, end)
+    rng = Rng(learner.config.seed)
+    size = learner.config.batch
+    loader = Loader(examples, run.training_space, rng, size)
+    for _ in range(steps):
+        take_step(learner, loader.batch(learner.step * size, size), rng)
+        learner.step += 1
+    return learner.snapshot()
+
+
+def restored(run: Run, saved: Checkpoint, end: int) -> Learner:
+    """A learner as of `saved`, on its way to the step `end`."""
+    batch = min(run.record.train.batch, EXAMPLES)
+    small: Mapping[str, Any] = {"device": "cpu", "compile": False, "batch": batch, "micro": max(1, batch // 2)}
+    config: TrainConfig = run.record.train.model_copy(update=small)
+    learner = make_learner(run.family, run.config, run.space, run.conds, config, run.origin)
+    learner.restore(saved)
+    learner.config = learner.config.model_copy(update={"steps": end})
+    return learner
+
+
+# --------------------------------------------------------------------------- sampling
+
+
+@torch.no_grad()
+def check_cache(run: Run) -> Check:
+    """Log-probabilities of tokens as they were drawn, through a key/value cache, against the training path."""
+    family, space, policy = run.family, run.space, run.family.policy
+    none = Check("cache", None, f"{run.record.family} has no key/value cache")
+    if space.kind != "tokens" or family.predict is None or policy is None:
+        return none
+    if policy.rollout is None or policy.steps is None:
+        return none
+    device, index = run.train.device, torch.arange(2, device=run.train.device)
+    cond = run.conditions.select(torch.arange(2) % run.conditions.size)
+    if cond.given is not None:  # a record begins with a token of its own; more of it is not needed
+        mask = None if cond.given_mask is None else cond.given_mask[:, :1]
+        cond = replace(cond, given=cond.given[:, :1], given_mask=mask)
+    settings = family.settings(**({"length": space.shape[0]} if space.stream else {}))
+    made = policy.rollout(run.modules, run.config, space, cond.to(device), Rng(0), index, settings)
+    assert made.batch.mask is not None
+    places = torch.linspace(0, made.logp.shape[1] - 1, min(PLACES, made.logp.shape[1])).long()
+    some = torch.zeros_like(made.batch.mask).index_fill(1, places.to(device), True) & made.batch.mask
+    full = policy.steps(run.modules, run.config, space, replace(made.batch, mask=some)).logp
+    worst = float((full - made.logp)[some].abs().max())
+    detail = f"log-probabilities differ by at most {worst:.2g} nats (tolerance {CACHE:g})"
+    return Check("cache", worst <= CACHE, detail)
+
+
+@torch.no_grad()
+def check_samples(run: Run) -> Check:
+    """The same seed twice, to the bit; each sample alone against in a batch, within a tolerance."""
+    space, family, train = run.space, run.family, run.train
+    cond = run.conditions.select(torch.arange(ROWS) % run.conditions.size)
+    settings = family.settings(**({"length": min(LENGTH, space.shape[0])} if space.stream else {}))
+
+    def drawn(rows: Tensor, config: TrainConfig) -> Tensor:
+        with precision(config):
+            asked, index = cond.select(rows).to(train.device), rows.to(train.device)
+            return family.sample(run.modules, run.config, space, asked, Rng(0), index, settings).cpu()
+
+    def both_ways(config: TrainConfig) -> tuple[Tensor, Tensor]:
+        """(in a batch, alone), tokens of one length."""
+        parts = [drawn(everything, config), *(drawn(everything[i : i + 1], config) for i in range(ROWS))]
+        x = join(parts, space)
+        return x[:ROWS], x[ROWS:]
+
+    everything = torch.arange(ROWS)
+    if not torch.equal(drawn(everything, train), drawn(everything, train)):
+        return Check("samples", False, "the same seed gave other samples the second time")
+    said = "the same seed twice: equal to the bit; alone and in a batch: "
+    if space.kind == "tokens":  # a choice is all or nothing, so that rounding in bfloat16 may tip it
+        together, alone = both_ways(train.model_copy(update={"precision": "float32"}))
+        equal = int((together == alone).all(1).sum())
+        return Check("samples", equal == ROWS, f"{said}{equal} of {ROWS} have the same tokens, in float32")
+    together, alone = both_ways(train)
+    worst, limit = float((together - alone).abs().max()), BATCH[train.precision]
+    return Check("samples", worst <= limit, f"{said}within {worst:.2g} (tolerance {limit:g} in {train.precision})")
+
+
+# --------------------------------------------------------------------------- copies
+
+
+def copy_run(run: Run, path: Path) -> Run:
+    """Copy the whole folder to `path`, check the copy's hashes, and only then give it its name.
+
+    Raises UserError when `path` exists, when it cannot be written, or when a checkpoint is damaged.
+    """
+    if path.exists():
+        raise UserError(f"{path} exists. Choose a path that does not, so that nothing is overwritten.")
+    if path.resolve().is_relative_to(run.path.resolve()):
+        raise UserError(f"{path} lies in the run itself. Choose a place outside of {run.path}.")
+    aside = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.copytree(run.path, aside)
+        copied = check_hashes(Run(aside, run.record))
+        if not copied.passed:
+            raise UserError(f"The copy is not sound, so it is not kept: {copied.detail}. Look at: afresh verify RUN.")
+        aside.rename(path)
+    except OSError as e:
+        reason = e.strerror or e
+        raise UserError(f"Cannot copy {run.path} to {path}: {reason}. Make room or choose another place.") from e
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return Run.open(path)

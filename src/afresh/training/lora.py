@@ -1,0 +1,341 @@
+"""Low-rank adapters for the linear layers and convolutions of any network (Hu et al. 2022, LoRA, ICLR).
+
+A layer W gets W + s B A with A (rank, in) random, B (out, rank) zero and s = alpha / rank (section 4.1): exactly W at
+the start, and far fewer numbers to learn and to keep. The network stays as it is; `attach` puts an `Adapted` in the
+place of each layer that is adapted, `plain` puts the layers back.
+
+A layer that is several maps in one matrix (q, k and v; gate and up; the groups of a convolution) gets a pair for each:
+that is what separate layers would have, so adapters go to and from programs that keep them apart (control/peft.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import safetensors
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors.torch import load as load_bytes
+from safetensors.torch import save as save_bytes
+from torch import Tensor, nn
+
+from afresh.core import UserError
+from afresh.core.rng import Rng
+from afresh.nets.transformer import Attention, SwiGLU
+from afresh.training.checkpoint import replace_file
+from afresh.training.optim import is_matrix
+
+Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+CONVOLVE = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}  # by the dimensions of the weight
+DEFAULT = "default"
+
+
+class LoraConfig(BaseModel):
+    """`targets`: patterns of names of layers (`*attention*`); none: every hidden linear layer and convolution, but no
+    embedding, head, norm, condition, first or last layer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    rank: int = Field(16, ge=1, le=4096)
+    alpha: float = Field(32.0, gt=0)
+    targets: tuple[str, ...] = ()
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+
+class Adapter(nn.Module):
+    """A change of one layer, scale * B A of each part: a (parts * rank, in, *kernel), b (out, rank)."""
+
+    def __init__(self, a: Tensor, b: Tensor, scale: float) -> None:
+        super().__init__()
+        self.a, self.b, self.scale = nn.Parameter(a), nn.Parameter(b), scale
+
+    @property
+    def rank(self) -> int:
+        return self.b.shape[1]
+
+
+class Adapted(nn.Module):
+    """A layer and its adapters. `parts` are the rows of its separate maps; `used` says how much of each adapter is
+    added. While `kept` holds the layer's own weight, the adapters are merged into the layer."""
+
+    def __init__(self, base: Layer, parts: Sequence[int]) -> None:
+        super().__init__()
+        self.base, self.parts = base, tuple(parts)
+        self.adapters = nn.ModuleDict()
+        self.used: dict[str, float] = {}
+        self.kept: Tensor | None = None
+
+    def adapter(self, name: str) -> Adapter:
+        found = self.adapters[name]
+        assert isinstance(found, Adapter)
+        return found
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.base(x)
+        if self.kept is None:
+            for name, weight in self.used.items():
+                adapter = self.adapter(name)
+                y = y + (weight * adapter.scale) * self.change(adapter, x)
+        return y
+
+    def change(self, adapter: Adapter, x: Tensor) -> Tensor:
+        """B A x without its scale, of the shape of the layer's output."""
+        if not isinstance(self.base, nn.Linear):
+            h = self.base._conv_forward(x, adapter.a, None)  # with the layer's stride, padding and groups
+            b = adapter.b.view(*adapter.b.shape, *[1] * (adapter.a.dim() - 2))
+            return CONVOLVE[adapter.a.dim()](h, b, groups=self.base.groups)
+        h = F.linear(x, adapter.a).split(adapter.rank, -1)
+        b = adapter.b.split(self.parts)
+        return torch.cat([F.linear(hp, bp) for hp, bp in zip(h, b, strict=True)], -1)
+
+    @property
+    def weight(self) -> Tensor:
+        """What the layer's weight is with its adapters, for code that multiplies by it itself."""
+        weight = self.base.weight
+        if self.kept is None:
+            for name, much in self.used.items():
+                weight = weight + much * self.delta(self.adapter(name)).to(weight.dtype)
+        return weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self.base.bias
+
+    def delta(self, adapter: Adapter) -> Tensor:
+        """What the adapter adds to the layer's weight, of its shape."""
+        a, b = adapter.a.flatten(1).split(adapter.rank), adapter.b.split(self.parts)
+        product = torch.cat([bp @ ap for ap, bp in zip(a, b, strict=True)])
+        return (adapter.scale * product).view(self.base.weight.shape)
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        if self.kept is None:
+            merged = self.weight
+            self.kept = self.base.weight.detach().clone()
+            self.base.weight.copy_(merged)
+
+    @torch.no_grad()
+    def unmerge(self) -> None:
+        if self.kept is not None:
+            self.base.weight.copy_(self.kept)
+            self.kept = None
+
+
+# --------------------------------------------------------------------------- where
+
+
+def adaptable(module: nn.Module, targets: Sequence[str] = ()) -> dict[str, Layer]:
+    """Layers by name that an adapter would go to; those already adapted too. Raises UserError when there are none."""
+    found: dict[str, Layer] = {}
+    every = {k: m.base if isinstance(m, Adapted) else m for k, m in module.named_modules() if not _inside(module, k)}
+    for name, layer in every.items():
+        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            wanted = any(fnmatchcase(name, t) for t in targets) if targets else is_matrix(name, layer.weight)
+            if wanted and name:
+                found[name] = layer
+    if not found:
+        known = [k for k, m in every.items() if k and isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)]
+        shown = ", ".join(known[:8]) + (" ..." if len(known) > 8 else "") or "none"
+        raise UserError(f"No layer to adapt matches {', '.join(targets) or 'the default'}. Layers here: {shown}.")
+    return found
+
+
+def _inside(module: nn.Module, name: str) -> bool:
+    """Whether a name lies within an `Adapted`."""
+    path = name.split(".")
+    return any(isinstance(module.get_submodule(".".join(path[:i])), Adapted) for i in range(1, len(path)))
+
+
+def parts_of(owner: nn.Module, name: str, layer: Layer) -> tuple[int, ...]:
+    """Rows of each separate map of `layer`, which is `owner.name`."""
+    rows = layer.weight.shape[0]
+    if isinstance(owner, Attention) and name == "qkv":
+        s = owner.s
+        return s.heads * s.dim, s.kv_heads * s.dim, s.kv_heads * s.dim
+    if isinstance(owner, SwiGLU) and name == "gate_up":
+        return rows // 2, rows // 2
+    groups = 1 if isinstance(layer, nn.Linear) else layer.groups
+    return (rows // groups,) * groups
+
+
+def adapted(module: nn.Module) -> dict[str, Adapted]:
+    """The adapted layers by name."""
+    return {k: m for k, m in module.named_modules() if isinstance(m, Adapted)}
+
+
+def owner_of(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The module that holds `name`, and what it calls it."""
+    path, _, last = name.rpartition(".")
+    return module.get_submodule(path), last
+
+
+# --------------------------------------------------------------------------- on and off
+
+
+def attach(module: nn.Module, config: LoraConfig, rng: Rng, name: str = DEFAULT) -> int:
+    """Give `module` a new adapter, the only part of it that learns from now on, and use it alone.
+
+    A is uniform in +-1 / sqrt(fan-in), as in the authors' code. Returns how many numbers learn. Raises UserError when
+    no layer matches, or when there is an adapter of that name.
+    """
+    tensors: dict[str, Tensor] = {}
+    for path, layer in adaptable(module, config.targets).items():
+        weight, parts = layer.weight, parts_of(*owner_of(module, path), layer)
+        rows = torch.arange(len(parts) * config.rank)
+        fan_in = weight[0].numel()
+        u = rng.uniform(f"lora/{path}", rows, (fan_in,))
+        tensors[f"{path}.a"] = ((2 * u - 1) / fan_in**0.5).view(len(rows), *weight.shape[1:])
+        tensors[f"{path}.b"] = torch.zeros(weight.shape[0], config.rank)
+        tensors[f"{path}.scale"] = torch.tensor(config.scale, dtype=torch.float64)
+    put(module, tensors, name)
+    module.requires_grad_(False)
+    learning = [
+        p for layer in adapted(module).values() if name in layer.adapters for p in layer.adapter(name).parameters()
+    ]
+    for p in learning:
+        p.requires_grad_(True)
+    return sum(p.numel() for p in learning)
+
+
+def put(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
+    """Add an adapter of the form of `adapter_state`, frozen, and use it alone. Raises UserError when it does not fit,
+    with the module as it was."""
+    check_name(module, name)
+    layers = adaptable(module, [k.removesuffix(".a") for k in tensors if k.endswith(".a")] or ["(nothing)"])
+    unknown = sorted({k.rpartition(".")[0] for k in tensors} - set(layers))
+    if unknown:
+        raise UserError(f"The adapter is of another network: this one has no layer {', '.join(unknown[:4])}.")
+    made: dict[str, tuple[Adapter, tuple[int, ...]]] = {}
+    for path, layer in layers.items():
+        parts = parts_of(*owner_of(module, path), layer)
+        made[path] = fitted(path, layer, parts, tensors), parts
+    for path, (adapter, parts) in made.items():
+        owner, last = owner_of(module, path)
+        place = getattr(owner, last)
+        if not isinstance(place, Adapted):
+            place = Adapted(place, parts)
+            setattr(owner, last, place)
+        place.adapters[name] = adapter
+    use(module, {name: 1.0})
+
+
+def fitted(path: str, layer: Layer, parts: Sequence[int], tensors: Mapping[str, Tensor]) -> Adapter:
+    """The adapter of one layer, on its device, in float32. Raises UserError when it does not fit the layer."""
+    weight = layer.weight
+    try:
+        a, b, scale = (tensors[f"{path}.{k}"] for k in ("a", "b", "scale"))
+    except KeyError as e:
+        raise UserError(f"The adapter is not whole: it has no tensor {e}.") from None
+    rank = b.shape[1] if b.dim() == 2 else 0
+    if b.shape != (weight.shape[0], rank) or a.shape != (len(parts) * rank, *weight.shape[1:]):
+        raise UserError(
+            f"The adapter does not fit the layer {path}: A {tuple(a.shape)} and B {tuple(b.shape)} for a weight "
+            f"{tuple(weight.shape)} of {len(parts)} parts. It is of a network of another size."
+        )
+    if not all(bool(torch.isfinite(t).all()) for t in (a, b, scale)):
+        raise UserError(f"The adapter's numbers for {path} are not finite.")
+    moved = [t.detach().to(weight.device, torch.float32, copy=True).contiguous() for t in (a, b)]
+    return Adapter(moved[0], moved[1], float(scale)).requires_grad_(False)
+
+
+def check_name(module: nn.Module, name: str) -> None:
+    if not name or "." in name:
+        raise UserError(f"An adapter's name must be a word without dots. Given: {name!r}.")
+    if name in names(module):
+        raise UserError(f"There is an adapter named {name!r} already. Choose another name.")
+
+
+def names(module: nn.Module) -> list[str]:
+    """Of all adapters, in the order in which they came."""
+    return list(dict.fromkeys(n for layer in adapted(module).values() for n in layer.adapters))
+
+
+def use(module: nn.Module, weights: Mapping[str, float]) -> None:
+    """Add so much of each adapter: {"mine": 1.0}, a mixture {"mine": 0.7, "formal": 0.3}, or {} for the base alone.
+
+    What is merged stays merged, with the new weights. Raises UserError for a name that is not there.
+    """
+    known = names(module)
+    unknown = sorted(set(weights) - set(known))
+    if unknown:
+        raise UserError(f"There is no adapter {', '.join(unknown)}. Known: {', '.join(known) or 'none'}.")
+    for layer in adapted(module).values():
+        merged = layer.kept is not None
+        layer.unmerge()
+        layer.used = {n: float(w) for n, w in weights.items() if n in layer.adapters and w}
+        if merged:
+            layer.merge()
+
+
+def merge(module: nn.Module) -> None:
+    """Add the adapters in use to the layers' weights: the same function, within rounding, at the layers' own cost."""
+    for layer in adapted(module).values():
+        layer.merge()
+
+
+def unmerge(module: nn.Module) -> None:
+    """The layers' own weights again, bit for bit."""
+    for layer in adapted(module).values():
+        layer.unmerge()
+
+
+def plain(module: nn.Module) -> None:
+    """Put the layers back in their places, with what is merged into them; the adapters are gone."""
+    for name, layer in adapted(module).items():
+        owner, last = owner_of(module, name)
+        setattr(owner, last, layer.base)
+
+
+@contextmanager
+def folded(module: nn.Module) -> Iterator[None]:
+    """The network with its adapters merged and out of sight, for what looks at its layers themselves."""
+    layers = adapted(module)
+    merge(module)
+    plain(module)
+    try:
+        yield
+    finally:
+        for name, layer in layers.items():
+            owner, last = owner_of(module, name)
+            setattr(owner, last, layer)
+            layer.unmerge()
+
+
+# --------------------------------------------------------------------------- keeping
+
+
+def adapter_state(module: nn.Module, name: str = DEFAULT) -> dict[str, Tensor]:
+    """LAYER.a, LAYER.b, LAYER.scale of every layer that the adapter changes. Raises UserError when there is none."""
+    if name not in (known := names(module)):
+        raise UserError(f"There is no adapter {name}. Known: {', '.join(known) or 'none'}.")
+    out: dict[str, Tensor] = {}
+    for path, layer in adapted(module).items():
+        if name in layer.adapters:
+            adapter = layer.adapter(name)
+            out[f"{path}.a"], out[f"{path}.b"] = adapter.a.detach().clone(), adapter.b.detach().clone()
+            out[f"{path}.scale"] = torch.tensor(adapter.scale, dtype=torch.float64)
+    return out
+
+
+def save_adapter(path: Path, module: nn.Module, name: str = DEFAULT) -> None:
+    """One safetensors file. Raises UserError where it cannot be written."""
+    tensors = {k: v.contiguous().cpu() for k, v in adapter_state(module, name).items()}
+    replace_file(path, save_bytes(tensors, {"format": "afresh.lora"}))
+
+
+def load_adapter(path: Path, module: nn.Module, name: str = DEFAULT) -> None:
+    """Add the adapter that `save_adapter` wrote, frozen, and use it alone. Raises UserError when it is damaged or of
+    another network."""
+    try:
+        tensors = load_bytes(path.read_bytes())
+    except OSError as e:
+        raise UserError(f"Cannot read the adapter {path}: {e.strerror or e}.") from None
+    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as e:
+        raise UserError(f"{path} is not a sound safetensors file: {e}.") from None
+    put(module, tensors, name)

@@ -1,0 +1,397 @@
+"""Data, machine and budget to a complete configuration, each choice with its reason."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ValidationError
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from afresh.core import CondSpec, Examples, Family, Space, UserError
+from afresh.core.options import problems
+from afresh.core.rng import Rng
+from afresh.data.load import Loader, tokens_each
+from afresh.training.base_weights import Origin
+from afresh.training.budget import Machine, synchronise
+from afresh.training.config import TrainConfig
+from afresh.training.loop import Learner, take_step
+from afresh.training.schedule import looks
+
+RESERVE = 0.06  # share of the minutes kept for evaluation, previews and saves
+CACHED = 4_000_000  # parameters from which a decoder's steps are cut into micro-batches on a CPU
+COMPILE_FROM = 180.0  # seconds of budget from which torch.compile is worth a trial on a CPU
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One choice, as the report prints it."""
+
+    name: str
+    value: str
+    reason: str
+
+
+@dataclass
+class Plan:
+    """What will be trained, how, and why."""
+
+    family: Any  # the family's config
+    train: TrainConfig
+    parameters: int
+    decisions: list[Decision] = field(default_factory=list)
+
+
+def override(model: BaseModel, given: Mapping[str, Any], what: str) -> Any:
+    """A config with some fields set by hand. Raises UserError naming the fields that exist."""
+    try:
+        return type(model).model_validate({**model.model_dump(), **given})
+    except ValidationError as e:
+        known = ", ".join(type(model).model_fields)
+        raise UserError(f"--set {what}: {problems(e, type(model))}. Fields of {what}: {known}.") from e
+
+
+class Weightless(TorchFunctionMode):
+    """Parameters without memory or values, and the rest as it is. The context torch.device("meta") would do, but its
+    first random fill and its first table of positions cost a second of imports."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init" or func in (Tensor.normal_, Tensor.uniform_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **({**kwargs, "device": "meta"} if func is torch.empty else kwargs))
+
+
+def parameters_of(family: Family, config: Any, space: Space, conds: CondSpec) -> int:
+    """Trainable numbers, counted without allocating them."""
+    with Weightless():
+        modules = family.build(config, space, conds)
+    return sum(p.numel() for m in modules.values() for p in m.parameters())
+
+
+def placed(modules: Mapping[str, nn.Module], device: str) -> dict[str, nn.Module]:
+    """The modules on the device; convolutions over two axes with channels last in memory, the faster layout."""
+    out = {k: m.to(device) for k, m in modules.items()}
+    if any(p.dim() == 4 for m in out.values() for p in m.parameters()):
+        out = {k: m.to(memory_format=torch.channels_last) for k, m in out.items()}  # type: ignore[call-overload]
+    return out
+
+
+def make_learner(
+    family: Family, config: Any, space: Space, conds: CondSpec, train: TrainConfig, origin: Origin | None = None
+) -> Learner:
+    """Fresh modules and optimisers, on the device, from the seed, or from what tuning begins with."""
+    torch.set_num_threads(train.threads)
+    torch.manual_seed(train.seed)
+    modules = placed(family.build(config, space, conds), train.device)
+    if origin is not None:
+        modules = origin.begin(modules, train.seed)
+    if train.compile and family.regions is not None:
+        for region in family.regions(modules, train.device):
+            region.compile()
+    return Learner(modules, family.objective(config, space), train)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be planned: data, machine, budget, and what was set by hand."""
+
+    family: Family
+    space: Space
+    conds: CondSpec
+    examples: Examples
+    machine: Machine
+    seed: int
+    set_family: Mapping[str, Any]
+    set_train: Mapping[str, Any]
+    seconds: float | None  # of training, when the budget is a time
+    steps: int | None
+    tokens: int | None
+    origin: Origin | None = None
+
+    @property
+    def each(self) -> int:
+        """Tokens of an example; 1 for a field."""
+        return tokens_each(self.examples, self.space)
+
+    @property
+    def seen(self) -> Space:
+        """The space in examples of the length that they have, by which a family says what batch and size suit."""
+        return replace(self.space, shape=(self.each,)) if self.space.records else self.space
+
+
+def short_window(space: Space, seconds: float | None) -> int | None:
+    """Tokens of a stream's window for a short budget: shorter ones learn more in seconds (docs/log.md). None: as the
+    data's options say."""
+    if not space.stream or seconds is None:
+        return None
+    window = 64 if seconds < 20 else 128 if seconds < 90 else space.shape[0]
+    return window if window < space.shape[0] else None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A network that was considered: how long a step of it takes, and how many the budget holds."""
+
+    config: Any
+    train: TrainConfig
+    step_seconds: float
+    steps: int
+
+    @property
+    def examples(self) -> int:
+        return self.steps * self.train.batch
+
+
+def step_seconds(task: Task, config: Any, train: TrainConfig, least: float) -> tuple[float, float]:
+    """(time of the first step, median time of the next) when really training on this data."""
+    learner = make_learner(task.family, config, task.space, task.conds, train, task.origin)
+    rng = Rng(train.seed)
+    loader = Loader(task.examples, task.space, rng, train.batch)
+    times: list[float] = []
+    while len(times) < 3 or sum(times[1:]) < least:
+        start = time.perf_counter()
+        take_step(learner, loader.batch(len(times) * train.batch, train.batch).to(train.device), rng)
+        synchronise(train.device)
+        times.append(time.perf_counter() - start)
+        learner.step += 1
+        if sum(times[1:]) > 20 * least:  # far too slow: two steps tell enough
+            break
+    later = sorted(times[1:]) or times
+    return times[0], later[len(later) // 2]
+
+
+def base_config(task: Task) -> TrainConfig:
+    """The family's recipe on this machine; batch and steps are filled in later."""
+    count = Loader(task.examples, task.space, Rng(task.seed)).count
+    batch = min(int(task.set_train.get("batch", 16)), max(1, count))
+    machine = task.machine
+    start = TrainConfig(
+        steps=1,
+        save_every=1,
+        batch=batch,
+        micro=batch,
+        null_rate=task.family.null_rate if task.conds else 0.0,
+        precision=machine.precision,
+        device=machine.device,
+        threads=machine.threads,
+        seed=task.seed,
+    )
+    given = dict(task.set_train)
+    if "batch" in given:
+        given.setdefault("micro", given["batch"])
+    return override(override(start, task.family.recipe, "train"), given, "train")
+
+
+def micro_of(task: Task, config: Any, batch: int) -> int:
+    """Examples of a micro-batch: all, but about 1,024 tokens for a large decoder on a CPU, whose activations then stay
+    in the cache (a step of the 10M decoder took 0.83 of the time eager, 0.93 compiled; docs/log.md)."""
+    if "micro" in task.set_train:
+        return int(task.set_train["micro"])
+    large = parameters_of(task.family, config, task.space, task.conds) > CACHED
+    return min(batch, max(1, 1024 // task.each)) if large and task.each > 1 and task.machine.device == "cpu" else batch
+
+
+def with_batch(task: Task, config: Any, train: TrainConfig, examples: int) -> TrainConfig:
+    """The family's batch for a run of so many examples, unless it was set by hand; never more than there are."""
+    if "batch" in task.set_train:
+        return train
+    count = Loader(task.examples, task.space, Rng(task.seed)).count
+    batch = max(1, min(task.family.batch(examples, task.seen), count))
+    return train.model_copy(update={"batch": batch, "micro": micro_of(task, config, batch)})
+
+
+def try_config(task: Task, config: Any, train: TrainConfig) -> Trial:
+    """Measure a network: a step's time at the batch that suits the number of examples the budget then holds."""
+    train = train.model_copy(update={"micro": micro_of(task, config, train.batch)})
+    if task.seconds is None:
+        return fixed_trial(task, config, train)
+    least = min(0.4, 0.01 * task.seconds)
+    for _ in range(2):
+        first, speed = step_seconds(task, config, train, least)
+        steps = max(1, int((task.seconds - first) / speed))
+        better = with_batch(task, config, train, steps * train.batch)
+        if better.batch == train.batch:
+            break
+        train = better
+    return Trial(config, train, speed, steps)
+
+
+def fixed_trial(task: Task, config: Any, train: TrainConfig) -> Trial:
+    """Nothing to measure: the steps, or the tokens, were given."""
+    if task.tokens is not None:
+        train = with_batch(task, config, train, task.tokens // task.each)
+        return Trial(config, train, 0.0, max(1, round(task.tokens / (train.batch * task.each))))
+    assert task.steps is not None
+    for _ in range(8):  # the batch depends on the number of examples, which depends on the batch
+        train = with_batch(task, config, train, task.steps * train.batch)
+    return Trial(config, train, 0.0, task.steps)
+
+
+def plan(task: Task) -> Plan:
+    """Choose size, batch, steps and the rest. Raises UserError for a setting that makes no sense."""
+    if task.tokens is not None and task.space.kind != "tokens":
+        raise UserError("--tokens is a budget for tokens; these are fields: use --minutes or --steps.")
+    machine, by_hand = task.machine, "set by hand"
+    train = base_config(task)
+    speeds = f"products run at {machine.bfloat16:,.0f} GFLOP/s in bfloat16, {machine.float32:,.0f} in float32"
+    decisions = [
+        Decision("device", f"{machine.device}, {machine.threads} threads", machine.name),
+        Decision("precision", train.precision, by_hand if "precision" in task.set_train else speeds),
+    ]
+    if task.space.records:
+        records = f"a record each, of {task.each} tokens on average"
+        decisions.append(Decision("window", f"at most {task.space.shape[0]} tokens", records))
+    elif task.space.stream:
+        decisions.append(
+            Decision(
+                "window",
+                f"{task.space.shape[0]} tokens",
+                "the data's option `context`, or shorter where the budget is below 90 seconds",
+            )
+        )
+    trial = largest(task, train, decisions)
+    trial = fewer_threads(task, trial, decisions)
+    trial = maybe_compiled(task, trial, decisions)
+    trial = in_regime(task, trial, decisions)
+    size = parameters_of(task.family, trial.config, task.space, task.conds)
+    decisions.append(Decision("size", f"{size / 1e6:.2f}M parameters", describe(trial.config)))
+    suits = f"suits the {trial.examples * task.each:,} {'tokens' if task.each > 1 else 'examples'} that fit the budget"
+    decisions.append(Decision("batch", f"{trial.train.batch}", by_hand if "batch" in task.set_train else suits))
+    why = "asked for" if task.seconds is None else speed_of(trial, task)
+    decisions.append(Decision("steps", f"{trial.steps:,}", why))
+    count = Loader(task.examples, task.space, Rng(task.seed)).count
+    share = f"{trial.steps:,} steps of {trial.train.batch} over {count:,} examples"
+    decisions.append(Decision("epochs", f"{trial.examples / max(1, count):.1f}", share))
+    return Plan(trial.config, finished(task, trial), size, decisions)
+
+
+def in_regime(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:
+    """With what the family changes for data that is seen so often in so many steps, where it was not set by hand."""
+    epochs = trial.examples / max(1, Loader(task.examples, task.space, Rng(task.seed)).count)
+    train = {} if task.family.regime is None else task.family.regime(epochs, trial.steps, trial.examples)
+    own = {} if task.family.repeated is None else task.family.repeated(epochs, task.space)
+    train = {k: v for k, v in train.items() if k not in task.set_train}
+    own = {k: v for k, v in own.items() if k not in task.set_family}
+    if not train and not own:
+        return trial
+    changed = ", ".join(f"{k} {v:g}" for k, v in {**train, **own}.items())
+    decisions.append(Decision("regime", changed, f"each example is seen {epochs:.1f} times (docs/log.md)"))
+    return replace(trial, config=override(trial.config, own, "family"), train=override(trial.train, train, "train"))
+
+
+def finished(task: Task, trial: Trial) -> TrainConfig:
+    """The trial's configuration with its steps, and how often to look, log and save."""
+    steps = trial.steps
+    fixed = task.space.kind == "tokens" and not task.space.stream  # learnt by heart in a few epochs (docs/log.md)
+    looked = looks(task.seconds, trial.examples / max(1, len(task.examples)) if fixed else 0.0)
+    final = {
+        "steps": steps,
+        "save_every": min(-(-steps // 8), 1000),
+        "eval_every": -(-steps // looked),
+        "preview_every": -(-steps // max(1, looks(task.seconds, 0.0) // 2)),
+        "log_every": max(1, min(50, steps // 100)),
+        "warmup": min(trial.train.warmup, max(1, steps // 10)),
+    }
+    return override(trial.train, {**final, **task.set_train}, "train")
+
+
+def largest(task: Task, train: TrainConfig, decisions: list[Decision]) -> Trial:
+    """The largest of the family's networks that sees as many examples in the budget as its size wants."""
+    configs = sizes_by_hand(task)
+    chosen: Trial | None = None
+    for i, config in enumerate(configs):
+        if config in configs[:i]:  # sizes that settings by hand have made equal
+            continue
+        trial = try_config(task, config, train)
+        size = parameters_of(task.family, config, task.space, task.conds)
+        wanted = task.family.appetite(size, task.seen)
+        if chosen is not None and trial.examples < wanted:
+            reason = f"would see {trial.examples:,} examples in this budget and wants {wanted:,}"
+            decisions.append(Decision("not larger", f"{size / 1e6:.2f}M parameters", reason))
+            break
+        chosen = trial
+    assert chosen is not None
+    return chosen
+
+
+def sizes_by_hand(task: Task) -> list[Any]:
+    """The family's sizes with what was set by hand; those that it does not go with are left out (a width that is
+    no multiple of a size's heads). Raises UserError when it goes with none."""
+    configs, problem = [], None
+    for size in task.family.sizes(task.space):
+        try:
+            configs.append(override(size, task.set_family, "family"))
+        except UserError as e:
+            problem = e
+    if problem is not None and not configs:
+        raise problem
+    return configs
+
+
+def fewer_threads(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:
+    """One thread instead of all where that is faster: for small networks, and beside other work."""
+    if task.seconds is None or "threads" in task.set_train or trial.train.threads == 1 or trial.train.device != "cpu":
+        return trial
+    train = trial.train.model_copy(update={"threads": 1})
+    first, speed = step_seconds(task, trial.config, train, min(0.4, 0.01 * task.seconds))
+    if speed > 0.9 * trial.step_seconds:
+        torch.set_num_threads(trial.train.threads)
+        return trial
+    reason = f"a step takes {speed * 1e3:.0f} ms instead of {trial.step_seconds * 1e3:.0f} with {trial.train.threads}"
+    decisions.append(Decision("threads", "1", reason))
+    return with_batch_again(task, Trial(trial.config, train, speed, max(1, int((task.seconds - first) / speed))))
+
+
+def with_batch_again(task: Task, trial: Trial) -> Trial:
+    """The batch for a run that holds more examples than was thought; the time of an example is taken to stay."""
+    better = with_batch(task, trial.config, trial.train, trial.examples)
+    factor = better.batch / trial.train.batch
+    return Trial(trial.config, better, trial.step_seconds * factor, max(1, int(trial.steps / factor)))
+
+
+def maybe_compiled(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:
+    """With torch.compile, if a trial shows that the budget earns it back."""
+    if "compile" in task.set_train or task.family.regions is None or task.seconds is None:
+        return trial
+    if not task.machine.compiler:
+        decisions.append(Decision("compile", "no", "there is no C++ compiler (g++) on this machine"))
+        return trial
+    if task.seconds < COMPILE_FROM:
+        decisions.append(Decision("compile", "no", "too short a budget to earn back compiling"))
+        return trial
+    if not regions_of(task, trial.config):
+        decisions.append(Decision("compile", "no", "the network's own kernels are faster here"))
+        return trial
+    start = time.perf_counter()
+    train = trial.train.model_copy(update={"compile": True})
+    first, speed = step_seconds(task, trial.config, train, 1.0)
+    left = task.seconds - (time.perf_counter() - start)
+    compiled = Trial(trial.config, train, speed, max(1, int((left - first) / speed)))
+    plain = replace(trial, steps=max(1, int(left / trial.step_seconds)))
+    pays = compiled.steps > plain.steps
+    was = f"a step takes {speed * 1e3:.0f} ms instead of {trial.step_seconds * 1e3:.0f}; compiling costs {first:.0f} s"
+    decisions.append(Decision("compile", "yes" if pays else "no", was))
+    return compiled if pays else plain
+
+
+def regions_of(task: Task, config: Any) -> Sequence[Any]:
+    """What torch.compile may take of a network on this device."""
+    with torch.device("meta"):
+        modules = task.family.build(config, task.space, task.conds)
+    return task.family.regions(modules, task.machine.device) if task.family.regions is not None else ()
+
+
+def speed_of(trial: Trial, task: Task) -> str:
+    """What a step was measured to take, in words."""
+    rate = trial.train.batch * task.each / trial.step_seconds
+    unit = "tokens" if task.each > 1 else "examples"
+    return f"measured {trial.step_seconds * 1e3:.0f} ms a step, {rate:,.0f} {unit}/s"
+
+
+def describe(config: BaseModel) -> str:
+    return ", ".join(f"{k} {v}" for k, v in config.model_dump().items() if not isinstance(v, float | bool))

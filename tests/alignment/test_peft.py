@@ -1,0 +1,215 @@
+"""Adapters to and from the real PEFT: equal logits on seeded tiny models of each shape."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from afresh.core import UserError
+from afresh.core.rng import Rng
+from afresh.formats.peft import CONFIG, WEIGHTS, read_peft, theirs, write_peft
+from afresh.nets.transformer import Decoder, DecoderShape
+from afresh.nets.unet import UNet
+from afresh.training.lora import LoraConfig, adapted, adapter_state, attach
+
+WIDTH, LAYERS, HEADS, KV, DIM, MLP, VOCAB = 32, 2, 4, 2, 8, 48, 23
+TOKENS = torch.arange(14).view(2, 7) * 5 % VOCAB
+SHAPES = {"llama": (False, False), "qwen2": (False, True), "qwen3": (True, False)}  # qk_norm, qkv_bias
+
+
+def decoder(kind: str = "llama") -> Decoder:
+    """Random, the zeros of the start too."""
+    qk_norm, qkv_bias = SHAPES[kind]
+    shape = DecoderShape(
+        VOCAB, WIDTH, LAYERS, HEADS, KV, MLP, 16, qk_norm=qk_norm, qkv_bias=qkv_bias, head_dim=DIM, tied=kind == "qwen3"
+    )
+    net = Decoder(shape, {})
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.normal_(std=0.2)
+    return net
+
+
+def twin(kind: str, net: Decoder) -> Any:
+    """The same weights in transformers."""
+    transformers = pytest.importorskip("transformers")
+    common = {
+        "hidden_size": WIDTH,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV,
+        "head_dim": DIM,
+        "intermediate_size": MLP,
+        "vocab_size": VOCAB,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10_000.0,
+        "tie_word_embeddings": net.head is None,
+        "attn_implementation": "eager",
+    }
+    name = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3"}[kind]
+    model = getattr(transformers, f"{name}ForCausalLM")(getattr(transformers, f"{name}Config")(**common))
+    renamed: dict[str, Tensor] = {}
+    for key, value in net.state_dict().items():
+        layer, _, what = key.rpartition(".")
+        if layer.endswith(("qkv", "gate_up", "attention.out", "down")):
+            rows = {"qkv": [HEADS * DIM, KV * DIM, KV * DIM], "gate_up": [MLP, MLP]}.get(layer.split(".")[-1])
+            pieces = value.split(rows) if rows else [value]
+            renamed |= {f"{part}.{what}": v for part, v in zip(theirs(layer), pieces, strict=True)}
+            continue
+        for a, b in (
+            ("embedding.", "model.embed_tokens."),
+            ("head.", "lm_head."),
+            ("blocks.", "model.layers."),
+            ("attention_norm", "input_layernorm"),
+            ("mlp_norm", "post_attention_layernorm"),
+            ("attention.q_norm", "self_attn.q_norm"),
+            ("attention.k_norm", "self_attn.k_norm"),
+        ):
+            key = key.replace(a, b)
+        renamed["model.norm.weight" if key == "norm.weight" else key] = value
+    missing, unexpected = model.load_state_dict(renamed, strict=False)
+    assert not unexpected and set(missing) <= {"lm_head.weight"}
+    return model.eval()
+
+
+def logits(net: Any) -> Tensor:
+    with torch.no_grad():
+        return net(TOKENS, None) if isinstance(net, Decoder) else net(TOKENS).logits
+
+
+def trained(net: Decoder, config: LoraConfig) -> None:
+    """A few steps of the adapter alone."""
+    attach(net, config, Rng(0))
+    optimiser = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=0.05)
+    for _ in range(3):
+        net(TOKENS[:, :-1], None, TOKENS[:, 1:]).sum().backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_an_adapter_trained_here_opens_in_peft(kind: str, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    net = decoder(kind)
+    model = twin(kind, net)
+    before = logits(net)
+    torch.testing.assert_close(logits(model), before, rtol=1e-4, atol=1e-4)
+    trained(net, LoraConfig(rank=3, alpha=5.0))
+    assert float((logits(net) - before).abs().max()) > 0.1
+    write_peft(tmp_path, net, base="a/base")
+    theirs_now = peft.PeftModel.from_pretrained(model, str(tmp_path))
+    torch.testing.assert_close(logits(theirs_now), logits(net), rtol=1e-4, atol=1e-4)
+    assert set(json.loads((tmp_path / CONFIG).read_text())["target_modules"]) == {
+        *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    }
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"target_modules": "all-linear", "r": 3, "lora_alpha": 5},
+        {"target_modules": ["q_proj", "v_proj"], "r": 4, "use_rslora": True},
+        {
+            "target_modules": ["q_proj", "k_proj", "v_proj", "down_proj"],
+            "rank_pattern": {"k_proj": 2, "layers.1.self_attn.v_proj": 6},
+            "alpha_pattern": {"v_proj": 40},
+            "layers_to_transform": [1],
+        },
+    ],
+    ids=["all", "two of three, rank-stabilised", "patterns"],
+)
+def test_an_adapter_made_by_peft_opens_here_and_goes_back(given: dict[str, Any], tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    net = decoder("qwen3")
+    before = logits(net)
+    model = peft.get_peft_model(twin("qwen3", net), peft.LoraConfig(task_type="CAUSAL_LM", **given))
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for key, p in model.named_parameters():
+            if "lora_" in key:
+                p.normal_(std=0.3)
+    model.eval().save_pretrained(str(tmp_path / "theirs"))
+    read_peft(tmp_path / "theirs", net, "mine")
+    assert float((logits(net) - before).abs().max()) > 0.1
+    torch.testing.assert_close(logits(net), logits(model), rtol=1e-4, atol=1e-4)
+    write_peft(tmp_path / "back", net, "mine")
+    back = peft.PeftModel.from_pretrained(twin("qwen3", decoder("qwen3")), str(tmp_path / "back"))
+    torch.testing.assert_close(logits(back), logits(model), rtol=1e-4, atol=1e-4)
+
+
+def test_written_and_read_without_peft_it_is_the_same_adapter(tmp_path: Path) -> None:
+    net = decoder()
+    trained(net, LoraConfig(rank=3, alpha=6.0, targets=("*.1.*", "head")))
+    write_peft(tmp_path, net)
+    saved = json.loads((tmp_path / CONFIG).read_text())
+    assert "model.layers.1.mlp.gate_proj" in saved["target_modules"] and saved["r"] == 3 and saved["lora_alpha"] == 6.0
+    other = decoder()
+    read_peft(tmp_path, other)
+    assert torch.equal(logits(other), logits(net)) and set(adapted(other)) == set(adapted(net))
+    ours, again = adapter_state(net), adapter_state(other)
+    assert ours.keys() == again.keys() and all(torch.equal(v, again[k]) for k, v in ours.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"peft_type": "IA3"}, "no LoRA"),
+        ({"use_dora": True}, "use_dora is True"),
+        ({"bias": "all"}, "bias is 'all'"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"init_lora_weights": "pissa"}, "'pissa', which changes the base"),
+        ({"r": 0}, "does not say rank"),
+    ],
+)
+def test_other_kinds_of_adapter_are_refused(change: dict[str, Any], why: str, tmp_path: Path) -> None:
+    net = decoder()
+    trained(net, LoraConfig(rank=2))
+    write_peft(tmp_path, net)
+    file = tmp_path / CONFIG
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(UserError, match=why):
+        read_peft(tmp_path, decoder())
+
+
+def test_damaged_or_foreign_files_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    net = decoder()
+    trained(net, LoraConfig(rank=2))
+    write_peft(tmp_path, net)
+    good = load_file(tmp_path / WEIGHTS)
+    first = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+    cases = {
+        "no layer model.layers.7": {
+            **good,
+            **{k.replace(".0.", ".7."): v.clone() for k, v in good.items() if ".0." in k},
+        },
+        "lora_embedding_A, which is no LoRA": {
+            **good,
+            "base_model.model.model.embed_tokens.lora_embedding_A": good[f"{first}A.weight"].clone(),
+        },
+        "do not fit": {**good, f"{first}A.weight": torch.zeros(2, 5)},
+    }
+    for why, tensors in cases.items():
+        save_file(tensors, tmp_path / WEIGHTS)
+        with pytest.raises(UserError, match=why):
+            read_peft(tmp_path, decoder())
+    (tmp_path / WEIGHTS).write_bytes(b"not safetensors at all")
+    with pytest.raises(UserError, match="damaged"):
+        read_peft(tmp_path, decoder())
+    (tmp_path / WEIGHTS).unlink()
+    with pytest.raises(UserError, match="is a pickle: not read"):
+        read_peft(tmp_path, decoder())
+
+
+def test_only_decoders_have_names_in_the_format(tmp_path: Path) -> None:
+    net = UNet(2, 1, 1, (8,), 1, 12, False)
+    attach(net, LoraConfig(rank=2), Rng(0))
+    with pytest.raises(UserError, match="for language models"):
+        write_peft(tmp_path, net)

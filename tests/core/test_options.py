@@ -1,0 +1,41 @@
+"""What was wrong with a setting is said with what was given and what is accepted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from afresh.core import UserError, registry
+from afresh.data.prepare import read_options
+from afresh.families.autoencoder import AutoencoderConfig
+from afresh.training.plan import override
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"rate": "1000000"}, "rate: should be less than or equal to 48000, given '1000000' (accepted: 4000 to 48000)"),
+        ({"seconds": 0}, "seconds: should be greater than or equal to 0.02, given 0 (accepted: 0.02 to 60)"),
+        ({"overlap": "-1"}, "given '-1' (accepted: 0 to 0.9)"),
+        ({"rate": "fast"}, "given 'fast' (accepted: 4000 to 48000)"),
+        ({"near": "maybe"}, "near: should be 'keep' or 'drop', given 'maybe'"),
+        ({"chanels": 2}, "there is no chanels, did you mean channels?"),
+        ({"speaker": 2}, "there is no speaker. Accepted: rate, channels, seconds"),
+    ],
+)
+def test_data_options(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as error:
+        read_options(registry.modality("audio"), given)
+    assert said in str(error.value) and str(error.value).startswith("Data options of audio: ")
+
+
+def test_options_without_an_upper_or_a_lower_limit() -> None:
+    with pytest.raises(UserError, match=r"given 0 \(accepted: from 1\)"):
+        read_options(registry.modality("music"), {"max_file_mb": 0})
+
+
+def test_what_does_not_go_together_is_said_without_the_library_s_words() -> None:
+    with pytest.raises(UserError) as error:
+        override(AutoencoderConfig(), {"residual": 3}, "family")
+    assert str(error.value).startswith("--set family: residual 3 is for the bottleneck fsq, not kl: set bottleneck=fsq")

@@ -1,0 +1,283 @@
+"""Decoding: exact where it can be, refused with a reason where it cannot."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from afresh.data.image.images import (
+    MAX_PIXELS,
+    Frame,
+    PictureError,
+    decode_array,
+    decode_picture,
+    natural_side,
+    short_side,
+    threaded,
+    to_channels,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # `threaded` does so for readers
+
+RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
+
+
+def stored(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def png(width: int, height: int, depth: int, colour: int, raw: bytes) -> bytes:
+    """A PNG by hand: what Pillow will not write."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "WEBP"])
+def test_lossless_pictures_of_the_right_size_are_kept_exactly(kind: str) -> None:
+    grey = noise(16, 16)
+    options = {"lossless": True} if kind == "WEBP" else {}
+    out = decode_picture(stored(Image.fromarray(grey), kind, **options), Frame(16))
+    assert out.pixels.shape == (16, 16, 1)
+    assert np.array_equal(out.pixels[..., 0], grey)
+    assert out.traits == set()
+
+
+def test_colours_are_kept_exactly_and_grey_in_rgb_is_seen_as_grey() -> None:
+    colours, grey = noise(8, 8, 3), noise(8, 8)
+    assert np.array_equal(decode_picture(stored(Image.fromarray(colours)), Frame(8)).pixels, colours)
+    repeated = Image.fromarray(np.repeat(grey[..., None], 3, 2))
+    assert np.array_equal(decode_picture(stored(repeated), Frame(8)).pixels, grey[..., None])
+
+
+def test_16_bits_are_scaled_not_clipped() -> None:
+    wide = np.array([[0, 257], [32768, 65535]], np.uint16)
+    out = decode_picture(stored(Image.fromarray(wide)), Frame(2))
+    assert out.pixels[..., 0].tolist() == [[0, 1], [128, 255]]
+    assert out.traits == {"16-bit"}
+
+
+def test_16_bit_rgb_is_scaled() -> None:
+    row = struct.pack(">6H", 65535, 0, 32768, 256 * 7, 256 * 8, 256 * 9)
+    out = decode_picture(png(2, 2, 16, 2, 2 * (b"\0" + row)), Frame(2))
+    assert out.pixels[0].tolist() == [[255, 0, 128], [7, 8, 9]]
+    assert out.traits == {"16-bit"}
+
+
+def test_one_bit_pictures_are_black_and_white() -> None:
+    bits = noise(8, 8) > 127
+    out = decode_picture(stored(Image.fromarray(bits)), Frame(8))
+    assert np.array_equal(out.pixels[..., 0], bits * np.uint8(255))
+
+
+def test_palettes_become_their_colours() -> None:
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, *RED, *BLUE])
+    image.putpixel((0, 0), 2)
+    out = decode_picture(stored(image), Frame(4))
+    assert out.pixels[0, 0].tolist() == [*BLUE]
+    assert out.pixels[3, 3].tolist() == [*RED]
+    see_through = decode_picture(stored(image, transparency=2), Frame(4))
+    assert see_through.pixels[0, 0].tolist() == [*WHITE]
+    assert see_through.traits == {"alpha"}
+
+
+def test_alpha_is_blended_with_the_background() -> None:
+    data = stored(Image.new("RGBA", (4, 4), (255, 0, 0, 128)))
+    assert decode_picture(data, Frame(4)).pixels[0, 0].tolist() == [255, 127, 127]
+    assert decode_picture(data, Frame(4, background=BLUE)).pixels[0, 0].tolist() == [128, 0, 127]
+    opaque = decode_picture(stored(Image.new("RGBA", (4, 4), (255, 0, 0, 255))), Frame(4))
+    assert (opaque.pixels[0, 0].tolist(), opaque.traits) == ([255, 0, 0], set())
+
+
+def test_grey_with_alpha_and_arrays_with_alpha() -> None:
+    half = decode_picture(stored(Image.new("LA", (4, 4), (0, 128))), Frame(4))
+    assert half.pixels[0, 0].tolist() == [127]
+    array = np.zeros((4, 4, 4), np.uint8)
+    assert (decode_array(array, Frame(4)).pixels == 255).all()
+
+
+def test_colours_hidden_under_full_transparency_do_not_leak_into_the_rim() -> None:
+    image = Image.new("RGBA", (32, 32), (0, 255, 0, 0))  # invisible green
+    image.paste((255, 255, 255, 255), (8, 8, 24, 24))
+    out = decode_picture(stored(image), Frame(8))
+    assert (out.pixels == 255).all()
+
+
+def test_cmyk_becomes_rgb() -> None:
+    out = decode_picture(stored(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=100), Frame(8))
+    assert np.abs(out.pixels[0, 0].astype(int) - [*RED]).max() <= 2
+    assert out.traits == {"cmyk"}
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_only_the_first_frame_of_an_animation(kind: str) -> None:
+    frames = [Image.new("RGB", (8, 8), c) for c in (RED, BLUE)]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    out = decode_picture(stored(frames[0], kind, save_all=True, append_images=frames[1:], **options), Frame(8))
+    assert out.pixels[4, 4].tolist() == [*RED]
+    assert "animated" in out.traits
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation: int) -> None:
+    upright = noise(6, 6, 3)
+    turns = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright),  # stored so that a quarter turn to the right rights it
+        7: np.rot90(upright.transpose(1, 0, 2), 2),
+        8: np.rot90(upright, -1),
+    }
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = stored(Image.fromarray(np.ascontiguousarray(turns[orientation])), exif=exif)
+    out = decode_picture(data, Frame(6))
+    assert np.array_equal(out.pixels, upright)
+    assert out.traits == (set() if orientation == 1 else {"turned"})
+
+
+def test_nonsense_exif_is_no_reason_to_refuse() -> None:
+    data = stored(Image.fromarray(noise(8, 8, 3)), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff garbage")
+    assert decode_picture(data, Frame(8)).pixels.shape == (8, 8, 3)
+
+
+def stripes() -> Image.Image:
+    """Twice as wide as high: red, blue (the middle square), red."""
+    image = Image.new("RGB", (32, 16), RED)
+    image.paste(BLUE, (8, 0, 24, 16))
+    return image
+
+
+def test_crop_centre_takes_the_middle_square() -> None:
+    out = decode_picture(stored(stripes()), Frame(8))
+    assert (out.pixels == BLUE).all()
+    assert out.traits == {"cut", "narrow"}
+
+
+@pytest.mark.parametrize("width,narrow", [(16, False), (21, False), (22, True), (64, True)])
+def test_what_loses_more_than_a_quarter_is_told_apart(width: int, narrow: bool) -> None:
+    for size in ((width, 16), (16, width)):
+        assert ("narrow" in decode_picture(stored(Image.new("L", size)), Frame(8)).traits) == narrow
+        assert "narrow" not in decode_picture(stored(Image.new("L", size)), Frame(8, "pad")).traits
+
+
+def test_crop_pad_keeps_everything_on_the_background() -> None:
+    out = decode_picture(stored(stripes()), Frame(16, "pad", (0, 255, 0)))
+    assert (out.pixels[:4] == (0, 255, 0)).all() and (out.pixels[12:] == (0, 255, 0)).all()
+    assert out.pixels[8, 0].tolist() == [*RED] and out.pixels[8, 8].tolist() == [*BLUE]
+    assert out.traits == {"padded"}
+
+
+def test_crop_stretch_squeezes_the_longer_side() -> None:
+    out = decode_picture(stored(stripes()), Frame(16, "stretch"))
+    assert np.abs(out.pixels[8, 1].astype(int) - [*RED]).max() <= 2  # Lanczos' lobes
+    assert out.pixels[8, 8].tolist() == [*BLUE]
+    assert out.traits == {"stretched"}
+
+
+@pytest.mark.parametrize("crop", ["centre", "pad", "stretch"])
+@pytest.mark.parametrize("size", [(1, 1), (5000, 1), (1, 5000), (3, 7)])
+def test_every_shape_comes_out_square(crop: Any, size: tuple[int, int]) -> None:
+    out = decode_picture(stored(Image.new("L", size, 90)), Frame(8, crop, (90, 90, 90)))
+    assert out.pixels.shape == (8, 8, 1)
+    assert (out.pixels == 90).all()
+
+
+def test_enlarged_pictures_say_so() -> None:
+    assert "enlarged" in decode_picture(stored(Image.fromarray(noise(8, 8))), Frame(16)).traits
+
+
+def test_shrinking_averages_instead_of_picking() -> None:
+    checks = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+    out = decode_array(checks[..., None], Frame(8))
+    assert np.abs(out.pixels.astype(int) - 128).max() <= 4
+
+
+def test_large_jpegs_decoded_small_look_the_same() -> None:
+    ramp = np.linspace(0, 255, 1024).astype(np.uint8)[None].repeat(1024, 0)
+    out = decode_picture(stored(Image.fromarray(ramp), "JPEG", quality=95), Frame(16)).pixels[8, :, 0]
+    assert np.abs(out - (np.arange(16) + 0.5) * 255 / 16).max() < 4
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF"])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.7])
+def test_cut_short_files_are_refused(kind: str, share: float) -> None:
+    data = stored(Image.fromarray(noise(64, 64, 3)), kind)
+    with pytest.raises(PictureError):
+        decode_picture(data[: int(len(data) * share)], Frame(8))
+
+
+def test_empty_and_foreign_files_are_refused_with_their_reason(tmp_path: Path) -> None:
+    empty, text = tmp_path / "empty.png", tmp_path / "text.png"
+    empty.touch()
+    text.write_text("I am no picture")
+    with pytest.raises(PictureError, match="0 bytes"):
+        decode_picture(empty, Frame(8))
+    with pytest.raises(PictureError, match="not a PNG"):
+        decode_picture(text, Frame(8))
+    assert short_side(empty) is None
+
+
+@pytest.mark.parametrize("side", [50_000, 10_000, 2**31 - 1])
+def test_decompression_bombs_are_refused_from_the_header(side: int) -> None:
+    bomb = png(side, side, 8, 2, b"\0" * 100_000)
+    with pytest.raises(PictureError, match="pixels"):
+        decode_picture(bomb, Frame(8))
+    assert side * side > MAX_PIXELS
+
+
+def test_a_small_header_over_too_much_data_does_no_harm() -> None:
+    out = decode_picture(png(4, 4, 8, 0, b"\0" * 50_000_000), Frame(4))
+    assert out.pixels.shape == (4, 4, 1)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(["PNG", "JPEG", "WEBP", "BMP", "GIF"]), st.data())
+def test_damage_is_refused_or_survived_but_never_crashes(kind: str, data: st.DataObject) -> None:
+    good = bytearray(stored(Image.fromarray(noise(12, 12, 3)), kind))
+    for _ in range(data.draw(st.integers(1, 6))):
+        good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        out = threaded(lambda d: decode_picture(d, Frame(8)), [bytes(good)])[0]
+    except PictureError as error:
+        assert str(error)
+    else:
+        assert out.pixels.shape[:2] == (8, 8) and out.pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("sides", "side"), [([3], 8), ([28] * 5, 28), ([31, 33, 90], 32), ([500, 4000], 64), ([63], 48)]
+)
+def test_the_natural_side(sides: list[int], side: int) -> None:
+    assert natural_side(sides) == side
+
+
+def test_channels() -> None:
+    grey, colours = noise(4, 4, 1), np.zeros((1, 1, 3), np.uint8)
+    assert np.array_equal(to_channels(grey, 3), np.repeat(grey, 3, 2))
+    colours[..., 1] = 255
+    assert to_channels(colours, 1).tolist() == [[[150]]]  # 0.587 x 255

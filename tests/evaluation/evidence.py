@@ -1,0 +1,159 @@
+"""Evidence about made-up models of known quality, over real digits and over the standard library's text."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from afresh.core import Cond, CondSpec, Drawn, Examples, Item, Part, Space
+from afresh.core.rng import Rng
+
+
+@dataclass
+class Evidence:
+    """core.Evidence from its parts; `draw` is the model: n -> Drawn."""
+
+    space: Space
+    conds: CondSpec
+    train: Examples
+    heldout: Examples
+    train_items: Sequence[Item]
+    heldout_items: Sequence[Item]
+    draw: Callable[[int], Drawn]
+    nats: tuple[torch.Tensor, torch.Tensor] | None = None
+    accepts: Callable[[Any], bool] = lambda value: True
+    fills: Callable[[str, str], str] | None = None
+    rng: Rng = field(default_factory=lambda: Rng(0))
+    bound: bool = False
+
+    def samples(self, n: int) -> Drawn:
+        return self.draw(n)
+
+    def likelihood(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        return self.nats
+
+    def valid(self, value: Any) -> bool:
+        return self.accepts(value)
+
+    def complete(self, holes: Sequence[tuple[str, str, str]]) -> list[str] | None:
+        return None if self.fills is None else [self.fills(before, after) for before, after, _ in holes]
+
+
+def picture_split(x: np.ndarray, y: np.ndarray, classes: int) -> tuple[Examples, list[Item]]:
+    """x (N, C, H, W) uint8 with labels (N,)."""
+    label = torch.from_numpy(y.astype(np.int64))
+    cond = Cond(len(y), {"label": label}, {"label": torch.ones(len(y), dtype=torch.bool)})
+    items = [Item(v.transpose(1, 2, 0), labels={"label": str(k)}) for v, k in zip(x, y, strict=True)]
+    return Examples(torch.from_numpy(x), cond, 2 / 255, -1.0), items
+
+
+def pictures(
+    x: tuple[np.ndarray, np.ndarray], y: tuple[np.ndarray, np.ndarray], fake: Tensor, cond: Cond, labels: int = 10
+) -> Evidence:
+    """Evidence of a model whose samples are the rows of `fake`, in turn. (training, held-out) pairs."""
+    (train, train_items), (heldout, heldout_items) = (picture_split(a, b, labels) for a, b in zip(x, y, strict=True))
+    spec = {"label": Part("label", tuple(str(i) for i in range(labels)))} if labels else {}
+
+    def draw(n: int) -> Drawn:
+        rows = torch.arange(n) % len(fake)
+        return Drawn(fake[rows], list(fake[rows]), cond.select(rows))
+
+    space = Space("field", tuple(train.x.shape[1:]))
+    return Evidence(space, spec, train, heldout, train_items, heldout_items, draw)
+
+
+@cache
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """1797 digits in random order, (N, 1, 8, 8) uint8, and their labels."""
+    found = load_digits()
+    order = np.random.default_rng(0).permutation(len(found.images))
+    return np.round(found.images[order] * 255 / 16).astype(np.uint8)[:, None], found.target[order]
+
+
+def digit_evidence(model: str, n: int = 180) -> Evidence:
+    """A model of digits: `real` (unseen ones), `copies`, `noise` or `blurred`."""
+    x, y = digits()
+    train, held, unseen = slice(0, 1257), slice(1257, 1527), slice(1527, 1797)
+    chosen = train if model == "copies" else unseen
+    fake = torch.from_numpy(x[chosen][:n]).float() * (2 / 255) - 1
+    label = torch.from_numpy(y[chosen][:n].astype(np.int64))
+    if model == "noise":
+        fake = Rng(5).uniform("noise", torch.arange(len(fake)), tuple(fake.shape[1:])) * 2 - 1
+    if model == "blurred":
+        fake = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(fake, (1,) * 4, mode="replicate"), 3, 1)
+    cond = Cond(len(fake), {"label": label}, {"label": torch.ones(len(fake), dtype=torch.bool)})
+    return pictures((x[train], x[held]), (y[train], y[held]), fake, cond)
+
+
+@cache
+def library_code() -> tuple[list[str], list[str]]:
+    """Python source of some modules of the standard library: (training, held-out)."""
+    import argparse
+    import configparser
+    import dataclasses
+    import textwrap as wrap
+    import typing
+
+    texts = [inspect.getsource(m) for m in (ast, argparse, json, wrap, dataclasses, configparser, typing)]
+    return texts[:5], texts[5:]
+
+
+def parses_python(text: str) -> bool:
+    try:
+        ast.parse(text)
+    except (SyntaxError, ValueError):
+        return False
+    return bool(text.strip())
+
+
+def code_evidence(samples: list[str], nats: float | None = None) -> Evidence:
+    """A model of Python source whose samples are given."""
+    train, heldout = library_code()
+    none = Examples(torch.zeros(1, dtype=torch.int64), Cond(1), bounds=torch.tensor([0, 1]))
+
+    def draw(n: int) -> Drawn:
+        values = [samples[i % len(samples)] for i in range(n)]
+        return Drawn(torch.zeros(n, 1, dtype=torch.int64), values, Cond(n))
+
+    items = [[Item(t) for t in split] for split in (train, heldout)]
+    likelihood = None if nats is None else (torch.tensor([nats / 2, nats / 2]), torch.tensor([1, 1]))
+    space = Space("tokens", (256,), (256,), stream=True)
+    return Evidence(space, {}, none, none, items[0], items[1], draw, likelihood, parses_python)
+
+
+def modules_evidence(fills: Callable[[str, str], str] | None) -> Evidence:
+    """Small modules of the standard library held out, and a model that fills holes in them."""
+    import bisect
+    import copy
+    import textwrap as wrap
+
+    items = [Item(inspect.getsource(m), f"{m.__name__}.py") for m in (bisect, copy, wrap)]
+    found = code_evidence(["x = 1\n"])
+    special = {"end": 0, "fim_prefix": 1, "fim_suffix": 2, "fim_middle": 3}
+    space = replace(found.space, special=special)
+    return replace(found, space=space, heldout_items=items, fills=fills)
+
+
+def unfinished(statements: int) -> str:
+    """A program of `statements` functions, cut in the middle of the last."""
+    one = textwrap.dedent(
+        """
+        def f{i}(x):
+            # half a thought
+            return [x,
+                    x + {i}]
+        """
+    )
+    text = "".join(one.format(i=i) for i in range(statements))
+    return text[:-6]

@@ -1,0 +1,219 @@
+"""Training ends when samples become copies: the rule, its chances, what it costs, and a run that it ends."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.training.toys import flat, same
+from torch.nn import functional as F
+
+from afresh.core import Cond, Examples
+from afresh.core.rng import Rng
+from afresh.evaluation import memorisation_monitor as memorise
+from afresh.evaluation.estimate import share
+from afresh.evaluation.memorisation_monitor import FIRST, SAMPLES, Lookout, ends, lookout, not_trained_on, small
+from afresh.runs.run import Run, metrics_lines, summary
+from afresh.tasks.run_summary import final_record, stopped
+from afresh.tasks.train import Choices, again, learn, start
+from afresh.tasks.verify import copy_run
+from afresh.training.checkpoint import newest
+
+STEPS = 400  # planned
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here is about a loss of power."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+# --------------------------------------------------------------------------- the rule
+
+
+@pytest.mark.parametrize(
+    "lows,ended",
+    [
+        ([], False),
+        ([0.5], False),
+        ([0.5, 0.05], False),
+        ([0.05, 0.5], False),
+        ([0.5, 0.05, 0.5], False),
+        ([0.0, 0.11, 0.12], True),
+        ([0.1, 0.1], False),
+    ],
+)
+def test_two_looks_in_a_row_must_agree(lows: list[float], ended: bool) -> None:
+    assert ends(lows, 0.1) == ended
+    assert not ends(lows, 0.0)  # off
+
+
+def chance(p: float, limit: float) -> float:
+    """That one look at SAMPLES samples is above the limit when a share p of all samples are near copies."""
+    hits = [k for k in range(SAMPLES + 1) if (share(k, SAMPLES).low or 0.0) > limit]
+    return sum(math.comb(SAMPLES, k) * p**k * (1 - p) ** (SAMPLES - k) for k in hits)
+
+
+def test_the_bound_is_binomial() -> None:
+    """A model at the limit is ended by two looks with less than a chance in 800; the expected 1% practically never;
+    one that copies a third is ended by nine pairs of looks in ten."""
+    assert chance(0.1, 0.1) < 0.035 and chance(0.1, 0.1) ** 2 < 1 / 800
+    assert chance(0.01, 0.1) < 1e-9
+    assert chance(1 / 3, 0.1) ** 2 > 0.9
+
+
+def test_a_right_model_is_not_near_even_where_few_are_held_out() -> None:
+    """Samples from the data's own distribution, and averages of two, with 2 of 24 items held out: 60 sets."""
+    fired = blurred = 0
+    for seed in range(60):
+        x = np.random.default_rng(seed).normal(size=(24 + SAMPLES, 12))
+        others = not_trained_on(x[:22], x[22:24])
+        assert len(others) == 24
+        near = memorise.near_copies(memorise.nearest(x[24:], x[:22]), others)
+        fired += (near.low or 0.0) > 0.1
+        mixed = memorise.near_copies(memorise.nearest((x[24:] + x[24:][::-1]) / 2, x[:22]), others)
+        blurred += (mixed.low or 0.0) > 0.1
+    assert fired == 0 and blurred == 0
+
+
+def test_many_held_out_items_need_no_help() -> None:
+    x = np.random.default_rng(0).normal(size=(300, 3))
+    assert len(not_trained_on(x[:200], x[200:])) == 100 and len(not_trained_on(x[:1], x[200:210])) == 10
+
+
+def test_pictures_are_compared_as_means() -> None:
+    x = Rng(0).normal("x", torch.arange(3), (2, 40, 40))
+    assert small(x).shape == (3, 2 * 14 * 14)  # cells of 3 x 3
+    np.testing.assert_allclose(small(x)[:, 0], F.avg_pool2d(x, 3)[:, 0, 0, 0].numpy(), atol=1e-6)
+    assert np.array_equal(small(x[..., :16, :16]), x[..., :16, :16].flatten(1).numpy())
+    for grid in ((50,), (17, 9, 4)):
+        assert small(torch.ones(2, 1, *grid)).min() == 1.0  # a cell at the rim is a mean, too
+
+
+# --------------------------------------------------------------------------- a run
+
+
+def choices(out: Path, steps: int, **given: Any) -> Choices:
+    base = {"threads": 1, "eval_every": 40, "preview_every": 10_000, "save_every": 10_000, "batch": 16}
+    base |= {"stop_rising": 0.0, "optimizer": "adamw", "lr": 3e-3, "ema_half_life": 200}
+    net = {"widths": (32, 64), "emb": 128, "attention": False, "time_mean": 0.5}
+    return Choices(family="flow", steps=steps, device="cpu", out=out, set_family=net, set_train={**base, **given})
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 pictures of 6 x 6 noise, two of a class: what a class looks like is soon known by heart."""
+    root = tmp_path_factory.mktemp("noise")
+    draw = np.random.default_rng(0)
+    for i in range(24):
+        (root / f"c{i // 2}").mkdir(exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (6, 6), dtype=np.uint8)).save(root / f"c{i // 2}" / f"{i % 2}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def ended(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A flow that learns them by heart, with looking allowed to cost what it wants."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        patch.setattr(memorise, "COST", 100.0)
+        job = start(data, choices(tmp_path_factory.mktemp("runs") / "ended", STEPS), lambda text: None)
+        learn(job, "quiet")
+    return job.run
+
+
+def test_learning_by_heart_ends_training(ended: Run) -> None:
+    looks = [line for line in metrics_lines(ended) if "near_copies" in line]
+    assert [line["near_copies_low"] > 0.1 for line in looks][-3:] == [False, True, True]
+    assert looks[0]["near_copies"] == 0 and looks[0]["near_copies_of"] == FIRST
+    assert looks[-1]["near_copies_of"] == SAMPLES
+    made = summary(ended)
+    assert made["steps"] == looks[-1]["step"] < made["planned"] == STEPS
+    assert "near copies" in stopped(ended) and final_record(again(ended.path), 0.0, [])["stopped"] == stopped(ended)
+    assert len(ended.sample(2).values) == 2
+
+
+def test_a_run_that_was_ended_goes_on_when_asked(ended: Run, tmp_path: Path) -> None:
+    run = copy_run(ended, tmp_path / "on")
+    learn(again(run.path), "quiet")
+    assert summary(run)["steps"] == STEPS and stopped(run) == stopped(ended)  # what happened stays on record
+    looks = [line["step"] for line in metrics_lines(run) if "near_copies" in line]
+    assert looks[-1] == summary(ended)["steps"]
+
+
+def test_looking_changes_nothing_that_is_learnt(data: Path, tmp_path: Path) -> None:
+    """A short run with looks and one without end in the same bits; the second draws nothing."""
+    ends_in = []
+    for name, limit in (("on", 0.1), ("off", 0.0)):
+        job = start(data, choices(tmp_path / name, 6, eval_every=2, stop_copies=limit), lambda text: None)
+        learn(job, "quiet")
+        assert any("near_copies" in line for line in metrics_lines(job.run)) == (name == "on")
+        saved = newest(job.run.path / "checkpoints")
+        assert saved is not None and saved.step == 6 and stopped(job.run) == ""
+        ends_in.append(flat(saved))
+    assert same(*ends_in)
+
+
+def test_when_it_looks_and_what_it_remembers(ended: Run) -> None:
+    live = ended.learner()
+    x = Examples(Rng(0).normal("x", torch.arange(40), (1, 6, 6)), Cond(40))
+    said: list[str] = []
+    assert live.stopped and lookout(ended, (x, x), live, [], said.append) is None and "goes on now" in said[0]
+    live.stopped = ""
+    found = lookout(ended, (x, x), live, [{"step": 3, "near_copies_low": 0.2}, {"step": 3, "loss": 1.0}], said.append)
+    assert found is not None and found.lows == [(3, 0.2)] and len(said) == 1
+    live.config = live.config.model_copy(update={"stop_copies": 0.0})
+    assert lookout(ended, (x, x), live, [], said.append) is None
+
+
+# --------------------------------------------------------------------------- what it costs
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_looking_takes_its_share_of_the_time_and_no_more(ended: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second of drawing for 16 samples, an evaluation every 10 seconds."""
+    clock, said = Clock(), []
+    x = Examples(Rng(0).normal("x", torch.arange(40), (1, 6, 6)), Cond(40))
+    out = Lookout(ended, x, x, 0.1, [], said.append, clock)
+
+    def slow(learner: Any, n: int, part: int) -> np.ndarray:
+        clock.now += n / 16
+        return np.full(n, 100.0)
+
+    monkeypatch.setattr(out, "distances", slow)
+    live, looks = ended.learner(), 0
+    for _ in range(100):
+        clock.now += 10
+        looks += bool(out.look(live))
+    assert looks >= 40 and out.spent <= 1 + 0.05 * clock.now and len(said) == 1 and "5% of the time" in said[0]
+
+
+def test_rolling_back_forgets_what_was_seen(ended: Run) -> None:
+    x = Examples(Rng(0).normal("x", torch.arange(40), (1, 6, 6)), Cond(40))
+    out = Lookout(ended, x, x, 0.1, [(10, 0.5), (20, 0.5)], print)
+    live = ended.learner()
+    live.step = 20
+    assert "at least 50%" in out.enough(live)
+    out.rewind(10)
+    assert out.enough(live) == ""
+
+
+def test_the_reason_is_in_the_checkpoint(ended: Run) -> None:
+    last = sorted((ended.path / "checkpoints").iterdir())[-1]
+    assert "near copies" in json.loads((last / "state.json").read_text())["scalars"]["stopped"]

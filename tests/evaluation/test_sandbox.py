@@ -1,0 +1,263 @@
+"""What a program must not do, each tried in earnest: it is contained, and the result names it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from afresh.core import UserError
+from afresh.evaluation import sandbox as module
+from afresh.evaluation.sandbox import Limits, Outcome, Sandbox, descendants
+
+LIMITS = Limits(seconds=1.5, memory_mb=128, processes=8, output=10_000, files_mb=4)
+BOX = Sandbox(LIMITS)
+
+
+def why_not() -> str | None:
+    try:
+        return None if BOX.ready else "not ready"
+    except UserError as error:
+        return str(error)
+
+
+WHY_NOT = why_not()
+needs_sandbox = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
+
+
+def run(program: str, **limits: float) -> Outcome:
+    return Sandbox(replace(LIMITS, **limits)).run(program) if limits else BOX.run(program)  # type: ignore[arg-type]
+
+
+def test_it_works_where_the_kernel_can() -> None:
+    """On a Linux that lets this user make namespaces, nothing here may be skipped."""
+    allowed = Path("/proc/sys/user/max_user_namespaces")
+    restricted = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+    free = allowed.exists() and int(allowed.read_text()) > 0
+    free &= not restricted.exists() or restricted.read_text().strip() == "0"
+    if not free or os.geteuid() != 0:
+        pytest.skip(f"this machine may not allow it: {WHY_NOT}")
+    assert WHY_NOT is None
+
+
+@needs_sandbox
+def test_what_a_program_prints_and_returns() -> None:
+    found = run("import sys\nprint('héllo')\nprint('no', file=sys.stderr)\nsys.exit(3)")
+    assert (found.status, found.code, found.signal, found.stdout) == ("error", 3, None, "héllo\n")
+    assert found.stderr == "no\n" and not found.left
+    assert run("import math, json, dataclasses, re; print(math.pi)").status == "ok"
+    assert "ZeroDivisionError" in run("1 / 0").stderr
+    assert "SyntaxError" in run("def f(:").stderr
+
+
+@needs_sandbox
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT])
+def test_an_end_by_signal_is_named(number: int) -> None:
+    found = run(f"import os; os.kill(os.getpid(), {int(number)})")
+    assert (found.status, found.code, found.signal) == ("error", None, number)
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    "program",
+    [
+        "while True: pass",
+        "import time; time.sleep(60)",
+        "import signal, time\nfor s in (1, 2, 3, 15, 24): signal.signal(s, signal.SIG_IGN)\nwhile True: time.sleep(1)",
+        "import os, time\nif os.fork() == 0: os.setsid()\nwhile True: time.sleep(1)",
+    ],
+    ids=["endless loop", "sleep", "ignores signals", "another session"],
+)
+def test_time(program: str) -> None:
+    found = run(program, seconds=0.7)
+    assert found.status == "time" and found.code is None and 0.7 <= found.seconds < 3
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    ("program", "processes"),
+    [
+        ("x = bytearray(10**9)", 8),
+        ("x = []\nwhile True: x.append(bytearray(10**6))", 8),
+        (
+            "import os, time\nfor i in range(5): \n    if os.fork() == 0: break\nx = b'x' * (60 << 20)\ntime.sleep(60)",
+            8,
+        ),
+    ],
+    ids=["at once", "bit by bit", "in many processes"],
+)
+def test_memory(program: str, processes: int) -> None:
+    assert run(program).status == "memory"
+
+
+@needs_sandbox
+def test_a_fork_bomb() -> None:
+    found = run("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass")
+    assert found.status == "processes" and found.seconds < 3
+
+
+@needs_sandbox
+def test_threads_are_counted_too() -> None:
+    found = run("import threading, time\nfor i in range(50): threading.Thread(target=time.sleep, args=(9,)).start()")
+    assert found.status in ("error", "time") and "can't start new thread" in found.stderr
+
+
+@needs_sandbox
+def test_a_gigabyte_of_output_is_cut() -> None:
+    found = run("import sys\nwhile True: sys.stdout.write('x' * 100000)")
+    assert found.status == "output" and found.stdout == "x" * LIMITS.output
+    assert run("import os\nwhile True: os.write(2, b'y' * 5000)").status == "output"
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    "made",
+    [
+        "socket.socket()",
+        "socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)",
+        "socket.socket(socket.AF_UNIX)",
+        "socket.socket(40, socket.SOCK_STREAM)",  # vsock, which network namespaces do not hold
+        "socket.create_connection(('127.0.0.1', PORT))",
+    ],
+)
+def test_no_network_not_even_this_machine(made: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        found = run(f"import socket\nPORT = {server.getsockname()[1]}\n{made}")
+    assert found.status == "error" and "PermissionError" in found.stderr
+
+
+@needs_sandbox
+def test_nothing_outside_its_folder_is_written(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    places = [str(tmp_path / "mine"), "/usr/x", "/x", "/tmp/x", "/dev/x", "/dev/shm/x", f"{sys.base_prefix}/x"]
+    program = f"""
+import os
+for place in {places!r}:
+    for act in (lambda: open(place, "w"), lambda: os.chmod(place, 0o777), lambda: os.unlink(place),
+                lambda: os.mkdir(place), lambda: os.utime(os.path.dirname(place))):
+        try:
+            act()
+        except OSError:
+            continue
+        print("did something to", place)
+open("own", "w").write("x"); os.mkdir("sub"); os.rename("own", "sub/own")
+print(open("/box/sub/own").read(), os.getcwd())
+"""
+    assert run(program).stdout == "x /box\n"
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+@needs_sandbox
+def test_its_folder_is_small_and_new_each_time() -> None:
+    fill = "import os\nfor i in range(9):\n    open(str(i), 'wb').write(b'x' * (1 << 20))"
+    assert "No space left" in run(fill).stderr
+    assert run("import os; print(os.listdir('.'))").stdout == "['main.py']\n"
+
+
+@needs_sandbox
+def test_nothing_of_its_owner_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "sesame")
+    (tmp_path / "key").write_text("sesame")
+    home = Path.home()
+    program = f"""
+import os, stat
+print("SECRET" in os.environ, os.environ["HOME"], os.getpid() < 10)
+print([p for p in ({str(tmp_path / "key")!r}, "/etc/passwd", "/proc/1/environ", "/home", "/work", {__file__!r})
+       if os.path.exists(p)])
+print([n for n in range(3, 1000) if os.path.exists(f"/dev/fd/{{n}}")], end=" ")
+opened = []
+for n in range(3, 64):
+    try:
+        os.fstat(n); opened.append(n)
+    except OSError:
+        pass
+print(opened, os.read(0, 10))
+print([n for n in os.listdir({str(home)!r}) if not {sys.base_prefix!r}.startswith(os.path.join({str(home)!r}, n))]
+      if os.path.exists({str(home)!r}) else [])
+"""
+    found = run(program)
+    assert found.stdout == "False /box True\n[]\n[] [] b''\n[]\n", found
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    "act",
+    [
+        "libc.unshare(0x10000000)",  # a user namespace of its own
+        "libc.mount(b'none', b'/box', b'tmpfs', 0, None)",
+        "libc.syscall(425, 8, ctypes.create_string_buffer(200))",  # io_uring, which can make sockets
+        "libc.ptrace(16, 1, 0, 0)",
+        "libc.setresuid(0, 0, 0)",
+        "libc.chroot(b'/box')",
+        "libc.setns(0, 0)",
+    ],
+)
+def test_no_way_to_more(act: str) -> None:
+    program = f"import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\nprint({act}, ctypes.get_errno())"
+    assert run(program).stdout == "-1 1\n"
+
+
+@needs_sandbox
+def test_children_left_behind_are_ended_and_named() -> None:
+    before = set(descendants(os.getpid()))
+    found = run("import os, time\nif os.fork() == 0:\n    os.setsid(); os.close(1); os.close(2); time.sleep(60)")
+    assert (found.status, found.left) == ("ok", True) and found.seconds < 1.5
+    assert set(descendants(os.getpid())) <= before
+
+
+@needs_sandbox
+def test_it_may_kill_all_it_sees_and_no_one_else() -> None:
+    """Process numbers inside are not those outside."""
+    found = run("import os, signal\ntry: os.kill(-1, signal.SIGKILL)\nexcept ProcessLookupError: print('alone')")
+    assert found.stdout == "alone\n"
+    found = run(f"import os\nos.kill({os.getpid()}, 9)")
+    assert "ProcessLookupError" in found.stderr
+
+
+@needs_sandbox
+def test_the_ordinary_keeps_working() -> None:
+    program = """
+import asyncio, concurrent.futures, subprocess, sys, tempfile
+print(asyncio.run(asyncio.sleep(0, "a")), list(concurrent.futures.ThreadPoolExecutor(2).map(abs, [-1])))
+print(subprocess.run([sys.executable, "-c", "print(2)"], capture_output=True, text=True).stdout.strip())
+with tempfile.TemporaryFile() as f: print(f.write(b"abc"))
+"""
+    assert run(program).stdout == "a [1]\n2\n3\n"
+
+
+def test_without_a_sandbox_nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where any part of it is missing: an error that says which and how to get it, and no trace of the program."""
+    trace = tmp_path / "ran"
+    broken = tmp_path / "jail.py"
+    text = module.JAIL.read_text()
+    for old, new in (
+        ("libc.unshare(NAMESPACES)", "libc.unshare(-1)"),
+        ("PIVOT_ROOT[platform.machine()]", "9999"),
+        ("PR_SET_SECCOMP, 2", "PR_SET_SECCOMP, 99"),
+    ):
+        assert old in text
+        broken.write_text(text.replace(old, new))
+        monkeypatch.setattr(module, "JAIL", broken)
+        with pytest.raises(UserError, match=r"not run, for there is no sandbox .*: .*Linux 5.14"):
+            Sandbox(LIMITS).run(f"open({str(trace)!r}, 'w')")
+    broken.write_text("import sys; exec(sys.stdin.read())")  # a sandbox that holds nothing is seen by the probe
+    with pytest.raises(UserError, match="harmless program"):
+        Sandbox(LIMITS).run(f"open({str(trace)!r}, 'w')")
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(UserError, match="needs Linux, and this is darwin"):
+        Sandbox(LIMITS).run("")
+    assert not trace.exists()
+
+
+@needs_sandbox
+def test_time_of_a_run() -> None:
+    begun = time.perf_counter()
+    for _ in range(3):
+        assert run("print(1)").status == "ok"
+    assert time.perf_counter() - begun < 3

@@ -1,0 +1,298 @@
+"""Steering runs: what is wanted rises by every method that says so, a killed run goes on to the same end, bad wishes
+teach."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from afresh.cli import run as command
+from afresh.core import UserError, registry
+from afresh.runs.run import Run, metrics_lines
+from afresh.tasks.align import Wishes, check_wanted, chosen, start, why_steps
+from afresh.tasks.measure import prepared_again
+from afresh.tasks.train import learn
+from afresh.training import checkpoint
+from tests.contracts.rows import write_pictures
+
+TEXT = "the cat sat on the mat and the dog ran to the red barn where a hen had laid one egg\n"
+VOWELS = "def share(texts: list[str]) -> list[float]:\n    return [sum(c in 'aeiou' for c in t) / 12 for t in texts]\n"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs on texts and on light and dark pictures, by every family that can be steered; a reward; votes."""
+    root = tmp_path_factory.mktemp("align")
+    (root / "text.txt").write_text(TEXT * 60)
+    (root / "pictures").mkdir()
+    write_pictures(root / "pictures")
+    small = {
+        "transformer": ["family.width=32", "family.layers=2", "family.heads=2", "family.kv_heads=2"],
+        "masked": ["family.width=32", "family.layers=2", "family.heads=2"],
+        "flow": ["family.widths=[16]"],
+        "gan": ["family.width=8"],
+        "vae": ["family.width=8", "family.latent=4"],
+    }
+    for family, settings in small.items():
+        words = family in ("transformer", "masked")
+        argv = ["train", root / ("text.txt" if words else "pictures"), "--family", family, "--steps", "60"]
+        argv += ["--out", root / family, "--no-measure", "--set", "train.batch=16"]
+        argv += [a for s in settings for a in ("--set", s)]
+        argv += ["--data", "context=32"] if words else ["--data", "size=6"]
+        assert command([str(a) for a in argv]) == 0
+    (root / "vowels.py").write_text(VOWELS)
+    votes = [{"a": "aeiou eia", "b": "crypt hymn", "winner": "a"}, {"a": "shy lynx", "b": "oui eau", "winner": "b"}]
+    (root / "votes.jsonl").write_text("".join(json.dumps(v) + "\n" for v in votes))
+    for name, value in (("light", 230), ("dark", 20), ("lighter", 250), ("darker", 5)):
+        Image.fromarray(np.full((6, 6), value, np.uint8)).save(root / f"{name}.png")
+    shown = [{"a": "light.png", "b": "dark.png", "winner": "a"}, {"a": "darker.png", "b": "lighter.png", "winner": "b"}]
+    (root / "shown.jsonl").write_text("".join(json.dumps(v) + "\n" for v in shown))
+    return root
+
+
+def aligned(root: Path, family: str, out: Path, **wishes: object) -> Run:
+    """A run that was steered for a few steps."""
+    given: dict[str, object] = {"steps": 24, "set_train": {"batch": 16, "lr": 3e-3}, **wishes, "out": out}
+    job = start(root / family, Wishes(**given), lambda line: None)  # type: ignore[arg-type]
+    learn(job, "quiet")
+    return Run.open(out)
+
+
+def earned(run: Run) -> tuple[float, float]:
+    """The reward on the same requests before and after."""
+    seen = [row["reward"] for row in metrics_lines(run) if "diversity" in row]
+    return seen[0], seen[-1]
+
+
+BY_REWARD = [
+    ("transformer", "grpo"),
+    ("transformer", "rloo"),
+    ("transformer", "reinforce"),
+    ("transformer", "ppo"),
+    ("transformer", "rejection"),
+    ("masked", "rejection"),
+    ("flow", "nft"),
+    ("flow", "draft"),
+    ("flow", "rejection"),
+    ("gan", "draft"),
+    ("vae", "draft"),
+]
+
+
+@pytest.mark.parametrize(("family", "method"), BY_REWARD)
+def test_the_reward_rises(root: Path, tmp_path: Path, family: str, method: str) -> None:
+    words = family in ("transformer", "masked")
+    reward = f"{root / 'vowels.py'}:share" if words else "brightness"
+    settings = {"length": 12} if words else {"steps": 4} if family == "flow" else {}
+    more = {"beta": 0.01} if method in ("grpo", "rloo", "reinforce", "ppo") else {}
+    train = {"batch": 16, "lr": 3e-3, "ema_half_life": 0}
+    wishes = {"method": method, "reward": reward, "settings": settings, "set_align": more, "set_train": train}
+    if method == "nft":  # bad samples do not push without end: more sets of more samples, at a third of the rate
+        wishes |= {"set_align": {"reuse": 2}, "set_train": {**train, "batch": 32, "lr": 1e-3}, "steps": 64}
+    run = aligned(root, family, tmp_path / "run", **wishes)
+    before, after = earned(run)
+    assert after > before + 0.02
+    assert Run.open(tmp_path / "run").sample(2, **settings).values  # it is a run like any other
+
+
+@pytest.mark.parametrize(
+    ("family", "cut"), [("transformer", 8), ("transformer", 0), ("masked", 0), ("flow", 0), ("vae", 0)]
+)
+def test_the_best_of_the_data_are_learnt(root: Path, tmp_path: Path, family: str, cut: int) -> None:
+    words = family in ("transformer", "masked")
+    reward = "contains:dog" if words else "brightness"
+    settings = {"length": 12} if words else {"steps": 4} if family == "flow" else {}
+    wishes = {"method": "rejection", "reward": reward, "settings": settings, "cut": cut, "steps": 40}
+    wishes |= {"set_align": {"source": "data", "samples": 8, "keep": 2}}
+    wishes |= {"set_train": {"batch": 16, "lr": 3e-3, "ema_half_life": 0}}
+    run = aligned(root, family, tmp_path / "run", **wishes)
+    before, after = earned(run)
+    assert after > before + 0.02
+    best = [row["best"] for row in metrics_lines(run) if "best" in row]
+    assert min(best) > before  # of eight examples the best two are chosen: more than what the base draws
+
+
+def test_the_data_have_no_answers_to_given_prompts(root: Path, tmp_path: Path) -> None:
+    wishes = {"method": "rejection", "reward": "contains:dog", "prompts": ("the ",), "set_align": {"source": "data"}}
+    with pytest.raises(UserError, match="no answers to these requests"):
+        aligned(root, "transformer", tmp_path / "run", settings={"length": 12}, **wishes)
+
+
+@pytest.mark.parametrize("method", ["dpo", "ipo", "cdpo", "robust", "simpo", "kto", "sft"])
+@pytest.mark.parametrize("family", ["transformer", "flow"])
+def test_preferred_sides_gain(root: Path, tmp_path: Path, family: str, method: str) -> None:
+    votes = root / ("votes.jsonl" if family == "transformer" else "shown.jsonl")
+    settings = {"length": 12} if family == "transformer" else {"steps": 4}
+    # A flow's score is that of one time and noise a pair: slower, and held to what was preferred.
+    slow = {"steps": 60, "set_train": {"batch": 16, "lr": 1e-3}, "set_align": {"beta": 0.5, "keep": 1.0}}
+    more = slow if family == "flow" else {}
+    run = aligned(root, family, tmp_path / "run", method=method, preferences=votes, settings=settings, **more)
+    last = [row for row in metrics_lines(run) if "win_gain" in row][-1]
+    assert last["win_gain"] > last["lose_gain"]
+    assert last["ordered"] > 0.8
+
+
+def test_the_base_stays_as_it_was(root: Path, tmp_path: Path) -> None:
+    newest = sorted((root / "gan" / "checkpoints").iterdir())[-1] / "model.safetensors"
+    before = newest.read_bytes()
+    aligned(root, "gan", tmp_path / "run", method="draft", reward="brightness")
+    assert newest.read_bytes() == before
+    assert Run.open(tmp_path / "run").record.parent == str(root / "gan")
+
+
+@pytest.mark.parametrize("method", ["grpo", "ppo"])
+def test_a_killed_run_goes_on_to_the_same_end(root: Path, tmp_path: Path, method: str) -> None:
+    """The reward itself kills the program, once, in the middle of a rollout."""
+    (tmp_path / "reward.py").write_text(
+        "import os, signal\nfrom pathlib import Path\n" + VOWELS.replace("    return", "    strike()\n    return") +
+        "def strike():\n"
+        "    flag = Path(__file__).with_name('calls')\n"
+        "    calls = int(flag.read_text()) + 1 if flag.exists() else 1\n"
+        "    flag.write_text(str(calls))\n"
+        "    if calls == int(Path(__file__).with_name('when').read_text()):\n"
+        "        os.kill(os.getppid(), signal.SIGKILL)\n"
+    )  # fmt: skip
+    argv = ["align", root / "transformer", "--method", method, "--reward", f"{tmp_path / 'reward.py'}:share"]
+    argv += ["--length", "12", "--steps", "16", "--set", "train.batch=16", "--no-measure"]
+    ends = []
+    for name, when in (("whole", 0), ("killed", 8)):
+        (tmp_path / "when").write_text(str(when))
+        (tmp_path / "calls").unlink(missing_ok=True)
+        out = tmp_path / name
+        plain = [sys.executable, "-m", "afresh", *map(str, argv), "--out", str(out)]
+        code = subprocess.run(plain, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True).returncode
+        assert code == (0 if not when else -signal.SIGKILL)
+        if when:
+            assert command(["train", "--resume", str(out), "--no-measure"]) == 0
+        folder = out / "checkpoints" / "000016"
+        assert not checkpoint.check(folder)
+        ends.append({p.name: p.read_bytes() for p in folder.iterdir()})
+    assert ends[0] == ends[1]
+
+
+def test_methods_that_do_not_fit_name_those_that_do(root: Path) -> None:
+    with pytest.raises(UserError, match=r"Methods that do: draft.*Families that grpo works for: transformer"):
+        start(root / "gan", Wishes(method="grpo", reward="brightness"), lambda line: None)
+    with pytest.raises(UserError, match=r"Did you mean grpo"):
+        start(root / "transformer", Wishes(method="grop", reward="length:min=5"), lambda line: None)
+
+
+def test_it_must_be_said_what_is_wanted(root: Path) -> None:
+    with pytest.raises(UserError, match=r"--reward REWARD .*or --preferences"):
+        start(root / "transformer", Wishes(), lambda line: None)
+    with pytest.raises(UserError, match=r"learns from votes: give --preferences"):
+        start(root / "transformer", Wishes(method="dpo", reward="length:min=5"), lambda line: None)
+
+
+def test_votes_of_another_modality_are_refused(root: Path, tmp_path: Path) -> None:
+    wishes = Wishes(method="dpo", preferences=root / "shown.jsonl", out=tmp_path / "run")
+    with pytest.raises(UserError, match=r"votes on pictures, and .* makes texts"):
+        start(root / "transformer", wishes, lambda line: None)
+    wishes = Wishes(method="dpo", preferences=root / "votes.jsonl", out=tmp_path / "run")
+    with pytest.raises(UserError, match=r"votes on texts, and .* makes pictures"):
+        start(root / "flow", wishes, lambda line: None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_reward_leaves_what_force_would_replace(root: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "run"
+    kept.mkdir()
+    (kept / "run.json").write_text("{}")
+    for wrong in (
+        Wishes(reward="lenght:5", out=kept, force=True),
+        Wishes(reward="length:min=5", unseen="lenght:5", out=kept, force=True),
+        Wishes(preferences=root / "shown.jsonl", out=kept, force=True),
+        Wishes(reward="length:min=5", out=kept, force=True, set_align={"bta": 1}),
+        Wishes(reward="length:min=5", out=kept, force=True, settings={"length": 31}, cut=20, steps=0),
+    ):
+        with pytest.raises(UserError):
+            start(root / "transformer", wrong, lambda line: None)
+        assert (kept / "run.json").read_text() == "{}"
+
+
+def test_prompts_longer_than_the_texts_are_refused(root: Path, tmp_path: Path) -> None:
+    data = prepared_again(Run.open(root / "transformer"))
+    short = replace(data, train=replace(data.train, x=data.train.x[:8]))
+    with pytest.raises(UserError, match="--cut 8 is no less than the 8 tokens"):
+        check_wanted(Run.open(root / "transformer"), short, Wishes(reward="length", cut=8))
+
+
+def test_the_usual_method_follows_what_there_is(root: Path) -> None:
+    def usual(family: str, **wishes: object) -> str:
+        return chosen(Run.open(root / family), Wishes(**wishes)).name  # type: ignore[arg-type]
+
+    assert usual("transformer", reward="length:min=5") == "grpo"
+    assert usual("transformer", preferences=root / "votes.jsonl") == "dpo"
+    assert usual("gan", reward="brightness") == "draft"
+    assert usual("vae", preferences=root / "shown.jsonl") == "rejection"  # by a reward model of the votes
+    assert usual("flow", preferences=root / "shown.jsonl") == "rejection"
+
+
+def test_a_reward_that_fails_says_for_what(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("def nan(text):\n    return float('nan')\n")
+    wishes = Wishes(reward=f"{tmp_path / 'bad.py'}:nan", steps=4, out=tmp_path / "run", settings={"length": 12})
+    with pytest.raises(UserError, match=r"bad.py:nan failed for item \d+"):
+        start(root / "transformer", wishes, lambda line: None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_votes_file_that_changed_is_refused(root: Path, tmp_path: Path) -> None:
+    votes = tmp_path / "votes.jsonl"
+    votes.write_text((root / "votes.jsonl").read_text())
+    aligned(root, "transformer", tmp_path / "run", method="dpo", preferences=votes, settings={"length": 12}, steps=2)
+    votes.write_text(votes.read_text() + '{"a": "x", "b": "y", "winner": "a"}\n')
+    assert command(["train", "--resume", str(tmp_path / "run"), "--no-measure"]) == 2
+
+
+def test_it_is_said_why_there_are_more_steps_than_were_asked_for() -> None:
+    assert why_steps(4, 4, Wishes(steps=2)).startswith("2 asked for") and "in 4 steps" in why_steps(
+        4, 4, Wishes(steps=2)
+    )
+    assert why_steps(4, 4, Wishes(steps=4)) == "asked for" and why_steps(200, 4, Wishes()) == "as no budget was given"
+
+
+def test_pictures_are_not_begun_with_tokens(root: Path) -> None:
+    with pytest.raises(UserError, match="this model does not make texts"):
+        start(root / "vae", Wishes(reward="brightness", cut=1000), lambda line: None)
+
+
+def test_what_a_vae_pays_for_its_latents_is_no_divergence_from_the_reference(root: Path, tmp_path: Path) -> None:
+    run = aligned(root, "vae", tmp_path / "run", method="rejection", reward="brightness", steps=8)
+    rows = metrics_lines(run)
+    assert not any("kl" in row for row in rows)
+    learnt = [row for row in rows if "vae/kl" in row]
+    assert learnt and list(learnt[0])[2:4] == ["reward", "best"]  # shown first
+    looks = [row for row in rows if "diversity" in row]
+    assert looks[0]["away"] == 0 and looks[-1]["away"] > 0
+    assert all(0 <= row["likeness"] <= 1 and row["likeness_error"] >= 0 for row in looks)
+
+
+def test_data_are_said_to_be_those_that_the_run_has_learnt(root: Path) -> None:
+    assert prepared_again(Run.open(root / "transformer")).why == f"as {root / 'transformer'} has learnt it"
+
+
+def test_an_adapter_alone_may_learn(root: Path, tmp_path: Path) -> None:
+    from afresh.tasks.tune import adapter
+
+    reward = f"{root / 'vowels.py'}:share"
+    run = aligned(
+        root, "transformer", tmp_path / "run", reward=reward, lora=adapter(4, None, ()), settings={"length": 12}
+    )
+    assert (run.path / "adapter").is_dir()
+    before, after = earned(run)
+    assert after > before
+
+
+def test_every_method_is_one_that_some_family_has() -> None:
+    for name, found in registry.aligners().items():
+        having = [f for f in registry.FAMILIES if (p := registry.family(f).policy) and set(found.needs) <= set(p.has())]
+        assert having, name

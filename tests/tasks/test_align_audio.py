@@ -1,0 +1,298 @@
+"""Sounds steered end to end: by a reward, by a class, by votes, and the votes themselves, on runs of a few steps."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from afresh.alignment.feedback.annotate import Session, Wish, make_plan, votes_in
+from afresh.alignment.feedback.preferences import Vote, read_votes, scan
+from afresh.alignment.feedback.votes import append
+from afresh.alignment.rewards.reward import Scorer
+from afresh.alignment.rewards.reward_factory import kind_of, reward_of
+from afresh.alignment.rewards.reward_model import load_reward_model, train_reward_model
+from afresh.cli import run as command
+from afresh.core import Sound, UserError
+from afresh.runs.run import Run, metrics_lines
+from afresh.serve import compare_page
+from afresh.serve.compare_html import page_html
+from afresh.serve.compare_page import Page, address, make_server
+from afresh.tasks.align import Wishes, start
+from afresh.tasks.measure import prepared_again
+from afresh.tasks.train import learn
+
+RATE = 8_000
+PROGRAM = "import sys; from afresh.cli import run; sys.exit(run(sys.argv[1:]))"
+SMALL = {"flow": "family.widths=[8]", "vae": "family.width=8"}
+
+
+def blip(i: int, high: bool, seconds: float = 0.12) -> np.ndarray:
+    """A tone that fades, low and soft or high and loud; (T,) float32."""
+    time = np.arange(round(seconds * RATE)) / RATE
+    hertz = (1800 if high else 300) * (1 + 0.02 * i)
+    return ((0.6 if high else 0.1) * np.sin(2 * np.pi * hertz * time) * np.exp(-4 * time)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """16 sounds of two classes, a run of each family on them, and votes for what is loud."""
+    root = tmp_path_factory.mktemp("sounds")
+    for i in range(16):
+        place = root / "blips" / ("high" if i % 2 else "low")
+        place.mkdir(parents=True, exist_ok=True)
+        soundfile.write(place / f"{i:02d}.wav", blip(i, bool(i % 2)), RATE, "FLOAT")
+    for family, small in SMALL.items():
+        argv = ["train", root / "blips", "--family", family, "--steps", "30", "--out", root / family, "--no-measure"]
+        argv += ["--set", "train.batch=8", "--set", small, "--data", "trim=false"]
+        assert command([str(a) for a in argv]) == 0
+    (root / "voted").mkdir()
+    for i in range(24):
+        soundfile.write(root / "voted" / f"{i}.wav", blip(i, bool(i % 2)) * (1 - i / 60), RATE)
+    lines = [{"a": f"voted/{i}.wav", "b": f"voted/{j}.wav", "winner": "ab"[j % 2]} for i in range(24) for j in
+             range(i + 1, 24, 3) if (i + j) % 2]  # fmt: skip
+    (root / "votes.jsonl").write_text("".join(json.dumps(v) + "\n" for v in lines))
+    return root
+
+
+def aligned(root: Path, family: str, out: Path, **wishes: object) -> Run:
+    train = {"batch": 8, "lr": 3e-3, "ema_half_life": 0, "eval_every": 12}
+    given: dict[str, object] = {"steps": 24, "set_train": train, **wishes}
+    if family == "flow":
+        given = {"settings": {"steps": 4}, **given}
+    learn(start(root / family, Wishes(**given, out=out), lambda line: None), "quiet")  # type: ignore[arg-type]
+    return Run.open(out)
+
+
+def seen(run: Run, name: str) -> list[float]:
+    return [row[name] for row in metrics_lines(run) if "diversity" in row and name in row]
+
+
+# ------------------------------------------------------------------------------------------------------ by a reward
+
+
+def test_sounds_become_louder(root: Path, tmp_path: Path) -> None:
+    run = aligned(root, "flow", tmp_path / "run", method="rejection", reward="loudness", unseen="brightness")
+    reward = seen(run, "reward")
+    assert reward[-1] > reward[0] + 0.5, "dB"
+    assert len(seen(run, "unseen")) == len(reward)
+    assert all(0 < d < 1 for d in seen(run, "diversity"))
+    made = Run.open(tmp_path / "run").sample(2, steps=4).values
+    assert all(isinstance(v, Sound) for v in made)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classifiers of a few steps: these classes are plain."""
+    monkeypatch.setattr("afresh.evaluation.classifier.STEPS", 40)
+
+
+def test_a_class_of_sounds_is_a_reward_with_a_gradient(root: Path, quick: None) -> None:
+    run = Run.open(root / "flow")
+    with pytest.warns(UserWarning, match="is right on"):
+        reward = reward_of(run, "class:high")
+    own = [Sound(blip(i, bool(i % 2))[:, None], RATE) for i in range(8)]
+    found = np.asarray(reward.score(own, [{}] * 8))
+    assert (found[1::2] > 0.8).all() and (found[::2] < 0.2).all()
+    made = run.encoder.encode(prepared_again(run).train_items[:4])
+    x = (made.x.float() * made.scale + made.shift).requires_grad_(True)
+    assert reward.on_field is not None
+    (slope,) = torch.autograd.grad(reward.on_field(x).sum(), x)
+    assert slope.shape == x.shape and bool(slope.abs().sum() > 0)
+
+
+def test_a_gradient_steers_and_best_of_several_is_chosen(root: Path, quick: None) -> None:
+    run = Run.open(root / "flow")
+    plain = run.sample(8, seed=1, steps=4)
+    best = run.sample(8, seed=1, steps=4, best=4, reward="loudness")
+    assert [d["reward"] for d in best.described] == pytest.approx(Scorer(reward_of(run, "loudness"))(best.values))
+    assert np.mean([d["reward"] for d in best.described]) > Scorer(reward_of(run, "loudness"))(plain.values).mean()
+    with pytest.warns(UserWarning, match="is right on"):
+        steered = run.sample(4, seed=1, steps=4, steer="class:high", weight=1.0)
+    assert not torch.equal(steered.x, plain.x[:4])
+    with pytest.raises(UserError, match=r"loudness: a reward without a gradient cannot steer. With one: class:LABEL"):
+        run.sample(2, steps=4, steer="loudness")
+
+
+def test_rewards_of_other_kinds_teach(root: Path, tmp_path: Path) -> None:
+    assert kind_of(Run.open(root / "vae")) == "sound"
+    for wish, why in (("symmetry", "symmetry is for pictures, and these are sounds"), ("json", "json is for texts")):
+        with pytest.raises(UserError, match=why):
+            start(root / "vae", Wishes(reward=wish, out=tmp_path / "run"), lambda line: None)
+    assert not (tmp_path / "run").exists()
+
+
+# ---------------------------------------------------------------------------------------------------------- by votes
+
+
+def test_preferred_sounds_gain(root: Path, tmp_path: Path) -> None:
+    train = {"batch": 8, "lr": 1e-3, "eval_every": 15, "log_every": 5}
+    wishes: dict[str, Any] = {"set_train": train, "set_align": {"beta": 0.5, "keep": 1.0}, "steps": 30}
+    run = aligned(root, "flow", tmp_path / "run", method="dpo", preferences=root / "votes.jsonl", **wishes)
+    last = [row for row in metrics_lines(run) if "win_gain" in row][-1]
+    assert last["win_gain"] > last["lose_gain"] and last["ordered"] > 0.6
+
+
+def test_a_reward_model_of_votes_prefers_what_was_preferred(root: Path, tmp_path: Path) -> None:
+    run = Run.open(root / "vae")
+    found = train_reward_model(root / "votes.jsonl", run, tmp_path / "model")
+    assert found.held_out.accuracy.value > 0.8
+    loud, soft = (Sound(blip(3, high)[:, None] * 0.9, RATE) for high in (True, False))
+    reward = load_reward_model(tmp_path / "model")
+    assert reward.kind == "sound"
+    values = reward.score([loud, soft], [{}] * 2)
+    assert values[0] > values[1]
+    made = run.encoder.encode(prepared_again(run).train_items[:3])
+    assert reward.on_field is not None
+    on_field = reward.on_field(made.x.float() * made.scale + made.shift)
+    assert np.allclose(on_field, reward.score([i.value for i in prepared_again(run).train_items[:3]], [{}] * 3))
+    assert reward_of(run, str(tmp_path / "model")).score([loud], [{}])[0] == pytest.approx(values[0])
+    file = tmp_path / "model" / "encoder" / "encoder.json"
+    file.write_bytes(file.read_bytes().replace(b'"rate": 8000', b'"rate": 4000'))
+    with pytest.raises(UserError, match=r"is damaged: .*encoder is not what it was"):
+        load_reward_model(tmp_path / "model")
+    with pytest.raises(UserError, match="name the run"):
+        train_reward_model(root / "votes.jsonl", None, tmp_path / "other")
+
+
+def test_votes_make_a_reward_for_methods_that_need_one(root: Path, tmp_path: Path) -> None:
+    wishes: dict[str, Any] = {"preferences": root / "votes.jsonl", "unseen": "loudness"}
+    run = aligned(root, "vae", tmp_path / "run", method="draft", **wishes)
+    reward = seen(run, "reward")
+    assert reward[-1] > reward[0]
+
+
+# ---------------------------------------------------------------------------------------------------------- voting
+
+
+def test_votes_on_other_things_are_refused(root: Path, tmp_path: Path) -> None:
+    sounds = root / "votes.jsonl"
+    assert read_votes(sounds).kind == "sound"
+    append(tmp_path / "p.jsonl", Vote("one.png", "other.png", "a"))
+    append(tmp_path / "t.jsonl", Vote("a text", "another", "a"))
+    for name, kind in (("p", "pictures"), ("t", "texts")):
+        with pytest.raises(UserError, match=f"has votes on {kind}.* and .*sound.* [Gg]ive votes on sounds"):
+            start(root / "vae", Wishes(preferences=tmp_path / f"{name}.jsonl", out=tmp_path / "run"), lambda line: None)
+        with pytest.raises(UserError, match=f"holds votes on {kind}, and this run makes sounds"):
+            votes_in(tmp_path / f"{name}.jsonl", "sound")
+    with pytest.raises(UserError, match="holds votes on sounds, and this run makes pictures"):
+        votes_in(sounds, "picture")
+    with pytest.raises(UserError, match="holds votes on sounds, and this run makes texts"):
+        votes_in(sounds, "text")
+    append(tmp_path / "p.jsonl", Vote("one.wav", "other.wav", "a"))
+    with pytest.raises(UserError, match="pictures and sounds in one file"):
+        scan(tmp_path / "p.jsonl")
+    append(tmp_path / "gone.jsonl", Vote("one.wav", "other.wav", "a"))
+    with pytest.raises(UserError, match=r"2 of the 2 sounds named in .* are missing"):
+        read_votes(tmp_path / "gone.jsonl")
+
+
+class Client:
+    """A browser that knows the address."""
+
+    def __init__(self, url: str) -> None:
+        self.base, self.token = url.split("?token=")
+
+    def call(self, path: str, body: Any = None, token: bool = True) -> tuple[int, str, Any]:
+        """(status, type, body)."""
+        data = None if body is None else json.dumps(body).encode()
+        sent = {"X-Token": self.token} if token else {}
+        try:
+            with urlopen(Request(self.base + path, data, sent), timeout=10) as reply:
+                status, kind, raw = reply.status, reply.headers["Content-Type"], reply.read()
+        except HTTPError as e:
+            status, kind, raw = e.code, e.headers["Content-Type"], e.read()
+        return status, kind, json.loads(raw) if kind == "application/json" else raw
+
+
+@pytest.fixture
+def client(root: Path, tmp_path: Path) -> Iterator[Client]:
+    out = tmp_path / "v.jsonl"
+    plan = make_plan([Run.open(root / "vae")], Wish(label="high"), 3, votes=out)
+    page = Page(Session(plan, out, "r"), lambda: ["the end"])
+    with make_server(page) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield Client(address(server, page))
+        server.shutdown()
+        thread.join(10)
+
+
+def test_voting_on_sounds_on_the_page(client: Client, tmp_path: Path) -> None:
+    out = tmp_path / "v.jsonl"
+    _, _, html = client.call(f"?token={client.token}", token=False)
+    assert html.count(b"<audio") == 2 and b"<img" not in html and client.token.encode() in html
+    _, _, state = client.call("state")
+    for i, said in enumerate(("a", "b", "tie")):
+        name = state["question"]["id"]
+        heard = [client.call(f"sound?id={name}&side={s}") for s in "ab"]
+        assert [h[:2] for h in heard] == [(200, "audio/wav")] * 2
+        assert client.call(f"sound?id={name}&side=a", token=False)[0] == 403
+        assert client.call(f"picture?id={name}&side=a")[0] == 404
+        _, _, state = client.call("vote", {"id": name, "vote": said})
+        vote = read_votes(out, "sound").votes[-1]
+        assert vote.winner == said and vote.label == "high" and len(read_votes(out).votes) == i + 1
+        for item, (_, _, raw) in zip((vote.a, vote.b), heard, strict=True):
+            assert (tmp_path / item).read_bytes() == raw and raw[:4] == b"RIFF"
+            assert soundfile.info(tmp_path / item).samplerate == RATE
+    assert state["question"] is None
+
+
+def test_the_page_has_the_sides_of_its_kind_and_its_policy_allows_them() -> None:
+    sounds, pictures = (page_html(kind, "T0K") for kind in ("sound", "picture"))  # type: ignore[arg-type]
+    for html in (sounds, pictures):
+        assert html.count("T0K") == 1 and not re.search("SIDES|HINT|MEDIA|TOKEN", html)
+        assert sorted(re.findall(r'data-vote="(\w+)"', html)) == ["a", "b", "skip", "stop", "tie"]
+        assert all(f"function {name}(" in html for name in ("seen", "pressed", "load"))
+    assert "<audio" not in pictures and "media-src blob:" in compare_page.HEADERS["Content-Security-Policy"]
+
+
+def test_the_command_keeps_sounds_and_goes_on(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, sessions = tmp_path / "v.jsonl", []
+
+    def serve(session: Session, *rest: Any) -> None:
+        sessions.append(session)
+        while (question := session.next()) is not None and len(session.judged) % 3 != 2:
+            session.vote(question, "a")
+
+    monkeypatch.setattr(compare_page, "serve", serve)
+    argv = ["compare", str(root / "vae"), "-n", "4", "--label", "low", "--out", str(out)]
+    assert command(argv) == 0
+    assert len(read_votes(out).votes) == 2
+    files = {f: f.read_bytes() for f in (tmp_path / "v-items").glob("*.wav")}
+    assert len(files) == 4
+    next(iter(files)).unlink()
+    assert command(argv) == 0
+    assert sessions[1].plan == sessions[0].plan and sessions[1].begun == 2
+    assert {f: f.read_bytes() for f in files} == files, "the seed makes a sound that was lost again"
+    assert command(["compare", str(root / "vae"), "--summary", "--out", str(out)]) == 0
+
+
+def test_a_vote_on_sounds_survives_the_end_of_the_program(root: Path, tmp_path: Path) -> None:
+    """Killed as soon as the page was told that a vote is kept; then the same plan, and another pair."""
+    out = tmp_path / "v.jsonl"
+    argv = ["compare", str(root / "vae"), "-n", "3", "--label", "high", "--out", str(out)]
+    with subprocess.Popen([sys.executable, "-c", PROGRAM, *argv], stderr=-1, stdout=-3, text=True) as program:
+        assert program.stderr is not None
+        client = Client(next(found[0] for line in program.stderr if (found := re.search(r"http://\S+", line))))
+        name = client.call("state")[2]["question"]["id"]
+        assert client.call("vote", {"id": name, "vote": "b"})[0] == 200
+        program.send_signal(signal.SIGKILL)
+    (vote,) = read_votes(out).votes
+    session = Session(make_plan([Run.open(root / "vae")], Wish(label="high"), 3, votes=out), out)
+    question = session.next()
+    assert question is not None and (question.number, question.of) == (2, 3)
+    assert vote.pair in session.plan.pairs and question.pair != vote.pair

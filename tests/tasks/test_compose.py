@@ -1,0 +1,79 @@
+"""A run that has hardly learnt keeps the voice that it is given, fills the others, and goes on from a beginning."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from afresh import api
+from afresh.core import UserError
+from afresh.data.music.files import midi_bytes
+from afresh.data.music.score import Note, Score
+from afresh.runs.run import Run
+from afresh.tasks.compose import go_on, harmonise, read_score
+
+TINY = {"family.width": 16, "family.layers": 1, "family.heads": 2, "train.compile": False}
+MELODY = Score(tuple(Note(4 * i, 0, 72 + i % 5, 4) for i in range(8)), steps=4)
+
+
+def trained(folder: Path, family: str) -> Run:
+    pieces = [[[60 + (i + k // 4) % 7, 48 + (i * k // 4) % 5] for k in range(32)] for i in range(24)]
+    (folder / "pieces.json").write_text(json.dumps(pieces), encoding="ascii")
+    given = {"context": 64}
+    settings = {**TINY, "family.kv_heads": 2} if family == "transformer" else TINY
+    return api.train(
+        folder / "pieces.json", family=family, steps=2, out=folder / family, data=given, settings=settings, quiet=True
+    )
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return trained(tmp_path_factory.mktemp("masked"), "masked")
+
+
+@pytest.mark.parametrize("voice", [0, 1])
+def test_the_given_voice_stays_and_the_other_is_filled(masked: Run, voice: int, tmp_path: Path) -> None:
+    made = harmonise(masked, MELODY, 2, voice=voice, seed=3)
+    words = [t.split() for t in made.texts]
+    given = ("C5", "C#5", "D5", "D#5", "E5", "C5", "C#5", "D5")
+    for row in words:
+        cells = [w for w in row[3:] if w != "|"]  # T, V and M come first
+        assert len(cells) == 64
+        assert cells[voice::2] == [w for p in given for w in (p, "_", "_", "_")]
+    assert harmonise(masked, MELODY, 2, voice=voice, seed=3).texts == made.texts
+    again = [[n.pitch for n in s.notes if n.voice == voice] for s in made.scores()]
+    assert again == [[n.pitch for n in MELODY.notes]] * 2
+    assert all(masked.encoder.valid(t) for t in made.texts)
+    assert "do not fit a step" in made.notes[-1]  # it has hardly learnt which words there are
+    files = made.save(tmp_path / "out")
+    assert [(f["file"], f["sound"]) for f in files] == [("0.mid", "0.wav"), ("1.mid", "1.wav")]
+    assert [f["text"] for f in files] == list(made.texts) and (tmp_path / "out" / "index.html").exists()
+    samples, rate = soundfile.read(tmp_path / "out" / "0.wav")
+    assert len(samples) / rate > 4 and abs(samples).max() > 0.5  # eight quarters at 120
+
+
+def test_a_file_is_read_on_the_grid_of_the_run(masked: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.mid").write_bytes(midi_bytes(MELODY))
+    assert read_score(masked, tmp_path / "a.mid") == (MELODY, [])
+    (tmp_path / "b.mid").write_bytes(b"no music")
+    for name in ("b.mid", "c.mid", "d.txt"):
+        with pytest.raises(UserError, match="cannot be read as music"):
+            read_score(masked, tmp_path / name)
+
+
+def test_what_cannot_be_is_refused(masked: Run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="voice 2"):
+        harmonise(masked, MELODY, voice=2)
+    with pytest.raises(UserError, match="steps a quarter"):
+        harmonise(masked, replace(MELODY, steps=12))
+    with pytest.raises(UserError, match="no note"):
+        harmonise(masked, replace(MELODY, notes=()))
+    left = trained(tmp_path, "transformer")
+    with pytest.raises(UserError, match="masked"):
+        harmonise(left, MELODY)
+    made = go_on(left, replace(MELODY, notes=(*MELODY.notes, Note(0, 1, 48, 32))), 2, settings={"length": 6})
+    assert all(t.startswith("T120 V2 M4/4\n| C5 C3 _ _") and len(t.split()) <= 3 + 2 + 64 + 6 for t in made.texts)

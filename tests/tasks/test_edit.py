@@ -1,0 +1,382 @@
+"""Changing pictures with a run: what is kept is kept to the byte, what is wished for comes nearer, bad wishes teach."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import afresh
+from afresh.cli import run as command
+from afresh.core import Cond, Edit, Space, UserError
+from afresh.families.codecs.trained import TrainedCodec, copied
+from afresh.modalities.image import ImageEncoder, ImageOptions
+from afresh.nets.autoencoder import Shape, networks
+from afresh.runs.inputs import as_seen
+from afresh.runs.run import Run
+from afresh.sampling.request import Request
+from afresh.tasks.edit import Change, Editor, through
+from afresh.tasks.interpolate import Blender, check_given, slerp
+from afresh.tasks.measure import prepared_again
+from afresh.tasks.outpaint import outpainted, places, sides
+from tests.contracts.rows import write_pictures
+
+SIDE = 6
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A flow on light and dark pictures of 6x6, trained until it tells them apart."""
+    root = tmp_path_factory.mktemp("edit")
+    (root / "data").mkdir()
+    write_pictures(root / "data")
+    argv = ["train", root / "data", "--family", "flow", "--steps", "60", "--out", root / "run", "--no-measure"]
+    argv += ["--set", "family.widths=[16]", "--set", "train.batch=16", "--data", "size=6"]
+    assert command([str(a) for a in argv]) == 0
+    return Run.open(root / "run")
+
+
+@pytest.fixture(scope="module")
+def picture(run: Run) -> np.ndarray:
+    return prepared_again(run).train_items[0].value  # type: ignore[no-any-return]
+
+
+def editor(run: Run, **settings: object) -> Editor:
+    return Editor(run, settings={"steps": 4, **settings})
+
+
+def half() -> np.ndarray:
+    """White on the right half."""
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[:, SIDE // 2 :] = 255
+    return mask
+
+
+def test_a_hole_is_filled_and_the_rest_stays(run: Run, picture: np.ndarray) -> None:
+    made = editor(run).edit([picture], Change(mask=half()), 3).values
+    assert len(made) == 3
+    for value in made:
+        assert np.array_equal(value[:, : SIDE // 2], picture[:, : SIDE // 2])
+    assert not np.array_equal(made[0][:, SIDE // 2 :], made[1][:, SIDE // 2 :])
+
+
+def test_strength_goes_from_nothing_to_everything(run: Run, picture: np.ndarray) -> None:
+    def far(strength: float) -> float:
+        made = editor(run).edit([picture], Change(strength=strength), 4).values
+        return float(np.mean([np.abs(v.astype(float) - picture).mean() for v in made]))
+
+    distances = [far(s) for s in (0.0, 0.3, 1.0)]
+    assert distances[0] == 0 < distances[1] < distances[2]
+
+
+def test_enlarging_agrees_with_the_small_picture(run: Run, picture: np.ndarray) -> None:
+    small = picture.reshape(3, 2, 3, 2, -1).mean((1, 3)).round().astype(np.uint8)
+    made = editor(run, steps=20).edit([small], Change(upscale=2, weight=4.0), 2).values
+    for value in made:
+        assert value.shape == picture.shape
+        again = value.reshape(3, 2, 3, 2, -1).mean((1, 3))
+        assert np.abs(again - small).mean() < 4  # of 255: what is left is by rounding, and by values out of range
+
+
+def test_wishes_come_nearer(run: Run, picture: np.ndarray) -> None:
+    plain = editor(run).edit([picture], Change(strength=1.0), 4)
+    for change in (Change(strength=1.0, palette=("black",)), Change(strength=1.0, function="tests.test_edit:dark")):
+        made = editor(run).edit([picture], change, 4)
+        assert float(made.x.mean()) < float(plain.x.mean()) - 0.1
+
+
+def dark(x: torch.Tensor) -> torch.Tensor:
+    """A user's own wish."""
+    return 200 * (x + 1).square().mean((1, 2, 3))
+
+
+def scalar(x: torch.Tensor) -> torch.Tensor:
+    """A mistake: one number for all rows."""
+    return x.square().sum()
+
+
+def test_a_function_of_a_file(run: Run, picture: np.ndarray, tmp_path: Path) -> None:
+    (tmp_path / "shade.py").write_text("LEVEL = -1\n")
+    (tmp_path / "mine.py").write_text(
+        "import shade\n\ndef darker(x):\n    return 200 * (x - shade.LEVEL).square().mean((1, 2, 3))\n"
+    )
+    plain = editor(run).edit([picture], Change(strength=1.0), 4)
+    made = editor(run).edit([picture], Change(strength=1.0, function=f"{tmp_path / 'mine.py'}:darker"), 4)
+    assert float(made.x.mean()) < float(plain.x.mean()) - 0.1
+    with pytest.raises(UserError, match="there is no file"):
+        editor(run).edit([picture], Change(strength=1.0, function=f"{tmp_path / 'gone.py'}:darker"))
+
+
+def test_early_weights_steer_edits_and_blends(run: Run, picture: np.ndarray) -> None:
+    plain = editor(run).edit([picture], Change(strength=0.5)).x
+    assert not torch.equal(editor(run, autoguidance=3.0).edit([picture], Change(strength=0.5)).x, plain)
+    way = [
+        Blender(run, {"steps": 4, "autoguidance": g}).between(picture, 255 - picture, 3, Request(), Request()).x
+        for g in (1.0, 3.0)
+    ]
+    assert not torch.equal(*way)
+
+
+def wide(width: int = 12) -> np.ndarray:
+    """A grey ramp of 6 rows."""
+    return np.tile(np.linspace(0, 255, width).astype(np.uint8), (SIDE, 1))
+
+
+def test_what_is_cut_from_a_picture_is_told_and_its_mask_cut_alike(run: Run, tmp_path: Path) -> None:
+    ramp, mask = wide(), np.zeros((SIDE, 12), np.uint8)
+    mask[:, 6:] = 255
+    Image.fromarray(ramp).save(tmp_path / "wide.png")
+    with pytest.warns(UserWarning, match="middle square is used: wide.png"):
+        made = editor(run).edit([tmp_path / "wide.png"], Change(mask=mask)).values[0]
+    assert np.array_equal(made[:, :3, 0], ramp[:, 3:6])
+    assert not np.array_equal(made[:, 3:, 0], ramp[:, 6:9])
+    with pytest.raises(UserError, match="6x6, those given 12x6"):
+        editor(run).edit([ramp], Change(mask=mask[:, :9]))
+
+
+def test_what_is_padded_stays(run: Run) -> None:
+    """A mask over pictures of another shape, where the run pads them."""
+    padding = SimpleNamespace(encoder=ImageEncoder(run.encoder.space, {}, ImageOptions(size=SIDE, crop="pad")))
+    seen = as_seen(cast(Run, padding), np.ones((SIDE, 12), bool))[0, 0]
+    assert bool(seen[2:4].all()) and not bool(seen[[0, 5]].any())
+
+
+@pytest.mark.parametrize("kind", ["16 bit", "transparent"])
+def test_masks_of_any_kind(run: Run, picture: np.ndarray, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "mask.png"
+    if kind == "16 bit":
+        Image.fromarray(half().astype(np.uint16) * 100 + 3000).save(path)  # 3,000 to 28,500 of 65,535: all black
+        with pytest.raises(UserError, match="all black"):
+            editor(run).edit([picture], Change(mask=path))
+        Image.fromarray(half().astype(np.uint16) * 257).save(path)
+    else:
+        shown = np.full((SIDE, SIDE, 4), 255, np.uint8)
+        shown[..., 3] = half()
+        Image.fromarray(shown).save(path)
+    made = editor(run).edit([picture], Change(mask=path)).values[0]
+    assert np.array_equal(made[:, : SIDE // 2], picture[:, : SIDE // 2])
+    assert not np.array_equal(made[:, SIDE // 2 :], picture[:, SIDE // 2 :])
+
+
+def test_pictures_of_16_bits_are_not_clipped(run: Run, tmp_path: Path) -> None:
+    small = np.array([[0, 90, 180], [40, 130, 220], [255, 10, 100]], np.uint8)
+    Image.fromarray(small.astype(np.uint16) * 257).save(tmp_path / "small.png")
+    made = editor(run).edit([tmp_path / "small.png"], Change(upscale=2)).x
+    known = editor(run).edit([small], Change(upscale=2)).x
+    assert torch.equal(made, known)
+
+
+@pytest.mark.parametrize(("side", "factor"), [(30, 4), (20, 8), (10, 4), (8, 4)])
+def test_a_place_of_a_codec_is_kept_where_all_it_stands_for_is(side: int, factor: int) -> None:
+    space, net = (
+        Space("field", (1, side, side)),
+        Shape(bottleneck="kl", factor=factor, channels=2, levels=(8,), codes=2, width=8, blocks=1, most=1),
+    )
+    states = {k: m.state_dict() for k, m in networks(space.shape, net).items()}
+    codec = TrainedCodec(space, net, copied(space, net, states), torch.zeros(2), torch.ones(2))
+    keep = torch.ones(1, 1, side, side, dtype=torch.bool)
+    keep[..., side - 1, 0] = False
+    places = -(-side // factor)
+    found = through(codec, Edit(torch.zeros(1, 1, side, side), keep=keep)).keep
+    wanted = torch.ones(1, 2, places, places, dtype=torch.bool)
+    wanted[..., places - 1, 0] = False
+    assert found is not None and torch.equal(found, wanted)
+
+
+def test_what_was_asked_for_is_told(run: Run, picture: np.ndarray) -> None:
+    asking = Editor(run, Request(label="dark"), {"steps": 4, "guidance": 2.0})
+    (record,) = asking.edit([picture], Change(strength=0.5)).described
+    assert record == {"picture": 0, "variation": 0, "strength": 0.5, "label": "dark", "steps": 4, "guidance": 2.0}
+    (record,) = outpainted(asking, [picture], {"right": 2}, Change(), 1).described
+    assert record["label"] == "dark" and record["guidance"] == 2.0
+
+
+def test_more_pictures_than_fit_at_once_are_each_their_own(
+    run: Run, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = picture.reshape(3, 2, 3, 2, -1).mean((1, 3)).round().astype(np.uint8)
+    other = 255 - small
+    whole = editor(run).edit([small, other], Change(upscale=2), 2).x
+    monkeypatch.setattr(sys.modules["afresh.tasks.edit"], "AT_ONCE", 1)
+    torch.testing.assert_close(editor(run).edit([small, other], Change(upscale=2), 2).x, whole, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (Change(), "Nothing is asked for"),
+    (Change(mask=np.zeros((5, 5), np.uint8)), "5x5 pixels; this model's pictures have 6x6"),
+    (Change(upscale=0), "It takes 2, 3, 6"),
+    (Change(upscale=-2), "It takes 2, 3, 6"),
+    (Change(strength=0.5, weight=3), "Give one of them"),
+    (Change(strength=0.5, function="tests.test_edit:scalar"), r"Given: a tensor of shape \(\)"),
+    (Change(mask=np.zeros((6, 6), np.uint8)), "all black"),
+    (Change(mask=np.full((6, 6), 255, np.uint8)), "all white"),
+    (Change(strength=1.5), "from 0"),
+    (Change(upscale=4), "It takes 2, 3, 6"),
+    (Change(upscale=2), "Given: 6x6"),
+    (Change(palette=("no colour",)), "colours"),
+    (Change(function="nowhere:f"), "cannot be loaded"),
+    (Change(strength=0.5, palette=("red",), weight=0), "above 0"),
+])  # fmt: skip
+def test_bad_wishes_teach(run: Run, picture: np.ndarray, change: Change, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        editor(run).edit([picture], change)
+
+
+def test_beyond_the_edges(run: Run, picture: np.ndarray) -> None:
+    made = outpainted(editor(run), [picture], {"right": 4, "top": 2}, Change(), 2)
+    for value in made.values:
+        assert value.shape == (SIDE + 2, SIDE + 4, picture.shape[-1])
+        assert np.array_equal(value[2:, :SIDE], picture)
+
+
+def test_a_side_is_named_once() -> None:
+    assert sides("right=4, top=2") == {"right": 4, "top": 2}
+    with pytest.raises(UserError, match="right twice: 8 and 4"):
+        sides("right=8,right=4")
+
+
+@pytest.mark.parametrize("given", ["up=3", "right", "right=0", "right=-2", "left=x"])
+def test_sides_that_make_no_sense(given: str) -> None:
+    with pytest.raises(UserError, match="SIDE=PIXELS"):
+        sides(given)
+
+
+def test_windows_cover_every_place() -> None:
+    for length in range(6, 30):
+        at = places(length, 6)
+        assert set().union(*(range(a, a + 6) for a in at)) == set(range(length))
+
+
+# --------------------------------------------------------------------------- latents
+
+
+def test_the_circle_keeps_the_length() -> None:
+    a, b = torch.tensor([3.0, 0]), torch.tensor([0, 3.0])
+    way = slerp(a, b, torch.linspace(0, 1, 5))
+    torch.testing.assert_close(way.norm(dim=1), torch.full((5,), 3.0))
+    torch.testing.assert_close(way[2], torch.full((2,), 3 / 2**0.5))
+    torch.testing.assert_close(slerp(a, 2 * a, torch.tensor([0.5]))[0], 1.5 * a)
+
+
+def test_the_way_begins_and_ends_at_the_pictures(run: Run) -> None:
+    items = prepared_again(run).train_items
+    a, b = items[0], next(i for i in items if i.labels != items[0].labels)
+    blender = Blender(run, {"steps": 20})
+    made = blender.between(a.value, b.value, 5, Request(label=a.labels["label"]), Request(label=b.labels["label"]))
+    assert len(made.values) == 5
+    for value, item in ((made.values[0], a), (made.values[-1], b)):
+        assert np.abs(value.astype(float) - item.value).mean() < 8
+
+
+def test_the_way_between_labels_has_no_jump(run: Run, picture: np.ndarray) -> None:
+    """From a picture to itself only the label changes, and what is drawn with it little by little."""
+    made = Blender(run, {"steps": 8}).between(picture, picture, 9, Request(label="dark"), Request(label="light"))
+    steps = made.x.diff(dim=0).flatten(1).norm(dim=1)
+    assert float(steps.max()) < 0.4 * float(steps.sum()) and float(steps.min()) > 0
+    assert made.described[3] == {"from_first": 0.625, "from_label": "dark", "to_label": "light"}
+    same = Blender(run, {"steps": 8}).between(picture, picture, 3, Request(label="dark"), Request(label="dark"))
+    torch.testing.assert_close(same.x[0], same.x[2])
+    torch.testing.assert_close(same.x[0], made.x[0], rtol=0, atol=1e-4)
+    guided = Blender(run, {"steps": 8, "guidance": 2.0}).between(picture, picture, 5, Request(label="dark"), Request())
+    steps = guided.x.diff(dim=0).flatten(1).norm(dim=1)
+    assert float(steps.max()) < 0.7 * float(steps.sum()) and float(steps.min()) > 0
+
+
+def test_what_belongs_to_the_other_way_is_refused() -> None:
+    none: dict[str, object] = {"label": None}
+    check_given("b.png", None, {"label": ["dark"]}, none)
+    check_given(None, "light", none, {"most": 2.0})
+    with pytest.raises(UserError, match="--most: only with --toward"):
+        check_given("b.png", None, none, {"away": None, "most": 7.0})
+    with pytest.raises(UserError, match="--to-label: only with the way"):
+        check_given(None, "light", {"to-label": ["dark"]}, none)
+
+
+def test_towards_an_attribute(run: Run) -> None:
+    prepared = prepared_again(run)
+    blender = Blender(run)
+    way = blender.direction(prepared.train, "light", "dark")
+    dark = next(i.value for i in prepared.train_items if i.labels["label"] == "dark")
+    made = blender.along([dark], way, [0.0, 1.0])
+    assert float(made.x[1].mean()) > float(made.x[0].mean()) + 0.1
+    with pytest.raises(UserError, match="Known: dark, light"):
+        blender.direction(prepared.train, "grey")
+
+
+def test_codes_look_like_noise(run: Run) -> None:
+    prepared = prepared_again(run)
+    x = prepared.train.x.float() * prepared.train.scale + prepared.train.shift
+    z = Blender(run).codes(x, Cond.nothing(run.conds, len(x)))
+    assert 0.4 < float(z.std()) < 2
+
+
+# --------------------------------------------------------------------------- the command line
+
+
+def test_the_verbs(run: Run, picture: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(picture[..., 0]).save(tmp_path / "a.png")
+    Image.fromarray(255 - picture[..., 0]).save(tmp_path / "b.png")
+    Image.fromarray(half()).save(tmp_path / "mask.png")
+    base = [str(run.path), str(tmp_path / "a.png")]
+    out = ["--out", str(tmp_path / "out"), "--json"]
+    capsys.readouterr()
+    mask = ["--mask", str(tmp_path / "mask.png"), "-n", "2", "--set", "steps=3"]
+    assert command(["edit", *base, *mask, *out]) == 0
+    records = json.loads(capsys.readouterr().out)
+    assert [r["variation"] for r in records] == [0, 1]
+    assert command(["edit", *base, "--outpaint", "left=3", "-n", "1", "--set", "steps=3", *out]) == 0
+    assert command(["blend", *base, str(tmp_path / "b.png"), "-n", "3", *out]) == 0
+    assert command(["blend", *base, "--toward", "light", "-n", "3", *out]) == 0
+    assert command(["blend", *base, *out]) == 2
+    assert command(["blend", *base, str(tmp_path / "b.png"), "--away", "dark", *out]) == 2
+    assert "--away: only with --toward" in capsys.readouterr().err
+    assert command(["edit", *base, "--strength", "0.5", "--guidance", "2", "--set", "guidance=1", *out]) == 2
+    assert "guidance is given twice" in capsys.readouterr().err
+    assert command(["edit", *base, "--strength", "0.5", "--set", "guidance_low=0.5", *out]) == 2
+    assert "times of a guidance" in capsys.readouterr().err
+    assert command(["edit", str(run.path), str(tmp_path / "gone.png"), "--strength", "0.5", *out]) == 2
+    assert "gone.png cannot be used as a picture: there is no such file" in capsys.readouterr().err
+    assert command(["edit", *base]) == 2
+    assert "Nothing is asked for" in capsys.readouterr().err
+
+
+# --------------------------------------------------------------------------- a student, and Python
+
+
+def test_a_student_of_a_flow(run: Run, picture: np.ndarray, tmp_path: Path) -> None:
+    student = afresh.distill(run, guidance=2.0, finest=2, steps=20, out=tmp_path / "student", quiet=True)
+    assert student.record.parent == str(run.path.resolve()) and student.record.family == "fewstep"
+    for steps in (1, 2):
+        made = student.sample(4, label="dark", seed=3, steps=steps)
+        assert len(made.values) == 4 and bool(torch.isfinite(made.x).all())
+    with pytest.raises(UserError, match="steps"):
+        student.sample(1, steps=3)
+    with pytest.raises(UserError, match=r"--finest is one of 1, 2, 4, 8, 16, 32, 64.* Given: 3"):
+        afresh.distill(run, finest=3, steps=1, out=tmp_path / "three", quiet=True)
+    with pytest.raises(UserError, match="family flow"):
+        afresh.distill(student, steps=1, out=tmp_path / "again", quiet=True)
+    with pytest.raises(UserError, match="afresh distill RUN"):
+        afresh.train(run.record.data.path, family="fewstep", steps=1, out=tmp_path / "none", quiet=True)
+
+
+def test_a_student_learns_what_its_teacher_does(run: Run, tmp_path: Path) -> None:
+    """From the same noise one long step comes nearer to the teacher's picture than the teacher's own long step."""
+    student = afresh.distill(run, finest=1, steps=150, out=tmp_path / "one", quiet=True, force=True)
+    exact = run.sample(16, label="dark", seed=3, steps=50, solver="heun").x
+    ours = student.sample(16, label="dark", seed=3, steps=1).x
+    naive = run.sample(16, label="dark", seed=3, steps=1, solver="euler").x
+    assert float((ours - exact).square().mean()) < 0.7 * float((naive - exact).square().mean())
+
+
+def test_from_python(run: Run, picture: np.ndarray) -> None:
+    assert len(afresh.edit(run, [picture], strength=0.4, each=2, settings={"steps": 3}).values) == 2
+    assert len(afresh.blend(run, picture, 255 - picture, 3, settings={"steps": 3}).values) == 3
+    with pytest.raises(UserError, match="Known: edges"):
+        afresh.edit(run, [picture], strenght=0.4)

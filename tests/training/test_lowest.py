@@ -1,0 +1,165 @@
+"""The weights of the lowest held-out loss are those that sampling uses, also where training was killed on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from afresh.core import UserError
+from afresh.runs.run import Run, metrics_lines
+from afresh.tasks.run_summary import stopped
+from afresh.tasks.train import Choices, again, evaluate, learn, start
+from afresh.training.checkpoint import newest
+from afresh.training.lowest import LOSS, LOWEST, rises
+from afresh.training.weights import read_kept
+
+STEPS = 480  # planned; looked at every 60
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here is about a loss of power."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.mark.parametrize(
+    ("losses", "ended"),
+    [
+        ([], False),
+        ([1.0, 2.0], False),  # risen once
+        ([1.0, 1.5, 2.0], True),
+        ([1.0, 1.01, 1.02], False),  # not clearly
+        ([1.0, 2.0, 1.9], False),  # it falls again
+        ([3.0, 1.0, 1.5, 1.4, 1.5], False),
+        ([-3.0, -2.9, -2.8], True),  # a density's loss may be negative
+        ([2.0, 1.0, float("nan"), 2.0], False),
+    ],
+)
+def test_it_must_rise_twice_and_clearly(losses: list[float], ended: bool) -> None:
+    assert rises(losses, 0.03) == ended
+    assert not rises(losses, 0.0)  # off
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random words, of which nothing but the letters can be learnt for others: soon they are learnt by heart."""
+    folder = tmp_path_factory.mktemp("words")
+    drawn = random.Random(0)
+    for i in range(40):
+        words = ("".join(drawn.choices("abcdefgh", k=5)) for _ in range(8))
+        (folder / f"{i:02d}.txt").write_text(" ".join(words))
+    return folder
+
+
+def choices(out: Path, **train: Any) -> Choices:
+    family = {"width": 64, "layers": 2, "heads": 2, "kv_heads": 2}
+    train = {"batch": 16, "weight_decay": 0.0, "ema_half_life": 0.0, "eval_every": 60, **train}
+    data = {"context": 64, "tokenizer": "bytes"}
+    return Choices(out=out, steps=STEPS, family="transformer", data=data, set_family=family, set_train=train)
+
+
+@pytest.fixture(scope="module")
+def risen(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("runs") / "risen"
+    learn(start(data, choices(out), lambda line: None), "quiet")
+    return Run.open(out)
+
+
+def losses(run: Run) -> dict[int, float]:
+    return {int(line["step"]): line[LOSS] for line in metrics_lines(run) if LOSS in line}
+
+
+def sampled(run: Run) -> dict[str, torch.Tensor]:
+    return dict(run.modules["decoder"].state_dict())
+
+
+def test_training_ends_and_the_weights_of_the_lowest_loss_are_used(risen: Run) -> None:
+    seen = losses(risen)
+    best = min(seen, key=lambda step: seen[step])
+    assert best < max(seen) < STEPS and "held-out loss has risen" in stopped(risen)
+    record = json.loads((risen.path / "averaged.json").read_text())
+    assert record == {"step": best, "loss": seen[best], "last": seen[max(seen)]}
+    job = again(risen.path)
+    learner = risen.learner()
+    learner.averages = {"decoder": sampled(risen)}
+    assert evaluate(learner, risen, job)[LOSS] == pytest.approx(seen[best], rel=1e-6)
+
+
+def test_a_run_cut_short_there_is_the_same(risen: Run, data: Path, tmp_path: Path) -> None:
+    """The kept weights are those that a run of as many steps would have had."""
+    seen = losses(risen)
+    best = min(seen, key=lambda step: seen[step])
+    kept = read_kept(risen.path, LOWEST)
+    assert kept is not None and int(kept["step"]) == best
+    job = start(data, choices(tmp_path / "short", stop_rising=0.0), lambda line: None)
+    halt(job, best)
+    saved = newest(job.run.path / "checkpoints")
+    assert saved is not None and saved.step == best
+    for name, tensor in saved.tensors["model"].items():
+        assert torch.equal(tensor, kept[name]), name
+
+
+def halt(job: Any, step: int) -> None:
+    """Learn, and be interrupted after `step` as by Ctrl-C."""
+    from afresh.training import loop
+
+    class Halted(Exception):
+        pass
+
+    take = loop.take_step
+
+    def counted(learner: Any, batch: Any, rng: Any) -> Any:
+        if learner.step == step:
+            loop.checkpoint.save(job.run.path / "checkpoints", learner.snapshot())
+            raise Halted
+        return take(learner, batch, rng)
+
+    loop.take_step = counted
+    try:
+        with pytest.raises(Halted):
+            learn(job, "quiet")
+    finally:
+        loop.take_step = take
+
+
+def test_killed_and_resumed_it_takes_the_same(risen: Run, data: Path, tmp_path: Path) -> None:
+    """Killed right after the lowest was kept and before it was saved: weights of a step that is yet to come again."""
+    seen = losses(risen)
+    best = min(seen, key=lambda step: seen[step])
+    job = start(data, choices(tmp_path / "killed"), lambda line: None)
+    halt(job, best + 7)
+    learn(again(tmp_path / "killed"), "quiet")
+    other = Run.open(tmp_path / "killed")
+    assert losses(other) == seen
+    assert all(torch.equal(v, sampled(other)[k]) for k, v in sampled(risen).items())
+
+
+def test_it_can_be_turned_off_and_the_last_weights_taken(risen: Run, data: Path, tmp_path: Path) -> None:
+    from afresh.tasks.average import average
+
+    job = start(data, choices(tmp_path / "whole", stop_rising=0.0), lambda line: None)
+    learn(job, "quiet")
+    whole = Run.open(tmp_path / "whole")
+    assert max(losses(whole)) == STEPS and not stopped(whole)
+    assert (whole.path / "averaged.json").exists()  # they are worse all the same
+    average(whole.path, "none", lambda line: None)
+    saved = newest(whole.path / "checkpoints")
+    assert saved is not None
+    last = Run.open(whole.path)
+    assert all(torch.equal(v, saved.tensors["model"][f"decoder.{k}"]) for k, v in sampled(last).items())
+
+
+def test_damaged_weights_are_not_used(risen: Run, tmp_path: Path) -> None:
+    from afresh.tasks.verify import copy_run
+
+    copied = copy_run(risen, tmp_path / "copy")
+    file = copied.path / "averaged.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="damaged"):
+        Run.open(copied.path).modules  # noqa: B018
