@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from afresh.alignment.monitoring.overoptimisation import best_of_n_kl
 from afresh.alignment.rewards.reward import Reward
 from afresh.alignment.rewards.reward_factory import scorer_of
 from afresh.core import Cond, UserError
@@ -65,6 +65,17 @@ def best_of(
             for k, of in zip(top.tolist(), found.T, strict=True)
         ]
     return parts, told
+
+
+def best_of_n_kl(n: int) -> float:
+    """Nats between the base and the best of n samples of it: log n - (n - 1) / n.
+
+    Exact where no two samples have the same reward (a density), otherwise an upper bound (Beirami et al. 2024,
+    arXiv:2401.01879). Raises UserError unless n is 1 or more.
+    """
+    if n < 1:
+        raise UserError(f"Best of {n}: n is the number of samples to choose among, 1 or more.")
+    return math.log(n) - (n - 1) / n
 
 
 def best_line(described: Sequence[Mapping[str, Any]]) -> str:

@@ -93,7 +93,7 @@ def section(
         samples=list(views),
         previews=previews_of(run),
         curves=[*curves_of(run), *steered.curves],
-        scores=[*(() if measured is None else measured.scores), *steered.scores],
+        scores=[] if measured is None else list(measured.scores),
         not_measured=() if measured is None else tuple(measured.skipped.items()),
         plan=r.decisions,
         card={} if measured is None else measured.card.model_dump(mode="json"),
