@@ -281,60 +281,30 @@ def test_whole_files_have_no_notes(kind: str) -> None:
     assert decoded(stored(noise(3), kind=kind)).notes == ()
 
 
-@pytest.mark.parametrize("broken", [1, 100, 1_500, 5_000])
-def test_an_mp3_with_broken_frames_is_read_around_them(broken: int) -> None:
-    """2 kB are a second, so that at most that and a little more is lost."""
+@pytest.mark.parametrize("broken", [1, 100])
+def test_a_broken_frame_of_an_mp3_is_skipped(broken: int) -> None:
+    """The decoder finds the next frame, and what follows is as before."""
     good = stored(noise(20), kind="MP3")
     content, middle = bytearray(good), len(good) // 2
     content[middle : middle + broken] = np.random.default_rng(0).bytes(broken)
-    out, whole = decoded(bytes(content)), decoded(good).sound.samples
-    assert 19 - broken / 2_000 < out.sound.seconds <= 20 and np.isfinite(out.sound.samples).all()
-    assert np.abs(out.sound.samples[: 9 * RATE] - whole[: 9 * RATE]).max() < 1e-6
-    piece = out.sound.samples[13 * RATE : 14 * RATE, 0]  # after the damage: the same, a little earlier
-    at = int(np.argmax(np.correlate(whole[:, 0], piece)))
-    assert 13 <= at / RATE < 15 + broken / 2_000 and np.abs(whole[at : at + RATE, 0] - piece).max() < 1e-6
-    if broken > 100:
-        (note,) = out.notes
-        assert re.match(r"damaged in one place at (9.9|10.0)\d s \([\d,]+ bytes are lost\): 1[5-9].* of 20.00 s", note)
+    out, original = decoded(bytes(content)).sound.samples, decoded(good).sound.samples
+    assert 19.5 * RATE < len(out) <= 20 * RATE and np.isfinite(out).all()
+    assert np.abs(out[: 9 * RATE] - original[: 9 * RATE]).max() < 1e-6
+    piece = out[13 * RATE : 14 * RATE, 0]  # after the damage: the same, a little earlier
+    at = int(np.argmax(np.correlate(original[:, 0], piece)))
+    assert 13 <= at / RATE < 15 and np.abs(original[at : at + RATE, 0] - piece).max() < 1e-6
 
 
-def test_an_mp3_with_a_gap_or_two_is_damaged_and_read_around_them(capfd: pytest.CaptureFixture[str]) -> None:
-    """What the library would print of broken frames does not say of which file: it sees none."""
+@pytest.mark.parametrize("insert", [b"", bytes(5_000), np.random.default_rng(0).bytes(2_000), "another"])
+def test_what_libsndfile_reads_of_a_damaged_mp3_is_kept_and_said(insert: bytes | str) -> None:
+    """Ten seconds, then damage in place of the next two. libsndfile may stop at it, or find frames behind it."""
     good = stored(noise(20), kind="MP3")
-    third, gap = len(good) // 3, 150
-    (note,) = decoded(good[:third] + good[third + gap :]).notes
-    assert note.startswith("damaged in one place at 6.")
-    (note,) = decoded(good[:third] + good[third + gap : 2 * third] + bytes(99) + good[2 * third :]).notes
-    assert note.startswith("damaged in 2 places, the first at 6.")
-    assert not re.search("Illegal|resync|error", capfd.readouterr().err)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_a_gap_in_an_mp3_makes_no_crack(seed: int, capfd: pytest.CaptureFixture[str]) -> None:
-    """The frames behind it need bits that are lost: silence instead of what a decoder makes of others."""
-    t = np.arange(10 * RATE) / RATE
-    x = (0.4 * np.sin(2 * np.pi * (300 + 50 * t) * t) + noise(10, level=0.05)[:, 0]).astype(np.float32)
-    good = stored(x[:, None], kind="MP3")
-    content, at = bytearray(good), len(good) // 3 + 37 * seed
-    content[at : at + 200] = np.random.default_rng(seed).bytes(200)
-    out = decoded(bytes(content))
-    assert len(out.notes) == 1 and out.notes[0].startswith("damaged") and 9.5 < out.sound.seconds < 10
-    assert np.abs(out.sound.samples).max() < 1.1 * np.abs(decoded(good).sound.samples).max()
-    assert not re.search("error|Illegal", capfd.readouterr().err)
-
-
-def test_an_mp3_in_a_file_is_mended_as_in_memory(tmp_path: Path) -> None:
-    good = stored(noise(5), kind="MP3")
-    content = good[:4_000] + b"\0" * 50 + good[4_040:]
-    (tmp_path / "a.mp3").write_bytes(content)
-    one, two = decoded(tmp_path / "a.mp3"), decoded(content)
-    assert one.notes == two.notes and len(one.notes) == 1 and np.array_equal(one.sound.samples, two.sound.samples)
-
-
-def test_an_mp3_with_another_in_it_is_read_around_it() -> None:
-    content = stored(noise(20), kind="MP3")
-    out = decoded(content[: len(content) // 2] + stored(noise(1, 44_100), 44_100, "MP3") + content[len(content) // 2 :])
-    assert 19 < out.sound.seconds < 20.1 and "damaged in one place at 10.0" in out.notes[0]
+    middle = len(good) // 2
+    filling = stored(noise(1, 44_100), 44_100, "MP3") if isinstance(insert, str) else insert
+    out, original = decoded(good[:middle] + filling + good[middle + 5_000 :]), decoded(good).sound.samples
+    assert 9.5 < out.sound.seconds < 19.5 and np.isfinite(out.sound.samples).all()
+    assert np.abs(out.sound.samples[: 9 * RATE] - original[: 9 * RATE]).max() < 1e-6
+    assert len(out.notes) == 1 and re.match("damaged at|shorter than its header says", out.notes[0])
 
 
 def test_a_flac_is_read_up_to_its_damage() -> None:

@@ -17,7 +17,7 @@ from afresh.evaluation.sandbox import Limits, Sandbox
 from afresh.runs.run import Run
 from afresh.tasks.solve import check_runner, judge, read_tasks, solve
 from tests.evaluation.test_programs import HUMAN, MBPP
-from tests.test_sandbox import WHY_NOT, needs_sandbox
+from tests.evaluation.test_sandbox import WHY_NOT, needs_sandbox
 
 BOX = Sandbox(Limits(seconds=2))
 

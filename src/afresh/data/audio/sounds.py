@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import mmap
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afresh.core import Sound
-from afresh.data.audio.mpeg import Broken, broken_frames
 
 SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"})
 FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF"})  # of libsndfile's, that are used
@@ -60,9 +58,8 @@ class Header:
 
 @dataclass
 class Log:
-    """What was found while a file was read: frames so far; the highest |sample| of the file itself; how many of its
-    samples (of all channels) stand at full scale in runs of RUN or more; whether its end was reached; notes; where an
-    MP3 has broken frames."""
+    """What was measured while a file was read: frames so far; the highest |sample| of the file itself; how many of its
+    samples (of all channels) stand at full scale in runs of RUN or more; whether its end was reached; notes."""
 
     frames: int = 0
     samples: int = 0
@@ -70,7 +67,6 @@ class Log:
     clipped: int = 0
     ended: bool = False
     notes: list[str] = field(default_factory=list)
-    broken: Broken | None = None
 
 
 @dataclass(frozen=True)
@@ -102,9 +98,9 @@ def decode_sound(source: Source, rate: int, channels: int = 1, most_seconds: flo
 
     Several channels become one by their mean; one becomes two by doubling; more than two become two equal ones.
     Samples beyond [-1, 1] (of float files and lossy ones, and from resampling) make the whole sound quieter.
-    What can be read of a damaged or cut file is kept, with a note: an MP3 is read around broken frames
-    (afresh.data.audio.mpeg). Memory: the result, up to twice while it grows, the content of an MP3 that is damaged, and
-    about 20 MB. Raises SoundError with the reason, also for samples that are not finite.
+    What can be read of a damaged or truncated file is kept, with a note. libsndfile skips broken frames of an MP3;
+    those are noticed only where more than one frame is lost, or where reading fails. Memory: the result, up to twice
+    while it grows, and about 20 MB. Raises SoundError with the reason, also for samples that are not finite.
     """
     log = Log()
     grown = bytearray()
@@ -157,8 +153,7 @@ class _Content(io.BytesIO):
 
 @contextmanager
 def _opened(source: Source, log: Log) -> Iterator[tuple[Any, Header]]:
-    """soundfile's reader and the header; `log` gets what is broken of an MP3, which is read without it from memory,
-    and notes on a file that is shorter than it says. Raises SoundError."""
+    """soundfile's reader and the header; `log` gets notes on a file that is shorter than it says. Raises SoundError."""
     import soundfile
 
     class Forward(soundfile.SoundFile):
@@ -177,8 +172,6 @@ def _opened(source: Source, log: Log) -> Iterator[tuple[Any, Header]]:
                 handle, size = _Content(source), len(source)
             if size == 0:
                 raise SoundError("empty file (0 bytes)")
-            log.broken, source = _mended(source)
-            handle = _Content(source) if isinstance(source, bytes) else handle
             # By its number, so that any file name and any suffix will do: the content says what it is.
             given = handle.fileno() if isinstance(source, Path) else handle
             file = stack.enter_context(Forward(given, closefd=False))
@@ -191,16 +184,6 @@ def _opened(source: Source, log: Log) -> Iterator[tuple[Any, Header]]:
             notes = ["cut short: the last page of the stream is missing"]
         log.notes += notes
         yield file, _checked(file)
-
-
-def _mended(source: Source) -> tuple[Broken | None, Source]:
-    """What is broken of an MP3, and its content without that; None and the source itself for all others."""
-    if isinstance(source, bytes):
-        broken = broken_frames(source)
-        return broken, source if broken is None else broken.mended(source)
-    with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        broken = broken_frames(data)
-        return broken, source if broken is None else broken.mended(data)
 
 
 def _cannot_open(reason: str) -> str:
@@ -284,7 +267,7 @@ def _blocks(file: Any, head: Header, most: int, limit: int | None, log: Log) -> 
     """(n, channels of the file) until the end, `limit` frames, or damage that reading does not get over."""
     import soundfile
 
-    damage, failures = "" if log.broken is None or limit is not None else str(log.broken), 0
+    damage, failures = "", 0
     while (limit is None or log.frames < limit) and not log.ended:
         want = most if limit is None else min(most, limit - log.frames)
         block = np.full((want, head.channels), np.nan, np.float32)
