@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from afresh.core import Sound
-from afresh.data.audio.waves import trimmed
+from afresh.data.audio.waves import trim_bounds
 from afresh.evaluation.estimate import Array
 from afresh.nets.spectrum import Mel, log_mel
 
 
 def cut(sound: Sound) -> Sound:
     """Without the silence around it, as afresh reads sounds."""
-    start, stop = trimmed(sound.samples, sound.rate)
+    start, stop = trim_bounds(sound.samples, sound.rate)
     return Sound(sound.samples[start:stop], sound.rate)
 
 

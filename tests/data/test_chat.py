@@ -18,7 +18,7 @@ from afresh.core import Cond, Corpus, Examples, Item, UserError
 from afresh.core.rng import Rng
 from afresh.data.load import Loader, asked, sweep, tokens_each
 from afresh.data.split import split
-from afresh.data.text.chat import CHATML, MARKS, ChatTemplate, shown
+from afresh.data.text.chat import CHATML, MARKS, ChatTemplate, display_text
 from afresh.data.text.documents import DocumentEncoder, is_text
 from afresh.data.text.tokenizer import Tokenizer
 from afresh.families import transformer
@@ -42,7 +42,10 @@ GENERATION = (
     "{%- endif -%}{{ '\n' }}{%- endfor -%}{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}"
 )
 TEMPLATES = {"chatml": CHATML, "llama": LLAMA, "thinking": THINKING, "generation": GENERATION}
-TEXTS = [shown(LONG) * 3 + "Hi Gone?", "<|im_start|><|im_end|> <think>\n\n</think> Assistant: User: System: Yes Go" * 3]
+TEXTS = [
+    display_text(LONG) * 3 + "Hi Gone?",
+    "<|im_start|><|im_end|> <think>\n\n</think> Assistant: User: System: Yes Go" * 3,
+]
 
 
 def tokenizer(kind: str = "bpe", template: str | None = CHATML) -> Tokenizer:
@@ -72,8 +75,8 @@ def parts(t: Tokenizer, turns: Any) -> tuple[str, str]:
 @pytest.mark.parametrize("kind", ["bpe", "chars", "bytes"])
 def test_answers_and_the_marks_that_end_them_are_learnt(kind: str) -> None:
     turns = (("user", "Hi"), ("assistant", "Yes?"), ("user", "Go"), ("assistant", "Gone"))
-    learnt, rest = parts(tokenizer(kind), turns)
-    assert learnt == "Yes?[<|im_end|>]|Gone[<|im_end|>]"
+    targets, rest = parts(tokenizer(kind), turns)
+    assert targets == "Yes?[<|im_end|>]|Gone[<|im_end|>]"
     assert rest == (
         "[<|im_start|>]user\nHi[<|im_end|>]\n[<|im_start|>]assistant\n"
         "|\n[<|im_start|>]user\nGo[<|im_end|>]\n[<|im_start|>]assistant\n"
@@ -90,16 +93,16 @@ def test_a_template_that_writes_the_last_answer_otherwise() -> None:
 
 def test_without_a_template_texts_name_who_speaks_and_end_ends_an_answer() -> None:
     turns = (("user", "Hi"), ("assistant", "Yes?"), ("user", "Go"), ("assistant", "Gone"))
-    learnt, rest = parts(tokenizer("bytes", None), turns)
-    assert learnt == "Yes?[<end>]|Gone[<end>]" and rest == "User:\nHi\n\nAssistant:\n|User:\nGo\n\nAssistant:\n"
+    targets, rest = parts(tokenizer("bytes", None), turns)
+    assert targets == "Yes?[<end>]|Gone[<end>]" and rest == "User:\nHi\n\nAssistant:\n|User:\nGo\n\nAssistant:\n"
     assert ChatTemplate(tokenizer("bytes", None)).stop == tokenizer("bytes").special["end"]
     endless = "{% for m in messages %}{{ m.role + ':' + m.content + '\n' }}{% endfor %}"
     assert parts(tokenizer("bytes", endless), turns[:2])[0] == "assistant:Yes?\n[<end>]"
 
 
 def test_an_open_conversation_waits_for_its_answer() -> None:
-    learnt, rest = parts(tokenizer(), SHORT[:1])
-    assert learnt == "" and rest == "[<|im_start|>]user\n2+2?[<|im_end|>]\n[<|im_start|>]assistant\n"
+    targets, rest = parts(tokenizer(), SHORT[:1])
+    assert targets == "" and rest == "[<|im_start|>]user\n2+2?[<|im_end|>]\n[<|im_start|>]assistant\n"
 
 
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
@@ -208,7 +211,7 @@ GOOD = [
 @pytest.mark.parametrize("row", GOOD, ids=[", ".join(r) for r in GOOD])
 def test_every_way_to_write_it_is_the_same_conversation(row: dict[str, Any], tmp_path: Path) -> None:
     (item,) = read(tmp_path, [row]).items
-    assert item.turns == SHORT and item.learnt() == ["4"] and item.value == "user\n2+2?\nassistant\n4\n"
+    assert item.turns == SHORT and item.targets() == ["4"] and item.value == "user\n2+2?\nassistant\n4\n"
 
 
 def test_input_and_system_are_part_of_the_question(tmp_path: Path) -> None:
@@ -274,7 +277,7 @@ def test_texts_and_conversations_together_are_refused(tmp_path: Path) -> None:
 
 
 def test_few_long_conversations_are_held_out_whole() -> None:
-    items = [Item(shown(t), turns=t) for t in ((("user", str(i)), ("assistant", "a" * 3000)) for i in range(4))]
+    items = [Item(display_text(t), turns=t) for t in ((("user", str(i)), ("assistant", "a" * 3000)) for i in range(4))]
     parts = split(items)
     assert len(parts.train) + len(parts.heldout) == 4 and all(i in items for i in (*parts.train, *parts.heldout))
 
@@ -289,7 +292,7 @@ def encoder(context: int = 32, template: str | None = CHATML) -> DocumentEncoder
 def items(sizes: list[tuple[int, int]]) -> list[Item]:
     """Conversations with questions and answers of so many bytes."""
     out = [(("user", "q" * q), ("assistant", "abcdefghij"[i % 10] * a)) for i, (q, a) in enumerate(sizes)]
-    return [Item(shown(t), f"row {i}", turns=t) for i, t in enumerate(out)]
+    return [Item(display_text(t), f"row {i}", turns=t) for i, t in enumerate(out)]
 
 
 SIZES = [(1, 3), (5, 1), (2, 9), (8, 2), (3, 3), (60, 4), (2, 70), (1, 1), (4, 4)]
@@ -330,8 +333,8 @@ def test_no_window_holds_two_conversations_and_nothing_stands_before_one() -> No
         longest = 1 + int((batch.x != e.space.special["end"]).nonzero()[:, 1].max())
         assert batch.x.shape[1] <= min(33, longest + 2), "padded to the longest of the batch alone"
         for x, mask in zip(batch.x, batch.mask, strict=True):
-            learnt = {chr(int(i)) for i in x[1:][mask] if i < 256}
-            assert len(learnt) <= 1, "of one answer"
+            targets = {chr(int(i)) for i in x[1:][mask] if i < 256}
+            assert len(targets) <= 1, "of one answer"
             assert int((x == start).sum()) <= 2
             assert int(x[0]) == start or int((x == start).sum()) < 2
 
@@ -396,7 +399,7 @@ def test_a_batch_is_its_conversations_one_by_one() -> None:
 def test_what_was_asked_is_given_up_to_the_last_answer() -> None:
     e = encoder()
     turns = (("user", "Hi"), ("assistant", "Yes?"), ("user", "Go"), ("assistant", "Gone"))
-    found = e.encode([Item(shown(t), turns=t) for t in (SHORT, turns)])
+    found = e.encode([Item(display_text(t), turns=t) for t in (SHORT, turns)])
     cond = asked(found, torch.tensor([1, 0, 1]))
     assert cond.size == 3 and cond.given is not None and cond.given_mask is not None
     for row, t in enumerate((turns, SHORT, turns)):

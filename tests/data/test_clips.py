@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from afresh.core import Corpus, Item, UserError
-from afresh.data.audio.clips import Reading, read_clips
+from afresh.data.audio.clips import ClipOptions, read_clips
 from afresh.data.prepare import prepare
 from afresh.data.split import split, split_hash
 from afresh.modalities.audio import MODALITY, AudioOptions
@@ -66,7 +66,7 @@ def said(corpus: Corpus, words: str) -> str:
 def test_the_rate_is_chosen_from_the_files_and_said(tmp_path: Path, rates: list[int], chosen: int) -> None:
     for i, rate in enumerate(rates):
         put(tmp_path, f"{i}.wav", tone(0.2, 300 + 20 * i, rate), rate)
-    corpus = read_clips(tmp_path, Reading())
+    corpus = read_clips(tmp_path, ClipOptions())
     assert {i.value.rate for i in corpus.items} == {chosen} and len(corpus.items) == len(rates)
     line = said(corpus, f"rate {chosen:,} Hz")
     assert all(f"{r:,} Hz" in line for r in rates) and line.endswith("another: rate")
@@ -74,7 +74,7 @@ def test_the_rate_is_chosen_from_the_files_and_said(tmp_path: Path, rates: list[
 
 def test_a_rate_above_all_files_is_said_to_gain_nothing(tmp_path: Path) -> None:
     tones(tmp_path)
-    corpus = read_clips(tmp_path, Reading(rate=16_000))
+    corpus = read_clips(tmp_path, ClipOptions(rate=16_000))
     assert {i.value.rate for i in corpus.items} == {16_000} and "8,000 Hz" in said(corpus, "nothing is gained")
 
 
@@ -82,12 +82,12 @@ def test_mono_and_stereo_mix_to_mono_and_two_channels_are_kept_when_asked_for(tm
     left, right = tone(0.2, 300), tone(0.2, 500)
     put(tmp_path, "both.wav", np.stack([left, right], 1))
     put(tmp_path, "one.wav", left)
-    how = Reading(trim=False)
+    how = ClipOptions(trim=False)
     corpus = read_clips(tmp_path, how)
     assert "1 of 2 files have more channels" in said(corpus, "mono") and "channels=2" in said(corpus, "mono")
     found = {i.source: i.value.samples for i in corpus.items}
     assert np.allclose(found["both.wav"][:, 0], (left + right) / 2, atol=1e-6)
-    two = {i.source: i.value.samples for i in read_clips(tmp_path, Reading(trim=False, channels=2)).items}
+    two = {i.source: i.value.samples for i in read_clips(tmp_path, ClipOptions(trim=False, channels=2)).items}
     assert np.array_equal(two["both.wav"], np.stack([left, right], 1))
     assert np.array_equal(two["one.wav"], np.stack([left, left], 1))
 
@@ -96,7 +96,7 @@ def test_nearly_all_sounds_are_whole_and_the_others_begin(tmp_path: Path) -> Non
     for i in range(39):
         put(tmp_path, f"{i:02d}.wav", noise(0.2 + 0.001 * i, i))
     put(tmp_path, "long.wav", noise(1.5, 99))
-    corpus = read_clips(tmp_path, Reading())
+    corpus = read_clips(tmp_path, ClipOptions())
     lengths = {i.source: len(i.value.samples) for i in corpus.items}
     assert len(lengths) == 40 and lengths["long.wav"] == lengths["38.wav"] == round(0.238 * RATE)
     assert lengths["00.wav"] == 1_600
@@ -112,14 +112,14 @@ def drum(seconds: float, seed: int) -> np.ndarray:
 def test_single_sounds_that_fade_are_cut_and_their_tails_are_no_clips(tmp_path: Path) -> None:
     for i in range(20):
         put(tmp_path, f"{i:02d}.wav", drum(0.3 if i < 14 else 3.0, i))
-    corpus = read_clips(tmp_path, Reading(trim=False))
+    corpus = read_clips(tmp_path, ClipOptions(trim=False))
     found = {i.source: i.value.samples[:, 0] for i in corpus.items}
     assert len(found) == len(corpus.items) == 20 and corpus.settled["long"] == "cut"
     assert len(found["19.wav"]) == 2 * RATE and len(found["00.wav"]) == round(0.3 * RATE)
     assert "6 of 6 sounds" in said(corpus, "longer than a clip fade")
     whole, rest = drum(3.0, 19)[: 2 * RATE], found["19.wav"]
     assert np.array_equal(rest[:-240], whole[:-240]) and abs(rest[-1]) < 1e-3 * np.abs(whole).max()
-    asked = read_clips(tmp_path, Reading(trim=False, long="slice"))
+    asked = read_clips(tmp_path, ClipOptions(trim=False, long="slice"))
     assert len(asked.items) == 14 + 6 * 2, "what is asked for is done"
 
 
@@ -133,7 +133,7 @@ def test_sounds_that_go_on_are_sliced(tmp_path: Path, kind: str) -> None:
         if kind == "long":
             x = np.concatenate([noise(0.5, i), 0.02 * noise(11.0, 40 + i)])
         put(tmp_path, f"{i:02d}.wav", x)
-    corpus = read_clips(tmp_path, Reading(trim=False))
+    corpus = read_clips(tmp_path, ClipOptions(trim=False))
     assert corpus.settled["long"] == "slice" and len(corpus.items) >= 20 * 3
     assert not [n for n in corpus.notes if "fade" in n]
 
@@ -149,16 +149,16 @@ def test_the_decision_is_settled(tmp_path: Path) -> None:
 def test_a_few_samples_at_the_end_of_a_recording_make_no_clip_of_their_own(tmp_path: Path) -> None:
     for i in range(12):
         put(tmp_path, f"{i:02d}.wav", np.concatenate([noise(1.0, i), noise(0.001, 50 + i)]))
-    corpus = read_clips(tmp_path, Reading(seconds=0.5, overlap=0, trim=False))
+    corpus = read_clips(tmp_path, ClipOptions(seconds=0.5, overlap=0, trim=False))
     assert len(corpus.items) == 24
-    whole = read_clips(tmp_path, Reading(seconds=1.0, long="slice", trim=False))
+    whole = read_clips(tmp_path, ClipOptions(seconds=1.0, long="slice", trim=False))
     assert [len(i.value.samples) for i in whole.items] == [RATE] * 12
 
 
 def test_the_memory_that_much_sound_takes_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tones(tmp_path)
     monkeypatch.setattr("afresh.data.audio.clips.MUCH", 4096)
-    found = said(read_clips(tmp_path, Reading()), "GiB in memory")
+    found = said(read_clips(tmp_path, ClipOptions()), "GiB in memory")
     assert "0.0013 hours of sound are" in found  # 24 of 0.2 s
 
 
@@ -166,7 +166,7 @@ def test_longer_recordings_give_clips_that_overlap_and_leave_no_sample_out(tmp_p
     recordings = {f"{i:02d}.wav": noise(1.0 + 0.07 * i, i) for i in range(12)}
     for name, x in recordings.items():
         put(tmp_path, name, x)
-    corpus = read_clips(tmp_path, Reading(seconds=0.5, overlap=0.5, trim=False))
+    corpus = read_clips(tmp_path, ClipOptions(seconds=0.5, overlap=0.5, trim=False))
     assert {len(i.value.samples) for i in corpus.items} == {4_000}
     for name, x in recordings.items():
         clips = [(i.source, i.value.samples[:, 0]) for i in corpus.items if i.source.startswith(name)]
@@ -230,7 +230,7 @@ def test_every_file_is_used_or_refused_by_name_and_reason(tmp_path: Path) -> Non
     (tmp_path / "text.wav").write_text("this is a text" * 50)
     (tmp_path / "many.wav").write_bytes(lying(65_000))
     (tmp_path / "notes.txt").write_text("recorded in spring")
-    corpus = read_clips(tmp_path, Reading())
+    corpus = read_clips(tmp_path, ClipOptions())
     reasons = {r.source: r.reason for r in corpus.refused}
     wanted = {
         "silent.wav": "silent",
@@ -249,7 +249,7 @@ def test_every_file_is_used_or_refused_by_name_and_reason(tmp_path: Path) -> Non
 def test_clipped_files_are_used_counted_and_named(tmp_path: Path) -> None:
     tones(tmp_path)
     put(tmp_path, "loud.wav", np.clip(tone(0.2, 100, level=3.0), -1, 1), coding="PCM_16")
-    corpus = read_clips(tmp_path, Reading())
+    corpus = read_clips(tmp_path, ClipOptions())
     assert len(corpus.items) == 25 and "1, such as loud.wav" in said(corpus, "clipped")
 
 
@@ -257,7 +257,7 @@ def test_a_damaged_file_is_used_as_far_as_it_goes_and_named(tmp_path: Path) -> N
     tones(tmp_path, seconds=0.5)
     file = tmp_path / "03.wav"
     file.write_bytes(file.read_bytes()[:8_000])
-    corpus = read_clips(tmp_path, Reading())
+    corpus = read_clips(tmp_path, ClipOptions())
     assert len(corpus.items) == 24 and "03.wav" in said(corpus, "shorter than its header says")
 
 
@@ -265,27 +265,27 @@ def test_damage_stops_where_that_is_asked_for(tmp_path: Path) -> None:
     tones(tmp_path, seconds=0.5)
     put(tmp_path, "silent.wav", np.zeros(2_000, np.float32))
     (tmp_path / "notes.txt").touch()
-    assert len(read_clips(tmp_path, Reading(damaged="stop")).items) == 24  # silence and other files are no damage
+    assert len(read_clips(tmp_path, ClipOptions(damaged="stop")).items) == 24  # silence and other files are no damage
     file = tmp_path / "03.wav"
     file.write_bytes(file.read_bytes()[:8_000])
     (tmp_path / "text.wav").write_text("this is a text" * 50)
     with pytest.raises(UserError, match=r"2 cannot be read, or not whole.*\n  text.wav: .*\n  03.wav: shorter than"):
-        read_clips(tmp_path, Reading(damaged="stop"))
+        read_clips(tmp_path, ClipOptions(damaged="stop"))
 
 
 def test_silence_around_a_sound_is_cut_off_unless_told_not_to(tmp_path: Path) -> None:
     quiet = np.zeros(4_000, np.float32)
     for i in range(4):
         put(tmp_path, f"{i}.wav", np.concatenate([quiet, tone(0.2, 300 + 50 * i), quiet]))
-    cut = [len(i.value.samples) for i in read_clips(tmp_path, Reading()).items]
+    cut = [len(i.value.samples) for i in read_clips(tmp_path, ClipOptions()).items]
     assert all(1_600 <= n <= 1_600 + 2 * 480 for n in cut)
-    assert [len(i.value.samples) for i in read_clips(tmp_path, Reading(trim=False)).items] == [9_600] * 4
+    assert [len(i.value.samples) for i in read_clips(tmp_path, ClipOptions(trim=False)).items] == [9_600] * 4
 
 
 def test_silent_stretches_of_a_recording_are_left_out_and_counted(tmp_path: Path) -> None:
     for i in range(12):
         put(tmp_path, f"{i:02d}.wav", np.concatenate([noise(0.5, i), np.zeros(8_000, np.float32), noise(0.5, 50 + i)]))
-    corpus = read_clips(tmp_path, Reading(seconds=0.25, overlap=0))
+    corpus = read_clips(tmp_path, ClipOptions(seconds=0.25, overlap=0))
     line = said(corpus, "silent and left out")
     assert f"{12 * 8 - len(corpus.items):,} clips" in line and "00.wav (" in line
     assert len(corpus.items) == 12 * 4
@@ -294,25 +294,25 @@ def test_silent_stretches_of_a_recording_are_left_out_and_counted(tmp_path: Path
 def test_clips_of_no_more_than_the_noise_of_a_recording_are_left_out_unless_told_not_to(tmp_path: Path) -> None:
     for i in range(12):
         put(tmp_path, f"{i:02d}.wav", np.concatenate([noise(0.5, i), 1e-3 * noise(1.0, 20 + i), noise(0.5, 50 + i)]))
-    corpus = read_clips(tmp_path, Reading(seconds=0.25, overlap=0))
+    corpus = read_clips(tmp_path, ClipOptions(seconds=0.25, overlap=0))
     assert len(corpus.items) == 12 * 4 and "trim=false" in said(corpus, "48 clips of long sounds are silent")
-    assert len(read_clips(tmp_path, Reading(seconds=0.25, overlap=0, trim=False)).items) == 12 * 8
+    assert len(read_clips(tmp_path, ClipOptions(seconds=0.25, overlap=0, trim=False)).items) == 12 * 8
 
 
 def test_channels_that_cancel_are_not_learnt_as_silence(tmp_path: Path) -> None:
     tones(tmp_path)
     put(tmp_path, "anti.wav", np.stack([tone(0.2), -tone(0.2)], 1))
-    corpus = read_clips(tmp_path, Reading())
+    corpus = read_clips(tmp_path, ClipOptions())
     assert [r.source for r in corpus.refused] == ["anti.wav"] and "channels=2" in corpus.refused[0].reason
     assert "silent once its 2 channels are mixed: they cancel" in corpus.refused[0].reason
-    both = read_clips(tmp_path, Reading(channels=2))
+    both = read_clips(tmp_path, ClipOptions(channels=2))
     assert not both.refused and len(both.items) == len(corpus.items) + 1
 
 
 def test_loudness_is_brought_to_what_is_asked(tmp_path: Path) -> None:
     for i in range(4):
         put(tmp_path, f"{i}.wav", tone(1.0, 997, level=0.02 * 2**i))
-    peaks = [np.abs(i.value.samples).max() for i in read_clips(tmp_path, Reading(loudness=-23.0)).items]
+    peaks = [np.abs(i.value.samples).max() for i in read_clips(tmp_path, ClipOptions(loudness=-23.0)).items]
     assert np.allclose(peaks, 10 ** ((-23 + 3.01) / 20), rtol=0.02)
 
 
@@ -320,7 +320,7 @@ def test_what_no_sound_is_left_of_is_refused_with_the_reasons(tmp_path: Path) ->
     for i in range(3):
         put(tmp_path, f"{i}.wav", np.zeros(2_000, np.float32))
     with pytest.raises(UserError, match=r"no usable sound.*\n  0.wav: silent") as error:
-        read_clips(tmp_path, Reading())
+        read_clips(tmp_path, ClipOptions())
     assert "WAV, FLAC" in str(error.value)
 
 
@@ -336,7 +336,7 @@ def sides(corpus: Corpus) -> tuple[list[Item], list[Item]]:
 def test_clips_of_one_recording_never_cross_the_split(tmp_path: Path) -> None:
     for i in range(40):
         put(tmp_path, f"{i:02d}.wav", noise(1.0, i))
-    train, heldout = sides(read_clips(tmp_path, Reading(seconds=0.3)))
+    train, heldout = sides(read_clips(tmp_path, ClipOptions(seconds=0.3)))
     files = [{i.source.split()[0] for i in side} for side in (train, heldout)]
     assert not files[0] & files[1] and len(files[0] | files[1]) == 40
     assert len(train) + len(heldout) > 80
@@ -347,7 +347,7 @@ def test_few_long_recordings_are_divided_in_time_without_shared_samples(tmp_path
     for i in range(count):
         once = np.random.default_rng(i).permutation(48_000) / 48_000 - 0.5  # no value occurs twice
         put(tmp_path, f"{i}.wav", once.astype(np.float32))
-    corpus = read_clips(tmp_path, Reading(seconds=0.5, overlap=0.5, trim=False))
+    corpus = read_clips(tmp_path, ClipOptions(seconds=0.5, overlap=0.5, trim=False))
     train, heldout = sides(corpus)
     for i in range(count):
         values = [
@@ -362,7 +362,7 @@ def test_few_long_recordings_are_divided_in_time_without_shared_samples(tmp_path
 def test_a_group_stays_on_one_side_even_where_recordings_are_few_and_long(tmp_path: Path) -> None:
     for i in range(8):
         put(tmp_path, f"{'abcd'[i // 2]}_{i}.wav", noise(3.0, i))
-    train, heldout = sides(read_clips(tmp_path, Reading(seconds=0.5, names="speaker,-", group="speaker")))
+    train, heldout = sides(read_clips(tmp_path, ClipOptions(seconds=0.5, names="speaker,-", group="speaker")))
     speakers = [{i.source[0] for i in side} for side in (train, heldout)]
     assert not speakers[0] & speakers[1] and len(speakers[0] | speakers[1]) == 4
 
@@ -370,21 +370,21 @@ def test_a_group_stays_on_one_side_even_where_recordings_are_few_and_long(tmp_pa
 def test_speakers_stay_apart_when_they_are_the_group(tmp_path: Path) -> None:
     for i in range(60):
         put(tmp_path, f"{i // 12 % 3}_speaker{i % 12}_{i}.wav", noise(0.2, i))
-    corpus = read_clips(tmp_path, Reading(names="digit,speaker,-", group="speaker"))
+    corpus = read_clips(tmp_path, ClipOptions(names="digit,speaker,-", group="speaker"))
     train, heldout = sides(corpus)
     speakers = [{i.source.split("_")[1] for i in side} for side in (train, heldout)]
     assert not speakers[0] & speakers[1] and len(speakers[0] | speakers[1]) == 12
     assert len(train) + len(heldout) == 60 and {i.labels["digit"] for i in train} == {"0", "1", "2"}
     assert "12 groups" in said(corpus, "no condition") and not any("speaker" in i.labels for i in corpus.items)
     with pytest.raises(UserError, match="Leave one of the two out"):
-        read_clips(tmp_path, Reading(names="digit,speaker,-", group="speaker", label_column="speaker"))
+        read_clips(tmp_path, ClipOptions(names="digit,speaker,-", group="speaker", label_column="speaker"))
 
 
 def test_folders_of_train_and_test_are_the_split(tmp_path: Path) -> None:
     for side, n in (("train", 12), ("test", 4)):
         for i in range(n):
             put(tmp_path, f"{side}/{'ab'[i % 2]}/{i}.wav", noise(1.0, i + 100 * (side == "test")))
-    train, heldout = sides(read_clips(tmp_path, Reading(seconds=0.4)))
+    train, heldout = sides(read_clips(tmp_path, ClipOptions(seconds=0.4)))
     assert {i.source.split("/")[0] for i in train} == {"train"} and {i.source[:4] for i in heldout} == {"test"}
     assert {i.labels["label"] for i in heldout} == {"a", "b"}
 
@@ -392,7 +392,7 @@ def test_folders_of_train_and_test_are_the_split(tmp_path: Path) -> None:
 def test_only_one_group_is_refused(tmp_path: Path) -> None:
     for i in range(20):
         put(tmp_path, f"anna_{i}.wav", noise(0.2, i))
-    corpus = read_clips(tmp_path, Reading(names="speaker,-", group="speaker"))
+    corpus = read_clips(tmp_path, ClipOptions(names="speaker,-", group="speaker"))
     with pytest.raises(UserError, match=r"speaker=anna.*Give other groups"):
         split(corpus.items)
 
@@ -400,10 +400,10 @@ def test_only_one_group_is_refused(tmp_path: Path) -> None:
 def test_a_group_that_is_no_column_names_those_that_are(tmp_path: Path) -> None:
     tones(tmp_path)
     with pytest.raises(UserError, match=r"no column 'speaker'.*Columns found: none"):
-        read_clips(tmp_path, Reading(group="speaker"))
+        read_clips(tmp_path, ClipOptions(group="speaker"))
     (tmp_path / "metadata.csv").write_text("file_name,place\n00.wav,here\n01.wav,there\n")
     with pytest.raises(UserError, match="Columns found: place"):
-        read_clips(tmp_path, Reading(group="speaker"))
+        read_clips(tmp_path, ClipOptions(group="speaker"))
 
 
 # --------------------------------------------------------------------------- what is said of them
@@ -420,7 +420,7 @@ def test_captions_labels_and_numbers_come_from_metadata(tmp_path: Path) -> None:
         f"{i:02d}.wav": {"text": f"a tone number {i % 3}", "place": "ab"[i % 2], "height": 0.37 * i} for i in range(23)
     }
     rows(tmp_path, table | {"gone.wav": {"text": "nothing"}})
-    corpus = read_clips(tmp_path, Reading())
+    corpus = read_clips(tmp_path, ClipOptions())
     found = {i.source: i for i in corpus.items}
     assert found["05.wav"].caption == "a tone number 2" and dict(found["05.wav"].labels) == {"place": "b"}
     assert found["05.wav"].numbers["height"] == pytest.approx(1.85)
@@ -432,7 +432,7 @@ def test_every_clip_of_a_recording_has_its_labels(tmp_path: Path) -> None:
     for i in range(12):
         put(tmp_path, f"{i:02d}.wav", noise(1.0, i))
     rows(tmp_path, {f"{i:02d}.wav": {"place": "ab"[i % 2], "text": f"scene {i % 2}"} for i in range(12)})
-    for item in read_clips(tmp_path, Reading(seconds=0.3)).items:
+    for item in read_clips(tmp_path, ClipOptions(seconds=0.3)).items:
         i = int(item.source[:2])
         assert dict(item.labels) == {"place": "ab"[i % 2]} and item.caption == f"scene {i % 2}"
 
@@ -441,14 +441,14 @@ def test_names_that_do_not_fit_their_pattern_are_refused(tmp_path: Path) -> None
     put(tmp_path, "1_anna.wav", noise(0.2, 0))
     put(tmp_path, "2.wav", noise(0.2, 1))
     with pytest.raises(UserError, match=r"1 of 2 file names do not fit names=digit,speaker.*2\.wav"):
-        read_clips(tmp_path, Reading(names="digit,speaker"))
+        read_clips(tmp_path, ClipOptions(names="digit,speaker"))
 
 
 def test_order_and_names_of_files_do_not_decide_the_split(tmp_path: Path) -> None:
     for i in range(40):
         put(tmp_path / "a", f"{i:02d}.wav", noise(0.2, i))
         put(tmp_path / "b", f"{99 - i:02d}_renamed.wav", noise(0.2, i))
-    first, second = (read_clips(tmp_path / f, Reading()) for f in "ab")
+    first, second = (read_clips(tmp_path / f, ClipOptions()) for f in "ab")
     assert split_hash(split(first.items)) == split_hash(split(second.items))
 
 

@@ -14,7 +14,7 @@ from afresh.data.duplicates import (
     exact_duplicates,
     jaccard,
     near_duplicates,
-    near_pictures,
+    near_images,
     near_texts,
     shingles,
     signature,
@@ -59,8 +59,8 @@ def test_edited_texts_are_found_and_strangers_not() -> None:
     made += [" ".join(words), made[9].upper()]
     found = near_texts(made)
     assert [(p.first, p.second) for p in found] == [(7, 30), (9, 31)]
-    assert 0.9 < found[0].likeness < 1.0
-    assert found[1].likeness == 1.0
+    assert 0.9 < found[0].similarity < 1.0
+    assert found[1].similarity == 1.0
 
 
 def test_each_copy_points_to_the_earliest() -> None:
@@ -83,21 +83,21 @@ def test_resized_and_recompressed_pictures_are_found() -> None:
     made = [np.asarray(scene(i, 64)) for i in range(40)]
     noisy = made[3].astype(np.int64) + np.random.default_rng(1).integers(-3, 4, made[3].shape)
     made += [np.asarray(scene(5, 48)), noisy.clip(0, 255).astype(np.uint8)]
-    found = near_pictures(made)
+    found = near_images(made)
     assert [(p.first, p.second) for p in found] == [(5, 40), (3, 41)]
-    assert all(0.97 < p.likeness <= 1.0 for p in found)
+    assert all(0.97 < p.similarity <= 1.0 for p in found)
 
 
 def test_brightness_alone_tells_flat_pictures_apart() -> None:
     flat = [np.full((16, 16, 1), v, np.uint8) for v in (0, 100, 200, 101)]
-    assert [(p.first, p.second) for p in near_pictures(flat)] == [(1, 3)]
+    assert [(p.first, p.second) for p in near_images(flat)] == [(1, 3)]
     many = [np.zeros((8, 8, 1), np.uint8)] * 700
-    assert [p.first for p in near_pictures(many)] == [0] * 699
+    assert [p.first for p in near_images(many)] == [0] * 699
 
 
 def test_different_digits_are_not_duplicates() -> None:
     digits = (load_digits().images * 15.9).astype(np.uint8)[..., None]
-    assert len(near_pictures(list(digits))) < 5  # of 1,797
+    assert len(near_images(list(digits))) < 5  # of 1,797
 
 
 def test_texts_and_pictures_apart_and_what_crosses_a_split() -> None:
@@ -112,4 +112,4 @@ def test_texts_and_pictures_apart_and_what_crosses_a_split() -> None:
 def test_nothing_to_compare() -> None:
     assert near_duplicates([]) == []
     assert near_texts(["", " ", "\n"]) == []
-    assert near_pictures([np.zeros((3, 3, 1), np.uint8)]) == []
+    assert near_images([np.zeros((3, 3, 1), np.uint8)]) == []

@@ -13,11 +13,11 @@ import pytest
 from afresh.core import UserError
 from afresh.data.files import (
     MB,
+    DataFile,
     FileError,
-    Found,
     ZipLimits,
     decode_text,
-    matches,
+    matching_pattern,
     read_bytes,
     read_zip,
     walk,
@@ -62,7 +62,7 @@ def test_files_are_sorted_and_every_other_entry_is_named(tmp_path: Path) -> None
 
 def test_one_file_and_a_linked_root_are_read(tmp_path: Path) -> None:
     file = put(tmp_path / "real" / "a.txt")
-    assert walk(file) == ([Found(file, "a.txt", 4)], [])
+    assert walk(file) == ([DataFile(file, "a.txt", 4)], [])
     (tmp_path / "link").symlink_to(tmp_path / "real")
     assert [f.name for f in walk(tmp_path / "link")[0]] == ["a.txt"]
 
@@ -147,11 +147,11 @@ def test_damaged_gz_is_refused(tmp_path: Path) -> None:
 
 
 def test_patterns_match_names_folders_and_paths() -> None:
-    assert matches("a/tests/b.py", ["tests"]) == "tests"
-    assert matches("tests/b.py", ["tests/"]) == "tests/"
-    assert matches("src/b_test.py", ["*_test.py"]) == "*_test.py"
-    assert matches("src/b.py", ["src/*.py"]) == "src/*.py"
-    assert matches("src/b.py", ["b", "*.txt"]) is None
+    assert matching_pattern("a/tests/b.py", ["tests"]) == "tests"
+    assert matching_pattern("tests/b.py", ["tests/"]) == "tests/"
+    assert matching_pattern("src/b_test.py", ["*_test.py"]) == "*_test.py"
+    assert matching_pattern("src/b.py", ["src/*.py"]) == "src/*.py"
+    assert matching_pattern("src/b.py", ["b", "*.txt"]) is None
 
 
 # --------------------------------------------------------------------------- archives

@@ -15,7 +15,7 @@ from scipy.stats import chisquare
 from afresh.core import Batch, Cond, Item
 from afresh.core.rng import Rng
 from afresh.data.load import Loader, sweep
-from afresh.data.text.fim import EXTRA, MARKS, PIECES, SHORTEST, FillIn, before_middle, between_characters, knows_how
+from afresh.data.text.fim import EXTRA, MARKS, PIECES, SHORTEST, FillIn, between_characters, fim_prompt, supports_fim
 from afresh.data.text.tokenizer import Tokenizer
 from afresh.modalities.code import MODALITY, CodeOptions
 
@@ -175,9 +175,9 @@ def _made(t: Tokenizer, documents: list[str]) -> tuple[list[int], list[bool]]:
 def test_the_order_of_parts() -> None:
     special = {m: 90 + i for i, m in enumerate(MARKS)}
     prefix, suffix = np.array([1, 2], dtype=np.int32), np.array([3], dtype=np.int32)
-    assert before_middle(special, prefix, suffix).tolist() == [90, 1, 2, 91, 3, 92]
-    assert before_middle(special, prefix, suffix, suffix_first=True).tolist() == [90, 91, 3, 92, 1, 2]
-    assert knows_how(special) and not knows_how({"fim_prefix": 1})
+    assert fim_prompt(special, prefix, suffix).tolist() == [90, 1, 2, 91, 3, 92]
+    assert fim_prompt(special, prefix, suffix, suffix_first=True).tolist() == [90, 91, 3, 92, 1, 2]
+    assert supports_fim(special) and not supports_fim({"fim_prefix": 1})
 
 
 # --------------------------------------------------------------------------- in the modality
@@ -207,5 +207,5 @@ def test_without_it_there_are_no_marks() -> None:
     items = [Item(CODE, "a.py", {"language": "python"})]
     for options in (CodeOptions(fim_rate=0), CodeOptions(context=16)):
         encoder = MODALITY.fit(items, options)
-        assert not knows_how(encoder.space.special) and encoder.encode(items).vary is None
+        assert not supports_fim(encoder.space.special) and encoder.encode(items).vary is None
     assert any("needs a context of 20 tokens" in n for n in encoder.notes)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from afresh.data.image.grid import GAP, picture_grid, terminal_grid, write_grid
+from afresh.data.image.grid import GAP, image_grid, terminal_grid, write_grid
 
 
 def flat(*levels: int, side: int = 8, channels: int = 1) -> list[np.ndarray]:
@@ -18,7 +18,7 @@ def flat(*levels: int, side: int = 8, channels: int = 1) -> list[np.ndarray]:
 
 def test_pictures_lie_row_by_row_and_unsmoothed() -> None:
     pictures = [np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8) for i in range(5)]
-    sheet = np.asarray(picture_grid(pictures, columns=3, scale=1))
+    sheet = np.asarray(image_grid(pictures, columns=3, scale=1))
     assert sheet.shape == (2 * (8 + GAP) + GAP, 3 * (8 + GAP) + GAP, 3)
     for i, picture in enumerate(pictures):
         top, left = GAP + i // 3 * (8 + GAP), GAP + i % 3 * (8 + GAP)
@@ -28,14 +28,14 @@ def test_pictures_lie_row_by_row_and_unsmoothed() -> None:
 
 def test_enlarging_repeats_pixels() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (4, 4, 1), np.uint8)
-    sheet = np.asarray(picture_grid([picture], scale=3))
+    sheet = np.asarray(image_grid([picture], scale=3))
     inner = sheet[2:14, 2:14, 0]
     assert np.array_equal(inner, picture[..., 0].repeat(3, 0).repeat(3, 1))
 
 
 def test_captions_make_room_below_and_leave_the_pictures_alone(tmp_path: Path) -> None:
-    plain = picture_grid(flat(0, 0), columns=2, scale=8)
-    named = picture_grid(flat(0, 0), columns=2, scale=8, captions=["seven", "a caption far too long for its picture"])
+    plain = image_grid(flat(0, 0), columns=2, scale=8)
+    named = image_grid(flat(0, 0), columns=2, scale=8, captions=["seven", "a caption far too long for its picture"])
     assert named.width == plain.width and named.height > plain.height
     foot = np.asarray(named)[-12:]
     assert (foot < 128).any(), "captions are drawn"
@@ -44,17 +44,17 @@ def test_captions_make_room_below_and_leave_the_pictures_alone(tmp_path: Path) -
 
 
 def test_square_when_no_columns_are_given() -> None:
-    sheet = picture_grid(flat(*range(9)), scale=1)
+    sheet = image_grid(flat(*range(9)), scale=1)
     assert sheet.width == sheet.height
 
 
 def test_wrong_grids_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
-        picture_grid([])
+        image_grid([])
     with pytest.raises(ValueError, match="one size"):
-        picture_grid([*flat(0), *flat(0, side=9)])
+        image_grid([*flat(0), *flat(0, side=9)])
     with pytest.raises(ValueError, match="1 captions for 2"):
-        picture_grid(flat(0, 1), captions=["x"])
+        image_grid(flat(0, 1), captions=["x"])
 
 
 def test_half_blocks_show_two_rows_of_pixels_each() -> None:

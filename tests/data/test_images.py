@@ -17,12 +17,12 @@ from PIL import Image
 from afresh.data.image.images import (
     MAX_PIXELS,
     Frame,
-    PictureError,
+    ImageError,
     decode_array,
-    decode_picture,
-    natural_side,
+    decode_image,
+    default_side,
+    map_threads,
     short_side,
-    threaded,
     to_channels,
 )
 
@@ -57,7 +57,7 @@ def png(width: int, height: int, depth: int, colour: int, raw: bytes) -> bytes:
 def test_lossless_pictures_of_the_right_size_are_kept_exactly(kind: str) -> None:
     grey = noise(16, 16)
     options = {"lossless": True} if kind == "WEBP" else {}
-    out = decode_picture(stored(Image.fromarray(grey), kind, **options), Frame(16))
+    out = decode_image(stored(Image.fromarray(grey), kind, **options), Frame(16))
     assert out.pixels.shape == (16, 16, 1)
     assert np.array_equal(out.pixels[..., 0], grey)
     assert out.traits == set()
@@ -65,28 +65,28 @@ def test_lossless_pictures_of_the_right_size_are_kept_exactly(kind: str) -> None
 
 def test_colours_are_kept_exactly_and_grey_in_rgb_is_seen_as_grey() -> None:
     colours, grey = noise(8, 8, 3), noise(8, 8)
-    assert np.array_equal(decode_picture(stored(Image.fromarray(colours)), Frame(8)).pixels, colours)
+    assert np.array_equal(decode_image(stored(Image.fromarray(colours)), Frame(8)).pixels, colours)
     repeated = Image.fromarray(np.repeat(grey[..., None], 3, 2))
-    assert np.array_equal(decode_picture(stored(repeated), Frame(8)).pixels, grey[..., None])
+    assert np.array_equal(decode_image(stored(repeated), Frame(8)).pixels, grey[..., None])
 
 
 def test_16_bits_are_scaled_not_clipped() -> None:
     wide = np.array([[0, 257], [32768, 65535]], np.uint16)
-    out = decode_picture(stored(Image.fromarray(wide)), Frame(2))
+    out = decode_image(stored(Image.fromarray(wide)), Frame(2))
     assert out.pixels[..., 0].tolist() == [[0, 1], [128, 255]]
     assert out.traits == {"16-bit"}
 
 
 def test_16_bit_rgb_is_scaled() -> None:
     row = struct.pack(">6H", 65535, 0, 32768, 256 * 7, 256 * 8, 256 * 9)
-    out = decode_picture(png(2, 2, 16, 2, 2 * (b"\0" + row)), Frame(2))
+    out = decode_image(png(2, 2, 16, 2, 2 * (b"\0" + row)), Frame(2))
     assert out.pixels[0].tolist() == [[255, 0, 128], [7, 8, 9]]
     assert out.traits == {"16-bit"}
 
 
 def test_one_bit_pictures_are_black_and_white() -> None:
     bits = noise(8, 8) > 127
-    out = decode_picture(stored(Image.fromarray(bits)), Frame(8))
+    out = decode_image(stored(Image.fromarray(bits)), Frame(8))
     assert np.array_equal(out.pixels[..., 0], bits * np.uint8(255))
 
 
@@ -94,24 +94,24 @@ def test_palettes_become_their_colours() -> None:
     image = Image.new("P", (4, 4), 1)
     image.putpalette([0, 0, 0, *RED, *BLUE])
     image.putpixel((0, 0), 2)
-    out = decode_picture(stored(image), Frame(4))
+    out = decode_image(stored(image), Frame(4))
     assert out.pixels[0, 0].tolist() == [*BLUE]
     assert out.pixels[3, 3].tolist() == [*RED]
-    see_through = decode_picture(stored(image, transparency=2), Frame(4))
+    see_through = decode_image(stored(image, transparency=2), Frame(4))
     assert see_through.pixels[0, 0].tolist() == [*WHITE]
     assert see_through.traits == {"alpha"}
 
 
 def test_alpha_is_blended_with_the_background() -> None:
     data = stored(Image.new("RGBA", (4, 4), (255, 0, 0, 128)))
-    assert decode_picture(data, Frame(4)).pixels[0, 0].tolist() == [255, 127, 127]
-    assert decode_picture(data, Frame(4, background=BLUE)).pixels[0, 0].tolist() == [128, 0, 127]
-    opaque = decode_picture(stored(Image.new("RGBA", (4, 4), (255, 0, 0, 255))), Frame(4))
+    assert decode_image(data, Frame(4)).pixels[0, 0].tolist() == [255, 127, 127]
+    assert decode_image(data, Frame(4, background=BLUE)).pixels[0, 0].tolist() == [128, 0, 127]
+    opaque = decode_image(stored(Image.new("RGBA", (4, 4), (255, 0, 0, 255))), Frame(4))
     assert (opaque.pixels[0, 0].tolist(), opaque.traits) == ([255, 0, 0], set())
 
 
 def test_grey_with_alpha_and_arrays_with_alpha() -> None:
-    half = decode_picture(stored(Image.new("LA", (4, 4), (0, 128))), Frame(4))
+    half = decode_image(stored(Image.new("LA", (4, 4), (0, 128))), Frame(4))
     assert half.pixels[0, 0].tolist() == [127]
     array = np.zeros((4, 4, 4), np.uint8)
     assert (decode_array(array, Frame(4)).pixels == 255).all()
@@ -120,12 +120,12 @@ def test_grey_with_alpha_and_arrays_with_alpha() -> None:
 def test_colours_hidden_under_full_transparency_do_not_leak_into_the_rim() -> None:
     image = Image.new("RGBA", (32, 32), (0, 255, 0, 0))  # invisible green
     image.paste((255, 255, 255, 255), (8, 8, 24, 24))
-    out = decode_picture(stored(image), Frame(8))
+    out = decode_image(stored(image), Frame(8))
     assert (out.pixels == 255).all()
 
 
 def test_cmyk_becomes_rgb() -> None:
-    out = decode_picture(stored(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=100), Frame(8))
+    out = decode_image(stored(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=100), Frame(8))
     assert np.abs(out.pixels[0, 0].astype(int) - [*RED]).max() <= 2
     assert out.traits == {"cmyk"}
 
@@ -134,7 +134,7 @@ def test_cmyk_becomes_rgb() -> None:
 def test_only_the_first_frame_of_an_animation(kind: str) -> None:
     frames = [Image.new("RGB", (8, 8), c) for c in (RED, BLUE)]
     options = {"lossless": True} if kind == "WEBP" else {}
-    out = decode_picture(stored(frames[0], kind, save_all=True, append_images=frames[1:], **options), Frame(8))
+    out = decode_image(stored(frames[0], kind, save_all=True, append_images=frames[1:], **options), Frame(8))
     assert out.pixels[4, 4].tolist() == [*RED]
     assert "animated" in out.traits
 
@@ -155,14 +155,14 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = stored(Image.fromarray(np.ascontiguousarray(turns[orientation])), exif=exif)
-    out = decode_picture(data, Frame(6))
+    out = decode_image(data, Frame(6))
     assert np.array_equal(out.pixels, upright)
     assert out.traits == (set() if orientation == 1 else {"turned"})
 
 
 def test_nonsense_exif_is_no_reason_to_refuse() -> None:
     data = stored(Image.fromarray(noise(8, 8, 3)), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff garbage")
-    assert decode_picture(data, Frame(8)).pixels.shape == (8, 8, 3)
+    assert decode_image(data, Frame(8)).pixels.shape == (8, 8, 3)
 
 
 def stripes() -> Image.Image:
@@ -173,7 +173,7 @@ def stripes() -> Image.Image:
 
 
 def test_crop_centre_takes_the_middle_square() -> None:
-    out = decode_picture(stored(stripes()), Frame(8))
+    out = decode_image(stored(stripes()), Frame(8))
     assert (out.pixels == BLUE).all()
     assert out.traits == {"cut", "narrow"}
 
@@ -181,19 +181,19 @@ def test_crop_centre_takes_the_middle_square() -> None:
 @pytest.mark.parametrize("width,narrow", [(16, False), (21, False), (22, True), (64, True)])
 def test_what_loses_more_than_a_quarter_is_told_apart(width: int, narrow: bool) -> None:
     for size in ((width, 16), (16, width)):
-        assert ("narrow" in decode_picture(stored(Image.new("L", size)), Frame(8)).traits) == narrow
-        assert "narrow" not in decode_picture(stored(Image.new("L", size)), Frame(8, "pad")).traits
+        assert ("narrow" in decode_image(stored(Image.new("L", size)), Frame(8)).traits) == narrow
+        assert "narrow" not in decode_image(stored(Image.new("L", size)), Frame(8, "pad")).traits
 
 
 def test_crop_pad_keeps_everything_on_the_background() -> None:
-    out = decode_picture(stored(stripes()), Frame(16, "pad", (0, 255, 0)))
+    out = decode_image(stored(stripes()), Frame(16, "pad", (0, 255, 0)))
     assert (out.pixels[:4] == (0, 255, 0)).all() and (out.pixels[12:] == (0, 255, 0)).all()
     assert out.pixels[8, 0].tolist() == [*RED] and out.pixels[8, 8].tolist() == [*BLUE]
     assert out.traits == {"padded"}
 
 
 def test_crop_stretch_squeezes_the_longer_side() -> None:
-    out = decode_picture(stored(stripes()), Frame(16, "stretch"))
+    out = decode_image(stored(stripes()), Frame(16, "stretch"))
     assert np.abs(out.pixels[8, 1].astype(int) - [*RED]).max() <= 2  # Lanczos' lobes
     assert out.pixels[8, 8].tolist() == [*BLUE]
     assert out.traits == {"stretched"}
@@ -202,13 +202,13 @@ def test_crop_stretch_squeezes_the_longer_side() -> None:
 @pytest.mark.parametrize("crop", ["centre", "pad", "stretch"])
 @pytest.mark.parametrize("size", [(1, 1), (5000, 1), (1, 5000), (3, 7)])
 def test_every_shape_comes_out_square(crop: Any, size: tuple[int, int]) -> None:
-    out = decode_picture(stored(Image.new("L", size, 90)), Frame(8, crop, (90, 90, 90)))
+    out = decode_image(stored(Image.new("L", size, 90)), Frame(8, crop, (90, 90, 90)))
     assert out.pixels.shape == (8, 8, 1)
     assert (out.pixels == 90).all()
 
 
 def test_enlarged_pictures_say_so() -> None:
-    assert "enlarged" in decode_picture(stored(Image.fromarray(noise(8, 8))), Frame(16)).traits
+    assert "enlarged" in decode_image(stored(Image.fromarray(noise(8, 8))), Frame(16)).traits
 
 
 def test_shrinking_averages_instead_of_picking() -> None:
@@ -219,7 +219,7 @@ def test_shrinking_averages_instead_of_picking() -> None:
 
 def test_large_jpegs_decoded_small_look_the_same() -> None:
     ramp = np.linspace(0, 255, 1024).astype(np.uint8)[None].repeat(1024, 0)
-    out = decode_picture(stored(Image.fromarray(ramp), "JPEG", quality=95), Frame(16)).pixels[8, :, 0]
+    out = decode_image(stored(Image.fromarray(ramp), "JPEG", quality=95), Frame(16)).pixels[8, :, 0]
     assert np.abs(out - (np.arange(16) + 0.5) * 255 / 16).max() < 4
 
 
@@ -227,31 +227,31 @@ def test_large_jpegs_decoded_small_look_the_same() -> None:
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.7])
 def test_cut_short_files_are_refused(kind: str, share: float) -> None:
     data = stored(Image.fromarray(noise(64, 64, 3)), kind)
-    with pytest.raises(PictureError):
-        decode_picture(data[: int(len(data) * share)], Frame(8))
+    with pytest.raises(ImageError):
+        decode_image(data[: int(len(data) * share)], Frame(8))
 
 
 def test_empty_and_foreign_files_are_refused_with_their_reason(tmp_path: Path) -> None:
     empty, text = tmp_path / "empty.png", tmp_path / "text.png"
     empty.touch()
     text.write_text("I am no picture")
-    with pytest.raises(PictureError, match="0 bytes"):
-        decode_picture(empty, Frame(8))
-    with pytest.raises(PictureError, match="not a PNG"):
-        decode_picture(text, Frame(8))
+    with pytest.raises(ImageError, match="0 bytes"):
+        decode_image(empty, Frame(8))
+    with pytest.raises(ImageError, match="not a PNG"):
+        decode_image(text, Frame(8))
     assert short_side(empty) is None
 
 
 @pytest.mark.parametrize("side", [50_000, 10_000, 2**31 - 1])
 def test_decompression_bombs_are_refused_from_the_header(side: int) -> None:
     bomb = png(side, side, 8, 2, b"\0" * 100_000)
-    with pytest.raises(PictureError, match="pixels"):
-        decode_picture(bomb, Frame(8))
+    with pytest.raises(ImageError, match="pixels"):
+        decode_image(bomb, Frame(8))
     assert side * side > MAX_PIXELS
 
 
 def test_a_small_header_over_too_much_data_does_no_harm() -> None:
-    out = decode_picture(png(4, 4, 8, 0, b"\0" * 50_000_000), Frame(4))
+    out = decode_image(png(4, 4, 8, 0, b"\0" * 50_000_000), Frame(4))
     assert out.pixels.shape == (4, 4, 1)
 
 
@@ -262,8 +262,8 @@ def test_damage_is_refused_or_survived_but_never_crashes(kind: str, data: st.Dat
     for _ in range(data.draw(st.integers(1, 6))):
         good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
     try:
-        out = threaded(lambda d: decode_picture(d, Frame(8)), [bytes(good)])[0]
-    except PictureError as error:
+        out = map_threads(lambda d: decode_image(d, Frame(8)), [bytes(good)])[0]
+    except ImageError as error:
         assert str(error)
     else:
         assert out.pixels.shape[:2] == (8, 8) and out.pixels.dtype == np.uint8
@@ -273,7 +273,7 @@ def test_damage_is_refused_or_survived_but_never_crashes(kind: str, data: st.Dat
     ("sides", "side"), [([3], 8), ([28] * 5, 28), ([31, 33, 90], 32), ([500, 4000], 64), ([63], 48)]
 )
 def test_the_natural_side(sides: list[int], side: int) -> None:
-    assert natural_side(sides) == side
+    assert default_side(sides) == side
 
 
 def test_channels() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from afresh.core import Sound
-from afresh.data.audio.mels import inset, levels, mel_for, waves
+from afresh.data.audio.mels import levels, mel_for, splice_sound, waves
 from afresh.nets.spectrum import multi_scale_distance
 
 RATE = 8_000
@@ -33,7 +33,7 @@ def test_what_is_put_in_meets_what_is_beside(hertz: float) -> None:
     mel = mel_for(RATE, -100.0)
     wave = waves(mel, levels(mel, torch.from_numpy(known.samples.T.copy())[None]))[0]
     made = Sound(wave.T.numpy(), RATE)
-    found = inset(known, made, 3_500, 4_700).samples
+    found = splice_sound(known, made, 3_500, 4_700).samples
     assert np.array_equal(found[:3_500], known.samples[:3_500]) and np.array_equal(found[4_700:], known.samples[4_700:])
     plain = known.samples.copy()
     plain[3_500:4_700] = made.samples[3_500:4_700]
@@ -44,4 +44,4 @@ def test_what_fits_already_is_put_in_as_it_is() -> None:
     known = tone(440.0)
     samples = known.samples.copy()
     samples[3_500:4_700] = np.random.default_rng(0).uniform(-0.5, 0.5, (1_200, 1))
-    assert np.array_equal(inset(known, Sound(samples, RATE), 3_500, 4_700).samples, samples)
+    assert np.array_equal(splice_sound(known, Sound(samples, RATE), 3_500, 4_700).samples, samples)

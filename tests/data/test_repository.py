@@ -10,21 +10,21 @@ import pytest
 from afresh.core import UserError
 from afresh.data.text.repository import (
     LINES,
-    Piece,
+    Snippet,
     as_comment,
-    pieces_of,
     query_at,
-    ranked,
+    rank_snippets,
     read_files,
     read_repository,
+    snippets_of,
     words,
 )
 
 
 def test_bm25_is_its_formula() -> None:
     """Three pieces, words counted by hand, k1 = 1.2, b = 0.75."""
-    pieces = [Piece("aa.py", "cat cat dog"), Piece("bb.py", "cat bird"), Piece("cc.py", "fish")]
-    found = {p.name: s for s, p in ranked(pieces, ["cat", "fish", "cow"])}
+    pieces = [Snippet("aa.py", "cat cat dog"), Snippet("bb.py", "cat bird"), Snippet("cc.py", "fish")]
+    found = {p.name: s for s, p in rank_snippets(pieces, ["cat", "fish", "cow"])}
     mean = (4 + 3 + 2) / 3
 
     def part(count: int, length: int, holding: int) -> float:
@@ -32,7 +32,7 @@ def test_bm25_is_its_formula() -> None:
         return weight * count * 2.2 / (count + 1.2 * (0.25 + 0.75 * length / mean))
 
     assert found == pytest.approx({"aa.py": part(2, 4, 2), "bb.py": part(1, 3, 2), "cc.py": part(1, 2, 1)})
-    assert ranked(pieces, ["cow"]) == [] and ranked([], ["cat"]) == []
+    assert rank_snippets(pieces, ["cow"]) == [] and rank_snippets([], ["cat"]) == []
 
 
 def test_rare_words_and_paths_decide() -> None:
@@ -42,7 +42,7 @@ def test_rare_words_and_paths_decide() -> None:
         "use.py": "def other(self):\n    return self.compute_rate(3)\n",
     }
     query = query_at("from pkg.rates import BASE\n\nself.x = self.compute_rate(", ")\n")
-    order = [p.name for _, p in ranked(pieces_of(files), query)]
+    order = [p.name for _, p in rank_snippets(snippets_of(files), query)]
     assert order[-1] == "noise.py" and set(order[:2]) == {"pkg/rates.py", "use.py"}
 
 
@@ -56,12 +56,12 @@ def test_the_query_is_what_is_near_and_what_is_imported() -> None:
 
 def test_pieces_cover_files_and_leave_out_blank_ones() -> None:
     text = "\n".join(f"line {i}" for i in range(2 * LINES + 5)) + "\n" + "\n" * LINES
-    pieces = pieces_of({"a.py": text, "b.py": "\n\n"})
+    pieces = snippets_of({"a.py": text, "b.py": "\n\n"})
     assert len(pieces) == 3 and "\n".join(p.text for p in pieces).rstrip() == text.rstrip()
 
 
 def test_a_comment_in_the_language_of_the_file() -> None:
-    piece = Piece("lib/a.py", "x = 1\n\ny = 2")
+    piece = Snippet("lib/a.py", "x = 1\n\ny = 2")
     assert as_comment(piece, "b.py") == "# lib/a.py\n# x = 1\n#\n# y = 2\n"
     for name, mark in (("b.rs", "//"), ("b.lua", "--"), ("b.lisp", ";"), ("b.tex", "%"), ("strange", "//")):
         assert as_comment(piece, name).splitlines()[0] == f"{mark} lib/a.py"

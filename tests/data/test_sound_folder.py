@@ -15,8 +15,8 @@ import pytest
 import soundfile
 
 from afresh.core import UserError
-from afresh.data.audio.sound_folder import SOUND_FILES, columns_from_names, each_sound, open_sounds, sound_names
-from afresh.data.audio.sounds import Heard, Source, decode_sound
+from afresh.data.audio.sound_folder import SOUND_FILES, columns_from_names, map_sounds, open_sounds, sound_names
+from afresh.data.audio.sounds import DecodedSound, Source, decode_sound
 from afresh.data.media_folder import attributes, layout
 
 RATE = 8_000
@@ -45,7 +45,7 @@ def archive(path: Path, files: Mapping[str, bytes | str]) -> Path:
     return path
 
 
-def heard(source: Source) -> Heard:
+def heard(source: Source) -> DecodedSound:
     return decode_sound(source, RATE, 1)
 
 
@@ -57,7 +57,7 @@ FILES = {f"{split}/{kind}/{i}.{suffix}": sound(i + 10 * (kind == "cat")) for i i
 def test_class_and_split_folders(tmp_path: Path, zipped: bool) -> None:
     path = archive(tmp_path / "sounds.zip", FILES) if zipped else folder(tmp_path / "sounds", FILES)
     found = open_sounds(path)
-    read = dict(each_sound(heard, found))
+    read = dict(map_sounds(heard, found))
     assert set(read) == set(FILES) == set(sound_names(path)) and found.refused == []
     said = layout(list(read), SOUND_FILES)
     assert said.labels == {n: n.split("/")[1] for n in FILES}
@@ -72,7 +72,7 @@ def test_several_archives_count_as_folders(tmp_path: Path) -> None:
     (tmp_path / "SOURCE.md").write_text("where it is from")
     found = open_sounds(tmp_path)
     for _ in range(2):  # it can be gone through again
-        read = dict(each_sound(heard, found))
+        read = dict(map_sounds(heard, found))
         assert set(read) == {f"{a}/{i}_x.wav" for a in ("anna", "ben") for i in range(3)}
         assert layout(list(read), SOUND_FILES).labels["ben/2_x.wav"] == "ben"
         table = attributes(found.tables, list(read), SOUND_FILES)
@@ -87,14 +87,14 @@ def test_several_archives_count_as_folders(tmp_path: Path) -> None:
 def test_one_archive_in_a_folder_is_read_as_if_given(tmp_path: Path) -> None:
     archive(tmp_path / "drums.zip", {f"bd_{i}.flac": sound(i, kind="FLAC") for i in range(3)})
     found = open_sounds(tmp_path)
-    assert [n for n, _ in each_sound(heard, found)] == ["bd_0.flac", "bd_1.flac", "bd_2.flac"]
+    assert [n for n, _ in map_sounds(heard, found)] == ["bd_0.flac", "bd_1.flac", "bd_2.flac"]
     assert found.refused == []
 
 
 def test_an_archive_beside_sounds_is_refused(tmp_path: Path) -> None:
     archive(tmp_path / "more.zip", {"b.wav": sound(1)})
     found = open_sounds(folder(tmp_path, {"a.wav": sound(0)}))
-    assert [n for n, _ in each_sound(heard, found)] == ["a.wav"]
+    assert [n for n, _ in map_sounds(heard, found)] == ["a.wav"]
     assert [r.source for r in found.refused] == ["more.zip"]
 
 
@@ -108,7 +108,7 @@ def test_metadata_of_an_audiofolder(tmp_path: Path) -> None:
     ]
     files = {"a/0.wav": sound(0), "1.wav": sound(1), "metadata.jsonl": "\n".join(map(json.dumps, rows))}
     found = open_sounds(folder(tmp_path, files))
-    names = [n for n, _ in each_sound(heard, found)]
+    names = [n for n, _ in map_sounds(heard, found)]
     table = attributes(found.tables, names, SOUND_FILES)
     assert names == ["1.wav", "a/0.wav"]
     assert table.columns == {
@@ -133,10 +133,14 @@ def test_bad_files_are_refused_by_name_and_the_others_read(tmp_path: Path) -> No
         "notes.txt": "?",
     }
     found = open_sounds(folder(tmp_path, files))
-    read = dict(each_sound(heard, found))
-    assert {n for n, h in read.items() if isinstance(h, Heard)} == {"good.wav", "stereo.flac", "folder.wav/inner.wav"}
-    assert {h.sound.rate for h in read.values() if isinstance(h, Heard)} == {RATE}
-    assert {(h.header.rate, h.header.channels) for h in read.values() if isinstance(h, Heard)} == {
+    read = dict(map_sounds(heard, found))
+    assert {n for n, h in read.items() if isinstance(h, DecodedSound)} == {
+        "good.wav",
+        "stereo.flac",
+        "folder.wav/inner.wav",
+    }
+    assert {h.sound.rate for h in read.values() if isinstance(h, DecodedSound)} == {RATE}
+    assert {(h.header.rate, h.header.channels) for h in read.values() if isinstance(h, DecodedSound)} == {
         (8_000, 1),
         (44_100, 2),
     }
@@ -160,8 +164,8 @@ def test_paths_that_hold_nothing(tmp_path: Path) -> None:
 def test_names_that_are_no_utf8(tmp_path: Path) -> None:
     with open(os.fsencode(tmp_path) + b"/caf\xe9.wav", "wb") as f:  # noqa: PTH123
         f.write(sound(0))
-    ((name, read),) = each_sound(heard, open_sounds(tmp_path))
-    assert isinstance(read, Heard) and name.encode()
+    ((name, read),) = map_sounds(heard, open_sounds(tmp_path))
+    assert isinstance(read, DecodedSound) and name.encode()
 
 
 def test_sounds_come_in_order_and_few_are_held(tmp_path: Path) -> None:
@@ -174,7 +178,7 @@ def test_sounds_come_in_order_and_few_are_held(tmp_path: Path) -> None:
         time.sleep(0.001 * (len(asked) % 3))
         return len(source) if isinstance(source, bytes) else 0
 
-    reading = each_sound(watched, found)
+    reading = map_sounds(watched, found)
     first = next(reading)
     assert first[0] == "000.wav" and len(asked) <= 16
     assert [n for n, _ in reading] == [f"{i:03}.wav" for i in range(1, 100)]

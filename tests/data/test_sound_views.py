@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from afresh.core import Sound
-from afresh.data.audio.views import INK, SPECTRUM, WAVE, WIDTH, sound_picture, wav_bytes
+from afresh.data.audio.views import INK, SPECTRUM, WAVE, WIDTH, sound_image, wav_bytes
 
 RATE = 8_000
 
@@ -45,22 +45,22 @@ def test_writing_what_was_read_changes_nothing() -> None:
 
 @pytest.mark.parametrize("hertz", [200.0, 1_000.0, 2_500.0, 3_800.0])
 def test_low_tones_are_at_the_bottom_and_high_ones_at_the_top(hertz: float) -> None:
-    pixels = sound_picture(tone(hertz))
+    pixels = sound_image(tone(hertz))
     assert pixels.shape == (WAVE + SPECTRUM, WIDTH, 3) and pixels.dtype == np.uint8
     assert abs(brightest(pixels) - hertz) < 100
 
 
 def test_the_width_is_the_time_asked_for() -> None:
-    alone, beside = sound_picture(tone(440)), sound_picture(tone(440), 1.0)
+    alone, beside = sound_image(tone(440)), sound_image(tone(440), 1.0)
     assert (inked(alone) > 10).all()
     assert (inked(beside)[: WIDTH // 2 - 1] > 10).all() and not inked(beside)[WIDTH // 2 + 1 :].any()
-    cut = sound_picture(tone(440, 2.0), 0.5)
+    cut = sound_image(tone(440, 2.0), 0.5)
     assert (inked(cut) > 10).all()
 
 
 def test_a_loud_part_is_drawn_higher_than_a_quiet_one_and_the_peak_fills_the_height() -> None:
     x = np.concatenate([tone(440, 0.25, 0.1).samples, tone(440, 0.25, 0.8).samples])
-    rows = inked(sound_picture(Sound(x, RATE)))
+    rows = inked(sound_image(Sound(x, RATE)))
     quiet, loud = rows[10:70], rows[90:150]
     assert quiet.max() < loud.min() / 4 and loud.max() >= WAVE - 2
 
@@ -69,10 +69,10 @@ def test_a_loud_part_is_drawn_higher_than_a_quiet_one_and_the_peak_fills_the_hei
 @pytest.mark.parametrize("frames", [1, 3, 100, 100_000])
 def test_any_length_can_be_shown(frames: int, channels: int) -> None:
     x = np.random.default_rng(0).uniform(-1, 1, (frames, channels)).astype(np.float32)
-    assert sound_picture(Sound(x, RATE)).shape == (WAVE + SPECTRUM, WIDTH, 3)
+    assert sound_image(Sound(x, RATE)).shape == (WAVE + SPECTRUM, WIDTH, 3)
 
 
 def test_silence_and_what_is_no_number_are_shown_as_silence() -> None:
-    silent = sound_picture(Sound(np.zeros((800, 1), np.float32), RATE))
-    broken = sound_picture(Sound(np.full((800, 1), np.nan, np.float32), RATE))
+    silent = sound_image(Sound(np.zeros((800, 1), np.float32), RATE))
+    broken = sound_image(Sound(np.full((800, 1), np.nan, np.float32), RATE))
     assert np.array_equal(silent, broken) and not inked(silent).any()

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afresh.core import Item, Sound
-from afresh.data.audio.sounds import Heard, Log, SoundError, decode_sound, header, stream_sound
+from afresh.data.audio.sounds import DecodedSound, DecodeLog, SoundError, decode_sound, header, stream_sound
 from afresh.data.duplicates import near_duplicates, near_sounds
 
 RATE = 8_000
@@ -53,7 +53,7 @@ def wav(rate: int = RATE, channels: int = 1, data: bytes = b"\1\0" * 500, says: 
     ) + data  # fmt: skip
 
 
-def decoded(source: Path | bytes, **options: Any) -> Heard:
+def decoded(source: Path | bytes, **options: Any) -> DecodedSound:
     return decode_sound(source, **({"rate": RATE, "channels": 1} | options))
 
 
@@ -361,7 +361,7 @@ def long_file(path: Path, seconds: int, rate: int) -> Path:
 def test_an_hour_is_read_in_little_memory(tmp_path: Path) -> None:
     file = long_file(tmp_path / "hour.wav", 3_600, 32_000)  # 921 MB as float32
     tracemalloc.start()
-    log = Log()
+    log = DecodeLog()
     frames = sum(len(block) for block in stream_sound(file, RATE, 1, log, most_seconds=200))
     _, streamed = tracemalloc.get_traced_memory()
     tracemalloc.reset_peak()
@@ -412,7 +412,7 @@ def test_copies_of_sounds_are_found_and_nothing_else(how: str) -> None:
     made = [melody(i) for i in range(40)]
     found = near_sounds([*made, changed(made[7], how)])
     assert [(p.first, p.second) for p in found] == [(7, 40)]
-    assert 0.95 <= found[0].likeness <= 1.0
+    assert 0.95 <= found[0].similarity <= 1.0
 
 
 def test_a_sound_is_paired_with_its_first_copy_and_only_with_sounds() -> None:
@@ -425,6 +425,6 @@ def test_sounds_of_other_lengths_and_silence_are_no_copies() -> None:
     tone = [Sound(sine(s, hertz=440.0), RATE) for s in (1.0, 2.0)]
     silence = [Sound(np.zeros((n, 1), np.float32), RATE) for n in (RATE, 10)]
     found = near_sounds([*tone, *silence])
-    assert [(p.first, p.second, p.likeness) for p in found] == [(2, 3, 1.0)]
+    assert [(p.first, p.second, p.similarity) for p in found] == [(2, 3, 1.0)]
     assert near_sounds([]) == near_sounds(tone[:1]) == []
-    assert math.isclose(near_sounds([tone[0], tone[0]])[0].likeness, 1.0)
+    assert math.isclose(near_sounds([tone[0], tone[0]])[0].similarity, 1.0)

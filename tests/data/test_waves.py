@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afresh.data.audio.waves import at_loudness, fitted, frame_energies, k_weighted, loudness_db, slices, trimmed
+from afresh.data.audio.waves import fitted, frame_energies, k_weighted, loudness_db, to_loudness, trim_bounds, windows
 
 
 def sine(seconds: float, rate: int, hertz: float = 997.0, level: float = 1.0) -> np.ndarray:
@@ -63,12 +63,12 @@ def test_what_is_short_quiet_or_silent() -> None:
 
 def test_at_loudness_reaches_its_target_or_full_scale() -> None:
     x = sine(2, 16_000, level=0.02)
-    assert loudness_db(at_loudness(x, 16_000, -23.0), 16_000) == pytest.approx(-23.0, abs=0.01)
+    assert loudness_db(to_loudness(x, 16_000, -23.0), 16_000) == pytest.approx(-23.0, abs=0.01)
     x[100] = 0.5  # a click leaves room for 6 dB
-    out = at_loudness(x, 16_000, -5.0)
+    out = to_loudness(x, 16_000, -5.0)
     assert 0.999 < np.abs(out).max() <= 1.0 and np.allclose(out / out[100], x / x[100], atol=1e-6)
     silence = np.zeros((100, 2), np.float32)
-    assert np.array_equal(at_loudness(silence, 16_000, -20.0), silence)
+    assert np.array_equal(to_loudness(silence, 16_000, -20.0), silence)
 
 
 # --------------------------------------------------------------------------- silence
@@ -80,24 +80,24 @@ def test_silence_around_is_found_to_a_frame(rate: int, channels: int) -> None:
     x = np.zeros((3 * rate, channels), np.float32)
     x[rate : 2 * rate, 0] = sine(1, rate, 100.0, level=0.1)[:, 0]
     x += np.float32(1e-5) * np.random.default_rng(0).normal(size=x.shape)  # 80 dB below
-    start, stop = trimmed(x, rate, -40.0, 0.0)
+    start, stop = trim_bounds(x, rate, -40.0, 0.0)
     assert 0.98 * rate <= start <= rate and 2 * rate <= stop <= 2.03 * rate
-    wide = trimmed(x, rate, -40.0, 0.5)
+    wide = trim_bounds(x, rate, -40.0, 0.5)
     assert wide == (start - rate // 2, stop + rate // 2)
-    assert trimmed(np.float32(1e-3) * x, rate, -40.0, 0.0) == (start, stop)  # relative to the loudest
-    assert trimmed(x, rate, -120.0) == (0, len(x))
+    assert trim_bounds(np.float32(1e-3) * x, rate, -40.0, 0.0) == (start, stop)  # relative to the loudest
+    assert trim_bounds(x, rate, -120.0) == (0, len(x))
 
 
 def test_what_is_loud_at_its_very_end_is_kept() -> None:
     x = np.zeros((1_234, 1), np.float32)
     x[-3:] = 0.5
-    assert trimmed(x, 8_000)[1] == 1_234
+    assert trim_bounds(x, 8_000)[1] == 1_234
 
 
 def test_nothing_is_trimmed_of_silence_and_of_what_is_short() -> None:
-    assert trimmed(np.zeros((9_000, 1), np.float32), 8_000) == (0, 9_000)
-    assert trimmed(np.zeros((0, 1), np.float32), 8_000) == (0, 0)
-    assert trimmed(sine(0.01, 8_000), 8_000) == (0, 80)
+    assert trim_bounds(np.zeros((9_000, 1), np.float32), 8_000) == (0, 9_000)
+    assert trim_bounds(np.zeros((0, 1), np.float32), 8_000) == (0, 0)
+    assert trim_bounds(sine(0.01, 8_000), 8_000) == (0, 80)
 
 
 # --------------------------------------------------------------------------- lengths
@@ -105,7 +105,7 @@ def test_nothing_is_trimmed_of_silence_and_of_what_is_short() -> None:
 
 @given(st.integers(0, 300), st.integers(1, 50), st.data())
 def test_slices_cover_everything(frames: int, window: int, data: st.DataObject) -> None:
-    found = slices(frames, window, hop := data.draw(st.integers(1, window)))
+    found = windows(frames, window, hop := data.draw(st.integers(1, window)))
     assert {i for start, stop in found for i in range(start, stop)} == set(range(frames))
     assert all(stop - start == min(window, frames) for start, stop in found)
     assert [s for s, _ in found[:-1]] == [hop * i for i in range(len(found) - 1)]
@@ -116,7 +116,7 @@ def test_slices_cover_everything(frames: int, window: int, data: st.DataObject) 
 @pytest.mark.parametrize("hop", [0, -1, 11])
 def test_a_hop_that_leaves_frames_out_is_refused(hop: int) -> None:
     with pytest.raises(ValueError, match="hop"):
-        slices(100, 10, hop)
+        windows(100, 10, hop)
 
 
 def test_fitted_keeps_all_but_a_fade() -> None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from afresh.core import Corpus, Item, UserError
 from afresh.data.split import split
-from afresh.data.text.languages import PROGRAMS, language_of, parses_python, why_not_written
+from afresh.data.text.languages import PROGRAMS, generated_reason, language_of, parses_python
 from afresh.modalities.code import MODALITY, CodeOptions
 
 PYTHON = "def add(a, b):\n    return a + b\n"
@@ -74,7 +74,7 @@ def test_a_project_is_read_and_everything_else_named(tmp_path: Path) -> None:
     ],
 )
 def test_generated_files_are_known(head: str) -> None:
-    assert "generated" in str(why_not_written(f"{head}\n{PYTHON}"))
+    assert "generated" in str(generated_reason(f"{head}\n{PYTHON}"))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_generated_files_are_known(head: str) -> None:
     ],
 )
 def test_talk_about_generating_is_no_sign(head: str) -> None:
-    assert why_not_written(f"{head}\n{PYTHON}") is None
+    assert generated_reason(f"{head}\n{PYTHON}") is None
 
 
 def test_languages_by_name() -> None:

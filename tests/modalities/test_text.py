@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from afresh.core import Corpus, Item, UserError
 from afresh.data.split import split
-from afresh.data.text.documents import cap
+from afresh.data.text.documents import limit_bytes
 from afresh.modalities.text import MODALITY, TextOptions
 
 
@@ -196,7 +196,7 @@ def test_size_limits(tmp_path: Path) -> None:
         f.truncate(1 << 30)
     with pytest.raises(UserError, match=r"1,024 MB, at most 512 MB.*max_file_mb"):
         read(tmp_path / "huge.txt")
-    assert cap([], None) == ([], [])
+    assert limit_bytes([], None) == ([], [])
 
 
 def test_exclude_and_options(tmp_path: Path) -> None:

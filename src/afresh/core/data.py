@@ -51,7 +51,7 @@ class Item:
     images: Mapping[str, Any] = field(default_factory=dict)  # pictures it is made from: arrays like value, or a file
     group: str | None = None  # items of a group (parts of one recording, of one speaker) stay on one side of the split
 
-    def learnt(self) -> list[Any]:
+    def targets(self) -> list[Any]:
         """The value, or of a conversation what the assistant says."""
         return [text for role, text in self.turns if role == "assistant"] if self.turns else [self.value]
 

@@ -18,7 +18,7 @@ RESERVED = frozenset({"given", *CAPTIONS})  # `Cond` and the caption have these 
 
 
 @dataclass(frozen=True)
-class Described:
+class ColumnValues:
     """What the columns say of each of N items: three lists of length N, and what was not used and why."""
 
     labels: list[dict[str, str]]
@@ -28,7 +28,7 @@ class Described:
     notes: list[str] = field(default_factory=list)
 
 
-def describe(columns: Mapping[str, Sequence[Any]], n: int, label_column: str | None = None) -> Described:
+def describe(columns: Mapping[str, Sequence[Any]], n: int, label_column: str | None = None) -> ColumnValues:
     """Sort columns of n values (None or "" = missing) by what they hold.
 
     Strings, booleans and integers of few values become labels, other numbers numbers, and a column called
@@ -41,7 +41,7 @@ def describe(columns: Mapping[str, Sequence[Any]], n: int, label_column: str | N
             f"There is no column {label_column!r} to take labels from. "
             f"Columns found: {', '.join(columns) or 'none'}. Give one of these as label_column, or leave it out."
         )
-    out = Described([{} for _ in range(n)], [{} for _ in range(n)], [None] * n)
+    out = ColumnValues([{} for _ in range(n)], [{} for _ in range(n)], [None] * n)
     notes: list[str] = []
     taken: set[str] = set()
     lower = {name.lower(): name for name in columns}
@@ -68,10 +68,10 @@ def describe(columns: Mapping[str, Sequence[Any]], n: int, label_column: str | N
         for row, value in enumerate(typed):
             if value is not None:
                 target[row][part] = value
-    return Described(out.labels, out.numbers, out.captions, frozenset(taken), notes)
+    return ColumnValues(out.labels, out.numbers, out.captions, frozenset(taken), notes)
 
 
-def described(
+def add_columns(
     items: list[Item], columns: Mapping[str, list[Any]], label_column: str | None
 ) -> tuple[list[Item], list[str]]:
     """Add what the columns say of each item; a column's label goes before the folder's."""

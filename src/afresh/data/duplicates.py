@@ -40,7 +40,7 @@ class Pair:
 
     first: int
     second: int
-    likeness: float
+    similarity: float
 
 
 def exact_duplicates(items: Sequence[Item]) -> list[list[int]]:
@@ -58,8 +58,8 @@ def near_duplicates(items: Sequence[Item]) -> list[Pair]:
     pictures = [i for i, item in enumerate(items) if not isinstance(item.value, str | Sound)]
     found = [(texts, p) for p in near_texts([items[i].value for i in texts])]
     found += [(sounds, p) for p in near_sounds([items[i].value for i in sounds])]
-    found += [(pictures, p) for p in near_pictures([items[i].value for i in pictures])]
-    return sorted((Pair(of[p.first], of[p.second], p.likeness) for of, p in found), key=lambda p: (p.first, p.second))
+    found += [(pictures, p) for p in near_images([items[i].value for i in pictures])]
+    return sorted((Pair(of[p.first], of[p.second], p.similarity) for of, p in found), key=lambda p: (p.first, p.second))
 
 
 def crossing(parts: Split) -> list[tuple[Item, Item, float]]:
@@ -67,7 +67,7 @@ def crossing(parts: Split) -> list[tuple[Item, Item, float]]:
     items = [*parts.train, *parts.heldout]
     border = len(parts.train)
     return [
-        (items[p.first], items[p.second], p.likeness) for p in near_duplicates(items) if p.first < border <= p.second
+        (items[p.first], items[p.second], p.similarity) for p in near_duplicates(items) if p.first < border <= p.second
     ]
 
 
@@ -100,9 +100,9 @@ def near_texts(texts: Sequence[str], threshold: float = 0.8) -> list[Pair]:
     pairs = []
     for second in sorted(candidates):
         for first in sorted(candidates[second]):
-            likeness = jaccard(of(first), of(second))
-            if likeness >= threshold:
-                pairs.append(Pair(first, second, likeness))
+            similarity = jaccard(of(first), of(second))
+            if similarity >= threshold:
+                pairs.append(Pair(first, second, similarity))
                 break
     return pairs
 
@@ -153,12 +153,12 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue (IT
 CHUNK = 512
 
 
-def near_pictures(pictures: Sequence[Pixels]) -> list[Pair]:
+def near_images(pictures: Sequence[Pixels]) -> list[Pair]:
     """Pictures (H, W, C) uint8 that look like an earlier one after shrinking: another size, quality, slight edit.
 
     Alike are two whose difference hashes (brightness rises, is level or falls from one cell to the next, along
     rows and along columns) differ in at most DIFFERENT of 128 places and whose small pictures differ by at most
-    LEVELS on average, colours included. `likeness` is 1 - mean difference / 255. Every pair is compared:
+    LEVELS on average, colours included. `similarity` is 1 - mean difference / 255. Every pair is compared:
     n^2 / 2 products of 384 numbers.
     """
     if len(pictures) < 2:
@@ -218,15 +218,15 @@ def near_sounds(sounds: Sequence[Sound]) -> list[Pair]:
     """Sounds that are like an earlier one but for loudness, silence around them, a few milliseconds, or coding.
 
     Alike are two whose fingerprints differ by at most APART dB and whose durations, silence around them left out, by at
-    most LENGTHS. `likeness` is 1 - difference / DEPTH. Every pair is compared: n^2 / 2 products of 480 numbers.
+    most LENGTHS. `similarity` is 1 - difference / DEPTH. Every pair is compared: n^2 / 2 products of 480 numbers.
 
     Measured on 60 spoken digits at 8 kHz: all copies a fifth as loud, 7 ms later or with silence around are found, 93%
     of those through MP3 and 95% through Vorbis; of 2,000 that differ, four speakers' words, 4 are called alike.
     """
-    return [Pair(int(near[0]), row, likeness) for row, near, likeness in _near_earlier(sounds)]
+    return [Pair(int(near[0]), row, similarity) for row, near, similarity in _near_earlier(sounds)]
 
 
-def alike_sounds(sounds: Sequence[Sound]) -> list[list[int]]:
+def similar_sounds(sounds: Sequence[Sound]) -> list[list[int]]:
     """Sets of two sounds or more: each is like another of its set as `near_sounds` says, and like none outside it."""
     member = np.arange(len(sounds))  # the first of its set
     for row, near, _ in _near_earlier(sounds):

@@ -25,7 +25,7 @@ class FileError(Exception):
 
 
 @dataclass(frozen=True)
-class Found:
+class DataFile:
     """A regular file: where it is, its name relative to the root (with slashes), its size in bytes."""
 
     path: Path
@@ -40,7 +40,7 @@ class Found:
 
 def walk(
     path: Path, leave_out: Callable[[str, bool], str | None] = lambda name, folder: None
-) -> tuple[list[Found], list[Refused]]:
+) -> tuple[list[DataFile], list[Refused]]:
     """All files under a folder (or the one file), sorted by name, and what was not used and why.
 
     Left out: hidden files and folders (a leading dot), symbolic links inside the folder (one that leads out
@@ -52,7 +52,7 @@ def walk(
     _must_exist(path)
     if path.is_file():
         return _one(path)
-    found: list[Found] = []
+    found: list[DataFile] = []
     refused: list[Refused] = []
     waiting = [path]
     entries = 0
@@ -77,7 +77,7 @@ def walk(
             elif is_folder:
                 waiting.append(Path(entry.path))
             else:
-                found.append(Found(Path(entry.path), name, entry.stat(follow_symlinks=False).st_size))
+                found.append(DataFile(Path(entry.path), name, entry.stat(follow_symlinks=False).st_size))
     if not entries:
         raise UserError(f"The folder {path} is empty. Give a folder that holds your data.")
     return sorted(found, key=lambda f: f.name), sorted(refused, key=lambda r: r.source)
@@ -89,13 +89,13 @@ def _must_exist(path: Path) -> None:
         raise UserError(f"{path} {what}. Give the path of your data: a file or a folder.")
 
 
-def _one(path: Path) -> tuple[list[Found], list[Refused]]:
+def _one(path: Path) -> tuple[list[DataFile], list[Refused]]:
     size = path.stat().st_size
     if size == 0:
         raise UserError(f"{path} is empty (0 bytes). Give a file that holds your data.")
     if not os.access(path, os.R_OK):
         raise UserError(f"{path} cannot be read: permission denied.")
-    return [Found(path, path.name, size)], []
+    return [DataFile(path, path.name, size)], []
 
 
 def _relative(path: Path, root: Path) -> str:
@@ -161,12 +161,12 @@ def too_large(size: int, max_mb: int) -> str:
     return f"{size / MB:,.0f} MB, at most {max_mb:,} MB are read at once: cut it up, or raise the option max_file_mb"
 
 
-def open_plain(file: Found) -> IO[bytes]:
+def open_plain(file: DataFile) -> IO[bytes]:
     """The content of a file, unpacked when its name ends in .gz."""
     return GzipFile(file.path) if file.suffix == ".gz" else file.path.open("rb")  # type: ignore[return-value]
 
 
-def read_bytes(file: Found, max_mb: int) -> bytes:
+def read_bytes(file: DataFile, max_mb: int) -> bytes:
     """All of a file, unpacked, never holding more than `max_mb` MB of it.
 
     Raises FileError when it is larger (after unpacking, too), damaged or unreadable.
@@ -185,7 +185,7 @@ def read_bytes(file: Found, max_mb: int) -> bytes:
     return raw
 
 
-def matches(name: str, patterns: Sequence[str]) -> str | None:
+def matching_pattern(name: str, patterns: Sequence[str]) -> str | None:
     """The first pattern that fits a relative name, a folder that it lies in, or the last part of either."""
     path = PurePosixPath(name)
     names = {*path.parts, *(p.as_posix() for p in (path, *path.parents[:-1]))}

@@ -200,7 +200,7 @@ def sweep(examples: Examples, space: Space, size: int, limit: int | None = None)
         yield cut(examples, space, runs, w, starts[w], w)
 
 
-def asked(examples: Examples, rows: Tensor) -> Cond:
+def requests_of(examples: Examples, rows: Tensor) -> Cond:
     """What some examples answer: their conditions, and as `given` what comes before the last answer of a record."""
     cond = examples.cond.select(rows)
     if examples.mask is None:
@@ -216,14 +216,14 @@ def asked(examples: Examples, rows: Tensor) -> Cond:
     return replace(cond, given=given, given_mask=torch.arange(given.shape[1]) < lengths[:, None])
 
 
-def typical(examples: Examples, most: int = 4096) -> Cond:
+def typical_requests(examples: Examples, most: int = 4096) -> Cond:
     """What examples spread evenly over a split answer."""
-    return asked(examples, torch.linspace(0, len(examples) - 1, min(most, len(examples))).long())
+    return requests_of(examples, torch.linspace(0, len(examples) - 1, min(most, len(examples))).long())
 
 
-def draw_asked(examples: Examples, n: int, rng: Rng, purpose: str = "conditions") -> Cond:
+def draw_requests(examples: Examples, n: int, rng: Rng, purpose: str = "conditions") -> Cond:
     """n requests drawn from what the examples of a split answer."""
-    return asked(examples, (rng.uniform(purpose, torch.arange(n)) * len(examples)).long())
+    return requests_of(examples, (rng.uniform(purpose, torch.arange(n)) * len(examples)).long())
 
 
 def draw_conditions(cond: Cond, n: int, rng: Rng, purpose: str = "conditions") -> Cond:

@@ -17,7 +17,7 @@ import pyarrow
 import pyarrow.parquet
 
 from afresh.core import Corpus, Refused, UserError
-from afresh.data.files import JUNK, Found, read_zip, walk
+from afresh.data.files import JUNK, DataFile, read_zip, walk
 
 TRAINING = frozenset({"train", "training"})
 HELD_OUT = frozenset({"validation", "valid", "val", "dev", "test", "testing"})
@@ -45,7 +45,7 @@ class Media:
 
 
 @dataclass(frozen=True)
-class Collection:
+class MediaCollection:
     """Files of one kind with the metadata files beside them, and what is neither.
 
     `files()` gives (name, where it is or its content) and can be gone through again. For an archive, `tables`
@@ -58,7 +58,7 @@ class Collection:
     containers: tuple[Path, ...] = ()
 
 
-def open_folder(path: Path, media: Media) -> Collection:
+def open_folder(path: Path, media: Media) -> MediaCollection:
     """A folder, not its hidden files. Raises UserError when it is missing, unreadable or empty."""
     found, refused = walk(path)
     files = [(f.name, f.path) for f in found if f.suffix in media.suffixes]
@@ -69,10 +69,10 @@ def open_folder(path: Path, media: Media) -> Collection:
         r if PurePosixPath(r.source).suffix.lower() in media.suffixes else replace(r, damaged=False) for r in refused
     ]
     refused += [Refused(f.name, media.not_read(f.suffix)) for f in others]
-    return Collection(lambda: iter(files), tables, refused, containers)
+    return MediaCollection(lambda: iter(files), tables, refused, containers)
 
 
-def open_zip(path: Path, media: Media) -> Collection:
+def open_zip(path: Path, media: Media) -> MediaCollection:
     """An archive of a folder; nothing is unpacked to disk.
 
     Going through the files raises UserError for an archive that is damaged or a bomb.
@@ -93,7 +93,7 @@ def open_zip(path: Path, media: Media) -> Collection:
                 others.append(Refused(f"{path.name}: {member}", media.not_read(name.suffix)))
         refused[:] = bad + others
 
-    return Collection(files, tables, refused)
+    return MediaCollection(files, tables, refused)
 
 
 def file_names(path: Path) -> list[str]:
@@ -113,13 +113,13 @@ def file_names(path: Path) -> list[str]:
     return [n for n in kept if PurePosixPath(n).name.lower() not in TABLES]
 
 
-def _table_bytes(file: Found) -> bytes:
+def _table_bytes(file: DataFile) -> bytes:
     if file.size > MAX_TABLE:
         raise UserError(f"{file.path} has {file.size:,} bytes; at most {MAX_TABLE:,} are read. Leave columns out.")
     return file.path.read_bytes()
 
 
-def undamaged(corpus: Corpus, damaged: Damaged) -> Corpus:
+def stop_on_damage(corpus: Corpus, damaged: Damaged) -> Corpus:
     """The same. Raises UserError, listing it, for what is damaged, where that is to end the reading."""
     lost = [r for r in corpus.refused if r.damaged]
     if damaged == "skip" or not lost:

@@ -35,8 +35,8 @@ class Library:
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        self.train = [_raw(t) for i in study.train_items for t in i.learnt() if t]
-        self.heldout = [_raw(t) for i in study.heldout_items for t in i.learnt() if t]
+        self.train = [_raw(t) for i in study.train_items for t in i.targets() if t]
+        self.heldout = [_raw(t) for i in study.heldout_items for t in i.targets() if t]
         if any(i.turns for i in study.heldout_items):
             study.note("conversations: all numbers are of the answers alone; a model's samples answer training prompts")
         if not self.train or not self.heldout:
@@ -89,7 +89,7 @@ class Library:
     def heads(self) -> list[str]:
         """Beginnings of held-out documents, each document once, as long as the samples."""
         sizes = [len(s) for s in self.samples()]
-        texts = [str(t) for i in self.study.heldout_items for t in i.learnt() if t]
+        texts = [str(t) for i in self.study.heldout_items for t in i.targets() if t]
         order = torch.argsort(self.study.rng.bits("heads", torch.arange(len(texts)))).tolist()
         return [texts[o][:n] for o, n in zip(order, sizes, strict=False)]
 

@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from torch import Tensor
 
 from afresh.core import Cond, CondSpec, Corpus, Examples, Item, Part, Sniff, Sound, Space, UserError
-from afresh.data.alike import Near
-from afresh.data.audio.clips import ROUNDED, SHORTEST, Reading, padded, read_clips
+from afresh.data.audio.clips import ROUNDED, SHORTEST, ClipOptions, padded, read_clips
 from afresh.data.audio.curves import Curve, curve
 from afresh.data.audio.mels import CHUNK, FAINTEST, RANGE, Mel, levels, mel_for, waves
+from afresh.data.audio.near_duplicates import Near
 from afresh.data.audio.sound_folder import sound_names
 from afresh.data.audio.sounds import SUFFIXES, SoundError, decode_sound
 from afresh.data.audio.views import sound_bytes, wav_bytes
@@ -65,8 +65,8 @@ class AudioOptions(BaseModel):
         return tuple(v.strip() for v in value.split(",")) if isinstance(value, str) else value
 
     @property
-    def reading(self) -> Reading:
-        return Reading(**{f.name: getattr(self, f.name) for f in fields(Reading)})
+    def reading(self) -> ClipOptions:
+        return ClipOptions(**{f.name: getattr(self, f.name) for f in fields(ClipOptions)})
 
 
 class _Saved(BaseModel):

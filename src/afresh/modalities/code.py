@@ -10,17 +10,24 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from afresh.core import Corpus, Item, Refused, Sniff, UserError
-from afresh.data.files import FileError, decode_text, matches, read_bytes, walk
-from afresh.data.text.documents import DocumentEncoder, DocumentOptions, cap, fit_documents, load_documents, utf8_size
+from afresh.data.files import FileError, decode_text, matching_pattern, read_bytes, walk
+from afresh.data.text.documents import (
+    DocumentEncoder,
+    DocumentOptions,
+    fit_documents,
+    limit_bytes,
+    load_documents,
+    utf8_size,
+)
 from afresh.data.text.fim import EXTRA, MARKS, SHORTEST
 from afresh.data.text.languages import (
     LANGUAGES,
     PROGRAMS,
     SUFFIX_OF,
     checker,
+    exclusion_reason,
+    generated_reason,
     language_of,
-    why_not_source,
-    why_not_written,
 )
 
 
@@ -59,7 +66,7 @@ class CodeModality:
             if language is None:
                 return Sniff(0.0, f"{path.suffix or 'no suffix'} is no source code that is known")
             return Sniff(0.95 if language in PROGRAMS else 0.3, f"the name of a {language} file")
-        names = [f.name for f in walk(path, lambda n, folder: why_not_source(n, True) if folder else None)[0]]
+        names = [f.name for f in walk(path, lambda n, folder: exclusion_reason(n, True) if folder else None)[0]]
         programs = sum(language_of(n) in PROGRAMS for n in names)
         return Sniff(programs / len(names) if names else 0.0, f"{programs:,} of {len(names):,} files are programs")
 
@@ -70,10 +77,10 @@ class CodeModality:
         """
 
         def leave_out(name: str, folder: bool) -> str | None:
-            pattern = matches(name, options.exclude)
+            pattern = matching_pattern(name, options.exclude)
             if pattern is not None:
                 return f"excluded by {pattern!r}"
-            reason = why_not_source(name, folder)
+            reason = exclusion_reason(name, folder)
             if reason is None and not folder and options.languages and language_of(name) not in options.languages:
                 return f"{language_of(name)} is not among the languages asked for"
             return reason
@@ -83,7 +90,7 @@ class CodeModality:
         for file in files:
             try:
                 text = decode_text(read_bytes(file, options.max_file_mb))
-                reason = why_not_written(text)
+                reason = generated_reason(text)
             except FileError as error:
                 reason = str(error)
             if reason is not None:
@@ -96,7 +103,7 @@ class CodeModality:
         if not options.languages:
             items, rare = _common(items, options.min_share)
             refused += rare
-        items, notes = cap(items, options.max_bytes)
+        items, notes = limit_bytes(items, options.max_bytes)
         counts = Counter(i.labels["language"] for i in items)
         said = ", ".join(f"{language} {n:,}" for language, n in counts.most_common())
         return Corpus(items, refused, [f"files by language: {said}", *notes])

@@ -18,35 +18,35 @@ from torch import Tensor
 
 from afresh.core import Cond, CondSpec, Corpus, Examples, Item, Refused, Sniff, Space, UserError
 from afresh.data.captions import CaptionEncoder, SavedCaptions, fit_captions
-from afresh.data.columns import described
+from afresh.data.columns import add_columns
 from afresh.data.conditions import SavedPart, encode_conditions, fit_conditions
-from afresh.data.image.arrays import PICTURES, TEST, TRAIN, Header, is_pictures, read_arrays, read_headers
+from afresh.data.image.arrays import IMAGE_KEYS, TEST, TRAIN, Header, is_images, read_arrays, read_headers
 from afresh.data.image.images import (
     SUFFIXES,
     TRAITS,
+    DecodedImage,
     Frame,
-    Picture,
-    PictureError,
+    ImageError,
     Pixels,
     Source,
-    brought,
-    chosen_side,
+    choose_side,
     decode_array,
-    decode_picture,
+    decode_image,
+    map_threads,
     short_side,
-    threaded,
+    stack_images,
     to_channels,
 )
-from afresh.data.image.pairs import CONTAINERS, PICTURE_FILES, fit_images, images_beside, pair_up
+from afresh.data.image.pairs import CONTAINERS, IMAGE_FILES, conditioning_images, find_pairs, fit_image_conditions
 from afresh.data.media_folder import (
-    Collection,
     Damaged,
+    MediaCollection,
     attributes,
     file_names,
     layout,
     open_folder,
     open_zip,
-    undamaged,
+    stop_on_damage,
 )
 
 SCALE, SHIFT = 2.0 / 255.0, -1.0  # byte -> [-1, 1]
@@ -136,7 +136,7 @@ class ImageEncoder:
     def channels_first(self, values: Sequence[Any], shape: tuple[int, ...]) -> Tensor:
         """Arrays (H, W, C) or files, to uint8 (N, *shape); what had to be done to them is told. Raises UserError for a
         file that cannot be read."""
-        x, told = brought(values, self.options.frame(shape[1]), shape[0])
+        x, told = stack_images(values, self.options.frame(shape[1]), shape[0])
         for trait, said in TRAITS.items():
             if names := told.get(trait):
                 more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
@@ -216,13 +216,13 @@ class ImageModality:
         Raises UserError when there is no usable picture, or for options that the data cannot meet.
         """
         if path.is_dir():
-            return undamaged(_read_folder(path, options), options.damaged)
+            return stop_on_damage(_read_folder(path, options), options.damaged)
         kind = path.suffix.lower()
         if not path.exists() or kind not in CONTAINERS:
             given = "is one file" if path.exists() else "does not exist"
             raise UserError(f"{path} {given}. Give a folder of pictures, a .zip of one, an .npz or an .npy.")
         corpus = _read_zip(path, options) if kind == ".zip" else _read_stacks(path, options)
-        return undamaged(corpus, options.damaged)
+        return stop_on_damage(corpus, options.damaged)
 
     def fit(self, items: Sequence[Item], options: ImageOptions) -> ImageEncoder:
         """Shape, spread and conditions of the training items."""
@@ -239,7 +239,7 @@ class ImageModality:
         std = float(np.sqrt((share * (level - mean) ** 2).sum()))
         captions, notes = fit_captions(options.captions, [item.caption for item in items if item.caption])
         spec, more = fit_conditions(items, None if captions is None else captions.saved.width)
-        beside, same = fit_images(items, side)
+        beside, same = fit_image_conditions(items, side)
         settled = {"size": side, "channels": "rgb" if channels == 3 else "grey"}
         settled["captions"] = "words" if captions is None else captions.saved.name
         space = Space("field", (channels, side, side), std=max(std, SCALE), axes=AXES)
@@ -267,7 +267,7 @@ MODALITY = ImageModality()
 
 def _read_folder(path: Path, options: ImageOptions) -> Corpus:
     """A folder of pictures; or one that holds a single archive or array file instead, which is read."""
-    found = open_folder(path, PICTURE_FILES)
+    found = open_folder(path, IMAGE_FILES)
     if found.containers and next(found.files(), None) is None:
         if len(found.containers) > 1:
             names = ", ".join(c.name for c in found.containers)
@@ -281,41 +281,41 @@ def _read_folder(path: Path, options: ImageOptions) -> Corpus:
 
 
 def _read_zip(path: Path, options: ImageOptions) -> Corpus:
-    return _read_files(path, open_zip(path, PICTURE_FILES), options)
+    return _read_files(path, open_zip(path, IMAGE_FILES), options)
 
 
-def _read_files(path: Path, found: Collection, options: ImageOptions) -> Corpus:
+def _read_files(path: Path, found: MediaCollection, options: ImageOptions) -> Corpus:
     """Picture files, with metadata files, to a corpus."""
     notes: list[str] = []
     side = options.size
     if side is None:
-        side, notes = chosen_side(s for s in threaded(lambda p: short_side(p[1]), found.files()) if s is not None)
+        side, notes = choose_side(s for s in map_threads(lambda p: short_side(p[1]), found.files()) if s is not None)
     frame = options.frame(side)
 
-    def attempt(picture: tuple[str, Source]) -> tuple[str, Picture | str]:
+    def attempt(picture: tuple[str, Source]) -> tuple[str, DecodedImage | str]:
         name, source = picture
         try:
-            return name, decode_picture(source, frame)
-        except PictureError as error:
+            return name, decode_image(source, frame)
+        except ImageError as error:
             return name, str(error)
 
-    decoded = threaded(attempt, found.files())
+    decoded = map_threads(attempt, found.files())
     refused = found.refused + [Refused(n, why, damaged=True) for n, why in decoded if isinstance(why, str)]
-    good = {name: picture for name, picture in decoded if isinstance(picture, Picture)}
+    good = {name: picture for name, picture in decoded if isinstance(picture, DecodedImage)}
     _need_some(path, len(good), refused)
-    table = attributes(found.tables, list(good), PICTURE_FILES)
-    pairs = pair_up(table, list(good))
+    table = attributes(found.tables, list(good), IMAGE_FILES)
+    pairs = find_pairs(table, list(good))
     names = pairs.names
     refused += table.refused + pairs.refused
     _need_some(path, len(names), refused)
     values, changed = _same_channels([good[name] for name in names], options)
-    folders = layout(names, PICTURE_FILES)
+    folders = layout(names, IMAGE_FILES)
     labels = {name: {"label": label} for name, label in folders.labels.items()}
     items = [
         Item(value, name, labels.get(name, {}), split=folders.splits[name], images=images)
-        for name, value, images in zip(names, values, images_beside(pairs, good), strict=True)
+        for name, value, images in zip(names, values, conditioning_images(pairs, good), strict=True)
     ]
-    items, more = described(items, pairs.columns, options.label_column)
+    items, more = add_columns(items, pairs.columns, options.label_column)
     counts = Counter(trait for name in names for trait in good[name].traits)
     return Corpus(items, refused, notes + changed + folders.notes + pairs.notes + more, counts)
 
@@ -326,10 +326,10 @@ def _read_stacks(path: Path, options: ImageOptions) -> Corpus:
     notes: list[str] = []
     side = options.size
     if side is None:
-        side, notes = chosen_side(min(s.pixels.shape[1:3]) for s in stacks for _ in range(len(s.pixels)))
+        side, notes = choose_side(min(s.pixels.shape[1:3]) for s in stacks for _ in range(len(s.pixels)))
     frame = options.frame(side)
     refused: list[Refused] = []
-    pictures: list[Picture] = []
+    pictures: list[DecodedImage] = []
     items: list[Item] = []
     columns: dict[str, list[Any]] = {key: [] for s in stacks for key in s.columns}
     for stack in stacks:
@@ -337,14 +337,14 @@ def _read_stacks(path: Path, options: ImageOptions) -> Corpus:
         rows = [i for i in range(len(stack.pixels)) if i not in stack.unusable]
         named = ((f"{path.name}: {stack.key}[{i}]", why) for i, why in stack.unusable.items())
         refused += [Refused(name, why, damaged=True) for name, why in named]
-        pictures += threaded(lambda i, s=stack: decode_array(s.pixels[i], frame), rows)  # type: ignore[misc]
+        pictures += map_threads(lambda i, s=stack: decode_array(s.pixels[i], frame), rows)  # type: ignore[misc]
         items += [Item(None, f"{path.name}: {stack.key}[{i}]", split=stack.split) for i in rows]
         for key, column in columns.items():
             column += [stack.columns[key][i] if key in stack.columns else None for i in rows]
     _need_some(path, len(items), refused)
     values, changed = _same_channels(pictures, options)
     items = [replace(item, value=value) for item, value in zip(items, values, strict=True)]
-    items, more = described(items, columns, options.label_column)
+    items, more = add_columns(items, columns, options.label_column)
     return Corpus(items, refused, notes + changed + more, Counter(t for p in pictures for t in p.traits))
 
 
@@ -367,11 +367,11 @@ def _sniff(path: Path) -> Sniff:
 
 
 def _sniff_arrays(headers: Mapping[str, Header]) -> Sniff:
-    keys = (TRAIN[0], TEST[0], *PICTURES)
+    keys = (TRAIN[0], TEST[0], *IMAGE_KEYS)
     key = next((k for k in keys if k in headers), None)
     if key is None:
         return Sniff(0.0, f"none of its arrays is named {', '.join(keys)}")
-    good = is_pictures(headers[key])
+    good = is_images(headers[key])
     return Sniff(0.9 if good else 0.0, f"{key} {headers[key].shape} {'may be' if good else 'is not'} pictures")
 
 
@@ -381,7 +381,7 @@ def _need_some(path: Path, count: int, refused: Sequence[Refused]) -> None:
         raise UserError(f"There is no usable picture in {path} (PNG, JPEG, WebP, BMP, GIF).{why}")
 
 
-def _same_channels(pictures: Sequence[Picture], options: ImageOptions) -> tuple[list[Pixels], list[str]]:
+def _same_channels(pictures: Sequence[DecodedImage], options: ImageOptions) -> tuple[list[Pixels], list[str]]:
     """All pictures with the same number of channels, and what was done to them."""
     coloured = sum(p.pixels.shape[-1] == 3 for p in pictures)
     channels = {"grey": 1, "rgb": 3, "auto": 3 if coloured else 1}[options.channels]

@@ -18,9 +18,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from afresh.core import Corpus, Item, Refused, Sniff, UserError
-from afresh.data.files import MB, FileError, Found, ZipLimits, read_bytes, read_zip, walk, zip_names
+from afresh.data.files import MB, DataFile, FileError, ZipLimits, read_bytes, read_zip, walk, zip_names
 from afresh.data.music.encoder import ScoreEncoder, load_scores
-from afresh.data.music.files import NOTES, READ, Raw, read_pieces, suffix_of, to_score
+from afresh.data.music.files import NOTES, READ, RawPiece, read_pieces, suffix_of, to_score
 from afresh.data.music.score import STEPS, Note, Score, monophonic, to_text
 from afresh.data.split import FEW, share
 
@@ -153,7 +153,7 @@ def _voices(text: str) -> int:
 # --------------------------------------------------------------------------- reading
 
 
-def _archives(files: Sequence[Found]) -> list[Found]:
+def _archives(files: Sequence[DataFile]) -> list[DataFile]:
     """The .zip files of a folder that holds no music beside them."""
     return [] if any(suffix_of(f.name) in NOTES for f in files) else [f for f in files if f.suffix == ".zip"]
 
@@ -194,9 +194,9 @@ def _contents(path: Path, options: MusicOptions, corpus: Corpus) -> Iterator[tup
             yield file.name, content
 
 
-def _pieces(path: Path, options: MusicOptions, corpus: Corpus) -> list[Raw]:
+def _pieces(path: Path, options: MusicOptions, corpus: Corpus) -> list[RawPiece]:
     """Every piece of every file; what cannot be used goes to `corpus`."""
-    raws: list[Raw] = []
+    raws: list[RawPiece] = []
     chords, errors = 0, list[str]()
     for name, content in _contents(path, options, corpus):
         try:
@@ -213,7 +213,7 @@ def _pieces(path: Path, options: MusicOptions, corpus: Corpus) -> list[Raw]:
     return raws
 
 
-def _form(raws: Sequence[Raw], options: MusicOptions) -> str:
+def _form(raws: Sequence[RawPiece], options: MusicOptions) -> str:
     """`voices` where every piece has the same number of voices, two or more, of one note at a time."""
     found = set()
     for raw in raws:
@@ -236,7 +236,7 @@ def _said(tally: Counter[str], form: str, steps: int) -> list[str]:
     return [f"{tally['notes']:,} notes as {form}, {steps} steps a quarter; {'; '.join([*lost, always])}"]
 
 
-def _held_out(items: list[Item], scores: Sequence[tuple[Raw, Score]], form: str) -> list[Item]:
+def _held_out(items: list[Item], scores: Sequence[tuple[RawPiece, Score]], form: str) -> list[Item]:
     """Items with a split of their own where they are few: a score cannot be cut between two characters."""
     if len(items) >= FEW or any(i.split for i in items):
         return items

@@ -10,10 +10,27 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from afresh.core import Corpus, Item, Refused, Sniff, UserError
-from afresh.data.files import MB, FileError, ZipLimits, decode_text, matches, read_bytes, read_zip, walk, zip_names
+from afresh.data.files import (
+    MB,
+    FileError,
+    ZipLimits,
+    decode_text,
+    matching_pattern,
+    read_bytes,
+    read_zip,
+    walk,
+    zip_names,
+)
 from afresh.data.text import chat, tables
-from afresh.data.text.documents import DocumentEncoder, DocumentOptions, cap, fit_documents, is_text, load_documents
-from afresh.data.text.languages import why_not_source
+from afresh.data.text.documents import (
+    DocumentEncoder,
+    DocumentOptions,
+    fit_documents,
+    is_text,
+    limit_bytes,
+    load_documents,
+)
+from afresh.data.text.languages import exclusion_reason
 
 PROSE = frozenset({".txt", ".text", ".md", ".markdown", ".rst"})
 READ = PROSE | tables.SUFFIXES
@@ -52,7 +69,7 @@ class TextModality:
                 return Sniff(0.6, "a .json file, perhaps of texts")
             return Sniff(0.95 if suffix in READ else 0.0, f"{suffix or 'no suffix'} is {_is(suffix in READ)} text")
         else:
-            names = [f.name for f in walk(path, lambda n, folder: why_not_source(n, True) if folder else None)[0]]
+            names = [f.name for f in walk(path, lambda n, folder: exclusion_reason(n, True) if folder else None)[0]]
         names = [n for n in names if not _describes(n)] or names
         ours = sum(_suffix(n) in READ for n in names)
         if names and ours == len(names) and all(_suffix(n) == ".json" for n in names):
@@ -81,7 +98,7 @@ class TextModality:
         _check_labels(corpus, options)
         _check_kinds(corpus)
         corpus.items = _with_splits(corpus)
-        corpus.items, notes = cap(corpus.items, options.max_bytes)
+        corpus.items, notes = limit_bytes(corpus.items, options.max_bytes)
         corpus.notes += notes
         return corpus
 
@@ -124,7 +141,7 @@ def _contents(path: Path, options: TextOptions, corpus: Corpus) -> Iterator[tupl
     if path.is_file() and path.suffix.lower() == ".zip":
         members, refused = read_zip(path, READ, ZipLimits(member_bytes=options.max_file_mb * MB))
         for name, raw in members:
-            if (pattern := matches(name, options.exclude)) is not None:
+            if (pattern := matching_pattern(name, options.exclude)) is not None:
                 refused.append(Refused(name, f"excluded by {pattern!r}"))
             else:
                 yield name, _suffix(name), raw
@@ -132,7 +149,7 @@ def _contents(path: Path, options: TextOptions, corpus: Corpus) -> Iterator[tupl
         return
 
     def leave_out(name: str, folder: bool) -> str | None:
-        pattern = matches(name, options.exclude)
+        pattern = matching_pattern(name, options.exclude)
         return None if pattern is None else f"excluded by {pattern!r}"
 
     files, refused = walk(path, leave_out)
@@ -205,7 +222,7 @@ def _rows(name: str, table: tables.Table, options: TextOptions, corpus: Corpus) 
     corpus.notes += [f"{name}: {note}" for note in table.notes]
     if not table.rows:
         raise FileError("no row that can be used")
-    form = None if options.text_column is not None else chat.form_of(table.columns)
+    form = None if options.text_column is not None else chat.chat_columns(table.columns)
     column = "" if form else _text_column(name, table, options)
     if options.label_column is not None and options.label_column not in table.columns:
         raise UserError(f"{name} has no column {options.label_column!r}. Its columns: {', '.join(table.columns)}.")
@@ -230,12 +247,12 @@ def _rows(name: str, table: tables.Table, options: TextOptions, corpus: Corpus) 
         yield Item(content[0], where, labels, turns=content[1])
 
 
-def _content(row: tables.Row, column: str, form: chat.Form | None) -> tuple[str, chat.Turns] | str:
+def _content(row: tables.Row, column: str, form: chat.ChatColumns | None) -> tuple[str, chat.Turns] | str:
     """The text of a row and, where it is a conversation, its turns; or why it cannot be used."""
     if form is not None:
-        turns = chat.turns_of(row, form)
-        return turns if isinstance(turns, str) else (chat.shown(turns), turns)
-    why = chat.why_not_text(row.get(column), repr(column))
+        turns = chat.parse_turns(row, form)
+        return turns if isinstance(turns, str) else (chat.display_text(turns), turns)
+    why = chat.text_problem(row.get(column), repr(column))
     return (row[column], ()) if why is None else why
 
 

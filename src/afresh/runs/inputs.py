@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from afresh.core import Item, UserError
-from afresh.data.image.images import PictureError, Pixels, whole_array, whole_picture
+from afresh.data.image.images import ImageError, Pixels, full_size_array, full_size_image
 from afresh.runs.run import Run
 from afresh.sampling import energy as e
 
@@ -27,11 +27,11 @@ def picture(given: Any, background: tuple[int, int, int] = WHITE) -> Pixels:
     """
     if isinstance(given, np.ndarray):
         array = given if given.ndim == 3 else given[..., None]
-        return whole_array(array, background).pixels if array.shape[-1] == 4 else array
+        return full_size_array(array, background).pixels if array.shape[-1] == 4 else array
     path = Path(given)
     try:
-        return whole_picture(path, background).pixels
-    except (PictureError, OSError) as why:
+        return full_size_image(path, background).pixels
+    except (ImageError, OSError) as why:
         raise UserError(f"{path} is no picture that can be read: {why}.") from None
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from afresh.core import Encoder, Sound, Space, UserError
 from afresh.data.audio.sounds import SUFFIXES as SOUNDS
-from afresh.data.image.grid import picture_grid, to_image
+from afresh.data.image.grid import image_grid, to_image
 from afresh.data.image.images import SUFFIXES as PICTURES
 from afresh.training.checkpoint import replace_file
 
@@ -52,10 +52,10 @@ def pictures_of(values: Sequence[Any]) -> list[Any]:
     """Something to look at for each: pictures as they are, sounds as wave and spectrum over the same time."""
     if not is_sound(values[0]):
         return list(values)
-    from afresh.data.audio.views import sound_picture
+    from afresh.data.audio.views import sound_image
 
     longest = max(v.seconds for v in values)
-    return [sound_picture(v, longest) for v in values]
+    return [sound_image(v, longest) for v in values]
 
 
 def caption_of(described: Any) -> str:
@@ -95,7 +95,7 @@ def grid_png(samples: Samples, most: int = 100) -> bytes:
     captions = [caption_of(d) for d in samples.described[:most]]
     buffer = io.BytesIO()
     columns = 10 if len(values) >= 20 and is_picture(samples.values[0]) else None
-    picture_grid(values, columns=columns, captions=captions if any(captions) else None).save(buffer, "PNG")
+    image_grid(values, columns=columns, captions=captions if any(captions) else None).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -147,14 +147,14 @@ def write_heard(
 ) -> list[tuple[str, str | None]]:
     """Where any value can be heard: the encoder's own file of each, a WAV beside it and index.html to play them all.
     Returns (file, WAV or None where there is nothing to be heard) of each; nothing where no value can be heard."""
-    from afresh.data.audio.views import sound_picture, wav_bytes
+    from afresh.data.audio.views import sound_image, wav_bytes
 
     pictures: list[Any] = []
     sounds: list[str | None] = []
     names = numbered(len(values))
     for value, name in zip(values, names, strict=True):  # one at a time: a minute of sound is 5 MB
         sound = encoder.hear(value)
-        pictures.append(None if sound is None else sound_picture(sound))
+        pictures.append(None if sound is None else sound_image(sound))
         sounds.append(None if sound is None else f"{name}.wav")
         if sound is not None:
             replace_file(folder / f"{name}.wav", wav_bytes(sound))
@@ -247,9 +247,9 @@ def samples_html(samples: Samples) -> str:
 
 def sound_html(sound: Sound) -> str:
     """A picture and a player that need no file beside them."""
-    from afresh.data.audio.views import sound_picture, wav_bytes
+    from afresh.data.audio.views import sound_image, wav_bytes
 
-    shown, played = (base64.b64encode(b).decode() for b in (png(sound_picture(sound)), wav_bytes(sound)))
+    shown, played = (base64.b64encode(b).decode() for b in (png(sound_image(sound)), wav_bytes(sound)))
     return (
         f'<img alt="a sound" src="data:image/png;base64,{shown}"><audio controls src="data:audio/wav;base64,{played}">'
         "</audio>"

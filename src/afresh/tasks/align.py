@@ -17,7 +17,7 @@ from afresh.alignment.rewards.reward_paths import anchored, files_in
 from afresh.alignment.source import TASTE, Course, context_of, votes_of
 from afresh.core import Aligner, UserError, registry
 from afresh.core.rng import Rng
-from afresh.data.load import typical
+from afresh.data.load import typical_requests
 from afresh.data.prepare import Prepared
 from afresh.runs.base_model import Parent, of_run
 from afresh.runs.output_dir import check_claim, claimed
@@ -283,7 +283,12 @@ def created(
         }
     )
     return Run.create(
-        out, record, prepared.encoder, None if codec is None else codec[1], typical(prepared.train), parent.weights
+        out,
+        record,
+        prepared.encoder,
+        None if codec is None else codec[1],
+        typical_requests(prepared.train),
+        parent.weights,
     )
 
 

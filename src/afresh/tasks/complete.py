@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import Cond, UserError
-from afresh.data.files import FileError, Found, decode_text, read_bytes
+from afresh.data.files import DataFile, FileError, decode_text, read_bytes
 from afresh.data.text.documents import DocumentEncoder
-from afresh.data.text.fim import EXTRA, before_middle, knows_how
+from afresh.data.text.fim import EXTRA, fim_prompt, supports_fim
 from afresh.data.text.languages import language_of
-from afresh.data.text.repository import LINES, as_comment, pieces_of, query_at, ranked
+from afresh.data.text.repository import LINES, as_comment, query_at, rank_snippets, snippets_of
 from afresh.data.text.tokenizer import Ids
 from afresh.runs.run import Run
 from afresh.sampling.request import Request
@@ -98,7 +98,7 @@ def read_source(path: Path) -> str:
     """The text of the file that is worked on. Raises UserError where it cannot be read; an empty file is a text."""
     try:
         size = path.stat().st_size
-        return decode_text(read_bytes(Found(path, path.name, size), MOST_MB)) if size else ""
+        return decode_text(read_bytes(DataFile(path, path.name, size), MOST_MB)) if size else ""
     except (OSError, FileError) as error:
         raise UserError(f"{path} cannot be completed: {error}. Give a file of source code in UTF-8.") from None
 
@@ -140,7 +140,7 @@ def complete(
 
 
 def mode_of(run: Run) -> str:
-    return FILL_IN if knows_how(run.space.special) else LEFT_TO_RIGHT
+    return FILL_IN if supports_fim(run.space.special) else LEFT_TO_RIGHT
 
 
 def complete_many(
@@ -210,7 +210,7 @@ def fit(encoder: DocumentEncoder, hole: Hole, room: int) -> Prompt:
     the marks only what is before the cursor is shown.
     """
     special = encoder.tokenizer.special
-    marked = knows_how(special)
+    marked = supports_fim(special)
     before, after = encoder.tokenizer.encode_many([hole.prefix, hole.suffix if marked else ""])
     room = max(1, room - (EXTRA if marked else 1))
     comments, names = beside(encoder, hole, max(room // 4, room - len(before) - len(after)))
@@ -219,7 +219,7 @@ def fit(encoder: DocumentEncoder, hole: Hole, room: int) -> Prompt:
     head = min(len(before), room - tail)
     prefix = np.concatenate([comments, before[len(before) - head :]])
     # Trained here, both orders were learnt; others' models (Qwen2.5-Coder, ...) know prefix, suffix, middle.
-    ids = before_middle(special, prefix, after[:tail], encoder.fim_rate > 0) if marked else prefix
+    ids = fim_prompt(special, prefix, after[:tail], encoder.fim_rate > 0) if marked else prefix
     return Prompt(ids, (head, len(before)), (tail, len(after)), names, len(hole.others))
 
 
@@ -228,7 +228,7 @@ def beside(encoder: DocumentEncoder, hole: Hole, room: int) -> tuple[Ids, tuple[
     out: list[Ids] = []
     names: list[str] = []
     lines = max(4, min(LINES, room // LINE_TOKENS))
-    for _, piece in ranked(pieces_of(hole.others, lines), query_at(hole.prefix, hole.suffix)) if room else ():
+    for _, piece in rank_snippets(snippets_of(hole.others, lines), query_at(hole.prefix, hole.suffix)) if room else ():
         (ids,) = encoder.tokenizer.encode_many([as_comment(piece, hole.name)])
         if len(ids) <= room:
             room -= len(ids)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from afresh.core import Sound, UserError, registry
-from afresh.data.files import FileError, Found, read_bytes
+from afresh.data.files import DataFile, FileError, read_bytes
 from afresh.data.music.encoder import FIRST, SPECIAL, ScoreEncoder
 from afresh.data.music.files import READ, read_pieces, suffix_of, to_score
 from afresh.data.music.score import BAR, HOLD, PITCH, REST, Score, joined, to_text
@@ -60,7 +60,7 @@ def read_score(run: Run, path: Path) -> tuple[Score, list[str]]:
     try:
         if suffix_of(path.name) not in READ:
             raise FileError(f"not one of {', '.join(sorted(READ))}")
-        content = read_bytes(Found(path, path.name, path.stat().st_size), MOST_MB)
+        content = read_bytes(DataFile(path, path.name, path.stat().st_size), MOST_MB)
         raws, refused, chords, errors = read_pieces(path.name, content)
         if not raws:
             raise FileError(refused[0].reason if refused else "it holds no piece")

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from afresh.core import Score
-from afresh.data.image.grid import picture_grid
+from afresh.data.image.grid import image_grid
 from afresh.evaluation.report import Sample, Section, write_report
 from afresh.runs.run import Run
 from afresh.sampling.save_samples import grid_png
@@ -92,7 +92,7 @@ def show_families(runs: Sequence[Run], out: Path) -> None:
     for run in runs:
         scale = GUIDANCE if run.family.guided else 1.0
         rows += run.sample_labels([str(d) for d in range(10)] * 2, seed=2, guidance=scale).values
-    picture_grid(rows, columns=20, scale=5).save(out / "families.png")
+    image_grid(rows, columns=20, scale=5).save(out / "families.png")
 
 
 def part(show: Show, path: Path, out: Path, say: Callable[[str], None], mode: str, scale: float) -> tuple[Run, Section]:

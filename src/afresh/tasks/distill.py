@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Family, UserError, registry
-from afresh.data.load import typical
+from afresh.data.load import typical_requests
 from afresh.runs.output_dir import check_claim, claimed
 from afresh.runs.run import Run
 from afresh.tasks.measure import prepared_again
@@ -93,7 +93,7 @@ def start(path: Path, lesson: Lesson, say: Callable[[str], None]) -> Job:
         }
     )
     with claimed(out, lesson.force, needed):
-        run = Run.create(out, record, prepared.encoder, codec, typical(prepared.train), weights)
+        run = Run.create(out, record, prepared.encoder, codec, typical_requests(prepared.train), weights)
     return Job(run, prepared, teacher.space, train, heldout)
 
 

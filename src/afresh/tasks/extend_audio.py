@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Item, Sound, UserError
-from afresh.data.audio.mels import inset
+from afresh.data.audio.mels import splice_sound
 from afresh.data.audio.sounds import SoundError, decode_sound
 from afresh.data.audio.views import wav_bytes
 from afresh.runs.inputs import encoded
@@ -217,7 +217,7 @@ def refilled(run: Run, given: Any, hole: str, n: int, draw: Draw) -> tuple[Tenso
         drawn = np.zeros_like(part.samples)
         kept = min(len(made.samples), len(drawn))  # silence at its end was cut off
         drawn[:kept] = made.samples[:kept]
-        filled_in = inset(part, replace(made, samples=drawn), a - low * each, b - low * each)
+        filled_in = splice_sound(part, replace(made, samples=drawn), a - low * each, b - low * each)
         samples = sound.samples.copy()
         samples[a:b] = filled_in.samples[a - low * each : b - low * each]
         out.append(replace(sound, samples=samples))

@@ -133,7 +133,7 @@ def look(
     if found is None:
         return Look(prepared, None, licences(path), advice)
     pairs = tuple(
-        Near(items[q.first].source, items[q.second].source, round(q.likeness, 4), q.first < border <= q.second)
+        Near(items[q.first].source, items[q.second].source, round(q.similarity, 4), q.first < border <= q.second)
         for q in found
     )
     return Look(prepared, pairs, licences(path), advice)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from afresh.core import Batch, CondSpec, Drawn, Examples, Item, Space, UserError, registry
 from afresh.core.rng import Rng
-from afresh.data.load import draw_asked, rows_at_once, sweep
+from afresh.data.load import draw_requests, rows_at_once, sweep
 from afresh.data.prepare import Prepared, prepare
 from afresh.evaluation.likelihood import counted
 from afresh.evaluation.study import Measurement, measure
@@ -62,7 +62,7 @@ class RunEvidence:
     def samples(self, n: int) -> Drawn:
         """n samples under conditions drawn as in the training split."""
         if n not in self.drawn:
-            cond = draw_asked(self.train, n, self.rng)
+            cond = draw_requests(self.train, n, self.rng)
             x = self.run.draw(self.run.modules, cond, JUDGE_SEED, self.settings)
             self.drawn[n] = Drawn(x, self.run.encoder.decode(x), cond)
         return self.drawn[n]

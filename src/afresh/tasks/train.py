@@ -13,7 +13,7 @@ import torch
 
 from afresh.core import Batch, Cond, Examples, Space, UserError, registry
 from afresh.core.rng import Rng
-from afresh.data.load import Loader, draw_conditions, rows_at_once, sweep, tokens_each, typical
+from afresh.data.load import Loader, draw_conditions, rows_at_once, sweep, tokens_each, typical_requests
 from afresh.data.prepare import Prepared, advice_lines, prepare
 from afresh.evaluation.memorisation_monitor import Lookout, lookout
 from afresh.formats.peft import write_adapter
@@ -136,7 +136,7 @@ def start(path: Path, choices: Choices, say: Callable[[str], None]) -> Job:
     record = make_record(prepared, found.family.name, found.name, made, machine.record(), choices)
     record = record.model_copy(update={"window": window})
     with claimed(out, choices.force, needed):
-        run = Run.create(out, record, prepared.encoder, found.codec, typical(prepared.train))
+        run = Run.create(out, record, prepared.encoder, found.codec, typical_requests(prepared.train))
     return Job(run, prepared, space, found.train, found.heldout)
 
 

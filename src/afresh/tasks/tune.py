@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from afresh.core import Encoder, Item, Space, UserError, registry
 from afresh.core.options import by_part
 from afresh.core.rng import Rng
-from afresh.data.load import Loader, typical
+from afresh.data.load import Loader, typical_requests
 from afresh.data.prepare import Prepared, choose_modality, long_records, prepare
 from afresh.data.text.documents import DocumentEncoder, DocumentOptions
-from afresh.data.text.fim import knows_how
+from afresh.data.text.fim import supports_fim
 from afresh.runs.base_model import Parent, open_parent
 from afresh.runs.output_dir import check_claim, claimed
 from afresh.runs.record import RunRecord
@@ -130,7 +130,7 @@ def start(base: str, path: Path, wishes: Wishes, say: Callable[[str], None]) -> 
     record = record.model_copy(update={"cut": seen.shape[0] if seen != space else None})
     codec = None if parent.codec is None else parent.codec[1]
     with claimed(out, wishes.force, needed):
-        run = Run.create(out, record, prepared.encoder, codec, typical(prepared.train), parent.weights)
+        run = Run.create(out, record, prepared.encoder, codec, typical_requests(prepared.train), parent.weights)
     return Job(run, prepared, seen, train, heldout)
 
 
@@ -205,7 +205,7 @@ def fim_rate(encoder: DocumentEncoder, options: DocumentOptions, talks: bool) ->
     """The share that is shown as prefix, suffix and middle: as set by hand, or as the base learnt it; none of
     conversations. Raises UserError where it is set and cannot be."""
     asked = options.model_dump()["fim_rate"] if "fim_rate" in options.model_fields_set else None
-    if asked and (talks or not knows_how(encoder.tokenizer.special)):
+    if asked and (talks or not supports_fim(encoder.tokenizer.special)):
         why = "conversations stay in their order" if talks else "the base's tokenizer has no marks for it"
         raise UserError(f"--data fim_rate={asked:g}: {why}. Leave it out.")
     if talks:

@@ -21,12 +21,12 @@ from afresh.core import Cond, CondSpec, UserError
 from afresh.core.rng import Rng
 from afresh.data.image.images import (
     Frame,
-    PictureError,
+    ImageError,
     Pixels,
-    decode_picture,
-    natural_side,
+    decode_image,
+    default_side,
+    map_threads,
     short_side,
-    threaded,
     to_channels,
 )
 from afresh.evaluation.encoders import LARGEST, DomainNet, Recipe, train_encoder
@@ -76,17 +76,17 @@ def opened(data: Preferences, names: Sequence[str], run: Run | None) -> Tensor:
     """Pictures (K, C, side, side) in [-1, 1], of the run's side, or what suits them, but no longer than LARGEST."""
     paths = [data.path(name) for name in names]
     if run is None:
-        side = natural_side([s for s in map(short_side, paths) if s] or [8])
+        side = default_side([s for s in map(short_side, paths) if s] or [8])
     else:
         side = min(LARGEST, max(run.encoder.space.shape[1:]))
 
     def one(path: Path) -> Pixels | str:
         try:
-            return decode_picture(path, Frame(side)).pixels
-        except (PictureError, OSError) as e:
+            return decode_image(path, Frame(side)).pixels
+        except (ImageError, OSError) as e:
             return f"{path.name} ({e})"
 
-    found = threaded(one, paths)
+    found = map_threads(one, paths)
     if bad := [x for x in found if isinstance(x, str)]:
         raise UserError(
             f"{len(bad):,} of the {len(found):,} pictures voted on cannot be read: {'; '.join(bad[:5])}. Restore them, "

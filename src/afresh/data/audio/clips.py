@@ -15,12 +15,12 @@ from typing import Any, Literal
 import numpy as np
 
 from afresh.core import Corpus, Item, Refused, Sound, UserError
-from afresh.data.alike import Near, without_near_copies
-from afresh.data.audio.sound_folder import SOUND_FILES, columns_from_names, each_sound, open_sounds
-from afresh.data.audio.sounds import READ, SILENT, Header, Heard, SoundError, decode_sound, header, peak
-from afresh.data.audio.waves import at_loudness, fitted, frame_energies, slices, trimmed
-from afresh.data.columns import described
-from afresh.data.media_folder import Attributes, Collection, Damaged, attributes, layout, undamaged
+from afresh.data.audio.near_duplicates import Near, handle_near_duplicates
+from afresh.data.audio.sound_folder import SOUND_FILES, columns_from_names, map_sounds, open_sounds
+from afresh.data.audio.sounds import READ, SILENT, DecodedSound, Header, SoundError, decode_sound, header, peak
+from afresh.data.audio.waves import fitted, frame_energies, to_loudness, trim_bounds, windows
+from afresh.data.columns import add_columns
+from afresh.data.media_folder import Attributes, Damaged, MediaCollection, attributes, layout, stop_on_damage
 
 USUAL = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 HIGHEST = 22_050  # samples a second that are chosen without being asked for
@@ -43,7 +43,7 @@ MUCH = 1 << 28  # bytes of sound from which their number is said
 
 
 @dataclass(frozen=True)
-class Reading:
+class ClipOptions:
     """How files become clips. None: chosen from the data. `seconds` is the length of a clip, `overlap` the share of it
     that the next clip of a long recording has in common with it. `trim`: silence before and after is cut off.
     `long`: whether a sound longer than a clip gives several, or its beginning alone, faded out. `loudness`: LKFS that
@@ -70,19 +70,19 @@ class Reading:
 class Files:
     """What was read, by name, with what is said of it."""
 
-    heard: dict[str, Heard]
+    heard: dict[str, DecodedSound]
     refused: list[Refused]
     tables: Mapping[str, bytes]
     notes: list[str] = field(default_factory=list)
 
 
-def read_clips(path: Path, how: Reading) -> Corpus:
+def read_clips(path: Path, how: ClipOptions) -> Corpus:
     """The clips of a folder or archive as items.
 
     Raises UserError when there is no usable sound, or for a column that is not there.
     """
     found = open_sounds(path)
-    heads = dict(each_sound(header, found))
+    heads = dict(map_sounds(header, found))
     good = {name: head for name, head in heads.items() if isinstance(head, Header)}
     need_some(path, len(good), [*found.refused, *(Refused(n, w) for n, w in heads.items() if isinstance(w, str))])
     notes: list[str] = []
@@ -104,8 +104,8 @@ def read_clips(path: Path, how: Reading) -> Corpus:
     ]
     grouped = with_groups(whole, table, how, notes)
     columns = {name: values for name, values in table.columns.items() if name != how.group}
-    grouped, more = described(grouped, columns, how.label_column)
-    grouped, dropped = without_near_copies(grouped, how.near, notes)
+    grouped, more = add_columns(grouped, columns, how.label_column)
+    grouped, dropped = handle_near_duplicates(grouped, how.near, notes)
     frames = round(seconds * rate)
     if long == "cut":
         items = beginnings(grouped, frames, notes)
@@ -113,7 +113,7 @@ def read_clips(path: Path, how: Reading) -> Corpus:
         items = sliced(grouped, frames, how, notes)
     settled = {"rate": rate, "channels": channels, "seconds": frames / rate, "long": long}
     corpus = Corpus(items, files.refused + table.refused + dropped, notes + folders.notes + more, settled=settled)
-    return undamaged(corpus, how.damaged)
+    return stop_on_damage(corpus, how.damaged)
 
 
 def need_some(path: Path, count: int, refused: Sequence[Refused]) -> None:
@@ -125,7 +125,7 @@ def need_some(path: Path, count: int, refused: Sequence[Refused]) -> None:
 # --------------------------------------------------------------------------- what is chosen
 
 
-def rate_of(heads: Mapping[str, Header], how: Reading, notes: list[str]) -> int:
+def rate_of(heads: Mapping[str, Header], how: ClipOptions, notes: list[str]) -> int:
     """The rate asked for, or the most frequent one up to HIGHEST."""
     count = Counter(h.rate for h in heads.values())
     there = ", ".join(f"{r:,} Hz ({n:,})" if len(count) > 1 else f"{r:,} Hz" for r, n in count.most_common(4))
@@ -141,7 +141,7 @@ def rate_of(heads: Mapping[str, Header], how: Reading, notes: list[str]) -> int:
     return rate
 
 
-def channels_of(heads: Mapping[str, Header], how: Reading, notes: list[str]) -> int:
+def channels_of(heads: Mapping[str, Header], how: ClipOptions, notes: list[str]) -> int:
     """One unless asked for; said where files have more."""
     more = sum(h.channels > 1 for h in heads.values())
     if how.channels is None and more:
@@ -149,7 +149,7 @@ def channels_of(heads: Mapping[str, Header], how: Reading, notes: list[str]) -> 
     return how.channels or 1
 
 
-def length_of(sounds: Sequence[Sound], how: Reading, notes: list[str]) -> tuple[float, str]:
+def length_of(sounds: Sequence[Sound], how: ClipOptions, notes: list[str]) -> tuple[float, str]:
     """The seconds asked for; those of nearly all sounds; or LONGEST where they are longer. And what is done to longer
     ones: where nearly all sounds fit, or what follows is a tail, the beginning is used; else they give several clips.
     """
@@ -194,12 +194,12 @@ def after(sound: Sound, seconds: float) -> float:
 # --------------------------------------------------------------------------- reading
 
 
-def decoded(path: Path, found: Collection, how: Reading, rate: int, channels: int) -> Files:
+def decoded(path: Path, found: MediaCollection, how: ClipOptions, rate: int, channels: int) -> Files:
     """Every usable file, trimmed and at its loudness. Raises UserError when none is left."""
-    results = dict(each_sound(lambda source: prepared(decode_sound(source, rate, channels), how), found))
+    results = dict(map_sounds(lambda source: prepared(decode_sound(source, rate, channels), how), found))
     reasons = ((n, why) for n, why in results.items() if isinstance(why, str))
     refused = [*found.refused, *(Refused(n, why, damaged=not why.startswith(OF_NO_USE)) for n, why in reasons)]
-    heard = {name: h for name, h in results.items() if isinstance(h, Heard)}
+    heard = {name: h for name, h in results.items() if isinstance(h, DecodedSound)}
     need_some(path, len(heard), refused)
     if how.damaged == "stop":  # a file that is used as far as it goes is damaged, too
         told = ((name, note) for name, h in heard.items() for note in h.notes if note.startswith(PARTLY))
@@ -207,7 +207,7 @@ def decoded(path: Path, found: Collection, how: Reading, rate: int, channels: in
     return Files(heard, refused, found.tables, said(heard))
 
 
-def prepared(heard: Heard, how: Reading) -> Heard:
+def prepared(heard: DecodedSound, how: ClipOptions) -> DecodedSound:
     """Without the silence around it, at the loudness asked for. Raises SoundError for what is silent or too short."""
     if heard.silent:
         raise SoundError(f"{OF_NO_USE[0]}: no sample is above {heard.peak:.2g} of full scale")
@@ -218,16 +218,16 @@ def prepared(heard: Heard, how: Reading) -> Heard:
         )
     x, rate = heard.sound.samples, heard.sound.rate
     if how.trim:
-        a, b = trimmed(x, rate)
+        a, b = trim_bounds(x, rate)
         x = x[a:b]
     if len(x) < SHORTEST * rate:
         raise SoundError(f"{OF_NO_USE[1]}: {len(x) / rate:.3g} s; at least {SHORTEST:g} s are needed")
     if how.loudness is not None:
-        x = at_loudness(x, rate, how.loudness)
+        x = to_loudness(x, rate, how.loudness)
     return replace(heard, sound=Sound(x, rate))
 
 
-def said(heard: Mapping[str, Heard]) -> list[str]:
+def said(heard: Mapping[str, DecodedSound]) -> list[str]:
     """What was found in the files, counted, with an example each; and the memory that hours of sound take."""
     sources: dict[str, list[str]] = {}
     for name, h in heard.items():
@@ -255,7 +255,7 @@ def said(heard: Mapping[str, Heard]) -> list[str]:
     return notes
 
 
-def described_by(files: Files, how: Reading, notes: list[str]) -> Attributes:
+def described_by(files: Files, how: ClipOptions, notes: list[str]) -> Attributes:
     """Columns of the metadata, and of the names where a pattern is given."""
     names = list(files.heard)
     table = attributes(files.tables, names, SOUND_FILES)
@@ -267,7 +267,7 @@ def described_by(files: Files, how: Reading, notes: list[str]) -> Attributes:
     return replace(table, columns=columns)
 
 
-def with_groups(items: Sequence[Item], table: Attributes, how: Reading, notes: list[str]) -> list[Item]:
+def with_groups(items: Sequence[Item], table: Attributes, how: ClipOptions, notes: list[str]) -> list[Item]:
     """Every item in the group of its column's value, or of its file. UserError where the column is not there, or is to
     be the label as well: no label that is held out may be missing from training."""
     column = how.group
@@ -306,7 +306,7 @@ def beginnings(items: Sequence[Item], frames: int, notes: list[str]) -> list[Ite
     return [replace(i, value=begun(i.value)) if len(i.value.samples) > frames else i for i in items]
 
 
-def sliced(items: Sequence[Item], frames: int, how: Reading, notes: list[str]) -> list[Item]:
+def sliced(items: Sequence[Item], frames: int, how: ClipOptions, notes: list[str]) -> list[Item]:
     """Clips of at most `frames` samples; silent ones of long sounds are left out. Few long recordings are each divided
     in time, as whole ones cannot be held out: the last part, which shares no sample with the rest. Not where groups
     were asked for: the same voice would be on both sides."""
@@ -362,7 +362,7 @@ def parts(item: Item, start: int, stop: int, frames: int, hop: int, split: str |
             source=f"{item.source} ({(start + a) / rate:.2f} s)",
             split=split,
         )
-        for a, b in slices(stop - start, frames, hop)
+        for a, b in windows(stop - start, frames, hop)
     ]
 
 

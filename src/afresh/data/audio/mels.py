@@ -36,7 +36,7 @@ def waves(mel: Mel, level: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def inset(known: Sound, made: Sound, start: int, stop: int) -> Sound:
+def splice_sound(known: Sound, made: Sound, start: int, stop: int) -> Sound:
     """`known` with its samples `start` to `stop` from `made`, which is as long and lies over it; the rest as it is.
 
     Where `made` is a known sound whose phases were found anew, it does not meet the samples beside: the steps of

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from afresh.core import Refused, UserError
 from afresh.data.audio.sounds import READ, SUFFIXES, SoundError, Source
-from afresh.data.media_folder import Collection, Media, file_names, open_folder, open_zip
+from afresh.data.media_folder import Media, MediaCollection, file_names, open_folder, open_zip
 
 SOUND_FILES = Media("sound", SUFFIXES, READ, "audio")
 THREADS = 4  # each holds a sound while it is read
@@ -22,7 +22,7 @@ REST = "..."  # at the end of a pattern: any further parts, or none
 A = TypeVar("A")
 
 
-def open_sounds(path: Path) -> Collection:
+def open_sounds(path: Path) -> MediaCollection:
     """A folder, a .zip, or a folder that holds no sound but .zip files: several of these count as folders of their
     names, a single one is read as if it were given.
 
@@ -51,7 +51,7 @@ def open_sounds(path: Path) -> Collection:
             inside += archive.refused
         refused[:] = outside + inside
 
-    return Collection(files, tables, refused, found.containers)
+    return MediaCollection(files, tables, refused, found.containers)
 
 
 def sound_names(path: Path) -> list[str]:
@@ -67,7 +67,7 @@ def sound_names(path: Path) -> list[str]:
     return [n for n in names if n not in archives] + inside
 
 
-def each_sound(f: Callable[[Source], A], found: Collection) -> Iterator[tuple[str, A | str]]:
+def map_sounds(f: Callable[[Source], A], found: MediaCollection) -> Iterator[tuple[str, A | str]]:
     """(name, `f` of the file, or the reason of its SoundError), in order; AT_ONCE at a time, in threads.
 
     Threads do: libsndfile and soxr work without the interpreter's lock.

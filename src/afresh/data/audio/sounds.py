@@ -57,7 +57,7 @@ class Header:
 
 
 @dataclass
-class Log:
+class DecodeLog:
     """What was measured while a file was read: frames so far; the highest |sample| of the file itself; how many of its
     samples (of all channels) stand at full scale in runs of RUN or more; whether its end was reached; notes."""
 
@@ -70,7 +70,7 @@ class Log:
 
 
 @dataclass(frozen=True)
-class Heard:
+class DecodedSound:
     """A sound as it was read. `peak` and `clipped` (a share of samples, see Log) are of the file before any change."""
 
     sound: Sound
@@ -89,11 +89,11 @@ class Heard:
 
 def header(source: Source) -> Header:
     """Read the header alone. Raises SoundError when it is no sound, is empty or says what no sound has."""
-    with _opened(source, Log()) as (_, head):
+    with _opened(source, DecodeLog()) as (_, head):
         return head
 
 
-def decode_sound(source: Source, rate: int, channels: int = 1, most_seconds: float | None = None) -> Heard:
+def decode_sound(source: Source, rate: int, channels: int = 1, most_seconds: float | None = None) -> DecodedSound:
     """A file as (T, `channels`) at `rate`, its first `most_seconds` or all of it.
 
     Several channels become one by their mean; one becomes two by doubling; more than two become two equal ones.
@@ -102,7 +102,7 @@ def decode_sound(source: Source, rate: int, channels: int = 1, most_seconds: flo
     those are noticed only where more than one frame is lost, or where reading fails. Memory: the result, up to twice
     while it grows, and about 20 MB. Raises SoundError with the reason, also for samples that are not finite.
     """
-    log = Log()
+    log = DecodeLog()
     grown = bytearray()
     with ExitStack() as stack:
         file, head = stack.enter_context(_opened(source, log))
@@ -121,11 +121,11 @@ def decode_sound(source: Source, rate: int, channels: int = 1, most_seconds: flo
     if max(log.peak, loudest) > LOUD:
         decibels = 20 * math.log10(max(log.peak, loudest))
         log.notes.append(f"reaches {decibels:.1f} dB above full scale: made quieter as a whole")
-    return Heard(Sound(out, rate), head, tuple(log.notes), log.clipped / max(1, log.samples), log.peak)
+    return DecodedSound(Sound(out, rate), head, tuple(log.notes), log.clipped / max(1, log.samples), log.peak)
 
 
 def stream_sound(
-    source: Source, rate: int, channels: int, log: Log, most_seconds: float | None = None
+    source: Source, rate: int, channels: int, log: DecodeLog, most_seconds: float | None = None
 ) -> Iterator[Samples]:
     """The same in blocks (n, `channels`) of at most BLOCK_VALUES numbers, for files of hours: about 20 MB of memory.
 
@@ -152,7 +152,7 @@ class _Content(io.BytesIO):
 
 
 @contextmanager
-def _opened(source: Source, log: Log) -> Iterator[tuple[Any, Header]]:
+def _opened(source: Source, log: DecodeLog) -> Iterator[tuple[Any, Header]]:
     """soundfile's reader and the header; `log` gets notes on a file that is shorter than it says. Raises SoundError."""
     import soundfile
 
@@ -237,7 +237,7 @@ def _ogg_ends(source: Source) -> bool:
 
 
 def _stream(
-    file: Any, head: Header, rate: int, channels: int, most_seconds: float | None, log: Log
+    file: Any, head: Header, rate: int, channels: int, most_seconds: float | None, log: DecodeLog
 ) -> Iterator[Samples]:
     import soxr
 
@@ -263,7 +263,7 @@ def _stream(
         log.notes.append(f"{head.channels} channels mixed into one, twice")
 
 
-def _blocks(file: Any, head: Header, most: int, limit: int | None, log: Log) -> Iterator[Samples]:
+def _blocks(file: Any, head: Header, most: int, limit: int | None, log: DecodeLog) -> Iterator[Samples]:
     """(n, channels of the file) until the end, `limit` frames, or damage that reading does not get over."""
     import soundfile
 
@@ -293,7 +293,7 @@ def _blocks(file: Any, head: Header, most: int, limit: int | None, log: Log) -> 
 class _Meter:
     """Watches blocks go by: peak, clipping, samples that are not finite, channels that cancel."""
 
-    def __init__(self, head: Header, log: Log) -> None:
+    def __init__(self, head: Header, log: DecodeLog) -> None:
         self.head, self.log = head, log
         levels = 128 if head.coding in ("PCM_U8", "PCM_S8") else 32_768
         self.full = 1 - 1 / levels - 1e-6  # 127 of 128, 32,767 of 32,768

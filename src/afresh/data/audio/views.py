@@ -35,7 +35,7 @@ def sound_bytes(sound: Sound, kind: str) -> bytes:
     return again.getvalue()
 
 
-def sound_picture(sound: Sound, seconds: float | None = None) -> Pixels:
+def sound_image(sound: Sound, seconds: float | None = None) -> Pixels:
     """The wave's extremes, its peak being the height, over the power of its spectrum, low tones at the bottom:
     (WAVE + SPECTRUM, WIDTH, 3).
 

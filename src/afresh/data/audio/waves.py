@@ -18,7 +18,7 @@ SHELF = (1681.974450955533, 3.999843853973347, 0.7071752369554196)  # Hz, dB, qu
 HIGH_PASS = (38.13547087602444, 0.5003270373238773)  # Hz, quality
 
 
-def trimmed(x: Samples, rate: int, threshold_db: float = -40.0, margin_s: float = 0.02) -> tuple[int, int]:
+def trim_bounds(x: Samples, rate: int, threshold_db: float = -40.0, margin_s: float = 0.02) -> tuple[int, int]:
     """(start, stop) of what is louder than `threshold_db` below the loudest frame, with a margin on both sides.
 
     Frames are 20 ms, stepping 10; a frame's level is its root mean square over samples and channels. All of x where
@@ -84,7 +84,7 @@ def k_weighted(x: Samples, rate: int) -> NDArray[np.float64]:
     return np.asarray(sosfilt(np.stack(sections), x.astype(np.float64), axis=0), np.float64)
 
 
-def at_loudness(x: Samples, rate: int, target_db: float) -> Samples:
+def to_loudness(x: Samples, rate: int, target_db: float) -> Samples:
     """x times a factor that gives it `target_db` LKFS, or a smaller one so that no peak passes 1; silence as it is."""
     loudness = loudness_db(x, rate)
     if not math.isfinite(loudness):
@@ -94,7 +94,7 @@ def at_loudness(x: Samples, rate: int, target_db: float) -> Samples:
     return x * np.float32(gain)
 
 
-def slices(frames: int, window: int, hop: int) -> list[tuple[int, int]]:
+def windows(frames: int, window: int, hop: int) -> list[tuple[int, int]]:
     """(start, stop) of windows that cover 0 to `frames`, every `hop`; the last is aligned to the end.
 
     So all have `window` frames, and the last overlaps the one before by more than the others do. What is no longer

@@ -17,7 +17,7 @@ from afresh.data.files import ZipLimits
 LIMITS = ZipLimits()
 MAX_BYTES = LIMITS.total_bytes  # of all arrays of one file, unpacked
 TRAIN, TEST = ("x_train", "y_train"), ("x_test", "y_test")
-PICTURES, LABELS = ("x", "images", "arr_0"), ("y", "labels")
+IMAGE_KEYS, LABELS = ("x", "images", "arr_0"), ("y", "labels")
 NAMES = "class_names"
 KEYS = "x_train, y_train, x_test, y_test, or x (images, arr_0) with y (labels), and class_names"
 
@@ -88,7 +88,7 @@ def _header(file: Any, size: int, name: str) -> Header:
     return Header(tuple(shape), dtype)
 
 
-def is_pictures(header: Header) -> bool:
+def is_images(header: Header) -> bool:
     """Whether an array may be pictures by its shape and type."""
     shape, kind = header.shape, header.dtype.kind
     return kind in "uifb" and (
@@ -113,7 +113,7 @@ def read_arrays(path: Path) -> list[Stack]:
             pair = [(pair[0][0], pair[0][1], None)]  # type: ignore[list-item]
         wanted: list[tuple[str, str | None, str | None]] = [(x, y if y in arrays else None, s) for x, y, s in pair]
     else:
-        x = next((k for k in PICTURES if k in arrays), None)
+        x = next((k for k in IMAGE_KEYS if k in arrays), None)
         if x is None:
             raise UserError(f"{path} has the arrays {', '.join(arrays) or 'none'}; accepted: {KEYS}. Rename them.")
         wanted = [(x, next((k for k in LABELS if k in arrays), None), None)]
@@ -136,7 +136,7 @@ def _stack(
         columns["label"] = _labels(path, y, arrays[y], len(pixels), names)
     elif names is not None:
         notes.append(f"{NAMES} is not used: there are no labels ({' or '.join(LABELS)})")
-    if x in PICTURES:  # other vectors of the same length describe the pictures too
+    if x in IMAGE_KEYS:  # other vectors of the same length describe the pictures too
         for key, array in arrays.items():
             if (
                 key not in (x, y, NAMES)

@@ -19,7 +19,7 @@ PAPER, INK = (255, 255, 255), (60, 60, 60)
 FONT = 11  # pixels, of captions
 
 
-def picture_grid(
+def image_grid(
     pictures: Sequence[Pixels],
     columns: int | None = None,
     captions: Sequence[str] | None = None,
@@ -63,13 +63,13 @@ def write_grid(
     captions: Sequence[str] | None = None,
     scale: int | None = None,
 ) -> None:
-    """`picture_grid` as a PNG file."""
-    picture_grid(pictures, columns, captions, scale).save(path, "PNG")
+    """`image_grid` as a PNG file."""
+    image_grid(pictures, columns, captions, scale).save(path, "PNG")
 
 
 def terminal_grid(pictures: Sequence[Pixels], columns: int, width: int = 80) -> Text:
     """Pictures side by side in at most `width` characters; each character shows two pixels, one above the other."""
-    sheet = np.asarray(picture_grid(pictures, columns, scale=1))  # (H, W, 3)
+    sheet = np.asarray(image_grid(pictures, columns, scale=1))  # (H, W, 3)
     if sheet.shape[1] > width:
         height = max(1, round(sheet.shape[0] * width / sheet.shape[1]))
         sheet = np.asarray(Image.fromarray(sheet).resize((width, height), Image.Resampling.BOX))

@@ -50,7 +50,7 @@ TRAITS = {
 }
 
 
-class PictureError(Exception):
+class ImageError(Exception):
     """Why one picture cannot be used, in words for its owner."""
 
 
@@ -64,14 +64,14 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedImage:
     """One decoded picture, (side, side, C): C is 1 where all three channels agree everywhere, otherwise 3."""
 
     pixels: Pixels
     traits: frozenset[str]
 
 
-def threaded(f: Callable[[A], B], things: Iterable[A]) -> list[B]:
+def map_threads(f: Callable[[A], B], things: Iterable[A]) -> list[B]:
     """`f` of each, in order, holding a few hundred things at a time.
 
     Threads do: Pillow lets go of the interpreter's lock while it decodes and resizes.
@@ -85,26 +85,26 @@ def threaded(f: Callable[[A], B], things: Iterable[A]) -> list[B]:
     return done
 
 
-def open_picture(source: Source) -> Image.Image:
+def open_image(source: Source) -> Image.Image:
     """Read the header alone. Raises PictureError when it is no picture or has more than MAX_PIXELS."""
     try:
         size = len(source) if isinstance(source, bytes) else source.stat().st_size
     except FileNotFoundError:
-        raise PictureError("there is no such file") from None
+        raise ImageError("there is no such file") from None
     if size == 0:
-        raise PictureError("empty file (0 bytes)")
+        raise ImageError("empty file (0 bytes)")
     try:
         image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
     except Image.DecompressionBombError as error:  # Pillow's own, higher limit comes first
         found = re.search(r"\d+", str(error))
-        raise PictureError(_too_many(int(found[0]) if found else MAX_PIXELS)) from None
+        raise ImageError(_too_many(int(found[0]) if found else MAX_PIXELS)) from None
     except Image.UnidentifiedImageError:
-        raise PictureError("not a PNG, JPEG, WebP, BMP or GIF picture, or its header is damaged") from None
+        raise ImageError("not a PNG, JPEG, WebP, BMP or GIF picture, or its header is damaged") from None
     except (OSError, SyntaxError, ValueError, struct.error) as error:
-        raise PictureError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
+        raise ImageError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
     if image.width * image.height > MAX_PIXELS:
         image.close()
-        raise PictureError(_too_many(image.width * image.height))
+        raise ImageError(_too_many(image.width * image.height))
     return image
 
 
@@ -115,40 +115,40 @@ def _too_many(pixels: int) -> str:
 def short_side(source: Source) -> int | None:
     """The shorter side in pixels from the header, or None for a picture that will be refused."""
     try:
-        with open_picture(source) as image:
+        with open_image(source) as image:
             return min(image.size)
-    except (PictureError, OSError):
+    except (ImageError, OSError):
         return None
 
 
-def natural_side(short_sides: Iterable[int]) -> int:
+def default_side(short_sides: Iterable[int]) -> int:
     """The median shorter side rounded down to one of SIDES; 8 for anything smaller."""
     median = statistics.median_low(short_sides)
     return max([s for s in SIDES if s <= median], default=SIDES[0])
 
 
-def chosen_side(short_sides: Iterable[int]) -> tuple[int, list[str]]:
+def choose_side(short_sides: Iterable[int]) -> tuple[int, list[str]]:
     """The size chosen from the data, and why."""
     sides = list(short_sides)
     if not sides:  # nothing is usable, which decoding will say
         return SIDES[0], []
-    side, low, high = natural_side(sides), min(sides), max(sides)
+    side, low, high = default_side(sides), min(sides), max(sides)
     there = f"{low}" if low == high else f"{low} to {high}"
     return side, [f"size {side}, because the pictures' shorter sides are {there} pixels; another: size"]
 
 
-def decode_picture(source: Source, frame: Frame) -> Picture:
+def decode_image(source: Source, frame: Frame) -> DecodedImage:
     """One picture file in `frame`. Raises PictureError with the reason."""
     useful = 2 * frame.side
     return _decoded(source, frame.background, useful, lambda image, traits: _framed(image, frame, traits))
 
 
-def whole_picture(source: Source, background: tuple[int, int, int] = (255, 255, 255)) -> Picture:
+def full_size_image(source: Source, background: tuple[int, int, int] = (255, 255, 255)) -> DecodedImage:
     """One picture file in its own size, (H, W, C). Raises PictureError with the reason."""
     return _decoded(source, background, None, _picture)
 
 
-def whole_array(array: Pixels, background: tuple[int, int, int] = (255, 255, 255)) -> Picture:
+def full_size_array(array: Pixels, background: tuple[int, int, int] = (255, 255, 255)) -> DecodedImage:
     """A uint8 array (H, W, C), C = 1, 3 or 4 (alpha), in its own size."""
     traits: set[str] = set()
     return _picture(_rgb(Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array), background, traits), traits)
@@ -158,11 +158,11 @@ def _decoded(
     source: Source,
     background: tuple[int, int, int],
     useful: int | None,
-    finish: Callable[[Image.Image, set[str]], Picture],
-) -> Picture:
+    finish: Callable[[Image.Image, set[str]], DecodedImage],
+) -> DecodedImage:
     """What `finish` makes of a picture file that is upright, L or RGB, and its traits. A side of more than `useful`
     pixels need not be decoded. Raises PictureError with the reason."""
-    with open_picture(source) as image:
+    with open_image(source) as image:
         try:
             if useful is not None:
                 image.draft(None, (useful, useful))  # JPEG: decode no larger than useful
@@ -176,10 +176,10 @@ def _decoded(
         except MemoryError:
             raise
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged data
-            raise PictureError(f"damaged or cut short: {error or type(error).__name__}") from None
+            raise ImageError(f"damaged or cut short: {error or type(error).__name__}") from None
 
 
-def decode_array(array: Pixels, frame: Frame) -> Picture:
+def decode_array(array: Pixels, frame: Frame) -> DecodedImage:
     """A uint8 array (H, W, C), C = 1, 3 or 4 (alpha), in `frame`."""
     traits: set[str] = set()
     image = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
@@ -195,7 +195,7 @@ def to_channels(pixels: Pixels, channels: int) -> Pixels:
     return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
 
 
-def brought(values: Sequence[Pixels | Path], frame: Frame, channels: int) -> tuple[Pixels, dict[str, list[str]]]:
+def stack_images(values: Sequence[Pixels | Path], frame: Frame, channels: int) -> tuple[Pixels, dict[str, list[str]]]:
     """Arrays (H, W, C) or files to uint8 (N, channels, side, side), and the names of those that had a trait, by trait.
 
     Raises UserError for a file that cannot be read.
@@ -206,8 +206,8 @@ def brought(values: Sequence[Pixels | Path], frame: Frame, channels: int) -> tup
         pixels, traits = given, set[str]()
         if isinstance(given, Path):
             try:
-                picture = decode_picture(given, frame)
-            except (OSError, PictureError) as error:
+                picture = decode_image(given, frame)
+            except (OSError, ImageError) as error:
                 raise UserError(
                     f"{given} cannot be used as a picture: {error}. Give a picture file (PNG, JPEG, WebP, ...)."
                 ) from None
@@ -258,7 +258,7 @@ def _rgb(image: Image.Image, background: tuple[int, int, int], traits: set[str])
     return image.convert("RGB")
 
 
-def _framed(image: Image.Image, frame: Frame, traits: set[str]) -> Picture:
+def _framed(image: Image.Image, frame: Frame, traits: set[str]) -> DecodedImage:
     """L or RGB of any shape to the frame."""
     width, height = image.size
     side, short = frame.side, min(width, height)
@@ -281,13 +281,13 @@ def _framed(image: Image.Image, frame: Frame, traits: set[str]) -> Picture:
     return _picture(image, traits)
 
 
-def _picture(image: Image.Image, traits: set[str]) -> Picture:
+def _picture(image: Image.Image, traits: set[str]) -> DecodedImage:
     """L or RGB to its pixels, of one channel where all three agree."""
     pixels = np.asarray(image)  # (H, W) or (H, W, 3)
     if pixels.ndim == 2:
-        return Picture(pixels[..., None], frozenset(traits))
+        return DecodedImage(pixels[..., None], frozenset(traits))
     grey = bool((pixels[..., :1] == pixels).all())
-    return Picture(pixels[..., :1].copy() if grey else pixels, frozenset(traits))
+    return DecodedImage(pixels[..., :1].copy() if grey else pixels, frozenset(traits))
 
 
 def _resize(image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from afresh.core import Item, Part, Refused
-from afresh.data.image.images import SUFFIXES, Picture, Pixels, to_channels
+from afresh.data.image.images import SUFFIXES, DecodedImage, Pixels, to_channels
 from afresh.data.media_folder import Attributes, Media, names_file
 
 CONTAINERS = frozenset({".zip", ".npz", ".npy"})
-PICTURE_FILES = Media("picture", SUFFIXES, "PNG, JPEG, WebP, BMP and GIF", "image", CONTAINERS)
+IMAGE_FILES = Media("picture", SUFFIXES, "PNG, JPEG, WebP, BMP and GIF", "image", CONTAINERS)
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Pairs:
     notes: list[str]
 
 
-def pair_up(table: Attributes, names: Sequence[str]) -> Pairs:
+def find_pairs(table: Attributes, names: Sequence[str]) -> Pairs:
     """Find the columns of pictures (conditioning_image, *_image, image_*, *_file_name) among those of `names`."""
     images: dict[str, dict[str, str]] = {}
     refused: list[Refused] = []
@@ -38,7 +38,7 @@ def pair_up(table: Attributes, names: Sequence[str]) -> Pairs:
     known, lost = set(names), set()
     for column, values in table.columns.items():
         there = {name: value for name, value in zip(names, values, strict=True) if value not in (None, "")}
-        if not there or not all(names_file(column, value, PICTURE_FILES) for value in there.values()):
+        if not there or not all(names_file(column, value, IMAGE_FILES) for value in there.values()):
             continue
         part = re.sub(r"\W", "_", column.strip())
         if all(name == value for name, value in there.items()):
@@ -66,7 +66,7 @@ def pair_up(table: Attributes, names: Sequence[str]) -> Pairs:
     return Pairs([names[i] for i in kept], columns, found, refused, notes)
 
 
-def images_beside(pairs: Pairs, good: Mapping[str, Picture]) -> list[dict[str, Pixels]]:
+def conditioning_images(pairs: Pairs, good: Mapping[str, DecodedImage]) -> list[dict[str, Pixels]]:
     """For each of `pairs.names`, the pictures beside it by part: (side, side, C), C = 3 where a part has colours."""
     out: list[dict[str, Pixels]] = [{} for _ in pairs.names]
     for part, beside in pairs.images.items():
@@ -77,7 +77,7 @@ def images_beside(pairs: Pairs, good: Mapping[str, Picture]) -> list[dict[str, P
     return out
 
 
-def fit_images(items: Sequence[Item], side: int) -> tuple[dict[str, Part], list[str]]:
+def fit_image_conditions(items: Sequence[Item], side: int) -> tuple[dict[str, Part], list[str]]:
     """The parts that are pictures beside; one that is the same everywhere says nothing."""
     spec: dict[str, Part] = {}
     notes = []

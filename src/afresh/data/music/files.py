@@ -35,11 +35,11 @@ ROLL_STEPS = 4  # of a quarter, in lists of pitches: sixteenths
 MIDI = frozenset({".mid", ".midi", ".kar"})
 NOTES = MIDI | {".abc"}
 READ = NOTES | {".json"}  # a .json also as .json.gz
-HEARD = {"train": "train", "valid": "validation", "validation": "validation", "test": "validation"}
+SPLITS = {"train": "train", "valid": "validation", "validation": "validation", "test": "validation"}
 
 
 @dataclass(frozen=True)
-class Raw:
+class RawPiece:
     """A piece as a file has it: times in ticks; of each track (onset, duration, pitch)."""
 
     source: str
@@ -58,7 +58,7 @@ def suffix_of(name: str) -> str:
     return PurePosixPath(lower.removesuffix(".gz") if lower.endswith(".json.gz") else lower).suffix
 
 
-def read_pieces(name: str, content: bytes) -> tuple[list[Raw], list[Refused], int, list[str]]:
+def read_pieces(name: str, content: bytes) -> tuple[list[RawPiece], list[Refused], int, list[str]]:
     """Every piece of a file, unpacked, of a kind in READ; what `read_abc` says besides. Raises FileError when nothing
     of it can be used."""
     suffix = suffix_of(name)
@@ -70,7 +70,7 @@ def read_pieces(name: str, content: bytes) -> tuple[list[Raw], list[Refused], in
 # --------------------------------------------------------------------------- to scores
 
 
-def to_score(raw: Raw, steps: int, most_bars: int, tally: Counter[str]) -> Score:
+def to_score(raw: RawPiece, steps: int, most_bars: int, tally: Counter[str]) -> Score:
     """On a grid of `steps` a quarter. `tally` counts what was changed or left out, in words.
 
     Raises FileError for a piece without notes, or with a meter or a length that cannot be.
@@ -117,7 +117,7 @@ def _spans(meters: Sequence[tuple[int, Meter]], end: int) -> list[tuple[int, int
     return [(start, stop, meter) for (start, meter), stop in zip(meters, ends, strict=True)]
 
 
-def _meters(raw: Raw, steps: int, end: int, found: Counter[str]) -> tuple[tuple[int, Meter], ...]:
+def _meters(raw: RawPiece, steps: int, end: int, found: Counter[str]) -> tuple[tuple[int, Meter], ...]:
     """Meters from bar lines on: a bar that is cut by a new meter, or an upbeat, has a short meter of its own.
 
     Raises FileError for a meter that the grid cannot hold.
@@ -150,9 +150,9 @@ def _meters(raw: Raw, steps: int, end: int, found: Counter[str]) -> tuple[tuple[
 # --------------------------------------------------------------------------- MIDI
 
 
-def read_midi(name: str, content: bytes) -> Raw:
+def read_midi(name: str, content: bytes) -> RawPiece:
     """Raises FileError for what is no MIDI file, and UserError where symusic is not installed."""
-    symusic = library()
+    symusic = import_symusic()
     try:
         score = symusic.Score.from_midi(content)
     except (RuntimeError, ValueError, MemoryError) as error:
@@ -160,7 +160,7 @@ def read_midi(name: str, content: bytes) -> Raw:
     if score.tpq <= 0:
         raise FileError("no MIDI file that can be read: it counts in frames of film, not in quarters")
     tracks = tuple(tuple((n.time, n.duration, n.pitch) for n in t.notes) for t in score.tracks if not t.is_drum)
-    return Raw(
+    return RawPiece(
         name,
         score.tpq,
         tracks,
@@ -177,7 +177,7 @@ def _reason(error: Exception) -> str:
 
 def midi_bytes(score: Score) -> bytes:
     """A MIDI file: a track a voice, all at one velocity."""
-    symusic = library()
+    symusic = import_symusic()
     out = symusic.Score(TICKS)
     each = TICKS // score.steps
     out.tempos.append(symusic.Tempo(0, qpm=score.tempo))
@@ -193,7 +193,7 @@ def midi_bytes(score: Score) -> bytes:
     return found
 
 
-def library() -> Any:
+def import_symusic() -> Any:
     """symusic. Raises UserError where it is not installed."""
     try:
         import symusic
@@ -207,7 +207,7 @@ def library() -> Any:
 # --------------------------------------------------------------------------- lists of pitches
 
 
-def read_rolls(name: str, content: bytes) -> list[Raw]:
+def read_rolls(name: str, content: bytes) -> list[RawPiece]:
     """JSON: pieces, or {train, valid, test: pieces}; a piece is a list of sixteenths, each a list of one MIDI pitch a
     voice, -1 or null where it is silent. A pitch that is repeated goes on.
 
@@ -224,7 +224,7 @@ def read_rolls(name: str, content: bytes) -> list[Raw]:
             raise FileError("not a list of pieces, or {train, valid, test} of such lists")
         for i, piece in enumerate(pieces, 1):
             source = f"{name}, {part} {i}" if part else f"{name}, piece {i}"
-            out.append(Raw(source, ROLL_STEPS, _tracks(source, piece), split=HEARD.get(part)))
+            out.append(RawPiece(source, ROLL_STEPS, _tracks(source, piece), split=SPLITS.get(part)))
     return out
 
 
@@ -251,7 +251,7 @@ def _tracks(source: str, piece: Any) -> tuple[tuple[tuple[int, int, int], ...], 
 # --------------------------------------------------------------------------- ABC
 
 
-def read_abc(name: str, content: bytes) -> tuple[list[Raw], list[Refused], int, list[str]]:
+def read_abc(name: str, content: bytes) -> tuple[list[RawPiece], list[Refused], int, list[str]]:
     """Every tune of a file, those that cannot be read, how many chord symbols were left out, and the errors that were
     read past. Directives (%%, I:) are left out.
 
@@ -277,11 +277,11 @@ def read_abc(name: str, content: bytes) -> tuple[list[Raw], list[Refused], int, 
         except FileError as error:
             refused.append(Refused(source, str(error)))
             continue
-        out.append(Raw(source, raw.ticks, raw.tracks, raw.meters, raw.tempos, upbeat))
+        out.append(RawPiece(source, raw.ticks, raw.tracks, raw.meters, raw.tempos, upbeat))
     return out, refused, chords, [f"{name}: {e}" for e in errors]
 
 
-def _ends(raw: Raw) -> int:
+def _ends(raw: RawPiece) -> int:
     """When the last note ends; abc2midi ends notes a tick early."""
     return max((a + b for t in raw.tracks for a, b, _ in t), default=0)
 
@@ -305,7 +305,7 @@ def _first_bar(tune: str) -> str:
 def _convert(tunes: Sequence[str]) -> tuple[dict[int, bytes], list[str]]:
     """MIDI files by the number of the tune from 1, and abc2midi's errors. Its own process: what it cannot read must not
     end this one. Raises FileError where it runs out of time."""
-    library()
+    import_symusic()
     with tempfile.TemporaryDirectory(prefix="afresh-abc-") as folder:
         place = Path(folder)
         whole = "\n\n".join(re.sub(r"^X:.*", f"X:{i}", t.rstrip()) for i, t in enumerate(tunes, 1))

@@ -48,7 +48,7 @@ TODAY = "01 January 2025"  # for templates that ask for the date: the same run m
 
 
 @dataclass(frozen=True)
-class Form:
+class ChatColumns:
     """Which columns hold a conversation: all of it, or what is asked (with input and system) and answered."""
 
     chat: str = ""
@@ -62,7 +62,7 @@ class Form:
         return tuple(c for c in (self.chat, self.system, self.ask, self.input, self.answer) if c)
 
 
-def form_of(columns: Sequence[str]) -> Form | None:
+def chat_columns(columns: Sequence[str]) -> ChatColumns | None:
     """How rows with these columns are read as conversations; None when they are none."""
     by_name = {c.lower().strip(): c for c in reversed(columns)}
 
@@ -70,14 +70,14 @@ def form_of(columns: Sequence[str]) -> Form | None:
         return next((by_name[n] for n in names if n in by_name), "")
 
     if chat := first(*CHATS):
-        return Form(chat=chat)
+        return ChatColumns(chat=chat)
     ask, answer = first(*ASKS), first(*ANSWERS)
     if ask and answer:
-        return Form("", ask, answer, first("input"), first("system"))
+        return ChatColumns("", ask, answer, first("input"), first("system"))
     return None
 
 
-def turns_of(row: Mapping[str, Any], form: Form) -> Turns | str:
+def parse_turns(row: Mapping[str, Any], form: ChatColumns) -> Turns | str:
     """The conversation of a row, or why it cannot be used."""
     if form.chat:
         found = _messages(row.get(form.chat), form.chat)
@@ -87,7 +87,7 @@ def turns_of(row: Mapping[str, Any], form: Form) -> Turns | str:
         value = row.get(column)
         if column in (form.input, form.system) and value in (None, ""):
             continue
-        if (why := why_not_text(value, repr(column))) is not None:
+        if (why := text_problem(value, repr(column))) is not None:
             return why
         texts[column] = str(value)
     asked = texts[form.ask] + (f"\n\n{texts[form.input]}" if form.input in texts else "")
@@ -119,7 +119,7 @@ def _messages(value: Any, column: str) -> Turns | str:
             if None in parts:
                 return f"message {n} has parts that are no text"
             text = "".join(map(str, parts))
-        if (why := why_not_text(text, f"the content of message {n} ({role})")) is not None:
+        if (why := text_problem(text, f"the content of message {n} ({role})")) is not None:
             return why
         turns.append((role, str(text)))
     return tuple(turns)
@@ -140,7 +140,7 @@ def _checked(turns: Turns) -> Turns | str:
     return turns
 
 
-def why_not_text(value: Any, what: str) -> str | None:
+def text_problem(value: Any, what: str) -> str | None:
     """Why a value is no text to learn from; None when it is one."""
     if value is None:
         return f"no {what}"
@@ -160,7 +160,7 @@ def _common(a: str, b: str) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def shown(turns: Turns) -> str:
+def display_text(turns: Turns) -> str:
     """A conversation for a person, and for learning a tokenizer: all characters of our template, without its marks."""
     return "\n".join(f"{role}\n{text}" for role, text in turns) + "\n"
 

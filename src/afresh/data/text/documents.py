@@ -118,7 +118,7 @@ class DocumentEncoder:
             torch.from_numpy(x),
             cond.select(torch.tensor(order, dtype=torch.int64)),
             bounds=torch.from_numpy(bounds),
-            bytes=sum(utf8_size(t) for i in items for t in i.learnt()),
+            bytes=sum(utf8_size(t) for i in items for t in i.targets()),
             mask=None if mask is None else torch.from_numpy(mask),
             vary=FillIn(self.tokenizer, self.fim_rate) if self.fim_rate else None,
         )
@@ -236,7 +236,7 @@ def load_documents(folder: Path, check: Callable[[tuple[str, ...]], Callable[[st
     return replace(made, records=saved.records, fim_rate=saved.fim_rate)
 
 
-def cap(items: Sequence[Item], max_bytes: int | None) -> tuple[list[Item], list[str]]:
+def limit_bytes(items: Sequence[Item], max_bytes: int | None) -> tuple[list[Item], list[str]]:
     """Items whose texts add up to at most `max_bytes`, chosen by a hash of their content, in their old order."""
     sizes = [utf8_size(i.value) for i in items]
     if max_bytes is None or sum(sizes) <= max_bytes:

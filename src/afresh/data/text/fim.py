@@ -85,7 +85,7 @@ class FillIn:
         suffix, prefix = suffix[: len(suffix) - gone], prefix[over - gone :]
         special = self.tokenizer.special
         end = np.array([special["end"]], dtype=np.int32)
-        return np.concatenate([before_middle(special, prefix, suffix, bool(u[0] < 0.5)), middle, end])
+        return np.concatenate([fim_prompt(special, prefix, suffix, bool(u[0] < 0.5)), middle, end])
 
     def parts(self, body: Ids, first: float, second: float) -> tuple[Ids, Ids, Ids] | None:
         """Prefix, middle and suffix, cut between characters, at two places uniform over all of them."""
@@ -113,13 +113,13 @@ def between_characters(body: Ids, tokenizer: Tokenizer) -> NDArray[np.int64]:
     return np.flatnonzero(~within)
 
 
-def before_middle(special: Mapping[str, int], prefix: Ids, suffix: Ids, suffix_first: bool = False) -> Ids:
+def fim_prompt(special: Mapping[str, int], prefix: Ids, suffix: Ids, suffix_first: bool = False) -> Ids:
     """What stands before the middle: PSM, or SPM in the form whose prefix and middle are one text (Bavarian et al.
     2022, appendix D)."""
     p, s, m = (np.array([special[name]], dtype=np.int32) for name in MARKS)
     return np.concatenate([p, s, suffix, m, prefix] if suffix_first else [p, prefix, s, suffix, m])
 
 
-def knows_how(special: Mapping[str, int]) -> bool:
+def supports_fim(special: Mapping[str, int]) -> bool:
     """Whether a tokenizer has the marks."""
     return all(m in special for m in MARKS)

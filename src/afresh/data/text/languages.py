@@ -123,7 +123,7 @@ def language_of(name: str) -> str | None:
     return NAMES.get(path.name) or BY_SUFFIX.get(path.suffix)
 
 
-def why_not_source(name: str, folder: bool) -> str | None:
+def exclusion_reason(name: str, folder: bool) -> str | None:
     """Why a file or folder is not the project's own source, by its name."""
     path = PurePosixPath(name)
     lower = path.name.lower()
@@ -140,7 +140,7 @@ def why_not_source(name: str, folder: bool) -> str | None:
     return None if language_of(name) else f"not source code that is known ({path.suffix or 'no suffix'})"
 
 
-def why_not_written(text: str) -> str | None:
+def generated_reason(text: str) -> str | None:
     """Why a file was written by no person, by its content."""
     if not text.strip():
         return "nothing but white space"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from afresh.core import UserError
-from afresh.data.files import FileError, Found, decode_text, read_bytes, walk
-from afresh.data.text.languages import language_of, why_not_source
+from afresh.data.files import DataFile, FileError, decode_text, read_bytes, walk
+from afresh.data.text.languages import exclusion_reason, language_of
 
 LINES = 20  # of a piece (Zhang et al. 2023, RepoCoder, section 3)
 NEAR = 40  # lines around the cursor whose words are looked for
@@ -32,7 +32,7 @@ COMMENT_OF = {language: mark for mark, languages in COMMENTS.items() for languag
 
 
 @dataclass(frozen=True)
-class Piece:
+class Snippet:
     """Some lines of a file, by its name relative to the repository."""
 
     name: str
@@ -48,17 +48,17 @@ def words(text: str) -> list[str]:
     return WORD.findall(text)
 
 
-def pieces_of(files: Mapping[str, str], size: int = LINES) -> list[Piece]:
+def snippets_of(files: Mapping[str, str], size: int = LINES) -> list[Snippet]:
     """Every file in pieces of `size` lines that do not overlap; blank ones left out."""
     out = []
     for name, text in files.items():
         lines = text.splitlines()
         found = ("\n".join(lines[i : i + size]) for i in range(0, len(lines), size))
-        out += [Piece(name, part) for part in found if part.strip()]
+        out += [Snippet(name, part) for part in found if part.strip()]
     return out
 
 
-def ranked(pieces: Sequence[Piece], query: Sequence[str]) -> list[tuple[float, Piece]]:
+def rank_snippets(pieces: Sequence[Snippet], query: Sequence[str]) -> list[tuple[float, Snippet]]:
     """Pieces that share a word with the query, best first, by Okapi BM25 (Robertson and Zaragoza 2009, eq. 3.15).
 
     The inverse frequency is ln(1 + (N - n + 1/2) / (n + 1/2)), which is never negative. Ties keep their order.
@@ -85,7 +85,7 @@ def query_at(prefix: str, suffix: str) -> list[str]:
     return words("\n".join([*before, *after])) + words(imports)
 
 
-def as_comment(piece: Piece, name: str) -> str:
+def as_comment(piece: Snippet, name: str) -> str:
     """A piece as lines of comment in the language of the file `name`, under a line with its own name."""
     mark = COMMENT_OF.get(language_of(name) or "", "//")
     lines = [piece.name, *piece.text.split("\n")]
@@ -100,7 +100,7 @@ def read_repository(root: Path, without: Path | None = None) -> tuple[dict[str, 
     """
     if not root.is_dir():
         raise UserError(f"{root} is no folder. Give the folder of the repository, or files with --context.")
-    found, _ = walk(root, why_not_source)
+    found, _ = walk(root, exclusion_reason)
     notes = []
     if len(found) > MOST_FILES:
         notes.append(f"{root} has {len(found):,} source files: the first {MOST_FILES:,} are looked at")
@@ -118,14 +118,14 @@ def read_files(paths: Sequence[Path]) -> dict[str, str]:
     for path in paths:
         try:
             files[path.name if path.is_absolute() else path.as_posix()] = decode_text(
-                read_bytes(Found(path, path.name, path.stat().st_size), MOST_MB)
+                read_bytes(DataFile(path, path.name, path.stat().st_size), MOST_MB)
             )
         except (OSError, FileError) as error:
             raise UserError(f"--context {path}: {error}. Give files of source code.") from None
     return files
 
 
-def _text(file: Found) -> str | None:
+def _text(file: DataFile) -> str | None:
     try:
         return decode_text(read_bytes(file, MOST_MB))
     except FileError:

@@ -10,9 +10,9 @@ import pytest
 import soundfile
 
 from afresh.core import Item
-from afresh.data.alike import joined, without_near_copies
-from afresh.data.audio.clips import Reading, read_clips
-from afresh.data.duplicates import alike_sounds, near_duplicates, near_sounds
+from afresh.data.audio.clips import ClipOptions, read_clips
+from afresh.data.audio.near_duplicates import handle_near_duplicates, joined
+from afresh.data.duplicates import near_duplicates, near_sounds, similar_sounds
 from afresh.data.split import split
 from tests.data.test_sounds import RATE, changed, melody
 
@@ -35,7 +35,7 @@ def test_near_copies_never_cross_the_split() -> None:
     every = items(30, 12)
     assert crossing(every) > 0, "by content alone some do"
     notes: list[str] = []
-    kept, gone = without_near_copies(every, "keep", notes)
+    kept, gone = handle_near_duplicates(every, "keep", notes)
     assert not gone and len(kept) == 54 and crossing(kept) == 0
     assert len({i.group for i in kept}) == 30
     assert len(notes) == 1 and notes[0].startswith("24 sounds are nearly the same") and "near=drop" in notes[0]
@@ -45,7 +45,7 @@ def test_near_copies_never_cross_the_split() -> None:
 
 def test_they_are_left_out_when_asked() -> None:
     notes: list[str] = []
-    kept, gone = without_near_copies(items(30, 12), "drop", notes)
+    kept, gone = handle_near_duplicates(items(30, 12), "drop", notes)
     assert [i.source for i in kept] == [f"{i}.wav" for i in range(30)]
     assert len(gone) == 24 and gone[0].source == "30.wav" and gone[0].reason.startswith("nearly the same as 0.wav (")
     assert notes == ["24 sounds that are nearly the same as an earlier one are left out"]
@@ -55,7 +55,7 @@ def test_they_are_left_out_when_asked() -> None:
 def test_the_order_of_files_does_not_matter() -> None:
     every = items(20, 8)
     shuffled = random.Random(0).sample(every, len(every))
-    one, two = (without_near_copies(x, "keep", [])[0] for x in (every, shuffled))
+    one, two = (handle_near_duplicates(x, "keep", [])[0] for x in (every, shuffled))
     assert {i.source: i.group for i in one} == {i.source: i.group for i in two}
 
 
@@ -69,11 +69,11 @@ def test_what_is_like_two_that_differ_joins_them() -> None:
     low, high = (np.sin(2 * np.pi * f * np.arange(4_000) / RATE) for f in (300, 1_500))
     made = [low + 10 ** (g / 20) * high for g in (-26.0, -18.0, -10.0)]
     sounds = [type(melody(0))((0.3 * x / np.abs(x).max()).astype(np.float32)[:, None], RATE) for x in made]
-    assert alike_sounds([sounds[0], sounds[2], sounds[1]]) == [[0, 1, 2]] and alike_sounds(sounds[::2]) == []
+    assert similar_sounds([sounds[0], sounds[2], sounds[1]]) == [[0, 1, 2]] and similar_sounds(sounds[::2]) == []
     assert [(p.first, p.second) for p in near_sounds([sounds[0], sounds[2], sounds[1]])] == [(0, 2)]
     more = [sounds[0], sounds[2], sounds[1], *map(melody, range(9))]
     every = [Item(s, f"{i}", group=f"{i}") for i, s in enumerate(more)]
-    assert len({i.group for i in without_near_copies(every, "keep", [])[0][:3]}) == 1
+    assert len({i.group for i in handle_near_duplicates(every, "keep", [])[0][:3]}) == 1
 
 
 def test_where_most_are_alike_nothing_is_joined() -> None:
@@ -82,7 +82,7 @@ def test_where_most_are_alike_nothing_is_joined() -> None:
     every = [Item(changed(x, "quieter") if i else x, f"{i}", group=f"{i}") for i in range(6)]
     every = [Item(type(x)((i.value.samples * (1 - 0.1 * k)).astype(np.float32), RATE), i.source, group=i.group)
              for k, i in enumerate(every)]  # fmt: skip
-    kept, _ = without_near_copies(every, "keep", notes)
+    kept, _ = handle_near_duplicates(every, "keep", notes)
     assert [i.group for i in kept] == [i.group for i in every] and "too many" in notes[0]
 
 
@@ -91,7 +91,7 @@ def test_clips_of_near_copies_share_their_recording_s_group(near: str, tmp_path:
     for i in range(14):
         soundfile.write(tmp_path / f"{i:02d}.wav", melody(i, 1.0).samples, RATE, subtype="FLOAT")
     soundfile.write(tmp_path / "copy.wav", 0.5 * melody(3, 1.0).samples, RATE, subtype="FLOAT")
-    corpus = read_clips(tmp_path, Reading(seconds=0.3, long="slice", near="keep" if near == "keep" else "drop"))
+    corpus = read_clips(tmp_path, ClipOptions(seconds=0.3, long="slice", near="keep" if near == "keep" else "drop"))
     groups = {i.source.partition(" ")[0]: i.group for i in corpus.items}
     if near == "keep":
         assert groups["copy.wav"] == groups["03.wav"] and len(set(groups.values())) == 14 and not corpus.refused

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Literal
 
 from afresh.core import Item, Refused
-from afresh.data.duplicates import alike_sounds, near_sounds
+from afresh.data.duplicates import near_sounds, similar_sounds
 
 SEARCHED = 20_000  # most sounds that are compared, each with each
 LARGEST = 0.5  # of the items in one group: of more, most are alike, and holding any out means holding such out
@@ -16,7 +16,7 @@ LARGEST = 0.5  # of the items in one group: of more, most are alike, and holding
 Near = Literal["keep", "drop"]
 
 
-def without_near_copies(items: Sequence[Item], how: Near, notes: list[str]) -> tuple[list[Item], list[Refused]]:
+def handle_near_duplicates(items: Sequence[Item], how: Near, notes: list[str]) -> tuple[list[Item], list[Refused]]:
     """Whole recordings, each in a group: those that are nearly an earlier one are left out (`drop`), or join its group
     (`keep`), so that none trains while another is held out. Exact copies are the split's to leave out.
 
@@ -33,11 +33,11 @@ def without_near_copies(items: Sequence[Item], how: Near, notes: list[str]) -> t
     if how == "drop":
         notes.append(f"{len(pairs):,} sounds that are nearly the same as an earlier one are left out")
         reason = "nearly the same as {} ({:.0%}); or: near=keep"
-        gone = [Refused(items[p.second].source, reason.format(items[p.first].source, p.likeness)) for p in pairs]
+        gone = [Refused(items[p.second].source, reason.format(items[p.first].source, p.similarity)) for p in pairs]
         left = {p.second for p in pairs}
         return [item for i, item in enumerate(items) if i not in left], gone
     count = f"{len(pairs):,} sounds are nearly the same as an earlier one, such as {items[pairs[0].second].source}"
-    joint = joined(items, alike_sounds(values))
+    joint = joined(items, similar_sounds(values))
     if Counter(i.group for i in joint).most_common(1)[0][1] > max(2, LARGEST * len(items)):
         notes.append(f"{count}: too many of them for each to stay with those like it; without them: near=drop")
         return list(items), []
