@@ -19,7 +19,7 @@ from afresh.core import Batch, Cond, Corpus, Item, UserError
 from afresh.core.rng import Rng
 from afresh.data.files import FileError
 from afresh.data.music.encoder import FIRST, SPECIAL, ScoreEncoder, Transpose
-from afresh.data.music.files import Raw, midi_bytes, read_abc, read_midi, to_score
+from afresh.data.music.files import RawPiece, midi_bytes, read_abc, read_midi, to_score
 from afresh.data.music.score import Note, Score, bar_length, from_text, meter_of, to_text, vocabulary
 from afresh.data.prepare import choose_modality
 from afresh.modalities.music import MODALITY, MusicOptions, cut
@@ -187,7 +187,7 @@ def test_quantised_changed_and_left_out_are_counted(tmp_path: Path) -> None:
 
 def test_a_meter_in_the_middle_of_a_bar_ends_it() -> None:
     track = tuple((480 * i, 480, 60 + i) for i in range(12))
-    raw = Raw("a", 480, (track,), ((0, (4, 4)), (480 * 6, (3, 4))))
+    raw = RawPiece("a", 480, (track,), ((0, (4, 4)), (480 * 6, (3, 4))))
     score = to_score(raw, 12, 100, Counter())
     assert [(b, m) for b, _, m in score.bars()] == [(0, (4, 4)), (48, (2, 4)), (72, (3, 4)), (108, (3, 4))]
     assert to_score(read_midi("b", midi_bytes(score)), 12, 100, Counter()) == score
