@@ -122,7 +122,9 @@ class Afresh:
         n = len(prompts)
         cond = Cond(n, given=torch.tensor([p[1:] for p in prompts]))
         settings = TransformerSettings(temperature=0, length=length, weights=self.kind)
-        return FAMILY.sample(self.modules, self.config, self.space, cond, Rng(0), torch.arange(n), settings).tolist()
+        return FAMILY.sampling.sample(
+            self.modules, self.config, self.space, cond, Rng(0), torch.arange(n), settings
+        ).tolist()
 
     def after(self, ids: Ids, first: int) -> Tensor:
         predict = predictor(self.modules, CONTEXT + 1, self.kind)

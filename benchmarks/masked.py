@@ -92,7 +92,7 @@ def holes(text: str, n: int) -> list[tuple[str, str, str]]:
 
 def filled(run: Run, asked: list[tuple[str, str, str]]) -> list[str]:
     """What a run puts into the holes, always its likeliest: a Transformer goes on from what stands before."""
-    if run.family.fills:
+    if run.family.sampling.fills:
         texts = [f"{before}[[{HOLE}]]{after}" for before, _, after in asked]
         got = run.sample(len(texts), infill=texts, temperature=0.0, order="confidence", steps=0)
         return [str(v)[BESIDE : BESIDE + HOLE] for v in got.values]
@@ -120,7 +120,7 @@ def judged(run: Run, path: Path) -> tuple[Found, str]:
     ngram = train_ngram(str(prepared.train_items[0].value).encode())
     ways = {"a look each": {"steps": 0}, "64 looks": {}, "surest first": {"order": "confidence"}}
     samples = {}
-    for name, told in ways.items() if run.family.fills else [("", {})]:
+    for name, told in ways.items() if run.family.sampling.fills else [("", {})]:
         samples[name] = under(ngram, [str(v) for v in run.sample(TEXTS, length=LENGTH, **told).values])
     real = [text[i * (len(text) - LENGTH) // TEXTS :][:LENGTH] for i in range(TEXTS)]
     return Found(bits, whole, same, {**samples, "real": under(ngram, real)}), text
@@ -207,7 +207,7 @@ def speed(repeats: int = 15) -> Row:
     for name in BOTH:
         family = registry.family(name)
         shape = {"width": 128, "layers": 4, "heads": 4} | ({"kv_heads": 4} if name == "transformer" else {})
-        told = TrainConfig(**{**family.recipe, "steps": 1000, "batch": 8, "micro": 8, "save_every": 1000})
+        told = TrainConfig(**{**family.plan.recipe, "steps": 1000, "batch": 8, "micro_batch": 8, "save_every": 1000})
         learners[name] = make_learner(family, family.config(**shape), space, {}, told)
     times: dict[str, list[float]] = {name: [] for name in BOTH}
     for _ in range(repeats + 2):

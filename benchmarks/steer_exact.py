@@ -73,10 +73,17 @@ def steered(method: str, seed: int) -> dict[str, float]:
     best = (q + r / BETA).log_softmax(0)
     aligner = registry.aligner(method, family)
     chosen = aligner.config(beta=BETA)
-    about = family, config, SPACE, family.settings()
+    about = family, config, SPACE, family.sampling.settings()
     pace = Pace()
     train = TrainConfig(
-        steps=1_000_000, batch=BATCH, micro=BATCH, save_every=1, lr=3e-4, betas=(0.9, 0.95), null_rate=0.0, seed=seed
+        steps=1_000_000,
+        batch=BATCH,
+        micro_batch=BATCH,
+        save_every=1,
+        lr=3e-4,
+        betas=(0.9, 0.95),
+        cond_dropout=0.0,
+        seed=seed,
     )
     learner = Learner(modules, aligner.objective(chosen, Steered(*about)), train, state=dict(aligner.first(chosen)))
     batches = aligner.batches(

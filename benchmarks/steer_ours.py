@@ -105,7 +105,7 @@ def judge(folder: Path, base: Run) -> dict[str, float]:
     plain = base.train.model_copy(update={"precision": "float32"})
     with torch.no_grad(), precision(plain):
         for rows in torch.arange(JUDGED).split(64):
-            settings = base.family.settings(length=ask.length)
+            settings = base.family.sampling.settings(length=ask.length)
             made = policy.rollout(found, base.config, base.space, cond.select(rows), Rng(77), rows, settings)
             now, ref = (policy.steps(m, base.config, base.space, made.batch) for m in (found, base.modules))
             far.append((now.logp - ref.logp).sum(1))

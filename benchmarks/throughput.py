@@ -72,12 +72,12 @@ def ours(compiled: bool, repeats: int) -> tuple[float, float]:
     train = TrainConfig(
         steps=1000,
         batch=BATCH,
-        micro=1024 // CONTEXT,  # as the planner does for a decoder of this size (afresh.training.plan.micro_of)
+        micro_batch=1024 // CONTEXT,  # as the planner does for a decoder of this size (afresh.training.plan.micro_of)
         save_every=1000,
         precision="bfloat16",
         compile=compiled,
         threads=torch.get_num_threads(),
-        **FAMILY.recipe,
+        **FAMILY.plan.recipe,
     )
     learner = make_learner(FAMILY, config, space, {}, train)
     batch = Batch(torch.randint(VOCAB, (BATCH, CONTEXT + 1)), Cond(BATCH), torch.arange(BATCH))

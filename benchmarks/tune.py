@@ -73,11 +73,11 @@ def before(run: Run) -> dict[str, nn.Module]:
 @torch.no_grad()
 def bits(run: Run, modules: Mapping[str, nn.Module], prepared: Prepared) -> float:
     """Bits a byte of all held-out texts (of conversations: the answers, each given what comes before it)."""
-    score = run.family.score
-    assert score is not None
+    likelihood = run.family.likelihood
+    assert likelihood is not None
     nats = 0.0
     for batch in sweep(prepared.heldout, run.training_space, 8):
-        nats -= float(score(modules, run.config, run.space, batch, Rng(0)).double().sum())
+        nats -= float(likelihood.score(modules, run.config, run.space, batch, Rng(0)).double().sum())
     return nats / math.log(2) / prepared.heldout.bytes
 
 

@@ -89,9 +89,9 @@ class Model:
         family, rows = registry.family(self.subject.family), torch.arange(n or self.drawn)
         label = rows % CLASSES
         cond = Cond(len(rows), {"label": label}, {"label": torch.full((len(rows),), given)})
-        config, chosen = family.config(**self.subject.config), family.settings(**settings)
+        config, chosen = family.config(**self.subject.config), family.sampling.settings(**settings)
         with torch.no_grad():
-            return family.sample(
+            return family.sampling.sample(
                 self.modules, config, self.subject.toy.space, cond, Rng(self.seed), rows, chosen
             ), label
 
@@ -134,8 +134,14 @@ def train(subject: Subject, seed: int, share: float = 1.0) -> Model:
     """By the family's own recipe, for `share` of the subject's steps."""
     family, toy = registry.family(subject.family), subject.toy
     steps = max(1, round(subject.steps * share))
-    own = {**family.recipe, "steps": steps, "batch": subject.batch, "micro": subject.batch, "save_every": steps}
-    config = TrainConfig(**own, null_rate=family.null_rate, seed=seed)
+    own = {
+        **family.plan.recipe,
+        "steps": steps,
+        "batch": subject.batch,
+        "micro_batch": subject.batch,
+        "save_every": steps,
+    }
+    config = TrainConfig(**own, cond_dropout=family.plan.cond_dropout, seed=seed)
     sizes = family.config(**subject.config)
     learner = make_learner(family, sizes, toy.space, SPEC, config)
     loader = Loader(learnt(toy, seed), toy.space, Rng(seed))

@@ -119,9 +119,9 @@ def preferences(model: Model) -> Votes:
     family, toy = registry.family(model.subject.family), model.subject.toy
     n, rng = 4 * PAIRS, Rng(VOTED + model.seed)
     cond, index = asked(0, n).repeat(2), torch.arange(2 * n)
-    config, settings = family.config(**model.subject.config), family.settings()
+    config, settings = family.config(**model.subject.config), family.sampling.settings()
     with torch.no_grad():
-        x = family.sample(model.modules, config, toy.space, cond, rng, index, settings)
+        x = family.sampling.sample(model.modules, config, toy.space, cond, rng, index, settings)
     r = reward(toy, x).view(n, 2)
     pairs = (r[:, 0] != r[:, 1]).nonzero()[:PAIRS, 0]
     assert len(pairs) == PAIRS
@@ -141,7 +141,11 @@ def side(batch: Batch, rows: Tensor) -> Batch:
 def steered(model: Model, method: Method, aligner: Aligner, votes: Votes | None) -> Model:
     """The model after the method's steps, put together as afresh.alignment.source does it for a run."""
     family, toy, seed = registry.family(model.subject.family), model.subject.toy, model.seed
-    config, sizes, settings = aligner.config(**method.config), family.config(**model.subject.config), family.settings()
+    config, sizes, settings = (
+        aligner.config(**method.config),
+        family.config(**model.subject.config),
+        family.sampling.settings(),
+    )
     torch.manual_seed(seed)
     own = model.copied()
     modules = {**own, **aligner.modules(config, own)}
@@ -149,8 +153,15 @@ def steered(model: Model, method: Method, aligner: Aligner, votes: Votes | None)
     about = Steered(family, sizes, toy.space, settings, wanted)
     group = aligner.group(config)
     batch = max(group, BATCH // group * group)
-    recipe = {"lr": method.lr, "betas": (0.9, 0.95), "warmup": 5, "decay": 0.5, "final": 0.05, "null_rate": 0.0}
-    recipe |= {"steps": method.steps, "batch": batch, "micro": batch, "save_every": method.steps, "seed": seed}
+    recipe = {
+        "lr": method.lr,
+        "betas": (0.9, 0.95),
+        "warmup": 5,
+        "decay": 0.5,
+        "final_lr_ratio": 0.05,
+        "cond_dropout": 0.0,
+    }
+    recipe |= {"steps": method.steps, "batch": batch, "micro_batch": batch, "save_every": method.steps, "seed": seed}
     learner = Learner(
         modules,
         aligner.objective(config, about),

@@ -60,7 +60,7 @@ def worked(model: Model, settings: Mapping[str, Any], last: Tensor) -> tuple[Ten
     rows = torch.arange(model.drawn)
     sample, label = model.draw(True, {})
     cond = Cond(len(rows), {"label": label}, {"label": torch.ones(len(rows), dtype=torch.bool)})
-    config, plain = family.config(**model.subject.config), family.settings()
+    config, plain = family.config(**model.subject.config), family.sampling.settings()
     start, keep = real(model, label), half(toy.space, len(rows))
 
     def edited(task: Edit) -> Tensor:

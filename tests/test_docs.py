@@ -245,17 +245,19 @@ def test_the_family_learns_a_density_that_is_known(family: tuple[str, Any], tmp_
     """By the program's loop: within 0.05 nats of the true density on new data, both sides of each class drawn."""
     found, space, spec = registry.family(family[0]), Space("field", (1, 2)), {"label": Part("label", ("same", "other"))}
     config = found.config(components=8)
-    told = TrainConfig(**found.recipe, steps=400, batch=64, micro=64, save_every=400)
+    told = TrainConfig(**found.plan.recipe, steps=400, batch=64, micro_batch=64, save_every=400)
     learner = make_learner(found, config, space, spec, told)
     rng = Rng(0)
     loop.run(learner, Loader(two_sided(2000, "train"), space, rng).batch, tmp_path / "checkpoints", rng, loop.Hooks())
     (held,) = sweep(two_sided(1000, "heldout"), space, 1000)
     label = held.cond.parts["label"]
-    assert found.score is not None
+    assert found.likelihood is not None
     with torch.no_grad():
-        short = true_log_density(held.x, label) - found.score(learner.modules, config, space, held, rng)
+        short = true_log_density(held.x, label) - found.likelihood.score(learner.modules, config, space, held, rng)
     assert abs(float(short.mean())) < 0.05
-    x = found.sample(learner.modules, config, space, held.cond, rng, torch.arange(1000), found.settings())
+    x = found.sampling.sample(
+        learner.modules, config, space, held.cond, rng, torch.arange(1000), found.sampling.settings()
+    )
     sign = x[:, 0].sign()  # (N, 2)
     assert float((sign.prod(1) == 1 - 2 * label).float().mean()) > 0.99
     assert 0.4 < float((sign[:, 0] > 0).float().mean()) < 0.6

@@ -74,7 +74,7 @@ def test_a_gain_must_be_more_than_two_standard_errors() -> None:
     assert not row(0.2, 0.11) and not row(-0.1, None) and not row(0.0, 0.0)
 
 
-CONDITIONAL = [f for f in registry.FAMILIES if registry.family(f).null_rate]  # the others leave conditions out
+CONDITIONAL = [f for f in registry.FAMILIES if registry.family(f).plan.cond_dropout]  # the others leave conditions out
 
 
 def test_every_family_and_control_was_measured(saved: dict[str, Any]) -> None:
@@ -94,7 +94,7 @@ def test_verdicts_follow_from_the_numbers(saved: dict[str, Any]) -> None:
 def test_guidance_is_offered_where_it_was_measured_to_gain(family: str, saved: dict[str, Any]) -> None:
     """Run `make matrix`, then set `guided` in the family's file to what it found."""
     (row,) = [r for r in saved["rows"] if r["family"] == family and r["control"] == "guidance"]
-    assert registry.family(family).guided == row["supported"]
+    assert registry.family(family).sampling.guided == row["supported"]
 
 
 def test_the_page_and_the_readme_show_these_numbers(saved: dict[str, Any]) -> None:

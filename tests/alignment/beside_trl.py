@@ -38,7 +38,7 @@ class Opened(NamedTuple):
 
     @property
     def about(self) -> tuple[Any, ...]:
-        return self.family, self.config, self.space, self.family.settings()
+        return self.family, self.config, self.space, self.family.sampling.settings()
 
 
 def saved(root: Path, kind: str) -> Path:
@@ -113,14 +113,14 @@ def learner_of(method: str, found: Opened, batch: int, micro: int, **given: Any)
     train = TrainConfig(
         steps=STEPS,
         batch=batch,
-        micro=micro,
+        micro_batch=micro,
         save_every=1,
         lr=LR,
         betas=BETAS,
         warmup=0,
         decay=0.0,
         clip=0.0,
-        null_rate=0.0,
+        cond_dropout=0.0,
     )
     objective = aligner.objective(config, Steered(*found.about))
     return Learner(found.modules, objective, train, state=dict(aligner.first(config))), aligner, config

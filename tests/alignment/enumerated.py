@@ -90,7 +90,14 @@ class Task:
 
 def plain(steps: int, batch: int, lr: float) -> TrainConfig:
     return TrainConfig(
-        steps=steps, batch=batch, micro=batch, save_every=1, lr=lr, betas=(0.9, 0.95), null_rate=0.0, final=0.01
+        steps=steps,
+        batch=batch,
+        micro_batch=batch,
+        save_every=1,
+        lr=lr,
+        betas=(0.9, 0.95),
+        cond_dropout=0.0,
+        final_lr_ratio=0.01,
     )
 
 

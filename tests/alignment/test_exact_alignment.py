@@ -61,9 +61,16 @@ class Strings:
         aligner = registry.aligner(method, self.family)
         config = aligner.config(**given)
         modules = {**(own := self.built()), **aligner.modules(config, own)}
-        about = self.family, self.config, SPACE, self.family.settings()
+        about = self.family, self.config, SPACE, self.family.sampling.settings()
         train = TrainConfig(
-            steps=steps, batch=batch, micro=batch, save_every=1, lr=lr, betas=(0.9, 0.95), null_rate=0.0, final=0.01
+            steps=steps,
+            batch=batch,
+            micro_batch=batch,
+            save_every=1,
+            lr=lr,
+            betas=(0.9, 0.95),
+            cond_dropout=0.0,
+            final_lr_ratio=0.01,
         )
         learner = Learner(modules, aligner.objective(config, Steered(*about)), train, state=dict(aligner.first(config)))
         world = World(
@@ -168,7 +175,7 @@ def test_the_sampler_and_the_trainer_agree(strings: Strings) -> None:
     assert policy is not None and policy.rollout is not None and policy.steps is not None
     index = torch.arange(32)
     given = strings.reference, strings.config, SPACE
-    made = policy.rollout(*given, Cond(32), Rng(1), index, strings.family.settings())
+    made = policy.rollout(*given, Cond(32), Rng(1), index, strings.family.sampling.settings())
     with torch.no_grad():
         found = policy.steps(*given, made.batch)
     torch.testing.assert_close(found.logp, made.logp, rtol=0, atol=1e-5)

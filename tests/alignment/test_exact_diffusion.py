@@ -59,7 +59,7 @@ def world() -> World:
         family=family,
         config=config,
         space=WORDS.space,
-        settings=family.settings(),
+        settings=family.sampling.settings(),
         reference=reference,
         reward=reward,
     )
@@ -112,8 +112,8 @@ def test_samples_are_of_the_enumerated_distribution(world: World, turns: int, di
     """Chi-squared of 80 degrees of freedom is above 124.8 once in a thousand times: 93 and 86. The model is near its
     data: .084; two places at once are drawn as if independent: .212."""
     n, t = 30_000, world.task
-    x = t.family.sample(
-        t.reference, t.config, t.space, Cond(n), Rng(1), torch.arange(n), t.family.settings(steps=turns)
+    x = t.family.sampling.sample(
+        t.reference, t.config, t.space, Cond(n), Rng(1), torch.arange(n), t.family.sampling.settings(steps=turns)
     )
     exact = marginal(dict(t.reference), turns)
     found = torch.bincount(number(x), minlength=N).double()

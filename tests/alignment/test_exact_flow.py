@@ -49,7 +49,7 @@ def flow() -> Task:
         family=family,
         config=config,
         space=space,
-        settings=family.settings(solver="euler", steps=STEPS),
+        settings=family.sampling.settings(solver="euler", steps=STEPS),
         reference=learn(family, config, space, data, plain(400, 256, 5e-3)),
         reward=reward,
         on_field=lambda x: wanted(x.flatten(1))[:, 0],
@@ -190,8 +190,8 @@ def test_samples_of_the_stochastic_solver_are_of_the_grid() -> None:
     with torch.no_grad():
         x = line.x.float().view(-1, 1, 1)
         end = euler(lambda x, t, c, s: (net(x, t, c), s), x, Cond(len(x)), times(3)[2:]).flatten().double()
-    how = task.family.settings(solver="sde", steps=3)
-    drawn = task.family.sample(task.reference, task.config, task.space, Cond(n), Rng(2), torch.arange(n), how)
+    how = task.family.sampling.settings(solver="sde", steps=3)
+    drawn = task.family.sampling.sample(task.reference, task.config, task.space, Cond(n), Rng(2), torch.arange(n), how)
     for f in (lambda x: x, torch.square, lambda x: torch.sigmoid(8 * x), lambda x: torch.sin(6 * x)):
         found = f(drawn.flatten().double())
         assert abs(float(found.mean() - (p * f(end)).sum())) < 4 * float(found.std()) / n**0.5

@@ -23,7 +23,7 @@ STEPS, COUNT = 24, 6
 @pytest.fixture(scope="module")
 def whole(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("averages") / "run"
-    more = ("--steps", str(STEPS), "--set", f"train.posthoc={COUNT}", "--set", "train.stop_copies=0")
+    more = ("--steps", str(STEPS), "--set", f"train.posthoc={COUNT}", "--set", "train.memorisation_limit=0")
     assert run(["train", str(digits), "--out", str(out), "--no-measure", *FLOW, *more]) == 0
     return out
 

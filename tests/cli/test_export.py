@@ -109,7 +109,7 @@ def test_a_label_is_fixed_or_left_open(labelled_run: Path, tmp_path: Path, invok
 def test_without_a_null_a_label_must_be_named(labelled_run: Path, tmp_path: Path, invoke: Invoke) -> None:
     copy = Path(shutil.copytree(labelled_run, tmp_path / "run"))
     record = json.loads((copy / "run.json").read_bytes())
-    record["train"]["null_rate"] = 0
+    record["train"]["cond_dropout"] = 0
     (copy / "run.json").write_text(json.dumps(record))
     code, _, said = invoke("export", copy, "--to", "safetensors", "--out", tmp_path / "x")
     assert code == 2 and "never learnt to do without label" in said

@@ -59,8 +59,8 @@ def test_log_probabilities_are_those_of_training(texts_run: Path) -> None:
         torch.testing.assert_close(found, exact, rtol=0, atol=1e-4)
         counted = (torch.arange(x.shape[1] - 1) >= len(begin) - 1)[None]
         batch = Batch(x, Cond(1), torch.zeros(1, dtype=torch.int64), counted)
-        assert run.family.score is not None
-        total = run.family.score(run.modules, run.config, run.space, batch, Rng(0))
+        assert run.family.likelihood is not None
+        total = run.family.likelihood.score(run.modules, run.config, run.space, batch, Rng(0))
         torch.testing.assert_close(found.sum(), total[0], rtol=0, atol=1e-3)
 
 

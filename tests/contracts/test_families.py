@@ -50,19 +50,27 @@ def drawn(
     **more: Any,
 ) -> Tensor:
     family, config = configured(row)
-    if "guidance" not in family.settings.model_fields and more.pop("guidance", 1.0) != 1.0:
-        assert not family.guided
+    if "guidance" not in family.sampling.settings.model_fields and more.pop("guidance", 1.0) != 1.0:
+        assert not family.sampling.guided
         pytest.skip(f"{row.name} has no guidance, and says so")
-    settings = family.settings(**{**row.settings, **more})
+    settings = family.sampling.settings(**{**row.settings, **more})
     with torch.no_grad():
-        return family.sample(modules, config, space, cond, Rng(seed), index, settings)
+        return family.sampling.sample(modules, config, space, cond, Rng(seed), index, settings)
 
 
 def trainer(row: FamilyRow, space: Space, seed: int = 0) -> Learner:
     """A fresh learner by the family's own recipe, but eight steps of eight examples."""
     family, config = configured(row)
-    own = {**family.recipe, "steps": 8, "batch": 8, "micro": 8, "save_every": 8, "ema_half_life": 50.0, "warmup": 2}
-    return make_learner(family, config, space, SPEC, TrainConfig(**own, null_rate=0.2, seed=seed))
+    own = {
+        **family.plan.recipe,
+        "steps": 8,
+        "batch": 8,
+        "micro_batch": 8,
+        "save_every": 8,
+        "ema_half_life": 50.0,
+        "warmup": 2,
+    }
+    return make_learner(family, config, space, SPEC, TrainConfig(**own, cond_dropout=0.2, seed=seed))
 
 
 def learn(learner: Learner, loader: Loader, steps: int) -> None:
@@ -200,15 +208,17 @@ def test_a_loss_is_a_sum_over_examples(row: FamilyRow, space: Space) -> None:
 @every_case
 def test_scores_are_finite_and_each_its_own(row: FamilyRow, space: Space) -> None:
     family, config = configured(row)
-    if family.score is None:
+    if family.likelihood is None:
         pytest.skip(f"{row.name} has no likelihood, and says so")
     modules = built(row, space)
     batch = next(sweep(examples(space), space, 5))
     with torch.no_grad():
-        whole = family.score(modules, config, space, batch, Rng(0))
+        whole = family.likelihood.score(modules, config, space, batch, Rng(0))
         assert whole.shape == (5,) and bool(whole.isfinite().all())
-        assert torch.equal(family.score(modules, config, space, batch, Rng(0)), whole)
-        close(family.score(modules, config, space, batch.select(torch.tensor([3])), Rng(0)), whole[3:4], 1e-4)
+        assert torch.equal(family.likelihood.score(modules, config, space, batch, Rng(0)), whole)
+        close(
+            family.likelihood.score(modules, config, space, batch.select(torch.tensor([3])), Rng(0)), whole[3:4], 1e-4
+        )
 
 
 # --------------------------------------------------------------------------- saving
@@ -252,17 +262,21 @@ def test_resuming_is_never_having_stopped(row: FamilyRow, space: Space, tmp_path
 @every_row
 def test_configs_and_settings_survive_json_and_refuse_what_they_do_not_know(row: FamilyRow) -> None:
     family, config = configured(row)
-    every = [config, family.settings(**row.settings), *(c for s in row.spaces for c in family.sizes(SPACES[s]))]
+    every = [
+        config,
+        family.sampling.settings(**row.settings),
+        *(c for s in row.spaces for c in family.plan.sizes(SPACES[s])),
+    ]
     for model in every:
         assert type(model).model_validate_json(model.model_dump_json()) == model
         assert type(model)(**model.model_dump(mode="json")) == model
-    for kind in (family.config, family.settings):
+    for kind in (family.config, family.sampling.settings):
         with pytest.raises(ValidationError):
             kind(**{row.unknown: 1})
     for guidance in (-1.0, math.nan, math.inf):
         with pytest.raises(ValidationError):
-            family.settings(guidance=guidance)
-    assert TrainConfig(**{"steps": 1, "batch": 1, "micro": 1, "save_every": 1, **family.recipe})
+            family.sampling.settings(guidance=guidance)
+    assert TrainConfig(**{"steps": 1, "batch": 1, "micro_batch": 1, "save_every": 1, **family.plan.recipe})
 
 
 @every_case
@@ -271,12 +285,12 @@ def test_sizes_grow_and_so_does_what_they_want(row: FamilyRow, space: Space) -> 
     with torch.device("meta"):
         counts = [
             sum(p.numel() for m in family.build(c, space, SPEC).values() for p in m.parameters())
-            for c in family.sizes(space)
+            for c in family.plan.sizes(space)
         ]
     if family.made_by:  # its size is another run's
         return
     assert len(counts) > 1 and counts == sorted(set(counts))
-    wants = [family.appetite(c, space) for c in counts]
+    wants = [family.plan.examples_wanted(c, space) for c in counts]
     assert wants == sorted(wants) and wants[0] > 0
 
 
@@ -317,7 +331,7 @@ def changed(row: FamilyRow, space: Space, task: Edit) -> Tensor:
         pytest.skip(f"{row.name} does not edit {space.kind}")
     modules, n = built(row, space), 5
     assert task.start is not None
-    settings = family.settings(**row.settings)
+    settings = family.sampling.settings(**row.settings)
     return family.edit(modules, config, space, task, conditions(n), Rng(3), torch.arange(n), settings)
 
 
@@ -350,8 +364,8 @@ def test_latents_are_rows_of_numbers_that_decode(row: FamilyRow, space: Space) -
     if family.latents is None:
         pytest.skip(f"{row.name} has no latents")
     modules, n = built(row, space), 4
-    settings, cond = family.settings(**row.settings), conditions(n)
-    x = family.sample(modules, config, space, cond, Rng(3), torch.arange(n), settings)
+    settings, cond = family.sampling.settings(**row.settings), conditions(n)
+    x = family.sampling.sample(modules, config, space, cond, Rng(3), torch.arange(n), settings)
     z = family.latents.encode(modules, config, space, x, cond, settings)
     again = family.latents.decode(modules, config, space, z, cond, settings)
     assert z.dim() == 2 and again.shape == x.shape and bool(again.isfinite().all())
@@ -363,9 +377,9 @@ def test_latents_decode_between_two_requests(row: FamilyRow, space: Space) -> No
     family, config = configured(row)
     if family.latents is None:
         pytest.skip(f"{row.name} has no latents")
-    modules, settings, one = built(row, space), family.settings(**row.settings), conditions(3)
+    modules, settings, one = built(row, space), family.sampling.settings(**row.settings), conditions(3)
     other = one.select(torch.tensor([1, 2, 0]))
-    x = family.sample(modules, config, space, one, Rng(3), torch.arange(3), settings)
+    x = family.sampling.sample(modules, config, space, one, Rng(3), torch.arange(3), settings)
     z = family.latents.encode(modules, config, space, x, one, settings)
 
     def decoded(cond: Cond) -> Tensor:

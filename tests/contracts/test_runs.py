@@ -31,7 +31,7 @@ def made(modality: ModalityRow, row: FamilyRow, root: Path) -> Run:
     name, codec = found if found is not None else (None, None)
     space = prepared.encoder.space if codec is None else codec.target
     config = family.config(**row.config)
-    train = TrainConfig(**{**family.recipe, "steps": 1, "batch": 4, "micro": 4, "save_every": 1})
+    train = TrainConfig(**{**family.plan.recipe, "steps": 1, "batch": 4, "micro_batch": 4, "save_every": 1})
     record = RunRecord(
         modality=modality.name,
         family=family.name,
@@ -77,7 +77,7 @@ def test_a_run_is_reopened_as_it_was_and_samples(modality: ModalityRow, row: Fam
 @pytest.mark.parametrize("modality,row", WORKING)
 def test_what_was_not_learnt_is_refused_naming_what_was(modality: ModalityRow, row: FamilyRow, tmp_path: Path) -> None:
     run = made(modality, row, tmp_path)
-    with pytest.raises(UserError, match=next(iter(run.family.settings.model_fields))):  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=next(iter(run.family.sampling.settings.model_fields))):  # type: ignore[attr-defined]
         run.sample(1, colour="blue")
     for n in (0, -1, 10**9):
         with pytest.raises(UserError, match="1,000,000"):

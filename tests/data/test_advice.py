@@ -73,7 +73,7 @@ def test_uneven_and_small_classes() -> None:
 def test_few_pictures(count: int, few: bool) -> None:
     found = advise(facts([Item(picture(i, 2)) for i in range(count)]), [])
     assert kinds(found) == (["few"] if few else [])
-    assert all(a.count == count and "train.stop_copies" in a.text for a in found)
+    assert all(a.count == count and "train.memorisation_limit" in a.text for a in found)
 
 
 def test_few_texts_are_no_few_pictures() -> None:

@@ -57,7 +57,7 @@ def flow_of_gaussian_data(evidence: Evidence, space: Space) -> RunEvidence:
         space=space,
         codec=None,
         train=SimpleNamespace(device="cpu"),
-        settings=lambda given: family.settings(**given),
+        settings=lambda given: family.sampling.settings(**given),
     )
     return RunEvidence(cast(Any, run), cast(Any, evidence))
 

@@ -152,7 +152,7 @@ def test_looking_changes_nothing_that_is_learnt(data: Path, tmp_path: Path) -> N
     """A short run with looks and one without end in the same bits; the second draws nothing."""
     ends_in = []
     for name, limit in (("on", 0.1), ("off", 0.0)):
-        job = start(data, choices(tmp_path / name, 6, eval_every=2, stop_copies=limit), lambda text: None)
+        job = start(data, choices(tmp_path / name, 6, eval_every=2, memorisation_limit=limit), lambda text: None)
         learn(job, "quiet")
         assert any("near_copies" in line for line in metrics_lines(job.run)) == (name == "on")
         saved = newest(job.run.path / "checkpoints")
@@ -169,7 +169,7 @@ def test_when_it_looks_and_what_it_remembers(ended: Run) -> None:
     live.stopped = ""
     found = lookout(ended, (x, x), live, [{"step": 3, "near_copies_low": 0.2}, {"step": 3, "loss": 1.0}], said.append)
     assert found is not None and found.lows == [(3, 0.2)] and len(said) == 1
-    live.config = live.config.model_copy(update={"stop_copies": 0.0})
+    live.config = live.config.model_copy(update={"memorisation_limit": 0.0})
     assert lookout(ended, (x, x), live, [], said.append) is None
 
 

@@ -60,8 +60,8 @@ def waves(n: int = 256) -> Examples:
 
 def learnt(steps: int, examples: Examples, **config: Any) -> tuple[AutoencoderConfig, Learner]:
     c = AutoencoderConfig(width=16, factor=2, **config)
-    own = {**FAMILY.recipe, "warmup": 10}
-    train = TrainConfig(**own, steps=steps, batch=32, micro=32, save_every=steps, null_rate=0.0)
+    own = {**FAMILY.plan.recipe, "warmup": 10}
+    train = TrainConfig(**own, steps=steps, batch=32, micro_batch=32, save_every=steps, cond_dropout=0.0)
     learner = make_learner(FAMILY, c, PLANE, {}, train)
     loader = Loader(examples, PLANE, Rng(0))
     for learner.step in range(steps):
@@ -96,7 +96,7 @@ def test_a_place_of_the_latents_sees_only_what_is_near_it() -> None:
 
 def test_sizes_leave_a_grid_that_a_model_can_hold() -> None:
     for side in (8, 28, 32, 64, 128, 256):
-        factors = {c.factor for c in FAMILY.sizes(Space("field", (3, side, side)))}
+        factors = {c.factor for c in FAMILY.plan.sizes(Space("field", (3, side, side)))}
         assert len(factors) == 1 and (side // factors.pop() <= 12 or side > 48)
 
 
@@ -227,9 +227,9 @@ def test_the_error_of_spectra_is_that_of_levels_and_not_of_phases() -> None:
 
 def test_waves_are_learnt_by_their_spectra_unless_asked_otherwise() -> None:
     wave = Space("field", (1, 4000), std=0.35, axes=("time",), seconds=0.5)
-    assert {c.spectral > 0 for c in FAMILY.sizes(wave)} == {True}
+    assert {c.spectral > 0 for c in FAMILY.plan.sizes(wave)} == {True}
     plain = (PLANE, Space("field", (1, 64, 64), axes=("frequency", "time"), seconds=1.0), Space("field", (1, 64)))
-    assert {c.spectral for space in plain for c in FAMILY.sizes(space)} == {0.0}
+    assert {c.spectral for space in plain for c in FAMILY.plan.sizes(space)} == {0.0}
     config, modules = made(wave, factor=8, spectral=0.7)
     b = Batch(sines(2), Cond(2), torch.arange(2))
     total, _, metrics = AutoencoderObjective(config, wave).loss(modules, b, "model", 0, Rng(1), {})

@@ -51,8 +51,8 @@ def grained(n: int) -> Examples:
 
 def learnt(steps: int, examples: Examples, **config: Any) -> tuple[AutoencoderConfig, Learner]:
     c = AutoencoderConfig(**{"width": 16, "factor": 4, "channels": 2, **config})
-    own = {**FAMILY.recipe, "warmup": 10}
-    train = TrainConfig(**own, steps=steps, batch=32, micro=32, save_every=steps, null_rate=0.0)
+    own = {**FAMILY.plan.recipe, "warmup": 10}
+    train = TrainConfig(**own, steps=steps, batch=32, micro_batch=32, save_every=steps, cond_dropout=0.0)
     learner = make_learner(FAMILY, c, PLANE, {}, train)
     loader = Loader(examples, PLANE, Rng(0))
     for learner.step in range(steps):

@@ -179,11 +179,11 @@ def test_guidance_zero_ignores_the_label_and_guidance_moves_along_the_difference
 
 def test_score_prefers_what_the_model_was_made_for() -> None:
     """The model of N(0, 1) finds draws from it likelier than the same draws three times as large."""
-    assert FAMILY.score is not None
+    assert FAMILY.likelihood is not None
     n, x = 500, gaussian(1.0)[0][:500]
     config, modules, where = FlowConfig(widths=(8,), emb=8), {"velocity": fresh(1.0)}, space(1.0)
-    likely = FAMILY.score(modules, config, where, Batch(x, Cond(n), torch.arange(n)), Rng(0))
-    unlikely = FAMILY.score(modules, config, where, Batch(3 * x, Cond(n), torch.arange(n)), Rng(0))
+    likely = FAMILY.likelihood.score(modules, config, where, Batch(x, Cond(n), torch.arange(n)), Rng(0))
+    unlikely = FAMILY.likelihood.score(modules, config, where, Batch(3 * x, Cond(n), torch.arange(n)), Rng(0))
     assert float(likely.mean()) == pytest.approx(-1.0, abs=4 * math.sqrt(2 / D / n / 8) + 0.03)
     assert bool((likely > unlikely).float().mean() > 0.99)
 
@@ -191,7 +191,7 @@ def test_score_prefers_what_the_model_was_made_for() -> None:
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 28, 28), (1, 32), (2, 7, 9), (1, 4, 4, 4), (3, 64, 64)])
 def test_every_size_fits_every_grid(shape: tuple[int, ...]) -> None:
     where = Space("field", shape)
-    config = FAMILY.sizes(where)[0]
+    config = FAMILY.plan.sizes(where)[0]
     net = FAMILY.build(config, where, {})["velocity"]
     assert net(torch.zeros(2, *shape), torch.zeros(2), Cond(2)).shape == (2, *shape)
 
@@ -250,7 +250,9 @@ def test_one_euler_step_is_linear_in_autoguidance() -> None:
 
 
 def test_early_weights_are_asked_for_where_they_are_needed_and_only_there() -> None:
-    assert FAMILY.weak(FlowSettings(autoguidance=2.0)) and not FAMILY.weak(FlowSettings(guidance=2.0))
+    assert FAMILY.sampling.needs_early_weights(
+        FlowSettings(autoguidance=2.0)
+    ) and not FAMILY.sampling.needs_early_weights(FlowSettings(guidance=2.0))
     with pytest.raises(UserError, match="early weights"):
         drawn({"velocity": lively()}, torch.arange(2), autoguidance=2.0)
 
@@ -284,10 +286,10 @@ def test_settings_survive_json() -> None:
 @pytest.mark.parametrize("std", STDS)
 def test_the_likelihood_of_a_gaussian_is_exact(std: float) -> None:
     """A network that answers zero is the exact flow of N(0, std^2)."""
-    assert FAMILY.likelihood is not None
+    assert FAMILY.likelihood is not None and FAMILY.likelihood.density is not None
     x = gaussian(std)[0][:20]
     batch = Batch(x, Cond(20), torch.arange(20))
-    nats = FAMILY.likelihood({"velocity": fresh(std)}, CONFIG, space(std), batch, Rng(0))
+    nats = FAMILY.likelihood.density({"velocity": fresh(std)}, CONFIG, space(std), batch, Rng(0))
     expected = torch.distributions.Normal(0.0, std).log_prob(x).double().flatten(1).sum(1)
     assert nats.shape == (20,) and nats.dtype == torch.float64
     torch.testing.assert_close(nats, expected, rtol=0, atol=2e-3)
@@ -295,17 +297,17 @@ def test_the_likelihood_of_a_gaussian_is_exact(std: float) -> None:
 
 def test_a_likelihood_in_a_larger_space_takes_probes_and_stays_near() -> None:
     """One probe an example against the exact divergence, 100 examples of 36 numbers: the mean within its own error."""
-    assert FAMILY.likelihood is not None
+    assert FAMILY.likelihood is not None and FAMILY.likelihood.density is not None
     where, n = Space("field", (1, 6, 6)), 100
     net = FAMILY.build(CONFIG, where, {})["velocity"].requires_grad_(False)
     torch.manual_seed(0)
     nn.init.normal_(net.net.last.get_parameter("weight"), std=0.05)
     batch = Batch(Rng(1).normal("x", torch.arange(n), where.shape), Cond(n), torch.arange(n))
-    found = FAMILY.likelihood({"velocity": net}, CONFIG, where, batch, Rng(0))
-    other = FAMILY.likelihood({"velocity": net}, CONFIG, where, batch, Rng(1))
+    found = FAMILY.likelihood.density({"velocity": net}, CONFIG, where, batch, Rng(0))
+    other = FAMILY.likelihood.density({"velocity": net}, CONFIG, where, batch, Rng(1))
     spread = float((found - other).std())
     assert spread > 0 and abs(float((found - other).mean())) < 4 * spread / math.sqrt(n)
-    part = FAMILY.likelihood({"velocity": net}, CONFIG, where, batch.select(torch.tensor([7])), Rng(0))
+    part = FAMILY.likelihood.density({"velocity": net}, CONFIG, where, batch.select(torch.tensor([7])), Rng(0))
     torch.testing.assert_close(part, found[7:8], rtol=0, atol=1e-3)
 
 

@@ -155,7 +155,7 @@ def test_what_is_set_by_hand_stays() -> None:
 
 
 def learner_of(config: FlowConfig, space: Space, steps: int, batch: int) -> Learner:
-    own = {**FAMILY.recipe, "steps": steps, "batch": batch, "micro": batch, "save_every": steps, "warmup": 2}
+    own = {**FAMILY.plan.recipe, "steps": steps, "batch": batch, "micro_batch": batch, "save_every": steps, "warmup": 2}
     return make_learner(FAMILY, config, space, {}, TrainConfig(**{**own, "ema_half_life": 20.0 * batch}))
 
 
@@ -192,7 +192,9 @@ def test_no_sample_shows_a_move() -> None:
     learn(learner, Examples(x.expand(32, -1, -1, -1).contiguous(), Cond(32)), space, 200)
     net = learner.modules["velocity"]
     net.load_state_dict(learner.averages["velocity"])
-    made = FAMILY.sample({"velocity": net}, config, space, Cond(32), Rng(2), torch.arange(32), FlowSettings(steps=10))
+    made = FAMILY.sampling.sample(
+        {"velocity": net}, config, space, Cond(32), Rng(2), torch.arange(32), FlowSettings(steps=10)
+    )
     left, right = made[:, :, :5, :5].flatten(1).mean(1), made[:, :, :5, -5:].flatten(1).mean(1)
     assert int((left > right).sum()) >= 30
     assert float((made - x).abs().mean()) < 0.2  # of a picture between -1 and 1

@@ -190,12 +190,12 @@ def test_augmentation_follows_the_critics_lead() -> None:
 def test_samples_have_the_shape_and_do_not_depend_on_the_batch(space: Space) -> None:
     modules = built(space)
     index, cond = torch.tensor([7, 3, 90]), labels([0, 1, 2])
-    x = FAMILY.sample(modules, TINY, space, cond, Rng(1), index, GANSettings())
+    x = FAMILY.sampling.sample(modules, TINY, space, cond, Rng(1), index, GANSettings())
     assert x.shape == (3, *space.shape)
     assert x.dtype == torch.float32
-    alone = FAMILY.sample(modules, TINY, space, labels([1]), Rng(1), index[1:2], GANSettings())
+    alone = FAMILY.sampling.sample(modules, TINY, space, labels([1]), Rng(1), index[1:2], GANSettings())
     assert torch.allclose(x[1:2], alone, atol=1e-5)
-    assert not torch.allclose(x, FAMILY.sample(modules, TINY, space, cond, Rng(2), index, GANSettings()))
+    assert not torch.allclose(x, FAMILY.sampling.sample(modules, TINY, space, cond, Rng(2), index, GANSettings()))
 
 
 def test_null_and_truncation() -> None:
@@ -203,14 +203,14 @@ def test_null_and_truncation() -> None:
     modules, cond = built(space), labels([0, 1, 2])
 
     def draw(c: Cond, **settings: float) -> Tensor:
-        return FAMILY.sample(modules, TINY, space, c, Rng(1), index, GANSettings(**settings))
+        return FAMILY.sampling.sample(modules, TINY, space, c, Rng(1), index, GANSettings(**settings))
 
     null = draw(cond.null())
     assert torch.equal(null[0], null[1])  # the label is not seen
     assert not torch.allclose(draw(cond)[0], draw(cond)[1])
     assert torch.allclose(draw(cond, guidance=0), null, atol=1e-6)
     assert not torch.allclose(draw(cond, guidance=2), draw(cond))
-    other = FAMILY.sample(modules, TINY, space, cond, Rng(9), index, GANSettings(truncation=0))
+    other = FAMILY.sampling.sample(modules, TINY, space, cond, Rng(9), index, GANSettings(truncation=0))
     assert torch.equal(draw(cond, truncation=0), other)  # no noise is left
 
 
@@ -226,7 +226,7 @@ def test_what_is_refused() -> None:
 def test_sizes_grow() -> None:
     for space in SPACES:
         with torch.device("meta"):
-            built = [FAMILY.build(c, space, CONDS).values() for c in FAMILY.sizes(space)]
+            built = [FAMILY.build(c, space, CONDS).values() for c in FAMILY.plan.sizes(space)]
         counts = [sum(p.numel() for m in modules for p in m.parameters()) for modules in built]
         assert counts == sorted(set(counts))
 
@@ -285,7 +285,7 @@ def test_the_strength_of_an_edit() -> None:
     moved = [float((edited(Edit(start, s)) - start).square().mean()) for s in (0.05, 0.4, 1.0)]
     assert moved[0] < moved[1] < moved[2]
     index, none = torch.arange(5), Cond(5)
-    plain = FAMILY.sample(straight(), FLAT, LINE, none, Rng(0), index, GANSettings())
+    plain = FAMILY.sampling.sample(straight(), FLAT, LINE, none, Rng(0), index, GANSettings())
     torch.testing.assert_close(edited(Edit(start, 1.0)), plain)
 
 

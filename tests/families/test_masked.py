@@ -54,7 +54,7 @@ def made(space: Space, conds: dict[str, Part] | None = None) -> dict[str, nn.Mod
 
 def drawn(space: Space, cond: Cond, modules: dict[str, nn.Module], seed: int = 0, **settings: Any) -> Tensor:
     chosen = MaskedSettings(**{"steps": 0, **settings})
-    return FAMILY.sample(modules, CONFIG, space, cond, Rng(seed), torch.arange(cond.size), chosen)
+    return FAMILY.sampling.sample(modules, CONFIG, space, cond, Rng(seed), torch.arange(cond.size), chosen)
 
 
 def known(rows: list[list[int | None]]) -> Cond:
@@ -156,7 +156,7 @@ def test_a_trained_model_reaches_the_entropy_of_its_data() -> None:
     )
     x = torch.arange(16).repeat_interleave((joint.flatten() * 400).round().long())
     examples = Examples(torch.stack([x // 4, x % 4], 1), Cond(len(x)))
-    told = TrainConfig(**FAMILY.recipe, steps=200, batch=64, micro=64, save_every=200)
+    told = TrainConfig(**FAMILY.plan.recipe, steps=200, batch=64, micro_batch=64, save_every=200)
     learner = make_learner(FAMILY, CONFIG, space, {}, told)
     loader = Loader(examples, space, Rng(0))
     for learner.step in range(200):
@@ -276,7 +276,7 @@ def test_texts_of_any_length_in_one_batch_equal_each_alone(settings: dict[str, A
     together = drawn(STREAM, known(rows), modules, length=12, **settings)
     for i, row in enumerate(rows):
         chosen = MaskedSettings(**{"steps": 0, "length": 12, **settings})
-        alone = FAMILY.sample(modules, CONFIG, STREAM, known([row]), Rng(0), torch.tensor([i]), chosen)[0]
+        alone = FAMILY.sampling.sample(modules, CONFIG, STREAM, known([row]), Rng(0), torch.tensor([i]), chosen)[0]
         assert together[i, : len(alone)].tolist() == alone.tolist()
         assert (together[i, len(alone) :] == 5).all()
 
@@ -317,7 +317,8 @@ def test_what_does_not_fit_is_refused_with_a_reason() -> None:
     assert "levels" in str(FAMILY.accepts(Space("tokens", (8, 4), (5,) * 4)))
     with pytest.raises(ValidationError):
         MaskedSettings(order="sideways")
-    assert isinstance(FAMILY.build(CONFIG, STREAM, {})["denoiser"], Denoiser) and FAMILY.bound
+    assert isinstance(FAMILY.build(CONFIG, STREAM, {})["denoiser"], Denoiser)
+    assert FAMILY.likelihood is not None and FAMILY.likelihood.bound
 
 
 # --------------------------------------------------------------------------- editing

@@ -39,7 +39,7 @@ def made(
 
 def drawn(space: Space, cond: Cond, modules: dict[str, nn.Module], seed: int = 0, **settings: Any) -> Tensor:
     chosen = TransformerSettings(**settings)
-    return FAMILY.sample(modules, CONFIG, space, cond, Rng(seed), torch.arange(cond.size), chosen)
+    return FAMILY.sampling.sample(modules, CONFIG, space, cond, Rng(seed), torch.arange(cond.size), chosen)
 
 
 def known(rows: list[list[int]]) -> Cond:
@@ -168,7 +168,7 @@ def test_prompts_of_any_length_in_one_batch_equal_each_alone() -> None:
     together = drawn(STREAM, known(rows), modules, length=12)
     for i, row in enumerate(rows):
         settings = TransformerSettings(length=12)
-        alone = FAMILY.sample(modules, CONFIG, STREAM, known([row]), Rng(0), torch.tensor([i]), settings)[0]
+        alone = FAMILY.sampling.sample(modules, CONFIG, STREAM, known([row]), Rng(0), torch.tensor([i]), settings)[0]
         assert together[i, : len(alone)].tolist() == alone.tolist()
         assert (together[i, len(alone) :] == 5).all()
 
@@ -196,7 +196,7 @@ def test_sizes_grow() -> None:
     def count(config: TransformerConfig) -> int:
         return sum(p.numel() for p in FAMILY.build(config, STREAM, {})["decoder"].parameters())
 
-    counts = [count(c) for c in FAMILY.sizes(STREAM)]
+    counts = [count(c) for c in FAMILY.plan.sizes(STREAM)]
     assert counts == sorted(counts) and counts[0] < 0.5e6 and counts[-1] > 20e6
 
 

@@ -36,7 +36,7 @@ def made(
 
 def drawn(space: Space, cond: Cond, modules: dict[str, nn.Module], seed: int = 0, **settings: Any) -> Tensor:
     chosen = TransformerSettings(**settings)
-    return FAMILY.sample(modules, CONFIG, space, cond, Rng(seed), torch.arange(cond.size), chosen)
+    return FAMILY.sampling.sample(modules, CONFIG, space, cond, Rng(seed), torch.arange(cond.size), chosen)
 
 
 def every(values: int, begin: int = CODES) -> Tensor:
@@ -207,7 +207,7 @@ def test_a_second_level_that_follows_from_the_first_is_learnt(pattern: str) -> N
         optimizer.step()
     with torch.no_grad():
         nats = -float(score(modules, config, space, batch(10**6, 256), Rng(0)).mean()) / 6  # a place
-        x = FAMILY.sample(modules, config, space, Cond(200), Rng(0), torch.arange(200), TransformerSettings())
+        x = FAMILY.sampling.sample(modules, config, space, Cond(200), Rng(0), torch.arange(200), TransformerSettings())
     assert nats == pytest.approx(math.log(3), abs=0.05)
     follows = (x[:, 1::2] == (x[:, ::2] + 1) % 3).float().mean()
     assert float(follows) > 0.97

@@ -286,7 +286,7 @@ def test_samples_follow_the_latents_of_their_class_once_a_density_is_fitted() ->
 
     def latents(prior: str) -> Tensor:
         settings = VAESettings(prior=prior)
-        return FAMILY.sample(modules, config, space, cond, Rng(1), index, settings).flatten(1)[:, :2]
+        return FAMILY.sampling.sample(modules, config, space, cond, Rng(1), index, settings).flatten(1)[:, :2]
 
     assert torch.equal(latents("fitted"), latents("normal"))  # until then they are the same
     assert FAMILY.finish is not None
@@ -295,7 +295,7 @@ def test_samples_follow_the_latents_of_their_class_once_a_density_is_fitted() ->
     assert ((z[:, 0].abs() - 2).abs() < 0.6).all() and ((z[:, 1] - (index % 3) + 1).abs() < 0.6).all()
     assert float((z[:, 0] > 0).float().mean()) == pytest.approx(0.5, abs=0.1)
     assert float(latents("normal")[:, 0].abs().median()) < 1
-    anyone = FAMILY.sample(modules, config, space, cond.null(), Rng(1), index, VAESettings()).flatten(1)
+    anyone = FAMILY.sampling.sample(modules, config, space, cond.null(), Rng(1), index, VAESettings()).flatten(1)
     assert float(anyone[:, 1].std()) > 0.6  # of all classes
 
 
@@ -306,7 +306,9 @@ def test_a_density_is_fitted_to_draws_of_the_posterior() -> None:
     modules["encoder"].forward = lambda x, c: (x.flatten(1)[:, :2], torch.zeros(len(x), 2))  # type: ignore[method-assign]
     assert FAMILY.finish is not None
     put(modules, FAMILY.finish(modules, config, space, examples, Rng(0)))
-    u = FAMILY.sample(modules, config, space, labels([0] * 4000), Rng(1), torch.arange(4000), VAESettings()).flatten(1)
+    u = FAMILY.sampling.sample(
+        modules, config, space, labels([0] * 4000), Rng(1), torch.arange(4000), VAESettings()
+    ).flatten(1)
     assert float(u[:, 1].var()) == pytest.approx(1.01, abs=0.15)
     assert float(u[:, 0].var()) == pytest.approx(5.01, abs=0.6)
 
@@ -328,7 +330,7 @@ def test_what_is_decoded_of_what_was_drawn_is_what_was_drawn(space: Space, hiera
     assert FAMILY.latents is not None
     u = FAMILY.latents.encode(modules, config, space, data.x, data.cond, VAESettings())
     noise = Rng(2).normal("sample/noise", data.index, (u.shape[1],))
-    drawn = FAMILY.sample(modules, config, space, data.cond, Rng(2), data.index, VAESettings(prior="normal"))
+    drawn = FAMILY.sampling.sample(modules, config, space, data.cond, Rng(2), data.index, VAESettings(prior="normal"))
     again = FAMILY.latents.decode(modules, config, space, noise, data.cond, VAESettings())
     torch.testing.assert_close(again, drawn, rtol=1e-4, atol=1e-4)
 
@@ -348,7 +350,7 @@ def test_strength_goes_from_nothing_to_a_sample() -> None:
     assert torch.equal(edited(Edit(x[:, None], 0.0), 500, Rng(0)), x)
     moved = [float((edited(Edit(x[:, None], s), 500, Rng(0)) - x).square().mean()) for s in (0.01, 0.3, 0.6, 1.0)]
     assert moved == sorted(moved) and moved[0] < 0.01
-    sample = FAMILY.sample(linear(), ONE, LINE, Cond(500), Rng(0), torch.arange(500), VAESettings()).flatten(1)
+    sample = FAMILY.sampling.sample(linear(), ONE, LINE, Cond(500), Rng(0), torch.arange(500), VAESettings()).flatten(1)
     torch.testing.assert_close(edited(Edit(x[:, None], 1.0), 500, Rng(0)), sample)
 
 
@@ -431,12 +433,12 @@ def test_trained_on_gaussian_data_the_bound_comes_near_the_entropy() -> None:
 def test_samples_have_the_shape_and_do_not_depend_on_the_batch(space: Space) -> None:
     modules = made(space)
     index, cond = torch.tensor([7, 3, 90]), labels([0, 1, 2])
-    x = FAMILY.sample(modules, TINY, space, cond, Rng(1), index, VAESettings())
+    x = FAMILY.sampling.sample(modules, TINY, space, cond, Rng(1), index, VAESettings())
     assert x.shape == (3, *space.shape)
     assert x.dtype == torch.float32
-    alone = FAMILY.sample(modules, TINY, space, labels([1]), Rng(1), index[1:2], VAESettings())
+    alone = FAMILY.sampling.sample(modules, TINY, space, labels([1]), Rng(1), index[1:2], VAESettings())
     assert torch.allclose(x[1:2], alone, atol=1e-5)
-    assert not torch.allclose(x, FAMILY.sample(modules, TINY, space, cond, Rng(2), index, VAESettings()))
+    assert not torch.allclose(x, FAMILY.sampling.sample(modules, TINY, space, cond, Rng(2), index, VAESettings()))
 
 
 def test_null_truncation_and_guidance() -> None:
@@ -444,7 +446,7 @@ def test_null_truncation_and_guidance() -> None:
     modules, cond = made(space), labels([0, 1, 2])
 
     def draw(c: Cond, **settings: float) -> Tensor:
-        return FAMILY.sample(modules, TINY, space, c, Rng(1), index, VAESettings(**settings))
+        return FAMILY.sampling.sample(modules, TINY, space, c, Rng(1), index, VAESettings(**settings))
 
     null = draw(cond.null())
     assert torch.allclose(null[0], null[1], atol=1e-6)  # the label is not seen; rows of a product may be rounded apart
@@ -452,7 +454,7 @@ def test_null_truncation_and_guidance() -> None:
     nn.init.zeros_(modules["prior"].last.weight)  # then only the decoder sees the label
     assert torch.allclose(draw(cond, guidance=0), draw(cond.null()), atol=1e-6)
     assert not torch.allclose(draw(cond, guidance=2), draw(cond))
-    other = FAMILY.sample(modules, TINY, space, cond, Rng(9), index, VAESettings(truncation=0))
+    other = FAMILY.sampling.sample(modules, TINY, space, cond, Rng(9), index, VAESettings(truncation=0))
     assert torch.equal(draw(cond, truncation=0), other)  # no noise is left
 
 
@@ -470,6 +472,6 @@ def test_what_is_refused() -> None:
 def test_sizes_grow() -> None:
     for space in SPACES:
         with torch.device("meta"):
-            built = [FAMILY.build(c, space, CONDS).values() for c in FAMILY.sizes(space)]
+            built = [FAMILY.build(c, space, CONDS).values() for c in FAMILY.plan.sizes(space)]
         counts = [sum(p.numel() for m in modules for p in m.parameters()) for modules in built]
         assert counts == sorted(set(counts))

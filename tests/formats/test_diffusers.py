@@ -176,7 +176,7 @@ def test_euler_on_its_schedule_is_ddim(clip: bool, tmp_path: Path) -> None:
     config = diffusers.read(folder).config
     rows = torch.arange(3)
     cond = Cond.nothing(conds, 3)
-    ours = registry.family("diffusers").sample(
+    ours = registry.family("diffusers").sampling.sample(
         modules, config, space, cond, Rng(5), rows, DiffusersSettings(steps=20, clip=clip)
     )
     pipeline = package.DDIMPipeline.from_pretrained(folder)
@@ -186,7 +186,9 @@ def test_euler_on_its_schedule_is_ddim(clip: bool, tmp_path: Path) -> None:
         x = pipeline.scheduler.step(pipeline.unet(x, k).sample, k, x, use_clipped_model_output=clip).prev_sample
     torch.testing.assert_close(ours, x, rtol=1e-3, atol=1e-3 * float(x.abs().max()))
     whole = DiffusersSettings(steps=20, grid="even", solver="heun")
-    assert bool(registry.family("diffusers").sample(modules, config, space, cond, Rng(5), rows, whole).isfinite().all())
+    assert bool(
+        registry.family("diffusers").sampling.sample(modules, config, space, cond, Rng(5), rows, whole).isfinite().all()
+    )
 
 
 @torch.no_grad()
@@ -283,7 +285,7 @@ def test_the_loss_is_ddpms(base: Path) -> None:
     parts = [objective.loss(modules, batch.select(r), "model", 0, Rng(0), {})[0] for r in torch.arange(4).split([1, 3])]
     assert weight == 4
     torch.testing.assert_close(sum(parts), total, rtol=1e-5, atol=1e-5)
-    assert family.score is not None and family.score(modules, None, space, batch, Rng(0)).shape == (4,)
+    assert family.likelihood is not None and family.likelihood.score(modules, None, space, batch, Rng(0)).shape == (4,)
 
 
 # --------------------------------------------------------------------------- tuning, and back

@@ -79,7 +79,9 @@ def test_the_noise_of_a_sample_makes_that_sample(written: tuple[FieldModel, Path
     if model.family.name == "flow":
         pytest.skip("a flow is followed by a program outside, see below")
     rows, cond = torch.arange(3), requests(SPEC, 3, Rng(4))
-    wanted = model.family.sample(model.modules, model.config, model.space, cond, Rng(7), rows, model.family.settings())
+    wanted = model.family.sampling.sample(
+        model.modules, model.config, model.space, cond, Rng(7), rows, model.family.sampling.settings()
+    )
     given = [
         {"normal": Rng(7).normal, "uniform": Rng(7).uniform}[i.draw](
             "sample/noise" if i.name == "z" else f"sample/{i.name}", rows, i.row
@@ -201,7 +203,8 @@ def test_a_file_that_computes_something_else_is_not_proved(written: tuple[FieldM
 
 def test_what_has_no_graph_or_no_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of("gan")
-    silent = replace(model.family, sample=lambda *given: torch.zeros(2))
+    sampling = model.family.sampling
+    silent = replace(model.family, sampling=replace(sampling, sample=lambda *given: torch.zeros(2)))
     with pytest.raises(UserError, match=r"no inputs that ONNX could have\. Use --to safetensors"):
         onnx.write(replace(model, family=silent), tmp_path)
 
@@ -210,7 +213,8 @@ def test_what_has_no_graph_or_no_package_is_refused(tmp_path: Path, monkeypatch:
         return modules["generator"](z, torch.zeros(len(z), 8))  # the batch as a constant
 
     with pytest.raises(UserError, match="cannot make an ONNX graph of this network: Constraints violated"):
-        onnx.write(replace(model, family=replace(model.family, sample=fixed)), tmp_path)
+        constant = replace(model.family, sampling=replace(sampling, sample=fixed))
+        onnx.write(replace(model, family=constant), tmp_path)
     monkeypatch.setattr(onnx, "MOST", 100)
     with pytest.raises(UserError, match="2 GiB"):
         onnx.write(model, tmp_path)

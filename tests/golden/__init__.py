@@ -119,13 +119,13 @@ def losses(family: str) -> dict[str, list[float]]:
     row, made = ROWS[family], registry.family(family)
     train = TrainConfig(
         **{
-            **made.recipe,
+            **made.plan.recipe,
             "steps": STEPS,
             "batch": BATCH,
-            "micro": BATCH,
+            "micro_batch": BATCH,
             "warmup": 4,
             "save_every": STEPS,
-            "null_rate": 0.1,
+            "cond_dropout": 0.1,
             "ema_half_life": 40.0,
             "seed": 7,
             **row.train,

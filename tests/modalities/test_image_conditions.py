@@ -353,7 +353,7 @@ def test_words_of_a_caption_that_are_not_known_are_told() -> None:
 
 
 def test_a_negative_that_is_the_request_is_told() -> None:
-    settings = registry.family("flow").settings(guidance=2.0)
+    settings = registry.family("flow").sampling.settings(guidance=2.0)
     with pytest.warns(UserWarning, match="so it does nothing"):
         check_negative(Request(label="red", negative=unwanted("red", None)), settings)
     with warnings.catch_warnings():

@@ -51,7 +51,7 @@ def game(micro: int) -> Learner:
         "other": nn.Linear(6, 6),
     }
     modules = {k: m.double() for k, m in modules.items()}
-    return Learner(modules, Game(), config(batch=BATCH, micro=micro, clip=0, ema_half_life=0))
+    return Learner(modules, Game(), config(batch=BATCH, micro_batch=micro, clip=0, ema_half_life=0))
 
 
 def masked() -> Batch:
@@ -104,7 +104,7 @@ def test_only_the_player_is_moved() -> None:
 
 def family_learner(row: FamilyRow, space: Any, micro: int) -> Learner:
     family = registry.family(row.name)
-    recipe = {**family.recipe, "steps": 8, "batch": BATCH, "micro": micro, "save_every": 8, "clip": 0}
+    recipe = {**family.plan.recipe, "steps": 8, "batch": BATCH, "micro_batch": micro, "save_every": 8, "clip": 0}
     learner = make_learner(family, family.config(**row.config), space, SPEC, TrainConfig(**recipe))
     enliven(learner.modules)
     return learner

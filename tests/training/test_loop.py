@@ -88,7 +88,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(players: int, bad: str, v
 
 
 def test_one_bad_micro_batch_is_enough() -> None:
-    live = learner(Squares(), micro=1)
+    live = learner(Squares(), micro_batch=1)
     batch = step_of(live)
     batch.x[3, 1] = math.nan
     before = flat(live.snapshot())
@@ -120,7 +120,9 @@ def test_a_finite_loss_with_a_gradient_that_is_not(tmp_path: Path) -> None:
 def test_every_family_learns_without_conditions_and_with_averages(row: FamilyRow) -> None:
     """A module that has no weights then, such as the conditioning, is averaged, saved and restored like any other."""
     family, space = registry.family(row.name), SPACES[row.spaces[0]]
-    given = TrainConfig(**{**family.recipe, "steps": 2, "batch": 4, "micro": 4, "save_every": 2, "ema_half_life": 9.0})
+    given = TrainConfig(
+        **{**family.plan.recipe, "steps": 2, "batch": 4, "micro_batch": 4, "save_every": 2, "ema_half_life": 9.0}
+    )
     live, again = (make_learner(family, family.config(**row.config), space, {}, given) for _ in range(2))
     data = examples(space)
     plain = Examples(data.x, Cond(len(data)), data.scale, data.shift, data.bounds, data.bytes)

@@ -155,7 +155,7 @@ def test_an_optimiser_goes_on_from_its_state_as_if_never_stopped(kind: str) -> N
 
     def fresh() -> tuple[dict[str, nn.Parameter], list[Muon | AdamW]]:
         params = {k: nn.Parameter(normal(*s, seed=i)) for i, (k, s) in enumerate(shapes.items())}
-        given = TrainConfig(steps=1, batch=1, micro=1, save_every=1, optimizer=kind, weight_decay=0.1)  # type: ignore[arg-type]
+        given = TrainConfig(steps=1, batch=1, micro_batch=1, save_every=1, optimizer=kind, weight_decay=0.1)  # type: ignore[arg-type]
         return params, make_optimizers(params, given)
 
     def steps(params: dict[str, nn.Parameter], optimizers: list[Muon | AdamW], first: int, last: int) -> None:
@@ -194,7 +194,7 @@ def test_every_parameter_has_one_optimiser_and_muon_takes_hidden_matrices_alone(
             "net.conditioning.parts.part_label.table.weight": (3, 4),
         }.items()
     }
-    muon, adamw = make_optimizers(params, TrainConfig(steps=1, batch=1, micro=1, save_every=1, optimizer="muon"))
+    muon, adamw = make_optimizers(params, TrainConfig(steps=1, batch=1, micro_batch=1, save_every=1, optimizer="muon"))
     assert set(muon.params) == {"decoder.blocks.0.qkv.weight", "net.conv.weight"}
     assert set(adamw.params) == set(params) - set(muon.params)
     assert all(is_matrix(k, p) for k, p in muon.params.items())

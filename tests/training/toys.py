@@ -20,7 +20,7 @@ FIELD = Space("field", (WIDTH,))
 
 
 def config(**given: Any) -> TrainConfig:
-    base: dict[str, Any] = {"steps": 12, "batch": 4, "micro": 4, "save_every": 4, "warmup": 0, "decay": 0.0}
+    base: dict[str, Any] = {"steps": 12, "batch": 4, "micro_batch": 4, "save_every": 4, "warmup": 0, "decay": 0.0}
     return TrainConfig(**{**base, "log_every": 5, "lr": 0.05, "ema_half_life": 20.0, **given})
 
 

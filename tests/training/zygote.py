@@ -27,8 +27,8 @@ from afresh.core import UserError
 from afresh.tasks.train import Choices, again, learn, start
 from afresh.training import loop
 
-HAND = {"batch": 4, "micro": 2, "threads": 1, "precision": "float32", "compile": False, "ema_half_life": 20.0}
-HAND |= {"stop_copies": 0.0}  # how often copies are looked for depends on the time that passes
+HAND = {"batch": 4, "micro_batch": 2, "threads": 1, "precision": "float32", "compile": False, "ema_half_life": 20.0}
+HAND |= {"memorisation_limit": 0.0}  # how often copies are looked for depends on the time that passes
 EVERY = {"save_every": 3, "log_every": 2, "eval_every": 4, "preview_every": 6}
 RUNS: dict[str, dict[str, Any]] = {
     "transformer": {

@@ -92,7 +92,7 @@ def steered(run: Run, reward: Reward, weight: float) -> Sampler:
     energy, edit = energy_of(reward), run.family.edit
     assert edit is not None
     if weight == 0:
-        return run.family.sample
+        return run.family.sampling.sample
 
     def sample(
         modules: Modules, config: Any, space: Space, cond: Any, rng: Any, index: Tensor, settings: Any

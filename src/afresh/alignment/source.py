@@ -54,7 +54,7 @@ class Course:
         self.family: Family = run.family
         self.aligner: Aligner = registry.aligner(self.record.method, self.family)
         self.config: Any = self.aligner.config(**self.record.config)
-        self.settings: Any = self.family.settings(**self.record.settings)
+        self.settings: Any = self.family.sampling.settings(**self.record.settings)
         self.rng = Rng(run.record.seed + ROLLOUTS)
         self.said: set[str] = set()  # alarms
         self.begun: dict[str, float] | None = None
@@ -293,9 +293,9 @@ class Course:
         given = modules, run.config, run.space, cond.to(device), rng, index.to(device), self.settings
         with precision(run.train):
             if policy is None or policy.rollout is None or policy.steps is None:
-                x = self.family.sample(*given).cpu()
+                x = self.family.sampling.sample(*given).cpu()
                 if self.base is None:
-                    self.base = self.family.sample(self.reference, *given[1:]).cpu()
+                    self.base = self.family.sampling.sample(self.reference, *given[1:]).cpu()
                 return x, {"away": away(x, self.base, run.space.std)}
             made = policy.rollout(*given)
             ref = policy.steps(self.reference, run.config, run.space, made.batch)

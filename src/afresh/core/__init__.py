@@ -7,7 +7,19 @@ about the rest of the program is in this folder, and this folder knows nothing b
 from afresh.core.align import Aligner, Policy, Rollout, Steered, Steps, Votes, World
 from afresh.core.data import Codec, Corpus, Encoder, Item, Modality, Refused, Sniff, Sound, UserError
 from afresh.core.evidence import Drawn, Evidence, Metric, Score
-from afresh.core.model import Edit, Family, Latents, Loss, Modules, Objective, Predict, State
+from afresh.core.model import (
+    Edit,
+    Family,
+    Latents,
+    Likelihood,
+    Loss,
+    Modules,
+    Objective,
+    PlanHints,
+    Predict,
+    Sampling,
+    State,
+)
 from afresh.core.space import Batch, Cond, CondSpec, Examples, Part, Space
 
 __all__ = [
@@ -25,16 +37,19 @@ __all__ = [
     "Family",
     "Item",
     "Latents",
+    "Likelihood",
     "Loss",
     "Metric",
     "Modality",
     "Modules",
     "Objective",
     "Part",
+    "PlanHints",
     "Policy",
     "Predict",
     "Refused",
     "Rollout",
+    "Sampling",
     "Score",
     "Sniff",
     "Sound",

@@ -67,33 +67,65 @@ class Latents:
 
 
 @dataclass(frozen=True)
+class PlanHints:
+    """What the planner asks a family in order to choose its size and how it is trained."""
+
+    sizes: Callable[[Space], Sequence[Any]]  # configurations, from small to large
+    examples_wanted: Callable[[int, Space], int]  # examples that a network of so many parameters should see
+    batch: Callable[[int, Space], int]  # examples of a step, for a run over so many examples
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # fields of TrainConfig that this family sets
+    cond_dropout: float = 0.1  # share of conditions left out in training; 0 makes guidance impossible
+    regime: Callable[[float, int, int], Mapping[str, Any]] = lambda epochs, steps, examples: {}  # more of TrainConfig
+    config_for_epochs: Callable[[float, Space], Mapping[str, Any]] = lambda epochs, space: {}  # fields of `config`
+    regions: Callable[[Modules, str], Sequence[nn.Module]] | None = None  # what torch.compile may take on a device
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a family draws samples, and what may be asked of it.
+
+    `sample` takes (modules, config, space, cond, rng, index, settings) and returns x (B, *shape); every random number
+    is keyed by index (B,), so that a sample does not depend on its batch.
+    """
+
+    settings: type  # pydantic model of the options of sampling
+    sample: Callable[[Modules, Any, Space, Cond, Rng, Tensor, Any], Tensor]
+    guided: bool = True  # whether guidance was measured to help (tests/matrix.py)
+    needs_early_weights: Callable[[Any], bool] = lambda settings: False  # the weights named "early_" + module
+    fills: bool = False  # whether the known tokens of a condition may have holes anywhere, not only after them
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How a family rates examples. Both functions take (modules, config, space, batch, rng) and return nats (B,).
+
+    `score`: higher is likelier. Of tokens it is a log-likelihood; of fields it may be minus an error of the objective.
+    `density`: the log-likelihood of fields. `bound`: whether these log-likelihoods are only lower bounds.
+    """
+
+    score: Callable[[Modules, Any, Space, Batch, Rng], Tensor]
+    density: Callable[[Modules, Any, Space, Batch, Rng], Tensor] | None = None
+    bound: bool = False
+
+
+@dataclass(frozen=True)
 class Family:
-    """A kind of generative model. One of these a file, one line in the catalog."""
+    """A kind of generative model: one file of afresh.families and one entry of the registry.
+
+    Fields that are None are capabilities that the family lacks.
+    """
 
     name: str
-    accepts: Callable[[Space], str | None]  # None, or the reason why not
-    config: type  # pydantic model of the network and objective
-    sizes: Callable[[Space], Sequence[Any]]  # configs from small to large, for the planner
-    appetite: Callable[[int, Space], int]  # examples that a net of so many parameters should see to be worth it
-    batch: Callable[[int, Space], int]  # examples a step, for a run over so many examples
+    accepts: Callable[[Space], str | None]  # None, or the reason why it cannot learn the space
+    config: type  # pydantic model of the networks and the objective
+    plan: PlanHints
     build: Callable[[Any, Space, CondSpec], dict[str, nn.Module]]
     objective: Callable[[Any, Space], Objective]
-    settings: type  # pydantic model of what sampling accepts
-    sample: Callable[[Modules, Any, Space, Cond, Rng, Tensor, Any], Tensor]
-    null_rate: float = 0.1  # how often a condition is left out in training; 0 = guidance impossible
-    guided: bool = True  # whether a gain of guidance was measured (tests/matrix.py)
-    recipe: Mapping[str, Any] = field(default_factory=dict)  # fields of TrainConfig that this family sets
-    regime: Callable[[float, int, int], Mapping[str, Any]] | None = None  # (epochs, steps, examples) -> TrainConfig
-    repeated: Callable[[float, Space], Mapping[str, Any]] | None = None  # (epochs, space) -> fields of its config
-    regions: Callable[[Modules, str], Sequence[nn.Module]] | None = None  # what torch.compile may take on a device
-    score: Callable[[Modules, Any, Space, Batch, Rng], Tensor] | None = None  # (B,) nats, higher = likelier
-    bound: bool = False  # whether a token's score, or a field's likelihood, is only a lower bound of the log-likelihood
+    sampling: Sampling
+    likelihood: Likelihood | None = None
     predict: Callable[[Modules, Space], Predict] | None = None  # of the next token, with a key/value cache
-    fills: bool = False  # whether cond.given may have holes anywhere: unknown places before known ones
-    likelihood: Callable[[Modules, Any, Space, Batch, Rng], Tensor] | None = None  # (B,) nats of fields, or a bound
     finish: Callable[[Modules, Any, Space, Examples, Rng], Mapping[str, Tensor]] | None = None  # fitted after training
-    weak: Callable[[Any], bool] = lambda settings: False  # whether sampling so needs the early weights, "early_" + name
     latents: Latents | None = None
-    edit: Callable[[Modules, Any, Space, Edit, Cond, Rng, Tensor, Any], Tensor] | None = None  # -> x (B, *shape)
-    policy: Policy | None = None  # what makes it alignable
-    made_by: str = ""  # the verb that makes such runs from others; empty: `train` does
+    edit: Callable[[Modules, Any, Space, Edit, Cond, Rng, Tensor, Any], Tensor] | None = None  # returns x (B, *shape)
+    policy: Policy | None = None  # what alignment needs
+    made_by: str = ""  # the command that makes such runs out of others; empty: `train` does

@@ -124,23 +124,23 @@ def of_sampling(family: Family, given: Mapping[str, Any], guidable: bool) -> Any
 
     Raises UserError naming those that exist, for a value that does not fit, and for guidance where it means nothing.
     """
-    known = family.settings.model_fields  # type: ignore[attr-defined]
+    known = family.sampling.settings.model_fields  # type: ignore[attr-defined]
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise UserError(
             f"{family.name} does not know {', '.join(unknown)} when sampling. It accepts: {', '.join(known)}."
         )
     try:
-        settings = family.settings(**given)
+        settings = family.sampling.settings(**given)
     except ValidationError as e:
-        raise UserError(f"Sampling settings of {family.name}: {problems(e, family.settings)}.") from e
+        raise UserError(f"Sampling settings of {family.name}: {problems(e, family.sampling.settings)}.") from e
     if given.get("guidance", 1.0) != 1.0 or (parts_weighed(family) and given.get("part_guidance")):
         if not guidable:
             raise UserError(
                 "This model is unconditional, so there is nothing to guide towards. Leave --guidance out, or "
                 "train on data with labels (class folders, metadata.jsonl)."
             )
-        if not family.guided:
+        if not family.sampling.guided:
             raise UserError(
                 f"Guidance is not supported for {family.name}: no gain of it was measured (see the support "
                 "table in the README). Leave --guidance out."
@@ -150,7 +150,7 @@ def of_sampling(family: Family, given: Mapping[str, Any], guidable: bool) -> Any
 
 def parts_weighed(family: Family) -> bool:
     """Whether guidance on each part can have a weight of its own: a setting `part_guidance`."""
-    return "part_guidance" in family.settings.model_fields  # type: ignore[attr-defined]
+    return "part_guidance" in family.sampling.settings.model_fields  # type: ignore[attr-defined]
 
 
 def of_guidance(family: Family, spec: CondSpec, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def few(train: Sequence[Item], what: str) -> list[Advice]:
         return []
     text = (
         f"{n:,} training {what} are few: long training ends in copies of them. Training looks for near copies and "
-        f"stops when they are more than train.stop_copies; keep the budget short, or give more {what}"
+        f"stops when they are more than train.memorisation_limit; keep the budget short, or give more {what}"
     )
     return [Advice("few", n, text)]
 

@@ -2,7 +2,7 @@
 
 At evaluations a few samples are drawn as a user would draw them. A near copy is nearer to a training example than 99%
 of examples that were not trained on are (measure/memorisation.py). The number of near copies among n samples is
-binomial: training ends when the lower end of the share's interval is above `train.stop_copies` twice in a row.
+binomial: training ends when the lower end of the share's interval is above `train.memorisation_limit` twice in a row.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class Lookout:
         run, seed = self.run, SEED + 2 * learner.step + part
         cond = draw_conditions(run.conditions, n, Rng(seed), "sample/conditions")
         with averaged(learner), seen_folded(learner.modules) as modules, torch.no_grad():
-            x = run.draw(modules, cond, seed, run.family.settings())
+            x = run.draw(modules, cond, seed, run.family.sampling.settings())
         x = seen(x.float()) if run.encoder.space.timed else x.float()
         return nearest(small(x), self.table)
 
@@ -150,7 +150,7 @@ class Lookout:
             return ""
         return (
             f"at least {lows[-1]:.0%} of the samples are near copies of training examples, at two evaluations in "
-            f"a row (train.stop_copies={self.limit:g})"
+            f"a row (train.memorisation_limit={self.limit:g})"
         )
 
 
@@ -162,7 +162,7 @@ def lookout(
     message: Callable[[str], None],
 ) -> Lookout | None:
     """For a family that makes fields, unless it was turned off, or ended this run before; `lines` of metrics.jsonl."""
-    limit = learner.config.stop_copies
+    limit = learner.config.memorisation_limit
     if limit == 0 or run.space.kind != "field":
         return None
     if learner.stopped:

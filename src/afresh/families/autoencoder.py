@@ -16,7 +16,21 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from afresh.core import Batch, Cond, CondSpec, Examples, Family, Loss, Modules, Space, State, UserError
+from afresh.core import (
+    Batch,
+    Cond,
+    CondSpec,
+    Examples,
+    Family,
+    Likelihood,
+    Loss,
+    Modules,
+    PlanHints,
+    Sampling,
+    Space,
+    State,
+    UserError,
+)
 from afresh.core.rng import Rng
 from afresh.nets.autoencoder import (
     MOST_RESIDUAL,
@@ -124,7 +138,7 @@ def sizes(space: Space) -> Sequence[AutoencoderConfig]:
     ]
 
 
-def appetite(parameters: int, space: Space) -> int:
+def examples_wanted(parameters: int, space: Space) -> int:
     """One example for every 8 parameters (28x28 clothes in a minute of a core: 32 wide on 83,000 pictures left 1.5%
     unexplained, 64 wide on 36,000 left 1.6%; in 20 seconds 16 and 32 wide were equal)."""
     return parameters // 8
@@ -339,27 +353,27 @@ FAMILY = Family(
     name="autoencoder",
     accepts=accepts,
     config=AutoencoderConfig,
-    sizes=sizes,
-    appetite=appetite,
-    batch=lambda examples, space: 64,
+    plan=PlanHints(
+        sizes=sizes,
+        examples_wanted=examples_wanted,
+        batch=lambda examples, space: 64,
+        recipe={
+            "optimizer": "muon",
+            "matrix_lr": 0.02,
+            "lr": 2e-3,
+            "betas": (0.9, 0.99),
+            "weight_decay": 0.0,
+            "warmup": 50,
+            "decay": 0.6,
+            "ema_half_life": 5_000,
+            "clip": 1.0,
+        },
+        cond_dropout=0.0,
+        regions=regions,
+    ),
     build=build,
     objective=AutoencoderObjective,
-    settings=AutoencoderSettings,
-    sample=sample,
-    null_rate=0.0,
-    guided=False,  # no condition is used
-    recipe={
-        "optimizer": "muon",
-        "matrix_lr": 0.02,
-        "lr": 2e-3,
-        "betas": (0.9, 0.99),
-        "weight_decay": 0.0,
-        "warmup": 50,
-        "decay": 0.6,
-        "ema_half_life": 5_000,
-        "clip": 1.0,
-    },
-    regions=regions,
-    score=score,
+    sampling=Sampling(AutoencoderSettings, sample, guided=False),  # no condition is used
+    likelihood=Likelihood(score),
     finish=finish,
 )

@@ -24,7 +24,22 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from afresh.core import Batch, Cond, CondSpec, Edit, Family, Loss, Modules, Predict, Space, State, UserError
+from afresh.core import (
+    Batch,
+    Cond,
+    CondSpec,
+    Edit,
+    Family,
+    Likelihood,
+    Loss,
+    Modules,
+    PlanHints,
+    Predict,
+    Sampling,
+    Space,
+    State,
+    UserError,
+)
 from afresh.core.rng import Rng
 from afresh.sampling.edit import edit
 from afresh.sampling.guidance import classifier_free
@@ -342,15 +357,16 @@ FAMILY = Family(
     name="diffusers",
     accepts=accepts,
     config=DiffusersConfig,
-    sizes=sizes,
-    appetite=lambda parameters, space: parameters // 25,
-    batch=lambda examples, space: 16,
+    plan=PlanHints(
+        sizes=sizes,
+        examples_wanted=lambda parameters, space: parameters // 25,
+        batch=lambda examples, space: 16,
+        recipe={"optimizer": "adamw", "lr": 1e-4, "betas": (0.9, 0.999), "weight_decay": 0.01, "clip": 1.0},
+    ),
     build=build,
     objective=DiffusersObjective,
-    settings=DiffusersSettings,
-    sample=sample,
-    recipe={"optimizer": "adamw", "lr": 1e-4, "betas": (0.9, 0.999), "weight_decay": 0.01, "clip": 1.0},
-    score=score,
+    sampling=Sampling(DiffusersSettings, sample),
+    likelihood=Likelihood(score),
     edit=edited,
     made_by="tune",
 )

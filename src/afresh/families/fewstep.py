@@ -17,7 +17,20 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
-from afresh.core import Batch, Cond, CondSpec, Family, Loss, Modules, Predict, Space, State, UserError
+from afresh.core import (
+    Batch,
+    Cond,
+    CondSpec,
+    Family,
+    Loss,
+    Modules,
+    PlanHints,
+    Predict,
+    Sampling,
+    Space,
+    State,
+    UserError,
+)
 from afresh.core.rng import Rng
 from afresh.nets.velocity import FlowMap, Velocity, VelocityShape, compilable
 from afresh.sampling.guidance import classifier_free, interval
@@ -181,23 +194,23 @@ FAMILY = Family(
     name="fewstep",
     accepts=accepts,
     config=FewStepConfig,
-    sizes=sizes,
-    appetite=lambda parameters, space: 0,
-    batch=lambda examples, space: 64,
+    plan=PlanHints(
+        sizes=sizes,
+        examples_wanted=lambda parameters, space: 0,
+        batch=lambda examples, space: 64,
+        recipe={
+            "optimizer": "muon",
+            "matrix_lr": 0.005,
+            "lr": 5e-4,
+            "betas": (0.9, 0.99),
+            "weight_decay": 0.0,
+            "ema_half_life": 5_000,
+            "decay": 0.8,
+        },
+        regions=lambda modules, device: compilable(modules["student"].velocity, device),  # type: ignore[arg-type]
+    ),
     build=build,
     objective=FewStepObjective,
-    settings=FewStepSettings,
-    sample=sample,
+    sampling=Sampling(FewStepSettings, sample, guided=False),  # the teacher's guidance is learnt for good
     made_by="distill",
-    guided=False,  # the teacher's guidance is learnt for good
-    recipe={
-        "optimizer": "muon",
-        "matrix_lr": 0.005,
-        "lr": 5e-4,
-        "betas": (0.9, 0.99),
-        "weight_decay": 0.0,
-        "ema_half_life": 5_000,
-        "decay": 0.8,
-    },
-    regions=lambda modules, device: compilable(modules["student"].velocity, device),  # type: ignore[arg-type]
 )

@@ -33,10 +33,13 @@ from afresh.core import (
     Edit,
     Family,
     Latents,
+    Likelihood,
     Loss,
     Modules,
+    PlanHints,
     Policy,
     Predict,
+    Sampling,
     Space,
     State,
     UserError,
@@ -295,7 +298,7 @@ def sizes(space: Space) -> Sequence[FlowConfig]:
     ]
 
 
-def appetite(parameters: int, space: Space) -> int:
+def examples_wanted(parameters: int, space: Space) -> int:
     """One picture for every 12 parameters. On 28x28 clothes in 150 s of a core nets of 0.6M to 1.8M were level, and the
     small ones draw faster (docs/log.md)."""
     return parameters // 12
@@ -306,7 +309,7 @@ def may_move(space: Space) -> bool:
     return movable(space.shape[1:]) and not space.timed
 
 
-def repeated(epochs: float, space: Space) -> dict[str, float]:
+def config_for_epochs(epochs: float, space: Space) -> dict[str, float]:
     """Moves for pictures that are seen so often: for 236 faces they cost nothing at 54 epochs, and at 203 they left 1%
     near copies of 24%, at an equal distance of the samples (docs/log.md).
 
@@ -363,28 +366,27 @@ FAMILY = Family(
     name="flow",
     accepts=accepts,
     config=FlowConfig,
-    sizes=sizes,
-    appetite=appetite,
-    batch=lambda examples, space: 64,
-    repeated=repeated,
+    plan=PlanHints(
+        sizes=sizes,
+        examples_wanted=examples_wanted,
+        batch=lambda examples, space: 64,
+        recipe={
+            "optimizer": "muon",
+            "matrix_lr": 0.02,
+            "lr": 2e-3,
+            "betas": (0.9, 0.99),
+            "weight_decay": 0.01,
+            "ema_half_life": 20_000,
+            "early": 0.2,  # weights that autoguidance steers away from
+        },
+        config_for_epochs=config_for_epochs,
+        regions=lambda modules, device: compilable(modules["velocity"], device),  # type: ignore[arg-type]
+    ),
     build=build,
     objective=FlowObjective,
-    settings=FlowSettings,
-    sample=sample,
-    recipe={
-        "optimizer": "muon",
-        "matrix_lr": 0.02,
-        "lr": 2e-3,
-        "betas": (0.9, 0.99),
-        "weight_decay": 0.01,
-        "ema_half_life": 20_000,
-        "early": 0.2,  # weights that autoguidance steers away from
-    },
-    score=score,
-    likelihood=likelihood,
+    sampling=Sampling(FlowSettings, sample, needs_early_weights=lambda settings: settings.autoguidance != 1),
+    likelihood=Likelihood(score, density=likelihood),
     latents=Latents(encode, decode),
     edit=edited,
     policy=Policy(("velocity",), score=policy_score, denoise=denoise, draw=draw, fits=True),
-    weak=lambda settings: settings.autoguidance != 1,
-    regions=lambda modules, device: compilable(modules["velocity"], device),  # type: ignore[arg-type]
 )

@@ -10,7 +10,22 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from afresh.core import Batch, Cond, CondSpec, Edit, Family, Latents, Loss, Modules, Policy, Space, State, UserError
+from afresh.core import (
+    Batch,
+    Cond,
+    CondSpec,
+    Edit,
+    Family,
+    Latents,
+    Loss,
+    Modules,
+    PlanHints,
+    Policy,
+    Sampling,
+    Space,
+    State,
+    UserError,
+)
 from afresh.core.rng import Rng
 from afresh.nets.augment import augment
 from afresh.nets.conditioning import Conditioning
@@ -73,7 +88,7 @@ def sizes(space: Space) -> Sequence[GANConfig]:
     ]
 
 
-def appetite(parameters: int, space: Space) -> int:
+def examples_wanted(parameters: int, space: Space) -> int:
     """One example for every 6 parameters (32 wide on 8x8 digits: 53,000, where samples are first good)."""
     return parameters // 6
 
@@ -243,26 +258,28 @@ FAMILY = Family(
     name="gan",
     accepts=accepts,
     config=GANConfig,
-    sizes=sizes,
-    appetite=appetite,
-    batch=lambda examples, space: 64,
+    plan=PlanHints(
+        sizes=sizes,
+        examples_wanted=examples_wanted,
+        batch=lambda examples, space: 64,
+        recipe={
+            "optimizer": "adamw",
+            "lr": 2e-3,
+            "betas": (0.0, 0.9),
+            "weight_decay": 0.0,
+            "warmup": 0,
+            "decay": 1.0,
+            "ema_half_life": 10_000,
+            "clip": 1e6,  # in effect never: Adam without momentum needs no help, and clipping would unbalance the game
+        },
+        regions=None,  # the penalty is differentiated twice, which torch.compile cannot do
+    ),
     build=build,
     objective=GANObjective,
-    settings=GANSettings,
-    sample=sample,
-    guided=False,  # measured: extrapolated conditions leave the data (docs/support.md)
-    recipe={
-        "optimizer": "adamw",
-        "lr": 2e-3,
-        "betas": (0.0, 0.9),
-        "weight_decay": 0.0,
-        "warmup": 0,
-        "decay": 1.0,
-        "ema_half_life": 10_000,
-        "clip": 1e6,  # in effect never: Adam without momentum needs no help, and clipping would unbalance the game
-    },
+    sampling=Sampling(
+        GANSettings, sample, guided=False
+    ),  # measured: extrapolated conditions leave the data (docs/support.md)
     latents=Latents(encode, decode),
     edit=edit,
     policy=Policy(("generator", "generator_conditioning"), draw=draw),
-    regions=None,  # the penalty is differentiated twice, which torch.compile cannot do
 )

@@ -26,7 +26,23 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from afresh.core import Batch, Cond, CondSpec, Edit, Family, Loss, Modules, Policy, Predict, Space, State, UserError
+from afresh.core import (
+    Batch,
+    Cond,
+    CondSpec,
+    Edit,
+    Family,
+    Likelihood,
+    Loss,
+    Modules,
+    PlanHints,
+    Policy,
+    Predict,
+    Sampling,
+    Space,
+    State,
+    UserError,
+)
 from afresh.core.rng import GOLDEN, Rng
 from afresh.nets.kernels import functions as kernels
 from afresh.nets.transformer import Decoder, DecoderShape, compilable
@@ -326,7 +342,7 @@ def sizes(space: Space) -> Sequence[MaskedConfig]:
     return [MaskedConfig(width=w, layers=n, heads=h) for w, n, h in ladder]
 
 
-def appetite(parameters: int, space: Space) -> int:
+def examples_wanted(parameters: int, space: Space) -> int:
     return 4 * parameters // (5 * space.shape[0])
 
 
@@ -357,18 +373,17 @@ FAMILY = Family(
     name="masked",
     accepts=accepts,
     config=MaskedConfig,
-    sizes=sizes,
-    appetite=appetite,
-    batch=batch,
+    plan=PlanHints(
+        sizes=sizes,
+        examples_wanted=examples_wanted,
+        batch=batch,
+        recipe={"optimizer": "muon", "lr": 1e-2, "matrix_lr": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1},
+        regions=lambda modules, device: compilable(modules["denoiser"], device),
+    ),
     build=build,
     objective=MaskedObjective,
-    settings=MaskedSettings,
-    sample=sample,
-    recipe={"optimizer": "muon", "lr": 1e-2, "matrix_lr": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1},
-    score=score,
-    bound=True,
-    fills=True,
+    sampling=Sampling(MaskedSettings, sample, fills=True),
+    likelihood=Likelihood(score, bound=True),
     edit=edit,
     policy=Policy(("denoiser",), score=bound, fits=True),
-    regions=lambda modules, device: compilable(modules["denoiser"], device),
 )

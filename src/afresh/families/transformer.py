@@ -15,11 +15,14 @@ from afresh.core import (
     Cond,
     CondSpec,
     Family,
+    Likelihood,
     Loss,
     Modules,
+    PlanHints,
     Policy,
     Predict,
     Rollout,
+    Sampling,
     Space,
     State,
     Steps,
@@ -232,7 +235,7 @@ def sizes(space: Space) -> Sequence[TransformerConfig]:
     return [TransformerConfig(width=w, layers=n, heads=h, kv_heads=h) for w, n, h in ladder]
 
 
-def appetite(parameters: int, space: Space) -> int:
+def examples_wanted(parameters: int, space: Space) -> int:
     """About 0.8 tokens a parameter: at budgets of minutes, smaller nets that see more win (docs/log.md)."""
     return 4 * parameters // (5 * space.shape[0])
 
@@ -369,17 +372,18 @@ FAMILY = Family(
     name="transformer",
     accepts=accepts,
     config=TransformerConfig,
-    sizes=sizes,
-    appetite=appetite,
-    batch=batch,
-    regime=regime,
+    plan=PlanHints(
+        sizes=sizes,
+        examples_wanted=examples_wanted,
+        batch=batch,
+        recipe={"optimizer": "muon", "lr": 3e-3, "matrix_lr": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1},
+        regime=regime,
+        regions=lambda modules, device: compilable(modules["decoder"], device),
+    ),
     build=build,
     objective=TransformerObjective,
-    settings=TransformerSettings,
-    sample=sample,
-    recipe={"optimizer": "muon", "lr": 3e-3, "matrix_lr": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1},
-    score=score,
+    sampling=Sampling(TransformerSettings, sample),
+    likelihood=Likelihood(score),
     predict=lambda modules, space: predictor(modules, space.shape[0] + 1),
-    regions=lambda modules, device: compilable(modules["decoder"], device),
     policy=Policy(("decoder",), rollout=rollout, steps=steps, score=policy_score, fits=True),
 )

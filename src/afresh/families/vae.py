@@ -23,9 +23,12 @@ from afresh.core import (
     Examples,
     Family,
     Latents,
+    Likelihood,
     Loss,
     Modules,
+    PlanHints,
     Policy,
+    Sampling,
     Space,
     State,
     UserError,
@@ -112,7 +115,7 @@ def sizes(space: Space) -> Sequence[VAEConfig]:
     ]
 
 
-def appetite(parameters: int, space: Space) -> int:
+def examples_wanted(parameters: int, space: Space) -> int:
     """One example for every 4 parameters (32 wide on 8x8 digits: 85,000, where samples are first good). Of large grids
     for every 20: 64 wide on 28x28 clothes was far ahead of 32 wide at full resolution from 32,000 on (docs/log.md)."""
     return parameters // (4 if min(space.shape[1:]) < LARGE else 20)
@@ -371,28 +374,27 @@ FAMILY = Family(
     name="vae",
     accepts=accepts,
     config=VAEConfig,
-    sizes=sizes,
-    appetite=appetite,
-    batch=lambda examples, space: 64,
+    plan=PlanHints(
+        sizes=sizes,
+        examples_wanted=examples_wanted,
+        batch=lambda examples, space: 64,
+        recipe={
+            "optimizer": "muon",
+            "matrix_lr": 0.02,
+            "lr": 2e-3,
+            "betas": (0.9, 0.99),
+            "weight_decay": 0.01,
+            "warmup": 100,
+            "decay": 0.5,
+            "ema_half_life": 10_000,
+            "clip": 1.0,
+        },
+        regions=regions,
+    ),
     build=build,
     objective=VAEObjective,
-    settings=VAESettings,
-    sample=sample,
-    recipe={
-        "optimizer": "muon",
-        "matrix_lr": 0.02,
-        "lr": 2e-3,
-        "betas": (0.9, 0.99),
-        "weight_decay": 0.01,
-        "warmup": 100,
-        "decay": 0.5,
-        "ema_half_life": 10_000,
-        "clip": 1.0,
-    },
-    regions=regions,
-    score=score,
-    likelihood=likelihood,
-    bound=True,
+    sampling=Sampling(VAESettings, sample),
+    likelihood=Likelihood(score, density=likelihood, bound=True),
     finish=finish,
     latents=Latents(encode, decode_latents),
     edit=edit,

@@ -220,7 +220,9 @@ def prove(model: FieldModel, folder: Path, family_named: Callable[[str], Family]
 def drawn(model: FieldModel, cond: Cond) -> Tensor:
     """Samples by the family's own settings."""
     rows = torch.arange(cond.size)
-    return model.family.sample(model.modules, model.config, model.space, cond, Rng(0), rows, model.family.settings())
+    return model.family.sampling.sample(
+        model.modules, model.config, model.space, cond, Rng(0), rows, model.family.sampling.settings()
+    )
 
 
 def difference(a: Tensor, b: Tensor) -> float:

@@ -78,7 +78,9 @@ def graph_of(model: FieldModel) -> Graph:
     def sampled(given: Sequence[Tensor], cond: Cond) -> Tensor:
         rng = Given({i.name: v for i, v in zip(inputs, given, strict=True)})
         rows = torch.arange(given[0].shape[0])
-        return model.family.sample(modules, model.config, model.space, cond, rng, rows, model.family.settings())
+        return model.family.sampling.sample(
+            modules, model.config, model.space, cond, rng, rows, model.family.sampling.settings()
+        )
 
     return Graph("picture", inputs, "x", modules, sampled)
 
@@ -126,8 +128,8 @@ def input_name(purpose: str) -> str:
 def draws(model: FieldModel) -> list[Input]:
     """What sampling draws at random. Raises UserError for a family whose sampling draws nothing that could be given."""
     rng, cond = Seen(), Cond.nothing(model.conds, SEEN)
-    settings = model.family.settings()
-    model.family.sample(model.modules, model.config, model.space, cond, rng, torch.arange(SEEN), settings)
+    settings = model.family.sampling.settings()
+    model.family.sampling.sample(model.modules, model.config, model.space, cond, rng, torch.arange(SEEN), settings)
     if not rng.inputs:
         raise UserError(
             f"Sampling from the family {model.family.name} has no inputs that ONNX could have. Use --to safetensors."

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from afresh import __version__
 from afresh.training.config import TrainConfig
 from afresh.training.lora import LoraConfig
+
+# Names of TrainConfig's fields in run.json as earlier versions wrote it, and their names now.
+RENAMED = {
+    "micro": "micro_batch",
+    "final": "final_lr_ratio",
+    "null_rate": "cond_dropout",
+    "stop_copies": "memorisation_limit",
+}
 
 
 class DataRecord(BaseModel):
@@ -64,3 +72,9 @@ class RunRecord(BaseModel):
     lora: LoraConfig | None = None  # the adapter that learns; None = everything does
     align: AlignRecord | None = None  # how it was steered
     cut: int | None = None  # tokens of a window in training, when the model can look further back
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def renamed(cls, train: Any) -> Any:
+        """Reads the records of earlier versions, which used other names."""
+        return {RENAMED.get(k, k): v for k, v in train.items()} if isinstance(train, dict) else train

@@ -290,13 +290,13 @@ class Run:
     def settings(self, given: Mapping[str, Any]) -> Any:
         """The family's sampling settings. Raises UserError naming those that exist."""
         given = of_guidance(self.family, self.conds, given)
-        return of_sampling(self.family, given, bool(self.conds) and self.record.train.null_rate > 0)
+        return of_sampling(self.family, given, bool(self.conds) and self.record.train.cond_dropout > 0)
 
     def needed(self, settings: Any, modules: Mapping[str, nn.Module] | None = None) -> Mapping[str, nn.Module]:
         """The run's modules, or those in their place, and the early ones where sampling with these settings steers away
         from them. Raises UserError when none were kept."""
         modules = self.modules if modules is None else modules
-        if not self.family.weak(settings):
+        if not self.family.sampling.needs_early_weights(settings):
             return modules
         device = next(p for m in modules.values() for p in m.parameters()).device
         return {**modules, **{k: m.to(device) for k, m in self.early.items()}}
@@ -315,7 +315,7 @@ class Run:
         given), by the family's own `sample` or one in its place."""
         size = 64 if self.space.kind == "tokens" else 256
         numbers = torch.arange(cond.size) if numbers is None else numbers
-        sampler = self.family.sample if sampler is None else sampler
+        sampler = self.family.sampling.sample if sampler is None else sampler
         parts = []
         modules = self.needed(settings, modules)
         device = next(p for m in modules.values() for p in m.parameters()).device

@@ -47,7 +47,7 @@ def structure(
     for text in (t for t in asked.values() if isinstance(t, str)):
         utf8(text)
     alphabet = alphabet_of(run)
-    if "constraint" not in run.family.settings.model_fields:  # type: ignore[attr-defined]
+    if "constraint" not in run.family.sampling.settings.model_fields:  # type: ignore[attr-defined]
         raise UserError(
             f"{run.record.family} does not write from left to right, so it cannot follow a structure ({given[0]}). "
             "Leave it out, or train a transformer."

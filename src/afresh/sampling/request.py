@@ -245,8 +245,8 @@ def check_fills(family: Family, request: Request) -> None:
     does not."""
     if request.prompt is not None:
         raise UserError("Give --prompt, a text to go on from, or --infill, a text with holes, not both.")
-    if not family.fills:
-        able = ", ".join(f for f in registry.FAMILIES if registry.family(f).fills)
+    if not family.sampling.fills:
+        able = ", ".join(f for f in registry.FAMILIES if registry.family(f).sampling.fills)
         raise UserError(f"{family.name} cannot fill holes (--infill). Families that can: {able}.")
 
 

@@ -228,7 +228,7 @@ def watcher_of(run: Run, request: Request, tell: Tell | None = None, also: Watch
         if asked:
             raise UserError(f"{run.path} makes {run.record.modality}, not text: {asked} is for texts. Leave it out.")
         return None
-    if "watch" not in run.family.settings.model_fields:  # type: ignore[attr-defined]
+    if "watch" not in run.family.sampling.settings.model_fields:  # type: ignore[attr-defined]
         if asked:
             raise UserError(
                 f"{run.record.family} does not write from left to right: a text has no first part to look at before it "

@@ -198,7 +198,7 @@ def train_config(
     start = {
         "steps": steps,
         "batch": batch,
-        "micro": batch,
+        "micro_batch": batch,
         "save_every": 1,
         "optimizer": "adamw",
         "lr": 1e-3 if wishes.lora is not None else 3e-4,
@@ -206,12 +206,12 @@ def train_config(
         "weight_decay": 0.0,
         "warmup": 5,
         "decay": 0.5,
-        "final": 0.05,
-        "null_rate": 0.0,
+        "final_lr_ratio": 0.05,
+        "cond_dropout": 0.0,
         "device": machine.device,
         "threads": machine.threads,
         "seed": wishes.seed,
-        "stop_copies": 0.0,
+        "memorisation_limit": 0.0,
         "stop_rising": 0.0,
         "precision": "float32" if parent.recipe is None else parent.recipe.precision,
     }
@@ -220,8 +220,8 @@ def train_config(
     assert isinstance(train, TrainConfig)
     if train.batch % group:
         raise UserError(f"train.batch={train.batch} does not hold whole groups of {group}: choose a multiple.")
-    micro = int(wishes.set_train.get("micro", train.batch))
-    return looks(train.model_copy(update={"micro": micro}), reuse, wishes.set_train)
+    micro = int(wishes.set_train.get("micro_batch", train.batch))
+    return looks(train.model_copy(update={"micro_batch": micro}), reuse, wishes.set_train)
 
 
 def looks(train: TrainConfig, reuse: int, given: Mapping[str, Any]) -> TrainConfig:

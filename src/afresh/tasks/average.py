@@ -130,7 +130,7 @@ def by_length(run: Run, steps: list[int], wanted: float) -> Chosen:
 def by_loss(run: Run, steps: list[int], say: Callable[[str], None]) -> Chosen:
     """The best of posthoc.TRIED and of the average of training, by the objective on held-out examples with fixed
     noise. Raises UserError for a family without such a loss."""
-    if run.family.score is None:
+    if run.family.likelihood is None:
         raise UserError(
             f"{run.record.family} has no held-out loss by which to choose a length. Give one: --length 0.1, and "
             "compare with: afresh measure RUN."

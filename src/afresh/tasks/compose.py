@@ -82,11 +82,11 @@ def harmonise(
     cannot fill holes or whose scores are not in voices, and for a score of another kind.
     """
     encoder = _encoder(run)
-    able = ", ".join(f for f in registry.FAMILIES if registry.family(f).fills)
+    able = ", ".join(f for f in registry.FAMILIES if registry.family(f).sampling.fills)
     if not encoder.voices:
         how = f"--data form=voices --family {able}"
         raise UserError(f"{run.path} was not trained on scores in voices: train on such ({how}).")
-    if not run.family.fills:
+    if not run.family.sampling.fills:
         raise UserError(f"{run.record.family} cannot fill voices around another. Families that can: {able}.")
     ids, open_words = _with_holes(encoder, _alone(encoder, score, voice), voice)
     cond, _, notes = run.request(n, Request(), seed)

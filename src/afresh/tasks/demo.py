@@ -79,7 +79,7 @@ def show_digits(run: Run, out: Path, name: str) -> list[Sample]:
     """Every digit six times, plain and (where the family supports it) guided; both as PNG grids."""
     views: list[Sample] = []
     digits = [str(d) for d in range(10)] * 6
-    for scale in (1.0, GUIDANCE) if run.family.guided else (1.0,):
+    for scale in (1.0, GUIDANCE) if run.family.sampling.guided else (1.0,):
         parts = run.sample_labels(digits, seed=1, guidance=scale)
         (out / f"{name}-guidance-{scale:g}.png").write_bytes(grid_png(parts))
         views += sample_views(parts, "As learnt" if scale == 1 else f"With guidance {scale:g}")
@@ -90,7 +90,7 @@ def show_families(runs: Sequence[Run], out: Path) -> None:
     """One picture of all families, a row each: every digit twice, guided where the family supports it."""
     rows: list[Any] = []
     for run in runs:
-        scale = GUIDANCE if run.family.guided else 1.0
+        scale = GUIDANCE if run.family.sampling.guided else 1.0
         rows += run.sample_labels([str(d) for d in range(10)] * 2, seed=2, guidance=scale).values
     image_grid(rows, columns=20, scale=5).save(out / "families.png")
 

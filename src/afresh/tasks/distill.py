@@ -64,7 +64,8 @@ def start(path: Path, lesson: Lesson, say: Callable[[str], None]) -> Job:
     codec = teacher.codec
     train = prepared.train if codec is None else codec.encode(prepared.train)
     heldout = prepared.heldout if codec is None else codec.encode(prepared.heldout)
-    family = replace(registry.family(STUDENT), sizes=lambda space: [config])
+    family = registry.family(STUDENT)
+    family = replace(family, plan=replace(family.plan, sizes=lambda space: [config]))
     weights = beginning(teacher, family, config)
     task = Task(
         family=family,

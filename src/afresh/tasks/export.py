@@ -184,7 +184,7 @@ def base_of_run(run: Run, label: str | Mapping[str, str] | None = None) -> tuple
     cond = make_cond(run.conds, Cond.nothing(run.conds, 1), Request(label=label))
     asked = {n: run.conds[n].classes[int(cond.parts[n][0])] for n in of_kind(run.conds, "label") if cond.present[n][0]}
     left = [n for n in run.conds if not cond.present[n][0]]
-    if left and run.record.train.null_rate == 0:
+    if left and run.record.train.cond_dropout == 0:
         raise UserError(
             f"This model never learnt to do without {', '.join(left)}. Say what it is to be: --label NAME=CLASS."
         )

@@ -70,29 +70,32 @@ class RunEvidence:
     def likelihood(self) -> tuple[Tensor, Tensor] | None:
         """For models of tokens nats and tokens of every window of the held-out split, (W,) each; of a field of bytes
         nats and values of the pictures that `counted` names."""
-        family, run = self.run.family, self.run
+        likelihood, run = self.run.family.likelihood, self.run
+        if likelihood is None:
+            return None
         if run.space.kind == "tokens":
-            return self.nats if family.score is not None else None
+            return self.nats
         bytes_ = self.heldout.x.dtype == torch.uint8 and run.codec is None
-        return self.density if family.likelihood is not None and bytes_ else None
+        return self.density if likelihood.density is not None and bytes_ else None
 
     @property
     def bound(self) -> bool:
         """Whether the nats are only an upper bound."""
-        return self.run.family.bound
+        likelihood = self.run.family.likelihood
+        return likelihood is not None and likelihood.bound
 
     @cached_property
     def density(self) -> tuple[Tensor, Tensor]:
         """Nats (n,) of bytes under the run's density of x, and how many values each example has."""
         run, held = self.run, self.heldout
         likelihood = run.family.likelihood
-        assert likelihood is not None
+        assert likelihood is not None and likelihood.density is not None
         found, dims = [], held.x[0].numel()
         for rows in counted(held).split(16):
             x = held.x[rows].float() * held.scale + held.shift
             x = dequantised(x, held.scale, self.rng, rows)
             batch = Batch(x, held.cond.select(rows), rows).to(run.train.device)
-            nats = likelihood(run.modules, run.config, run.space, batch, self.rng)
+            nats = likelihood.density(run.modules, run.config, run.space, batch, self.rng)
             found.append(bits_per_dim(nats.double().cpu(), dims, held.scale) * dims * math.log(2))
         nats = torch.cat(found)
         return nats, torch.full_like(nats, dims)
@@ -100,14 +103,14 @@ class RunEvidence:
     @cached_property
     def nats(self) -> tuple[Tensor, Tensor]:
         run, codec = self.run, self.run.codec
-        score = run.family.score
-        assert score is not None
+        likelihood = run.family.likelihood
+        assert likelihood is not None
         heldout = self.heldout if codec is None else codec.encode(self.heldout)
         nats, tokens = [], []
         with torch.no_grad(), precision(run.train):
             for batch in sweep(heldout, run.training_space, rows_at_once(heldout, run.training_space, 32)):
                 there = batch.to(run.train.device)
-                nats.append(-score(run.modules, run.config, run.space, there, Rng(0)).double().cpu())
+                nats.append(-likelihood.score(run.modules, run.config, run.space, there, Rng(0)).double().cpu())
                 targets = batch.x[:, 1:]
                 counted = torch.ones_like(targets) if batch.mask is None else batch.mask
                 tokens.append(counted.sum(1))

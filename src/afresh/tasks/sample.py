@@ -83,7 +83,7 @@ class Drawing:
         self.modules: Mapping[str, nn.Module] | None = None
         self.reward: Reward | None = None
         self.pull: Reward | None = None
-        self.sampler = run.family.sample
+        self.sampler = run.family.sampling.sample
         try:
             self.prepare()
         except BaseException:

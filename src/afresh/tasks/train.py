@@ -352,7 +352,7 @@ def keep_time(now: Learner, run: Run, begun: float, fresh: bool, bar: Progress) 
 @torch.no_grad()
 def evaluate(learner: Learner, run: Run, job: Job) -> dict[str, float]:
     """The objective on held-out examples with fixed noise; empty for a family that has no likelihood or error."""
-    if run.family.score is None:
+    if run.family.likelihood is None:
         return {}
     total, weight = 0.0, 0.0
     objective = learner.objective if job.course is None else run.family.objective(run.config, run.space)
@@ -373,7 +373,7 @@ def preview(learner: Learner, run: Run) -> None:
     """A few samples as they are now, into samples/."""
     n = PREVIEW if run.space.kind == "field" or not run.space.stream else 2
     cond: Cond = draw_conditions(run.conditions, n, Rng(0), "sample/conditions")
-    settings = run.family.settings()
+    settings = run.family.sampling.settings()
     with averaged(learner), seen_folded(learner.modules) as modules:
         x = run.draw(modules, cond, 0, settings)
     values = run.encoder.decode(x)

@@ -271,13 +271,13 @@ def tuned_config(task: Task, parent: Parent, wishes: Wishes) -> TrainConfig:
         "lr": wishes.lr or default_rate(task, parent),
         "weight_decay": 0.0 if wishes.lora is not None else 0.01,
         "decay": 0.9,
-        "final": 0.05,
+        "final_lr_ratio": 0.05,
         "compile": False,
     }
     train = override(start, {**changed, **task.set_train}, "train")
     assert isinstance(train, TrainConfig)
-    micro = task.set_train.get("micro", micro_of(task, parent.config, train.batch))
-    return train.model_copy(update={"micro": int(micro)})
+    micro = task.set_train.get("micro_batch", micro_of(task, parent.config, train.batch))
+    return train.model_copy(update={"micro_batch": int(micro)})
 
 
 def default_rate(task: Task, parent: Parent) -> float:

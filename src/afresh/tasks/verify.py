@@ -171,7 +171,7 @@ def trained(run: Run, saved: Checkpoint, examples: Examples, steps: int, end: in
 def restored(run: Run, saved: Checkpoint, end: int) -> Learner:
     """A learner as of `saved`, on its way to the step `end`."""
     batch = min(run.record.train.batch, EXAMPLES)
-    small: Mapping[str, Any] = {"device": "cpu", "compile": False, "batch": batch, "micro": max(1, batch // 2)}
+    small: Mapping[str, Any] = {"device": "cpu", "compile": False, "batch": batch, "micro_batch": max(1, batch // 2)}
     config: TrainConfig = run.record.train.model_copy(update=small)
     learner = make_learner(run.family, run.config, run.space, run.conds, config, run.origin)
     learner.restore(saved)
@@ -196,7 +196,7 @@ def check_cache(run: Run) -> Check:
     if cond.given is not None:  # a record begins with a token of its own; more of it is not needed
         mask = None if cond.given_mask is None else cond.given_mask[:, :1]
         cond = replace(cond, given=cond.given[:, :1], given_mask=mask)
-    settings = family.settings(**({"length": space.shape[0]} if space.stream else {}))
+    settings = family.sampling.settings(**({"length": space.shape[0]} if space.stream else {}))
     made = policy.rollout(run.modules, run.config, space, cond.to(device), Rng(0), index, settings)
     assert made.batch.mask is not None
     places = torch.linspace(0, made.logp.shape[1] - 1, min(PLACES, made.logp.shape[1])).long()
@@ -212,12 +212,12 @@ def check_samples(run: Run) -> Check:
     """The same seed twice, to the bit; each sample alone against in a batch, within a tolerance."""
     space, family, train = run.space, run.family, run.train
     cond = run.conditions.select(torch.arange(ROWS) % run.conditions.size)
-    settings = family.settings(**({"length": min(LENGTH, space.shape[0])} if space.stream else {}))
+    settings = family.sampling.settings(**({"length": min(LENGTH, space.shape[0])} if space.stream else {}))
 
     def drawn(rows: Tensor, config: TrainConfig) -> Tensor:
         with precision(config):
             asked, index = cond.select(rows).to(train.device), rows.to(train.device)
-            return family.sample(run.modules, run.config, space, asked, Rng(0), index, settings).cpu()
+            return family.sampling.sample(run.modules, run.config, space, asked, Rng(0), index, settings).cpu()
 
     def both_ways(config: TrainConfig) -> tuple[Tensor, Tensor]:
         """(in a batch, alone), tokens of one length."""

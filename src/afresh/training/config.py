@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class TrainConfig(BaseModel):
-    """Everything the loop obeys. Rates are peaks; `decay` and `final` shape their end (training/schedule.py)."""
+    """What the training loop reads. Rates are peaks, shaped by `warmup`, `decay` and `final_lr_ratio` (schedule.py)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     steps: int = Field(ge=1)
     batch: int = Field(ge=1)  # examples a step, over all micro-batches
-    micro: int = Field(ge=1)  # examples a micro-batch
+    micro_batch: int = Field(ge=1)  # examples a micro-batch
     optimizer: Literal["adamw", "muon"] = "adamw"
     lr: float = Field(1e-3, gt=0)
     matrix_lr: float = Field(0.02, gt=0)  # of Muon
@@ -21,12 +21,12 @@ class TrainConfig(BaseModel):
     weight_decay: float = Field(0.0, ge=0)
     warmup: int = Field(20, ge=0)
     decay: float = Field(0.6, ge=0, le=1)
-    final: float = Field(0.02, ge=0, le=1)
+    final_lr_ratio: float = Field(0.02, ge=0, le=1)
     clip: float = Field(1.0, ge=0)  # of the gradient's norm; 0 = none
     ema_half_life: float = Field(0.0, ge=0)  # in examples; 0 = no average
     posthoc: int = Field(0, ge=0, le=100)  # snapshots of averages to choose another length from; 0 = none
     early: float = Field(0.0, ge=0, le=1)  # share of the steps after which weights are kept aside; 0 = never
-    null_rate: float = Field(0.1, ge=0, le=1)
+    cond_dropout: float = Field(0.1, ge=0, le=1)
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
     device: str = "cpu"
@@ -38,5 +38,5 @@ class TrainConfig(BaseModel):
     log_every: int = Field(10, ge=1)
     skip_limit: int = Field(5, ge=1)  # non-finite steps in a row before rolling back
     rollback_limit: int = Field(3, ge=0)
-    stop_copies: float = Field(0.1, ge=0, le=1)  # share of near copies among samples that ends training; 0 = never
+    memorisation_limit: float = Field(0.1, ge=0, le=1)  # share of near copies at which training ends; 0 = never
     stop_rising: float = Field(0.03, ge=0)  # how far above its lowest the held-out loss ends training; 0 = never

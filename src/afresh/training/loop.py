@@ -174,16 +174,16 @@ def make_optimizers(params: Mapping[str, nn.Parameter], config: TrainConfig) -> 
     return made
 
 
-def drop_conditions(batch: Batch, null_rate: float, rng: Rng) -> Batch:
-    """Leave out each part of a condition with probability `null_rate`, and all parts together as often, so that
+def drop_conditions(batch: Batch, cond_dropout: float, rng: Rng) -> Batch:
+    """Leave out each part of a condition with probability `cond_dropout`, and all parts together as often, so that
     guidance works on every one and on all (Ho and Salimans 2022, algorithm 1)."""
     names = list(batch.cond.parts)
-    if not names or null_rate == 0:
+    if not names or cond_dropout == 0:
         return batch
-    everything = rng.bernoulli("null/all", batch.index, null_rate)
+    everything = rng.bernoulli("null/all", batch.index, cond_dropout)
     keep = dict.fromkeys(names, ~everything)
     if len(names) > 1:
-        keep = {k: v & ~rng.bernoulli(f"null/{k}", batch.index, null_rate) for k, v in keep.items()}
+        keep = {k: v & ~rng.bernoulli(f"null/{k}", batch.index, cond_dropout) for k, v in keep.items()}
     return Batch(batch.x, batch.cond.drop(keep), batch.index, batch.mask, batch.extras)
 
 
@@ -211,8 +211,8 @@ def play(learner: Learner, player: str, batch: Batch, rng: Rng) -> dict[str, flo
     sums: dict[str, Tensor] = {}
     try:
         with precision(config):  # around all micro-batches, so that weights are converted once
-            for a in range(0, len(batch.x), config.micro):
-                rows = torch.arange(a, min(a + config.micro, len(batch.x)), device=batch.x.device)
+            for a in range(0, len(batch.x), config.micro_batch):
+                rows = torch.arange(a, min(a + config.micro_batch, len(batch.x)), device=batch.x.device)
                 part = batch if len(rows) == len(batch.x) else batch.select(rows)
                 total, w, metrics = learner.objective.loss(
                     learner.modules, part, player, learner.step, rng, learner.state
@@ -235,7 +235,7 @@ def play(learner: Learner, player: str, batch: Batch, rng: Rng) -> dict[str, flo
         return None
     shrink = min(1.0, config.clip / (float(norm) + 1e-12)) if config.clip > 0 else 1.0
     torch._foreach_mul_(grads, shrink / weight)
-    factor = learner.lr_scale * rate(learner.step, config.steps, config.warmup, config.decay, config.final)
+    factor = learner.lr_scale * rate(learner.step, config.steps, config.warmup, config.decay, config.final_lr_ratio)
     for o in learner.optimizers[player]:
         o.step(factor * (config.matrix_lr if isinstance(o, Muon) else config.lr))
     out = {k: float(v) / weight for k, v in sums.items()}
@@ -247,7 +247,7 @@ def take_step(learner: Learner, batch: Batch, rng: Rng) -> dict[str, float] | No
     """Every player in turn on one batch, then the averages. None, with nothing changed, when a player's loss or
     gradient was not finite."""
     config = learner.config
-    batch = drop_conditions(batch, config.null_rate, rng)
+    batch = drop_conditions(batch, config.cond_dropout, rng)
     out: dict[str, float] = {}
     players = list(learner.objective.players)
     moving = [t for p in players[:-1] for o in learner.optimizers[p] for t in (*o.params.values(), *o.state().values())]

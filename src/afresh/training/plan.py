@@ -90,8 +90,8 @@ def make_learner(
     modules = placed(family.build(config, space, conds), train.device)
     if origin is not None:
         modules = origin.begin(modules, train.seed)
-    if train.compile and family.regions is not None:
-        for region in family.regions(modules, train.device):
+    if train.compile and family.plan.regions is not None:
+        for region in family.plan.regions(modules, train.device):
             region.compile()
     return Learner(modules, family.objective(config, space), train)
 
@@ -174,8 +174,8 @@ def base_config(task: Task) -> TrainConfig:
         steps=1,
         save_every=1,
         batch=batch,
-        micro=batch,
-        null_rate=task.family.null_rate if task.conds else 0.0,
+        micro_batch=batch,
+        cond_dropout=task.family.plan.cond_dropout if task.conds else 0.0,
         precision=machine.precision,
         device=machine.device,
         threads=machine.threads,
@@ -183,15 +183,15 @@ def base_config(task: Task) -> TrainConfig:
     )
     given = dict(task.set_train)
     if "batch" in given:
-        given.setdefault("micro", given["batch"])
-    return override(override(start, task.family.recipe, "train"), given, "train")
+        given.setdefault("micro_batch", given["batch"])
+    return override(override(start, task.family.plan.recipe, "train"), given, "train")
 
 
 def micro_of(task: Task, config: Any, batch: int) -> int:
     """Examples of a micro-batch: all, but about 1,024 tokens for a large decoder on a CPU, whose activations then stay
     in the cache (a step of the 10M decoder took 0.83 of the time eager, 0.93 compiled; docs/log.md)."""
-    if "micro" in task.set_train:
-        return int(task.set_train["micro"])
+    if "micro_batch" in task.set_train:
+        return int(task.set_train["micro_batch"])
     large = parameters_of(task.family, config, task.space, task.conds) > CACHED
     return min(batch, max(1, 1024 // task.each)) if large and task.each > 1 and task.machine.device == "cpu" else batch
 
@@ -201,13 +201,13 @@ def with_batch(task: Task, config: Any, train: TrainConfig, examples: int) -> Tr
     if "batch" in task.set_train:
         return train
     count = Loader(task.examples, task.space, Rng(task.seed)).count
-    batch = max(1, min(task.family.batch(examples, task.seen), count))
-    return train.model_copy(update={"batch": batch, "micro": micro_of(task, config, batch)})
+    batch = max(1, min(task.family.plan.batch(examples, task.seen), count))
+    return train.model_copy(update={"batch": batch, "micro_batch": micro_of(task, config, batch)})
 
 
 def try_config(task: Task, config: Any, train: TrainConfig) -> Trial:
     """Measure a network: a step's time at the batch that suits the number of examples the budget then holds."""
-    train = train.model_copy(update={"micro": micro_of(task, config, train.batch)})
+    train = train.model_copy(update={"micro_batch": micro_of(task, config, train.batch)})
     if task.seconds is None:
         return fixed_trial(task, config, train)
     least = min(0.4, 0.01 * task.seconds)
@@ -273,8 +273,8 @@ def plan(task: Task) -> Plan:
 def in_regime(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:
     """With what the family changes for data that is seen so often in so many steps, where it was not set by hand."""
     epochs = trial.examples / max(1, Loader(task.examples, task.space, Rng(task.seed)).count)
-    train = {} if task.family.regime is None else task.family.regime(epochs, trial.steps, trial.examples)
-    own = {} if task.family.repeated is None else task.family.repeated(epochs, task.space)
+    train = task.family.plan.regime(epochs, trial.steps, trial.examples)
+    own = task.family.plan.config_for_epochs(epochs, task.space)
     train = {k: v for k, v in train.items() if k not in task.set_train}
     own = {k: v for k, v in own.items() if k not in task.set_family}
     if not train and not own:
@@ -309,7 +309,7 @@ def largest(task: Task, train: TrainConfig, decisions: list[Decision]) -> Trial:
             continue
         trial = try_config(task, config, train)
         size = parameters_of(task.family, config, task.space, task.conds)
-        wanted = task.family.appetite(size, task.seen)
+        wanted = task.family.plan.examples_wanted(size, task.seen)
         if chosen is not None and trial.examples < wanted:
             reason = f"would see {trial.examples:,} examples in this budget and wants {wanted:,}"
             decisions.append(Decision("not larger", f"{size / 1e6:.2f}M parameters", reason))
@@ -323,7 +323,7 @@ def sizes_by_hand(task: Task) -> list[Any]:
     """The family's sizes with what was set by hand; those that it does not go with are left out (a width that is
     no multiple of a size's heads). Raises UserError when it goes with none."""
     configs, problem = [], None
-    for size in task.family.sizes(task.space):
+    for size in task.family.plan.sizes(task.space):
         try:
             configs.append(override(size, task.set_family, "family"))
         except UserError as e:
@@ -356,7 +356,7 @@ def with_batch_again(task: Task, trial: Trial) -> Trial:
 
 def maybe_compiled(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:
     """With torch.compile, if a trial shows that the budget earns it back."""
-    if "compile" in task.set_train or task.family.regions is None or task.seconds is None:
+    if "compile" in task.set_train or task.family.plan.regions is None or task.seconds is None:
         return trial
     if not task.machine.compiler:
         decisions.append(Decision("compile", "no", "there is no C++ compiler (g++) on this machine"))
@@ -383,7 +383,7 @@ def regions_of(task: Task, config: Any) -> Sequence[Any]:
     """What torch.compile may take of a network on this device."""
     with torch.device("meta"):
         modules = task.family.build(config, task.space, task.conds)
-    return task.family.regions(modules, task.machine.device) if task.family.regions is not None else ()
+    return task.family.plan.regions(modules, task.machine.device) if task.family.plan.regions is not None else ()
 
 
 def speed_of(trial: Trial, task: Task) -> str:

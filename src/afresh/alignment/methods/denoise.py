@@ -99,7 +99,7 @@ class Denoised:
         device = w.device
         cond = w.requests(number * size // group, size // group).repeat(group).to(device)
         index = torch.arange(number * size, (number + 1) * size, device=device)
-        x = w.family.sample(w.modules, w.config, w.space, cond, w.rng, index, w.settings)
+        x = w.family.sampling.sample(w.modules, w.config, w.space, cond, w.rng, index, w.settings)
         reward = w.reward(x, cond).float().to(device)
         groups = reward.view(-1, group)
         centred = groups - groups.mean(1, keepdim=True)

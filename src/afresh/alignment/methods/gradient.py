@@ -65,7 +65,7 @@ class Drawn:
         w = self.world
         device = w.device
         index, cond = torch.arange(first, first + size, device=device), w.requests(first, size).to(device)
-        x = w.family.sample(w.reference, w.config, w.space, cond, w.noise, index, w.settings)
+        x = w.family.sampling.sample(w.reference, w.config, w.space, cond, w.noise, index, w.settings)
         return Batch(x, cond, index)
 
 

@@ -80,7 +80,7 @@ class Selected:
             return x.to(w.device), cond.to(w.device)
         cond = w.requests(first, asked).repeat(n).to(w.device)
         modules = w.modules if self.config.source == "policy" else w.reference
-        return w.family.sample(modules, w.config, w.space, cond, w.rng, index, w.settings), cond
+        return w.family.sampling.sample(modules, w.config, w.space, cond, w.rng, index, w.settings), cond
 
 
 class Watched:
