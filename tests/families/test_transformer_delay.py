@@ -18,7 +18,7 @@ from afresh.families.transformer import FAMILY, TransformerConfig, TransformerSe
 from afresh.formats.ours import base_of
 from afresh.nets.delay import Delayed, undelayed
 from afresh.training.lora import LoraConfig, attach
-from tests.alignment import test_exact_alignment as exact
+from tests.alignment.methods import test_exact_alignment as exact
 from tests.families import test_transformer as flat
 
 CODES = 3

@@ -16,7 +16,7 @@ from afresh.core.rng import Rng
 from afresh.data.text.tokenizer import Tokenizer
 from afresh.sampling.text_stream import BROKEN, Detokenizer, Stops, Watcher
 from afresh.sampling.tokens import Cut, generate
-from tests.data.test_foreign_tokenizer import made as foreign
+from tests.data.text.test_foreign_tokenizer import made as foreign
 from tests.sampling.fed import model
 
 TEXT = "a cat sat on the mat, naïve as a 中文 cat "

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from afresh.alignment.methods import pair_losses as pairs
 from afresh.core import UserError
-from tests.alignment.strings import REFERENCE, Strings
+from tests.alignment.methods.strings import REFERENCE, Strings
 
 SMALL = Strings.make(3, 3)  # 40 strings, 13 prefixes
 Losses = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]

@@ -14,7 +14,7 @@ from afresh.data.audio.clips import ClipOptions, read_clips
 from afresh.data.audio.near_duplicates import handle_near_duplicates, joined
 from afresh.data.duplicates import near_duplicates, near_sounds, similar_sounds
 from afresh.data.split import split
-from tests.data.test_sounds import RATE, changed, melody
+from tests.data.audio.test_sounds import RATE, changed, melody
 
 
 def items(count: int, copies: int) -> list[Item]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from afresh.alignment.methods import divergence as kl
 from afresh.core import UserError
-from tests.alignment.strings import (
+from tests.alignment.methods.strings import (
     LOGP,
     OLD,
     PAST,

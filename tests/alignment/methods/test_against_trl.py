@@ -21,7 +21,7 @@ from afresh.alignment.methods.pair_losses import kto
 from afresh.core import Batch, Cond, Modules, Space, Votes
 from afresh.core.rng import Rng
 from afresh.training.loop import take_step
-from tests.alignment.beside_trl import (
+from tests.alignment.methods.beside_trl import (
     END,
     STEPS,
     Opened,

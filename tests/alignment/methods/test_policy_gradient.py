@@ -12,7 +12,7 @@ from afresh.alignment.methods import advantages as adv
 from afresh.alignment.methods import divergence as kl
 from afresh.alignment.methods import policy_gradient as pg
 from afresh.core import UserError
-from tests.alignment.strings import (
+from tests.alignment.methods.strings import (
     LOGP,
     OLD,
     PAST,
