@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from tests.evaluation.evidence import Evidence
 
 from afresh.core import Cond, Drawn, Examples, Item, Space
 from afresh.data.music.score import Note, Score, from_text, to_text
+from tests.evaluation.evidence import Evidence
 
 STEPS = 12
 SPACE = Space("tokens", (64,), (400,), {"end": 0, "score": 1}, stream=True)

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.evaluation.evidence import digit_evidence, digits
 
 from afresh.core import Cond, Part, Space, UserError
 from afresh.core.rng import Rng
@@ -17,6 +16,7 @@ from afresh.evaluation.images import METRICS
 from afresh.evaluation.memorisation import near_copies, nearest, nearest_ratio
 from afresh.evaluation.pixel_gaussian import pixel_gaussian
 from afresh.evaluation.study import Study, measure
+from tests.evaluation.evidence import digit_evidence, digits
 
 QUICK = Recipe(steps=20, width=16)
 

@@ -9,13 +9,13 @@ from typing import Any, cast
 
 import pytest
 import torch
-from tests.evaluation.evidence import Evidence, digit_evidence
 from torch import Tensor
 
 from afresh.core import Space, registry
 from afresh.evaluation.likelihood import LIKELY, bits_per_dim, counted
 from afresh.evaluation.study import Study, Unmeasurable
 from afresh.tasks.measure import RunEvidence
+from tests.evaluation.evidence import Evidence, digit_evidence
 
 DIMS = 64
 

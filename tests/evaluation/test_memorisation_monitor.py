@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.training.toys import flat, same
 from torch.nn import functional as F
 
 from afresh.core import Cond, Examples
@@ -25,6 +24,7 @@ from afresh.tasks.run_summary import final_record, stopped
 from afresh.tasks.train import Choices, again, learn, start
 from afresh.tasks.verify import copy_run
 from afresh.training.checkpoint import newest
+from tests.training.toys import flat, same
 
 STEPS = 400  # planned
 

@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 import pytest
-from tests.evaluation.scores import composer, music, tune
 
 from afresh.core import Score as Number
 from afresh.core import Space
 from afresh.data.music.score import Note, Score, to_text
 from afresh.evaluation.music import METRICS, copies, distributions, divergence, piece_of, score_space, validity
 from afresh.evaluation.study import Study, Unmeasurable
+from tests.evaluation.scores import composer, music, tune
 
 
 def by_name(scores: list[Number]) -> dict[str, Number]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.evaluation.evidence import modules_evidence, parses_python
 
 from afresh.core import Item, UserError
 from afresh.evaluation.programs import (
@@ -23,6 +22,7 @@ from afresh.evaluation.programs import (
     task_of,
 )
 from afresh.evaluation.study import Study, Unmeasurable
+from tests.evaluation.evidence import modules_evidence, parses_python
 
 
 @pytest.mark.parametrize("n", range(1, 8))

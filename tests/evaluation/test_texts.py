@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 import pytest
-from tests.evaluation.evidence import code_evidence, library_code, parses_python, unfinished
 
 from afresh.evaluation.compression import gzip_size, joined, lzma_after, lzma_size
 from afresh.evaluation.memorisation import Source, Windows
 from afresh.evaluation.ngram import train_ngram
 from afresh.evaluation.study import measure
 from afresh.evaluation.texts import METRICS, complete, verdict
+from tests.evaluation.evidence import code_evidence, library_code, parses_python, unfinished
 
 TRAIN, HELDOUT = library_code()
 
