@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format matrix bench clean
+.PHONY: demo test check format docs matrix bench clean
 
 .venv/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -24,6 +24,9 @@ check: .venv/.ready
 format: .venv/.ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: .venv/.ready
+	$(BIN)/python -m docs.generate
 
 matrix: .venv/.ready
 	$(BIN)/python -m tests.matrix --seeds 3 --write

@@ -1,4 +1,5 @@
-"""Quality against diversity on fashion: guidance, its interval, autoguidance, truncation. Makes docs/guidance.md.
+"""Quality against diversity on fashion: guidance, its interval, autoguidance, truncation. Writes
+docs/results/guidance.md and its picture.
 
 The models are those of the benchmark `fashion` (trained here where it was not run). Each setting draws the same 1,000
 requests; what was scored stays beside the models, so that a run that was stopped goes on.
@@ -21,7 +22,8 @@ from benchmarks.picture_ours import conditions
 from benchmarks.pictures import Task, contender, prepared, write_json
 from benchmarks.table import ROOT, Row, save
 
-PAGE, PICTURE = ROOT / "docs" / "guidance.md", ROOT / "docs" / "guidance.png"
+RESULTS = ROOT / "docs" / "results"
+PAGE, PICTURE = RESULTS / "guidance.md", RESULTS / "guidance.png"
 SHOWN = ("kid", "precision", "recall", "density", "coverage", "conditional_accuracy")
 HEADS = ("KID x1000", "precision", "recall", "density", "coverage", "accuracy", "pictures/s")
 

@@ -16,9 +16,7 @@ from afresh.training.budget import processor
 
 ROOT = Path(__file__).parent.parent
 OUT = ROOT / "benchmarks" / "results.json"
-DOC = ROOT / "docs" / "benchmarks.md"
-README = ROOT / "README.md"
-START, END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
+DOC = ROOT / "docs" / "results" / "benchmarks.md"
 
 
 @dataclass(frozen=True)
@@ -37,30 +35,18 @@ class Row:
 
 def save(name: str, rows: list[Row]) -> None:
     """Put the rows of one benchmark into results.json, in place of what this machine had before, and rewrite
-    docs/benchmarks.md and the README's block."""
+    docs/results/benchmarks.md. `make docs` then brings the README's numbers up to date."""
     found = load()
     machine = f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}, Python {platform.python_version()}"
     made = {"machine": machine, "when": date.today().isoformat(), "rows": [asdict(r) for r in rows]}
     found[name] = [*(r for r in found.get(name, []) if r["machine"] != machine), made]
     OUT.write_text(json.dumps(found, indent=1) + "\n")
     DOC.write_text(page(found))
-    README.write_text(with_block(README.read_text(), latest(found)))
 
 
 def load() -> dict[str, Any]:
     """Everything measured so far: by benchmark, a list with the rows of each machine, the newest last."""
     return json.loads(OUT.read_text()) if OUT.exists() else {}  # type: ignore[no-any-return]
-
-
-def with_block(text: str, block: str) -> str:
-    """`text` with what stands between the markers replaced."""
-    before, after = text.split(START)[0], text.split(END)[1]
-    return f"{before}{START}\n{block}\n{END}{after}"
-
-
-def latest(found: dict[str, Any]) -> str:
-    """The newest run of every benchmark."""
-    return table({name: runs[-1] for name, runs in found.items()})
 
 
 def table(runs: dict[str, Any]) -> str:
@@ -87,7 +73,7 @@ def machines(runs: dict[str, Any]) -> list[str]:
 
 
 def page(found: dict[str, Any]) -> str:
-    """docs/benchmarks.md, from results.json alone: a part for each machine."""
+    """docs/results/benchmarks.md, from results.json alone: a part for each machine."""
     head = "# Benchmarks\n\nMade by `make bench`; each row compares both sides in one run. Not edited by hand."
     every = sorted({run["machine"] for runs in found.values() for run in runs})
     parts = [head]

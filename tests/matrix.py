@@ -5,8 +5,8 @@
 trains every family on a toy with four overlapping classes, draws under each control and judges the samples by the
 exact rule of Bayes. A control counts as supported when its mean gain over the seeds is more than two standard errors
 above zero. Then every way to steer a model is tried on every family that has what it takes (tests/matrix_align.py).
-The verdicts go to docs/support.json and docs/support.md, and into the README between its markers; a family's `guided`
-flag must agree with them (tests/test_matrix.py). With --only what is not measured stays as it was saved.
+The results go to docs/results/support.json and support.md; a family's `guided` flag must agree with them
+(tests/test_matrix.py). With --only, what is not measured stays as it was saved.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ from tests.matrix_toys import (
 )
 
 ROOT = Path(__file__).parents[1]
-JSON, PAGE, README = ROOT / "docs" / "support.json", ROOT / "docs" / "support.md", ROOT / "README.md"
-START, END = "<!-- support:start -->", "<!-- support:end -->"
+RESULTS = ROOT / "docs" / "results"
+JSON, PAGE = RESULTS / "support.json", RESULTS / "support.md"
 SPEC: CondSpec = {"label": Part("label", classes=("a", "b", "c", "d"))}
 TRAINED = 4_000  # examples in a training split
 DRAWN = 1_000  # samples that a number is taken from
@@ -303,7 +303,7 @@ def measure(models: Mapping[str, Sequence[Model]], controls: Sequence[Control] =
 
 
 def table(saved: Sequence[Mapping[str, Any]]) -> str:
-    """The support table in Markdown, from the rows of docs/support.json."""
+    """The support table in Markdown, from the rows of docs/results/support.json."""
     lines = ["| Family | Control | Setting | Gain in | From | To | Gain (2 SE) | Plausible | Seeds | Supported |"]
     lines.append("|" + " --- |" * 10)
     for r in saved:
@@ -315,7 +315,7 @@ def table(saved: Sequence[Mapping[str, Any]]) -> str:
 
 
 def page(saved: Mapping[str, Any]) -> str:
-    """docs/support.md."""
+    """docs/results/support.md."""
     fields, tokens = saved["real"]["fields"], saved["real"]["tokens"]
     return f"""# What works with what
 
@@ -337,29 +337,14 @@ two standard errors above zero.
 {table(saved["rows"])}{steering.words(saved.get("steering", ()))}"""
 
 
-def block(saved: Mapping[str, Any]) -> str:
-    """What the README shows."""
-    return table(saved["rows"]) + steering.grid(saved.get("steering", ()))
-
-
-def update_readme(text: str, block: str) -> str:
-    """The README with the table between its markers; unchanged where it has none."""
-    if START not in text or END not in text:
-        return text
-    head, rest = text.split(START, 1)
-    return f"{head}{START}\n{block}{END}{rest.split(END, 1)[1]}"
-
-
 def write(rows: Sequence[Row], steered: Sequence[steering.Row]) -> None:
-    """docs/support.json, docs/support.md and the README; what is empty stays as it was saved."""
+    """Writes docs/results/support.json and support.md; a part that is empty stays as it was saved."""
     saved = json.loads(JSON.read_text(encoding="utf-8")) if JSON.exists() else {"rows": []}
     saved["real"] = {"fields": round(FIELDS.right(*FIELDS.fresh), 4), "tokens": round(TOKENS.right(*TOKENS.fresh), 4)}
     saved |= {k: [r.json() for r in new] for k, new in (("rows", rows), ("steering", steered)) if new}
     PAGE.parent.mkdir(exist_ok=True)
     JSON.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(page(saved), encoding="utf-8")
-    if README.exists():
-        README.write_text(update_readme(README.read_text(encoding="utf-8"), block(saved)), encoding="utf-8")
 
 
 def main() -> None:
@@ -367,7 +352,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--family", choices=[s.family for s in STEERED], action="append", help="not with --write")
     parser.add_argument("--only", choices=("controls", "align"), help="what is measured; default: both")
-    parser.add_argument("--write", action="store_true", help="docs/support.json, docs/support.md and the README")
+    parser.add_argument("--write", action="store_true", help="write docs/results/support.json and support.md")
     args = parser.parse_args()
     if args.write and (args.family or args.seeds < 2):
         parser.error("--write needs every family and at least two seeds")

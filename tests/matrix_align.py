@@ -280,11 +280,11 @@ def grid(saved: Sequence[Mapping[str, Any]]) -> str:
     if not saved:
         return ""
     families = [f for f in registry.FAMILIES if any(r["family"] == f for r in saved)]
-    said = f"""
-Steering: what a reward between 0 and 1 gains (± 2 standard errors over {min(r["n"] for r in saved)} seeds). "no": not
-surely, or at the price of quality; "-": the family lacks what the method needs (docs/support.md).
+    seeds = min(r["n"] for r in saved)
+    note = f"""The gain of a reward between 0 and 1 (± 2 standard errors over {seeds} seeds). "no": not certain, or
+at the price of quality; "-": the family lacks what the method needs.
 """
-    lines = [said, f"| Steering | Learns from | {' | '.join(families)} |", "|" + " --- |" * (len(families) + 2)]
+    lines = [note, f"| Steering | Learns from | {' | '.join(families)} |", "|" + " --- |" * (len(families) + 2)]
     for method in METHODS:
         found = {r["family"]: r for r in saved if r["method"] == method.name}
         if found:
@@ -310,7 +310,7 @@ def table(saved: Sequence[Mapping[str, Any]]) -> str:
 
 
 def words(saved: Sequence[Mapping[str, Any]]) -> str:
-    """What docs/support.md says of steering; nothing before anything was measured."""
+    """What docs/results/support.md says of steering; nothing before anything was measured."""
     if not saved:
         return ""
     return f"""
@@ -324,4 +324,5 @@ and plausible, are at least {QUALITY:.0%} as many as before, and samples of a cl
 apart. Right, plausible and variety are ratios of after to before. Every method has one setting for all families. Where
 a family lacks what a method needs there is no row, and `afresh align` says what works instead.
 
+{grid(saved)}
 {table(saved)}"""

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from docs import generate
 
 from afresh.core import Cond, Examples, Part, Space, registry
 from afresh.core.rng import Rng
@@ -122,7 +123,7 @@ def test_every_path_in_the_repository_exists(page: Path) -> None:
 
 
 def paper_rows() -> list[list[str]]:
-    lines = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "docs" / "development" / "papers.md").read_text(encoding="utf-8").splitlines()
     table = [[c.strip() for c in line.strip().strip("|").split("|")] for line in lines if line.startswith("|")]
     return [r for r in table if r[0] != "Paper" and not set(r[0]) <= set("-: ")]
 
@@ -154,12 +155,30 @@ def test_every_paper_cited_in_the_code_is_in_the_table() -> None:
     assert not missing, sorted(missing)
 
 
+# --------------------------------------------------------------------------- generated parts
+
+
+def test_the_generated_parts_are_fresh() -> None:
+    assert not generate.stale(), "run: make docs"
+
+
+def test_a_part_that_is_stale_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "page.md"
+    monkeypatch.setattr(generate, "ROOT", tmp_path)
+    monkeypatch.setattr(generate, "generated", lambda: {page: "new"})
+    assert generate.stale() == ["page.md"]
+    page.write_text("old", encoding="utf-8")
+    assert generate.stale() == ["page.md"]
+    page.write_text("new", encoding="utf-8")
+    assert generate.stale() == []
+
+
 # --------------------------------------------------------------------------- worked examples
 
 
 def block(page: str, file: str) -> str:
     """The code on a page that begins with the comment `# file`."""
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "development" / page).read_text(encoding="utf-8")
     found = re.findall(rf"^```python\n# {re.escape(file)}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert len(found) == 1, f"{page} has {len(found)} blocks of {file}"
     return str(found[0])
@@ -172,7 +191,7 @@ def install(page: str, file: str, patch: pytest.MonkeyPatch) -> tuple[str, Any]:
     patch.setitem(sys.modules, module.__name__, module)
     exec(compile(block(page, file), file, "exec"), module.__dict__)
     line: dict[str, Any] = {}
-    exec(block(page, "src/afresh/registry.py"), line)
+    exec(block(page, "src/afresh/core/registry.py"), line)
     table = folder.upper()
     assert line[table] == (*getattr(registry, table), name), f"the catalog line of {page} is stale"
     patch.setattr(registry, table, line[table])

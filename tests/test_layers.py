@@ -1,7 +1,7 @@
 """The layers of the package: which folder may import which, that no imports form a circle, and what must not occur.
 
-docs/design says why; this file is the rule itself. Every import counts: at the top of a module, inside a function and
-for types only. A new folder needs a row in LAYERS.
+docs/development/design says why; this file is the rule itself. Every import counts: at the top of a module, inside a
+function and for types only. A new folder needs a row in LAYERS.
 """
 
 from __future__ import annotations

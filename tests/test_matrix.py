@@ -1,4 +1,4 @@
-"""The support table: its toys are what they say, its verdicts are the families' own flags, its texts are fresh."""
+"""The support table: its toys are what they say, its verdicts are the families' own flags."""
 
 from __future__ import annotations
 
@@ -95,18 +95,6 @@ def test_guidance_is_offered_where_it_was_measured_to_gain(family: str, saved: d
     """Run `make matrix`, then set `guided` in the family's file to what it found."""
     (row,) = [r for r in saved["rows"] if r["family"] == family and r["control"] == "guidance"]
     assert registry.family(family).sampling.guided == row["supported"]
-
-
-def test_the_page_and_the_readme_show_these_numbers(saved: dict[str, Any]) -> None:
-    assert matrix.PAGE.read_text(encoding="utf-8") == matrix.page(saved)
-    readme = matrix.README.read_text(encoding="utf-8")
-    assert readme == matrix.update_readme(readme, matrix.block(saved)), "run make matrix"
-
-
-def test_the_readme_keeps_what_stands_around_the_table() -> None:
-    text = f"before\n{matrix.START}\nold\n{matrix.END}\nafter\n"
-    assert matrix.update_readme(text, "new\n") == f"before\n{matrix.START}\nnew\n{matrix.END}\nafter\n"
-    assert matrix.update_readme("no markers", "new\n") == "no markers"
 
 
 # --------------------------------------------------------------------------- steering

@@ -1,0 +1,482 @@
+"""Writes the generated parts of the documentation.
+
+    python -m docs.generate             # write them (make docs)
+    python -m docs.generate --check     # exit with 1, naming the parts that are stale
+
+The reference comes from the command line's options, from the docstrings of what `import afresh` offers, and from the
+pydantic models of the settings; the pages in docs/results come from what was measured (`make bench`, `make matrix`).
+Between `<!-- generated: NAME -->` and `<!-- end -->` the README has parts of both. Nothing depends on the width of a
+terminal, on the version of typer or on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import io
+import json
+import re
+import sys
+import textwrap
+import tokenize
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, Gt, Le, Lt
+from benchmarks import table as benchmarks
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from typer.models import ArgumentInfo, OptionInfo
+
+import afresh
+from afresh.cli import app
+from afresh.core import Space, registry
+from afresh.core.options import FLAGS
+from afresh.data.advice import MEASURED
+from afresh.training.config import TrainConfig
+from tests import matrix
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+NOTE = "<!-- Written by `make docs`; do not edit. -->"
+
+
+# --------------------------------------------------------------------------- Markdown
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; bars within cells are escaped."""
+    lines = [head, ["---"] * len(head), *[[c.replace("|", "\\|").replace("\n", " ") for c in row] for row in rows]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def paragraphs(thing: Any) -> str:
+    """The docstring, without its indentation."""
+    return inspect.cleandoc(inspect.getdoc(thing) or "")
+
+
+def page(title: str, intro: str, parts: Sequence[str]) -> str:
+    filled = textwrap.fill(intro, 120, break_long_words=False, break_on_hyphens=False)
+    return "\n\n".join([f"# {title}", NOTE, filled, *parts]).rstrip() + "\n"
+
+
+# --------------------------------------------------------------------------- types as people write them
+
+
+def spelled(kind: Any) -> str:
+    """`float`, `train or tune`, `list of str` for an annotation; None is left out."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return spelled(args[0])
+    if origin is Literal:
+        return " or ".join(map(str, args))
+    if origin in (Union, types.UnionType):
+        return " or ".join(spelled(a) for a in args if a is not type(None))
+    if origin in (list, tuple):
+        inner = [spelled(a) for a in args if a is not Ellipsis]
+        return "list of " + (inner[0] if len(set(inner)) == 1 else ", ".join(inner))
+    if inspect.isclass(origin) and issubclass(origin, Mapping):
+        return f"{spelled(args[0])} to {spelled(args[1])}"
+    return {Path: "path", str: "text", bool: "yes or no", int: "integer", float: "number"}.get(kind) or str(
+        getattr(kind, "__name__", kind)
+    )
+
+
+# --------------------------------------------------------------------------- docs/reference/cli.md
+
+
+def cli_page() -> str:
+    intro = (
+        "Every command and option, as `afresh COMMAND --help` shows them. `--json` writes the result to standard "
+        "output as JSON. Exit codes: 0 done, 1 a fault found by `afresh verify`, 2 bad usage or input, 3 training diverged, "
+        "130 interrupted and saved. What `--set` and `--data` accept is in [settings](settings.md)."
+    )
+    return page("Commands", intro, [command_part(name, verb) for name, verb in commands().items()])
+
+
+def commands() -> dict[str, Callable[..., None]]:
+    """The functions of the command line by the name of their command."""
+    found = [(c.name or c.callback.__name__, c.callback) for c in app.registered_commands if c.callback]
+    return {name.replace("_", "-"): callback for name, callback in found}
+
+
+def command_part(name: str, verb: Callable[..., None]) -> str:
+    hints, parameters = get_type_hints(verb, include_extras=True), inspect.signature(verb).parameters
+    arguments, options = [], []
+    for key, parameter in parameters.items():
+        kind, info = get_args(hints[key])
+        if isinstance(info, ArgumentInfo):
+            many = " ..." if get_origin(kind) is list else ""
+            label = f"{info.metavar or key.upper()}{many}"
+            optional = parameter.default is not inspect.Parameter.empty
+            arguments.append((f"[{label}]" if optional else label, info.help or ""))
+        elif isinstance(info, OptionInfo) and not info.hidden:
+            options.append((flags(key, kind, info), value_of(kind, info), info.help or "", shown(parameter.default)))
+    usage = " ".join(["afresh", name, *(a for a, _ in arguments), "[OPTIONS]"])
+    parts = [f"## {name}", paragraphs(verb), f"```text\n{usage}\n```"]
+    if arguments:
+        parts.append("\n".join(f"- `{label.strip('[]')}`: {about}" for label, about in arguments))
+    if options:
+        parts.append(table(("Option", "Value", "Meaning", "Default"), options))
+    return "\n\n".join(parts)
+
+
+def flags(key: str, kind: Any, info: OptionInfo) -> str:
+    """`--measure/--no-measure`, `-n`, `--json`: how the option is written."""
+    written = [d for d in (info.default, *(info.param_decls or ())) if isinstance(d, str) and d.startswith("-")]
+    if not written:
+        name = f"--{key.replace('_', '-')}"
+        written = [f"{name}/--no-{name[2:]}" if kind is bool else name]
+    return ", ".join(code(w) for w in written)
+
+
+def value_of(kind: Any, info: OptionInfo) -> str:
+    if kind is bool:
+        return ""
+    several = any(get_origin(k) is list for k in (kind, *get_args(kind)))
+    name = info.metavar or spelled(kind).removeprefix("list of ")
+    return f"{name}, repeatable" if several else name
+
+
+def shown(default: Any) -> str:
+    """What a user sees as the default; nothing for what is not set."""
+    if default in (None, inspect.Parameter.empty, (), [], ""):
+        return ""
+    if isinstance(default, bool):
+        return "yes" if default else ""
+    return code(str(default))
+
+
+# --------------------------------------------------------------------------- docs/reference/python.md
+
+
+def python_page() -> str:
+    intro = (
+        "What `import afresh` offers. Everything else is internal and may change; the [tour](../development/tour.md) "
+        "shows it. Functions raise `UserError` for what a user can put right."
+    )
+    names = sorted((n for n in afresh.__all__ if n != "__version__"), key=lambda n: (n[0].isupper(), n))
+    return page("Python", intro, [public_part(name, getattr(afresh, name)) for name in names])
+
+
+def public_part(name: str, thing: Any) -> str:
+    if not inspect.isclass(thing):
+        return f"## {name}\n\n{signature(f'afresh.{name}', thing)}\n\n{paragraphs(thing)}"
+    if issubclass(thing, Exception):
+        return f"## {name}\n\n{paragraphs(thing)}"
+    parts = [f"## {name}", paragraphs(thing)]
+    for key, member in inspect.getmembers_static(thing):
+        if key.startswith("_") or not (member.__doc__ if hasattr(member, "__doc__") else None):
+            continue
+        inner = member.__func__ if isinstance(member, classmethod | staticmethod) else member
+        if isinstance(inner, property):
+            parts.append(f"### {name}.{key}\n\n{paragraphs(inner)}")
+        elif inspect.isfunction(inner):
+            parts.append(f"### {name}.{key}\n\n{signature(f'{name}.{key}', inner)}\n\n{paragraphs(inner)}")
+    return "\n\n".join(parts)
+
+
+def signature(name: str, function: Callable[..., Any]) -> str:
+    """The call as in a stub: on one line where it fits 100 characters, otherwise a parameter a line."""
+    known = inspect.signature(function)
+    chosen = [p for p in known.parameters.values() if p.name not in ("self", "cls")]
+    result = "" if known.return_annotation is inspect.Signature.empty else f" -> {known.return_annotation}"
+    words: list[str] = []
+    for kind, group in groupby(chosen, lambda p: p.kind):
+        if kind is inspect.Parameter.KEYWORD_ONLY and not any(w.startswith("*") for w in words):
+            words.append("*")
+        words += [str(p) for p in group]
+    line = f"{name}({', '.join(words)}){result}"
+    if len(line) > 100:
+        line = f"{name}(\n" + "".join(f"    {w},\n" for w in words) + f"){result}"
+    return f"```python\n{line}\n```"
+
+
+# --------------------------------------------------------------------------- docs/reference/settings.md
+
+
+def settings_page() -> str:
+    intro = (
+        "What `--set KEY=VALUE` and `--data KEY=VALUE` accept (in Python: `settings=` and `data=`). Defaults are those "
+        "of the models; the planner and a family's recipe change some of them, and `run.json` holds what a run used."
+    )
+    families = [registry.family(name) for name in (*registry.FAMILIES, *registry.FOREIGN)]
+    parts = [
+        "## Training\n\n`--set train.NAME=VALUE` of `afresh train`, `tune`, `distill` and `align`.",
+        model_table(TrainConfig, tuple(FLAGS)),
+        "## Families\n\n`--set family.NAME=VALUE` of `afresh train`: the network and its objective.",
+        *(f"### Family {f.name}\n\n{model_part(f.config)}" for f in families),
+        "## Sampling\n\n`--set NAME=VALUE` of `afresh sample`, `edit`, `blend`, `compare` and `compose`, by family.",
+        *(f"### Sampling from {f.name}\n\n{model_part(f.settings)}" for f in families),
+        "## Alignment\n\n`--set align.NAME=VALUE` of `afresh align`, by method.",
+    ]
+    methods = sorted(registry.aligners().values(), key=lambda a: a.config.__name__)
+    for config, group in groupby(methods, lambda a: a.config):
+        every = sorted(a.name for a in group)
+        parts.append(f"### Method {', '.join(every)}\n\n{model_part(config)}")
+    parts.append("## Data\n\n`--data NAME=VALUE` of `afresh data`, `train` and `tune`, by modality.")
+    for name in registry.MODALITIES:
+        parts.append(f"### Data of modality {name}\n\n{model_part(registry.modality(name).options)}")
+    return page("Settings", intro, parts)
+
+
+def model_part(model: type) -> str:
+    assert issubclass(model, BaseModel)
+    return f"{paragraphs(model)}\n\n{model_table(model)}" if model.model_fields else paragraphs(model)
+
+
+def model_table(model: type[BaseModel], without: Sequence[str] = ()) -> str:
+    help_texts = comments(model)
+    rows = [
+        (
+            code(name),
+            spelled(info.annotation),
+            limits(info),
+            default_of(info),
+            info.description or help_texts.get(name, ""),
+        )
+        for name, info in model.model_fields.items()
+        if name not in without
+    ]
+    return table(("Name", "Value", "Range", "Default", "Meaning"), rows)
+
+
+def limits(info: FieldInfo) -> str:
+    """`0 to 1`, `above 0`, `at least 1`."""
+    low = [f"above {m.gt}" for m in info.metadata if isinstance(m, Gt)]
+    low += [str(m.ge) for m in info.metadata if isinstance(m, Ge)]
+    high = [f"below {m.lt}" for m in info.metadata if isinstance(m, Lt)]
+    high += [str(m.le) for m in info.metadata if isinstance(m, Le)]
+    if low and high:
+        return f"{low[0]} to {high[0]}"
+    if low:
+        return low[0] if low[0].startswith("above") else f"at least {low[0]}"
+    return "" if not high else high[0] if high[0].startswith("below") else f"at most {high[0]}"
+
+
+def default_of(info: FieldInfo) -> str:
+    if info.is_required():
+        return "chosen by the plan"
+    value = info.get_default(call_default_factory=True)
+    return "" if value is None or value in ((), "") else code(json.dumps(value, default=str))
+
+
+def comments(model: type[BaseModel]) -> dict[str, str]:
+    """The comments that stand behind the fields of a model and of those that it extends."""
+    found: dict[str, str] = {}
+    for part in reversed(model.__mro__):
+        if part is not BaseModel and issubclass(part, BaseModel):
+            source = inspect.cleandoc("\n" + inspect.getsource(part))
+            lines: dict[int, list[tokenize.TokenInfo]] = {}
+            for token in tokenize.generate_tokens(io.StringIO(source).readline):
+                lines.setdefault(token.start[0], []).append(token)
+            found |= dict(commented(lines.values()))
+    return found
+
+
+def commented(lines: Iterator[list[tokenize.TokenInfo]] | Any) -> Iterator[tuple[str, str]]:
+    for tokens in lines:
+        words = [t for t in tokens if t.type not in (tokenize.INDENT, tokenize.DEDENT, tokenize.NL, tokenize.NEWLINE)]
+        if len(words) > 2 and words[1].string == ":" and words[-1].type == tokenize.COMMENT:
+            yield words[0].string, words[-1].string.lstrip("# ")
+
+
+# --------------------------------------------------------------------------- docs/results
+
+
+def benchmarks_page() -> str:
+    return benchmarks.page(benchmarks.load())
+
+
+def support_page() -> str:
+    return matrix.page(json.loads(matrix.JSON.read_text(encoding="utf-8")))
+
+
+def advice_page() -> str:
+    """What `afresh data` says of families, from the rows that it says it by."""
+    rows = json.loads(MEASURED.read_text(encoding="utf-8"))["rows"]
+    head = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [[f"{v:,}" if isinstance(v := row.get(key, ""), int) else str(v) for key in head] for row in rows]
+    intro = (
+        "The measurements by which `afresh data` and `afresh train` advise on a family "
+        "(`afresh.data.advice.Measured`). A row counts for data with at most 3 times more or fewer images and for a budget at most 3 times longer or "
+        "shorter. Where no row counts, or only one family was measured, nothing is advised."
+    )
+    return page("Which family was best on how much data", intro, [table(head, lines)])
+
+
+# --------------------------------------------------------------------------- the README's parts
+
+
+NUMBER = r"(-?[\d,.]*\d)"
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One row of a benchmark, chosen by the beginning of its description. Shown is the first number of each side, or
+    what `pattern` finds on the peer's side."""
+
+    text: str
+    file: str
+    benchmark: str
+    what: str
+    peer: str
+    pattern: str = NUMBER
+
+
+HEADLINES = (
+    Headline(
+        "**Text**: tiny-Shakespeare in 5 minutes of one core, nats a character (lower is better)",
+        file="minutes",
+        benchmark="tiny-Shakespeare",
+        what="nats a character, 5 min of one core, seed 0",
+        peer="Hugging Face Trainer, as long",
+    ),
+    Headline(
+        "**Images**: clothes of 28x28 in 10 minutes of two cores, KID x1000 (lower is better)",
+        file="fashion",
+        benchmark="fashion, flow",
+        what="KID x1000, 10 min",
+        peer="example of diffusers, as long",
+    ),
+    Headline(
+        "**Sounds**: spoken digits in 15 minutes of one core, share that Whisper hears right",
+        file="spoken",
+        benchmark="spoken digits, flow",
+        what="digit heard by Whisper among ten",
+        peer="real recordings",
+        pattern=r"real ([\d.]+)",
+    ),
+    Headline(
+        "**Speed**: tokens a second of a 12M decoder in int8 on one core",
+        file="decoding",
+        benchmark="12M decoder, decoding",
+        what="tokens a second of one sequence, 32 + 256 tokens, int8",
+        peer="llama.cpp, q8_0",
+    ),
+    Headline(
+        "**Alignment**: seconds a step of DPO on 32 pairs (lower is better)",
+        file="steer",
+        benchmark="steering, speed",
+        what="DPO of 32 pairs",
+        peer="TRL",
+    ),
+    Headline(
+        "**A failure**: emoji in 30 minutes of one core, share matched to their caption among 32",
+        file="emoji",
+        benchmark="emoji, flow",
+        what="asked caption among 32",
+        peer="real emoji",
+        pattern=r"floor ([\d.]+)",
+    ),
+)
+
+
+def headline_part() -> str:
+    runs, rows, machines = benchmarks.load(), [], []
+    for h in HEADLINES:
+        newest = runs[h.file][-1]
+        row = compared([r for r in newest["rows"] if r["benchmark"] == h.benchmark and r["what"].startswith(h.what)])
+        ours, theirs = number(NUMBER, row["ours"]), number(h.pattern, row["theirs"])
+        ratio = f"{float(ours.replace(',', '')) / float(theirs.replace(',', '')):.2f}"
+        rows.append((h.text, ours, f"{theirs} ({h.peer})", ratio, row["goal"], "yes" if row["reached"] else "**no**"))
+        machines.append(newest["machine"])
+    assert any("no" in r[-1] for r in rows), "one of the six headline numbers must be a failure"
+    head = ("Measured", "afresh", "beside", "ratio", "goal", "reached")
+    return f"{table(head, rows)}\n\nMachine: {'; '.join(dict.fromkeys(machines))}."
+
+
+def compared(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Of rows that measure the same, the one with a ratio to a peer."""
+    assert rows, "results.json lacks a row that the README shows"
+    return next((r for r in rows if r["ratio"] is not None), rows[0])
+
+
+def number(pattern: str, text: str) -> str:
+    hit = re.search(pattern, text)
+    assert hit, f"no number like {pattern} in {text!r}"
+    return hit[1]
+
+
+READ = {
+    "text": ("texts", "`.txt`, `.md`, `.jsonl`, `.csv`, `.tsv`, `.parquet`; a file or a folder"),
+    "code": ("source code", "a folder; generated and vendored files are left out and listed"),
+    "image": ("images", "PNG, JPEG, WebP, BMP, GIF in a folder or `.zip`; `.npz`; class folders or `metadata.jsonl`"),
+    "audio": ("sounds", "WAV, FLAC, OGG, MP3, AIFF in a folder or `.zip`; as spectrograms or waves"),
+    "music": ("music in notes", "MIDI, ABC, piano rolls as JSON"),
+}
+SPACES = {"tokens": Space("tokens", (64,), (32,), stream=True), "field": Space("field", (1, 16, 16), std=0.5)}
+
+
+def families_part() -> str:
+    """Modalities, what they read, and the families that take what they make."""
+    rows = []
+    for name in registry.MODALITIES:
+        what, files = READ[name]
+        space = SPACES["field" if name in ("image", "audio") else "tokens"]
+        taken = [f for f in registry.FAMILIES if registry.family(f).accepts(space) is None]
+        through = [f for f in registry.FAMILIES if f not in taken] if space.kind == "field" else []
+        via = f"; through a codec {', '.join(map(code, through))}" if through else ""
+        rows.append((f"**{what}**", files, f"{', '.join(map(code, taken))}{via}"))
+    return table(("You have", "afresh reads", "Families"), rows)
+
+
+PARTS: dict[str, Callable[[], str]] = {"families": families_part, "headlines": headline_part}
+PAGES: dict[str, Callable[[], str]] = {
+    "docs/reference/cli.md": cli_page,
+    "docs/reference/python.md": python_page,
+    "docs/reference/settings.md": settings_page,
+    "docs/results/benchmarks.md": benchmarks_page,
+    "docs/results/support.md": support_page,
+    "docs/results/advice.md": advice_page,
+}
+
+
+def readme() -> str:
+    """The README with its generated parts renewed."""
+    text = README.read_text(encoding="utf-8")
+    for name, write in PARTS.items():
+        start = f"<!-- generated: {name} -->"
+        before, marker, rest = text.partition(start)
+        assert marker and "<!-- end -->" in rest, f"README.md lacks {start} ... <!-- end -->"
+        text = f"{before}{start}\n{write()}\n<!-- end -->{rest.split('<!-- end -->', 1)[1]}"
+    return text
+
+
+def generated() -> dict[Path, str]:
+    """Every generated file with what it should hold."""
+    return {README: readme()} | {ROOT / name: write() for name, write in PAGES.items()}
+
+
+def stale() -> list[str]:
+    """The files that do not hold what they should."""
+    return [
+        str(path.relative_to(ROOT))
+        for path, text in generated().items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Write the generated parts of the documentation.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a part is stale")
+    if parser.parse_args().check:
+        old = stale()
+        print("\n".join(f"stale: {name}" for name in old) + "\nRun: make docs" if old else "docs are up to date")
+        return 1 if old else 0
+    for path, text in generated().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
