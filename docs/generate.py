@@ -96,8 +96,8 @@ def spelled(kind: Any) -> str:
 def cli_page() -> str:
     intro = (
         "Every command and option, as `afresh COMMAND --help` shows them. `--json` writes the result to standard "
-        "output as JSON. Exit codes: 0 done, 1 a fault found by `afresh verify`, 2 bad usage or input, 3 training diverged, "
-        "130 interrupted and saved. What `--set` and `--data` accept is in [settings](settings.md)."
+        "output as JSON. Exit codes: 0 done, 1 a fault found by `afresh verify`, 2 bad usage or input, 3 training "
+        "diverged, 130 interrupted and saved. What `--set` and `--data` accept is in [settings](settings.md)."
     )
     return page("Commands", intro, [command_part(name, verb) for name, verb in commands().items()])
 
@@ -307,8 +307,8 @@ def advice_page() -> str:
     lines = [[f"{v:,}" if isinstance(v := row.get(key, ""), int) else str(v) for key in head] for row in rows]
     intro = (
         "The measurements by which `afresh data` and `afresh train` advise on a family "
-        "(`afresh.data.advice.Measured`). A row counts for data with at most 3 times more or fewer images and for a budget at most 3 times longer or "
-        "shorter. Where no row counts, or only one family was measured, nothing is advised."
+        "(`afresh.data.advice.Measured`). A row counts for data with at most 3 times more or fewer images and for a "
+        "budget at most 3 times longer or shorter. Where no row counts, or only one family was measured, nothing is advised."
     )
     return page("Which family was best on how much data", intro, [table(head, lines)])
 
