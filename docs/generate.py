@@ -308,7 +308,8 @@ def advice_page() -> str:
     intro = (
         "The measurements by which `afresh data` and `afresh train` advise on a family "
         "(`afresh.data.advice.Measured`). A row counts for data with at most 3 times more or fewer images and for a "
-        "budget at most 3 times longer or shorter. Where no row counts, or only one family was measured, nothing is advised."
+        "budget at most 3 times longer or shorter. Where no row counts, or only one family was "
+        "measured, nothing is advised."
     )
     return page("Which family was best on how much data", intro, [table(head, lines)])
 
