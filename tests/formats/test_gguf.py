@@ -258,23 +258,23 @@ def field(name: str, kind: int, form: str, value: Any) -> bytes:
 def test_a_lying_header(sound: bytes, tmp_path: Path) -> None:
     huge = struct.pack("<Q", 1 << 60)
     assert "is empty (0 bytes)" in refused(b"", tmp_path)
-    assert "no GGUF file" in refused(b"GGML" + sound[4:], tmp_path)
+    assert "not a GGUF file" in refused(b"GGML" + sound[4:], tmp_path)
     assert "another byte order" in refused(sound[:4] + sound[7:3:-1] + sound[8:], tmp_path)
-    assert "says to have" in refused(sound[:8] + huge + sound[16:], tmp_path)
-    assert "says to have" in refused(sound[:16] + huge + sound[24:], tmp_path)
+    assert "leads to byte" in refused(sound[:8] + huge + sound[16:], tmp_path)
+    assert "leads to byte" in refused(sound[:16] + huge + sound[24:], tmp_path)
     assert "missing" in refused(replaced(sound, b"blk.0.attn_q.weight", b"blk.0.attn_z.weight"), tmp_path)
     name = sound.index(b"token_embd.weight") + 17
     (rank,) = struct.unpack_from("<I", sound, name)
     kind = name + 4 + 8 * rank
     assert rank == 2
-    assert "type 99, which the installed" in refused(sound[:kind] + struct.pack("<I", 99) + sound[kind + 4 :], tmp_path)
-    assert "cannot take apart" in refused(sound[:kind] + struct.pack("<I", 26) + sound[kind + 4 :], tmp_path)
-    assert "would end at" in refused(sound[: kind + 4] + huge + sound[kind + 12 :], tmp_path)
-    assert "would end at" in refused(sound[: name + 12] + struct.pack("<Q", 1 << 50) + sound[name + 20 :], tmp_path)
+    assert "newer than the installed" in refused(sound[:kind] + struct.pack("<I", 99) + sound[kind + 4 :], tmp_path)
+    assert "cannot dequantise" in refused(sound[:kind] + struct.pack("<I", 26) + sound[kind + 4 :], tmp_path)
+    assert "leads to byte" in refused(sound[: kind + 4] + huge + sound[kind + 12 :], tmp_path)
+    assert "leads to byte" in refused(sound[: name + 12] + struct.pack("<Q", 1 << 50) + sound[name + 20 :], tmp_path)
     tokens = sound.index(b"tokenizer.ggml.tokens") + 21 + 4 + 4
-    assert "says that tokenizer.ggml.tokens takes" in refused(sound[:tokens] + huge + sound[tokens + 8 :], tmp_path)
+    assert "leads to byte" in refused(sound[:tokens] + huge + sound[tokens + 8 :], tmp_path)
     types = sound.index(b"tokenizer.ggml.token_type") + 25 + 4 + 4
-    assert "says that tokenizer.ggml.token_type" in refused(sound[:types] + huge + sound[types + 8 :], tmp_path)
+    assert "leads to byte" in refused(sound[:types] + huge + sound[types + 8 :], tmp_path)
 
 
 def test_a_part_of_a_model_says_so(sound: bytes, tmp_path: Path) -> None:

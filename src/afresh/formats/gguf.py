@@ -85,11 +85,10 @@ def read(path: Path) -> Base:
         raise UserError(f"{path} is one of {parts} parts. Join them: llama-gguf-split --merge {path.name} WHOLE.gguf")
     tokenizer, adds = gguf_tokenizer.read_tokenizer(file)
     config, context = read_config(file, str(arch))
-    stored = file.tensors.get(TOP["embedding"])
-    vocab = stored.shape[0] if stored is not None else tokenizer.size
+    vocab = file.shape(TOP["embedding"])[0] if TOP["embedding"] in file.tensors else tokenizer.size
     tokenizer = tokenizer.with_rows(vocab, str(path))
     wanted = {gguf_name(p): p for p in shapes(config, vocab)}
-    found = {k: v.shape for k, v in file.tensors.items() if k != SCALES}
+    found = {k: file.shape(k) for k in file.tensors if k != SCALES}
     check(found, {k: shapes(config, vocab)[p] for k, p in wanted.items()}, str(path))
     tensors = {name: file.tensor(name) for name in wanted}
     check_finite(tensors, str(path))
@@ -97,7 +96,7 @@ def read(path: Path) -> Base:
     for name, part in wanted.items():
         heads = heads_of(part, config, str(arch))
         apart[part] = part_pairs(tensors.pop(name), heads) if heads else tensors.pop(name)
-    types = sorted({str(v.kind) for v in file.tensors.values()})
+    types = {v.tensor_type for v in file.tensors.values()}
     weights = fuse(apart, config)
     note = f"{arch}, {sum(v.numel() for v in weights.values()):,} parameters, tensors of {len(types)} types"
     bos = file.fields.get("tokenizer.ggml.bos_token_id")
