@@ -215,7 +215,7 @@ def settings_page() -> str:
         "## Families\n\n`--set family.NAME=VALUE` of `afresh train`: the network and its objective.",
         *(f"### Family {f.name}\n\n{model_part(f.config)}" for f in families),
         "## Sampling\n\n`--set NAME=VALUE` of `afresh sample`, `edit`, `blend`, `compare` and `compose`, by family.",
-        *(f"### Sampling from {f.name}\n\n{model_part(f.settings)}" for f in families),
+        *(f"### Sampling from {f.name}\n\n{model_part(f.sampling.settings)}" for f in families),
         "## Alignment\n\n`--set align.NAME=VALUE` of `afresh align`, by method.",
     ]
     methods = sorted(registry.aligners().values(), key=lambda a: a.config.__name__)
