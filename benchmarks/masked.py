@@ -28,7 +28,6 @@ import torch
 from afresh.core import Batch, Cond, Space, registry
 from afresh.core.rng import Rng
 from afresh.evaluation.estimate import share
-from afresh.evaluation.ngram import ByteNgram, train_ngram
 from afresh.runs.run import Run
 from afresh.tasks.demo import write_digits
 from afresh.tasks.measure import RunEvidence, measure_run, prepared_again
@@ -36,6 +35,7 @@ from afresh.tasks.train import Choices, learn, start
 from afresh.training.config import TrainConfig
 from afresh.training.loop import take_step
 from afresh.training.plan import make_learner
+from benchmarks.ngram import ByteNgram, train_ngram
 from benchmarks.table import Row, save
 
 BOTH = ("masked", "transformer")

@@ -1,4 +1,4 @@
-"""Compressors, the n-gram model, verbatim runs and validity, against exact values and brute force."""
+"""Compressors, verbatim runs and validity, against exact values and brute force."""
 
 import gzip
 import lzma
@@ -9,7 +9,6 @@ import pytest
 
 from afresh.evaluation.compression import gzip_size, joined, lzma_after, lzma_size
 from afresh.evaluation.memorisation import Source, Windows
-from afresh.evaluation.ngram import train_ngram
 from afresh.evaluation.study import measure
 from afresh.evaluation.texts import METRICS, complete, verdict
 from tests.evaluation.evidence import code_evidence, library_code, parses_python, unfinished
@@ -25,62 +24,6 @@ def test_compressed_sizes_are_exact() -> None:
     assert lzma_size(text) == len(packed) and lzma.decompress(packed, lzma.FORMAT_RAW, filters=filters) == text
     assert lzma_after(text, text) < 0.02 * lzma_size(text)  # a copy costs next to nothing
     assert joined([b"a"]) == b"a" and joined([b"a", b"bc"]) == b"a\0bc\0"
-
-
-@pytest.mark.parametrize("order", [1, 2, 4, 6, 7])
-def test_ngram_probabilities_sum_to_one(order: int) -> None:
-    model = train_ngram(b"the cat sat on the mat, the end. " * 3 + b"another line", order)
-    for before in (b"", b"the c", b"\xff\xfe never seen", b"at, the"):
-        p = [model.probabilities(bytes([i]), before)[0] for i in range(256)]
-        assert sum(p) == pytest.approx(1, abs=1e-12) and min(p) > 0
-
-
-def test_ngram_equals_kneser_ney_by_hand() -> None:
-    # Bigrams of "\0abab" + "ac": \0a ab ba ab ba ac. Continuations: a after {\0, b} = 2, b after {a} = 1, c = 1.
-    model = train_ngram(b"ababac", 2)
-    unigram, bigram = model.orders
-
-    def discounts(counts: list[int]) -> list[float]:
-        n = [max(counts.count(i), 1) for i in (1, 2, 3, 4)]
-        y = n[0] / (n[0] + 2 * n[1])
-        raw = [1 - 2 * y * n[1] / n[0], 2 - 3 * y * n[2] / n[1], 3 - 4 * y * n[3] / n[2]]
-        return [min(max(d, 0.05), m) for d, m in zip(raw, (0.95, 1.95, 2.95), strict=True)]
-
-    d1 = discounts([2, 1, 1])
-    b_alone = (1 - d1[0]) / 4 + (2 * d1[0] + d1[1]) / 4 / 256
-    d2 = discounts([1, 2, 2, 1])  # \0a, ab, ba, ac
-    b_after_a = (2 - d2[1]) / 3 + (d2[0] + d2[1]) / 3 * b_alone
-    assert model.probabilities(b"b", b"a")[0] == pytest.approx(b_after_a, rel=1e-12)
-    assert model.probabilities(b"b", b"x")[0] == pytest.approx(b_alone, rel=1e-12)
-    assert len(unigram.grams) == 3 and len(bigram.grams) == 4
-
-
-def test_ngram_beats_lower_orders_and_uniform_and_does_not_depend_on_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    train, held = joined([t.encode() for t in TRAIN]), HELDOUT[0].encode()
-    bits = [-np.log2(train_ngram(train, k).probabilities(held)).mean() for k in (1, 3, 6)]
-    assert 8 > bits[0] > bits[1] > bits[2]
-    whole = train_ngram(train, 6).probabilities(held)
-    monkeypatch.setattr("afresh.evaluation.ngram.CHUNK", 777)
-    assert (train_ngram(train, 6).probabilities(held) == whole).all()
-
-
-def test_ngram_samples_follow_its_probabilities() -> None:
-    model = train_ngram(b"abcabdabc" * 20, 3)
-    drawn = model.sample(4000, 4, seed=1)
-    first = model.probabilities(b"a")[0]
-    share = np.mean([s[:1] == b"a" for s in drawn])
-    assert abs(share - first) < 4 * (first * (1 - first) / 4000) ** 0.5 + 1e-3
-    third = [s[2:3] for s in drawn if s[:2] == b"ab"]
-    want = model.probabilities(b"c", b"ab")[0]
-    assert abs(np.mean([t == b"c" for t in third]) - want) < 0.05
-    assert model.sample(3, 50, seed=1) == model.sample(3, 50, seed=1) != model.sample(3, 50, seed=2)
-
-
-def test_ngram_refuses_what_it_cannot_hold() -> None:
-    with pytest.raises(ValueError, match="1 to 7, not 8"):
-        train_ngram(b"abc", 8)
-    with pytest.raises(ValueError, match="at least one byte"):
-        train_ngram(b"")
 
 
 def test_windows_tell_runs_apart() -> None:
@@ -121,8 +64,7 @@ def test_metrics_of_text() -> None:
     found = measure(evidence, METRICS, 10, modality="code", sampling={"temperature": 1.0})
     scores = {s.name: s for s in found.scores}
     assert scores["bits_per_byte"].value == pytest.approx(1.5) and scores["bits_per_byte"].n == size
-    ngram = scores["bits_per_byte/ngram"]
-    assert ngram.low < ngram.value < ngram.high and scores["bits_per_byte"].control == ngram.value
+    assert scores["bits_per_byte"].control == scores["bits_per_byte/lzma_train"].value
     assert scores["bits_per_byte/gzip"].value == 8 * gzip_size(joined([t.encode() for t in HELDOUT])) / size
     assert scores["bits_per_byte/lzma_train"].value < scores["bits_per_byte/lzma"].value
     assert scores["verbatim_50"].value == 1.0 == scores["verbatim_50"].control and scores["verbatim_50"].floor < 0.1

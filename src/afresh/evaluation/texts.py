@@ -14,10 +14,8 @@ from afresh.core import CondSpec, Evidence, Metric, Score, Space
 from afresh.evaluation.compression import LZMA_CONTEXT, gzip_size, joined, lzma_after, lzma_size
 from afresh.evaluation.estimate import Estimate, ratio, share
 from afresh.evaluation.memorisation import Source
-from afresh.evaluation.ngram import MOST_TRAIN, ByteNgram, train_ngram
 from afresh.evaluation.study import Study, Unmeasurable, study_of
 
-BLOCK = 4096  # bytes of held-out text that count as one unit of an interval, when there are few documents
 RUN = 50  # bytes of a verbatim run
 WORD = re.compile(r"\w+|[^\w\s]")
 MOST_SOURCE = 8_000_000  # bytes of training text searched for copies
@@ -31,7 +29,7 @@ def text_space(space: Space, conds: CondSpec) -> str | None:
 
 
 class Library:
-    """Texts side by side: the model's, held-out ones of the same lengths, the trivial model's."""
+    """The texts that are compared: the model's samples, and real ones of the same lengths."""
 
     def __init__(self, study: Study) -> None:
         self.study = study
@@ -47,25 +45,6 @@ class Library:
         if not any(found):
             raise Unmeasurable("every sample is empty")
         return found
-
-    def ngram(self) -> ByteNgram:
-        def make() -> ByteNgram:
-            text = joined(self.train)
-            if len(text) > MOST_TRAIN:
-                self.study.note(f"n-gram: learnt from the last {MOST_TRAIN:,} of {len(text):,} bytes of training text")
-            return train_ngram(text[-MOST_TRAIN:])
-
-        return self.study.once("ngram", make)
-
-    def trivial(self) -> list[str]:
-        """Texts by the n-gram model, as long as the samples."""
-
-        def make() -> list[str]:
-            sizes = [len(_raw(s)) for s in self.samples()]
-            drawn = self.ngram().sample(len(sizes), max(sizes), self.study.rng.seed % 2**32)
-            return [t[:n].decode("utf-8", "ignore") for t, n in zip(drawn, sizes, strict=True)]
-
-        return self.study.once("trivial", make)
 
     def excerpts(self, documents: Sequence[bytes], purpose: str) -> list[str]:
         """Real excerpts as long as the samples, the i-th from the start of a random line in the i-th part of n.
@@ -106,14 +85,16 @@ def _raw(text: str) -> bytes:
 
 
 def bits_per_byte(evidence: Evidence) -> list[Score]:
-    """-log2 p(held-out split) over its bytes of UTF-8, the whole split (control: the n-gram model).
+    """-log2 p(held-out split) over its bytes of UTF-8, the whole split.
+
+    Control: compression by lzma, (size(train + held-out) - size(train)) over the same bytes.
 
     Named `bits_per_byte/bound` where the model knows only an upper bound of it (minus an ELBO).
 
     Of conversations: the answers, each given what comes before it and with the mark that ends it, over their bytes.
 
-    Beside it, what gzip and lzma make of the held-out split alone, lzma with the training text before it, and
-    the n-gram model. Intervals are over windows for the model, over documents or blocks for the n-gram.
+    Beside it, the held-out split compressed by gzip and lzma alone, and by lzma after the training text (the control).
+    The interval is over windows.
     """
     study = study_of(evidence)
     lib = library_of(study)
@@ -121,11 +102,12 @@ def bits_per_byte(evidence: Evidence) -> list[Score]:
     size = sum(len(d) for d in lib.heldout)
     if len(train) > LZMA_CONTEXT:
         study.note(f"bits_per_byte/lzma_train: context is the last {LZMA_CONTEXT:,} of {len(train):,} bytes")
-    trivial = _ngram_bits(lib, train, held, size)
+    sizes = {"gzip": gzip_size(held), "lzma": lzma_size(held), "lzma_train": lzma_after(train, held)}
+    packed = {name: 8 * n / size for name, n in sizes.items()}
     out: list[Score] = []
     found = study.likelihood()
     if found is None:
-        study.note("bits_per_byte: this family has no likelihood; only the compressors and the n-gram are given")
+        study.note("bits_per_byte: this family has no likelihood; only the compressors are measured")
     else:
         nats, tokens = (t.double().numpy() for t in found)
         per_token, to_bits = ratio(nats, tokens), float(tokens.sum()) / math.log(2) / size
@@ -134,28 +116,8 @@ def bits_per_byte(evidence: Evidence) -> list[Score]:
         name = "bits_per_byte/bound" if study.bound else "bits_per_byte"
         if study.bound:
             study.note(f"{name}: this family knows only a bound of its likelihood; its true bits per byte are fewer")
-        out.append(Score(name, value, ends[0], ends[1], size, "lower", None, trivial.value))
-    for name, packed in (
-        ("gzip", gzip_size(held)),
-        ("lzma", lzma_size(held)),
-        ("lzma_train", lzma_after(train, held)),
-    ):
-        out.append(Score(f"bits_per_byte/{name}", 8 * packed / size, None, None, size, "lower"))
-    out.append(trivial.score("bits_per_byte/ngram", "lower"))
-    return out
-
-
-def _ngram_bits(lib: Library, train: bytes, held: bytes, size: int) -> Estimate:
-    bits = -np.log2(lib.ngram().probabilities(held, train))
-    if len(lib.heldout) >= 20:  # documents, each with the byte that ends it
-        ends = np.cumsum([len(d) + 1 for d in lib.heldout])
-        unit = np.searchsorted(ends, np.arange(len(bits)), "right")
-        weight = np.array([len(d) for d in lib.heldout], np.float64)
-    else:
-        unit = np.arange(len(bits)) * max(1, len(bits) // BLOCK) // len(bits)
-        weight = np.bincount(unit).astype(np.float64) * (size / len(bits))
-    found = ratio(np.bincount(unit, bits).astype(np.float64), weight)
-    return Estimate(found.value, found.low, found.high, size)
+        out.append(Score(name, value, ends[0], ends[1], size, "lower", None, packed["lzma_train"]))
+    return out + [Score(f"bits_per_byte/{name}", value, None, None, size, "lower") for name, value in packed.items()]
 
 
 # --------------------------------------------------------------------------- validity
@@ -192,8 +154,8 @@ def verdict(text: str, valid: Callable[[str], bool]) -> bool | None:
 def parses(evidence: Evidence) -> list[Score]:
     """Share of samples that are valid so far, of those of which it can be said (see `verdict`).
 
-    Floor: beginnings of held-out documents cut to the samples' lengths and judged alike. Control: text by the
-    n-gram model.
+    Floor: beginnings of held-out documents cut to the samples' lengths and judged alike. Control: the same with their
+    characters in random order.
     """
     study = study_of(evidence)
     lib = library_of(study)
@@ -204,16 +166,17 @@ def parses(evidence: Evidence) -> list[Score]:
 
     heads = lib.heads()
     scrambled, _ = accepted([_scrambled(t, i) for i, t in enumerate(heads)])
-    if scrambled is not None and scrambled.value > 0.9:
+    control = None if scrambled is None else scrambled.value
+    if control is not None and control > 0.9:
         raise Unmeasurable("nearly every text is valid in this modality, scrambled ones too")
-    (own, open_), (floor, open_real), (control, _) = (accepted(t) for t in (lib.samples(), heads, lib.trivial()))
+    (own, open_), (floor, open_real) = accepted(lib.samples()), accepted(heads)
     if own is None:
         raise Unmeasurable("every sample stops within a string or comment: draw longer ones")
     study.note(
         f"parses: {open_} of {study.n} samples stop within a long string or comment and are not counted "
         f"({open_real} of {len(heads)} real beginnings)"
     )
-    return [own.score("parses", "higher", floor.value if floor else None, control.value if control else None)]
+    return [own.score("parses", "higher", floor.value if floor else None, control)]
 
 
 def _scrambled(text: str, seed: int) -> str:
@@ -231,14 +194,13 @@ def diversity(evidence: Evidence) -> list[Score]:
     """
     study = study_of(evidence)
     lib = library_of(study)
-    real, trivial = lib.excerpts(lib.heldout, "excerpts/heldout"), lib.trivial()
+    real = lib.excerpts(lib.heldout, "excerpts/heldout")
     out = []
     for n in (1, 2, 3):
-        own, floor, control = (_distinct(t, n) for t in (lib.samples(), real, trivial))
+        own, floor = _distinct(lib.samples(), n), _distinct(real, n)
         if own is None:
             raise Unmeasurable(f"no sample has {n} words")
-        values = (floor.value if floor else None, control.value if control else None)
-        out.append(own.score(f"distinct_{n}", "none", *values))
+        out.append(own.score(f"distinct_{n}", "none", floor.value if floor else None))
     return out
 
 

@@ -1,4 +1,4 @@
-"""An interpolated n-gram model of bytes: the trivial model that a text model must beat.
+"""An interpolated n-gram model of bytes, by which samples of two families are compared that neither optimises.
 
 Modified Kneser-Ney smoothing (Chen and Goodman 1998, section 3; eqs. 17-26 of the report), down to the uniform
 distribution over 256 bytes, so that no byte has probability zero. Everything is sorted arrays of grams packed
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from afresh.evaluation.estimate import Array
 
-MOST_TRAIN = 4_000_000  # bytes learnt from, the last of the training text
 CHUNK = 1 << 20
 Ints = NDArray[np.int64]
 
@@ -27,8 +26,6 @@ class Order:
     alpha: Array  # (G,)
     contexts: Ints  # (C,) sorted
     gamma: Array  # (C,)
-    mass: Array  # (G + 1,) running sum of alpha
-    start: Ints  # (C + 1,) where a context's grams begin
 
 
 @dataclass(frozen=True)
@@ -54,27 +51,6 @@ class ByteNgram:
                 p = _interpolate(level, packed & ((1 << 8 * (k + 1)) - 1), p)
             out[first : first + len(p)] = p
         return out
-
-    def sample(self, n: int, length: int, seed: int) -> list[bytes]:
-        """n texts of `length` bytes: at each byte the longest context emits or hands down, as in the formula."""
-        generator = np.random.default_rng(seed)
-        state = np.zeros(n, np.int64)  # the last order - 1 bytes, packed
-        out = np.zeros((n, length), np.uint8)
-        for t in range(length):
-            byte = generator.integers(0, 256, n)  # what is left when every order hands down
-            waiting = np.ones(n, bool)
-            for k in range(self.order - 1, -1, -1):
-                level, context = self.orders[k], state & ((1 << 8 * k) - 1)
-                place, known = _find(level.contexts, context)
-                u = generator.random(n)
-                emits = waiting & known & (u < 1 - level.gamma[place])
-                gram = np.searchsorted(level.mass, level.mass[level.start[place]] + u, side="right") - 1
-                gram = np.clip(gram, level.start[place], level.start[place + 1] - 1)
-                byte = np.where(emits, level.grams[gram] & 255, byte)
-                waiting &= ~emits
-            out[:, t] = byte
-            state = ((state << 8) | byte) & ((1 << 8 * (self.order - 1)) - 1)
-        return [row.tobytes() for row in out]
 
 
 def train_ngram(text: bytes, order: int = 6) -> ByteNgram:
@@ -113,8 +89,7 @@ def _level(grams: Ints, counts: Ints) -> Order:
     total = np.add.reduceat(counts, start).astype(np.float64)
     alpha = (counts - discount) / np.repeat(total, size)
     gamma = np.add.reduceat(discount, start) / total
-    mass = np.concatenate([[0.0], np.cumsum(alpha)])
-    return Order(grams, alpha, contexts, gamma, mass, np.append(start, len(grams)))
+    return Order(grams, alpha, contexts, gamma)
 
 
 def _find(table: Ints, asked: Ints) -> tuple[Ints, NDArray[np.bool_]]:
