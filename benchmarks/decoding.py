@@ -35,7 +35,8 @@ from afresh.core.rng import Rng
 from afresh.data.text.tokenizer import Tokenizer
 from afresh.families.transformer import FAMILY, TransformerConfig, TransformerSettings, build, predictor
 from afresh.formats import gguf, huggingface
-from afresh.formats.base import Base, decoder_of, load_base
+from afresh.formats.base import Base, decoder_of
+from afresh.formats.load import load_base
 from afresh.formats.parts import Precision
 from afresh.nets.kernels.decode import Kind
 from benchmarks.table import Row, save

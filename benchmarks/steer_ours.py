@@ -20,7 +20,7 @@ from torch import nn
 
 from afresh.core import Cond
 from afresh.core.rng import Rng
-from afresh.formats.base import load_base
+from afresh.formats.load import load_base
 from afresh.runs.run import Run
 from afresh.sampling.request import encode_prompts
 from afresh.tasks.align import Wishes, start

@@ -445,7 +445,7 @@ def test_what_sounds_cannot_do_is_said_without_pictures(mel_run: Path, invoke: I
     refused(invoke, "nor to follow a curve of a sound.*curves=loudness", "sample", mel_run, "-n", 1, "--image", "a.wav")
     refused(
         invoke,
-        "pictures and sounds there are safetensors, onnx",
+        "only to safetensors, onnx",
         "export",
         mel_run,
         "--to",

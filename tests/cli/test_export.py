@@ -18,7 +18,8 @@ from afresh.core import registry
 from afresh.data.text.chat import CHATML, MARKS, PLAIN
 from afresh.data.text.tokenizer import Tokenizer
 from afresh.formats import fields, gguf, huggingface, plain
-from afresh.formats.base import Base, decoder_of, load_base
+from afresh.formats.base import Base, decoder_of
+from afresh.formats.load import load_base
 from afresh.tasks.export import base_of_run
 from tests.cli.conftest import WORDS, Invoke, parsed, trained
 from tests.formats.bases import base_of
@@ -112,7 +113,7 @@ def test_without_a_null_a_label_must_be_named(labelled_run: Path, tmp_path: Path
     record["train"]["cond_dropout"] = 0
     (copy / "run.json").write_text(json.dumps(record))
     code, _, said = invoke("export", copy, "--to", "safetensors", "--out", tmp_path / "x")
-    assert code == 2 and "never learnt to do without label" in said
+    assert code == 2 and "never trained without label" in said
     assert invoke("export", copy, "--to", "safetensors", "--out", tmp_path / "x", "--label", "odd")[0] == 0
 
 
@@ -295,15 +296,15 @@ def test_bad_use_is_said(texts_run: Path, pictures_run: Path, tmp_path: Path, in
     for words, said in (
         (
             (texts_run, "--to", "onnx", "--out", out),
-            "go to hf, gguf, safetensors. It is for models of pictures and sounds",
+            "only to hf, gguf, safetensors. That format is for models of images and audio",
         ),
         ((texts_run, "--to", "hf", "--out", out, "--precision", "q8_0"), "float32, bfloat16, float16"),
         ((texts_run, "--to", "hf", "--out", texts_run), "exists"),
         ((texts_run, "--to", "hf", "--out", out, "--label", "x"), "without labels"),
-        ((pictures_run, "--to", "hf", "--out", out), "only models of text and code"),
-        ((pictures_run, "--to", "png", "--out", out), "there are safetensors, onnx, diffusers"),
-        ((pictures_run, "--to", "onnx", "--out", out, "--precision", "float16"), "written in float32"),
-        ((pictures_run, "--to", "onnx", "--out", out, "--label", "d1"), "conditions stay inputs"),
+        ((pictures_run, "--to", "hf", "--out", out), "That format is for models of text and code"),
+        ((pictures_run, "--to", "png", "--out", out), "only to safetensors, onnx, diffusers"),
+        ((pictures_run, "--to", "onnx", "--out", out, "--precision", "float16"), "exported in float32 only"),
+        ((pictures_run, "--to", "onnx", "--out", out, "--label", "d1"), "remain inputs"),
         ((pictures_run, "--to", "diffusers", "--out", out), "does not fit diffusers: none of its classes has"),
         ((tmp_path, "--to", "hf", "--out", out), "is not a run"),
     ):

@@ -345,7 +345,7 @@ def test_back_it_is_a_folder_of_diffusers(tuned: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert command(["export", str(tuned), "--to", "diffusers", "--out", str(out)]) == 0
     proof = json.loads((out / "proof.json").read_text())
-    assert proof["passed"] and proof["largest"] <= 1e-5 and proof["judge"].endswith("DDPMPipeline")
+    assert proof["passed"] and proof["largest"] <= 1e-5 and proof["reader"].endswith("DDPMPipeline")
     theirs = package.UNet2DModel.from_pretrained(out / "unet")
     net, z, k = Run.open(tuned).modules["velocity"], noise(2), torch.tensor([5.0, 800.0])
     assert isinstance(net, Foreign)

@@ -21,8 +21,9 @@ from afresh.data.text.chat import ChatTemplate
 from afresh.data.text.pieces import byte_names
 from afresh.data.text.tokenizer import Tokenizer
 from afresh.formats import gguf
-from afresh.formats.base import Base, decoder_of, load_base
+from afresh.formats.base import Base, decoder_of
 from afresh.formats.gguf_tokenizer import PATTERNS, PLAIN, build, table_of
+from afresh.formats.load import load_base
 from afresh.formats.parts import Precision
 from afresh.formats.proof import STRINGS
 from afresh.tasks.export import export_base

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from afresh.core import UserError
-from afresh.formats.base import Base, decoder_of, load_base
+from afresh.formats.base import Base, decoder_of
 from afresh.formats.huggingface import write
+from afresh.formats.load import load_base
 from tests.formats.models import BPE, CONTEXT, LLAMA3, OF, VOCAB, log_probabilities, made, saved, tokens, transformers
 
 TOLERANCE = 1e-3  # nats, in float32, over the whole vocabulary

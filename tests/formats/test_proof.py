@@ -16,13 +16,15 @@ from safetensors.torch import load_file, save_file
 from afresh.core import UserError
 from afresh.data.text.chat import CHATML, MARKS
 from afresh.data.text.tokenizer import Tokenizer
-from afresh.formats.base import Base, load_base
-from afresh.formats.judges import Own
-from afresh.formats.proof import LAYOUT, ROUNDING, documents, logp, prove
-from afresh.tasks.export import TARGETS, export_base, twin
+from afresh.formats.base import Base
+from afresh.formats.load import load_base
+from afresh.formats.proof import LAYOUT, ROUNDING, documents, log_probabilities, prove
+from afresh.formats.readers import Afresh
+from afresh.tasks.export import TEXT_FORMATS, export_base
 from tests.formats.bases import SHAPES, TEXT, base_of, ids_of
 
 BPE = Tokenizer.learn_bpe([TEXT], 300, extra=MARKS)
+HF = replace(TEXT_FORMATS["hf"], open=Afresh)
 RUN_TOGETHER = Tokenizer.learn_bpe([TEXT.replace(" ", "")], 300, extra=MARKS)
 
 
@@ -37,11 +39,10 @@ def talking() -> Base:
 
 def proved(base: Base, folder: Path, change: Callable[[Path], None] | None = None) -> dict[str, Any]:
     """Of a Hugging Face folder, by our own reader, after `change`."""
-    target = TARGETS["hf"]
-    target.write(base, folder, "float32")
+    HF.write(base, folder, "float32")
     if change is not None:
         change(folder)
-    return prove(base, folder, "float32", [ids_of(base)], Own, lambda b, f: twin(target, b, f), target.excuse)
+    return prove(base, folder, HF, "float32", [ids_of(base)])
 
 
 def edit(name: str, **fields: Any) -> Callable[[Path], None]:
@@ -84,13 +85,14 @@ def test_documents_that_did_not_see_one_another_are_compared_one_by_one(tmp_path
     row = [end, 5, 6, 7, end, 8, 9, end, end, 10, 11]
     assert documents(row, end) == [[end, 5, 6, 7, end], [end, 8, 9, end], [end, end], [end, 10, 11]]
     assert documents([end, 5], end) == [[end, 5]] and documents([5, 6, end], end) == [[5, 6, end]]
-    target = TARGETS["hf"]
-    target.write(base, tmp_path, "float32")
-    proof = prove(base, tmp_path, "float32", [row, row[1:]], Own, lambda b, f: twin(target, b, f), target.excuse)
+    HF.write(base, tmp_path, "float32")
+    proof = prove(base, tmp_path, HF, "float32", [row, row[1:]])
     assert proof["passed"] and proof["rounding"].largest < 1e-5 and proof["tokens"] == 10 + 9
     stored = load_base(tmp_path)
     assert not stored.config.apart
-    assert (logp(base, [row])[0] - logp(stored, [row])[0]).abs().max() > 0.1, "the check could not see the difference"
+    assert (log_probabilities(base, [row])[0] - log_probabilities(stored, [row])[0]).abs().max() > 0.1, (
+        "the check could not see the difference"
+    )
 
 
 @pytest.mark.parametrize(
@@ -117,12 +119,10 @@ def test_anything_otherwise_is_found(change: Callable[[Path], None], where: str,
 def test_a_first_token_that_is_not_put_there_is_found(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     base = base_of()
-    target = TARGETS["hf"]
+    target = TEXT_FORMATS["hf"]
     target.write(base, tmp_path, "float32")
     edit("tokenizer.json", post_processor=None)(tmp_path)
-    proof = prove(
-        base, tmp_path, "float32", [ids_of(base)], target.judge, lambda b, f: twin(target, b, f), target.excuse
-    )
+    proof = prove(base, tmp_path, target, "float32", [ids_of(base)])
     assert not proof["passed"] and proof["first_token"]["found"] == [] and proof["layout"].passed
 
 
@@ -161,7 +161,7 @@ def test_without_the_program_our_own_reader_judges_and_says_so(
     monkeypatch.setitem(sys.modules, module, None)
     base = talking() if to == "hf" else base_of(tokenizer="chars")
     _, proof = export_base(base, to, tmp_path / "out", "float32", [ids_of(base)], "a test")
-    assert proof.passed and not proof.independent and proof.judge == "afresh's own reader"
+    assert proof.passed and not proof.independent and proof.reader == "afresh's own reader"
     assert "pip install" in proof.notes[-1]
     assert bool(proof.tokenizer.expected) == (to == "gguf")  # characters without an id
 
@@ -170,7 +170,7 @@ def test_nothing_is_left_where_writing_fails(tmp_path: Path, monkeypatch: pytest
     def full(*given: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("afresh.tasks.export.write_json", full)
+    monkeypatch.setattr("afresh.formats.folder.write_json", full)
     base = base_of()
     with pytest.raises(UserError, match=r"No space left on device; .* bytes are free"):
         export_base(base, "safetensors", tmp_path / "out", "float32", [ids_of(base)], "a test")

@@ -57,14 +57,14 @@ def export(
     if not proof.passed:
         fail(f"Not proved, so it is not in {target} but in {place}; proof.json in it says what differs.")
         raise typer.Exit(2)
-    say(f"{place}: proved by {proof.judge}")
+    say(f"{place}: proved by {proof.reader}")
 
 
 def show(proof: Proof) -> None:
     """What was compared, line by line."""
     t, nats = proof.tokenizer, proof.nats_per_token
     lines = [
-        f"{'judge':14}{proof.judge}",
+        f"{'reader':14}{proof.reader}",
         f"{'text':14}{proof.text}: {proof.tokens:,} tokens",
         f"{'layout':14}{said(proof.layout)}, float32, whole vocabulary",
         f"{'rounding':14}{said(proof.rounding)}, {proof.precision}, at the text's tokens",
@@ -89,7 +89,7 @@ def show_fields(proof: FieldProof) -> None:
     """What was compared of a model of pictures, line by line."""
     allowed = f"allowed {proof.tolerance:.2g}" if proof.tolerance else "none is allowed"
     lines = [
-        f"{'judge':14}{proof.judge}",
+        f"{'reader':14}{proof.reader}",
         f"{'compared':14}{proof.compared}; batches of {' and '.join(map(str, proof.batches))}, {proof.precision}",
         f"{'difference':14}{'' if proof.passed else 'FAILED: '}at most {proof.largest:.2g} ({allowed}), "
         f"of outputs up to {proof.outputs:.3g}",

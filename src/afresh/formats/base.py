@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from afresh.core import Space, UserError
+from afresh.core import Space
 from afresh.data.text.tokenizer import Tokenizer
 from afresh.families.transformer import TransformerConfig, build
 from afresh.nets.transformer import Decoder, rope_table
@@ -41,27 +40,6 @@ class Base:
         """Streams of its tokens, in windows of its context."""
         t = self.tokenizer
         return Space("tokens", (self.context,), vocab=(t.size,), special=dict(t.special), stream=True)
-
-
-def load_base(name: str | Path) -> Base:
-    """Weights by name: a folder (config.json and safetensors, or an export of ours), a .gguf file, or a hub name.
-
-    Folders and hub names may hold Llama, Mistral, Qwen2 and Qwen3 shapes. Raises UserError, naming the tensors or
-    fields, for what is none of these, is damaged, or does not fit together.
-    """
-    from afresh.formats import gguf, huggingface, plain
-
-    path = Path(name).expanduser()
-    if path.is_file():
-        if path.suffix.lower() == ".gguf":
-            return gguf.read(path)
-        raise UserError(
-            f"{path} is no file of weights that is read here. Give a .gguf file, or the folder with config.json and "
-            "model.safetensors. Pickles (.bin, .pt, .pth) are never opened."
-        )
-    if path.is_dir():
-        return plain.read(path) if (path / plain.FILE).is_file() else huggingface.read(path)
-    return huggingface.read_hub(str(name))
 
 
 def decoder_of(base: Base, context: int | None = None) -> Decoder:

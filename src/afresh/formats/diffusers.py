@@ -315,7 +315,7 @@ def prove(model: FieldModel, folder: Path) -> dict[str, Any]:
     tolerance = TOLERANCE * max(1.0, outputs)
     return {
         "passed": same and largest <= tolerance,
-        "judge": f"diffusers {diffusers().__version__}, {name}",
+        "reader": f"diffusers {diffusers().__version__}, {name}",
         "independent": True,
         "compared": f"all tensors, and outputs for random inputs at {len(STEPS)} of {count} steps",
         "largest": largest,

@@ -67,7 +67,7 @@ class FieldProof(BaseModel):
     passed: bool
     format: str
     precision: str
-    judge: str
+    reader: str
     independent: bool  # whether another program has computed the file
     compared: str
     batches: list[int]
@@ -168,24 +168,23 @@ def read(folder: Path, family_named: Callable[[str], Family]) -> FieldModel:
 
 
 def guide(model: FieldModel) -> str:
-    """README.md: how the model is loaded and drawn from."""
+    """README.md: how to load the model and sample from it."""
     return f"""# {Path(model.source).name}
 
 A model of the family `{model.family.name}` in afresh's own names: `model.safetensors` holds its tensors as
-`module.parameter`, `model.json` its sizes, space and conditions. `proof.json` says how this was checked. To draw:
+`module.parameter`, `model.json` its sizes, space and conditions. `proof.json` states how it was checked. To sample:
 
 ```python
 from pathlib import Path
 
 import torch
 
-from afresh import catalog
-from afresh.core import Cond
+from afresh.core import Cond, registry
+from afresh.core.rng import Rng
 from afresh.formats.fields import read
-from afresh.rng import Rng
 
-model = read(Path("."), catalog.family)  # this folder
-cond = Cond.nothing(model.conds, 4)  # four samples, asked for nothing
+model = read(Path("."), registry.family)  # this folder
+cond = Cond.nothing(model.conds, 4)  # four samples, unconditional
 with torch.no_grad():
     x = model.family.sample(
         model.modules, model.config, model.space, cond, Rng(0), torch.arange(4), model.family.settings()
@@ -207,7 +206,7 @@ def prove(model: FieldModel, folder: Path, family_named: Callable[[str], Family]
         largest, outputs = max(largest, difference(ours, theirs)), max(outputs, float(ours.abs().max()))
     return {
         "passed": same and largest == 0,
-        "judge": "afresh, reading the file again",
+        "reader": "afresh, reading the file again",
         "independent": False,
         "compared": "all tensors, and samples of random requests",
         "largest": largest,

@@ -18,7 +18,7 @@ from afresh.core import UserError
 from afresh.data.text.pieces import byte_names
 from afresh.data.text.tokenizer import NIBBLES, Tokenizer
 from afresh.formats.gguf_file import GGUFFile
-from afresh.formats.tokenizer_differences import unseen
+from afresh.formats.tokenizer_differences import explain_unseen_characters
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
 WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -142,11 +142,11 @@ def _kind(kind: int, special: bool) -> int:
 # --------------------------------------------------------------------------- out
 
 
-def excuse(t: Tokenizer, text: str) -> str | None:
+def explain_difference(t: Tokenizer, text: str) -> str | None:
     """Why llama.cpp cannot give a text the ids that it has here; None when it must."""
     if t.inner.normalizer is not None and t.inner.normalizer.normalize_str(text) != text:
         return "llama.cpp does not normalise text"
-    return unseen(t, text)
+    return explain_unseen_characters(t, text)
 
 
 def table_of(t: Tokenizer) -> Table:

@@ -22,7 +22,7 @@ from afresh.data.text.tokenizer_config import read_sidecar
 from afresh.formats import hf_config
 from afresh.formats.base import Base
 from afresh.formats.parts import DTYPES, Precision, check, check_finite, few, fuse, rename, shapes, split
-from afresh.formats.tokenizer_differences import unseen
+from afresh.formats.tokenizer_differences import explain_unseen_characters
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -248,11 +248,11 @@ def read_hub(name: str) -> Base:
 # --------------------------------------------------------------------------- out
 
 
-def excuse(t: Tokenizer, text: str) -> str | None:
+def explain_difference(t: Tokenizer, text: str) -> str | None:
     """Why transformers does not give a text the ids that it has here; None when it must."""
     if any(a.content in text for a in t.inner.get_added_tokens_decoder().values() if a.special):
         return "transformers takes a mark that is written in a text for the mark, unless split_special_tokens=True"
-    return unseen(t, text)
+    return explain_unseen_characters(t, text)
 
 
 def write(base: Base, folder: Path, precision: Precision) -> list[str]:

@@ -336,7 +336,7 @@ def prove(model: FieldModel, folder: Path) -> dict[str, Any]:
     tolerance = TOLERANCE * max(1.0, outputs)
     return {
         "passed": largest <= tolerance,
-        "judge": f"onnxruntime {onnxruntime.__version__}",
+        "reader": f"onnxruntime {onnxruntime.__version__}",
         "independent": True,
         "compared": "outputs for random inputs, conditions present, mixed and absent",
         "largest": largest,

@@ -1,14 +1,15 @@
 """Proof of an export: the file, read again by another program, gives the same log-probabilities and the same ids.
 
-Two comparisons of log-probabilities. `layout`: our network with the numbers of the file against the judge, both in
-float32, over the whole vocabulary: a wrong layout shows here and rounding does not. `rounding`: our model as it was
-against the judge on the file as it is, at the tokens of the text: what the precision costs.
+Log-probabilities are compared twice. `layout`: the network of afresh with the numbers of the file against the reader,
+both in float32, over the whole vocabulary; a wrong layout shows here, and rounding does not. `rounding`: the model
+before the export against the reader on the file, at the tokens of the text; this is what the precision costs.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,18 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from afresh.data.text.chat import ChatTemplate
 from afresh.data.text.tokenizer import Tokenizer
-from afresh.formats.base import Base, decoder_of, load_base
-from afresh.formats.judges import Judge, Messages
+from afresh.formats.base import Base, decoder_of
+from afresh.formats.load import load_base
 from afresh.formats.parts import Precision
-from afresh.formats.tokenizer_differences import Excuse, unseen
+from afresh.formats.readers import Messages, Reader
+from afresh.formats.tokenizer_differences import ExplainDifference, explain_unseen_characters
 
 LAYOUT = 1e-3  # nats
-# Nats at the least likely token, where rounding shows most; a model that is another one is further off.
+# Nats at the least likely token, where rounding shows most. Another model would differ by more.
 ROUNDING: dict[Precision, float] = {"float32": 1e-3, "float16": 0.25, "bfloat16": 1.0, "q8_0": 2.0}
-WINDOW = 256  # tokens of a text that are compared, at most
+WINDOW = 256  # at most so many tokens of a text are compared
 FIXED = (
     "The quick brown fox jumps over the lazy dog. In 1789, 12 of 345 ships were lost; the others came home.\n\n"
     "def area(r):\n    return 3.14159 * r ** 2  # circle\n"
@@ -58,8 +61,25 @@ CHATS: tuple[Messages, ...] = (
 )
 
 
+@dataclass(frozen=True)
+class TextFormat:
+    """A format for language models.
+
+    `write` fills a folder and returns notes; `path` is what is read again, relative to the folder; `open` starts a
+    reader on it for texts of at most so many tokens; `package` is what to install for an independent reader. `explain`
+    gives the reason why the format cannot give a text the same ids, or None.
+    """
+
+    write: Callable[[Base, Path, Precision], Sequence[str]]
+    path: str
+    open: Callable[[Path, int], Reader]
+    package: str | None = None
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
+    explain: ExplainDifference = explain_unseen_characters
+
+
 class Difference(BaseModel):
-    """The largest difference of log-probabilities, in nats, and how large it may be."""
+    """The largest difference of log-probabilities in nats, and the largest that is accepted."""
 
     model_config = ConfigDict(frozen=True)
     largest: float
@@ -71,7 +91,8 @@ class Difference(BaseModel):
 
 
 class Strings(BaseModel):
-    """Texts that both tokenizers encoded: how many to the same ids, and which not, for a known reason or for none."""
+    """Texts that both tokenizers encoded: how many to the same ids, and those that differ, with or without a known
+    reason."""
 
     model_config = ConfigDict(frozen=True)
     texts: int
@@ -82,14 +103,14 @@ class Strings(BaseModel):
 
 
 class Proof(BaseModel):
-    """proof.json."""
+    """proof.json of a language model."""
 
     model_config = ConfigDict(frozen=True)
     passed: bool
     format: str
     precision: str
-    judge: str
-    independent: bool
+    reader: str
+    independent: bool  # another program has read the file
     text: str
     tokens: int
     layout: Difference
@@ -102,52 +123,43 @@ class Proof(BaseModel):
     notes: list[str]
 
 
-Open = Callable[[Path, int], Judge]
-
-
 def prove(
-    base: Base,
-    target: Path,
-    precision: Precision,
-    rows: Sequence[Sequence[int]],
-    open_judge: Open,
-    write_twin: Callable[[Base, Path], Path],
-    excuse: Excuse,
+    base: Base, folder: Path, target: TextFormat, precision: Precision, rows: Sequence[Sequence[int]]
 ) -> dict[str, Any]:
-    """The measured fields of a `Proof`. `rows`: ids of texts, each with its first token. `target` is what was written;
-    `write_twin` writes a base in float32 for a judge that rounds what it multiplies. `excuse` says why the format
-    cannot give a text the same ids."""
+    """The measured fields of a `Proof` of what `target` wrote into `folder`. `rows`: ids of texts, each with its first
+    token. A reader that rounds what it multiplies is given a copy in float32 as well, for `layout`."""
     rows = [list(r[: min(WINDOW, base.context)]) for r in rows]
-    if base.config.apart:  # other programs let a document see the one before it
+    if base.config.apart:  # other programs let a document attend to the one before it
         rows = [part for r in rows for part in documents(r, base.tokenizer.special["end"])]
     longest = max(map(len, rows))
-    ours = logp(base, rows)
-    judge = open_judge(target, longest)
-    theirs = [judge.log_probabilities(r) for r in rows]
-    again = load_base(target)
-    stored = logp(again, rows)
-    exact = theirs
-    if not judge.exact:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".twin-") as folder:
-            twin = open_judge(write_twin(again, Path(folder)), longest)
-            exact = [twin.log_probabilities(r) for r in rows]
+    before = log_probabilities(base, rows)
+    reader = target.open(folder / target.path, longest)
+    read = [reader.log_probabilities(r) for r in rows]
+    stored_base = load_base(folder / target.path)
+    stored = log_probabilities(stored_base, rows)
+    exact = read
+    if not reader.exact:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".float32-") as name:
+            target.write(stored_base, Path(name), "float32")
+            copy = target.open(Path(name) / target.path, longest)
+            exact = [copy.log_probabilities(r) for r in rows]
     layout = Difference(largest=largest(stored, exact), tolerance=LAYOUT)
-    texts = [at_text(p, r) for p, r in zip(ours, rows, strict=True)]
-    found = [at_text(p, r) for p, r in zip(theirs, rows, strict=True)]
-    rounding = Difference(largest=largest(texts, found), tolerance=ROUNDING[precision])
-    tokenizer = strings(base.tokenizer, judge, rows, excuse)
-    chat = chats(base.tokenizer, judge)
-    first = opening(base, judge)
-    good = layout.passed and rounding.passed and not tokenizer.unexpected and first["same"]
+    before_at = [at_tokens(p, r) for p, r in zip(before, rows, strict=True)]
+    read_at = [at_tokens(p, r) for p, r in zip(read, rows, strict=True)]
+    rounding = Difference(largest=largest(before_at, read_at), tolerance=ROUNDING[precision])
+    tokenizer = compare_strings(base.tokenizer, reader, rows, target.explain)
+    chat = compare_chats(base.tokenizer, reader)
+    first = compare_opening(base, reader)
+    same = layout.passed and rounding.passed and not tokenizer.unexpected and first["same"]
     return {
-        "passed": good and (chat is None or not chat["differing"]),
+        "passed": same and (chat is None or not chat["differing"]),
         "precision": precision,
-        "judge": judge.name,
-        "independent": judge.independent,
-        "tokens": sum(map(len, texts)),
+        "reader": reader.name,
+        "independent": reader.independent,
+        "tokens": sum(map(len, before_at)),
         "layout": layout,
         "rounding": rounding,
-        "nats_per_token": {"model": mean(texts), "file": mean(found)},
+        "nats_per_token": {"model": mean_nats(before_at), "file": mean_nats(read_at)},
         "tokenizer": tokenizer,
         "chat": chat,
         "first_token": first,
@@ -155,20 +167,20 @@ def prove(
 
 
 def documents(row: Sequence[int], separator: int) -> list[list[int]]:
-    """The documents in a row of ids one by one, each with the separator before it and the one that ends it."""
+    """Divide a row of ids into its documents, each with the separator before it and the one that ends it."""
     inside = [i for i, x in enumerate(row) if x == separator and 0 < i < len(row) - 1]
     return [list(row[a : b + 1]) for a, b in pairwise([0, *inside, len(row) - 1])]
 
 
 @torch.no_grad()
-def logp(base: Base, rows: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Log-probabilities of every next token, (T, vocab) a row, in float32."""
+def log_probabilities(base: Base, rows: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Log-probabilities of every next token, (T, vocab) for each row, in float32."""
     net = decoder_of(base, max(map(len, rows)))
     return [net(torch.tensor([list(r)]), None)[0].log_softmax(-1) for r in rows]
 
 
-def at_text(p: Tensor, row: Sequence[int]) -> Tensor:
-    """Log-probabilities of the tokens that follow, (T - 1,)."""
+def at_tokens(p: Tensor, row: Sequence[int]) -> Tensor:
+    """Log-probabilities (T - 1,) of the tokens that follow, out of (T, vocab)."""
     return p[:-1].gather(1, torch.tensor(list(row[1:]))[:, None])[:, 0]
 
 
@@ -176,54 +188,52 @@ def largest(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
     return float(torch.stack([(x - y).abs().max() for x, y in zip(a, b, strict=True)]).max())
 
 
-def mean(p: Sequence[Tensor]) -> float:
+def mean_nats(p: Sequence[Tensor]) -> float:
     return -float(torch.cat(list(p)).double().mean())
 
 
-def strings(t: Tokenizer, judge: Judge, rows: Sequence[Sequence[int]], excuse: Excuse) -> Strings:
+def compare_strings(t: Tokenizer, reader: Reader, rows: Sequence[Sequence[int]], explain: ExplainDifference) -> Strings:
     """The fixed texts and those of `rows` through both tokenizers."""
     texts = [*STRINGS, *(t.decode(list(r)) for r in rows)]
-    differing = [text for text in texts if judge.encode(text) != t.encode(text)]
-    reasons = [(text[:80], excuse(t, text)) for text in differing]
+    differing = [text for text in texts if reader.encode(text) != t.encode(text)]
+    reasons = [(text[:80], explain(t, text)) for text in differing]
     return Strings(
         texts=len(texts),
         same=len(texts) - len(differing),
-        expected=[text for text, why in reasons if why],
-        unexpected=[text for text, why in reasons if not why],
-        reason="; ".join(sorted({why for _, why in reasons if why})) or None,
+        expected=[text for text, reason in reasons if reason],
+        unexpected=[text for text, reason in reasons if not reason],
+        reason="; ".join(sorted({reason for _, reason in reasons if reason})) or None,
     )
 
 
-def chats(t: Tokenizer, judge: Judge) -> dict[str, Any] | None:
-    """Conversations through both chat templates, rendered up to the answer; None where there is no template.
+def compare_chats(t: Tokenizer, reader: Reader) -> dict[str, Any] | None:
+    """Conversations through both chat templates, rendered up to the answer; None if there is no template.
 
-    The text must be the same, and so must the ids, but for characters that did not occur in training.
+    The text must be the same, and so must the ids, except for characters that did not occur in training.
     """
-    from afresh.data.text.chat import ChatTemplate
-
     if t.chat_template is None:
         return None
     template, same, expected, differing = ChatTemplate(t), 0, 0, []
     for messages in CHATS:
         turns = tuple((m["role"], m["content"]) for m in messages)
         text, ids = template.render(turns, True), [int(i) for i in template.encode([turns], [""])[0][0]]
-        theirs = judge.chat(messages)
-        if theirs == (text, ids):
+        read = reader.chat(messages)
+        if read == (text, ids):
             same += 1
-        elif theirs is not None and theirs[0] == text and unseen(t, text):
+        elif read is not None and read[0] == text and explain_unseen_characters(t, text):
             expected += 1
         else:
-            differing.append({"ours": text, "theirs": None if theirs is None else theirs[0]})
+            differing.append({"ours": text, "theirs": None if read is None else read[0]})
     return {"conversations": len(CHATS), "same": same, "expected": expected, "differing": differing}
 
 
-def opening(base: Base, judge: Judge) -> dict[str, Any]:
-    """What must be fed before a text, and whether the judge does so of itself."""
+def compare_opening(base: Base, reader: Reader) -> dict[str, Any]:
+    """The id that must come before a text, and whether the reader puts it there by itself."""
     wanted = [] if base.first is None else [base.first]
-    found = judge.opening()
+    opening = reader.opening()
     name = None if base.first is None else base.tokenizer.inner.id_to_token(base.first)
     if base.first is None:
-        feed = "Nothing is fed before a text."
+        feed = "No token is fed before a text."
     else:
-        feed = f"{name} (id {base.first}) stands before a text; the tokenizer of the file puts it there."
-    return {"id": base.first, "token": name, "same": found == wanted, "found": found, "feed": feed}
+        feed = f"{name} (id {base.first}) comes before a text; the tokenizer of the file puts it there."
+    return {"id": base.first, "token": name, "same": opening == wanted, "found": opening, "feed": feed}

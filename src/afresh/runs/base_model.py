@@ -48,7 +48,7 @@ def open_parent(name: str) -> Parent:
     if (path / CONFIG).is_file() and not (path / "config.json").is_file():
         return of_adapter(Path(name))
     from afresh.formats import diffusers
-    from afresh.formats.base import load_base
+    from afresh.formats.load import load_base
 
     if path.is_dir() and diffusers.is_pipeline(path):
         return of_pipeline(diffusers.read(path))

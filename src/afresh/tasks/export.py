@@ -1,90 +1,82 @@
-"""The verb `export`: a run to a folder that other programs open, with the proof that they see the same model."""
+"""The verb `export`: write a run to a folder that other programs open, with a proof that they see the same model."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 
-from afresh.core import Cond, UserError
+from afresh.core import Cond, Encoder, UserError, registry
 from afresh.data.load import sweep
 from afresh.data.text.documents import DocumentEncoder
-from afresh.formats import gguf, gguf_tokenizer, huggingface, judges, plain
+from afresh.formats import diffusers, fields, gguf, gguf_tokenizer, huggingface, onnx, plain, readers
 from afresh.formats.base import Base
-from afresh.formats.fields import FieldProof
+from afresh.formats.fields import FieldModel, FieldProof
+from afresh.formats.folder import check_new, write_proved
 from afresh.formats.ours import base_of
 from afresh.formats.parts import Precision
-from afresh.formats.proof import FIXED, WINDOW, Proof, prove
-from afresh.formats.tokenizer_differences import Excuse, unseen
+from afresh.formats.proof import FIXED, WINDOW, Proof, TextFormat, prove
 from afresh.runs.run import Run
 from afresh.sampling.request import Request, make_cond, of_kind
+from afresh.sampling.save_samples import is_picture
 from afresh.tasks.measure import prepared_again
-from afresh.training.checkpoint import free_bytes, sync_folder, write_json
 
-Format = Literal["hf", "gguf", "safetensors"]
-P = TypeVar("P", Proof, FieldProof)
-WINDOWS = 4  # of the held-out split that the proof compares
-PROOF = "proof.json"
+WINDOWS = 4  # of the held-out split that a proof compares
 
 
 @dataclass(frozen=True)
-class Target:
-    """A format: how it is written, the path in the folder that is read again, by whom (and what to install for it),
-    in which precisions, and which texts cannot get the same ids."""
+class FieldFormat:
+    """A format for models of images and audio: how it is written into a folder, and compared with the model."""
 
-    write: Callable[[Base, Path, Precision], Sequence[str]]
-    path: str
-    judge: Callable[[Path, int], judges.Judge]
-    install: str | None = None
-    precisions: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
-    excuse: Excuse = unseen
+    write: Callable[[FieldModel, Path], Sequence[str]]
+    prove: Callable[[FieldModel, Path], Mapping[str, Any]]
 
 
-def transformers_or_own(path: Path, context: int) -> judges.Judge:
-    try:
-        return judges.Transformers(path)
-    except ImportError:
-        return judges.Own(path, context)
-
-
-def llama_or_own(path: Path, context: int) -> judges.Judge:
-    try:
-        return judges.LlamaCpp(path, context)
-    except ImportError:
-        return judges.Own(path, context)
-
-
-TARGETS: Mapping[Format, Target] = {
-    "hf": Target(huggingface.write, ".", transformers_or_own, "transformers", excuse=huggingface.excuse),
-    "gguf": Target(gguf.write, gguf.FILE, llama_or_own, "llama-cpp-python", get_args(Precision), gguf_tokenizer.excuse),
-    "safetensors": Target(plain.write, ".", judges.Own),
+TEXT_FORMATS: Mapping[Literal["hf", "gguf", "safetensors"], TextFormat] = {
+    "hf": TextFormat(
+        huggingface.write, ".", readers.transformers_or_afresh, "transformers", explain=huggingface.explain_difference
+    ),
+    "gguf": TextFormat(
+        gguf.write,
+        gguf.FILE,
+        readers.llama_cpp_or_afresh,
+        "llama-cpp-python",
+        get_args(Precision),
+        gguf_tokenizer.explain_difference,
+    ),
+    "safetensors": TextFormat(plain.write, ".", readers.Afresh),
+}
+FIELD_FORMATS: Mapping[str, FieldFormat] = {
+    "safetensors": FieldFormat(fields.write, lambda model, folder: fields.prove(model, folder, registry.family)),
+    "onnx": FieldFormat(onnx.write, onnx.prove),
+    "diffusers": FieldFormat(diffusers.write, diffusers.prove),
 }
 
 
 def export(
     run: Run, to: str, out: Path, precision: str = "float32", label: str | Mapping[str, str] | None = None
 ) -> tuple[Path, Proof | FieldProof]:
-    """Write a run and prove it. Returns the folder (`out`, or where it is kept aside when the proof failed) and the
-    proof.
+    """Write a run in the format `to` and prove that the files hold the same model. Returns the folder (`out`, or
+    `out.unproved` if the proof failed) and the proof.
 
-    Raises UserError for an unknown format or precision, a folder that exists, a model that has no public
-    architecture, and a label that was never seen.
+    Raises UserError if the format or precision is unknown, the folder exists, no public architecture computes the
+    model, or the label did not occur in training.
     """
     if run.space.kind == "field":
-        from afresh.tasks.export_fields import export_fields
-
         return export_fields(run, to, out, precision, label)
-    documents(run)
-    chosen(to, precision)
-    claim(out)
+    document_encoder(run)
+    text_format(to, precision)
+    check_new(out)  # before the work of building the base
     base, condition = base_of_run(run, label)
-    rows, text = texts(run, base)
+    rows, text = proof_rows(run, base)
     return export_base(base, to, out, precision, rows, text, condition)
+
+
+# --------------------------------------------------------------------------- text and code
 
 
 def export_base(
@@ -96,119 +88,69 @@ def export_base(
     text: str,
     condition: str | None = None,
 ) -> tuple[Path, Proof]:
-    """`export` for any base, proved on `rows` of ids, which `text` describes. Raises UserError like it."""
-    target, kind = chosen(to, precision)
+    """`export` for any base, proved on `rows` of token ids, which `text` describes. Raises UserError as `export`."""
+    target, dtype = text_format(to, precision)
 
-    def fill(folder: Path) -> Proof:
-        notes = [*base.notes, *target.write(base, folder, kind)]
-        measured = prove(
-            base, folder / target.path, kind, rows, target.judge, lambda b, f: twin(target, b, f), target.excuse
-        )
-        if not measured["independent"] and target.install is not None:
-            notes.append(f"no other program has read this export; to have it judged: pip install {target.install}")
+    def write(folder: Path) -> Proof:
+        notes = [*base.notes, *target.write(base, folder, dtype)]
+        measured = prove(base, folder, target, dtype, rows)
+        if not measured["independent"] and target.package is not None:
+            notes.append(
+                f"no other program has read this export; for an independent proof: pip install {target.package}"
+            )
         return Proof(**measured, format=to, text=text, condition=condition, notes=notes)
 
-    return made(out, fill)
+    return write_proved(out, write)
 
 
-def made(out: Path, fill: Callable[[Path], P]) -> tuple[Path, P]:
-    """A folder that `fill` writes into and proves, with proof.json beside: `out`, or where it is kept aside when the
-    proof failed. Raises UserError when it exists, or cannot be written."""
-    claim(out)
-    aside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        proof = fill(aside)
-        write_json(aside / PROOF, proof.model_dump(mode="json"))
-        place = out if proof.passed else aside_of(out)
-        sync_files(aside)
-        os.replace(aside, place)
-        sync_folder(place.parent)
-    except OSError as e:
-        free = f"{free_bytes(out.parent):,} bytes are free there"
-        raise UserError(f"Cannot write {out}: {e.strerror or e}; {free}. Make room or choose another --out.") from e
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return place, proof
-
-
-def sync_files(folder: Path) -> None:
-    """So that the folder gets its name only when all of it is on the disk."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        else:
-            sync_folder(path)
-    sync_folder(folder)
-
-
-def twin(target: Target, base: Base, folder: Path) -> Path:
-    """The same in float32; returns what is to be read."""
-    target.write(base, folder, "float32")
-    return folder / target.path
-
-
-def chosen(to: str, precision: str) -> tuple[Target, Precision]:
-    """Raises UserError naming what there is."""
-    for name, target in TARGETS.items():
+def text_format(to: str, precision: str) -> tuple[TextFormat, Precision]:
+    """A format and a precision by name. Raises UserError listing those that exist."""
+    for name, target in TEXT_FORMATS.items():
         if name == to:
-            for kind in target.precisions:
-                if kind == precision:
-                    return target, kind
-            raise UserError(f"--precision {precision}: {to} is written in {', '.join(target.precisions)}.")
-    fields = " It is for models of pictures and sounds." if to in ("onnx", "diffusers") else ""
-    raise UserError(f"--to {to}: models of text and code go to {', '.join(TARGETS)}.{fields}")
-
-
-def claim(out: Path) -> None:
-    """Raises UserError when `out` exists, or an unproved export beside it."""
-    for path in (out, aside_of(out)):
-        if path.exists():
-            raise UserError(f"{path} exists. Remove it, or choose another --out, so that nothing is overwritten.")
-
-
-def aside_of(out: Path) -> Path:
-    """Where an export is kept whose proof failed."""
-    return out.with_name(f"{out.name}.unproved")
+            for dtype in target.precisions:
+                if dtype == precision:
+                    return target, dtype
+            raise UserError(f"There is no precision {precision} in the format {to}: {', '.join(target.precisions)}.")
+    hint = " That format is for models of images and audio." if to in FIELD_FORMATS else ""
+    raise UserError(f"Models of text and code cannot be exported to {to}, only to {', '.join(TEXT_FORMATS)}.{hint}")
 
 
 def base_of_run(run: Run, label: str | Mapping[str, str] | None = None) -> tuple[Base, str | None]:
-    """The run's model under one condition, and that condition in words (None for a model that has none).
+    """The run's model under one condition, and that condition in words (None if the model has no conditions).
 
-    Raises UserError for a model without a public architecture, for an unknown label, and for one without a label
-    when the model never learnt to do without.
+    Raises UserError if no public architecture computes the model, if the label is unknown, or if it is missing and the
+    model was never trained without one.
     """
-    encoder = documents(run)
+    encoder = document_encoder(run)
     cond = make_cond(run.conds, Cond.nothing(run.conds, 1), Request(label=label))
-    asked = {n: run.conds[n].classes[int(cond.parts[n][0])] for n in of_kind(run.conds, "label") if cond.present[n][0]}
-    left = [n for n in run.conds if not cond.present[n][0]]
-    if left and run.record.train.cond_dropout == 0:
+    fixed = {n: run.conds[n].classes[int(cond.parts[n][0])] for n in of_kind(run.conds, "label") if cond.present[n][0]}
+    open_parts = [n for n in run.conds if not cond.present[n][0]]
+    if open_parts and run.record.train.cond_dropout == 0:
         raise UserError(
-            f"This model never learnt to do without {', '.join(left)}. Say what it is to be: --label NAME=CLASS."
+            f"This model was never trained without {', '.join(open_parts)}, so a class must be chosen: a label, as "
+            "NAME=CLASS."
         )
-    words = [f"{n} = {c}" for n, c in asked.items()] + [f"{n} left open (the learnt null)" for n in left]
+    words = [f"{n} = {c}" for n, c in fixed.items()] + [f"{n} left open (the learnt null)" for n in open_parts]
     base = base_of(run.modules, run.config, run.space, encoder.tokenizer, cond, str(run.path))
     return base, "; ".join(words) or None
 
 
-def documents(run: Run) -> DocumentEncoder:
-    """The encoder of a run on text or code. Raises UserError for a model of tokens of another kind."""
+def document_encoder(run: Run) -> DocumentEncoder:
+    """The encoder of a run on text or code. Raises UserError for a model of other tokens."""
     encoder = run.encoder
     if not isinstance(encoder, DocumentEncoder) or run.codec is not None:
         through = "" if run.codec is None else f" through a codec ({run.record.codec})"
         raise UserError(
-            f"{run.path} ({run.record.family} on {run.record.modality}{through}) goes to no format: exported are "
-            "models of text and code, and of pictures and sounds without a codec (flow, vae, gan, autoencoder). Copy "
-            "the run's folder instead: afresh opens it anywhere."
+            f"{run.path} ({run.record.family} on {run.record.modality}{through}) cannot be exported. Exports exist for "
+            "models of text and code, and for models of images and audio without a codec (flow, vae, gan, "
+            "autoencoder). Copy the run's folder instead: afresh opens it anywhere."
         )
     return encoder
 
 
-def texts(run: Run, base: Base) -> tuple[list[list[int]], str]:
-    """Ids to compare on, each row with its first token: windows of the held-out split, or a fixed text when that is
-    not there any more."""
+def proof_rows(run: Run, base: Base) -> tuple[list[list[int]], str]:
+    """Rows of token ids to compare on, each with its first token: windows of the held-out split, or a fixed text if
+    the data is no longer available. Also returns a description of them."""
     length = min(WINDOW, base.context)
     try:
         heldout = prepared_again(run).heldout
@@ -225,3 +167,52 @@ def texts(run: Run, base: Base) -> tuple[list[list[int]], str]:
     start = [] if base.first is None else [base.first]
     ids = [*start, *base.tokenizer.encode(FIXED)][:length]
     return [ids], f"a fixed text ({reason})"
+
+
+# --------------------------------------------------------------------------- images and audio
+
+
+def export_fields(
+    run: Run, to: str, out: Path, precision: str, label: str | Mapping[str, str] | None
+) -> tuple[Path, FieldProof]:
+    """`export` for a model over fields (images, spectrograms). Raises UserError as `export`."""
+    target = field_format(to, precision, label)
+    check_new(out)  # before the work of copying the model
+    if run.codec is not None:
+        raise UserError(
+            f"{run.path} samples latents that its codec {run.record.codec} decodes; an export would lack the codec. "
+            "Exporting a run together with its codec is not supported yet: copy the run's folder instead."
+        )
+    model = FieldModel.of(
+        run.family, run.config, run.modules, run.space, run.conds, str(run.path), decodes_to_bytes(run.encoder)
+    )
+
+    def write(folder: Path) -> FieldProof:
+        notes = [*target.write(model, folder)]
+        measured = target.prove(model, folder)
+        return FieldProof(**measured, format=to, precision="float32", batches=list(fields.BATCHES), notes=notes)
+
+    return write_proved(out, write)
+
+
+def field_format(to: str, precision: str, label: object) -> FieldFormat:
+    """A format by name. Raises UserError listing those that exist, and for a precision or label, which none takes."""
+    if to not in FIELD_FORMATS:
+        hint = " That format is for models of text and code." if to in TEXT_FORMATS else ""
+        raise UserError(
+            f"Models of images and audio cannot be exported to {to}, only to {', '.join(FIELD_FORMATS)} (the last for "
+            f"runs tuned from a diffusers folder).{hint}"
+        )
+    if precision != "float32":
+        raise UserError(f"Models of images and audio are exported in float32 only, not in {precision}.")
+    if label is not None:
+        raise UserError("Conditions remain inputs of an exported model of images or audio. Leave out the label.")
+    return FIELD_FORMATS[to]
+
+
+def decodes_to_bytes(encoder: Encoder) -> bool:
+    """Whether decoded values are images in which -1 and 1 become the bytes 0 and 255."""
+    ends = encoder.decode(
+        torch.tensor([-1.0, 1.0]).view(2, *[1] * len(encoder.space.shape)).expand(2, *encoder.space.shape)
+    )
+    return all(is_picture(v) for v in ends) and bool(np.all(ends[0] == 0) and np.all(ends[1] == 255))

@@ -16,7 +16,8 @@ import torch
 
 from afresh.core import Aligner, Cond, Family, Modules, Space, Steered, World, registry
 from afresh.core.rng import Rng
-from afresh.formats.base import decoder_of, load_base
+from afresh.formats.base import decoder_of
+from afresh.formats.load import load_base
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner
 from tests.formats.models import BPE, CONTEXT, made, transformers, write_tokenizer

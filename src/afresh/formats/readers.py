@@ -1,4 +1,4 @@
-"""Programs that read an export and say what they make of it: transformers, llama.cpp, or, without them, this one."""
+"""Programs that read an export of a language model: transformers, llama.cpp or, without them, afresh itself."""
 
 from __future__ import annotations
 
@@ -12,30 +12,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from afresh.data.text.chat import ChatTemplate
 from afresh.formats import gguf_tokenizer
-from afresh.formats.base import Base, decoder_of, load_base
+from afresh.formats.base import Base, decoder_of
 from afresh.formats.gguf_file import open_gguf
+from afresh.formats.load import load_base
 
 Messages = Sequence[Mapping[str, str]]
 
 
-class Judge(Protocol):
-    """`exact`: whether it computes with the numbers of the file in float32, whatever their precision."""
+class Reader(Protocol):
+    """A program that has opened an export. `exact`: it computes in float32 with the numbers of the file, whatever
+    their precision."""
 
     @property
     def name(self) -> str: ...
     @property
-    def independent(self) -> bool: ...  # whether it shares no code with what wrote the file
+    def independent(self) -> bool: ...  # it shares no code with what wrote the file
     @property
     def exact(self) -> bool: ...
     def log_probabilities(self, ids: Sequence[int]) -> Tensor: ...  # (T, vocab) float32: of each next token
     def encode(self, text: str) -> list[int]: ...
-    def opening(self) -> list[int]: ...  # what it puts before a text of itself
+    def opening(self) -> list[int]: ...  # the ids that it puts before every text
     def chat(self, messages: Messages) -> tuple[str, list[int]] | None: ...  # rendered up to the answer, and its ids
 
 
 class Transformers:
-    """AutoModelForCausalLM and AutoTokenizer on a folder, without a network or code from the folder."""
+    """AutoModelForCausalLM and AutoTokenizer on a folder, without network access or code from the folder."""
 
     independent = exact = True
 
@@ -47,9 +50,9 @@ class Transformers:
         shown = log.is_progress_bar_enabled()
         log.disable_progress_bar()
         try:
-            how: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-            self.model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, **how).float()
-            self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **how)
+            options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+            self.model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, **options).float()
+            self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **options)
         finally:
             if shown:
                 log.enable_progress_bar()
@@ -63,16 +66,16 @@ class Transformers:
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def opening(self) -> list[int]:
-        found = list(self.tokenizer("a")["input_ids"])
-        return found[: len(found) - len(self.encode("a"))]
+        ids = list(self.tokenizer("a")["input_ids"])
+        return ids[: len(ids) - len(self.encode("a"))]
 
     def chat(self, messages: Messages) -> tuple[str, list[int]] | None:
         if self.tokenizer.chat_template is None:
             return None
-        how: dict[str, Any] = {"add_generation_prompt": True, "return_dict": False}
-        said = [dict(m) for m in messages]
-        text = str(self.tokenizer.apply_chat_template(said, tokenize=False, **how))
-        return text, list(self.tokenizer.apply_chat_template(said, tokenize=True, **how))
+        options: dict[str, Any] = {"add_generation_prompt": True, "return_dict": False}
+        turns = [dict(m) for m in messages]
+        text = str(self.tokenizer.apply_chat_template(turns, tokenize=False, **options))
+        return text, list(self.tokenizer.apply_chat_template(turns, tokenize=True, **options))
 
 
 class LlamaCpp:
@@ -88,7 +91,7 @@ class LlamaCpp:
             self.model: Any = llama_cpp.Llama(
                 str(file), n_ctx=context, n_batch=context, logits_all=True, type_k=0, type_v=0, verbose=False
             )
-        self.exact = self.model.metadata.get("general.file_type") == "0"  # else it rounds what it multiplies, too
+        self.exact = self.model.metadata.get("general.file_type") == "0"  # other types round activations as well
 
     def log_probabilities(self, ids: Sequence[int]) -> Tensor:
         self.model.reset()
@@ -99,8 +102,8 @@ class LlamaCpp:
         return self.model.tokenize(text.encode(), add_bos=False, special=False) if text else []
 
     def opening(self) -> list[int]:
-        found = self.model.tokenize(b"a", add_bos=True, special=False)
-        return found[: len(found) - len(self.encode("a"))]
+        ids = self.model.tokenize(b"a", add_bos=True, special=False)
+        return ids[: len(ids) - len(self.encode("a"))]
 
     def chat(self, messages: Messages) -> tuple[str, list[int]] | None:
         template = self.model.metadata.get("tokenizer.chat_template")
@@ -117,8 +120,8 @@ class LlamaCpp:
         return str(self.model.detokenize([token], special=True).decode("utf-8", "replace"))
 
 
-class Own:
-    """This program's own reader: the file is what was meant, but nobody else has looked."""
+class Afresh:
+    """afresh's own reader: it shows that the file is complete, but no other program has read it."""
 
     independent, exact = False, True
 
@@ -138,17 +141,31 @@ class Own:
         return self.net(torch.tensor([list(ids)]), None)[0].log_softmax(-1)
 
     def encode(self, text: str) -> list[int]:
-        found = self.inner.encode(text, add_special_tokens=False).ids
-        return [i for i in found if i < self.base.tokenizer.size]
+        ids = self.inner.encode(text, add_special_tokens=False).ids
+        return [i for i in ids if i < self.base.tokenizer.size]
 
     def opening(self) -> list[int]:
         return [] if self.base.first is None else [self.base.first]
 
     def chat(self, messages: Messages) -> tuple[str, list[int]] | None:
-        from afresh.data.text.chat import ChatTemplate
-
         if self.base.chat_template is None:
             return None
         template, turns = ChatTemplate(self.base.tokenizer), tuple((m["role"], m["content"]) for m in messages)
         ids = [int(i) for i in template.encode([turns], [""])[0][0]]
         return template.render(turns, True), ids
+
+
+def transformers_or_afresh(path: Path, context: int) -> Reader:
+    """transformers where it is installed."""
+    try:
+        return Transformers(path)
+    except ImportError:
+        return Afresh(path, context)
+
+
+def llama_cpp_or_afresh(path: Path, context: int) -> Reader:
+    """llama.cpp where llama-cpp-python is installed."""
+    try:
+        return LlamaCpp(path, context)
+    except ImportError:
+        return Afresh(path, context)

@@ -1,0 +1,29 @@
+"""Public weights by name: a folder, a .gguf file, or a name on the Hugging Face hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from afresh.core import UserError
+from afresh.formats import gguf, huggingface, plain
+from afresh.formats.base import Base
+
+
+def load_base(name: str | Path) -> Base:
+    """Read a language model from a folder (config.json and safetensors, or an export of afresh), a .gguf file, or a
+    model name on the Hugging Face hub.
+
+    Folders and hub names may hold models of the types Llama, Mistral, Qwen2 and Qwen3. Raises UserError, naming the
+    tensors or fields, if the name is none of these, or if a file is damaged or inconsistent.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        if path.suffix.lower() == ".gguf":
+            return gguf.read(path)
+        raise UserError(
+            f"{path} is not a file of weights that can be read. Give a .gguf file, or the folder with config.json and "
+            "model.safetensors. Pickle files (.bin, .pt, .pth) are never opened."
+        )
+    if path.is_dir():
+        return plain.read(path) if (path / plain.FILE).is_file() else huggingface.read(path)
+    return huggingface.read_hub(str(name))
