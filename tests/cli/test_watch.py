@@ -158,7 +158,7 @@ def test_weights_without_an_engine_are_refused(
     monkeypatch.setattr("afresh.nets.decoding.engine_of", lambda net, kind: None)
     assert invoke("sample", texts_run, *TEXT)[0] == 0
     code, _, err = invoke("sample", texts_run, *TEXT, "--weights", "int8")
-    assert code == 2 and "weights=int8 is for decoding on a CPU" in err
+    assert code == 2 and "weights=int8 needs a CPU" in err
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from afresh.core import Batch, Cond, Examples, Part, Space
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
 from afresh.families.transformer import FAMILY, TransformerConfig, TransformerObjective, TransformerSettings, score
-from afresh.nets.dropout import kept
+from afresh.nets.dropout import dropout_mask
 from afresh.nets.transformer import Decoder
 
 STREAM = Space("tokens", (8,), (7,), {"begin": 4, "end": 5, "pad": 6}, stream=True)
@@ -74,9 +74,9 @@ def test_masked_targets_have_no_weight() -> None:
 
 def test_dropout_leaves_out_steps_of_training_alone() -> None:
     """Half of them at 0.5, the rest doubled; a draw's own whatever the batch; one network less at almost 1."""
-    factors = kept(Rng(0), torch.arange(500), 4, 16, 0.5)
+    factors = dropout_mask(Rng(0), torch.arange(500), 4, 16, 0.5)
     assert set(factors.unique().tolist()) == {0.0, 2.0} and float(factors.mean()) == pytest.approx(1, abs=0.05)
-    assert torch.equal(kept(Rng(0), torch.tensor([7, 3]), 4, 16, 0.5), factors[[7, 3]])
+    assert torch.equal(dropout_mask(Rng(0), torch.tensor([7, 3]), 4, 16, 0.5), factors[[7, 3]])
     modules, config = made(STREAM), CONFIG.model_copy(update={"dropout": 0.5})
     x = torch.randint(0, 4, (2, 9), generator=torch.Generator().manual_seed(0))
     batch = Batch(x, Cond(2), torch.arange(2))

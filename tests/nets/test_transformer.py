@@ -15,7 +15,7 @@ from afresh.core import Cond, Part
 from afresh.nets import decoding
 from afresh.nets.decoding import decode
 from afresh.nets.kernels import functions as kernels
-from afresh.nets.transformer import Decoder, DecoderShape, RMSNorm, Sight, SwiGLU, rope_table, rotate
+from afresh.nets.transformer import AttentionContext, Decoder, DecoderShape, RMSNorm, SwiGLU, rope_table, rotate
 
 SHAPE = DecoderShape(vocab=11, width=16, layers=2, heads=4, kv_heads=2, mlp=24, context=12)
 SPEC = {"label": Part("label", classes=("a", "b", "c"))}
@@ -124,8 +124,8 @@ def test_rotary_attention_does_not_see_absolute_places() -> None:
     net = made(replace(SHAPE, layers=1))
     h = net.embedding(TOKENS[:, :6])
     cos, sin = net.get_buffer("cos"), net.get_buffer("sin")
-    here = sum(net.blocks[0](h, None, Sight(cos[0:6], sin[0:6]), 0))
-    there = sum(net.blocks[0](h, None, Sight(cos[6:12], sin[6:12]), 0))
+    here = sum(net.blocks[0](h, None, AttentionContext(cos[0:6], sin[0:6]), 0))
+    there = sum(net.blocks[0](h, None, AttentionContext(cos[6:12], sin[6:12]), 0))
     torch.testing.assert_close(here, there, rtol=0, atol=1e-5)
 
 

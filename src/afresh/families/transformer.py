@@ -31,7 +31,7 @@ from afresh.core import (
 from afresh.core.rng import Rng
 from afresh.nets.decoding import check_engine, decode, kind_of
 from afresh.nets.delay import Delayed, delayed, step_predictor, steps_of, undelayed
-from afresh.nets.dropout import kept
+from afresh.nets.dropout import dropout_mask
 from afresh.nets.kernels.decode import Kind
 from afresh.nets.transformer import Decoder, DecoderShape, compilable
 from afresh.sampling.constraint import Maker
@@ -108,7 +108,7 @@ class TransformerObjective:
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
         c, factors = self.config, None
         if c.dropout and torch.is_grad_enabled():  # not where it is only measured
-            factors = kept(rng, batch.index, 2 * c.layers, c.width, c.dropout)
+            factors = dropout_mask(rng, batch.index, 2 * c.layers, c.width, c.dropout)
         nats, count = next_token_nats(modules, batch, factors)
         return nats.sum(), float(count.sum()), {"loss": nats.detach().sum()}
 

@@ -39,7 +39,7 @@ from afresh.nets.conv import Decoder, Encoder
 from afresh.nets.gaussian import SCALE_RATE, Prior, Scale, gaussian_nll
 from afresh.nets.hierarchy import LadderDecoder, Pyramid
 from afresh.nets.mixture import RequestMixture
-from afresh.nets.posterior import decode, draw, look
+from afresh.nets.posterior import decode, encoding, posterior_draw
 from afresh.sampling.search import search
 
 DENSE, RANK = 512, 128  # latents that the fitted density is of at most; rank of its covariances beside their diagonals
@@ -178,7 +178,7 @@ class VAEObjective:
 
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
         noise = rng.normal("vae/latent", batch.index, (dimensions(modules, self.config),))
-        found = draw(modules, look(modules, batch.x, batch.cond), noise)
+        found = posterior_draw(modules, encoding(modules, batch.x, batch.cond), noise)
         error = errors(modules, found.x, batch.x)
         log_sigma = modules["scale"]()
         nll = gaussian_nll(error, log_sigma.detach())  # moves the networks
@@ -225,11 +225,11 @@ def drawn(modules: Modules, config: VAEConfig, examples: Examples, rows: Tensor,
     device = density.get_buffer("mean").device
     for part in torch.arange(len(rows)).split(256):
         x = (examples.x[rows[part]].float() * examples.scale + examples.shift).to(device)
-        seen = look(modules, x, cond.select(part).to(device))
+        seen = encoding(modules, x, cond.select(part).to(device))
         each = []
         for s in range(max(1, min(4, FITTED // len(rows)))):
             noise = rng.normal(f"vae/density/{s}", rows[part].to(device), (dimensions(modules, config),))
-            each.append(draw(modules, seen, noise).u[:, : density.dim])
+            each.append(posterior_draw(modules, seen, noise).u[:, : density.dim])
         found.append(torch.stack(each))
     return torch.cat(found, 1).double().cpu().numpy()
 
@@ -268,7 +268,7 @@ sample = torch.no_grad()(made)
 def elbo(modules: Modules, config: VAEConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
     """The bound on log p(x | condition) by one draw of z, (B,) nats."""
     noise = rng.normal("vae/score", batch.index, (dimensions(modules, config),))
-    found = draw(modules, look(modules, batch.x, batch.cond), noise)
+    found = posterior_draw(modules, encoding(modules, batch.x, batch.cond), noise)
     error = errors(modules, found.x, batch.x)
     return -gaussian_nll(error, modules["scale"]()) - found.kl.sum(1)
 
@@ -283,11 +283,11 @@ def likelihood(modules: Modules, config: VAEConfig, space: Space, batch: Batch, 
     Burda et al. 2016 ("Importance weighted autoencoders", eq. 8): exact as K = `draws` grows. p(u) is the fitted
     density where there is one, as in samples.
     """
-    seen, dim, density = look(modules, batch.x, batch.cond), dimensions(modules, config), modules["density"]
+    seen, dim, density = encoding(modules, batch.x, batch.cond), dimensions(modules, config), modules["density"]
     assert isinstance(density, RequestMixture)
     row, top, found = density.row(batch.cond), density.dim, []
     for k in range(draws):
-        one = draw(modules, seen, rng.normal(f"vae/likelihood/{k}", batch.index, (dim,)))
+        one = posterior_draw(modules, seen, rng.normal(f"vae/likelihood/{k}", batch.index, (dim,)))
         error = errors(modules, one.x, batch.x)
         prior = density.log_prob(one.u[:, :top], row) - gaussian_nll(one.u[:, top:], one.u.new_zeros(()))
         away = (one.u - one.mean) * (-0.5 * one.log_var).exp()
@@ -302,8 +302,8 @@ def likelihood(modules: Modules, config: VAEConfig, space: Space, batch: Batch, 
 @torch.no_grad()
 def encode(modules: Modules, config: VAEConfig, space: Space, x: Tensor, cond: Cond, settings: VAESettings) -> Tensor:
     """The posterior's mean as u (B, D), standard normal under the condition's prior."""
-    seen = look(modules, x, cond)
-    return draw(modules, seen, x.new_zeros(len(x), dimensions(modules, config))).mean
+    seen = encoding(modules, x, cond)
+    return posterior_draw(modules, seen, x.new_zeros(len(x), dimensions(modules, config))).mean
 
 
 @torch.no_grad()
@@ -348,7 +348,7 @@ def edit(
         return decode(modules, u, cond, settings.guidance) + (1 - s) * left
     for k in range(math.ceil(ROUNDS * s)):
         x = torch.where(wanted.keep, start, decode(modules, u, cond, settings.guidance))
-        u = draw(modules, look(modules, x, cond), rng.normal(f"edit/{k}", index, (u.shape[1],))).u
+        u = posterior_draw(modules, encoding(modules, x, cond), rng.normal(f"edit/{k}", index, (u.shape[1],))).u
     u = _descended(modules, wanted, u, cond, settings)
     return torch.where(wanted.keep, start, decode(modules, u, cond, settings.guidance))
 

@@ -7,21 +7,25 @@ import math
 import torch
 from torch import Tensor
 
-SHORT = 2**21  # scores in all: while they fit a cache, two batched products beat the fused kernel on a CPU
+# Attention scores up to which two batched products are faster on a CPU than the fused kernel: they fit its cache.
+SHORT = 2**21
 
 
 def is_short(batch: int, heads: int, length: int, device: torch.device) -> bool:
-    """Whether `short_attention` is the faster way for so many rows, heads and places."""
+    """Whether `short_attention` is faster than the fused kernel for (batch, heads, length, length) scores."""
     return device.type == "cpu" and batch * heads * length**2 <= SHORT
 
 
 def causal_bias(length: int, like: Tensor) -> Tensor:
-    """(T, T): 0 where a place may look, a very negative number where it may not."""
+    """Additive mask (T, T): 0 where a position may attend, -1e9 where it may not."""
     return torch.full((length, length), -1e9, dtype=like.dtype, device=like.device).triu(1)
 
 
 def short_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Softmax attention of (B, H, T, D) by two batched products; `bias` (T, T) is added to the scores."""
+    """Softmax attention by two batched products: q, k, v (B, H, T, D) to (B, H, T, D).
+
+    `bias` (T, T) is added to the scores.
+    """
     b, h, t, d = q.shape
     q = q.reshape(b * h, t, d) * (1 / math.sqrt(d))
     k = k.reshape(b * h, t, d).mT

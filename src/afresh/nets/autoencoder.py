@@ -1,8 +1,8 @@
-"""An encoder and a decoder whose latents keep the grid, over 1 to 3 axes of any size.
+"""A convolutional encoder and decoder whose latents keep the grid, over 1 to 3 axes of any size.
 
-Every axis is padded to a multiple of `factor` with copies of its last cell and cut again at the end. Each halving is a
-strided convolution, each doubling a transposed one, so that nothing is computed on the finest grid: on a CPU, that is
-where an autoencoder's time goes.
+Every axis is padded to a multiple of `factor` with copies of its last cell, and cropped after decoding. Each halving is
+a strided convolution and each doubling a transposed one, so that nothing is computed on the finest grid, where an
+autoencoder would spend most of its time on a CPU.
 """
 
 from __future__ import annotations
@@ -17,22 +17,25 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from afresh.nets.conv import conv, dense, start
-from afresh.nets.quantise import FSQ, VQ, ResidualFSQ, Whole
+from afresh.nets.quantise import FSQ, VQ, NoQuantiser, ResidualFSQ
 from afresh.nets.unet import ChannelNorm
 
 DOWN = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 UP = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 Bottleneck = Literal["kl", "fsq", "vq"]
-MOST_RESIDUAL = 4  # of 8 levels, four steps tell 4,096 values of a channel apart
-NETWORKS = ("encoder", "decoder", "quantiser")  # of which a codec is made
+MOST_RESIDUAL = 4  # with 8 levels, four codes distinguish 4,096 values of a channel
+NETWORKS = ("encoder", "decoder", "quantiser")  # the modules of a codec
 
 
 class Shape(BaseModel):
-    """Sizes of both networks. `factor`: cells of an axis for each place of the latents. `channels`: of the latents
-    (with `fsq` as many as `levels`); `codes`: of the codebook of `vq`. `residual`: codes a place of `fsq`, each of what
-    those before it left over. `width`: channels after the first halving, doubled with each further one up to `most`
-    times."""
+    """Sizes of both networks.
+
+    `factor`: cells along an axis for each position of the latents. `channels`: of the latents (`fsq` uses one for each
+    of `levels`). `codes`: size of the codebook of `vq`. `residual`: number of codes of `fsq` for each position, each of
+    the residual of those before it. `width`: channels after the first halving, doubled with each further one up to
+    `most` times `width`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     bottleneck: Bottleneck
@@ -40,7 +43,7 @@ class Shape(BaseModel):
     channels: int = Field(ge=1)
     levels: tuple[Annotated[int, Field(ge=2)], ...] = Field(min_length=1)
     codes: int = Field(ge=2)
-    residual: int = Field(default=1, ge=1, le=MOST_RESIDUAL)  # of a codec that was saved before there were more: 1
+    residual: int = Field(default=1, ge=1, le=MOST_RESIDUAL)  # 1 for codecs saved by versions without this field
     width: int = Field(ge=1)
     blocks: int = Field(ge=1)
     most: int = Field(ge=1)
@@ -57,12 +60,12 @@ class Shape(BaseModel):
 
 
 def latent_grid(grid: Sequence[int], factor: int) -> tuple[int, ...]:
-    """Places of the latents along each axis: a factor-th of the grid, rounded up."""
+    """Positions of the latents along each axis: the grid divided by `factor`, rounded up."""
     return tuple(-(-n // factor) for n in grid)
 
 
 def padded(x: Tensor, factor: int) -> Tensor:
-    """x (B, C, *grid) with every axis a multiple of `factor`, by copies of its last cell."""
+    """Pads every axis of x (B, C, *grid) to a multiple of `factor` with copies of its last cell."""
     missing = [-n % factor for n in x.shape[2:]]
     return F.pad(x, [p for m in reversed(missing) for p in (0, m)], mode="replicate") if any(missing) else x
 
@@ -125,8 +128,11 @@ class Decoder(nn.Module):
 
 
 def networks(shape: Sequence[int], net: Shape) -> dict[str, nn.Module]:
-    """The modules of NETWORKS, for fields of `shape` (C, *grid). With `kl` the encoder gives mean and log variance."""
-    quantiser: nn.Module = Whole()
+    """Builds the modules of NETWORKS for fields of `shape` (C, *grid).
+
+    With `kl` the encoder returns the mean and the log variance, concatenated along the channels.
+    """
+    quantiser: nn.Module = NoQuantiser()
     if net.bottleneck == "fsq":
         quantiser = FSQ(net.levels) if net.residual == 1 else ResidualFSQ(net.levels, net.residual)
     elif net.bottleneck == "vq":
@@ -136,7 +142,7 @@ def networks(shape: Sequence[int], net: Shape) -> dict[str, nn.Module]:
 
 
 def latents(modules: Mapping[str, nn.Module], net: Shape, x: Tensor) -> Tensor:
-    """What a picture becomes without noise, before quantisation: (B, latent, *latent_grid); with `kl` the mean."""
+    """Encodes x without noise or quantisation: (B, latent, *latent_grid). With `kl` this is the mean."""
     out: Tensor = modules["encoder"](x)
     return out.chunk(2, 1)[0] if net.bottleneck == "kl" else out
 

@@ -1,4 +1,4 @@
-"""Conditions to one vector, with a learned null for every part; and to channels beside x, for parts on its grid."""
+"""Embeds conditions: as a vector, with a learned null for every part, and as channels for parts on the grid of x."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from afresh.core import Cond, CondSpec, Part, UserError
 
 
 class PartEmbedding(nn.Module):
-    """One part of a condition to (B, width); the learned `null` row where it is absent."""
+    """Embeds one part of a condition, to (B, width): the learned vector `null` where the part is absent."""
 
     def __init__(self, part: Part, width: int) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class PartEmbedding(nn.Module):
             nn.init.normal_(self.table.weight, std=0.5)
         elif part.kind == "vector":
             self.net = nn.Sequential(nn.Linear(part.shape[0], width), nn.SiLU(), nn.Linear(width, width))
-        else:  # prompt: ids 0 (padding) and 1 (unknown word) stand before the words
+        else:  # prompt: ids 0 (padding) and 1 (unknown word) precede those of the words
             self.table = nn.Embedding(len(part.classes) + 2, width)
             nn.init.normal_(self.table.weight, std=0.5)
 
@@ -43,10 +43,10 @@ class PartEmbedding(nn.Module):
 
 
 class Conditioning(nn.Module):
-    """Sum over the parts of `spec`: Cond -> (B, width). No parts: zeros.
+    """Sums the embeddings of the parts of `spec`: Cond -> (B, width). Zeros if there are no parts.
 
-    A part that is `aligned` with x has no vector: its place is beside x (`aligned_fields`). A network that puts it
-    there says `aligned=True`; for any other it would be lost in silence, and raises UserError.
+    Parts that are `aligned` with x have no vector: they are concatenated to x as channels (`aligned_fields`). Networks
+    that do so pass `aligned=True`. Without it, UserError is raised for such parts, which would otherwise be ignored.
     """
 
     def __init__(self, spec: CondSpec, width: int, aligned: bool = False) -> None:
@@ -55,12 +55,12 @@ class Conditioning(nn.Module):
         if aligned_parts(spec) and not aligned:
             names = ", ".join(aligned_parts(spec))
             raise UserError(
-                f"This family cannot be conditioned on another picture ({names}). Choose a family that can, such as "
-                "flow, or take the column out of the metadata."
+                f"This family cannot be conditioned on another image ({names}). Choose a family that can, such as "
+                "flow, or remove the column from the metadata."
             )
         vectors = {k: p for k, p in spec.items() if p.kind != "aligned"}
         self.parts = nn.ModuleDict({f"part_{k}": PartEmbedding(p, width) for k, p in vectors.items()})
-        self.register_buffer("nothing", torch.zeros(1, width), persistent=False)  # so that it is on the device
+        self.register_buffer("nothing", torch.zeros(1, width), persistent=False)  # moves to the device
 
     def forward(self, cond: Cond) -> Tensor:
         if cond.toward is not None:
@@ -78,20 +78,20 @@ class Conditioning(nn.Module):
 
 
 def aligned_parts(spec: CondSpec) -> CondSpec:
-    """The parts that lie on the grid of x: another picture, an edge map."""
+    """The parts that lie on the grid of x, such as another image or an edge map."""
     return {k: p for k, p in spec.items() if p.kind == "aligned"}
 
 
 def aligned_channels(spec: CondSpec) -> int:
-    """Channels that `aligned_fields` has: those of each aligned part, and one that says whether it is present."""
+    """The number of channels of `aligned_fields`: those of each aligned part, and one that marks its presence."""
     return sum(p.shape[0] + 1 for p in aligned_parts(spec).values())
 
 
 def aligned_fields(cond: Cond, spec: CondSpec, x: Tensor) -> Tensor:
-    """What lies beside x (B, C, *grid): (B, aligned_channels(spec), *grid), in its type, to be concatenated with it.
+    """The aligned parts as channels to concatenate with x (B, C, *grid): (B, aligned_channels(spec), *grid), x's dtype.
 
-    Each part is followed by a channel of ones; where it is absent, both are zero. Raises UserError for a part on
-    another grid (x is what a codec made of the data).
+    Each part is followed by a channel of ones; where the part is absent, both are zero. Raises UserError if a part is
+    on another grid than x, as happens if x consists of a codec's latents.
     """
     if cond.toward is not None:
         other, share = cond.toward
@@ -101,8 +101,8 @@ def aligned_fields(cond: Cond, spec: CondSpec, x: Tensor) -> Tensor:
     for name, part in aligned_parts(spec).items():
         if part.shape[1:] != x.shape[2:]:
             raise UserError(
-                f"{name} is a field on the grid {part.shape[1:]}, x on {tuple(x.shape[2:])}: a codec lies between. "
-                "Train without the codec, or take the column out of the metadata."
+                f"{name} has the grid {part.shape[1:]}, but a codec changed that of the data to {tuple(x.shape[2:])}. "
+                "Train without the codec, or remove the column from the metadata."
             )
         there = cond.present[name].view(-1, *[1] * (x.dim() - 1)).to(x.dtype)  # (B, 1, ..., 1)
         out += [cond.parts[name].to(x.dtype) * there, there.expand(-1, 1, *x.shape[2:])]
@@ -110,11 +110,11 @@ def aligned_fields(cond: Cond, spec: CondSpec, x: Tensor) -> Tensor:
 
 
 class TimeEmbedding(nn.Module):
-    """Fourier features of a scalar (B,) to (B, width) (Tancik et al. 2020; fixed frequencies as in EDM)."""
+    """Embeds a scalar (B,) by Fourier features, to (B, width) (Tancik et al. 2020; fixed frequencies as in EDM)."""
 
     def __init__(self, width: int, features: int = 64, scale: float = 1.0) -> None:
         super().__init__()
-        # Fixed, spread like N(0, scale) by quantiles, so that no random buffer need be stored.
+        # Quantiles of N(0, scale) instead of random numbers, so that the buffer need not be saved.
         q = (torch.arange(features, dtype=torch.float64) + 0.5) / features
         self.register_buffer("frequency", (torch.erfinv(2 * q - 1) * math.sqrt(2) * scale).float(), persistent=False)
         self.net = nn.Sequential(nn.Linear(2 * features, width), nn.SiLU(), nn.Linear(width, width))

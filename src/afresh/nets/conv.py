@@ -1,8 +1,8 @@
 """Convolutional networks over a 1-, 2- or 3-dimensional grid of any size, odd sizes included.
 
-A grid is halved (rounding up) axis by axis until no axis is longer than `LEAST`; networks that draw go the
-same ladder upwards, so what comes out has exactly the size asked for. Networks take a condition as a vector
-c (B, cond), made by `nets.conditioning`, and know nothing of losses.
+A grid is halved (rounding up) until no axis is longer than `LEAST`. Networks that generate fields go through the same
+grids in reverse, so that their output has exactly the size of the data. Networks take a condition as a vector
+c (B, cond), made by `nets.conditioning`, and contain no losses.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ L = TypeVar("L", nn.Conv1d | nn.Conv2d | nn.Conv3d, nn.Linear)
 
 
 def ladder(grid: Sequence[int], least: int = LEAST) -> list[Grid]:
-    """Grids from fine to coarse: every axis longer than `least` is halved, rounding up. (28,) (14,) (7,) (4,)."""
+    """Grids from fine to coarse: every axis longer than `least` is halved, rounding up, as in (28,) (14,) (7,) (4,)."""
     steps = [tuple(grid)]
     while max(steps[-1]) > least:
         steps.append(tuple((n + 1) // 2 if n > least else n for n in steps[-1]))
@@ -36,7 +36,7 @@ def ladder(grid: Sequence[int], least: int = LEAST) -> list[Grid]:
 
 
 def widths(levels: int, width: int, most: int) -> list[int]:
-    """Channels of each level, fine to coarse: doubled with each halving of the grid, at most `most` times `width`."""
+    """Channels of each level, fine to coarse: doubled with each halving of the grid, up to `most` times `width`."""
     return [width * min(2**i, most) for i in range(levels)]
 
 
@@ -47,7 +47,7 @@ def conv(dims: int, inward: int, outward: int, size: int, groups: int = 1, bias:
 
 
 def start(layer: L, gain: float) -> L:
-    """The layer with weights from N(0, gain^2 / fan-in), all zero for gain 0, and no bias."""
+    """Initialises a layer with weights from N(0, gain^2 / fan-in), zero for gain 0, and a bias of zero."""
     nn.init.normal_(layer.weight, std=gain / math.sqrt(layer.weight[0].numel()))
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -55,7 +55,7 @@ def start(layer: L, gain: float) -> L:
 
 
 def dense(x: Tensor) -> Tensor:
-    """Channels last in memory where torch has that layout: the faster one for convolutions, on CPU and GPU."""
+    """Puts channels last in memory where torch has this layout, with which convolutions are faster on CPU and GPU."""
     if x.dim() == 4:
         return x.contiguous(memory_format=torch.channels_last)
     if x.dim() == 5:
@@ -64,7 +64,7 @@ def dense(x: Tensor) -> Tensor:
 
 
 def shrink(x: Tensor, grid: Grid) -> Tensor:
-    """Average over 2 cells along each axis that `grid` halves; an odd last cell stands for itself."""
+    """Averages pairs of cells along each axis that `grid` halves; an odd last cell is copied."""
     steps = [1 if n == m else 2 for n, m in zip(x.shape[2:], grid, strict=True)]
     if steps == [1] * len(steps):
         return x
@@ -76,7 +76,7 @@ def shrink(x: Tensor, grid: Grid) -> Tensor:
 
 
 def grow(x: Tensor, grid: Grid) -> Tensor:
-    """Linear interpolation to a finer `grid`."""
+    """Interpolates x linearly to a finer `grid`."""
     if tuple(x.shape[2:]) == tuple(grid):
         return x
     return F.interpolate(x, size=grid, mode=MODES[len(grid)], align_corners=False)
@@ -91,10 +91,11 @@ def folded(shape: Sequence[int], patch: int) -> tuple[int, ...]:
 
 
 class ModulatedBlock(nn.Module):
-    """x + conv(silu(film(norm(conv(silu(norm(x))))))): a residual block steered by e (B, cond).
+    """x + conv(silu(film(norm(conv(silu(norm(x))))))): a residual block modulated by e (B, cond).
 
     Group normalisation with a scale and a shift from the condition (FiLM, Perez et al. 2018; adaptive group
-    normalisation, Dhariwal and Nichol 2021, sec. 3). The last convolution starts at zero: the block is the identity.
+    normalisation, Dhariwal and Nichol 2021, sec. 3). The last convolution starts at zero, so that the block starts as
+    the identity.
     """
 
     def __init__(self, dims: int, channels: int, cond: int) -> None:
@@ -114,7 +115,7 @@ class ModulatedBlock(nn.Module):
 
 
 class ModulatedLevel(nn.Module):
-    """The blocks of one grid, all steered by the same e."""
+    """The blocks of one grid, all modulated by the same e."""
 
     def __init__(self, dims: int, channels: int, cond: int, blocks: int) -> None:
         super().__init__()
@@ -129,7 +130,8 @@ class ModulatedLevel(nn.Module):
 class Encoder(nn.Module):
     """(x (B, C, *grid), c (B, cond)) -> (mean, log variance) of the latent, (B, latent) each, float32.
 
-    `patch` cells along each axis are the channels of one place of the finest grid: `width` then buys more.
+    Patches of `patch` cells along each axis become the channels of one position of the finest grid, so that the same
+    computation affords a larger `width`.
     """
 
     def __init__(
@@ -146,17 +148,17 @@ class Encoder(nn.Module):
         self.last = start(nn.Linear(channels[-1] * math.prod(self.grids[-1]), 2 * latent), 0.1)
 
     def features(self, x: Tensor, c: Tensor) -> list[Tensor]:
-        """The values on every grid, fine to coarse, (B, channels, *grid) each."""
-        h, found = self.first(dense(fold(x, self.patch))), list[Tensor]()
+        """The activations on every grid, fine to coarse, (B, channels, *grid) each."""
+        h, levels = self.first(dense(fold(x, self.patch))), list[Tensor]()
         for i, level in enumerate(self.levels):
             if i:
                 h = self.downs[i - 1](shrink(h, self.grids[i]))
             h = level(h, c)
-            found.append(h)
-        return found
+            levels.append(h)
+        return levels
 
     def summary(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """(mean, log variance) from the coarsest grid's values."""
+        """(mean, log variance) from the activations on the coarsest grid."""
         mean, log_var = self.last(F.silu(self.norm(h)).flatten(1)).float().chunk(2, 1)
         return mean, log_var
 
@@ -167,8 +169,8 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """(z (B, latent), c (B, cond)) -> mean of x, (B, C, *grid), float32.
 
-    z enters twice: as the coarsest grid's values, and with c as the modulation of every block, so that fine
-    levels need not wait for coarse ones to pass it on.
+    z enters twice: as the activations on the coarsest grid, and with c as the modulation of every block, so that fine
+    levels do not depend on coarse ones to pass it on.
     """
 
     def __init__(
@@ -220,7 +222,7 @@ class FreeBlock(nn.Module):
 
 
 def _free_level(dims: int, channels: int, blocks: int, group: int, depth: int) -> nn.Sequential:
-    """`blocks` blocks; `group` channels in each group of the middle convolution, 0 = one group."""
+    """`blocks` blocks, with `group` channels in each group of the middle convolution (0: one group)."""
     groups = channels // group if group and channels % group == 0 else 1
     return nn.Sequential(*(FreeBlock(dims, channels, channels, groups, depth) for _ in range(blocks)))
 

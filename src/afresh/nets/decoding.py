@@ -1,4 +1,4 @@
-"""Decoding token by token with a key/value cache: by the engine on a CPU, by PyTorch's own steps elsewhere."""
+"""Decoding token by token with a key/value cache: by the compiled engine on a CPU, by PyTorch elsewhere."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from afresh.nets.transformer import Block, Cache, Decoder, RMSNorm, document_sta
 
 
 def state_of(net: Decoder) -> tuple[tuple[int, int], ...]:
-    """Where each weight lies and which change it is at."""
+    """The address and the version of each weight, which change when a weight does."""
     return tuple((p.data_ptr(), p._version) for p in net.parameters())
 
 
 def engine_of(net: Decoder, kind: Kind) -> Engine | None:
-    """The engine with the network's present weights, packed when first asked for or changed; None where there is none
-    (no kernels, another device, an odd shape)."""
+    """The engine with the network's current weights, which are packed at the first call and after each change.
+
+    None if there is no engine for the network: no kernels, another device, or an unsupported shape.
+    """
     s, weight = net.shape, net.embedding.weight
     if not s.causal or s.width % 2 or s.mlp % 2 or s.dim % 2 or weight.dtype is not torch.float32:
         return None
@@ -33,6 +35,7 @@ def engine_of(net: Decoder, kind: Kind) -> Engine | None:
 
 
 def pack(net: Decoder, kind: Kind) -> Engine:
+    """An engine with copies of the network's weights in the precision `kind`."""
     s = net.shape
 
     def weight_of(m: Any) -> Tensor | None:
@@ -70,8 +73,11 @@ def pack(net: Decoder, kind: Kind) -> Engine:
 def decode(
     net: Decoder, tokens: Tensor, counts: Tensor | None, c: Tensor | None, state: Any, capacity: int, kind: Kind
 ) -> tuple[Tensor, Any]:
-    """Feed the first counts[b] (None: all) of tokens (B, T) to each row; logits (B, V) after the last of them, and the
-    state (a Cache or Sequences; None at first), which has `select(rows)` and `restart(rows)`."""
+    """Feeds the first counts[b] (None: all) of tokens (B, T) to each row.
+
+    Returns the logits (B, V) after the last of them, and the state: a Cache or Sequences, both of which have
+    `select(rows)` and `restart(rows)`. `state` is None in the first call.
+    """
     if counts is None:
         counts = torch.full((len(tokens),), tokens.shape[1], device=tokens.device)
     engine = state.engine if isinstance(state, Sequences) else engine_of(net, kind) if state is None else None
@@ -87,14 +93,14 @@ def decode(
 
 
 def kind_of(weights: Kind | Literal["auto"], device: torch.device) -> Kind:
-    """The precision of weights while decoding: of auto bfloat16 under autocast, else float32."""
+    """The precision of weights during decoding; `auto` is bfloat16 under autocast, otherwise float32."""
     return weights if weights != "auto" else "bfloat16" if torch.is_autocast_enabled(device.type) else "float32"
 
 
 def check_engine(net: Decoder, weights: Kind | Literal["auto"]) -> None:
-    """Raises UserError where weights cannot be had in a precision that was asked for."""
+    """Raises UserError if a precision of the weights was chosen for which there is no engine."""
     if weights != "auto" and engine_of(net, weights) is None:
         raise UserError(
-            f"weights={weights} is for decoding on a CPU with compiled kernels, and this model is on "
-            f"{net.embedding.weight.device.type} or they are not there (afresh doctor). Leave --weights out."
+            f"weights={weights} needs a CPU with compiled kernels (see afresh doctor). This model is on "
+            f"{net.embedding.weight.device.type}, or the kernels are not available. Leave --weights out."
         )

@@ -1,7 +1,7 @@
 """A diffusion Transformer over the patches of a field of 1 to 3 axes (Peebles and Xie 2023, DiT).
 
-Adaptive layer normalisation whose gates start at zero, as there; query-key normalisation (Henry et al. 2020) and SwiGLU
-(Shazeer 2020), as in later language models. Positions are learnt, one for each patch of the grid.
+Adaptive layer normalisation with gates that start at zero, as in that paper; query-key normalisation (Henry et al.
+2020) and SwiGLU (Shazeer 2020), as in later language models. Each patch of the grid has a learned position embedding.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from afresh.nets.patches import fold, grid_of, unfold
 
 
 def modulated(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Layer normalisation of (B, T, D) without weights of its own, then scale and shift (B, D)."""
+    """Layer normalisation of x (B, T, D) without weights, followed by scale and shift (B, D)."""
     y = F.layer_norm(x, x.shape[-1:])
     return y * (1 + scale[:, None].to(y.dtype)) + shift[:, None].to(y.dtype)
 
 
 class Block(nn.Module):
-    """x (B, T, D), modulation (B, 6 D) -> (B, T, D): attention among all patches, then SwiGLU, each behind a gate."""
+    """x (B, T, D), modulation (B, 6 D) -> (B, T, D): attention among all patches and SwiGLU, each times a gate."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -49,9 +49,9 @@ class Block(nn.Module):
 
 
 class DiT(nn.Module):
-    """(B, C, *grid), embedding (B, emb) -> (B, out, *grid). Any grid: a patch may reach over the edge.
+    """(B, C, *grid), embedding (B, emb) -> (B, out, *grid). The last patch of an axis may extend over the edge.
 
-    Raises ValueError when the width is no multiple of the heads.
+    Raises ValueError if the width is not a multiple of the number of heads.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class DiT(nn.Module):
     ) -> None:
         super().__init__()
         if width % heads:
-            raise ValueError(f"the width {width} is no multiple of {heads} heads")
+            raise ValueError(f"the width must be a multiple of the {heads} heads, not {width}")
         coarse, cells = grid_of(grid, patch), patch ** len(grid)
         self.patch, self.grid = patch, tuple(grid)
         self.first = nn.Linear(channels * cells, width)
@@ -80,7 +80,7 @@ class DiT(nn.Module):
 
 
 def _zero(layer: nn.Linear) -> nn.Linear:
-    """Nothing at first: a fresh block is the identity, a fresh net answers zero."""
+    """Zeroes a layer, so that a new block is the identity and a new network returns zero."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer

@@ -1,5 +1,5 @@
-"""Gaussians in a VAE: the prior that follows the condition (Sohn et al. 2015), the scale of p(x | z) (Rybkin et al.
-2021), and their closed forms."""
+"""Gaussians of a VAE: the conditional prior (Sohn et al. 2015), the scale of p(x | z) (Rybkin et al. 2021), and their
+closed forms."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch import Tensor, nn
 
 from afresh.nets.conv import start
 
-SCALE_RATE = 10.0  # log sigma moves this many times farther in a step than another weight
+SCALE_RATE = 10.0  # factor of the learning rate of log sigma
 HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
 
 
 class Scale(nn.Module):
-    """The standard deviation of p(x | z): sigma = exp(rate * exponent), one for all values or one a frequency.
+    """The standard deviation of p(x | z): sigma = exp(rate * exponent), for all values or for each frequency.
 
     Rybkin et al. 2021 ("Simple and effective VAE training with calibrated decoders", sec. 4) set sigma^2 to the mean
-    squared error of each batch, where the likelihood is greatest. That changes with how a batch is divided, so here
-    sigma is a weight with a gradient of its own, which comes to rest at the same optimum; it is averaged, saved and
-    used for scores like any other weight. With `shape` the errors are independent Gaussians after an orthonormal
-    cosine transform along every axis of the grid, each frequency with its own sigma: white errors are wrong, as what
-    a code leaves out is mostly detail, and with them detail weighs too little.
+    squared error of each batch, which maximises the likelihood. That depends on how a batch is divided, so here sigma
+    is a weight with its own gradient, which converges to the same optimum; it is averaged, saved and used for scores
+    like any other weight. With `shape` the errors are independent Gaussians after an orthonormal cosine transform along
+    every axis of the grid, and each frequency has its own sigma. Errors are not white: they consist mostly of detail,
+    to which a single sigma would give too little weight.
     """
 
     def __init__(self, std: float, shape: Sequence[int] = ()) -> None:
@@ -38,14 +38,14 @@ class Scale(nn.Module):
         return self.exponent * SCALE_RATE
 
     def frequencies(self, error: Tensor) -> Tensor:
-        """The errors (B, C, *grid) in the basis where they are independent; their sum of squares stays."""
+        """The errors (B, C, *grid) in the cosine basis, in which they are independent; the sum of squares is equal."""
         for i in range(self.axes):
             error = (error.transpose(2 + i, -1) @ self.get_buffer(f"cosines_{i}").T).transpose(2 + i, -1)
         return error
 
 
 def cosines(n: int) -> Tensor:
-    """The orthonormal cosine transform (DCT-II) of n values, (frequency, place)."""
+    """The matrix of the orthonormal cosine transform (DCT-II) of n values, (frequency, position)."""
     k, i = torch.meshgrid(torch.arange(n, dtype=torch.float64), torch.arange(n, dtype=torch.float64), indexing="ij")
     matrix = torch.cos(math.pi * k * (2 * i + 1) / (2 * n)) * math.sqrt(2 / n)
     matrix[0] /= math.sqrt(2)
@@ -55,8 +55,8 @@ def cosines(n: int) -> Tensor:
 class Prior(nn.Module):
     """c (B, cond) -> (mean, log variance) of p(z | c), (B, latent) each, float32. Starts as N(0, 1).
 
-    With a fixed prior, nothing keeps the encoder from writing the class into z, which sampling then draws at odds
-    with the class asked for: on 28x28 clothes half of the labels came out wrong.
+    With a fixed prior the encoder can store the class in z, and sampling then draws a z that contradicts the requested
+    class: on 28x28 images of clothes half of the samples showed another class.
     """
 
     def __init__(self, cond: int, latent: int) -> None:
@@ -69,13 +69,13 @@ class Prior(nn.Module):
 
 
 def gaussian_kl(mean: Tensor, log_var: Tensor, to_mean: Tensor, to_log_var: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_var)) || N(to_mean, exp(to_log_var))) of each dimension, nats."""
+    """KL(N(mean, exp(log_var)) || N(to_mean, exp(to_log_var))) of each dimension, in nats."""
     ratio = (log_var - to_log_var).exp()
     return 0.5 * (ratio + (mean - to_mean).square() * (-to_log_var).exp() - 1 - log_var + to_log_var)
 
 
 def gaussian_nll(error: Tensor, log_sigma: Tensor) -> Tensor:
-    """-log N(error; 0, sigma^2) of rows (B, ...), nats (B,); log sigma is a scalar or of the shape of a row."""
+    """-log N(error; 0, sigma^2) of rows (B, ...), in nats (B,); log sigma is a scalar or has the shape of a row."""
     if log_sigma.dim() == 0:
         square = error.square().flatten(1)
         return 0.5 * square.sum(1) * torch.exp(-2 * log_sigma) + square.shape[1] * (log_sigma + HALF_LOG_2_PI)

@@ -1,10 +1,10 @@
 """A ladder of latents over grids from coarse to fine, for the hierarchical VAE.
 
 Sonderby et al. 2016 (ladder VAE), Child 2021 ("Very deep VAEs generalize autoregressive models", sec. 3), Vahdat and
-Kautz 2020 (NVAE, sec. 3.2), scaled down: one path from the top, which sampling and inference share; at each of the
-coarser grids latents of a few values a place. They are written here as standard normal u: the prior's mean and scale,
-which depend on all above, are applied inside. NVAE's residual posterior N(m + s dm, (s ds)^2) over a prior N(m, s^2)
-is then N(dm, ds^2) over N(0, 1), and what the prior thinks costs nothing in the KL term.
+Kautz 2020 (NVAE, sec. 3.2), scaled down: a single top-down path, shared by sampling and inference, with latents of a
+few values for each position on the coarser grids. They are parametrised by a standard normal u: the decoder applies the
+mean and scale of the prior, which depend on all coarser latents. NVAE's residual posterior N(m + s dm, (s ds)^2) over a
+prior N(m, s^2) then becomes N(dm, ds^2) over N(0, 1), and the prior's parameters do not enter the KL term.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from afresh.nets.conv import Encoder, ModulatedLevel, conv, dense, folded, grow, ladder, start, widths
 from afresh.nets.patches import unfold
 
-WIDEST = 6.0  # the log deviation of a prior, and the log variance of a posterior, stay within this of 0
+WIDEST = 6.0  # bound on the absolute log deviation of a prior and log variance of a posterior
 
 
 class Pyramid(nn.Module):
-    """(x (B, C, *grid), c (B, cond)) -> (mean, log variance) of the topmost latent, and the values on every grid."""
+    """(x (B, C, *grid), c (B, cond)) -> mean and log variance of the topmost latent, activations on every grid."""
 
     def __init__(
         self, shape: Sequence[int], cond: int, latent: int, width: int, blocks: int, most: int = 4, patch: int = 1
@@ -33,25 +33,26 @@ class Pyramid(nn.Module):
         self.net = Encoder(shape, cond, latent, width, blocks, most, patch)
 
     def forward(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        found = self.net.features(x, c)
-        return *self.net.summary(found[-1]), found
+        features = self.net.features(x, c)
+        return *self.net.summary(features[-1]), features
 
 
 class Rung(nn.Module):
-    """The latents of one grid: `places` values a place, drawn given what the path knows so far."""
+    """The latents of one grid: `places` values for each position, given the activations of the top-down path."""
 
     def __init__(self, dims: int, channels: int, places: int) -> None:
         super().__init__()
         self.prior = start(conv(dims, channels, 2 * places, 1), 0)
-        self.posterior = start(conv(dims, 2 * channels, 2 * places, 3), 0)  # at first what the prior says
+        self.posterior = start(conv(dims, 2 * channels, 2 * places, 3), 0)  # starts equal to the prior
         self.write = start(conv(dims, places, channels, 1), 1)
 
     def read(self, h: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """(mean, log variance) of the posterior of u, relative to the prior; `seen` is what the encoder found here."""
+        """(mean, log variance) of u's posterior relative to the prior; `seen`: the encoder's activations on the grid."""
         mean, log_var = self.posterior(F.silu(torch.cat([h, seen], 1))).float().chunk(2, 1)
         return mean, WIDEST * torch.tanh(log_var / WIDEST)
 
     def add(self, h: Tensor, u: Tensor) -> Tensor:
+        """The activations h with the latents u, scaled by the prior, added to them."""
         mean, log_std = self.prior(F.silu(h)).float().chunk(2, 1)
         return h + self.write((mean + (WIDEST * torch.tanh(log_std / WIDEST)).exp() * u).to(h.dtype))
 
@@ -59,7 +60,7 @@ class Rung(nn.Module):
 class LadderDecoder(nn.Module):
     """(z (B, dim), c (B, cond)) -> mean of x, (B, C, *grid), float32.
 
-    z holds the topmost latent, as `conv.Decoder` takes it, and then the u of `rungs` grids, coarse to fine.
+    z consists of the topmost latent, as in `conv.Decoder`, followed by the u of `rungs` grids, coarse to fine.
     """
 
     def __init__(
@@ -91,18 +92,18 @@ class LadderDecoder(nn.Module):
         self.last = start(conv(dims, width, shape[0], 3), 0)
 
     def split(self, z: Tensor) -> list[Tensor]:
-        """(B, dim) or (B, dim - latent) -> u of each rung, (B, places, *grid)."""
+        """Splits z, (B, dim) or (B, dim - latent), into the u of each rung, (B, places, *grid)."""
         parts = z[:, -(self.dim - self.latent) :].split([math.prod(s) for s in self.shapes], 1)
         return [p.reshape(-1, *s) for p, s in zip(parts, self.shapes, strict=True)]
 
     def forward(self, z: Tensor, c: Tensor) -> Tensor:
-        given = self.split(z)
-        return self.walk(z[:, : self.latent], c, lambda i, h: given[i])
+        latents = self.split(z)
+        return self.walk(z[:, : self.latent], c, lambda i, h: latents[i])
 
     def infer(self, top: Tensor, c: Tensor, seen: Sequence[Tensor], noise: Tensor) -> tuple[Tensor, ...]:
-        """The posterior's path: top (B, latent), the encoder's values on every grid, noise (B, dim - latent).
+        """Draws from the posterior: top (B, latent), the encoder's activations on every grid, noise (B, dim - latent).
 
-        Returns the mean of x, and u, its posterior mean and log variance, (B, dim - latent) each.
+        Returns the mean of x; and u, its posterior mean and its posterior log variance, (B, dim - latent) each.
         """
         drawn, means, log_vars = list[Tensor](), list[Tensor](), list[Tensor]()
         e = self.split(noise)
@@ -112,15 +113,15 @@ class LadderDecoder(nn.Module):
             assert isinstance(rung, Rung)
             mean, log_var = rung.read(h, seen[-1 - i])
             u = mean + (0.5 * log_var).exp() * e[i]
-            for kept, new in ((drawn, u), (means, mean), (log_vars, log_var)):
-                kept.append(new.flatten(1))
+            for parts, part in ((drawn, u), (means, mean), (log_vars, log_var)):
+                parts.append(part.flatten(1))
             return u
 
         x = self.walk(top, c, draw)
         return x, torch.cat(drawn, 1), torch.cat(means, 1), torch.cat(log_vars, 1)
 
     def walk(self, top: Tensor, c: Tensor, latents: Callable[[int, Tensor], Tensor]) -> Tensor:
-        """From the coarsest grid to x; `latents` gives the u of rung i, which sees the values h there."""
+        """The top-down path to the mean of x; `latents(i, h)` returns the u of rung i given the activations h there."""
         both = torch.cat([top, c], 1)
         e = self.embed(both)
         h = dense(self.first(both).view(-1, *self.seed))

@@ -1,4 +1,4 @@
-"""A density on latents that is fitted once a model is trained: a mixture of Gaussians for each kind of request."""
+"""A density of latents that is fitted after training: a mixture of Gaussians for each kind of request."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ Array = NDArray[np.float64]
 Kind = Literal["full", "tied"]
 KINDS: tuple[Kind, ...] = ("full", "tied")
 
-LEAST = 1e-4  # variance that every direction has at least: latents are standardised
-SHRINKS = (0.0, 0.1, 0.3, 0.6, 1.0)  # shares of the common covariance that are tried
-MIXED = 4_000  # examples that a mixture of all classes is fitted to at most: many components on many take minutes
-EACH = 30  # draws that a component should have at least
+LEAST = 1e-4  # the least variance of any direction; latents are standardised
+SHRINKS = (0.0, 0.1, 0.3, 0.6, 1.0)  # candidate shares of the common covariance
+MIXED = 4_000  # most examples for the mixture of all classes: with more, fitting takes minutes
+EACH = 30  # least number of draws for each component
 
 
 class LatentMixture(nn.Module):
     """p(u | row) = sum_k w_k N(mean_k, F_k F_k' + diag(s_k^2)) over u (B, D), one mixture for each of `rows`.
 
-    All of it are buffers: no player trains them. Until `put` fills them every row is the standard normal, so that a
-    model which was never finished draws from its plain prior. F is (D, rank): with rank = D any covariance fits.
+    All parameters are buffers, which are fitted after training instead of learnt. Before that every row is the standard
+    normal, so that a model in training samples from its plain prior. F is (D, rank); with rank = D it can represent any
+    covariance.
     """
 
     def __init__(self, rows: int, components: int, dim: int, rank: int) -> None:
@@ -41,12 +42,14 @@ class LatentMixture(nn.Module):
         self.register_buffer("deviation", torch.ones(rows, components, dim))
 
     def draw(self, row: Tensor, pick: Tensor, noise: Tensor, along: Tensor) -> Tensor:
-        """u (B, D) of the mixtures row (B,), from uniforms pick (B,) and normals noise (B, D), along (B, rank)."""
+        """u (B, D) from the mixtures row (B,), for uniforms pick (B,) and normals noise (B, D) and along (B, rank)."""
         total = self.get_buffer("weight")[row].cumsum(1)
         k = (total < pick[:, None]).sum(1).clamp_max(self.components - 1)
         mean, spread = self.get_buffer("mean")[row, k], self.get_buffer("deviation")[row, k]
         factor = self.get_buffer("factor")[row, k]  # (B, D, rank)
-        return mean + spread * noise + (factor * along[:, None]).sum(2)  # a sum, not a product: alone as in a batch
+        return (
+            mean + spread * noise + (factor * along[:, None]).sum(2)
+        )  # not a matrix product, whose rounding depends on the batch
 
     def centre(self, row: Tensor) -> Tensor:
         """The mean of each mixture, (B, D)."""
@@ -54,11 +57,11 @@ class LatentMixture(nn.Module):
         return (weight[:, :, None] * mean).sum(1)[row]
 
     def log_prob(self, u: Tensor, row: Tensor) -> Tensor:
-        """log p(u | row), nats (B,), in float32."""
+        """log p(u | row), in nats (B,), float32."""
         out = u.new_empty(len(u))
         for r in row.unique().tolist():
             weight, mean = self.get_buffer("weight")[r], self.get_buffer("mean")[r]
-            real = weight > 0  # a row may have fewer components than there is room for
+            real = weight > 0  # a row may have fewer components than the buffers
             factor, spread = self.get_buffer("factor")[r], self.get_buffer("deviation")[r]
             each = LowRankMultivariateNormal(mean[real], factor[real], spread[real].square(), validate_args=False)
             here = row == r
@@ -66,25 +69,27 @@ class LatentMixture(nn.Module):
         return out
 
     def filled(self, fits: Mapping[int, Fit], instead: int = 0) -> dict[str, Tensor]:
-        """The buffers with these rows' mixtures; every other row gets that of row `instead`."""
-        made = {k: v.detach().cpu().clone() for k, v in self.state_dict().items()}
+        """The buffers with the fitted mixtures of these rows; every other row gets that of row `instead`."""
+        buffers = {k: v.detach().cpu().clone() for k, v in self.state_dict().items()}
         for row in range(self.rows):
             fit = fits.get(row, fits[instead])
             n = len(fit.weight)
-            made["weight"][row] = 0.0
-            made["weight"][row, :n] = torch.from_numpy(fit.weight).float()
+            buffers["weight"][row] = 0.0
+            buffers["weight"][row, :n] = torch.from_numpy(fit.weight).float()
             for k in range(n):
                 factor, spread = factored(fit.covariance[k], self.rank)
-                made["mean"][row, k] = torch.from_numpy(fit.mean[k]).float()
-                made["factor"][row, k] = torch.from_numpy(factor).float()
-                made["deviation"][row, k] = torch.from_numpy(spread).float()
-        return made
+                buffers["mean"][row, k] = torch.from_numpy(fit.mean[k]).float()
+                buffers["factor"][row, k] = torch.from_numpy(factor).float()
+                buffers["deviation"][row, k] = torch.from_numpy(spread).float()
+        return buffers
 
 
 class RequestMixture(LatentMixture):
-    """A mixture for requests that name nothing (row 0), for any others (row 1), and, where the conditions have exactly
-    one label, for each of its classes (row 2 on). `most` bounds the numbers that it holds, by fewer components and at
-    last without rows of classes."""
+    """Mixtures for unconditional requests (row 0), for conditional ones (row 1), and for each class (from row 2).
+
+    Classes have rows if the conditions contain exactly one label. `most` bounds the size of the buffers: the number of
+    components is reduced, and if that is not enough, classes have no rows.
+    """
 
     def __init__(self, spec: CondSpec, components: int, dim: int, rank: int, most: int = 1 << 22) -> None:
         labels = [k for k, part in spec.items() if part.kind == "label"]
@@ -99,19 +104,19 @@ class RequestMixture(LatentMixture):
         self.label = label
 
     def row(self, cond: Cond) -> Tensor:
-        """Which mixture answers each request, (B,) int64."""
-        any_part = torch.zeros(cond.size, dtype=torch.int64, device=self.get_buffer("mean").device)
+        """The row of the mixture for each request, (B,) int64."""
+        is_conditional = torch.zeros(cond.size, dtype=torch.int64, device=self.get_buffer("mean").device)
         for present in cond.present.values():
-            any_part = any_part | present.long()
+            is_conditional = is_conditional | present.long()
         if self.label is None:
-            return any_part
-        return torch.where(cond.present[self.label], 2 + cond.parts[self.label], any_part)
+            return is_conditional
+        return torch.where(cond.present[self.label], 2 + cond.parts[self.label], is_conditional)
 
     def fitted(self, plain: Array, asked: Array, cond: Cond, fewest: int, seed: int) -> dict[str, Tensor]:
-        """The buffers fitted to draws (S, N, D) for examples whose requests `cond` has N of.
+        """The buffers fitted to posterior draws (S, N, D) of N examples, whose conditions are `cond`.
 
-        `plain` are draws where nothing was named, for row 0; `asked` those under the requests. A class that fewer
-        than `fewest` examples have gets the mixture of row 1.
+        `plain` are draws without the conditions, for row 0; `asked` are draws with them. A class of fewer than `fewest`
+        examples gets the mixture of row 1.
         """
         fits = {0: fit_mixture(_spread(plain, MIXED), self.components, seed)}
         if self.rows > 1:
@@ -127,20 +132,20 @@ class RequestMixture(LatentMixture):
 
 @dataclass(frozen=True)
 class Fit:
-    """A mixture of K Gaussians over D values: weight (K,), mean (K, D), covariance (K, D, D); and how it was chosen."""
+    """A mixture of K Gaussians over D values: weight (K,), mean (K, D), covariance (K, D, D)."""
 
     weight: Array
     mean: Array
     covariance: Array
-    shrink: float = 0.0
-    heldout: float = 0.0  # nats an example, of those that it was chosen by
+    shrink: float = 0.0  # share of the common covariance
+    heldout: float = 0.0  # mean log-likelihood of the held-out draws, nats
 
 
 def factored(covariance: Array, rank: int) -> tuple[Array, Array]:
-    """F (D, rank) and s (D,) with F F' + diag(s^2) = covariance, exactly where rank = D.
+    """F (D, rank) and s (D,) with F F' + diag(s^2) = covariance, exactly if rank = D.
 
-    Else the likeliest factors (Tipping and Bishop 1999, "Probabilistic principal component analysis", eq. 7): the
-    greatest eigenvalues less the mean of the others; what they leave of each variance goes to s.
+    Otherwise the factors of maximum likelihood (Tipping and Bishop 1999, "Probabilistic principal component analysis",
+    eq. 7): the largest eigenvalues minus the mean of the others. s holds the remainder of each variance.
     """
     values, vectors = np.linalg.eigh(covariance)
     values = values.clip(LEAST)
@@ -152,29 +157,30 @@ def factored(covariance: Array, rank: int) -> tuple[Array, Array]:
 
 
 def fit_mixture(draws: Array, most: int, seed: int, common: Array | None = None) -> Fit:
-    """A mixture fitted to draws (S, N, D): S draws for each of N examples. At most `most` components.
+    """Fits a mixture of at most `most` components to draws (S, N, D): S draws for each of N examples.
 
-    How many components, whether their covariances are one while they are found, and how far these are then shrunk to a
-    common one (Friedman 1989, "Regularized discriminant analysis", eq. 16), is decided by the likelihood of a fifth of
-    the examples that was kept from the fit; then all are fitted so. `common` (D, D), such as what all classes share,
-    is that of the components where it is not given. Raises ValueError for fewer than 10 examples.
+    A fifth of the examples is held out. Their likelihood decides the number of components, whether the components share
+    a covariance during the fit, and how far the covariances are then shrunk towards a common one (Friedman 1989,
+    "Regularized discriminant analysis", eq. 16). The chosen mixture is then fitted to all examples. `common` (D, D) is
+    for example the covariance within classes; by default it is estimated from the components. Raises ValueError for
+    fewer than 10 examples.
     """
     n = draws.shape[1]
     if n < 10:
-        raise ValueError(f"a density needs at least 10 examples, not {n}")
-    out = np.random.default_rng(seed).permutation(n) < max(2, n // 5)
-    seen, unseen = _flat(draws[:, ~out]), _flat(draws[:, out])
+        raise ValueError(f"fitting a density needs at least 10 examples, not {n}")
+    is_heldout = np.random.default_rng(seed).permutation(n) < max(2, n // 5)
+    fitted, heldout = _flat(draws[:, ~is_heldout]), _flat(draws[:, is_heldout])
     best: tuple[float, int, Kind, float] | None = None
     k = 1
     while k <= most and (k == 1 or n * len(draws) >= EACH * k):
-        found = max(
-            (_nats(fit, unseen), k, kind, fit.shrink)
+        candidate = max(
+            (_nats(fit, heldout), k, kind, fit.shrink)
             for kind in (KINDS if k > 1 else KINDS[:1])
-            for fit in _shrunk(_expected(seen, k, kind, seed), seen, common)
+            for fit in _shrunk(_expected(fitted, k, kind, seed), fitted, common)
         )
-        if best is not None and found[0] <= best[0]:
-            break  # more components only know these examples better
-        best, k = found, 2 * k
+        if best is not None and candidate[0] <= best[0]:
+            break  # more components overfit
+        best, k = candidate, 2 * k
     assert best is not None
     nats, k, kind, shrink = best
     everything = _flat(draws)
@@ -184,7 +190,7 @@ def fit_mixture(draws: Array, most: int, seed: int, common: Array | None = None)
 
 
 def _spread(draws: Array, most: int) -> Array:
-    """At most `most` of the examples of draws (S, N, D), evenly taken."""
+    """At most `most` of the N examples of draws (S, N, D), evenly spaced."""
     n = draws.shape[1]
     return draws if n <= most else draws[:, np.linspace(0, n - 1, most).astype(np.int64)]
 
@@ -194,18 +200,20 @@ def _flat(draws: Array) -> Array:
 
 
 def _expected(x: Array, k: int, kind: Kind, seed: int) -> Any:
-    """Expectation-maximisation (scikit-learn's)."""
+    """A mixture fitted by scikit-learn's expectation-maximisation."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # any iterate is a mixture, and is judged as such
-        made = GaussianMixture(k, covariance_type=kind, reg_covar=LEAST, max_iter=30, tol=1e-2, random_state=seed)
-        return made.fit(x)
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # a fit that has not converged competes by its likelihood too
+        mixture = GaussianMixture(k, covariance_type=kind, reg_covar=LEAST, max_iter=30, tol=1e-2, random_state=seed)
+        return mixture.fit(x)
 
 
 def _shrunk(mixture: Any, x: Array, common: Array | None) -> Sequence[Fit]:
-    """The mixture with its covariances mixed with a common one, by each of SHRINKS."""
+    """The mixture with its covariances shrunk towards a common one by each of SHRINKS."""
     from sklearn.covariance import ledoit_wolf
 
     weight, mean = mixture.weights_, mixture.means_
@@ -217,7 +225,7 @@ def _shrunk(mixture: Any, x: Array, common: Array | None) -> Sequence[Fit]:
 
 
 def _nats(fit: Fit, x: Array) -> float:
-    """Mean log density of rows x (N, D)."""
+    """Mean log density of rows x (N, D), in nats."""
     total = np.full(len(x), -np.inf)
     for w, mean, covariance in zip(fit.weight, fit.mean, fit.covariance, strict=True):
         root = np.linalg.cholesky(covariance)

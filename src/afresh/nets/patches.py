@@ -1,4 +1,4 @@
-"""Fields to coarser fields of more channels and back: patches of p cells along every axis."""
+"""Folding fields into coarser fields of more channels, by patches of p cells along every axis, and back."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 def grid_of(grid: Sequence[int], patch: int) -> tuple[int, ...]:
-    """The grid of patches: rounded up, so that a last patch may reach over the edge."""
+    """The grid of patches, rounded up: the last patch of an axis may extend over the edge."""
     return tuple(-(-n // patch) for n in grid)
 
 
 def fold(x: Tensor, patch: int) -> Tensor:
-    """(B, C, *grid) -> (B, C patch^rank, *grid_of(grid, patch)); what lies over the edge is 0."""
+    """(B, C, *grid) -> (B, C patch^rank, *grid_of(grid, patch)); cells over the edge are 0."""
     if patch == 1:
         return x
     rank = x.dim() - 2
@@ -29,7 +29,7 @@ def fold(x: Tensor, patch: int) -> Tensor:
 
 
 def unfold(y: Tensor, patch: int, grid: Sequence[int]) -> Tensor:
-    """The way back: (B, C patch^rank, *coarse) -> (B, C, *grid)."""
+    """The inverse of `fold`: (B, C patch^rank, *coarse) -> (B, C, *grid)."""
     if patch == 1:
         return y
     rank, coarse = len(grid), y.shape[2:]
@@ -42,8 +42,11 @@ def unfold(y: Tensor, patch: int, grid: Sequence[int]) -> Tensor:
 
 
 def spread(y: Tensor, grid: Sequence[int]) -> Tensor:
-    """Channels to cells twice as fine: (B, 2^rank C, *coarse) -> (B, C, *grid), the cells' places first among the
-    channels. As `unfold`, with channels last in memory throughout: one copy instead of three."""
+    """Unfolds channels to a grid twice as fine: (B, 2^rank C, *coarse) -> (B, C, *grid).
+
+    Unlike in `unfold`, the position of a cell in its patch is the slower index of the channels, and channels stay last
+    in memory: one copy instead of three.
+    """
     rank, coarse = len(grid), y.shape[2:]
     y = y.movedim(1, -1)
     y = y.reshape(y.shape[0], *coarse, *[2] * rank, -1)

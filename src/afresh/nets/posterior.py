@@ -1,6 +1,6 @@
-"""What a VAE's networks, by name, make of an example and of latents: flat and hierarchical ones alike.
+"""The posterior and the decoder of a VAE, for flat and hierarchical latents alike.
 
-Latents are counted as u (B, D), standard normal under the prior of the condition.
+Latents are parametrised by u (B, D), which is standard normal under the conditional prior.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from afresh.nets.hierarchy import LadderDecoder
 
 
 @dataclass(frozen=True)
-class Look:
-    """What the encoder makes of x: condition's vector, posterior of the topmost latent z, values on every grid."""
+class Encoding:
+    """The output of the encoder: the embedded condition, the posterior of the topmost latent z, and the activations on
+    every grid (of hierarchical latents only)."""
 
     c: Tensor
     mean: Tensor
     log_var: Tensor
-    seen: Sequence[Tensor] = ()
+    features: Sequence[Tensor] = ()
 
 
 @dataclass(frozen=True)
-class Draw:
-    """One draw of the posterior: the mean of p(x | u), (B, *shape); u; and, given what was drawn above, the mean and
-    log variance of u and its KL from the prior, nats, (B, D) each."""
+class PosteriorDraw:
+    """A draw from the posterior: the mean of p(x | u), (B, *shape), and u with its posterior mean and log variance and
+    its KL divergence from the prior in nats, (B, D) each. These depend on the coarser latents that were drawn."""
 
     x: Tensor
     u: Tensor
@@ -38,37 +39,40 @@ class Draw:
     kl: Tensor
 
 
-def look(modules: Modules, x: Tensor, cond: Cond) -> Look:
+def encoding(modules: Modules, x: Tensor, cond: Cond) -> Encoding:
+    """Encodes x (B, *shape)."""
     c = modules["conditioning"](cond)
     mean, log_var, *more = modules["encoder"](x, c)
-    return Look(c, mean, log_var, more[0] if more else ())
+    return Encoding(c, mean, log_var, more[0] if more else ())
 
 
-def whitened(seen: Look, to_mean: Tensor, to_log_var: Tensor) -> tuple[Tensor, Tensor]:
-    """(mean, log variance) of the topmost u: the posterior of z in deviations of the prior."""
-    return (seen.mean - to_mean) * (-0.5 * to_log_var).exp(), seen.log_var - to_log_var
+def whitened(encoded: Encoding, to_mean: Tensor, to_log_var: Tensor) -> tuple[Tensor, Tensor]:
+    """(mean, log variance) of the topmost u: the posterior of z in units of the prior's standard deviation."""
+    return (encoded.mean - to_mean) * (-0.5 * to_log_var).exp(), encoded.log_var - to_log_var
 
 
-def draw(modules: Modules, seen: Look, noise: Tensor) -> Draw:
-    """noise (B, D) to a draw."""
-    to_mean, to_log_var = modules["prior"](seen.c)
-    top = noise[:, : seen.mean.shape[1]]
-    z = seen.mean + (0.5 * seen.log_var).exp() * top
-    kl = gaussian_kl(seen.mean, seen.log_var, to_mean, to_log_var)
-    mean, log_var = whitened(seen, to_mean, to_log_var)
+def posterior_draw(modules: Modules, encoded: Encoding, noise: Tensor) -> PosteriorDraw:
+    """Draws from the posterior with standard normal noise (B, D)."""
+    to_mean, to_log_var = modules["prior"](encoded.c)
+    top = noise[:, : encoded.mean.shape[1]]
+    z = encoded.mean + (0.5 * encoded.log_var).exp() * top
+    kl = gaussian_kl(encoded.mean, encoded.log_var, to_mean, to_log_var)
+    mean, log_var = whitened(encoded, to_mean, to_log_var)
     u = mean + (0.5 * log_var).exp() * top
     decoder = modules["decoder"]
     if not isinstance(decoder, LadderDecoder):
-        return Draw(decoder(z, seen.c), u, mean, log_var, kl)
-    x, below, below_mean, below_log_var = decoder.infer(z, seen.c, seen.seen, noise[:, top.shape[1] :])
+        return PosteriorDraw(decoder(z, encoded.c), u, mean, log_var, kl)
+    x, below, below_mean, below_log_var = decoder.infer(z, encoded.c, encoded.features, noise[:, top.shape[1] :])
     below_kl = gaussian_kl(below_mean, below_log_var, *torch.zeros(2, 1, device=kl.device))
     pairs = ((u, below), (mean, below_mean), (log_var, below_log_var), (kl, below_kl))
-    return Draw(x, *(torch.cat(p, 1) for p in pairs))
+    return PosteriorDraw(x, *(torch.cat(p, 1) for p in pairs))
 
 
 def decode(modules: Modules, u: Tensor, cond: Cond, guidance: float = 1.0) -> Tensor:
-    """The mean of p(x | u, cond), (B, *shape). Guidance stays out of the prior: there, for the same labels right, it
-    costs more variety."""
+    """The mean of p(x | u, cond), (B, *shape).
+
+    Guidance is not applied to the prior, where it costs more diversity for the same accuracy of labels.
+    """
     c = modules["conditioning"](cond)
     mean, log_var = modules["prior"](c)
     latent = mean.shape[1]

@@ -1,7 +1,7 @@
-"""BERT as a frozen encoder of sentences: hidden states of tokens, and their mean as one vector a text.
+"""BERT as a frozen sentence encoder: the hidden states of tokens, pooled to one vector for each text.
 
-Devlin et al. 2019 for the network (post-norm, learnt positions), Reimers and Gurevych 2019 for the pooling. It is only
-ever run forwards, so that there is no dropout in it. Weights come in the names of transformers' BertModel.
+Devlin et al. 2019 for the network (post-norm, learned positions), Reimers and Gurevych 2019 for the pooling. There is
+no dropout, since the network is not trained. Weights are named as in BertModel of transformers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class BertConfig(BaseModel):
-    """What the forward pass needs of a config.json in transformers' format; its other fields are of no concern here."""
+    """The fields of a config.json in the format of transformers that the forward pass needs; others are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     model_type: Literal["bert"]
@@ -32,7 +32,7 @@ class BertConfig(BaseModel):
 
 
 class Layer(nn.Module):
-    """Self-attention and a feed-forward net, each added to its input and normalised after."""
+    """Self-attention and a feed-forward network, each with a residual connection and normalised afterwards."""
 
     def __init__(self, c: BertConfig) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Layer(nn.Module):
 
 
 class Bert(nn.Module):
-    """(ids (B, T) int64, mask (B, T) bool, true where there is a token) -> hidden states (B, T, width)."""
+    """(ids (B, T) int64, mask (B, T) bool, true for tokens) -> hidden states (B, T, width)."""
 
     def __init__(self, c: BertConfig) -> None:
         super().__init__()
@@ -81,21 +81,24 @@ INNER = {
 
 
 def bert(config: BertConfig, weights: Mapping[str, Tensor]) -> Bert:
-    """The network with weights named as in transformers' BertModel, with or without `bert.` before; what it has besides
-    (a pooler, a head) is not needed. Raises RuntimeError naming what is missing or of another shape."""
-    found = {k.removeprefix("bert."): v.float() for k, v in weights.items()}
+    """Builds the network from weights named as in BertModel of transformers, with or without the prefix `bert.`.
+
+    Other weights, such as those of a pooler, are ignored. Raises RuntimeError naming weights that are missing or have
+    another shape.
+    """
+    tensors = {k.removeprefix("bert."): v.float() for k, v in weights.items()}
     names = {f"embeddings.{theirs}": ours for theirs, ours in {**OUTER, "LayerNorm": "norm"}.items()}
     for i in range(config.num_hidden_layers):
         names |= {f"encoder.layer.{i}.{theirs}": f"layers.{i}.{ours}" for theirs, ours in INNER.items()}
     both = {f"{theirs}.{end}": f"{ours}.{end}" for theirs, ours in names.items() for end in ("weight", "bias")}
     with torch.device("meta"):
         net = Bert(config)
-    net.load_state_dict({ours: found[theirs] for theirs, ours in both.items() if theirs in found}, assign=True)
+    net.load_state_dict({ours: tensors[theirs] for theirs, ours in both.items() if theirs in tensors}, assign=True)
     return net.eval().requires_grad_(False)
 
 
 def pooled(hidden: Tensor, mask: Tensor, pooling: Literal["mean", "cls"], normalise: bool) -> Tensor:
-    """(B, T, E) to (B, E): the mean over tokens or the first one, of length 1 where that is asked for."""
+    """Pools hidden states (B, T, E) to (B, E): their mean or the first one, scaled to length 1 if `normalise`."""
     if pooling == "cls":
         out = hidden[:, 0]
     else:

@@ -1,11 +1,11 @@
-"""Spectra of sound: waveforms to log-mel pictures and back, and a distance of sounds over several windows.
+"""Spectra of audio: waveforms to log-mel spectrograms and back, and a spectral distance over several resolutions.
 
-Waveforms are x (B, T), float32 in [-1, 1]; spectra are (B, window // 2 + 1, frames), and T samples have exactly
-ceil(T / hop) frames, whose middles lie hop apart, the first hop / 2 after the beginning. Outside the sound there is
-silence, not its reflection: the transform is then linear, and `waveform` is its exact least-squares inverse up to both
-ends, without clicks. Windows are periodic Hann windows, scaled so that a sine of amplitude 1 has magnitude 1: levels in
-dB are relative to such a sine. Everything is a pure function without random numbers; gradients flow through `stft`,
-`waveform`, `log_mel` and `multi_scale_distance`.
+Waveforms are x (B, T), float32 in [-1, 1]; spectra are (B, window // 2 + 1, frames). T samples have exactly ceil(T /
+hop) frames, whose centres are `hop` samples apart, the first `hop` / 2 after the beginning. A waveform is padded with
+zeros instead of its reflection: the transform is then linear, and `waveform` is its exact least-squares inverse up to
+both ends, without clicks. Windows are periodic Hann windows, scaled so that a sine of amplitude 1 has magnitude 1:
+levels in dB are relative to such a sine. All functions are deterministic; `stft`, `waveform`, `log_mel` and
+`multi_scale_distance` are differentiable.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SMALL = 1e-12  # of a magnitude: nothing that a float32 sound in [-1, 1] holds is so quiet
-KNEE_HZ, KNEE_MEL, STEP = 1000.0, 15.0, math.log(6.4) / 27  # of Slaney's scale
-GAMMA = 0.25645  # a Hann window is nearest to a Gaussian whose gamma is this times the window's length squared
-BALANCE_STEPS = 30  # 10 leave a spectrum 7% further from the true one; 100 are 3% nearer (docs/log.md)
-WINDOW = 0.032  # seconds
-SCALES = (0.016, 0.032, 0.064, 0.128)  # seconds of the windows of the distance
-QUIETEST = 1e-5  # magnitudes below -100 dB are all the same to the distance
+SMALL = 1e-12  # below any magnitude of a float32 waveform in [-1, 1]
+KNEE_HZ, KNEE_MEL, STEP = 1000.0, 15.0, math.log(6.4) / 27  # constants of Slaney's mel scale
+GAMMA = 0.25645  # the Gaussian nearest to a Hann window has gamma = GAMMA * window^2
+BALANCE_STEPS = 30  # with 10 steps the error is 7% larger, with 100 it is 3% smaller (docs/log.md)
+WINDOW = 0.032  # length of the window, seconds
+SCALES = (0.016, 0.032, 0.064, 0.128)  # windows of the distance, seconds
+QUIETEST = 1e-5  # the distance clamps magnitudes at this value, -100 dB
 
 
 @dataclass(frozen=True)
 class Mel:
-    """How a log-mel picture is made. Raises ValueError for numbers that do not go together.
+    """Parameters of a log-mel spectrogram. Raises ValueError if they contradict one another.
 
-    `rate` in samples a second, `window` and `hop` in samples, `mels` bands between `low` and `high` hertz (0 stands for
-    half the rate), `floor` in dB: quieter is all the same.
+    `rate` in samples a second; `window` and `hop` in samples; `mels` bands between `low` and `high` hertz (0: half the
+    rate); `floor`, in dB, at which levels are clamped.
     """
 
     rate: int
@@ -45,9 +45,9 @@ class Mel:
 
     def __post_init__(self) -> None:
         if not (self.rate > 0 and self.window >= 2 * self.hop > 0 and self.window % 2 == 0 and self.mels > 0):
-            raise ValueError(f"a rate, an even window of at least two hops, and mels are needed, not {self}")
+            raise ValueError(f"rate and mels must be positive, and window even and at least two hops, not {self}")
         if not (0 <= self.low < self.top <= self.rate / 2 and self.floor < 0):
-            raise ValueError(f"0 <= low < high <= rate / 2 and a floor below 0 dB are needed, not {self}")
+            raise ValueError(f"0 <= low < high <= rate / 2 and floor < 0 must hold, not {self}")
 
     @property
     def top(self) -> float:
@@ -56,15 +56,17 @@ class Mel:
 
     @property
     def bins(self) -> int:
+        """The number of frequencies of the spectrum."""
         return self.window // 2 + 1
 
 
 def mel_of(rate: int, fine: bool = False) -> Mel:
-    """The picture for a rate: a window of 32 ms, two of which overlap, and 64 mels at 8 kHz, so many more at higher
-    rates as there are more mels to cover (4,000 numbers a second at 8 kHz, 7,000 at 44.1 kHz).
+    """The default spectrogram for a sampling rate: windows of 32 ms that overlap by half, and 64 mels at 8 kHz.
 
-    `fine` has four windows overlap: twice the numbers. Of spoken digits a recogniser hears as many after the coarse
-    picture and back as before, with 40 mels as well; but then the voice is another one (docs/log.md).
+    The number of mels grows with the range of the mel scale below half the rate (4,000 values a second at 8 kHz, 7,000
+    at 44.1 kHz). With `fine`, windows overlap by three quarters, which doubles the number of values. A classifier
+    recognised as many spoken digits after a round trip through the coarse spectrogram as before, even with 40 mels; but
+    40 mels change the voice (docs/log.md).
     """
     window = 64 * max(1, round(WINDOW * rate / 64))
     span = float(to_mel(torch.tensor(rate / 2)))
@@ -76,15 +78,15 @@ def mel_of(rate: int, fine: bool = False) -> Mel:
 
 @lru_cache(maxsize=32)
 def hann(window: int) -> Tensor:
-    """(window,), with sum 2: a sine of amplitude 1 has magnitude 1."""
+    """A Hann window (window,) with sum 2, so that a sine of amplitude 1 has magnitude 1."""
     w = torch.hann_window(window, dtype=torch.float64)
     return (w * (2 / w.sum())).float()
 
 
 def stft(x: Tensor, window: int, hop: int) -> Tensor:
-    """x (B, T) to its complex spectrum (B, window // 2 + 1, ceil(T / hop)). Raises ValueError when T is 0."""
+    """The complex spectrum (B, window // 2 + 1, ceil(T / hop)) of x (B, T). Raises ValueError if T is 0."""
     if x.dim() != 2 or not x.shape[1]:
-        raise ValueError(f"sounds (B, T) of at least one sample are needed, not {tuple(x.shape)}")
+        raise ValueError(f"x must have shape (B, T) with at least one sample, not {tuple(x.shape)}")
     before = (window - hop) // 2
     after = window - hop - before + -x.shape[1] % hop
     padded = F.pad(x, (before, after))
@@ -92,9 +94,9 @@ def stft(x: Tensor, window: int, hop: int) -> Tensor:
 
 
 def overlapped(frames: Tensor, hop: int) -> Tensor:
-    """Frames (B, window, n) added up where they lie, (B, (n - 1) hop + window)."""
+    """Overlap-add of frames (B, window, n), (B, (n - 1) hop + window)."""
     window, n = frames.shape[1:]
-    pieces = -(-window // hop)  # of a hop each; a sixth of the time that torch's fold takes
+    pieces = -(-window // hop)  # of one hop each: six times as fast as torch's fold
     cut = F.pad(frames.transpose(1, 2), (0, pieces * hop - window)).reshape(len(frames), n, pieces, hop)
     total = frames.new_zeros(len(frames), n + pieces - 1, hop)
     for i in range(pieces):
@@ -104,13 +106,15 @@ def overlapped(frames: Tensor, hop: int) -> Tensor:
 
 @lru_cache(maxsize=32)
 def overlap(window: int, hop: int, n: int) -> Tensor:
-    """The sum of the squared windows of n frames at each sample, ((n - 1) hop + window,); never 0 inside the sound."""
+    """The sum of the squared windows of n frames at each sample, ((n - 1) hop + window,); positive inside the sound."""
     return overlapped(hann(window).square()[None, :, None].expand(1, window, n), hop)[0].clamp_min(SMALL)
 
 
 def waveform(spectrum: Tensor, window: int, hop: int) -> Tensor:
-    """The sound (B, frames * hop) whose `stft` is nearest to the spectrum (Griffin and Lim 1984, eq. 6); the inverse of
-    `stft` where there is one."""
+    """The waveform (B, frames * hop) whose `stft` is nearest to the spectrum (Griffin and Lim 1984, eq. 6).
+
+    This is the inverse of `stft` for a spectrum that `stft` returned.
+    """
     frames = torch.fft.irfft(spectrum, n=window, dim=1) * hann(window).to(spectrum.device)[:, None]
     n = frames.shape[2]
     sound = overlapped(frames, hop) / overlap(window, hop, n).to(frames.device)
@@ -122,7 +126,7 @@ def waveform(spectrum: Tensor, window: int, hop: int) -> Tensor:
 
 
 def to_mel(hertz: Tensor) -> Tensor:
-    """Slaney's scale (1998, "Auditory Toolbox"): 66.7 Hz a mel below 1 kHz, then 27 mels to each factor of 6.4."""
+    """Slaney's scale (1998, "Auditory Toolbox"): 66.7 Hz a mel below 1 kHz, then 27 mels for each factor of 6.4."""
     above = KNEE_MEL + torch.log(hertz.clamp_min(KNEE_HZ) / KNEE_HZ) / STEP
     return torch.where(hertz < KNEE_HZ, hertz * (KNEE_MEL / KNEE_HZ), above)
 
@@ -134,12 +138,13 @@ def to_hertz(mel: Tensor) -> Tensor:
 
 @lru_cache(maxsize=32)
 def mel_filters(mel: Mel) -> Tensor:
-    """Weights (mels, bins) of each bin's power in each band.
+    """Weights (mels, bins) of the power of each bin in each band.
 
-    Triangles of unit peak, evenly spaced on Slaney's scale: they sum to 1 between the middles of the first and the
-    last, so that bands share out the sound's power, and wide bands make up for the fall of most sounds to high
-    frequencies. Slaney's scale, because at the bottom HTK's bands are narrower than a bin. A bin's weight is the
-    triangle's mean over the bin's width instead of its value in the middle, so that no band is empty, however narrow.
+    The filters are triangles of height 1, evenly spaced on Slaney's scale. They sum to 1 between the centres of the
+    first and the last, so that the bands partition the power of the sound; the width of high bands compensates for the
+    lower power of most sounds at high frequencies. Slaney's scale is used because the lowest bands of HTK's scale are
+    narrower than a bin. The weight of a bin is the mean of the triangle over the width of the bin, instead of its value
+    at the centre, so that no band is empty, however narrow it is.
     """
     ends = to_mel(torch.tensor([mel.low, mel.top], dtype=torch.float64))
     corners = to_hertz(torch.linspace(float(ends[0]), float(ends[1]), mel.mels + 2, dtype=torch.float64))
@@ -152,24 +157,28 @@ def mel_filters(mel: Mel) -> Tensor:
 
 
 def log_mel(x: Tensor, mel: Mel) -> Tensor:
-    """x (B, T) to the power in each band, (B, mels, ceil(T / hop)), in dB from `floor` to about 2: a sine of amplitude
-    1 has 10 log10(1.5) spread over the bands around it, since three bins of a Hann window share it."""
+    """The power of x (B, T) in each band, (B, mels, ceil(T / hop)), in dB, from `floor` to about 2.
+
+    A sine of amplitude 1 has 10 log10(1.5) dB in total in the bands around it, since a Hann window spreads it over
+    three bins.
+    """
     power = stft(x, mel.window, mel.hop).abs().square()
     bands = mel_filters(mel).to(x.device) @ power
     return 10 * torch.log10(bands.clamp_min(10 ** (mel.floor / 10)))
 
 
 def to_magnitude(y: Tensor, mel: Mel) -> Tensor:
-    """A magnitude (B, bins, frames) with log-mel y (B, mels, frames) in dB: at the floor exactly 0.
+    """A magnitude (B, bins, frames) with the log-mel spectrogram y (B, mels, frames) in dB; exactly 0 at the floor.
 
-    Of the many powers P >= 0 with filters P = bands, the smooth one to which the multiplicative steps of Lee and Seung
-    (2001, theorem 2) lead from an even start. Their divergence weighs quiet bands as loud ones, as ears do: least
-    squares (the pseudo-inverse cut at 0, or 100 accelerated projected steps) end further from the true magnitude.
+    Of all powers P >= 0 with filters P = bands, this is the smooth one to which the multiplicative updates of Lee and
+    Seung (2001, theorem 2) converge from a uniform start. Their divergence weighs quiet and loud bands alike, as
+    hearing does. Least squares (the pseudo-inverse clamped at 0, or 100 accelerated projected steps) end further from
+    the true magnitude.
     """
     filters = mel_filters(mel).to(y.device)
     bands = (torch.pow(10, y / 10) - 10 ** (mel.floor / 10)).clamp_min(0)
     share = filters.sum(0)[:, None]
-    share = torch.where(share > 0, 1 / share.clamp_min(SMALL), 0)  # bins outside all bands stay 0
+    share = torch.where(share > 0, 1 / share.clamp_min(SMALL), 0)  # 0 for bins outside all bands
     power = filters.T @ (bands / filters.sum(1)[:, None])
     for _ in range(BALANCE_STEPS):
         power = power * share * (filters.T @ (bands / (filters @ power).clamp_min(SMALL**2)))
@@ -180,27 +189,27 @@ def to_magnitude(y: Tensor, mel: Mel) -> Tensor:
 
 
 def first_phase(magnitude: Tensor, window: int, hop: int) -> Tensor:
-    """A phase (B, bins, frames), float32, that runs on in time at the frequency that the magnitude tells.
+    """An initial phase (B, bins, frames), float32, that advances in time at the frequency estimated from the magnitude.
 
-    With a Gaussian window the derivative of the phase in time is the bin's frequency and the derivative of the
-    logarithm of the magnitude in frequency over gamma (Prusa et al. 2017, sec. III; GAMMA is their value for a Hann
-    window). Summed along time alone, which takes no heap: `griffin_lim` does the rest.
+    With a Gaussian window the derivative of the phase in time is the frequency of the bin plus the derivative of the
+    log magnitude in frequency, divided by gamma (Prusa et al. 2017, sec. III; GAMMA is their value for a Hann window).
+    It is integrated along time only, which needs no heap as theirs does; `griffin_lim` improves the result.
     """
     loudest = magnitude.amax((1, 2), keepdim=True)
     log = torch.log(torch.maximum(magnitude, loudest * 1e-4).clamp_min(SMALL))
     slope = F.pad((log[:, 2:] - log[:, :-2]) / 2, (0, 0, 1, 1))
     own = torch.arange(magnitude.shape[1], device=magnitude.device)[:, None] * (2 * math.pi * hop / window)
-    advance = (own + slope * (hop / (GAMMA * window))).double()  # radians a frame
+    advance = (own + slope * (hop / (GAMMA * window))).double()  # radians per frame
     steps = (advance + advance.roll(1, 2)) / 2
     return torch.remainder(steps.cumsum(2), 2 * math.pi).float()
 
 
 @torch.no_grad()
 def griffin_lim(magnitude: Tensor, window: int, hop: int, steps: int = 32, momentum: float = 0.99) -> Tensor:
-    """A sound (B, frames * hop) whose spectrum has about the magnitude (B, bins, frames).
+    """A waveform (B, frames * hop) whose spectrum has approximately the magnitude (B, bins, frames).
 
-    The fast algorithm of Perraudin et al. (2013, algorithm 2), from `first_phase`. Raises ValueError when steps is
-    negative.
+    The fast algorithm of Perraudin et al. (2013, algorithm 2), started from `first_phase`. Raises ValueError if `steps`
+    is negative.
     """
     if steps < 0:
         raise ValueError(f"steps must not be negative, not {steps}")
@@ -215,7 +224,7 @@ def griffin_lim(magnitude: Tensor, window: int, hop: int, steps: int = 32, momen
 
 
 def to_sound(y: Tensor, mel: Mel, steps: int = 32) -> Tensor:
-    """A sound (B, frames * hop) with about the log-mel y (B, mels, frames) in dB. Without gradients."""
+    """A waveform (B, frames * hop) for the log-mel spectrogram y (B, mels, frames) in dB. Without gradients."""
     with torch.no_grad():
         return griffin_lim(to_magnitude(y, mel), mel.window, mel.hop, steps)
 
@@ -224,19 +233,19 @@ def to_sound(y: Tensor, mel: Mel, steps: int = 32) -> Tensor:
 
 
 def windows_of(rate: int) -> tuple[int, ...]:
-    """The powers of two nearest to SCALES, in samples."""
+    """SCALES in samples, rounded to powers of two."""
     return tuple(2 ** max(3, round(math.log2(rate * s))) for s in SCALES)
 
 
 def multi_scale_distance(a: Tensor, b: Tensor, rate: int) -> Tensor:
-    """How far sounds a are from sounds b, both (B, T), (B,): 0 for equal ones.
+    """The multi-resolution distance of waveforms a from waveforms b, both (B, T): (B,), 0 for equal ones.
 
-    The mean over `windows_of` the rate, a quarter of a window apart, of the spectral convergence and the mean
-    difference of log-magnitudes (Yamamoto et al. 2020, Parallel WaveGAN, eq. 5-7; magnitudes as in this file, no less
-    than QUIETEST). Raises ValueError when the shapes differ.
+    The mean over `windows_of` the rate, with hops of a quarter of a window, of the spectral convergence plus the mean
+    difference of log magnitudes (Yamamoto et al. 2020, Parallel WaveGAN, eq. 5-7; magnitudes are scaled as in this file
+    and clamped at QUIETEST). Raises ValueError if the shapes differ.
     """
     if a.shape != b.shape:
-        raise ValueError(f"sounds of the same shape are needed, not {tuple(a.shape)} and {tuple(b.shape)}")
+        raise ValueError(f"the shapes must be equal, not {tuple(a.shape)} and {tuple(b.shape)}")
     total = torch.zeros(len(a), device=a.device)
     for window in windows_of(rate):
         ours, theirs = (stft(x, window, window // 4).abs().clamp_min(QUIETEST) for x in (a, b))

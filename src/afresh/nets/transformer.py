@@ -1,8 +1,8 @@
-"""A causal decoder in Qwen3's shape: RMSNorm, QK-norm, RoPE, SwiGLU, grouped queries.
+"""A causal decoder with the architecture of Qwen3: RMSNorm, QK-norm, RoPE, SwiGLU, grouped queries.
 
 Yang et al. 2025 (Qwen3), Zhang and Sennrich 2019 (RMSNorm), Henry et al. 2020 (QK-norm), Su et al. 2021
-(RoPE), Shazeer 2020 (SwiGLU), Ainslie et al. 2023 (grouped queries). A condition enters as a vector added to
-every token's embedding, so that an unconditional model is exactly that architecture.
+(RoPE), Shazeer 2020 (SwiGLU), Ainslie et al. 2023 (grouped queries). A condition enters as a vector that is added to
+the embedding of every token, so that an unconditional model has exactly this architecture.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from afresh.nets.kernels.build import library
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """Sizes of a decoder. `positions` > 0 adds learned positions (tokens on a grid).
+    """Sizes and options of a decoder. `positions` > 0 adds learned positions, for tokens on a grid.
 
-    The rest covers the shapes of public weights: Llama (no `qk_norm`, `rope_scaling` from version 3.1 on), Qwen2
-    (`qkv_bias`), Qwen3 (`head_dim` of its own), small models of each (`tied`: the head is the embedding).
+    The other options cover public models: Llama (no `qk_norm`; `rope_scaling` from version 3.1), Qwen2 (`qkv_bias`),
+    Qwen3 (`head_dim`) and the small models of each (`tied`: the head shares the embedding's weight).
     """
 
     vocab: int
@@ -45,8 +45,8 @@ class DecoderShape:
     tied: bool = False
     qkv_bias: bool = False
     rope_scaling: tuple[float, float, float, int] | None = None  # Llama 3.1: factor, low, high, original context
-    causal: bool = True  # False: every place looks at every other (masked diffusion)
-    separator: int = -1  # a token before which nothing is looked at: documents in one window do not see one another
+    causal: bool = True  # False: all positions attend to one another (masked diffusion)
+    separator: int = -1  # no attention across this token, which separates the documents of a window; -1: no separator
 
     @property
     def dim(self) -> int:
@@ -56,59 +56,62 @@ class DecoderShape:
 
 @dataclass
 class Cache:
-    """Preallocated keys and values, each (layers, B, kv_heads, capacity + 1, head width); lengths[b] are filled.
+    """Preallocated keys and values, each (layers, B, kv_heads, capacity + 1, head width); lengths[b] are in use.
 
-    The last place takes what lies beyond a row's count and is never looked at.
+    The last position receives the padding of rows with fewer tokens than others and is never attended to.
     """
 
     k: Tensor
     v: Tensor
     lengths: Tensor  # (B,) int64
-    starts: Tensor  # (B,) int64: where the document in hand begins
+    starts: Tensor  # (B,) int64: the position at which the current document begins
 
     @property
     def capacity(self) -> int:
         return self.k.shape[3] - 1
 
     def places(self, count: int) -> Tensor:
-        """Where the next `count` tokens of each row go, (B, count)."""
+        """The positions of the next `count` tokens of each row, (B, count)."""
         place = self.lengths[:, None] + torch.arange(count, device=self.lengths.device)
         return place.clamp_max(self.capacity)
 
     def select(self, rows: Tensor) -> Cache:
-        """Keep some sequences: finished ones leave the batch."""
+        """A cache of these rows, for a batch without its finished sequences."""
         return Cache(self.k[:, rows], self.v[:, rows], self.lengths[rows], self.starts[rows])
 
     def restart(self, rows: Tensor) -> None:
-        """Forget what some rows have seen."""
+        """Empties the cache of some rows."""
         self.lengths[rows] = 0
         self.starts[rows] = 0
 
     def add(self, layer: int, k: Tensor, v: Tensor, place: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Keep k and v (B, K, T, D) at `place` (B, T); all keys and values, and who may look where (B, 1, T, end): from
-        `start` (B, T) to its own place."""
+        """Stores k and v (B, K, T, D) at the positions `place` (B, T).
+
+        Returns all keys and values up to the last position, and the mask (B, 1, T, end): each token attends to the
+        positions from `start` (B, T) to its own.
+        """
         rows, end = torch.arange(len(place), device=place.device)[:, None], int(place.max()) + 1
-        for kept, new in ((self.k, k), (self.v, v)):
-            kept[layer].transpose(1, 2)[rows, place] = new.transpose(1, 2).to(kept.dtype)
+        for stored, new in ((self.k, k), (self.v, v)):
+            stored[layer].transpose(1, 2)[rows, place] = new.transpose(1, 2).to(stored.dtype)
         keys = torch.arange(end, device=place.device)
-        seen = (keys <= place[:, None, :, None]) & (keys >= start[:, None, :, None])
-        return self.k[layer, :, :, :end].to(k.dtype), self.v[layer, :, :, :end].to(v.dtype), seen
+        mask = (keys <= place[:, None, :, None]) & (keys >= start[:, None, :, None])
+        return self.k[layer, :, :, :end].to(k.dtype), self.v[layer, :, :, :end].to(v.dtype), mask
 
 
 @dataclass(frozen=True)
-class Sight:
-    """Where the tokens in hand lie, and at what each looks."""
+class AttentionContext:
+    """The positions of a batch of tokens, and to which positions each of them attends."""
 
     cos: Tensor  # (T, D), or (B, 1, T, D) with a cache
     sin: Tensor
-    start: Tensor | None = None  # (B, T) the first place each looks at; None: all from the first
-    mask: Tensor | None = None  # (B, 1, T, T) the same for PyTorch's attention
-    bias: Tensor | None = None  # (T, T) for short sequences without either
+    start: Tensor | None = None  # (B, T) the first position to attend to; None: the beginning
+    mask: Tensor | None = None  # (B, 1, T, T) the same as a mask for PyTorch's attention
+    bias: Tensor | None = None  # (T, T) for `short_attention`, where neither is needed
     cache: Cache | None = None
 
 
 def document_starts(tokens: Tensor, separator: int, place: Tensor, before: Tensor | int = 0) -> Tensor:
-    """The place (B, T) of the last separator at or before each token, `before` (B, 1) where there is none yet."""
+    """The position (B, T) of the last separator up to each token; `before` (B, 1) if there is none in `tokens`."""
     here = torch.where(tokens == separator, place, -1).cummax(1).values
     return torch.where(here < 0, before, here)
 
@@ -116,17 +119,17 @@ def document_starts(tokens: Tensor, separator: int, place: Tensor, before: Tenso
 def rope_table(
     context: int, dim: int, theta: float, scaling: tuple[float, float, float, int] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """cos and sin of shape (context, dim), halves repeated as in Llama's rotate-half layout.
+    """cos and sin of shape (context, dim), with both halves equal, as in Llama's rotate-half layout.
 
-    `scaling` (factor, low, high, original) stretches the long wavelengths as Llama 3.1 does: those above original /
-    low by the factor, those below original / high not at all, between them in proportion.
+    `scaling` (factor, low, high, original) stretches long wavelengths as Llama 3.1 does: those above original / low by
+    the factor, those below original / high not at all, and those between by interpolation.
     """
     inverse = theta ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
     if scaling is not None:
         factor, low, high, original = scaling
-        turns = original * inverse / (2 * math.pi)  # in the original context
-        kept = ((turns - low) / (high - low)).clamp(0, 1)
-        inverse = inverse * (kept + (1 - kept) / factor)
+        periods = original * inverse / (2 * math.pi)  # in the original context
+        unscaled = ((periods - low) / (high - low)).clamp(0, 1)
+        inverse = inverse * (unscaled + (1 - unscaled) / factor)
     angle = torch.arange(context, dtype=torch.float64)[:, None] * inverse[None]
     angle = torch.cat([angle, angle], 1)
     return angle.cos().float(), angle.sin().float()
@@ -154,7 +157,7 @@ class RMSNorm(nn.Module):
         return (y * self.weight).to(x.dtype)
 
     def after(self, x: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
-        """(x + delta, the norm of it)."""
+        """(x + delta, its normalisation)."""
         if kernels.usable(x) and delta.dtype == x.dtype:
             return kernels.add_norm(x, delta, self.weight, self.eps)
         x = x + delta
@@ -162,9 +165,9 @@ class RMSNorm(nn.Module):
 
 
 class Linear(nn.Linear):
-    """A linear map, by the kernel where autocast asks for bfloat16; its weight is converted once a change."""
+    """A linear map that uses the kernel under autocast to bfloat16; the weight is converted once after each change."""
 
-    narrow: tuple[int, int, Tensor] | None = None  # where the weight lay, which change it was at, its value
+    narrow: tuple[int, int, Tensor] | None = None  # address and version of the converted weight, its value
 
     def forward(self, x: Tensor) -> Tensor:
         fits = x.dtype is torch.bfloat16 and self.weight.dtype is torch.float32 and self.bias is None
@@ -181,6 +184,8 @@ class Linear(nn.Linear):
 
 
 class Attention(nn.Module):
+    """Self-attention with grouped queries: x (B, T, width) -> (B, T, width)."""
+
     def __init__(self, s: DecoderShape) -> None:
         super().__init__()
         self.s, self.dim = s, s.dim
@@ -189,47 +194,49 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(self.dim, s.eps) if s.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(self.dim, s.eps) if s.qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor, sight: Sight, layer: int) -> Tensor:
+    def forward(self, x: Tensor, context: AttentionContext, layer: int) -> Tensor:
         s, (b, t, _) = self.s, x.shape
         qkv = self.qkv(x)
-        if sight.cache is None and kernels.usable(qkv):
-            return self.out(self.fused(qkv, sight))
+        if context.cache is None and kernels.usable(qkv):
+            return self.out(self.fused(qkv, context))
         h = qkv.view(b, t, s.heads + 2 * s.kv_heads, self.dim).transpose(1, 2)
         q, k, v = h.split([s.heads, s.kv_heads, s.kv_heads], 1)
-        q = rotate(self.q_norm(q), sight.cos, sight.sin).to(v.dtype)
-        k = rotate(self.k_norm(k), sight.cos, sight.sin).to(v.dtype)
-        mask = sight.mask
-        if sight.cache is not None and sight.start is not None:
-            k, v, mask = sight.cache.add(layer, k, v, sight.cache.places(t), sight.start)
+        q = rotate(self.q_norm(q), context.cos, context.sin).to(v.dtype)
+        k = rotate(self.k_norm(k), context.cos, context.sin).to(v.dtype)
+        mask = context.mask
+        if context.cache is not None and context.start is not None:
+            k, v, mask = context.cache.add(layer, k, v, context.cache.places(t), context.start)
         if s.kv_heads != s.heads:
             k, v = (z.repeat_interleave(s.heads // s.kv_heads, 1) for z in (k, v))
-        if sight.bias is not None:
-            y = short_attention(q, k, v, sight.bias)
+        if context.bias is not None:
+            y = short_attention(q, k, v, context.bias)
         else:
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=s.causal and mask is None and t > 1)
         return self.out(y.transpose(1, 2).reshape(b, t, -1))
 
-    def fused(self, qkv: Tensor, sight: Sight) -> Tensor:
-        """The same by the kernels, without a cache: (B, T, H D)."""
+    def fused(self, qkv: Tensor, context: AttentionContext) -> Tensor:
+        """The same by the kernels, without a cache: (B, T, heads * dim)."""
         s, (b, t, _) = self.s, qkv.shape
         q_norm, k_norm = self.q_norm, self.k_norm
         norms = None
         if isinstance(q_norm, RMSNorm) and isinstance(k_norm, RMSNorm):
             norms = (q_norm.weight, k_norm.weight)
         half = self.dim // 2
-        cos, sin = (z[:, :half].float().contiguous() for z in (sight.cos, sight.sin))  # the other half is the same
+        cos, sin = (z[:, :half].float().contiguous() for z in (context.cos, context.sin))  # both halves are equal
         q, k, v = kernels.split_heads(qkv, norms, cos, sin, s.heads, s.kv_heads, s.eps)
         if kernels.tiled(q) or is_short(b, s.heads, t, q.device):
-            start = None if sight.start is None else sight.start.int()
+            start = None if context.start is None else context.start.int()
             return kernels.attention(q, k, v, start, s.causal)
         if s.kv_heads != s.heads:
             k, v = (z.repeat_interleave(s.heads // s.kv_heads, 1) for z in (k, v))
-        mask = sight.mask
+        mask = context.mask
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=s.causal and mask is None and t > 1)
         return y.transpose(1, 2).reshape(b, t, -1)
 
 
 class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x)) (Shazeer 2020)."""
+
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.gate_up = Linear(width, 2 * hidden, bias=False)
@@ -244,6 +251,8 @@ class SwiGLU(nn.Module):
 
 
 class Block(nn.Module):
+    """Attention and SwiGLU, each after a normalisation and added to the residual stream."""
+
     def __init__(self, s: DecoderShape) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(s.width, s.eps)
@@ -252,19 +261,21 @@ class Block(nn.Module):
         self.mlp = SwiGLU(s.width, s.mlp)
 
     def forward(
-        self, x: Tensor, delta: Tensor | None, sight: Sight, layer: int, kept: Tensor | None = None
+        self, x: Tensor, delta: Tensor | None, context: AttentionContext, layer: int, kept: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The stream x with the step `delta` not yet added to it -> the same pair after this block. Its two steps are
-        multiplied by `kept` (B, 2, 1, width)."""
+        """(residual stream x, last branch `delta`, which is not yet added to it) -> the same pair after this block.
+
+        The two branches of the block are multiplied by `kept` (B, 2, 1, width).
+        """
         x, y = (x, self.attention_norm(x)) if delta is None else self.attention_norm.after(x, delta)
-        step = self.attention(y, sight, layer)
+        step = self.attention(y, context, layer)
         x, y = self.mlp_norm.after(x, step if kept is None else step * kept[:, 0])
         step = self.mlp(y)
         return x, step if kept is None else step * kept[:, 1]
 
 
 class Decoder(nn.Module):
-    """Tokens (B, T) to logits (B, T, vocab), or to the summed cross-entropy against `targets`."""
+    """Tokens (B, T) to logits (B, T, vocab), or to the summed cross-entropy of `targets`."""
 
     def __init__(self, shape: DecoderShape, spec: CondSpec) -> None:
         super().__init__()
@@ -276,13 +287,14 @@ class Decoder(nn.Module):
         self.conditioning = Conditioning(spec, s.width) if spec else None
         self.position = nn.Embedding(s.positions, s.width) if s.positions else None
         cos, sin = rope_table(s.context + 1, s.dim, s.rope_theta, s.rope_scaling)
-        self.packed: tuple[Any, Any] | None = None  # for decoding (nets/decoding.py)
+        self.packed: tuple[Any, Any] | None = None  # weights packed for decoding (nets/decoding.py)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
         self.initialise()
 
     def initialise(self) -> None:
-        """Fan-in normal for matrices; zero for those that write to the residual stream (modded-nanogpt)."""
+        """Initialises matrices by fan-in, and those whose output is added to the residual stream by zero (modded-
+        nanogpt)."""
         for name, p in self.named_parameters():
             if p.dim() < 2 or name.startswith("conditioning"):
                 continue
@@ -294,7 +306,7 @@ class Decoder(nn.Module):
                 nn.init.normal_(p, std=1 / math.sqrt(p.shape[1]))
 
     def condition(self, cond: Cond) -> Tensor | None:
-        """The vector added to each token of a row, (B, width); None for an unconditional model."""
+        """The vector that is added to each token of a row, (B, width); None for an unconditional model."""
         return None if self.conditioning is None else self.conditioning(cond)
 
     def new_cache(self, batch: int, capacity: int, dtype: torch.dtype) -> Cache:
@@ -313,12 +325,12 @@ class Decoder(nn.Module):
         counts: Tensor | None = None,
         kept: Tensor | None = None,
     ) -> Tensor:
-        """(B, T) int64 -> (B, T, width). With a cache, the first counts[b] (None: all) of them follow those in it.
+        """Tokens (B, T) int64 -> hidden states (B, T, width).
 
-        c (B, width), or (B, T, width), is added to their embeddings. `kept` (B, 2 layers, width): factors of the steps
-        of the residual stream (nets/dropout.py).
+        With a cache, the first counts[b] (None: all) tokens continue those in it. c (B, width), or (B, T, width), is
+        added to the embeddings. `kept` (B, 2 layers, width) are factors of the residual branches (nets/dropout.py).
         """
-        sight, at = self.sight(tokens, cache)
+        context, at = self.locate(tokens, cache)
         h = self.embedding(tokens)
         if c is not None:
             h = h + (c if c.dim() == 3 else c[:, None]).to(h.dtype)
@@ -326,54 +338,56 @@ class Decoder(nn.Module):
             h = h + self.position.weight[at]
         if torch.is_autocast_enabled(h.device.type):
             h = h.to(torch.get_autocast_dtype(h.device.type))
-        sight = self.looking(sight, h)
+        context = self.with_masks(context, h)
         delta = None
         factors = [None] * len(self.blocks) if kept is None else kept.to(h.dtype)[:, :, None].split(2, 1)
         for i, block in enumerate(self.blocks):
-            h, delta = block(h, delta, sight, i, factors[i])
-        if cache is not None and sight.start is not None:
+            h, delta = block(h, delta, context, i, factors[i])
+        if cache is not None and context.start is not None:
             new = torch.full_like(cache.lengths, tokens.shape[1]) if counts is None else counts
             cache.lengths += new
-            cache.starts = sight.start.gather(1, new[:, None] - 1)[:, 0]
+            cache.starts = context.start.gather(1, new[:, None] - 1)[:, 0]
         return self.norm(h) if delta is None else self.norm.after(h, delta)[1]
 
-    def sight(self, tokens: Tensor, cache: Cache | None) -> tuple[Sight, Any]:
-        """Where tokens (B, T) lie and where their documents begin, and the index of their places in the tables."""
+    def locate(self, tokens: Tensor, cache: Cache | None) -> tuple[AttentionContext, Any]:
+        """The positions of tokens (B, T) and the beginnings of their documents; and the index of the position table."""
         count, separator = tokens.shape[1], self.shape.separator
         if cache is not None:
             at = cache.places(count).clamp_max(self.shape.context)
             cos, sin = (self.get_buffer(k)[at][:, None] for k in ("cos", "sin"))
-            return Sight(cos, sin, document_starts(tokens, separator, at, cache.starts[:, None]), cache=cache), at
+            return AttentionContext(
+                cos, sin, document_starts(tokens, separator, at, cache.starts[:, None]), cache=cache
+            ), at
         start: Tensor | None = None
         if separator >= 0:
             start = document_starts(tokens, separator, torch.arange(count, device=tokens.device))
             if not torch.compiler.is_compiling() and not bool(start.any()):
                 start = None
-        return Sight(self.get_buffer("cos")[:count], self.get_buffer("sin")[:count], start), slice(0, count)
+        return AttentionContext(self.get_buffer("cos")[:count], self.get_buffer("sin")[:count], start), slice(0, count)
 
-    def looking(self, sight: Sight, h: Tensor) -> Sight:
-        """With what attention needs for h (B, T, width): tables of its type, a mask, a bias."""
-        sight = replace(sight, cos=sight.cos.to(h.dtype), sin=sight.sin.to(h.dtype))
-        if sight.cache is not None:
-            return sight
+    def with_masks(self, context: AttentionContext, h: Tensor) -> AttentionContext:
+        """Adds what attention to h (B, T, width) needs: rotary tables in its dtype, and a mask or a bias."""
+        context = replace(context, cos=context.cos.to(h.dtype), sin=context.sin.to(h.dtype))
+        if context.cache is not None:
+            return context
         b, t, _ = h.shape
-        if sight.start is not None:
+        if context.start is not None:
             places = torch.arange(t, device=h.device)
-            mask = places >= sight.start[:, None, :, None]
-            return replace(sight, mask=mask & (places <= places[:, None]) if self.shape.causal else mask)
-        if kernels.usable(h) or not is_short(b, self.shape.heads, t, h.device):  # those have attention of their own
-            return sight
+            mask = places >= context.start[:, None, :, None]
+            return replace(context, mask=mask & (places <= places[:, None]) if self.shape.causal else mask)
+        if kernels.usable(h) or not is_short(b, self.shape.heads, t, h.device):  # neither needs a bias
+            return context
         bias = causal_bias(t, h)
-        return replace(sight, bias=bias if self.shape.causal else torch.zeros_like(bias))
+        return replace(context, bias=bias if self.shape.causal else torch.zeros_like(bias))
 
     def logits(self, h: Tensor) -> Tensor:
-        """(..., width) from `hidden` -> (..., vocab), float32."""
+        """Hidden states (..., width) -> logits (..., vocab), float32."""
         return (F.linear(h, self.embedding.weight) if self.head is None else self.head(h)).float()
 
     def forward(
         self, tokens: Tensor, c: Tensor | None, targets: Tensor | None = None, kept: Tensor | None = None
     ) -> Tensor:
-        """Logits (B, T, vocab) float32; with `targets` (B, T), -1 where they do not count: nats, (B,) sums."""
+        """Logits (B, T, vocab), float32; with `targets` (B, T), their `nats` (B,) instead."""
         h = self.hidden(tokens, c, kept=kept)
         return self.logits(h) if targets is None else self.nats(h, targets)
 
@@ -390,5 +404,5 @@ class Decoder(nn.Module):
 
 
 def compilable(net: nn.Module, device: str) -> list[nn.Module]:
-    """What torch.compile may take of a decoder: all, but nothing on a CPU that has the kernels, which are faster."""
+    """The modules for torch.compile: the decoder, but none on a CPU with kernels, which are faster."""
     return [] if device == "cpu" and library() is not None else [net]

@@ -1,5 +1,7 @@
-"""A residual U-Net over 1-D, 2-D or 3-D fields, modulated by one vector (Ronneberger et al. 2015; the blocks
-follow Dhariwal and Nichol 2021: adaptive group normalisation, zero-initialised output convolutions)."""
+"""A residual U-Net over 1-D, 2-D or 3-D fields, modulated by one vector (Ronneberger et al. 2015).
+
+The blocks follow Dhariwal and Nichol 2021: adaptive normalisation and zero-initialised output convolutions.
+"""
 
 from __future__ import annotations
 
@@ -15,26 +17,27 @@ CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 def conv(rank: int, a: int, b: int, kernel: int, stride: int = 1) -> nn.Module:
+    """A convolution over `rank` axes from a to b channels, with zero padding."""
     return CONV[rank](a, b, kernel, stride=stride, padding=kernel // 2)
 
 
 def zero(module: nn.Module) -> nn.Module:
-    """Zero the parameters, so that a residual branch starts as nothing."""
+    """Zeroes the parameters, so that a residual branch starts at zero."""
     for p in module.parameters():
         nn.init.zeros_(p)
     return module
 
 
 def along(v: Tensor, x: Tensor) -> Tensor:
-    """(B, C) shaped to broadcast over x (B, C, *grid)."""
+    """Reshapes v (B, C) to broadcast over x (B, C, *grid)."""
     return v.view(*v.shape, *[1] * (x.dim() - 2)).to(x.dtype)
 
 
 class ChannelNorm(nn.Module):
-    """Layer normalisation of (B, C, *grid) over the channels of each place, as in ConvNeXt (Liu et al. 2022).
+    """Layer normalisation of (B, C, *grid) over the channels of each position, as in ConvNeXt (Liu et al. 2022).
 
-    With channels stored last it is torch's layer_norm without a copy; group normalisation in that layout took a
-    third of a training step on a CPU (docs/log.md).
+    With channels last in memory, torch's layer_norm needs no copy; group normalisation took a third of a training step
+    on a CPU in this layout (docs/log.md).
     """
 
     def __init__(self, width: int) -> None:
@@ -46,7 +49,7 @@ class ChannelNorm(nn.Module):
         return y.movedim(-1, 1)
 
     def activated(self, x: Tensor, film: Tensor | None = None) -> Tensor:
-        """silu(norm(x) (1 + scale) + shift), scale and shift the halves of film (B, 2 C)."""
+        """silu(norm(x) (1 + scale) + shift), where film (B, 2 C) is scale and shift, concatenated."""
         if kernels.fits(x, film):
             return kernels.activated(x, self.weight, self.bias, film)
         h = self(x)
@@ -57,7 +60,7 @@ class ChannelNorm(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """norm, SiLU, conv, modulated norm, SiLU, conv, plus a skip."""
+    """Norm, SiLU, convolution, modulated norm, SiLU, convolution, added to a skip connection."""
 
     def __init__(self, rank: int, a: int, b: int, emb: int) -> None:
         super().__init__()
@@ -73,7 +76,7 @@ class ResBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Softmax attention over all places of the grid, with a residual."""
+    """Softmax attention over all positions of the grid, with a residual connection."""
 
     def __init__(self, rank: int, width: int, head: int = 32) -> None:
         super().__init__()
@@ -91,11 +94,12 @@ class SelfAttention(nn.Module):
 
 
 class UNet(nn.Module):
-    """(B, C, *grid), embedding (B, emb) -> (B, out, *grid). Any grid: odd sides are handled on the way up.
+    """(B, C, *grid), embedding (B, emb) -> (B, out, *grid), for grids of any size, odd ones included.
 
-    On each grid `blocks` down and as many up, each of which sees what its counterpart found. A grid is grown by patches
-    (Shi et al. 2016, "Real-time single image super-resolution", sec. 3.2): a product on the coarse grid in place of a
-    convolution on the fine one, which took an eighth of all work (docs/log.md).
+    Each grid has `blocks` blocks on the way down and as many on the way up, with a skip connection from each to its
+    counterpart. Upsampling unfolds channels to patches (Shi et al. 2016, "Real-time single image super-resolution",
+    sec. 3.2): a product on the coarse grid instead of a convolution on the fine one, which took an eighth of the time
+    (docs/log.md).
     """
 
     def __init__(
@@ -124,17 +128,17 @@ class UNet(nn.Module):
         self.levels, self.blocks = len(widths), blocks
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
-        h, found, down, up = self.first(x), list[Tensor](), iter(self.down), iter(self.up)
+        h, skips, down, up = self.first(x), list[Tensor](), iter(self.down), iter(self.up)
         for i in range(self.levels):
             if i:
                 h = self.shrink[i - 1](h)
             for _ in range(self.blocks):
                 h = next(down)(h, e)
-                found.append(h)
+                skips.append(h)
         h = self.middle2(self.attention(self.middle(h, e)), e)
         for i in range(self.levels):
             if i:
-                h = spread(self.grow[i - 1](h), found[-1].shape[2:])
+                h = spread(self.grow[i - 1](h), skips[-1].shape[2:])
             for _ in range(self.blocks):
-                h = next(up)(torch.cat([h, found.pop()], 1), e)
+                h = next(up)(torch.cat([h, skips.pop()], 1), e)
         return self.last(self.norm.activated(h))

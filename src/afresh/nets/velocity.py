@@ -1,4 +1,4 @@
-"""The velocity field of a flow: a network between known scales (Karras et al. 2022, sec. 5, on the straight path)."""
+"""The velocity field of a flow: a preconditioned network (Karras et al. 2022, sec. 5, for the straight path)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEAD = 64  # width of an attention head
 
 @dataclass(frozen=True)
 class VelocityShape:
-    """Sizes. `unet`: a width for each grid, `blocks` on each. `dit`: one width, `blocks` layers.
+    """Sizes. `unet`: a width for each grid, with `blocks` blocks each. `dit`: one width and `blocks` layers.
 
     `patch` cells along every axis are folded into channels before the network sees them. `precondition` False leaves
     the network's output as the velocity (plain rectified flow).
@@ -64,20 +64,23 @@ def network(shape: VelocityShape, grid: Sequence[int], channels: int, out: int) 
 
 
 class Velocity(nn.Module):
-    """(x (B, C, *grid), t (B,), Cond) -> velocity (B, C, *grid). Parts of the condition on the grid of x (another
-    picture) stand beside it as channels; the rest is a vector."""
+    """(x (B, C, *grid), t (B,), Cond) -> velocity (B, C, *grid).
+
+    Parts of the condition on the grid of x, such as another image, are concatenated to it as channels; the others are
+    embedded as a vector.
+    """
 
     def __init__(self, shape: VelocityShape, space: Space, conds: CondSpec) -> None:
         super().__init__()
         channels, grid = space.shape[0], space.shape[1:]
         self.time = TimeEmbedding(shape.emb)
         self.conditioning = Conditioning(conds, shape.emb, aligned=True)
-        self.conds, self.beside = conds, aligned_channels(conds)
-        self.net = network(shape, grid, channels + self.beside, channels)
+        self.conds, self.aligned = conds, aligned_channels(conds)
+        self.net = network(shape, grid, channels + self.aligned, channels)
         self.std, self.precondition = space.std, shape.precondition
 
     def scales(self, t: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-        """c_in, c_skip, c_out at times t (B,), each shaped to broadcast over a field."""
+        """c_in, c_skip and c_out at times t (B,), each in a shape that broadcasts over a field."""
         t = t.float().view(-1, *[1] * rank)
         if not self.precondition:
             return torch.ones_like(t), torch.zeros_like(t), torch.ones_like(t)
@@ -86,14 +89,14 @@ class Velocity(nn.Module):
         return d2.rsqrt(), (t * s2 - (1 - t)) / d2, self.std * d2.rsqrt()
 
     def raw(self, x: Tensor, t: Tensor, cond: Cond, more: Tensor | None = None) -> Tensor:
-        """F: the network's own output, of unit scale. `more` (B, emb) is added to the embeddings of t and cond."""
+        """The output F of the network, of unit scale. `more` (B, emb) is added to the embeddings of t and cond."""
         c_in, _, _ = self.scales(t, x.dim() - 1)
         embedding = self.time(t) + self.conditioning(cond)
         embedding = nn.functional.silu(embedding if more is None else embedding + more)
-        seen = c_in * x
-        if self.beside:
-            seen = torch.cat([seen, aligned_fields(cond, self.conds, seen)], 1)
-        return self.net(seen, embedding).float()
+        scaled = c_in * x
+        if self.aligned:
+            scaled = torch.cat([scaled, aligned_fields(cond, self.conds, scaled)], 1)
+        return self.net(scaled, embedding).float()
 
     def forward(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
         _, c_skip, c_out = self.scales(t, x.dim() - 1)
@@ -101,17 +104,17 @@ class Velocity(nn.Module):
 
 
 def compilable(velocity: Velocity, device: str) -> Sequence[nn.Module]:
-    """What torch.compile may take: nothing of a U-Net on a processor, whose own kernels it would replace."""
+    """The modules for torch.compile: none for a U-Net on a CPU, where it would replace the kernels of this package."""
     fused = device == "cpu" and not isinstance(velocity.net, DiT) and library() is not None
     return () if fused else (velocity.net,)
 
 
 class FlowMap(nn.Module):
-    """The mean velocity from t to s of the flow's solution through x at t: (x, t (B,), s (B,), Cond) -> like x.
+    """The mean velocity u from t to s of the flow's solution through x at t: (x, t (B,), s (B,), Cond) -> like x.
 
-    x at s is x + (s - t) u(x, t, s). A velocity network to which the length of the way is told by a second embedding,
-    zero at first: a fresh map with the weights of a flow answers that flow's velocity at t (Boffi et al. 2024, flow map
-    matching; Geng et al. 2025, MeanFlow, eq. 3).
+    The solution at s is x + (s - t) u(x, t, s) (Boffi et al. 2024, flow map matching; Geng et al. 2025, MeanFlow, eq.
+    3). The network is a velocity network with a second embedding, of s - t, that starts at zero: a new map with the
+    weights of a flow returns the flow's velocity at t.
     """
 
     def __init__(self, shape: VelocityShape, space: Space, conds: CondSpec) -> None:
@@ -124,7 +127,7 @@ class FlowMap(nn.Module):
         nn.init.zeros_(last.bias)
 
     def raw(self, x: Tensor, t: Tensor, s: Tensor, cond: Cond) -> Tensor:
-        """The network's own output, of about unit scale."""
+        """The output of the network, of about unit scale."""
         return self.velocity.raw(x, t, cond, self.span(s - t))
 
     def forward(self, x: Tensor, t: Tensor, s: Tensor, cond: Cond) -> Tensor:
