@@ -164,7 +164,7 @@ def test_nothing_is_below_the_floor() -> None:
     ids=str,
 )
 def test_numbers_that_do_not_go_together_are_refused(numbers: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="needed"):
+    with pytest.raises(ValueError, match="must (be|hold)"):
         Mel(**({"rate": 8000, "window": 256, "hop": 64, "mels": 40} | numbers))  # type: ignore[arg-type]
 
 
@@ -300,7 +300,7 @@ def test_distance_of_a_scaled_sound() -> None:
     want = torch.full((3,), 0.5 + math.log(2))
     assert torch.allclose(multi_scale_distance(x / 2, x, 8000), want, atol=0.01)
     assert torch.all(multi_scale_distance(x, x, 8000) == 0)
-    with pytest.raises(ValueError, match="same shape"):
+    with pytest.raises(ValueError, match="must be equal"):
         multi_scale_distance(x, x[:, 1:], 8000)
 
 

@@ -47,7 +47,7 @@ class Rung(nn.Module):
         self.write = start(conv(dims, places, channels, 1), 1)
 
     def read(self, h: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """(mean, log variance) of u's posterior relative to the prior; `seen`: the encoder's activations on the grid."""
+        """(mean, log variance) of u's posterior relative to the prior; `seen`: the encoder's activations there."""
         mean, log_var = self.posterior(F.silu(torch.cat([h, seen], 1))).float().chunk(2, 1)
         return mean, WIDEST * torch.tanh(log_var / WIDEST)
 

@@ -293,8 +293,7 @@ class Decoder(nn.Module):
         self.initialise()
 
     def initialise(self) -> None:
-        """Initialises matrices by fan-in, and those whose output is added to the residual stream by zero (modded-
-        nanogpt)."""
+        """Normal weights scaled by fan-in; zero for matrices that write to the residual stream (modded-nanogpt)."""
         for name, p in self.named_parameters():
             if p.dim() < 2 or name.startswith("conditioning"):
                 continue
