@@ -164,7 +164,7 @@ def test_nothing_is_below_the_floor() -> None:
     ids=str,
 )
 def test_numbers_that_do_not_go_together_are_refused(numbers: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="must (be|hold)"):
+    with pytest.raises(ValueError, match=r"must (be|hold)"):
         Mel(**({"rate": 8000, "window": 256, "hop": 64, "mels": 40} | numbers))  # type: ignore[arg-type]
 
 
