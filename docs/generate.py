@@ -59,8 +59,8 @@ def code(text: str) -> str:
 
 
 def paragraphs(thing: Any) -> str:
-    """The docstring, without its indentation."""
-    return inspect.cleandoc(inspect.getdoc(thing) or "")
+    """The docstring of the thing itself, without its indentation."""
+    return inspect.cleandoc(thing.__doc__ or "")
 
 
 def page(title: str, intro: str, parts: Sequence[str]) -> str:
@@ -115,7 +115,7 @@ def command_part(name: str, verb: Callable[..., None]) -> str:
         kind, info = get_args(hints[key])
         if isinstance(info, ArgumentInfo):
             many = " ..." if get_origin(kind) is list else ""
-            label = f"{info.metavar or key.upper()}{many}"
+            label = (info.metavar or key.upper()).strip("[]").removesuffix(" ...") + many
             optional = parameter.default is not inspect.Parameter.empty
             arguments.append((f"[{label}]" if optional else label, info.help or ""))
         elif isinstance(info, OptionInfo) and not info.hidden:
@@ -234,7 +234,8 @@ def model_part(model: type) -> str:
 
 
 def model_table(model: type[BaseModel], without: Sequence[str] = ()) -> str:
-    help_texts = comments(model)
+    help_texts = comments(model)  # a function is not set by hand
+    fields = {n: i for n, i in model.model_fields.items() if n not in without and "Callable" not in str(i.annotation)}
     rows = [
         (
             code(name),
@@ -243,8 +244,7 @@ def model_table(model: type[BaseModel], without: Sequence[str] = ()) -> str:
             default_of(info),
             info.description or help_texts.get(name, ""),
         )
-        for name, info in model.model_fields.items()
-        if name not in without
+        for name, info in fields.items()
     ]
     return table(("Name", "Value", "Range", "Default", "Meaning"), rows)
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import inspect
 import math
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+import typer
 from docs import generate
 
+from afresh.cli import app
 from afresh.core import Cond, Examples, Part, Space, registry
 from afresh.core.rng import Rng
 from afresh.data.load import Loader, sweep
@@ -153,6 +157,95 @@ def test_every_paper_cited_in_the_code_is_in_the_table() -> None:
             if author not in listed or year not in listed:
                 missing.add(f"{path.name}: {author} {year}")
     assert not missing, sorted(missing)
+
+
+# --------------------------------------------------------------------------- commands
+
+CLI = typer.main.get_command(app)
+SAMPLING = ("sample", "edit", "blend", "compare", "compose")
+
+
+def command_lines(page: Path) -> list[list[str]]:
+    """The words of every line in a block of bash that calls afresh."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [w for w in words if w and Path(w[0]).name == "afresh"]
+
+
+def quoted_commands(page: Path) -> list[list[str]]:
+    """The words of every command in backticks within the text; these may be parts of commands."""
+    quoted = [" ".join(q.split()) for q in re.findall(r"`(afresh [^`]+)`", prose(page))]
+    return [q.replace("'", "").replace('"', "").split() for q in quoted]
+
+
+def unknown_settings(verb: str, words: list[str]) -> list[str]:
+    """Keys of --set and --data that no model of settings has."""
+    pairs = [(flag, word.partition("=")[0]) for flag, word in pairwise(words)]
+    data = {k for m in registry.MODALITIES for k in registry.modality(m).options.model_fields}
+    families = [registry.family(f) for f in (*registry.FAMILIES, *registry.FOREIGN)]
+    drawn = {k for f in families for k in f.sampling.settings.model_fields}
+    known = {f"train.{k}" for k in TrainConfig.model_fields}
+    known |= {f"family.{k}" for f in families for k in f.config.model_fields}
+    known |= {f"align.{k}" for a in registry.aligners().values() for k in a.config.model_fields}
+    known |= {f"sample.{k}" for k in drawn}
+    wanted = {"--set": drawn if verb in SAMPLING else known, "--data": data}
+    if verb == "measure":
+        del wanted["--data"]  # a path
+    return [f"{flag} {key}" for flag, key in pairs if flag in wanted and key not in wanted[flag]]
+
+
+def problem(words: list[str]) -> str | None:
+    """Why the command line would be refused as it stands; None where it would not."""
+    verb = words[1]
+    if verb.startswith("-"):
+        return None
+    if verb not in CLI.commands:
+        return f"there is no command {verb}"
+    try:
+        CLI.commands[verb].make_context(verb, list(words[2:]))
+    except Exception as error:
+        return str(error) or type(error).__name__
+    return ", ".join(unknown_settings(verb, words)) or None
+
+
+@each_page
+def test_every_command_is_accepted(page: Path) -> None:
+    found = {" ".join(words): problem(words) for words in command_lines(page)}
+    assert not any(found.values()), {line: why for line, why in found.items() if why}
+
+
+@each_page
+def test_every_option_that_is_mentioned_exists(page: Path) -> None:
+    wrong = []
+    for _, *words in quoted_commands(page):
+        verb = words[0]
+        if verb not in CLI.commands:
+            if re.fullmatch(r"[a-z]+", verb):
+                wrong.append(verb)
+            continue
+        options = {name for p in CLI.commands[verb].params for name in (*p.opts, *p.secondary_opts)} | {"--help"}
+        wrong += [f"{verb} {w}" for w in words[1:] if re.fullmatch(r"--?[a-z][a-z-]*", w) and w not in options]
+    assert not wrong, wrong
+
+
+def test_a_command_that_would_be_refused_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```bash\nafresh train x \\\n  --minutes 1  # so\n.venv/bin/afresh runs\nls\n```\n", encoding="utf-8"
+    )
+    assert command_lines(page) == [["afresh", "train", "x", "--minutes", "1"], [".venv/bin/afresh", "runs"]]
+    assert problem(["afresh", "train", "x", "--minutes", "1", "--set", "train.lr=0.1", "--data", "size=8"]) is None
+    for line in (
+        "afresh learn x",
+        "afresh train x --hours 1",
+        "afresh train x --minutes soon",
+        "afresh sample",
+        "afresh train x --set train.speed=1",
+        "afresh sample x --set train.lr=1",
+        "afresh train x --data sighs=8",
+    ):
+        assert problem(line.split()), line
 
 
 # --------------------------------------------------------------------------- generated parts
