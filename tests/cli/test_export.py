@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 import afresh
 from afresh.core import registry
@@ -53,7 +54,6 @@ def test_an_export_lies_beside_its_run_if_nothing_else_is_said(texts_run: Path, 
 
 @pytest.mark.parametrize("to", sorted(PATHS))
 def test_an_export_is_proved_and_read_again(to: str, texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
-    pytest.importorskip("gguf" if to == "gguf" else "torch")
     out = tmp_path / "deep" / "out"
     code, printed, _ = invoke("export", texts_run, "--to", to, "--out", out, "--json")
     proof = parsed(printed)
@@ -70,7 +70,6 @@ def test_an_export_is_proved_and_read_again(to: str, texts_run: Path, tmp_path: 
 
 
 def test_transformers_opens_it_without_our_code(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
-    transformers = pytest.importorskip("transformers", minversion="4.51")
     code, printed, said = invoke("export", texts_run, "--to", "hf", "--out", tmp_path / "out")
     assert code == 0 and "proved by transformers" in said and "nats a token" in printed
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
@@ -122,7 +121,6 @@ def test_what_is_not_proved_is_kept_aside(
     to: str, texts_run: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights that do not come back as they were: file and model are not the same."""
-    pytest.importorskip("gguf" if to == "gguf" else "torch")
     whole = base_of_run(afresh.open(texts_run))[0].weights["norm.weight"]
 
     def wrong(path: Path, read: Any = None) -> Base:
@@ -173,7 +171,6 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_tuned_model_goes_back_to_where_it_came_from(
     to: str, kind: str, public: Path, texts_run: Path, instructions: Path, tmp_path: Path, invoke: Invoke
 ) -> None:
-    pytest.importorskip("transformers" if to == "hf" else "gguf")
     run, out = tmp_path / "run", tmp_path / "out"
     base = public if kind == "public" else texts_run
     words = ("--steps", 2, "--lora", "--rank", 2, "--out", run, "--no-measure")
@@ -230,8 +227,6 @@ def test_pictures_in_our_own_names_come_back_bit_for_bit(
 def test_pictures_go_to_onnx_with_their_classes(
     pictures_run: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
     out = tmp_path / "out"
     code, printed, said = invoke("export", pictures_run, "--to", "onnx", "--out", out)
     assert code == 0 and "proved by onnxruntime" in said and "difference" in printed

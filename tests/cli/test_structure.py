@@ -6,15 +6,13 @@ import json
 import re
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 import afresh
 from afresh.core import UserError
 from afresh.sampling.constrained import structure
 from tests.cli.conftest import Invoke, parsed
-
-jsonschema = pytest.importorskip("jsonschema")
-pytest.importorskip("llguidance", reason="structured output needs llguidance (extra: structured)")
 
 SCHEMA = {
     "type": "object",

@@ -13,12 +13,11 @@ import torch
 import afresh
 from afresh.core import Batch, Cond, UserError
 from afresh.core.rng import Rng
-from afresh.nets.kernels.build import compiler
 from afresh.sampling.constrained import structure
 from afresh.tasks.complete import Hole, complete
+from tests import needs
 from tests.cli.conftest import Invoke, parsed
 
-engine = pytest.mark.skipif(compiler() is None, reason="the kernels are compiled with g++, which is not here")
 TEXT = ("--prompt", "the c", "--length", 24, "--seed", 3)
 
 
@@ -39,7 +38,7 @@ def test_a_text_ends_before_a_stop_string(texts_run: Path, invoke: Invoke) -> No
         assert {f["finish"] for f in free} <= {"end", "length"}
 
 
-@engine
+@needs.kernels
 def test_log_probabilities_are_those_of_training(texts_run: Path) -> None:
     """Each equals the full forward within 1e-4 nats, and their sum the family's score; whatever was cut."""
     run = afresh.open(texts_run)
@@ -118,7 +117,6 @@ def test_what_fails_while_drawing_reaches_the_reader(texts_run: Path) -> None:
 
 
 def test_a_structure_that_a_stop_string_cuts_is_said_to_be(texts_run: Path) -> None:
-    pytest.importorskip("llguidance", reason="structured output needs llguidance (extra: structured)")
     run = afresh.open(texts_run)
     must = structure(run, regex="(cat )*mat")
     made = run.sample(6, constraint=must, stop="never", seed=1, length=40)
@@ -142,7 +140,7 @@ def test_completions_end_before_a_stop_string(texts_run: Path, tmp_path: Path, i
     assert code == 0 and [c["text"] for c in parsed(printed)["completions"]] == [c.text for c in cut]
 
 
-@engine
+@needs.kernels
 def test_weights_of_a_precision(texts_run: Path, invoke: Invoke) -> None:
     argv = ("sample", texts_run, "-n", 2, *TEXT, "--logprobs", "--json", "--weights")
     found = {k: parsed(invoke(*argv, k)[1]) for k in ("auto", "float32", "bfloat16", "int8")}

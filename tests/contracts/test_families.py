@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,32 @@ from afresh.training.loop import Learner, take_step
 from afresh.training.plan import make_learner
 from tests.contracts.rows import FAMILIES, SPACES, SPEC, FamilyRow, close, conditions, enliven, examples
 
-CASES = [pytest.param(row, SPACES[s], id=f"{row.title}-{s}") for row in FAMILIES for s in row.spaces]
-every_case = pytest.mark.parametrize("row,space", CASES)
+
+def cases(able: Callable[[Family, Space], object] = lambda family, space: True) -> pytest.MarkDecorator:
+    """Every family in each of its spaces, where it has the ability."""
+    every = [(row, s) for row in FAMILIES for s in row.spaces if able(registry.family(row.name), SPACES[s])]
+    return pytest.mark.parametrize("row,space", [pytest.param(r, SPACES[s], id=f"{r.title}-{s}") for r, s in every])
+
+
+def scales(family: Family) -> tuple[float, ...]:
+    """Guidance to draw with: none, and some where the family has it."""
+    return (1.0, 2.0) if "guidance" in family.sampling.settings.model_fields else (1.0,)
+
+
+every_case = cases()
 every_row = pytest.mark.parametrize("row", FAMILIES, ids=lambda r: r.title)
+every_scale = pytest.mark.parametrize(
+    "row,space,guidance",
+    [
+        pytest.param(row, SPACES[s], scale, id=f"{row.title}-{s}-{scale}")
+        for row in FAMILIES
+        for s in row.spaces
+        for scale in scales(registry.family(row.name))
+    ],
+)
+every_edit = cases(lambda family, space: family.edit is not None and not space.stream)
+every_latent = cases(lambda family, space: family.latents is not None)
+every_likelihood = cases(lambda family, space: family.likelihood is not None)
 
 
 def configured(row: FamilyRow) -> tuple[Family, Any]:
@@ -50,9 +73,8 @@ def drawn(
     **more: Any,
 ) -> Tensor:
     family, config = configured(row)
-    if "guidance" not in family.sampling.settings.model_fields and more.pop("guidance", 1.0) != 1.0:
-        assert not family.sampling.guided
-        pytest.skip(f"{row.name} has no guidance, and says so")
+    if "guidance" not in family.sampling.settings.model_fields:
+        assert more.pop("guidance", 1.0) == 1.0 and not family.sampling.guided
     settings = family.sampling.settings(**{**row.settings, **more})
     with torch.no_grad():
         return family.sampling.sample(modules, config, space, cond, Rng(seed), index, settings)
@@ -132,8 +154,7 @@ def test_the_loss_under_the_null_condition_does_not_see_it(row: FamilyRow, space
         assert torch.equal(*losses)
 
 
-@every_case
-@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@every_scale
 def test_a_seed_is_a_sample(row: FamilyRow, space: Space, guidance: float) -> None:
     modules, cond, rows = built(row, space), conditions(5), torch.arange(5)
     first = drawn(row, space, modules, cond, rows, guidance=guidance)
@@ -142,8 +163,7 @@ def test_a_seed_is_a_sample(row: FamilyRow, space: Space, guidance: float) -> No
     assert space.kind != "field" or bool(first.isfinite().all())
 
 
-@every_case
-@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@every_scale
 def test_a_sample_is_the_same_alone_and_in_a_batch(row: FamilyRow, space: Space, guidance: float) -> None:
     """The same noise; outputs within the row's tolerance (float32: a matrix product's sums depend on its shape)."""
     modules, n = built(row, space), 7
@@ -205,11 +225,10 @@ def test_a_loss_is_a_sum_over_examples(row: FamilyRow, space: Space) -> None:
             close(torch.stack([p[2][name] for p in parts]).sum(), value, 1e-4)
 
 
-@every_case
+@every_likelihood
 def test_scores_are_finite_and_each_its_own(row: FamilyRow, space: Space) -> None:
     family, config = configured(row)
-    if family.likelihood is None:
-        pytest.skip(f"{row.name} has no likelihood, and says so")
+    assert family.likelihood is not None
     modules = built(row, space)
     batch = next(sweep(examples(space), space, 5))
     with torch.no_grad():
@@ -327,10 +346,8 @@ def test_an_unknown_name_is_refused_naming_those_known() -> None:
 
 def changed(row: FamilyRow, space: Space, task: Edit) -> Tensor:
     family, config = configured(row)
-    if family.edit is None or space.stream:
-        pytest.skip(f"{row.name} does not edit {space.kind}")
     modules, n = built(row, space), 5
-    assert task.start is not None
+    assert task.start is not None and family.edit is not None
     settings = family.sampling.settings(**row.settings)
     return family.edit(modules, config, space, task, conditions(n), Rng(3), torch.arange(n), settings)
 
@@ -340,29 +357,24 @@ def existing(space: Space) -> Tensor:
     return found.float() if space.kind == "field" else found.long()
 
 
-@every_case
+@every_edit
 def test_an_edit_of_strength_0_changes_nothing(row: FamilyRow, space: Space) -> None:
-    if space.stream:
-        pytest.skip("texts are not edited")
     start = existing(space)
     assert torch.equal(changed(row, space, Edit(start, 0.0)), start)
 
 
-@every_case
+@every_edit
 def test_what_an_edit_keeps_stays_to_the_bit(row: FamilyRow, space: Space) -> None:
-    if space.stream:
-        pytest.skip("texts are not edited")
     start = existing(space)
     keep = Rng(9).uniform("keep", torch.arange(5), tuple(start.shape[1:])) < 0.5
     x = changed(row, space, Edit(start, 1.0, keep))
     assert torch.equal(x[keep], start[keep]) and not torch.equal(x, start)
 
 
-@every_case
+@every_latent
 def test_latents_are_rows_of_numbers_that_decode(row: FamilyRow, space: Space) -> None:
     family, config = configured(row)
-    if family.latents is None:
-        pytest.skip(f"{row.name} has no latents")
+    assert family.latents is not None
     modules, n = built(row, space), 4
     settings, cond = family.sampling.settings(**row.settings), conditions(n)
     x = family.sampling.sample(modules, config, space, cond, Rng(3), torch.arange(n), settings)
@@ -371,12 +383,11 @@ def test_latents_are_rows_of_numbers_that_decode(row: FamilyRow, space: Space) -
     assert z.dim() == 2 and again.shape == x.shape and bool(again.isfinite().all())
 
 
-@every_case
+@every_latent
 def test_latents_decode_between_two_requests(row: FamilyRow, space: Space) -> None:
     """At the ends of the way as either request alone, between them as neither."""
     family, config = configured(row)
-    if family.latents is None:
-        pytest.skip(f"{row.name} has no latents")
+    assert family.latents is not None
     modules, settings, one = built(row, space), family.sampling.settings(**row.settings), conditions(3)
     other = one.select(torch.tensor([1, 2, 0]))
     x = family.sampling.sample(modules, config, space, one, Rng(3), torch.arange(3), settings)

@@ -23,6 +23,7 @@ from afresh.data.files import (
     walk,
     zip_names,
 )
+from tests import needs
 
 
 def put(path: Path, content: bytes = b"text") -> Path:
@@ -87,11 +88,12 @@ def test_missing_empty_and_broken_paths_are_refused(tmp_path: Path) -> None:
         walk(tmp_path / "broken")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
-def test_unreadable_is_named(tmp_path: Path) -> None:
-    put(tmp_path / "a.txt").chmod(0)
-    put(tmp_path / "b.txt")
-    assert [r.reason for r in walk(tmp_path)[1]] == ["cannot be read: permission denied"]
+def test_unreadable_is_named() -> None:
+    with needs.folder_of_a_user() as folder:
+        put(folder / "a.txt").chmod(0)
+        put(folder / "b.txt")
+        with needs.without_privileges():
+            assert [r.reason for r in walk(folder)[1]] == ["cannot be read: permission denied"]
 
 
 def test_a_name_that_is_no_utf8_can_be_printed(tmp_path: Path) -> None:

@@ -15,20 +15,10 @@ import pytest
 from afresh.core import UserError
 from afresh.evaluation import sandbox as module
 from afresh.evaluation.sandbox import Limits, Outcome, Sandbox, descendants
+from tests import needs
 
 LIMITS = Limits(seconds=1.5, memory_mb=128, processes=8, output=10_000, files_mb=4)
 BOX = Sandbox(LIMITS)
-
-
-def why_not() -> str | None:
-    try:
-        return None if BOX.ready else "not ready"
-    except UserError as error:
-        return str(error)
-
-
-WHY_NOT = why_not()
-needs_sandbox = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 
 
 def run(program: str, **limits: float) -> Outcome:
@@ -41,12 +31,13 @@ def test_it_works_where_the_kernel_can() -> None:
     restricted = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
     free = allowed.exists() and int(allowed.read_text()) > 0
     free &= not restricted.exists() or restricted.read_text().strip() == "0"
-    if not free or os.geteuid() != 0:
-        pytest.skip(f"this machine may not allow it: {WHY_NOT}")
-    assert WHY_NOT is None
+    if free and os.geteuid() == 0:
+        assert needs.WHY_NO_SANDBOX is None
+    elif needs.WHY_NO_SANDBOX is not None:
+        pytest.skip(needs.WHY_NO_SANDBOX)
 
 
-@needs_sandbox
+@needs.sandbox
 def test_what_a_program_prints_and_returns() -> None:
     found = run("import sys\nprint('héllo')\nprint('no', file=sys.stderr)\nsys.exit(3)")
     assert (found.status, found.code, found.signal, found.stdout) == ("error", 3, None, "héllo\n")
@@ -56,14 +47,14 @@ def test_what_a_program_prints_and_returns() -> None:
     assert "SyntaxError" in run("def f(:").stderr
 
 
-@needs_sandbox
+@needs.sandbox
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT])
 def test_an_end_by_signal_is_named(number: int) -> None:
     found = run(f"import os; os.kill(os.getpid(), {int(number)})")
     assert (found.status, found.code, found.signal) == ("error", None, number)
 
 
-@needs_sandbox
+@needs.sandbox
 @pytest.mark.parametrize(
     "program",
     [
@@ -79,7 +70,7 @@ def test_time(program: str) -> None:
     assert found.status == "time" and found.code is None and 0.7 <= found.seconds < 3
 
 
-@needs_sandbox
+@needs.sandbox
 @pytest.mark.parametrize(
     ("program", "processes"),
     [
@@ -96,26 +87,26 @@ def test_memory(program: str, processes: int) -> None:
     assert run(program).status == "memory"
 
 
-@needs_sandbox
+@needs.sandbox
 def test_a_fork_bomb() -> None:
     found = run("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass")
     assert found.status == "processes" and found.seconds < 3
 
 
-@needs_sandbox
+@needs.sandbox
 def test_threads_are_counted_too() -> None:
     found = run("import threading, time\nfor i in range(50): threading.Thread(target=time.sleep, args=(9,)).start()")
     assert found.status in ("error", "time") and "can't start new thread" in found.stderr
 
 
-@needs_sandbox
+@needs.sandbox
 def test_a_gigabyte_of_output_is_cut() -> None:
     found = run("import sys\nwhile True: sys.stdout.write('x' * 100000)")
     assert found.status == "output" and found.stdout == "x" * LIMITS.output
     assert run("import os\nwhile True: os.write(2, b'y' * 5000)").status == "output"
 
 
-@needs_sandbox
+@needs.sandbox
 @pytest.mark.parametrize(
     "made",
     [
@@ -132,7 +123,7 @@ def test_no_network_not_even_this_machine(made: str) -> None:
     assert found.status == "error" and "PermissionError" in found.stderr
 
 
-@needs_sandbox
+@needs.sandbox
 def test_nothing_outside_its_folder_is_written(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     places = [str(tmp_path / "mine"), "/usr/x", "/x", "/tmp/x", "/dev/x", "/dev/shm/x", f"{sys.base_prefix}/x"]
@@ -153,14 +144,14 @@ print(open("/box/sub/own").read(), os.getcwd())
     assert (tmp_path / "mine").read_text() == "mine"
 
 
-@needs_sandbox
+@needs.sandbox
 def test_its_folder_is_small_and_new_each_time() -> None:
     fill = "import os\nfor i in range(9):\n    open(str(i), 'wb').write(b'x' * (1 << 20))"
     assert "No space left" in run(fill).stderr
     assert run("import os; print(os.listdir('.'))").stdout == "['main.py']\n"
 
 
-@needs_sandbox
+@needs.sandbox
 def test_nothing_of_its_owner_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "sesame")
     (tmp_path / "key").write_text("sesame")
@@ -185,7 +176,7 @@ print([n for n in os.listdir({str(home)!r}) if not {sys.base_prefix!r}.startswit
     assert found.stdout == "False /box True\n[]\n[] [] b''\n[]\n", found
 
 
-@needs_sandbox
+@needs.sandbox
 @pytest.mark.parametrize(
     "act",
     [
@@ -203,7 +194,7 @@ def test_no_way_to_more(act: str) -> None:
     assert run(program).stdout == "-1 1\n"
 
 
-@needs_sandbox
+@needs.sandbox
 def test_children_left_behind_are_ended_and_named() -> None:
     before = set(descendants(os.getpid()))
     found = run("import os, time\nif os.fork() == 0:\n    os.setsid(); os.close(1); os.close(2); time.sleep(60)")
@@ -211,7 +202,7 @@ def test_children_left_behind_are_ended_and_named() -> None:
     assert set(descendants(os.getpid())) <= before
 
 
-@needs_sandbox
+@needs.sandbox
 def test_it_may_kill_all_it_sees_and_no_one_else() -> None:
     """Process numbers inside are not those outside."""
     found = run("import os, signal\ntry: os.kill(-1, signal.SIGKILL)\nexcept ProcessLookupError: print('alone')")
@@ -220,7 +211,7 @@ def test_it_may_kill_all_it_sees_and_no_one_else() -> None:
     assert "ProcessLookupError" in found.stderr
 
 
-@needs_sandbox
+@needs.sandbox
 def test_the_ordinary_keeps_working() -> None:
     program = """
 import asyncio, concurrent.futures, subprocess, sys, tempfile
@@ -255,7 +246,7 @@ def test_without_a_sandbox_nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert not trace.exists()
 
 
-@needs_sandbox
+@needs.sandbox
 def test_time_of_a_run() -> None:
     begun = time.perf_counter()
     for _ in range(3):

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
+import transformers
 from torch import Tensor
 
 from afresh.data.text.tokenizer import Tokenizer
 from afresh.formats.huggingface import write_tokenizer
 
-transformers = pytest.importorskip("transformers", minversion="4.56")
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import diffusers as package
 import numpy as np
 import pytest
 import torch
@@ -27,7 +28,6 @@ from afresh.runs.run import Run, metrics_lines
 from afresh.sampling.guidance import classifier_free
 from afresh.sampling.ode import euler
 
-package = pytest.importorskip("diffusers")
 SIZES = {
     "sample_size": 8,
     "in_channels": 1,
@@ -359,7 +359,6 @@ def test_back_it_is_a_folder_of_diffusers(tuned: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("to", [pytest.param("onnx", marks=pytest.mark.slow), "safetensors"])
 def test_its_velocity_goes_to_other_formats(to: str, tuned: Path, tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
     assert command(["export", str(tuned), "--to", to, "--out", str(tmp_path / "out")]) == 0
     assert json.loads((tmp_path / "out" / "proof.json").read_text())["passed"]
 

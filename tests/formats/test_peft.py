@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
+import transformers
 from torch import Tensor
 
 from afresh.core import UserError
@@ -38,7 +40,6 @@ def decoder(kind: str = "llama") -> Decoder:
 
 def twin(kind: str, net: Decoder) -> Any:
     """The same weights in transformers."""
-    transformers = pytest.importorskip("transformers")
     common = {
         "hidden_size": WIDTH,
         "num_hidden_layers": LAYERS,
@@ -95,7 +96,6 @@ def trained(net: Decoder, config: LoraConfig) -> None:
 
 @pytest.mark.parametrize("kind", SHAPES)
 def test_an_adapter_trained_here_opens_in_peft(kind: str, tmp_path: Path) -> None:
-    peft = pytest.importorskip("peft")
     net = decoder(kind)
     model = twin(kind, net)
     before = logits(net)
@@ -125,7 +125,6 @@ def test_an_adapter_trained_here_opens_in_peft(kind: str, tmp_path: Path) -> Non
     ids=["all", "two of three, rank-stabilised", "patterns"],
 )
 def test_an_adapter_made_by_peft_opens_here_and_goes_back(given: dict[str, Any], tmp_path: Path) -> None:
-    peft = pytest.importorskip("peft")
     net = decoder("qwen3")
     before = logits(net)
     model = peft.get_peft_model(twin("qwen3", net), peft.LoraConfig(task_type="CAUSAL_LM", **given))

@@ -21,6 +21,7 @@ from afresh.formats.load import load_base
 from afresh.formats.proof import LAYOUT, ROUNDING, documents, log_probabilities, prove
 from afresh.formats.readers import Afresh
 from afresh.tasks.export import TEXT_FORMATS, export_base
+from tests import needs
 from tests.formats.bases import SHAPES, TEXT, base_of, ids_of
 
 BPE = Tokenizer.learn_bpe([TEXT], 300, extra=MARKS)
@@ -117,7 +118,6 @@ def test_anything_otherwise_is_found(change: Callable[[Path], None], where: str,
 
 
 def test_a_first_token_that_is_not_put_there_is_found(tmp_path: Path) -> None:
-    pytest.importorskip("transformers")
     base = base_of()
     target = TEXT_FORMATS["hf"]
     target.write(base, tmp_path, "float32")
@@ -130,8 +130,8 @@ def test_a_first_token_that_is_not_put_there_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", sorted(SHAPES))
 def test_every_shape_is_proved_by_the_program_it_is_for(to: str, shape: str, tmp_path: Path) -> None:
     """But Qwen2 with a tokenizer of ours: transformers reads every tokenizer of that architecture as Qwen's own."""
-    for name in ("transformers",) if to == "hf" else ("gguf", "llama_cpp"):
-        pytest.importorskip(name)
+    if to == "gguf":
+        needs.llama_cpp()
     base = base_of(shape)
     out, proof = export_base(base, to, tmp_path / "out", "float32", [ids_of(base)], "a test")
     assert proof.independent and 0 < proof.layout.largest < LAYOUT and proof.rounding.largest < LAYOUT
@@ -144,8 +144,7 @@ def test_every_shape_is_proved_by_the_program_it_is_for(to: str, shape: str, tmp
 @pytest.mark.parametrize("precision", ["bfloat16", "float16", "q8_0"])
 def test_rounding_is_told_from_layout(precision: Any, tmp_path: Path) -> None:
     """llama.cpp rounds what it multiplies too; the layout is judged on a twin in float32."""
-    pytest.importorskip("gguf")
-    pytest.importorskip("llama_cpp")
+    needs.llama_cpp()
     base = base_of("llama")
     _, proof = export_base(base, "gguf", tmp_path / "out", precision, [ids_of(base)], "a test")
     assert proof.passed and proof.layout.largest < LAYOUT
@@ -157,7 +156,6 @@ def test_rounding_is_told_from_layout(precision: Any, tmp_path: Path) -> None:
 def test_without_the_program_our_own_reader_judges_and_says_so(
     to: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("gguf")
     monkeypatch.setitem(sys.modules, module, None)
     base = talking() if to == "hf" else base_of(tokenizer="chars")
     _, proof = export_base(base, to, tmp_path / "out", "float32", [ids_of(base)], "a test")

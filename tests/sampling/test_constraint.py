@@ -20,8 +20,6 @@ from afresh.sampling.constraint import Alphabet, Maker
 from afresh.sampling.tokens import Cut, generate, narrow
 from tests.sampling.fed import model
 
-pytest.importorskip("llguidance", reason="structured output needs llguidance (extra: structured)")
-
 PROSE = "the cat sat on the mat and the dog ran to the hat, then that cat ate. " * 8
 TOKENIZERS = {
     "bytes": Tokenizer.all_bytes(("fim_middle",)),

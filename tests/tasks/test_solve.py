@@ -16,8 +16,8 @@ from afresh.core import UserError
 from afresh.evaluation.sandbox import Limits, Sandbox
 from afresh.runs.run import Run
 from afresh.tasks.solve import check_runner, judge, read_tasks, solve
+from tests import needs
 from tests.evaluation.test_programs import HUMAN, MBPP
-from tests.evaluation.test_sandbox import WHY_NOT, needs_sandbox
 
 BOX = Sandbox(Limits(seconds=2))
 
@@ -29,7 +29,7 @@ def tasks(tmp_path: Path) -> Path:
     return file
 
 
-@needs_sandbox
+@needs.sandbox
 def test_reference_answers_pass_and_empty_ones_do_not(tasks: Path) -> None:
     notes: list[str] = []
     assert check_runner(read_tasks(tasks), BOX, notes) == (1.0, 0.0) and not notes
@@ -39,7 +39,7 @@ def test_reference_answers_pass_and_empty_ones_do_not(tasks: Path) -> None:
     assert "reference answers of 1 tasks fail their own tests here: 7 (error)" in notes[0]
 
 
-@needs_sandbox
+@needs.sandbox
 @pytest.mark.parametrize(
     ("answer", "good", "status"),
     [
@@ -86,7 +86,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return afresh.open(root / "run")
 
 
-@needs_sandbox
+@needs.sandbox
 def test_pass_at_k_of_a_run_that_knows_half(run: Run, tasks: Path) -> None:
     found = solve(Parrot(run), tasks, 10, sandbox=BOX)  # type: ignore[arg-type]
     assert [(s.name, round(s.value, 6), s.floor, s.control) for s in found.scores] == [
@@ -100,7 +100,7 @@ def test_pass_at_k_of_a_run_that_knows_half(run: Run, tasks: Path) -> None:
     assert found.card["count"] == 2 and found.card["limits"]["seconds"] == 2
 
 
-@needs_sandbox
+@needs.sandbox
 def test_the_verb(run: Run, tasks: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["solve", str(run.path), str(tasks), "-n", "2", "--length", "4"]
     assert command([*argv, "--json"]) == 0
@@ -132,4 +132,4 @@ def test_what_cannot_be_solved(run: Run, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_skips_have_a_reason() -> None:
-    assert WHY_NOT is None or "no sandbox" in WHY_NOT
+    assert needs.WHY_NO_SANDBOX is None or "no sandbox" in needs.WHY_NO_SANDBOX

@@ -25,7 +25,7 @@ from tests.training.zygote import EVERY, can_fill
 STEPS = 11
 FAMILIES = ["transformer", "gan"]
 KILLS = 20
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork: Linux or macOS")
 
 
 class Zygote:

@@ -1,6 +1,6 @@
 """Programs that nobody has read, run where they can do no harm; where that cannot be had, they are not run.
 
-What holds them (jail.py): namespaces of their own for users, mounts, processes, network, IPC and host name; a root of
+What holds them (sandbox_child.py): namespaces of their own for users, mounts, processes, network, IPC and host name; a root of
 read-only system folders and one folder in memory; no privileges; a filter of system calls; limits on time, memory,
 processes, files and output. All of it is the Linux kernel's, needs no root and no other program.
 """
@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from afresh.core import UserError
 
-JAIL = Path(__file__).with_name("jail.py")
+JAIL = Path(__file__).with_name("sandbox_child.py")
 SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/sbin")
 LOOK = 0.02  # seconds between looks at memory and processes
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -108,7 +108,7 @@ class Sandbox:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """What jail.py is told."""
+        """What sandbox_child.py is told."""
         own = [] if sys.base_prefix.startswith("/usr") else [sys.base_prefix]
         limits = self.limits
         return {

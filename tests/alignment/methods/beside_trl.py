@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pytest
 import torch
 
 from afresh.core import Aligner, Cond, Family, Modules, Space, Steered, World, registry
@@ -20,10 +19,11 @@ from afresh.formats.base import decoder_of
 from afresh.formats.load import load_base
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner
+from tests import needs
 from tests.formats.models import BPE, CONTEXT, made, transformers, write_tokenizer
 
-trl = pytest.importorskip("trl", minversion="1.16")
-datasets = pytest.importorskip("datasets")
+trl = needs.package("trl", "'trl>=1.16'", minversion="1.16")
+datasets = needs.package("datasets", "datasets")
 
 STEPS, LR, BETAS, END = 5, 1e-3, (0.9, 0.95), BPE.special["end"]
 

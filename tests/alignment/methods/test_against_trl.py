@@ -21,6 +21,7 @@ from afresh.alignment.methods.pair_losses import kto
 from afresh.core import Batch, Cond, Modules, Space, Votes
 from afresh.core.rng import Rng
 from afresh.training.loop import take_step
+from tests import needs
 from tests.alignment.methods.beside_trl import (
     END,
     STEPS,
@@ -142,7 +143,7 @@ def test_ipo(folder: Path, tmp_path: Path) -> None:
 
 def test_simpo(folder: Path, tmp_path: Path) -> None:
     """In TRL a variant of CPO without its likelihood term. Its margins are before gamma, as ours are."""
-    cpo = pytest.importorskip("trl.experimental.cpo")
+    cpo = needs.package("trl.experimental.cpo", "'trl>=1.16'")
     config = cpo.CPOConfig(**settings(tmp_path, 4), beta=2.0, loss_type="simpo", simpo_gamma=1.0, cpo_alpha=0.0)
     seen, logged = trained(cpo.CPOTrainer, folder, theirs(folder), config, data=pairs(STEPS * 4))
     found = list(steered("simpo", opened(folder), seen, beta=2.0, gamma=1.0))

@@ -25,7 +25,7 @@ from afresh.alignment.methods import policy_gradient as gradient
 
 FOUND = importlib.util.find_spec("verl")  # which runs nothing of it
 if FOUND is None or FOUND.submodule_search_locations is None:
-    pytest.skip("verl is not installed", allow_module_level=True)
+    pytest.skip("verl is not installed: pip install --no-deps verl", allow_module_level=True)
 ROOT = Path(next(iter(FOUND.submodule_search_locations)))
 NAMES = {  # by module: what core_algos.py and verl/utils/torch_functional.py import of it and do not use here
     "omegaconf": ("DictConfig",),

@@ -15,14 +15,7 @@ from afresh.alignment.rewards.unit_test_reward import passing, program
 from afresh.core import UserError
 from afresh.data.prepare import prepare
 from afresh.evaluation import classifier
-from afresh.evaluation.sandbox import Sandbox
-
-
-def can_jail() -> bool:
-    try:
-        return Sandbox().ready
-    except UserError:
-        return False
+from tests import needs
 
 
 @pytest.fixture
@@ -107,7 +100,7 @@ def test_labels_that_say_nothing_are_refused(tmp_path: Path) -> None:
         build("class:a", context)
 
 
-@pytest.mark.skipif(not can_jail(), reason="no sandbox here")
+@needs.sandbox
 def test_programs_earn_the_share_of_tests_that_they_pass(tmp_path: Path) -> None:
     (tmp_path / "t.py").write_text("import math\nassert f(1) == 2\nassert f(4) == 5\nassert f(math.pi) > 4\n")
     reward = passing(tmp_path / "t.py")

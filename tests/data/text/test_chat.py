@@ -12,6 +12,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
+import transformers
 from tokenizers import AddedToken
 
 from afresh.core import Cond, Corpus, Examples, Item, UserError
@@ -136,7 +137,6 @@ def test_no_text_becomes_a_mark(template: str, text: str) -> None:
 @pytest.mark.parametrize("turns", [SHORT, LONG], ids=["short", "long"])
 def test_ids_are_those_of_transformers(name: str, turns: Any) -> None:
     """apply_chat_template's, but for the line end that some templates write after the last answer."""
-    transformers = pytest.importorskip("transformers")
     t = tokenizer("bpe", TEMPLATES[name])
     side = t.sidecar
     theirs = transformers.PreTrainedTokenizerFast(

@@ -14,13 +14,13 @@ from afresh.core.rng import Rng
 from afresh.families.transformer import predictor
 from afresh.nets import decoding
 from afresh.nets.decoding import decode, engine_of
-from afresh.nets.kernels.build import compiler, tiles
 from afresh.nets.kernels.decode import Kind, Sequences, quantise
 from afresh.nets.transformer import Cache, Decoder, DecoderShape
 from afresh.sampling.guidance import classifier_free
 from afresh.sampling.tokens import Cut, generate
+from tests import needs
 
-pytestmark = pytest.mark.skipif(compiler() is None, reason="the kernels are compiled with g++, which is not here")
+pytestmark = needs.kernels
 
 SHAPE = DecoderShape(vocab=37, width=64, layers=2, heads=4, kv_heads=2, mlp=96, context=48)
 SHAPES = {
@@ -161,10 +161,9 @@ def test_int8_is_a_network_of_rounded_weights() -> None:
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_row_is_the_same_alone_and_among_others(name: str, kind: Kind) -> None:
-    """To the last bit."""
-    if tiles() and kind != "float32":
-        pytest.skip("tiles (AMX) sum many rows in another order than a few")
+def test_a_row_is_the_same_alone_and_among_others(name: str, kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit, without matrix tiles (AMX), which sum many rows in another order than a few."""
+    monkeypatch.setattr("afresh.nets.kernels.decode.tiles", lambda: False)
     net, x = made(SHAPES[name]), torch.randint(37, (19, 5))
     together, _ = decode(net, x, None, None, None, 48, kind)
     for row in range(0, 19, 6):

@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from afresh.nets.kernels import fields
-from afresh.nets.kernels.build import compiler
 from afresh.nets.patches import spread
 from afresh.nets.unet import ChannelNorm, UNet
+from tests import needs
 from tests.nets.kernels.test_functions import TOLERANCE, agree
 
-pytestmark = pytest.mark.skipif(compiler() is None, reason="the kernels are compiled with g++, which is not here")
+pytestmark = needs.kernels
 
 
 def exact(x: Tensor, weight: Tensor, bias: Tensor, film: Tensor | None = None) -> Tensor:

@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from afresh.nets.kernels import functions as kernels
-from afresh.nets.kernels.build import compiler, library, tiles
+from afresh.nets.kernels.build import library, tiles
 from afresh.nets.transformer import Decoder, DecoderShape, Linear, rotate
 from afresh.training.optim import AdamW, Muon
+from tests import needs
 
-pytestmark = pytest.mark.skipif(compiler() is None, reason="the kernels are compiled with g++, which is not here")
+pytestmark = needs.kernels
 
 Many = tuple[Tensor, ...]
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 1e-2}  # of the norm of the difference, relative

@@ -1,0 +1,66 @@
+"""What some tests need beyond the installation of `make test`. Every skip names what is missing and how to get it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from afresh.core import UserError
+from afresh.evaluation.sandbox import Sandbox
+from afresh.nets.kernels.build import compiler
+
+NOBODY = 65534
+
+
+def package(module: str, install: str, minversion: str | None = None) -> Any:
+    """The imported module. Skips where `pip install INSTALL` has not been run; those of the dev extra are imported."""
+    return pytest.importorskip(module, minversion, reason=f"{module} is not installed: pip install {install}")
+
+
+def llama_cpp() -> Any:
+    """The reference program for GGUF files, which is compiled for minutes when it is installed."""
+    return package("llama_cpp", "llama-cpp-python (it is compiled: minutes)")
+
+
+def no_sandbox() -> str | None:
+    """Why programs cannot be run in the sandbox on this machine; None where they can."""
+    try:
+        return None if Sandbox().ready else "the sandbox is not ready"
+    except UserError as e:
+        return str(e)
+
+
+WHY_NO_SANDBOX = no_sandbox()
+sandbox = pytest.mark.skipif(WHY_NO_SANDBOX is not None, reason=str(WHY_NO_SANDBOX))
+kernels = pytest.mark.skipif(compiler() is None, reason="the kernels need the C++ compiler g++: apt-get install g++")
+
+
+@contextmanager
+def folder_of_a_user() -> Iterator[Path]:
+    """An empty folder that belongs to a user whom file permissions bind: to `nobody` where the superuser runs this."""
+    folder = Path(tempfile.mkdtemp())
+    try:
+        if os.geteuid() == 0:
+            os.chown(folder, NOBODY, NOBODY)
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """Acts as the user `nobody` where the superuser, who may read and write everything, runs this."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
