@@ -57,10 +57,11 @@ def folder_of_a_user() -> Iterator[Path]:
 @contextmanager
 def without_privileges() -> Iterator[None]:
     """Acts as the user `nobody` where the superuser, who may read and write everything, runs this."""
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(NOBODY)
+    superuser = os.geteuid() == 0
+    if superuser:
+        os.setresuid(NOBODY, NOBODY, 0)  # os.access asks for the real user
     try:
         yield
     finally:
-        os.seteuid(user)
+        if superuser:
+            os.setresuid(0, 0, 0)

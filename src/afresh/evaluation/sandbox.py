@@ -1,8 +1,8 @@
 """Programs that nobody has read, run where they can do no harm; where that cannot be had, they are not run.
 
-What holds them (sandbox_child.py): namespaces of their own for users, mounts, processes, network, IPC and host name; a root of
-read-only system folders and one folder in memory; no privileges; a filter of system calls; limits on time, memory,
-processes, files and output. All of it is the Linux kernel's, needs no root and no other program.
+What holds them (sandbox_child.py): namespaces of their own for users, mounts, processes, network, IPC and host name;
+a root of read-only system folders and one folder in memory; no privileges; a filter of system calls; limits on time,
+memory, processes, files and output. All of it is the Linux kernel's, needs no root and no other program.
 """
 
 from __future__ import annotations

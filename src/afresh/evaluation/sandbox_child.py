@@ -1,7 +1,7 @@
 """The inside of the sandbox: run as a script of its own, with nothing but the standard library.
 
-Usage: python -I -S sandbox_child.py CONFIG STATUS_FD < PROGRAM. CONFIG is a JSON object (see `sandbox.Sandbox`). It makes new
-user, mount, process, network, IPC and host-name namespaces, puts a file system of read-only system folders and one
+Usage: python -I -S sandbox_child.py CONFIG STATUS_FD < PROGRAM. CONFIG is a JSON object (see `sandbox.Sandbox`). It
+makes new user, mount, process, network, IPC and host-name namespaces, puts a file system of read-only system folders and one
 small folder in memory in place of the old one, gives up every privilege, and runs the program there as a child of
 process 1, with whose end the kernel ends every other process in the namespace. What happened goes to STATUS_FD as one
 JSON object.
