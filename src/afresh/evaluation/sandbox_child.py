@@ -1,11 +1,10 @@
 """The inside of the sandbox: run as a script of its own, with nothing but the standard library.
 
 Usage: python -I -S sandbox_child.py CONFIG STATUS_FD < PROGRAM. CONFIG is a JSON object (see `sandbox.Sandbox`). It
-makes new user, mount, process, network, IPC and host-name namespaces, puts a file system of read-only system folders and one
-small folder in memory in place of the old one, gives up every privilege, and runs the program there as a child of
-process 1, with whose end the kernel ends every other process in the namespace. What happened goes to STATUS_FD as one
-JSON object.
-"""
+makes new user, mount, process, network, IPC and host-name namespaces, puts a file system of read-only system folders
+and one small folder in memory in place of the old one, gives up every privilege, and runs the program there as a child
+of process 1, with whose end the kernel ends every other process in the namespace. What happened goes to STATUS_FD as
+one JSON object."""
 
 # Without pathlib, whose import every program would wait for.
 # ruff: noqa: PTH103, PTH112, PTH114, PTH115, PTH120, PTH123, PTH211, PTH102, PTH106
