@@ -5,8 +5,8 @@
 
 The reference comes from the command line's options, from the docstrings of what `import afresh` offers, and from the
 pydantic models of the settings; the pages in docs/results come from what was measured (`make bench`, `make matrix`).
-Between `<!-- generated: NAME -->` and `<!-- end -->` the README has parts of both. Nothing depends on the width of a
-terminal, on the version of typer or on the machine.
+Other pages have generated parts between `<!-- generated: NAME -->` and `<!-- end -->`. Nothing depends on a terminal's
+width, on the version of typer or on the machine.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import tokenize
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -30,6 +31,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from benchmarks import table as benchmarks
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from tests.test_layers import LAYERS
 from typer.models import ArgumentInfo, OptionInfo
 
 import afresh
@@ -41,7 +43,6 @@ from afresh.training.config import TrainConfig
 from tests import matrix
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
 NOTE = "<!-- Written by `make docs`; do not edit. -->"
 
 
@@ -314,7 +315,7 @@ def advice_page() -> str:
     return page("Which family was best on how much data", intro, [table(head, lines)])
 
 
-# --------------------------------------------------------------------------- the README's parts
+# --------------------------------------------------------------------------- parts of the README and of other pages
 
 
 NUMBER = r"(-?[\d,.]*\d)"
@@ -430,7 +431,20 @@ def families_part() -> str:
     return table(("You have", "afresh reads", "Families"), rows)
 
 
-PARTS: dict[str, Callable[[], str]] = {"families": families_part, "headlines": headline_part}
+def layers_part() -> str:
+    """The folders of the package in the rows that imports follow, each with the first line of its docstring."""
+    rows = []
+    for number, folders in enumerate(LAYERS, 1):
+        for folder in folders:
+            about = paragraphs(import_module(f"afresh.{folder}")).partition("\n")[0]
+            rows.append((str(number), code(folder), about))
+    return table(("Row", "Folder", "Holds"), rows)
+
+
+PARTS: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"families": families_part, "headlines": headline_part},
+    "docs/development/design/0006-the-house.md": {"layers": layers_part},
+}
 PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/cli.md": cli_page,
     "docs/reference/python.md": python_page,
@@ -441,20 +455,21 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 
 
-def readme() -> str:
-    """The README with its generated parts renewed."""
-    text = README.read_text(encoding="utf-8")
-    for name, write in PARTS.items():
+def renewed(file: str, parts: Mapping[str, Callable[[], str]]) -> str:
+    """A page that is written by hand, with its generated parts renewed."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    for name, write in parts.items():
         start = f"<!-- generated: {name} -->"
         before, marker, rest = text.partition(start)
-        assert marker and "<!-- end -->" in rest, f"README.md lacks {start} ... <!-- end -->"
+        assert marker and "<!-- end -->" in rest, f"{file} lacks {start} ... <!-- end -->"
         text = f"{before}{start}\n{write()}\n<!-- end -->{rest.split('<!-- end -->', 1)[1]}"
     return text
 
 
 def generated() -> dict[Path, str]:
-    """Every generated file with what it should hold."""
-    return {README: readme()} | {ROOT / name: write() for name, write in PAGES.items()}
+    """Every file with generated parts, and what it should hold."""
+    partly = {ROOT / file: renewed(file, parts) for file, parts in PARTS.items()}
+    return partly | {ROOT / file: write() for file, write in PAGES.items()}
 
 
 def stale() -> list[str]:

@@ -1,0 +1,1 @@
+"""Reading, splitting, encoding and loading; what several modalities share."""

@@ -1,0 +1,1 @@
+"""Metrics with intervals, protocol cards, reports, judges and the sandbox for programs."""

@@ -1,0 +1,1 @@
+"""Kinds of generative models, one file each: networks, objective and sampling."""

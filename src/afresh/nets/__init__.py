@@ -1,0 +1,1 @@
+"""Networks, without losses: they know spaces and conditions, not families."""

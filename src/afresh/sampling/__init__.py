@@ -1,0 +1,1 @@
+"""Solvers, guidance, decoding, editing and constraints; requests and samples."""

@@ -1,0 +1,1 @@
+"""Votes: collecting, reading, ranking and summing up what people prefer."""

@@ -1,0 +1,1 @@
+"""Aligners: objectives and streams of batches for the training loop, and their losses."""

@@ -1,0 +1,1 @@
+"""What tells whether an aligned model is healthy: statistics, alarms, the report."""

@@ -1,0 +1,1 @@
+"""Rewards: built-in ones, functions, programs, classifiers and models of votes."""

@@ -1,0 +1,1 @@
+"""Reading sounds: files, clips, waves, spectrograms and curves over time."""

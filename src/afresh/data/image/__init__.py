@@ -1,0 +1,1 @@
+"""Reading images: files, arrays and pairs."""

@@ -1,0 +1,1 @@
+"""Reading scores: files, words of notes, rendering."""

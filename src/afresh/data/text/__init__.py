@@ -1,0 +1,1 @@
+"""Reading texts: documents, tables, conversations, source code and tokenizers."""

@@ -1,0 +1,1 @@
+"""Codecs between spaces: a palette of colours, and trained autoencoders."""

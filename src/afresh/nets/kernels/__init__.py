@@ -1,0 +1,1 @@
+"""Kernels for decoders on a processor, compiled when they are first used."""
