@@ -251,7 +251,7 @@ def keep_measured(task: Task, made: Mapping[str, Made]) -> None:
     for m in made.values():
         if m.name in task.set.families:
             score = {k: round(m.marks[k].value, 3) for k in ("kid", "coverage", "near_copies")}
-            size = {"pictures": len(task.loaded.train), "side": task.loaded.train.x.shape[1]}
+            size = {"images": len(task.loaded.train), "side": task.loaded.train.x.shape[1]}
             found.append(
                 Measured(data=task.set.name, minutes=task.minutes, cores=task.threads, family=m.name, **size, **score)
             )

@@ -1,4 +1,4 @@
-"""Captions to vectors: as the reference computes them, the same again later, and never silently another encoder."""
+"""Captions to vectors: equal to the reference, reproducible, and never from another encoder without an error."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ CONFIG = {
     "intermediate_size": 20,
     "max_position_embeddings": 16,
 }
-SAID = [f"{size} {colour} {thing}" for size in WORDS[6:8] for colour in WORDS[4:6] for thing in WORDS[8:]]
+CAPTIONS = [f"{size} {colour} {thing}" for size in WORDS[6:8] for colour in WORDS[4:6] for thing in WORDS[8:]]
 
 
-def theirs(ours: str) -> str:
+def hf_name(ours: str) -> str:
     """A parameter's name in transformers' BertModel."""
     start, end = ours.rsplit(".", 1)
     if start.startswith("layers."):
@@ -43,11 +43,11 @@ def theirs(ours: str) -> str:
 
 
 def tiny(folder: Path, seed: int = 0, prefix: str = "") -> Path:
-    """A text encoder of a few words in the files that a folder of the hub has."""
+    """A text encoder of a few words, in the files of a folder from the hub."""
     torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
     net = Bert(BertConfig.model_validate(CONFIG))
-    save_file({prefix + theirs(k): v for k, v in net.state_dict().items()}, folder / "model.safetensors")
+    save_file({prefix + hf_name(k): v for k, v in net.state_dict().items()}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({**CONFIG, "hidden_dropout_prob": 0.1}))
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -67,7 +67,7 @@ def minilm() -> Path:
 
 
 def reference(folder: Path, ids: Tensor, mask: Tensor) -> Tensor:
-    """What transformers makes of these ids."""
+    """Hidden states by transformers."""
     net = transformers.AutoModel.from_pretrained(str(folder), dtype=torch.float32).eval()
     with torch.no_grad():
         out: Tensor = net(input_ids=ids, attention_mask=mask.long()).last_hidden_state
@@ -78,20 +78,20 @@ def reference(folder: Path, ids: Tensor, mask: Tensor) -> Tensor:
 def test_hidden_states_are_those_of_transformers(which: str, request: pytest.FixtureRequest) -> None:
     path = request.getfixturevalue(which)
     model = open_model(path)
-    found = model.tokenizer.encode_batch(["a small red ball", "dog", "a big cat, asleep on the blue sofa."])
-    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(f.ids) for f in found], batch_first=True)
-    mask = torch.arange(ids.shape[1]) < torch.tensor([len(f.ids) for f in found])[:, None]
+encodings = model.tokenizer.encode_batch(["a small red ball", "dog", "a big cat, asleep on the blue sofa."])
+    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(e.ids) for e in encodings], batch_first=True)
+    mask = torch.arange(ids.shape[1]) < torch.tensor([len(e.ids) for e in encodings])[:, None]
     expected = reference(path, ids, mask)
     with torch.no_grad():
         torch.testing.assert_close(model.hidden(ids, mask)[mask], expected[mask], rtol=0, atol=1e-5)
-    mean = torch.stack([row[there].mean(0) for row, there in zip(expected, mask, strict=True)])
+    mean = torch.stack([row[valid].mean(0) for row, valid in zip(expected, mask, strict=True)])
     if model.normalise:
         mean = mean / mean.norm(dim=1, keepdim=True)
     texts = ["a small red ball", "dog", "a big cat, asleep on the blue sofa."]
     torch.testing.assert_close(model.vectors(texts)[0], mean, rtol=0, atol=1e-5)
 
 
-def test_minilm_knows_what_is_alike(minilm: Path) -> None:
+def test_minilm_gives_similar_texts_similar_vectors(minilm: Path) -> None:
     encoder, _ = fit_captions(MINILM, ["a dog", "a puppy", "a lorry"])
     assert encoder is not None
     model = open_model(minilm)
@@ -99,16 +99,16 @@ def test_minilm_knows_what_is_alike(minilm: Path) -> None:
     assert float(dog @ puppy) > float(dog @ lorry) + 0.2 and float(dog.norm()) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_text_is_the_same_alone_and_among_others(folder: Path) -> None:
+def test_vectors_do_not_depend_on_the_batch(folder: Path) -> None:
     model = open_model(folder)
-    together, _ = model.vectors([*SAID * 6, "cat", "big red ball cat dog blue"])
-    alone = torch.cat([model.vectors([text])[0] for text in ("cat", "big red ball cat dog blue", SAID[3])])
+    together, _ = model.vectors([*CAPTIONS * 6, "cat", "big red ball cat dog blue"])
+    alone = torch.cat([model.vectors([text])[0] for text in ("cat", "big red ball cat dog blue", CAPTIONS[3])])
     torch.testing.assert_close(together[[-2, -1, 3]], alone, rtol=0, atol=1e-6)
 
 
 def test_weights_may_have_a_prefix(folder: Path, tmp_path: Path) -> None:
     other = open_model(tiny(tmp_path, prefix="bert."))
-    torch.testing.assert_close(other.vectors(SAID)[0], open_model(folder).vectors(SAID)[0], rtol=0, atol=0)
+    torch.testing.assert_close(other.vectors(CAPTIONS)[0], open_model(folder).vectors(CAPTIONS)[0], rtol=0, atol=0)
 
 
 def test_pooling_by_hand() -> None:
@@ -119,24 +119,24 @@ def test_pooling_by_hand() -> None:
 
 
 def test_training_captions_are_standardised(folder: Path) -> None:
-    encoder, notes = fit_captions(str(folder), SAID * 2)
-    assert encoder is not None and any("12 different captions became 12 numbers each in" in n for n in notes)
-    vectors = encoder(SAID)
+    encoder, notes = fit_captions(str(folder), CAPTIONS * 2)
+    assert encoder is not None and any("12 different captions were encoded as 12 numbers each in" in n for n in notes)
+    vectors = encoder(CAPTIONS)
     torch.testing.assert_close(vectors.mean(0), torch.zeros(12), rtol=0, atol=1e-5)
     torch.testing.assert_close(vectors.std(0, correction=0), torch.ones(12), rtol=0, atol=1e-4)
     assert encoder([]).shape == (0, 12)
 
 
-def test_what_was_saved_makes_the_same_vectors(folder: Path, tmp_path: Path) -> None:
-    encoder, _ = fit_captions(str(folder), SAID)
+def test_a_saved_encoder_gives_the_same_vectors(folder: Path, tmp_path: Path) -> None:
+    encoder, _ = fit_captions(str(folder), CAPTIONS)
     assert encoder is not None
     encoder.save(tmp_path)
     again = CaptionEncoder.load(tmp_path, encoder.saved)
-    torch.testing.assert_close(again(["blue dog", *SAID]), encoder(["blue dog", *SAID]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(again(["blue dog", *CAPTIONS]), encoder(["blue dog", *CAPTIONS]), rtol=0, atol=1e-5)
 
 
-def test_another_encoder_than_in_training_is_refused(tmp_path: Path) -> None:
-    encoder, _ = fit_captions(str(tiny(tmp_path / "model")), SAID)
+def test_an_encoder_other_than_in_training_is_refused(tmp_path: Path) -> None:
+    encoder, _ = fit_captions(str(tiny(tmp_path / "model")), CAPTIONS)
     assert encoder is not None
     encoder.save(tmp_path)
     tiny(tmp_path / "model", seed=1)
@@ -147,30 +147,30 @@ def test_another_encoder_than_in_training_is_refused(tmp_path: Path) -> None:
         CaptionEncoder.load(tmp_path, encoder.saved)(["red cat"])
 
 
-def test_long_captions_are_cut_counted_and_told(folder: Path) -> None:
+def test_long_captions_are_truncated_and_reported(folder: Path) -> None:
     endless = "red " * 10_000
-    encoder, notes = fit_captions(str(folder), [*SAID, endless, endless])
-    assert encoder is not None and "2 captions are longer than 16 tokens and are cut there" in notes
+    encoder, notes = fit_captions(str(folder), [*CAPTIONS, endless, endless])
+    assert encoder is not None and "2 captions are longer than 16 tokens and are truncated" in notes
     torch.testing.assert_close(encoder([endless]), encoder(["red " * 14]), rtol=0, atol=1e-5)
     with pytest.warns(UserWarning, match="1 captions are longer than 16 tokens"):
         encoder(["blue " * 10_000])
 
 
-def test_a_long_wait_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_encoding_warns(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captions, "PATIENCE", 0.0)
     with pytest.warns(UserWarning, match=r"Encoding 216 captions takes about 0 min"):
-        open_model(folder).vectors(SAID * 18)
+        open_model(folder).vectors(CAPTIONS * 18)
 
 
 def test_auto_takes_words_for_few_captions_and_the_encoder_for_many(minilm: Path) -> None:
     few = [f"thing {i}" for i in range(MANY - 1)]
     encoder, notes = fit_captions("auto", few * 3)
     assert encoder is None and notes == [
-        "captions are learnt as words: 99 different ones are few (else: captions=minilm)"
+        "captions are encoded as words, because only 99 are different (captions=minilm uses a text encoder)"
     ]
     encoder, notes = fit_captions("auto", [*few, "one more"])
     assert encoder is not None and encoder.saved.name == MINILM
-    assert "captions by minilm: 100 different ones" in notes[0]
+    assert "captions are encoded by minilm, because 100 are different" in notes[0]
 
 
 def test_without_the_package_auto_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,11 +181,11 @@ def test_without_the_package_auto_says_what_is_missing(monkeypatch: pytest.Monke
         fit_captions(MINILM, ["a", "b"])
 
 
-def test_captions_that_say_nothing_need_no_encoder(folder: Path) -> None:
+def test_captions_without_information_need_no_encoder(folder: Path) -> None:
     assert fit_captions(str(folder), ["a cat"] * 9) == (None, [])
-    assert fit_captions("words", SAID) == (None, [])
+    assert fit_captions("words", CAPTIONS) == (None, [])
     assert fit_captions("auto", []) == (None, [])
-    with pytest.raises(UserError, match=r"the data has no captions.*column text"):
+    with pytest.raises(UserError, match=r"the data has no captions.*column named text"):
         fit_captions(str(folder), [])
 
 
@@ -210,10 +210,10 @@ def without_a_layer(folder: Path) -> None:
 
 
 BROKEN: list[tuple[Callable[[Path], object], str]] = [
-    (lambda f: (f / "tokenizer.json").unlink(), "it has no tokenizer.json"),
+    (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json missing"),
     (lambda f: (f / "tokenizer.json").write_text("{}"), "cannot be read as a text encoder"),
-    (lambda f: (f / "config.json").write_text("{"), "config.json is no JSON"),
-    (edited("config.json", hidden_act="relu"), "BERT of a kind that is not known.*hidden_act"),
+    (lambda f: (f / "config.json").write_text("{"), "config.json is not valid JSON"),
+    (edited("config.json", hidden_act="relu"), "BERT of a kind that is not supported.*hidden_act"),
     (edited("config.json", hidden_size=24), "cannot be read as a text encoder.*size mismatch"),
     (edited("1_Pooling/config.json", pooling_mode_max_tokens=True), "pools by pooling_mode_max_tokens"),
     (halved, "cannot be read as a text encoder"),
@@ -222,19 +222,19 @@ BROKEN: list[tuple[Callable[[Path], object], str]] = [
 
 
 @pytest.mark.parametrize("damage,message", BROKEN)
-def test_a_folder_that_is_no_text_encoder(damage: Callable[[Path], object], message: str, tmp_path: Path) -> None:
+def test_folders_that_are_not_text_encoders_are_refused(damage: Callable[[Path], object], message: str, tmp_path: Path) -> None:
     damage(tiny(tmp_path))
     with pytest.raises(UserError, match=f"(?s){message}"):
-        fit_captions(str(tmp_path), SAID)
+        fit_captions(str(tmp_path), CAPTIONS)
 
 
-def test_a_name_that_leads_nowhere() -> None:
+def test_unknown_names_are_refused() -> None:
     with pytest.raises(UserError, match=r"no folder no/such/folder.*Accepted: auto, words, minilm, a folder"):
-        fit_captions("no/such/folder", SAID)
+        fit_captions("no/such/folder", CAPTIONS)
 
 
 def test_the_hub_out_of_reach_says_how_to_get_it_by_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match=r"no-one/no-model could not be fetched.*by hand.*captions=FOLDER"):
-        fit_captions("no-one/no-model", SAID)
+    with pytest.raises(UserError, match=r"no-one/no-model could not be downloaded.*Or download its.*captions=FOLDER"):
+        fit_captions("no-one/no-model", CAPTIONS)

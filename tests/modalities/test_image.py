@@ -88,7 +88,7 @@ def test_one_class_only_is_no_label(tmp_path: Path) -> None:
 def test_pictures_outside_the_class_folders_lack_the_label(tmp_path: Path) -> None:
     corpus = read(folder(tmp_path, ["a/1.png", "a/2.png", "b/1.png", "b/2.png", "stray.png"]))
     assert labels(corpus)["stray.png"] is None
-    assert noted(corpus, "label missing: 1 of 5 items, trained with the condition left out")
+    assert noted(corpus, "label missing: 1 of 5 items, trained without this condition")
     encoder = MODALITY.fit(corpus.items, PLAIN)
     assert encoder.encode(corpus.items).cond.present["label"].tolist() == [True] * 4 + [False]
 

@@ -23,7 +23,7 @@ from afresh.data import captions, conditions
 from afresh.modalities.image import MODALITY, ImageEncoder, ImageOptions
 from afresh.runs.run import Run
 from afresh.sampling.request import Request, check_negative, describe_parts, make_cond, several_labels, unwanted
-from tests.data.test_captions import SAID, tiny
+from tests.data.test_captions import CAPTIONS, tiny
 
 SIDE = 8
 
@@ -77,13 +77,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_captions_become_vectors_and_missing_ones_are_absent(folder: Path, tmp_path: Path) -> None:
-    items = said([*SAID, None, None])
+    items = said([*CAPTIONS, None, None])
     encoder = MODALITY.fit(items, ImageOptions(captions=str(folder)))
     part = encoder.conds["caption"]
     assert (part.kind, part.shape) == ("vector", (12,))
     cond = encoder.encode(items).cond
-    assert cond.present["caption"].tolist() == [True] * len(SAID) + [False] * 2
-    assert not cond.parts["caption"][len(SAID) :].any()
+    assert cond.present["caption"].tolist() == [True] * len(CAPTIONS) + [False] * 2
+    assert not cond.parts["caption"][len(CAPTIONS) :].any()
     encoder.save(tmp_path)
     again = MODALITY.load(tmp_path)
     assert again.options.captions == str(folder) and again.settled["captions"] == str(folder)
@@ -93,7 +93,7 @@ def test_captions_become_vectors_and_missing_ones_are_absent(folder: Path, tmp_p
 def test_a_model_without_captions_needs_no_text_encoder(folder: Path, tmp_path: Path) -> None:
     """Opened, and used for all that is no caption, while its text encoder is gone."""
     gone = tiny(tmp_path / "gone")
-    MODALITY.fit(said(SAID), ImageOptions(captions=str(gone))).save(tmp_path / "encoder")
+    MODALITY.fit(said(CAPTIONS), ImageOptions(captions=str(gone))).save(tmp_path / "encoder")
     for file in gone.iterdir():
         file.unlink()
     gone.rmdir()
@@ -108,12 +108,12 @@ def test_captions_missing_empty_or_no_text_are_told(tmp_path: Path) -> None:
     rows = [{"file_name": f"{i}.png", "text": text} for i, text in enumerate(texts)]
     corpus = read(write(tmp_path, {f"{i}.png": pixels(i) for i in range(6)}, rows))
     assert [i.caption for i in corpus.items] == ["a red cat", None, None, None, "a red dog", "a red cat"]
-    assert noted(corpus.notes, "column 'text': 1 values are not text and are no captions")
-    assert noted(corpus.notes, "caption missing: 3 of 6 items, trained with the condition left out")
+    assert noted(corpus.notes, "column 'text': 1 values are not text and are not used as captions")
+    assert noted(corpus.notes, "caption missing: 3 of 6 items, trained without this condition")
 
 
 def test_labels_beside_captions_are_parts_of_their_own(folder: Path) -> None:
-    items = [replace(i, labels={"label": "ab"[k % 2]}, numbers={"age": k}) for k, i in enumerate(said(SAID))]
+    items = [replace(i, labels={"label": "ab"[k % 2]}, numbers={"age": k}) for k, i in enumerate(said(CAPTIONS))]
     encoder = MODALITY.fit(items, ImageOptions(captions=str(folder)))
     assert {k: p.kind for k, p in encoder.conds.items()} == {"label": "label", "age": "number", "caption": "vector"}
 
@@ -121,14 +121,14 @@ def test_labels_beside_captions_are_parts_of_their_own(folder: Path) -> None:
 @pytest.mark.parametrize("how", ["auto", "words", "tiny"])
 def test_captions_that_are_all_the_same_are_left_out(how: str, folder: Path) -> None:
     encoder = MODALITY.fit(said(["a red cat"] * 5), ImageOptions(captions=str(folder) if how == "tiny" else how))
-    assert not encoder.conds and noted(encoder.notes, "captions are left out: every one is 'a red cat'")
+    assert not encoder.conds and noted(encoder.notes, "captions are left out: every caption is 'a red cat'")
 
 
 def test_attributes_of_one_value_are_left_out(tmp_path: Path) -> None:
     rows = [{"file_name": f"{i}.png", "season": "winter", "weight": 2.5, "age": i / 3} for i in range(4)]
     corpus = read(write(tmp_path, {f"{i}.png": pixels(i) for i in range(4)}, rows))
-    assert noted(corpus.notes, "column 'season' is not used: its one value is 'winter'")
-    assert noted(corpus.notes, "column 'weight' is not used: its one value is '2.5'")
+    assert noted(corpus.notes, "column 'season' is not used: its only value is 'winter'")
+    assert noted(corpus.notes, "column 'weight' is not used: its only value is '2.5'")
     assert set(MODALITY.fit(corpus.items, ImageOptions()).conds) == {"age"}
 
 
@@ -281,7 +281,7 @@ def encoder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> ImageEnco
     """Of pictures with a caption, a label, a number, and a picture beside."""
     items = [
         replace(item, labels={"label": "ab"[i % 2]}, numbers={"age": float(i)}, images={"edges": pixels(50 + i)})
-        for i, item in enumerate(said(SAID))
+        for i, item in enumerate(said(CAPTIONS))
     ]
     return MODALITY.fit(items, ImageOptions(captions=str(folder)))
 
@@ -292,10 +292,10 @@ def asked(encoder: ImageEncoder, request: Request, n: int = 3) -> Cond:
 
 def test_a_caption_and_a_picture_are_read_as_in_training(encoder: ImageEncoder, tmp_path: Path) -> None:
     (tmp_path / "e.png").write_bytes(png(pixels(52)))
-    item = Item(pixels(2), caption=SAID[2], images={"edges": pixels(52)})
+    item = Item(pixels(2), caption=CAPTIONS[2], images={"edges": pixels(52)})
     trained = encoder.encode([item]).cond
     for picture in (str(tmp_path / "e.png"), f"edges={tmp_path / 'e.png'}", {"edges": pixels(52)}, tmp_path / "e.png"):
-        cond = asked(encoder, Request(caption=SAID[2], image=picture))
+        cond = asked(encoder, Request(caption=CAPTIONS[2], image=picture))
         for name in ("caption", "edges"):
             torch.testing.assert_close(cond.parts[name], trained.parts[name].expand_as(cond.parts[name]))
             assert cond.present[name].all()
@@ -303,14 +303,14 @@ def test_a_caption_and_a_picture_are_read_as_in_training(encoder: ImageEncoder, 
 
 
 def test_a_negative_request_is_apart_from_the_request(encoder: ImageEncoder) -> None:
-    request = Request(label="a", number={"age": 3.0}, negative=unwanted("b", SAID[0]))
+    request = Request(label="a", number={"age": 3.0}, negative=unwanted("b", CAPTIONS[0]))
     cond = asked(encoder, request)
     away = cond.away()
     assert {k for k, v in away.present.items() if v.all()} == {"label", "caption"}
     assert {k for k, v in cond.present.items() if v.all()} == {"label", "age"}
     assert cond.parts["label"].tolist() == [0] * 3 and away.parts["label"].tolist() == [1] * 3
     told = describe_parts(encoder.conds, cond, request)[0]
-    assert told["label"] == "a" and told["negative"] == {"label": "b", "caption": SAID[0]}
+    assert told["label"] == "a" and told["negative"] == {"label": "b", "caption": CAPTIONS[0]}
     assert told["age"] == pytest.approx(3.0)
 
 
@@ -374,7 +374,7 @@ def test_a_picture_for_a_model_that_takes_none_or_several() -> None:
 
 def test_captions_as_words_know_what_was_said_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captions, "PACKAGE", "no_such_package")
-    words = MODALITY.fit(said(SAID), ImageOptions())
+    words = MODALITY.fit(said(CAPTIONS), ImageOptions())
     assert words.conds["caption"].kind == "prompt"
     cond = asked(words, Request(caption="red cat", negative=unwanted(None, "blue dog")))
     assert cond.present["caption"].all() and not torch.equal(cond.parts["caption"], cond.away().parts["caption"])
@@ -421,7 +421,7 @@ def test_a_negative_request_without_guidance_is_refused() -> None:
 def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A flow of two steps on captions and labels; its last layer is not zero any more."""
     root = tmp_path_factory.mktemp("trained")
-    rows = [{"file_name": f"{i}.png", "text": SAID[i % 12], "label": "ab"[i % 2]} for i in range(24)]
+    rows = [{"file_name": f"{i}.png", "text": CAPTIONS[i % 12], "label": "ab"[i % 2]} for i in range(24)]
     data = write(root, {f"{i}.png": pixels(i) for i in range(24)}, rows)
     argv = ["train", str(data), "--family", "flow", "--steps", "3", "--no-measure", "--out", str(root / "run")]
     argv += ["--data", f"captions={folder}", "--set", "family.widths=[8]", "--set", "train.batch=8"]

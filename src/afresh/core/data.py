@@ -1,4 +1,4 @@
-"""Where examples come from: items, modalities that read them, encoders and codecs that change their space."""
+"""Items, the modalities that read them, and the encoders and codecs that turn them into tensors and back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class UserError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Sound:
-    """samples (T, C), a NumPy array of float32 in [-1, 1]; rate in samples a second."""
+    """Audio: `samples` (T, C), a NumPy array of float32 in [-1, 1], at `rate` samples per second."""
 
     samples: Any
     rate: int
@@ -29,34 +29,36 @@ class Sound:
         return len(self.samples) / self.rate
 
     def digest(self) -> str:
-        """SHA-256 of the content."""
+        """SHA-256 of the rate and the samples."""
         head = repr((self.rate, self.samples.shape, str(self.samples.dtype)))
-        found = hashlib.sha256(head.encode())
+        digest = hashlib.sha256(head.encode())
         x = self.samples
-        found.update(x if x.flags.c_contiguous else x.tobytes())  # hours are not copied
-        return found.hexdigest()
+        digest.update(x if x.flags.c_contiguous else x.tobytes())  # avoids copying hours of audio
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class Item:
-    """One decoded example: a str (text, code), a uint8 array (H, W, C) (a picture) or a Sound."""
+    """One decoded example. `value` is a str (text, code), a uint8 array (H, W, C) (an image) or a Sound."""
 
     value: Any
-    source: str = ""  # where it came from, for messages
+    source: str = ""  # file or row that it was read from, for messages
     labels: Mapping[str, str] = field(default_factory=dict)
     numbers: Mapping[str, float] = field(default_factory=dict)
     caption: str | None = None
-    split: str | None = None  # "train" or "validation" when the data itself says so
-    turns: tuple[tuple[str, str], ...] = ()  # of a conversation: (system, user or assistant; text); value shows it
-    images: Mapping[str, Any] = field(default_factory=dict)  # pictures it is made from: arrays like value, or a file
-    group: str | None = None  # items of a group (parts of one recording, of one speaker) stay on one side of the split
+    split: str | None = None  # "train" or "validation" if the data defines its own split
+    turns: tuple[tuple[str, str], ...] = ()  # conversation as (role, text) pairs; `value` is the same as one text
+    images: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # conditioning images by name: arrays like `value`, or paths
+    group: str | None = None  # items of one group (one recording, one speaker) stay on the same side of the split
 
     def targets(self) -> list[Any]:
-        """The value, or of a conversation what the assistant says."""
+        """What a model learns to predict: the assistant's messages of a conversation, otherwise the value."""
         return [text for role, text in self.turns if role == "assistant"] if self.turns else [self.value]
 
     def digest(self) -> str:
-        """SHA-256 of the content alone: decides the split and finds exact duplicates."""
+        """SHA-256 of `value` alone. It decides the split and identifies exact duplicates."""
         if isinstance(self.value, str):
             return hashlib.sha256(self.value.encode("utf-8", "surrogatepass")).hexdigest()
         if isinstance(self.value, Sound):
@@ -67,7 +69,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Refused:
-    """One input that was not used, and why. `damaged`: it was meant to be, and cannot be read."""
+    """One input that was not used, with the reason. `damaged` is True if it could not be read."""
 
     source: str
     reason: str
@@ -76,45 +78,45 @@ class Refused:
 
 @dataclass
 class Corpus:
-    """What reading a path gave. Nothing is dropped without a line in `refused` or `notes`."""
+    """The result of reading a path. Every input that is not used has an entry in `refused` or a line in `notes`."""
 
     items: list[Item]
     refused: list[Refused] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    counts: Mapping[str, int] = field(default_factory=dict)  # what reading did to how many items, by a name for it
-    settled: Mapping[str, Any] = field(default_factory=dict)  # options that reading chose from all of the data
+    counts: Mapping[str, int] = field(default_factory=dict)  # number of items by the change made to them
+    settled: Mapping[str, Any] = field(default_factory=dict)  # values of options that were chosen from the data
 
 
 @dataclass(frozen=True)
 class Sniff:
-    """How sure a modality is that a path is its own: 0 (not at all) to 1 (certain), and why."""
+    """How certain a modality is that it can read a path, from 0 (cannot) to 1 (certain), and why."""
 
     score: float
     reason: str
 
 
 class Encoder(Protocol):
-    """A modality fitted to a training split: its space, and the way there and back."""
+    """A modality fitted to a training split: converts items to tensors of `space` and back."""
 
     @property
     def space(self) -> Space: ...
     @property
     def conds(self) -> CondSpec: ...
     @property
-    def notes(self) -> Sequence[str]: ...  # what fitting chose, cut or left out, for the user
+    def notes(self) -> Sequence[str]: ...  # what fitting chose, truncated or omitted, for the user
     @property
-    def settled(self) -> Mapping[str, Any]: ...  # options that were chosen from the data: other data is read so too
+    def settled(self) -> Mapping[str, Any]: ...  # options chosen from the data, to read other data in the same way
 
     def encode(self, items: Sequence[Item]) -> Examples: ...
     def decode(self, x: Tensor) -> list[Any]: ...
     def valid(self, value: Any) -> bool: ...
-    def hear(self, value: Any) -> Sound | None: ...  # what it sounds like; None where it is nothing to be heard
+    def hear(self, value: Any) -> Sound | None: ...  # the value as audio; None if it has no audio
     def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]: ...
     def save(self, folder: Path) -> None: ...
 
 
 class Modality(Protocol):
-    """Reads a kind of data. `options` is the modality's own frozen pydantic model."""
+    """Reads one kind of data. `options` is a frozen pydantic model of the modality's own."""
 
     @property
     def name(self) -> str: ...
@@ -128,14 +130,14 @@ class Modality(Protocol):
 
 
 class Codec(Protocol):
-    """A change of space: any family over the codec's target is a family over its source."""
+    """Encodes examples of `source` in `target` and decodes them: a family that models `target` thereby models `source`."""
 
     @property
     def source(self) -> Space: ...
     @property
     def target(self) -> Space: ...
     @property
-    def factor(self) -> int: ...  # cells of the source along each axis, padded at its end, that a place stands for
+    def factor(self) -> int: ...  # cells of the source per cell of the target, along each axis (padded at its end)
 
     def encode(self, examples: Examples) -> Examples: ...
     def decode(self, x: Tensor) -> Tensor: ...

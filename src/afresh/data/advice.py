@@ -1,4 +1,4 @@
-"""Advice before training: what in the data will show in the samples, counted, each with what to do about it."""
+"""Advice before training: counts of what in the data will affect the samples, each with what to do about it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from afresh.core import Item, Sound
 
-FEW = 500  # pictures; below, a model soon knows them by heart
-RARE = 20  # items of a class
-UNEVEN = 10.0  # times that the largest class holds the smallest
-BLANK = 2  # levels between a picture's darkest and lightest value, of 255
-FAR = 3.0  # times more or fewer pictures or minutes than here say nothing of the families here
+FEW = 500  # items; a model soon memorises a smaller set
+RARE = 20  # items of a class; a class with fewer is rare
+IMBALANCE = 10.0  # size of the largest class divided by that of the smallest
+BLANK = 2  # difference between the darkest and the lightest value of a blank image, of 255
+MAX_RATIO = 3.0  # benchmarks whose number of images or minutes differ by more than this factor are not comparable
 MEASURED = Path(__file__).with_name("measured.json")
 
 
 @dataclass(frozen=True)
 class Advice:
-    """One fact: its kind, how many items it is of, and in words with what to do."""
+    """One fact about the data: its kind, the number of items that it concerns, and a text with what to do."""
 
     kind: str
     count: int
@@ -35,56 +35,57 @@ class Advice:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of the data before training. `near` and `crossing` are None where they were not searched for."""
+    """What is known about the data before training. `near` and `crossing` are None if duplicates were not searched."""
 
     train: Sequence[Item]
     heldout: Sequence[Item]
-    exact: int  # copies, left out
-    near: int | None  # items that are nearly an earlier one
-    crossing: int | None  # of those, held-out items that are nearly a training item
-    counts: Mapping[str, int]  # what reading did to how many (core.Corpus)
-    side: int | None = None  # of the pictures, as they are learnt
-    minutes: float | None = None  # of training, where it is known
+    exact: int  # exact copies, which are left out
+    near: int | None  # items that are near duplicates of an earlier one
+    crossing: int | None  # held-out items that are near duplicates of a training item
+    counts: Mapping[str, int]  # changes made while reading (core.Corpus)
+    side: int | None = None  # of the images in pixels, as the model sees them
+    minutes: float | None = None  # training budget, if known
 
 
 class Measured(BaseModel):
-    """One benchmark of ours: a family trained on so many pictures for so long. A row of measured.json."""
+    """One benchmark of this project: a family trained on a number of images for some time. A row of measured.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     data: str
-    pictures: int = Field(gt=0)  # of the training split
-    side: int = Field(gt=0)
+    images: int = Field(gt=0, description="images of the training split")
+    side: int = Field(gt=0, description="height and width of the images in pixels")
     minutes: float = Field(gt=0)
     cores: int = Field(gt=0)
     family: str
-    kid: float  # x 1000, in features of an encoder that trained on none of it
+    kid: float = Field(description="KID x 1000, in the features of an encoder that was not trained on this data")
     coverage: float = Field(ge=0, le=1)
     near_copies: float | None = Field(None, ge=0, le=1)
 
 
 def measured() -> list[Measured]:
-    """The benchmarks of this version; none are made up, so there may be none."""
+    """The benchmarks of this version. The list is empty if none have been run."""
     return TypeAdapter(list[Measured]).validate_python(json.loads(MEASURED.read_text("utf-8"))["rows"])
 
 
 def advise(facts: Facts, rows: Sequence[Measured] | None = None) -> list[Advice]:
-    """All that applies, `rows` being our benchmarks; in a fixed order."""
+    """All advice that applies, in a fixed order. `rows` are benchmarks; None: those of this version."""
     first = facts.train[0].value if facts.train else ""
-    found = [*copies(facts), *classes(facts.train)]
+    advice = [*duplicate_advice(facts), *class_advice(facts.train)]
     if isinstance(first, Sound):
-        found += few(facts.train, "sounds")
+        advice += size_advice(facts.train, "sounds")
     elif not isinstance(first, str):
-        found += [*few(facts.train, "pictures"), *blank([*facts.train, *facts.heldout]), *sizes(facts)]
-        found += families(len(facts.train), facts.minutes, measured() if rows is None else rows)
-    return found
+        advice += [*size_advice(facts.train, "images"), *blank_advice([*facts.train, *facts.heldout])]
+        advice += resize_advice(facts)
+        advice += family_advice(len(facts.train), facts.minutes, measured() if rows is None else rows)
+    return advice
 
 
-def being(count: int) -> str:
+def _items_are(count: int) -> str:
     return "item is" if count == 1 else "items are"
 
 
-def copies(facts: Facts) -> list[Advice]:
-    """Exact and near duplicates, and those that cross the split."""
+def duplicate_advice(facts: Facts) -> list[Advice]:
+    """Exact duplicates, near duplicates, and near duplicates on both sides of the split."""
     out = []
     if facts.exact:
         out.append(Advice("exact duplicates", facts.exact, f"{facts.exact:,} exact copies are left out: nothing to do"))
@@ -93,9 +94,9 @@ def copies(facts: Facts) -> list[Advice]:
             Advice(
                 "near duplicates",
                 facts.near,
-                f"{facts.near:,} {being(facts.near)} nearly the same as an earlier one, and kept: the model sees such "
-                "things more often than others, and repeats them sooner. Remove those that you do not mean (afresh "
-                "data)",
+                f"{facts.near:,} {_items_are(facts.near)} nearly the same as an earlier one. They are kept, so the "
+                "model sees them more often than others and memorises them sooner. Remove those that are not intended "
+                "(inspecting the data lists them)",
             )
         )
     if facts.crossing:
@@ -103,30 +104,30 @@ def copies(facts: Facts) -> list[Advice]:
             Advice(
                 "across the split",
                 facts.crossing,
-                f"{facts.crossing:,} of {len(facts.heldout):,} held-out {being(facts.crossing)} nearly the same as a "
-                "training item: held-out numbers look better than they are, and copies of training items go unnoticed. "
-                "Remove one of each pair, or hold out whole groups with --validation",
+                f"{facts.crossing:,} of {len(facts.heldout):,} held-out {_items_are(facts.crossing)} nearly the same "
+                "as a training item: held-out scores look better than they are, and copies of training items go "
+                "unnoticed. Remove one of each pair, or give a validation set of whole groups",
             )
         )
     return out
 
 
-def classes(train: Sequence[Item]) -> list[Advice]:
-    """Labels whose classes are uneven or small."""
+def class_advice(train: Sequence[Item]) -> list[Advice]:
+    """Labels whose classes are imbalanced or small."""
     out = []
     for name in sorted({k for item in train for k in item.labels}):
         ranked = Counter(i.labels[name] for i in train if name in i.labels).most_common()
         if len(ranked) < 2:
             continue
         (large, most), (small, least) = ranked[0], ranked[-1]
-        if most >= UNEVEN * least:
+        if most >= IMBALANCE * least:
             out.append(
                 Advice(
                     "imbalance",
                     least,
                     f"{name}: {large!r} has {most:,} training items, {small!r} only {least:,}, {most / least:.0f} "
-                    "times fewer. What is not asked for is drawn as often as it occurs: ask for the small classes by "
-                    "name, or give more of them",
+                    "times fewer. Samples without a label follow these frequencies: ask for the small classes by name, "
+                    "or add items to them",
                 )
             )
         rare = [c for c, n in ranked if n < RARE]
@@ -136,93 +137,92 @@ def classes(train: Sequence[Item]) -> list[Advice]:
                     "rare classes",
                     len(rare),
                     f"{name}: {len(rare):,} of {len(ranked):,} classes have fewer than {RARE} training items (the "
-                    f"smallest: {small!r} with {least:,}), few to learn it by, and to measure it on. Join them "
-                    "with others, or give more",
+                    f"smallest: {small!r} with {least:,}), which is little to learn from and to measure with. Merge "
+                    "them with other classes, or add items",
                 )
             )
     return out
 
 
-def few(train: Sequence[Item], what: str) -> list[Advice]:
-    """A set so small that it is soon known by heart."""
+def size_advice(train: Sequence[Item], what: str) -> list[Advice]:
+    """A training set so small that it is soon memorised."""
     n = len(train)
     if n >= FEW:
         return []
     text = (
-        f"{n:,} training {what} are few: long training ends in copies of them. Training looks for near copies and "
-        f"stops when they are more than train.memorisation_limit; keep the budget short, or give more {what}"
+        f"{n:,} training {what} are few: long training memorises them. Training measures near copies and stops when "
+        f"they are more than train.memorisation_limit; use a short budget, or add {what}"
     )
     return [Advice("few", n, text)]
 
 
-def blank(items: Sequence[Item]) -> list[Advice]:
-    """Pictures of one colour."""
-    found = [i for i in items if is_blank(i.value)]
-    if not found:
+def blank_advice(items: Sequence[Item]) -> list[Advice]:
+    """Images of a single colour."""
+    blank = [i for i in items if is_blank(i.value)]
+    if not blank:
         return []
     text = (
-        f"{len(found):,} of {len(items):,} pictures are of one colour (for example {found[0].source}): the model will "
-        "draw such, too. Remove them if they are not meant"
+        f"{len(blank):,} of {len(items):,} images have a single colour (for example {blank[0].source}): the model will "
+        "generate such images too. Remove them if they are not intended"
     )
-    return [Advice("blank", len(found), text)]
+    return [Advice("blank", len(blank), text)]
 
 
 def is_blank(pixels: Any) -> bool:
-    """Whether every channel of an array (H, W, C) of uint8 varies by at most BLANK levels."""
+    """Whether every channel of a uint8 array (H, W, C) varies by at most BLANK levels."""
     return int(np.ptp(pixels, axis=(0, 1)).max()) <= BLANK
 
 
-def sizes(facts: Facts) -> list[Advice]:
-    """Pictures of which much is cut away, and those that are enlarged."""
+def resize_advice(facts: Facts) -> list[Advice]:
+    """Images that lose much to cropping, and images that are enlarged."""
     total, out = len(facts.train) + len(facts.heldout) + facts.exact, []
-    if cut := facts.counts.get("narrow", 0):
+    if cropped := facts.counts.get("narrow", 0):
         text = (
-            f"{cut:,} of {total:,} pictures lose more than a quarter to the middle square. Keep all of them with "
-            "--data crop=pad (a rim) or crop=stretch (another shape), or cut them yourself"
+            f"{cropped:,} of {total:,} images lose more than a quarter to the central square crop. To keep them whole, "
+            "set the data option crop=pad (adds a border) or crop=stretch (changes the aspect ratio), or crop them "
+            "yourself"
         )
-        out.append(Advice("cropped", cut, text))
-    if large := facts.counts.get("enlarged", 0):
+        out.append(Advice("cropped", cropped, text))
+    if enlarged := facts.counts.get("enlarged", 0):
         to = f" to {facts.side} pixels" if facts.side else ""
         text = (
-            f"{large:,} of {total:,} pictures are enlarged{to}, which makes them and what is learnt from them blurred. "
-            "Choose a smaller --data size=, or remove them"
+            f"{enlarged:,} of {total:,} images are enlarged{to}, which blurs them, and samples will be as blurred. "
+            "Choose a smaller data option size, or remove them"
         )
-        out.append(Advice("enlarged", large, text))
+        out.append(Advice("enlarged", enlarged, text))
     return out
 
 
 # --------------------------------------------------------------------------- which family
 
 
-def families(pictures: int, minutes: float | None, rows: Sequence[Measured]) -> list[Advice]:
-    """What our benchmarks on a like number of pictures (and in like minutes) say of the families, best first.
+def family_advice(images: int, minutes: float | None, rows: Sequence[Measured]) -> list[Advice]:
+    """What benchmarks on a similar number of images, and in a similar time, say about the families, best first.
 
-    Nothing where none is within FAR of both, or where only one family was measured.
+    Empty if no benchmark is within a factor of MAX_RATIO in both, or if only one family was measured.
     """
-    near = [r for r in rows if apart(r.pictures, pictures) <= FAR]
+    comparable = [r for r in rows if _ratio(r.images, images) <= MAX_RATIO]
     if minutes is not None:
-        near = [r for r in near if apart(r.minutes, minutes) <= FAR]
-    if not near:
-        return []
+        comparable = [r for r in comparable if _ratio(r.minutes, minutes) <= MAX_RATIO]
 
     def setting(r: Measured) -> tuple[str, int, int, float, int]:
-        return (r.data, r.pictures, r.side, r.minutes, r.cores)
+        return (r.data, r.images, r.side, r.minutes, r.cores)
 
-    grouped = [list(g) for _, g in itertools.groupby(sorted(near, key=setting), setting)]
-    good = [g for g in grouped if len({r.family for r in g}) > 1]
-    good.sort(key=lambda g: apart(g[0].pictures, pictures) * apart(g[0].minutes, minutes or g[0].minutes))
+    grouped = [list(g) for _, g in itertools.groupby(sorted(comparable, key=setting), setting)]
+    compared = [g for g in grouped if len({r.family for r in g}) > 1]
+    compared.sort(key=lambda g: _ratio(g[0].images, images) * _ratio(g[0].minutes, minutes or g[0].minutes))
     if minutes is not None:
-        good = good[:1]
-    return [Advice("family", g[0].pictures, verdict(sorted(g, key=lambda r: r.kid))) for g in good]
+        compared = compared[:1]
+    return [Advice("family", g[0].images, _comparison(sorted(g, key=lambda r: r.kid))) for g in compared]
 
 
-def apart(a: float, b: float) -> float:
-    """How many times one is the other, at least 1."""
+def _ratio(a: float, b: float) -> float:
+    """The larger of two positive numbers divided by the smaller."""
     return math.exp(abs(math.log(a / b)))
 
 
-def verdict(rows: Sequence[Measured]) -> str:
-    """Families of one setting in words, the lowest distance first."""
+def _comparison(rows: Sequence[Measured]) -> str:
+    """The families measured in one setting as a sentence; `rows` are sorted by KID."""
     first = rows[0]
     each = ", ".join(
         f"{r.family} {r.kid:.0f} (coverage {r.coverage:.2f}"
@@ -230,6 +230,6 @@ def verdict(rows: Sequence[Measured]) -> str:
         for r in rows
     )
     return (
-        f"measured on {first.pictures:,} pictures of {first.side} x {first.side} ({first.data}) in {first.minutes:g} "
-        f"minutes of {first.cores} cores, KID x 1000: {each}. Try --family {first.family} first"
+        f"measured on {first.images:,} images of {first.side} x {first.side} ({first.data}) in {first.minutes:g} "
+        f"minutes of {first.cores} cores, KID x 1000: {each}. Try the family {first.family} first"
     )

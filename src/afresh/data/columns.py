@@ -1,4 +1,4 @@
-"""Columns that describe items (from a table beside them) to labels, numbers and captions."""
+"""Metadata columns to the labels, numbers and captions of items."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from typing import Any
 
 from afresh.core import Item, UserError
 
-CAPTIONS = ("text", "caption", "prompt")  # names of a column of captions, the first that is there
+CAPTIONS = ("text", "caption", "prompt")  # names of a caption column, in order of preference
 MAX_CLASSES = 1_000
-MAX_INTEGERS = 100  # different whole numbers that still count as labels
-RESERVED = frozenset({"given", *CAPTIONS})  # `Cond` and the caption have these names
+MAX_INTEGERS = 100  # a column with more distinct integers is a number, not a label
+RESERVED = frozenset({"given", *CAPTIONS})  # names used by `Cond` and by the caption
 
 
 @dataclass(frozen=True)
 class ColumnValues:
-    """What the columns say of each of N items: three lists of length N, and what was not used and why."""
+    """Labels, numbers and captions of N items (three lists of length N), and notes on columns that were not used."""
 
     labels: list[dict[str, str]]
     numbers: list[dict[str, float]]
     captions: list[str | None]
-    names: frozenset[str] = frozenset()  # the labels and numbers that came out
+    names: frozenset[str] = frozenset()  # of the labels and numbers
     notes: list[str] = field(default_factory=list)
 
 
 def describe(columns: Mapping[str, Sequence[Any]], n: int, label_column: str | None = None) -> ColumnValues:
-    """Sort columns of n values (None or "" = missing) by what they hold.
+    """Classify columns of n values each (None or "" = missing) as labels, numbers or captions.
 
-    Strings, booleans and integers of few values become labels, other numbers numbers, and a column called
-    text, caption or prompt the caption. `label_column` becomes the label "label".
+    Strings, booleans and integers with few distinct values become labels, other numbers become numbers, and a column
+    named text, caption or prompt becomes the caption. `label_column` becomes the label "label".
 
-    Raises UserError when `label_column` is not there or cannot be a label.
+    Raises UserError if `label_column` does not exist or cannot be a label.
     """
     if label_column is not None and label_column not in columns:
         raise UserError(
             f"There is no column {label_column!r} to take labels from. "
-            f"Columns found: {', '.join(columns) or 'none'}. Give one of these as label_column, or leave it out."
+            f"Columns found: {', '.join(columns) or 'none'}. Set label_column to one of these, or omit it."
         )
     out = ColumnValues([{} for _ in range(n)], [{} for _ in range(n)], [None] * n)
     notes: list[str] = []
@@ -52,14 +52,14 @@ def describe(columns: Mapping[str, Sequence[Any]], n: int, label_column: str | N
             out.captions[:] = [v if isinstance(v, str) else None for v in values]
             other = sum(v is not None and not isinstance(v, str) for v in values)
             if other:
-                notes.append(f"column {name!r}: {other:,} values are not text and are no captions")
+                notes.append(f"column {name!r}: {other:,} values are not text and are not used as captions")
             continue
         part = "label" if name == label_column else re.sub(r"\W", "_", name.strip()) or "_"
-        kind, typed = _as_label(values) if name == label_column else _typed(values, whole=part == "label")
+        kind, typed = _as_label(values) if name == label_column else _classify(values, is_label=part == "label")
         if name == label_column and typed is None:
-            raise UserError(f"Column {name!r} cannot be the label: {kind}. Give another column as label_column.")
+            raise UserError(f"Column {name!r} cannot be the label: {kind}. Set label_column to another column.")
         if name != label_column and (part in taken | RESERVED or (part == "label" and label_column is not None)):
-            kind, typed = f"another part is named {part!r}", None
+            kind, typed = f"another condition is named {part!r}", None
         if typed is None:
             notes.append(f"column {name!r} is not used: {kind}")
             continue
@@ -74,35 +74,36 @@ def describe(columns: Mapping[str, Sequence[Any]], n: int, label_column: str | N
 def add_columns(
     items: list[Item], columns: Mapping[str, list[Any]], label_column: str | None
 ) -> tuple[list[Item], list[str]]:
-    """Add what the columns say of each item; a column's label goes before the folder's."""
-    said = describe(columns, len(items), label_column)
-    notes = list(said.notes)
-    by_folder = any(item.labels for item in items)
-    if by_folder and "label" in said.names:
+    """The items with labels, numbers and captions from the columns, and notes. A label column overrides the label from
+    folder names.
+    """
+    table = describe(columns, len(items), label_column)
+    notes = list(table.notes)
+    if "label" in table.names and any(item.labels for item in items):
         notes.append("the label comes from the metadata; the folders' names are not used")
     out = []
-    for item, labels, numbers, caption in zip(items, said.labels, said.numbers, said.captions, strict=True):
-        kept = {} if "label" in said.names else dict(item.labels)
-        out.append(replace(item, labels=kept | labels, numbers=numbers, caption=caption))
+    for item, labels, numbers, caption in zip(items, table.labels, table.numbers, table.captions, strict=True):
+        from_folders = {} if "label" in table.names else dict(item.labels)
+        out.append(replace(item, labels=from_folders | labels, numbers=numbers, caption=caption))
     return out, notes + _missing(out)
 
 
 def _missing(items: Sequence[Item]) -> list[str]:
-    """A note for every part that some items lack."""
+    """A note for every condition that some items lack."""
     counts = Counter(k for item in items for k in (*item.labels, *item.numbers, *item.images))
     counts["caption"] = sum(item.caption is not None for item in items)
     return [
-        f"{name} missing: {len(items) - n:,} of {len(items):,} items, trained with the condition left out"
+        f"{name} missing: {len(items) - n:,} of {len(items):,} items, trained without this condition"
         for name, n in sorted(counts.items())
         if 0 < n < len(items)
     ]
 
 
-Typed = tuple[str, list[Any] | None]  # ("label" or "number", values), or (the reason why neither, None)
+Typed = tuple[str, list[Any] | None]  # ("label" or "number", values), or (reason why it is neither, None)
 
 
 def _clean(value: Any) -> Any:
-    """None for what is missing: None, an empty string, a float that is not finite."""
+    """None for a missing value: None, an empty string or a float that is not finite. Otherwise the stripped value."""
     if isinstance(value, str):
         return value.strip() or None
     if isinstance(value, float) and not math.isfinite(value):
@@ -110,41 +111,41 @@ def _clean(value: Any) -> Any:
     return value
 
 
-def _typed(values: Sequence[Any], whole: bool) -> Typed:
-    """What a column holds by its values: few different ones are labels, other numbers are numbers.
+def _classify(values: Sequence[Any], is_label: bool) -> Typed:
+    """A column as labels if it has few distinct values, otherwise as numbers if all values are numbers.
 
-    `whole`: its name says that it is a label, so whole numbers are, however many there are.
+    `is_label`: the column is named "label", so integers are labels however many there are.
     """
-    there = [v for v in values if v is not None]
-    numbers = [_number(v) for v in values]  # a CSV gives its numbers as text
-    if there and sum(v is not None for v in numbers) == len(there):
+    present = [v for v in values if v is not None]
+    numbers = [_number(v) for v in values]  # a CSV stores numbers as text
+    if present and sum(v is not None for v in numbers) == len(present):
         distinct = {v for v in numbers if v is not None}
-        few = whole or len(distinct) <= max(2, min(MAX_INTEGERS, len(there) // 2))
+        few = is_label or len(distinct) <= max(2, min(MAX_INTEGERS, len(present) // 2))
         if not (few and all(isinstance(v, int) for v in distinct)) and len(distinct) > 1:
             return "number", [None if v is None else float(v) for v in numbers]
-    return _as_label(values, MAX_CLASSES if whole else len(there) // 2)
+    return _as_label(values, MAX_CLASSES if is_label else len(present) // 2)
 
 
 def _as_label(values: Sequence[Any], most: int = MAX_CLASSES) -> Typed:
-    """A column as labels, if it has 2 to `most` different values (two are always allowed)."""
-    there = [v for v in values if v is not None]
-    if not there:
+    """A column as labels, if it has 2 to `most` distinct values (two are always allowed)."""
+    present = [v for v in values if v is not None]
+    if not present:
         return "it is empty", None
-    if not all(isinstance(v, (str, bool, int, float)) for v in there):
-        return "it holds something other than text, numbers and true or false", None
+    if not all(isinstance(v, (str, bool, int, float)) for v in present):
+        return "it holds values other than text, numbers and booleans", None
     names = [None if v is None else str(v) for v in values]
-    if {n.lower() for n in names if n} <= {"true", "false"}:  # Python, JSON and spreadsheets differ in the capitals
+    if {n.lower() for n in names if n} <= {"true", "false"}:  # Python, JSON and spreadsheets capitalise differently
         names = [n and n.lower() for n in names]
     distinct = {n for n in names if n is not None}
     if len(distinct) < 2:
-        return f"its one value is {next(iter(distinct))!r}", None
+        return f"its only value is {next(iter(distinct))!r}", None
     if len(distinct) > max(2, min(most, MAX_CLASSES)):
-        return f"it has {len(distinct):,} different values for {len(there):,} items, too many for a label", None
+        return f"it has {len(distinct):,} different values for {len(present):,} items, too many for a label", None
     return "label", names
 
 
 def _number(value: Any) -> int | float | None:
-    """A number, or text that is one; None for anything else and for what is not finite."""
+    """The value as a number if it is one, or text that represents one. None for anything else and if not finite."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
     if not isinstance(value, str):

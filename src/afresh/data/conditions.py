@@ -1,7 +1,7 @@
-"""Labels, numbers and captions of items to the parts of a condition, and back to a `Cond`.
+"""Labels, numbers and captions of items to the parts of a `Cond`.
 
-Words are the simplest encoding of a caption that can be learnt from a few thousand of them; a text encoder's vectors
-(afresh.data.captions) know words that these lack.
+Captions are encoded as word ids, the simplest encoding that can be learnt from a few thousand captions, or by a
+pretrained text encoder (afresh.data.captions), which also knows words that do not occur in them.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from torch import Tensor
 
 from afresh.core import Cond, CondSpec, Item, Part, UserError
 
-CAPTION = "caption"  # the part that captions become
-MAX_WORDS = 4_000
+CAPTION = "caption"  # name of the part that holds captions
+MAX_WORDS = 4_000  # size of the vocabulary
 MAX_LENGTH = 32  # words of a caption
-MAX_BYTES = 1 << 25  # of the requests that a run keeps
+MAX_BYTES = 1 << 25  # of the conditions that are saved with a run
 
 Embed = Callable[[Sequence[str]], Tensor]  # captions to (N, E)
 
 
 class SavedPart(BaseModel):
-    """A part of a condition in an encoder's file: unlike `Part`, it refuses fields that it does not know."""
+    """A `Part` as saved in an encoder's file. Unlike `Part`, it rejects unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,12 +51,12 @@ class SavedPart(BaseModel):
 
 
 def caption_words(caption: str) -> list[str]:
-    """Lower-cased words and single marks, in order."""
+    """Lower-case words and single punctuation marks, in order."""
     return re.findall(r"\w+(?:['’]\w+)*|[^\w\s]", caption.lower())
 
 
 def caption_ids(caption: str, part: Part) -> tuple[list[int], int]:
-    """`part.length` ids (0 = padding, 1 = unknown word) and the number of words cut off."""
+    """`part.length` ids (0 = padding, 1 = unknown word), and the number of words that were truncated."""
     table = {word: i + 2 for i, word in enumerate(part.classes)}
     return _ids(caption, part, table)
 
@@ -68,7 +68,7 @@ def _ids(caption: str, part: Part, table: dict[str, int]) -> tuple[list[int], in
 
 
 def label_id(name: str, label: str, part: Part) -> int:
-    """The index of a label. Raises UserError, naming the labels known (the closest first), for another."""
+    """The index of a label. Raises UserError if it is unknown, listing the known labels with the closest first."""
     if label in part.classes:
         return part.classes.index(label)
     close = difflib.get_close_matches(label, part.classes, n=5, cutoff=0.4)
@@ -78,10 +78,10 @@ def label_id(name: str, label: str, part: Part) -> int:
 
 
 def fit_conditions(items: Sequence[Item], vector: int | None = None) -> tuple[dict[str, Part], list[str]]:
-    """The parts that the training items support, and notes on what was left out or will be cut.
+    """The parts that can be learnt from the training items, and notes on what is left out or will be truncated.
 
-    Labels with fewer than two classes, numbers that never vary and captions that are all the same say nothing, and are
-    left out. `vector`: how many numbers a text encoder makes of a caption; None: captions are learnt as words.
+    Labels with a single class, constant numbers and captions that are all equal carry no information and are left out.
+    `vector`: the dimension of a text encoder's vectors; None: captions are encoded as words.
     """
     spec: dict[str, Part] = {}
     notes: list[str] = []
@@ -100,7 +100,7 @@ def fit_conditions(items: Sequence[Item], vector: int | None = None) -> tuple[di
             notes.append(f"{name} is left out: every item has {float(values[0]):g}")
     captions = [item.caption for item in items if item.caption]
     if captions and len(set(captions)) < 2:
-        notes.append(f"captions are left out: every one is {_short(captions[0])!r}")
+        notes.append(f"captions are left out: every caption is {_short(captions[0])!r}")
     elif captions and vector is not None:
         spec[CAPTION] = Part("vector", shape=(vector,))
     elif captions:
@@ -108,9 +108,9 @@ def fit_conditions(items: Sequence[Item], vector: int | None = None) -> tuple[di
         if part.classes:
             spec[CAPTION] = part
             if cut:
-                notes.append(f"{cut:,} captions are longer than {part.length} words and are cut there")
+                notes.append(f"{cut:,} captions are longer than {part.length} words and are truncated")
         else:
-            notes.append("captions are left out: no word occurs twice (captions=minilm does not need that)")
+            notes.append("captions are left out: no word occurs twice (captions=minilm does not require that)")
     return spec, notes
 
 
@@ -119,25 +119,27 @@ def _short(text: str) -> str:
 
 
 def _natural(name: str) -> tuple[int, int, str]:
-    """Whole numbers by size and before names, names by alphabet."""
+    """Sort key: integers by value, then names alphabetically."""
     return (0, int(name), name) if re.fullmatch(r"-?\d{1,18}", name) else (1, 0, name)
 
 
 def _fit_captions(captions: Sequence[str]) -> tuple[Part, int]:
-    """Words that occur at least twice, the most frequent first; length = 95th percentile, at most MAX_LENGTH."""
+    """A vocabulary of the words that occur at least twice, the most frequent first, and the number of captions that
+    exceed the length. The length is the 95th percentile, at most MAX_LENGTH.
+    """
     split = [caption_words(c) for c in captions]
     counts = Counter(w for words in split for w in words)
-    kept = sorted((w for w, n in counts.items() if n >= 2), key=lambda w: (-counts[w], w))[:MAX_WORDS]
+    vocabulary = sorted((w for w, n in counts.items() if n >= 2), key=lambda w: (-counts[w], w))[:MAX_WORDS]
     lengths = sorted(map(len, split))
     length = max(1, min(MAX_LENGTH, lengths[math.ceil(0.95 * len(lengths)) - 1]))
-    return Part("prompt", classes=tuple(kept), length=length), sum(n > length for n in lengths)
+    return Part("prompt", classes=tuple(vocabulary), length=length), sum(n > length for n in lengths)
 
 
 def encode_conditions(items: Sequence[Item], spec: CondSpec, embed: Embed | None = None) -> Cond:
-    """One row an item; a part that an item lacks is not present. `embed` makes the vectors of captions; what is aligned
-    with x is left to its modality.
+    """One row per item; a part that an item lacks is marked as not present. `embed` computes the vectors of captions.
+    Parts that are aligned with x are left to the modality.
 
-    Raises UserError for a label never seen in training.
+    Raises UserError for a label that does not occur in the training split.
     """
     nothing = Cond.nothing(spec, len(items))
     parts: dict[str, Tensor] = dict(nothing.parts)
@@ -151,8 +153,8 @@ def encode_conditions(items: Sequence[Item], spec: CondSpec, embed: Embed | None
         words = {c: i + 2 for c, i in classes.items()}
         for row, item in enumerate(items):
             if part.kind == "label" and name in item.labels:
-                found = classes.get(item.labels[name])
-                parts[name][row] = label_id(name, item.labels[name], part) if found is None else found
+                index = classes.get(item.labels[name])
+                parts[name][row] = label_id(name, item.labels[name], part) if index is None else index
             elif part.kind == "number" and name in item.numbers:
                 parts[name][row] = (item.numbers[name] - part.mean) / part.std
             elif part.kind == "prompt" and item.caption:
@@ -164,19 +166,20 @@ def encode_conditions(items: Sequence[Item], spec: CondSpec, embed: Embed | None
 
 
 def save_conditions(path: Path, cond: Cond, most: int = 4096) -> None:
-    """At most `most` requests (fewer where they hold pictures: MAX_BYTES), spread evenly. Raises OSError."""
-    each = sum(v[:1].nbytes for v in cond.parts.values())
-    rows = torch.linspace(0, cond.size - 1, min(most, cond.size, max(1, MAX_BYTES // max(1, each)))).long()
-    few = cond.select(rows)
-    tensors = {f"parts.{k}": v.contiguous() for k, v in few.parts.items()}
-    tensors |= {f"present.{k}": v.contiguous() for k, v in few.present.items()}
-    if few.given is not None and few.given_mask is not None:
-        tensors |= {"given": few.given.int().contiguous(), "given_mask": few.given_mask.contiguous()}
-    path.write_bytes(save({**tensors, "size": torch.tensor(few.size)}))  # save_file hides what the system says
+    """Save at most `most` rows, spaced evenly, and at most MAX_BYTES (fewer rows if they hold images). Raises OSError."""
+    row_bytes = sum(v[:1].nbytes for v in cond.parts.values())
+    rows = torch.linspace(0, cond.size - 1, min(most, cond.size, max(1, MAX_BYTES // max(1, row_bytes)))).long()
+    selected = cond.select(rows)
+    tensors = {f"parts.{k}": v.contiguous() for k, v in selected.parts.items()}
+    tensors |= {f"present.{k}": v.contiguous() for k, v in selected.present.items()}
+    if selected.given is not None and selected.given_mask is not None:
+        tensors |= {"given": selected.given.int().contiguous(), "given_mask": selected.given_mask.contiguous()}
+    # Not safetensors' save_file, whose exceptions hide the reason that the operating system gives.
+    path.write_bytes(save({**tensors, "size": torch.tensor(selected.size)}))
 
 
 def load_conditions(path: Path, spec: CondSpec) -> Cond:
-    """What `save_conditions` wrote."""
+    """Load a file written by `save_conditions`."""
     tensors = load_file(path)
     size = int(tensors["size"])
     parts, present = ({k: tensors[f"{what}.{k}"] for k in spec} for what in ("parts", "present"))
