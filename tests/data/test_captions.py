@@ -78,7 +78,7 @@ def reference(folder: Path, ids: Tensor, mask: Tensor) -> Tensor:
 def test_hidden_states_are_those_of_transformers(which: str, request: pytest.FixtureRequest) -> None:
     path = request.getfixturevalue(which)
     model = open_model(path)
-encodings = model.tokenizer.encode_batch(["a small red ball", "dog", "a big cat, asleep on the blue sofa."])
+    encodings = model.tokenizer.encode_batch(["a small red ball", "dog", "a big cat, asleep on the blue sofa."])
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(e.ids) for e in encodings], batch_first=True)
     mask = torch.arange(ids.shape[1]) < torch.tensor([len(e.ids) for e in encodings])[:, None]
     expected = reference(path, ids, mask)
@@ -222,7 +222,9 @@ BROKEN: list[tuple[Callable[[Path], object], str]] = [
 
 
 @pytest.mark.parametrize("damage,message", BROKEN)
-def test_folders_that_are_not_text_encoders_are_refused(damage: Callable[[Path], object], message: str, tmp_path: Path) -> None:
+def test_folders_that_are_not_text_encoders_are_refused(
+    damage: Callable[[Path], object], message: str, tmp_path: Path
+) -> None:
     damage(tiny(tmp_path))
     with pytest.raises(UserError, match=f"(?s){message}"):
         fit_captions(str(tmp_path), CAPTIONS)

@@ -48,9 +48,7 @@ class Item:
     caption: str | None = None
     split: str | None = None  # "train" or "validation" if the data defines its own split
     turns: tuple[tuple[str, str], ...] = ()  # conversation as (role, text) pairs; `value` is the same as one text
-    images: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # conditioning images by name: arrays like `value`, or paths
+    images: Mapping[str, Any] = field(default_factory=dict)  # conditioning images: arrays like `value`, or paths
     group: str | None = None  # items of one group (one recording, one speaker) stay on the same side of the split
 
     def targets(self) -> list[Any]:
@@ -130,7 +128,7 @@ class Modality(Protocol):
 
 
 class Codec(Protocol):
-    """Encodes examples of `source` in `target` and decodes them: a family that models `target` thereby models `source`."""
+    """Encodes examples of `source` in `target` and back, so that a family over `target` is also one over `source`."""
 
     @property
     def source(self) -> Space: ...

@@ -166,7 +166,7 @@ def encode_conditions(items: Sequence[Item], spec: CondSpec, embed: Embed | None
 
 
 def save_conditions(path: Path, cond: Cond, most: int = 4096) -> None:
-    """Save at most `most` rows, spaced evenly, and at most MAX_BYTES (fewer rows if they hold images). Raises OSError."""
+    """Save at most `most` evenly spaced rows, fewer if they would exceed MAX_BYTES. Raises OSError."""
     row_bytes = sum(v[:1].nbytes for v in cond.parts.values())
     rows = torch.linspace(0, cond.size - 1, min(most, cond.size, max(1, MAX_BYTES // max(1, row_bytes)))).long()
     selected = cond.select(rows)
