@@ -1,4 +1,4 @@
-"""Duplicates: signatures estimate what they claim, edits are found, strangers are not."""
+"""Duplicates: signatures estimate the Jaccard similarity, edited copies are found, different items are not."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_jaccard_of_known_sets() -> None:
     assert jaccard(a, a[:0]) == 0.0
 
 
-def test_signature_agrees_as_often_as_the_jaccard_likeness() -> None:
+def test_signatures_agree_as_often_as_the_jaccard_similarity() -> None:
     generator = np.random.default_rng(0)
     shared = []
     for _ in range(60):
@@ -45,33 +45,33 @@ def test_signature_agrees_as_often_as_the_jaccard_likeness() -> None:
     assert abs(np.mean(shared)) < 4 * (2 / 9 / (60 * POINTS)) ** 0.5
 
 
-def test_shingles_overlook_case_and_white_space() -> None:
+def test_shingles_ignore_case_and_white_space() -> None:
     assert np.array_equal(shingles("The  cat\n sat."), shingles("the CAT sat. "))
     assert len(shingles("")) == 0
     assert len(shingles("abc")) == 1
     assert len(shingles("0123456789")) == 2
 
 
-def test_edited_texts_are_found_and_strangers_not() -> None:
-    made = [prose(i) for i in range(30)]
-    words = made[7].split()
+def test_edited_texts_are_found_and_different_texts_are_not() -> None:
+    values = [prose(i) for i in range(30)]
+    words = values[7].split()
     words[100] = "changed"
-    made += [" ".join(words), made[9].upper()]
-    found = near_texts(made)
-    assert [(p.first, p.second) for p in found] == [(7, 30), (9, 31)]
-    assert 0.9 < found[0].similarity < 1.0
-    assert found[1].similarity == 1.0
+    values += [" ".join(words), values[9].upper()]
+    pairs = near_texts(values)
+    assert [(p.first, p.second) for p in pairs] == [(7, 30), (9, 31)]
+    assert 0.9 < pairs[0].similarity < 1.0
+    assert pairs[1].similarity == 1.0
 
 
 def test_each_copy_points_to_the_earliest() -> None:
     text = prose(0)
-    found = near_texts([prose(1), text, text + ".", text + "!"])
-    assert [(p.first, p.second) for p in found] == [(1, 2), (1, 3)]
+    pairs = near_texts([prose(1), text, text + ".", text + "!"])
+    assert [(p.first, p.second) for p in pairs] == [(1, 2), (1, 3)]
 
 
 def test_exact_groups() -> None:
-    made = [Item(v) for v in ("a", "b", "a", "c", "b", "a")]
-    assert exact_duplicates(made) == [[0, 2, 5], [1, 4]]
+    values = [Item(v) for v in ("a", "b", "a", "c", "b", "a")]
+    assert exact_duplicates(values) == [[0, 2, 5], [1, 4]]
 
 
 def scene(seed: int, side: int) -> Image.Image:
@@ -79,16 +79,16 @@ def scene(seed: int, side: int) -> Image.Image:
     return Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
 
 
-def test_resized_and_recompressed_pictures_are_found() -> None:
-    made = [np.asarray(scene(i, 64)) for i in range(40)]
-    noisy = made[3].astype(np.int64) + np.random.default_rng(1).integers(-3, 4, made[3].shape)
-    made += [np.asarray(scene(5, 48)), noisy.clip(0, 255).astype(np.uint8)]
-    found = near_images(made)
-    assert [(p.first, p.second) for p in found] == [(5, 40), (3, 41)]
-    assert all(0.97 < p.similarity <= 1.0 for p in found)
+def test_resized_and_noisy_images_are_found() -> None:
+    values = [np.asarray(scene(i, 64)) for i in range(40)]
+    noisy = values[3].astype(np.int64) + np.random.default_rng(1).integers(-3, 4, values[3].shape)
+    values += [np.asarray(scene(5, 48)), noisy.clip(0, 255).astype(np.uint8)]
+    pairs = near_images(values)
+    assert [(p.first, p.second) for p in pairs] == [(5, 40), (3, 41)]
+    assert all(0.97 < p.similarity <= 1.0 for p in pairs)
 
 
-def test_brightness_alone_tells_flat_pictures_apart() -> None:
+def test_flat_images_are_compared_by_brightness() -> None:
     flat = [np.full((16, 16, 1), v, np.uint8) for v in (0, 100, 200, 101)]
     assert [(p.first, p.second) for p in near_images(flat)] == [(1, 3)]
     many = [np.zeros((8, 8, 1), np.uint8)] * 700
@@ -100,13 +100,13 @@ def test_different_digits_are_not_duplicates() -> None:
     assert len(near_images(list(digits))) < 5  # of 1,797
 
 
-def test_texts_and_pictures_apart_and_what_crosses_a_split() -> None:
-    text, picture = prose(3), np.asarray(scene(1, 32))
-    train = [Item(prose(1), "a"), Item(text, "b"), Item(picture, "c")]
-    heldout = [Item(text + "?", "d"), Item(picture.copy(), "e"), Item(prose(9), "f")]
+def test_only_items_of_one_kind_are_compared_and_pairs_crossing_a_split_are_found() -> None:
+    text, image = prose(3), np.asarray(scene(1, 32))
+    train = [Item(prose(1), "a"), Item(text, "b"), Item(image, "c")]
+    heldout = [Item(text + "?", "d"), Item(image.copy(), "e"), Item(prose(9), "f")]
     assert [(p.first, p.second) for p in near_duplicates([*train, *heldout])] == [(1, 3), (2, 4)]
-    found = crossing(Split(train, heldout))
-    assert [(a.source, b.source) for a, b, _ in found] == [("b", "d"), ("c", "e")]
+    pairs = crossing(Split(train, heldout))
+    assert [(a.source, b.source) for a, b, _ in pairs] == [("b", "d"), ("c", "e")]
 
 
 def test_nothing_to_compare() -> None:
