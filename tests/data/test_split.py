@@ -1,4 +1,4 @@
-"""The split: decided by content, disjoint, stable, never empty on either side."""
+"""The split: decided by content, disjoint, stable, with at least one item on either side."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def test_order_does_not_matter_and_nothing_is_lost() -> None:
     assert split_hash(a) == split_hash(b)
 
 
-def test_added_items_move_none() -> None:
+def test_adding_items_moves_no_other_item() -> None:
     small, large = split(items(300)), split(items(900))
     assert texts(small.train) <= texts(large.train)
     assert texts(small.heldout) <= texts(large.heldout)
 
 
-def test_fraction_is_about_met() -> None:
+def test_about_the_fraction_is_held_out() -> None:
     n = 4000
     for fraction in (0.05, 0.1, 0.5):
         held = len(split(items(n), fraction).heldout)
@@ -52,7 +52,7 @@ def test_two_purposes_choose_independently() -> None:
 
 
 @pytest.mark.parametrize("n", range(2, 12))
-def test_never_empty(n: int) -> None:
+def test_both_sides_have_an_item(n: int) -> None:
     for start in range(0, 200, 20):
         for fraction in (0.01, 0.1, 0.99):
             made = split(items(n, start), fraction)
@@ -66,7 +66,7 @@ def test_exact_duplicates_are_removed_and_named() -> None:
     assert len(found.train) + len(found.heldout) == 30
     assert [(d.source, d.reason) for d in found.duplicates] == [("copy.txt", "exact duplicate of 3.txt")]
     assert any("1 exact duplicates" in n for n in found.notes)
-    assert any("other labels" in n for n in found.notes)
+    assert any("the labels of 1 duplicates differ" in n for n in found.notes)
 
 
 def test_one_long_text_gives_its_last_tenth() -> None:
@@ -77,7 +77,7 @@ def test_one_long_text_gives_its_last_tenth() -> None:
     assert any("last 10%" in n for n in found.notes)
 
 
-def test_few_long_texts_are_cut_and_few_short_ones_dealt() -> None:
+def test_few_long_texts_are_divided_and_few_short_texts_are_not() -> None:
     long = split([Item(c * 5000, c) for c in "abcdef"])
     assert len(long.train) == len(long.heldout) == 6
     assert all(len(i.value) == 500 for i in long.heldout)
@@ -85,11 +85,11 @@ def test_few_long_texts_are_cut_and_few_short_ones_dealt() -> None:
     assert len(short.train) + len(short.heldout) == 6
 
 
-def test_a_short_text_among_long_ones_only_trains() -> None:
+def test_a_short_text_among_long_texts_is_used_for_training_only() -> None:
     found = split([Item("a" * 5000, "a"), Item("b" * 4000, "b"), Item("tiny", "c")])
     assert [i.value for i in found.train][-1] == "tiny"
     assert len(found.heldout) == 2
-    assert any("only train" in n for n in found.notes)
+    assert any("for training only" in n for n in found.notes)
 
 
 def test_the_datas_own_split_is_kept_and_cleaned() -> None:
@@ -111,7 +111,7 @@ def test_the_datas_own_split_is_kept_and_cleaned() -> None:
     assert any("1 training items removed" in n for n in found.notes)
 
 
-def test_only_train_declared_is_dealt_by_content() -> None:
+def test_a_declared_training_split_alone_is_split_by_content() -> None:
     made = [Item(i.value, i.source, split="train") for i in items(200)]
     assert texts(split(made).heldout) == texts(split(items(200)).heldout)
 
@@ -124,11 +124,11 @@ def test_every_label_is_in_training() -> None:
         ]
         found = split(made)
         assert "r" in {i.labels["label"] for i in found.train}
-    with pytest.raises(UserError, match="Too few items a class"):
+    with pytest.raises(UserError, match="too few items per class"):
         split([Item("a", "a", {"label": "1"}), Item("b", "b", {"label": "2"})])
 
 
-def test_pictures_split_by_their_pixels() -> None:
+def test_images_are_split_by_their_pixels() -> None:
     made = [Item(np.full((4, 4, 1), i, np.uint8), str(i)) for i in range(100)]
     a, b = split(made), split(made[::-1])
     assert {i.source for i in a.heldout} == {i.source for i in b.heldout}
@@ -148,7 +148,7 @@ def test_a_group_is_never_divided(groups: int) -> None:
     assert any(f"{groups} groups that are never divided" in n for n in found.notes)
 
 
-def test_a_group_with_a_label_of_its_own_trains_as_a_whole() -> None:
+def test_a_group_with_a_label_of_its_own_is_moved_to_training_as_a_whole() -> None:
     plain = split(grouped(40)).heldout[0].group
     items = [
         replace(i, labels={"kind": "rare" if i.group == plain and i.source.endswith("/0") else "usual"})
@@ -159,42 +159,42 @@ def test_a_group_with_a_label_of_its_own_trains_as_a_whole() -> None:
     assert plain in train and not train & heldout
 
 
-def test_groups_are_held_out_by_their_name_alone() -> None:
-    """So that parts that come later join the side of theirs."""
+def test_the_side_of_a_group_depends_on_its_name_alone() -> None:
+    """Items that are added to a group later join its side."""
     small, large = split(grouped(100, 3)), split(grouped(100, 30))
     assert {i.group for i in small.heldout} == {i.group for i in large.heldout}
     held = len({i.group for i in split(grouped(4000, 1)).heldout})
     assert abs(held - 400) < 4 * (4000 * 0.1 * 0.9) ** 0.5  # four standard deviations
 
 
-def test_items_without_a_group_are_dealt_by_content_beside_groups() -> None:
+def test_items_without_a_group_are_split_by_content() -> None:
     alone = split(items(300))
     both = split([*items(300), *grouped(20)])
     assert texts(alone.heldout) <= texts(both.heldout) and texts(alone.train) <= texts(both.train)
 
 
 def test_one_group_alone_is_refused() -> None:
-    with pytest.raises(UserError, match=r"one group \(g0\).*Give other groups"):
+    with pytest.raises(UserError, match=r"one group \(g0\).*Give items of other groups"):
         split(grouped(1))
 
 
-def test_what_cannot_be_split_is_refused() -> None:
+def test_data_that_cannot_be_split_is_refused() -> None:
     with pytest.raises(UserError, match="nothing to split"):
         split([])
-    with pytest.raises(UserError, match="Too little text"):
+    with pytest.raises(UserError, match="too little text"):
         split([Item("short", "a")])
     with pytest.raises(UserError, match="Only one distinct"):
         split([Item(np.zeros((2, 2, 1), np.uint8), str(i)) for i in range(3)])
     with pytest.raises(UserError, match="Accepted: train, validation"):
         split([Item("a", split="test"), Item("b")])
-    with pytest.raises(UserError, match="Nothing is left to train on: every item is held out"):
+    with pytest.raises(UserError, match="Nothing is left to train on: every item is in the held-out split"):
         split([Item("a", split="validation"), Item("b", split="validation")])
     for fraction in (0.0, 1.0, float("nan")):
         with pytest.raises(UserError, match="between 0 and 1"):
             split(items(5), fraction)
 
 
-def test_hash_names_the_split() -> None:
+def test_the_hash_identifies_the_split() -> None:
     a = split(items(50))
     swapped = Split(a.heldout, a.train)
     assert len(split_hash(a)) == 64

@@ -82,7 +82,7 @@ def test_class_folders_are_labels(tmp_path: Path) -> None:
 def test_one_class_only_is_no_label(tmp_path: Path) -> None:
     corpus = read(folder(tmp_path, ["cat/1.png", "cat/2.png"]))
     assert labels(corpus) == {"cat/1.png": None, "cat/2.png": None}
-    assert noted(corpus, "one class folder only (cat)")
+    assert noted(corpus, "only one class folder (cat)")
 
 
 def test_pictures_outside_the_class_folders_lack_the_label(tmp_path: Path) -> None:
@@ -151,14 +151,14 @@ def test_damage_stops_where_that_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "a/empty.png").touch()
     (tmp_path / "metadata.csv").write_text("file_name,age\na/1.png,3\na/gone.png,4\n")
     assert len(read(tmp_path).items) == 2
-    with pytest.raises(UserError, match=r"^3 cannot be read") as error:
+    with pytest.raises(UserError, match=r"^3 inputs cannot be read") as error:
         read(tmp_path, damaged="stop")
     assert all(f"\n  {name}: " in str(error.value) for name in ("a/cut.png", "a/empty.png", "metadata.csv, row 2"))
     archive = tmp_path / "all.zip"
     with zipfile.ZipFile(archive, "w") as members:
         members.writestr("a.png", png())
         members.writestr("b.png", png()[:60])
-    with pytest.raises(UserError, match=r"^1 cannot be read.*\n  b.png: damaged or cut short"):
+    with pytest.raises(UserError, match=r"^1 inputs cannot be read.*\n  b.png: damaged or cut short"):
         read(archive, damaged="stop")
 
 
@@ -166,7 +166,7 @@ def test_nothing_usable_is_an_error_with_reasons(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="empty"):
         read(tmp_path)
     (tmp_path / "a.png").write_text("no picture")
-    with pytest.raises(UserError, match=r"no usable picture.*\n.*a\.png: not a PNG"):
+    with pytest.raises(UserError, match=r"no usable image.*\n.*a\.png: not a PNG"):
         read(tmp_path)
     with pytest.raises(UserError, match="does not exist"):
         read(tmp_path / "nowhere")
@@ -282,7 +282,7 @@ def test_bad_rows_are_refused_one_by_one(tmp_path: Path) -> None:
     (tmp_path / "in/metadata.jsonl").write_text("\n".join(lines))
     why = reasons(read(tmp_path / "in"))
     assert [i.caption for i in read(tmp_path / "in").items] == ["one", None]
-    expected = {2: "leads out", 3: "leads out", 4: "no picture", 5: "another row", 6: "no file_name", 7: "not JSON",
+    expected = {2: "leads out", 3: "leads out", 4: "not a usable", 5: "another row", 6: "no file_name", 7: "not JSON",
                 8: "not a JSON object", 9: "leads out"}  # fmt: skip
     assert {k: why[f"metadata.jsonl, row {k}"] for k in expected}.keys() == expected.keys()
     assert all(words in why[f"metadata.jsonl, row {k}"] for k, words in expected.items())
@@ -294,9 +294,9 @@ def test_bad_rows_are_refused_one_by_one(tmp_path: Path) -> None:
     [
         ("metadata.csv", b"image,text\n1.png,hello\n", "no column 'file_name'"),
         ("metadata.csv", b"file_name,text,text\n1.png,a,b\n", "two columns"),
-        ("metadata.csv", b'file_name,text\n1.png,"open\n', "no readable CSV"),
+        ("metadata.csv", b'file_name,text\n1.png,"open\n', "not a readable CSV"),
         ("metadata.jsonl", b'{"file_name": "1.png", "text": "\xff"}', "not UTF-8"),
-        ("metadata.parquet", b"PAR1 not really", "no readable Parquet"),
+        ("metadata.parquet", b"PAR1 not really", "not a readable Parquet"),
     ],
 )
 def test_unreadable_metadata_stops_with_the_way_to_mend_it(
@@ -313,7 +313,7 @@ def test_csv_rows_of_another_length_are_refused(tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_text("file_name,text\n1.png,hello, world\n2.png,fine\n")
     corpus = read(tmp_path)
     assert [i.caption for i in corpus.items] == [None, "fine"]
-    assert reasons(corpus) == {"metadata.csv, row 1": "3 cells, the header has 2"}
+    assert reasons(corpus) == {"metadata.csv, row 1": "3 cells, but the header has 2"}
 
 
 def test_label_column_and_what_it_replaces(tmp_path: Path) -> None:

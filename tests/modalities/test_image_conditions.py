@@ -180,7 +180,7 @@ def test_no_pair_left_is_an_error_with_the_reasons(tmp_path: Path) -> None:
         {f"{i}.png": pixels(i) for i in range(2)},
         [{"file_name": f"{i}.png", "conditioning_image": f"../away/{i}.png"} for i in range(2)],
     )
-    with pytest.raises(UserError, match=r"no usable picture[^$]*'\.\./away/0\.png' is no picture that could be used"):
+    with pytest.raises(UserError, match=r"no usable image[^$]*'\.\./away/0\.png' is no picture that could be used"):
         read(root)
 
 

@@ -1,4 +1,4 @@
-"""From a path to files, and from files to text: what cannot be used is named with its reason, never skipped."""
+"""Paths to files, archives and text. Every file that cannot be used is reported with the reason."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from typing import IO
 from afresh.core import Refused, UserError
 
 MB = 1 << 20
-EMPTY, UNREADABLE = "empty file (0 bytes)", "cannot be read"  # reasons, the latter with its own
-JUNK = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})  # what operating systems leave behind
+EMPTY, UNREADABLE = "empty file (0 bytes)", "cannot be read"  # reasons; details are appended to the second
+JUNK = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})  # created by operating systems
 
 
 class FileError(Exception):
-    """Why one file cannot be used, in words for its owner."""
+    """One file cannot be used. The message is the reason, for its owner."""
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """A regular file: where it is, its name relative to the root (with slashes), its size in bytes."""
+    """A regular file: its path, its name relative to the root (with slashes) and its size in bytes."""
 
     path: Path
     name: str
@@ -34,30 +34,29 @@ class DataFile:
 
     @property
     def suffix(self) -> str:
-        """Lower-cased, with the dot."""
+        """In lower case, with the dot."""
         return self.path.suffix.lower()
 
 
 def walk(
     path: Path, leave_out: Callable[[str, bool], str | None] = lambda name, folder: None
 ) -> tuple[list[DataFile], list[Refused]]:
-    """All files under a folder (or the one file), sorted by name, and what was not used and why.
+    """All files below a folder (or the file itself), sorted by name, and the inputs that are not used.
 
-    Left out: hidden files and folders (a leading dot), symbolic links inside the folder (one that leads out
-    could bring in anything; one that leads nowhere else is read where it lies), empty files, devices and
-    pipes, what cannot be read. `leave_out(relative name, is folder)` may give a reason of its own; a folder
-    left out is not entered and counts as one. Raises UserError when the path is missing, is neither file nor
-    folder, cannot be read, or when the folder is empty.
+    Left out are hidden files and folders (a leading dot), symbolic links (a link out of the folder could include
+    anything; the target of a link within it is read anyway), empty files, devices, pipes and unreadable files.
+    `leave_out(relative name, is folder)` may return another reason; a folder left out counts as one input. Raises
+    UserError if the path does not exist or cannot be read, or if the folder is empty.
     """
     _must_exist(path)
     if path.is_file():
         return _one(path)
-    found: list[DataFile] = []
+    files: list[DataFile] = []
     refused: list[Refused] = []
-    waiting = [path]
+    pending = [path]
     entries = 0
-    while waiting:
-        folder = waiting.pop()
+    while pending:
+        folder = pending.pop()
         try:
             with os.scandir(folder) as scan:
                 listing = list(scan)
@@ -70,52 +69,57 @@ def walk(
         for entry in listing:
             name = _relative(Path(entry.path), path)
             is_folder = entry.is_dir(follow_symlinks=False)
-            reason = _reason(entry, path) or leave_out(name, is_folder)
+            reason = _exclusion_reason(entry, path) or leave_out(name, is_folder)
             if reason is not None:
-                lost = reason == EMPTY or reason.startswith(UNREADABLE)
-                refused.append(Refused(name + "/" if is_folder else name, reason, damaged=lost))
+                damaged = reason == EMPTY or reason.startswith(UNREADABLE)
+                refused.append(Refused(name + "/" if is_folder else name, reason, damaged=damaged))
             elif is_folder:
-                waiting.append(Path(entry.path))
+                pending.append(Path(entry.path))
             else:
-                found.append(DataFile(Path(entry.path), name, entry.stat(follow_symlinks=False).st_size))
+                files.append(DataFile(Path(entry.path), name, entry.stat(follow_symlinks=False).st_size))
     if not entries:
-        raise UserError(f"The folder {path} is empty. Give a folder that holds your data.")
-    return sorted(found, key=lambda f: f.name), sorted(refused, key=lambda r: r.source)
+        raise UserError(f"The folder {path} is empty. Give a folder that contains your data.")
+    return sorted(files, key=lambda f: f.name), sorted(refused, key=lambda r: r.source)
+
+
+def list_reasons(refused: Sequence[Refused]) -> str:
+    """The first five refused inputs with their reasons, one per line, to append to a message."""
+    return "".join(f"\n  {r.source}: {r.reason}" for r in refused[:5])
 
 
 def _must_exist(path: Path) -> None:
     if not path.exists():
-        what = "leads to nothing (a broken symbolic link)" if path.is_symlink() else "does not exist"
+        what = "is a broken symbolic link" if path.is_symlink() else "does not exist"
         raise UserError(f"{path} {what}. Give the path of your data: a file or a folder.")
 
 
 def _one(path: Path) -> tuple[list[DataFile], list[Refused]]:
     size = path.stat().st_size
     if size == 0:
-        raise UserError(f"{path} is empty (0 bytes). Give a file that holds your data.")
+        raise UserError(f"{path} is empty (0 bytes). Give a file that contains your data.")
     if not os.access(path, os.R_OK):
         raise UserError(f"{path} cannot be read: permission denied.")
     return [DataFile(path, path.name, size)], []
 
 
 def _relative(path: Path, root: Path) -> str:
-    # A name that is no UTF-8 is shown with escapes, so that every message and report can be printed.
+    # Bytes of a name that are not UTF-8 are escaped, so that every message and report can be printed.
     return path.relative_to(root).as_posix().encode("utf-8", "backslashreplace").decode()
 
 
-def _reason(entry: os.DirEntry[str], root: Path) -> str | None:
-    """Why an entry of a folder is of no use to anybody, or None."""
+def _exclusion_reason(entry: os.DirEntry[str], root: Path) -> str | None:
+    """Why an entry of a folder is never used by any modality, or None."""
     if entry.name.startswith("."):
         return "hidden (its name begins with a dot)"
     if entry.name in JUNK:
-        return "left behind by an operating system"
+        return "created by an operating system"
     if entry.is_symlink():
         target = Path(entry.path).resolve()
         if not target.exists():
-            return "symbolic link that leads to nothing"
+            return "broken symbolic link"
         if not target.is_relative_to(root.resolve()):
             return f"symbolic link that leads out of the folder, to {target}: copy the file into the folder"
-        return "symbolic link within the folder: what it leads to is read where it lies"
+        return "symbolic link within the folder: its target is read anyway"
     if entry.is_dir(follow_symlinks=False):
         return None
     try:
@@ -135,9 +139,9 @@ def _reason(entry: os.DirEntry[str], root: Path) -> str | None:
 
 
 def decode_text(raw: bytes) -> str:
-    """UTF-8, with or without a byte order mark, to a string; line ends are kept as they are.
+    """Decode UTF-8, with or without a byte order mark. Line ends are not changed.
 
-    Raises FileError for binary content (a zero byte), UTF-16 and UTF-32, and invalid UTF-8, with the position.
+    Raises FileError for UTF-16, UTF-32, binary content (a zero byte) and invalid UTF-8, with the position.
     """
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise FileError("UTF-16 or UTF-32, not UTF-8: convert it (iconv -f UTF-16 -t UTF-8)")
@@ -157,19 +161,19 @@ def decode_text(raw: bytes) -> str:
 
 
 def too_large(size: int, max_mb: int) -> str:
-    """The reason for refusing `size` bytes, which names the option."""
-    return f"{size / MB:,.0f} MB, at most {max_mb:,} MB are read at once: cut it up, or raise the option max_file_mb"
+    """The reason for refusing a file of `size` bytes."""
+    return f"{size / MB:,.0f} MB, but at most {max_mb:,} MB are read: split it, or raise the option max_file_mb"
 
 
 def open_plain(file: DataFile) -> IO[bytes]:
-    """The content of a file, unpacked when its name ends in .gz."""
+    """Open a file for reading, decompressed if its name ends in .gz."""
     return GzipFile(file.path) if file.suffix == ".gz" else file.path.open("rb")  # type: ignore[return-value]
 
 
 def read_bytes(file: DataFile, max_mb: int) -> bytes:
-    """All of a file, unpacked, never holding more than `max_mb` MB of it.
+    """The content of a file, decompressed. At most `max_mb` MB are held in memory.
 
-    Raises FileError when it is larger (after unpacking, too), damaged or unreadable.
+    Raises FileError if the file is larger (before or after decompression), damaged or unreadable.
     """
     if file.size > max_mb * MB:
         raise FileError(too_large(file.size, max_mb))
@@ -181,12 +185,12 @@ def read_bytes(file: DataFile, max_mb: int) -> bytes:
     except OSError as error:
         raise FileError(f"cannot be read: {error.strerror}") from None
     if len(raw) > max_mb * MB:
-        raise FileError(f"more than {max_mb:,} MB once unpacked: raise the option max_file_mb")
+        raise FileError(f"more than {max_mb:,} MB when decompressed: raise the option max_file_mb")
     return raw
 
 
 def matching_pattern(name: str, patterns: Sequence[str]) -> str | None:
-    """The first pattern that fits a relative name, a folder that it lies in, or the last part of either."""
+    """The first pattern that matches a relative name, one of its parent folders, or the last part of either."""
     path = PurePosixPath(name)
     names = {*path.parts, *(p.as_posix() for p in (path, *path.parents[:-1]))}
     return next((p for p in patterns if any(fnmatchcase(n, p.rstrip("/")) for n in names)), None)
@@ -197,69 +201,74 @@ def matching_pattern(name: str, patterns: Sequence[str]) -> str | None:
 
 @dataclass(frozen=True)
 class ZipLimits:
-    """What an archive may hold. One that says or turns out more is refused as a bomb."""
+    """Limits on the content of an archive. They protect against decompression bombs."""
 
     members: int = 1_000_000
     member_bytes: int = 512 * MB
     total_bytes: int = 4096 * MB
-    ratio: float = 200.0  # unpacked over packed, of a member
+    ratio: float = 200.0  # decompressed size of a member divided by its compressed size
     ratio_from: int = MB  # members smaller than this may have any ratio
 
 
 def read_zip(
     path: Path, suffixes: Collection[str] = (), limits: ZipLimits = ZipLimits()
 ) -> tuple[Iterator[tuple[str, bytes]], list[Refused]]:
-    """Members of an archive as (name, content), sorted by name, and the list of what is refused.
+    """Members of an archive as (name, content), sorted by name, and the list of members that are refused.
 
-    Nothing is written to disk. Refused: absolute names, `..`, drive letters, symbolic links, encrypted,
-    repeated, hidden, empty or over-large members, and those whose suffix (lower-cased, with the dot) is not in
-    `suffixes` when any are given. The list grows while the iterator runs: damaged members are found on reading.
-    Raises UserError when the file is no archive, or a bomb by its total size or number of members.
+    Nothing is written to disk. Refused are absolute names, `..`, drive letters, symbolic links, members that are
+    encrypted, repeated, hidden, empty or exceed `limits`, and those whose suffix (lower case, with the dot) is not in
+    `suffixes`, if any are given. The list is extended while the iterator runs, because damage is detected on reading.
+    Raises UserError if the file is not an archive, or exceeds the limits on total size or number of members.
     """
     refused: list[Refused] = []
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = [i for i in archive.infolist() if not i.is_dir()]
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise UserError(f"{path} is not a .zip archive that can be read: {error}.") from None
+    infos = zip_files(path)
     if len(infos) > limits.members:
         raise UserError(f"{path} has {len(infos):,} members; at most {limits.members:,} are read. Unpack it yourself.")
-    wanted: list[zipfile.ZipInfo] = []
-    seen: set[str] = set()
+    accepted: list[zipfile.ZipInfo] = []
+    names: set[str] = set()
     for info in sorted(infos, key=lambda i: i.filename):
-        reason = _member_reason(info, suffixes, limits)
-        if reason is None and info.filename in seen:
+        reason = _member_exclusion_reason(info, suffixes, limits)
+        if reason is None and info.filename in names:
             reason = "its name occurs twice in the archive"
         if reason is None:
-            seen.add(info.filename)
-            wanted.append(info)
+            names.add(info.filename)
+            accepted.append(info)
         else:
             refused.append(Refused(f"{path.name}: {info.filename}", reason, damaged=reason == EMPTY))
-    total = sum(i.file_size for i in wanted)
+    total = sum(i.file_size for i in accepted)
     if total > limits.total_bytes:
         raise UserError(
             f"{path} would unpack to {total / MB:,.0f} MB; at most {limits.total_bytes / MB:,.0f} MB are read "
             "from an archive. Unpack it yourself if you trust it."
         )
-    return _members(path, wanted, refused), refused
+    return _members(path, accepted, refused), refused
+
+
+def zip_files(path: Path) -> list[zipfile.ZipInfo]:
+    """The members that are files. Raises UserError if the archive cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [i for i in archive.infolist() if not i.is_dir()]
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise UserError(f"{path} is not a .zip archive that can be read: {error}.") from None
 
 
 def zip_names(path: Path) -> list[str]:
-    """Names of an archive's files, hidden ones apart; none when it is no archive."""
+    """Names of the files in an archive, except hidden ones. Empty if the archive cannot be read."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return [i.filename for i in archive.infolist() if not i.is_dir() and not _is_hidden(i.filename)]
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return [i.filename for i in zip_files(path) if not is_hidden(i.filename)]
+    except UserError:
         return []
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether a relative name, or a folder that it lies in, is hidden or was created by an operating system."""
     return any(p.startswith(".") or p in JUNK for p in PurePosixPath(name).parts)
 
 
-def _members(path: Path, wanted: list[zipfile.ZipInfo], refused: list[Refused]) -> Iterator[tuple[str, bytes]]:
+def _members(path: Path, accepted: list[zipfile.ZipInfo], refused: list[Refused]) -> Iterator[tuple[str, bytes]]:
     with zipfile.ZipFile(path) as archive:
-        for info in wanted:
+        for info in accepted:
             try:
                 with archive.open(info) as stream:
                     content = stream.read(info.file_size + 1)
@@ -267,29 +276,29 @@ def _members(path: Path, wanted: list[zipfile.ZipInfo], refused: list[Refused]) 
                 refused.append(Refused(f"{path.name}: {info.filename}", f"damaged: {error}", damaged=True))
                 continue
             if len(content) != info.file_size:
-                why = "its size is not what the archive says"
-                refused.append(Refused(f"{path.name}: {info.filename}", why, damaged=True))
+                reason = "its size differs from what the archive declares"
+                refused.append(Refused(f"{path.name}: {info.filename}", reason, damaged=True))
                 continue
             yield info.filename, content
 
 
-def _member_reason(info: zipfile.ZipInfo, suffixes: Collection[str], limits: ZipLimits) -> str | None:
+def _member_exclusion_reason(info: zipfile.ZipInfo, suffixes: Collection[str], limits: ZipLimits) -> str | None:
     name = PurePosixPath(info.filename.replace("\\", "/"))
     if name.is_absolute() or ".." in name.parts or (name.parts and ":" in name.parts[0]):
         return "its name leads out of the archive"
     if stat.S_ISLNK(info.external_attr >> 16):
         return "symbolic link"
-    if _is_hidden(info.filename):
-        return "hidden, or left behind by an operating system"
+    if is_hidden(info.filename):
+        return "hidden, or created by an operating system"
     if info.flag_bits & 1:
         return "encrypted"
     if suffixes and name.suffix.lower() not in suffixes:
-        return f"not of a kind that is read ({name.suffix or 'no suffix'})"
+        return f"unsupported file type ({name.suffix or 'no suffix'})"
     if info.file_size == 0:
         return EMPTY
     if info.file_size > limits.member_bytes:
-        return f"{info.file_size / MB:,.0f} MB unpacked, at most {limits.member_bytes / MB:,.0f} MB"
+        return f"{info.file_size / MB:,.0f} MB when decompressed; at most {limits.member_bytes / MB:,.0f} MB are read"
     if info.file_size > limits.ratio_from and info.file_size > limits.ratio * info.compress_size:
         ratio = info.file_size / max(1, info.compress_size)
-        return f"unpacks to {ratio:,.0f} times its size (at most {limits.ratio:,.0f}): a bomb"
+        return f"unpacks to {ratio:,.0f} times its size (at most {limits.ratio:,.0f}): a decompression bomb"
     return None

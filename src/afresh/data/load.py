@@ -1,7 +1,7 @@
-"""Batches as a pure function of (seed, draw): there is no loader state to save.
+"""Training batches as a pure function of (seed, draw), so that there is no loader state to save.
 
-Draw number d is example d mod N of epoch d div N, in an order that depends on (seed, epoch) alone. Step s of
-batch size B takes draws s B ... s B + B - 1, however they are split over micro-batches or processes.
+Draw d is example d mod N of epoch d div N, in an order that depends only on (seed, epoch). Step s with batch size B
+takes draws s B ... s B + B - 1, however they are divided into micro-batches or among processes.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from afresh.core import Batch, Cond, Examples, Space
 from afresh.core.rng import Rng
 
-ROOM = 1 << 26  # logits that are held at once when scoring: 256 MB of float32
+MAX_LOGITS = 1 << 26  # held at once when scoring: 256 MB of float32
 
 
 class Loader:
-    """Training batches of `examples` in `space`. Records of like length come in batches of `together`."""
+    """Training batches of `examples` in `space`. Records of similar length are batched in groups of `together`."""
 
     def __init__(self, examples: Examples, space: Space, rng: Rng, together: int = 1) -> None:
         self.examples, self.space, self.rng, self.together = examples, space, rng, together
@@ -40,13 +40,13 @@ class Loader:
             if offsets is not None:
                 starts[here] = offsets[rows[here]]
         if self.runs is None:
-            made = gather(self.examples, self.space, rows, draws)
+            batch = gather(self.examples, self.space, rows, draws)
         else:
-            made = cut(self.examples, self.space, self.runs, rows, starts, draws)
-        return made if self.examples.vary is None else self.examples.vary(made, self.rng)
+            batch = cut(self.examples, self.space, self.runs, rows, starts, draws)
+        return batch if self.examples.vary is None else self.examples.vary(batch, self.rng)
 
     def prepare(self, epoch: int) -> tuple[Tensor, Tensor | None]:
-        """Order of the epoch's examples, and for a stream where each window starts."""
+        """The order of the epoch's examples, and for a stream the start of each window. Cached for one epoch."""
         if self.epoch is None or self.epoch[0] != epoch:
             order = self.rng.bits(f"epoch/{epoch}", torch.arange(self.count)).argsort(stable=True)
             starts = None
@@ -54,18 +54,18 @@ class Loader:
                 starts = window_starts(self.runs, self.context, epoch, self.rng)
                 if self.examples.mask is not None:
                     starts = onto_targets(self.examples.mask, self.runs, self.context, starts)
-                    order = self.alike(order, epoch)
+                    order = self.by_length(order, epoch)
             self.epoch = (epoch, order, starts)
         return self.epoch[1], self.epoch[2]
 
-    def alike(self, order: Tensor, epoch: int) -> Tensor:
-        """The order with windows of like length in one batch, so that little is padded; batches in random order.
+    def by_length(self, order: Tensor, epoch: int) -> Tensor:
+        """The order with windows of similar length in the same batch, to reduce padding; batches in random order.
 
-        Of each 32 batches in turn the windows are sorted by length. Those of a batch that two epochs share stay.
+        Windows are sorted by length within blocks of 32 batches. A batch that spans two epochs is not changed.
         """
         assert self.runs is not None
         size = self.together
-        first = -epoch * self.count % size  # of the first whole batch
+        first = -epoch * self.count % size  # start of the first complete batch
         last = first + (len(order) - first) // size * size
         if last <= first:
             return order
@@ -73,12 +73,12 @@ class Loader:
         lengths = window_lengths(self.runs, self.context)[whole]
         block = torch.arange(len(whole)) // (32 * size)
         batches = whole[(block * (self.context + 1) + lengths).argsort(stable=True)].view(-1, size)
-        mixed = self.rng.bits(f"batches/{epoch}", torch.arange(len(batches))).argsort(stable=True)
-        return torch.cat([order[:first], batches[mixed].flatten(), order[last:]])
+        shuffled = self.rng.bits(f"batches/{epoch}", torch.arange(len(batches))).argsort(stable=True)
+        return torch.cat([order[:first], batches[shuffled].flatten(), order[last:]])
 
 
 def tokens_each(examples: Examples, space: Space) -> int:
-    """Tokens of an example (a window, or on average a record); 1 for a field."""
+    """Tokens per example: of a window, or of a record on average. 1 for a field."""
     if space.kind != "tokens":
         return 1
     if examples.mask is None or examples.bounds is None:
@@ -87,14 +87,14 @@ def tokens_each(examples: Examples, space: Space) -> int:
 
 
 def rows_at_once(examples: Examples, space: Space, most: int) -> int:
-    """How many examples to score together: `most`, or fewer where the logits of a large vocabulary fill the memory."""
-    return max(1, min(most, ROOM // (tokens_each(examples, space) * max(space.vocab, default=1))))
+    """Examples to score in one batch: at most `most`, and no more than MAX_LOGITS allows."""
+    return max(1, min(most, MAX_LOGITS // (tokens_each(examples, space) * max(space.vocab, default=1))))
 
 
 def runs_of(examples: Examples) -> Tensor:
-    """Stretches of a stream whose documents share one condition: (R, 3) first target, end, first document.
+    """Runs of consecutive documents with equal conditions: (R, 3) of first target, end, first document.
 
-    Of records each is a stretch of its own, which begins after its first token.
+    Every record is a run of its own, whose first target is its second token.
     """
     assert examples.bounds is not None
     documents = len(examples.bounds) - 1
@@ -113,25 +113,25 @@ def runs_of(examples: Examples) -> Tensor:
 
 
 def windows_in(runs: Tensor, context: int) -> Tensor:
-    """Windows of `context` targets that cover each run, (R,)."""
+    """Number of windows of `context` targets that cover each run, (R,)."""
     return (runs[:, 1] - runs[:, 0] + context - 1).div(context, rounding_mode="floor").clamp_min(1)
 
 
 def window_lengths(runs: Tensor, context: int) -> Tensor:
-    """Targets in each window when they tile the runs."""
+    """Number of targets in each window if the windows tile the runs, (W,)."""
     run, nth = tiles(runs, context)
     return (runs[run, 1] - runs[run, 0] - nth * context).clamp(0, context)
 
 
 def tiles(runs: Tensor, context: int) -> tuple[Tensor, Tensor]:
-    """Of each window: its run, and which window of the run it is."""
+    """For each window, the index of its run and its index within the run, both (W,)."""
     counts = windows_in(runs, context)
     run = torch.repeat_interleave(torch.arange(len(runs)), counts)
     return run, torch.arange(len(run)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
 
 
 def window_starts(runs: Tensor, context: int, epoch: int, rng: Rng) -> Tensor:
-    """First target of every window. Epoch 0 tiles each run; later ones shift the tiling at random."""
+    """First target of every window, (W,). Epoch 0 tiles each run; later epochs shift the tiling at random."""
     run, nth = tiles(runs, context)
     shift = torch.zeros(len(runs), dtype=torch.int64)
     if epoch > 0:
@@ -142,16 +142,16 @@ def window_starts(runs: Tensor, context: int, epoch: int, rng: Rng) -> Tensor:
 
 
 def onto_targets(mask: Tensor, runs: Tensor, context: int, starts: Tensor) -> Tensor:
-    """Windows of records that hold no token to predict (a long question) moved to the end of their record, which is
-    the end of an answer."""
-    before = torch.cat([torch.zeros(1, dtype=torch.int64), mask.cumsum(0)])  # targets before each place
+    """The starts with windows that contain no token to predict (a long question) moved to the end of their record,
+    where an answer ends."""
+    before = torch.cat([torch.zeros(1, dtype=torch.int64), mask.cumsum(0)])  # targets before each position
     run, _ = tiles(runs, context)
     ends = torch.minimum(starts + context, runs[run, 1])
     return torch.where(before[ends] > before[starts], starts, (runs[run, 1] - context).maximum(runs[run, 0]))
 
 
 def gather(examples: Examples, space: Space, rows: Tensor, draws: Tensor) -> Batch:
-    """Whole examples by row."""
+    """A batch of complete examples, selected by row."""
     x = examples.x[rows]
     if space.kind == "tokens":
         begin = torch.full((len(rows), 1), space.special["begin"], dtype=torch.int64)
@@ -162,29 +162,30 @@ def gather(examples: Examples, space: Space, rows: Tensor, draws: Tensor) -> Bat
 
 
 def cut(examples: Examples, space: Space, runs: Tensor, windows: Tensor, starts: Tensor, draws: Tensor) -> Batch:
-    """Windows of a stream that begin at `starts`, each led by the token before it (a separator at a run's head).
+    """A batch of windows of a stream that begin at `starts`, each preceded by the token before it (at the beginning of
+    a run, by a separator).
 
-    Those of records are as long as the longest of the batch, and the rest is padded.
+    Windows of records are padded to the longest in the batch.
     """
     context = space.shape[0]
     counts = windows_in(runs, context).cumsum(0)
     run = torch.searchsorted(counts, windows, right=True)
-    place = starts[:, None] - 1 + torch.arange(context + 1)  # (B, T + 1)
-    inside = place < runs[run, 1][:, None]
-    x = examples.x[place.clamp(0, len(examples.x) - 1)].long()
+    position = starts[:, None] - 1 + torch.arange(context + 1)  # (B, T + 1)
+    inside = position < runs[run, 1][:, None]
+    x = examples.x[position.clamp(0, len(examples.x) - 1)].long()
     x = torch.where(inside, x, space.special["end"])
     if examples.mask is not None:
-        counted = inside[:, 1:] & examples.mask[place[:, 1:].clamp_max(len(examples.x) - 1)]
+        targets = inside[:, 1:] & examples.mask[position[:, 1:].clamp_max(len(examples.x) - 1)]
         longest = max(1, int(inside[:, 1:].sum(1).max()))
-        return Batch(x[:, : longest + 1], examples.cond.select(runs[run, 2]), draws, counted[:, :longest])
-    head = starts == runs[run, 0]
-    x[head, 0] = space.special["end"]  # what stands between documents also stands before the first
+        return Batch(x[:, : longest + 1], examples.cond.select(runs[run, 2]), draws, targets[:, :longest])
+    first = starts == runs[run, 0]
+    x[first, 0] = space.special["end"]  # the separator between documents also precedes the first document
     mask = None if bool(inside.all()) else inside[:, 1:]
     return Batch(x, examples.cond.select(runs[run, 2]), draws, mask)
 
 
 def sweep(examples: Examples, space: Space, size: int, limit: int | None = None) -> Iterator[Batch]:
-    """Every example (or target token) once, in order, in batches: for evaluation over a whole split."""
+    """Batches that contain every example (or target token) once, in order, to evaluate a complete split."""
     if not space.stream:
         count = len(examples) if limit is None else min(limit, len(examples))
         for a in range(0, count, size):
@@ -201,32 +202,32 @@ def sweep(examples: Examples, space: Space, size: int, limit: int | None = None)
 
 
 def requests_of(examples: Examples, rows: Tensor) -> Cond:
-    """What some examples answer: their conditions, and as `given` what comes before the last answer of a record."""
+    """The conditions of some examples. For records, `given` is the part before the last answer."""
     cond = examples.cond.select(rows)
     if examples.mask is None:
         return cond
     assert examples.bounds is not None
     prompts = []
     for a, b in zip(examples.bounds[rows].tolist(), examples.bounds[rows + 1].tolist(), strict=True):
-        counts = examples.mask[a:b]
-        begins = (counts[1:] & ~counts[:-1]).nonzero()[:, 0] + 1
-        prompts.append(examples.x[a : a + (int(begins[-1]) if len(begins) else 1)].long())
+        targets = examples.mask[a:b]
+        answers = (targets[1:] & ~targets[:-1]).nonzero()[:, 0] + 1  # first token of each answer
+        prompts.append(examples.x[a : a + (int(answers[-1]) if len(answers) else 1)].long())
     given = nn.utils.rnn.pad_sequence(prompts, batch_first=True)
     lengths = torch.tensor([len(p) for p in prompts])
     return replace(cond, given=given, given_mask=torch.arange(given.shape[1]) < lengths[:, None])
 
 
 def typical_requests(examples: Examples, most: int = 4096) -> Cond:
-    """What examples spread evenly over a split answer."""
+    """The requests (`requests_of`) of at most `most` examples, spaced evenly over a split."""
     return requests_of(examples, torch.linspace(0, len(examples) - 1, min(most, len(examples))).long())
 
 
 def draw_requests(examples: Examples, n: int, rng: Rng, purpose: str = "conditions") -> Cond:
-    """n requests drawn from what the examples of a split answer."""
+    """The requests (`requests_of`) of n examples drawn at random from a split."""
     return requests_of(examples, (rng.uniform(purpose, torch.arange(n)) * len(examples)).long())
 
 
 def draw_conditions(cond: Cond, n: int, rng: Rng, purpose: str = "conditions") -> Cond:
-    """n requests drawn from those of a split."""
+    """n conditions drawn at random from those of a split."""
     rows = (rng.uniform(purpose, torch.arange(n)) * cond.size).long()
     return cond.select(rows)

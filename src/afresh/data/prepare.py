@@ -1,4 +1,4 @@
-"""From a path to encoded splits: find the modality, read, split, fit on the training split, encode."""
+"""From a path to encoded splits: choose the modality, read, split, fit to the training split, encode."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from afresh.core import Corpus, Encoder, Examples, Item, Modality, Refused, User
 from afresh.core.options import problems
 from afresh.data.advice import Facts, advise
 from afresh.data.duplicates import Pair, near_duplicates
+from afresh.data.files import list_reasons
 from afresh.data.split import Split, split, split_hash
 
-SEARCHED = 20_000  # most pictures or sounds among which training looks for near duplicates: a few seconds of one core
+SEARCHED = 20_000  # images or sounds; with more, training does not search for near duplicates (a few seconds per core)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that training needs of the data, and all that a person should know about it."""
+    """The data as training needs it, and what a user should know about it."""
 
     path: Path
     modality: str
@@ -34,28 +35,28 @@ class Prepared:
     heldout_items: tuple[Item, ...]
     split_hash: str
     refused: tuple[Refused, ...]
-    duplicates: tuple[Refused, ...]  # exact copies, left out
+    duplicates: tuple[Refused, ...]  # exact copies, which are left out
     notes: tuple[str, ...]
-    counts: Mapping[str, int] = field(default_factory=dict)  # what reading did to how many items
+    counts: Mapping[str, int] = field(default_factory=dict)  # number of items by the change made in reading
 
 
 def choose_modality(path: Path, wanted: str | None) -> tuple[Modality, str]:
-    """The modality asked for, or the one that recognises the path. Raises UserError when it is not clear."""
+    """The requested modality, or the one that recognises the path, and why. Raises UserError if it is ambiguous."""
     if not path.exists():
         raise UserError(f"There is no file or folder {path}. Give the path of your data.")
     if wanted is not None:
-        return registry.modality(wanted), "asked for with --modality"
-    found = [(registry.modality(n).sniff(path), n) for n in registry.MODALITIES]
-    found = sorted((s for s in found if s[0].score > 0), key=lambda s: -s[0].score)
-    if not found:
+        return registry.modality(wanted), "set by the user"
+    sniffs = [(registry.modality(n).sniff(path), n) for n in registry.MODALITIES]
+    sniffs = sorted((s for s in sniffs if s[0].score > 0), key=lambda s: -s[0].score)
+    if not sniffs:
         raise UserError(
             f"No modality recognises {path}. Accepted: {', '.join(registry.MODALITIES)}. "
-            "Give a folder of text, source code, pictures, sounds or scores, or say which it is with --modality."
+            "Give a folder of text, source code, images, sounds or scores, or choose the modality yourself."
         )
-    if len(found) > 1 and found[0][0].score - found[1][0].score < 0.2:
-        choices = "; ".join(f"--modality {n} ({s.reason})" for s, n in found)
-        raise UserError(f"{path} could be more than one thing. Choose: {choices}.")
-    return registry.modality(found[0][1]), found[0][0].reason
+    if len(sniffs) > 1 and sniffs[0][0].score - sniffs[1][0].score < 0.2:
+        choices = "; ".join(f"modality={n} ({s.reason})" for s, n in sniffs)
+        raise UserError(f"{path} can be read in more than one way. Choose the modality: {choices}.")
+    return registry.modality(sniffs[0][1]), sniffs[0][0].reason
 
 
 def read_options(modality: Modality, given: Mapping[str, Any]) -> Any:
@@ -73,8 +74,7 @@ def read_split(
 ) -> tuple[Split, Corpus, list[str]]:
     corpus = modality.read(path, options)
     if not corpus.items:
-        why = "; ".join(f"{r.source}: {r.reason}" for r in corpus.refused[:5])
-        raise UserError(f"Nothing in {path} could be used as {modality.name}. {why}".strip())
+        raise UserError(f"Nothing in {path} could be used as {modality.name}.{list_reasons(corpus.refused)}")
     items = corpus.items
     notes = list(corpus.notes)
     if validation is not None:
@@ -100,10 +100,12 @@ def prepare(
     encoder: Encoder | None = None,
     fit: Callable[[Sequence[Item], Any], Encoder] | None = None,
 ) -> Prepared:
-    """Read, split and encode `path`, by a new encoder fitted to its training split (by `fit`, or as the modality does)
-    unless one is given.
+    """Read, split and encode the data at `path`.
 
-    Raises UserError for whatever cannot be used.
+    modality: a name; None to recognise it. options: of the modality. validation: a separate path of held-out data.
+    encoder: one that is already fitted; None to fit a new one to the training split, by `fit` or the modality's own.
+
+    Raises UserError if the data cannot be used or an option is invalid.
     """
     kind, why = choose_modality(path, modality)
     chosen = read_options(kind, options or {})
@@ -133,8 +135,8 @@ def prepare(
 
 
 def facts_of(p: Prepared, near: Sequence[Pair] | None, minutes: float | None = None) -> Facts:
-    """What advice is given on. `near`: pairs of the training items followed by the held-out ones; None: not searched
-    for."""
+    """The facts that advice is based on. `near`: near duplicates among the training items followed by the held-out
+    items; None if they were not searched."""
     border = len(p.train_items)
     fixed = p.encoder.space.kind == "field"
     return Facts(
@@ -150,28 +152,31 @@ def facts_of(p: Prepared, near: Sequence[Pair] | None, minutes: float | None = N
 
 
 def advice_lines(p: Prepared, minutes: float | None) -> list[str]:
-    """Advice before anything is spent; near duplicates are looked for among pictures and sounds, not too
-    many of them."""
+    """Advice before training, as lines of output. Images and sounds are searched for near duplicates unless they are
+    more than SEARCHED."""
     items, out = [*p.train_items, *p.heldout_items], []
     pairs = None
     if not isinstance(items[0].value, str):
         if len(items) <= SEARCHED:
             pairs = near_duplicates(items)
         else:
-            out.append(f"near duplicates are not looked for among {len(items):,} items here: afresh data does")
+            out.append(
+                f"{len(items):,} items are too many to search for near duplicates before training; inspecting the data "
+                "searches them"
+            )
     return [f"advice: {text}" for text in [*(a.text for a in advise(facts_of(p, pairs, minutes))), *out]]
 
 
 def long_records(train: Examples, heldout: Examples, shape: tuple[int, ...]) -> list[str]:
-    """A note on conversations that are longer than a window, of `shape`."""
+    """A note if conversations are longer than a window; `shape` is that of the space."""
     lengths = [
         int(n) - 1 for e in (train, heldout) if e.mask is not None and e.bounds is not None for n in e.bounds.diff()
     ]
-    beyond = sum(n > shape[0] for n in lengths)
-    if not beyond:
+    longer = sum(n > shape[0] for n in lengths)
+    if not longer:
         return []
     return [
-        f"{beyond:,} of {len(lengths):,} conversations are longer than the context of {shape[0]:,} tokens (the longest "
-        f"has {max(lengths):,}): they are learnt in several windows, and the later ones do not see the beginning. "
-        "Longer windows: --data context=N"
+        f"{longer:,} of {len(lengths):,} conversations are longer than the context of {shape[0]:,} tokens (the longest "
+        f"has {max(lengths):,}): they are learnt in several windows, and the later windows do not see the beginning. "
+        "The data option context sets the length of a window"
     ]

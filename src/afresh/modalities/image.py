@@ -302,12 +302,12 @@ def _read_files(path: Path, found: MediaCollection, options: ImageOptions) -> Co
     decoded = map_threads(attempt, found.files())
     refused = found.refused + [Refused(n, why, damaged=True) for n, why in decoded if isinstance(why, str)]
     good = {name: picture for name, picture in decoded if isinstance(picture, DecodedImage)}
-    _need_some(path, len(good), refused)
+    IMAGE_FILES.require(len(good), path, refused)
     table = attributes(found.tables, list(good), IMAGE_FILES)
     pairs = find_pairs(table, list(good))
     names = pairs.names
     refused += table.refused + pairs.refused
-    _need_some(path, len(names), refused)
+    IMAGE_FILES.require(len(names), path, refused)
     values, changed = _same_channels([good[name] for name in names], options)
     folders = layout(names, IMAGE_FILES)
     labels = {name: {"label": label} for name, label in folders.labels.items()}
@@ -341,7 +341,7 @@ def _read_stacks(path: Path, options: ImageOptions) -> Corpus:
         items += [Item(None, f"{path.name}: {stack.key}[{i}]", split=stack.split) for i in rows]
         for key, column in columns.items():
             column += [stack.columns[key][i] if key in stack.columns else None for i in rows]
-    _need_some(path, len(items), refused)
+    IMAGE_FILES.require(len(items), path, refused)
     values, changed = _same_channels(pictures, options)
     items = [replace(item, value=value) for item, value in zip(items, values, strict=True)]
     items, more = add_columns(items, columns, options.label_column)
@@ -373,12 +373,6 @@ def _sniff_arrays(headers: Mapping[str, Header]) -> Sniff:
         return Sniff(0.0, f"none of its arrays is named {', '.join(keys)}")
     good = is_images(headers[key])
     return Sniff(0.9 if good else 0.0, f"{key} {headers[key].shape} {'may be' if good else 'is not'} pictures")
-
-
-def _need_some(path: Path, count: int, refused: Sequence[Refused]) -> None:
-    if count == 0:
-        why = "".join(f"\n  {r.source}: {r.reason}" for r in refused[:5])
-        raise UserError(f"There is no usable picture in {path} (PNG, JPEG, WebP, BMP, GIF).{why}")
 
 
 def _same_channels(pictures: Sequence[DecodedImage], options: ImageOptions) -> tuple[list[Pixels], list[str]]:

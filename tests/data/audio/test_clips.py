@@ -240,7 +240,7 @@ def test_every_file_is_used_or_refused_by_name_and_reason(tmp_path: Path) -> Non
         "nothing.wav": "empty file",
         "text.wav": "not a sound that is read",
         "many.wav": "channels",
-        "notes.txt": "not a sound that is read",
+        "notes.txt": "unsupported sound format",
     }
     assert set(reasons) == set(wanted) and len(corpus.items) == 24
     assert all(words in reasons[name] for name, words in wanted.items()), reasons
@@ -269,7 +269,9 @@ def test_damage_stops_where_that_is_asked_for(tmp_path: Path) -> None:
     file = tmp_path / "03.wav"
     file.write_bytes(file.read_bytes()[:8_000])
     (tmp_path / "text.wav").write_text("this is a text" * 50)
-    with pytest.raises(UserError, match=r"2 cannot be read, or not whole.*\n  text.wav: .*\n  03.wav: shorter than"):
+    with pytest.raises(
+        UserError, match=r"2 inputs cannot be read completely.*\n  text.wav: .*\n  03.wav: shorter than"
+    ):
         read_clips(tmp_path, ClipOptions(damaged="stop"))
 
 
@@ -393,7 +395,7 @@ def test_only_one_group_is_refused(tmp_path: Path) -> None:
     for i in range(20):
         put(tmp_path, f"anna_{i}.wav", noise(0.2, i))
     corpus = read_clips(tmp_path, ClipOptions(names="speaker,-", group="speaker"))
-    with pytest.raises(UserError, match=r"speaker=anna.*Give other groups"):
+    with pytest.raises(UserError, match=r"speaker=anna.*Give items of other groups"):
         split(corpus.items)
 
 

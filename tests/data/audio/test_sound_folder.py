@@ -79,7 +79,7 @@ def test_several_archives_count_as_folders(tmp_path: Path) -> None:
         assert dict(zip(read, table.columns["digit"], strict=True))["ben/2_x.wav"] == "2" and not table.refused
         reasons = {r.source: r.reason for r in found.refused}
         assert set(reasons) == {"SOURCE.md", "anna.zip: notes.txt", "ben.zip: notes.txt"}
-        assert reasons["SOURCE.md"] == "not a sound that is read (.md); WAV, FLAC, OGG, MP3 and AIFF are"
+        assert reasons["SOURCE.md"] == "unsupported sound format (.md); supported are WAV, FLAC, OGG, MP3 and AIFF"
     assert {n for n in sound_names(tmp_path) if n.endswith(".wav")} == {f"{a}.zip/{i}_x.wav"
             for a in ("anna", "ben") for i in range(3)}  # fmt: skip
 
@@ -115,7 +115,7 @@ def test_metadata_of_an_audiofolder(tmp_path: Path) -> None:
         "transcription": ["one", "zero"], "speaker": ["ben", "anna"], "audio_before": [None, "1.wav"]
     }  # fmt: skip
     reasons = {r.source: r.reason for r in table.refused}
-    assert reasons["metadata.jsonl, row 3"] == "file_name '2.wav' is no sound that could be used"
+    assert reasons["metadata.jsonl, row 3"] == "file_name '2.wav' is not a usable sound"
     assert "leads out of the folder" in reasons["metadata.jsonl, row 4"] and len(reasons) == 3
 
 

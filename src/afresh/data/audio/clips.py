@@ -17,7 +17,7 @@ import numpy as np
 from afresh.core import Corpus, Item, Refused, Sound, UserError
 from afresh.data.audio.near_duplicates import Near, handle_near_duplicates
 from afresh.data.audio.sound_folder import SOUND_FILES, columns_from_names, map_sounds, open_sounds
-from afresh.data.audio.sounds import READ, SILENT, DecodedSound, Header, SoundError, decode_sound, header, peak
+from afresh.data.audio.sounds import SILENT, DecodedSound, Header, SoundError, decode_sound, header, peak
 from afresh.data.audio.waves import fitted, frame_energies, to_loudness, trim_bounds, windows
 from afresh.data.columns import add_columns
 from afresh.data.media_folder import Attributes, Damaged, MediaCollection, attributes, layout, stop_on_damage
@@ -84,7 +84,9 @@ def read_clips(path: Path, how: ClipOptions) -> Corpus:
     found = open_sounds(path)
     heads = dict(map_sounds(header, found))
     good = {name: head for name, head in heads.items() if isinstance(head, Header)}
-    need_some(path, len(good), [*found.refused, *(Refused(n, w) for n, w in heads.items() if isinstance(w, str))])
+    SOUND_FILES.require(
+        len(good), path, [*found.refused, *(Refused(n, w) for n, w in heads.items() if isinstance(w, str))]
+    )
     notes: list[str] = []
     rate, channels = rate_of(good, how, notes), channels_of(good, how, notes)
     files = decoded(path, found, how, rate, channels)
@@ -114,12 +116,6 @@ def read_clips(path: Path, how: ClipOptions) -> Corpus:
     settled = {"rate": rate, "channels": channels, "seconds": frames / rate, "long": long}
     corpus = Corpus(items, files.refused + table.refused + dropped, notes + folders.notes + more, settled=settled)
     return stop_on_damage(corpus, how.damaged)
-
-
-def need_some(path: Path, count: int, refused: Sequence[Refused]) -> None:
-    if count == 0:
-        why = "".join(f"\n  {r.source}: {r.reason}" for r in refused[:5])
-        raise UserError(f"There is no usable sound in {path} ({READ}).{why}")
 
 
 # --------------------------------------------------------------------------- what is chosen
@@ -200,7 +196,7 @@ def decoded(path: Path, found: MediaCollection, how: ClipOptions, rate: int, cha
     reasons = ((n, why) for n, why in results.items() if isinstance(why, str))
     refused = [*found.refused, *(Refused(n, why, damaged=not why.startswith(OF_NO_USE)) for n, why in reasons)]
     heard = {name: h for name, h in results.items() if isinstance(h, DecodedSound)}
-    need_some(path, len(heard), refused)
+    SOUND_FILES.require(len(heard), path, refused)
     if how.damaged == "stop":  # a file that is used as far as it goes is damaged, too
         told = ((name, note) for name, h in heard.items() for note in h.notes if note.startswith(PARTLY))
         refused += [Refused(name, note, damaged=True) for name, note in told]

@@ -14,7 +14,7 @@ from afresh.data.image.images import SUFFIXES, DecodedImage, Pixels, to_channels
 from afresh.data.media_folder import Attributes, Media, names_file
 
 CONTAINERS = frozenset({".zip", ".npz", ".npy"})
-IMAGE_FILES = Media("picture", SUFFIXES, "PNG, JPEG, WebP, BMP and GIF", "image", CONTAINERS)
+IMAGE_FILES = Media("image", SUFFIXES, "PNG, JPEG, WebP, BMP and GIF", "image", CONTAINERS)
 
 
 @dataclass(frozen=True)
