@@ -1,17 +1,18 @@
-"""Networks of diffusers (UNet2DModel, DiTTransformer2DModel) as velocities on the straight path, to be tuned.
+"""Networks of diffusers (UNet2DModel, DiTTransformer2DModel) as velocities on the straight path, for fine-tuning.
 
 They were trained on the path of DDPM (Ho et al. 2020), z = sqrt(abar_k) x + sqrt(1 - abar_k) e at one of K discrete
-steps. Ours is x_t = (1 - t) e + t x. Divided by d = sqrt(t^2 + (1 - t)^2) it is a mixture of the same kind, with
-abar = t^2 / d^2, so that one network serves both:
+steps. The straight path is x_t = (1 - t) e + t x. Divided by d = sqrt(t^2 + (1 - t)^2) it has the same form, with
+abar = t^2 / d^2, so that the network is used for both:
 
     z = x_t / d,    eps = net(z, k(t)),    v = E[x - e | x_t] = (x_t - eps) / t.
 
-k(t) is where the schedule has the ratio of t: log(abar / (1 - abar)) = 2 log(t / (1 - t)), linear between neighbours in
-that logarithm. Beyond the ends of the schedule the last step answers, as if x_t lay there. Euler's rule on this path is
-DDIM (Song et al. 2021, eq. 12), to rounding and for any times, as both are exact for constant (x, eps).
+k(t) is the step with the same log signal-to-noise ratio, log(abar / (1 - abar)) = 2 log(t / (1 - t)), which is
+interpolated linearly between steps. Times beyond the ends of the schedule use its first or last step. Euler's rule on
+this path equals DDIM (Song et al. 2021, eq. 12), up to rounding and for any times, as both are exact for constant (x,
+eps).
 
-Such runs are made by `afresh tune FOLDER DATA`; the network is diffusers' own module, so it goes back to a folder that
-diffusers opens. The loss is theirs too.
+`afresh tune FOLDER DATA` creates such runs. The network is the module of diffusers, so that it can be exported to a
+folder that diffusers opens. The loss is that of diffusers' training scripts too.
 """
 
 from __future__ import annotations
@@ -51,8 +52,11 @@ Prediction = Literal["epsilon", "sample", "v_prediction"]
 
 
 class DiffusersConfig(BaseModel):
-    """What the folder said: `network` and `schedule` are its config.json and scheduler_config.json, without the names
-    of their classes, `index` its model_index.json. `classes`: 0 for a network that knows none."""
+    """The configuration of a folder of diffusers.
+
+    `network` and `schedule` are its config.json and scheduler_config.json, without the names of the classes, and
+    `index` is its model_index.json. `classes`: number of classes, 0 for an unconditional network.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     architecture: Architecture
@@ -64,20 +68,24 @@ class DiffusersConfig(BaseModel):
 
     @property
     def prediction(self) -> Prediction:
-        found: Prediction = self.schedule.get("prediction_type", "epsilon")
-        return found
+        """What the network predicts."""
+        kind: Prediction = self.schedule.get("prediction_type", "epsilon")
+        return kind
 
     @property
     def clip(self) -> float | None:
-        """How far from 0 a clean picture is taken to be at most, where their sampling clips it."""
+        """The bound to which sampling in diffusers clips the predicted clean image; None if it does not clip."""
         return float(self.schedule.get("clip_sample_range", 1.0)) if self.schedule.get("clip_sample", True) else None
 
 
 class DiffusersSettings(BaseModel):
-    """`steps` of a `solver`: heun asks the network twice a step, euler (which is DDIM), ab2 and dpmpp once. `grid`:
-    times at even steps of the base's own schedule, or evenly on the straight path (edits always are). `clip`: keep what
-    is taken for the clean picture in the range that the base's scheduler says, if it says one. `guidance`: the scale of
-    classifier-free guidance. `resample`: how often an edit goes each stretch of the way."""
+    """Options of sampling.
+
+    `steps`: number of steps of the `solver`; heun evaluates the network twice in each step, euler (which is DDIM), ab2
+    and dpmpp once. `grid`: times evenly spaced in the steps of the base's schedule (schedule), or on the straight path
+    (even), as in all edits. `clip`: clip the predicted clean image to the range of the base's scheduler, if it has one.
+    `guidance`: scale of classifier-free guidance. `resample`: number of repetitions of each step of an edit.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     steps: int = Field(50, ge=1, le=1000)
@@ -89,7 +97,7 @@ class DiffusersSettings(BaseModel):
 
 
 def diffusers() -> Any:
-    """The package. Raises UserError saying how to install it."""
+    """Imports the package. Raises UserError with the command to install it if it is missing."""
     try:
         import diffusers as package
     except ImportError as e:
@@ -98,7 +106,7 @@ def diffusers() -> Any:
 
 
 def noise_levels(schedule: Mapping[str, Any]) -> Tensor:
-    """abar of every step of DDPM, (K,) float64, falling."""
+    """abar of every step of DDPM, (K,) float64, decreasing."""
     with torch.device("cpu"):
         known = diffusers().DDPMScheduler
         fields = {k: v for k, v in schedule.items() if k in ABAR}
@@ -106,7 +114,7 @@ def noise_levels(schedule: Mapping[str, Any]) -> Tensor:
     return levels
 
 
-ABAR = {  # fields of a scheduler that decide abar
+ABAR = {  # the fields of a scheduler that determine abar
     "num_train_timesteps",
     "beta_start",
     "beta_end",
@@ -117,7 +125,7 @@ ABAR = {  # fields of a scheduler that decide abar
 
 
 class Classes(nn.Embedding):
-    """diffusers' table of classes, with one more id for none: the mean of all, as the base has no null of its own."""
+    """The class embedding of diffusers with one more id, for no class: the mean of all, as the base has no null."""
 
     def forward(self, ids: Tensor) -> Tensor:
         rows = F.embedding(ids.clamp_max(self.num_embeddings - 1), self.weight)
@@ -125,7 +133,7 @@ class Classes(nn.Embedding):
 
 
 class Foreign(nn.Module):
-    """The velocity: (x (B, C, H, W), t (B,), Cond) -> (B, C, H, W), all through diffusers' network `net`."""
+    """The velocity of a network of diffusers, `net`: (x (B, C, H, W), t (B,), Cond) -> (B, C, H, W)."""
 
     def __init__(self, config: DiffusersConfig, conds: CondSpec) -> None:
         super().__init__()
@@ -136,17 +144,17 @@ class Foreign(nn.Module):
         abar = noise_levels(config.schedule).clamp(1e-12, 1 - 1e-12)
         with torch.device("cpu"):
             ratio = (abar / (1 - abar)).log().float()
-        self.register_buffer("ratio", ratio, persistent=False)  # log(abar / (1 - abar)), falling
+        self.register_buffer("ratio", ratio, persistent=False)  # log(abar / (1 - abar)), decreasing
 
     def train(self, mode: bool = True) -> Foreign:
-        """Always as in sampling: their dropout draws from torch's own generator."""
+        """Stays in evaluation mode, as dropout in diffusers would use torch's global generator."""
         return super().train(False)
 
     def step_of(self, t: Tensor) -> Tensor:
-        """k(t), (B,) float32: the step, between neighbours, at which the schedule has as much noise as t."""
+        """k(t), (B,) float32: the step, possibly between two steps, at which the schedule has the noise level of t."""
         table = self.get_buffer("ratio")
         wanted = 2 * (t.float().clamp_min(1e-12).log() - (1 - t.float()).clamp_min(1e-12).log())
-        # table[after - 1] >= wanted >= table[after]; counted, as ONNX has no search
+        # table[after - 1] >= wanted >= table[after]; by counting, as ONNX has no searchsorted
         after = (table > wanted[:, None]).sum(1).clamp(1, len(table) - 1)
         a, b = table[after - 1], table[after]
         share = ((a - wanted) / (a - b).clamp_min(1e-12)).clamp(0, 1)
@@ -162,20 +170,20 @@ class Foreign(nn.Module):
         return torch.sigmoid(ratio).sqrt(), torch.sigmoid(-ratio).sqrt()
 
     def raw(self, z: Tensor, k: Tensor, cond: Cond) -> Tensor:
-        """The network's own output for z of unit variance at steps k (B,), in float32. A predicted variance is cut."""
+        """The network's output for z of unit variance at steps k (B,), in float32, without a predicted variance."""
         kind = {} if not self.classes else {"class_labels": self.ids(cond, z.device)}
         step = k.long() if self.discrete else k
         out: Tensor = self.net(z, step, return_dict=False, **kind)[0]
         return out[:, : z.shape[1]].float()
 
     def ids(self, cond: Cond, device: torch.device) -> Tensor:
-        """Of classes, (B,) int64; the one after the last for a row that names none."""
+        """The ids of the classes, (B,) int64; rows without a class have the id after the last."""
         if self.label is None:
             return torch.full((cond.size,), self.classes, device=device)
         return torch.where(cond.present[self.label], cond.parts[self.label], self.classes)
 
     def parts(self, z: Tensor, k: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
-        """What of z is taken for the clean picture, and what for noise: z = alpha x + sigma e at step k."""
+        """The predicted clean image x and noise e of z = alpha x + sigma e at step k."""
         alpha, sigma = self.at(k)
         out = self.raw(z, k, cond)
         if self.prediction == "sample":
@@ -185,7 +193,7 @@ class Foreign(nn.Module):
         return (z - sigma * out) / alpha, out
 
     def forward(self, x: Tensor, t: Tensor, cond: Cond, clip: float | None = None) -> Tensor:
-        """x - e. With `clip`, what is taken for the clean picture is kept within it, and the noise changed to fit."""
+        """x - e. With `clip`, the predicted clean image is clipped to [-clip, clip] and the noise adapted to it."""
         s = t.float().view(-1, 1, 1, 1)
         z = x.float() / ((1 - s).square() + s.square()).sqrt()
         k = self.step_of(t)
@@ -198,12 +206,12 @@ class Foreign(nn.Module):
 
 
 def network(config: DiffusersConfig) -> nn.Module:
-    """diffusers' module with random weights. Raises UserError for fields that this version of it does not know."""
+    """The module of diffusers with random weights. Raises UserError if its version rejects the configuration."""
     kind = getattr(diffusers(), config.architecture)
     try:
         net: nn.Module = kind(**config.network)
     except (TypeError, ValueError, NotImplementedError) as e:
-        raise UserError(f"diffusers cannot make a {config.architecture} of its config.json: {e}.") from None
+        raise UserError(f"diffusers cannot build a {config.architecture} from its config.json: {e}.") from None
     table = getattr(net, "class_embedding", None)
     if isinstance(table, nn.Embedding):
         with_none = Classes(table.num_embeddings, table.embedding_dim)
@@ -213,7 +221,7 @@ def network(config: DiffusersConfig) -> nn.Module:
 
 
 class DiffusersObjective:
-    """The base's own loss: mean squared error of what it predicts, at a random step (Ho et al. 2020, eq. 14)."""
+    """The loss of the base: the mean squared error of its prediction at a random step (Ho et al. 2020, eq. 14)."""
 
     players: Mapping[str, tuple[str, ...]] = {"model": ("velocity",)}
     averaged = ("velocity",)
@@ -234,6 +242,7 @@ class DiffusersObjective:
 
 
 def foreign(modules: Modules) -> Foreign:
+    """The network of `build`."""
     net = modules["velocity"]
     assert isinstance(net, Foreign)
     return net
@@ -248,7 +257,7 @@ def error(net: Foreign, x: Tensor, noise: Tensor, k: Tensor, cond: Cond) -> Tens
 
 
 def score(modules: Modules, config: DiffusersConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
-    """Minus the error over eight spread steps: higher is likelier, but not a likelihood. (B,)"""
+    """Minus the error, averaged over eight evenly spaced steps, (B,). It is not a likelihood."""
     net = foreign(modules)
     count = len(net.get_buffer("ratio"))
     total = torch.zeros(len(batch.x), device=batch.x.device)
@@ -263,6 +272,7 @@ def score(modules: Modules, config: DiffusersConfig, space: Space, batch: Batch,
 
 
 def predictor(modules: Modules, clip: float | None = None) -> Predict:
+    """The velocity as a Predict."""
     net = foreign(modules)
 
     def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
@@ -272,14 +282,16 @@ def predictor(modules: Modules, clip: float | None = None) -> Predict:
 
 
 def grid_of(net: Foreign, settings: DiffusersSettings, device: torch.device) -> Tensor:
-    """steps + 1 times from noise to data, (steps + 1,) float64. `schedule`: from the last step of DDPM evenly down to
-    the first ("trailing" in diffusers), then to t = 1."""
+    """Times from noise to data, (steps + 1,) float64.
+
+    For the grid `schedule`: evenly spaced steps of DDPM from the last ("trailing" in diffusers), followed by t = 1.
+    """
     if settings.grid == "even":
         return times(settings.steps, device)
     ratio = net.get_buffer("ratio").double()
     count = len(ratio)
     if settings.steps > count:
-        raise UserError(f"This base knows {count} steps; --steps {settings.steps} is more. Ask for at most {count}.")
+        raise UserError(f"steps must be at most {count}, the number of steps of the base model, not {settings.steps}.")
     k = (count - torch.arange(settings.steps, dtype=torch.float64) * count / settings.steps).round().long() - 1
     inner = torch.sigmoid(ratio[k.to(ratio.device)] / 2)  # t / (1 - t) = sqrt(abar / (1 - abar))
     return torch.cat([inner, inner.new_ones(1)]).to(device)
@@ -295,7 +307,7 @@ def sample(
     index: Tensor,
     settings: DiffusersSettings,
 ) -> Tensor:
-    """(n, *space.shape), from rng.normal("sample/noise", index) taken for the noisiest step, as diffusers does."""
+    """Samples (n, *space.shape) from rng.normal("sample/noise", index) at the first of the times, as in diffusers."""
     net = foreign(modules)
     noise = rng.normal("sample/noise", index, space.shape)
     ts = grid_of(net, settings, noise.device)
@@ -304,7 +316,7 @@ def sample(
 
 
 def guided(modules: Modules, config: DiffusersConfig, settings: DiffusersSettings) -> Predict:
-    """The velocity under the settings' guidance. What is clipped is clipped with and without the condition alike."""
+    """The velocity under the settings' guidance. Predictions with and without the condition are clipped alike."""
     return classifier_free(predictor(modules, config.clip if settings.clip else None), settings.guidance)
 
 
@@ -319,8 +331,7 @@ def edited(
     index: Tensor,
     settings: DiffusersSettings,
 ) -> Tensor:
-    """What `sampling.edit.edit` makes, (n, *space.shape), at times that are even on the straight path. Raises UserError
-    as it does."""
+    """`sampling.edit.edit` at even times of the straight path: (n, *space.shape). Raises UserError as it does."""
     return edit(
         guided(modules, config, settings),
         task,
@@ -336,20 +347,20 @@ def edited(
 
 def accepts(space: Space) -> str | None:
     if space.kind != "field" or len(space.shape) != 3:
-        return "networks of diffusers draw pictures, (C, H, W); tokens go with transformer, other fields with flow"
+        return "networks of diffusers generate images (C, H, W); tokens go with transformer, other fields with flow"
     return None
 
 
 def sizes(space: Space) -> Sequence[DiffusersConfig]:
-    """None of its own. Raises UserError."""
-    raise UserError("The family diffusers begins with a folder of diffusers: afresh tune FOLDER DATA.")
+    """Always raises UserError: the size is that of the base model."""
+    raise UserError("The family diffusers needs a base model, a folder of diffusers: afresh tune FOLDER DATA.")
 
 
 def build(config: DiffusersConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
-    """Raises UserError for conditions that the network has no place for."""
+    """Raises UserError for conditions that the network does not support."""
     labels = {k: len(p.classes) for k, p in conds.items() if p.kind == "label"}
     if len(labels) < len(conds) or list(labels.values()) not in ([], [config.classes]):
-        raise UserError(f"The base knows {config.classes} classes and nothing else; asked for: {', '.join(conds)}.")
+        raise UserError(f"The base model has {config.classes} classes and no other conditions, not {', '.join(conds)}.")
     return {"velocity": Foreign(config, conds)}
 
 

@@ -1,10 +1,10 @@
-"""A flow in a few steps: a student learns where its teacher's solution goes, not only how it begins.
+"""A flow with few sampling steps: a student that learns the solution of its teacher, a flow, over intervals of time.
 
-The student stands for the mean velocity u(x, t, s) between two times (nets.velocity.FlowMap), so that one evaluation
-is one step of any length. Steps of the finest grid are learnt from the teacher, a flow with its guidance, which solves
-them by the midpoint rule (piecewise as in Yan et al. 2024, PeRFlow). A longer step is learnt from two of the student's
-own, half as long (Frans et al. 2025, shortcut models, eq. 4). Made by `afresh distill`, which gives both the teacher's
-weights.
+The student represents the mean velocity u(x, t, s) between two times (nets.velocity.FlowMap), so that one evaluation is
+one step of any length. Steps of the finest grid are learnt from the teacher, including its guidance, which solves them
+by the midpoint rule (piecewise as in Yan et al. 2024, PeRFlow). Longer steps are learnt from two steps of the student
+that are half as long (Frans et al. 2025, shortcut models, eq. 4). `afresh distill` creates such runs and initialises
+both networks with the teacher's weights.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from afresh.sampling.guidance import classifier_free, interval
 
 
 class FewStepConfig(BaseModel):
-    """The teacher's network (nets.velocity.VelocityShape) and how it is followed.
+    """Sizes of the teacher's network (nets.velocity.VelocityShape), and options of distillation.
 
-    `finest`: steps of the finest grid, a power of two. `guidance`: the teacher's, within the times [guidance_low,
-    guidance_high], learnt for good. `solves`: midpoint steps of the teacher on one step of the finest grid. `halves`:
-    share of examples that learn a longer step.
+    `finest`: steps of the finest grid, a power of two. `guidance`: that of the teacher at times in [guidance_low,
+    guidance_high], which becomes part of the student. `solves`: midpoint steps of the teacher for one step of the
+    finest grid. `halves`: share of examples for which a longer step is learnt.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,27 +63,27 @@ class FewStepConfig(BaseModel):
     @classmethod
     def _is_power_of_two(cls, value: int) -> int:
         if value & (value - 1):
-            raise ValueError("the finest grid has a power of two of steps")
+            raise ValueError(f"finest must be a power of two, not {value}")
         return value
 
 
 class FewStepSettings(BaseModel):
-    """`steps`: 1, 2, 4, ... up to the finest grid's, which 0 stands for. Guidance was chosen with the student."""
+    """`steps`: 1, 2, 4, ... up to those of the finest grid, the default (0). Guidance is fixed by the distillation."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     steps: int = Field(0, ge=0, le=64)
 
 
 def along(v: Tensor, x: Tensor) -> Tensor:
-    """(B,) shaped to broadcast over x."""
+    """Reshapes v (B,) to broadcast over x."""
     return v.view(-1, *[1] * (x.dim() - 1)).to(x.dtype)
 
 
 def intervals(config: FewStepConfig, index: Tensor, rng: Rng) -> tuple[Tensor, Tensor, Tensor]:
-    """A step of each example: begin t (B,), end s (B,), and whether it is of the finest grid (B,) bool."""
+    """Draws a step for each example: start t (B,), end s (B,), and whether it is of the finest grid, (B,) bool."""
     levels = config.finest.bit_length()  # grids of 1, 2, 4, ... steps
     longer = rng.bernoulli("fewstep/longer", index, config.halves) if levels > 1 else torch.zeros_like(index).bool()
-    coarse = (rng.uniform("fewstep/level", index) * (levels - 1)).long()  # 0: one step for the whole way
+    coarse = (rng.uniform("fewstep/level", index) * (levels - 1)).long()  # 0: one step from 0 to 1
     steps = torch.where(longer, 2**coarse, config.finest)
     place = (rng.uniform("fewstep/place", index) * steps).long()
     return place / steps, (place + 1) / steps, ~longer
@@ -91,8 +91,11 @@ def intervals(config: FewStepConfig, index: Tensor, rng: Rng) -> tuple[Tensor, T
 
 @torch.no_grad()
 def solved(teacher: Predict, x: Tensor, t: Tensor, s: Tensor, cond: Cond, steps: int) -> Tensor:
-    """Where the teacher takes x from t to s (B,) each, by so many steps of the midpoint rule: order 2, and nothing is
-    asked at t = 1, where Heun's rule leaves noise in the background of pictures (docs/log.md)."""
+    """The teacher's solution at s (B,) from x at t (B,), by `steps` steps of the midpoint rule.
+
+    The rule has order 2 and does not evaluate the velocity at t = 1, where Heun's rule leaves noise in the background
+    of images (docs/log.md).
+    """
     h = (s - t) / steps
     for i in range(steps):
         a = t + i * h
@@ -103,14 +106,14 @@ def solved(teacher: Predict, x: Tensor, t: Tensor, s: Tensor, cond: Cond, steps:
 
 @torch.no_grad()
 def halved(student: FlowMap, x: Tensor, t: Tensor, s: Tensor, cond: Cond) -> Tensor:
-    """Where two of the student's own steps, half as long, take x."""
+    """The student's solution at s (B,) from x at t (B,), by two steps of half the length."""
     half = (s - t) / 2
     x = x + along(half, x) * student(x, t, t + half, cond)
     return x + along(half, x) * student(x, t + half, s, cond)
 
 
 class FewStepObjective:
-    """Squared error of the network's own output, averaged over the field, on one step an example."""
+    """Squared error of the network's output, averaged over the field, for one step of each example."""
 
     players: Mapping[str, tuple[str, ...]] = {"model": ("student",)}
     averaged = ("student",)
@@ -137,7 +140,7 @@ class FewStepObjective:
         return each.sum(), float(len(each)), {"loss": each.detach().sum()}
 
     def followed(self, teacher: Velocity) -> Predict:
-        """The teacher under its guidance."""
+        """The teacher's velocity with its guidance."""
         c, plain = self.config, predictor(teacher)
         return interval(classifier_free(plain, c.guidance), plain, c.guidance_low, c.guidance_high)
 
@@ -146,6 +149,8 @@ class FewStepObjective:
 
 
 def predictor(teacher: Velocity) -> Predict:
+    """The teacher's velocity as a Predict."""
+
     def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
         return teacher(x, t, cond), state
 
@@ -162,12 +167,15 @@ def sample(
     index: Tensor,
     settings: FewStepSettings,
 ) -> Tensor:
-    """(n, *space.shape) from rng.normal("sample/noise", index), one evaluation a step: the flow's own noise, so that
-    student and teacher draw the same examples. Raises UserError for steps that were not learnt."""
+    """Samples (n, *space.shape) from rng.normal("sample/noise", index), with one evaluation for each step.
+
+    The noise is that of the flow, so that student and teacher draw the same examples. Raises UserError for a number of
+    steps that was not learnt.
+    """
     steps = settings.steps or config.finest
     if steps > config.finest or steps & (steps - 1):
         able = ", ".join(str(2**i) for i in range(config.finest.bit_length()))
-        raise UserError(f"This student draws in {able} steps. Given: {steps}.")
+        raise UserError(f"This student samples in {able} steps, not in {steps}.")
     x = rng.normal("sample/noise", index, space.shape)
     ends = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=x.device).to(x.dtype)
     for t, s in zip(ends[:-1], ends[1:], strict=True):
@@ -176,7 +184,7 @@ def sample(
 
 
 def accepts(space: Space) -> str | None:
-    return None if space.kind == "field" else "fewstep needs a field of real numbers, and a flow that it learns from"
+    return None if space.kind == "field" else "fewstep needs a field of real numbers and a flow as its teacher"
 
 
 def build(config: FewStepConfig, space: Space, conds: CondSpec) -> dict[str, Any]:
@@ -186,7 +194,7 @@ def build(config: FewStepConfig, space: Space, conds: CondSpec) -> dict[str, Any
 
 
 def sizes(space: Space) -> Sequence[FewStepConfig]:
-    """One: the size is the teacher's."""
+    """A single size, which distillation replaces by that of the teacher."""
     return [FewStepConfig()]
 
 
@@ -211,6 +219,6 @@ FAMILY = Family(
     ),
     build=build,
     objective=FewStepObjective,
-    sampling=Sampling(FewStepSettings, sample, guided=False),  # the teacher's guidance is learnt for good
+    sampling=Sampling(FewStepSettings, sample, guided=False),  # the teacher's guidance is part of it
     made_by="distill",
 )

@@ -1,17 +1,18 @@
 """Flow matching on the straight path between noise and data (Lipman et al. 2023; Liu et al. 2023).
 
-x_t = (1 - t) e + t x with e ~ N(0, I), and the network stands for the velocity v = E[x - e | x_t]; the loss is its
+x_t = (1 - t) e + t x with e ~ N(0, I); the network represents the velocity v = E[x - e | x_t], and the loss is its
 squared error. With `precondition` it is preconditioned as in EDM (Karras et al. 2022, sec. 5), carried over to this
 path: for data of standard deviation s the best linear guess of v from x_t is kept outside the network,
 
     v = (t s^2 - (1 - t)) / d^2 x_t + s / d F(x_t / d, t),    d^2 = (1 - t)^2 + t^2 s^2,
 
-so that F sees inputs and targets of unit variance, and a network that answers zero is already exact for
-Gaussian data. The loss is then the squared error of F. Plain rectified flow was no worse (docs/log.md).
+so that F has inputs and targets of unit variance, and a network that returns zero is exact for Gaussian data. The loss
+is then the squared error of F. Plain rectified flow was no worse (docs/log.md).
 
-With `augment` pictures are moved before they are learnt, and the network is told how (Karras et al. 2022, app. F.2): a
-few pictures that are seen very often are otherwise learnt by heart. What tells it is a module of its own, "moved",
-which is asked in training alone: what samples, judges or is taught by the velocity needs nothing of it.
+With `augment`, images are transformed geometrically in training, and the network is conditioned on the transform
+(Karras et al. 2022, app. F.2): otherwise it memorises a small number of images that it sees very often. The transform
+is embedded by a separate module, "moved", which is used in training only; sampling, scoring and distillation do not
+need it.
 """
 
 from __future__ import annotations
@@ -54,20 +55,23 @@ from afresh.sampling.edit import edit
 from afresh.sampling.guidance import autoguidance, composed, interval
 from afresh.sampling.ode import SOLVERS, Solver, euler, heun, sde, times
 
-EXACT = 8  # values of an example up to which a divergence is exact
+EXACT = 8  # most values of an example for which the divergence is computed exactly
 LIKELIHOOD_STEPS, LIKELIHOOD_SHIFT = 25, 0.25
 INVERT_ROUNDS = 1
-FOLLOWED = 2  # steps that a gradient is taken through
-OFTEN, AUGMENT = 50.0, 0.15  # epochs from which pictures are moved in training, and the probability of each move
+FOLLOWED = 2  # number of last steps through which `draw` is differentiable
+OFTEN, AUGMENT = 50.0, 0.15  # epochs from which images are augmented, and the probability of each operation
 
 Scale = Annotated[float, Field(ge=-100, le=100)]
 
 
 class FlowConfig(BaseModel):
-    """The network's sizes (nets.velocity.VelocityShape), and the distribution of training times:
-    t = sigmoid(N(time_mean, time_std)), 1 being data: above 0 more is learnt of the finish. `coupling`: noise is paired
-    with data at random, or within each class by optimal transport. `augment`: the probability of each kind of move of a
-    training picture (nets.augment.moves); the plan chooses it for pictures that are seen very often."""
+    """Sizes of the network (nets.velocity.VelocityShape), and options of the objective.
+
+    `time_mean` and `time_std`: the distribution of times in training, t = sigmoid(N(time_mean, time_std)); t = 1 is
+    data, so that a mean above 0 emphasises the end of sampling. `coupling`: noise is paired with data at random
+    (independent), or within each class by optimal transport (class). `augment`: the probability of each geometric
+    operation on a training image (nets.augment.moves); the plan sets it for images that are seen very often.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     net: Literal["unet", "dit"] = "unet"
@@ -84,17 +88,18 @@ class FlowConfig(BaseModel):
 
 
 class FlowSettings(BaseModel):
-    """How to sample.
+    """Options of sampling.
 
-    `steps` of a `solver`: heun asks the network twice a step, the others once. `shift` above 1 spends more of them near
-    the noise. `churn`: how much noise sde renews, 0 being none.
+    `steps`: number of steps of the `solver`; heun evaluates the network twice in each step, the others once. `shift`:
+    above 1, steps are denser near the noise. `churn`: how much noise the solver sde renews, 0 = none.
 
-    `guidance` is the scale of classifier-free guidance, `part_guidance` that of single parts by their names, in its
-    place. `autoguidance` is the scale of guidance by the run's early weights. Either acts at times within
-    [guidance_low, guidance_high] only; 0 is noise, 1 data.
+    `guidance`: scale of classifier-free guidance. `part_guidance`: scales for single parts of the condition, by name,
+    instead of `guidance`. `autoguidance`: scale of guidance by the run's early weights. Guidance is applied at times in
+    [guidance_low, guidance_high]; 0 is noise, 1 is data.
 
-    `resample`: how often an edit that keeps values goes each stretch of the way, so that what is new agrees with them:
-    once, a sixth of the holes of a toy were filled plausibly, 4 times half, 10 times three quarters (docs/log.md).
+    `resample`: number of repetitions of each step of an edit that keeps values, which makes the new values agree with
+    them. In a toy, one repetition filled a sixth of the holes plausibly, 4 repetitions half, and 10 three quarters
+    (docs/log.md).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -116,16 +121,16 @@ class FlowSettings(BaseModel):
         steered = self.guidance != 1 or self.autoguidance != 1 or bool(self.part_guidance)
         if (self.guidance_low > 0 or self.guidance_high < 1) and not steered:
             raise ValueError(
-                "guidance_low and guidance_high are the times of a guidance, and there is none: give guidance=2 or "
-                "autoguidance=1.5 too"
+                "guidance_low and guidance_high limit the times of guidance, and there is none: give guidance=2 or "
+                "autoguidance=1.5 as well"
             )
         if self.churn != 1 and self.solver != "sde":
-            raise ValueError(f"churn is of the solver sde, and the solver is {self.solver}")
+            raise ValueError(f"churn is an option of the solver sde, but the solver is {self.solver}")
         return self
 
 
 class FlowObjective:
-    """Mean squared error of F over the field, at one random time an example."""
+    """Mean squared error of F over the field, at one random time for each example."""
 
     averaged = ("velocity",)
 
@@ -138,14 +143,14 @@ class FlowObjective:
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
         net = modules["velocity"]
         assert isinstance(net, Velocity)
-        told = None
-        if self.config.augment and torch.is_grad_enabled():  # not where it is only measured
-            batch, told = augmented(modules, batch, self.config.augment, rng)
+        more = None
+        if self.config.augment and torch.is_grad_enabled():  # not in evaluation
+            batch, more = augmented(modules, batch, self.config.augment, rng)
         t = torch.sigmoid(self.config.time_mean + self.config.time_std * rng.normal("flow/time", batch.index))
         noise = rng.normal("flow/noise", batch.index, self.space.shape)
         if self.config.coupling == "class":
             noise = within_class(batch.x, noise, batch.cond)
-        each = matching_error(net, batch.x, noise, t, batch.cond, told)
+        each = matching_error(net, batch.x, noise, t, batch.cond, more)
         return each.sum(), float(len(each)), {"loss": each.detach().sum()}
 
     def update(self, state: State, metrics: Mapping[str, float]) -> State:
@@ -153,29 +158,31 @@ class FlowObjective:
 
 
 def augmented(modules: Modules, batch: Batch, p: float, rng: Rng) -> tuple[Batch, Tensor]:
-    """The batch moved, each picture beside x (a part that is aligned with it) as x is; and what tells the network how,
-    (B, emb)."""
+    """The batch with transformed images, and the embedding of the transforms, (B, emb).
+
+    Parts of the condition that are aligned with x are transformed as x is.
+    """
     net, cond = modules["velocity"], batch.cond
     assert isinstance(net, Velocity)
     how = moves(rng, batch.index, "flow/augment", p, batch.x.shape[2:])
-    beside = {k: warp(cond.parts[k], how) for k in aligned_parts(net.conds)}
-    moved = replace(batch, x=warp(batch.x, how), cond=replace(cond, parts={**cond.parts, **beside}))
+    aligned = {k: warp(cond.parts[k], how) for k in aligned_parts(net.conds)}
+    moved = replace(batch, x=warp(batch.x, how), cond=replace(cond, parts={**cond.parts, **aligned}))
     return moved, modules["moved"](how)
 
 
 def matching_error(
-    net: Velocity, x: Tensor, noise: Tensor, t: Tensor, cond: Cond, told: Tensor | None = None
+    net: Velocity, x: Tensor, noise: Tensor, t: Tensor, cond: Cond, more: Tensor | None = None
 ) -> Tensor:
-    """Squared error of F averaged over the field, (B,). `told` (B, emb) is added to the embeddings of t and cond."""
+    """Squared error of F averaged over the field, (B,). `more` (B, emb) is added to the embeddings of t and cond."""
     a = t.view(-1, *[1] * (x.dim() - 1))
     at = (1 - a) * noise + a * x
     _, c_skip, c_out = net.scales(t, x.dim() - 1)
     target = (x - noise - c_skip * at) / c_out
-    return (net.raw(at, t, cond, told) - target).square().flatten(1).mean(1)
+    return (net.raw(at, t, cond, more) - target).square().flatten(1).mean(1)
 
 
 def score(modules: Modules, config: FlowConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
-    """Minus the matching error over eight spread times: higher is likelier, but not a likelihood. (B,)"""
+    """Minus the matching error, averaged over eight evenly spaced times, (B,). It is not a likelihood."""
     net = modules["velocity"]
     assert isinstance(net, Velocity)
     total = torch.zeros(len(batch.x), device=batch.x.device)
@@ -187,6 +194,8 @@ def score(modules: Modules, config: FlowConfig, space: Space, batch: Batch, rng:
 
 
 def predictor(net: nn.Module) -> Predict:
+    """The velocity network as a Predict."""
+
     def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
         return net(x, t, cond), state
 
@@ -199,13 +208,13 @@ def guided(modules: Modules, settings: FlowSettings) -> Predict:
     out = composed(plain, settings.part_guidance, settings.guidance)
     if settings.autoguidance != 1:
         if "early_velocity" not in modules:
-            raise UserError("Autoguidance needs the run's early weights, and there are none. Leave it out.")
+            raise UserError("Autoguidance needs the run's early weights, which do not exist. Leave autoguidance out.")
         out = autoguidance(out, predictor(modules["early_velocity"]), settings.autoguidance)
     return interval(out, plain, settings.guidance_low, settings.guidance_high)
 
 
 def solving(settings: FlowSettings, space: Space, rng: Rng, index: Tensor) -> Callable[[int], Solver]:
-    """The solver of the k-th stretch of the way, its noise (of sde) keyed by stretch, step and sample."""
+    """Returns the solver of the k-th interval of an edit. The noise of sde is keyed by interval, step and sample."""
 
     def solver(k: int) -> Solver:
         if settings.solver != "sde":
@@ -221,7 +230,7 @@ def solving(settings: FlowSettings, space: Space, rng: Rng, index: Tensor) -> Ca
 def sample(
     modules: Modules, config: FlowConfig, space: Space, cond: Cond, rng: Rng, index: Tensor, settings: FlowSettings
 ) -> Tensor:
-    """(n, *space.shape): the flow from rng.normal("sample/noise", index). Raises UserError as `guided` does."""
+    """Solves the flow from rng.normal("sample/noise", index): (n, *space.shape). Raises UserError as `guided` does."""
     noise = rng.normal("sample/noise", index, space.shape)
     solver = solving(settings, space, rng, index)(0)
     ts = times(settings.steps, noise.device, settings.shift)
@@ -239,7 +248,7 @@ def edited(
     index: Tensor,
     settings: FlowSettings,
 ) -> Tensor:
-    """What `sampling.edit.edit` makes from the noise of `sample`: (n, *space.shape). Raises UserError as it does."""
+    """`sampling.edit.edit` with the noise of `sample`: (n, *space.shape). Raises UserError as it does."""
     return edit(
         guided(modules, settings),
         task,
@@ -255,12 +264,12 @@ def edited(
 
 
 @torch.no_grad()
-def likelihood(modules: Modules, config: FlowConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
-    """log p(x | cond), (B,) nats float64 of a density over x's own units, by the probability-flow ODE.
+def density(modules: Modules, config: FlowConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
+    """log p(x | cond) by the probability-flow ODE, in nats, (B,) float64; the density is in the units of x.
 
-    Exact up to the error of the steps and, for more than EXACT values, the noise of one Hutchinson probe an example,
-    which has no bias. Of data that are bytes the density is not bounded: add dequantisation noise to x first
-    (sampling.density.dequantised), and turn nats to bits by sampling.density.bits_per_dim. Always in float32.
+    Exact up to the discretisation error and, for more than EXACT values, the noise of one Hutchinson probe for each
+    example, which is unbiased. The density of data that are bytes is unbounded: first add dequantisation noise to x
+    (sampling.density.dequantised), and convert nats to bits by sampling.density.bits_per_dim. Always in float32.
     """
     x = batch.x.float()
     probes = None if math.prod(space.shape) <= EXACT else rademacher(rng, batch.index, space.shape, 1)
@@ -271,7 +280,7 @@ def likelihood(modules: Modules, config: FlowConfig, space: Space, batch: Batch,
 
 @torch.no_grad()
 def encode(modules: Modules, config: FlowConfig, space: Space, x: Tensor, cond: Cond, settings: FlowSettings) -> Tensor:
-    """The noise that Heun's rule in the settings' steps takes to x, whatever their solver: (B, D)."""
+    """The noise (B, D) from which Heun's rule reaches x in the settings' steps; their solver is ignored."""
     ts = times(settings.steps, x.device, settings.shift)
     return invert(guided(modules, settings), x.float(), cond, ts, INVERT_ROUNDS).flatten(1)
 
@@ -288,7 +297,7 @@ def accepts(space: Space) -> str | None:
 
 
 def sizes(space: Space) -> Sequence[FlowConfig]:
-    """Widths for the number of times that the grid can be halved down to about 4."""
+    """Networks of five sizes, with a level for each halving of the grid down to about 4 cells."""
     side = min(space.shape[1:])
     levels = max(1, min(4, 1 + round(math.log2(max(side, 4) / 5))))
     growth = (1, 2, 3, 4)
@@ -299,43 +308,48 @@ def sizes(space: Space) -> Sequence[FlowConfig]:
 
 
 def examples_wanted(parameters: int, space: Space) -> int:
-    """One picture for every 12 parameters. On 28x28 clothes in 150 s of a core nets of 0.6M to 1.8M were level, and the
-    small ones draw faster (docs/log.md)."""
+    """One image for every 12 parameters.
+
+    On 28x28 images of clothes, networks of 0.6M to 1.8M parameters were equally good after 150 s on one core, and small
+    ones sample faster (docs/log.md).
+    """
     return parameters // 12
 
 
-def may_move(space: Space) -> bool:
-    """Whether its fields may be moved like pictures: a sound that is turned or mirrored is none."""
+def may_augment(space: Space) -> bool:
+    """Whether fields of the space may be transformed like images. Rotating a spectrogram would change its meaning."""
     return movable(space.shape[1:]) and not space.timed
 
 
 def config_for_epochs(epochs: float, space: Space) -> dict[str, float]:
-    """Moves for pictures that are seen so often: for 236 faces they cost nothing at 54 epochs, and at 203 they left 1%
-    near copies of 24%, at an equal distance of the samples (docs/log.md).
+    """Augmentation of images that are seen at least OFTEN times.
 
-    They are chosen after the size, not as one of the sizes: those decide how often the pictures are seen, moves only
-    what that does. A run that sees its pictures a few times keeps no parameters for them.
+    With 236 images of faces, it changed nothing at 54 epochs, and at 203 epochs it reduced near copies from 24% to 1%
+    at the same distance of the samples from the data (docs/log.md).
+
+    Augmentation is not a property of the sizes, since the size determines the number of epochs. Runs of few epochs have
+    no parameters for it.
     """
-    return {"augment": AUGMENT} if epochs >= OFTEN and may_move(space) else {}
+    return {"augment": AUGMENT} if epochs >= OFTEN and may_augment(space) else {}
 
 
 def build(config: FlowConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
-    """Raises UserError for moves of what is no picture, or too small."""
-    if config.augment and not may_move(space):
+    """Raises UserError if fields that cannot be transformed are to be augmented."""
+    if config.augment and not may_augment(space):
         raise UserError(
-            f"family.augment moves pictures of more than {LEAST} cells a side, and these are fields on the grid "
-            f"{tuple(space.shape[1:])}. Leave it out, or set it to 0."
+            f"family.augment transforms images with sides of more than {LEAST} pixels, but the data are fields on the "
+            f"grid {tuple(space.shape[1:])}. Leave it out, or set it to 0."
         )
     shape = VelocityShape(**config.model_dump(include={f.name for f in fields(VelocityShape)}))
-    made: dict[str, nn.Module] = {"velocity": Velocity(shape, space, conds)}
-    return {**made, "moved": MoveEmbedding(config.emb)} if config.augment else made
+    modules: dict[str, nn.Module] = {"velocity": Velocity(shape, space, conds)}
+    return {**modules, "moved": MoveEmbedding(config.emb)} if config.augment else modules
 
 
 # --------------------------------------------------------------------------- as a policy
 
 
 def denoise(modules: Modules, config: FlowConfig, space: Space, batch: Batch, rng: Rng) -> tuple[Tensor, Tensor]:
-    """The velocity at a time of training, and what it should be: x - noise, both (B, *shape)."""
+    """The predicted velocity at a random time of training, and its target x - noise, both (B, *shape)."""
     t = torch.sigmoid(config.time_mean + config.time_std * rng.normal("flow/time", batch.index))
     noise = rng.normal("flow/noise", batch.index, space.shape)
     a = t.view(-1, *[1] * (batch.x.dim() - 1))
@@ -343,8 +357,11 @@ def denoise(modules: Modules, config: FlowConfig, space: Space, batch: Batch, rn
 
 
 def policy_score(modules: Modules, config: FlowConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
-    """Minus half the squared error of the velocity at one time, summed over the field, (B,): a term of the bound on
-    log p(x | cond) up to a weight on times (Wallace et al. 2024, eq. 14, without theirs)."""
+    """Minus half the squared error of the velocity at one random time, summed over the field, (B,).
+
+    This is a term of the bound on log p(x | cond), up to a weight of times (Wallace et al. 2024, eq. 14, without their
+    weight).
+    """
     v, target = denoise(modules, config, space, batch, rng)
     return -0.5 * (v - target).square().flatten(1).sum(1)
 
@@ -352,8 +369,10 @@ def policy_score(modules: Modules, config: FlowConfig, space: Space, batch: Batc
 def draw(
     modules: Modules, config: FlowConfig, space: Space, cond: Cond, rng: Rng, index: Tensor, settings: FlowSettings
 ) -> Tensor:
-    """As `sample`, differentiable in the weights through the last FOLLOWED steps, which are Euler's (Clark et al.
-    2024, sec. 4.2: the gradient of all steps is neither needed nor well-behaved)."""
+    """Like `sample`, but differentiable in the weights through the last FOLLOWED steps, which use Euler's rule.
+
+    Clark et al. 2024, sec. 4.2: the gradient through all steps is neither needed nor well-behaved.
+    """
     noise = rng.normal("sample/noise", index, space.shape)
     ts, predict = times(settings.steps, noise.device, settings.shift), guided(modules, settings)
     cut = max(0, settings.steps - FOLLOWED)
@@ -385,7 +404,7 @@ FAMILY = Family(
     build=build,
     objective=FlowObjective,
     sampling=Sampling(FlowSettings, sample, needs_early_weights=lambda settings: settings.autoguidance != 1),
-    likelihood=Likelihood(score, density=likelihood),
+    likelihood=Likelihood(score, density=density),
     latents=Latents(encode, decode),
     edit=edited,
     policy=Policy(("velocity",), score=policy_score, denoise=denoise, draw=draw, fits=True),

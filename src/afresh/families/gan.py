@@ -1,4 +1,4 @@
-"""Generative adversarial network: R3GAN (Huang et al. 2024) with differentiable augmentation that adapts."""
+"""Generative adversarial network: R3GAN (Huang et al. 2024) with adaptive differentiable augmentation."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from afresh.nets.conv import Critic, Generator
 from afresh.nets.critic import gradient_penalty
 from afresh.sampling.search import search
 
-CONTROL = 0.005  # how fast augmentation answers, a step
-NEAR, SEARCH = 0.1, 150  # how near a picture is to be met, in standard deviations of the data; steps of a search
+CONTROL = 0.005  # change of the augmentation's probability in a step, relative to the deviation from `ahead`
+NEAR, SEARCH = 0.1, 150  # tolerance of a search for latents, in standard deviations of the data; its steps
 
 
 class GANConfig(BaseModel):
-    """Sizes of both networks, and the game's settings.
+    """Sizes of both networks, and options of the objective.
 
-    `width`: channels of the finest grid, doubled with each halving up to `most` times. `group`: channels in a group
-    of the middle convolutions, 0 = ungrouped (faster on CPUs). `gamma`: weight of the gradient penalties. `augment`:
-    probability of each augmentation at the start. `ahead`: share of pairs that the critic may order rightly before
-    augmentation grows; 0 keeps it fixed.
+    `width`: channels of the finest grid, doubled with each halving up to `most` times `width`. `group`: channels in
+    each group of the middle convolutions, 0 = ungrouped (faster on CPUs). `gamma`: weight of the gradient penalties.
+    `augment`: initial probability of each augmentation. `ahead`: share of correctly ordered pairs of the critic above
+    which augmentation increases; 0 keeps it constant.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,10 +59,13 @@ class GANConfig(BaseModel):
 
 
 class GANSettings(BaseModel):
-    """`truncation` scales the latent (1 = as trained, 0 = its mean): lower is more typical and less varied.
+    """Options of sampling.
 
-    `guidance` g moves the condition's vector from the learned null c0 to c0 + g (c - c0): 1 = as trained.
-    More makes labels surer and samples less varied; beyond 3 little variety is left, so more is refused.
+    `truncation` scales the latent (1 = as trained, 0 = its mean): smaller values give more typical and less diverse
+    samples.
+
+    `guidance` g moves the condition's vector from the learned null c0 to c0 + g (c - c0); 1 = as trained. Larger values
+    follow labels more closely, at the cost of diversity. Little diversity is left at 3, the largest value.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -72,7 +75,7 @@ class GANSettings(BaseModel):
 
 def accepts(space: Space) -> str | None:
     if space.kind != "field":
-        return "a GAN needs gradients through what it draws, a field of real numbers; tokens go with transformer"
+        return "a GAN needs gradients through its samples, fields of real numbers; tokens go with transformer"
     if not 2 <= len(space.shape) <= 4:
         return f"a GAN draws channels over 1 to 3 axes; the shape here is {space.shape}"
     return None
@@ -89,7 +92,7 @@ def sizes(space: Space) -> Sequence[GANConfig]:
 
 
 def examples_wanted(parameters: int, space: Space) -> int:
-    """One example for every 6 parameters (32 wide on 8x8 digits: 53,000, where samples are first good)."""
+    """One example for every 6 parameters (53,000 for a width of 32 on 8x8 digits, at which samples become good)."""
     return parameters // 6
 
 
@@ -104,12 +107,13 @@ def build(config: GANConfig, space: Space, conds: CondSpec) -> dict[str, nn.Modu
 
 
 class GANObjective:
-    """min_G max_D E[f(D(made) - D(real))], f(t) = -softplus(t), with R1 and R2 on the critic.
+    """min_G max_D E[f(D(fake) - D(real))], f(t) = -softplus(t), with the penalties R1 and R2 on the critic.
 
-    Huang et al. 2024, sec. 2: relativistic pairing, and zero-centred gradient penalties gamma / 2 |dD/dx|^2 on real
-    and on made data. Both of a pair answer the same condition, the null included. The penalties are taken at the
-    critic's input, after augmentation, which is where the critic must be smooth. That input is a float32 leaf; the
-    products inside may be bfloat16 (measured: a penalty errs by 0.4%, its gradient's direction not at all).
+    Huang et al. 2024, sec. 2: relativistic pairing, and zero-centred gradient penalties gamma / 2 |dD/dx|^2 on real and
+    on generated data. Both examples of a pair have the same condition, which may be the null. The penalties are taken
+    at the critic's input, after augmentation, where the critic must be smooth. This input is a float32 leaf; the
+    products in the networks may be bfloat16 (measured: penalties differ by 0.4%, the direction of their gradient does
+    not).
     """
 
     players: Mapping[str, tuple[str, ...]] = {
@@ -128,40 +132,42 @@ class GANObjective:
         return self.generator(modules, batch, z, rng, self.strength(state))
 
     def strength(self, state: State) -> float:
-        """Probability of each augmentation now."""
+        """The current probability of each augmentation."""
         return float(state["augment"]) if "augment" in state else self.config.augment
 
     def critic(self, modules: Modules, batch: Batch, z: Tensor, rng: Rng, p: float) -> Loss:
+        """The critic's loss and penalties, with augmentation of probability p."""
         with torch.no_grad():
-            made = modules["generator"](z, modules["generator_conditioning"](batch.cond))
+            fake = modules["generator"](z, modules["generator_conditioning"](batch.cond))
             real = augment(batch.x.float(), rng, batch.index, "gan/critic/real", p)
-            x = torch.cat([real, augment(made, rng, batch.index, "gan/critic/made", p)])  # (2 B, C, *grid)
+            x = torch.cat([real, augment(fake, rng, batch.index, "gan/critic/made", p)])  # (2 B, C, *grid)
         x.requires_grad_(True)
         c = modules["critic_conditioning"](batch.cond)
         scores = modules["critic"](x, torch.cat([c, c]))
         r1, r2 = gradient_penalty(scores, x).chunk(2)
-        on_real, on_made = scores.chunk(2)
-        pairing = F.softplus(on_made - on_real)
+        on_real, on_fake = scores.chunk(2)
+        pairing = F.softplus(on_fake - on_real)
         total = pairing + 0.5 * self.config.gamma * (r1 + r2)
-        metrics = {"loss": pairing, "r1": r1, "r2": r2, "ahead": (on_real > on_made).float()}
+        metrics = {"loss": pairing, "r1": r1, "r2": r2, "ahead": (on_real > on_fake).float()}
         sums = {k: v.detach().sum() for k, v in metrics.items()}
         return total.sum(), float(len(z)), sums | {"augment": torch.tensor(p * len(z))}
 
     def generator(self, modules: Modules, batch: Batch, z: Tensor, rng: Rng, p: float) -> Loss:
+        """The generator's loss, with augmentation of probability p."""
         critic, c = modules["critic"], modules["critic_conditioning"](batch.cond)
         with torch.no_grad():
             on_real = critic(augment(batch.x.float(), rng, batch.index, "gan/generator/real", p), c)
-        made = modules["generator"](z, modules["generator_conditioning"](batch.cond))
-        on_made = critic(augment(made, rng, batch.index, "gan/generator/made", p), c)
-        total = F.softplus(on_real - on_made).sum()
+        fake = modules["generator"](z, modules["generator_conditioning"](batch.cond))
+        on_fake = critic(augment(fake, rng, batch.index, "gan/generator/made", p), c)
+        total = F.softplus(on_real - on_fake).sum()
         return total, float(len(z)), {"pairing": total.detach()}
 
     def update(self, state: State, metrics: Mapping[str, float]) -> State:
-        """Augment more while the critic orders more than `ahead` of the pairs rightly, less while fewer.
+        """Adapts augmentation to the share of pairs that the critic orders correctly, whose target is `ahead`.
 
-        The sign heuristic of Karras et al. 2020 ("Training generative adversarial networks with limited data",
-        eq. 1; their target 0.6 is 2 ahead - 1), taken on pairs, as a proportional control. Ours is set higher: on
-        digits, samples still got better in every respect when the critic was right about 88% of the pairs.
+        The sign heuristic of Karras et al. 2020 ("Training generative adversarial networks with limited data", eq. 1;
+        their target 0.6 is 2 ahead - 1), applied to pairs, as a proportional control. The target is higher than theirs:
+        on digits, samples still improved in every respect when the critic ordered 88% of the pairs correctly.
         """
         if not self.config.ahead:
             return state
@@ -169,8 +175,8 @@ class GANObjective:
         return {**state, "augment": torch.tensor(min(1.0, max(0.0, p)))}
 
 
-def asked(modules: Modules, cond: Cond, guidance: float) -> Tensor:
-    """The condition's vector, (B, cond)."""
+def guided(modules: Modules, cond: Cond, guidance: float) -> Tensor:
+    """The condition's vector (B, cond) under guidance."""
     c = modules["generator_conditioning"](cond)
     if guidance == 1:
         return c
@@ -181,9 +187,9 @@ def asked(modules: Modules, cond: Cond, guidance: float) -> Tensor:
 def draw(
     modules: Modules, config: GANConfig, space: Space, cond: Cond, rng: Rng, index: Tensor, settings: GANSettings
 ) -> Tensor:
-    """(n, *space.shape), from latents keyed by `index`; differentiable in the weights."""
+    """Samples (n, *space.shape) from latents keyed by `index`; differentiable in the weights."""
     z = rng.normal("sample/noise", index, (config.latent,)) * settings.truncation
-    return modules["generator"](z, asked(modules, cond, settings.guidance))
+    return modules["generator"](z, guided(modules, cond, settings.guidance))
 
 
 sample = torch.no_grad()(draw)
@@ -191,29 +197,31 @@ sample = torch.no_grad()(draw)
 
 @torch.no_grad()
 def encode(modules: Modules, config: GANConfig, space: Space, x: Tensor, cond: Cond, settings: GANSettings) -> Tensor:
-    """The z (B, latent) found for x, from the mean on: a GAN has no way back, so it is searched for.
+    """The z (B, latent) of x, found by optimisation from the mean, since a GAN has no encoder.
 
-    Least of |x - G(z)|^2 / (2 NEAR^2 std^2) + |z|^2 / 2 (Bora et al. 2017). What the generator never draws is not met.
+    It minimises |x - G(z)|^2 / (2 NEAR^2 std^2) + |z|^2 / 2 (Bora et al. 2017). Examples that the generator does not
+    draw are only approximated.
     """
-    return found(modules, x, None, x.new_zeros(len(x), config.latent), cond, space, settings)
+    return nearest(modules, x, None, x.new_zeros(len(x), config.latent), cond, space, settings)
 
 
-def found(
+def nearest(
     modules: Modules, x: Tensor, keep: Tensor | None, z: Tensor, cond: Cond, space: Space, settings: GANSettings
 ) -> Tensor:
-    """z near to x, where `keep` is true, searched for from z."""
-    c, scale = asked(modules, cond, settings.guidance).detach(), 0.5 / (NEAR * space.std) ** 2
+    """The latents whose samples are nearest to x where `keep` is true, optimised from z."""
+    c, scale = guided(modules, cond, settings.guidance).detach(), 0.5 / (NEAR * space.std) ** 2
 
-    def energy(made: Tensor) -> Tensor:
-        miss = (made - x).square()
-        return scale * (miss if keep is None else miss * keep).flatten(1).sum(1)
+    def energy(fake: Tensor) -> Tensor:
+        error = (fake - x).square()
+        return scale * (error if keep is None else error * keep).flatten(1).sum(1)
 
     return search(lambda v: modules["generator"](v, c), z, energy, SEARCH)
 
 
 @torch.no_grad()
 def decode(modules: Modules, config: GANConfig, space: Space, z: Tensor, cond: Cond, settings: GANSettings) -> Tensor:
-    return modules["generator"](z, asked(modules, cond, settings.guidance))
+    """Samples (B, *space.shape) of the latents z (B, latent)."""
+    return modules["generator"](z, guided(modules, cond, settings.guidance))
 
 
 @torch.no_grad()
@@ -221,37 +229,37 @@ def edit(
     modules: Modules,
     config: GANConfig,
     space: Space,
-    wanted: Edit,
+    task: Edit,
     cond: Cond,
     rng: Rng,
     index: Tensor,
     settings: GANSettings,
 ) -> Tensor:
-    """Examples changed as `wanted` says, (B, *space.shape), by a search in the latents.
+    """Carries out the edit `task`, (B, *space.shape), by a search for latents.
 
-    strength s: z = sqrt(1 - s^2) z(start) + s z', and what the generator cannot draw of `start` is added back (1 - s)
-    times. keep: from there on the z whose picture agrees with what is kept. energy: the z of least weight * energy +
-    |z|^2 / 2. Raises UserError for `keep` without `start`.
+    strength s: z = sqrt(1 - s^2) z(start) + s z'; (1 - s) times the reconstruction error of `start` is added to the
+    result. keep: starting there, the z whose sample agrees with the values to keep. energy: z minimises weight * energy
+    + |z|^2 / 2. Raises UserError for `keep` without `start`.
     """
     z = rng.normal("sample/noise", index, (config.latent,)) * settings.truncation
-    c, rest = asked(modules, cond, settings.guidance), torch.zeros(1, device=z.device)
-    start, s = wanted.start, wanted.strength
-    if start is None and wanted.keep is not None:
-        raise UserError("keep says which values of a start are to stay: give start as well.")
+    c, residual = guided(modules, cond, settings.guidance), torch.zeros(1, device=z.device)
+    start, s = task.start, task.strength
+    if start is None and task.keep is not None:
+        raise UserError("`keep` marks the values of `start` that must not change: give `start` as well.")
     if start is not None:
         if s == 0:
             return start.clone()
-        known = encode(modules, config, space, start, cond, settings) if s < 1 else torch.zeros_like(z)
-        z = math.sqrt(1 - s * s) * known + s * z
-        if wanted.keep is not None:
-            z = found(modules, start, wanted.keep, z, cond, space, settings)
+        latent = encode(modules, config, space, start, cond, settings) if s < 1 else torch.zeros_like(z)
+        z = math.sqrt(1 - s * s) * latent + s * z
+        if task.keep is not None:
+            z = nearest(modules, start, task.keep, z, cond, space, settings)
         elif s < 1:
-            rest = (1 - s) * (start - modules["generator"](known, c))
-    if wanted.energy is not None:
-        want, weight = wanted.energy, wanted.weight
-        z = search(lambda v: modules["generator"](v, c), z, lambda x: weight * want(x), SEARCH)
-    x = modules["generator"](z, c) + rest
-    return x if start is None or wanted.keep is None else torch.where(wanted.keep, start, x)
+            residual = (1 - s) * (start - modules["generator"](latent, c))
+    if task.energy is not None:
+        energy, weight = task.energy, task.weight
+        z = search(lambda v: modules["generator"](v, c), z, lambda x: weight * energy(x), SEARCH)
+    x = modules["generator"](z, c) + residual
+    return x if start is None or task.keep is None else torch.where(task.keep, start, x)
 
 
 FAMILY = Family(
@@ -270,15 +278,14 @@ FAMILY = Family(
             "warmup": 0,
             "decay": 1.0,
             "ema_half_life": 10_000,
-            "clip": 1e6,  # in effect never: Adam without momentum needs no help, and clipping would unbalance the game
+            "clip": 1e6,  # in effect never: Adam without momentum does not need it, and it would unbalance the game
         },
-        regions=None,  # the penalty is differentiated twice, which torch.compile cannot do
+        regions=None,  # the penalty needs second derivatives, which torch.compile does not support
     ),
     build=build,
     objective=GANObjective,
-    sampling=Sampling(
-        GANSettings, sample, guided=False
-    ),  # measured: extrapolated conditions leave the data (docs/support.md)
+    # Not guided: extrapolated conditions were measured to leave the data (docs/support.md).
+    sampling=Sampling(GANSettings, sample, guided=False),
     latents=Latents(encode, decode),
     edit=edit,
     policy=Policy(("generator", "generator_conditioning"), draw=draw),

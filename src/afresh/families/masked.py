@@ -1,17 +1,18 @@
-"""Masked diffusion over tokens: every place may be hidden, and the network guesses all hidden ones at once.
+"""Masked diffusion over tokens: any position may be masked, and the network predicts all masked ones at once.
 
 MDLM (Sahoo et al. 2024; Shi et al. 2024; Ou et al. 2025) with the log-linear schedule: at time t each token is replaced
 by the mask with probability t, and minus the ELBO is the mean over t in [0, 1] of 1/t times the cross-entropy of the
-hidden tokens. Given the number n of hidden ones the time says nothing more, and integrating it out leaves
+masked tokens. Given the number n of masked tokens, the loss does not depend on the time, and integrating it out gives
 
-    -log p(x) <= E_n E_S L/n sum_{i in S} -log p(x_i | x outside S),    n uniform on 1 ... L, S any n of L places,
+    -log p(x) <= E_n E_S L/n sum_{i in S} -log p(x_i | x outside S),    n uniform on 1 ... L, S any n of L positions,
 
-the loss of an autoregressive model averaged over all orders (Hoogeboom et al. 2022, section 3.1): the same expectation
-as with t, at a lower variance. The network is not told the time, which the optimum does not depend on (Ou et al. 2025,
-theorem 1); it never predicts the mask, and what is shown is carried over (Sahoo et al. 2024, section 3.2.3).
+the loss of an autoregressive model averaged over all orders (Hoogeboom et al. 2022, section 3.1), with the same
+expectation as with t and a lower variance. The network is not conditioned on the time, as the optimum does not depend
+on it (Ou et al. 2025, theorem 1). It never predicts the mask, and visible tokens are carried over (Sahoo et al. 2024,
+section 3.2.3).
 
-A window of T tokens is led by its token of context, which is never hidden: the model is one of the window given what
-stands before it, like the transformer's.
+A window of T tokens is preceded by one token of context, which is never masked: like the transformer, the model is
+conditioned on the token before the window.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ from afresh.sampling.guidance import classifier_free
 from afresh.sampling.masked import Order, Unmask, fill, fill_long, ranks
 from afresh.sampling.tokens import Cut
 
-REACH, AROUND = 3, 2  # places on either side whose embeddings are added to a token's own, in a line and on a grid
-SCORES = 8  # numbers of hidden tokens that the score of an example is averaged over
+REACH, AROUND = 3, 2  # neighbours on each side that `Surroundings` adds, in a sequence and along each axis of a grid
+SCORES = 8  # evaluations for the score of an example, each with another number of masked tokens
 
 
 class MaskedConfig(BaseModel):
@@ -71,10 +72,10 @@ class MaskedConfig(BaseModel):
 
 
 class MaskedSettings(BaseModel):
-    """How to sample. `length`: new tokens, for a stream; a picture always has all its tokens.
+    """Options of sampling. `length`: number of new tokens of a stream; images always have all their tokens.
 
-    `steps`: network evaluations for a window at most, 0 = one for each token, which is exact and slow; `order`: see
-    afresh.sampling.masked.Unmask.
+    `steps`: most network evaluations for a window; 0 = one for each token, which is exact and slow. `order`: the order
+    of unmasking, see afresh.sampling.masked.Unmask.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -89,12 +90,12 @@ class MaskedSettings(BaseModel):
 
 
 class Surroundings(nn.Embedding):
-    """Embeddings, and added to each those of places near it, each channel with weights of its own.
+    """Embeddings of tokens, to each of which those of its neighbours are added with weights for each channel.
 
-    Near: up to `REACH` places before and after it; on a grid of two axes, up to `AROUND` along each. A hidden token
-    says nothing itself, and until attention has learnt to look at its neighbours the loss stays near the frequencies of
-    tokens, which takes most of a budget of minutes (docs/log.md). A Canon layer (Allen-Zhu 2025) that looks both ways,
-    at the input alone.
+    The neighbours are up to `REACH` positions before and after; on a grid of two axes, up to `AROUND` along each axis.
+    A masked token has no information of its own: until attention has learnt to use its neighbours, the loss stays near
+    the entropy of token frequencies, for most of a budget of minutes (docs/log.md). This is a Canon layer (Allen-Zhu
+    2025), but bidirectional and only at the input.
     """
 
     def __init__(self, vocab: int, width: int, grid: tuple[int, ...]) -> None:
@@ -108,19 +109,19 @@ class Surroundings(nn.Embedding):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, T) int64 -> (B, T, width). The first token of a grid is the one of context, beside it."""
+        """(B, T) int64 -> (B, T, width). With a grid, the first token is the context and not a cell."""
         e = super().forward(tokens)
         first = e[:, : len(self.grid) // 2]
-        x = e[:, first.shape[1] :].transpose(1, 2)  # (B, width, T), or the cells alone
+        x = e[:, first.shape[1] :].transpose(1, 2)  # (B, width, T), or only the cells
         plane = x.reshape(*x.shape[:2], *(self.grid or (1, -1))).contiguous(memory_format=torch.channels_last)
         near = F.conv2d(plane, self.near, padding=self.reach, groups=e.shape[2]).flatten(2).transpose(1, 2)
         return e + torch.cat([torch.zeros_like(first, dtype=near.dtype), near], 1)
 
 
 class Denoiser(nn.Module):
-    """Tokens (B, T + 1), the mask's id (V) where hidden, to logits (B, T, V) of all but the token of context.
+    """Tokens (B, T + 1), with the mask's id V where masked, to logits (B, T, V) of all but the token of context.
 
-    With `targets` (B, T), -1 where they do not count: nats, (B,) sums.
+    With `targets` (B, T), -1 to ignore one: their summed cross-entropy in nats, (B,).
     """
 
     def __init__(self, shape: DecoderShape, conds: CondSpec, grid: tuple[int, ...]) -> None:
@@ -142,7 +143,7 @@ class Denoiser(nn.Module):
 
 @dataclass(frozen=True)
 class Window:
-    """A batch on windows of T tokens, whatever its own width: x (B, T + 1), and which targets count, (B, T) bool."""
+    """A batch padded to the window of T tokens: x (B, T + 1), and which targets are counted, (B, T) bool."""
 
     x: Tensor
     counted: Tensor
@@ -151,15 +152,16 @@ class Window:
 
     @staticmethod
     def of(batch: Batch, space: Space) -> Window:
-        room = (0, space.shape[0] + 1 - batch.x.shape[1])  # a network that sees all places sees how many there are
+        """Pads a batch: the length of its rows would otherwise be visible to a bidirectional network."""
+        room = (0, space.shape[0] + 1 - batch.x.shape[1])
         counted = torch.ones_like(batch.x[:, 1:], dtype=torch.bool) if batch.mask is None else batch.mask
         return Window(F.pad(batch.x, room), F.pad(counted, room), batch.cond, batch.index)
 
     def nats(self, net: Denoiser, hidden: Tensor) -> Tensor:
         """L / n times the summed cross-entropy of the n of L counted tokens that are `hidden` (B, T), (B,).
 
-        Of those that do not count, what stands before a counted one (a question) is shown; what comes after the last is
-        not, as it must not tell where the text ends.
+        Tokens that are not counted are visible before a counted one (a question), but not after the last, since they
+        would reveal where the text ends.
         """
         after = ~self.counted.flip(1).cummax(1).values.flip(1)
         tokens, mask = self.x.clone(), net.decoder.shape.vocab - 1
@@ -169,12 +171,12 @@ class Window:
         return net(tokens, net.decoder.condition(self.cond), targets) * weight
 
     def ranks(self, rng: Rng, purpose: str) -> Tensor:
-        """A random order of the counted places, (B, T); those that do not count come after them."""
+        """Ranks (B, T) in a random order of the counted positions, followed by the others."""
         return ranks(rng.bits(purpose, self.index, tuple(self.counted.shape[1:])), self.counted)
 
 
 class MaskedObjective:
-    """Minus the ELBO in nats, with one number of hidden tokens an example; the weight is the number that count."""
+    """Minus the ELBO in nats, with one draw of the masked tokens; the weight is the number of counted tokens."""
 
     players: Mapping[str, tuple[str, ...]] = {"model": ("denoiser",)}
     averaged = ("denoiser",)
@@ -197,10 +199,10 @@ class MaskedObjective:
 
 
 def spread(rng: Rng, index: Tensor) -> Tensor:
-    """Numbers in [0, 1) by draw, (B,) float64: neighbouring draws lie evenly, however they are cut into batches.
+    """Numbers in [0, 1) for the draws `index`, (B,) float64, evenly spread over consecutive draws.
 
-    Weyl's sequence of the golden ratio in 64-bit integers, started at random: the low-variance times of Kingma et al.
-    2021 (appendix I.1), as a function of each draw's number alone.
+    Weyl's sequence of the golden ratio in 64-bit integers, with a random start: the low-variance times of Kingma et al.
+    2021 (appendix I.1), but as a function of the number of each draw, so that they do not depend on the batch.
     """
     start = rng.bits("masked/spread", torch.zeros_like(index[:1]))
     bits = index * GOLDEN + start
@@ -208,10 +210,10 @@ def spread(rng: Rng, index: Tensor) -> Tensor:
 
 
 def bound(modules: Modules, config: MaskedConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
-    """An unbiased estimate of the ELBO of the counted tokens: a lower bound of their log-likelihood in nats, (B,).
+    """An unbiased estimate of the ELBO of the counted tokens, a lower bound of their log-likelihood, in nats, (B,).
 
-    Over `SCORES` evenly spread numbers of hidden tokens; the hidden sets follow each other around one random circle of
-    the places, so that together they meet every place about equally.
+    It averages over `SCORES` evenly spread numbers of masked tokens. The masked sets are consecutive arcs of one random
+    circular order of the positions, so that together they cover all positions about equally often.
     """
     net = modules["denoiser"]
     assert isinstance(net, Denoiser)
@@ -219,12 +221,12 @@ def bound(modules: Modules, config: MaskedConfig, space: Space, batch: Batch, rn
     total, rank = window.counted.sum(1), window.ranks(rng, "masked/score/order")
     u = rng.uniform("masked/score/number", batch.index).double()
     out = torch.zeros(len(batch.x), device=batch.x.device)
-    turn = torch.zeros_like(total)
+    offset = torch.zeros_like(total)
     for k in range(SCORES):
         n = 1 + ((u + k) / SCORES * total).long()
-        here = (rank - turn[:, None]) % total.clamp_min(1)[:, None]
-        out -= window.nats(net, window.counted & (here < n[:, None])) / SCORES
-        turn = turn + n
+        shifted = (rank - offset[:, None]) % total.clamp_min(1)[:, None]
+        out -= window.nats(net, window.counted & (shifted < n[:, None])) / SCORES
+        offset = offset + n
     return out
 
 
@@ -232,7 +234,7 @@ score = torch.no_grad()(bound)
 
 
 def predictor(modules: Modules) -> Predict:
-    """Logits (B, T, V) of every place of a window (B, T + 1) but its first."""
+    """The logits (B, T, V) of a window (B, T + 1), without those of its first token, as a Predict."""
     net = modules["denoiser"]
     assert isinstance(net, Denoiser)
 
@@ -252,11 +254,11 @@ def sample(
     index: Tensor,
     settings: MaskedSettings,
 ) -> Tensor:
-    """(n, T) int64: what is known in cond.given (B, S) where its mask is true, and the rest drawn.
+    """(n, T) int64: the known tokens, cond.given (B, S) where its mask is true, and the others drawn.
 
-    A row of a stream whose known tokens leave no hole is continued by `length` tokens; these are returned, up to `end`,
-    and short rows are padded with `end`. A row with holes (an unknown place before a known one) is returned whole, with
-    its holes filled. Texts longer than a window are filled half a window at a time (afresh.sampling.masked.fill_long).
+    A row of a stream without holes is continued by `length` tokens, which are returned up to `end`; short rows are
+    padded with `end`. A row with holes (an unknown position before a known one) is returned with its holes filled.
+    Texts longer than a window are filled half a window at a time (afresh.sampling.masked.fill_long).
     """
     mask, context = space.vocab[0], space.shape[0]
     predict = classifier_free(predictor(modules), settings.guidance)
@@ -286,18 +288,18 @@ def edit(
     index: Tensor,
     settings: MaskedSettings,
 ) -> Tensor:
-    """Tokens on a grid, of which a random share `strength` of those not to be kept is hidden and drawn again.
+    """Draws again a random share `strength` of the tokens of a grid that are not marked by `keep`, (B, T) int64.
 
-    Raises UserError for texts (they are filled by cond.given), and for an energy, which tokens have no gradient for.
+    Raises UserError for texts, whose holes are filled by cond.given, and for an energy, which needs gradients.
     """
     if space.stream or task.start is None:
-        raise UserError("masked edits pictures that exist; texts are filled with --infill.")
+        raise UserError("The family masked edits existing images. The holes of texts are filled by infill.")
     if task.energy is not None:
-        raise UserError("masked draws tokens, which no differentiable wish can steer. Use a flow or a VAE.")
-    kept = rng.uniform("edit/hidden", index, space.shape) >= task.strength
+        raise UserError("The family masked draws tokens, which have no gradient of an energy. Use a flow or a VAE.")
+    keep = rng.uniform("edit/hidden", index, space.shape) >= task.strength
     if task.keep is not None:
-        kept = kept | task.keep
-    known = replace(cond, given=task.start.long(), given_mask=kept)
+        keep = keep | task.keep
+    known = replace(cond, given=task.start.long(), given_mask=keep)
     return sample(modules, config, space, known, rng, index, settings)
 
 
@@ -312,20 +314,20 @@ def stream(
     length: int,
     end: int,
 ) -> Tensor:
-    """`sample` of a stream, from known tokens (B, 1 + S), the mask elsewhere, led by their token of context."""
+    """`sample` for streams: known (B, 1 + S) has the mask where unknown and begins with the token of context."""
     place = torch.arange(known.shape[1], device=known.device)
     last = torch.where(known != how.mask, place, 0).amax(1)
-    whole = ((known == how.mask) & (place < last[:, None])).any(1)  # rows with holes
-    start, stop = last.masked_fill(whole, 0), last + (~whole * length)  # what is returned
+    has_holes = ((known == how.mask) & (place < last[:, None])).any(1)  # rows with holes
+    start, stop = last.masked_fill(has_holes, 0), last + (~has_holes * length)  # what is returned
     x = F.pad(known, (0, 1 + int(stop.max()) - known.shape[1]), value=how.mask)
     wanted = (x == how.mask) & (torch.arange(x.shape[1], device=x.device) <= stop[:, None])
-    inside = replace(how, banned=[*how.banned, end])  # a document does not end in a hole
-    for rows, by, ends, margin in ((whole, inside, None, context // 4), (~whole, how, end, 0)):
+    inside = replace(how, banned=[*how.banned, end])  # a document must not end in a hole
+    for rows, by, ends, margin in ((has_holes, inside, None, context // 4), (~has_holes, how, end, 0)):
         if bool(rows.any()):
             some = (x[rows], wanted[rows, 1:], cond.select(rows.nonzero()[:, 0]), rng, index[rows])
             x[rows] = fill_long(predict, *some, context, by, ends, margin)
     out = [row[1 + a : 1 + b] for row, a, b in zip(x.tolist(), start.tolist(), stop.tolist(), strict=True)]
-    out = [r[: r.index(end)] if end in r and not w else r for r, w in zip(out, whole.tolist(), strict=True)]
+    out = [r[: r.index(end)] if end in r and not w else r for r, w in zip(out, has_holes.tolist(), strict=True)]
     longest = max(map(len, out))
     return torch.tensor([r + [end] * (longest - len(r)) for r in out], dtype=torch.int64)
 
@@ -333,7 +335,7 @@ def stream(
 def accepts(space: Space) -> str | None:
     if space.kind != "tokens":
         return "masked needs tokens; a field must pass through a codec first"
-    return None if len(space.shape) == 1 else "masked takes one token a place, not several levels"
+    return None if len(space.shape) == 1 else "masked takes one token for each position, not several levels"
 
 
 def sizes(space: Space) -> Sequence[MaskedConfig]:
@@ -363,8 +365,8 @@ def build(config: MaskedConfig, space: Space, conds: CondSpec) -> dict[str, nn.M
         context=space.shape[0],
         positions=space.shape[0] + 1 if space.grid else 0,
         causal=False,
-        # No `separator`: an `end` may be hidden, so that where documents part would change as it is shown. A window of
-        # several documents is one text here, and an `end` is found like any other token.
+        # No `separator`: an `end` may be masked, and the boundaries of documents would change when it is revealed. A
+        # window of several documents is one text here, and an `end` is predicted like any other token.
     )
     return {"denoiser": Denoiser(shape, conds, space.grid)}
 

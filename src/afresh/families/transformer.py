@@ -1,4 +1,4 @@
-"""The autoregressive Transformer over tokens: text, code, and pictures whose pixels are quantised."""
+"""The autoregressive Transformer over tokens: text, code, and images whose pixels are quantised."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ from afresh.sampling.tokens import Cut, Watch, generate
 class TransformerConfig(BaseModel):
     """Sizes of the decoder. `mlp` 0: 8/3 of the width, rounded up to a multiple of 32; `head_dim` 0: width / heads.
 
-    `dropout`: share of the residual stream's steps that is left out in training (nets/dropout.py). `apart`: documents
-    of a stream that share a window do not see one another. `pattern`: how residual codes are read, one after the other
+    `dropout`: rate of dropout on the residual branches (nets/dropout.py). `apart`: documents of a stream that share a
+    window do not attend to one another. `pattern`: how residual codes are read, one after the other
     (flat) or all levels at once, each a step behind the one before it (nets/delay.py). The fields from `rope_theta` on
-    are for the shapes of public weights (nets/transformer.py).
+    cover public models (nets/transformer.py).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,7 +69,7 @@ class TransformerConfig(BaseModel):
     @model_validator(mode="after")
     def check(self) -> TransformerConfig:
         if self.head_dim % 2:
-            raise ValueError(f"head_dim must be even. Given: {self.head_dim}")
+            raise ValueError(f"head_dim must be even, not {self.head_dim}")
         if not self.head_dim and (self.width % self.heads or (self.width // self.heads) % 2):
             raise ValueError(f"width {self.width} must be an even multiple of heads ({self.heads})")
         if self.heads % self.kv_heads:
@@ -78,10 +78,11 @@ class TransformerConfig(BaseModel):
 
 
 class TransformerSettings(BaseModel):
-    """How to sample. `length`: new tokens, for a stream; a picture always has all its tokens.
+    """Options of sampling. `length`: number of new tokens of a stream; images always have all their tokens.
 
-    `constraint` makes what each text must match (afresh.sampling.constrained), one object a sample. `watch` sees every
-    token as it is drawn, and may end it. `weights`: their precision while decoding on a CPU; auto is that of training.
+    `constraint` creates the constraint of each text (afresh.sampling.constrained), one object for each sample. `watch`
+    is called with every token that is drawn, and may end the sample. `weights`: precision of the weights while decoding
+    on a CPU; auto is that of training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -97,7 +98,7 @@ class TransformerSettings(BaseModel):
 
 
 class TransformerObjective:
-    """Cross-entropy of each next token, in nats; the weight is the number of tokens that count."""
+    """Cross-entropy of the next token, in nats; the weight is the number of counted tokens."""
 
     players: Mapping[str, tuple[str, ...]] = {"model": ("decoder",)}
     averaged = ("decoder",)
@@ -107,7 +108,7 @@ class TransformerObjective:
 
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
         c, factors = self.config, None
-        if c.dropout and torch.is_grad_enabled():  # not where it is only measured
+        if c.dropout and torch.is_grad_enabled():  # not in evaluation
             factors = dropout_mask(rng, batch.index, 2 * c.layers, c.width, c.dropout)
         nats, count = next_token_nats(modules, batch, factors)
         return nats.sum(), float(count.sum()), {"loss": nats.detach().sum()}
@@ -117,7 +118,7 @@ class TransformerObjective:
 
 
 def next_token_nats(modules: Modules, batch: Batch, factors: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Summed cross-entropy and number of counted tokens of each row, (B,) and (B,). `factors`: of dropout."""
+    """Summed cross-entropy in nats and number of counted tokens of each row, (B,) each. `factors`: the dropout mask."""
     net = modules["decoder"]
     assert isinstance(net, Decoder)
     targets = batch.x[:, 1:]
@@ -135,9 +136,9 @@ def score(modules: Modules, config: TransformerConfig, space: Space, batch: Batc
 
 
 def predictor(modules: Modules, context: int, weights: Kind | Literal["auto"] = "auto") -> Predict:
-    """Logits (B, V) of the token after those fed so far: the first t[b] (None: all) of x (B, T).
+    """A Predict of the logits (B, V) of the next token, after the first t[b] (None: all) of x (B, T).
 
-    The state is the key/value cache. `weights` auto: bfloat16 under autocast, else float32.
+    The state is the key/value cache. `weights` auto: bfloat16 under autocast, otherwise float32.
     """
     net = modules["decoder"]
     assert isinstance(net, Decoder)
@@ -149,7 +150,7 @@ def predictor(modules: Modules, context: int, weights: Kind | Literal["auto"] = 
 
 
 def prompts_of(space: Space, cond: Cond) -> list[list[int]]:
-    """What each sample begins with: the token before an example in training, and what is known."""
+    """The tokens with which each sample begins: the token before an example in training, and the prompt."""
     begin = space.special["end" if space.stream else "begin"]
     if cond.given is None:
         return [[begin] for _ in range(cond.size)]
@@ -159,7 +160,7 @@ def prompts_of(space: Space, cond: Cond) -> list[list[int]]:
 
 
 def never(space: Space) -> tuple[int | None, list[int]]:
-    """The token that ends a sample, where one does, and those that are never drawn."""
+    """The token that ends a sample of a stream (otherwise None), and the tokens that are never drawn."""
     end = space.special.get("end") if space.stream else None
     return end, [i for i in space.special.values() if i != end]  # several names may share the id of `end`
 
@@ -177,8 +178,8 @@ def sample(
 ) -> Tensor:
     """(n, T) int64. A stream continues cond.given (B, S) where its mask is true; short rows are padded with `end`.
 
-    Records need one: it is all that they begin with. `among_drawn` is of what the watch is told. Raises UserError for
-    weights of a precision without an engine.
+    Records need such a prompt, as nothing precedes it. `among_drawn`: whether the probability that `watch` receives is
+    among the tokens that may be drawn. Raises UserError for a precision of the weights without an engine.
     """
     net = modules["decoder"]
     assert isinstance(net, Decoder)
@@ -190,10 +191,10 @@ def sample(
     length = settings.length if space.stream else context
     predict = classifier_free(predictor(modules, context + 1, settings.weights), settings.guidance)
     cut = Cut(settings.temperature, settings.top_k, settings.top_p, settings.min_p)
-    musts = None if settings.constraint is None else [settings.constraint() for _ in prompts]
-    told = settings.watch, among_drawn
-    rows = generate(predict, prompts, cond, rng, index, length, context, cut, end, banned, musts, *told)
-    if not space.stream:  # a prompt is the first part of the picture
+    constraints = None if settings.constraint is None else [settings.constraint() for _ in prompts]
+    watch = settings.watch, among_drawn
+    rows = generate(predict, prompts, cond, rng, index, length, context, cut, end, banned, constraints, *watch)
+    if not space.stream:  # the prompt is the first part of the image
         return torch.tensor([(p[1:] + r)[:context] for p, r in zip(prompts, rows, strict=True)])
     longest = max(map(len, rows))
     return torch.tensor([r + [space.special["end"]] * (longest - len(r)) for r in rows], dtype=torch.int64)
@@ -226,31 +227,34 @@ def sample_delayed(
 def accepts(space: Space) -> str | None:
     if space.kind != "tokens":
         return "transformer needs tokens; a field must pass through a codec first"
-    return None if len(space.shape) == 1 else "transformer takes one token a place, not several levels"
+    return None if len(space.shape) == 1 else "transformer takes one token for each position, not several levels"
 
 
 def sizes(space: Space) -> Sequence[TransformerConfig]:
-    """From 0.2M to 25M parameters, heads of 32 or 64."""
+    """From 0.2M to 25M parameters, with heads of 32 or 64."""
     ladder = ((96, 3, 3), (128, 4, 4), (192, 4, 3), (256, 5, 4), (320, 6, 5), (384, 6, 6), (512, 8, 8))
     return [TransformerConfig(width=w, layers=n, heads=h, kv_heads=h) for w, n, h in ladder]
 
 
 def examples_wanted(parameters: int, space: Space) -> int:
-    """About 0.8 tokens a parameter: at budgets of minutes, smaller nets that see more win (docs/log.md)."""
+    """About 0.8 tokens for each parameter: with budgets of minutes, smaller networks with more data are better
+    (docs/log.md)."""
     return 4 * parameters // (5 * space.shape[0])
 
 
 def batch(examples: int, space: Space) -> int:
-    """512 tokens a step for a run of 200,000, growing with its power 0.6, in powers of two (docs/log.md)."""
+    """512 tokens a step for a run of 200,000 tokens, growing with their power 0.6, in powers of two (docs/log.md)."""
     context = space.shape[0]
     tokens = 512 * (max(1, examples * context) / 2e5) ** 0.6
     return 2 ** max(0, round(math.log2(max(1.0, tokens / context))))
 
 
 def regime(epochs: float, steps: int, examples: int) -> dict[str, float]:
-    """Weight decay for data seen so many times in so many steps, fitted to where the held-out loss was least for 1 to
-    30 epochs and 300 to 3,000 steps; an average of the weights with a half-life of a twentieth of the run
-    (docs/log.md, "Regimes")."""
+    """Weight decay, and the half-life of the weights' average, a twentieth of the run.
+
+    The weight decay was fitted to the values with the lowest held-out loss for 1 to 30 epochs and 300 to 3,000 steps
+    (docs/log.md, "Regimes").
+    """
     decay = min(1.5, 2.26 * (epochs**2 / steps) ** (2 / 3))
     return {"weight_decay": round(decay, 3), "ema_half_life": round(0.05 * examples)}
 
@@ -295,12 +299,14 @@ def rollout(
     index: Tensor,
     settings: TransformerSettings,
 ) -> Rollout:
-    """Samples as `sample` draws them, and each token's log-probability among those that may be drawn; `end` is a
-    token too. Raises UserError for settings under which tokens are not drawn from the policy itself, and where prompt
-    and length do not fit in the context."""
+    """Samples of `sample`, and the log-probability of each token, `end` included, among those that may be drawn.
+
+    Raises UserError for settings under which tokens are not drawn from the policy itself, and if a prompt and the new
+    tokens do not fit in the context.
+    """
     plain = TransformerSettings(length=settings.length, weights=settings.weights)
     if settings != plain:
-        raise UserError("A policy is learnt as it is: no temperature, cut or guidance. Only length can be set.")
+        raise UserError("A policy is trained without temperature, truncation or guidance. Only length can be set.")
     net = modules["decoder"]
     if isinstance(net, Delayed):
         codes = sample_delayed(net, space, cond, rng, index, plain)
@@ -312,7 +318,7 @@ def rollout(
     if space.stream and longest + count > room:
         raise UserError(
             f"Prompts of {longest - 1} tokens and {count} new ones do not fit in the model's context of {room - 1}. "
-            "Give a smaller --length or shorter prompts."
+            "Choose a smaller length or shorter prompts."
         )
     place = {number: row for row, number in enumerate(index.tolist())}
     drawn: list[list[int]] = [[] for _ in prompts]
@@ -340,7 +346,7 @@ def rollout(
 
 
 def steps(modules: Modules, config: TransformerConfig, space: Space, batch: Batch) -> Steps:
-    """Of the tokens that batch.mask counts, among those that may ever be drawn."""
+    """The steps of the counted tokens (batch.mask), with probabilities among the tokens that may be drawn."""
     net = modules["decoder"]
     assert isinstance(net, Decoder) and batch.mask is not None
     c = net.condition(batch.cond)
@@ -350,7 +356,7 @@ def steps(modules: Modules, config: TransformerConfig, space: Space, batch: Batc
         h = undelayed(h[:, :, None].expand(-1, -1, net.levels, -1)).flatten(1, 2)
     else:
         h = net.hidden(batch.x[:, :-1], c)
-        logits = net.logits(h[batch.mask])  # of the steps that count alone: a prompt may be long
+        logits = net.logits(h[batch.mask])  # only of the counted steps: a prompt may be long
     _, banned = never(space)
     if banned:
         logits = logits.index_fill(1, torch.tensor(banned, device=logits.device), -torch.inf)
@@ -364,7 +370,7 @@ def steps(modules: Modules, config: TransformerConfig, space: Space, batch: Batc
 
 
 def policy_score(modules: Modules, config: TransformerConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
-    """Log-likelihood of the tokens that count, nats, (B,)."""
+    """Log-likelihood of the counted tokens in nats, (B,); differentiable."""
     return -next_token_nats(modules, batch)[0]
 
 

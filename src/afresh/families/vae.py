@@ -1,8 +1,8 @@
 """Conditional variational autoencoder, flat or hierarchical, with a density fitted to its latents after training.
 
 Kingma and Welling 2014; the prior of the latent is a normal that follows the condition (Sohn et al. 2015, "Learning
-structured output representation using deep conditional generative models"); the decoder's variances are those that
-the data wants (Rybkin et al. 2021). Latents are counted as u (B, D), standard normal under the prior of the condition.
+structured output representation using deep conditional generative models"); the decoder's variances are fitted to the
+data (Rybkin et al. 2021). Latents are parametrised by u (B, D), which is standard normal under the conditional prior.
 """
 
 from __future__ import annotations
@@ -42,22 +42,23 @@ from afresh.nets.mixture import RequestMixture
 from afresh.nets.posterior import decode, encoding, posterior_draw
 from afresh.sampling.search import search
 
-DENSE, RANK = 512, 128  # latents that the fitted density is of at most; rank of its covariances beside their diagonals
-FITTED, FEWEST = 12_000, 50  # examples that a density is fitted to at most, and those that a class needs
-DRAWS = 64  # of the posterior, for a likelihood
-LARGE = 16  # cells a side of a grid whose finest level is folded away
-ROUNDS, SEARCH = 20, 100  # of drawing a hole and its latents in turn; steps of a search for latents
+DENSE, RANK = 512, 128  # most latents of the fitted density; rank of its covariances, besides their diagonals
+FITTED, FEWEST = 12_000, 50  # most examples that the density is fitted to; fewest examples of a class with a density
+DRAWS = 64  # posterior draws for an estimate of the likelihood
+LARGE = 16  # cells of the shortest axis from which the finest grid is folded into channels
+ROUNDS, SEARCH = 20, 100  # Gibbs rounds for filling a hole; optimisation steps of a search for latents
 
 
 class VAEConfig(BaseModel):
-    """Sizes of both networks, and the bound's settings.
+    """Sizes of both networks, and options of the objective.
 
-    `width`: channels of the finest grid, doubled with each halving up to `most` times. `hierarchy`: how many grids,
-    from the coarsest on, have `places` latents a cell of their own beside the `latent` ones of the whole; 0 = none.
-    `beta`: weight of the KL term (Higgins et al. 2017); 1 = the bound. `free_bits`: nats that each dimension of the
-    latent may cost an example for nothing (Kingma et al. 2016, app. C.8; there the mean over a batch, here each
-    example, so that a batch can be divided). `noise`: whether p(x | z) has one deviation, or one for each frequency.
-    `components`: Gaussians of the density fitted to the latents, at most.
+    `width`: channels of the finest grid, doubled with each halving up to `most` times `width`. `hierarchy`: number of
+    grids, from the coarsest, that have `places` latents for each cell, in addition to the `latent` global ones; 0 =
+    none. `beta`: weight of the KL term (Higgins et al. 2017); 1 = the evidence lower bound. `free_bits`: nats of KL
+    that each dimension of the latent may use without a penalty (Kingma et al. 2016, app. C.8, who average over a batch;
+    here it applies to each example, so that a batch can be divided). `noise`: whether p(x | z) has one standard
+    deviation (white) or one for each frequency (spectrum). `components`: most Gaussians of the density fitted to the
+    latents.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -76,12 +77,15 @@ class VAEConfig(BaseModel):
 
 
 class VAESettings(BaseModel):
-    """`prior`: draw latents from the density that was fitted to them once training was over, or from the normal that
-    training assumed. `truncation` scales their distance from the prior's mean (1 = as drawn): lower is more typical
-    and less varied.
+    """Options of sampling.
 
-    `guidance` g moves the decoder's condition vector from the learned null c0 to c0 + g (c - c0): 1 = as trained.
-    More makes labels surer and samples less varied; beyond 3 little variety is left, so more is refused.
+    `prior`: draw latents from the density that was fitted to them after training (fitted), or from the normal prior of
+    training (normal). `truncation` scales their distance from the prior's mean (1 = as drawn): smaller values give more
+    typical and less diverse samples.
+
+    `guidance` g moves the decoder's condition vector from the learned null c0 to c0 + g (c - c0); 1 = as trained.
+    Larger values follow labels more closely, at the cost of diversity. Little diversity is left at 3, the largest
+    value.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -99,8 +103,11 @@ def accepts(space: Space) -> str | None:
 
 
 def sizes(space: Space) -> Sequence[VAEConfig]:
-    """From LARGE cells a side on the finest grid is folded away, and there are more latents that cost less: what blurs
-    samples there is what the latents do not say of a picture, not the density of the latents (docs/log.md)."""
+    """From LARGE cells, the finest grid is folded into channels, and there are more latents with a lower weight of KL.
+
+    Samples of large grids are blurred because latents hold too little of an image, and not because of the density that
+    is fitted to the latents (docs/log.md).
+    """
     if min(space.shape[1:]) < LARGE:
         return [
             VAEConfig(width=16, latent=16),
@@ -116,28 +123,31 @@ def sizes(space: Space) -> Sequence[VAEConfig]:
 
 
 def examples_wanted(parameters: int, space: Space) -> int:
-    """One example for every 4 parameters (32 wide on 8x8 digits: 85,000, where samples are first good). Of large grids
-    for every 20: 64 wide on 28x28 clothes was far ahead of 32 wide at full resolution from 32,000 on (docs/log.md)."""
+    """One example for every 4 parameters; on large grids, one for every 20.
+
+    With a width of 32 on 8x8 digits that is 85,000, at which samples become good. On 28x28 images of clothes a width of
+    64 was far better than 32 at full resolution from 32,000 examples (docs/log.md).
+    """
     return parameters // (4 if min(space.shape[1:]) < LARGE else 20)
 
 
 def build(config: VAEConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
-    """The networks, and the density of the coarsest latents, as many grids' as come to no more than DENSE."""
+    """The networks, and the density of the coarsest latents: those of as many grids as fit into DENSE values."""
     c = config
     sizes = (space.shape, c.cond, c.latent, c.width, c.blocks, c.most, c.patch)
-    made: dict[str, nn.Module] = {
+    modules: dict[str, nn.Module] = {
         "conditioning": Conditioning(conds, c.cond),
         "encoder": Pyramid(*sizes) if c.hierarchy else Encoder(*sizes),
         "decoder": LadderDecoder(*sizes, c.hierarchy, c.places) if c.hierarchy else Decoder(*sizes),
         "prior": Prior(c.cond, c.latent),
         "scale": Scale(space.std, space.shape if c.noise == "spectrum" else ()),
     }
-    decoder, dense = made["decoder"], c.latent
+    decoder, dense = modules["decoder"], c.latent
     for shape in decoder.shapes if isinstance(decoder, LadderDecoder) else ():
         if dense + math.prod(shape) > DENSE:
             break
         dense += math.prod(shape)
-    return made | {"density": RequestMixture(conds, c.components, dense, RANK)}
+    return modules | {"density": RequestMixture(conds, c.components, dense, RANK)}
 
 
 def regions(modules: Modules, device: str) -> Sequence[nn.Module]:
@@ -146,7 +156,7 @@ def regions(modules: Modules, device: str) -> Sequence[nn.Module]:
 
 
 def dimensions(modules: Modules, config: VAEConfig) -> int:
-    """D: values of u."""
+    """D, the number of values of u."""
     decoder = modules["decoder"]
     return decoder.dim if isinstance(decoder, LadderDecoder) else config.latent
 
@@ -155,17 +165,18 @@ def dimensions(modules: Modules, config: VAEConfig) -> int:
 
 
 def errors(modules: Modules, x: Tensor, target: Tensor) -> Tensor:
-    """target - x in the basis where the errors of p(x | z) are independent, (B, *shape)."""
+    """target - x in the basis in which the errors of p(x | z) are independent, (B, *shape)."""
     scale = modules["scale"]
     assert isinstance(scale, Scale)
     return scale.frequencies(target.float() - x)
 
 
 class VAEObjective:
-    """-ELBO = -log p(x | z) + beta KL(q(z | x, c) || p(z | c)), nats an example, by one draw of z.
+    """-ELBO = -log p(x | z) + beta KL(q(z | x, c) || p(z | c)), in nats for each example, with one draw of z.
 
-    sigma's gradient is apart from the networks' and divided by the field's size: else it would drown theirs where
-    gradients are clipped. The loss has the bound's exact value all the same. The fitted density has no part in it.
+    The gradient of sigma is computed separately and divided by the size of the field. Otherwise it would dominate those
+    of the networks when gradients are clipped. The value of the loss is still that of the bound. The fitted density is
+    not part of the loss.
     """
 
     players: Mapping[str, tuple[str, ...]] = {
@@ -178,14 +189,14 @@ class VAEObjective:
 
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
         noise = rng.normal("vae/latent", batch.index, (dimensions(modules, self.config),))
-        found = posterior_draw(modules, encoding(modules, batch.x, batch.cond), noise)
-        error = errors(modules, found.x, batch.x)
+        posterior = posterior_draw(modules, encoding(modules, batch.x, batch.cond), noise)
+        error = errors(modules, posterior.x, batch.x)
         log_sigma = modules["scale"]()
-        nll = gaussian_nll(error, log_sigma.detach())  # moves the networks
-        fit = gaussian_nll(error.detach(), log_sigma) / (self.dims * SCALE_RATE)  # moves sigma
-        paid = found.kl.clamp_min(self.config.free_bits).sum(1)
-        total = nll + self.config.beta * paid + (fit - fit.detach())
-        kl = found.kl.sum(1)
+        nll = gaussian_nll(error, log_sigma.detach())  # trains the networks
+        fit = gaussian_nll(error.detach(), log_sigma) / (self.dims * SCALE_RATE)  # trains sigma
+        penalty = posterior.kl.clamp_min(self.config.free_bits).sum(1)
+        total = nll + self.config.beta * penalty + (fit - fit.detach())
+        kl = posterior.kl.sum(1)
         metrics = {"loss": nll + kl, "kl": kl, "mse": error.square().flatten(1).mean(1)}
         return total.sum(), float(len(total)), {k: v.detach().sum() for k, v in metrics.items()}
 
@@ -198,12 +209,12 @@ class VAEObjective:
 
 @torch.no_grad()
 def finish(modules: Modules, config: VAEConfig, space: Space, examples: Examples, rng: Rng) -> Mapping[str, Tensor]:
-    """The mixtures that latents of training examples follow, {"density.NAME": tensor}; none for under 10 examples.
+    """Fits mixtures to the latents of training examples, {"density.NAME": tensor}; empty for fewer than 10 examples.
 
-    Ghosh et al. 2020 ("From variational to deterministic autoencoders", sec. 4). They are fitted to draws of the
-    posterior, not to its means: what samples are to follow is the aggregate posterior, the mean over examples of
-    q(u | x), and the decoder has only ever seen its draws. Mixtures of the means alone would be narrower, and the more
-    components the nearer to copies of the examples.
+    Ghosh et al. 2020 ("From variational to deterministic autoencoders", sec. 4). The mixtures are fitted to draws from
+    the posterior instead of its means, since samples should follow the aggregate posterior, the mean of q(u | x) over
+    examples, and the decoder was trained on such draws. Mixtures fitted to the means would be narrower, and with more
+    components they would approach copies of the examples.
     """
     density, n = modules["density"], len(examples)
     assert isinstance(density, RequestMixture)
@@ -211,33 +222,33 @@ def finish(modules: Modules, config: VAEConfig, space: Space, examples: Examples
         return {}
     rows = torch.arange(n) if n <= FITTED else torch.linspace(0, n - 1, FITTED).long()
     cond = examples.cond.select(rows)
-    plain = drawn(modules, config, examples, rows, cond.null(), rng)
-    asked = drawn(modules, config, examples, rows, cond, rng) if cond.parts else plain
+    plain = posterior_draws(modules, config, examples, rows, cond.null(), rng)
+    asked = posterior_draws(modules, config, examples, rows, cond, rng) if cond.parts else plain
     seed = int(rng.bits("vae/density", torch.zeros(1, dtype=torch.int64))) % 2**31
-    found = density.fitted(plain, asked, cond, max(FEWEST, density.dim), seed)
-    return {f"density.{k}": v for k, v in found.items()}
+    buffers = density.fitted(plain, asked, cond, max(FEWEST, density.dim), seed)
+    return {f"density.{k}": v for k, v in buffers.items()}
 
 
-def drawn(modules: Modules, config: VAEConfig, examples: Examples, rows: Tensor, cond: Cond, rng: Rng) -> Any:
-    """Draws (S, N, D') of the u that the density is of, for examples by row, float64."""
-    density, found = modules["density"], []
+def posterior_draws(modules: Modules, config: VAEConfig, examples: Examples, rows: Tensor, cond: Cond, rng: Rng) -> Any:
+    """S posterior draws of the D' values that the density covers, for the examples `rows` (N,): (S, N, D'), float64."""
+    density, parts = modules["density"], []
     assert isinstance(density, RequestMixture)
     device = density.get_buffer("mean").device
-    for part in torch.arange(len(rows)).split(256):
-        x = (examples.x[rows[part]].float() * examples.scale + examples.shift).to(device)
-        seen = encoding(modules, x, cond.select(part).to(device))
+    for block in torch.arange(len(rows)).split(256):
+        x = (examples.x[rows[block]].float() * examples.scale + examples.shift).to(device)
+        encoded = encoding(modules, x, cond.select(block).to(device))
         each = []
         for s in range(max(1, min(4, FITTED // len(rows)))):
-            noise = rng.normal(f"vae/density/{s}", rows[part].to(device), (dimensions(modules, config),))
-            each.append(posterior_draw(modules, seen, noise).u[:, : density.dim])
-        found.append(torch.stack(each))
-    return torch.cat(found, 1).double().cpu().numpy()
+            noise = rng.normal(f"vae/density/{s}", rows[block].to(device), (dimensions(modules, config),))
+            each.append(posterior_draw(modules, encoded, noise).u[:, : density.dim])
+        parts.append(torch.stack(each))
+    return torch.cat(parts, 1).double().cpu().numpy()
 
 
 def prior_draw(
     modules: Modules, config: VAEConfig, cond: Cond, rng: Rng, index: Tensor, settings: VAESettings
 ) -> Tensor:
-    """u (n, D) as the settings want it, keyed by `index`."""
+    """Draws u (n, D) from the prior of the settings, keyed by `index`."""
     u = rng.normal("sample/noise", index, (dimensions(modules, config),))
     if settings.prior == "normal":
         return u * settings.truncation
@@ -250,27 +261,27 @@ def prior_draw(
     return torch.cat([top, settings.truncation * u[:, density.dim :]], 1)
 
 
-def made(
+def draw(
     modules: Modules, config: VAEConfig, space: Space, cond: Cond, rng: Rng, index: Tensor, settings: VAESettings
 ) -> Tensor:
-    """The decoder's mean, (n, *space.shape), of latents drawn from the prior; differentiable in the weights."""
+    """The decoder's mean (n, *space.shape) for latents drawn from the prior; differentiable in the weights."""
     with torch.no_grad():
         u = prior_draw(modules, config, cond, rng, index, settings)
     return decode(modules, u, cond, settings.guidance)
 
 
-sample = torch.no_grad()(made)
+sample = torch.no_grad()(draw)
 
 
 # --------------------------------------------------------------------------- likelihood
 
 
 def elbo(modules: Modules, config: VAEConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
-    """The bound on log p(x | condition) by one draw of z, (B,) nats."""
+    """The lower bound of log p(x | condition) with one draw of z, (B,), in nats."""
     noise = rng.normal("vae/score", batch.index, (dimensions(modules, config),))
-    found = posterior_draw(modules, encoding(modules, batch.x, batch.cond), noise)
-    error = errors(modules, found.x, batch.x)
-    return -gaussian_nll(error, modules["scale"]()) - found.kl.sum(1)
+    posterior = posterior_draw(modules, encoding(modules, batch.x, batch.cond), noise)
+    error = errors(modules, posterior.x, batch.x)
+    return -gaussian_nll(error, modules["scale"]()) - posterior.kl.sum(1)
 
 
 score = torch.no_grad()(elbo)
@@ -278,22 +289,22 @@ score = torch.no_grad()(elbo)
 
 @torch.no_grad()
 def likelihood(modules: Modules, config: VAEConfig, space: Space, batch: Batch, rng: Rng, draws: int = DRAWS) -> Tensor:
-    """log 1/K sum_k p(x, u_k) / q(u_k | x), u_k ~ q: a lower bound of log p(x | condition), nats (B,).
+    """log 1/K sum_k p(x, u_k) / q(u_k | x), u_k ~ q: a lower bound of log p(x | condition), in nats, (B,).
 
-    Burda et al. 2016 ("Importance weighted autoencoders", eq. 8): exact as K = `draws` grows. p(u) is the fitted
-    density where there is one, as in samples.
+    Burda et al. 2016 ("Importance weighted autoencoders", eq. 8): exact in the limit of many `draws` K. p(u) is the
+    fitted density, as in sampling.
     """
-    seen, dim, density = encoding(modules, batch.x, batch.cond), dimensions(modules, config), modules["density"]
+    encoded, dim, density = encoding(modules, batch.x, batch.cond), dimensions(modules, config), modules["density"]
     assert isinstance(density, RequestMixture)
-    row, top, found = density.row(batch.cond), density.dim, []
+    row, top, estimates = density.row(batch.cond), density.dim, []
     for k in range(draws):
-        one = posterior_draw(modules, seen, rng.normal(f"vae/likelihood/{k}", batch.index, (dim,)))
+        one = posterior_draw(modules, encoded, rng.normal(f"vae/likelihood/{k}", batch.index, (dim,)))
         error = errors(modules, one.x, batch.x)
         prior = density.log_prob(one.u[:, :top], row) - gaussian_nll(one.u[:, top:], one.u.new_zeros(()))
-        away = (one.u - one.mean) * (-0.5 * one.log_var).exp()
-        posterior = -gaussian_nll(away, one.u.new_zeros(())) - 0.5 * one.log_var.sum(1)
-        found.append(prior - posterior - gaussian_nll(error, modules["scale"]()))
-    return torch.logsumexp(torch.stack(found), 0) - math.log(draws)
+        deviation = (one.u - one.mean) * (-0.5 * one.log_var).exp()
+        posterior = -gaussian_nll(deviation, one.u.new_zeros(())) - 0.5 * one.log_var.sum(1)
+        estimates.append(prior - posterior - gaussian_nll(error, modules["scale"]()))
+    return torch.logsumexp(torch.stack(estimates), 0) - math.log(draws)
 
 
 # --------------------------------------------------------------------------- latents and edits
@@ -301,15 +312,16 @@ def likelihood(modules: Modules, config: VAEConfig, space: Space, batch: Batch, 
 
 @torch.no_grad()
 def encode(modules: Modules, config: VAEConfig, space: Space, x: Tensor, cond: Cond, settings: VAESettings) -> Tensor:
-    """The posterior's mean as u (B, D), standard normal under the condition's prior."""
-    seen = encoding(modules, x, cond)
-    return posterior_draw(modules, seen, x.new_zeros(len(x), dimensions(modules, config))).mean
+    """The posterior's mean as u (B, D), in which the conditional prior is standard normal."""
+    encoded = encoding(modules, x, cond)
+    return posterior_draw(modules, encoded, x.new_zeros(len(x), dimensions(modules, config))).mean
 
 
 @torch.no_grad()
 def decode_latents(
     modules: Modules, config: VAEConfig, space: Space, u: Tensor, cond: Cond, settings: VAESettings
 ) -> Tensor:
+    """The decoder's mean (B, *space.shape) for u (B, D)."""
     return decode(modules, u, cond, settings.guidance)
 
 
@@ -318,53 +330,53 @@ def edit(
     modules: Modules,
     config: VAEConfig,
     space: Space,
-    wanted: Edit,
+    task: Edit,
     cond: Cond,
     rng: Rng,
     index: Tensor,
     settings: VAESettings,
 ) -> Tensor:
-    """Examples changed as `wanted` says, (B, *space.shape); without `start`, samples of low energy.
+    """Carries out the edit `task`, (B, *space.shape); without `start`, returns samples of low energy.
 
-    strength s: u = sqrt(1 - s^2) E[u | start] + s u', with u' from the prior. What the latents cannot say of `start`
-    is added back (1 - s) times. keep: what is drawn in a hole and the latents are drawn in turn, a Markov chain whose
-    limit is p(hole | rest) (Rezende et al. 2014, "Stochastic backpropagation and approximate inference in deep
-    generative models", app. F), and last the likeliest u near is searched. energy: the u of least weight * energy +
-    |u|^2 / 2. Raises UserError for `keep` without `start`.
+    strength s: u = sqrt(1 - s^2) E[u | start] + s u', with u' from the prior; (1 - s) times the reconstruction error of
+    `start` is added to the result. keep: the values of the hole and the latents are drawn in turn, a Markov chain that
+    converges to p(hole | rest) (Rezende et al. 2014, "Stochastic backpropagation and approximate inference in deep
+    generative models", app. F); then u is optimised locally. energy: u minimises weight * energy + |u|^2 / 2. Raises
+    UserError for `keep` without `start`.
     """
-    start, s = wanted.start, wanted.strength
+    start, s = task.start, task.strength
     u = prior_draw(modules, config, cond, rng, index, settings)
     if start is None:
-        if wanted.keep is not None:
-            raise UserError("keep says which values of a start are to stay: give start as well.")
-        return decode(modules, _descended(modules, wanted, u, cond, settings), cond, settings.guidance)
+        if task.keep is not None:
+            raise UserError("`keep` marks the values of `start` that must not change: give `start` as well.")
+        return decode(modules, _optimised(modules, task, u, cond, settings), cond, settings.guidance)
     if s == 0:
         return start.clone()
-    known = encode(modules, config, space, start, cond, settings)
-    u = math.sqrt(1 - s * s) * known + s * u
-    if wanted.keep is None:
-        u = _descended(modules, wanted, u, cond, settings)
-        left = start - decode(modules, known, cond)
-        return decode(modules, u, cond, settings.guidance) + (1 - s) * left
+    latent = encode(modules, config, space, start, cond, settings)
+    u = math.sqrt(1 - s * s) * latent + s * u
+    if task.keep is None:
+        u = _optimised(modules, task, u, cond, settings)
+        residual = start - decode(modules, latent, cond)
+        return decode(modules, u, cond, settings.guidance) + (1 - s) * residual
     for k in range(math.ceil(ROUNDS * s)):
-        x = torch.where(wanted.keep, start, decode(modules, u, cond, settings.guidance))
+        x = torch.where(task.keep, start, decode(modules, u, cond, settings.guidance))
         u = posterior_draw(modules, encoding(modules, x, cond), rng.normal(f"edit/{k}", index, (u.shape[1],))).u
-    u = _descended(modules, wanted, u, cond, settings)
-    return torch.where(wanted.keep, start, decode(modules, u, cond, settings.guidance))
+    u = _optimised(modules, task, u, cond, settings)
+    return torch.where(task.keep, start, decode(modules, u, cond, settings.guidance))
 
 
-def _descended(modules: Modules, wanted: Edit, u: Tensor, cond: Cond, settings: VAESettings) -> Tensor:
-    """u (B, D) after a search for what is to be kept and for little energy, where either is wanted."""
-    if wanted.keep is None and wanted.energy is None:
+def _optimised(modules: Modules, task: Edit, u: Tensor, cond: Cond, settings: VAESettings) -> Tensor:
+    """u (B, D) after a search for the values to keep and for low energy, if the task has either."""
+    if task.keep is None and task.energy is None:
         return u
     variance = modules["scale"]().mul(2).exp().mean()  # of p(x | z), over frequencies
 
     def energy(x: Tensor) -> Tensor:
         total = x.new_zeros(len(x))
-        if wanted.energy is not None:
-            total = total + wanted.weight * wanted.energy(x)
-        if wanted.keep is not None and wanted.start is not None:
-            total = total + 0.5 * ((x - wanted.start).square() * wanted.keep).flatten(1).sum(1) / variance
+        if task.energy is not None:
+            total = total + task.weight * task.energy(x)
+        if task.keep is not None and task.start is not None:
+            total = total + 0.5 * ((x - task.start).square() * task.keep).flatten(1).sum(1) / variance
         return total
 
     return search(lambda v: decode(modules, v, cond, settings.guidance), u, energy, SEARCH)
@@ -398,5 +410,5 @@ FAMILY = Family(
     finish=finish,
     latents=Latents(encode, decode_latents),
     edit=edit,
-    policy=Policy(("conditioning", "encoder", "decoder", "prior"), score=elbo, draw=made, fits=True),
+    policy=Policy(("conditioning", "encoder", "decoder", "prior"), score=elbo, draw=draw, fits=True),
 )
