@@ -263,7 +263,7 @@ def test_early_weights_are_asked_for_where_they_are_needed_and_only_there() -> N
         ({"guidance_low": 0.6, "guidance_high": 0.4}, "above guidance_high"),
         ({"guidance_low": 0.2}, "and there is none"),
         ({"guidance_high": 0.9, "guidance": 1.0}, "and there is none"),
-        ({"churn": 0.5}, "churn is of the solver sde"),
+        ({"churn": 0.5}, "churn is an option of the solver sde"),
         ({"part_guidance": {"label": math.nan}}, "greater than or equal|less than or equal"),
         ({"solver": "rk9"}, "euler"),
         ({"shift": 0.0}, "greater than or equal"),
