@@ -104,7 +104,7 @@ def test_the_loss_of_a_picture_does_not_depend_on_its_batch() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 64), (1, 8, 8), (3, 64, 5), (1, 12, 12, 12)])
 def test_augmenting_fields_that_are_not_images_or_too_small_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(UserError, match=r"augment transforms images with sides of more than 8 pixels .* set it to 0"):
+    with pytest.raises(UserError, match=r"augment transforms images with sides of more than 8 pixels.*set it to 0"):
         FAMILY.build(FlowConfig(**SMALL, augment=0.1), Space("field", shape), {})
 
 
