@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import math
 import re
@@ -224,9 +225,33 @@ def test_every_option_that_is_mentioned_exists(page: Path) -> None:
             if re.fullmatch(r"[a-z]+", verb):
                 wrong.append(verb)
             continue
-        options = {name for p in CLI.commands[verb].params for name in (*p.opts, *p.secondary_opts)} | {"--help"}
-        wrong += [f"{verb} {w}" for w in words[1:] if re.fullmatch(r"--?[a-z][a-z-]*", w) and w not in options]
+        wrong += [f"{verb} {w}" for w in words[1:] if not known_option(verb, w)]
     assert not wrong, wrong
+
+
+def strings(tree: ast.AST) -> Iterator[str]:
+    """The strings of a module; what is put into a formatted string is an X."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(v.value) if isinstance(v, ast.Constant) else "X" for v in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_commands_in_messages_and_docstrings_have_options_that_exist() -> None:
+    wrong = []
+    for path in (ROOT / "src").rglob("*.py"):
+        for text in strings(ast.parse(path.read_text(encoding="utf-8"))):
+            for hit in re.finditer(r"\bafresh ([a-z]+)((?: [^\s.,;:()`]+)*)", text):
+                if hit[1] in CLI.commands:
+                    wrong += [f"{path.name}: {hit[0]}: {w}" for w in hit[2].split() if not known_option(hit[1], w)]
+    assert not wrong, "\n".join(wrong)
+
+
+def known_option(verb: str, word: str) -> bool:
+    """Whether a word is no option, or one of the command."""
+    names = {name for p in CLI.commands[verb].params for name in (*p.opts, *p.secondary_opts)} | {"--help"}
+    return re.fullmatch(r"--?[a-z][a-z-]*", word) is None or word in names
 
 
 def test_a_command_that_would_be_refused_is_found(tmp_path: Path) -> None:
