@@ -23,10 +23,17 @@ from afresh.training.plan import make_learner
 from tests.contracts.rows import FAMILIES, SPACES, SPEC, FamilyRow, close, conditions, enliven, examples
 
 
-def cases(able: Callable[[Family, Space], object] = lambda family, space: True) -> pytest.MarkDecorator:
-    """Every family in each of its spaces, where it has the ability."""
+def cases(able: Callable[[Family, Space], object] = lambda family, space: True) -> Callable[[Any], Any]:
+    """Every family in each of its spaces, where it has the ability. Tests carry the condition as `able`, so that
+    tests/test_docs.py can hold a family that is not in the rows to the same promises."""
     every = [(row, s) for row in FAMILIES for s in row.spaces if able(registry.family(row.name), SPACES[s])]
-    return pytest.mark.parametrize("row,space", [pytest.param(r, SPACES[s], id=f"{r.title}-{s}") for r, s in every])
+    mark = pytest.mark.parametrize("row,space", [pytest.param(r, SPACES[s], id=f"{r.title}-{s}") for r, s in every])
+
+    def decorate(test: Any) -> Any:
+        test.able = able
+        return mark(test)
+
+    return decorate
 
 
 def scales(family: Family) -> tuple[float, ...]:
