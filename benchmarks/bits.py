@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from afresh.evaluation.estimate import Estimate, mean
 from afresh.evaluation.likelihood import bits_per_dim, counted
+from afresh.runs.data import run_data
 from afresh.runs.run import Run
-from afresh.tasks.measure import RunEvidence, prepared_again
+from afresh.tasks.measure import RunEvidence
 from benchmarks.judge_pictures import judge_of, work_folder
 from benchmarks.pictures import contender, finish, prepared
 from benchmarks.table import Row, save
@@ -67,7 +68,7 @@ def trained(folder: Path, threads: int) -> Run:
 
 def of(run: Run) -> tuple[Estimate, float, RunEvidence, float]:
     """Bits a value by the run, by an independent Gaussian of every value, the evidence, seconds a picture."""
-    evidence, begun = RunEvidence(run, prepared_again(run)), time.perf_counter()
+    evidence, begun = RunEvidence(run, run_data(run)), time.perf_counter()
     (score,) = bits_per_dim(evidence)
     assert score.control is not None
     each = (time.perf_counter() - begun) / score.n

@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 from afresh.tasks.demo import write_digits
+from afresh.tasks.learn import learn
 from afresh.tasks.measure import measure_run
-from afresh.tasks.train import Choices, learn, start
+from afresh.tasks.train import TrainSpec, start
 from benchmarks.table import Row, save
 
 MINUTES = {"flow": 1.0, "transformer": 0.5, "gan": 1.0, "vae": 0.5}
@@ -24,8 +25,8 @@ def main() -> None:
         root = Path(folder)
         write_digits(root / "digits")
         for name, minutes in MINUTES.items():
-            job = start(root / "digits", Choices(family=name, minutes=minutes, out=root / name), lambda line: None)
-            seconds = learn(job, "plain")
+            job = start(TrainSpec(root / "digits", family=name, minutes=minutes, out=root / name))
+            seconds = learn(job)
             measured = measure_run(job.run, prepared=job.prepared, judges=root / "judges")
             scores = {s.name: s for s in measured.scores}
             for s in measured.scores:

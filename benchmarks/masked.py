@@ -28,10 +28,12 @@ import torch
 from afresh.core import Batch, Cond, Space, registry
 from afresh.core.rng import Rng
 from afresh.evaluation.estimate import share
+from afresh.runs.data import run_data
 from afresh.runs.run import Run
 from afresh.tasks.demo import write_digits
-from afresh.tasks.measure import RunEvidence, measure_run, prepared_again
-from afresh.tasks.train import Choices, learn, start
+from afresh.tasks.learn import learn
+from afresh.tasks.measure import RunEvidence, measure_run
+from afresh.tasks.train import TrainSpec, start
 from afresh.training.config import TrainConfig
 from afresh.training.loop import take_step
 from afresh.training.plan import make_learner
@@ -75,8 +77,10 @@ def train_both(path: Path, tokens: int, seed: int, folder: Path) -> dict[str, tu
 
 def train_one(path: str, family: str, tokens: str, seed: str, out: str) -> None:
     """In a process of its own."""
-    told = Choices(family=family, tokens=int(tokens), seed=int(seed), out=Path(out), set_train={"threads": 1})
-    learn(start(Path(path), told, lambda line: None), "quiet")
+    spec = TrainSpec(
+        Path(path), family=family, tokens=int(tokens), seed=int(seed), out=Path(out), set_train={"threads": 1}
+    )
+    learn(start(spec))
 
 
 # --------------------------------------------------------------------------- text
@@ -108,7 +112,7 @@ def under(ngram: ByteNgram, texts: list[str]) -> float:
 
 def judged(run: Run, path: Path) -> tuple[Found, str]:
     """A run's numbers, and the held-out text that they are of."""
-    prepared = prepared_again(run, path if path.is_dir() else None)
+    prepared = run_data(run, path if path.is_dir() else None)
     text = str(prepared.heldout_items[0].value)
     likelihood = RunEvidence(run, prepared).likelihood()
     assert likelihood is not None

@@ -37,7 +37,7 @@ def above(ours: Side, theirs: Side, base: Side) -> bool:
     share = min(1.0, ours.kl / max(theirs.kl, 1e-9))
     return all(
         getattr(ours, k) > getattr(base, k) + share * (getattr(theirs, k) - getattr(base, k))
-        for k in ("share", "unseen")
+        for k in ("share", "heldout_reward")
     )
 
 

@@ -16,8 +16,9 @@ import time
 from pathlib import Path
 
 from afresh.runs.run import Run
+from afresh.tasks.learn import learn
 from afresh.tasks.measure import RunEvidence
-from afresh.tasks.train import Choices, learn, start
+from afresh.tasks.train import TrainSpec, start
 from benchmarks.nano_gpt import Result
 from benchmarks.table import Row, save
 
@@ -29,8 +30,8 @@ GOALS = ((0.25, 0.18), (0.125, 0.105))
 def ours(path: Path, seconds: float, seed: int, folder: Path) -> tuple[float, float, Run]:
     """(wall seconds, nats a character over the whole held-out tenth) of a run with a budget."""
     begun = time.perf_counter()
-    job = start(path, Choices(minutes=seconds / 60, seed=seed, out=folder), lambda line: None)
-    learn(job, "quiet")
+    job = start(TrainSpec(path, minutes=seconds / 60, seed=seed, out=folder))
+    learn(job)
     wall = time.perf_counter() - begun
     found = RunEvidence(job.run, job.prepared).likelihood()
     assert found is not None

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afresh.core import Batch, Cond, Space, Steered, World, registry
+from afresh.core import AlignContext, AlignTarget, Batch, Cond, Space, registry
 from afresh.core.rng import Rng
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, averaged, take_step
@@ -85,10 +85,10 @@ def steered(method: str, seed: int) -> dict[str, float]:
         cond_dropout=0.0,
         seed=seed,
     )
-    learner = Learner(modules, aligner.objective(chosen, Steered(*about)), train, state=dict(aligner.first(chosen)))
+    learner = Learner(modules, aligner.objective(chosen, AlignTarget(*about)), train, state=dict(aligner.first(chosen)))
     batches = aligner.batches(
         chosen,
-        World(
+        AlignContext(
             *about,
             modules=modules,
             reference=reference,

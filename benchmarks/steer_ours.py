@@ -23,7 +23,7 @@ from afresh.core.rng import Rng
 from afresh.formats.load import load_base
 from afresh.runs.run import Run
 from afresh.sampling.request import encode_prompts
-from afresh.tasks.align import Wishes, start
+from afresh.tasks.align import AlignSpec, start
 from afresh.training.loop import averaged, precision, take_step
 from benchmarks.peer_trl import WARM, Ask, Took, score_of
 from benchmarks.sentiments import unseen
@@ -43,11 +43,12 @@ def learn(ask: Ask, folder: Path) -> None:
     )
     rewarded = ask.method != "dpo"
     wanted = f"class:positive@{ask.wanted}" if ask.wanted else f"{folder / 'reward.py'}:share"
-    wishes = Wishes(
+    spec = AlignSpec(
+        Path(ask.model),
         method=ask.method,
         reward=wanted if rewarded else None,
         preferences=None if rewarded else folder / "votes.jsonl",
-        cut=16 if rewarded else 0,
+        prompt_tokens=16 if rewarded else 0,
         settings={"length": ask.length},
         steps=ask.steps,
         seed=ask.seed,
@@ -56,7 +57,7 @@ def learn(ask: Ask, folder: Path) -> None:
         set_align={"beta": ask.beta, **({"group": ask.group} if rewarded else {})},
         set_train={"batch": ask.batch, "lr": ask.lr, "threads": ask.threads, "ema_half_life": HALF if rewarded else 0},
     )
-    job = start(Path(ask.model), wishes, lambda line: None)
+    job = start(spec)
     assert job.course is not None
     learner = job.course.learner()
     batches = job.course.batches(learner)
@@ -113,7 +114,7 @@ def judge(folder: Path, base: Run) -> dict[str, float]:
     shares, kl, error = score(texts), torch.cat(far), math.sqrt(JUDGED)
     found: dict[str, list[float]] = {"share": shares, "kl": kl.tolist()}
     if ask.wanted:
-        found["unseen"] = unseen(Path(ask.wanted).with_name("unseen.jsonl"))(texts)
+        found["heldout_reward"] = unseen(Path(ask.wanted).with_name("unseen.jsonl"))(texts)
     (folder / "texts.json").write_text(json.dumps(texts[:40], indent=1))
     out = {k: float(np.mean(v)) for k, v in found.items()}
     return out | {f"{k}_error": float(np.std(v)) / error for k, v in found.items()}

@@ -23,11 +23,11 @@ import afresh
 from afresh.core.rng import Rng
 from afresh.data.load import sweep
 from afresh.data.prepare import Prepared
+from afresh.runs.data import run_data
 from afresh.runs.run import Run, planned_steps
 from afresh.sampling.request import Request
-from afresh.tasks.measure import prepared_again
 from afresh.tasks.train import steps_done
-from afresh.training.base_weights import Origin
+from afresh.training.weights import BaseWeights
 from benchmarks.table import ROOT, Row, save
 
 OUT = ROOT / "bench-out" / "tune"
@@ -66,7 +66,7 @@ def before(run: Run) -> dict[str, nn.Module]:
     """The base of a tuned run, as it was."""
     origin = run.origin
     assert origin is not None
-    built = Origin(origin.weights, None).begin(run.family.build(run.config, run.space, run.conds), 0)
+    built = BaseWeights(origin.weights, None).begin(run.family.build(run.config, run.space, run.conds), 0)
     return {k: m.eval().requires_grad_(False) for k, m in built.items()}
 
 
@@ -89,7 +89,7 @@ def answers(run: Run, modules: Mapping[str, nn.Module], prompts: list[str]) -> l
 
 
 def row(what: str, run: Run, unit: str) -> tuple[Row, Prepared]:
-    prepared = prepared_again(run)
+    prepared = run_data(run)
     first, last = bits(run, before(run), prepared), bits(run, run.modules, prepared)
     n = f"{len(prepared.heldout_items)} {unit}, {prepared.heldout.bytes:,} bytes; seed {run.record.seed}"
     print(f"{what}, seed {run.record.seed}: {first:.4f} -> {last:.4f} bits a byte", flush=True)

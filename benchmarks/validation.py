@@ -10,8 +10,9 @@ import os
 import tempfile
 from pathlib import Path
 
+from afresh.runs.data import run_data
 from afresh.runs.run import Run
-from afresh.tasks.measure import RunEvidence, prepared_again
+from afresh.tasks.measure import RunEvidence
 from benchmarks.pinned import finish, start
 from benchmarks.shakespeare import ours
 from benchmarks.table import Row, save
@@ -22,7 +23,7 @@ GOALS = {4: 1.47, 25: 1.42}  # minutes -> nats a character
 
 def full(run: Run) -> float:
     """Nats a character over the whole held-out tenth."""
-    prepared = prepared_again(run)
+    prepared = run_data(run)
     found = RunEvidence(run, prepared).likelihood()
     assert found is not None
     return float(found[0].sum()) / len(prepared.heldout_items[0].value)

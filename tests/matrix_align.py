@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from afresh.core import Aligner, Batch, Cond, Steered, UserError, Votes, World, registry
+from afresh.core import AlignContext, Aligner, AlignTarget, Batch, Cond, UserError, Votes, registry
 from afresh.core.rng import Rng
 from afresh.core.sampled import as_examples
 from afresh.training.config import TrainConfig
@@ -150,7 +150,7 @@ def steered(model: Model, method: Method, aligner: Aligner, votes: Votes | None)
     own = model.copied()
     modules = {**own, **aligner.modules(config, own)}
     wanted = (lambda x: reward(toy, x)) if aligner.feeds == "gradient" else None
-    about = Steered(family, sizes, toy.space, settings, wanted)
+    about = AlignTarget(family, sizes, toy.space, settings, wanted)
     group = aligner.group(config)
     batch = max(group, BATCH // group * group)
     recipe = {
@@ -168,7 +168,7 @@ def steered(model: Model, method: Method, aligner: Aligner, votes: Votes | None)
         TrainConfig(**{**recipe, **aligner.recipe}),
         state=dict(aligner.first(config)),
     )
-    world = World(
+    context = AlignContext(
         **{k: getattr(about, k) for k in ("family", "config", "space", "settings", "on_field")},
         modules=modules,
         reference=model.modules,
@@ -179,7 +179,7 @@ def steered(model: Model, method: Method, aligner: Aligner, votes: Votes | None)
         reward=lambda x, cond: reward(toy, x).double(),
         votes=votes,
     )
-    batches = aligner.batches(config, world)
+    batches = aligner.batches(config, context)
     while learner.step < method.steps:
         if take_step(learner, batches(learner.step * batch, batch), Rng(seed)) is None:
             break  # not finite: it is judged as it is

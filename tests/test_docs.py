@@ -24,14 +24,16 @@ from afresh.cli import app
 from afresh.core import Cond, Examples, Part, Space, registry
 from afresh.core.rng import Rng
 from afresh.data.load import Loader, sweep
-from afresh.runs.run import metrics_lines
-from afresh.tasks.train import Choices, learn, start
+from afresh.runs.run import metrics_rows
+from afresh.tasks.learn import learn
+from afresh.tasks.train import TrainSpec, start
 from afresh.training import loop
 from afresh.training.config import TrainConfig
 from afresh.training.plan import make_learner
 from tests.contracts import rows
 from tests.contracts import test_families as family_promises
 from tests.contracts import test_modalities as modality_promises
+from tests.heard import heard
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -407,12 +409,12 @@ def test_a_new_family_learns_a_new_modality(family: tuple[str, Any], modality: t
     """From a file on the disk to samples, with nothing but the two pages' code added."""
     data = tmp_path / "waves.dat"
     data.write_text("".join(f"{20 + 5 * math.sin(i / 2.5):.1f}\n" for i in range(4000)), encoding="ascii")
-    choices = Choices(family=family[0], steps=300, out=tmp_path / "run", device="cpu", data={"length": 16})
-    said: list[str] = []
-    job = start(data, choices, said.append)
-    assert said[0].startswith("data: series") and job.space.shape == (1, 16)
-    learn(job, "plain")
-    held = [row["heldout_loss"] for row in metrics_lines(job.run) if "heldout_loss" in row]
+    spec = TrainSpec(data, family=family[0], steps=300, out=tmp_path / "run", device="cpu", data={"length": 16})
+    with heard("^data: series"):
+        job = start(spec)
+    assert job.source.space.shape == (1, 16)
+    learn(job)
+    held = [row["heldout_loss"] for row in metrics_rows(job.run) if "heldout_loss" in row]
     apart = 16 * (0.5 * math.log(2 * math.pi * math.e) + math.log(job.space.std))  # each number by itself, a Gaussian
     assert held[-1] < apart - 5
     samples = job.run.sample(20, seed=1)

@@ -44,7 +44,6 @@ FORBIDDEN = {
     r"\b(if|elif) [\w.]*(modality|family)(\.name)? ==": "what depends on a plug-in belongs in the plug-in's file",
     r"\bhasattr\(": "say in the type what an object can do",
     r"\bwarnings\.warn\b": "messages are events: use core.events",
-    r"simplefilter|filterwarnings": "filters of warnings are process-wide",
 }
 
 
@@ -83,7 +82,7 @@ GRAPH = {
 
 def test_the_root_holds_folders_and_the_python_interface_only() -> None:
     assert {p.stem for p in SOURCE.glob("*.py")} == ROOT_MODULES
-    assert {p.name for p in SOURCE.iterdir() if p.is_dir() and p.name != "__pycache__"} == set(ROW) - {"api"}
+    assert {p.name for p in SOURCE.iterdir() if p.is_dir() and any(p.rglob("*.py"))} == set(ROW) - {"api"}
 
 
 def test_modules_import_only_from_rows_above_their_own() -> None:
@@ -110,8 +109,8 @@ def test_a_modality_does_not_import_a_modality_nor_a_family_a_family() -> None:
                 assert all(o == package or o.startswith(f"{package}.") for o in beside), (module, beside)
 
 
-def test_the_waist_knows_only_torch_and_pydantic() -> None:
-    accepted = {"torch", "pydantic", "pydantic_core", "annotated_types", *sys.stdlib_module_names}
+def test_the_waist_knows_only_torch_numpy_and_pydantic() -> None:
+    accepted = {"torch", "numpy", "pydantic", "pydantic_core", "annotated_types", *sys.stdlib_module_names}
     for path in (SOURCE / "core").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []

@@ -1,9 +1,9 @@
 """afresh: a person's own data into a generative model, on that person's own machine.
 
-    run = afresh.train("photos/", minutes=10)
-    run.sample(16, label="cat", guidance=2.0).save("cats.png")
+    model = afresh.train("photos/", minutes=10)
+    model.sample(16, label="cat", guidance=2.0).save("cats.png")
 
-Importing this package loads nothing heavy: what it offers is fetched from `afresh.api` when first used.
+Importing this package loads nothing heavy: what it offers is imported from `afresh.api` when first used.
 """
 
 from __future__ import annotations
@@ -18,19 +18,36 @@ __version__ = "0.1.0"
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 if TYPE_CHECKING:
-    from afresh.api import Look, Run, Samples, UserError, blend, distill, edit, examine, open, resume, train, tune
+    from afresh.api import (
+        Event,
+        JsonLines,
+        Look,
+        Model,
+        Run,
+        Samples,
+        UserError,
+        inspect_data,
+        list_models,
+        listening,
+        load,
+        resume,
+        train,
+        tune,
+    )
 
 __all__ = [
+    "Event",
+    "JsonLines",
     "Look",
+    "Model",
     "Run",
     "Samples",
     "UserError",
     "__version__",
-    "blend",
-    "distill",
-    "edit",
-    "examine",
-    "open",
+    "inspect_data",
+    "list_models",
+    "listening",
+    "load",
     "resume",
     "train",
     "tune",
@@ -46,4 +63,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

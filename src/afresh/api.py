@@ -1,91 +1,492 @@
-"""What `import afresh` offers: train, resume, open, examine. Each verb of the command line as a function."""
+"""What `import afresh` offers: a `Model`, and functions that make one. Every verb of the command line is here."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from afresh.core import UserError
-from afresh.core.options import by_part
-from afresh.runs.run import Run, Samples
-from afresh.sampling.request import Request
-from afresh.tasks.distill import Lesson
-from afresh.tasks.distill import start as start_distilling
-from afresh.tasks.edit import Change, Editor
+from afresh.alignment.rewards.reward_factory import Wanted
+from afresh.core import UserError, events
+from afresh.core.events import Event, JsonLines, Listener, listening
+from afresh.runs.run import Run, list_runs, summary
+from afresh.sampling.request import Request, unwanted
+from afresh.sampling.samples import Samples
+from afresh.sampling.stream import Stream
+from afresh.tasks import align as align_task
+from afresh.tasks import complete as complete_task
+from afresh.tasks import compose as compose_task
+from afresh.tasks import distill as distill_task
+from afresh.tasks import edit as edit_task
+from afresh.tasks import export as export_task
+from afresh.tasks import solve as solve_task
+from afresh.tasks import train as train_task
+from afresh.tasks import tune as tune_task
+from afresh.tasks.console import ConsoleListener
 from afresh.tasks.inspect_data import Look, look
 from afresh.tasks.interpolate import Blender
-from afresh.tasks.train import Choices, Job, again, learn, start
-from afresh.tasks.tune import Wishes, adapter, of_tuning
-from afresh.tasks.tune import start as start_tuning
+from afresh.tasks.learn import Job, learn
+from afresh.tasks.measure import measure_run
+from afresh.tasks.report import write_run_report
+from afresh.tasks.resume import resume as resume_task
+from afresh.tasks.sample import Control, Sampler
+from afresh.tasks.verify import Check, copy_run
+from afresh.tasks.verify import verify as verify_run
+from afresh.training.options import by_part, parted
 
 __all__ = [
+    "Event",
+    "JsonLines",
     "Look",
+    "Model",
     "Run",
     "Samples",
     "UserError",
-    "blend",
-    "distill",
-    "edit",
-    "examine",
-    "open",
+    "inspect_data",
+    "list_models",
+    "listening",
+    "load",
     "resume",
     "train",
     "tune",
 ]
 
+PathLike = str | Path
+Labels = str | Mapping[str, str]  # a class, or classes by the label's name
+
+
+@contextmanager
+def _reporting(quiet: bool) -> Iterator[None]:
+    """Events go to the listener that the caller has set, to nobody if `quiet`, or else to standard error."""
+    wanted: Listener = events.ignore if quiet else (events.listener() or ConsoleListener())
+    with listening(wanted):
+        yield
+
+
+def _learnt(job: Job) -> Model:
+    learn(job)
+    return Model(job.run)
+
+
+def _path(value: PathLike | None) -> Path | None:
+    return None if value is None else Path(value)
+
+
+class Model:
+    """A trained model: a run's folder, with every verb as a method.
+
+    >>> model = afresh.load("runs/photos")
+    >>> model.sample(16, label="cat", guidance=2.0).save("cats.png")
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.run.path
+
+    def __repr__(self) -> str:
+        record, now = self.run.record, summary(self.run)
+        return (
+            f"Model({str(self.path)!r}: {record.family} on {record.modality}, {record.parameters:,} parameters, "
+            f"step {now['steps']:,} of {now['planned']:,})"
+        )
+
+    # ------------------------------------------------------------------------------------------------ sampling
+
+    def sample(
+        self,
+        n: int = 16,
+        *,
+        prompt: str | Sequence[str] | None = None,
+        infill: str | Sequence[str] | None = None,
+        label: Labels | None = None,
+        number: Mapping[str, float] | None = None,
+        caption: str | None = None,
+        image: Any = None,
+        negative_label: Labels | None = None,
+        negative_caption: str | None = None,
+        seed: int = 0,
+        raw: bool = False,
+        stop: str | Sequence[str] = (),
+        logprobs: bool = False,
+        best_of: int = 1,
+        reward: Wanted | None = None,
+        reward_guidance: Wanted | None = None,
+        weight: float | None = None,
+        adapters: Mapping[str, float] | None = None,
+        **settings: Any,
+    ) -> Samples:
+        """Draw n samples.
+
+        `prompt`: the beginning of a text, one for all samples or one each; a model of conversations answers it unless
+        `raw`. `infill`: a text with holes, [[N]] for N tokens, which the family `masked` fills. A text ends before a
+        `stop` string; `logprobs` adds each token's log-probability in nats. `label`, `number`, `caption`, `image`: what
+        a sample is to be, as far as the model has learnt it; what is not asked for is drawn as it occurred in the
+        training split. `image` is a file or an array (H, W, C) of uint8. Guidance steers away from `negative_label` and
+        `negative_caption`. `settings` are those of the family: guidance, temperature, steps, truncation, ...;
+        `guidance` is one number, or one for each part: {"caption": 3, "label": 1.5}.
+
+        Of `best_of` candidates for each sample, the one with the highest `reward` is returned: the words of a reward
+        ("length:min=50") or a function of decoded items. `reward_guidance` is a reward whose gradient guides images and
+        sounds, `weight` times. `adapters`, {path: weight}, were tuned or aligned from this model.
+
+        Raises UserError for a label never seen, a setting that the family lacks, or n outside 1 to 1,000,000.
+        """
+        negative = unwanted(negative_label, negative_caption)
+        request = Request(prompt, label, number or {}, caption, raw, infill, stop, logprobs, image, negative)
+        control = Control(best_of, reward, reward_guidance, weight, adapters or {})
+        return Sampler(self.run, n, request, seed, settings, control=control)()
+
+    def stream(
+        self,
+        prompt: str | None = None,
+        *,
+        label: Labels | None = None,
+        number: Mapping[str, float] | None = None,
+        seed: int = 0,
+        raw: bool = False,
+        stop: str | Sequence[str] = (),
+        logprobs: bool = False,
+        **settings: Any,
+    ) -> Stream:
+        """The text of `sample(1, ...)` in pieces as it is written: whole characters, never a part of a `stop` string.
+
+        >>> for piece in model.stream("Once"):
+        ...     print(piece, end="", flush=True)
+
+        Raises UserError as `sample` does.
+        """
+        request = Request(prompt, label, number or {}, None, raw, None, stop, logprobs)
+        return Stream(lambda tell: Sampler(self.run, 1, request, seed, settings, tell))
+
+    def edit(
+        self,
+        inputs: Sequence[Any],
+        *,
+        each: int = 1,
+        strength: float | None = None,
+        mask: Any = None,
+        hole: str | None = None,
+        extend: float | None = None,
+        loop: float | None = None,
+        outpaint: Mapping[str, int] | None = None,
+        upscale: int = 1,
+        palette: Sequence[str] = (),
+        edges: Any = None,
+        style: Any = None,
+        function: str | None = None,
+        weight: float = 1.0,
+        label: Labels | None = None,
+        number: Mapping[str, float] | None = None,
+        caption: str | None = None,
+        seed: int = 0,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Samples:
+        """`each` edits of every image or sound: files, arrays (H, W, C) of uint8, or Sounds.
+
+        `strength`: how much may change, 0 to 1. `mask`: an image, white where it may change. `upscale`: the images are
+        smaller by this factor. `outpaint`: pixels to add, {"right": 16}. Sounds: `hole` ("START:END"), `extend` and
+        `loop` in seconds. Wishes, pulled by `weight`: colours of a `palette` (#rrggbb), `edges` or `style` of another
+        image, a `function` of your own (FILE.py:FUNCTION, differentiable, to become small).
+
+        Raises UserError if the model cannot do it.
+        """
+        editor = edit_task.Editor(self.run, Request(label=label, number=number, caption=caption), settings or {}, seed)
+        change = edit_task.Change(
+            strength=strength,
+            mask=mask,
+            upscale=upscale,
+            palette=tuple(palette),
+            edges=edges,
+            style=style,
+            function=function,
+            weight=weight,
+            hole=hole,
+        )
+        return edit_task.changed(editor, inputs, change, each, extend, loop, outpaint)
+
+    def interpolate(
+        self,
+        first: Any,
+        second: Any,
+        n: int = 9,
+        *,
+        label: Labels | None = None,
+        to_label: Labels | None = None,
+        caption: str | None = None,
+        to_caption: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Samples:
+        """n images or sounds on the way from one to another through the model's latents. Raises UserError if the family
+        has no latents."""
+        begin = Request(label=label, caption=caption)
+        end = Request(label=to_label or label, caption=to_caption or caption)
+        return Blender(self.run, settings).between(first, second, n, begin, end)
+
+    def complete(
+        self,
+        prefix: str,
+        suffix: str = "",
+        n: int = 1,
+        *,
+        name: str = "",
+        seed: int = 0,
+        temperature: float | None = None,
+        length: int | None = None,
+        stop: str | Sequence[str] = (),
+    ) -> complete_task.Completions:
+        """What belongs between two pieces of text, such as source code before and after a cursor in the file `name`.
+
+        Raises UserError if the model does not make text.
+        """
+        hole = complete_task.Hole(prefix, suffix, name)
+        return complete_task.complete(self.run, hole, n, seed=seed, temperature=temperature, length=length, stop=stop)
+
+    def compose(
+        self,
+        score: PathLike,
+        n: int = 1,
+        *,
+        harmonise: bool = False,
+        voice: int = 0,
+        seed: int = 0,
+        settings: Mapping[str, Any] | None = None,
+    ) -> compose_task.Composed:
+        """n scores that begin as the file `score` does; with `harmonise`, the other voices for its `voice`.
+
+        Raises UserError if the model does not make music in notes.
+        """
+        read, notes = compose_task.read_score(self.run, Path(score))
+        for text in notes:
+            events.note(text, "score")
+        if harmonise:
+            return compose_task.harmonise(self.run, read, n, voice=voice, seed=seed, settings=dict(settings or {}))
+        return compose_task.go_on(self.run, read, n, seed=seed, settings=dict(settings or {}))
+
+    # ------------------------------------------------------------------------------------------------ judging
+
+    def measure(self, data: PathLike | None = None, n: int | None = None) -> dict[str, Any]:
+        """{card, metrics, skipped, notes} on the held-out split, or on the file or folder `data`, with n samples.
+
+        Raises UserError if the data is missing, or n is below 2.
+        """
+        return measure_run(self.run, _path(data), n).json()
+
+    def report(self, measure: bool = True) -> Path:
+        """Write report.html, report.json and card.md into the run's folder; returns the page. Raises UserError as
+        `measure` does."""
+        return write_run_report(self.run, measure_run(self.run) if measure else None)
+
+    def solve(self, tasks: PathLike, n: int = 1, *, first: int | None = None, seed: int = 0) -> solve_task.Solved:
+        """The share of programming tasks (MBPP's or HumanEval's form) that the model solves, with n answers to each.
+
+        Raises UserError if the tasks cannot be read, the model does not make text, or no sandbox is available.
+        """
+        return solve_task.solve(self.run, Path(tasks), n, first=first, seed=seed)
+
+    def verify(self) -> list[Check]:
+        """Check hashes, weights, data, resuming, the cache, and that a seed gives the same sample."""
+        return verify_run(self.run)
+
+    # ------------------------------------------------------------------------------------------------ new models
+
+    def align(
+        self,
+        *,
+        reward: str | None = None,
+        preferences: PathLike | None = None,
+        heldout_reward: str | None = None,
+        method: str | None = None,
+        prompts: Sequence[str] = (),
+        prompt_tokens: int = 0,
+        lora: bool = False,
+        rank: int | None = None,
+        minutes: float | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        out: PathLike | None = None,
+        force: bool = False,
+        device: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        quiet: bool = False,
+    ) -> Model:
+        """A new model, aligned with a `reward` (its words) or with `preferences` (a file of votes), and held near to
+        this one. `heldout_reward` is measured but not learnt from. `settings`: align.*, train.* and sample.*.
+
+        Raises UserError if the method does not work for the family, RewardError if the reward fails, and as `train`.
+        """
+        parts = parted(settings or {}, ("align", "train", "sample"))
+        spec = align_task.AlignSpec(
+            run=self.path,
+            method=method,
+            reward=reward,
+            heldout_reward=heldout_reward,
+            preferences=_path(preferences),
+            prompts=tuple(prompts),
+            prompt_tokens=prompt_tokens,
+            settings=parts["sample"],
+            lora=tune_task.adapter(rank, None, ()) if lora else None,
+            minutes=minutes,
+            steps=steps,
+            seed=seed,
+            out=_path(out),
+            force=force,
+            device=device,
+            set_align=parts["align"],
+            set_train=parts["train"],
+        )
+        with _reporting(quiet):
+            return _learnt(align_task.start(spec))
+
+    def tune(
+        self,
+        path: PathLike,
+        *,
+        lora: bool = True,
+        rank: int | None = None,
+        minutes: float | None = None,
+        steps: int | None = None,
+        lr: float | None = None,
+        seed: int = 0,
+        out: PathLike | None = None,
+        force: bool = False,
+        data: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        quiet: bool = False,
+    ) -> Model:
+        """A new model, tuned from this one on the file or folder `path`: `afresh.tune` with its usual options."""
+        return tune(
+            self,
+            path,
+            lora=lora,
+            rank=rank,
+            minutes=minutes,
+            steps=steps,
+            lr=lr,
+            seed=seed,
+            out=out,
+            force=force,
+            data=data,
+            settings=settings,
+            quiet=quiet,
+        )
+
+    def distill(
+        self,
+        *,
+        guidance: float | None = None,
+        finest: int = 4,
+        minutes: float | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        out: PathLike | None = None,
+        force: bool = False,
+        device: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        quiet: bool = False,
+    ) -> Model:
+        """A student of a flow that draws in 1, 2, ... `finest` steps; `guidance` is the teacher's, built in.
+
+        Raises UserError if this model is not a flow, and as `train`.
+        """
+        set_family, set_train = by_part(settings or {})
+        spec = distill_task.DistillSpec(
+            run=self.path,
+            guidance=guidance,
+            finest=finest,
+            minutes=minutes,
+            steps=steps,
+            seed=seed,
+            out=_path(out),
+            force=force,
+            device=device,
+            set_family=set_family,
+            set_train=set_train,
+        )
+        with _reporting(quiet):
+            return _learnt(distill_task.start(spec))
+
+    # ------------------------------------------------------------------------------------------------ files
+
+    def export(
+        self, to: str, out: PathLike | None = None, *, precision: str = "float32", label: Labels | None = None
+    ) -> Path:
+        """Write the model in the format `to` (hf, gguf, onnx, diffusers, safetensors) and prove that it is the same
+        model; returns the folder, RUN-FORMAT by default, with proof.json in it.
+
+        Raises UserError for an unknown format or precision, a folder that exists, and if the proof fails.
+        """
+        target = self.path.resolve().with_name(f"{self.path.resolve().name}-{to}") if out is None else Path(out)
+        folder, proof = export_task.export(self.run, to, target, precision, label)
+        if not proof.passed:
+            raise UserError(
+                f"The export differs from the model by more than is allowed. It was put aside in {folder}, where "
+                "proof.json says what differs.",
+                "not_proved",
+                folder=str(folder),
+            )
+        return folder
+
+    def save(self, path: PathLike) -> Model:
+        """A verified copy of the whole folder. Raises UserError if `path` exists or a checkpoint is damaged."""
+        return Model(copy_run(self.run, Path(path)))
+
 
 def train(
-    path: str | Path,
+    path: PathLike,
     *,
     modality: str | None = None,
     family: str | None = None,
-    codec: str | Path | None = None,
+    codec: PathLike | Model | None = None,
     minutes: float | None = None,
     steps: int | None = None,
     tokens: int | None = None,
     seed: int = 0,
-    out: str | Path | None = None,
-    validation: str | Path | None = None,
+    out: PathLike | None = None,
+    validation: PathLike | None = None,
     force: bool = False,
     device: str | None = None,
     data: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     quiet: bool = False,
-) -> Run:
-    """Train a generative model on the file or folder `path`; 5 minutes when no budget is given. `codec` is a finished
-    run of the family autoencoder, whose latents or codes are learnt.
+) -> Model:
+    """Train a generative model on the file or folder `path`, for 5 minutes if no budget is given.
 
-    `data` are options of the modality ({"size": 32}), `settings` those of training and of the family
-    ({"train.lr": 0.001, "family.width": 256}). The plan and the progress go to standard error unless `quiet`.
+    `codec` is a finished autoencoder whose latents are learnt. `data` are options of the modality ({"size": 32}),
+    `settings` those of training and of the family ({"train.lr": 0.001, "family.width": 256}). The plan and the progress
+    go to the listener (`afresh.listening`), by default to standard error, unless `quiet`.
 
-    Raises UserError for bad usage or input, Diverged when training cannot go on, Interrupted after Ctrl-C (saved).
+    Raises UserError for bad usage or input, Diverged if training cannot go on, Interrupted after Ctrl-C (saved).
     """
     set_family, set_train = by_part(settings or {})
-    choices = Choices(
+    spec = train_task.TrainSpec(
+        path=Path(path),
         modality=modality,
         family=family,
-        codec=None if codec is None else Path(codec),
+        codec=codec.path if isinstance(codec, Model) else _path(codec),
         minutes=minutes,
         steps=steps,
         tokens=tokens,
         seed=seed,
-        out=None if out is None else Path(out),
-        validation=None if validation is None else Path(validation),
+        out=_path(out),
+        validation=_path(validation),
         force=force,
         device=device,
         data=data or {},
         set_family=set_family,
         set_train=set_train,
     )
-    return _learnt(start(Path(path), choices, _nothing if quiet else _say), quiet)
+    with _reporting(quiet):
+        return _learnt(train_task.start(spec))
 
 
 def tune(
-    base: str | Path,
-    path: str | Path,
+    base: PathLike | Model,
+    path: PathLike,
     *,
     lora: bool = True,
     rank: int | None = None,
@@ -95,130 +496,65 @@ def tune(
     steps: int | None = None,
     lr: float | None = None,
     seed: int = 0,
-    out: str | Path | None = None,
+    out: PathLike | None = None,
     modality: str | None = None,
-    validation: str | Path | None = None,
+    validation: PathLike | None = None,
     force: bool = False,
     device: str | None = None,
     data: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     quiet: bool = False,
-) -> Run:
-    """Tune a run or public weights on the file or folder `path`: an adapter of `rank` (16 when not given; `alpha`:
-    twice the rank), or everything without `lora`; a few passes over the data when no budget is given.
+) -> Model:
+    """Tune a model or public weights on the file or folder `path`: an adapter of `rank` (16 by default, and `alpha`
+    twice the rank), or everything without `lora`; a few passes over the data if no budget is given.
 
-    Raises like `train`, and for a base that is none.
+    Raises UserError if the base cannot be read, and as `train` does.
     """
-    set_train = of_tuning(settings or {})
+    set_train = tune_task.of_tuning(settings or {})
     if not lora and (rank is not None or alpha is not None or targets):
-        raise UserError("rank, alpha or targets is of an adapter: not with lora=False.")
-    wishes = Wishes(
-        lora=adapter(rank, alpha, targets) if lora else None,
+        raise UserError("rank, alpha and targets belong to an adapter: leave them out with lora=False.", "not_lora")
+    spec = tune_task.TuneSpec(
+        base=str(base.path if isinstance(base, Model) else base),
+        path=Path(path),
+        lora=tune_task.adapter(rank, alpha, targets) if lora else None,
         minutes=minutes,
         steps=steps,
         lr=lr,
         seed=seed,
-        out=None if out is None else Path(out),
+        out=_path(out),
         modality=modality,
-        validation=None if validation is None else Path(validation),
+        validation=_path(validation),
         force=force,
         device=device,
         data=data or {},
         set_train=set_train,
     )
-    return _learnt(start_tuning(str(base), Path(path), wishes, _nothing if quiet else _say), quiet)
+    with _reporting(quiet):
+        return _learnt(tune_task.start(spec))
 
 
-def distill(
-    run: Run | str | Path,
-    *,
-    guidance: float | None = None,
-    finest: int = 4,
-    minutes: float | None = None,
-    steps: int | None = None,
-    seed: int = 0,
-    out: str | Path | None = None,
-    force: bool = False,
-    quiet: bool = False,
-) -> Run:
-    """Make a student of a flow that draws in 1, 2, ... `finest` steps; `guidance` is the teacher's, learnt for good.
-
-    Raises UserError for a run that is no flow, and as `train`.
-    """
-    lesson = Lesson(guidance, finest, minutes, steps, seed, None if out is None else Path(out), force)
-    path = run.path if isinstance(run, Run) else Path(run)
-    return _learnt(start_distilling(path, lesson, _nothing if quiet else _say), quiet)
+def resume(path: PathLike, *, quiet: bool = False) -> Model:
+    """Go on with a run to the end of its plan. Raises as `train` does, and if its data is missing or has changed."""
+    with _reporting(quiet):
+        return _learnt(resume_task(Path(path)))
 
 
-def edit(
-    run: Run,
-    pictures: Sequence[Any],
-    *,
-    each: int = 1,
-    label: str | Mapping[str, str] | None = None,
-    number: Mapping[str, float] | None = None,
-    caption: str | None = None,
-    seed: int = 0,
-    settings: Mapping[str, Any] | None = None,
-    **change: Any,
-) -> Samples:
-    """`each` edits of every picture or sound, a file, an array (H, W, C) of uint8 or a Sound: strength, mask, hole,
-    upscale, palette, edges, style, function, weight (afresh.tasks.edit.Change). Raises UserError for what cannot be
-    done."""
-    known = {f.name for f in fields(Change)}
-    if wrong := sorted(set(change) - known):
-        raise UserError(f"There is no edit {', '.join(wrong)}. Known: {', '.join(sorted(known))}.")
-    editor = Editor(run, Request(label=label, number=number, caption=caption), settings or {}, seed)
-    return editor.edit(pictures, Change(**change), each)
+def load(path: PathLike) -> Model:
+    """The model in a run's folder. Raises UserError if the folder is not a run."""
+    return Model(Run.open(path))
 
 
-def blend(
-    run: Run,
-    first: Any,
-    second: Any,
-    n: int = 9,
-    *,
-    label: str | Mapping[str, str] | None = None,
-    to_label: str | Mapping[str, str] | None = None,
-    caption: str | None = None,
-    to_caption: str | None = None,
-    settings: Mapping[str, Any] | None = None,
-) -> Samples:
-    """n pictures on the way from one to another through the model's latents. Raises UserError for a family that has
-    none."""
-    begin, end = Request(label=label, caption=caption), Request(label=to_label or label, caption=to_caption or caption)
-    return Blender(run, settings).between(first, second, n, begin, end)
+def list_models(folder: PathLike = "runs") -> list[Model]:
+    """The models directly in a folder, by name."""
+    return [Model(run) for run in list_runs(Path(folder))]
 
 
-def resume(path: str | Path, *, quiet: bool = False) -> Run:
-    """Go on with a run to the end of its plan. Raises like `train`, and when its data is gone or changed."""
-    return _learnt(again(Path(path)), quiet)
-
-
-def open(path: str | Path) -> Run:
-    """A run that exists. Raises UserError when the folder is not one."""
-    return Run.open(path)
-
-
-def examine(
-    path: str | Path,
+def inspect_data(
+    path: PathLike,
     *,
     modality: str | None = None,
     data: Mapping[str, Any] | None = None,
-    validation: str | Path | None = None,
+    validation: PathLike | None = None,
 ) -> Look:
-    """What would be learnt from `path`, before anything is spent. Raises UserError for what cannot be used."""
-    return look(Path(path), modality, data, None if validation is None else Path(validation))
-
-
-def _learnt(job: Job, quiet: bool) -> Run:
-    learn(job, "quiet" if quiet else "auto")
-    return job.run
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def _nothing(text: str) -> None:
-    """Quiet."""
+    """What would be learnt from `path`, before anything is spent. Raises UserError if it cannot be used."""
+    return look(Path(path), modality, data, _path(validation))

@@ -8,15 +8,13 @@ from pathlib import Path
 import pytest
 
 import afresh
-from afresh.tasks.train import Choices
 
 SMALL = {"family.widths": [8, 16], "train.batch": 16}
 
 
-def test_train_stays_a_function_though_there_is_a_module_of_that_name() -> None:
-    assert Choices.__module__ == "afresh.tasks.train"
+def test_the_interface_is_listed() -> None:
     assert callable(afresh.train)
-    assert "train" in dir(afresh)
+    assert sorted(dir(afresh)) == sorted(afresh.__all__)
     with pytest.raises(AttributeError, match="'tarin'"):
         afresh.tarin  # noqa: B018
 
@@ -27,14 +25,14 @@ def test_from_data_to_a_picture(
     capsys.readouterr()
     run = afresh.train(digits, family="flow", steps=4, seed=0, out=tmp_path / "run", settings=SMALL, quiet=True)
     assert capsys.readouterr() == ("", "")
-    assert isinstance(run, afresh.Run) and run.path == tmp_path / "run"
+    assert isinstance(run, afresh.Model) and run.path == tmp_path / "run"
     samples = run.sample(3, label="d2", steps=2, seed=4)
     records = samples.save(tmp_path / "twos")
     assert [r["label"] for r in records] == ["d2"] * 3
     samples.save(str(tmp_path / "twos.png"))
     assert (tmp_path / "twos.png").read_bytes().startswith(b"\x89PNG")
     assert samples._repr_html_().startswith("<img ")
-    reopened = afresh.open(tmp_path / "run")
+    reopened = afresh.load(tmp_path / "run")
     assert reopened.sample(3, label="d2", steps=2, seed=4).x.equal(samples.x)
     assert afresh.resume(tmp_path / "run", quiet=True).path == run.path
     a, b = (json.loads((p / "run.json").read_bytes())["train"] for p in (run.path, pictures_run))
@@ -42,13 +40,13 @@ def test_from_data_to_a_picture(
 
 
 def test_measure_gives_plain_values(texts_run: Path) -> None:
-    made = afresh.open(texts_run).measure(n=4)
+    made = afresh.load(texts_run).measure(n=4)
     assert {"card", "metrics"} <= set(made) and json.dumps(made)
     assert {m["name"] for m in made["metrics"]} >= {"bits_per_byte"}
 
 
 def test_examine_tells_and_does_not_train(digits: Path) -> None:
-    seen = afresh.examine(digits, data={"size": 4})
+    seen = afresh.inspect_data(digits, data={"size": 4})
     assert seen.json()["sizes"] == {"pixels": {"4x4x1": len(seen.items)}}
     assert any("4x4x1 pixels" in line for line in seen.lines())
 
@@ -59,4 +57,4 @@ def test_errors_teach(digits: Path, tmp_path: Path) -> None:
     with pytest.raises(afresh.UserError, match="Known: "):
         afresh.train(digits, steps=1, out=tmp_path / "run", settings={"train.speed": 3})
     with pytest.raises(afresh.UserError, match="not a run"):
-        afresh.open(tmp_path)
+        afresh.load(tmp_path)

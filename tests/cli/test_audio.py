@@ -13,6 +13,7 @@ import soundfile
 import torch
 from PIL import Image
 
+import afresh
 from afresh.cli.sample import show_pictures
 from afresh.core import Sound
 from afresh.data.prepare import prepare
@@ -108,7 +109,7 @@ def test_drawn_sounds_are_files_to_be_played(
 
 
 def test_sounds_are_shown_in_the_terminal(mel_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    show_pictures(Run.open(mel_run).sample(2, steps=2))
+    show_pictures(afresh.load(mel_run).sample(2, steps=2))
     assert "\u2580" in capsys.readouterr().out
 
 

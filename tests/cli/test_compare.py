@@ -20,11 +20,11 @@ import pytest
 import typer
 from PIL import Image
 
-from afresh.alignment.feedback.annotate import Session
 from afresh.alignment.feedback.preferences import read_votes
 from afresh.cli.compare import compare
 from afresh.core import UserError
 from afresh.serve import compare_page
+from afresh.tasks.annotate import Session
 from afresh.training.loop import Interrupted
 
 app = typer.Typer()

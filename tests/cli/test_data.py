@@ -60,7 +60,7 @@ def test_a_page_with_examples(texts: Path, tmp_path: Path, invoke: Invoke) -> No
     code, printed, err = invoke("data", texts, "--out", page)
     assert code == 0 and "page: " in err
     html = page.read_text("utf-8")
-    first = afresh.examine(texts).examples[0].value
+    first = afresh.inspect_data(texts).examples[0].value
     assert first.split(".")[0][:40] in html and "exact duplicates" in html
     assert list(tmp_path.iterdir()) == [page]
     assert "characters" in printed and "none found" in printed

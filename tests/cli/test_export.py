@@ -64,7 +64,7 @@ def test_an_export_is_proved_and_read_again(to: str, texts_run: Path, tmp_path: 
     assert proof["nats_per_token"]["file"] == pytest.approx(proof["nats_per_token"]["model"], abs=1e-4)
     assert proof["first_token"]["token"] == "<end>" and proof["first_token"]["same"]
     assert json.loads((out / "proof.json").read_bytes()) == {k: v for k, v in proof.items() if k != "folder"}
-    run = afresh.open(texts_run)
+    run = afresh.load(texts_run)
     assert torch.equal(logits(load_base(out / PATHS[to])), logits(base_of_run(run)[0]))
     assert [p.name for p in out.parent.iterdir()] == ["out"]
 
@@ -78,7 +78,7 @@ def test_transformers_opens_it_without_our_code(texts_run: Path, tmp_path: Path,
     ids = tokenizer("the cat", return_tensors="pt")
     again = model.generate(**ids, max_new_tokens=5, do_sample=False)
     prompt = "the cat"
-    run = afresh.open(texts_run)
+    run = afresh.load(texts_run)
     ours = run.sample(1, prompt=prompt, temperature=0, length=5)
     assert tokenizer.decode(again[0], skip_special_tokens=True) == prompt + ours.values[0]
 
@@ -121,7 +121,7 @@ def test_what_is_not_proved_is_kept_aside(
     to: str, texts_run: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights that do not come back as they were: file and model are not the same."""
-    whole = base_of_run(afresh.open(texts_run))[0].weights["norm.weight"]
+    whole = base_of_run(afresh.load(texts_run))[0].weights["norm.weight"]
 
     def wrong(path: Path, read: Any = None) -> Base:
         base = read(path)
@@ -183,7 +183,7 @@ def test_a_tuned_model_goes_back_to_where_it_came_from(
     assert code == 0 and proof["chat"] == {"conversations": 2, "same": same, "expected": 2 - same, "differing": []}
     assert proof["first_token"]["id"] is None and proof["tokens"] > 40
     again = load_base(out / PATHS[to])
-    assert again.tokenizer.encode("the cat") == afresh.open(run).encoder.tokenizer.encode("the cat")  # type: ignore
+    assert again.tokenizer.encode("the cat") == afresh.load(run).encoder.tokenizer.encode("the cat")  # type: ignore
     if kind == "public":
         before = load_base(public)
         assert again.config == before.config and again.tokenizer.special == before.tokenizer.special
@@ -214,7 +214,7 @@ def test_pictures_in_our_own_names_come_back_bit_for_bit(
     proof = parsed(printed)
     assert code == 0 and proof["passed"] and proof["largest"] == proof["tolerance"] == 0 and proof["outputs"] > 0
     assert json.loads((out / "proof.json").read_bytes()) == {k: v for k, v in proof.items() if k != "folder"}
-    again, ours = fields.read(out, registry.family), afresh.open(run)
+    again, ours = fields.read(out, registry.family), afresh.load(run)
     assert again.conds == ours.conds and again.space.shape == ours.space.shape and again.config == ours.config
     for name, net in ours.modules.items():
         assert all(torch.equal(v, again.modules[name].state_dict()[k]) for k, v in net.state_dict().items())
@@ -232,7 +232,7 @@ def test_pictures_go_to_onnx_with_their_classes(
     assert code == 0 and "proved by onnxruntime" in said and "difference" in printed
     assert sorted(p.name for p in out.iterdir()) == ["README.md", "model.json", "model.onnx", "proof.json"]
     about = json.loads((out / "model.json").read_bytes())
-    assert about["conditions"]["label"]["classes"] == list(afresh.open(pictures_run).conds["label"].classes)
+    assert about["conditions"]["label"]["classes"] == list(afresh.load(pictures_run).conds["label"].classes)
     assert about["bytes"] == "round((x + 1) * 127.5), clipped to 0 ... 255"
     monkeypatch.chdir(out)
     exec(program_of(out), {})

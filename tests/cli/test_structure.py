@@ -58,7 +58,7 @@ def test_what_cannot_be_kept_is_said(texts_run: Path, pictures_run: Path, tmp_pa
 
 
 def test_from_python(texts_run: Path) -> None:
-    run = afresh.open(texts_run)
+    run = afresh.load(texts_run)
     made = run.sample(2, constraint=structure(run, regex="[ab]{3}"), temperature=0.5)
     assert all(re.fullmatch("[ab]{3}", v) for v in made.values)
     assert structure(run) is None

@@ -25,14 +25,16 @@ from afresh.data.text.documents import DocumentEncoder
 from afresh.formats import plain
 from afresh.formats.peft import CONFIG, WEIGHTS, read_peft
 from afresh.runs.base_model import Parent
-from afresh.runs.run import Run, metrics_lines
-from afresh.tasks.measure import RunEvidence, prepared_again
-from afresh.tasks.tune import Wishes, adapter, read, start
+from afresh.runs.data import run_data
+from afresh.runs.run import Run, metrics_rows
+from afresh.tasks.measure import RunEvidence
+from afresh.tasks.tune import TuneSpec, adapter, read, start
 from afresh.tasks.verify import verify
 from afresh.training import checkpoint
 from afresh.training.config import TrainConfig
 from afresh.training.lora import adaptable, adapter_state
 from tests.cli.conftest import Invoke, parsed
+from tests.heard import heard
 
 STEPS = 6
 # The precision is by measured speed otherwise, and a machine may be measured differently from run to run.
@@ -72,7 +74,7 @@ def files(run: Path) -> dict[str, bytes]:
 
 
 def tokens(out: Path) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in metrics_lines(Run.open(out))]
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in metrics_rows(Run.open(out))]
 
 
 # --------------------------------------------------------------------------- an adapter on a run
@@ -80,7 +82,7 @@ def tokens(out: Path) -> list[dict[str, Any]]:
 
 def test_the_result_is_a_run_that_holds_its_base_and_an_adapter(tuned: Path, texts_run: Path) -> None:
     run, base = Run.open(tuned), Run.open(texts_run)
-    assert run.record.parent == str(texts_run) and run.record.lora is not None and run.record.lora.rank == 2
+    assert run.record.base_model == str(texts_run) and run.record.lora is not None and run.record.lora.rank == 2
     assert run.space.records and run.space.shape == base.space.shape, "answers, and looks as far back as its base"
     kept = load_file(tuned / "base.safetensors")
     assert all(torch.equal(v, kept[f"decoder.{k}"]) for k, v in base.modules["decoder"].state_dict().items())
@@ -99,7 +101,7 @@ def test_it_keeps_every_promise_of_a_run(tuned: Path) -> None:
 
 def test_the_first_line_of_its_curve_is_what_the_base_is_worth(tuned: Path, texts_run: Path) -> None:
     run, base = Run.open(tuned), Run.open(texts_run)
-    prepared = prepared_again(run)
+    prepared = run_data(run)
     assert prepared.heldout.mask is not None
     nats, count = 0.0, 0.0
     with torch.no_grad():
@@ -109,11 +111,11 @@ def test_the_first_line_of_its_curve_is_what_the_base_is_worth(tuned: Path, text
                 batch,
                 "model",
                 0,
-                run.origin and None,
+                run.base_weights and None,
                 {},  # type: ignore[arg-type]
             )
             nats, count = nats + float(loss), count + weight
-    curve = [row["heldout_loss"] for row in metrics_lines(run) if "heldout_loss" in row]
+    curve = [row["heldout_loss"] for row in metrics_rows(run) if "heldout_loss" in row]
     assert count == int(prepared.heldout.mask.sum())
     assert curve[0] == pytest.approx(nats / count, rel=0.02) and curve[-1] < 0.98 * curve[0]
 
@@ -121,7 +123,7 @@ def test_the_first_line_of_its_curve_is_what_the_base_is_worth(tuned: Path, text
 def test_bits_per_byte_are_of_answers_alone(tuned: Path) -> None:
     """Nats of the answers over their bytes, nothing of the questions."""
     run = Run.open(tuned)
-    prepared = prepared_again(run)
+    prepared = run_data(run)
     found = run.measure(n=2)
     scores = {m["name"]: m for m in found["metrics"]}
     answers = [text for i in prepared.heldout_items for role, text in i.turns if role == "assistant"]
@@ -136,9 +138,9 @@ def test_bits_per_byte_are_of_answers_alone(tuned: Path) -> None:
 
 def test_the_adapter_by_itself_is_in_pefts_format(tuned: Path, texts_run: Path) -> None:
     base, run = Run.open(texts_run), Run.open(tuned)
-    net = base.assembled()["decoder"]
+    net = base.modules_with_adapters()["decoder"]
     read_peft(tuned / "adapter", net)
-    own = adapter_state(run.assembled()["decoder"])
+    own = adapter_state(run.modules_with_adapters()["decoder"])
     assert all(torch.equal(v, own[k]) for k, v in adapter_state(net).items())
     x = torch.arange(8)[None] % 5
     torch.testing.assert_close(net(x, None), run.modules["decoder"](x, None), rtol=1e-4, atol=1e-4)
@@ -213,8 +215,8 @@ def test_a_tuned_run_may_be_tuned_again(tuned: Path, questions: Path, tmp_path: 
     out = tmp_path / "again"
     code, printed, _ = invoke("tune", tuned, questions, "--steps", 1, "--out", out, *SMALL, "--json")
     found = parsed(printed)
-    last = [r["heldout_loss"] for r in metrics_lines(Run.open(tuned)) if "heldout_loss" in r][-1]
-    assert code == 0 and found["parent"] == str(tuned)
+    last = [r["heldout_loss"] for r in metrics_rows(Run.open(tuned)) if "heldout_loss" in r][-1]
+    assert code == 0 and found["base_model"] == str(tuned)
     assert found["heldout_loss_before"] == pytest.approx(last, rel=0.02), "begins where that one ended"
 
 
@@ -223,10 +225,12 @@ def test_an_adapter_is_a_base_too(tuned: Path, questions: Path, tmp_path: Path, 
     folder, out = tmp_path / "mine", tmp_path / "again"
     shutil.copytree(tuned / "adapter", folder)
     code, printed, _ = invoke("tune", folder, questions, "--steps", 1, "--out", out, *SMALL, "--json")
-    last = [r["heldout_loss"] for r in metrics_lines(Run.open(tuned)) if "heldout_loss" in r][-1]
+    last = [r["heldout_loss"] for r in metrics_rows(Run.open(tuned)) if "heldout_loss" in r][-1]
     found = parsed(printed)
     assert (
-        code == 0 and found["heldout_loss_before"] == pytest.approx(last, rel=0.02) and found["parent"] == str(folder)
+        code == 0
+        and found["heldout_loss_before"] == pytest.approx(last, rel=0.02)
+        and found["base_model"] == str(folder)
     )
     saved = json.loads((folder / CONFIG).read_text())
     for named, why in (
@@ -244,7 +248,7 @@ def test_an_adapter_is_a_base_too(tuned: Path, questions: Path, tmp_path: Path, 
 
 def planned(base: Path, data: Path, out: Path, **wishes: Any) -> TrainConfig:
     """Planned and not trained."""
-    return start(str(base), data, Wishes(out=out, **wishes), lambda line: None).run.record.train
+    return start(TuneSpec(str(base), data, out=out, **wishes)).run.record.train
 
 
 def test_the_rate_goes_with_the_width_and_what_the_base_has_seen(
@@ -283,7 +287,7 @@ def test_looks_cost_at_most_a_tenth_of_the_training(
 
 
 def test_without_a_budget_the_data_is_passed_three_times(texts_run: Path, questions: Path, tmp_path: Path) -> None:
-    job = start(str(texts_run), questions, Wishes(out=tmp_path / "run"), lambda line: None)
+    job = start(TuneSpec(str(texts_run), questions, out=tmp_path / "run"))
     train = job.run.record.train
     assert train.steps == 3 * math.ceil(Loader(job.train, job.space, Rng(0)).count / train.batch)
 
@@ -292,11 +296,10 @@ def test_conversations_longer_than_a_training_window_are_counted(
     texts_run: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the base itself would look further back."""
-    said: list[str] = []
     monkeypatch.setattr(sys.modules["afresh.tasks.tune"], "WINDOW", 16)
-    job = start(str(texts_run), questions, Wishes(out=tmp_path / "run"), said.append)
+    with heard("60 of 60 conversations are longer than the context of 16 tokens"):
+        job = start(TuneSpec(str(texts_run), questions, out=tmp_path / "run"))
     assert job.space.shape == (16,) and job.run.space.shape == (32,)
-    assert any("60 of 60 conversations are longer than the context of 16 tokens" in line for line in said)
 
 
 # --------------------------------------------------------------------------- everything; other bases
@@ -361,7 +364,7 @@ def test_instructions_for_a_model_of_code_are_read_as_such_and_stay_in_their_ord
     assert isinstance(encoder, DocumentEncoder)
     family = registry.family("transformer")
     base = Parent("it", family, family.config(), encoder, None, {}, 256, None, False, "code")
-    found = read(questions, base, Wishes())
+    found = read(TuneSpec("", questions), base)
     assert isinstance(found.encoder, DocumentEncoder) and found.encoder.records and found.encoder.fim_rate == 0
     assert found.train.mask is not None and found.train.vary is None and found.modality == "text"
     source = tmp_path / "source"
@@ -369,11 +372,11 @@ def test_instructions_for_a_model_of_code_are_read_as_such_and_stay_in_their_ord
     for i in range(30):
         (source / f"{i}.py").write_text(f"a = {i}\nb = {i * 7}\nprint(a, b)\n")
     for data, rate in (({}, 0.5), ({"fim_rate": 0.25}, 0.25), ({"fim_rate": 0}, 0.0)):
-        again = read(source, base, Wishes(data=data)).encoder
+        again = read(TuneSpec("", source, data=data), base).encoder
         assert isinstance(again, DocumentEncoder) and again.fim_rate == rate
     bare = replace(base, encoder=fitted.fit([Item("x", "a.py")], fitted.options(fim_rate=0)))
     with pytest.raises(UserError, match="fim_rate=0\\.5: the base's tokenizer has no marks"):
-        read(source, bare, Wishes(data={"fim_rate": 0.5}))
+        read(TuneSpec("", source, data={"fim_rate": 0.5}), bare)
 
 
 # --------------------------------------------------------------------------- bad input

@@ -117,7 +117,7 @@ def test_data_that_changed_fails(copied: Path, digits: Path, tmp_path: Path) -> 
 
 
 def test_a_saved_run_is_a_verified_copy(pictures_run: Path, tmp_path: Path) -> None:
-    run = afresh.open(pictures_run)
+    run = afresh.load(pictures_run)
     copy = run.save(tmp_path / "kept" / "digits")
     for file in pictures_run.rglob("*"):
         if file.is_file():
@@ -132,5 +132,5 @@ def test_a_saved_run_is_a_verified_copy(pictures_run: Path, tmp_path: Path) -> N
 def test_a_damaged_run_is_not_copied(copied: Path, tmp_path: Path) -> None:
     flip(copied / "checkpoints" / "000004" / "model.safetensors")
     with pytest.raises(UserError, match="not sound"):
-        afresh.open(copied).save(tmp_path / "kept")
+        afresh.load(copied).save(tmp_path / "kept")
     assert not list(tmp_path.glob("*kept*")), "nothing half-made is left"

@@ -19,6 +19,7 @@ from afresh.core import UserError
 from afresh.data import captions
 from afresh.data.captions import MANY, MINILM, CaptionEncoder, fit_captions, folder_of, open_model
 from afresh.nets.sentence import INNER, OUTER, Bert, BertConfig, pooled
+from tests.heard import heard
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "red", "blue", "big", "small", "cat", "dog", "ball")
 CONFIG = {
@@ -152,13 +153,13 @@ def test_long_captions_are_truncated_and_reported(folder: Path) -> None:
     encoder, notes = fit_captions(str(folder), [*CAPTIONS, endless, endless])
     assert encoder is not None and "2 captions are longer than 16 tokens and are truncated" in notes
     torch.testing.assert_close(encoder([endless]), encoder(["red " * 14]), rtol=0, atol=1e-5)
-    with pytest.warns(UserWarning, match="1 captions are longer than 16 tokens"):
+    with heard("1 captions are longer than 16 tokens"):
         encoder(["blue " * 10_000])
 
 
 def test_slow_encoding_warns(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captions, "PATIENCE", 0.0)
-    with pytest.warns(UserWarning, match=r"Encoding 216 captions takes about 0 min"):
+    with heard(r"Encoding 216 captions takes about 0 min"):
         open_model(folder).vectors(CAPTIONS * 18)
 
 

@@ -14,16 +14,28 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from afresh.api import Model
 from afresh.core import Cond, Examples
 from afresh.core.rng import Rng
 from afresh.evaluation import memorisation_monitor as memorise
 from afresh.evaluation.estimate import share
-from afresh.evaluation.memorisation_monitor import FIRST, SAMPLES, Lookout, ends, lookout, not_trained_on, small
-from afresh.runs.run import Run, metrics_lines, summary
+from afresh.evaluation.memorisation_monitor import (
+    FIRST,
+    SAMPLES,
+    MemorisationMonitor,
+    ends,
+    memorisation_monitor,
+    not_trained_on,
+    small,
+)
+from afresh.runs.run import Run, metrics_rows, summary
+from afresh.tasks.learn import learn
+from afresh.tasks.resume import resume
 from afresh.tasks.run_summary import final_record, stopped
-from afresh.tasks.train import Choices, again, learn, start
+from afresh.tasks.train import TrainSpec, start
 from afresh.tasks.verify import copy_run
 from afresh.training.checkpoint import newest
+from tests.heard import heard
 from tests.training.toys import flat, same
 
 STEPS = 400  # planned
@@ -100,11 +112,13 @@ def test_pictures_are_compared_as_means() -> None:
 # --------------------------------------------------------------------------- a run
 
 
-def choices(out: Path, steps: int, **given: Any) -> Choices:
+def spec(data: Path, out: Path, steps: int, **given: Any) -> TrainSpec:
     base = {"threads": 1, "eval_every": 40, "preview_every": 10_000, "save_every": 10_000, "batch": 16}
     base |= {"stop_rising": 0.0, "optimizer": "adamw", "lr": 3e-3, "ema_half_life": 200}
     net = {"widths": (32, 64), "emb": 128, "attention": False, "time_mean": 0.5}
-    return Choices(family="flow", steps=steps, device="cpu", out=out, set_family=net, set_train={**base, **given})
+    return TrainSpec(
+        data, family="flow", steps=steps, device="cpu", out=out, set_family=net, set_train={**base, **given}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -124,27 +138,27 @@ def ended(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda handle: None)
         patch.setattr(memorise, "COST", 100.0)
-        job = start(data, choices(tmp_path_factory.mktemp("runs") / "ended", STEPS), lambda text: None)
-        learn(job, "quiet")
+        job = start(spec(data, tmp_path_factory.mktemp("runs") / "ended", STEPS))
+        learn(job)
     return job.run
 
 
 def test_learning_by_heart_ends_training(ended: Run) -> None:
-    looks = [line for line in metrics_lines(ended) if "near_copies" in line]
+    looks = [line for line in metrics_rows(ended) if "near_copies" in line]
     assert [line["near_copies_low"] > 0.1 for line in looks][-3:] == [False, True, True]
     assert looks[0]["near_copies"] == 0 and looks[0]["near_copies_of"] == FIRST
     assert looks[-1]["near_copies_of"] == SAMPLES
     made = summary(ended)
     assert made["steps"] == looks[-1]["step"] < made["planned"] == STEPS
-    assert "near copies" in stopped(ended) and final_record(again(ended.path), 0.0, [])["stopped"] == stopped(ended)
-    assert len(ended.sample(2).values) == 2
+    assert "near copies" in stopped(ended) and final_record(resume(ended.path), 0.0, [])["stopped"] == stopped(ended)
+    assert len(Model(ended).sample(2).values) == 2
 
 
 def test_a_run_that_was_ended_goes_on_when_asked(ended: Run, tmp_path: Path) -> None:
     run = copy_run(ended, tmp_path / "on")
-    learn(again(run.path), "quiet")
+    learn(resume(run.path))
     assert summary(run)["steps"] == STEPS and stopped(run) == stopped(ended)  # what happened stays on record
-    looks = [line["step"] for line in metrics_lines(run) if "near_copies" in line]
+    looks = [line["step"] for line in metrics_rows(run) if "near_copies" in line]
     assert looks[-1] == summary(ended)["steps"]
 
 
@@ -152,9 +166,9 @@ def test_looking_changes_nothing_that_is_learnt(data: Path, tmp_path: Path) -> N
     """A short run with looks and one without end in the same bits; the second draws nothing."""
     ends_in = []
     for name, limit in (("on", 0.1), ("off", 0.0)):
-        job = start(data, choices(tmp_path / name, 6, eval_every=2, memorisation_limit=limit), lambda text: None)
-        learn(job, "quiet")
-        assert any("near_copies" in line for line in metrics_lines(job.run)) == (name == "on")
+        job = start(spec(data, tmp_path / name, 6, eval_every=2, memorisation_limit=limit))
+        learn(job)
+        assert any("near_copies" in line for line in metrics_rows(job.run)) == (name == "on")
         saved = newest(job.run.path / "checkpoints")
         assert saved is not None and saved.step == 6 and stopped(job.run) == ""
         ends_in.append(flat(saved))
@@ -164,13 +178,14 @@ def test_looking_changes_nothing_that_is_learnt(data: Path, tmp_path: Path) -> N
 def test_when_it_looks_and_what_it_remembers(ended: Run) -> None:
     live = ended.learner()
     x = Examples(Rng(0).normal("x", torch.arange(40), (1, 6, 6)), Cond(40))
-    said: list[str] = []
-    assert live.stopped and lookout(ended, (x, x), live, [], said.append) is None and "goes on now" in said[0]
+    with heard("goes on now"):
+        assert live.stopped and memorisation_monitor(ended, (x, x), live, []) is None
     live.stopped = ""
-    found = lookout(ended, (x, x), live, [{"step": 3, "near_copies_low": 0.2}, {"step": 3, "loss": 1.0}], said.append)
-    assert found is not None and found.lows == [(3, 0.2)] and len(said) == 1
+    rows = [{"step": 3, "near_copies_low": 0.2}, {"step": 3, "loss": 1.0}]
+    monitor = memorisation_monitor(ended, (x, x), live, rows)
+    assert monitor is not None and monitor.lows == [(3, 0.2)]
     live.config = live.config.model_copy(update={"memorisation_limit": 0.0})
-    assert lookout(ended, (x, x), live, [], said.append) is None
+    assert memorisation_monitor(ended, (x, x), live, []) is None
 
 
 # --------------------------------------------------------------------------- what it costs
@@ -188,9 +203,9 @@ class Clock:
 
 def test_looking_takes_its_share_of_the_time_and_no_more(ended: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second of drawing for 16 samples, an evaluation every 10 seconds."""
-    clock, said = Clock(), []
+    clock = Clock()
     x = Examples(Rng(0).normal("x", torch.arange(40), (1, 6, 6)), Cond(40))
-    out = Lookout(ended, x, x, 0.1, [], said.append, clock)
+    out = MemorisationMonitor(ended, x, x, 0.1, [], clock)
 
     def slow(learner: Any, n: int, part: int) -> np.ndarray:
         clock.now += n / 16
@@ -198,20 +213,21 @@ def test_looking_takes_its_share_of_the_time_and_no_more(ended: Run, monkeypatch
 
     monkeypatch.setattr(out, "distances", slow)
     live, looks = ended.learner(), 0
-    for _ in range(100):
-        clock.now += 10
-        looks += bool(out.look(live))
-    assert looks >= 40 and out.spent <= 1 + 0.05 * clock.now and len(said) == 1 and "5% of the time" in said[0]
+    with heard("5% of the time") as events:
+        for _ in range(100):
+            clock.now += 10
+            looks += bool(out.update(live))
+    assert looks >= 40 and out.spent <= 1 + 0.05 * clock.now and len(events) == 1
 
 
 def test_rolling_back_forgets_what_was_seen(ended: Run) -> None:
     x = Examples(Rng(0).normal("x", torch.arange(40), (1, 6, 6)), Cond(40))
-    out = Lookout(ended, x, x, 0.1, [(10, 0.5), (20, 0.5)], print)
+    out = MemorisationMonitor(ended, x, x, 0.1, [(10, 0.5), (20, 0.5)])
     live = ended.learner()
     live.step = 20
-    assert "at least 50%" in out.enough(live)
+    assert "at least 50%" in out.stop_reason(live)
     out.rewind(10)
-    assert out.enough(live) == ""
+    assert out.stop_reason(live) == ""
 
 
 def test_the_reason_is_in_the_checkpoint(ended: Run) -> None:

@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+import afresh
 from afresh.core import Batch, Cond, CondSpec, Examples, Part, Space, UserError
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
@@ -18,10 +19,10 @@ from afresh.families.flow import FAMILY, FlowConfig, FlowObjective, FlowSettings
 from afresh.nets.augment import moves, warp
 from afresh.nets.velocity import Velocity
 from afresh.runs.run import Run
-from afresh.tasks.distill import Lesson
+from afresh.tasks.distill import DistillSpec
 from afresh.tasks.distill import start as distil
-from afresh.tasks.train import Choices, start
-from afresh.tasks.train import learn as learn_all
+from afresh.tasks.learn import learn as learn_all
+from afresh.tasks.train import TrainSpec, start
 from afresh.training.budget import Machine
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, take_step
@@ -205,12 +206,14 @@ def test_a_run_with_moves_is_judged_drawn_taught_and_goes_on(tmp_path: Path) -> 
     pixels = (Rng(5).uniform("pixels", torch.arange(24), (16, 16, 1)) * 255).byte().numpy()
     np.savez(tmp_path / "data.npz", x=pixels)
     told = {**SMALL, "augment": 0.5}
-    choices = Choices(family="flow", steps=4, out=tmp_path / "run", set_family=told, set_train={"batch": 8})
-    job = start(tmp_path / "data.npz", choices, lambda line: None)
-    learn_all(job, "quiet")
+    spec = TrainSpec(
+        tmp_path / "data.npz", family="flow", steps=4, out=tmp_path / "run", set_family=told, set_train={"batch": 8}
+    )
+    job = start(spec)
+    learn_all(job)
     run = Run.open(tmp_path / "run")
     assert set(run.modules) == {"velocity", "moved"}
     assert run.sample(2, steps=2).x.shape == (2, 1, 16, 16)
-    made = distil(run.path, Lesson(steps=2, out=tmp_path / "student"), lambda line: None)
-    learn_all(made, "quiet")
-    assert Run.open(tmp_path / "student").sample(2).x.shape == (2, 1, 16, 16)
+    made = distil(DistillSpec(run.path, steps=2, out=tmp_path / "student"))
+    learn_all(made)
+    assert afresh.load(tmp_path / "student").sample(2).x.shape == (2, 1, 16, 16)

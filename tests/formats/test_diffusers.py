@@ -23,8 +23,8 @@ from afresh.core.rng import Rng
 from afresh.families.diffusers import DiffusersSettings, Foreign, error, grid_of, predictor
 from afresh.formats import diffusers
 from afresh.formats.diffusers import INDEX, Pipeline
-from afresh.runs.base_model import open_parent
-from afresh.runs.run import Run, metrics_lines
+from afresh.runs.base_model import open_base_model
+from afresh.runs.run import Run, metrics_rows
 from afresh.sampling.guidance import classifier_free
 from afresh.sampling.ode import euler
 
@@ -87,7 +87,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def opened(folder: Path) -> tuple[Pipeline, dict[str, torch.nn.Module], Space, CondSpec]:
     """The base as training would begin with it."""
-    parent = open_parent(str(folder))
+    parent = open_base_model(str(folder))
     space, conds = parent.encoder.space, parent.encoder.conds
     modules = parent.family.build(parent.config, space, conds)
     torch.nn.ModuleDict(modules).load_state_dict(dict(parent.weights))
@@ -315,7 +315,7 @@ def tuned(labelled: Path, pictures: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_an_adapter_lowers_the_loss(tuned: Path) -> None:
-    curve = [row["heldout_loss"] for row in metrics_lines(Run.open(tuned)) if "heldout_loss" in row]
+    curve = [row["heldout_loss"] for row in metrics_rows(Run.open(tuned)) if "heldout_loss" in row]
     assert curve[-1] < 0.8 * curve[0], curve
     learnt = load_file(next((tuned / "checkpoints").glob("0*")) / "model.safetensors")
     assert learnt and all(".adapters.default." in k for k in learnt)
@@ -442,19 +442,19 @@ def test_bad_folders_are_refused_saying_why(name: str, base: Path, tmp_path: Pat
     folder = Path(shutil.copytree(base, tmp_path / "base"))
     change(folder)
     with pytest.raises(UserError) as raised:
-        open_parent(str(folder))
+        open_base_model(str(folder))
     assert why in str(raised.value), raised.value
 
 
 def test_the_folder_of_the_network_alone_names_the_one_above(base: Path) -> None:
     with pytest.raises(UserError, match=f"Give the folder above it, {base}"):
-        open_parent(str(base / "unet"))
+        open_base_model(str(base / "unet"))
 
 
 def test_without_the_package_it_is_named(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(UserError, match=r"pip install 'afresh\[diffusers\]'"):
-        open_parent(str(base))
+        open_base_model(str(base))
 
 
 def test_what_does_not_fit_the_base_is_refused(

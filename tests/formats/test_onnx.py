@@ -90,7 +90,7 @@ def test_the_noise_of_a_sample_makes_that_sample(written: tuple[FieldModel, Path
 
 
 def test_a_transformer_of_patches_and_a_field_of_one_axis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without conditions; what is no picture is kept as an array, and no scale to bytes is claimed."""
+    """Without conditions; what is no picture is kept as an array, and no scale to bytes is output_dir."""
     model = model_of("flow", Space("field", (2, 11), std=0.6), {}, net="dit", widths=(64,), patch=2)
     assert onnx.write(model, tmp_path) == ["values are as the encoder made them: no scale to bytes is known"]
     assert onnx.prove(model, tmp_path)["passed"]

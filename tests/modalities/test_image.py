@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from afresh.core import Corpus, Item, UserError
 from afresh.modalities.image import MODALITY, ImageOptions
+from tests.heard import heard
 
 PLAIN = ImageOptions()
 
@@ -603,7 +604,7 @@ def test_long_captions_are_cut_and_counted() -> None:
 
 def test_items_of_another_size_or_channels_are_brought_to_the_encoders() -> None:
     encoder = MODALITY.fit(items(2, 3), PLAIN)
-    with pytest.warns(UserWarning, match="middle square is used: an array"):
+    with heard("middle square is used: an array"):
         out = encoder.encode([Item(np.full((30, 40, 1), 77, np.uint8))])
     assert out.x.shape == (1, 3, 8, 8) and (out.x == 77).all()
 

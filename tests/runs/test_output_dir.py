@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from afresh.core import UserError
-from afresh.runs.output_dir import check_claim, claimed, put_aside
+from afresh.runs.output_dir import check_output_dir, output_dir, put_aside
 
 
 def made(path: Path, text: str = "{}") -> Path:
@@ -20,7 +20,7 @@ def made(path: Path, text: str = "{}") -> Path:
 
 def test_a_run_is_replaced_once_the_new_one_is_made(tmp_path: Path) -> None:
     out = made(tmp_path / "run", "old")
-    with claimed(out, True):
+    with output_dir(out, True):
         assert not out.exists()
         made(out, "new")
     assert (out / "run.json").read_text() == "new" and not put_aside(out).exists()
@@ -30,7 +30,7 @@ def test_a_run_is_replaced_once_the_new_one_is_made(tmp_path: Path) -> None:
 def test_it_is_back_where_making_the_new_one_fails(tmp_path: Path, error: BaseException) -> None:
     out = made(tmp_path / "run", "old")
     (out / "checkpoints").mkdir()
-    with pytest.raises(type(error)), claimed(out, True):
+    with pytest.raises(type(error)), output_dir(out, True):
         made(out, "new")
         raise error
     assert (out / "run.json").read_text() == "old" and (out / "checkpoints").is_dir()
@@ -40,14 +40,14 @@ def test_it_is_back_where_making_the_new_one_fails(tmp_path: Path, error: BaseEx
 def test_a_command_that_is_told_to_end_leaves_it_too(tmp_path: Path) -> None:
     out = made(tmp_path / "run", "old")
     handler = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), claimed(out, True):
+    with pytest.raises(KeyboardInterrupt), output_dir(out, True):
         made(out, "new")
         os.kill(os.getpid(), signal.SIGTERM)
     assert (out / "run.json").read_text() == "old" and signal.getsignal(signal.SIGTERM) is handler
 
 
 def test_nothing_is_left_of_a_run_that_could_not_be_made(tmp_path: Path) -> None:
-    with pytest.raises(UserError), claimed(tmp_path / "run", False):
+    with pytest.raises(UserError), output_dir(tmp_path / "run", False):
         made(tmp_path / "run")
         raise UserError("wrong")
     assert not list(tmp_path.iterdir())
@@ -56,8 +56,8 @@ def test_nothing_is_left_of_a_run_that_could_not_be_made(tmp_path: Path) -> None
 def test_of_a_folder_with_other_things_those_stay(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="other things"):
-        check_claim(tmp_path, False)
-    with pytest.raises(UserError, match="wrong"), claimed(tmp_path, True):
+        check_output_dir(tmp_path, False)
+    with pytest.raises(UserError, match="wrong"), output_dir(tmp_path, True):
         (tmp_path / "run.json").write_text("{}")
         (tmp_path / "encoder").mkdir()
         raise UserError("wrong")
@@ -69,26 +69,26 @@ def test_what_the_new_run_is_made_of_is_not_replaced(tmp_path: Path, needed: str
     out = made(tmp_path / "run")
     (out / "votes.jsonl").write_text("")
     (tmp_path / "link").symlink_to(out)
-    with pytest.raises(UserError, match="the new run is made of"):
-        check_claim(out, True, [tmp_path / needed])
-    check_claim(out, True, [tmp_path / "elsewhere", tmp_path / "running"])
+    with pytest.raises(UserError, match="an input of the new run"):
+        check_output_dir(out, True, [tmp_path / needed])
+    check_output_dir(out, True, [tmp_path / "elsewhere", tmp_path / "running"])
     assert (out / "votes.jsonl").exists()
 
 
 def test_occupied_folders_are_refused(tmp_path: Path) -> None:
     out = made(tmp_path / "run")
-    with pytest.raises(UserError, match=r"already holds a run.*--resume.*--force"):
-        check_claim(out, False)
+    with pytest.raises(UserError, match="already holds a run"):
+        check_output_dir(out, False)
     (tmp_path / "link").symlink_to(out)
     with pytest.raises(UserError, match="is a link"):
-        check_claim(tmp_path / "link", True)
+        check_output_dir(tmp_path / "link", True)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
-        check_claim(tmp_path / "file", True)
+        check_output_dir(tmp_path / "file", True)
 
 
 def test_a_run_that_a_killed_command_put_aside_is_not_lost(tmp_path: Path) -> None:
     made(tmp_path / "run.replaced", "old")
     with pytest.raises(UserError, match="put aside by a command that was killed"):
-        check_claim(made(tmp_path / "run"), True)
+        check_output_dir(made(tmp_path / "run"), True)
     assert (tmp_path / "run.replaced" / "run.json").read_text() == "old"

@@ -15,8 +15,7 @@ import torch
 from afresh.core import Cond, Sound, registry
 from afresh.data.music.encoder import ScoreEncoder
 from afresh.evaluation.report import Sample, Section, render
-from afresh.sampling.samples import Samples
-from afresh.sampling.save_samples import LONGEST, played, write_heard
+from afresh.sampling.samples import LONGEST, Samples, played, write_heard
 from afresh.tasks.report import sample_views
 from tests.contracts.rows import MODALITIES, ModalityRow
 

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import afresh
 from afresh.cli import run as command
 from afresh.core import UserError, registry
-from afresh.runs.run import Run, metrics_lines
-from afresh.tasks.align import Wishes, check_wanted, chosen, start, why_steps
-from afresh.tasks.measure import prepared_again
-from afresh.tasks.train import learn
+from afresh.runs.data import run_data
+from afresh.runs.run import Run, metrics_rows
+from afresh.tasks.align import AlignSpec, check_rewards, choose_method, start, why_steps
+from afresh.tasks.learn import learn
 from afresh.training import checkpoint
 from tests.contracts.rows import write_pictures
 
@@ -62,14 +63,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def aligned(root: Path, family: str, out: Path, **wishes: object) -> Run:
     """A run that was steered for a few steps."""
     given: dict[str, object] = {"steps": 24, "set_train": {"batch": 16, "lr": 3e-3}, **wishes, "out": out}
-    job = start(root / family, Wishes(**given), lambda line: None)  # type: ignore[arg-type]
-    learn(job, "quiet")
+    job = start(AlignSpec(root / family, **given))  # type: ignore[arg-type]
+    learn(job)
     return Run.open(out)
 
 
 def earned(run: Run) -> tuple[float, float]:
     """The reward on the same requests before and after."""
-    seen = [row["reward"] for row in metrics_lines(run) if "diversity" in row]
+    seen = [row["reward"] for row in metrics_rows(run) if "diversity" in row]
     return seen[0], seen[-1]
 
 
@@ -101,7 +102,7 @@ def test_the_reward_rises(root: Path, tmp_path: Path, family: str, method: str) 
     run = aligned(root, family, tmp_path / "run", **wishes)
     before, after = earned(run)
     assert after > before + 0.02
-    assert Run.open(tmp_path / "run").sample(2, **settings).values  # it is a run like any other
+    assert afresh.load(tmp_path / "run").sample(2, **settings).values  # it is a run like any other
 
 
 @pytest.mark.parametrize(
@@ -111,13 +112,13 @@ def test_the_best_of_the_data_are_learnt(root: Path, tmp_path: Path, family: str
     words = family in ("transformer", "masked")
     reward = "contains:dog" if words else "brightness"
     settings = {"length": 12} if words else {"steps": 4} if family == "flow" else {}
-    wishes = {"method": "rejection", "reward": reward, "settings": settings, "cut": cut, "steps": 40}
+    wishes = {"method": "rejection", "reward": reward, "settings": settings, "prompt_tokens": cut, "steps": 40}
     wishes |= {"set_align": {"source": "data", "samples": 8, "keep": 2}}
     wishes |= {"set_train": {"batch": 16, "lr": 3e-3, "ema_half_life": 0}}
     run = aligned(root, family, tmp_path / "run", **wishes)
     before, after = earned(run)
     assert after > before + 0.02
-    best = [row["best"] for row in metrics_lines(run) if "best" in row]
+    best = [row["best"] for row in metrics_rows(run) if "best" in row]
     assert min(best) > before  # of eight examples the best two are chosen: more than what the base draws
 
 
@@ -136,7 +137,7 @@ def test_preferred_sides_gain(root: Path, tmp_path: Path, family: str, method: s
     slow = {"steps": 60, "set_train": {"batch": 16, "lr": 1e-3}, "set_align": {"beta": 0.5, "keep": 1.0}}
     more = slow if family == "flow" else {}
     run = aligned(root, family, tmp_path / "run", method=method, preferences=votes, settings=settings, **more)
-    last = [row for row in metrics_lines(run) if "win_gain" in row][-1]
+    last = [row for row in metrics_rows(run) if "win_gain" in row][-1]
     assert last["win_gain"] > last["lose_gain"]
     assert last["ordered"] > 0.8
 
@@ -146,7 +147,7 @@ def test_the_base_stays_as_it_was(root: Path, tmp_path: Path) -> None:
     before = newest.read_bytes()
     aligned(root, "gan", tmp_path / "run", method="draft", reward="brightness")
     assert newest.read_bytes() == before
-    assert Run.open(tmp_path / "run").record.parent == str(root / "gan")
+    assert Run.open(tmp_path / "run").record.base_model == str(root / "gan")
 
 
 @pytest.mark.parametrize("method", ["grpo", "ppo"])
@@ -181,25 +182,25 @@ def test_a_killed_run_goes_on_to_the_same_end(root: Path, tmp_path: Path, method
 
 def test_methods_that_do_not_fit_name_those_that_do(root: Path) -> None:
     with pytest.raises(UserError, match=r"Methods that do: draft.*Families that grpo works for: transformer"):
-        start(root / "gan", Wishes(method="grpo", reward="brightness"), lambda line: None)
+        start(AlignSpec(root / "gan", method="grpo", reward="brightness"))
     with pytest.raises(UserError, match=r"Did you mean grpo"):
-        start(root / "transformer", Wishes(method="grop", reward="length:min=5"), lambda line: None)
+        start(AlignSpec(root / "transformer", method="grop", reward="length:min=5"))
 
 
 def test_it_must_be_said_what_is_wanted(root: Path) -> None:
     with pytest.raises(UserError, match=r"--reward REWARD .*or --preferences"):
-        start(root / "transformer", Wishes(), lambda line: None)
+        start(AlignSpec(root / "transformer"))
     with pytest.raises(UserError, match=r"learns from votes: give --preferences"):
-        start(root / "transformer", Wishes(method="dpo", reward="length:min=5"), lambda line: None)
+        start(AlignSpec(root / "transformer", method="dpo", reward="length:min=5"))
 
 
 def test_votes_of_another_modality_are_refused(root: Path, tmp_path: Path) -> None:
-    wishes = Wishes(method="dpo", preferences=root / "shown.jsonl", out=tmp_path / "run")
+    spec = AlignSpec(root / "transformer", method="dpo", preferences=root / "shown.jsonl", out=tmp_path / "run")
     with pytest.raises(UserError, match=r"votes on pictures, and .* makes texts"):
-        start(root / "transformer", wishes, lambda line: None)
-    wishes = Wishes(method="dpo", preferences=root / "votes.jsonl", out=tmp_path / "run")
+        start(spec)
+    spec = AlignSpec(root / "transformer", method="dpo", preferences=root / "votes.jsonl", out=tmp_path / "run")
     with pytest.raises(UserError, match=r"votes on texts, and .* makes pictures"):
-        start(root / "flow", wishes, lambda line: None)
+        start(replace(spec, run=root / "flow"))
     assert not (tmp_path / "run").exists()
 
 
@@ -208,27 +209,37 @@ def test_a_wrong_reward_leaves_what_force_would_replace(root: Path, tmp_path: Pa
     kept.mkdir()
     (kept / "run.json").write_text("{}")
     for wrong in (
-        Wishes(reward="lenght:5", out=kept, force=True),
-        Wishes(reward="length:min=5", unseen="lenght:5", out=kept, force=True),
-        Wishes(preferences=root / "shown.jsonl", out=kept, force=True),
-        Wishes(reward="length:min=5", out=kept, force=True, set_align={"bta": 1}),
-        Wishes(reward="length:min=5", out=kept, force=True, settings={"length": 31}, cut=20, steps=0),
+        AlignSpec(root / "transformer", reward="lenght:5", out=kept, force=True),
+        AlignSpec(root / "transformer", reward="length:min=5", heldout_reward="lenght:5", out=kept, force=True),
+        AlignSpec(root / "transformer", preferences=root / "shown.jsonl", out=kept, force=True),
+        AlignSpec(root / "transformer", reward="length:min=5", out=kept, force=True, set_align={"bta": 1}),
+        AlignSpec(
+            root / "transformer",
+            reward="length:min=5",
+            out=kept,
+            force=True,
+            settings={"length": 31},
+            prompt_tokens=20,
+            steps=0,
+        ),
     ):
         with pytest.raises(UserError):
-            start(root / "transformer", wrong, lambda line: None)
+            start(wrong)
         assert (kept / "run.json").read_text() == "{}"
 
 
 def test_prompts_longer_than_the_texts_are_refused(root: Path, tmp_path: Path) -> None:
-    data = prepared_again(Run.open(root / "transformer"))
+    data = run_data(Run.open(root / "transformer"))
     short = replace(data, train=replace(data.train, x=data.train.x[:8]))
     with pytest.raises(UserError, match="--cut 8 is no less than the 8 tokens"):
-        check_wanted(Run.open(root / "transformer"), short, Wishes(reward="length", cut=8))
+        check_rewards(
+            Run.open(root / "transformer"), short, AlignSpec(root / "transformer", reward="length", prompt_tokens=8)
+        )
 
 
 def test_the_usual_method_follows_what_there_is(root: Path) -> None:
     def usual(family: str, **wishes: object) -> str:
-        return chosen(Run.open(root / family), Wishes(**wishes)).name  # type: ignore[arg-type]
+        return choose_method(Run.open(root / family), AlignSpec(root / family, **wishes)).name  # type: ignore[arg-type]
 
     assert usual("transformer", reward="length:min=5") == "grpo"
     assert usual("transformer", preferences=root / "votes.jsonl") == "dpo"
@@ -239,9 +250,15 @@ def test_the_usual_method_follows_what_there_is(root: Path) -> None:
 
 def test_a_reward_that_fails_says_for_what(root: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text("def nan(text):\n    return float('nan')\n")
-    wishes = Wishes(reward=f"{tmp_path / 'bad.py'}:nan", steps=4, out=tmp_path / "run", settings={"length": 12})
+    spec = AlignSpec(
+        root / "transformer",
+        reward=f"{tmp_path / 'bad.py'}:nan",
+        steps=4,
+        out=tmp_path / "run",
+        settings={"length": 12},
+    )
     with pytest.raises(UserError, match=r"bad.py:nan failed for item \d+"):
-        start(root / "transformer", wishes, lambda line: None)
+        start(spec)
     assert not (tmp_path / "run").exists()
 
 
@@ -254,30 +271,33 @@ def test_a_votes_file_that_changed_is_refused(root: Path, tmp_path: Path) -> Non
 
 
 def test_it_is_said_why_there_are_more_steps_than_were_asked_for() -> None:
-    assert why_steps(4, 4, Wishes(steps=2)).startswith("2 asked for") and "in 4 steps" in why_steps(
-        4, 4, Wishes(steps=2)
+    assert why_steps(4, 4, AlignSpec(Path(), steps=2)).startswith("2 asked for") and "in 4 steps" in why_steps(
+        4, 4, AlignSpec(Path(), steps=2)
     )
-    assert why_steps(4, 4, Wishes(steps=4)) == "asked for" and why_steps(200, 4, Wishes()) == "as no budget was given"
+    assert (
+        why_steps(4, 4, AlignSpec(Path(), steps=4)) == "asked for"
+        and why_steps(200, 4, AlignSpec(Path())) == "as no budget was given"
+    )
 
 
 def test_pictures_are_not_begun_with_tokens(root: Path) -> None:
     with pytest.raises(UserError, match="this model does not make texts"):
-        start(root / "vae", Wishes(reward="brightness", cut=1000), lambda line: None)
+        start(AlignSpec(root / "vae", reward="brightness", prompt_tokens=1000))
 
 
 def test_what_a_vae_pays_for_its_latents_is_no_divergence_from_the_reference(root: Path, tmp_path: Path) -> None:
     run = aligned(root, "vae", tmp_path / "run", method="rejection", reward="brightness", steps=8)
-    rows = metrics_lines(run)
+    rows = metrics_rows(run)
     assert not any("kl" in row for row in rows)
     learnt = [row for row in rows if "vae/kl" in row]
     assert learnt and list(learnt[0])[2:4] == ["reward", "best"]  # shown first
     looks = [row for row in rows if "diversity" in row]
-    assert looks[0]["away"] == 0 and looks[-1]["away"] > 0
-    assert all(0 <= row["likeness"] <= 1 and row["likeness_error"] >= 0 for row in looks)
+    assert looks[0]["distance_from_base"] == 0 and looks[-1]["distance_from_base"] > 0
+    assert all(0 <= row["data_similarity"] <= 1 and row["data_similarity_error"] >= 0 for row in looks)
 
 
 def test_data_are_said_to_be_those_that_the_run_has_learnt(root: Path) -> None:
-    assert prepared_again(Run.open(root / "transformer")).why == f"as {root / 'transformer'} has learnt it"
+    assert run_data(Run.open(root / "transformer")).why == f"as {root / 'transformer'} has learnt it"
 
 
 def test_an_adapter_alone_may_learn(root: Path, tmp_path: Path) -> None:

@@ -19,21 +19,23 @@ import pytest
 import soundfile
 import torch
 
-from afresh.alignment.feedback.annotate import Session, Wish, make_plan, votes_in
+import afresh
 from afresh.alignment.feedback.preferences import Vote, read_votes, scan
 from afresh.alignment.feedback.votes import append
-from afresh.alignment.rewards.reward import Scorer
-from afresh.alignment.rewards.reward_factory import kind_of, reward_of
+from afresh.alignment.rewards.reward import Scorer, kind_of
+from afresh.alignment.rewards.reward_factory import reward_of
 from afresh.alignment.rewards.reward_model import load_reward_model, train_reward_model
 from afresh.cli import run as command
 from afresh.core import Sound, UserError
-from afresh.runs.run import Run, metrics_lines
+from afresh.runs.data import run_data
+from afresh.runs.run import Run, metrics_rows
 from afresh.serve import compare_page
 from afresh.serve.compare_html import page_html
 from afresh.serve.compare_page import Page, address, make_server
-from afresh.tasks.align import Wishes, start
-from afresh.tasks.measure import prepared_again
-from afresh.tasks.train import learn
+from afresh.tasks.align import AlignSpec, start
+from afresh.tasks.annotate import Session, Wish, make_plan, votes_in
+from afresh.tasks.learn import learn
+from tests.heard import heard
 
 RATE = 8_000
 PROGRAM = "import sys; from afresh.cli import run; sys.exit(run(sys.argv[1:]))"
@@ -73,24 +75,24 @@ def aligned(root: Path, family: str, out: Path, **wishes: object) -> Run:
     given: dict[str, object] = {"steps": 24, "set_train": train, **wishes}
     if family == "flow":
         given = {"settings": {"steps": 4}, **given}
-    learn(start(root / family, Wishes(**given, out=out), lambda line: None), "quiet")  # type: ignore[arg-type]
+    learn(start(AlignSpec(root / family, **given, out=out)))  # type: ignore[arg-type]
     return Run.open(out)
 
 
 def seen(run: Run, name: str) -> list[float]:
-    return [row[name] for row in metrics_lines(run) if "diversity" in row and name in row]
+    return [row[name] for row in metrics_rows(run) if "diversity" in row and name in row]
 
 
 # ------------------------------------------------------------------------------------------------------ by a reward
 
 
 def test_sounds_become_louder(root: Path, tmp_path: Path) -> None:
-    run = aligned(root, "flow", tmp_path / "run", method="rejection", reward="loudness", unseen="brightness")
+    run = aligned(root, "flow", tmp_path / "run", method="rejection", reward="loudness", heldout_reward="brightness")
     reward = seen(run, "reward")
     assert reward[-1] > reward[0] + 0.5, "dB"
-    assert len(seen(run, "unseen")) == len(reward)
+    assert len(seen(run, "heldout_reward")) == len(reward)
     assert all(0 < d < 1 for d in seen(run, "diversity"))
-    made = Run.open(tmp_path / "run").sample(2, steps=4).values
+    made = afresh.load(tmp_path / "run").sample(2, steps=4).values
     assert all(isinstance(v, Sound) for v in made)
 
 
@@ -102,25 +104,25 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_class_of_sounds_is_a_reward_with_a_gradient(root: Path, quick: None) -> None:
     run = Run.open(root / "flow")
-    with pytest.warns(UserWarning, match="is right on"):
+    with heard("is right on"):
         reward = reward_of(run, "class:high")
     own = [Sound(blip(i, bool(i % 2))[:, None], RATE) for i in range(8)]
     found = np.asarray(reward.score(own, [{}] * 8))
     assert (found[1::2] > 0.8).all() and (found[::2] < 0.2).all()
-    made = run.encoder.encode(prepared_again(run).train_items[:4])
+    made = run.encoder.encode(run_data(run).train_items[:4])
     x = (made.x.float() * made.scale + made.shift).requires_grad_(True)
     assert reward.on_field is not None
     (slope,) = torch.autograd.grad(reward.on_field(x).sum(), x)
     assert slope.shape == x.shape and bool(slope.abs().sum() > 0)
 
 
-def test_a_gradient_steers_and_best_of_several_is_chosen(root: Path, quick: None) -> None:
+def test_a_gradient_steers_and_best_of_several_is_choose_method(root: Path, quick: None) -> None:
     run = Run.open(root / "flow")
     plain = run.sample(8, seed=1, steps=4)
     best = run.sample(8, seed=1, steps=4, best=4, reward="loudness")
     assert [d["reward"] for d in best.described] == pytest.approx(Scorer(reward_of(run, "loudness"))(best.values))
     assert np.mean([d["reward"] for d in best.described]) > Scorer(reward_of(run, "loudness"))(plain.values).mean()
-    with pytest.warns(UserWarning, match="is right on"):
+    with heard("is right on"):
         steered = run.sample(4, seed=1, steps=4, steer="class:high", weight=1.0)
     assert not torch.equal(steered.x, plain.x[:4])
     with pytest.raises(UserError, match=r"loudness: a reward without a gradient cannot steer. With one: class:LABEL"):
@@ -131,7 +133,7 @@ def test_rewards_of_other_kinds_teach(root: Path, tmp_path: Path) -> None:
     assert kind_of(Run.open(root / "vae")) == "sound"
     for wish, why in (("symmetry", "symmetry is for pictures, and these are sounds"), ("json", "json is for texts")):
         with pytest.raises(UserError, match=why):
-            start(root / "vae", Wishes(reward=wish, out=tmp_path / "run"), lambda line: None)
+            start(AlignSpec(root / "vae", reward=wish, out=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
@@ -142,7 +144,7 @@ def test_preferred_sounds_gain(root: Path, tmp_path: Path) -> None:
     train = {"batch": 8, "lr": 1e-3, "eval_every": 15, "log_every": 5}
     wishes: dict[str, Any] = {"set_train": train, "set_align": {"beta": 0.5, "keep": 1.0}, "steps": 30}
     run = aligned(root, "flow", tmp_path / "run", method="dpo", preferences=root / "votes.jsonl", **wishes)
-    last = [row for row in metrics_lines(run) if "win_gain" in row][-1]
+    last = [row for row in metrics_rows(run) if "win_gain" in row][-1]
     assert last["win_gain"] > last["lose_gain"] and last["ordered"] > 0.6
 
 
@@ -155,10 +157,10 @@ def test_a_reward_model_of_votes_prefers_what_was_preferred(root: Path, tmp_path
     assert reward.kind == "sound"
     values = reward.score([loud, soft], [{}] * 2)
     assert values[0] > values[1]
-    made = run.encoder.encode(prepared_again(run).train_items[:3])
+    made = run.encoder.encode(run_data(run).train_items[:3])
     assert reward.on_field is not None
     on_field = reward.on_field(made.x.float() * made.scale + made.shift)
-    assert np.allclose(on_field, reward.score([i.value for i in prepared_again(run).train_items[:3]], [{}] * 3))
+    assert np.allclose(on_field, reward.score([i.value for i in run_data(run).train_items[:3]], [{}] * 3))
     assert reward_of(run, str(tmp_path / "model")).score([loud], [{}])[0] == pytest.approx(values[0])
     file = tmp_path / "model" / "encoder" / "encoder.json"
     file.write_bytes(file.read_bytes().replace(b'"rate": 8000', b'"rate": 4000'))
@@ -169,7 +171,7 @@ def test_a_reward_model_of_votes_prefers_what_was_preferred(root: Path, tmp_path
 
 
 def test_votes_make_a_reward_for_methods_that_need_one(root: Path, tmp_path: Path) -> None:
-    wishes: dict[str, Any] = {"preferences": root / "votes.jsonl", "unseen": "loudness"}
+    wishes: dict[str, Any] = {"preferences": root / "votes.jsonl", "heldout_reward": "loudness"}
     run = aligned(root, "vae", tmp_path / "run", method="draft", **wishes)
     reward = seen(run, "reward")
     assert reward[-1] > reward[0]
@@ -185,7 +187,7 @@ def test_votes_on_other_things_are_refused(root: Path, tmp_path: Path) -> None:
     append(tmp_path / "t.jsonl", Vote("a text", "another", "a"))
     for name, kind in (("p", "pictures"), ("t", "texts")):
         with pytest.raises(UserError, match=f"has votes on {kind}.* and .*sound.* [Gg]ive votes on sounds"):
-            start(root / "vae", Wishes(preferences=tmp_path / f"{name}.jsonl", out=tmp_path / "run"), lambda line: None)
+            start(AlignSpec(root / "vae", preferences=tmp_path / f"{name}.jsonl", out=tmp_path / "run"))
         with pytest.raises(UserError, match=f"holds votes on {kind}, and this run makes sounds"):
             votes_in(tmp_path / f"{name}.jsonl", "sound")
     with pytest.raises(UserError, match="holds votes on sounds, and this run makes pictures"):

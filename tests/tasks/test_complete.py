@@ -17,9 +17,10 @@ from afresh.core import Item, UserError
 from afresh.data.text.documents import DocumentEncoder
 from afresh.data.text.fim import MARKS
 from afresh.modalities.code import MODALITY, CodeOptions
+from afresh.runs.data import run_data
 from afresh.runs.run import Run
 from afresh.tasks.complete import Completion, Hole, asked, at, complete, complete_many, fit, given, trim
-from afresh.tasks.measure import RunEvidence, prepared_again
+from afresh.tasks.measure import RunEvidence
 
 # --------------------------------------------------------------------------- the cursor
 
@@ -148,7 +149,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     argv = ["train", str(root / "data"), "--steps", "150", "--out", str(root / "run"), "--no-measure"]
     argv += ["--data", "context=24", "--data", "fim_rate=0.9", "--set", "train.batch=32", "--set", "train.lr=0.005"]
     assert command([*argv, *(x for k, v in small.items() for x in ("--set", f"family.{k}={v}"))]) == 0
-    return afresh.open(root / "run")
+    return afresh.load(root / "run")
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +162,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Run:
     argv = ["train", str(root / "data"), "--steps", "2", "--out", str(root / "run"), "--no-measure"]
     argv += ["--data", "context=32", "--data", "fim_rate=0", "--set", "family.layers=1", "--set", "train.batch=4"]
     assert command(argv) == 0
-    return afresh.open(root / "run")
+    return afresh.load(root / "run")
 
 
 def right(run: Run, suffixes: list[str]) -> float:
@@ -203,9 +204,9 @@ def test_the_language_is_that_of_the_file(plain: Run) -> None:
 def test_measuring_asks_for_completions(trained: Run, plain: Run) -> None:
     """As any metric may: texts, or None of a run that never learnt to."""
     holes = [("a = ", f"\nb = {w}\n", "a.py") for w in WORDS[:3]]
-    found = RunEvidence(trained, prepared_again(trained)).complete(holes)
+    found = RunEvidence(trained, run_data(trained)).complete(holes)
     assert found == [complete(trained, Hole(*h)).completions[0].text for h in holes]
-    assert RunEvidence(plain, prepared_again(plain)).complete(holes) is None
+    assert RunEvidence(plain, run_data(plain)).complete(holes) is None
 
 
 # --------------------------------------------------------------------------- the verb

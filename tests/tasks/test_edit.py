@@ -19,14 +19,15 @@ from afresh.core import Cond, Edit, Space, UserError
 from afresh.families.codecs.trained import TrainedCodec, copied
 from afresh.modalities.image import ImageEncoder, ImageOptions
 from afresh.nets.autoencoder import Shape, networks
+from afresh.runs.data import run_data
 from afresh.runs.inputs import as_seen
 from afresh.runs.run import Run
 from afresh.sampling.request import Request
 from afresh.tasks.edit import Change, Editor, through
 from afresh.tasks.interpolate import Blender, check_given, slerp
-from afresh.tasks.measure import prepared_again
 from afresh.tasks.outpaint import outpainted, places, sides
 from tests.contracts.rows import write_pictures
+from tests.heard import heard
 
 SIDE = 6
 
@@ -45,7 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def picture(run: Run) -> np.ndarray:
-    return prepared_again(run).train_items[0].value  # type: ignore[no-any-return]
+    return run_data(run).train_items[0].value  # type: ignore[no-any-return]
 
 
 def editor(run: Run, **settings: object) -> Editor:
@@ -133,7 +134,7 @@ def test_what_is_cut_from_a_picture_is_told_and_its_mask_cut_alike(run: Run, tmp
     ramp, mask = wide(), np.zeros((SIDE, 12), np.uint8)
     mask[:, 6:] = 255
     Image.fromarray(ramp).save(tmp_path / "wide.png")
-    with pytest.warns(UserWarning, match="middle square is used: wide.png"):
+    with heard("middle square is used: wide.png"):
         made = editor(run).edit([tmp_path / "wide.png"], Change(mask=mask)).values[0]
     assert np.array_equal(made[:, :3, 0], ramp[:, 3:6])
     assert not np.array_equal(made[:, 3:, 0], ramp[:, 6:9])
@@ -266,7 +267,7 @@ def test_the_circle_keeps_the_length() -> None:
 
 
 def test_the_way_begins_and_ends_at_the_pictures(run: Run) -> None:
-    items = prepared_again(run).train_items
+    items = run_data(run).train_items
     a, b = items[0], next(i for i in items if i.labels != items[0].labels)
     blender = Blender(run, {"steps": 20})
     made = blender.between(a.value, b.value, 5, Request(label=a.labels["label"]), Request(label=b.labels["label"]))
@@ -300,7 +301,7 @@ def test_what_belongs_to_the_other_way_is_refused() -> None:
 
 
 def test_towards_an_attribute(run: Run) -> None:
-    prepared = prepared_again(run)
+    prepared = run_data(run)
     blender = Blender(run)
     way = blender.direction(prepared.train, "light", "dark")
     dark = next(i.value for i in prepared.train_items if i.labels["label"] == "dark")
@@ -311,7 +312,7 @@ def test_towards_an_attribute(run: Run) -> None:
 
 
 def test_codes_look_like_noise(run: Run) -> None:
-    prepared = prepared_again(run)
+    prepared = run_data(run)
     x = prepared.train.x.float() * prepared.train.scale + prepared.train.shift
     z = Blender(run).codes(x, Cond.nothing(run.conds, len(x)))
     assert 0.4 < float(z.std()) < 2
@@ -351,7 +352,7 @@ def test_the_verbs(run: Run, picture: np.ndarray, tmp_path: Path, capsys: pytest
 
 
 def test_a_student_of_a_flow(run: Run, picture: np.ndarray, tmp_path: Path) -> None:
-    student = afresh.distill(run, guidance=2.0, finest=2, steps=20, out=tmp_path / "student", quiet=True)
+    student = run.distill(guidance=2.0, finest=2, steps=20, out=tmp_path / "student", quiet=True)
     assert student.record.parent == str(run.path.resolve()) and student.record.family == "fewstep"
     for steps in (1, 2):
         made = student.sample(4, label="dark", seed=3, steps=steps)
@@ -359,16 +360,16 @@ def test_a_student_of_a_flow(run: Run, picture: np.ndarray, tmp_path: Path) -> N
     with pytest.raises(UserError, match="steps"):
         student.sample(1, steps=3)
     with pytest.raises(UserError, match=r"--finest is one of 1, 2, 4, 8, 16, 32, 64.* Given: 3"):
-        afresh.distill(run, finest=3, steps=1, out=tmp_path / "three", quiet=True)
+        run.distill(finest=3, steps=1, out=tmp_path / "three", quiet=True)
     with pytest.raises(UserError, match="family flow"):
-        afresh.distill(student, steps=1, out=tmp_path / "again", quiet=True)
+        student.distill(steps=1, out=tmp_path / "again", quiet=True)
     with pytest.raises(UserError, match="afresh distill RUN"):
         afresh.train(run.record.data.path, family="fewstep", steps=1, out=tmp_path / "none", quiet=True)
 
 
 def test_a_student_learns_what_its_teacher_does(run: Run, tmp_path: Path) -> None:
     """From the same noise one long step comes nearer to the teacher's picture than the teacher's own long step."""
-    student = afresh.distill(run, finest=1, steps=150, out=tmp_path / "one", quiet=True, force=True)
+    student = run.distill(finest=1, steps=150, out=tmp_path / "one", quiet=True, force=True)
     exact = run.sample(16, label="dark", seed=3, steps=50, solver="heun").x
     ours = student.sample(16, label="dark", seed=3, steps=1).x
     naive = run.sample(16, label="dark", seed=3, steps=1, solver="euler").x
@@ -376,7 +377,7 @@ def test_a_student_learns_what_its_teacher_does(run: Run, tmp_path: Path) -> Non
 
 
 def test_from_python(run: Run, picture: np.ndarray) -> None:
-    assert len(afresh.edit(run, [picture], strength=0.4, each=2, settings={"steps": 3}).values) == 2
-    assert len(afresh.blend(run, picture, 255 - picture, 3, settings={"steps": 3}).values) == 3
+    assert len(run.edit([picture], strength=0.4, each=2, settings={"steps": 3}).values) == 2
+    assert len(run.interpolate(picture, 255 - picture, 3, settings={"steps": 3}).values) == 3
     with pytest.raises(UserError, match="Known: edges"):
-        afresh.edit(run, [picture], strenght=0.4)
+        run.edit([picture], strenght=0.4)

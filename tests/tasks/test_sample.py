@@ -28,6 +28,7 @@ from afresh.runs.run import Run
 from afresh.sampling.samples import Samples
 from afresh.training.lora import save_adapter
 from tests.contracts.rows import write_pictures
+from tests.heard import heard, silence
 
 TEXT = "the cat sat on the mat and the dog ran to the red barn where a hen had laid one egg\n"
 SMALL = {
@@ -242,7 +243,7 @@ def test_what_cannot_be_is_refused(root: Path, name: str, given: dict[str, Any],
 
 
 def test_a_family_without_edits_names_those_that_have_them(root: Path) -> None:
-    student = afresh.distill(root / "flow", finest=1, steps=2, out=root / "student", quiet=True)
+    student = afresh.load(root / "flow").distill(finest=1, steps=2, out=root / "student", quiet=True)
     with pytest.raises(UserError, match=r"fewstep cannot be steered.*vae, gan, flow.*--best"):
         student.sample(1, steer="brightness")
 
@@ -258,8 +259,7 @@ def weights(modules: dict[str, nn.Module]) -> torch.Tensor:
 @pytest.mark.parametrize("inside", ["", "adapter"])
 def test_one_adapter_is_the_tuned_run(root: Path, base: str, name: str, inside: str) -> None:
     run, tuned = opened(root, base), opened(root, name)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # its base is this run: nothing to warn of
+    with silence():
         made = run.sample(3, adapters={str(root / name / inside): 1.0}, seed=1, **quick(run))
         none = run.sample(3, adapters={str(root / name / inside): 0.0}, seed=1, **quick(run))
     assert same(made, tuned.sample(3, seed=1, **quick(run)))
@@ -280,7 +280,7 @@ def test_adapters_mix_by_weight_in_any_order(root: Path) -> None:
 
 def test_a_lora_file_goes_on_too(root: Path, tmp_path: Path) -> None:
     run, tuned = opened(root, "transformer"), opened(root, "anna")
-    save_adapter(tmp_path / "anna.safetensors", nn.ModuleDict(tuned.assembled()))
+    save_adapter(tmp_path / "anna.safetensors", nn.ModuleDict(tuned.modules_with_adapters()))
     made = run.sample(2, adapters={str(tmp_path / "anna.safetensors"): 1.0}, **quick(run))
     assert same(made, tuned.sample(2, **quick(run)))
 
@@ -299,10 +299,10 @@ def test_adapters_of_others_are_refused_or_warned_of(root: Path, tmp_path: Path)
         settings = [f"family.width={width}", *SMALL["transformer"][1:], "train.batch=4"]
         more = [a for s in settings for a in ("--set", s)]
         assert command([str(a) for a in (*argv, "--out", tmp_path / name, "--seed", seed, *more)]) == 0
-    with pytest.warns(UserWarning, match="was tuned from .*transformer, whose weights are not those of .*twin"):
-        Run.open(tmp_path / "twin").sample(1, adapters={str(root / "anna"): 1.0}, length=4)
-    with pytest.warns(UserWarning), pytest.raises(UserError, match=r"anna cannot be used on .*wide: .*network"):
-        Run.open(tmp_path / "wide").sample(1, adapters={str(root / "anna"): 1.0}, length=4)
+    with heard("was tuned from .*transformer, whose weights are not those of .*twin"):
+        afresh.load(tmp_path / "twin").sample(1, adapters={str(root / "anna"): 1.0}, length=4)
+    with heard(), pytest.raises(UserError, match=r"anna cannot be used on .*wide: .*network"):
+        afresh.load(tmp_path / "wide").sample(1, adapters={str(root / "anna"): 1.0}, length=4)
     for given in ({"anna": math.inf}, {"anna": math.nan}):
         with pytest.raises(UserError, match="finite number"):
             words.sample(1, adapters={str(root / k): v for k, v in given.items()}, length=4)
@@ -326,8 +326,8 @@ def test_paths_with_weights(tmp_path: Path) -> None:
 
 def test_the_command_line(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    argv = ["sample", root / "flow", "-n", 3, "--steps", 3, "--best", 4, "--reward", "sharpness", "--out", out]
-    argv += ["--steer", "brightness", "--weight", 5, "--adapter", f"{root / 'sharp'}=0.5"]
+    argv = ["sample", root / "flow", "-n", 3, "--steps", 3, "--best-of", 4, "--reward", "sharpness", "--out", out]
+    argv += ["--reward-guidance", "brightness", "--weight", 5, "--adapter", f"{root / 'sharp'}=0.5"]
     capsys.readouterr()
     assert command([str(a) for a in argv]) == 0
     said = " ".join(capsys.readouterr().err.split())
@@ -336,6 +336,6 @@ def test_the_command_line(root: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     records = json.loads((out / "samples.json").read_text())
     assert len(records) == 3 and all(r["reward"] >= r["reward_mean"] and r["best_of"] == 4 for r in records)
     assert {r["steer"] for r in records} == {"brightness"} and records[0]["adapters"] == {str(root / "sharp"): 0.5}
-    words = ["sample", root / "transformer", "--stream", "--best", 2, "--reward", "length", "--length", 4]
+    words = ["sample", root / "transformer", "--stream", "--best-of", 2, "--reward", "length", "--length", 4]
     assert command([str(a) for a in words]) == 2
     assert "--stream or --best, not both" in " ".join(capsys.readouterr().err.split())

@@ -83,7 +83,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         (root / f"m{i}.py").write_text(f"def f{i}(x):\n    return x + {i}\n" * 3)
     argv = ["train", str(root), "--steps", "2", "--out", str(root / "run"), "--no-measure", "--data", "context=16"]
     assert command([*argv, "--set", "family.layers=1", "--set", "train.batch=4"]) == 0
-    return afresh.open(root / "run")
+    return afresh.load(root / "run")
 
 
 @needs.sandbox

@@ -9,7 +9,6 @@ import pickle
 import shutil
 import struct
 import subprocess
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from afresh.core import UserError
+from afresh.core import UserError, files
 from afresh.training import checkpoint
 from afresh.training.checkpoint import KEEP, SUMS, Checkpoint
 from tests import needs
+from tests.heard import heard, silence
 
 DTYPES = [
     torch.float64,
@@ -174,7 +174,7 @@ def test_damage_is_named_and_the_one_before_is_used(name: str, how: str, tmp_pat
     DAMAGES[how](root / "000010" / name)
     assert any(name in fault for fault in checkpoint.check(root / "000010"))
     assert checkpoint.check(root / "000005") == []
-    with pytest.warns(UserWarning, match=f"000010/.*{name}.*older checkpoint"):
+    with heard(f"000010/.*{name}.*older checkpoint"):
         found = checkpoint.newest(root)
     assert same(found, made(5))
 
@@ -194,7 +194,7 @@ def test_every_byte_of_the_small_files_counts(tmp_path: Path) -> None:
 def test_a_damaged_pointer_is_named_and_not_needed(how: str, tmp_path: Path) -> None:
     root = root_of(tmp_path, 5, 10)
     DAMAGES[how](tmp_path / "latest")
-    with pytest.warns(UserWarning, match="latest is damaged"):
+    with heard("latest is damaged"):
         assert same(checkpoint.newest(root), made(10))
     checkpoint.save(root, made(15))
     assert latest(root) == "000015\n"
@@ -202,27 +202,24 @@ def test_a_damaged_pointer_is_named_and_not_needed(how: str, tmp_path: Path) -> 
 
 def test_an_old_or_missing_pointer_is_what_a_crash_leaves(tmp_path: Path) -> None:
     root = root_of(tmp_path, 5, 10)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with silence():
         (tmp_path / "latest").write_text("000005\n")
         assert same(checkpoint.newest(root), made(10))
         (tmp_path / "latest").unlink()
         assert same(checkpoint.newest(root), made(10))
 
 
-@pytest.mark.filterwarnings("ignore:000005")
 def test_all_damaged_is_an_error_that_names_them(tmp_path: Path) -> None:
     root = root_of(tmp_path, 5, 10)
     for step, name in (("000005", "state.json"), ("000010", "ema.safetensors")):
         flip(0.5)(root / step / name)
     with (
-        pytest.warns(UserWarning, match=r"000010/ema\.safetensors"),
+        heard(r"000010/ema\.safetensors"),
         pytest.raises(UserError, match=r"damaged: 000005, 000010\. Train again, or restore"),
     ):
         checkpoint.newest(root)
 
 
-@pytest.mark.filterwarnings("ignore:0000")
 def test_damaged_checkpoints_never_rotate_out_good_ones(tmp_path: Path) -> None:
     root = root_of(tmp_path, 5, 10)
     flip(0.5)(root / "000010" / "model.safetensors")
@@ -342,8 +339,9 @@ def test_no_space_at_any_write_names_the_bytes_and_spares_what_was(
         shutil.copy(tmp_path / "latest", root.parent / "latest")
         full = Full(at)
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoint, "write_file", full.wrap(checkpoint.write_file))
-            patch.setattr(checkpoint, "sync_folder", full.wrap(checkpoint.sync_folder))
+            for module in (checkpoint, files):
+                patch.setattr(module, "write_file", full.wrap(files.write_file))
+                patch.setattr(module, "sync_folder", full.wrap(files.sync_folder))
             patch.setattr(os, "replace", full.wrap(os.replace))
             patch.setattr(os, "mkdir", full.wrap(os.mkdir))
             try:
@@ -353,8 +351,7 @@ def test_no_space_at_any_write_names_the_bytes_and_spares_what_was(
                 fine = False
             else:
                 fine = True
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # no damage at all is left
+        with silence():
             found = checkpoint.newest(root)
         # The new one counts once it is under its name, though `latest` could not be moved.
         assert same(found, made(15)) if fine or (root / "000015").exists() else same(found, made(10))
@@ -383,7 +380,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
             checkpoint.save(root, big)
         assert same(checkpoint.newest(root), made(5)) and not list(root.glob(".tmp-*"))
         with pytest.raises(UserError, match=r"No space left on device. It needs 100,000 bytes"):
-            checkpoint.replace_file(disk / "report.html", bytes(100_000))
+            files.replace_file(disk / "report.html", bytes(100_000))
         assert sorted(p.name for p in disk.iterdir()) == ["checkpoints", "latest"]
     finally:
         subprocess.run(["umount", str(disk)], check=True)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from afresh.core import Batch, Cond, Examples, UserError, registry
+from afresh.core.events import listening
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
 from afresh.training import checkpoint, loop
@@ -44,14 +45,14 @@ class Log:
             evaluate=lambda now: {"heldout": float(now.step)},
             log=lambda step, metrics: self.lines.append((step, metrics)),
             rewind=self.rewind,
-            message=self.messages.append,
-            stop=lambda: live.step == self.stop_at,
+            interrupted=lambda: live.step == self.stop_at,
         )
 
 
 def train(live: Learner, root: Path, log: Log | None = None) -> Log:
     log = log or Log()
-    loop.run(live, batches(live.config), root, Rng(0), log.hooks(live))
+    with listening(lambda event: log.messages.append(event.text)):
+        loop.run(live, batches(live.config), root, Rng(0), log.hooks(live))
     return log
 
 

@@ -1,11 +1,12 @@
 """The time left against simulated runs whose end is known, and what is printed where."""
 
-import io
+import json
 from collections.abc import Callable, Sequence
 
 import pytest
 
-from afresh.training.progress import Progress, Smooth, TimeLeft, clock, speed, telling
+from afresh.core.events import Event, ignore, listening
+from afresh.training.progress import ProgressMeter, Smooth, TimeLeft, clock, speed, telling
 
 
 class Clock:
@@ -124,7 +125,7 @@ def test_rolling_back_makes_more_to_do() -> None:
 def test_a_reward_is_shown_first_and_no_squares() -> None:
     assert telling({"loss": 1, "vae/kl": 2, "mse": 3, "reward": 4, "policy/gradient_norm": 1}) == ["reward", "vae/kl"]
     assert telling({"policy/reward": 4, "policy/reward2": 16, "policy/kl": 1}) == ["policy/reward", "policy/kl"]
-    assert telling({"reward": 4, "reward2": 16, "away": 1}) == ["reward", "away"]
+    assert telling({"reward": 4, "reward2": 16, "distance_from_base": 1}) == ["reward", "distance_from_base"]
     assert telling({"loss": 1, "layer2": 3}) == ["layer2"]
 
 
@@ -158,54 +159,43 @@ def test_words() -> None:
     assert speed(None, "tokens") == "? tokens/s"
 
 
-def drive(progress: Progress, now: Clock, steps: int, seconds: float) -> None:
-    with progress:
-        for i in range(steps):
+def drive(meter: ProgressMeter, now: Clock, steps: int, seconds: float) -> list[Event]:
+    events: list[Event] = []
+    with listening(events.append), meter:
+        for _ in range(steps):
             now.time += seconds
-            progress.step(2.0, {"loss": 2.0, "vae/kl": 0.5, "vae/gradient_norm": 9.0})
-            if i == 9:
-                progress.message("gradient [not finite]")
+            meter.step({"loss": 2.0, "vae/kl": 0.5, "vae/gradient_norm": 9.0})
+    return events
 
 
-def test_plain_lines_come_at_most_every_ten_seconds() -> None:
-    now, out = Clock(), io.StringIO()
-    drive(Progress(100, "tokens", 512, "books", "auto", now=now, stream=out), now, 100, 0.5)
-    lines = out.getvalue().splitlines()
-    assert lines[0] == "gradient [not finite]"
-    assert lines[1] == "books: step 20/100 (20%), loss 2, kl 0.5, 1,020 tokens/s, 0:40 left, 0:10 elapsed"
-    assert lines[-1] == "books: step 100/100 (100%), loss 2, kl 0.5, 1,020 tokens/s, 0:50 elapsed"
-    assert len(lines) == 1 + 5  # the message, and one line each 10 s; the end is not told twice
-    assert "\x1b" not in out.getvalue()
+def test_events_say_how_far_training_has_come() -> None:
+    now = Clock()
+    events = drive(ProgressMeter(100, "tokens", 512, "books", now=now), now, 100, 0.5)
+    assert {(e.kind, e.code) for e in events} == {("progress", "training")}
+    assert [e.fields["step"] for e in events] == [0, *range(1, 101), 100] and events[-1].fields["ended"]
+    assert not any(e.fields["ended"] for e in events[:-1])
+    assert events[20].text == "books: step 20/100 (20%), loss 2, kl 0.5, 1,020 tokens/s, 0:40 left, 0:10 elapsed"
+    assert events[-1].text == "books: step 100/100 (100%), loss 2, kl 0.5, 1,020 tokens/s, 0:50 elapsed"
+    json.dumps([e.json() for e in events])
 
 
-def test_quiet_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    now, out = Clock(), io.StringIO()
-    drive(Progress(30, "pictures", 8, "x", "quiet", now=now, stream=out), now, 30, 20.0)
-    assert out.getvalue() == "" and capsys.readouterr() == ("", "")
+def test_quick_steps_raise_few_events() -> None:
+    now = Clock()
+    events = drive(ProgressMeter(1000, "images", 8, "x", now=now), now, 1000, 0.01)
+    assert 30 <= len(events) <= 45  # four a second
 
 
-def test_a_terminal_gets_a_bar_and_standard_output_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    now, out = Clock(), Terminal()
-    progress = Progress(40, "pictures", 8, "[b]digits", "auto", now=now, stream=out)
-    with progress:
+def test_the_time_left_counts_interruptions_and_a_new_plan() -> None:
+    now = Clock()
+    meter = ProgressMeter(40, "images", 8, "digits", now=now)
+    with listening(ignore), meter:
+        assert meter.seconds_left() is None and meter.rate() is None
         for _ in range(20):
             now.time += 1.0
-            progress.step(0.25)
+            meter.step({"loss": 0.25})
         now.time += 3.0
-        progress.overhead(3.0, "save")  # after 20 steps, so one more is to come
-        progress.message("[bold]as it is")
-        print("json")
-        assert progress.eta() == pytest.approx(23.0)
-        assert progress.rate() == pytest.approx(8.0)
-    shown = out.getvalue()
-    assert "[bold]as it is" in shown and "20/40" in shown and "[b]digits" in shown
-    assert capsys.readouterr().out == "json\n"
-
-
-def test_an_unknown_mode_is_refused() -> None:
-    with pytest.raises(ValueError, match="auto, plain or quiet"):
-        Progress(1, "tokens", 1, "x", "loud")
+        meter.overhead(3.0, "save")  # after 20 steps, so one more is to come
+        assert meter.seconds_left() == pytest.approx(23.0)
+        assert meter.rate() == pytest.approx(8.0)
+        meter.replan(30)
+        assert meter.seconds_left() == pytest.approx(13.0)

@@ -24,7 +24,9 @@ import numpy as np
 import torch
 
 from afresh.core import UserError
-from afresh.tasks.train import Choices, again, learn, start
+from afresh.tasks.learn import learn
+from afresh.tasks.resume import resume
+from afresh.tasks.train import TrainSpec, start
 from afresh.training import loop
 
 HAND = {"batch": 4, "micro_batch": 2, "threads": 1, "precision": "float32", "compile": False, "ema_half_life": 20.0}
@@ -166,7 +168,8 @@ def begin(order: Mapping[str, Any]) -> None:
     limit_files(order)
     given = RUNS[family]
     train = {**HAND, **EVERY, **order.get("train", {})}
-    choices = Choices(
+    spec = TrainSpec(
+        data,
         modality=given["modality"],
         family=family,
         steps=order["steps"],
@@ -176,16 +179,16 @@ def begin(order: Mapping[str, Any]) -> None:
         set_family=given["set_family"],
         set_train=train,
     )
-    start(data, choices, lambda line: None)
+    start(spec)
 
 
 def go_on(order: Mapping[str, Any]) -> None:
     """Learn to the end, or to the fault."""
     limit_files(order)
     run = Path(order["run"])
-    job = again(run)
+    job = resume(run)
     Points(run, Path(order["trace"]), order.get("fault"), order.get("at", 0)).set_up()
-    learn(job, "quiet")
+    learn(job)
 
 
 def child(order: Mapping[str, Any]) -> int:

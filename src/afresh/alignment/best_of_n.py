@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from afresh.alignment.rewards.reward import Reward
-from afresh.alignment.rewards.reward_factory import scorer_of
+from afresh.alignment.rewards.reward import Reward, scorer_of
 from afresh.core import Cond, UserError
-
-if TYPE_CHECKING:
-    from afresh.sampling.text_stream import Written
+from afresh.sampling.text_stream import Written
 
 STRIDE = 1_000_000  # most samples of one call: candidate k of sample i is number i + k STRIDE, whatever n is
 MOST = 10_000  # candidates of a sample

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
-from afresh.alignment.rewards.reward import Reward, builtins
+from afresh.alignment.rewards.build import builtins
+from afresh.alignment.rewards.reward import Reward
 from afresh.core import Edit, Modules, Space, UserError, registry
-
-if TYPE_CHECKING:
-    from afresh.runs.run import Run
+from afresh.runs.run import Run
 
 Sampler = Callable[..., Tensor]  # of the signature of Family.sample
 FAINTEST = 1e-30  # a probability below which a class has no gradient: 69 nats

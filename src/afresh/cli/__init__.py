@@ -11,10 +11,9 @@ import inspect
 import os
 import re
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import wraps
 from typing import Annotated, Any
 
 import typer
@@ -22,7 +21,6 @@ import typer
 from afresh import __version__
 from afresh.cli import (
     align,
-    average,
     blend,
     compare,
     complete,
@@ -41,10 +39,10 @@ from afresh.cli import (
     tune,
     verify,
 )
-from afresh.cli.show import emit, fail, note
+from afresh.cli.hints import hint
+from afresh.cli.show import emit, fail
 
 DONE, FAULT, USAGE, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
-PACKAGE = str(Path(__file__).parents[1])
 
 # The base of usage errors: click's, of which newer versions of typer hold a copy of their own.
 UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -86,15 +84,31 @@ VERBS = (
     complete.complete,
     compose.compose,
     measure.measure,
-    average.average,
     solve.solve,
     export.export,
     runs.runs,
     verify.verify,
     doctor.doctor,
 )
+
+
+def shown(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """The verb with its events shown on standard error. The listener is imported when the verb runs, not before: --help
+    must answer at once."""
+
+    @wraps(verb)
+    def run_verb(*args: Any, **options: Any) -> Any:
+        from afresh.core.events import listening
+        from afresh.tasks.console import ConsoleListener
+
+        with listening(ConsoleListener()):
+            return verb(*args, **options)
+
+    return run_verb
+
+
 for verb in VERBS:  # rich keeps the line ends of a docstring; a paragraph is to fill the terminal
-    app.command(help=re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(verb.__doc__ or "")))(verb)
+    app.command(help=re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(verb.__doc__ or "")))(shown(verb))
 
 
 def main() -> None:
@@ -107,8 +121,7 @@ def main() -> None:
 def run(argv: Sequence[str]) -> int:
     """Run one command line; returns its exit code. Errors are printed, in --json mode as {"error": ...} too."""
     try:
-        with notes_for_warnings():
-            code = app(args=list(argv), prog_name="afresh", standalone_mode=False)
+        code = app(args=list(argv), prog_name="afresh", standalone_mode=False)
     except UsageError as e:
         message = usage_message(e)
         return failed(message, USAGE, argv) if message else USAGE
@@ -154,6 +167,11 @@ def code_of(error: Exception) -> int | None:
 
 
 def message_of(error: Exception) -> str:
+    """The error's message, with what a person can type."""
+    from afresh.core import UserError
+
+    if isinstance(error, UserError):
+        return f"{error} {hint(error.code, error.fields)}".rstrip()
     if isinstance(error, OSError):
         return f"{error.filename or 'A file'}: {error.strerror}. Make room, or choose a place that may be written."
     return str(error)
@@ -164,19 +182,3 @@ def failed(message: str, code: int, argv: Sequence[str]) -> int:
     if "--json" in argv:
         emit({"error": message})
     return code
-
-
-@contextmanager
-def notes_for_warnings() -> Iterator[None]:
-    """Warnings of this package as notes for the person; those of others as they are."""
-    with warnings.catch_warnings():
-        plain = warnings.showwarning
-
-        def show(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
-            if filename.startswith(PACKAGE):
-                note(str(message))
-            else:
-                plain(message, category, filename, lineno, file, line)
-
-        warnings.showwarning = show
-        yield

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from afresh.cli.show import say
 from afresh.cli.train import HAND, finish
 
 ADAPTER = "What learns"
@@ -32,7 +31,7 @@ def align(
     preferences: Annotated[
         Path | None, typer.Option(help="Votes, as afresh compare keeps them.", rich_help_panel=WANTED)
     ] = None,
-    unseen: Annotated[
+    heldout_reward: Annotated[
         str | None,
         typer.Option(
             help="A second reward, not learnt from: once it falls training ends, and the best is used.",
@@ -43,7 +42,7 @@ def align(
         list[str] | None, typer.Option(help="A text to go on from; may be repeated.", rich_help_panel=ASKED)
     ] = None,
     prompts: Annotated[Path | None, typer.Option(help="A file of prompts, one a line.", rich_help_panel=ASKED)] = None,
-    cut: Annotated[
+    prompt_tokens: Annotated[
         int, typer.Option(help="Take prompts of so many tokens from the training texts.", rich_help_panel=ASKED)
     ] = 0,
     length: Annotated[
@@ -59,7 +58,7 @@ def align(
     out: Annotated[Path | None, typer.Option(help="Folder of the run; RUN-aligned if not given.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a run that is in --out.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", rich_help_panel=HAND)] = None,
-    limit: Annotated[
+    reward_seconds: Annotated[
         float, typer.Option(help="Seconds that a reward may take for a batch.", rich_help_panel=HAND)
     ] = 60,
     setting: Annotated[
@@ -81,21 +80,23 @@ def align(
     if anything did. Ctrl-C saves; afresh train --resume RUN goes on.
     """
     from afresh.core import UserError
-    from afresh.core.options import pairs, parted
-    from afresh.tasks.align import Wishes, start
+    from afresh.core.options import pairs
+    from afresh.tasks.align import AlignSpec, start
     from afresh.tasks.tune import adapter
+    from afresh.training.options import parted
 
     if rank is not None and not lora:
         raise UserError("--rank is of an adapter: give --lora with it.")
     parts = parted(pairs(setting or [], "--set"), ("align", "train", "sample"))
     settings = {**parts["sample"], **({} if length is None else {"length": length})}
-    wishes = Wishes(
+    spec = AlignSpec(
+        run=run,
         method=method,
         reward=reward,
-        unseen=unseen,
+        heldout_reward=heldout_reward,
         preferences=preferences,
         prompts=(*(prompt or ()), *lines(prompts)),
-        cut=cut,
+        prompt_tokens=prompt_tokens,
         settings=settings,
         lora=adapter(rank, None, ()) if lora else None,
         minutes=minutes,
@@ -104,11 +105,11 @@ def align(
         out=out,
         force=force,
         device=device,
-        limit=limit,
+        reward_seconds=reward_seconds,
         set_align=parts["align"],
         set_train=parts["train"],
     )
-    finish(start(run, wishes, say), measure, as_json)
+    finish(start(spec), measure, as_json)
 
 
 def lines(path: Path | None) -> list[str]:

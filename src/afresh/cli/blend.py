@@ -47,11 +47,11 @@ def blend(
 
     from afresh.core import UserError
     from afresh.core.options import pairs
+    from afresh.runs.data import run_data
     from afresh.runs.run import Run
     from afresh.sampling.request import Request
-    from afresh.sampling.save_samples import check_out
+    from afresh.sampling.samples import check_out
     from afresh.tasks.interpolate import Blender, check_given
-    from afresh.tasks.measure import prepared_again
 
     if as_json and out is None:
         raise UserError("Pictures and sounds cannot be printed as JSON. Say where to write it: --out DIR.")
@@ -69,6 +69,6 @@ def blend(
         samples = blender.between(first, second, n, start, end)
     else:
         assert toward is not None
-        way = blender.direction(prepared_again(found).train, toward, away)
+        way = blender.direction(run_data(found).train, toward, away)
         samples = blender.along([first], way, torch.linspace(0, 1.5 if most is None else most, n).tolist())
     deliver(found, samples, out, as_json, "", False)

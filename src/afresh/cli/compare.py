@@ -15,10 +15,10 @@ from afresh.cli.sample import guidances, labels, with_set
 from afresh.cli.show import answer, emit, note, say
 
 if TYPE_CHECKING:
-    from afresh.alignment.feedback.annotate import Question, Session
     from afresh.alignment.feedback.preferences import Winner
     from afresh.alignment.feedback.vote_summary import Tally
     from afresh.core.kinds import Kind
+    from afresh.tasks.annotate import Question, Session
 
 ASKED, PAIRS, VOTES = "What is asked for", "Which pairs", "Votes"
 KEYS: dict[str, Winner] = {"a": "a", "b": "b", "t": "tie"}
@@ -99,9 +99,9 @@ def compare(
     served to this machine alone. Each vote is on the disk before the next pair is shown. The same command goes on where
     it stopped.
     """
-    from afresh.alignment.feedback.annotate import Session, Wish, check, keeper_of, make_plan, votes_in
     from afresh.runs.run import Run
     from afresh.serve.compare_page import serve
+    from afresh.tasks.annotate import Session, Wish, check, keeper_of, make_plan, votes_in
     from afresh.training.loop import Interrupted
 
     runs = [Run.open(path) for path in (run, other) if path is not None]
@@ -140,9 +140,9 @@ def compare(
 
 def tally_of(votes: Path, kind: Kind) -> Tally:
     """The summary of a file of votes. Raises UserError when there is none."""
-    from afresh.alignment.feedback.annotate import owners
     from afresh.alignment.feedback.preferences import scan
     from afresh.alignment.feedback.vote_summary import tally
+    from afresh.tasks.annotate import owners
 
     return tally(scan(votes, kind), owners(votes))
 

@@ -52,7 +52,7 @@ def show_examples(found: Look) -> None:
 
     from afresh.data.image.grid import terminal_grid
     from afresh.evaluation.report import visible
-    from afresh.sampling.save_samples import is_text, pictures_of
+    from afresh.sampling.samples import is_text, pictures_of
     from afresh.tasks.inspect_data import excerpt
 
     items = found.examples

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from afresh.cli.show import say
 from afresh.cli.train import HAND, finish
 
 BUDGET = "Budget (one of them; 5 minutes if none is given)"
@@ -38,11 +37,13 @@ def distill(
     solution lead. The result is a run like any other, to sample, measure and distill no further. Ctrl-C saves; afresh
     train --resume RUN goes on.
     """
-    from afresh.core.options import by_part, pairs
-    from afresh.tasks.distill import Lesson, start
+    from afresh.core.options import pairs
+    from afresh.tasks.distill import DistillSpec, start
+    from afresh.training.options import by_part
 
     set_family, set_train = by_part(pairs(setting or [], "--set"))
-    lesson = Lesson(
+    spec = DistillSpec(
+        run=run,
         guidance=guidance,
         finest=finest,
         minutes=minutes,
@@ -54,4 +55,4 @@ def distill(
         set_family=set_family,
         set_train=set_train,
     )
-    finish(start(run, lesson, say), measure, as_json)
+    finish(start(spec), measure, as_json)

@@ -99,10 +99,9 @@ def edit(
     from afresh.core import UserError
     from afresh.runs.run import Run
     from afresh.sampling.request import Request
-    from afresh.sampling.save_samples import check_out
-    from afresh.tasks.edit import Change, Editor
-    from afresh.tasks.extend_audio import extended, looped
-    from afresh.tasks.outpaint import outpainted, sides
+    from afresh.sampling.samples import check_out
+    from afresh.tasks.edit import Change, Editor, changed
+    from afresh.tasks.outpaint import sides
 
     if as_json and out is None:
         raise UserError("Pictures and sounds cannot be printed as JSON. Say where to write it: --out DIR.")
@@ -124,16 +123,6 @@ def edit(
         weight=weight,
         hole=hole,
     )
-    if sum(given is not None for given in (outpaint, extend, loop)) > 1 or (
-        (extend is not None or loop is not None) and change != Change(weight=weight)
-    ):
-        raise UserError("--outpaint, --extend and --loop are each asked for alone, without another change.")
-    if extend is not None:
-        samples = extended(editor, pictures, extend, n)
-    elif loop is not None:
-        samples = looped(editor, pictures, loop, n)
-    elif outpaint is not None:
-        samples = outpainted(editor, pictures, sides(outpaint), change, n)
-    else:
-        samples = editor.edit(pictures, change, n)
+    around = None if outpaint is None else sides(outpaint)
+    samples = changed(editor, pictures, change, n, extend, loop, around)
     deliver(found, samples, out, as_json, "", False)

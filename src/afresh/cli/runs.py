@@ -37,11 +37,11 @@ def runs(
 
 def facts(folder: Path) -> dict[str, Any]:
     """What a run's folder says. Raises UserError when its run.json is not understood."""
-    from afresh.runs.run import Run, metrics_lines, summary
+    from afresh.runs.run import Run, metrics_rows, summary
 
     run = Run.open(folder)
     made = summary(run)
-    held = [line["heldout_loss"] for line in metrics_lines(run) if "heldout_loss" in line]
+    held = [line["heldout_loss"] for line in metrics_rows(run) if "heldout_loss" in line]
     state = "done" if made["steps"] >= made["planned"] else "stopped" if made["steps"] else "not begun"
     return {
         **made,

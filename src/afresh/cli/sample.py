@@ -122,7 +122,7 @@ def sample(
     truncation: Annotated[
         float | None, typer.Option(help="1 = as learnt, lower = more typical (vae, gan).", rich_help_panel=FIELDS)
     ] = None,
-    best: Annotated[
+    best_of: Annotated[
         int, typer.Option(help="Keep the best of so many candidates for each, by --reward.", rich_help_panel=CONTROL)
     ] = 1,
     reward: Annotated[
@@ -132,7 +132,7 @@ def sample(
             rich_help_panel=CONTROL,
         ),
     ] = None,
-    steer: Annotated[
+    reward_guidance: Annotated[
         str | None,
         typer.Option(
             help="A reward whose gradient pulls pictures and sounds: brightness, class:LABEL, ...",
@@ -142,7 +142,7 @@ def sample(
     ] = None,
     weight: Annotated[
         float | None,
-        typer.Option(help="How hard --steer pulls: 0 not at all, 1 if not given.", rich_help_panel=CONTROL),
+        typer.Option(help="How hard --reward-guidance pulls: 0 not at all, 1 if not given.", rich_help_panel=CONTROL),
     ] = None,
     adapter: Annotated[
         list[str] | None,
@@ -174,8 +174,8 @@ def sample(
     from afresh.runs.run import Run
     from afresh.sampling.constrained import structure, text_of
     from afresh.sampling.request import Request, unwanted
-    from afresh.sampling.save_samples import check_out
-    from afresh.tasks.sample import Control, control_lines
+    from afresh.sampling.samples import check_out
+    from afresh.tasks.sample import Control, Sampler, control_lines
 
     found = Run.open(run)
     if as_json and out is None and not found.space.stream:
@@ -190,7 +190,8 @@ def sample(
     settings |= {"length": length, "order": order, "steps": steps, "solver": solver, "truncation": truncation}
     settings["weights"] = weights
     settings["constraint"] = structure(
-        found,
+        found.family,
+        found.encoder,
         json_schema=None if json_schema is None else text_of(json_schema, "--json-schema"),
         regex=regex,
         grammar=None if grammar is None else text_of(grammar, "--grammar"),
@@ -202,13 +203,13 @@ def sample(
     negative = unwanted(labels(negative_label, "--negative-label", spec), negative_caption)
     request = replace(request, image=labels(image, "--image"), negative=negative)
     between = "\n" if found.space.records and not raw else ""
-    control = Control(best, reward, steer, weight, parse_adapters(adapter or []))
+    control = Control(best_of, reward, reward_guidance, weight, parse_adapters(adapter or []))
     count = (TEXTS if found.space.stream else PICTURES) if n is None else n
     check_out(out, found.encoder.space, count)
     if stream:
         samples = streamed(found, n, request, seed, chosen, between, as_json, control)
     else:
-        samples = found.drawing(count, request, seed, chosen, control=control)()
+        samples = Sampler(found, count, request, seed, chosen, control=control)()
     deliver(found, samples, out, as_json, between, stream)
     for line in control_lines(samples.described, control):
         note(line)
@@ -284,12 +285,13 @@ def streamed(
     """One text, shown while it is drawn: on standard output, or on standard error where JSON goes there."""
     from afresh.core import UserError
     from afresh.sampling.stream import Stream
+    from afresh.tasks.sample import Sampler
 
     if n not in (None, 1):
         raise UserError(
             f"--stream shows one text as it is drawn; -n {n} are drawn side by side. Leave one of them out."
         )
-    stream = Stream(lambda tell: run.drawing(1, request, seed, settings, tell, control))
+    stream = Stream(lambda tell: Sampler(run, 1, request, seed, settings, tell, control))
     if isinstance(request.prompt, str):
         show_prompt(request.prompt, between, as_json)
     show_pieces(stream, sys.stderr if as_json else sys.stdout)
@@ -327,7 +329,7 @@ def led(prompt: str, between: str) -> str:
 
 def deliver(run: Run, samples: Samples, out: Path | None, as_json: bool, between: str, shown: bool) -> None:
     """Write, print or show, unless it is `shown` already."""
-    from afresh.sampling.save_samples import text_records
+    from afresh.sampling.samples import text_records
 
     records = samples.save(out) if out is not None else text_records(samples) if run.space.stream else []
     if out is not None:
@@ -369,7 +371,7 @@ def show_tokens(record: dict[str, Any]) -> None:
 def show_pictures(samples: Samples) -> None:
     """Half blocks of colour, as many a row as fit."""
     from afresh.data.image.grid import terminal_grid
-    from afresh.sampling.save_samples import pictures_of
+    from afresh.sampling.samples import pictures_of
 
     width = shutil.get_terminal_size().columns
     shown = pictures_of(samples.values)

@@ -11,7 +11,7 @@ from afresh.cli.show import emit, quoted, say
 
 if TYPE_CHECKING:
     from afresh.evaluation.study import Measurement
-    from afresh.tasks.train import Choices, Job
+    from afresh.tasks.learn import Job
 
 BUDGET, HAND = "Budget (one of them; 5 minutes if none is given)", "By hand"
 
@@ -52,8 +52,9 @@ def train(
     Ctrl-C saves; afresh train --resume RUN goes on as if it had never stopped.
     """
     from afresh.core import UserError
-    from afresh.core.options import by_part, pairs
-    from afresh.tasks.train import Choices
+    from afresh.core.options import pairs
+    from afresh.tasks.train import TrainSpec, start
+    from afresh.training.options import by_part
 
     given: dict[str, Any] = {
         "--modality": modality,
@@ -77,7 +78,8 @@ def train(
     if path is None:
         raise UserError("Say what to learn from: afresh train PATH. Or go on with a run: afresh train --resume RUN.")
     set_family, set_train = by_part(pairs(setting or [], "--set"))
-    choices = Choices(
+    spec = TrainSpec(
+        path=path,
         modality=modality,
         family=family,
         codec=codec,
@@ -93,20 +95,14 @@ def train(
         set_family=set_family,
         set_train=set_train,
     )
-    finish(begun(path, choices), measure, as_json)
-
-
-def begun(path: Path, choices: Choices) -> Job:
-    from afresh.tasks.train import start
-
-    return start(path, choices, say)
+    finish(start(spec), measure, as_json)
 
 
 def resumed(path: Path) -> Job:
     from afresh.runs.run import summary
-    from afresh.tasks.train import again
+    from afresh.tasks.resume import resume
 
-    job = again(path, say)
+    job = resume(path)
     now = summary(job.run)
     say(f"going on with {path} at step {now['steps']:,} of {now['planned']:,}")
     return job
@@ -114,13 +110,13 @@ def resumed(path: Path) -> Job:
 
 def finish(job: Job, measure: bool, as_json: bool) -> None:
     """Learn, measure, report, and say what was made."""
+    from afresh.tasks.learn import learn
     from afresh.tasks.run_summary import final_record
-    from afresh.tasks.train import learn
     from afresh.training.loop import Interrupted
 
     again = f"go on with: afresh train --resume {quoted(job.run.path)}"
     try:
-        seconds = learn(job, "auto")
+        seconds = learn(job)
     except Interrupted as e:
         raise Interrupted(f"Interrupted: {e}; {again}") from None
     except KeyboardInterrupt:
@@ -159,7 +155,7 @@ def show(job: Job, seconds: float, measured: Measurement | None) -> None:
     from afresh.alignment.monitoring.report import alignment
     from afresh.cli.measure import show_measurement
     from afresh.cli.show import answer
-    from afresh.runs.run import metrics_lines, summary
+    from afresh.runs.run import metrics_rows, summary
 
     record, now = job.run.record, summary(job.run)
     if measured is not None:
@@ -168,7 +164,7 @@ def show(job: Job, seconds: float, measured: Measurement | None) -> None:
         f"{job.run.path}: {record.family} on {record.modality}, {record.parameters:,} parameters, "
         f"{now['steps']:,} steps in {seconds:,.0f} s"
     )
-    steered = None if record.align is None else alignment(metrics_lines(job.run))
+    steered = None if record.align is None else alignment(metrics_rows(job.run))
     if steered is not None:
         answer("; ".join(f"{name} {value}" for name, value in steered.facts))
     prompt = ' --prompt "..."' if job.run.space.stream else ""

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from afresh.cli.show import say
 from afresh.cli.train import HAND, finish
 
 ADAPTER, BUDGET = "Adapter", "Budget (one of them; 3 passes over the data if none is given)"
@@ -58,12 +57,14 @@ def tune(
     """
     from afresh.core import UserError
     from afresh.core.options import pairs
-    from afresh.tasks.tune import Wishes, adapter, of_tuning, start
+    from afresh.tasks.tune import TuneSpec, adapter, of_tuning, start
 
     extra = {"--rank": rank, "--alpha": alpha, "--target": target or None}
     if not lora and any(v is not None for v in extra.values()):
         raise UserError(f"{', '.join(k for k, v in extra.items() if v is not None)} is of an adapter: not with --full.")
-    wishes = Wishes(
+    spec = TuneSpec(
+        base=base,
+        path=path,
         lora=adapter(rank, alpha, target or ()) if lora else None,
         minutes=minutes,
         steps=steps,
@@ -77,4 +78,4 @@ def tune(
         data=pairs(data or [], "--data"),
         set_train=of_tuning(pairs(setting or [], "--set")),
     )
-    finish(start(base, path, wishes, say), measure, as_json)
+    finish(start(spec), measure, as_json)

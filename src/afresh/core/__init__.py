@@ -4,25 +4,17 @@ Families never see text or pictures, modalities never see losses, controls see n
 about the rest of the program is in this folder, and this folder knows nothing but torch.
 """
 
-from afresh.core.align import Aligner, Policy, Rollout, Steered, Steps, Votes, World
-from afresh.core.data import Codec, Corpus, Encoder, Item, Modality, Refused, Sniff, Sound, UserError
+from afresh.core.align import AlignContext, Aligner, AlignTarget, Votes
+from afresh.core.data import Codec, Corpus, Encoder, Item, Modality, Refused, Sniff, Sound
+from afresh.core.errors import RewardError, UserError
 from afresh.core.evidence import Drawn, Evidence, Metric, Score
-from afresh.core.model import (
-    Edit,
-    Family,
-    Latents,
-    Likelihood,
-    Loss,
-    Modules,
-    Objective,
-    PlanHints,
-    Predict,
-    Sampling,
-    State,
-)
+from afresh.core.model import Edit, Family, Latents, Likelihood, Loss, Objective, PlanHints, Predict, Sampling, State
+from afresh.core.policy import Modules, Policy, Rollout, Steps
 from afresh.core.space import Batch, Cond, CondSpec, Examples, Part, Space
 
 __all__ = [
+    "AlignContext",
+    "AlignTarget",
     "Aligner",
     "Batch",
     "Codec",
@@ -48,6 +40,7 @@ __all__ = [
     "Policy",
     "Predict",
     "Refused",
+    "RewardError",
     "Rollout",
     "Sampling",
     "Score",
@@ -55,9 +48,7 @@ __all__ = [
     "Sound",
     "Space",
     "State",
-    "Steered",
     "Steps",
     "UserError",
     "Votes",
-    "World",
 ]

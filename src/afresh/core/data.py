@@ -13,10 +13,6 @@ from torch import Tensor
 from afresh.core.space import CondSpec, Examples, Space
 
 
-class UserError(Exception):
-    """Bad usage or input: says what was given, what is accepted and what to do next. Exit code 2."""
-
-
 @dataclass(frozen=True, eq=False)
 class Sound:
     """Audio: `samples` (T, C), a NumPy array of float32 in [-1, 1], at `rate` samples per second."""

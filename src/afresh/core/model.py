@@ -8,11 +8,10 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from afresh.core.align import Policy
+from afresh.core.policy import Modules, Policy
 from afresh.core.rng import Rng
 from afresh.core.space import Batch, Cond, CondSpec, Examples, Space
 
-Modules = Mapping[str, nn.Module]
 State = dict[str, Tensor]  # what adapts while training; checkpointed
 Loss = tuple[Tensor, float, dict[str, Tensor]]  # sum over examples, weight, sums of metrics
 

@@ -13,7 +13,6 @@ import importlib.util
 import json
 import re
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +26,7 @@ from safetensors.torch import load_file, save
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from afresh.core import UserError
+from afresh.core import UserError, events
 from afresh.nets.sentence import BertConfig, bert, pooled
 
 WORDS, MINILM, AUTO = "words", "minilm", "auto"
@@ -79,7 +78,7 @@ class TextModel:
             done += int(lengths.sum())
             left = (time.monotonic() - start) * (total - done) / done
             if first == 0 and left > PATIENCE:
-                warnings.warn(f"Encoding {len(texts):,} captions takes about {left / 60:.0f} min.", stacklevel=2)
+                events.warning(f"Encoding {len(texts):,} captions takes about {left / 60:.0f} min.")
         return out, [i for i, e in enumerate(encodings) if e.overflowing]
 
 
@@ -114,7 +113,7 @@ class CaptionEncoder:
         if new:
             vectors, cut = self.model.vectors(new)
             if cut:
-                warnings.warn(truncation_note(len(cut), self.model.limit), stacklevel=2)
+                events.warning(truncation_note(len(cut), self.model.limit))
             self.known.update(zip(new, vectors, strict=True))
         raw = torch.stack([self.known[c] for c in captions]) if captions else self.mean.new_zeros(0, len(self.mean))
         return (raw - self.mean) / self.std

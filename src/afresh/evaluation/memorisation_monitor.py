@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from afresh.core import Examples
+from afresh.core import Examples, events
 from afresh.core.rng import Rng
 from afresh.data.load import draw_conditions
 from afresh.evaluation.distribution import distances
@@ -25,8 +25,8 @@ from afresh.evaluation.estimate import Array
 from afresh.evaluation.gallery import seen
 from afresh.evaluation.memorisation import near_copies, nearest
 from afresh.runs.run import Run
-from afresh.training.base_weights import seen_folded
 from afresh.training.loop import Learner, averaged
+from afresh.training.weights import adapters_merged
 
 FIRST, SAMPLES = 16, 64  # drawn at first, and altogether where one of these is a near copy
 TWICE = 2  # looks in a row that must agree
@@ -81,15 +81,14 @@ def not_trained_on(train: Array, heldout: Array) -> Array:
 
 
 @dataclass
-class Lookout:
-    """Looks for near copies at evaluations, and knows when it is enough. Its samples move nothing that is learnt."""
+class MemorisationMonitor:
+    """Looks for near copies of training examples at evaluations. Its samples change nothing that is learnt."""
 
     run: Run
     train: Examples  # in the modality's space
     heldout: Examples
     limit: float
     lows: list[tuple[int, float]]  # step and lower bound of each look, those before a resume too
-    message: Callable[[str], None]
     clock: Callable[[], float] = time.perf_counter
     cost: float = COST
     spent: float = 0.0
@@ -109,12 +108,12 @@ class Lookout:
         """Whether so many more seconds keep within the share of the time that looking may take."""
         return self.spent + seconds <= self.cost * (self.clock() - self.begun)
 
-    def look(self, learner: Learner) -> dict[str, float]:
+    def update(self, learner: Learner) -> dict[str, float]:
         """The share of near copies now, with the lower end of its 95% interval and the number of samples; empty while
         drawing is too slow for the time spent so far, which is said once."""
         if self.first is not None and not self.room(self.first):
             if not self.told:
-                self.message(
+                events.note(
                     f"step {learner.step}: near copies are looked for less often than at each evaluation: drawing "
                     f"{FIRST} samples takes {self.first:.1f} s, and looking may take {self.cost:.0%} of the time"
                 )
@@ -138,13 +137,13 @@ class Lookout:
         """Of n samples to the nearest training example, (n,)."""
         run, seed = self.run, SEED + 2 * learner.step + part
         cond = draw_conditions(run.conditions, n, Rng(seed), "sample/conditions")
-        with averaged(learner), seen_folded(learner.modules) as modules, torch.no_grad():
+        with averaged(learner), adapters_merged(learner.modules) as modules, torch.no_grad():
             x = run.draw(modules, cond, seed, run.family.sampling.settings())
         x = seen(x.float()) if run.encoder.space.timed else x.float()
         return nearest(small(x), self.table)
 
-    def enough(self, learner: Learner) -> str:
-        """Why training ends here, or nothing."""
+    def stop_reason(self, learner: Learner) -> str:
+        """Why training should end here, or an empty string."""
         lows = [low for _, low in self.lows]
         if learner.step == learner.config.steps or not ends(lows, self.limit):
             return ""
@@ -154,20 +153,18 @@ class Lookout:
         )
 
 
-def lookout(
-    run: Run,
-    splits: tuple[Examples, Examples],
-    learner: Learner,
-    lines: Sequence[Mapping[str, float]],
-    message: Callable[[str], None],
-) -> Lookout | None:
-    """For a family that makes fields, unless it was turned off, or ended this run before; `lines` of metrics.jsonl."""
+def memorisation_monitor(
+    run: Run, splits: tuple[Examples, Examples], learner: Learner, rows: Sequence[Mapping[str, float]]
+) -> MemorisationMonitor | None:
+    """A monitor for a family that makes fields, unless it is turned off or has stopped this run before. `splits` are
+    the training and the held-out split in the modality's space, `rows` those of metrics.jsonl."""
     limit = learner.config.memorisation_limit
     if limit == 0 or run.space.kind != "field":
         return None
     if learner.stopped:
-        message(f"training was stopped before: {learner.stopped}. It goes on now, and is not stopped for that again.")
+        events.note(
+            f"training was stopped before: {learner.stopped}. It goes on now, and is not stopped for that again.",
+            "stopped_before",
+        )
         return None
-    return Lookout(
-        run, *splits, limit, [(int(line["step"]), line[LOW]) for line in lines if LOW in line], message, cost=COST
-    )
+    return MemorisationMonitor(run, *splits, limit, [(int(row["step"]), row[LOW]) for row in rows if LOW in row])

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from afresh.core import Score, UserError
+from afresh.core.files import replace_file
 from afresh.evaluation.curves import Curves, dash_css, draw_curves, draw_score, number, thin
-from afresh.training.checkpoint import replace_file
 
 Fact = tuple[str, str | int | float]
 

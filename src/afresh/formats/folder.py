@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from afresh.core import UserError
+from afresh.core.files import free_bytes, sync_folder, write_json
 from afresh.formats.fields import FieldProof
 from afresh.formats.proof import Proof
-from afresh.training.checkpoint import free_bytes, sync_folder, write_json
 
 P = TypeVar("P", Proof, FieldProof)
 PROOF = "proof.json"

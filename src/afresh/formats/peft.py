@@ -19,8 +19,8 @@ from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
 from afresh.core import UserError
+from afresh.core.files import replace_file, write_json
 from afresh.nets.transformer import Decoder
-from afresh.training.checkpoint import replace_file, write_json
 from afresh.training.lora import DEFAULT, adaptable, adapter_state, owner_of, parts_of, put, save_adapter
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from PIL import Image, ImageColor
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import Tensor
 
-from afresh.core import Cond, CondSpec, Corpus, Examples, Item, Refused, Sniff, Space, UserError
+from afresh.core import Cond, CondSpec, Corpus, Examples, Item, Refused, Sniff, Space, UserError, events
 from afresh.data.captions import CaptionEncoder, SavedCaptions, fit_captions
 from afresh.data.columns import add_columns
 from afresh.data.conditions import SavedPart, encode_conditions, fit_conditions
@@ -140,7 +139,7 @@ class ImageEncoder:
         for trait, said in TRAITS.items():
             if names := told.get(trait):
                 more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-                warnings.warn(f"{said}: {', '.join(names[:3])}{more}", stacklevel=2)
+                events.warning(f"{said}: {', '.join(names[:3])}{more}")
         return torch.from_numpy(x)
 
     def with_images(self, items: Sequence[Item], cond: Cond) -> Cond:

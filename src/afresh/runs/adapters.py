@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
-from afresh.core import UserError
+from afresh.core import UserError, events
 from afresh.formats.peft import CONFIG, WEIGHTS, base_named, read_peft
+from afresh.runs.run import Run
 from afresh.training import lora
-from afresh.training.base_weights import folded
-
-if TYPE_CHECKING:
-    from afresh.runs.run import Run
+from afresh.training.weights import FITTED, check_finite, merge_adapters, serialised, state_of
 
 OWN = "adapter.safetensors"  # in the folder of an adapter in our own format
 
@@ -32,14 +27,6 @@ class Place:
     run: Path | None
     folder: Path | None  # of PEFT's format
     file: Path | None  # of our own
-
-
-def check_finite(modules: Mapping[str, nn.Module], path: Path) -> None:
-    """Raises UserError naming the first weight that is not finite."""
-    for m, module in modules.items():
-        for k, v in module.state_dict().items():
-            if v.is_floating_point() and not bool(v.isfinite().all()):
-                raise UserError(f"The weights of {path} are not finite ({m}.{k}). Train again from an earlier state.")
 
 
 def place_of(given: str) -> Place:
@@ -65,11 +52,8 @@ def place_of(given: str) -> Place:
 
 
 def fingerprint(modules: Mapping[str, nn.Module]) -> str:
-    """SHA-256 of weights as a run keeps those of its base (origin.write_base)."""
-    weights = {
-        f"{m}.{k}": v.detach().cpu().contiguous() for m, net in modules.items() for k, v in net.state_dict().items()
-    }
-    return hashlib.sha256(save_bytes(weights)).hexdigest()
+    """SHA-256 of weights as a run stores those of its base (training.weights.write_base)."""
+    return hashlib.sha256(serialised(state_of(modules))).hexdigest()
 
 
 def same(a: str | Path, b: Path) -> bool:
@@ -79,13 +63,11 @@ def same(a: str | Path, b: Path) -> bool:
 def check_owner(run: Run, place: Place, base: str) -> None:
     """Raises UserError for a run without an adapter or of another family; warns where it was not made from `run` as it
     is now, whose weights have the fingerprint `base`."""
-    from afresh.runs.run import Run as Runs
-
     if place.run is None:
         if place.folder is not None:
             check_named(run, place.folder)
         return
-    made = Runs.open(place.run)
+    made = Run.open(place.run)
     if made.record.lora is None:
         raise UserError(
             f"{place.run} has no adapter: everything learnt in it. Sample it itself (afresh sample {place.run}), or "
@@ -98,12 +80,12 @@ def check_owner(run: Run, place: Place, base: str) -> None:
         )
     if base == made.record.base_sha256:
         return
-    parent = made.record.parent
-    if parent is not None and same(parent, run.path):
+    base_model = made.record.base_model
+    if base_model is not None and same(base_model, run.path):
         why = f"{run.path} has other weights now than when {place.given} was tuned from it"
     else:
-        why = f"{place.given} was tuned from {parent or 'another model'}, whose weights are not those of {run.path}"
-    warnings.warn(f"{why}: what it learnt may not hold here.", stacklevel=2)
+        why = f"{place.given} was tuned from {base_model or 'another model'}, whose weights are not those of {run.path}"
+    events.warning(f"{why}: what it learnt may not hold here.")
 
 
 def check_named(run: Run, folder: Path) -> None:
@@ -112,14 +94,12 @@ def check_named(run: Run, folder: Path) -> None:
         named = base_named(folder)
     except UserError:
         named = "no model that it says"
-    if not same(named, run.path) and named != run.record.parent:
-        warnings.warn(f"{folder} belongs to {named}, not to {run.path}: it may not hold here.", stacklevel=2)
+    if not same(named, run.path) and named != run.record.base_model:
+        events.warning(f"{folder} belongs to {named}, not to {run.path}: it may not hold here.")
 
 
 def put(run: Run, place: Place, whole: nn.ModuleDict, name: str) -> None:
     """Add one adapter to the base's modules. Raises UserError, with the reason, where it is of another network."""
-    from afresh.runs.run import Run as Runs
-
     try:
         if place.folder is not None:
             read_peft(place.folder, whole["decoder"] if "decoder" in whole else nn.Identity(), name)
@@ -127,22 +107,19 @@ def put(run: Run, place: Place, whole: nn.ModuleDict, name: str) -> None:
             lora.load_adapter(place.file, whole, name)
         else:
             assert place.run is not None
-            lora.put(whole, learnt(Runs.open(place.run)), name)
+            lora.put(whole, learnt(Run.open(place.run)), name)
     except UserError as e:
         raise UserError(f"The adapter {place.given} cannot be used on {run.path}: {e}") from None
 
 
 def learnt(made: Run) -> dict[str, Tensor]:
     """The adapter that a run samples with. Warns of what sampling needs besides."""
-    from afresh.training.weights import FINISHED
-
-    if (made.path / f"{FINISHED}.safetensors").is_file():
-        warnings.warn(
-            f"{made.path} also fitted a density after tuning ({FINISHED}.safetensors), which is no part of its "
-            "adapter: the base's is used.",
-            stacklevel=2,
+    if (made.path / f"{FITTED}.safetensors").is_file():
+        events.warning(
+            f"{made.path} also fitted a density after tuning ({FITTED}.safetensors), which is no part of its "
+            "adapter: the base's is used."
         )
-    return lora.adapter_state(nn.ModuleDict(made.assembled()))
+    return lora.adapter_state(nn.ModuleDict(made.modules_with_adapters()))
 
 
 def check_weights(adapters: Mapping[str, float]) -> None:
@@ -157,7 +134,7 @@ def check_weights(adapters: Mapping[str, float]) -> None:
         seen[whole] = path
 
 
-def personal(run: Run, adapters: Mapping[str, float]) -> dict[str, nn.Module]:
+def with_adapters(run: Run, adapters: Mapping[str, float]) -> dict[str, nn.Module]:
     """The modules that sampling uses, so much of each adapter added to the run's own weights (control.lora.use).
 
     `adapters`: {path: weight}, 1 as it was tuned. With one of weight 1 they are the tuned run's, bit for bit; those of
@@ -165,7 +142,7 @@ def personal(run: Run, adapters: Mapping[str, float]) -> dict[str, nn.Module]:
     UserError for what is no adapter, or one of another network; warns where it was made from other weights.
     """
     check_weights(adapters)
-    whole = nn.ModuleDict(folded(run.assembled()))
+    whole = nn.ModuleDict(merge_adapters(run.modules_with_adapters()))
     places = {k: place_of(k) for k in sorted(adapters, key=lambda k: str(Path(k).expanduser().resolve()))}
     base = fingerprint(dict(whole.items())) if any(p.run is not None for p in places.values()) else ""
     for place in places.values():
@@ -175,7 +152,7 @@ def personal(run: Run, adapters: Mapping[str, float]) -> dict[str, nn.Module]:
         put(run, place, whole, f"a{i}")
         used[f"a{i}"] = float(adapters[path])
     lora.use(whole, used)
-    made = folded(dict(whole.items()))
+    made = merge_adapters(dict(whole.items()))
     for module in made.values():
         module.eval().requires_grad_(False)
     check_finite(made, run.path)

@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
 from afresh.core import Codec, Encoder, Family, Item, UserError, registry
 from afresh.data.text.documents import DocumentEncoder, is_text
+from afresh.formats.diffusers import Pipeline
 from afresh.formats.peft import CONFIG, base_named, read_peft
 from afresh.runs.run import Run
-from afresh.training.base_weights import Origin, folded
 from afresh.training.config import TrainConfig
-
-if TYPE_CHECKING:
-    from afresh.formats.diffusers import Pipeline
+from afresh.training.weights import BaseWeights, merge_adapters, state_of
 
 
 @dataclass(frozen=True)
-class Parent:
+class BaseModel:
     """A model that exists. `context` is how many tokens it can look at (0: none, it makes no tokens)."""
 
     name: str
@@ -38,7 +36,7 @@ class Parent:
     notes: tuple[str, ...] = ()
 
 
-def open_parent(name: str) -> Parent:
+def open_base_model(name: str) -> BaseModel:
     """A run's folder, an adapter's, or whatever `load_base` reads. Raises UserError for anything else."""
     path = Path(name).expanduser()
     if path.exists():
@@ -52,23 +50,23 @@ def open_parent(name: str) -> Parent:
 
     if path.is_dir() and diffusers.is_pipeline(path):
         return of_pipeline(diffusers.read(path))
-    base = load_base(name)
-    return Parent(
-        name=base.source,
+    found = load_base(name)
+    return BaseModel(
+        name=found.source,
         family=registry.family("transformer"),
-        config=base.config,
-        encoder=DocumentEncoder(base.tokenizer, base.context, {}, is_text),
+        config=found.config,
+        encoder=DocumentEncoder(found.tokenizer, found.context, {}, is_text),
         codec=None,
-        weights={f"decoder.{k}": v for k, v in base.weights.items()},
-        context=base.context,
+        weights={f"decoder.{k}": v for k, v in found.weights.items()},
+        context=found.context,
         recipe=None,
         seasoned=True,
         modality=None,
-        notes=base.notes,
+        notes=found.notes,
     )
 
 
-def of_pipeline(found: Pipeline) -> Parent:
+def of_pipeline(found: Pipeline) -> BaseModel:
     """A network of diffusers over pixels, with an encoder of pictures of its size and its classes as labels.
 
     The encoder is fitted to patterns of the size and channels, one a class: what it knows of its data is that alone.
@@ -85,7 +83,7 @@ def of_pipeline(found: Pipeline) -> Parent:
             f"{found.source} names its classes in another order than a folder of pictures would, or has one alone: "
             f"{', '.join(found.classes[:8])}. Classes by their numbers, two or more, are read."
         )
-    return Parent(
+    return BaseModel(
         name=found.source,
         family=registry.family("diffusers"),
         config=found.config,
@@ -100,13 +98,13 @@ def of_pipeline(found: Pipeline) -> Parent:
     )
 
 
-def of_run(run: Run) -> Parent:
+def of_run(run: Run) -> BaseModel:
     """What a run samples with: averaged weights where it has some, adapters added in."""
     record, codec = run.record, run.codec
     named = None if codec is None or record.codec is None else (record.codec, codec)
-    weights = {f"{m}.{k}": v for m, net in run.modules.items() for k, v in net.state_dict().items()}
+    weights = state_of(run.modules)
     context = run.space.shape[0] if run.space.kind == "tokens" else 0
-    return Parent(
+    return BaseModel(
         name=str(run.path),
         family=run.family,
         config=run.config,
@@ -115,24 +113,24 @@ def of_run(run: Run) -> Parent:
         weights=weights,
         context=context,
         recipe=record.train,
-        seasoned=record.parent is not None,
+        seasoned=record.base_model is not None,
         modality=record.modality,
     )
 
 
-def of_adapter(folder: Path) -> Parent:
+def of_adapter(folder: Path) -> BaseModel:
     """An adapter in PEFT's format, added to the base that it names. Raises UserError when it names none, or does not
     fit it."""
     named = base_named(folder)
     if Path(named).exists() and (Path(named) / CONFIG).is_file():
         raise UserError(f"{folder} says that it belongs to {named}, which is an adapter too, not a model.")
     try:
-        parent = open_parent(named)
+        base = open_base_model(named)
     except UserError as e:
         raise UserError(f"{folder} is an adapter of {named}, which cannot be read: {e}") from None
-    space = parent.encoder.space if parent.codec is None else parent.codec[1].target
-    built = parent.family.build(parent.config, space, parent.encoder.conds)
-    modules = Origin(parent.weights, None).begin(built, 0)
+    space = base.encoder.space if base.codec is None else base.codec[1].target
+    built = base.family.build(base.config, space, base.encoder.conds)
+    modules = BaseWeights(base.weights, None).apply(built, 0)
     read_peft(folder, modules.get("decoder", nn.Identity()))
-    weights = {f"{m}.{k}": v for m, net in folded(modules).items() for k, v in net.state_dict().items()}
-    return replace(parent, name=str(folder), weights=weights, seasoned=True)
+    weights = state_of(merge_adapters(modules))
+    return replace(base, name=str(folder), weights=weights, seasoned=True)

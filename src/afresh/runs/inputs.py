@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from afresh.core import Item, UserError
+from afresh.core.events import ignore, listening
 from afresh.data.image.images import ImageError, Pixels, full_size_array, full_size_image
 from afresh.runs.run import Run
 from afresh.sampling import energy as e
@@ -76,8 +76,7 @@ def as_seen(run: Run, bright: NDArray[np.bool_]) -> Tensor:
     """A mask (H, W) brought to the run's size in the way that pictures are, (1, 1, side, side) bool: false where they
     are padded, which has the same colour in the mask and in its opposite."""
     level = bright.astype(np.uint8) * 255
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it is told of the picture
+    with listening(ignore):  # the image itself has been reported
         both = encoded(run, [level, 255 - level]).mean(1)
     return (both[:1] > 0)[None] & (both[1:] <= 0)[None]
 

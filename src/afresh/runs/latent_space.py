@@ -12,7 +12,7 @@ from afresh.core import Codec, Examples, Family, Space, UserError, registry
 from afresh.data.prepare import Prepared
 from afresh.runs.run import Run, summary
 from afresh.training.plan import Decision
-from afresh.training.weights import FINISHED, read_kept
+from afresh.training.weights import FITTED, read_weights
 
 # Of the held-out values' variance, the most that a codec may leave unexplained. 32x32 photographs were soft but
 # themselves at 5%, and blobs at 12%; 28x28 clothes lost their prints at 3% and their seams at 8%.
@@ -22,7 +22,7 @@ RANGE = 2.0  # from the least to the greatest value of a field, for the PSNR
 
 
 @dataclass(frozen=True)
-class Bridged:
+class LatentSpace:
     """A family, the codec before it if there is one, and the data as the family sees it."""
 
     family: Family
@@ -34,7 +34,7 @@ class Bridged:
     decisions: tuple[Decision, ...] = ()
 
 
-def bridged(prepared: Prepared, family: str | None, run: Path | None) -> Bridged:
+def latent_space(prepared: Prepared, family: str | None, run: Path | None) -> LatentSpace:
     """The data in a space that the family takes: through the codec of `run`, or as `registry.bridge` finds. `family`
     None: the Transformer for tokens, else the flow.
 
@@ -46,9 +46,9 @@ def bridged(prepared: Prepared, family: str | None, run: Path | None) -> Bridged
     chosen = registry.family(family or usual(space))
     found = registry.bridge(chosen, prepared.train, space)
     if found is None:
-        return Bridged(chosen, None, None, space, prepared.train, prepared.heldout)
+        return LatentSpace(chosen, None, None, space, prepared.train, prepared.heldout)
     name, codec = found
-    return Bridged(chosen, name, codec, codec.target, codec.encode(prepared.train), codec.encode(prepared.heldout))
+    return LatentSpace(chosen, name, codec, codec.target, codec.encode(prepared.train), codec.encode(prepared.heldout))
 
 
 def usual(space: Space) -> str:
@@ -56,14 +56,12 @@ def usual(space: Space) -> str:
     return "transformer" if space.kind == "tokens" else "flow"
 
 
-def through(path: Path, prepared: Prepared, family: str | None) -> Bridged:
+def through(path: Path, prepared: Prepared, family: str | None) -> LatentSpace:
     """The data as the latents of a finished run. Raises UserError for a run that does not fit or is not good enough."""
     run, module = Run.open(path), registry.codec_module(registry.TRAINED)
     check_source(run)
     check_run(run, module.FAMILY, prepared)
-    threads = torch.get_num_threads()
     codec = module.of_modules(run.record.config, run.modules, run.encoder.space, prepared.train)
-    torch.set_num_threads(threads)  # loading a run asks for its own number
     chosen = registry.family(family or usual(codec.target))
     check_family(chosen, codec.target, path)
     lost, decibels = unexplained(codec, prepared.heldout)
@@ -77,7 +75,9 @@ def through(path: Path, prepared: Prepared, family: str | None) -> Bridged:
     train = codec.encode(prepared.train)
     reason = f"from {path}; {module.described(codec, train)}; {found}"
     decision = Decision("codec", registry.TRAINED, reason)
-    return Bridged(chosen, registry.TRAINED, codec, codec.target, train, codec.encode(prepared.heldout), (decision,))
+    return LatentSpace(
+        chosen, registry.TRAINED, codec, codec.target, train, codec.encode(prepared.heldout), (decision,)
+    )
 
 
 def check_source(run: Run) -> None:
@@ -106,7 +106,7 @@ def check_run(run: Run, wanted: str, prepared: Prepared) -> None:
             f"{path} was trained on fields of {sides(theirs)}, and this data is read as {sides(ours)} (channels x "
             f"sides). Read it at the codec's size ({options}), or train a codec on data read as this is."
         )
-    if read_kept(path, FINISHED) is None:
+    if read_weights(path, FITTED) is None:
         now = summary(run)
         raise UserError(
             f"{path} has not finished training: it is at step {now['steps']:,} of {now['planned']:,}. Go on with: "

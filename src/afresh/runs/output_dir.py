@@ -1,51 +1,59 @@
-"""Which folder may become a run, and what becomes of the run that it replaces: it stays until the new one can begin."""
+"""Which folder may become a run. A run that is replaced stays until the new one can begin."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from afresh.core import UserError
+from afresh.training.signals import sigterm_interrupts
 
-ASIDE = ".replaced"  # behind the name of a run that waits for the one that takes its place
+ASIDE = ".replaced"  # suffix of a run that waits for the one that takes its place
 
 
 def is_run(path: Path) -> bool:
     return (path / "run.json").exists() or (path / "checkpoints").exists()
 
 
-def check_claim(out: Path, force: bool, needed: Sequence[Path] = ()) -> None:
-    """Before minutes are spent: raises UserError where `out` is occupied and `force` is not given, and where replacing
-    it would take away what the new run is made of (`needed`: a base, data, votes)."""
+def check_output_dir(out: Path, force: bool, inputs: Sequence[Path] = ()) -> None:
+    """Check before any minutes are spent. Raises UserError if `out` is occupied and `force` is false, and if replacing
+    it would remove one of the `inputs` of the new run (a base model, data, votes)."""
     if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file. Choose a folder for --out.")
+        raise UserError(f"The output {out} is a file. Choose a folder.", "output_is_file", path=str(out))
     if is_run(out):
         here = out.resolve()
-        for path in needed:
+        for path in inputs:
             there = path.expanduser().resolve()
             if there.exists() and (there == here or here in there.parents):
-                which = "is what" if there == here else f"holds {path}, which"
-                raise UserError(f"{out} {which} the new run is made of, and would be replaced. Choose another --out.")
+                which = "is an input of the new run" if there == here else f"holds {path}, an input of the new run"
+                raise UserError(
+                    f"{out} {which}, and would be replaced. Choose another output folder.", "output_is_input"
+                )
         if not force:
             raise UserError(
-                f"{out} already holds a run. Go on with it: afresh train --resume {out}; "
-                "replace it: --force; or choose another --out."
+                f"{out} already holds a run. Resume it, replace it (force), or choose another output folder.",
+                "output_is_run",
+                path=str(out),
             )
         if out.is_symlink():
-            raise UserError(f"{out} is a link to a run. Give the folder itself as --out, or another.")
+            raise UserError(
+                f"{out} is a link to a run. Give the folder itself as output, or another.", "output_is_link"
+            )
         if (aside := put_aside(out)).exists():
             raise UserError(
                 f"{aside} was put aside by a command that was killed before its new run could begin. Move it back, or "
-                "remove it."
+                "remove it.",
+                "output_put_aside",
             )
     elif out.is_dir() and any(out.iterdir()) and not force:
-        raise UserError(f"{out} is a folder with other things in it. Choose another --out, or give --force.")
+        raise UserError(
+            f"{out} is a folder with other things in it. Choose another output folder, or use force.",
+            "output_not_empty",
+            path=str(out),
+        )
 
 
 def put_aside(out: Path) -> Path:
@@ -53,19 +61,19 @@ def put_aside(out: Path) -> Path:
 
 
 @contextmanager
-def claimed(out: Path, force: bool, needed: Sequence[Path] = ()) -> Iterator[None]:
-    """`out` is free to become a run. Should making it fail, nothing of it is left, and a run that it was to replace is
-    back; only when it is made is that one removed. Raises UserError as `check_claim`."""
-    check_claim(out, force, needed)
+def output_dir(out: Path, force: bool, inputs: Sequence[Path] = ()) -> Iterator[None]:
+    """Make room for a run in `out`. If the block fails, nothing of the new run is left and a run that it was to replace
+    is restored; that run is removed only once the block has ended. Raises UserError as `check_output_dir` does."""
+    check_output_dir(out, force, inputs)
     aside = put_aside(out) if is_run(out) else None
     try:
         if aside is not None:
             os.replace(out, aside)
     except OSError as e:
-        raise UserError(f"{out} cannot be replaced: {e.strerror or e}. Choose another --out.") from e
+        raise UserError(f"{out} cannot be replaced: {e.strerror or e}. Choose another output folder.") from e
     before = set(out.iterdir()) if out.is_dir() else None
     try:
-        with ended_as_interrupted():
+        with sigterm_interrupts():
             yield
     except BaseException:
         clear(out, before)
@@ -76,25 +84,8 @@ def claimed(out: Path, force: bool, needed: Sequence[Path] = ()) -> Iterator[Non
         shutil.rmtree(aside, ignore_errors=True)
 
 
-@contextmanager
-def ended_as_interrupted() -> Iterator[None]:
-    """A SIGTERM raises KeyboardInterrupt, so that what is half made is cleared away."""
-
-    def handler(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def clear(out: Path, before: set[Path] | None) -> None:
-    """Remove the folder, or of one that was there all but what was in it."""
+    """Remove the folder; if it existed before, only what is new in it."""
     if before is None:
         shutil.rmtree(out, ignore_errors=True)
         return

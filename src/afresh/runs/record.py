@@ -1,22 +1,17 @@
-"""run.json: what was decided before the first step."""
+"""run.json: what was decided before the first step of training."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict
 
 from afresh import __version__
+from afresh.core import UserError
 from afresh.training.config import TrainConfig
 from afresh.training.lora import LoraConfig
-
-# Names of TrainConfig's fields in run.json as earlier versions wrote it, and their names now.
-RENAMED = {
-    "micro": "micro_batch",
-    "final": "final_lr_ratio",
-    "null_rate": "cond_dropout",
-    "stop_copies": "memorisation_limit",
-}
 
 
 class DataRecord(BaseModel):
@@ -35,23 +30,23 @@ class DataRecord(BaseModel):
 
 
 class AlignRecord(BaseModel):
-    """How a run was steered: `config` is the aligner's. Files are named with the SHA-256 of what they held."""
+    """How a run was aligned; `config` is the aligner's. Vote files are named with the SHA-256 of their content."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     method: str
     config: dict[str, Any]
     reward: str | None = None
-    unseen: str | None = None  # a second reward, which is not learnt from
+    heldout_reward: str | None = None  # a second reward, which is measured but not learnt from
     preferences: str | None = None
     preferences_sha256: str | None = None
     settings: dict[str, Any] = {}  # of sampling
     prompts: tuple[str, ...] = ()
-    cut: int = 0  # tokens of a prompt that is cut from the training texts, where none are given
-    limit: float = 60.0  # seconds that a reward may take for a batch
+    prompt_tokens: int = 0  # length of prompts taken from the training texts if none are given; 0 = no prompts
+    reward_seconds: float = 60.0  # that a reward may take for a batch
 
 
 class RunRecord(BaseModel):
-    """run.json: everything that was decided before the first step."""
+    """Everything that was decided before the first step."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     afresh: str = __version__
@@ -65,16 +60,56 @@ class RunRecord(BaseModel):
     decisions: list[tuple[str, str, str]]
     machine: dict[str, Any]
     seed: int
-    minutes: float | None = None  # the budget, when it was a time
-    window: int | None = None  # tokens of a stream's window, when the plan chose it
-    parent: str | None = None  # what it was tuned from
-    base_sha256: str | None = None  # of base.safetensors, the weights that tuning began with
+    minutes: float | None = None  # the budget, if it was a time
+    window: int | None = None  # tokens of a stream's window, if the plan chose it
+    base_model: str | None = None  # what it was tuned from
+    base_sha256: str | None = None  # of base.safetensors, the weights that tuning started from
     lora: LoraConfig | None = None  # the adapter that learns; None = everything does
-    align: AlignRecord | None = None  # how it was steered
-    cut: int | None = None  # tokens of a window in training, when the model can look further back
+    align: AlignRecord | None = None  # how it was aligned
+    training_window: int | None = None  # tokens of a window in training, if the model can look further back
 
-    @field_validator("train", mode="before")
-    @classmethod
-    def renamed(cls, train: Any) -> Any:
-        """Reads the records of earlier versions, which used other names."""
-        return {RENAMED.get(k, k): v for k, v in train.items()} if isinstance(train, dict) else train
+
+# Names of earlier versions, by the part of run.json that they stand in.
+RENAMED: Mapping[str, Mapping[str, str]] = {
+    "": {"parent": "base_model", "cut": "training_window"},
+    "train": {
+        "micro": "micro_batch",
+        "final": "final_lr_ratio",
+        "null_rate": "cond_dropout",
+        "stop_copies": "memorisation_limit",
+    },
+    "align": {"unseen": "heldout_reward", "cut": "prompt_tokens", "limit": "reward_seconds"},
+}
+# Options of earlier versions that are gone: dropped if they were off, else the run is refused.
+RETIRED: Mapping[str, Mapping[str, tuple[Any, ...]]] = {}
+# Options that changed no weights, dropped whatever they were.
+DROPPED: Mapping[str, tuple[str, ...]] = {"train": ("posthoc",)}
+
+
+def read_record(data: bytes) -> RunRecord:
+    """The record in run.json, of this version or an earlier one.
+
+    Raises ValueError (pydantic's ValidationError is one) if it is not valid, and UserError if the run depends on an
+    option that this version no longer has.
+    """
+    record = json.loads(data)
+    if not isinstance(record, dict):
+        raise ValueError("it is not a JSON object")
+    for part in ("", "config", "train", "align"):
+        values = record if not part else record.get(part)
+        if not isinstance(values, dict):
+            continue
+        for old, new in RENAMED.get(part, {}).items():
+            if old in values:
+                values[new] = values.pop(old)
+        for name in DROPPED.get(part, ()):
+            values.pop(name, None)
+        for name, off in RETIRED.get(part, {}).items():
+            if name in values and values.pop(name) not in off:
+                raise UserError(
+                    f"This run uses {part}.{name}, an option that this version no longer has. Use the version that "
+                    f"trained it ({record.get('afresh', 'unknown')}), or train it again.",
+                    "retired_option",
+                    option=f"{part}.{name}",
+                )
+    return RunRecord.model_validate(record)

@@ -1,4 +1,4 @@
-"""Structured output of a run: what its texts must match, over the run's own tokenizer."""
+"""Structured output: what the texts of a model must match, over its own tokenizer."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from afresh.core import UserError
+from afresh.core import Encoder, Family, UserError
 from afresh.data.text.documents import DocumentEncoder
 from afresh.data.text.pieces import utf8
-from afresh.runs.run import Run
 from afresh.sampling import constraint
 from afresh.sampling.constraint import Alphabet, Maker
 
 
-def alphabet_of(run: Run) -> Alphabet:
-    """What each token of the run's texts spells. Raises UserError for a run that does not make texts."""
-    encoder = run.encoder
+def alphabet_of(encoder: Encoder) -> Alphabet:
+    """What each token spells. Raises UserError if the model does not make text."""
     if not isinstance(encoder, DocumentEncoder):
         raise UserError(
-            f"{run.path} makes {run.record.modality}, not text: a JSON schema, a regular expression or a grammar "
-            "says nothing about it. Leave it out."
+            "This model does not make text, so a JSON schema, a regular expression or a grammar cannot apply. Leave it "
+            "out.",
+            "not_text",
         )
     tokenizer = encoder.tokenizer
     return Alphabet(tokenizer.spelling(), encoder.space.special["end"], tokenizer.nibbles)
 
 
 def structure(
-    run: Run,
+    family: Family,
+    encoder: Encoder,
     *,
     json_schema: Mapping[str, Any] | bool | str | None = None,
     regex: str | None = None,
     grammar: str | None = None,
 ) -> Maker | None:
-    """For `run.sample(..., constraint=structure(run, regex="[0-9]{4}"))`; None when nothing is asked for.
+    """The constraint of a JSON schema, a regular expression or a grammar; None if none of them is given.
 
-    A prompt is not part of what must match. Raises UserError for more than one of the three, for one that is no
-    Unicode, invalid or cannot be satisfied, and for a run whose family draws its tokens in no order from left to right.
+    A prompt is not part of what must match. Raises UserError for more than one of the three, for one that is invalid,
+    is not Unicode or cannot be satisfied, and if the family does not write from left to right.
     """
     asked = {"json_schema": json_schema, "regex": regex, "grammar": grammar}
     given = [name for name, value in asked.items() if value is not None]
@@ -46,10 +46,10 @@ def structure(
         raise UserError(f"A text can match one structure. Given: {' and '.join(given)}. Choose one.")
     for text in (t for t in asked.values() if isinstance(t, str)):
         utf8(text)
-    alphabet = alphabet_of(run)
-    if "constraint" not in run.family.sampling.settings.model_fields:  # type: ignore[attr-defined]
+    alphabet = alphabet_of(encoder)
+    if "constraint" not in family.sampling.settings.model_fields:  # type: ignore[attr-defined]
         raise UserError(
-            f"{run.record.family} does not write from left to right, so it cannot follow a structure ({given[0]}). "
+            f"{family.name} does not write from left to right, so it cannot follow a structure ({given[0]}). "
             "Leave it out, or train a transformer."
         )
     if json_schema is not None:

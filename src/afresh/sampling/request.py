@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from afresh.core import Cond, CondSpec, Encoder, Family, Item, Part, Space, UserError, registry
-from afresh.core.options import steers
+from afresh.core import Cond, CondSpec, Encoder, Family, Item, Part, Space, UserError, events, registry
 from afresh.data.conditions import caption_ids, label_id
 from afresh.data.conditions import caption_words as split_caption
+from afresh.sampling.settings import steers
 
 HOLE = re.compile(r"\[\[(\d+)\]\]")
 
@@ -167,7 +166,7 @@ def caption_words(caption: str, part: Part) -> Tensor:
     unknown = [word for word, i in zip(split_caption(caption), ids, strict=False) if i == 1]
     if unknown:
         which = ", ".join(dict.fromkeys(unknown))
-        warnings.warn(f"not known from the training captions, so without effect: {which}", stacklevel=2)
+        events.warning(f"not known from the training captions, so without effect: {which}")
     return torch.tensor(ids)
 
 
@@ -254,7 +253,7 @@ def check_negative(request: Request, settings: Any) -> None:
     """Raises UserError for a negative request without guidance, which would do nothing; tells of one that is the
     request itself."""
     if request.negative is not None and words(request.negative) == words(request):
-        warnings.warn("what guidance steers away from is what is asked for, so it does nothing", stacklevel=2)
+        events.warning("what guidance steers away from is what is asked for, so it does nothing")
     if request.negative is not None and not steers(settings):
         raise UserError(
             "A negative label or caption is what guidance steers away from; without guidance it does nothing. Add "

@@ -3,20 +3,16 @@ was."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 
-from afresh.core import UserError
+from afresh.core import Encoder, Family, Space, UserError, events
 from afresh.data.text.pieces import utf8
 from afresh.sampling.request import Request
 from afresh.sampling.tokens import Watch
-
-if TYPE_CHECKING:
-    from afresh.runs.run import Run
 
 Finish = Literal["stop", "end", "length"]
 Tell = Callable[[str], None]  # takes each further piece of a text, after every token; it may be empty
@@ -201,10 +197,9 @@ class Watcher:
             row.close("length")
         cut = sum(row.finish == "length" for row in waiting)
         if cut and self.stops.strings:
-            warnings.warn(
+            events.warning(
                 f"{cut:,} of {len(rows):,} texts met no stop string and were cut where they are as long as was asked "
                 "for.",
-                stacklevel=2,
             )
         return rows
 
@@ -216,28 +211,37 @@ class Watcher:
         return [r.written() for r in self.close()]
 
 
-def watcher_of(run: Run, request: Request, tell: Tell | None = None, also: Watch | None = None) -> Watcher | None:
-    """What follows the texts of a run as they are drawn; None where a family or modality has nothing to follow.
+def watcher_of(
+    family: Family,
+    encoder: Encoder,
+    space: Space,
+    request: Request,
+    tell: Tell | None = None,
+    also: Watch | None = None,
+) -> Watcher | None:
+    """The watcher that follows the texts of a model while they are sampled; None if the family or the modality has
+    nothing to follow.
 
-    Raises UserError where something was asked for all the same, and for an empty stop string.
+    Raises UserError if something was asked for all the same, and for an empty stop string.
     """
     stops = Stops.of(request.stop)
     wanted = {"stop": bool(stops.strings), "logprobs": request.logprobs, "stream": tell is not None}
-    asked = ", ".join(name for name, given in wanted.items() if given)
-    if not run.space.stream:
+    asked = ", ".join(name for name, wish in wanted.items() if wish)
+    if not space.stream:
         if asked:
-            raise UserError(f"{run.path} makes {run.record.modality}, not text: {asked} is for texts. Leave it out.")
+            raise UserError(f"This model does not make text, and {asked} is for text. Leave it out.", "not_text")
         return None
-    if "watch" not in run.family.sampling.settings.model_fields:  # type: ignore[attr-defined]
+    if "watch" not in family.sampling.settings.model_fields:  # type: ignore[attr-defined]
         if asked:
             raise UserError(
-                f"{run.record.family} does not write from left to right: a text has no first part to look at before it "
-                f"is whole, and a token no probability given those before it ({asked}). Leave it out, or train a "
-                "transformer."
+                f"{family.name} does not write from left to right: a text has no beginning to show before it is "
+                f"complete, and a token has no probability given those before it ({asked}). Leave it out, or train a "
+                "transformer.",
+                "not_left_to_right",
             )
         return None
 
     def decode(ids: list[int]) -> str:
-        return run.encoder.decode(torch.tensor(ids))[0] if ids else ""
+        return encoder.decode(torch.tensor(ids))[0] if ids else ""
 
-    return Watcher(decode, run.space.special["end"], stops, request.logprobs, tell, also)
+    return Watcher(decode, space.special["end"], stops, request.logprobs, tell, also)

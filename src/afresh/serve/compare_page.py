@@ -16,11 +16,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from afresh.alignment.feedback.annotate import Question, Session
 from afresh.alignment.feedback.preferences import Winner
 from afresh.core import UserError
 from afresh.evaluation.report import visible
 from afresh.serve.compare_html import page_html
+from afresh.tasks.annotate import Question, Session
 
 HOST = "127.0.0.1"
 LONGEST = 1 << 12  # bytes of a request's body
@@ -119,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
     def allowed(self, token: str | None) -> bool:
         """Whether the request is by someone who has the token and means this server; refused otherwise."""
         hosts = [f"{name}:{self.server.server_port}" for name in (HOST, "localhost")]
-        origin = self.headers.get("Origin")
+        origin = self.headers.get("BaseWeights")
         if self.headers.get("Host") not in hosts or (origin and origin not in [f"http://{h}" for h in hosts]):
             self.reply(403, {"error": "This server answers to this machine alone."})
         elif not hmac.compare_digest((token or "").encode(), self.page.token.encode()):

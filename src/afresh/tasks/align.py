@@ -5,31 +5,32 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from afresh.alignment.rewards.build import build
 from afresh.alignment.rewards.classifier_reward import judges_of
-from afresh.alignment.rewards.reward import build
 from afresh.alignment.rewards.reward_model import train_reward_model
 from afresh.alignment.rewards.reward_paths import anchored, files_in
-from afresh.alignment.source import TASTE, Course, context_of, votes_of
-from afresh.core import Aligner, UserError, registry
+from afresh.alignment.source import REWARD_MODEL, AlignmentSource, alignment_source, context_of, votes_of
+from afresh.core import Aligner, UserError, events, registry
+from afresh.core.files import write_json
+from afresh.core.options import override
 from afresh.core.rng import Rng
-from afresh.data.load import typical_requests
 from afresh.data.prepare import Prepared
-from afresh.runs.base_model import Parent, of_run
-from afresh.runs.output_dir import check_claim, claimed
-from afresh.runs.record import AlignRecord, RunRecord
+from afresh.runs.base_model import BaseModel, of_run
+from afresh.runs.data import run_data
+from afresh.runs.record import AlignRecord
 from afresh.runs.run import Run
-from afresh.tasks.measure import prepared_again
-from afresh.tasks.train import Choices, Job, data_lines, make_record
-from afresh.training.budget import Budget, Machine, check_device, measure_machine
+from afresh.tasks.create_run import RunContents, check_spec, create_run, report_data, report_plan
+from afresh.tasks.learn import Job
+from afresh.training.budget import Budget, Machine, measure_machine, torch_threads
 from afresh.training.config import TrainConfig
 from afresh.training.loop import take_step
 from afresh.training.lora import LoraConfig
-from afresh.training.plan import RESERVE, Decision, Plan, override, parameters_of
+from afresh.training.plan import RESERVE, Decision, Plan, parameters_of
 
 STEPS = 200  # without a budget
 BATCH = 64  # samples, or pairs, a step
@@ -38,15 +39,17 @@ LOOKS = 10  # evaluations of a run
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What a user may set by hand. Without `lora` everything learns."""
+class AlignSpec:
+    """What a user may choose. Without `lora` everything learns. The budget is one of minutes and steps (200 by
+    default)."""
 
+    run: Path  # the model to align
     method: str | None = None
     reward: str | None = None
-    unseen: str | None = None
+    heldout_reward: str | None = None
     preferences: Path | None = None
     prompts: tuple[str, ...] = ()
-    cut: int = 0
+    prompt_tokens: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)  # of sampling: length, steps
     lora: LoraConfig | None = None
     minutes: float | None = None
@@ -55,7 +58,7 @@ class Wishes:
     out: Path | None = None
     force: bool = False
     device: str | None = None
-    limit: float = 60.0
+    reward_seconds: float = 60.0
     set_align: Mapping[str, Any] = field(default_factory=dict)
     set_train: Mapping[str, Any] = field(default_factory=dict)
 
@@ -65,77 +68,87 @@ class Wishes:
         return Budget(self.minutes, self.steps)
 
 
-def start(path: Path, wishes: Wishes, say: Callable[[str], None]) -> Job:
-    """Read the run and its data, check what is wanted, plan, and create the folder. Raises UserError before anything
+def start(spec: AlignSpec) -> Job:
+    """Read the run and its data, check what is asked for, plan, and create the folder. Raises UserError before anything
     is spent."""
-    budget = wishes.budget()
+    budget = spec.budget()
     budget.check()
-    if wishes.device is not None:
-        check_device(wishes.device)
-    out = wishes.out or path.parent / f"{path.resolve().name}-aligned"
-    parent_run = Run.open(path)
-    needed = made_of(parent_run, wishes)
-    check_claim(out, wishes.force, needed)
-    aligner = chosen(parent_run, wishes)
-    config = override(aligner.config(), wishes.set_align, "align")
-    prepared = prepared_again(parent_run)
-    settings = sampled(parent_run, wishes)
-    check_wanted(parent_run, prepared, wishes)
-    parent = of_run(parent_run)
-    for line in data_lines(prepared)[:2]:
-        say(line)
-    say(f"method: {aligner.name}, {aligner.about}")
+    base_run = Run.open(spec.run)
+    output = check_spec(spec, budget, spec.run.parent / f"{spec.run.resolve().name}-aligned", inputs_of(base_run, spec))
+    aligner = choose_method(base_run, spec)
+    config = override(aligner.config(), spec.set_align, "align")
+    prepared = run_data(base_run)
+    settings = sampling_settings(base_run, spec)
+    check_rewards(base_run, prepared, spec)
+    base = of_run(base_run)
+    report_data(prepared, conditions=False)
+    events.note(f"method: {aligner.name}, {aligner.about}", "method", name=aligner.name)
     record = AlignRecord(
         method=aligner.name,
         config=config.model_dump(mode="json"),
-        reward=None if wishes.reward is None else anchored(wishes.reward),
-        unseen=None if wishes.unseen is None else anchored(wishes.unseen),
-        preferences=None if wishes.preferences is None else str(wishes.preferences.resolve()),
-        preferences_sha256=None if wishes.preferences is None else digest(wishes.preferences),
+        reward=None if spec.reward is None else anchored(spec.reward),
+        heldout_reward=None if spec.heldout_reward is None else anchored(spec.heldout_reward),
+        preferences=None if spec.preferences is None else str(spec.preferences.resolve()),
+        preferences_sha256=None if spec.preferences is None else digest(spec.preferences),
         settings=settings,
-        prompts=wishes.prompts,
-        cut=wishes.cut,
-        limit=wishes.limit,
+        prompts=spec.prompts,
+        prompt_tokens=spec.prompt_tokens,
+        reward_seconds=spec.reward_seconds,
     )
-    machine = measure_machine(wishes.device)
-    made = Plan(parent.config, train_config(parent, aligner, config, budget, machine, wishes), 0)
-    made.parameters = parameters_of(parent.family, parent.config, parent_run.space, parent_run.conds)
-    made.decisions = decisions(made, aligner, config, machine, wishes)
-    with claimed(out, wishes.force, needed):
-        run = created(out, parent_run, parent, prepared, made, machine, record, wishes)
-        if wishes.preferences is not None and aligner.feeds != "preferences":
-            for line in train_reward_model(wishes.preferences, parent_run, out / TASTE, wishes.seed).lines():
-                say(f"reward model: {line}")
-        job = joined(run, prepared, say)
+    machine = measure_machine(spec.device)
+    made = Plan(base.config, train_config(base, aligner, config, budget, machine, spec), 0)
+    made.parameters = parameters_of(base.family, base.config, base_run.space, base_run.conds)
+    made.decisions = decisions(made, aligner, config, machine, spec)
+    own = base_run.record
+    contents = RunContents(
+        prepared=prepared,
+        family=base.family.name,
+        codec=base.codec,
+        plan=made,
+        machine=machine,
+        minutes=spec.minutes,
+        base=base.weights,
+        fields={
+            "base_model": base.name,
+            "lora": spec.lora,
+            "align": record,
+            "window": own.window,
+            "training_window": own.training_window,
+            "data": own.data,
+        },
+    )
+    with create_run(spec, output, contents) as run:
+        if spec.preferences is not None and aligner.feeds != "preferences":
+            for line in train_reward_model(spec.preferences, base_run, output.path / REWARD_MODEL, spec.seed).lines():
+                events.note(f"reward model: {line}", "reward_model")
+        source = alignment_source(run, prepared)
         if budget.minutes is not None:
-            run, job = timed(job, budget.minutes * 60, say)
-        assert job.course is not None
-        job.course.begin()
-    for d in [Decision(*d) for d in run.record.decisions]:
-        say(f"{d.name}: {d.value} ({d.reason})")
-    return job
+            run, source = timed(run, source, budget.minutes * 60)
+        source.first_look()
+    report_plan([Decision(*d) for d in run.record.decisions])
+    return Job(run, prepared, source)
 
 
-def made_of(run: Run, wishes: Wishes) -> list[Path]:
+def inputs_of(run: Run, spec: AlignSpec) -> list[Path]:
     """The files and folders that the new run needs: replacing a run must not take them away."""
-    named = [path for text in (wishes.reward, wishes.unseen) if text is not None for path in files_in(text)]
-    votes = [] if wishes.preferences is None else [wishes.preferences]
+    named = [path for text in (spec.reward, spec.heldout_reward) if text is not None for path in files_in(text)]
+    votes = [] if spec.preferences is None else [spec.preferences]
     return [run.path, Path(run.record.data.path), *votes, *named]
 
 
-def chosen(run: Run, wishes: Wishes) -> Aligner:
+def choose_method(run: Run, spec: AlignSpec) -> Aligner:
     """The method, asked for or by what there is to learn from. Raises UserError where it has nothing to learn from."""
-    if (wishes.reward is None) == (wishes.preferences is None):
+    if (spec.reward is None) == (spec.preferences is None):
         raise UserError(
             "Say what is wanted: --reward REWARD (see afresh align --help) or --preferences VOTES.jsonl, one of them."
         )
     has = () if run.family.policy is None else run.family.policy.has()
     # From votes a reward model can be made, so that they feed every method.
-    feeds = ("preferences", "reward", "gradient") if wishes.preferences is not None else ("reward", "gradient")
+    feeds = ("preferences", "reward", "gradient") if spec.preferences is not None else ("reward", "gradient")
     works = [a.name for a in registry.aligners().values() if set(a.needs) <= set(has) and a.feeds in feeds]
-    if wishes.method is None:
-        return registry.aligner(usual(has, wishes.preferences is not None), run.family)
-    found = registry.aligner(wishes.method, run.family)
+    if spec.method is None:
+        return registry.aligner(usual(has, spec.preferences is not None), run.family)
+    found = registry.aligner(spec.method, run.family)
     if found.feeds not in feeds:
         raise UserError(
             f"{found.name} learns from votes: give --preferences VOTES.jsonl (afresh compare makes them). Methods that "
@@ -151,18 +164,18 @@ def usual(has: Sequence[str], votes: bool) -> str:
     return "rejection" if "fits" in has else "draft"
 
 
-def check_wanted(run: Run, prepared: Prepared, wishes: Wishes) -> None:
+def check_rewards(run: Run, prepared: Prepared, spec: AlignSpec) -> None:
     """Raises UserError for rewards and votes that cannot be used, while a run that --force replaces is still there."""
-    context = context_of(prepared, wishes.limit, lambda line: None, judges_of(run.path))
-    for text in (wishes.reward, wishes.unseen):
+    context = context_of(prepared, spec.reward_seconds, lambda line: None, judges_of(run.path))
+    for text in (spec.reward, spec.heldout_reward):
         if text is not None:
             build(text, context).close()
-    if wishes.cut >= len(prepared.train.x):
+    if spec.prompt_tokens >= len(prepared.train.x):
         raise UserError(
-            f"--cut {wishes.cut} is no less than the {len(prepared.train.x):,} tokens of the texts. Give fewer."
+            f"--cut {spec.prompt_tokens} is no less than the {len(prepared.train.x):,} tokens of the texts. Give fewer."
         )
-    if wishes.preferences is not None:
-        votes_of(run, wishes.preferences, context.kind)
+    if spec.preferences is not None:
+        votes_of(run, spec.preferences, context.kind)
 
 
 def digest(path: Path) -> str:
@@ -172,24 +185,24 @@ def digest(path: Path) -> str:
         raise UserError(f"Cannot read the votes in {path}: {e.strerror or e}.") from e
 
 
-def sampled(run: Run, wishes: Wishes) -> dict[str, Any]:
+def sampling_settings(run: Run, spec: AlignSpec) -> dict[str, Any]:
     """Settings of sampling: those given, and for texts a length. Raises UserError for unknown ones, for prompts where
     none are continued."""
-    given = dict(wishes.settings)
+    given = dict(spec.settings)
     if run.space.stream:
         given.setdefault("length", min(LENGTH, max(1, run.space.shape[0] // 2)))
-    elif wishes.prompts or wishes.cut:
+    elif spec.prompts or spec.prompt_tokens:
         raise UserError("--prompt and --cut begin texts; this model does not make texts. Leave them out.")
-    if wishes.prompts and wishes.cut:
+    if spec.prompts and spec.prompt_tokens:
         raise UserError("Give prompts, or --cut N to take them from the training texts, not both.")
-    if not 0 <= wishes.cut < max(1, run.space.shape[0] if run.space.kind == "tokens" else 1):
-        raise UserError(f"--cut must be from 1 to {run.space.shape[0] - 1} tokens. Given: {wishes.cut}.")
+    if not 0 <= spec.prompt_tokens < max(1, run.space.shape[0] if run.space.kind == "tokens" else 1):
+        raise UserError(f"--cut must be from 1 to {run.space.shape[0] - 1} tokens. Given: {spec.prompt_tokens}.")
     made = run.settings(given)
     return {k: v for k, v in made.model_dump(mode="json").items() if k in made.model_fields_set}
 
 
 def train_config(
-    parent: Parent, aligner: Aligner, config: Any, budget: Budget, machine: Machine, wishes: Wishes
+    base: BaseModel, aligner: Aligner, config: Any, budget: Budget, machine: Machine, spec: AlignSpec
 ) -> TrainConfig:
     """Steps of a rate that is small beside that of learning from data, level and then down."""
     group, reuse = aligner.group(config), aligner.reuse(config)
@@ -201,7 +214,7 @@ def train_config(
         "micro_batch": batch,
         "save_every": 1,
         "optimizer": "adamw",
-        "lr": 1e-3 if wishes.lora is not None else 3e-4,
+        "lr": 1e-3 if spec.lora is not None else 3e-4,
         "betas": (0.9, 0.95),
         "weight_decay": 0.0,
         "warmup": 5,
@@ -210,18 +223,18 @@ def train_config(
         "cond_dropout": 0.0,
         "device": machine.device,
         "threads": machine.threads,
-        "seed": wishes.seed,
+        "seed": spec.seed,
         "memorisation_limit": 0.0,
         "stop_rising": 0.0,
-        "precision": "float32" if parent.recipe is None else parent.recipe.precision,
+        "precision": "float32" if base.recipe is None else base.recipe.precision,
     }
-    given = {**start, **aligner.recipe, **wishes.set_train}
+    given = {**start, **aligner.recipe, **spec.set_train}
     train = override(TrainConfig(**start), given, "train")
     assert isinstance(train, TrainConfig)
     if train.batch % group:
         raise UserError(f"train.batch={train.batch} does not hold whole groups of {group}: choose a multiple.")
-    micro = int(wishes.set_train.get("micro_batch", train.batch))
-    return looks(train.model_copy(update={"micro_batch": micro}), reuse, wishes.set_train)
+    micro = int(spec.set_train.get("micro_batch", train.batch))
+    return looks(train.model_copy(update={"micro_batch": micro}), reuse, spec.set_train)
 
 
 def looks(train: TrainConfig, reuse: int, given: Mapping[str, Any]) -> TrainConfig:
@@ -233,99 +246,51 @@ def looks(train: TrainConfig, reuse: int, given: Mapping[str, Any]) -> TrainConf
     return train.model_copy(update=kept)
 
 
-def decisions(made: Plan, aligner: Aligner, config: Any, machine: Machine, wishes: Wishes) -> list[Decision]:
+def decisions(made: Plan, aligner: Aligner, config: Any, machine: Machine, spec: AlignSpec) -> list[Decision]:
     train = made.train
     shown = ", ".join(
         f"{k} {v:g}" if isinstance(v, int | float) else f"{k} {v}" for k, v in config.model_dump().items()
     )
-    learns = "all" if wishes.lora is None else f"LoRA of rank {wishes.lora.rank}"
+    learns = "all" if spec.lora is None else f"LoRA of rank {spec.lora.rank}"
     return [
         Decision("device", f"{machine.device}, {train.threads} threads", machine.name),
-        Decision("learns", learns, "full fine-tuning" if wishes.lora is None else "an adapter"),
+        Decision("learns", learns, "full fine-tuning" if spec.lora is None else "an adapter"),
         Decision("method", aligner.name, shown),
-        Decision("rate", f"{train.lr:g}", "set by hand" if "lr" in wishes.set_train else "small beside training's"),
+        Decision("rate", f"{train.lr:g}", "set by hand" if "lr" in spec.set_train else "small beside training's"),
         Decision("batch", f"{train.batch}", "samples or pairs a step"),
-        Decision("steps", f"{train.steps:,}", why_steps(train.steps, aligner.reuse(config), wishes)),
+        Decision("steps", f"{train.steps:,}", why_steps(train.steps, aligner.reuse(config), spec)),
     ]
 
 
-def why_steps(steps: int, reuse: int, wishes: Wishes) -> str:
-    if wishes.steps is None:
+def why_steps(steps: int, reuse: int, spec: AlignSpec) -> str:
+    if spec.steps is None:
         return "as no budget was given"
-    whole = f"{wishes.steps:,} asked for, made whole: each set of samples is learnt from in {reuse} steps"
-    return "asked for" if steps == wishes.steps else whole
+    whole = f"{spec.steps:,} asked for, made whole: each set of samples is learnt from in {reuse} steps"
+    return "asked for" if steps == spec.steps else whole
 
 
-def created(
-    out: Path,
-    parent_run: Run,
-    parent: Parent,
-    prepared: Prepared,
-    made: Plan,
-    machine: Machine,
-    align: AlignRecord,
-    wishes: Wishes,
-) -> Run:
-    choices = Choices(minutes=wishes.minutes, steps=wishes.steps, seed=wishes.seed)
-    codec = None if parent.codec is None else parent.codec
-    record: RunRecord = make_record(
-        prepared, parent.family.name, None if codec is None else codec[0], made, machine.record(), choices
-    )
-    own = parent_run.record
-    record = record.model_copy(
-        update={
-            "parent": parent.name,
-            "lora": wishes.lora,
-            "align": align,
-            "window": own.window,
-            "cut": own.cut,
-            "data": own.data,
-        }
-    )
-    return Run.create(
-        out,
-        record,
-        prepared.encoder,
-        None if codec is None else codec[1],
-        typical_requests(prepared.train),
-        parent.weights,
-    )
-
-
-def joined(run: Run, prepared: Prepared, say: Callable[[str], None]) -> Job:
-    """A run and how it is steered, ready to learn."""
-    codec = run.codec
-    train = prepared.train if codec is None else codec.encode(prepared.train)
-    heldout = prepared.heldout if codec is None else codec.encode(prepared.heldout)
-    course = Course(run, prepared, lambda s: say(f"note: {s}"))
-    course.open()
-    return Job(run, prepared, run.training_space, train, heldout, course)
-
-
-def timed(job: Job, seconds: float, say: Callable[[str], None]) -> tuple[Run, Job]:
-    """Steps for the minutes, by the time of a few real ones, which are thrown away."""
-    course, run = job.course, job.run
-    assert course is not None
+def timed(run: Run, source: AlignmentSource, seconds: float) -> tuple[Run, AlignmentSource]:
+    """The run and its source with the steps that fit the seconds, by the time of a few real ones, which are thrown
+    away."""
     train = run.record.train
-    reuse = course.aligner.reuse(course.config)
-    learner = course.learner()
-    batches, spent = course.batches(learner), []
-    for step in range(2 * reuse):
-        begun = time.perf_counter()
-        take_step(learner, batches(step * train.batch, train.batch).to(train.device), Rng(train.seed))
-        learner.step += 1
-        spent.append(time.perf_counter() - begun)
+    reuse = source.aligner.reuse(source.config)
+    with torch_threads(train.threads):
+        learner = source.learner()
+        batches, spent = source.batches(learner), []
+        for step in range(2 * reuse):
+            begun = time.perf_counter()
+            take_step(learner, batches(step * train.batch, train.batch).to(train.device), Rng(train.seed))
+            learner.step += 1
+            spent.append(time.perf_counter() - begun)
     each = sum(spent[reuse:]) / reuse
     steps = max(reuse, int((seconds * (1 - RESERVE) - sum(spent)) / each))
     made = looks(train.model_copy(update={"steps": steps}), reuse, {})
-    told = [
+    decided = [
         d if d[0] != "steps" else ("steps", f"{made.steps:,}", f"of {each * 1e3:.0f} ms each")
         for d in run.record.decisions
     ]
-    record = run.record.model_copy(update={"train": made, "decisions": told})
-    from afresh.training.checkpoint import write_json
-
+    record = run.record.model_copy(update={"train": made, "decisions": decided})
     write_json(run.path / "run.json", record.model_dump(mode="json"))
-    course.close()
-    again = Run(run.path, record)
-    return again, joined(again, job.prepared, say)
+    source.close()
+    replanned = Run(run.path, record)
+    return replanned, alignment_source(replanned, source.prepared)

@@ -171,7 +171,7 @@ def complete_many(
     cond, notes = asked(run, holes, seed)
     known, mask = given([p.ids for p in prompts])
     cond = replace(cond, given=known, given_mask=mask)
-    watcher = watcher_of(run, Request(stop=stop))
+    watcher = watcher_of(run.family, run.encoder, run.space, Request(stop=stop))
     assert watcher is not None
     settings = run.settings({"temperature": temperature, "length": wanted, "watch": watcher})
     x = run.draw(run.modules, cond, seed, settings)
@@ -189,7 +189,7 @@ def complete_many(
 def asked(run: Run, holes: Sequence[Hole], seed: int) -> tuple[Cond, list[str]]:
     """The condition of each hole: the language of its file, where languages were learnt."""
     part = run.conds.get("language")
-    cond, _, notes = run.request(len(holes), Request(), seed)
+    cond, _, notes = run.condition(len(holes), Request(), seed)
     if part is None:
         return cond, notes
     languages = [language_of(h.name) for h in holes]

@@ -16,7 +16,8 @@ from afresh.data.music.files import READ, read_pieces, suffix_of, to_score
 from afresh.data.music.score import BAR, HOLD, PITCH, REST, Score, joined, to_text
 from afresh.runs.run import Run
 from afresh.sampling.request import Request, known
-from afresh.sampling.save_samples import numbered, write_heard
+from afresh.sampling.samples import numbered, write_heard
+from afresh.tasks.sample import Sampler
 
 MOST_MB = 64  # of a file with a score
 MOST_BARS = 2_000
@@ -89,7 +90,7 @@ def harmonise(
     if not run.family.sampling.fills:
         raise UserError(f"{run.record.family} cannot fill voices around another. Families that can: {able}.")
     ids, open_words = _with_holes(encoder, _alone(encoder, score, voice), voice)
-    cond, _, notes = run.request(n, Request(), seed)
+    cond, _, notes = run.condition(n, Request(), seed)
     cond = known(cond, [ids] * n)
     x = run.draw(run.modules, cond, seed, run.settings(settings or {}))
     made, mended = zip(*(_mended(encoder, row, ids.tolist()) for row in x.tolist()), strict=True)
@@ -104,7 +105,7 @@ def go_on(run: Run, score: Score, n: int = 1, *, seed: int = 0, settings: dict[s
     form cannot say."""
     encoder = _encoder(run)
     text = _said(encoder, score)
-    found = run.drawing(n, Request(prompt=text), seed, settings or {})()
+    found = Sampler(run, n, Request(prompt=text), seed, settings or {})()
     return Composed(tuple(text + str(v) for v in found.values), (), run)
 
 

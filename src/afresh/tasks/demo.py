@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from afresh.core import Score
+from afresh.core import Cond, Score
 from afresh.data.image.grid import image_grid
 from afresh.evaluation.report import Sample, Section, write_report
 from afresh.runs.run import Run
-from afresh.sampling.save_samples import grid_png
+from afresh.sampling.request import Request
+from afresh.sampling.samples import Samples, grid_png
+from afresh.tasks.learn import learn
 from afresh.tasks.measure import measure_run
 from afresh.tasks.report import sample_views, section
-from afresh.tasks.train import Choices, learn, start
+from afresh.tasks.sample import Sampler
+from afresh.tasks.train import TrainSpec, start
 
 GUIDANCE = 2.0
 CODE_PROMPTS = ("def main(", "class ", "import ", "    for ")
@@ -68,9 +71,18 @@ def write_digits(folder: Path) -> None:
         Image.fromarray((pixels * (255 / 16)).round().astype(np.uint8)).save(place / f"{i:04d}.png")
 
 
+def labelled(run: Run, labels: Sequence[str], seed: int, guidance: float) -> Samples:
+    """One sample for each label in turn."""
+    conds = [run.condition(1, Request(label=label), seed) for label in labels]
+    cond = Cond.cat([c for c, _, _ in conds])
+    x = run.draw(run.modules, cond, seed, run.settings({"guidance": guidance}))
+    return Samples(run.encoder.decode(x), x, cond, [d[0] for _, d, _ in conds], seed, run.encoder)
+
+
 def show_code(run: Run, out: Path) -> list[Sample]:
     """Four continuations, and the files."""
-    samples = run.sample(len(CODE_PROMPTS), prompt=list(CODE_PROMPTS), seed=1, temperature=0.7, min_p=0.02, length=400)
+    settings = {"temperature": 0.7, "min_p": 0.02, "length": 400}
+    samples = Sampler(run, len(CODE_PROMPTS), Request(prompt=list(CODE_PROMPTS)), 1, settings)()
     samples.save(out / "code-samples")
     return sample_views(samples)
 
@@ -80,7 +92,7 @@ def show_digits(run: Run, out: Path, name: str) -> list[Sample]:
     views: list[Sample] = []
     digits = [str(d) for d in range(10)] * 6
     for scale in (1.0, GUIDANCE) if run.family.sampling.guided else (1.0,):
-        parts = run.sample_labels(digits, seed=1, guidance=scale)
+        parts = labelled(run, digits, seed=1, guidance=scale)
         (out / f"{name}-guidance-{scale:g}.png").write_bytes(grid_png(parts))
         views += sample_views(parts, "As learnt" if scale == 1 else f"With guidance {scale:g}")
     return views
@@ -91,18 +103,18 @@ def show_families(runs: Sequence[Run], out: Path) -> None:
     rows: list[Any] = []
     for run in runs:
         scale = GUIDANCE if run.family.sampling.guided else 1.0
-        rows += run.sample_labels([str(d) for d in range(10)] * 2, seed=2, guidance=scale).values
+        rows += labelled(run, [str(d) for d in range(10)] * 2, seed=2, guidance=scale).values
     image_grid(rows, columns=20, scale=5).save(out / "families.png")
 
 
 def part(show: Show, path: Path, out: Path, say: Callable[[str], None], mode: str, scale: float) -> tuple[Run, Section]:
     """Train, sample and measure one show."""
     say(f"\n== {show.title}")
-    choices = Choices(
-        family=show.family, minutes=show.minutes * scale, out=out / "runs" / show.name, force=True, data=show.data
+    spec = TrainSpec(
+        path, family=show.family, minutes=show.minutes * scale, out=out / "runs" / show.name, force=True, data=show.data
     )
-    job = start(path, choices, say)
-    learn(job, mode)
+    job = start(spec)
+    learn(job)
     run = job.run
     views = show_code(run, out) if run.space.stream else show_digits(run, out, show.name)
     measured = measure_run(run, prepared=job.prepared, judges=out / "judges")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,22 +11,26 @@ import torch
 from torch import Tensor
 
 from afresh.core import Family, UserError, registry
-from afresh.data.load import typical_requests
-from afresh.runs.output_dir import check_claim, claimed
+from afresh.core.options import override
+from afresh.runs.data import run_data
 from afresh.runs.run import Run
-from afresh.tasks.measure import prepared_again
-from afresh.tasks.train import Choices, Job, data_lines, make_record
-from afresh.training.base_weights import Origin
-from afresh.training.budget import Budget, check_device, measure_machine
-from afresh.training.plan import RESERVE, Task, override, plan
+from afresh.tasks.create_run import RunContents, check_spec, create_run, report_data, report_plan, training_seconds
+from afresh.tasks.data_source import DataSource, data_source
+from afresh.tasks.learn import Job
+from afresh.training.budget import Budget, measure_machine
+from afresh.training.plan import Task, plan
+from afresh.training.weights import BaseWeights
 
 STUDENT, TEACHER = "fewstep", "flow"
 MOST_STEPS = 64  # that a student may learn to draw in (families.fewstep.FewStepConfig.finest)
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What a user may set by hand. `steps` are those of training, `finest` those of the student's finest grid."""
+class DistillSpec:
+    """What a user may choose. `steps` are those of training, `finest` those of the student's finest grid. The budget is
+    one of minutes (5 by default) and steps."""
+
+    run: Path  # the teacher
 
     guidance: float | None = None  # of the teacher, learnt for good; None: 1, or as good as it was found to be
     finest: int = 4
@@ -43,79 +47,79 @@ class Lesson:
         return Budget(5.0) if self.minutes is None and self.steps is None else Budget(self.minutes, self.steps)
 
 
-def start(path: Path, lesson: Lesson, say: Callable[[str], None]) -> Job:
+def start(spec: DistillSpec) -> Job:
     """Read the teacher and its data, plan, and create the student's run. Raises UserError before anything is spent."""
-    budget = lesson.budget()
+    budget = spec.budget()
     budget.check()
-    if lesson.device is not None:
-        check_device(lesson.device)
-    out = lesson.out or path.parent / f"{path.resolve().name}-student"
-    teacher = Run.open(path)
-    needed = (path, Path(teacher.record.data.path))
-    check_claim(out, lesson.force, needed)
+    teacher = Run.open(spec.run)
+    inputs = [spec.run, Path(teacher.record.data.path)]
+    output = check_spec(spec, budget, spec.run.parent / f"{spec.run.resolve().name}-student", inputs)
     if teacher.record.family != TEACHER:
         raise UserError(
-            f"{path} is a {teacher.record.family}, which has no steps to save: distill a run of the family {TEACHER}."
+            f"{spec.run} is a {teacher.record.family}, which has no steps to save: distill a run of the family "
+            f"{TEACHER}.",
+            "not_a_teacher",
         )
-    config = student_config(teacher, lesson)
-    prepared = prepared_again(teacher)
-    for line in data_lines(prepared):
-        say(line)
-    codec = teacher.codec
-    train = prepared.train if codec is None else codec.encode(prepared.train)
-    heldout = prepared.heldout if codec is None else codec.encode(prepared.heldout)
+    config = student_config(teacher, spec)
+    prepared = run_data(teacher)
+    report_data(prepared)
+    source = data_source(teacher, prepared)
     family = registry.family(STUDENT)
     family = replace(family, plan=replace(family.plan, sizes=lambda space: [config]))
-    weights = beginning(teacher, family, config)
+    weights = starting_weights(teacher, family, config)
     task = Task(
         family=family,
         space=teacher.space,
         conds=teacher.conds,
-        examples=train,
-        machine=measure_machine(lesson.device),
-        seed=lesson.seed,
+        examples=source.train,
+        machine=measure_machine(spec.device),
+        seed=spec.seed,
         set_family={},
-        set_train=lesson.set_train,
-        seconds=None if budget.minutes is None else budget.minutes * 60 * (1 - RESERVE),
+        set_train=spec.set_train,
+        seconds=training_seconds(budget),
         steps=budget.steps,
         tokens=None,
-        origin=Origin(weights, None),
+        base=BaseWeights(weights, None),
     )
     made = plan(task)
-    for d in made.decisions:
-        say(f"{d.name}: {d.value} ({d.reason})")
-    choices = Choices(minutes=lesson.minutes, steps=lesson.steps, seed=lesson.seed)
-    record = make_record(prepared, STUDENT, teacher.record.codec, made, task.machine.record(), choices)
-    record = record.model_copy(
-        update={
-            "parent": str(path.resolve()),
+    report_plan(made.decisions)
+    codec, name = teacher.codec, teacher.record.codec
+    contents = RunContents(
+        prepared=prepared,
+        family=STUDENT,
+        codec=None if codec is None or name is None else (name, codec),
+        plan=made,
+        machine=task.machine,
+        minutes=spec.minutes,
+        base=weights,
+        fields={
+            "base_model": str(spec.run.resolve()),
             "window": teacher.record.window,
             "parameters": sum(v.numel() for k, v in weights.items() if k.startswith("student.")),
-        }
+        },
     )
-    with claimed(out, lesson.force, needed):
-        run = Run.create(out, record, prepared.encoder, codec, typical_requests(prepared.train), weights)
-    return Job(run, prepared, teacher.space, train, heldout)
+    with create_run(spec, output, contents) as run:
+        return Job(run, prepared, DataSource(run, prepared, teacher.space, source.train, source.heldout))
 
 
-def student_config(teacher: Run, lesson: Lesson) -> Any:
+def student_config(teacher: Run, spec: DistillSpec) -> Any:
     """The teacher's network, and how it is followed. Raises UserError for guidance that it never learnt, and for a
     number of steps that cannot be halved down to one."""
-    if lesson.finest < 1 or lesson.finest > MOST_STEPS or lesson.finest & (lesson.finest - 1):
+    if spec.finest < 1 or spec.finest > MOST_STEPS or spec.finest & (spec.finest - 1):
         accepted = ", ".join(str(2**k) for k in range(MOST_STEPS.bit_length()))
         raise UserError(
-            f"--finest is one of {accepted}, as longer steps are learnt from two of half. Given: {lesson.finest}."
+            f"--finest is one of {accepted}, as longer steps are learnt from two of half. Given: {spec.finest}."
         )
     student: Any = registry.family(STUDENT).config
     shared = {k: v for k, v in teacher.config.model_dump().items() if k in student.model_fields}
-    guidance = 1.0 if lesson.guidance is None else lesson.guidance
+    guidance = 1.0 if spec.guidance is None else spec.guidance
     if guidance != 1:
         teacher.settings({"guidance": guidance})  # refuses what the teacher cannot do
-    given = {"finest": lesson.finest, "guidance": guidance, **lesson.set_family}
+    given = {"finest": spec.finest, "guidance": guidance, **spec.set_family}
     return override(student(**shared), given, "family")
 
 
-def beginning(teacher: Run, family: Family, config: Any) -> dict[str, Tensor]:
+def starting_weights(teacher: Run, family: Family, config: Any) -> dict[str, Tensor]:
     """{module.name: tensor} of a student that knows what its teacher knows, and of the teacher."""
     torch.manual_seed(0)
     built = family.build(config, teacher.space, teacher.conds)

@@ -20,10 +20,10 @@ from afresh.formats.folder import check_new, write_proved
 from afresh.formats.ours import base_of
 from afresh.formats.parts import Precision
 from afresh.formats.proof import FIXED, WINDOW, Proof, TextFormat, prove
+from afresh.runs.data import run_data
 from afresh.runs.run import Run
 from afresh.sampling.request import Request, make_cond, of_kind
-from afresh.sampling.save_samples import is_picture
-from afresh.tasks.measure import prepared_again
+from afresh.sampling.samples import is_picture
 
 WINDOWS = 4  # of the held-out split that a proof compares
 
@@ -153,7 +153,7 @@ def proof_rows(run: Run, base: Base) -> tuple[list[list[int]], str]:
     the data is no longer available. Also returns a description of them."""
     length = min(WINDOW, base.context)
     try:
-        heldout = prepared_again(run).heldout
+        heldout = run_data(run).heldout
         batch = next(iter(sweep(heldout, run.space, WINDOWS, WINDOWS)), None)
     except UserError as e:
         batch, reason = None, str(e)

@@ -23,10 +23,8 @@ from afresh.data.audio.sounds import SoundError, decode_sound
 from afresh.data.audio.views import wav_bytes
 from afresh.runs.inputs import encoded
 from afresh.runs.run import Run
-from afresh.sampling.samples import Samples
-from afresh.sampling.save_samples import is_sound
-from afresh.tasks.edit import Editor
-from afresh.tasks.outpaint import places
+from afresh.sampling.samples import Samples, is_sound
+from afresh.tasks.editor import Editor, places
 
 MOST = 600.0  # seconds of a sound that is given, and of one that is drawn
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from afresh.core import CondSpec, Encoder, Item, Refused, Space
+from afresh.core.files import replace_file
 from afresh.data.advice import Advice, advise
 from afresh.data.duplicates import near_duplicates
 from afresh.data.files import walk, zip_names
 from afresh.data.prepare import Prepared, facts_of, prepare
 from afresh.data.text.languages import LICENCE, LICENCE_SUFFIXES
 from afresh.evaluation.report import Sample, Section, render
-from afresh.sampling.save_samples import is_picture, is_sound, is_text, pictures_of, played, png
-from afresh.training.checkpoint import replace_file
+from afresh.sampling.samples import is_picture, is_sound, is_text, pictures_of, played, png
 
 PICTURES, TEXTS = 24, 4  # examples on the page
 EXCERPT = 600  # characters of a text

@@ -61,13 +61,14 @@ class Blender:
             coded = codec.encode(Examples(x, Cond(len(x))))
             x = coded.x * coded.scale + coded.shift
         with precision(run.train):
-            return self.latents.encode(run.needed(self.settings), run.config, run.space, x, cond, self.settings).float()
+            modules = run.modules_for(self.settings)
+            return self.latents.encode(modules, run.config, run.space, x, cond, self.settings).float()
 
     @torch.no_grad()
     def pictures(self, z: Tensor, cond: Cond) -> Tensor:
         run, codec = self.run, self.run.codec
         with precision(run.train):
-            modules = run.needed(self.settings)
+            modules = run.modules_for(self.settings)
             x = self.latents.decode(modules, run.config, run.space, z, cond, self.settings).float().cpu()
         return x if codec is None else codec.decode(x)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ from torch import Tensor
 from afresh.core import Batch, CondSpec, Drawn, Examples, Item, Space, UserError, registry
 from afresh.core.rng import Rng
 from afresh.data.load import draw_requests, rows_at_once, sweep
-from afresh.data.prepare import Prepared, prepare
+from afresh.data.prepare import Prepared
 from afresh.evaluation.likelihood import counted
 from afresh.evaluation.study import Measurement, measure
+from afresh.runs.data import run_data
 from afresh.runs.run import Run
 from afresh.sampling.density import bits_per_dim, dequantised
 from afresh.tasks.complete import FILL_IN, Hole, complete_many, mode_of
@@ -127,26 +127,6 @@ class RunEvidence:
         return [c.text for c in made]
 
 
-def prepared_again(run: Run, data: Path | None = None) -> Prepared:
-    """The run's own data under its own encoder; with `data`, that in place of the held-out split.
-
-    Raises UserError when the training data is gone or changed.
-    """
-    record = run.record.data
-    path = Path(record.path)
-    if not path.exists():
-        raise UserError(f"The data of {run.path} was in {path}, which is gone. Restore it there.")
-    validation = data if data is not None else None if record.validation is None else Path(record.validation)
-    prepared = prepare(path, run.record.modality, record.options, validation, run.encoder)
-    prepared = replace(prepared, why=f"as {run.path} has learnt it")
-    if data is None and prepared.split_hash != record.split_hash:
-        raise UserError(
-            f"The data in {path} is not what {run.path} was trained on (split {prepared.split_hash[:12]}, was "
-            f"{record.split_hash[:12]}). Restore it, or train a new run on the new data."
-        )
-    return prepared
-
-
 def measure_run(
     run: Run,
     data: Path | None = None,
@@ -161,7 +141,7 @@ def measure_run(
 
     Raises UserError when the data is gone, or for n < 2.
     """
-    found = prepared or prepared_again(run, data)
+    found = prepared or run_data(run, data)
     if n is not None and n < 2:
         raise UserError(f"Measuring needs at least 2 samples. Given: {n}.")
     count = n or (32 if run.space.stream else max(64, min(1000, len(found.heldout_items))))

@@ -13,7 +13,7 @@ from afresh.core import UserError
 from afresh.runs.inputs import encoded
 from afresh.sampling import energy
 from afresh.sampling.samples import Samples
-from afresh.tasks.edit import Change, Editor, wishes
+from afresh.tasks.editor import Change, Editor, places, wishes
 
 SIDES = {"left": (3, -1), "right": (3, 1), "top": (2, -1), "bottom": (2, 1)}  # axis, direction
 
@@ -89,11 +89,3 @@ def added(editor: Editor, canvas: Tensor, axis: int, way: int, new: int, change:
         window.copy_(made)
         keep.fill_(True)
     return full
-
-
-def places(length: int, size: int) -> list[int]:
-    """Where windows of a size begin that cover a length, each over half of the one before."""
-    if length <= size:
-        return [0]
-    stops = list(range(0, length - size, max(1, size // 2)))
-    return [*stops, length - size]

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from afresh.alignment.monitoring.report import Alignment, alignment
+from afresh.core.files import write_json
 from afresh.evaluation.curves import Curves
 from afresh.evaluation.report import Sample, Section, write_report
 from afresh.evaluation.study import Measurement
-from afresh.runs.run import Run, Samples, metrics_lines
-from afresh.sampling.save_samples import caption_of, is_text, pictures_of, played, png
-from afresh.training.checkpoint import write_json
-from afresh.training.highest import UNSEEN, used
-from afresh.training.weights import AVERAGED
+from afresh.runs.run import Run, metrics_rows
+from afresh.sampling.request import Request
+from afresh.sampling.samples import Samples, caption_of, is_text, pictures_of, played, png
+from afresh.tasks.sample import Sampler
+from afresh.training.best_checkpoint import REWARD, describe_choice
+from afresh.training.weights import CHOSEN
 
 SHOWN_PICTURES = 60
 SHOWN_TEXTS = 4
@@ -40,7 +42,7 @@ def sample_views(samples: Samples, caption: str = "") -> list[Sample]:
 def curves_of(run: Run) -> list[Curves]:
     """Loss of every player beside the held-out loss; then the gradient's norm."""
     lines: dict[str, list[tuple[float, float]]] = {}
-    for row in metrics_lines(run):
+    for row in metrics_rows(run):
         for name, value in row.items():
             if isinstance(value, int | float) and name not in ("step", "seconds"):
                 lines.setdefault(name, []).append((row["step"], value))
@@ -74,8 +76,8 @@ def section(
 ) -> Section:
     """All that is known of a run, samples first."""
     r = run.record
-    steered = (alignment(metrics_lines(run)) if r.align is not None else None) or Alignment()
-    seconds = max((row["seconds"] for row in metrics_lines(run)), default=0.0)
+    steered = (alignment(metrics_rows(run)) if r.align is not None else None) or Alignment()
+    seconds = max((row["seconds"] for row in metrics_rows(run)), default=0.0)
     data = r.data
     return Section(
         title=title or run.path.name,
@@ -84,8 +86,8 @@ def section(
             ("modality", r.modality),
             ("family", r.family if r.codec is None else f"{r.family} over the codec {r.codec}"),
             ("parameters", r.parameters),
-            *([("steered from" if r.align else "tuned from", r.parent)] if r.parent else []),
-            ("steps", max((row["step"] for row in metrics_lines(run)), default=0)),
+            *([("steered from" if r.align else "tuned from", r.base_model)] if r.base_model else []),
+            ("steps", max((row["step"] for row in metrics_rows(run)), default=0)),
             ("training seconds", round(seconds, 1)),
             ("seed", r.seed),
             *steered.facts,
@@ -116,12 +118,12 @@ def section(
 def chosen_weights(run: Run) -> list[str]:
     """Which weights sampling uses, where a run that was steered ended worse than it was on the way."""
     found = weights_record(run)
-    return [f"Here {used(found)}."] if UNSEEN in found else []
+    return [f"Here {describe_choice(found)}."] if found.get("metric") == REWARD else []
 
 
 def weights_record(run: Run) -> dict[str, Any]:
     """What was written when other weights than the last were chosen for sampling; empty without."""
-    file = run.path / f"{AVERAGED}.json"
+    file = run.path / f"{CHOSEN}.json"
     found = json.loads(file.read_bytes()) if file.exists() else {}
     return found if isinstance(found, dict) else {}
 
@@ -129,8 +131,8 @@ def weights_record(run: Run) -> dict[str, Any]:
 def write_run_report(run: Run, measured: Measurement | None) -> Path:
     """report.html, report.json and card.md in the run's folder, of a run that was steered aligned.json as well; returns
     the page's path."""
-    if run.record.align is not None and (found := alignment(metrics_lines(run))) is not None:
+    if run.record.align is not None and (found := alignment(metrics_rows(run))) is not None:
         write_json(run.path / "aligned.json", found.json)
     count = SHOWN_TEXTS if run.space.stream else SHOWN_PICTURES
-    views = sample_views(run.sample(count, seed=run.record.seed))
+    views = sample_views(Sampler(run, count, Request(), run.record.seed, {})())
     return write_report(run.path / "report.html", run.path.name, [section(run, views, measured)])

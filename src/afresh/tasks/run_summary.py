@@ -6,9 +6,9 @@ from dataclasses import asdict
 from typing import Any
 
 from afresh.alignment.monitoring.report import alignment
-from afresh.runs.run import Run, metrics_lines
+from afresh.runs.run import Run, metrics_rows
+from afresh.tasks.learn import Job
 from afresh.tasks.report import weights_record
-from afresh.tasks.train import Job
 from afresh.training.checkpoint import newest, steps_in
 
 
@@ -27,12 +27,14 @@ def stopped(run: Run) -> str:
 def final_record(job: Job, seconds: float, metrics: list[Any]) -> dict[str, Any]:
     """What `train --json` ends with."""
     r = job.run.record
-    curve = [row["heldout_loss"] for row in metrics_lines(job.run) if "heldout_loss" in row]
+    curve = [row["heldout_loss"] for row in metrics_rows(job.run) if "heldout_loss" in row]
     tuned = (
-        {"parent": r.parent, "heldout_loss_before": curve[0], "heldout_loss": curve[-1]} if r.parent and curve else {}
+        {"base_model": r.base_model, "heldout_loss_before": curve[0], "heldout_loss": curve[-1]}
+        if r.base_model and curve
+        else {}
     )
     why = stopped(job.run)
-    steered = alignment(metrics_lines(job.run)) if r.align is not None else None
+    steered = alignment(metrics_rows(job.run)) if r.align is not None else None
     return {
         "run": str(job.run.path),
         "modality": r.modality,

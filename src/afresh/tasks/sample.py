@@ -2,64 +2,61 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from afresh.alignment.best_of_n import Rows, best_line, best_of, check_best
 from afresh.alignment.reward_guidance import check_family, steered
-from afresh.alignment.rewards.reward import Reward
-from afresh.alignment.rewards.reward_factory import Wanted, reward_of, scorer_of
-from afresh.core import Cond, Space, UserError
-from afresh.runs.adapters import personal
+from afresh.alignment.rewards.reward import Reward, scorer_of
+from afresh.alignment.rewards.reward_factory import Wanted, reward_of
+from afresh.core import Cond, Space, UserError, events
+from afresh.runs.adapters import with_adapters
+from afresh.runs.run import Run, join
 from afresh.sampling.request import Request, check_negative
 from afresh.sampling.samples import Samples
 from afresh.sampling.text_stream import Tell, Watcher, watcher_of
 
-if TYPE_CHECKING:
-    from afresh.runs.run import Run
-
 
 @dataclass(frozen=True)
 class Control:
-    """What is wanted of samples beside what they are asked to be; all that is given at once.
+    """What is wanted of samples besides what they are asked to be; everything that is given applies at once.
 
-    `best`: so many candidates for each, of which the one with the highest `reward` is kept. `steer`: a reward whose
-    gradient pulls each sample, `weight` times (1 if not given). `adapters`: {path: weight} of adapters that were made
-    from the run. Rewards are words, or functions of decoded items.
+    `best_of`: the number of candidates for each sample, of which the one with the highest `reward` is returned.
+    `reward_guidance`: a reward whose gradient guides each sample, `weight` times (1 by default). `adapters`: {path:
+    weight} of adapters that were made from the run. Rewards are words, or functions of decoded items.
     """
 
-    best: int = 1
+    best_of: int = 1
     reward: Wanted | None = None
-    steer: Wanted | None = None
+    reward_guidance: Wanted | None = None
     weight: float | None = None
     adapters: Mapping[str, float] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raises UserError for one thing without the other that it needs."""
-        check_best(self.best)
-        if self.best > 1 and self.reward is None:
-            raise UserError(f"Best of {self.best} by what? Add --reward REWARD, as in --reward length:min=50.")
-        if self.reward is not None and self.best == 1:
+        check_best(self.best_of)
+        if self.best_of > 1 and self.reward is None:
+            raise UserError(f"Best of {self.best_of} by what? Add --reward REWARD, as in --reward length:min=50.")
+        if self.reward is not None and self.best_of == 1:
             raise UserError(
                 "--reward chooses among several candidates: say how many, as in --best 8. To follow its gradient: "
                 "--steer; to learn from it: afresh align."
             )
-        if self.weight is not None and self.steer is None:
+        if self.weight is not None and self.reward_guidance is None:
             raise UserError("--weight is how hard --steer REWARD pulls. Give both, or leave it out.")
 
 
 PLAIN = Control()
 
 
-class Drawing:
+class Sampler:
     """Draws n samples of one request when called. All that can be refused is refused when it is made.
 
-    `given`: settings of the family; `tell` is told each piece of the text. Raises UserError as `Run.sample`.
+    `given`: settings of the family; `tell` is told each piece of the text. Raises UserError as `Model.sample`.
     """
 
     def __init__(
@@ -76,9 +73,9 @@ class Drawing:
         control.check()
         if request.infill is not None and "length" in given:
             raise UserError("--infill says how long its holes are: [[N]] is N tokens. Leave --length out.")
-        if control.best > 1 and tell is not None:
+        if control.best_of > 1 and tell is not None:
             raise UserError("A text is shown as it is drawn, or chosen among several: --stream or --best, not both.")
-        self.cond, self.described, notes = run.request(n, request, seed)
+        self.cond, self.described, notes = run.condition(n, request, seed)
         check_negative(request, self.settings(self.watcher()))
         self.modules: Mapping[str, nn.Module] | None = None
         self.reward: Reward | None = None
@@ -90,19 +87,19 @@ class Drawing:
             self.close()
             raise
         for text in notes:
-            warnings.warn(text, stacklevel=2)
+            events.warning(text)
 
     def prepare(self) -> None:
         """What the control needs."""
         run, control = self.run, self.control
-        if control.steer is not None:
+        if control.reward_guidance is not None:
             check_family(run)  # before its reward is made, which can take a while
-            self.pull = reward_of(run, control.steer)
+            self.pull = reward_of(run, control.reward_guidance)
             self.sampler = steered(run, self.pull, 1.0 if control.weight is None else control.weight)
         if control.reward is not None:
             self.reward = reward_of(run, control.reward)
         if control.adapters:
-            self.modules = personal(run, control.adapters)
+            self.modules = with_adapters(run, control.adapters)
 
     def close(self) -> None:
         """End what rewards keep running."""
@@ -111,7 +108,9 @@ class Drawing:
                 reward.close()
 
     def watcher(self) -> Watcher | None:
-        return watcher_of(self.run, self.asked, self.tell, self.given.get("watch"))
+        return watcher_of(
+            self.run.family, self.run.encoder, self.run.space, self.asked, self.tell, self.given.get("watch")
+        )
 
     def settings(self, watcher: Watcher | None) -> Any:
         return self.run.settings(self.given if watcher is None else {**self.given, "watch": watcher})
@@ -135,29 +134,22 @@ class Drawing:
         if self.reward is None:
             drawn = self.rows(self.cond, torch.arange(n))
         else:
-            parts, told = best_of(self.rows, self.cond, self.described, self.control.best, self.reward)
+            parts, told = best_of(self.rows, self.cond, self.described, self.control.best_of, self.reward)
             drawn = together(parts, self.run.encoder.space)
         cut = sum(w.finish == "stop" for w in drawn.written)
         if cut and self.given.get("constraint") is not None:
-            warnings.warn(
-                f"{cut:,} of {n:,} texts were cut at a stop string and may not match the structure.", stacklevel=2
-            )
+            events.warning(f"{cut:,} of {n:,} texts were cut at a stop string and may not match the structure.")
         described = [{**d, **t} for d, t in zip(self.described, told or [{}] * n, strict=True)]
         if self.pull is not None:
             found = scorer_of(self.pull)(drawn.values, self.described).tolist()
-            said = {"steer": self.pull.name, "weight": 1.0 if self.control.weight is None else self.control.weight}
-            described = [{**d, **said, "steer_reward": r} for d, r in zip(described, found, strict=True)]
+            said = {
+                "reward_guidance": self.pull.name,
+                "weight": 1.0 if self.control.weight is None else self.control.weight,
+            }
+            described = [{**d, **said, "guided_reward": r} for d, r in zip(described, found, strict=True)]
         if self.control.adapters:
             described = [{**d, "adapters": dict(self.control.adapters)} for d in described]
         return Samples(drawn.values, drawn.x, self.cond, described, self.seed, self.run.encoder, drawn.written)
-
-
-def join(parts: Sequence[Tensor], space: Space) -> Tensor:
-    """Concatenate; token rows of different lengths are padded with `end`."""
-    if space.kind == "tokens":
-        width = max(p.shape[1] for p in parts)
-        parts = [nn.functional.pad(p, (0, width - p.shape[1]), value=space.special.get("end", 0)) for p in parts]
-    return torch.cat(list(parts))
 
 
 def together(parts: Sequence[Rows], space: Space) -> Rows:
@@ -171,9 +163,11 @@ def control_lines(described: Sequence[Mapping[str, Any]], control: Control) -> l
     lines = []
     if control.reward is not None:
         lines.append(best_line(described))
-    if control.steer is not None:
-        mean = sum(d["steer_reward"] for d in described) / len(described)
-        lines.append(f"steered by {described[0]['steer']}, weight {described[0]['weight']:g}: mean reward {mean:.4g}")
+    if control.reward_guidance is not None:
+        mean = sum(d["guided_reward"] for d in described) / len(described)
+        lines.append(
+            f"guided by {described[0]['reward_guidance']}, weight {described[0]['weight']:g}: mean reward {mean:.4g}"
+        )
     if control.adapters:
         lines.append("adapters: " + ", ".join(f"{path} x {weight:g}" for path, weight in control.adapters.items()))
     return lines

@@ -99,7 +99,7 @@ def draw_answers(
     part = run.conds.get("language")
     python = part is not None and "python" in part.classes
     request = Request(prompts, {"language": "python"} if python else None)
-    cond, _, notes = run.request(len(prompts), request, seed)
+    cond, _, notes = run.condition(len(prompts), request, seed)
     x = run.draw(run.modules, cond, seed, run.settings(settings))
     texts = run.encoder.decode(x)
     return [t.answer(text) for t, text in zip((t for t in tasks for _ in range(n)), texts, strict=True)], notes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,25 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from afresh.core import Encoder, Item, Space, UserError, registry
-from afresh.core.options import by_part
+from afresh.core import Encoder, Item, Space, UserError, events, registry
+from afresh.core.options import override
 from afresh.core.rng import Rng
-from afresh.data.load import Loader, typical_requests
+from afresh.data.load import Loader
 from afresh.data.prepare import Prepared, choose_modality, long_records, prepare
 from afresh.data.text.documents import DocumentEncoder, DocumentOptions
 from afresh.data.text.fim import supports_fim
-from afresh.runs.base_model import Parent, open_parent
-from afresh.runs.output_dir import check_claim, claimed
-from afresh.runs.record import RunRecord
-from afresh.runs.run import Run
-from afresh.tasks.train import Choices, Job, data_lines, make_record
+from afresh.runs.base_model import BaseModel, open_base_model
+from afresh.tasks.create_run import RunContents, check_spec, create_run, report_data, report_plan, training_seconds
+from afresh.tasks.data_source import DataSource
+from afresh.tasks.learn import Job
 from afresh.training import lora
-from afresh.training.base_weights import Origin
-from afresh.training.budget import Budget, Machine, check_device, measure_machine
+from afresh.training.budget import Budget, measure_machine
 from afresh.training.config import TrainConfig
 from afresh.training.lora import LoraConfig
+from afresh.training.options import by_part
 from afresh.training.plan import (
-    RESERVE,
     Decision,
     Plan,
     Task,
@@ -38,11 +36,11 @@ from afresh.training.plan import (
     base_config,
     finished,
     micro_of,
-    override,
     parameters_of,
     speed_of,
     step_seconds,
 )
+from afresh.training.weights import BaseWeights
 
 RANK = 16  # of an adapter
 PASSES = 3  # over the data, when no budget is given
@@ -56,8 +54,12 @@ OWN_RATES, SEASONED_RATES = (1.0, 0.3), (1.0, 0.03)
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What a user may set by hand. Without `lora` everything learns."""
+class TuneSpec:
+    """What a user may choose. Without `lora` everything learns. The budget is one of minutes and steps, or a few passes
+    over the data."""
+
+    base: str  # a run, public weights or an adapter
+    path: Path  # the data
 
     lora: LoraConfig | None = None
     minutes: float | None = None
@@ -71,6 +73,10 @@ class Wishes:
     device: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict)  # options of the modality
     set_train: Mapping[str, Any] = field(default_factory=dict)
+
+    def budget(self) -> Budget | None:
+        """None means a few passes over the data."""
+        return None if self.minutes is None and self.steps is None else Budget(self.minutes, self.steps)
 
 
 def adapter(rank: int | None, alpha: float | None, targets: Sequence[str]) -> LoraConfig:
@@ -89,98 +95,99 @@ def of_tuning(given: Mapping[str, Any]) -> dict[str, Any]:
     return train
 
 
-def start(base: str, path: Path, wishes: Wishes, say: Callable[[str], None]) -> Job:
-    """Read the data as the base does, plan, and create the run's folder. Raises UserError before anything is spent."""
-    budget = check(wishes)
-    out = wishes.out or Path("runs") / f"{path.resolve().stem or 'run'}-tuned"
-    needed = (Path(base), path)
-    check_claim(out, wishes.force, needed)
-    parent = open_parent(base)
-    say(f"base: {parent.name}, {parent.family.name}, {sum(v.numel() for v in parent.weights.values()):,} numbers")
-    for note in parent.notes:
-        say(f"note: {note}")
-    prepared = read(path, parent, wishes)
-    for line in data_lines(prepared):
-        say(line)
-    space = prepared.encoder.space if parent.codec is None else parent.codec[1].target
-    train = prepared.train if parent.codec is None else parent.codec[1].encode(prepared.train)
-    heldout = prepared.heldout if parent.codec is None else parent.codec[1].encode(prepared.heldout)
-    seen = windows(space, train.bounds, parent, wishes)
-    for note in long_records(train, heldout, seen.shape) if seen != space else ():
-        say(f"note: {note}")
-    machine = measure_machine(wishes.device)
+def start(spec: TuneSpec) -> Job:
+    """Read the data as the base model does, plan, and create the run's folder. Raises UserError before anything is
+    spent."""
+    if spec.lr is not None and not 0 < spec.lr < 1:
+        raise UserError(f"The learning rate must lie between 0 and 1. Given: {spec.lr}.", "range", name="lr")
+    budget, inputs = spec.budget(), [Path(spec.base), spec.path]
+    output = check_spec(spec, budget, Path("runs") / f"{spec.path.resolve().stem or 'run'}-tuned", inputs)
+    base = open_base_model(spec.base)
+    count = sum(v.numel() for v in base.weights.values())
+    events.note(f"base: {base.name}, {base.family.name}, {count:,} numbers", "base_model", name=base.name)
+    for text in base.notes:
+        events.note(f"note: {text}", "base_note")
+    prepared = read(spec, base)
+    report_data(prepared)
+    codec = None if base.codec is None else base.codec[1]
+    space = prepared.encoder.space if codec is None else codec.target
+    train = prepared.train if codec is None else codec.encode(prepared.train)
+    heldout = prepared.heldout if codec is None else codec.encode(prepared.heldout)
+    windowed = windows(space, train.bounds, spec)
+    for text in long_records(train, heldout, windowed.shape) if windowed != space else ():
+        events.note(f"note: {text}", "data_note")
+    machine = measure_machine(spec.device)
     task = Task(
-        family=parent.family,
-        space=seen,
+        family=base.family,
+        space=windowed,
         conds=prepared.encoder.conds,
         examples=train,
         machine=machine,
-        seed=wishes.seed,
+        seed=spec.seed,
         set_family={},
-        set_train=wishes.set_train,
-        seconds=None if budget is None or budget.minutes is None else budget.minutes * 60 * (1 - RESERVE),
+        set_train=spec.set_train,
+        seconds=training_seconds(budget),
         steps=None if budget is None else budget.steps,
         tokens=None,
-        origin=Origin(parent.weights, wishes.lora),
+        base=BaseWeights(base.weights, spec.lora),
     )
-    made = plan(task, parent, wishes)
-    for d in made.decisions:
-        say(f"{d.name}: {d.value} ({d.reason})")
-    record = recorded(prepared, parent, made, machine, wishes, Loader(train, seen, Rng(wishes.seed)).count)
-    record = record.model_copy(update={"cut": seen.shape[0] if seen != space else None})
-    codec = None if parent.codec is None else parent.codec[1]
-    with claimed(out, wishes.force, needed):
-        run = Run.create(out, record, prepared.encoder, codec, typical_requests(prepared.train), parent.weights)
-    return Job(run, prepared, seen, train, heldout)
-
-
-def check(wishes: Wishes) -> Budget | None:
-    """The budget, None for a few passes over the data. Raises UserError for one that makes no sense."""
-    if wishes.device is not None:
-        check_device(wishes.device)
-    if wishes.lr is not None and not 0 < wishes.lr < 1:
-        raise UserError(f"--lr must lie between 0 and 1. Given: {wishes.lr}.")
-    if wishes.minutes is None and wishes.steps is None:
-        return None
-    budget = Budget(wishes.minutes, wishes.steps)
-    budget.check()
-    return budget
+    made = plan(task, base, spec)
+    report_plan(made.decisions)
+    most = MOST_PASSES * math.ceil(Loader(train, windowed, Rng(spec.seed)).count / made.train.batch)
+    contents = RunContents(
+        prepared=prepared,
+        family=base.family.name,
+        codec=base.codec,
+        plan=made,
+        machine=machine,
+        minutes=spec.minutes if made.train.steps < most else None,  # passes are not stretched to fill the minutes
+        validation=spec.validation,
+        base=base.weights,
+        fields={
+            "base_model": base.name,
+            "lora": spec.lora,
+            "training_window": windowed.shape[0] if windowed != space else None,
+        },
+    )
+    with create_run(spec, output, contents) as run:
+        return Job(run, prepared, DataSource(run, prepared, windowed, train, heldout))
 
 
 # --------------------------------------------------------------------------- data
 
 
-def read(path: Path, parent: Parent, wishes: Wishes) -> Prepared:
+def read(spec: TuneSpec, base: BaseModel) -> Prepared:
     """The data, encoded as the base reads it. Raises UserError for data of another kind."""
-    kind, why = choose_modality(path, wishes.modality or own_kind(path, parent))
+    path = spec.path
+    kind, why = choose_modality(path, spec.modality or own_kind(path, base))
     texts = issubclass(kind.options, DocumentOptions)
-    if texts != isinstance(parent.encoder, DocumentEncoder):
-        made = "texts" if isinstance(parent.encoder, DocumentEncoder) else (parent.modality or "something else")
-        raise UserError(f"{parent.name} makes {made}, and {path} is {kind.name}. Give data of its own kind.")
-    fixed = sorted({"tokenizer", "vocab_size"} & set(wishes.data)) if texts else []
+    if texts != isinstance(base.encoder, DocumentEncoder):
+        made = "texts" if isinstance(base.encoder, DocumentEncoder) else (base.modality or "something else")
+        raise UserError(f"{base.name} makes {made}, and {path} is {kind.name}. Give data of its own kind.")
+    fixed = sorted({"tokenizer", "vocab_size"} & set(spec.data)) if texts else []
     if fixed:
         raise UserError(f"--data {fixed[0]}: the tokenizer is the base's and cannot be chosen. Leave it out.")
-    settled = parent.encoder.settled
-    other = [] if texts else [k for k, v in wishes.data.items() if k in settled and v != settled[k]]
+    settled = base.encoder.settled
+    other = [] if texts else [k for k, v in spec.data.items() if k in settled and v != settled[k]]
     if other:
         raise UserError(f"--data {other[0]}: the {other[0]} is the base's, {settled[other[0]]}. Leave it out.")
-    options = {**settled, **wishes.data}
-    found = prepare(path, kind.name, options, wishes.validation, fit=lambda items, given: suited(parent, items, given))
-    like = wishes.modality is None and kind.name == parent.modality
+    options = {**settled, **spec.data}
+    found = prepare(path, kind.name, options, spec.validation, fit=lambda items, given: suited(base, items, given))
+    like = spec.modality is None and kind.name == base.modality
     return replace(found, why="like the base's data" if like else why)
 
 
-def own_kind(path: Path, parent: Parent) -> str | None:
+def own_kind(path: Path, base: BaseModel) -> str | None:
     """The base's own modality; None, which is to look, where it makes texts and knows no such file: instructions in a
     table for a model of source code."""
-    if parent.modality is None or not isinstance(parent.encoder, DocumentEncoder) or not path.exists():
-        return parent.modality
-    return parent.modality if registry.modality(parent.modality).sniff(path).score > 0 else None
+    if base.modality is None or not isinstance(base.encoder, DocumentEncoder) or not path.exists():
+        return base.modality
+    return base.modality if registry.modality(base.modality).sniff(path).score > 0 else None
 
 
-def suited(parent: Parent, items: Sequence[Item], options: Any) -> Encoder:
+def suited(base: BaseModel, items: Sequence[Item], options: Any) -> Encoder:
     """The base's encoder for these items: conversations by its chat template, or texts to go on from."""
-    encoder = parent.encoder
+    encoder = base.encoder
     if not isinstance(encoder, DocumentEncoder):
         return encoder
     talks = any(i.turns for i in items)
@@ -192,7 +199,7 @@ def suited(parent: Parent, items: Sequence[Item], options: Any) -> Encoder:
     unused = sorted({k for i in items for k in i.labels} - set(encoder.conds))
     if unused:
         notes.append(f"{', '.join(unused)} is not learnt: the base has no such condition")
-    context = parent.context
+    context = base.context
     if "context" in options.model_fields_set and options.context > context:
         notes.append(f"windows of {options.context:,} tokens are longer than any that the base has seen ({context:,})")
         context = options.context
@@ -213,14 +220,14 @@ def fim_rate(encoder: DocumentEncoder, options: DocumentOptions, talks: bool) ->
     return encoder.fim_rate if asked is None else float(asked)
 
 
-def windows(space: Space, bounds: Tensor | None, parent: Parent, wishes: Wishes) -> Space:
+def windows(space: Space, bounds: Tensor | None, spec: TuneSpec) -> Space:
     """The space in training windows: as set by hand, as long as the longest conversation, or as the base's; at most
     WINDOW."""
     if not space.stream or bounds is None:
         return space
     most = min(space.shape[0], WINDOW)
-    if "context" in wishes.data:
-        most = min(space.shape[0], int(wishes.data["context"]))
+    if "context" in spec.data:
+        most = min(space.shape[0], int(spec.data["context"]))
     elif space.records:
         most = min(most, max(64, -(-int(bounds.diff().max()) // 64) * 64))
     return replace(space, shape=(most,))
@@ -229,14 +236,14 @@ def windows(space: Space, bounds: Tensor | None, parent: Parent, wishes: Wishes)
 # --------------------------------------------------------------------------- plan
 
 
-def plan(task: Task, parent: Parent, wishes: Wishes) -> Plan:
+def plan(task: Task, base: BaseModel, spec: TuneSpec) -> Plan:
     """Batch, rate and steps. Raises UserError for a setting that makes no sense."""
-    train = tuned_config(task, parent, wishes)
-    size = parameters_of(task.family, parent.config, task.space, task.conds)
+    train = tuned_config(task, base, spec)
+    size = parameters_of(task.family, base.config, task.space, task.conds)
     count = Loader(task.examples, task.space, Rng(task.seed)).count
-    trial, why = steps_for(task, parent.config, train, count)
-    learns, how = what_learns(task, size, parent.config)
-    by_hand = "set by hand" if wishes.lr is not None or "lr" in task.set_train else "by the width of the layers"
+    trial, why = steps_for(task, base.config, train, count)
+    learns, how = what_learns(task, size, base.config)
+    by_hand = "set by hand" if spec.lr is not None or "lr" in task.set_train else "by the width of the layers"
     passes = f"{trial.steps:,} steps of {trial.train.batch} over {count:,} examples"
     decisions = [
         Decision("device", f"{task.machine.device}, {task.machine.threads} threads", task.machine.name),
@@ -248,7 +255,7 @@ def plan(task: Task, parent: Parent, wishes: Wishes) -> Plan:
     ]
     if task.space.stream:
         decisions.insert(2, Decision("window", f"at most {task.space.shape[0]} tokens", "of the data, or set by hand"))
-    return Plan(parent.config, with_looks(task, finished(task, trial)), size, decisions)
+    return Plan(base.config, with_looks(task, finished(task, trial)), size, decisions)
 
 
 def with_looks(task: Task, train: TrainConfig) -> TrainConfig:
@@ -260,38 +267,38 @@ def with_looks(task: Task, train: TrainConfig) -> TrainConfig:
     return train.model_copy(update={k: v for k, v in changed.items() if k not in task.set_train})
 
 
-def tuned_config(task: Task, parent: Parent, wishes: Wishes) -> TrainConfig:
+def tuned_config(task: Task, base: BaseModel, spec: TuneSpec) -> TrainConfig:
     """AdamW with a short warm-up and a decay to nearly nothing; the rest as the base was trained."""
     count = Loader(task.examples, task.space, Rng(task.seed)).count
     start = base_config(task)
-    batch = BATCH if task.space.stream or parent.recipe is None else parent.recipe.batch
+    batch = BATCH if task.space.stream or base.recipe is None else base.recipe.batch
     changed: dict[str, Any] = {
         "optimizer": "adamw",
         "batch": max(1, min(batch, count)),
-        "lr": wishes.lr or default_rate(task, parent),
-        "weight_decay": 0.0 if wishes.lora is not None else 0.01,
+        "lr": spec.lr or default_rate(task, base),
+        "weight_decay": 0.0 if spec.lora is not None else 0.01,
         "decay": 0.9,
         "final_lr_ratio": 0.05,
         "compile": False,
     }
     train = override(start, {**changed, **task.set_train}, "train")
     assert isinstance(train, TrainConfig)
-    micro = task.set_train.get("micro_batch", micro_of(task, parent.config, train.batch))
+    micro = task.set_train.get("micro_batch", micro_of(task, base.config, train.batch))
     return train.model_copy(update={"micro_batch": int(micro)})
 
 
-def default_rate(task: Task, parent: Parent) -> float:
+def default_rate(task: Task, base: BaseModel) -> float:
     """By the width: the median number of inputs of the hidden layers."""
-    width = statistics.median(layer.weight.shape[1] for layer in hidden_layers(task, parent.config).values())
-    adapter, everything = SEASONED_RATES if parent.seasoned else OWN_RATES
-    assert task.origin is not None
-    return float(f"{(everything if task.origin.lora is None else adapter) / width:.2g}")
+    width = statistics.median(layer.weight.shape[1] for layer in hidden_layers(task, base.config).values())
+    adapter, everything = SEASONED_RATES if base.seasoned else OWN_RATES
+    assert task.base is not None
+    return float(f"{(everything if task.base.lora is None else adapter) / width:.2g}")
 
 
 def hidden_layers(task: Task, config: Any) -> dict[str, lora.Layer]:
     """The layers that an adapter goes to (every hidden one, without an adapter), empty."""
     whole = empty(task, config)
-    targets = () if task.origin is None or task.origin.lora is None else task.origin.lora.targets
+    targets = () if task.base is None or task.base.lora is None else task.base.lora.targets
     return lora.adaptable(whole, targets)
 
 
@@ -318,22 +325,13 @@ def steps_for(task: Task, config: Any, train: TrainConfig, count: int) -> tuple[
 
 def what_learns(task: Task, size: int, config: Any) -> tuple[int, str]:
     """How many numbers learn, and in which form."""
-    assert task.origin is not None
-    if task.origin.lora is None:
+    assert task.base is not None
+    if task.base.lora is None:
         return size, "full fine-tuning"
     whole, layers = empty(task, config), hidden_layers(task, config)
-    rank = task.origin.lora.rank
+    rank = task.base.lora.rank
     count = 0
     for name, layer in layers.items():
         parts = lora.parts_of(*lora.owner_of(whole, name), layer)
         count += rank * (len(parts) * layer.weight[0].numel() + layer.weight.shape[0])
-    return count, f"LoRA of rank {rank}, alpha {task.origin.lora.alpha:g}, on {len(layers)} layers"
-
-
-def recorded(prepared: Prepared, parent: Parent, made: Plan, machine: Machine, wishes: Wishes, count: int) -> RunRecord:
-    choices = Choices(minutes=wishes.minutes, steps=wishes.steps, seed=wishes.seed, validation=wishes.validation)
-    codec = None if parent.codec is None else parent.codec[0]
-    record = make_record(prepared, parent.family.name, codec, made, machine.record(), choices)
-    most = MOST_PASSES * math.ceil(count / made.train.batch)
-    minutes = wishes.minutes if made.train.steps < most else None  # passes are not stretched to fill the minutes
-    return record.model_copy(update={"parent": parent.name, "lora": wishes.lora, "minutes": minutes})
+    return count, f"LoRA of rank {rank}, alpha {task.base.lora.alpha:g}, on {len(layers)} layers"

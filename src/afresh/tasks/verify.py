@@ -17,14 +17,14 @@ from afresh.core import Examples, UserError
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
 from afresh.data.prepare import Prepared
+from afresh.runs.data import run_data
 from afresh.runs.run import Run, join
-from afresh.tasks.measure import prepared_again
 from afresh.training import checkpoint
-from afresh.training.base_weights import read_base
 from afresh.training.checkpoint import Checkpoint
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, precision, take_step
 from afresh.training.plan import make_learner
+from afresh.training.weights import read_base
 
 CACHE = 1e-3  # nats: what a log-probability may differ with and without a cache, in float32
 BATCH = {"float32": 1e-3, "bfloat16": 0.1}  # of a field in [-1, 1]: alone against in a batch
@@ -109,7 +109,7 @@ def check_data(run: Run, found: list[Prepared]) -> Check:
     gone = [p for p in (record.path, record.validation) if p is not None and not Path(p).exists()]
     if gone:
         return Check("data", None, f"{', '.join(gone)} is not there any more")
-    found.append(prepared_again(run))
+    found.append(run_data(run))
     return Check("data", True, f"{record.train:,} + {record.heldout:,} items, split {record.split_hash[:16]}")
 
 
@@ -173,7 +173,7 @@ def restored(run: Run, saved: Checkpoint, end: int) -> Learner:
     batch = min(run.record.train.batch, EXAMPLES)
     small: Mapping[str, Any] = {"device": "cpu", "compile": False, "batch": batch, "micro_batch": max(1, batch // 2)}
     config: TrainConfig = run.record.train.model_copy(update=small)
-    learner = make_learner(run.family, run.config, run.space, run.conds, config, run.origin)
+    learner = make_learner(run.family, run.config, run.space, run.conds, config, run.base_weights)
     learner.restore(saved)
     learner.config = learner.config.model_copy(update={"steps": end})
     return learner

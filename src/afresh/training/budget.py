@@ -6,15 +6,14 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
 from afresh.core import UserError
-
-THREADS = torch.get_num_threads()  # what torch found, before any run asked for fewer
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,6 @@ def measure_machine(device: str | None = None) -> Machine:
     not here."""
     device = device or devices()[0]
     check_device(device)
-    torch.set_num_threads(THREADS)
     rates = {}
     for dtype in (torch.float32, torch.bfloat16):
         a = torch.ones(1024, 1024, device=device, dtype=dtype)
@@ -118,10 +116,21 @@ def measure_machine(device: str | None = None) -> Machine:
     return Machine(
         device=device,
         name=name,
-        threads=THREADS,
+        threads=torch.get_num_threads(),
         float32=round(rates[torch.float32], 1),
         bfloat16=round(rates[torch.bfloat16], 1),
         compiler=shutil.which(os.environ.get("CXX", "g++")) is not None or device.startswith("cuda"),
         torch=torch.__version__,
         python=platform.python_version(),
     )
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """PyTorch uses `count` threads for the operators inside the block, and afterwards as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

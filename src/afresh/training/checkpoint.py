@@ -6,14 +6,12 @@ writes it) over all of them. A folder appears under its name only by a rename af
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
 import os
 import re
 import shutil
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +22,8 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
-from afresh.core import UserError
+from afresh.core import UserError, events
+from afresh.core.files import free_bytes, replace_file, sync_folder, write_file
 
 KEEP = 2  # newest sound checkpoints kept: that just written, and one that training is known to have gone on from
 SUMS = "SHA256SUMS"
@@ -37,54 +36,6 @@ class Checkpoint:
     step: int
     tensors: Mapping[str, Mapping[str, Tensor]]
     scalars: Mapping[str, Any]
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write and sync one file."""
-    with path.open("wb") as f:
-        f.write(data)
-        f.flush()
-        os.fsync(f.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Make renames inside a folder durable."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Put a whole file in place of another, or leave the old one: never half of it. Makes its folder if need be.
-
-    Raises UserError, naming the bytes needed, when the disk is full or not writable.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(aside, data)
-        os.replace(aside, path)
-        sync_folder(path.parent)
-    except OSError as e:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise UserError(
-            f"Could not write {path}: {e.strerror or e}. It needs {len(data):,} bytes; "
-            f"{free_bytes(path.parent):,} are free. Make room or choose another --out, then go on with --resume."
-        ) from e
-
-
-def write_json(path: Path, value: Any) -> None:
-    replace_file(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
-
-
-def free_bytes(path: Path) -> int:
-    """Free bytes where `path` is, or would be."""
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return shutil.disk_usage(path).free
 
 
 def save(root: Path, checkpoint: Checkpoint, rotating: bool = True) -> Path:
@@ -217,13 +168,13 @@ def newest(root: Path, groups: tuple[str, ...] | None = None, before: float = ma
     found = steps_in(root)
     pointer = root.parent / "latest"
     if found and pointer.is_file() and pointer.read_bytes() not in [f"{name}\n".encode() for name in found]:
-        warnings.warn(f"{pointer} is damaged: it names no checkpoint. The newest good one is used.", stacklevel=2)
+        events.warning(f"{pointer} is damaged: it names no checkpoint. The newest good one is used.")
     found = [name for name in found if int(name) < before]
     for name in reversed(found):
         faults = check(root / name)
         if not faults:
             return read(root / name, groups)
-        warnings.warn("; ".join(faults) + ". Looking for an older checkpoint.", stacklevel=2)
+        events.warning("; ".join(faults) + ". Looking for an older checkpoint.")
     if found:
         raise UserError(f"Every checkpoint in {root} is damaged: {', '.join(found)}. Train again, or restore a copy.")
     return None

@@ -24,7 +24,6 @@ class TrainConfig(BaseModel):
     final_lr_ratio: float = Field(0.02, ge=0, le=1)
     clip: float = Field(1.0, ge=0)  # of the gradient's norm; 0 = none
     ema_half_life: float = Field(0.0, ge=0)  # in examples; 0 = no average
-    posthoc: int = Field(0, ge=0, le=100)  # snapshots of averages to choose another length from; 0 = none
     early: float = Field(0.0, ge=0, le=1)  # share of the steps after which weights are kept aside; 0 = never
     cond_dropout: float = Field(0.1, ge=0, le=1)
     precision: Literal["float32", "bfloat16"] = "float32"

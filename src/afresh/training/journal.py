@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from afresh.core import UserError
-from afresh.training.checkpoint import free_bytes, replace_file
+from afresh.core.files import free_bytes, replace_file
 
 
 class Journal:

@@ -12,14 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from afresh.core import Batch, Objective, State, UserError
+from afresh.core import Batch, Objective, State, UserError, events
 from afresh.core.rng import Rng
 from afresh.nets.kernels import functions as kernels
 from afresh.training import checkpoint
 from afresh.training.config import TrainConfig
 from afresh.training.ema import Average, ema_decay, flat, follow, refill
 from afresh.training.optim import AdamW, Muon, is_matrix
-from afresh.training.posthoc import LENGTHS, power_keep
 from afresh.training.schedule import rate
 
 
@@ -39,7 +38,6 @@ class Learner:
     objective: Objective
     config: TrainConfig
     averages: Average = field(default_factory=dict)
-    powers: dict[float, Average] = field(default_factory=dict)  # by length, to choose another from after training
     optimizers: dict[str, list[Muon | AdamW]] = field(default_factory=dict)  # player -> optimisers
     state: State = field(default_factory=dict)
     step: int = 0
@@ -56,8 +54,6 @@ class Learner:
             self.optimizers[player] = make_optimizers(params, self.config)
         if self.config.ema_half_life > 0:
             self.averages = self.fresh_average()
-        if self.config.posthoc > 0:
-            self.powers = {length: self.fresh_average() for length in LENGTHS}
 
     def fresh_average(self) -> Average:
         """A copy of the weights that sampling uses."""
@@ -79,8 +75,6 @@ class Learner:
         }
         if self.averages:
             tensors["ema"] = flat(self.averages)
-        if self.powers:
-            tensors["power"] = {f"{n:g}.{k}": v for n, average in self.powers.items() for k, v in flat(average).items()}
         tensors["optimizer"] = {
             f"{player}.{k}": v.contiguous()
             for player, os in self.optimizers.items()
@@ -107,8 +101,6 @@ class Learner:
                 load_learnt(net, under(saved.tensors["model"], m))
             if self.averages:
                 refill(self.averages, saved.tensors["ema"])
-            for length, average in self.powers.items():
-                refill(average, under(saved.tensors["power"], f"{length:g}"))
             for player, optimizers in self.optimizers.items():
                 found = under(saved.tensors["optimizer"], player)
                 for o in optimizers:
@@ -264,8 +256,6 @@ def take_step(learner: Learner, batch: Batch, rng: Rng) -> dict[str, float] | No
     keep = ema_decay(config.ema_half_life, (learner.step + 1) * config.batch, config.batch)
     current = {m: learner.modules[m].state_dict() for m in learner.objective.averaged}
     follow(learner.averages, current, keep)
-    for length, average in learner.powers.items():
-        follow(average, current, power_keep(length, learner.step + 1))
     return out
 
 
@@ -280,9 +270,8 @@ class Hooks:
     tick: Callable[[dict[str, float]], None] = lambda metrics: None
     stepped: Callable[[Learner], None] = lambda learner: None  # after every step
     overhead: Callable[[str, float], None] = lambda kind, seconds: None
-    message: Callable[[str], None] = lambda text: None
-    stop: Callable[[], bool] = lambda: False
-    enough: Callable[[Learner], str] = lambda learner: ""  # why to end here; asked after each evaluation
+    interrupted: Callable[[], bool] = lambda: False
+    stop_reason: Callable[[Learner], str] = lambda learner: ""  # why to end here; asked after each evaluation
     replan: Callable[[Learner], int | None] = lambda learner: None  # another total, before the rate decays
 
 
@@ -298,7 +287,7 @@ def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng:
         metrics = take_step(learner, batch, rng)
         if metrics is None:
             learner.skipped += 1
-            hooks.message(
+            events.warning(
                 f"step {learner.step}: the loss or its gradient is not finite; skipped, the weights untouched"
             )
             if learner.skipped >= config.skip_limit:
@@ -328,12 +317,12 @@ def after_step(learner: Learner, root: Path, hooks: Hooks) -> bool:
             found = hooks.evaluate(learner)
         if found:
             hooks.log(learner.step, found)
-        enough = hooks.enough(learner)
+        enough = hooks.stop_reason(learner)
         learner.stopped = enough or learner.stopped
     if due(learner.step, config.preview_every, last):
         with timed(hooks, "preview"):
             hooks.preview(learner)
-    stopping = hooks.stop()
+    stopping = hooks.interrupted()
     replanned = replan(learner, hooks)
     if due(learner.step, config.save_every, last) or stopping or replanned or enough:
         with timed(hooks, "save"):
@@ -391,4 +380,4 @@ def roll_back(learner: Learner, root: Path, hooks: Hooks) -> None:
     learner.restore(saved)
     learner.rollbacks, learner.lr_scale, learner.skipped = rollbacks, scale, 0
     hooks.rewind(learner.step)
-    hooks.message(f"rolled back to step {learner.step}; learning rate times {scale:g}")
+    events.warning(f"rolled back to step {learner.step}; learning rate times {scale:g}")

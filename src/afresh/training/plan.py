@@ -8,19 +8,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from afresh.core import CondSpec, Examples, Family, Space, UserError
-from afresh.core.options import problems
+from afresh.core.options import override
 from afresh.core.rng import Rng
 from afresh.data.load import Loader, tokens_each
-from afresh.training.base_weights import Origin
-from afresh.training.budget import Machine, synchronise
+from afresh.training.budget import Machine, synchronise, torch_threads
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, take_step
 from afresh.training.schedule import looks
+from afresh.training.weights import BaseWeights
 
 RESERVE = 0.06  # share of the minutes kept for evaluation, previews and saves
 CACHED = 4_000_000  # parameters from which a decoder's steps are cut into micro-batches on a CPU
@@ -44,15 +44,6 @@ class Plan:
     train: TrainConfig
     parameters: int
     decisions: list[Decision] = field(default_factory=list)
-
-
-def override(model: BaseModel, given: Mapping[str, Any], what: str) -> Any:
-    """A config with some fields set by hand. Raises UserError naming the fields that exist."""
-    try:
-        return type(model).model_validate({**model.model_dump(), **given})
-    except ValidationError as e:
-        known = ", ".join(type(model).model_fields)
-        raise UserError(f"--set {what}: {problems(e, type(model))}. Fields of {what}: {known}.") from e
 
 
 class Weightless(TorchFunctionMode):
@@ -82,14 +73,13 @@ def placed(modules: Mapping[str, nn.Module], device: str) -> dict[str, nn.Module
 
 
 def make_learner(
-    family: Family, config: Any, space: Space, conds: CondSpec, train: TrainConfig, origin: Origin | None = None
+    family: Family, config: Any, space: Space, conds: CondSpec, train: TrainConfig, base: BaseWeights | None = None
 ) -> Learner:
     """Fresh modules and optimisers, on the device, from the seed, or from what tuning begins with."""
-    torch.set_num_threads(train.threads)
     torch.manual_seed(train.seed)
     modules = placed(family.build(config, space, conds), train.device)
-    if origin is not None:
-        modules = origin.begin(modules, train.seed)
+    if base is not None:
+        modules = base.apply(modules, train.seed)
     if train.compile and family.plan.regions is not None:
         for region in family.plan.regions(modules, train.device):
             region.compile()
@@ -111,7 +101,7 @@ class Task:
     seconds: float | None  # of training, when the budget is a time
     steps: int | None
     tokens: int | None
-    origin: Origin | None = None
+    base: BaseWeights | None = None
 
     @property
     def each(self) -> int:
@@ -149,7 +139,13 @@ class Trial:
 
 def step_seconds(task: Task, config: Any, train: TrainConfig, least: float) -> tuple[float, float]:
     """(time of the first step, median time of the next) when really training on this data."""
-    learner = make_learner(task.family, config, task.space, task.conds, train, task.origin)
+    with torch_threads(train.threads):
+        return timed_steps(task, config, train, least)
+
+
+def timed_steps(task: Task, config: Any, train: TrainConfig, least: float) -> tuple[float, float]:
+    """The same with the present number of threads."""
+    learner = make_learner(task.family, config, task.space, task.conds, train, task.base)
     rng = Rng(train.seed)
     loader = Loader(task.examples, task.space, rng, train.batch)
     times: list[float] = []
@@ -340,7 +336,6 @@ def fewer_threads(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:
     train = trial.train.model_copy(update={"threads": 1})
     first, speed = step_seconds(task, trial.config, train, min(0.4, 0.01 * task.seconds))
     if speed > 0.9 * trial.step_seconds:
-        torch.set_num_threads(trial.train.threads)
         return trial
     reason = f"a step takes {speed * 1e3:.0f} ms instead of {trial.step_seconds * 1e3:.0f} with {trial.train.threads}"
     decisions.append(Decision("threads", "1", reason))

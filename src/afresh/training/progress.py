@@ -1,29 +1,23 @@
-"""What a person sees while training: a bar on standard error, with a time left that tells the truth."""
+"""How far training has come, with a true estimate of the time left."""
 
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from types import TracebackType
-from typing import Literal, TextIO
+from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
-from rich.progress import Progress as RichBar
-from rich.table import Column
-from rich.text import Text
+from afresh.core import events
 
 WARM = 3  # first steps left out: they compile, allocate and fill caches
 WINDOW = 60.0  # seconds of steps that the rate is taken over ...
 LEAST, MOST = 32, 4096  # ... but never fewer or more steps than these
 STRAY = 10.0  # a step this many medians long (a suspended laptop, a late compilation) says nothing of the next
-PLAIN_EVERY = 10.0  # seconds between lines where standard error is not a terminal
+EVERY = 0.25  # seconds between events
 
 
 @dataclass
@@ -150,23 +144,13 @@ def telling(metrics: Mapping[str, float]) -> list[str]:
     return sorted(names, key=lambda k: k.rpartition("/")[2] != "reward")[:2]
 
 
-class _Field(ProgressColumn):
-    """A column of the bar computed at each refresh, so that the clock runs on during a long step."""
+class ProgressMeter:
+    """A context manager around training that reports its progress as events.
 
-    def __init__(self, text: Callable[[], str], style: str = "", width: int | None = None) -> None:
-        self.text, self.style = text, style
-        super().__init__(Column(no_wrap=True, min_width=width, overflow="ellipsis"))
-
-    def render(self, task: Task) -> Text:
-        return Text(self.text(), style=self.style)
-
-
-class Progress:
-    """A context manager around training. Everything goes to standard error.
-
-    `mode`: "auto" draws a bar on a terminal and prints a line every ten seconds elsewhere, "plain" always
-    prints lines, "quiet" prints nothing. `examples_per_step` counts in `unit` (tokens, pictures). `start` is
-    the step that a resumed run begins from. Raises ValueError on another mode.
+    `examples_per_step` are counted in `unit` (tokens, images); `start` is the step that a resumed run begins from. An
+    event of the kind `progress` and the code `training` is raised at most every EVERY seconds, and at the end. Its
+    fields: title, step, steps, loss, metrics, unit, rate (units a second), seconds_left and seconds_elapsed, with None
+    for what is not known yet.
     """
 
     def __init__(
@@ -175,110 +159,88 @@ class Progress:
         unit: str,
         examples_per_step: float,
         title: str,
-        mode: Literal["auto", "plain", "quiet"] | str = "auto",
         start: int = 0,
         now: Callable[[], float] = time.monotonic,
-        stream: TextIO | None = None,
     ) -> None:
-        if mode not in ("auto", "plain", "quiet"):
-            raise ValueError(f"mode must be auto, plain or quiet, not {mode!r}")
         self.total, self.unit, self.each, self.title, self.now = total_steps, unit, examples_per_step, title, now
-        self.stream = sys.stderr if stream is None else stream
-        self.mode = "bar" if mode == "auto" and Console(file=self.stream).is_terminal else mode
-        self.begun = self.printed = now()
+        self.begun = self.reported = now()
         self.left = TimeLeft(total_steps, start, self.begun)
-        self.told = start  # step of the last line
         self.memory = min(50.0, max(1.0, total_steps / 20))
         self.loss = Smooth(self.memory)
         self.shown: dict[str, Smooth] = {}
-        self.bar: RichBar | None = None
 
-    def __enter__(self) -> Progress:
-        self.begun = self.printed = self.left.last = self.now()
-        if self.mode == "bar":
-            self.bar = self._make_bar()
-            self.task = self.bar.add_task(escape(self.title), total=self.total, completed=self.left.step)
-            self.bar.start()
+    def __enter__(self) -> ProgressMeter:
+        self.begun = self.left.last = self.now()
+        self.report()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-        elif self.left.step != self.told:
-            self._line()
+        self.report(ended=True)
 
-    def step(self, loss: float, metrics: Mapping[str, float] | None = None, at: int | None = None) -> None:
-        """A step is done. `at` is its number, the next one if None; up to two `metrics` are shown beside the loss."""
+    def step(self, metrics: Mapping[str, float], at: int | None = None) -> None:
+        """A step is done. `at` is its number, the next one if None. The first loss among `metrics` and up to two others
+        are reported, smoothed."""
         now = self.now()
         self.left.stepped(now, at)
-        self.loss.add(loss)
-        names = telling(metrics or {})
-        for k in names:
-            self.shown.setdefault(k, Smooth(self.memory)).add((metrics or {})[k])
-        if self.bar is not None:
-            self.bar.update(self.task, completed=self.left.step)
-        elif now - self.printed >= PLAIN_EVERY:
-            self._line()
+        self.loss.add(next(v for k, v in metrics.items() if k.endswith("loss")))
+        for name in telling(metrics):
+            self.shown.setdefault(name, Smooth(self.memory)).add(metrics[name])
+        if now - self.reported >= EVERY:
+            self.report()
 
     def replan(self, total: int) -> None:
         """The run will have `total` steps after all."""
         self.total = self.left.total = total
-        if self.bar is not None:
-            self.bar.update(self.task, total=total)
 
     def overhead(self, seconds: float, kind: str) -> None:
         """An evaluation, a preview or a save (`kind`) just took `seconds`."""
         self.left.interrupted(kind, seconds, self.now())
 
-    def message(self, text: str) -> None:
-        """One line that stays, above the bar."""
-        if self.bar is not None:
-            self.bar.console.print(text, markup=False, highlight=False)
-        else:
-            self._say(text)
-
-    def eta(self) -> float | None:
+    def seconds_left(self) -> float | None:
         """Seconds left, interruptions included; None while nothing is known (before the second step)."""
         return self.left.seconds(self.now())
 
     def rate(self) -> float | None:
-        """Examples a second while learning, interruptions apart."""
+        """Units a second while learning, interruptions apart."""
         seconds = self.left.step_seconds()
         return None if not seconds else self.each / seconds
 
-    def _values(self) -> str:
-        loss = self.loss.mean()
-        parts = ["loss ?" if loss is None else f"loss {loss:.4g}"]
-        for name, smooth in self.shown.items():
-            value = smooth.mean()
-            if value is not None:
-                parts.append(f"{name.rsplit('/', 1)[-1].replace('_', ' ')} {value:.3g}")
-        return ", ".join(parts)
+    def values(self) -> dict[str, float]:
+        """The smoothed loss and what is shown beside it, by name; what is not known yet is left out."""
+        means = {"loss": self.loss.mean(), **{name: smooth.mean() for name, smooth in self.shown.items()}}
+        return {name.rsplit("/", 1)[-1].replace("_", " "): v for name, v in means.items() if v is not None}
 
-    def _make_bar(self) -> RichBar:
-        return RichBar(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
-            _Field(lambda: f"{self.left.step:,}/{self.total:,}"),
-            _Field(self._values, "cyan"),
-            _Field(lambda: speed(self.rate(), self.unit), "green"),
-            _Field(lambda: f"{clock(self.eta())} left", "bold"),
-            _Field(lambda: clock(self.now() - self.begun), "dim"),
-            console=Console(file=self.stream),
-            refresh_per_second=4,
-            expand=True,
-            redirect_stdout=False,  # standard output is the caller's, byte for byte
-        )
+    def report(self, ended: bool = False) -> None:
+        """Raise the event."""
+        self.reported = self.now()
+        fields = {
+            "title": self.title,
+            "step": self.left.step,
+            "steps": self.total,
+            "values": self.values(),
+            "unit": self.unit,
+            "rate": self.rate(),
+            "seconds_left": self.seconds_left(),
+            "seconds_elapsed": self.reported - self.begun,
+            "ended": ended,
+        }
+        events.progress(progress_line(fields), "training", **fields)
 
-    def _line(self) -> None:
-        self.printed, self.told = self.now(), self.left.step
-        done = 100 * self.left.step // max(1, self.total)
-        left = "" if self.left.step >= self.total else f"{clock(self.eta())} left, "
-        self._say(
-            f"{self.title}: step {self.left.step:,}/{self.total:,} ({done}%), {self._values()}, "
-            f"{speed(self.rate(), self.unit)}, {left}{clock(self.now() - self.begun)} elapsed"
-        )
 
-    def _say(self, text: str) -> None:
-        if self.mode != "quiet":
-            print(text, file=self.stream, flush=True)
+def progress_line(fields: Mapping[str, Any]) -> str:
+    """The fields of a progress event as one line of text."""
+    step, steps = fields["step"], fields["steps"]
+    left = "" if step >= steps else f"{clock(fields['seconds_left'])} left, "
+    return (
+        f"{fields['title']}: step {step:,}/{steps:,} ({100 * step // max(1, steps)}%), {values_line(fields)}, "
+        f"{speed(fields['rate'], fields['unit'])}, {left}{clock(fields['seconds_elapsed'])} elapsed"
+    )
+
+
+def values_line(fields: Mapping[str, Any]) -> str:
+    """The loss and what is shown beside it, as text."""
+    values = {"loss": None, **fields["values"]}
+    return ", ".join(
+        f"{name} {'?' if value is None else format(value, '.4g' if name == 'loss' else '.3g')}"
+        for name, value in values.items()
+    )

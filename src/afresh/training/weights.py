@@ -1,12 +1,21 @@
-"""Weights that a run keeps beside its checkpoints: early ones, an average chosen or what was fitted after training.
+"""The weights that a run has beside its checkpoints.
 
-All are made from checkpoints' weights alone and may be missing: a run that was stopped has not finished.
+`base` are the weights that tuning started from. They are stored whole, not referred to: a base that is trained on,
+moved or removed from the hub must not change or lose what was made from it, and one copy is smaller than the two
+checkpoints of a full run. `early`, `averaged` and `finished` are made from checkpoints alone and may be missing, since
+a run that was stopped has not finished:
+
+early      the weights after a share of the steps, for guidance by a weaker model
+averaged   the weights that sampling uses instead of the last ones (training/best_checkpoint.py)
+finished   what the family fitted to its data after training, such as a density of latents
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
@@ -14,95 +23,180 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from afresh.core import UserError
-from afresh.training.checkpoint import replace_file
-from afresh.training.ema import flat
-from afresh.training.loop import Learner, load_learnt, under
-from afresh.training.posthoc import snapshot_due
+from afresh.core.files import replace_file
+from afresh.core.rng import Rng
+from afresh.training import lora
+from afresh.training.loop import load_learnt, under
+from afresh.training.lora import LoraConfig
 
-EARLY, FINISHED, AVERAGED = "early", "finished", "averaged"
-SNAPSHOTS = "averages"  # the folder of what an average is made of after training
+BASE, EARLY, CHOSEN, FITTED = "base", "early", "averaged", "finished"  # file names in a run's folder
 
 
-def write_kept(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> None:
-    """NAME.safetensors with {module.name: tensor}, its SHA-256 beside it. Raises UserError where it cannot."""
-    data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+def serialised(tensors: Mapping[str, Tensor]) -> bytes:
+    """A safetensors file in memory, each tensor in its own precision."""
+    return save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+
+
+def state_of(modules: Mapping[str, nn.Module], names: tuple[str, ...] | None = None) -> dict[str, Tensor]:
+    """The state of the named modules (all by default) as one mapping {module.name: tensor}."""
+    return {f"{m}.{k}": v for m in (names or tuple(modules)) for k, v in modules[m].state_dict().items()}
+
+
+# ---------------------------------------------------------------------------------------------- early, chosen, fitted
+
+
+def write_weights(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> None:
+    """Write NAME.safetensors with {module.name: tensor} and its SHA-256 beside it. Raises UserError if it cannot."""
+    data = serialised(tensors)
     replace_file(folder / f"{name}.safetensors", data)
     replace_file(folder / f"{name}.sha256", f"{hashlib.sha256(data).hexdigest()}\n".encode())
 
 
-def read_kept(folder: Path, name: str) -> dict[str, Tensor] | None:
-    """None when it was never written. Raises UserError when it is not what was written."""
+def read_weights(folder: Path, name: str) -> dict[str, Tensor] | None:
+    """The tensors of NAME.safetensors, or None if it was never written. Raises UserError if it is damaged."""
     file = folder / f"{name}.safetensors"
     if not file.exists():
         return None
     try:
         data, digest = file.read_bytes(), (folder / f"{name}.sha256").read_text().strip()
         if hashlib.sha256(data).hexdigest() != digest:
-            raise ValueError("its SHA-256 is another")
+            raise ValueError("its SHA-256 differs")
         return load(data)
     except (OSError, ValueError, safetensors.SafetensorError) as e:
         raise UserError(
-            f"{file} is damaged ({e}). Restore a copy of it, or make it again: afresh train --resume {folder}"
+            f"{file} is damaged ({e}). Restore a copy of it, or resume the run {folder} to write it again.",
+            "damaged",
+            file=str(file),
         ) from None
 
 
-def states(modules: Mapping[str, nn.Module], names: tuple[str, ...]) -> dict[str, Tensor]:
-    """The states of some modules as one mapping."""
-    return {f"{m}.{k}": v for m in names for k, v in modules[m].state_dict().items()}
-
-
-def with_early(folder: Path, built: dict[str, nn.Module]) -> dict[str, nn.Module]:
-    """Modules "early_NAME" with the early weights, of those that were kept.
-
-    `built` are fresh modules of the same family, which become them. Raises UserError when none were kept.
-    """
-    found = read_kept(folder, EARLY)
-    if found is None:
+def early_modules(folder: Path, built: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Modules named "early_NAME" with the early weights. `built` are fresh modules of the same family, which receive
+    them. Raises UserError if the run has no early weights."""
+    tensors = read_weights(folder, EARLY)
+    if tensors is None:
         raise UserError(
-            f"{folder} has kept no early weights, which guidance by a weaker model needs: it is an older run, or was "
-            "stopped too soon. Leave autoguidance out, or train again."
+            f"{folder} has no early weights, which guidance by a weaker model needs: it is an older run, or was "
+            "stopped too soon. Leave autoguidance out, or train again.",
+            "no_early_weights",
         )
-    out = {}
+    early = {}
     for name, module in built.items():
-        if tensors := under(found, name):
-            load_learnt(module, tensors)
-            out[f"early_{name}"] = module.eval().requires_grad_(False)
-    return out
+        if own := under(tensors, name):
+            load_learnt(module, own)
+            early[f"early_{name}"] = module.eval().requires_grad_(False)
+    return early
 
 
-def with_average(folder: Path, modules: Mapping[str, nn.Module]) -> None:
-    """Put the average that was chosen after training in its place, where one was."""
-    found = read_kept(folder, AVERAGED)
+def load_chosen(folder: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Load the weights that were chosen for sampling instead of the last ones, if there are any."""
+    tensors = read_weights(folder, CHOSEN)
     for name, module in modules.items():
-        if found and (tensors := under(found, name)):
-            load_learnt(module, tensors)
+        if tensors and (own := under(tensors, name)):
+            load_learnt(module, own)
 
 
-def keep_snapshot(learner: Learner, folder: Path) -> None:
-    """Write the tracked averages where one of the planned snapshots is due."""
-    config = learner.config
-    if learner.powers and snapshot_due(learner.step, config.steps, config.posthoc):
-        tensors = {f"{n:g}.{k}": v for n, average in learner.powers.items() for k, v in flat(average).items()}
-        write_kept(folder / SNAPSHOTS, f"{learner.step:06d}", tensors)
-
-
-def forget_snapshots(folder: Path, step: int) -> None:
-    """Remove those of later steps, which training left when it went back to `step`."""
-    for file in (folder / SNAPSHOTS).glob("[0-9]*.s*"):
-        if int(file.stem) > step:
-            file.unlink()
-
-
-def no_average(folder: Path) -> bool:
-    """Go back to the weights as trained; whether another average had been chosen."""
-    there = [f for f in (folder / f"{AVERAGED}{s}" for s in (".safetensors", ".sha256", ".json")) if f.exists()]
-    for file in there:  # the weights first: without them the others say nothing
+def forget_chosen(folder: Path) -> bool:
+    """Return to the last weights. Returns whether others had been chosen."""
+    files = [f for f in (folder / f"{CHOSEN}{s}" for s in (".safetensors", ".sha256", ".json")) if f.exists()]
+    for file in files:  # the weights first: without them the other two mean nothing
         file.unlink()
-    return bool(there)
+    return bool(files)
 
 
-def with_finished(folder: Path, modules: Mapping[str, nn.Module]) -> None:
-    """Put what was fitted after training in its place, where it was."""
-    for full, tensor in (read_kept(folder, FINISHED) or {}).items():
+def load_fitted(folder: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Load what was fitted after training, if anything was."""
+    for full, tensor in (read_weights(folder, FITTED) or {}).items():
         module, name = full.split(".", 1)
         modules[module].load_state_dict({name: tensor}, strict=False)
+
+
+def check_finite(modules: Mapping[str, nn.Module], folder: Path) -> None:
+    """Raises UserError naming the first weight that is not finite."""
+    for m, module in modules.items():
+        for k, v in module.state_dict().items():
+            if v.is_floating_point() and not bool(v.isfinite().all()):
+                raise UserError(
+                    f"The weights of {folder} are not finite ({m}.{k}). Train again from an earlier state.",
+                    "not_finite",
+                )
+
+
+def load_own(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Load a run's own weights. Raises UserError if they belong to another network than its folder describes."""
+    try:
+        load_learnt(module, tensors)
+    except (KeyError, RuntimeError) as e:
+        why = " ".join(str(e).split())[:300]
+        raise UserError(
+            f"The weights of {folder} do not fit what lies beside them (run.json, tokenizer, labels): {why}. Restore "
+            "the folder from a copy.",
+            "weights_mismatch",
+        ) from None
+
+
+# ------------------------------------------------------------------------------------------------- base and adapters
+
+
+@dataclass(frozen=True)
+class BaseWeights:
+    """The weights {module.name: tensor} that a tuned run started from, and its adapter; None if everything learns."""
+
+    weights: Mapping[str, Tensor]
+    lora: LoraConfig | None
+
+    def apply(self, modules: Mapping[str, nn.Module], seed: int) -> dict[str, nn.Module]:
+        """The modules with the base's weights and, if there is one, a fresh adapter as the only part that learns.
+
+        Raises UserError if the weights belong to another network, or no layer can be adapted.
+        """
+        together = nn.ModuleDict(dict(modules))
+        try:
+            together.load_state_dict(dict(self.weights))
+        except RuntimeError as e:
+            raise UserError(f"The base's weights do not fit this network: {e}.", "weights_mismatch") from None
+        if self.lora is not None:
+            lora.attach(together, self.lora, Rng(seed))
+        return dict(together.items())
+
+
+def merge_adapters(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """The modules with their adapters added to the weights, permanently."""
+    together = nn.ModuleDict(dict(modules))
+    lora.merge(together)
+    lora.plain(together)
+    return dict(together.items())
+
+
+@contextmanager
+def adapters_merged(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, nn.Module]]:
+    """The same inside a `with` block only."""
+    together = nn.ModuleDict(dict(modules))
+    with lora.folded(together):
+        yield dict(together.items())
+
+
+def write_base(folder: Path, weights: Mapping[str, Tensor]) -> str:
+    """Store the base's weights in their own precision; returns the file's SHA-256. Raises UserError if it cannot."""
+    data = serialised(weights)
+    replace_file(folder / f"{BASE}.safetensors", data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_base(folder: Path, sha256: str) -> dict[str, Tensor]:
+    """The base's weights. Raises UserError if the file is missing or changed."""
+    file = folder / f"{BASE}.safetensors"
+    try:
+        data = file.read_bytes()
+    except OSError as e:
+        raise UserError(
+            f"{file}, which this run was tuned from, cannot be read: {e.strerror or e}.", "missing"
+        ) from None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise UserError(
+            f"{file} does not match the SHA-256 in run.json: it is damaged. Restore a copy of it.", "damaged"
+        )
+    try:
+        return load(data)
+    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as e:
+        raise UserError(f"{file} is not a valid safetensors file: {e}.", "damaged") from None

@@ -6,9 +6,9 @@ from itertools import product
 
 import pytest
 
-from afresh.alignment.feedback.annotate import Asked
 from afresh.alignment.feedback.preference_pairs import labels_of
 from afresh.core import Part, UserError
+from afresh.tasks.annotate import Asked
 
 SPEC = {
     "digit": Part("label", classes=("0", "1", "a, b", "x=y")),

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from afresh.core import Aligner, Cond, Family, Modules, Space, Steered, World, registry
+from afresh.core import AlignContext, Aligner, AlignTarget, Cond, Family, Modules, Space, registry
 from afresh.core.rng import Rng
 from afresh.formats.base import decoder_of
 from afresh.formats.load import load_base
@@ -123,12 +123,12 @@ def learner_of(method: str, found: Opened, batch: int, micro: int, **given: Any)
         clip=0.0,
         cond_dropout=0.0,
     )
-    objective = aligner.objective(config, Steered(*found.about))
+    objective = aligner.objective(config, AlignTarget(*found.about))
     return Learner(found.modules, objective, train, state=dict(aligner.first(config))), aligner, config
 
 
-def world_of(found: Opened, learner: Learner, **more: Any) -> World:
-    return World(
+def world_of(found: Opened, learner: Learner, **more: Any) -> AlignContext:
+    return AlignContext(
         *found.about,
         modules=found.modules,
         reference=found.reference,

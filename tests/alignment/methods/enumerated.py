@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from afresh.core import (
+    AlignContext,
+    AlignTarget,
     Batch,
     Cond,
     Family,
@@ -24,10 +26,8 @@ from afresh.core import (
     Rollout,
     Space,
     State,
-    Steered,
     Steps,
     Votes,
-    World,
     registry,
 )
 from afresh.core.rng import Rng
@@ -65,8 +65,10 @@ class Task:
         config = aligner.config(**given)
         modules = {**(own := self.built()), **aligner.modules(config, own)}
         about = self.family, self.config, self.space, self.settings, self.on_field
-        learner = Learner(modules, aligner.objective(config, Steered(*about)), train, state=dict(aligner.first(config)))
-        world = World(
+        learner = Learner(
+            modules, aligner.objective(config, AlignTarget(*about)), train, state=dict(aligner.first(config))
+        )
+        context = AlignContext(
             *about,
             modules=modules,
             reference=self.reference,
@@ -77,7 +79,7 @@ class Task:
             reward=self.reward,
             votes=self.votes,
         )
-        return learner, aligner.batches(config, world)
+        return learner, aligner.batches(config, context)
 
     def steered(self, method: str, steps: int, batch: int, lr: float, **given: Any) -> tuple[dict[str, Any], State]:
         """The modules after some steps of the project's own loop, and the state."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from afresh.core import Batch, Cond, Family, Space, State, Steered, Votes, World, registry
+from afresh.core import AlignContext, AlignTarget, Batch, Cond, Family, Space, State, Votes, registry
 from afresh.core.rng import Rng
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, take_step
@@ -72,8 +72,10 @@ class Strings:
             cond_dropout=0.0,
             final_lr_ratio=0.01,
         )
-        learner = Learner(modules, aligner.objective(config, Steered(*about)), train, state=dict(aligner.first(config)))
-        world = World(
+        learner = Learner(
+            modules, aligner.objective(config, AlignTarget(*about)), train, state=dict(aligner.first(config))
+        )
+        context = AlignContext(
             *about,
             modules=modules,
             reference=self.reference,
@@ -84,7 +86,7 @@ class Strings:
             reward=reward,
             votes=votes,
         )
-        batches = aligner.batches(config, world)
+        batches = aligner.batches(config, context)
         for step in range(steps):
             assert take_step(learner, batches(step * batch, batch), Rng(0)) is not None
             learner.step += 1

@@ -33,14 +33,14 @@ def run(seed: int = 0, rows: int = ROWS, **changed: Any) -> Rows:
         "clipped": lambda t: 0.1,
         "heldout_loss": lambda t: 2 + 0.1 * t,
         "accuracy": lambda t: 0.55 + 0.15 * t + rng.normal(0, 0.01),
-        "unseen": lambda t: 0.1 + 0.3 * t + rng.normal(0, 0.02),
-        "unseen_error": lambda t: 0.02,
+        "heldout_reward": lambda t: 0.1 + 0.3 * t + rng.normal(0, 0.02),
+        "heldout_reward_error": lambda t: 0.02,
     }
     made = {k: f for k, f in {**healthy, **changed}.items() if f is not None}
     out: Rows = []
     for i in range(rows):
         values = {k: float(f(i / (rows - 1))) for k, f in made.items()}
-        kept = {k: v for k, v in values.items() if i % EVERY == 0 or not k.startswith("unseen")}
+        kept = {k: v for k, v in values.items() if i % EVERY == 0 or not k.startswith("heldout_reward")}
         out.append({"step": 10 * i, **kept})
     return out
 
@@ -159,9 +159,9 @@ def test_numbers_that_are_none() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_over_optimisation(seed: int) -> None:
-    """The unseen reward peaks half way: then the alarm says so, and when it was."""
+    """The held-out reward peaks half way: then the alarm says so, and when it was."""
     rng = np.random.default_rng(seed)
-    rows = run(seed, unseen=lambda t: 0.3 - 2 * (t - 0.5) ** 2 + rng.normal(0, 0.02))
+    rows = run(seed, heldout_reward=lambda t: 0.3 - 2 * (t - 0.5) ** 2 + rng.normal(0, 0.02))
     (alarm,) = alarms(rows)
     assert alarm.name == "over-optimisation" and "is being exploited" in alarm.said
     assert 100 <= int(alarm.said.split("Since step ")[1].split(" ")[0]) <= 300
@@ -189,7 +189,8 @@ def test_rows_of_one_step_are_one_and_need_a_step() -> None:
 def evaluations(*values: float, error: float | None = 0.03) -> Rows:
     """The standard error of a difference is error x sqrt(2): twice that is 0.085."""
     return [
-        {"step": 5 * i, "unseen": v, **({} if error is None else {"unseen_error": error})} for i, v in enumerate(values)
+        {"step": 5 * i, "heldout_reward": v, **({} if error is None else {"heldout_reward_error": error})}
+        for i, v in enumerate(values)
     ]
 
 
@@ -220,7 +221,7 @@ def test_what_is_no_evaluation_does_not_stop() -> None:
     assert stop_reason(evaluations(*falling, error=None)) == ""
     rows = evaluations(*falling)
     assert stop_reason([*rows, {"step": 99, "reward": 1.0}])
-    assert stop_reason([*rows, {"step": 99, "unseen": math.nan, "unseen_error": 0.1}])
+    assert stop_reason([*rows, {"step": 99, "heldout_reward": math.nan, "heldout_reward_error": 0.1}])
     wrong: tuple[dict[str, Any], ...] = ({"patience": 0}, {"errors": 0.0}, {"errors": math.nan})
     for bad in wrong:
         with pytest.raises(UserError, match="patience"):

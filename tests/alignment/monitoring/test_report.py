@@ -23,7 +23,7 @@ def gain(kl: float) -> float:
 
 
 def run(rows: int = 60, drop: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """A proxy that rises with the divergence, an unseen reward that goes by its law; measured every third row.
+    """A proxy that rises with the divergence, an held-out reward that goes by its law; measured every third row.
 
     It was last measured at 19.3 nats: 0.1 + 4.4 (0.3 - 0.19 log 4.4) = 0.182; most of all at 3.05 nats: 0.439.
     """
@@ -41,7 +41,7 @@ def run(rows: int = 60, drop: tuple[str, ...] = ()) -> list[dict[str, Any]]:
             "clipped": 0.1,
         }
         if i % 3 == 0:
-            row |= {"unseen": 0.1 + gain(20 * t), "unseen_error": 0.01 + 0.01 * t}
+            row |= {"heldout_reward": 0.1 + gain(20 * t), "heldout_reward_error": 0.01 + 0.01 * t}
         out.append({"step": 10 * i, **{k: v for k, v in row.items() if k not in drop}})
     return out
 
@@ -54,10 +54,10 @@ def titles(rows: list[dict[str, Any]]) -> list[str]:
 
 ALL = [
     "Reward against divergence",
-    "Unseen reward against divergence",
+    "Held-out reward against divergence",
     "Reward against diversity",
     "Reward",
-    "Unseen reward",
+    "Held-out reward",
     "Divergence from the reference",
     "Entropy",
     "Length",
@@ -72,12 +72,12 @@ def test_every_figure_of_a_whole_run() -> None:
 @pytest.mark.parametrize(
     "drop, gone",
     [
-        (("kl",), {"Reward against divergence", "Unseen reward against divergence", "Divergence from the reference"}),
-        (("unseen",), {"Unseen reward against divergence", "Unseen reward"}),
+        (("kl",), {"Reward against divergence", "Held-out reward against divergence", "Divergence from the reference"}),
+        (("heldout_reward",), {"Held-out reward against divergence", "Held-out reward"}),
         (("diversity",), {"Reward against diversity"}),
         (("entropy", "length"), {"Entropy", "Length"}),
         (("diversity", "flat", "clipped"), {"Reward against diversity", "Shares"}),
-        (("unseen_error", "kl_error"), set()),
+        (("heldout_reward_error", "kl_error"), set()),
     ],
 )
 def test_what_is_not_logged_leaves_its_figures_out(drop: tuple[str, ...], gone: set[str]) -> None:
@@ -101,7 +101,7 @@ def test_alarms_and_the_reason_to_stop_are_sentences_that_say_what_to_do() -> No
     assert [a["name"] for a in found.json["alarms"]][:2] == ["kl", "over-optimisation"]
     lenient = alignment(run(), kl_limit=30.0)
     assert lenient is not None and "kl" not in [a["name"] for a in lenient.json["alarms"]]
-    assert ("unseen reward", "0.1 → 0.1821, at most 0.4389 (step 90)") in lenient.facts
+    assert ("held-out reward", "0.1 → 0.1821, at most 0.4389 (step 90)") in lenient.facts
 
 
 def test_a_run_on_preferences() -> None:
@@ -115,14 +115,14 @@ def test_a_run_on_preferences() -> None:
 def test_the_headline_is_that_of_the_last_look() -> None:
     """At 0 and 8 there were looks, every row has the reward of its batch; the collapse came at the end."""
     rows: list[dict[str, Any]] = [{"step": i, "reward": 0.5, "kl": 1.0, "gap": 0.01} for i in range(1, 9)]
-    look = {"diversity": 0.6, "likeness": 0.9, "kl_error": 0.5}
+    look = {"diversity": 0.6, "data_similarity": 0.9, "kl_error": 0.5}
     rows = [{"step": 0, **look, "reward": 0.4, "kl": 0.0}, *rows]
-    rows += [{"step": 8, **look, "reward": 0.984, "kl": 58.9, "diversity": 0.2, "likeness": 0.3}]
+    rows += [{"step": 8, **look, "reward": 0.984, "kl": 58.9, "diversity": 0.2, "data_similarity": 0.3}]
     found = alignment(rows)
     assert found is not None
     facts = dict(found.facts)
     assert facts["reward"] == "0.4 → 0.984" and facts["nats from the reference"] == "0 → 58.9 ± 0.5"
-    assert facts["diversity"] == "0.6 → 0.2" and facts["likeness to the data"] == "0.9 → 0.3"
+    assert facts["diversity"] == "0.6 → 0.2" and facts["similarity to the data"] == "0.9 → 0.3"
     charts = {c.title: c for c in found.curves}
     (line,) = charts["Reward against diversity"].lines.values()
     assert list(line) == [(0.6, 0.4), (0.2, 0.984)]  # from the beginning to the end, not by diversity
@@ -131,7 +131,10 @@ def test_the_headline_is_that_of_the_last_look() -> None:
 
 
 def test_where_no_divergence_is_known_the_way_from_the_base_is_told() -> None:
-    rows = [{"step": i, "reward": 0.1 * i, "away": 0.2 * i, "diversity": 0.5, "vae/kl": 40.0} for i in range(4)]
+    rows = [
+        {"step": i, "reward": 0.1 * i, "distance_from_base": 0.2 * i, "diversity": 0.5, "vae/kl": 40.0}
+        for i in range(4)
+    ]
     found = alignment(rows)
     assert found is not None and dict(found.facts)["distance from the base's samples"] == "0 → 0.6"
     assert str(dict(found.facts)["nats from the reference"]).startswith("not known")
@@ -154,7 +157,7 @@ def test_it_fits_into_a_report(tmp_path: Path) -> None:
     section = Section("s", facts=found.facts, curves=found.curves[1:2], notes=found.notes)
     path = write_report(tmp_path / "report.html", "t", [section])
     page = path.read_text("utf-8")
-    for words in ("Unseen reward against divergence", "the limit is 10"):
+    for words in ("Held-out reward against divergence", "the limit is 10"):
         assert words in page
     assert json.loads(path.with_suffix(".json").read_text())["sections"][0]["notes"] == found.notes
     json.dumps(found.json, allow_nan=False)

@@ -11,8 +11,9 @@ import pytest
 import soundfile
 
 from afresh.alignment.rewards.audio import SOUNDS, pitches
-from afresh.alignment.rewards.reward import Context, RewardError, Scorer, build
-from afresh.core import Sound, UserError
+from afresh.alignment.rewards.build import build
+from afresh.alignment.rewards.reward import Context, Scorer
+from afresh.core import RewardError, Sound, UserError
 from afresh.core.kinds import kind_named, kind_of, shown
 
 RATE = 8_000

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from afresh.alignment.rewards.build import build
 from afresh.alignment.rewards.classifier_reward import judges_of, known
-from afresh.alignment.rewards.reward import Context, build
+from afresh.alignment.rewards.reward import Context
 from afresh.alignment.rewards.unit_test_reward import passing, program
 from afresh.core import UserError
 from afresh.data.prepare import prepare

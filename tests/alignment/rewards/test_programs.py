@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from afresh.alignment.rewards.build import build
 from afresh.alignment.rewards.call import Caller
 from afresh.alignment.rewards.programs import of_function
-from afresh.alignment.rewards.reward import Context, Reward, RewardError, build, checked
-from afresh.core import UserError
+from afresh.alignment.rewards.reward import Context, Reward, checked
+from afresh.core import RewardError, UserError
 
 WORDS = ["a", "bb", "ccc"]
 ASKED = [{"prompt": "p" * i, "label": "cat"} for i in range(3)]

@@ -21,7 +21,7 @@ from afresh.alignment.rewards.reward_model import Trained, load_reward_model, tr
 from afresh.alignment.rewards.text_features import TextSettings, fit_text
 from afresh.core import UserError
 from afresh.evaluation.encoders import Recipe
-from afresh.tasks.train import Choices, start
+from afresh.tasks.train import TrainSpec, start
 
 WORDS = ["grey", "stone", "river", "cloud", "paper", "night", "lamp", "field", "winter", "road", "glass", "table"]
 QUICK = Recipe(steps=20, batch=32, width=8, features=16)
@@ -325,8 +325,8 @@ def test_the_second_stage_learns_what_votes_say() -> None:
 
 def test_a_runs_own_pictures_teach_the_encoder(tmp_path: Path) -> None:
     votes = picture_votes(tmp_path / "pictures", 60)
-    choices = Choices(family="flow", steps=1, out=tmp_path / "run", device="cpu")
-    run = start(tmp_path / "pictures", choices, lambda line: None).run
+    spec = TrainSpec(tmp_path / "pictures", family="flow", steps=1, out=tmp_path / "run", device="cpu")
+    run = start(spec).run
     found = train_reward_model(votes, run, tmp_path / "model", recipe=QUICK)
     assert found.reward.on_field is not None
     assert found.reward.on_field(torch.zeros(2, *run.encoder.space.shape)).shape == (2,)

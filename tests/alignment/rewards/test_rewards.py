@@ -12,20 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from afresh.alignment.rewards.build import build, builtins, parse
 from afresh.alignment.rewards.image import PICTURES
-from afresh.alignment.rewards.reward import (
-    VALUES,
-    Context,
-    Kind,
-    Reward,
-    RewardError,
-    Scorer,
-    Tally,
-    build,
-    builtins,
-    parse,
-)
-from afresh.core import UserError
+from afresh.alignment.rewards.reward import VALUES, Context, Kind, Reward, Scorer, Tally
+from afresh.core import RewardError, UserError
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (6, 12, 8, 3), dtype=np.uint8)

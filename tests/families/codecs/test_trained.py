@@ -212,12 +212,12 @@ def test_a_model_over_a_codec_needs_the_codecs_run_no_more(data: Path, numbers: 
     settings = {"family.widths": [8, 16], "train.batch": 32}
     run = afresh.train(data, codec=copy, steps=3, out=tmp_path / "run", settings=settings, quiet=True)
     shutil.rmtree(copy)
-    again = afresh.open(run.path)
+    again = afresh.load(run.path)
     assert again.record.family == "flow" and again.record.codec == "trained"
     assert again.space == Space("field", (4, 4, 4), std=1.0, axes=("height", "width"))
     first = again.sample(3, label="3", steps=2, seed=1)
     assert first.x.shape == (3, 1, 8, 8)
-    assert torch.equal(afresh.open(run.path).sample(3, label="3", steps=2, seed=1).x, first.x)
+    assert torch.equal(afresh.load(run.path).sample(3, label="3", steps=2, seed=1).x, first.x)
     (reason,) = [r for name, _, r in again.record.decisions if name == "codec"]
     assert str(copy) in reason and "not explained" in reason and "4 numbers at each of 4x4 places" in reason
     assert afresh.resume(run.path, quiet=True).path == run.path
@@ -244,7 +244,7 @@ def test_residual_codes_go_to_the_families_of_tokens(family: str, data: Path, pa
     settings = {"family.layers": 1, "train.batch": 32}
     run = afresh.train(data, codec=pairs, family=family, steps=2, out=tmp_path / "run", settings=settings, quiet=True)
     assert run.space.vocab == (65,) and run.space.shape == (32,) and run.space.grid == (4, 4, 2)
-    drawn = afresh.open(run.path).sample(2, label="7", seed=3).x
+    drawn = afresh.load(run.path).sample(2, label="7", seed=3).x
     assert drawn.shape == (2, 1, 8, 8) and bool(drawn.isfinite().all())
 
 
@@ -257,8 +257,8 @@ def test_a_transformer_of_either_pattern_keeps_its_promises(
     settings = {**shape, "family.pattern": pattern}
     run = afresh.train(data, codec=pairs, steps=8, out=tmp_path / "run", settings=settings, quiet=True)
     assert run.record.config["pattern"] == pattern and run.space.levels == 2
-    assert afresh.open(run.path).sample(2, label="7", guidance=2.0).x.shape == (2, 1, 8, 8)
-    assert {c.name: c.passed for c in verify(afresh.open(run.path))} == dict.fromkeys(
+    assert afresh.load(run.path).sample(2, label="7", guidance=2.0).x.shape == (2, 1, 8, 8)
+    assert {c.name: c.passed for c in verify(afresh.load(run.path))} == dict.fromkeys(
         ("record", "hashes", "data", "weights", "resume", "cache", "samples"), True
     )
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from afresh.alignment.feedback.preferences import LONGEST, NEEDED, OPTIONAL, Kind, Pair, Vote, parse, scan, vote_of
 from afresh.core import UserError
-from afresh.training.checkpoint import sync_folder
+from afresh.core.files import sync_folder
 
 BOM = b"\xef\xbb\xbf"
 BLOCK = 1 << 16  # bytes read at once, backwards, in search of the last line's begin

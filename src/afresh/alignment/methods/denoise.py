@@ -19,7 +19,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from afresh.core import Aligner, Batch, Cond, Loss, Modules, State, Steered, World
+from afresh.core import AlignContext, Aligner, AlignTarget, Batch, Cond, Loss, Modules, State
 from afresh.core.rng import Rng
 
 
@@ -39,7 +39,7 @@ class DenoiseConfig(BaseModel):
 class DenoiseObjective:
     """Zheng et al. 2025, eq. 8, the mean over the samples."""
 
-    def __init__(self, config: DenoiseConfig, about: Steered) -> None:
+    def __init__(self, config: DenoiseConfig, about: AlignTarget) -> None:
         self.config, self.about, self.policy = config, about, about.policy
         self.averaged = about.policy.moves
 
@@ -70,8 +70,8 @@ class DenoiseObjective:
 class Denoised:
     """Batches of samples, each learnt from at several times, with the velocities of who drew and of the reference."""
 
-    def __init__(self, config: DenoiseConfig, world: World) -> None:
-        self.config, self.world = config, world
+    def __init__(self, config: DenoiseConfig, context: AlignContext) -> None:
+        self.config, self.context = config, context
         self.held: tuple[int, Tensor, Cond, dict[str, Tensor]] | None = None
         self.old: dict[str, dict[str, Tensor]] = {}
 
@@ -94,7 +94,7 @@ class Denoised:
 
     @torch.no_grad()
     def made(self, number: int, size: int) -> tuple[Tensor, Cond, dict[str, Tensor]]:
-        w, group = self.world, self.config.group
+        w, group = self.context, self.config.group
         assert w.reward is not None
         device = w.device
         cond = w.requests(number * size // group, size // group).repeat(group).to(device)
@@ -113,7 +113,7 @@ class Denoised:
     @torch.no_grad()
     def seen(self, batch: Batch) -> Batch:
         """With both velocities at the times and noises of this batch."""
-        w, policy = self.world, self.world.policy
+        w, policy = self.context, self.context.policy
         assert policy.denoise is not None
         ref, _ = policy.denoise(w.reference, w.config, w.space, batch, w.noise)
         with Weights(w.modules, self.old):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from afresh.core import Aligner, Batch, Loss, Modules, State, Steered, UserError, World
+from afresh.core import AlignContext, Aligner, AlignTarget, Batch, Loss, Modules, State, UserError
 from afresh.core.rng import Rng
 
 
@@ -26,7 +26,7 @@ class GradientConfig(BaseModel):
 class GradientObjective:
     """Minus the mean reward, and the distance (Clark et al. 2024, eq. 3; Prabhudesai et al. 2023)."""
 
-    def __init__(self, config: GradientConfig, about: Steered) -> None:
+    def __init__(self, config: GradientConfig, about: AlignTarget) -> None:
         self.config, self.about, self.policy = config, about, about.policy
         self.averaged = about.policy.moves
 
@@ -42,7 +42,7 @@ class GradientObjective:
             reward = a.on_field(x.float())
         away = (x - batch.x).square().flatten(1).mean(1) / a.space.std**2
         losses = -reward + self.config.near * away
-        metrics = {"reward": reward, "reward2": reward.square(), "away": away}
+        metrics = {"reward": reward, "reward2": reward.square(), "distance_from_base": away}
         return losses.sum(), float(len(losses)), {k: v.detach().sum() for k, v in metrics.items()}
 
     def update(self, state: State, metrics: Mapping[str, float]) -> State:
@@ -52,17 +52,17 @@ class GradientObjective:
 class Drawn:
     """Batches of requests, with the reference's samples for them as x."""
 
-    def __init__(self, config: GradientConfig, world: World) -> None:
-        if world.on_field is None:
+    def __init__(self, config: GradientConfig, context: AlignContext) -> None:
+        if context.on_field is None:
             raise UserError(
                 "draft needs a reward that is a differentiable function of what is drawn (class:LABEL, a reward model, "
                 "brightness of pictures), on a model without a codec. Others: nft (flow), rejection (flow, vae)."
             )
-        self.world = world
+        self.context = context
 
     @torch.no_grad()
     def __call__(self, first: int, size: int) -> Batch:
-        w = self.world
+        w = self.context
         device = w.device
         index, cond = torch.arange(first, first + size, device=device), w.requests(first, size).to(device)
         x = w.family.sampling.sample(w.reference, w.config, w.space, cond, w.noise, index, w.settings)

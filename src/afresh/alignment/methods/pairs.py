@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from afresh.alignment.methods.pair_losses import dpo, ipo, kto, robust, simpo
-from afresh.core import Aligner, Batch, Cond, Loss, Modules, State, Steered, UserError, Votes, World
+from afresh.core import AlignContext, Aligner, AlignTarget, Batch, Cond, Loss, Modules, State, UserError, Votes
 from afresh.core.rng import Rng
 
 
@@ -82,7 +82,7 @@ LOSSES: dict[str, Callable[[Any, Sides], tuple[Tensor, Tensor]]] = {
 class PairObjective:
     """The mean of a loss over pairs."""
 
-    def __init__(self, kind: str, config: PairConfig, about: Steered) -> None:
+    def __init__(self, kind: str, config: PairConfig, about: AlignTarget) -> None:
         self.kind, self.config, self.about, self.policy = kind, config, about, about.policy
         self.averaged = about.policy.moves
 
@@ -116,18 +116,18 @@ def both(batch: Batch) -> Batch:
 class Pairs:
     """Batches of votes in an order of their own each epoch, with what the reference thinks of both sides."""
 
-    def __init__(self, config: PairConfig, world: World) -> None:
-        assert world.votes is not None
-        self.world, self.votes = world, decided(world.votes)
+    def __init__(self, config: PairConfig, context: AlignContext) -> None:
+        assert context.votes is not None
+        self.context, self.votes = context, decided(context.votes)
         # A likelihood of tokens has no noise in it: the reference's is the same each time, and is kept.
-        fixed = world.space.kind == "tokens" and world.policy.steps is not None
+        fixed = context.space.kind == "tokens" and context.policy.steps is not None
         self.known: Tensor | None = torch.full((len(self.votes), 2), torch.nan) if fixed else None
 
     def __call__(self, first: int, size: int) -> Batch:
         draws, n = torch.arange(first, first + size), len(self.votes)
         rows = torch.empty(size, dtype=torch.int64)
         for epoch in torch.unique(draws // n).tolist():
-            order = self.world.rng.bits(f"pairs/{epoch}", torch.arange(n)).argsort(stable=True)
+            order = self.context.rng.bits(f"pairs/{epoch}", torch.arange(n)).argsort(stable=True)
             here = draws // n == epoch
             rows[here] = order[draws[here] % n]
         return self.judged(self.at(rows, draws), rows)
@@ -140,12 +140,12 @@ class Pairs:
             extras["lose_mask"] = lose.mask
             steps = [m.sum(1).float().clamp_min(1) for m in (win.mask, lose.mask)]
         extras |= {"win_steps": steps[0], "lose_steps": steps[1]}
-        return Batch(win.x, win.cond, draws, win.mask, extras).to(self.world.device)
+        return Batch(win.x, win.cond, draws, win.mask, extras).to(self.context.device)
 
     @torch.no_grad()
     def judged(self, batch: Batch, rows: Tensor) -> Batch:
         """With the reference's scores."""
-        w, policy = self.world, self.world.policy
+        w, policy = self.context, self.context.policy
         assert policy.score is not None
         if self.known is not None and not bool(self.known[rows].isnan().any()):
             found = self.known[rows].to(batch.x.device)

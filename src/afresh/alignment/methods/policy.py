@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from afresh.alignment.methods.advantages import at_end, gae, grpo, reinforce, rloo, whiten
 from afresh.alignment.methods.divergence import adapt
 from afresh.alignment.methods.policy_gradient import ppo, value_loss
-from afresh.core import Aligner, Batch, Loss, Modules, State, Steered, UserError, World
+from afresh.core import AlignContext, Aligner, AlignTarget, Batch, Loss, Modules, State, UserError
 from afresh.core.rng import Rng
 
 
@@ -47,7 +47,7 @@ class CriticConfig(PolicyConfig):
 class PolicyObjective:
     """The clipped surrogate; its weight is the number of samples, and every step weighs the same."""
 
-    def __init__(self, config: PolicyConfig, about: Steered) -> None:
+    def __init__(self, config: PolicyConfig, about: AlignTarget) -> None:
         self.config, self.about, self.policy = config, about, about.policy
         self.averaged = about.policy.moves
 
@@ -93,8 +93,8 @@ Advantages = Callable[[Tensor, State], Tensor]  # penalised rewards (P, N) -> ad
 class Rollouts:
     """Batches of a policy's own samples, each learnt from `reuse` times: draw numbers to batches."""
 
-    def __init__(self, config: PolicyConfig, world: World, advantages: str) -> None:
-        self.config, self.world, self.kind = config, world, advantages
+    def __init__(self, config: PolicyConfig, context: AlignContext, advantages: str) -> None:
+        self.config, self.context, self.kind = config, context, advantages
         self.held: tuple[int, Batch] | None = None
 
     def __call__(self, first: int, size: int) -> Batch:
@@ -110,7 +110,7 @@ class Rollouts:
 
     @torch.no_grad()
     def made(self, number: int, size: int) -> Batch:
-        w, c = self.world, self.config
+        w, c = self.context, self.config
         policy = w.policy
         assert policy.rollout is not None and policy.steps is not None and w.reward is not None
         device = w.device
@@ -147,7 +147,7 @@ class Rollouts:
         """Advantages (B,) of whole samples."""
         groups = penalised.view(-1, self.config.group)
         if self.kind == "mean":
-            state = self.world.state()
+            state = self.context.state()
             found, state["seen"] = reinforce(penalised, state["seen"])
             return found
         if self.kind == "grpo":
@@ -157,7 +157,7 @@ class Rollouts:
     def judged(self, batch: Batch, reward: Tensor, gap: Tensor, beta: float) -> dict[str, Tensor]:
         """Generalised advantages (B, T) by the critic, and what it is to learn."""
         assert isinstance(self.config, CriticConfig) and batch.mask is not None
-        w, policy = self.world, self.world.policy
+        w, policy = self.context, self.context.policy
         assert policy.steps is not None
         s = policy.steps(w.modules, w.config, w.space, batch)
         values = w.modules["critic"](s.features)[:, :, 0].masked_fill(~batch.mask, 0)
@@ -195,7 +195,7 @@ def _aligner(
         needs=("rollout", "steps"),
         feeds="reward",
         objective=PolicyObjective,
-        batches=lambda config, world: Rollouts(config, world, advantages),
+        batches=lambda config, context: Rollouts(config, context, advantages),
         reuse=lambda config: config.reuse,
         group=lambda config: config.group,
         modules=modules,

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from afresh.core import Aligner, Batch, Cond, Objective, World
+from afresh.core import AlignContext, Aligner, Batch, Cond, Objective
 from afresh.core.sampled import as_examples
 
 
@@ -46,8 +46,8 @@ class SelectedConfig(BaseModel):
 class Selected:
     """Batches of the best samples (Dong et al. 2023, algorithm 1)."""
 
-    def __init__(self, config: SelectedConfig, world: World) -> None:
-        self.config, self.world = config, world
+    def __init__(self, config: SelectedConfig, context: AlignContext) -> None:
+        self.config, self.context = config, context
         self.held: tuple[int, Batch, dict[str, torch.Tensor]] | None = None
 
     def __call__(self, first: int, size: int) -> Batch:
@@ -60,7 +60,7 @@ class Selected:
 
     @torch.no_grad()
     def made(self, number: int, size: int) -> tuple[Batch, dict[str, torch.Tensor]]:
-        w, n, keep = self.world, self.config.samples, self.config.keep
+        w, n, keep = self.context, self.config.samples, self.config.keep
         assert w.reward is not None
         device, asked = w.device, size // keep
         index = torch.arange(number * asked * n, (number + 1) * asked * n, device=device)
@@ -73,7 +73,7 @@ class Selected:
 
     def candidates(self, first: int, asked: int, index: torch.Tensor) -> tuple[torch.Tensor, Cond]:
         """`samples` for each of the requests number first ... first + asked - 1, one after the other."""
-        w, n = self.world, self.config.samples
+        w, n = self.context, self.config.samples
         if self.config.source == "data":
             assert w.examples is not None
             x, cond = w.examples(first * n, asked * n)

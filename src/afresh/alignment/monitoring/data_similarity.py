@@ -25,7 +25,7 @@ MOST = 1024  # training items that samples are compared with, evenly taken
 CHARACTERS = 1 << 20  # of the training texts
 
 
-class Likeness:
+class DataSimilarity:
     """Of texts the cosine of the counts of three characters with those of the training texts together (Damashek 1995).
     Of pictures, and sounds as the fields that they are encoded to (waves as their spectra), 1 minus the root mean
     square difference to the nearest training item, 1 being the lowest against the highest value."""
@@ -34,8 +34,8 @@ class Likeness:
         self.prepared, self.codec = prepared, codec
 
     def __call__(self, values: Sequence[Any], x: Tensor) -> dict[str, float]:
-        """{likeness, likeness_error} of decoded samples and the same in the family's space (B, ...); empty where
-        samples are neither texts nor fields."""
+        """{data_similarity, data_similarity_error} of decoded samples, which are x (B, ...) in the family's space;
+        empty if samples are neither texts nor fields."""
         if isinstance(values[0], str):
             found = np.array([cosine(grams(text), self.texts) for text in values])
         else:
@@ -44,7 +44,8 @@ class Likeness:
                 return {}
             near = torch.cdist(seen(made.float().clamp(-1, 1)).flatten(1), self.fields).min(1).values
             found = 1 - near.double().numpy() / (2 * math.sqrt(self.fields.shape[1]))
-        return {"likeness": float(found.mean()), "likeness_error": float(found.std(ddof=1) / math.sqrt(len(found)))}
+        error = float(found.std(ddof=1) / math.sqrt(len(found)))
+        return {"data_similarity": float(found.mean()), "data_similarity_error": error}
 
     @cached_property
     def texts(self) -> Counter[str]:

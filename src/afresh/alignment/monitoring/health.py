@@ -153,11 +153,11 @@ def _constant(rows: Sequence[Row]) -> Alarm | None:
     return Alarm("constant reward", step, said)
 
 
-Evaluation = tuple[int, float, float]  # step, unseen reward, its standard error
+Evaluation = tuple[int, float, float]  # step, held-out reward, its standard error
 
 
 def _evaluations(rows: Sequence[Row]) -> list[Evaluation]:
-    return [(s, v, e) for s, (v, e) in together(rows, "unseen", "unseen_error") if e >= 0]
+    return [(s, v, e) for s, (v, e) in together(rows, "heldout_reward", "heldout_reward_error") if e >= 0]
 
 
 def _worse(seen: Sequence[Evaluation], errors: float) -> list[Evaluation | None]:
@@ -190,7 +190,7 @@ def _over_optimised(rows: Sequence[Row]) -> Alarm | None:
     if now <= before:
         return None
     said = (
-        f"Since step {last[0]} the reward rose from {before:.3g} to {now:.3g}, but the unseen one, which is not "
+        f"Since step {last[0]} the reward rose from {before:.3g} to {now:.3g}, but the held-out one, which is not "
         f"trained on, fell from {last[1]:.3g} to {seen[-1][1]:.3g}, by more than {NOISE:g} standard errors: the reward "
         "is being exploited. Begin again with a mended reward, a higher beta or fewer steps."
     )
@@ -306,8 +306,8 @@ def alarms(rows: Iterable[Row], kl_limit: float = KL_LIMIT) -> list[Alarm]:
 
 
 def stop_reason(rows: Iterable[Row], patience: int = EVALUATIONS, errors: float = NOISE) -> str:
-    """Why to stop, or "": at each of the last `patience` evaluations the unseen reward was below the best before it by
-    more than `errors` standard errors of the difference. Evaluations without `unseen_error` do not count.
+    """Why to stop, or "": at each of the last `patience` evaluations the held-out reward was below the best before it
+    by more than `errors` standard errors of the difference. Evaluations without `heldout_reward_error` do not count.
 
     The best of many noisy evaluations is partly luck: where the truth stands still and evaluations are independent,
     runs of 10 evaluations are ended by mistake in 9% of cases, of 20 in 29%; with 3 errors in 0.1% and 1%. Where it
@@ -322,7 +322,7 @@ def stop_reason(rows: Iterable[Row], patience: int = EVALUATIONS, errors: float 
         return ""
     now, value, error = seen[-1]
     return (
-        f"The unseen reward was {best[1]:.4g} (standard error {best[2]:.2g}) at step {best[0]} and is {value:.4g} "
+        f"The held-out reward was {best[1]:.4g} (standard error {best[2]:.2g}) at step {best[0]} and is {value:.4g} "
         f"({error:.2g}) at step {now}: below its best by more than {errors:g} standard errors of the difference, at "
         f"{patience} evaluation{'s' if patience > 1 else ''} in a row."
     )

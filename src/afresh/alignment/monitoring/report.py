@@ -14,19 +14,19 @@ from afresh.alignment.monitoring.health import KL_LIMIT, alarms, stop_reason
 from afresh.alignment.monitoring.rows import Row, by_step, finite, series
 from afresh.evaluation.curves import Curves, number, thin
 from afresh.evaluation.report import Fact
-from afresh.training.highest import STOP_ERRORS
+from afresh.training.best_checkpoint import STOP_ERRORS
 
-WORDS = {"reward": "reward", "unseen": "unseen reward"}
+WORDS = {"reward": "reward", "heldout_reward": "held-out reward"}
 
 MARKS = 24  # points by which noisy values are drawn, each a mean of neighbours
 
 # Charts over steps: title, what the axis says, the names drawn.
 STEPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Reward", "reward", ("reward",)),
-    ("Unseen reward", "unseen reward", ("unseen",)),
-    ("Likeness to the data", "likeness", ("likeness",)),
+    ("Held-out reward", "held-out reward", ("heldout_reward",)),
+    ("Similarity to the data", "data_similarity", ("data_similarity",)),
     ("Divergence from the reference", "nats a sample", ("kl", "kl_error")),
-    ("Distance from the base's samples of the same noise", "distance", ("away",)),
+    ("Distance from the base's samples of the same noise", "distance", ("distance_from_base",)),
     ("Distance of velocities from the reference's", "mean square", ("velocity_away",)),
     ("Trainer from sampler", "nats a step", ("gap",)),
     ("Entropy", "nats a step", ("entropy",)),
@@ -35,7 +35,7 @@ STEPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Margin", "nats", ("margin",)),
 )
 SAID = {
-    "unseen": "unseen reward",
+    "heldout_reward": "held-out reward",
     "kl_error": "its standard error",
     "flat": "flat groups",
     "clipped": "clipped ratios",
@@ -119,8 +119,8 @@ def facts(rows: Sequence[Row]) -> list[Fact]:
     names = {
         "reward": "reward",
         "kl": "nats from the reference",
-        "away": "distance from the base's samples",
-        "likeness": "likeness to the data",
+        "distance_from_base": "distance from the base's samples",
+        "data_similarity": "similarity to the data",
         "diversity": "diversity",
         "accuracy": SAID["accuracy"],
     }
@@ -134,8 +134,8 @@ def facts(rows: Sequence[Row]) -> list[Fact]:
             out.append((names[name], f"{number(s.values[0])} → {number(s.values[-1])}{error}"))
     if not found["kl"].values:
         out.append((names["kl"], "not known: only of what is drawn step by step are likelihoods known"))
-    if (unseen := series(rows, "unseen")).values:
+    if (unseen := series(rows, "heldout_reward")).values:
         best, step = max((v, -s) for s, v in unseen.pairs())
         ends = f"{number(unseen.values[0])} → {number(unseen.values[-1])}"
-        out.insert(1, ("unseen reward", f"{ends}, at most {number(best)} (step {-step:,})"))
+        out.insert(1, ("held-out reward", f"{ends}, at most {number(best)} (step {-step:,})"))
     return out

@@ -31,9 +31,9 @@ from afresh.data.image.images import (
 )
 from afresh.evaluation.encoders import LARGEST, DomainNet, Recipe, train_encoder
 from afresh.evaluation.gallery import seen as spectra
+from afresh.runs.data import run_data
 from afresh.runs.inputs import encoded
 from afresh.runs.run import Run
-from afresh.tasks.measure import prepared_again
 
 ENCODER_SEED = 2_000_003  # not that of any judge
 MOST, FEW = 20_000, 80  # pictures that an encoder learns from; with fewer than FEW there is none
@@ -116,7 +116,7 @@ def encoder_of(x: Tensor, run: Run | None, recipe: Recipe, seed: int) -> dict[st
     spec: CondSpec = {}
     cond, seen = Cond(len(x)), x
     if run is not None:
-        train = prepared_again(run).train
+        train = run_data(run).train
         rows = torch.argsort(Rng(seed).bits("reward/pictures", torch.arange(len(train))))[:MOST]
         seen = framed(spectra(train.x[rows].float() * train.scale + train.shift), (x.shape[1], x.shape[2], x.shape[3]))
         cond, spec = train.cond.select(rows), run.encoder.conds

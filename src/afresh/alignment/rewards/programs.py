@@ -34,7 +34,7 @@ from afresh.alignment.rewards.call import Caller, Wrong, packed
 from afresh.alignment.rewards.reward import Context, Failed, Request, Reward, Score
 from afresh.core import Sound, UserError
 
-CHILD = Path(__file__).with_name("reward_call.py")
+CHILD = Path(__file__).with_name("call.py")
 LOOK = 0.05  # seconds between looks at whether a process is still there
 LOADING = 120.0  # seconds that a function may take to load, if it has no more for a batch
 LEAST = 8  # items that are worth a process

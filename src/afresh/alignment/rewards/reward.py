@@ -1,34 +1,22 @@
-"""Rewards: one finite number for each decoded text, picture or sound. What they are, are called, and how they are run.
-
-What a user writes, exactly (white space is free where it stands, and needed where `_` stands):
-
-    sum     = [sign] term { _ sign _ term }        sign = "+" | "-"
-    term    = [ number "*" ] word                  number = 2 | 0.7 | .5 | 1e-3
-    word    = built-in [":" argument]  |  FILE.py:function  |  module:function  |  "!" program
-
-A word ends at white space. What stands in '...' or "..." inside a word is taken as it is, white space and signs too;
-there is no escape, a backslash is a backslash, and a quote of one kind is written in quotes of the other. So a sign
-inside a word (near:my-cat.png) is a part of it. A program without quotes goes on to the end of the text, and is then
-split as a shell splits it. Refused as ambiguous: a stand-alone sign in such a program, and a sign in a word that has
-the name of a built-in reward behind it (contains:well-parses).
-"""
+"""Rewards: one finite number for each decoded item. What they are, and how they are run and checked."""
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from afresh.core import UserError
-from afresh.core.kinds import KINDS, shown
+from afresh.core import RewardError, UserError, events
 from afresh.core.kinds import Kind as Kind
+from afresh.core.kinds import kind_of as item_kind
+from afresh.core.kinds import shown
+from afresh.runs.run import Run
 
 Request = Mapping[str, Any]  # what was asked of an item: prompt, label, caption, ..., as far as given
 Array = NDArray[np.float64]
@@ -36,10 +24,6 @@ Score = Callable[[Sequence[Any], Sequence[Request]], Any]  # n items and their n
 
 BATCH, CONSTANT_BATCHES = 64, 4  # items scored together; batches of one same number before a note says so
 VALUES = 1024  # distinct values that a tally counts one by one
-
-
-class RewardError(UserError):
-    """A reward did not give one finite number for each item: names the reward, the item's number and the item."""
 
 
 class Failed(Exception):
@@ -87,15 +71,6 @@ class Builtin:
     help: str
 
 
-def builtins(kind: Kind) -> dict[str, Builtin]:
-    """The catalog of rewards for a kind of items, by name."""
-    from afresh.alignment.rewards.audio import SOUNDS
-    from afresh.alignment.rewards.image import PICTURES  # here: they are made of the nouns above
-    from afresh.alignment.rewards.text import TEXTS
-
-    return {"text": TEXTS, "picture": PICTURES, "sound": SOUNDS}[kind]
-
-
 def options(name: str, argument: str | None, known: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
     """key=value,key=value read by the functions `known`, which raise ValueError. Raises UserError."""
     found: dict[str, Any] = {}
@@ -111,170 +86,6 @@ def options(name: str, argument: str | None, known: Mapping[str, Callable[[str],
         except ValueError as e:
             raise UserError(f"The reward {name}: {key}={value} is not accepted ({e}). {accepted}") from None
     return found
-
-
-# ---------------------------------------------------------------------------------------------------- what users write
-
-
-@dataclass(frozen=True)
-class Term:
-    """One weighted reward as it was written: `word` without quotes, and its place in the text."""
-
-    weight: float
-    word: str
-    place: int
-
-
-NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-TOKEN = re.compile(r"""(?:\\.|'[^']*'|"(?:\\.|[^"\\])*"|[^\s'"\\])+""")  # of a program's words
-
-
-def misread(text: str, place: int, why: str) -> UserError:
-    return UserError(f"This reward cannot be read:\n  {text}\n  {' ' * place}^ {why}")
-
-
-def word_at(text: str, start: int) -> tuple[str, str, int]:
-    """(word, the same with a NUL for each quoted character, the place behind it). Raises UserError."""
-    word, bare, i = "", "", start
-    while i < len(text) and not text[i].isspace():
-        if text[i] in "'\"":
-            end = text.find(text[i], i + 1)
-            if end < 0:
-                other = '"' if text[i] == "'" else "'"
-                raise misread(
-                    text, i, f"This quote is not closed. A {text[i]} itself is written {other}{text[i]}{other}."
-                )
-            word, bare, i = word + text[i + 1 : end], bare + "\0" * (end - i - 1), end + 1
-        else:
-            word, bare, i = word + text[i], bare + text[i], i + 1
-    return word, bare, i
-
-
-def program_at(text: str, start: int) -> str:
-    """A program without quotes: all that follows. Raises UserError where a sign in it may be one of the sum."""
-    for token in TOKEN.finditer(text, start):
-        if token.group() in ("+", "-"):
-            raise misread(
-                text,
-                token.start(),
-                "Is this sign the program's or the sum's? Put the program in quotes ('!program args' + length), or the "
-                "sign (!program '-').",
-            )
-    return text[start:].rstrip()
-
-
-def clear(text: str, start: int, bare: str) -> None:
-    """Raises UserError for a sign in a word that may have been meant as one between two rewards."""
-    known = "|".join(sorted({name for kind in KINDS for name in builtins(kind)}))
-    meant = re.search(rf"[+-](?:{NUMBER}\*)?(?:{known})(?![\w.])", bare)
-    if meant:
-        place = text.find(meant.group(), start)
-        raise misread(
-            text,
-            place,
-            f"Is {meant.group()!r} another reward or a part of this one? Between rewards a sign has a space on both "
-            "sides; as a part, put it in quotes.",
-        )
-
-
-def parse(text: str) -> list[Term]:
-    """The terms of a sum, by the grammar above. Raises UserError that shows where it cannot be read."""
-    terms: list[Term] = []
-    at = re.compile(r"\s*([+-]?)\s*").match(text)
-    assert at
-    sign, i = at.group(1), at.end()
-    while True:
-        if i == len(text):
-            raise misread(text, i, f"A reward is missing here, such as {', '.join([*builtins('text')][:3])}.")
-        factor = re.compile(rf"({NUMBER})\s*\*\s*").match(text, i)
-        weight = float(factor.group(1)) if factor else 1.0
-        if not np.isfinite(weight):
-            raise misread(text, i, "The weight is too large a number.")
-        i = factor.end() if factor else i
-        if text[i : i + 1] in ("+", "-"):
-            raise misread(text, i, "A sign stands here where a reward should: write one sign, and weights without any.")
-        if text[i : i + 1] == "!":
-            word, end = program_at(text, i), len(text)
-        else:
-            word, bare, end = word_at(text, i)
-            clear(text, i, bare)
-        if not word:
-            raise misread(text, i, "A reward is missing here: a weight is written 0.7*NAME.")
-        terms.append(Term(-weight if sign == "-" else weight, word, i))
-        more = re.compile(r"\s+([+-])(?:\s+|$)").match(text, end)
-        if text[end:].strip() and not more:
-            i = end + len(text[end:]) - len(text[end:].lstrip())
-            raise misread(
-                text,
-                i,
-                "A sign is missing before this: between rewards stands + or - with a space on both sides; text "
-                "with spaces goes in quotes.",
-            )
-        if not more:
-            return terms
-        sign, i = more.group(1), more.end()
-
-
-def build(text: str, context: Context) -> Reward:
-    """The reward that a user's words stand for. Raises UserError for what is unknown, ambiguous or for another kind."""
-    parts: list[tuple[float, Reward]] = []
-    try:
-        for term in parse(text):
-            parts.append((term.weight, named(text, term, context)))
-    except BaseException:
-        for _, part in parts:
-            part.close()
-        raise
-    return parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else weighted(text.strip(), parts)
-
-
-def named(text: str, term: Term, context: Context) -> Reward:
-    """The reward of one term. Built-in names come first."""
-    from afresh.alignment.rewards.programs import python_function, shell_program
-
-    head, colon, argument = term.word.partition(":")
-    known = builtins(context.kind)
-    if term.word.startswith("!"):
-        try:
-            return shell_program(term.word, shlex.split(term.word[1:]), context)
-        except ValueError as e:
-            raise misread(text, term.place, f"The program's words cannot be told apart: {e}.") from None
-    if head in known:
-        return replace(known[head].make(argument if colon else None, context), name=term.word, kind=context.kind)
-    listed = f"For {context.kind}s there are {', '.join(known)}; FILE.py:function, module:function, '!program', the "
-    listed += "folder of a reward model, class:LABEL, and for code passes:TESTS.py."
-    if others := [f"{kind}s" for kind in KINDS if head in builtins(kind)]:
-        raise misread(
-            text, term.place, f"{head} is for {' and '.join(others)}, and these are {context.kind}s. {listed}"
-        )
-    if (found := context.known(term.word)) is not None:
-        return replace(found, name=term.word)
-    source, _, function = term.word.rpartition(":")
-    near = get_close_matches(head, known, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    if function.isidentifier() and (source.endswith(".py") or all(p.isidentifier() for p in source.split("."))):
-        return python_function(term.word, source, function, context, hint)
-    if re.search(r"[+*(]|.-", head):
-        hint += " Between rewards a sign has a space on both sides, weights come first, and there are no parentheses."
-    raise misread(text, term.place, f"There is no reward {term.word!r}.{hint} {listed}")
-
-
-def weighted(name: str, parts: Sequence[tuple[float, Reward]]) -> Reward:
-    """A weighted sum; it has a differentiable form where all its parts have one."""
-    forms = [(w, r.on_field) for w, r in parts if r.on_field is not None]
-
-    def score(items: Sequence[Any], requests: Sequence[Request]) -> Array:
-        return sum((w * checked(r, items, requests) for w, r in parts), np.zeros(len(items)))
-
-    def on_field(x: Tensor) -> Tensor:
-        return sum((w * form(x) for w, form in forms), x.new_zeros(len(x)))
-
-    def close() -> None:
-        for _, part in parts:
-            part.close()
-
-    kind = next((r.kind for _, r in parts if r.kind), None)
-    return Reward(name, score, kind, on_field if len(forms) == len(parts) else None, tuple(parts), close)
 
 
 # ------------------------------------------------------------------------------------------------------------- running
@@ -390,3 +201,17 @@ class Scorer:
         self.same[name] = (seen[0], seen[1] + 1)
         if seen[1] + 1 == CONSTANT_BATCHES and self.tallies[name].n > CONSTANT_BATCHES:
             self.note(f"The reward {name} was always {seen[0]:g} so far: nothing can be learnt from it.")
+
+
+def kind_of(run: Run) -> Kind:
+    """What the run draws."""
+    space = run.encoder.space
+    if space.timed:
+        return "sound"
+    blank = torch.zeros(1, *space.shape, dtype=torch.int64 if space.kind == "tokens" else torch.float32)
+    return item_kind(run.encoder.decode(blank)[0])
+
+
+def scorer_of(reward: Reward) -> Callable[[Sequence[Any], Sequence[Request]], Array]:
+    """Checked numbers (n,) float64 of n items and their requests; what is odd becomes a note."""
+    return Scorer(reward, note=events.note)

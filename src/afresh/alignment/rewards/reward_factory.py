@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-import torch
-
+from afresh.alignment.rewards.build import build
 from afresh.alignment.rewards.call import Caller, Wrong
-from afresh.alignment.rewards.reward import Array, Context, Failed, Request, Reward, Scorer, build
-from afresh.core import UserError
-from afresh.core.kinds import Kind
-from afresh.core.kinds import kind_of as kind_of_item
-
-if TYPE_CHECKING:
-    from afresh.data.prepare import Prepared
-    from afresh.runs.run import Run
+from afresh.alignment.rewards.classifier_reward import judges_of, known
+from afresh.alignment.rewards.reward import Context, Failed, Kind, Request, Reward, kind_of
+from afresh.core import UserError, events
+from afresh.data.prepare import Prepared
+from afresh.runs.data import run_data
+from afresh.runs.run import Run
 
 Wanted = str | Callable[..., Any]  # a reward's words, or a function of decoded items
 
@@ -31,9 +27,7 @@ class Later:
     @cached_property
     def prepared(self) -> Prepared:
         """Raises UserError where the data is gone or changed."""
-        from afresh.tasks.measure import prepared_again
-
-        return prepared_again(self.run)
+        return run_data(self.run)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.prepared, name)
@@ -56,26 +50,15 @@ class Items(Sequence[Any]):
         return self.values[at]
 
 
-def kind_of(run: Run) -> Kind:
-    """What the run draws."""
-    space = run.encoder.space
-    if space.timed:
-        return "sound"
-    blank = torch.zeros(1, *space.shape, dtype=torch.int64 if space.kind == "tokens" else torch.float32)
-    return kind_of_item(run.encoder.decode(blank)[0])
-
-
 def reward_of(run: Run, wanted: Wanted) -> Reward:
     """The reward that words or a function stand for. A function is given a list of items, or one item, and with a
     second parameter their requests, as one in FILE.py is. Raises UserError for words that cannot be read."""
     kind = kind_of(run)
     if not isinstance(wanted, str):
         return of_function(wanted, kind)
-    from afresh.alignment.rewards.classifier_reward import judges_of, known
-
     data = Later(run)
-    judges = judges_of(run.record.parent, run.path)
-    found = known(cast("Prepared", data), kind, lambda text: warnings.warn(text, stacklevel=2), judges)
+    judges = judges_of(run.record.base_model, run.path)
+    found = known(cast("Prepared", data), kind, events.note, judges)
     return build(wanted, Context(kind, Items(data), known=found))
 
 
@@ -92,8 +75,3 @@ def of_function(function: Callable[..., Any], kind: Kind) -> Reward:
             raise Failed(*e.args) from e
 
     return Reward(getattr(function, "__name__", type(function).__name__), score, kind)
-
-
-def scorer_of(reward: Reward) -> Callable[[Sequence[Any], Sequence[Request]], Array]:
-    """Checked numbers (n,) float64 of n items and their requests; what is odd is warned of."""
-    return Scorer(reward, note=lambda text: warnings.warn(text, stacklevel=2))

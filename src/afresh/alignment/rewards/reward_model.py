@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -43,15 +42,14 @@ from afresh.alignment.rewards.bradley_terry import (
 from afresh.alignment.rewards.image import of_field
 from afresh.alignment.rewards.image_encoder import SavedPicture, blank, encoder_of, heard, opened, small
 from afresh.alignment.rewards.image_features import ENOUGH, Trial, Tuned, features_of, trial, tuned
-from afresh.alignment.rewards.reward import Array, Request, Reward
-from afresh.alignment.rewards.reward_factory import kind_of
+from afresh.alignment.rewards.reward import Array, Request, Reward, kind_of
 from afresh.alignment.rewards.text_features import Hidden, TextFeatures, TextSettings, fit_text
-from afresh.core import Item, Score, UserError, registry
+from afresh.core import Item, Score, UserError, events, registry
+from afresh.core.files import replace_file, write_json
 from afresh.core.kinds import Kind
 from afresh.data.captions import MINILM, digests, folder_of, open_model
 from afresh.evaluation.encoders import Recipe
 from afresh.runs.run import Run
-from afresh.training.checkpoint import replace_file, write_json
 
 MODEL, WEIGHTS, REPORT, ENCODER = "model.json", "model.safetensors", "report.json", "encoder"
 VERSION = 1
@@ -214,7 +212,7 @@ def minilm() -> Hidden:
         vectors, cut = model.vectors(texts)
         if cut:
             told = f"{len(cut):,} texts are longer than {model.limit} tokens; minilm reads no further."
-            warnings.warn(told, stacklevel=2)
+            events.warning(told)
         return vectors.double().numpy()
 
     return hidden

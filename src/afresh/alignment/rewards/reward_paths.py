@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from afresh.alignment.rewards.build import builtins, parse
 from afresh.alignment.rewards.classifier_reward import MARK as CLASS
-from afresh.alignment.rewards.reward import builtins, parse
 from afresh.alignment.rewards.unit_test_reward import MARK as TESTS
 from afresh.core.kinds import KINDS
 

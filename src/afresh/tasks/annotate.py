@@ -24,17 +24,18 @@ from afresh.alignment.feedback.preferences import Candidate, Pair, Vote, Winner,
 from afresh.alignment.feedback.ranking import ask
 from afresh.alignment.feedback.vote_summary import by_request
 from afresh.alignment.feedback.votes import append, line_of, repair, unjudged
-from afresh.alignment.rewards.reward_factory import kind_of
+from afresh.alignment.rewards.reward import kind_of
 from afresh.core import UserError
+from afresh.core.files import replace_file
 from afresh.core.kinds import Kind, kind_named
 from afresh.core.rng import Rng
 from afresh.data.audio.views import wav_bytes
 from afresh.runs.run import Run
 from afresh.sampling.request import Request, of_kind
-from afresh.sampling.save_samples import png
+from afresh.sampling.samples import png
+from afresh.tasks.sample import Sampler
 from afresh.training import checkpoint
-from afresh.training.checkpoint import replace_file
-from afresh.training.weights import AVERAGED, EARLY, FINISHED
+from afresh.training.weights import CHOSEN, EARLY, FITTED
 
 MOST = 1000  # pairs of one command: more samples than that make the choice of pairs slow
 ENOUGH = 10  # votes of a rater after which the most telling pairs are asked
@@ -117,7 +118,7 @@ def requests(runs: Sequence[Run], wish: Wish, n: int, seed: int) -> Counter[Aske
     """How many pairs each request gets, n in all. Raises UserError for what the first run cannot be asked."""
     run = runs[0]
     prompts = [wish.prompts[i % len(wish.prompts)] for i in range(n)] if wish.prompts else None
-    _, described, _ = run.request(n, Request(prompts, wish.label, {}, wish.caption, wish.raw), seed)
+    _, described, _ = run.condition(n, Request(prompts, wish.label, {}, wish.caption, wish.raw), seed)
     parts = of_kind(run.conds, "label")
     # A label that nobody asked for is one only where every run knows it.
     known = wish.label is not None or all(of_kind(r.conds, "label") == parts for r in runs)
@@ -134,7 +135,7 @@ def weights_of(run: Run) -> str:
     """A name for what a run would sample with, from the hashes that stand beside its files: no weights are read."""
     root = run.path / "checkpoints"
     files = [root / name / checkpoint.SUMS for name in checkpoint.steps_in(root)[-1:]]
-    files += [run.path / f"{name}.sha256" for name in (AVERAGED, FINISHED, EARLY)]
+    files += [run.path / f"{name}.sha256" for name in (CHOSEN, FITTED, EARLY)]
     found = b"\n".join(f.read_bytes() if f.exists() else b"-" for f in files)
     return hashlib.sha256(found + str(run.record.base_sha256).encode()).hexdigest()[:16]
 
@@ -174,13 +175,8 @@ def draw(run: Run, asked: Asked, k: int, seed: int, settings: Mapping[str, Any],
     stem = f"{name}-seed{seed}-{key}"
     items: list[str] = [str(i) for i in read_record(folder / f"{stem}.json").get("items", [])]
     if len(items) < k or not all(keeper.there(i, votes.parent) for i in items[:k]):
-        how: dict[str, Any] = {
-            "prompt": asked.prompt,
-            "label": dict(asked.labels) or None,
-            "caption": asked.caption,
-            "raw": asked.raw,
-        }
-        values = run.sample(max(k, len(items)), seed=seed, **how, **settings).values
+        request = Request(asked.prompt, dict(asked.labels) or None, {}, asked.caption, asked.raw)
+        values = Sampler(run, max(k, len(items)), request, seed, settings)().values
         fresh = [keeper.keep(v, folder, f"{stem}-{i:04d}") for i, v in enumerate(values)]
         items = items + fresh[len(items) :]  # files keep their names, and texts that were shown stay what they were
         text = json.dumps({**record, "prompt": prompt, "label": label, "items": items}, indent=1, ensure_ascii=False)

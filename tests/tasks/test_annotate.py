@@ -16,15 +16,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afresh.alignment.feedback.annotate import ENOUGH, Plan, Session, rounds, votes_in
 from afresh.alignment.feedback.preferences import Candidate, Pair, Vote, read_votes, scan
 from afresh.alignment.feedback.ranking import beats, duels_of, fit
 from afresh.alignment.feedback.vote_summary import by_request, matches, standings, tally
 from afresh.alignment.feedback.votes import append
 from afresh.core import UserError
-from afresh.sampling.save_samples import png
+from afresh.sampling.samples import png
 from afresh.serve import compare_page
 from afresh.serve.compare_page import Page, address, make_server
+from afresh.tasks.annotate import ENOUGH, Plan, Session, rounds, votes_in
 
 
 def plan_of(items: list[str], n: int, free: bool = False, kind: Any = "text", seed: int = 0) -> Plan:
@@ -316,8 +316,8 @@ def test_only_pairs_that_were_shown_are_judged_and_once(client: Client, tmp_path
     {"X-Token": "é"},
     {"Host": "evil.example"},
     {"Host": "127.0.0.1"},
-    {"Origin": "http://evil.example"},
-    {"Origin": "null"},
+    {"BaseWeights": "http://evil.example"},
+    {"BaseWeights": "null"},
 ])  # fmt: skip
 def test_no_other_page_sees_or_votes(client: Client, tmp_path: Path, headers: dict[str, str]) -> None:
     name = client.call("state")[1]["question"]["id"]

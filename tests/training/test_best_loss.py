@@ -12,12 +12,16 @@ import pytest
 import torch
 
 from afresh.core import UserError
-from afresh.runs.run import Run, metrics_lines
+from afresh.runs.run import Run, metrics_rows
+from afresh.tasks.data_source import DataSource
+from afresh.tasks.learn import learn
+from afresh.tasks.resume import resume
 from afresh.tasks.run_summary import stopped
-from afresh.tasks.train import Choices, again, evaluate, learn, start
+from afresh.tasks.train import TrainSpec, start
+from afresh.training.batch_source import heldout_loss
+from afresh.training.best_checkpoint import LOSS, rises
 from afresh.training.checkpoint import newest
-from afresh.training.lowest import LOSS, LOWEST, rises
-from afresh.training.weights import read_kept
+from afresh.training.weights import forget_chosen, read_weights
 
 STEPS = 480  # planned; looked at every 60
 
@@ -57,22 +61,22 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def choices(out: Path, **train: Any) -> Choices:
+def spec(data: Path, out: Path, **train: Any) -> TrainSpec:
     family = {"width": 64, "layers": 2, "heads": 2, "kv_heads": 2}
     train = {"batch": 16, "weight_decay": 0.0, "ema_half_life": 0.0, "eval_every": 60, **train}
-    data = {"context": 64, "tokenizer": "bytes"}
-    return Choices(out=out, steps=STEPS, family="transformer", data=data, set_family=family, set_train=train)
+    read = {"context": 64, "tokenizer": "bytes"}
+    return TrainSpec(data, out=out, steps=STEPS, family="transformer", data=read, set_family=family, set_train=train)
 
 
 @pytest.fixture(scope="module")
 def risen(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("runs") / "risen"
-    learn(start(data, choices(out), lambda line: None), "quiet")
+    learn(start(spec(data, out)))
     return Run.open(out)
 
 
 def losses(run: Run) -> dict[int, float]:
-    return {int(line["step"]): line[LOSS] for line in metrics_lines(run) if LOSS in line}
+    return {int(line["step"]): line[LOSS] for line in metrics_rows(run) if LOSS in line}
 
 
 def sampled(run: Run) -> dict[str, torch.Tensor]:
@@ -84,20 +88,22 @@ def test_training_ends_and_the_weights_of_the_lowest_loss_are_used(risen: Run) -
     best = min(seen, key=lambda step: seen[step])
     assert best < max(seen) < STEPS and "held-out loss has risen" in stopped(risen)
     record = json.loads((risen.path / "averaged.json").read_text())
-    assert record == {"step": best, "loss": seen[best], "last": seen[max(seen)]}
-    job = again(risen.path)
+    assert record == {"metric": LOSS, "step": best, "value": seen[best], "last": seen[max(seen)]}
+    source = resume(risen.path).source
+    assert isinstance(source, DataSource)
     learner = risen.learner()
     learner.averages = {"decoder": sampled(risen)}
-    assert evaluate(learner, risen, job)[LOSS] == pytest.approx(seen[best], rel=1e-6)
+    loss = heldout_loss(learner, learner.objective, source.heldout, source.space)
+    assert loss == pytest.approx(seen[best], rel=1e-6)
 
 
 def test_a_run_cut_short_there_is_the_same(risen: Run, data: Path, tmp_path: Path) -> None:
     """The kept weights are those that a run of as many steps would have had."""
     seen = losses(risen)
     best = min(seen, key=lambda step: seen[step])
-    kept = read_kept(risen.path, LOWEST)
+    kept = read_weights(risen.path, "lowest")
     assert kept is not None and int(kept["step"]) == best
-    job = start(data, choices(tmp_path / "short", stop_rising=0.0), lambda line: None)
+    job = start(spec(data, tmp_path / "short", stop_rising=0.0))
     halt(job, best)
     saved = newest(job.run.path / "checkpoints")
     assert saved is not None and saved.step == best
@@ -123,7 +129,7 @@ def halt(job: Any, step: int) -> None:
     loop.take_step = counted
     try:
         with pytest.raises(Halted):
-            learn(job, "quiet")
+            learn(job)
     finally:
         loop.take_step = take
 
@@ -132,23 +138,21 @@ def test_killed_and_resumed_it_takes_the_same(risen: Run, data: Path, tmp_path: 
     """Killed right after the lowest was kept and before it was saved: weights of a step that is yet to come again."""
     seen = losses(risen)
     best = min(seen, key=lambda step: seen[step])
-    job = start(data, choices(tmp_path / "killed"), lambda line: None)
+    job = start(spec(data, tmp_path / "killed"))
     halt(job, best + 7)
-    learn(again(tmp_path / "killed"), "quiet")
+    learn(resume(tmp_path / "killed"))
     other = Run.open(tmp_path / "killed")
     assert losses(other) == seen
     assert all(torch.equal(v, sampled(other)[k]) for k, v in sampled(risen).items())
 
 
 def test_it_can_be_turned_off_and_the_last_weights_taken(risen: Run, data: Path, tmp_path: Path) -> None:
-    from afresh.tasks.average import average
-
-    job = start(data, choices(tmp_path / "whole", stop_rising=0.0), lambda line: None)
-    learn(job, "quiet")
+    job = start(spec(data, tmp_path / "whole", stop_rising=0.0))
+    learn(job)
     whole = Run.open(tmp_path / "whole")
     assert max(losses(whole)) == STEPS and not stopped(whole)
     assert (whole.path / "averaged.json").exists()  # they are worse all the same
-    average(whole.path, "none", lambda line: None)
+    assert forget_chosen(whole.path)
     saved = newest(whole.path / "checkpoints")
     assert saved is not None
     last = Run.open(whole.path)

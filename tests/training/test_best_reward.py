@@ -1,5 +1,5 @@
-"""The weights of the best look by the unseen reward are those that sampling uses where the last ones have fallen, also
-where the run was killed on the way; a reward that fails loses nothing of what was learnt."""
+"""Sampling uses the weights of the best evaluation by the held-out reward if the last ones have fallen, also if the run
+was killed on the way; a reward that fails loses nothing of what was learnt."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from typing import Any
 import pytest
 import torch
 
-from afresh.alignment.rewards.reward import RewardError
 from afresh.cli import run as command
 from afresh.cli.train import show
-from afresh.core import UserError
-from afresh.runs.run import Run, metrics_lines
-from afresh.tasks.align import Wishes, start
-from afresh.tasks.average import average
+from afresh.core import RewardError, UserError
+from afresh.runs.run import Run, metrics_rows
+from afresh.tasks.align import AlignSpec, start
+from afresh.tasks.learn import learn
 from afresh.tasks.report import chosen_weights
+from afresh.tasks.resume import resume
 from afresh.tasks.run_summary import final_record, stopped
-from afresh.tasks.train import again, learn
 from afresh.training import checkpoint
-from afresh.training.highest import HIGHEST, Highest, Seen, used
-from afresh.training.weights import read_kept
+from afresh.training.best_checkpoint import BestCheckpoint, Evaluation, best_by_reward, describe_choice
+from afresh.training.weights import forget_chosen, read_weights
 
 TEXT = "the cat sat on the mat and the dog ran to the red barn where a hen had laid one egg\n"
 # `many`: vowels. `few`: the opposite, so that the base is best. `some`: most at a third of vowels.
@@ -66,20 +65,24 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "base"
 
 
-def wishes(base: Path, out: Path, unseen: str | None = "few", **more: Any) -> Wishes:
+def spec(base: Path, out: Path, heldout: str | None = "few", **more: Any) -> AlignSpec:
     reward = f"{base.parent / 'r.py'}:"
     train = {"batch": 16, "lr": 3e-3, "eval_every": 2, "save_every": 2}
     given: dict[str, Any] = {"reward": f"{reward}many", "steps": 40, "set_train": train, "set_align": {"beta": 0.0}}
-    given |= {"unseen": None if unseen is None else f"{reward}{unseen}", "settings": {"length": 12}, "out": out}
-    return Wishes(**{**given, **more})
+    given |= {
+        "heldout_reward": None if heldout is None else f"{reward}{heldout}",
+        "settings": {"length": 12},
+        "out": out,
+    }
+    return AlignSpec(base, **{**given, **more})
 
 
-def begin(base: Path, out: Path, unseen: str | None = "few", **more: Any) -> Any:
-    return start(base, wishes(base, out, unseen, **more), lambda line: None)
+def begin(base: Path, out: Path, heldout: str | None = "few", **more: Any) -> Any:
+    return start(spec(base, out, heldout, **more))
 
 
 def seen(run: Run) -> dict[int, float]:
-    return {int(row["step"]): row["unseen"] for row in metrics_lines(run) if "unseen" in row}
+    return {int(row["step"]): row["heldout_reward"] for row in metrics_rows(run) if "heldout_reward" in row}
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -89,7 +92,7 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def fallen(base: Path) -> Run:
     job = begin(base, base.parent / "fallen")
-    learn(job, "quiet")
+    learn(job)
     return Run.open(job.run.path)
 
 
@@ -97,23 +100,23 @@ def test_where_the_base_was_best_sampling_uses_it(base: Path, fallen: Run, capsy
     looks = seen(fallen)
     assert stopped(fallen) and max(looks) < 40 and max(looks, key=lambda s: looks[s]) == 0
     assert all(torch.equal(v, weights(Run.open(base))[k]) for k, v in weights(fallen).items())
-    show(again(fallen.path), 1.0, None)
+    show(resume(fallen.path), 1.0, None)
     said = " ".join(capsys.readouterr().out.split())
-    assert "unseen reward 0." in said and "likeness to the data 0." in said
+    assert "held-out reward 0." in said and "similarity to the data 0." in said
     begun = re.search(r"nats from the reference (\S+) →", said)
     assert begun is not None and abs(float(begun[1])) < 0.01  # two ways of computing one model, in bfloat16
     record = json.loads((fallen.path / "averaged.json").read_text())
-    assert record == {"step": 0, "unseen": looks[0], "last": looks[max(looks)]}
+    assert record == {"metric": "heldout_reward", "step": 0, "value": looks[0], "last": looks[max(looks)]}
     (note,) = chosen_weights(fallen)
     assert "uses the weights of step 0, which are the base's" in note and f"{looks[0]:.4g}" in note
-    assert final_record(again(fallen.path), 1.0, [])["sampling"] == record
+    assert final_record(resume(fallen.path), 1.0, [])["sampling"] == record
 
 
 def test_the_last_ones_can_be_taken_after_all(fallen: Run, tmp_path: Path) -> None:
     from afresh.tasks.verify import copy_run
 
     copied = copy_run(fallen, tmp_path / "copy")
-    average(copied.path, "none", lambda line: None)
+    assert forget_chosen(copied.path)
     saved = checkpoint.newest(copied.path / "checkpoints")
     assert saved is not None
     last = weights(Run.open(copied.path))
@@ -123,9 +126,9 @@ def test_the_last_ones_can_be_taken_after_all(fallen: Run, tmp_path: Path) -> No
 
 @pytest.fixture(scope="module")
 def peaked(base: Path) -> Run:
-    """Best on the way: the unseen reward wants some vowels, the reward all of them."""
+    """Best on the way: the held-out reward wants some vowels, the reward all of them."""
     job = begin(base, base.parent / "peaked", "some")
-    learn(job, "quiet")
+    learn(job)
     return Run.open(job.run.path)
 
 
@@ -134,7 +137,7 @@ def test_the_best_on_the_way_is_kept_longer_than_its_checkpoint(peaked: Run) -> 
     best = max(looks, key=lambda s: looks[s])
     assert 0 < best < max(looks) < 40
     assert f"{best:06d}" not in checkpoint.steps_in(peaked.path / "checkpoints")
-    kept = read_kept(peaked.path, HIGHEST)
+    kept = read_weights(peaked.path, "highest")
     assert kept is not None and int(kept.pop("step")) == best
     assert all(torch.equal(kept[f"decoder.{k}"], v) for k, v in weights(peaked).items())
 
@@ -156,10 +159,10 @@ def test_killed_and_resumed_it_takes_the_same(base: Path, peaked: Run, tmp_path:
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(checkpoint, "save", at_best)
-        learn(job, "quiet")
-    kept = read_kept(tmp_path / "killed", HIGHEST)
+        learn(job)
+    kept = read_weights(tmp_path / "killed", "highest")
     assert kept is not None and int(kept["step"]) == best
-    learn(again(tmp_path / "killed"), "quiet")
+    learn(resume(tmp_path / "killed"))
     other = Run.open(tmp_path / "killed")
     assert seen(other) == looks
     assert all(torch.equal(v, weights(other)[k]) for k, v in weights(peaked).items())
@@ -173,31 +176,31 @@ def test_of_an_adapter_the_best_is_taken_too(base: Path, tmp_path: Path) -> None
 
     train = {"batch": 16, "lr": 3e-2, "eval_every": 2, "save_every": 2}
     job = begin(base, tmp_path / "run", lora=adapter(4, None, ()), set_train=train)
-    learn(job, "quiet")
+    learn(job)
     run = Run.open(tmp_path / "run")
     assert json.loads((run.path / "averaged.json").read_text())["step"] == 0
     for k, v in weights(run).items():
         torch.testing.assert_close(v, weights(Run.open(base))[k])
 
 
-def test_what_has_not_fallen_clearly_stays(base: Path, tmp_path: Path) -> None:
-    run = Run.open(base)
-
-    def highest(*seen: Seen) -> Highest:
-        return Highest(run, list(seen))
+def test_what_has_not_fallen_clearly_stays(tmp_path: Path) -> None:
+    def follow(*evaluations: Evaluation) -> BestCheckpoint:
+        best = best_by_reward(tmp_path, ())
+        best.seen.extend(evaluations)
+        return best
 
     class Now:
         step = 4
 
     now: Any = Now()
-    assert highest().taken(now) is None
-    assert highest(Seen(0, 0.5, 0.1), Seen(4, 0.3, 0.1)).taken(now) is None  # 1.4 errors
-    assert highest(Seen(0, 0.5, 0.1), Seen(2, 0.1, 0.01)).taken(now) is None  # the last was not looked at
-    made = highest(Seen(0, 0.5, 0.1), Seen(2, 0.5, 0.1), Seen(4, 0.3, 0.1))
-    assert made.best.step == 0  # of equals the nearest to the base
-    made.rewind(1)
-    assert len(made.seen) == 1
-    assert "of step 2," in used({"step": 2, "unseen": 0.9, "last": 0.5})
+    assert follow().replacement(now) is None
+    assert follow(Evaluation(0, 0.5, 0.1), Evaluation(4, 0.3, 0.1)).replacement(now) is None  # 1.4 errors
+    assert follow(Evaluation(0, 0.5, 0.1), Evaluation(2, 0.1, 0.01)).replacement(now) is None  # no last evaluation
+    best = follow(Evaluation(0, 0.5, 0.1), Evaluation(2, 0.5, 0.1), Evaluation(4, 0.3, 0.1))
+    assert best.best.step == 0  # of equals the nearest to the base
+    best.rewind(1)
+    assert len(best.seen) == 1
+    assert "of step 2," in describe_choice({"metric": "heldout_reward", "step": 2, "value": 0.9, "last": 0.5})
 
 
 # ------------------------------------------------------------------------------------------- rewards that fail
@@ -212,11 +215,11 @@ def test_a_reward_that_fails_on_the_way_loses_nothing(base: Path, tmp_path: Path
         job = begin(base, tmp_path / name, None, reward=failing, steps=8, set_train=train)
         if name == "failed":
             with pytest.raises(RewardError, match=r"went away.* until step 5 is saved.*afresh train --resume .*failed"):
-                learn(job, "quiet")
+                learn(job)
             assert checkpoint.steps_in(tmp_path / name / "checkpoints")[-1] == "000005"
             (base.parent / "left").unlink()
-            job = again(tmp_path / name)
-        learn(job, "quiet")
+            job = resume(tmp_path / name)
+        learn(job)
         ends.append(checkpoint.sums_of(tmp_path / name / "checkpoints" / "000008"))
     assert ends[0] == ends[1]
 
@@ -235,12 +238,12 @@ def test_a_reward_that_fails_at_once_leaves_everything_as_it_was(
     (tmp_path / "bad.py").write_text(f"def bad(text: str):\n    {code}\n")
     out = tmp_path / "run"
     with pytest.raises(UserError, match=said):
-        begin(base, out, None, reward=f"{tmp_path / 'bad.py'}:bad", limit=1.0)
+        begin(base, out, None, reward=f"{tmp_path / 'bad.py'}:bad", reward_seconds=1.0)
     assert not out.exists()
     out.mkdir()
     (out / "run.json").write_text("old")
     with pytest.raises(UserError, match=said):
-        begin(base, out, None, reward=f"{tmp_path / 'bad.py'}:bad", limit=1.0, force=True)
+        begin(base, out, None, reward=f"{tmp_path / 'bad.py'}:bad", reward_seconds=1.0, force=True)
     assert (out / "run.json").read_text() == "old" and {p.name for p in tmp_path.iterdir()} - {"__pycache__"} == {
         "bad.py",
         "run",
@@ -274,5 +277,5 @@ def test_the_base_is_not_replaced(base: Path, capsys: pytest.CaptureFixture[str]
     before = {p: p.read_bytes() for p in base.rglob("*") if p.is_file()}
     given: dict[str, list[Any]] = {"align": ["--reward", "length"], "tune": [base.parent / "text.txt"], "distill": []}
     assert command([str(a) for a in (verb, base, *given[verb], "--out", base, "--force", "--steps", 1)]) == 2
-    assert "is what the new run is made of" in " ".join(capsys.readouterr().err.split())
+    assert "is an input of the new run" in " ".join(capsys.readouterr().err.split())
     assert {p: p.read_bytes() for p in base.rglob("*") if p.is_file()} == before

@@ -1,0 +1,21 @@
+"""Errors that a person can do something about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class UserError(Exception):
+    """Bad usage or bad input: the message says what was given, what is accepted and what to do next.
+
+    `code` names the kind of error for programs and `fields` holds its values, so that a command line, a server and a
+    notebook can each word it in their own way. The message itself names no command-line flag.
+    """
+
+    def __init__(self, message: str, code: str = "invalid", **fields: Any) -> None:
+        super().__init__(message)
+        self.code, self.fields = code, fields
+
+
+class RewardError(UserError):
+    """A reward did not give one finite number for each item: names the reward, the item's number and the item."""

@@ -1,0 +1,60 @@
+"""Files that are either the old one or the new one, whole: written aside, synced, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from afresh.core.errors import UserError
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write and sync one file."""
+    with path.open("wb") as f:
+        f.write(data)
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames inside a folder durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put a whole file in place of another, or leave the old one: never half of it. Makes its folder if need be.
+
+    Raises UserError, naming the bytes needed, when the disk is full or not writable.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(aside, data)
+        os.replace(aside, path)
+        sync_folder(path.parent)
+    except OSError as e:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise UserError(
+            f"Could not write {path}: {e.strerror or e}. It needs {len(data):,} bytes; "
+            f"{free_bytes(path.parent):,} are free. Make room or choose another --out, then go on with --resume."
+        ) from e
+
+
+def write_json(path: Path, value: Any) -> None:
+    replace_file(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def free_bytes(path: Path) -> int:
+    """Free bytes where `path` is, or would be."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).free

@@ -1,0 +1,31 @@
+"""The data of a run, read again as the run has learnt it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from afresh.core import UserError
+from afresh.data.prepare import Prepared, prepare
+from afresh.runs.run import Run
+
+
+def run_data(run: Run, heldout: Path | None = None) -> Prepared:
+    """The run's own data under its own encoder, with the file or folder `heldout` in place of the held-out split.
+
+    Raises UserError if the training data is missing or has changed.
+    """
+    record = run.record.data
+    path = Path(record.path)
+    if not path.exists():
+        raise UserError(f"The data of {run.path} was in {path}, which is missing. Restore it there.", "data_missing")
+    validation = heldout if heldout is not None else None if record.validation is None else Path(record.validation)
+    prepared = prepare(path, run.record.modality, record.options, validation, run.encoder)
+    prepared = replace(prepared, why=f"as {run.path} has learnt it")
+    if heldout is None and prepared.split_hash != record.split_hash:
+        raise UserError(
+            f"The data in {path} is not what {run.path} was trained on (split {prepared.split_hash[:12]}, was "
+            f"{record.split_hash[:12]}). Restore it, or train a new run on the new data.",
+            "data_changed",
+        )
+    return prepared

@@ -1,0 +1,82 @@
+"""A listener that shows events to a person: a bar on a terminal, lines elsewhere. Everything goes to standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Column
+from rich.text import Text
+
+from afresh.core.events import Event, PlainLines
+from afresh.training.progress import clock, speed, values_line
+
+STYLES = {"warning": "yellow", "error": "red"}
+
+
+class _Field(ProgressColumn):
+    """A column that is computed at each refresh, so that the clock runs on during a long step."""
+
+    def __init__(self, text: Callable[[], str], style: str = "") -> None:
+        self.text, self.style = text, style
+        super().__init__(Column(no_wrap=True, overflow="ellipsis"))
+
+    def render(self, task: Task) -> Text:
+        return Text(self.text(), style=self.style)
+
+
+class ConsoleListener:
+    """Shows notes, warnings and the progress of training on standard error."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
+        self.lines = PlainLines(stream)
+        self.bar: Progress | None = None
+        self.fields: dict[str, Any] = {}
+        self.at = 0.0  # when the fields were reported
+
+    def __call__(self, event: Event) -> None:
+        if event.kind != "progress":
+            prefix = f"{event.kind}: " if event.kind in STYLES else ""
+            self.console.print(Text(prefix + event.text, style=STYLES.get(event.kind, "")))
+        elif self.console.is_terminal and event.code == "training":
+            self.update(dict(event.fields))
+        else:
+            self.lines(event)
+
+    def update(self, fields: dict[str, Any]) -> None:
+        """Draw the bar as of these fields of a progress event (training/progress.py)."""
+        self.fields, self.at = fields, time.monotonic()
+        if self.bar is None:
+            self.bar = self.make_bar()
+            self.task = self.bar.add_task(escape(fields["title"]), total=fields["steps"])
+            self.bar.start()
+        self.bar.update(self.task, completed=fields["step"], total=fields["steps"])
+        if fields["ended"]:
+            self.bar.stop()
+            self.bar = None
+
+    def seconds_left(self) -> float | None:
+        """Runs down between events."""
+        left: float | None = self.fields["seconds_left"]
+        return None if left is None else max(0.0, left - (time.monotonic() - self.at))
+
+    def make_bar(self) -> Progress:
+        return Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
+            _Field(lambda: f"{self.fields['step']:,}/{self.fields['steps']:,}"),
+            _Field(lambda: values_line(self.fields), "cyan"),
+            _Field(lambda: speed(self.fields["rate"], self.fields["unit"]), "green"),
+            _Field(lambda: f"{clock(self.seconds_left())} left", "bold"),
+            _Field(lambda: clock(self.fields["seconds_elapsed"] + time.monotonic() - self.at), "dim"),
+            console=self.console,
+            refresh_per_second=4,
+            expand=True,
+            redirect_stdout=False,  # standard output is the caller's, byte for byte
+        )

@@ -1,0 +1,145 @@
+"""The opening that train, tune, distill and align share: check, read, plan, and create the run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from afresh.core import Codec, events
+from afresh.data.load import typical_requests
+from afresh.data.prepare import Prepared
+from afresh.runs.output_dir import check_output_dir, output_dir
+from afresh.runs.record import DataRecord, RunRecord
+from afresh.runs.run import Run
+from afresh.training.budget import Budget, Machine, check_device
+from afresh.training.plan import RESERVE, Decision, Plan
+
+
+class RunSpec(Protocol):
+    """What the specs of train, tune, distill and align have in common."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def out(self) -> Path | None: ...
+    @property
+    def force(self) -> bool: ...
+    @property
+    def device(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a new run goes. `inputs` are the files and folders that it is made from: replacing a run must not remove
+    them."""
+
+    path: Path
+    inputs: Sequence[Path]
+
+
+def check_spec(spec: RunSpec, budget: Budget | None, default_out: Path, inputs: Sequence[Path]) -> Output:
+    """Check the budget, the device and the output folder. Raises UserError before anything is spent."""
+    if budget is not None:
+        budget.check()
+    if spec.device is not None:
+        check_device(spec.device)
+    out = spec.out or default_out
+    check_output_dir(out, spec.force, inputs)
+    return Output(out, inputs)
+
+
+def training_seconds(budget: Budget | None) -> float | None:
+    """The seconds of a budget in minutes that are for training itself."""
+    return None if budget is None or budget.minutes is None else budget.minutes * 60 * (1 - RESERVE)
+
+
+@dataclass(frozen=True)
+class RunContents:
+    """Everything that a new run's folder is made from. `base` are the weights that training starts from, and `fields`
+    further fields of the record: window, base_model, lora, align, ..."""
+
+    prepared: Prepared
+    family: str
+    codec: tuple[str, Codec] | None
+    plan: Plan
+    machine: Machine
+    minutes: float | None = None  # the budget, if it is a time that the steps are to fill
+    validation: Path | None = None  # held-out data of the user's own
+    base: Mapping[str, Tensor] | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def create_run(spec: RunSpec, output: Output, contents: RunContents) -> Iterator[Run]:
+    """Create the run's folder. If the block fails, nothing of it is left and a run that it was to replace is restored.
+
+    Raises UserError if the folder cannot be written.
+    """
+    prepared, made = contents.prepared, contents.plan
+    name, codec = contents.codec or (None, None)
+    record = RunRecord(
+        modality=prepared.modality,
+        family=contents.family,
+        config=made.family.model_dump(mode="json"),
+        codec=name,
+        train=made.train,
+        parameters=made.parameters,
+        data=data_record(prepared, contents.validation),
+        decisions=[(d.name, d.value, d.reason) for d in made.decisions],
+        machine=contents.machine.record(),
+        seed=spec.seed,
+        minutes=contents.minutes,
+    ).model_copy(update=dict(contents.fields))
+    with output_dir(output.path, spec.force, output.inputs):
+        yield Run.create(output.path, record, prepared.encoder, codec, typical_requests(prepared.train), contents.base)
+
+
+def data_record(prepared: Prepared, validation: Path | None) -> DataRecord:
+    return DataRecord(
+        path=str(prepared.path.resolve()),
+        validation=None if validation is None else str(validation.resolve()),
+        options=prepared.options.model_dump(mode="json"),
+        split_hash=prepared.split_hash,
+        train=len(prepared.train_items),
+        heldout=len(prepared.heldout_items),
+        train_bytes=prepared.train.bytes,
+        heldout_bytes=prepared.heldout.bytes,
+        notes=list(prepared.notes),
+    )
+
+
+def report_data(prepared: Prepared, conditions: bool = True) -> None:
+    """Say what would be learnt; without `conditions`, only the kind and amount of data."""
+    events.note(f"data: {prepared.modality} ({prepared.why})", "data", modality=prepared.modality)
+    events.note(
+        f"split: {len(prepared.train_items):,} training and {len(prepared.heldout_items):,} held-out items",
+        "split",
+        train=len(prepared.train_items),
+        heldout=len(prepared.heldout_items),
+    )
+    if not conditions:
+        return
+    for text in prepared.notes:
+        events.note(f"note: {text}", "data_note")
+    if prepared.refused:
+        first = prepared.refused[0]
+        events.note(
+            f"refused: {len(prepared.refused):,} inputs; for example {first.source}: {first.reason}",
+            "refused",
+            count=len(prepared.refused),
+        )
+    for name, part in prepared.encoder.conds.items():
+        classes = ", ".join(part.classes[:12]) + (" ..." if len(part.classes) > 12 else "")
+        text = f"condition: {name} ({part.kind}{': ' + classes if part.kind == 'label' else ''})"
+        events.note(text, "condition", name=name)
+
+
+def report_plan(decisions: Sequence[Decision]) -> None:
+    """Say what was decided, and why."""
+    for d in decisions:
+        events.note(f"{d.name}: {d.value} ({d.reason})", "plan", name=d.name, value=d.value, reason=d.reason)

@@ -1,0 +1,87 @@
+"""Learning from data: the batches of a data set, with a held-out loss and an eye on copies of training examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from afresh.core import Batch, Examples, Space
+from afresh.core.rng import Rng
+from afresh.data.load import Loader
+from afresh.data.prepare import Prepared
+from afresh.evaluation.memorisation_monitor import MemorisationMonitor, memorisation_monitor
+from afresh.runs.run import Run, metrics_rows
+from afresh.training.batch_source import heldout_loss
+from afresh.training.best_checkpoint import BestCheckpoint, best_by_loss
+from afresh.training.loop import Learner, averaged, precision
+from afresh.training.weights import FITTED, adapters_merged, write_weights
+
+
+class DataSource:
+    """A `BatchSource` over a run's own data, in the space of its family."""
+
+    def __init__(self, run: Run, prepared: Prepared, space: Space, train: Examples, heldout: Examples) -> None:
+        self.run, self.prepared, self.space, self.train, self.heldout = run, prepared, space, train, heldout
+        self.best: BestCheckpoint | None = None
+        self.monitor: MemorisationMonitor | None = None
+
+    def learner(self) -> Learner:
+        """Everything needed to go on, as of the newest good checkpoint; from here on evaluations are followed."""
+        learner, rows = self.run.learner(), metrics_rows(self.run)
+        self.best = best_by_loss(self.run.path, learner, rows)
+        self.monitor = memorisation_monitor(self.run, (self.prepared.train, self.prepared.heldout), learner, rows)
+        return learner
+
+    def batches(self, learner: Learner) -> Callable[[int, int], Batch]:
+        return Loader(self.train, self.space, Rng(learner.config.seed), learner.config.batch).batch
+
+    def evaluate(self, learner: Learner) -> dict[str, float]:
+        """{heldout_loss}, for a family that has a likelihood or an error, and the share of near copies."""
+        metrics: dict[str, float] = {}
+        if self.run.family.likelihood is not None:
+            metrics["heldout_loss"] = heldout_loss(learner, learner.objective, self.heldout, self.space)
+        if self.best is not None:
+            self.best.update(learner, metrics, store=learner.step > 0)  # step 0 is the base model itself
+        if self.monitor is not None and learner.step > 0:
+            metrics |= self.monitor.update(learner)
+        return metrics
+
+    def stop_reason(self, learner: Learner) -> str:
+        reasons = (watch.stop_reason(learner) for watch in (self.monitor, self.best) if watch is not None)
+        return next((reason for reason in reasons if reason), "")
+
+    def rewind(self, step: int) -> None:
+        for watch in (self.monitor, self.best):
+            if watch is not None:
+                watch.rewind(step)
+
+    def replacement(self, learner: Learner) -> tuple[dict[str, Tensor], str] | None:
+        return None if self.best is None else self.best.replacement(learner)
+
+    def logged(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        return dict(metrics)
+
+    def may_checkpoint(self, step: int) -> bool:
+        return True
+
+    def finish(self, learner: Learner) -> None:
+        """Fit what the family fits to its data once the networks are trained."""
+        run = self.run
+        if run.family.finish is None:
+            return
+        with averaged(learner), adapters_merged(learner.modules) as modules, torch.no_grad(), precision(learner.config):
+            fitted = run.family.finish(modules, run.config, self.space, self.train, Rng(learner.config.seed))
+        write_weights(run.path, FITTED, fitted)
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+def data_source(run: Run, prepared: Prepared) -> DataSource:
+    """The source of a run that exists, its data encoded by its codec if it has one."""
+    codec = run.codec
+    train = prepared.train if codec is None else codec.encode(prepared.train)
+    heldout = prepared.heldout if codec is None else codec.encode(prepared.heldout)
+    return DataSource(run, prepared, run.training_space, train, heldout)

@@ -1,0 +1,172 @@
+"""Training a run that has been created or reopened: the loop, with its evaluations, previews, log and progress."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from afresh.core import RewardError, Space, events
+from afresh.core.files import replace_file
+from afresh.core.rng import Rng
+from afresh.data.load import draw_conditions, tokens_each
+from afresh.data.prepare import Prepared
+from afresh.formats.peft import write_adapter
+from afresh.runs.run import Run, metrics_rows
+from afresh.sampling.samples import Samples, grid_png, is_text
+from afresh.training import checkpoint, loop
+from afresh.training.batch_source import BatchSource
+from afresh.training.budget import torch_threads
+from afresh.training.journal import Journal
+from afresh.training.loop import Hooks, Learner, averaged
+from afresh.training.progress import ProgressMeter
+from afresh.training.signals import interrupts_caught
+from afresh.training.weights import EARLY, adapters_merged, forget_chosen, state_of, write_weights
+
+PREVIEW = 16  # samples of a preview
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is ready to learn, with its data and what it learns from."""
+
+    run: Run
+    prepared: Prepared
+    source: BatchSource
+
+
+def learn(job: Job) -> float:
+    """Train until done, interrupted or diverged; returns the seconds spent. The folder is complete at any moment.
+
+    Raises Interrupted after Ctrl-C and Diverged if training cannot go on; both are saved. Raises RewardError if a
+    reward fails, with what was learnt until then saved.
+    """
+    with torch_threads(job.run.train.threads):
+        try:
+            return _learn(job)
+        finally:
+            job.source.close()
+
+
+def _learn(job: Job) -> float:
+    run, source, record = job.run, job.source, job.run.record
+    rng = Rng(record.train.seed)
+    begun = time.perf_counter()
+    learner = source.learner()
+    fresh = learner.step == 0
+    journal = Journal(run.path / "metrics.jsonl", learner.step)
+    if fresh and record.base_model is not None and not metrics_rows(run):
+        journal.append(0, source.evaluate(learner))  # what the base model is worth here
+    if learner.step < learner.config.steps and forget_chosen(run.path):
+        events.note("The weights that were chosen for sampling are dropped, as training goes on.", "chosen_dropped")
+    examples = record.train.batch * tokens_each(source.train, source.space)
+    meter = ProgressMeter(learner.config.steps, unit_of(run, source.space), examples, run.path.name, learner.step)
+
+    def rewind(step: int) -> None:
+        journal.rewind(step)
+        source.rewind(step)
+
+    with meter, interrupts_caught() as interrupted:
+        hooks = Hooks(
+            evaluate=source.evaluate,
+            preview=lambda now: preview(now, run),
+            log=lambda step, metrics: journal.append(step, source.logged(metrics)),
+            rewind=rewind,
+            tick=lambda metrics: meter.step(metrics, learner.step),
+            stepped=lambda now: store_early(now, run),
+            overhead=lambda kind, seconds: meter.overhead(seconds, kind),
+            interrupted=lambda: interrupted() and source.may_checkpoint(learner.step),
+            stop_reason=source.stop_reason,
+            replan=lambda now: new_total(now, run, begun, fresh, meter) if source.may_checkpoint(now.step) else None,
+        )
+        stopped_before = learner.stopped
+        with saved_if_rewards_fail(learner, job):
+            loop.run(learner, source.batches(learner), run.path / "checkpoints", rng, hooks)
+        if learner.stopped != stopped_before:
+            events.note(
+                f"stopped at step {learner.step:,} of {learner.config.steps:,}, and saved: {learner.stopped}", "stopped"
+            )
+        if (better := source.replacement(learner)) is not None:
+            events.note(better[1], "weights_chosen")
+            learner.averages = learner.on_device(better[0])
+    source.finish(learner)
+    run.reload()
+    if record.lora is not None:
+        write_adapter(run.path / "adapter", run.modules_with_adapters(), record.base_model or "")
+    return time.perf_counter() - begun
+
+
+def unit_of(run: Run, space: Space) -> str:
+    """What is counted while training."""
+    return "tokens" if space.kind == "tokens" else "sounds" if run.encoder.space.timed else "images"
+
+
+@contextmanager
+def saved_if_rewards_fail(learner: Learner, job: Job) -> Iterator[None]:
+    """If a reward fails, training ends, but what was learnt until then is saved if a checkpoint may be made there.
+    Raises RewardError, which says how to go on."""
+    try:
+        yield
+    except RewardError as e:
+        root = job.run.path / "checkpoints"
+        if job.source.may_checkpoint(learner.step) and f"{learner.step:06d}" not in checkpoint.steps_in(root):
+            checkpoint.save(root, learner.snapshot(), rotating=learner.skipped == 0)
+        step = int(checkpoint.steps_in(root)[-1])
+        raise RewardError(
+            f"{str(e).rstrip('.')}. What was learnt until step {step:,} is saved. Correct the reward, then resume: "
+            f"afresh train --resume {shlex.quote(str(job.run.path))}",
+            "reward_failed",
+            step=step,
+            run=str(job.run.path),
+        ) from e
+
+
+def store_early(learner: Learner, run: Run) -> None:
+    """At the step where a weaker model is wanted, the weights as sampling would use them now."""
+    early = round(learner.config.early * learner.config.steps)
+    if early and learner.step == early:
+        names = learner.objective.averaged
+        with averaged(learner), adapters_merged(learner.modules) as modules:
+            write_weights(run.path, EARLY, state_of(modules, names))
+
+
+def new_total(learner: Learner, run: Run, begun: float, fresh: bool, meter: ProgressMeter) -> int | None:
+    """Another number of steps if the budget in minutes would be missed by over a tenth at the speed so far. A resumed
+    run keeps what was decided."""
+    if run.record.minutes is None or not fresh:
+        return None
+    spent = time.perf_counter() - begun
+    left = run.record.minutes * 60 - spent
+    # Room for the rate to decay at least.
+    steps = learner.step + max(learner.step // 4, int(left / (spent / learner.step)), 1)
+    if abs(steps - learner.config.steps) <= 0.1 * learner.config.steps:
+        return None
+    events.note(
+        f"{run.path.name}: {steps:,} steps instead of {learner.config.steps:,}, at the speed of the first "
+        f"{learner.step:,}",
+        "replanned",
+        steps=steps,
+    )
+    meter.replan(steps)
+    return steps
+
+
+@torch.no_grad()
+def preview(learner: Learner, run: Run) -> None:
+    """A few samples of the model as it is now, in the run's folder samples/."""
+    n = PREVIEW if run.space.kind == "field" or not run.space.stream else 2
+    cond = draw_conditions(run.conditions, n, Rng(0), "sample/conditions")
+    with averaged(learner), adapters_merged(learner.modules) as modules:
+        x = run.draw(modules, cond, 0, run.family.sampling.settings())
+    values = run.encoder.decode(x)
+    name = f"{learner.step:06d}"
+    if not is_text(values[0]):
+        samples = Samples(values, x, cond, [{}] * n, 0, run.encoder)
+        replace_file(run.path / "samples" / f"{name}.png", grid_png(samples))
+    else:
+        text = "\n\n--------\n\n".join(values)
+        replace_file(run.path / "samples" / f"{name}.txt", text.encode("utf-8", "backslashreplace"))

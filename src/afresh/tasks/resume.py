@@ -1,0 +1,19 @@
+"""Resuming any run: trained, tuned, distilled or aligned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from afresh.alignment.source import alignment_source
+from afresh.runs.data import run_data
+from afresh.runs.run import Run
+from afresh.tasks.data_source import data_source
+from afresh.tasks.learn import Job
+
+
+def resume(path: Path) -> Job:
+    """Open a run to go on with it. Raises UserError if its data is missing or has changed."""
+    run = Run.open(path)
+    prepared = run_data(run)
+    make = data_source if run.record.align is None else alignment_source
+    return Job(run, prepared, make(run, prepared))

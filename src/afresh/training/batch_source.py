@@ -1,0 +1,54 @@
+"""Where the batches of a training run come from, and how its progress is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from afresh.core import Batch, Examples, Objective, Space
+from afresh.core.rng import Rng
+from afresh.data.load import rows_at_once, sweep
+from afresh.training.loop import Learner, averaged, precision
+
+EVALUATED = 2048  # most examples (or windows) of an evaluation; a fiftieth of those trained on
+
+
+class BatchSource(Protocol):
+    """What the one training loop learns from: a data set (tasks/data_source.py) or a reward or votes
+    (alignment/source.py)."""
+
+    @property
+    def space(self) -> Space: ...
+    @property
+    def train(self) -> Examples: ...  # the training split in `space`
+
+    def learner(self) -> Learner: ...  # as of the newest checkpoint
+    def batches(self, learner: Learner) -> Callable[[int, int], Batch]: ...  # (first draw, number of draws) -> batch
+    def evaluate(self, learner: Learner) -> dict[str, float]: ...  # also stores the best weights so far
+    def stop_reason(self, learner: Learner) -> str: ...  # why training should end; asked after each evaluation
+    def rewind(self, step: int) -> None: ...  # forget what was seen after `step`
+    def replacement(self, learner: Learner) -> tuple[dict[str, Tensor], str] | None: ...  # better weights, and why
+    def logged(self, metrics: Mapping[str, float]) -> dict[str, float]: ...  # what metrics.jsonl says of a step
+    def may_checkpoint(self, step: int) -> bool: ...
+    def finish(self, learner: Learner) -> None: ...  # after the last step
+    def close(self) -> None: ...
+
+
+@torch.no_grad()
+def heldout_loss(learner: Learner, objective: Objective, heldout: Examples, space: Space) -> float:
+    """The objective's mean over held-out examples, always with the same noise."""
+    total, weight = 0.0, 0.0
+    player = next(iter(objective.players))
+    with averaged(learner):
+        trained = learner.config.steps * learner.config.batch
+        rows = rows_at_once(heldout, space, 64)
+        for batch in sweep(heldout, space, rows, max(64, min(EVALUATED, trained // 50))):
+            with precision(learner.config):
+                loss, w, _ = objective.loss(
+                    learner.modules, batch.to(learner.config.device), player, learner.step, Rng(0), learner.state
+                )
+            total, weight = total + float(loss), weight + w
+    return total / weight
