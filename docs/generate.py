@@ -37,9 +37,9 @@ from typer.models import ArgumentInfo, OptionInfo
 import afresh
 from afresh.cli import app
 from afresh.core import Space, registry
-from afresh.core.options import FLAGS
 from afresh.data.advice import MEASURED
 from afresh.training.config import TrainConfig
+from afresh.training.options import FLAGS
 from tests import matrix
 
 ROOT = Path(__file__).parents[1]

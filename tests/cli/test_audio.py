@@ -19,7 +19,8 @@ from afresh.core import Sound
 from afresh.data.prepare import prepare
 from afresh.runs.inputs import encoded
 from afresh.runs.run import Run
-from afresh.tasks.edit import Change, Editor
+from afresh.tasks.edit import edit
+from afresh.tasks.editor import Change, Editor
 from afresh.tasks.extend_audio import extended, looped
 from tests.cli.conftest import FLOW, Invoke, parsed, trained
 
@@ -150,7 +151,7 @@ def test_a_report_plays_what_it_shows(mel_run: Path, invoke: Invoke) -> None:
 def test_a_hole_in_a_wave_changes_nothing_else(hole: str, a: int, b: int, wave_run: Path, sounds: Path) -> None:
     """Of a sound three times as long as the model's own; the last hole is longer than those."""
     file = sounds / "beep" / "01.wav"
-    made, given = editor(wave_run).edit([file], Change(hole=hole), each=2), read(file).samples
+    made, given = edit(editor(wave_run), [file], Change(hole=hole), each=2), read(file).samples
     for value in made.values:
         x = value.samples
         assert len(x) == len(given) and np.array_equal(x[:a], given[:a]) and np.array_equal(x[b:], given[b:])
@@ -162,7 +163,7 @@ def test_a_hole_in_a_long_sound_is_filled_in_its_place(mel_run: Path, tmp_path: 
     """1.3 s, six times as long as the model's own: as long afterwards, and the same outside the hole to the bit."""
     x = np.concatenate([made_up(i) for i in range(1, 16, 2)])[: round(1.3 * RATE)]
     soundfile.write(tmp_path / "long.wav", x, RATE, subtype="FLOAT")
-    (made,) = editor(mel_run).edit([tmp_path / "long.wav"], Change(hole="0.6:0.68"), each=1).values
+    (made,) = edit(editor(mel_run), [tmp_path / "long.wav"], Change(hole="0.6:0.68"), each=1).values
     a, b = 4_800, 5_440
     assert len(made.samples) == len(x)
     assert np.array_equal(made.samples[:a, 0], x[:a]) and np.array_equal(made.samples[b:, 0], x[b:])
@@ -174,7 +175,9 @@ def test_variations_of_a_sound_are_as_long_as_it(length: int, wave_run: Path) ->
     """Longer than the 480 samples of the model: nothing changes at strength 0, all of it at 0.5."""
     given = np.random.default_rng(length).uniform(-0.5, 0.5, (length, 1)).astype(np.float32)
     for strength in (0.0, 0.5):
-        one, two = (v.samples for v in editor(wave_run).edit([Sound(given, RATE)], Change(strength=strength), 2).values)
+        one, two = (
+            v.samples for v in edit(editor(wave_run), [Sound(given, RATE)], Change(strength=strength), 2).values
+        )
         assert len(one) == length
         for part in (slice(0, 240), slice(length - 240, length)):
             far = float(np.abs(one[part] - given[part]).max())
@@ -191,7 +194,7 @@ def test_sounds_too_long_to_blend_are_refused(mel_run: Path, sounds: Path, tmp_p
 
 def test_what_a_hole_leaves_of_a_spectrum_is_kept(mel_run: Path, sounds: Path) -> None:
     run, file = Run.open(mel_run), sounds / "beep" / "01.wav"
-    made = editor(mel_run).edit([file], Change(hole="0.05:"), each=1)
+    made = edit(editor(mel_run), [file], Change(hole="0.05:"), each=1)
     before, x = encoded(run, [file]), made.x
     step = run.encoder.space.seconds / run.encoder.space.shape[-1]
     border = 0.05 // step

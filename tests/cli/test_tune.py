@@ -24,7 +24,7 @@ from afresh.data.load import Loader, sweep
 from afresh.data.text.documents import DocumentEncoder
 from afresh.formats import plain
 from afresh.formats.peft import CONFIG, WEIGHTS, read_peft
-from afresh.runs.base_model import Parent
+from afresh.runs.base_model import BaseModel
 from afresh.runs.data import run_data
 from afresh.runs.run import Run, metrics_rows
 from afresh.tasks.measure import RunEvidence
@@ -363,7 +363,7 @@ def test_instructions_for_a_model_of_code_are_read_as_such_and_stay_in_their_ord
     encoder = fitted.fit([Item("def f(x):\n    return x\n", "a.py")], fitted.options())
     assert isinstance(encoder, DocumentEncoder)
     family = registry.family("transformer")
-    base = Parent("it", family, family.config(), encoder, None, {}, 256, None, False, "code")
+    base = BaseModel("it", family, family.config(), encoder, None, {}, 256, None, False, "code")
     found = read(TuneSpec("", questions), base)
     assert isinstance(found.encoder, DocumentEncoder) and found.encoder.records and found.encoder.fim_rate == 0
     assert found.train.mask is not None and found.train.vary is None and found.modality == "text"

@@ -23,9 +23,10 @@ from afresh.runs.data import run_data
 from afresh.runs.inputs import as_seen
 from afresh.runs.run import Run
 from afresh.sampling.request import Request
-from afresh.tasks.edit import Change, Editor, through
+from afresh.tasks.edit import edit
+from afresh.tasks.editor import Change, Editor, places, through
 from afresh.tasks.interpolate import Blender, check_given, slerp
-from afresh.tasks.outpaint import outpainted, places, sides
+from afresh.tasks.outpaint import outpainted, sides
 from tests.contracts.rows import write_pictures
 from tests.heard import heard
 
@@ -61,7 +62,7 @@ def half() -> np.ndarray:
 
 
 def test_a_hole_is_filled_and_the_rest_stays(run: Run, picture: np.ndarray) -> None:
-    made = editor(run).edit([picture], Change(mask=half()), 3).values
+    made = edit(editor(run), [picture], Change(mask=half()), 3).values
     assert len(made) == 3
     for value in made:
         assert np.array_equal(value[:, : SIDE // 2], picture[:, : SIDE // 2])
@@ -70,7 +71,7 @@ def test_a_hole_is_filled_and_the_rest_stays(run: Run, picture: np.ndarray) -> N
 
 def test_strength_goes_from_nothing_to_everything(run: Run, picture: np.ndarray) -> None:
     def far(strength: float) -> float:
-        made = editor(run).edit([picture], Change(strength=strength), 4).values
+        made = edit(editor(run), [picture], Change(strength=strength), 4).values
         return float(np.mean([np.abs(v.astype(float) - picture).mean() for v in made]))
 
     distances = [far(s) for s in (0.0, 0.3, 1.0)]
@@ -79,7 +80,7 @@ def test_strength_goes_from_nothing_to_everything(run: Run, picture: np.ndarray)
 
 def test_enlarging_agrees_with_the_small_picture(run: Run, picture: np.ndarray) -> None:
     small = picture.reshape(3, 2, 3, 2, -1).mean((1, 3)).round().astype(np.uint8)
-    made = editor(run, steps=20).edit([small], Change(upscale=2, weight=4.0), 2).values
+    made = edit(editor(run, steps=20), [small], Change(upscale=2, weight=4.0), 2).values
     for value in made:
         assert value.shape == picture.shape
         again = value.reshape(3, 2, 3, 2, -1).mean((1, 3))
@@ -87,9 +88,9 @@ def test_enlarging_agrees_with_the_small_picture(run: Run, picture: np.ndarray) 
 
 
 def test_wishes_come_nearer(run: Run, picture: np.ndarray) -> None:
-    plain = editor(run).edit([picture], Change(strength=1.0), 4)
+    plain = edit(editor(run), [picture], Change(strength=1.0), 4)
     for change in (Change(strength=1.0, palette=("black",)), Change(strength=1.0, function="tests.test_edit:dark")):
-        made = editor(run).edit([picture], change, 4)
+        made = edit(editor(run), [picture], change, 4)
         assert float(made.x.mean()) < float(plain.x.mean()) - 0.1
 
 
@@ -108,16 +109,16 @@ def test_a_function_of_a_file(run: Run, picture: np.ndarray, tmp_path: Path) -> 
     (tmp_path / "mine.py").write_text(
         "import shade\n\ndef darker(x):\n    return 200 * (x - shade.LEVEL).square().mean((1, 2, 3))\n"
     )
-    plain = editor(run).edit([picture], Change(strength=1.0), 4)
-    made = editor(run).edit([picture], Change(strength=1.0, function=f"{tmp_path / 'mine.py'}:darker"), 4)
+    plain = edit(editor(run), [picture], Change(strength=1.0), 4)
+    made = edit(editor(run), [picture], Change(strength=1.0, function=f"{tmp_path / 'mine.py'}:darker"), 4)
     assert float(made.x.mean()) < float(plain.x.mean()) - 0.1
     with pytest.raises(UserError, match="there is no file"):
-        editor(run).edit([picture], Change(strength=1.0, function=f"{tmp_path / 'gone.py'}:darker"))
+        edit(editor(run), [picture], Change(strength=1.0, function=f"{tmp_path / 'gone.py'}:darker"))
 
 
 def test_early_weights_steer_edits_and_blends(run: Run, picture: np.ndarray) -> None:
-    plain = editor(run).edit([picture], Change(strength=0.5)).x
-    assert not torch.equal(editor(run, autoguidance=3.0).edit([picture], Change(strength=0.5)).x, plain)
+    plain = edit(editor(run), [picture], Change(strength=0.5)).x
+    assert not torch.equal(edit(editor(run, autoguidance=3.0), [picture], Change(strength=0.5)).x, plain)
     way = [
         Blender(run, {"steps": 4, "autoguidance": g}).between(picture, 255 - picture, 3, Request(), Request()).x
         for g in (1.0, 3.0)
@@ -135,11 +136,11 @@ def test_what_is_cut_from_a_picture_is_told_and_its_mask_cut_alike(run: Run, tmp
     mask[:, 6:] = 255
     Image.fromarray(ramp).save(tmp_path / "wide.png")
     with heard("middle square is used: wide.png"):
-        made = editor(run).edit([tmp_path / "wide.png"], Change(mask=mask)).values[0]
+        made = edit(editor(run), [tmp_path / "wide.png"], Change(mask=mask)).values[0]
     assert np.array_equal(made[:, :3, 0], ramp[:, 3:6])
     assert not np.array_equal(made[:, 3:, 0], ramp[:, 6:9])
     with pytest.raises(UserError, match="6x6, those given 12x6"):
-        editor(run).edit([ramp], Change(mask=mask[:, :9]))
+        edit(editor(run), [ramp], Change(mask=mask[:, :9]))
 
 
 def test_what_is_padded_stays(run: Run) -> None:
@@ -155,13 +156,13 @@ def test_masks_of_any_kind(run: Run, picture: np.ndarray, tmp_path: Path, kind: 
     if kind == "16 bit":
         Image.fromarray(half().astype(np.uint16) * 100 + 3000).save(path)  # 3,000 to 28,500 of 65,535: all black
         with pytest.raises(UserError, match="all black"):
-            editor(run).edit([picture], Change(mask=path))
+            edit(editor(run), [picture], Change(mask=path))
         Image.fromarray(half().astype(np.uint16) * 257).save(path)
     else:
         shown = np.full((SIDE, SIDE, 4), 255, np.uint8)
         shown[..., 3] = half()
         Image.fromarray(shown).save(path)
-    made = editor(run).edit([picture], Change(mask=path)).values[0]
+    made = edit(editor(run), [picture], Change(mask=path)).values[0]
     assert np.array_equal(made[:, : SIDE // 2], picture[:, : SIDE // 2])
     assert not np.array_equal(made[:, SIDE // 2 :], picture[:, SIDE // 2 :])
 
@@ -169,8 +170,8 @@ def test_masks_of_any_kind(run: Run, picture: np.ndarray, tmp_path: Path, kind: 
 def test_pictures_of_16_bits_are_not_clipped(run: Run, tmp_path: Path) -> None:
     small = np.array([[0, 90, 180], [40, 130, 220], [255, 10, 100]], np.uint8)
     Image.fromarray(small.astype(np.uint16) * 257).save(tmp_path / "small.png")
-    made = editor(run).edit([tmp_path / "small.png"], Change(upscale=2)).x
-    known = editor(run).edit([small], Change(upscale=2)).x
+    made = edit(editor(run), [tmp_path / "small.png"], Change(upscale=2)).x
+    known = edit(editor(run), [small], Change(upscale=2)).x
     assert torch.equal(made, known)
 
 
@@ -193,7 +194,7 @@ def test_a_place_of_a_codec_is_kept_where_all_it_stands_for_is(side: int, factor
 
 def test_what_was_asked_for_is_told(run: Run, picture: np.ndarray) -> None:
     asking = Editor(run, Request(label="dark"), {"steps": 4, "guidance": 2.0})
-    (record,) = asking.edit([picture], Change(strength=0.5)).described
+    (record,) = edit(asking, [picture], Change(strength=0.5)).described
     assert record == {"picture": 0, "variation": 0, "strength": 0.5, "label": "dark", "steps": 4, "guidance": 2.0}
     (record,) = outpainted(asking, [picture], {"right": 2}, Change(), 1).described
     assert record["label"] == "dark" and record["guidance"] == 2.0
@@ -204,9 +205,9 @@ def test_more_pictures_than_fit_at_once_are_each_their_own(
 ) -> None:
     small = picture.reshape(3, 2, 3, 2, -1).mean((1, 3)).round().astype(np.uint8)
     other = 255 - small
-    whole = editor(run).edit([small, other], Change(upscale=2), 2).x
-    monkeypatch.setattr(sys.modules["afresh.tasks.edit"], "AT_ONCE", 1)
-    torch.testing.assert_close(editor(run).edit([small, other], Change(upscale=2), 2).x, whole, rtol=0, atol=0.02)
+    whole = edit(editor(run), [small, other], Change(upscale=2), 2).x
+    monkeypatch.setattr(sys.modules["afresh.tasks.editor"], "AT_ONCE", 1)
+    torch.testing.assert_close(edit(editor(run), [small, other], Change(upscale=2), 2).x, whole, rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize(("change", "said"), [
@@ -227,7 +228,7 @@ def test_more_pictures_than_fit_at_once_are_each_their_own(
 ])  # fmt: skip
 def test_bad_wishes_teach(run: Run, picture: np.ndarray, change: Change, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        editor(run).edit([picture], change)
+        edit(editor(run), [picture], change)
 
 
 def test_beyond_the_edges(run: Run, picture: np.ndarray) -> None:

@@ -23,7 +23,7 @@ from afresh.alignment.rewards.reward import Reward
 from afresh.alignment.rewards.reward_factory import reward_of
 from afresh.cli import run as command
 from afresh.core import UserError
-from afresh.runs.adapters import parse_adapters, personal
+from afresh.runs.adapters import parse_adapters, with_adapters
 from afresh.runs.run import Run
 from afresh.sampling.samples import Samples
 from afresh.training.lora import save_adapter
@@ -88,7 +88,7 @@ def same(a: Samples, b: Samples) -> bool:
 @pytest.mark.parametrize("family", list(SMALL))
 def test_the_best_is_kept_and_told(root: Path, family: str) -> None:
     run = opened(root, family)
-    made = run.sample(6, best=4, reward=light, seed=3, **quick(run))
+    made = run.sample(6, best_of=4, reward=light, seed=3, **quick(run))
     plain = run.sample(6, seed=3, **quick(run))
     assert [dict(d)["reward"] for d in made.described] == light(made.values)
     assert [d.get("label") for d in made.described] == [d.get("label") for d in plain.described]
@@ -101,19 +101,19 @@ def test_the_best_is_kept_and_told(root: Path, family: str) -> None:
 @pytest.mark.parametrize("family", ["transformer", "flow"])
 def test_candidates_do_not_depend_on_how_many_are_asked_for(root: Path, family: str) -> None:
     run = opened(root, family)
-    many = run.sample(5, best=6, reward=light, seed=2, **quick(run))
-    few = run.sample(2, best=6, reward=light, seed=2, **quick(run))
+    many = run.sample(5, best_of=6, reward=light, seed=2, **quick(run))
+    few = run.sample(2, best_of=6, reward=light, seed=2, **quick(run))
     for a, b in zip(many.described[:2], few.described, strict=True):
         assert a["candidate"] == b["candidate"] and a["reward"] == pytest.approx(b["reward"], abs=1.0)
-    more = run.sample(5, best=7, reward=light, seed=2, **quick(run))
+    more = run.sample(5, best_of=7, reward=light, seed=2, **quick(run))
     assert all(b["reward"] >= a["reward"] - 1.0 for a, b in zip(many.described, more.described, strict=True))
 
 
 def test_many_candidates_are_drawn_in_parts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = opened(root, "transformer")
-    whole = run.sample(5, best=3, reward="length:max=3", stop="hen", prompt="the", **quick(run))
+    whole = run.sample(5, best_of=3, reward="length:max=3", stop="hen", prompt="the", **quick(run))
     monkeypatch.setattr("afresh.alignment.best_of_n.AT_ONCE", 6)
-    parts = run.sample(5, best=3, reward="length:max=3", stop="hen", prompt="the", **quick(run))
+    parts = run.sample(5, best_of=3, reward="length:max=3", stop="hen", prompt="the", **quick(run))
     assert list(parts.values) == list(whole.values) and parts.described == whole.described
     assert [w.finish for w in parts.written] == [w.finish for w in whole.written]
 
@@ -122,7 +122,7 @@ def test_all_alike_leaves_the_plain_samples(root: Path) -> None:
     run = opened(root, "transformer")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = run.sample(4, best=3, reward=lambda items: [1.0] * len(items), **quick(run))
+        made = run.sample(4, best_of=3, reward=lambda items: [1.0] * len(items), **quick(run))
     assert {d["candidate"] for d in made.described} == {0}
     assert list(made.values) == list(run.sample(4, **quick(run)).values)
 
@@ -134,14 +134,14 @@ def test_a_reward_sees_the_request(root: Path) -> None:
         seen.extend(r["prompt"] for r in requests)
         return [float(len(i)) for i in items]
 
-    run.sample(2, best=2, reward=by_request, prompt=["the cat", "a hen"], **quick(run))
+    run.sample(2, best_of=2, reward=by_request, prompt=["the cat", "a hen"], **quick(run))
     assert seen == ["the cat", "a hen"] * 2
 
 
 def test_the_gain_of_a_known_reward_is_that_of_its_order_statistics(root: Path) -> None:
     """Of uniform numbers the largest of n has mean n / (n + 1)."""
     rng, run = np.random.default_rng(0), opened(root, "vae")
-    made = run.sample(400, best=4, reward=lambda items: rng.uniform(size=len(items)).tolist())
+    made = run.sample(400, best_of=4, reward=lambda items: rng.uniform(size=len(items)).tolist())
     found = np.array([d["reward"] for d in made.described])
     assert abs(found.mean() - 4 / 5) < 4 * math.sqrt(4 / (25 * 6) / 400)
 
@@ -154,9 +154,9 @@ def test_the_reward_rises_with_the_weight(root: Path, family: str) -> None:
     run = opened(root, family)
 
     def mean(weight: float) -> float:
-        made = run.sample(16, steer="brightness", weight=weight, seed=1, **quick(run))
+        made = run.sample(16, reward_guidance="brightness", weight=weight, seed=1, **quick(run))
         assert len(made.values) == 16
-        return float(np.mean([d["steer_reward"] for d in made.described]))
+        return float(np.mean([d["guided_reward"] for d in made.described]))
 
     if family == "flow":
         found = [mean(w) for w in (0.0, 10.0, 100.0)]
@@ -170,7 +170,9 @@ def test_the_reward_rises_with_the_weight(root: Path, family: str) -> None:
 @pytest.mark.parametrize("family", ["flow", "vae", "gan"])
 def test_weight_nothing_is_nothing(root: Path, family: str) -> None:
     run = opened(root, family)
-    assert same(run.sample(5, seed=4, **quick(run)), run.sample(5, steer="symmetry", weight=0, seed=4, **quick(run)))
+    assert same(
+        run.sample(5, seed=4, **quick(run)), run.sample(5, reward_guidance="symmetry", weight=0, seed=4, **quick(run))
+    )
 
 
 def test_a_class_counts_by_its_logarithm() -> None:
@@ -198,8 +200,8 @@ def test_a_class_is_steered_to(root: Path, monkeypatch: pytest.MonkeyPatch) -> N
     def mean(weight: float) -> float:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # how often the classifier is right
-            found = run.sample(8, label="dark", steer="class:light", weight=weight, **quick(run)).described
-        return float(np.mean([math.log(max(1e-9, d["steer_reward"])) for d in found]))
+            found = run.sample(8, label="dark", reward_guidance="class:light", weight=weight, **quick(run)).described
+        return float(np.mean([math.log(max(1e-9, d["guided_reward"])) for d in found]))
 
     means = [mean(w) for w in (0.0, 2.0, 10.0)]
     assert means[0] < means[1] < means[2]
@@ -207,9 +209,9 @@ def test_a_class_is_steered_to(root: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_best_of_steered_samples(root: Path) -> None:
     run = opened(root, "flow")
-    steer = {"steer": "brightness", "weight": 20.0}
+    steer = {"reward_guidance": "brightness", "weight": 20.0}
     alone, both = (run.sample(6, **steer, **more, **quick(run)) for more in ({}, {"best": 3, "reward": "sharpness"}))
-    assert all(d["reward"] >= d["reward_mean"] and d["steer"] == "brightness" for d in both.described)
+    assert all(d["reward"] >= d["reward_mean"] and d["reward_guidance"] == "brightness" for d in both.described)
     score = reward_of(run, "sharpness").score
     assert sum(score(both.values, [])) > sum(score(alone.values, []))
 
@@ -217,14 +219,14 @@ def test_the_best_of_steered_samples(root: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "given", "said"),
     [
-        ("transformer", {"steer": "length:50"}, "tokens have no gradient.*--best 8"),
-        ("masked", {"steer": "brightness"}, "codec.*--best 8"),
-        ("flow", {"steer": light}, "light: a reward without a gradient.*brightness, .*class:LABEL"),
-        ("flow", {"steer": "brightness + nowhere:f"}, "nowhere"),
-        ("flow", {"steer": "length:50"}, "length is for texts"),
-        ("flow", {"steer": "class:grey"}, "no class 'grey'.*dark, light"),
-        ("flow", {"steer": "brightness", "weight": -1.0}, "from 0.*Given: -1"),
-        ("flow", {"steer": "brightness", "weight": math.nan}, "from 0.*Given: nan"),
+        ("transformer", {"reward_guidance": "length:50"}, "tokens have no gradient.*--best 8"),
+        ("masked", {"reward_guidance": "brightness"}, "codec.*--best 8"),
+        ("flow", {"reward_guidance": light}, "light: a reward without a gradient.*brightness, .*class:LABEL"),
+        ("flow", {"reward_guidance": "brightness + nowhere:f"}, "nowhere"),
+        ("flow", {"reward_guidance": "length:50"}, "length is for texts"),
+        ("flow", {"reward_guidance": "class:grey"}, "no class 'grey'.*dark, light"),
+        ("flow", {"reward_guidance": "brightness", "weight": -1.0}, "from 0.*Given: -1"),
+        ("flow", {"reward_guidance": "brightness", "weight": math.nan}, "from 0.*Given: nan"),
         ("flow", {"weight": 2.0}, "Give both"),
         ("flow", {"best": 4}, "Best of 4 by what"),
         ("flow", {"reward": "brightness"}, "--best 8"),
@@ -245,7 +247,7 @@ def test_what_cannot_be_is_refused(root: Path, name: str, given: dict[str, Any],
 def test_a_family_without_edits_names_those_that_have_them(root: Path) -> None:
     student = afresh.load(root / "flow").distill(finest=1, steps=2, out=root / "student", quiet=True)
     with pytest.raises(UserError, match=r"fewstep cannot be steered.*vae, gan, flow.*--best"):
-        student.sample(1, steer="brightness")
+        student.sample(1, reward_guidance="brightness")
 
 
 # --------------------------------------------------------------------------- personal models
@@ -270,10 +272,10 @@ def test_one_adapter_is_the_tuned_run(root: Path, base: str, name: str, inside: 
 def test_adapters_mix_by_weight_in_any_order(root: Path) -> None:
     run, anna, formal = opened(root, "transformer"), str(root / "anna"), str(root / "formal")
     base, a, b = (weights(dict(Run.open(p).modules)) for p in (run.path, anna, formal))
-    mixed = weights(personal(run, {anna: 0.7, formal: 0.3}))
+    mixed = weights(with_adapters(run, {anna: 0.7, formal: 0.3}))
     torch.testing.assert_close(mixed, base + 0.7 * (a - base) + 0.3 * (b - base), rtol=0, atol=1e-6)
-    assert torch.equal(mixed, weights(personal(run, {formal: 0.3, anna: 0.7})))
-    half = weights(personal(run, {anna: 0.5}))
+    assert torch.equal(mixed, weights(with_adapters(run, {formal: 0.3, anna: 0.7})))
+    half = weights(with_adapters(run, {anna: 0.5}))
     assert float((half - base).norm()) == pytest.approx(0.5 * float((a - base).norm()), rel=1e-3)
     assert torch.equal(weights(dict(run.modules)), base)  # the run itself stays as it is
 
@@ -335,7 +337,9 @@ def test_the_command_line(root: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "steered by brightness, weight 5" in said and "sharp x 0.5" in said
     records = json.loads((out / "samples.json").read_text())
     assert len(records) == 3 and all(r["reward"] >= r["reward_mean"] and r["best_of"] == 4 for r in records)
-    assert {r["steer"] for r in records} == {"brightness"} and records[0]["adapters"] == {str(root / "sharp"): 0.5}
+    assert {r["reward_guidance"] for r in records} == {"brightness"} and records[0]["adapters"] == {
+        str(root / "sharp"): 0.5
+    }
     words = ["sample", root / "transformer", "--stream", "--best-of", 2, "--reward", "length", "--length", 4]
     assert command([str(a) for a in words]) == 2
     assert "--stream or --best, not both" in " ".join(capsys.readouterr().err.split())
