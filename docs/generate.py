@@ -234,9 +234,32 @@ def model_part(model: type) -> str:
     return f"{paragraphs(model)}\n\n{model_table(model)}" if model.model_fields else paragraphs(model)
 
 
+def models() -> Iterator[type[BaseModel]]:
+    """Every model of settings that the page shows."""
+    families = [registry.family(name) for name in (*registry.FAMILIES, *registry.FOREIGN)]
+    yield TrainConfig
+    for family in families:
+        yield from (family.config, family.sampling.settings)
+    yield from (a.config for a in registry.aligners().values())
+    yield from (registry.modality(name).options for name in registry.MODALITIES)
+
+
+def unexplained(model: type[BaseModel]) -> list[str]:
+    """The fields that no comment, description or docstring speaks of."""
+    texts = " ".join(part.__doc__ or "" for part in model.__mro__ if part is not BaseModel)
+    known = comments(model)
+    fields = model_fields(model, tuple(FLAGS)).items()
+    return [n for n, info in fields if not (info.description or known.get(n) or f"`{n}`" in texts)]
+
+
+def model_fields(model: type[BaseModel], without: Sequence[str] = ()) -> dict[str, FieldInfo]:
+    """The fields that can be set by hand: functions cannot."""
+    fields = model.model_fields.items()
+    return {n: info for n, info in fields if n not in without and "Callable" not in str(info.annotation)}
+
+
 def model_table(model: type[BaseModel], without: Sequence[str] = ()) -> str:
-    help_texts = comments(model)  # a function is not set by hand
-    fields = {n: i for n, i in model.model_fields.items() if n not in without and "Callable" not in str(i.annotation)}
+    help_texts = comments(model)
     rows = [
         (
             code(name),
@@ -245,7 +268,7 @@ def model_table(model: type[BaseModel], without: Sequence[str] = ()) -> str:
             default_of(info),
             info.description or help_texts.get(name, ""),
         )
-        for name, info in fields.items()
+        for name, info in model_fields(model, without).items()
     ]
     return table(("Name", "Value", "Range", "Default", "Meaning"), rows)
 

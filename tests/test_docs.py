@@ -282,6 +282,12 @@ def test_the_generated_parts_are_fresh() -> None:
     assert not generate.stale(), "run: make docs"
 
 
+def test_every_setting_is_explained() -> None:
+    """By a comment behind the field, or by its name in backticks in the docstring of its class."""
+    missing = {model.__name__: names for model in generate.models() if (names := generate.unexplained(model))}
+    assert not missing, missing
+
+
 def test_a_part_that_is_stale_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = tmp_path / "page.md"
     monkeypatch.setattr(generate, "ROOT", tmp_path)

@@ -78,7 +78,7 @@ class AutoencoderConfig(BaseModel):
     codes: int = Field(default=512, ge=2)
     residual: int = Field(default=1, ge=1, le=MOST_RESIDUAL)
     width: int = Field(default=32, ge=1)
-    blocks: int = Field(default=1, ge=1)
+    blocks: int = Field(default=1, ge=1)  # a grid
     most: int = Field(default=4, ge=1)
     edge: float = Field(default=0.3, ge=0)
     kl: float = Field(default=1e-3, ge=0)

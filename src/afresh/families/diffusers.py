@@ -59,9 +59,9 @@ class DiffusersConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    architecture: Architecture
+    architecture: Architecture  # class of the network
     network: dict[str, Any]
-    scheduler: str
+    scheduler: str  # class of the scheduler
     schedule: dict[str, Any]
     index: dict[str, Any]
     classes: int = Field(0, ge=0)

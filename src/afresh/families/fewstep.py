@@ -45,17 +45,17 @@ class FewStepConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    net: Literal["unet", "dit"] = "unet"
-    widths: tuple[int, ...] = (64, 128)
-    blocks: int = Field(1, ge=1)
-    emb: int = 256
-    attention: bool = True
-    patch: int = Field(1, ge=1)
-    precondition: bool = True
+    net: Literal["unet", "dit"] = "unet"  # the teacher's, as all sizes are
+    widths: tuple[int, ...] = (64, 128)  # channels of each grid; of dit one width
+    blocks: int = Field(1, ge=1)  # a grid; of dit layers
+    emb: int = 256  # width of the vector of time and condition
+    attention: bool = True  # at the coarsest grid
+    patch: int = Field(1, ge=1)  # cells an axis folded into channels
+    precondition: bool = True  # EDM's preconditioning
     finest: int = Field(4, ge=1, le=64)
     guidance: float = Field(1.0, ge=0, le=20)
-    guidance_low: float = Field(0.0, ge=0, le=1)
-    guidance_high: float = Field(1.0, ge=0, le=1)
+    guidance_low: float = Field(0.0, ge=0, le=1)  # the teacher's guidance acts from this time on
+    guidance_high: float = Field(1.0, ge=0, le=1)  # ... and up to this one
     solves: int = Field(2, ge=1)
     halves: float = Field(0.4, ge=0, le=1)
 

@@ -74,13 +74,13 @@ class FlowConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    net: Literal["unet", "dit"] = "unet"
-    widths: tuple[int, ...] = (64, 128)
-    blocks: int = Field(1, ge=1)
-    emb: int = 256
-    attention: bool = True
-    patch: int = Field(1, ge=1)
-    precondition: bool = False
+    net: Literal["unet", "dit"] = "unet"  # a U-Net, or a Transformer over patches
+    widths: tuple[int, ...] = (64, 128)  # channels of each grid; of dit one width
+    blocks: int = Field(1, ge=1)  # a grid; of dit layers
+    emb: int = 256  # width of the vector of time and condition
+    attention: bool = True  # at the coarsest grid
+    patch: int = Field(1, ge=1)  # cells an axis folded into channels
+    precondition: bool = False  # EDM's preconditioning; no = plain rectified flow
     coupling: Literal["independent", "class"] = "independent"
     time_mean: float = 0.4
     time_std: float = Field(1.0, gt=0)
@@ -108,8 +108,8 @@ class FlowSettings(BaseModel):
     shift: float = Field(1.0, ge=0.01, le=100)
     churn: float = Field(1.0, ge=0, le=10)
     guidance: float = Field(1.0, ge=0, le=100)
-    guidance_low: float = Field(0.0, ge=0, le=1)
-    guidance_high: float = Field(1.0, ge=0, le=1)
+    guidance_low: float = Field(0.0, ge=0, le=1)  # guidance acts from this time on
+    guidance_high: float = Field(1.0, ge=0, le=1)  # ... and up to this one
     part_guidance: Mapping[str, Scale] = {}
     autoguidance: float = Field(1.0, ge=0, le=100)
     resample: int = Field(4, ge=1, le=100)

@@ -48,11 +48,11 @@ class GANConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     width: int = Field(default=32, ge=1)
-    blocks: int = Field(default=1, ge=1)
+    blocks: int = Field(default=1, ge=1)  # a grid
     most: int = Field(default=4, ge=1)
     group: int = Field(default=0, ge=0)
-    latent: int = Field(default=64, ge=1)
-    cond: int = Field(default=64, ge=1)
+    latent: int = Field(default=64, ge=1)  # values of the noise
+    cond: int = Field(default=64, ge=1)  # width of the condition's vector
     gamma: float = Field(default=1.0, ge=0)
     augment: float = Field(default=0.0, ge=0, le=1)
     ahead: float = Field(default=0.9, ge=0, le=1)

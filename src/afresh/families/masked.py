@@ -59,9 +59,9 @@ class MaskedConfig(BaseModel):
     """Sizes of the network. `mlp` 0: 8/3 of the width, rounded up to a multiple of 32."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    width: int = Field(192, ge=2)
-    layers: int = Field(4, ge=1)
-    heads: int = Field(3, ge=1)
+    width: int = Field(192, ge=2)  # of the residual stream
+    layers: int = Field(4, ge=1)  # blocks of attention and mlp
+    heads: int = Field(3, ge=1)  # of attention
     mlp: int = Field(0, ge=0)
 
     @model_validator(mode="after")
@@ -79,12 +79,12 @@ class MaskedSettings(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    temperature: float = Field(1.0, ge=0, le=10)
-    top_k: int = Field(0, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    min_p: float = Field(0.0, ge=0, le=1)
+    temperature: float = Field(1.0, ge=0, le=10)  # 0 = the likeliest token
+    top_k: int = Field(0, ge=0)  # only the k likeliest; 0 = all
+    top_p: float = Field(1.0, gt=0, le=1)  # only the likeliest that make up p
+    min_p: float = Field(0.0, ge=0, le=1)  # only those p times as likely as the best
     length: int = Field(256, ge=1)
-    guidance: float = Field(1.0, ge=0, le=100)
+    guidance: float = Field(1.0, ge=0, le=100)  # 1 = as trained
     steps: int = Field(64, ge=0)
     order: Order = "random"
 

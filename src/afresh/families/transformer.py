@@ -50,21 +50,21 @@ class TransformerConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    width: int = 192
-    layers: int = 4
-    heads: int = 3
-    kv_heads: int = 3
+    width: int = 192  # of the residual stream
+    layers: int = 4  # blocks of attention and mlp
+    heads: int = 3  # of attention
+    kv_heads: int = 3  # heads of keys and values, shared by the others
     mlp: int = 0
-    qk_norm: bool = True
+    qk_norm: bool = True  # RMSNorm of queries and keys
     dropout: float = Field(0.0, ge=0, lt=1)
     apart: bool = True
     pattern: Literal["flat", "delay"] = "flat"
     rope_theta: float = Field(10_000.0, gt=0)
-    eps: float = Field(1e-6, gt=0)
+    eps: float = Field(1e-6, gt=0)  # of RMSNorm
     head_dim: int = Field(0, ge=0)
-    tied: bool = False
-    qkv_bias: bool = False
-    rope_scaling: tuple[float, float, float, int] | None = None
+    tied: bool = False  # whether the output uses the embedding
+    qkv_bias: bool = False  # biases of queries, keys and values
+    rope_scaling: tuple[float, float, float, int] | None = None  # of Llama 3.1: factor, low, high, context
 
     @model_validator(mode="after")
     def check(self) -> TransformerConfig:
@@ -86,12 +86,12 @@ class TransformerSettings(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-    temperature: float = Field(1.0, ge=0, le=10)
-    top_k: int = Field(0, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    min_p: float = Field(0.0, ge=0, le=1)
+    temperature: float = Field(1.0, ge=0, le=10)  # 0 = the likeliest token
+    top_k: int = Field(0, ge=0)  # only the k likeliest; 0 = all
+    top_p: float = Field(1.0, gt=0, le=1)  # only the likeliest that make up p
+    min_p: float = Field(0.0, ge=0, le=1)  # only those p times as likely as the best
     length: int = Field(256, ge=1)
-    guidance: float = Field(1.0, ge=0, le=100)
+    guidance: float = Field(1.0, ge=0, le=100)  # 1 = as trained
     constraint: Maker | None = Field(None, exclude=True)
     watch: Watch | None = Field(None, exclude=True)
     weights: Literal["auto", "float32", "bfloat16", "int8"] = "auto"

@@ -63,11 +63,11 @@ class VAEConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     width: int = Field(default=32, ge=1)
-    blocks: int = Field(default=1, ge=1)
+    blocks: int = Field(default=1, ge=1)  # a grid
     most: int = Field(default=4, ge=1)
-    patch: int = Field(default=1, ge=1)
+    patch: int = Field(default=1, ge=1)  # cells an axis folded into channels
     latent: int = Field(default=32, ge=1)
-    cond: int = Field(default=64, ge=1)
+    cond: int = Field(default=64, ge=1)  # width of the condition's vector
     hierarchy: int = Field(default=0, ge=0)
     places: int = Field(default=4, ge=1)
     beta: float = Field(default=1.0, ge=0)

@@ -40,22 +40,22 @@ class AudioOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rate: int | None = Field(None, ge=4_000, le=48_000)
-    channels: int | None = Field(None, ge=1, le=2)
-    seconds: float | None = Field(None, ge=SHORTEST, le=60)
-    overlap: float = Field(0.25, ge=0, le=0.9)
-    long: Literal["slice", "cut"] | None = None
-    trim: bool = True
-    loudness: float | None = Field(None, ge=-70, le=0)
-    names: str | None = None
-    group: str | None = None
-    label_column: str | None = None
-    near: Near = "keep"
-    representation: Literal["mel", "wave"] = "mel"
+    rate: int | None = Field(None, ge=4_000, le=48_000)  # in Hz; the most frequent one, at most 22,050, if not given
+    channels: int | None = Field(None, ge=1, le=2)  # one if not given: several are mixed
+    seconds: float | None = Field(None, ge=SHORTEST, le=60)  # length of a clip; up to 2, by the data, if not given
+    overlap: float = Field(0.25, ge=0, le=0.9)  # of clips of one sound, as a share
+    long: Literal["slice", "cut"] | None = None  # longer sounds in clips, or their beginning; by the data if not given
+    trim: bool = True  # cut silence off at both ends
+    loudness: float | None = Field(None, ge=-70, le=0)  # in LKFS; as it is if not given
+    names: str | None = None  # labels from the parts of files' names: word,speaker,-
+    group: str | None = None  # the column whose values stay on one side of the split
+    label_column: str | None = None  # the metadata column that becomes "label"
+    near: Near = "keep"  # recordings nearly the same as an earlier one
+    representation: Literal["mel", "wave"] = "mel"  # what a model sees
     fine: bool = False
     mels: int | None = Field(None, ge=16, le=160)
     curves: tuple[Curve, ...] = ()
-    captions: str = Field("auto", min_length=1)
+    captions: str = Field("auto", min_length=1)  # as for images
     damaged: Damaged = "skip"
     format: Literal["wav", "flac"] = "wav"
 

@@ -62,8 +62,8 @@ class ImageOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: int | None = Field(None, ge=4, le=1024)
-    channels: Literal["auto", "grey", "rgb"] = "auto"
-    crop: Literal["centre", "pad", "stretch"] = "centre"
+    channels: Literal["auto", "grey", "rgb"] = "auto"  # auto: grey where every image is
+    crop: Literal["centre", "pad", "stretch"] = "centre"  # how an image becomes square
     label_column: str | None = None  # the metadata column that becomes "label"
     captions: str = Field("auto", min_length=1)
     damaged: Damaged = "skip"

@@ -43,7 +43,7 @@ class MusicOptions(BaseModel):
     context: int = Field(512, ge=2, le=1 << 20)  # tokens of a window
     transpose: int | None = Field(None, ge=0, le=11)
     max_bars: int = Field(2_000, ge=1, le=100_000)  # of a piece
-    max_file_mb: int = Field(64, ge=1)
+    max_file_mb: int = Field(64, ge=1)  # of one file
 
     @field_validator("steps")
     @classmethod

@@ -14,28 +14,28 @@ class TrainConfig(BaseModel):
     steps: int = Field(ge=1)
     batch: int = Field(ge=1)  # examples a step, over all micro-batches
     micro_batch: int = Field(ge=1)  # examples a micro-batch
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    lr: float = Field(1e-3, gt=0)
+    optimizer: Literal["adamw", "muon"] = "adamw"  # of matrices; everything else learns by adamw
+    lr: float = Field(1e-3, gt=0)  # of AdamW
     matrix_lr: float = Field(0.02, gt=0)  # of Muon
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = Field(0.0, ge=0)
-    warmup: int = Field(20, ge=0)
-    decay: float = Field(0.6, ge=0, le=1)
-    final_lr_ratio: float = Field(0.02, ge=0, le=1)
+    betas: tuple[float, float] = (0.9, 0.99)  # of AdamW
+    weight_decay: float = Field(0.0, ge=0)  # decoupled, as in AdamW
+    warmup: int = Field(20, ge=0)  # steps from 0 to the rate
+    decay: float = Field(0.6, ge=0, le=1)  # share of the steps, the last ones, in which the rate falls
+    final_lr_ratio: float = Field(0.02, ge=0, le=1)  # the last rate as a share of the peak
     clip: float = Field(1.0, ge=0)  # of the gradient's norm; 0 = none
     ema_half_life: float = Field(0.0, ge=0)  # in examples; 0 = no average
     early: float = Field(0.0, ge=0, le=1)  # share of the steps after which weights are kept aside; 0 = never
-    cond_dropout: float = Field(0.1, ge=0, le=1)
-    precision: Literal["float32", "bfloat16"] = "float32"
-    compile: bool = False
+    cond_dropout: float = Field(0.1, ge=0, le=1)  # share of conditions left out, so that guidance is possible
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the computation; weights are float32
+    compile: bool = False  # by torch.compile
     device: str = "cpu"
-    threads: int = Field(1, ge=1)
+    threads: int = Field(1, ge=1)  # on a processor
     seed: int = 0
     eval_every: int = Field(0, ge=0)  # 0 = only at the end
-    preview_every: int = Field(0, ge=0)
-    save_every: int = Field(ge=1)
-    log_every: int = Field(10, ge=1)
+    preview_every: int = Field(0, ge=0)  # steps; 0 = no previews
+    save_every: int = Field(ge=1)  # steps
+    log_every: int = Field(10, ge=1)  # steps
     skip_limit: int = Field(5, ge=1)  # non-finite steps in a row before rolling back
-    rollback_limit: int = Field(3, ge=0)
+    rollback_limit: int = Field(3, ge=0)  # returns to an older checkpoint before training gives up
     memorisation_limit: float = Field(0.1, ge=0, le=1)  # share of near copies at which training ends; 0 = never
     stop_rising: float = Field(0.03, ge=0)  # how far above its lowest the held-out loss ends training; 0 = never

@@ -25,7 +25,7 @@ from afresh.core.rng import Rng
 class PolicyConfig(BaseModel):
     """`beta`: what a nat of divergence from the reference costs, in the reward's unit. `kl`: the divergence of a sample
     that beta is steered to, in nats; 0: beta stays. `group`: samples for each request. `reuse`: steps that learn from
-    one rollout. Ratios are clipped to 1 - clip ... 1 + clip_high."""
+    one rollout. Ratios are clipped to 1 - `clip` ... 1 + `clip_high`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     beta: float = Field(0.1, ge=0)

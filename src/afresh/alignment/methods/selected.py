@@ -25,8 +25,8 @@ from afresh.core.sampled import as_examples
 
 
 class SelectedConfig(BaseModel):
-    """`samples` for each request, of which the best `keep` are learnt, of the model as it is (`policy`), of the
-    `reference` or of the `data`. `reuse`: steps that learn from one selection."""
+    """`samples` for each request, of which the best `keep` are learnt. `source` of these: the model as it is (policy),
+    the reference, or the data. `reuse`: steps that learn from one selection."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     samples: int = Field(4, ge=2, le=1024)

@@ -30,7 +30,7 @@ class DocumentOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    tokenizer: Literal["auto", "chars", "bytes", "bpe"] = "auto"
+    tokenizer: Literal["auto", "chars", "bytes", "bpe"] = "auto"  # auto: by the amount of text
     vocab_size: int | None = Field(None, ge=1)  # of bpe; None = by the size of the text
     context: int = Field(256, ge=2, le=1 << 20)  # tokens of a window
     exclude: tuple[str, ...] = ()  # patterns of relative names left out: "tests/*", "*_test.py"
