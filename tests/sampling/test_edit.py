@@ -13,7 +13,7 @@ from torch import Tensor
 
 from afresh.core import Cond, Edit, Predict, UserError
 from afresh.core.rng import Rng
-from afresh.sampling.edit import SEGMENTS, descent, edit, noised, stretches
+from afresh.sampling.edit import SEGMENTS, descent, edit, intervals, noised
 from afresh.sampling.ode import SOLVERS, Solver, sde, times
 
 STD, N = 0.6, 5
@@ -149,10 +149,10 @@ def test_stochastic_noise_is_new_on_every_stretch() -> None:
     assert torch.equal(x, again) and bool(x.isfinite().all())
 
 
-def test_stretches_cover_the_way_and_repeat_all_but_the_first() -> None:
+def test_intervals_cover_the_way_and_repeat_all_but_the_first() -> None:
     ts = times(30)
-    assert [len(s) for s, _ in stretches(ts, 1)] == [31]
-    parts = stretches(ts, 3)
+    assert [len(s) for s, _ in intervals(ts, 1)] == [31]
+    parts = intervals(ts, 3)
     assert len(parts) == 1 + 3 * (SEGMENTS - 1)
     ends = [s for s, back in parts if not back]
     assert torch.equal(torch.cat([ends[0][:1], *(s[1:] for s in ends)]), ts)
@@ -246,9 +246,9 @@ def test_editing_works_where_gradients_are_off() -> None:
 @pytest.mark.parametrize(
     "task,why",
     [
-        (Edit(START[:2]), r"start of an edit must have shape \(5, 2, 3\). Given: \(2, 2, 3\)"),
+        (Edit(START[:2]), r"start of an edit must have shape \(5, 2, 3\), not \(2, 2, 3\)"),
         (Edit(START, keep=KEEP[:, :1]), r"keep of an edit must have shape \(5, 2, 3\)"),
-        (Edit(START, keep=KEEP.float()), "keep must hold true and false"),
+        (Edit(START, keep=KEEP.float()), "keep must be bool"),
         (Edit(START, strength=1.2), "strength of an edit is from 0.*1.2"),
         (Edit(keep=KEEP), "give the edit a start"),
         (Edit(strength=0.5), "give the edit a start"),
@@ -258,6 +258,6 @@ def test_editing_works_where_gradients_are_off() -> None:
         (Edit(energy=lambda x: x.flatten(1).sum(1), weight=math.nan), "weight of an energy"),
     ],
 )
-def test_what_cannot_be_is_refused(task: Edit, why: str) -> None:
+def test_an_invalid_edit_is_refused(task: Edit, why: str) -> None:
     with pytest.raises(UserError, match=why):
         run(task)

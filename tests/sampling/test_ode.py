@@ -217,5 +217,5 @@ def test_the_sde_keeps_a_gaussian(std: float, churn: float) -> None:
 
 
 def test_noise_is_not_added_from_data_to_noise() -> None:
-    with pytest.raises(ValueError, match="rise"):
+    with pytest.raises(ValueError, match="increasing"):
         sde(gaussian(0.5), X0, NOBODY, times(4).flip(0), keyed(1, 3))

@@ -244,5 +244,5 @@ def test_a_stop_string_also_ends_a_text_of_a_structure() -> None:
     watcher = Watcher(spelled, END, Stops.of("ca"))
     run(watcher, constraints=[Words() for _ in range(8)])
     assert watcher.texts() == ["ab"] * 8
-    with pytest.raises(UserError, match="8 of 8 texts did not come to an end"):
+    with pytest.raises(UserError, match="8 of 8 texts did not match the constraint"):
         run(constraints=[Words() for _ in range(8)])

@@ -112,7 +112,7 @@ def test_a_function_of_a_file(run: Run, picture: np.ndarray, tmp_path: Path) -> 
     plain = edit(editor(run), [picture], Change(strength=1.0), 4)
     made = edit(editor(run), [picture], Change(strength=1.0, function=f"{tmp_path / 'mine.py'}:darker"), 4)
     assert float(made.x.mean()) < float(plain.x.mean()) - 0.1
-    with pytest.raises(UserError, match="there is no file"):
+    with pytest.raises(UserError, match="does not exist"):
         edit(editor(run), [picture], Change(strength=1.0, function=f"{tmp_path / 'gone.py'}:darker"))
 
 

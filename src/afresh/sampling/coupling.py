@@ -1,4 +1,4 @@
-"""Which noise goes with which example: pairs within a batch that lie near each other (optimal transport)."""
+"""Pairing noise with examples in a batch by optimal transport."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from afresh.core import Cond
 
 
 def groups(cond: Cond) -> Tensor:
-    """(B,) int64: rows with equal conditions have equal numbers. Absent parts are equal to one another."""
+    """Numbers (B,) int64 of groups of rows with equal conditions. Absent parts are equal to one another."""
     columns = [torch.zeros(cond.size, 1)]
     for name, value in cond.parts.items():
-        there = cond.present[name].cpu()
-        flat = value.detach().cpu().float().reshape(cond.size, -1) * there[:, None]
-        columns += [flat, there[:, None].float()]
+        present = cond.present[name].cpu()
+        flat = value.detach().cpu().float().reshape(cond.size, -1) * present[:, None]
+        columns += [flat, present[:, None].float()]
     return torch.unique(torch.cat(columns, 1), dim=0, return_inverse=True)[1]
 
 
 def within_class(x: Tensor, noise: Tensor, cond: Cond) -> Tensor:
-    """The noise (B, ...) in the order that makes the squared distances to x smallest among rows of equal conditions.
+    """Permutes the noise (B, ...) to minimise the sum of squared distances to x among rows of equal conditions.
 
-    Minibatch optimal transport (Tong et al. 2024, OT-CFM), kept within a condition: across conditions it would tell the
-    noise what is asked for, which sampling does not know. It looks at the batch as a whole, so a batch that is divided
-    into micro-batches is coupled within each of them.
+    Minibatch optimal transport (Tong et al. 2024, OT-CFM), restricted to equal conditions: otherwise noise would depend
+    on the condition in training, but not in sampling. Batches that are divided into micro-batches are coupled within
+    each micro-batch.
     """
     out = noise.clone()
-    which = groups(cond)
-    for group in which.unique():
-        rows = (which == group).nonzero()[:, 0].to(x.device)
+    group_of_row = groups(cond)
+    for group in group_of_row.unique():
+        rows = (group_of_row == group).nonzero()[:, 0].to(x.device)
         cost = torch.cdist(x[rows].flatten(1).float(), noise[rows].flatten(1)).square()
-        to, of = linear_sum_assignment(cost.cpu().numpy())
-        out[rows[torch.from_numpy(to)]] = noise[rows[torch.from_numpy(of)]]
+        target, source = linear_sum_assignment(cost.cpu().numpy())
+        out[rows[torch.from_numpy(target)]] = noise[rows[torch.from_numpy(source)]]
     return out

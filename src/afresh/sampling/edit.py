@@ -1,7 +1,6 @@
-"""Changing examples that exist: how much, where, and towards what. Wrappers of a `Predict`, and a loop over a solver.
+"""Editing existing examples: how much, where, and towards what. Wrappers of a `Predict`, and a loop over a solver.
 
-Nothing here needs a network of its own, nor do solvers learn of it: what is kept and what is wanted change the
-velocity that a solver follows.
+Edits need no network of their own and are independent of the solver: values to keep and energies modify the velocity.
 """
 
 from __future__ import annotations
@@ -16,8 +15,10 @@ from torch import Tensor
 from afresh.core import Cond, Edit, Predict, UserError
 from afresh.sampling.ode import Noise, Solver, times
 
-FARTHEST = 4.0  # times as far as for data without correlations: beyond, a network's derivatives are errors
-SEGMENTS = 10  # parts of the way that `resample` goes more than once
+# Bound on the change of a velocity by an energy, relative to the change for data without correlations: larger changes
+# come from errors of the network's derivatives.
+FARTHEST = 4.0
+SEGMENTS = 10  # number of intervals of time that `resample` repeats
 
 
 def edit(
@@ -33,19 +34,20 @@ def edit(
     resample: int = 1,
     fresh: Noise | None = None,
 ) -> Tensor:
-    """x (B, *shape) from `noise`, what `task` says being kept or wanted.
+    """Carries out the edit `task` from `noise`, and returns x (B, *shape).
 
-    - `start` and `strength` s: the way begins at t = 1 - s, at (1 - t) noise + t start (SDEdit, Meng et al. 2022,
-      algorithm 1), and takes the share s of the `steps`. Strength 0 gives back the start.
-    - `keep`: see `held`; in the end these values are the start's, bit for bit.
-    - `energy`: see `tilted`; `std` is the data's standard deviation.
+    - `start` and `strength` s: sampling begins at t = 1 - s with (1 - t) noise + t start (SDEdit, Meng et al. 2022,
+      algorithm 1), and takes the share s of the `steps`. Strength 0 returns the start.
+    - `keep`: see `held`. In the result these values equal those of the start, bit for bit.
+    - `energy`: see `tilted`. `std` is the standard deviation of the data.
 
-    `solver(k)` solves the k-th stretch of the way; there are several with `resample` r above 1: then each tenth of the
-    way is gone r times, with noise from `fresh` between, so that what is new can agree with what is kept (RePaint,
-    Lugmayr et al. 2022, algorithm 1). With none of these it is the solver itself, from the same noise.
+    `solver(k)` solves the k-th interval of time. There are several if `resample` r is above 1: each tenth of the time
+    is then solved r times, with noise of `fresh` added in between, so that new values can agree with those that are
+    kept (RePaint, Lugmayr et al. 2022, algorithm 1). For an empty task the result is that of the solver, from the same
+    noise.
 
-    Raises UserError for a start, a keep or an energy of another shape, a strength outside [0, 1], a negative weight,
-    and for what needs a start and has none.
+    Raises UserError for a start, keep or energy of another shape, a strength outside [0, 1], a negative weight, and if
+    a start is missing.
     """
     check(task, tuple(noise.shape))
     start, strength = task.start, task.strength if task.start is not None else 1.0
@@ -54,65 +56,65 @@ def edit(
     ts = (1 - strength) + strength * times(max(1, round(strength * steps)), noise.device, shift)
     first = float(ts[0])
     x = noise if start is None else (1 - first) * noise + first * start
-    steered = predict
+    modified = predict
     if start is not None and task.keep is not None:
-        steered = held(steered, task.keep, start)
+        modified = held(modified, task.keep, start)
     if task.energy is not None:
-        steered = tilted(steered, task.energy, task.weight, std)
+        modified = tilted(modified, task.energy, task.weight, std)
         if start is not None and task.keep is not None:
-            steered = held(steered, task.keep, start)
-    for k, (stretch, back) in enumerate(stretches(ts, resample)):
-        x = solver(k)(steered, x, cond, stretch)
-        if back:
-            assert fresh is not None, "going back needs fresh noise"
-            x = noised(x, float(stretch[-1]), float(stretch[0]), fresh(k, tuple(x.shape)).to(x))
+            modified = held(modified, task.keep, start)
+    for k, (grid, again) in enumerate(intervals(ts, resample)):
+        x = solver(k)(modified, x, cond, grid)
+        if again:
+            assert fresh is not None, "resampling needs fresh noise"
+            x = noised(x, float(grid[-1]), float(grid[0]), fresh(k, tuple(x.shape)).to(x))
     return x if start is None or task.keep is None else torch.where(task.keep, start, x)
 
 
 def check(task: Edit, shape: tuple[int, ...]) -> None:
-    """Raises UserError for an edit that cannot be of `shape`."""
+    """Raises UserError if an edit is invalid for examples of `shape`."""
     for name, tensor in (("start", task.start), ("keep", task.keep)):
         if tensor is not None and tuple(tensor.shape) != shape:
-            raise UserError(f"The {name} of an edit must have shape {shape}. Given: {tuple(tensor.shape)}.")
+            raise UserError(f"The {name} of an edit must have shape {shape}, not {tuple(tensor.shape)}.")
     if task.keep is not None and task.keep.dtype != torch.bool:
-        raise UserError(f"keep must hold true and false, true where values stay. Given: {task.keep.dtype}.")
+        raise UserError(f"keep must be bool, true where values must not change, not {task.keep.dtype}.")
     if not 0 <= task.strength <= 1:
-        raise UserError(f"The strength of an edit is from 0 (nothing) to 1 (everything). Given: {task.strength}.")
+        raise UserError(f"The strength of an edit is from 0 (nothing changes) to 1 (everything), not {task.strength}.")
     if task.start is None and (task.keep is not None or task.strength != 1):
-        raise UserError("A strength and values to keep are of examples that exist: give the edit a start.")
+        raise UserError("A strength and values to keep refer to existing examples: give the edit a start.")
     if not (math.isfinite(task.weight) and task.weight >= 0):
-        raise UserError(f"The weight of an energy is a number from 0. Given: {task.weight}.")
+        raise UserError(f"The weight of an energy must be finite and not negative, not {task.weight}.")
 
 
 def held(predict: Predict, keep: Tensor, start: Tensor) -> Predict:
     """The velocity whose predicted data is the start wherever `keep` is true: v = (start - x) / (1 - t).
 
-    Along it kept values stay on the straight line from their own noise to the start, so that the network sees at every
-    time what the path's definition says (Lugmayr et al. 2022, eq. 8a, with the same noise all along).
+    Values that are kept follow the straight line from their noise to the start, so that at every time the input of the
+    network has the distribution of training (Lugmayr et al. 2022, eq. 8a, with the same noise at all times).
     """
 
     def inner(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
         v, state = predict(x, t, cond, state)
-        left = 1 - t.view(-1, *[1] * (x.dim() - 1))
-        known = torch.where(left > 0, (start - x) / left.clamp_min(1e-6), 0.0)  # at t = 1 nothing is left to go
-        return torch.where(keep, known, v), state
+        remaining = 1 - t.view(-1, *[1] * (x.dim() - 1))
+        to_start = torch.where(remaining > 0, (start - x) / remaining.clamp_min(1e-6), 0.0)
+        return torch.where(keep, to_start, v), state
 
     return inner
 
 
 def tilted(predict: Predict, energy: Callable[[Tensor], Tensor], weight: float, std: float) -> Predict:
-    """The velocity for the density p(x) exp(-weight energy(x)), up to a constant.
+    """The velocity of the density p(x) exp(-weight energy(x)), up to normalisation.
 
-    The score of what is wanted is taken at the predicted data D(x_t), through the network (DPS, Chung et al. 2023,
-    eqs. 10 and 11), and moves the velocity by (1 - t) / t times it. DPS divides by the root of the energy so that steps
-    stay bounded; here they are bounded by what D does not yet know of x_1, its variance r^2 for data of variance
-    std^2 (Song et al. 2023):
+    The gradient of the energy is taken at the predicted data D(x_t), through the network (DPS, Chung et al. 2023, eqs.
+    10 and 11), and changes the velocity by (1 - t) / t times its value. DPS divides by the root of the energy in order
+    to bound the steps; here they are bounded by the variance r^2 of x_1 given x_t, for data of variance std^2 (Song et
+    al. 2023):
 
         v - (1 - t) / t (dD/dx)^T g w / (1 + w r^2 k),    r^2 = (1 - t)^2 std^2 / ((1 - t)^2 + t^2 std^2)
 
-    with g the energy's gradient at D and k >= 0 its curvature along g. For Gaussian data this is exact for energies
-    that are linear, or quadratic with one curvature (agreement with known values, with means of blocks); with
-    sum (A x - y)^2 the weight 1 / (2 s^2) says that y has noise of deviation s.
+    where g is the gradient of the energy at D and k >= 0 its curvature along g. For Gaussian data this is exact if the
+    energy is linear, or quadratic with a single curvature (agreement with known values, or with means of blocks). For
+    the energy sum (A x - y)^2 the weight 1 / (2 s^2) means that y has noise of standard deviation s.
     """
 
     def inner(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
@@ -125,65 +127,68 @@ def tilted(predict: Predict, energy: Callable[[Tensor], Tensor], weight: float, 
             slope, curvature = descent(energy, data.detach(), 0.01 * std)
             pull = weight * slope / (1 + weight * unknown * curvature)
             (back,) = torch.autograd.grad(data, at, pull)
-        # At t = 0 dD/dx / t is the data's covariance, which no network knows there: std^2 is what is known of it.
-        moved = torch.where(a > 0, (1 - a) / a.clamp_min(1e-6) * back, std**2 * pull)
-        plain = unknown / (1 - a).clamp_min(1e-6) * pull  # what it would be if all that is unknown were alike
-        moved = moved * bounded(moved, FARTHEST * plain)
-        return v.detach() - moved, state
+        # At t = 0, dD/dx / t is the covariance of the data, which the network does not represent: std^2 replaces it.
+        change = torch.where(a > 0, (1 - a) / a.clamp_min(1e-6) * back, std**2 * pull)
+        uncorrelated = unknown / (1 - a).clamp_min(1e-6) * pull  # the change for data without correlations
+        change = change * bounded(change, FARTHEST * uncorrelated)
+        return v.detach() - change, state
 
     return inner
 
 
 def bounded(x: Tensor, most: Tensor) -> Tensor:
-    """The factor (B, 1, ...), at most 1, that keeps each row's norm below that of `most`."""
+    """The factor (B, 1, ...), at most 1, that bounds the norm of each row of x by that of `most`."""
     rank = [1] * (x.dim() - 1)
     sizes = [v.flatten(1).norm(dim=1).view(-1, *rank) for v in (x, most)]
     return (sizes[1] / sizes[0].clamp_min(1e-12)).clamp_max(1)
 
 
 def descent(energy: Callable[[Tensor], Tensor], x: Tensor, far: float) -> tuple[Tensor, Tensor]:
-    """The gradient of an energy at x (B, *shape), and along it the curvature, where positive, (B, 1, ...).
+    """The gradient of an energy at x (B, *shape), and the curvature along it, (B, 1, ...), 0 where negative.
 
-    The curvature is the gradient's change over a way of root mean square `far`: what is convex in the large counts,
-    and no second derivative is needed. Raises UserError for an energy that is not (B,) or has no gradient.
+    The curvature is a finite difference of the gradient over a distance of root mean square `far`, which measures
+    convexity at that scale and needs no second derivative. Raises UserError for an energy that is not (B,) or has no
+    gradient.
     """
     slope = gradient(energy, x)
     rank = [1] * (x.dim() - 1)
     size = slope.flatten(1).norm(dim=1).view(-1, *rank)
     unit = slope / size.clamp_min(1e-12)
-    way = far * math.sqrt(x[0].numel())
-    change = (gradient(energy, x + way * unit) - slope) * unit
-    return slope, (change.flatten(1).sum(1).view(-1, *rank) / way).clamp_min(0)
+    distance = far * math.sqrt(x[0].numel())
+    change = (gradient(energy, x + distance * unit) - slope) * unit
+    return slope, (change.flatten(1).sum(1).view(-1, *rank) / distance).clamp_min(0)
 
 
 def gradient(energy: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Of a sum over rows, each of which depends on its own example alone."""
+    """The gradient of an energy whose rows depend only on their own example, like x."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         value = energy(x)
         if tuple(value.shape) != (len(x),):
-            raise UserError(f"An energy gives one number for each of {len(x)} examples. Given: {tuple(value.shape)}.")
+            raise UserError(
+                f"An energy must return one number for each of {len(x)} examples, not {tuple(value.shape)}."
+            )
         if not value.requires_grad:
-            raise UserError("An energy must be differentiable: made of torch operations on x, without detach or item.")
+            raise UserError("An energy must be differentiable: use torch operations on x, without detach or item.")
         return torch.autograd.grad(value.sum(), x)[0]
 
 
-def stretches(ts: Tensor, resample: int) -> list[tuple[Tensor, bool]]:
-    """The grids to solve one after the other, and whether to go back to the beginning of each after it.
+def intervals(ts: Tensor, resample: int) -> list[tuple[Tensor, bool]]:
+    """The grids to solve in turn, and whether to return to the beginning of each afterwards.
 
-    From pure noise nothing is gained by going back: the first stretch is gone once.
+    The first interval is not repeated, since it begins with pure noise.
     """
     if resample == 1:
         return [(ts, False)]
     length = max(1, math.ceil((len(ts) - 1) / SEGMENTS))
     out = []
     for i in range(0, len(ts) - 1, length):
-        stretch = ts[i : i + length + 1]
-        again = resample - 1 if float(stretch[0]) > 0 else 0
-        out += [(stretch, True)] * again + [(stretch, False)]
+        grid = ts[i : i + length + 1]
+        repeats = resample - 1 if float(grid[0]) > 0 else 0
+        out += [(grid, True)] * repeats + [(grid, False)]
     return out
 
 
 def noised(x: Tensor, b: float, a: float, z: Tensor) -> Tensor:
-    """x at time b taken back to a < b by the noise that the path adds: what x_a is given x_b."""
+    """Draws x_a given x at time b, for a < b, with standard normal z."""
     return a / b * x + math.sqrt((1 - a) ** 2 - (a / b * (1 - b)) ** 2) * z

@@ -1,7 +1,6 @@
-"""What a picture, or any field, is wanted to be like: differentiable functions x (B, C, *grid) -> (B,).
+"""Energies of images and other fields: differentiable functions x (B, C, *grid) -> (B,), low for desired fields.
 
-They are small where x is as wanted. Each is a sum of squares in the field's own units, so that weight 1 / (2 s^2)
-allows deviations of about s.
+Each is a sum of squares in the units of the field, so that the weight 1 / (2 s^2) allows deviations of about s.
 """
 
 from __future__ import annotations
@@ -22,22 +21,22 @@ from afresh.core import UserError
 from afresh.core.rng import Rng
 
 Energy = Callable[[Tensor], Tensor]
-FILTERS, SCALES, SIDE = 16, 3, 3  # of `texture`
+FILTERS, SCALES, SIDE = 16, 3, 3  # number of filters, number of scales and size of the filters of `texture`
 
 
 def blocks(x: Tensor, factor: int) -> Tensor:
-    """Means of factor^rank cells: (B, C, *grid) -> (B, C, *grid / factor)."""
+    """Means of blocks of factor^rank cells: (B, C, *grid) -> (B, C, *grid / factor)."""
     pool = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}[x.dim() - 2]
     return pool(x, factor)
 
 
 def agrees(low: Tensor, factor: int) -> Energy:
-    """Agreement with a coarser field low (B, C, *grid / factor): the squared distance of the blocks' means."""
+    """Agreement with a coarser field `low` (B, C, *grid / factor): the squared distance from the means of blocks."""
     return lambda x: (blocks(x, factor) - low.to(x)).square().flatten(1).sum(1)
 
 
 def palette(colours: Tensor) -> Energy:
-    """Every cell one of the colours (K, C): the squared distance to the nearest, over all cells."""
+    """Agreement with a palette of colours (K, C): the squared distances of cells from their nearest colour."""
 
     def energy(x: Tensor) -> Tensor:
         cells = x.flatten(2).transpose(1, 2)  # (B, cells, C)
@@ -47,22 +46,22 @@ def palette(colours: Tensor) -> Energy:
 
 
 def differences(x: Tensor) -> Tensor:
-    """Differences to the next cell along every axis, averaged over channels, (B, all)."""
+    """Differences between neighbouring cells along every axis, averaged over channels, (B, all)."""
     grey = x.mean(1)
     return torch.cat([grey.diff(dim=d).flatten(1) for d in range(1, grey.dim())], 1)
 
 
 def edges(like: Tensor) -> Energy:
-    """The edges of `like` (B, C, *grid), whatever the colours: the squared distance of the grey levels' differences."""
-    wanted = differences(like)
-    return lambda x: (differences(x) - wanted.to(x)).square().sum(1)
+    """Agreement with the edges of `like` (B, C, *grid): the squared distance of the differences of grey levels."""
+    target = differences(like)
+    return lambda x: (differences(x) - target.to(x)).square().sum(1)
 
 
 def texture(x: Tensor) -> list[Tensor]:
-    """Statistics of x (B, C, *grid) that say nothing of places: Gram matrices of fixed random filters, at three scales.
+    """Statistics of x (B, C, *grid) independent of position: Gram matrices of fixed random filters at three scales.
 
-    Gatys et al. 2016 ("Image style transfer using convolutional neural networks", eq. 3); that untrained filters will
-    do is Ustyuzhaninov et al. 2016's ("Texture synthesis using shallow convolutional networks with random filters").
+    Gatys et al. 2016 ("Image style transfer using convolutional neural networks", eq. 3). Untrained filters suffice, as
+    Ustyuzhaninov et al. 2016 showed ("Texture synthesis using shallow convolutional networks with random filters").
     """
     rank, channels, out = x.dim() - 2, x.shape[1], []
     for scale in range(SCALES):
@@ -72,54 +71,58 @@ def texture(x: Tensor) -> list[Tensor]:
         weight = Rng(0).normal(f"texture/{rank}/{channels}/{scale}", torch.arange(FILTERS), shape).to(x)
         maps = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[rank](x, weight / math.sqrt(weight[0].numel()))
         maps = F.leaky_relu(maps, 0.2).flatten(2)
-        maps = torch.cat([maps, torch.ones_like(maps[:, :1])], 1)  # means stand in the last row
+        maps = torch.cat([maps, torch.ones_like(maps[:, :1])], 1)  # the last row holds the means
         out.append(maps @ maps.transpose(1, 2) / maps.shape[2])
         x = blocks(x, 2) if min(x.shape[2:]) >= 2 else x
     return out
 
 
 def style(like: Tensor) -> Energy:
-    """The texture and colours of `like` (1 or B, C, *grid), wherever they are; times the number of cells, so that it
-    weighs as much as the other energies."""
-    wanted = [g.detach() for g in texture(like)]
+    """Agreement with the texture and colours of `like` (1 or B, C, *grid), at any position.
+
+    It is multiplied by the number of cells, so that it has the scale of the other energies.
+    """
+    target = [g.detach() for g in texture(like)]
 
     def energy(x: Tensor) -> Tensor:
         cells = x[0, 0].numel()
-        found = texture(x)
+        gram = texture(x)
         return cells * sum(
-            ((a - b.to(a)).square().flatten(1).mean(1) for a, b in zip(found, wanted, strict=True)), x.new_zeros(len(x))
+            ((a - b.to(a)).square().flatten(1).mean(1) for a, b in zip(gram, target, strict=True)), x.new_zeros(len(x))
         )
 
     return energy
 
 
 def by_name(name: str) -> Energy:
-    """A user's own function, FILE.py:FUNCTION or MODULE:FUNCTION, of x (B, C, *grid) in [-1, 1] to (B,).
+    """Loads a user's function, FILE.py:FUNCTION or MODULE:FUNCTION, of x (B, C, *grid) in [-1, 1] to (B,).
 
-    Raises UserError when it cannot be loaded; what it gives does when it is not one number for each row.
+    Raises UserError if it cannot be loaded. The returned energy raises UserError if the function does not return one
+    number for each row.
     """
-    source, colon, function = name.rpartition(":")
-    if not colon or not source or not function:
+    source, colon, attribute = name.rpartition(":")
+    if not colon or not source or not attribute:
         raise UserError(
-            f"A function is named FILE.py:FUNCTION or MODULE:FUNCTION, as in mine.py:darker. Given: {name!r}."
+            f"Name a function as FILE.py:FUNCTION or MODULE:FUNCTION, such as mine.py:darker, not {name!r}."
         )
     try:
-        found = getattr(of_file(Path(source)) if source.endswith(".py") else importlib.import_module(source), function)
-    except Exception as e:  # a person's own code may raise anything
+        module = of_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
+        function = getattr(module, attribute)
+    except Exception as e:  # a user's code may raise anything
         raise UserError(
-            f"{name} cannot be loaded: {e}. Give FILE.py:FUNCTION, or MODULE:FUNCTION where the module is installed or "
-            "its folder in PYTHONPATH."
+            f"{name} cannot be loaded: {e}. Give FILE.py:FUNCTION, or MODULE:FUNCTION of a module that is installed or "
+            "in PYTHONPATH."
         ) from e
-    if not callable(found):
-        raise UserError(f"{name} is no function but {type(found).__name__}.")
+    if not callable(function):
+        raise UserError(f"{name} must be a function, not {type(function).__name__}.")
 
     def energy(x: Tensor) -> Tensor:
-        value = found(x)
+        value = function(x)
         if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
-            given = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            kind = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise UserError(
-                f"{name} must give one number for each of the {len(x)} examples in x {tuple(x.shape)}: a tensor of "
-                f"shape ({len(x)},), as .flatten(1).sum(1) makes. Given: {given}."
+                f"{name} must return one number for each of the {len(x)} examples in x {tuple(x.shape)}, a tensor of "
+                f"shape ({len(x)},), as .flatten(1).sum(1) does; it returned {kind}."
             )
         return value
 
@@ -127,13 +130,13 @@ def by_name(name: str) -> Energy:
 
 
 def of_file(file: Path) -> ModuleType:
-    """A person's file as a module, which finds its neighbours. Raises whatever the file raises."""
+    """Loads a user's file as a module that can import its neighbours. Raises whatever the file raises."""
     path = file.expanduser().resolve()
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {file}")
+        raise FileNotFoundError(f"{file} does not exist")
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
-    spec = importlib.util.spec_from_file_location(f"given_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"user_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -141,7 +144,7 @@ def of_file(file: Path) -> ModuleType:
 
 
 def total(parts: Sequence[tuple[float, Energy]]) -> Energy | None:
-    """The weighted sum of some energies; None of none."""
+    """The weighted sum of energies; None if there are none."""
     if not parts:
         return None
 

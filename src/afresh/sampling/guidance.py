@@ -1,6 +1,6 @@
-"""Guidance: wrappers from one `Predict` to another; samplers never learn of it.
+"""Guidance as functions from one `Predict` to another, independent of the sampler.
 
-They combine from the inside out: `composed` or `classifier_free`, then `autoguidance`, then `interval`.
+They are applied in this order: `composed` or `classifier_free`, `autoguidance`, `interval`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor
 
 from afresh.core import Cond, Predict, UserError
 
-Branches = Callable[[Cond], Sequence[tuple[float, Cond]]]  # of a request: (scale, what is asked instead)
+Branches = Callable[[Cond], Sequence[tuple[float, Cond]]]  # request -> (scale, request of the branch)
 
 
 @dataclass
-class Beside:
-    """The state of a guided model: the rows of each of `count` branches, one branch after the other."""
+class BranchState:
+    """The state of a guided model: the states of `count` branches, one after the other along the rows."""
 
     inner: Any
     size: int
@@ -28,52 +28,52 @@ class Beside:
     def _all(self, rows: Tensor) -> Tensor:
         return torch.cat([rows + i * self.size for i in range(self.count)])
 
-    def select(self, rows: Tensor) -> Beside:
-        return Beside(self.inner.select(self._all(rows)), len(rows), self.count)
+    def select(self, rows: Tensor) -> BranchState:
+        """The state of these rows."""
+        return BranchState(self.inner.select(self._all(rows)), len(rows), self.count)
 
     def restart(self, rows: Tensor) -> None:
+        """Empties the state of these rows."""
         self.inner.restart(self._all(rows))
 
 
-def _steered(predict: Predict, branches: Branches) -> Predict:
-    """null + sum_k scale_k (branch_k - null), all branches and null in one batch, null last.
+def _combined(predict: Predict, branches: Branches) -> Predict:
+    """null + sum_k scale_k (branch_k - null), with all branches and null in one batch, null last.
 
-    In null's place is the request's negative, where it has one (core.Cond.away).
+    If a request has a negative, it takes the place of null (core.Cond.away).
     """
 
     def guided(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
-        asked = branches(replace(cond, negative=None))
-        every = Cond.cat([*(c for _, c in asked), cond.away()])
-        n = len(asked) + 1
+        terms = branches(replace(cond, negative=None))
+        every = Cond.cat([*(c for _, c in terms), cond.away()])
+        n = len(terms) + 1
         time = torch.cat([t] * n) if isinstance(t, Tensor) and t.dim() else t
         out, inner = predict(torch.cat([x] * n), time, every, None if state is None else state.inner)
         *parts, null = out.chunk(n)
-        moved = null
-        for (scale, _), part in zip(asked, parts, strict=True):
-            moved = moved + scale * (part - null)
-        return moved, None if inner is None else Beside(inner, len(x), n)
+        total = null
+        for (scale, _), part in zip(terms, parts, strict=True):
+            total = total + scale * (part - null)
+        return total, None if inner is None else BranchState(inner, len(x), n)
 
     return guided
 
 
 def classifier_free(predict: Predict, scale: float) -> Predict:
-    """null + scale * (conditional - null) on a velocity or on logits (Ho and Salimans 2022, eq. 6).
+    """null + scale * (conditional - null), of a velocity or of logits (Ho and Salimans 2022, eq. 6).
 
-    `scale` 1 is the plain conditional model, 0 the unconditional one. Both halves run as one batch, and a
-    key/value cache, where there is one, holds both: conditional rows first. A request with a negative is steered away
-    from that instead of from null.
+    `scale` 1 is the conditional model, 0 the unconditional one. Both are evaluated in one batch, and a key/value cache
+    holds both, conditional rows first. If a request has a negative, it takes the place of null.
     """
     if scale == 1.0:
         return predict
-    return _steered(predict, lambda cond: [(scale, cond)])
+    return _combined(predict, lambda cond: [(scale, cond)])
 
 
 def composed(predict: Predict, weights: Mapping[str, float], scale: float = 1.0) -> Predict:
-    """null + sum_k weights[k] (only part k - null), each part with a scale of its own (Liu et al. 2022, sec. 4).
+    """null + sum_k weights[k] (only part k - null), with a scale for each part (Liu et al. 2022, sec. 4).
 
-    Parts that are not named go together as one more term, with `scale`; without weights this is `classifier_free`. A
-    weight below zero steers away from what the part asks. One batch of all terms and null. Raises UserError for a
-    part that the request does not know.
+    All other parts form one more term, with `scale`; without weights this is `classifier_free`. A negative weight
+    guides away from a part. All terms and null are evaluated in one batch. Raises UserError for an unknown part.
     """
     if not weights:
         return classifier_free(predict, scale)
@@ -82,18 +82,18 @@ def composed(predict: Predict, weights: Mapping[str, float], scale: float = 1.0)
         unknown = sorted(set(weights) - set(cond.parts))
         if unknown:
             raise UserError(
-                f"There is no part named {', '.join(unknown)} to weigh. Known: {', '.join(cond.parts) or 'none'}."
+                f"The condition has no part named {', '.join(unknown)}. Its parts: {', '.join(cond.parts) or 'none'}."
             )
         own = [(w, cond.null(set(cond.parts) - {k})) for k, w in weights.items()]
         return own if set(weights) == set(cond.parts) else [*own, (scale, cond.null(weights))]
 
-    return _steered(predict, branches)
+    return _combined(predict, branches)
 
 
 def autoguidance(strong: Predict, weak: Predict, scale: float) -> Predict:
-    """weak + scale * (strong - weak), weak being a worse model of the same thing (Karras et al. 2024).
+    """weak + scale * (strong - weak), where `weak` is a worse model of the same data (Karras et al. 2024).
 
-    `scale` 1 is the strong model alone. `strong` may be guided itself; its state is kept, that of `weak` is not.
+    `scale` 1 is the strong model. `strong` may be guided; its state is returned, while `weak` is evaluated without one.
     """
     if scale == 1.0:
         return strong
@@ -107,9 +107,9 @@ def autoguidance(strong: Predict, weak: Predict, scale: float) -> Predict:
 
 
 def interval(guided: Predict, plain: Predict, low: float = 0.0, high: float = 1.0) -> Predict:
-    """`guided` at times within [low, high], `plain` outside (Kynkaanniemi et al. 2024, sec. 3).
+    """`guided` at times within [low, high], `plain` at others (Kynkaanniemi et al. 2024, sec. 3).
 
-    Outside only `plain` is evaluated. For times t (B,) in [0, 1] and models without a state.
+    Outside of the interval only `plain` is evaluated. For times t (B,) in [0, 1] and models without a state.
     """
     if guided is plain or (low <= 0 and high >= 1):
         return guided

@@ -1,11 +1,11 @@
-"""Unmasking: functions over a `Predict` that returns logits (B, T, V) of every place of a window at once.
+"""Unmasking: functions over a `Predict` that returns the logits (B, T, V) of all positions of a window at once.
 
-Masked diffusion with the log-linear schedule shows each place at a time of its own, uniform on [0, 1], and a network
-that is not told the time answers the same until something is shown. So only the order counts, and sampling takes one
-evaluation of the network for each group of places that are shown together. With one place a group this is the
-first-hitting sampler (Zheng et al. 2024, section 4), which draws from the any-order model exactly. Larger groups are
-the ancestral sampler of Sahoo et al. 2024 (section 3.2) with as many places in each step instead of a random number:
-places of a group are drawn as if they were independent, which is the price of speed.
+Masked diffusion with the log-linear schedule unmasks each position at a time that is uniform on [0, 1], and the output
+of a network without a time input changes only when a position is unmasked. Hence only the order matters, and sampling
+needs one evaluation for each group of positions that are unmasked together. With groups of one position this is the
+first-hitting sampler (Zheng et al. 2024, section 4), which samples from the any-order model exactly. Larger groups are
+the ancestral sampler of Sahoo et al. 2024 (section 3.2) with a fixed instead of a random number of positions in each
+step. The positions of a group are drawn independently, an approximation for the sake of speed.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from afresh.core.rng import Rng
 from afresh.sampling.tokens import Cut, draw, narrow
 
 Order = Literal["random", "confidence"]
-AT_ONCE = 2**24  # logits that are held at a time
+AT_ONCE = 2**24  # most logits in memory at a time
 
 
 @dataclass(frozen=True)
 class Unmask:
-    """How masked places are filled. `mask` is the mask's id, one above the vocabulary; `banned` ids are never drawn.
+    """How masked positions are filled. `mask` is the mask's id, one above the vocabulary; `banned` ids are never drawn.
 
-    `steps`: evaluations of the network for a window at most; 0 = one for each place. `random` shows places in an order
-    that is drawn beforehand, `confidence` those first whose drawn token is the likeliest (Chang et al. 2022, section
-    3.2, without its noise).
+    `steps`: most evaluations of the network for a window; 0 = one for each position. The order `random` is drawn in
+    advance; `confidence` first unmasks the positions whose drawn token is the likeliest (Chang et al. 2022, section
+    3.2, without their noise).
     """
 
     mask: int
@@ -42,7 +42,7 @@ class Unmask:
 
 
 def ranks(key: Tensor, among: Tensor) -> Tensor:
-    """Ascending rank of each key (B, T) among the places where `among` (B, T) is true; the others come after."""
+    """Ascending rank of each key (B, T) among the positions where `among` (B, T) is true; the others follow."""
     last = torch.inf if key.is_floating_point() else torch.iinfo(key.dtype).max
     return key.masked_fill(~among, last).argsort(stable=True, dim=1).argsort(1)
 
@@ -50,10 +50,10 @@ def ranks(key: Tensor, among: Tensor) -> Tensor:
 def fill(
     predict: Predict, x: Tensor, wanted: Tensor, cond: Cond, rng: Rng, index: Tensor, how: Unmask, name: str
 ) -> Tensor:
-    """Windows x (B, T + 1), each led by a token of context, with the `wanted` (B, T) places, now masked, filled.
+    """Fills the masked positions `wanted` (B, T) of windows x (B, T + 1), which begin with a token of context.
 
-    A row of M wanted places takes min(M, steps) evaluations, which show M / min(M, steps) places each. Draws are keyed
-    by (name, index, place), so that a row is the same alone or in a batch.
+    A row of M such positions needs min(M, steps) evaluations, each of which unmasks M / min(M, steps) positions. Draws
+    are keyed by (name, index, position), so that a row is the same alone and in a batch.
     """
     x, length = x.clone(), wanted.shape[1]
     order = ranks(rng.bits(f"{name}/order", index, (length,)), wanted)
@@ -61,33 +61,32 @@ def fill(
     count = wanted.sum(1)
     turns = count.clamp(max=how.steps) if how.steps else count
     for turn in range(int(turns.max())):
-        live = (turns > turn).nonzero()[:, 0]
-        shown = (turn + 1) * count // turns.clamp_min(1)  # places to be shown after this turn
-        for rows in live.split(max(1, AT_ONCE // (length * how.mask))):
-            window, asked = x[rows], cond.select(rows)
+        active = (turns > turn).nonzero()[:, 0]
+        goal = (turn + 1) * count // turns.clamp_min(1)  # unmasked positions after this turn
+        for rows in active.split(max(1, AT_ONCE // (length * how.mask))):
+            window, row_cond = x[rows], cond.select(rows)
             hidden = wanted[rows] & (window[:, 1:] == how.mask)
-            logits, _ = predict(window, None, asked, None)
+            logits, _ = predict(window, None, row_cond, None)
             if how.banned:
                 logits[..., list(how.banned)] = -torch.inf
             if how.order == "random":
-                now = hidden & (order[rows] < shown[rows, None])
-                tokens = draw(narrow(logits[now], how.cut), u[rows][now])
+                chosen = hidden & (order[rows] < goal[rows, None])
+                tokens = draw(narrow(logits[chosen], how.cut), u[rows][chosen])
             else:
-                now, tokens = surest(logits, hidden, u[rows], shown[rows] - (count[rows] - hidden.sum(1)), how.cut)
-            x[rows] = torch.cat([window[:, :1], window[:, 1:].masked_scatter(now, tokens)], 1)
+                chosen, tokens = surest(logits, hidden, u[rows], goal[rows] - (count[rows] - hidden.sum(1)), how.cut)
+            x[rows] = torch.cat([window[:, :1], window[:, 1:].masked_scatter(chosen, tokens)], 1)
     return x
 
 
 def surest(logits: Tensor, hidden: Tensor, u: Tensor, quota: Tensor, cut: Cut) -> tuple[Tensor, Tensor]:
-    """The `quota` (B,) hidden places of each row whose drawn token is the likeliest, (B, T) bool, and those tokens."""
+    """The `quota` (B,) hidden positions of each row with the likeliest drawn tokens, (B, T) bool, and these tokens."""
     p = logits[hidden]
     tokens = draw(narrow(p, cut), u[hidden])
-    sure = (
-        p.double().log_softmax(-1).gather(1, tokens[:, None])[:, 0]
-    )  # before the cut, which may leave one token alone
-    key = torch.full(hidden.shape, torch.inf, dtype=torch.float64, device=p.device).masked_scatter(hidden, -sure)
-    now = hidden & (ranks(key, hidden) < quota[:, None])
-    return now, tokens[now[hidden]]
+    # Probabilities before truncation, which may leave a single token.
+    logp = p.double().log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+    key = torch.full(hidden.shape, torch.inf, dtype=torch.float64, device=p.device).masked_scatter(hidden, -logp)
+    chosen = hidden & (ranks(key, hidden) < quota[:, None])
+    return chosen, tokens[chosen[hidden]]
 
 
 def fill_long(
@@ -102,29 +101,29 @@ def fill_long(
     end: int | None = None,
     margin: int = 0,
 ) -> Tensor:
-    """Texts x (B, L + 1) of any length, each led by a token of context, with the `wanted` (B, L) places filled.
+    """Fills the positions `wanted` (B, L) of texts x (B, L + 1) of any length, which begin with a token of context.
 
-    Semi-autoregressive: windows of `context` places start half a window apart, and each is filled given what the ones
-    before it left in its first half (and whatever was known). Where `end` was drawn for a wanted place, the windows
-    after it are left as they are. The last `margin` places of a window are left to the next one while their text goes
-    on, so that a hole is filled by one that also sees what comes after it; `margin` is at most half a window.
+    Semi-autoregressive: windows of `context` positions start half a window apart, and each is filled given the known
+    tokens and those that the windows before it drew in its first half. After an `end` that was drawn, a text is not
+    filled any further. The last `margin` positions of a window, at most half of it, are left to the next window while
+    the text continues, so that a hole is filled with the text after it in view.
     """
     x, wanted = x.clone(), wanted.clone()
     length, stride = wanted.shape[1], max(1, context // 2)
     places = torch.arange(length, device=x.device)
-    ends = torch.where(wanted | (x[:, 1:] != how.mask), places + 1, 0).amax(1)  # (B,) of each text
+    ends = torch.where(wanted | (x[:, 1:] != how.mask), places + 1, 0).amax(1)  # (B,) length of each text
     for start in range(0, max(1, length - context + stride), stride):
         stop = min(start + context, length)
-        room = (0, start + context - stop)  # what lies beyond the text stays masked
+        room = (0, start + context - stop)  # positions after the text stay masked
         window = torch.nn.functional.pad(x[:, start : stop + 1], room, value=how.mask)
-        here = torch.where(ends > start + context, start + context - margin, stop)  # where this window stops filling
-        now = wanted & (places < here[:, None])
+        limit = torch.where(ends > start + context, start + context - margin, stop)  # where filling stops
+        now = wanted & (places < limit[:, None])
         need = torch.nn.functional.pad(now[:, start:stop], room, value=False) & (window[:, 1:] == how.mask)
         rows = need.any(1).nonzero()[:, 0]
         if len(rows):
             name = f"unmask/{start}"
-            done = fill(predict, window[rows], need[rows], cond.select(rows), rng, index[rows], how, name)
-            x[rows, start + 1 : stop + 1] = done[:, 1 : stop - start + 1]
+            filled = fill(predict, window[rows], need[rows], cond.select(rows), rng, index[rows], how, name)
+            x[rows, start + 1 : stop + 1] = filled[:, 1 : stop - start + 1]
         if end is not None:
             ended = (wanted & (x[:, 1:] == end)).int().cummax(1).values.bool()
             wanted &= ~ended

@@ -1,7 +1,7 @@
-"""Solvers of dx/dt = v(x, t), from noise at t = 0 to data at t = 1, and of the SDE with the same marginals.
+"""Solvers of dx/dt = v(x, t), from noise at t = 0 to data at t = 1, and of an SDE with the same marginals.
 
-All are functions over a `Predict` of the velocity on the straight path x_t = (1 - t) e + t x: alpha = t, sigma = 1 - t.
-There the predicted data is D = x_t + (1 - t) v, and the log signal-to-noise ratio lambda = log(t / (1 - t)).
+All are functions of a `Predict` of the velocity on the straight path x_t = (1 - t) e + t x: alpha = t, sigma = 1 - t.
+On this path the predicted data is D = x_t + (1 - t) v, and the log signal-to-noise ratio lambda = log(t / (1 - t)).
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ Noise = Callable[[int, tuple[int, ...]], Tensor]  # (step, shape of x) -> standa
 
 
 def times(steps: int, device: torch.device | str = "cpu", shift: float = 1.0) -> Tensor:
-    """A grid of steps + 1 times on [0, 1], float64: even, or with `shift` above 1 denser near the noise.
+    """A grid of steps + 1 times on [0, 1], float64: even, or denser near the noise for `shift` above 1.
 
     The noise level 1 - t becomes shift (1 - t) / (1 + (shift - 1)(1 - t)) (Esser et al. 2024, eq. 23, where t is the
-    noise level): t' = t / (t + shift (1 - t)). A shift below 1 spends the steps near the data.
+    noise level): t' = t / (t + shift (1 - t)). For a shift below 1, steps are denser near the data.
     """
     t = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=device)
     return t / (t + shift * (1 - t))
 
 
 def velocity(predict: Predict, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
-    """v at one time for all rows."""
+    """The velocity at one time t for all rows of x."""
     return predict(x, t.to(x.dtype).expand(len(x)), cond, None)[0]
 
 
@@ -53,22 +53,23 @@ def heun(predict: Predict, x: Tensor, cond: Cond, ts: Tensor) -> Tensor:
 def ab2(predict: Predict, x: Tensor, cond: Cond, ts: Tensor) -> Tensor:
     """The two-step rule of Adams (Bashforth and Adams 1883) on the velocity: order 2, one evaluation a step.
 
-    v is carried on to the middle of the step, along t, from its last two values; the first step is Euler's.
+    v is extrapolated linearly in t to the middle of the step from its last two values; the first step is Euler's.
     """
-    before: Tensor | None = None
+    previous: Tensor | None = None
     for i, (a, b) in enumerate(zip(ts[:-1], ts[1:], strict=True)):
         v = velocity(predict, x, a, cond)
-        ahead = v if before is None else v + float((b - a) / (2 * (a - ts[i - 1]))) * (v - before)
-        before, x = v, x + (b - a).to(x.dtype) * ahead
+        extrapolated = v if previous is None else v + float((b - a) / (2 * (a - ts[i - 1]))) * (v - previous)
+        previous, x = v, x + (b - a).to(x.dtype) * extrapolated
     return x
 
 
 def dpmpp(predict: Predict, x: Tensor, cond: Cond, ts: Tensor) -> Tensor:
     """DPM-Solver++(2M): order 2, one evaluation a step (Lu et al. 2022b, algorithm 2).
 
-    D is carried on to the middle of the step, along lambda, from its last two values. On the straight path the rest
-    is Euler's step. Where lambda is infinite (t = 0, t = 1) nothing can be carried on: the first two steps and the
-    last are Euler's, and the last lands on D. So the order is that of steps within (0, 1); a point mass is exact.
+    D is extrapolated linearly in lambda to the middle of the step from its last two values; otherwise a step is Euler's
+    on the straight path. Where lambda is infinite (t = 0, t = 1), extrapolation is not possible: the first two steps
+    and the last are Euler's, and the last ends at D. The order therefore holds for steps within (0, 1). The result is
+    exact for a point mass.
     """
     return sde(predict, x, cond, ts)
 
@@ -76,42 +77,42 @@ def dpmpp(predict: Predict, x: Tensor, cond: Cond, ts: Tensor) -> Tensor:
 def sde(predict: Predict, x: Tensor, cond: Cond, ts: Tensor, noise: Noise | None = None, churn: float = 1.0) -> Tensor:
     """SDE-DPM-Solver++(2M) with `churn` (Lu et al. 2022b; Xue et al. 2023, whose tau^2 is `churn`).
 
-    A step forgets the share 1 - k of its noise and adds as much that is new, k = exp(-churn (lambda_b - lambda_a)):
+    A step replaces a share of its noise by new noise, keeping k = exp(-churn (lambda_b - lambda_a)):
 
         x_b = (1 - b) / (1 - a) k x_a + (b - a (1 - b) / (1 - a) k) D + (1 - b) sqrt(1 - k^2) z
 
-    The marginals are those of the ODE at any churn: 1 is the reverse diffusion, 0 the ODE, and without `noise` this is
-    `dpmpp`. One evaluation a step. Raises ValueError for noise against the times, from data to noise.
+    The marginals are those of the ODE for any churn: 1 is the reverse diffusion and 0 the ODE. Without `noise` this is
+    `dpmpp`. One evaluation a step. Raises ValueError if noise is to be added at decreasing times, from data to noise.
     """
     churn = 0.0 if noise is None else churn
     if churn and bool(ts[-1] < ts[0]):
-        raise ValueError("noise can be added on the way to data only, at times that rise")
+        raise ValueError("noise can only be added at increasing times, from noise to data")
     grid: list[float] = ts.tolist()
-    before: Tensor | None = None
+    previous: Tensor | None = None
     for i, (a, b) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
         v = velocity(predict, x, ts[i], cond)
         data = x + (1 - a) * v
-        kept = (a * (1 - b) / ((1 - a) * b)) ** churn if churn else 1.0
-        toward = b * (1 - a) - a * (1 - b) * kept  # times (D - x) / (1 - a), which is v
-        # In terms of v nothing is divided by 1 - a, and a velocity of zero moves nothing, bit for bit.
-        out = (1 - (1 - b) * (1 - kept)) * x + toward * v
-        ahead = _ahead(grid[i - 1], a, b) if before is not None else 0.0
-        if before is not None and ahead:
-            out = out + toward / (1 - a) * ahead * (data - before)
-        if kept < 1 and b < 1 and noise is not None:
-            out = out + (1 - b) * math.sqrt(1 - kept**2) * noise(i, tuple(x.shape)).to(x)
-        before, x = data, out
+        keep = (a * (1 - b) / ((1 - a) * b)) ** churn if churn else 1.0
+        toward = b * (1 - a) - a * (1 - b) * keep  # times (D - x) / (1 - a), which is v
+        # Written with v, nothing is divided by 1 - a, and a velocity of zero leaves x unchanged, bit for bit.
+        out = (1 - (1 - b) * (1 - keep)) * x + toward * v
+        factor = _extrapolation(grid[i - 1], a, b) if previous is not None else 0.0
+        if previous is not None and factor:
+            out = out + toward / (1 - a) * factor * (data - previous)
+        if keep < 1 and b < 1 and noise is not None:
+            out = out + (1 - b) * math.sqrt(1 - keep**2) * noise(i, tuple(x.shape)).to(x)
+        previous, x = data, out
     return x
 
 
-def _ahead(before: float, a: float, b: float) -> float:
-    """Half a step from a to b over the step before, in lambda: 0 where one of them is infinite."""
-    if not all(0 < t < 1 for t in (before, a, b)):
+def _extrapolation(previous: float, a: float, b: float) -> float:
+    """Half the step from a to b divided by the step before, in lambda; 0 if any lambda is infinite."""
+    if not all(0 < t < 1 for t in (previous, a, b)):
         return 0.0
-    p, q, r = (math.log(t / (1 - t)) for t in (before, a, b))
+    p, q, r = (math.log(t / (1 - t)) for t in (previous, a, b))
     return (r - q) / (2 * (q - p))
 
 
 SOLVERS: dict[str, Solver] = {"euler": euler, "heun": heun, "ab2": ab2, "dpmpp": dpmpp, "sde": sde}
-ORDER = {"euler": 1, "heun": 2, "ab2": 2, "dpmpp": 2, "sde": 2}  # without noise
-EVALUATIONS = {"euler": 1, "heun": 2, "ab2": 1, "dpmpp": 1, "sde": 1}  # of the network, a step
+ORDER = {"euler": 1, "heun": 2, "ab2": 2, "dpmpp": 2, "sde": 2}  # of sde without noise
+EVALUATIONS = {"euler": 1, "heun": 2, "ab2": 1, "dpmpp": 1, "sde": 1}  # of the network in each step

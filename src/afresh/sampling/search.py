@@ -1,4 +1,4 @@
-"""The latent that a decoder must be given for its output to have a wanted property."""
+"""Optimisation of the latents of a decoder for a property of its output."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ def search(
     rate: float = 0.2,
     prior: float = 1.0,
 ) -> Tensor:
-    """The best z (B, D) found from `z` for energy(decode(z)) + prior |z|^2 / 2, each row by itself.
+    """Minimises energy(decode(z)) + prior |z|^2 / 2 from the initial z (B, D), independently for each row.
 
     With energy = -log p(y | x) in nats and a standard normal z this is the most probable z given y (Bora et al. 2017,
-    "Compressed sensing using generative models", sec. 2). Adam (Kingma and Ba 2015) at `rate`, which falls to zero as
-    a cosine; of all steps each row keeps its best. `decode` maps (B, D) to x (B, ...), `energy` x to (B,): both
-    differentiable, and the rows of both independent. Rows whose energy is never finite stay as they were.
+    "Compressed sensing using generative models", sec. 2). The optimiser is Adam (Kingma and Ba 2015) with the
+    learning rate `rate` and cosine decay to zero; the best step of each row is returned. `decode` maps (B, D) to x (B,
+    ...) and `energy` maps x to (B,). Both must be differentiable, with independent rows. Rows whose energy is never
+    finite are returned unchanged.
     """
     best, least = z.detach().clone(), torch.full((len(z),), torch.inf, device=z.device)
     now, first, second = z.detach().clone().float(), torch.zeros_like(z), torch.zeros_like(z)
@@ -30,7 +31,7 @@ def search(
             here = now.detach().requires_grad_(True)
             cost = energy(decode(here)).float() + 0.5 * prior * here.square().sum(1)
             (slope,) = torch.autograd.grad(cost.sum(), here)
-        better = cost.detach() < least  # never where it is not a number
+        better = cost.detach() < least  # false for NaN
         best, least = torch.where(better[:, None], here.detach(), best), torch.where(better, cost.detach(), least)
         if step == steps:
             break

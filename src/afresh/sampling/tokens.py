@@ -12,14 +12,13 @@ from afresh.core import Cond, Predict
 from afresh.core.rng import Rng
 from afresh.sampling.constraint import Constraint, check_finished, restrict
 
-# (index of the sample, token, its log-probability under the model at temperature 1, where nothing is left out) ->
-# whether to stop there
+# (index of the sample, token, its log-probability at temperature 1 among all tokens) -> whether to end the sample
 Watch = Callable[[int, int, float], bool]
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How a next-token distribution is narrowed before drawing. Zero temperature: the likeliest token."""
+    """How a next-token distribution is truncated before drawing. Temperature 0 draws the likeliest token."""
 
     temperature: float = 1.0
     top_k: int = 0  # 0: all
@@ -28,9 +27,10 @@ class Cut:
 
 
 def narrow(logits: Tensor, cut: Cut) -> Tensor:
-    """Probabilities (B, V) after temperature, then top-k, top-p (Holtzman et al. 2020), min-p (Nguyen et al. 2024).
+    """Probabilities (B, V) of logits (B, V) after temperature, top-k, top-p (Holtzman et al. 2020) and min-p (Nguyen et
+    al. 2024), in this order.
 
-    Ties at a threshold are kept together, so that the result does not depend on the order of the vocabulary.
+    Ties at a threshold are treated alike, so that the result does not depend on the order of the vocabulary.
     """
     if cut.temperature == 0:
         return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(torch.float64)
@@ -43,8 +43,8 @@ def narrow(logits: Tensor, cut: Cut) -> Tensor:
     if cut.top_p < 1:
         ranked = torch.where(keep, p, 0.0)
         ranked, _ = (ranked / ranked.sum(-1, keepdim=True)).sort(-1, descending=True)
-        inside = ranked.cumsum(-1) - ranked < cut.top_p  # the token that crosses the mass is kept
-        last = inside.sum(-1, keepdim=True) - 1
+        within = ranked.cumsum(-1) - ranked < cut.top_p  # includes the token that exceeds the mass
+        last = within.sum(-1, keepdim=True) - 1
         mass = torch.where(keep, p, 0.0)
         keep &= mass / mass.sum(-1, keepdim=True) >= ranked.gather(-1, last)
     if cut.min_p > 0:
@@ -54,14 +54,17 @@ def narrow(logits: Tensor, cut: Cut) -> Tensor:
 
 
 def draw(p: Tensor, u: Tensor) -> Tensor:
-    """Inverse of the cumulative distribution: p (B, V), u (B,) in [0, 1) -> (B,) int64."""
-    total = p.double().cumsum(-1)  # so that u, which has 24 bits, times the whole is less than the whole
+    """Draws by the inverse of the cumulative distribution: p (B, V), u (B,) in [0, 1) -> (B,) int64."""
+    total = p.double().cumsum(-1)  # float64, so that u times the sum is less than the sum (u has 24 bits)
     return torch.searchsorted(total, (u.double() * total[:, -1])[:, None], right=True)[:, 0]
 
 
 def window_start(place: int, context: int) -> int:
-    """The first token that the one at `place` may look at: 0 while all fit, then so that half to all of the context
-    is seen, moving by half a context at a time."""
+    """The first position that the token at `place` may attend to.
+
+    It is 0 while all tokens fit in the context, and then advances by half a context at a time, so that at least half of
+    the context is visible.
+    """
     stride = context + 1 - max(1, context // 2)
     return -(-max(0, place - context) // stride) * stride
 
@@ -81,70 +84,72 @@ def generate(
     watch: Watch | None = None,
     among_drawn: bool = False,
 ) -> list[list[int]]:
-    """Continue each prompt (which includes its first context token) by up to `length` tokens, prompts left out.
+    """Continues each prompt by up to `length` tokens, and returns the continuations without `end`.
 
-    Rows are of any lengths, each at its own place, and leave when they draw `end` or are long enough. When `context` is
-    full, a row's window restarts on its last half, at places that depend on the place alone (`window_start`). The draw
-    at place i of row `index` uses rng.uniform("token/i", index): the same alone or in a batch.
+    A prompt begins with the token of context. Rows have any lengths and leave the batch when they draw `end` or are
+    long enough. When `context` is full, the window of a row restarts with its last half, at positions that depend on
+    nothing else (`window_start`). The draw at position i of the sample `index` uses rng.uniform("token/i", index): it
+    is the same alone and in a batch.
 
-    `constraints`, one a row, say what each continuation must match; with them `end` must be given. Raises UserError
-    for a row that has no match after `length` tokens. `watch` sees every token as it is drawn, and a row that it stops
-    leaves at once, whether it matches or not. `among_drawn`: it is told log-probabilities among the tokens that are not
-    banned, which are those of what is drawn.
+    `constraints`: what each continuation must match; they need `end`. Raises UserError if a row does not match after
+    `length` tokens. `watch` is called with every token that is drawn; a row that it ends leaves the batch at once,
+    whether it matches or not. `among_drawn`: `watch` receives log-probabilities among the tokens that are not banned,
+    from which tokens are drawn.
     """
-    assert constraints is None or end is not None, "a structured text needs a token that ends it"
+    assert constraints is None or end is not None, "constraints need a token that ends a text"
     rows = [list(p) for p in prompts]
     goal = [len(p) + length for p in prompts]
-    live = list(range(len(rows)))
-    since = [window_start(len(p), context) for p in rows]
-    feed = [r[s:] for r, s in zip(rows, since, strict=True)]
-    state, here, number = None, index, index.tolist()
+    active = list(range(len(rows)))
+    starts = [window_start(len(p), context) for p in rows]
+    fed = [r[s:] for r, s in zip(rows, starts, strict=True)]
+    state, sample_index, number = None, index, index.tolist()
     forbidden = torch.tensor(banned, dtype=torch.int64, device=index.device)
     stopped: set[int] = set()
-    while live:
-        x, counts = ragged(feed, index.device)
+    while active:
+        x, counts = ragged(fed, index.device)
         logits, state = predict(x, counts, cond, state)
-        likely = logits.log_softmax(-1) if watch is not None else None
+        log_probs = logits.log_softmax(-1) if watch is not None else None
         if banned:
             logits = logits.index_fill(1, forbidden, -torch.inf)
-            likely = logits.log_softmax(-1) if watch is not None and among_drawn else likely
+            log_probs = logits.log_softmax(-1) if watch is not None and among_drawn else log_probs
         if constraints is not None and end is not None:
-            logits = restrict(logits, [constraints[i] for i in live], end)
+            logits = restrict(logits, [constraints[i] for i in active], end)
         if cut.temperature == 0:
             drawn = logits.argmax(-1)
         else:
-            drawn = draw(narrow(logits, cut), rng.uniform_each([f"token/{len(rows[i])}" for i in live], here))
-        sure = [0.0] * len(live) if likely is None else likely.gather(1, drawn[:, None])[:, 0].tolist()
-        stay, feed, moved = [], [], []
-        for at, (i, token) in enumerate(zip(live, drawn.tolist(), strict=True)):
+            drawn = draw(narrow(logits, cut), rng.uniform_each([f"token/{len(rows[i])}" for i in active], sample_index))
+        token_logps = [0.0] * len(active) if log_probs is None else log_probs.gather(1, drawn[:, None])[:, 0].tolist()
+        staying, fed, restarted = [], [], []
+        for row, (i, token) in enumerate(zip(active, drawn.tolist(), strict=True)):
             rows[i].append(token)
             if constraints is not None and token != end:
                 constraints[i].accept(token)
             over = token == end or len(rows[i]) >= goal[i]
-            if watch is not None and watch(number[i], token, sure[at]):
+            if watch is not None and watch(number[i], token, token_logps[row]):
                 stopped.add(i)
             if over or i in stopped:
                 continue
-            stay.append(at)
+            staying.append(row)
             start = window_start(len(rows[i]), context)
-            if start != since[i]:
-                since[i] = start
-                moved.append(len(feed))
-            feed.append(rows[i][start:] if moved[-1:] == [len(feed)] else [token])
-        if len(stay) < len(live):
-            kept = torch.tensor(stay, dtype=torch.int64, device=index.device)
-            live = [live[at] for at in stay]
-            here, cond, state = here[kept], cond.select(kept), state.select(kept) if state is not None else None
-        if moved and state is not None:
-            state.restart(torch.tensor(moved, device=index.device))
+            if start != starts[i]:
+                starts[i] = start
+                restarted.append(len(fed))
+            fed.append(rows[i][start:] if restarted[-1:] == [len(fed)] else [token])
+        if len(staying) < len(active):
+            staying_rows = torch.tensor(staying, dtype=torch.int64, device=index.device)
+            active = [active[row] for row in staying]
+            sample_index, cond = sample_index[staying_rows], cond.select(staying_rows)
+            state = None if state is None else state.select(staying_rows)
+        if restarted and state is not None:
+            state.restart(torch.tensor(restarted, device=index.device))
     if constraints is not None:
         check_finished([i in stopped or c.finished() for i, c in enumerate(constraints)], length)
-    new = [r[g - length :] for r, g in zip(rows, goal, strict=True)]  # what follows the prompt
+    new = [r[g - length :] for r, g in zip(rows, goal, strict=True)]
     return [n[:-1] if end is not None and n[-1] == end else n for n in new]
 
 
 def ragged(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Rows filled up with zeros to (B, T), and how many of each count (B,); None: all."""
+    """Rows padded with zeros to (B, T), and their lengths (B,); None if all are equal."""
     counts = [len(r) for r in rows]
     longest = max(counts, default=0)
     x = torch.tensor([[*r, *[0] * (longest - len(r))] for r in rows], device=device)
