@@ -12,7 +12,7 @@ from tests.cli.conftest import Invoke, parsed
 def test_pictures_are_counted_and_nothing_is_hidden(digits: Path, invoke: Invoke) -> None:
     code, printed, _ = invoke("data", digits, "--json")
     seen = parsed(printed)
-    assert code == 0 and seen["modality"] == "image" and "files are pictures" in seen["why"]
+    assert code == 0 and seen["modality"] == "image" and "files are images" in seen["why"]
     assert seen["train"] + seen["heldout"] == 200 and seen["bytes"] == 200 * 64
     assert seen["sizes"] == {"pixels": {"8x8x1": 200}}
     assert seen["conditions"] == {"label": "label"}

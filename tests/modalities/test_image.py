@@ -1,4 +1,4 @@
-"""Reading pictures: what is learnt from a folder, an archive or arrays, and the way to a field and back."""
+"""Images: reading folders, archives and arrays, and encoding to fields and back."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_one_class_only_is_no_label(tmp_path: Path) -> None:
     assert noted(corpus, "only one class folder (cat)")
 
 
-def test_pictures_outside_the_class_folders_lack_the_label(tmp_path: Path) -> None:
+def test_images_outside_the_class_folders_have_no_label(tmp_path: Path) -> None:
     corpus = read(folder(tmp_path, ["a/1.png", "a/2.png", "b/1.png", "b/2.png", "stray.png"]))
     assert labels(corpus)["stray.png"] is None
     assert noted(corpus, "label missing: 1 of 5 items, trained without this condition")
@@ -94,14 +94,14 @@ def test_pictures_outside_the_class_folders_lack_the_label(tmp_path: Path) -> No
     assert encoder.encode(corpus.items).cond.present["label"].tolist() == [True] * 4 + [False]
 
 
-def test_the_datas_own_split(tmp_path: Path) -> None:
+def test_folders_can_define_the_split(tmp_path: Path) -> None:
     corpus = read(folder(tmp_path, ["x/train/a/1.png", "x/train/b/2.png", "x/val/a/3.png", "x/test/b/4.png"]))
     assert [i.split for i in corpus.items] == ["validation", "train", "train", "validation"]
     assert [i.labels["label"] for i in corpus.items] == ["b", "a", "b", "a"]
     assert noted(corpus, "2 to train, 2 held out")
 
 
-def test_train_alone_is_no_split_and_train_may_be_a_class(tmp_path: Path) -> None:
+def test_a_train_folder_alone_is_not_a_split_and_train_may_be_a_class(tmp_path: Path) -> None:
     alone = read(folder(tmp_path / "1", ["train/a/1.png", "train/b/2.png"]))
     assert {i.split for i in alone.items} == {None} and set(labels(alone).values()) == {"a", "b"}
     vehicles = read(folder(tmp_path / "2", ["train/1.png", "train/2.png", "bus/1.png", "bus/2.png"]))
@@ -114,17 +114,17 @@ def test_deeper_folders_give_the_outermost_as_label(tmp_path: Path) -> None:
     assert noted(corpus, "outermost")
 
 
-def test_a_folder_for_every_picture_is_no_class(tmp_path: Path) -> None:
+def test_one_folder_per_image_is_not_a_class(tmp_path: Path) -> None:
     corpus = read(folder(tmp_path, [f"{i}/photo.png" for i in range(9)]))
     assert set(labels(corpus).values()) == {None} and noted(corpus, "too many to be classes")
 
 
-def test_everything_that_is_not_used_is_named(tmp_path: Path) -> None:
+def test_every_unused_file_is_reported(tmp_path: Path) -> None:
     folder(tmp_path, ["a/1.png", "b/1.png"])
     (tmp_path / "a/empty.png").touch()
     (tmp_path / "a/cut.png").write_bytes(png()[:60])
     (tmp_path / "a/bomb.png").write_bytes(bomb())
-    (tmp_path / "a/lie.jpg").write_text("no picture")
+    (tmp_path / "a/lie.jpg").write_text("not an image")
     (tmp_path / "a/scan.tiff").write_text("other")
     (tmp_path / "readme.txt").write_text("other")
     (tmp_path / ".hidden.png").write_bytes(png())
@@ -137,13 +137,13 @@ def test_everything_that_is_not_used_is_named(tmp_path: Path) -> None:
     }  # fmt: skip
     assert (
         "0 bytes" in why["a/empty.png"]
-        and "cut short" in why["a/cut.png"]
+        and "truncated" in why["a/cut.png"]
         and "2,500,000,000 pixels" in why["a/bomb.png"]
     )
     assert ".tiff" in why["a/scan.tiff"] and "symbolic link" in why["b/link.png"]
 
 
-def test_damage_stops_where_that_is_asked_for(tmp_path: Path) -> None:
+def test_damaged_files_can_stop_reading(tmp_path: Path) -> None:
     folder(tmp_path, ["a/1.png", "b/1.png"])
     for name in ("readme.txt", "empty.txt", ".hidden.png"):
         (tmp_path / name).touch()
@@ -159,23 +159,23 @@ def test_damage_stops_where_that_is_asked_for(tmp_path: Path) -> None:
     with zipfile.ZipFile(archive, "w") as members:
         members.writestr("a.png", png())
         members.writestr("b.png", png()[:60])
-    with pytest.raises(UserError, match=r"^1 inputs cannot be read.*\n  b.png: damaged or cut short"):
+    with pytest.raises(UserError, match=r"^1 inputs cannot be read.*\n  b.png: damaged or truncated"):
         read(archive, damaged="stop")
 
 
 def test_nothing_usable_is_an_error_with_reasons(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="empty"):
         read(tmp_path)
-    (tmp_path / "a.png").write_text("no picture")
+    (tmp_path / "a.png").write_text("not an image")
     with pytest.raises(UserError, match=r"no usable image.*\n.*a\.png: not a PNG"):
         read(tmp_path)
     with pytest.raises(UserError, match="does not exist"):
         read(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="one file"):
+    with pytest.raises(UserError, match="a single file"):
         read(tmp_path / "a.png")
 
 
-def test_1797_small_pictures_are_read_in_seconds(tmp_path: Path) -> None:
+def test_1797_small_images_are_read_in_seconds(tmp_path: Path) -> None:
     folder(tmp_path, [f"{i % 10}/{i}.png" for i in range(1797)])
     corpus = read(tmp_path)
     encoder = MODALITY.fit(corpus.items, PLAIN)
@@ -190,11 +190,11 @@ def test_1797_small_pictures_are_read_in_seconds(tmp_path: Path) -> None:
 def test_the_size_comes_from_the_data_and_is_noted(tmp_path: Path) -> None:
     corpus = read(folder(tmp_path, ["1.png", "2.png", "3.png"], (40, 50)))
     assert corpus.items[0].value.shape == (32, 32, 1)
-    assert noted(corpus, "size 32, because") and noted(corpus, "not square, of which the middle square is used: 3")
+    assert noted(corpus, "size 32, because") and noted(corpus, "not square, cropped to the central square: 3")
     assert read(tmp_path, size=20).items[0].value.shape == (20, 20, 1)
 
 
-def test_grey_only_when_every_picture_is(tmp_path: Path) -> None:
+def test_greyscale_only_if_all_images_are(tmp_path: Path) -> None:
     folder(tmp_path, ["1.png", "2.png"])
     assert read(tmp_path).items[0].value.shape == (8, 8, 1)
     assert read(tmp_path, channels="rgb").items[0].value.shape == (8, 8, 3)
@@ -203,7 +203,7 @@ def test_grey_only_when_every_picture_is(tmp_path: Path) -> None:
     assert {i.value.shape for i in mixed.items} == {(8, 8, 3)}
     assert np.array_equal(mixed.items[0].value, np.repeat(pixels(0, 8, 8)[..., None], 3, 2))
     grey = read(tmp_path, channels="grey")
-    assert {i.value.shape for i in grey.items} == {(8, 8, 1)} and noted(grey, "turned into grey: 1")
+    assert {i.value.shape for i in grey.items} == {(8, 8, 1)} and noted(grey, "converted to greyscale: 1")
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def as_parquet(rows: list[dict[str, Any]]) -> bytes:
 
 
 @pytest.mark.parametrize(("kind", "write"), [("jsonl", as_jsonl), ("csv", as_csv), ("parquet", as_parquet)])
-def test_metadata_in_every_format_says_the_same(tmp_path: Path, kind: str, write: Any) -> None:
+def test_all_metadata_formats_are_equivalent(tmp_path: Path, kind: str, write: Any) -> None:
     folder(tmp_path, [f"{i}.png" for i in range(6)])
     (tmp_path / f"metadata.{kind}").write_bytes(write(ROWS))
     corpus = read(tmp_path)
@@ -300,9 +300,7 @@ def test_bad_rows_are_refused_one_by_one(tmp_path: Path) -> None:
         ("metadata.parquet", b"PAR1 not really", "not a readable Parquet"),
     ],
 )
-def test_unreadable_metadata_stops_with_the_way_to_mend_it(
-    tmp_path: Path, name: str, content: bytes, words: str
-) -> None:
+def test_unreadable_metadata_stops_with_instructions(tmp_path: Path, name: str, content: bytes, words: str) -> None:
     folder(tmp_path, ["1.png", "2.png"])
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=words):
@@ -332,7 +330,7 @@ def test_label_column_and_what_it_replaces(tmp_path: Path) -> None:
         read(tmp_path, label_column="colour")
 
 
-def test_missing_values_leave_the_condition_out(tmp_path: Path) -> None:
+def test_missing_values_mean_no_condition(tmp_path: Path) -> None:
     folder(tmp_path, ["1.png", "2.png", "3.png", "4.png"])
     (tmp_path / "metadata.csv").write_text("file_name,mood,weight\n1.png,x,1.5\n2.png,,2.5\n3.png,y,\n4.png,x,nan\n")
     corpus = read(tmp_path)
@@ -394,11 +392,11 @@ def test_a_damaged_archive_is_an_error_and_a_damaged_member_a_line(tmp_path: Pat
     assert "damaged" in reasons(corpus)["half.zip: 1.png"]
 
 
-def test_a_folder_that_holds_one_archive_is_that_archive(tmp_path: Path) -> None:
+def test_the_only_archive_in_a_folder_is_read(tmp_path: Path) -> None:
     archive(tmp_path / "a.zip", {"1.png": png(1), "2.png": png(2)})
     (tmp_path / "SOURCE.md").write_text("from there")
     corpus = read(tmp_path)
-    assert len(corpus.items) == 2 and set(reasons(corpus)) == {"SOURCE.md"} and noted(corpus, "a.zip is read")
+    assert len(corpus.items) == 2 and set(reasons(corpus)) == {"SOURCE.md"} and noted(corpus, "read from a.zip")
     archive(tmp_path / "b.zip", {"1.png": png(1)})
     with pytest.raises(UserError, match=r"a\.zip, b\.zip\. Give one"):
         read(tmp_path)
@@ -449,7 +447,7 @@ def test_npy_floats_and_wide_integers_are_scaled(tmp_path: Path) -> None:
     assert [int(i.value[0, 0, 0]) for i in read(tmp_path / "w.npy").items] == list(range(256))
 
 
-def test_pictures_with_numbers_that_are_not_finite_are_refused_alone(tmp_path: Path) -> None:
+def test_only_images_with_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     x = np.random.default_rng(0).random((4, 8, 8))
     x[1, 3, 3], x[2, 0, 0] = np.nan, np.inf
     corpus = read(saved(tmp_path / "d.npz", x=x, y=[0, 1, 0, 1]))
@@ -457,7 +455,7 @@ def test_pictures_with_numbers_that_are_not_finite_are_refused_alone(tmp_path: P
     assert set(reasons(corpus)) == {"d.npz: x[1]", "d.npz: x[2]"}
 
 
-def test_other_vectors_describe_the_pictures(tmp_path: Path) -> None:
+def test_other_vectors_are_metadata(tmp_path: Path) -> None:
     corpus = read(
         saved(tmp_path / "d.npz", x=pixels(0, 6, 8, 8), subject=[1, 1, 2, 2, 3, 3], angle=np.arange(6) / 7, odd=[1])
     )
@@ -474,19 +472,19 @@ def test_other_vectors_describe_the_pictures(tmp_path: Path) -> None:
         ({"x": np.zeros((3, 8, 8, 7), np.uint8)}, "C = 1, 3 or 4"),
         ({"x": np.full((3, 8, 8), 16.0)}, r"values from 16 to 16.*Scale it"),
         ({"x": np.full((3, 8, 8), -1.0)}, "Scale it"),
-        ({"x": np.zeros((0, 8, 8), np.uint8)}, "holds no pictures"),
+        ({"x": np.zeros((0, 8, 8), np.uint8)}, "contains no images"),
         ({"x": np.zeros((3, 8, 8), complex)}, "complex"),
-        ({"x": np.zeros((3, 8, 8), np.uint8), "y": np.zeros(2, int)}, "3 whole numbers"),
+        ({"x": np.zeros((3, 8, 8), np.uint8), "y": np.zeros(2, int)}, "3 integers"),
         ({"x": np.zeros((3, 8, 8), np.uint8), "y": np.eye(3)}, "argmax"),
         ({"x": np.zeros((3, 8, 8), np.uint8), "y": [0, 1, 2], "class_names": ["a", "b"]}, "2 names"),
     ],
 )  # fmt: skip
-def test_arrays_that_are_no_pictures_are_refused(tmp_path: Path, arrays: dict[str, Any], words: str) -> None:
+def test_arrays_that_are_not_images_are_refused(tmp_path: Path, arrays: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         read(saved(tmp_path / "d.npz", **arrays))
 
 
-def test_pickles_lies_and_bombs_in_numpy_files_are_refused(tmp_path: Path) -> None:
+def test_pickles_false_headers_and_bombs_in_numpy_files_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "p.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(UserError, match="never loaded"):
         read(tmp_path / "p.npy")
@@ -505,7 +503,7 @@ def test_pickles_lies_and_bombs_in_numpy_files_are_refused(tmp_path: Path) -> No
 # --------------------------------------------------------------------------- sniffing
 
 
-def test_sniffing_says_how_sure_and_why(tmp_path: Path) -> None:
+def test_sniffing_gives_a_score_and_a_reason(tmp_path: Path) -> None:
     folder(tmp_path / "all", ["1.png", "2.jpg"])
     (tmp_path / "all/metadata.csv").write_text("file_name\n")
     assert MODALITY.sniff(tmp_path / "all").score == 1
@@ -530,7 +528,7 @@ def items(n: int, channels: int = 1, **more: Any) -> list[Item]:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_there_and_back_is_exact(tmp_path: Path, channels: int) -> None:
+def test_encoding_and_decoding_is_exact(tmp_path: Path, channels: int) -> None:
     data = items(5, channels)
     encoder = MODALITY.fit(data, PLAIN)
     out = encoder.encode(data)
@@ -544,7 +542,7 @@ def test_there_and_back_is_exact(tmp_path: Path, channels: int) -> None:
         assert np.array_equal(np.asarray(Image.open(tmp_path / file)).reshape(8, 8, channels), value)
 
 
-def test_the_spread_is_that_of_all_training_values() -> None:
+def test_std_is_that_of_all_training_values() -> None:
     data = items(7, 3)
     values = np.stack([i.value for i in data]) * (2 / 255) - 1
     assert MODALITY.fit(data, PLAIN).space.std == pytest.approx(values.std(), rel=1e-12)
@@ -557,21 +555,21 @@ def test_decoding_rounds_and_clamps() -> None:
     assert out.tolist() == [0, 0, 0, 1, 255, 255, 0, 255]
 
 
-def test_valid_wants_the_right_shape_and_finite_numbers() -> None:
+def test_valid_requires_the_shape_and_finite_numbers() -> None:
     encoder = MODALITY.fit(items(2), PLAIN)
     good = np.zeros((8, 8, 1))
     assert encoder.valid(good) and not encoder.valid(good[:7]) and not encoder.valid(good[..., 0])
     assert not encoder.valid(np.full((8, 8, 1), np.nan)) and not encoder.valid("text") and not encoder.valid(None)
 
 
-def test_labels_are_sorted_whole_numbers_by_size() -> None:
+def test_integer_labels_are_sorted_by_value() -> None:
     data = items(12, labels=lambda i: {"label": str(11 - i)})
     encoder = MODALITY.fit(data, PLAIN)
     assert encoder.conds["label"].classes == tuple(map(str, range(12)))
     assert encoder.encode(data).cond.parts["label"].tolist() == list(range(11, -1, -1))
 
 
-def test_a_label_never_seen_is_refused_with_the_closest_first() -> None:
+def test_unknown_labels_are_refused_with_the_closest_known_label_first() -> None:
     encoder = MODALITY.fit(items(4, labels=lambda i: {"label": "cat" if i % 2 else "zebra"}), PLAIN)
     with pytest.raises(UserError, match=r"'zebre' was never seen in training\. Known: zebra, cat\."):
         encoder.encode(items(1, labels=lambda i: {"label": "zebre"}))
@@ -585,8 +583,8 @@ def test_numbers_are_standardised() -> None:
 
 
 def test_captions_become_ids_of_frequent_words() -> None:
-    said = ["a red Bird", "a red ball", "A BLUE bird", "once"]
-    data = items(4, caption=lambda i: said[i] if i < 4 else None)
+    captions = ["a red Bird", "a red ball", "A BLUE bird", "once"]
+    data = items(4, caption=lambda i: captions[i] if i < 4 else None)
     encoder = MODALITY.fit(data, PLAIN)
     part = encoder.conds["caption"]
     assert part.classes == ("a", "bird", "red") and part.length == 3
@@ -595,16 +593,16 @@ def test_captions_become_ids_of_frequent_words() -> None:
     assert cond.present["caption"].tolist() == [True] * 4 + [False]
 
 
-def test_long_captions_are_cut_and_counted() -> None:
+def test_long_captions_are_truncated_and_reported() -> None:
     data = items(40, caption=lambda i: "word " * (100 if i == 0 else 5))
     encoder = MODALITY.fit(data, PLAIN)
     assert encoder.conds["caption"].length == 5
     assert any("1 captions are longer than 5 words" in n for n in encoder.notes)
 
 
-def test_items_of_another_size_or_channels_are_brought_to_the_encoders() -> None:
+def test_items_are_converted_to_the_encoders_size_and_channels() -> None:
     encoder = MODALITY.fit(items(2, 3), PLAIN)
-    with heard("middle square is used: an array"):
+    with "cropped to the central square: an array")=heard("cropped to the central square: an array")="cropped to the central square: an array"):
         out = encoder.encode([Item(np.full((30, 40, 1), 77, np.uint8))])
     assert out.x.shape == (1, 3, 8, 8) and (out.x == 77).all()
 
@@ -647,10 +645,10 @@ def test_saved_encoders_of_another_kind_are_refused(tmp_path: Path, change: dict
     MODALITY.fit(items(2), PLAIN).save(tmp_path)
     content = json.loads((tmp_path / "encoder.json").read_text())
     (tmp_path / "encoder.json").write_text(json.dumps(content | change))
-    with pytest.raises(UserError, match="no encoder of pictures"):
+    with pytest.raises(UserError, match="not an encoder of images"):
         MODALITY.load(tmp_path)
     os.truncate(tmp_path / "encoder.json", 20)
-    with pytest.raises(UserError, match="no encoder of pictures"):
+    with pytest.raises(UserError, match="not an encoder of images"):
         MODALITY.load(tmp_path)
 
 

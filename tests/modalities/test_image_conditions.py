@@ -1,4 +1,4 @@
-"""What pictures are conditioned on: captions by a text encoder, other pictures, and requests in these words."""
+"""Conditions of images: captions by a text encoder, conditioning images, and requests in these terms."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_pictures_beside_condition_and_are_no_examples(tmp_path: Path) -> None:
     assert [i.source for i in corpus.items] == [f"{i}.png" for i in range(6)] and not corpus.refused
     assert all(np.array_equal(i.images["conditioning_image"], pixels(100 + k)) for k, i in enumerate(corpus.items))
     assert not any(i.labels for i in corpus.items), "a folder of edges is no class"
-    assert noted(corpus.notes, "conditioning_image: 6 pictures are made from others beside them (6 of which are no")
+    assert noted(corpus.notes, "conditioning_image: 6 images have a conditioning image (6 of these are not")
     encoder = MODALITY.fit(corpus.items, ImageOptions())
     part = encoder.conds["conditioning_image"]
     assert (part.kind, part.shape) == ("aligned", (1, SIDE, SIDE))
@@ -170,7 +170,7 @@ def test_a_pair_of_which_one_half_is_missing_is_refused(tmp_path: Path) -> None:
     corpus = read(root)
     assert [i.source for i in corpus.items] == ["0.png", "1.png", "4.png", "5.png"]
     reasons = {r.source: r.reason for r in corpus.refused}
-    assert reasons["2.png"] == "conditioning_image 'edges/2.png' is no picture that could be used"
+    assert reasons["2.png"] == "conditioning_image 'edges/2.png' is not a usable image"
     assert "edges/3.png" in reasons and "3.png" in reasons
 
 
@@ -180,7 +180,7 @@ def test_no_pair_left_is_an_error_with_the_reasons(tmp_path: Path) -> None:
         {f"{i}.png": pixels(i) for i in range(2)},
         [{"file_name": f"{i}.png", "conditioning_image": f"../away/{i}.png"} for i in range(2)],
     )
-    with pytest.raises(UserError, match=r"no usable image[^$]*'\.\./away/0\.png' is no picture that could be used"):
+    with pytest.raises(UserError, match=r"no usable image[^$]*'\.\./away/0\.png' is not a usable image"):
         read(root)
 
 
@@ -234,7 +234,7 @@ def test_columns_that_only_sound_like_pictures_stay_what_they_are(tmp_path: Path
     corpus = read(write(tmp_path, {f"{i}.png": pixels(i) for i in range(6)}, rows))
     assert len(corpus.items) == 6 and not any(i.images for i in corpus.items)
     assert set(corpus.items[0].labels) == {"image_id", "image_kind"}
-    assert noted(corpus.notes, "column 'own_image' is not used: it names the picture itself")
+    assert noted(corpus.notes, "column 'own_image' is not used: it names the image itself")
     assert noted(corpus.notes, "column 'image_url' is not used")
 
 
@@ -242,7 +242,7 @@ def test_the_same_picture_everywhere_is_left_out(tmp_path: Path) -> None:
     rows = [{"file_name": f"{i}.png", "style_image": "style.png"} for i in range(3)]
     corpus = read(write(tmp_path, {f"{k}.png": pixels(i) for i, k in enumerate((0, 1, 2, "style"))}, rows))
     encoder = MODALITY.fit(corpus.items, ImageOptions())
-    assert not encoder.conds and noted(encoder.notes, "style_image is left out: it is the same picture everywhere")
+    assert not encoder.conds and noted(encoder.notes, "style_image is left out: every item has the same image")
 
 
 def test_a_part_that_is_a_picture_is_saved_and_loaded(tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_a_negative_request_is_apart_from_the_request(encoder: ImageEncoder) -> 
     "request_,message",
     [
         (Request(caption="  "), "The caption is empty"),
-        (Request(image="no/such.png"), r"no/such\.png cannot be used as a picture"),
+        (Request(image="no/such.png"), r"no/such\.png cannot be used as an image"),
         (Request(image={"photo": "x.png"}), "--image photo=...: nothing of this name was learnt. Known: edges"),
         (Request(negative=Request(label="c")), "'c' was never seen"),
     ],

@@ -194,7 +194,7 @@ def test_size_limits(tmp_path: Path) -> None:
         read(tmp_path / "d", max_bytes=99)
     with (tmp_path / "huge.txt").open("wb") as f:
         f.truncate(1 << 30)
-    with pytest.raises(UserError, match=r"1,024 MB, at most 512 MB.*max_file_mb"):
+    with pytest.raises(UserError, match=r"1,024 MB, but at most 512 MB.*max_file_mb"):
         read(tmp_path / "huge.txt")
     assert limit_bytes([], None) == ([], [])
 

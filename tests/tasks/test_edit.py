@@ -135,8 +135,8 @@ def test_what_is_cut_from_a_picture_is_told_and_its_mask_cut_alike(run: Run, tmp
     ramp, mask = wide(), np.zeros((SIDE, 12), np.uint8)
     mask[:, 6:] = 255
     Image.fromarray(ramp).save(tmp_path / "wide.png")
-    with heard("middle square is used: wide.png"):
-        made = edit(editor(run), [tmp_path / "wide.png"], Change(mask=mask)).values[0]
+    with "cropped to the central square: wide.png")=heard("cropped to the central square: wide.png")="cropped to the central square: wide.png"):
+        made = mask)).values[0]=edit(editor(run), [tmp_path / "wide.png"], Change(mask=mask)).values[0]=mask)).values[0]
     assert np.array_equal(made[:, :3, 0], ramp[:, 3:6])
     assert not np.array_equal(made[:, 3:, 0], ramp[:, 6:9])
     with pytest.raises(UserError, match="6x6, those given 12x6"):
@@ -344,7 +344,7 @@ def test_the_verbs(run: Run, picture: np.ndarray, tmp_path: Path, capsys: pytest
     assert command(["edit", *base, "--strength", "0.5", "--set", "guidance_low=0.5", *out]) == 2
     assert "times of a guidance" in capsys.readouterr().err
     assert command(["edit", str(run.path), str(tmp_path / "gone.png"), "--strength", "0.5", *out]) == 2
-    assert "gone.png cannot be used as a picture: there is no such file" in capsys.readouterr().err
+    assert "gone.png cannot be used as an image: there is no such file" in capsys.readouterr().err
     assert command(["edit", *base]) == 2
     assert "Nothing is asked for" in capsys.readouterr().err
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -38,6 +38,16 @@ MANY = 100  # distinct captions from which `auto` uses a text encoder; for fewer
 LIMIT = 256  # tokens per text, if the model does not define a limit
 BATCH = 64
 PATIENCE = 60.0  # seconds; a warning is given if encoding will take longer
+
+
+Captions = Annotated[
+    str,
+    Field(
+        min_length=1,
+        description="encoder of captions: auto, words (learnt from the training captions alone), or a pretrained text "
+        "encoder: minilm, a folder, or a name on the Hugging Face hub",
+    ),
+]
 
 
 class SavedCaptions(BaseModel):

@@ -7,7 +7,9 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from afresh.core import Item, UserError
 
@@ -15,6 +17,8 @@ CAPTIONS = ("text", "caption", "prompt")  # names of a caption column, in order 
 MAX_CLASSES = 1_000
 MAX_INTEGERS = 100  # a column with more distinct integers is a number, not a label
 RESERVED = frozenset({"given", *CAPTIONS})  # names used by `Cond` and by the caption
+
+LabelColumn = Annotated[str | None, Field(description='the metadata column that becomes the label "label"')]
 
 
 @dataclass(frozen=True)

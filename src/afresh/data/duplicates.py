@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from afresh.core import Item, Sound
+from afresh.data.image.images import to_image
 from afresh.data.split import Split
 
 SHINGLE = 9  # characters of an n-gram
@@ -198,8 +199,7 @@ def difference_hash(small: NDArray[np.float32]) -> NDArray[np.int8]:
 
 def _shrink(pixels: Any) -> NDArray[np.float32]:
     """Mean RGB colour of cells, (SIDE + 1, SIDE + 1, 3)."""
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    cells = np.asarray(image.resize((SIDE + 1, SIDE + 1), Image.Resampling.BOX), dtype=np.float32)
+    cells = np.asarray(to_image(pixels).resize((SIDE + 1, SIDE + 1), Image.Resampling.BOX), dtype=np.float32)
     return np.repeat(cells[..., None], 3, axis=-1) if cells.ndim == 2 else cells
 
 

@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow
 import pyarrow.parquet
+from pydantic import Field
 
 from afresh.core import Corpus, Refused, UserError
 from afresh.data.files import DataFile, is_hidden, list_reasons, read_zip, walk, zip_files
@@ -25,7 +26,10 @@ FILE_NAME = "file_name"
 MAX_TABLE = 1 << 29  # bytes of one metadata file
 
 Source = Path | bytes  # a file, or the content of a file in an archive
-Damaged = Literal["skip", "stop"]  # what to do if a file cannot be read
+Damaged = Annotated[
+    Literal["skip", "stop"],
+    Field(description="files that cannot be read: skip and report them, or stop"),
+]
 
 
 @dataclass(frozen=True)

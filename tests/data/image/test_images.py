@@ -1,4 +1,4 @@
-"""Decoding: exact where it can be, refused with a reason where it cannot."""
+"""Decoding images: exact for lossless formats, refused with a reason if damaged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from afresh.data.image.images import (
     to_channels,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # `threaded` does so for readers
+pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # `map_threads` does so for readers
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -54,7 +54,7 @@ def png(width: int, height: int, depth: int, colour: int, raw: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "WEBP"])
-def test_lossless_pictures_of_the_right_size_are_kept_exactly(kind: str) -> None:
+def test_lossless_images_of_the_right_size_are_decoded_exactly(kind: str) -> None:
     grey = noise(16, 16)
     options = {"lossless": True} if kind == "WEBP" else {}
     out = decode_image(stored(Image.fromarray(grey), kind, **options), Frame(16))
@@ -63,7 +63,7 @@ def test_lossless_pictures_of_the_right_size_are_kept_exactly(kind: str) -> None
     assert out.traits == set()
 
 
-def test_colours_are_kept_exactly_and_grey_in_rgb_is_seen_as_grey() -> None:
+def test_colours_are_exact_and_rgb_without_colour_becomes_greyscale() -> None:
     colours, grey = noise(8, 8, 3), noise(8, 8)
     assert np.array_equal(decode_image(stored(Image.fromarray(colours)), Frame(8)).pixels, colours)
     repeated = Image.fromarray(np.repeat(grey[..., None], 3, 2))
@@ -84,7 +84,7 @@ def test_16_bit_rgb_is_scaled() -> None:
     assert out.traits == {"16-bit"}
 
 
-def test_one_bit_pictures_are_black_and_white() -> None:
+def test_one_bit_images_are_black_and_white() -> None:
     bits = noise(8, 8) > 127
     out = decode_image(stored(Image.fromarray(bits)), Frame(8))
     assert np.array_equal(out.pixels[..., 0], bits * np.uint8(255))
@@ -157,10 +157,10 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     data = stored(Image.fromarray(np.ascontiguousarray(turns[orientation])), exif=exif)
     out = decode_image(data, Frame(6))
     assert np.array_equal(out.pixels, upright)
-    assert out.traits == (set() if orientation == 1 else {"turned"})
+    assert out.traits == (set() if orientation == 1 else {"rotated"})
 
 
-def test_nonsense_exif_is_no_reason_to_refuse() -> None:
+def test_invalid_exif_data_is_ignored() -> None:
     data = stored(Image.fromarray(noise(8, 8, 3)), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff garbage")
     assert decode_image(data, Frame(8)).pixels.shape == (8, 8, 3)
 
@@ -172,27 +172,27 @@ def stripes() -> Image.Image:
     return image
 
 
-def test_crop_centre_takes_the_middle_square() -> None:
+def test_crop_centre_takes_the_central_square() -> None:
     out = decode_image(stored(stripes()), Frame(8))
     assert (out.pixels == BLUE).all()
-    assert out.traits == {"cut", "narrow"}
+    assert out.traits == {"cropped", "narrow"}
 
 
 @pytest.mark.parametrize("width,narrow", [(16, False), (21, False), (22, True), (64, True)])
-def test_what_loses_more_than_a_quarter_is_told_apart(width: int, narrow: bool) -> None:
+def test_losing_more_than_a_quarter_is_a_trait(width: int, narrow: bool) -> None:
     for size in ((width, 16), (16, width)):
         assert ("narrow" in decode_image(stored(Image.new("L", size)), Frame(8)).traits) == narrow
         assert "narrow" not in decode_image(stored(Image.new("L", size)), Frame(8, "pad")).traits
 
 
-def test_crop_pad_keeps_everything_on_the_background() -> None:
+def test_crop_pad_pads_with_the_background() -> None:
     out = decode_image(stored(stripes()), Frame(16, "pad", (0, 255, 0)))
     assert (out.pixels[:4] == (0, 255, 0)).all() and (out.pixels[12:] == (0, 255, 0)).all()
     assert out.pixels[8, 0].tolist() == [*RED] and out.pixels[8, 8].tolist() == [*BLUE]
     assert out.traits == {"padded"}
 
 
-def test_crop_stretch_squeezes_the_longer_side() -> None:
+def test_crop_stretch_shrinks_the_longer_side() -> None:
     out = decode_image(stored(stripes()), Frame(16, "stretch"))
     assert np.abs(out.pixels[8, 1].astype(int) - [*RED]).max() <= 2  # Lanczos' lobes
     assert out.pixels[8, 8].tolist() == [*BLUE]
@@ -201,23 +201,23 @@ def test_crop_stretch_squeezes_the_longer_side() -> None:
 
 @pytest.mark.parametrize("crop", ["centre", "pad", "stretch"])
 @pytest.mark.parametrize("size", [(1, 1), (5000, 1), (1, 5000), (3, 7)])
-def test_every_shape_comes_out_square(crop: Any, size: tuple[int, int]) -> None:
+def test_images_of_any_shape_become_square(crop: Any, size: tuple[int, int]) -> None:
     out = decode_image(stored(Image.new("L", size, 90)), Frame(8, crop, (90, 90, 90)))
     assert out.pixels.shape == (8, 8, 1)
     assert (out.pixels == 90).all()
 
 
-def test_enlarged_pictures_say_so() -> None:
+def test_enlarging_is_a_trait() -> None:
     assert "enlarged" in decode_image(stored(Image.fromarray(noise(8, 8))), Frame(16)).traits
 
 
-def test_shrinking_averages_instead_of_picking() -> None:
+def test_shrinking_averages_pixels() -> None:
     checks = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
     out = decode_array(checks[..., None], Frame(8))
     assert np.abs(out.pixels.astype(int) - 128).max() <= 4
 
 
-def test_large_jpegs_decoded_small_look_the_same() -> None:
+def test_jpegs_decoded_at_reduced_size_look_the_same() -> None:
     ramp = np.linspace(0, 255, 1024).astype(np.uint8)[None].repeat(1024, 0)
     out = decode_image(stored(Image.fromarray(ramp), "JPEG", quality=95), Frame(16)).pixels[8, :, 0]
     assert np.abs(out - (np.arange(16) + 0.5) * 255 / 16).max() < 4
@@ -225,16 +225,16 @@ def test_large_jpegs_decoded_small_look_the_same() -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF"])
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.7])
-def test_cut_short_files_are_refused(kind: str, share: float) -> None:
+def test_truncated_files_are_refused(kind: str, share: float) -> None:
     data = stored(Image.fromarray(noise(64, 64, 3)), kind)
     with pytest.raises(ImageError):
         decode_image(data[: int(len(data) * share)], Frame(8))
 
 
-def test_empty_and_foreign_files_are_refused_with_their_reason(tmp_path: Path) -> None:
+def test_empty_and_unsupported_files_are_refused_with_the_reason(tmp_path: Path) -> None:
     empty, text = tmp_path / "empty.png", tmp_path / "text.png"
     empty.touch()
-    text.write_text("I am no picture")
+    text.write_text("not an image")
     with pytest.raises(ImageError, match="0 bytes"):
         decode_image(empty, Frame(8))
     with pytest.raises(ImageError, match="not a PNG"):
@@ -250,14 +250,14 @@ def test_decompression_bombs_are_refused_from_the_header(side: int) -> None:
     assert side * side > MAX_PIXELS
 
 
-def test_a_small_header_over_too_much_data_does_no_harm() -> None:
+def test_excess_data_after_a_small_header_is_ignored() -> None:
     out = decode_image(png(4, 4, 8, 0, b"\0" * 50_000_000), Frame(4))
     assert out.pixels.shape == (4, 4, 1)
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(["PNG", "JPEG", "WEBP", "BMP", "GIF"]), st.data())
-def test_damage_is_refused_or_survived_but_never_crashes(kind: str, data: st.DataObject) -> None:
+def test_damaged_files_are_decoded_or_refused_without_a_crash(kind: str, data: st.DataObject) -> None:
     good = bytearray(stored(Image.fromarray(noise(12, 12, 3)), kind))
     for _ in range(data.draw(st.integers(1, 6))):
         good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
@@ -272,7 +272,7 @@ def test_damage_is_refused_or_survived_but_never_crashes(kind: str, data: st.Dat
 @pytest.mark.parametrize(
     ("sides", "side"), [([3], 8), ([28] * 5, 28), ([31, 33, 90], 32), ([500, 4000], 64), ([63], 48)]
 )
-def test_the_natural_side(sides: list[int], side: int) -> None:
+def test_default_side(sides: list[int], side: int) -> None:
     assert default_side(sides) == side
 
 

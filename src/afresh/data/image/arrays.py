@@ -1,4 +1,4 @@
-"""Pictures in NumPy files: .npy and .npz, read without pickle and only after their headers were checked."""
+"""Images in NumPy files (.npy and .npz), read without pickle and only after their headers have been validated."""
 
 from __future__ import annotations
 
@@ -15,42 +15,44 @@ from afresh.core import UserError
 from afresh.data.files import ZipLimits
 
 LIMITS = ZipLimits()
-MAX_BYTES = LIMITS.total_bytes  # of all arrays of one file, unpacked
+MAX_BYTES = LIMITS.total_bytes  # of all arrays of one file, uncompressed
 TRAIN, TEST = ("x_train", "y_train"), ("x_test", "y_test")
-IMAGE_KEYS, LABELS = ("x", "images", "arr_0"), ("y", "labels")
-NAMES = "class_names"
+IMAGE_KEYS, LABEL_KEYS = ("x", "images", "arr_0"), ("y", "labels")
+CLASS_NAMES = "class_names"
 KEYS = "x_train, y_train, x_test, y_test, or x (images, arr_0) with y (labels), and class_names"
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Pictures as one array (N, H, W, C) uint8, C in 1, 3, 4, with columns of N values each."""
+    """Images as one uint8 array (N, H, W, C), C in 1, 3, 4, with columns of N values each."""
 
     pixels: NDArray[np.uint8]
     columns: Mapping[str, list[Any]]
-    split: str | None  # "train" or "validation" when the file says so
+    split: str | None  # "train" or "validation" if the file defines a split
     key: str  # the array's name, for messages
-    unusable: Mapping[int, str]  # row -> why
+    unusable: Mapping[int, str]  # row -> reason
     notes: list[str]
 
 
 @dataclass(frozen=True)
 class Header:
+    """Shape and type of an array, as its file declares them."""
+
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
 
 def read_headers(path: Path) -> dict[str, Header]:
-    """Names, shapes and types of the arrays, without reading them.
+    """Names, shapes and types of the arrays, without reading their content.
 
-    Raises UserError for a file that is damaged, holds Python objects, declares more than it has, or would
-    take more than MAX_BYTES.
+    Raises UserError for a file that is damaged, contains Python objects, declares more data than it has, or would take
+    more than MAX_BYTES.
     """
-    found: dict[str, Header] = {}
+    headers: dict[str, Header] = {}
     try:
         if path.suffix.lower() == ".npy":
             with path.open("rb") as file:
-                found["arr_0"] = _header(file, path.stat().st_size, path.name)
+                headers["arr_0"] = _header(file, path.stat().st_size, path.name)
         else:
             with zipfile.ZipFile(path) as archive:
                 for entry in archive.infolist():
@@ -58,22 +60,22 @@ def read_headers(path: Path) -> dict[str, Header]:
                         if entry.file_size > max(LIMITS.ratio_from, LIMITS.ratio * entry.compress_size):
                             raise ValueError(f"{entry.filename} unpacks to over {LIMITS.ratio:g} times its size")
                         with archive.open(entry) as member:
-                            found[entry.filename[:-4]] = _header(member, entry.file_size, entry.filename)
+                            headers[entry.filename[:-4]] = _header(member, entry.file_size, entry.filename)
     except (zipfile.BadZipFile, ValueError, OSError, EOFError, RuntimeError, NotImplementedError) as error:
         raise UserError(
-            f"{path} cannot be read as a NumPy file ({error}). It may be damaged or cut short: write it again."
+            f"{path} cannot be read as a NumPy file ({error}). It may be damaged or truncated: write it again."
         ) from None
-    total = sum(int(np.prod(h.shape, dtype=object)) * h.dtype.itemsize for h in found.values())
+    total = sum(int(np.prod(h.shape, dtype=object)) * h.dtype.itemsize for h in headers.values())
     if total > MAX_BYTES:
         raise UserError(
             f"{path} would unpack to {total:,} bytes; at most {MAX_BYTES:,} are read. "
-            "Store the pictures as uint8, smaller, or as files in a folder."
+            "Store the images as uint8, at a smaller size, or as files in a folder."
         )
-    return found
+    return headers
 
 
 def _header(file: Any, size: int, name: str) -> Header:
-    """The header of one .npy of `size` bytes, checked against that size."""
+    """The header of one .npy of `size` bytes. Raises ValueError if it contradicts that size."""
     reader: BinaryIO = file
     version = np.lib.format.read_magic(reader)
     if version == (1, 0):
@@ -81,15 +83,15 @@ def _header(file: Any, size: int, name: str) -> Header:
     else:
         shape, _, dtype = np.lib.format.read_array_header_2_0(reader)
     if dtype.hasobject:
-        raise ValueError(f"{name} holds Python objects, which would need pickle and are never loaded")
-    need, there = int(np.prod(shape, dtype=object)) * dtype.itemsize, size - reader.tell()
-    if need != there:
-        raise ValueError(f"{name} declares {need:,} bytes of numbers and has {there:,}")
+        raise ValueError(f"{name} contains Python objects, which require pickle and are never loaded")
+    declared, present = int(np.prod(shape, dtype=object)) * dtype.itemsize, size - reader.tell()
+    if declared != present:
+        raise ValueError(f"{name} declares {declared:,} bytes of numbers and has {present:,}")
     return Header(tuple(shape), dtype)
 
 
 def is_images(header: Header) -> bool:
-    """Whether an array may be pictures by its shape and type."""
+    """Whether an array may contain images, judging by its shape and type."""
     shape, kind = header.shape, header.dtype.kind
     return kind in "uifb" and (
         len(shape) == 3 or (len(shape) == 4 and (shape[3] in (1, 3, 4) or shape[1] in (1, 3, 4)))
@@ -97,9 +99,9 @@ def is_images(header: Header) -> bool:
 
 
 def read_arrays(path: Path) -> list[Stack]:
-    """The pictures of an .npz or .npy: one stack, or two when the file has x_train and x_test.
+    """The images of an .npz or .npy: one stack, or two if the file has x_train and x_test.
 
-    Raises UserError as `read_headers`, and for shapes, types or ranges that are not pictures.
+    Raises UserError like `read_headers`, and for shapes, types or values that cannot be images.
     """
     headers = read_headers(path)
     try:
@@ -111,15 +113,15 @@ def read_arrays(path: Path) -> list[Stack]:
     if pair:
         if len(pair) == 1:
             pair = [(pair[0][0], pair[0][1], None)]  # type: ignore[list-item]
-        wanted: list[tuple[str, str | None, str | None]] = [(x, y if y in arrays else None, s) for x, y, s in pair]
+        keys: list[tuple[str, str | None, str | None]] = [(x, y if y in arrays else None, s) for x, y, s in pair]
     else:
         x = next((k for k in IMAGE_KEYS if k in arrays), None)
         if x is None:
             raise UserError(f"{path} has the arrays {', '.join(arrays) or 'none'}; accepted: {KEYS}. Rename them.")
-        wanted = [(x, next((k for k in LABELS if k in arrays), None), None)]
-    names = [str(v) for v in arrays[NAMES].ravel()] if NAMES in arrays else None
-    stacks = [_stack(path, arrays, x, y, split, names) for x, y, split in wanted]
-    used = {NAMES} | {w for x, y, _ in wanted for w in (x, y) if w} | {k for s in stacks for k in s.columns}
+        keys = [(x, next((k for k in LABEL_KEYS if k in arrays), None), None)]
+    names = [str(v) for v in arrays[CLASS_NAMES].ravel()] if CLASS_NAMES in arrays else None
+    stacks = [_stack(path, arrays, x, y, split, names) for x, y, split in keys]
+    used = {CLASS_NAMES} | {k for x, y, _ in keys for k in (x, y) if k} | {k for s in stacks for k in s.columns}
     unused = [k for k in arrays if k not in used]
     if unused:
         stacks[0].notes.append(f"arrays not used: {', '.join(unused)}")
@@ -135,11 +137,11 @@ def _stack(
     if y is not None:
         columns["label"] = _labels(path, y, arrays[y], len(pixels), names)
     elif names is not None:
-        notes.append(f"{NAMES} is not used: there are no labels ({' or '.join(LABELS)})")
-    if x in IMAGE_KEYS:  # other vectors of the same length describe the pictures too
+        notes.append(f"{CLASS_NAMES} is not used: there are no labels ({' or '.join(LABEL_KEYS)})")
+    if x in IMAGE_KEYS:  # other vectors of the same length are metadata columns
         for key, array in arrays.items():
             if (
-                key not in (x, y, NAMES)
+                key not in (x, y, CLASS_NAMES)
                 and array.ndim == 1
                 and len(array) == len(pixels)
                 and array.dtype.kind in "buifU"
@@ -152,35 +154,35 @@ def _channels_last(path: Path, key: str, array: NDArray[Any], notes: list[str]) 
     """(N, H, W), (N, H, W, C) or (N, C, H, W) to (N, H, W, C)."""
     shape = array.shape
     if 0 in shape:
-        raise UserError(f"{path}: {key} has the shape {shape}, which holds no pictures.")
+        raise UserError(f"{path}: {key} has the shape {shape}, which contains no images.")
     if array.ndim == 3:
         return array[..., None]
     if array.ndim == 4 and shape[3] in (1, 3, 4):
         if shape[1] in (1, 3, 4):
-            notes.append(f"{key} {shape} is read as (pictures, height, width, channels)")
+            notes.append(f"{key} {shape} is read as (images, height, width, channels)")
         return array
     if array.ndim == 4 and shape[1] in (1, 3, 4):
         return np.moveaxis(array, 1, 3)
     raise UserError(
         f"{path}: {key} has the shape {shape}. Accepted: (N, H, W), (N, H, W, C) or (N, C, H, W) "
-        "with C = 1, 3 or 4. Reshape it (flat pictures of 64 numbers: x.reshape(-1, 8, 8))."
+        "with C = 1, 3 or 4. Reshape it (for flat images of 64 numbers: x.reshape(-1, 8, 8))."
     )
 
 
 def _to_bytes(path: Path, key: str, array: NDArray[Any], notes: list[str]) -> tuple[NDArray[np.uint8], dict[int, str]]:
-    """To uint8, and the rows that hold a number which is not finite."""
+    """The array as uint8, and rows that contain a number that is not finite, with that reason."""
     if array.dtype == np.uint8:
         return array, {}
     if array.dtype == np.bool_:
-        notes.append(f"{key} is yes or no: black and white")
+        notes.append(f"{key} is boolean: read as black and white")
         return array.astype(np.uint8) * 255, {}
     if array.dtype == np.uint16:
-        notes.append(f"{key} has 16 bits a channel: scaled to 8")
+        notes.append(f"{key} has 16 bits per channel: scaled to 8")
         return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8), {}
     if array.dtype.kind not in "iuf":
         raise UserError(f"{path}: {key} is of type {array.dtype}. Accepted: uint8 (0 to 255) or floats in [0, 1].")
     finite = np.isfinite(array).all(axis=(1, 2, 3))  # (N,)
-    unusable = {int(i): "holds a number that is not finite" for i in np.flatnonzero(~finite)}
+    unusable = {int(i): "contains a number that is not finite" for i in np.flatnonzero(~finite)}
     good = array[finite] if unusable else array
     low, high = (good.min(), good.max()) if len(good) else (0, 0)
     top = 255 if array.dtype.kind in "iu" else 1
@@ -198,15 +200,15 @@ def _labels(path: Path, key: str, array: NDArray[Any], n: int, names: list[str] 
     flat = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
     if flat.shape != (n,) or flat.dtype.kind not in "buiU":
         raise UserError(
-            f"{path}: {key} has the shape {array.shape} and type {array.dtype}; {n} whole numbers or names are needed, "
-            "one a picture (one-hot rows: y.argmax(1))."
+            f"{path}: {key} has the shape {array.shape} and type {array.dtype}; {n} integers or names are needed, one "
+            "per image (for one-hot rows: y.argmax(1))."
         )
     values = flat.tolist()
     if names is None or flat.dtype.kind == "U":
         return [str(v) for v in values]
     if min(values) < 0 or max(values) >= len(names):
         raise UserError(
-            f"{path}: {key} goes from {min(values)} to {max(values)}, but {NAMES} has {len(names)} names (0 to "
-            f"{len(names) - 1})."
+            f"{path}: {key} has values from {min(values)} to {max(values)}, but {CLASS_NAMES} has {len(names)} names "
+            f"(0 to {len(names) - 1})."
         )
     return [names[v] for v in values]

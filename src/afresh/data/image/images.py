@@ -1,6 +1,6 @@
-"""Picture files to small square uint8 arrays: one file at a time, or many in threads.
+"""Image files to uint8 arrays, either square and resized or in their own size; one at a time, or many in threads.
 
-Every way in which a picture was changed beyond resizing is returned as a `trait`, so that a reader can say so.
+Every change to an image beyond resizing is returned as a trait, so that a reader can report it.
 """
 
 from __future__ import annotations
@@ -24,69 +24,69 @@ from PIL import Image, ImageFile, ImageOps
 
 from afresh.core import UserError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # decoders that may touch a user's file
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # the only decoders that are used
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif"})
-MAX_PIXELS = 1 << 26  # width x height that may be decoded: 8,192 x 8,192, about 200 MB as RGB
-THREADS = 4  # each may hold a few hundred MB while it decodes MAX_PIXELS
-SIDES = (8, 16, 28, 32, 48, 64)  # what `natural_side` chooses from
+MAX_PIXELS = 1 << 26  # width x height: 8,192 x 8,192, about 200 MB as RGB
+THREADS = 4  # each may use a few hundred MB to decode MAX_PIXELS
+SIDES = (8, 16, 28, 32, 48, 64)  # pixels; `default_side` chooses one of them
 
 Pixels = NDArray[np.uint8]  # (H, W, C), C = 1 or 3
-Source = Path | bytes  # a file, or a file's content (from an archive)
+Source = Path | bytes  # a file, or the content of a file in an archive
 A = TypeVar("A")
 B = TypeVar("B")
 
-# A trait, and how a note puts it before ": <count>".
+# Traits, and the text of a note on them, which a count or names follow.
 TRAITS = {
-    "animated": "animated pictures, of which the first frame is used",
-    "alpha": "pictures with transparency, drawn on the background colour",
-    "16-bit": "pictures of 16 bits a channel, scaled to 8",
-    "cmyk": "CMYK pictures, converted to RGB",
-    "turned": "pictures turned upright as their EXIF orientation says",
-    "cut": "pictures that are not square, of which the middle square is used",
-    "padded": "pictures that are not square, padded with the background colour",
-    "stretched": "pictures that are not square, stretched to a square",
-    "enlarged": "pictures smaller than the size, enlarged",
-    "greyed": "pictures with colours, turned into grey",
+    "animated": "animated images, of which the first frame is used",
+    "alpha": "images with transparency, blended with the background colour",
+    "16-bit": "images with 16 bits per channel, scaled to 8",
+    "cmyk": "CMYK images, converted to RGB",
+    "rotated": "images rotated according to their EXIF orientation",
+    "cropped": "images that are not square, cropped to the central square",
+    "padded": "images that are not square, padded with the background colour",
+    "stretched": "images that are not square, stretched to a square",
+    "enlarged": "images smaller than the size, enlarged",
+    "greyscale": "colour images, converted to greyscale",
 }
 
 
 class ImageError(Exception):
-    """Why one picture cannot be used, in words for its owner."""
+    """One image cannot be used. The message is the reason, for its owner."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The square that every picture is brought to: `side` pixels, by cutting, padding or stretching."""
+    """The square of `side` pixels that every image is brought to, by cropping, padding or stretching."""
 
     side: int
     crop: Literal["centre", "pad", "stretch"] = "centre"
-    background: tuple[int, int, int] = (255, 255, 255)  # behind transparency, and of padding
+    background: tuple[int, int, int] = (255, 255, 255)  # RGB, behind transparency and for padding
 
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """One decoded picture, (side, side, C): C is 1 where all three channels agree everywhere, otherwise 3."""
+    """One decoded image, (H, W, C): C is 1 if all three channels are equal everywhere, otherwise 3."""
 
     pixels: Pixels
     traits: frozenset[str]
 
 
-def map_threads(f: Callable[[A], B], things: Iterable[A]) -> list[B]:
-    """`f` of each, in order, holding a few hundred things at a time.
+def map_threads(f: Callable[[A], B], items: Iterable[A]) -> list[B]:
+    """Apply `f` to each item in threads, in order, with a few hundred items at a time.
 
-    Threads do: Pillow lets go of the interpreter's lock while it decodes and resizes.
+    Threads are effective because Pillow releases the interpreter's lock while it decodes and resizes.
     """
-    waiting = iter(things)
-    done: list[B] = []
+    iterator = iter(items)
+    results: list[B] = []
     with warnings.catch_warnings(), ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        warnings.filterwarnings("ignore", module="PIL")  # what matters is refused or noted, not warned of
-        while chunk := list(itertools.islice(waiting, 256)):
-            done += pool.map(f, chunk)
-    return done
+        warnings.filterwarnings("ignore", module="PIL")  # problems that matter raise ImageError or become traits
+        while chunk := list(itertools.islice(iterator, 256)):
+            results += pool.map(f, chunk)
+    return results
 
 
 def open_image(source: Source) -> Image.Image:
-    """Read the header alone. Raises PictureError when it is no picture or has more than MAX_PIXELS."""
+    """Read the header of an image. Raises ImageError if it is not a supported image or exceeds MAX_PIXELS."""
     try:
         size = len(source) if isinstance(source, bytes) else source.stat().st_size
     except FileNotFoundError:
@@ -95,11 +95,11 @@ def open_image(source: Source) -> Image.Image:
         raise ImageError("empty file (0 bytes)")
     try:
         image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
-    except Image.DecompressionBombError as error:  # Pillow's own, higher limit comes first
-        found = re.search(r"\d+", str(error))
-        raise ImageError(_too_many(int(found[0]) if found else MAX_PIXELS)) from None
+    except Image.DecompressionBombError as error:  # Pillow checks its own, higher limit first
+        pixels = re.search(r"\d+", str(error))
+        raise ImageError(_too_many(int(pixels[0]) if pixels else MAX_PIXELS)) from None
     except Image.UnidentifiedImageError:
-        raise ImageError("not a PNG, JPEG, WebP, BMP or GIF picture, or its header is damaged") from None
+        raise ImageError("not a PNG, JPEG, WebP, BMP or GIF image, or its header is damaged") from None
     except (OSError, SyntaxError, ValueError, struct.error) as error:
         raise ImageError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
     if image.width * image.height > MAX_PIXELS:
@@ -109,11 +109,11 @@ def open_image(source: Source) -> Image.Image:
 
 
 def _too_many(pixels: int) -> str:
-    return f"{pixels:,} pixels, at most {MAX_PIXELS:,} are decoded: make it smaller first"
+    return f"{pixels:,} pixels, but at most {MAX_PIXELS:,} are decoded: make it smaller first"
 
 
 def short_side(source: Source) -> int | None:
-    """The shorter side in pixels from the header, or None for a picture that will be refused."""
+    """The shorter side in pixels according to the header, or None if the image cannot be opened."""
     try:
         with open_image(source) as image:
             return min(image.size)
@@ -128,66 +128,72 @@ def default_side(short_sides: Iterable[int]) -> int:
 
 
 def choose_side(short_sides: Iterable[int]) -> tuple[int, list[str]]:
-    """The size chosen from the data, and why."""
+    """The size chosen from the data, and a note that gives the reason."""
     sides = list(short_sides)
-    if not sides:  # nothing is usable, which decoding will say
+    if not sides:  # no image is usable; decoding will report why
         return SIDES[0], []
     side, low, high = default_side(sides), min(sides), max(sides)
-    there = f"{low}" if low == high else f"{low} to {high}"
-    return side, [f"size {side}, because the pictures' shorter sides are {there} pixels; another: size"]
+    interval = f"{low}" if low == high else f"{low} to {high}"
+    return side, [f"size {side}, because the shorter sides of the images are {interval} pixels (option size)"]
 
 
 def decode_image(source: Source, frame: Frame) -> DecodedImage:
-    """One picture file in `frame`. Raises PictureError with the reason."""
-    useful = 2 * frame.side
-    return _decoded(source, frame.background, useful, lambda image, traits: _framed(image, frame, traits))
+    """Decode an image file and bring it to `frame`. Raises ImageError with the reason if it cannot be decoded."""
+    enough = 2 * frame.side
+    return _decode(source, frame.background, enough, lambda image, traits: _to_frame(image, frame, traits))
 
 
 def full_size_image(source: Source, background: tuple[int, int, int] = (255, 255, 255)) -> DecodedImage:
-    """One picture file in its own size, (H, W, C). Raises PictureError with the reason."""
-    return _decoded(source, background, None, _picture)
+    """Decode an image file in its own size, (H, W, C). Raises ImageError with the reason if it cannot be decoded."""
+    return _decode(source, background, None, _to_pixels)
 
 
 def full_size_array(array: Pixels, background: tuple[int, int, int] = (255, 255, 255)) -> DecodedImage:
-    """A uint8 array (H, W, C), C = 1, 3 or 4 (alpha), in its own size."""
+    """A uint8 array (H, W, C), C = 1, 3 or 4 (alpha), as an image of its own size."""
     traits: set[str] = set()
-    return _picture(_rgb(Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array), background, traits), traits)
+    return _to_pixels(_to_rgb(to_image(array), background, traits), traits)
 
 
-def _decoded(
+def _decode(
     source: Source,
     background: tuple[int, int, int],
-    useful: int | None,
+    enough: int | None,
     finish: Callable[[Image.Image, set[str]], DecodedImage],
 ) -> DecodedImage:
-    """What `finish` makes of a picture file that is upright, L or RGB, and its traits. A side of more than `useful`
-    pixels need not be decoded. Raises PictureError with the reason."""
+    """Decode a file, rotate it upright, convert it to mode L or RGB, and apply `finish` to the result and its traits.
+
+    `enough`: a resolution in pixels that suffices, so that a JPEG may be decoded at reduced size. Raises ImageError.
+    """
     with open_image(source) as image:
         try:
-            if useful is not None:
-                image.draft(None, (useful, useful))  # JPEG: decode no larger than useful
+            if enough is not None:
+                image.draft(None, (enough, enough))
             traits = {"animated"} if image.format != "JPEG" and getattr(image, "is_animated", False) else set()
             tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
             if image.format == "PNG" and any("16B" in str(tile.args) for tile in tiles):
-                traits.add("16-bit")  # Pillow keeps the high bytes of 16-bit RGB as it decodes
+                traits.add("16-bit")  # Pillow keeps only the high bytes when it decodes 16-bit RGB
             image.load()
             upright = _upright(image, traits)
-            return finish(_rgb(upright, background, traits), traits)
+            return finish(_to_rgb(upright, background, traits), traits)
         except MemoryError:
             raise
-        except Exception as error:  # Pillow's decoders raise nearly anything on damaged data
-            raise ImageError(f"damaged or cut short: {error or type(error).__name__}") from None
+        except Exception as error:  # Pillow's decoders raise almost any class of exception for damaged data
+            raise ImageError(f"damaged or truncated: {error or type(error).__name__}") from None
 
 
 def decode_array(array: Pixels, frame: Frame) -> DecodedImage:
-    """A uint8 array (H, W, C), C = 1, 3 or 4 (alpha), in `frame`."""
+    """A uint8 array (H, W, C), C = 1, 3 or 4 (alpha), as an image brought to `frame`."""
     traits: set[str] = set()
-    image = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
-    return _framed(_rgb(image, frame.background, traits), frame, traits)
+    return _to_frame(_to_rgb(to_image(array), frame.background, traits), frame, traits)
+
+
+def to_image(array: Pixels) -> Image.Image:
+    """A uint8 array (H, W, C), C = 1, 3 or 4, as a Pillow image of mode L, RGB or RGBA."""
+    return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
 
 
 def to_channels(pixels: Pixels, channels: int) -> Pixels:
-    """(H, W, 1 or 3) to (H, W, channels): grey is repeated, RGB becomes its luma (ITU-R BT.601)."""
+    """(H, W, 1 or 3) to (H, W, channels): greyscale is repeated, RGB is converted to luma (ITU-R BT.601)."""
     if pixels.shape[-1] == channels:
         return pixels
     if channels == 3:
@@ -196,60 +202,60 @@ def to_channels(pixels: Pixels, channels: int) -> Pixels:
 
 
 def stack_images(values: Sequence[Pixels | Path], frame: Frame, channels: int) -> tuple[Pixels, dict[str, list[str]]]:
-    """Arrays (H, W, C) or files to uint8 (N, channels, side, side), and the names of those that had a trait, by trait.
+    """Arrays (H, W, C) or files as one uint8 array (N, channels, side, side), and the names of images by trait.
 
     Raises UserError for a file that cannot be read.
     """
     x = np.empty((len(values), channels, frame.side, frame.side), np.uint8)
-    told: dict[str, list[str]] = {}
-    for row, given in enumerate(values):
-        pixels, traits = given, set[str]()
-        if isinstance(given, Path):
+    names: dict[str, list[str]] = {}
+    for row, value in enumerate(values):
+        if isinstance(value, Path):
             try:
-                picture = decode_image(given, frame)
+                decoded = decode_image(value, frame)
             except (OSError, ImageError) as error:
                 raise UserError(
-                    f"{given} cannot be used as a picture: {error}. Give a picture file (PNG, JPEG, WebP, ...)."
+                    f"{value} cannot be used as an image: {error}. Give an image file (PNG, JPEG, WebP, ...)."
                 ) from None
-            pixels, traits = picture.pixels, set(picture.traits)
-        elif given.shape[:2] != (frame.side, frame.side):
-            picture = decode_array(given, frame)
-            pixels, traits = picture.pixels, set(picture.traits)
-        assert isinstance(pixels, np.ndarray)
-        if channels == 1 and pixels.shape[-1] == 3:
-            traits.add("greyed")
+        elif value.shape[:2] != (frame.side, frame.side):
+            decoded = decode_array(value, frame)
+        else:
+            decoded = DecodedImage(value, frozenset())
+        traits = set(decoded.traits)
+        if channels == 1 and decoded.pixels.shape[-1] == 3:
+            traits.add("greyscale")
         for trait in traits:
-            told.setdefault(trait, []).append(given.name if isinstance(given, Path) else "an array")
-        x[row] = np.moveaxis(to_channels(pixels, channels), 2, 0)
-    return x, told
+            names.setdefault(trait, []).append(value.name if isinstance(value, Path) else "an array")
+        x[row] = np.moveaxis(to_channels(decoded.pixels, channels), 2, 0)
+    return x, names
 
 
 def _upright(image: Image.Image, traits: set[str]) -> Image.Image:
+    """The image rotated and mirrored as its EXIF orientation demands."""
     try:
-        turned = image.getexif().get(0x0112, 1) in range(2, 9)
-    except Exception:  # unreadable EXIF says nothing about the orientation
+        rotated = image.getexif().get(0x0112, 1) in range(2, 9)
+    except Exception:  # EXIF data that cannot be parsed defines no orientation
         return image
-    if not turned:
+    if not rotated:
         return image
-    traits.add("turned")
+    traits.add("rotated")
     return ImageOps.exif_transpose(image)
 
 
-def _rgb(image: Image.Image, background: tuple[int, int, int], traits: set[str]) -> Image.Image:
-    """Any mode of Pillow's to L or RGB of 8 bits."""
-    if image.mode.startswith("I"):  # 16-bit grey: 65535 / 257 = 255
+def _to_rgb(image: Image.Image, background: tuple[int, int, int], traits: set[str]) -> Image.Image:
+    """An image of any Pillow mode as L or RGB with 8 bits per channel."""
+    if image.mode.startswith("I"):  # 16-bit greyscale: 65535 / 257 = 255
         traits.add("16-bit")
         wide = np.asarray(image).astype(np.int64).clip(0, 65535)
         return Image.fromarray(((wide + 128) // 257).astype(np.uint8))
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        over = image if image.mode == "RGBA" else image.convert("RGBA")
-        alpha = over.getchannel("A")
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+        alpha = rgba.getchannel("A")
         if alpha.getextrema() == (255, 255):
-            return over.convert("RGB")
+            return rgba.convert("RGB")
         traits.add("alpha")
-        # Resizing is linear, so blending before it is exact; the other order would mix in hidden colours.
-        blended = Image.new("RGB", over.size, background)
-        blended.paste(over, mask=alpha)
+        # Blend before resizing: resizing first would mix in the colours of fully transparent pixels.
+        blended = Image.new("RGB", rgba.size, background)
+        blended.paste(rgba, mask=alpha)
         return blended
     if image.mode == "CMYK":
         traits.add("cmyk")
@@ -258,14 +264,14 @@ def _rgb(image: Image.Image, background: tuple[int, int, int], traits: set[str])
     return image.convert("RGB")
 
 
-def _framed(image: Image.Image, frame: Frame, traits: set[str]) -> DecodedImage:
-    """L or RGB of any shape to the frame."""
+def _to_frame(image: Image.Image, frame: Frame, traits: set[str]) -> DecodedImage:
+    """An image of mode L or RGB and any size, brought to the frame."""
     width, height = image.size
     side, short = frame.side, min(width, height)
     if width != height:
-        traits.add({"centre": "cut", "pad": "padded", "stretch": "stretched"}[frame.crop])
+        traits.add({"centre": "cropped", "pad": "padded", "stretch": "stretched"}[frame.crop])
         if frame.crop == "centre" and short < 0.75 * max(width, height):
-            traits.add("narrow")  # loses more than a quarter: no note, but advice (data/advice.py)
+            traits.add("narrow")  # loses more than a quarter: used by afresh.data.advice
     if (max(width, height) if frame.crop == "pad" else short) < side:
         traits.add("enlarged")
     if frame.crop == "pad" and width != height:
@@ -278,11 +284,11 @@ def _framed(image: Image.Image, frame: Frame, traits: set[str]) -> DecodedImage:
         image = _resize(image, (side, side), (left, top, left + short, top + short))
     else:
         image = _resize(image, (side, side), (0, 0, width, height))
-    return _picture(image, traits)
+    return _to_pixels(image, traits)
 
 
-def _picture(image: Image.Image, traits: set[str]) -> DecodedImage:
-    """L or RGB to its pixels, of one channel where all three agree."""
+def _to_pixels(image: Image.Image, traits: set[str]) -> DecodedImage:
+    """The pixels of an image of mode L or RGB, with one channel if all three are equal."""
     pixels = np.asarray(image)  # (H, W) or (H, W, 3)
     if pixels.ndim == 2:
         return DecodedImage(pixels[..., None], frozenset(traits))
@@ -293,5 +299,5 @@ def _picture(image: Image.Image, traits: set[str]) -> DecodedImage:
 def _resize(image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
     shrinks = size[0] < box[2] - box[0] or size[1] < box[3] - box[1]
     method = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
-    whole = image if box == (0, 0, *image.size) else image.crop(box)  # `box=` would blend in what lies outside
-    return whole.resize(size, method, reducing_gap=3.0 if shrinks else None)
+    region = image if box == (0, 0, *image.size) else image.crop(box)  # resize(box=...) would blend in pixels around it
+    return region.resize(size, method, reducing_gap=3.0 if shrinks else None)

@@ -1,4 +1,4 @@
-"""Pictures made from other pictures: columns of the metadata that hold file names of pictures beside."""
+"""Conditioning images: metadata columns that name, for each image, another image that it is generated from."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ IMAGE_FILES = Media("image", SUFFIXES, "PNG, JPEG, WebP, BMP and GIF", "image", 
 
 @dataclass(frozen=True)
 class Pairs:
-    """`images`: column -> picture -> the picture beside it. `names` are the pictures that are examples: not those that
-    only condition others, nor those whose picture beside cannot be used (`refused`). `columns` are the others, for
-    `names`."""
+    """Which images are examples and which condition others.
+
+    `names` are the examples: not images that only condition others, nor images whose conditioning image cannot be used
+    (`refused`). `columns` are the remaining metadata columns for `names`. `images` maps each condition to the names of
+    images and of their conditioning images.
+    """
 
     names: list[str]
     columns: dict[str, list[Any]]
@@ -31,60 +34,65 @@ class Pairs:
 
 
 def find_pairs(table: Attributes, names: Sequence[str]) -> Pairs:
-    """Find the columns of pictures (conditioning_image, *_image, image_*, *_file_name) among those of `names`."""
-    images: dict[str, dict[str, str]] = {}
+    """Find the columns that name images (conditioning_image, *_image, image_*, *_file_name)."""
+    images: dict[str, dict[str, str]] = {}  # of columns that name images; empty if the column is not used
     refused: list[Refused] = []
     notes: list[str] = []
-    known, lost = set(names), set()
+    known, incomplete = set(names), set()
     for column, values in table.columns.items():
-        there = {name: value for name, value in zip(names, values, strict=True) if value not in (None, "")}
-        if not there or not all(names_file(column, value, IMAGE_FILES) for value in there.values()):
+        present = {name: value for name, value in zip(names, values, strict=True) if value not in (None, "")}
+        if not present or not all(names_file(column, value, IMAGE_FILES) for value in present.values()):
             continue
-        part = re.sub(r"\W", "_", column.strip())
-        if all(name == value for name, value in there.items()):
-            notes.append(f"column {column!r} is not used: it names the picture itself")
+        part = _part_name(column)
+        if all(name == value for name, value in present.items()):
+            notes.append(f"column {column!r} is not used: it names the image itself")
             images[column] = {}
             continue
-        if part in {re.sub(r"\W", "_", c.strip()) for c in images}:
-            notes.append(f"column {column!r} is not used: another part is named {part!r}")
+        if part in map(_part_name, images):
+            notes.append(f"column {column!r} is not used: another condition is named {part!r}")
             images[column] = {}
             continue
-        images[column] = {name: value for name, value in there.items() if value in known}
-        for name, value in there.items():
+        images[column] = {name: value for name, value in present.items() if value in known}
+        for name, value in present.items():
             if value not in known:
-                refused.append(Refused(name, f"{column} {value!r} is no picture that could be used", damaged=True))
-                lost.add(name)
-    beside = {value for pairs in images.values() for value in pairs.values()} - table.described
-    kept = [i for i, name in enumerate(names) if name not in beside and name not in lost]
-    columns = {k: [v[i] for i in kept] for k, v in table.columns.items() if k not in images}
-    found = {re.sub(r"\W", "_", k.strip()): v for k, v in images.items() if v}
+                refused.append(Refused(name, f"{column} {value!r} is not a usable image", damaged=True))
+                incomplete.add(name)
+    conditioning_only = {value for pairs in images.values() for value in pairs.values()} - table.described
+    rows = [i for i, name in enumerate(names) if name not in conditioning_only and name not in incomplete]
+    columns = {k: [v[i] for i in rows] for k, v in table.columns.items() if k not in images}
+    parts = {_part_name(k): v for k, v in images.items() if v}
     notes += [
-        f"{k}: {len(v):,} pictures are made from others beside them ({len(set(v.values()) & beside):,} of which are no "
-        "examples themselves)"
-        for k, v in found.items()
+        f"{k}: {len(v):,} images have a conditioning image ({len(set(v.values()) & conditioning_only):,} of these are "
+        "not examples themselves)"
+        for k, v in parts.items()
     ]
-    return Pairs([names[i] for i in kept], columns, found, refused, notes)
+    return Pairs([names[i] for i in rows], columns, parts, refused, notes)
 
 
-def conditioning_images(pairs: Pairs, good: Mapping[str, DecodedImage]) -> list[dict[str, Pixels]]:
-    """For each of `pairs.names`, the pictures beside it by part: (side, side, C), C = 3 where a part has colours."""
+def _part_name(column: str) -> str:
+    return re.sub(r"\W", "_", column.strip())
+
+
+def conditioning_images(pairs: Pairs, decoded: Mapping[str, DecodedImage]) -> list[dict[str, Pixels]]:
+    """For each of `pairs.names`, its conditioning images by part: (side, side, C), with C = 3 if any of the part's
+    images has colours."""
     out: list[dict[str, Pixels]] = [{} for _ in pairs.names]
-    for part, beside in pairs.images.items():
-        channels = max(good[value].pixels.shape[-1] for value in beside.values())
+    for part, sources in pairs.images.items():
+        channels = max(decoded[value].pixels.shape[-1] for value in sources.values())
         for images, name in zip(out, pairs.names, strict=True):
-            if name in beside:
-                images[part] = to_channels(good[beside[name]].pixels, channels)
+            if name in sources:
+                images[part] = to_channels(decoded[sources[name]].pixels, channels)
     return out
 
 
 def fit_image_conditions(items: Sequence[Item], side: int) -> tuple[dict[str, Part], list[str]]:
-    """The parts that are pictures beside; one that is the same everywhere says nothing."""
+    """The parts for conditioning images, and notes. A part whose images are all equal is left out."""
     spec: dict[str, Part] = {}
     notes = []
     for name in sorted({k for item in items for k in item.images}):
-        there = [item.images[name] for item in items if name in item.images]
-        if all(np.array_equal(there[0], pixels) for pixels in there):
-            notes.append(f"{name} is left out: it is the same picture everywhere")
+        images = [item.images[name] for item in items if name in item.images]
+        if all(np.array_equal(images[0], pixels) for pixels in images):
+            notes.append(f"{name} is left out: every item has the same image")
         else:
-            spec[name] = Part("aligned", shape=(max(pixels.shape[-1] for pixels in there), side, side))
+            spec[name] = Part("aligned", shape=(max(pixels.shape[-1] for pixels in images), side, side))
     return spec, notes
