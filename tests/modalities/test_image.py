@@ -602,7 +602,7 @@ def test_long_captions_are_truncated_and_reported() -> None:
 
 def test_items_are_converted_to_the_encoders_size_and_channels() -> None:
     encoder = MODALITY.fit(items(2, 3), PLAIN)
-    with "cropped to the central square: an array")=heard("cropped to the central square: an array")="cropped to the central square: an array"):
+    with heard("cropped to the central square: an array"):
         out = encoder.encode([Item(np.full((30, 40, 1), 77, np.uint8))])
     assert out.x.shape == (1, 3, 8, 8) and (out.x == 77).all()
 

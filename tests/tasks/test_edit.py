@@ -135,8 +135,8 @@ def test_what_is_cut_from_a_picture_is_told_and_its_mask_cut_alike(run: Run, tmp
     ramp, mask = wide(), np.zeros((SIDE, 12), np.uint8)
     mask[:, 6:] = 255
     Image.fromarray(ramp).save(tmp_path / "wide.png")
-    with "cropped to the central square: wide.png")=heard("cropped to the central square: wide.png")="cropped to the central square: wide.png"):
-        made = mask)).values[0]=edit(editor(run), [tmp_path / "wide.png"], Change(mask=mask)).values[0]=mask)).values[0]
+    with heard("cropped to the central square: wide.png"):
+        made = edit(editor(run), [tmp_path / "wide.png"], Change(mask=mask)).values[0]
     assert np.array_equal(made[:, :3, 0], ramp[:, 3:6])
     assert not np.array_equal(made[:, 3:, 0], ramp[:, 6:9])
     with pytest.raises(UserError, match="6x6, those given 12x6"):

@@ -141,7 +141,7 @@ class ImageEncoder:
         for trait, text in TRAITS.items():
             if names := names_by_trait.get(trait):
                 more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-                2)=events.warning(f"{text}: {', '.join(names[:3])}{more}")=2)
+                events.warning(f"{text}: {', '.join(names[:3])}{more}")
         return torch.from_numpy(x)
 
     def with_images(self, items: Sequence[Item], cond: Cond) -> Cond:

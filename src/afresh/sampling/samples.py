@@ -18,8 +18,8 @@ from afresh.core import Cond, Encoder, Sound, Space, UserError
 from afresh.core.files import replace_file
 from afresh.data.audio.sounds import SUFFIXES as SOUNDS
 from afresh.data.image.grid import image_grid
-from afresh.data.image.images import to_image
 from afresh.data.image.images import SUFFIXES as PICTURES
+from afresh.data.image.images import to_image
 from afresh.sampling.text_stream import Written
 
 MOST = 400  # samples on one picture
