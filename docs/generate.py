@@ -194,11 +194,19 @@ def signature(name: str, function: Callable[..., Any]) -> str:
     for kind, group in groupby(chosen, lambda p: p.kind):
         if kind is inspect.Parameter.KEYWORD_ONLY and not any(w.startswith("*") for w in words):
             words.append("*")
-        words += [str(p) for p in group]
+        words += map(written, group)
     line = f"{name}({', '.join(words)}){result}"
     if len(line) > 100:
         line = f"{name}(\n" + "".join(f"    {w},\n" for w in words) + f"){result}"
     return f"```python\n{line}\n```"
+
+
+def written(parameter: inspect.Parameter) -> str:
+    """`name: type = default`, with the stars of *args and **kwargs."""
+    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+    kind = "" if parameter.annotation is inspect.Parameter.empty else f": {parameter.annotation}"
+    default = "" if parameter.default is inspect.Parameter.empty else f" = {parameter.default!r}"
+    return f"{stars}{parameter.name}{kind}{default}"
 
 
 # --------------------------------------------------------------------------- docs/reference/settings.md

@@ -20,6 +20,7 @@ import torch
 import typer
 from docs import generate
 
+import afresh
 from afresh.cli import app
 from afresh.core import Cond, Examples, Part, Space, registry
 from afresh.core.rng import Rng
@@ -275,6 +276,81 @@ def test_a_command_that_would_be_refused_is_found(tmp_path: Path) -> None:
         assert problem(line.split()), line
 
 
+# --------------------------------------------------------------------------- Python
+
+
+def python_blocks(page: Path) -> list[str]:
+    """The blocks of Python that use afresh as a user does."""
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [b for b in blocks if re.search("^import afresh$", b, re.MULTILINE)]
+
+
+def python_problems(text: str) -> list[str]:
+    """Calls of `afresh.NAME(...)`, and of methods of the models that these return, which would raise TypeError or
+    AttributeError, or ask for a setting of sampling that no family has."""
+    tree, wrong, models = ast.parse(text), [], {"model"}
+    drawn = {
+        k for f in (*registry.FAMILIES, *registry.FOREIGN) for k in registry.family(f).sampling.settings.model_fields
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and is_model(node.value, models):
+            models |= {t.id for t in node.targets if isinstance(t, ast.Name)}
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        owner, name = node.func.value, node.func.attr
+        if isinstance(owner, ast.Name) and owner.id == "afresh":
+            parameters: tuple[Any, ...] = (*node.args,)
+            target = getattr(afresh, name, None) if name in afresh.__all__ else None
+        elif is_model(owner, models):
+            parameters = (None, *node.args)
+            target = getattr(afresh.Model, name, None)
+        else:
+            continue
+        if target is None:
+            wrong.append(f"{name} does not exist")
+            continue
+        try:
+            bound = inspect.signature(target).bind(*parameters, **{str(k.arg): k.value for k in node.keywords})
+        except TypeError as error:
+            wrong.append(f"{name}: {error}")
+            continue
+        others = bound.arguments.get("settings")  # of **settings
+        wrong += [f"{name}: no family has {k}" for k in others if k not in drawn] if isinstance(others, dict) else []
+    return wrong
+
+
+def is_model(node: ast.expr, models: set[str]) -> bool:
+    """Whether an expression is a name of a model, or a call of afresh that returns one."""
+    if isinstance(node, ast.Name):
+        return node.id in models
+    call = node.func if isinstance(node, ast.Call) else None
+    return (
+        isinstance(call, ast.Attribute)
+        and isinstance(call.value, ast.Name)
+        and call.value.id == "afresh"
+        and call.attr in ("load", "train", "tune", "resume")
+    )
+
+
+@each_page
+def test_every_call_from_python_is_accepted(page: Path) -> None:
+    wrong = [problem for block in python_blocks(page) for problem in python_problems(block)]
+    assert not wrong, wrong
+
+
+def test_a_call_that_would_be_refused_is_found() -> None:
+    assert python_problems("m = afresh.train('x', minutes=1)\nm.sample(4, guidance=2.0).save('x')") == []
+    for text in (
+        "afresh.learn('x')",
+        "afresh.train('x', hours=1)",
+        "m = afresh.load('x')\nm.draw(4)",
+        "afresh.load('x').sample(4, speed=2)",
+        "model.edit(['x'], masks='y')",
+    ):
+        assert python_problems(text), text
+
+
 # --------------------------------------------------------------------------- generated parts
 
 
@@ -421,9 +497,11 @@ def test_a_new_family_learns_a_new_modality(family: tuple[str, Any], modality: t
     assert job.source.space.shape == (1, 16)
     learn(job)
     held = [row["heldout_loss"] for row in metrics_rows(job.run) if "heldout_loss" in row]
-    apart = 16 * (0.5 * math.log(2 * math.pi * math.e) + math.log(job.space.std))  # each number by itself, a Gaussian
+    apart = 16 * (
+        0.5 * math.log(2 * math.pi * math.e) + math.log(job.source.space.std)
+    )  # each number by itself, a Gaussian
     assert held[-1] < apart - 5
-    samples = job.run.sample(20, seed=1)
+    samples = afresh.load(job.run.path).sample(20, seed=1)
     assert all(job.run.encoder.valid(v) for v in samples.values)
     assert [r["text"] for r in samples.save(tmp_path / "out")] == list(samples.values)
 
