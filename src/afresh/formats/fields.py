@@ -186,8 +186,8 @@ from afresh.formats.fields import read
 model = read(Path("."), registry.family)  # this folder
 cond = Cond.nothing(model.conds, 4)  # four samples, unconditional
 with torch.no_grad():
-    x = model.family.sample(
-        model.modules, model.config, model.space, cond, Rng(0), torch.arange(4), model.family.settings()
+    x = model.family.sampling.sample(
+        model.modules, model.config, model.space, cond, Rng(0), torch.arange(4), model.family.sampling.settings()
     )
 print(x.shape, float(x.min()), float(x.max()))
 ```
