@@ -262,9 +262,9 @@ def test_a_damaged_export_of_pictures_is_refused(pictures_run: Path, tmp_path: P
     assert invoke("export", pictures_run, "--to", "safetensors", "--out", out)[0] == 0
     saved = json.loads((out / "model.json").read_bytes())
     for changed, why in (
-        ({"colour": "blue"}, "no export that this version can read: colour"),
-        ({"config": {"widths": [8, 16], "odd": 1}}, "sizes that the family flow does not know"),
-        ({"config": {"widths": [8, 24]}}, "does not fit what model.json says"),
+        ({"colour": "blue"}, "not an export that this version can read: there is no colour"),
+        ({"config": {"widths": [8, 16], "odd": 1}}, "sizes that the family flow does not accept"),
+        ({"config": {"widths": [8, 24]}}, "does not fit model.json"),
         ({"family": "sculpture"}, "no family 'sculpture'"),
     ):
         (out / "model.json").write_text(json.dumps(saved | changed))
@@ -272,7 +272,7 @@ def test_a_damaged_export_of_pictures_is_refused(pictures_run: Path, tmp_path: P
             fields.read(out, registry.family)
     (out / "model.json").write_text(json.dumps(saved))
     (out / "model.safetensors").write_bytes((out / "model.safetensors").read_bytes()[:-9])
-    with pytest.raises(afresh.UserError, match="Is it whole"):
+    with pytest.raises(afresh.UserError, match="Is the file complete"):
         fields.read(out, registry.family)
 
 

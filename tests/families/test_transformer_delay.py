@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from afresh.core import Batch, Cond, Part, Space, UserError
 from afresh.core.rng import Rng
 from afresh.families.transformer import FAMILY, TransformerConfig, TransformerSettings, score
-from afresh.formats.ours import base_of
+from afresh.formats.decoder import base_of
 from afresh.nets.delay import Delayed, undelayed
 from afresh.training.lora import LoraConfig, attach
 from tests.alignment.methods import test_exact_alignment as exact

@@ -1,4 +1,4 @@
-"""Seeded tiny models of our own, of each shape, as `Base`."""
+"""Seeded tiny models of each architecture as `Base`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def base_of(shape: str = "qwen3", tokenizer: str = "bpe", **more: Any) -> Base:
-    """Weights large enough that every part of the network shows in the logits."""
+    """A model with weights so large that every part of the network changes the logits."""
     t = TOKENIZERS[tokenizer]
     config = TransformerConfig(
         **{"width": 64, "layers": 2, "heads": 4, "kv_heads": 2, "mlp": 96, "apart": False} | SHAPES[shape] | more
@@ -54,5 +54,5 @@ def ids_of(base: Base) -> list[int]:
 
 @torch.no_grad()
 def log_probabilities(base: Base) -> Tensor:
-    """Of every token after each of `ids_of`, (T, vocab)."""
+    """Log-probabilities (T, vocab) of the next token after each of `ids_of`."""
     return decoder_of(base)(torch.tensor([ids_of(base)]), None)[0].log_softmax(-1)

@@ -1,4 +1,4 @@
-"""Seeded tiny models of each public shape, made and saved by transformers itself."""
+"""Seeded tiny models of each public architecture, built and saved by transformers."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ OF: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def made(name: str) -> Any:
-    """A model with weights large enough that every part of it shows in the logits."""
+def build(name: str) -> Any:
+    """A model with weights so large that every part of the network changes the logits."""
     kind, more = OF[name]
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, kind)(**(COMMON | more)))
@@ -61,7 +61,7 @@ def made(name: str) -> Any:
 
 
 def saved(name: str, folder: Path, **how: Any) -> Any:
-    model = made(name)
+    model = build(name)
     model.save_pretrained(folder, **how)
     write_tokenizer(BPE, folder, CONTEXT, BPE.special["end"])
     return model

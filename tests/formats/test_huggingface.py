@@ -1,4 +1,4 @@
-"""Weights of transformers read here give transformers' logits, and ours open there; what does not fit is refused."""
+"""Weights of transformers give the same logits here, exports open there, and inconsistent files are refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from afresh.core import UserError
 from afresh.formats.base import Base, decoder_of
 from afresh.formats.huggingface import write
 from afresh.formats.load import load_base
-from tests.formats.models import BPE, CONTEXT, LLAMA3, OF, VOCAB, log_probabilities, made, saved, tokens, transformers
+from tests.formats.models import BPE, CONTEXT, LLAMA3, OF, VOCAB, build, log_probabilities, saved, tokens, transformers
 
 TOLERANCE = 1e-3  # nats, in float32, over the whole vocabulary
 
@@ -40,7 +40,7 @@ def ours(base: Base) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", sorted(OF))
 def test_logits_are_those_of_transformers(name: str, folders: Path) -> None:
-    wanted = log_probabilities(made(name), tokens())
+    wanted = log_probabilities(build(name), tokens())
     base = load_base(folders / name)
     assert (ours(base) - wanted).abs().max() < TOLERANCE
     assert base.context == CONTEXT and base.tokenizer.size == base.space.vocab[0] == VOCAB
@@ -51,9 +51,9 @@ def test_logits_are_those_of_transformers(name: str, folders: Path) -> None:
 def test_and_back_without_code_of_ours(name: str, folders: Path, tmp_path: Path) -> None:
     write(load_base(folders / name), tmp_path, "float32")
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
-    given = made(name)
-    assert (log_probabilities(again, tokens()) - log_probabilities(given, tokens())).abs().max() < TOLERANCE
-    expected = "LlamaForCausalLM" if name == "mistral" else type(given).__name__
+    original = build(name)
+    assert (log_probabilities(again, tokens()) - log_probabilities(original, tokens())).abs().max() < TOLERANCE
+    expected = "LlamaForCausalLM" if name == "mistral" else type(original).__name__
     assert type(again).__name__ == expected
 
 
@@ -81,7 +81,7 @@ def test_stored_precision_is_kept(tmp_path: Path) -> None:
 
 
 def beside(folder: Path, **fields: Any) -> None:
-    """tokenizer_config.json as somebody else writes it."""
+    """tokenizer_config.json as other programs write it."""
     (folder / "tokenizer_config.json").write_text(json.dumps(fields))
 
 
@@ -111,7 +111,7 @@ def test_which_token_ends_a_text(
 def test_no_token_that_ends_a_text(copied: Path) -> None:
     beside(copied)
     change(copied, eos_token_id=None)
-    with pytest.raises(UserError, match=r"which token ends a text.*<begin>, <end>, <pad>"):
+    with pytest.raises(UserError, match=r"the token that ends a text.*<begin>, <end>, <pad>"):
         load_base(copied)
     (copied / "tokenizer.json").write_text("{}")
     beside(copied, eos_token="<end>")
@@ -148,15 +148,15 @@ def change(folder: Path, **fields: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"model_type": "gpt2"}, "architecture 'gpt2'"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "type 'yarn'"),
         ({"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}}, "type 'linear'"),
         ({"rope_parameters": {"rope_type": "llama3", "factor": 4.0}}, "low_freq_factor"),
-        ({"rope_parameters": LLAMA3 | {"factor": 0.0}}, "make no sense"),
-        ({"rope_parameters": LLAMA3 | {"high_freq_factor": 1.0}}, "make no sense"),
+        ({"rope_parameters": LLAMA3 | {"factor": 0.0}}, "not plausible"),
+        ({"rope_parameters": LLAMA3 | {"high_freq_factor": 1.0}}, "not plausible"),
         ({"rope_theta": float("nan"), "rope_parameters": None}, "rope_theta"),
         ({"max_position_embeddings": 1 << 40}, "max_position_embeddings"),
         ({"attention_bias": True}, "attention_bias"),
@@ -169,22 +169,22 @@ def change(folder: Path, **fields: Any) -> None:
         ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
         ({"hidden_size": "gone"}, "hidden_size"),
         ({"hidden_size": "wide"}, "hidden_size"),
-        ({"num_attention_heads": 5}, "sizes that do not go together"),
+        ({"num_attention_heads": 5}, "inconsistent sizes"),
         ({"intermediate_size": 81}, "mlp.gate_proj.weight is [80, 48], not [81, 48]"),
         ({"num_hidden_layers": 3}, "model.layers.2.input_layernorm.weight"),
-        ({"num_hidden_layers": 1}, "no place in this architecture: model.layers.1"),
+        ({"num_hidden_layers": 1}, "not belong to this architecture: model.layers.1"),
         ({"vocab_size": BPE.size - 1}, "do not belong together"),
-        ({"tie_word_embeddings": True}, "lm_head.weight is not"),
+        ({"tie_word_embeddings": True}, "lm_head.weight differs from"),
     ],
 )
-def test_a_configuration_that_does_not_fit(fields: dict[str, Any], said: str, copied: Path) -> None:
+def test_a_configuration_that_does_not_fit(fields: dict[str, Any], message: str, copied: Path) -> None:
     change(copied, **fields)
-    if not said:
+    if not message:
         assert load_base(copied).config.layers == 2
         return
     with pytest.raises(UserError) as error:
         load_base(copied)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_mistral_without_a_word_on_its_window_slides(copied: Path) -> None:
@@ -194,16 +194,16 @@ def test_mistral_without_a_word_on_its_window_slides(copied: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
         ("model.norm.weight", None, "missing: model.norm.weight"),
-        ("model.layers.0.extra", torch.zeros(2), "no place in this architecture: model.layers.0.extra"),
+        ("model.layers.0.extra", torch.zeros(2), "not belong to this architecture: model.layers.0.extra"),
         ("model.norm.weight", torch.zeros(47), r"model.norm.weight is \[47\], not \[48\]"),
         ("model.norm.weight", torch.full((48,), float("nan")), "not finite .*: model.norm.weight"),
         ("model.norm.weight", torch.zeros(48, dtype=torch.int8), "type I8"),
     ],
 )
-def test_tensors_that_do_not_fit(name: str, value: torch.Tensor | None, said: str, copied: Path) -> None:
+def test_tensors_that_do_not_fit(name: str, value: torch.Tensor | None, message: str, copied: Path) -> None:
     file = copied / "model.safetensors"
     tensors = load_file(file)
     if value is None:
@@ -211,7 +211,7 @@ def test_tensors_that_do_not_fit(name: str, value: torch.Tensor | None, said: st
     else:
         tensors[name] = value
     save_file(tensors, file)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         load_base(copied)
 
 
@@ -237,20 +237,20 @@ def test_a_pickle_is_never_opened(copied: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
-    [({"a": "../a.safetensors"}, "no shards beside it"), ({"a": "a.bin"}, "no shards"), ({}, "no weight_map")],
+    ("table", "message"),
+    [({"a": "../a.safetensors"}, "not shards beside it"), ({"a": "a.bin"}, "not shards"), ({}, "no weight_map")],
 )
-def test_an_index_that_leads_elsewhere(table: dict[str, str], said: str, copied: Path) -> None:
+def test_an_index_that_leads_elsewhere(table: dict[str, str], message: str, copied: Path) -> None:
     (copied / "model.safetensors").unlink()
     (copied / "model.safetensors.index.json").write_text(json.dumps({"weight_map": table}))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         load_base(copied)
 
 
 def test_nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"no config\.json"):
         load_base(tmp_path)
-    with pytest.raises(UserError, match="is no folder, no file, and no name"):
+    with pytest.raises(UserError, match="is not a folder, a file, or a name"):
         load_base(str(tmp_path / "gone"))
     for text in ("[", "[" * 100_000, "\xff"):
         (tmp_path / "config.json").write_text(text, encoding="latin-1")

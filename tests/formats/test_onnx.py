@@ -1,4 +1,4 @@
-"""ONNX: what onnxruntime computes is what torch computes, for any batch and any condition; the page's program draws."""
+"""ONNX: onnxruntime computes the same as torch for any batch and condition, and the program in README.md samples."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from PIL import Image
 from afresh.core import Cond, CondSpec, Part, Space, UserError, registry
 from afresh.core.rng import Rng
 from afresh.formats import fields, onnx
-from afresh.formats.fields import FieldModel, requests
+from afresh.formats.fields import FieldModel, random_requests
 from afresh.formats.onnx_guide import guide
 from afresh.sampling.ode import heun, times
 from tests.contracts.rows import SPEC, enliven
 
-PICTURE = Space("field", (1, 9, 7), std=0.5)
+IMAGE = Space("field", (1, 9, 7), std=0.5)
 CONFIGS: dict[str, dict[str, Any]] = {
     "vae": {"width": 8, "latent": 4, "cond": 8},
     "gan": {"width": 8, "latent": 4, "cond": 8},
@@ -31,13 +31,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-def model_of(name: str, space: Space = PICTURE, spec: CondSpec = SPEC, **config: Any) -> FieldModel:
+def model_of(name: str, space: Space = IMAGE, spec: CondSpec = SPEC, **config: Any) -> FieldModel:
     family = registry.family(name)
     made = family.config(**(CONFIGS[name] | config))
     torch.manual_seed(0)
     modules = family.build(made, space, spec)
     enliven(modules)
-    return FieldModel.of(family, made, modules, space, spec, "runs/toy", picture=len(space.shape) == 3)
+    return FieldModel.of(family, made, modules, space, spec, "runs/toy", image=len(space.shape) == 3)
 
 
 def session(folder: Path) -> Any:
@@ -65,19 +65,19 @@ def test_onnxruntime_agrees_for_any_batch_and_condition(written: tuple[FieldMode
     assert {i.shape[0] for i in opened.get_inputs()} == {"batch"}
     graph = onnx.graph_of(model)
     for n in (2, 17):  # neither is a batch of the proof
-        tensors = onnx.flat(onnx.inputs_of(graph, n, Rng(9)), requests(SPEC, n, Rng(9)))
-        found = opened.run(None, {k: v.numpy() for k, v in zip(names, tensors, strict=True)})[0]
-        np.testing.assert_allclose(found, onnx.Named(graph, SPEC)(*tensors).numpy(), rtol=0, atol=1e-4)
+        tensors = onnx.flatten(onnx.random_values(graph, n, Rng(9)), random_requests(SPEC, n, Rng(9)))
+        outputs = opened.run(None, {k: v.numpy() for k, v in zip(names, tensors, strict=True)})[0]
+        np.testing.assert_allclose(outputs, onnx.GraphModule(graph, SPEC)(*tensors).numpy(), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("written", ["vae", "gan"], indirect=True)  # the solver of a flow is outside of the graph
 def test_the_noise_of_a_sample_makes_that_sample(written: tuple[FieldModel, Path]) -> None:
     model, folder = written
-    rows, cond = torch.arange(3), requests(SPEC, 3, Rng(4))
+    rows, cond = torch.arange(3), random_requests(SPEC, 3, Rng(4))
     wanted = model.family.sampling.sample(
         model.modules, model.config, model.space, cond, Rng(7), rows, model.family.sampling.settings()
     )
-    given = [
+    inputs = [
         {"normal": Rng(7).normal, "uniform": Rng(7).uniform}[i.draw](
             "sample/noise" if i.name == "z" else f"sample/{i.name}", rows, i.row
         )
@@ -85,14 +85,14 @@ def test_the_noise_of_a_sample_makes_that_sample(written: tuple[FieldModel, Path
     ]
     opened = session(folder)
     names = [i.name for i in opened.get_inputs()]
-    found = opened.run(None, {k: v.numpy() for k, v in zip(names, onnx.flat(given, cond), strict=True)})[0]
-    np.testing.assert_allclose(found, wanted.numpy(), rtol=0, atol=1e-5)
+    outputs = opened.run(None, {k: v.numpy() for k, v in zip(names, onnx.flatten(inputs, cond), strict=True)})[0]
+    np.testing.assert_allclose(outputs, wanted.numpy(), rtol=0, atol=1e-5)
 
 
 def test_a_transformer_of_patches_and_a_field_of_one_axis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without conditions; what is no picture is kept as an array, and no scale to bytes is output_dir."""
+    """Without conditions. Values that are not images are saved as arrays, and model.json has no scale to bytes."""
     model = model_of("flow", Space("field", (2, 11), std=0.6), {}, net="dit", widths=(64,), patch=2)
-    assert onnx.write(model, tmp_path) == ["values are as the encoder made them: no scale to bytes is known"]
+    assert onnx.write(model, tmp_path) == ["values are those of the encoder: there is no scale to bytes"]
     assert onnx.prove(model, tmp_path)["passed"]
     monkeypatch.chdir(tmp_path)
     exec(program_of(tmp_path), {})
@@ -104,11 +104,11 @@ def test_the_description_is_in_the_file_and_beside_it(written: tuple[FieldModel,
     import onnx as package
 
     model, folder = written
-    found = package.load(folder / onnx.FILE)
+    proto = package.load(folder / onnx.FILE)
     about = json.loads((folder / fields.ABOUT).read_text())
-    assert {p.key: json.loads(p.value) for p in found.metadata_props} == {"afresh": about}
-    assert [(o.domain, o.version) for o in found.opset_import if not o.domain] == [("", about["opset"])]
-    assert about["kind"] == ("velocity" if model.family.name == "flow" else "picture") and about["space"] == {
+    assert {p.key: json.loads(p.value) for p in proto.metadata_props} == {"afresh": about}
+    assert [(o.domain, o.version) for o in proto.opset_import if not o.domain] == [("", about["opset"])]
+    assert about["kind"] == ("velocity" if model.family.name == "flow" else "sample") and about["space"] == {
         "shape": [1, 9, 7],
         "std": 0.5,
     }
@@ -129,29 +129,29 @@ def test_a_part_named_like_an_input_has_another_name() -> None:
 
 
 def program_of(folder: Path) -> str:
-    (found,) = re.findall(r"```python\n(.*?)```", (folder / fields.README).read_text(), re.DOTALL)
-    return str(found)
+    (program,) = re.findall(r"```python\n(.*?)```", (folder / fields.README).read_text(), re.DOTALL)
+    return str(program)
 
 
-def test_the_program_on_the_page_draws(
+def test_the_program_of_the_readme_samples(
     written: tuple[FieldModel, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four pictures; of a flow, what our own sampler draws from the same noise."""
+    """It writes four images; for a flow, those that the sampler of afresh draws from the same noise."""
     model, folder = written
     for file in (onnx.FILE, fields.ABOUT):
         shutil.copy(folder / file, tmp_path)
     monkeypatch.chdir(tmp_path)
     seen: dict[str, Any] = {}
     exec(program_of(folder), seen)
-    pictures = [Image.open(tmp_path / f"{i}.png") for i in range(4)]
-    assert {p.size for p in pictures} == {(7, 9)} and {p.mode for p in pictures} == {"L"}
-    bytes_again = np.stack([np.asarray(p) for p in pictures])[:, None] / 127.5 - 1
+    images = [Image.open(tmp_path / f"{i}.png") for i in range(4)]
+    assert {p.size for p in images} == {(7, 9)} and {p.mode for p in images} == {"L"}
+    bytes_again = np.stack([np.asarray(p) for p in images])[:, None] / 127.5 - 1
     np.testing.assert_allclose(bytes_again, seen["x"].clip(-1, 1), rtol=0, atol=0.5 / 127.5 + 1e-6)
     if model.family.name == "flow":
         noise = np.random.default_rng(0).standard_normal((4, 1, 9, 7), dtype=np.float32)
         cond = Cond.nothing(SPEC, 4)
-        named = torch.ones(4, dtype=torch.bool)
-        cond = Cond(4, {**cond.parts, "label": torch.arange(4) % 3}, {**cond.present, "label": named})
+        present = torch.ones(4, dtype=torch.bool)
+        cond = Cond(4, {**cond.parts, "label": torch.arange(4) % 3}, {**cond.present, "label": present})
 
         def predict(x: torch.Tensor, t: Any, cond: Cond, state: Any) -> Any:
             return model.modules["velocity"](x, t, cond), state
@@ -161,19 +161,19 @@ def test_the_program_on_the_page_draws(
         np.testing.assert_allclose(seen["x"], ours.numpy(), rtol=1e-4, atol=1e-4)
 
 
-def test_only_what_draws_is_in_the_file_and_no_path_of_this_machine(written: tuple[FieldModel, Path]) -> None:
+def test_the_file_holds_only_the_networks_that_sample_and_no_local_path(written: tuple[FieldModel, Path]) -> None:
     import onnx as package
 
     model, folder = written
-    found = package.load(folder / onnx.FILE)
-    size = sum(int(np.prod(i.dims)) for i in found.graph.initializer)
+    proto = package.load(folder / onnx.FILE)
+    size = sum(int(np.prod(i.dims)) for i in proto.graph.initializer)
     used = {"vae": ("conditioning", "decoder", "prior", "density"), "gan": ("generator", "generator_conditioning")}
     nets = [model.modules[k] for k in used.get(model.family.name, ("velocity",))]
     assert size < 1.05 * sum(v.numel() for net in nets for v in net.state_dict().values()) + 200
     assert b"/afresh/" not in (folder / onnx.FILE).read_bytes()
 
 
-def test_a_picture_in_colour_is_written_in_colour() -> None:
+def test_an_image_in_colour_is_saved_in_colour() -> None:
     about = onnx.description(*described(Space("field", (3, 9, 7), std=0.5)))
     assert "transpose(1, 2, 0)" in guide(about) and "pillow" in guide(about)
     four = onnx.description(*described(Space("field", (4, 9, 7), std=0.5)))
@@ -199,18 +199,18 @@ def test_a_file_that_computes_something_else_is_not_proved(written: tuple[FieldM
 def test_what_has_no_graph_or_no_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of("gan")
     sampling = model.family.sampling
-    silent = replace(model.family, sampling=replace(sampling, sample=lambda *given: torch.zeros(2)))
-    with pytest.raises(UserError, match=r"no inputs that ONNX could have\. Use --to safetensors"):
+    silent = replace(model.family, sampling=replace(sampling, sample=lambda *args: torch.zeros(2)))
+    with pytest.raises(UserError, match=r"no inputs for an ONNX graph. Export to safetensors"):
         onnx.write(replace(model, family=silent), tmp_path)
 
     def fixed(modules: Any, config: Any, space: Space, cond: Cond, rng: Rng, index: Any, settings: Any) -> Any:
         z = rng.normal("sample/noise", index, (4,))
-        return modules["generator"](z, torch.zeros(len(z), 8))  # the batch as a constant
+        return modules["generator"](z, torch.zeros(len(z), 8))  # the batch size as a constant
 
-    with pytest.raises(UserError, match="cannot make an ONNX graph of this network: Constraints violated"):
+    with pytest.raises(UserError, match="cannot export this network to ONNX: Constraints violated"):
         constant = replace(model.family, sampling=replace(sampling, sample=fixed))
         onnx.write(replace(model, family=constant), tmp_path)
-    monkeypatch.setattr(onnx, "MOST", 100)
+    monkeypatch.setattr(onnx, "LARGEST", 100)
     with pytest.raises(UserError, match="2 GiB"):
         onnx.write(model, tmp_path)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

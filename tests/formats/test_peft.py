@@ -1,4 +1,4 @@
-"""Adapters to and from the real PEFT: equal logits on seeded tiny models of each shape."""
+"""Adapters to and from PEFT: equal logits on seeded tiny models of each architecture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from afresh.core import UserError
 from afresh.core.rng import Rng
-from afresh.formats.peft import CONFIG, WEIGHTS, read_peft, theirs, write_peft
+from afresh.formats.peft import CONFIG, WEIGHTS, peft_names, read_peft, write_peft
 from afresh.nets.transformer import Decoder, DecoderShape
 from afresh.nets.unet import UNet
 from afresh.training.lora import LoraConfig, adapted, adapter_state, attach
@@ -25,7 +25,7 @@ SHAPES = {"llama": (False, False), "qwen2": (False, True), "qwen3": (True, False
 
 
 def decoder(kind: str = "llama") -> Decoder:
-    """Random, the zeros of the start too."""
+    """Random weights, also in place of the initial zeros."""
     qk_norm, qkv_bias = SHAPES[kind]
     shape = DecoderShape(
         VOCAB, WIDTH, LAYERS, HEADS, KV, MLP, 16, qk_norm=qk_norm, qkv_bias=qkv_bias, head_dim=DIM, tied=kind == "qwen3"
@@ -61,7 +61,7 @@ def twin(kind: str, net: Decoder) -> Any:
         if layer.endswith(("qkv", "gate_up", "attention.out", "down")):
             rows = {"qkv": [HEADS * DIM, KV * DIM, KV * DIM], "gate_up": [MLP, MLP]}.get(layer.split(".")[-1])
             pieces = value.split(rows) if rows else [value]
-            renamed |= {f"{part}.{what}": v for part, v in zip(theirs(layer), pieces, strict=True)}
+            renamed |= {f"{part}.{what}": v for part, v in zip(peft_names(layer), pieces, strict=True)}
             continue
         for a, b in (
             ("embedding.", "model.embed_tokens."),
@@ -85,7 +85,7 @@ def logits(net: Any) -> Tensor:
 
 
 def trained(net: Decoder, config: LoraConfig) -> None:
-    """A few steps of the adapter alone."""
+    """Train the adapter alone for a few steps."""
     attach(net, config, Rng(0))
     optimiser = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=0.05)
     for _ in range(3):
@@ -103,15 +103,15 @@ def test_an_adapter_trained_here_opens_in_peft(kind: str, tmp_path: Path) -> Non
     trained(net, LoraConfig(rank=3, alpha=5.0))
     assert float((logits(net) - before).abs().max()) > 0.1
     write_peft(tmp_path, net, base="a/base")
-    theirs_now = peft.PeftModel.from_pretrained(model, str(tmp_path))
-    torch.testing.assert_close(logits(theirs_now), logits(net), rtol=1e-4, atol=1e-4)
+    peft_names_now = peft.PeftModel.from_pretrained(model, str(tmp_path))
+    torch.testing.assert_close(logits(peft_names_now), logits(net), rtol=1e-4, atol=1e-4)
     assert set(json.loads((tmp_path / CONFIG).read_text())["target_modules"]) == {
         *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     }
 
 
 @pytest.mark.parametrize(
-    "given",
+    "options",
     [
         {"target_modules": "all-linear", "r": 3, "lora_alpha": 5},
         {"target_modules": ["q_proj", "v_proj"], "r": 4, "use_rslora": True},
@@ -124,17 +124,17 @@ def test_an_adapter_trained_here_opens_in_peft(kind: str, tmp_path: Path) -> Non
     ],
     ids=["all", "two of three, rank-stabilised", "patterns"],
 )
-def test_an_adapter_made_by_peft_opens_here_and_goes_back(given: dict[str, Any], tmp_path: Path) -> None:
+def test_an_adapter_made_by_peft_opens_here_and_goes_back(options: dict[str, Any], tmp_path: Path) -> None:
     net = decoder("qwen3")
     before = logits(net)
-    model = peft.get_peft_model(twin("qwen3", net), peft.LoraConfig(task_type="CAUSAL_LM", **given))
+    model = peft.get_peft_model(twin("qwen3", net), peft.LoraConfig(task_type="CAUSAL_LM", **options))
     torch.manual_seed(3)
     with torch.no_grad():
         for key, p in model.named_parameters():
             if "lora_" in key:
                 p.normal_(std=0.3)
-    model.eval().save_pretrained(str(tmp_path / "theirs"))
-    read_peft(tmp_path / "theirs", net, "mine")
+    model.eval().save_pretrained(str(tmp_path / "peft_names"))
+    read_peft(tmp_path / "peft_names", net, "mine")
     assert float((logits(net) - before).abs().max()) > 0.1
     torch.testing.assert_close(logits(net), logits(model), rtol=1e-4, atol=1e-4)
     write_peft(tmp_path / "back", net, "mine")
@@ -158,12 +158,12 @@ def test_written_and_read_without_peft_it_is_the_same_adapter(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"peft_type": "IA3"}, "no LoRA"),
+        ({"peft_type": "IA3"}, "not a LoRA"),
         ({"use_dora": True}, "use_dora is True"),
         ({"bias": "all"}, "bias is 'all'"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
-        ({"init_lora_weights": "pissa"}, "'pissa', which changes the base"),
-        ({"r": 0}, "does not say rank"),
+        ({"init_lora_weights": "pissa"}, "'pissa', which also changes the base"),
+        ({"r": 0}, "does not state the rank"),
     ],
 )
 def test_other_kinds_of_adapter_are_refused(change: dict[str, Any], why: str, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_damaged_or_foreign_files_are_refused(tmp_path: Path) -> None:
             **good,
             **{k.replace(".0.", ".7."): v.clone() for k, v in good.items() if ".0." in k},
         },
-        "lora_embedding_A, which is no LoRA": {
+        "lora_embedding_A, which is not part of a LoRA": {
             **good,
             "base_model.model.model.embed_tokens.lora_embedding_A": good[f"{first}A.weight"].clone(),
         },
@@ -203,7 +203,7 @@ def test_damaged_or_foreign_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="damaged"):
         read_peft(tmp_path, decoder())
     (tmp_path / WEIGHTS).unlink()
-    with pytest.raises(UserError, match="is a pickle: not read"):
+    with pytest.raises(UserError, match="is a pickle and is not read"):
         read_peft(tmp_path, decoder())
 
 

@@ -1,4 +1,4 @@
-"""A proof holds for what was written, and falls for a file in which anything is otherwise."""
+"""A proof passes for the files that were written, and fails for a file in which anything was changed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def talking() -> Base:
 
 
 def proved(base: Base, folder: Path, change: Callable[[Path], None] | None = None) -> dict[str, Any]:
-    """Of a Hugging Face folder, by our own reader, after `change`."""
+    """The proof of a Hugging Face folder by afresh's own reader, after `change`."""
     HF.write(base, folder, "float32")
     if change is not None:
         change(folder)
@@ -55,7 +55,7 @@ def edit(name: str, **fields: Any) -> Callable[[Path], None]:
 
 
 def other_tokenizer(folder: Path) -> None:
-    """As many ids, with other meanings."""
+    """As many ids, for other texts."""
     (folder / "tokenizer.json").write_text(RUN_TOGETHER.inner.to_str())
 
 
@@ -78,8 +78,8 @@ def test_what_was_written_is_proved(tmp_path: Path) -> None:
     assert proof["nats_per_token"]["model"] == proof["nats_per_token"]["file"]
 
 
-def test_documents_that_did_not_see_one_another_are_compared_one_by_one(tmp_path: Path) -> None:
-    """A public program lets each see the one before it, so that a window of several would differ."""
+def test_documents_that_did_not_attend_to_one_another_are_compared_one_by_one(tmp_path: Path) -> None:
+    """Other programs let a document attend to the one before it, so a window of several documents would differ."""
     whole = base_of()
     base = replace(whole, config=whole.config.model_copy(update={"apart": True}))
     end = base.tokenizer.special["end"]
@@ -106,7 +106,7 @@ def test_documents_that_did_not_see_one_another_are_compared_one_by_one(tmp_path
         (edit("tokenizer_config.json", chat_template=CHATML.replace("assistant", "model")), "chat"),
     ],
 )
-def test_anything_otherwise_is_found(change: Callable[[Path], None], where: str, tmp_path: Path) -> None:
+def test_any_change_is_detected(change: Callable[[Path], None], where: str, tmp_path: Path) -> None:
     proof = proved(talking(), tmp_path, change)
     assert not proof["passed"]
     if where == "rounding":
@@ -117,19 +117,19 @@ def test_anything_otherwise_is_found(change: Callable[[Path], None], where: str,
         assert proof["chat"]["same"] < 2 and proof["chat"]["differing"] and proof["rounding"].passed
 
 
-def test_a_first_token_that_is_not_put_there_is_found(tmp_path: Path) -> None:
+def test_a_missing_first_token_is_detected(tmp_path: Path) -> None:
     base = base_of()
     target = TEXT_FORMATS["hf"]
     target.write(base, tmp_path, "float32")
     edit("tokenizer.json", post_processor=None)(tmp_path)
     proof = prove(base, tmp_path, target, "float32", [ids_of(base)])
-    assert not proof["passed"] and proof["first_token"]["found"] == [] and proof["layout"].passed
+    assert not proof["passed"] and proof["first_token"]["opening"] == [] and proof["layout"].passed
 
 
 @pytest.mark.parametrize("to", ["hf", "gguf"])
 @pytest.mark.parametrize("shape", sorted(SHAPES))
 def test_every_shape_is_proved_by_the_program_it_is_for(to: str, shape: str, tmp_path: Path) -> None:
-    """But Qwen2 with a tokenizer of ours: transformers reads every tokenizer of that architecture as Qwen's own."""
+    """Except Qwen2 with a tokenizer of afresh: transformers reads every tokenizer of that architecture as Qwen's."""
     if to == "gguf":
         needs.llama_cpp()
     base = base_of(shape)
@@ -142,8 +142,8 @@ def test_every_shape_is_proved_by_the_program_it_is_for(to: str, shape: str, tmp
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16", "q8_0"])
-def test_rounding_is_told_from_layout(precision: Any, tmp_path: Path) -> None:
-    """llama.cpp rounds what it multiplies too; the layout is judged on a twin in float32."""
+def test_rounding_is_distinguished_from_layout(precision: Any, tmp_path: Path) -> None:
+    """llama.cpp also rounds activations, so the layout is compared on a float32 copy."""
     needs.llama_cpp()
     base = base_of("llama")
     _, proof = export_base(base, "gguf", tmp_path / "out", precision, [ids_of(base)], "a test")
@@ -153,7 +153,7 @@ def test_rounding_is_told_from_layout(precision: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("to", "module"), [("hf", "transformers"), ("gguf", "llama_cpp")])
-def test_without_the_program_our_own_reader_judges_and_says_so(
+def test_without_the_program_the_reader_of_afresh_is_used_and_named(
     to: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
@@ -165,7 +165,7 @@ def test_without_the_program_our_own_reader_judges_and_says_so(
 
 
 def test_nothing_is_left_where_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*given: Any) -> None:
+    def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("afresh.formats.folder.write_json", full)

@@ -1,1 +1,1 @@
-"""Public weights in, exports out: Hugging Face folders, GGUF files, and one plain file of our own."""
+"""Reading public weights and writing exports: Hugging Face folders, GGUF, ONNX, diffusers, PEFT, safetensors."""

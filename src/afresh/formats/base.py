@@ -1,4 +1,4 @@
-"""A language model as files hold it: sizes, weights, tokenizer. Every format reads into it and is written from it."""
+"""A language model as files hold it: sizes, weights, tokenizer. All formats of language models read and write it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from afresh.nets.transformer import Decoder, rope_table
 
 @dataclass(frozen=True)
 class Base:
-    """A decoder at rest. `weights` are named as the state of nets.transformer.Decoder, in the precision of the file.
+    """A language model that is not loaded for computing.
 
-    `context` is the longest input in tokens. `first` is the id to be fed before a text (None: nothing). `source` says
-    what it was, `notes` what a reader should know.
+    `weights` are named as in the state of `afresh.nets.transformer.Decoder`, in the precision of the file. `context` is
+    the longest input in tokens. `first` is the id to feed before a text (None: no id). `source` is the path or name
+    that it was read from, `notes` are remarks for the user.
     """
 
     config: TransformerConfig
@@ -32,20 +33,20 @@ class Base:
 
     @property
     def chat_template(self) -> str | None:
-        """Jinja, as transformers has it."""
+        """The chat template in Jinja, as in transformers."""
         return self.tokenizer.chat_template
 
     @property
     def space(self) -> Space:
-        """Streams of its tokens, in windows of its context."""
+        """The space of streams of its tokens, in windows of its context."""
         t = self.tokenizer
         return Space("tokens", (self.context,), vocab=(t.size,), special=dict(t.special), stream=True)
 
 
 def decoder_of(base: Base, context: int | None = None) -> Decoder:
-    """A network with a copy of the base's weights in float32, for windows of `context` (all it can if not given)."""
+    """A network with a copy of the base's weights in float32, for windows of `context` tokens (default: the base's)."""
     space = replace(base.space, shape=(context or base.context,))
-    with torch.device("meta"):  # no time for random weights that are replaced at once
+    with torch.device("meta"):  # saves the time of drawing random weights that are replaced at once
         net = build(base.config, space, {})["decoder"]
     assert isinstance(net, Decoder)
     net.load_state_dict({k: v.to(torch.float32, copy=True) for k, v in base.weights.items()}, assign=True)

@@ -1,6 +1,7 @@
-"""A model of fields (pictures) as files hold it: networks, space, conditions. And its plainest form: safetensors.
+"""A model over fields (images, spectrograms) as files hold it: networks, space, conditions. Also the safetensors
+format.
 
-What the formats of pictures have in common: the model at rest, random requests to compare on, the proof.
+What the formats of fields share is here: the model, random requests to compare on, the proof.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from torch import Tensor, nn
 from afresh.core import Cond, CondSpec, Family, Part, Space, UserError
 from afresh.core.rng import Rng
 from afresh.data.conditions import SavedPart
-from afresh.formats.huggingface import opened, read_json, write_json
+from afresh.formats.files import load_tensors, read_model, write_json
 
 WEIGHTS, ABOUT, README = "model.safetensors", "model.json", "README.md"
-BATCHES = (1, 3)  # sizes that a proof compares
+BATCHES = (1, 3)  # sizes of batches on which a proof compares
 
 
 @dataclass(frozen=True)
 class FieldModel:
-    """A model over fields, at rest: float32, on the CPU. `picture`: whether -1 ... 1 are the bytes 0 ... 255."""
+    """A model over fields in float32 on the CPU. `image`: whether -1 ... 1 stand for the bytes 0 ... 255."""
 
     family: Family
     config: Any
@@ -35,7 +36,7 @@ class FieldModel:
     space: Space
     conds: CondSpec
     source: str
-    picture: bool
+    image: bool
 
     @staticmethod
     def of(
@@ -45,50 +46,51 @@ class FieldModel:
         space: Space,
         conds: CondSpec,
         source: str,
-        picture: bool,
+        image: bool,
     ) -> FieldModel:
-        """From modules on any device, which stay as they are."""
-        still = {k: copy.deepcopy(m).cpu().float().eval().requires_grad_(False) for k, m in modules.items()}
-        # One layout for all: another rounds otherwise, and what is read back is compared bit for bit.
-        still = {k: m.to(memory_format=torch.contiguous_format) for k, m in still.items()}  # type: ignore[call-overload]
-        return FieldModel(family, config, still, space, conds, source, picture)
+        """From modules on any device, which are copied."""
+        nets = {k: copy.deepcopy(m).cpu().float().eval().requires_grad_(False) for k, m in modules.items()}
+        # One memory layout for all: another one rounds differently, and proofs compare bit for bit.
+        nets = {k: m.to(memory_format=torch.contiguous_format) for k, m in nets.items()}  # type: ignore[call-overload]
+        return FieldModel(family, config, nets, space, conds, source, image)
 
     def state(self) -> dict[str, Tensor]:
-        """{module.name: tensor}."""
+        """Tensors as {module.parameter: tensor}."""
         return {
             f"{m}.{k}": v.contiguous().clone() for m, net in self.modules.items() for k, v in net.state_dict().items()
         }
 
 
 class FieldProof(BaseModel):
-    """proof.json of a model of fields: the largest absolute difference of outputs, and how large it may be."""
+    """proof.json of a model over fields: the largest absolute difference of outputs, and the largest that is
+    accepted."""
 
     model_config = ConfigDict(frozen=True)
     passed: bool
     format: str
     precision: str
     reader: str
-    independent: bool  # whether another program has computed the file
+    independent: bool  # another program has computed with the file
     compared: str
     batches: list[int]
     largest: float
     tolerance: float
-    outputs: float  # the largest absolute output, to see the difference against
+    outputs: float  # the largest absolute output, as a scale for the difference
     notes: list[str]
 
 
 # --------------------------------------------------------------------------- requests to compare on
 
 
-def requests(spec: CondSpec, n: int, rng: Rng) -> Cond:
-    """n random requests; each part is left out of about a quarter of them."""
+def random_requests(spec: CondSpec, n: int, rng: Rng) -> Cond:
+    """n random requests; each part of the condition is left out of about a quarter of them."""
     rows = torch.arange(n)
-    parts = {name: values(name, part, rows, rng) for name, part in spec.items()}
+    parts = {name: random_values(name, part, rows, rng) for name, part in spec.items()}
     present = {name: rng.uniform(f"export/{name}/present", rows) < 0.75 for name in spec}
     return Cond(n, parts, present)
 
 
-def values(name: str, part: Part, rows: Tensor, rng: Rng) -> Tensor:
+def random_values(name: str, part: Part, rows: Tensor, rng: Rng) -> Tensor:
     """Random values of one part, (n, *part.row)."""
     if part.kind == "label":
         return (rng.uniform(f"export/{name}", rows) * len(part.classes)).long()
@@ -98,7 +100,7 @@ def values(name: str, part: Part, rows: Tensor, rng: Rng) -> Tensor:
 
 
 def always(cond: Cond) -> Cond:
-    """The same requests with every part named."""
+    """The same requests with every part present."""
     return Cond(cond.size, cond.parts, {k: torch.ones_like(v) for k, v in cond.present.items()})
 
 
@@ -106,7 +108,7 @@ def always(cond: Cond) -> Cond:
 
 
 class SavedSpace(BaseModel):
-    """A space of fields in a file."""
+    """A space of fields in model.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     shape: tuple[int, ...] = Field(min_length=2)
@@ -123,18 +125,18 @@ class _Saved(BaseModel):
     config: dict[str, Any]
     space: SavedSpace
     conds: dict[str, SavedPart]
-    picture: bool
+    image: bool
     source: str
 
 
 def write(model: FieldModel, folder: Path) -> list[str]:
-    """model.safetensors, model.json and README.md into an empty folder; returns notes (none)."""
+    """Write model.safetensors, model.json and README.md into an empty folder; returns notes (none)."""
     saved = _Saved(
         family=model.family.name,
         config=model.config.model_dump(mode="json"),
         space=SavedSpace(shape=model.space.shape, std=model.space.std),
         conds={k: SavedPart.of(p) for k, p in model.conds.items()},
-        picture=model.picture,
+        image=model.image,
         source=Path(model.source).name,
     )
     (folder / WEIGHTS).write_bytes(save(model.state(), {"format": "pt"}))
@@ -144,27 +146,21 @@ def write(model: FieldModel, folder: Path) -> list[str]:
 
 
 def read(folder: Path, family_named: Callable[[str], Family]) -> FieldModel:
-    """What `write` wrote. Raises UserError, naming fields or tensors, for what does not fit."""
-    try:
-        saved = _Saved.model_validate(read_json(folder / ABOUT))
-    except ValidationError as e:
-        problems = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in e.errors()[:5])
-        raise UserError(f"{folder / ABOUT} is no export that this version can read: {problems}.") from None
+    """Read what `write` wrote. Raises UserError, naming fields or tensors, if the files do not fit together."""
+    saved = read_model(folder / ABOUT, _Saved)
     family = family_named(saved.family)
     try:
         config = family.config(**saved.config)
     except ValidationError as e:
-        raise UserError(f"{folder / ABOUT} holds sizes that the family {saved.family} does not know: {e}.") from None
+        raise UserError(f"{folder / ABOUT} holds sizes that the family {saved.family} does not accept: {e}.") from None
     space = Space("field", saved.space.shape, std=saved.space.std)
     conds = {k: p.part() for k, p in saved.conds.items()}
     modules = family.build(config, space, conds)
-    with opened(folder / WEIGHTS) as f:
-        found = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - no mapping
     try:
-        nn.ModuleDict(modules).load_state_dict(found)
+        nn.ModuleDict(modules).load_state_dict(load_tensors(folder / WEIGHTS))
     except RuntimeError as e:
-        raise UserError(f"{folder / WEIGHTS} does not fit what model.json says: {e}.") from None
-    return FieldModel.of(family, config, modules, space, conds, saved.source, saved.picture)
+        raise UserError(f"{folder / WEIGHTS} does not fit {ABOUT}: {e}.") from None
+    return FieldModel.of(family, config, modules, space, conds, saved.source, saved.image)
 
 
 def guide(model: FieldModel) -> str:
@@ -195,14 +191,14 @@ print(x.shape, float(x.min()), float(x.max()))
 
 
 def prove(model: FieldModel, folder: Path, family_named: Callable[[str], Family]) -> dict[str, Any]:
-    """The measured fields of a `FieldProof`: tensors and samples of what is read again, bit for bit."""
+    """The measured fields of a `FieldProof`: the model that is read again has the same tensors and gives the same
+    samples, bit for bit."""
     again = read(folder, family_named)
-    before, after = model.state(), again.state()
-    same = before.keys() == after.keys() and all(torch.equal(v, after[k]) for k, v in before.items())
+    same = same_tensors(model.state(), again.state())
     largest, outputs = 0.0, 0.0
     for n in BATCHES:
-        cond = requests(model.conds, n, Rng(n))
-        ours, theirs = (drawn(m, cond) for m in (model, again))
+        cond = random_requests(model.conds, n, Rng(n))
+        ours, theirs = (sample(m, cond) for m in (model, again))
         largest, outputs = max(largest, difference(ours, theirs)), max(outputs, float(ours.abs().max()))
     return {
         "passed": same and largest == 0,
@@ -216,12 +212,17 @@ def prove(model: FieldModel, folder: Path, family_named: Callable[[str], Family]
 
 
 @torch.no_grad()
-def drawn(model: FieldModel, cond: Cond) -> Tensor:
-    """Samples by the family's own settings."""
+def sample(model: FieldModel, cond: Cond) -> Tensor:
+    """Samples with the family's default settings."""
     rows = torch.arange(cond.size)
     return model.family.sampling.sample(
         model.modules, model.config, model.space, cond, Rng(0), rows, model.family.sampling.settings()
     )
+
+
+def same_tensors(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    """Whether two states have the same names and, bit for bit, the same tensors."""
+    return a.keys() == b.keys() and all(torch.equal(v, b[k]) for k, v in a.items())
 
 
 def difference(a: Tensor, b: Tensor) -> float:

@@ -1,7 +1,7 @@
-"""GGUF files of llama.cpp: architectures llama, qwen2 and qwen3. Out and in.
+"""GGUF files of llama.cpp, read and written, for the architectures llama, qwen2 and qwen3.
 
-The architecture llama rotates neighbouring pairs, so that the rows of q and k lie interleaved in its files; all others
-rotate halves, as we do.
+The architecture llama rotates neighbouring pairs, so that the rows of q and k are interleaved in its files; all others
+rotate halves, as afresh does.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ NAMES = {
     "down": "ffn_down.weight",
 }
 TOP = {"embedding": "token_embd.weight", "norm": "output_norm.weight", "head": "output.weight"}
-SCALES = "rope_freqs.weight"  # Llama 3.1's scaling: by how much each wavelength is stretched
-LLAMA3 = (1.0, 4.0)  # its low and high; files hold the factors that follow from them
-# float32, float16, bfloat16, q8_0 -> number of the file's type (llama.cpp's LLAMA_FTYPE)
+SCALES = "rope_freqs.weight"  # Llama 3.1's scaling: the factor of each wavelength
+LLAMA3 = (1.0, 4.0)  # its low and high; files hold the factors that result from them
+# precision -> number of the file type (LLAMA_FTYPE in llama.cpp)
 FILE_TYPES: Mapping[str, int] = {"float32": 0, "float16": 1, "q8_0": 7, "bfloat16": 32}
 
 
@@ -57,54 +57,56 @@ def gguf_name(part: str) -> str:
 
 
 def interleave(w: Tensor, heads: int) -> Tensor:
-    """Rows of q or k from halves one after the other to pairs side by side: (heads D, ...)."""
+    """Reorder the rows (heads D, ...) of q or k from consecutive halves to neighbouring pairs."""
     return w.reshape(heads, 2, -1, *w.shape[1:]).transpose(1, 2).reshape(w.shape)
 
 
-def part_pairs(w: Tensor, heads: int) -> Tensor:
-    """What undoes `interleave`."""
+def deinterleave(w: Tensor, heads: int) -> Tensor:
+    """The inverse of `interleave`."""
     return w.reshape(heads, w.shape[0] // heads // 2, 2, *w.shape[1:]).transpose(1, 2).reshape(w.shape)
 
 
 def heads_of(part: str, c: TransformerConfig, arch: str) -> int:
-    """Heads of a part whose rows lie interleaved in files of the architecture; 0 for all others."""
+    """Number of heads of a part whose rows are interleaved in files of the architecture; 0 for other parts."""
     name = part.split(".")[-1]
     return 0 if arch != "llama" else {"q": c.heads, "k": c.kv_heads}.get(name, 0)
 
 
-# --------------------------------------------------------------------------- in
+# --------------------------------------------------------------------------- read
 
 
 def read(path: Path) -> Base:
-    """A file of an architecture that is known here, dequantised. Raises UserError, naming fields or tensors."""
+    """Read and dequantise a file. Raises UserError, naming fields or tensors, if it is unsupported or inconsistent."""
     file = open_gguf(path)
     arch = file.fields.get("general.architecture")
     if arch not in ARCHITECTURES:
-        raise UserError(f"{path} is of the architecture {arch!r}. Read from GGUF: {', '.join(ARCHITECTURES)}.")
-    if (parts := file.fields.get("split.count", 0)) not in (0, 1):
-        raise UserError(f"{path} is one of {parts} parts. Join them: llama-gguf-split --merge {path.name} WHOLE.gguf")
-    tokenizer, adds = gguf_tokenizer.read_tokenizer(file)
+        raise UserError(f"{path} has the architecture {arch!r}. Supported in GGUF: {', '.join(ARCHITECTURES)}.")
+    if (count := file.fields.get("split.count", 0)) not in (0, 1):
+        raise UserError(f"{path} is one of {count} parts. Join them: llama-gguf-split --merge {path.name} JOINED.gguf")
+    tokenizer, adds_bos = gguf_tokenizer.read_tokenizer(file)
     config, context = read_config(file, str(arch))
     vocab = file.shape(TOP["embedding"])[0] if TOP["embedding"] in file.tensors else tokenizer.size
     tokenizer = tokenizer.with_rows(vocab, str(path))
     wanted = {gguf_name(p): p for p in shapes(config, vocab)}
-    found = {k: file.shape(k) for k in file.tensors if k != SCALES}
-    check(found, {k: shapes(config, vocab)[p] for k, p in wanted.items()}, str(path))
+    stored = {k: file.shape(k) for k in file.tensors if k != SCALES}
+    check(stored, {k: shapes(config, vocab)[p] for k, p in wanted.items()}, str(path))
     tensors = {name: file.tensor(name) for name in wanted}
     check_finite(tensors, str(path))
-    apart = {}
+    parts = {}
     for name, part in wanted.items():
         heads = heads_of(part, config, str(arch))
-        apart[part] = part_pairs(tensors.pop(name), heads) if heads else tensors.pop(name)
+        parts[part] = deinterleave(tensors.pop(name), heads) if heads else tensors.pop(name)
     types = {v.tensor_type for v in file.tensors.values()}
-    weights = fuse(apart, config)
+    weights = fuse(parts, config)
     note = f"{arch}, {sum(v.numel() for v in weights.values()):,} parameters, tensors of {len(types)} types"
     bos = file.fields.get("tokenizer.ggml.bos_token_id")
-    return Base(config, context, weights, tokenizer, str(path), int(bos) if adds and bos is not None else None, (note,))
+    return Base(
+        config, context, weights, tokenizer, str(path), int(bos) if adds_bos and bos is not None else None, (note,)
+    )
 
 
 class _Fields:
-    """Fields of the architecture. Raises UserError for one that is missing or of another type."""
+    """Fields of the architecture. The methods raise UserError if a field is missing or invalid."""
 
     def __init__(self, file: GGUFFile, arch: str) -> None:
         self.file, self.arch = file, arch
@@ -112,25 +114,25 @@ class _Fields:
     def get(self, name: str, default: Any = None) -> Any:
         return self.file.fields.get(f"{self.arch}.{name}", default)
 
-    def whole(self, name: str, default: int | None = None, most: int = 1 << 30) -> int:
+    def integer(self, name: str, default: int | None = None, most: int = 1 << 30) -> int:
         value = self.get(name, default)
         if not isinstance(value, int) or not 0 < value <= most:
-            raise UserError(f"{self.file.path}: {self.arch}.{name} is {value!r}, not a number from 1 to {most:,}.")
+            raise UserError(f"{self.file.path}: {self.arch}.{name} is {value!r}, not an integer from 1 to {most:,}.")
         return value
 
     def real(self, name: str, default: float | None = None) -> float:
         value = self.get(name, default)
         if not isinstance(value, float) or not 0 < value < float("inf"):
-            raise UserError(f"{self.file.path}: {self.arch}.{name} is {value!r}, but must be a number above 0.")
+            raise UserError(f"{self.file.path}: {self.arch}.{name} is {value!r}, not a positive number.")
         return value
 
 
 def read_config(file: GGUFFile, arch: str) -> tuple[TransformerConfig, int]:
-    """Sizes and context. Raises UserError, naming the field, for what our decoder does not compute."""
+    """Sizes and context. Raises UserError, naming the field, if the decoder of afresh does not compute it."""
     f = _Fields(file, arch)
-    width, heads = f.whole("embedding_length"), f.whole("attention.head_count")
-    dim = f.whole("attention.key_length", width // heads)
-    faults = {
+    width, heads = f.integer("embedding_length"), f.integer("attention.head_count")
+    dim = f.integer("attention.key_length", width // heads)
+    unsupported = {
         "expert_count": f.get("expert_count", 0),
         "attention.sliding_window": f.get("attention.sliding_window", 0),
         "attention.value_length": f.get("attention.value_length", dim) != dim,
@@ -138,17 +140,17 @@ def read_config(file: GGUFFile, arch: str) -> tuple[TransformerConfig, int]:
         "rope.scaling.type": f.get("rope.scaling.type", "none") != "none",
         "rope.scale_linear": f.get("rope.scale_linear", 1.0) != 1.0,
     }
-    found = [f"{arch}.{k} {f.get(k)}" for k, v in faults.items() if v]
-    if found:
-        raise UserError(f"{file.path} asks for what is not supported: {', '.join(found)}. Choose another base.")
+    named = [f"{arch}.{k} {f.get(k)}" for k, v in unsupported.items() if v]
+    if named:
+        raise UserError(f"{file.path} has settings that are not supported: {', '.join(named)}. Choose another base.")
     theta = f.real("rope.freq_base", 10_000.0)
     try:
         config = TransformerConfig(
             width=width,
-            layers=f.whole("block_count", most=10_000),
+            layers=f.integer("block_count", most=10_000),
             heads=heads,
-            kv_heads=f.whole("attention.head_count_kv", heads),
-            mlp=f.whole("feed_forward_length"),
+            kv_heads=f.integer("attention.head_count_kv", heads),
+            mlp=f.integer("feed_forward_length"),
             qk_norm=arch == "qwen3",
             qkv_bias=arch == "qwen2",
             apart=False,
@@ -159,37 +161,40 @@ def read_config(file: GGUFFile, arch: str) -> tuple[TransformerConfig, int]:
             tied=TOP["head"] not in file.tensors,
         )
     except ValidationError as e:
-        raise UserError(f"{file.path} has sizes that do not go together: {e.errors()[0]['msg']}.") from None
-    return config, f.whole("context_length", most=1 << 22)
+        raise UserError(f"{file.path} has inconsistent sizes: {e.errors()[0]['msg']}.") from None
+    return config, f.integer("context_length", most=1 << 22)
 
 
 def factors(dim: int, theta: float, scaling: tuple[float, float, float, int]) -> Tensor:
-    """By how much Llama 3.1 divides each frequency, (dim / 2,) float32: see nets.transformer.rope_table."""
+    """Factors (dim / 2,) float32 by which Llama 3.1 divides each frequency: see
+    `afresh.nets.transformer.rope_table`."""
     factor, low, high, original = scaling
     inverse = theta ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
-    kept = ((original * inverse / (2 * torch.pi) - low) / (high - low)).clamp(0, 1)
-    return (1 / (kept + (1 - kept) / factor)).float()
+    unscaled = ((original * inverse / (2 * torch.pi) - low) / (high - low)).clamp(0, 1)  # the share that stays
+    return (1 / (unscaled + (1 - unscaled) / factor)).float()
 
 
 def read_scaling(file: GGUFFile, f: _Fields, dim: int, theta: float) -> tuple[float, float, float, int] | None:
-    """Llama 3.1's scaling from the factors in the file: those of low 1 and high 4, or UserError."""
+    """Llama 3.1's scaling from the factors in the file; None if there are none. Raises UserError if they are not those
+    of `LLAMA3`."""
     if SCALES not in file.tensors:
         return None
-    given = file.tensor(SCALES).float()
-    if given.shape == (dim // 2,) and bool(torch.isfinite(given).all()):
+    stored = file.tensor(SCALES).float()
+    if stored.shape == (dim // 2,) and bool(torch.isfinite(stored).all()):
         lengths = dict.fromkeys((f.get("rope.scaling.original_context_length"), 8192))
         for original in (n for n in lengths if isinstance(n, int) and n > 0):
-            scaling = (float(given.max()), *LLAMA3, original)
-            if torch.allclose(factors(dim, theta, scaling), given, rtol=1e-4):
+            scaling = (float(stored.max()), *LLAMA3, original)
+            if torch.allclose(factors(dim, theta, scaling), stored, rtol=1e-4):
                 return scaling
-    raise UserError(f"{file.path} stretches wavelengths ({SCALES}) in another way than Llama 3.1. Choose another base.")
+    raise UserError(f"{file.path} scales wavelengths ({SCALES}) differently from Llama 3.1. Choose another base.")
 
 
-# --------------------------------------------------------------------------- out
+# --------------------------------------------------------------------------- write
 
 
 def write(base: Base, folder: Path, precision: Precision) -> list[str]:
-    """model.gguf into an empty folder; returns notes. Raises UserError for what llama.cpp has no place for."""
+    """Write model.gguf into an empty folder; returns notes. Raises UserError if llama.cpp cannot represent the
+    model."""
     try:
         from gguf import GGMLQuantizationType, GGUFWriter, quantize
     except ImportError:
@@ -198,7 +203,7 @@ def write(base: Base, folder: Path, precision: Precision) -> list[str]:
     arch = architecture(c)
     if c.rope_scaling is not None and (arch != "llama" or c.rope_scaling[1:3] != LLAMA3):
         raise UserError(
-            f"llama.cpp has no place for this model's rope_scaling in the architecture {arch}. Use --to hf."
+            f"llama.cpp does not support this model's rope_scaling in the architecture {arch}. Export to hf instead."
         )
     writer = GGUFWriter(folder / FILE, arch)
     describe(writer, base, precision)
@@ -208,14 +213,14 @@ def write(base: Base, folder: Path, precision: Precision) -> list[str]:
         "bfloat16": GGMLQuantizationType.BF16,
         "q8_0": GGMLQuantizationType.Q8_0,
     }
-    whole = []
+    unquantized = []
     for part, tensor in split(base.weights, c, vocab).items():
         heads = heads_of(part, c, arch)
         values = (interleave(tensor, heads) if heads else tensor).float().contiguous().numpy()
         kind = kinds[precision] if values.ndim > 1 else GGMLQuantizationType.F32
         if kind == GGMLQuantizationType.Q8_0 and values.shape[-1] % 32:
             kind = GGMLQuantizationType.F32
-            whole.append(part)
+            unquantized.append(part)
         writer.add_tensor(gguf_name(part), quantize(values, kind), raw_dtype=kind)
     if c.rope_scaling is not None:
         writer.add_tensor(SCALES, factors(head_width(c), c.rope_theta, c.rope_scaling).numpy().astype(np.float32))
@@ -223,11 +228,12 @@ def write(base: Base, folder: Path, precision: Precision) -> list[str]:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return [f"{len(whole)} tensors with rows that are no multiple of 32 are float32, not q8_0"] if whole else []
+    count = len(unquantized)
+    return [f"{count} tensors whose rows are not a multiple of 32 are float32, not q8_0"] if count else []
 
 
 def describe(writer: Any, base: Base, precision: Precision) -> None:
-    """Sizes and tokenizer."""
+    """Write the sizes and the tokenizer."""
     c, t = base.config, base.tokenizer
     writer.add_name(Path(base.source).name)
     writer.add_context_length(base.context)

@@ -24,19 +24,19 @@ VERSIONS = (2, 3)
 
 @dataclass(frozen=True)
 class GGUFFile:
-    """Fields by name, and tensors that are read on request."""
+    """Fields by name, and tensors that are read when asked for."""
 
     path: Path
     fields: Mapping[str, Any]
     tensors: Mapping[str, ReaderTensor]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """As torch has it: ggml counts from the innermost dimension."""
+        """The shape in torch's order of dimensions; ggml counts from the innermost."""
         return tuple(self.tensors[name].shape.tolist()[::-1])
 
     def tensor(self, name: str) -> Tensor:
-        """As stored where that is float32, float16 or bfloat16; else dequantised to float32. Raises UserError for a
-        quantisation that the package gguf cannot dequantise."""
+        """The tensor as stored if that is float32, float16 or bfloat16, else dequantised to float32. Raises UserError
+        if the package gguf cannot dequantise it."""
         from gguf import GGMLQuantizationType, dequantize
 
         stored = self.tensors[name]
@@ -55,14 +55,15 @@ class GGUFFile:
 
 
 def open_gguf(path: Path) -> GGUFFile:
-    """Fields and places of tensors. Raises UserError if it is not a GGUF file, is damaged, or holds unknown types."""
+    """The fields and the positions of the tensors. Raises UserError if it is not a GGUF file, is damaged, or holds
+    unknown types."""
     try:
         from gguf import GGUFReader, GGUFValueType
     except ImportError:
         raise UserError("Reading GGUF needs the package gguf. Install it: pip install 'afresh[hf]'.") from None
 
     class Bounded(GGUFReader):
-        """Raises ValueError for what reaches beyond the end of the file; arrays of numbers are read in one piece."""
+        """Raises ValueError at the end of the file; reads arrays of numbers in one piece."""
 
         def _get(self, offset: int, dtype: Any, count: Any = 1, override_order: Any = None) -> Any:
             end = offset + np.dtype(dtype).itemsize * int(count)
@@ -91,7 +92,7 @@ def open_gguf(path: Path) -> GGUFFile:
         if magic != b"GGUF":
             raise UserError(f"{path} is not a GGUF file: it does not begin with GGUF.")
         if version not in VERSIONS:
-            raise UserError(f"{path} is GGUF of version {version} (or of another byte order); read here: 2 and 3.")
+            raise UserError(f"{path} is GGUF of version {version} (or of another byte order); supported are 2 and 3.")
         with np.errstate(over="raise"):
             reader = Bounded(path)
         if scalars := [t.name for t in reader.tensors if not len(t.shape)]:
@@ -108,7 +109,7 @@ def open_gguf(path: Path) -> GGUFFile:
 
 
 def _value(field: ReaderField) -> Any:
-    """A field's value; of float32 the shortest number that it can be read from: 1e-05, not 9.999999747378752e-06."""
+    """A field's value. A float32 becomes the shortest number that rounds to it: 1e-05, not 9.999999747378752e-06."""
     from gguf import GGUFValueType
 
     value = field.contents()

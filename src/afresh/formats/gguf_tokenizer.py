@@ -1,6 +1,6 @@
-"""Tokenizers in GGUF: byte-level BPE (the model `gpt2` of llama.cpp), out and in.
+"""Tokenizers in GGUF, read and written: byte-level BPE (the model `gpt2` of llama.cpp).
 
-llama.cpp knows rules of splitting by name alone. Here are those with the rules that they stand for.
+A GGUF file names the rule by which text is split into words; the rules that these names stand for are listed here.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from afresh.formats.tokenizer_differences import explain_unseen_characters
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
 WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 PATTERNS = {"llama-bpe": WORDS % r"\p{N}{1,3}", "qwen2": WORDS % r"\p{N}"}
-PLAIN = {"gpt-2": False, "smollm": True}  # GPT-2's own rule; whether every digit stands alone
+PLAIN = {"gpt-2": False, "smollm": True}  # GPT-2's rule -> whether every digit is split off
 ALIASES = {"llama3": "llama-bpe", "llama-v3": "llama-bpe", "deepseek-r1-qwen": "qwen2"}
-OURS, LIBRARY = "afresh.tokenizer", "tokenizer.huggingface.json"  # fields: the kind, and the library's own file
-NO_MERGE = ("<begin>", "<end>")  # llama.cpp wants at least one merge; these two never meet in a text
+OURS, LIBRARY = "afresh.tokenizer", "tokenizer.huggingface.json"  # fields: the kind, and tokenizer.json
+NO_MERGE = ("<begin>", "<end>")  # llama.cpp needs at least one merge; these two are never neighbours in a text
 
 
 @dataclass(frozen=True)
 class Table:
-    """A tokenizer as GGUF has it."""
+    """A tokenizer as GGUF represents it."""
 
     tokens: Sequence[str]
     kinds: Sequence[int]
@@ -40,37 +40,37 @@ class Table:
 
 
 def read_table(file: GGUFFile) -> Table:
-    """Raises UserError for kinds of tokenizer that are not read, and for tables that do not fit together."""
+    """The table of a file. Raises UserError if the kind of tokenizer is not supported or the table is inconsistent."""
     f, path = file.fields, file.path
     model = f.get("tokenizer.ggml.model")
     if model != "gpt2":
         raise UserError(
-            f"{path} has a tokenizer of kind {model!r}; read from GGUF: 'gpt2' (byte-level BPE). "
+            f"{path} has a tokenizer of kind {model!r}; supported in GGUF is 'gpt2' (byte-level BPE). "
             "Give the Hugging Face folder of this model instead."
         )
     tokens, kinds = f.get("tokenizer.ggml.tokens"), f.get("tokenizer.ggml.token_type")
     merges = f.get("tokenizer.ggml.merges")
     if not isinstance(tokens, list) or not isinstance(merges, list) or len(set(tokens)) != len(tokens):
-        raise UserError(f"{path} has no sound tokenizer: it needs different tokens and merges.")
+        raise UserError(f"{path} has an invalid tokenizer: it needs a list of distinct tokens and a list of merges.")
     kinds = [NORMAL] * len(tokens) if kinds is None else kinds
     pairs = [tuple(str(m).split(" ")) for m in merges]
     if not isinstance(kinds, list) or len(kinds) != len(tokens) or any(len(p) != 2 for p in pairs):
-        raise UserError(f"{path} has no sound tokenizer: token_type or merges do not fit the tokens.")
+        raise UserError(f"{path} has an invalid tokenizer: token_type or merges do not fit the tokens.")
     return Table(tokens, kinds, [(a, b) for a, b in pairs], str(f.get("tokenizer.ggml.pre")))
 
 
 def read_tokenizer(file: GGUFFile) -> tuple[Tokenizer, bool]:
-    """The tokenizer, and whether its begin is put before every text. Raises UserError like `read_table`."""
+    """The tokenizer, and whether its begin token comes before every text. Raises UserError as `read_table`."""
     f, table = file.fields, read_table(file)
     tokens = table.tokens
     adds = f.get("tokenizer.ggml.add_bos_token", ALIASES.get(table.pre, table.pre) == "llama-bpe") is True
     begin, end, pad = (_token(file, tokens, k) for k in ("bos", "eos", "padding"))
     if end is None:
-        raise UserError(f"{file.path} does not say which token ends a text (tokenizer.ggml.eos_token_id).")
+        raise UserError(f"{file.path} does not name the token that ends a text (tokenizer.ggml.eos_token_id).")
     template = f.get("tokenizer.chat_template")
     template = template if isinstance(template, str) else None
-    if (ours := _ours(file, table, template)) is not None:
-        return ours, adds
+    if (own := _afresh_tokenizer(file, table, template)) is not None:
+        return own, adds
     inner = build(table, {t for t in (begin, end, pad) if t}, str(file.path))
     if adds and begin:
         inner.post_processor = TemplateProcessing(
@@ -88,21 +88,25 @@ def _token(file: GGUFFile, tokens: Sequence[str], name: str) -> str | None:
     return tokens[i]
 
 
-def _ours(file: GGUFFile, table: Table, template: str | None) -> Tokenizer | None:
-    """A tokenizer of our own, by the library's file within, when that is what the tokens say."""
+def _afresh_tokenizer(file: GGUFFile, table: Table, template: str | None) -> Tokenizer | None:
+    """A tokenizer of afresh, from the tokenizer.json within the file; None if there is none.
+
+    Raises UserError if it is not the tokenizer of the file's tokens.
+    """
     kind, text = file.fields.get(OURS), file.fields.get(LIBRARY)
     if kind is None or not isinstance(text, str):
         return None
-    made = Tokenizer.read(text, f"{LIBRARY} in {file.path}", rows=len(table.tokens), chat_template=template)
-    if (made.kind, list(table_of(made).tokens)) != (kind, list(table.tokens)):
-        raise UserError(f"{file.path} holds two tokenizers, of which {LIBRARY} is not the one of its tokens.")
-    return made
+    tokenizer = Tokenizer.read(text, f"{LIBRARY} in {file.path}", rows=len(table.tokens), chat_template=template)
+    if (tokenizer.kind, list(table_of(tokenizer).tokens)) != (kind, list(table.tokens)):
+        raise UserError(f"{file.path} holds two different tokenizers: {LIBRARY} is not that of its tokens.")
+    return tokenizer
 
 
 def build(table: Table, special: set[str], where: str, steps: bool = False) -> tokenizers.Tokenizer:
-    """The library's tokenizer of a table; `steps`: merges may join what is no token, which gets ids beyond the table.
+    """The tokenizer of a table, for the library tokenizers. With `steps`, merges may produce pieces that are not
+    tokens; these get ids beyond the table.
 
-    Raises UserError for an unknown rule, and for merges that do not fit.
+    Raises UserError if the splitting rule is unknown or the merges do not fit.
     """
     vocab = {t: i for i, t in enumerate(table.tokens) if table.kinds[i] != UNUSED}
     pre = ALIASES.get(table.pre, table.pre)
@@ -113,7 +117,7 @@ def build(table: Table, special: set[str], where: str, steps: bool = False) -> t
     try:
         inner = tokenizers.Tokenizer(models.BPE(vocab, merges, ignore_merges=pre == "llama-bpe"))
     except Exception as e:  # the library raises plain Exception
-        raise UserError(f"{where} has no sound tokenizer: {e}.") from None
+        raise UserError(f"{where} has an invalid tokenizer: {e}.") from None
     if pre in PATTERNS:
         inner.pre_tokenizer = pre_tokenizers.Sequence(
             [
@@ -122,38 +126,34 @@ def build(table: Table, special: set[str], where: str, steps: bool = False) -> t
             ]
         )
     elif pre in PLAIN:
-        whole = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        words = pre_tokenizers.ByteLevel(add_prefix_space=False)
         digits = pre_tokenizers.Digits(individual_digits=True)
-        inner.pre_tokenizer = pre_tokenizers.Sequence([digits, whole]) if PLAIN[pre] else whole
+        inner.pre_tokenizer = pre_tokenizers.Sequence([digits, words]) if PLAIN[pre] else words
     else:
         known = ", ".join([*PATTERNS, *PLAIN, *ALIASES])
-        raise UserError(f"{where} splits text by the rule {table.pre!r}, which is not known here. Known: {known}.")
+        raise UserError(f"{where} splits text by the rule {table.pre!r}, which is not supported. Supported: {known}.")
     inner.decoder = decoders.ByteLevel()
     for kind, add in ((CONTROL, inner.add_special_tokens), (USER_DEFINED, inner.add_tokens)):
-        names = [t for i, t in enumerate(table.tokens) if _kind(table.kinds[i], t in special) == kind]
+        names = [t for k, t in zip(table.kinds, table.tokens, strict=True) if (CONTROL if t in special else k) == kind]
         add([AddedToken(t, special=kind == CONTROL, normalized=False) for t in names])
     return inner
 
 
-def _kind(kind: int, special: bool) -> int:
-    return CONTROL if special else kind
-
-
-# --------------------------------------------------------------------------- out
+# --------------------------------------------------------------------------- write
 
 
 def explain_difference(t: Tokenizer, text: str) -> str | None:
-    """Why llama.cpp cannot give a text the ids that it has here; None when it must."""
+    """The known reason why llama.cpp gives a text other ids; None if the ids must be the same."""
     if t.inner.normalizer is not None and t.inner.normalizer.normalize_str(text) != text:
         return "llama.cpp does not normalise text"
     return explain_unseen_characters(t, text)
 
 
 def table_of(t: Tokenizer) -> Table:
-    """A tokenizer as GGUF has it. Raises UserError where llama.cpp has no name for its rule of splitting.
+    """The table of a tokenizer. Raises UserError if llama.cpp has no name for its splitting rule.
 
-    Characters become pieces of GPT-2's alphabet of bytes, joined by merges that never reach into the next character.
-    llama.cpp drops a character that has no piece; here it is spelt in nibbles, which no table of pieces can say.
+    Characters become pieces of GPT-2's alphabet of bytes, with merges that never cross into the next character.
+    llama.cpp drops a character that has no piece; afresh spells it in nibbles, which a table of pieces cannot express.
     """
     added = t.inner.get_added_tokens_decoder()
     names = [""] * t.size
@@ -170,27 +170,29 @@ def table_of(t: Tokenizer) -> Table:
         return _characters(names, kinds)
     model = json.loads(t.inner.to_str())["model"]
     if model["type"] != "BPE":
-        raise UserError(f"GGUF files are written with byte-level BPE; this tokenizer is {model['type']}. Use --to hf.")
+        raise UserError(
+            f"GGUF files are written with byte-level BPE; this tokenizer is {model['type']}. Export to hf instead."
+        )
     merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in model["merges"]]
     return Table(names, kinds, [(a, b) for a, b in merges] or [NO_MERGE], rule_of(t))
 
 
 def _characters(names: Sequence[str], kinds: Sequence[int]) -> Table:
     alphabet = byte_names()
-    tokens, sorts = list(names), list(kinds)
+    tokens, types = list(names), list(kinds)
     merges: dict[tuple[str, str], None] = {}
     for i, name in enumerate(names):
         if len(name) == 1:
-            spelt = [alphabet[b] for b in name.encode()]
-            tokens[i] = "".join(spelt)
-            merges |= {("".join(spelt[:k]), spelt[k]): None for k in range(1, len(spelt))}
+            pieces = [alphabet[b] for b in name.encode()]
+            tokens[i] = "".join(pieces)
+            merges |= {("".join(pieces[:k]), pieces[k]): None for k in range(1, len(pieces))}
         elif name in NIBBLES:
-            sorts[i] = CONTROL
-    return Table(tokens, sorts, list(merges) or [NO_MERGE], "gpt-2")
+            types[i] = CONTROL
+    return Table(tokens, types, list(merges) or [NO_MERGE], "gpt-2")
 
 
 def rule_of(t: Tokenizer) -> str:
-    """llama.cpp's name for how a tokenizer splits. Raises UserError where there is none."""
+    """llama.cpp's name for a tokenizer's splitting rule. Raises UserError if there is none."""
     saved = json.loads(t.inner.to_str())
     normal = saved["normalizer"]
     steps = _steps(saved["pre_tokenizer"])
@@ -207,8 +209,9 @@ def rule_of(t: Tokenizer) -> str:
             if last["use_regex"] and before == [{"type": "Digits", "individual_digits": True}]:
                 return "smollm"
     raise UserError(
-        "llama.cpp has no name that is known here for how this tokenizer splits text, so it cannot be written as GGUF. "
-        "Use --to hf, and llama.cpp's own convert_hf_to_gguf.py on that folder."
+        "afresh knows no name in llama.cpp for the rule by which this tokenizer splits text, so it cannot be written "
+        "as "
+        "GGUF. Export to hf, and run llama.cpp's convert_hf_to_gguf.py on that folder."
     )
 
 

@@ -1,4 +1,4 @@
-"""config.json of transformers to and from our sizes: Llama, Mistral (no sliding window), Qwen2, Qwen3."""
+"""config.json of transformers, read and written: Llama, Mistral (without a sliding window), Qwen2, Qwen3."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from afresh.core import UserError
+from afresh.core.options import problems
 from afresh.families.transformer import TransformerConfig
 from afresh.formats.parts import head_width
 
 SHAPES = ("llama", "mistral", "qwen2", "qwen3")
-HEAD_WIDTH = {"qwen3": 128}  # where config.json may leave it out and it is not width / heads
+HEAD_WIDTH = {"qwen3": 128}  # the default of head_dim where it is not hidden_size / num_attention_heads
 CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 
 
 class HFConfig(BaseModel):
-    """The fields of config.json that decide what the network computes."""
+    """The fields of config.json that determine what the network computes."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -50,22 +51,22 @@ class HFConfig(BaseModel):
 
 
 def parse(saved: Mapping[str, Any], file: Path) -> HFConfig:
-    """Raises UserError for another architecture, and for fields that are missing or no numbers."""
+    """Parse config.json. Raises UserError if the architecture is unsupported or a field is missing or invalid."""
     kind = saved.get("model_type")
     if kind not in SHAPES:
         raise UserError(
-            f"{file} is of the architecture {kind!r}. Read here: {', '.join(SHAPES)} (SmolLM and TinyLlama are llama)."
+            f"{file} has the architecture {kind!r}. Supported: {', '.join(SHAPES)} (SmolLM and TinyLlama are llama)."
         )
     try:
         return HFConfig.model_validate(saved)
     except ValidationError as e:
-        problems = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in e.errors()[:5])
-        raise UserError(f"{file} has fields that cannot be used: {problems}.") from None
+        raise UserError(f"{file} has invalid fields: {problems(e, HFConfig)}.") from None
 
 
 def to_ours(c: HFConfig, file: Path) -> TransformerConfig:
-    """Our sizes of the same network. Raises UserError, naming the field, for what our decoder does not compute."""
-    refuse(c, file)
+    """The same network as afresh configures it. Raises UserError, naming the field, if its decoder does not compute
+    it."""
+    check_supported(c, file)
     heads = c.num_attention_heads
     kv_heads = c.num_key_value_heads or heads
     dim = c.head_dim or HEAD_WIDTH.get(c.model_type) or c.hidden_size // heads
@@ -87,18 +88,18 @@ def to_ours(c: HFConfig, file: Path) -> TransformerConfig:
             tied=c.tie_word_embeddings,
         )
     except ValidationError as e:
-        raise UserError(f"{file} has sizes that do not go together: {e.errors()[0]['msg']}.") from None
+        raise UserError(f"{file} has inconsistent sizes: {e.errors()[0]['msg']}.") from None
 
 
-def refuse(c: HFConfig, file: Path) -> None:
-    """Raises UserError for fields that ask for what our decoder does not compute."""
+def check_supported(c: HFConfig, file: Path) -> None:
+    """Raises UserError naming the settings that the decoder of afresh does not compute."""
     window = c.sliding_window
     if c.model_type == "mistral" and "sliding_window" not in c.model_fields_set:
         window = 4096  # transformers' own default
     narrow = window is not None and window < c.max_position_embeddings
     slides = narrow and (c.model_type == "mistral" or c.use_sliding_window)
     layers = sorted(set(c.layer_types or ()) - {"full_attention"})
-    faults = {
+    unsupported = {
         f"hidden_act {c.hidden_act!r} (only silu)": c.hidden_act != "silu",
         "attention_bias": c.attention_bias,
         "mlp_bias": c.mlp_bias,
@@ -107,36 +108,36 @@ def refuse(c: HFConfig, file: Path) -> None:
         f"partial_rotary_factor {c.partial_rotary_factor}": c.partial_rotary_factor != 1,
         "quantization_config (give the weights in float32, float16 or bfloat16)": c.quantization_config is not None,
     }
-    found = [k for k, v in faults.items() if v]
-    if found:
-        raise UserError(f"{file} asks for what is not supported: {'; '.join(found)}. Choose another base.")
+    named = [k for k, v in unsupported.items() if v]
+    if named:
+        raise UserError(f"{file} has settings that are not supported: {'; '.join(named)}. Choose another base.")
 
 
 def rope(c: HFConfig, file: Path) -> tuple[float, tuple[float, float, float, int] | None]:
-    """Base of the wavelengths, and Llama 3.1's scaling. Both spellings: rope_parameters (version 5) and rope_theta
-    with rope_scaling (before). Raises UserError for another kind of scaling."""
-    given = {**(c.rope_scaling or {}), **(c.rope_parameters or {})}
-    kind = given.get("rope_type", given.get("type", "default"))
+    """rope_theta, and Llama 3.1's scaling or None, from rope_parameters (transformers 5) or rope_theta and rope_scaling
+    (earlier versions). Raises UserError for another kind of scaling."""
+    saved = {**(c.rope_scaling or {}), **(c.rope_parameters or {})}
+    kind = saved.get("rope_type", saved.get("type", "default"))
     try:
-        theta = float(given.get("rope_theta", c.rope_theta))
-        if float(given.get("partial_rotary_factor", 1.0)) != 1:
-            raise UserError(f"{file} asks for what is not supported: a partial_rotary_factor. Choose another base.")
+        theta = float(saved.get("rope_theta", c.rope_theta))
+        if float(saved.get("partial_rotary_factor", 1.0)) != 1:
+            raise UserError(f"{file} has a partial_rotary_factor, which is not supported. Choose another base.")
         if kind == "default":
             return theta, None
         if kind != "llama3":
-            raise UserError(f"{file} has a rope_scaling of type {kind!r}. Read here: none, and llama3.")
+            raise UserError(f"{file} has a rope_scaling of type {kind!r}. Supported: none and llama3.")
         names = ("factor", "low_freq_factor", "high_freq_factor")
-        factor, low, high = (float(given[k]) for k in names)
-        original = int(given["original_max_position_embeddings"])
+        factor, low, high = (float(saved[k]) for k in names)
+        original = int(saved["original_max_position_embeddings"])
         if not (0 < factor < float("inf") and 0 < low < high < float("inf") and original > 0):
-            raise ValueError("its numbers make no sense")
+            raise ValueError("its numbers are not plausible")
         return theta, (factor, low, high, original)
     except (KeyError, TypeError, ValueError) as e:
         raise UserError(f"{file} has a rope_scaling that cannot be used: {type(e).__name__} {e}.") from None
 
 
 def architecture(c: TransformerConfig) -> str:
-    """Which public shape the network has. Raises UserError where there is none."""
+    """The public architecture that computes the network. Raises UserError if there is none."""
     if c.qk_norm and c.qkv_bias:
         raise UserError(
             "No public architecture has both qk_norm and qkv_bias, so this model cannot be exported. Train with one."
@@ -145,7 +146,7 @@ def architecture(c: TransformerConfig) -> str:
 
 
 def from_ours(c: TransformerConfig, vocab: int, context: int, ids: Mapping[str, int], dtype: str) -> dict[str, Any]:
-    """config.json, in the spelling that versions 4 and 5 of transformers both read. `ids`: bos, eos and pad."""
+    """config.json with field names that transformers 4 and 5 both read. `ids`: those of bos, eos and pad."""
     kind = architecture(c)
     scaling = None
     if c.rope_scaling is not None:

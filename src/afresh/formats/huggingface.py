@@ -1,4 +1,4 @@
-"""Hugging Face folders: config.json, model.safetensors (one file or shards), tokenizer.json. Out and in."""
+"""Hugging Face folders, read and written: config.json, model.safetensors (one file or shards), tokenizer.json."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import tokenizers
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor
@@ -21,12 +20,13 @@ from afresh.data.text.tokenizer_config import FILE as TOKENIZER_CONFIG
 from afresh.data.text.tokenizer_config import read_sidecar
 from afresh.formats import hf_config
 from afresh.formats.base import Base
+from afresh.formats.files import open_tensors, read_json, write_json
 from afresh.formats.parts import DTYPES, Precision, check, check_finite, few, fuse, rename, shapes, split
 from afresh.formats.tokenizer_differences import explain_unseen_characters
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-KINDS = {"F64", "F32", "F16", "BF16"}  # of safetensors
+DTYPES_READ = {"F64", "F32", "F16", "BF16"}  # as safetensors names them
 NAMES = {
     "attention_norm": "input_layernorm.weight",
     "q": "self_attn.q_proj.weight",
@@ -47,34 +47,34 @@ TOP = {"embedding": "model.embed_tokens.weight", "norm": "model.norm.weight", "h
 
 
 def hf_name(part: str) -> str:
-    """The name that a part (formats/parts.py) has in transformers."""
+    """The name of a part (formats/parts.py) in transformers."""
     if part in TOP:
         return TOP[part]
     layer, name = part.split(".")
     return f"model.layers.{layer}.{NAMES[name]}"
 
 
-# --------------------------------------------------------------------------- in
+# --------------------------------------------------------------------------- read
 
 
 def read(folder: Path, source: str | None = None) -> Base:
-    """A folder as transformers saves it. Raises UserError, naming fields or tensors, for what does not fit."""
+    """Read a folder that transformers saved. Raises UserError, naming fields or tensors, if it is inconsistent."""
     file = folder / "config.json"
     if not file.is_file():
         raise UserError(
-            f"{folder} has no config.json, so it is no folder of weights. Give one, a .gguf file, or a run."
+            f"{folder} has no config.json, so it is not a folder of weights. Give one, a .gguf file, or a run."
         )
-    found = hf_config.parse(read_json(file), file)
-    config = hf_config.to_ours(found, file)
-    tokenizer = read_tokenizer(folder, found).with_rows(found.vocab_size, str(folder))
-    wanted = {hf_name(p): p for p in shapes(config, found.vocab_size)}
-    tensors = read_tensors(folder, rename(config, found.vocab_size, hf_name))
+    saved = hf_config.parse(read_json(file), file)
+    config = hf_config.to_ours(saved, file)
+    tokenizer = read_tokenizer(folder, saved).with_rows(saved.vocab_size, str(folder))
+    part_of = {hf_name(p): p for p in shapes(config, saved.vocab_size)}
+    tensors = read_tensors(folder, rename(config, saved.vocab_size, hf_name))
     check_finite(tensors, str(folder))
-    weights = fuse({wanted[k]: v for k, v in tensors.items()}, config)
-    note = f"{found.model_type}, {sum(v.numel() for v in weights.values()):,} parameters"
+    weights = fuse({part_of[k]: v for k, v in tensors.items()}, config)
+    note = f"{saved.model_type}, {sum(v.numel() for v in weights.values()):,} parameters"
     return Base(
         config,
-        found.max_position_embeddings,
+        saved.max_position_embeddings,
         weights,
         tokenizer,
         source or str(folder),
@@ -83,84 +83,67 @@ def read(folder: Path, source: str | None = None) -> Base:
     )
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """Raises UserError for a file that is missing or holds no JSON object."""
-    try:
-        saved = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as e:
-        raise UserError(f"Cannot read {file}: {e}.") from None
-    if not isinstance(saved, dict):
-        raise UserError(f"{file} holds no JSON object.")
-    return saved
-
-
 def read_tensors(folder: Path, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """All tensors of the folder's safetensors, after their names and shapes were found right."""
+    """The tensors of the folder's safetensors files. Raises UserError unless their names and shapes are those of
+    `wanted`, which is checked before any tensor is read."""
     files = weight_files(folder)
-    found: dict[str, tuple[int, ...]] = {}
+    stored: dict[str, tuple[int, ...]] = {}
     owner: dict[str, Path] = {}
     tied = "lm_head.weight" not in wanted
     for file in files:
-        with opened(file) as f:
-            for name in f.keys():  # noqa: SIM118 - no mapping
+        with open_tensors(file) as f:
+            for name in f.keys():  # noqa: SIM118 - not a mapping
                 if name in owner:
-                    raise UserError(f"{name} is in {owner[name].name} and in {file.name} of {folder}: which is meant?")
+                    raise UserError(f"{name} is both in {owner[name].name} and in {file.name} of {folder}. Remove one.")
                 owner[name] = file
                 part = f.get_slice(name)
-                if (kind := part.get_dtype()) not in KINDS:
-                    raise UserError(f"{name} in {file} has numbers of type {kind}; read here: {few(sorted(KINDS))}.")
+                if (dtype := part.get_dtype()) not in DTYPES_READ:
+                    accepted = few(sorted(DTYPES_READ))
+                    raise UserError(f"{name} in {file} has numbers of type {dtype}; supported are {accepted}.")
                 if not name.endswith("rotary_emb.inv_freq") and not (tied and name == "lm_head.weight"):
-                    found[name] = tuple(part.get_shape())
-    check(found, wanted, str(folder))
+                    stored[name] = tuple(part.get_shape())
+    check(stored, wanted, str(folder))
     out: dict[str, Tensor] = {}
     for file in files:
-        with opened(file) as f:
-            out |= {k: f.get_tensor(k) for k in f.keys() if k in found}  # noqa: SIM118
+        with open_tensors(file) as f:
+            out |= {k: f.get_tensor(k) for k in f.keys() if k in stored}  # noqa: SIM118
             if tied and "lm_head.weight" in f.keys():  # noqa: SIM118
                 check_tied(f.get_tensor("lm_head.weight"), out.get("model.embed_tokens.weight"), folder)
     return out
 
 
 def check_tied(head: Tensor, embedding: Tensor | None, folder: Path) -> None:
-    """Raises UserError when a head that should be the embedding is another."""
+    """Raises UserError if a head that should be the embedding differs from it."""
     if embedding is None or head.shape != embedding.shape or not torch.equal(head, embedding):
         raise UserError(
-            f"config.json of {folder} says tie_word_embeddings, but lm_head.weight is not model.embed_tokens.weight. "
-            "Set tie_word_embeddings to false if the head is to count."
+            f"config.json of {folder} sets tie_word_embeddings, but lm_head.weight differs from "
+            "model.embed_tokens.weight. Set tie_word_embeddings to false to use lm_head.weight."
         )
 
 
-def opened(file: Path) -> Any:
-    """A safetensors file. Raises UserError for one that is missing, cut short or damaged."""
-    try:
-        return safe_open(file, framework="pt")
-    except (OSError, SafetensorError) as e:
-        raise UserError(f"Cannot read {file}: {e}. Is it whole?") from None
-
-
 def weight_files(folder: Path) -> list[Path]:
-    """One file, or the shards that the index names. Raises UserError where there are none."""
+    """One file, or the shards that the index names. Raises UserError if there are none."""
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if not (folder / INDEX).is_file():
         others = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth"))
-        hint = f" {others[0]} is a pickle, which is never opened: save it again as safetensors." if others else ""
+        hint = f" {others[0]} is a pickle file, which is never opened: save it as safetensors." if others else ""
         raise UserError(f"{folder} has neither {WEIGHTS} nor {INDEX}.{hint}")
     table = read_json(folder / INDEX).get("weight_map")
     if not isinstance(table, dict) or not table:
         raise UserError(f"{folder / INDEX} has no weight_map.")
     names = sorted({str(v) for v in table.values()})
-    odd = [n for n in names if Path(n).name != n or not n.endswith(".safetensors")]
-    if odd:
-        raise UserError(f"{folder / INDEX} names files that are no shards beside it: {few(odd)}.")
-    gone = [n for n in names if not (folder / n).is_file()]
-    if gone:
-        raise UserError(f"{folder} lacks {len(gone)} of its {len(names)} shards: {few(gone)}.")
+    invalid = [n for n in names if Path(n).name != n or not n.endswith(".safetensors")]
+    if invalid:
+        raise UserError(f"{folder / INDEX} names files that are not shards beside it: {few(invalid)}.")
+    missing = [n for n in names if not (folder / n).is_file()]
+    if missing:
+        raise UserError(f"{folder} lacks {len(missing)} of its {len(names)} shards: {few(missing)}.")
     return [folder / n for n in names]
 
 
 def read_tokenizer(folder: Path, config: hf_config.HFConfig) -> Tokenizer:
-    """tokenizer.json with what stands around it: which tokens begin, end and pad, and the chat template."""
+    """tokenizer.json with the chat template and the tokens that begin, end and pad a text. Raises UserError."""
     file = folder / "tokenizer.json"
     if not file.is_file():
         raise UserError(
@@ -178,7 +161,7 @@ def read_tokenizer(folder: Path, config: hf_config.HFConfig) -> Tokenizer:
     )
     if end is None:
         raise UserError(
-            f"{folder} does not say which token ends a text: eos_token in {TOKENIZER_CONFIG}, or eos_token_id in "
+            f"{folder} does not name the token that ends a text: eos_token in {TOKENIZER_CONFIG}, or eos_token_id in "
             f"config.json, must name one of: {few(list(by_id.values()))}."
         )
     try:
@@ -188,7 +171,7 @@ def read_tokenizer(folder: Path, config: hf_config.HFConfig) -> Tokenizer:
 
 
 def added_tokens(file: Path, text: str) -> Iterator[tuple[int, str]]:
-    """(id, token) of the added tokens. Raises UserError for what is no tokenizer.json."""
+    """(id, token) of the added tokens. Raises UserError if the file is not a tokenizer.json."""
     try:
         for token in json.loads(text).get("added_tokens") or ():
             yield int(token["id"]), str(token["content"])
@@ -197,7 +180,7 @@ def added_tokens(file: Path, text: str) -> Iterator[tuple[int, str]]:
 
 
 def token_of(named: Any, number: int | list[int] | None, by_id: Mapping[int, str]) -> str | None:
-    """A token by its name in tokenizer_config.json, else by its id (the first of several) in config.json."""
+    """A token by its name in tokenizer_config.json, or else by its id (the first of several) in config.json."""
     if isinstance(named, dict):
         named = named.get("content")
     if isinstance(named, str) and named:
@@ -207,22 +190,23 @@ def token_of(named: Any, number: int | list[int] | None, by_id: Mapping[int, str
 
 
 def chat_template(folder: Path, beside: Mapping[str, Any]) -> str | None:
-    """From chat_template.jinja (newer), or tokenizer_config.json, where of several the one named default counts."""
+    """The template in chat_template.jinja (newer) or tokenizer_config.json; of several there, the one named default."""
     file = folder / "chat_template.jinja"
     if file.is_file():
         return file.read_text(encoding="utf-8", errors="replace")
-    found = beside.get("chat_template")
-    if isinstance(found, list):
-        named = [t for t in found if isinstance(t, dict)]
-        found = next((t.get("template") for t in named if t.get("name") == "default"), None)
-    return found if isinstance(found, str) else None
+    template = beside.get("chat_template")
+    if isinstance(template, list):
+        named = [t for t in template if isinstance(t, dict)]
+        template = next((t.get("template") for t in named if t.get("name") == "default"), None)
+    return template if isinstance(template, str) else None
 
 
 def read_hub(name: str) -> Base:
-    """A model on the hub, from the local cache if it is whole there. Raises UserError: how to get it by hand."""
+    """A model on the hub, from the local cache if it is complete there. Raises UserError saying how to fetch it by
+    hand."""
     if not HUB_NAME.fullmatch(name):
         raise UserError(
-            f"{name} is no folder, no file, and no name on the Hugging Face hub (OWNER/NAME). Give a run, a folder "
+            f"{name} is not a folder, a file, or a name on the Hugging Face hub (OWNER/NAME). Give a run, a folder "
             "with config.json and model.safetensors, a .gguf file, or a hub name."
         )
     from huggingface_hub import snapshot_download
@@ -237,26 +221,27 @@ def read_hub(name: str) -> Base:
             continue
         if not local or ((folder / "config.json").is_file() and any(folder.glob("*.safetensors"))):
             return read(folder, name)
-    said = " ".join(f"'{w}'" for w in wanted)
+    patterns = " ".join(f"'{w}'" for w in wanted)
     raise UserError(
-        f"{name} is no folder here, not in the local cache, and could not be fetched from the hub ({reason}). To get "
-        f"it by hand: on a machine with a network, run: hf download {name} --include {said} --local-dir "
-        f"{name.split('/')[1]}; copy that folder here and give its path in place of the name."
+        f"{name} is not a local folder, not in the local cache, and could not be fetched from the hub ({reason}). To "
+        f"fetch it by hand, run on a machine with network access: hf download {name} --include {patterns} --local-dir "
+        f"{name.split('/')[1]}; then copy that folder here and give its path in place of the name."
     )
 
 
-# --------------------------------------------------------------------------- out
+# --------------------------------------------------------------------------- write
 
 
 def explain_difference(t: Tokenizer, text: str) -> str | None:
-    """Why transformers does not give a text the ids that it has here; None when it must."""
+    """The known reason why transformers gives a text other ids; None if the ids must be the same."""
     if any(a.content in text for a in t.inner.get_added_tokens_decoder().values() if a.special):
-        return "transformers takes a mark that is written in a text for the mark, unless split_special_tokens=True"
+        return "transformers reads a special token that is written in a text as that token, unless "
+        "split_special_tokens=True"
     return explain_unseen_characters(t, text)
 
 
 def write(base: Base, folder: Path, precision: Precision) -> list[str]:
-    """Everything that AutoModelForCausalLM and AutoTokenizer need, into an empty folder; returns notes (none)."""
+    """Write all that AutoModelForCausalLM and AutoTokenizer need into an empty folder; returns notes (none)."""
     vocab, t = base.tokenizer.size, base.tokenizer
     bos = t.special["begin"] if base.first is None or t.kind == "foreign" else base.first
     ids = {"bos": bos, "eos": t.special["end"], "pad": t.special["pad"]}
@@ -271,7 +256,8 @@ def write(base: Base, folder: Path, precision: Precision) -> list[str]:
 
 
 def write_tokenizer(t: Tokenizer, folder: Path, context: int, first: int | None) -> None:
-    """tokenizer.json and tokenizer_config.json. Our own put `first` before a text; others do as their makers chose."""
+    """Write tokenizer.json and tokenizer_config.json. A tokenizer of afresh puts `first` before every text; others keep
+    their own post-processor."""
     inner = tokenizers.Tokenizer.from_str(t.inner.to_str())
     side = t.sidecar.json() | {"model_max_length": context}
     if t.kind != "foreign" and first is not None:
@@ -282,7 +268,3 @@ def write_tokenizer(t: Tokenizer, folder: Path, context: int, first: int | None)
         side["bos_token"] = name
     (folder / "tokenizer.json").write_text(inner.to_str(), encoding="utf-8")
     write_json(folder / TOKENIZER_CONFIG, side)
-
-
-def write_json(file: Path, value: Any) -> None:
-    file.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,10 +1,11 @@
-"""A model of fields as one ONNX file: a decoder or generator (z -> x), or the velocity of a flow (x, t -> v).
+"""A model over fields as one ONNX file: a decoder or generator (z -> x), or the velocity of a flow (x, t -> v).
 
-The steps of a flow from noise to data, and guidance, stay outside: they are a few lines of NumPy (README.md of the
-export). Every other family's sampling is in the graph, by its default settings, and what it draws at random is given.
+The steps of a flow from noise to data, and guidance, are not part of the graph: they are a few lines of NumPy, which
+are in the README.md of the export. For every other family, sampling with its default settings is in the graph, and its
+random numbers are inputs.
 
-The graph comes from torch.export, with the batch as a symbol: a network that took its size for a constant is refused
-there. The older exporter, by tracing, needs no onnxscript and is faster, but bakes such constants in silently.
+The graph comes from torch.export with a symbolic batch size: a network that treats the size as a constant is refused
+there. The older exporter, by tracing, needs no onnxscript and is faster, but writes such constants without an error.
 """
 
 from __future__ import annotations
@@ -22,28 +23,28 @@ from torch import Tensor, nn
 
 from afresh.core import Cond, CondSpec, Part, UserError
 from afresh.core.rng import Rng
-from afresh.formats.fields import ABOUT, BATCHES, README, FieldModel, always, difference, requests
-from afresh.formats.huggingface import write_json
+from afresh.formats.fields import ABOUT, BATCHES, README, FieldModel, always, difference, random_requests
+from afresh.formats.files import write_json
 from afresh.formats.onnx_guide import guide
 
 FILE = "model.onnx"
-OPSET = 18  # of July 2022: onnxruntime from 1.14
-SEEN = 2  # rows of the batch that torch.export sees; 1 would be taken for a dimension to broadcast
-TOLERANCE = 1e-4  # of the largest output, or of 1 where that is less
-MOST = 2**31  # bytes that one ONNX file may have
+OPSET = 18  # released in July 2022; onnxruntime 1.14 or newer
+EXAMPLES = 2  # rows of the batch for torch.export; it would treat 1 as a dimension to broadcast
+TOLERANCE = 1e-4  # relative to the largest output or 1
+LARGEST = 2**31  # bytes that one ONNX file can hold
 INSTALL = "pip install 'afresh[onnx]'"
 
 
 @dataclass(frozen=True)
 class Input:
-    """One of the graph's own float32 inputs, (B, *row): what it is drawn from, or a time in (0, 1)."""
+    """A float32 input (B, *row) of the graph besides the condition: its distribution, or a time in (0, 1)."""
 
     name: str
     row: tuple[int, ...]
     draw: Literal["normal", "uniform", "time"]
 
     def random(self, n: int, rng: Rng) -> Tensor:
-        """(n, *row)."""
+        """Random values (n, *row)."""
         rows = torch.arange(n)
         draw = rng.normal if self.draw == "normal" else rng.uniform
         return draw(f"export/{self.name}", rows, self.row)
@@ -51,10 +52,10 @@ class Input:
 
 @dataclass(frozen=True)
 class Graph:
-    """A function of inputs and a condition. `kind` says what comes out: x itself; the velocity at time t; the mean
-    velocity from time t to s."""
+    """A function of inputs and a condition. `kind` is its output: x itself ("sample"), the velocity at time t, or the
+    mean velocity from time t to s ("map")."""
 
-    kind: Literal["picture", "velocity", "map"]
+    kind: Literal["sample", "velocity", "map"]
     inputs: tuple[Input, ...]
     output: str
     modules: Mapping[str, nn.Module]
@@ -62,31 +63,30 @@ class Graph:
 
 
 def graph_of(model: FieldModel) -> Graph:
-    """What of the model becomes a graph: the velocity of a flow, the student of one in a few steps, and of any other
-    family its sampling, in which all that is drawn at random becomes an input. Raises UserError where that is
-    impossible."""
+    """The part of a model that becomes a graph: the velocity of a flow, the student of a distilled flow, and for any
+    other family its sampling, in which all random numbers become inputs. Raises UserError if it has none."""
     x, t = Input("x", tuple(model.space.shape), "normal"), Input("t", (), "time")
     modules = model.modules
     if "velocity" in modules and set(modules) <= {"velocity", "moved"}:
         return Graph("velocity", (x, t), "velocity", modules, lambda g, cond: modules["velocity"](*g, cond))
     if "student" in modules:
         student = modules["student"]
-        kept = {"student": student}
-        return Graph("map", (x, t, Input("s", (), "time")), "velocity", kept, lambda g, cond: student(*g, cond))
-    inputs = tuple(draws(model))
+        times = (t, Input("s", (), "time"))
+        return Graph("map", (x, *times), "velocity", {"student": student}, lambda g, cond: student(*g, cond))
+    inputs = tuple(random_inputs(model))
 
-    def sampled(given: Sequence[Tensor], cond: Cond) -> Tensor:
-        rng = Given({i.name: v for i, v in zip(inputs, given, strict=True)})
-        rows = torch.arange(given[0].shape[0])
+    def sample(values: Sequence[Tensor], cond: Cond) -> Tensor:
+        rng = ReplayRng({i.name: v for i, v in zip(inputs, values, strict=True)})
+        rows = torch.arange(values[0].shape[0])
         return model.family.sampling.sample(
             modules, model.config, model.space, cond, rng, rows, model.family.sampling.settings()
         )
 
-    return Graph("picture", inputs, "x", modules, sampled)
+    return Graph("sample", inputs, "x", modules, sample)
 
 
-class Seen(Rng):
-    """Draws, and remembers what was drawn."""
+class RecordingRng(Rng):
+    """Draws random numbers and records the name, shape and distribution of each."""
 
     def __init__(self) -> None:
         super().__init__(0)
@@ -103,8 +103,8 @@ class Seen(Rng):
         return super().uniform(purpose, index, shape)
 
 
-class Given(Rng):
-    """Answers with what is given, by name."""
+class ReplayRng(Rng):
+    """Returns the given values, by name, in place of random numbers."""
 
     def __init__(self, values: Mapping[str, Tensor]) -> None:
         super().__init__(0)
@@ -125,14 +125,15 @@ def input_name(purpose: str) -> str:
 
 
 @torch.no_grad()
-def draws(model: FieldModel) -> list[Input]:
-    """What sampling draws at random. Raises UserError for a family whose sampling draws nothing that could be given."""
-    rng, cond = Seen(), Cond.nothing(model.conds, SEEN)
+def random_inputs(model: FieldModel) -> list[Input]:
+    """The random numbers that sampling draws, as inputs. Raises UserError if it draws none."""
+    rng, cond = RecordingRng(), Cond.nothing(model.conds, EXAMPLES)
     settings = model.family.sampling.settings()
-    model.family.sampling.sample(model.modules, model.config, model.space, cond, rng, torch.arange(SEEN), settings)
+    model.family.sampling.sample(model.modules, model.config, model.space, cond, rng, torch.arange(EXAMPLES), settings)
     if not rng.inputs:
         raise UserError(
-            f"Sampling from the family {model.family.name} has no inputs that ONNX could have. Use --to safetensors."
+            f"Sampling from the family {model.family.name} has no inputs for an ONNX graph. Export to safetensors "
+            f"instead."
         )
     return list(rng.inputs.values())
 
@@ -141,7 +142,7 @@ def draws(model: FieldModel) -> list[Input]:
 
 
 def condition_names(spec: CondSpec, taken: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """{part: (input of its value, input of its presence)}; one that is called like another input is CONDITION_NAME."""
+    """{part: (name of the value's input, name of the presence's input)}; on a clash with `taken`, condition_NAME."""
     out: dict[str, tuple[str, str]] = {}
     used = set(taken)
     for part in spec:
@@ -153,18 +154,18 @@ def condition_names(spec: CondSpec, taken: Sequence[str]) -> dict[str, tuple[str
     return out
 
 
-def inputs_of(graph: Graph, n: int, rng: Rng) -> list[Tensor]:
-    """Random values of the graph's own inputs."""
+def random_values(graph: Graph, n: int, rng: Rng) -> list[Tensor]:
+    """Random values of the graph's inputs, without those of the condition."""
     return [i.random(n, rng) for i in graph.inputs]
 
 
-def flat(given: Sequence[Tensor], cond: Cond) -> tuple[Tensor, ...]:
-    """The graph's inputs in order: its own, then the value and the presence of each part."""
-    return (*given, *(t for k in cond.parts for t in (cond.parts[k], cond.present[k])))
+def flatten(inputs: Sequence[Tensor], cond: Cond) -> tuple[Tensor, ...]:
+    """All inputs in order: those of the graph, then the value and the presence of each part of the condition."""
+    return (*inputs, *(t for k in cond.parts for t in (cond.parts[k], cond.present[k])))
 
 
-class Named(nn.Module):
-    """The graph as a module of tensors alone: `flat` -> output."""
+class GraphModule(nn.Module):
+    """The graph as a module that takes the tensors of `flatten`."""
 
     def __init__(self, graph: Graph, spec: CondSpec) -> None:
         super().__init__()
@@ -179,47 +180,48 @@ class Named(nn.Module):
         return self.graph.compute(tensors[:own], Cond(tensors[0].shape[0], parts, present))
 
 
-# --------------------------------------------------------------------------- out
+# --------------------------------------------------------------------------- write
 
 
 def write(model: FieldModel, folder: Path) -> list[str]:
-    """model.onnx, model.json and README.md into an empty folder; returns notes. Raises UserError when a package is
-    missing, or for a model that has no such network."""
+    """Write model.onnx, model.json and README.md into an empty folder; returns notes. Raises UserError if a package is
+    missing, or the model has no network that ONNX can hold."""
     onnx, _ = packages()
     graph = graph_of(model)
-    if sum(v.numel() * v.element_size() for m in graph.modules.values() for v in m.state_dict().values()) >= MOST:
-        raise UserError("The network is larger than the 2 GiB that one ONNX file can hold. Use --to safetensors.")
+    if sum(v.numel() * v.element_size() for m in graph.modules.values() for v in m.state_dict().values()) >= LARGEST:
+        raise UserError(
+            "The network is larger than the 2 GiB that one ONNX file can hold. Export to safetensors instead."
+        )
     about = description(model, graph)
-    found = exported(model, graph)
-    onnx.helper.set_model_props(found, {"afresh": json.dumps(about, ensure_ascii=False)})
-    onnx.checker.check_model(found)
-    (folder / FILE).write_bytes(found.SerializeToString())
+    proto = to_proto(model, graph)
+    onnx.helper.set_model_props(proto, {"afresh": json.dumps(about, ensure_ascii=False)})
+    onnx.checker.check_model(proto)
+    (folder / FILE).write_bytes(proto.SerializeToString())
     write_json(folder / ABOUT, about)
     (folder / README).write_text(guide(about), encoding="utf-8")
-    return [] if model.picture else ["values are as the encoder made them: no scale to bytes is known"]
+    return [] if model.image else ["values are those of the encoder: there is no scale to bytes"]
 
 
 @torch.no_grad()
-def exported(model: FieldModel, graph: Graph) -> Any:
-    """The graph as onnx.ModelProto, for any batch. Raises UserError when torch cannot make it."""
+def to_proto(model: FieldModel, graph: Graph) -> Any:
+    """The graph as an onnx.ModelProto for any batch size. Raises UserError if torch cannot export it."""
     names = [
         *(i.name for i in graph.inputs),
         *(n for pair in condition_names(model.conds, reserved(graph)).values() for n in pair),
     ]
-    given = flat(inputs_of(graph, SEEN, Rng(0)), always(requests(model.conds, SEEN, Rng(0))))
-    batch = torch.export.Dim.DYNAMIC  # no constant; code may choose by its size, as long as all ways are the same
+    example = flatten(random_values(graph, EXAMPLES, Rng(0)), always(random_requests(model.conds, EXAMPLES, Rng(0))))
+    batch = torch.export.Dim.DYNAMIC  # not a constant
     quiet = logging.getLogger("torch.onnx"), logging.getLogger("torch.export")
     levels = [log.level for log in quiet]
     try:
         for log in quiet:
             log.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of packages about each other
-            found = torch.export.export(
-                Named(graph, model.conds).eval(), given, dynamic_shapes=(tuple({0: batch} for _ in given),)
+        with warnings.catch_warnings(action="ignore"):  # of packages about each other
+            exported = torch.export.export(
+                GraphModule(graph, model.conds).eval(), example, dynamic_shapes=(tuple({0: batch} for _ in example),)
             )
             program = torch.onnx.export(
-                found,
+                exported,
                 input_names=names,
                 output_names=[graph.output],
                 opset_version=OPSET,
@@ -230,39 +232,39 @@ def exported(model: FieldModel, graph: Graph) -> Any:
         cause: BaseException = e
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        why = str(cause).strip().splitlines()[0][:300]
+        reason = str(cause).strip().splitlines()[0][:300]
         raise UserError(
-            f"torch {torch.__version__} cannot make an ONNX graph of this network: {why}. Use --to safetensors."
+            f"torch {torch.__version__} cannot export this network to ONNX: {reason}. Export to safetensors instead."
         ) from e
     finally:
         for log, level in zip(quiet, levels, strict=True):
             log.setLevel(level)
     assert program is not None
-    return tidied(program.model_proto)
+    return clean(program.model_proto)
 
 
-def tidied(found: Any) -> Any:
-    """With `batch` as the name of the batch's size, and without where in whose files each node comes from, which the
-    exporter writes beside it."""
-    for part in (found.graph, *found.functions):
+def clean(proto: Any) -> Any:
+    """Name the batch size `batch`, and remove the source file and line that the exporter records for each node."""
+    for part in (proto.graph, *proto.functions):
         for node in part.node:
             del node.metadata_props[:]
             node.doc_string = ""
         del part.metadata_props[:]
         del part.value_info[:]
-    del found.metadata_props[:]
-    for value in (*found.graph.input, *found.graph.output):
+    del proto.metadata_props[:]
+    for value in (*proto.graph.input, *proto.graph.output):
         del value.metadata_props[:]
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    return found
+    return proto
 
 
 def reserved(graph: Graph) -> list[str]:
+    """Names that parts of the condition cannot have."""
     return [*(i.name for i in graph.inputs), graph.output]
 
 
 def description(model: FieldModel, graph: Graph) -> dict[str, Any]:
-    """model.json, also in the metadata of model.onnx under `afresh`: all that a program needs to draw."""
+    """model.json, also in the metadata of model.onnx under `afresh`: all that a program needs to sample."""
     names = condition_names(model.conds, reserved(graph))
     return {
         "format": "afresh.onnx",
@@ -274,17 +276,17 @@ def description(model: FieldModel, graph: Graph) -> dict[str, Any]:
         "inputs": {i.name: {"type": "float32", "shape": ["batch", *i.row], "draw": i.draw} for i in graph.inputs},
         "output": {"name": graph.output, "type": "float32", "shape": ["batch", *model.space.shape]},
         "space": {"shape": list(model.space.shape), "std": model.space.std},
-        "bytes": "round((x + 1) * 127.5), clipped to 0 ... 255" if model.picture else None,
+        "bytes": "round((x + 1) * 127.5), clipped to 0 ... 255" if model.image else None,
         "conditions": {k: described(p, *names[k]) for k, p in model.conds.items()},
     }
 
 
 def described(part: Part, value: str, present: str) -> dict[str, Any]:
-    """One part: its two inputs, and what a value means."""
-    words = {
-        "label": "the place of the class in `classes`",
+    """One part of the condition: its two inputs, and what a value means."""
+    meanings = {
+        "label": "the index of the class in `classes`",
         "number": "(number - mean) / std",
-        "prompt": "ids of words: 0 padding, 1 unknown, 2 + the word's place in `classes`",
+        "prompt": "ids of words: 0 padding, 1 unknown, 2 + the word's index in `classes`",
         "vector": "the text encoder's vector of a caption",
         "aligned": "a field on the grid of x, about -1 ... 1",
     }
@@ -292,7 +294,7 @@ def described(part: Part, value: str, present: str) -> dict[str, Any]:
         "kind": part.kind,
         "value": {"name": value, "type": str(part.dtype).removeprefix("torch."), "shape": ["batch", *part.row]},
         "present": {"name": present, "type": "bool", "shape": ["batch"]},
-        "means": words[part.kind],
+        "means": meanings[part.kind],
     }
     if part.classes:
         out["classes"] = list(part.classes)
@@ -302,7 +304,7 @@ def described(part: Part, value: str, present: str) -> dict[str, Any]:
 
 
 def packages() -> tuple[Any, Any]:
-    """onnx and onnxruntime, with onnxscript at hand. Raises UserError saying how to install them."""
+    """onnx and onnxruntime. Raises UserError, saying what to install, if one of them or onnxscript is missing."""
     try:
         import onnx
         import onnxruntime
@@ -316,18 +318,18 @@ def packages() -> tuple[Any, Any]:
 
 
 def prove(model: FieldModel, folder: Path) -> dict[str, Any]:
-    """The measured fields of a `FieldProof`: onnxruntime against torch in float32, on random inputs of several batches,
-    with conditions present and absent."""
+    """The measured fields of a `FieldProof`: onnxruntime against torch in float32, on random inputs in batches of
+    several sizes, with conditions present and absent."""
     _, onnxruntime = packages()
     graph = graph_of(model)
     session = onnxruntime.InferenceSession(str(folder / FILE), providers=["CPUExecutionProvider"])
     names = [i.name for i in session.get_inputs()]
-    net = Named(graph, model.conds).eval()
+    net = GraphModule(graph, model.conds).eval()
     largest, outputs = 0.0, 0.0
     for n in BATCHES:
-        given, asked = inputs_of(graph, n, Rng(n)), requests(model.conds, n, Rng(n))
-        for cond in (always(asked), asked, asked.null()):
-            tensors = flat(given, cond)
+        values, request = random_values(graph, n, Rng(n)), random_requests(model.conds, n, Rng(n))
+        for cond in (always(request), request, request.null()):
+            tensors = flatten(values, cond)
             with torch.no_grad():
                 ours = net(*tensors)
             theirs = session.run([graph.output], {k: v.numpy() for k, v in zip(names, tensors, strict=True)})[0]

@@ -1,4 +1,4 @@
-"""README.md of an ONNX export: what goes in, what comes out, and a program of NumPy that draws with it."""
+"""README.md of an ONNX export: inputs, output, and a NumPy program that samples with it."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ for i in range(steps):  # from noise at t = 0 to data at t = 1
     t, s = np.full(n, i / steps, np.float32), np.full(n, (i + 1) / steps, np.float32)
     x = x + np.float32(1 / steps) * session.run(None, {{"x": x, "t": t, "s": s, **cond}})[0]
 """
-PICTURES = """pixels = np.clip(np.round((x + 1) * 127.5), 0, 255).astype(np.uint8)  # (n, C, H, W)
+SAVE_IMAGES = """pixels = np.clip(np.round((x + 1) * 127.5), 0, 255).astype(np.uint8)  # (n, C, H, W)
 for i, p in enumerate(pixels):
     Image.fromarray(p[0] if len(p) == 1 else p.transpose(1, 2, 0)).save(f"{i}.png")
 """
-ARRAYS = """np.save("samples.npy", x)
+SAVE_ARRAYS = """np.save("samples.npy", x)
 """
 
 
 def guide(about: Mapping[str, Any]) -> str:
-    """The page, from what model.json holds."""
-    made = "a picture" if about["bytes"] else "a field of numbers"
+    """The text of README.md, from the content of model.json."""
+    sample = "an image" if about["bytes"] else "an array of numbers"
     kind = {
-        "picture": f"random numbers to {made}",
-        "velocity": "x at time t to its velocity dx/dt",
-        "map": "x at time t to its mean velocity until time s",
+        "sample": f"maps random numbers to {sample}",
+        "velocity": "maps x at time t to its velocity dx/dt",
+        "map": "maps x at time t to its mean velocity until time s",
     }[about["kind"]]
     means = {"normal": "standard normal", "uniform": "uniform in [0, 1)", "time": "0 is noise, 1 is data"}
     rows = [
@@ -49,14 +49,14 @@ def guide(about: Mapping[str, Any]) -> str:
         for k, v in about["inputs"].items()
     ]
     for name, part in about["conditions"].items():
-        value, there = part["value"], part["present"]
+        value, present = part["value"], part["present"]
         rows.append(f"| `{value['name']}` | {value['type']} | {shown(value['shape'])} | {name}: {part['means']} |")
-        rows.append(f"| `{there['name']}` | bool | {shown(there['shape'])} | false: {name} is left open |")
+        rows.append(f"| `{present['name']}` | bool | {shown(present['shape'])} | false: {name} is left open |")
     out = about["output"]
     return f"""# {about["source"]}
 
-`model.onnx` (opset {about["opset"]}) takes {kind}. `model.json` has the classes and scales; the file's
-metadata holds it too. `proof.json` says how it was compared with the model that it was made from.
+`model.onnx` (opset {about["opset"]}) {kind}. `model.json` holds the classes and scales; it is also in the
+metadata of the file. `proof.json` states how the file was compared with the model.
 
 | Input | Type | Shape | |
 |---|---|---|---|
@@ -64,7 +64,8 @@ metadata holds it too. `proof.json` says how it was compared with the model that
 
 Output: `{out["name"]}`, {out["type"]}, {shown(out["shape"])}{scale(about)}.
 
-With numpy, onnxruntime{" and pillow" if drawable(about) else ""} installed, this draws four samples into this folder:
+With numpy, onnxruntime{" and pillow" if is_image(about) else ""} installed, this program writes four samples
+into the current folder:
 
 ```python
 {program(about)}```
@@ -72,49 +73,50 @@ With numpy, onnxruntime{" and pillow" if drawable(about) else ""} installed, thi
 
 
 def program(about: Mapping[str, Any]) -> str:
-    """A program that draws, to be run in the export's folder."""
-    picture, kind = drawable(about), str(about["kind"])
+    """A program that samples, to be run in the export's folder."""
+    images, kind = is_image(about), str(about["kind"])
     shape = tuple(about["space"]["shape"])
     steps = {"velocity": STEPS, "map": JUMPS}
     body = steps[kind].format(shape=shape) if kind in steps else one_pass(about)
     imported = "import onnxruntime\n"
-    head = HEAD.replace(imported, f"{imported}from PIL import Image\n") if picture else HEAD
-    return f"{head}{condition(about)}{body}{PICTURES if picture else ARRAYS}"
+    head = HEAD.replace(imported, f"{imported}from PIL import Image\n") if images else HEAD
+    return f"{head}{condition(about)}{body}{SAVE_IMAGES if images else SAVE_ARRAYS}"
 
 
 def one_pass(about: Mapping[str, Any]) -> str:
-    """The lines that draw the inputs, and ask once."""
-    lines = ["given = dict(cond)"]
+    """The lines that draw the inputs and run the graph once."""
+    lines = ["inputs = dict(cond)"]
     for name, value in about["inputs"].items():
         draw = DRAWS.get(value["draw"], "rng.random")
-        lines.append(f"given[{name!r}] = {draw}((n, *{tuple(value['shape'][1:])}), dtype=np.float32)")
-    return "\n".join([*lines, "x = session.run(None, given)[0]", ""])
+        lines.append(f"inputs[{name!r}] = {draw}((n, *{tuple(value['shape'][1:])}), dtype=np.float32)")
+    return "\n".join([*lines, "x = session.run(None, inputs)[0]", ""])
 
 
 def condition(about: Mapping[str, Any]) -> str:
-    """The lines that ask: the classes of the first label in turn, everything else left open."""
+    """The lines that set the condition: the classes of the first label in turn, all other parts left open."""
     lines = ["cond = {}"]
     first = True
     for part in about["conditions"].values():
-        value, there = part["value"], part["present"]
+        value, present = part["value"], part["present"]
         if part["kind"] == "label" and first:
             first = False
             lines.append(f"cond[{value['name']!r}] = np.arange(n, dtype=np.int64) % {len(part['classes'])}")
-            lines.append(f"cond[{there['name']!r}] = np.ones(n, bool)")
+            lines.append(f"cond[{present['name']!r}] = np.ones(n, bool)")
         else:
             row = tuple(value["shape"][1:])
             lines.append(f"cond[{value['name']!r}] = np.zeros((n, *{row}), np.{value['type']})")
-            lines.append(f"cond[{there['name']!r}] = np.zeros(n, bool)  # left open")
+            lines.append(f"cond[{present['name']!r}] = np.zeros(n, bool)  # left open")
     return "\n".join(lines) + "\n"
 
 
-def drawable(about: Mapping[str, Any]) -> bool:
-    """Whether PNG can hold a sample."""
+def is_image(about: Mapping[str, Any]) -> bool:
+    """Whether a sample can be saved as PNG."""
     return bool(about["bytes"]) and len(about["space"]["shape"]) == 3 and about["space"]["shape"][0] in (1, 3)
 
 
 def scale(about: Mapping[str, Any]) -> str:
-    return f"; in bytes {about['bytes']}" if about["bytes"] and about["kind"] == "picture" else ""
+    """How to turn the output into bytes, as the end of a sentence."""
+    return f"; in bytes {about['bytes']}" if about["bytes"] and about["kind"] == "sample" else ""
 
 
 def shown(shape: list[Any]) -> str:

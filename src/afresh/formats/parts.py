@@ -1,7 +1,7 @@
-"""The tensors of a decoder one by one, as every format but our own has them: q, k, v and gate, up apart.
+"""The tensors of a decoder as other programs divide them: q, k, v and gate, up are separate, not fused.
 
-A part is named `embedding`, `norm`, `head`, or by layer: `3.q`, `3.q_bias`, `3.gate`. All are (rows, columns) with
-rows the outputs, as in torch.nn.Linear, and rotary halves lie one after the other (rotate-half).
+A part is named `embedding`, `norm`, `head`, or by layer: `3.q`, `3.q_bias`, `3.gate`. All have the shape (outputs,
+inputs), as in torch.nn.Linear; the two rotary halves of a head are consecutive (rotate-half).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from afresh.families.transformer import TransformerConfig
 
 Precision = Literal["float32", "bfloat16", "float16", "q8_0"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-SHOWN = 6  # names in a message
+LISTED = 6  # names in a message
 
-# ours -> the parts that are its rows, in order
+# weight of a block of afresh -> the parts that are its rows, in order
 FUSED = {
     "attention_norm.weight": ("attention_norm",),
     "attention.qkv.weight": ("q", "k", "v"),
@@ -34,11 +34,12 @@ FUSED = {
 
 
 def head_width(c: TransformerConfig) -> int:
+    """Channels of one attention head."""
     return c.head_dim or c.width // c.heads
 
 
 def shapes(c: TransformerConfig, vocab: int) -> dict[str, tuple[int, ...]]:
-    """Every part and its shape. `c.mlp` must be set."""
+    """The shape of every part, by name. `c.mlp` must be set."""
     d = head_width(c)
     q, kv = c.heads * d, c.kv_heads * d
     layer: dict[str, tuple[int, ...]] = {
@@ -62,8 +63,8 @@ def shapes(c: TransformerConfig, vocab: int) -> dict[str, tuple[int, ...]]:
     return out | {f"{i}.{k}": v for i in range(c.layers) for k, v in layer.items()}
 
 
-def named(c: TransformerConfig) -> dict[str, tuple[str, ...]]:
-    """Our names of weights, and the parts that each is made of."""
+def parts_by_weight(c: TransformerConfig) -> dict[str, tuple[str, ...]]:
+    """The name of every weight of afresh, with the parts that it consists of."""
     out: dict[str, tuple[str, ...]] = {"embedding.weight": ("embedding",), "norm.weight": ("norm",)}
     if not c.tied:
         out["head.weight"] = ("head",)
@@ -76,18 +77,18 @@ def named(c: TransformerConfig) -> dict[str, tuple[str, ...]]:
 
 
 def fuse(parts: dict[str, Tensor], c: TransformerConfig) -> dict[str, Tensor]:
-    """Weights by our names. Takes the parts out of `parts`, so that memory holds little twice."""
+    """Weights of afresh from their parts. Removes the parts from `parts`, so that few are in memory twice."""
     out = {}
-    for ours, names in named(c).items():
-        found = [parts.pop(n) for n in names]
-        out[ours] = found[0] if len(found) == 1 else torch.cat(found)
+    for ours, names in parts_by_weight(c).items():
+        rows = [parts.pop(n) for n in names]
+        out[ours] = rows[0] if len(rows) == 1 else torch.cat(rows)
     assert not parts, sorted(parts)
     return out
 
 
 def split(weights: Mapping[str, Tensor], c: TransformerConfig, vocab: int) -> dict[str, Tensor]:
-    """The parts of weights by our names, as copies. Raises UserError for weights that no format has a place for."""
-    table = named(c)
+    """Copies of the parts of afresh's weights. Raises UserError if there are weights that no format can hold."""
+    table = parts_by_weight(c)
     check({k: tuple(v.shape) for k, v in weights.items()}, fused_shapes(c, vocab), "The model")
     sizes = shapes(c, vocab)
     out: dict[str, Tensor] = {}
@@ -98,35 +99,37 @@ def split(weights: Mapping[str, Tensor], c: TransformerConfig, vocab: int) -> di
 
 
 def fused_shapes(c: TransformerConfig, vocab: int) -> dict[str, tuple[int, ...]]:
-    """Every weight by our name and its shape."""
+    """The shape of every weight of afresh, by name."""
     sizes = shapes(c, vocab)
-    return {k: (sum(sizes[n][0] for n in names), *sizes[names[0]][1:]) for k, names in named(c).items()}
+    return {k: (sum(sizes[n][0] for n in names), *sizes[names[0]][1:]) for k, names in parts_by_weight(c).items()}
 
 
-def check(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], where: str) -> None:
-    """Raises UserError when tensors are missing, too many, or of another shape, naming them."""
-    missing = [k for k in wanted if k not in found]
-    extra = [k for k in found if k not in wanted]
-    bad = [f"{k} is {list(found[k])}, not {list(wanted[k])}" for k in wanted if k in found and found[k] != wanted[k]]
-    said = []
+def check(stored: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], where: str) -> None:
+    """Raises UserError naming tensors that are missing, superfluous or of another shape."""
+    missing = [k for k in wanted if k not in stored]
+    extra = [k for k in stored if k not in wanted]
+    wrong = [f"{k} is {list(stored[k])}, not {list(v)}" for k, v in wanted.items() if stored.get(k, v) != v]
+    faults = []
     if missing:
-        said.append(f"{len(missing)} tensors are missing: {few(missing)}")
+        faults.append(f"{len(missing)} tensors are missing: {few(missing)}")
     if extra:
-        said.append(f"{len(extra)} tensors have no place in this architecture: {few(extra)}")
-    if bad:
-        said.append(f"{len(bad)} tensors have another shape than the configuration says: {few(bad)}")
-    if said:
+        faults.append(f"{len(extra)} tensors do not belong to this architecture: {few(extra)}")
+    if wrong:
+        faults.append(f"{len(wrong)} tensors differ in shape from the configuration: {few(wrong)}")
+    if faults:
         raise UserError(
-            f"{where} does not fit its configuration: {'; '.join(said)}. "
-            "Is the file whole, and does it belong to this configuration?"
+            f"{where} does not fit its configuration: {'; '.join(faults)}. "
+            "Is the file complete, and does it belong to this configuration?"
         )
 
 
 def check_finite(weights: Mapping[str, Tensor], where: str) -> None:
-    """Raises UserError naming tensors with numbers that are not finite."""
-    bad = [k for k, v in weights.items() if not bool(torch.isfinite(v).all())]
-    if bad:
-        raise UserError(f"{where} has weights that are not finite (NaN or infinity): {few(bad)}. The file is damaged.")
+    """Raises UserError naming tensors with NaN or infinite numbers."""
+    wrong = [k for k, v in weights.items() if not bool(torch.isfinite(v).all())]
+    if wrong:
+        raise UserError(
+            f"{where} has weights that are not finite (NaN or infinity): {few(wrong)}. The file is damaged."
+        )
 
 
 def rename(c: TransformerConfig, vocab: int, name: Callable[[str], str]) -> dict[str, tuple[int, ...]]:
@@ -135,4 +138,5 @@ def rename(c: TransformerConfig, vocab: int, name: Callable[[str], str]) -> dict
 
 
 def few(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    """The first names of a list, and how many more there are."""
+    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")

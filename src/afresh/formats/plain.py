@@ -1,18 +1,17 @@
-"""One safetensors file with weights in our own names, and a JSON of its sizes: for programs of one's own."""
+"""The safetensors format of language models: one file with weights under afresh's names, and a JSON file of sizes."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import save
 
-from afresh.core import UserError
 from afresh.data.text.tokenizer import Tokenizer
 from afresh.families.transformer import TransformerConfig
 from afresh.formats.base import Base
-from afresh.formats.huggingface import WEIGHTS, opened, read_json, write_json, write_tokenizer
+from afresh.formats.files import load_tensors, read_model, write_json
+from afresh.formats.huggingface import WEIGHTS, write_tokenizer
 from afresh.formats.parts import DTYPES, Precision, check, check_finite, fused_shapes
 
 FILE = "model.json"
@@ -29,11 +28,11 @@ class _Saved(BaseModel):
     context: int = Field(gt=0)
     vocab: int = Field(gt=0)
     tokenizer: str = "tokenizer.json"
-    first: int | None  # the id to be fed before a text
+    first: int | None  # the id to feed before a text
 
 
 def write(base: Base, folder: Path, precision: Precision) -> list[str]:
-    """model.safetensors, model.json and the tokenizer, into an empty folder; returns notes (none)."""
+    """Write model.safetensors, model.json and the tokenizer into an empty folder; returns notes (none)."""
     vocab = base.tokenizer.size
     check({k: tuple(v.shape) for k, v in base.weights.items()}, fused_shapes(base.config, vocab), "The model")
     tensors = {k: v.detach().to(DTYPES[precision]).clone() for k, v in base.weights.items()}
@@ -45,16 +44,10 @@ def write(base: Base, folder: Path, precision: Precision) -> list[str]:
 
 
 def read(folder: Path) -> Base:
-    """What `write` wrote. Raises UserError, naming fields or tensors, for what does not fit."""
-    file = folder / FILE
-    try:
-        saved = _Saved.model_validate(read_json(file))
-    except ValidationError as e:
-        problems = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in e.errors()[:5])
-        raise UserError(f"{file} is no export that this version can read: {problems}.") from None
+    """Read what `write` wrote. Raises UserError, naming fields or tensors, if the files do not fit together."""
+    saved = read_model(folder / FILE, _Saved)
     tokenizer = Tokenizer.load(folder / "tokenizer.json").with_rows(saved.vocab, str(folder))
-    with opened(folder / WEIGHTS) as f:
-        found: dict[str, Any] = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - no mapping
-    check({k: tuple(v.shape) for k, v in found.items()}, fused_shapes(saved.config, saved.vocab), str(folder))
-    check_finite(found, str(folder))
-    return Base(saved.config, saved.context, found, tokenizer, str(folder), saved.first)
+    weights = load_tensors(folder / WEIGHTS)
+    check({k: tuple(v.shape) for k, v in weights.items()}, fused_shapes(saved.config, saved.vocab), str(folder))
+    check_finite(weights, str(folder))
+    return Base(saved.config, saved.context, weights, tokenizer, str(folder), saved.first)

@@ -236,4 +236,4 @@ def compare_opening(base: Base, reader: Reader) -> dict[str, Any]:
         feed = "No token is fed before a text."
     else:
         feed = f"{name} (id {base.first}) comes before a text; the tokenizer of the file puts it there."
-    return {"id": base.first, "token": name, "same": opening == wanted, "found": opening, "feed": feed}
+    return {"id": base.first, "token": name, "same": opening == wanted, "opening": opening, "feed": feed}

@@ -17,7 +17,7 @@ from afresh.formats import diffusers, fields, gguf, gguf_tokenizer, huggingface,
 from afresh.formats.base import Base
 from afresh.formats.fields import FieldModel, FieldProof
 from afresh.formats.folder import check_new, write_proved
-from afresh.formats.ours import base_of
+from afresh.formats.decoder import base_of
 from afresh.formats.parts import Precision
 from afresh.formats.proof import FIXED, WINDOW, Proof, TextFormat, prove
 from afresh.runs.data import run_data

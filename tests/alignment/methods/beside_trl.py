@@ -1,6 +1,6 @@
 """A tiny model that learns here and in TRL's trainers, from the same weights, samples and optimiser.
 
-It is made by transformers and opened here as any folder of weights is. What TRL's trainer was given in each step is
+It is build by transformers and opened here as any folder of weights is. What TRL's trainer was given in each step is
 written down (`trained`), for ours to be given the same.
 """
 
@@ -20,7 +20,7 @@ from afresh.formats.load import load_base
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner
 from tests import needs
-from tests.formats.models import BPE, CONTEXT, made, transformers, write_tokenizer
+from tests.formats.models import BPE, CONTEXT, build, transformers, write_tokenizer
 
 trl = needs.package("trl", "'trl>=1.16'", minversion="1.16")
 datasets = needs.package("datasets", "datasets")
@@ -45,7 +45,7 @@ class Opened(NamedTuple):
 def saved(root: Path, kind: str) -> Path:
     """ROOT/model and ROOT/reference, which is not quite the same, so that margins are not 0 at first."""
     torch.set_num_threads(1)
-    model = made(kind)
+    model = build(kind)
     for name in ("model", "reference"):
         model.save_pretrained(root / name)
         write_tokenizer(BPE, root / name, CONTEXT, END)
@@ -108,7 +108,7 @@ def trained(kind: Any, folder: Path, *given: Any, data: Any) -> tuple[list[dict[
 
 
 def learner_of(method: str, found: Opened, batch: int, micro: int, **given: Any) -> tuple[Learner, Aligner, Any]:
-    """Our learner of the same settings, what its batches are made by, and its config."""
+    """Our learner of the same settings, what its batches are build by, and its config."""
     aligner = registry.aligner(method, found.family)
     config = aligner.config(**given)
     train = TrainConfig(

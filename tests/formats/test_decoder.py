@@ -1,4 +1,5 @@
-"""A model of our own as a base: one condition folded into the embedding; what has no public architecture is refused."""
+"""A trained decoder as a base: its condition is added to the embedding; models without a public architecture are
+refused."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from afresh.core import Cond, Part, Space, UserError
 from afresh.data.text.chat import PLAIN
 from afresh.families.transformer import TransformerConfig, build
 from afresh.formats.base import decoder_of
-from afresh.formats.ours import base_of
+from afresh.formats.decoder import base_of
 from afresh.nets.transformer import Decoder
 from tests.formats.bases import TOKENIZERS
 
@@ -52,10 +53,10 @@ def test_a_folded_condition_is_the_condition(tied: bool, label: int | None, year
     base = base_of({"decoder": net}, config, SPACE, T, asked(label, year), "it")
     assert not base.config.tied and not any("conditioning" in k for k in base.weights)
     with torch.no_grad():
-        found = decoder_of(base)(TOKENS, None)
-    torch.testing.assert_close(found, as_trained(net, asked(label, year)), rtol=1e-5, atol=1e-5)
+        logits = decoder_of(base)(TOKENS, None)
+    torch.testing.assert_close(logits, as_trained(net, asked(label, year)), rtol=1e-5, atol=1e-5)
     other = as_trained(net, asked(1, 2.0))
-    assert (found - other).abs().max() > 0.1, "the check could not see another condition"
+    assert (logits - other).abs().max() > 0.1, "the check could not see another condition"
 
 
 def test_an_unconditional_model_stays_as_it_is() -> None:
@@ -75,7 +76,7 @@ def test_conversations_begin_with_nothing_and_end_with_their_mark() -> None:
 
 @torch.no_grad()
 def test_messages_see_one_another_and_documents_do_not() -> None:
-    """What ends an answer, or a document, is in the middle of the tokens."""
+    """The token that ends an answer or a document occurs in the middle of the tokens."""
     talk = Space("tokens", (32,), vocab=(T.size,), special={**T.special, "end": 7}, stream=True, records=True)
     for space in (SPACE, talk):
         config, net = trained(space=space)

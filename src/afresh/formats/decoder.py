@@ -1,4 +1,4 @@
-"""A trained decoder of this program as a `Base`: for one condition, and only what public architectures compute."""
+"""A decoder trained by afresh as a `Base`, under one condition, if a public architecture computes it."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ def base_of(
 ) -> Base:
     """The decoder among `modules` under the condition `cond` (one row).
 
-    A condition is a vector added to every token's embedding (nets/transformer.py), so that for one condition it can be
-    added to the table: E' = E + c. A head that was the table stays E, and is apart from then on. Raises UserError for
-    models that are no causal decoder of text.
+    A condition is a vector c that is added to the embedding of every token (nets/transformer.py), so a fixed condition
+    can be added to the table: E' = E + c. A head that shared the table E keeps it and becomes a separate weight. Raises
+    UserError if the model is not a causal decoder of text.
     """
     net = modules.get("decoder")
     if not isinstance(net, Decoder) or not isinstance(config, TransformerConfig) or set(modules) != {"decoder"}:
-        raise UserError("Only models of the family transformer can be exported. Train with: afresh train PATH.")
+        raise UserError("Only models of the family transformer can be exported in a format of language models.")
     if not space.stream or net.position is not None:
         raise UserError(
-            "Only models of text and code can be exported: this one has learned positions or a fixed length, which no "
+            "Only models of text and code can be exported: this model has learned positions or a fixed length, which "
+            "no "
             "public architecture has."
         )
     if not net.shape.causal:
-        raise UserError("Only causal decoders can be exported: this model looks at the text on both sides.")
+        raise UserError("Only causal decoders can be exported: this model attends to the text on both sides.")
     weights: dict[str, Tensor] = {k: v.detach().cpu() for k, v in net.state_dict().items()}
-    separate = net.shape.separator >= 0  # documents do not see one another; the messages of a conversation do
+    separate = net.shape.separator >= 0  # documents do not attend to one another; messages of a conversation do
     sizes = config.model_copy(update={"mlp": net.shape.mlp, "apart": separate})
     if net.conditioning is not None:
         c = net.conditioning(cond.to(net.embedding.weight.device)).cpu()  # (1, width)
@@ -47,17 +48,17 @@ def base_of(
             sizes = sizes.model_copy(update={"tied": False})
         weights["embedding.weight"] = weights["embedding.weight"] + c
     end = space.special["end"]
-    if tokenizer.special["end"] != end:  # in conversations, the mark that ends an answer
+    if tokenizer.special["end"] != end:  # in conversations, the token that ends an answer
         tokenizer = replace(tokenizer, special={**tokenizer.special, "end": end})
     if space.records and tokenizer.chat_template is None:
-        tokenizer = replace(tokenizer, chat_template=PLAIN)  # as which the conversations were written
+        tokenizer = replace(tokenizer, chat_template=PLAIN)  # the format of the training conversations
     first = None if space.records else end  # in training `end` stands between documents, and before the first
     notes: tuple[str, ...] = ()
-    if tokenizer.kind == "foreign":  # programs that know the base go by its makers' choice
+    if tokenizer.kind == "foreign":  # other programs follow the convention of the base
         if first not in (tokenizer.opening, None):
-            said = tokenizer.inner.id_to_token(end)
-            notes = (f"in tuning {said} stood before each text: feed it for the same effect",)
+            token = tokenizer.inner.id_to_token(end)
+            notes = (f"in tuning, {token} came before each text: feed it for the same effect",)
         first = tokenizer.opening
     if separate:
-        notes += ("documents did not see one another in training: give other programs one at a time",)
+        notes += ("documents did not attend to one another in training: give other programs one at a time",)
     return Base(sizes, space.shape[0], weights, tokenizer, source, first, notes)
