@@ -15,9 +15,9 @@ from afresh.data.load import sweep
 from afresh.data.text.documents import DocumentEncoder
 from afresh.formats import diffusers, fields, gguf, gguf_tokenizer, huggingface, onnx, plain, readers
 from afresh.formats.base import Base
+from afresh.formats.decoder import base_of
 from afresh.formats.fields import FieldModel, FieldProof
 from afresh.formats.folder import check_new, write_proved
-from afresh.formats.decoder import base_of
 from afresh.formats.parts import Precision
 from afresh.formats.proof import FIXED, WINDOW, Proof, TextFormat, prove
 from afresh.runs.data import run_data
