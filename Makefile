@@ -1,8 +1,11 @@
 # Everything from a fresh clone, in its own .venv. `make demo` and `make test` are all a newcomer needs.
 PYTHON ?= python3
 BIN := .venv/bin
+# Test processes: as many as there are cores to use.
+WORKERS ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test check format docs matrix bench clean
+.PHONY: demo test check types quick bench-test format docs matrix bench clean
 
 .venv/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -13,13 +16,21 @@ demo: .venv/.ready
 	$(BIN)/afresh demo
 
 test: .venv/.ready
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: .venv/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(MAKE) --no-print-directory -j 2 types quick
+
+types: .venv/.ready
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+
+quick: .venv/.ready
+	$(PYTEST) -m "not slow"
+
+bench-test: .venv/.ready
+	$(PYTEST) benchmarks/tests
 
 format: .venv/.ready
 	$(BIN)/ruff format .

