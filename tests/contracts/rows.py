@@ -34,7 +34,7 @@ MARKS = {"begin": 4, "end": 5, "pad": 6, "fim_prefix": 7, "fim_suffix": 8, "fim_
 STREAM = Space("tokens", (8,), (10,), MARKS, stream=True)
 RASTER = Space("tokens", (6,), (5,), {"begin": 4}, grid=(2, 3))
 NOTES = Space("tokens", (8,), (10,), {"end": 8, "score": 9}, stream=True)
-RESIDUAL = Space("tokens", (8,), (5,), {"begin": 4}, grid=(4, 2), levels=2)
+RESIDUAL = Space("tokens", (8,), (5,), {"begin": 4}, grid=(4, 2))
 LEVELS = Space("tokens", (4, 2), (5, 5), {"begin": 4})
 SPACES = {
     "line": LINE,
@@ -107,13 +107,6 @@ FAMILIES = (
         tolerance=0.0,  # tokens are equal or they are not
     ),
     FamilyRow(
-        "transformer",
-        ("residual",),
-        {"width": 16, "layers": 2, "heads": 2, "kv_heads": 1, "pattern": "delay"},
-        tolerance=0.0,
-        variant="delay",
-    ),
-    FamilyRow(
         "masked",
         ("stream", "raster", "residual", "notes"),
         {"width": 16, "layers": 2, "heads": 2},
@@ -123,7 +116,7 @@ FAMILIES = (
     FamilyRow(
         "vae",
         ("line", "plane", "solid"),
-        {"width": 8, "latent": 4, "cond": 8, "patch": 2, "hierarchy": 2, "places": 2, "components": 2},
+        {"width": 8, "latent": 4, "cond": 8, "patch": 2, "components": 2},
     ),
     FamilyRow("gan", ("line", "plane", "solid"), {"width": 8, "latent": 4, "cond": 8}),
     FamilyRow("flow", ("line", "plane", "solid"), {"widths": (8, 16), "emb": 16}, {"steps": 3}),
@@ -137,10 +130,10 @@ FAMILIES = (
     FamilyRow(
         "autoencoder",
         ("line", "plane", "solid"),
-        {"width": 8, "bottleneck": "fsq", "levels": (4, 4), "residual": 2, "adversarial": 0.3},
+        {"width": 8, "bottleneck": "fsq", "levels": (4, 4), "residual": 2},
         rounding=5e-6,
         conditional=False,
-        variant="critic",
+        variant="residual",
     ),
     FamilyRow(
         "fewstep",

@@ -16,6 +16,7 @@ from afresh.evaluation.likelihood import LIKELY, bits_per_dim, counted
 from afresh.evaluation.study import Study, Unmeasurable
 from afresh.tasks.measure import RunEvidence
 from tests.evaluation.evidence import Evidence, digit_evidence
+from tests.families.gaussian import gaussian_velocity
 
 DIMS = 64
 
@@ -46,10 +47,10 @@ def test_a_family_without_likelihood_is_not_measured() -> None:
 
 
 def flow_of_gaussian_data(evidence: Evidence, space: Space) -> RunEvidence:
-    """A fresh flow: the network answers zero, and its density is N(0, std^2 I) (families.flow)."""
+    """A flow whose density is N(0, std^2 I)."""
     family = registry.family("flow")
-    config = family.config(widths=(4,), emb=8, precondition=True)
-    modules = {k: m.eval() for k, m in family.build(config, space, evidence.conds).items()}
+    config = family.config(widths=(8,), emb=8)
+    modules = {"velocity": gaussian_velocity(space, evidence.conds).eval()}
     run = SimpleNamespace(
         family=family,
         config=config,

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from afresh.core import Batch, Cond, Edit, Part, Space, UserError
 from afresh.core.rng import Rng
-from afresh.families.gan import FAMILY, NEAR, GANConfig, GANObjective, GANSettings
-from afresh.nets.critic import gradient_penalty
+from afresh.families.gan import FAMILY, NEAR, GANConfig, GANObjective, GANSettings, gradient_penalty
 
 CONDS = {"label": Part("label", ("a", "b", "c"))}
 SPACES = [Space("field", (1, 8, 8)), Space("field", (2, 33)), Space("field", (3, 7, 10))]
@@ -123,6 +122,18 @@ def test_the_penalties_make_the_game_converge(gamma: float, converges: bool) -> 
                 w -= 0.2 * slope
     theta, psi = float(modules["generator"].w.detach()), float(modules["critic"].w.detach())
     assert (math.hypot(theta, psi) < 0.01) == converges
+
+
+def test_the_penalty_is_that_of_a_linear_and_of_a_square_critic() -> None:
+    """Scores w x of every cell: the gradient of their sum is w everywhere. Scores x^2 / 2 of the whole: it is x."""
+    x = Rng(0).normal("x", torch.arange(3), (1, 4, 5)).requires_grad_(True)
+    w = torch.tensor(0.7, requires_grad=True)
+    penalty = gradient_penalty((w * x).flatten(1).sum(1), x)
+    torch.testing.assert_close(penalty, torch.full((3,), 20 * 0.49))
+    (slope,) = torch.autograd.grad(penalty.sum(), w)  # d (3 * 20 w^2) / d w
+    torch.testing.assert_close(slope, torch.tensor(2 * 3 * 20 * 0.7))
+    squares = (0.5 * x.square()).flatten(1).sum(1)
+    torch.testing.assert_close(gradient_penalty(squares, x), x.detach().square().flatten(1).sum(1))
 
 
 @pytest.mark.parametrize("space", SPACES)

@@ -16,7 +16,6 @@ from afresh.core import Batch, Cond, Examples, Part, Space
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
 from afresh.families.transformer import FAMILY, TransformerConfig, TransformerObjective, TransformerSettings, score
-from afresh.nets.dropout import dropout_mask
 from afresh.nets.transformer import Decoder
 
 STREAM = Space("tokens", (8,), (7,), {"begin": 4, "end": 5, "pad": 6}, stream=True)
@@ -70,32 +69,6 @@ def test_masked_targets_have_no_weight() -> None:
     changed[0, 4:] = 0
     again, _, _ = objective.loss(modules, Batch(changed, Cond(2), torch.arange(2), mask), "model", 0, Rng(0), {})
     torch.testing.assert_close(again, total)
-
-
-def test_dropout_leaves_out_steps_of_training_alone() -> None:
-    """Half of them at 0.5, the rest doubled; a draw's own whatever the batch; one network less at almost 1."""
-    factors = dropout_mask(Rng(0), torch.arange(500), 4, 16, 0.5)
-    assert set(factors.unique().tolist()) == {0.0, 2.0} and float(factors.mean()) == pytest.approx(1, abs=0.05)
-    assert torch.equal(dropout_mask(Rng(0), torch.tensor([7, 3]), 4, 16, 0.5), factors[[7, 3]])
-    modules, config = made(STREAM), CONFIG.model_copy(update={"dropout": 0.5})
-    x = torch.randint(0, 4, (2, 9), generator=torch.Generator().manual_seed(0))
-    batch = Batch(x, Cond(2), torch.arange(2))
-
-    def loss(c: TransformerConfig, b: Batch) -> Tensor:
-        return TransformerObjective(c, STREAM).loss(modules, b, "model", 0, Rng(0), {})[0]
-
-    alone = [loss(config, Batch(x[i : i + 1], Cond(1), torch.tensor([i]))) for i in range(2)]
-    torch.testing.assert_close(loss(config, batch), alone[0] + alone[1])
-    assert not torch.allclose(loss(config, batch), loss(CONFIG, batch))
-    with torch.no_grad():
-        assert torch.equal(loss(config, batch), loss(CONFIG, batch))  # where it is only measured, nothing is left out
-    assert torch.equal(score(modules, config, STREAM, batch, Rng(0)), score(modules, CONFIG, STREAM, batch, Rng(0)))
-    nothing = config.model_copy(update={"dropout": 1 - 1e-9})  # every step left out: a network without blocks
-    net = modules["decoder"]
-    assert isinstance(net, Decoder)
-    bare = net.logits(net.norm(net.embedding(x[:, :-1])))
-    expected = nn.functional.cross_entropy(bare.flatten(0, 1), x[:, 1:].flatten(), reduction="sum")
-    torch.testing.assert_close(loss(nothing, batch), expected)
 
 
 def test_the_score_is_a_log_likelihood() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from afresh.core import UserError
 from afresh.core.options import override
-from afresh.runs.record import RENAMED, AlignRecord, DataRecord, RunRecord, read_record
+from afresh.runs.record import RENAMED, RETIRED, AlignRecord, DataRecord, RunRecord, read_record
 from afresh.training.config import TrainConfig
 
 DATA = DataRecord(
@@ -78,3 +78,14 @@ def test_anything_else_is_not_a_record(data: bytes) -> None:
 def test_an_option_under_its_former_name_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=name):
         override(TRAIN, {name: 1}, "train")
+
+
+@pytest.mark.parametrize("name", RETIRED["config"])
+def test_a_retired_option_is_dropped_if_it_was_off_and_else_refused(name: str) -> None:
+    record = earlier()
+    for off in RETIRED["config"][name]:
+        record["config"] = {**RECORD.config, name: off}
+        assert read_record(json.dumps(record).encode()) == RECORD
+    with pytest.raises(UserError, match=rf"config\.{name}, an option that this version no longer has"):
+        record["config"] = {name: "in use"}
+        read_record(json.dumps(record).encode())

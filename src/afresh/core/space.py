@@ -19,9 +19,8 @@ class Space:
     `tokens`: integers of shape (T,) (or (T, K): K levels), one vocabulary size a level. `field`: real numbers of shape
     (C, *grid) in about [-1, 1], whose standard deviation on the training split is `std`. A `stream` holds documents of
     any length from which windows of T tokens are cut; else every example has exactly T. `grid`: tokens lie on a raster,
-    (height, width). `levels` K: of T tokens each K in a row are one place's, coarse to fine, and where K > 1 it is the
-    grid's last axis. `axes` names those of a field's grid: height and width of a picture, frequency and time of a
-    sound, whose time lasts `seconds`.
+    (height, width), whose last axis may be the K residual codes of a place, coarse to fine. `axes` names those of a
+    field's grid: height and width of a picture, frequency and time of a sound, whose time lasts `seconds`.
     Documents that are `records` (conversations) stand alone: no window holds two, none is preceded.
     """
 
@@ -31,7 +30,6 @@ class Space:
     special: Mapping[str, int] = field(default_factory=dict)  # begin, end, pad, ... -> id
     stream: bool = False
     grid: tuple[int, ...] = ()
-    levels: int = 1
     std: float = 1.0
     records: bool = False
     axes: tuple[str, ...] = ()

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
@@ -42,7 +41,6 @@ from afresh.nets.autoencoder import (
     latents,
     networks,
 )
-from afresh.nets.critic import PlaceCritic, gradient_penalty
 from afresh.nets.quantise import VQ, ResidualFSQ, straight_through
 from afresh.nets.spectrum import stft, windows_of
 
@@ -52,7 +50,6 @@ FITTED = 4096  # examples that the prior is fitted to
 FULL = 0.5  # share of training's examples that keep every code of a place
 QUIET = 1e-3  # of the spread of a wave: magnitudes below that are all the same to the distance of spectra
 SPECTRAL = 0.1  # weight of that distance, where waves are learnt
-GAMMA = 0.1  # weight of the penalties on the gradients of the critic: at 1 it hardly told two apart (docs/log.md)
 LONGEST = 12  # places of the latents' longest axis from which another halving is chosen
 
 
@@ -66,8 +63,7 @@ class AutoencoderConfig(BaseModel):
     halving, doubled with each further one up to `most` times. `edge`: weight of the error of differences between
     neighbours. `kl`: weight of the mean KL of a latent value. `commitment`: beta of van den Oord et al. 2017, eq. 3.
     `spectral`: weight of the distance of spectra, for waves alone. `high`: how much more errors of high values count
-    than those of low ones, as in levels of sound, where the loud is what is heard; 0 = alike. `adversarial`: weight of
-    what a critic says of the reconstruction, which learns beside it; 0 = no critic.
+    than those of low ones, as in levels of sound, where the loud is what is heard; 0 = alike.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -85,7 +81,6 @@ class AutoencoderConfig(BaseModel):
     commitment: float = Field(default=0.25, ge=0)
     spectral: float = Field(default=0.0, ge=0)
     high: float = Field(default=0.0, ge=0, le=1)
-    adversarial: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
     @field_validator("factor", mode="before")
     @classmethod
@@ -153,8 +148,7 @@ def build(config: AutoencoderConfig, space: Space, conds: CondSpec) -> dict[str,
             "--data representation=wave. A log-mel field is a spectrum already."
         )
     prior = GaussianPrior((config.shape.latent, *latent_grid(space.shape[1:], config.factor)))
-    critic = {"critic": PlaceCritic(space.shape, config.shape)} if config.adversarial else dict[str, nn.Module]()
-    return {**networks(space.shape, config.shape), "prior": prior, **critic}
+    return {**networks(space.shape, config.shape), "prior": prior}
 
 
 def regions(modules: Modules, device: str) -> Sequence[nn.Module]:
@@ -214,27 +208,18 @@ class AutoencoderObjective:
     nearest vector of each example. A code in use hardly feels it; one that nothing is near has no other gradient, and
     goes where the data is. That replaces the re-seeding of dead codes (as in Zheng and Vedaldi 2023, online clustered
     codebooks), which would change with how a batch is divided.
-
-    `adversarial`: a critic of places plays against the model, an example against its own reconstruction, by R3GAN's
-    pairing and penalties (Huang et al. 2024, sec. 2). Where the loss is only measured that term is left out: it says
-    how good the critic is, too.
     """
 
+    players: Mapping[str, tuple[str, ...]] = {"model": (*NETWORKS, "prior")}
     averaged = NETWORKS
 
     def __init__(self, config: AutoencoderConfig, space: Space) -> None:
         self.config, self.variance = config, space.std**2
         self.rate = round(space.shape[-1] / space.seconds) if config.spectral else 0
-        self.players: Mapping[str, tuple[str, ...]] = {"model": (*NETWORKS, "prior")}
-        if config.adversarial:
-            self.players = {**self.players, "critic": ("critic",)}
 
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
-        if player == "critic":
-            return self.critic(modules, batch, rng)
         c, x = self.config, batch.x.float()
-        learning = torch.is_grad_enabled()
-        made, terms = self.made(modules, batch, rng, all_codes=not learning)
+        made, terms = self.made(modules, batch, rng, all_codes=not torch.is_grad_enabled())
         error = made - x
         square = mean_square(error.detach())
         if c.high:
@@ -244,12 +229,7 @@ class AutoencoderObjective:
             total = total + c.edge * edge_error(error) / self.variance
         if c.spectral:
             terms["spectral"] = spectral_error(made, x, self.rate, QUIET * self.variance**0.5)
-        if c.adversarial and learning:
-            with torch.no_grad():
-                on_real = modules["critic"](x)
-            terms["adversarial"] = F.softplus(on_real - modules["critic"](made)).flatten(1).mean(1)
         weights = {"kl": c.kl, "commitment": c.commitment, "book": 1.0, "revive": REVIVE, "spectral": c.spectral}
-        weights["adversarial"] = c.adversarial
         total = total + sum(weights[k] * v for k, v in terms.items())
         metrics = {"loss": total, "mse": square, **terms}
         return total.sum(), float(len(total)), {k: v.detach().sum() for k, v in metrics.items()}
@@ -273,22 +253,6 @@ class AutoencoderObjective:
         else:
             z = book(z)
         return modules["decoder"](z), terms
-
-    def critic(self, modules: Modules, batch: Batch, rng: Rng) -> Loss:
-        """Softplus of made over real, the mean over places, and half of R1 and R2 in units of the data: variance times
-        |d score / d x|^2 of the scores of all places together, over their number."""
-        with torch.no_grad():
-            made, _ = self.made(modules, batch, rng, all_codes=False)
-            x = torch.cat([batch.x.float(), made])  # (2 B, C, *grid)
-        x.requires_grad_(True)
-        scores = modules["critic"](x)
-        penalty = self.variance * gradient_penalty(scores, x) / scores[0].numel()
-        on_real, on_made = scores.flatten(1).chunk(2)
-        pairing = F.softplus(on_made - on_real).mean(1)
-        r1, r2 = penalty.chunk(2)
-        total = pairing + 0.5 * GAMMA * (r1 + r2)
-        metrics = {"loss": pairing, "r1": r1, "r2": r2, "ahead": (on_real > on_made).float().mean(1)}
-        return total.sum(), float(len(total)), {k: v.detach().sum() for k, v in metrics.items()}
 
     def update(self, state: State, metrics: Mapping[str, float]) -> State:
         return state

@@ -51,7 +51,6 @@ class FewStepConfig(BaseModel):
     emb: int = 256  # width of the vector of time and condition
     attention: bool = True  # at the coarsest grid
     patch: int = Field(1, ge=1)  # cells an axis folded into channels
-    precondition: bool = True  # EDM's preconditioning
     finest: int = Field(4, ge=1, le=64)
     guidance: float = Field(1.0, ge=0, le=20)
     guidance_low: float = Field(0.0, ge=0, le=1)  # the teacher's guidance acts from this time on
@@ -113,7 +112,7 @@ def halved(student: FlowMap, x: Tensor, t: Tensor, s: Tensor, cond: Cond) -> Ten
 
 
 class FewStepObjective:
-    """Squared error of the network's output, averaged over the field, for one step of each example."""
+    """Squared error of the mean velocity, averaged over the field, for one step of each example."""
 
     players: Mapping[str, tuple[str, ...]] = {"model": ("student",)}
     averaged = ("student",)
@@ -134,9 +133,8 @@ class FewStepObjective:
             end[rows] = solved(follow, x[rows], t[rows], s[rows], batch.cond.select(rows), self.config.solves)
         if len(others):
             end[others] = halved(student, x[others], t[others], s[others], batch.cond.select(others))
-        _, c_skip, c_out = student.velocity.scales(t, x.dim() - 1)
-        target = ((end - x) / along(s - t, x) - c_skip * x) / c_out
-        each = (student.raw(x, t, s, batch.cond) - target).square().flatten(1).mean(1)
+        target = (end - x) / along(s - t, x)
+        each = (student(x, t, s, batch.cond) - target).square().flatten(1).mean(1)
         return each.sum(), float(len(each)), {"loss": each.detach().sum()}
 
     def followed(self, teacher: Velocity) -> Predict:

@@ -1,13 +1,7 @@
 """Flow matching on the straight path between noise and data (Lipman et al. 2023; Liu et al. 2023).
 
 x_t = (1 - t) e + t x with e ~ N(0, I); the network represents the velocity v = E[x - e | x_t], and the loss is its
-squared error. With `precondition` it is preconditioned as in EDM (Karras et al. 2022, sec. 5), carried over to this
-path: for data of standard deviation s the best linear guess of v from x_t is kept outside the network,
-
-    v = (t s^2 - (1 - t)) / d^2 x_t + s / d F(x_t / d, t),    d^2 = (1 - t)^2 + t^2 s^2,
-
-so that F has inputs and targets of unit variance, and a network that returns zero is exact for Gaussian data. The loss
-is then the squared error of F. Plain rectified flow was no worse (docs/log.md).
+squared error.
 
 With `augment`, images are transformed geometrically in training, and the network is conditioned on the transform
 (Karras et al. 2022, app. F.2): otherwise it memorises a small number of images that it sees very often. The transform
@@ -49,7 +43,6 @@ from afresh.core.rng import Rng
 from afresh.nets.augment import LEAST, MoveEmbedding, movable, moves, warp
 from afresh.nets.conditioning import aligned_parts
 from afresh.nets.velocity import Velocity, VelocityShape, compilable
-from afresh.sampling.coupling import within_class
 from afresh.sampling.density import invert, log_likelihood, rademacher
 from afresh.sampling.edit import edit
 from afresh.sampling.guidance import autoguidance, composed, interval
@@ -68,9 +61,8 @@ class FlowConfig(BaseModel):
     """Sizes of the network (nets.velocity.VelocityShape), and options of the objective.
 
     `time_mean` and `time_std`: the distribution of times in training, t = sigmoid(N(time_mean, time_std)); t = 1 is
-    data, so that a mean above 0 emphasises the end of sampling. `coupling`: noise is paired with data at random
-    (independent), or within each class by optimal transport (class). `augment`: the probability of each geometric
-    operation on a training image (nets.augment.moves); the plan sets it for images that are seen very often.
+    data, so that a mean above 0 emphasises the end of sampling. `augment`: the probability of each geometric operation
+    on a training image (nets.augment.moves); the plan sets it for images that are seen very often.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,8 +72,6 @@ class FlowConfig(BaseModel):
     emb: int = 256  # width of the vector of time and condition
     attention: bool = True  # at the coarsest grid
     patch: int = Field(1, ge=1)  # cells an axis folded into channels
-    precondition: bool = False  # EDM's preconditioning; no = plain rectified flow
-    coupling: Literal["independent", "class"] = "independent"
     time_mean: float = 0.4
     time_std: float = Field(1.0, gt=0)
     augment: float = Field(0.0, ge=0, le=1)
@@ -130,7 +120,7 @@ class FlowSettings(BaseModel):
 
 
 class FlowObjective:
-    """Mean squared error of F over the field, at one random time for each example."""
+    """Mean squared error of the velocity over the field, at one random time for each example."""
 
     averaged = ("velocity",)
 
@@ -148,8 +138,6 @@ class FlowObjective:
             batch, more = augmented(modules, batch, self.config.augment, rng)
         t = torch.sigmoid(self.config.time_mean + self.config.time_std * rng.normal("flow/time", batch.index))
         noise = rng.normal("flow/noise", batch.index, self.space.shape)
-        if self.config.coupling == "class":
-            noise = within_class(batch.x, noise, batch.cond)
         each = matching_error(net, batch.x, noise, t, batch.cond, more)
         return each.sum(), float(len(each)), {"loss": each.detach().sum()}
 
@@ -173,12 +161,13 @@ def augmented(modules: Modules, batch: Batch, p: float, rng: Rng) -> tuple[Batch
 def matching_error(
     net: Velocity, x: Tensor, noise: Tensor, t: Tensor, cond: Cond, more: Tensor | None = None
 ) -> Tensor:
-    """Squared error of F averaged over the field, (B,). `more` (B, emb) is added to the embeddings of t and cond."""
+    """Squared error of the velocity, averaged over the field, (B,).
+
+    `more` (B, emb) is added to the embeddings of t and cond.
+    """
     a = t.view(-1, *[1] * (x.dim() - 1))
     at = (1 - a) * noise + a * x
-    _, c_skip, c_out = net.scales(t, x.dim() - 1)
-    target = (x - noise - c_skip * at) / c_out
-    return (net.raw(at, t, cond, more) - target).square().flatten(1).mean(1)
+    return (net(at, t, cond, more) - (x - noise)).square().flatten(1).mean(1)
 
 
 def score(modules: Modules, config: FlowConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:

@@ -30,7 +30,6 @@ from afresh.core.rng import Rng
 from afresh.nets.augment import augment
 from afresh.nets.conditioning import Conditioning
 from afresh.nets.conv import Critic, Generator
-from afresh.nets.critic import gradient_penalty
 from afresh.sampling.search import search
 
 CONTROL = 0.005  # change of the augmentation's probability in a step, relative to the deviation from `ahead`
@@ -104,6 +103,12 @@ def build(config: GANConfig, space: Space, conds: CondSpec) -> dict[str, nn.Modu
         "critic_conditioning": Conditioning(conds, c.cond),
         "critic": Critic(space.shape, c.cond, c.width, c.blocks, c.most, c.group),
     }
+
+
+def gradient_penalty(scores: Tensor, x: Tensor) -> Tensor:
+    """|d score / d x|^2 of each example, (B,); itself differentiable. x (B, ...) is the float32 leaf of the scores."""
+    (gradient,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
+    return gradient.float().square().flatten(1).sum(1)
 
 
 class GANObjective:

@@ -30,12 +30,9 @@ from afresh.core import (
 )
 from afresh.core.rng import Rng
 from afresh.nets.decoding import check_engine, decode, kind_of
-from afresh.nets.delay import Delayed, delayed, step_predictor, steps_of, undelayed
-from afresh.nets.dropout import dropout_mask
 from afresh.nets.kernels.decode import Kind
 from afresh.nets.transformer import Decoder, DecoderShape, compilable
 from afresh.sampling.constraint import Maker
-from afresh.sampling.delay import Codes, generate_delayed
 from afresh.sampling.guidance import classifier_free
 from afresh.sampling.tokens import Cut, Watch, generate
 
@@ -43,9 +40,7 @@ from afresh.sampling.tokens import Cut, Watch, generate
 class TransformerConfig(BaseModel):
     """Sizes of the decoder. `mlp` 0: 8/3 of the width, rounded up to a multiple of 32; `head_dim` 0: width / heads.
 
-    `dropout`: rate of dropout on the residual branches (nets/dropout.py). `apart`: documents of a stream that share a
-    window do not attend to one another. `pattern`: how residual codes are read, one after the other
-    (flat) or all levels at once, each a step behind the one before it (nets/delay.py). The fields from `rope_theta` on
+    `apart`: documents of a stream that share a window do not attend to one another. The fields from `rope_theta` on
     cover public models (nets/transformer.py).
     """
 
@@ -56,9 +51,7 @@ class TransformerConfig(BaseModel):
     kv_heads: int = 3  # heads of keys and values, shared by the others
     mlp: int = 0
     qk_norm: bool = True  # RMSNorm of queries and keys
-    dropout: float = Field(0.0, ge=0, lt=1)
     apart: bool = True
-    pattern: Literal["flat", "delay"] = "flat"
     rope_theta: float = Field(10_000.0, gt=0)
     eps: float = Field(1e-6, gt=0)  # of RMSNorm
     head_dim: int = Field(0, ge=0)
@@ -107,27 +100,21 @@ class TransformerObjective:
         self.config, self.space = config, space
 
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
-        c, factors = self.config, None
-        if c.dropout and torch.is_grad_enabled():  # not in evaluation
-            factors = dropout_mask(rng, batch.index, 2 * c.layers, c.width, c.dropout)
-        nats, count = next_token_nats(modules, batch, factors)
+        nats, count = next_token_nats(modules, batch)
         return nats.sum(), float(count.sum()), {"loss": nats.detach().sum()}
 
     def update(self, state: State, metrics: Mapping[str, float]) -> State:
         return state
 
 
-def next_token_nats(modules: Modules, batch: Batch, factors: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Summed cross-entropy in nats and number of counted tokens of each row, (B,) each. `factors`: the dropout mask."""
+def next_token_nats(modules: Modules, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Summed cross-entropy in nats and number of counted tokens of each row, (B,) each."""
     net = modules["decoder"]
     assert isinstance(net, Decoder)
     targets = batch.x[:, 1:]
     if batch.mask is not None:
         targets = targets.masked_fill(~batch.mask, -1)
-    count, entered = (targets >= 0).sum(1), batch.x[:, :-1]
-    if isinstance(net, Delayed):
-        targets, entered = delayed(net.by_place(targets), -1), net.before(batch.x[:, 1:])
-    return net(entered, net.condition(batch.cond), targets, factors), count
+    return net(batch.x[:, :-1], net.condition(batch.cond), targets), (targets >= 0).sum(1)
 
 
 def score(modules: Modules, config: TransformerConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
@@ -183,8 +170,6 @@ def sample(
     """
     net = modules["decoder"]
     assert isinstance(net, Decoder)
-    if isinstance(net, Delayed):
-        return sample_delayed(net, space, cond, rng, index, settings).x.cpu()
     check_engine(net, settings.weights)
     context, prompts = space.shape[0], prompts_of(space, cond)
     end, banned = never(space)
@@ -198,30 +183,6 @@ def sample(
         return torch.tensor([(p[1:] + r)[:context] for p, r in zip(prompts, rows, strict=True)])
     longest = max(map(len, rows))
     return torch.tensor([r + [space.special["end"]] * (longest - len(r)) for r in rows], dtype=torch.int64)
-
-
-@torch.no_grad()
-def sample_delayed(
-    net: Delayed, space: Space, cond: Cond, rng: Rng, index: Tensor, settings: TransformerSettings
-) -> Codes:
-    """All levels at once. What is given is put in as its step comes: exact for two levels; of more, the last levels of
-    the last place that is given come too late for the first level of the next.
-
-    Raises UserError for a constraint or a watch, which follow a text token by token.
-    """
-    if settings.constraint is not None or settings.watch is not None:
-        raise UserError(
-            "Residual codes in the delay pattern are drawn several at once: no constraint and no watch can follow them "
-            "token by token. Leave them out, or train with --set family.pattern=flat."
-        )
-    check_engine(net, settings.weights)
-    places = space.shape[0] // net.levels
-    predict = step_predictor(net, steps_of(places, net.levels), settings.weights)
-    cut = Cut(settings.temperature, settings.top_k, settings.top_p, settings.min_p)
-    prompts = [p[1:] for p in prompts_of(space, cond)]
-    size = places, net.levels
-    guided = classifier_free(predict, settings.guidance)
-    return generate_delayed(guided, prompts, size, cond, rng, index, cut, net.begin, never(space)[1])
 
 
 def accepts(space: Space) -> str | None:
@@ -261,14 +222,6 @@ def regime(epochs: float, steps: int, examples: int) -> dict[str, float]:
 
 def build(config: TransformerConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
     mlp = config.mlp or -(-config.width * 8 // 3 // 32) * 32
-    levels = space.levels if config.pattern == "delay" else 1
-    if config.pattern == "delay" and levels == 1:
-        raise UserError(
-            "The delay pattern is for residual codes, several levels a place, and these tokens have one. Leave "
-            "family.pattern out, or train a codec with more: --family autoencoder --set family.bottleneck=fsq --set "
-            "family.residual=2, then --codec RUN."
-        )
-    context = steps_of(space.shape[0] // levels, levels)
     shape = DecoderShape(
         vocab=space.vocab[0],
         width=config.width,
@@ -276,8 +229,8 @@ def build(config: TransformerConfig, space: Space, conds: CondSpec) -> dict[str,
         heads=config.heads,
         kv_heads=config.kv_heads,
         mlp=mlp,
-        context=context,
-        positions=context + 1 if space.grid else 0,
+        context=space.shape[0],
+        positions=space.shape[0] + 1 if space.grid else 0,
         qk_norm=config.qk_norm,
         rope_theta=config.rope_theta,
         eps=config.eps,
@@ -287,7 +240,7 @@ def build(config: TransformerConfig, space: Space, conds: CondSpec) -> dict[str,
         rope_scaling=config.rope_scaling,
         separator=space.special["end"] if config.apart and space.stream and not space.records else -1,
     )
-    return {"decoder": Decoder(shape, conds) if levels == 1 else Delayed(shape, conds, levels, space.special["begin"])}
+    return {"decoder": Decoder(shape, conds)}
 
 
 def rollout(
@@ -307,11 +260,6 @@ def rollout(
     plain = TransformerSettings(length=settings.length, weights=settings.weights)
     if settings != plain:
         raise UserError("A policy is trained without temperature, truncation or guidance. Only length can be set.")
-    net = modules["decoder"]
-    if isinstance(net, Delayed):
-        codes = sample_delayed(net, space, cond, rng, index, plain)
-        rows = nn.functional.pad(codes.x, (1, 0), value=net.begin)
-        return Rollout(codes.x.cpu(), Batch(rows, cond, index, codes.drawn), codes.logp)
     prompts, room = prompts_of(space, cond), space.shape[0] + 1
     count = settings.length if space.stream else space.shape[0]
     longest = max(map(len, prompts))
@@ -350,13 +298,8 @@ def steps(modules: Modules, config: TransformerConfig, space: Space, batch: Batc
     net = modules["decoder"]
     assert isinstance(net, Decoder) and batch.mask is not None
     c = net.condition(batch.cond)
-    if isinstance(net, Delayed):
-        h = net.hidden(*net.entered(net.before(batch.x[:, 1:]), c))
-        logits = undelayed(net.split(net.logits(h))).flatten(1, 2)[batch.mask]
-        h = undelayed(h[:, :, None].expand(-1, -1, net.levels, -1)).flatten(1, 2)
-    else:
-        h = net.hidden(batch.x[:, :-1], c)
-        logits = net.logits(h[batch.mask])  # only of the counted steps: a prompt may be long
+    h = net.hidden(batch.x[:, :-1], c)
+    logits = net.logits(h[batch.mask])  # only of the counted steps: a prompt may be long
     _, banned = never(space)
     if banned:
         logits = logits.index_fill(1, torch.tensor(banned, device=logits.device), -torch.inf)

@@ -1,4 +1,4 @@
-"""Conditional variational autoencoder, flat or hierarchical, with a density fitted to its latents after training.
+"""Conditional variational autoencoder, with a density fitted to its latents after training.
 
 Kingma and Welling 2014; the prior of the latent is a normal that follows the condition (Sohn et al. 2015, "Learning
 structured output representation using deep conditional generative models"); the decoder's variances are fitted to the
@@ -37,12 +37,11 @@ from afresh.core.rng import Rng
 from afresh.nets.conditioning import Conditioning
 from afresh.nets.conv import Decoder, Encoder
 from afresh.nets.gaussian import SCALE_RATE, Prior, Scale, gaussian_nll
-from afresh.nets.hierarchy import LadderDecoder, Pyramid
 from afresh.nets.mixture import RequestMixture
 from afresh.nets.posterior import decode, encoding, posterior_draw
 from afresh.sampling.search import search
 
-DENSE, RANK = 512, 128  # most latents of the fitted density; rank of its covariances, besides their diagonals
+RANK = 128  # of the fitted density's covariances, besides their diagonals
 FITTED, FEWEST = 12_000, 50  # most examples that the density is fitted to; fewest examples of a class with a density
 DRAWS = 64  # posterior draws for an estimate of the likelihood
 LARGE = 16  # cells of the shortest axis from which the finest grid is folded into channels
@@ -52,13 +51,11 @@ ROUNDS, SEARCH = 20, 100  # Gibbs rounds for filling a hole; optimisation steps 
 class VAEConfig(BaseModel):
     """Sizes of both networks, and options of the objective.
 
-    `width`: channels of the finest grid, doubled with each halving up to `most` times `width`. `hierarchy`: number of
-    grids, from the coarsest, that have `places` latents for each cell, in addition to the `latent` global ones; 0 =
-    none. `beta`: weight of the KL term (Higgins et al. 2017); 1 = the evidence lower bound. `free_bits`: nats of KL
+    `width`: channels of the finest grid, doubled with each halving up to `most` times `width`. `latent`: number of
+    latents. `beta`: weight of the KL term (Higgins et al. 2017); 1 = the evidence lower bound. `free_bits`: nats of KL
     that each dimension of the latent may use without a penalty (Kingma et al. 2016, app. C.8, who average over a batch;
-    here it applies to each example, so that a batch can be divided). `noise`: whether p(x | z) has one standard
-    deviation (white) or one for each frequency (spectrum). `components`: most Gaussians of the density fitted to the
-    latents.
+    here it applies to each example, so that a batch can be divided). `components`: most Gaussians of the density fitted
+    to the latents.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -68,11 +65,8 @@ class VAEConfig(BaseModel):
     patch: int = Field(default=1, ge=1)  # cells an axis folded into channels
     latent: int = Field(default=32, ge=1)
     cond: int = Field(default=64, ge=1)  # width of the condition's vector
-    hierarchy: int = Field(default=0, ge=0)
-    places: int = Field(default=4, ge=1)
     beta: float = Field(default=1.0, ge=0)
     free_bits: float = Field(default=0.0, ge=0)
-    noise: Literal["white", "spectrum"] = "white"
     components: int = Field(default=16, ge=1)
 
 
@@ -132,43 +126,20 @@ def examples_wanted(parameters: int, space: Space) -> int:
 
 
 def build(config: VAEConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
-    """The networks, and the density of the coarsest latents: those of as many grids as fit into DENSE values."""
+    """The networks, and the density of the latents."""
     c = config
     sizes = (space.shape, c.cond, c.latent, c.width, c.blocks, c.most, c.patch)
-    modules: dict[str, nn.Module] = {
+    return {
         "conditioning": Conditioning(conds, c.cond),
-        "encoder": Pyramid(*sizes) if c.hierarchy else Encoder(*sizes),
-        "decoder": LadderDecoder(*sizes, c.hierarchy, c.places) if c.hierarchy else Decoder(*sizes),
+        "encoder": Encoder(*sizes),
+        "decoder": Decoder(*sizes),
         "prior": Prior(c.cond, c.latent),
-        "scale": Scale(space.std, space.shape if c.noise == "spectrum" else ()),
+        "scale": Scale(space.std),
+        "density": RequestMixture(conds, c.components, c.latent, RANK),
     }
-    decoder, dense = modules["decoder"], c.latent
-    for shape in decoder.shapes if isinstance(decoder, LadderDecoder) else ():
-        if dense + math.prod(shape) > DENSE:
-            break
-        dense += math.prod(shape)
-    return modules | {"density": RequestMixture(conds, c.components, dense, RANK)}
-
-
-def regions(modules: Modules, device: str) -> Sequence[nn.Module]:
-    decoder = modules["decoder"]
-    return [modules["encoder"], *(decoder.levels if isinstance(decoder, LadderDecoder) else [decoder])]
-
-
-def dimensions(modules: Modules, config: VAEConfig) -> int:
-    """D, the number of values of u."""
-    decoder = modules["decoder"]
-    return decoder.dim if isinstance(decoder, LadderDecoder) else config.latent
 
 
 # --------------------------------------------------------------------------- the objective
-
-
-def errors(modules: Modules, x: Tensor, target: Tensor) -> Tensor:
-    """target - x in the basis in which the errors of p(x | z) are independent, (B, *shape)."""
-    scale = modules["scale"]
-    assert isinstance(scale, Scale)
-    return scale.frequencies(target.float() - x)
 
 
 class VAEObjective:
@@ -188,9 +159,9 @@ class VAEObjective:
         self.config, self.dims = config, math.prod(space.shape)
 
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
-        noise = rng.normal("vae/latent", batch.index, (dimensions(modules, self.config),))
+        noise = rng.normal("vae/latent", batch.index, (self.config.latent,))
         posterior = posterior_draw(modules, encoding(modules, batch.x, batch.cond), noise)
-        error = errors(modules, posterior.x, batch.x)
+        error = batch.x.float() - posterior.x
         log_sigma = modules["scale"]()
         nll = gaussian_nll(error, log_sigma.detach())  # trains the networks
         fit = gaussian_nll(error.detach(), log_sigma) / (self.dims * SCALE_RATE)  # trains sigma
@@ -230,7 +201,7 @@ def finish(modules: Modules, config: VAEConfig, space: Space, examples: Examples
 
 
 def posterior_draws(modules: Modules, config: VAEConfig, examples: Examples, rows: Tensor, cond: Cond, rng: Rng) -> Any:
-    """S posterior draws of the D' values that the density covers, for the examples `rows` (N,): (S, N, D'), float64."""
+    """S posterior draws of u for the examples `rows` (N,): (S, N, D), float64."""
     density, parts = modules["density"], []
     assert isinstance(density, RequestMixture)
     device = density.get_buffer("mean").device
@@ -239,8 +210,8 @@ def posterior_draws(modules: Modules, config: VAEConfig, examples: Examples, row
         encoded = encoding(modules, x, cond.select(block).to(device))
         each = []
         for s in range(max(1, min(4, FITTED // len(rows)))):
-            noise = rng.normal(f"vae/density/{s}", rows[block].to(device), (dimensions(modules, config),))
-            each.append(posterior_draw(modules, encoded, noise).u[:, : density.dim])
+            noise = rng.normal(f"vae/density/{s}", rows[block].to(device), (config.latent,))
+            each.append(posterior_draw(modules, encoded, noise).u)
         parts.append(torch.stack(each))
     return torch.cat(parts, 1).double().cpu().numpy()
 
@@ -249,16 +220,14 @@ def prior_draw(
     modules: Modules, config: VAEConfig, cond: Cond, rng: Rng, index: Tensor, settings: VAESettings
 ) -> Tensor:
     """Draws u (n, D) from the prior of the settings, keyed by `index`."""
-    u = rng.normal("sample/noise", index, (dimensions(modules, config),))
+    u = rng.normal("sample/noise", index, (config.latent,))
     if settings.prior == "normal":
         return u * settings.truncation
     density = modules["density"]
     assert isinstance(density, RequestMixture)
     row, centre = density.row(cond), density.centre(density.row(cond))
     pick, along = rng.uniform("sample/pick", index), rng.normal("sample/along", index, (density.rank,))
-    top = density.draw(row, pick, u[:, : density.dim], along)
-    top = centre + settings.truncation * (top - centre)
-    return torch.cat([top, settings.truncation * u[:, density.dim :]], 1)
+    return centre + settings.truncation * (density.draw(row, pick, u, along) - centre)
 
 
 def draw(
@@ -278,9 +247,9 @@ sample = torch.no_grad()(draw)
 
 def elbo(modules: Modules, config: VAEConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
     """The lower bound of log p(x | condition) with one draw of z, (B,), in nats."""
-    noise = rng.normal("vae/score", batch.index, (dimensions(modules, config),))
+    noise = rng.normal("vae/score", batch.index, (config.latent,))
     posterior = posterior_draw(modules, encoding(modules, batch.x, batch.cond), noise)
-    error = errors(modules, posterior.x, batch.x)
+    error = batch.x.float() - posterior.x
     return -gaussian_nll(error, modules["scale"]()) - posterior.kl.sum(1)
 
 
@@ -294,13 +263,13 @@ def likelihood(modules: Modules, config: VAEConfig, space: Space, batch: Batch, 
     Burda et al. 2016 ("Importance weighted autoencoders", eq. 8): exact in the limit of many `draws` K. p(u) is the
     fitted density, as in sampling.
     """
-    encoded, dim, density = encoding(modules, batch.x, batch.cond), dimensions(modules, config), modules["density"]
+    encoded, density = encoding(modules, batch.x, batch.cond), modules["density"]
     assert isinstance(density, RequestMixture)
-    row, top, estimates = density.row(batch.cond), density.dim, []
+    row, estimates = density.row(batch.cond), []
     for k in range(draws):
-        one = posterior_draw(modules, encoded, rng.normal(f"vae/likelihood/{k}", batch.index, (dim,)))
-        error = errors(modules, one.x, batch.x)
-        prior = density.log_prob(one.u[:, :top], row) - gaussian_nll(one.u[:, top:], one.u.new_zeros(()))
+        one = posterior_draw(modules, encoded, rng.normal(f"vae/likelihood/{k}", batch.index, (config.latent,)))
+        error = batch.x.float() - one.x
+        prior = density.log_prob(one.u, row)
         deviation = (one.u - one.mean) * (-0.5 * one.log_var).exp()
         posterior = -gaussian_nll(deviation, one.u.new_zeros(())) - 0.5 * one.log_var.sum(1)
         estimates.append(prior - posterior - gaussian_nll(error, modules["scale"]()))
@@ -314,7 +283,7 @@ def likelihood(modules: Modules, config: VAEConfig, space: Space, batch: Batch, 
 def encode(modules: Modules, config: VAEConfig, space: Space, x: Tensor, cond: Cond, settings: VAESettings) -> Tensor:
     """The posterior's mean as u (B, D), in which the conditional prior is standard normal."""
     encoded = encoding(modules, x, cond)
-    return posterior_draw(modules, encoded, x.new_zeros(len(x), dimensions(modules, config))).mean
+    return posterior_draw(modules, encoded, x.new_zeros(len(x), config.latent)).mean
 
 
 @torch.no_grad()
@@ -369,7 +338,7 @@ def _optimised(modules: Modules, task: Edit, u: Tensor, cond: Cond, settings: VA
     """u (B, D) after a search for the values to keep and for low energy, if the task has either."""
     if task.keep is None and task.energy is None:
         return u
-    variance = modules["scale"]().mul(2).exp().mean()  # of p(x | z), over frequencies
+    variance = modules["scale"]().mul(2).exp().mean()  # of p(x | z)
 
     def energy(x: Tensor) -> Tensor:
         total = x.new_zeros(len(x))
@@ -401,7 +370,7 @@ FAMILY = Family(
             "ema_half_life": 10_000,
             "clip": 1.0,
         },
-        regions=regions,
+        regions=lambda modules, device: [modules["encoder"], modules["decoder"]],
     ),
     build=build,
     objective=VAEObjective,

@@ -147,23 +147,14 @@ class Encoder(nn.Module):
         self.norm = nn.GroupNorm(1, channels[-1])
         self.last = start(nn.Linear(channels[-1] * math.prod(self.grids[-1]), 2 * latent), 0.1)
 
-    def features(self, x: Tensor, c: Tensor) -> list[Tensor]:
-        """The activations on every grid, fine to coarse, (B, channels, *grid) each."""
-        h, levels = self.first(dense(fold(x, self.patch))), list[Tensor]()
+    def forward(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.first(dense(fold(x, self.patch)))
         for i, level in enumerate(self.levels):
             if i:
                 h = self.downs[i - 1](shrink(h, self.grids[i]))
             h = level(h, c)
-            levels.append(h)
-        return levels
-
-    def summary(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """(mean, log variance) from the activations on the coarsest grid."""
         mean, log_var = self.last(F.silu(self.norm(h)).flatten(1)).float().chunk(2, 1)
         return mean, log_var
-
-    def forward(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        return self.summary(self.features(x, c)[-1])
 
 
 class Decoder(nn.Module):

@@ -4,7 +4,6 @@ closed forms."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,40 +15,21 @@ HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
 
 
 class Scale(nn.Module):
-    """The standard deviation of p(x | z): sigma = exp(rate * exponent), for all values or for each frequency.
+    """The standard deviation of p(x | z): sigma = exp(rate * exponent), for all values.
 
     Rybkin et al. 2021 ("Simple and effective VAE training with calibrated decoders", sec. 4) set sigma^2 to the mean
     squared error of each batch, which maximises the likelihood. That depends on how a batch is divided, so here sigma
     is a weight with its own gradient, which converges to the same optimum; it is averaged, saved and used for scores
-    like any other weight. With `shape` the errors are independent Gaussians after an orthonormal cosine transform along
-    every axis of the grid, and each frequency has its own sigma. Errors are not white: they consist mostly of detail,
-    to which a single sigma would give too little weight.
+    like any other weight.
     """
 
-    def __init__(self, std: float, shape: Sequence[int] = ()) -> None:
+    def __init__(self, std: float) -> None:
         super().__init__()
-        self.exponent = nn.Parameter(torch.full(tuple(shape), math.log(std) / SCALE_RATE))
-        for i, n in enumerate(shape[1:]):
-            self.register_buffer(f"cosines_{i}", cosines(n), persistent=False)
-        self.axes = len(shape[1:])
+        self.exponent = nn.Parameter(torch.tensor(math.log(std) / SCALE_RATE))
 
     def forward(self) -> Tensor:
-        """log sigma: a scalar, or (C, *grid), by frequency."""
+        """log sigma, a scalar."""
         return self.exponent * SCALE_RATE
-
-    def frequencies(self, error: Tensor) -> Tensor:
-        """The errors (B, C, *grid) in the cosine basis, in which they are independent; the sum of squares is equal."""
-        for i in range(self.axes):
-            error = (error.transpose(2 + i, -1) @ self.get_buffer(f"cosines_{i}").T).transpose(2 + i, -1)
-        return error
-
-
-def cosines(n: int) -> Tensor:
-    """The matrix of the orthonormal cosine transform (DCT-II) of n values, (frequency, position)."""
-    k, i = torch.meshgrid(torch.arange(n, dtype=torch.float64), torch.arange(n, dtype=torch.float64), indexing="ij")
-    matrix = torch.cos(math.pi * k * (2 * i + 1) / (2 * n)) * math.sqrt(2 / n)
-    matrix[0] /= math.sqrt(2)
-    return matrix.float()
 
 
 class Prior(nn.Module):
@@ -75,9 +55,6 @@ def gaussian_kl(mean: Tensor, log_var: Tensor, to_mean: Tensor, to_log_var: Tens
 
 
 def gaussian_nll(error: Tensor, log_sigma: Tensor) -> Tensor:
-    """-log N(error; 0, sigma^2) of rows (B, ...), in nats (B,); log sigma is a scalar or has the shape of a row."""
-    if log_sigma.dim() == 0:
-        square = error.square().flatten(1)
-        return 0.5 * square.sum(1) * torch.exp(-2 * log_sigma) + square.shape[1] * (log_sigma + HALF_LOG_2_PI)
-    each = 0.5 * error.square() * torch.exp(-2 * log_sigma) + log_sigma + HALF_LOG_2_PI
-    return each.flatten(1).sum(1)
+    """-log N(error; 0, sigma^2) of rows (B, ...), in nats (B,); log sigma is a scalar."""
+    square = error.square().flatten(1)
+    return 0.5 * square.sum(1) * torch.exp(-2 * log_sigma) + square.shape[1] * (log_sigma + HALF_LOG_2_PI)

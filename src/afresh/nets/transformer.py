@@ -260,18 +260,11 @@ class Block(nn.Module):
         self.mlp_norm = RMSNorm(s.width, s.eps)
         self.mlp = SwiGLU(s.width, s.mlp)
 
-    def forward(
-        self, x: Tensor, delta: Tensor | None, context: AttentionContext, layer: int, kept: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """(residual stream x, last branch `delta`, which is not yet added to it) -> the same pair after this block.
-
-        The two branches of the block are multiplied by `kept` (B, 2, 1, width).
-        """
+    def forward(self, x: Tensor, delta: Tensor | None, context: AttentionContext, layer: int) -> tuple[Tensor, Tensor]:
+        """(residual stream x, last branch `delta`, which is not yet added to it) -> the same pair after this block."""
         x, y = (x, self.attention_norm(x)) if delta is None else self.attention_norm.after(x, delta)
-        step = self.attention(y, context, layer)
-        x, y = self.mlp_norm.after(x, step if kept is None else step * kept[:, 0])
-        step = self.mlp(y)
-        return x, step if kept is None else step * kept[:, 1]
+        x, y = self.mlp_norm.after(x, self.attention(y, context, layer))
+        return x, self.mlp(y)
 
 
 class Decoder(nn.Module):
@@ -317,31 +310,25 @@ class Decoder(nn.Module):
         return Cache(k, v, lengths, starts)
 
     def hidden(
-        self,
-        tokens: Tensor,
-        c: Tensor | None,
-        cache: Cache | None = None,
-        counts: Tensor | None = None,
-        kept: Tensor | None = None,
+        self, tokens: Tensor, c: Tensor | None, cache: Cache | None = None, counts: Tensor | None = None
     ) -> Tensor:
         """Tokens (B, T) int64 -> hidden states (B, T, width).
 
-        With a cache, the first counts[b] (None: all) tokens continue those in it. c (B, width), or (B, T, width), is
-        added to the embeddings. `kept` (B, 2 layers, width) are factors of the residual branches (nets/dropout.py).
+        With a cache, the first counts[b] (None: all) tokens continue those in it. c (B, width) is added to the
+        embeddings.
         """
         context, at = self.locate(tokens, cache)
         h = self.embedding(tokens)
         if c is not None:
-            h = h + (c if c.dim() == 3 else c[:, None]).to(h.dtype)
+            h = h + c[:, None].to(h.dtype)
         if self.position is not None:
             h = h + self.position.weight[at]
         if torch.is_autocast_enabled(h.device.type):
             h = h.to(torch.get_autocast_dtype(h.device.type))
         context = self.with_masks(context, h)
         delta = None
-        factors = [None] * len(self.blocks) if kept is None else kept.to(h.dtype)[:, :, None].split(2, 1)
         for i, block in enumerate(self.blocks):
-            h, delta = block(h, delta, context, i, factors[i])
+            h, delta = block(h, delta, context, i)
         if cache is not None and context.start is not None:
             new = torch.full_like(cache.lengths, tokens.shape[1]) if counts is None else counts
             cache.lengths += new
@@ -383,23 +370,18 @@ class Decoder(nn.Module):
         """Hidden states (..., width) -> logits (..., vocab), float32."""
         return (F.linear(h, self.embedding.weight) if self.head is None else self.head(h)).float()
 
-    def forward(
-        self, tokens: Tensor, c: Tensor | None, targets: Tensor | None = None, kept: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, tokens: Tensor, c: Tensor | None, targets: Tensor | None = None) -> Tensor:
         """Logits (B, T, vocab), float32; with `targets` (B, T), their `nats` (B,) instead."""
-        h = self.hidden(tokens, c, kept=kept)
+        h = self.hidden(tokens, c)
         return self.logits(h) if targets is None else self.nats(h, targets)
 
     def nats(self, h: Tensor, targets: Tensor) -> Tensor:
-        """Summed cross-entropy of targets (B, T), -1 where they do not count, (B,). Of targets (B, T, K) each has its
-        own of K equal parts of the outputs."""
-        each = self.shape.vocab // math.prod(targets.shape[2:])
+        """Summed cross-entropy of targets (B, T), -1 where they do not count, (B,)."""
         if kernels.usable(h):
             logits = F.linear(h, self.embedding.weight if self.head is None else self.head.weight)
-            return kernels.cross_entropy(logits.view(-1, each), targets.flatten()).view(targets.shape).flatten(1).sum(1)
-        logits = self.logits(h).view(-1, each)
-        nats = F.cross_entropy(logits, targets.flatten(), ignore_index=-1, reduction="none")
-        return nats.view(targets.shape).flatten(1).sum(1)
+            return kernels.cross_entropy(logits.flatten(0, 1), targets.flatten()).view(targets.shape).sum(1)
+        logits = self.logits(h).flatten(0, 1)
+        return F.cross_entropy(logits, targets.flatten(), ignore_index=-1, reduction="none").view(targets.shape).sum(1)
 
 
 def compilable(net: nn.Module, device: str) -> list[nn.Module]:

@@ -1,4 +1,4 @@
-"""The velocity field of a flow: a preconditioned network (Karras et al. 2022, sec. 5, for the straight path)."""
+"""The velocity field of a flow on the straight path, and the mean velocity between two times."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ HEAD = 64  # width of an attention head
 class VelocityShape:
     """Sizes. `unet`: a width for each grid, with `blocks` blocks each. `dit`: one width and `blocks` layers.
 
-    `patch` cells along every axis are folded into channels before the network sees them. `precondition` False leaves
-    the network's output as the velocity (plain rectified flow).
+    `patch` cells along every axis are folded into channels before the network sees them.
     """
 
     net: Literal["unet", "dit"]
@@ -33,7 +32,6 @@ class VelocityShape:
     emb: int
     attention: bool
     patch: int
-    precondition: bool
 
 
 class Folded(nn.Module):
@@ -77,30 +75,14 @@ class Velocity(nn.Module):
         self.conditioning = Conditioning(conds, shape.emb, aligned=True)
         self.conds, self.aligned = conds, aligned_channels(conds)
         self.net = network(shape, grid, channels + self.aligned, channels)
-        self.std, self.precondition = space.std, shape.precondition
 
-    def scales(self, t: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-        """c_in, c_skip and c_out at times t (B,), each in a shape that broadcasts over a field."""
-        t = t.float().view(-1, *[1] * rank)
-        if not self.precondition:
-            return torch.ones_like(t), torch.zeros_like(t), torch.ones_like(t)
-        s2 = self.std**2
-        d2 = (1 - t) ** 2 + t**2 * s2
-        return d2.rsqrt(), (t * s2 - (1 - t)) / d2, self.std * d2.rsqrt()
-
-    def raw(self, x: Tensor, t: Tensor, cond: Cond, more: Tensor | None = None) -> Tensor:
-        """The output F of the network, of unit scale. `more` (B, emb) is added to the embeddings of t and cond."""
-        c_in, _, _ = self.scales(t, x.dim() - 1)
+    def forward(self, x: Tensor, t: Tensor, cond: Cond, more: Tensor | None = None) -> Tensor:
+        """`more` (B, emb) is added to the embeddings of t and cond."""
         embedding = self.time(t) + self.conditioning(cond)
         embedding = nn.functional.silu(embedding if more is None else embedding + more)
-        scaled = c_in * x
         if self.aligned:
-            scaled = torch.cat([scaled, aligned_fields(cond, self.conds, scaled)], 1)
-        return self.net(scaled, embedding).float()
-
-    def forward(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        _, c_skip, c_out = self.scales(t, x.dim() - 1)
-        return c_skip * x + c_out * self.raw(x, t, cond)
+            x = torch.cat([x, aligned_fields(cond, self.conds, x)], 1)
+        return self.net(x, embedding).float()
 
 
 def compilable(velocity: Velocity, device: str) -> Sequence[nn.Module]:
@@ -126,10 +108,5 @@ class FlowMap(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 
-    def raw(self, x: Tensor, t: Tensor, s: Tensor, cond: Cond) -> Tensor:
-        """The output of the network, of about unit scale."""
-        return self.velocity.raw(x, t, cond, self.span(s - t))
-
     def forward(self, x: Tensor, t: Tensor, s: Tensor, cond: Cond) -> Tensor:
-        _, c_skip, c_out = self.velocity.scales(t, x.dim() - 1)
-        return c_skip * x + c_out * self.raw(x, t, s, cond)
+        return self.velocity(x, t, cond, self.span(s - t))

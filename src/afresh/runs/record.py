@@ -81,7 +81,18 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
     "align": {"unseen": "heldout_reward", "cut": "prompt_tokens", "limit": "reward_seconds"},
 }
 # Options of earlier versions that are gone: dropped if they were off, else the run is refused.
-RETIRED: Mapping[str, Mapping[str, tuple[Any, ...]]] = {}
+RETIRED: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
+    "config": {
+        "pattern": ("flat",),
+        "dropout": (0,),
+        "precondition": (False,),
+        "coupling": ("independent",),
+        "hierarchy": (0,),
+        "places": (4,),
+        "noise": ("white",),
+        "adversarial": (0,),
+    }
+}
 # Options that changed no weights, dropped whatever they were.
 DROPPED: Mapping[str, tuple[str, ...]] = {"train": ("posthoc",)}
 

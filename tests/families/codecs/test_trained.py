@@ -74,7 +74,7 @@ def test_a_place_of_residual_levels_has_its_codes_one_after_the_other(space: Spa
     codec, found = made(space, "fsq", residual=3, levels=(4, 3))
     grid = tuple(-(-n // 2) for n in space.shape[1:])
     there, places = codec.encode(found).x, int(np.prod(grid))
-    assert codec.target == Space("tokens", (3 * places,), (13,), {"begin": 12}, grid=(*grid, 3), levels=3)
+    assert codec.target == Space("tokens", (3 * places,), (13,), {"begin": 12}, grid=(*grid, 3))
     assert there.dtype == torch.int32 and there.shape == (70, 3 * places)
     z = codec.modules["encoder"](found.x.float() * found.scale + found.shift)
     quantiser = codec.modules["quantiser"]
@@ -248,23 +248,15 @@ def test_residual_codes_go_to_the_families_of_tokens(family: str, data: Path, pa
     assert drawn.shape == (2, 1, 8, 8) and bool(drawn.isfinite().all())
 
 
-@pytest.mark.parametrize("pattern", ["flat", "delay"])
-def test_a_transformer_of_either_pattern_keeps_its_promises(
-    pattern: str, data: Path, pairs: Path, tmp_path: Path
-) -> None:
+def test_a_transformer_of_residual_codes_keeps_its_promises(data: Path, pairs: Path, tmp_path: Path) -> None:
     """Hashes, a resumed run, the cache and the samples, as `afresh verify` looks at them."""
-    shape = {"family.layers": 1, "family.width": 32, "family.heads": 2, "family.kv_heads": 2, "train.batch": 32}
-    settings = {**shape, "family.pattern": pattern}
+    settings = {"family.layers": 1, "family.width": 32, "family.heads": 2, "family.kv_heads": 2, "train.batch": 32}
     run = afresh.train(data, codec=pairs, steps=8, out=tmp_path / "run", settings=settings, quiet=True)
-    assert run.record.config["pattern"] == pattern and run.space.levels == 2
-    assert afresh.load(run.path).sample(2, label="7", guidance=2.0).x.shape == (2, 1, 8, 8)
-    assert {c.name: c.passed for c in verify(afresh.load(run.path))} == dict.fromkeys(
+    assert run.space.grid == (4, 4, 2)
+    assert afresh.open(run.path).sample(2, label="7", guidance=2.0).x.shape == (2, 1, 8, 8)
+    assert {c.name: c.passed for c in verify(afresh.open(run.path))} == dict.fromkeys(
         ("record", "hashes", "data", "weights", "resume", "cache", "samples"), True
     )
-
-
-def test_the_delay_pattern_is_refused_where_places_have_one_code(data: Path, codes: Path, tmp_path: Path) -> None:
-    refused(data, tmp_path, r"several levels a place.*residual=2", codec=codes, settings={"family.pattern": "delay"})
 
 
 def refused(data: Path, tmp_path: Path, match: str, **more: Any) -> None:

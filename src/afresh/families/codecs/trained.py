@@ -3,8 +3,7 @@
 The codec keeps its own copy of the networks, so that the run that it came from may be deleted. Latents that are real
 numbers (bottleneck `kl`) become a smaller field, standardised channel by channel; codes (`fsq`, `vq`) become tokens,
 read row by row. A place of `residual` K has K tokens, one after the other, coarse to fine, all of one vocabulary, so
-that every sequence of codes can be decoded. The space says that there are K (`Space.levels`): a family may learn the
-sequence as it stands, or draw the levels of several places at once (nets/delay.py).
+that every sequence of codes can be decoded. K is the last axis of the space's grid.
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ class TrainedCodec:
         levels = self.net.residual
         grid = self.grid if levels == 1 else (*self.grid, levels)
         begin = {"begin": self.size}
-        return Space("tokens", (math.prod(grid),), (self.size + 1,), begin, grid=grid, levels=levels)
+        return Space("tokens", (math.prod(grid),), (self.size + 1,), begin, grid=grid)
 
     @torch.no_grad()
     def encode(self, examples: Examples) -> Examples:
