@@ -21,6 +21,7 @@ from afresh.data.text.tokenizer import Tokenizer
 from afresh.formats import fields, gguf, huggingface, plain
 from afresh.formats.base import Base, decoder_of
 from afresh.formats.load import load_base
+from afresh.runs.run import Run
 from afresh.tasks.export import base_of_run
 from tests.cli.conftest import WORDS, Invoke, parsed, trained
 from tests.formats.bases import base_of
@@ -64,7 +65,7 @@ def test_an_export_is_proved_and_read_again(to: str, texts_run: Path, tmp_path: 
     assert proof["nats_per_token"]["file"] == pytest.approx(proof["nats_per_token"]["model"], abs=1e-4)
     assert proof["first_token"]["token"] == "<end>" and proof["first_token"]["same"]
     assert json.loads((out / "proof.json").read_bytes()) == {k: v for k, v in proof.items() if k != "folder"}
-    run = afresh.load(texts_run)
+    run = Run.open(texts_run)
     assert torch.equal(logits(load_base(out / PATHS[to])), logits(base_of_run(run)[0]))
     assert [p.name for p in out.parent.iterdir()] == ["out"]
 
@@ -121,7 +122,7 @@ def test_what_is_not_proved_is_kept_aside(
     to: str, texts_run: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights that do not come back as they were: file and model are not the same."""
-    whole = base_of_run(afresh.load(texts_run))[0].weights["norm.weight"]
+    whole = base_of_run(Run.open(texts_run))[0].weights["norm.weight"]
 
     def wrong(path: Path, read: Any = None) -> Base:
         base = read(path)
@@ -183,7 +184,7 @@ def test_a_tuned_model_goes_back_to_where_it_came_from(
     assert code == 0 and proof["chat"] == {"conversations": 2, "same": same, "expected": 2 - same, "differing": []}
     assert proof["first_token"]["id"] is None and proof["tokens"] > 40
     again = load_base(out / PATHS[to])
-    assert again.tokenizer.encode("the cat") == afresh.load(run).encoder.tokenizer.encode("the cat")  # type: ignore
+    assert again.tokenizer.encode("the cat") == Run.open(run).encoder.tokenizer.encode("the cat")  # type: ignore
     if kind == "public":
         before = load_base(public)
         assert again.config == before.config and again.tokenizer.special == before.tokenizer.special
@@ -214,7 +215,7 @@ def test_pictures_in_our_own_names_come_back_bit_for_bit(
     proof = parsed(printed)
     assert code == 0 and proof["passed"] and proof["largest"] == proof["tolerance"] == 0 and proof["outputs"] > 0
     assert json.loads((out / "proof.json").read_bytes()) == {k: v for k, v in proof.items() if k != "folder"}
-    again, ours = fields.read(out, registry.family), afresh.load(run)
+    again, ours = fields.read(out, registry.family), Run.open(run)
     assert again.conds == ours.conds and again.space.shape == ours.space.shape and again.config == ours.config
     for name, net in ours.modules.items():
         assert all(torch.equal(v, again.modules[name].state_dict()[k]) for k, v in net.state_dict().items())
@@ -232,7 +233,7 @@ def test_pictures_go_to_onnx_with_their_classes(
     assert code == 0 and "proved by onnxruntime" in said and "difference" in printed
     assert sorted(p.name for p in out.iterdir()) == ["README.md", "model.json", "model.onnx", "proof.json"]
     about = json.loads((out / "model.json").read_bytes())
-    assert about["conditions"]["label"]["classes"] == list(afresh.load(pictures_run).conds["label"].classes)
+    assert about["conditions"]["label"]["classes"] == list(Run.open(pictures_run).conds["label"].classes)
     assert about["bytes"] == "round((x + 1) * 127.5), clipped to 0 ... 255"
     monkeypatch.chdir(out)
     exec(program_of(out), {})

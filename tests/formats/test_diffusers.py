@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import afresh
 from afresh.cli import run as command
 from afresh.core import Batch, Cond, CondSpec, Edit, Space, UserError, registry
 from afresh.core.rng import Rng
@@ -27,6 +28,7 @@ from afresh.runs.base_model import open_base_model
 from afresh.runs.run import Run, metrics_rows
 from afresh.sampling.guidance import classifier_free
 from afresh.sampling.ode import euler
+from afresh.sampling.request import Request
 
 SIZES = {
     "sample_size": 8,
@@ -326,19 +328,13 @@ def test_it_is_a_run_like_any_other(tuned: Path, tmp_path: Path) -> None:
     words = ("-n", "3", "--label", "2", "--steps", "4", "--guidance", "2", "--out", str(tmp_path / "s"))
     assert command(["sample", str(tuned), *words]) == 0
     assert len(list((tmp_path / "s").glob("*.png"))) >= 3
-    run = Run.open(tuned)
-    first, again = (run.sample(2, seed=3, steps=3).x for _ in range(2))
+    model, run = afresh.load(tuned), Run.open(tuned)
+    first, again = (model.sample(2, seed=3, steps=3).x for _ in range(2))
     assert torch.equal(first, again) and first.shape == (2, 1, 8, 8)
-    alone = run.sample(1, seed=3, steps=3).x
+    alone = model.sample(1, seed=3, steps=3).x
     torch.testing.assert_close(alone, first[:1], rtol=1e-4, atol=1e-4)
     with pytest.raises(UserError, match="at most 1000"):
-        run.draw(run.modules, run.request(1, *asked())[0], 0, DiffusersSettings.model_construct(steps=2000))
-
-
-def asked() -> tuple[Any, int]:
-    from afresh.sampling.request import Request
-
-    return Request(), 0
+        run.draw(run.modules, run.condition(1, Request(), 0)[0], 0, DiffusersSettings.model_construct(steps=2000))
 
 
 def test_back_it_is_a_folder_of_diffusers(tuned: Path, tmp_path: Path) -> None:
@@ -473,4 +469,4 @@ def test_what_does_not_fit_the_base_is_refused(
         assert why in capsys.readouterr().err.replace("\n", " ")
     assert not (tmp_path / "no").exists()
     assert command(["train", str(images), "--family", "diffusers", "--steps", "1", "--out", str(tmp_path / "no")]) == 2
-    assert "afresh tune" in capsys.readouterr().err
+    assert "the verb tune" in capsys.readouterr().err
