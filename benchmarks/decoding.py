@@ -121,7 +121,7 @@ class Afresh:
 
     def run(self, prompts: Sequence[Ids], length: int) -> list[Ids]:
         n = len(prompts)
-        cond = Cond(n, given=torch.tensor([p[1:] for p in prompts]))
+        cond = Cond(n, known=torch.tensor([p[1:] for p in prompts]))
         settings = TransformerSettings(temperature=0, length=length, weights=self.kind)
         return FAMILY.sampling.sample(
             self.modules, self.config, self.space, cond, Rng(0), torch.arange(n), settings

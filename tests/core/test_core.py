@@ -22,8 +22,8 @@ COND = Cond(
         "age": torch.tensor([True, False]),
         "prompt": torch.tensor([False, True]),
     },
-    given=torch.tensor([[1, 2], [3, 4]]),
-    given_mask=torch.tensor([[True, False], [True, True]]),
+    known=torch.tensor([[1, 2], [3, 4]]),
+    known_mask=torch.tensor([[True, False], [True, True]]),
 )
 
 
@@ -31,11 +31,10 @@ def presence(cond: Cond) -> dict[str, list[bool]]:
     return {k: v.tolist() for k, v in cond.present.items()}
 
 
-def test_null_leaves_out_all_parts_or_the_named_ones_but_never_what_is_given() -> None:
+def test_null_drops_all_parts_or_the_named_ones_but_never_known_values() -> None:
     assert presence(COND.null()) == {"label": [False] * 2, "age": [False] * 2, "prompt": [False] * 2}
     assert presence(COND.null(["label"])) == {**presence(COND), "label": [False, False]}
-    assert COND.null().given is COND.given
-    assert COND.null(["given"]).given is None and presence(COND.null(["given"])) == presence(COND)
+    assert COND.null().known is COND.known
     assert presence(COND) == {"label": [True, True], "age": [True, False], "prompt": [False, True]}  # unchanged
 
 
@@ -46,7 +45,7 @@ def test_drop_can_only_take_away() -> None:
 
 def same(a: Cond, b: Cond) -> bool:
     pairs = [*((a.parts[k], b.parts[k]) for k in a.parts), *((a.present[k], b.present[k]) for k in a.present)]
-    known = [(a.given, b.given), (a.given_mask, b.given_mask)]
+    known = [(a.known, b.known), (a.known_mask, b.known_mask)]
     return a.size == b.size and all(
         torch.equal(x, y) for x, y in pairs + [(x, y) for x, y in known if x is not None and y is not None]
     )
@@ -61,23 +60,25 @@ def test_select_repeat_and_cat_agree() -> None:
 
 def test_what_guidance_steers_away_from_goes_along_with_its_rows() -> None:
     """Without a negative request it is the one that names no part; what is known stays known in both."""
-    assert same(COND.away(), COND.null())
+    assert same(COND.negative_or_null(), COND.null())
     unwanted = Cond(2, COND.parts, {k: ~v for k, v in COND.present.items()})
     steered = replace(COND, negative=unwanted)
-    assert same(steered.away(), replace(unwanted, given=COND.given, given_mask=COND.given_mask))
-    assert steered.away().given is COND.given and steered.away().negative is None
+    assert same(steered.negative_or_null(), replace(unwanted, known=COND.known, known_mask=COND.known_mask))
+    assert steered.negative_or_null().known is COND.known and steered.negative_or_null().negative is None
     last = torch.tensor([1])
-    assert same(steered.select(last).away(), steered.away().select(last))
-    assert same(steered.repeat(3).away(), steered.away().repeat(3))
+    assert same(steered.select(last).negative_or_null(), steered.negative_or_null().select(last))
+    assert same(steered.repeat(3).negative_or_null(), steered.negative_or_null().repeat(3))
     mixed = Cond.cat([COND, steered])
-    assert same(mixed.away(), Cond.cat([COND.null(), steered.away()])), "a row without one is steered from null"
+    negatives = Cond.cat([COND.null(), steered.negative_or_null()])
+    assert same(mixed.negative_or_null(), negatives), "null for rows without a negative"
     assert steered.null().negative is unwanted
 
 
-def test_nothing_is_a_request_without_parts() -> None:
-    nothing = Cond.nothing(SPEC, 3)
+def test_an_unconditional_request_has_no_parts() -> None:
+    nothing = Cond.unconditional(SPEC, 3)
     assert nothing.size == 3 and not any(v.any() for v in nothing.present.values())
-    assert same(Cond.cat([COND.null(["given"]), nothing]).select(torch.arange(2)), COND.null(["given"]))
+    plain = replace(COND, known=None, known_mask=None)
+    assert same(Cond.cat([plain, nothing]).select(torch.arange(2)), plain)
     assert {k: (tuple(v.shape), v.dtype) for k, v in nothing.parts.items()} == {
         "label": ((3,), torch.int64),
         "age": ((3,), torch.float32),

@@ -62,7 +62,7 @@ def known(rows: list[list[int | None]]) -> Cond:
     width = max(map(len, rows))
     full = [r + [None] * (width - len(r)) for r in rows]
     values = torch.tensor([[0 if i is None else i for i in r] for r in full])
-    return Cond(len(rows), given=values, given_mask=torch.tensor([[i is not None for i in r] for r in full]))
+    return Cond(len(rows), known=values, known_mask=torch.tensor([[i is not None for i in r] for r in full]))
 
 
 def by_orders(modules: dict[str, nn.Module], every: Tensor, allowed: int = 4) -> Tensor:

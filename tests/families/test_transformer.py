@@ -45,7 +45,7 @@ def known(rows: list[list[int]]) -> Cond:
     """Prompts of different lengths as `given`."""
     width = max(map(len, rows))
     values = torch.tensor([r + [0] * (width - len(r)) for r in rows])
-    return Cond(len(rows), given=values, given_mask=torch.tensor([[i < len(r) for i in range(width)] for r in rows]))
+    return Cond(len(rows), known=values, known_mask=torch.tensor([[i < len(r) for i in range(width)] for r in rows]))
 
 
 @pytest.mark.parametrize("space", [STREAM, GRID], ids=["stream", "grid"])

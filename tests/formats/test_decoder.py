@@ -61,7 +61,7 @@ def test_a_folded_condition_is_the_condition(tied: bool, label: int | None, year
 
 def test_an_unconditional_model_stays_as_it_is() -> None:
     config, net = trained(tied=True)
-    base = base_of({"decoder": net}, config, SPACE, T, Cond.nothing({}, 1), "it")
+    base = base_of({"decoder": net}, config, SPACE, T, Cond.unconditional({}, 1), "it")
     assert base.config.tied and base.config.mlp == net.shape.mlp and base.first == T.special["end"]
     with torch.no_grad():
         assert torch.equal(decoder_of(base)(TOKENS, None), net(TOKENS, None))
@@ -70,7 +70,7 @@ def test_an_unconditional_model_stays_as_it_is() -> None:
 def test_conversations_begin_with_nothing_and_end_with_their_mark() -> None:
     config, net = trained()
     space = Space("tokens", (32,), vocab=(T.size,), special={**T.special, "end": 7}, stream=True, records=True)
-    base = base_of({"decoder": net}, config, space, T, Cond.nothing({}, 1), "it")
+    base = base_of({"decoder": net}, config, space, T, Cond.unconditional({}, 1), "it")
     assert base.first is None and base.tokenizer.special["end"] == 7 and base.chat_template == PLAIN
 
 
@@ -80,7 +80,7 @@ def test_messages_see_one_another_and_documents_do_not() -> None:
     talk = Space("tokens", (32,), vocab=(T.size,), special={**T.special, "end": 7}, stream=True, records=True)
     for space in (SPACE, talk):
         config, net = trained(space=space)
-        base = base_of({"decoder": net}, config, space, T, Cond.nothing({}, 1), "it")
+        base = base_of({"decoder": net}, config, space, T, Cond.unconditional({}, 1), "it")
         assert base.config.apart != space.records and bool(base.notes) != space.records
         tokens = TOKENS.clone()
         tokens[:, 9] = space.special["end"]
@@ -89,7 +89,7 @@ def test_messages_see_one_another_and_documents_do_not() -> None:
 
 def test_what_has_no_public_architecture() -> None:
     config, net = trained()
-    nothing = Cond.nothing({}, 1)
+    nothing = Cond.unconditional({}, 1)
     with pytest.raises(UserError, match="Only models of the family transformer"):
         base_of({"velocity": nn.Linear(1, 1)}, config, SPACE, T, nothing, "it")
     with pytest.raises(UserError, match="Only models of the family transformer"):

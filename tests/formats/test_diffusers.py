@@ -177,7 +177,7 @@ def test_euler_on_its_schedule_is_ddim(clip: bool, tmp_path: Path) -> None:
     _, modules, space, conds = opened(folder)
     config = diffusers.read(folder).config
     rows = torch.arange(3)
-    cond = Cond.nothing(conds, 3)
+    cond = Cond.unconditional(conds, 3)
     ours = registry.family("diffusers").sampling.sample(
         modules, config, space, cond, Rng(5), rows, DiffusersSettings(steps=20, clip=clip)
     )
@@ -222,7 +222,7 @@ def test_edits_work_on_it(base: Path) -> None:
 
     def edited(**task: Any) -> Tensor:
         assert family.edit is not None
-        return family.edit(modules, config, space, Edit(**task), Cond.nothing(conds, 2), Rng(0), rows, settings)
+        return family.edit(modules, config, space, Edit(**task), Cond.unconditional(conds, 2), Rng(0), rows, settings)
 
     assert torch.equal(edited(start=start, strength=0.0), start)
     filled = edited(start=start, keep=keep)

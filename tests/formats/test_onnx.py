@@ -149,7 +149,7 @@ def test_the_program_of_the_readme_samples(
     np.testing.assert_allclose(bytes_again, seen["x"].clip(-1, 1), rtol=0, atol=0.5 / 127.5 + 1e-6)
     if model.family.name == "flow":
         noise = np.random.default_rng(0).standard_normal((4, 1, 9, 7), dtype=np.float32)
-        cond = Cond.nothing(SPEC, 4)
+        cond = Cond.unconditional(SPEC, 4)
         present = torch.ones(4, dtype=torch.bool)
         cond = Cond(4, {**cond.parts, "label": torch.arange(4) % 3}, {**cond.present, "label": present})
 

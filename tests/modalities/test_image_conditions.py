@@ -287,7 +287,7 @@ def encoder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> ImageEnco
 
 
 def asked(encoder: ImageEncoder, request: Request, n: int = 3) -> Cond:
-    return make_cond(encoder.conds, Cond.nothing(encoder.conds, n), request, encoder)
+    return make_cond(encoder.conds, Cond.unconditional(encoder.conds, n), request, encoder)
 
 
 def test_a_caption_and_a_picture_are_read_as_in_training(encoder: ImageEncoder, tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_a_caption_and_a_picture_are_read_as_in_training(encoder: ImageEncoder, 
 def test_a_negative_request_is_apart_from_the_request(encoder: ImageEncoder) -> None:
     request = Request(label="a", number={"age": 3.0}, negative=unwanted("b", CAPTIONS[0]))
     cond = asked(encoder, request)
-    away = cond.away()
+    away = cond.negative_or_null()
     assert {k for k, v in away.present.items() if v.all()} == {"label", "caption"}
     assert {k for k, v in cond.present.items() if v.all()} == {"label", "age"}
     assert cond.parts["label"].tolist() == [0] * 3 and away.parts["label"].tolist() == [1] * 3
@@ -346,9 +346,9 @@ def test_several_labels_are_known_by_their_classes() -> None:
 
 def test_words_of_a_caption_that_are_not_known_are_told() -> None:
     with heard("without effect: big, zebra$"):
-        make_cond(SHAPES, Cond.nothing(SHAPES, 1), Request(caption="a big red zebra, a disc".replace(",", "")))
+        make_cond(SHAPES, Cond.unconditional(SHAPES, 1), Request(caption="a big red zebra, a disc".replace(",", "")))
     with silence():
-        make_cond(SHAPES, Cond.nothing(SHAPES, 1), Request(caption="a red disc"))
+        make_cond(SHAPES, Cond.unconditional(SHAPES, 1), Request(caption="a red disc"))
 
 
 def test_a_negative_that_is_the_request_is_told() -> None:
@@ -375,7 +375,9 @@ def test_captions_as_words_know_what_was_said_of_them(monkeypatch: pytest.Monkey
     words = MODALITY.fit(said(CAPTIONS), ImageOptions())
     assert words.conds["caption"].kind == "prompt"
     cond = asked(words, Request(caption="red cat", negative=unwanted(None, "blue dog")))
-    assert cond.present["caption"].all() and not torch.equal(cond.parts["caption"], cond.away().parts["caption"])
+    assert cond.present["caption"].all() and not torch.equal(
+        cond.parts["caption"], cond.negative_or_null().parts["caption"]
+    )
     with pytest.raises(UserError, match="None of the words of 'xyz'"):
         asked(words, Request(caption="xyz"))
 

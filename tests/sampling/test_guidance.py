@@ -79,10 +79,10 @@ def test_one_state_holds_both_halves_from_step_to_step() -> None:
 
 def test_known_values_stay_in_the_unconditional_half() -> None:
     """A prefix or a hole to fill is part of the task, not of what guidance steers away from."""
-    given = replace(COND, given=torch.ones(3, 2), given_mask=torch.ones(3, 2, dtype=torch.bool))
+    given = replace(COND, known=torch.ones(3, 2), known_mask=torch.ones(3, 2, dtype=torch.bool))
 
     def needs_given(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
-        assert cond.given is not None and cond.given_mask is not None and len(cond.given) == len(x)
+        assert cond.known is not None and cond.known_mask is not None and len(cond.known) == len(x)
         return predict(x, t, cond, state)
 
     classifier_free(needs_given, 2.0)(X, None, given, None)
@@ -165,10 +165,10 @@ def test_a_negative_request_takes_the_place_of_null() -> None:
 
 
 def test_the_negative_half_sees_what_is_known() -> None:
-    given = replace(COND, given=torch.ones(3, 2), given_mask=torch.ones(3, 2, dtype=torch.bool), negative=COND)
+    given = replace(COND, known=torch.ones(3, 2), known_mask=torch.ones(3, 2, dtype=torch.bool), negative=COND)
 
     def needs_given(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
-        assert cond.given is not None and len(cond.given) == len(x)
+        assert cond.known is not None and len(cond.known) == len(x)
         return predict(x, t, cond, state)
 
     classifier_free(needs_given, 2.0)(X, None, given, None)

@@ -315,7 +315,7 @@ def test_towards_an_attribute(run: Run) -> None:
 def test_codes_look_like_noise(run: Run) -> None:
     prepared = run_data(run)
     x = prepared.train.x.float() * prepared.train.scale + prepared.train.shift
-    z = Blender(run).codes(x, Cond.nothing(run.conds, len(x)))
+    z = Blender(run).codes(x, Cond.unconditional(run.conds, len(x)))
     assert 0.4 < float(z.std()) < 2
 
 

@@ -247,7 +247,7 @@ class AlignmentSource:
 
     def by(self, scorer: Scorer, values: Sequence[Any], cond: Cond) -> Tensor:
         run, said = self.run, None
-        if run.conds or cond.given is not None:
+        if run.conds or cond.known is not None:
             said = describe(run.encoder, run.space, cond.to("cpu"), Request())
         return torch.from_numpy(scorer(values, said))
 

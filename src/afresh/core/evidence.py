@@ -1,4 +1,4 @@
-"""What judges: scores, and the evidence that a metric may ask for."""
+"""Evaluation: scores, metrics, and the evidence from which metrics are computed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from afresh.core.space import Cond, CondSpec, Examples, Space
 
 @dataclass(frozen=True)
 class Score:
-    """One number with its interval. `floor`: real against real; `control`: a trivial model's value."""
+    """A number with its interval [low, high], from n observations.
+
+    `floor`: the value for real data compared with real data. `control`: the value of a trivial model.
+    """
 
     name: str
     value: float
@@ -29,7 +32,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Samples with the requests they answered: x in the modality's space, and the values it decodes to."""
+    """Samples and the requests for which they were drawn: x in the modality's space, and the decoded values."""
 
     x: Tensor
     values: Sequence[Any]
@@ -37,9 +40,9 @@ class Drawn:
 
 
 class Evidence(Protocol):
-    """What a metric may ask for. Everything is computed when first asked for, and once.
+    """What a metric may use. Everything is computed once, when it is first needed.
 
-    `train` and `heldout` are in the modality's own space: models behind different codecs are judged alike.
+    `train` and `heldout` are in the modality's space, so that models with different codecs are comparable.
     """
 
     @property
@@ -60,15 +63,17 @@ class Evidence(Protocol):
     def samples(self, n: int) -> Drawn: ...  # conditions drawn as in the training split
     def likelihood(self) -> tuple[Tensor, Tensor] | None: ...  # nats and tokens (W,) of each held-out window
     @property
-    def bound(self) -> bool: ...  # whether these nats are only an upper bound (minus an ELBO)
+    def bound(self) -> bool: ...  # whether these nats are only an upper bound, minus an ELBO
     def valid(self, value: Any) -> bool: ...
-    def complete(self, holes: Sequence[tuple[str, str, str]]) -> list[str] | None: ...  # (before, after, file's name)
+    def complete(
+        self, holes: Sequence[tuple[str, str, str]]
+    ) -> list[str] | None: ...  # (before, after, name of the file)
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A measurement: whether it applies to a space and its conditions, and how it is made."""
+    """A metric: whether it applies to a space and its conditions, and how it is computed."""
 
     name: str
-    applies: Callable[[Space, CondSpec], str | None]  # None, or the reason why not
+    applies: Callable[[Space, CondSpec], str | None]  # None, or the reason why it does not
     compute: Callable[[Evidence], list[Score]]

@@ -1,9 +1,9 @@
-"""Random numbers as pure functions of (seed, purpose, example index, position).
+"""Random numbers as pure functions of (seed, purpose, index of the example, position).
 
-There is no generator whose state must be saved: resuming draws the numbers that an uninterrupted run would
-have drawn, and an example sees the same noise alone, in a batch, or on another rank. The generator is
-SplitMix64's finaliser over a keyed counter (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number
-generators", fig. 15), computed in int64, whose products wrap as the algorithm wants.
+There is no generator whose state must be saved: a resumed run draws the numbers of an uninterrupted one, and the noise
+of an example is the same alone, in a batch, and on any rank. The generator is SplitMix64's finaliser applied to a keyed
+counter (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators", fig. 15), computed in int64, whose
+products wrap around as the algorithm needs.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ MIX_2 = 0x94D049BB133111EB - (1 << 64)
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
-    """Logical right shift of int64."""
+    """Logical right shift of int64, which torch lacks."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def _mix(z: Tensor) -> Tensor:
+    """SplitMix64's finaliser."""
     z = (z ^ _shift(z, 30)) * MIX_1
     z = (z ^ _shift(z, 27)) * MIX_2
     return z ^ _shift(z, 31)
@@ -34,12 +35,12 @@ def _mix(z: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Rng:
-    """Draws for one run. `index` numbers the examples; equal arguments give equal numbers, always."""
+    """The random numbers of a run. `index` (B,) numbers the examples; equal arguments always give equal numbers."""
 
     seed: int
 
     def bits(self, purpose: str, index: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
-        """Uniform int64 of shape (B, *shape) for `index` (B,) int64."""
+        """Uniform int64 of shape (B, *shape), for `index` (B,) int64."""
         name = hashlib.sha256(f"{self.seed}/{purpose}".encode()).digest()
         key = int.from_bytes(name[:8], "little", signed=True)
         row = _mix(_mix(index.to(torch.int64) * GOLDEN + key))  # (B,)
@@ -47,11 +48,11 @@ class Rng:
         return _mix(row[:, None] + (place + 1)[None] * GOLDEN).view(len(index), *shape)
 
     def uniform(self, purpose: str, index: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
-        """float32 in [0, 1) with 24 bits, (B, *shape)."""
+        """Uniform float32 in [0, 1) with 24 bits, (B, *shape)."""
         return _shift(self.bits(purpose, index, shape), 40).float() * 2.0**-24
 
     def uniform_each(self, purposes: Sequence[str], index: Tensor) -> Tensor:
-        """uniform(purposes[b], index[b]) of every row, (B,)."""
+        """uniform(purposes[b], index[b]) for every row b, (B,)."""
         digests = (hashlib.sha256(f"{self.seed}/{p}".encode()).digest() for p in purposes)
         keys = torch.tensor([int.from_bytes(d[:8], "little", signed=True) for d in digests], device=index.device)
         row = _mix(_mix(index.to(torch.int64) * GOLDEN + keys))
@@ -60,8 +61,8 @@ class Rng:
     def normal(self, purpose: str, index: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
         """Standard normal float32, (B, *shape), by Box and Muller (1958).
 
-        Computed in float64: the vectorised and the scalar logarithm of one library differ in the last bit of
-        a float32, which would make a number depend on its place in the batch.
+        Computed in float64: the vectorised and the scalar logarithm of a library may differ in the last bit of a
+        float32, so that a number would depend on its position in the batch.
         """
         n = math.prod(shape)
         half = (n + 1) // 2

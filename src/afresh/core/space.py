@@ -1,4 +1,4 @@
-"""What one example is once encoded, and what it is asked to be: spaces, conditions, batches."""
+"""Spaces of encoded examples, conditions, batches and encoded data sets."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from afresh.core.rng import Rng
 
 @dataclass(frozen=True)
 class Space:
-    """What one example is once encoded.
+    """The space of an encoded example.
 
-    `tokens`: integers of shape (T,) (or (T, K): K levels), one vocabulary size a level. `field`: real numbers of shape
-    (C, *grid) in about [-1, 1], whose standard deviation on the training split is `std`. A `stream` holds documents of
-    any length from which windows of T tokens are cut; else every example has exactly T. `grid`: tokens lie on a raster,
-    (height, width), whose last axis may be the K residual codes of a place, coarse to fine. `axes` names those of a
-    field's grid: height and width of a picture, frequency and time of a sound, whose time lasts `seconds`.
-    Documents that are `records` (conversations) stand alone: no window holds two, none is preceded.
+    `tokens`: integers of shape (T,) (or (T, K) for K levels), with a vocabulary size for each level. `field`: real
+    numbers of shape (C, *grid) in about [-1, 1], with standard deviation `std` on the training split.
+
+    A `stream` consists of documents of any length, from which windows of T tokens are cut; otherwise every example has
+    exactly T tokens. Documents that are `records` (conversations) stand alone: a window holds one of them, and no token
+    of context precedes it. `grid`: the raster (height, width) of tokens, whose last axis may be the K residual codes of
+    a position, coarse to fine.
+
+    `axes` names the axes of a field's grid: height and width of an image, frequency and time of a sound. `seconds` is
+    the length of its time axis.
     """
 
     kind: Literal["tokens", "field"]
@@ -37,18 +41,18 @@ class Space:
 
     @property
     def timed(self) -> bool:
-        """Whether an axis is time: no such field is a picture, or may be mirrored."""
+        """Whether an axis is time. Such a field is not an image and must not be mirrored."""
         return "time" in self.axes
 
 
 @dataclass(frozen=True)
 class Part:
-    """One named way to say what a sample should be.
+    """One named part of a condition.
 
-    `label`: one of `classes`, a (B,) int64. `number`: (B,) float32, standardised by (mean, std).
-    `prompt`: (B, S) int64 ids of the words of a caption, from `classes`; 0 is padding, 1 an unknown word.
-    `vector`: (B, E) float32, what a text encoder made of a caption. `aligned`: (B, *shape) float32 in about [-1, 1], a
-    field on the grid of x: another picture, an edge map.
+    `label`: one of `classes`, (B,) int64. `number`: (B,) float32, standardised by (mean, std). `prompt`: (B, S) int64,
+    the ids of the words of a caption, from `classes`; 0 is padding, 1 an unknown word. `vector`: (B, E) float32, the
+    embedding of a caption. `aligned`: (B, *shape) float32 in about [-1, 1], a field on the grid of x, such as another
+    image or an edge map.
     """
 
     kind: Literal["label", "number", "prompt", "vector", "aligned"]
@@ -56,7 +60,7 @@ class Part:
     mean: float = 0.0
     std: float = 1.0
     length: int = 0  # S of a prompt
-    shape: tuple[int, ...] = ()  # of a row of a vector (E,), of an aligned field (C, *grid)
+    shape: tuple[int, ...] = ()  # of one sample: (E,) of a vector, (C, *grid) of an aligned field
 
     @property
     def row(self) -> tuple[int, ...]:
@@ -73,62 +77,60 @@ CondSpec = Mapping[str, Part]
 
 @dataclass(frozen=True)
 class Cond:
-    """What each of B samples is asked to be: parts by name, and whether each part is present.
+    """The conditions, or requests, of B samples: parts by name, and whether each part is present.
 
-    `given` holds known values of x with `given_mask` true where they are known: a prefix of tokens, the
-    rim of a hole. It is never nulled by `null()` unless it is named. `negative` is what guidance is to steer away from,
-    where that is something (`away`). `toward`: another request with the same parts, and how much of each row is that
-    one's, (B,) from 0 to 1: networks mix what they make of both.
+    `known` holds known values of x, with `known_mask` true where they are known: a prompt, or the tokens around a hole.
+    `null` keeps them. `negative`: the condition that guidance leads away from (see `negative_or_null`). `toward`:
+    another condition with the same parts, and its share of each row, (B,) from 0 to 1; networks interpolate between the
+    embeddings of both.
     """
 
     size: int
     parts: Mapping[str, Tensor] = field(default_factory=dict)  # name -> (B, ...)
     present: Mapping[str, Tensor] = field(default_factory=dict)  # name -> (B,) bool
-    given: Tensor | None = None  # (B, *prefix of x's shape)
-    given_mask: Tensor | None = None  # like given, bool
-    negative: Cond | None = None  # as many rows, the same parts
+    known: Tensor | None = None  # (B, S) tokens
+    known_mask: Tensor | None = None  # (B, S) bool
+    negative: Cond | None = None  # with as many rows and the same parts
     toward: tuple[Cond, Tensor] | None = None
 
-    def away(self) -> Cond:
-        """What guidance steers away from: `negative`, or the request that names no part. What is known stays known."""
+    def negative_or_null(self) -> Cond:
+        """The condition that guidance leads away from: `negative`, or the null condition. Known values stay known."""
         if self.negative is None:
             return self.null()
-        return replace(self.negative, given=self.given, given_mask=self.given_mask)
+        return replace(self.negative, known=self.known, known_mask=self.known_mask)
 
     def null(self, names: Iterable[str] | None = None) -> Cond:
-        """The same request with some parts (all, when `names` is None) left out."""
-        gone = set(self.parts if names is None else names)
-        present = {k: torch.zeros_like(v) if k in gone else v for k, v in self.present.items()}
+        """The same condition without some parts (None: without all parts)."""
+        dropped = set(self.parts if names is None else names)
+        present = {k: torch.zeros_like(v) if k in dropped else v for k, v in self.present.items()}
         toward = None if self.toward is None else (self.toward[0].null(names), self.toward[1])
-        if "given" in gone:
-            return replace(self, present=present, given=None, given_mask=None, toward=toward)
         return replace(self, present=present, toward=toward)
 
     def drop(self, keep: Mapping[str, Tensor]) -> Cond:
-        """Leave out part `name` of row b where keep[name][b] is false."""
+        """Drops part `name` of row b where keep[name][b] is false."""
         toward = None if self.toward is None else (self.toward[0].drop(keep), self.toward[1])
         return replace(
             self, present={k: v & keep[k] if k in keep else v for k, v in self.present.items()}, toward=toward
         )
 
     def map(self, f: Callable[[Tensor], Tensor], size: int | None = None) -> Cond:
-        """Apply `f` to every tensor along its batch dimension."""
+        """Applies `f` to every tensor; it returns `size` rows (None: as many as before)."""
         return Cond(
             self.size if size is None else size,
             {k: f(v) for k, v in self.parts.items()},
             {k: f(v) for k, v in self.present.items()},
-            None if self.given is None else f(self.given),
-            None if self.given_mask is None else f(self.given_mask),
+            None if self.known is None else f(self.known),
+            None if self.known_mask is None else f(self.known_mask),
             None if self.negative is None else self.negative.map(f, size),
             None if self.toward is None else (self.toward[0].map(f, size), f(self.toward[1])),
         )
 
     def select(self, rows: Tensor) -> Cond:
-        """Rows by index, (R,) int64."""
+        """The given rows, (R,) int64."""
         return self.map(lambda v: v[rows.to(v.device)], len(rows))
 
     def repeat(self, n: int) -> Cond:
-        """Every row n times in turn: a a b b."""
+        """Repeats every row n times: a a b b."""
         return self.map(lambda v: v.repeat_interleave(n, 0), self.size * n)
 
     def to(self, device: torch.device | str) -> Cond:
@@ -136,12 +138,15 @@ class Cond:
 
     @staticmethod
     def cat(conds: Sequence[Cond]) -> Cond:
-        """Stack requests with the same parts, one after the other. Where one has a negative, all do; so with `toward`,
-        of which the others have nothing."""
+        """Concatenates conditions with the same parts along the rows.
+
+        If one of them has a negative, so does the result, with null for the others; likewise with `toward`, with a
+        share of zero for the others.
+        """
 
         def join(pick: Callable[[Cond], Tensor | None]) -> Tensor | None:
-            found = [t for t in map(pick, conds) if t is not None]
-            return torch.cat(found) if found else None
+            tensors = [t for t in map(pick, conds) if t is not None]
+            return torch.cat(tensors) if tensors else None
 
         toward = None
         if shares := [c.toward[1] for c in conds if c.toward is not None]:
@@ -151,32 +156,32 @@ class Cond:
             sum(c.size for c in conds),
             {k: torch.cat([c.parts[k] for c in conds]) for k in conds[0].parts},
             {k: torch.cat([c.present[k] for c in conds]) for k in conds[0].present},
-            join(lambda c: c.given),
-            join(lambda c: c.given_mask),
-            Cond.cat([c.away() for c in conds]) if any(c.negative is not None for c in conds) else None,
+            join(lambda c: c.known),
+            join(lambda c: c.known_mask),
+            Cond.cat([c.negative_or_null() for c in conds]) if any(c.negative is not None for c in conds) else None,
             toward,
         )
 
     @staticmethod
-    def nothing(spec: CondSpec, size: int) -> Cond:
-        """A request for `size` samples that names no part: what guidance steers away from."""
+    def unconditional(spec: CondSpec, size: int) -> Cond:
+        """The condition of `size` samples in which no part is present."""
         parts = {name: torch.zeros((size, *part.row), dtype=part.dtype) for name, part in spec.items()}
         return Cond(size, parts, {k: torch.zeros(size, dtype=torch.bool) for k in parts})
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B examples on their way into a loss.
+    """B examples for a loss.
 
-    For tokens, x is (B, T + 1): one token of context (the one before the window, or `begin`) and the T
-    tokens to predict. `index` (B,) int64 numbers the draw since the start of training; all noise is keyed
-    by it, so that neither batch size nor rank changes what an example sees.
+    For tokens, x is (B, T + 1): one token of context (the one before the window, or `begin`) and the T tokens to
+    predict. `index` (B,) int64 numbers the draws since the start of training. It is the key of all noise, so that the
+    noise of an example depends neither on the batch size nor on the rank.
     """
 
     x: Tensor
     cond: Cond
     index: Tensor
-    mask: Tensor | None = None  # (B, T) bool: which targets count; None = all
+    mask: Tensor | None = None  # (B, T) bool: which targets are counted; None = all
     extras: Mapping[str, Tensor] = field(default_factory=dict)  # win, lose, advantage, ...
 
     def select(self, rows: Tensor) -> Batch:
@@ -192,12 +197,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class Examples:
-    """An encoded split, held compactly in memory.
+    """An encoded split, in a compact form.
 
-    Field: x (N, C, *grid), uint8 or float; a batch is x * scale + shift. Tokens of a fixed length: x (N, T).
-    A stream: x (total,) with document d at x[bounds[d] : bounds[d + 1]]. `cond` has one row an example
-    (a document, for a stream). `bytes` is the size of what is learnt in its raw form (UTF-8 for text). `mask` (total,)
-    bool says which tokens of a stream of records are to be predicted.
+    Field: x (N, C, *grid), uint8 or float; batches hold x * scale + shift. Tokens of a fixed length: x (N, T). Stream:
+    x (total,), with document d at x[bounds[d] : bounds[d + 1]]. `cond` has a row for each example (for each document of
+    a stream). `bytes` is the size of the raw data (UTF-8 for text). `mask` (total,) bool: which tokens of a stream of
+    records are to be predicted.
     """
 
     x: Tensor
@@ -207,7 +212,7 @@ class Examples:
     bounds: Tensor | None = None  # (D + 1,) int64
     bytes: int = 0
     mask: Tensor | None = None
-    vary: Callable[[Batch, Rng], Batch] | None = None  # what training does to its batches; judging does not
+    vary: Callable[[Batch, Rng], Batch] | None = None  # random augmentation of batches, in training only
 
     def __len__(self) -> int:
         return len(self.x) if self.bounds is None else len(self.bounds) - 1

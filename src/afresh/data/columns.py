@@ -16,7 +16,7 @@ from afresh.core import Item, UserError
 CAPTIONS = ("text", "caption", "prompt")  # names of a caption column, in order of preference
 MAX_CLASSES = 1_000
 MAX_INTEGERS = 100  # a column with more distinct integers is a number, not a label
-RESERVED = frozenset({"given", *CAPTIONS})  # names used by `Cond` and by the caption
+RESERVED = frozenset({"given", *CAPTIONS})  # names of tensors in conditions.safetensors, and of captions
 
 LabelColumn = Annotated[str | None, Field(description='the metadata column that becomes the label "label"')]
 

@@ -141,7 +141,7 @@ def encode_conditions(items: Sequence[Item], spec: CondSpec, embed: Embed | None
 
     Raises UserError for a label that does not occur in the training split.
     """
-    nothing = Cond.nothing(spec, len(items))
+    nothing = Cond.unconditional(spec, len(items))
     parts: dict[str, Tensor] = dict(nothing.parts)
     present: dict[str, Tensor] = dict(nothing.present)
     for name, part in spec.items():
@@ -172,8 +172,8 @@ def save_conditions(path: Path, cond: Cond, most: int = 4096) -> None:
     selected = cond.select(rows)
     tensors = {f"parts.{k}": v.contiguous() for k, v in selected.parts.items()}
     tensors |= {f"present.{k}": v.contiguous() for k, v in selected.present.items()}
-    if selected.given is not None and selected.given_mask is not None:
-        tensors |= {"given": selected.given.int().contiguous(), "given_mask": selected.given_mask.contiguous()}
+    if selected.known is not None and selected.known_mask is not None:
+        tensors |= {"given": selected.known.int().contiguous(), "given_mask": selected.known_mask.contiguous()}
     # Not safetensors' save_file, whose exceptions hide the reason that the operating system gives.
     path.write_bytes(save({**tensors, "size": torch.tensor(selected.size)}))
 
@@ -183,5 +183,5 @@ def load_conditions(path: Path, spec: CondSpec) -> Cond:
     tensors = load_file(path)
     size = int(tensors["size"])
     parts, present = ({k: tensors[f"{what}.{k}"] for k in spec} for what in ("parts", "present"))
-    given = tensors.get("given")
-    return Cond(size, parts, present, None if given is None else given.long(), tensors.get("given_mask"))
+    known = tensors.get("given")
+    return Cond(size, parts, present, None if known is None else known.long(), tensors.get("given_mask"))

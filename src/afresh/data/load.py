@@ -214,7 +214,7 @@ def requests_of(examples: Examples, rows: Tensor) -> Cond:
         prompts.append(examples.x[a : a + (int(answers[-1]) if len(answers) else 1)].long())
     given = nn.utils.rnn.pad_sequence(prompts, batch_first=True)
     lengths = torch.tensor([len(p) for p in prompts])
-    return replace(cond, given=given, given_mask=torch.arange(given.shape[1]) < lengths[:, None])
+    return replace(cond, known=given, known_mask=torch.arange(given.shape[1]) < lengths[:, None])
 
 
 def typical_requests(examples: Examples, most: int = 4096) -> Cond:

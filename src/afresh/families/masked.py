@@ -254,7 +254,7 @@ def sample(
     index: Tensor,
     settings: MaskedSettings,
 ) -> Tensor:
-    """(n, T) int64: the known tokens, cond.given (B, S) where its mask is true, and the others drawn.
+    """(n, T) int64: the known tokens, cond.known (B, S) where its mask is true, and the others drawn.
 
     A row of a stream without holes is continued by `length` tokens, which are returned up to `end`; short rows are
     padded with `end`. A row with holes (an unknown position before a known one) is returned with its holes filled.
@@ -267,8 +267,8 @@ def sample(
     banned = [i for i in space.special.values() if i != end]  # several names may share the id of `end`
     how = Unmask(mask, cut, settings.steps, settings.order, banned)
     known = torch.full((cond.size, 0), mask, device=index.device)
-    if cond.given is not None:
-        known = cond.given if cond.given_mask is None else cond.given.masked_fill(~cond.given_mask, mask)
+    if cond.known is not None:
+        known = cond.known if cond.known_mask is None else cond.known.masked_fill(~cond.known_mask, mask)
     if not (space.records and known.shape[1]):  # nothing precedes a record
         known = F.pad(known, (1, 0), value=space.special["end" if space.stream else "begin"])
     if space.stream:
@@ -290,7 +290,7 @@ def edit(
 ) -> Tensor:
     """Draws again a random share `strength` of the tokens of a grid that are not marked by `keep`, (B, T) int64.
 
-    Raises UserError for texts, whose holes are filled by cond.given, and for an energy, which needs gradients.
+    Raises UserError for texts, whose holes are filled by cond.known, and for an energy, which needs gradients.
     """
     if space.stream or task.start is None:
         raise UserError("The family masked edits existing images. The holes of texts are filled by infill.")
@@ -299,7 +299,7 @@ def edit(
     keep = rng.uniform("edit/hidden", index, space.shape) >= task.strength
     if task.keep is not None:
         keep = keep | task.keep
-    known = replace(cond, given=task.start.long(), given_mask=keep)
+    known = replace(cond, known=task.start.long(), known_mask=keep)
     return sample(modules, config, space, known, rng, index, settings)
 
 

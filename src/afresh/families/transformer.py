@@ -139,11 +139,11 @@ def predictor(modules: Modules, context: int, weights: Kind | Literal["auto"] = 
 def prompts_of(space: Space, cond: Cond) -> list[list[int]]:
     """The tokens with which each sample begins: the token before an example in training, and the prompt."""
     begin = space.special["end" if space.stream else "begin"]
-    if cond.given is None:
+    if cond.known is None:
         return [[begin] for _ in range(cond.size)]
-    known = cond.given_mask if cond.given_mask is not None else torch.ones_like(cond.given, dtype=torch.bool)
+    known = cond.known_mask if cond.known_mask is not None else torch.ones_like(cond.known, dtype=torch.bool)
     lead = [] if space.records else [begin]
-    return [[*lead, *row[m].tolist()] for row, m in zip(cond.given, known, strict=True)]
+    return [[*lead, *row[m].tolist()] for row, m in zip(cond.known, known, strict=True)]
 
 
 def never(space: Space) -> tuple[int | None, list[int]]:
@@ -163,7 +163,7 @@ def sample(
     settings: TransformerSettings,
     among_drawn: bool = False,
 ) -> Tensor:
-    """(n, T) int64. A stream continues cond.given (B, S) where its mask is true; short rows are padded with `end`.
+    """(n, T) int64. A stream continues cond.known (B, S) where its mask is true; short rows are padded with `end`.
 
     Records need such a prompt, as nothing precedes it. `among_drawn`: whether the probability that `watch` receives is
     among the tokens that may be drawn. Raises UserError for a precision of the weights without an engine.

@@ -180,7 +180,7 @@ from afresh.core.rng import Rng
 from afresh.formats.fields import read
 
 model = read(Path("."), registry.family)  # this folder
-cond = Cond.nothing(model.conds, 4)  # four samples, unconditional
+cond = Cond.unconditional(model.conds, 4)  # four samples, unconditional
 with torch.no_grad():
     x = model.family.sampling.sample(
         model.modules, model.config, model.space, cond, Rng(0), torch.arange(4), model.family.sampling.settings()

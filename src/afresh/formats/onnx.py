@@ -127,7 +127,7 @@ def input_name(purpose: str) -> str:
 @torch.no_grad()
 def random_inputs(model: FieldModel) -> list[Input]:
     """The random numbers that sampling draws, as inputs. Raises UserError if it draws none."""
-    rng, cond = RecordingRng(), Cond.nothing(model.conds, EXAMPLES)
+    rng, cond = RecordingRng(), Cond.unconditional(model.conds, EXAMPLES)
     settings = model.family.sampling.settings()
     model.family.sampling.sample(model.modules, model.config, model.space, cond, rng, torch.arange(EXAMPLES), settings)
     if not rng.inputs:

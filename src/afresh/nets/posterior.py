@@ -60,6 +60,6 @@ def decode(modules: Modules, u: Tensor, cond: Cond, guidance: float = 1.0) -> Te
     mean, log_var = modules["prior"](c)
     z = mean + (0.5 * log_var).exp() * u
     if guidance != 1:
-        null = modules["conditioning"](cond.away())
+        null = modules["conditioning"](cond.negative_or_null())
         c = null + guidance * (c - null)
     return modules["decoder"](z, c)

@@ -40,12 +40,12 @@ class BranchState:
 def _combined(predict: Predict, branches: Branches) -> Predict:
     """null + sum_k scale_k (branch_k - null), with all branches and null in one batch, null last.
 
-    If a request has a negative, it takes the place of null (core.Cond.away).
+    If a request has a negative, it takes the place of null (core.Cond.negative_or_null).
     """
 
     def guided(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
         terms = branches(replace(cond, negative=None))
-        every = Cond.cat([*(c for _, c in terms), cond.away()])
+        every = Cond.cat([*(c for _, c in terms), cond.negative_or_null()])
         n = len(terms) + 1
         time = torch.cat([t] * n) if isinstance(t, Tensor) and t.dim() else t
         out, inner = predict(torch.cat([x] * n), time, every, None if state is None else state.inner)

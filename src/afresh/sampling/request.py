@@ -145,7 +145,7 @@ def make_cond(spec: CondSpec, base: Cond, request: Request, encoder: Encoder | N
     cond = replace(base, parts=parts, present=present)
     if request.negative is None:
         return cond
-    return replace(cond, negative=make_cond(spec, Cond.nothing(spec, base.size), request.negative, encoder))
+    return replace(cond, negative=make_cond(spec, Cond.unconditional(spec, base.size), request.negative, encoder))
 
 
 def caption_part(spec: CondSpec) -> str:
@@ -183,7 +183,7 @@ def encoded(encoder: Encoder | None, spec: CondSpec, item: Item) -> Cond:
 def encode_prompts(
     encoder: Encoder, space: Space, cond: Cond, prompt: str | Sequence[str], raw: bool = False
 ) -> tuple[Cond, list[str]]:
-    """Put prompts in cond.given: one for all rows, or one a row. A model of conversations answers a prompt, or with
+    """Put prompts in cond.known: one for all rows, or one a row. A model of conversations answers a prompt, or with
     `raw` goes on with it as it is. Notes say when one was cut to the context."""
     if not space.stream:
         raise UserError("--prompt continues a text; this model does not make texts. Use --label or --caption.")
@@ -210,11 +210,11 @@ def known(cond: Cond, rows: Sequence[Tensor]) -> Cond:
     """The same request with known tokens, (length,) int64 a row, -1 where one is to be found."""
     width = max(1, *map(len, rows))
     given = torch.stack([nn.functional.pad(ids.long(), (0, width - len(ids)), value=-1) for ids in rows])
-    return replace(cond, given=given.clamp_min(0), given_mask=given >= 0)
+    return replace(cond, known=given.clamp_min(0), known_mask=given >= 0)
 
 
 def encode_holes(encoder: Encoder, space: Space, cond: Cond, infill: str | Sequence[str]) -> Cond:
-    """Texts with holes, [[N]] for N tokens, to cond.given: one for all rows, or one a row.
+    """Texts with holes, [[N]] for N tokens, to cond.known: one for all rows, or one a row.
 
     Raises UserError for a text without a hole, with one at its end, or with one that is longer than the context.
     """
@@ -269,11 +269,11 @@ def prompt_ids(encoder: Encoder, text: str, ask: bool) -> Tensor:
 
 
 def prompt_texts(encoder: Encoder, space: Space, cond: Cond) -> list[str | None]:
-    """The prompts in cond.given as they are, without marks."""
-    if cond.given is None or cond.given_mask is None:
+    """The prompts in cond.known as they are, without marks."""
+    if cond.known is None or cond.known_mask is None:
         return [None] * cond.size
     out: list[str | None] = []
-    for ids, mask in zip(cond.given, cond.given_mask, strict=True):
+    for ids, mask in zip(cond.known, cond.known_mask, strict=True):
         known = ids[mask]
         ends = (known == space.special["end"]).nonzero()[:, 0] + 1
         out.append("".join(encoder.decode(part)[0] for part in known.tensor_split(ends) if len(part)))
@@ -283,7 +283,7 @@ def prompt_texts(encoder: Encoder, space: Space, cond: Cond) -> list[str | None]
 def describe(encoder: Encoder, space: Space, cond: Cond, request: Request) -> list[dict[str, Any]]:
     """What every row asks for, in words. A conversation's prompt that was drawn is told, too."""
     described = describe_parts(encoder.conds, cond, request)
-    if request.prompt is None and request.infill is None and cond.given is not None:
+    if request.prompt is None and request.infill is None and cond.known is not None:
         texts = prompt_texts(encoder, space, cond)
         described = [{**d, "prompt": text} for d, text in zip(described, texts, strict=True)]
     return described

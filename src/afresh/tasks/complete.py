@@ -170,7 +170,7 @@ def complete_many(
     prompts = [fit(encoder, hole, context - wanted) for hole in holes]
     cond, notes = asked(run, holes, seed)
     known, mask = given([p.ids for p in prompts])
-    cond = replace(cond, given=known, given_mask=mask)
+    cond = replace(cond, known=known, known_mask=mask)
     watcher = watcher_of(run.family, run.encoder, run.space, Request(stop=stop))
     assert watcher is not None
     settings = run.settings({"temperature": temperature, "length": wanted, "watch": watcher})

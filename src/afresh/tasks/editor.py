@@ -116,7 +116,7 @@ class Editor:
 
     def cond(self, n: int) -> Cond:
         """What is asked for; a part that is not named is left open."""
-        return make_cond(self.run.conds, Cond.nothing(self.run.conds, n), self.request, self.run.encoder)
+        return make_cond(self.run.conds, Cond.unconditional(self.run.conds, n), self.request, self.run.encoder)
 
     @property
     def requested(self) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def base_of_run(run: Run, label: str | Mapping[str, str] | None = None) -> tuple
     model was never trained without one.
     """
     encoder = document_encoder(run)
-    cond = make_cond(run.conds, Cond.nothing(run.conds, 1), Request(label=label))
+    cond = make_cond(run.conds, Cond.unconditional(run.conds, 1), Request(label=label))
     fixed = {n: run.conds[n].classes[int(cond.parts[n][0])] for n in of_kind(run.conds, "label") if cond.present[n][0]}
     open_parts = [n for n in run.conds if not cond.present[n][0]]
     if open_parts and run.record.train.cond_dropout == 0:

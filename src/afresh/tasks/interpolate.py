@@ -112,23 +112,23 @@ class Blender:
                 raise UserError(f"Only {len(found)} training items have {which}; a direction needs 8 of each.")
             few = found[torch.linspace(0, len(found) - 1, min(ENOUGH, len(found))).long()]
             x = train.x[few].float() * train.scale + train.shift
-            means.append(self.codes(x, Cond.nothing(spec, len(few))).mean(0))
+            means.append(self.codes(x, Cond.unconditional(spec, len(few))).mean(0))
         return means[0] - means[1]
 
     def along(self, pictures: Sequence[Any], direction: Tensor, amounts: Sequence[float]) -> Samples:
         """Every picture moved by each amount of a direction: 0 is the picture as the model sees it."""
         run = self.run
         x = encoded(run, pictures)
-        z = self.codes(x, Cond.nothing(run.conds, len(x)))
+        z = self.codes(x, Cond.unconditional(run.conds, len(x)))
         t = torch.tensor(list(amounts), dtype=torch.float32)
         moved = (z[:, None] + t[None, :, None] * direction).flatten(0, 1)
-        cond = Cond.nothing(run.conds, len(moved))
+        cond = Cond.unconditional(run.conds, len(moved))
         made = self.pictures(moved, cond)
         described = [{"picture": i, "amount": float(a)} for i in range(len(x)) for a in amounts]
         return Samples(run.encoder.decode(made), made, cond, described, 0, run.encoder)
 
     def cond(self, n: int, request: Request) -> Cond:
-        return make_cond(self.run.conds, Cond.nothing(self.run.conds, n), request, self.run.encoder)
+        return make_cond(self.run.conds, Cond.unconditional(self.run.conds, n), request, self.run.encoder)
 
 
 def latents_of(run: Run) -> Latents:

@@ -193,9 +193,9 @@ def check_cache(run: Run) -> Check:
         return none
     device, index = run.train.device, torch.arange(2, device=run.train.device)
     cond = run.conditions.select(torch.arange(2) % run.conditions.size)
-    if cond.given is not None:  # a record begins with a token of its own; more of it is not needed
-        mask = None if cond.given_mask is None else cond.given_mask[:, :1]
-        cond = replace(cond, given=cond.given[:, :1], given_mask=mask)
+    if cond.known is not None:  # a record begins with a token of its own; more of it is not needed
+        mask = None if cond.known_mask is None else cond.known_mask[:, :1]
+        cond = replace(cond, known=cond.known[:, :1], known_mask=mask)
     settings = family.sampling.settings(**({"length": space.shape[0]} if space.stream else {}))
     made = policy.rollout(run.modules, run.config, space, cond.to(device), Rng(0), index, settings)
     assert made.batch.mask is not None

@@ -401,12 +401,12 @@ def test_what_was_asked_is_given_up_to_the_last_answer() -> None:
     turns = (("user", "Hi"), ("assistant", "Yes?"), ("user", "Go"), ("assistant", "Gone"))
     found = e.encode([Item(display_text(t), turns=t) for t in (SHORT, turns)])
     cond = requests_of(found, torch.tensor([1, 0, 1]))
-    assert cond.size == 3 and cond.given is not None and cond.given_mask is not None
+    assert cond.size == 3 and cond.known is not None and cond.known_mask is not None
     for row, t in enumerate((turns, SHORT, turns)):
         wanted = e.template.encode([t[:-1]], [""])[0][0]
-        assert cond.given[row][cond.given_mask[row]].tolist() == wanted.tolist()
+        assert cond.known[row][cond.known_mask[row]].tolist() == wanted.tolist()
     plain = Examples(torch.arange(4), Cond(2), bounds=torch.tensor([0, 2, 4]))
-    assert requests_of(plain, torch.tensor([0])).given is None
+    assert requests_of(plain, torch.tensor([0])).known is None
 
 
 def test_saved_and_loaded_an_encoder_writes_the_same_conversations(tmp_path: Path) -> None:

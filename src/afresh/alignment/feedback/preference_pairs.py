@@ -62,7 +62,7 @@ def some(votes: Votes, which: Tensor) -> Votes:
 def asked(run: Run, vote: Vote) -> Cond:
     """One row: the vote's label, where it has one; nothing else is asked."""
     label = None if vote.label is None else labels_of(run.conds, vote.label)
-    return make_cond(run.conds, Cond.nothing(run.conds, 1), Request(label=label), run.encoder)
+    return make_cond(run.conds, Cond.unconditional(run.conds, 1), Request(label=label), run.encoder)
 
 
 def labels_of(spec: CondSpec, label: str) -> dict[str, str]:
@@ -87,7 +87,7 @@ def files(run: Run, found: Preferences, sides: Sequence[tuple[str, str]]) -> tup
     if run.codec is not None:
         from afresh.core import Examples
 
-        x = run.codec.encode(Examples(x, Cond.nothing(run.conds, len(x)))).x
+        x = run.codec.encode(Examples(x, Cond.unconditional(run.conds, len(x)))).x
     place = {name: i for i, name in enumerate(names)}
     out = []
     for k in (0, 1):
