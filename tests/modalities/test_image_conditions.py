@@ -270,7 +270,7 @@ def test_a_family_that_cannot_take_a_picture_says_so(tmp_path: Path) -> None:
     encoder = MODALITY.fit(read(pairs(tmp_path)).items, ImageOptions())
     vae = registry.family("vae")
     with pytest.raises(UserError, match=r"cannot be conditioned on another image \(conditioning_image\)"):
-        vae.build(vae.sizes(encoder.space)[0], encoder.space, encoder.conds)
+        vae.build(vae.plan.sizes(encoder.space)[0], encoder.space, encoder.conds)
 
 
 # --------------------------------------------------------------------------- requests
