@@ -134,5 +134,5 @@ def test_fields_lie_beside_x_each_with_a_channel_that_says_whether_it_is_there()
 def test_a_field_is_never_lost_in_silence() -> None:
     with pytest.raises(UserError, match="cannot be conditioned on another image \\(edges, photo\\)"):
         Conditioning(BESIDE, 8)
-    with pytest.raises(UserError, match="edges has the grid \\(2, 3\\), but .* \\(4, 4\\)"):
+    with pytest.raises(UserError, match=r"edges has the grid \(2, 3\), but .* \(4, 4\)"):
         aligned_fields(beside(), BESIDE, torch.zeros(2, 1, 4, 4))
