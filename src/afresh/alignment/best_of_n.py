@@ -34,7 +34,9 @@ Draw = Callable[[Cond, Tensor], Rows]  # requests, and the numbers (B,) int64 of
 def check_best(best: int) -> None:
     """Raises UserError for a number of candidates that cannot be."""
     if not 1 <= best <= MOST:
-        raise UserError(f"The best of how many? --best takes 1 to {MOST:,} candidates for each sample. Given: {best}.")
+        raise UserError(
+            f"The best of how many? `best_of` takes 1 to {MOST:,} candidates for each sample. Given: {best}."
+        )
 
 
 def best_of(

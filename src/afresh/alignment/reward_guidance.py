@@ -21,24 +21,24 @@ def check_weight(weight: float) -> None:
     """Raises UserError for a weight that is none."""
     if not (math.isfinite(weight) and weight >= 0):
         raise UserError(
-            f"--weight is how hard --steer pulls, in units of one over the reward's: a number from 0 (not at all). "
-            f"Given: {weight}."
+            "`weight` is how hard `reward_guidance` pulls, in units of one over the reward's: a number from 0 (not at "
+            f"all). Given: {weight}."
         )
 
 
 def check_family(run: Run) -> None:
     """Raises UserError where a run's samples cannot be steered by a gradient, saying what can be done instead."""
-    instead = "Choose among several samples, which every model can: --best 8 --reward REWARD."
+    instead = "Choose among several samples, which every model can: `best_of=8` and `reward=REWARD`."
     space = run.encoder.space
     if space.kind != "field":
         raise UserError(
-            f"{run.path} makes {run.record.modality}, and tokens have no gradient: --steer is for pictures and sounds. "
-            f"{instead}"
+            f"{run.path} makes {run.record.modality}, and tokens have no gradient: `reward_guidance` is for images and "
+            f"sounds. {instead}"
         )
     if run.codec is not None:
         raise UserError(
-            f"{run.path} draws through a codec ({run.record.codec}), which no gradient goes through here: --steer is "
-            f"for models of the pixels, or the spectra, themselves. {instead}"
+            f"{run.path} draws through a codec ({run.record.codec}), which no gradient goes through here: "
+            f"`reward_guidance` is for models of the pixels, or the spectra, themselves. {instead}"
         )
     if run.family.edit is None:
         families = [registry.family(f) for f in registry.FAMILIES]
@@ -63,7 +63,7 @@ def energy_of(reward: Reward) -> Callable[[Tensor], Tensor]:
             able = ["class:LABEL"]
         raise UserError(
             f"{', '.join(without)}: a reward without a gradient cannot steer. With one: {', '.join(able)}, and sums of "
-            "these. Any reward can choose among several samples: --best 8 --reward REWARD."
+            "these. Any reward can choose among several samples: `best_of=8` and `reward=REWARD`."
         )
 
     def one(part: Reward, x: Tensor) -> Tensor:

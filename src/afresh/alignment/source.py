@@ -172,7 +172,7 @@ class AlignmentSource:
         if train.mask is not None or self.record.prompts:
             raise UserError(
                 "source=data learns from what the data holds, which has no answers to these requests. Leave out "
-                "--prompts, or take align.source=reference."
+                "`prompts`, or take `align.source=reference`."
             )
         if train.bounds is None:
             rows = (u * len(train.x)).long()

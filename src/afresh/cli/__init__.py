@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import wraps
 from typing import Annotated, Any
 
@@ -39,8 +40,8 @@ from afresh.cli import (
     tune,
     verify,
 )
-from afresh.cli.hints import hint
 from afresh.cli.show import emit, fail
+from afresh.cli.wording import as_typed
 
 DONE, FAULT, USAGE, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -98,10 +99,15 @@ def shown(verb: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(verb)
     def run_verb(*args: Any, **options: Any) -> Any:
-        from afresh.core.events import listening
+        from afresh.core.events import Event, listening
         from afresh.tasks.console import ConsoleListener
 
-        with listening(ConsoleListener()):
+        console = ConsoleListener()
+
+        def listener(event: Event) -> None:
+            console(replace(event, text=as_typed(event.text)))
+
+        with listening(listener):
             return verb(*args, **options)
 
     return run_verb
@@ -168,13 +174,9 @@ def code_of(error: Exception) -> int | None:
 
 def message_of(error: Exception) -> str:
     """The error's message, with what a person can type."""
-    from afresh.core import UserError
-
-    if isinstance(error, UserError):
-        return f"{error} {hint(error.code, error.fields)}".rstrip()
     if isinstance(error, OSError):
         return f"{error.filename or 'A file'}: {error.strerror}. Make room, or choose a place that may be written."
-    return str(error)
+    return as_typed(str(error))
 
 
 def failed(message: str, code: int, argv: Sequence[str]) -> int:

@@ -73,4 +73,4 @@ def override(model: BaseModel, given: Mapping[str, Any], what: str) -> Any:
         return type(model).model_validate({**model.model_dump(), **given})
     except ValidationError as e:
         known = ", ".join(type(model).model_fields)
-        raise UserError(f"--set {what}: {problems(e, type(model))}. Fields of {what}: {known}.") from e
+        raise UserError(f"Settings of {what}: {problems(e, type(model))}. Known: {known}.") from e

@@ -46,8 +46,8 @@ def place_of(given: str) -> Place:
     if file.is_file():
         return Place(given, owner, None, file)
     raise UserError(
-        f"There is no adapter in {given}. Give a run that was tuned or aligned with --lora, its adapter folder, one in "
-        f"PEFT's format ({CONFIG}), or a LoRA file (.safetensors)."
+        f"There is no adapter in {given}. Give a run that was tuned or aligned with `lora=True`, its adapter folder, "
+        f"one in PEFT's format ({CONFIG}), or a LoRA file (.safetensors)."
     )
 
 
@@ -71,7 +71,7 @@ def check_owner(run: Run, place: Place, base: str) -> None:
     if made.record.lora is None:
         raise UserError(
             f"{place.run} has no adapter: everything learnt in it. Sample it itself (afresh sample {place.run}), or "
-            "tune with --lora."
+            "tune with `lora=True`."
         )
     if made.record.family != run.record.family:
         raise UserError(
@@ -127,7 +127,9 @@ def check_weights(adapters: Mapping[str, float]) -> None:
     seen: dict[Path, str] = {}
     for path, weight in adapters.items():
         if not math.isfinite(weight):
-            raise UserError(f"--adapter {path}={weight}: a weight is a finite number; 1 is as it was tuned.")
+            raise UserError(
+                f"The adapter {path} has the weight {weight}: a weight is a finite number; 1 is as it was tuned."
+            )
         whole = Path(path).expanduser().resolve()
         if whole in seen:
             raise UserError(f"The adapter {path} is given twice ({seen[whole]}). Give it once, with one weight.")
@@ -171,8 +173,8 @@ def parse_adapters(given: list[str]) -> dict[str, float]:
             try:
                 weight = float(number)
             except ValueError:
-                raise UserError(f"--adapter takes PATH, or PATH=WEIGHT as in runs/anna=0.7. Given: {text!r}.") from None
+                raise UserError(f"An adapter is PATH, or PATH=WEIGHT as in runs/anna=0.7. Given: {text!r}.") from None
         if path in out:
-            raise UserError(f"--adapter {path} is given twice. Give it once, with one weight.")
+            raise UserError(f"The adapter {path} is given twice. Give it once, with one weight.")
         out[path] = weight
     return out

@@ -90,13 +90,13 @@ def enlarged(run: Run, pictures: Sequence[Any], factor: int) -> tuple[Tensor, Te
     able = [f for f in range(2, min(height, width) + 1) if height % f == 0 and width % f == 0]
     if factor not in able:
         accepted = f"It takes {', '.join(map(str, able))}" if able else "No factor divides it"
-        raise UserError(f"--upscale {factor} is no factor of this model's size, {width}x{height}. {accepted}.")
+        raise UserError(f"`upscale={factor}` is no factor of this model's size, {width}x{height}. {accepted}.")
     values = [picture(p) for p in pictures]
     for v, name in zip(values, pictures, strict=True):
         if v.shape[:2] != (height // factor, width // factor):
             shown = f"{name}: " if isinstance(name, str | Path) else ""
             raise UserError(
-                f"{shown}--upscale {factor} makes {width}x{height} of {width // factor}x{height // factor} pixels. "
+                f"{shown}`upscale={factor}` makes {width}x{height} of {width // factor}x{height // factor} pixels. "
                 f"Given: {v.shape[1]}x{v.shape[0]}."
             )
     blown = [np.repeat(np.repeat(v, factor, 0), factor, 1) for v in values]

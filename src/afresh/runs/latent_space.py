@@ -69,8 +69,8 @@ def through(path: Path, prepared: Prepared, family: str | None) -> LatentSpace:
     if not lost <= WORST:
         raise UserError(
             f"The codec {path} is not good enough for this data: {found}; at most {WORST:.0%} is accepted, as no model "
-            "over a codec can be better than it. Train a better one: longer (--minutes), with more in each place "
-            "(--set family.channels=8, or family.levels=[8,8,8,5,5]), or with more places (--set family.factor=2)."
+            "over a codec can be better than it. Train a better one: longer (`minutes`), with more in each place "
+            "(`family.channels=8`, or `family.levels=[8,8,8,5,5]`), or with more places (`family.factor=2`)."
         )
     train = codec.encode(prepared.train)
     reason = f"from {path}; {module.described(codec, train)}; {found}"
@@ -86,22 +86,22 @@ def check_source(run: Run) -> None:
     if record.family != wanted or record.codec is not None:
         over = "" if record.codec is None else f" over the codec {record.codec}"
         raise UserError(
-            f"{run.path} is a {record.family}{over}; --codec takes a finished run of the family {wanted}. Train one: "
-            f"afresh train DATA --family {wanted}."
+            f"{run.path} is a {record.family}{over}; `codec` takes a finished run of the family {wanted}. Train one: "
+            f"`afresh.train(DATA, family={wanted!r})`."
         )
 
 
 def check_run(run: Run, wanted: str, prepared: Prepared) -> None:
     """Raises UserError unless `run` is a finished one, on data of the same kind and size."""
     path, record = run.path, run.record
-    make = f"Train one: afresh train DATA --family {wanted}"
+    make = f"Train one: `afresh.train(DATA, family={wanted!r})`"
     if record.modality != prepared.modality:
         raise UserError(
             f"{path} was trained on {record.modality}, and this data is {prepared.modality}. {make} on such data."
         )
     theirs, ours = run.encoder.space.shape, prepared.encoder.space.shape
     if theirs != ours:
-        options = " ".join(f"--data {k}={v}" for k, v in run.encoder.settled.items())
+        options = " ".join(f"`data.{k}={v}`" for k, v in run.encoder.settled.items())
         raise UserError(
             f"{path} was trained on fields of {sides(theirs)}, and this data is read as {sides(ours)} (channels x "
             f"sides). Read it at the codec's size ({options}), or train a codec on data read as this is."
@@ -110,7 +110,7 @@ def check_run(run: Run, wanted: str, prepared: Prepared) -> None:
         now = summary(run)
         raise UserError(
             f"{path} has not finished training: it is at step {now['steps']:,} of {now['planned']:,}. Go on with: "
-            f"afresh train --resume {path}"
+            f"`afresh.resume({str(path)!r})`"
         )
 
 
@@ -126,7 +126,7 @@ def check_family(family: Family, target: Space, path: Path) -> None:
     works = [f for f in registry.FAMILIES if registry.family(f).accepts(target) is None]
     raise UserError(
         f"The codec {path} makes {target.kind} of shape {sides(target.shape)}, which {family.name} does not take: "
-        f"{reason}. What works with this codec: {', '.join(works)}. Codes are made by --set family.bottleneck=fsq "
+        f"{reason}. What works with this codec: {', '.join(works)}. Codes are made by `family.bottleneck=fsq` "
         "(or vq), real numbers by kl."
     )
 

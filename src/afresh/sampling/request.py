@@ -56,7 +56,7 @@ def labels_by_name(spec: CondSpec, label: str | Mapping[str, str] | None) -> dic
         return {}
     parts = of_kind(spec, "label")
     if not parts:
-        raise UserError(f"This model was trained without labels, so --label {label} means nothing. Leave it out.")
+        raise UserError(f"This model was trained without labels, so `label={label}` means nothing. Leave it out.")
     if isinstance(label, Mapping):
         return dict(label)
     if "=" in label and label.split("=", 1)[0] in parts:
@@ -67,7 +67,7 @@ def labels_by_name(spec: CondSpec, label: str | Mapping[str, str] | None) -> dic
     knowing = [p for p in parts if label in spec[p].classes]
     if len(knowing) == 1:
         return {knowing[0]: label}
-    raise UserError(f"Say which label {label!r} is: --label NAME={label}, with NAME one of: {', '.join(parts)}.")
+    raise UserError(f"Say which label {label!r} is: `label=NAME={label}`, with NAME one of: {', '.join(parts)}.")
 
 
 def several_labels(spec: CondSpec, given: Sequence[str]) -> dict[str, str]:
@@ -97,8 +97,8 @@ def images_by_name(spec: CondSpec, image: Any) -> dict[str, Any]:
     parts = of_kind(spec, "aligned")
     if not parts:
         raise UserError(
-            "This model learnt neither to start from a picture nor to follow a curve of a sound, so --image says "
-            "nothing to it. Leave it out; sounds learn curves with --data curves=loudness,pitch."
+            "This model learnt neither to start from a picture nor to follow a curve of a sound, so `image` says "
+            "nothing to it. Leave it out; sounds learn curves with `data.curves=loudness,pitch`."
         )
     if isinstance(image, Mapping):
         named = dict(image)
@@ -107,10 +107,10 @@ def images_by_name(spec: CondSpec, image: Any) -> dict[str, Any]:
     elif len(parts) == 1:
         named = {parts[0]: image}
     else:
-        raise UserError(f"Say what {image} is for: --image NAME=FILE, with NAME one of: {', '.join(parts)}.")
+        raise UserError(f"Say what {image} is for: `image=NAME=FILE`, with NAME one of: {', '.join(parts)}.")
     for name in named:
         if name not in parts:
-            raise UserError(f"--image {name}=...: nothing of this name was learnt. Known: {', '.join(parts)}.")
+            raise UserError(f"There is no image condition named {name!r}. Known: {', '.join(parts)}.")
     return {k: Path(v) if isinstance(v, str) else v for k, v in named.items()}
 
 
@@ -152,7 +152,7 @@ def caption_part(spec: CondSpec) -> str:
     """The part that a caption is. Raises UserError where there is none."""
     parts = of_kind(spec, "prompt", "vector")
     if not parts:
-        raise UserError("This model was trained without captions. Leave --caption out.")
+        raise UserError("This model was trained without captions. Leave `caption` out.")
     return parts[0]
 
 
@@ -186,7 +186,7 @@ def encode_prompts(
     """Put prompts in cond.known: one for all rows, or one a row. A model of conversations answers a prompt, or with
     `raw` goes on with it as it is. Notes say when one was cut to the context."""
     if not space.stream:
-        raise UserError("--prompt continues a text; this model does not make texts. Use --label or --caption.")
+        raise UserError("`prompt` continues a text; this model does not make texts. Use `label` or `caption`.")
     notes, rows = [], []
     for text in one_each(prompt, cond.size):
         ids = prompt_ids(encoder, text, space.records and not raw)
@@ -220,7 +220,7 @@ def encode_holes(encoder: Encoder, space: Space, cond: Cond, infill: str | Seque
     """
     if not space.stream or space.records:
         what = "conversations" if space.records else "no texts"
-        raise UserError(f"--infill fills holes in a text; this model makes {what}. Leave it out.")
+        raise UserError(f"`infill` fills holes in a text; this model makes {what}. Leave it out.")
     rows = []
     for text in one_each(infill, cond.size):
         pieces = HOLE.split(text)  # text, N, text, N, ..., text
@@ -229,7 +229,7 @@ def encode_holes(encoder: Encoder, space: Space, cond: Cond, infill: str | Seque
                 f"There is no hole in {text!r}: write [[N]] where N tokens are missing, as in 'A [[5]] day'."
             )
         if not pieces[-1]:
-            raise UserError("The hole at the end of --infill has no end: go on from a text with --prompt and --length.")
+            raise UserError("The hole at the end of `infill` has no end: go on from a text with `prompt` and `length`.")
         sizes = [int(n) for n in pieces[1::2]]
         if not all(1 <= n <= space.shape[0] for n in sizes):
             raise UserError(f"A hole has 1 to {space.shape[0]} tokens here (the context). Given: {sizes}.")
@@ -243,10 +243,10 @@ def check_fills(family: Family, request: Request) -> None:
     """Raises UserError for holes in a text beside a prompt, and naming the families that fill holes, where this one
     does not."""
     if request.prompt is not None:
-        raise UserError("Give --prompt, a text to go on from, or --infill, a text with holes, not both.")
+        raise UserError("Give `prompt`, a text to go on from, or `infill`, a text with holes, not both.")
     if not family.sampling.fills:
         able = ", ".join(f for f in registry.FAMILIES if registry.family(f).sampling.fills)
-        raise UserError(f"{family.name} cannot fill holes (--infill). Families that can: {able}.")
+        raise UserError(f"{family.name} cannot fill holes (`infill`). Families that can: {able}.")
 
 
 def check_negative(request: Request, settings: Any) -> None:
@@ -257,7 +257,7 @@ def check_negative(request: Request, settings: Any) -> None:
     if request.negative is not None and not steers(settings):
         raise UserError(
             "A negative label or caption is what guidance steers away from; without guidance it does nothing. Add "
-            "--guidance 2, or leave it out."
+            "`guidance=2`, or leave it out."
         )
 
 

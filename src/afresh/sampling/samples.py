@@ -146,7 +146,7 @@ def write_samples(samples: Samples, folder: Path) -> list[dict[str, Any]]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise UserError(f"Cannot write to {folder}: {e.strerror or e}. Choose another --out.") from e
+        raise UserError(f"Cannot write to {folder}: {e.strerror or e}. Choose another `out`.") from e
     if is_text(samples.values[0]):
         records = text_records(samples)
         lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
@@ -216,7 +216,7 @@ def check_out(out: Path | None, space: Space, count: int) -> None:
     suffix = "" if out is None else out.suffix.lower()
     if out is None or suffix not in FILES or out.is_dir():
         return
-    given = f"--out {out.name}: "
+    given = f"The output {out.name}: "
     if suffix == ".png":
         return  # write_picture says what does not go there
     if not space.timed:
@@ -227,7 +227,7 @@ def check_out(out: Path | None, space: Space, count: int) -> None:
         ways = f"one file holds one sound, not {count:,}: give a folder, or ask for one (-n 1)"
     else:
         return
-    raise UserError(f"{given}{ways}. A folder's name has no such suffix: --out {out.with_suffix('').name}.")
+    raise UserError(f"{given}{ways}. A folder's name has no such suffix: {out.with_suffix('').name}.")
 
 
 def write_sound(samples: Samples, path: Path) -> list[dict[str, Any]]:

@@ -29,13 +29,13 @@ def of_sampling(family: Family, given: Mapping[str, Any], guidable: bool) -> Any
     if given.get("guidance", 1.0) != 1.0 or (parts_weighed(family) and given.get("part_guidance")):
         if not guidable:
             raise UserError(
-                "This model is unconditional, so there is nothing to guide towards. Leave --guidance out, or "
+                "This model is unconditional, so there is nothing to guide towards. Leave `guidance` out, or "
                 "train on data with labels (class folders, metadata.jsonl)."
             )
         if not family.sampling.guided:
             raise UserError(
                 f"Guidance is not supported for {family.name}: no gain of it was measured (see the support "
-                "table in the README). Leave --guidance out."
+                "table in the README). Leave `guidance` out."
             )
     return settings
 
@@ -63,10 +63,10 @@ def of_guidance(family: Family, spec: CondSpec, given: Mapping[str, Any]) -> dic
     if unknown:
         raise UserError(
             f"There is no part named {', '.join(unknown)} to guide to. Known: {', '.join(names) or 'none'}; "
-            "--guidance X without a name goes for all."
+            "`guidance` with one number applies to all parts."
         )
     if weights and not parts_weighed(family):
-        raise UserError(f"{family.name} guides to all that is asked for alike. Give one number: --guidance 2.")
+        raise UserError(f"{family.name} guides to all that is asked for alike. Give one number: `guidance=2`.")
     return {**rest, "part_guidance": {names[k]: v for k, v in weights.items()}} if weights else rest
 
 

@@ -194,7 +194,7 @@ def make_server(page: Page, port: int = 0) -> Server:
         return Server((HOST, port), type("PageHandler", (Handler,), {"page": page}))
     except OSError as e:
         raise UserError(
-            f"Port {port} cannot be had: {e.strerror or e}. Leave --port out, and a free one is taken."
+            f"Port {port} cannot be had: {e.strerror or e}. Leave `port` out, and a free one is taken."
         ) from e
 
 

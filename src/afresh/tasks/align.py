@@ -139,9 +139,7 @@ def inputs_of(run: Run, spec: AlignSpec) -> list[Path]:
 def choose_method(run: Run, spec: AlignSpec) -> Aligner:
     """The method, asked for or by what there is to learn from. Raises UserError where it has nothing to learn from."""
     if (spec.reward is None) == (spec.preferences is None):
-        raise UserError(
-            "Say what is wanted: --reward REWARD (see afresh align --help) or --preferences VOTES.jsonl, one of them."
-        )
+        raise UserError("Say what is wanted: `reward=REWARD` or `preferences=VOTES`, one of them.")
     has = () if run.family.policy is None else run.family.policy.has()
     # From votes a reward model can be made, so that they feed every method.
     feeds = ("preferences", "reward", "gradient") if spec.preferences is not None else ("reward", "gradient")
@@ -151,7 +149,7 @@ def choose_method(run: Run, spec: AlignSpec) -> Aligner:
     found = registry.aligner(spec.method, run.family)
     if found.feeds not in feeds:
         raise UserError(
-            f"{found.name} learns from votes: give --preferences VOTES.jsonl (afresh compare makes them). Methods that "
+            f"{found.name} learns from votes: give `preferences=VOTES`, a file of votes. Methods that "
             f"learn from a reward: {', '.join(works) or 'none'}."
         )
     return found
@@ -172,7 +170,8 @@ def check_rewards(run: Run, prepared: Prepared, spec: AlignSpec) -> None:
             build(text, context).close()
     if spec.prompt_tokens >= len(prepared.train.x):
         raise UserError(
-            f"--cut {spec.prompt_tokens} is no less than the {len(prepared.train.x):,} tokens of the texts. Give fewer."
+            f"`prompt_tokens={spec.prompt_tokens}` is not less than the {len(prepared.train.x):,} tokens of the texts. "
+            "Give fewer."
         )
     if spec.preferences is not None:
         votes_of(run, spec.preferences, context.kind)
@@ -192,11 +191,13 @@ def sampling_settings(run: Run, spec: AlignSpec) -> dict[str, Any]:
     if run.space.stream:
         given.setdefault("length", min(LENGTH, max(1, run.space.shape[0] // 2)))
     elif spec.prompts or spec.prompt_tokens:
-        raise UserError("--prompt and --cut begin texts; this model does not make texts. Leave them out.")
+        raise UserError("`prompt` and `prompt_tokens` begin texts; this model does not make texts. Leave them out.")
     if spec.prompts and spec.prompt_tokens:
-        raise UserError("Give prompts, or --cut N to take them from the training texts, not both.")
+        raise UserError("Give prompts, or `prompt_tokens` to take them from the training texts, not both.")
     if not 0 <= spec.prompt_tokens < max(1, run.space.shape[0] if run.space.kind == "tokens" else 1):
-        raise UserError(f"--cut must be from 1 to {run.space.shape[0] - 1} tokens. Given: {spec.prompt_tokens}.")
+        raise UserError(
+            f"`prompt_tokens` must be from 1 to {run.space.shape[0] - 1} tokens. Given: {spec.prompt_tokens}."
+        )
     made = run.settings(given)
     return {k: v for k, v in made.model_dump(mode="json").items() if k in made.model_fields_set}
 

@@ -223,10 +223,12 @@ def among(items: Sequence[str], count: int, asked: Asked) -> list[Pair]:
 def check(runs: Sequence[Run], n: int, samples: int | None) -> None:
     """Raises UserError for runs and numbers that make no pairs."""
     if not 1 <= n <= MOST:
-        raise UserError(f"-n is the number of pairs, from 1 to {MOST:,}. Given: {n}. For more, use another --seed too.")
+        raise UserError(
+            f"`n` is the number of pairs, from 1 to {MOST:,}. Given: {n}. For more, use another `seed` too."
+        )
     if samples is not None and (len(runs) > 1 or not 2 <= samples <= MOST):
         raise UserError(
-            f"--samples is how many samples of one run each request gets, from 2 to {MOST:,}; of two runs each pair "
+            f"`samples` is how many samples of one run each request gets, from 2 to {MOST:,}; of two runs each pair "
             f"has samples of its own. Given: {samples}."
         )
     if len(runs) > 1 and runs[0].path.resolve() == runs[1].path.resolve():
@@ -300,7 +302,7 @@ class Session:
     def __init__(self, plan: Plan, path: Path, rater: str | None = None, active: bool | None = None) -> None:
         """Raises UserError when the file is not one of votes on such items, or the rater's name cannot be written."""
         if active and not plan.free:
-            raise UserError("--active chooses among the pairs of one run's samples; here the pairs are fixed already.")
+            raise UserError("`active` chooses among the pairs of one run's samples; here the pairs are fixed already.")
         self.plan, self.path, self.rater, self.active = plan, path, (rater or "").strip() or None, active
         line_of(Vote("a", "b", "a", rater=self.rater))
         self.votes = votes_in(path, plan.kind)
@@ -366,9 +368,9 @@ def votes_in(path: Path, kind: Kind) -> list[Vote]:
     if not path.exists():
         return []
     if kind != "text" and (there := scan(path)).votes and there.kind != kind:
-        raise UserError(f"{path} holds votes on {there.kind}s, and this run makes {kind}s. Choose another --out.")
+        raise UserError(f"{path} holds votes on {there.kind}s, and this run makes {kind}s. Choose another `out`.")
     found = scan(path, kind)
     files = [kind_named(v.a) for v in found.votes if kind_named(v.a) != "text" and found.path(v.a).is_file()]
     if kind == "text" and files:
-        raise UserError(f"{path} holds votes on {files[0]}s, and this run makes texts. Choose another --out.")
+        raise UserError(f"{path} holds votes on {files[0]}s, and this run makes texts. Choose another `out`.")
     return list(found.votes)

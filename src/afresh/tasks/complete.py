@@ -180,7 +180,7 @@ def complete_many(
     if mode_of(run) != FILL_IN:
         notes.append(
             "This run was trained without fill-in-the-middle: it goes on from the text before the cursor and does not "
-            "see what is after it. Train on code with --data fim_rate=0.5."
+            "see what is after it. Train on code with `data.fim_rate=0.5`."
         )
     made = [trim(text, hole.suffix, done) for text, hole, done in zip(texts, holes, ended, strict=True)]
     return made, prompts, notes

@@ -85,7 +85,7 @@ def harmonise(
     encoder = _encoder(run)
     able = ", ".join(f for f in registry.FAMILIES if registry.family(f).sampling.fills)
     if not encoder.voices:
-        how = f"--data form=voices --family {able}"
+        how = f"`data.form=voices`, `family={able}`"
         raise UserError(f"{run.path} was not trained on scores in voices: train on such ({how}).")
     if not run.family.sampling.fills:
         raise UserError(f"{run.record.family} cannot fill voices around another. Families that can: {able}.")

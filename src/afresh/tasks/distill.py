@@ -108,7 +108,7 @@ def student_config(teacher: Run, spec: DistillSpec) -> Any:
     if spec.finest < 1 or spec.finest > MOST_STEPS or spec.finest & (spec.finest - 1):
         accepted = ", ".join(str(2**k) for k in range(MOST_STEPS.bit_length()))
         raise UserError(
-            f"--finest is one of {accepted}, as longer steps are learnt from two of half. Given: {spec.finest}."
+            f"`finest` is one of {accepted}, as longer steps are learnt from two of half. Given: {spec.finest}."
         )
     student: Any = registry.family(STUDENT).config
     shared = {k: v for k, v in teacher.config.model_dump().items() if k in student.model_fields}

@@ -47,13 +47,13 @@ def edit(editor: Editor, pictures: Sequence[Any], change: Change, each: int = 1)
     """`each` edits of every picture in turn. Raises UserError for what cannot be done."""
     run = editor.run
     if change.hole is not None and not run.encoder.space.timed:
-        raise UserError(f"--hole is for sounds, and {run.path} makes {run.record.modality}: give a --mask.")
+        raise UserError(f"`hole` is for sounds, and {run.path} makes {run.record.modality}: give a `mask`.")
     parts, weight = wishes(run, change)
     places = change.mask, change.strength, change.hole
     if all(given is None for given in places) and not parts and change.upscale == 1:
         raise UserError(
-            "Nothing is asked for. Say how much may change (--strength 0.5), where (--mask FILE, of sounds --hole "
-            "0.2:0.5), or what is wanted (--palette, --edges, --style, --function, --upscale)."
+            "Nothing is asked for. Say how much may change (`strength=0.5`), where (`mask=FILE`, of sounds `hole` "
+            "0.2:0.5), or what is wanted (`palette`, `edges`, `style`, `function`, `upscale`)."
         )
     if run.encoder.space.timed:
         return edit_sounds(editor, pictures, change, each, e.total(parts), weight)

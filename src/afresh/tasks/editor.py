@@ -55,8 +55,8 @@ def only_pictures(run: Run, change: Change) -> None:
     given = ", ".join(f"--{name}" for name, wanted in asked.items() if wanted)
     if given and run.encoder.space.timed:
         raise UserError(
-            f"{given}: only for pictures, and {run.path} makes sounds. For sounds there are --hole START:END, --extend "
-            "and --loop in seconds, --strength, and --function of your own."
+            f"{given}: only for pictures, and {run.path} makes sounds. For sounds there are `hole`, `extend` "
+            "and `loop` in seconds, `strength`, and `function` of your own."
         )
 
 
@@ -73,10 +73,10 @@ def wishes(run: Run, change: Change) -> tuple[list[tuple[float, e.Energy]], floa
     if change.function is not None:
         parts.append((2 * NEAR**2, e.by_name(change.function)))  # a user's own weight is taken as it is
     if not (math.isfinite(change.weight) and change.weight > 0):
-        raise UserError(f"--weight is a number above 0. Given: {change.weight}.")
+        raise UserError(f"`weight` is a number above 0. Given: {change.weight}.")
     if change.weight != 1 and not parts and change.upscale == 1:
         raise UserError(
-            "--weight is how hard to pull to what is wished for: --palette, --edges, --style, --function, --upscale. "
+            "`weight` is how hard to pull to what is wished for: `palette`, `edges`, `style`, `function`, `upscale`. "
             "Give one of them, or leave it out."
         )
     return parts, change.weight / (2 * NEAR**2)
@@ -89,7 +89,7 @@ def colours(names: Sequence[str], channels: int) -> Tensor:
     try:
         rgb = torch.tensor([ImageColor.getrgb(n)[:3] for n in names], dtype=torch.float32)
     except ValueError as why:
-        raise UserError(f"--palette takes colours, as names or #rrggbb: {why}.") from None
+        raise UserError(f"`palette` takes colours, as names or #rrggbb: {why}.") from None
     if channels == 1:
         rgb = (rgb @ torch.tensor([0.299, 0.587, 0.114]))[:, None]
     return rgb / 127.5 - 1
@@ -108,7 +108,7 @@ class Editor:
         run = self.run
         if run.encoder.space.kind != "field":
             raise UserError(
-                f"{run.path} makes neither pictures nor sounds: there is none to edit. Texts are filled with --infill."
+                f"{run.path} makes neither pictures nor sounds: there is none to edit. Texts are filled with `infill`."
             )
         if run.family.edit is None:
             able = [f for f in registry.FAMILIES if registry.family(f).edit is not None]

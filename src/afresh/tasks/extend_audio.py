@@ -88,7 +88,7 @@ def whole(run: Run, given: Any) -> Tensor:
 
 def extended(editor: Editor, sounds: Sequence[Any], seconds: float, n: int) -> Samples:
     """n continuations of each sound by so many seconds, at its end."""
-    count = columns(editor.run, seconds, "--extend")
+    count = columns(editor.run, seconds, "`extend`")
     starts = [whole(editor.run, s).repeat_interleave(n, 0) for s in sounds]
     return told(editor, [longer(editor, s, count) for s in starts], {"extend": seconds})
 
@@ -121,10 +121,10 @@ def filled(editor: Editor, before: Tensor, count: int, after: Tensor) -> Tensor:
 def looped(editor: Editor, sounds: Sequence[Any], seconds: float, n: int) -> Samples:
     """n loops of each sound: so many new seconds lead from its end back to its beginning. At most half a window."""
     run = editor.run
-    count, size = columns(run, seconds, "--loop"), run.encoder.space.shape[-1]
+    count, size = columns(run, seconds, "`loop`"), run.encoder.space.shape[-1]
     if count > size // 2:
         raise UserError(
-            f"--loop takes at most {run.encoder.space.seconds / 2:.3g} s, half of this model's sounds: the rest of a "
+            f"`loop` takes at most {run.encoder.space.seconds / 2:.3g} s, half of this model's sounds: the rest of a "
             f"window shows what the new part is to lead from and to. Given: {seconds:g}."
         )
     before, after = (size - count + 1) // 2, (size - count) // 2
@@ -160,7 +160,7 @@ def span(given: str) -> tuple[float, float | None]:
         found, a, b = "", 0.0, None
     if not found or not 0 <= a < (math.inf if b is None else b) or b == math.inf:
         raise UserError(
-            f"--hole takes START:END in seconds, START before END; 0.5: is from there to the end. Given: {given!r}."
+            f"`hole` takes START:END in seconds, START before END; 0.5: is from there to the end. Given: {given!r}."
         )
     return a, b
 
@@ -174,15 +174,15 @@ def hole_in(run: Run, sound: Sound, given: str, name: object) -> tuple[int, int]
     a, b = round(start * sound.rate), count if end is None else round(end * sound.rate)
     if a >= count or (b - count) / sound.rate > place:
         raise UserError(
-            f"--hole {given} reaches beyond {name}, which lasts {length:.3f} s. Give START:END within it, or let it "
-            "go on: --extend SECONDS."
+            f"`hole={given}` reaches beyond {name}, which lasts {length:.3f} s. Give START:END within it, or let it "
+            "go on: `extend=SECONDS`."
         )
     b = min(b, count)
     if a >= b or (a == 0 and b == count):
         what = "holds no sample of" if a >= b else "is all of"
         raise UserError(
-            f"--hole {given} {what} {name}, which lasts {length:.3f} s at {sound.rate:,} Hz. Give a part of it, or "
-            "--strength 1 to draw it anew."
+            f"`hole={given}` {what} {name}, which lasts {length:.3f} s at {sound.rate:,} Hz. Give a part of it, or "
+            "`strength=1` to draw it anew."
         )
     return a, b
 

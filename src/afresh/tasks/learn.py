@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,7 +117,7 @@ def saved_if_rewards_fail(learner: Learner, job: Job) -> Iterator[None]:
         step = int(checkpoint.steps_in(root)[-1])
         raise RewardError(
             f"{str(e).rstrip('.')}. What was learnt until step {step:,} is saved. Correct the reward, then resume: "
-            f"afresh train --resume {shlex.quote(str(job.run.path))}",
+            f"`afresh.resume({str(job.run.path)!r})`",
             "reward_failed",
             step=step,
             run=str(job.run.path),

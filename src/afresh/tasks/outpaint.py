@@ -25,10 +25,10 @@ def sides(given: str) -> dict[str, int]:
         name, _, count = word.strip().partition("=")
         if name not in SIDES or not count.isdigit() or not int(count):
             raise UserError(
-                f"--outpaint takes SIDE=PIXELS, as in right=16,top=8, a side of {', '.join(SIDES)}. Given: {word!r}."
+                f"`outpaint` takes SIDE=PIXELS, as in right=16,top=8, a side of {', '.join(SIDES)}. Given: {word!r}."
             )
         if name in out:
-            raise UserError(f"--outpaint names the side {name} twice: {out[name]} and {count} pixels. Give it once.")
+            raise UserError(f"`outpaint` names the side {name} twice: {out[name]} and {count} pixels. Give it once.")
         out[name] = int(count)
     return out
 
@@ -37,9 +37,9 @@ def outpainted(editor: Editor, pictures: Sequence[Any], wanted: Mapping[str, int
     """n larger pictures of each. One side after the other, at most half a window at a time, so that every new part is
     drawn beside half a window of what is there. Raises UserError for a mask or an enlargement beside."""
     if change.mask is not None or change.upscale != 1 or change.strength is not None:
-        raise UserError("--outpaint keeps the picture and adds to it: leave --mask, --upscale and --strength out.")
+        raise UserError("`outpaint` keeps the picture and adds to it: leave `mask`, `upscale` and `strength` out.")
     if editor.run.encoder.space.timed:
-        raise UserError("--outpaint is for pictures. A sound goes on by --extend SECONDS.")
+        raise UserError("`outpaint` is for pictures. A sound goes on by `extend=SECONDS`.")
     start = encoded(editor.run, pictures).repeat_interleave(n, 0)
     canvas = start
     for step, (side, count) in enumerate(wanted.items()):

@@ -40,14 +40,14 @@ class Control:
         """Raises UserError for one thing without the other that it needs."""
         check_best(self.best_of)
         if self.best_of > 1 and self.reward is None:
-            raise UserError(f"Best of {self.best_of} by what? Add --reward REWARD, as in --reward length:min=50.")
+            raise UserError(f"Best of {self.best_of} by what? Add `reward=REWARD`, as in `reward='length:min=50'`.")
         if self.reward is not None and self.best_of == 1:
             raise UserError(
-                "--reward chooses among several candidates: say how many, as in --best 8. To follow its gradient: "
-                "--steer; to learn from it: afresh align."
+                "`reward` chooses among several candidates: say how many, as in `best_of=8`. To follow its gradient: "
+                "`reward_guidance`; to learn from it: `model.align()`."
             )
         if self.weight is not None and self.reward_guidance is None:
-            raise UserError("--weight is how hard --steer REWARD pulls. Give both, or leave it out.")
+            raise UserError("`weight` is how hard `reward_guidance=REWARD` pulls. Give both, or leave it out.")
 
 
 PLAIN = Control()
@@ -72,9 +72,11 @@ class Sampler:
         self.run, self.asked, self.seed, self.given, self.tell, self.control = run, request, seed, given, tell, control
         control.check()
         if request.infill is not None and "length" in given:
-            raise UserError("--infill says how long its holes are: [[N]] is N tokens. Leave --length out.")
+            raise UserError("`infill` says how long its holes are: [[N]] is N tokens. Leave `length` out.")
         if control.best_of > 1 and tell is not None:
-            raise UserError("A text is shown as it is drawn, or chosen among several: --stream or --best, not both.")
+            raise UserError(
+                "A text is shown as it is drawn, or chosen among several: `stream=True` or `best_of`, not both."
+            )
         self.cond, self.described, notes = run.condition(n, request, seed)
         check_negative(request, self.settings(self.watcher()))
         self.modules: Mapping[str, nn.Module] | None = None

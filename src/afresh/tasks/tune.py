@@ -83,7 +83,7 @@ def adapter(rank: int | None, alpha: float | None, targets: Sequence[str]) -> Lo
     """Of rank 16 and twice that as alpha, if not given. Raises UserError for a rank or weight that makes no sense."""
     rank = RANK if rank is None else rank
     if not 1 <= rank <= 4096 or (alpha is not None and not 0 < alpha < 1e6):
-        raise UserError(f"--rank must be from 1 to 4,096 and --alpha positive. Given: {rank}, {alpha}.")
+        raise UserError(f"`rank` must be from 1 to 4,096 and `alpha` positive. Given: {rank}, {alpha}.")
     return LoraConfig(rank=rank, alpha=2.0 * rank if alpha is None else alpha, targets=tuple(targets))
 
 
@@ -91,7 +91,7 @@ def of_tuning(given: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of training by hand. Raises UserError for those of the network, which is the base's."""
     family, train = by_part(given)
     if family:
-        raise UserError("The network is the base's: --set family.* cannot change it. Leave it out.")
+        raise UserError("The network is the base's: settings of the family cannot change it. Leave it out.")
     return train
 
 
@@ -166,11 +166,11 @@ def read(spec: TuneSpec, base: BaseModel) -> Prepared:
         raise UserError(f"{base.name} makes {made}, and {path} is {kind.name}. Give data of its own kind.")
     fixed = sorted({"tokenizer", "vocab_size"} & set(spec.data)) if texts else []
     if fixed:
-        raise UserError(f"--data {fixed[0]}: the tokenizer is the base's and cannot be chosen. Leave it out.")
+        raise UserError(f"The data option {fixed[0]}: the tokenizer is the base's and cannot be chosen. Leave it out.")
     settled = base.encoder.settled
     other = [] if texts else [k for k, v in spec.data.items() if k in settled and v != settled[k]]
     if other:
-        raise UserError(f"--data {other[0]}: the {other[0]} is the base's, {settled[other[0]]}. Leave it out.")
+        raise UserError(f"The data option {other[0]}: it is the base's, {settled[other[0]]}. Leave it out.")
     options = {**settled, **spec.data}
     found = prepare(path, kind.name, options, spec.validation, fit=lambda items, given: suited(base, items, given))
     like = spec.modality is None and kind.name == base.modality
@@ -214,7 +214,7 @@ def fim_rate(encoder: DocumentEncoder, options: DocumentOptions, talks: bool) ->
     asked = options.model_dump()["fim_rate"] if "fim_rate" in options.model_fields_set else None
     if asked and (talks or not supports_fim(encoder.tokenizer.special)):
         why = "conversations stay in their order" if talks else "the base's tokenizer has no marks for it"
-        raise UserError(f"--data fim_rate={asked:g}: {why}. Leave it out.")
+        raise UserError(f"`data.fim_rate={asked:g}`: {why}. Leave it out.")
     if talks:
         return 0.0
     return encoder.fim_rate if asked is None else float(asked)
@@ -318,7 +318,7 @@ def steps_for(task: Task, config: Any, train: TrainConfig, count: int) -> tuple[
     first, speed = step_seconds(task, config, train, min(0.4, 0.01 * task.seconds))
     trial = Trial(config, train, speed, max(1, int((task.seconds - first) / speed)))
     if trial.steps > MOST_PASSES * once:
-        why = f"{MOST_PASSES} passes over the data: more would learn it by heart (more: --steps)"
+        why = f"{MOST_PASSES} passes over the data: more would learn it by heart (more: `steps`)"
         return replace(trial, steps=MOST_PASSES * once), why
     return trial, speed_of(trial, task)
 

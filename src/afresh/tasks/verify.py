@@ -257,7 +257,7 @@ def copy_run(run: Run, path: Path) -> Run:
         shutil.copytree(run.path, aside)
         copied = check_hashes(Run(aside, run.record))
         if not copied.passed:
-            raise UserError(f"The copy is not sound, so it is not kept: {copied.detail}. Look at: afresh verify RUN.")
+            raise UserError(f"The copy is not sound, so it is not kept: {copied.detail}. Look at: `model.verify()`.")
         aside.rename(path)
     except OSError as e:
         reason = e.strerror or e

@@ -28,7 +28,7 @@ class Budget:
         """Raises UserError unless one positive budget is given."""
         given = {k: v for k, v in vars(self).items() if v is not None}
         if len(given) != 1:
-            raise UserError(f"Give one budget: --minutes, --steps or --tokens. Given: {given or 'none'}.")
+            raise UserError(f"Give one budget: `minutes`, `steps` or `tokens`. Given: {given or 'none'}.")
         (name, value), *_ = given.items()
         if not 0 < value < 1e12:
             raise UserError(f"--{name} must be a positive number. Given: {value}.")

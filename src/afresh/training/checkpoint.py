@@ -67,7 +67,7 @@ def save(root: Path, checkpoint: Checkpoint, rotating: bool = True) -> Path:
         raise UserError(
             f"Could not write the checkpoint of step {checkpoint.step} in {root}: {e.strerror or e}. It needs "
             f"{need:,} bytes; {free_bytes(root):,} are free. The previous "
-            f"checkpoint is intact: make room, then go on with --resume."
+            f"checkpoint is intact: make room, then resume."
         ) from e
     settle(root, checkpoint.step, rotating)
     return final

@@ -375,7 +375,7 @@ def roll_back(learner: Learner, root: Path, hooks: Hooks) -> None:
         raise Diverged(
             f"Training diverged at step {learner.step}: {learner.skipped} steps in a row were not finite, "
             f"after {learner.rollbacks} roll-backs to lower rates. The last good checkpoint is kept in {root}. "
-            f"Try a lower rate (--set train.lr=...), or look at the data for extreme values (afresh data)."
+            f"Try a lower rate (`train.lr`), or look at the data for extreme values (`afresh.inspect_data(PATH)`)."
         )
     learner.restore(saved)
     learner.rollbacks, learner.lr_scale, learner.skipped = rollbacks, scale, 0

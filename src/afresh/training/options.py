@@ -12,7 +12,7 @@ from afresh.core import UserError
 from afresh.training.config import TrainConfig
 
 # What has a flag of its own may not be said twice.
-FLAGS = {"steps": "--steps", "seed": "--seed", "device": "--device"}
+FLAGS = ("steps", "seed", "device")
 
 
 def by_part(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -23,7 +23,7 @@ def by_part(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     for name, value in given.items():
         part, dot, field = name.partition(".")
         if not dot or part not in ("train", "family"):
-            raise UserError(f"Settings are train.NAME or family.NAME, as in --set train.lr=0.001. Given: {name!r}.")
+            raise UserError(f"Settings are train.NAME or family.NAME, as in `train.lr=0.001`. Given: {name!r}.")
         if part == "family":
             family[field] = value
         else:
@@ -38,7 +38,7 @@ def parted(given: Mapping[str, Any], parts: Sequence[str]) -> dict[str, dict[str
         part, dot, field = name.partition(".")
         if not dot or part not in out:
             known = ", ".join(f"{p}.NAME" for p in parts)
-            raise UserError(f"Settings here are {known}, as in --set train.lr=0.001. Given: {name!r}.")
+            raise UserError(f"Settings here are {known}, as in `train.lr=0.001`. Given: {name!r}.")
         out[part][field] = of_training(field, value) if part == "train" else value
     return out
 
@@ -47,7 +47,7 @@ def of_training(name: str, value: Any) -> Any:
     """One field of TrainConfig, typed. Raises UserError for an unknown name or a value that does not fit."""
     known = TrainConfig.model_fields
     if name in FLAGS:
-        raise UserError(f"--set train.{name}: this has a flag of its own, {FLAGS[name]}. Use that.")
+        raise UserError(f"train.{name} has a parameter of its own: `{name}`. Use that.")
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3)
         hint = f"Did you mean {', '.join(near)}? " if near else ""
@@ -60,4 +60,4 @@ def of_training(name: str, value: Any) -> Any:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as e:
         why = "; ".join(x["msg"] for x in e.errors())
-        raise UserError(f"--set train.{name}={value}: {why}.") from e
+        raise UserError(f"`train.{name}={value}`: {why}.") from e

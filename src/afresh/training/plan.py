@@ -231,7 +231,7 @@ def fixed_trial(task: Task, config: Any, train: TrainConfig) -> Trial:
 def plan(task: Task) -> Plan:
     """Choose size, batch, steps and the rest. Raises UserError for a setting that makes no sense."""
     if task.tokens is not None and task.space.kind != "tokens":
-        raise UserError("--tokens is a budget for tokens; these are fields: use --minutes or --steps.")
+        raise UserError("`tokens` is a budget for tokens; these are fields: use `minutes` or `steps`.")
     machine, by_hand = task.machine, "set by hand"
     train = base_config(task)
     speeds = f"products run at {machine.bfloat16:,.0f} GFLOP/s in bfloat16, {machine.float32:,.0f} in float32"

@@ -100,8 +100,8 @@ class Rollouts:
     def __call__(self, first: int, size: int) -> Batch:
         if size % self.config.group:
             raise UserError(
-                f"A batch of {size} does not hold whole groups of {self.config.group}. Choose a multiple: --set "
-                f"train.batch={max(1, size // self.config.group) * self.config.group}, or --set align.group."
+                f"A batch of {size} does not hold whole groups of {self.config.group}. Choose a multiple: "
+                f"`train.batch={max(1, size // self.config.group) * self.config.group}`, or another `align.group`."
             )
         number = first // size // self.config.reuse
         if self.held is None or self.held[0] != number:

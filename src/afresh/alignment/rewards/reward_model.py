@@ -131,7 +131,7 @@ def train_reward_model(
     """
     for name in (MODEL, "run.json"):
         if (out / name).exists():
-            raise UserError(f"{out} has a {name} already, which is left as it is. Choose another --out.")
+            raise UserError(f"{out} has a {name} already, which is left as it is. Choose another `out`.")
     before = _sha256(preferences)
     data = read_votes(preferences)
     kind = None if run is None else kind_of(run)

@@ -1,0 +1,89 @@
+"""Messages as a person types them at the command line.
+
+Errors and events are also raised in Python and over HTTP, so they name no option of the command line. What a person can
+change stands in backticks as it is written in Python, `guidance=2`, `train.lr=0.001`, `data.size=32`,
+`afresh.resume("runs/a")`, `model.measure()`, and becomes here --guidance 2, --set train.lr=0.001, --data size=32,
+afresh train --resume runs/a, afresh measure RUN. Other text in backticks stays as it is.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from functools import cache
+from typing import Any
+
+SPAN = re.compile(r"`([^`\n]+)`")
+ASSIGNED = re.compile(r"([a-z_]\w*(?:\.\w+)*)(?:=(.*))?", re.DOTALL)
+SETTINGS = ("train", "family", "align", "sample")  # what --set takes
+# Parameters whose option has another name.
+OPTIONS = {"n": "-n", "to": "--to", "lora": "--lora", "settings": "--set", "data": "--data"}
+OFF = {"lora": "--full", "measure": "--no-measure", "near": "--no-near"}
+VERBS = {"resume": "train --resume", "load": "sample", "inspect_data": "data", "interpolate": "blend"}
+
+
+def as_typed(text: str) -> str:
+    """The message with its code in backticks as options and commands of the command line."""
+    return SPAN.sub(lambda span: typed(span[1]) or span[0], text)
+
+
+def typed(code: str) -> str | None:
+    """One piece of code as it is typed; None if it is neither a parameter nor a call of this package."""
+    if assigned := ASSIGNED.fullmatch(code):
+        return option(assigned[1], assigned[2])
+    try:
+        call = ast.parse(code, mode="eval").body
+    except SyntaxError:
+        return None
+    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
+        return None
+    owner = ast.unparse(call.func.value)
+    if owner not in ("afresh", "model"):
+        return None
+    words = ["afresh", VERBS.get(call.func.attr, call.func.attr), *(["RUN"] if owner == "model" else [])]
+    words += [argument(a) for a in call.args]
+    for keyword in call.keywords:
+        name = keyword.arg or ""
+        if isinstance(keyword.value, ast.Dict):  # data={"size": 32}, settings={"train.lr": 0.001}
+            pairs = zip(keyword.value.keys, keyword.value.values, strict=True)
+            words += [f"{OPTIONS.get(name, name)} {argument(k)}={argument(v)}" for k, v in pairs if k is not None]
+        else:
+            words.append(option(name, argument(keyword.value)) or "")
+    return " ".join(w for w in words if w)
+
+
+def argument(node: ast.expr) -> str:
+    """An argument as a word of a shell; a name (PATH, RUN) as it is."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return shlex.quote(node.value)
+    return ast.unparse(node)
+
+
+def option(name: str, value: str | None) -> str | None:
+    """`name=value` as an option; None if no verb has such an option."""
+    head, dot, field = name.partition(".")
+    assigned = field if value is None else f"{field}={value}"
+    if dot and head in SETTINGS:
+        return f"--set {head}.{assigned}"
+    if dot and head == "data":
+        return f"--data {assigned}"
+    flag = OPTIONS.get(name, f"--{name.replace('_', '-')}")
+    if dot or flag not in options():
+        return None
+    if value is None or value == "True":
+        return flag
+    if value == "False":
+        return OFF.get(name, f"--no-{name}")
+    return f"{flag} {value.strip(chr(34))}"
+
+
+@cache
+def options() -> frozenset[str]:
+    """Every option of every verb."""
+    import typer
+
+    from afresh.cli import app
+
+    group: Any = typer.main.get_command(app)
+    return frozenset(o for command in group.commands.values() for p in command.params for o in p.opts)
