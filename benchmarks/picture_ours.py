@@ -26,9 +26,11 @@ def conditions(run: Run, wanted: Path, seed: int) -> Cond:
     with np.load(wanted) as z:
         y, classes, captions = z["y"], z["classes"].tolist(), z["captions"].tolist()
     if not classes and not captions:
-        return run.request(len(y), Request(), seed)[0]
+        return run.condition(len(y), Request(), seed)[0]
     asked = captions or [classes[i] for i in y]
-    row = {a: run.request(1, Request(caption=a) if captions else Request(label=a), seed)[0] for a in sorted(set(asked))}
+    row = {
+        a: run.condition(1, Request(caption=a) if captions else Request(label=a), seed)[0] for a in sorted(set(asked))
+    }
     return Cond.cat([row[a] for a in asked])
 
 

@@ -71,7 +71,7 @@ def drawn(folder: Path, wanted: Labelled) -> Answer:
     """The samples as sounds/NAME.wav beside the run; trained.json says how long its training took."""
     run = Run.open(folder / "run")
     asked = {json.dumps(labels): labels for labels in wanted.labels}
-    one = {k: run.request(1, Request(label=labels), wanted.seed)[0] for k, labels in asked.items()}
+    one = {k: run.condition(1, Request(label=labels), wanted.seed)[0] for k, labels in asked.items()}
     cond = Cond.cat([one[json.dumps(labels)] for labels in wanted.labels])
     settings = run.settings(wanted.settings)
 

@@ -83,7 +83,7 @@ def bits(run: Run, modules: Mapping[str, nn.Module], prepared: Prepared) -> floa
 
 def answers(run: Run, modules: Mapping[str, nn.Module], prompts: list[str]) -> list[str]:
     """The likeliest answer to each."""
-    cond, _, _ = run.request(len(prompts), Request(prompt=prompts), 0)
+    cond, _, _ = run.condition(len(prompts), Request(prompt=prompts), 0)
     x = run.draw(modules, cond, 0, run.settings({"temperature": 0.0, "length": 80}))
     return [str(v) for v in run.encoder.decode(x)]
 

@@ -15,6 +15,7 @@ import torch
 import transformers
 
 import afresh
+from afresh.api import Model
 from afresh.core import registry
 from afresh.data.text.chat import CHATML, MARKS, PLAIN
 from afresh.data.text.tokenizer import Tokenizer
@@ -79,8 +80,8 @@ def test_transformers_opens_it_without_our_code(texts_run: Path, tmp_path: Path,
     ids = tokenizer("the cat", return_tensors="pt")
     again = model.generate(**ids, max_new_tokens=5, do_sample=False)
     prompt = "the cat"
-    run = afresh.load(texts_run)
-    ours = run.sample(1, prompt=prompt, temperature=0, length=5)
+    run = Run.open(texts_run)
+    ours = Model(run).sample(1, prompt=prompt, temperature=0, length=5)
     assert tokenizer.decode(again[0], skip_special_tokens=True) == prompt + ours.values[0]
 
 

@@ -59,8 +59,8 @@ def test_what_cannot_be_kept_is_said(texts_run: Path, pictures_run: Path, tmp_pa
 
 def test_from_python(texts_run: Path) -> None:
     run = afresh.load(texts_run)
-    made = run.sample(2, constraint=structure(run, regex="[ab]{3}"), temperature=0.5)
+    made = run.sample(2, constraint=structure(run.run.family, run.run.encoder, regex="[ab]{3}"), temperature=0.5)
     assert all(re.fullmatch("[ab]{3}", v) for v in made.values)
-    assert structure(run) is None
+    assert structure(run.run.family, run.run.encoder) is None
     with pytest.raises(UserError, match="json_schema and regex"):
-        structure(run, json_schema=True, regex="a")
+        structure(run.run.family, run.run.encoder, json_schema=True, regex="a")

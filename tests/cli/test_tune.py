@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 import afresh
+from afresh.api import Model
 from afresh.cli import INTERRUPTED, USAGE
 from afresh.core import Item, UserError, registry
 from afresh.core.rng import Rng
@@ -124,7 +125,7 @@ def test_bits_per_byte_are_of_answers_alone(tuned: Path) -> None:
     """Nats of the answers over their bytes, nothing of the questions."""
     run = Run.open(tuned)
     prepared = run_data(run)
-    found = run.measure(n=2)
+    found = Model(run).measure(n=2)
     scores = {m["name"]: m for m in found["metrics"]}
     answers = [text for i in prepared.heldout_items for role, text in i.turns if role == "assistant"]
     size = sum(len(a.encode()) for a in answers)

@@ -42,10 +42,11 @@ def test_a_text_ends_before_a_stop_string(texts_run: Path, invoke: Invoke) -> No
 @needs.kernels
 def test_log_probabilities_are_those_of_training(texts_run: Path) -> None:
     """Each equals the full forward within 1e-4 nats, and their sum the family's score; whatever was cut."""
-    run = afresh.load(texts_run)
+    model = afresh.load(texts_run)
+    run = model.run
     how: dict[str, Any] = {"prompt": "the c", "length": 20, "seed": 3, "weights": "float32"}
-    made = run.sample(5, **how, logprobs=True, stop="zz", top_k=9, temperature=0.7)
-    plain = run.sample(5, **how, top_k=9, temperature=0.7)
+    made = model.sample(5, **how, logprobs=True, stop="zz", top_k=9, temperature=0.7)
+    plain = model.sample(5, **how, top_k=9, temperature=0.7)
     assert torch.equal(made.x, plain.x) and made.values == plain.values, "to look changes nothing"
     assert all(w.tokens is None for w in plain.written)
     begin = [run.space.special["end"], *run.encoder.encode([afresh.core.Item("the c")]).x[:-1].tolist()]
@@ -119,7 +120,7 @@ def test_what_fails_while_drawing_reaches_the_reader(texts_run: Path) -> None:
 
 def test_a_structure_that_a_stop_string_cuts_is_said_to_be(texts_run: Path) -> None:
     run = afresh.load(texts_run)
-    must = structure(run, regex="(cat )*mat")
+    must = structure(run.run.family, run.run.encoder, regex="(cat )*mat")
     made = run.sample(6, constraint=must, stop="never", seed=1, length=40)
     assert all(re.fullmatch("(cat )*mat", v) for v in made.values)
     with heard("of 6 texts were cut at a stop string"):
@@ -129,9 +130,9 @@ def test_a_structure_that_a_stop_string_cuts_is_said_to_be(texts_run: Path) -> N
 
 def test_completions_end_before_a_stop_string(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
     run, hole = afresh.load(texts_run), Hole("the cat", "")
-    free = complete(run, hole, 4, seed=2, length=12).completions
+    free = complete(run.run, hole, 4, seed=2, length=12).completions
     stop = free[1].text[4:6]
-    cut = complete(run, hole, 4, seed=2, length=12, stop=stop).completions
+    cut = complete(run.run, hole, 4, seed=2, length=12, stop=stop).completions
     assert [c.text for c in cut] == [c.text.split(stop)[0] for c in free]
     assert [c.ended for c in cut] == [stop in c.text or c.ended for c in free] and cut[1].ended
     file = tmp_path / "a.txt"
@@ -146,7 +147,7 @@ def test_weights_of_a_precision(texts_run: Path, invoke: Invoke) -> None:
     argv = ("sample", texts_run, "-n", 2, *TEXT, "--logprobs", "--json", "--weights")
     found = {k: parsed(invoke(*argv, k)[1]) for k in ("auto", "float32", "bfloat16", "int8")}
     first = {k: v[0]["logprobs"][0]["logprob"] for k, v in found.items()}
-    assert found["auto"] == found[afresh.load(texts_run).record.train.precision]
+    assert found["auto"] == found[afresh.load(texts_run).run.record.train.precision]
     assert len({first[k] for k in ("float32", "bfloat16", "int8")}) == 3
     assert all(abs(v - first["float32"]) < 0.05 for v in first.values())
 

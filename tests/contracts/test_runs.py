@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from afresh.api import Model
 from afresh.core import UserError, registry
 from afresh.data.prepare import prepare
 from afresh.runs.record import DataRecord, RunRecord
@@ -65,8 +66,8 @@ def test_a_run_is_reopened_as_it_was_and_samples(modality: ModalityRow, row: Fam
     run = made(modality, row, tmp_path)
     other = Run.open(run.path)
     assert other.record == run.record
-    first = run.sample(3, seed=5, **row.settings)
-    again = other.sample(3, seed=5, **row.settings)
+    first = Model(run).sample(3, seed=5, **row.settings)
+    again = Model(other).sample(3, seed=5, **row.settings)
     assert torch.equal(first.x, again.x) and len(again.values) == 3
     assert all(equal(a, b) for a, b in zip(first.values, again.values, strict=True))
     assert all(run.encoder.valid(v) for v in first.values if run.encoder.space.kind == "field")
@@ -78,20 +79,23 @@ def test_a_run_is_reopened_as_it_was_and_samples(modality: ModalityRow, row: Fam
 def test_what_was_not_learnt_is_refused_naming_what_was(modality: ModalityRow, row: FamilyRow, tmp_path: Path) -> None:
     run = made(modality, row, tmp_path)
     with pytest.raises(UserError, match=next(iter(run.family.sampling.settings.model_fields))):  # type: ignore[attr-defined]
-        run.sample(1, colour="blue")
+        Model(run).sample(1, colour="blue")
     for n in (0, -1, 10**9):
         with pytest.raises(UserError, match="1,000,000"):
-            run.sample(n)
+            Model(run).sample(n)
     labels = [p for p in run.conds.values() if p.kind == "label"]
     if labels:
         with pytest.raises(UserError, match=labels[0].classes[0]):
-            run.sample(1, label="never seen")
-        assert run.sample(1, label=labels[0].classes[1], **row.settings).described[0]["label"] == labels[0].classes[1]
+            Model(run).sample(1, label="never seen")
+        assert (
+            Model(run).sample(1, label=labels[0].classes[1], **row.settings).described[0]["label"]
+            == labels[0].classes[1]
+        )
     else:
         with pytest.raises(UserError, match="label"):
-            run.sample(1, label="anything")
+            Model(run).sample(1, label="anything")
         with pytest.raises(UserError, match="unconditional"):
-            run.sample(1, guidance=2.0)
+            Model(run).sample(1, guidance=2.0)
 
 
 @pytest.mark.parametrize("modality,row", REFUSED)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 import afresh
+from afresh.api import Model
 from afresh.core import Batch, Cond, CondSpec, Examples, Part, Space, UserError
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
@@ -213,7 +214,7 @@ def test_a_run_with_moves_is_judged_drawn_taught_and_goes_on(tmp_path: Path) -> 
     learn_all(job)
     run = Run.open(tmp_path / "run")
     assert set(run.modules) == {"velocity", "moved"}
-    assert run.sample(2, steps=2).x.shape == (2, 1, 16, 16)
+    assert Model(run).sample(2, steps=2).x.shape == (2, 1, 16, 16)
     made = distil(DistillSpec(run.path, steps=2, out=tmp_path / "student"))
     learn_all(made)
     assert afresh.load(tmp_path / "student").sample(2).x.shape == (2, 1, 16, 16)

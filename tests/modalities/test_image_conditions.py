@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from afresh import cli
+from afresh.api import Model
 from afresh.core import Cond, CondSpec, Corpus, Item, Part, UserError, registry
 from afresh.data import captions, conditions
 from afresh.modalities.image import MODALITY, ImageEncoder, ImageOptions
@@ -433,7 +434,7 @@ def test_captions_guide_and_negative_ones_too(trained: Path) -> None:
     run = Run.open(trained)
 
     def drawn(**asked: Any) -> np.ndarray:
-        return run.sample(2, seed=1, steps=2, solver="euler", label="a", **asked).x.numpy()
+        return Model(run).sample(2, seed=1, steps=2, solver="euler", label="a", **asked).x.numpy()
 
     plain = drawn(caption="big red cat")
     for other in (

@@ -25,6 +25,7 @@ from afresh.alignment.feedback.votes import append
 from afresh.alignment.rewards.reward import Scorer, kind_of
 from afresh.alignment.rewards.reward_factory import reward_of
 from afresh.alignment.rewards.reward_model import load_reward_model, train_reward_model
+from afresh.api import Model
 from afresh.cli import run as command
 from afresh.core import Sound, UserError
 from afresh.runs.data import run_data
@@ -118,15 +119,15 @@ def test_a_class_of_sounds_is_a_reward_with_a_gradient(root: Path, quick: None) 
 
 def test_a_gradient_steers_and_best_of_several_is_choose_method(root: Path, quick: None) -> None:
     run = Run.open(root / "flow")
-    plain = run.sample(8, seed=1, steps=4)
-    best = run.sample(8, seed=1, steps=4, best=4, reward="loudness")
+    plain = Model(run).sample(8, seed=1, steps=4)
+    best = Model(run).sample(8, seed=1, steps=4, best_of=4, reward="loudness")
     assert [d["reward"] for d in best.described] == pytest.approx(Scorer(reward_of(run, "loudness"))(best.values))
     assert np.mean([d["reward"] for d in best.described]) > Scorer(reward_of(run, "loudness"))(plain.values).mean()
     with heard("is right on"):
-        steered = run.sample(4, seed=1, steps=4, steer="class:high", weight=1.0)
+        steered = Model(run).sample(4, seed=1, steps=4, reward_guidance="class:high", weight=1.0)
     assert not torch.equal(steered.x, plain.x[:4])
     with pytest.raises(UserError, match=r"loudness: a reward without a gradient cannot steer. With one: class:LABEL"):
-        run.sample(2, steps=4, steer="loudness")
+        Model(run).sample(2, steps=4, reward_guidance="loudness")
 
 
 def test_rewards_of_other_kinds_teach(root: Path, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import afresh
 from afresh.cli import run as command
 from afresh.core import Item, UserError
 from afresh.data.text.documents import DocumentEncoder
@@ -149,7 +148,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     argv = ["train", str(root / "data"), "--steps", "150", "--out", str(root / "run"), "--no-measure"]
     argv += ["--data", "context=24", "--data", "fim_rate=0.9", "--set", "train.batch=32", "--set", "train.lr=0.005"]
     assert command([*argv, *(x for k, v in small.items() for x in ("--set", f"family.{k}={v}"))]) == 0
-    return afresh.load(root / "run")
+    return Run.open(root / "run")
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +161,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Run:
     argv = ["train", str(root / "data"), "--steps", "2", "--out", str(root / "run"), "--no-measure"]
     argv += ["--data", "context=32", "--data", "fim_rate=0", "--set", "family.layers=1", "--set", "train.batch=4"]
     assert command(argv) == 0
-    return afresh.load(root / "run")
+    return Run.open(root / "run")
 
 
 def right(run: Run, suffixes: list[str]) -> float:

@@ -27,7 +27,7 @@ def trained(folder: Path, family: str) -> Run:
     settings = {**TINY, "family.kv_heads": 2} if family == "transformer" else TINY
     return api.train(
         folder / "pieces.json", family=family, steps=2, out=folder / family, data=given, settings=settings, quiet=True
-    )
+    ).run
 
 
 @pytest.fixture(scope="module")

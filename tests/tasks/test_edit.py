@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import afresh
+from afresh.api import Model
 from afresh.cli import run as command
 from afresh.core import Cond, Edit, Space, UserError
 from afresh.families.codecs.trained import TrainedCodec, copied
@@ -89,7 +90,10 @@ def test_enlarging_agrees_with_the_small_picture(run: Run, picture: np.ndarray) 
 
 def test_wishes_come_nearer(run: Run, picture: np.ndarray) -> None:
     plain = edit(editor(run), [picture], Change(strength=1.0), 4)
-    for change in (Change(strength=1.0, palette=("black",)), Change(strength=1.0, function="tests.test_edit:dark")):
+    for change in (
+        Change(strength=1.0, palette=("black",)),
+        Change(strength=1.0, function="tests.tasks.test_edit:dark"),
+    ):
         made = edit(editor(run), [picture], change, 4)
         assert float(made.x.mean()) < float(plain.x.mean()) - 0.1
 
@@ -216,7 +220,7 @@ def test_more_pictures_than_fit_at_once_are_each_their_own(
     (Change(upscale=0), "It takes 2, 3, 6"),
     (Change(upscale=-2), "It takes 2, 3, 6"),
     (Change(strength=0.5, weight=3), "Give one of them"),
-    (Change(strength=0.5, function="tests.test_edit:scalar"), r"Given: a tensor of shape \(\)"),
+    (Change(strength=0.5, function="tests.tasks.test_edit:scalar"), r"Given: a tensor of shape \(\)"),
     (Change(mask=np.zeros((6, 6), np.uint8)), "all black"),
     (Change(mask=np.full((6, 6), 255, np.uint8)), "all white"),
     (Change(strength=1.5), "from 0"),
@@ -342,7 +346,7 @@ def test_the_verbs(run: Run, picture: np.ndarray, tmp_path: Path, capsys: pytest
     assert command(["edit", *base, "--strength", "0.5", "--guidance", "2", "--set", "guidance=1", *out]) == 2
     assert "guidance is given twice" in capsys.readouterr().err
     assert command(["edit", *base, "--strength", "0.5", "--set", "guidance_low=0.5", *out]) == 2
-    assert "times of a guidance" in capsys.readouterr().err
+    assert "times of guidance" in capsys.readouterr().err
     assert command(["edit", str(run.path), str(tmp_path / "gone.png"), "--strength", "0.5", *out]) == 2
     assert "gone.png cannot be used as an image: there is no such file" in capsys.readouterr().err
     assert command(["edit", *base]) == 2
@@ -353,32 +357,32 @@ def test_the_verbs(run: Run, picture: np.ndarray, tmp_path: Path, capsys: pytest
 
 
 def test_a_student_of_a_flow(run: Run, picture: np.ndarray, tmp_path: Path) -> None:
-    student = run.distill(guidance=2.0, finest=2, steps=20, out=tmp_path / "student", quiet=True)
-    assert student.record.parent == str(run.path.resolve()) and student.record.family == "fewstep"
+    student = Model(run).distill(guidance=2.0, finest=2, steps=20, out=tmp_path / "student", quiet=True)
+    assert student.run.record.base_model == str(run.path.resolve()) and student.run.record.family == "fewstep"
     for steps in (1, 2):
         made = student.sample(4, label="dark", seed=3, steps=steps)
         assert len(made.values) == 4 and bool(torch.isfinite(made.x).all())
     with pytest.raises(UserError, match="steps"):
         student.sample(1, steps=3)
-    with pytest.raises(UserError, match=r"--finest is one of 1, 2, 4, 8, 16, 32, 64.* Given: 3"):
-        run.distill(finest=3, steps=1, out=tmp_path / "three", quiet=True)
+    with pytest.raises(UserError, match=r"finest. is one of 1, 2, 4, 8, 16, 32, 64.* Given: 3"):
+        Model(run).distill(finest=3, steps=1, out=tmp_path / "three", quiet=True)
     with pytest.raises(UserError, match="family flow"):
         student.distill(steps=1, out=tmp_path / "again", quiet=True)
-    with pytest.raises(UserError, match="afresh distill RUN"):
+    with pytest.raises(UserError, match="verb distill"):
         afresh.train(run.record.data.path, family="fewstep", steps=1, out=tmp_path / "none", quiet=True)
 
 
 def test_a_student_learns_what_its_teacher_does(run: Run, tmp_path: Path) -> None:
     """From the same noise one long step comes nearer to the teacher's picture than the teacher's own long step."""
-    student = run.distill(finest=1, steps=150, out=tmp_path / "one", quiet=True, force=True)
-    exact = run.sample(16, label="dark", seed=3, steps=50, solver="heun").x
+    student = Model(run).distill(finest=1, steps=150, out=tmp_path / "one", quiet=True, force=True)
+    exact = Model(run).sample(16, label="dark", seed=3, steps=50, solver="heun").x
     ours = student.sample(16, label="dark", seed=3, steps=1).x
-    naive = run.sample(16, label="dark", seed=3, steps=1, solver="euler").x
+    naive = Model(run).sample(16, label="dark", seed=3, steps=1, solver="euler").x
     assert float((ours - exact).square().mean()) < 0.7 * float((naive - exact).square().mean())
 
 
 def test_from_python(run: Run, picture: np.ndarray) -> None:
-    assert len(run.edit([picture], strength=0.4, each=2, settings={"steps": 3}).values) == 2
-    assert len(run.interpolate(picture, 255 - picture, 3, settings={"steps": 3}).values) == 3
-    with pytest.raises(UserError, match="Known: edges"):
-        run.edit([picture], strenght=0.4)
+    assert len(Model(run).edit([picture], strength=0.4, each=2, settings={"steps": 3}).values) == 2
+    assert len(Model(run).interpolate(picture, 255 - picture, 3, settings={"steps": 3}).values) == 3
+    with pytest.raises(UserError, match="asked for alone"):
+        Model(run).edit([picture], strength=0.4, extend=1.0)

@@ -21,6 +21,7 @@ import afresh
 from afresh.alignment.reward_guidance import energy_of
 from afresh.alignment.rewards.reward import Reward
 from afresh.alignment.rewards.reward_factory import reward_of
+from afresh.api import Model
 from afresh.cli import run as command
 from afresh.core import UserError
 from afresh.runs.adapters import parse_adapters, with_adapters
@@ -65,13 +66,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def opened(root: Path, name: str) -> Run:
-    return Run.open(root / name)
+def opened(root: Path, name: str) -> Model:
+    return afresh.load(root / name)
 
 
-def quick(run: Run) -> dict[str, Any]:
+def quick(model: Model) -> dict[str, Any]:
     """Settings that are quick."""
-    return {"transformer": {"length": 12}, "flow": {"steps": 8}}.get(run.record.family, {})
+    return {"transformer": {"length": 12}, "flow": {"steps": 8}}.get(model.run.record.family, {})
 
 
 def light(items: Sequence[Any]) -> list[float]:
@@ -87,9 +88,9 @@ def same(a: Samples, b: Samples) -> bool:
 
 @pytest.mark.parametrize("family", list(SMALL))
 def test_the_best_is_kept_and_told(root: Path, family: str) -> None:
-    run = opened(root, family)
-    made = run.sample(6, best_of=4, reward=light, seed=3, **quick(run))
-    plain = run.sample(6, seed=3, **quick(run))
+    model = opened(root, family)
+    made = model.sample(6, best_of=4, reward=light, seed=3, **quick(model))
+    plain = model.sample(6, seed=3, **quick(model))
     assert [dict(d)["reward"] for d in made.described] == light(made.values)
     assert [d.get("label") for d in made.described] == [d.get("label") for d in plain.described]
     rewards = torch.tensor([(d["reward"], d["reward_mean"]) for d in made.described])
@@ -100,48 +101,48 @@ def test_the_best_is_kept_and_told(root: Path, family: str) -> None:
 
 @pytest.mark.parametrize("family", ["transformer", "flow"])
 def test_candidates_do_not_depend_on_how_many_are_asked_for(root: Path, family: str) -> None:
-    run = opened(root, family)
-    many = run.sample(5, best_of=6, reward=light, seed=2, **quick(run))
-    few = run.sample(2, best_of=6, reward=light, seed=2, **quick(run))
+    model = opened(root, family)
+    many = model.sample(5, best_of=6, reward=light, seed=2, **quick(model))
+    few = model.sample(2, best_of=6, reward=light, seed=2, **quick(model))
     for a, b in zip(many.described[:2], few.described, strict=True):
         assert a["candidate"] == b["candidate"] and a["reward"] == pytest.approx(b["reward"], abs=1.0)
-    more = run.sample(5, best_of=7, reward=light, seed=2, **quick(run))
+    more = model.sample(5, best_of=7, reward=light, seed=2, **quick(model))
     assert all(b["reward"] >= a["reward"] - 1.0 for a, b in zip(many.described, more.described, strict=True))
 
 
 def test_many_candidates_are_drawn_in_parts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = opened(root, "transformer")
-    whole = run.sample(5, best_of=3, reward="length:max=3", stop="hen", prompt="the", **quick(run))
+    model = opened(root, "transformer")
+    whole = model.sample(5, best_of=3, reward="length:max=3", stop="hen", prompt="the", **quick(model))
     monkeypatch.setattr("afresh.alignment.best_of_n.AT_ONCE", 6)
-    parts = run.sample(5, best_of=3, reward="length:max=3", stop="hen", prompt="the", **quick(run))
+    parts = model.sample(5, best_of=3, reward="length:max=3", stop="hen", prompt="the", **quick(model))
     assert list(parts.values) == list(whole.values) and parts.described == whole.described
     assert [w.finish for w in parts.written] == [w.finish for w in whole.written]
 
 
 def test_all_alike_leaves_the_plain_samples(root: Path) -> None:
-    run = opened(root, "transformer")
+    model = opened(root, "transformer")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = run.sample(4, best_of=3, reward=lambda items: [1.0] * len(items), **quick(run))
+        made = model.sample(4, best_of=3, reward=lambda items: [1.0] * len(items), **quick(model))
     assert {d["candidate"] for d in made.described} == {0}
-    assert list(made.values) == list(run.sample(4, **quick(run)).values)
+    assert list(made.values) == list(model.sample(4, **quick(model)).values)
 
 
 def test_a_reward_sees_the_request(root: Path) -> None:
-    run, seen = opened(root, "transformer"), []
+    model, seen = opened(root, "transformer"), []
 
     def by_request(items: list[str], requests: list[dict[str, Any]]) -> list[float]:
         seen.extend(r["prompt"] for r in requests)
         return [float(len(i)) for i in items]
 
-    run.sample(2, best_of=2, reward=by_request, prompt=["the cat", "a hen"], **quick(run))
+    model.sample(2, best_of=2, reward=by_request, prompt=["the cat", "a hen"], **quick(model))
     assert seen == ["the cat", "a hen"] * 2
 
 
 def test_the_gain_of_a_known_reward_is_that_of_its_order_statistics(root: Path) -> None:
     """Of uniform numbers the largest of n has mean n / (n + 1)."""
-    rng, run = np.random.default_rng(0), opened(root, "vae")
-    made = run.sample(400, best_of=4, reward=lambda items: rng.uniform(size=len(items)).tolist())
+    rng, model = np.random.default_rng(0), opened(root, "vae")
+    made = model.sample(400, best_of=4, reward=lambda items: rng.uniform(size=len(items)).tolist())
     found = np.array([d["reward"] for d in made.described])
     assert abs(found.mean() - 4 / 5) < 4 * math.sqrt(4 / (25 * 6) / 400)
 
@@ -151,16 +152,16 @@ def test_the_gain_of_a_known_reward_is_that_of_its_order_statistics(root: Path) 
 
 @pytest.mark.parametrize("family", ["flow", "vae", "gan"])
 def test_the_reward_rises_with_the_weight(root: Path, family: str) -> None:
-    run = opened(root, family)
+    model = opened(root, family)
 
     def mean(weight: float) -> float:
-        made = run.sample(16, reward_guidance="brightness", weight=weight, seed=1, **quick(run))
+        made = model.sample(16, reward_guidance="brightness", weight=weight, seed=1, **quick(model))
         assert len(made.values) == 16
         return float(np.mean([d["guided_reward"] for d in made.described]))
 
     if family == "flow":
         found = [mean(w) for w in (0.0, 10.0, 100.0)]
-        plain = float(np.mean(light(run.sample(16, seed=1, **quick(run)).values))) / 255
+        plain = float(np.mean(light(model.sample(16, seed=1, **quick(model)).values))) / 255
         assert found[0] == pytest.approx(plain, abs=1e-6)
         assert found[0] + 0.01 < found[1] < found[2] - 0.01
     else:  # they go to what is most probable at any weight above 0: that is what to begin from
@@ -169,9 +170,10 @@ def test_the_reward_rises_with_the_weight(root: Path, family: str) -> None:
 
 @pytest.mark.parametrize("family", ["flow", "vae", "gan"])
 def test_weight_nothing_is_nothing(root: Path, family: str) -> None:
-    run = opened(root, family)
+    model = opened(root, family)
     assert same(
-        run.sample(5, seed=4, **quick(run)), run.sample(5, reward_guidance="symmetry", weight=0, seed=4, **quick(run))
+        model.sample(5, seed=4, **quick(model)),
+        model.sample(5, reward_guidance="symmetry", weight=0, seed=4, **quick(model)),
     )
 
 
@@ -194,13 +196,15 @@ def test_a_class_counts_by_its_logarithm() -> None:
 @pytest.mark.slow  # a classifier is trained
 def test_a_class_is_steered_to(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against the request for dark pictures: how likely they are to be light rises with the weight."""
-    run, made = opened(root, "flow"), functools.cache(reward_of)  # one classifier for all
+    model, made = opened(root, "flow"), functools.cache(reward_of)  # one classifier for all
     monkeypatch.setattr("afresh.tasks.sample.reward_of", made)
 
     def mean(weight: float) -> float:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # how often the classifier is right
-            found = run.sample(8, label="dark", reward_guidance="class:light", weight=weight, **quick(run)).described
+            found = model.sample(
+                8, label="dark", reward_guidance="class:light", weight=weight, **quick(model)
+            ).described
         return float(np.mean([math.log(max(1e-9, d["guided_reward"])) for d in found]))
 
     means = [mean(w) for w in (0.0, 2.0, 10.0)]
@@ -208,19 +212,21 @@ def test_a_class_is_steered_to(root: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_best_of_steered_samples(root: Path) -> None:
-    run = opened(root, "flow")
+    model = opened(root, "flow")
     steer = {"reward_guidance": "brightness", "weight": 20.0}
-    alone, both = (run.sample(6, **steer, **more, **quick(run)) for more in ({}, {"best": 3, "reward": "sharpness"}))
+    alone, both = (
+        model.sample(6, **steer, **more, **quick(model)) for more in ({}, {"best_of": 3, "reward": "sharpness"})
+    )
     assert all(d["reward"] >= d["reward_mean"] and d["reward_guidance"] == "brightness" for d in both.described)
-    score = reward_of(run, "sharpness").score
+    score = reward_of(model.run, "sharpness").score
     assert sum(score(both.values, [])) > sum(score(alone.values, []))
 
 
 @pytest.mark.parametrize(
     ("name", "given", "said"),
     [
-        ("transformer", {"reward_guidance": "length:50"}, "tokens have no gradient.*--best 8"),
-        ("masked", {"reward_guidance": "brightness"}, "codec.*--best 8"),
+        ("transformer", {"reward_guidance": "length:50"}, "tokens have no gradient.*best_of"),
+        ("masked", {"reward_guidance": "brightness"}, "codec.*best_of"),
         ("flow", {"reward_guidance": light}, "light: a reward without a gradient.*brightness, .*class:LABEL"),
         ("flow", {"reward_guidance": "brightness + nowhere:f"}, "nowhere"),
         ("flow", {"reward_guidance": "length:50"}, "length is for texts"),
@@ -229,18 +235,18 @@ def test_the_best_of_steered_samples(root: Path) -> None:
         ("flow", {"reward_guidance": "brightness", "weight": math.nan}, "from 0.*Given: nan"),
         ("flow", {"weight": 2.0}, "Give both"),
         ("flow", {"best": 4}, "Best of 4 by what"),
-        ("flow", {"reward": "brightness"}, "--best 8"),
+        ("flow", {"reward": "brightness"}, "best_of"),
         ("flow", {"best": 0, "reward": "brightness"}, "1 to 10,000.*Given: 0"),
         ("flow", {"best": 2, "reward": 3}, "words.*or a function"),
         ("flow", {"best": 2, "reward": lambda items: [math.inf] * len(items)}, "finite number"),
         ("transformer", {"best": 2, "reward": "brightness"}, "brightness is for pictures"),
-        ("flow", {"adapters": {"nowhere": 1.0}}, "no adapter in nowhere.*--lora"),
+        ("flow", {"adapters": {"nowhere": 1.0}}, "no adapter in nowhere.*lora"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused(root: Path, name: str, given: dict[str, Any], said: str) -> None:
-    run = opened(root, name)
+    model = opened(root, name)
     with pytest.raises(UserError) as error:
-        run.sample(2, **given, **quick(run))
+        model.sample(2, **given, **quick(model))
     assert re.search(said, str(error.value), re.DOTALL), error.value
 
 
@@ -260,42 +266,42 @@ def weights(modules: dict[str, nn.Module]) -> torch.Tensor:
 @pytest.mark.parametrize(("base", "name"), [("transformer", "anna"), ("flow", "sharp")])
 @pytest.mark.parametrize("inside", ["", "adapter"])
 def test_one_adapter_is_the_tuned_run(root: Path, base: str, name: str, inside: str) -> None:
-    run, tuned = opened(root, base), opened(root, name)
+    model, tuned = opened(root, base), opened(root, name)
     with silence():
-        made = run.sample(3, adapters={str(root / name / inside): 1.0}, seed=1, **quick(run))
-        none = run.sample(3, adapters={str(root / name / inside): 0.0}, seed=1, **quick(run))
-    assert same(made, tuned.sample(3, seed=1, **quick(run)))
-    assert same(none, run.sample(3, seed=1, **quick(run)))
-    assert not torch.equal(weights(dict(run.modules)), weights(dict(tuned.modules)))
+        made = model.sample(3, adapters={str(root / name / inside): 1.0}, seed=1, **quick(model))
+        none = model.sample(3, adapters={str(root / name / inside): 0.0}, seed=1, **quick(model))
+    assert same(made, tuned.sample(3, seed=1, **quick(model)))
+    assert same(none, model.sample(3, seed=1, **quick(model)))
+    assert not torch.equal(weights(dict(model.run.modules)), weights(dict(tuned.run.modules)))
 
 
 def test_adapters_mix_by_weight_in_any_order(root: Path) -> None:
-    run, anna, formal = opened(root, "transformer"), str(root / "anna"), str(root / "formal")
-    base, a, b = (weights(dict(Run.open(p).modules)) for p in (run.path, anna, formal))
-    mixed = weights(with_adapters(run, {anna: 0.7, formal: 0.3}))
+    model, anna, formal = opened(root, "transformer"), str(root / "anna"), str(root / "formal")
+    base, a, b = (weights(dict(Run.open(p).modules)) for p in (model.path, anna, formal))
+    mixed = weights(with_adapters(model.run, {anna: 0.7, formal: 0.3}))
     torch.testing.assert_close(mixed, base + 0.7 * (a - base) + 0.3 * (b - base), rtol=0, atol=1e-6)
-    assert torch.equal(mixed, weights(with_adapters(run, {formal: 0.3, anna: 0.7})))
-    half = weights(with_adapters(run, {anna: 0.5}))
+    assert torch.equal(mixed, weights(with_adapters(model.run, {formal: 0.3, anna: 0.7})))
+    half = weights(with_adapters(model.run, {anna: 0.5}))
     assert float((half - base).norm()) == pytest.approx(0.5 * float((a - base).norm()), rel=1e-3)
-    assert torch.equal(weights(dict(run.modules)), base)  # the run itself stays as it is
+    assert torch.equal(weights(dict(model.run.modules)), base)  # the run itself stays as it is
 
 
 def test_a_lora_file_goes_on_too(root: Path, tmp_path: Path) -> None:
-    run, tuned = opened(root, "transformer"), opened(root, "anna")
-    save_adapter(tmp_path / "anna.safetensors", nn.ModuleDict(tuned.modules_with_adapters()))
-    made = run.sample(2, adapters={str(tmp_path / "anna.safetensors"): 1.0}, **quick(run))
-    assert same(made, tuned.sample(2, **quick(run)))
+    model, tuned = opened(root, "transformer"), opened(root, "anna")
+    save_adapter(tmp_path / "anna.safetensors", nn.ModuleDict(tuned.run.modules_with_adapters()))
+    made = model.sample(2, adapters={str(tmp_path / "anna.safetensors"): 1.0}, **quick(model))
+    assert same(made, tuned.sample(2, **quick(model)))
 
 
 def test_adapters_of_others_are_refused_or_warned_of(root: Path, tmp_path: Path) -> None:
     words, flow = opened(root, "transformer"), opened(root, "flow")
-    for run, adapter, said in (
+    for model, adapter, said in (
         (flow, root / "anna", "is a transformer, and .* a flow"),
         (words, root / "flow", "has no adapter: everything learnt in it"),
         (words, root / "sharp" / "adapter" / "adapter.safetensors", "sharp is a flow|another network"),
     ):
         with pytest.raises(UserError, match=said):
-            run.sample(1, adapters={str(adapter): 1.0}, **quick(run))
+            model.sample(1, adapters={str(adapter): 1.0}, **quick(model))
     argv = ["train", root / "text.txt", "--family", "transformer", "--steps", 3, "--no-measure", "--data", "context=16"]
     for name, width, seed in (("twin", 32, 5), ("wide", 64, 0)):
         settings = [f"family.width={width}", *SMALL["transformer"][1:], "train.batch=4"]
@@ -334,7 +340,7 @@ def test_the_command_line(root: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert command([str(a) for a in argv]) == 0
     said = " ".join(capsys.readouterr().err.split())
     assert "best of 4 by sharpness: mean reward" in said and "at most 0.636 nats" in said  # log 4 - 3/4
-    assert "steered by brightness, weight 5" in said and "sharp x 0.5" in said
+    assert "guided by brightness, weight 5" in said and "sharp x 0.5" in said
     records = json.loads((out / "samples.json").read_text())
     assert len(records) == 3 and all(r["reward"] >= r["reward_mean"] and r["best_of"] == 4 for r in records)
     assert {r["reward_guidance"] for r in records} == {"brightness"} and records[0]["adapters"] == {

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import afresh
 from afresh.cli import run as command
 from afresh.core import UserError
 from afresh.evaluation.sandbox import Limits, Sandbox
@@ -83,7 +82,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         (root / f"m{i}.py").write_text(f"def f{i}(x):\n    return x + {i}\n" * 3)
     argv = ["train", str(root), "--steps", "2", "--out", str(root / "run"), "--no-measure", "--data", "context=16"]
     assert command([*argv, "--set", "family.layers=1", "--set", "train.batch=4"]) == 0
-    return afresh.load(root / "run")
+    return Run.open(root / "run")
 
 
 @needs.sandbox

@@ -19,7 +19,6 @@ from afresh.core.rng import Rng
 from afresh.families.codecs import trained
 from afresh.nets.quantise import ResidualFSQ
 from afresh.runs.latent_space import unexplained
-from afresh.tasks.verify import verify
 
 SHAPES = ((1, 8, 8), (2, 33), (3, 7, 10), (1, 5, 3, 4))
 SPACES = [Space("field", shape, std=0.5) for shape in SHAPES]
@@ -213,12 +212,12 @@ def test_a_model_over_a_codec_needs_the_codecs_run_no_more(data: Path, numbers: 
     run = afresh.train(data, codec=copy, steps=3, out=tmp_path / "run", settings=settings, quiet=True)
     shutil.rmtree(copy)
     again = afresh.load(run.path)
-    assert again.record.family == "flow" and again.record.codec == "trained"
-    assert again.space == Space("field", (4, 4, 4), std=1.0, axes=("height", "width"))
+    assert again.run.record.family == "flow" and again.run.record.codec == "trained"
+    assert again.run.space == Space("field", (4, 4, 4), std=1.0, axes=("height", "width"))
     first = again.sample(3, label="3", steps=2, seed=1)
     assert first.x.shape == (3, 1, 8, 8)
     assert torch.equal(afresh.load(run.path).sample(3, label="3", steps=2, seed=1).x, first.x)
-    (reason,) = [r for name, _, r in again.record.decisions if name == "codec"]
+    (reason,) = [r for name, _, r in again.run.record.decisions if name == "codec"]
     assert str(copy) in reason and "not explained" in reason and "4 numbers at each of 4x4 places" in reason
     assert afresh.resume(run.path, quiet=True).path == run.path
 
@@ -233,9 +232,9 @@ def test_other_families_of_fields_take_the_latents(family: str, data: Path, numb
 def test_codes_go_to_the_transformer(data: Path, codes: Path, tmp_path: Path) -> None:
     settings = {"family.layers": 1, "train.batch": 32}
     run = afresh.train(data, codec=codes, steps=2, out=tmp_path / "run", settings=settings, quiet=True)
-    assert run.record.family == "transformer" and run.space.vocab == (1001,) and run.space.shape == (16,)
+    assert run.run.record.family == "transformer" and run.run.space.vocab == (1001,) and run.run.space.shape == (16,)
     assert run.sample(2, label="7").x.shape == (2, 1, 8, 8)
-    (reason,) = [r for name, _, r in run.record.decisions if name == "codec"]
+    (reason,) = [r for name, _, r in run.run.record.decisions if name == "codec"]
     assert "of the codes are used, perplexity" in reason
 
 
@@ -243,7 +242,7 @@ def test_codes_go_to_the_transformer(data: Path, codes: Path, tmp_path: Path) ->
 def test_residual_codes_go_to_the_families_of_tokens(family: str, data: Path, pairs: Path, tmp_path: Path) -> None:
     settings = {"family.layers": 1, "train.batch": 32}
     run = afresh.train(data, codec=pairs, family=family, steps=2, out=tmp_path / "run", settings=settings, quiet=True)
-    assert run.space.vocab == (65,) and run.space.shape == (32,) and run.space.grid == (4, 4, 2)
+    assert run.run.space.vocab == (65,) and run.run.space.shape == (32,) and run.run.space.grid == (4, 4, 2)
     drawn = afresh.load(run.path).sample(2, label="7", seed=3).x
     assert drawn.shape == (2, 1, 8, 8) and bool(drawn.isfinite().all())
 
@@ -252,9 +251,9 @@ def test_a_transformer_of_residual_codes_keeps_its_promises(data: Path, pairs: P
     """Hashes, a resumed run, the cache and the samples, as `afresh verify` looks at them."""
     settings = {"family.layers": 1, "family.width": 32, "family.heads": 2, "family.kv_heads": 2, "train.batch": 32}
     run = afresh.train(data, codec=pairs, steps=8, out=tmp_path / "run", settings=settings, quiet=True)
-    assert run.space.grid == (4, 4, 2)
-    assert afresh.open(run.path).sample(2, label="7", guidance=2.0).x.shape == (2, 1, 8, 8)
-    assert {c.name: c.passed for c in verify(afresh.open(run.path))} == dict.fromkeys(
+    assert run.run.space.grid == (4, 4, 2)
+    assert afresh.load(run.path).sample(2, label="7", guidance=2.0).x.shape == (2, 1, 8, 8)
+    assert {c.name: c.passed for c in afresh.load(run.path).verify()} == dict.fromkeys(
         ("record", "hashes", "data", "weights", "resume", "cache", "samples"), True
     )
 
@@ -269,16 +268,14 @@ def test_a_run_of_another_family_is_refused_before_data_is_read(numbers: Path, t
     flow = shutil.copytree(numbers, tmp_path / "flow")
     record = json.loads((flow / "run.json").read_text())
     (flow / "run.json").write_text(json.dumps(record | {"family": "flow", "config": {}}))
-    with pytest.raises(UserError, match="is a flow; --codec takes a finished run of the family autoencoder"):
+    with pytest.raises(UserError, match="is a flow; `codec` takes a finished run of the family autoencoder"):
         afresh.train(tmp_path / "no data", codec=flow, steps=1, out=tmp_path / "refused", quiet=True)
 
 
 def test_what_is_no_codec_is_refused(data: Path, numbers: Path, tmp_path: Path) -> None:
     refused(data, tmp_path, "not a run", codec=tmp_path)
     other = afresh.train(data, family="vae", steps=1, out=tmp_path / "vae", settings={"family.width": 8}, quiet=True)
-    refused(
-        data, tmp_path, "is a vae; .*finished run of the family autoencoder.*--family autoencoder", codec=other.path
-    )
+    refused(data, tmp_path, "is a vae; .*finished run of the family autoencoder.*family=.autoencoder", codec=other.path)
     behind = afresh.train(
         data, family="autoencoder", codec=numbers, steps=1, out=tmp_path / "behind", settings=SMALL, quiet=True
     )
@@ -286,19 +283,19 @@ def test_what_is_no_codec_is_refused(data: Path, numbers: Path, tmp_path: Path) 
     unfinished = tmp_path / "unfinished"
     shutil.copytree(numbers, unfinished)
     (unfinished / "finished.safetensors").unlink()
-    refused(data, tmp_path, "not finished training.*--resume", codec=unfinished)
+    refused(data, tmp_path, "not finished training.*resume", codec=unfinished)
 
 
 def test_data_that_is_another_is_refused(data: Path, numbers: Path, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("one and two and three\n" * 40)
     refused(tmp_path / "words.txt", tmp_path, "trained on image, and this data is text", codec=numbers)
     large = write(tmp_path / "large", 16)
-    refused(large, tmp_path, "1x8x8.*1x16x16.*--data size=8 --data channels=grey", codec=numbers)
+    refused(large, tmp_path, "1x8x8.*1x16x16.*`data.size=8` `data.channels=grey`", codec=numbers)
     settings = {"family.widths": [8, 16], "train.batch": 32}
     run = afresh.train(
         large, codec=numbers, data={"size": 8}, steps=1, out=tmp_path / "run", settings=settings, quiet=True
     )
-    assert run.space.shape == (4, 4, 4)
+    assert run.run.space.shape == (4, 4, 4)
 
 
 def test_a_family_that_does_not_take_the_target_is_refused(
@@ -311,7 +308,5 @@ def test_a_family_that_does_not_take_the_target_is_refused(
 
 def test_a_codec_that_loses_too_much_is_refused_with_the_numbers(data: Path, tmp_path: Path) -> None:
     bad = autoencoder(data, tmp_path / "bad", 1, "kl")
-    found = (
-        r"not good enough.*\d+\.\d% of the held-out.*PSNR -?\d+\.\d dB; at most \d+% .*--minutes.*channels.*factor=2"
-    )
+    found = r"not good enough.*\d+\.\d% of the held-out.*PSNR -?\d+\.\d dB; at most \d+% .*minutes.*channels.*factor=2"
     refused(data, tmp_path, found, codec=bad)
