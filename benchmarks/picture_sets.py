@@ -195,7 +195,7 @@ _BEST = (
     Goal("gan", "kid", most=250),
     Goal("gan", "coverage", least=0.50),
 )
-# Guidance in the middle of the way, chosen on runs of 150 s of one core on fashion (docs/log.md).
+# Guidance in the middle of the way, chosen on runs of 150 s of one core on fashion (docs/development/log.md).
 _GUIDED = {"solver": "dpmpp", "guidance": 2.0, "guidance_low": 0.2, "guidance_high": 0.9}
 SETS = {
     s.name: s
@@ -246,7 +246,7 @@ SETS = {
             minutes=30,
             samples=1000,
             families=("flow",),
-            settings={"flow": _GUIDED | {"guidance": 7.0}},  # of 2, 4 and 7, on other noise (docs/log.md)
+            settings={"flow": _GUIDED | {"guidance": 7.0}},  # of 2, 4 and 7, on other noise (docs/development/log.md)
             goals=(
                 Goal("best", "retrieval", least=0.25),  # 8 times chance, 1 in 32
                 Goal("best", "near_copies", most=0.05),  # real training pictures among the others: 0.04

@@ -33,7 +33,7 @@ PAIRS, FLIPPED, LIGHT = 500, 0.05, 0.4
 SHARE, RECALL = 0.9, 0.8  # goals: of what is preferred; of the base's recall
 SAMPLING: dict[str, Any] = {"solver": "dpmpp", "steps": 20}
 BEST = 8  # candidates for each sample of the base
-# How each method is asked for, beside the votes; chosen on this task (docs/log.md).
+# How each method is asked for, beside the votes; chosen on this task (docs/development/log.md).
 METHODS = {
     "rejection": [
         *("--steps", "400", "--set", "align.source=data", "--set", "align.samples=16", "--set", "align.keep=4"),

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# Read when torch is first loaded. Threads that spin long while they wait bring each other to a halt beside other work:
-# two small trainings at once took 944 ms a step each, with short spinning 90, alone 20 and 22 (docs/log.md).
+# Read when torch is first loaded. Threads that spin long while they wait slow each other down beside other work: two
+# small trainings at once took 944 ms a step each, with short spinning 90, alone 20 and 22 (docs/development/log.md).
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 if TYPE_CHECKING:

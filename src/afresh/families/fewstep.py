@@ -93,7 +93,7 @@ def solved(teacher: Predict, x: Tensor, t: Tensor, s: Tensor, cond: Cond, steps:
     """The teacher's solution at s (B,) from x at t (B,), by `steps` steps of the midpoint rule.
 
     The rule has order 2 and does not evaluate the velocity at t = 1, where Heun's rule leaves noise in the background
-    of images (docs/log.md).
+    of images (docs/development/log.md).
     """
     h = (s - t) / steps
     for i in range(steps):

@@ -89,7 +89,7 @@ class FlowSettings(BaseModel):
 
     `resample`: number of repetitions of each step of an edit that keeps values, which makes the new values agree with
     them. In a toy, one repetition filled a sixth of the holes plausibly, 4 repetitions half, and 10 three quarters
-    (docs/log.md).
+    (docs/development/log.md).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -300,7 +300,7 @@ def examples_wanted(parameters: int, space: Space) -> int:
     """One image for every 12 parameters.
 
     On 28x28 images of clothes, networks of 0.6M to 1.8M parameters were equally good after 150 s on one core, and small
-    ones sample faster (docs/log.md).
+    ones sample faster (docs/development/log.md).
     """
     return parameters // 12
 
@@ -314,7 +314,7 @@ def config_for_epochs(epochs: float, space: Space) -> dict[str, float]:
     """Augmentation of images that are seen at least OFTEN times.
 
     With 236 images of faces, it changed nothing at 54 epochs, and at 203 epochs it reduced near copies from 24% to 1%
-    at the same distance of the samples from the data (docs/log.md).
+    at the same distance of the samples from the data (docs/development/log.md).
 
     Augmentation is not a property of the sizes, since the size determines the number of epochs. Runs of few epochs have
     no parameters for it.

@@ -289,7 +289,7 @@ FAMILY = Family(
     ),
     build=build,
     objective=GANObjective,
-    # Not guided: extrapolated conditions were measured to leave the data (docs/support.md).
+    # Not guided: extrapolated conditions were measured to leave the data (docs/results/support.md).
     sampling=Sampling(GANSettings, sample, guided=False),
     latents=Latents(encode, decode),
     edit=edit,

@@ -100,7 +100,7 @@ def sizes(space: Space) -> Sequence[VAEConfig]:
     """From LARGE cells, the finest grid is folded into channels, and there are more latents with a lower weight of KL.
 
     Samples of large grids are blurred because latents hold too little of an image, and not because of the density that
-    is fitted to the latents (docs/log.md).
+    is fitted to the latents (docs/development/log.md).
     """
     if min(space.shape[1:]) < LARGE:
         return [
@@ -120,7 +120,7 @@ def examples_wanted(parameters: int, space: Space) -> int:
     """One example for every 4 parameters; on large grids, one for every 20.
 
     With a width of 32 on 8x8 digits that is 85,000, at which samples become good. On 28x28 images of clothes a width of
-    64 was far better than 32 at full resolution from 32,000 examples (docs/log.md).
+    64 was far better than 32 at full resolution from 32,000 examples (docs/development/log.md).
     """
     return parameters // (4 if min(space.shape[1:]) < LARGE else 20)
 

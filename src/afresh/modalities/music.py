@@ -26,7 +26,8 @@ from afresh.data.split import FEW, share
 
 EVENT_STEPS, VOICE_STEPS = 12, 4  # of a quarter: sixteenths and triplets; sixteenths
 # Where each window is seen about twenty times, transposing lowers the held-out loss by a tenth; where fewer than ten
-# times, it raises it by a hundredth or two (docs/log.md). Five minutes on two cores see about 3,000,000 words.
+# times, it raises it by a hundredth or two (docs/development/log.md). Five minutes on two cores see about 3,000,000
+# words.
 SEMITONES, FEW_WORDS = 5, 200_000
 ROLL = re.compile(rb"\[\s*\[\s*\[\s*(-?\d+|null)")
 

@@ -146,7 +146,7 @@ class MoveEmbedding(nn.Module):
 
     There are no biases: the embedding of an example that is not transformed is always zero, so that samplers can leave
     it out. The last matrix starts at zero. The optimiser treats both matrices as hidden ones: AdamW instead of Muon
-    learnt them too slowly in a toy of 200 steps, whose samples showed mirrored images (docs/log.md).
+    learnt them too slowly in a toy of 200 steps, whose samples showed mirrored images (docs/development/log.md).
     """
 
     def __init__(self, width: int) -> None:

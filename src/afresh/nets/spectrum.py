@@ -21,7 +21,7 @@ from torch import Tensor
 SMALL = 1e-12  # below any magnitude of a float32 waveform in [-1, 1]
 KNEE_HZ, KNEE_MEL, STEP = 1000.0, 15.0, math.log(6.4) / 27  # constants of Slaney's mel scale
 GAMMA = 0.25645  # the Gaussian nearest to a Hann window has gamma = GAMMA * window^2
-BALANCE_STEPS = 30  # with 10 steps the error is 7% larger, with 100 it is 3% smaller (docs/log.md)
+BALANCE_STEPS = 30  # with 10 steps the error is 7% larger, with 100 it is 3% smaller (docs/development/log.md)
 WINDOW = 0.032  # length of the window, seconds
 SCALES = (0.016, 0.032, 0.064, 0.128)  # windows of the distance, seconds
 QUIETEST = 1e-5  # the distance clamps magnitudes at this value, -100 dB
@@ -66,7 +66,7 @@ def mel_of(rate: int, fine: bool = False) -> Mel:
     The number of mels grows with the range of the mel scale below half the rate (4,000 values a second at 8 kHz, 7,000
     at 44.1 kHz). With `fine`, windows overlap by three quarters, which doubles the number of values. A classifier
     recognised as many spoken digits after a round trip through the coarse spectrogram as before, even with 40 mels; but
-    40 mels change the voice (docs/log.md).
+    40 mels change the voice (docs/development/log.md).
     """
     window = 64 * max(1, round(WINDOW * rate / 64))
     span = float(to_mel(torch.tensor(rate / 2)))

@@ -37,7 +37,7 @@ class ChannelNorm(nn.Module):
     """Layer normalisation of (B, C, *grid) over the channels of each position, as in ConvNeXt (Liu et al. 2022).
 
     With channels last in memory, torch's layer_norm needs no copy; group normalisation took a third of a training step
-    on a CPU in this layout (docs/log.md).
+    on a CPU in this layout (docs/development/log.md).
     """
 
     def __init__(self, width: int) -> None:
@@ -99,7 +99,7 @@ class UNet(nn.Module):
     Each grid has `blocks` blocks on the way down and as many on the way up, with a skip connection from each to its
     counterpart. Upsampling unfolds channels to patches (Shi et al. 2016, "Real-time single image super-resolution",
     sec. 3.2): a product on the coarse grid instead of a convolution on the fine one, which took an eighth of the time
-    (docs/log.md).
+    (docs/development/log.md).
     """
 
     def __init__(

@@ -115,8 +115,8 @@ class Task:
 
 
 def short_window(space: Space, seconds: float | None) -> int | None:
-    """Tokens of a stream's window for a short budget: shorter ones learn more in seconds (docs/log.md). None: as the
-    data's options say."""
+    """Tokens of a stream's window for a short budget: shorter ones learn more in seconds (docs/development/log.md).
+    None: as the data's options say."""
     if not space.stream or seconds is None:
         return None
     window = 64 if seconds < 20 else 128 if seconds < 90 else space.shape[0]
@@ -185,7 +185,7 @@ def base_config(task: Task) -> TrainConfig:
 
 def micro_of(task: Task, config: Any, batch: int) -> int:
     """Examples of a micro-batch: all, but about 1,024 tokens for a large decoder on a CPU, whose activations then stay
-    in the cache (a step of the 10M decoder took 0.83 of the time eager, 0.93 compiled; docs/log.md)."""
+    in the cache (a step of the 10M decoder took 0.83 of the time eager, 0.93 compiled; docs/development/log.md)."""
     if "micro_batch" in task.set_train:
         return int(task.set_train["micro_batch"])
     large = parameters_of(task.family, config, task.space, task.conds) > CACHED
@@ -276,14 +276,15 @@ def in_regime(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:
     if not train and not own:
         return trial
     changed = ", ".join(f"{k} {v:g}" for k, v in {**train, **own}.items())
-    decisions.append(Decision("regime", changed, f"each example is seen {epochs:.1f} times (docs/log.md)"))
+    decisions.append(Decision("regime", changed, f"each example is seen {epochs:.1f} times (docs/development/log.md)"))
     return replace(trial, config=override(trial.config, own, "family"), train=override(trial.train, train, "train"))
 
 
 def finished(task: Task, trial: Trial) -> TrainConfig:
     """The trial's configuration with its steps, and how often to look, log and save."""
     steps = trial.steps
-    fixed = task.space.kind == "tokens" and not task.space.stream  # learnt by heart in a few epochs (docs/log.md)
+    # Tokens of a fixed length are memorised in a few epochs (docs/development/log.md).
+    fixed = task.space.kind == "tokens" and not task.space.stream
     looked = looks(task.seconds, trial.examples / max(1, len(task.examples)) if fixed else 0.0)
     final = {
         "steps": steps,

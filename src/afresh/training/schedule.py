@@ -19,7 +19,7 @@ def looks(seconds: float | None, epochs: float) -> int:
     a twentieth of an epoch's training, where a tenth is held out), up to MOST_LOOKS.
 
     What is learnt by heart in a few epochs has its lowest held-out loss there, and only weights of a look are kept
-    (docs/log.md, "Residual codes").
+    (docs/development/log.md, "Residual codes").
     """
     least = LOOKS if seconds is None else max(1, min(LOOKS, int(seconds // APART)))
     return max(least, min(MOST_LOOKS, round(epochs)))

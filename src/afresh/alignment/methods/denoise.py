@@ -159,7 +159,7 @@ ALIGNERS = (
         batches=Denoised,
         reuse=lambda config: config.reuse,
         group=lambda config: config.group,
-        # At 3e-4 and near 0.1 a flow of clothes fell apart after a dozen sets of samples (docs/log.md).
+        # At 3e-4 and near 0.1 a flow of clothes fell apart after a dozen sets of samples (docs/development/log.md).
         recipe={"lr": 1e-4, "ema_half_life": 1500.0},
     ),
 )
