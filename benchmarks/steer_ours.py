@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from afresh.alignment.source import AlignmentSource
 from afresh.core import Cond
 from afresh.core.rng import Rng
 from afresh.formats.load import load_base
@@ -58,9 +59,9 @@ def learn(ask: Ask, folder: Path) -> None:
         set_train={"batch": ask.batch, "lr": ask.lr, "threads": ask.threads, "ema_half_life": HALF if rewarded else 0},
     )
     job = start(spec)
-    assert job.course is not None
-    learner = job.course.learner()
-    batches = job.course.batches(learner)
+    assert isinstance(job.source, AlignmentSource)
+    learner = job.source.learner()
+    batches = job.source.batches(learner)
     begun, gaps = time.perf_counter(), []
     while learner.step < ask.steps and time.perf_counter() - begun < ask.seconds:
         now = time.perf_counter()
@@ -71,7 +72,7 @@ def learn(ask: Ask, folder: Path) -> None:
     with averaged(learner):
         decoder = learner.modules["decoder"].state_dict()
         save_file({k: v.contiguous() for k, v in decoder.items()}, folder / "ours.safetensors")
-    job.course.close()
+    job.source.close()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     timed = sorted(gaps[WARM:]) or [0.0]
     took = Took(timed[len(timed) // 2], len(gaps), seconds, memory)

@@ -374,7 +374,7 @@ def pictures(folder: Path) -> None:
         (one_file, "Give at least two"),
         (silence, "silent: no sample is above"),
         (headers_that_lie, "no sound has; accepted are 1,000 to 768,000 Hz and 1 to 64 channels"),
-        (pictures, r"not a sound that is read \(\.png\)"),
+        (pictures, r"unsupported sound format \(\.png\)"),
     ],
 )
 def test_data_that_is_of_no_use_is_refused(verb: str, write: object, said: str, tmp_path: Path, invoke: Invoke) -> None:

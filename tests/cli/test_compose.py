@@ -99,9 +99,9 @@ REFUSED = [
     ("complete TUNES TMP/words.abc --line 1 --column 1", "makes music: there is no cursor to complete at"),
     (
         "export TUNES --to hf --out TMP/x",
-        "goes to no format: exported are models of text and code, and of pictures and sounds",
+        "cannot be exported. Exports exist for models of text and code",
     ),
-    ("sample TUNES --regex a+", "makes music, not text"),
+    ("sample TUNES --regex a+", "does not make text"),
     ("tune TUNES TEXTS --steps 1 --out TMP/x", "no music in notes"),
 ]
 

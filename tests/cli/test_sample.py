@@ -48,7 +48,7 @@ def test_settings_without_a_flag_are_set(pictures_run: Path, tmp_path: Path, inv
     assert not np.array_equal(drawn("--guidance", 4), drawn("--guidance", 4, "--set", "guidance_low=0.4"))
     for more, said in (
         (("--set", "steps=3", "--steps", 2), "steps is given twice: by --steps and by --set steps"),
-        (("--set", "guidance_low=0.4"), "times of a guidance, and there is none"),
+        (("--set", "guidance_low=0.4"), "times of guidance, and there is none"),
         (("--set", "autogidance=3"), "does not know autogidance"),
     ):
         code, _, err = invoke("sample", pictures_run, "-n", 1, *more)

@@ -99,7 +99,7 @@ def test_resume_needs_the_same_data(texts: Path, tmp_path: Path, invoke: Invoke)
         file.unlink()
     data.rmdir()
     code, _, err = invoke("train", "--resume", out)
-    assert code == 2 and "gone" in err
+    assert code == 2 and "missing" in err
 
 
 @pytest.mark.parametrize("rate", ["1e38"])

@@ -159,7 +159,7 @@ def test_stopped_and_gone_on_with_it_is_the_same_to_the_bit(
 
     def stopping(learner: Any, root: Path, hooks: Any) -> None:
         if learner.step == 2:
-            hooks.stop = lambda: True
+            hooks.interrupted = lambda: True
         plain_step(learner, root, hooks)
 
     with monkeypatch.context() as patch:
@@ -194,7 +194,7 @@ def test_from_python_it_is_the_same(
     assert files(run.path) == files(tuned) and (run.path / "adapter" / WEIGHTS).is_file()
     with pytest.raises(afresh.UserError, match="The network is the base's"):
         afresh.tune(texts_run, questions, steps=1, out=tmp_path / "no", settings={"family.width": 3})
-    with pytest.raises(afresh.UserError, match="is of an adapter: not with lora=False"):
+    with pytest.raises(afresh.UserError, match="leave them out with lora=False"):
         afresh.tune(texts_run, questions, lora=False, rank=4, steps=1, out=tmp_path / "no")
 
 
@@ -290,7 +290,7 @@ def test_looks_cost_at_most_a_tenth_of_the_training(
 def test_without_a_budget_the_data_is_passed_three_times(texts_run: Path, questions: Path, tmp_path: Path) -> None:
     job = start(TuneSpec(str(texts_run), questions, out=tmp_path / "run"))
     train = job.run.record.train
-    assert train.steps == 3 * math.ceil(Loader(job.train, job.space, Rng(0)).count / train.batch)
+    assert train.steps == 3 * math.ceil(Loader(job.source.train, job.source.space, Rng(0)).count / train.batch)
 
 
 def test_conversations_longer_than_a_training_window_are_counted(
@@ -300,7 +300,7 @@ def test_conversations_longer_than_a_training_window_are_counted(
     monkeypatch.setattr(sys.modules["afresh.tasks.tune"], "WINDOW", 16)
     with heard("60 of 60 conversations are longer than the context of 16 tokens"):
         job = start(TuneSpec(str(texts_run), questions, out=tmp_path / "run"))
-    assert job.space.shape == (16,) and job.run.space.shape == (32,)
+    assert job.source.space.shape == (16,) and job.run.space.shape == (32,)
 
 
 # --------------------------------------------------------------------------- everything; other bases
@@ -390,7 +390,7 @@ def test_instructions_for_a_model_of_code_are_read_as_such_and_stay_in_their_ord
         (("--rank", 0), "from 1 to 4,096"),
         (("--alpha", -1), "--alpha positive"),
         (("--target", "q_proj"), "No layer to adapt matches q_proj. Layers here: decoder.blocks.0.attention.qkv"),
-        (("--lr", 7), "--lr must lie between 0 and 1"),
+        (("--lr", 7), "learning rate must lie between 0 and 1"),
         (("--minutes", 1, "--steps", 1), "Give one budget"),
         (("--steps", -1), "must be a positive number"),
         (("--set", "family.width=3"), "The network is the base's"),
@@ -420,7 +420,7 @@ def test_a_base_that_was_changed_is_noticed(tuned: Path, tmp_path: Path, invoke:
     raw[-1] ^= 1
     (run / "base.safetensors").write_bytes(raw)
     code, _, err = invoke("sample", run, "-n", 1, "--prompt", "a")
-    assert code == USAGE and "base.safetensors is not what run.json says" in err
+    assert code == USAGE and "base.safetensors does not match the SHA-256" in err
     assert any(c.name == "hashes" and not c.passed for c in verify(Run.open(run)))
     (run / "base.safetensors").unlink()
     code, _, err = invoke("train", "--resume", run)

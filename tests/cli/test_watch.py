@@ -171,7 +171,7 @@ def test_weights_without_an_engine_are_refused(
         ("masked", ("--logprobs",), r"\(logprobs\)"),
         ("masked", ("--stream",), r"\(stream\)"),
         ("masked", ("--weights", "int8"), "masked does not know weights"),
-        ("pictures", ("--stop", "a"), "makes image, not text: stop is for texts"),
+        ("pictures", ("--stop", "a"), "does not make text, and stop is for text"),
         ("pictures", ("--logprobs", "--stream"), "logprobs, stream"),
         ("pictures", ("--weights", "int8"), "flow does not know weights"),
     ],

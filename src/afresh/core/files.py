@@ -45,7 +45,7 @@ def replace_file(path: Path, data: bytes) -> None:
             aside.unlink()
         raise UserError(
             f"Could not write {path}: {e.strerror or e}. It needs {len(data):,} bytes; "
-            f"{free_bytes(path.parent):,} are free. Make room or choose another output folder, then resume."
+            f"{free_bytes(path.parent):,} are free. Make room or choose another output folder, then `resume`."
         ) from e
 
 

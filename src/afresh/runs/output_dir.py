@@ -22,7 +22,7 @@ def check_output_dir(out: Path, force: bool, inputs: Sequence[Path] = ()) -> Non
     """Check before any minutes are spent. Raises UserError if `out` is occupied and `force` is false, and if replacing
     it would remove one of the `inputs` of the new run (a base model, data, votes)."""
     if out.exists() and not out.is_dir():
-        raise UserError(f"The output {out} is a file. Choose a folder.", "output_is_file", path=str(out))
+        raise UserError(f"The output {out} is a file. Choose a folder: `out=DIR`.", "output_is_file", path=str(out))
     if is_run(out):
         here = out.resolve()
         for path in inputs:
@@ -30,11 +30,12 @@ def check_output_dir(out: Path, force: bool, inputs: Sequence[Path] = ()) -> Non
             if there.exists() and (there == here or here in there.parents):
                 which = "is an input of the new run" if there == here else f"holds {path}, an input of the new run"
                 raise UserError(
-                    f"{out} {which}, and would be replaced. Choose another output folder.", "output_is_input"
+                    f"{out} {which}, and would be replaced. Choose another output folder: `out=DIR`.", "output_is_input"
                 )
         if not force:
             raise UserError(
-                f"{out} already holds a run. Resume it, replace it (force), or choose another output folder.",
+                f"{out} already holds a run. Resume it: `afresh.resume({str(out)!r})`; replace it: `force=True`; or choose "
+                "another output folder: `out=DIR`.",
                 "output_is_run",
                 path=str(out),
             )
@@ -50,7 +51,7 @@ def check_output_dir(out: Path, force: bool, inputs: Sequence[Path] = ()) -> Non
             )
     elif out.is_dir() and any(out.iterdir()) and not force:
         raise UserError(
-            f"{out} is a folder with other things in it. Choose another output folder, or use force.",
+            f"{out} is a folder with other things in it. Choose another output folder, `out=DIR`, or use `force=True`.",
             "output_not_empty",
             path=str(out),
         )

@@ -55,7 +55,7 @@ class Run:
         file = folder / "run.json"
         if not file.is_file():
             near = sorted(str(p.parent) for p in folder.parent.glob("*/run.json")) if folder.parent.is_dir() else []
-            hint = f" Runs beside it: {', '.join(near[:8])}." if near else " Train one first."
+            hint = f" Runs beside it: {', '.join(near[:8])}." if near else " Make one: `afresh.train(PATH)`."
             raise UserError(
                 f"{folder} is not a run: it has no run.json.{hint}", "not_a_run", path=str(folder), near=near
             )
@@ -98,7 +98,7 @@ class Run:
                 raise
             raise UserError(
                 f"Cannot write the run to {path}: {e.strerror or e}; {free_bytes(path):,} bytes are free there. Make "
-                "room or choose another output folder.",
+                "room or choose another output folder: `out=DIR`.",
                 "cannot_write",
                 path=str(path),
             ) from e
@@ -183,7 +183,9 @@ class Run:
         """The same modules with adapters apart from the weights."""
         saved = checkpoint.newest(self.path / "checkpoints", ("model", "ema"))
         if saved is None:
-            raise UserError(f"{self.path} has no checkpoint yet. Resume its training first.", "no_checkpoint")
+            raise UserError(
+                f"{self.path} has no checkpoint yet. Resume it: `afresh.resume({str(self.path)!r})`.", "no_checkpoint"
+            )
         modules = placed(self.family.build(self.config, self.space, self.conds), self.train.device)
         base = self.base_weights
         if base is not None:
@@ -265,7 +267,9 @@ class Run:
             parts.append(x.cpu())
         x = join(parts, self.space)
         if x.is_floating_point() and not bool(torch.isfinite(x).all()):
-            raise UserError("The model gives numbers that are not finite. Verify the run.", "not_finite")
+            raise UserError(
+                "The model gives numbers that are not finite. Check the run: `model.verify()`.", "not_finite"
+            )
         return x if self.codec is None else self.codec.decode(x)
 
 

@@ -64,7 +64,7 @@ def read_weights(folder: Path, name: str) -> dict[str, Tensor] | None:
         return load(data)
     except (OSError, ValueError, safetensors.SafetensorError) as e:
         raise UserError(
-            f"{file} is damaged ({e}). Restore a copy of it, or resume the run {folder} to write it again.",
+            f"{file} is damaged ({e}). Restore a copy of it, or write it again: `afresh.resume({str(folder)!r})`.",
             "damaged",
             file=str(file),
         ) from None
