@@ -34,8 +34,8 @@ def check_output_dir(out: Path, force: bool, inputs: Sequence[Path] = ()) -> Non
                 )
         if not force:
             raise UserError(
-                f"{out} already holds a run. Resume it: `afresh.resume({str(out)!r})`; replace it: `force=True`; or choose "
-                "another output folder: `out=DIR`.",
+                f"{out} already holds a run. Resume it: `afresh.resume({str(out)!r})`; replace it: `force=True`; or "
+                "choose another output folder: `out=DIR`.",
                 "output_is_run",
                 path=str(out),
             )

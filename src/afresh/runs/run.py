@@ -267,9 +267,7 @@ class Run:
             parts.append(x.cpu())
         x = join(parts, self.space)
         if x.is_floating_point() and not bool(torch.isfinite(x).all()):
-            raise UserError(
-                "The model gives numbers that are not finite. Check the run: `model.verify()`.", "not_finite"
-            )
+            raise UserError("The model gives numbers that are not finite. Check it: `model.verify()`.", "not_finite")
         return x if self.codec is None else self.codec.decode(x)
 
 
