@@ -35,6 +35,7 @@ from tests.test_layers import LAYERS
 from typer.models import ArgumentInfo, OptionInfo
 
 import afresh
+from afresh import api
 from afresh.cli import app
 from afresh.core import Space, registry
 from afresh.data.advice import MEASURED
@@ -60,8 +61,9 @@ def code(text: str) -> str:
 
 
 def paragraphs(thing: Any) -> str:
-    """The docstring of the thing itself, without its indentation."""
-    return inspect.cleandoc(thing.__doc__ or "")
+    """The docstring of the thing itself, without its indentation; examples with prompts become blocks of code."""
+    text = inspect.cleandoc(thing.__doc__ or "")
+    return re.sub(r"(?m)(^(?:>>>|\.\.\.) .*\n?)+", lambda m: f"```pycon\n{m[0].rstrip()}\n```\n", text).rstrip()
 
 
 def page(title: str, intro: str, parts: Sequence[str]) -> str:
@@ -165,7 +167,13 @@ def python_page() -> str:
         "shows it. Functions raise `UserError` for what a user can put right."
     )
     names = sorted((n for n in afresh.__all__ if n != "__version__"), key=lambda n: (n[0].isupper(), n))
-    return page("Python", intro, [public_part(name, getattr(afresh, name)) for name in names])
+    return page("Python", intro, [aliases(), *(public_part(name, getattr(afresh, name)) for name in names)])
+
+
+def aliases() -> str:
+    """The names of types that the signatures use, from the lines of afresh.api that define them."""
+    lines = re.findall(r"^([A-Z]\w+) = (.+?)(?:  # (.+))?$", inspect.getsource(api), re.MULTILINE)
+    return table(("In signatures", "is", "Meaning"), [(code(name), code(kind), about) for name, kind, about in lines])
 
 
 def public_part(name: str, thing: Any) -> str:
