@@ -282,10 +282,14 @@ class MetricRow:
 
 
 METRICS = (
-    MetricRow("texts", ("stream", "levels", "notes"), ("bits_per_byte", "parses", "distinct", "verbatim")),
+    MetricRow(
+        "texts",
+        ("stream", "levels", "notes", "raster", "residual"),
+        ("bits_per_byte", "parses", "distinct", "verbatim"),
+    ),
     MetricRow("programs", ("stream",), ("completions",)),
     MetricRow(
-        "pictures",
+        "images",
         ("plane",),
         (
             "frechet",

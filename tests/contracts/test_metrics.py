@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from afresh.core import Cond, Metric, Score, registry
+from afresh.data.image.kind import IMAGE
+from afresh.data.text.kind import TEXT
 from afresh.evaluation.study import Study
 from tests.contracts.rows import METRICS, SPACES, SPEC
 from tests.evaluation.evidence import Evidence, code_evidence, digits, library_code, modules_evidence, pictures
@@ -50,7 +52,7 @@ def assessor() -> Evidence:
 MAKERS: dict[str, Callable[[], Evidence]] = {
     "texts": writer,
     "programs": filler,
-    "pictures": painter,
+    "images": painter,
     "likelihood": assessor,
     "music": composer,
 }
@@ -89,7 +91,7 @@ def assert_same(first: dict[str, list[Score]], again: dict[str, list[Score]]) ->
 def test_a_metric_applies_or_says_why_not(metric: Metric) -> None:
     row = next(r for r in METRICS if metric.name in r.metrics)
     for name, space in SPACES.items():
-        reason = metric.applies(space, SPEC)
+        reason = metric.applies(TEXT if space.kind == "tokens" else IMAGE, space, SPEC)
         assert (reason is None) == (name in row.spaces), (name, reason)
         assert reason is None or len(reason) > 10
 

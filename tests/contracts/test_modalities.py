@@ -153,5 +153,5 @@ def test_preparing_twice_gives_the_same_split_with_nothing_on_both_sides(row: Mo
     row.write(tmp_path)
     one, two = (prepare(tmp_path, row.name, row.options) for _ in range(2))
     assert one.split_hash == two.split_hash and torch.equal(one.train.x, two.train.x)
-    train, heldout = ({i.digest() for i in split} for split in (one.train_items, one.heldout_items))
+    train, heldout = ({one.kind.digest(i.value) for i in split} for split in (one.train_items, one.heldout_items))
     assert train and heldout and not train & heldout

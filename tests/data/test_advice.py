@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from afresh.core import Item
-from afresh.data.advice import MEASURED, Advice, Facts, Measured, advise, family_advice, is_blank, measured
+from afresh.core import Item, ItemKind
+from afresh.data.advice import MEASURED, Advice, Facts, Measured, advise, family_advice, measured
+from afresh.data.image.kind import IMAGE
 from afresh.data.prepare import advice_lines, prepare
+from afresh.data.text.kind import TEXT
 from afresh.tasks.inspect_data import look
 
 
@@ -20,9 +22,9 @@ def image(seed: int, side: int = 8, channels: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (side, side, channels), dtype=np.uint8)
 
 
-def facts(train: list[Item], **fields: object) -> Facts:
+def facts(train: list[Item], kind: ItemKind | None = None, **fields: object) -> Facts:
     base = {"heldout": [], "exact": 0, "near": 0, "crossing": 0, "counts": {}}
-    return Facts(train, **{**base, **fields})  # type: ignore[arg-type]
+    return Facts(kind or (TEXT if train and isinstance(train[0].value, str) else IMAGE), train, **{**base, **fields})  # type: ignore[arg-type]
 
 
 def labelled(**counts: int) -> list[Item]:
@@ -83,14 +85,14 @@ def test_few_texts_give_no_advice_on_the_number_of_images() -> None:
 def test_images_of_one_colour() -> None:
     red = np.zeros((8, 8, 3), np.uint8)
     red[..., 0] = 200
-    assert is_blank(red) and not is_blank(image(0))
+    assert IMAGE.flaw(red) and not IMAGE.flaw(image(0))
     red[0, 0] += np.array([2, 0, 0], np.uint8)
-    assert is_blank(red)  # a JPEG's noise
+    assert IMAGE.flaw(red)  # a JPEG's noise
     red[0, 0] += np.array([1, 0, 0], np.uint8)
-    assert not is_blank(red)
+    assert IMAGE.flaw(red) is None
     blanks = [Item(np.full((8, 8, 1), v, np.uint8), f"{v}.png") for v in (0, 255)]
     advice = advise(facts([Item(image(i)) for i in range(600)] + blanks[:1], heldout=blanks[1:]), [])
-    assert [(a.kind, a.count) for a in advice] == [("blank", 2)] and "0.png" in advice[0].text
+    assert [(a.kind, a.count) for a in advice] == [("flaw", 2)] and "0.png" in advice[0].text
 
 
 def test_cropped_and_enlarged_images() -> None:
@@ -160,7 +162,7 @@ def test_all_kinds_of_advice_for_a_folder(folder: Path) -> None:
         "near duplicates": 1,
         "across the split": 1,
         "few": 34,
-        "blank": 1,
+        "flaw": 1,
         "cropped": 2,
         "enlarged": 1,
     }

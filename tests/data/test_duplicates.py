@@ -8,18 +8,12 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from afresh.core import Item
-from afresh.data.duplicates import (
-    POINTS,
-    crossing,
-    exact_duplicates,
-    jaccard,
-    near_duplicates,
-    near_images,
-    near_texts,
-    shingles,
-    signature,
-)
+from afresh.data.duplicates import crossing, exact_duplicates, near_duplicates, near_rows
+from afresh.data.image.kind import IMAGE
+from afresh.data.image.near_duplicates import near_images
 from afresh.data.split import Split
+from afresh.data.text.kind import TEXT
+from afresh.data.text.near_duplicates import POINTS, jaccard, near_texts, shingles, signature
 
 
 def prose(seed: int, words: int = 300) -> str:
@@ -71,7 +65,7 @@ def test_each_copy_points_to_the_earliest() -> None:
 
 def test_exact_groups() -> None:
     values = [Item(v) for v in ("a", "b", "a", "c", "b", "a")]
-    assert exact_duplicates(values) == [[0, 2, 5], [1, 4]]
+    assert exact_duplicates(values, TEXT) == [[0, 2, 5], [1, 4]]
 
 
 def scene(seed: int, side: int) -> Image.Image:
@@ -100,16 +94,26 @@ def test_different_digits_are_not_duplicates() -> None:
     assert len(near_images(list(digits))) < 5  # of 1,797
 
 
-def test_only_items_of_one_kind_are_compared_and_pairs_crossing_a_split_are_found() -> None:
+def test_pairs_that_cross_a_split_are_found() -> None:
     text, image = prose(3), np.asarray(scene(1, 32))
-    train = [Item(prose(1), "a"), Item(text, "b"), Item(image, "c")]
-    heldout = [Item(text + "?", "d"), Item(image.copy(), "e"), Item(prose(9), "f")]
-    assert [(p.first, p.second) for p in near_duplicates([*train, *heldout])] == [(1, 3), (2, 4)]
-    pairs = crossing(Split(train, heldout))
-    assert [(a.source, b.source) for a, b, _ in pairs] == [("b", "d"), ("c", "e")]
+    train, heldout = [Item(prose(1), "a"), Item(text, "b")], [Item(text + "?", "d"), Item(prose(9), "f")]
+    assert [(p.first, p.second) for p in near_duplicates([*train, *heldout], TEXT)] == [(1, 2)]
+    assert [(a.source, b.source) for a, b, _ in crossing(Split(train, heldout), TEXT)] == [("b", "d")]
+    pairs = crossing(Split([Item(image, "c")], [Item(image.copy(), "e")]), IMAGE)
+    assert [(a.source, b.source) for a, b, _ in pairs] == [("c", "e")]
+
+
+def test_rows_of_features_that_nearly_agree_are_found() -> None:
+    rows = np.random.default_rng(0).random((700, 8))
+    rows[650] = rows[3] + 0.01
+    rows[699] = rows[650] - 0.01
+    found = near_rows(rows)
+    assert [(p.first, p.second) for p in found] == [(3, 650), (3, 699)]
+    assert found[0].similarity == pytest.approx(0.99) and found[1].similarity == pytest.approx(1.0)
+    assert near_rows(rows[:1]) == []
 
 
 def test_nothing_to_compare() -> None:
-    assert near_duplicates([]) == []
+    assert near_duplicates([], TEXT) == []
     assert near_texts(["", " ", "\n"]) == []
     assert near_images([np.zeros((3, 3, 1), np.uint8)]) == []

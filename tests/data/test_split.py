@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from afresh.core import Item, UserError
+from afresh.data.image.kind import IMAGE
 from afresh.data.split import Split, share, split, split_hash
+from afresh.data.text.kind import TEXT
 
 
 def items(n: int, start: int = 0) -> list[Item]:
@@ -24,16 +26,16 @@ def test_order_does_not_matter_and_nothing_is_lost() -> None:
     made = items(500)
     shuffled = made[:]
     random.Random(0).shuffle(shuffled)
-    a, b = split(made), split(shuffled)
+    a, b = split(made, TEXT), split(shuffled, TEXT)
     assert texts(a.train) == texts(b.train)
     assert texts(a.heldout) == texts(b.heldout)
     assert texts(a.train) | texts(a.heldout) == texts(made)
     assert not texts(a.train) & texts(a.heldout)
-    assert split_hash(a) == split_hash(b)
+    assert split_hash(a, TEXT) == split_hash(b, TEXT)
 
 
 def test_adding_items_moves_no_other_item() -> None:
-    small, large = split(items(300)), split(items(900))
+    small, large = split(items(300), TEXT), split(items(900), TEXT)
     assert texts(small.train) <= texts(large.train)
     assert texts(small.heldout) <= texts(large.heldout)
 
@@ -41,13 +43,13 @@ def test_adding_items_moves_no_other_item() -> None:
 def test_about_the_fraction_is_held_out() -> None:
     n = 4000
     for fraction in (0.05, 0.1, 0.5):
-        held = len(split(items(n), fraction).heldout)
+        held = len(split(items(n), TEXT, fraction).heldout)
         assert abs(held - fraction * n) < 4 * (n * fraction * (1 - fraction)) ** 0.5  # four standard deviations
 
 
 def test_two_purposes_choose_independently() -> None:
-    low = [i for i in items(4000) if share(i.digest(), "cap") < 0.1]
-    held = sum(share(i.digest(), "split") < 0.1 for i in low)
+    low = [i for i in items(4000) if share(TEXT.digest(i.value), "cap") < 0.1]
+    held = sum(share(TEXT.digest(i.value), "split") < 0.1 for i in low)
     assert abs(held - 0.1 * len(low)) < 4 * (0.09 * len(low)) ** 0.5
 
 
@@ -55,14 +57,14 @@ def test_two_purposes_choose_independently() -> None:
 def test_both_sides_have_an_item(n: int) -> None:
     for start in range(0, 200, 20):
         for fraction in (0.01, 0.1, 0.99):
-            made = split(items(n, start), fraction)
+            made = split(items(n, start), TEXT, fraction)
             assert made.train
             assert made.heldout
 
 
 def test_exact_duplicates_are_removed_and_named() -> None:
     made = [*items(30), Item("text number 3", "copy.txt", {"label": "x"})]
-    found = split(made)
+    found = split(made, TEXT)
     assert len(found.train) + len(found.heldout) == 30
     assert [(d.source, d.reason) for d in found.duplicates] == [("copy.txt", "exact duplicate of 3.txt")]
     assert any("1 exact duplicates" in n for n in found.notes)
@@ -71,22 +73,22 @@ def test_exact_duplicates_are_removed_and_named() -> None:
 
 def test_one_long_text_gives_its_last_tenth() -> None:
     text = "".join(chr(97 + i % 26) for i in range(1000)) + "é" * 115
-    found = split([Item(text, "a.txt")])
+    found = split([Item(text, "a.txt")], TEXT)
     assert found.train[0].value == text[: int(len(text) * 0.9)]
     assert found.train[0].value + found.heldout[0].value == text
     assert any("last 10%" in n for n in found.notes)
 
 
 def test_few_long_texts_are_divided_and_few_short_texts_are_not() -> None:
-    long = split([Item(c * 5000, c) for c in "abcdef"])
+    long = split([Item(c * 5000, c) for c in "abcdef"], TEXT)
     assert len(long.train) == len(long.heldout) == 6
     assert all(len(i.value) == 500 for i in long.heldout)
-    short = split(items(6))
+    short = split(items(6), TEXT)
     assert len(short.train) + len(short.heldout) == 6
 
 
 def test_a_short_text_among_long_texts_is_used_for_training_only() -> None:
-    found = split([Item("a" * 5000, "a"), Item("b" * 4000, "b"), Item("tiny", "c")])
+    found = split([Item("a" * 5000, "a"), Item("b" * 4000, "b"), Item("tiny", "c")], TEXT)
     assert [i.value for i in found.train][-1] == "tiny"
     assert len(found.heldout) == 2
     assert any("for training only" in n for n in found.notes)
@@ -101,7 +103,7 @@ def test_the_datas_own_split_is_kept_and_cleaned() -> None:
         Item("c", "5", split="validation"),
         Item("d", "6"),
     ]
-    found = split(made)
+    found = split(made, TEXT)
     assert [i.value for i in found.train] == ["a", "d"]
     assert [i.value for i in found.heldout] == ["b", "c"]
     assert {d.source: d.reason for d in found.duplicates} == {
@@ -113,7 +115,7 @@ def test_the_datas_own_split_is_kept_and_cleaned() -> None:
 
 def test_a_declared_training_split_alone_is_split_by_content() -> None:
     made = [Item(i.value, i.source, split="train") for i in items(200)]
-    assert texts(split(made).heldout) == texts(split(items(200)).heldout)
+    assert texts(split(made, TEXT).heldout) == texts(split(items(200), TEXT).heldout)
 
 
 def test_every_label_is_in_training() -> None:
@@ -122,15 +124,15 @@ def test_every_label_is_in_training() -> None:
             *(Item(i.value, i.source, {"label": "common"}) for i in items(60)),
             Item(f"{rare}", "r", {"label": "r"}),
         ]
-        found = split(made)
+        found = split(made, TEXT)
         assert "r" in {i.labels["label"] for i in found.train}
     with pytest.raises(UserError, match="too few items per class"):
-        split([Item("a", "a", {"label": "1"}), Item("b", "b", {"label": "2"})])
+        split([Item("a", "a", {"label": "1"}), Item("b", "b", {"label": "2"})], TEXT)
 
 
 def test_images_are_split_by_their_pixels() -> None:
     made = [Item(np.full((4, 4, 1), i, np.uint8), str(i)) for i in range(100)]
-    a, b = split(made), split(made[::-1])
+    a, b = split(made, IMAGE), split(made[::-1], IMAGE)
     assert {i.source for i in a.heldout} == {i.source for i in b.heldout}
     assert a.heldout
 
@@ -141,7 +143,7 @@ def grouped(groups: int, each: int = 5) -> list[Item]:
 
 @pytest.mark.parametrize("groups", [2, 3, 10, 200])
 def test_a_group_is_never_divided(groups: int) -> None:
-    found = split(grouped(groups))
+    found = split(grouped(groups), TEXT)
     train, heldout = ({i.group for i in side} for side in (found.train, found.heldout))
     assert train and heldout and not train & heldout and len(train | heldout) == groups
     assert len(found.train) + len(found.heldout) == 5 * groups
@@ -149,54 +151,54 @@ def test_a_group_is_never_divided(groups: int) -> None:
 
 
 def test_a_group_with_a_label_of_its_own_is_moved_to_training_as_a_whole() -> None:
-    plain = split(grouped(40)).heldout[0].group
+    plain = split(grouped(40), TEXT).heldout[0].group
     items = [
         replace(i, labels={"kind": "rare" if i.group == plain and i.source.endswith("/0") else "usual"})
         for i in grouped(40)
     ]
-    found = split(items)
+    found = split(items, TEXT)
     train, heldout = ({i.group for i in side} for side in (found.train, found.heldout))
     assert plain in train and not train & heldout
 
 
 def test_the_side_of_a_group_depends_on_its_name_alone() -> None:
     """Items that are added to a group later join its side."""
-    small, large = split(grouped(100, 3)), split(grouped(100, 30))
+    small, large = split(grouped(100, 3), TEXT), split(grouped(100, 30), TEXT)
     assert {i.group for i in small.heldout} == {i.group for i in large.heldout}
-    held = len({i.group for i in split(grouped(4000, 1)).heldout})
+    held = len({i.group for i in split(grouped(4000, 1), TEXT).heldout})
     assert abs(held - 400) < 4 * (4000 * 0.1 * 0.9) ** 0.5  # four standard deviations
 
 
 def test_items_without_a_group_are_split_by_content() -> None:
-    alone = split(items(300))
-    both = split([*items(300), *grouped(20)])
+    alone = split(items(300), TEXT)
+    both = split([*items(300), *grouped(20)], TEXT)
     assert texts(alone.heldout) <= texts(both.heldout) and texts(alone.train) <= texts(both.train)
 
 
 def test_one_group_alone_is_refused() -> None:
     with pytest.raises(UserError, match=r"one group \(g0\).*Give items of other groups"):
-        split(grouped(1))
+        split(grouped(1), TEXT)
 
 
 def test_data_that_cannot_be_split_is_refused() -> None:
     with pytest.raises(UserError, match="nothing to split"):
-        split([])
+        split([], TEXT)
     with pytest.raises(UserError, match="too little text"):
-        split([Item("short", "a")])
+        split([Item("short", "a")], TEXT)
     with pytest.raises(UserError, match="Only one distinct"):
-        split([Item(np.zeros((2, 2, 1), np.uint8), str(i)) for i in range(3)])
+        split([Item(np.zeros((2, 2, 1), np.uint8), str(i)) for i in range(3)], IMAGE)
     with pytest.raises(UserError, match="Accepted: train, validation"):
-        split([Item("a", split="test"), Item("b")])
+        split([Item("a", split="test"), Item("b")], TEXT)
     with pytest.raises(UserError, match="Nothing is left to train on: every item is in the held-out split"):
-        split([Item("a", split="validation"), Item("b", split="validation")])
+        split([Item("a", split="validation"), Item("b", split="validation")], TEXT)
     for fraction in (0.0, 1.0, float("nan")):
         with pytest.raises(UserError, match="between 0 and 1"):
-            split(items(5), fraction)
+            split(items(5), TEXT, fraction)
 
 
 def test_the_hash_identifies_the_split() -> None:
-    a = split(items(50))
+    a = split(items(50), TEXT)
     swapped = Split(a.heldout, a.train)
-    assert len(split_hash(a)) == 64
-    assert split_hash(a) != split_hash(swapped)
-    assert split_hash(a) != split_hash(split(items(51)))
+    assert len(split_hash(a, TEXT)) == 64
+    assert split_hash(a, TEXT) != split_hash(swapped, TEXT)
+    assert split_hash(a, TEXT) != split_hash(split(items(51), TEXT), TEXT)

@@ -16,8 +16,10 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from afresh.core import Cond, CondSpec, Drawn, Examples, Item, Part, Space
+from afresh.core import Cond, CondSpec, Drawn, Examples, Item, ItemKind, Part, Space
 from afresh.core.rng import Rng
+from afresh.data.image.kind import IMAGE
+from afresh.data.text.kind import TEXT
 
 
 @dataclass
@@ -36,6 +38,7 @@ class Evidence:
     fills: Callable[[str, str], str] | None = None
     rng: Rng = field(default_factory=lambda: Rng(0))
     bound: bool = False
+    kind: ItemKind = TEXT
 
     def samples(self, n: int) -> Drawn:
         return self.draw(n)
@@ -70,7 +73,7 @@ def pictures(
         return Drawn(fake[rows], list(fake[rows]), cond.select(rows))
 
     space = Space("field", tuple(train.x.shape[1:]))
-    return Evidence(space, spec, train, heldout, train_items, heldout_items, draw)
+    return Evidence(space, spec, train, heldout, train_items, heldout_items, draw, kind=IMAGE)
 
 
 @cache

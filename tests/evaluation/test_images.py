@@ -9,6 +9,7 @@ import torch
 
 from afresh.core import Cond, Part, Space, UserError
 from afresh.core.rng import Rng
+from afresh.data.image.kind import IMAGE
 from afresh.evaluation.card import ProtocolCard, compare, split_hash
 from afresh.evaluation.classifier import shifted, train_judge
 from afresh.evaluation.encoders import LARGEST, PixelPCA, Recipe, flawed, shrunk, train_encoder
@@ -197,4 +198,4 @@ def test_different_cards_are_not_compared() -> None:
 def test_split_hash_is_of_contents_not_of_order() -> None:
     evidence = digit_evidence("real")
     a, b = evidence.train_items[:9], evidence.heldout_items[:5]
-    assert split_hash(a, b) == split_hash(a[::-1], b) != split_hash(b, a)
+    assert split_hash(a, b, IMAGE) == split_hash(a[::-1], b, IMAGE) != split_hash(b, a, IMAGE)

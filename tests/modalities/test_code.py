@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from afresh.core import Corpus, Item, UserError
 from afresh.data.split import split
+from afresh.data.text.kind import TEXT
 from afresh.data.text.languages import PROGRAMS, generated_reason, language_of, parses_python
 from afresh.modalities.code import MODALITY, CodeOptions
 
@@ -217,7 +218,7 @@ def test_the_standard_library_reads_splits_and_parses() -> None:
     assert sum(len(i.value.encode()) for i in corpus.items) <= 400_000
     assert any("left out, chosen by a hash" in n for n in corpus.notes)
     assert any(r.source == "LICENSE.txt" or "vendored" in r.reason for r in corpus.refused)
-    parts = split(corpus.items)
+    parts = split(corpus.items, TEXT)
     encoder = MODALITY.fit(parts.train, CodeOptions(tokenizer="bytes"))
     x = encoder.encode(parts.heldout)
     assert x.bounds is not None

@@ -23,6 +23,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from afresh.core import Corpus, Item, UserError
+from afresh.data.image.kind import IMAGE
 from afresh.modalities.image import MODALITY, ImageOptions
 from tests.heard import heard
 
@@ -358,7 +359,7 @@ def test_an_archive_reads_as_its_folder(tmp_path: Path) -> None:
     members = {f"in/{p.relative_to(tmp_path / 'in').as_posix()}": p.read_bytes()
                for p in (tmp_path / "in").rglob("*") if p.is_file()}  # fmt: skip
     packed, plain = read(archive(tmp_path / "in.zip", members)), read(tmp_path / "in")
-    assert [i.digest() for i in packed.items] == [i.digest() for i in plain.items]
+    assert [IMAGE.digest(i.value) for i in packed.items] == [IMAGE.digest(i.value) for i in plain.items]
     assert [(i.labels, i.caption) for i in packed.items] == [(i.labels, i.caption) for i in plain.items]
 
 

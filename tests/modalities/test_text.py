@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from afresh.core import Corpus, Item, UserError
 from afresh.data.split import split
 from afresh.data.text.documents import limit_bytes
+from afresh.data.text.kind import TEXT
 from afresh.modalities.text import MODALITY, TextOptions
 
 
@@ -359,7 +360,7 @@ def test_written_files_hold_the_texts(tmp_path: Path) -> None:
 
 def test_from_a_file_to_both_splits(tmp_path: Path) -> None:
     text = "the quick brown fox jumps over the lazy dog\n" * 100
-    parts = split(read(put(tmp_path / "a.txt", text)).items)
+    parts = split(read(put(tmp_path / "a.txt", text)).items, TEXT)
     encoder = MODALITY.fit(parts.train, TextOptions())
     train, heldout = encoder.encode(parts.train), encoder.encode(parts.heldout)
     assert encoder.decode(train.x[None])[0] + encoder.decode(heldout.x[None])[0] == text

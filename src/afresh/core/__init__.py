@@ -5,11 +5,13 @@ about the rest of the program is in this folder, and this folder knows nothing b
 """
 
 from afresh.core.align import AlignContext, Aligner, AlignTarget, Votes
-from afresh.core.data import Codec, Corpus, Encoder, Item, Modality, Refused, Sniff, Sound
+from afresh.core.data import Codec, Corpus, Encoder, Item, Modality, Refused, Sniff
 from afresh.core.errors import RewardError, UserError
 from afresh.core.evidence import Drawn, Evidence, Metric, Score
+from afresh.core.item_kind import Division, ItemKind, NearDuplicate, Preview
 from afresh.core.model import Edit, Family, Latents, Likelihood, Loss, Objective, PlanHints, Predict, Sampling, State
 from afresh.core.policy import Modules, Policy, Rollout, Steps
+from afresh.core.sound import Sound
 from afresh.core.space import Batch, Cond, CondSpec, Examples, Part, Space
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "Cond",
     "CondSpec",
     "Corpus",
+    "Division",
     "Drawn",
     "Edit",
     "Encoder",
@@ -28,17 +31,20 @@ __all__ = [
     "Examples",
     "Family",
     "Item",
+    "ItemKind",
     "Latents",
     "Likelihood",
     "Loss",
     "Metric",
     "Modality",
     "Modules",
+    "NearDuplicate",
     "Objective",
     "Part",
     "PlanHints",
     "Policy",
     "Predict",
+    "Preview",
     "Refused",
     "RewardError",
     "Rollout",

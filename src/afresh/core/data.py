@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,32 +9,14 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from afresh.core.item_kind import ItemKind
+from afresh.core.sound import Sound
 from afresh.core.space import CondSpec, Examples, Space
-
-
-@dataclass(frozen=True, eq=False)
-class Sound:
-    """Audio: `samples` (T, C), a NumPy array of float32 in [-1, 1], at `rate` samples per second."""
-
-    samples: Any
-    rate: int
-
-    @property
-    def seconds(self) -> float:
-        return len(self.samples) / self.rate
-
-    def digest(self) -> str:
-        """SHA-256 of the rate and the samples."""
-        head = repr((self.rate, self.samples.shape, str(self.samples.dtype)))
-        digest = hashlib.sha256(head.encode())
-        x = self.samples
-        digest.update(x if x.flags.c_contiguous else x.tobytes())  # avoids copying hours of audio
-        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class Item:
-    """One decoded example. `value` is a str (text, code), a uint8 array (H, W, C) (an image) or a Sound."""
+    """One decoded example. What `value` is depends on its kind: a str, a uint8 array (H, W, C), a Sound, ..."""
 
     value: Any
     source: str = ""  # file or row that it was read from, for messages
@@ -50,15 +31,6 @@ class Item:
     def targets(self) -> list[Any]:
         """What a model learns to predict: the assistant's messages of a conversation, otherwise the value."""
         return [text for role, text in self.turns if role == "assistant"] if self.turns else [self.value]
-
-    def digest(self) -> str:
-        """SHA-256 of `value` alone. It decides the split and identifies exact duplicates."""
-        if isinstance(self.value, str):
-            return hashlib.sha256(self.value.encode("utf-8", "surrogatepass")).hexdigest()
-        if isinstance(self.value, Sound):
-            return self.value.digest()
-        head = repr((self.value.shape, str(self.value.dtype)))
-        return hashlib.sha256(head.encode() + self.value.tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -93,6 +65,8 @@ class Encoder(Protocol):
     """A modality fitted to a training split: converts items to tensors of `space` and back."""
 
     @property
+    def kind(self) -> ItemKind: ...
+    @property
     def space(self) -> Space: ...
     @property
     def conds(self) -> CondSpec: ...
@@ -114,6 +88,8 @@ class Modality(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def kind(self) -> ItemKind: ...
     @property
     def options(self) -> type: ...
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 from torch import Tensor
 
 from afresh.core.data import Item
+from afresh.core.item_kind import ItemKind
 from afresh.core.rng import Rng
 from afresh.core.space import Cond, CondSpec, Examples, Space
 
@@ -46,6 +47,8 @@ class Evidence(Protocol):
     """
 
     @property
+    def kind(self) -> ItemKind: ...
+    @property
     def space(self) -> Space: ...
     @property
     def conds(self) -> CondSpec: ...
@@ -72,8 +75,8 @@ class Evidence(Protocol):
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: whether it applies to a space and its conditions, and how it is computed."""
+    """A metric: whether it applies to items of a kind in a space with conditions, and how it is computed."""
 
     name: str
-    applies: Callable[[Space, CondSpec], str | None]  # None, or the reason why it does not
+    applies: Callable[[ItemKind, Space, CondSpec], str | None]  # None, or the reason why it does not
     compute: Callable[[Evidence], list[Score]]

@@ -9,17 +9,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from afresh.core import Item, Sound
+from afresh.core import Item, ItemKind
 
 FEW = 500  # items; a model soon memorises a smaller set
 RARE = 20  # items of a class; a class with fewer is rare
 IMBALANCE = 10.0  # size of the largest class divided by that of the smallest
-BLANK = 2  # difference between the darkest and the lightest value of a blank image, of 255
 MAX_RATIO = 3.0  # benchmarks whose number of images or minutes differ by more than this factor are not comparable
 MEASURED = Path(__file__).with_name("measured.json")
 
@@ -37,6 +34,7 @@ class Advice:
 class Facts:
     """What is known about the data before training. `near` and `crossing` are None if duplicates were not searched."""
 
+    kind: ItemKind
     train: Sequence[Item]
     heldout: Sequence[Item]
     exact: int  # exact copies, which are left out
@@ -52,6 +50,7 @@ class Measured(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     data: str
+    kind: str = Field("image", description="name of the kind of items")
     images: int = Field(gt=0, description="images of the training split")
     side: int = Field(gt=0, description="height and width of the images in pixels")
     minutes: float = Field(gt=0)
@@ -69,15 +68,13 @@ def measured() -> list[Measured]:
 
 def advise(facts: Facts, rows: Sequence[Measured] | None = None) -> list[Advice]:
     """All advice that applies, in a fixed order. `rows` are benchmarks; None: those of this version."""
-    first = facts.train[0].value if facts.train else ""
     advice = [*duplicate_advice(facts), *class_advice(facts.train)]
-    if isinstance(first, Sound):
-        advice += size_advice(facts.train, "sounds")
-    elif not isinstance(first, str):
-        advice += [*size_advice(facts.train, "images"), *blank_advice([*facts.train, *facts.heldout])]
-        advice += resize_advice(facts)
-        advice += family_advice(len(facts.train), facts.minutes, measured() if rows is None else rows)
-    return advice
+    if facts.kind.division is None:  # long items teach much, however few they are
+        advice += size_advice(facts.train, facts.kind.plural)
+    advice += flaw_advice([*facts.train, *facts.heldout], facts.kind)
+    advice += resize_advice(facts)
+    comparable = [r for r in (measured() if rows is None else rows) if r.kind == facts.kind.name]
+    return [*advice, *family_advice(len(facts.train), facts.minutes, comparable)]
 
 
 def _items_are(count: int) -> str:
@@ -156,21 +153,21 @@ def size_advice(train: Sequence[Item], what: str) -> list[Advice]:
     return [Advice("few", n, text)]
 
 
-def blank_advice(items: Sequence[Item]) -> list[Advice]:
-    """Images of a single colour."""
-    blank = [i for i in items if is_blank(i.value)]
-    if not blank:
-        return []
-    text = (
-        f"{len(blank):,} of {len(items):,} images have a single colour (for example {blank[0].source}): the model will "
-        "generate such images too. Remove them if they are not intended"
-    )
-    return [Advice("blank", len(blank), text)]
-
-
-def is_blank(pixels: Any) -> bool:
-    """Whether every channel of a uint8 array (H, W, C) varies by at most BLANK levels."""
-    return int(np.ptp(pixels, axis=(0, 1)).max()) <= BLANK
+def flaw_advice(items: Sequence[Item], kind: ItemKind) -> list[Advice]:
+    """Items that should perhaps not be learnt (`ItemKind.flaw`), such as images of a single colour."""
+    sources: dict[str, list[str]] = {}
+    for item in items:
+        if (flaw := kind.flaw(item.value)) is not None:
+            sources.setdefault(flaw, []).append(item.source)
+    return [
+        Advice(
+            "flaw",
+            len(names),
+            f"{len(names):,} of {len(items):,} {kind.plural} {flaw} (for example {names[0]}): the model will generate "
+            f"such {kind.plural} too. Remove them if they are not intended",
+        )
+        for flaw, names in sources.items()
+    ]
 
 
 def resize_advice(facts: Facts) -> list[Advice]:

@@ -10,14 +10,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from afresh.core import Corpus, Encoder, Examples, Item, Modality, Refused, UserError, registry
+from afresh.core import Corpus, Encoder, Examples, Item, ItemKind, Modality, NearDuplicate, Refused, UserError, registry
 from afresh.core.options import problems
 from afresh.data.advice import Facts, advise
-from afresh.data.duplicates import Pair, near_duplicates
+from afresh.data.duplicates import near_duplicates
 from afresh.data.files import list_reasons
 from afresh.data.split import Split, split, split_hash
-
-SEARCHED = 20_000  # images or sounds; with more, training does not search for near duplicates (a few seconds per core)
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,10 @@ class Prepared:
     duplicates: tuple[Refused, ...]  # exact copies, which are left out
     notes: tuple[str, ...]
     counts: Mapping[str, int] = field(default_factory=dict)  # number of items by the change made in reading
+
+    @property
+    def kind(self) -> ItemKind:
+        return self.encoder.kind
 
 
 def choose_modality(path: Path, wanted: str | None) -> tuple[Modality, str]:
@@ -85,7 +87,7 @@ def read_split(
         corpus.refused.extend(other.refused)
         notes += other.notes
         corpus.counts = Counter(corpus.counts) + Counter(other.counts)
-    return split(items), corpus, notes
+    return split(items, modality.kind), corpus, notes
 
 
 def mark(item: Item, name: str) -> Item:
@@ -124,7 +126,7 @@ def prepare(
         heldout=heldout,
         train_items=tuple(parts.train),
         heldout_items=tuple(parts.heldout),
-        split_hash=split_hash(parts),
+        split_hash=split_hash(parts, kind.kind),
         refused=tuple(corpus.refused),
         duplicates=tuple(parts.duplicates),
         notes=tuple(
@@ -134,12 +136,13 @@ def prepare(
     )
 
 
-def facts_of(p: Prepared, near: Sequence[Pair] | None, minutes: float | None = None) -> Facts:
+def facts_of(p: Prepared, near: Sequence[NearDuplicate] | None, minutes: float | None = None) -> Facts:
     """The facts that advice is based on. `near`: near duplicates among the training items followed by the held-out
     items; None if they were not searched."""
     border = len(p.train_items)
     fixed = p.encoder.space.kind == "field"
     return Facts(
+        kind=p.kind,
         train=p.train_items,
         heldout=p.heldout_items,
         exact=len(p.duplicates),
@@ -152,13 +155,13 @@ def facts_of(p: Prepared, near: Sequence[Pair] | None, minutes: float | None = N
 
 
 def advice_lines(p: Prepared, minutes: float | None) -> list[str]:
-    """Advice before training, as lines of output. Images and sounds are searched for near duplicates unless they are
-    more than SEARCHED."""
+    """Advice before training, as lines of output. Near duplicates are searched if there are no more items than can be
+    searched soon (`ItemKind.searched`)."""
     items, out = [*p.train_items, *p.heldout_items], []
     pairs = None
-    if not isinstance(items[0].value, str):
-        if len(items) <= SEARCHED:
-            pairs = near_duplicates(items)
+    if p.kind.searched:
+        if len(items) <= p.kind.searched:
+            pairs = near_duplicates(items, p.kind)
         else:
             out.append(
                 f"{len(items):,} items are too many to search for near duplicates before training; inspecting the data "

@@ -7,11 +7,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from afresh.core import Item, Refused, UserError
+from afresh.core import Division, Item, ItemKind, Refused, UserError
 
-FEW = 20  # if there are fewer texts than this, each text is divided instead of the set of texts,
-LONG = 1_000  # provided that their median length in characters is at least this
-SHORTEST = 20  # characters of the shortest text that is divided
+FEW = 20  # if there are fewer long items than this, each item is divided instead of the set of items
 
 
 @dataclass(frozen=True)
@@ -24,11 +22,12 @@ class Split:
     duplicates: list[Refused] = field(default_factory=list)
 
 
-def split(items: Iterable[Item], fraction: float = 0.1) -> Split:
-    """Hold out about `fraction` of the items after removing exact duplicates.
+def split(items: Iterable[Item], kind: ItemKind, fraction: float = 0.1) -> Split:
+    """Hold out about `fraction` of the items, which are of one kind, after removing exact duplicates.
 
     - Items that declare their own split keep it. Training items that also occur in the validation split are removed.
-    - If the items are few long texts, the last `fraction` of each is held out. Conversations are never divided.
+    - If the items are few and long (`ItemKind.division`), the last `fraction` of each is held out. Conversations are
+      never divided.
     - Otherwise an item is held out if a hash of its content (of its group, if it has one) is below `fraction`, so that
       adding items later does not move others from one side to the other.
 
@@ -43,13 +42,17 @@ def split(items: Iterable[Item], fraction: float = 0.1) -> Split:
     if not everything:
         raise UserError("There is nothing to split: no item was read.")
     if any(i.split == "validation" for i in everything):
-        return _declared(everything)
-    distinct, duplicates, notes = _distinct(everything)
-    texts = [i.value for i in distinct if isinstance(i.value, str) and not i.turns]
-    few_and_long = len(distinct) < FEW and (len(distinct) == 1 or statistics.median(map(len, texts or [""])) >= LONG)
-    if len(texts) == len(distinct) and few_and_long:
-        return _divide_texts(distinct, fraction, notes, duplicates)
-    return _by_hash(distinct, fraction, notes, duplicates)
+        return _declared(everything, kind)
+    distinct, duplicates, notes = _distinct(everything, kind)
+    if kind.division is not None and not any(i.turns for i in distinct) and _few_and_long(distinct, kind):
+        return _divide(distinct, kind, kind.division, fraction, notes, duplicates)
+    return _by_hash(distinct, kind, fraction, notes, duplicates)
+
+
+def _few_and_long(items: Sequence[Item], kind: ItemKind) -> bool:
+    if len(items) >= FEW or kind.division is None:
+        return False
+    return len(items) == 1 or statistics.median(float(kind.size(i.value)) for i in items) >= kind.division.long
 
 
 def share(digest: str, purpose: str) -> float:
@@ -61,23 +64,23 @@ def share(digest: str, purpose: str) -> float:
     return (int.from_bytes(bits, "big") >> 11) * 2.0**-53
 
 
-def split_hash(parts: Split) -> str:
+def split_hash(parts: Split, kind: ItemKind) -> str:
     """SHA-256 over the content of both sides, independent of their order. It identifies a split in reports."""
     h = hashlib.sha256()
     for name, side in (("train", parts.train), ("heldout", parts.heldout)):
         h.update(f"{name} {len(side)}\n".encode())
-        for digest in sorted(i.digest() for i in side):
+        for digest in sorted(kind.digest(i.value) for i in side):
             h.update(f"{digest}\n".encode())
     return h.hexdigest()
 
 
-def _distinct(items: Sequence[Item]) -> tuple[list[Item], list[Refused], list[str]]:
+def _distinct(items: Sequence[Item], kind: ItemKind) -> tuple[list[Item], list[Refused], list[str]]:
     """The first item of each content, the copies, and notes on the copies."""
     first: dict[str, Item] = {}
     copies: list[Refused] = []
     disagree = 0
     for item in items:
-        original = first.setdefault(item.digest(), item)
+        original = first.setdefault(kind.digest(item.value), item)
         if original is not item:
             copies.append(Refused(item.source, f"exact duplicate of {original.source or 'an earlier item'}"))
             disagree += dict(original.labels) != dict(item.labels)
@@ -87,14 +90,15 @@ def _distinct(items: Sequence[Item]) -> tuple[list[Item], list[Refused], list[st
     return list(first.values()), copies, notes
 
 
-def _declared(items: Sequence[Item]) -> Split:
+def _declared(items: Sequence[Item], kind: ItemKind) -> Split:
     """The split that the items declare: that of the data, of a separate validation set, or of a modality that divides
     few items in its own way. Items that declare nothing are used for training."""
-    heldout, copies_h, notes_h = _distinct([i for i in items if i.split == "validation"])
-    train, copies_t, notes_t = _distinct([i for i in items if i.split != "validation"])
-    source = {i.digest(): i.source for i in heldout}
-    crossing = [i for i in train if i.digest() in source]
-    train = [i for i in train if i.digest() not in source]
+    heldout, copies_h, notes_h = _distinct([i for i in items if i.split == "validation"], kind)
+    train, copies_t, notes_t = _distinct([i for i in items if i.split != "validation"], kind)
+    source = {kind.digest(i.value): i.source for i in heldout}
+    crossing = [(i, digest) for i in train if (digest := kind.digest(i.value)) in source]
+    crossed = {id(i) for i, _ in crossing}
+    train = [i for i in train if id(i) not in crossed]
     notes = [f"training split: {n}" for n in notes_t] + [f"held-out split: {n}" for n in notes_h]
     if crossing:
         notes.append(f"{len(crossing):,} training items removed: they also occur in the held-out split")
@@ -105,42 +109,53 @@ def _declared(items: Sequence[Item]) -> Split:
         )
     count = f"{len(train):,} to train, {len(heldout):,} held out"
     notes.append(f"split declared by the data, by a validation set or by the reader: {count}")
-    copies = [Refused(i.source, f"also in the held-out split: {source[i.digest()]}") for i in crossing]
+    copies = [Refused(i.source, f"also in the held-out split: {source[digest]}") for i, digest in crossing]
     return Split(train, heldout, notes, copies_t + copies_h + copies)
 
 
-def _divide_texts(items: Sequence[Item], fraction: float, notes: list[str], duplicates: list[Refused]) -> Split:
-    """Hold out the last `fraction` of every text, in characters."""
+def _divide(
+    items: Sequence[Item],
+    kind: ItemKind,
+    division: Division,
+    fraction: float,
+    notes: list[str],
+    duplicates: list[Refused],
+) -> Split:
+    """Hold out the last `fraction` of every item."""
     train: list[Item] = []
     heldout: list[Item] = []
     short: list[Item] = []
     for item in items:
-        at = min(int(len(item.value) * (1 - fraction)), len(item.value) - 1)
-        if len(item.value) < SHORTEST or at < 1:
+        parts = division.cut(item.value, fraction)
+        if parts is None:
             short.append(item)
             continue
-        train.append(replace(item, value=item.value[:at], source=f"{item.source} (first part)"))
-        heldout.append(replace(item, value=item.value[at:], source=f"{item.source} (last part)"))
+        train.append(replace(item, value=parts[0], source=f"{item.source} (first part)"))
+        heldout.append(replace(item, value=parts[1], source=f"{item.source} (last part)"))
     if not heldout:
-        longest = max(len(i.value) for i in items)
+        longest = max(kind.size(i.value) for i in items)
         raise UserError(
-            f"There is too little text to hold any out: {longest} characters, but at least {SHORTEST} are needed. "
-            "Give more text, or a separate validation set."
+            f"There is too little {kind.name} to hold any out: {longest} {kind.unit}, but at least {division.shortest} "
+            f"are needed. Give more {kind.name}, or a separate validation set."
         )
-    count = f"{len(train):,} texts" if len(train) > 1 else "the only text"
-    notes.append(f"held out the last {fraction:.0%} of {count}, divided between two characters")
+    count = f"{len(train):,} {kind.plural}" if len(train) > 1 else f"the only {kind.name}"
+    notes.append(f"held out the last {fraction:.0%} of {count}, divided between two {kind.unit}")
     if short:
-        notes.append(f"{len(short):,} texts with fewer than {SHORTEST} characters are used for training only")
+        notes.append(
+            f"{len(short):,} {kind.plural} with fewer than {division.shortest} {kind.unit} are used for training only"
+        )
     return Split(train + short, heldout, notes, duplicates)
 
 
-def _by_hash(items: Sequence[Item], fraction: float, notes: list[str], duplicates: list[Refused]) -> Split:
+def _by_hash(
+    items: Sequence[Item], kind: ItemKind, fraction: float, notes: list[str], duplicates: list[Refused]
+) -> Split:
     if len(items) < 2:
         raise UserError(
             "Only one distinct item was read, so there is nothing to hold out for evaluation. "
             "Give at least two items, or a separate validation set."
         )
-    hashes = [share(i.group or i.digest(), "split") for i in items]
+    hashes = [share(i.group or kind.digest(i.value), "split") for i in items]
     limit, distinct = fraction, sorted(set(hashes))
     if len(distinct) < 2:
         raise UserError(

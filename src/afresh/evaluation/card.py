@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
-from afresh.core import Item, UserError
+from afresh.core import Item, ItemKind, UserError
 
 
 class ProtocolCard(BaseModel):
@@ -36,11 +36,11 @@ class ProtocolCard(BaseModel):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def split_hash(train: Sequence[Item], heldout: Sequence[Item]) -> str:
+def split_hash(train: Sequence[Item], heldout: Sequence[Item], kind: ItemKind) -> str:
     """SHA-256 over the contents of both splits, whatever their order."""
 
     def one(items: Iterable[Item]) -> str:
-        return hashlib.sha256("".join(sorted(i.digest() for i in items)).encode()).hexdigest()
+        return hashlib.sha256("".join(sorted(kind.digest(i.value) for i in items)).encode()).hexdigest()
 
     return hashlib.sha256(f"train {one(train)} heldout {one(heldout)}".encode()).hexdigest()
 

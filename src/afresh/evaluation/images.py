@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from afresh.core import Cond, CondSpec, Evidence, Metric, Score, Space
+from afresh.core import Cond, CondSpec, Evidence, ItemKind, Metric, Score, Space
 from afresh.evaluation import distribution as d
 from afresh.evaluation.classifier import Judge, train_judge
 from afresh.evaluation.encoders import label_parts
@@ -29,15 +29,15 @@ MOST_PIXELS = 200_000_000  # numbers of the training pictures among which copies
 CROSS_CHECKS = ("random_net", "pixel_pca")
 
 
-def picture_space(space: Space, conds: CondSpec) -> str | None:
+def picture_space(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
     """None for pictures (C, H, W) and for sounds; else why not."""
     if space.kind == "field" and (len(space.shape) == 3 or (space.timed and len(space.shape) == 2)):
         return None
     return f"measures pictures and sounds, fields of shape (C, H, W), not {space.kind} of shape {space.shape}"
 
 
-def labelled_space(space: Space, conds: CondSpec) -> str | None:
-    reason = picture_space(space, conds)
+def labelled_space(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
+    reason = picture_space(kind, space, conds)
     if reason is None and not label_parts(conds):
         return "needs a label with at least two classes in the data"
     return reason

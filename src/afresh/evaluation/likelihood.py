@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from afresh.core import CondSpec, Evidence, Examples, Metric, Score, Space
+from afresh.core import CondSpec, Evidence, Examples, ItemKind, Metric, Score, Space
 from afresh.evaluation.estimate import mean
 from afresh.evaluation.study import Unmeasurable, study_of
 
@@ -19,7 +19,7 @@ def counted(heldout: Examples) -> Tensor:
     return torch.linspace(0, len(heldout) - 1, min(LIKELY, len(heldout))).long()
 
 
-def byte_field(space: Space, conds: CondSpec) -> str | None:
+def byte_field(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
     """None for fields; else why not."""
     return None if space.kind == "field" else f"measures fields of numbers, not {space.kind}"
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from afresh.core import CondSpec, Evidence, Metric, Score, Space
+from afresh.core import CondSpec, Evidence, ItemKind, Metric, Score, Space
 from afresh.evaluation.estimate import Array, Estimate, jackknife, leave_out, ratio, share
 from afresh.evaluation.study import Study, Unmeasurable, study_of
 
@@ -25,7 +25,7 @@ WIDEST = 24  # semitones of an interval; wider ones count as this wide
 FEWEST = 20  # notes of a kind that a distribution needs
 
 
-def score_space(space: Space, conds: CondSpec) -> str | None:
+def score_space(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
     """None for music in notes; else why not."""
     return None if "score" in space.special else "measures music in notes, whose space has a mark `score`"
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from afresh.core import CondSpec, Evidence, Metric, Score, Space, UserError
+from afresh.core import CondSpec, Evidence, ItemKind, Metric, Score, Space, UserError
 from afresh.evaluation.estimate import Estimate, share
 from afresh.evaluation.study import Study, Unmeasurable, study_of
 
@@ -133,7 +133,7 @@ LONGEST = 20_000  # characters of a file that is completed; parsing longer ones 
 MOST_LINES = 2  # that a hole goes on for
 
 
-def filled_space(space: Space, conds: CondSpec) -> str | None:
+def filled_space(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
     """None for text with the marks of fill-in-the-middle; else why not."""
     marks = ("fim_prefix", "fim_suffix", "fim_middle")
     if space.kind == "tokens" and all(m in space.special for m in marks):

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from afresh import __version__
-from afresh.core import CondSpec, Drawn, Evidence, Examples, Item, Metric, Score, Space
+from afresh.core import CondSpec, Drawn, Evidence, Examples, Item, ItemKind, Metric, Score, Space
 from afresh.core.rng import Rng
 from afresh.evaluation.card import ProtocolCard, split_hash
 
@@ -29,6 +29,7 @@ class Study:
         if n < 2:
             raise ValueError(f"measuring needs at least 2 samples, not {n}")
         self.evidence, self.n, self.folder = evidence, n, folder
+        self.kind: ItemKind = evidence.kind
         self.space: Space = evidence.space
         self.conds: CondSpec = evidence.conds
         self.train: Examples = evidence.train
@@ -43,8 +44,8 @@ class Study:
 
     @property
     def things(self) -> str:
-        """What fields are called in notes: sounds, where an axis is time."""
-        return "sounds" if self.space.timed else "pictures"
+        """What items are called in notes."""
+        return self.kind.plural
 
     @cached_property
     def drawn(self) -> Drawn:
@@ -122,7 +123,7 @@ def measure(
     scores: list[Score] = []
     skipped: dict[str, str] = {}
     for metric in metrics:
-        reason = metric.applies(study.space, study.conds)
+        reason = metric.applies(study.kind, study.space, study.conds)
         if reason is None:
             try:
                 scores += metric.compute(study)
@@ -133,7 +134,7 @@ def measure(
     card = ProtocolCard(
         version=__version__,
         modality=modality,
-        split=split_hash(study.train_items, study.heldout_items),
+        split=split_hash(study.train_items, study.heldout_items, study.kind),
         train_size=len(study.train_items),
         heldout_size=len(study.heldout_items),
         samples=n,

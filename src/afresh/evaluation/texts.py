@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from afresh.core import CondSpec, Evidence, Metric, Score, Space
+from afresh.core import CondSpec, Evidence, ItemKind, Metric, Score, Space
+from afresh.data.text.kind import TEXT
 from afresh.evaluation.compression import LZMA_CONTEXT, gzip_size, joined, lzma_after, lzma_size
 from afresh.evaluation.estimate import Estimate, ratio, share
 from afresh.evaluation.memorisation import Source
@@ -21,11 +22,9 @@ WORD = re.compile(r"\w+|[^\w\s]")
 MOST_SOURCE = 8_000_000  # bytes of training text searched for copies
 
 
-def text_space(space: Space, conds: CondSpec) -> str | None:
+def text_space(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
     """None for text; else why not."""
-    if space.kind == "tokens" and not space.grid:
-        return None
-    return f"measures text, tokens on no grid, not {space.kind} of shape {space.shape}"
+    return None if kind is TEXT else f"measures text, not {kind.plural}"
 
 
 class Library:

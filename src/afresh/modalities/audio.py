@@ -17,6 +17,7 @@ from torch import Tensor
 from afresh.core import Cond, CondSpec, Corpus, Examples, Item, Part, Sniff, Sound, Space, UserError
 from afresh.data.audio.clips import ROUNDED, SHORTEST, ClipOptions, padded, read_clips
 from afresh.data.audio.curves import Curve, curve
+from afresh.data.audio.kind import SOUND
 from afresh.data.audio.mels import CHUNK, FAINTEST, RANGE, Mel, levels, mel_for, waves
 from afresh.data.audio.near_duplicates import Near
 from afresh.data.audio.sound_folder import sound_names
@@ -93,6 +94,8 @@ class AudioEncoder:
 
     What is shorter than a clip is followed by silence, which is cut off again where a sound ends in it.
     """
+
+    kind = SOUND
 
     def __init__(self, saved: _Saved, conds: CondSpec, captions: CaptionEncoder | None = None) -> None:
         self.saved, self.conds, self.captions = saved, conds, captions
@@ -223,6 +226,7 @@ class AudioModality:
     """WAV, FLAC, OGG, MP3 and AIFF files, in class folders or with metadata beside them."""
 
     name = "audio"
+    kind = SOUND
     options = AudioOptions
 
     def sniff(self, path: Path) -> Sniff:

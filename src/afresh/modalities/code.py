@@ -20,6 +20,7 @@ from afresh.data.text.documents import (
     utf8_size,
 )
 from afresh.data.text.fim import EXTRA, MARKS, SHORTEST
+from afresh.data.text.kind import TEXT
 from afresh.data.text.languages import (
     LANGUAGES,
     PROGRAMS,
@@ -55,6 +56,7 @@ class CodeModality:
     """A folder of source files (or one): licences, generated, minified, vendored and binary files left out."""
 
     name = "code"
+    kind = TEXT
     options = CodeOptions
 
     def sniff(self, path: Path) -> Sniff:

@@ -37,6 +37,7 @@ from afresh.data.image.images import (
     to_channels,
     to_image,
 )
+from afresh.data.image.kind import IMAGE
 from afresh.data.image.pairs import CONTAINERS, IMAGE_FILES, conditioning_images, find_pairs, fit_image_conditions
 from afresh.data.media_folder import (
     Damaged,
@@ -105,6 +106,8 @@ class ImageEncoder:
     `options` are the options of reading with the chosen size and channels, so that other data can be read in the same
     way. `captions` encodes captions as vectors; None if they are encoded as words. `notes` report what was left out.
     """
+
+    kind = IMAGE
 
     def __init__(
         self,
@@ -202,6 +205,7 @@ class ImageModality:
     """PNG, JPEG, WebP, BMP and GIF files, in class folders or with metadata files, and .npz and .npy arrays."""
 
     name = "image"
+    kind = IMAGE
     options = ImageOptions
 
     def sniff(self, path: Path) -> Sniff:

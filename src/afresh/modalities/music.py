@@ -23,6 +23,7 @@ from afresh.data.music.encoder import ScoreEncoder, load_scores
 from afresh.data.music.files import NOTES, READ, RawPiece, read_pieces, suffix_of, to_score
 from afresh.data.music.score import STEPS, Note, Score, monophonic, to_text
 from afresh.data.split import FEW, share
+from afresh.data.text.kind import TEXT
 
 EVENT_STEPS, VOICE_STEPS = 12, 4  # of a quarter: sixteenths and triplets; sixteenths
 # Where each window is seen about twenty times, transposing lowers the held-out loss by a tenth; where fewer than ten
@@ -59,6 +60,7 @@ class MusicModality:
     these in a folder that holds no music beside them."""
 
     name = "music"
+    kind = TEXT
     options = MusicOptions
 
     def sniff(self, path: Path) -> Sniff:
@@ -248,9 +250,9 @@ def _held_out(items: list[Item], scores: Sequence[tuple[RawPiece, Score]], form:
         first, last = cut(scores[0][1], bars[-max(1, len(bars) // 10)][0])
         texts = [(first, "train", "first part"), (last, "validation", "last part")]
         return [Item(_text(s, form), f"{items[0].source} ({n})", split=split) for s, split, n in texts if s.notes]
-    order = sorted(items, key=lambda i: share(i.digest(), "split"))
-    held = {i.digest() for i in order[: max(1, len(items) // 10)]}
-    return [replace(i, split="validation" if i.digest() in held else "train") for i in items]
+    order = sorted(items, key=lambda i: share(TEXT.digest(i.value), "split"))
+    held = {TEXT.digest(i.value) for i in order[: max(1, len(items) // 10)]}
+    return [replace(i, split="validation" if TEXT.digest(i.value) in held else "train") for i in items]
 
 
 def cut(score: Score, step: int) -> tuple[Score, Score]:

@@ -26,10 +26,11 @@ from afresh.data.text.documents import (
     DocumentEncoder,
     DocumentOptions,
     fit_documents,
-    is_text,
     limit_bytes,
     load_documents,
+    not_blank,
 )
+from afresh.data.text.kind import TEXT
 from afresh.data.text.languages import exclusion_reason
 
 PROSE = frozenset({".txt", ".text", ".md", ".markdown", ".rst"})
@@ -55,6 +56,7 @@ class TextModality:
     """.txt, .md, .rst, .json, .jsonl, .csv, .tsv and .parquet, each also as .gz, and a .zip of them."""
 
     name = "text"
+    kind = TEXT
     options = TextOptions
 
     def sniff(self, path: Path) -> Sniff:
@@ -105,7 +107,7 @@ class TextModality:
     def fit(self, items: Sequence[Item], options: TextOptions) -> DocumentEncoder:
         tokenizer, conds, notes = fit_documents(items, options)
         records = any(i.turns for i in items)
-        return DocumentEncoder(tokenizer, options.context, conds, is_text, notes=notes, records=records)
+        return DocumentEncoder(tokenizer, options.context, conds, not_blank, notes=notes, records=records)
 
     def load(self, folder: Path) -> DocumentEncoder:
         return load_documents(folder, _check)
@@ -115,7 +117,7 @@ MODALITY = TextModality()
 
 
 def _check(languages: tuple[str, ...]) -> Any:
-    return is_text
+    return not_blank
 
 
 def _is(ours: bool) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from afresh.core import Codec, Encoder, Family, Item, UserError, registry
-from afresh.data.text.documents import DocumentEncoder, is_text
+from afresh.data.text.documents import DocumentEncoder, not_blank
 from afresh.formats.diffusers import Pipeline
 from afresh.formats.peft import CONFIG, base_named, read_peft
 from afresh.runs.run import Run
@@ -55,7 +55,7 @@ def open_base_model(name: str) -> BaseModel:
         name=found.source,
         family=registry.family("transformer"),
         config=found.config,
-        encoder=DocumentEncoder(found.tokenizer, found.context, {}, is_text),
+        encoder=DocumentEncoder(found.tokenizer, found.context, {}, not_blank),
         codec=None,
         weights={f"decoder.{k}": v for k, v in found.weights.items()},
         context=found.context,

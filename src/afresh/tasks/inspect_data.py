@@ -128,7 +128,7 @@ def look(
     prepared = prepare(path, modality, options, validation)
     items = [*prepared.train_items, *prepared.heldout_items]
     border = len(prepared.train_items)
-    found = near_duplicates(items) if near else None
+    found = near_duplicates(items, prepared.kind) if near else None
     advice = tuple(advise(facts_of(prepared, found)))
     if found is None:
         return Look(prepared, None, licences(path), advice)

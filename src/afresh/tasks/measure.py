@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afresh.core import Batch, CondSpec, Drawn, Examples, Item, Space, UserError, registry
+from afresh.core import Batch, CondSpec, Drawn, Examples, Item, ItemKind, Space, UserError, registry
 from afresh.core.rng import Rng
 from afresh.data.load import draw_requests, rows_at_once, sweep
 from afresh.data.prepare import Prepared
@@ -34,6 +34,10 @@ class RunEvidence:
         self.settings = run.settings(settings or {})
         self.rng = Rng(JUDGE_SEED)
         self.drawn: dict[int, Drawn] = {}
+
+    @property
+    def kind(self) -> ItemKind:
+        return self.run.encoder.kind
 
     @property
     def space(self) -> Space:

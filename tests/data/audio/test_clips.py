@@ -14,6 +14,7 @@ import soundfile
 
 from afresh.core import Corpus, Item, UserError
 from afresh.data.audio.clips import ClipOptions, read_clips
+from afresh.data.audio.kind import SOUND
 from afresh.data.prepare import prepare
 from afresh.data.split import split, split_hash
 from afresh.modalities.audio import MODALITY, AudioOptions
@@ -42,7 +43,7 @@ def tones(folder: Path, n: int = 24, seconds: float = 0.2, rate: int = RATE, fir
 
 
 def contents(corpus: Corpus) -> dict[str, str]:
-    return {i.source: i.digest() for i in corpus.items}
+    return {i.source: SOUND.digest(i.value) for i in corpus.items}
 
 
 def said(corpus: Corpus, words: str) -> str:
@@ -330,7 +331,7 @@ def test_what_no_sound_is_left_of_is_refused_with_the_reasons(tmp_path: Path) ->
 
 
 def sides(corpus: Corpus) -> tuple[list[Item], list[Item]]:
-    found = split(corpus.items)
+    found = split(corpus.items, SOUND)
     assert found.train and found.heldout
     return found.train, found.heldout
 
@@ -396,7 +397,7 @@ def test_only_one_group_is_refused(tmp_path: Path) -> None:
         put(tmp_path, f"anna_{i}.wav", noise(0.2, i))
     corpus = read_clips(tmp_path, ClipOptions(names="speaker,-", group="speaker"))
     with pytest.raises(UserError, match=r"speaker=anna.*Give items of other groups"):
-        split(corpus.items)
+        split(corpus.items, SOUND)
 
 
 def test_a_group_that_is_no_column_names_those_that_are(tmp_path: Path) -> None:
@@ -451,7 +452,7 @@ def test_order_and_names_of_files_do_not_decide_the_split(tmp_path: Path) -> Non
         put(tmp_path / "a", f"{i:02d}.wav", noise(0.2, i))
         put(tmp_path / "b", f"{99 - i:02d}_renamed.wav", noise(0.2, i))
     first, second = (read_clips(tmp_path / f, ClipOptions()) for f in "ab")
-    assert split_hash(split(first.items)) == split_hash(split(second.items))
+    assert split_hash(split(first.items, SOUND), SOUND) == split_hash(split(second.items, SOUND), SOUND)
 
 
 def test_options_that_no_sound_has_are_refused() -> None:

@@ -11,8 +11,10 @@ import soundfile
 
 from afresh.core import Item
 from afresh.data.audio.clips import ClipOptions, read_clips
+from afresh.data.audio.fingerprints import near_sounds, similar_sounds
+from afresh.data.audio.kind import SOUND
 from afresh.data.audio.near_duplicates import handle_near_duplicates, merge_groups
-from afresh.data.duplicates import near_duplicates, near_sounds, similar_sounds
+from afresh.data.duplicates import near_duplicates
 from afresh.data.split import split
 from tests.data.audio.test_sounds import RATE, changed, melody
 
@@ -21,14 +23,14 @@ def items(count: int, copies: int) -> list[Item]:
     """`count` melodies, and two changed copies of each of the first `copies`."""
     sounds = [melody(i, 0.4) for i in range(count)]
     sounds += [changed(s, how) for how in ("quieter", "later") for s in sounds[:copies]]
-    return [Item(s, f"{i}.wav", group=s.digest()) for i, s in enumerate(sounds)]
+    return [Item(s, f"{i}.wav", group=SOUND.digest(s)) for i, s in enumerate(sounds)]
 
 
 def crossing(every: list[Item]) -> int:
     """The number of near duplicates on both sides of the split."""
-    parts = split(every)
+    parts = split(every, SOUND)
     border = len(parts.train)
-    return sum(p.first < border <= p.second for p in near_duplicates([*parts.train, *parts.heldout]))
+    return sum(p.first < border <= p.second for p in near_duplicates([*parts.train, *parts.heldout], SOUND))
 
 
 def test_near_duplicates_never_cross_the_split() -> None:
@@ -53,7 +55,7 @@ def test_near_duplicates_can_be_dropped() -> None:
         and refused[0].reason.startswith("nearly the same as 0.wav (")
     )
     assert notes == ["24 sounds that are nearly the same as an earlier one are left out"]
-    assert not near_duplicates(kept)
+    assert not near_duplicates(kept, SOUND)
 
 
 def test_the_order_of_files_does_not_matter() -> None:

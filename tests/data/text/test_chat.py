@@ -20,7 +20,8 @@ from afresh.core.rng import Rng
 from afresh.data.load import Loader, requests_of, sweep, tokens_each
 from afresh.data.split import split
 from afresh.data.text.chat import CHATML, MARKS, ChatTemplate, display_text
-from afresh.data.text.documents import DocumentEncoder, is_text
+from afresh.data.text.documents import DocumentEncoder, not_blank
+from afresh.data.text.kind import TEXT
 from afresh.data.text.tokenizer import Tokenizer
 from afresh.families import transformer
 from afresh.modalities.text import MODALITY, TextOptions
@@ -278,7 +279,7 @@ def test_texts_and_conversations_together_are_refused(tmp_path: Path) -> None:
 
 def test_few_long_conversations_are_held_out_whole() -> None:
     items = [Item(display_text(t), turns=t) for t in ((("user", str(i)), ("assistant", "a" * 3000)) for i in range(4))]
-    parts = split(items)
+    parts = split(items, TEXT)
     assert len(parts.train) + len(parts.heldout) == 4 and all(i in items for i in (*parts.train, *parts.heldout))
 
 
@@ -286,7 +287,7 @@ def test_few_long_conversations_are_held_out_whole() -> None:
 
 
 def encoder(context: int = 32, template: str | None = CHATML) -> DocumentEncoder:
-    return DocumentEncoder(tokenizer("bytes", template), context, {}, is_text, records=True)
+    return DocumentEncoder(tokenizer("bytes", template), context, {}, not_blank, records=True)
 
 
 def items(sizes: list[tuple[int, int]]) -> list[Item]:

@@ -7,8 +7,7 @@ reward asks for what is rare in the data lowers it too, so that it is shown and 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,13 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from afresh.alignment.rewards.text import cosine, grams
 from afresh.core import Codec
+from afresh.core.item_kind import Array
 from afresh.data.prepare import Prepared
 from afresh.evaluation.gallery import seen
 
 MOST = 1024  # training items that samples are compared with, evenly taken
-CHARACTERS = 1 << 20  # of the training texts
 
 
 class DataSimilarity:
@@ -36,8 +34,8 @@ class DataSimilarity:
     def __call__(self, values: Sequence[Any], x: Tensor) -> dict[str, float]:
         """{data_similarity, data_similarity_error} of decoded samples, which are x (B, ...) in the family's space;
         empty if samples are neither texts nor fields."""
-        if isinstance(values[0], str):
-            found = np.array([cosine(grams(text), self.texts) for text in values])
+        if self.prepared.kind.similarity is not None:
+            found = self.own(values)
         else:
             made = x if self.codec is None else self.codec.decode(x)
             if not made.is_floating_point():
@@ -48,13 +46,11 @@ class DataSimilarity:
         return {"data_similarity": float(found.mean()), "data_similarity_error": error}
 
     @cached_property
-    def texts(self) -> Counter[str]:
-        """Counts of the training texts together."""
-        items = self.prepared.train_items
-        out: Counter[str] = Counter()
-        for row in evenly(len(items)):
-            out += grams(items[row].value[: max(1, CHARACTERS // min(MOST, len(items)))])
-        return out
+    def own(self) -> Callable[[Sequence[Any]], Array]:
+        """The similarity that the kind of the items brings."""
+        similarity, items = self.prepared.kind.similarity, self.prepared.train_items
+        assert similarity is not None
+        return similarity([items[row].value for row in evenly(len(items))])
 
     @cached_property
     def fields(self) -> Tensor:

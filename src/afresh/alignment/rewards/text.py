@@ -6,7 +6,6 @@ import ast
 import json
 import re
 import warnings
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,9 +15,9 @@ from numpy.typing import NDArray
 from afresh.alignment.rewards.programs import limited
 from afresh.alignment.rewards.reward import Builtin, Context, Reward, options
 from afresh.core import UserError
+from afresh.data.text.grams import cosine, grams
 
-GRAM, WINDOW = 3, 16  # characters: of near's n-grams, of novel's windows
-BEGIN, END = "\x02", "\x03"
+WINDOW = 16  # characters of novel's windows
 UNITS: dict[str, Callable[[str], int]] = {
     "characters": len,
     "words": lambda text: len(text.split()),
@@ -120,18 +119,6 @@ def is_json(argument: str | None, context: Context) -> Reward:
         return 1.0
 
     return each(score)
-
-
-def grams(text: str) -> Counter[str]:
-    """How often each n-gram of characters occurs, with marks at both ends: no text is without any."""
-    marked = BEGIN * (GRAM - 1) + text + END * (GRAM - 1)
-    return Counter(marked[i : i + GRAM] for i in range(len(marked) - GRAM + 1))
-
-
-def cosine(a: Counter[str], b: Counter[str]) -> float:
-    """Of two vectors of counts: 1 in the same direction, 0 with nothing in common (Damashek 1995)."""
-    squares = sum(v * v for v in a.values()) * sum(v * v for v in b.values())
-    return float(sum(v * b[k] for k, v in a.items() if k in b) / squares**0.5)
 
 
 def near(argument: str | None, context: Context) -> Reward:

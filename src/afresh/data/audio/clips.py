@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from afresh.core import Corpus, Item, Refused, Sound, UserError
+from afresh.data.audio.kind import SOUND
 from afresh.data.audio.near_duplicates import Near, handle_near_duplicates
 from afresh.data.audio.sound_folder import SOUND_FILES, columns_from_names, map_sounds, open_sounds
 from afresh.data.audio.sounds import SILENT, DecodedSound, Header, SoundError, decode_sound, header, peak
@@ -268,7 +269,7 @@ def with_groups(items: Sequence[Item], table: Attributes, how: ClipOptions, note
     be the label as well: no label that is held out may be missing from training."""
     column = how.group
     if column is None:
-        return [replace(i, group=i.digest()) for i in items]
+        return [replace(i, group=SOUND.digest(i.value)) for i in items]
     if column not in table.columns:
         raise UserError(
             f"There is no column {column!r} to group by. Columns found: {', '.join(table.columns) or 'none'}. Give one "
@@ -282,7 +283,10 @@ def with_groups(items: Sequence[Item], table: Attributes, how: ClipOptions, note
     values = table.columns[column]
     groups = len({v for v in values if v is not None})
     notes.append(f"{column}: {groups:,} groups, each on one side of the split, and therefore no condition")
-    return [replace(i, group=i.digest() if v is None else f"{column}={v}") for i, v in zip(items, values, strict=True)]
+    return [
+        replace(i, group=SOUND.digest(i.value) if v is None else f"{column}={v}")
+        for i, v in zip(items, values, strict=True)
+    ]
 
 
 # --------------------------------------------------------------------------- cutting

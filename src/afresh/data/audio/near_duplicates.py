@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Literal
 
 from afresh.core import Item, Refused
-from afresh.data.duplicates import near_sounds, similar_sounds
+from afresh.data.audio.fingerprints import near_sounds, similar_sounds
+from afresh.data.audio.kind import SOUND
 
 SEARCHED = 20_000  # sounds; more are not compared, because the time is quadratic
 LARGEST = 0.5  # share of the items in one group; above it the data has little variety, and no split would separate it
@@ -29,7 +30,7 @@ def handle_near_duplicates(items: Sequence[Item], policy: Near, notes: list[str]
         notes.append(f"{len(items):,} sounds are not searched for near duplicates (at most {SEARCHED:,} are)")
         return list(items), []
     values = [i.value for i in items]
-    pairs = [p for p in near_sounds(values) if items[p.first].digest() != items[p.second].digest()]
+    pairs = [p for p in near_sounds(values) if SOUND.digest(values[p.first]) != SOUND.digest(values[p.second])]
     if not pairs:
         return list(items), []
     if policy == "drop":
@@ -59,6 +60,6 @@ def merge_groups(items: Sequence[Item], sets: Sequence[Sequence[int]]) -> list[I
         return name
 
     for members in sets:
-        names = sorted({root(items[i].group or items[i].digest()) for i in members})
+        names = sorted({root(items[i].group or SOUND.digest(items[i].value)) for i in members})
         parent |= dict.fromkeys(names[1:], names[0])
-    return [replace(i, group=root(i.group or i.digest())) for i in items]
+    return [replace(i, group=root(i.group or SOUND.digest(i.value))) for i in items]

@@ -18,6 +18,7 @@ from afresh.core.rng import Rng
 from afresh.data.music.files import midi_bytes
 from afresh.data.music.score import PITCHES, STEPS, Score, from_text, joined, vocabulary
 from afresh.data.music.synth import play
+from afresh.data.text.kind import TEXT
 
 SPECIAL = {"end": 0, "score": 1}  # `score` never occurs: it says what the space is of
 KEPT = 0.5  # of the windows in training, which are not transposed
@@ -71,6 +72,7 @@ class ScoreEncoder:
     context: int
     transpose: int
     notes: tuple[str, ...] = ()
+    kind = TEXT
 
     @cached_property
     def words(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from afresh.data.conditions import encode_conditions, fit_conditions
 from afresh.data.split import share
 from afresh.data.text.chat import CHATML, MARKS, ChatTemplate
 from afresh.data.text.fim import FillIn
+from afresh.data.text.kind import TEXT
 from afresh.data.text.tokenizer import Ids, Tokenizer, choose
 
 MAX_CLASSES = 1_000
@@ -60,7 +61,7 @@ class _Saved(BaseModel):
     fim_rate: float = Field(0.0, ge=0, le=1)
 
 
-def is_text(value: str) -> bool:
+def not_blank(value: str) -> bool:
     """Whether anything but white space is there."""
     return bool(value.strip())
 
@@ -82,6 +83,7 @@ class DocumentEncoder:
     notes: tuple[str, ...] = ()
     records: bool = False
     fim_rate: float = 0.0  # of the documents in a training window (data/fim.py)
+    kind = TEXT
 
     @cached_property
     def template(self) -> ChatTemplate:
@@ -243,7 +245,7 @@ def limit_bytes(items: Sequence[Item], max_bytes: int | None) -> tuple[list[Item
         return list(items), []
     kept: set[int] = set()
     left = max_bytes
-    for i in sorted(range(len(items)), key=lambda i: share(items[i].digest(), "cap")):
+    for i in sorted(range(len(items)), key=lambda i: share(TEXT.digest(items[i].value), "cap")):
         if sizes[i] <= left:
             kept.add(i)
             left -= sizes[i]

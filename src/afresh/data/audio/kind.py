@@ -1,0 +1,56 @@
+"""Sounds as items: core.Sound."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from afresh.core import ItemKind, Preview, Sound
+from afresh.data.audio.fingerprints import near_sounds
+from afresh.data.audio.sounds import SUFFIXES, SoundError, decode_sound, header
+from afresh.data.audio.views import sound_image, wav_bytes
+
+
+def digest(sound: Sound) -> str:
+    """SHA-256 of the rate and the samples."""
+    x = sound.samples
+    content = hashlib.sha256(repr((sound.rate, x.shape, str(x.dtype))).encode())
+    content.update(x if x.flags.c_contiguous else x.tobytes())  # avoids copying hours of audio
+    return content.hexdigest()
+
+
+def describe(sound: Sound) -> str:
+    count = sound.samples.shape[1] if sound.samples.ndim == 2 else 0
+    return f"a sound of {sound.seconds:.3g} s, {count} channel{'' if count == 1 else 's'}, at {sound.rate:,} Hz"
+
+
+def previews(sounds: Sequence[Sound]) -> list[Preview]:
+    """Each with an image of its wave and spectrum, over the same time for all of them."""
+    longest = max((s.seconds for s in sounds), default=0.0)
+    return [Preview(image=sound_image(s, longest), sound=s) for s in sounds]
+
+
+def decode(content: bytes) -> Sound:
+    """A sound file at its own rate, in one or two channels. Raises ValueError if it cannot be decoded."""
+    try:
+        head = header(content)
+        return decode_sound(content, head.rate, min(head.channels, 2)).sound
+    except (SoundError, OSError) as error:
+        raise ValueError(str(error)) from None
+
+
+SOUND = ItemKind(
+    name="sound",
+    plural="sounds",
+    view="sound",
+    digest=digest,
+    describe=describe,
+    previews=previews,
+    size=lambda sound: sound.seconds,
+    unit="seconds",
+    encode=wav_bytes,
+    decode=decode,
+    suffix=".wav",
+    suffixes=SUFFIXES,
+    near_duplicates=near_sounds,
+)

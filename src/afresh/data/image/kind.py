@@ -1,0 +1,61 @@
+"""Images as items: uint8 arrays (H, W, C), C = 1 or 3."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+
+import numpy as np
+
+from afresh.core import ItemKind, Preview
+from afresh.data.image.images import SUFFIXES, ImageError, Pixels, full_size_image, to_image
+from afresh.data.image.near_duplicates import near_images
+
+BLANK = 2  # difference between the darkest and the lightest value of a blank image, of 255
+
+
+def digest(pixels: Pixels) -> str:
+    head = repr((pixels.shape, str(pixels.dtype)))
+    return hashlib.sha256(head.encode() + pixels.tobytes()).hexdigest()
+
+
+def describe(pixels: Pixels) -> str:
+    return f"an image {pixels.shape} of mean {float(pixels.mean()):.3g}"
+
+
+def encode(pixels: Pixels) -> bytes:
+    """A PNG file."""
+    buffer = io.BytesIO()
+    to_image(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def decode(content: bytes) -> Pixels:
+    """The pixels of an image file in its own size. Raises ValueError if it cannot be decoded."""
+    try:
+        return full_size_image(content).pixels
+    except (ImageError, OSError) as error:
+        raise ValueError(str(error)) from None
+
+
+def flaw(pixels: Pixels) -> str | None:
+    """Whether every channel varies by at most BLANK levels."""
+    return "have a single colour" if int(np.ptp(pixels, axis=(0, 1)).max()) <= BLANK else None
+
+
+IMAGE = ItemKind(
+    name="image",
+    plural="images",
+    view="image",
+    digest=digest,
+    describe=describe,
+    previews=lambda images: [Preview(image=pixels) for pixels in images],
+    size=lambda pixels: "x".join(map(str, pixels.shape)),
+    unit="pixels",
+    encode=encode,
+    decode=decode,
+    suffix=".png",
+    suffixes=SUFFIXES,
+    near_duplicates=near_images,
+    flaw=flaw,
+)
