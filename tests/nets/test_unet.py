@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from afresh.nets.patches import spread
 from afresh.nets.unet import ChannelNorm, SelfAttention, UNet
 
 
@@ -81,3 +82,17 @@ def test_the_norm_is_over_the_channels_of_each_place(grid: tuple[int, ...]) -> N
     y = ChannelNorm(6)(x)
     torch.testing.assert_close(y.mean(1), torch.zeros(2, *grid), rtol=0, atol=1e-5)
     torch.testing.assert_close(y.var(1, unbiased=False), torch.ones(2, *grid), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("grid", [(6,), (6, 10), (5, 7), (2, 4, 6)], ids=str)
+def test_spreading_puts_every_channel_into_its_cell(grid: tuple[int, ...]) -> None:
+    rank, coarse = len(grid), tuple((n + 1) // 2 for n in grid)
+    y = torch.randn(2, 2**rank * 3, *coarse)
+    out = spread(y, grid)
+    assert out.shape == (2, 3, *grid)
+    for place in torch.cartesian_prod(*[torch.arange(n) for n in grid]).reshape(-1, rank).tolist():
+        cell = 0
+        for p in place:
+            cell = 2 * cell + p % 2
+        at = (slice(None), slice(3 * cell, 3 * cell + 3), *(p // 2 for p in place))
+        assert torch.equal(out[(slice(None), slice(None), *place)], y[at])

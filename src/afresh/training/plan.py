@@ -361,7 +361,7 @@ def maybe_compiled(task: Task, trial: Trial, decisions: list[Decision]) -> Trial
         decisions.append(Decision("compile", "no", "too short a budget to earn back compiling"))
         return trial
     if not regions_of(task, trial.config):
-        decisions.append(Decision("compile", "no", "the network's own kernels are faster here"))
+        decisions.append(Decision("compile", "no", "it does not pay for this network on this device"))
         return trial
     start = time.perf_counter()
     train = trial.train.model_copy(update={"compile": True})

@@ -13,7 +13,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-SOURCES = tuple(Path(__file__).with_name(n) for n in ("decoder.cpp", "amx.cpp", "decode.cpp", "fields.cpp"))
+SOURCES = tuple(Path(__file__).with_name(n) for n in ("decoder.cpp", "amx.cpp", "decode.cpp"))
 HEADER = Path(__file__).with_name("numbers.h")
 # Sums may be reordered so that they vectorise, but NaN and infinity keep their meaning: training looks for them.
 FLAGS = (
