@@ -187,7 +187,7 @@ def test_variations_of_a_sound_are_as_long_as_it(length: int, wave_run: Path) ->
 
 def test_sounds_too_long_to_blend_are_refused(mel_run: Path, sounds: Path, tmp_path: Path, invoke: Invoke) -> None:
     soundfile.write(tmp_path / "long.wav", np.tile(made_up(1), 8), RATE)
-    said = "long.wav lasts 1.* s, and this model's sounds last at most 0.2.* s: nothing is cut unasked. Give a part"
+    said = "long.wav lasts 1.* s, but this model's sounds last at most 0.2.* s. Give a part"
     refused(invoke, said, "blend", mel_run, tmp_path / "long.wav", sounds / "beep" / "01.wav", "--out", tmp_path / "o")
     refused(invoke, said, "blend", mel_run, sounds / "beep" / "01.wav", tmp_path / "long.wav", "--out", tmp_path / "o")
 
@@ -370,10 +370,13 @@ def pictures(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "said"),
     [
-        (texts_as_wavs, "not a sound that is read.*if a player opens it, convert it"),
+        (texts_as_wavs, "not a supported sound.*if it can be played, convert it"),
         (one_file, "Give at least two"),
-        (silence, "silent: no sample is above"),
-        (headers_that_lie, "no sound has; accepted are 1,000 to 768,000 Hz and 1 to 64 channels"),
+        (silence, "silent: no sample exceeds"),
+        (
+            headers_that_lie,
+            "an impossible rate or number of channels; accepted are 1,000 to 768,000 Hz and 1 to 64 channels",
+        ),
         (pictures, r"unsupported sound format \(\.png\)"),
     ],
 )
@@ -400,7 +403,7 @@ def refused(invoke: Invoke, said: str, *argv: object) -> None:
         ("rate=1000000", "less than or equal to 48000, given '?1000000'? .accepted: 4000 to 48000"),
         ("channels=6", "channels"),
         ("seconds=0", "seconds"),
-        ("names=a,b,c,d", "do not fit names=a,b,c,d"),
+        ("names=a,b,c,d", "do not match names=a,b,c,d"),
         ("group=speaker", "no column 'speaker'"),
         ("label_column=mood", "no column 'mood'"),
         ("tempo=3", "Accepted: rate, channels"),

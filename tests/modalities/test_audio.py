@@ -1,4 +1,4 @@
-"""Sounds as a field: what is encoded comes back within a stated distance, what cannot be used is refused."""
+"""Audio as fields: decoding inverts encoding within stated limits, and unusable input is refused."""
 
 from __future__ import annotations
 

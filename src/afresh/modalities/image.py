@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,13 +11,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import ImageColor
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from afresh.core import Cond, CondSpec, Corpus, Examples, Item, Refused, Sniff, Space, UserError, events
 from afresh.data.captions import CaptionEncoder, Captions, SavedCaptions, fit_captions
 from afresh.data.columns import LabelColumn, add_columns
 from afresh.data.conditions import SavedPart, encode_conditions, fit_conditions
+from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.data.image.arrays import IMAGE_KEYS, TEST, TRAIN, Header, is_images, read_arrays, read_headers
 from afresh.data.image.images import (
     SUFFIXES,
@@ -177,14 +177,13 @@ class ImageEncoder:
     def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]:
         """Write one PNG per value to `folder`. Returns the file names."""
         folder.mkdir(parents=True, exist_ok=True)
-        files = [f"{re.sub(r'[^A-Za-z0-9._-]', '_', name.removesuffix('.png'))}.png" for name in names]
-        if len(set(files)) != len(values):
-            raise ValueError(f"{len(values)} images need as many different names, not {files}")
+        files = written_names(names, ".png")
         for value, file in zip(values, files, strict=True):
             to_image(value).save(folder / file)
         return files
 
     def save(self, folder: Path) -> None:
+        """Write encoder.json, and the statistics of captions if a text encoder is used."""
         channels, side, _ = self.space.shape
         saved = _Saved(
             channels=3 if channels == 3 else 1,
@@ -195,10 +194,9 @@ class ImageEncoder:
             captions=None if self.captions is None else self.captions.saved,
             notes=self.notes,
         )
-        folder.mkdir(parents=True, exist_ok=True)
+        save_encoder(folder, saved)
         if self.captions is not None:
             self.captions.save(folder)
-        (folder / "encoder.json").write_text(saved.model_dump_json(indent=1), encoding="utf-8")
 
 
 class ImageModality:
@@ -253,11 +251,7 @@ class ImageModality:
 
     def load(self, folder: Path) -> ImageEncoder:
         """Raises UserError if encoder.json is missing, damaged, of another version or has unknown fields."""
-        file = folder / "encoder.json"
-        try:
-            saved = _Saved.model_validate_json(file.read_bytes())
-        except (OSError, ValidationError) as error:
-            raise UserError(f"{file} is not an encoder of images that this version can read: {error}") from None
+        saved = load_encoder(folder, _Saved, "images")
         space = Space("field", (saved.channels, saved.side, saved.side), std=saved.std, axes=AXES)
         captions = None if saved.captions is None else CaptionEncoder.load(folder, saved.captions)
         spec = {k: p.part() for k, p in saved.conds.items()}

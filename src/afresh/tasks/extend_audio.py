@@ -19,8 +19,7 @@ from torch import Tensor
 
 from afresh.core import Item, Sound, UserError
 from afresh.data.audio.mels import splice_sound
-from afresh.data.audio.sounds import SoundError, decode_sound
-from afresh.data.audio.views import wav_bytes
+from afresh.data.audio.sounds import read_sound
 from afresh.runs.inputs import encoded
 from afresh.runs.run import Run
 from afresh.sampling.samples import Samples, is_sound
@@ -49,16 +48,8 @@ def heard(run: Run, given: Any) -> Sound:
     Raises UserError for a file that cannot be read, for another kind of value and for more than MOST seconds.
     """
     own = run.encoder.decode(torch.zeros(1, *run.encoder.space.shape))[0]
-    if is_sound(given) and given.rate == own.rate and given.samples.shape[1] == own.samples.shape[1]:
-        sound: Sound = given
-    else:
-        if not is_sound(given) and not isinstance(given, str | Path):
-            raise UserError(f"A sound or a file of one is needed. Given: {type(given).__name__}.")
-        source = wav_bytes(given) if is_sound(given) else Path(given)
-        try:
-            sound = decode_sound(source, own.rate, own.samples.shape[1], MOST + 1).sound
-        except (OSError, SoundError) as error:
-            raise UserError(f"{given} cannot be used as a sound: {error}.") from None
+    source = Path(given) if isinstance(given, str) else given
+    sound = read_sound(source, own.rate, own.samples.shape[1], MOST + 1)
     if sound.seconds > MOST:
         raise UserError(f"{given} is longer than {MOST:g} s: give a part of it.")
     return sound

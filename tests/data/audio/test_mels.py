@@ -1,4 +1,4 @@
-"""Sounds put into others: what is beside stays, and phases meet."""
+"""Parts of sounds spliced into others: neighbouring samples do not change, and phases join."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from afresh.core import Sound
-from afresh.data.audio.mels import levels, mel_for, splice_sound, waves
+from afresh.data.audio.mels import mel_for, spectrograms, splice_sound, waveforms
 from afresh.nets.spectrum import multi_scale_distance
 
 RATE = 8_000
@@ -27,11 +27,11 @@ def far(a: Sound, b: Sound) -> float:
 
 
 @pytest.mark.parametrize("hertz", [440.0, 1_111.0])
-def test_what_is_put_in_meets_what_is_beside(hertz: float) -> None:
-    """The same tone with phases of its own: nearer to the tone than where it is put in as it is."""
+def test_spliced_parts_join_their_neighbours(hertz: float) -> None:
+    """A part of the same tone with other phases is closer to the tone than if it were copied."""
     known = tone(hertz)
     mel = mel_for(RATE, -100.0)
-    wave = waves(mel, levels(mel, torch.from_numpy(known.samples.T.copy())[None]))[0]
+    wave = waveforms(mel, spectrograms(mel, torch.from_numpy(known.samples.T.copy())[None]))[0]
     made = Sound(wave.T.numpy(), RATE)
     found = splice_sound(known, made, 3_500, 4_700).samples
     assert np.array_equal(found[:3_500], known.samples[:3_500]) and np.array_equal(found[4_700:], known.samples[4_700:])
@@ -40,7 +40,7 @@ def test_what_is_put_in_meets_what_is_beside(hertz: float) -> None:
     assert math.isfinite(far(known, made)) and far(known, Sound(found, RATE)) < 0.6 * far(known, Sound(plain, RATE))
 
 
-def test_what_fits_already_is_put_in_as_it_is() -> None:
+def test_parts_that_already_join_are_copied() -> None:
     known = tone(440.0)
     samples = known.samples.copy()
     samples[3_500:4_700] = np.random.default_rng(0).uniform(-0.5, 0.5, (1_200, 1))

@@ -126,7 +126,7 @@ def test_bad_files_are_refused_by_name_and_the_others_read(tmp_path: Path) -> No
     files = {
         "good.wav": sound(0),
         "stereo.flac": sound(1, 44_100, 2, "FLAC"),
-        "text.wav": "no sound at all",
+        "text.wav": "not a sound",
         "nan.wav": buffer.getvalue(),
         "empty.wav": b"",
         "folder.wav/inner.wav": sound(2),
@@ -144,7 +144,7 @@ def test_bad_files_are_refused_by_name_and_the_others_read(tmp_path: Path) -> No
         (8_000, 1),
         (44_100, 2),
     }
-    assert "not a sound" in str(read["text.wav"]) and "not finite" in str(read["nan.wav"])
+    assert "not a supported sound" in str(read["text.wav"]) and "not finite" in str(read["nan.wav"])
     assert {r.source for r in found.refused} == {"empty.wav", "notes.txt"}
 
 
@@ -152,7 +152,7 @@ def test_paths_that_hold_nothing(tmp_path: Path) -> None:
     one = folder(tmp_path, {"one.wav": sound(0), "bad.zip": b"no archive"})
     with pytest.raises(UserError, match="does not exist"):
         open_sounds(tmp_path / "away")
-    with pytest.raises(UserError, match="is one file"):
+    with pytest.raises(UserError, match="is a single file"):
         open_sounds(one / "one.wav")
     with pytest.raises(UserError, match="archive that can be read"):
         list(open_sounds(one / "bad.zip").files())
@@ -189,7 +189,7 @@ def test_sounds_come_in_order_and_few_are_held(tmp_path: Path) -> None:
 DIGITS = [f"{split}/{d}_{who}_{i}.wav" for split in "ab" for d in range(10) for who in ("anna", "ben") for i in (1, 2)]
 
 
-def test_columns_by_a_pattern() -> None:
+def test_columns_by_pattern() -> None:
     found = columns_from_names(DIGITS, "digit,speaker,-")
     assert list(found) == ["digit", "speaker"]
     assert found["digit"]["a/7_ben_2.wav"] == "7" and found["speaker"]["a/7_ben_2.wav"] == "ben"
@@ -197,28 +197,16 @@ def test_columns_by_a_pattern() -> None:
     assert columns_from_names(drums, "class,...") == {"class": dict(zip(drums, ("bd", "drum", "sn"), strict=True))}
 
 
-def test_columns_that_are_found() -> None:
-    many = [f"{d}_{who}_{i:03}.wav" for d in range(3) for who in ("anna", "ben") for i in range(70)]
-    found = columns_from_names(many)
-    assert {k: sorted(set(v.values())) for k, v in found.items()} == {
-        "part1": ["0", "1", "2"],
-        "part2": ["anna", "ben"],
-    }
-    assert columns_from_names([f"{i}.wav" for i in range(9)]) == {}
-    assert columns_from_names(["a_1.wav", "b_2.wav"]) == {}
-    assert columns_from_names([]) == {}
-
-
-def test_files_that_do_not_fit_the_pattern_are_named() -> None:
+def test_files_that_do_not_match_the_pattern_are_listed() -> None:
     with pytest.raises(UserError, match=r"2 of 42 file names.*odd\.wav, 7_anna_1_b\.wav\."):
         columns_from_names([*DIGITS[:40], "odd.wav", "7_anna_1_b.wav"], "digit,speaker,-")
     with pytest.raises(UserError, match="and 75 more"):
         columns_from_names(DIGITS, "digit,speaker")
-    with pytest.raises(UserError, match="do not fit"):
+    with pytest.raises(UserError, match="do not match"):
         columns_from_names(["7__1.wav"], "digit,speaker,-")
 
 
 @pytest.mark.parametrize("pattern", ["", "-", "-,...", "...", "a,a", "a,,b", "...,a", "a b,c"])
 def test_patterns_that_name_nothing_are_refused(pattern: str) -> None:
-    with pytest.raises(UserError, match=r"is no pattern.*names=digit,speaker,-"):
+    with pytest.raises(UserError, match=r"is not a pattern.*names=digit,speaker,-"):
         columns_from_names(DIGITS, pattern)

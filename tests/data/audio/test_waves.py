@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afresh.data.audio.waves import fitted, frame_energies, k_weighted, loudness_db, to_loudness, trim_bounds, windows
+from afresh.data.audio.waves import (
+    fit_length,
+    frame_energies,
+    k_weighted,
+    loudness_db,
+    to_loudness,
+    trim_bounds,
+    windows,
+)
 
 
 def sine(seconds: float, rate: int, hertz: float = 997.0, level: float = 1.0) -> np.ndarray:
@@ -121,18 +129,18 @@ def test_a_hop_that_leaves_frames_out_is_refused(hop: int) -> None:
 
 def test_fitted_keeps_all_but_a_fade() -> None:
     x = np.random.default_rng(0).uniform(-1, 1, (1_000, 2)).astype(np.float32)
-    assert fitted(x, 1_000) is x
-    longer, shorter = fitted(x, 1_500), fitted(x, 500)
+    assert fit_length(x, 1_000) is x
+    longer, shorter = fit_length(x, 1_500), fit_length(x, 500)
     assert longer.shape == (1_500, 2) and shorter.shape == (500, 2)
     assert np.array_equal(longer[: 1_000 - 64], x[: 1_000 - 64]) and not longer[1_000:].any()
     assert np.array_equal(shorter[: 500 - 64], x[: 500 - 64])
-    assert fitted(x[:0], 10).shape == (10, 2)
+    assert fit_length(x[:0], 10).shape == (10, 2)
 
 
 @pytest.mark.parametrize("frames", [600, 2_000])
 def test_fitted_makes_no_click(frames: int) -> None:
     """A constant: the largest step is that of the fade, pi / 2 over its length, and not the constant."""
-    out = fitted(np.ones((1_000, 1), np.float32), frames)
+    out = fit_length(np.ones((1_000, 1), np.float32), frames)
     assert np.abs(np.diff(np.append(out[:, 0], 0.0))).max() <= math.pi / 2 / 64
 
 

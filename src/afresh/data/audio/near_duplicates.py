@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from afresh.core import Item, Refused
 from afresh.data.audio.fingerprints import near_sounds, similar_sounds
@@ -14,7 +16,10 @@ from afresh.data.audio.kind import SOUND
 SEARCHED = 20_000  # sounds; more are not compared, because the time is quadratic
 LARGEST = 0.5  # share of the items in one group; above it the data has little variety, and no split would separate it
 
-Near = Literal["keep", "drop"]
+Near = Annotated[
+    Literal["keep", "drop"],
+    Field(description="near duplicates of another sound: keep them on the same side of the split, or drop them"),
+]
 
 
 def handle_near_duplicates(items: Sequence[Item], policy: Near, notes: list[str]) -> tuple[list[Item], list[Refused]]:

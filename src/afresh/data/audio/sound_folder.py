@@ -1,9 +1,8 @@
-"""A folder of sounds, an archive of one, or a folder of archives, to names and contents; columns from file names."""
+"""Sounds in a folder, an archive, or a folder of archives; and metadata columns from file names."""
 
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -14,32 +13,31 @@ from afresh.data.audio.sounds import READ, SUFFIXES, SoundError, Source
 from afresh.data.media_folder import Media, MediaCollection, file_names, open_folder, open_zip
 
 SOUND_FILES = Media("sound", SUFFIXES, READ, "audio")
-THREADS = 4  # each holds a sound while it is read
-AT_ONCE = 16  # sounds held as their archive's bytes, or as what was made of them
-VALUES = (2, 60)  # different values of a part of the names that may be a column
-REST = "..."  # at the end of a pattern: any further parts, or none
+THREADS = 4  # each holds one sound while it decodes
+AT_ONCE = 16  # sounds held at once, as bytes of an archive or as results
+REST = "..."  # at the end of a pattern: any number of further parts
 
 A = TypeVar("A")
 
 
 def open_sounds(path: Path) -> MediaCollection:
-    """A folder, a .zip, or a folder that holds no sound but .zip files: several of these count as folders of their
-    names, a single one is read as if it were given.
+    """Open a folder, a .zip archive, or a folder that contains archives but no sounds. Of several archives, each counts
+    as a folder of its name; a single archive is read like its path.
 
-    Raises UserError when the path is missing, is another kind of file, or an empty folder; going through the files, for
-    an archive that is damaged or a bomb.
+    Raises UserError if the path does not exist, is another kind of file, or an empty folder. Iterating over the files
+    raises UserError if an archive is damaged or a decompression bomb.
     """
     if not path.is_dir():
         if not path.exists() or path.suffix.lower() != ".zip":
-            given = "is one file" if path.exists() else "does not exist"
-            raise UserError(f"{path} {given}. Give a folder of sounds ({READ}) or a .zip of one.")
+            problem = "is a single file" if path.exists() else "does not exist"
+            raise UserError(f"{path} {problem}. Give a folder of sounds ({READ}) or a .zip of one.")
         return open_zip(path, SOUND_FILES)
-    found = open_folder(path, SOUND_FILES)
-    if not found.containers or next(found.files(), None) is not None:
-        return found
-    archives = {c.relative_to(path).as_posix(): open_zip(c, SOUND_FILES) for c in found.containers}
-    tables = dict(found.tables)
-    outside = [r for r in found.refused if r.source not in archives]
+    collection = open_folder(path, SOUND_FILES)
+    if not collection.containers or next(collection.files(), None) is not None:
+        return collection
+    archives = {c.relative_to(path).as_posix(): open_zip(c, SOUND_FILES) for c in collection.containers}
+    tables = dict(collection.tables)
+    outside = [r for r in collection.refused if r.source not in archives]
     refused = list(outside)
 
     def files() -> Iterator[tuple[str, Source]]:
@@ -51,13 +49,13 @@ def open_sounds(path: Path) -> MediaCollection:
             inside += archive.refused
         refused[:] = outside + inside
 
-    return MediaCollection(files, tables, refused, found.containers)
+    return MediaCollection(files, tables, refused, collection.containers)
 
 
 def sound_names(path: Path) -> list[str]:
-    """Names of the files in what `open_sounds` opens, hidden ones and metadata apart, without reading any.
+    """Names of the files that `open_sounds` would open, without hidden files and metadata. No file is read.
 
-    Raises UserError as `afresh.data.media_folder.file_names`.
+    Raises UserError like `afresh.data.media_folder.file_names`.
     """
     names = file_names(path)
     if not path.is_dir() or any(PurePosixPath(n).suffix.lower() in SUFFIXES for n in names):
@@ -67,10 +65,10 @@ def sound_names(path: Path) -> list[str]:
     return [n for n in names if n not in archives] + inside
 
 
-def map_sounds(f: Callable[[Source], A], found: MediaCollection) -> Iterator[tuple[str, A | str]]:
-    """(name, `f` of the file, or the reason of its SoundError), in order; AT_ONCE at a time, in threads.
+def map_sounds(f: Callable[[Source], A], collection: MediaCollection) -> Iterator[tuple[str, A | str]]:
+    """Apply `f` to each sound in threads: (name, result, or the message of a SoundError) in order, AT_ONCE at a time.
 
-    Threads do: libsndfile and soxr work without the interpreter's lock.
+    Threads are effective because libsndfile and soxr release the interpreter's lock.
     """
 
     def attempt(file: tuple[str, Source]) -> tuple[str, A | str]:
@@ -79,51 +77,38 @@ def map_sounds(f: Callable[[Source], A], found: MediaCollection) -> Iterator[tup
         except SoundError as error:
             return file[0], str(error)
 
-    waiting = found.files()
+    iterator = collection.files()
     with ThreadPoolExecutor(THREADS) as pool:
-        while some := list(itertools.islice(waiting, AT_ONCE)):
-            yield from pool.map(attempt, some)
+        while chunk := list(itertools.islice(iterator, AT_ONCE)):
+            yield from pool.map(attempt, chunk)
 
 
 # --------------------------------------------------------------------------- file names
 
 
-def columns_from_names(names: Sequence[str], pattern: str | None = None) -> dict[str, dict[str, str]]:
-    """Column -> name -> value, from file names without folder and suffix, split at each `_`.
+def columns_from_names(names: Sequence[str], pattern: str) -> dict[str, dict[str, str]]:
+    """Column -> file name -> value, from the parts between `_` in file names without folder and suffix.
 
-    `pattern` names the parts in order, - for one to leave out, with ... at the end for any further ones: "digit,-"
-    makes 7 of 7_32.wav. Without a pattern, each part that most files have and that takes 2 to 60 values, every one in
-    two files or more, is a column part1, part2, ... . Raises UserError for a pattern that names nothing or a part
-    twice, and for files that do not fit it.
+    `pattern` names the parts in order, with - for a part to ignore and ... at the end for any further parts: with
+    "digit,-", the file 7_32.wav has the digit 7. Raises UserError for a pattern that names nothing, or a part twice,
+    and for files that do not match it.
     """
     parts = {name: PurePosixPath(name).stem.split("_") for name in names}
-    if pattern is None:
-        return _shared_parts(parts)
-    wanted = [p.strip() for p in pattern.split(",")]
-    rest = wanted[-1] == REST
-    wanted = wanted[:-1] if rest else wanted
-    kept = [w for w in wanted if w != "-"]
-    if not kept or len(set(kept)) < len(kept) or not all(w.replace("_", "").isalnum() for w in kept):
+    columns = [p.strip() for p in pattern.split(",")]
+    rest = columns[-1] == REST
+    columns = columns[:-1] if rest else columns
+    used = [c for c in columns if c != "-"]
+    if not used or len(set(used)) < len(used) or not all(c.replace("_", "").isalnum() for c in used):
         raise UserError(
-            f"names {pattern!r} is no pattern. Name the parts of the file names between _ in order, - for one to leave "
-            "out, ... for any further ones: names=digit,speaker,- for 7_anna_32.wav, or names=class,... ."
+            f"names={pattern!r} is not a pattern. Name the parts of the file names between _ in order, with - for a "
+            "part to ignore and ... for further parts: names=digit,speaker,- for 7_anna_32.wav, or names=class,... ."
         )
-    wrong = [n for n, p in parts.items() if len(p) < len(wanted) or (len(p) > len(wanted) and not rest) or "" in p]
+    wrong = [n for n, p in parts.items() if len(p) < len(columns) or (len(p) > len(columns) and not rest) or "" in p]
     if wrong:
         more = f" and {len(wrong) - 5:,} more" if len(wrong) > 5 else ""
         raise UserError(
-            f"{len(wrong):,} of {len(parts):,} file names do not fit names={pattern} ({len(wanted)} parts between _): "
-            f"{', '.join(wrong[:5])}{more}. Rename or remove them, or change the pattern (... at its end allows any "
+            f"{len(wrong):,} of {len(parts):,} file names do not match names={pattern} ({len(columns)} parts between "
+            f"_): {', '.join(wrong[:5])}{more}. Rename or remove them, or change the pattern (... at the end allows "
             "further parts)."
         )
-    return {w: {name: p[i] for name, p in parts.items()} for i, w in enumerate(wanted) if w != "-"}
-
-
-def _shared_parts(parts: dict[str, list[str]]) -> dict[str, dict[str, str]]:
-    columns = {}
-    for i in range(max(map(len, parts.values()), default=0)):
-        column = {name: p[i] for name, p in parts.items() if i < len(p)}
-        count = Counter(column.values())
-        if 2 * len(column) > len(parts) and VALUES[0] <= len(count) <= VALUES[1] and min(count.values()) > 1:
-            columns[f"part{i + 1}"] = column
-    return columns
+    return {c: {name: p[i] for name, p in parts.items()} for i, c in enumerate(columns) if c != "-"}

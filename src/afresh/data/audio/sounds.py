@@ -1,7 +1,7 @@
-"""Sound files to float arrays at one rate, in blocks; and what is measured and cut in arrays (T, C).
+"""Decode sound files to float arrays (T, C) at one rate, block by block.
 
-What a file says of itself is never believed further than its content goes: nothing is allocated by it. Everything that
-was found or changed beyond mixing and resampling is returned as a note.
+The header of a file is not trusted beyond the file's actual content, so that memory is never allocated by what it
+declares. Every change beyond mixing and resampling, and all damage, is reported as a note.
 """
 
 from __future__ import annotations
@@ -18,32 +18,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.core import Sound
+from afresh.core import Sound, UserError
+from afresh.data.audio.views import wav_bytes
 
 SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"})
-FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF"})  # of libsndfile's, that are used
-READ = "WAV, FLAC, OGG, MP3 and AIFF"
-RATES = (1_000, 768_000)  # samples a second
-MOST_CHANNELS = 64
-BLOCK = 1 << 16  # frames read at once, fewer where channels or the new rate make more of them
+FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF"})  # names of libsndfile
+READ = "WAV, FLAC, OGG, MP3 and AIFF"  # supported formats, for messages
+RATES = (1_000, 768_000)  # lowest and highest, in Hz
+MAX_CHANNELS = 64
+BLOCK = 1 << 16  # frames read at once; fewer if there are many channels or the new rate is high
 BLOCK_VALUES = 1 << 20  # numbers in a block before and after resampling: 4 MB
-UNKNOWN = 1 << 62  # libsndfile's frames when the header does not say: 2^63 - 1
-RUN = 4  # samples in a row at full scale that count as clipped: a loud tone touches it for one or two
-TRIES = 64  # in a row to get over damage: an MP3 goes on after each kB of it
+UNKNOWN = 1 << 62  # libsndfile reports 2^63 - 1 frames if the header does not declare a length
+RUN = 4  # consecutive samples at full scale that count as clipped; a loud tone reaches full scale for one or two
+TRIES = 64  # consecutive reading errors after which a damaged file ends; an MP3 can resume after each damaged kB
+MP3_FRAME = 1152  # samples
 SILENT = 1e-3  # peak below which a file counts as silent: -60 dBFS
-LOUD = 10 ** (1 / 20)  # a peak from which scaling down is worth a note: 1 dB above full scale
+LOUD = 10 ** (1 / 20)  # peak above which scaling down is reported: 1 dB above full scale
 
 Samples = NDArray[np.float32]  # (T, C)
-Source = Path | bytes  # a file, or a file's content (from an archive)
+Source = Path | bytes  # a file, or the content of a file in an archive
 
 
 class SoundError(Exception):
-    """Why one sound cannot be used, in words for its owner."""
+    """One sound cannot be used. The message is the reason, for its owner."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself: rate in samples a second, frames of one sample a channel (None: it does not say)."""
+    """What a file declares: its rate in Hz, its channels, and its length in frames (None if it declares none)."""
 
     rate: int
     channels: int
@@ -57,9 +59,9 @@ class Header:
 
 
 @dataclass
-class DecodeLog:
-    """What was measured while a file was read: frames so far; the highest |sample| of the file itself; how many of its
-    samples (of all channels) stand at full scale in runs of RUN or more; whether its end was reached; notes."""
+class _Log:
+    """Measurements while a file is read: frames so far, samples (of all channels) so far, the largest absolute sample
+    of the file, the number of samples at full scale in runs of RUN or more, whether the end was reached, and notes."""
 
     frames: int = 0
     samples: int = 0
@@ -71,7 +73,8 @@ class DecodeLog:
 
 @dataclass(frozen=True)
 class DecodedSound:
-    """A sound as it was read. `peak` and `clipped` (a share of samples, see Log) are of the file before any change."""
+    """A decoded file. `peak` (largest absolute sample) and `clipped` (share of samples in runs of RUN or more at full
+    scale) are those of the file, before any change."""
 
     sound: Sound
     header: Header
@@ -88,61 +91,67 @@ class DecodedSound:
 
 
 def header(source: Source) -> Header:
-    """Read the header alone. Raises SoundError when it is no sound, is empty or says what no sound has."""
-    with _opened(source, DecodeLog()) as (_, head):
+    """Read the header of a file. Raises SoundError if it is empty, not a sound, or declares impossible values."""
+    with _open(source, _Log()) as (_, head):
         return head
 
 
-def decode_sound(source: Source, rate: int, channels: int = 1, most_seconds: float | None = None) -> DecodedSound:
-    """A file as (T, `channels`) at `rate`, its first `most_seconds` or all of it.
+def decode_sound(source: Source, rate: int, channels: int = 1, max_seconds: float | None = None) -> DecodedSound:
+    """Decode a file, or its first `max_seconds`, as (T, `channels`), 1 or 2 channels, at `rate` Hz.
 
-    Several channels become one by their mean; one becomes two by doubling; more than two become two equal ones.
-    Samples beyond [-1, 1] (of float files and lossy ones, and from resampling) make the whole sound quieter.
-    What can be read of a damaged or truncated file is kept, with a note. libsndfile skips broken frames of an MP3;
-    those are noticed only where more than one frame is lost, or where reading fails. Memory: the result, up to twice
+    To get one channel, all channels are averaged; to get two, one channel is doubled, and more than two become their
+    average twice. If samples exceed [-1, 1] (in float and lossy files, and after resampling), the whole sound is made
+    quieter. What can be read of a damaged or truncated file is used, with a note. libsndfile skips broken frames of an
+    MP3; they are noticed only if more than one frame is lost, or if reading fails. Memory: the result, up to twice
     while it grows, and about 20 MB. Raises SoundError with the reason, also for samples that are not finite.
     """
-    log = DecodeLog()
-    grown = bytearray()
-    with ExitStack() as stack:
-        file, head = stack.enter_context(_opened(source, log))
-        for block in _stream(file, head, rate, channels, most_seconds, log):
-            grown += block.tobytes()
-    if not grown:
+    log = _Log()
+    content = bytearray()
+    with _open(source, log) as (file, head):
+        for block in _resampled(file, head, rate, channels, max_seconds, log):
+            content += block.tobytes()
+    if not content:
         raise SoundError(
             "no sample could be read: it is damaged from its beginning"
             if not log.frames
-            else f"{log.frames:,} samples at {head.rate:,} Hz are none at {rate:,} Hz: too short"
+            else f"too short: {log.frames:,} samples at {head.rate:,} Hz are less than one sample at {rate:,} Hz"
         )
-    out: Samples = np.frombuffer(grown, np.float32).reshape(-1, channels)
-    loudest = peak(out)
+    samples: Samples = np.frombuffer(content, np.float32).reshape(-1, channels)
+    loudest = peak(samples)
     if loudest > 1.0:
-        out /= np.float32(loudest * (1 + 1e-6))
+        samples /= np.float32(loudest * (1 + 1e-6))
     if max(log.peak, loudest) > LOUD:
         decibels = 20 * math.log10(max(log.peak, loudest))
         log.notes.append(f"reaches {decibels:.1f} dB above full scale: made quieter as a whole")
-    return DecodedSound(Sound(out, rate), head, tuple(log.notes), log.clipped / max(1, log.samples), log.peak)
+    return DecodedSound(Sound(samples, rate), head, tuple(log.notes), log.clipped / max(1, log.samples), log.peak)
 
 
-def stream_sound(
-    source: Source, rate: int, channels: int, log: DecodeLog, most_seconds: float | None = None
-) -> Iterator[Samples]:
-    """The same in blocks (n, `channels`) of at most BLOCK_VALUES numbers, for files of hours: about 20 MB of memory.
+def read_sound(source: Any, rate: int, channels: int, max_seconds: float | None = None) -> Sound:
+    """A `Sound`, or the sound file at a path, at `rate` Hz with `channels`; of a file the first `max_seconds`.
 
-    `log` is filled meanwhile. Samples may pass [-1, 1]. Raises SoundError as `decode_sound`, at the end for samples
-    that are not finite.
+    Raises UserError if it is neither, or cannot be read.
     """
-    with _opened(source, log) as (file, head):
-        yield from _stream(file, head, rate, channels, most_seconds, log)
+    if not isinstance(source, Sound | Path):
+        raise UserError(f"A sound or the path of a sound file is required, not {type(source).__name__}.")
+    if isinstance(source, Sound) and source.rate == rate and source.samples.shape[1] == channels:
+        return source
+    try:
+        content = source if isinstance(source, Path) else wav_bytes(source)
+        return decode_sound(content, rate, channels, max_seconds).sound
+    except (OSError, SoundError) as error:
+        raise UserError(f"{source} cannot be used as a sound: {error}.") from None
 
 
 def peak(x: Samples) -> float:
-    """The highest |sample|, without a copy of them."""
+    """The largest absolute sample, computed without a copy."""
     return max(float(x.max()), -float(x.min()))
 
 
 class _Content(io.BytesIO):
-    """Bytes that stay where they are when a damaged header leads before their beginning: libsndfile finds that out."""
+    """Bytes whose position does not change when libsndfile, misled by a damaged header, seeks before the beginning.
+
+    libsndfile notices the unchanged position. An exception would be raised in a callback, where it cannot be caught.
+    """
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         try:
@@ -152,13 +161,14 @@ class _Content(io.BytesIO):
 
 
 @contextmanager
-def _opened(source: Source, log: DecodeLog) -> Iterator[tuple[Any, Header]]:
-    """soundfile's reader and the header; `log` gets notes on a file that is shorter than it says. Raises SoundError."""
+def _open(source: Source, log: _Log) -> Iterator[tuple[Any, Header]]:
+    """soundfile's reader and the header. Notes on a file shorter than its header declares go to `log`. Raises
+    SoundError."""
     import soundfile
 
     class Forward(soundfile.SoundFile):
         def seekable(self) -> bool:
-            # soundfile seeks after every read of what can seek: in an MP3 that loses bits kept for the next frame.
+            # soundfile seeks after every read of a seekable file, which in an MP3 loses bits stored for the next frame.
             return False
 
     with ExitStack() as stack:
@@ -172,60 +182,63 @@ def _opened(source: Source, log: DecodeLog) -> Iterator[tuple[Any, Header]]:
                 handle, size = _Content(source), len(source)
             if size == 0:
                 raise SoundError("empty file (0 bytes)")
-            # By its number, so that any file name and any suffix will do: the content says what it is.
-            given = handle.fileno() if isinstance(source, Path) else handle
-            file = stack.enter_context(Forward(given, closefd=False))
+            # Opened by descriptor, so that the format is recognised by the content whatever the file's name is.
+            descriptor = handle.fileno() if isinstance(source, Path) else handle
+            file = stack.enter_context(Forward(descriptor, closefd=False))
         except soundfile.LibsndfileError as error:
-            raise SoundError(_cannot_open(error.error_string)) from None
+            raise SoundError(_open_error(error.error_string)) from None
         except OSError as error:
             raise SoundError(f"cannot be read: {error.strerror or error}") from None
-        notes = _cut_short(file.extra_info, file.samplerate)
+        notes = _truncation_notes(file.extra_info)
         if not notes and file.format == "OGG" and not _ogg_ends(source):
-            notes = ["cut short: the last page of the stream is missing"]
+            notes = ["truncated: the last page of the stream is missing"]
         log.notes += notes
-        yield file, _checked(file)
+        yield file, _checked_header(file)
 
 
-def _cannot_open(reason: str) -> str:
-    """libsndfile's reason in words for the file's owner."""
+def _open_error(reason: str) -> str:
+    """libsndfile's reason for refusing a file, in words for its owner."""
     if "incomplete" in reason or "channel" in reason.lower():
         return (
-            "its header says a rate or a number of channels that no sound has; accepted are "
-            f"{RATES[0]:,} to {RATES[1]:,} Hz and 1 to {MOST_CHANNELS} channels"
+            "its header declares an impossible rate or number of channels; accepted are "
+            f"{RATES[0]:,} to {RATES[1]:,} Hz and 1 to {MAX_CHANNELS} channels"
         )
     if "not recognised" in reason or "does not exist" in reason or not reason.strip():
         return (
-            f"not a sound that is read ({READ} are), or its header is damaged: if a player opens it, convert it to one "
-            "of these, else remove it"
+            f"not a supported sound ({READ}), or its header is damaged: if it can be played, convert it to one of "
+            "these formats, otherwise remove it"
         )
     return f"cannot be opened: {reason.strip(' .')}"
 
 
-def _checked(file: Any) -> Header:
+def _checked_header(file: Any) -> Header:
     frames = None if file.frames >= UNKNOWN else int(file.frames)
     head = Header(file.samplerate, file.channels, frames, file.format, file.subtype)
     if head.format not in FORMATS:
-        raise SoundError(f"a {head.format} file; {READ} are read: convert it to one of these")
+        raise SoundError(f"unsupported sound format ({head.format}); supported are {READ}: convert it to one of these")
     if not RATES[0] <= head.rate <= RATES[1]:
-        raise SoundError(f"{head.rate:,} Hz; {RATES[0]:,} to {RATES[1]:,} Hz are read: its header is wrong")
-    if head.channels > MOST_CHANNELS:
-        raise SoundError(f"{head.channels:,} channels; at most {MOST_CHANNELS} are read: its header is wrong")
+        raise SoundError(f"its header is wrong: {head.rate:,} Hz; {RATES[0]:,} to {RATES[1]:,} Hz are read")
+    if head.channels > MAX_CHANNELS:
+        raise SoundError(f"its header is wrong: {head.channels:,} channels; at most {MAX_CHANNELS} are read")
     if head.frames == 0:
         raise SoundError("no sound in it (0 samples)")
     return head
 
 
-def _cut_short(story: str, rate: int) -> list[str]:
-    """From libsndfile's log: whether the chunk of samples says to be larger than the file."""
-    found = re.search(r"^ *(?:data|SSND) *: (\d+) \(should be (\d+)\)", story, re.MULTILINE)
-    if found is None or int(found[1]) <= int(found[2]) or int(found[1]) == 2**32 - 1:  # what is piped cannot know
+def _truncation_notes(log: str) -> list[str]:
+    """A note if libsndfile's log of opening a file says that the chunk of samples is longer than the file."""
+    sizes = re.search(r"^ *(?:data|SSND) *: (\d+) \(should be (\d+)\)", log, re.MULTILINE)
+    if sizes is None:
         return []
-    return [f"shorter than its header says: {int(found[2]):,} of {int(found[1]):,} bytes of samples are there"]
+    declared, present = int(sizes[1]), int(sizes[2])
+    if declared <= present or declared == 2**32 - 1:  # the latter is written to pipes, where the size is unknown
+        return []
+    return [f"shorter than its header says: {present:,} of {declared:,} bytes of samples are there"]
 
 
 def _ogg_ends(source: Source) -> bool:
-    """Whether the last page has the mark of the end of a stream (RFC 3533: bit 4 of the byte after the version)."""
-    tail = 1 << 16  # a page has less
+    """Whether the last page is marked as the end of a stream (RFC 3533: bit 4 of the byte after the version)."""
+    tail = 1 << 16  # pages are smaller
     if isinstance(source, bytes):
         last = source[-tail:]
     else:
@@ -236,73 +249,75 @@ def _ogg_ends(source: Source) -> bool:
     return page < 0 or page + 5 >= len(last) or bool(last[page + 5] & 4)
 
 
-def _stream(
-    file: Any, head: Header, rate: int, channels: int, most_seconds: float | None, log: DecodeLog
+def _resampled(
+    file: Any, head: Header, rate: int, channels: int, max_seconds: float | None, log: _Log
 ) -> Iterator[Samples]:
+    """Blocks (n, `channels`) at `rate`. Raises SoundError at the end if samples are not finite."""
     import soxr
 
     assert channels in (1, 2) and RATES[0] <= rate <= RATES[1]
-    limit = None if most_seconds is None else max(1, round(most_seconds * head.rate))
+    limit = None if max_seconds is None else max(1, round(max_seconds * head.rate))
     resample = None if rate == head.rate else soxr.ResampleStream(head.rate, rate, channels, dtype="float32")
-    most = min(BLOCK, BLOCK_VALUES // head.channels, int(BLOCK_VALUES * head.rate / rate / channels))
+    size = min(BLOCK, BLOCK_VALUES // head.channels, int(BLOCK_VALUES * head.rate / rate / channels))
     meter = _Meter(head, log)
-    for block in _blocks(file, head, most, limit, log):
-        if meter.sound(block):
-            mixed = _mixed(block, channels)
-            meter.mixed(mixed)
+    for block in _blocks(file, head, size, limit, log):
+        if meter.measure(block):
+            mixed = _mix(block, channels)
+            meter.measure_mix(mixed)
             yield mixed if resample is None else resample.resample_chunk(mixed)
     if resample is not None:
         yield resample.resample_chunk(np.zeros((0, channels), np.float32), last=True)
     meter.close()
-    if log.ended and head.frames is not None and head.frames - log.frames > 1152 and not log.notes:  # an MP3's frame
+    if log.ended and head.frames is not None and head.frames - log.frames > MP3_FRAME and not log.notes:
         log.notes.append(f"shorter than its header says: {log.frames:,} of {head.frames:,} samples could be read")
     if limit is not None and not log.ended and (head.frames is None or head.frames > limit):
-        whole = "" if head.seconds is None else f" of {head.seconds:,.1f}"
-        log.notes.append(f"only the first {limit / head.rate:,.1f}{whole} seconds are used")
+        total = "" if head.seconds is None else f" of {head.seconds:,.1f}"
+        log.notes.append(f"only the first {limit / head.rate:,.1f}{total} seconds are used")
     if channels == 2 and head.channels > 2:
-        log.notes.append(f"{head.channels} channels mixed into one, twice")
+        log.notes.append(f"{head.channels} channels averaged into one, used twice")
 
 
-def _blocks(file: Any, head: Header, most: int, limit: int | None, log: DecodeLog) -> Iterator[Samples]:
-    """(n, channels of the file) until the end, `limit` frames, or damage that reading does not get over."""
+def _blocks(file: Any, head: Header, size: int, limit: int | None, log: _Log) -> Iterator[Samples]:
+    """Blocks (n, channels of the file) of at most `size` frames, until the end, `limit` frames in total, or damage that
+    cannot be skipped."""
     import soundfile
 
     damage, failures = "", 0
     while (limit is None or log.frames < limit) and not log.ended:
-        want = most if limit is None else min(most, limit - log.frames)
-        block = np.full((want, head.channels), np.nan, np.float32)
+        frames = size if limit is None else min(size, limit - log.frames)
+        block = np.full((frames, head.channels), np.nan, np.float32)
         try:
             n = len(file.read(out=block))
             log.ended = n == 0
             failures = 0
-        except soundfile.LibsndfileError as error:  # what came before it is in the block: the rest is still NaN
-            there = np.flatnonzero(~np.isnan(block[:, 0]))
-            n = int(there[-1]) + 1 if len(there) else 0
+        except soundfile.LibsndfileError as error:  # frames before the error are in the block, the rest is still NaN
+            valid = np.flatnonzero(~np.isnan(block[:, 0]))
+            n = int(valid[-1]) + 1 if len(valid) else 0
             failures = 1 if n else failures + 1
             log.ended = failures > TRIES
-            reason = error.error_string.strip(" .") or "its content is no sound"
+            reason = error.error_string.strip(" .") or "its content is not a sound"
             damage = damage or f"at {(log.frames + n) / head.rate:,.2f} s ({reason})"
         if n:
             log.frames += n
             yield block[:n]
     if damage:
-        whole = "" if head.seconds is None else f" of {head.seconds:,.2f}"
-        log.notes.append(f"damaged {damage}: {log.frames / head.rate:,.2f}{whole} seconds could be read, and are used")
+        total = "" if head.seconds is None else f" of {head.seconds:,.2f}"
+        log.notes.append(f"damaged {damage}: {log.frames / head.rate:,.2f}{total} seconds could be read, and are used")
 
 
 class _Meter:
-    """Watches blocks go by: peak, clipping, samples that are not finite, channels that cancel."""
+    """Measures consecutive blocks: peak, clipping, samples that are not finite, channels that cancel."""
 
-    def __init__(self, head: Header, log: DecodeLog) -> None:
+    def __init__(self, head: Header, log: _Log) -> None:
         self.head, self.log = head, log
         levels = 128 if head.coding in ("PCM_U8", "PCM_S8") else 32_768
         self.full = 1 - 1 / levels - 1e-6  # 127 of 128, 32,767 of 32,768
-        self.last = np.zeros((RUN, head.channels), bool)  # whether the last samples stood at full scale
+        self.last = np.zeros((RUN, head.channels), bool)  # whether the last samples were at full scale
         self.bad, self.first_bad = 0, 0
-        self.before = self.after = 0.0  # energy of the file's channels and of the mix, a channel
+        self.before = self.after = 0.0  # energy per channel of the file and of the mix
 
-    def sound(self, block: Samples) -> bool:
-        """Whether this block (n, C) and all before it are finite."""
+    def measure(self, block: Samples) -> bool:
+        """Measure a block (n, C) of the file. Returns whether it and all blocks before it are finite."""
         log = self.log
         start = log.frames - len(block)
         finite = np.isfinite(block)
@@ -322,35 +337,37 @@ class _Meter:
             log.clipped += _in_runs(full)
         return True
 
-    def mixed(self, block: Samples) -> None:
+    def measure_mix(self, block: Samples) -> None:
+        """Measure the same block after mixing."""
         self.after += float(np.vdot(block, block)) / block.shape[1]
 
     def close(self) -> None:
-        """Raises SoundError for samples that are not finite."""
+        """Raises SoundError if samples are not finite."""
         if self.bad:
             raise SoundError(
                 f"{self.bad:,} of its samples are not finite (NaN or infinite), the first at "
                 f"{self.first_bad / self.head.rate:.4f} s: write it again from its source"
             )
         if self.head.channels == 2 and self.before > 0 and self.after < 0.01 * self.before:
-            self.log.notes.append("its two channels cancel when they are mixed: one is the other turned over")
+            self.log.notes.append("its two channels cancel when they are mixed: one is the other inverted")
 
 
 def _in_runs(full: NDArray[np.bool_]) -> int:
-    """How many of (RUN + n, C), the first RUN being the end of the block before, are in runs of RUN or more.
+    """The number of samples in runs of RUN or more, given which are at full scale, (RUN + n, C). The first RUN rows are
+    the end of the previous block.
 
-    Each run counts one for every sample from its RUN-th on, and RUN - 1 more where it begins to count.
+    A run counts one for every sample from its RUN-th on, and RUN - 1 more when it reaches that length.
     """
     n = len(full) - RUN
-    ends = np.ones((n, full.shape[1]), bool)  # whether the RUN samples up to this one are all full
+    ends = np.ones((n, full.shape[1]), bool)  # whether the RUN samples up to this one are all at full scale
     for k in range(1, RUN + 1):
         ends &= full[k : k + n]
     begins = ends & ~full[:n]
     return int(ends.sum()) + (RUN - 1) * int(begins.sum())
 
 
-def _mixed(block: Samples, channels: int) -> Samples:
-    """(n, any) to (n, `channels`)."""
+def _mix(block: Samples, channels: int) -> Samples:
+    """(n, C) to (n, `channels`)."""
     if block.shape[1] == channels:
         return block
     one = block if block.shape[1] == 1 else block.mean(1, keepdims=True)

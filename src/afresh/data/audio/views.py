@@ -1,4 +1,4 @@
-"""What is shown of a sound: a picture of its wave over its spectrum, and the content of a WAV file to be played."""
+"""Representations of a sound for people: an image of its wave and its spectrum, and files that can be played."""
 
 from __future__ import annotations
 
@@ -10,41 +10,42 @@ from numpy.typing import NDArray
 from afresh.core import Sound
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
-WIDTH, WAVE, SPECTRUM = 160, 32, 80  # pixels
-QUIET = 1e-3  # a peak below which a wave is drawn small
-RANGE = 70.0  # dB below the loudest that is shown
+WIDTH, WAVE, SPECTRUM = 160, 32, 80  # width, and heights of the two parts, in pixels
+QUIET = 1e-3  # peak below which a wave is not scaled up to the full height
+RANGE = 70.0  # dB below the loudest level that are visible
 PAPER, INK, LINE = (255, 255, 255), (36, 74, 122), (205, 213, 224)
 
 
 def wav_bytes(sound: Sound) -> bytes:
-    """A WAV file of 16-bit samples; what is beyond [-1, 1] is clipped."""
+    """The content of a 16-bit WAV file. Samples outside [-1, 1] are clipped."""
     return sound_bytes(sound, "wav")
 
 
 def sound_bytes(sound: Sound, kind: str) -> bytes:
-    """The same as a WAV or a FLAC file, which hold the same samples."""
+    """The content of a 16-bit "wav" or "flac" file. Both contain the same samples."""
     import soundfile
 
     buffer = io.BytesIO()
     soundfile.write(buffer, np.clip(sound.samples, -1, 1), sound.rate, "PCM_16", format="WAV")
     if kind == "wav":
         return buffer.getvalue()
-    samples, rate = soundfile.read(io.BytesIO(buffer.getvalue()), dtype="int16")  # libsndfile rounds otherwise for FLAC
-    again = io.BytesIO()
-    soundfile.write(again, samples, rate, "PCM_16", format=kind.upper())
-    return again.getvalue()
+    # Written from the WAV's integers, because libsndfile rounds floats differently for FLAC.
+    samples, rate = soundfile.read(io.BytesIO(buffer.getvalue()), dtype="int16")
+    flac = io.BytesIO()
+    soundfile.write(flac, samples, rate, "PCM_16", format=kind.upper())
+    return flac.getvalue()
 
 
 def sound_image(sound: Sound, seconds: float | None = None) -> Pixels:
-    """The wave's extremes, its peak being the height, over the power of its spectrum, low tones at the bottom:
-    (WAVE + SPECTRUM, WIDTH, 3).
+    """An image (WAVE + SPECTRUM, WIDTH, 3): the wave, scaled to its peak, above the power spectrum, low frequencies at
+    the bottom.
 
-    `seconds`: the time that the width stands for, so that several can be compared; the sound's own if None.
+    `seconds`: the time that the width represents, to make several images comparable; None: the length of the sound.
     """
     frames = max(1, round((seconds or sound.seconds) * sound.rate))
     mono = np.zeros(frames, np.float32)
-    found = np.nan_to_num(sound.samples.mean(1))[:frames]
-    mono[: len(found)] = found
+    samples = np.nan_to_num(sound.samples.mean(1))[:frames]
+    mono[: len(samples)] = samples
     return np.concatenate([_wave(mono), _spectrum(mono)])
 
 

@@ -1,4 +1,4 @@
-"""Sounds as arrays (T, C) in [-1, 1]: where they begin and end, how loud they are, how they are cut to a length."""
+"""Sounds as arrays (T, C) in [-1, 1]: trimming silence, measuring and setting loudness, and fitting to a length."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from numpy.typing import NDArray
 
 Samples = NDArray[np.float32]  # (T, C)
 
-FRAME = 0.02  # seconds of a frame when silence is looked for; half of it is the step
-PIECE = 4096  # frames that are looked at together
-BLOCK, STEP = 0.4, 0.1  # seconds: blocks of loudness, 75% overlapping
-GATE, BELOW = -70.0, -10.0  # LKFS; LU relative to what is above the first gate
-OFFSET = -0.691  # dB: what the K-weighting adds at 997 Hz
+FRAME = 0.02  # seconds of a frame for detecting silence; the hop is half of it
+PIECE = 4096  # frames that are processed at once
+BLOCK, STEP = 0.4, 0.1  # seconds; blocks for loudness overlap by 75%
+ABSOLUTE_GATE, RELATIVE_GATE = -70.0, -10.0  # LKFS; LU relative to the mean of what passes the absolute gate
+OFFSET = -0.691  # dB that the K-weighting adds at 997 Hz
 SHELF = (1681.974450955533, 3.999843853973347, 0.7071752369554196)  # Hz, dB, quality
 HIGH_PASS = (38.13547087602444, 0.5003270373238773)  # Hz, quality
 
 
 def trim_bounds(x: Samples, rate: int, threshold_db: float = -40.0, margin_s: float = 0.02) -> tuple[int, int]:
-    """(start, stop) of what is louder than `threshold_db` below the loudest frame, with a margin on both sides.
+    """(start, stop) of the part that is louder than `threshold_db` relative to the loudest frame, with a margin.
 
-    Frames are 20 ms, stepping 10; a frame's level is its root mean square over samples and channels. All of x where
-    it is silent throughout. `threshold_db` is negative.
+    Frames are 20 ms long with a hop of 10 ms; the level of a frame is its root mean square over samples and channels.
+    Returns all of x if it is silent throughout. `threshold_db` is negative.
     """
     size = max(1, round(FRAME * rate))
     step = max(1, size // 2)
@@ -37,8 +37,10 @@ def trim_bounds(x: Samples, rate: int, threshold_db: float = -40.0, margin_s: fl
 
 
 def frame_energies(x: Samples, size: int, step: int) -> NDArray[np.float64]:
-    """The sum of squares of `size` samples at every `step`, silence following the end, (T // step + 1,); piece by
-    piece, so that hours take no more memory beside them than minutes."""
+    """Sums of squares of `size` samples every `step` samples, with silence after the end, (T // step + 1,).
+
+    Computed piece by piece, so that the additional memory does not depend on the length.
+    """
     count, out = len(x) // step + 1, []
     for a in range(0, count, PIECE):
         b = min(count, a + PIECE)
@@ -52,27 +54,28 @@ def loudness_db(x: Samples, rate: int) -> float:
     """Integrated loudness in LKFS (= LUFS, dB relative to full scale); minus infinity for silence.
 
     ITU-R BS.1770-5 2023, annex 1: K-weighting, mean square of 400 ms blocks that overlap by 75%, a gate at -70 LKFS
-    and one 10 LU below the mean of what passes it; channels count alike. A sine of 997 Hz at full scale in one channel
-    is -3.01. Beyond the text: what is shorter than 400 ms is one block, and where nothing passes the gates all counts.
+    and one at 10 LU below the mean of the blocks that pass it; all channels have equal weight. A sine of 997 Hz at full
+    scale in one channel has -3.01. In addition, a sound shorter than 400 ms is one block, and if no block passes the
+    gates, all blocks count.
     """
     if not len(x):
         return -math.inf
     power = np.square(k_weighted(x, rate)).sum(1)
     size, step = round(BLOCK * rate), round(STEP * rate)
     means = _sums(power, size, step) / size if len(x) >= size else power.mean(keepdims=True)
-    kept = means
-    passes = means > _power(GATE)
+    gated = means
+    passes = means > _power(ABSOLUTE_GATE)
     if passes.any():
-        kept = means[passes & (means > _power(_lkfs(float(means[passes].mean())) + BELOW))]
-    return _lkfs(float(kept.mean()))
+        gated = means[passes & (means > _power(_lkfs(float(means[passes].mean())) + RELATIVE_GATE))]
+    return _lkfs(float(gated.mean()))
 
 
 def k_weighted(x: Samples, rate: int) -> NDArray[np.float64]:
-    """The two filters of ITU-R BS.1770-5: a shelf for the head, then a high-pass.
+    """The two filters of ITU-R BS.1770-5: a shelf that models the head, and a high-pass.
 
-    The text gives coefficients at 48 kHz; here they come from the analogue prototypes behind them (De Man 2014,
-    evaluation of loudness meters), which give the same ones there. The shelf is left out of rates under 4 kHz, in
-    which little of it would fit.
+    The recommendation lists coefficients for 48 kHz. They are computed here from their analogue prototypes (De Man
+    2014, evaluation of loudness meters), which give the same values at 48 kHz. The shelf is omitted at rates below
+    4 kHz, where it lies mostly above the highest frequency.
     """
     from scipy.signal import sosfilt
 
@@ -85,7 +88,7 @@ def k_weighted(x: Samples, rate: int) -> NDArray[np.float64]:
 
 
 def to_loudness(x: Samples, rate: int, target_db: float) -> Samples:
-    """x times a factor that gives it `target_db` LKFS, or a smaller one so that no peak passes 1; silence as it is."""
+    """x scaled to `target_db` LKFS, or as close to it as is possible without exceeding 1. Silence is not changed."""
     loudness = loudness_db(x, rate)
     if not math.isfinite(loudness):
         return x
@@ -95,13 +98,14 @@ def to_loudness(x: Samples, rate: int, target_db: float) -> Samples:
 
 
 def windows(frames: int, window: int, hop: int) -> list[tuple[int, int]]:
-    """(start, stop) of windows that cover 0 to `frames`, every `hop`; the last is aligned to the end.
+    """(start, stop) of windows of `window` frames that cover 0 to `frames`, one every `hop`; the last ends at the end.
 
-    So all have `window` frames, and the last overlaps the one before by more than the others do. What is no longer
-    than a window is one slice of its own length: pad it with `fitted`. `hop` is 1 to `window`: no frame is left out.
+    The last window may therefore overlap the one before by more than the others do. A sound that is not longer than a
+    window gives one window of its own length, which `fit_length` can pad. Raises ValueError if `hop` is not between 1
+    and `window`.
     """
     if not 1 <= hop <= window:
-        raise ValueError(f"a hop of {hop} leaves frames out between windows of {window}, or does not move")
+        raise ValueError(f"the hop must be between 1 and the window of {window} frames, not {hop}")
     if frames <= window:
         return [(0, frames)] if frames > 0 else []
     starts = list(range(0, frames - window + 1, hop))
@@ -110,39 +114,41 @@ def windows(frames: int, window: int, hop: int) -> list[tuple[int, int]]:
     return [(s, s + window) for s in starts]
 
 
-def fitted(x: Samples, frames: int, fade: int = 64) -> Samples:
-    """x (T, C) to (frames, C): its end is cut, or followed by silence; x itself where it fits.
+def fit_length(x: Samples, frames: int, fade: int = 64) -> Samples:
+    """x (T, C) cut or padded with silence to (frames, C).
 
-    The last `fade` frames before the cut or the silence fade out (half a cosine), so that the step makes no click.
+    If the length changes, the last `fade` frames of the sound fade out (half a cosine), to avoid an audible click.
     """
     if len(x) == frames:
         return x
     out = np.zeros((frames, x.shape[1]), np.float32)
-    kept = min(len(x), frames)
-    out[:kept] = x[:kept]
-    n = min(fade, kept)
+    used = min(len(x), frames)
+    out[:used] = x[:used]
+    n = min(fade, used)
     slope = 0.5 + 0.5 * np.cos(np.pi * (np.arange(n) + 1) / (n + 1))
-    out[kept - n : kept] *= slope.astype(np.float32)[:, None]
+    out[used - n : used] *= slope.astype(np.float32)[:, None]
     return out
 
 
 def _section(
     frequency: float, quality: float, rate: int, middle: float | None = None, high: float = 1.0
 ) -> NDArray[np.float64]:
-    """(6,) coefficients b0 b1 b2 1 a1 a2 of (high s^2 + middle s / quality + 1) / (s^2 + s / quality + 1), or of the
-    high-pass 1 - 2 / z + 1 / z^2 over the same where `middle` is None; s by the bilinear transform at `frequency`."""
+    """Coefficients b0 b1 b2 1 a1 a2 of a filter with numerator high s^2 + middle s / quality + 1, or, if `middle` is
+    None, the high-pass numerator 1 - 2 / z + 1 / z^2, and denominator s^2 + s / quality + 1; s is the bilinear
+    transform at `frequency` Hz. Shape (6,)."""
     k = math.tan(math.pi * frequency / rate)
     first = 1 + k / quality + k * k
-    below = np.array([first, 2 * (k * k - 1), 1 - k / quality + k * k]) / first
+    denominator = np.array([first, 2 * (k * k - 1), 1 - k / quality + k * k]) / first
     if middle is None:
-        return np.array([1.0, -2.0, 1.0, *below])
+        return np.array([1.0, -2.0, 1.0, *denominator])
     slope = middle * k / quality
-    return np.array([*(np.array([high + slope + k * k, 2 * (k * k - high), high - slope + k * k]) / first), *below])
+    numerator = np.array([high + slope + k * k, 2 * (k * k - high), high - slope + k * k]) / first
+    return np.array([*numerator, *denominator])
 
 
 def _sums(values: NDArray[np.float64], size: int, step: int) -> NDArray[np.float64]:
-    """Sums of `size` values at every `step`, as far as they fit. Not differences of running sums: what is loud before
-    would leave its rounding in what is silent."""
+    """Sums of `size` values every `step` values. Not computed as differences of cumulative sums, in which the rounding
+    errors of loud parts would exceed silent parts."""
     return np.lib.stride_tricks.sliding_window_view(values, size)[::step].sum(1)
 
 

@@ -1,0 +1,42 @@
+"""What the encoders of all modalities share: their file encoder.json, and the names of files that they write."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from afresh.core import UserError
+
+FILE = "encoder.json"
+M = TypeVar("M", bound=BaseModel)
+
+
+def save_encoder(folder: Path, saved: BaseModel) -> None:
+    """Write encoder.json to `folder`, which is created if necessary."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FILE).write_text(saved.model_dump_json(indent=1), encoding="utf-8")
+
+
+def load_encoder(folder: Path, model: type[M], what: str) -> M:
+    """Read encoder.json. Raises UserError if it is missing, damaged, of another version or has unknown fields.
+
+    `what` names what is encoded in the message ("images").
+    """
+    file = folder / FILE
+    try:
+        return model.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise UserError(f"{file} is not an encoder of {what} that this version can read: {error}") from None
+
+
+def written_names(names: Sequence[str], suffix: str) -> list[str]:
+    """Names of files with `suffix` (with the dot), in which characters other than letters, digits, ., _ and - are
+    replaced by _. Raises ValueError if two names become the same."""
+    files = [re.sub(r"[^\w.-]", "_", name.removesuffix(suffix)) + suffix for name in names]
+    if len(set(files)) != len(files):
+        raise ValueError(f"{len(files)} values need as many different names, not {files}")
+    return files
