@@ -85,7 +85,7 @@ def test_sounds_are_counted_and_what_is_of_no_use_is_named(sounds: Path, tmp_pat
     said = {r["source"]: r["reason"] for r in seen["refused"]}
     assert set(said) == {"beep/silent.wav", "beep/nan.wav", "hiss/empty.wav", "hiss/text.wav", "hiss/cut.wav"}
     assert "silent" in said["beep/silent.wav"] and "2,000 of its samples are not finite" in said["beep/nan.wav"]
-    assert "0 samples" in said["hiss/empty.wav"] and "not a sound" in said["hiss/text.wav"]
+    assert "0 samples" in said["hiss/empty.wav"] and "not a supported sound" in said["hiss/text.wav"]
     assert seen["options"]["rate"] == RATE and seen["options"]["seconds"] == pytest.approx(0.22, abs=0.01)
     assert 0.15 < seen["sizes"]["seconds"]["least"] < seen["sizes"]["seconds"]["most"] < 0.23
     assert page.read_text("utf-8").count("<audio") == 24
@@ -444,7 +444,7 @@ def test_changes_that_cannot_be_made_are_refused(
 def test_files_that_are_no_sounds_are_refused(
     tool: tuple[str, str], mel_run: Path, sounds: Path, invoke: Invoke
 ) -> None:
-    for name, said in (("hiss/text.wav", "not a sound"), ("beep/nan.wav", "not finite"), ("none.wav", "no such file")):
+    for name, said in (("hiss/text.wav", "not a supported sound"), ("beep/nan.wav", "not finite"), ("none.wav", "no such file")):
         refused(invoke, f"{name} cannot be used as a sound.*{said}", "edit", mel_run, sounds / name, *tool)
 
 
