@@ -444,7 +444,11 @@ def test_changes_that_cannot_be_made_are_refused(
 def test_files_that_are_no_sounds_are_refused(
     tool: tuple[str, str], mel_run: Path, sounds: Path, invoke: Invoke
 ) -> None:
-    for name, said in (("hiss/text.wav", "not a supported sound"), ("beep/nan.wav", "not finite"), ("none.wav", "no such file")):
+    for name, said in (
+        ("hiss/text.wav", "not a supported sound"),
+        ("beep/nan.wav", "not finite"),
+        ("none.wav", "no such file"),
+    ):
         refused(invoke, f"{name} cannot be used as a sound.*{said}", "edit", mel_run, sounds / name, *tool)
 
 
