@@ -128,7 +128,7 @@ def test_errors_of_high_values_count_more_where_that_is_asked_for() -> None:
     config, modules = made(PLANE, kl=0, factor=2, edge=0, high=0.5)
     b = batch(PLANE)
     total, _, metrics = AutoencoderObjective(config, PLANE).loss(modules, b, "model", 0, Rng(1), {})
-    back, _ = AutoencoderObjective(config, PLANE).made(modules, b, Rng(1), all_codes=True)
+    back, _ = AutoencoderObjective(config, PLANE).reconstruct(modules, b, Rng(1), all_codes=True)
     each = (back - b.x).square()
     torch.testing.assert_close(total, (each * importance(b.x, 0.5)).flatten(1).mean(1).sum() / PLANE.std**2)
     torch.testing.assert_close(metrics["mse"], each.flatten(1).mean(1).sum())

@@ -1,9 +1,9 @@
-"""Autoencoder with latents on a grid: the first stage of latent models, to be used by `afresh train --codec RUN`.
+"""Autoencoder with latents on a grid: the first stage of latent models, for `afresh train --codec RUN`.
 
-Rombach et al. 2022 ("High-resolution image synthesis with latent diffusion models", sec. 3.1). It is a codec, and as a
-generative model a weak one: its samples are decoded from a Gaussian that was fitted to the latents after training.
-A flow, a GAN or a VAE over its latents, or a Transformer over its codes, is the model. No condition is used: those
-belong to the model over the latents.
+Rombach et al. 2022 ("High-resolution image synthesis with latent diffusion models", sec. 3.1). It is a codec and only a
+weak generative model: its samples are decoded from a Gaussian that is fitted to the latents after training. The
+generative model is a flow, a GAN or a VAE over its latents, or a Transformer over its codes, which also uses the
+conditions; the autoencoder uses none.
 """
 
 from __future__ import annotations
@@ -44,26 +44,27 @@ from afresh.nets.autoencoder import (
 from afresh.nets.quantise import VQ, ResidualFSQ, straight_through
 from afresh.nets.spectrum import stft, windows_of
 
-LOG_VAR = 20.0  # the log variance of a latent is kept within this of 0
-REVIVE = 0.01  # weight of the pull of every code to the data
-FITTED = 4096  # examples that the prior is fitted to
-FULL = 0.5  # share of training's examples that keep every code of a place
-QUIET = 1e-3  # of the spread of a wave: magnitudes below that are all the same to the distance of spectra
-SPECTRAL = 0.1  # weight of that distance, where waves are learnt
-LONGEST = 12  # places of the latents' longest axis from which another halving is chosen
+LOG_VAR = 20.0  # bound on the absolute log variance of a latent
+REVIVE = 0.01  # weight of the term that attracts every code to the data
+FITTED = 4096  # most examples that the prior is fitted to
+FULL = 0.5  # share of the examples in training that use all codes of a position
+QUIET = 1e-3  # floor of the magnitudes in the spectral distance, relative to the standard deviation of the data
+SPECTRAL = 0.1  # default weight of the spectral distance for waves
+LONGEST = 12  # longest axis of the latents for which no further halving is chosen
 
 
 class AutoencoderConfig(BaseModel):
     """Sizes of both networks, the bottleneck, and the weights of the loss.
 
-    `factor`: cells of an axis for each place of the latents. `bottleneck`: `kl`, real numbers of `channels` a place
-    for flow, gan and vae; `fsq`, codes of `levels` a place; `vq`, codes of a book of `codes` vectors of `channels`:
-    both for transformer and masked. `residual`: codes a place of `fsq`, each of what those before it left over; in
-    training the last ones are left out at random, so that fewer can be decoded, too. `width`: channels after the first
-    halving, doubled with each further one up to `most` times. `edge`: weight of the error of differences between
-    neighbours. `kl`: weight of the mean KL of a latent value. `commitment`: beta of van den Oord et al. 2017, eq. 3.
-    `spectral`: weight of the distance of spectra, for waves alone. `high`: how much more errors of high values count
-    than those of low ones, as in levels of sound, where the loud is what is heard; 0 = alike.
+    `factor`: cells along an axis for each position of the latents. `bottleneck`: `kl`, `channels` real numbers at each
+    position, for flow, gan and vae; `fsq`, codes of `levels`, or `vq`, codes of a codebook of `codes` vectors of
+    `channels`, both for transformer and masked. `residual`: number of codes of `fsq` at each position, each of the
+    residual of those before it; training leaves out the last ones at random, so that fewer can be decoded as well.
+    `width`: channels after the first halving, doubled with each further one up to `most` times `width`. `edge`: weight
+    of the error of differences between neighbours. `kl`: weight of the mean KL of a latent value. `commitment`: beta of
+    van den Oord et al. 2017, eq. 3. `spectral`: weight of the spectral distance, for waves only. `high`: how much more
+    errors of high values weigh than those of low ones, as for levels of sound, of which the loud ones are audible; 0 =
+    equally.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -85,25 +86,26 @@ class AutoencoderConfig(BaseModel):
     @field_validator("factor", mode="before")
     @classmethod
     def _number(cls, value: Any) -> Any:
-        """As it is written on the command line: pydantic takes "4" for an int, but not for one of some ints."""
+        """Accepts a number as text, as the command line passes it: pydantic does not convert text for a Literal."""
         return int(value) if isinstance(value, str) and value.isdecimal() else value
 
     @model_validator(mode="after")
     def check(self) -> AutoencoderConfig:
         if self.residual > 1 and self.bottleneck != "fsq":
             raise ValueError(
-                f"residual {self.residual} is for the bottleneck fsq, not {self.bottleneck}: set bottleneck=fsq as "
+                f"residual {self.residual} needs the bottleneck fsq, not {self.bottleneck}: set bottleneck=fsq as "
                 "well, or leave residual at 1"
             )
         return self
 
     @property
     def shape(self) -> Shape:
+        """The sizes of the networks."""
         return Shape(**{k: getattr(self, k) for k in Shape.model_fields})
 
 
 class AutoencoderSettings(BaseModel):
-    """`temperature` scales the deviation of the latents that are drawn: 1 as fitted, 0 their mean."""
+    """`temperature` scales the standard deviation of the latents that are drawn: 1 = as fitted, 0 = their mean."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     temperature: float = Field(default=1.0, ge=0, le=2)
@@ -118,12 +120,12 @@ def accepts(space: Space) -> str | None:
 
 
 def is_wave(space: Space) -> bool:
-    """Whether a field is sound as it is recorded, (C, samples), of a known length in seconds."""
+    """Whether fields of the space are waveforms (C, samples) of a known length in seconds."""
     return space.timed and len(space.shape) == 2 and space.seconds > 0
 
 
 def sizes(space: Space) -> Sequence[AutoencoderConfig]:
-    """Halvings until no axis of the latents has more than `LONGEST` places, at least one and at most three."""
+    """One to three halvings, so that no axis of the latents has more than `LONGEST` positions if possible."""
     longest = max(space.shape[1:])
     factor = next((f for f in (2, 4) if -(-longest // f) <= LONGEST), 8)
     spectral = SPECTRAL if is_wave(space) else 0.0
@@ -134,18 +136,21 @@ def sizes(space: Space) -> Sequence[AutoencoderConfig]:
 
 
 def examples_wanted(parameters: int, space: Space) -> int:
-    """One example for every 8 parameters (28x28 clothes in a minute of a core: 32 wide on 83,000 pictures left 1.5%
-    unexplained, 64 wide on 36,000 left 1.6%; in 20 seconds 16 and 32 wide were equal)."""
+    """One example for every 8 parameters.
+
+    On 28x28 images of clothes in a minute of a core, a width of 32 left 1.5% of the variance unexplained after 83,000
+    images, and a width of 64 left 1.6% after 36,000; in 20 seconds widths of 16 and 32 were equal.
+    """
     return parameters // 8
 
 
 def build(config: AutoencoderConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
-    """Raises UserError for a spectral loss of what is no wave."""
+    """Raises UserError if a spectral loss is used for fields that are not waves."""
     if config.spectral and not is_wave(space):
         raise UserError(
-            f"family.spectral={config.spectral:g} compares spectra of waves, fields (channels, samples) of sounds; the "
-            f"data is a field of shape {space.shape}. Leave it at 0, or read sounds as waves: "
-            "--data representation=wave. A log-mel field is a spectrum already."
+            f"family.spectral={config.spectral:g} compares spectra of waveforms (channels, samples), but the data are "
+            f"fields of shape {space.shape}. Leave it at 0, or set data.representation=wave to represent "
+            "sounds as waveforms. A log-mel spectrogram is a spectrum already."
         )
     prior = GaussianPrior((config.shape.latent, *latent_grid(space.shape[1:], config.factor)))
     return {**networks(space.shape, config.shape), "prior": prior}
@@ -156,58 +161,62 @@ def regions(modules: Modules, device: str) -> Sequence[nn.Module]:
 
 
 def mean_square(x: Tensor) -> Tensor:
-    """(B, ...) -> (B,), the mean over all but the batch."""
+    """The mean square of each row of x (B, ...), (B,)."""
     return x.float().square().flatten(1).mean(1)
 
 
 def importance(x: Tensor, high: float) -> Tensor:
-    """What the squared error of each value counts, like x, 1 on average over values spread evenly over [-1, 1]: from
-    1 - high at -1 to 1 + 2 high at 1, with the square of the height."""
+    """Weights of the squared errors of x, like x, quadratic in the height of a value above -1.
+
+    They increase from 1 - high at -1 to 1 + 2 high at 1, with a mean of 1 over values that are uniform on [-1, 1].
+    """
     return 1 - high + 3 * high * ((x.clamp(-1, 1) + 1) / 2).square()
 
 
 def edge_error(error: Tensor) -> Tensor:
-    """Mean square of the differences of an error (B, C, *grid) between neighbours, summed over the axes, (B,).
+    """The mean square of the differences of an error (B, C, *grid) between neighbours, summed over the axes, (B,).
 
-    The squared error of the gradients, which weighs a wave by the square of its frequency: blur costs more.
+    This is the squared error of the gradients. It weighs frequencies by their square, and thereby penalises blur.
     """
     axes = [a for a in range(2, error.dim()) if error.shape[a] > 1]
     return sum((mean_square(error.diff(dim=a)) for a in axes), torch.zeros(len(error), device=error.device))
 
 
-def spectral_error(made: Tensor, x: Tensor, rate: int, least: float) -> Tensor:
-    """How far the spectra of waves (B, C, T) at `rate` samples a second are apart, in nepers, (B,): the mean over
-    windows, bins and frames of |log |S| - log |S'||, magnitudes below `least` raised to it.
+def spectral_error(reconstructed: Tensor, x: Tensor, rate: int, least: float) -> Tensor:
+    """The distance of the spectra of waveforms (B, C, T) at `rate` samples a second, in nepers, (B,).
 
-    Eq. 5 of Yamamoto et al. 2020 over the windows of nets/spectrum.py. Their eq. 4, the spectral convergence, is left
-    out: of what is loud the squared error says the same (Parseval), and of silence it has no bound.
+    It is the mean of |log |S| - log |S'|| over windows, bins and frames, with magnitudes clamped at `least`: eq. 5 of
+    Yamamoto et al. 2020 for the windows of nets/spectrum.py. Their eq. 4, the spectral convergence, is left out: for
+    loud sounds the squared error measures the same (Parseval), and for silence it is unbounded.
     """
     total = torch.zeros(len(x), device=x.device)
     windows = windows_of(rate)
     for window in windows:
-        ours, theirs = (stft(v.flatten(0, 1), window, window // 4).abs().clamp_min(least).log() for v in (made, x))
+        ours, theirs = (
+            stft(v.flatten(0, 1), window, window // 4).abs().clamp_min(least).log() for v in (reconstructed, x)
+        )
         total = total + (ours - theirs).abs().reshape(len(x), -1).mean(1)
     return total / len(windows)
 
 
 def depths(rng: Rng, index: Tensor, most: int) -> Tensor:
-    """How many of `most` codes a place keeps, (B,) int64: all with probability FULL, else any number alike.
+    """The number of codes, of `most`, that each example uses, (B,) int64: all with probability FULL, otherwise uniform.
 
-    Quantiser dropout (Zeghidour et al. 2021, sec. III-C), with the half left alone of Kumar et al. 2023, sec. 3.2: full
-    depth is then learnt no worse.
+    Quantiser dropout (Zeghidour et al. 2021, sec. III-C), applied to half of the examples as in Kumar et al. 2023, sec.
+    3.2, so that full depth is not learnt worse.
     """
     u = rng.uniform("autoencoder/depth", index)
     return torch.where(u < FULL, most, 1 + ((u - FULL) / (1 - FULL) * most).long().clamp(0, most - 1))
 
 
 class AutoencoderObjective:
-    """Squared error over the data's variance, of values and of edges, with the bottleneck's own terms.
+    """Squared error of values and edges relative to the variance of the data, and the terms of the bottleneck.
 
-    `kl`: KL(q || N(0, 1)) in nats, the mean over the latent's values (Kingma and Welling 2014, app. B). Of waves also
-    the distance of spectra. `vq`: van den Oord et al. 2017, eq. 3. Beside it every code is drawn, a little, to the
-    nearest vector of each example. A code in use hardly feels it; one that nothing is near has no other gradient, and
-    goes where the data is. That replaces the re-seeding of dead codes (as in Zheng and Vedaldi 2023, online clustered
-    codebooks), which would change with how a batch is divided.
+    Waveforms add the spectral distance. `kl`: KL(q || N(0, 1)) in nats, averaged over the latent values (Kingma and
+    Welling 2014, app. B). `vq`: van den Oord et al. 2017, eq. 3, and a weak attraction of every code to the nearest
+    vector of each example. It hardly affects codes in use; unused codes have no other gradient and move towards the
+    data. This replaces the re-initialisation of dead codes (as in Zheng and Vedaldi 2023, online clustered codebooks),
+    which would depend on how a batch is divided.
     """
 
     players: Mapping[str, tuple[str, ...]] = {"model": (*NETWORKS, "prior")}
@@ -219,8 +228,8 @@ class AutoencoderObjective:
 
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
         c, x = self.config, batch.x.float()
-        made, terms = self.made(modules, batch, rng, all_codes=not torch.is_grad_enabled())
-        error = made - x
+        reconstruction, terms = self.reconstruct(modules, batch, rng, all_codes=not torch.is_grad_enabled())
+        error = reconstruction - x
         square = mean_square(error.detach())
         if c.high:
             error = error * importance(x, c.high).sqrt()
@@ -228,15 +237,19 @@ class AutoencoderObjective:
         if c.edge:
             total = total + c.edge * edge_error(error) / self.variance
         if c.spectral:
-            terms["spectral"] = spectral_error(made, x, self.rate, QUIET * self.variance**0.5)
+            terms["spectral"] = spectral_error(reconstruction, x, self.rate, QUIET * self.variance**0.5)
         weights = {"kl": c.kl, "commitment": c.commitment, "book": 1.0, "revive": REVIVE, "spectral": c.spectral}
         total = total + sum(weights[k] * v for k, v in terms.items())
         metrics = {"loss": total, "mse": square, **terms}
         return total.sum(), float(len(total)), {k: v.detach().sum() for k, v in metrics.items()}
 
-    def made(self, modules: Modules, batch: Batch, rng: Rng, all_codes: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """The reconstruction (B, *shape) of a batch and the bottleneck's terms, (B,) each. Not `all_codes`: of residual
-        ones as many as each example drew."""
+    def reconstruct(
+        self, modules: Modules, batch: Batch, rng: Rng, all_codes: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The reconstruction (B, *shape) of a batch and the terms of the bottleneck, (B,) each.
+
+        Without `all_codes`, each example uses a random number of its residual codes.
+        """
         terms = dict[str, Tensor]()
         z = modules["encoder"](batch.x)
         if self.config.bottleneck == "kl":
@@ -259,9 +272,11 @@ class AutoencoderObjective:
 
 
 def book_terms(book: VQ, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """The quantised z, as of book(z); and |z - sg e|^2, |sg z - e|^2, and the pull of every code, each a mean over
-    places or codes and channels, (B,)."""
-    distances = book.distances(z.detach())  # (B, places, K), computed once for all
+    """The quantised z, book(z), and the terms |z - sg e|^2, |sg z - e|^2 and the attraction of every code, (B,) each.
+
+    Each term is a mean over positions or codes, and over channels.
+    """
+    distances = book.distances(z.detach())  # (B, positions, K), shared by all terms
     e = book.vectors(distances.detach().argmin(2).view(len(z), *z.shape[2:]))
     near = distances.amin(1)  # (B, K): from each code to the nearest vector of each example
     terms = {
@@ -273,7 +288,7 @@ def book_terms(book: VQ, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def score(modules: Modules, config: AutoencoderConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
-    """Minus the squared error over the data's variance, (B,): higher is nearer, but not a likelihood."""
+    """Minus the squared error relative to the variance of the data, (B,). It is not a likelihood."""
     z = modules["quantiser"](latents(modules, config.shape, batch.x))
     return -mean_square(modules["decoder"](z) - batch.x.float()) / space.std**2
 
@@ -288,7 +303,7 @@ def sample(
     index: Tensor,
     settings: AutoencoderSettings,
 ) -> Tensor:
-    """(n, *space.shape), decoded from latents of the fitted Gaussian. The conditions have no say."""
+    """Samples (n, *space.shape), decoded from latents of the fitted Gaussian. The conditions are not used."""
     prior = modules["prior"]
     assert isinstance(prior, GaussianPrior)
     d = prior.get_buffer("mean").numel()
@@ -301,14 +316,14 @@ def sample(
 def finish(
     modules: Modules, config: AutoencoderConfig, space: Space, examples: Examples, rng: Rng
 ) -> Mapping[str, Tensor]:
-    """The prior of the latents, before quantisation, of at most `FITTED` examples spread evenly over the split."""
+    """Fits the prior to the latents, before quantisation, of at most `FITTED` evenly spaced examples."""
     prior = modules["prior"]
     assert isinstance(prior, GaussianPrior)
     device = prior.get_buffer("mean").device
     rows = torch.linspace(0, len(examples) - 1, min(FITTED, len(examples))).long()
     parts = []
-    for some in rows.split(64):
-        x = (examples.x[some].float() * examples.scale + examples.shift).to(device)
+    for block in rows.split(64):
+        x = (examples.x[block].float() * examples.scale + examples.shift).to(device)
         parts.append(latents(modules, config.shape, x).cpu())
     return {f"prior.{k}": v for k, v in prior.fitted(torch.cat(parts)).items()}
 

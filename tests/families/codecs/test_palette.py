@@ -123,7 +123,7 @@ def test_a_damaged_or_missing_palette_is_refused(tmp_path: Path) -> None:
     codec = palette.fit(colours(), Space("field", (3, 6, 5)), levels=8)
     codec.save(tmp_path)
     save_file({"palette": torch.zeros(8, 2)}, tmp_path / "palette.safetensors")
-    with pytest.raises(UserError, match="3 channels"):
+    with pytest.raises(UserError, match=r"shape \(levels, 3\)"):
         palette.load(tmp_path)
     (tmp_path / "palette.safetensors").write_bytes(b"\x80\x04not a safetensors file")
     with pytest.raises(UserError, match="readable palette"):
@@ -133,13 +133,13 @@ def test_a_damaged_or_missing_palette_is_refused(tmp_path: Path) -> None:
 def test_large_pictures_and_other_spaces_are_refused() -> None:
     with pytest.raises(UserError, match=r"96x96 would be 9,216 tokens.*64x64.*flow"):
         palette.fit(examples(torch.zeros(1, 1, 96, 96)), Space("field", (1, 96, 96)))
-    with pytest.raises(UserError, match="pictures"):
+    with pytest.raises(UserError, match="with images"):
         palette.fit(examples(torch.zeros(1, 1, 96)), Space("field", (1, 96)))
-    with pytest.raises(UserError, match="pictures"):
+    with pytest.raises(UserError, match="with images"):
         palette.fit(examples(torch.zeros(1, 9)), Space("tokens", (9,), (5,)))
-    with pytest.raises(UserError, match="levels is 1"):
+    with pytest.raises(UserError, match=r"levels must be from 2 .* not 1"):
         palette.fit(digits(), GREY, levels=1)
-    with pytest.raises(UserError, match="no pictures"):
+    with pytest.raises(UserError, match="without images"):
         palette.fit(examples(torch.zeros(0, 1, 8, 8)), GREY)
     with pytest.raises(UserError, match="kmeans"):
         palette.fit(colours(), Space("field", (3, 6, 5)), method="uniform")
@@ -149,5 +149,5 @@ def test_tokens_that_are_no_colour_are_refused() -> None:
     codec = palette.fit(digits(), GREY)
     with pytest.raises(UserError, match="0 to 16"):
         codec.decode(torch.full((1, 64), 17))
-    with pytest.raises(UserError, match="64 tokens"):
+    with pytest.raises(UserError, match="n, 64"):
         codec.decode(torch.zeros(1, 63, dtype=torch.int64))

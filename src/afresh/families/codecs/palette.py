@@ -1,8 +1,8 @@
-"""Pictures as tokens: every pixel becomes the nearest colour of a palette, read row by row.
+"""Images as tokens: every pixel is replaced by the index of the nearest colour of a palette, row by row.
 
-A split with no more distinct colours than the palette has room for keeps them all, so nothing is lost
-(scikit-learn's digits have 17 greys). Otherwise greys are spaced evenly, or by quantiles, and colours are the
-centres of k-means (as in Chen et al. 2020, "Generative Pretraining from Pixels", sec. 3.1).
+If the training split has at most as many distinct colours as the palette, encoding is lossless (scikit-learn's digits
+have 17 grey levels). Otherwise grey levels are spaced evenly or by quantiles, and colours are the centres of k-means
+(as in Chen et al. 2020, "Generative Pretraining from Pixels", sec. 3.1).
 """
 
 from __future__ import annotations
@@ -23,76 +23,81 @@ from torch import Tensor
 
 from afresh.core import Examples, Space, UserError
 
-SOURCE = "field"  # the kind of space that this codec changes
-MOST_TOKENS = 4096  # what a decoder's context can reasonably hold; 64 x 64
+SOURCE = "field"  # the kind of space that this codec encodes
+MOST_TOKENS = 4096  # a reasonable limit for the context of a decoder; 64 x 64
 MOST_LEVELS = 4096
-FIT_PIXELS = 200_000  # pixels that quantiles and k-means look at
-CHUNK = 64  # pictures at a time
+FIT_PIXELS = 200_000  # pixels for quantiles and k-means
+CHUNK = 64  # images at a time
 Method = Literal["auto", "uniform", "quantile", "kmeans"]
 
 
 def planar(space: Space) -> bool:
-    """Whether there are pixels to be given colours: a field (channels, height, width)."""
+    """Whether fields of the space are images (channels, height, width)."""
     return space.kind == SOURCE and len(space.shape) == 3
 
 
 def check(space: Space) -> None:
-    """Raise UserError unless `space` is a field of (channels, height, width) of at most `MOST_TOKENS` pixels."""
+    """Raises UserError unless `space` is a field (channels, height, width) of at most `MOST_TOKENS` pixels."""
     if not planar(space):
         raise UserError(
-            f"A palette turns pictures (channels, height, width) into tokens, but the data is {space.kind} of "
-            f"shape {space.shape}. Use it with pictures, or choose a family that takes this data as it is."
+            f"A palette encodes images (channels, height, width) as tokens, but the data are of kind {space.kind} and "
+            f"shape {space.shape}. Use it with images, or choose a family that takes this data without a codec."
         )
     height, width = space.shape[1:]
     if height * width > MOST_TOKENS:
         side = math.isqrt(MOST_TOKENS)
         raise UserError(
-            f"Pictures of {height}x{width} would be {height * width:,} tokens each; one token a pixel is accepted up "
-            f"to {MOST_TOKENS:,} ({side}x{side}). Resize to {side}x{side} or smaller, or use the family flow, gan or "
-            "vae, which draws whole pictures."
+            f"Images of {height}x{width} would be {height * width:,} tokens each; at most {MOST_TOKENS:,} "
+            f"({side}x{side}) are supported. Resize to {side}x{side} or smaller, or use the family flow, gan or vae, "
+            "which need no tokens."
         )
 
 
 @dataclass(frozen=True)
 class PaletteCodec:
-    """`palette` (L, C) float32, dark to bright, in the units of the source field. Token L is `begin`."""
+    """`palette` (L, C), float32, from dark to bright, in the units of the source field. Token L is `begin`."""
 
     source: Space
     palette: Tensor
 
     @property
     def target(self) -> Space:
+        """Tokens, one for each pixel."""
         height, width = self.source.shape[1:]
         levels = len(self.palette)
         return Space("tokens", (height * width,), (levels + 1,), {"begin": levels}, grid=(height, width))
 
     @property
     def factor(self) -> int:
+        """Cells along an axis for each token."""
         return 1
 
     def encode(self, examples: Examples) -> Examples:
-        """x (N, C, H, W) of any type to the nearest colours' ids, (N, H * W) int32; the rest unchanged."""
+        """Encodes x (N, C, H, W) of any dtype as the indices of the nearest colours, (N, H * W) int32."""
         ids = [nearest(pixels, self.palette) for pixels in _pixels(examples)]
         x = torch.cat(ids) if ids else torch.zeros(0, dtype=torch.int32)
         return Examples(x.view(len(examples), self.target.shape[0]), examples.cond, bytes=examples.bytes)
 
     def decode(self, x: Tensor) -> Tensor:
-        """Tokens (N, H * W) to the field (N, C, H, W) float32. UserError for another length or an id of no colour."""
+        """Decodes tokens (N, H * W) to the field (N, C, H, W), float32.
+
+        Raises UserError for another number of tokens, and for ids without a colour.
+        """
         channels, height, width = self.source.shape
         if x.dim() != 2 or x.shape[1] != height * width:
             raise UserError(
-                f"A picture of {height}x{width} is {height * width} tokens, but the shape given is {tuple(x.shape)}: "
-                f"pass (n, {height * width})."
+                f"Tokens of images of {height}x{width} must have shape (n, {height * width}), not {tuple(x.shape)}."
             )
         if x.numel() and (int(x.min()) < 0 or int(x.max()) >= len(self.palette)):
             raise UserError(
-                f"Tokens from {int(x.min())} to {int(x.max())} were given; the palette has colours 0 to "
-                f"{len(self.palette) - 1}. Forbid the others (such as `begin`) when sampling."
+                f"Tokens must be colours from 0 to {len(self.palette) - 1}, but are from {int(x.min())} to "
+                f"{int(x.max())}. Ban the others (such as `begin`) when sampling."
             )
         pixels = self.palette.to(x.device)[x.long()]  # (N, T, C)
         return pixels.mT.reshape(len(x), channels, height, width)
 
     def save(self, folder: Path) -> None:
+        """Writes palette.json and palette.safetensors into the folder, which is created if necessary."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "palette.safetensors").write_bytes(save({"palette": self.palette.contiguous()}))
         source = asdict(self.source) | {"special": dict(self.source.special)}
@@ -100,11 +105,11 @@ class PaletteCodec:
 
 
 def load(folder: Path) -> PaletteCodec:
-    """What `PaletteCodec.save` wrote. UserError when a file is missing or is not a palette of its source."""
+    """Loads a codec that `PaletteCodec.save` wrote. Raises UserError if a file is missing or invalid."""
     try:
         saved = json.loads((folder / "palette.json").read_text())
         if saved.keys() != {"codec", "source"}:
-            raise ValueError(f"palette.json has the fields {', '.join(saved)}; known are codec, source")
+            raise ValueError(f"palette.json must have the fields codec and source, not {', '.join(saved)}")
         source = saved["source"]
         palette = load_file(folder / "palette.safetensors")["palette"]
         source |= {k: tuple(source[k]) for k in ("shape", "vocab", "grid", "axes") if k in source}
@@ -114,26 +119,26 @@ def load(folder: Path) -> PaletteCodec:
     check(space)
     if palette.dim() != 2 or palette.shape[1] != space.shape[0] or not palette.isfinite().all():
         raise UserError(
-            f"The palette in {folder} has shape {tuple(palette.shape)}; pictures of {space.shape[0]} channels need "
-            f"finite (levels, {space.shape[0]}). The file was changed: train the model again."
+            f"The palette in {folder} must hold finite numbers of shape (levels, {space.shape[0]}), not "
+            f"{tuple(palette.shape)}. The file was changed: train the model again."
         )
     return PaletteCodec(space, palette.float())
 
 
 def fit(examples: Examples, space: Space, levels: int = 64, method: Method = "auto") -> PaletteCodec:
-    """A palette of at most `levels` colours from a training split.
+    """Fits a palette of at most `levels` colours to a training split.
 
-    `auto`: the distinct colours when there are no more than `levels`, which loses nothing; otherwise `uniform`
-    greys (evenly spaced from the darkest to the brightest) for one channel and `kmeans` for more. `quantile`: greys
-    that are each used about equally often. Raises UserError for what is not a picture of at most 4,096 pixels.
+    `auto`: the distinct colours if there are at most `levels` of them, which is lossless; otherwise `uniform` for one
+    channel (grey levels evenly spaced from the darkest to the brightest) and `kmeans` for more. `quantile`: grey levels
+    that are used about equally often. Raises UserError for data that are not images of at most 4,096 pixels.
     """
     check(space)
     if not 2 <= levels <= MOST_LEVELS:
-        raise UserError(f"levels is {levels}; a palette has 2 to {MOST_LEVELS:,} colours. 64 is a good start.")
+        raise UserError(f"levels must be from 2 to {MOST_LEVELS:,}, not {levels}. 64 is a good start.")
     if not len(examples):
-        raise UserError("There are no pictures to make a palette from. Give at least one.")
+        raise UserError("A palette cannot be fitted without images. Give at least one.")
     if method in ("uniform", "quantile") and space.shape[0] != 1:
-        raise UserError(f"method {method!r} is for grey pictures, these have {space.shape[0]} channels: use 'kmeans'.")
+        raise UserError(f"method {method!r} is for images of one channel, not {space.shape[0]}: use 'kmeans'.")
     if method == "auto":
         exact = _distinct(examples, levels)
         if exact is not None:
@@ -154,49 +159,50 @@ def fit(examples: Examples, space: Space, levels: int = 64, method: Method = "au
 
 
 def nearest(pixels: Tensor, palette: Tensor) -> Tensor:
-    """Index of the palette's colour (L, C) nearest to each pixel (P, C), (P,) int32; the lower one on a tie."""
-    if palette.shape[1] == 1:  # sorted: the middles between neighbours divide the line
+    """The index of the colour (L, C) nearest to each pixel (P, C), (P,) int32; the lower one for ties."""
+    if palette.shape[1] == 1:  # sorted, so that the midpoints between neighbours are the boundaries
         grey = palette[:, 0]
         return torch.bucketize(pixels[:, 0].contiguous(), (grey[1:] + grey[:-1]) / 2).to(torch.int32)
     return torch.cdist(pixels, palette, compute_mode="donot_use_mm_for_euclid_dist").argmin(1).to(torch.int32)
 
 
 def _pixels(examples: Examples) -> Iterator[Tensor]:
-    """Pixels of a few pictures at a time, row by row, (P, C) float32."""
+    """Yields the pixels of a few images at a time, row by row, (P, C), float32."""
     for x in examples.x.split(CHUNK):
         yield (x.float() * examples.scale + examples.shift).permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def _distinct(examples: Examples, most: int) -> Tensor | None:
-    """All distinct colours (L, C), or None as soon as there are more than `most`."""
-    found = torch.zeros(0, examples.x.shape[1])
+    """The distinct colours (L, C), or None if there are more than `most`."""
+    colours = torch.zeros(0, examples.x.shape[1])
     for pixels in _pixels(examples):
-        if len(found):  # only what is new needs sorting, which is slow
-            pixels = pixels[(found[nearest(pixels, found).long()] != pixels).any(1)]
+        if len(colours):  # only new colours need sorting, which is slow
+            pixels = pixels[(colours[nearest(pixels, colours).long()] != pixels).any(1)]
         if len(pixels):
-            found = torch.unique(torch.cat([found, torch.unique(pixels, dim=0)]), dim=0)
-        if len(found) > most:
+            colours = torch.unique(torch.cat([colours, torch.unique(pixels, dim=0)]), dim=0)
+        if len(colours) > most:
             return None
-    return found
+    return colours
 
 
 def _range(examples: Examples) -> tuple[float, float]:
+    """The lowest and the highest value."""
     ends = torch.stack([torch.stack([p.min(), p.max()]) for p in _pixels(examples)])
     return float(ends[:, 0].min()), float(ends[:, 1].max())
 
 
 def _some(examples: Examples) -> Tensor:
-    """At most about `FIT_PIXELS` pixels, every k-th of the split, (P, C)."""
+    """Every k-th pixel of the split, about `FIT_PIXELS` at most, (P, C)."""
     total = len(examples) * math.prod(examples.x.shape[2:])
-    # An odd stride that shares no factor with usual widths walks over all columns.
+    # An odd stride has no factor in common with usual widths, and therefore visits all columns.
     step = max(1, math.ceil(total / FIT_PIXELS)) | 1
-    kept, start = [], 0
+    parts, start = [], 0
     for pixels in _pixels(examples):
-        kept.append(pixels[start::step])
+        parts.append(pixels[start::step])
         start = (start - len(pixels)) % step
-    return torch.cat(kept)
+    return torch.cat(parts)
 
 
 def _ordered(colours: Tensor) -> Tensor:
-    """Dark to bright, so that near ids look alike."""
+    """Sorts colours from dark to bright, so that similar indices look similar."""
     return colours[colours.sum(1).argsort(stable=True)].contiguous()
