@@ -218,7 +218,7 @@ def test_a_model_over_a_codec_needs_the_codecs_run_no_more(data: Path, numbers: 
     assert first.x.shape == (3, 1, 8, 8)
     assert torch.equal(afresh.load(run.path).sample(3, label="3", steps=2, seed=1).x, first.x)
     (reason,) = [r for name, _, r in again.run.record.decisions if name == "codec"]
-    assert str(copy) in reason and "not explained" in reason and "4 numbers at each of 4x4 places" in reason
+    assert str(copy) in reason and "not explained" in reason and "4 numbers at each of 4x4 positions" in reason
     assert afresh.resume(run.path, quiet=True).path == run.path
 
 
