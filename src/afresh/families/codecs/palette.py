@@ -41,7 +41,7 @@ def check(space: Space) -> None:
     if not planar(space):
         raise UserError(
             f"A palette encodes images (channels, height, width) as tokens, but the data are of kind {space.kind} and "
-            f"shape {space.shape}. Use it with images, or choose a family that takes this data without a codec."
+            f"shape {space.shape}. Use it with images, or choose a family that needs no codec for this data."
         )
     height, width = space.shape[1:]
     if height * width > MOST_TOKENS:

@@ -162,7 +162,7 @@ def of_modules(
     if space.kind != SOURCE or not 2 <= len(space.shape) <= 4:
         raise UserError(
             f"A trained codec encodes fields (channels over 1 to 3 axes), but the data are of kind {space.kind} and "
-            f"shape {space.shape}. Use it with images or sounds, or choose a family that takes this data without a codec."
+            f"shape {space.shape}. Use it with images or sounds, or choose a family that needs no codec for this data."
         )
     if not len(examples):
         raise UserError("The latents cannot be standardised without examples. Give at least one.")
