@@ -130,6 +130,16 @@ def test_every_path_in_the_repository_exists(page: Path) -> None:
     assert not missing, missing
 
 
+def test_every_page_that_the_code_names_exists() -> None:
+    """In comments, docstrings and messages of the program, its tests and its benchmarks."""
+    missing = set()
+    for folder in ("src", "tests", "benchmarks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            named = re.findall(r"(?<![\w/.])docs/[\w./-]*\w", path.read_text(encoding="utf-8"))
+            missing |= {f"{path.name}: {name}" for name in named if not (ROOT / name).exists()}
+    assert not missing, missing
+
+
 def paper_rows() -> list[list[str]]:
     lines = (ROOT / "docs" / "development" / "papers.md").read_text(encoding="utf-8").splitlines()
     table = [[c.strip() for c in line.strip().strip("|").split("|")] for line in lines if line.startswith("|")]

@@ -94,8 +94,8 @@ class Surroundings(nn.Embedding):
 
     The neighbours are up to `REACH` positions before and after; on a grid of two axes, up to `AROUND` along each axis.
     A masked token has no information of its own: until attention has learnt to use its neighbours, the loss stays near
-    the entropy of token frequencies, for most of a budget of minutes (docs/log.md). This is a Canon layer (Allen-Zhu
-    2025), but bidirectional and only at the input.
+    the entropy of token frequencies, for most of a budget of minutes (docs/development/log.md). This is a Canon layer
+    (Allen-Zhu 2025), but bidirectional and only at the input.
     """
 
     def __init__(self, vocab: int, width: int, grid: tuple[int, ...]) -> None:

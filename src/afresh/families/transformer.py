@@ -199,12 +199,13 @@ def sizes(space: Space) -> Sequence[TransformerConfig]:
 
 def examples_wanted(parameters: int, space: Space) -> int:
     """About 0.8 tokens for each parameter: with budgets of minutes, smaller networks with more data are better
-    (docs/log.md)."""
+    (docs/development/log.md)."""
     return 4 * parameters // (5 * space.shape[0])
 
 
 def batch(examples: int, space: Space) -> int:
-    """512 tokens a step for a run of 200,000 tokens, growing with their power 0.6, in powers of two (docs/log.md)."""
+    """512 tokens a step for a run of 200,000 tokens, growing with their power 0.6, in powers of two
+    (docs/development/log.md)."""
     context = space.shape[0]
     tokens = 512 * (max(1, examples * context) / 2e5) ** 0.6
     return 2 ** max(0, round(math.log2(max(1.0, tokens / context))))
@@ -214,7 +215,7 @@ def regime(epochs: float, steps: int, examples: int) -> dict[str, float]:
     """Weight decay, and the half-life of the weights' average, a twentieth of the run.
 
     The weight decay was fitted to the values with the lowest held-out loss for 1 to 30 epochs and 300 to 3,000 steps
-    (docs/log.md, "Regimes").
+    (docs/development/log.md, "Regimes").
     """
     decay = min(1.5, 2.26 * (epochs**2 / steps) ** (2 / 3))
     return {"weight_decay": round(decay, 3), "ema_half_life": round(0.05 * examples)}

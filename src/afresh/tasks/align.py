@@ -156,7 +156,8 @@ def choose_method(run: Run, spec: AlignSpec) -> Aligner:
 
 
 def usual(has: Sequence[str], votes: bool) -> str:
-    """The method where none is named: what was measured to do best with what the family has (README, docs/log.md)."""
+    """The method if none is named: the one that was measured to do best with what the family has
+    (docs/results/support.md, docs/development/log.md)."""
     if "steps" in has:
         return "dpo" if votes else "grpo"
     return "rejection" if "fits" in has else "draft"
