@@ -49,8 +49,8 @@ BATCH = 8  # windows or conversations a step
 WINDOW = 1024  # tokens, at most, of a training window, unless set by hand
 LOOKED_AT = 64  # held-out examples of a look, at least (train.py)
 # The highest learning rate times the width of the hidden layers, of an adapter and of everything; public weights have
-# seen far more than a run of ours, and are moved less. What they gained is in docs/development/log.md; other values were
-# not tried.
+# seen far more than a run of ours, and are moved less. What they gained is in docs/development/log.md; other values
+# were not tried.
 OWN_RATES, SEASONED_RATES = (1.0, 0.3), (1.0, 0.03)
 
 
