@@ -135,3 +135,35 @@ def test_what_must_not_occur() -> None:
         for line in code_only(path.read_text()).splitlines():
             wrong += [f"{path.name}: {line.strip()} ({why})" for p, why in FORBIDDEN.items() if re.search(p, line)]
     assert not wrong, "\n".join(wrong)
+
+
+# Programs of others that a message quotes, commands that a page tells to type, and CSS.
+TYPED = ("llama-gguf-split --merge", "hf download", "afresh sample ", "afresh train ", "afresh measure", "var(--")
+
+
+def strings(tree: ast.AST) -> Iterator[str]:
+    """The string constants of a module, without docstrings."""
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield ast.unparse(node)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings | parts:
+            yield node.value
+
+
+def test_messages_name_options_as_python_does() -> None:
+    """Only the command line knows its own options: it words `guidance=2` as --guidance 2 (cli/wording.py)."""
+    wrong = []
+    for path in FILES:
+        if path.relative_to(SOURCE).parts[0] != "cli":
+            for text in strings(ast.parse(path.read_text())):
+                if re.search(r"(?<![\w-])--[a-z]", text) and not any(t in text for t in TYPED):
+                    wrong.append(f"{path.relative_to(SOURCE)}: {text[:100]}")
+    assert not wrong, "\n".join(wrong)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from afresh.cli import option_names
 from afresh.cli.wording import as_typed
 
 
@@ -31,4 +32,4 @@ from afresh.cli.wording import as_typed
     ],
 )
 def test_code_becomes_what_is_typed(written: str, typed: str) -> None:
-    assert as_typed(written) == typed
+    assert as_typed(written, option_names()) == typed

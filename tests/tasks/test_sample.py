@@ -234,12 +234,12 @@ def test_the_best_of_steered_samples(root: Path) -> None:
         ("flow", {"reward_guidance": "brightness", "weight": -1.0}, "from 0.*Given: -1"),
         ("flow", {"reward_guidance": "brightness", "weight": math.nan}, "from 0.*Given: nan"),
         ("flow", {"weight": 2.0}, "Give both"),
-        ("flow", {"best": 4}, "Best of 4 by what"),
+        ("flow", {"best_of": 4}, "Best of 4 by what"),
         ("flow", {"reward": "brightness"}, "best_of"),
-        ("flow", {"best": 0, "reward": "brightness"}, "1 to 10,000.*Given: 0"),
-        ("flow", {"best": 2, "reward": 3}, "words.*or a function"),
-        ("flow", {"best": 2, "reward": lambda items: [math.inf] * len(items)}, "finite number"),
-        ("transformer", {"best": 2, "reward": "brightness"}, "brightness is for pictures"),
+        ("flow", {"best_of": 0, "reward": "brightness"}, "1 to 10,000.*Given: 0"),
+        ("flow", {"best_of": 2, "reward": 3}, "words.*or a function"),
+        ("flow", {"best_of": 2, "reward": lambda items: [math.inf] * len(items)}, "finite number"),
+        ("transformer", {"best_of": 2, "reward": "brightness"}, "brightness is for pictures"),
         ("flow", {"adapters": {"nowhere": 1.0}}, "no adapter in nowhere.*lora"),
     ],
 )  # fmt: skip
@@ -252,7 +252,7 @@ def test_what_cannot_be_is_refused(root: Path, name: str, given: dict[str, Any],
 
 def test_a_family_without_edits_names_those_that_have_them(root: Path) -> None:
     student = afresh.load(root / "flow").distill(finest=1, steps=2, out=root / "student", quiet=True)
-    with pytest.raises(UserError, match=r"fewstep cannot be steered.*vae, gan, flow.*--best"):
+    with pytest.raises(UserError, match=r"fewstep cannot be steered.*vae, gan, flow.*best_of"):
         student.sample(1, reward_guidance="brightness")
 
 
@@ -348,4 +348,4 @@ def test_the_command_line(root: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     }
     words = ["sample", root / "transformer", "--stream", "--best-of", 2, "--reward", "length", "--length", 4]
     assert command([str(a) for a in words]) == 2
-    assert "--stream or --best, not both" in " ".join(capsys.readouterr().err.split())
+    assert "--stream or --best-of, not both" in " ".join(capsys.readouterr().err.split())

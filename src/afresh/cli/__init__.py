@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import wraps
+from functools import cache, wraps
 from typing import Annotated, Any
 
 import typer
@@ -105,7 +105,7 @@ def shown(verb: Callable[..., Any]) -> Callable[..., Any]:
         console = ConsoleListener()
 
         def listener(event: Event) -> None:
-            console(replace(event, text=as_typed(event.text)))
+            console(replace(event, text=as_typed(event.text, option_names())))
 
         with listening(listener):
             return verb(*args, **options)
@@ -115,6 +115,13 @@ def shown(verb: Callable[..., Any]) -> Callable[..., Any]:
 
 for verb in VERBS:  # rich keeps the line ends of a docstring; a paragraph is to fill the terminal
     app.command(help=re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(verb.__doc__ or "")))(shown(verb))
+
+
+@cache
+def option_names() -> frozenset[str]:
+    """Every option of every verb: --guidance, -n, ..."""
+    group: Any = typer.main.get_command(app)
+    return frozenset(o for command in group.commands.values() for p in command.params for o in p.opts)
 
 
 def main() -> None:
@@ -176,7 +183,7 @@ def message_of(error: Exception) -> str:
     """The error's message, with what a person can type."""
     if isinstance(error, OSError):
         return f"{error.filename or 'A file'}: {error.strerror}. Make room, or choose a place that may be written."
-    return as_typed(str(error))
+    return as_typed(str(error), option_names())
 
 
 def failed(message: str, code: int, argv: Sequence[str]) -> int:

@@ -55,7 +55,7 @@ def blend(
 
     if as_json and out is None:
         raise UserError("Pictures and sounds cannot be printed as JSON. Say where to write it: --out DIR.")
-    asked = {"label": label, "to-label": to_label, "caption": caption, "to-caption": to_caption}
+    asked = {"label": label, "to_label": to_label, "caption": caption, "to_caption": to_caption}
     check_given(second, toward, asked, {"away": away, "most": most})
     found = Run.open(run)
     check_out(out, found.encoder.space, n)

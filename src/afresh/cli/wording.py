@@ -11,8 +11,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
-from functools import cache
-from typing import Any
+from collections.abc import Collection
 
 SPAN = re.compile(r"`([^`\n]+)`")
 ASSIGNED = re.compile(r"([a-z_]\w*(?:\.\w+)*)(?:=(.*))?", re.DOTALL)
@@ -23,15 +22,16 @@ OFF = {"lora": "--full", "measure": "--no-measure", "near": "--no-near"}
 VERBS = {"resume": "train --resume", "load": "sample", "inspect_data": "data", "interpolate": "blend"}
 
 
-def as_typed(text: str) -> str:
-    """The message with its code in backticks as options and commands of the command line."""
-    return SPAN.sub(lambda span: typed(span[1]) or span[0], text)
+def as_typed(text: str, known: Collection[str]) -> str:
+    """The message with its code in backticks as options and commands of the command line. `known` are the options that
+    exist, --guidance, -n, ..."""
+    return SPAN.sub(lambda span: typed(span[1], known) or span[0], text)
 
 
-def typed(code: str) -> str | None:
+def typed(code: str, known: Collection[str]) -> str | None:
     """One piece of code as it is typed; None if it is neither a parameter nor a call of this package."""
     if assigned := ASSIGNED.fullmatch(code):
-        return option(assigned[1], assigned[2])
+        return option(assigned[1], assigned[2], known)
     try:
         call = ast.parse(code, mode="eval").body
     except SyntaxError:
@@ -49,7 +49,7 @@ def typed(code: str) -> str | None:
             pairs = zip(keyword.value.keys, keyword.value.values, strict=True)
             words += [f"{OPTIONS.get(name, name)} {argument(k)}={argument(v)}" for k, v in pairs if k is not None]
         else:
-            words.append(option(name, argument(keyword.value)) or "")
+            words.append(option(name, argument(keyword.value), known) or "")
     return " ".join(w for w in words if w)
 
 
@@ -60,8 +60,8 @@ def argument(node: ast.expr) -> str:
     return ast.unparse(node)
 
 
-def option(name: str, value: str | None) -> str | None:
-    """`name=value` as an option; None if no verb has such an option."""
+def option(name: str, value: str | None, known: Collection[str]) -> str | None:
+    """`name=value` as an option; None if it is not one of the `known`."""
     head, dot, field = name.partition(".")
     assigned = field if value is None else f"{field}={value}"
     if dot and head in SETTINGS:
@@ -69,21 +69,10 @@ def option(name: str, value: str | None) -> str | None:
     if dot and head == "data":
         return f"--data {assigned}"
     flag = OPTIONS.get(name, f"--{name.replace('_', '-')}")
-    if dot or flag not in options():
+    if dot or flag not in known:
         return None
     if value is None or value == "True":
         return flag
     if value == "False":
         return OFF.get(name, f"--no-{name}")
     return f"{flag} {value.strip(chr(34))}"
-
-
-@cache
-def options() -> frozenset[str]:
-    """Every option of every verb."""
-    import typer
-
-    from afresh.cli import app
-
-    group: Any = typer.main.get_command(app)
-    return frozenset(o for command in group.commands.values() for p in command.params for o in p.opts)

@@ -138,7 +138,7 @@ def filled_space(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
     marks = ("fim_prefix", "fim_suffix", "fim_middle")
     if space.kind == "tokens" and all(m in space.special for m in marks):
         return None
-    return "measures models that were trained to fill in the middle (code, --data fim_rate)"
+    return "measures models that were trained to fill in the middle (code, `data.fim_rate`)"
 
 
 def draw_holes(study: Study) -> list[tuple[str, str, str, str]]:

@@ -139,7 +139,7 @@ class AudioEncoder:
                 raise UserError(
                     f"{source if isinstance(source, Path) else 'A sound'} lasts {sound.seconds:.3f} s, but this "
                     f"model's sounds last at most {s.samples / s.rate:.3f} s. Give a part of it, or train a model of "
-                    f"longer sounds (data option seconds={min(60, sound.seconds):.1f})."
+                    f"longer sounds (`data.seconds={min(60, sound.seconds):.1f}`)."
                 )
             row[:] = fit_length(sound.samples, s.samples).T
         return torch.from_numpy(rows)

@@ -102,5 +102,5 @@ def check_engine(net: Decoder, weights: Kind | Literal["auto"]) -> None:
     if weights != "auto" and engine_of(net, weights) is None:
         raise UserError(
             f"weights={weights} needs a CPU with compiled kernels (see afresh doctor). This model is on "
-            f"{net.embedding.weight.device.type}, or the kernels are not available. Leave --weights out."
+            f"{net.embedding.weight.device.type}, or the kernels are not available. Leave `weights` out."
         )

@@ -109,7 +109,7 @@ def disk_finding(folder: Path) -> Finding:
     place = next(p for p in (folder.resolve(), *folder.resolve().parents) if p.exists())
     free = shutil.disk_usage(place).free
     if not os.access(place, os.W_OK):
-        return Finding("disk", f"{place} may not be written", "choose another folder with --out", False)
+        return Finding("disk", f"{place} may not be written", "choose another folder", False)
     follows = "room for checkpoints" if free >= LITTLE_DISK else "little room: a run that finds the disk full stops"
     return Finding("disk", f"{free / GB:,.1f} GB free at {place}", follows, free >= LITTLE_DISK)
 

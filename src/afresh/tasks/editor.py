@@ -52,7 +52,7 @@ def only_pictures(run: Run, change: Change) -> None:
     """Raises UserError for a run that makes sounds and is asked for what only pictures have."""
     asked = {"mask": change.mask is not None, "upscale": change.upscale != 1, "palette": bool(change.palette)}
     asked |= {"edges": change.edges is not None, "style": change.style is not None}
-    given = ", ".join(f"--{name}" for name, wanted in asked.items() if wanted)
+    given = ", ".join(f"`{name}`" for name, wanted in asked.items() if wanted)
     if given and run.encoder.space.timed:
         raise UserError(
             f"{given}: only for pictures, and {run.path} makes sounds. For sounds there are `hole`, `extend` "

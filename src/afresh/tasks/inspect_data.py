@@ -244,7 +244,7 @@ def licence_lines(found: Mapping[str, str]) -> list[str]:
     if not found:
         return ["licence files: none found; whether this data may be used is for you to know"]
     shown = [f"licence file: {name}{f' ({head})' if head else ''}" for name, head in list(found.items())[:SHOWN]]
-    return shown + ([f"and {len(found) - SHOWN:,} more licence files (all: --json)"] if len(found) > SHOWN else [])
+    return shown + ([f"and {len(found) - SHOWN:,} more licence files"] if len(found) > SHOWN else [])
 
 
 def refused_lines(refused: Sequence[Refused]) -> list[str]:
@@ -260,7 +260,7 @@ def refused_lines(refused: Sequence[Refused]) -> list[str]:
         shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         out.append(f"  {len(names):,}: {reason}: {shown}")
     if len(ranked) > 2 * SHOWN:
-        out.append(f"  and {len(ranked) - 2 * SHOWN:,} more reasons (all: --json)")
+        out.append(f"  and {len(ranked) - 2 * SHOWN:,} more reasons")
     return out
 
 

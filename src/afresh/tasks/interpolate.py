@@ -40,7 +40,7 @@ def check_given(second: Any, toward: str | None, between: Mapping[str, Any], alo
     `between` pictures or `along` a label beside the other one. None in them: not given."""
     if (second is None) == (toward is None):
         raise UserError("Give a second file to go to, or `toward=CLASS`, an attribute: one of them.")
-    wrong = [f"--{name}" for name, value in (along if toward is None else between).items() if value is not None]
+    wrong = [f"`{name}`" for name, value in (along if toward is None else between).items() if value is not None]
     if wrong:
         what = "`toward=CLASS`" if toward is None else "the way to a second file"
         raise UserError(f"{', '.join(wrong)}: only with {what}. Leave it out, or ask for that.")

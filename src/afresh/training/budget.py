@@ -31,7 +31,7 @@ class Budget:
             raise UserError(f"Give one budget: `minutes`, `steps` or `tokens`. Given: {given or 'none'}.")
         (name, value), *_ = given.items()
         if not 0 < value < 1e12:
-            raise UserError(f"--{name} must be a positive number. Given: {value}.")
+            raise UserError(f"`{name}` must be a positive number. Given: {value}.")
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def read_repository(root: Path, without: Path | None = None) -> tuple[dict[str, 
     folder.
     """
     if not root.is_dir():
-        raise UserError(f"{root} is no folder. Give the folder of the repository, or files with --context.")
+        raise UserError(f"{root} is no folder. Give the folder of the repository, or files, `context`.")
     found, _ = walk(root, exclusion_reason)
     notes = []
     if len(found) > MOST_FILES:
@@ -121,7 +121,7 @@ def read_files(paths: Sequence[Path]) -> dict[str, str]:
                 read_bytes(DataFile(path, path.name, path.stat().st_size), MOST_MB)
             )
         except (OSError, FileError) as error:
-            raise UserError(f"--context {path}: {error}. Give files of source code.") from None
+            raise UserError(f"The file {path}: {error}. Give files of source code.") from None
     return files
 
 
