@@ -62,7 +62,7 @@ class Parrot:
     def __init__(self, real: Run) -> None:
         self.real = real
         self.modules, self.record, self.path, self.conds = real.modules, real.record, real.path, real.conds
-        self.space, self.settings, self.request, self.encoder = real.space, real.settings, real.request, self
+        self.space, self.settings, self.condition, self.encoder = real.space, real.settings, real.condition, self
         self.asked: list[str] = []
 
     def draw(self, modules: object, cond: object, seed: int, settings: object) -> torch.Tensor:
