@@ -34,8 +34,8 @@ def of_sampling(family: Family, given: Mapping[str, Any], guidable: bool) -> Any
             )
         if not family.sampling.guided:
             raise UserError(
-                f"Guidance is not supported for {family.name}: no gain of it was measured (see the support "
-                "table in the README). Leave `guidance` out."
+                f"Guidance is not supported for {family.name}: no gain of it was measured "
+                "(docs/results/support.md). Leave `guidance` out."
             )
     return settings
 
