@@ -1,5 +1,5 @@
-// The gradient of a linear map's weight, dW = dY^T X, on AMX tiles, summed in float. The library's product of a transposed
-// matrix runs at a third of the speed of a plain one; here both operands are packed into tiles first.
+// Products on AMX tiles: attention, and the gradient of a linear map's weight, dW = dY^T X, summed in float. The library
+// multiplies a transposed matrix at a third of the speed of a plain one; here both operands are packed into tiles first.
 
 #include <cmath>
 #include <cstdint>
@@ -14,14 +14,14 @@
 
 namespace {
 
-struct Shape {  // of the eight tiles: 16 rows of 64 bytes
+struct Shape {  // configuration of the eight tiles: 16 rows of 64 bytes
     uint8_t palette = 1, start = 0, reserved[14] = {};
     uint16_t columns[16] = {64, 64, 64, 64, 64, 64, 64, 64};
     uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
-// 32 rows (stride in numbers) of 32 bf16 -> two tiles of 16 rows of 16 pairs (row 2r, row 2r + 1): what a right operand is.
-// Whole lines of the cache are read at once, for rows a power of two apart would push one another out.
+// 32 rows (stride in numbers) of 32 bf16 -> two tiles of 16 rows of 16 pairs (row 2r, row 2r + 1), the layout of a right
+// operand. Cache lines are read as a whole, since rows a power of two apart would evict one another.
 inline void pairs(const uint16_t *in, long stride, uint32_t *one, uint32_t *two) {
     for (long r = 0; r < 16; r++) {
         const uint16_t *p = in + 2 * r * stride;
@@ -34,7 +34,7 @@ inline void pairs(const uint16_t *in, long stride, uint32_t *one, uint32_t *two)
     }
 }
 
-// Transpose 16 x 16 words of 32 bits in place.
+// Transposes 16 x 16 words of 32 bits in place.
 inline void transpose(uint32_t *m) {
     __m512i r[16], t[16];
     for (int i = 0; i < 16; i++) r[i] = _mm512_loadu_si512(m + 16 * i);
@@ -60,13 +60,14 @@ inline void transpose(uint32_t *m) {
     }
 }
 
-// Where the left operand's tiles are: rows `row` bytes apart, the next step `step` bytes on, the 16 rows below `down` bytes.
+// The tiles of the left operand: offsets in bytes of the next row, of the next step, and of the 16 rows below (`down`).
 struct Left {
     const void *at;
     long row, step, down;
 };
 
-// A block of 32 x 32: out (+)= left right, over `steps` times 32 places. The right operand is two runs of packed tiles.
+// A block of 32 x 32: out (+)= left right, summed over `steps` times 32 numbers. The right operand consists of two
+// sequences of packed tiles.
 inline void product(Left l, const uint32_t *r0, const uint32_t *r1, float *out, long stride, long steps, bool add) {
     float *below = out + 16 * stride;
     const char *upper = (const char *)l.at, *lower = upper + l.down;
@@ -97,19 +98,19 @@ inline void product(Left l, const uint32_t *r0, const uint32_t *r1, float *out, 
     _tile_stored(3, below + 16, 4 * stride);
 }
 
-constexpr long DEEP = 8;  // tiles of a panel of the left operand: two panels of 8 KiB stay in the first cache
-constexpr long WIDE = 32;  // tiles of the right operand's columns taken at once: they stay in the second cache
+constexpr long DEEP = 8;  // tiles in a panel of the left operand: two panels of 8 KiB fit the L1 cache
+constexpr long WIDE = 32;  // tiles of columns of the right operand in a pass: they fit the L2 cache
 
 // ---------------------------------------------------------------------------------------------- attention
 
-// Rows (t, stride) of `dim` numbers as a right operand that is summed over the rows: tiles [dim / 16][t / 32].
+// Packs rows (t, stride) of `dim` numbers as a right operand that is summed over the rows: tiles [dim / 16][t / 32].
 inline void pack(const uint16_t *in, long stride, long t, long dim, uint32_t *out) {
     for (long s = 0; s < t / 32; s++)
         for (long c = 0; c < dim / 16; c += 2)
             pairs(in + 32 * s * stride + 16 * c, stride, out + (c * (t / 32) + s) * 256, out + ((c + 1) * (t / 32) + s) * 256);
 }
 
-// The same as a right operand that is summed over the numbers of a row: tiles [t / 16][dim / 32].
+// The same for a right operand that is summed over the numbers of a row: tiles [t / 16][dim / 32].
 inline void pack_transposed(const uint16_t *in, long stride, long t, long dim, uint32_t *out) {
     for (long n = 0; n < t / 16; n++)
         for (long d = 0; d < dim / 32; d++) {
@@ -119,15 +120,15 @@ inline void pack_transposed(const uint16_t *in, long stride, long t, long dim, u
         }
 }
 
-inline __m512 widen(const uint16_t *p) {  // 16 bf16 to floats
+inline __m512 widen(const uint16_t *p) {  // 16 bf16 -> float
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
 }
 
-inline void narrow(uint16_t *p, __m512 v) {  // 16 floats to bf16, to the nearest
+inline void narrow(uint16_t *p, __m512 v) {  // 16 float -> bf16, rounded to nearest
     _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(v));
 }
 
-inline __m512 exponential(__m512 x) {  // as fast_exp in decoder.cpp
+inline __m512 exponential(__m512 x) {  // like fast_exp in numbers.h
     x = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
     __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504089f)), 0);
     __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
@@ -142,7 +143,8 @@ inline __m512 exponential(__m512 x) {  // as fast_exp in decoder.cpp
     return _mm512_scalef_ps(p, n);
 }
 
-// One row of scores (floats) to probabilities (bf16): places from ... to - 1, zero up to `end`, a multiple of 32.
+// One row of scores (float) to probabilities (bf16) of positions from ... to - 1; zero for others up to `end`, a multiple
+// of 32.
 inline void softmax_row(float *s, uint16_t *p, long from, long to, long end, float factor) {
     const __m512i count = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     __m512 top = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
@@ -167,7 +169,7 @@ inline void softmax_row(float *s, uint16_t *p, long from, long to, long end, flo
     for (long j = 0; j < end; j += 16) narrow(p + j, _mm512_mul_ps(_mm512_loadu_ps(s + j), inverse));
 }
 
-struct Tiled {  // a thread's right to the tiles
+struct Tiled {  // configures and releases the tiles of a thread
     Tiled() {
         Shape shape;
         _tile_loadconfig(&shape);
@@ -177,8 +179,9 @@ struct Tiled {  // a thread's right to the tiles
 
 }  // namespace
 
-// q (batch, heads, t, dim), k and v (batch, kv, t, dim) -> out (batch, t, heads, dim), p (batch, heads, t, t) where a place may
-// look (the rest is not written). start (batch, t) may be null. t and dim multiples of 32.
+// Softmax attention: q (batch, heads, t, dim), k and v (batch, kv, t, dim) -> out (batch, t, heads, dim), and the
+// probabilities p (batch, heads, t, t), which are written only where a position may attend. start (batch, t), the first
+// position to attend to, may be null. t and dim must be multiples of 32.
 extern "C" void attention(const uint16_t *q, const uint16_t *k, const uint16_t *v, const int32_t *start, uint16_t *out,
                           uint16_t *p, long batch, long heads, long kv, long t, long dim, long causal, float factor) {
 #pragma omp parallel
@@ -216,7 +219,7 @@ extern "C" void attention(const uint16_t *q, const uint16_t *k, const uint16_t *
     }
 }
 
-// The gradient of `attention`; g like out. A thread takes a key's head with all queries' heads that share it.
+// The gradient of `attention`; g has the shape of out. A thread handles a head of k with all heads of q that share it.
 extern "C" void attention_back(const uint16_t *g, const uint16_t *q, const uint16_t *k, const uint16_t *v, const uint16_t *p,
                                uint16_t *dq, uint16_t *dk, uint16_t *dv, long batch, long heads, long kv, long t, long dim,
                                long causal, float factor) {
@@ -271,7 +274,7 @@ extern "C" void attention_back(const uint16_t *g, const uint16_t *q, const uint1
                     }
                 }
                 for (long j = 0; j < t; j += 32) {
-                    long first = causal ? j / 32 : 0;  // block of queries that looks here
+                    long first = causal ? j / 32 : 0;  // first block of queries that attends to these keys
                     for (long c = 0; c < dim; c += 32) {
                         long left = (j / 16 * deep + first) * 256, right = (c / 16 * deep + first) * 256;
                         float *ks = sums.data() + j * dim + c, *vs = ks + t * dim;
@@ -289,11 +292,11 @@ extern "C" void attention_back(const uint16_t *g, const uint16_t *q, const uint1
     }
 }
 
-extern "C" int amx_ready() {  // the kernel hands out the tiles' registers on request
+extern "C" int amx_ready() {  // the operating system permits the use of tiles on request
     return syscall(SYS_arch_prctl, 0x1023, 18) == 0;
 }
 
-// dw (o, i) (+)= dy (n, o)^T x (n, i); n, o and i multiples of 32. `packed` has room for n * i numbers.
+// dw (o, i) (+)= dy (n, o)^T x (n, i); n, o and i must be multiples of 32. `packed` is scratch space for n * i numbers.
 extern "C" void weight_gradient(const uint16_t *dy, const uint16_t *x, float *dw, uint32_t *packed, long n, long o, long i,
                                 long add) {
     long deep = n / 32, wide = i / 16;
@@ -326,5 +329,5 @@ extern "C" void weight_gradient(const uint16_t *dy, const uint16_t *x, float *dw
 }
 
 #else
-extern "C" int amx_ready() { return 0; }  // and nothing else is called
+extern "C" int amx_ready() { return 0; }  // the other functions are not called then
 #endif

@@ -1,9 +1,9 @@
-// One step of a decoder with a key/value cache, for any tokens of any sequences at once: the first tokens of one prompt, the
-// next token of another. Weights are float, bfloat16 or int8 (with a factor for every output), packed once; sums are float.
-// What int8 is multiplied with is int16, or bfloat16 by tiles.
+// One step of a decoder with a key/value cache, for any tokens of any sequences at once, such as the first tokens of a prompt
+// and the next token of another one. Weights are float, bfloat16 or int8 (with a factor for each output) and packed once;
+// sums are float. int8 weights are multiplied with int16 activations, or with bfloat16 on tiles.
 //
-// Packed weights (o, i): blocks of 16 outputs, [o / 16][i / 2][16][2] (floats: [o / 16][i][16]), so that one vector holds 16
-// outputs, and so that 32 inputs of a block are one right operand of AMX tiles.
+// Packed weights (o, i): blocks of 16 outputs, [o / 16][i / 2][16][2] (float: [o / 16][i][16]), so that a vector holds 16
+// outputs, and 32 inputs of a block form a right operand of AMX tiles.
 
 #include <omp.h>
 #include <vector>
@@ -36,7 +36,7 @@ enum Kind { FLOAT = 0, BF16 = 1, INT8 = 2 };
 struct Weight {
     const void *data;
     const float *factor;  // of each output, for int8
-    long outputs, inputs;  // outputs filled up to a multiple of 16
+    long outputs, inputs;  // outputs are padded to a multiple of 16
 };
 
 struct Layer {
@@ -47,12 +47,12 @@ struct Layer {
 struct Net {
     long kind, layers, width, heads, kv, dim, mlp, tiles;
     float eps;
-    const float *embedding, *position, *cos, *sin, *norm;  // position (learnt) may be null; cos, sin (places, dim / 2)
+    const float *embedding, *position, *cos, *sin, *norm;  // position (learned) may be null; cos, sin (positions, dim / 2)
     Weight head;
     const Layer *layer;
 };
 
-// Keys [layers][slots][kv][capacity / 16][dim / 2][16][2] (floats: [dim][16]); values [layers][slots][kv][capacity][dim].
+// Keys [layers][slots][kv][capacity / 16][dim / 2][16][2] (float: [dim][16]); values [layers][slots][kv][capacity][dim].
 struct Store {
     void *k, *v;
     long slots, capacity;
@@ -81,7 +81,7 @@ inline V read(const T *p) {
 }
 inline void write(float *p, Sixteen v) { std::memcpy(p, &v, 64); }
 
-// Two neighbours of each of 16 lanes: [2][16] floats, [16][2] bfloat16.
+// Two consecutive inputs of 16 lanes: [2][16] float, or [16][2] bfloat16.
 inline void two(const float *p, Sixteen &even, Sixteen &odd) { even = read<Sixteen>(p), odd = read<Sixteen>(p + 16); }
 inline void two(const uint16_t *p, Sixteen &even, Sixteen &odd) {
     Words w = read<Words>(p);
@@ -96,7 +96,7 @@ inline Sixteen sixteen(const uint16_t *p) {
 #endif
 }
 
-// Where M rows of n begin. Each keeps a register of its own: the compiler would compute them again and again.
+// Pointers to M rows of n numbers. The assembly keeps each in a register, as the compiler would recompute them.
 template <int M, class T>
 struct Begins {
     const T *of[M];
@@ -108,19 +108,19 @@ struct Begins {
     }
 };
 
-struct Part {  // of the threads that run together
+struct Part {  // thread `me` of `all` threads
     long me, all;
     void range(long n, long &first, long &last) const { first = n * me / all, last = n * (me + 1) / all; }
 };
 
 // ---------------------------------------------------------------------------------------------- products
 
-constexpr long CHUNK = 128;  // inputs with one factor in int16: sums of 128 products of 127 and 32767 fit in 32 bits
+constexpr long CHUNK = 128;  // inputs that share a factor in int16: sums of 128 products of 127 and 32767 fit in 32 bits
 
-struct Rows {  // what is multiplied: (m, n), and rounded as the kind of the weights wants it
+struct Rows {  // activations (m, n), and their roundings for the kind of the weights
     std::vector<float> exact;
     std::vector<uint16_t> narrow;  // bfloat16
-    std::vector<int16_t> whole;    // times a factor for every row and CHUNK inputs
+    std::vector<int16_t> whole;    // with a factor for each row and CHUNK inputs
     std::vector<float> factor;
 
     void resize(long kind, long size) {
@@ -142,7 +142,7 @@ struct Rows {  // what is multiplied: (m, n), and rounded as the kind of the wei
             factor[r * chunks(n) + i / CHUNK] = top / 32767;
         }
     }
-    void move(long kind, long from, long to, long n) {  // a row
+    void move(long kind, long from, long to, long n) {  // copies a row
         std::memmove(exact.data() + to * n, exact.data() + from * n, n * sizeof(float));
         if (kind != FLOAT) std::memmove(narrow.data() + to * n, narrow.data() + from * n, n * sizeof(uint16_t));
         if (kind != INT8) return;
@@ -152,8 +152,8 @@ struct Rows {  // what is multiplied: (m, n), and rounded as the kind of the wei
     static long chunks(long n) { return (n + CHUNK - 1) / CHUNK; }
 };
 
-// The products of one block of weights and M rows (M, n): sums of 16 outputs each. There are two sums a row (s, t), so that
-// one need not wait for the other; they are the same for every M, so that a row's result is, too.
+// The products of one block of weights and M rows (M, n): sums of 16 outputs each. Each row has two accumulators (s, t), to
+// hide latency. They are the same for every M, so that the result of a row does not depend on the other rows.
 
 template <int M>
 inline void products(const float *p, const float *x, long n, Sixteen *sum) {
@@ -258,7 +258,7 @@ struct Shape {
     uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
-// 32 inputs of 16 outputs in int8 -> the same in bfloat16, exactly.
+// 32 inputs of 16 outputs, int8 -> bfloat16 (exact).
 inline void unpack(const int8_t *p, uint16_t *out) {
     for (int r = 0; r < 16; r++) {
         __m512i wide = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(p + 32 * r)));
@@ -268,7 +268,7 @@ inline void unpack(const int8_t *p, uint16_t *out) {
     }
 }
 
-// The same for many rows by tiles: blocks of 32 rows (or 16) by 32 outputs. xb has its rows filled up to 32.
+// Like `few`, but for many rows by tiles: blocks of 32 (or 16) rows by 16 outputs. The rows of xb are padded to 32.
 void many(const Weight &w, long kind, const uint16_t *xb, float *y, long m, long first, long last) {
     long n = w.inputs, deep = n / 32;
     alignas(64) float out[32 * 16];
@@ -287,7 +287,7 @@ void many(const Weight &w, long kind, const uint16_t *xb, float *y, long m, long
             _tile_zero(2);
             _tile_zero(3);
             long k = 0;
-            for (; k + 1 < deep; k += 2) {  // two sums a block, so that one need not wait for the other
+            for (; k + 1 < deep; k += 2) {  // two accumulators for each block, to hide latency
                 _tile_loadd(4, left + 32 * k, 2 * n);
                 _tile_loadd(5, right + 512 * k, 64);
                 _tile_dpbf16ps(0, 4, 5);
@@ -342,7 +342,7 @@ void multiply(const Net &net, const Weight &w, const Rows &x, float *y, long m, 
     static void (*const of[MOST])(const Weight &, long, const Rows &, float *, long, long) = {
         few<1>, few<2>, few<3>, few<4>, few<5>, few<6>, few<7>, few<8>};
     long groups = (m + MOST - 1) / MOST;
-    for (long b = first; b < last; b++)  // a block of weights serves all rows while it is in the cache
+    for (long b = first; b < last; b++)  // a block of weights is used for all rows while it is in the cache
         for (long g = 0; g < groups; g++) {
             long r = m * g / groups, end = m * (g + 1) / groups;
             of[end - r - 1](w, net.kind, x, y, r, b);
@@ -351,7 +351,7 @@ void multiply(const Net &net, const Weight &w, const Rows &x, float *y, long m, 
 
 // ---------------------------------------------------------------------------------------------- attention
 
-// Scores of the 16 places of each of N blocks of keys. Their values v, which are wanted next, are called for meanwhile.
+// Scores of the 16 positions of each of N blocks of keys. The values v, which are needed next, are prefetched.
 template <int N, class T>
 inline void scores(const float *q, const T *k, const T *v, float *out, long dim) {
     Sixteen a[N] = {}, b[N] = {}, even, odd;
@@ -364,7 +364,7 @@ inline void scores(const float *q, const T *k, const T *v, float *out, long dim)
     for (int i = 0; i < N; i++) write(out + 16 * i, a[i] + b[i]);
 }
 
-// out (16 N) = sum of s[j] v[j], j = from ... n - 1, of values (places, dim).
+// out (16 N) = sum of s[j] v[j] for j = from ... n - 1, with values v (positions, dim).
 template <int N, class T>
 inline void weigh(const float *s, const T *v, float *out, long from, long n, long dim) {
     Sixteen a[N] = {}, b[N] = {};
@@ -387,7 +387,7 @@ inline void put(uint16_t *p, float v) { *p = narrow(v); }
 inline float get(const float *p) { return *p; }
 inline float get(const uint16_t *p) { return widen(*p); }
 
-// One head of one token: over places from ... place. s has room for them, filled up to blocks of 16.
+// Attention of one head of one token to positions from ... place. s is scratch space for them, padded to blocks of 16.
 template <class T>
 void look(const float *q, const T *k, const T *v, float *out, float *s, long from, long place, long dim) {
     long n = place + 1, b = from / 16, blocks = (n + 15) / 16, d = 0;
@@ -403,7 +403,7 @@ void look(const float *q, const T *k, const T *v, float *out, float *s, long fro
     }
     for (int i = 0; i < 16; i++) top = best[i] > top ? best[i] : top;
     for (b = from / 16; b < blocks; b++) {
-        for (long j = 16 * b; j < 16 * b + 16; j++) s[j] = fast_exp((s[j] - top) * factor);  // outside: 1e-38
+        for (long j = 16 * b; j < 16 * b + 16; j++) s[j] = fast_exp((s[j] - top) * factor);  // 1e-38 outside of the range
         sum += read<Sixteen>(s + 16 * b);
     }
     float whole = 0;
@@ -434,7 +434,7 @@ inline void turn(float *x, const float *w, const float *cos, const float *sin, l
     }
 }
 
-struct Room {  // of one step, kept from call to call
+struct Room {  // scratch space of a step, reused by later calls
     std::vector<float> h, qkv, y, wide;
     Rows x, act;
 };
@@ -474,8 +474,9 @@ void attend(const Net &net, const Layer &layer, const Store &kept, long l, long 
 
 }  // namespace
 
-// Tokens (m) of sequences in `slot` at `place`: their keys and values go to the store; logits (wanted, head.outputs) of the rows
-// in `want`. Each looks at places start ... place. c (m, width), added to the embeddings, may be null. Rows of one sequence must come with all places before theirs.
+// Feeds m tokens of the sequences in `slot` at the positions `place`: their keys and values are written to the store, and
+// the logits (wanted, head.outputs) of the rows in `want` are computed. Each attends to positions start ... place. c (m,
+// width) is added to the embeddings and may be null. All earlier positions of a sequence must be stored or part of the call.
 extern "C" void decode_step(const Net *given, const Store *kept, long m, const int64_t *token, const int64_t *slot,
                             const int64_t *place, const int64_t *start, const float *c, long wanted, const int64_t *want, float *logits, long threads) {
     static thread_local Room room;
@@ -545,7 +546,7 @@ extern "C" void decode_step(const Net *given, const Store *kept, long m, const i
         normed(net.norm, &net.layer[net.layers - 1].down);
 #pragma omp barrier
 #pragma omp single
-        for (long j = 0; j < wanted; j++)  // the rows asked for, moved to the front; they are in rising order
+        for (long j = 0; j < wanted; j++)  // moves the wanted rows to the front; they are in increasing order
             room.x.move(net.kind, want[j], j, width);
         multiply(net, net.head, room.x, logits, wanted, part);
 #if TILES

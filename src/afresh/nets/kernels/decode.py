@@ -1,4 +1,4 @@
-"""A decoder's weights packed for `decode_step` (decode.cpp), and the keys and values of the sequences it works on."""
+"""The weights of a decoder, packed for `decode_step` (decode.cpp), and the keys and values of its sequences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from afresh.nets.kernels.build import library, tiles
 Kind = Literal["float32", "bfloat16", "int8"]
 KINDS: tuple[Kind, ...] = ("float32", "bfloat16", "int8")  # as numbered in decode.cpp
 LONG, POINTER = ctypes.c_long, ctypes.c_void_p
-FEW = 2_000_000  # weights a step below which a second thread costs more than it brings
+FEW = 2_000_000  # weights times tokens in a step up to which one thread is faster than several
 
 
 class _Weight(ctypes.Structure):
@@ -45,7 +45,7 @@ class _Store(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a decoder, as nets/transformer.py names them."""
+    """Sizes of a decoder, with the names of nets/transformer.py."""
 
     layers: int
     width: int
@@ -59,9 +59,9 @@ class Sizes:
 
 @dataclass
 class Sequences:
-    """Keys and values of the sequences in hand: row r lies in slot slots[r], lengths[r] places are filled.
+    """Keys and values of a batch of sequences: row r is in slot slots[r], of which lengths[r] positions are in use.
 
-    `engine` has the weights with which they were begun.
+    `engine` has the weights that computed them.
     """
 
     engine: Engine
@@ -69,27 +69,27 @@ class Sequences:
     v: Tensor
     slots: Tensor  # (B,) int64
     lengths: Tensor  # (B,) int64
-    starts: Tensor  # (B,) int64: where the document in hand begins
+    starts: Tensor  # (B,) int64: the position at which the current document begins
     capacity: int
 
     def select(self, rows: Tensor) -> Sequences:
-        """Keep some rows: nothing is moved."""
+        """The sequences of these rows; keys and values are not copied."""
         return replace(self, slots=self.slots[rows], lengths=self.lengths[rows], starts=self.starts[rows])
 
     def restart(self, rows: Tensor) -> None:
-        """Forget what some rows have seen."""
+        """Empties the cache of some rows."""
         self.lengths[rows] = 0
         self.starts[rows] = 0
 
 
 def quantise(w: Tensor) -> tuple[Tensor, Tensor]:
-    """(O, I) -> int8 and a factor (O,): each output's largest weight becomes 127."""
+    """Quantises w (O, I) to int8 with a factor (O,), so that the largest weight of each output becomes 127."""
     factor = w.abs().amax(1).clamp_min(1e-12) / 127
     return (w / factor[:, None]).round().to(torch.int8), factor
 
 
 def pack(w: Tensor, kind: Kind) -> Tensor:
-    """(O, I) -> blocks of 16 outputs as decode.cpp wants them; O is filled up with zeros."""
+    """Packs w (O, I) into blocks of 16 outputs, the layout of decode.cpp; O is padded with zeros."""
     w = torch.nn.functional.pad(w, (0, 0, 0, -len(w) % 16))
     blocks = w.view(len(w) // 16, 16, w.shape[1])
     if kind == "float32":
@@ -98,7 +98,7 @@ def pack(w: Tensor, kind: Kind) -> Tensor:
 
 
 class Engine:
-    """A decoder ready to decode. Raises ValueError when its shape does not fit (see `fits`)."""
+    """A decoder with packed weights."""
 
     def __init__(
         self,
@@ -107,25 +107,27 @@ class Engine:
         layers: Sequence[Mapping[str, Tensor | None]],
         outer: Mapping[str, Tensor | None],
     ) -> None:
-        """`layers` and `outer` hold float32 tensors named as the fields of Layer and Net in decode.cpp."""
+        """`layers` and `outer` hold float32 tensors, named like the fields of Layer and Net in decode.cpp."""
         self.sizes, self.kind = sizes, kind
-        self.kept: list[Tensor] = []  # what the structures point to
-        made = (_Layer * sizes.layers)(*(self._layer(given) for given in layers))
-        self.layers = made
+        self.tensors: list[Tensor] = []  # tensors to which the structures point
+        structures = (_Layer * sizes.layers)(*(self._layer(tensors) for tensors in layers))
+        self.layers = structures
         head = outer["head"]
         assert head is not None
         pointers = [self._keep(outer[k]) for k in ("embedding", "position", "cos", "sin", "norm")]
         numbers = (sizes.layers, sizes.width, sizes.heads, sizes.kv_heads, sizes.dim, sizes.mlp, int(tiles()))
-        self.net = _Net(KINDS.index(kind), *numbers, sizes.eps, *pointers, self._weight(head), made)
-        self.weights = sum(t.numel() for t in self.kept)
+        self.net = _Net(KINDS.index(kind), *numbers, sizes.eps, *pointers, self._weight(head), structures)
+        self.weights = sum(t.numel() for t in self.tensors)
 
     def _keep(self, t: Tensor | None) -> int | None:
+        """The address of a tensor, which stays allocated; None for None."""
         if t is None:
             return None
-        self.kept.append(t.detach().contiguous())
-        return self.kept[-1].data_ptr()
+        self.tensors.append(t.detach().contiguous())
+        return self.tensors[-1].data_ptr()
 
     def _weight(self, w: Tensor) -> _Weight:
+        """Packs the weight of a linear map."""
         w, factor = w.detach(), None
         if self.kind == "int8":
             w, factor = quantise(w)
@@ -135,45 +137,46 @@ class Engine:
         packed = pack(w, self.kind)
         return _Weight(self._keep(packed), self._keep(factor), len(packed) * 16, w.shape[1])
 
-    def _layer(self, given: Mapping[str, Tensor | None]) -> _Layer:
-        pointers = [self._keep(given[k]) for k in ("attention_norm", "mlp_norm", "q_norm", "k_norm", "bias")]
+    def _layer(self, tensors: Mapping[str, Tensor | None]) -> _Layer:
+        """Packs a layer."""
+        pointers = [self._keep(tensors[k]) for k in ("attention_norm", "mlp_norm", "q_norm", "k_norm", "bias")]
         weights = []
         for name in ("qkv", "out", "gate_up", "down"):
-            w = given[name]
+            w = tensors[name]
             assert w is not None
             weights.append(self._weight(w))
         return _Layer(*pointers, *weights)
 
     def sequences(self, batch: int, capacity: int) -> Sequences:
-        """Room for `batch` sequences of `capacity` tokens."""
+        """Empty sequences: `batch` of them, for `capacity` tokens each."""
         s = self.sizes
         dtype = torch.float32 if self.kind == "float32" else torch.bfloat16
-        room = -(-capacity // 16) * 16
-        size = (s.layers, batch, s.kv_heads, room, s.dim)
-        k, v = torch.empty(size, dtype=dtype), torch.empty(size, dtype=dtype)  # what was not written is never used
-        nothing = torch.zeros(batch, dtype=torch.int64)
-        return Sequences(self, k, v, torch.arange(batch), nothing, nothing.clone(), room)
+        padded = -(-capacity // 16) * 16
+        size = (s.layers, batch, s.kv_heads, padded, s.dim)
+        k, v = torch.empty(size, dtype=dtype), torch.empty(size, dtype=dtype)  # unwritten values are never used
+        zeros = torch.zeros(batch, dtype=torch.int64)
+        return Sequences(self, k, v, torch.arange(batch), zeros, zeros.clone(), padded)
 
     def step(self, tokens: Tensor, counts: Tensor, starts: Tensor, c: Tensor | None, state: Sequences) -> Tensor:
-        """Feed the first counts[b] (at least 1) of tokens (B, T) of each row; logits (B, V) after the last of them.
+        """Feeds the first counts[b] (at least 1) of tokens (B, T) of each row; returns logits (B, V) after the last.
 
-        Each looks at the places from `starts` (B, T) to its own. c (B, width) is added to every token's embedding.
+        Each token attends to the positions from `starts` (B, T) to its own. c (B, width) is added to all embeddings.
         """
-        seen = torch.arange(tokens.shape[1]) < counts[:, None]  # (B, T)
-        row = seen.nonzero()[:, 0]
-        place = (state.lengths[:, None] + torch.arange(tokens.shape[1]))[seen]
+        is_fed = torch.arange(tokens.shape[1]) < counts[:, None]  # (B, T)
+        row = is_fed.nonzero()[:, 0]
+        place = (state.lengths[:, None] + torch.arange(tokens.shape[1]))[is_fed]
         assert int(place.max()) < state.capacity
-        token, slot, want = tokens[seen], state.slots[row], counts.cumsum(0) - 1
+        token, slot, want = tokens[is_fed], state.slots[row], counts.cumsum(0) - 1
         added = None if c is None else c.float()[row].contiguous()
         logits = torch.empty(len(counts), self.net.head.outputs)
         store = _Store(state.k.data_ptr(), state.v.data_ptr(), state.k.shape[1], state.capacity)
         threads = torch.get_num_threads() if self.weights * len(token) > FEW else 1
         lib = library()
         assert lib is not None
-        start = starts[seen]
-        given = [POINTER(t.data_ptr()) for t in (token, slot, place, start)]
+        start = starts[is_fed]
+        pointers = [POINTER(t.data_ptr()) for t in (token, slot, place, start)]
         lib.decode_step(
-            *(ctypes.byref(self.net), ctypes.byref(store), LONG(len(token)), *given),
+            *(ctypes.byref(self.net), ctypes.byref(store), LONG(len(token)), *pointers),
             *(None if added is None else POINTER(added.data_ptr()), LONG(len(counts)), POINTER(want.data_ptr())),
             *(POINTER(logits.data_ptr()), LONG(threads)),
         )

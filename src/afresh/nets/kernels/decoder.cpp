@@ -1,7 +1,7 @@
-// The steps of a decoder between its matrix products, fused, for a CPU. Plain C++ that the compiler vectorises.
+// The operations of a decoder between its matrix products, fused, for a CPU. Plain C++ that the compiler vectorises.
 //
-// Numbers are float or bfloat16 in memory and float in registers. Every function splits its rows over OpenMP threads in
-// a fixed way, so that the same threads give the same bits. Names ending in _f take floats, in _b bfloat16.
+// Numbers are float or bfloat16 in memory and float in registers. Every function divides its rows among OpenMP threads in
+// a fixed way, so that results are reproducible for a number of threads. Names end in _f for float and in _b for bfloat16.
 
 #include <cmath>
 #include <cstdint>
@@ -13,7 +13,7 @@
 
 namespace {
 
-// The largest of row[from ... to - 1]. NaNs may be passed over: the sums that follow find them.
+// The largest of row[from ... to - 1]. NaN may be ignored here, as it appears in the sums that follow.
 template <class T>
 inline float highest(const T *row, long from, long to) {
     float lanes[16], top = -INFINITY;
@@ -31,13 +31,13 @@ inline float highest(const T *row, long from, long to) {
     return top;
 }
 
-inline void share(long n, long &first, long &last) {  // of this thread
+inline void share(long n, long &first, long &last) {  // the rows of this thread
     long parts = omp_get_num_threads(), me = omp_get_thread_num(), each = (n + parts - 1) / parts;
     first = me * each < n ? me * each : n;
     last = first + each < n ? first + each : n;
 }
 
-// h = x + delta (delta may be null: h is then not written); y = h / rms(h) * w; scale = 1 / rms(h).
+// h = x + delta (h is not written if delta is null); y = h / rms(h) * w; scale = 1 / rms(h).
 template <class T>
 void norm(const T *x, const T *delta, const float *w, T *h, T *y, float *scale, long n, long d, float eps) {
 #pragma omp parallel
@@ -61,7 +61,7 @@ void norm(const T *x, const T *delta, const float *w, T *h, T *y, float *scale, 
     }
 }
 
-// dx = dh + the gradient through y; dw is one row of d sums a thread.
+// dx = dh + the gradient through y; dw has a row of d sums for each thread.
 template <class T>
 void norm_back(const T *dy, const T *dh, const T *h, const float *w, const float *scale, T *dx, float *dw, long n, long d) {
 #pragma omp parallel
@@ -88,7 +88,7 @@ void norm_back(const T *dy, const T *dh, const T *h, const float *w, const float
     }
 }
 
-// One head: out = rotate(in / rms(in) * w) by cos, sin (half); w may be null: no norm.
+// One head: out = rotate(in / rms(in) * w) by cos, sin (half); no normalisation if w is null.
 template <class T>
 inline float turn(const T *in, const float *w, const float *c, const float *s, T *out, long dim, float eps) {
     float square = 0, scale = 1;
@@ -138,7 +138,8 @@ inline void turn_back(const T *g, const T *in, const float *w, const float *c, c
     }
 }
 
-// qkv (batch, t, heads + 2 kv, dim) -> q (batch, heads, t, dim), k and v (batch, kv, t, dim), q and k normed and turned.
+// qkv (batch, t, heads + 2 kv, dim) -> q (batch, heads, t, dim), k and v (batch, kv, t, dim), with q and k normalised and
+// rotated.
 template <class T>
 void split(const T *qkv, const float *qw, const float *kw, const float *cos, const float *sin, T *q, T *k, T *v,
            float *scale, long batch, long t, long heads, long kv, long dim, float eps) {
@@ -162,7 +163,7 @@ void split(const T *qkv, const float *qw, const float *kw, const float *cos, con
     }
 }
 
-// The gradient of `split`; dw is a row of 2 dim sums a thread: q's norm, then k's.
+// The gradient of `split`; dw has a row of 2 dim sums for each thread: of the norm of q, then of that of k.
 template <class T>
 void split_back(const T *dq, const T *dk, const T *dv, const T *qkv, const float *qw, const float *kw, const float *cos,
                 const float *sin, const float *scale, T *dqkv, float *dw, long batch, long t, long heads, long kv, long dim) {
@@ -189,8 +190,8 @@ void split_back(const T *dq, const T *dk, const T *dv, const T *qkv, const float
     }
 }
 
-// Scores (n, t, t) to probabilities in place. Row i of a window looks at places first[window, i] ... i (causal), or to
-// the window's end; first may be null: from the beginning. n = windows * each; each includes all heads.
+// Scores (n, t, t) to probabilities, in place. Row i of a window attends to positions start[window, i] ... i (causal), or to
+// the end of the window; from the beginning if start is null. n = windows * each, where `each` includes all heads.
 template <class T>
 void softmax(T *s, const int32_t *start, long n, long each, long t, long keys, long causal, float factor) {
 #pragma omp parallel
@@ -203,7 +204,7 @@ void softmax(T *s, const int32_t *start, long n, long each, long t, long keys, l
             T *row = s + r * keys;
             long place = r % t % keys, from = start ? start[(r / t / each) * keys + place] : 0, to = causal ? place + 1 : keys;
             float top = highest(row, from, to), sum = 0;
-            long begin = from & ~15, end = to + 15 & ~15;  // whole vectors, for what is left over would be slow
+            long begin = from & ~15, end = to + 15 & ~15;  // whole vectors, as a remainder would be slow
             if (end > keys) end = keys;
 #pragma GCC ivdep
             for (long i = begin; i < end; i++) e[i] = fast_exp((load(row, i) - top) * factor);
@@ -218,7 +219,7 @@ void softmax(T *s, const int32_t *start, long n, long each, long t, long keys, l
     }
 }
 
-// dp (n, t, keys) to the gradient of the scores, in place.
+// The gradient of the probabilities, dp (n, t, keys), to that of the scores, in place.
 template <class T>
 void softmax_back(T *dp, const T *p, const int32_t *start, long n, long each, long t, long keys, long causal, float factor) {
 #pragma omp parallel
@@ -232,7 +233,7 @@ void softmax_back(T *dp, const T *p, const int32_t *start, long n, long each, lo
             float sum = 0;
             long begin = from & ~15, end = to + 15 & ~15;
             if (end > keys) end = keys;
-            for (long i = begin; i < end; i++) sum += load(g, i) * load(row, i);  // p is 0 where it may not look
+            for (long i = begin; i < end; i++) sum += load(g, i) * load(row, i);  // p is 0 outside
             std::memset(g, 0, begin * sizeof(T));
 #pragma GCC ivdep
             for (long i = begin; i < end; i++) store(g, i, load(row, i) * (load(g, i) - sum) * factor);
@@ -278,7 +279,7 @@ void swiglu_back(const T *dy, const T *x, T *dx, long n, long d) {
     }
 }
 
-// nats = log sum exp(logits) - logits[target], 0 where target < 0; lse is kept for the gradient.
+// nats = log sum exp(logits) - logits[target], 0 where target < 0; lse is stored for the gradient.
 template <class T>
 void entropy(const T *logits, const int64_t *target, float *nats, float *lse, long n, long v) {
 #pragma omp parallel

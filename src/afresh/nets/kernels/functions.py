@@ -1,7 +1,6 @@
-"""The fused steps of a decoder as differentiable functions of tensors, for a CPU.
+"""The fused operations of a decoder as differentiable functions of tensors, for a CPU.
 
-`usable` says when they may be called; nets/transformer.py has the same mathematics in PyTorch's own steps for
-everything else.
+`usable` tells when they may be called; otherwise nets/transformer.py computes the same with PyTorch's operations.
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ SUFFIX = {torch.float32: "f", torch.bfloat16: "b"}
 
 
 def usable(x: Tensor) -> bool:
-    """Whether the kernels can take x: on a CPU, float32 or bfloat16, and not while torch.compile looks."""
+    """Whether the kernels can be used for x: on a CPU, in float32 or bfloat16, and not under torch.compile."""
     return x.device.type == "cpu" and x.dtype in SUFFIX and not torch.compiler.is_compiling() and library() is not None
 
 
-def call(name: str, dtype: torch.dtype, *given: Tensor | int | float | None) -> None:
-    """Run the kernel of that name for the type."""
-    call_as(f"{name}_{SUFFIX[dtype]}", *given)
+def call(name: str, dtype: torch.dtype, *args: Tensor | int | float | None) -> None:
+    """Runs a kernel for a dtype."""
+    call_as(f"{name}_{SUFFIX[dtype]}", *args)
 
 
 def call_as(name: str, *given: Tensor | int | float | None) -> None:
-    """Run a kernel on contiguous tensors (None: no such tensor), whole numbers and fractions."""
+    """Runs a kernel with contiguous tensors (None for a null pointer), integers and floats."""
     lib = library()
     assert lib is not None
     args: list[Any] = []
@@ -94,7 +93,7 @@ def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def add_norm(x: Tensor, delta: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """(x + delta, the norm of it)."""
+    """(x + delta, its normalisation)."""
     return _AddNorm.apply(x, delta, weight, eps)
 
 
@@ -138,24 +137,27 @@ def split_heads(
     kv_heads: int,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """qkv (B, T, (H + 2 K) D) -> q (B, H, T, D), k and v (B, K, T, D): q and k normed by their weights (D,) (None: not
-    at all) and turned by cos and sin (T, D / 2) float32."""
+    """qkv (B, T, (H + 2 K) D) -> q (B, H, T, D), k and v (B, K, T, D).
+
+    q and k are normalised with their weights (D,) (None: not normalised) and rotated by cos and sin (T, D / 2),
+    float32.
+    """
     dim = qkv.shape[-1] // (heads + 2 * kv_heads)
     q_weight, k_weight = norms or (None, None)
     return _SplitHeads.apply(qkv, q_weight, k_weight, cos, sin, (heads, kv_heads, dim, eps))
 
 
-LONGEST = 1024  # places for which a head's probabilities are kept
+LONGEST = 1024  # longest sequence whose probabilities are stored for the gradient
 
 
 def tiled(q: Tensor) -> bool:
-    """Whether attention with queries q (B, H, T, D) runs on the processor's tiles."""
+    """Whether attention with queries q (B, H, T, D) runs on AMX tiles."""
     t, d = q.shape[2:]
     return q.dtype is torch.bfloat16 and t % 32 == 0 and d % 32 == 0 and t <= LONGEST and tiles()
 
 
 class _TiledAttention(torch.autograd.Function):
-    """Softmax attention on AMX tiles, a head at a time; the gradient as in _Attention."""
+    """Softmax attention on AMX tiles, one head at a time; the gradient is that of _Attention."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, start: Tensor | None, causal: bool) -> Tensor:
@@ -175,7 +177,7 @@ class _TiledAttention(torch.autograd.Function):
 
 
 class _Attention(torch.autograd.Function):
-    """Softmax attention by batched products; P is kept. dS = P (dP - sum_j P dP) / sqrt(D), Dao et al. 2022, eq. 4."""
+    """Softmax attention by batched products. dS = P (dP - sum_j P dP) / sqrt(D) (Dao et al. 2022, eq. 4)."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, start: Tensor | None, causal: bool) -> Tensor:
@@ -200,8 +202,11 @@ class _Attention(torch.autograd.Function):
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, start: Tensor | None = None, causal: bool = True) -> Tensor:
-    """q (B, H, T, D), k and v (B, K, T, D), K a divisor of H -> (B, T, H D). Place i looks at places start[b, i] ... i,
-    (B, T) int32, or from the beginning; not causal: to the window's end."""
+    """q (B, H, T, D), k and v (B, K, T, D), with K a divisor of H -> (B, T, H D).
+
+    Position i attends to positions start[b, i] ... i, where `start` is (B, T) int32; None: from the beginning. If not
+    causal: to the end of the window.
+    """
     return (_TiledAttention if tiled(q) else _Attention).apply(q, k, v, start, causal)
 
 
@@ -247,7 +252,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """logits (N, V), targets (N,) int64, -1 where none counts -> nats (N,) float32, 0 where none counts."""
+    """logits (N, V), targets (N,) int64, -1 to ignore a row -> nats (N,) float32, 0 for ignored rows."""
     return _CrossEntropy.apply(logits, targets)
 
 
@@ -258,8 +263,11 @@ _adding = False
 
 @contextmanager
 def added_in_place() -> Iterator[None]:
-    """While inside, the gradient of a linear map's weight is added to `weight.grad` where that exists, in one pass over
-    memory instead of three. Only for a backward pass that fills `.grad`, not for torch.autograd.grad."""
+    """Within this context, gradients of linear maps are added to an existing `weight.grad` in place.
+
+    This takes one pass over memory instead of three. Only for backward passes that fill `.grad`, not for
+    torch.autograd.grad.
+    """
     global _adding
     was, _adding = _adding, True
     try:
@@ -269,7 +277,7 @@ def added_in_place() -> Iterator[None]:
 
 
 def weight_gradient(dy: Tensor, x: Tensor, into: Tensor | None) -> Tensor:
-    """dy (N, O)^T x (N, I) in float32, added to `into` when given."""
+    """dy (N, O)^T x (N, I) in float32, added to `into` if it is not None."""
     (n, o), i = dy.shape, x.shape[1]
     out = torch.empty(o, i) if into is None else into
     room = torch.empty(n * i // 2, dtype=torch.int32)
@@ -301,8 +309,8 @@ class _Linear(torch.autograd.Function):
 
 
 def linear(x: Tensor, weight: Tensor, narrow: Tensor) -> Tensor:
-    """x (..., I) bfloat16, weight (O, I) float32 and the same in bfloat16 -> (..., O) bfloat16.
+    """x (..., I) bfloat16, weight (O, I) float32, and the same weight in bfloat16 -> (..., O) bfloat16.
 
-    The weight's gradient is float32.
+    The gradient of the weight is float32.
     """
     return _Linear.apply(x, weight, narrow)

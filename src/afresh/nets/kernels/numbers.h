@@ -1,4 +1,4 @@
-// float and bfloat16 in memory, and an exponential that vectorises. Shared by the kernels.
+// Access to float and bfloat16 in memory, and a vectorisable exponential. Shared by the kernels.
 
 #pragma once
 
@@ -20,14 +20,14 @@ inline float load(const bf16 *p, long i) {
     return f;
 }
 inline void store(float *p, long i, float v) { p[i] = v; }
-inline void store(bf16 *p, long i, float v) {  // to the nearest, ties to even; a NaN stays one
+inline void store(bf16 *p, long i, float v) {  // rounds to nearest, ties to even; preserves NaN
     uint32_t u;
     std::memcpy(&u, &v, 4);
     uint32_t r = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
     p[i].bits = uint16_t(v == v ? r : (u >> 16) | 0x40);
 }
 
-// exp with a relative error below 2e-7 (Cephes' polynomial); vectorises, which the library's does not.
+// exp with a relative error below 2e-7 (the polynomial of Cephes). It can be vectorised, unlike that of the library.
 inline float fast_exp(float x) {
     x = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
     float n = std::nearbyintf(x * 1.44269504089f);
