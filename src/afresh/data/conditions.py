@@ -110,7 +110,7 @@ def fit_conditions(items: Sequence[Item], vector: int | None = None) -> tuple[di
             if cut:
                 notes.append(f"{cut:,} captions are longer than {part.length} words and are truncated")
         else:
-            notes.append("captions are left out: no word occurs twice (captions=minilm does not require that)")
+            notes.append("captions are left out: no word occurs twice (`data.captions=minilm` does not require that)")
     return spec, notes
 
 

@@ -162,7 +162,7 @@ def decode_text(raw: bytes) -> str:
 
 def too_large(size: int, max_mb: int) -> str:
     """The reason for refusing a file of `size` bytes."""
-    return f"{size / MB:,.0f} MB, but at most {max_mb:,} MB are read: split it, or raise the option max_file_mb"
+    return f"{size / MB:,.0f} MB, but at most {max_mb:,} MB are read: split it, or raise `data.max_file_mb`"
 
 
 def open_plain(file: DataFile) -> IO[bytes]:
@@ -185,7 +185,7 @@ def read_bytes(file: DataFile, max_mb: int) -> bytes:
     except OSError as error:
         raise FileError(f"cannot be read: {error.strerror}") from None
     if len(raw) > max_mb * MB:
-        raise FileError(f"more than {max_mb:,} MB when decompressed: raise the option max_file_mb")
+        raise FileError(f"more than {max_mb:,} MB when decompressed: raise `data.max_file_mb`")
     return raw
 
 

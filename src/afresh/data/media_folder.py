@@ -128,8 +128,8 @@ def stop_on_damage(corpus: Corpus, damaged: Damaged) -> Corpus:
     listed = "".join(f"\n  {r.source}: {r.reason}" for r in lost[:20])
     more = f"\n  and {len(lost) - 20:,} more" if len(lost) > 20 else ""
     raise UserError(
-        f"{len(lost):,} inputs cannot be read completely, and the data option damaged=stop was set. Repair or remove "
-        f"them, or set damaged=skip to use what can be read.{listed}{more}"
+        f"{len(lost):,} inputs cannot be read completely, and `data.damaged=stop` was set. Repair or remove "
+        f"them, or set `data.damaged=skip` to use what can be read.{listed}{more}"
     )
 
 

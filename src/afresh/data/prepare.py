@@ -56,7 +56,7 @@ def choose_modality(path: Path, wanted: str | None) -> tuple[Modality, str]:
             "Give a folder of text, source code, images, sounds or scores, or choose the modality yourself."
         )
     if len(sniffs) > 1 and sniffs[0][0].score - sniffs[1][0].score < 0.2:
-        choices = "; ".join(f"modality={n} ({s.reason})" for s, n in sniffs)
+        choices = "; ".join(f"`modality={n}` ({s.reason})" for s, n in sniffs)
         raise UserError(f"{path} can be read in more than one way. Choose the modality: {choices}.")
     return registry.modality(sniffs[0][1]), sniffs[0][0].reason
 
@@ -181,5 +181,5 @@ def long_records(train: Examples, heldout: Examples, shape: tuple[int, ...]) -> 
     return [
         f"{longer:,} of {len(lengths):,} conversations are longer than the context of {shape[0]:,} tokens (the longest "
         f"has {max(lengths):,}): they are learnt in several windows, and the later windows do not see the beginning. "
-        "The data option context sets the length of a window"
+        "`data.context` sets the length of a window"
     ]

@@ -70,7 +70,7 @@ def test_the_rate_is_chosen_from_the_files_and_reported(tmp_path: Path, rates: l
     corpus = read_clips(tmp_path, ClipOptions())
     assert {i.value.rate for i in corpus.items} == {chosen} and len(corpus.items) == len(rates)
     line = said(corpus, f"rate {chosen:,} Hz")
-    assert all(f"{r:,} Hz" in line for r in rates) and line.endswith("(option rate)")
+    assert all(f"{r:,} Hz" in line for r in rates) and line.endswith("(`data.rate`)")
 
 
 def test_a_rate_above_all_files_is_reported_to_gain_nothing(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_clips_fit_nearly_all_sounds_and_the_others_are_cut(tmp_path: Path) -> N
     lengths = {i.source: len(i.value.samples) for i in corpus.items}
     assert len(lengths) == 40 and lengths["long.wav"] == lengths["38.wav"] == round(0.238 * RATE)
     assert lengths["00.wav"] == 1_600
-    assert "0.238 s" in said(corpus, "option seconds") and "1 of 40" in said(corpus, "their beginning is used")
+    assert "0.238 s" in said(corpus, "`data.seconds`") and "1 of 40" in said(corpus, "their beginning is used")
 
 
 def drum(seconds: float, seed: int) -> np.ndarray:

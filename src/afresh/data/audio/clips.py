@@ -146,7 +146,7 @@ def _choose_rate(headers: Mapping[str, Header], options: ClipOptions, notes: lis
     rate = min(count.most_common(1)[0][0], HIGHEST)
     if rate not in COMMON_RATES:
         rate = max((r for r in COMMON_RATES if r <= rate), default=COMMON_RATES[0])
-    notes.append(f"rate {rate:,} Hz, because the files have {rates} (option rate)")
+    notes.append(f"rate {rate:,} Hz, because the files have {rates} (`data.rate`)")
     return rate
 
 
@@ -154,7 +154,9 @@ def _choose_channels(headers: Mapping[str, Header], options: ClipOptions, notes:
     """The number that is set, or one, with a note if files have more."""
     more = sum(h.channels > 1 for h in headers.values())
     if options.channels is None and more:
-        notes.append(f"mono: the channels of {more:,} of {len(headers):,} files are mixed (channels=2 keeps two)")
+        notes.append(
+            f"mono: the channels of {more:,} of {len(headers):,} files are mixed (`data.channels=2` keeps two)"
+        )
     return options.channels or 1
 
 
@@ -176,7 +178,7 @@ def _choose_length(sounds: Sequence[Sound], options: ClipOptions, notes: list[st
         why = f"{COVERED:.0%} of the sounds are no longer"
     elif long == "cut":
         why = "longer sounds are cut to their beginning"
-    notes.append(f"clips of {seconds:.3g} s: {why} (the sounds have {summary}; option seconds)")
+    notes.append(f"clips of {seconds:.3g} s: {why} (the sounds have {summary}; `data.seconds`)")
     return seconds, long
 
 
@@ -189,7 +191,7 @@ def _fade(sounds: Sequence[Sound], seconds: float, notes: list[str]) -> bool:
         return False
     notes.append(
         f"{fading:,} of {len(longer):,} sounds longer than a clip fade: at least {1 - TAIL:.0%} of their energy is "
-        "within its length. What follows is not used (long=slice makes clips of it)"
+        "within its length. What follows is not used (`data.long=slice` makes clips of it)"
     )
     return True
 
@@ -223,7 +225,7 @@ def _prepared(decoded: DecodedSound, options: ClipOptions) -> DecodedSound:
     if peak(decoded.sound.samples) < SILENT:
         raise SoundError(
             f"{UNSUITABLE[0]} when its {decoded.header.channels} channels are mixed: they cancel, because one is the "
-            "other inverted. Keep only one of them, or read both: channels=2"
+            "other inverted. Keep only one of them, or read both: `data.channels=2`"
         )
     x, rate = decoded.sound.samples, decoded.sound.rate
     if options.trim:
@@ -285,7 +287,7 @@ def _with_groups(items: Sequence[Item], table: Attributes, options: ClipOptions,
     if column not in table.columns:
         raise UserError(
             f"There is no column {column!r} to group by. Columns found: {', '.join(table.columns) or 'none'}. Set "
-            "group to one of these, or omit it: then every file is a group of its own."
+            "`data.group` to one of these, or omit it: then every file is a group of its own."
         )
     if column == options.label_column:
         raise UserError(
@@ -309,8 +311,8 @@ def _beginnings(items: Sequence[Item], frames: int, notes: list[str]) -> list[It
     long = sum(len(i.value.samples) > frames for i in items)
     if long:
         notes.append(
-            f"{long:,} of {len(items):,} sounds are longer than a clip: only their beginning is used (long=slice makes "
-            "several clips)"
+            f"{long:,} of {len(items):,} sounds are longer than a clip: only their beginning is used "
+            "(`data.long=slice` makes several clips)"
         )
 
     def beginning(sound: Sound) -> Sound:
@@ -346,12 +348,12 @@ def _sliced(items: Sequence[Item], frames: int, options: ClipOptions, notes: lis
     if silent:
         notes.append(
             f"{len(silent):,} clips of long sounds are silent and left out, such as {silent[0].source}"
-            + (f" ({-QUIET:g} dB below the loudest part; trim=false keeps them)" if options.trim else "")
+            + (f" ({-QUIET:g} dB below the loudest part; `data.trim=false` keeps them)" if options.trim else "")
         )
     if long:
         notes.append(
-            f"{len(long):,} sounds are longer than a clip: {len(out):,} clips of {len(items):,} sounds (long=cut uses "
-            "only the beginnings)"
+            f"{len(long):,} sounds are longer than a clip: {len(out):,} clips of {len(items):,} sounds "
+            "(`data.long=cut` uses only the beginnings)"
         )
     if divided and any(i.split == "validation" for i in out):
         notes.append(f"few recordings: the last tenth of each of the {len(items):,} is held out")

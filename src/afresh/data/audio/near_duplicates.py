@@ -40,18 +40,20 @@ def handle_near_duplicates(items: Sequence[Item], policy: Near, notes: list[str]
         return list(items), []
     if policy == "drop":
         notes.append(f"{len(pairs):,} sounds that are nearly the same as an earlier one are left out")
-        reason = "nearly the same as {} ({:.0%}); near=keep keeps it"
+        reason = "nearly the same as {} ({:.0%}); `data.near=keep` keeps it"
         refused = [Refused(items[p.second].source, reason.format(items[p.first].source, p.similarity)) for p in pairs]
         dropped = {p.second for p in pairs}
         return [item for i, item in enumerate(items) if i not in dropped], refused
     count = f"{len(pairs):,} sounds are nearly the same as an earlier one, such as {items[pairs[0].second].source}"
     merged = merge_groups(items, similar_sounds(values))
     if Counter(i.group for i in merged).most_common(1)[0][1] > max(2, LARGEST * len(items)):
-        notes.append(f"{count}: too many to keep all of them on one side of the split; near=drop leaves them out")
+        notes.append(
+            f"{count}: too many to keep all of them on one side of the split; `data.near=drop` leaves them out"
+        )
         return list(items), []
     declared = any(i.split == "validation" for i in items)
     side = "where the data's own split puts them" if declared else "on the same side of the split as the earlier one"
-    notes.append(f"{count}; they are kept, {side}; near=drop leaves them out")
+    notes.append(f"{count}; they are kept, {side}; `data.near=drop` leaves them out")
     return merged, []
 
 

@@ -101,7 +101,8 @@ def columns_from_names(names: Sequence[str], pattern: str) -> dict[str, dict[str
     if not used or len(set(used)) < len(used) or not all(c.replace("_", "").isalnum() for c in used):
         raise UserError(
             f"names={pattern!r} is not a pattern. Name the parts of the file names between _ in order, with - for a "
-            "part to ignore and ... for further parts: names=digit,speaker,- for 7_anna_32.wav, or names=class,... ."
+            "part to ignore and ... for further parts: `data.names=digit,speaker,-` for 7_anna_32.wav, or "
+            "`data.names=class,...`."
         )
     wrong = [n for n, p in parts.items() if len(p) < len(columns) or (len(p) > len(columns) and not rest) or "" in p]
     if wrong:

@@ -134,7 +134,7 @@ def choose_side(short_sides: Iterable[int]) -> tuple[int, list[str]]:
         return SIDES[0], []
     side, low, high = default_side(sides), min(sides), max(sides)
     interval = f"{low}" if low == high else f"{low} to {high}"
-    return side, [f"size {side}, because the shorter sides of the images are {interval} pixels (option size)"]
+    return side, [f"size {side}, because the shorter sides of the images are {interval} pixels (`data.size`)"]
 
 
 def decode_image(source: Source, frame: Frame) -> DecodedImage:
