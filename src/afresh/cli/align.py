@@ -7,19 +7,18 @@ from typing import Annotated
 
 import typer
 
-from afresh.cli.train import HAND, finish
+from afresh.cli import options as o
+from afresh.cli.train import finish
 
-ADAPTER = "What learns"
-BUDGET = "Budget (one of them; 200 steps if none is given)"
 WANTED = "What is wanted (one of them)"
 ASKED = "What is asked of the model while it learns"
 
 
 def align(
-    run: Annotated[Path, typer.Argument(help="A run, which stays as it is.", metavar="RUN")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run, which stays as it is.", metavar="RUN")],
     method: Annotated[
         str | None,
-        typer.Option(help="grpo, rloo, ppo, reinforce, dpo, ipo, kto, ...; the first that fits if not given."),
+        typer.Option(help="grpo, rloo, ppo, reinforce, dpo, ipo, kto, ...; the one that suits the model by default."),
     ] = None,
     reward: Annotated[
         str | None,
@@ -29,55 +28,47 @@ def align(
         ),
     ] = None,
     preferences: Annotated[
-        Path | None, typer.Option(help="Votes, as afresh compare keeps them.", rich_help_panel=WANTED)
+        Path | None, typer.Option(help="A file of votes, as afresh compare writes them.", rich_help_panel=WANTED)
     ] = None,
     heldout_reward: Annotated[
         str | None,
         typer.Option(
-            help="A second reward, not learnt from: once it falls training ends, and the best is used.",
+            help="A second reward, not learnt from: training ends once it falls, and the best weights are used.",
             rich_help_panel=WANTED,
         ),
     ] = None,
     prompt: Annotated[
-        list[str] | None, typer.Option(help="A text to go on from; may be repeated.", rich_help_panel=ASKED)
+        list[str] | None, typer.Option(help="A text to continue; may be repeated.", rich_help_panel=ASKED)
     ] = None,
-    prompts: Annotated[Path | None, typer.Option(help="A file of prompts, one a line.", rich_help_panel=ASKED)] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="A file of prompts, one per line.", rich_help_panel=ASKED)
+    ] = None,
     prompt_tokens: Annotated[
-        int, typer.Option(help="Take prompts of so many tokens from the training texts.", rich_help_panel=ASKED)
+        int, typer.Option(help="Take prompts of this many tokens from the training texts.", rich_help_panel=ASKED)
     ] = 0,
     length: Annotated[
-        int | None, typer.Option(help="New tokens of a text; 64 if not given.", rich_help_panel=ASKED)
+        int | None, typer.Option(help="New tokens of a text; 64 by default.", rich_help_panel=ASKED)
     ] = None,
-    lora: Annotated[
-        bool, typer.Option("--lora/--full", help="Learn a small adapter, or everything.", rich_help_panel=ADAPTER)
-    ] = False,
-    rank: Annotated[int | None, typer.Option(help="Of the adapter; 16 if not given.", rich_help_panel=ADAPTER)] = None,
-    minutes: Annotated[float | None, typer.Option(help="Time to learn.", rich_help_panel=BUDGET)] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps to learn.", rich_help_panel=BUDGET)] = None,
-    seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; RUN-aligned if not given.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a run that is in --out.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", rich_help_panel=HAND)] = None,
+    lora: o.Lora = False,
+    rank: o.Rank = None,
+    minutes: o.Minutes = None,
+    steps: o.Steps = None,
+    seed: o.Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; RUN-aligned by default.")] = None,
+    force: o.Force = False,
+    device: o.Device = None,
     reward_seconds: Annotated[
-        float, typer.Option(help="Seconds that a reward may take for a batch.", rich_help_panel=HAND)
+        float, typer.Option(help="Seconds that a reward may take for a batch.", rich_help_panel=o.BY_HAND)
     ] = 60,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="align.beta=0.05, train.lr=0.0001, sample.steps=10.",
-            metavar="KEY=VALUE",
-            rich_help_panel=HAND,
-        ),
-    ] = None,
-    measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Measure at the end.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")] = False,
+    setting: o.TrainSettings = None,
+    measure: o.MeasureAtEnd = True,
+    as_json: o.ResultAsJson = False,
 ) -> None:
-    """Steer a model by a reward or by preferences, and keep it near to what it was.
+    """Align a model with a reward or with preferences, and hold it near to what it was.
 
-    What is maximised is the reward minus beta times the divergence from the model as it was, in nats. The result is a
-    run like any other, to sample and measure; its report shows the reward against the divergence and what went wrong,
-    if anything did. Ctrl-C saves; afresh train --resume RUN goes on.
+    The reward minus beta times the divergence from the base model, in nats, is maximised, for 200 steps if no budget is
+    given. The result is a run like any other, to sample and measure; its report shows the reward against the divergence
+    and any alarms. Ctrl-C saves; afresh train --resume RUN continues.
     """
     from afresh.core import UserError
     from afresh.core.options import pairs

@@ -1,4 +1,4 @@
-"""`afresh blend`: from one picture or sound to another, or along an attribute."""
+"""`afresh blend`: from one image or sound to another, or along an attribute."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from afresh.cli import options as o
 from afresh.cli.sample import deliver, labels
 
 
 def blend(
-    run: Annotated[Path, typer.Argument(help="Folder of a run that makes pictures or sounds.", metavar="RUN")],
-    first: Annotated[Path, typer.Argument(help="A picture or a sound.", metavar="FILE")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run on images or sounds.", metavar="RUN")],
+    first: Annotated[Path, typer.Argument(help="An image or a sound.", metavar="FILE")],
     second: Annotated[Path | None, typer.Argument(help="Another one, to go to.", metavar="[OTHER]")] = None,
     n: Annotated[int, typer.Option("-n", help="How many on the way, both ends among them.")] = 9,
     label: Annotated[list[str] | None, typer.Option(help="What the first one is.", metavar="CLASS")] = None,
@@ -29,17 +30,11 @@ def blend(
         float | None,
         typer.Option(help="... the largest amount, 1.5 if not given; 1 = as far as the labels' means are apart."),
     ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any setting of sampling: steps=50.", metavar="KEY=VALUE"),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder to write to, a .png for one picture of all, a .wav or .flac for one sound."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The records as a JSON list on standard output.")] = False,
+    setting: o.SampleSettings = None,
+    out: o.SamplesOut = None,
+    as_json: o.RecordsAsJson = False,
 ) -> None:
-    """Go from one picture or sound to another, or towards an attribute, through what the model draws from.
+    """Go from one image or sound to another, or towards an attribute, through the model's latents.
 
     The ends are what the model makes of the two: a flow gives them back nearly as they are, a VAE smoother.
     """
@@ -54,7 +49,7 @@ def blend(
     from afresh.tasks.interpolate import Blender, check_given
 
     if as_json and out is None:
-        raise UserError("Pictures and sounds cannot be printed as JSON. Say where to write it: --out DIR.")
+        raise UserError("Images and sounds cannot be printed as JSON. Say where to write them: --out DIR.")
     asked = {"label": label, "to_label": to_label, "caption": caption, "to_caption": to_caption}
     check_given(second, toward, asked, {"away": away, "most": most})
     found = Run.open(run)

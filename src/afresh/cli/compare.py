@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from afresh.cli import options as o
 from afresh.cli.sample import guidances, labels, with_set
 from afresh.cli.show import answer, emit, note, say
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from afresh.core.kinds import Kind
     from afresh.tasks.annotate import Question, Session
 
-ASKED, PAIRS, VOTES = "What is asked for", "Which pairs", "Votes"
+PAIRS, VOTES = "Which pairs", "Votes"
 KEYS: dict[str, Winner] = {"a": "a", "b": "b", "t": "tie"}
 ARROWS = {"\x1b[D": "a", "\x1b[C": "b", "\x1bOD": "a", "\x1bOC": "b"}
 ACCEPTED = "a, b, t (tie), s (skip), q (stop)"
@@ -36,33 +37,13 @@ def compare(
     n: Annotated[int, typer.Option("-n", help="Pairs to judge.")] = 20,
     prompt: Annotated[
         list[str] | None,
-        typer.Option(help="Beginning of a text, or what to answer; several take turns.", rich_help_panel=ASKED),
+        typer.Option(help="Beginning of a text, or what to answer; several take turns.", rich_help_panel=o.ASKED),
     ] = None,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Go on from --prompt, do not answer it (chat models).", rich_help_panel=ASKED)
-    ] = False,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(help="A class; NAME=CLASS where there are several.", metavar="CLASS", rich_help_panel=ASKED),
-    ] = None,
-    caption: Annotated[str | None, typer.Option(help="What the picture shows.", rich_help_panel=ASKED)] = None,
-    guidance: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="How hard to steer to what is asked for; 1 = as learnt. PART=X for one part.",
-            metavar="X",
-            rich_help_panel=ASKED,
-        ),
-    ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="Any setting of sampling: temperature=0.8, length=60.",
-            metavar="KEY=VALUE",
-            rich_help_panel=ASKED,
-        ),
-    ] = None,
+    raw: o.Raw = False,
+    label: o.Label = None,
+    caption: o.Caption = None,
+    guidance: o.Guidance = None,
+    setting: o.SampleSettings = None,
     seed: Annotated[
         int, typer.Option(help="The same seed gives the same samples and sides.", rich_help_panel=PAIRS)
     ] = 0,
@@ -85,7 +66,7 @@ def compare(
     port: Annotated[
         int,
         typer.Option(
-            help="Of the page for pictures and sounds; 0 = a free one.", min=0, max=65535, rich_help_panel=VOTES
+            help="Port of the page for images and sounds; 0 = a free one.", min=0, max=65535, rich_help_panel=VOTES
         ),
     ] = 0,
     summary: Annotated[
@@ -93,9 +74,9 @@ def compare(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON on standard output.")] = False,
 ) -> None:
-    """Choose between two samples, pair after pair: which texts, pictures or sounds of a run are liked, or which run.
+    """Choose between two samples, pair after pair: which texts, images or sounds of a run are liked, or which run.
 
-    Texts are judged in the terminal (or by one answer a line on standard input), pictures and sounds on a page that is
+    Texts are judged in the terminal (or by one answer a line on standard input), images and sounds on a page that is
     served to this machine alone. Each vote is on the disk before the next pair is shown. The same command goes on where
     it stopped.
     """

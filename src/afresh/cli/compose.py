@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from afresh.cli import options as o
 from afresh.cli.show import answer, emit, note, say
 
 
@@ -23,13 +24,10 @@ def compose(
     voice: Annotated[
         int | None, typer.Option(help="With --harmonise: which voice is kept, 0 = the highest, if not given.")
     ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any setting of sampling: temperature=0.9, length=200.", metavar="KEY=VALUE"),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same scores.")] = 0,
+    setting: o.SampleSettings = None,
+    seed: o.Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Folder to write .mid and .wav files to.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The records as a JSON list on standard output.")] = False,
+    as_json: o.RecordsAsJson = False,
 ) -> None:
     """Go on with a score, or give its melody the other voices.
 

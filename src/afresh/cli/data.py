@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from afresh.cli import options as o
 from afresh.cli.show import answer, emit, say
 
 if TYPE_CHECKING:
@@ -16,11 +17,9 @@ if TYPE_CHECKING:
 
 def data(
     path: Annotated[Path, typer.Argument(help="Your data: a file or a folder.", metavar="PATH")],
-    modality: Annotated[str | None, typer.Option(help="What the data is, if it is not clear.")] = None,
-    option: Annotated[
-        list[str] | None, typer.Option("--data", help="How data is read, as for train: size=32.", metavar="KEY=VALUE")
-    ] = None,
-    validation: Annotated[Path | None, typer.Option(help="Held-out data of your own.")] = None,
+    modality: o.Modality = None,
+    option: o.DataOptions = None,
+    validation: o.Validation = None,
     near: Annotated[bool, typer.Option("--near/--no-near", help="Search for near duplicates.")] = True,
     out: Annotated[Path | None, typer.Option(help="Write this as one HTML page, with examples.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="All facts as JSON on standard output.")] = False,

@@ -7,35 +7,33 @@ from typing import Annotated
 
 import typer
 
-from afresh.cli.train import HAND, finish
-
-BUDGET = "Budget (one of them; 5 minutes if none is given)"
+from afresh.cli import options as o
+from afresh.cli.train import finish
 
 
 def distill(
     run: Annotated[Path, typer.Argument(help="A run of the family flow, the teacher.", metavar="RUN")],
     guidance: Annotated[
-        float | None, typer.Option(help="The teacher's guidance, which the student learns for good; 1 if not given.")
+        float | None, typer.Option(help="The teacher's guidance, which becomes part of the student; 1 by default.")
     ] = None,
-    finest: Annotated[int, typer.Option(help="Most steps that the student will draw in: 1, 2, 4, 8, ...")] = 4,
-    minutes: Annotated[float | None, typer.Option(help="Time to train.", rich_help_panel=BUDGET)] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps to train.", rich_help_panel=BUDGET)] = None,
-    seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; RUN-student if not given.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a run that is in --out.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", rich_help_panel=HAND)] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="train.lr=0.001, family.solves=4.", metavar="KEY=VALUE", rich_help_panel=HAND),
-    ] = None,
-    measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Measure at the end.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")] = False,
+    finest: Annotated[
+        int, typer.Option(help="The largest number of steps that the student samples in: 1, 2, 4, 8, ...")
+    ] = 4,
+    minutes: o.Minutes = None,
+    steps: o.Steps = None,
+    seed: o.Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; RUN-student by default.")] = None,
+    force: o.Force = False,
+    device: o.Device = None,
+    setting: o.TrainSettings = None,
+    measure: o.MeasureAtEnd = True,
+    as_json: o.ResultAsJson = False,
 ) -> None:
-    """Distill a flow into a student that draws in one to four steps what its teacher draws in twenty.
+    """Distill a flow into a student that samples in one to four steps what its teacher samples in twenty.
 
-    The student begins with the teacher's weights and learns, on the teacher's data, where whole stretches of its
-    solution lead. The result is a run like any other, to sample, measure and distill no further. Ctrl-C saves; afresh
-    train --resume RUN goes on.
+    The student starts from the teacher's weights and learns, on the teacher's data, to take long steps at once, for 5
+    minutes if no budget is given. The result is a run like any other, which cannot be distilled again. Ctrl-C saves;
+    afresh train --resume RUN continues.
     """
     from afresh.core.options import pairs
     from afresh.tasks.distill import DistillSpec, start

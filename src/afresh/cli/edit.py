@@ -1,4 +1,4 @@
-"""`afresh edit`: pictures and sounds that exist, changed by a model."""
+"""`afresh edit`: existing images and sounds, changed by a model."""
 
 from __future__ import annotations
 
@@ -7,92 +7,73 @@ from typing import Annotated
 
 import typer
 
+from afresh.cli import options as o
 from afresh.cli.sample import deliver, guidances, labels, numbers, with_set
 
-WHAT, WISHES, ASKED, HOW = "What may change", "What is wished for", "What is asked for", "How"
+WHAT, WISHES = "What may change", "What is wished for"
 
 
 def edit(
-    run: Annotated[Path, typer.Argument(help="Folder of a run that makes pictures or sounds.", metavar="RUN")],
-    pictures: Annotated[list[Path], typer.Argument(help="Pictures or sounds to change.", metavar="FILE ...")],
-    n: Annotated[int, typer.Option("-n", help="Variations of each.")] = 4,
+    run: Annotated[Path, typer.Argument(help="Folder of a run on images or sounds.", metavar="RUN")],
+    pictures: Annotated[list[Path], typer.Argument(help="Images or sounds to change.", metavar="FILE ...")],
+    n: Annotated[int, typer.Option("-n", help="Variations of each input.")] = 4,
     strength: Annotated[
         float | None,
         typer.Option(help="How much may change, 0 to 1; 1 inside a mask, else 0.6 if not given.", rich_help_panel=WHAT),
     ] = None,
     mask: Annotated[
         Path | None,
-        typer.Option(
-            help="A picture, white where it may change: the rest stays.", metavar="FILE", rich_help_panel=WHAT
-        ),
+        typer.Option(help="An image, white where it may change; the rest stays.", metavar="FILE", rich_help_panel=WHAT),
     ] = None,
     hole: Annotated[
         str | None,
         typer.Option(help="Seconds of a sound that may change: 0.2:0.5.", metavar="START:END", rich_help_panel=WHAT),
     ] = None,
     extend: Annotated[
-        float | None, typer.Option(help="Go on for so many seconds after a sound.", rich_help_panel=WHAT)
+        float | None, typer.Option(help="Continue a sound for this many seconds.", rich_help_panel=WHAT)
     ] = None,
     loop: Annotated[
         float | None,
-        typer.Option(help="So many new seconds lead from a sound's end to its beginning.", rich_help_panel=WHAT),
+        typer.Option(
+            help="Make a sound loop, with this many new seconds from its end to its beginning.", rich_help_panel=WHAT
+        ),
     ] = None,
     outpaint: Annotated[
         str | None,
-        typer.Option(help="Go on beyond the edges: right=16,top=8 (pixels).", metavar="SIDES", rich_help_panel=WHAT),
+        typer.Option(help="Continue beyond the edges: right=16,top=8 (pixels).", metavar="SIDES", rich_help_panel=WHAT),
     ] = None,
     upscale: Annotated[
-        int, typer.Option(help="The pictures are so many times smaller (2): draw them large.", rich_help_panel=WHAT)
+        int, typer.Option(help="The images are smaller by this factor: enlarge them.", rich_help_panel=WHAT)
     ] = 1,
     palette: Annotated[
-        str | None, typer.Option(help="These colours alone: '#102030,#ffeedd'.", rich_help_panel=WISHES)
+        str | None, typer.Option(help="Only these colours: '#102030,#ffeedd'.", rich_help_panel=WISHES)
     ] = None,
     edges: Annotated[
-        Path | None, typer.Option(help="The edges of this picture.", metavar="FILE", rich_help_panel=WISHES)
+        Path | None, typer.Option(help="The edges of this image.", metavar="FILE", rich_help_panel=WISHES)
     ] = None,
     style: Annotated[
-        Path | None, typer.Option(help="Texture and colours of this one.", metavar="FILE", rich_help_panel=WISHES)
+        Path | None, typer.Option(help="The texture and colours of this image.", metavar="FILE", rich_help_panel=WISHES)
     ] = None,
     function: Annotated[
         str | None,
         typer.Option(
-            help="Your own: x (B, C, H, W) in [-1, 1] to (B,), to be small.",
+            help="Your own function: x (B, C, H, W) in [-1, 1] to (B,), to become small.",
             metavar="FILE.py:FUNCTION",
             rich_help_panel=WISHES,
         ),
     ] = None,
-    weight: Annotated[float, typer.Option(help="Of the wishes; more = closer.", rich_help_panel=WISHES)] = 1.0,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(help="A class; NAME=CLASS where there are several.", metavar="CLASS", rich_help_panel=ASKED),
-    ] = None,
-    number: Annotated[
-        list[str] | None, typer.Option(help="A number by name.", metavar="NAME=X", rich_help_panel=ASKED)
-    ] = None,
-    caption: Annotated[
-        str | None, typer.Option(help="What the picture shows, or what is to be heard.", rich_help_panel=ASKED)
-    ] = None,
-    guidance: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="How hard to steer to what is asked for; 1 = as learnt. PART=X for one part.",
-            metavar="X",
-            rich_help_panel=ASKED,
-        ),
-    ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any setting of sampling: steps=50.", metavar="KEY=VALUE", rich_help_panel=HOW),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same changes.")] = 0,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder to write to, a .png for one picture of all, a .wav or .flac for one sound."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The records as a JSON list on standard output.")] = False,
+    weight: Annotated[float, typer.Option(help="Weight of the wishes; more = closer.", rich_help_panel=WISHES)] = 1.0,
+    label: o.Label = None,
+    number: o.Number = None,
+    caption: o.Caption = None,
+    guidance: o.Guidance = None,
+    setting: o.SampleSettings = None,
+    seed: o.Seed = 0,
+    out: o.SamplesOut = None,
+    as_json: o.RecordsAsJson = False,
 ) -> None:
-    """Change pictures and sounds that exist: fill a hole, vary them, go on beyond their edges or their end, make them
-    loop; enlarge pictures, give them a palette.
+    """Change existing images and sounds: fill a hole, vary them, continue them beyond their edges or their end, make
+    them loop; enlarge images, give them a palette.
 
     Several wishes go together. What is not asked for (a label, a caption) is left open.
     """
@@ -104,7 +85,7 @@ def edit(
     from afresh.tasks.outpaint import sides
 
     if as_json and out is None:
-        raise UserError("Pictures and sounds cannot be printed as JSON. Say where to write it: --out DIR.")
+        raise UserError("Images and sounds cannot be printed as JSON. Say where to write them: --out DIR.")
     if n < 1:
         raise UserError(f"-n is the number of variations, from 1. Given: {n}.")
     found = Run.open(run)

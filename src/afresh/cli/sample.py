@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from afresh.cli import options as o
 from afresh.cli.show import answer, console, emit, note, say, table
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from afresh.sampling.samples import Samples
     from afresh.tasks.sample import Control
 
-ASKED, TOKENS, FIELDS = "What is asked for", "Transformers", "Flows, VAEs, GANs"
+TOKENS, FIELDS = "Transformers", "Flows, VAEs, GANs"
 MATCH = "What each text must match (one of these)"
 CONTROL = "What is wanted (without training)"
 PICTURES, TEXTS = 16, 4  # samples if -n is not given
@@ -29,50 +30,34 @@ PICTURES, TEXTS = 16, 4  # samples if -n is not given
 
 def sample(
     run: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")],
-    n: Annotated[
-        int | None, typer.Option("-n", help="How many; 16 pictures or sounds, or 4 texts, if not given.")
-    ] = None,
+    n: Annotated[int | None, typer.Option("-n", help="How many; 16 images or sounds, or 4 texts, by default.")] = None,
     prompt: Annotated[
         str | None,
-        typer.Option(help="Beginning of a text to go on from, or what to answer.", rich_help_panel=ASKED),
+        typer.Option(help="Beginning of a text to go on from, or what to answer.", rich_help_panel=o.ASKED),
     ] = None,
     infill: Annotated[
         str | None,
-        typer.Option(help="Text with holes to fill, [[N]] for N tokens (masked).", rich_help_panel=ASKED),
+        typer.Option(help="Text with holes to fill, [[N]] for N tokens (masked).", rich_help_panel=o.ASKED),
     ] = None,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Go on from --prompt, do not answer it (chat models).", rich_help_panel=ASKED)
-    ] = False,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(help="A class; NAME=CLASS where there are several.", metavar="CLASS", rich_help_panel=ASKED),
-    ] = None,
-    number: Annotated[
-        list[str] | None, typer.Option(help="A number by name.", metavar="NAME=X", rich_help_panel=ASKED)
-    ] = None,
-    caption: Annotated[str | None, typer.Option(help="What is seen or heard, in words.", rich_help_panel=ASKED)] = None,
+    raw: o.Raw = False,
+    label: o.Label = None,
+    number: o.Number = None,
+    caption: o.Caption = None,
     image: Annotated[
         list[str] | None,
         typer.Option(
-            help="A picture to make it from, a sound whose curve to follow; NAME=FILE where several.",
+            help="An image to start from, or a sound whose curve to follow; NAME=FILE if there are several.",
             metavar="FILE",
-            rich_help_panel=ASKED,
+            rich_help_panel=o.ASKED,
         ),
     ] = None,
-    guidance: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="How hard to steer to what is asked for; 1 = as learnt. PART=X: caption=3.",
-            metavar="X",
-            rich_help_panel=ASKED,
-        ),
-    ] = None,
+    guidance: o.Guidance = None,
     negative_label: Annotated[
         list[str] | None,
-        typer.Option(help="A class that guidance steers away from.", metavar="CLASS", rich_help_panel=ASKED),
+        typer.Option(help="A class that guidance steers away from.", metavar="CLASS", rich_help_panel=o.ASKED),
     ] = None,
     negative_caption: Annotated[
-        str | None, typer.Option(help="What guidance steers away from.", rich_help_panel=ASKED)
+        str | None, typer.Option(help="What guidance steers away from.", rich_help_panel=o.ASKED)
     ] = None,
     temperature: Annotated[float | None, typer.Option(help="0 = the likeliest.", rich_help_panel=TOKENS)] = None,
     top_k: Annotated[int | None, typer.Option(help="Only the K likeliest.", rich_help_panel=TOKENS)] = None,
@@ -135,7 +120,7 @@ def sample(
     reward_guidance: Annotated[
         str | None,
         typer.Option(
-            help="A reward whose gradient pulls pictures and sounds: brightness, class:LABEL, ...",
+            help="A reward whose gradient guides images and sounds: brightness, class:LABEL, ...",
             metavar="REWARD",
             rich_help_panel=CONTROL,
         ),
@@ -152,20 +137,14 @@ def sample(
             rich_help_panel=CONTROL,
         ),
     ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any setting of sampling: autoguidance=2, guidance_low=0.2.", metavar="KEY=VALUE"),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same samples.")] = 0,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder to write to, a .png for one picture of all, a .wav or .flac for one sound."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The records as a JSON list on standard output.")] = False,
+    setting: o.SampleSettings = None,
+    seed: o.Seed = 0,
+    out: o.SamplesOut = None,
+    as_json: o.RecordsAsJson = False,
 ) -> None:
-    """Draw samples from a run: pictures, sounds or texts, as many as you like, of what you ask for.
+    """Draw samples from a run: images, sounds or texts, as many as you like, of what you ask for.
 
-    Without --out, pictures and sounds are shown in the terminal and texts are printed. With it, pictures are written as
+    Without --out, images and sounds are shown in the terminal and texts are printed. With it, images are written as
     PNG and sounds as WAV, or FLAC where the data was read with format=flac, with samples.json and of sounds a page to
     play them; texts as samples.jsonl. What is not asked for is drawn as it occurs in the training data.
     """
@@ -179,7 +158,7 @@ def sample(
 
     found = Run.open(run)
     if as_json and out is None and not found.space.stream:
-        raise UserError("Pictures and sounds cannot be printed as JSON. Say where to write it: --out DIR.")
+        raise UserError("Images and sounds cannot be printed as JSON. Say where to write them: --out DIR.")
     settings: dict[str, Any] = {
         "guidance": guidances(guidance),
         "temperature": temperature,

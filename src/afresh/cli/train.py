@@ -7,49 +7,43 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from afresh.cli import options as o
 from afresh.cli.show import emit, quoted, say
 
 if TYPE_CHECKING:
     from afresh.evaluation.study import Measurement
     from afresh.tasks.learn import Job
 
-BUDGET, HAND = "Budget (one of them; 5 minutes if none is given)", "By hand"
-
 
 def train(
     path: Annotated[
         Path | None, typer.Argument(help="Your data: a file or a folder.", metavar="PATH", show_default=False)
     ] = None,
-    modality: Annotated[str | None, typer.Option(help="What the data is, if it is not clear.")] = None,
+    modality: o.Modality = None,
     family: Annotated[
         str | None, typer.Option(help="The kind of model: transformer, masked, vae, gan, flow, autoencoder.")
     ] = None,
     codec: Annotated[
-        Path | None, typer.Option(help="A finished run of autoencoder, whose latents or codes are learnt.")
+        Path | None, typer.Option(help="A finished run of the family autoencoder, whose latents or codes are learnt.")
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Time to train.", rich_help_panel=BUDGET)] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps to train.", rich_help_panel=BUDGET)] = None,
-    tokens: Annotated[int | None, typer.Option(help="Tokens to train on.", rich_help_panel=BUDGET)] = None,
-    seed: Annotated[int | None, typer.Option(help="Of all random numbers; 0 if not given.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME if not given.")] = None,
-    validation: Annotated[Path | None, typer.Option(help="Held-out data of your own.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a run that is in --out.")] = False,
-    resume: Annotated[Path | None, typer.Option(help="Go on with this run; PATH is not given then.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", rich_help_panel=HAND)] = None,
-    data: Annotated[
-        list[str] | None, typer.Option(help="How data is read: size=32.", metavar="KEY=VALUE", rich_help_panel=HAND)
-    ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="train.lr=0.001, family.width=256.", metavar="KEY=VALUE", rich_help_panel=HAND),
-    ] = None,
-    measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Measure at the end.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")] = False,
+    minutes: o.Minutes = None,
+    steps: o.Steps = None,
+    tokens: Annotated[int | None, typer.Option(help="Tokens of training.", rich_help_panel=o.BUDGET)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random numbers; 0 by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.")] = None,
+    validation: o.Validation = None,
+    force: o.Force = False,
+    resume: Annotated[Path | None, typer.Option(help="Continue this run; no PATH is given then.")] = None,
+    device: o.Device = None,
+    data: o.DataOptions = None,
+    setting: o.TrainSettings = None,
+    measure: o.MeasureAtEnd = True,
+    as_json: o.ResultAsJson = False,
 ) -> None:
-    """Train a generative model on your own data.
+    """Train a generative model on your own data, for 5 minutes if no budget is given.
 
-    What the data is, which model, what size and how many steps are found out, shown and kept in the run's folder.
-    Ctrl-C saves; afresh train --resume RUN goes on as if it had never stopped.
+    What the data is, which model, what size and how many steps are decided, shown and recorded in the run's folder.
+    Ctrl-C saves; afresh train --resume RUN continues as if training had never stopped.
     """
     from afresh.core import UserError
     from afresh.core.options import pairs

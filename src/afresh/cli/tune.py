@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from afresh.cli.train import HAND, finish
-
-ADAPTER, BUDGET = "Adapter", "Budget (one of them; 3 passes over the data if none is given)"
+from afresh.cli import options as o
+from afresh.cli.train import finish
 
 
 def tune(
@@ -17,43 +16,37 @@ def tune(
         str, typer.Argument(help="A run, a folder or hub name of weights, a .gguf, a PEFT folder.", metavar="BASE")
     ],
     path: Annotated[Path, typer.Argument(help="Your data: a file or a folder.", metavar="PATH")],
-    lora: Annotated[
-        bool, typer.Option("--lora/--full", help="Learn a small adapter, or everything.", rich_help_panel=ADAPTER)
-    ] = True,
-    rank: Annotated[int | None, typer.Option(help="Of the adapter; 16 if not given.", rich_help_panel=ADAPTER)] = None,
+    lora: o.Lora = True,
+    rank: o.Rank = None,
     alpha: Annotated[
-        float | None, typer.Option(help="Weight of the adapter; twice its rank if not given.", rich_help_panel=ADAPTER)
+        float | None, typer.Option(help="Weight of the adapter; twice its rank by default.", rich_help_panel=o.ADAPTER)
     ] = None,
     target: Annotated[
         list[str] | None,
         typer.Option(
-            help="Layers to adapt, by name or pattern; all hidden ones if not given.", rich_help_panel=ADAPTER
+            help="Layers to adapt, by name or pattern; all hidden ones by default.", rich_help_panel=o.ADAPTER
         ),
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Time to train.", rich_help_panel=BUDGET)] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps to train.", rich_help_panel=BUDGET)] = None,
-    lr: Annotated[float | None, typer.Option(help="The highest learning rate.", rich_help_panel=HAND)] = None,
-    seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME-tuned if not given.")] = None,
-    modality: Annotated[str | None, typer.Option(help="What the data is, if it is not clear.")] = None,
-    validation: Annotated[Path | None, typer.Option(help="Held-out data of your own.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a run that is in --out.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", rich_help_panel=HAND)] = None,
-    data: Annotated[
-        list[str] | None, typer.Option(help="How data is read.", metavar="KEY=VALUE", rich_help_panel=HAND)
-    ] = None,
-    setting: Annotated[
-        list[str] | None, typer.Option("--set", help="train.batch=4.", metavar="KEY=VALUE", rich_help_panel=HAND)
-    ] = None,
-    measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Measure at the end.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")] = False,
+    minutes: o.Minutes = None,
+    steps: o.Steps = None,
+    lr: Annotated[float | None, typer.Option(help="The highest learning rate.", rich_help_panel=o.BY_HAND)] = None,
+    seed: o.Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME-tuned by default.")] = None,
+    modality: o.Modality = None,
+    validation: o.Validation = None,
+    force: o.Force = False,
+    device: o.Device = None,
+    data: o.DataOptions = None,
+    setting: o.TrainSettings = None,
+    measure: o.MeasureAtEnd = True,
+    as_json: o.ResultAsJson = False,
 ) -> None:
     """Tune a model on your own data: a run of yours, public weights, or an adapter on one of them.
 
-    Texts are gone on from; of instructions (prompt and completion; instruction, input and output; messages) the
-    answers are learnt. A small adapter (LoRA) learns, or with --full everything. The result is a run like any other,
-    to sample, measure and export; an adapter is also kept by itself in it, in PEFT's format. Ctrl-C saves; afresh
-    train --resume RUN goes on.
+    Texts are learnt to be continued; of instructions (prompt and completion; instruction, input and output; messages)
+    the answers are learnt. A small adapter (LoRA) learns, or everything with --full. Without a budget the data is
+    passed three times. The result is a run like any other, to sample, measure and export; an adapter is also stored by
+    itself, in PEFT's format. Ctrl-C saves; afresh train --resume RUN continues.
     """
     from afresh.core import UserError
     from afresh.core.options import pairs
