@@ -236,7 +236,7 @@ def test_an_adapter_is_a_base_too(tuned: Path, questions: Path, tmp_path: Path, 
     saved = json.loads((folder / CONFIG).read_text())
     for named, why in (
         ("", "does not say of which model"),
-        (str(folder), "which is an adapter too"),
+        (str(folder), "which is itself an adapter"),
         (str(tmp_path / "gone"), "which cannot be read"),
     ):
         (folder / CONFIG).write_text(json.dumps(saved | {"base_model_name_or_path": named}))

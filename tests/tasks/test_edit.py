@@ -216,7 +216,7 @@ def test_more_pictures_than_fit_at_once_are_each_their_own(
 
 @pytest.mark.parametrize(("change", "said"), [
     (Change(), "Nothing is asked for"),
-    (Change(mask=np.zeros((5, 5), np.uint8)), "5x5 pixels; this model's pictures have 6x6"),
+    (Change(mask=np.zeros((5, 5), np.uint8)), "5x5 pixels; this model's images have 6x6"),
     (Change(upscale=0), "It takes 2, 3, 6"),
     (Change(upscale=-2), "It takes 2, 3, 6"),
     (Change(strength=0.5, weight=3), "Give one of them"),

@@ -297,7 +297,7 @@ def test_adapters_of_others_are_refused_or_warned_of(root: Path, tmp_path: Path)
     words, flow = opened(root, "transformer"), opened(root, "flow")
     for model, adapter, said in (
         (flow, root / "anna", "is a transformer, and .* a flow"),
-        (words, root / "flow", "has no adapter: everything learnt in it"),
+        (words, root / "flow", "has no adapter, because all of its weights were trained"),
         (words, root / "sharp" / "adapter" / "adapter.safetensors", "sharp is a flow|another network"),
     ):
         with pytest.raises(UserError, match=said):
@@ -307,7 +307,7 @@ def test_adapters_of_others_are_refused_or_warned_of(root: Path, tmp_path: Path)
         settings = [f"family.width={width}", *SMALL["transformer"][1:], "train.batch=4"]
         more = [a for s in settings for a in ("--set", s)]
         assert command([str(a) for a in (*argv, "--out", tmp_path / name, "--seed", seed, *more)]) == 0
-    with heard("was tuned from .*transformer, whose weights are not those of .*twin"):
+    with heard("was tuned from .*transformer, whose weights differ from those of .*twin"):
         afresh.load(tmp_path / "twin").sample(1, adapters={str(root / "anna"): 1.0}, length=4)
     with heard(), pytest.raises(UserError, match=r"anna cannot be used on .*wide: .*network"):
         afresh.load(tmp_path / "wide").sample(1, adapters={str(root / "anna"): 1.0}, length=4)

@@ -1,4 +1,4 @@
-"""Personal models: adapters that were tuned or aligned from a run, switched and mixed while it samples."""
+"""Adapters that were tuned or aligned from a run, loaded and combined when that run samples."""
 
 from __future__ import annotations
 
@@ -16,43 +16,46 @@ from afresh.runs.run import Run
 from afresh.training import lora
 from afresh.training.weights import FITTED, check_finite, merge_adapters, serialised, state_of
 
-OWN = "adapter.safetensors"  # in the folder of an adapter in our own format
+OWN = "adapter.safetensors"  # the file of an adapter in afresh's own format
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where an adapter lies: a run that it was made in, a file or folder of its own, or both."""
+    """Where an adapter is stored: in the run that trained it, in a file or folder of its own, or both."""
 
-    given: str
+    name: str  # the path as the user wrote it
     run: Path | None
-    folder: Path | None  # of PEFT's format
-    file: Path | None  # of our own
+    folder: Path | None  # an adapter in PEFT's format
+    file: Path | None  # an adapter in afresh's own format
 
 
-def place_of(given: str) -> Place:
-    """A run's folder, its adapter/ folder, PEFT's, or a LoRA file. Raises UserError for anything else."""
-    path = Path(given).expanduser()
+def place_of(name: str) -> Place:
+    """Locate an adapter: a run's folder, its adapter/ folder, a folder in PEFT's format, or a LoRA file.
+
+    Raises UserError if `name` is none of these.
+    """
+    path = Path(name).expanduser()
     if path.name == WEIGHTS and (path.parent / CONFIG).is_file():
         path = path.parent
     if (path / "run.json").is_file():
-        return Place(given, path, None, None)
+        return Place(name, path, None, None)
     if path.is_file() and path.suffix == ".safetensors":
         path, file = path.parent, path
     else:
         file = path / OWN
     owner = path.parent if path.name == "adapter" and (path.parent / "run.json").is_file() else None
     if (path / CONFIG).is_file() and file.name == OWN:
-        return Place(given, owner, path, None)
+        return Place(name, owner, path, None)
     if file.is_file():
-        return Place(given, owner, None, file)
+        return Place(name, owner, None, file)
     raise UserError(
-        f"There is no adapter in {given}. Give a run that was tuned or aligned with `lora=True`, its adapter folder, "
+        f"There is no adapter in {name}. Give a run that was tuned or aligned with `lora=True`, its adapter folder, "
         f"one in PEFT's format ({CONFIG}), or a LoRA file (.safetensors)."
     )
 
 
 def fingerprint(modules: Mapping[str, nn.Module]) -> str:
-    """SHA-256 of weights as a run stores those of its base (training.weights.write_base)."""
+    """Return the SHA-256 of weights, serialised as a run stores the weights of its base (training.weights.write_base)."""
     return hashlib.sha256(serialised(state_of(modules))).hexdigest()
 
 
@@ -61,110 +64,121 @@ def same(a: str | Path, b: Path) -> bool:
 
 
 def check_owner(run: Run, place: Place, base: str) -> None:
-    """Raises UserError for a run without an adapter or of another family; warns where it was not made from `run` as it
-    is now, whose weights have the fingerprint `base`."""
+    """Check that an adapter belongs to `run`, whose current weights have the fingerprint `base`.
+
+    Raises UserError if the adapter's run has no adapter or is of another family. Warns if the adapter was trained from
+    other weights than the current ones of `run`.
+    """
     if place.run is None:
         if place.folder is not None:
             check_named(run, place.folder)
         return
-    made = Run.open(place.run)
-    if made.record.lora is None:
+    owner = Run.open(place.run)
+    if owner.record.lora is None:
         raise UserError(
-            f"{place.run} has no adapter: everything learnt in it. Sample it itself (afresh sample {place.run}), or "
-            "tune with `lora=True`."
+            f"{place.run} has no adapter, because all of its weights were trained. Sample from that run directly "
+            f"(afresh sample {place.run}), or tune with `lora=True`."
         )
-    if made.record.family != run.record.family:
+    if owner.record.family != run.record.family:
         raise UserError(
-            f"{place.run} is a {made.record.family}, and {run.path} a {run.record.family}: an adapter fits the network "
-            "that it was tuned from alone."
+            f"{place.run} is a {owner.record.family} and {run.path} is a {run.record.family}. An adapter only fits the "
+            "network that it was tuned from."
         )
-    if base == made.record.base_sha256:
+    if base == owner.record.base_sha256:
         return
-    base_model = made.record.base_model
+    base_model = owner.record.base_model
     if base_model is not None and same(base_model, run.path):
-        why = f"{run.path} has other weights now than when {place.given} was tuned from it"
+        why = f"The weights of {run.path} have changed since {place.name} was tuned from it"
     else:
-        why = f"{place.given} was tuned from {base_model or 'another model'}, whose weights are not those of {run.path}"
-    events.warning(f"{why}: what it learnt may not hold here.")
+        source = base_model or "another model"
+        why = f"{place.name} was tuned from {source}, whose weights differ from those of {run.path}"
+    events.warning(f"{why}. The adapter may not work as intended.")
 
 
 def check_named(run: Run, folder: Path) -> None:
-    """Warns where an adapter in PEFT's format names another base, or none."""
+    """Warn if an adapter in PEFT's format names another base model, or none."""
     try:
         named = base_named(folder)
     except UserError:
-        named = "no model that it says"
+        named = ""
     if not same(named, run.path) and named != run.record.base_model:
-        events.warning(f"{folder} belongs to {named}, not to {run.path}: it may not hold here.")
+        base = f"names {named} as its base model" if named else "does not name its base model"
+        events.warning(f"{folder} {base}; it may not work as intended on {run.path}.")
 
 
-def put(run: Run, place: Place, whole: nn.ModuleDict, name: str) -> None:
-    """Add one adapter to the base's modules. Raises UserError, with the reason, where it is of another network."""
+def put(run: Run, place: Place, modules: nn.ModuleDict, name: str) -> None:
+    """Add one adapter to the base's modules. Raises UserError, with the reason, if it was made for another network."""
     try:
         if place.folder is not None:
-            read_peft(place.folder, whole["decoder"] if "decoder" in whole else nn.Identity(), name)
+            read_peft(place.folder, modules["decoder"] if "decoder" in modules else nn.Identity(), name)
         elif place.file is not None:
-            lora.load_adapter(place.file, whole, name)
+            lora.load_adapter(place.file, modules, name)
         else:
             assert place.run is not None
-            lora.put(whole, learnt(Run.open(place.run)), name)
+            lora.put(modules, adapter_of(Run.open(place.run)), name)
     except UserError as e:
-        raise UserError(f"The adapter {place.given} cannot be used on {run.path}: {e}") from None
+        raise UserError(f"The adapter {place.name} cannot be used on {run.path}: {e}") from None
 
 
-def learnt(made: Run) -> dict[str, Tensor]:
-    """The adapter that a run samples with. Warns of what sampling needs besides."""
-    if (made.path / f"{FITTED}.safetensors").is_file():
+def adapter_of(owner: Run) -> dict[str, Tensor]:
+    """Return the tensors of a run's adapter. Warns if the run also samples with something the adapter does not hold."""
+    if (owner.path / f"{FITTED}.safetensors").is_file():
         events.warning(
-            f"{made.path} also fitted a density after tuning ({FITTED}.safetensors), which is no part of its "
-            "adapter: the base's is used."
+            f"{owner.path} also fitted a density after tuning ({FITTED}.safetensors). The density is not part of the "
+            "adapter, so the density of the base model is used."
         )
-    return lora.adapter_state(nn.ModuleDict(made.modules_with_adapters()))
+    return lora.adapter_state(nn.ModuleDict(owner.modules_with_adapters()))
 
 
 def check_weights(adapters: Mapping[str, float]) -> None:
-    """Raises UserError for an adapter that is named twice, or a weight that is no finite number."""
+    """Raises UserError if an adapter is named twice or if a weight is not a finite number."""
     seen: dict[Path, str] = {}
     for path, weight in adapters.items():
         if not math.isfinite(weight):
             raise UserError(
-                f"The adapter {path} has the weight {weight}: a weight is a finite number; 1 is as it was tuned."
+                f"The adapter {path} has the weight {weight}. A weight must be a finite number; 1 applies the adapter "
+                "as it was tuned."
             )
-        whole = Path(path).expanduser().resolve()
-        if whole in seen:
-            raise UserError(f"The adapter {path} is given twice ({seen[whole]}). Give it once, with one weight.")
-        seen[whole] = path
+        resolved = Path(path).expanduser().resolve()
+        if resolved in seen:
+            raise UserError(f"The adapter {path} is given twice ({seen[resolved]}). Give it once, with one weight.")
+        seen[resolved] = path
 
 
 def with_adapters(run: Run, adapters: Mapping[str, float]) -> dict[str, nn.Module]:
-    """The modules that sampling uses, so much of each adapter added to the run's own weights (control.lora.use).
+    """Return the modules for sampling: the run's own weights plus each adapter times its weight (training.lora.use).
 
-    `adapters`: {path: weight}, 1 as it was tuned. With one of weight 1 they are the tuned run's, bit for bit; those of
-    weight 0 are as if they were not there. The order has no say: they are added up by their paths' order. Raises
-    UserError for what is no adapter, or one of another network; warns where it was made from other weights.
+    `adapters` is {path: weight}; a weight of 1 applies an adapter as it was tuned. A single adapter with weight 1 gives
+    exactly the weights of the tuned run, and an adapter with weight 0 has no effect. Adapters are added in the order of
+    their paths, so the order of the mapping does not matter. Raises UserError if a path holds no adapter or an adapter
+    of another network. Warns if an adapter was trained from other weights.
     """
     check_weights(adapters)
-    whole = nn.ModuleDict(merge_adapters(run.modules_with_adapters()))
+    combined = nn.ModuleDict(merge_adapters(run.modules_with_adapters()))
     places = {k: place_of(k) for k in sorted(adapters, key=lambda k: str(Path(k).expanduser().resolve()))}
-    base = fingerprint(dict(whole.items())) if any(p.run is not None for p in places.values()) else ""
+    base = fingerprint(dict(combined.items())) if any(p.run is not None for p in places.values()) else ""
     for place in places.values():
         check_owner(run, place, base)
     used = {}
     for i, (path, place) in enumerate(places.items()):
-        put(run, place, whole, f"a{i}")
+        put(run, place, combined, f"a{i}")
         used[f"a{i}"] = float(adapters[path])
-    lora.use(whole, used)
-    made = merge_adapters(dict(whole.items()))
-    for module in made.values():
+    lora.use(combined, used)
+    merged = merge_adapters(dict(combined.items()))
+    for module in merged.values():
         module.eval().requires_grad_(False)
-    check_finite(made, run.path)
-    return made
+    check_finite(merged, run.path)
+    return merged
 
 
-def parse_adapters(given: list[str]) -> dict[str, float]:
-    """PATH or PATH=WEIGHT, each once. A path with = in it that exists is taken as it is. Raises UserError."""
+def parse_adapters(texts: list[str]) -> dict[str, float]:
+    """Parse adapters written as PATH or PATH=WEIGHT into {path: weight}.
+
+    If the whole text is an existing path, an equals sign in it is part of the path. Raises UserError if a weight is
+    not a number or if a path is given twice.
+    """
     out: dict[str, float] = {}
-    for text in given:
+    for text in texts:
         path, equals, number = text.rpartition("=")
         weight = 1.0
         if not equals or Path(text).expanduser().exists():
@@ -173,7 +187,9 @@ def parse_adapters(given: list[str]) -> dict[str, float]:
             try:
                 weight = float(number)
             except ValueError:
-                raise UserError(f"An adapter is PATH, or PATH=WEIGHT as in runs/anna=0.7. Given: {text!r}.") from None
+                raise UserError(
+                    f"An adapter is written as PATH or PATH=WEIGHT, for example runs/anna=0.7. Given: {text!r}."
+                ) from None
         if path in out:
             raise UserError(f"The adapter {path} is given twice. Give it once, with one weight.")
         out[path] = weight

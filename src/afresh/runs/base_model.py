@@ -1,4 +1,4 @@
-"""What `tune` begins with: a run, public weights, or an adapter in PEFT's format on one of them."""
+"""The model that `tune` starts from: a run, public weights, or an adapter in PEFT's format on either of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from afresh.training.weights import BaseWeights, merge_adapters, state_of
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A model that exists. `context` is how many tokens it can look at (0: none, it makes no tokens)."""
+    """An existing model. `context` is the number of tokens that it can attend to, or 0 if it does not model tokens."""
 
     name: str
     family: Family
@@ -30,17 +30,17 @@ class BaseModel:
     codec: tuple[str, Codec] | None
     weights: Mapping[str, Tensor]  # {module.name: tensor}
     context: int
-    recipe: TrainConfig | None  # how it was trained, where we know
-    seasoned: bool  # public weights, or a tuned run: learnt much, and is moved less
-    modality: str | None  # None: whatever makes texts
+    recipe: TrainConfig | None  # how it was trained, if known
+    seasoned: bool  # public weights or a tuned run, which are tuned at lower learning rates
+    modality: str | None  # None: any modality of texts
     notes: tuple[str, ...] = ()
 
 
 def open_base_model(name: str) -> BaseModel:
-    """A run's folder, an adapter's, or whatever `load_base` reads. Raises UserError for anything else."""
+    """Open a run's folder, an adapter's folder, or any model that `load_base` reads. Raises UserError otherwise."""
     path = Path(name).expanduser()
     if path.exists():
-        name = str(path.absolute())  # is written down, and must be found from elsewhere too
+        name = str(path.absolute())  # the name is recorded, and must stay valid in other working directories
     if (path / "run.json").is_file():
         return of_run(Run.open(name))
     if (path / CONFIG).is_file() and not (path / "config.json").is_file():
@@ -50,56 +50,58 @@ def open_base_model(name: str) -> BaseModel:
 
     if path.is_dir() and diffusers.is_pipeline(path):
         return of_pipeline(diffusers.read(path))
-    found = load_base(name)
+    loaded = load_base(name)
     return BaseModel(
-        name=found.source,
+        name=loaded.source,
         family=registry.family("transformer"),
-        config=found.config,
-        encoder=DocumentEncoder(found.tokenizer, found.context, {}, not_blank),
+        config=loaded.config,
+        encoder=DocumentEncoder(loaded.tokenizer, loaded.context, {}, not_blank),
         codec=None,
-        weights={f"decoder.{k}": v for k, v in found.weights.items()},
-        context=found.context,
+        weights={f"decoder.{k}": v for k, v in loaded.weights.items()},
+        context=loaded.context,
         recipe=None,
         seasoned=True,
         modality=None,
-        notes=found.notes,
+        notes=loaded.notes,
     )
 
 
-def of_pipeline(found: Pipeline) -> BaseModel:
-    """A network of diffusers over pixels, with an encoder of pictures of its size and its classes as labels.
+def of_pipeline(pipeline: Pipeline) -> BaseModel:
+    """A pixel-space network of diffusers, with an encoder for images of its size and its classes as labels.
 
-    The encoder is fitted to patterns of the size and channels, one a class: what it knows of its data is that alone.
+    The training data of the network is not available, so the encoder is fitted to one synthetic image of the right
+    size and number of channels for each class. Raises UserError if the names of the classes are not in sorted order or
+    if there is only one class.
     """
     modality = registry.modality("image")
-    channels, side, _ = found.shape
+    channels, side, _ = pipeline.shape
     pattern = np.full((side, side, channels), 64, np.uint8)  # with 191, a standard deviation of 0.5 in -1 ... 1
     pattern[::2] = 191
-    items = [Item(pattern, labels={"label": c} if len(found.classes) > 1 else {}) for c in found.classes or ("",)]
+    items = [Item(pattern, labels={"label": c} if len(pipeline.classes) > 1 else {}) for c in pipeline.classes or ("",)]
     encoder = modality.fit(items, modality.options(channels="rgb" if channels == 3 else "grey"))
-    known = encoder.conds["label"].classes if found.classes else ()
-    if known != found.classes:
+    known = encoder.conds["label"].classes if pipeline.classes else ()
+    if known != pipeline.classes:
         raise UserError(
-            f"{found.source} names its classes in another order than a folder of pictures would, or has one alone: "
-            f"{', '.join(found.classes[:8])}. Classes by their numbers, two or more, are read."
+            f"The classes of {pipeline.source} are not in the order that a folder of images gives, or there is only "
+            f"one: {', '.join(pipeline.classes[:8])}. Two or more classes, identified by their numbers, are supported."
         )
     return BaseModel(
-        name=found.source,
+        name=pipeline.source,
         family=registry.family("diffusers"),
-        config=found.config,
+        config=pipeline.config,
         encoder=encoder,
         codec=None,
-        weights={f"velocity.net.{k}": v for k, v in found.weights.items()},
+        weights={f"velocity.net.{k}": v for k, v in pipeline.weights.items()},
         context=0,
         recipe=None,
         seasoned=True,
         modality="image",
-        notes=found.notes,
+        notes=pipeline.notes,
     )
 
 
 def of_run(run: Run) -> BaseModel:
-    """What a run samples with: averaged weights where it has some, adapters added in."""
+    """The model that a run samples with: averaged weights if it has them, with adapters merged."""
     record, codec = run.record, run.codec
     named = None if codec is None or record.codec is None else (record.codec, codec)
     weights = state_of(run.modules)
@@ -119,15 +121,17 @@ def of_run(run: Run) -> BaseModel:
 
 
 def of_adapter(folder: Path) -> BaseModel:
-    """An adapter in PEFT's format, added to the base that it names. Raises UserError when it names none, or does not
-    fit it."""
+    """An adapter in PEFT's format, merged into the base model that it names.
+
+    Raises UserError if the adapter names no base model or does not fit it.
+    """
     named = base_named(folder)
     if Path(named).exists() and (Path(named) / CONFIG).is_file():
-        raise UserError(f"{folder} says that it belongs to {named}, which is an adapter too, not a model.")
+        raise UserError(f"{folder} names {named} as its base model, which is itself an adapter and not a model.")
     try:
         base = open_base_model(named)
     except UserError as e:
-        raise UserError(f"{folder} is an adapter of {named}, which cannot be read: {e}") from None
+        raise UserError(f"{folder} is an adapter for {named}, which cannot be read: {e}") from None
     space = base.encoder.space if base.codec is None else base.codec[1].target
     built = base.family.build(base.config, space, base.encoder.conds)
     modules = BaseWeights(base.weights, None).apply(built, 0)

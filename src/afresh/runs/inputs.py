@@ -1,4 +1,4 @@
-"""Pictures, sounds and masks that are given to a verb, as a run sees them."""
+"""Bring the images, sounds and masks that a user passes to a verb into the space of a run."""
 
 from __future__ import annotations
 
@@ -20,85 +20,88 @@ from afresh.sampling import energy as e
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
 
-def picture(given: Any, background: tuple[int, int, int] = WHITE) -> Pixels:
-    """The pixels (H, W, 1 or 3) uint8 of a file or an array, in its own size, transparency on the background.
+def pixels_of(image: Any, background: tuple[int, int, int] = WHITE) -> Pixels:
+    """Return the pixels (H, W, 1 or 3) uint8 of an image file or array at full size, composed over the background.
 
-    Raises UserError for what is no picture.
+    Raises UserError if the file cannot be read as an image.
     """
-    if isinstance(given, np.ndarray):
-        array = given if given.ndim == 3 else given[..., None]
+    if isinstance(image, np.ndarray):
+        array = image if image.ndim == 3 else image[..., None]
         return full_size_array(array, background).pixels if array.shape[-1] == 4 else array
-    path = Path(given)
+    path = Path(image)
     try:
         return full_size_image(path, background).pixels
-    except (ImageError, OSError) as why:
-        raise UserError(f"{path} is no picture that can be read: {why}.") from None
+    except (ImageError, OSError) as error:
+        raise UserError(f"{path} cannot be read as an image: {error}.") from None
 
 
-def encoded(run: Run, given: Sequence[Any]) -> Tensor:
-    """Pictures or sounds, or files of them, as the run sees them, (B, *shape) float32 in its modality's space. What had
-    to be changed in a picture is told.
+def encoded(run: Run, inputs: Sequence[Any]) -> Tensor:
+    """Encode images or sounds, or files of them, as the run does: (B, *shape) float32 in the space of its modality.
 
-    Raises UserError for a file that cannot be read.
+    Emits events for what had to be changed, such as the size of an image. Raises UserError if a file cannot be read.
     """
-    values = [Path(g) if isinstance(g, str | Path) else g for g in given]
+    values = [Path(i) if isinstance(i, str | Path) else i for i in inputs]
     values = [v[..., None] if isinstance(v, np.ndarray) and v.ndim == 2 else v for v in values]
     examples = run.encoder.encode([Item(v) for v in values])
     return examples.x.float() * examples.scale + examples.shift
 
 
-def fitted_mask(run: Run, mask: Any, pictures: Sequence[Any]) -> Tensor:
-    """(1, 1, H, W) bool, true where values may change: what is bright in a picture of the size of the run's own, or of
-    the given pictures, as which it is then cut or padded. What is transparent stays.
+def fitted_mask(run: Run, mask: Any, images: Sequence[Any]) -> Tensor:
+    """Return a mask (1, 1, H, W) bool of the run's size, true where values may change.
 
-    Raises UserError for another size: a mask that is stretched would not fit its picture.
+    Bright pixels of the mask may change; transparent ones stay. The mask has the size of the run's images, or that of
+    `images`, in which case it is cropped or padded as they are. Raises UserError for any other size, because a resized
+    mask would not match its image, and for a mask that is all black or all white.
     """
-    pixels = picture(mask, BLACK)
+    pixels = pixels_of(mask, BLACK)
     bright: NDArray[np.bool_] = pixels.astype(np.float32).mean(-1) > (0.5 if pixels.dtype == bool else 127.5)
     height, width = run.encoder.space.shape[1:]
     change = torch.from_numpy(bright)[None, None]
     if bright.shape != (height, width):
-        sizes = {picture(p).shape[:2] for p in pictures}
+        sizes = {pixels_of(image).shape[:2] for image in images}
         if sizes != {bright.shape}:
-            own = " and ".join(f"{w}x{h}" for h, w in sorted(sizes))
+            shown = " and ".join(f"{w}x{h}" for h, w in sorted(sizes))
             raise UserError(
-                f"The mask has {bright.shape[1]}x{bright.shape[0]} pixels; this model's pictures have {width}x{height}"
-                f", those given {own}. Give a mask of either size, white where the picture may change."
+                f"The mask has {bright.shape[1]}x{bright.shape[0]} pixels; this model's images have {width}x{height} "
+                f"and the given ones {shown}. Give a mask of either size, white where the image may change."
             )
         change = as_seen(run, bright)
     if not bool(change.any()) or bool(change.all()):
         what = "black (or transparent): nothing may change" if not bool(change.any()) else "white: nothing is kept"
-        raise UserError(f"The mask is all {what}. White is where the picture may change.")
+        raise UserError(f"The mask is all {what}. Paint white where the image may change and black elsewhere.")
     return change
 
 
 def as_seen(run: Run, bright: NDArray[np.bool_]) -> Tensor:
-    """A mask (H, W) brought to the run's size in the way that pictures are, (1, 1, side, side) bool: false where they
-    are padded, which has the same colour in the mask and in its opposite."""
+    """Bring a mask (H, W) to the run's size in the way that images are brought to it: (1, 1, side, side) bool.
+
+    The result is false where images are padded: padding has the same colour in a mask and in its inverse.
+    """
     level = bright.astype(np.uint8) * 255
-    with listening(ignore):  # the image itself has been reported
+    with listening(ignore):  # changes to the image itself have already been reported
         both = encoded(run, [level, 255 - level]).mean(1)
     return (both[:1] > 0)[None] & (both[1:] <= 0)[None]
 
 
-def enlarged(run: Run, pictures: Sequence[Any], factor: int) -> tuple[Tensor, Tensor]:
-    """(low (B, C, h, w), low at the run's size): pictures that are `factor` times as small as the run's.
+def enlarged(run: Run, images: Sequence[Any], factor: int) -> tuple[Tensor, Tensor]:
+    """Encode images that are smaller than the run's by `factor`.
 
-    Raises UserError for another factor or size, naming those that are accepted.
+    Returns them at their own size (B, C, h, w) and enlarged to the run's size. Raises UserError, naming what is
+    accepted, if the factor does not divide the run's size or if the images have another size.
     """
     height, width = run.encoder.space.shape[1:]
     able = [f for f in range(2, min(height, width) + 1) if height % f == 0 and width % f == 0]
     if factor not in able:
         accepted = f"It takes {', '.join(map(str, able))}" if able else "No factor divides it"
-        raise UserError(f"`upscale={factor}` is no factor of this model's size, {width}x{height}. {accepted}.")
-    values = [picture(p) for p in pictures]
-    for v, name in zip(values, pictures, strict=True):
+        raise UserError(f"`upscale={factor}` does not divide this model's size, {width}x{height}. {accepted}.")
+    values = [pixels_of(image) for image in images]
+    for v, name in zip(values, images, strict=True):
         if v.shape[:2] != (height // factor, width // factor):
             shown = f"{name}: " if isinstance(name, str | Path) else ""
             raise UserError(
-                f"{shown}`upscale={factor}` makes {width}x{height} of {width // factor}x{height // factor} pixels. "
-                f"Given: {v.shape[1]}x{v.shape[0]}."
+                f"{shown}`upscale={factor}` enlarges images of {width // factor}x{height // factor} pixels to "
+                f"{width}x{height}. Given: {v.shape[1]}x{v.shape[0]}."
             )
-    blown = [np.repeat(np.repeat(v, factor, 0), factor, 1) for v in values]
-    start = encoded(run, blown)
+    enlarged_pixels = [np.repeat(np.repeat(v, factor, 0), factor, 1) for v in values]
+    start = encoded(run, enlarged_pixels)
     return e.blocks(start, factor), start

@@ -301,12 +301,12 @@ def test_data_that_is_another_is_refused(data: Path, numbers: Path, tmp_path: Pa
 def test_a_family_that_does_not_take_the_target_is_refused(
     data: Path, numbers: Path, codes: Path, tmp_path: Path
 ) -> None:
-    works = "does not take.*What works with this codec:"
+    works = "does not accept.*Families that work with this codec:"
     refused(data, tmp_path, f"flow {works} transformer, masked", codec=codes, family="flow")
     refused(data, tmp_path, f"transformer {works} vae, gan, flow", codec=numbers, family="transformer")
 
 
 def test_a_codec_that_loses_too_much_is_refused_with_the_numbers(data: Path, tmp_path: Path) -> None:
     bad = autoencoder(data, tmp_path / "bad", 1, "kl")
-    found = r"not good enough.*\d+\.\d% of the held-out.*PSNR -?\d+\.\d dB; at most \d+% .*minutes.*channels.*factor=2"
+    found = r"not good enough.*\d+\.\d% of the held-out.*PSNR -?\d+\.\d dB\. At most \d+% .*minutes.*channels.*factor=2"
     refused(data, tmp_path, found, codec=bad)
