@@ -192,7 +192,7 @@ def test_from_python_it_is_the_same(
     )
     assert capsys.readouterr() == ("", "")
     assert files(run.path) == files(tuned) and (run.path / "adapter" / WEIGHTS).is_file()
-    with pytest.raises(afresh.UserError, match="The network is the base's"):
+    with pytest.raises(afresh.UserError, match="The network is that of the base model"):
         afresh.tune(texts_run, questions, steps=1, out=tmp_path / "no", settings={"family.width": 3})
     with pytest.raises(afresh.UserError, match="leave them out with lora=False"):
         afresh.tune(texts_run, questions, lora=False, rank=4, steps=1, out=tmp_path / "no")
@@ -376,7 +376,7 @@ def test_instructions_for_a_model_of_code_are_read_as_such_and_stay_in_their_ord
         again = read(TuneSpec("", source, data=data), base).encoder
         assert isinstance(again, DocumentEncoder) and again.fim_rate == rate
     bare = replace(base, encoder=fitted.fit([Item("x", "a.py")], fitted.options(fim_rate=0)))
-    with pytest.raises(UserError, match="fim_rate=0\\.5: the base's tokenizer has no marks"):
+    with pytest.raises(UserError, match="fim_rate=0\\.5: the base's tokenizer has no tokens"):
         read(TuneSpec("", source, data={"fim_rate": 0.5}), bare)
 
 
@@ -393,8 +393,8 @@ def test_instructions_for_a_model_of_code_are_read_as_such_and_stay_in_their_ord
         (("--lr", 7), "learning rate must lie between 0 and 1"),
         (("--minutes", 1, "--steps", 1), "Give one budget"),
         (("--steps", -1), "must be a positive number"),
-        (("--set", "family.width=3"), "The network is the base's"),
-        (("--data", "tokenizer=bpe"), "the tokenizer is the base's"),
+        (("--set", "family.width=3"), "The network is that of the base model"),
+        (("--data", "tokenizer=bpe"), "the tokenizer is that of the base"),
         (("--modality", "image"), "makes texts, and"),
     ],
 )

@@ -461,7 +461,7 @@ def test_what_does_not_fit_the_base_is_refused(
     for folder, data, more, why in (
         (base, images, ("--data", "size=16"), "the size is the base's, 8"),
         (labelled, other, (), "label 'cat' was never seen in training. Known: 0, 1, 2"),
-        (base, images, ("--set", "family.classes=2"), "The network is the base's"),
+        (base, images, ("--set", "family.classes=2"), "The network is that of the base model"),
     ):
         capsys.readouterr()
         words = ["tune", str(folder), str(data), "--steps", "1", "--out", str(tmp_path / "no"), *more]

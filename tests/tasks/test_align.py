@@ -188,9 +188,9 @@ def test_methods_that_do_not_fit_name_those_that_do(root: Path) -> None:
 
 
 def test_it_must_be_said_what_is_wanted(root: Path) -> None:
-    with pytest.raises(UserError, match=r"--reward REWARD .*or --preferences"):
+    with pytest.raises(UserError, match=r"`reward=REWARD` or `preferences=VOTES`"):
         start(AlignSpec(root / "transformer"))
-    with pytest.raises(UserError, match=r"learns from votes: give --preferences"):
+    with pytest.raises(UserError, match=r"learns from votes: give `preferences=VOTES`"):
         start(AlignSpec(root / "transformer", method="dpo", reward="length:min=5"))
 
 
@@ -271,11 +271,11 @@ def test_a_votes_file_that_changed_is_refused(root: Path, tmp_path: Path) -> Non
 
 
 def test_it_is_said_why_there_are_more_steps_than_were_asked_for() -> None:
-    assert why_steps(4, 4, AlignSpec(Path(), steps=2)).startswith("2 asked for") and "in 4 steps" in why_steps(
+    assert why_steps(4, 4, AlignSpec(Path(), steps=2)).startswith("2 requested") and "for 4 steps" in why_steps(
         4, 4, AlignSpec(Path(), steps=2)
     )
     assert (
-        why_steps(4, 4, AlignSpec(Path(), steps=4)) == "asked for"
+        why_steps(4, 4, AlignSpec(Path(), steps=4)) == "as requested"
         and why_steps(200, 4, AlignSpec(Path())) == "as no budget was given"
     )
 

@@ -143,7 +143,7 @@ def test_what_is_cut_from_a_picture_is_told_and_its_mask_cut_alike(run: Run, tmp
         made = edit(editor(run), [tmp_path / "wide.png"], Change(mask=mask)).values[0]
     assert np.array_equal(made[:, :3, 0], ramp[:, 3:6])
     assert not np.array_equal(made[:, 3:, 0], ramp[:, 6:9])
-    with pytest.raises(UserError, match="6x6, those given 12x6"):
+    with pytest.raises(UserError, match="6x6 and the given ones 12x6"):
         edit(editor(run), [ramp], Change(mask=mask[:, :9]))
 
 

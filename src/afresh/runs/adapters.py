@@ -55,7 +55,7 @@ def place_of(name: str) -> Place:
 
 
 def fingerprint(modules: Mapping[str, nn.Module]) -> str:
-    """Return the SHA-256 of weights, serialised as a run stores the weights of its base (training.weights.write_base)."""
+    """Return the SHA-256 of weights, serialised as a run stores its base (training.weights.write_base)."""
     return hashlib.sha256(serialised(state_of(modules))).hexdigest()
 
 

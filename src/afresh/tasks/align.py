@@ -1,4 +1,4 @@
-"""The verb `align`: a model is steered by a reward, or by what people preferred."""
+"""The verb `align`: train a model toward a reward or toward the preferences of people."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from afresh.training.plan import RESERVE, Decision, Plan, parameters_of
 
 STEPS = 200  # without a budget
 BATCH = 64  # samples, or pairs, a step
-LENGTH = 64  # new tokens of a text, unless set by hand or the context is shorter
-LOOKS = 10  # evaluations of a run
+LENGTH = 64  # new tokens of a text, unless set by hand or limited by a shorter context
+LOOKS = 10  # evaluations in a run
 
 
 @dataclass(frozen=True)
 class AlignSpec:
-    """What a user may choose. Without `lora` everything learns. The budget is one of minutes and steps (200 by
+    """The options of `align`. Without `lora` all weights are trained. The budget is in minutes or steps (200 steps by
     default)."""
 
     run: Path  # the model to align
@@ -69,8 +69,10 @@ class AlignSpec:
 
 
 def start(spec: AlignSpec) -> Job:
-    """Read the run and its data, check what is asked for, plan, and create the folder. Raises UserError before anything
-    is spent."""
+    """Read the run and its data, check the options, plan, and create the run's folder.
+
+    Raises UserError for invalid options, before any time is spent on training.
+    """
     budget = spec.budget()
     budget.check()
     base_run = Run.open(spec.run)
@@ -96,15 +98,15 @@ def start(spec: AlignSpec) -> Job:
         reward_seconds=spec.reward_seconds,
     )
     machine = measure_machine(spec.device)
-    made = Plan(base.config, train_config(base, aligner, config, budget, machine, spec), 0)
-    made.parameters = parameters_of(base.family, base.config, base_run.space, base_run.conds)
-    made.decisions = decisions(made, aligner, config, machine, spec)
+    plan = Plan(base.config, train_config(base, aligner, config, budget, machine, spec), 0)
+    plan.parameters = parameters_of(base.family, base.config, base_run.space, base_run.conds)
+    plan.decisions = decisions(plan, aligner, config, machine, spec)
     own = base_run.record
     contents = RunContents(
         prepared=prepared,
         family=base.family.name,
         codec=base.codec,
-        plan=made,
+        plan=plan,
         machine=machine,
         minutes=spec.minutes,
         base=base.weights,
@@ -130,33 +132,36 @@ def start(spec: AlignSpec) -> Job:
 
 
 def inputs_of(run: Run, spec: AlignSpec) -> list[Path]:
-    """The files and folders that the new run needs: replacing a run must not take them away."""
+    """The files and folders that the new run needs, which replacing an existing run must not delete."""
     named = [path for text in (spec.reward, spec.heldout_reward) if text is not None for path in files_in(text)]
     votes = [] if spec.preferences is None else [spec.preferences]
     return [run.path, Path(run.record.data.path), *votes, *named]
 
 
 def choose_method(run: Run, spec: AlignSpec) -> Aligner:
-    """The method, asked for or by what there is to learn from. Raises UserError where it has nothing to learn from."""
+    """The requested method, or the default one for what the model can learn from.
+
+    Raises UserError if neither or both of a reward and preferences are given, or if the method needs the other one.
+    """
     if (spec.reward is None) == (spec.preferences is None):
-        raise UserError("Say what is wanted: `reward=REWARD` or `preferences=VOTES`, one of them.")
+        raise UserError("Say what to align to: `reward=REWARD` or `preferences=VOTES`. Give exactly one of them.")
     has = () if run.family.policy is None else run.family.policy.has()
-    # From votes a reward model can be made, so that they feed every method.
+    # A reward model can be trained on votes, so votes suit every method.
     feeds = ("preferences", "reward", "gradient") if spec.preferences is not None else ("reward", "gradient")
     works = [a.name for a in registry.aligners().values() if set(a.needs) <= set(has) and a.feeds in feeds]
     if spec.method is None:
         return registry.aligner(usual(has, spec.preferences is not None), run.family)
-    found = registry.aligner(spec.method, run.family)
-    if found.feeds not in feeds:
+    method = registry.aligner(spec.method, run.family)
+    if method.feeds not in feeds:
         raise UserError(
-            f"{found.name} learns from votes: give `preferences=VOTES`, a file of votes. Methods that "
+            f"{method.name} learns from votes: give `preferences=VOTES`, a file of votes. Methods that "
             f"learn from a reward: {', '.join(works) or 'none'}."
         )
-    return found
+    return method
 
 
 def usual(has: Sequence[str], votes: bool) -> str:
-    """The method if none is named: the one that was measured to do best with what the family has
+    """The default method: the one that performed best in measurements for the family's capabilities
     (docs/results/support.md, docs/development/log.md)."""
     if "steps" in has:
         return "dpo" if votes else "grpo"
@@ -164,15 +169,15 @@ def usual(has: Sequence[str], votes: bool) -> str:
 
 
 def check_rewards(run: Run, prepared: Prepared, spec: AlignSpec) -> None:
-    """Raises UserError for rewards and votes that cannot be used, while a run that --force replaces is still there."""
+    """Raises UserError for unusable rewards and votes, before a run that `force` replaces is deleted."""
     context = context_of(prepared, spec.reward_seconds, lambda line: None, judges_of(run.path))
     for text in (spec.reward, spec.heldout_reward):
         if text is not None:
             build(text, context).close()
     if spec.prompt_tokens >= len(prepared.train.x):
         raise UserError(
-            f"`prompt_tokens={spec.prompt_tokens}` is not less than the {len(prepared.train.x):,} tokens of the texts. "
-            "Give fewer."
+            f"`prompt_tokens={spec.prompt_tokens}` must be less than the {len(prepared.train.x):,} tokens of the "
+            "training texts. Give fewer."
         )
     if spec.preferences is not None:
         votes_of(run, spec.preferences, context.kind)
@@ -186,27 +191,29 @@ def digest(path: Path) -> str:
 
 
 def sampling_settings(run: Run, spec: AlignSpec) -> dict[str, Any]:
-    """Settings of sampling: those given, and for texts a length. Raises UserError for unknown ones, for prompts where
-    none are continued."""
-    given = dict(spec.settings)
+    """The user's sampling settings, with a default length for texts.
+
+    Raises UserError for unknown settings and for prompts if the model does not continue texts.
+    """
+    chosen = dict(spec.settings)
     if run.space.stream:
-        given.setdefault("length", min(LENGTH, max(1, run.space.shape[0] // 2)))
+        chosen.setdefault("length", min(LENGTH, max(1, run.space.shape[0] // 2)))
     elif spec.prompts or spec.prompt_tokens:
-        raise UserError("`prompt` and `prompt_tokens` begin texts; this model does not make texts. Leave them out.")
+        raise UserError("`prompt` and `prompt_tokens` are for texts; this model does not make texts. Leave them out.")
     if spec.prompts and spec.prompt_tokens:
-        raise UserError("Give prompts, or `prompt_tokens` to take them from the training texts, not both.")
+        raise UserError("Give `prompt`, or `prompt_tokens` to take prompts from the training texts, but not both.")
     if not 0 <= spec.prompt_tokens < max(1, run.space.shape[0] if run.space.kind == "tokens" else 1):
         raise UserError(
             f"`prompt_tokens` must be from 1 to {run.space.shape[0] - 1} tokens. Given: {spec.prompt_tokens}."
         )
-    made = run.settings(given)
-    return {k: v for k, v in made.model_dump(mode="json").items() if k in made.model_fields_set}
+    settings = run.settings(chosen)
+    return {k: v for k, v in settings.model_dump(mode="json").items() if k in settings.model_fields_set}
 
 
 def train_config(
     base: BaseModel, aligner: Aligner, config: Any, budget: Budget, machine: Machine, spec: AlignSpec
 ) -> TrainConfig:
-    """Steps of a rate that is small beside that of learning from data, level and then down."""
+    """A constant learning rate, small compared with training on data, that decays at the end."""
     group, reuse = aligner.group(config), aligner.reuse(config)
     batch = max(group, BATCH // group * group)
     steps = budget.steps or STEPS
@@ -230,36 +237,37 @@ def train_config(
         "stop_rising": 0.0,
         "precision": "float32" if base.recipe is None else base.recipe.precision,
     }
-    given = {**start, **aligner.recipe, **spec.set_train}
-    train = override(TrainConfig(**start), given, "train")
+    changes = {**start, **aligner.recipe, **spec.set_train}
+    train = override(TrainConfig(**start), changes, "train")
     assert isinstance(train, TrainConfig)
     if train.batch % group:
-        raise UserError(f"train.batch={train.batch} does not hold whole groups of {group}: choose a multiple.")
+        raise UserError(
+            f"`train.batch={train.batch}` is not a multiple of the group size {group}. Choose a multiple of it."
+        )
     micro = int(spec.set_train.get("micro_batch", train.batch))
     return looks(train.model_copy(update={"micro_batch": micro}), reuse, spec.set_train)
 
 
-def looks(train: TrainConfig, reuse: int, given: Mapping[str, Any]) -> TrainConfig:
-    """Evaluations and saves at whole rollouts, LOOKS of them; whole rollouts in all."""
+def looks(train: TrainConfig, reuse: int, by_hand: Mapping[str, Any]) -> TrainConfig:
+    """Round the steps up to whole rollouts, with about LOOKS evaluations and saves, each after a whole rollout."""
     steps = max(1, math.ceil(train.steps / reuse)) * reuse
     every = max(1, math.ceil(steps / LOOKS / reuse)) * reuse
-    found = {"steps": steps, "eval_every": every, "save_every": every, "preview_every": steps}
-    kept = {k: v for k, v in found.items() if k == "steps" or k not in given}
-    return train.model_copy(update=kept)
+    intervals = {"steps": steps, "eval_every": every, "save_every": every, "preview_every": steps}
+    return train.model_copy(update={k: v for k, v in intervals.items() if k == "steps" or k not in by_hand})
 
 
-def decisions(made: Plan, aligner: Aligner, config: Any, machine: Machine, spec: AlignSpec) -> list[Decision]:
-    train = made.train
+def decisions(plan: Plan, aligner: Aligner, config: Any, machine: Machine, spec: AlignSpec) -> list[Decision]:
+    train = plan.train
     shown = ", ".join(
         f"{k} {v:g}" if isinstance(v, int | float) else f"{k} {v}" for k, v in config.model_dump().items()
     )
-    learns = "all" if spec.lora is None else f"LoRA of rank {spec.lora.rank}"
+    learns = "all weights" if spec.lora is None else f"LoRA of rank {spec.lora.rank}"
     return [
         Decision("device", f"{machine.device}, {train.threads} threads", machine.name),
         Decision("learns", learns, "full fine-tuning" if spec.lora is None else "an adapter"),
         Decision("method", aligner.name, shown),
-        Decision("rate", f"{train.lr:g}", "set by hand" if "lr" in spec.set_train else "small beside training's"),
-        Decision("batch", f"{train.batch}", "samples or pairs a step"),
+        Decision("rate", f"{train.lr:g}", "set by hand" if "lr" in spec.set_train else "lower than in training"),
+        Decision("batch", f"{train.batch}", "samples or pairs per step"),
         Decision("steps", f"{train.steps:,}", why_steps(train.steps, aligner.reuse(config), spec)),
     ]
 
@@ -267,13 +275,15 @@ def decisions(made: Plan, aligner: Aligner, config: Any, machine: Machine, spec:
 def why_steps(steps: int, reuse: int, spec: AlignSpec) -> str:
     if spec.steps is None:
         return "as no budget was given"
-    whole = f"{spec.steps:,} asked for, made whole: each set of samples is learnt from in {reuse} steps"
-    return "asked for" if steps == spec.steps else whole
+    rounded = f"{spec.steps:,} requested, rounded up: each set of samples is used for {reuse} steps"
+    return "as requested" if steps == spec.steps else rounded
 
 
 def timed(run: Run, source: AlignmentSource, seconds: float) -> tuple[Run, AlignmentSource]:
-    """The run and its source with the steps that fit the seconds, by the time of a few real ones, which are thrown
-    away."""
+    """Replan the run and its source with the number of steps that fits the seconds.
+
+    The duration of a step is measured on a few real steps, whose results are discarded.
+    """
     train = run.record.train
     reuse = source.aligner.reuse(source.config)
     with torch_threads(train.threads):
@@ -286,12 +296,12 @@ def timed(run: Run, source: AlignmentSource, seconds: float) -> tuple[Run, Align
             spent.append(time.perf_counter() - begun)
     each = sum(spent[reuse:]) / reuse
     steps = max(reuse, int((seconds * (1 - RESERVE) - sum(spent)) / each))
-    made = looks(train.model_copy(update={"steps": steps}), reuse, {})
+    planned = looks(train.model_copy(update={"steps": steps}), reuse, {})
     decided = [
-        d if d[0] != "steps" else ("steps", f"{made.steps:,}", f"of {each * 1e3:.0f} ms each")
+        d if d[0] != "steps" else ("steps", f"{planned.steps:,}", f"of {each * 1e3:.0f} ms each")
         for d in run.record.decisions
     ]
-    record = run.record.model_copy(update={"train": made, "decisions": decided})
+    record = run.record.model_copy(update={"train": planned, "decisions": decided})
     write_json(run.path / "run.json", record.model_dump(mode="json"))
     source.close()
     replanned = Run(run.path, record)

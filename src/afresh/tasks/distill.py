@@ -1,4 +1,4 @@
-"""The verb `distill`: a flow becomes a student that draws in one to four steps."""
+"""The verb `distill`: train a student of a flow that samples in one to four steps."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from afresh.training.plan import Task, plan
 from afresh.training.weights import BaseWeights
 
 STUDENT, TEACHER = "fewstep", "flow"
-MOST_STEPS = 64  # that a student may learn to draw in (families.fewstep.FewStepConfig.finest)
+MOST_STEPS = 64  # the most sampling steps of a student (families.fewstep.FewStepConfig.finest)
 
 
 @dataclass(frozen=True)
 class DistillSpec:
-    """What a user may choose. `steps` are those of training, `finest` those of the student's finest grid. The budget is
-    one of minutes (5 by default) and steps."""
+    """The options of `distill`. `steps` counts training steps; `finest` is the number of steps of the student's finest
+    sampling grid. The budget is in minutes (5 by default) or steps."""
 
     run: Path  # the teacher
 
-    guidance: float | None = None  # of the teacher, learnt for good; None: 1, or as good as it was found to be
+    guidance: float | None = None  # of the teacher, fixed in the student; None: 1
     finest: int = 4
     minutes: float | None = None
     steps: int | None = None
@@ -48,7 +48,10 @@ class DistillSpec:
 
 
 def start(spec: DistillSpec) -> Job:
-    """Read the teacher and its data, plan, and create the student's run. Raises UserError before anything is spent."""
+    """Read the teacher and its data, plan, and create the student's run.
+
+    Raises UserError for invalid options, before any time is spent on training.
+    """
     budget = spec.budget()
     budget.check()
     teacher = Run.open(spec.run)
@@ -56,7 +59,7 @@ def start(spec: DistillSpec) -> Job:
     output = check_spec(spec, budget, spec.run.parent / f"{spec.run.resolve().name}-student", inputs)
     if teacher.record.family != TEACHER:
         raise UserError(
-            f"{spec.run} is a {teacher.record.family}, which has no steps to save: distill a run of the family "
+            f"{spec.run} is a {teacher.record.family}, which cannot be distilled. Distill a run of the family "
             f"{TEACHER}.",
             "not_a_teacher",
         )
@@ -81,14 +84,14 @@ def start(spec: DistillSpec) -> Job:
         tokens=None,
         base=BaseWeights(weights, None),
     )
-    made = plan(task)
-    report_plan(made.decisions)
+    training = plan(task)
+    report_plan(training.decisions)
     codec, name = teacher.codec, teacher.record.codec
     contents = RunContents(
         prepared=prepared,
         family=STUDENT,
         codec=None if codec is None or name is None else (name, codec),
-        plan=made,
+        plan=training,
         machine=task.machine,
         minutes=spec.minutes,
         base=weights,
@@ -103,24 +106,27 @@ def start(spec: DistillSpec) -> Job:
 
 
 def student_config(teacher: Run, spec: DistillSpec) -> Any:
-    """The teacher's network, and how it is followed. Raises UserError for guidance that it never learnt, and for a
-    number of steps that cannot be halved down to one."""
+    """The configuration of the student: that of the teacher's network, with settings of the distillation.
+
+    Raises UserError if the teacher does not support guidance, or if `finest` is not a power of two in range.
+    """
     if spec.finest < 1 or spec.finest > MOST_STEPS or spec.finest & (spec.finest - 1):
         accepted = ", ".join(str(2**k) for k in range(MOST_STEPS.bit_length()))
         raise UserError(
-            f"`finest` is one of {accepted}, as longer steps are learnt from two of half. Given: {spec.finest}."
+            f"`finest` must be one of {accepted}, because each step is learnt from two steps of half its length. "
+            f"Given: {spec.finest}."
         )
     student: Any = registry.family(STUDENT).config
     shared = {k: v for k, v in teacher.config.model_dump().items() if k in student.model_fields}
     guidance = 1.0 if spec.guidance is None else spec.guidance
     if guidance != 1:
-        teacher.settings({"guidance": guidance})  # refuses what the teacher cannot do
-    given = {"finest": spec.finest, "guidance": guidance, **spec.set_family}
-    return override(student(**shared), given, "family")
+        teacher.settings({"guidance": guidance})  # raises UserError if the teacher does not support guidance
+    changes = {"finest": spec.finest, "guidance": guidance, **spec.set_family}
+    return override(student(**shared), changes, "family")
 
 
 def starting_weights(teacher: Run, family: Family, config: Any) -> dict[str, Tensor]:
-    """{module.name: tensor} of a student that knows what its teacher knows, and of the teacher."""
+    """The weights {module.name: tensor} of the teacher and of a student that starts as a copy of it."""
     torch.manual_seed(0)
     built = family.build(config, teacher.space, teacher.conds)
     weights = {f"{m}.{k}": v for m, net in built.items() for k, v in net.state_dict().items()}

@@ -1,4 +1,4 @@
-"""The verb `tune`: a model that exists goes on to learn from your data, all of it or an adapter."""
+"""The verb `tune`: continue to train an existing model on your data, either all of its weights or an adapter."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ from afresh.training.weights import BaseWeights
 
 RANK = 16  # of an adapter
 PASSES = 3  # over the data, when no budget is given
-MOST_PASSES = 10  # that a budget in minutes is used for: more learns the data by heart
-BATCH = 8  # windows or conversations a step
-WINDOW = 1024  # tokens, at most, of a training window, unless set by hand
-LOOKED_AT = 64  # held-out examples of a look, at least (train.py)
-# The highest learning rate times the width of the hidden layers, of an adapter and of everything; public weights have
-# seen far more than a run of ours, and are moved less. What they gained is in docs/development/log.md; other values
-# were not tried.
+MOST_PASSES = 10  # over the data within a budget in minutes: more passes memorise the data
+BATCH = 8  # windows or conversations per step
+WINDOW = 1024  # the most tokens of a training window, unless set by hand
+EVALUATED = 64  # the fewest held-out examples of an evaluation (data_source.py)
+# The peak learning rate times the width of the hidden layers, for an adapter and for all weights. Public weights were
+# trained on far more data than a run of afresh, and are tuned at lower rates. The gains are in docs/development/log.md;
+# other values were not tried.
 OWN_RATES, SEASONED_RATES = (1.0, 0.3), (1.0, 0.03)
 
 
 @dataclass(frozen=True)
 class TuneSpec:
-    """What a user may choose. Without `lora` everything learns. The budget is one of minutes and steps, or a few passes
+    """The options of `tune`. Without `lora` all weights are trained. The budget is in minutes or steps, or a few passes
     over the data."""
 
     base: str  # a run, public weights or an adapter
@@ -76,36 +76,46 @@ class TuneSpec:
     set_train: Mapping[str, Any] = field(default_factory=dict)
 
     def budget(self) -> Budget | None:
-        """None means a few passes over the data."""
+        """The budget, or None for a few passes over the data."""
         return None if self.minutes is None and self.steps is None else Budget(self.minutes, self.steps)
 
 
 def adapter(rank: int | None, alpha: float | None, targets: Sequence[str]) -> LoraConfig:
-    """Of rank 16 and twice that as alpha, if not given. Raises UserError for a rank or weight that makes no sense."""
+    """The configuration of an adapter. The default rank is 16 and the default alpha twice the rank.
+
+    Raises UserError if the rank or alpha is out of range.
+    """
     rank = RANK if rank is None else rank
     if not 1 <= rank <= 4096 or (alpha is not None and not 0 < alpha < 1e6):
         raise UserError(f"`rank` must be from 1 to 4,096 and `alpha` positive. Given: {rank}, {alpha}.")
     return LoraConfig(rank=rank, alpha=2.0 * rank if alpha is None else alpha, targets=tuple(targets))
 
 
-def of_tuning(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of training by hand. Raises UserError for those of the network, which is the base's."""
-    family, train = by_part(given)
+def of_tuning(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of training among the user's settings.
+
+    Raises UserError for settings of the network, which the base model determines.
+    """
+    family, train = by_part(settings)
     if family:
-        raise UserError("The network is the base's: settings of the family cannot change it. Leave it out.")
+        raise UserError(
+            "The network is that of the base model, so settings of the family cannot change it. Leave them out."
+        )
     return train
 
 
 def start(spec: TuneSpec) -> Job:
-    """Read the data as the base model does, plan, and create the run's folder. Raises UserError before anything is
-    spent."""
+    """Read the data as the base model does, plan, and create the run's folder.
+
+    Raises UserError for invalid options or data, before any time is spent on training.
+    """
     if spec.lr is not None and not 0 < spec.lr < 1:
         raise UserError(f"The learning rate must lie between 0 and 1. Given: {spec.lr}.", "range", name="lr")
     budget, inputs = spec.budget(), [Path(spec.base), spec.path]
     output = check_spec(spec, budget, Path("runs") / f"{spec.path.resolve().stem or 'run'}-tuned", inputs)
     base = open_base_model(spec.base)
     count = sum(v.numel() for v in base.weights.values())
-    events.note(f"base: {base.name}, {base.family.name}, {count:,} numbers", "base_model", name=base.name)
+    events.note(f"base: {base.name}, {base.family.name}, {count:,} parameters", "base_model", name=base.name)
     for text in base.notes:
         events.note(f"note: {text}", "base_note")
     prepared = read(spec, base)
@@ -132,16 +142,17 @@ def start(spec: TuneSpec) -> Job:
         tokens=None,
         base=BaseWeights(base.weights, spec.lora),
     )
-    made = plan(task, base, spec)
-    report_plan(made.decisions)
-    most = MOST_PASSES * math.ceil(Loader(train, windowed, Rng(spec.seed)).count / made.train.batch)
+    tuning = plan(task, base, spec)
+    report_plan(tuning.decisions)
+    most = MOST_PASSES * math.ceil(Loader(train, windowed, Rng(spec.seed)).count / tuning.train.batch)
     contents = RunContents(
         prepared=prepared,
         family=base.family.name,
         codec=base.codec,
-        plan=made,
+        plan=tuning,
         machine=machine,
-        minutes=spec.minutes if made.train.steps < most else None,  # passes are not stretched to fill the minutes
+        # A limited number of passes may not fill the minutes.
+        minutes=spec.minutes if tuning.train.steps < most else None,
         validation=spec.validation,
         base=base.weights,
         fields={
@@ -158,36 +169,43 @@ def start(spec: TuneSpec) -> Job:
 
 
 def read(spec: TuneSpec, base: BaseModel) -> Prepared:
-    """The data, encoded as the base reads it. Raises UserError for data of another kind."""
+    """Prepare the data with the encoder of the base. Raises UserError for data of another modality."""
     path = spec.path
     kind, why = choose_modality(path, spec.modality or own_kind(path, base))
     texts = issubclass(kind.options, DocumentOptions)
     if texts != isinstance(base.encoder, DocumentEncoder):
-        made = "texts" if isinstance(base.encoder, DocumentEncoder) else (base.modality or "something else")
-        raise UserError(f"{base.name} makes {made}, and {path} is {kind.name}. Give data of its own kind.")
+        makes = "texts" if isinstance(base.encoder, DocumentEncoder) else (base.modality or "something else")
+        raise UserError(f"{base.name} makes {makes}, and {path} is {kind.name}. Give data of the same modality.")
     fixed = sorted({"tokenizer", "vocab_size"} & set(spec.data)) if texts else []
     if fixed:
-        raise UserError(f"The data option {fixed[0]}: the tokenizer is the base's and cannot be chosen. Leave it out.")
+        raise UserError(
+            f"The data option `{fixed[0]}` cannot be chosen, because the tokenizer is that of the base. Leave it out."
+        )
     settled = base.encoder.settled
     other = [] if texts else [k for k, v in spec.data.items() if k in settled and v != settled[k]]
     if other:
-        raise UserError(f"The data option {other[0]}: it is the base's, {settled[other[0]]}. Leave it out.")
-    options = {**settled, **spec.data}
-    found = prepare(path, kind.name, options, spec.validation, fit=lambda items, given: suited(base, items, given))
+        raise UserError(f"The data option `{other[0]}` is that of the base, {settled[other[0]]}. Leave it out.")
+    settings = {**settled, **spec.data}
+    prepared = prepare(
+        path, kind.name, settings, spec.validation, fit=lambda items, options: suited(base, items, options)
+    )
     like = spec.modality is None and kind.name == base.modality
-    return replace(found, why="like the base's data" if like else why)
+    return replace(prepared, why="like the base's data" if like else why)
 
 
 def own_kind(path: Path, base: BaseModel) -> str | None:
-    """The base's own modality; None, which is to look, where it makes texts and knows no such file: instructions in a
-    table for a model of source code."""
+    """The base's own modality, or None to detect the modality from the data.
+
+    The modality is detected if the base makes texts and its own modality does not recognise the file, such as a table
+    of instructions for a model of source code.
+    """
     if base.modality is None or not isinstance(base.encoder, DocumentEncoder) or not path.exists():
         return base.modality
     return base.modality if registry.modality(base.modality).sniff(path).score > 0 else None
 
 
 def suited(base: BaseModel, items: Sequence[Item], options: Any) -> Encoder:
-    """The base's encoder for these items: conversations by its chat template, or texts to go on from."""
+    """The base's encoder for these items: conversations in its chat template, or plain texts."""
     encoder = base.encoder
     if not isinstance(encoder, DocumentEncoder):
         return encoder
@@ -199,10 +217,10 @@ def suited(base: BaseModel, items: Sequence[Item], options: Any) -> Encoder:
         notes += replace(encoder, records=True).template.notes()
     unused = sorted({k for i in items for k in i.labels} - set(encoder.conds))
     if unused:
-        notes.append(f"{', '.join(unused)} is not learnt: the base has no such condition")
+        notes.append(f"{', '.join(unused)} is not learnt, because the base has no such condition")
     context = base.context
     if "context" in options.model_fields_set and options.context > context:
-        notes.append(f"windows of {options.context:,} tokens are longer than any that the base has seen ({context:,})")
+        notes.append(f"windows of {options.context:,} tokens are longer than the base's context of {context:,} tokens")
         context = options.context
     languages = tuple(sorted({i.labels["language"] for i in items if "language" in i.labels}))
     rate = fim_rate(encoder, options, talks)
@@ -210,20 +228,24 @@ def suited(base: BaseModel, items: Sequence[Item], options: Any) -> Encoder:
 
 
 def fim_rate(encoder: DocumentEncoder, options: DocumentOptions, talks: bool) -> float:
-    """The share that is shown as prefix, suffix and middle: as set by hand, or as the base learnt it; none of
-    conversations. Raises UserError where it is set and cannot be."""
-    asked = options.model_dump()["fim_rate"] if "fim_rate" in options.model_fields_set else None
-    if asked and (talks or not supports_fim(encoder.tokenizer.special)):
-        why = "conversations stay in their order" if talks else "the base's tokenizer has no marks for it"
-        raise UserError(f"`data.fim_rate={asked:g}`: {why}. Leave it out.")
+    """The share of texts to learn as fill-in-the-middle: set by hand, or as the base learnt; 0 for conversations.
+
+    Raises UserError if it is set by hand and not possible.
+    """
+    by_hand = options.model_dump()["fim_rate"] if "fim_rate" in options.model_fields_set else None
+    if by_hand and (talks or not supports_fim(encoder.tokenizer.special)):
+        why = "conversations stay in their order" if talks else "the base's tokenizer has no tokens for it"
+        raise UserError(f"`data.fim_rate={by_hand:g}` is not possible: {why}. Leave it out.")
     if talks:
         return 0.0
-    return encoder.fim_rate if asked is None else float(asked)
+    return encoder.fim_rate if by_hand is None else float(by_hand)
 
 
 def windows(space: Space, bounds: Tensor | None, spec: TuneSpec) -> Space:
-    """The space in training windows: as set by hand, as long as the longest conversation, or as the base's; at most
-    WINDOW."""
+    """The space of training windows: as long as set by hand, as the longest conversation, or as the base's context.
+
+    Unless set by hand, a window has at most WINDOW tokens.
+    """
     if not space.stream or bounds is None:
         return space
     most = min(space.shape[0], WINDOW)
@@ -238,7 +260,7 @@ def windows(space: Space, bounds: Tensor | None, spec: TuneSpec) -> Space:
 
 
 def plan(task: Task, base: BaseModel, spec: TuneSpec) -> Plan:
-    """Batch, rate and steps. Raises UserError for a setting that makes no sense."""
+    """Choose the batch, learning rate and steps. Raises UserError for an invalid setting."""
     train = tuned_config(task, base, spec)
     size = parameters_of(task.family, base.config, task.space, task.conds)
     count = Loader(task.examples, task.space, Rng(task.seed)).count
@@ -248,7 +270,7 @@ def plan(task: Task, base: BaseModel, spec: TuneSpec) -> Plan:
     passes = f"{trial.steps:,} steps of {trial.train.batch} over {count:,} examples"
     decisions = [
         Decision("device", f"{task.machine.device}, {task.machine.threads} threads", task.machine.name),
-        Decision("learns", f"{learns:,} of {size:,} numbers", how),
+        Decision("learns", f"{learns:,} of {size:,} parameters", how),
         Decision("rate", f"{trial.train.lr:g}", by_hand),
         Decision("batch", f"{trial.train.batch}", f"of {task.each} tokens each" if task.each > 1 else "examples"),
         Decision("steps", f"{trial.steps:,}", why),
@@ -256,20 +278,20 @@ def plan(task: Task, base: BaseModel, spec: TuneSpec) -> Plan:
     ]
     if task.space.stream:
         decisions.insert(2, Decision("window", f"at most {task.space.shape[0]} tokens", "of the data, or set by hand"))
-    return Plan(base.config, with_looks(task, finished(task, trial)), size, decisions)
+    return Plan(base.config, with_evaluations(task, finished(task, trial)), size, decisions)
 
 
-def with_looks(task: Task, train: TrainConfig) -> TrainConfig:
-    """So many looks at held-out data that they cost at most about a tenth of the training, and one preview: a large
-    base is slow to sample from."""
-    seen = train.steps * train.batch * 3  # a step costs three times the forward pass that a look is
-    looks = max(1, min(8, seen // (10 * LOOKED_AT)))
-    changed = {"eval_every": -(-train.steps // looks), "preview_every": train.steps}
+def with_evaluations(task: Task, train: TrainConfig) -> TrainConfig:
+    """Plan evaluations that cost at most about a tenth of the training, and one preview, because sampling from a large
+    base is slow."""
+    forwards = train.steps * train.batch * 3  # a training step costs about three forward passes
+    evaluations = max(1, min(8, forwards // (10 * EVALUATED)))
+    changed = {"eval_every": -(-train.steps // evaluations), "preview_every": train.steps}
     return train.model_copy(update={k: v for k, v in changed.items() if k not in task.set_train})
 
 
 def tuned_config(task: Task, base: BaseModel, spec: TuneSpec) -> TrainConfig:
-    """AdamW with a short warm-up and a decay to nearly nothing; the rest as the base was trained."""
+    """AdamW with a short warm-up and a decay to nearly zero; everything else as the base was trained."""
     count = Loader(task.examples, task.space, Rng(task.seed)).count
     start = base_config(task)
     batch = BATCH if task.space.stream or base.recipe is None else base.recipe.batch
@@ -289,7 +311,7 @@ def tuned_config(task: Task, base: BaseModel, spec: TuneSpec) -> TrainConfig:
 
 
 def default_rate(task: Task, base: BaseModel) -> float:
-    """By the width: the median number of inputs of the hidden layers."""
+    """The learning rate for the width of the network, which is the median number of inputs of its hidden layers."""
     width = statistics.median(layer.weight.shape[1] for layer in hidden_layers(task, base.config).values())
     adapter, everything = SEASONED_RATES if base.seasoned else OWN_RATES
     assert task.base is not None
@@ -297,42 +319,42 @@ def default_rate(task: Task, base: BaseModel) -> float:
 
 
 def hidden_layers(task: Task, config: Any) -> dict[str, lora.Layer]:
-    """The layers that an adapter goes to (every hidden one, without an adapter), empty."""
-    whole = empty(task, config)
+    """The layers that an adapter is added to, without memory for weights; without an adapter, every hidden layer."""
+    network = empty(task, config)
     targets = () if task.base is None or task.base.lora is None else task.base.lora.targets
-    return lora.adaptable(whole, targets)
+    return lora.adaptable(network, targets)
 
 
 def empty(task: Task, config: Any) -> nn.Module:
-    """The network without memory for its numbers."""
+    """The network without memory for its weights."""
     with torch.device("meta"):
         return nn.ModuleDict(task.family.build(config, task.space, task.conds))
 
 
 def steps_for(task: Task, config: Any, train: TrainConfig, count: int) -> tuple[Trial, str]:
-    """How many steps, and why: as asked for, as fit into the minutes, or a few passes."""
+    """The number of steps and the reason: as requested, as many as fit the minutes, or a few passes over the data."""
     once = math.ceil(count / train.batch)
     if task.steps is not None:
-        return Trial(config, train, 0.0, task.steps), "asked for"
+        return Trial(config, train, 0.0, task.steps), "as requested"
     if task.seconds is None:
         return Trial(config, train, 0.0, PASSES * once), f"{PASSES} passes over the data, as no budget was given"
     first, speed = step_seconds(task, config, train, min(0.4, 0.01 * task.seconds))
     trial = Trial(config, train, speed, max(1, int((task.seconds - first) / speed)))
     if trial.steps > MOST_PASSES * once:
-        why = f"{MOST_PASSES} passes over the data: more would learn it by heart (more: `steps`)"
+        why = f"{MOST_PASSES} passes over the data, as more would memorise it (set `steps` for more)"
         return replace(trial, steps=MOST_PASSES * once), why
     return trial, speed_of(trial, task)
 
 
 def what_learns(task: Task, size: int, config: Any) -> tuple[int, str]:
-    """How many numbers learn, and in which form."""
+    """The number of parameters that are trained, and how they are trained."""
     assert task.base is not None
     if task.base.lora is None:
         return size, "full fine-tuning"
-    whole, layers = empty(task, config), hidden_layers(task, config)
+    network, layers = empty(task, config), hidden_layers(task, config)
     rank = task.base.lora.rank
     count = 0
     for name, layer in layers.items():
-        parts = lora.parts_of(*lora.owner_of(whole, name), layer)
+        parts = lora.parts_of(*lora.owner_of(network, name), layer)
         count += rank * (len(parts) * layer.weight[0].numel() + layer.weight.shape[0])
     return count, f"LoRA of rank {rank}, alpha {task.base.lora.alpha:g}, on {len(layers)} layers"
