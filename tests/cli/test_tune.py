@@ -376,7 +376,7 @@ def test_instructions_for_a_model_of_code_are_read_as_such_and_stay_in_their_ord
         again = read(TuneSpec("", source, data=data), base).encoder
         assert isinstance(again, DocumentEncoder) and again.fim_rate == rate
     bare = replace(base, encoder=fitted.fit([Item("x", "a.py")], fitted.options(fim_rate=0)))
-    with pytest.raises(UserError, match="fim_rate=0\\.5: the base's tokenizer has no tokens"):
+    with pytest.raises(UserError, match="fim_rate=0\\.5` is not possible: the base's tokenizer has no tokens"):
         read(TuneSpec("", source, data={"fim_rate": 0.5}), bare)
 
 

@@ -179,12 +179,12 @@ def read(spec: TuneSpec, base: BaseModel) -> Prepared:
     fixed = sorted({"tokenizer", "vocab_size"} & set(spec.data)) if texts else []
     if fixed:
         raise UserError(
-            f"The data option `{fixed[0]}` cannot be chosen, because the tokenizer is that of the base. Leave it out."
+            f"`data.{fixed[0]}` cannot be chosen, because the tokenizer is that of the base. Leave it out."
         )
     settled = base.encoder.settled
     other = [] if texts else [k for k, v in spec.data.items() if k in settled and v != settled[k]]
     if other:
-        raise UserError(f"The data option `{other[0]}` is that of the base, {settled[other[0]]}. Leave it out.")
+        raise UserError(f"`data.{other[0]}` cannot be chosen, because it is that of the base: {settled[other[0]]}. Leave it out.")
     settings = {**settled, **spec.data}
     prepared = prepare(
         path, kind.name, settings, spec.validation, fit=lambda items, options: suited(base, items, options)
