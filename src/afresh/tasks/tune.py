@@ -184,7 +184,8 @@ def read(spec: TuneSpec, base: BaseModel) -> Prepared:
     settled = base.encoder.settled
     other = [] if texts else [k for k, v in spec.data.items() if k in settled and v != settled[k]]
     if other:
-        raise UserError(f"`data.{other[0]}` cannot be chosen, because it is that of the base: {settled[other[0]]}. Leave it out.")
+        own = settled[other[0]]
+        raise UserError(f"`data.{other[0]}` cannot be chosen, because it is that of the base: {own}. Leave it out.")
     settings = {**settled, **spec.data}
     prepared = prepare(
         path, kind.name, settings, spec.validation, fit=lambda items, options: suited(base, items, options)
