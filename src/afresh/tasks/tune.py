@@ -178,9 +178,7 @@ def read(spec: TuneSpec, base: BaseModel) -> Prepared:
         raise UserError(f"{base.name} makes {makes}, and {path} is {kind.name}. Give data of the same modality.")
     fixed = sorted({"tokenizer", "vocab_size"} & set(spec.data)) if texts else []
     if fixed:
-        raise UserError(
-            f"`data.{fixed[0]}` cannot be chosen, because the tokenizer is that of the base. Leave it out."
-        )
+        raise UserError(f"`data.{fixed[0]}` cannot be chosen, because the tokenizer is that of the base. Leave it out.")
     settled = base.encoder.settled
     other = [] if texts else [k for k, v in spec.data.items() if k in settled and v != settled[k]]
     if other:
