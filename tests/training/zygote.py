@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from afresh.core import UserError
+from afresh.core.events import Event, listening
 from afresh.tasks.learn import learn
 from afresh.tasks.resume import resume
 from afresh.tasks.train import TrainSpec, start
@@ -191,13 +192,20 @@ def go_on(order: Mapping[str, Any]) -> None:
     learn(job)
 
 
+def warn(event: Event) -> None:
+    """A listener that shows warnings only."""
+    if event.kind == "warning":
+        print(f"warning: {event.text}")
+
+
 def child(order: Mapping[str, Any]) -> int:
-    """The exit code that the command line would give; what was said goes to order["said"]."""
+    """The exit code that the command line would give; warnings and errors go to order["said"]."""
     with Path(order["said"]).open("w") as said:
         sys.stdout = sys.stderr = said
         try:
             torch.set_num_threads(1)
-            {"begin": begin, "go on": go_on}[order["do"]](order)
+            with listening(warn):
+                {"begin": begin, "go on": go_on}[order["do"]](order)
             code, last = 0, ""
         except (UserError, loop.Diverged, loop.Interrupted) as e:
             code = {UserError: 2, loop.Diverged: 3, loop.Interrupted: 130}[type(e)]

@@ -19,6 +19,12 @@ from afresh.evaluation import classifier
 from tests import needs
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks of a few steps: light and dark are easily told apart."""
+    monkeypatch.setattr(classifier, "STEPS", 40)
+
+
 @pytest.fixture
 def shades(tmp_path: Path) -> Path:
     """Light and dark pictures in class folders."""
