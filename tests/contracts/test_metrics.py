@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import astuple, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from afresh.core import Cond, Metric, Score, registry
 from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
+from afresh.evaluation.encoders import Recipe
 from afresh.evaluation.study import Study
 from tests.contracts.rows import METRICS, SPACES, SPEC
 from tests.evaluation.evidence import Evidence, code_evidence, digits, library_code, modules_evidence, pictures
@@ -67,13 +69,16 @@ def measured(module: str, folder: Path) -> dict[str, list[Score]]:
 
 @pytest.fixture(scope="module")
 def scores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Score]]:
-    """Of all metrics. Each module is measured twice: with judges trained, then with those kept."""
+    """Of all metrics. Each module is measured twice: with judges trained (for a few steps), then with those kept."""
     found: dict[str, list[Score]] = {}
-    for row in METRICS:
-        folder = tmp_path_factory.mktemp(row.name)
-        first = measured(row.name, folder)
-        assert_same(first, measured(row.name, folder))
-        found |= first
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("afresh.evaluation.gallery.Recipe", partial(Recipe, steps=30))
+        patch.setattr("afresh.evaluation.classifier.STEPS", 30)
+        for row in METRICS:
+            folder = tmp_path_factory.mktemp(row.name)
+            first = measured(row.name, folder)
+            assert_same(first, measured(row.name, folder))
+            found |= first
     return found
 
 

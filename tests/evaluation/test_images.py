@@ -11,7 +11,7 @@ from afresh.core import Cond, Part, Space, UserError
 from afresh.core.rng import Rng
 from afresh.data.image.kind import IMAGE
 from afresh.evaluation.card import ProtocolCard, compare, split_hash
-from afresh.evaluation.classifier import shifted, train_judge
+from afresh.evaluation.classifier import shifted
 from afresh.evaluation.encoders import LARGEST, PixelPCA, Recipe, flawed, shrunk, train_encoder
 from afresh.evaluation.images import METRICS
 from afresh.evaluation.memorisation import near_copies, nearest, nearest_ratio
@@ -78,13 +78,7 @@ def test_flaws() -> None:
     assert (out[4, :, :2] == x[4, :, :2]).all() and (out[4, :, 2:] == x[3, :, 2:]).all()
 
 
-@pytest.mark.slow
-def test_judge_learns_digits_and_shifts_move() -> None:
-    x, y = digits()
-    all_x = torch.from_numpy(x).float() / 127.5 - 1
-    cond = Cond(1400, {"label": torch.from_numpy(y[:1400])}, {"label": torch.ones(1400, dtype=torch.bool)})
-    judge = train_judge("judge", all_x[:1400], cond, "label", 10, Rng(0))
-    assert (judge.labels(all_x[1400:]).numpy() == y[1400:]).mean() > 0.97
+def test_shifts_of_the_judge_move() -> None:
     one = torch.arange(9.0).view(1, 1, 3, 3)
     assert (shifted(one, torch.tensor([[1, 1]]), 1) == one).all()
     assert shifted(one, torch.tensor([[2, 1]]), 1)[0, 0].tolist() == [[3, 4, 5], [6, 7, 8], [6, 7, 8]]
@@ -138,7 +132,7 @@ def test_scores_order_models_of_known_quality(tmp_path) -> None:  # type: ignore
     assert real["frechet"].value < 1.5 * real["frechet"].floor
     assert real["frechet/pixel_gaussian"].value > 3 * real["frechet"].floor
     assert real["kid"].low < 0 < real["kid"].high and real["kid/pixel_gaussian"].low > real["kid"].high
-    assert real["two_sample"].low < 0.55 and real["conditional_accuracy"].value > 0.95
+    assert real["two_sample"].low < 0.55 and real["conditional_accuracy"].value > 0.97
     assert real["conditional_accuracy"].control < 0.25
     assert copies["near_copies"].value == copies["near_copies/features"].value == 1.0
     assert real["near_copies"].value < 0.06 and real["near_copies"].control == 1.0
