@@ -1,4 +1,4 @@
-"""What is steered after training: policies, aligners, and what an aligner learns from."""
+"""Alignment methods (aligners), and what they learn from."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from afresh.core.space import Batch, Cond, Space
 
 @dataclass(frozen=True)
 class Votes:
-    """Pairs as they are learnt from, encoded: N preferred examples and N others for the same requests; `tied` (N,) bool
-    is true where neither was. Texts are rows of tokens with a mask, as the policy's `score` takes them."""
+    """Encoded pairs: N preferred examples and N others for the same requests.
+
+    `tied` (N,) bool: true where neither was preferred. Texts are rows of tokens with a mask, as in `Policy.score`.
+    """
 
     win: Batch
     lose: Batch
@@ -30,8 +32,10 @@ class Votes:
 
 @dataclass(frozen=True)
 class AlignTarget:
-    """The model that is steered, how it samples, and the reward as a differentiable function of x (B, *shape) -> (B,),
-    where there is one."""
+    """The model that is aligned and the settings of its sampling.
+
+    `on_field`: the reward as a differentiable function of x (B, *shape) to (B,), if there is one.
+    """
 
     family: Family
     config: Any
@@ -47,12 +51,13 @@ class AlignTarget:
 
 @dataclass(frozen=True, kw_only=True)
 class AlignContext(AlignTarget):
-    """What an aligner's batches are made of.
+    """What the batches of an aligner are computed from.
 
-    `modules` learn, `reference` are what they began as. `requests(first, n)` are the conditions of requests number
-    first ... first + n - 1, the same ones each time, and `examples(first, n)` examples of the data, as samples would
-    be, with theirs. `reward(x, cond)` gives (B,) float64 of samples in the family's space. `rng` is for samples,
-    `noise` is what the loop gives to losses. `state` is the learner's.
+    `modules` are trained, and `reference` are copies of them from before alignment. `requests(first, n)` returns the
+    conditions of the requests first ... first + n - 1, always the same ones; `examples(first, n)` returns examples of
+    the data, in the form of samples, and their conditions. `reward(x, cond)` returns (B,) float64 for samples in the
+    family's space. `rng` is for samples, and `noise` is the one that losses receive. `state` returns the state of
+    training.
     """
 
     modules: Modules
@@ -72,12 +77,12 @@ class AlignContext(AlignTarget):
 
 @dataclass(frozen=True)
 class Aligner:
-    """A way to steer a model. One line of its file's ALIGNERS each.
+    """An alignment method. Each is an entry of ALIGNERS in its file.
 
-    `needs` names capabilities of the Policy. `feeds`: what it learns from. `objective` (config, AlignTarget) and
-    `batches` (config, AlignContext) -> (first draw, number of draws) -> Batch go into the one training loop.
-    `reuse` steps in a row learn from one rollout and are not parted by a checkpoint. `modules` are what it learns
-    beside the family's own, from (config, family's modules). `first` is its state before the first step.
+    `needs` names capabilities of the Policy. `feeds`: what the method learns from. `objective` (config, AlignTarget)
+    and `batches` (config, AlignContext) -> (first draw, number of draws) -> Batch are used by the training loop.
+    `reuse` consecutive steps learn from one rollout, and checkpoints are not written between them. `modules` (config,
+    modules of the family) returns further modules that are trained. `first` is the initial state.
     """
 
     name: str
@@ -88,7 +93,7 @@ class Aligner:
     objective: Callable[[Any, AlignTarget], Objective]
     batches: Callable[[Any, AlignContext], Callable[[int, int], Batch]]
     reuse: Callable[[Any], int] = lambda config: 1
-    group: Callable[[Any], int] = lambda config: 1  # draws that belong together: a batch holds whole groups
+    group: Callable[[Any], int] = lambda config: 1  # draws of a group; batches contain whole groups
     modules: Callable[[Any, Modules], Mapping[str, nn.Module]] = lambda config, modules: {}
     first: Callable[[Any], State] = lambda config: {}
     recipe: Mapping[str, Any] = field(default_factory=dict)  # fields of TrainConfig

@@ -1,4 +1,4 @@
-"""What learns and draws: objectives, predictions, families."""
+"""Generative models: objectives, predictions and families."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from afresh.core.policy import Modules, Policy
 from afresh.core.rng import Rng
 from afresh.core.space import Batch, Cond, CondSpec, Examples, Space
 
-State = dict[str, Tensor]  # what adapts while training; checkpointed
+State = dict[str, Tensor]  # quantities that adapt in training, such as a weight; saved in checkpoints
 Loss = tuple[Tensor, float, dict[str, Tensor]]  # sum over examples, weight, sums of metrics
 
 
 class Objective(Protocol):
-    """What training minimises, as a sum and its weight so that accumulation stays exact.
+    """What training minimises, as a sum and its weight, so that gradient accumulation is exact.
 
-    `players` maps each player, in order of play, to the names of the modules it moves; `averaged` names
-    the modules worth an exponential moving average: those that sampling uses.
+    `players` maps each player, in their order of turns, to the names of the modules that it trains. `averaged` names
+    the modules with an exponential moving average: those that sampling uses.
     """
 
     @property
@@ -32,18 +32,19 @@ class Objective(Protocol):
     def update(self, state: State, metrics: Mapping[str, float]) -> State: ...
 
 
-# (x, t, cond, state) -> (prediction, state): a velocity; for tokens the logits of what follows the first t[b] (None:
-# all) of each row. `state` is None at first, or a key/value cache with select(rows) and restart(rows).
+# (x, t, cond, state) -> (prediction, state). The prediction is a velocity at times t, or the logits of the token after
+# the first t[b] (None: all) tokens of each row. `state` is None in the first call; it may be a key/value cache with
+# select(rows) and restart(rows).
 Predict = Callable[[Tensor, Any, Cond, Any], tuple[Tensor, Any]]
 
 
 @dataclass(frozen=True)
 class Edit:
-    """What is to be done to B examples that exist: every field is optional, and they combine.
+    """An edit of B existing examples. Every field is optional, and all can be combined.
 
-    `start` (B, *shape) are the examples; of them `strength` is to change: 0 nothing, 1 everything. `keep`, bool and
-    like start, is true where values must stay as they are (what surrounds a hole). `energy` maps x (B, *shape) to
-    (B,), is differentiable, and is to become small at `weight`: a low-resolution picture to agree with, a palette.
+    `start` (B, *shape): the examples. `strength`: how much of them may change, from 0 (nothing) to 1 (everything).
+    `keep`, bool, like `start`: true where values must not change, such as around a hole. `energy`: a differentiable
+    function of x (B, *shape) to (B,) that is minimised with `weight`, such as the distance from a low-resolution image.
     """
 
     start: Tensor | None = None
@@ -55,10 +56,10 @@ class Edit:
 
 @dataclass(frozen=True)
 class Latents:
-    """The deterministic way from examples to what they are drawn from, and back: for interpolation, directions, mixing.
+    """Deterministic maps from examples to latents and back, for interpolation, directions and mixing.
 
-    Both take (modules, config, space, tensor, cond, settings). z (B, D) has a standard normal prior, so that it may be
-    interpolated on a sphere; what `decode` makes of `encode` is the example again, as nearly as the family can.
+    Both take (modules, config, space, tensor, cond, settings). The latents z (B, D) have a standard normal prior, so
+    that they may be interpolated on a sphere. `decode` approximately inverts `encode`.
     """
 
     encode: Callable[[Modules, Any, Space, Tensor, Cond, Any], Tensor]

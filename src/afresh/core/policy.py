@@ -1,4 +1,4 @@
-"""What makes a family alignable: samples with the probability of each step, as capabilities of its networks."""
+"""Policies: what alignment needs of a family, such as the probability of each step of a sample."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ Modules = Mapping[str, nn.Module]
 
 @dataclass(frozen=True)
 class Rollout:
-    """B samples and how they came about: x (B, ...) as the family's `sample` gives them, and a batch from which `steps`
-    tells how likely each step was. `logp` (B, T), of the sampler itself; where its mask is false nothing counts."""
+    """B samples and the steps that drew them.
+
+    x (B, ...) is as in `Sampling.sample`. `batch` is the argument of `steps`, which computes the probability of each
+    step. `logp` (B, T) are the log-probabilities under the sampler; values where batch.mask is false are ignored.
+    """
 
     x: Tensor
     batch: Batch
@@ -26,8 +29,11 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Steps:
-    """Log-probabilities (B, T) of the steps taken, nats, with gradient; which of them count (B, T) bool; the entropy
-    of each step's distribution (B, T); what a critic may look at (B, T, W), without gradient."""
+    """The steps of B samples.
+
+    `logp` (B, T): log-probabilities in nats, with gradients. `mask` (B, T) bool: which steps are counted. `entropy` (B,
+    T): of the distribution of each step. `features` (B, T, W): inputs of a critic, without gradients.
+    """
 
     logp: Tensor
     mask: Tensor
@@ -37,20 +43,17 @@ class Steps:
 
 @dataclass(frozen=True)
 class Policy:
-    """What makes a family alignable: capabilities, None where the family lacks one. Aligners say which they need.
+    """The capabilities of a family that alignment methods need; None if the family lacks one.
 
-    All take (modules, config, space) first. A token is a step; so is a stretch of denoising.
+    All functions take (modules, config, space) first. A step is a token, or an interval of denoising.
 
-    rollout (cond, rng, index, settings) -> Rollout. Raises UserError for settings that are not the policy's own.
-    steps (batch) -> Steps.
-    score (batch, rng) -> (B,): a log-likelihood, a lower bound of one, or minus a matching error in nats; noise is
-        keyed by batch.index, so that two models are compared on the same.
-    draw (cond, rng, index, settings) -> x (B, *shape), differentiable in the weights.
-    denoise (batch, rng) -> what is predicted of noised examples and what it should be, both (B, *shape); times and
-        noise are keyed by batch.index.
-    fits: whether learning its own best samples as data moves it and keeps their quality, which was measured
-        (tests/matrix_align.py).
-    moves: names of the modules that learn.
+    moves: names of the modules that are trained. rollout (cond, rng, index, settings) -> Rollout. Raises UserError for
+    settings that change the policy. steps (batch) -> Steps. score (batch, rng) -> (B,): a log-likelihood, a lower bound
+    of one, or minus a matching error in nats. Noise is keyed by batch.index, so that models are compared under equal
+    noise. draw (cond, rng, index, settings) -> x (B, *shape), differentiable in the weights. denoise (batch, rng) ->
+    the prediction for noised examples and its target, both (B, *shape). Times and noise are keyed by batch.index. fits:
+    whether training on its own best samples was measured to improve the reward without loss of quality
+    (tests/matrix_align.py).
     """
 
     moves: tuple[str, ...]
@@ -62,7 +65,7 @@ class Policy:
     fits: bool = False
 
     def has(self) -> tuple[str, ...]:
-        """The names of the capabilities that are there."""
+        """The names of the capabilities that the family has."""
         every = {
             "rollout": self.rollout,
             "steps": self.steps,
