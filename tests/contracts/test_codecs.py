@@ -25,7 +25,7 @@ def fit(row: CodecRow, found: Examples, space: Space) -> Codec:
 
 
 @every_row
-def test_there_and_back(row: CodecRow) -> None:
+def test_decoding_inverts_encoding_up_to_the_loss(row: CodecRow) -> None:
     codec, found = fitted(row)
     there = codec.encode(found)
     back, real = codec.decode(there.x), found.x.float() * found.scale + found.shift
@@ -37,7 +37,7 @@ def test_there_and_back(row: CodecRow) -> None:
 
 
 @every_row
-def test_the_target_is_what_it_says_and_some_family_takes_it(row: CodecRow) -> None:
+def test_the_target_space_is_correct_and_accepted_by_some_family(row: CodecRow) -> None:
     codec, found = fitted(row)
     there, target = codec.encode(found), codec.target
     assert codec.source == row.space and there.x.shape[1:] == target.shape
@@ -49,7 +49,7 @@ def test_the_target_is_what_it_says_and_some_family_takes_it(row: CodecRow) -> N
 
 
 @every_row
-def test_each_example_is_encoded_by_itself(row: CodecRow) -> None:
+def test_examples_are_encoded_independently(row: CodecRow) -> None:
     codec, found = fitted(row)
     there = codec.encode(found).x
     one = Examples(found.x[5:6], found.cond.select(torch.tensor([5])), found.scale, found.shift)
@@ -58,7 +58,7 @@ def test_each_example_is_encoded_by_itself(row: CodecRow) -> None:
 
 
 @every_row
-def test_a_saved_codec_is_the_codec(row: CodecRow, tmp_path: Path) -> None:
+def test_a_codec_survives_saving(row: CodecRow, tmp_path: Path) -> None:
     codec, found = fitted(row)
     codec.save(tmp_path / "codec")
     other = registry.load_codec(row.name, tmp_path / "codec")
@@ -85,7 +85,7 @@ def test_unknown_fields_are_refused(row: CodecRow, tmp_path: Path) -> None:
 
 
 @every_row
-def test_a_space_that_it_cannot_change_is_refused(row: CodecRow) -> None:
+def test_an_unsuitable_space_is_refused(row: CodecRow) -> None:
     codec, found = fitted(row)
     for space in SPACES.values():
         if space.kind != codec.source.kind or len(space.shape) != len(codec.source.shape):

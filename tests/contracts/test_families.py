@@ -133,7 +133,7 @@ def test_samples_have_the_shape_of_the_space(row: FamilyRow, space: Space) -> No
 
 
 @every_case
-def test_an_absent_condition_has_no_say_and_a_present_one_has(row: FamilyRow, space: Space) -> None:
+def test_a_condition_matters_only_where_it_is_present(row: FamilyRow, space: Space) -> None:
     modules, n = built(row, space), 12
     one, other = conditions(n), conditions(n + 1).select(torch.arange(1, n + 1))
     rows = torch.arange(n)
@@ -148,7 +148,7 @@ def test_an_absent_condition_has_no_say_and_a_present_one_has(row: FamilyRow, sp
 
 
 @every_case
-def test_the_loss_under_the_null_condition_does_not_see_it(row: FamilyRow, space: Space) -> None:
+def test_the_loss_under_the_null_condition_does_not_depend_on_the_value(row: FamilyRow, space: Space) -> None:
     family, config = configured(row)
     modules, objective = built(row, space), family.objective(config, space)
     batch = Loader(examples(space), space, Rng(0)).batch(0, 8)
@@ -162,7 +162,7 @@ def test_the_loss_under_the_null_condition_does_not_see_it(row: FamilyRow, space
 
 
 @every_scale
-def test_a_seed_is_a_sample(row: FamilyRow, space: Space, guidance: float) -> None:
+def test_a_seed_determines_the_sample(row: FamilyRow, space: Space, guidance: float) -> None:
     modules, cond, rows = built(row, space), conditions(5), torch.arange(5)
     first = drawn(row, space, modules, cond, rows, guidance=guidance)
     assert torch.equal(drawn(row, space, modules, cond, rows, guidance=guidance), first)
@@ -190,7 +190,7 @@ def test_a_sample_is_the_same_alone_and_in_a_batch(row: FamilyRow, space: Space,
 
 
 @every_case
-def test_the_players_move_every_module_once(row: FamilyRow, space: Space) -> None:
+def test_every_module_is_trained_by_one_player(row: FamilyRow, space: Space) -> None:
     family, config = configured(row)
     objective = family.objective(config, space)
     moved = [m for names in objective.players.values() for m in names]
@@ -233,7 +233,7 @@ def test_a_loss_is_a_sum_over_examples(row: FamilyRow, space: Space) -> None:
 
 
 @every_likelihood
-def test_scores_are_finite_and_each_its_own(row: FamilyRow, space: Space) -> None:
+def test_scores_are_finite_and_independent_of_the_batch(row: FamilyRow, space: Space) -> None:
     family, config = configured(row)
     assert family.likelihood is not None
     modules = built(row, space)
@@ -251,7 +251,7 @@ def test_scores_are_finite_and_each_its_own(row: FamilyRow, space: Space) -> Non
 
 
 @every_case
-def test_what_is_saved_is_what_is_loaded(row: FamilyRow, space: Space, tmp_path: Path) -> None:
+def test_weights_survive_saving(row: FamilyRow, space: Space, tmp_path: Path) -> None:
     """Weights, averages and optimisers through files, into modules that were made from another seed."""
     learner, loader = trainer(row, space), Loader(examples(space), space, Rng(0))
     learn(learner, loader, 2)
@@ -267,7 +267,7 @@ def test_what_is_saved_is_what_is_loaded(row: FamilyRow, space: Space, tmp_path:
 
 
 @every_case
-def test_resuming_is_never_having_stopped(row: FamilyRow, space: Space, tmp_path: Path) -> None:
+def test_resuming_equals_an_uninterrupted_run(row: FamilyRow, space: Space, tmp_path: Path) -> None:
     """Two steps, a save, a new process's learner, two steps: bit-equal to four steps, on one thread."""
     through = trainer(row, space)
     learn(through, Loader(examples(space), space, Rng(0)), 4)
@@ -306,7 +306,7 @@ def test_configs_and_settings_survive_json_and_refuse_what_they_do_not_know(row:
 
 
 @every_case
-def test_sizes_grow_and_so_does_what_they_want(row: FamilyRow, space: Space) -> None:
+def test_sizes_and_the_examples_they_want_increase(row: FamilyRow, space: Space) -> None:
     family = registry.family(row.name)
     with torch.device("meta"):
         counts = [
@@ -336,7 +336,7 @@ def test_text_for_a_family_of_fields_is_refused_naming_what_works(name: str) -> 
         registry.bridge(registry.family(name), examples(SPACES["stream"]), SPACES["stream"])
 
 
-def test_pictures_reach_the_transformer_through_a_codec() -> None:
+def test_images_reach_the_transformer_through_a_codec() -> None:
     found = registry.bridge(registry.family("transformer"), examples(SPACES["plane"]), SPACES["plane"])
     assert found is not None and registry.family("transformer").accepts(found[1].target) is None
     assert registry.bridge(registry.family("flow"), examples(SPACES["plane"]), SPACES["plane"]) is None
@@ -371,7 +371,7 @@ def test_an_edit_of_strength_0_changes_nothing(row: FamilyRow, space: Space) -> 
 
 
 @every_edit
-def test_what_an_edit_keeps_stays_to_the_bit(row: FamilyRow, space: Space) -> None:
+def test_values_that_an_edit_keeps_are_unchanged_bit_for_bit(row: FamilyRow, space: Space) -> None:
     start = existing(space)
     keep = Rng(9).uniform("keep", torch.arange(5), tuple(start.shape[1:])) < 0.5
     x = changed(row, space, Edit(start, 1.0, keep))

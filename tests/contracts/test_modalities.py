@@ -38,7 +38,7 @@ def decoded(encoder: Encoder, found: Examples) -> list[Any]:
 
 
 @every_row
-def test_it_knows_its_own_data(row: ModalityRow, tmp_path: Path) -> None:
+def test_it_recognises_its_own_data(row: ModalityRow, tmp_path: Path) -> None:
     row.write(tmp_path)
     kind, why = choose_modality(tmp_path, None)
     assert kind.name == row.name and why
@@ -55,7 +55,7 @@ def test_every_file_is_an_item_or_is_refused_with_a_reason(row: ModalityRow, tmp
 
 
 @every_row
-def test_what_is_encoded_comes_back(row: ModalityRow, tmp_path: Path) -> None:
+def test_decoding_inverts_encoding(row: ModalityRow, tmp_path: Path) -> None:
     encoder, items, found = fitted(row, tmp_path)
     back = decoded(encoder, found)
     assert len(back) == len(items) == found.cond.size
@@ -67,7 +67,7 @@ def test_what_is_encoded_comes_back(row: ModalityRow, tmp_path: Path) -> None:
 
 
 @every_row
-def test_the_space_says_what_the_examples_are(row: ModalityRow, tmp_path: Path) -> None:
+def test_the_space_describes_the_examples(row: ModalityRow, tmp_path: Path) -> None:
     encoder, _, found = fitted(row, tmp_path)
     space = encoder.space
     if space.kind == "tokens":
@@ -82,7 +82,7 @@ def test_the_space_says_what_the_examples_are(row: ModalityRow, tmp_path: Path) 
 
 
 @every_row
-def test_a_saved_encoder_is_the_encoder(row: ModalityRow, tmp_path: Path) -> None:
+def test_an_encoder_survives_saving(row: ModalityRow, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     encoder, items, found = fitted(row, tmp_path / "data")
     encoder.save(tmp_path / "encoder")
@@ -118,7 +118,7 @@ def test_options_survive_json_and_refuse_what_they_do_not_know(row: ModalityRow)
 
 
 @every_row
-def test_a_label_never_seen_is_refused_naming_those_known(row: ModalityRow, tmp_path: Path) -> None:
+def test_an_unknown_label_is_refused_with_the_known_ones(row: ModalityRow, tmp_path: Path) -> None:
     encoder, items, _ = fitted(row, tmp_path)
     for name, part in encoder.conds.items():
         if part.kind == "label":
@@ -127,7 +127,7 @@ def test_a_label_never_seen_is_refused_naming_those_known(row: ModalityRow, tmp_
 
 
 @every_row
-def test_nothing_to_read_is_refused(row: ModalityRow, tmp_path: Path) -> None:
+def test_an_empty_folder_is_refused(row: ModalityRow, tmp_path: Path) -> None:
     kind = registry.modality(row.name)
     with pytest.raises(UserError):
         kind.read(tmp_path, kind.options(**row.options))
@@ -137,7 +137,7 @@ def test_nothing_to_read_is_refused(row: ModalityRow, tmp_path: Path) -> None:
 
 
 @every_row
-def test_what_is_written_is_read_back(row: ModalityRow, tmp_path: Path) -> None:
+def test_written_samples_can_be_read_back(row: ModalityRow, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     encoder, items, _ = fitted(row, tmp_path / "data")
     values = [items[0].value, items[-1].value]

@@ -76,7 +76,7 @@ def test_a_run_is_reopened_as_it_was_and_samples(modality: ModalityRow, row: Fam
 
 
 @pytest.mark.parametrize("modality,row", WORKING)
-def test_what_was_not_learnt_is_refused_naming_what_was(modality: ModalityRow, row: FamilyRow, tmp_path: Path) -> None:
+def test_an_unknown_label_is_refused_with_the_known_ones(modality: ModalityRow, row: FamilyRow, tmp_path: Path) -> None:
     run = made(modality, row, tmp_path)
     with pytest.raises(UserError, match=next(iter(run.family.sampling.settings.model_fields))):  # type: ignore[attr-defined]
         Model(run).sample(1, colour="blue")
@@ -99,7 +99,7 @@ def test_what_was_not_learnt_is_refused_naming_what_was(modality: ModalityRow, r
 
 
 @pytest.mark.parametrize("modality,row", REFUSED)
-def test_what_makes_no_sense_is_refused_naming_what_works(
+def test_invalid_settings_are_refused_with_the_valid_ones(
     modality: ModalityRow, row: FamilyRow, tmp_path: Path
 ) -> None:
     modality.write(tmp_path)

@@ -43,14 +43,14 @@ def test_shape_kind_and_rows(row: SolverRow, space: Any, dtype: torch.dtype) -> 
 
 
 @every_row
-def test_nothing_moves_where_nothing_pushes(row: SolverRow) -> None:
+def test_a_velocity_of_zero_changes_nothing(row: SolverRow) -> None:
     x = Rng(0).normal("x", torch.arange(4), (3,))
     still = ode.SOLVERS[row.name](lambda x, t, c, s: (torch.zeros_like(x), s), x, Cond(4), ode.times(row.steps))
     assert torch.equal(still, x)
 
 
 @every_row
-def test_there_and_back_again(row: SolverRow) -> None:
+def test_solving_in_reverse_returns_to_the_start(row: SolverRow) -> None:
     """Against the times, a solver undoes itself up to its error."""
     x = Rng(0).normal("x", torch.arange(4), (3,)).double()
     cond = Cond(4, {"label": torch.zeros(4)}, {"label": torch.ones(4, dtype=torch.bool)})

@@ -41,7 +41,7 @@ def test_null_drops_all_parts_or_the_named_ones_but_never_known_values() -> None
     assert presence(COND) == {"label": [True, True], "age": [True, False], "prompt": [False, True]}  # unchanged
 
 
-def test_drop_can_only_take_away() -> None:
+def test_drop_only_removes_parts() -> None:
     kept = COND.drop({"label": torch.tensor([False, True]), "age": torch.tensor([True, True])})
     assert presence(kept) == {"label": [False, True], "age": [True, False], "prompt": [False, True]}
 
@@ -61,7 +61,7 @@ def test_select_repeat_and_cat_agree() -> None:
     assert COND.select(torch.zeros(0, dtype=torch.int64)).size == 0
 
 
-def test_what_guidance_steers_away_from_goes_along_with_its_rows() -> None:
+def test_the_negative_condition_follows_its_rows() -> None:
     """Without a negative request it is the one that names no part; what is known stays known in both."""
     assert same(COND.negative_or_null(), COND.null())
     unwanted = Cond(2, COND.parts, {k: ~v for k, v in COND.present.items()})
@@ -89,7 +89,7 @@ def test_an_unconditional_request_has_no_parts() -> None:
     }
 
 
-def test_a_batch_takes_its_rows_along() -> None:
+def test_selecting_rows_of_a_batch_selects_all_its_tensors() -> None:
     batch = Batch(
         torch.arange(6).view(2, 3),
         COND,
@@ -103,7 +103,7 @@ def test_a_batch_takes_its_rows_along() -> None:
     assert row.extras["advantage"].tolist() == [-1.0] and row.cond.parts["label"].tolist() == [1]
 
 
-def test_an_item_is_its_content_alone() -> None:
+def test_the_identity_of_an_item_is_its_content() -> None:
     pixels = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     assert TEXT.digest("x") == hashlib.sha256(b"x").hexdigest() != TEXT.digest("X")
     assert IMAGE.digest(pixels) == IMAGE.digest(pixels.copy())

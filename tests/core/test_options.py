@@ -35,7 +35,7 @@ def test_options_without_an_upper_or_a_lower_limit() -> None:
         read_options(registry.modality("music"), {"max_file_mb": 0})
 
 
-def test_what_does_not_go_together_is_said_without_the_library_s_words() -> None:
+def test_contradictory_settings_are_explained_in_plain_words() -> None:
     with pytest.raises(UserError) as error:
         override(AutoencoderConfig(), {"residual": 3}, "family")
     assert str(error.value).startswith("--set family: residual 3 needs the bottleneck fsq, not kl: set bottleneck=fsq")

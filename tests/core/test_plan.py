@@ -41,7 +41,7 @@ def said(made: Plan) -> list[str]:
     return [d.value for d in made.decisions if d.name == "regime"]
 
 
-def test_weights_decay_more_the_more_often_the_data_is_seen() -> None:
+def test_weight_decay_increases_with_the_number_of_epochs() -> None:
     """In proportion to the power 2/3 of epochs^2 / steps, up to a limit; and the plan says so."""
     few, more, many = planned(1), planned(8), planned(4000)
     assert more.train.weight_decay == pytest.approx(4 * few.train.weight_decay, rel=0.02)  # epochs^2 / steps is 8 times
@@ -50,14 +50,14 @@ def test_weights_decay_more_the_more_often_the_data_is_seen() -> None:
     assert said(many) == ["weight_decay 1.5, ema_half_life 1600"]
 
 
-def test_what_is_set_by_hand_stays() -> None:
+def test_settings_of_the_user_are_kept() -> None:
     made = planned(4000, weight_decay=0.3)
     assert made.train.weight_decay == 0.3 and said(made) == ["ema_half_life 1600"]
     made = planned(4000, weight_decay=0.3, ema_half_life=0)
     assert made.train.ema_half_life == 0 and not said(made)
 
 
-def test_a_setting_out_of_range_is_said_with_what_was_given() -> None:
+def test_a_setting_out_of_range_is_refused_with_its_value() -> None:
     with pytest.raises(UserError, match=r"weight_decay: .* greater than or equal to 0, given -1"):
         planned(1, weight_decay=-1)
 
@@ -67,7 +67,7 @@ def test_a_family_without_regimes_keeps_its_recipe() -> None:
     assert made.train.weight_decay == registry.family("masked").plan.recipe["weight_decay"] and not said(made)
 
 
-def test_tokens_of_a_fixed_length_are_looked_at_once_an_epoch() -> None:
+def test_tokens_of_a_fixed_length_are_evaluated_once_an_epoch() -> None:
     """24 examples, three steps of 8 an epoch: up to 64 looks; of texts there are 8, however often they are seen."""
     for steps, every in ((8, 1), (60, 3), (600, 10)):
         made = planned(steps, space=RASTER)

@@ -76,7 +76,7 @@ def test_an_example_draws_the_same_alone_and_among_257(draw: str) -> None:
         assert torch.equal(getattr(Rng(9), draw)("p", index[i : i + 1], (33,))[0], whole[i])
 
 
-def test_low_and_high_bits_are_fair() -> None:
+def test_low_and_high_bits_are_uniform() -> None:
     bits = Rng(3).bits("a", MANY)
     for shift in (0, 1, 31, 40, 63):
         ones = int(((bits >> shift) & 1).sum())
@@ -107,7 +107,7 @@ def test_bernoulli_has_its_probability() -> None:
         assert abs(found - p) <= 4 * math.sqrt(p * (1 - p) / len(MANY))
 
 
-def test_the_numbers_themselves_never_change() -> None:
+def test_the_numbers_never_change_between_versions() -> None:
     """Old runs resume and old seeds give their old samples only while these hold."""
     assert Rng(0).bits("sample/noise", torch.tensor([0, 1])).tolist() == GOLDEN_BITS
     z = Rng(0).normal("sample/noise", torch.tensor([0]), (3,))

@@ -83,7 +83,7 @@ def test_latents_keep_the_grid_and_fields_their_shape(space: Space, factor: int,
     assert modules["decoder"](modules["quantiser"](z)).shape == (4, *space.shape)
 
 
-def test_a_place_of_the_latents_sees_only_what_is_near_it() -> None:
+def test_a_position_of_the_latents_depends_on_its_neighbourhood_only() -> None:
     """The latents are a picture of the picture: far cells have no say."""
     space = Space("field", (1, 64))
     config, modules = made(space, factor=4)
@@ -120,7 +120,7 @@ def test_the_loss_is_the_unexplained_variance_and_the_kl() -> None:
     assert weight == 4
 
 
-def test_errors_of_high_values_count_more_where_that_is_asked_for() -> None:
+def test_errors_of_high_values_weigh_more_if_requested() -> None:
     """From 1 - high at -1 to 1 + 2 high at 1, 1 on average over values spread evenly; beyond both ends no further."""
     found = importance(torch.tensor([-3.0, -1.0, 1.0, 3.0]), 0.9)
     torch.testing.assert_close(found, torch.tensor([0.1, 0.1, 2.8, 2.8]))
@@ -145,7 +145,7 @@ def test_the_edge_term_is_that_of_a_wave() -> None:
     assert float(edge_error(torch.ones(1, 2, 5, 1))) == 0  # an axis of one cell has no neighbours
 
 
-def test_the_terms_of_the_book_move_what_they_should() -> None:
+def test_the_terms_of_the_codebook_train_what_they_should() -> None:
     torch.manual_seed(0)
     book, z = VQ(6, 3), batch(Space("field", (3, 5))).x.requires_grad_(True)
     moved, terms = book_terms(book, z)
@@ -181,13 +181,13 @@ def test_dead_codes_are_revived() -> None:
     assert used(1000) == 16
 
 
-def test_half_of_the_examples_keep_all_codes_and_the_others_any_number_alike() -> None:
+def test_half_of_the_examples_use_all_codes_and_the_others_a_uniform_number() -> None:
     found = depths(Rng(3), torch.arange(40_000), 4)
     share = torch.bincount(found, minlength=5).double() / len(found)
     torch.testing.assert_close(share, torch.tensor([0, 1, 1, 1, 5], dtype=torch.float64) / 8, rtol=0, atol=0.01)
 
 
-def test_codes_are_left_out_in_training_alone() -> None:
+def test_codes_are_left_out_in_training_only() -> None:
     """Where it is measured, the loss is that of all codes; in training it is that of as many as each example drew."""
     config, modules = made(PLANE, factor=2, bottleneck="fsq", residual=3, levels=(3, 3), edge=0)
     b, rng = batch(PLANE, 16), Rng(1)
@@ -216,7 +216,7 @@ def sines(n: int, gain: float = 1.0) -> Tensor:
     return gain * 0.5 * torch.sin(2 * math.pi * hertz * t)
 
 
-def test_the_error_of_spectra_is_that_of_levels_and_not_of_phases() -> None:
+def test_the_spectral_error_depends_on_levels_and_not_on_phases() -> None:
     x = 0.1 * Rng(2).normal("x", torch.arange(3), (2, 4000))
     assert float(spectral_error(x, x, 8000, 1e-6).max()) == 0
     assert float(spectral_error(-x, x, 8000, 1e-6).max()) < 1e-5
@@ -225,7 +225,7 @@ def test_the_error_of_spectra_is_that_of_levels_and_not_of_phases() -> None:
     assert bool((spectral_error(x, silent, 8000, 1e-3) < math.log(1e3)).all())  # bounded where nothing is heard
 
 
-def test_waves_are_learnt_by_their_spectra_unless_asked_otherwise() -> None:
+def test_waveforms_use_the_spectral_loss_by_default() -> None:
     wave = Space("field", (1, 4000), std=0.35, axes=("time",), seconds=0.5)
     assert {c.spectral > 0 for c in FAMILY.plan.sizes(wave)} == {True}
     plain = (PLANE, Space("field", (1, 64, 64), axes=("frequency", "time"), seconds=1.0), Space("field", (1, 64)))
@@ -241,7 +241,7 @@ def test_waves_are_learnt_by_their_spectra_unless_asked_otherwise() -> None:
     assert all(bool(p.grad.isfinite().all()) for p in modules["decoder"].parameters() if p.grad is not None)
 
 
-def test_spectra_of_what_is_no_wave_are_refused() -> None:
+def test_the_spectral_loss_of_other_fields_is_refused() -> None:
     for space in (PLANE, Space("field", (1, 64, 64), axes=("frequency", "time"), seconds=1.0)):
         with pytest.raises(UserError, match="representation=wave"):
             made(space, spectral=0.1)
@@ -287,7 +287,7 @@ def test_the_prior_is_the_gaussian_of_greatest_likelihood() -> None:
     torch.testing.assert_close(torch.cov(drawn.flatten(1).T), mix.T @ mix, rtol=0.1, atol=0.3)
 
 
-def test_with_many_values_or_few_examples_the_prior_is_still_one() -> None:
+def test_the_prior_exists_with_many_values_or_few_examples() -> None:
     large = GaussianPrior((2, 1000))
     large.load_state_dict(large.fitted(2 * Rng(0).normal("z", torch.arange(50), (2, 1000)) + 1))
     assert float(large.get_buffer("root").mean()) == pytest.approx(2, rel=0.02)
@@ -296,7 +296,7 @@ def test_with_many_values_or_few_examples_the_prior_is_still_one() -> None:
     assert bool(few(torch.ones(2, 48)).isfinite().all())
 
 
-def test_what_is_fitted_after_training_is_what_is_drawn_from() -> None:
+def test_samples_are_drawn_from_the_prior_fitted_after_training() -> None:
     """Data of one picture: its latent is the mean, and with no spread every sample is its reconstruction."""
     config, modules = made(PLANE, factor=2)
     x = batch(PLANE, 1).x
@@ -331,10 +331,10 @@ def test_impossible_sizes_are_refused(wrong: dict[str, Any]) -> None:
         AutoencoderConfig(**wrong)
 
 
-def test_numbers_are_taken_as_the_command_line_gives_them() -> None:
+def test_numbers_are_accepted_as_text() -> None:
     assert AutoencoderConfig(factor="8", residual="2", bottleneck="fsq").factor == 8
 
 
-def test_spaces_of_no_grid_are_refused_with_a_reason() -> None:
+def test_spaces_without_a_grid_are_refused_with_a_reason() -> None:
     assert "axes" in str(FAMILY.accepts(Space("field", (4,))))
     assert "transformer" in str(FAMILY.accepts(Space("tokens", (4,), (5,), {"begin": 4})))

@@ -46,7 +46,7 @@ def test_every_step_lies_on_its_grid() -> None:
     assert 0.45 < finest.float().mean() < 0.55
 
 
-def test_one_step_alone_has_no_halves() -> None:
+def test_a_grid_of_one_step_has_no_halves() -> None:
     t, s, finest = intervals(FewStepConfig(finest=1), torch.arange(9), Rng(0))
     assert not t.any() and bool((s == 1).all()) and bool(finest.all())
 
@@ -110,7 +110,7 @@ def test_the_exact_map_has_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     assert float(plain) / weight > 1e-3  # a student that answers the velocity at the start does not meet it
 
 
-def test_only_the_student_learns() -> None:
+def test_only_the_student_is_trained() -> None:
     modules = built() | {"teacher": gaussian_velocity(SPACE).requires_grad_(False)}
     assert not any(p.requires_grad for p in built()["teacher"].parameters())
     batch = Batch(torch.randn(8, 1, 4, 4), Cond(8), torch.arange(8))
@@ -120,7 +120,7 @@ def test_only_the_student_learns() -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
-def test_a_sample_is_the_same_alone(steps: int) -> None:
+def test_a_sample_is_the_same_alone_and_in_a_batch(steps: int) -> None:
     modules = built()
     for p in modules["student"].parameters():
         nn.init.normal_(p, std=0.1)

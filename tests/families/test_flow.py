@@ -144,7 +144,7 @@ def test_guidance_zero_ignores_the_label_and_guidance_moves_along_the_difference
     torch.testing.assert_close(drawn(0, 2.5), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_score_prefers_what_the_model_was_made_for() -> None:
+def test_the_score_is_higher_for_likelier_data() -> None:
     """The model of N(0, 1) finds draws from it likelier than the same draws three times as large."""
     assert FAMILY.likelihood is not None
     n, x = 500, gaussian(1.0)[0][:500]
@@ -278,7 +278,7 @@ def test_a_likelihood_in_a_larger_space_takes_probes_and_stays_near() -> None:
     torch.testing.assert_close(part, found[7:8], rtol=0, atol=1e-3)
 
 
-def test_latents_lead_back_to_the_examples() -> None:
+def test_decoding_inverts_encoding() -> None:
     """And are the noise that samples come from: what Heun's rule drew is taken to where it began."""
     latents = FAMILY.latents
     assert latents is not None
@@ -306,7 +306,7 @@ def edited(task: Edit, rows: Tensor, **settings: Any) -> Tensor:
 
 
 @pytest.mark.parametrize("solver", ["euler", "heun", "ab2", "dpmpp", "sde"])
-def test_edits_keep_their_promises(solver: str) -> None:
+def test_edits_keep_values_and_respect_their_strength(solver: str) -> None:
     rows, x = torch.arange(4), gaussian(1.0)[0][:4]
     keep = torch.zeros_like(x, dtype=torch.bool)
     keep[:, :, :2] = True

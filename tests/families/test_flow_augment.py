@@ -61,7 +61,7 @@ def loss(augment: float, modules: dict[str, nn.Module], batch: Batch) -> Tensor:
 # --------------------------------------------------------------------------- when it is off, and where it is not
 
 
-def test_without_moves_nothing_is_there_and_the_loss_is_the_matching_error() -> None:
+def test_without_augmentation_there_is_no_module_and_the_loss_is_the_matching_error() -> None:
     """Bit for bit: of x as it is, at the times and with the noise of the examples' numbers."""
     modules, batch = built(0.0, BESIDE), batch_of(BESIDE)
     assert set(modules) == {"velocity"}
@@ -74,7 +74,7 @@ def test_without_moves_nothing_is_there_and_the_loss_is_the_matching_error() -> 
     assert torch.equal(loss(0.0, modules, batch), error.square().flatten(1).mean(1).sum())
 
 
-def test_the_velocity_begins_as_it_would_without_moves() -> None:
+def test_the_initial_velocity_does_not_depend_on_augmentation() -> None:
     torch.manual_seed(0)
     plain = FAMILY.build(FlowConfig(**SMALL), PICTURE, {})["velocity"].state_dict()
     torch.manual_seed(0)
@@ -82,14 +82,14 @@ def test_the_velocity_begins_as_it_would_without_moves() -> None:
     assert plain.keys() == moved.keys() and all(torch.equal(plain[k], moved[k]) for k in plain)
 
 
-def test_what_is_only_measured_is_not_moved() -> None:
+def test_evaluation_is_not_augmented() -> None:
     modules, batch = built(0.5, BESIDE), batch_of(BESIDE)
     with torch.no_grad():
         assert torch.equal(loss(0.5, modules, batch), loss(0.0, modules, batch))
     assert not torch.equal(loss(0.5, modules, batch), loss(0.0, modules, batch))
 
 
-def test_what_lies_beside_a_picture_is_moved_as_it_is() -> None:
+def test_aligned_parts_are_transformed_like_the_image() -> None:
     modules, batch = built(0.5, BESIDE), batch_of(BESIDE)
     moved, _ = augmented(modules, batch, 0.5, Rng(7))
     how = moves(Rng(7), batch.index, "flow/augment", 0.5, (12, 10))
@@ -98,7 +98,7 @@ def test_what_lies_beside_a_picture_is_moved_as_it_is() -> None:
     assert torch.equal(moved.cond.parts["label"], batch.cond.parts["label"])
 
 
-def test_the_loss_of_a_picture_does_not_depend_on_its_batch() -> None:
+def test_the_loss_of_an_image_does_not_depend_on_its_batch() -> None:
     modules, batch = built(0.5, BESIDE), batch_of(BESIDE)
     alone = [loss(0.5, modules, batch.select(torch.tensor([i]))) for i in range(N)]
     torch.testing.assert_close(torch.stack(alone).sum(), loss(0.5, modules, batch), rtol=1e-5, atol=0.0)
@@ -111,7 +111,7 @@ def test_augmenting_fields_that_are_not_images_or_too_small_is_refused(shape: tu
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
-def test_a_probability_is_one(value: float) -> None:
+def test_an_invalid_probability_is_refused(value: float) -> None:
     with pytest.raises(ValidationError, match="augment"):
         FlowConfig(augment=value)
 
@@ -140,7 +140,7 @@ def planned(steps: int, space: Space = PICTURE, **family: Any) -> Plan:
     )
 
 
-def test_the_plan_moves_pictures_that_are_seen_very_often() -> None:
+def test_the_plan_augments_images_that_are_seen_very_often() -> None:
     few, many = planned(20), planned(5000)
     assert few.family.augment == 0 and not [d for d in few.decisions if d.name == "regime"]
     assert many.family.augment > 0 and many.parameters > few.parameters
@@ -148,7 +148,7 @@ def test_the_plan_moves_pictures_that_are_seen_very_often() -> None:
     assert planned(5000, Space("field", (1, 8, 8))).family.augment == 0
 
 
-def test_what_is_set_by_hand_stays() -> None:
+def test_settings_of_the_user_are_kept() -> None:
     assert planned(5000, augment=0.0).family.augment == 0
     assert planned(20, augment=0.4).family.augment == 0.4
 
@@ -183,7 +183,7 @@ def test_resuming_is_the_same_as_never_having_stopped() -> None:
     assert all(torch.equal(a[g][k], b[g][k]) for g in a for k in a[g])
 
 
-def test_no_sample_shows_a_move() -> None:
+def test_samples_do_not_show_transforms() -> None:
     """One picture, a bright corner at the upper left. Half of its training views are mirrored, so that a network that
     was told too little would draw half of them mirrored (18 of 32 were)."""
     space = Space("field", (1, 12, 12), std=0.8)
@@ -202,7 +202,7 @@ def test_no_sample_shows_a_move() -> None:
     assert float((made - x).abs().mean()) < 0.2  # of a picture between -1 and 1
 
 
-def test_a_run_with_moves_is_judged_drawn_taught_and_goes_on(tmp_path: Path) -> None:
+def test_a_run_with_augmentation_can_be_measured_sampled_distilled_and_resumed(tmp_path: Path) -> None:
     """All that follows training needs the velocity alone."""
     pixels = (Rng(5).uniform("pixels", torch.arange(24), (16, 16, 1)) * 255).byte().numpy()
     np.savez(tmp_path / "data.npz", x=pixels)

@@ -175,7 +175,7 @@ def test_the_critics_loss_does_not_reach_the_generator() -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in modules["generator"].parameters())
 
 
-def test_augmentation_follows_the_critics_lead() -> None:
+def test_augmentation_adapts_to_the_critics_accuracy() -> None:
     objective = GANObjective(TINY, POINT)
     high, low = {"critic/ahead": 1.0}, {"critic/ahead": 0.5}
     state = objective.update({"other": torch.tensor(3.0)}, high)
@@ -225,7 +225,7 @@ def test_null_and_truncation() -> None:
     assert torch.equal(draw(cond, truncation=0), other)  # no noise is left
 
 
-def test_what_is_refused() -> None:
+def test_invalid_spaces_and_edits_are_refused() -> None:
     assert "transformer" in (FAMILY.accepts(Space("tokens", (8,), (5,))) or "")
     assert "1 to 3 axes" in (FAMILY.accepts(Space("field", (8,))) or "")
     assert FAMILY.accepts(SPACES[0]) is None
@@ -281,7 +281,7 @@ def test_a_latent_is_found_where_the_best_one_is_known() -> None:
     torch.testing.assert_close(again[:, 0], z @ a.T)
 
 
-def test_what_is_kept_decides_the_rest() -> None:
+def test_kept_values_determine_the_others() -> None:
     """The first two cells are z, so the hole behind them has one answer."""
     start = torch.tensor([0.5, -1.0, 9.0, 9.0]).expand(5, 1, 4).contiguous()
     keep = torch.tensor([True, True, False, False]).expand(5, 1, 4)
@@ -300,7 +300,7 @@ def test_the_strength_of_an_edit() -> None:
     torch.testing.assert_close(edited(Edit(start, 1.0)), plain)
 
 
-def test_energy_is_weighed_against_the_prior() -> None:
+def test_the_energy_is_balanced_with_the_prior() -> None:
     """Least of w (z1 - 3)^2 + |z|^2 / 2: z1 = 6 w / (2 w + 1), z2 = 0."""
     x = edited(Edit(energy=lambda x: (x[:, 0, 0] - 3).square(), weight=2.0))
     torch.testing.assert_close(x[:, 0, :2], torch.tensor([12 / 5, 0.0]).expand(5, 2), rtol=0, atol=0.02)

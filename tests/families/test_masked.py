@@ -127,7 +127,7 @@ def test_the_bound_is_below_the_likelihood_which_sums_to_one() -> None:
     assert bool((orders.mean(0) <= likelihood + 1e-9).all()) and float((likelihood - orders.mean(0)).max()) > 0.01
 
 
-def test_score_and_loss_are_unbiased_and_the_score_is_the_steadier() -> None:
+def test_score_and_loss_are_unbiased_and_the_score_has_less_variance() -> None:
     modules, objective, n, x = made(TINY), MaskedObjective(CONFIG, TINY), 2000, torch.tensor([[0, 2, 1]])
     exact = float(by_orders(modules, x).mean())
     many = led(x.repeat(n, 1))
@@ -171,7 +171,7 @@ def test_a_trained_model_reaches_the_entropy_of_its_data() -> None:
 # --------------------------------------------------------------------------- what is shown
 
 
-def test_what_comes_after_the_last_target_is_hidden_and_a_question_is_not() -> None:
+def test_tokens_after_the_last_target_are_masked_and_a_question_is_not() -> None:
     """Nor does it matter how wide a batch is: a network that looks everywhere must not see where the text ends."""
     modules = made(STREAM)
     x = torch.tensor([[5, 0, 1, 2, 3, 3, 0, 5, 5]])
@@ -191,7 +191,7 @@ def test_what_comes_after_the_last_target_is_hidden_and_a_question_is_not() -> N
     assert MaskedObjective(CONFIG, STREAM).loss(modules, batch, "model", 0, Rng(0), {})[1] == 3
 
 
-def test_the_token_before_a_window_counts() -> None:
+def test_the_token_before_a_window_matters() -> None:
     modules = made(STREAM)
     x = torch.tensor([[5, 0, 1, 2, 3, 3, 0, 1, 2], [0, 0, 1, 2, 3, 3, 0, 1, 2]])
     a, b = score(modules, CONFIG, STREAM, Batch(x, Cond(2), torch.zeros(2, dtype=torch.int64)), Rng(0))
@@ -203,7 +203,7 @@ def test_the_mask_is_never_predicted() -> None:
     assert logits.shape == (2, 8, 7)
 
 
-def test_a_token_gets_the_embeddings_of_those_near_it_along_a_line_and_on_a_grid() -> None:
+def test_embeddings_of_neighbours_are_added_in_sequences_and_on_grids() -> None:
     torch.manual_seed(0)
     line, plane = Surroundings(9, 4, ()), Surroundings(9, 4, (4, 5))
     x = torch.randint(0, 9, (2, 21))
@@ -237,7 +237,7 @@ def test_samples_come_as_often_as_the_orders_say() -> None:
         assert (chisquare(count.numpy(), (p * n).numpy(), sum_check=False).pvalue > 1e-3) == same
 
 
-def test_a_picture_keeps_what_is_known_wherever_it_is() -> None:
+def test_an_image_keeps_known_tokens_at_any_position() -> None:
     modules = made(GRID)
     x = drawn(GRID, known([[3, None, 2, None, None, 1], [None, None, None, 0]]), modules)
     assert x.shape == (2, 6) and x[0, [0, 2, 5]].tolist() == [3, 2, 1] and int(x[1, 3]) == 0 and int(x.max()) < 4
@@ -263,7 +263,7 @@ def test_holes_far_beyond_the_window_are_filled() -> None:
     assert len(x) == len(text) and all(t is None or t == v for t, v in zip(text, x, strict=True)) and max(x) < 4
 
 
-def test_a_stream_ends_where_it_ends() -> None:
+def test_a_stream_stops_at_its_end_token() -> None:
     x = drawn(STREAM, Cond(60), made(STREAM), length=30)
     over = (x == 5).int().cummax(1).values.bool()
     assert (x[over] == 5).all() and bool(over.any()) and not bool(over.all())
@@ -307,12 +307,12 @@ def test_guidance_zero_ignores_the_label_and_one_does_not() -> None:
 
 
 @pytest.mark.parametrize("given", [{"width": 30, "heads": 4}, {"width": 9, "heads": 3}, {"colour": 1}, {"heads": 0}])
-def test_a_shape_that_cannot_be_is_refused(given: dict[str, int]) -> None:
+def test_an_invalid_configuration_is_refused(given: dict[str, int]) -> None:
     with pytest.raises(ValidationError):
         MaskedConfig(**given)
 
 
-def test_what_does_not_fit_is_refused_with_a_reason() -> None:
+def test_an_unsuitable_space_is_refused_with_a_reason() -> None:
     assert "codec" in str(FAMILY.accepts(Space("field", (1, 4, 4))))
     assert "levels" in str(FAMILY.accepts(Space("tokens", (8, 4), (5,) * 4)))
     with pytest.raises(ValidationError):
@@ -335,7 +335,7 @@ def edited(strength: float, keep: torch.Tensor | None = None) -> tuple[torch.Ten
     return start, FAMILY.edit(modules, CONFIG, RASTER, task, Cond(4), Rng(1), torch.arange(4), MaskedSettings())
 
 
-def test_an_edit_keeps_what_is_to_be_kept() -> None:
+def test_an_edit_keeps_the_marked_values() -> None:
     keep = torch.tensor([True, True, False, True, False, False]).expand(4, 6)
     start, x = edited(1.0, keep)
     assert torch.equal(x[keep], start[keep]) and not torch.equal(x, start)
@@ -348,7 +348,7 @@ def test_the_strength_of_an_edit() -> None:
     assert 0 < int((x != start).sum()) <= 18
 
 
-def test_tokens_cannot_be_steered() -> None:
+def test_an_energy_of_tokens_is_refused() -> None:
     modules = FAMILY.build(CONFIG, RASTER, {})
     task = Edit(torch.zeros(1, 6), energy=lambda x: x.sum(1))
     assert FAMILY.edit is not None

@@ -58,7 +58,7 @@ def test_a_fresh_model_costs_log_v_a_token(space: Space) -> None:
     assert float(total.detach()) / weight == pytest.approx(math.log(space.vocab[0]), rel=1e-6)
 
 
-def test_masked_targets_have_no_weight() -> None:
+def test_masked_targets_are_ignored() -> None:
     modules = made(STREAM)
     x = torch.randint(0, 6, (2, 9), generator=torch.Generator().manual_seed(1))
     mask = torch.tensor([[True] * 3 + [False] * 5, [True] * 8])
@@ -123,12 +123,12 @@ def test_a_grid_has_all_its_tokens_and_none_that_is_special() -> None:
     assert x.shape == (50, 6) and x.dtype == torch.int64 and int(x.max()) < 4
 
 
-def test_a_picture_is_continued_from_its_first_part() -> None:
+def test_an_image_is_continued_from_its_first_part() -> None:
     x = drawn(GRID, known([[3, 2], [1, 1, 1, 0, 2, 3]]), made(GRID))
     assert x.shape == (2, 6) and x[0, :2].tolist() == [3, 2] and x[1].tolist() == [1, 1, 1, 0, 2, 3]
 
 
-def test_a_stream_ends_where_it_ends() -> None:
+def test_a_stream_stops_at_its_end_token() -> None:
     """Without `begin` and `pad`; after `end`, only `end`."""
     x = drawn(STREAM, Cond(40), made(STREAM), length=30)
     assert not torch.isin(x, torch.tensor([4, 6])).any()
@@ -146,7 +146,7 @@ def test_prompts_of_any_length_in_one_batch_equal_each_alone() -> None:
         assert (together[i, len(alone) :] == 5).all()
 
 
-def test_far_beyond_the_context_a_stream_goes_on() -> None:
+def test_a_stream_continues_beyond_the_context() -> None:
     """Windows restart; nothing leaves the vocabulary, and rows that have not ended have every token asked for."""
     x = drawn(STREAM, known([[1, 2]] * 60), made(STREAM), length=7 * 8)
     assert bool(torch.isin(x, torch.tensor([0, 1, 2, 3, 5])).all())
@@ -176,12 +176,12 @@ def test_sizes_grow() -> None:
 @pytest.mark.parametrize(
     "given", [{"width": 30, "heads": 4}, {"heads": 3, "kv_heads": 2}, {"width": 9, "heads": 3}, {"colour": 1}]
 )
-def test_a_shape_that_cannot_be_is_refused(given: dict[str, int]) -> None:
+def test_an_invalid_configuration_is_refused(given: dict[str, int]) -> None:
     with pytest.raises(ValidationError):
         TransformerConfig(**given)
 
 
-def test_what_does_not_fit_is_refused_with_a_reason() -> None:
+def test_an_unsuitable_space_is_refused_with_a_reason() -> None:
     assert "codec" in str(FAMILY.accepts(Space("field", (1, 4, 4))))
     assert "levels" in str(FAMILY.accepts(Space("tokens", (8, 4), (5,) * 4)))
     assert isinstance(FAMILY.build(CONFIG, STREAM, {})["decoder"], Decoder)

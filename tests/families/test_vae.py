@@ -307,7 +307,7 @@ def test_too_few_examples_leave_the_plain_prior() -> None:
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_what_is_decoded_of_what_was_drawn_is_what_was_drawn(space: Space) -> None:
+def test_decoding_the_latents_of_samples_gives_the_samples(space: Space) -> None:
     """u is standard normal under the prior: a sample is the decoded noise, and encoding has the same coordinates."""
     config = TINY
     modules, data = lively(space, config), batch(space)
@@ -338,7 +338,7 @@ def test_strength_goes_from_nothing_to_a_sample() -> None:
     torch.testing.assert_close(edited(Edit(x[:, None], 1.0), 500, Rng(0)), sample)
 
 
-def test_a_hole_is_filled_as_the_rest_asks() -> None:
+def test_a_hole_is_filled_consistently_with_the_rest() -> None:
     """The likeliest latent given what is kept, in closed form; what is kept stays bit for bit."""
     x = TRUTH.sample((50,))
     keep = torch.tensor([True, True, False, False]).expand(50, 1, 4)
@@ -348,7 +348,7 @@ def test_a_hole_is_filled_as_the_rest_asks() -> None:
     torch.testing.assert_close(filled[:, 2:], u[:, None] * W[2:], atol=0.02, rtol=0)
 
 
-def test_energy_is_weighed_against_the_prior() -> None:
+def test_the_energy_is_balanced_with_the_prior() -> None:
     """min w (a'x - 1)^2 + u^2 / 2 with x = W u, in closed form."""
     a, weight = torch.tensor([0.5, 0.0, 1.0, 0.0]), 3.0
     b = float(a @ W)
@@ -441,7 +441,7 @@ def test_null_truncation_and_guidance() -> None:
     assert torch.equal(draw(cond, truncation=0), other)  # no noise is left
 
 
-def test_what_is_refused() -> None:
+def test_invalid_spaces_and_edits_are_refused() -> None:
     assert "transformer" in (FAMILY.accepts(Space("tokens", (8,), (5,))) or "")
     assert "1 to 3 axes" in (FAMILY.accepts(Space("field", (8,))) or "")
     assert FAMILY.accepts(SPACES[0]) is None

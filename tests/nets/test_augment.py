@@ -24,7 +24,7 @@ def test_probability_zero_changes_nothing_and_one_changes_all(shape: tuple[int, 
     assert changed.float().mean() > 0.9  # a shift by nothing and a hole outside may coincide
 
 
-def test_each_operation_strikes_with_its_probability() -> None:
+def test_each_operation_is_applied_with_its_probability() -> None:
     x, index = field(4000, (3, 8, 8)), torch.arange(4000)
     for op in (colour, cutout):
         struck = (op(x, RNG, index, "b", 0.3) - x).abs().flatten(1).amax(1) > 1e-5
@@ -34,7 +34,7 @@ def test_each_operation_strikes_with_its_probability() -> None:
 
 
 @pytest.mark.parametrize("shape", FIELDS)
-def test_an_example_is_changed_alike_in_any_batch(shape: tuple[int, ...]) -> None:
+def test_the_augmentation_of_an_example_does_not_depend_on_the_batch(shape: tuple[int, ...]) -> None:
     x, index = field(6, shape), torch.tensor([5, 9, 2, 40, 7, 1])
     whole = augment(x, RNG, index, "c", 0.8)
     alone = torch.cat([augment(x[i : i + 1], RNG, index[i : i + 1], "c", 0.8) for i in range(6)])
@@ -66,7 +66,7 @@ def test_cutout_clears_one_box_of_half_of_each_axis() -> None:
     assert columns.any(0).all()
 
 
-def test_colour_keeps_what_it_should() -> None:
+def test_colour_operations_keep_their_invariants() -> None:
     x, index = field(500, (3, 6, 6)), torch.arange(500)
     y = colour(x, RNG, index, "g", 1.0)
     by = y.flatten(1).mean(1) - x.flatten(1).mean(1)  # brightness alone moves the mean
@@ -78,7 +78,7 @@ def test_colour_keeps_what_it_should() -> None:
     assert contrast.max() <= 1.5 + 1e-4
 
 
-def test_colour_is_for_three_channels_over_a_plane() -> None:
+def test_colour_applies_to_images_of_three_channels_only() -> None:
     for shape in [(1, 8, 8), (3, 24), (3, 4, 4, 4)]:
         x = field(100, shape)
         y = augment(x, RNG, torch.arange(100), "h", 1.0)
@@ -87,7 +87,7 @@ def test_colour_is_for_three_channels_over_a_plane() -> None:
 
 
 @pytest.mark.parametrize("shape", FIELDS)
-def test_gradients_come_back_exactly(shape: tuple[int, ...]) -> None:
+def test_gradients_through_augmentation_are_exact(shape: tuple[int, ...]) -> None:
     x = field(3, shape).double().requires_grad_(True)
     index = torch.tensor([4, 11, 8])
     assert torch.autograd.gradcheck(lambda v: augment(v, RNG, index, "i", 1.0), (x,))
@@ -127,7 +127,7 @@ def told(**given: float) -> torch.Tensor:
         ),
     ],
 )
-def test_a_move_undone_gives_back_the_picture(
+def test_a_transform_and_its_inverse_give_the_image(
     grid: tuple[int, int], there: list[dict[str, float]], back: list[dict[str, float]]
 ) -> None:
     """To within what lies between cells, where nothing came into view: in the middle."""
@@ -151,7 +151,7 @@ def test_mirrors_and_shifts_are_exact() -> None:
     torch.testing.assert_close(shifted[:, :, :2, :-3], x[:, :, :2, 3:].flip(2), rtol=0.0, atol=1e-5)  # a reflection
 
 
-def test_a_larger_scale_shows_less_and_a_turn_is_one_of_the_picture() -> None:
+def test_a_larger_scale_shows_less_and_a_rotation_rotates_the_image() -> None:
     r, c = torch.meshgrid(torch.arange(33.0) - 16, torch.arange(33.0) - 16, indexing="ij")
     disc = (r.square() + c.square() < 6**2).float()[None, None]
     assert float(warp(disc, told(zoom=5.0)).mean() / disc.mean()) == pytest.approx(4.0, rel=0.05)  # 2^(5 / 5) an axis
@@ -161,7 +161,7 @@ def test_a_larger_scale_shows_less_and_a_turn_is_one_of_the_picture() -> None:
     assert abs(float(heights[26] - heights[6])) == pytest.approx(20 * 0.268, rel=0.05)
 
 
-def test_what_is_not_moved_stays_bit_for_bit() -> None:
+def test_examples_without_a_transform_are_unchanged_bit_for_bit() -> None:
     x, index = field(200, (1, 16, 16)), torch.arange(200)
     how = moves(RNG, index, "g", 0.15, (16, 16))
     still = ~how.any(1)
@@ -171,7 +171,7 @@ def test_what_is_not_moved_stays_bit_for_bit() -> None:
     assert not moves(RNG, index, "g", 0.0, (16, 16)).any()
 
 
-def test_moves_are_as_likely_and_as_large_as_said() -> None:
+def test_transforms_have_the_stated_distribution() -> None:
     how = moves(RNG, torch.arange(8000), "h", 0.3, (16, 40))
     struck = how != 0
     share = struck.float().mean(0)
@@ -184,7 +184,7 @@ def test_moves_are_as_likely_and_as_large_as_said() -> None:
     assert abs(float(torch.corrcoef(struck[:, [FLIP, ZOOM, TURN]].float().T)[0, 1:].abs().max())) < 0.05
 
 
-def test_an_example_is_moved_alike_in_any_batch() -> None:
+def test_the_transform_of_an_example_does_not_depend_on_the_batch() -> None:
     x, index = field(6, (2, 16, 13)), torch.tensor([5, 9, 2, 40, 7, 1])
     whole = warp(x, moves(RNG, index, "i", 0.6, (16, 13)))
     for i in range(6):
@@ -192,11 +192,11 @@ def test_an_example_is_moved_alike_in_any_batch() -> None:
         assert torch.equal(alone, whole[i : i + 1])
 
 
-def test_only_pictures_that_are_large_enough_are_moved() -> None:
+def test_only_images_that_are_large_enough_are_transformed() -> None:
     assert movable((9, 40)) and not movable((8, 64)) and not movable((400,)) and not movable((16, 16, 16))
 
 
-def test_nothing_is_told_of_what_was_not_moved_whatever_was_learnt() -> None:
+def test_the_embedding_is_zero_without_a_transform_whatever_was_learnt() -> None:
     torch.manual_seed(0)
     net = MoveEmbedding(8)
     assert not net(torch.randn(5, MOVES)).any()  # a fresh one has no say

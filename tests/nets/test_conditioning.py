@@ -28,12 +28,12 @@ def cond(label: int = 0, age: float = 0.0, prompt: tuple[int, ...] = (2, 3, 0, 0
 @pytest.mark.parametrize(
     "name,changed", [("label", {"label": 2}), ("age", {"age": 3.0}), ("prompt", {"prompt": (4, 4, 4, 4)})]
 )
-def test_a_part_counts_only_where_it_is_present(name: str, changed: dict[str, int]) -> None:
+def test_a_part_matters_only_where_it_is_present(name: str, changed: dict[str, int]) -> None:
     assert not torch.allclose(NET(cond()), NET(cond(**changed)), atol=1e-3)
     torch.testing.assert_close(NET(cond(absent=name)), NET(cond(**changed, absent=name)), rtol=0, atol=0)
 
 
-def test_between_two_requests_the_vector_is_between_theirs() -> None:
+def test_the_vector_between_two_requests_is_between_their_vectors() -> None:
     one, other = Cond.cat([cond(1)] * 3), Cond.cat([cond(2, 1.5)] * 3)
     way = replace(one, toward=(other, torch.tensor([0.0, 0.25, 1.0])))
     a, b = NET(one), NET(other)
@@ -44,7 +44,7 @@ def test_between_two_requests_the_vector_is_between_theirs() -> None:
     torch.testing.assert_close(NET(Cond.cat([one, way, one.null()])), torch.cat([a, NET(way), NET(one.null())]))
 
 
-def test_a_row_says_what_is_absent_in_it_alone() -> None:
+def test_absence_is_encoded_for_each_row() -> None:
     both = Cond.cat([cond(1), cond(1).null(["label"])])
     torch.testing.assert_close(NET(both)[0], NET(cond(1))[0])
     torch.testing.assert_close(NET(both)[1], NET(cond(2, absent="label"))[0])
@@ -56,7 +56,7 @@ def test_absent_and_zero_are_not_the_same() -> None:
         assert not torch.allclose(NET(cond()), NET(cond(absent=name)), atol=1e-3)
 
 
-def test_padding_of_a_caption_says_nothing_and_an_unknown_word_something() -> None:
+def test_padding_of_a_caption_is_ignored_and_an_unknown_word_is_not() -> None:
     longer = {**SPEC, "prompt": Part("prompt", classes=("red", "big", "cat"), length=9)}
     wide = Conditioning(longer, 16)
     wide.load_state_dict(NET.state_dict())
@@ -71,7 +71,7 @@ def test_parts_add_up_to_unit_order() -> None:
     torch.testing.assert_close(NET(cond()), sum(e[1:], e[0]) / math.sqrt(3))
 
 
-def test_no_parts_are_a_zero_vector_a_row() -> None:
+def test_without_parts_the_vector_is_zero() -> None:
     out = Conditioning({}, 5)(Cond(3))
     assert out.shape == (3, 5) and not out.any()
     assert Conditioning({}, 5).to("meta")(Cond(3)).device.type == "meta"  # and it is where the net is
@@ -84,7 +84,7 @@ def test_time_frequencies_are_quantiles_of_a_normal() -> None:
     assert float((f.abs() < 2.0).float().mean()) == pytest.approx(0.6827, abs=0.005)
 
 
-def test_times_are_told_apart() -> None:
+def test_different_times_have_different_embeddings() -> None:
     torch.manual_seed(0)
     net = TimeEmbedding(32).requires_grad_(False)
     t = torch.linspace(0, 1, 21)
@@ -109,7 +109,7 @@ def beside(**present: bool) -> Cond:
     return Cond(2, values, {k: torch.tensor([True, present.get(k, True)]) for k in BESIDE})
 
 
-def test_a_vector_counts_where_it_is_present_and_fields_have_no_vector() -> None:
+def test_a_vector_matters_where_it_is_present_and_fields_have_no_vector() -> None:
     torch.manual_seed(0)
     net = Conditioning(BESIDE, 8, aligned=True).requires_grad_(False)
     both = net(beside())
@@ -119,7 +119,7 @@ def test_a_vector_counts_where_it_is_present_and_fields_have_no_vector() -> None
     torch.testing.assert_close(net(beside(edges=False, photo=False)), both, rtol=0, atol=0)
 
 
-def test_fields_lie_beside_x_each_with_a_channel_that_says_whether_it_is_there() -> None:
+def test_fields_are_channels_each_with_one_that_marks_its_presence() -> None:
     x = torch.zeros(2, 4, 2, 3, dtype=torch.float64)
     cond = beside(photo=False)
     out = aligned_fields(cond, BESIDE, x)
@@ -131,7 +131,7 @@ def test_fields_lie_beside_x_each_with_a_channel_that_says_whether_it_is_there()
     assert aligned_fields(Cond(2), {}, x).shape == (2, 0, 2, 3) and aligned_channels({}) == 0
 
 
-def test_a_field_is_never_lost_in_silence() -> None:
+def test_a_field_that_would_be_ignored_is_refused() -> None:
     with pytest.raises(UserError, match="cannot be conditioned on another image \\(edges, photo\\)"):
         Conditioning(BESIDE, 8)
     with pytest.raises(UserError, match=r"edges has the grid \(2, 3\), but .* \(4, 4\)"):

@@ -38,7 +38,7 @@ def test_ladder_halves_long_axes_only(grid: tuple[int, ...], steps: list[tuple[i
     assert ladder(grid) == steps
 
 
-def test_shrink_averages_and_an_odd_last_cell_stands_for_itself() -> None:
+def test_shrink_averages_pairs_and_copies_an_odd_last_cell() -> None:
     assert shrink(torch.tensor([[[1.0, 3, 5, 7, 9]]]), (3,)).tolist() == [[[2.0, 6.0, 9.0]]]
     x = torch.arange(6.0).view(1, 1, 2, 3)
     assert shrink(x, (2, 2)).tolist() == [[[[0.5, 2.0], [3.5, 5.0]]]]
@@ -123,7 +123,7 @@ def test_the_critic_has_second_derivatives(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 12, 12), (1, 5, 6, 7)])
-def test_examples_do_not_see_each_other(shape: tuple[int, ...]) -> None:
+def test_examples_of_a_batch_are_independent(shape: tuple[int, ...]) -> None:
     x, c, z = torch.randn(4, *shape), torch.randn(4, 8), torch.randn(4, 5)
     encoder, decoder = Encoder(shape, 8, 5, 16, 1), Decoder(shape, 8, 5, 16, 1)
     critic, generator = Critic(shape, 8, 16, 1), Generator(shape, 8, 5, 16, 1)

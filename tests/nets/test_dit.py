@@ -12,7 +12,7 @@ from afresh.nets.patches import fold, grid_of, unfold
 
 @pytest.mark.parametrize("grid", [(5,), (8,), (4, 6), (5, 7), (1, 3), (3, 4, 5)])
 @pytest.mark.parametrize("patch", [1, 2, 3])
-def test_patches_there_and_back(grid: tuple[int, ...], patch: int) -> None:
+def test_unfold_inverts_fold(grid: tuple[int, ...], patch: int) -> None:
     x = torch.arange(2.0 * 3 * torch.tensor(grid).prod()).view(2, 3, *grid)
     y = fold(x, patch)
     assert y.shape == (2, 3 * patch ** len(grid), *grid_of(grid, patch))
@@ -42,7 +42,7 @@ def test_any_grid(grid: tuple[int, ...], patch: int) -> None:
     assert y.shape == x.shape and bool(torch.isfinite(y).all())
 
 
-def test_a_fresh_net_answers_zero() -> None:
+def test_a_new_network_returns_zero() -> None:
     assert not DiT((8, 8), 1, 1, 16, 2, 2, 6, 2)(torch.randn(2, 1, 8, 8), torch.randn(2, 6)).any()
 
 
@@ -52,13 +52,13 @@ def test_every_parameter_is_reached() -> None:
     assert not [k for k, p in net.named_parameters() if p.grad is None or not p.grad.any()]
 
 
-def test_rows_do_not_see_each_other() -> None:
+def test_rows_of_a_batch_are_independent() -> None:
     net = made((6, 5)).eval()
     x, e = torch.randn(4, 2, 6, 5), torch.randn(4, 6)
     torch.testing.assert_close(net(x[2:3], e[2:3]), net(x, e)[2:3], rtol=0, atol=1e-5)
 
 
-def test_patches_see_each_other() -> None:
+def test_patches_attend_to_one_another() -> None:
     net, x = made((8, 8)), torch.randn(1, 2, 8, 8)
     moved = x.clone()
     moved[..., 0, 0] += 1

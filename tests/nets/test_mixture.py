@@ -51,7 +51,7 @@ def test_factors_and_deviations_make_the_covariance(rank: int) -> None:
         np.testing.assert_allclose(made, wanted, rtol=1e-9)
 
 
-def test_until_it_is_fitted_it_is_the_standard_normal() -> None:
+def test_before_it_is_fitted_it_is_the_standard_normal() -> None:
     made = LatentMixture(2, 4, 3, 3)
     noise = torch.randn(5, 3)
     row = torch.tensor([0, 1, 0, 1, 1])
@@ -106,7 +106,7 @@ def test_two_clusters_are_found_and_more_are_not() -> None:
     assert -0.02 < float(gap.mean()) < 0.05
 
 
-def test_few_examples_in_many_dimensions_get_one_component_and_no_copies() -> None:
+def test_few_examples_in_many_dimensions_give_one_component_and_no_copies() -> None:
     """Where a mixture could sit on every example, draws stay as far from the examples as fresh data does."""
     rng = np.random.default_rng(0)
     u, fresh = rng.normal(size=(1, 80, 12)), torch.from_numpy(rng.normal(size=(500, 12)))
@@ -124,7 +124,7 @@ def test_too_few_examples_are_refused() -> None:
         fit_mixture(np.zeros((1, 4, 2)), 4, 0)
 
 
-def test_rows_follow_the_request() -> None:
+def test_the_row_depends_on_the_request() -> None:
     one = RequestMixture(LABEL, 4, 3, 3)
     assert one.rows == 5 and one.label == "label"
     cond = Cond(3, {"label": torch.tensor([2, 0, 1])}, {"label": torch.tensor([True, False, True])})
@@ -141,7 +141,7 @@ def test_rows_follow_the_request() -> None:
     assert RequestMixture({}, 4, 3, 3).row(Cond(2)).tolist() == [0, 0]
 
 
-def test_many_classes_get_fewer_components_and_at_last_none() -> None:
+def test_many_classes_have_fewer_components_and_finally_none() -> None:
     many = {"label": Part("label", tuple(map(str, range(1000))))}
     room = 1 << 20
     assert RequestMixture(many, 16, 8, 8, room).components == 8

@@ -33,7 +33,7 @@ def test_codes_and_vectors_are_one_to_one(levels: tuple[int, ...]) -> None:
 
 
 @every_levels
-def test_every_code_is_reached_and_keeps_its_number(levels: tuple[int, ...]) -> None:
+def test_every_code_is_reachable_and_keeps_its_index(levels: tuple[int, ...]) -> None:
     """A fine sweep of each channel meets each of its levels; a vector of the codebook, brought back, is itself."""
     fsq = FSQ(levels)
     sweep = torch.linspace(-8, 8, 4001)
@@ -53,7 +53,7 @@ def test_every_code_is_reached_and_keeps_its_number(levels: tuple[int, ...]) -> 
 
 
 @every_levels
-def test_what_comes_out_is_the_vector_of_its_code(levels: tuple[int, ...]) -> None:
+def test_the_output_is_the_vector_of_its_code(levels: tuple[int, ...]) -> None:
     fsq = FSQ(levels)
     for grid in ((5,), (3, 4), (2, 3, 2)):
         z = noise(6, len(levels), *grid, scale=2)
@@ -92,7 +92,7 @@ def test_fewer_than_two_levels_are_refused() -> None:
 
 
 @every_levels
-def test_every_step_divides_the_greatest_error_by_the_levels(levels: tuple[int, ...]) -> None:
+def test_every_step_divides_the_largest_error_by_the_levels(levels: tuple[int, ...]) -> None:
     """Of a channel with L levels, 1 apart, K steps leave at most 1 / (2 L^(K-1)), and that nearly: no step is idle."""
     sweep = torch.linspace(-8, 8, 20_001)
     z = sweep[:, None, None].expand(-1, len(levels), -1).contiguous()
@@ -106,7 +106,7 @@ def test_every_step_divides_the_greatest_error_by_the_levels(levels: tuple[int, 
 
 
 @every_levels
-def test_the_steps_codes_say_what_comes_out_at_every_depth(levels: tuple[int, ...]) -> None:
+def test_the_codes_of_the_steps_give_the_output_at_every_depth(levels: tuple[int, ...]) -> None:
     residual = ResidualFSQ(levels, 3)
     for grid in ((5,), (3, 4), (2, 3, 2)):
         z = noise(6, len(levels), *grid, scale=2)

@@ -59,7 +59,7 @@ def test_a_sine_has_its_bin_and_its_level() -> None:
         assert torch.allclose(magnitude, want[:, None].expand_as(magnitude), atol=1e-5)
 
 
-def test_energy_is_kept() -> None:
+def test_energy_is_preserved() -> None:
     """Parseval: the energy of each windowed frame is that of its spectrum, both halves of it."""
     x = noise(2, 640)
     spectrum = stft(x, 256, 64).abs().square()
@@ -114,7 +114,7 @@ def test_slaneys_scale() -> None:
 @pytest.mark.parametrize(
     "mel", [SMALL_MEL, Mel(8000, 256, 64, 80), Mel(44100, 2048, 512, 128, low=30, high=16000)], ids=str
 )
-def test_filters_share_out_every_bin(mel: Mel) -> None:
+def test_filters_sum_to_one_in_every_bin(mel: Mel) -> None:
     filters = mel_filters(mel)
     assert filters.shape == (mel.mels, mel.window // 2 + 1)
     assert filters.min() >= 0 and filters.sum(1).min() > 0  # no band is empty
@@ -163,14 +163,14 @@ def test_nothing_is_below_the_floor() -> None:
     ],
     ids=str,
 )
-def test_numbers_that_do_not_go_together_are_refused(numbers: dict[str, float]) -> None:
+def test_contradictory_parameters_are_refused(numbers: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"must (be|hold)"):
         Mel(**({"rate": 8000, "window": 256, "hop": 64, "mels": 40} | numbers))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("rate", [4000, 8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000])
 @pytest.mark.parametrize("fine", [False, True])
-def test_a_picture_for_every_rate(rate: int, fine: bool) -> None:
+def test_every_sampling_rate_has_a_spectrogram(rate: int, fine: bool) -> None:
     """The same window in seconds and the same width of a band in mels, whatever the rate, within a rounding."""
     mel = mel_of(rate, fine)
     assert mel.window / rate == pytest.approx(0.032, rel=0.1)
@@ -193,7 +193,7 @@ def test_a_magnitude_has_the_mels_it_was_made_from() -> None:
     assert (again - y)[loud].abs().mean() < 0.1  # dB
 
 
-def test_it_is_nearer_to_the_truth_than_the_pseudo_inverse() -> None:
+def test_the_magnitude_is_more_accurate_than_by_the_pseudo_inverse() -> None:
     x = voice()
     truth = stft(x, 256, 64).abs()
     y = log_mel(x, SMALL_MEL)
@@ -202,7 +202,7 @@ def test_it_is_nearer_to_the_truth_than_the_pseudo_inverse() -> None:
     assert (ours - truth).norm() < 0.9 * (plain - truth).norm()
 
 
-def test_what_lies_outside_the_bands_is_silent() -> None:
+def test_bins_outside_the_bands_are_silent() -> None:
     mel = Mel(8000, 256, 64, 20, low=500, high=2000)
     magnitude = to_magnitude(log_mel(noise(1, 2048), mel), mel)
     assert magnitude.isfinite().all()
@@ -221,7 +221,7 @@ def inconsistency(x: Tensor, magnitude: Tensor) -> float:
     return float((stft(x, 256, 64).abs() - magnitude).norm() / magnitude.norm())
 
 
-def test_more_steps_come_nearer() -> None:
+def test_more_steps_reduce_the_error() -> None:
     magnitude = stft(voice(), 256, 64).abs()
     left = [inconsistency(griffin_lim(magnitude, 256, 64, steps), magnitude) for steps in (0, 4, 16, 64)]
     assert left == sorted(left, reverse=True)
@@ -251,7 +251,7 @@ def test_lengths_are_exact(window: int, hop: int) -> None:
         assert sound.shape == (2, frames * hop) and sound.isfinite().all()
 
 
-def test_a_picture_turns_back_into_its_sound() -> None:
+def test_a_spectrogram_is_inverted_to_its_sound() -> None:
     """Far nearer than noise of the same length and loudness is, and with the picture that it was made from."""
     x = voice()
     y = log_mel(x, SMALL_MEL)
@@ -269,7 +269,7 @@ def test_no_click_at_the_ends() -> None:
     assert back[:, :128].abs().max() < 1.5 * middle and back[:, -128:].abs().max() < 1.5 * middle
 
 
-def test_the_same_again_and_alone() -> None:
+def test_inversion_is_deterministic_and_independent_of_the_batch() -> None:
     y = log_mel(torch.cat([voice(1024), noise(1, 1024)]), SMALL_MEL)
     both = to_sound(y, SMALL_MEL)
     assert torch.equal(both, to_sound(y, SMALL_MEL))

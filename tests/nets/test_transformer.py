@@ -44,7 +44,7 @@ def test_a_fresh_model_is_uniform_and_its_loss_is_log_v() -> None:
     torch.testing.assert_close(nats, torch.full((2,), 9 * math.log(11)), rtol=1e-6, atol=0)
 
 
-def test_targets_of_minus_one_do_not_count() -> None:
+def test_targets_of_minus_one_are_ignored() -> None:
     net, targets = made(), TOKENS[:, 1:].clone()
     log_p = logits(net, TOKENS[:, :-1]).log_softmax(-1).gather(2, targets[..., None])[..., 0]  # (B, T)
     targets[0, 4:] = -1
@@ -68,7 +68,7 @@ def test_the_future_does_not_change_the_past(positions: int) -> None:
 @pytest.mark.parametrize("positions", [0, 13])
 @settings(max_examples=25, deadline=None)
 @given(chunks=st.lists(st.integers(1, 5), min_size=1, max_size=10))
-def test_the_cache_equals_the_whole_however_it_is_fed(positions: int, chunks: list[int]) -> None:
+def test_the_cache_equals_the_full_forward_pass_however_it_is_fed(positions: int, chunks: list[int]) -> None:
     net = made(replace(SHAPE, positions=positions), SPEC)
     c = net.condition(Cond(2, {"label": torch.tensor([0, 2])}, {"label": torch.tensor([True, False])}))
     whole = net.hidden(TOKENS, c)
@@ -119,7 +119,7 @@ def test_a_rotation_keeps_lengths_and_products_depend_on_the_distance_alone() ->
     assert not torch.isclose(at(q, 5) @ at(k, 0), at(q, 6) @ at(k, 0))
 
 
-def test_rotary_attention_does_not_see_absolute_places() -> None:
+def test_rotary_attention_does_not_depend_on_absolute_positions() -> None:
     """With one layer a token attends alike wherever the same window stands: shifted tables, same output."""
     net = made(replace(SHAPE, layers=1))
     h = net.embedding(TOKENS[:, :6])
@@ -145,7 +145,7 @@ def test_swiglu_by_hand() -> None:
     torch.testing.assert_close(net(torch.ones(1, 1)), torch.tensor([[0.5 * silu * 3.0]]))
 
 
-def test_an_absent_label_says_nothing_and_a_present_one_something() -> None:
+def test_a_label_matters_only_where_it_is_present() -> None:
     net = made(spec=SPEC)
 
     def under(label: int, present: bool) -> Tensor:
@@ -183,7 +183,7 @@ def test_the_gradient_of_the_norm_in_float32_is_that_in_float64() -> None:
 
 
 @pytest.mark.parametrize("kernel", [True, False])
-def test_documents_in_one_window_are_as_if_apart(kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documents_of_a_window_are_independent(kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Packing: 0 separates. Every document's logits are those it has alone, by whichever attention."""
     if not kernel:
         monkeypatch.setattr(kernels, "usable", lambda x: False)
@@ -206,7 +206,7 @@ def test_documents_in_one_window_are_as_if_apart(kernel: bool, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("engine", [True, False])
-def test_a_separator_in_what_is_fed_begins_a_document(engine: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_separator_in_the_input_begins_a_document(engine: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not engine:
         monkeypatch.setattr(decoding, "engine_of", lambda net, kind: None)
     net = made(replace(SHAPE, context=64, separator=0))

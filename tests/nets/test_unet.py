@@ -29,7 +29,7 @@ def test_any_grid(grid: tuple[int, ...], widths: tuple[int, ...]) -> None:
     assert y.shape == x.shape and bool(torch.isfinite(y).all())
 
 
-def test_a_fresh_net_answers_zero() -> None:
+def test_a_new_network_returns_zero() -> None:
     net = UNet(2, 1, 1, (8, 16), 2, 6, True)
     assert not net(torch.randn(2, 1, 8, 8), torch.randn(2, 6)).any()
 
@@ -42,7 +42,7 @@ def test_every_parameter_is_reached(blocks: int) -> None:
     assert not idle
 
 
-def test_rows_do_not_see_each_other() -> None:
+def test_rows_of_a_batch_are_independent() -> None:
     net = made().eval()
     x, e = torch.randn(5, 2, 8, 8), torch.randn(5, 6)
     whole = net(x, e)
@@ -56,7 +56,7 @@ def test_the_embedding_modulates() -> None:
     assert not torch.allclose(net(x, torch.zeros(1, 6)), net(x, torch.ones(1, 6)), atol=1e-3)
 
 
-def test_attention_is_equivariant_to_the_order_of_places() -> None:
+def test_attention_is_equivariant_to_the_order_of_positions() -> None:
     torch.manual_seed(0)
     net = SelfAttention(1, 64)
     nn.init.normal_(net.out.get_parameter("weight"), std=0.2)
@@ -77,7 +77,7 @@ def test_attention_by_definition() -> None:
 
 
 @pytest.mark.parametrize("grid", [(5,), (4, 3), (2, 3, 2)])
-def test_the_norm_is_over_the_channels_of_each_place(grid: tuple[int, ...]) -> None:
+def test_the_norm_is_over_the_channels_of_each_position(grid: tuple[int, ...]) -> None:
     x = torch.randn(2, 6, *grid) * 3 + 1
     y = ChannelNorm(6)(x)
     torch.testing.assert_close(y.mean(1), torch.zeros(2, *grid), rtol=0, atol=1e-5)
@@ -85,7 +85,7 @@ def test_the_norm_is_over_the_channels_of_each_place(grid: tuple[int, ...]) -> N
 
 
 @pytest.mark.parametrize("grid", [(6,), (6, 10), (5, 7), (2, 4, 6)], ids=str)
-def test_spreading_puts_every_channel_into_its_cell(grid: tuple[int, ...]) -> None:
+def test_unfolding_puts_every_channel_into_its_cell(grid: tuple[int, ...]) -> None:
     rank, coarse = len(grid), tuple((n + 1) // 2 for n in grid)
     y = torch.randn(2, 2**rank * 3, *coarse)
     out = spread(y, grid)

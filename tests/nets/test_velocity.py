@@ -36,7 +36,7 @@ def request(edges: torch.Tensor, there: bool = True) -> Cond:
 @pytest.mark.parametrize(
     "given", [{}, {"patch": 2}, {"net": "dit", "patch": 2}, {"net": "dit", "widths": (64,), "patch": 4}]
 )
-def test_another_picture_counts_where_it_lies(given: dict[str, Any]) -> None:
+def test_another_image_matters_at_its_positions(given: dict[str, Any]) -> None:
     net = lively(Velocity(shape(**given), SPACE, PAIR))
     x, t = torch.randn(2, 1, 6, 6), torch.tensor([0.2, 0.7])
     edges = torch.randn(2, 2, 6, 6)
@@ -48,7 +48,7 @@ def test_another_picture_counts_where_it_lies(given: dict[str, Any]) -> None:
     assert not torch.allclose(absent, y)
 
 
-def test_the_map_knows_how_far_it_goes() -> None:
+def test_the_map_depends_on_the_length_of_its_step() -> None:
     net = lively(FlowMap(shape(), SPACE, {}))
     x, t = torch.randn(2, 1, 6, 6), torch.zeros(2)
     assert not torch.allclose(net(x, t, t + 0.5, Cond(2)), net(x, t, t + 1, Cond(2)))

@@ -58,7 +58,7 @@ def texts(name: str, make: Maker | None, seed: int, n: int = 6, length: int = 40
 
 
 @every_tokenizer
-def test_spelling_is_what_tokens_say(name: str) -> None:
+def test_the_spelling_is_that_of_the_tokens(name: str) -> None:
     """Of every text, the bytes of its tokens in turn, two halves a byte, are its UTF-8; marks say nothing."""
     t, text = TOKENIZERS[name], 'the cat {"age": 12} é€😀\n\x00'
     half = {n: i for i, n in enumerate(t.nibbles)}
@@ -82,7 +82,7 @@ WORDS = ("cat", "cats", "the cat", "to", "Ω", "Ωmega", "é!")
 
 
 @every_tokenizer
-def test_what_may_follow_is_what_some_word_begins_with(name: str) -> None:
+def test_allowed_tokens_continue_some_word(name: str) -> None:
     """At every state of a finite language, against all its words spelled out."""
     letters, language = alphabet(name), [w.encode() for w in WORDS]
     spelled = [(i, s) for i, s in enumerate(letters.spelling) if s]
@@ -117,7 +117,7 @@ def test_what_may_follow_is_what_some_word_begins_with(name: str) -> None:
     assert {w for w in seen if w in language} == set(language)
 
 
-def test_a_constraint_renormalises_and_does_nothing_else() -> None:
+def test_a_constraint_only_renormalises() -> None:
     """p(token | it may follow) is proportional to the model's own p."""
     letters = alphabet("bytes")
     logits = Rng(1).normal("logits", torch.arange(3), (len(letters.spelling),))
@@ -149,7 +149,7 @@ class Anything:
 
 
 @every_tokenizer
-def test_under_the_trivial_constraint_the_same_is_drawn(name: str) -> None:
+def test_the_trivial_constraint_changes_no_sample(name: str) -> None:
     size = TOKENIZERS[name].size
     assert texts(name, lambda: Anything(size), 3, length=50) == texts(name, None, 3, length=50)
 
@@ -190,7 +190,7 @@ SCHEMAS: list[Any] = [
 @every_tokenizer
 @pytest.mark.parametrize("schema", SCHEMAS, ids=range(len(SCHEMAS)))
 @pytest.mark.parametrize("seed", [0, 1])
-def test_all_that_an_untrained_model_writes_is_valid(name: str, schema: Any, seed: int) -> None:
+def test_all_texts_of_an_untrained_model_are_valid(name: str, schema: Any, seed: int) -> None:
     schema = {"x-guidance": {"whitespace_flexible": False}} | schema if seed else schema
     found = texts(name, constraint.json_schema(json.dumps(schema) if seed else schema, alphabet(name)), seed)
     for text in found:
@@ -215,7 +215,7 @@ def test_a_grammar_keeps_its_brackets(name: str, written: str) -> None:
         assert depth and text in ("(" * depth + ")" * depth, "(" * depth + "x" + ")" * depth)
 
 
-def test_alone_and_in_a_batch_the_same() -> None:
+def test_a_text_is_the_same_alone_and_in_a_batch() -> None:
     make = constraint.json_schema(PERSON, alphabet("bpe"))
     assert texts("bpe", make, 4, n=1) == texts("bpe", make, 4, n=6)[:1]
 
@@ -249,7 +249,7 @@ def test_white_space_is_bounded() -> None:
         ("[1]", "an object or true"),
     ],
 )
-def test_a_schema_that_cannot_be_used(schema: Any, said: str) -> None:
+def test_an_invalid_schema_is_refused(schema: Any, said: str) -> None:
     with pytest.raises(UserError, match=said):
         constraint.json_schema(schema, alphabet("bytes"))
 
@@ -264,7 +264,7 @@ def test_a_schema_that_cannot_be_used(schema: Any, said: str) -> None:
         (constraint.grammar, "hello world", "Lark .*GBNF"),
     ],
 )
-def test_a_pattern_that_cannot_be_used(make: Any, text: str, said: str) -> None:
+def test_an_invalid_pattern_is_refused(make: Any, text: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         make(text, alphabet("bytes"))
 
@@ -278,7 +278,7 @@ def test_a_length_too_short_to_finish_is_an_error() -> None:
         texts("bytes", constraint.grammar('start: "a" start', alphabet("bytes")), 0, length=30)
 
 
-def test_a_model_that_cannot_write_what_it_must() -> None:
+def test_a_model_without_the_required_characters_is_refused() -> None:
     letters = alphabet("bytes")
     t = TOKENIZERS["bytes"]
     must = constraint.regex("x", letters)()

@@ -105,13 +105,13 @@ def test_probes_are_signs_keyed_by_the_example() -> None:
     assert abs(float(probes.mean())) < 4 / math.sqrt(3000) and not torch.equal(probes[0], probes[1])
 
 
-def test_one_probe_is_exact_where_all_directions_grow_alike() -> None:
+def test_one_probe_is_exact_if_all_directions_grow_equally() -> None:
     probes = rademacher(Rng(0), torch.arange(3), (2,), 1)
     by_probe = log_likelihood(gaussian(0.5), X, NOBODY, times(20), probes)
     torch.testing.assert_close(by_probe, log_likelihood(gaussian(0.5), X, NOBODY, times(20)), rtol=0, atol=1e-12)
 
 
-def test_a_field_that_does_not_depend_on_the_place_moves_the_normal_density() -> None:
+def test_a_constant_velocity_shifts_the_normal_density() -> None:
     moved = velocity(lambda x, t: torch.full_like(x, 0.25))
     torch.testing.assert_close(log_likelihood(moved, X, NOBODY, times(3)), log_normal(X - 0.25, 1.0))
 
@@ -153,7 +153,7 @@ def test_inversion_finds_the_noise_of_a_gaussian() -> None:
     torch.testing.assert_close(invert(gaussian(0.5), 0.5 * X, NOBODY, times(200)), X, rtol=0, atol=1e-4)
 
 
-def test_each_round_brings_the_way_back_nearer() -> None:
+def test_each_round_reduces_the_error_of_inversion() -> None:
     """There and back misses by an error of order 2, and each round brings it down."""
     ts = times(10)
 
@@ -166,7 +166,7 @@ def test_each_round_brings_the_way_back_nearer() -> None:
     assert missed(1) < plain / 3 and missed(8) < 1e-4 * plain
 
 
-def test_rounds_never_make_it_worse_where_a_step_folds() -> None:
+def test_rounds_never_increase_the_error_where_a_step_folds() -> None:
     """Near a point mass the last step forgets where it came from: no point before it leads to x."""
     steep = velocity(lambda x, t: (0.7 - x) / (1.02 - t))
     ts = times(5)

@@ -76,13 +76,13 @@ def test_strength_one_is_plain_sampling_from_the_same_noise(solver: str) -> None
     assert torch.equal(run(Edit(), solver=solver, shift=2.0), plain)
 
 
-def test_strength_zero_gives_back_the_start() -> None:
+def test_strength_zero_returns_the_start() -> None:
     assert torch.equal(run(Edit(START, strength=0.0)), START)
     wanted = Edit(START, strength=0.0, energy=lambda x: x.flatten(1).sum(1), keep=KEEP)
     assert torch.equal(run(wanted), START)
 
 
-def test_strength_says_where_the_way_begins() -> None:
+def test_the_strength_determines_the_first_time() -> None:
     """From t = 1 - s the exact flow scales what is there, (1 - t) noise + t start, by d(1) / d(t)."""
     for s in (0.25, 0.7):
         t = 1 - s
@@ -91,7 +91,7 @@ def test_strength_says_where_the_way_begins() -> None:
         torch.testing.assert_close(run(Edit(START, s), steps=200), expected, rtol=0, atol=1e-4)
 
 
-def test_a_weak_edit_asks_the_network_less_often() -> None:
+def test_a_weak_edit_evaluates_the_network_less_often() -> None:
     for s, evaluations in ((1.0, 10), (0.5, 5), (0.01, 1)):
         seen: list[Tensor] = []
 
@@ -115,7 +115,7 @@ def test_kept_values_are_the_starts_bit_for_bit(solver: str, strength: float, re
     assert bool(x.isfinite().all()) and not bool((x == START)[~KEEP].any())
 
 
-def test_the_network_sees_kept_values_on_their_way() -> None:
+def test_the_network_receives_kept_values_on_their_path() -> None:
     """(1 - t) noise + t start at every time, with the same noise all along."""
 
     def spy(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
@@ -127,13 +127,13 @@ def test_the_network_sees_kept_values_on_their_way() -> None:
         run(Edit(START, 1.0, KEEP), spy, solver, 7)
 
 
-def test_everything_kept_is_the_start_and_nothing_kept_is_plain() -> None:
+def test_keeping_everything_gives_the_start_and_keeping_nothing_plain_sampling() -> None:
     assert torch.equal(run(Edit(START, 1.0, torch.ones_like(KEEP))), START)
     assert torch.equal(run(Edit(START, 1.0, torch.zeros_like(KEEP))), run(Edit()))
 
 
 @pytest.mark.parametrize("resample", [1, 8])
-def test_what_is_new_agrees_with_what_is_kept(resample: int) -> None:
+def test_new_values_agree_with_kept_ones(resample: int) -> None:
     """In the coupled data the rows differ by a Gaussian of deviation 0.14. Plain filling in comes half of the way from
     not looking; going each stretch eight times comes all of it."""
     x = run(Edit(START, 1.0, KEEP), coupled, steps=60, resample=resample)
@@ -143,13 +143,13 @@ def test_what_is_new_agrees_with_what_is_kept(resample: int) -> None:
     assert apart < {1: 0.6, 8: 0.2}[resample]
 
 
-def test_stochastic_noise_is_new_on_every_stretch() -> None:
+def test_stochastic_noise_differs_between_intervals() -> None:
     x = run(Edit(START, 1.0, KEEP), coupled, make=stochastic, steps=20, resample=2)
     again = run(Edit(START, 1.0, KEEP), coupled, make=stochastic, steps=20, resample=2)
     assert torch.equal(x, again) and bool(x.isfinite().all())
 
 
-def test_intervals_cover_the_way_and_repeat_all_but_the_first() -> None:
+def test_intervals_cover_all_times_and_repeat_all_but_the_first() -> None:
     ts = times(30)
     assert [len(s) for s, _ in intervals(ts, 1)] == [31]
     parts = intervals(ts, 3)
@@ -159,7 +159,7 @@ def test_intervals_cover_the_way_and_repeat_all_but_the_first() -> None:
     assert all(float(s[0]) > 0 for s, back in parts if back)
 
 
-def test_going_back_keeps_the_marginal() -> None:
+def test_renoising_preserves_the_marginal() -> None:
     """Of a Gaussian: the variance at b becomes that at a, by the coefficients alone."""
     for a, b in ((0.2, 0.5), (0.7, 1.0), (0.0, 0.1)):
         one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
@@ -204,7 +204,7 @@ def test_an_energy_of_one_half_reaches_the_other() -> None:
 
 
 @pytest.mark.parametrize("steps", [4, 12])
-def test_a_huge_weight_is_a_value_reached_in_few_steps(steps: int) -> None:
+def test_a_huge_weight_fixes_a_value_in_few_steps(steps: int) -> None:
     """By solvers that land on the predicted data. Heun's last step also asks at t = 1, where nothing is left to move,
     and so keeps half a step's noise."""
     task = Edit(energy=lambda x: (x - 0.3).square().flatten(1).sum(1), weight=1e8)

@@ -20,13 +20,13 @@ def test_agreement_is_the_distance_of_means() -> None:
     torch.testing.assert_close(e.agrees(low + 0.5, 4)(x), torch.full((2,), 0.25 * low[0].numel()))
 
 
-def test_agreement_sees_nothing_finer() -> None:
+def test_agreement_ignores_finer_detail() -> None:
     x = field(1, 1, 4, 4)
     fine = torch.tensor([1.0, -1.0]).repeat(8).view(1, 1, 4, 4)
     torch.testing.assert_close(e.agrees(e.blocks(x, 2), 2)(x + fine), torch.zeros(1), atol=1e-10, rtol=0)
 
 
-def test_the_nearest_colour_counts() -> None:
+def test_the_palette_energy_uses_the_nearest_colour() -> None:
     colours = torch.tensor([[-1.0, 0, 0], [1.0, 1, 1]])
     x = torch.tensor([[-1.0, 0, 0], [0.9, 1, 1], [1, 1, 0.5]]).T.view(1, 3, 1, 3)
     torch.testing.assert_close(e.palette(colours)(x), torch.tensor([0.01 + 0.25]))
@@ -38,7 +38,7 @@ def test_edges_ignore_brightness() -> None:
     assert bool((e.edges(x)(-x) > 1).all())
 
 
-def test_style_ignores_places() -> None:
+def test_style_ignores_positions() -> None:
     """A periodic texture moved by a period's part has the same statistics, but for the rim; another one has not."""
     stripes = torch.sin(torch.arange(32.0) * torch.pi / 2).expand(32, 32)[None, None]
     moved, turned = stripes.roll(1, 3), stripes.transpose(2, 3)
@@ -69,7 +69,7 @@ def test_weights_add_up() -> None:
 @pytest.mark.parametrize(
     ("name", "why"), [("torch", "MODULE:FUNCTION"), ("no_such:f", "loaded"), ("torch:nope", "loaded")]
 )
-def test_a_function_that_is_not_there(name: str, why: str) -> None:
+def test_a_missing_function_is_refused(name: str, why: str) -> None:
     with pytest.raises(UserError, match=why):
         e.by_name(name)
 

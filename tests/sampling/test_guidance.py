@@ -40,12 +40,12 @@ def test_linear_in_the_scale(scale: float) -> None:
     torch.testing.assert_close(guided(scale), (1 - scale) * guided(0.0) + scale * guided(1.0))
 
 
-def test_by_hand() -> None:
+def test_guidance_by_hand() -> None:
     """Row 1 has label 1: 10 + 3 (1 - 10) = -17. Row 2 has none, so that guidance changes nothing."""
     torch.testing.assert_close(guided(3.0) - X, torch.tensor([[-20.0], [-17.0], [10.0]]).expand(3, 2))
 
 
-def test_a_time_for_each_row_is_given_to_both_halves() -> None:
+def test_a_time_for_each_row_is_passed_to_both_halves() -> None:
     seen = []
 
     def spy(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
@@ -125,7 +125,7 @@ def test_each_part_has_its_own_scale() -> None:
     assert net.rows == [9]  # two terms and null, in one batch
 
 
-def test_parts_without_a_weight_go_together() -> None:
+def test_parts_without_a_weight_form_one_term() -> None:
     """10 + 3 label - 1.5 age, age having the general scale; a weight below zero turns a part around."""
     expected = torch.tensor([10 + 0 - 0.75, 10 + 3 + 1.5, 10 + 6 - 0.0])
     torch.testing.assert_close(value(composed(Sums(), {"label": 3.0}, 1.5)), expected)
@@ -189,12 +189,12 @@ def test_autoguidance_is_a_line_through_the_weak_and_the_strong_model() -> None:
     assert torch.equal(autoguidance(strong, scaled(1.5), 0.0)(X, 0.5, COND, None)[0], 1.5 * X)
 
 
-def test_autoguidance_goes_around_other_guidance() -> None:
+def test_autoguidance_wraps_other_guidance() -> None:
     both = autoguidance(classifier_free(predict, 2.0), scaled(1.0), 3.0)(X, 0.5, COND, None)[0]
     torch.testing.assert_close(both, X + 3 * (guided(2.0) - X))
 
 
-def test_guidance_acts_within_its_interval_and_costs_nothing_outside() -> None:
+def test_guidance_is_only_evaluated_within_its_interval() -> None:
     net = Sums()
     limited = interval(classifier_free(net, 2.0), net, 0.25, 0.5)
     for t, rows in ((0.0, 3), (0.25, 6), (0.4, 6), (0.5, 6), (0.51, 3), (1.0, 3)):
@@ -204,14 +204,14 @@ def test_guidance_acts_within_its_interval_and_costs_nothing_outside() -> None:
         assert net.rows == [rows] and torch.equal(found, expected)
 
 
-def test_rows_at_several_times_are_each_guided_or_not() -> None:
+def test_rows_are_guided_according_to_their_times() -> None:
     t = torch.tensor([0.1, 0.4, 0.9])
     found = interval(classifier_free(Sums(), 2.0), Sums(), 0.25, 0.5)(X, t, PARTS, None)[0]
     plain, full = Sums()(X, t, PARTS, None)[0], classifier_free(Sums(), 2.0)(X, t, PARTS, None)[0]
     assert torch.equal(found, torch.stack([plain[0], full[1], plain[2]]))
 
 
-def test_the_whole_interval_is_no_wrapper() -> None:
+def test_an_interval_of_all_times_adds_no_wrapper() -> None:
     net = Sums()
     full = classifier_free(net, 2.0)
     assert interval(full, net) is full and interval(net, net, 0.2, 0.3) is net

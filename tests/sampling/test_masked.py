@@ -45,13 +45,13 @@ def fits(count: Tensor, p: Tensor) -> bool:
     return bool(chisquare(count.flatten().numpy(), expected.numpy()).pvalue > 1e-3)
 
 
-def test_ranks_count_only_what_they_are_among() -> None:
+def test_ranks_are_among_the_marked_positions_only() -> None:
     key, among = torch.tensor([[5, 1, 9, 3]]), torch.tensor([[True, False, True, True]])
     assert ranks(key, among)[0, [0, 2, 3]].tolist() == [1, 2, 0] and int(ranks(key, among)[0, 1]) == 3
     assert ranks(-key.double(), among)[0, [0, 2, 3]].tolist() == [1, 0, 2]
 
 
-def test_one_place_at_a_time_draws_from_the_joint() -> None:
+def test_one_position_at_a_time_draws_from_the_joint() -> None:
     assert fits(pairs(20_000, how()), JOINT)
     assert fits(pairs(20_000, how(steps=2)), JOINT)
 
@@ -62,7 +62,7 @@ def test_all_at_once_draws_from_the_marginals() -> None:
     assert fits(count, apart) and not fits(count, JOINT)
 
 
-def test_what_is_banned_is_never_drawn_and_the_rest_keeps_its_share() -> None:
+def test_banned_tokens_are_never_drawn_and_the_others_keep_their_ratios() -> None:
     count = pairs(20_000, how(banned=(2,)))
     assert int(count[2].sum() + count[:, 2].sum()) == 0
     first, both = JOINT.sum(1)[:2], JOINT[:2, :2] / JOINT[:2, :2].sum(1, keepdim=True)
@@ -101,7 +101,7 @@ class Spy:
 
 @pytest.mark.parametrize("order", ["random", "confidence"])
 @pytest.mark.parametrize("steps,evaluations", [(0, 6), (1, 1), (4, 4), (50, 6)])
-def test_places_are_shown_evenly_and_stay(order: Order, steps: int, evaluations: int) -> None:
+def test_positions_are_unmasked_evenly_and_stay(order: Order, steps: int, evaluations: int) -> None:
     spy = Spy(torch.full((8,), 9.0))
     x = torch.tensor([[0, MASK, MASK, 1, MASK, MASK, MASK, 2, MASK]])
     before = x.clone()
@@ -114,7 +114,7 @@ def test_places_are_shown_evenly_and_stay(order: Order, steps: int, evaluations:
         assert int(shown.sum()) == (i + 1) * 6 // evaluations - i * 6 // evaluations
 
 
-def test_the_surest_come_first_and_the_random_order_is_another() -> None:
+def test_the_most_confident_come_first_and_the_random_order_differs() -> None:
     sure = torch.tensor([3.0, 8.0, 5.0, 12.0])
     for order, expected in (("confidence", True), ("random", False)):
         spy = Spy(sure)
@@ -124,7 +124,7 @@ def test_the_surest_come_first_and_the_random_order_is_another() -> None:
         assert (places == [3, 1, 2]) == expected
 
 
-def test_rows_with_more_and_less_to_fill_do_not_meet() -> None:
+def test_rows_with_more_and_fewer_masks_are_independent() -> None:
     x = torch.full((3, 3), MASK)
     x[:, 0] = 0
     x[1, 1] = 2
@@ -150,7 +150,7 @@ def test_long_texts_are_filled_half_a_window_at_a_time() -> None:
         )
 
 
-def test_long_texts_keep_what_is_known_and_leave_what_is_not_wanted() -> None:
+def test_long_texts_keep_known_tokens_and_fill_wanted_ones_only() -> None:
     x = torch.full((1, 15), MASK)
     x[0, [0, 2, 11]] = torch.tensor([0, 1, 1])
     wanted = (x[:, 1:] == MASK) & (torch.arange(14) != 8)
@@ -158,7 +158,7 @@ def test_long_texts_keep_what_is_known_and_leave_what_is_not_wanted() -> None:
     assert out[0, [0, 2, 11]].tolist() == [0, 1, 1] and (out[0] == MASK).nonzero()[:, 0].tolist() == [9]
 
 
-def test_a_hole_at_the_end_of_a_window_is_left_to_one_that_sees_beyond_it() -> None:
+def test_a_hole_at_the_end_of_a_window_is_filled_by_the_next_window() -> None:
     """Unless the text ends there, and whatever stands beside it in the batch."""
     x = torch.full((2, 15), MASK)
     x[0] = 0
@@ -174,7 +174,7 @@ def test_a_hole_at_the_end_of_a_window_is_left_to_one_that_sees_beyond_it() -> N
     assert hidden == [[[0, 5]], [[0, 3], [0, 6]], [[0, 3]]]  # the second row, then the first row twice
 
 
-def test_after_an_end_no_window_is_begun() -> None:
+def test_no_window_begins_after_an_end() -> None:
     spy = Spy(torch.full((6,), 9.0))
     x = torch.full((1, 40), MASK)
     x[0, 0] = 0

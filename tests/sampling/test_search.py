@@ -28,14 +28,14 @@ def test_a_linear_decoder_gives_ridge_regression(variance: float) -> None:
     torch.testing.assert_close(found, exact, atol=2e-3, rtol=0)
 
 
-def test_rows_are_searched_apart() -> None:
+def test_rows_are_optimised_independently() -> None:
     start = torch.randn(4, 3)
     whole = search(decode, start, lambda y: misfit(y, 1.0), steps=20)
     alone = search(decode, start[:1], lambda y: misfit(y, 1.0), steps=20)
     torch.testing.assert_close(whole[:1], alone, atol=1e-5, rtol=0)
 
 
-def test_it_never_ends_worse_than_it_began_and_leaves_what_it_was_given() -> None:
+def test_the_result_is_never_worse_and_the_input_is_unchanged() -> None:
     start = torch.randn(4, 3)
     kept = start.clone()
 
@@ -47,7 +47,7 @@ def test_it_never_ends_worse_than_it_began_and_leaves_what_it_was_given() -> Non
     assert torch.equal(search(decode, start, lambda y: y.sum(1) * torch.nan), start)
 
 
-def test_it_works_where_gradients_are_off_and_leaves_no_trace_in_the_network() -> None:
+def test_it_works_without_gradients_and_leaves_none_in_the_network() -> None:
     net = torch.nn.Linear(3, 6)
     with torch.no_grad():
         found = search(net, torch.zeros(4, 3), lambda y: misfit(y, 1.0), steps=5)

@@ -58,18 +58,18 @@ CUTS = st.builds(
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.lists(LEVELS, min_size=6, max_size=6), min_size=1, max_size=4), CUTS)
-def test_narrow_is_its_definition(rows: list[list[float]], cut: Cut) -> None:
+def test_truncation_follows_its_definition(rows: list[list[float]], cut: Cut) -> None:
     found = narrow(torch.tensor(rows), cut)
     expected = torch.tensor([by_definition(r, cut) for r in rows], dtype=torch.float64)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_narrow_without_a_cut_is_the_softmax() -> None:
+def test_without_truncation_probabilities_are_the_softmax() -> None:
     logits = torch.tensor([[0.3, -2.0, 1.0]])
     torch.testing.assert_close(narrow(logits, Cut()), logits.double().softmax(-1))
 
 
-def test_ties_at_a_threshold_are_kept_together() -> None:
+def test_ties_at_a_threshold_are_treated_alike() -> None:
     """Else the result would depend on the order of the vocabulary."""
     logits = torch.tensor([[1.0, 0.0, 0.0, -5.0]])
     assert (narrow(logits, Cut(top_k=2)) > 0).tolist() == [[True, True, True, False]]
@@ -163,7 +163,7 @@ def test_greedy_is_the_likeliest_path() -> None:
     assert run(chain(), [[0]], [0], length=3, cut=Cut(temperature=0)) == [[3, 1, 0]]
 
 
-def test_exactly_as_many_as_asked_for() -> None:
+def test_the_number_of_tokens_is_exact() -> None:
     for length in (1, 2, 30):
         assert [len(r) for r in run(chain(), [[0], [1, 2, 3]], [0, 1], length=length)] == [length, length]
 
@@ -193,7 +193,7 @@ def test_an_end_in_the_prompt_does_not_end() -> None:
     assert len(run(chain(), [[2, 2, 2]], [0], 5, banned=[2], end=2)[0]) == 5
 
 
-def test_banned_tokens_never_come() -> None:
+def test_banned_tokens_are_never_drawn() -> None:
     rows = run(chain(), [[4]] * 200, list(range(200)), length=10, banned=[1, 3])
     assert {t for r in rows for t in r} <= {0, 2, 4}
 
@@ -213,7 +213,7 @@ def test_the_smallest_context() -> None:
     assert len(run(predict, [[0]], [0], 10, context=1)[0]) == 10
 
 
-def test_finished_rows_leave() -> None:
+def test_finished_rows_leave_the_batch() -> None:
     """What is computed is what is still wanted: the batch shrinks, and nothing else changes."""
     sizes: list[int] = []
 

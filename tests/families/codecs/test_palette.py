@@ -51,7 +51,7 @@ def test_few_colours_are_lossless_whatever_their_order() -> None:
     assert torch.equal(codec.decode(codec.encode(examples(x)).x), x)
 
 
-def test_uniform_greys_err_by_at_most_half_a_step() -> None:
+def test_uniform_greys_have_an_error_of_at_most_half_a_step() -> None:
     x = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
     codec = palette.fit(examples(x), GREY, levels=32)
     assert len(codec.palette) == 32
@@ -78,7 +78,7 @@ def test_every_pixel_takes_its_nearest_colour() -> None:
     assert torch.allclose(chosen, best, atol=1e-5)
 
 
-def test_more_levels_lose_less_and_tokens_survive_a_round_trip() -> None:
+def test_more_levels_reduce_the_error_and_tokens_survive_a_round_trip() -> None:
     data, space = colours(20, (16, 16)), Space("field", (3, 16, 16))
     errors = []
     for levels in (4, 16, 64):
@@ -91,7 +91,7 @@ def test_more_levels_lose_less_and_tokens_survive_a_round_trip() -> None:
     assert errors[-1] < errors[0] / 3
 
 
-def test_fit_is_deterministic_and_integer_pictures_scale_alike() -> None:
+def test_fit_is_deterministic_and_independent_of_the_dtype() -> None:
     data, space = colours(), Space("field", (3, 6, 5))
     assert torch.equal(palette.fit(data, space, 8).palette, palette.fit(data, space, 8).palette)
     raw = (data.x * 127.5 + 127.5).round().to(torch.uint8)
@@ -130,7 +130,7 @@ def test_a_damaged_or_missing_palette_is_refused(tmp_path: Path) -> None:
         palette.load(tmp_path)
 
 
-def test_large_pictures_and_other_spaces_are_refused() -> None:
+def test_large_images_and_other_spaces_are_refused() -> None:
     with pytest.raises(UserError, match=r"96x96 would be 9,216 tokens.*64x64.*flow"):
         palette.fit(examples(torch.zeros(1, 1, 96, 96)), Space("field", (1, 96, 96)))
     with pytest.raises(UserError, match="with images"):
@@ -145,7 +145,7 @@ def test_large_pictures_and_other_spaces_are_refused() -> None:
         palette.fit(colours(), Space("field", (3, 6, 5)), method="uniform")
 
 
-def test_tokens_that_are_no_colour_are_refused() -> None:
+def test_tokens_without_a_colour_are_refused() -> None:
     codec = palette.fit(digits(), GREY)
     with pytest.raises(UserError, match="0 to 16"):
         codec.decode(torch.full((1, 64), 17))

@@ -43,7 +43,7 @@ def made(space: Space, bottleneck: str, **more: Any) -> tuple[trained.TrainedCod
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda s: str(s.shape))
-def test_latents_are_standardised_channel_by_channel(space: Space) -> None:
+def test_latents_are_standardised_by_channel(space: Space) -> None:
     codec, found = made(space, "kl", channels=3)
     there = codec.encode(found).x
     assert codec.target == Space("field", (3, *(-(-n // 2) for n in space.shape[1:])), std=1.0)
@@ -69,7 +69,7 @@ def test_codes_are_tokens_read_row_by_row(space: Space, bottleneck: str, size: i
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda s: str(s.shape))
-def test_a_place_of_residual_levels_has_its_codes_one_after_the_other(space: Space) -> None:
+def test_residual_codes_of_a_position_are_consecutive_tokens(space: Space) -> None:
     codec, found = made(space, "fsq", residual=3, levels=(4, 3))
     grid = tuple(-(-n // 2) for n in space.shape[1:])
     there, places = codec.encode(found).x, int(np.prod(grid))
@@ -84,7 +84,7 @@ def test_a_place_of_residual_levels_has_its_codes_one_after_the_other(space: Spa
     assert "3 of 12 codes at each of" in trained.described(codec, codec.encode(found))
 
 
-def test_runs_and_codecs_from_before_there_were_residual_levels_are_read(tmp_path: Path) -> None:
+def test_runs_and_codecs_of_versions_without_residual_codes_are_read(tmp_path: Path) -> None:
     codec, found = made(SPACES[0], "fsq")
     codec.save(tmp_path)
     saved = json.loads((tmp_path / "codec.json").read_text())
@@ -96,7 +96,7 @@ def test_runs_and_codecs_from_before_there_were_residual_levels_are_read(tmp_pat
 
 
 @pytest.mark.parametrize("bottleneck,more", [("kl", {}), ("fsq", {}), ("vq", {}), ("fsq", {"residual": 2})])
-def test_a_saved_codec_is_the_codec(bottleneck: str, more: dict[str, Any], tmp_path: Path) -> None:
+def test_a_codec_survives_saving(bottleneck: str, more: dict[str, Any], tmp_path: Path) -> None:
     codec, found = made(SPACES[0], bottleneck, **more)
     codec.save(tmp_path)
     other = trained.load(tmp_path)
@@ -110,7 +110,7 @@ def test_a_saved_codec_is_the_codec(bottleneck: str, more: dict[str, Any], tmp_p
 
 
 @pytest.mark.parametrize("bottleneck", BOTTLENECKS)
-def test_shapes_and_codes_that_are_not_its_own_are_refused(bottleneck: str) -> None:
+def test_invalid_shapes_and_codes_are_refused(bottleneck: str) -> None:
     codec, _ = made(SPACES[0], bottleneck)
     with pytest.raises(UserError, match=r"shape \(n, 1, 8, 8\)"):
         codec.encode(examples(SPACES[2]))
@@ -154,7 +154,7 @@ class Blurred:
     def save(self, folder: Path) -> None: ...
 
 
-def test_what_is_lost_is_the_error_over_the_variance() -> None:
+def test_the_loss_of_information_is_the_error_over_the_variance() -> None:
     """Examples a + b (1, -1, 1, -1): the mean keeps a, so that b^2 / (var(a) + b^2) is lost."""
     a = torch.tensor([-0.5, 0.5, 0.5, -0.5])
     x = a.view(4, 1, 1) + 0.1 * torch.tensor([1.0, -1, 1, -1])
@@ -205,7 +205,7 @@ def pairs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return autoencoder(data, tmp_path_factory.mktemp("runs") / "residual", 150, "fsq", residual)
 
 
-def test_a_model_over_a_codec_needs_the_codecs_run_no_more(data: Path, numbers: Path, tmp_path: Path) -> None:
+def test_a_model_over_a_codec_does_not_need_the_codecs_run(data: Path, numbers: Path, tmp_path: Path) -> None:
     copy = tmp_path / "codec"
     shutil.copytree(numbers, copy)
     settings = {"family.widths": [8, 16], "train.batch": 32}
@@ -272,7 +272,7 @@ def test_a_run_of_another_family_is_refused_before_data_is_read(numbers: Path, t
         afresh.train(tmp_path / "no data", codec=flow, steps=1, out=tmp_path / "refused", quiet=True)
 
 
-def test_what_is_no_codec_is_refused(data: Path, numbers: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_codec_is_refused(data: Path, numbers: Path, tmp_path: Path) -> None:
     refused(data, tmp_path, "not a run", codec=tmp_path)
     other = afresh.train(data, family="vae", steps=1, out=tmp_path / "vae", settings={"family.width": 8}, quiet=True)
     refused(data, tmp_path, "is a vae; .*finished run of the family autoencoder.*family=.autoencoder", codec=other.path)
@@ -286,7 +286,7 @@ def test_what_is_no_codec_is_refused(data: Path, numbers: Path, tmp_path: Path) 
     refused(data, tmp_path, "not finished training.*resume", codec=unfinished)
 
 
-def test_data_that_is_another_is_refused(data: Path, numbers: Path, tmp_path: Path) -> None:
+def test_other_data_than_the_codecs_is_refused(data: Path, numbers: Path, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("one and two and three\n" * 40)
     refused(tmp_path / "words.txt", tmp_path, "trained on image, and this data is text", codec=numbers)
     large = write(tmp_path / "large", 16)
@@ -306,7 +306,7 @@ def test_a_family_that_does_not_take_the_target_is_refused(
     refused(data, tmp_path, f"transformer {works} vae, gan, flow", codec=numbers, family="transformer")
 
 
-def test_a_codec_that_loses_too_much_is_refused_with_the_numbers(data: Path, tmp_path: Path) -> None:
+def test_a_codec_with_too_high_a_loss_is_refused_with_the_numbers(data: Path, tmp_path: Path) -> None:
     bad = autoencoder(data, tmp_path / "bad", 1, "kl")
     found = r"not good enough.*\d+\.\d% of the held-out.*PSNR -?\d+\.\d dB\. At most \d+% .*minutes.*channels.*factor=2"
     refused(data, tmp_path, found, codec=bad)

@@ -48,7 +48,7 @@ def forward(net: Decoder, tokens: Tensor, c: Tensor | None = None) -> Tensor:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_fed_in_ragged_pieces_it_equals_the_full_forward(name: str) -> None:
+def test_ragged_pieces_give_the_full_forward_pass(name: str) -> None:
     net = made(SHAPES[name])
     x = torch.randint(37, (3, 40))
     exact, state = forward(net, x), None
@@ -103,7 +103,7 @@ def greedy(net: Decoder, prompt: list[int], length: int, c: Tensor | None = None
     return row[len(prompt) :]
 
 
-def test_greedy_tokens_are_the_full_forwards() -> None:
+def test_greedy_tokens_are_those_of_the_full_forward_pass() -> None:
     net = made(SHAPE)
     prompts = [[1, 2, 3], [5], [7] * 20, [30, 4]]
     rows = generate(
@@ -130,7 +130,7 @@ def test_samples_do_not_depend_on_engine_or_batch(scale: float, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("batch", [1, 3, 6, 40])  # one row at a time, a few, and by tiles
-def test_bfloat16_is_as_near_as_the_trainers(batch: int) -> None:
+def test_bfloat16_is_as_accurate_as_in_training(batch: int) -> None:
     net, x = made(SHAPE), torch.randint(37, (batch, 24))
     exact = made(SHAPE).double()
     exact.cos, exact.sin = exact.cos.double(), exact.sin.double()
@@ -174,7 +174,7 @@ def test_a_row_is_the_same_alone_and_among_others(name: str, kind: Kind, monkeyp
 
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
-def test_what_was_not_written_is_never_used(kind: Kind) -> None:
+def test_unwritten_memory_is_never_used(kind: Kind) -> None:
     net, x = made(SHAPE), torch.randint(37, (2, 21))
     expected, _ = decode(net, x, None, None, None, 48, kind)
     engine = engine_of(net, kind)

@@ -62,7 +62,7 @@ def test_norm(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("normed", [True, False])
-def test_heads_are_split_normed_and_turned(dtype: torch.dtype, normed: bool) -> None:
+def test_heads_are_split_normalised_and_rotated(dtype: torch.dtype, normed: bool) -> None:
     torch.manual_seed(0)
     b, t, heads, kv, dim = 2, 5, 4, 2, 12
     angle = torch.randn(t, dim // 2)
