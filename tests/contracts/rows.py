@@ -49,7 +49,7 @@ SPACES = {
 
 
 def conditions(n: int) -> Cond:
-    """n requests in which every part is present in some rows and absent from others."""
+    """n requests, with every part present in some rows and absent from others."""
     rows = torch.arange(n)
     rng = Rng(11)
     parts = {
@@ -81,7 +81,8 @@ def examples(space: Space, n: int = 24) -> Examples:
 
 @dataclass(frozen=True)
 class FamilyRow:
-    """`spaces` it must take; `config` and `settings` that are quick; `tolerance` between one and many in a batch."""
+    """`spaces` that the family must accept; quick `config` and `settings`; `tolerance` between one row and many in a
+    batch."""
 
     name: str
     spaces: tuple[str, ...]
@@ -221,10 +222,9 @@ MODALITIES = (
 
 @dataclass(frozen=True)
 class CodecRow:
-    """`make` gives examples of `space` that the codec, fitted to them, keeps whole (`lossy`: as nearly as it can).
-
-    `fit`: how a codec is made that is not fitted to data alone. `tolerance` between one and many in a batch.
-    """
+    """`make` returns examples of `space` that the codec, fitted to them, encodes without loss (`lossy`: with little
+    loss). `fit`: how to make a codec that is not fitted to data only. `tolerance` between one row and many in a
+    batch."""
 
     name: str
     space: Space
@@ -240,7 +240,7 @@ def few_greys(n: int) -> Examples:
 
 
 def from_networks(found: Examples, space: Space) -> Codec:
-    """As from a finished run of autoencoder, but untrained."""
+    """As from a trained autoencoder, but untrained."""
     torch.manual_seed(0)
     family = registry.family("autoencoder")
     config = family.config(width=8, factor=2, channels=3)
@@ -260,7 +260,7 @@ CODECS = (
 
 @dataclass(frozen=True)
 class SolverRow:
-    """A solver by its name in sampling.ode.SOLVERS, with the steps that a test can afford."""
+    """A solver of sampling.ode.SOLVERS, with an affordable number of steps."""
 
     name: str
     steps: int = 5
@@ -314,7 +314,7 @@ def by_name(rows: Sequence[Any], name: str) -> Any:
 
 
 def unknown_field(file: Path) -> None:
-    """Add a field that no version ever wrote to a JSON file."""
+    """Adds an unknown field to a JSON file."""
     saved = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(json.dumps({**saved, "colour": "blue"}), encoding="utf-8")
 
@@ -327,7 +327,7 @@ def equal(a: Any, b: Any) -> bool:
 
 
 def enliven(modules: Mapping[str, torch.nn.Module], seed: int = 0) -> None:
-    """Fill parameters that start at zero, so that every part has a say in what comes out."""
+    """Replaces initial zeros, so that every part influences the output."""
     torch.manual_seed(seed)
     for module in modules.values():
         for p in module.parameters():

@@ -1,4 +1,4 @@
-"""What every codec promises: a change of space that a family can work in, and the way back."""
+"""The contract of codecs: a target space that a family accepts, and a way back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every family promises, in every space that it takes."""
+"""The contract of families, in every space that they accept."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests.contracts.rows import FAMILIES, SPACES, SPEC, FamilyRow, close, condi
 
 
 def cases(able: Callable[[Family, Space], object] = lambda family, space: True) -> Callable[[Any], Any]:
-    """Every family in each of its spaces, where it has the ability. Tests carry the condition as `able`, so that
-    tests/test_docs.py can hold a family that is not in the rows to the same promises."""
+    """Every family in each of its spaces, if it has the ability. The condition is the attribute `able` of a test, so
+    that tests/test_docs.py can apply the contract to a family that is not in the rows."""
     every = [(row, s) for row in FAMILIES for s in row.spaces if able(registry.family(row.name), SPACES[s])]
     mark = pytest.mark.parametrize("row,space", [pytest.param(r, SPACES[s], id=f"{r.title}-{s}") for r, s in every])
 
@@ -37,7 +37,7 @@ def cases(able: Callable[[Family, Space], object] = lambda family, space: True) 
 
 
 def scales(family: Family) -> tuple[float, ...]:
-    """Guidance to draw with: none, and some where the family has it."""
+    """Scales of guidance: none, and another if the family supports guidance."""
     return (1.0, 2.0) if "guidance" in family.sampling.settings.model_fields else (1.0,)
 
 
@@ -88,7 +88,7 @@ def drawn(
 
 
 def trainer(row: FamilyRow, space: Space, seed: int = 0) -> Learner:
-    """A fresh learner by the family's own recipe, but eight steps of eight examples."""
+    """A new learner by the recipe of the family, but with eight steps of eight examples."""
     family, config = configured(row)
     own = {
         **family.plan.recipe,
@@ -172,7 +172,8 @@ def test_a_seed_determines_the_sample(row: FamilyRow, space: Space, guidance: fl
 
 @every_scale
 def test_a_sample_is_the_same_alone_and_in_a_batch(row: FamilyRow, space: Space, guidance: float) -> None:
-    """The same noise; outputs within the row's tolerance (float32: a matrix product's sums depend on its shape)."""
+    """The same noise; outputs within the tolerance of the row (float32: the sums of a matrix product depend on its
+    shape)."""
     modules, n = built(row, space), 7
     cond = conditions(n)
     whole = drawn(row, space, modules, cond, torch.arange(n), guidance=guidance)
@@ -252,7 +253,7 @@ def test_scores_are_finite_and_independent_of_the_batch(row: FamilyRow, space: S
 
 @every_case
 def test_weights_survive_saving(row: FamilyRow, space: Space, tmp_path: Path) -> None:
-    """Weights, averages and optimisers through files, into modules that were made from another seed."""
+    """Weights, averages and optimisers through files, into modules that were built with another seed."""
     learner, loader = trainer(row, space), Loader(examples(space), space, Rng(0))
     learn(learner, loader, 2)
     checkpoint.save(tmp_path / "checkpoints", learner.snapshot())
@@ -268,7 +269,7 @@ def test_weights_survive_saving(row: FamilyRow, space: Space, tmp_path: Path) ->
 
 @every_case
 def test_resuming_equals_an_uninterrupted_run(row: FamilyRow, space: Space, tmp_path: Path) -> None:
-    """Two steps, a save, a new process's learner, two steps: bit-equal to four steps, on one thread."""
+    """Two steps, a checkpoint, a new learner, two steps: bit-equal to four steps, on one thread."""
     through = trainer(row, space)
     learn(through, Loader(examples(space), space, Rng(0)), 4)
     before = trainer(row, space)
@@ -392,7 +393,7 @@ def test_latents_are_rows_of_numbers_that_decode(row: FamilyRow, space: Space) -
 
 @every_latent
 def test_latents_decode_between_two_requests(row: FamilyRow, space: Space) -> None:
-    """At the ends of the way as either request alone, between them as neither."""
+    """At both ends as for either request alone, and between them as for neither."""
     family, config = configured(row)
     assert family.latents is not None
     modules, settings, one = built(row, space), family.sampling.settings(**row.settings), conditions(3)

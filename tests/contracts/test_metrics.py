@@ -1,4 +1,4 @@
-"""What every metric promises: to say where it applies, and finite numbers within their intervals."""
+"""The contract of metrics: where they apply, and finite values within their intervals."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def filler() -> Evidence:
 
 
 def assessor() -> Evidence:
-    """The same digits, each said to be worth 60 nats."""
+    """The same digits, each with 60 nats."""
     return replace(painter(), nats=(torch.full((64,), 60.0), torch.full((64,), 16.0)))
 
 
@@ -61,7 +61,7 @@ MAKERS: dict[str, Callable[[], Evidence]] = {
 
 
 def measured(module: str, folder: Path) -> dict[str, list[Score]]:
-    """Every metric of a module on its row's evidence; trained judges are kept in the folder."""
+    """Every metric of a module on the evidence of its row; trained encoders are stored in the folder."""
     study = Study(MAKERS[module](), 120, folder)
     row = next(r for r in METRICS if r.name == module)
     return {m.name: m.compute(study) for m in ALL if m.name in row.metrics}

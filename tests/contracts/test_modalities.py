@@ -1,4 +1,4 @@
-"""What every modality promises: nothing lost on the way in, the same on the way back."""
+"""The contract of modalities: nothing is lost in encoding, and decoding returns the same."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fitted(row: ModalityRow, folder: Path) -> tuple[Encoder, list[Item], Example
 
 
 def decoded(encoder: Encoder, found: Examples) -> list[Any]:
-    """Every example back to its value."""
+    """The decoded values of all examples."""
     if found.bounds is None:
         return encoder.decode(found.x.float() * found.scale + found.shift if found.x.dim() > 2 else found.x)
     return [encoder.decode(found.x[a:b][None])[0] for a, b in found.bounds.unfold(0, 2, 1).tolist()]

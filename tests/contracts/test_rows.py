@@ -1,4 +1,4 @@
-"""Every name in the catalog has its row, and every row its name."""
+"""Every name in the registry has a row, and every row a name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every modality with every family, from files to a run's folder to samples: it works, or says what does."""
+"""Every modality with every family, from files to a run and samples: it works, or the message says what does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REFUSED = [pytest.param(m, f, id=f"{m.name}-{f.name}") for m, f in PAIRS if f.na
 
 
 def made(modality: ModalityRow, row: FamilyRow, root: Path) -> Run:
-    """A run of an untrained model, written as training writes it."""
+    """A run of an untrained model, saved as in training."""
     (root / "data").mkdir()
     modality.write(root / "data")
     prepared = prepare(root / "data", modality.name, modality.options)

@@ -1,4 +1,4 @@
-"""What every solver promises, whatever the network: rows apart, shapes kept, the same twice."""
+"""The contract of solvers, for any network: independent rows, equal shapes, determinism."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FIELDS = [s for s in SPACES.values() if s.kind == "field"]
 
 
 def swirl(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
-    """A velocity that depends on the place, the time and the request."""
+    """A velocity that depends on position, time and condition."""
     a = t.view(-1, *[1] * (x.dim() - 1))
     label = cond.parts["label"].view(-1, *[1] * (x.dim() - 1))
     return torch.sin(x + a) * (1 + label), state
@@ -51,7 +51,7 @@ def test_a_velocity_of_zero_changes_nothing(row: SolverRow) -> None:
 
 @every_row
 def test_solving_in_reverse_returns_to_the_start(row: SolverRow) -> None:
-    """Against the times, a solver undoes itself up to its error."""
+    """With reversed times, a solver inverts itself up to its error."""
     x = Rng(0).normal("x", torch.arange(4), (3,)).double()
     cond = Cond(4, {"label": torch.zeros(4)}, {"label": torch.ones(4, dtype=torch.bool)})
     ts = ode.times(200)

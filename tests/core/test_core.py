@@ -1,4 +1,4 @@
-"""The nouns: what is asked of a sample, batches, the identity of an item."""
+"""The nouns: conditions, batches, and the identity of an item."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_select_repeat_and_cat_agree() -> None:
 
 
 def test_the_negative_condition_follows_its_rows() -> None:
-    """Without a negative request it is the one that names no part; what is known stays known in both."""
+    """Without a negative it is the null condition; known values are kept in both."""
     assert same(COND.negative_or_null(), COND.null())
     unwanted = Cond(2, COND.parts, {k: ~v for k, v in COND.present.items()})
     steered = replace(COND, negative=unwanted)

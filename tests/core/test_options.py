@@ -1,4 +1,4 @@
-"""What was wrong with a setting is said with what was given and what is accepted."""
+"""Messages about settings name the value and what is accepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The regime of a plan: what the number of epochs changes, and what it leaves alone."""
+"""The regime of a plan: what the number of epochs changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SMALL = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2}
 
 
 def planned(steps: int, name: str = "transformer", space: Space = STREAM, **train: Any) -> Plan:
-    """A plan of so many steps of 8 on the same few examples."""
+    """A plan of `steps` steps of 8 on the same few examples."""
     set_family: Mapping[str, Any] = SMALL if name == "transformer" else {"width": 16, "layers": 1, "heads": 2}
     return plan(
         Task(
@@ -42,7 +42,7 @@ def said(made: Plan) -> list[str]:
 
 
 def test_weight_decay_increases_with_the_number_of_epochs() -> None:
-    """In proportion to the power 2/3 of epochs^2 / steps, up to a limit; and the plan says so."""
+    """In proportion to (epochs^2 / steps)^(2/3), up to a limit; and the plan explains it."""
     few, more, many = planned(1), planned(8), planned(4000)
     assert more.train.weight_decay == pytest.approx(4 * few.train.weight_decay, rel=0.02)  # epochs^2 / steps is 8 times
     assert many.train.weight_decay == 1.5
@@ -68,7 +68,8 @@ def test_a_family_without_regimes_keeps_its_recipe() -> None:
 
 
 def test_tokens_of_a_fixed_length_are_evaluated_once_an_epoch() -> None:
-    """24 examples, three steps of 8 an epoch: up to 64 looks; of texts there are 8, however often they are seen."""
+    """24 examples, three steps of 8 in an epoch: up to 64 evaluations; for texts there are 8, for any number of
+    epochs."""
     for steps, every in ((8, 1), (60, 3), (600, 10)):
         made = planned(steps, space=RASTER)
         assert made.train.eval_every == every and made.train.preview_every == steps // 4

@@ -108,7 +108,7 @@ def test_bernoulli_has_its_probability() -> None:
 
 
 def test_the_numbers_never_change_between_versions() -> None:
-    """Old runs resume and old seeds give their old samples only while these hold."""
+    """Otherwise old runs could not be resumed, and old seeds would give other samples."""
     assert Rng(0).bits("sample/noise", torch.tensor([0, 1])).tolist() == GOLDEN_BITS
     z = Rng(0).normal("sample/noise", torch.tensor([0]), (3,))
     assert z[0].tolist() == pytest.approx(GOLDEN_NORMAL, abs=1e-7)

@@ -1,4 +1,4 @@
-"""A velocity network that is exact for Gaussian data while its weights are fresh."""
+"""A velocity network that is exact for Gaussian data before training."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from afresh.nets.velocity import Velocity, VelocityShape
 
 
 class GaussianVelocity(Velocity):
-    """What the network says is added to E[x - e | x_t] of N(0, s^2) data: (t s^2 - (1 - t)) / ((1 - t)^2 + t^2 s^2)
-    x_t (Karras et al. 2022, sec. 5, carried over to the straight path). A fresh network says zero."""
+    """Adds the network's output to E[x - e | x_t] of N(0, s^2) data: (t s^2 - (1 - t)) / ((1 - t)^2 + t^2 s^2) x_t
+    (Karras et al. 2022, sec. 5, for the straight path). The output of a new network is zero."""
 
     def __init__(self, shape: VelocityShape, space: Space, conds: CondSpec) -> None:
         super().__init__(shape, space, conds)

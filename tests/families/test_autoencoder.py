@@ -1,4 +1,4 @@
-"""The autoencoder against closed forms: its terms, its prior, dead codes; and that it learns what it can."""
+"""The autoencoder against closed forms: its terms, its prior, dead codes; and that it learns simple data."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def batch(space: Space, n: int = 4) -> Batch:
 
 
 def waves(n: int = 256) -> Examples:
-    """Plane waves of any phase and direction, (n, 1, 8, 8) of variance 1/4: three numbers say all of one."""
+    """Plane waves of any phase and direction, (n, 1, 8, 8), of variance 1/4; three numbers describe each."""
     u = Rng(3).uniform("wave", torch.arange(n), (3,))
     r, c = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
     angle = 2 * math.pi * (u[:, :1, None] + (u[:, 1:2, None] * r + u[:, 2:, None] * c) / 8)
@@ -84,7 +84,7 @@ def test_latents_keep_the_grid_and_fields_their_shape(space: Space, factor: int,
 
 
 def test_a_position_of_the_latents_depends_on_its_neighbourhood_only() -> None:
-    """The latents are a picture of the picture: far cells have no say."""
+    """Distant cells have no influence."""
     space = Space("field", (1, 64))
     config, modules = made(space, factor=4)
     x = batch(space, 1).x
@@ -121,7 +121,7 @@ def test_the_loss_is_the_unexplained_variance_and_the_kl() -> None:
 
 
 def test_errors_of_high_values_weigh_more_if_requested() -> None:
-    """From 1 - high at -1 to 1 + 2 high at 1, 1 on average over values spread evenly; beyond both ends no further."""
+    """From 1 - high at -1 to 1 + 2 high at 1, with a mean of 1 over uniform values; constant beyond both ends."""
     found = importance(torch.tensor([-3.0, -1.0, 1.0, 3.0]), 0.9)
     torch.testing.assert_close(found, torch.tensor([0.1, 0.1, 2.8, 2.8]))
     assert float(importance(torch.linspace(-1, 1, 10_001), 0.9).mean()) == pytest.approx(1, abs=1e-3)
@@ -159,7 +159,7 @@ def test_the_terms_of_the_codebook_train_what_they_should() -> None:
 
 
 def test_dead_codes_are_revived() -> None:
-    """Half of the codes begin far from everything; training brings them to the data, where they are used."""
+    """Half of the codes start far from the data; training moves them to the data, where they are used."""
     torch.manual_seed(0)
     book = VQ(16, 2)
     with torch.no_grad():
@@ -188,7 +188,7 @@ def test_half_of_the_examples_use_all_codes_and_the_others_a_uniform_number() ->
 
 
 def test_codes_are_left_out_in_training_only() -> None:
-    """Where it is measured, the loss is that of all codes; in training it is that of as many as each example drew."""
+    """In evaluation the loss uses all codes; in training each example uses a random number of them."""
     config, modules = made(PLANE, factor=2, bottleneck="fsq", residual=3, levels=(3, 3), edge=0)
     b, rng = batch(PLANE, 16), Rng(1)
     z = latents(modules, config.shape, b.x)
@@ -297,7 +297,7 @@ def test_the_prior_exists_with_many_values_or_few_examples() -> None:
 
 
 def test_samples_are_drawn_from_the_prior_fitted_after_training() -> None:
-    """Data of one picture: its latent is the mean, and with no spread every sample is its reconstruction."""
+    """For data of a single image, the mean is its latent, and without variance every sample is its reconstruction."""
     config, modules = made(PLANE, factor=2)
     x = batch(PLANE, 1).x
     found = finish(modules, config, PLANE, Examples(x.expand(9, -1, -1, -1), Cond(9)), Rng(0))

@@ -1,4 +1,4 @@
-"""The student of a flow: begins as its teacher, follows it exactly where that is known, and halves its own steps."""
+"""The student of a flow: it starts as its teacher, is exact where the solution is known, and halves its own steps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONFIG = FewStepConfig(widths=(8,), emb=16)
 
 
 def gaussian_end(x: Tensor, t: float, s: float, std: float = 0.5) -> Tensor:
-    """Where the flow to N(0, std^2) takes x from t to s: x keeps its number of standard deviations."""
+    """The solution of the flow to N(0, std^2) at s from x at t: x keeps its number of standard deviations."""
     spread = lambda a: ((1 - a) ** 2 + a**2 * std**2) ** 0.5  # noqa: E731
     return x * spread(s) / spread(t)
 
@@ -52,7 +52,7 @@ def test_a_grid_of_one_step_has_no_halves() -> None:
 
 
 def test_the_teachers_solution_is_of_second_order() -> None:
-    """Of a Gaussian the solution is in closed form."""
+    """For a Gaussian the solution has a closed form."""
     teacher = gaussian_velocity(SPACE).double()
     x = torch.randn(64, 1, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     t, s = torch.full((64,), 0.25).double(), torch.full((64,), 0.5).double()
@@ -90,7 +90,7 @@ def test_two_halves_are_two_steps() -> None:
 
 
 def test_the_exact_map_has_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The teacher is exact for a Gaussian; a student that answers the exact mean velocity meets its target."""
+    """The teacher is exact for a Gaussian, and so is a student that returns the exact mean velocity."""
     modules = built() | {"teacher": gaussian_velocity(SPACE)}
     student = modules["student"]
     assert isinstance(student, FlowMap)

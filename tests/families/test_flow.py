@@ -1,4 +1,4 @@
-"""The flow's closed forms: for Gaussian data nothing is left to learn, and sampling is a known map."""
+"""The flow's closed forms: for Gaussian data the initial network is exact, and sampling is a known map."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def space(std: float) -> Space:
 
 
 def fresh(std: float, conds: dict[str, Part] | None = None) -> Velocity:
-    """Exact for data of N(0, std^2)."""
+    """A network that is exact for data of N(0, std^2)."""
     return gaussian_velocity(space(std), conds).requires_grad_(False)
 
 
 def lively(seed: int = 0, conds: dict[str, Part] | None = None) -> Velocity:
-    """A network whose every part has a say."""
+    """A network without zero weights."""
     torch.manual_seed(seed)
     net = fresh(1.0, conds=SPEC if conds is None else conds)
     for p in net.parameters():
@@ -112,7 +112,7 @@ def test_the_loss_is_a_sum_over_examples_whatever_the_batch() -> None:
 
 
 def test_training_times_follow_their_distribution() -> None:
-    """t = sigmoid(N(m, s)): its median is sigmoid(m). Read off a net that reports the times it was asked."""
+    """t = sigmoid(N(m, s)) has the median sigmoid(m). The times are recorded by the network."""
     config = FlowConfig(widths=(8,), emb=8, time_mean=-0.5, time_std=1.3)
     net, seen = fresh(1.0), []
     net.time.register_forward_hook(lambda module, args, out: seen.append(args[0]))
@@ -145,7 +145,7 @@ def test_guidance_zero_ignores_the_label_and_guidance_moves_along_the_difference
 
 
 def test_the_score_is_higher_for_likelier_data() -> None:
-    """The model of N(0, 1) finds draws from it likelier than the same draws three times as large."""
+    """Under a model of N(0, 1), its draws have a higher score than the same draws times three."""
     assert FAMILY.likelihood is not None
     n, x = 500, gaussian(1.0)[0][:500]
     config, modules, where = FlowConfig(widths=(8,), emb=8), {"velocity": fresh(1.0)}, space(1.0)
@@ -200,7 +200,7 @@ def test_a_sample_is_the_same_alone_and_in_a_batch(settings: dict[str, Any]) -> 
 
 
 def test_the_interval_of_guidance_is_that_of_the_settings() -> None:
-    """Guided nowhere (a point between two steps) is plain; guided everywhere is guided."""
+    """An interval without any step is plain sampling; one with all steps is guided sampling."""
     modules, rows = {"velocity": lively()}, torch.arange(3)
     plain = drawn(modules, rows, solver="euler", steps=4)
     nowhere = drawn(modules, rows, solver="euler", steps=4, guidance=4.0, guidance_low=0.3, guidance_high=0.4)
@@ -263,7 +263,8 @@ def test_the_likelihood_of_a_gaussian_is_exact(std: float) -> None:
 
 
 def test_a_likelihood_in_a_larger_space_takes_probes_and_stays_near() -> None:
-    """One probe an example against the exact divergence, 100 examples of 36 numbers: the mean within its own error."""
+    """One probe for each example against the exact divergence, for 100 examples of 36 numbers: the means agree within
+    the standard error."""
     assert FAMILY.likelihood is not None and FAMILY.likelihood.density is not None
     where, n = Space("field", (1, 6, 6)), 100
     net = FAMILY.build(CONFIG, where, {})["velocity"].requires_grad_(False)
@@ -279,7 +280,7 @@ def test_a_likelihood_in_a_larger_space_takes_probes_and_stays_near() -> None:
 
 
 def test_decoding_inverts_encoding() -> None:
-    """And are the noise that samples come from: what Heun's rule drew is taken to where it began."""
+    """And the latents are the noise of samples: inverting what Heun's rule drew gives its initial noise."""
     latents = FAMILY.latents
     assert latents is not None
     modules, where, rows = {"velocity": lively()}, space(1.0), torch.arange(4)

@@ -1,4 +1,4 @@
-"""A flow whose training pictures are moved: it is told how, and makes none that are."""
+"""A flow with augmented training images: it is conditioned on the transforms, and its samples do not show them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ N = 16
 
 
 def built(augment: float, conds: CondSpec | None = None, space: Space = PICTURE) -> dict[str, nn.Module]:
-    """A network whose every part has a say."""
+    """A network without zero weights."""
     torch.manual_seed(0)
     modules = FAMILY.build(FlowConfig(**SMALL, augment=augment), space, conds or {})
     enliven(modules)
@@ -62,7 +62,7 @@ def loss(augment: float, modules: dict[str, nn.Module], batch: Batch) -> Tensor:
 
 
 def test_without_augmentation_there_is_no_module_and_the_loss_is_the_matching_error() -> None:
-    """Bit for bit: of x as it is, at the times and with the noise of the examples' numbers."""
+    """Bit for bit, for the unchanged x with the times and noise of the examples' indices."""
     modules, batch = built(0.0, BESIDE), batch_of(BESIDE)
     assert set(modules) == {"velocity"}
     net = modules["velocity"]
@@ -120,7 +120,7 @@ def test_an_invalid_probability_is_refused(value: float) -> None:
 
 
 def planned(steps: int, space: Space = PICTURE, **family: Any) -> Plan:
-    """Of so many steps of 8 on 8 pictures: an epoch each."""
+    """A plan of `steps` steps of 8 on 8 images, one epoch each."""
     x = Rng(1).normal("x", torch.arange(8), space.shape)
     here = Machine("cpu", "a processor", 1, 100.0, 100.0, False, "2.9", "3.12.1")
     return plan(
@@ -184,8 +184,8 @@ def test_resuming_is_the_same_as_never_having_stopped() -> None:
 
 
 def test_samples_do_not_show_transforms() -> None:
-    """One picture, a bright corner at the upper left. Half of its training views are mirrored, so that a network that
-    was told too little would draw half of them mirrored (18 of 32 were)."""
+    """One image with a bright corner at the upper left. Half of its training views are mirrored, so that a network
+    with too little information would draw half of the samples mirrored (18 of 32 were)."""
     space = Space("field", (1, 12, 12), std=0.8)
     x = torch.full((1, 1, 12, 12), -1.0)
     x[:, :, :5, :5] = 1.0
@@ -203,7 +203,7 @@ def test_samples_do_not_show_transforms() -> None:
 
 
 def test_a_run_with_augmentation_can_be_measured_sampled_distilled_and_resumed(tmp_path: Path) -> None:
-    """All that follows training needs the velocity alone."""
+    """Everything after training only needs the velocity."""
     pixels = (Rng(5).uniform("pixels", torch.arange(24), (16, 16, 1)) * 255).byte().numpy()
     np.savez(tmp_path / "data.npz", x=pixels)
     told = {**SMALL, "augment": 0.5}

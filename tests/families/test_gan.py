@@ -39,7 +39,7 @@ def batch(space: Space, n: int = 6) -> Batch:
 
 
 class Slope(nn.Module):
-    """A critic w x, or a generator that answers w whatever z is."""
+    """A critic w x, or a generator that returns w for any z."""
 
     def __init__(self, w: list[float], constant: bool = False) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ def test_both_players_pay_log_2_when_the_critic_cannot_tell() -> None:
 
 
 def test_the_penalties_of_a_linear_critic() -> None:
-    """|d(w x)/dx|^2 = |w|^2 on real and on made alike: gamma / 2 each."""
+    """|d(w x)/dx|^2 = |w|^2 on real and generated data alike: gamma / 2 each."""
     w, gamma = [0.3, -1.2, 0.5], 0.7
     square = sum(v * v for v in w)
     x = torch.zeros(5, 1, 3)  # equal data: the pairing costs log 2 whatever w is
@@ -81,7 +81,7 @@ def test_the_penalties_of_a_linear_critic() -> None:
 
 
 class TwoPoints(nn.Module):
-    """Draws 1 with probability q, else -1."""
+    """Draws 1 with probability q, otherwise -1."""
 
     def __init__(self, q: float) -> None:
         super().__init__()

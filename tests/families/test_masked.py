@@ -58,7 +58,7 @@ def drawn(space: Space, cond: Cond, modules: dict[str, nn.Module], seed: int = 0
 
 
 def known(rows: list[list[int | None]]) -> Cond:
-    """Texts with holes (None), of different lengths, as `given`."""
+    """Texts of different lengths with holes (None), as known values of a condition."""
     width = max(map(len, rows))
     full = [r + [None] * (width - len(r)) for r in rows]
     values = torch.tensor([[0 if i is None else i for i in r] for r in full])
@@ -66,10 +66,8 @@ def known(rows: list[list[int | None]]) -> Cond:
 
 
 def by_orders(modules: dict[str, nn.Module], every: Tensor, allowed: int = 4) -> Tensor:
-    """log p(x) of each x (N, 3) under each of the 6 orders in which its places may be shown, (6, N) float64.
-
-    Ids from `allowed` on are never drawn.
-    """
+    """log p(x) of each x (N, 3) under each of the 6 orders of unmasking, (6, N), float64. Ids from `allowed` are
+    never drawn."""
     predict, rows = predictor(modules), torch.arange(len(every))
     out = []
     for order in permutations(range(3)):
@@ -96,7 +94,7 @@ def led(x: Tensor) -> Batch:
 
 @pytest.mark.parametrize("space", [STREAM, GRID], ids=["stream", "grid"])
 def test_a_fresh_model_costs_log_v_a_token_in_every_draw(space: Space) -> None:
-    """The number of hidden tokens and its weight cancel, so that not even one draw differs."""
+    """The number of masked tokens and the weight cancel, so that no draw differs."""
     modules = FAMILY.build(CONFIG, space, {})
     x = torch.randint(0, 4, (30, space.shape[0] + 1), generator=torch.Generator().manual_seed(0))
     batch = Batch(x, Cond(30), torch.arange(30))
@@ -108,7 +106,7 @@ def test_a_fresh_model_costs_log_v_a_token_in_every_draw(space: Space) -> None:
 
 
 def test_the_loss_is_the_mean_over_all_orders() -> None:
-    """Over every number and every set of hidden places: -mean over orders of log p(x | order), exactly."""
+    """Over all numbers and sets of masked positions it is exactly the mean over orders of -log p(x | order)."""
     modules, window = made(TINY), Window.of(led(EVERY), TINY)
     total = torch.zeros(64, dtype=torch.float64)
     for n in (1, 2, 3):
@@ -149,7 +147,7 @@ def test_numbers_of_hidden_tokens_are_spread_evenly_in_every_stretch_of_draws() 
 
 
 def test_a_trained_model_reaches_the_entropy_of_its_data() -> None:
-    """Two dependent tokens: a model that knows both orders has no gap between its bound and log p."""
+    """Two dependent tokens: for a model that knows both orders, the bound equals log p."""
     space = replace(GRID, shape=(2,), grid=(1, 2))
     joint = torch.tensor(
         [[0.30, 0.02, 0.05, 0.03], [0.05, 0.20, 0.00, 0.05], [0.0, 0.05, 0.1, 0.0], [0.0, 0.0, 0.05, 0.1]]
@@ -172,7 +170,7 @@ def test_a_trained_model_reaches_the_entropy_of_its_data() -> None:
 
 
 def test_tokens_after_the_last_target_are_masked_and_a_question_is_not() -> None:
-    """Nor does it matter how wide a batch is: a network that looks everywhere must not see where the text ends."""
+    """The width of the batch does not matter either: a bidirectional network must not see where the text ends."""
     modules = made(STREAM)
     x = torch.tensor([[5, 0, 1, 2, 3, 3, 0, 5, 5]])
     mask = torch.tensor([[False, False, True, True, False, True, False, False]])
@@ -226,7 +224,7 @@ def test_embeddings_of_neighbours_are_added_in_sequences_and_on_grids() -> None:
 
 
 def test_samples_come_as_often_as_the_orders_say() -> None:
-    """One place a step: the mixture of the six orders, `begin` left out; in one step: the marginals."""
+    """With one position in each step: the mixture of the six orders, without `begin`; in one step: the marginals."""
     modules, n = made(TINY), 8000
     every = torch.cartesian_prod(*[torch.arange(3)] * 3)
     p = by_orders(modules, every, allowed=3).exp().mean(0)
@@ -282,7 +280,7 @@ def test_texts_of_any_length_in_one_batch_equal_each_alone(settings: dict[str, A
 
 
 def test_a_record_begins_with_its_prompt() -> None:
-    """Nothing stands before a record in training, so nothing does here."""
+    """Nothing precedes a record in training, and so in sampling."""
     modules, space = made(STREAM), replace(STREAM, records=True)
     x = torch.full((1, 9), 7)
     x[0, :3] = torch.tensor([2, 0, 1])

@@ -27,7 +27,7 @@ SPEC = {"label": Part("label", classes=("a", "b"))}
 def made(
     space: Space, conds: dict[str, Part] | None = None, config: TransformerConfig = CONFIG
 ) -> dict[str, nn.Module]:
-    """Weights with no zero left, so that every part has a say."""
+    """Modules without zero weights."""
     torch.manual_seed(0)
     modules = FAMILY.build(config, space, conds or {})
     for p in modules["decoder"].parameters():
@@ -42,7 +42,7 @@ def drawn(space: Space, cond: Cond, modules: dict[str, nn.Module], seed: int = 0
 
 
 def known(rows: list[list[int]]) -> Cond:
-    """Prompts of different lengths as `given`."""
+    """Prompts of different lengths, as known values of a condition."""
     width = max(map(len, rows))
     values = torch.tensor([r + [0] * (width - len(r)) for r in rows])
     return Cond(len(rows), known=values, known_mask=torch.tensor([[i < len(r) for i in range(width)] for r in rows]))
@@ -72,7 +72,7 @@ def test_masked_targets_are_ignored() -> None:
 
 
 def test_the_score_is_a_log_likelihood() -> None:
-    """Over all 5^2 continuations of one context, probabilities sum to one."""
+    """The probabilities of all 5^2 continuations of one context sum to one."""
     space = replace(GRID, shape=(2,), grid=(1, 2))
     modules = made(space)
     every = torch.cartesian_prod(torch.tensor([4]), torch.arange(5), torch.arange(5))
@@ -81,7 +81,7 @@ def test_the_score_is_a_log_likelihood() -> None:
 
 
 def test_samples_come_as_often_as_the_full_forward_pass_says() -> None:
-    """Sampling with a cache, token by token, against exact probabilities of whole sequences: 4 x 4 outcomes."""
+    """Frequencies of 4 x 4 outcomes of sampling with a cache against the exact probabilities of whole sequences."""
     space = replace(GRID, shape=(2,), grid=(1, 2))
     modules = made(space)
     n = 6000
@@ -147,7 +147,7 @@ def test_prompts_of_any_length_in_one_batch_equal_each_alone() -> None:
 
 
 def test_a_stream_continues_beyond_the_context() -> None:
-    """Windows restart; nothing leaves the vocabulary, and rows that have not ended have every token asked for."""
+    """Windows restart; all tokens are in the vocabulary, and rows that have not ended have the requested length."""
     x = drawn(STREAM, known([[1, 2]] * 60), made(STREAM), length=7 * 8)
     assert bool(torch.isin(x, torch.tensor([0, 1, 2, 3, 5])).all())
     assert x.shape[1] > 3 * 8  # some row lived that long

@@ -1,4 +1,4 @@
-"""The VAE against closed forms: the KL term, the best variance, the bound on Gaussian data; and its promises."""
+"""The VAE against closed forms: the KL term, the best variance, the bound on Gaussian data; and its edits."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_nll_is_that_of_a_normal() -> None:
 
 
 def test_the_best_sigma_squared_is_the_mean_squared_error() -> None:
-    """Rybkin et al. 2021, eq. 5; the objective's own gradient finds it from far off."""
+    """Rybkin et al. 2021, eq. 5; the gradient of the objective leads there from a distant start."""
     space = Space("field", (1, 5), std=3.0)
     modules, objective, data = made(space), VAEObjective(TINY, space), batch(space, 16)
     scale = modules["scale"]
@@ -146,7 +146,7 @@ LINE = Space("field", (1, 4), std=SIGMA)
 
 
 class Wide(Exact):
-    """A posterior that is wrong: aside, and too wide."""
+    """A wrong posterior: shifted and too wide."""
 
     def forward(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_var = super().forward(x, c)
@@ -154,7 +154,7 @@ class Wide(Exact):
 
 
 def linear(posterior: type[Exact] = Exact) -> dict[str, nn.Module]:
-    """A model whose p(x) is TRUTH."""
+    """A model whose density p(x) is TRUTH."""
     return {
         "conditioning": FAMILY.build(TINY, LINE, {})["conditioning"],
         "encoder": posterior(W, SIGMA),
@@ -178,7 +178,7 @@ def test_with_the_exact_posterior_the_score_is_the_log_likelihood() -> None:
 
 
 def test_the_importance_weighted_bound_rises_to_the_log_likelihood() -> None:
-    """Burda et al. 2016, theorem 1; with the exact posterior one draw is enough."""
+    """Burda et al. 2016, theorem 1; with the exact posterior one draw suffices."""
     torch.manual_seed(1)
     n = 4_000
     x = TRUTH.sample((n,))
@@ -195,7 +195,7 @@ def test_the_importance_weighted_bound_rises_to_the_log_likelihood() -> None:
 
 
 def test_the_likelihood_uses_the_fitted_density() -> None:
-    """With p(u) = N(1, 0.25) put in its place p(x) is another Gaussian, and the bound is of that."""
+    """With p(u) = N(1, 0.25), p(x) is another Gaussian, to which the bound refers."""
     modules, n = linear(Wide), 2_000
     density = modules["density"]
     assert isinstance(density, RequestMixture)
@@ -223,7 +223,7 @@ def test_the_loss_is_minus_the_score_of_the_same_draw(space: Space) -> None:
 
 
 def lively(space: Space, config: VAEConfig) -> dict[str, nn.Module]:
-    """Fresh networks in which no weight is zero."""
+    """New networks without zero weights."""
     torch.manual_seed(0)
     modules = FAMILY.build(config, space, CONDS)
     for module in modules.values():
@@ -237,7 +237,7 @@ def lively(space: Space, config: VAEConfig) -> dict[str, nn.Module]:
 
 
 def clusters(n: int = 600) -> tuple[dict[str, nn.Module], Examples, VAEConfig, Space]:
-    """A linear model of 2 latents whose aggregate posterior is, in each class, two narrow clusters."""
+    """A linear model with 2 latents whose aggregate posterior consists of two narrow clusters in each class."""
     space, config = Space("field", (1, 4), std=1.0), TINY.model_copy(update={"latent": 2})
     label = torch.arange(n) % 3
     sign = ((torch.arange(n) // 3) % 2) * 2.0 - 1
@@ -285,7 +285,7 @@ def test_samples_follow_the_latents_of_their_class_once_a_density_is_fitted() ->
 
 
 def test_a_density_is_fitted_to_draws_of_the_posterior() -> None:
-    """Its covariance is that of the means plus the posterior's own variance."""
+    """Its covariance is that of the means plus the variance of the posterior."""
     torch.manual_seed(0)
     modules, examples, config, space = clusters()
     modules["encoder"].forward = lambda x, c: (x.flatten(1)[:, :2], torch.zeros(len(x), 2))  # type: ignore[method-assign]
@@ -308,7 +308,7 @@ def test_too_few_examples_leave_the_plain_prior() -> None:
 
 @pytest.mark.parametrize("space", SPACES)
 def test_decoding_the_latents_of_samples_gives_the_samples(space: Space) -> None:
-    """u is standard normal under the prior: a sample is the decoded noise, and encoding has the same coordinates."""
+    """u is standard normal under the prior: a sample is the decoded noise, and encoding uses the same coordinates."""
     config = TINY
     modules, data = lively(space, config), batch(space)
     assert FAMILY.latents is not None
@@ -339,7 +339,7 @@ def test_strength_goes_from_nothing_to_a_sample() -> None:
 
 
 def test_a_hole_is_filled_consistently_with_the_rest() -> None:
-    """The likeliest latent given what is kept, in closed form; what is kept stays bit for bit."""
+    """The most probable latent given the kept values, in closed form; these are unchanged bit for bit."""
     x = TRUTH.sample((50,))
     keep = torch.tensor([True, True, False, False]).expand(50, 1, 4)
     filled = edited(Edit(x[:, None], keep=keep), 50, Rng(0))
@@ -387,7 +387,7 @@ def test_decoding_is_guided_away_from_the_null() -> None:
 
 @pytest.mark.slow
 def test_trained_on_gaussian_data_the_bound_comes_near_the_entropy() -> None:
-    """E[ELBO] <= E[log p] = -entropy for any model; a linear factor model is within this family's reach."""
+    """E[ELBO] <= E[log p] = -entropy for any model; this family contains the linear factor model of the data."""
     w, sigma = torch.tensor([[1.0, -0.5, 0.2, 0.8]]), 0.3
     truth = MultivariateNormal(torch.zeros(4), w.T @ w + sigma**2 * torch.eye(4))
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Augmentation: what each operation does, exactly, that gradients come back, and that moves can be undone."""
+"""Augmentation: the exact effect of each operation, exact gradients, and transforms that can be inverted."""
 
 from __future__ import annotations
 
@@ -99,13 +99,13 @@ FLIP, ZOOM, TURN, DOWN, RIGHT = range(5)
 
 
 def smooth(h: int, w: int) -> torch.Tensor:
-    """Two channels of slow waves without any symmetry, (1, 2, h, w)."""
+    """Two channels of slow waves without symmetries, (1, 2, h, w)."""
     r, c = torch.meshgrid(torch.arange(h) / h, torch.arange(w) / w, indexing="ij")
     return torch.stack([(2 * r + 3 * c + 0.3).sin(), (4 * c - r).cos()])[None]
 
 
 def told(**given: float) -> torch.Tensor:
-    """One row of moves, the rest zero."""
+    """Parameters of one transform, the others zero."""
     names = {"flip": FLIP, "zoom": ZOOM, "turn": TURN, "down": DOWN, "right": RIGHT}
     row = torch.zeros(1, MOVES)
     for k, v in given.items():
@@ -130,7 +130,7 @@ def told(**given: float) -> torch.Tensor:
 def test_a_transform_and_its_inverse_give_the_image(
     grid: tuple[int, int], there: list[dict[str, float]], back: list[dict[str, float]]
 ) -> None:
-    """To within what lies between cells, where nothing came into view: in the middle."""
+    """Up to interpolation, in the centre, which the edges do not reach."""
     x = smooth(*grid)
     y = x
     for step in there:

@@ -1,4 +1,4 @@
-"""Conditions to vectors: what is absent says nothing, what is present says what it is."""
+"""Embedding of conditions: absent parts have no influence, present parts determine the vector."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_padding_of_a_caption_is_ignored_and_an_unknown_word_is_not() -> None:
 
 
 def test_parts_add_up_to_unit_order() -> None:
-    """The sum of n parts is divided by sqrt(n): three unit vectors at random keep their size."""
+    """The sum of n parts is divided by sqrt(n), so that random unit vectors keep their magnitude."""
     e: list[Tensor] = [p(cond().parts[k], cond().present[k]) for k, p in zip(SPEC, NET.parts.values(), strict=True)]
     torch.testing.assert_close(NET(cond()), sum(e[1:], e[0]) / math.sqrt(3))
 
@@ -101,7 +101,7 @@ BESIDE = {
 
 
 def beside(**present: bool) -> Cond:
-    """Two rows with every part; in the second, those that are false are absent."""
+    """Two rows with every part, of which the false ones are absent in the second row."""
     values = {}
     for k, part in BESIDE.items():
         one = 1 + torch.arange(float(math.prod(part.shape))).view(1, *part.shape)

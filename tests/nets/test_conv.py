@@ -1,4 +1,4 @@
-"""Convolutional networks: any grid in and out, starting values, and what the condition can reach."""
+"""Convolutional networks: grids of any size, initial values, and dependence on the condition."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def seeded() -> None:
 
 
 def alive(module: torch.nn.Module) -> None:
-    """Replace the zero starts, behind which nothing can be seen."""
+    """Replaces initial zeros, which would hide dependences."""
     for p in module.parameters():
         if p.dim() > 1 and not p.any():
             torch.nn.init.normal_(p, std=1 / math.sqrt(p[0].numel()))

@@ -1,4 +1,5 @@
-"""Patches there and back; the diffusion Transformer: any grid, nothing at first, rows apart, every weight used."""
+"""Folding and unfolding of patches; the diffusion Transformer: any grid, zero at first, independent rows, all weights
+used."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ def test_a_patch_holds_neighbours() -> None:
 
 
 def made(grid: tuple[int, ...], patch: int = 2) -> DiT:
-    """A net with no zero left."""
+    """A network without zero weights."""
     torch.manual_seed(0)
     net = DiT(grid, 2, 2, 16, 2, 2, 6, patch)
     for p in net.parameters():

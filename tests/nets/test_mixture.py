@@ -1,4 +1,4 @@
-"""The density fitted to latents: closed forms, what a known mixture gives back, and how many components it wants."""
+"""The density fitted to latents: closed forms, recovery of a known mixture, and the number of components."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def draws(made: LatentMixture, n: int, row: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("rank", [1, 3, 6])
 def test_factors_and_deviations_make_the_covariance(rank: int) -> None:
-    """Exactly at full rank; below it at least every variance."""
+    """Exactly at full rank; below it, at least the variances."""
     wanted = covariances(1, 6)[0]
     factor, spread = factored(wanted, rank)
     assert factor.shape == (6, rank) and (spread > 0).all()
@@ -91,7 +91,7 @@ def test_a_draw_is_the_same_alone_and_in_a_batch() -> None:
 
 
 def test_two_clusters_are_found_and_more_are_not() -> None:
-    """The likelihood of examples kept apart is greatest at the truth: it comes near the truth's own."""
+    """The likelihood of held-out examples is highest for the true number, and close to that of the true mixture."""
     made, fit = mixture()
     u = draws(made, 1500).double().numpy()[None]
     found = fit_mixture(u, 16, 0)
@@ -107,7 +107,7 @@ def test_two_clusters_are_found_and_more_are_not() -> None:
 
 
 def test_few_examples_in_many_dimensions_give_one_component_and_no_copies() -> None:
-    """Where a mixture could sit on every example, draws stay as far from the examples as fresh data does."""
+    """A mixture could have a component at every example; draws must be as far from the examples as new data."""
     rng = np.random.default_rng(0)
     u, fresh = rng.normal(size=(1, 80, 12)), torch.from_numpy(rng.normal(size=(500, 12)))
     found = fit_mixture(u, 16, 0)

@@ -1,4 +1,4 @@
-"""Quantisers against their definitions: codes and their numbers, the nearest vector, the gradient through rounding."""
+"""Quantisers against their definitions: codes and their indices, nearest vectors, the gradient through rounding."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_codes_and_vectors_are_one_to_one(levels: tuple[int, ...]) -> None:
 
 @every_levels
 def test_every_code_is_reachable_and_keeps_its_index(levels: tuple[int, ...]) -> None:
-    """A fine sweep of each channel meets each of its levels; a vector of the codebook, brought back, is itself."""
+    """A fine sweep of each channel reaches all of its levels, and a vector of the codebook is quantised to itself."""
     fsq = FSQ(levels)
     sweep = torch.linspace(-8, 8, 4001)
     z = sweep[:, None, None].expand(-1, len(levels), -1).contiguous()
@@ -74,7 +74,7 @@ def test_the_bound_keeps_zero_and_stays_between_the_outermost_levels(levels: tup
 
 
 def test_the_gradient_goes_straight_through_the_rounding() -> None:
-    """d out / d bound = 1 / half, as if nothing were rounded."""
+    """d out / d bound = 1 / half, as without rounding."""
     fsq = FSQ((8, 5))
     z = noise(3, 2, 4, scale=0.5).double().float().requires_grad_(True)
     through = torch.autograd.grad(fsq(z).sum(), z)[0]
@@ -93,7 +93,7 @@ def test_fewer_than_two_levels_are_refused() -> None:
 
 @every_levels
 def test_every_step_divides_the_largest_error_by_the_levels(levels: tuple[int, ...]) -> None:
-    """Of a channel with L levels, 1 apart, K steps leave at most 1 / (2 L^(K-1)), and that nearly: no step is idle."""
+    """With L levels, 1 apart, K steps leave an error of at most 1 / (2 L^(K-1)), which is almost reached."""
     sweep = torch.linspace(-8, 8, 20_001)
     z = sweep[:, None, None].expand(-1, len(levels), -1).contiguous()
     half = torch.tensor(levels).div(2, rounding_mode="floor")
@@ -126,7 +126,7 @@ def test_one_step_is_finite_scalar_quantisation() -> None:
 
 
 def test_sequences_of_codes_are_different_vectors() -> None:
-    """All pairs of codes of two steps, 6^2 = 36, are 36 vectors: nothing is said twice."""
+    """All 6^2 = 36 pairs of codes of two steps give different vectors."""
     residual = ResidualFSQ((3, 2), 2)
     every = torch.cartesian_prod(torch.arange(6), torch.arange(6))
     assert len(torch.unique(residual.vectors(every[:, None]).flatten(1).round(decimals=5), dim=0)) == 36

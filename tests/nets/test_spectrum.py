@@ -1,4 +1,4 @@
-"""Spectra against closed forms: a sine's bin and level, Parseval, exact inverses; pictures of sound turn back."""
+"""Spectra against closed forms: the bin and level of a sine, Parseval, exact inverses, inversion of spectrograms."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def noise(*shape: int, scale: float = 0.1, seed: int = 0) -> Tensor:
 
 
 def sine(hertz: float, length: int, rate: int = 8000, level: float = 1.0) -> Tensor:
-    """(1, length)."""
+    """A sine, (1, length)."""
     return level * torch.sin(2 * math.pi * hertz / rate * torch.arange(length, dtype=torch.float64)).float()[None]
 
 
 def voice(length: int = 4096, rate: int = 8000) -> Tensor:
-    """Harmonics of a gliding pitch under a swelling loudness, (1, length): has the structure of speech."""
+    """Harmonics of a gliding pitch with rising loudness, (1, length), structured like speech."""
     t = torch.arange(length, dtype=torch.float64) / rate
     phase = 2 * math.pi * (120 * t + 40 * t**2)
     tones = sum(torch.sin(k * phase) / k for k in range(1, 20))
@@ -51,7 +51,7 @@ def voice(length: int = 4096, rate: int = 8000) -> Tensor:
 
 
 def test_a_sine_has_its_bin_and_its_level() -> None:
-    """Amplitude a in the middle of bin k: magnitude a there, a / 2 beside it, nothing elsewhere (Hann's main lobe)."""
+    """With amplitude a at the centre of bin k: magnitude a there, a / 2 beside it, 0 elsewhere (Hann's main lobe)."""
     for k, level in ((10, 1.0), (40, 0.25)):
         magnitude = stft(sine(k * 8000 / 256, 2048, level=level), 256, 64).abs()[0, :, 8:-8]
         want = torch.zeros(129)
@@ -60,7 +60,7 @@ def test_a_sine_has_its_bin_and_its_level() -> None:
 
 
 def test_energy_is_preserved() -> None:
-    """Parseval: the energy of each windowed frame is that of its spectrum, both halves of it."""
+    """Parseval: the energy of each windowed frame is that of its two-sided spectrum."""
     x = noise(2, 640)
     spectrum = stft(x, 256, 64).abs().square()
     both = spectrum.sum(1) + spectrum[:, 1:-1].sum(1)  # the bins between 0 and the middle stand for two
@@ -81,7 +81,7 @@ def test_the_inverse_is_exact_up_to_the_ends(window: int, hop: int) -> None:
 
 
 def test_the_inverse_is_the_nearest_sound() -> None:
-    """Least squares: of a spectrum that no sound has, what is left over is orthogonal to the spectra of all sounds."""
+    """Least squares: the residual of a spectrum that no sound has is orthogonal to the spectra of all sounds."""
     spectrum = torch.complex(noise(1, 129, 9), noise(1, 129, 9, seed=1))
     spectrum[:, [0, -1]] = spectrum[:, [0, -1]].real.to(spectrum.dtype)
     rest = spectrum - stft(waveform(spectrum, 256, 64), 256, 64)
@@ -105,7 +105,7 @@ def test_any_length_has_the_frames_that_cover_it() -> None:
 
 
 def test_slaneys_scale() -> None:
-    """Its anchors (15 mels at 1 kHz, 42 at 6.4 kHz), and there and back."""
+    """Its anchors (15 mels at 1 kHz, 42 at 6.4 kHz), and its inverse."""
     assert to_mel(torch.tensor([0.0, 500.0, 1000.0, 6400.0])).tolist() == pytest.approx([0, 7.5, 15, 42], abs=1e-5)
     hertz = torch.linspace(0, 20000, 301, dtype=torch.float64)
     assert torch.allclose(to_hertz(to_mel(hertz)), hertz, rtol=1e-9)
@@ -137,7 +137,7 @@ def test_a_louder_sound_is_a_constant_higher() -> None:
 
 
 def test_a_sine_of_amplitude_1_has_its_level() -> None:
-    """Its bands together hold the power 1 + 1/4 + 1/4 of the three bins of a Hann window."""
+    """Its bands together have the power 1 + 1/4 + 1/4 of the three bins of a Hann window."""
     y = log_mel(sine(64 * 8000 / 256, 2048), SMALL_MEL)
     assert y.shape == (1, 40, 32)
     total = 10 * torch.log10(torch.pow(10, y[0, :, 8:-8] / 10).sum(0))
@@ -171,7 +171,8 @@ def test_contradictory_parameters_are_refused(numbers: dict[str, float]) -> None
 @pytest.mark.parametrize("rate", [4000, 8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000])
 @pytest.mark.parametrize("fine", [False, True])
 def test_every_sampling_rate_has_a_spectrogram(rate: int, fine: bool) -> None:
-    """The same window in seconds and the same width of a band in mels, whatever the rate, within a rounding."""
+    """The length of the window in seconds and the width of a band in mels are the same for every rate, up to
+    rounding."""
     mel = mel_of(rate, fine)
     assert mel.window / rate == pytest.approx(0.032, rel=0.1)
     assert mel.window == mel.hop * (4 if fine else 2)
@@ -217,7 +218,7 @@ def test_with_the_true_phase_the_sound_is_exact() -> None:
 
 
 def inconsistency(x: Tensor, magnitude: Tensor) -> float:
-    """How far the sound's magnitude is from what was asked for, as a share of it."""
+    """The relative error of the sound's magnitude."""
     return float((stft(x, 256, 64).abs() - magnitude).norm() / magnitude.norm())
 
 
@@ -235,7 +236,7 @@ def test_momentum_helps() -> None:
 
 
 def test_the_first_phase_of_a_sine_runs_at_its_frequency() -> None:
-    """Between bins too: 1010 Hz lies a third of the way from bin 32 to 33. Radians a frame, 1% of a bin's width."""
+    """Also between bins: 1010 Hz is a third of the way from bin 32 to 33. In radians per frame, to 1% of a bin."""
     magnitude = stft(sine(1010, 4096), 256, 64).abs()
     advance = first_phase(magnitude, 256, 64)[0, 32].diff()[8:-8]
     want = 2 * math.pi * 1010 * 64 / 8000
@@ -252,7 +253,7 @@ def test_lengths_are_exact(window: int, hop: int) -> None:
 
 
 def test_a_spectrogram_is_inverted_to_its_sound() -> None:
-    """Far nearer than noise of the same length and loudness is, and with the picture that it was made from."""
+    """The result is much closer than noise of the same length and loudness, and has the spectrogram."""
     x = voice()
     y = log_mel(x, SMALL_MEL)
     back = to_sound(y, SMALL_MEL)
@@ -263,7 +264,7 @@ def test_a_spectrogram_is_inverted_to_its_sound() -> None:
 
 
 def test_no_click_at_the_ends() -> None:
-    """A steady tone, cut in the middle of its swing, does not come back with peaks at its ends."""
+    """A steady tone that is cut in the middle of a period is inverted without peaks at its ends."""
     back = to_sound(log_mel(sine(1000, 4096, level=0.5), SMALL_MEL), SMALL_MEL)
     middle = back[:, 1024:3072].abs().max()
     assert back[:, :128].abs().max() < 1.5 * middle and back[:, -128:].abs().max() < 1.5 * middle
@@ -295,7 +296,7 @@ def test_a_loud_sound_beside_silence_leaves_it_alone() -> None:
 
 
 def test_distance_of_a_scaled_sound() -> None:
-    """Closed form: of x / 2 from x, the convergence is 1/2 and the log-magnitudes are log 2 apart at every window."""
+    """In closed form: for x / 2 and x the convergence is 1/2, and log magnitudes differ by log 2 in every window."""
     x = noise(3, 4096, scale=0.3)
     want = torch.full((3,), 0.5 + math.log(2))
     assert torch.allclose(multi_scale_distance(x / 2, x, 8000), want, atol=0.01)
@@ -311,7 +312,7 @@ def test_distance_grows_with_noise() -> None:
 
 
 def test_gradients_are_finite_and_right() -> None:
-    """Also where a sound is silent; and along a direction they are the difference quotient."""
+    """Also for silent sounds; and along a direction they equal the difference quotient."""
     for x in (noise(1, 512), torch.zeros(1, 512), torch.cat([noise(1, 256), torch.zeros(1, 256)], 1)):
         x.requires_grad_()
         target = voice(512)

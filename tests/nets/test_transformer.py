@@ -23,7 +23,7 @@ TOKENS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6, 5, 3], [10, 0, 7, 7, 7, 2, 8, 1,
 
 
 def made(shape: DecoderShape = SHAPE, spec: dict[str, Part] | None = None, seed: int = 0) -> Decoder:
-    """A decoder with no zero left: fresh ones answer uniformly whatever they see."""
+    """A decoder without zero weights; new ones return uniform distributions for any input."""
     torch.manual_seed(seed)
     net = Decoder(shape, spec or {})
     for p in net.parameters():
@@ -120,7 +120,7 @@ def test_a_rotation_keeps_lengths_and_products_depend_on_the_distance_alone() ->
 
 
 def test_rotary_attention_does_not_depend_on_absolute_positions() -> None:
-    """With one layer a token attends alike wherever the same window stands: shifted tables, same output."""
+    """With one layer, shifted tables give the same output for the same window."""
     net = made(replace(SHAPE, layers=1))
     h = net.embedding(TOKENS[:, :6])
     cos, sin = net.get_buffer("cos"), net.get_buffer("sin")
@@ -184,7 +184,7 @@ def test_the_gradient_of_the_norm_in_float32_is_that_in_float64() -> None:
 
 @pytest.mark.parametrize("kernel", [True, False])
 def test_documents_of_a_window_are_independent(kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Packing: 0 separates. Every document's logits are those it has alone, by whichever attention."""
+    """Packing with the separator 0: the logits of every document are those without the others, for every attention."""
     if not kernel:
         monkeypatch.setattr(kernels, "usable", lambda x: False)
     net = made(replace(SHAPE, context=64, separator=0))

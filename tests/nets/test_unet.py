@@ -1,4 +1,4 @@
-"""The U-Net: any grid, nothing at first, rows apart, attention blind to the order of places."""
+"""The U-Net: any grid, zero at first, independent rows, attention equivariant to permutations of positions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from afresh.nets.unet import ChannelNorm, SelfAttention, UNet
 
 
 def made(rank: int = 2, channels: int = 2, widths: tuple[int, ...] = (8, 16), blocks: int = 1) -> UNet:
-    """A net with no zero left."""
+    """A network without zero weights."""
     torch.manual_seed(0)
     net = UNet(rank, channels, channels, widths, blocks, 6, attention=True)
     for p in net.parameters():
@@ -65,7 +65,7 @@ def test_attention_is_equivariant_to_the_order_of_positions() -> None:
 
 
 def test_attention_by_definition() -> None:
-    """softmax(q k / sqrt(d)) v a head, with its residual."""
+    """softmax(q k / sqrt(d)) v for each head, with its residual connection."""
     torch.manual_seed(0)
     net = SelfAttention(2, 64)  # two heads of 32
     nn.init.normal_(net.out.get_parameter("weight"), std=0.2)

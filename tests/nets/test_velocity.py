@@ -1,4 +1,4 @@
-"""The velocity network: a condition on the grid of x, both nets at any patch, the map's second time."""
+"""The velocity network: a condition on the grid of x, both networks with any patch, the second time of the map."""
 
 from __future__ import annotations
 

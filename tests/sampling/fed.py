@@ -1,4 +1,4 @@
-"""A state for toy models of the next token: what each row has been fed since its window began."""
+"""A state for toy models of the next token: the tokens that each row was fed since its window began."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Structured output: what may follow against all words of a small language, texts of an untrained model against what
-they must match, and requests that cannot be kept."""
+"""Constrained decoding: allowed tokens against all words of a small language, texts of an untrained model against
+their constraints, and invalid constraints."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def alphabet(name: str) -> Alphabet:
 
 
 def untrained(size: int, sharpness: float = 1.0) -> Any:
-    """Logits that are a fixed random function of the last two tokens: a model that knows nothing."""
+    """Logits that are a fixed random function of the last two tokens."""
 
     def logits(window: list[int]) -> Tensor:
         before, last = window[-2:] if len(window) > 1 else (window[0], window[0])
@@ -59,7 +59,8 @@ def texts(name: str, make: Maker | None, seed: int, n: int = 6, length: int = 40
 
 @every_tokenizer
 def test_the_spelling_is_that_of_the_tokens(name: str) -> None:
-    """Of every text, the bytes of its tokens in turn, two halves a byte, are its UTF-8; marks say nothing."""
+    """For every text, the bytes of its tokens (two halves for some bytes) are its UTF-8; special tokens have no
+    bytes."""
     t, text = TOKENIZERS[name], 'the cat {"age": 12} é€😀\n\x00'
     half = {n: i for i, n in enumerate(t.nibbles)}
     raw, halves = b"", []
@@ -83,7 +84,7 @@ WORDS = ("cat", "cats", "the cat", "to", "Ω", "Ωmega", "é!")
 
 @every_tokenizer
 def test_allowed_tokens_continue_some_word(name: str) -> None:
-    """At every state of a finite language, against all its words spelled out."""
+    """In every state of a finite language, compared with all of its words."""
     letters, language = alphabet(name), [w.encode() for w in WORDS]
     spelled = [(i, s) for i, s in enumerate(letters.spelling) if s]
     make = constraint.regex("|".join(map(re.escape, WORDS)), letters)
@@ -118,7 +119,7 @@ def test_allowed_tokens_continue_some_word(name: str) -> None:
 
 
 def test_a_constraint_only_renormalises() -> None:
-    """p(token | it may follow) is proportional to the model's own p."""
+    """p(token | allowed) is proportional to the probability of the model."""
     letters = alphabet("bytes")
     logits = Rng(1).normal("logits", torch.arange(3), (len(letters.spelling),))
     musts = [constraint.regex("[a-f]+", letters)() for _ in range(2)]
@@ -155,7 +156,7 @@ def test_the_trivial_constraint_changes_no_sample(name: str) -> None:
 
 
 def test_any_text_is_valid_unicode_and_nothing_less() -> None:
-    """`(?s:.*)` forbids only what is no UTF-8."""
+    """`(?s:.*)` only forbids invalid UTF-8."""
     letters = alphabet("bytes")
     state = constraint.regex("(?s:.*)", letters)()
     allowed = state.allowed()[:256].tolist()

@@ -38,7 +38,7 @@ def gaussian(std: float) -> Predict:
 
 
 def swirl(x: Tensor, t: Tensor) -> Tensor:
-    """A field whose Jacobian is neither diagonal nor symmetric."""
+    """A velocity whose Jacobian is neither diagonal nor symmetric."""
     return torch.stack([torch.sin(x[:, 0] * x[:, 1]) + t[:, 0], x[:, 0] ** 2 * x[:, 1]], 1)
 
 
@@ -47,7 +47,7 @@ def log_normal(x: Tensor, std: float) -> Tensor:
 
 
 def two(x: Tensor, t: Tensor) -> Tensor:
-    """The exact velocity for an even mixture of N(-1, 0.4^2) and N(1, 0.4^2), each number by itself."""
+    """The exact velocity of an even mixture of N(-1, 0.4^2) and N(1, 0.4^2), independent for each number."""
     d2 = (1 - t) ** 2 + (0.4 * t) ** 2
     sure = torch.tanh(t * x / d2)  # P(+1 | x_t) - P(-1 | x_t)
     return sure + (t * 0.16 - (1 - t)) / d2 * (x - t * sure)
@@ -75,7 +75,8 @@ def test_a_mixture_has_its_density() -> None:
 
 
 def test_a_density_adds_up_to_one() -> None:
-    """Over an even grid of a line; the trapezium's error is far below the tolerance for what is so smooth."""
+    """On an even grid of a line; for such a smooth density the error of the trapezoidal rule is far below the
+    tolerance."""
     line = torch.linspace(-4, 4, 401, dtype=torch.float64)[:, None]
     density = log_likelihood(velocity(two), line, Cond(401), times(40)).exp()
     assert float(density.sum() * 0.02) == pytest.approx(1, abs=1e-4)
@@ -89,7 +90,7 @@ def test_the_divergence_is_the_trace_of_the_jacobian() -> None:
 
 
 def test_the_estimate_has_no_bias() -> None:
-    """Over all probes of +1 and -1, each once, its mean is the trace; one alone is not."""
+    """The mean over all probes of +1 and -1 is the trace, while a single one is not."""
     every = torch.tensor(list(product((-1.0, 1.0), repeat=2)))[:, None].expand(4, 3, 2)
     t = torch.tensor(0.3)
     exact = divergence(velocity(swirl), X, t, NOBODY, None)[1]
@@ -132,7 +133,7 @@ def test_uniform_bytes_take_eight_bits() -> None:
 
 
 def test_bits_do_not_depend_on_the_units() -> None:
-    """The same density over x and over 10 x."""
+    """The same density of x and of 10 x."""
     nats = torch.tensor([-3.0, 1.5], dtype=torch.float64)
     wider = bits_per_dim(nats - 7 * math.log(10), 7, 10 * 0.01)
     torch.testing.assert_close(bits_per_dim(nats, 7, 0.01), wider)
@@ -154,7 +155,7 @@ def test_inversion_finds_the_noise_of_a_gaussian() -> None:
 
 
 def test_each_round_reduces_the_error_of_inversion() -> None:
-    """There and back misses by an error of order 2, and each round brings it down."""
+    """Without rounds the error is of order 2, and each round reduces it."""
     ts = times(10)
 
     def missed(rounds: int) -> float:
@@ -167,7 +168,7 @@ def test_each_round_reduces_the_error_of_inversion() -> None:
 
 
 def test_rounds_never_increase_the_error_where_a_step_folds() -> None:
-    """Near a point mass the last step forgets where it came from: no point before it leads to x."""
+    """Near a point mass the last step forgets its start: no point before it leads to x."""
     steep = velocity(lambda x, t: (0.7 - x) / (1.02 - t))
     ts = times(5)
 

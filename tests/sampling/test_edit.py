@@ -1,4 +1,4 @@
-"""Editing against Gaussian priors, whose posteriors are known in closed form, and its promises to the bit."""
+"""Editing under Gaussian priors, whose posteriors are known in closed form, and bit-exact invariants."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def along(t: Tensor, x: Tensor) -> Tensor:
 
 
 def gaussian(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
-    """The exact velocity of N(0, STD^2), each number by itself."""
+    """The exact velocity of N(0, STD^2), independent for each number."""
     a = along(t, x)
     return (a * STD**2 - (1 - a)) / ((1 - a) ** 2 + (a * STD) ** 2) * x, state
 
 
 def coupled(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
-    """The exact velocity of data whose two rows of three are the same N(0, STD^2) draw: covariance STD^2 [[1, 1],
-    [1, 1]], with a deviation of 0.1 of its own in each. Sum and difference are independent Gaussians."""
+    """The exact velocity of data whose two rows of three share a N(0, STD^2) draw, covariance STD^2 [[1, 1], [1, 1]],
+    plus independent noise of standard deviation 0.1. Sum and difference are independent Gaussians."""
     a = along(t, x[:, :1])
     out = []
     for sign, var in ((1, 2 * STD**2 + 0.01), (-1, 0.01)):
@@ -83,7 +83,7 @@ def test_strength_zero_returns_the_start() -> None:
 
 
 def test_the_strength_determines_the_first_time() -> None:
-    """From t = 1 - s the exact flow scales what is there, (1 - t) noise + t start, by d(1) / d(t)."""
+    """From t = 1 - s the exact flow scales (1 - t) noise + t start by d(1) / d(t)."""
     for s in (0.25, 0.7):
         t = 1 - s
         begun = (1 - t) * NOISE + t * START
@@ -116,7 +116,7 @@ def test_kept_values_are_the_starts_bit_for_bit(solver: str, strength: float, re
 
 
 def test_the_network_receives_kept_values_on_their_path() -> None:
-    """(1 - t) noise + t start at every time, with the same noise all along."""
+    """(1 - t) noise + t start at every time, always with the same noise."""
 
     def spy(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
         a = along(t, x)
@@ -134,8 +134,8 @@ def test_keeping_everything_gives_the_start_and_keeping_nothing_plain_sampling()
 
 @pytest.mark.parametrize("resample", [1, 8])
 def test_new_values_agree_with_kept_ones(resample: int) -> None:
-    """In the coupled data the rows differ by a Gaussian of deviation 0.14. Plain filling in comes half of the way from
-    not looking; going each stretch eight times comes all of it."""
+    """In the coupled data the rows differ by a Gaussian of standard deviation 0.14. Plain filling reaches half of the
+    agreement, and eight repetitions of each interval reach all of it."""
     x = run(Edit(START, 1.0, KEEP), coupled, steps=60, resample=resample)
     apart = float((x[:, 1] - x[:, 0]).square().mean().sqrt())
     free = run(Edit(), coupled, steps=60)
@@ -160,7 +160,7 @@ def test_intervals_cover_all_times_and_repeat_all_but_the_first() -> None:
 
 
 def test_renoising_preserves_the_marginal() -> None:
-    """Of a Gaussian: the variance at b becomes that at a, by the coefficients alone."""
+    """For a Gaussian: the coefficients transform the variance at b into that at a."""
     for a, b in ((0.2, 0.5), (0.7, 1.0), (0.0, 0.1)):
         one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
         kept, new = float(noised(one, b, a, zero)), float(noised(zero, b, a, one))
@@ -176,7 +176,7 @@ C = torch.tensor([[0.5, -1.0, 0.0], [2.0, 0.3, -0.2]], dtype=torch.float64)
 
 @pytest.mark.parametrize("solver", ["heun", "dpmpp"])
 def test_a_linear_energy_moves_a_gaussian_by_its_closed_form(solver: str) -> None:
-    """p(x) exp(-w c x) is N(-w STD^2 c, STD^2): the samples from the same noise, all moved by the new mean."""
+    """p(x) exp(-w c x) is N(-w STD^2 c, STD^2): the samples from the same noise, shifted by the new mean."""
     task = Edit(energy=lambda x: (x * C).flatten(1).sum(1), weight=1.5)
     moved = run(task, solver=solver, steps=200) - run(Edit(), solver=solver, steps=200)
     torch.testing.assert_close(moved, (-1.5 * STD**2 * C).expand_as(moved), rtol=0, atol=1e-12)
@@ -184,7 +184,7 @@ def test_a_linear_energy_moves_a_gaussian_by_its_closed_form(solver: str) -> Non
 
 @pytest.mark.parametrize("weight", [0.5, 20.0, 1e6])
 def test_a_quadratic_energy_gives_the_posterior(weight: float) -> None:
-    """p(x) exp(-w |x - y|^2): precision 1 / STD^2 + 2 w, mean 2 w y / precision. A huge weight is a fixed value."""
+    """p(x) exp(-w |x - y|^2): precision 1 / STD^2 + 2 w, mean 2 w y / precision. A huge weight fixes the value."""
     y = C
     precision = 1 / STD**2 + 2 * weight
     expected = 2 * weight * y / precision + NOISE / math.sqrt(precision)
@@ -193,8 +193,8 @@ def test_a_quadratic_energy_gives_the_posterior(weight: float) -> None:
 
 
 def test_an_energy_of_one_half_reaches_the_other() -> None:
-    """Only the first row is wanted to be y; the second is tied to it by the data, within 0.14. The posterior mean of
-    both is (nearly) y, which only a gradient through the network can know."""
+    """The energy is that of the first row only; the data couples the second to it, within 0.14. The posterior mean of
+    both is almost y, which requires the gradient through the network."""
     y = torch.tensor([0.5, -0.4, 0.2], dtype=torch.float64)
     task = Edit(energy=lambda x: (x[:, 0] - y).square().sum(1), weight=200.0)
     x = run(task, coupled, steps=100)
@@ -205,8 +205,8 @@ def test_an_energy_of_one_half_reaches_the_other() -> None:
 
 @pytest.mark.parametrize("steps", [4, 12])
 def test_a_huge_weight_fixes_a_value_in_few_steps(steps: int) -> None:
-    """By solvers that land on the predicted data. Heun's last step also asks at t = 1, where nothing is left to move,
-    and so keeps half a step's noise."""
+    """With solvers that end at the predicted data. Heun's last step also evaluates t = 1, where the change is zero,
+    and so keeps the noise of half a step."""
     task = Edit(energy=lambda x: (x - 0.3).square().flatten(1).sum(1), weight=1e8)
     for solver, off in (("euler", 1e-6), ("dpmpp", 1e-6), ("sde", 1e-6), ("heun", 2.0 / steps)):
         assert float((run(task, solver=solver, steps=steps) - 0.3).abs().max()) < off, solver
@@ -218,7 +218,7 @@ def test_weight_zero_is_no_energy() -> None:
 
 
 def test_gradient_and_curvature_of_a_quadratic() -> None:
-    """Of 3 |x|^2: 6 x and 6. A linear energy has none, a concave one counts as none."""
+    """Of 3 |x|^2: 6 x and 6. The curvature of linear and concave energies is 0."""
     slope, curvature = descent(lambda x: 3 * x.square().flatten(1).sum(1), START, 0.01)
     torch.testing.assert_close(slope, 6 * START)
     torch.testing.assert_close(curvature, torch.full((N, 1, 1), 6.0, dtype=torch.float64))

@@ -1,4 +1,4 @@
-"""What a field is wanted to be like: zero where it is so, the right distance where it is not, gradients everywhere."""
+"""Energies: zero for desired fields, the right distance for others, and gradients everywhere."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def test_edges_ignore_brightness() -> None:
 
 
 def test_style_ignores_positions() -> None:
-    """A periodic texture moved by a period's part has the same statistics, but for the rim; another one has not."""
+    """A periodic texture, shifted by a part of its period, has the same statistics up to the edges; another texture
+    has not."""
     stripes = torch.sin(torch.arange(32.0) * torch.pi / 2).expand(32, 32)[None, None]
     moved, turned = stripes.roll(1, 3), stripes.transpose(2, 3)
     energy = e.style(stripes)

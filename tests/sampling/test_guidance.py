@@ -1,4 +1,4 @@
-"""Guidance is a straight line through predictions: unconditional and conditional, weak and strong, part by part."""
+"""Guidance is linear in its scale: between unconditional and conditional, weak and strong models, and part by part."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ X = torch.arange(6.0).view(3, 2)
 
 
 def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
-    """x + 10 for a row without its label, x + label with it; the state counts the rows it saw."""
+    """x + 10 for a row without its label, x + label with it; the state counts rows."""
     shift = torch.where(cond.present["label"], cond.parts["label"].float(), 10.0)
     return x + shift[:, None], (state or 0) + len(x)
 
@@ -59,7 +59,7 @@ def test_a_time_for_each_row_is_passed_to_both_halves() -> None:
 
 
 def test_one_state_holds_both_halves_from_step_to_step() -> None:
-    """Each half goes on from what it was fed itself, also when rows leave or start again."""
+    """Each half continues from its own tokens, also when rows leave or restart."""
     fed: list[list[list[int]]] = []
     toy = model(lambda window: torch.tensor([float(sum(window)), 1.0]))
 
@@ -78,7 +78,7 @@ def test_one_state_holds_both_halves_from_step_to_step() -> None:
 
 
 def test_known_values_stay_in_the_unconditional_half() -> None:
-    """A prefix or a hole to fill is part of the task, not of what guidance steers away from."""
+    """A prompt or a hole is part of the task and not of the condition that guidance leads away from."""
     given = replace(COND, known=torch.ones(3, 2), known_mask=torch.ones(3, 2, dtype=torch.bool))
 
     def needs_given(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
@@ -99,7 +99,7 @@ PARTS = Cond(
 
 
 class Sums:
-    """x + 10 + label - age + label * age, of the parts that are present; counts calls and rows."""
+    """x + 10 + label - age + label * age of the parts that are present; counts calls and rows."""
 
     def __init__(self) -> None:
         self.rows: list[int] = []
@@ -117,8 +117,8 @@ def value(of: Any, cond: Cond = PARTS) -> Tensor:
 
 
 def test_each_part_has_its_own_scale() -> None:
-    """null + 3 (only label - null) + 2 (only age - null): the parts' interplay, known only to both together, is not
-    seen. By hand: 10 + 3 label - 2 age."""
+    """null + 3 (only label - null) + 2 (only age - null): the interaction of the parts has no influence. By hand: 10
+    + 3 label - 2 age."""
     net = Sums()
     expected = torch.tensor([10 + 0 - 1.0, 10 + 3 + 2.0, 10 + 6 - 0.0])
     torch.testing.assert_close(value(composed(net, {"label": 3.0, "age": 2.0})), expected)
@@ -126,7 +126,7 @@ def test_each_part_has_its_own_scale() -> None:
 
 
 def test_parts_without_a_weight_form_one_term() -> None:
-    """10 + 3 label - 1.5 age, age having the general scale; a weight below zero turns a part around."""
+    """10 + 3 label - 1.5 age, where age has the general scale; a negative weight reverses a part."""
     expected = torch.tensor([10 + 0 - 0.75, 10 + 3 + 1.5, 10 + 6 - 0.0])
     torch.testing.assert_close(value(composed(Sums(), {"label": 3.0}, 1.5)), expected)
     turned = torch.tensor([10 - 0 - 0.5, 10 - 1 + 1.0, 10 - 2 - 0.0])
@@ -153,7 +153,7 @@ def test_an_unknown_part_is_refused_naming_those_known() -> None:
 
 
 def test_a_negative_request_takes_the_place_of_null() -> None:
-    """negative + 3 (conditional - negative), and the same of parts with their own weights."""
+    """negative + 3 (conditional - negative), and likewise for parts with their own weights."""
     asked = Cond(3, {"label": torch.tensor([2, 2, 2])}, {"label": ALL})
     label = torch.tensor([0.0, 1.0, 10.0])  # the third row has none
     found = classifier_free(predict, 3.0)(X, 0.5, replace(COND, negative=asked), None)[0] - X
@@ -218,7 +218,7 @@ def test_an_interval_of_all_times_adds_no_wrapper() -> None:
 
 
 def test_a_negative_in_the_request_itself_takes_the_place_of_null() -> None:
-    """Of the request itself, row by row: row 1 asks for 1 and not for 2, 2 + 3 (1 - 2) = -1."""
+    """For each row: row 1 asks for 1 with the negative 2, 2 + 3 (1 - 2) = -1."""
     unwanted = replace(COND, parts={"label": torch.tensor([2, 2, 2])}, present={"label": torch.ones(3).bool()})
     cond = replace(COND, negative=unwanted)
     for way in (classifier_free(predict, 3.0), composed(predict, {"label": 3.0})):

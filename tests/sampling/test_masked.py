@@ -1,4 +1,4 @@
-"""Unmasking against joint distributions whose conditionals are known, and what each evaluation may see and show."""
+"""Unmasking against joint distributions with known conditionals, and the inputs and outputs of each evaluation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ JOINT = torch.tensor(
 
 
 def exact(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
-    """Log p(place | what is shown) under JOINT for windows of two places (B, 3) -> (B, 2, 3)."""
+    """log p(position | visible tokens) under JOINT for windows of two positions (B, 3) -> (B, 2, 3)."""
     a, b = x[:, 1], x[:, 2]
     first = torch.where((b == MASK)[:, None], JOINT.sum(1), JOINT.T[b.clamp_max(2)])
     second = torch.where((a == MASK)[:, None], JOINT.sum(0), JOINT[a.clamp_max(2)])
@@ -34,7 +34,7 @@ def how(steps: int = 0, order: Order = "random", banned: tuple[int, ...] = (), *
 
 
 def pairs(n: int, by: Unmask, predict: Any = exact, cond: Cond | None = None) -> Tensor:
-    """Counts (3, 3) of n pairs drawn from two masked places."""
+    """Counts (3, 3) of n pairs drawn from two masked positions."""
     x = torch.tensor([[0, MASK, MASK]]).repeat(n, 1)
     out = fill(predict, x, x[:, 1:] == MASK, cond or Cond(n), Rng(0), torch.arange(n), by, "test")
     return torch.bincount(out[:, 1] * 3 + out[:, 2], minlength=9).view(3, 3)
@@ -72,7 +72,7 @@ def test_banned_tokens_are_never_drawn_and_the_others_keep_their_ratios() -> Non
 
 
 def test_guidance_is_the_power_of_the_ratio() -> None:
-    """p(x) proportional to null^(1 - g) conditional^g (Schiff et al. 2024), here of one place."""
+    """p(x) proportional to null^(1 - g) conditional^g (Schiff et al. 2024), for a single position."""
     null, asked = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.2, 0.3, 0.5])
 
     def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
@@ -88,7 +88,7 @@ def test_guidance_is_the_power_of_the_ratio() -> None:
 
 
 class Spy:
-    """Says the id of the place mod 3, surest where `sure` (T,) is largest; keeps every window that it was shown."""
+    """Predicts the position mod 3, most confident where `sure` (T,) is largest; records every window."""
 
     def __init__(self, sure: Tensor) -> None:
         self.sure, self.seen = sure, list[Tensor]()
@@ -159,7 +159,7 @@ def test_long_texts_keep_known_tokens_and_fill_wanted_ones_only() -> None:
 
 
 def test_a_hole_at_the_end_of_a_window_is_filled_by_the_next_window() -> None:
-    """Unless the text ends there, and whatever stands beside it in the batch."""
+    """Unless the text ends there, and independently of the batch."""
     x = torch.full((2, 15), MASK)
     x[0] = 0
     x[0, [6, 9]] = MASK  # the last place of the first window of six, and the last of the second

@@ -1,4 +1,4 @@
-"""Solvers against flows that can be solved by hand."""
+"""Solvers against flows with closed-form solutions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def deviation(std: float, t: float) -> float:
 
 
 def errors_of(solver: str, std: float, low: float = 0.0, high: float = 1.0) -> list[float]:
-    """For 16, 32, ... 256 even steps from low to high."""
+    """Errors for 16, 32, ... 256 even steps from low to high."""
     out = []
     for n in STEPS:
         ts = low + (high - low) * times(int(n))
@@ -46,7 +46,7 @@ STEPS = np.array([16, 32, 64, 128, 256])
 
 
 def slope(errors: list[float]) -> float:
-    """Of log error against log step size."""
+    """The slope of log error against log step size."""
     return float(np.polyfit(np.log(1 / STEPS), np.log(errors), 1)[0])
 
 
@@ -59,8 +59,8 @@ def test_order_of_convergence(solver: str, std: float) -> None:
 @pytest.mark.parametrize("std", [0.5, 2.0])
 @pytest.mark.parametrize("solver", ["dpmpp", "sde"])
 def test_order_of_multistep_solvers(solver: str, std: float) -> None:
-    """Two where lambda is finite. Near t = 0 and 1 no number of even steps makes the steps in lambda short, and the
-    error falls as h^2 log(1/h): between 16 and 256 steps with a slope well above one."""
+    """The order is two where lambda is finite. Near t = 0 and 1 even steps are never short in lambda, and the error
+    falls as h^2 log(1/h): between 16 and 256 steps the slope is well above one."""
     assert slope(errors_of(solver, std, 0.1, 0.9)) == pytest.approx(ORDER[solver], abs=0.1)
     whole, first = errors_of(solver, std), errors_of("euler", std)
     assert slope(whole) > 1.4
@@ -96,7 +96,7 @@ def test_one_step_by_hand() -> None:
 
 @pytest.mark.parametrize("solver", sorted(SOLVERS))
 def test_evaluations_and_times(solver: str) -> None:
-    """As many evaluations as stated, at times within [0, 1], one time a row, the condition handed on."""
+    """The stated number of evaluations, at times within [0, 1], the same for all rows, with the condition passed on."""
     seen: list[Tensor] = []
 
     def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
@@ -110,10 +110,8 @@ def test_evaluations_and_times(solver: str) -> None:
 
 
 def test_two_points_are_reached() -> None:
-    """Data at -1 and +1: E[x_1 | x_t] = tanh(t x_t / (1 - t)^2), v = (E[x_1 | x_t] - x_t) / (1 - t).
-
-    Euler's last step lands on E[x_1 | x_t], which by then is one of the points; each gets half of the noise.
-    """
+    """Data at -1 and +1: E[x_1 | x_t] = tanh(t x_t / (1 - t)^2), v = (E[x_1 | x_t] - x_t) / (1 - t). Euler's last
+    step ends at E[x_1 | x_t], which is then one of the points; each receives half of the noise."""
     z = torch.linspace(-3, 3, 601, dtype=torch.float64)[:, None]
     exact = velocity(lambda x, t: (torch.tanh(t * x / (1 - t) ** 2) - x) / (1 - t))
     x1 = euler(exact, z, Cond(len(z)), times(100))
@@ -194,8 +192,8 @@ def test_without_noise_or_churn_the_sde_is_the_ode() -> None:
 
 
 def moments(std: float, mean: float, steps: int, churn: float) -> tuple[float, float]:
-    """Mean and standard deviation of what the solver makes of N(mean, std^2): exactly, for here x_1 is affine in its
-    start and its noises, and row j has only the j-th of them, at 1."""
+    """Mean and standard deviation of the solver's result for N(mean, std^2), exactly, since x_1 is affine in the
+    initial value and the noises, and row j only has the j-th of them, set to 1."""
     rows = torch.eye(steps + 2, dtype=torch.float64)
 
     def affine(x: Tensor, t: Tensor) -> Tensor:
@@ -209,7 +207,7 @@ def moments(std: float, mean: float, steps: int, churn: float) -> tuple[float, f
 @pytest.mark.parametrize("std", [0.5, 2.0])
 @pytest.mark.parametrize("churn", [0.0, 0.5, 1.0, 2.0])
 def test_the_sde_keeps_a_gaussian(std: float, churn: float) -> None:
-    """Mean 0.8 to within 1% and deviation within 3% in 64 steps, within 1% in 256."""
+    """The mean 0.8 to within 1%, and the standard deviation to within 3% in 64 steps and 1% in 256."""
     for steps, tolerance in ((64, 0.03), (256, 0.01)):
         mean, deviation = moments(std, 0.8, steps, churn)
         assert mean == pytest.approx(0.8, rel=0.01)

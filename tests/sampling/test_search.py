@@ -1,4 +1,4 @@
-"""The search for a latent against its closed form, row by row."""
+"""Optimisation of latents against its closed form, independently for each row."""
 
 from __future__ import annotations
 

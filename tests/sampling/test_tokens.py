@@ -1,5 +1,5 @@
-"""Cutting a distribution against its definition, drawing against its frequencies, generating against a language
-whose probabilities are known."""
+"""Truncation against its definition, drawing against frequencies, generation against a language with known
+probabilities."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.sampling.fed import model
 
 
 def by_definition(logits: list[float], cut: Cut) -> list[float]:
-    """Temperature, top-k, top-p, min-p for one row, in plain Python: ties at a threshold stay together."""
+    """Temperature, top-k, top-p and min-p of one row in plain Python; ties at a threshold are treated alike."""
     top = max(logits)
     if cut.temperature == 0:
         first = logits.index(top)
@@ -70,7 +70,7 @@ def test_without_truncation_probabilities_are_the_softmax() -> None:
 
 
 def test_ties_at_a_threshold_are_treated_alike() -> None:
-    """Else the result would depend on the order of the vocabulary."""
+    """Otherwise the result would depend on the order of the vocabulary."""
     logits = torch.tensor([[1.0, 0.0, 0.0, -5.0]])
     assert (narrow(logits, Cut(top_k=2)) > 0).tolist() == [[True, True, True, False]]
     assert (narrow(logits, Cut(top_p=0.6)) > 0).tolist() == [[True, True, True, False]]
@@ -101,7 +101,7 @@ def test_draw_has_the_frequencies_of_the_distribution() -> None:
 
 
 def test_draw_at_the_ends() -> None:
-    """u = 0 gives the first possible token; the largest u never an impossible one, even if the sum is short of 1."""
+    """u = 0 gives the first possible token; the largest u never gives an impossible one, even if the sum is below 1."""
     p = torch.tensor([[0.0, 0.3, 0.7, 0.0]], dtype=torch.float64)
     largest = torch.tensor([1 - 2**-24], dtype=torch.float32)
     assert draw(p, torch.zeros(1)).item() == 1
@@ -118,7 +118,7 @@ P = torch.tensor([[0.1, 0.2, 0.3, 0.4, 0.0], [0.7, 0.1, 0.1, 0.1, 0.0], [0.25, 0
 
 
 def chain(log: list[int] | None = None) -> Predict:
-    """A Markov chain that notes how many tokens of the window it has been fed."""
+    """A Markov chain that records how many tokens of the window it was fed."""
 
     def logits(window: list[int]) -> Tensor:
         assert 1 <= len(window) <= CONTEXT, "more was fed than the context holds"
@@ -130,7 +130,7 @@ def chain(log: list[int] | None = None) -> Predict:
 
 
 def sum_of(window: list[int]) -> Tensor:
-    """Logits that depend on every token of the window and on where it lies: what a real context does."""
+    """Logits that depend on every token of the window and on its position, as those of a real model do."""
     assert len(window) <= CONTEXT
     key = sum(token * (2 * place + 1) for place, token in enumerate(window, 1))
     return torch.sin(key * torch.arange(1.0, V + 1) * 0.7) * 3
@@ -174,7 +174,7 @@ LENGTHS = st.lists(st.integers(1, 3 * CONTEXT), min_size=2, max_size=5)
 @settings(max_examples=60, deadline=None)
 @given(LENGTHS, st.integers(1, 2 * CONTEXT), st.sampled_from([None, 2]))
 def test_ragged_prompts_in_one_batch_equal_each_alone(lengths: list[int], length: int, end: int | None) -> None:
-    """Also where prompts are longer than the context: what a row sees never depends on the others."""
+    """Also for prompts longer than the context: the context of a row never depends on the others."""
     prompts = [[(7 * i + j * j) % V for j in range(n)] for i, n in enumerate(lengths)]
     together = run(summing, prompts, list(range(len(prompts))), length, end=end)
     alone = [run(summing, [p], [i], length, end=end)[0] for i, p in enumerate(prompts)]
@@ -200,7 +200,7 @@ def test_banned_tokens_are_never_drawn() -> None:
 
 @pytest.mark.parametrize("prompt", [1, CONTEXT - 1, CONTEXT, CONTEXT + 1, 3 * CONTEXT])
 def test_a_full_context_restarts_on_at_least_its_half(prompt: int) -> None:
-    """Every token after a long text still sees from half to all of the context, never more (asserted in chain)."""
+    """Every token after a long text still has half to all of the context, and never more (asserted in chain)."""
     log: list[int] = []
     row = run(chain(log), [[0] * prompt], [0], 5 * CONTEXT)[0]
     assert len(row) == 5 * CONTEXT
@@ -214,7 +214,7 @@ def test_the_smallest_context() -> None:
 
 
 def test_finished_rows_leave_the_batch() -> None:
-    """What is computed is what is still wanted: the batch shrinks, and nothing else changes."""
+    """The batch shrinks, and nothing else changes."""
     sizes: list[int] = []
 
     def counted(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:

@@ -1,4 +1,4 @@
-"""The palette codec: lossless where it can be, nearest where it cannot, and honest about both."""
+"""The palette codec: lossless for few colours, otherwise nearest colours, and correct error messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trained codec: what it keeps, where it comes from, what it refuses; and `train(codec=...)` from end to end."""
+"""The trained codec: what it saves, how it is made, what it refuses; and `train(codec=...)` from end to end."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_damage_is_refused(tmp_path: Path) -> None:
 
 
 class Blurred:
-    """Keeps the mean of each example alone."""
+    """Replaces each example by its mean."""
 
     source = target = Space("field", (1, 4))
     factor = 1
@@ -155,7 +155,7 @@ class Blurred:
 
 
 def test_the_loss_of_information_is_the_error_over_the_variance() -> None:
-    """Examples a + b (1, -1, 1, -1): the mean keeps a, so that b^2 / (var(a) + b^2) is lost."""
+    """Of examples a + b (1, -1, 1, -1) the mean is a, so that b^2 / (var(a) + b^2) is lost."""
     a = torch.tensor([-0.5, 0.5, 0.5, -0.5])
     x = a.view(4, 1, 1) + 0.1 * torch.tensor([1.0, -1, 1, -1])
     codec: Codec = Blurred()
@@ -169,7 +169,7 @@ def test_the_loss_of_information_is_the_error_over_the_variance() -> None:
 
 
 def write(path: Path, size: int = 8) -> Path:
-    """400 of scikit-learn's digits, enlarged where asked."""
+    """400 of scikit-learn's digits, enlarged by a factor."""
     found = load_digits()
     x = (found.images[:400] * 255 / 16).astype(np.uint8)
     x = x.repeat(size // 8, 1).repeat(size // 8, 2)
@@ -200,7 +200,7 @@ def codes(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pairs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two codes a place."""
+    """Two codes for each position."""
     residual = {"family.residual": 2, "family.levels": [8, 8]}
     return autoencoder(data, tmp_path_factory.mktemp("runs") / "residual", 150, "fsq", residual)
 
@@ -248,7 +248,7 @@ def test_residual_codes_go_to_the_families_of_tokens(family: str, data: Path, pa
 
 
 def test_a_transformer_of_residual_codes_keeps_its_promises(data: Path, pairs: Path, tmp_path: Path) -> None:
-    """Hashes, a resumed run, the cache and the samples, as `afresh verify` looks at them."""
+    """Hashes, a resumed run, the cache and the samples, as `afresh verify` checks them."""
     settings = {"family.layers": 1, "family.width": 32, "family.heads": 2, "family.kv_heads": 2, "train.batch": 32}
     run = afresh.train(data, codec=pairs, steps=8, out=tmp_path / "run", settings=settings, quiet=True)
     assert run.run.space.grid == (4, 4, 2)

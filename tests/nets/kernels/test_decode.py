@@ -1,4 +1,4 @@
-"""The decoding engine against the network's full forward: every shape, ragged rows, rows that leave or start again."""
+"""The decoding engine against the network's full forward pass: every shape, ragged rows, rows that leave or restart."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_bfloat16_is_as_accurate_as_in_training(batch: int) -> None:
 
 
 def test_int8_is_a_network_of_rounded_weights() -> None:
-    """Exactly: the weights that int8 stands for, in bfloat16's arithmetic, up to the order of sums."""
+    """The result is that of the dequantised weights in bfloat16 arithmetic, up to the order of sums."""
     net, rounded = made(SHAPE), made(SHAPE)
     for name, p in rounded.named_parameters():
         if p.dim() == 2 and "embedding" not in name:
@@ -162,7 +162,7 @@ def test_int8_is_a_network_of_rounded_weights() -> None:
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_row_is_the_same_alone_and_among_others(name: str, kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To the last bit, without matrix tiles (AMX), which sum many rows in another order than a few."""
+    """Bit for bit, without matrix tiles (AMX), whose order of sums depends on the number of rows."""
     monkeypatch.setattr("afresh.nets.kernels.decode.tiles", lambda: False)
     net, x = made(SHAPES[name]), torch.randint(37, (19, 5))
     together, _ = decode(net, x, None, None, None, 48, kind)

@@ -1,4 +1,4 @@
-"""The fused steps against the same mathematics in float64, forwards and backwards."""
+"""The fused operations against the same mathematics in float64, forwards and backwards."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_cross_entropy(dtype: torch.dtype, vocab: int) -> None:
 
 
 def test_numbers_that_are_not_finite_stay_visible() -> None:
-    """Training looks at the gradient's norm: nothing on the way may turn a NaN into a number."""
+    """Training checks the norm of the gradient: no operation may replace a NaN by a number."""
     for bad in (torch.nan, torch.inf):
         x = torch.randn(2, 32, 3 * 64).bfloat16()
         x[1, 20, :] = bad
