@@ -8,10 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from afresh.cli.sample import show_texts
+from afresh.core import Cond
+from afresh.data.music.encoder import ScoreEncoder
 from afresh.evaluation.report import visible
+from afresh.sampling.samples import Samples
 from tests.cli.conftest import Invoke, parsed
 
 
@@ -101,7 +105,9 @@ def test_a_prompt_longer_than_the_context_is_said_to_be(texts_run: Path, invoke:
 
 
 def test_a_text_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    show_texts([{"text": "red: \x1b[31m, bell: \x07, line\nend [bold]", "prompt": None}])
+    encoder = ScoreEncoder(steps=4, voices=0, context=64, transpose=0)
+    text = "red: \x1b[31m, bell: \x07, line\nend [bold]"
+    show_texts(Samples([text], torch.zeros(1, 1), Cond(1), [{"prompt": None}], 0, encoder), [])
     assert capsys.readouterr().out == "red: ␛[31m, bell: ␇, line\nend [bold]\n"
 
 

@@ -57,9 +57,9 @@ def test_a_score_without_a_note_or_of_hours_is_not_heard() -> None:
 def test_on_a_page_a_score_is_heard_for_half_a_minute() -> None:
     long = "T120 M4/4" + "\n| C4 :16" * 20  # 40 seconds
     assert SCORES.hear(long).seconds == pytest.approx(40, abs=0.1)
-    assert seconds(played(long, SCORES)) == pytest.approx(LONGEST)
-    assert seconds(played(BEGIN, SCORES)) == pytest.approx(1, abs=0.1)
-    assert played("", SCORES) is None
+    assert seconds(played(SCORES, long)) == pytest.approx(LONGEST)
+    assert seconds(played(SCORES, BEGIN)) == pytest.approx(1, abs=0.1)
+    assert played(SCORES, "") is None
 
 
 def test_files_and_a_page_of_what_is_heard(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def blend(
     asked = {"label": label, "to_label": to_label, "caption": caption, "to_caption": to_caption}
     check_given(second, toward, asked, {"away": away, "most": most})
     found = Run.open(run)
-    check_out(out, found.encoder.space, n)
+    check_out(out, found.encoder, n)
     blender, spec = Blender(found, pairs(setting or [], "--set")), found.conds
     if second is not None:
         start = Request(label=labels(label, spec=spec), caption=caption)

@@ -45,21 +45,21 @@ def data(
 
 
 def show_examples(found: Look) -> None:
-    """Pictures as half blocks, texts as the first lines of each."""
+    """Images as half blocks, texts as the first lines of each."""
     from rich.rule import Rule
     from rich.text import Text
 
     from afresh.data.image.grid import terminal_grid
     from afresh.evaluation.report import visible
-    from afresh.sampling.samples import is_text, pictures_of
+    from afresh.sampling.samples import images_of
     from afresh.tasks.inspect_data import excerpt
 
-    items = found.examples
-    if not is_text(items[0].value):
-        width, shown = shutil.get_terminal_size().columns, pictures_of([i.value for i in items])
-        columns = max(1, min(len(items), width // (shown[0].shape[1] + 2)))
-        answer(terminal_grid(shown, columns, width), colours=True)
+    items, encoder = found.examples, found.prepared.encoder
+    if images := images_of(encoder, [i.value for i in items]):
+        width = shutil.get_terminal_size().columns
+        columns = max(1, min(len(images), width // (images[0].shape[1] + 2)))
+        answer(terminal_grid(images, columns, width), colours=True)
         return
     for item in items:
         answer(Rule(Text(visible(item.source)), style="dim"))
-        answer(Text(visible(excerpt(item.value))))
+        answer(Text(visible(excerpt(encoder.kind.preview(item.value).text or ""))))

@@ -90,7 +90,7 @@ def edit(
         raise UserError(f"-n is the number of variations, from 1. Given: {n}.")
     found = Run.open(run)
     settings = with_set({"guidance": guidances(guidance)}, setting)
-    check_out(out, found.encoder.space, n * len(pictures))
+    check_out(out, found.encoder, n * len(pictures))
     request = Request(label=labels(label, spec=found.conds), number=numbers(number) or {}, caption=caption)
     editor = Editor(found, request, settings, seed)
     change = Change(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -157,8 +157,9 @@ def sample(
     from afresh.tasks.sample import Control, Sampler, control_lines
 
     found = Run.open(run)
-    if as_json and out is None and not found.space.stream:
-        raise UserError("Images and sounds cannot be printed as JSON. Say where to write them: --out DIR.")
+    if as_json and out is None and not found.encoder.kind.inline:
+        plural = found.encoder.kind.plural
+        raise UserError(f"This model makes {plural}, which JSON cannot hold. Say where to write them: --out DIR.")
     settings: dict[str, Any] = {
         "guidance": guidances(guidance),
         "temperature": temperature,
@@ -183,8 +184,8 @@ def sample(
     request = replace(request, image=labels(image, "--image"), negative=negative)
     between = "\n" if found.space.records and not raw else ""
     control = Control(best_of, reward, reward_guidance, weight, parse_adapters(adapter or []))
-    count = (TEXTS if found.space.stream else PICTURES) if n is None else n
-    check_out(out, found.encoder.space, count)
+    count = (TEXTS if found.encoder.kind.view == "text" else PICTURES) if n is None else n
+    check_out(out, found.encoder, count)
     if stream:
         samples = streamed(found, n, request, seed, chosen, between, as_json, control)
     else:
@@ -310,20 +311,21 @@ def deliver(run: Run, samples: Samples, out: Path | None, as_json: bool, between
     """Write, print or show, unless it is `shown` already."""
     from afresh.sampling.samples import text_records
 
-    records = samples.save(out) if out is not None else text_records(samples) if run.space.stream else []
+    kind = run.encoder.kind
+    records = samples.save(out) if out is not None else text_records(samples) if kind.inline else []
     if out is not None:
         say(f"{len(records):,} samples in {out}")
     if as_json:
         emit(records)
-    elif run.space.stream and shown:
+    elif shown:
         show_tokens(records[0])
-    elif run.space.stream:
-        show_texts(records, between)
+    elif kind.view == "text":
+        show_texts(samples, records, between)
     elif out is None:
-        show_pictures(samples)
+        show_images(samples)
 
 
-def show_texts(records: list[dict[str, Any]], between: str = "") -> None:
+def show_texts(samples: Samples, records: Sequence[dict[str, Any]], between: str = "") -> None:
     """Each text after its prompt, which is bold. Control characters, by which a text could command the terminal, are
     shown as their pictures."""
     from rich.rule import Rule
@@ -331,13 +333,15 @@ def show_texts(records: list[dict[str, Any]], between: str = "") -> None:
 
     from afresh.evaluation.report import visible
 
-    for i, record in enumerate(records):
-        if len(records) > 1:
-            title = f"{i + 1}" + (f": {record['label']}" if record.get("label") else "")
+    previews = samples.encoder.kind.previews(samples.values)
+    for i, (preview, asked) in enumerate(zip(previews, samples.described, strict=True)):
+        if len(previews) > 1:
+            title = f"{i + 1}" + (f": {asked['label']}" if asked.get("label") else "")
             answer(Rule(title, style="dim"))
-        prompt = led(visible(record["prompt"] or ""), between)
-        answer(Text(prompt, style="bold") + Text(visible(record["text"])))
-        show_tokens(record)
+        prompt = led(visible(asked.get("prompt") or ""), between)
+        answer(Text(prompt, style="bold") + Text(visible(preview.text or "")))
+        if records:
+            show_tokens(records[i])
 
 
 def show_tokens(record: dict[str, Any]) -> None:
@@ -347,15 +351,14 @@ def show_tokens(record: dict[str, Any]) -> None:
         answer(table(["token", "log-probability"], rows, right=[1]))
 
 
-def show_pictures(samples: Samples) -> None:
+def show_images(samples: Samples) -> None:
     """Half blocks of colour, as many a row as fit."""
     from afresh.data.image.grid import terminal_grid
-    from afresh.sampling.samples import pictures_of
+    from afresh.sampling.samples import images_of
 
-    width = shutil.get_terminal_size().columns
-    shown = pictures_of(samples.values)
-    columns = max(1, min(len(shown), width // (shown[0].shape[1] + 2)))
-    answer(terminal_grid(shown, columns, width), colours=True)
+    width, images = shutil.get_terminal_size().columns, images_of(samples.encoder, samples.values)
+    columns = max(1, min(len(images), width // (images[0].shape[1] + 2)))
+    answer(terminal_grid(images, columns, width), colours=True)
     names = sorted({str(d["label"]) for d in samples.described if d.get("label") is not None})
     if names:
         note(f"labels: {', '.join(names[:20])}{' ...' if len(names) > 20 else ''}; files: --out DIR")

@@ -57,7 +57,8 @@ class ItemKind:
     by identity and named in saved files by `name`.
 
     name: "text", "image", ...; also the name of the table of built-in rewards. plural: for messages, and what training
-    counts. view: how a person perceives an item.
+    counts. view: how a person perceives an item, and so what a preview holds: a text, an image, or both an image and a
+    sound.
 
     digest: the SHA-256 of an item's content, in hexadecimal. It decides the split and identifies exact duplicates.
     describe: an item in a few words, for messages. previews: of items that are shown side by side, one each.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from afresh.core import Cond, CondSpec, Encoder, Family, Item, Part, Space, UserError, events, registry
 from afresh.data.conditions import caption_ids, label_id
 from afresh.data.conditions import caption_words as split_caption
+from afresh.data.text.kind import TEXT
 from afresh.sampling.settings import steers
 
 HOLE = re.compile(r"\[\[(\d+)\]\]")
@@ -180,12 +181,17 @@ def encoded(encoder: Encoder | None, spec: CondSpec, item: Item) -> Cond:
     return encoder.encode([replace(item, value=blank)]).cond
 
 
+def writes_text(encoder: Encoder, space: Space) -> bool:
+    """Whether a model writes texts token by token, so that it can go on from one."""
+    return encoder.kind is TEXT and space.stream
+
+
 def encode_prompts(
     encoder: Encoder, space: Space, cond: Cond, prompt: str | Sequence[str], raw: bool = False
 ) -> tuple[Cond, list[str]]:
     """Put prompts in cond.known: one for all rows, or one a row. A model of conversations answers a prompt, or with
     `raw` goes on with it as it is. Notes say when one was cut to the context."""
-    if not space.stream:
+    if not writes_text(encoder, space):
         raise UserError("`prompt` continues a text; this model does not make texts. Use `label` or `caption`.")
     notes, rows = [], []
     for text in one_each(prompt, cond.size):
@@ -218,7 +224,7 @@ def encode_holes(encoder: Encoder, space: Space, cond: Cond, infill: str | Seque
 
     Raises UserError for a text without a hole, with one at its end, or with one that is longer than the context.
     """
-    if not space.stream or space.records:
+    if not writes_text(encoder, space) or space.records:
         what = "conversations" if space.records else "no texts"
         raise UserError(f"`infill` fills holes in a text; this model makes {what}. Leave it out.")
     rows = []
@@ -270,7 +276,7 @@ def prompt_ids(encoder: Encoder, text: str, ask: bool) -> Tensor:
 
 def prompt_texts(encoder: Encoder, space: Space, cond: Cond) -> list[str | None]:
     """The prompts in cond.known as they are, without marks."""
-    if cond.known is None or cond.known_mask is None:
+    if cond.known is None or cond.known_mask is None or not writes_text(encoder, space):
         return [None] * cond.size
     out: list[str | None] = []
     for ids, mask in zip(cond.known, cond.known_mask, strict=True):

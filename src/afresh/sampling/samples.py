@@ -14,17 +14,18 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from afresh.core import Cond, Encoder, Sound, Space, UserError
+from afresh.core import Cond, Encoder, Sound, UserError
 from afresh.core.files import replace_file
-from afresh.data.audio.sounds import SUFFIXES as SOUNDS
+from afresh.data.audio.kind import SOUND
 from afresh.data.image.grid import image_grid
-from afresh.data.image.images import SUFFIXES as PICTURES
-from afresh.data.image.images import to_image
+from afresh.data.image.images import Pixels
+from afresh.data.image.kind import IMAGE, png_bytes
 from afresh.sampling.text_stream import Written
 
-MOST = 400  # samples on one picture
-FILES = PICTURES | SOUNDS | {".mid", ".midi", ".abc", ".txt", ".json", ".jsonl", ".csv", ".html", ".zip"}
-LONGEST = 30.0  # seconds of a text's sound within a page; a file of its own has all
+MOST = 400  # samples in one image
+FILES = IMAGE.suffixes | SOUND.suffixes | {".mid", ".midi", ".abc", ".txt", ".json", ".jsonl", ".csv", ".html", ".zip"}
+LONGEST = 30.0  # seconds within a page of what is heard of an item that is no sound itself; a file of its own has all
+WHITE = 255
 PLAYER = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{count} sounds</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>body{{font:16px system-ui;margin:1.5rem;display:flex;flex-wrap:wrap;gap:1rem}}figure{{margin:0;width:240px}}
@@ -50,40 +51,18 @@ class Samples:
     def save(self, folder: str | Path) -> list[dict[str, Any]]:
         """Write files of the modality's own kind and samples.json(l) into `folder`; returns the records.
 
-        A path that ends in .png gets one picture of all, one in .wav or .flac the only sound. Raises UserError where it
-        cannot be written, and for other suffixes of files.
+        A path that ends in .png gets one image of all samples, one in .wav or .flac the only sound. Raises UserError
+        if it cannot be written, and for other suffixes of files.
         """
         path = Path(folder)
-        check_out(path, self.encoder.space, len(self.values))
+        check_out(path, self.encoder, len(self.values))
         if path.is_dir() or path.suffix.lower() not in (".png", ".wav", ".flac"):
             return write_samples(self, path)
         return write_picture(self, path) if path.suffix.lower() == ".png" else write_sound(self, path)
 
     def _repr_html_(self) -> str:
-        """Pictures or texts, for a notebook."""
+        """The samples in a notebook."""
         return samples_html(self)
-
-
-def is_picture(value: Any) -> bool:
-    return isinstance(value, np.ndarray)
-
-
-def is_sound(value: Any) -> bool:
-    return isinstance(value, Sound)
-
-
-def is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def pictures_of(values: Sequence[Any]) -> list[Any]:
-    """Something to look at for each: pictures as they are, sounds as wave and spectrum over the same time."""
-    if not is_sound(values[0]):
-        return list(values)
-    from afresh.data.audio.views import sound_image
-
-    longest = max(v.seconds for v in values)
-    return [sound_image(v, longest) for v in values]
 
 
 def caption_of(described: Any) -> str:
@@ -93,37 +72,50 @@ def caption_of(described: Any) -> str:
     return "" if label is None else str(label)
 
 
-def png(pixels: Any) -> bytes:
-    """One picture (H, W, C) uint8 as a PNG file."""
-    buffer = io.BytesIO()
-    to_image(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def played(value: Any, encoder: Encoder) -> bytes | None:
-    """The content of a WAV file, for what can be heard; of a text, such as a score, its first LONGEST seconds."""
-    from afresh.data.audio.views import wav_bytes
-
+def heard(encoder: Encoder, value: Any) -> Sound | None:
+    """What a page plays of a value: a sound itself, or the first LONGEST seconds of what the encoder makes audible."""
     sound = encoder.hear(value)
-    return None if sound is None else wav_bytes(beginning(sound) if is_text(value) else sound)
+    if sound is None or encoder.kind.view == "sound":
+        return sound
+    return replace(sound, samples=sound.samples[: int(LONGEST * sound.rate)])
 
 
-def beginning(sound: Sound, seconds: float = LONGEST) -> Sound:
-    return replace(sound, samples=sound.samples[: int(seconds * sound.rate)])
+def played(encoder: Encoder, value: Any) -> bytes | None:
+    """The content of a WAV file with what is heard of a value; None if nothing is."""
+    sound = heard(encoder, value)
+    return None if sound is None else SOUND.encode(sound)
 
 
-def whole_texts(samples: Samples) -> list[str]:
-    """Each text behind the prompt that it goes on from."""
-    return [(d.get("prompt") or "") + v for v, d in _pairs(samples)]
+def from_prompts(samples: Samples) -> list[Any]:
+    """The values; texts together with the prompts that they continue."""
+    return [d["prompt"] + v if d.get("prompt") else v for v, d in zip(samples.values, samples.described, strict=True)]
+
+
+def images_of(encoder: Encoder, values: Sequence[Any]) -> list[Pixels]:
+    """The images in which values are shown side by side, of one size: smaller ones stand on white. Empty for kinds that
+    are read as text."""
+    images = [p.image for p in encoder.kind.previews(values) if p.image is not None]
+    height, width = (max((i.shape[axis] for i in images), default=0) for axis in (0, 1))
+    return [on_white(i, height, width) for i in images]
+
+
+def on_white(image: Pixels, height: int, width: int) -> Pixels:
+    """An image (H, W, C) in the middle of a white one (height, width, C)."""
+    if image.shape[:2] == (height, width):
+        return image
+    sheet = np.full((height, width, image.shape[2]), WHITE, np.uint8)
+    top, left = (height - image.shape[0]) // 2, (width - image.shape[1]) // 2
+    sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return sheet
 
 
 def grid_png(samples: Samples, most: int = 100) -> bytes:
-    """One PNG of the first pictures, with their labels under them."""
-    values = pictures_of(samples.values[:most])
+    """One PNG of the first samples, with their labels under them. Raises ValueError for kinds that are read as text."""
+    images = images_of(samples.encoder, samples.values[:most])
     captions = [caption_of(d) for d in samples.described[:most]]
     buffer = io.BytesIO()
-    columns = 10 if len(values) >= 20 and is_picture(samples.values[0]) else None
-    image_grid(values, columns=columns, captions=captions if any(captions) else None).save(buffer, "PNG")
+    columns = 10 if len(images) >= 20 and samples.encoder.kind.view == "image" else None
+    image_grid(images, columns=columns, captions=captions if any(captions) else None).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -133,34 +125,40 @@ def requests(samples: Samples) -> list[dict[str, Any]]:
 
 
 def text_records(samples: Samples) -> list[dict[str, Any]]:
-    """Each text with what it answered: the lines of samples.jsonl. Where it is known, also why it
-    ended, and how likely each token was."""
-    found = [w.record() for w in samples.written] or [{}] * len(samples.values)
-    return [{"text": v, **r, **w} for v, r, w in zip(samples.values, requests(samples), found, strict=True)]
+    """Each text with what it answered: the lines of samples.jsonl. Where it is known, also why it ended, and how likely
+    each token was."""
+    known = [w.record() for w in samples.written] or [{}] * len(samples.values)
+    texts = [samples.encoder.kind.encode(v).decode("utf-8", "surrogatepass") for v in samples.values]
+    return [{"text": v, **r, **w} for v, r, w in zip(texts, requests(samples), known, strict=True)]
 
 
-def write_samples(samples: Samples, folder: Path) -> list[dict[str, Any]]:
-    """Pictures and sounds: a file each, grid.png and samples.json, of sounds a page to play them. Texts: samples.jsonl,
-    of those that can be heard also a file and a WAV each, from their prompts on, and the page. Existing samples are
-    replaced."""
+def make_folder(folder: Path, else_: str) -> None:
+    """Raises UserError, with what else can be done, if the folder cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise UserError(f"Cannot write to {folder}: {e.strerror or e}. Choose another `out`.") from e
-    if is_text(samples.values[0]):
+        raise UserError(f"Cannot write to {folder}: {e.strerror or e}. {else_}") from e
+
+
+def write_samples(samples: Samples, folder: Path) -> list[dict[str, Any]]:
+    """Items that are text: samples.jsonl, and if they can be heard a file and a WAV each, from their prompts on, and a
+    page to play them. Other items: a file each, samples.json, grid.png if they are shown as images, and if they can be
+    heard the page. Existing samples are replaced."""
+    make_folder(folder, "Choose another output folder.")
+    encoder, captions = samples.encoder, [caption_of(d) for d in samples.described]
+    if encoder.kind.inline:
         records = text_records(samples)
         lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
         replace_file(folder / "samples.jsonl", lines.encode("utf-8", "backslashreplace"))
-        write_heard(samples.encoder, whole_texts(samples), folder, [caption_of(d) for d in samples.described])
+        write_heard(encoder, from_prompts(samples), folder, captions)
         return records
-    names = samples.encoder.write(samples.values, folder, numbered(len(samples.values)))
+    names = encoder.write(samples.values, folder, numbered(len(samples.values)))
     records = [{"file": f, **r} for f, r in zip(names, requests(samples), strict=True)]
     replace_file(folder / "samples.json", (json.dumps(records, indent=1, ensure_ascii=False) + "\n").encode())
-    replace_file(folder / "grid.png", grid_png(samples))
-    if samples.encoder.hear(samples.values[0]) is not None:
-        captions = map(caption_of, samples.described)
-        page = player(names, pictures_of(samples.values), captions)
-        replace_file(folder / "index.html", page.encode())
+    if encoder.kind.view != "text":
+        replace_file(folder / "grid.png", grid_png(samples))
+    if encoder.kind.view == "sound":
+        replace_file(folder / "index.html", player(names, images_of(encoder, samples.values), captions).encode())
     return records
 
 
@@ -202,7 +200,7 @@ def player(names: Sequence[str | None], pictures: Iterable[Any], captions: Itera
         if name is None:
             rows.append(f"<figure><figcaption>{said}: nothing to be heard</figcaption></figure>")
             continue
-        src = base64.b64encode(png(pixels)).decode()
+        src = base64.b64encode(png_bytes(pixels)).decode()
         rows.append(
             f'<figure><img alt="{said}" src="data:image/png;base64,{src}">'
             f'<audio controls preload="none" src="{html.escape(name)}"></audio><figcaption>{said}</figcaption></figure>'
@@ -210,79 +208,72 @@ def player(names: Sequence[str | None], pictures: Iterable[Any], captions: Itera
     return PLAYER.format(count=len(rows), rows="\n".join(rows))
 
 
-def check_out(out: Path | None, space: Space, count: int) -> None:
-    """Raises UserError for a place with the suffix of a file that samples of this space, or so many, cannot go to: a
-    folder of that name would be a surprise."""
-    suffix = "" if out is None else out.suffix.lower()
-    if out is None or suffix not in FILES or out.is_dir():
+def check_out(out: Path | None, encoder: Encoder, count: int) -> None:
+    """Raises UserError for a path with the suffix of a file that these samples, or this number of them, cannot be
+    written to: a folder of that name would be a surprise."""
+    suffix, kind = "" if out is None else out.suffix.lower(), encoder.kind
+    if out is None or suffix not in FILES | kind.suffixes or out.is_dir():
         return
-    given = f"The output {out.name}: "
     if suffix == ".png":
-        return  # write_picture says what does not go there
-    if not space.timed:
-        ways = "texts go to a folder" if space.kind == "tokens" else "pictures go to a folder, or all into one .png"
-    elif suffix not in (".wav", ".flac"):
-        ways = "sounds go to a folder, a single one into a .wav or .flac, pictures of all into one .png"
-    elif count != 1:
+        return  # write_picture says what cannot be written there
+    if kind.view == "sound" and suffix in (".wav", ".flac"):
+        if count == 1:
+            return
         ways = f"one file holds one sound, not {count:,}: give a folder, or ask for one (-n 1)"
     else:
-        return
-    raise UserError(f"{given}{ways}. A folder's name has no such suffix: {out.with_suffix('').name}.")
+        more = {"text": "", "image": ", or all into one .png"}
+        more["sound"] = ", a single one into a .wav or .flac, images of all into one .png"
+        ways = f"{kind.plural} go to a folder{more[kind.view]}"
+    raise UserError(
+        f"The output {out.name}: {ways}. A folder's name has no such suffix: {out.with_suffix('').name}."
+    )
 
 
 def write_sound(samples: Samples, path: Path) -> list[dict[str, Any]]:
     """The only sound as a WAV or a FLAC file, by the path's suffix; returns its record."""
     from afresh.data.audio.views import sound_bytes
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise UserError(f"Cannot write to {path.parent}: {e.strerror or e}. Choose another place.") from e
-    replace_file(path, sound_bytes(samples.values[0], path.suffix[1:].lower()))
+    make_folder(path.parent, "Choose another place.")
+    sound = samples.encoder.kind.preview(samples.values[0]).sound
+    assert sound is not None
+    replace_file(path, sound_bytes(sound, path.suffix[1:].lower()))
     return [{"file": path.name, **requests(samples)[0]}]
 
 
 def write_picture(samples: Samples, path: Path) -> list[dict[str, Any]]:
-    """One PNG of all pictures (at most 400); returns a record of each, with the place in it as `index`."""
-    if is_text(samples.values[0]):
-        raise UserError(f"These samples are texts, which do not go into {path.name}. Give a folder instead.")
-    if len(samples.values) > MOST:
+    """One PNG of all samples (at most 400); returns a record of each, with the place in it as `index`."""
+    if samples.encoder.kind.view == "text":
         raise UserError(
-            f"One picture shows at most {MOST} samples, not {len(samples.values):,}. Give a folder instead."
+            f"These samples are {samples.encoder.kind.plural}, which do not go into {path.name}. Give a folder instead."
         )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise UserError(f"Cannot write to {path.parent}: {e.strerror or e}. Choose another place.") from e
+    if len(samples.values) > MOST:
+        raise UserError(f"One image shows at most {MOST} samples, not {len(samples.values):,}. Give a folder instead.")
+    make_folder(path.parent, "Choose another place.")
     replace_file(path, grid_png(samples, MOST))
     return [{"file": path.name, **r} for r in requests(samples)]
 
 
 def samples_html(samples: Samples) -> str:
-    """What a notebook shows: a grid of pictures, or of sounds and texts one by one, each with a player where it can be
-    heard."""
-    if is_picture(samples.values[0]):
+    """What a notebook shows: a grid of images, or sounds and texts one by one, with a player if they can be heard."""
+    encoder = samples.encoder
+    if encoder.kind.view == "image":
         data = base64.b64encode(grid_png(samples)).decode()
         return f'<img alt="{len(samples.values)} samples" src="data:image/png;base64,{data}">'
-    hear, out = samples.encoder.hear, []
-    if not is_text(samples.values[0]):
-        return "".join(sound_html(s) for s in map(hear, samples.values) if s is not None)
-    for text in whole_texts(samples):
-        sound = hear(text)
-        out.append(f"<pre>{html.escape(text)}</pre>{'' if sound is None else sound_html(beginning(sound))}<hr>")
+    out = []
+    for value in from_prompts(samples):
+        sound, text = heard(encoder, value), ""
+        if encoder.kind.view == "text":
+            text = f"<pre>{html.escape(encoder.kind.preview(value).text or '')}</pre>"
+        out.append(text + ("" if sound is None else sound_html(sound)) + ("<hr>" if text else ""))
     return "".join(out)
 
 
 def sound_html(sound: Sound) -> str:
-    """A picture and a player that need no file beside them."""
-    from afresh.data.audio.views import sound_image, wav_bytes
+    """An image and a player that need no file beside them."""
+    from afresh.data.audio.views import sound_image
 
-    shown, played = (base64.b64encode(b).decode() for b in (png(sound_image(sound)), wav_bytes(sound)))
+    image, wav = (base64.b64encode(b).decode() for b in (png_bytes(sound_image(sound)), SOUND.encode(sound)))
     return (
-        f'<img alt="a sound" src="data:image/png;base64,{shown}"><audio controls src="data:audio/wav;base64,{played}">'
+        f'<img alt="a sound" src="data:image/png;base64,{image}"><audio controls src="data:audio/wav;base64,{wav}">'
         "</audio>"
     )
-
-
-def _pairs(samples: Samples) -> list[tuple[str, Any]]:
-    return list(zip(samples.values, samples.described, strict=True))

@@ -11,7 +11,7 @@ import torch
 
 from afresh.core import Encoder, Family, Space, UserError, events
 from afresh.data.text.pieces import utf8
-from afresh.sampling.request import Request
+from afresh.sampling.request import Request, writes_text
 from afresh.sampling.tokens import Watch
 
 Finish = Literal["stop", "end", "length"]
@@ -227,7 +227,7 @@ def watcher_of(
     stops = Stops.of(request.stop)
     wanted = {"stop": bool(stops.strings), "logprobs": request.logprobs, "stream": tell is not None}
     asked = ", ".join(name for name, wish in wanted.items() if wish)
-    if not space.stream:
+    if not writes_text(encoder, space):
         if asked:
             raise UserError(f"This model does not make text, and {asked} is for text. Leave it out.", "not_text")
         return None

@@ -30,9 +30,9 @@ from afresh.core.files import replace_file
 from afresh.core.kinds import Kind, kind_named
 from afresh.core.rng import Rng
 from afresh.data.audio.views import wav_bytes
+from afresh.data.image.kind import png_bytes
 from afresh.runs.run import Run
 from afresh.sampling.request import Request, of_kind
-from afresh.sampling.samples import png
 from afresh.tasks.sample import Sampler
 from afresh.training import checkpoint
 from afresh.training.weights import CHOSEN, EARLY, FITTED
@@ -75,7 +75,7 @@ def filed(kind: Kind, suffix: str, content: Callable[[Any], bytes]) -> Keeper:
 
 KEEPERS: dict[Kind, Keeper] = {
     "text": Keeper("text", lambda value, folder, name: written(value), lambda item, base: True),
-    "picture": filed("picture", ".png", png),
+    "picture": filed("picture", ".png", png_bytes),
     "sound": filed("sound", ".wav", wav_bytes),
 }
 

@@ -22,7 +22,7 @@ from afresh.data.audio.mels import splice_sound
 from afresh.data.audio.sounds import read_sound
 from afresh.runs.inputs import encoded
 from afresh.runs.run import Run
-from afresh.sampling.samples import Samples, is_sound
+from afresh.sampling.samples import Samples
 from afresh.tasks.editor import Editor, places
 
 MOST = 600.0  # seconds of a sound that is given, and of one that is drawn
@@ -193,7 +193,7 @@ def refilled(run: Run, given: Any, hole: str, n: int, draw: Draw) -> tuple[Tenso
     span(hole)
     sound, size = heard(run, given), run.encoder.space.shape[-1]
     each = samples_of_place(run, sound)
-    a, b = hole_in(run, sound, hole, "the sound" if is_sound(given) else given)
+    a, b = hole_in(run, sound, hole, "the sound" if isinstance(given, Sound) else given)
     first, stop = a // each, -(-b // each)
     low, high = around(first, stop, -(-len(sound.samples) // each), size)
     part = replace(sound, samples=sound.samples[low * each : high * each])

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from afresh.core import CondSpec, Encoder, Item, Refused, Space
+from afresh.core import CondSpec, Encoder, Item, ItemKind, Refused, Space
 from afresh.core.files import replace_file
 from afresh.data.advice import Advice, advise
 from afresh.data.duplicates import near_duplicates
 from afresh.data.files import walk, zip_names
+from afresh.data.image.kind import png_bytes
 from afresh.data.prepare import Prepared, facts_of, prepare
 from afresh.data.text.languages import LICENCE, LICENCE_SUFFIXES
 from afresh.evaluation.report import Sample, Section, render
-from afresh.sampling.samples import is_picture, is_sound, is_text, pictures_of, played, png
+from afresh.sampling.samples import played
 
 PICTURES, TEXTS = 24, 4  # examples on the page
 EXCERPT = 600  # characters of a text
@@ -52,7 +53,7 @@ class Look:
     def examples(self) -> list[Item]:
         """Training items, evenly spread."""
         items = self.prepared.train_items
-        count = min(len(items), TEXTS if is_text(items[0].value) else PICTURES)
+        count = min(len(items), TEXTS if self.prepared.kind.view == "text" else PICTURES)
         return [items[i * len(items) // count] for i in range(count)]
 
     def json(self) -> dict[str, Any]:
@@ -66,7 +67,7 @@ class Look:
             "train": len(p.train_items),
             "heldout": len(p.heldout_items),
             "bytes": p.train.bytes + p.heldout.bytes,
-            "sizes": sizes(self.items),
+            "sizes": sizes(self.items, p.kind),
             "space": describe_space(p.encoder.space),
             "options": p.options.model_dump(mode="json"),
             "labels": label_counts(self.items),
@@ -89,10 +90,10 @@ class Look:
         out = [
             f"{p.path}: {p.modality} ({p.why})",
             f"{len(p.train_items):,} items to train, {len(p.heldout_items):,} held out, {size:,} bytes",
-            f"sizes: {describe_sizes(sizes(self.items))}",
+            f"sizes: {describe_sizes(sizes(self.items, p.kind))}",
             f"one example to the model: {describe_space(p.encoder.space)}",
             *label_lines(label_counts(self.items), p.encoder.conds),
-            *(f"number {k}: {describe_sizes(v)}" for k, v in number_ranges(self.items).items()),
+            *(f"number {k}: {describe_numbers(v)}" for k, v in number_ranges(self.items).items()),
         ]
         captions = sum(i.caption is not None for i in self.items)
         if captions:
@@ -166,15 +167,11 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"count": len(values), "least": min(values), "median": statistics.median(values), "most": max(values)}
 
 
-def sizes(items: Sequence[Item]) -> dict[str, Any]:
-    """Length of texts in characters, of sounds in seconds; height, width and channels of pictures, with how many have
-    them."""
-    if is_picture(items[0].value):
-        shapes = Counter("x".join(map(str, i.value.shape)) for i in items)
-        return {"pixels": dict(shapes.most_common())}
-    if is_sound(items[0].value):
-        return {"seconds": spread([i.value.seconds for i in items])}
-    return {"characters": spread([len(i.value) for i in items])}
+def sizes(items: Sequence[Item], kind: ItemKind) -> dict[str, Any]:
+    """{unit: sizes}: the spread of numbers (characters, seconds), or how many items have each size (28x28x1 pixels)."""
+    every = [kind.size(i.value) for i in items]
+    numbers = [size for size in every if not isinstance(size, str)]
+    return {kind.unit: spread(numbers) if numbers else dict(Counter(map(str, every)).most_common())}
 
 
 def label_counts(items: Sequence[Item]) -> dict[str, dict[str, int]]:
@@ -192,19 +189,21 @@ def number_ranges(items: Sequence[Item]) -> dict[str, dict[str, float]]:
 
 
 def describe_sizes(found: Mapping[str, Any]) -> str:
-    if "least" in found:
-        return (
-            f"{found['least']:,.4g} to {found['most']:,.4g}, median {found['median']:,.4g} ({found['count']:,} items)"
-        )
-    if "seconds" in found:
-        c = found["seconds"]
-        return f"{c['least']:.3g} to {c['most']:.3g} seconds, median {c['median']:.3g}"
-    if "characters" in found:
-        c = found["characters"]
-        return f"{c['least']:,} to {c['most']:,} characters, median {c['median']:,.0f}"
-    return ", ".join(
-        f"{shape} pixels" + (f" ({n:,})" if len(found["pixels"]) > 1 else "") for shape, n in found["pixels"].items()
-    )
+    """What `sizes` returns, in words."""
+    ((unit, counts),) = found.items()
+    if "median" in counts:
+        least, median, most = (amount(counts[name]) for name in ("least", "median", "most"))
+        return f"{least} to {most} {unit}, median {median}"
+    return ", ".join(f"{size} {unit}" + (f" ({n:,})" if len(counts) > 1 else "") for size, n in counts.items())
+
+
+def amount(value: float) -> str:
+    """Whole numbers with their thousands apart, others with three digits."""
+    return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:.3g}"
+
+
+def describe_numbers(found: Mapping[str, float]) -> str:
+    return f"{found['least']:,.4g} to {found['most']:,.4g}, median {found['median']:,.4g} ({found['count']:,} items)"
 
 
 def describe_space(space: Space) -> str:
@@ -268,10 +267,10 @@ def example(item: Item, encoder: Encoder) -> Sample:
     """An item as the page shows it."""
     words = [*item.labels.values(), *(f"{k} {v:g}" for k, v in item.numbers.items()), item.caption or ""]
     caption = ", ".join(w for w in words if w)
-    wav = played(item.value, encoder)
-    if not is_text(item.value):
-        return Sample(png=png(pictures_of([item.value])[0]), caption=caption, wav=wav)
-    return Sample(text=excerpt(item.value), caption=caption or item.source, wav=wav)
+    preview, wav = encoder.kind.preview(item.value), played(encoder, item.value)
+    if preview.image is not None:
+        return Sample(png=png_bytes(preview.image), caption=", ".join(filter(None, (caption, preview.text))), wav=wav)
+    return Sample(text=excerpt(preview.text or ""), caption=caption or item.source, wav=wav)
 
 
 def excerpt(text: str) -> str:

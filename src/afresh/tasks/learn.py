@@ -16,7 +16,7 @@ from afresh.data.load import draw_conditions, tokens_each
 from afresh.data.prepare import Prepared
 from afresh.formats.peft import write_adapter
 from afresh.runs.run import Run, metrics_rows
-from afresh.sampling.samples import Samples, grid_png, is_text
+from afresh.sampling.samples import Samples, grid_png
 from afresh.training import checkpoint, loop
 from afresh.training.batch_source import BatchSource
 from afresh.training.budget import torch_threads
@@ -101,7 +101,7 @@ def _learn(job: Job) -> float:
 
 def unit_of(run: Run, space: Space) -> str:
     """What is counted while training."""
-    return "tokens" if space.kind == "tokens" else "sounds" if run.encoder.space.timed else "images"
+    return "tokens" if space.kind == "tokens" else run.encoder.kind.plural
 
 
 @contextmanager
@@ -163,9 +163,9 @@ def preview(learner: Learner, run: Run) -> None:
         x = run.draw(modules, cond, 0, run.family.sampling.settings())
     values = run.encoder.decode(x)
     name = f"{learner.step:06d}"
-    if not is_text(values[0]):
+    if run.encoder.kind.view != "text":
         samples = Samples(values, x, cond, [{}] * n, 0, run.encoder)
         replace_file(run.path / "samples" / f"{name}.png", grid_png(samples))
     else:
-        text = "\n\n--------\n\n".join(values)
+        text = "\n\n--------\n\n".join(p.text or "" for p in run.encoder.kind.previews(values))
         replace_file(run.path / "samples" / f"{name}.txt", text.encode("utf-8", "backslashreplace"))

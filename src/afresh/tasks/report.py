@@ -9,33 +9,39 @@ from typing import Any
 
 from afresh.alignment.monitoring.report import Alignment, alignment
 from afresh.core.files import write_json
+from afresh.data.image.kind import png_bytes
 from afresh.evaluation.curves import Curves
 from afresh.evaluation.report import Sample, Section, write_report
 from afresh.evaluation.study import Measurement
 from afresh.runs.run import Run, metrics_rows
 from afresh.sampling.request import Request
-from afresh.sampling.samples import Samples, caption_of, is_text, pictures_of, played, png
+from afresh.sampling.samples import Samples, caption_of, played
 from afresh.tasks.sample import Sampler
 from afresh.training.best_checkpoint import REWARD, describe_choice
 from afresh.training.weights import CHOSEN
 
 SHOWN_PICTURES = 60
 SHOWN_TEXTS = 4
+PROGRAM, BROKEN = "def f():\n    return 1\n", "def f(:\n"  # of which models of Python accept the first alone
 
 
 def sample_views(samples: Samples, caption: str = "") -> list[Sample]:
-    """Pictures and sounds as one grid, texts one by one; with each what it sounds like, if anything."""
-    encoder = samples.encoder
-    if not is_text(samples.values[0]):
-        pairs = zip(samples.values, pictures_of(samples.values), samples.described, strict=True)
-        return [Sample(png=png(p), caption=caption_of(d), group=caption, wav=played(v, encoder)) for v, p, d in pairs]
-    language = ""
-    views = []
-    for value, asked in zip(samples.values[:SHOWN_TEXTS], samples.described, strict=False):
+    """Samples as a report shows them, with what each sounds like, if anything: images together as one group, texts one
+    by one, of which a few are enough."""
+    encoder, kind = samples.encoder, samples.encoder.kind
+    few = slice(SHOWN_TEXTS if kind.view == "text" else None)
+    values, views = samples.values[few], []
+    python = "python" if encoder.valid(PROGRAM) and not encoder.valid(BROKEN) else ""
+    for value, preview, asked in zip(values, kind.previews(values), samples.described[few], strict=True):
         label, prompt = caption_of(asked), asked.get("prompt") or ""
-        language = label or ("python" if encoder.valid("def f():\n    return 1\n") else "")
-        wav = played(prompt + value, encoder)
-        views.append(Sample(text=value, prompt=prompt, caption=label or caption, language=language, wav=wav))
+        wav = played(encoder, prompt + value if prompt else value)
+        if preview.image is not None:
+            below = ", ".join(filter(None, (label, preview.text)))
+            views.append(Sample(png=png_bytes(preview.image), caption=below, group=caption, wav=wav))
+            continue
+        views.append(
+            Sample(text=preview.text, prompt=prompt, caption=label or caption, language=label or python, wav=wav)
+        )
     return views
 
 
@@ -133,6 +139,6 @@ def write_run_report(run: Run, measured: Measurement | None) -> Path:
     the page's path."""
     if run.record.align is not None and (found := alignment(metrics_rows(run))) is not None:
         write_json(run.path / "aligned.json", found.json)
-    count = SHOWN_TEXTS if run.space.stream else SHOWN_PICTURES
+    count = SHOWN_TEXTS if run.encoder.kind.view == "text" else SHOWN_PICTURES
     views = sample_views(Sampler(run, count, Request(), run.record.seed, {})())
     return write_report(run.path / "report.html", run.path.name, [section(run, views, measured)])

@@ -23,7 +23,7 @@ def describe(pixels: Pixels) -> str:
     return f"an image {pixels.shape} of mean {float(pixels.mean()):.3g}"
 
 
-def encode(pixels: Pixels) -> bytes:
+def png_bytes(pixels: Pixels) -> bytes:
     """A PNG file."""
     buffer = io.BytesIO()
     to_image(pixels).save(buffer, "PNG")
@@ -52,7 +52,7 @@ IMAGE = ItemKind(
     previews=lambda images: [Preview(image=pixels) for pixels in images],
     size=lambda pixels: "x".join(map(str, pixels.shape)),
     unit="pixels",
-    encode=encode,
+    encode=png_bytes,
     decode=decode,
     suffix=".png",
     suffixes=SUFFIXES,

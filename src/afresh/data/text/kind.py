@@ -28,13 +28,13 @@ def describe(text: str) -> str:
 
 
 def encode(text: str) -> bytes:
-    """UTF-8, with escapes for lone surrogates, which it cannot hold."""
-    return text.encode("utf-8", "backslashreplace")
+    """UTF-8. Lone surrogates, which it cannot hold, are encoded like other characters."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 def decode(content: bytes) -> str:
     """Raises ValueError (UnicodeDecodeError is one) if the content is not UTF-8."""
-    return content.decode("utf-8")
+    return content.decode("utf-8", "surrogatepass")
 
 
 def cut(text: str, share: float) -> tuple[str, str] | None:
