@@ -224,9 +224,7 @@ def check_out(out: Path | None, encoder: Encoder, count: int) -> None:
         more = {"text": "", "image": ", or all into one .png"}
         more["sound"] = ", a single one into a .wav or .flac, images of all into one .png"
         ways = f"{kind.plural} go to a folder{more[kind.view]}"
-    raise UserError(
-        f"The output {out.name}: {ways}. A folder's name has no such suffix: {out.with_suffix('').name}."
-    )
+    raise UserError(f"The output {out.name}: {ways}. A folder's name has no such suffix: {out.with_suffix('').name}.")
 
 
 def write_sound(samples: Samples, path: Path) -> list[dict[str, Any]]:
