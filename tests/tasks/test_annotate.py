@@ -21,7 +21,7 @@ from afresh.alignment.feedback.ranking import beats, duels_of, fit
 from afresh.alignment.feedback.vote_summary import by_request, matches, standings, tally
 from afresh.alignment.feedback.votes import append
 from afresh.core import UserError
-from afresh.sampling.samples import png
+from afresh.data.image.kind import png_bytes
 from afresh.serve import compare_page
 from afresh.serve.compare_page import Page, address, make_server
 from afresh.tasks.annotate import ENOUGH, Plan, Session, rounds, votes_in
@@ -259,7 +259,7 @@ def pictures(tmp_path: Path) -> Plan:
     folder = tmp_path / "v-items"
     folder.mkdir()
     for i in range(4):
-        (folder / f"{i}.png").write_bytes(png(np.full((3, 3, 1), 60 * i, np.uint8)))
+        (folder / f"{i}.png").write_bytes(png_bytes(np.full((3, 3, 1), 60 * i, np.uint8)))
     return plan_of([f"v-items/{i}.png" for i in range(4)], 3, kind="picture")
 
 
