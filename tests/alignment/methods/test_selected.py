@@ -24,7 +24,7 @@ def world(now: float, before: float) -> Any:
         return (modules["start"] + rng.uniform("x", index)).view(-1, 1, 1)
 
     return SimpleNamespace(
-        family=SimpleNamespace(sample=sample),
+        family=SimpleNamespace(sampling=SimpleNamespace(sample=sample)),
         modules={"start": now},
         reference={"start": before},
         config=None,

@@ -42,10 +42,7 @@ class DenoiseObjective:
     def __init__(self, config: DenoiseConfig, about: AlignTarget) -> None:
         self.config, self.about, self.policy = config, about, about.policy
         self.averaged = about.policy.moves
-
-    @property
-    def players(self) -> Mapping[str, tuple[str, ...]]:
-        return {"policy": self.policy.moves}
+        self.players: Mapping[str, tuple[str, ...]] = {"policy": about.policy.moves}
 
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
         assert self.policy.denoise is not None

@@ -85,10 +85,7 @@ class PairObjective:
     def __init__(self, kind: str, config: PairConfig, about: AlignTarget) -> None:
         self.kind, self.config, self.about, self.policy = kind, config, about, about.policy
         self.averaged = about.policy.moves
-
-    @property
-    def players(self) -> Mapping[str, tuple[str, ...]]:
-        return {"policy": self.policy.moves}
+        self.players: Mapping[str, tuple[str, ...]] = {"policy": about.policy.moves}
 
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
         assert self.policy.score is not None

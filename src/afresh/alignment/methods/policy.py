@@ -50,11 +50,8 @@ class PolicyObjective:
     def __init__(self, config: PolicyConfig, about: AlignTarget) -> None:
         self.config, self.about, self.policy = config, about, about.policy
         self.averaged = about.policy.moves
-
-    @property
-    def players(self) -> Mapping[str, tuple[str, ...]]:
-        critic = {"critic": ("critic",)} if isinstance(self.config, CriticConfig) else {}
-        return {"policy": self.policy.moves, **critic}
+        critic = {"critic": ("critic",)} if isinstance(config, CriticConfig) else {}
+        self.players: Mapping[str, tuple[str, ...]] = {"policy": about.policy.moves, **critic}
 
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
         e = batch.extras
