@@ -215,7 +215,7 @@ def test_more_pictures_than_fit_at_once_are_each_their_own(
 
 
 @pytest.mark.parametrize(("change", "said"), [
-    (Change(), "Nothing is asked for"),
+    (Change(), "No change is requested"),
     (Change(mask=np.zeros((5, 5), np.uint8)), "5x5 pixels; this model's images have 6x6"),
     (Change(upscale=0), "It takes 2, 3, 6"),
     (Change(upscale=-2), "It takes 2, 3, 6"),
@@ -350,7 +350,7 @@ def test_the_verbs(run: Run, picture: np.ndarray, tmp_path: Path, capsys: pytest
     assert command(["edit", str(run.path), str(tmp_path / "gone.png"), "--strength", "0.5", *out]) == 2
     assert "gone.png cannot be used as an image: there is no such file" in capsys.readouterr().err
     assert command(["edit", *base]) == 2
-    assert "Nothing is asked for" in capsys.readouterr().err
+    assert "No change is requested" in capsys.readouterr().err
 
 
 # --------------------------------------------------------------------------- a student, and Python
@@ -384,5 +384,5 @@ def test_a_student_learns_what_its_teacher_does(run: Run, tmp_path: Path) -> Non
 def test_from_python(run: Run, picture: np.ndarray) -> None:
     assert len(Model(run).edit([picture], strength=0.4, each=2, settings={"steps": 3}).values) == 2
     assert len(Model(run).interpolate(picture, 255 - picture, 3, settings={"steps": 3}).values) == 3
-    with pytest.raises(UserError, match="asked for alone"):
+    with pytest.raises(UserError, match="cannot be combined with each other"):
         Model(run).edit([picture], strength=0.4, extend=1.0)

@@ -1,4 +1,4 @@
-"""Edits of existing images and sounds: what may be asked for, and how it is brought into the family's own space."""
+"""Edits of existing images and sounds: the possible changes, and their translation into the space of the family."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from afresh.sampling import energy as e
 from afresh.sampling.request import Request, make_cond, words
 from afresh.training.loop import precision
 
-NEAR = 0.05  # how far, in [-1, 1], what is wanted may be missed: a weight of 1 stands for this
-AT_ONCE = 64  # pictures that are edited side by side
-STRENGTH = 0.6  # of a change that is only wished for
+NEAR = 0.05  # the deviation from a target, in [-1, 1], that a weight of 1 corresponds to
+AT_ONCE = 64  # images that are edited in one batch
+STRENGTH = 0.6  # the default strength of an edit
 
 
-Wanted = Callable[[Tensor], "e.Energy | None"]  # rows of a batch -> what is wanted of them
+Wanted = Callable[[Tensor], "e.Energy | None"]  # rows of a batch -> their energy, which is to become small
 
 
 @dataclass(frozen=True)
 class Change:
-    """What is to be done to every picture; all that is given at once.
+    """The changes to make to every image or sound. All changes that are set apply together.
 
-    `strength`: how much may change, 0 to 1. `mask` (H, W): true where it may. `upscale`: the picture is a smaller one,
-    to be drawn again so much larger. `palette`: colours as #rrggbb. `edges`, `style`: pictures whose edges, whose
-    texture and colours it should have. `function`: FILE.py:FUNCTION, differentiable, to become small. `weight` of the
-    wishes: 1 = met to within about 0.05 of [-1, 1]. `hole`: of sounds the seconds that may change, START:END.
+    `strength`: how much may change, from 0 to 1. `mask` (H, W): true where the image may change. `upscale`: the factor
+    by which to enlarge a smaller image. `palette`: colours as #rrggbb. `edges`: an image whose edges to follow.
+    `style`: an image whose texture and colours to follow. `function`: FILE.py:FUNCTION, a differentiable function to
+    minimise. `weight`: how closely to follow these targets; 1 means to within about 0.05 of [-1, 1]. `hole`: the seconds of a
+    sound that may change, START:END.
     """
 
     strength: float | None = None
@@ -48,22 +49,22 @@ class Change:
     hole: str | None = None
 
 
-def only_pictures(run: Run, change: Change) -> None:
-    """Raises UserError for a run that makes sounds and is asked for what only pictures have."""
-    asked = {"mask": change.mask is not None, "upscale": change.upscale != 1, "palette": bool(change.palette)}
-    asked |= {"edges": change.edges is not None, "style": change.style is not None}
-    given = ", ".join(f"`{name}`" for name, wanted in asked.items() if wanted)
-    if given and run.encoder.space.timed:
+def check_modality(run: Run, change: Change) -> None:
+    """Raises UserError if the run makes sounds and the change applies to images only."""
+    image_only = {"mask": change.mask is not None, "upscale": change.upscale != 1, "palette": bool(change.palette)}
+    image_only |= {"edges": change.edges is not None, "style": change.style is not None}
+    names = ", ".join(f"`{name}`" for name, is_set in image_only.items() if is_set)
+    if names and run.encoder.space.timed:
         raise UserError(
-            f"{given}: only for pictures, and {run.path} makes sounds. For sounds there are `hole`, `extend` "
-            "and `loop` in seconds, `strength`, and `function` of your own."
+            f"{names}: only for images, and {run.path} makes sounds. Sounds can be edited with `hole`, `extend` and "
+            "`loop` in seconds, with `strength`, and with a `function` of your own."
         )
 
 
-def wishes(run: Run, change: Change) -> tuple[list[tuple[float, e.Energy]], float]:
-    """Energies with their weights, and the weight of all."""
+def energies(run: Run, change: Change) -> tuple[list[tuple[float, e.Energy]], float]:
+    """The energies of the targets of a change, each with its weight, and a weight for all of them."""
     parts: list[tuple[float, e.Energy]] = []
-    only_pictures(run, change)
+    check_modality(run, change)
     if change.palette:
         parts.append((1.0, e.palette(colours(change.palette, run.encoder.space.shape[0]))))
     if change.edges is not None:
@@ -71,25 +72,25 @@ def wishes(run: Run, change: Change) -> tuple[list[tuple[float, e.Energy]], floa
     if change.style is not None:
         parts.append((1.0, e.style(encoded(run, [change.style]))))
     if change.function is not None:
-        parts.append((2 * NEAR**2, e.by_name(change.function)))  # a user's own weight is taken as it is
+        parts.append((2 * NEAR**2, e.by_name(change.function)))  # the user's weight applies unscaled
     if not (math.isfinite(change.weight) and change.weight > 0):
-        raise UserError(f"`weight` is a number above 0. Given: {change.weight}.")
+        raise UserError(f"`weight` must be a number above 0. Given: {change.weight}.")
     if change.weight != 1 and not parts and change.upscale == 1:
         raise UserError(
-            "`weight` is how hard to pull to what is wished for: `palette`, `edges`, `style`, `function`, `upscale`. "
-            "Give one of them, or leave it out."
+            "`weight` is how closely to follow `palette`, `edges`, `style`, `function` or `upscale`. Give one of them, "
+            "or leave `weight` out."
         )
     return parts, change.weight / (2 * NEAR**2)
 
 
 def colours(names: Sequence[str], channels: int) -> Tensor:
-    """(K, C) in [-1, 1]. Raises UserError for what is no colour."""
+    """Return colours (K, C) in [-1, 1]. Raises UserError if a colour name is invalid."""
     from PIL import ImageColor
 
     try:
         rgb = torch.tensor([ImageColor.getrgb(n)[:3] for n in names], dtype=torch.float32)
-    except ValueError as why:
-        raise UserError(f"`palette` takes colours, as names or #rrggbb: {why}.") from None
+    except ValueError as error:
+        raise UserError(f"`palette` takes colours, as names or #rrggbb: {error}.") from None
     if channels == 1:
         rgb = (rgb @ torch.tensor([0.299, 0.587, 0.114]))[:, None]
     return rgb / 127.5 - 1
@@ -97,7 +98,10 @@ def colours(names: Sequence[str], channels: int) -> Tensor:
 
 @dataclass
 class Editor:
-    """Draws edits of one run: brings pictures and sounds, masks and wishes into the family's own space."""
+    """Edits images or sounds with one run: brings them, masks and targets into the space of the family.
+
+    Raises UserError if the run makes neither images nor sounds, or if its family cannot edit.
+    """
 
     run: Run
     request: Request = field(default_factory=Request)
@@ -108,24 +112,25 @@ class Editor:
         run = self.run
         if run.encoder.space.kind != "field":
             raise UserError(
-                f"{run.path} makes neither pictures nor sounds: there is none to edit. Texts are filled with `infill`."
+                f"{run.path} makes neither images nor sounds, so there is nothing to edit. To fill in parts of a text, "
+                "use `infill`."
             )
         if run.family.edit is None:
             able = [f for f in registry.FAMILIES if registry.family(f).edit is not None]
             raise UserError(f"{run.family.name} cannot edit. Families that can: {', '.join(able)}.")
 
     def cond(self, n: int) -> Cond:
-        """What is asked for; a part that is not named is left open."""
+        """The conditions of n edits; parts that the request does not name are left open."""
         return make_cond(self.run.conds, Cond.unconditional(self.run.conds, n), self.request, self.run.encoder)
 
     @property
     def requested(self) -> dict[str, Any]:
-        """What is asked for and the settings, in words."""
-        found = self.run.settings(self.settings).model_dump(exclude_unset=True)
-        return words(self.request) | {k: v for k, v in found.items() if k in self.settings or k == "part_guidance"}
+        """The request and the chosen settings, as they are recorded."""
+        chosen = self.run.settings(self.settings).model_dump(exclude_unset=True)
+        return words(self.request) | {k: v for k, v in chosen.items() if k in self.settings or k == "part_guidance"}
 
     def apply(self, start: Tensor, strength: float, keep: Tensor | None, wanted: Wanted, weight: float) -> Tensor:
-        """x (n, *shape) in the modality's space: what the family makes of `start` (n, *shape), a few at a time."""
+        """Edit `start` (n, *shape), given and returned in the space of the modality, in batches of AT_ONCE."""
         run, codec = self.run, self.run.codec
         edit, settings = run.family.edit, run.settings(self.settings)
         modules = run.modules_for(settings)
@@ -144,24 +149,24 @@ class Editor:
 
 
 def through(codec: Codec, task: Edit) -> Edit:
-    """An edit in the codec's own space: a value is kept where all that it stands for is kept."""
+    """Translate an edit into the codec's space. A latent is kept if everything that it encodes is kept."""
     start, keep, energy = task.start, task.keep, task.energy
     assert start is not None
     coded = codec.encode(Examples(start, Cond(len(start))))
     z = coded.x * coded.scale + coded.shift if coded.x.is_floating_point() else coded.x.long()
     if keep is not None:
         may, beyond = (~keep.all(1, keepdim=True)).float(), [-n % codec.factor for n in reversed(keep.shape[2:])]
-        may = nn.functional.pad(may, [p for n in beyond for p in (0, n)])  # beyond the edge there is nothing to change
+        may = nn.functional.pad(may, [p for n in beyond for p in (0, n)])  # nothing can change beyond the edge
         pool = (nn.functional.max_pool1d, nn.functional.max_pool2d, nn.functional.max_pool3d)[len(beyond) - 1]
-        whole = pool(may, codec.factor) < 0.5  # (B, 1, *grid)
-        each = z[0].numel() // whole[0].numel()
-        keep = whole.flatten(1).repeat_interleave(each, 1) if codec.target.grid else whole.expand_as(z)
-    wanted = None if energy is None else lambda x: energy(codec.decode(x))
-    return Edit(z, task.strength, keep, wanted, task.weight)
+        kept = pool(may, codec.factor) < 0.5  # (B, 1, *grid)
+        each = z[0].numel() // kept[0].numel()
+        keep = kept.flatten(1).repeat_interleave(each, 1) if codec.target.grid else kept.expand_as(z)
+    latent_energy = None if energy is None else lambda x: energy(codec.decode(x))
+    return Edit(z, task.strength, keep, latent_energy, task.weight)
 
 
-def asked(change: Change) -> dict[str, Any]:
-    """What was asked for, in words."""
+def change_record(change: Change) -> dict[str, Any]:
+    """The change as it is recorded with its samples."""
     out: dict[str, Any] = {}
     for name in ("strength", "function", "hole"):
         if getattr(change, name) is not None:
@@ -178,7 +183,7 @@ def asked(change: Change) -> dict[str, Any]:
 
 
 def places(length: int, size: int) -> list[int]:
-    """Where windows of a size begin that cover a length, each over half of the one before."""
+    """The starts of windows of `size` that cover `length`, each overlapping half of the one before."""
     if length <= size:
         return [0]
     stops = list(range(0, length - size, max(1, size // 2)))

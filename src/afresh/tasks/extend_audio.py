@@ -1,8 +1,8 @@
-"""Sounds of any length, extended, made to loop, varied or with a hole filled: a window of the model's length slides on
-over what is there already.
+"""Edits of sounds of any length, by sliding a window of the model's length: extend, loop, vary and fill a hole.
 
-Every new part is drawn beside half a window of what is there, so that no seam is heard where it begins. A sound that is
-given counts with its own length: one that is to go on is not followed by silence first, and a longer one is kept whole.
+Every new part is sampled next to up to half a window of existing sound, so that no seam is audible where it begins. An
+input sound has its own length: it is not padded with silence before it is extended, and a sound that is longer than a
+window is kept whole.
 """
 
 from __future__ import annotations
@@ -25,43 +25,45 @@ from afresh.runs.run import Run
 from afresh.sampling.samples import Samples
 from afresh.tasks.editor import Editor, places
 
-MOST = 600.0  # seconds of a sound that is given, and of one that is drawn
+MOST = 600.0  # the most seconds of an input sound, and of an addition to it
 
-Draw = Callable[[Tensor, "Tensor | None", int], Tensor]  # (window, what is kept of it, its number) -> the same, changed
+Draw = Callable[[Tensor, "Tensor | None", int], Tensor]  # (window, what to keep of it, its number) -> the edited window
 
 
 def columns(run: Run, seconds: float, what: str) -> int:
-    """Places of the time axis for `seconds`. Raises UserError for a run that makes no sounds, and for a time that is
-    too short or too long."""
+    """The number of places on the time axis for `seconds`.
+
+    Raises UserError if the run does not make sounds, or if the time is too short or too long.
+    """
     space = run.encoder.space
     if not space.timed:
         raise UserError(f"{what} is for sounds, and {run.path} makes {run.record.modality}. Leave it out.")
     step = space.seconds / space.shape[-1]
     if not (math.isfinite(seconds) and seconds <= MOST and round(seconds / step) >= 1):
-        raise UserError(f"{what} takes seconds from {step:.3g} to {MOST:g}. Given: {seconds:g}.")
+        raise UserError(f"{what} takes from {step:.3g} to {MOST:g} seconds. Given: {seconds:g}.")
     return round(seconds / step)
 
 
-def heard(run: Run, given: Any) -> Sound:
-    """A sound or a file of one at the run's own rate and number of channels, which an empty sound of it tells.
+def load_sound(run: Run, source: Any) -> Sound:
+    """Read a sound or a sound file at the sample rate and number of channels of the run.
 
-    Raises UserError for a file that cannot be read, for another kind of value and for more than MOST seconds.
+    Raises UserError for a file that cannot be read, for another type of value and for more than MOST seconds.
     """
-    own = run.encoder.decode(torch.zeros(1, *run.encoder.space.shape))[0]
-    source = Path(given) if isinstance(given, str) else given
-    sound = read_sound(source, own.rate, own.samples.shape[1], MOST + 1)
+    blank = run.encoder.decode(torch.zeros(1, *run.encoder.space.shape))[0]  # has the run's rate and channels
+    file = Path(source) if isinstance(source, str) else source
+    sound = read_sound(file, blank.rate, blank.samples.shape[1], MOST + 1)
     if sound.seconds > MOST:
-        raise UserError(f"{given} is longer than {MOST:g} s: give a part of it.")
+        raise UserError(f"{source} is longer than {MOST:g} s. Give a part of it.")
     return sound
 
 
-def whole(run: Run, given: Any) -> Tensor:
-    """A sound of any length as the run sees it, (1, ..., places), at most a place shorter.
+def encode_long(run: Run, source: Any) -> Tensor:
+    """Encode a sound of any length as (1, ..., places); less than one place at its end may be dropped.
 
-    A longer one than a window is read in windows that overlap by half, of which the middles are kept: at its edges a
-    window knows nothing of what comes before and after.
+    A sound that is longer than a window is encoded in windows that overlap by half, and the middle of each is used,
+    because at its edges a window lacks the context before and after it.
     """
-    space, sound = run.encoder.space, heard(run, given)
+    space, sound = run.encoder.space, load_sound(run, source)
     size = space.shape[-1]
     each = samples_of_place(run, sound)
     total = max(1, len(sound.samples) // each)
@@ -70,36 +72,37 @@ def whole(run: Run, given: Any) -> Tensor:
     x = np.zeros(((starts[-1] + size) * each, sound.samples.shape[1]), np.float32)
     x[: min(len(sound.samples), len(x))] = sound.samples[: len(x)]
     parts = [Item(Sound(x[a * each : (a + size) * each], sound.rate)) for a in starts]
-    found = run.encoder.encode(parts)
-    windows = found.x.float() * found.scale + found.shift
+    examples = run.encoder.encode(parts)
+    windows = examples.x.float() * examples.scale + examples.shift
     last = len(windows) - 1
-    kept = [w[..., edge if k else 0 : size if k == last else step + edge] for k, w in enumerate(windows)]
-    return torch.cat(kept, -1)[None, ..., :total]
+    middles = [w[..., edge if k else 0 : size if k == last else step + edge] for k, w in enumerate(windows)]
+    return torch.cat(middles, -1)[None, ..., :total]
 
 
 def extended(editor: Editor, sounds: Sequence[Any], seconds: float, n: int) -> Samples:
-    """n continuations of each sound by so many seconds, at its end."""
+    """Extend each sound by `seconds` at its end, in n versions."""
     count = columns(editor.run, seconds, "`extend`")
-    starts = [whole(editor.run, s).repeat_interleave(n, 0) for s in sounds]
-    return told(editor, [longer(editor, s, count) for s in starts], {"extend": seconds})
+    starts = [encode_long(editor.run, s).repeat_interleave(n, 0) for s in sounds]
+    return samples_of(editor, [extend_canvas(editor, s, count) for s in starts], {"extend": seconds})
 
 
-def longer(editor: Editor, canvas: Tensor, count: int) -> Tensor:
-    """canvas (B, ..., T) with `count` more places at its end: what fits into a window after it, then half a window at a
-    time."""
+def extend_canvas(editor: Editor, canvas: Tensor, count: int) -> Tensor:
+    """Extend canvas (B, ..., T) by `count` places: first up to the size of a window, then half a window at a time."""
     size, part = editor.run.encoder.space.shape[-1], 0
     while count:
         new = min(count, max(size // 2, size - canvas.shape[-1]))
         before = canvas[..., max(0, canvas.shape[-1] - (size - new)) :]
-        made = filled(replace(editor, seed=editor.seed + 7919 * part), before, new, before[..., :0])
-        canvas = torch.cat([canvas, made], -1)
+        added = filled(replace(editor, seed=editor.seed + 7919 * part), before, new, before[..., :0])
+        canvas = torch.cat([canvas, added], -1)
         count, part = count - new, part + 1
     return canvas
 
 
 def filled(editor: Editor, before: Tensor, count: int, after: Tensor) -> Tensor:
-    """(B, ..., count) between two parts that are kept; together they are at most a window, whose rest is left to the
-    model."""
+    """Sample (B, ..., count) between two parts that are kept.
+
+    The three together are at most a window long; the model is free to fill the rest of the window.
+    """
     size, a = editor.run.encoder.space.shape[-1], before.shape[-1]
     shape, b = before.shape[:-1], a + count + after.shape[-1]
     window = torch.cat([before, before.new_zeros(*shape, count), after, before.new_zeros(*shape, size - b)], -1)
@@ -110,90 +113,101 @@ def filled(editor: Editor, before: Tensor, count: int, after: Tensor) -> Tensor:
 
 
 def looped(editor: Editor, sounds: Sequence[Any], seconds: float, n: int) -> Samples:
-    """n loops of each sound: so many new seconds lead from its end back to its beginning. At most half a window."""
+    """Make each sound loop, in n versions: `seconds` of new sound lead from its end back to its beginning.
+
+    Raises UserError if this is more than half a window.
+    """
     run = editor.run
     count, size = columns(run, seconds, "`loop`"), run.encoder.space.shape[-1]
     if count > size // 2:
         raise UserError(
-            f"`loop` takes at most {run.encoder.space.seconds / 2:.3g} s, half of this model's sounds: the rest of a "
-            f"window shows what the new part is to lead from and to. Given: {seconds:g}."
+            f"`loop` takes at most {run.encoder.space.seconds / 2:.3g} s, half the length of this model's sounds, "
+            f"because the other half holds the end and the beginning that the new part connects. Given: {seconds:g}."
         )
     before, after = (size - count + 1) // 2, (size - count) // 2
     out = []
-    for start in (whole(run, s).repeat_interleave(n, 0) for s in sounds):
+    for start in (encode_long(run, s).repeat_interleave(n, 0) for s in sounds):
         last = start[..., max(0, start.shape[-1] - before) :]
         out.append(torch.cat([start, filled(editor, last, count, start[..., :after])], -1))
-    return told(editor, out, {"loop": seconds})
+    return samples_of(editor, out, {"loop": seconds})
 
 
-def told(editor: Editor, found: Sequence[Tensor], asked: dict[str, Any]) -> Samples:
-    """Samples of what was made of each sound, (n, ..., T) each; x is followed by zeros where another is longer."""
-    run, n = editor.run, len(found[0])
-    longest = max(f.shape[-1] for f in found)
-    x = torch.cat([torch.nn.functional.pad(f, (0, longest - f.shape[-1])) for f in found])
-    values = [v for f in found for v in run.encoder.decode(f)]
-    described = [{"picture": i // n, "variation": i % n, **asked, **editor.requested} for i in range(len(x))]
+def samples_of(editor: Editor, versions: Sequence[Tensor], record: dict[str, Any]) -> Samples:
+    """The samples of the n versions (n, ..., T) of each sound; in `x`, shorter ones are padded with zeros."""
+    run, n = editor.run, len(versions[0])
+    longest = max(v.shape[-1] for v in versions)
+    x = torch.cat([torch.nn.functional.pad(v, (0, longest - v.shape[-1])) for v in versions])
+    values = [sound for v in versions for sound in run.encoder.decode(v)]
+    described = [{"picture": i // n, "variation": i % n, **record, **editor.requested} for i in range(len(x))]
     return Samples(values, x, editor.cond(len(x)), described, editor.seed, run.encoder)
 
 
 # --------------------------------------------------------------------------- changed in place
 
 
-def span(given: str) -> tuple[float, float | None]:
-    """'START:END' in seconds, either of which may be left out: (start, end; None: to the end of the sound).
+def span(text: str) -> tuple[float, float | None]:
+    """Parse 'START:END' in seconds into (start, end); both are optional, and an end of None is the end of the sound.
 
-    Raises UserError for another form.
+    Raises UserError for any other form.
     """
-    start, found, end = given.partition(":")
+    start, colon, end = text.partition(":")
     try:
         a, b = float(start or 0), float(end) if end.strip() else None
     except ValueError:
-        found, a, b = "", 0.0, None
-    if not found or not 0 <= a < (math.inf if b is None else b) or b == math.inf:
+        colon, a, b = "", 0.0, None
+    if not colon or not 0 <= a < (math.inf if b is None else b) or b == math.inf:
         raise UserError(
-            f"`hole` takes START:END in seconds, START before END; 0.5: is from there to the end. Given: {given!r}."
+            f"`hole` takes START:END in seconds, with START before END; 0.5: is from 0.5 s to the end. Given: {text!r}."
         )
     return a, b
 
 
-def hole_in(run: Run, sound: Sound, given: str, name: object) -> tuple[int, int]:
-    """The samples of a hole in a sound, first and after the last. Raises UserError for one that reaches beyond the
-    sound by more than a place, is none of it or all of it."""
-    start, end = span(given)
+def hole_in(run: Run, sound: Sound, hole: str, name: object) -> tuple[int, int]:
+    """The first sample of a hole in a sound and the one after its last.
+
+    Raises UserError if the hole extends beyond the sound by more than a place, is empty, or is the whole sound.
+    """
+    start, end = span(hole)
     length, count = sound.seconds, len(sound.samples)
     place = run.encoder.space.seconds / run.encoder.space.shape[-1]
     a, b = round(start * sound.rate), count if end is None else round(end * sound.rate)
     if a >= count or (b - count) / sound.rate > place:
         raise UserError(
-            f"`hole={given}` reaches beyond {name}, which lasts {length:.3f} s. Give START:END within it, or let it "
-            "go on: `extend=SECONDS`."
+            f"`hole={hole}` extends beyond {name}, which lasts {length:.3f} s. Give START:END within the sound, or "
+            "extend the sound with `extend=SECONDS`."
         )
     b = min(b, count)
     if a >= b or (a == 0 and b == count):
-        what = "holds no sample of" if a >= b else "is all of"
+        what = "contains no sample of" if a >= b else "is all of"
         raise UserError(
-            f"`hole={given}` {what} {name}, which lasts {length:.3f} s at {sound.rate:,} Hz. Give a part of it, or "
-            "`strength=1` to draw it anew."
+            f"`hole={hole}` {what} {name}, which lasts {length:.3f} s at {sound.rate:,} Hz. Give a part of it, or "
+            "`strength=1` to replace the sound entirely."
         )
     return a, b
 
 
 def around(first: int, stop: int, total: int, size: int) -> tuple[int, int]:
-    """The places that a hole is filled beside: a window of them with the hole in its middle, or half a window on either
-    side of a hole for which that leaves less than a quarter; what a sound of `total` places has of them."""
+    """The range of places to encode around a hole, within a sound of `total` places.
+
+    It is a window with the hole in its middle. If that leaves less than a quarter of a window on either side of the
+    hole, it is the hole with half a window on either side.
+    """
     side = (size - (stop - first)) // 2
     side = side if side >= size // 4 else size // 2
     low = max(0, min(first - side, total - size))
     return low, min(total, max(stop + side, low + size))
 
 
-def refilled(run: Run, given: Any, hole: str, n: int, draw: Draw) -> tuple[Tensor, list[Sound]]:
-    """x (n, ..., places) around the hole of a sound, n times filled, and the n whole sounds, which are the given one to
-    the sample outside the hole. Raises UserError for a hole that is not in the sound."""
+def refilled(run: Run, source: Any, hole: str, n: int, draw: Draw) -> tuple[Tensor, list[Sound]]:
+    """Fill the hole of a sound in n ways: x (n, ..., places) around the hole, and the n complete sounds.
+
+    Outside the hole, the samples of the sounds equal those of the input. Raises UserError if the hole is not within the
+    sound.
+    """
     span(hole)
-    sound, size = heard(run, given), run.encoder.space.shape[-1]
+    sound, size = load_sound(run, source), run.encoder.space.shape[-1]
     each = samples_of_place(run, sound)
-    a, b = hole_in(run, sound, hole, "the sound" if isinstance(given, Sound) else given)
+    a, b = hole_in(run, sound, hole, "the sound" if isinstance(source, Sound) else source)
     first, stop = a // each, -(-b // each)
     low, high = around(first, stop, -(-len(sound.samples) // each), size)
     part = replace(sound, samples=sound.samples[low * each : high * each])
@@ -202,27 +216,27 @@ def refilled(run: Run, given: Any, hole: str, n: int, draw: Draw) -> tuple[Tenso
     may[first - low : stop - low] = True
     x = swept(x, may, size, draw)
     out = []
-    for made in run.encoder.decode(x):
+    for decoded in run.encoder.decode(x):
         drawn = np.zeros_like(part.samples)
-        kept = min(len(made.samples), len(drawn))  # silence at its end was cut off
-        drawn[:kept] = made.samples[:kept]
-        filled_in = splice_sound(part, replace(made, samples=drawn), a - low * each, b - low * each)
+        length = min(len(decoded.samples), len(drawn))  # decoding trims silence at the end
+        drawn[:length] = decoded.samples[:length]
+        filled_in = splice_sound(part, replace(decoded, samples=drawn), a - low * each, b - low * each)
         samples = sound.samples.copy()
         samples[a:b] = filled_in.samples[a - low * each : b - low * each]
         out.append(replace(sound, samples=samples))
     return x, out
 
 
-def varied(run: Run, given: Any, n: int, draw: Draw) -> tuple[Tensor, list[Sound]]:
-    """x (n, ..., places) and the sounds: n variations of a sound of any length, window by window."""
-    sound, size = heard(run, given), run.encoder.space.shape[-1]
+def varied(run: Run, source: Any, n: int, draw: Draw) -> tuple[Tensor, list[Sound]]:
+    """Make n variations of a sound of any length, window by window: x (n, ..., places) and the decoded sounds."""
+    sound, size = load_sound(run, source), run.encoder.space.shape[-1]
     count = -(-len(sound.samples) // samples_of_place(run, sound))
     x = fields_of(run, sound, count).repeat_interleave(n, 0)
     x = swept(x, torch.ones(x.shape[-1], dtype=torch.bool), size, draw)
-    made = run.encoder.decode(x)
-    if count <= size:  # as long as the model makes it
-        return x, made
-    return x, [replace(m, samples=m.samples[: len(sound.samples)]) for m in made]
+    decoded = run.encoder.decode(x)
+    if count <= size:  # the model determines the length
+        return x, decoded
+    return x, [replace(d, samples=d.samples[: len(sound.samples)]) for d in decoded]
 
 
 def samples_of_place(run: Run, sound: Sound) -> int:
@@ -230,18 +244,22 @@ def samples_of_place(run: Run, sound: Sound) -> int:
 
 
 def fields_of(run: Run, sound: Sound, count: int) -> Tensor:
-    """(1, ..., places): a sound of at most a window followed by silence, as in training; `count` places of a longer
-    one."""
+    """Encode a sound as (1, ..., places).
+
+    A sound of at most a window is padded with silence, as in training; of a longer one there are `count` places.
+    """
     size = run.encoder.space.shape[-1]
     if count <= size:
         return encoded(run, [sound])
     missing = count * samples_of_place(run, sound) - len(sound.samples)
-    return whole(run, replace(sound, samples=np.pad(sound.samples, ((0, missing), (0, 0)))))
+    return encode_long(run, replace(sound, samples=np.pad(sound.samples, ((0, missing), (0, 0)))))
 
 
 def swept(x: Tensor, may: Tensor, size: int, draw: Draw) -> Tensor:
-    """x (B, ..., T) changed where `may` (T,) says so: windows of `size` from the beginning to the end, each over half
-    of the one before, which is done and kept."""
+    """Edit x (B, ..., T) where `may` (T,) is true, in windows of `size` from the beginning to the end.
+
+    Each window overlaps half of the one before, and keeps what that one has already edited.
+    """
     x, left = x.clone(), may.clone()
     for part, at in enumerate(places(x.shape[-1], size)):
         window, free = x[..., at : at + size].clone(), left[at : at + size]
