@@ -18,7 +18,7 @@ from afresh.data.text.fim import MARKS
 from afresh.modalities.code import MODALITY, CodeOptions
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
-from afresh.tasks.complete import Completion, Hole, asked, at, complete, complete_many, fit, given, trim
+from afresh.tasks.complete import Completion, Hole, at, complete, complete_many, fit, language_cond, padded, trim
 from afresh.tasks.measure import RunEvidence
 
 # --------------------------------------------------------------------------- the cursor
@@ -34,7 +34,7 @@ def test_a_cursor_splits_a_text_in_two() -> None:
 
 
 @pytest.mark.parametrize(("line", "column", "said"), [
-    (0, 1, "no line 0: lines are from 1 to 3"), (4, 1, "from 1 to 3"), (1, 0, "no column 0 in line 1"),
+    (0, 1, "no line 0. Lines are numbered from 1 to 3"), (4, 1, "from 1 to 3"), (1, 0, "no column 0 in line 1"),
     (1, 4, "columns are from 1 to 3"), (3, 2, "columns are from 1 to 1"),
 ])  # fmt: skip
 def test_a_place_that_is_not_there(line: int, column: int, said: str) -> None:
@@ -127,7 +127,7 @@ def test_other_files_that_were_given_have_a_quarter_at_least() -> None:
 
 
 def test_prompts_of_different_lengths() -> None:
-    known, mask = given([np.array([3, 4, 5], dtype=np.int32), np.array([6], dtype=np.int32)])
+    known, mask = padded([np.array([3, 4, 5], dtype=np.int32), np.array([6], dtype=np.int32)])
     assert known[mask].tolist() == [3, 4, 5, 6] and mask.tolist() == [[True] * 3, [True, False, False]]
 
 
@@ -194,7 +194,7 @@ def test_a_run_without_it_goes_on_and_says_so(plain: Run) -> None:
 
 
 def test_the_language_is_that_of_the_file(plain: Run) -> None:
-    cond, notes = asked(plain, [Hole("", "", "a.js"), Hole("", "", "b.py"), Hole("", "", "c.rs")], 0)
+    cond, notes = language_cond(plain, [Hole("", "", "a.js"), Hole("", "", "b.py"), Hole("", "", "c.rs")], 0)
     classes = plain.conds["language"].classes
     assert [classes[i] for i in cond.parts["language"][:2]] == ["javascript", "python"]
     assert cond.present["language"].tolist() == [True, True, False] and "language rust was not learnt" in notes[-1]

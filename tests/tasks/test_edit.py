@@ -301,7 +301,7 @@ def test_what_belongs_to_the_other_way_is_refused() -> None:
     check_given(None, "light", none, {"most": 2.0})
     with pytest.raises(UserError, match="`most`: only with `toward"):
         check_given("b.png", None, none, {"away": None, "most": 7.0})
-    with pytest.raises(UserError, match="only with the way"):
+    with pytest.raises(UserError, match="only with a second file"):
         check_given(None, "light", {"to-label": ["dark"]}, none)
 
 

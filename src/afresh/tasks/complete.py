@@ -1,4 +1,4 @@
-"""The verb `complete`: what belongs at a cursor, between the text before it and the text after it."""
+"""The verb `complete`: fill in text at a cursor, between the text before it and the text after it."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from afresh.sampling.request import Request
 from afresh.sampling.text_stream import watcher_of
 
 FILL_IN, LEFT_TO_RIGHT = "fill-in-the-middle", "left-to-right"
-MOST_MB = 8  # of the file that is worked on
-LENGTH = 64  # tokens of a completion, or a quarter of the context where that is less
-LINE_TOKENS = 12  # of a line of comment, about: where there is little room, pieces of other files are shorter
-OVERLAP = 8  # characters, without white space, that a completion and what follows must share to be cut
+MOST_MB = 8  # the largest file to complete
+LENGTH = 64  # tokens of a completion, or a quarter of the context if that is less
+LINE_TOKENS = 12  # typical tokens of a line of comment; with little room, snippets of other files are shorter
+OVERLAP = 8  # the fewest characters, without white space, of a repetition of the suffix that is cut
 
 
 @dataclass(frozen=True)
 class Hole:
-    """A cursor: the text before it and after it, in a file of some name, with the repository's other files by name."""
+    """A cursor: the text before and after it, the name of its file, and the other files of the repository by name."""
 
     prefix: str
     suffix: str
@@ -41,8 +41,8 @@ class Hole:
 
 @dataclass(frozen=True)
 class Completion:
-    """What was put in. `ended`: the model said that it ends there, or a stop string came; `trimmed`: text that the
-    suffix repeats is cut."""
+    """The text to insert. `ended`: the model ended the text or a stop string occurred, so it was not cut at the length.
+    `trimmed`: text that repeats the suffix was removed."""
 
     text: str
     ended: bool
@@ -51,31 +51,30 @@ class Completion:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the model sees of a hole: ids; how many tokens of how many before and after; files beside it, of so many
-    that were offered."""
+    """The prompt of a hole: what the model sees of the text around the cursor and of other files."""
 
     ids: Ids
-    prefix: tuple[int, int]
+    prefix: tuple[int, int]  # tokens seen, tokens in all
     suffix: tuple[int, int]
-    others: tuple[str, ...]
-    offered: int = 0
+    others: tuple[str, ...]  # names of the other files that are shown
+    offered: int = 0  # the number of other files
 
     def notes(self) -> list[str]:
         out = []
-        for (seen, whole), where, which in ((self.prefix, "before", "last"), (self.suffix, "after", "first")):
-            if seen < whole:
-                out.append(f"The text {where} the cursor has {whole:,} tokens; the model sees the {which} {seen:,}.")
+        for (seen, total), where, which in ((self.prefix, "before", "last"), (self.suffix, "after", "first")):
+            if seen < total:
+                out.append(f"The text {where} the cursor has {total:,} tokens; the model sees the {which} {seen:,}.")
         if self.offered and not self.others:
             out.append(
-                f"Nothing of the other files ({self.offered:,}) is shown: no piece of them shares a word with the "
-                "place and fits beside it."
+                f"Nothing of the other files ({self.offered:,}) is shown, because no snippet of them shares a word with "
+                "the text at the cursor and fits into the context."
             )
         return out
 
 
 @dataclass(frozen=True)
 class Completions:
-    """Completions of one hole, how they were asked for, and what a reader should know."""
+    """Completions of one hole, the mode and prompt they were sampled with, and notes for the user."""
 
     completions: tuple[Completion, ...]
     mode: str  # fill-in-the-middle or left-to-right
@@ -95,7 +94,7 @@ class Completions:
 
 
 def read_source(path: Path) -> str:
-    """The text of the file that is worked on. Raises UserError where it cannot be read; an empty file is a text."""
+    """The text of the file to complete, which may be empty. Raises UserError if the file cannot be read."""
     try:
         size = path.stat().st_size
         return decode_text(read_bytes(DataFile(path, path.name, size), MOST_MB)) if size else ""
@@ -104,14 +103,17 @@ def read_source(path: Path) -> str:
 
 
 def at(text: str, line: int, column: int) -> tuple[str, str]:
-    """What is before and after a cursor: lines and columns (characters) count from 1, as compilers count them; the
-    column behind a line's last character is allowed. Raises UserError for a place that is not there."""
+    """Split a text at a cursor.
+
+    Lines and columns (in characters) count from 1, as in messages of compilers. The column after the last character of
+    a line is allowed. Raises UserError if the text has no such line or column.
+    """
     lines = text.split("\n")
     if not 1 <= line <= len(lines):
-        raise UserError(f"There is no line {line}: lines are from 1 to {len(lines):,}.")
+        raise UserError(f"There is no line {line}. Lines are numbered from 1 to {len(lines):,}.")
     here = lines[line - 1].removesuffix("\r")
     if not 1 <= column <= len(here) + 1:
-        raise UserError(f"There is no column {column} in line {line}: columns are from 1 to {len(here) + 1}.")
+        raise UserError(f"There is no column {column} in line {line}. Its columns are from 1 to {len(here) + 1}.")
     place = sum(len(x) + 1 for x in lines[: line - 1]) + column - 1
     return text[:place], text[place:]
 
@@ -126,17 +128,18 @@ def complete(
     length: int | None = None,
     stop: str | Sequence[str] = (),
 ) -> Completions:
-    """n completions of one hole. With n = 1 the likeliest is taken, else they are drawn at temperature 0.6, unless
-    `temperature` is given. A completion ends before a `stop` string.
+    """Sample n completions of one hole.
 
-    A run trained without fill-in-the-middle goes on from the prefix, and a note says so. Raises UserError for a run
-    that makes no text, and for n or a length that cannot be.
+    The default temperature is 0 for n = 1, which takes the most likely tokens, and 0.6 otherwise. A completion ends
+    before a `stop` string. A run trained without fill-in-the-middle continues the prefix without seeing the suffix,
+    which a note says. Raises UserError if the run does not write text from left to right, or if n or the length is out
+    of range.
     """
     if not 1 <= n <= 1000:
-        raise UserError(f"The number of completions is from 1 to 1,000. Given: {n}.")
+        raise UserError(f"The number of completions must be from 1 to 1,000. Given: {n}.")
     warm = (0.0 if n == 1 else 0.6) if temperature is None else temperature
-    made, prompts, notes = complete_many(run, [hole] * n, seed=seed, temperature=warm, length=length, stop=stop)
-    return Completions(tuple(made), mode_of(run), prompts[0], tuple(notes + prompts[0].notes()))
+    completions, prompts, notes = complete_many(run, [hole] * n, seed=seed, temperature=warm, length=length, stop=stop)
+    return Completions(tuple(completions), mode_of(run), prompts[0], tuple(notes + prompts[0].notes()))
 
 
 def mode_of(run: Run) -> str:
@@ -152,11 +155,11 @@ def complete_many(
     length: int | None = None,
     stop: str | Sequence[str] = (),
 ) -> tuple[list[Completion], list[Prompt], list[str]]:
-    """One completion of each hole, what the model saw of it, and notes on all. Raises UserError as `complete`."""
+    """Sample one completion of each hole. Returns completions, prompts and notes. Raises UserError as `complete`."""
     encoder = run.encoder
     if not isinstance(encoder, DocumentEncoder) or run.space.records:
         what = "conversations" if run.space.records else run.record.modality
-        raise UserError(f"{run.path} makes {what}: there is no cursor to complete at. Train on source code.")
+        raise UserError(f"{run.path} makes {what}, which cannot be completed at a cursor. Train on source code.")
     if run.family.predict is None:
         raise UserError(
             f"{run.record.family} does not write from left to right, so it cannot complete at a cursor. Train a "
@@ -164,38 +167,38 @@ def complete_many(
         )
     context = run.space.shape[0]
     most = max(1, context // 2)
-    wanted = min(LENGTH, max(1, context // 4)) if length is None else length
-    if not 1 <= wanted <= most:
-        raise UserError(f"A completion has from 1 to {most} tokens here (half the context). Given: {wanted}.")
-    prompts = [fit(encoder, hole, context - wanted) for hole in holes]
-    cond, notes = asked(run, holes, seed)
-    known, mask = given([p.ids for p in prompts])
+    tokens = min(LENGTH, max(1, context // 4)) if length is None else length
+    if not 1 <= tokens <= most:
+        raise UserError(f"A completion can have from 1 to {most} tokens (half of the context). Given: {tokens}.")
+    prompts = [fit(encoder, hole, context - tokens) for hole in holes]
+    cond, notes = language_cond(run, holes, seed)
+    known, mask = padded([p.ids for p in prompts])
     cond = replace(cond, known=known, known_mask=mask)
     watcher = watcher_of(run.family, run.encoder, run.space, Request(stop=stop))
     assert watcher is not None
-    settings = run.settings({"temperature": temperature, "length": wanted, "watch": watcher})
+    settings = run.settings({"temperature": temperature, "length": tokens, "watch": watcher})
     x = run.draw(run.modules, cond, seed, settings)
     ended = [w.finish != "length" for w in watcher.written()]
     texts = watcher.texts() or encoder.decode(x)
     if mode_of(run) != FILL_IN:
         notes.append(
-            "This run was trained without fill-in-the-middle: it goes on from the text before the cursor and does not "
-            "see what is after it. Train on code with `data.fim_rate=0.5`."
+            "This run was trained without fill-in-the-middle, so it continues the text before the cursor without "
+            "seeing the text after it. To use both, train on code with `data.fim_rate=0.5`."
         )
-    made = [trim(text, hole.suffix, done) for text, hole, done in zip(texts, holes, ended, strict=True)]
-    return made, prompts, notes
+    completions = [trim(text, hole.suffix, done) for text, hole, done in zip(texts, holes, ended, strict=True)]
+    return completions, prompts, notes
 
 
-def asked(run: Run, holes: Sequence[Hole], seed: int) -> tuple[Cond, list[str]]:
-    """The condition of each hole: the language of its file, where languages were learnt."""
+def language_cond(run: Run, holes: Sequence[Hole], seed: int) -> tuple[Cond, list[str]]:
+    """The condition of each hole, which is the language of its file if the run learnt languages; and notes."""
     part = run.conds.get("language")
     cond, _, notes = run.condition(len(holes), Request(), seed)
     if part is None:
         return cond, notes
     languages = [language_of(h.name) for h in holes]
-    strange = sorted({x or "unknown" for x in languages} - set(part.classes))
-    if strange:
-        notes.append(f"the language {', '.join(strange)} was not learnt; learnt were {', '.join(part.classes)}")
+    unknown = sorted({x or "unknown" for x in languages} - set(part.classes))
+    if unknown:
+        notes.append(f"the language {', '.join(unknown)} was not learnt; learnt were {', '.join(part.classes)}")
     ids = [part.classes.index(x) if x in part.classes else 0 for x in languages]
     present = torch.tensor([x in part.classes for x in languages])
     parts = {**cond.parts, "language": torch.tensor(ids)}
@@ -203,11 +206,12 @@ def asked(run: Run, holes: Sequence[Hole], seed: int) -> tuple[Cond, list[str]]:
 
 
 def fit(encoder: DocumentEncoder, hole: Hole, room: int) -> Prompt:
-    """A hole in at most `room` tokens, with the one that stands before every document.
+    """Fit a hole into at most `room` tokens, including the token that begins every document.
 
-    Other files get what the file leaves, at least a quarter. Of the rest a third is for what is after the cursor, two
-    for what is before it, and what one does not need is the other's; the text nearest to the cursor is kept. Without
-    the marks only what is before the cursor is shown.
+    Snippets of other files get the room that the file itself leaves, and at least a quarter. Of the rest, one third is
+    for the text after the cursor and two thirds for the text before it; room that one does not need goes to the other.
+    The text nearest to the cursor is kept. If the tokenizer has no tokens for fill-in-the-middle, only the text before
+    the cursor is shown.
     """
     special = encoder.tokenizer.special
     marked = supports_fim(special)
@@ -218,43 +222,44 @@ def fit(encoder: DocumentEncoder, hole: Hole, room: int) -> Prompt:
     tail = min(len(after), max(room // 3, room - len(before)))
     head = min(len(before), room - tail)
     prefix = np.concatenate([comments, before[len(before) - head :]])
-    # Trained here, both orders were learnt; others' models (Qwen2.5-Coder, ...) know prefix, suffix, middle.
+    # Runs of afresh learn both orders; public models (Qwen2.5-Coder, ...) only know prefix, suffix, middle.
     ids = fim_prompt(special, prefix, after[:tail], encoder.fim_rate > 0) if marked else prefix
     return Prompt(ids, (head, len(before)), (tail, len(after)), names, len(hole.others))
 
 
 def beside(encoder: DocumentEncoder, hole: Hole, room: int) -> tuple[Ids, tuple[str, ...]]:
-    """The best pieces of other files that fit, as comments, the best nearest to the cursor; and their files."""
+    """The best snippets of other files that fit, as comments, the best one nearest to the cursor; and their files."""
     out: list[Ids] = []
     names: list[str] = []
     lines = max(4, min(LINES, room // LINE_TOKENS))
-    for _, piece in rank_snippets(snippets_of(hole.others, lines), query_at(hole.prefix, hole.suffix)) if room else ():
-        (ids,) = encoder.tokenizer.encode_many([as_comment(piece, hole.name)])
+    query = query_at(hole.prefix, hole.suffix)
+    for _, snippet in rank_snippets(snippets_of(hole.others, lines), query) if room else ():
+        (ids,) = encoder.tokenizer.encode_many([as_comment(snippet, hole.name)])
         if len(ids) <= room:
             room -= len(ids)
             out.insert(0, ids)
-            names.insert(0, piece.name)
+            names.insert(0, snippet.name)
     return (np.concatenate(out) if out else np.zeros(0, dtype=np.int32)), tuple(dict.fromkeys(names))
 
 
-def given(rows: Sequence[Ids]) -> tuple[Tensor, Tensor]:
-    """Prompts of different lengths (B, S) and where they are (B, S), as a `Cond` holds them."""
+def padded(rows: Sequence[Ids]) -> tuple[Tensor, Tensor]:
+    """Prompts of different lengths as ids (B, S), padded at the end, and a mask (B, S), as a `Cond` holds them."""
     tensors = [torch.from_numpy(r.astype(np.int64)) for r in rows]
-    padded = nn.utils.rnn.pad_sequence(tensors, batch_first=True)
+    ids = nn.utils.rnn.pad_sequence(tensors, batch_first=True)
     lengths = torch.tensor([len(r) for r in rows])
-    return padded, torch.arange(padded.shape[1]) < lengths[:, None]
+    return ids, torch.arange(ids.shape[1]) < lengths[:, None]
 
 
 def trim(text: str, suffix: str, ended: bool) -> Completion:
-    """A completion without what comes after the cursor anyway.
+    """Remove from a completion the text that follows the cursor anyway.
 
-    Cut is all from a line on that is the suffix's first line of substance, and an end that the suffix begins with, if
-    it is of substance or such a line came. Of a completion that only stopped because it became too long, a last line
-    that is not whole is cut where there are others.
+    If a line equals the first substantial line of the suffix, the completion is cut before that line. If its end equals
+    the beginning of the suffix, that end is removed, provided that it is substantial or a line was already cut. A
+    completion that was cut at its length loses its last, incomplete line if it has several lines.
     """
     cut = len(text)
-    whole = next((x for x in suffix.split("\n")[1:] if substance(x)), None)
-    place = -1 if whole is None else f"\n{text}\n".find(f"\n{whole}\n")
+    repeated = next((x for x in suffix.split("\n")[1:] if substance(x)), None)
+    place = -1 if repeated is None else f"\n{text}\n".find(f"\n{repeated}\n")
     if place >= 0:
         cut = max(0, place - 1)
     shared = next((k for k in range(min(cut, len(suffix)), 0, -1) if text[:cut].endswith(suffix[:k])), 0)
@@ -267,5 +272,5 @@ def trim(text: str, suffix: str, ended: bool) -> Completion:
 
 
 def substance(text: str) -> bool:
-    """Whether a text is more than brackets and white space by which any two places are alike."""
+    """Whether a text is substantial: too long to repeat by chance, unlike brackets and white space."""
     return len("".join(text.split())) >= OVERLAP

@@ -1,4 +1,4 @@
-"""Voices for a melody that exists, and what comes after the beginning of a score: music in notes, by a run on it."""
+"""The verb `compose`: add voices to a melody, or continue the beginning of a score, with a run on music in notes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from afresh.sampling.request import Request, known
 from afresh.sampling.samples import numbered, write_heard
 from afresh.tasks.sample import Sampler
 
-MOST_MB = 64  # of a file with a score
+MOST_MB = 64  # the largest file of a score
 MOST_BARS = 2_000
 
 
 @dataclass(frozen=True)
 class Composed:
-    """Whole scores as texts, as the run writes them; notes for the user. `steps` and `voices` say how they are read."""
+    """Complete scores, as the texts that the run writes, with notes for the user."""
 
     texts: tuple[str, ...]
     notes: tuple[str, ...]
@@ -35,28 +35,32 @@ class Composed:
         return [_encoder(self.run).score(t)[0] for t in self.texts]
 
     def sounds(self) -> list[Sound]:
-        """Each rendered (afresh.data.music.synth). Raises UserError for one without a note."""
+        """Render each score as audio (afresh.data.music.synth). Raises UserError if a score has no notes."""
         from afresh.data.music.synth import play
 
         return [play(s) for s in self.scores()]
 
     def save(self, folder: str | Path) -> list[dict[str, Any]]:
-        """A .mid file of each in `folder`, a .wav beside it and index.html to play them; returns {file, sound, text}
-        of each. Raises UserError where it cannot write."""
-        place, count = Path(folder), len(self.texts)
+        """Write a .mid and a .wav file of each score to `folder`, and index.html to play them.
+
+        Returns {file, sound, text} of each. Raises UserError if `folder` cannot be written to.
+        """
+        path, count = Path(folder), len(self.texts)
         try:
-            place.mkdir(parents=True, exist_ok=True)
-            files = write_heard(self.run.encoder, self.texts, place, [""] * count)
-            if not files:  # no note in any
-                files = [(f, None) for f in self.run.encoder.write(self.texts, place, numbered(count))]
+            path.mkdir(parents=True, exist_ok=True)
+            files = write_heard(self.run.encoder, self.texts, path, [""] * count)
+            if not files:  # no score has notes
+                files = [(f, None) for f in self.run.encoder.write(self.texts, path, numbered(count))]
         except OSError as error:
             raise UserError(f"Cannot write to {folder}: {error.strerror or error}. Choose another folder.") from None
         return [{"file": f, "sound": s, "text": t} for (f, s), t in zip(files, self.texts, strict=True)]
 
 
 def read_score(run: Run, path: Path) -> tuple[Score, list[str]]:
-    """The first piece of a .mid, .abc or .json file on the run's grid, and notes on what was changed. Raises UserError
-    where there is none."""
+    """Read the first piece of a .mid, .abc or .json file on the run's time grid, with notes on what was changed.
+
+    Raises UserError if the file cannot be read or holds no piece.
+    """
     encoder = _encoder(run)
     try:
         if suffix_of(path.name) not in READ:
@@ -77,71 +81,76 @@ def read_score(run: Run, path: Path) -> tuple[Score, list[str]]:
 def harmonise(
     run: Run, score: Score, n: int = 1, *, voice: int = 0, seed: int = 0, settings: dict[str, Any] | None = None
 ) -> Composed:
-    """n scores in which one voice, counted from 0 at the top, is the given score's, and the others are made for it.
+    """Make n scores that keep one voice of `score` and fill in the other voices.
 
-    `score` is a melody, or has as many voices as the run, of which the one is kept. Raises UserError for a run that
-    cannot fill holes or whose scores are not in voices, and for a score of another kind.
+    Voices are counted from 0 at the top. `score` is a single melody, or has as many voices as the run's scores, of
+    which only `voice` is used. Raises UserError if the run cannot fill holes, if its scores are not in voices, or if `score`
+    does not fit the run.
     """
     encoder = _encoder(run)
     able = ", ".join(f for f in registry.FAMILIES if registry.family(f).sampling.fills)
     if not encoder.voices:
         how = f"`data.form=voices`, `family={able}`"
-        raise UserError(f"{run.path} was not trained on scores in voices: train on such ({how}).")
+        raise UserError(f"{run.path} was not trained on scores in voices. Train such a run with {how}.")
     if not run.family.sampling.fills:
-        raise UserError(f"{run.record.family} cannot fill voices around another. Families that can: {able}.")
+        raise UserError(f"{run.record.family} cannot fill in voices around another. Families that can: {able}.")
     ids, open_words = _with_holes(encoder, _alone(encoder, score, voice), voice)
     cond, _, notes = run.condition(n, Request(), seed)
     cond = known(cond, [ids] * n)
     x = run.draw(run.modules, cond, seed, run.settings(settings or {}))
-    made, mended = zip(*(_mended(encoder, row, ids.tolist()) for row in x.tolist()), strict=True)
-    said = [f"{open_words:,} words of {len(ids):,} were made for each of {n:,} scores"]
-    if any(mended):
-        said.append(f"{sum(mended):,} words that were made do not fit a step of a voice: rests are in their place")
-    return Composed(made, (*notes, *said), run)
+    texts, replaced = zip(*(_with_rests(encoder, row, ids.tolist()) for row in x.tolist()), strict=True)
+    notes = [*notes, f"{open_words:,} words of {len(ids):,} were generated for each of {n:,} scores"]
+    if any(replaced):
+        notes.append(f"{sum(replaced):,} generated words did not fit a step of a voice and were replaced by rests")
+    return Composed(texts, tuple(notes), run)
 
 
 def go_on(run: Run, score: Score, n: int = 1, *, seed: int = 0, settings: dict[str, Any] | None = None) -> Composed:
-    """n scores that begin as the given one does, the given part included. Raises UserError for a score that the run's
-    form cannot say."""
+    """Continue a score in n versions, each of which includes the given beginning.
+
+    Raises UserError if the run's form cannot represent the score.
+    """
     encoder = _encoder(run)
-    text = _said(encoder, score)
-    found = Sampler(run, n, Request(prompt=text), seed, settings or {})()
-    return Composed(tuple(text + str(v) for v in found.values), (), run)
+    text = _text_of(encoder, score)
+    continued = Sampler(run, n, Request(prompt=text), seed, settings or {})()
+    return Composed(tuple(text + str(v) for v in continued.values), (), run)
 
 
 def _encoder(run: Run) -> ScoreEncoder:
     encoder = run.encoder
     if not isinstance(encoder, ScoreEncoder):
-        raise UserError(f"{run.path} makes {run.record.modality}, not music in notes: train on .mid or .abc files.")
+        raise UserError(f"{run.path} makes {run.record.modality}, not music in notes. Train on .mid or .abc files.")
     return encoder
 
 
-def _said(encoder: ScoreEncoder, score: Score) -> str:
-    """The text of a score in the run's form, on the run's grid."""
+def _text_of(encoder: ScoreEncoder, score: Score) -> str:
+    """The text of a score in the run's form, on the run's time grid."""
     if score.steps != encoder.steps:
-        raise UserError(f"The score has {score.steps} steps a quarter and the run {encoder.steps}: use read_score.")
+        raise UserError(
+            f"The score has {score.steps} steps per quarter note and the run {encoder.steps}. Read it with read_score."
+        )
     if not score.notes:
-        raise UserError("The score has no note. Give one that has.")
+        raise UserError("The score has no notes. Give a score with notes.")
     try:
         return to_text(score, encoder.voices)
     except ValueError as error:
-        raise UserError(f"The score does not fit the run's form, {encoder.voices} voices: it is {error}.") from None
+        raise UserError(f"The score does not fit the run's form of {encoder.voices} voices: it is {error}.") from None
 
 
 def _alone(encoder: ScoreEncoder, score: Score, voice: int) -> Score:
-    """The score with its one voice in the place that it is to have, and no other."""
+    """The score with only one voice, moved to the position of `voice` if the score is a single melody."""
     if not 0 <= voice < encoder.voices:
-        raise UserError(f"There is no voice {voice}: this run has {encoder.voices}, counted from 0. Choose one.")
+        raise UserError(f"There is no voice {voice}. This run has {encoder.voices} voices, counted from 0.")
     melody = score.voices == 1
     notes = [replace(n, voice=voice) for n in score.notes if melody or n.voice == voice]
     if not notes:
-        raise UserError(f"Voice {voice} of the score has no note. Give a melody, or another voice.")
+        raise UserError(f"Voice {voice} of the score has no notes. Give a melody, or choose another voice.")
     return replace(score, notes=tuple(notes))
 
 
 def _with_holes(encoder: ScoreEncoder, score: Score, voice: int) -> tuple[torch.Tensor, int]:
-    """Ids of the score with -1 for every word of another voice, and the `end`; and how many are to be found."""
-    words = _said(encoder, score).split()
+    """Ids of the score and the `end`, with -1 for every word of the other voices; and the number of these holes."""
+    words = _text_of(encoder, score).split()
     ids, place, begun, holes = list[int](), 0, False, 0
     for word in words:
         ids.append(encoder.ids[word])
@@ -155,15 +164,18 @@ def _with_holes(encoder: ScoreEncoder, score: Score, voice: int) -> tuple[torch.
     return torch.tensor([*ids, SPECIAL["end"]]), holes
 
 
-def _mended(encoder: ScoreEncoder, row: list[int], ids: list[int]) -> tuple[str, int]:
-    """The text of a filled row with a rest for every made word that is none of a step of a voice, or that goes on where
-    nothing sounds: else the given voice would not stay in its place. And how many were replaced."""
+def _with_rests(encoder: ScoreEncoder, row: list[int], ids: list[int]) -> tuple[str, int]:
+    """The text of a filled row with rests in place of invalid words, and how many were replaced.
+
+    A generated word is invalid if it is not a step of a voice, or if it holds a note where none sounds. It is replaced
+    so that the given voice stays in place.
+    """
     words, place, wrong = list[str](), 0, 0
     sounds = [False] * encoder.voices
-    for i, given in zip(row, ids[:-1], strict=False):  # the last is `end`
+    for i, known_id in zip(row, ids[:-1], strict=False):  # the last is `end`
         word = encoder.words[i - FIRST] if i >= FIRST else ""
         voice = place % encoder.voices
-        if given < 0 and not (word in PITCH or word == REST or (word == HOLD and sounds[voice])):
+        if known_id < 0 and not (word in PITCH or word == REST or (word == HOLD and sounds[voice])):
             word, wrong = REST, wrong + 1
         words.append(word)
         if word in PITCH or word in (REST, HOLD):

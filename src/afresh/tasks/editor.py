@@ -34,8 +34,8 @@ class Change:
     `strength`: how much may change, from 0 to 1. `mask` (H, W): true where the image may change. `upscale`: the factor
     by which to enlarge a smaller image. `palette`: colours as #rrggbb. `edges`: an image whose edges to follow.
     `style`: an image whose texture and colours to follow. `function`: FILE.py:FUNCTION, a differentiable function to
-    minimise. `weight`: how closely to follow these targets; 1 means to within about 0.05 of [-1, 1]. `hole`: the seconds of a
-    sound that may change, START:END.
+    minimise. `weight`: how closely to follow these targets; 1 means to within about 0.05 of [-1, 1].
+    `hole`: the seconds of a sound that may change, START:END.
     """
 
     strength: float | None = None
