@@ -66,8 +66,8 @@ class Prompt:
                 out.append(f"The text {where} the cursor has {total:,} tokens; the model sees the {which} {seen:,}.")
         if self.offered and not self.others:
             out.append(
-                f"Nothing of the other files ({self.offered:,}) is shown, because no snippet of them shares a word with "
-                "the text at the cursor and fits into the context."
+                f"Nothing of the other files ({self.offered:,}) is shown, because no snippet of them shares a word "
+                "with the text at the cursor and fits into the context."
             )
         return out
 

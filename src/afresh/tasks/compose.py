@@ -84,8 +84,8 @@ def harmonise(
     """Make n scores that keep one voice of `score` and fill in the other voices.
 
     Voices are counted from 0 at the top. `score` is a single melody, or has as many voices as the run's scores, of
-    which only `voice` is used. Raises UserError if the run cannot fill holes, if its scores are not in voices, or if `score`
-    does not fit the run.
+    which only `voice` is used. Raises UserError if the run cannot fill holes, if its scores are not in
+    voices, or if `score` does not fit the run.
     """
     encoder = _encoder(run)
     able = ", ".join(f for f in registry.FAMILIES if registry.family(f).sampling.fills)
