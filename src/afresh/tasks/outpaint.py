@@ -49,8 +49,7 @@ def outpainted(editor: Editor, images: Sequence[Any], added: Mapping[str, int], 
     for step, (side, count) in enumerate(added.items()):
         canvas = extend_side(replace_seed(editor, step), canvas, side, count, change)
     described = [
-        {"picture": i // n, "variation": i % n, "outpaint": dict(added), **editor.requested}
-        for i in range(len(canvas))
+        {"picture": i // n, "variation": i % n, "outpaint": dict(added), **editor.requested} for i in range(len(canvas))
     ]
     run = editor.run
     return Samples(run.encoder.decode(canvas), canvas, editor.cond(len(canvas)), described, editor.seed, run.encoder)
