@@ -52,7 +52,9 @@ def verify(run: Run) -> list[Check]:
         why = "no sound checkpoint to look at"
         return checks + [Check(n, None, why) for n in ("weights", "resume", "cache", "samples")]
     checks.append(guarded("weights", lambda: check_weights(saved)))
-    if found:
+    if run.record.align is not None:
+        checks.append(Check("resume", None, "an aligned run is resumed with its reward, which is not run here"))
+    elif found:
         checks.append(guarded("resume", lambda: check_resume(run, saved, found[0])))
     else:
         checks.append(Check("resume", None, "needs the data"))
