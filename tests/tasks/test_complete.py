@@ -245,4 +245,4 @@ def test_what_cannot_be_completed(trained: Run, tmp_path: Path, capsys: pytest.C
     assert "from 1 to 1,000" in said("--line", 1, "--column", 1, "-n", 0)
     assert "cannot be completed" in said("--line", 1, "--column", 1, to=tmp_path / "none.py")
     assert "not both" in said("--line", 1, "--column", 1, "--context", file, "--repository", tmp_path)
-    assert "is no folder" in said("--line", 1, "--column", 1, "--repository", file)
+    assert "is not a folder" in said("--line", 1, "--column", 1, "--repository", file)

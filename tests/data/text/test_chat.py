@@ -178,7 +178,7 @@ def test_bad_templates_are_refused_with_their_own_reason() -> None:
     def encode(template: str, turns: Any = SHORT) -> None:
         ChatTemplate(tokenizer("bytes", template)).encode([turns], ["a.jsonl, row 7"])
 
-    with pytest.raises(UserError, match="no Jinja"):
+    with pytest.raises(UserError, match="not valid Jinja"):
         encode("{% for %}")
     with pytest.raises(UserError, match="row 7: Roles must alternate"):
         encode("{{ raise_exception('Roles must alternate') }}")
@@ -238,23 +238,26 @@ def test_tables_of_other_kinds(tmp_path: Path) -> None:
 BAD = {
     "'completion' is empty": {"prompt": "a", "completion": " \n"},
     "no 'completion'": {"prompt": "a"},
-    "'prompt' is no text but int": {"prompt": 3, "completion": "a"},
+    "'prompt' is not text but int": {"prompt": 3, "completion": "a"},
     "'completion' has a lone surrogate": {"prompt": "a", "completion": "\ud800"},
 }
 BAD_MESSAGES: dict[str, Any] = {
     "no 'messages'": None,
-    "no JSON list of messages": "hello",
-    "'messages' is no list of messages but int": 3,
+    "not a JSON list of messages": "hello",
+    "'messages' is not a list of messages but int": 3,
     "no messages": [],
-    "message 1 is no object but str": ["a"],
+    "message 1 is not an object but str": ["a"],
     "message 1 has the role 'king'; known: system, user, assistant": [{"role": "king", "content": "a"}],
     "message 2 has the role 'tool'": [MESSAGES[0], {"role": "tool", "content": "a"}, MESSAGES[1]],
     "the content of message 2 (assistant) is empty": [MESSAGES[0], {"role": "assistant", "content": ""}],
     "no the content of message 2": [MESSAGES[0], {"role": "assistant"}],
-    "message 1 has parts that are no text": [{"role": "user", "content": [{"type": "image"}]}, MESSAGES[1]],
+    "message 1 has parts that are not text": [{"role": "user", "content": [{"type": "image"}]}, MESSAGES[1]],
     "ends with the user, so there is no answer to learn": [*MESSAGES, MESSAGES[0]],
-    "messages 1 and 2 are both the user's": [MESSAGES[0], *MESSAGES],
-    "message 3 is the system's; only the first may be": [*MESSAGES, {"role": "system", "content": "a"}],
+    "messages 1 and 2 both have the role user": [MESSAGES[0], *MESSAGES],
+    "message 3 has the role system; only the first message may have it": [
+        *MESSAGES,
+        {"role": "system", "content": "a"},
+    ],
 }
 
 

@@ -80,7 +80,7 @@ def test_a_repository_is_read_without_the_file_itself(tmp_path: Path) -> None:
     files, notes = read_repository(tmp_path, tmp_path / "sub" / ".." / "a.py")
     assert files == {"sub/b.py": "b = 1\n"} and not notes
     assert set(read_repository(tmp_path)[0]) == {"a.py", "sub/b.py"}
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         read_repository(tmp_path / "a.py")
     assert list(read_files([tmp_path / "a.py"]).values()) == ["a = 1\n"]
     for bad in ("none.py", "broken.py"):
