@@ -90,13 +90,13 @@ def test_lines_and_separators(tmp_path: Path) -> None:
     assert any("2 documents" in n for n in corpus.notes)
 
 
-def test_a_list_is_pointed_out(tmp_path: Path) -> None:
+def test_a_list_of_lines_is_noted(tmp_path: Path) -> None:
     names = [f"name{i}" for i in range(600)]
-    assert any("document to line" in n for n in read(put(tmp_path / "a.txt", "\n".join(names))).notes)
+    assert any("`data.document=line`" in n for n in read(put(tmp_path / "a.txt", "\n".join(names))).notes)
     assert read(put(tmp_path / "b.txt", "\n\n".join(names))).notes == []
 
 
-def test_column_by_name_by_being_the_only_one_or_asked_for(tmp_path: Path) -> None:
+def test_the_text_column_is_chosen_by_name_or_as_the_only_one_or_set(tmp_path: Path) -> None:
     by_name = read(put(tmp_path / "a.jsonl", lines([{"title": "t", "Body": "words", "n": 1}])))
     assert values(by_name) == ["words"]
     assert any("'Body'" in n and "not used: title, n" in n for n in by_name.notes)
@@ -107,11 +107,11 @@ def test_column_by_name_by_being_the_only_one_or_asked_for(tmp_path: Path) -> No
     assert values(read(file, text_column="answer")) == ["a"]
     with pytest.raises(UserError, match=r"no column 'reply'.*question, answer"):
         read(file, text_column="reply")
-    with pytest.raises(UserError, match="holds text"):
+    with pytest.raises(UserError, match="contains text"):
         read(put(tmp_path / "d.csv", "a,b\n1,2\n"))
 
 
-def test_bad_rows_are_named_and_the_others_read(tmp_path: Path) -> None:
+def test_invalid_rows_are_reported_and_the_others_read(tmp_path: Path) -> None:
     rows = [
         '{"text": "good"}',
         '{"text": 5}',
@@ -132,7 +132,7 @@ def test_bad_rows_are_named_and_the_others_read(tmp_path: Path) -> None:
     assert "not JSON" in reasons["6"]
 
 
-def test_bad_tables_are_refused(tmp_path: Path) -> None:
+def test_invalid_tables_are_refused(tmp_path: Path) -> None:
     put(tmp_path / "good.txt", "words")
     put(tmp_path / "a.csv", 'text,n\nfine,1\n"never closed,2\n')
     put(tmp_path / "b.csv", "text,text\na,b\n")
@@ -166,7 +166,7 @@ def test_labels_from_a_column_and_from_folders(tmp_path: Path) -> None:
         read(put(tmp_path / "plain.txt"), folder_labels=True)
 
 
-def test_the_datas_own_split(tmp_path: Path) -> None:
+def test_files_and_folders_can_define_the_split(tmp_path: Path) -> None:
     put(tmp_path / "stories_train-00000-of-00002.txt", "one")
     put(tmp_path / "stories_train-00001-of-00002.txt", "two")
     put(tmp_path / "valid" / "a.txt", "three")
@@ -211,7 +211,7 @@ def test_exclude_and_options(tmp_path: Path) -> None:
             TextOptions.model_validate(wrong)
 
 
-def test_nothing_usable_says_why(tmp_path: Path) -> None:
+def test_data_without_usable_text_is_refused_with_the_reasons(tmp_path: Path) -> None:
     put(tmp_path / "a.png", b"x")
     with pytest.raises(UserError, match=r"no usable text(.|\n)*a\.png"):
         read(tmp_path)
@@ -237,7 +237,7 @@ def labelled(n: int = 30) -> list[Item]:
 
 
 @pytest.mark.parametrize("kind", ["chars", "bytes", "bpe"])
-def test_stream_holds_every_document_and_ends_it(kind: str) -> None:
+def test_the_stream_contains_every_document_followed_by_end(kind: str) -> None:
     items = [Item(f"text {i} 😀\r\n" * 3) for i in range(20)]
     encoder = MODALITY.fit(items, TextOptions(tokenizer=kind, context=16))  # type: ignore[arg-type]
     x = encoder.encode(items)
@@ -257,7 +257,7 @@ def test_stream_holds_every_document_and_ends_it(kind: str) -> None:
     assert encoder.conds == {}
 
 
-def test_equal_conditions_are_neighbours_and_rows_belong_to_documents() -> None:
+def test_documents_with_equal_conditions_are_adjacent() -> None:
     items = labelled()
     encoder = MODALITY.fit(items, TextOptions())
     x = encoder.encode(items)
@@ -276,13 +276,13 @@ def test_equal_conditions_are_neighbours_and_rows_belong_to_documents() -> None:
     assert numbers == sorted(numbers)  # otherwise the order of the items
 
 
-def test_held_out_text_with_new_characters_keeps_all() -> None:
+def test_held_out_text_with_unknown_characters_is_lossless() -> None:
     encoder = MODALITY.fit([Item("only these letters")], TextOptions(tokenizer="chars"))
     x = encoder.encode([Item("new: Ж 😀")])
     assert encoder.decode(x.x[None]) == ["new: Ж 😀"]
 
 
-def test_unseen_label_is_refused() -> None:
+def test_unknown_labels_are_refused() -> None:
     encoder = MODALITY.fit(labelled(), TextOptions())
     with pytest.raises(UserError, match=r"'z' was never seen.*a, b, c"):
         encoder.encode([Item("x", labels={"label": "z"})])
@@ -293,7 +293,7 @@ def test_too_many_classes_are_refused() -> None:
         MODALITY.fit([Item(f"t{i}", labels={"label": str(i)}) for i in range(1_001)], TextOptions())
 
 
-def test_decoding_stops_at_the_end_and_overlooks_special_ids() -> None:
+def test_decoding_stops_at_end_and_skips_special_tokens() -> None:
     encoder = MODALITY.fit([Item("abc")], TextOptions())
     s = encoder.space.special
     ids = torch.tensor([[s["begin"], 0, 1, s["end"], 2, 2], [0, s["pad"], 2, 2, 1, 0]])
@@ -318,14 +318,14 @@ def test_choice_of_tokenizer_and_its_reason() -> None:
     assert MODALITY.fit(small, TextOptions(tokenizer="bytes")).space.vocab == (259,)
     by_size = MODALITY.fit(small, TextOptions(vocab_size=300))
     assert by_size.tokenizer.kind == "bpe"
-    assert "set by hand" in by_size.notes[0]
+    assert "set by the user" in by_size.notes[0]
     many = "".join(chr(0x4E00 + i) for i in range(300))
     assert MODALITY.fit([Item(many)], TextOptions()).tokenizer.kind == "bytes"
     with pytest.raises(UserError, match="no text to train on"):
         MODALITY.fit([], TextOptions())
 
 
-def test_saved_and_loaded_encodes_the_same(tmp_path: Path) -> None:
+def test_a_loaded_encoder_encodes_the_same(tmp_path: Path) -> None:
     items = labelled()
     encoder = MODALITY.fit(items, TextOptions(tokenizer="bpe", vocab_size=300, context=32))
     encoder.save(tmp_path / "e")
@@ -339,7 +339,7 @@ def test_saved_and_loaded_encodes_the_same(tmp_path: Path) -> None:
 def test_damaged_encoder_is_refused(tmp_path: Path, content: bytes) -> None:
     MODALITY.fit([Item("abc")], TextOptions()).save(tmp_path)
     (tmp_path / "encoder.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"encoder\.json is no encoder"):
+    with pytest.raises(UserError, match=r"encoder\.json is not an encoder"):
         MODALITY.load(tmp_path)
 
 
@@ -351,7 +351,7 @@ def test_an_unknown_field_is_refused(tmp_path: Path) -> None:
         MODALITY.load(tmp_path)
 
 
-def test_written_files_hold_the_texts(tmp_path: Path) -> None:
+def test_written_files_contain_the_texts(tmp_path: Path) -> None:
     encoder = MODALITY.fit([Item("abc")], TextOptions())
     names = encoder.write(["one\r\né", "two"], tmp_path / "out", ["0001", "a/../b"])
     assert names == ["0001.txt", "a_.._b.txt"]

@@ -18,9 +18,8 @@ from pydantic import Field
 
 from afresh.core import Corpus, Refused, UserError
 from afresh.data.files import DataFile, is_hidden, list_reasons, read_zip, walk, zip_files
+from afresh.data.split import HELD_OUT, TRAINING
 
-TRAINING = frozenset({"train", "training"})
-HELD_OUT = frozenset({"validation", "valid", "val", "dev", "test", "testing"})
 TABLES = frozenset({"metadata.jsonl", "metadata.csv", "metadata.parquet"})
 FILE_NAME = "file_name"
 MAX_TABLE = 1 << 29  # bytes of one metadata file

@@ -11,6 +11,10 @@ from afresh.core import Division, Item, ItemKind, Refused, UserError
 
 FEW = 20  # if there are fewer long items than this, each item is divided instead of the set of items
 
+# Names of files and folders that define the data's own split.
+TRAINING = frozenset({"train", "training"})
+HELD_OUT = frozenset({"validation", "valid", "val", "dev", "test", "testing", "heldout"})
+
 
 @dataclass(frozen=True)
 class Split:

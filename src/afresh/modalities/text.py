@@ -1,4 +1,4 @@
-"""Text: files of prose or tables with a column of it, to a stream of tokens and back to .txt."""
+"""Text: files of prose, or tables with a column of text, to a stream of tokens and back to .txt."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import Field
 
 from afresh.core import Corpus, Item, Refused, Sniff, UserError
+from afresh.data.columns import LabelColumn
 from afresh.data.files import (
     MB,
     FileError,
     ZipLimits,
     decode_text,
+    list_reasons,
     matching_pattern,
     read_bytes,
     read_zip,
     walk,
     zip_names,
 )
+from afresh.data.split import HELD_OUT, TRAINING
 from afresh.data.text import chat, tables
 from afresh.data.text.documents import (
     DocumentEncoder,
@@ -37,19 +42,22 @@ PROSE = frozenset({".txt", ".text", ".md", ".markdown", ".rst"})
 READ = PROSE | tables.SUFFIXES
 TEXT_NAMES = ("text", "content", "body", "document", "article", "story", "sentence", "review", "message", "poem")
 ABOUT = frozenset({"readme", "license", "licence", "copying", "notice", "source", "sources", "citation", "changelog"})
-SEPARATOR = "<|endoftext|>"  # alone on a line: between documents of one file
-TRAINING = frozenset({"train", "training"})
-HELD_OUT = frozenset({"validation", "valid", "val", "dev", "test", "testing", "heldout"})
+SEPARATOR = "<|endoftext|>"  # a line of its own between the documents of one file
 
 
 class TextOptions(DocumentOptions):
-    """How text is read. A column is found by its name, or is the only one that holds words; without `text_column`,
-    columns of instructions (prompt and completion, messages) make conversations."""
+    """How text is read.
 
-    text_column: str | None = None
-    label_column: str | None = None  # becomes "label"
-    folder_labels: bool = False  # the outermost folder becomes "label"
-    document: Literal["file", "line"] = "file"  # what one document is in files that are no tables
+    Of a table, columns of instructions (prompt and completion, or messages) are read as conversations. Otherwise the
+    column of text is recognised by its name, or is the only one that contains text.
+    """
+
+    text_column: str | None = Field(
+        None, description="column of a table to read as plain text; None: conversations, or chosen by name"
+    )
+    label_column: LabelColumn = None
+    folder_labels: bool = Field(False, description='the outermost folder becomes the label "label"')
+    document: Literal["file", "line"] = Field("file", description="what one document is in files that are not tables")
 
 
 class TextModality:
@@ -60,7 +68,7 @@ class TextModality:
     options = TextOptions
 
     def sniff(self, path: Path) -> Sniff:
-        """By the names of the files, those that only describe the data apart."""
+        """Judges by the names of the files, without those that only describe the data."""
         if not path.exists():
             return Sniff(0.0, f"{path} does not exist")
         if path.is_file() and path.suffix.lower() == ".zip":
@@ -68,35 +76,38 @@ class TextModality:
         elif path.is_file():
             suffix = _suffix(path.name)
             if suffix == ".json":
-                return Sniff(0.6, "a .json file, perhaps of texts")
-            return Sniff(0.95 if suffix in READ else 0.0, f"{suffix or 'no suffix'} is {_is(suffix in READ)} text")
+                return Sniff(0.6, "a .json file, which may contain texts")
+            is_text = "read as" if suffix in READ else "not"
+            return Sniff(0.95 if suffix in READ else 0.0, f"{suffix or 'no suffix'} is {is_text} text")
         else:
             names = [f.name for f in walk(path, lambda n, folder: exclusion_reason(n, True) if folder else None)[0]]
         names = [n for n in names if not _describes(n)] or names
         ours = sum(_suffix(n) in READ for n in names)
         if names and ours == len(names) and all(_suffix(n) == ".json" for n in names):
-            return Sniff(0.6, f"{ours:,} .json files, perhaps of texts")
-        return Sniff(ours / len(names) if names else 0.0, f"{ours:,} of {len(names):,} files are text or tables of it")
+            return Sniff(0.6, f"{ours:,} .json files, which may contain texts")
+        return Sniff(ours / len(names) if names else 0.0, f"{ours:,} of {len(names):,} files are text or tables")
 
     def read(self, path: Path, options: TextOptions) -> Corpus:
-        """One Item a file, a line, a row, or a part between lines `<|endoftext|>`.
+        """One Item per file, line, row, or part between lines `<|endoftext|>`.
 
-        Files named or lying under train and validation (val, test, ...) keep that split. Raises UserError when
-        no text is found, when a column is missing or cannot be chosen, or when some are texts and some conversations.
+        Files and folders named train and validation (val, test, ...) define the split. Raises UserError if there is no
+        text, if a column is missing or cannot be chosen, or if there are both texts and conversations.
         """
         corpus = Corpus([])
         for name, suffix, raw in _contents(path, options, corpus):
             try:
-                found = list(_items(name, suffix, raw, options, corpus))
+                items = list(_items(name, suffix, raw, options, corpus))
             except FileError as error:
                 corpus.refused.append(Refused(name, str(error)))
                 continue
             label = PurePosixPath(name).parts[0] if "/" in name and options.folder_labels else None
             labels = {"label": label} if label else {}
-            corpus.items += [replace(i, labels={**i.labels, **labels}, split=_split_of(name)) for i in found]
+            corpus.items += [replace(i, labels={**i.labels, **labels}, split=_split_of(name)) for i in items]
         if not corpus.items:
-            why = "".join(f"\n  {r.source}: {r.reason}" for r in corpus.refused[:5])
-            raise UserError(f"There is no usable text in {path} ({', '.join(sorted(READ))}, also .gz and .zip).{why}")
+            raise UserError(
+                f"There is no usable text in {path} ({', '.join(sorted(READ))}, also .gz and .zip)."
+                + list_reasons(corpus.refused)
+            )
         _check_labels(corpus, options)
         _check_kinds(corpus)
         corpus.items = _with_splits(corpus)
@@ -110,22 +121,14 @@ class TextModality:
         return DocumentEncoder(tokenizer, options.context, conds, not_blank, notes=notes, records=records)
 
     def load(self, folder: Path) -> DocumentEncoder:
-        return load_documents(folder, _check)
+        return load_documents(folder, lambda languages: not_blank)
 
 
 MODALITY = TextModality()
 
 
-def _check(languages: tuple[str, ...]) -> Any:
-    return not_blank
-
-
-def _is(ours: bool) -> str:
-    return "read as" if ours else "not"
-
-
 def _suffix(name: str) -> str:
-    """Lower-cased, without .gz."""
+    """The suffix in lower case, ignoring .gz."""
     return PurePosixPath(name.lower().removesuffix(".gz")).suffix
 
 
@@ -139,7 +142,7 @@ def _describes(name: str) -> bool:
 
 
 def _contents(path: Path, options: TextOptions, corpus: Corpus) -> Iterator[tuple[str, str, bytes]]:
-    """(name, suffix, content) of every file that may hold text; the others go to `corpus.refused`."""
+    """(name, suffix, content) of every file that may contain text. Other files are added to `corpus.refused`."""
     if path.is_file() and path.suffix.lower() == ".zip":
         members, refused = read_zip(path, READ, ZipLimits(member_bytes=options.max_file_mb * MB))
         for name, raw in members:
@@ -161,11 +164,11 @@ def _contents(path: Path, options: TextOptions, corpus: Corpus) -> Iterator[tupl
         about = set()
     for file in files:
         suffix = _suffix(file.name)
-        reason = None if suffix in READ else f"not a kind of text that is read ({file.suffix or 'no suffix'})"
+        reason = None if suffix in READ else f"unsupported text format ({file.suffix or 'no suffix'})"
         if suffix == ".zip":
-            reason = "an archive within a folder: give its own path, or unpack it"
+            reason = "an archive in a folder: give the path of the archive itself, or unpack it"
         if file.name in about:
-            reason = "describes the data; give its own path to train on it"
+            reason = "describes the data; give the path of the file itself to train on it"
         try:
             raw = b"" if reason else read_bytes(file, options.max_file_mb)
         except FileError as error:
@@ -193,8 +196,8 @@ def _items(name: str, suffix: str, raw: bytes, options: TextOptions, corpus: Cor
             corpus.notes.append(f"{name}: {len(parts):,} documents between lines {SEPARATOR}")
         elif _looks_like_a_list(text):
             corpus.notes.append(
-                f"{name} has {text.count(chr(10)):,} short lines and none is blank: if each is a text of its own, "
-                "set the option document to line"
+                f"{name} has {text.count(chr(10)):,} short lines and no blank lines: if each is a text of its own, set "
+                "`data.document=line`"
             )
     if not any(part.strip() for _, part in parts):
         raise FileError("nothing but white space")
@@ -203,7 +206,7 @@ def _items(name: str, suffix: str, raw: bytes, options: TextOptions, corpus: Cor
 
 
 def _looks_like_a_list(text: str) -> bool:
-    """Whether a long file is a list (names, molecules, sentences): many short lines, none of them blank."""
+    """Whether a long file looks like a list (of names, molecules, sentences): many short lines and no blank lines."""
     lines = text.rstrip().split("\n")
     return len(lines) >= 500 and all(0 < len(line.strip()) <= 500 for line in lines)
 
@@ -219,22 +222,18 @@ def _between(lines: Sequence[str]) -> list[str]:
 
 
 def _rows(name: str, table: tables.Table, options: TextOptions, corpus: Corpus) -> Iterator[Item]:
-    """One Item a row. Raises UserError when a column is missing or cannot be chosen."""
+    """One Item per row. Raises UserError if a column is missing or cannot be chosen."""
     corpus.refused += [Refused(f"{name}, row {n}", reason) for n, reason in table.bad]
     corpus.notes += [f"{name}: {note}" for note in table.notes]
     if not table.rows:
-        raise FileError("no row that can be used")
+        raise FileError("no usable row")
     form = None if options.text_column is not None else chat.chat_columns(table.columns)
     column = "" if form else _text_column(name, table, options)
-    if options.label_column is not None and options.label_column not in table.columns:
-        raise UserError(f"{name} has no column {options.label_column!r}. Its columns: {', '.join(table.columns)}.")
+    if options.label_column is not None:
+        _require_column(name, table, options.label_column)
     used = form.columns if form else (column,)
     unused = [c for c in (*table.columns, *table.skipped) if c not in (*used, options.label_column)]
-    what = (
-        f"conversations from {_list(used)}, of which the answers are learnt"
-        if form
-        else f"the text is column {column!r}"
-    )
+    what = f"conversations from {_list(used)}, whose answers are learnt" if form else f"the text is column {column!r}"
     corpus.notes.append(f"{name}: {what}{f'; not used: {_list(unused)}' if unused else ''}")
     for number, row in table.rows:
         where, content = f"{name}, row {number}", _content(row, column, form)
@@ -243,26 +242,30 @@ def _rows(name: str, table: tables.Table, options: TextOptions, corpus: Corpus) 
             continue
         label = row.get(options.label_column) if options.label_column else None
         if label is not None and (isinstance(label, dict | list) or not str(label).isprintable()):
-            corpus.notes.append(f"{where}: {options.label_column} is no plain value, so it has no label")
+            corpus.notes.append(f"{where}: {options.label_column} is not a plain value, so the row has no label")
             label = None
         labels = {} if label in (None, "") else {"label": str(label)}
         yield Item(content[0], where, labels, turns=content[1])
 
 
 def _content(row: tables.Row, column: str, form: chat.ChatColumns | None) -> tuple[str, chat.Turns] | str:
-    """The text of a row and, where it is a conversation, its turns; or why it cannot be used."""
+    """The text of a row and, if it is a conversation, its turns; or the reason why it cannot be used."""
     if form is not None:
         turns = chat.parse_turns(row, form)
         return turns if isinstance(turns, str) else (chat.display_text(turns), turns)
-    why = chat.text_problem(row.get(column), repr(column))
-    return (row[column], ()) if why is None else why
+    problem = chat.text_problem(row.get(column), repr(column))
+    return (row[column], ()) if problem is None else problem
+
+
+def _require_column(name: str, table: tables.Table, column: str) -> None:
+    if column not in table.columns:
+        raise UserError(f"{name} has no column {column!r}. Its columns: {', '.join(table.columns)}.")
 
 
 def _text_column(name: str, table: tables.Table, options: TextOptions) -> str:
     if options.text_column is not None:
-        if options.text_column in table.columns:
-            return options.text_column
-        raise UserError(f"{name} has no column {options.text_column!r}. Its columns: {', '.join(table.columns)}.")
+        _require_column(name, table, options.text_column)
+        return options.text_column
     candidates = [c for c in table.texts if c != options.label_column]
     by_name = {c.lower().strip(): c for c in reversed(candidates)}
     for wanted in TEXT_NAMES:
@@ -271,10 +274,9 @@ def _text_column(name: str, table: tables.Table, options: TextOptions) -> str:
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:
-        raise UserError(f"No column of {name} holds text. Its columns: {_list(table.columns)}.")
+        raise UserError(f"No column of {name} contains text. Its columns: {_list(table.columns)}.")
     raise UserError(
-        f"{name} has several columns that could be the text: {_list(candidates)}. "
-        "Say which with the option text_column."
+        f"{name} has several columns that could be the text: {_list(candidates)}. Choose one: `data.text_column`."
     )
 
 
@@ -283,40 +285,41 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _check_kinds(corpus: Corpus) -> None:
-    """Raises UserError when some items are texts and some conversations."""
+    """Raises UserError if there are both texts and conversations."""
     first = {bool(i.turns): i.source for i in reversed(corpus.items)}
     if len(first) > 1:
         raise UserError(
-            f"Some of this is text ({first[False]}) and some conversations ({first[True]}), which cannot be learnt "
-            "together. Give one of them, or name the column to read as plain text with the option text_column."
+            f"Some of the data is text ({first[False]}) and some is conversations ({first[True]}), which cannot be "
+            "learnt together. Give one of them, or name the column to read as plain text: `data.text_column`."
         )
 
 
 def _check_labels(corpus: Corpus, options: TextOptions) -> None:
-    """Notes on items without a label. Raises UserError when a label was asked for and none is there."""
+    """Add a note on items without a label. Raises UserError if labels were requested and there are none."""
     labelled = sum("label" in i.labels for i in corpus.items)
     if labelled == 0 and (options.label_column or options.folder_labels):
-        wanted = f"label_column {options.label_column!r}" if options.label_column else "folder_labels"
-        raise UserError(f"{wanted} was asked for, but no document has such a label.")
+        option = f"label_column={options.label_column}" if options.label_column else "folder_labels"
+        raise UserError(f"`data.{option}` is set, but no document has such a label.")
     if 0 < labelled < len(corpus.items):
         missing = len(corpus.items) - labelled
-        corpus.notes.append(f"{missing:,} documents have no label: they are trained with the condition left out")
+        corpus.notes.append(f"{missing:,} documents have no label: they are trained without this condition")
 
 
 def _with_splits(corpus: Corpus) -> list[Item]:
-    """Items with the split that names of files or folders say, where both sides are named; else with none."""
+    """Items with the split according to the names of files or folders, if both parts occur; otherwise without."""
     counts = Counter(i.split for i in corpus.items)
     if not counts["train"] or not counts["validation"]:
         return [replace(i, split=None) for i in corpus.items]
     corpus.notes.append(
         "files and folders named train and validation (or val, dev, test) are the data's own split: "
-        f"{counts['train']:,} documents to train, {counts['validation']:,} held out, {counts[None]:,} others train"
+        f"{counts['train']:,} documents to train, {counts['validation']:,} held out, {counts[None]:,} others to train"
     )
     return corpus.items
 
 
 def _split_of(name: str) -> str | None:
-    """train/a.txt, data/val/a.txt, test.jsonl, stories_valid.txt.gz, train-00000-of-00002.parquet; else None."""
+    """The split of files such as train/a.txt, data/val/a.txt, test.jsonl, stories_valid.txt.gz and
+    train-00000-of-00002.parquet; None for other names."""
     path = PurePosixPath(name.lower())
     stem = re.sub(r"([-_]\d+)?(-of-\d+)?$", "", path.name.split(".")[0])
     words = {*path.parts[:-1], re.split(r"[-_]", stem)[-1]}

@@ -75,7 +75,7 @@ def parts(t: Tokenizer, turns: Any) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("kind", ["bpe", "chars", "bytes"])
-def test_answers_and_the_marks_that_end_them_are_learnt(kind: str) -> None:
+def test_answers_and_the_tokens_that_end_them_are_targets(kind: str) -> None:
     turns = (("user", "Hi"), ("assistant", "Yes?"), ("user", "Go"), ("assistant", "Gone"))
     targets, rest = parts(tokenizer(kind), turns)
     assert targets == "Yes?[<|im_end|>]|Gone[<|im_end|>]"
@@ -85,7 +85,7 @@ def test_answers_and_the_marks_that_end_them_are_learnt(kind: str) -> None:
     )
 
 
-def test_a_template_that_writes_the_last_answer_otherwise() -> None:
+def test_a_template_that_writes_the_last_answer_differently() -> None:
     turns = (("user", "Hi"), ("assistant", "Yes?"), ("user", "Go"), ("assistant", "Gone"))
     t = tokenizer("bytes", THINKING)
     assert parts(t, turns)[0] == "<think>\n\n</think>\n\nGone[<|im_end|>]"
@@ -93,7 +93,7 @@ def test_a_template_that_writes_the_last_answer_otherwise() -> None:
     assert not ChatTemplate(tokenizer()).notes()
 
 
-def test_without_a_template_texts_name_who_speaks_and_end_ends_an_answer() -> None:
+def test_without_a_template_messages_name_the_role_and_end_ends_an_answer() -> None:
     turns = (("user", "Hi"), ("assistant", "Yes?"), ("user", "Go"), ("assistant", "Gone"))
     targets, rest = parts(tokenizer("bytes", None), turns)
     assert targets == "Yes?[<end>]|Gone[<end>]" and rest == "User:\nHi\n\nAssistant:\n|User:\nGo\n\nAssistant:\n"
@@ -102,7 +102,7 @@ def test_without_a_template_texts_name_who_speaks_and_end_ends_an_answer() -> No
     assert parts(tokenizer("bytes", endless), turns[:2])[0] == "assistant:Yes?\n[<end>]"
 
 
-def test_an_open_conversation_waits_for_its_answer() -> None:
+def test_a_conversation_without_an_answer_ends_where_the_answer_begins() -> None:
     targets, rest = parts(tokenizer(), SHORT[:1])
     assert targets == "" and rest == "[<|im_start|>]user\n2+2?[<|im_end|>]\n[<|im_start|>]assistant\n"
 
@@ -120,7 +120,7 @@ def test_an_open_conversation_waits_for_its_answer() -> None:
         "<",
     ],
 )
-def test_no_text_becomes_a_mark(template: str, text: str) -> None:
+def test_messages_never_become_special_tokens(template: str, text: str) -> None:
     """Whatever people write, the ids of marks are those of the same conversation with harmless words."""
     t = tokenizer("bytes", template)
     special = set(t.special.values())
@@ -157,7 +157,7 @@ def test_ids_are_those_of_transformers(name: str, turns: Any) -> None:
         assert marked["assistant_masks"][: len(ours)] == counts.astype(int).tolist()
 
 
-def test_marks_that_swallow_white_space() -> None:
+def test_special_tokens_that_absorb_white_space() -> None:
     """As the library does with added tokens that strip."""
     t = tokenizer("bpe")
     t.inner.add_special_tokens([AddedToken("<|wide|>", special=True, lstrip=True, rstrip=True)])
@@ -174,7 +174,7 @@ def test_marks_that_swallow_white_space() -> None:
     ]
 
 
-def test_bad_templates_are_refused_with_their_own_reason() -> None:
+def test_invalid_templates_are_refused_with_their_reason() -> None:
     def encode(template: str, turns: Any = SHORT) -> None:
         ChatTemplate(tokenizer("bytes", template)).encode([turns], ["a.jsonl, row 7"])
 
@@ -210,7 +210,7 @@ GOOD = [
 
 
 @pytest.mark.parametrize("row", GOOD, ids=[", ".join(r) for r in GOOD])
-def test_every_way_to_write_it_is_the_same_conversation(row: dict[str, Any], tmp_path: Path) -> None:
+def test_all_formats_give_the_same_conversation(row: dict[str, Any], tmp_path: Path) -> None:
     (item,) = read(tmp_path, [row]).items
     assert item.turns == SHORT and item.targets() == ["4"] and item.value == "user\n2+2?\nassistant\n4\n"
 
@@ -247,7 +247,7 @@ BAD_MESSAGES: dict[str, Any] = {
     "'messages' is not a list of messages but int": 3,
     "no messages": [],
     "message 1 is not an object but str": ["a"],
-    "message 1 has the role 'king'; known: system, user, assistant": [{"role": "king", "content": "a"}],
+    "message 1 has the role 'king'; known roles: system, user, assistant": [{"role": "king", "content": "a"}],
     "message 2 has the role 'tool'": [MESSAGES[0], {"role": "tool", "content": "a"}, MESSAGES[1]],
     "the content of message 2 (assistant) is empty": [MESSAGES[0], {"role": "assistant", "content": ""}],
     "no the content of message 2": [MESSAGES[0], {"role": "assistant"}],
@@ -303,7 +303,7 @@ SIZES = [(1, 3), (5, 1), (2, 9), (8, 2), (3, 3), (60, 4), (2, 70), (1, 1), (4, 4
 FRAME = 19  # tokens that ChatML adds before an answer
 
 
-def test_encoded_examples_say_what_is_learnt() -> None:
+def test_encoded_examples_have_a_mask_of_targets() -> None:
     e = encoder()
     found = e.encode(items([(3, 5), (2, 4)]))
     assert found.bounds is not None and found.mask is not None and found.bytes == 9
@@ -326,7 +326,7 @@ def test_every_answer_token_is_scored_once_by_a_sweep() -> None:
     assert sum(a for _, a in SIZES) + len(SIZES) == int(found.mask.sum())
 
 
-def test_no_window_holds_two_conversations_and_nothing_stands_before_one() -> None:
+def test_windows_contain_one_conversation_without_a_separator() -> None:
     e = encoder()
     found = e.encode(items(SIZES))
     loader = Loader(found, e.space, Rng(0), 4)
@@ -343,7 +343,7 @@ def test_no_window_holds_two_conversations_and_nothing_stands_before_one() -> No
             assert int(x[0]) == start or int((x == start).sum()) < 2
 
 
-def test_batches_of_like_lengths_meet_every_window_once_an_epoch() -> None:
+def test_batches_of_similar_lengths_contain_every_window_once_per_epoch() -> None:
     e = encoder(256)
     sizes = [(1 + 13 * i % 40, 1 + 7 * i % 60) for i in range(101)]
     found = e.encode(items(sizes))
@@ -369,7 +369,7 @@ def network(e: DocumentEncoder, seed: int | None = None) -> dict[str, Any]:
     return modules
 
 
-def test_a_uniform_model_pays_for_answer_tokens_alone() -> None:
+def test_the_loss_of_a_uniform_model_counts_answer_tokens_only() -> None:
     """log(vocabulary) for each byte of an answer and each mark that ends one, whatever is asked or padded."""
     e = encoder()
     found = e.encode(items(SIZES))
@@ -383,7 +383,7 @@ def test_a_uniform_model_pays_for_answer_tokens_alone() -> None:
 
 
 @torch.no_grad()
-def test_a_batch_is_its_conversations_one_by_one() -> None:
+def test_a_batch_equals_its_conversations_one_by_one() -> None:
     """The loss of a padded batch is the sum of what each conversation alone costs, computed without any loader."""
     e = encoder(64)
     chosen = items(SIZES[:5])
@@ -400,7 +400,7 @@ def test_a_batch_is_its_conversations_one_by_one() -> None:
     assert weight == sum(a + 1 for _, a in SIZES[:5]) and float(together) == pytest.approx(alone, rel=1e-5)
 
 
-def test_what_was_asked_is_given_up_to_the_last_answer() -> None:
+def test_requests_contain_everything_before_the_last_answer() -> None:
     e = encoder()
     turns = (("user", "Hi"), ("assistant", "Yes?"), ("user", "Go"), ("assistant", "Gone"))
     found = e.encode([Item(display_text(t), turns=t) for t in (SHORT, turns)])
@@ -413,7 +413,7 @@ def test_what_was_asked_is_given_up_to_the_last_answer() -> None:
     assert requests_of(plain, torch.tensor([0])).known is None
 
 
-def test_saved_and_loaded_an_encoder_writes_the_same_conversations(tmp_path: Path) -> None:
+def test_a_loaded_encoder_encodes_the_same_conversations(tmp_path: Path) -> None:
     fitted = MODALITY.fit(items(SIZES), TextOptions(context=40))
     fitted.save(tmp_path)
     loaded = MODALITY.load(tmp_path)

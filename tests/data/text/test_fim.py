@@ -96,7 +96,7 @@ def test_a_full_window_keeps_its_size_and_its_parts(name: str, size: int, seed: 
 
 
 @every_tokenizer
-def test_marks_and_padding_do_not_count(name: str) -> None:
+def test_marks_and_padding_are_not_targets(name: str) -> None:
     t = TOKENIZERS[name]
     made = FillIn(t, 1.0)(batch(t, [CODE[:60], CODE[:70]], 400), Rng(0))
     assert made.mask is not None
@@ -107,7 +107,7 @@ def test_marks_and_padding_do_not_count(name: str) -> None:
     assert (targets[used:] == t.special["end"]).all() and int((targets[:used] == t.special["end"]).sum()) == 2
 
 
-def test_a_share_is_rearranged_half_each_way_anywhere() -> None:
+def test_a_share_of_documents_is_rearranged_half_in_each_order() -> None:
     t, n = TOKENIZERS["bytes"], 4000
     text = "".join(chr(97 + i) for i in range(20))
     made = FillIn(t, 0.3)(batch(t, [text], 40, range(n)), Rng(3))
@@ -141,7 +141,7 @@ def test_a_window_does_not_depend_on_its_batch() -> None:
     assert not torch.equal(make(windows, Rng(5)).x, whole.x)
 
 
-def test_no_character_is_cut_in_two() -> None:
+def test_characters_are_not_divided() -> None:
     t = TOKENIZERS["bytes"]
     ids = np.array(t.encode("aé€"), dtype=np.int32)
     assert between_characters(ids, t).tolist() == [0, 1, 3, 6]
@@ -150,7 +150,7 @@ def test_no_character_is_cut_in_two() -> None:
     assert len(ids) == 8 and between_characters(ids, t).tolist() == [0, 1, 7, 8]
 
 
-def test_a_piece_that_ends_within_a_character_stays() -> None:
+def test_parts_that_end_within_a_character_are_not_rearranged() -> None:
     t = TOKENIZERS["bpe"]
     ids = t.encode("x = 1  # " + "😀" * 30)
     assert "\ufffd" in t.decode(ids[:-1])
@@ -158,7 +158,7 @@ def test_a_piece_that_ends_within_a_character_stays() -> None:
     assert torch.equal(FillIn(t, 1.0)(before, Rng(0)).x, before.x)
 
 
-def test_short_pieces_and_many_pieces_stay() -> None:
+def test_short_parts_and_parts_after_the_16th_are_not_rearranged() -> None:
     t = TOKENIZERS["bytes"]
     kinds = [k for k, _ in undone(t, *_made(t, ["x" * (SHORTEST - 1), "x" * SHORTEST]))]
     assert kinds[0] == "plain" and kinds[1] != "plain"
@@ -183,7 +183,7 @@ def test_the_order_of_parts() -> None:
 # --------------------------------------------------------------------------- in the modality
 
 
-def test_training_is_varied_and_judging_is_not(tmp_path: Path) -> None:
+def test_training_data_is_rearranged_and_held_out_data_is_not(tmp_path: Path) -> None:
     items = [Item(CODE + str(i), f"{i}.py", {"language": "python"}) for i in range(4)]
     encoder = MODALITY.fit(items, CodeOptions(context=64))
     encoder.save(tmp_path)
@@ -203,9 +203,9 @@ def test_training_is_varied_and_judging_is_not(tmp_path: Path) -> None:
     assert not torch.equal(later.x, first.x)
 
 
-def test_without_it_there_are_no_marks() -> None:
+def test_without_fill_in_the_middle_there_are_no_marks() -> None:
     items = [Item(CODE, "a.py", {"language": "python"})]
     for options in (CodeOptions(fim_rate=0), CodeOptions(context=16)):
         encoder = MODALITY.fit(items, options)
         assert not supports_fim(encoder.space.special) and encoder.encode(items).vary is None
-    assert any("needs a context of 20 tokens" in n for n in encoder.notes)
+    assert any("requires a context of at least 20 tokens" in n for n in encoder.notes)

@@ -60,7 +60,7 @@ def made(kind: str, rows: int = 0) -> Tokenizer:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("text", HARD)
-def test_texts_come_back_and_are_never_marks(kind: str, text: str) -> None:
+def test_texts_round_trip_and_never_contain_special_tokens(kind: str, text: str) -> None:
     t = made(kind)
     ids = t.encode(text)
     assert t.decode(ids) == text
@@ -76,7 +76,7 @@ def test_ids_are_those_of_the_library(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_marks_have_their_bare_names(kind: str) -> None:
+def test_special_tokens_are_named_without_brackets(kind: str) -> None:
     t = made(kind)
     ids = {n: t.inner.token_to_id(n) for n in MARKS}
     named = {"begin": ids["<s>"], "end": ids["</s>"], "pad": ids["</s>"]}
@@ -89,7 +89,7 @@ def test_marks_have_their_bare_names(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_spellings_make_the_text(kind: str) -> None:
+def test_spellings_add_up_to_the_text(kind: str) -> None:
     t = made(kind)
     spelt, text = t.spelling(), "a cat naïve 中 <tool>"
     assert len(spelt) == t.size and not any(spelt[i] for i in t.special.values())
@@ -98,7 +98,7 @@ def test_spellings_make_the_text(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_saved_and_loaded_is_the_same(kind: str, tmp_path: Path) -> None:
+def test_a_loaded_tokenizer_is_the_same(kind: str, tmp_path: Path) -> None:
     t = made(kind, rows=400)
     t.save(tmp_path / "tokenizer.json")
     again = Tokenizer.load(tmp_path / "tokenizer.json")
@@ -108,7 +108,7 @@ def test_saved_and_loaded_is_the_same(kind: str, tmp_path: Path) -> None:
         assert again.encode(text) == t.encode(text)
 
 
-def test_a_template_goes_with_tokenizers_of_ours_too(tmp_path: Path) -> None:
+def test_tokenizers_of_this_package_can_have_a_template(tmp_path: Path) -> None:
     t = Tokenizer.all_bytes(extra=("im_end",))
     t.save(tmp_path / "tokenizer.json")
     assert not (tmp_path / "tokenizer_config.json").exists()
@@ -126,7 +126,7 @@ def test_rows_of_the_embedding() -> None:
         t.with_rows(t.size - 1, "it")
 
 
-def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
+def test_invalid_tokenizers_are_refused(tmp_path: Path) -> None:
     for text in ("", "{", "[]", "{}", FILES["byte_level"][:-30]):
         with pytest.raises(UserError, match=r"not a tokenizer\.json"):
             Tokenizer.foreign(text, "<s>", "</s>", None)

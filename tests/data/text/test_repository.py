@@ -35,7 +35,7 @@ def test_bm25_is_its_formula() -> None:
     assert rank_snippets(pieces, ["cow"]) == [] and rank_snippets([], ["cat"]) == []
 
 
-def test_rare_words_and_paths_decide() -> None:
+def test_rare_words_and_paths_determine_the_rank() -> None:
     files = {
         "noise.py": "self self self return self\n",
         "pkg/rates.py": "BASE = 3\n",
@@ -46,7 +46,7 @@ def test_rare_words_and_paths_decide() -> None:
     assert order[-1] == "noise.py" and set(order[:2]) == {"pkg/rates.py", "use.py"}
 
 
-def test_the_query_is_what_is_near_and_what_is_imported() -> None:
+def test_the_query_is_words_near_the_cursor_and_imports() -> None:
     far = "import distant_module\nfar_away = 1\n" + "pass\n" * 100
     found = query_at(far + "near_before = ", "near_after\n" + "pass\n" * 100 + "beyond = 2\n")
     assert {"distant_module", "near_before", "near_after"} <= set(found)
@@ -54,13 +54,13 @@ def test_the_query_is_what_is_near_and_what_is_imported() -> None:
     assert words("a1 = foo_bar(Über, 12, x)") == ["a1", "foo_bar", "Über"]
 
 
-def test_pieces_cover_files_and_leave_out_blank_ones() -> None:
+def test_snippets_cover_files_without_blank_ones() -> None:
     text = "\n".join(f"line {i}" for i in range(2 * LINES + 5)) + "\n" + "\n" * LINES
     pieces = snippets_of({"a.py": text, "b.py": "\n\n"})
     assert len(pieces) == 3 and "\n".join(p.text for p in pieces).rstrip() == text.rstrip()
 
 
-def test_a_comment_in_the_language_of_the_file() -> None:
+def test_comments_are_in_the_language_of_the_file() -> None:
     piece = Snippet("lib/a.py", "x = 1\n\ny = 2")
     assert as_comment(piece, "b.py") == "# lib/a.py\n# x = 1\n#\n# y = 2\n"
     for name, mark in (("b.rs", "//"), ("b.lua", "--"), ("b.lisp", ";"), ("b.tex", "%"), ("strange", "//")):
@@ -84,5 +84,5 @@ def test_a_repository_is_read_without_the_file_itself(tmp_path: Path) -> None:
         read_repository(tmp_path / "a.py")
     assert list(read_files([tmp_path / "a.py"]).values()) == ["a = 1\n"]
     for bad in ("none.py", "broken.py"):
-        with pytest.raises(UserError, match=f"--context .*{bad}"):
+        with pytest.raises(UserError, match=f"context file .*{bad}"):
             read_files([tmp_path / bad])

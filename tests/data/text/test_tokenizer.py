@@ -38,7 +38,7 @@ HARD = [
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("text", HARD)
-def test_hard_strings_come_back(kind: str, text: str) -> None:
+def test_difficult_strings_round_trip(kind: str, text: str) -> None:
     made = MADE[kind]
     ids = made.encode(text)
     assert made.decode(ids) == text
@@ -49,12 +49,12 @@ def test_hard_strings_come_back(kind: str, text: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=60, deadline=None)
 @given(text=st.text(max_size=200))
-def test_any_string_comes_back(kind: str, text: str) -> None:
+def test_any_string_round_trips(kind: str, text: str) -> None:
     assert MADE[kind].decode(MADE[kind].encode(text)) == text
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_many_equals_one_by_one(kind: str) -> None:
+def test_encoding_many_equals_encoding_one_by_one(kind: str) -> None:
     made = MADE[kind]
     many = made.encode_many([*HARD, TEXT])
     assert [m.tolist() for m in many] == [made.encode(t) for t in [*HARD, TEXT]]
@@ -75,7 +75,7 @@ def test_characters_are_those_that_occur_in_order() -> None:
     assert made.size == 4 + 16 + 3
 
 
-def test_unseen_character_is_its_bytes_in_nibbles() -> None:
+def test_unknown_characters_are_their_bytes_in_nibbles() -> None:
     made = Tokenizer.learn_chars(["ab"])
     first = made.encode("a")[0] + 2  # the nibbles follow the two characters
     assert made.encode("aéb") == [0, *(first + n for n in (0xC, 0x3, 0xA, 0x9)), 1]
@@ -104,7 +104,7 @@ def test_bpe_is_learnt_the_same_twice(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_long_text_encodes_in_pieces_as_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_texts_in_pieces_encode_like_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = MADE["bpe"].encode(TEXT)
     monkeypatch.setattr(pieces, "PIECE", 64)
     assert len(list(pieces.cut(TEXT))) > 10
@@ -114,7 +114,7 @@ def test_long_text_encodes_in_pieces_as_whole(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_saved_and_loaded_is_the_same(kind: str, tmp_path: Path) -> None:
+def test_a_loaded_tokenizer_is_the_same(kind: str, tmp_path: Path) -> None:
     file = tmp_path / "tokenizer.json"
     MADE[kind].save(file)
     again = Tokenizer.load(file)
@@ -124,7 +124,7 @@ def test_saved_and_loaded_is_the_same(kind: str, tmp_path: Path) -> None:
         assert again.decode(again.encode(text)) == text
 
 
-def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
+def test_invalid_tokenizers_are_refused(tmp_path: Path) -> None:
     good = json.loads(MADE["chars"].inner.to_str())
     gap = json.loads(MADE["bytes"].inner.to_str())
     gap["model"]["vocab"]["extra"] = 900
@@ -150,7 +150,7 @@ def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_lone_surrogate_is_refused_with_its_place(kind: str) -> None:
+def test_lone_surrogates_are_refused_with_their_position(kind: str) -> None:
     with pytest.raises(UserError, match=r"U\+D800.*character 2"):
         MADE[kind].encode("ab\ud800c")
 

@@ -1,8 +1,7 @@
-"""Documents (texts, source files) to one stream of token ids, and back: what text and code share."""
+"""Documents (texts or source files) to one stream of token ids and back. Shared by the modalities text and code."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,11 +11,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from afresh.core import CondSpec, Examples, Item, Part, Space, UserError
 from afresh.data.conditions import encode_conditions, fit_conditions
+from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.data.split import share
 from afresh.data.text.chat import CHATML, MARKS, ChatTemplate
 from afresh.data.text.fim import FillIn
@@ -31,22 +31,30 @@ class DocumentOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    tokenizer: Literal["auto", "chars", "bytes", "bpe"] = "auto"  # auto: by the amount of text
-    vocab_size: int | None = Field(None, ge=1)  # of bpe; None = by the size of the text
-    context: int = Field(256, ge=2, le=1 << 20)  # tokens of a window
-    exclude: tuple[str, ...] = ()  # patterns of relative names left out: "tests/*", "*_test.py"
-    max_bytes: int | None = Field(None, ge=1)  # of all documents together; chosen by content
-    max_file_mb: int = Field(512, ge=1)  # of one file
+    tokenizer: Literal["auto", "chars", "bytes", "bpe"] = Field(
+        "auto", description="characters, bytes or byte-pair encoding; auto: chosen by the amount of text"
+    )
+    vocab_size: int | None = Field(
+        None, ge=1, description="size of the vocabulary of bpe; None: chosen by the amount of text"
+    )
+    context: int = Field(256, ge=2, le=1 << 20, description="tokens of a window")
+    exclude: tuple[str, ...] = Field(
+        (), description='patterns of relative names of files to leave out, such as "tests/*" or "*_test.py"'
+    )
+    max_bytes: int | None = Field(
+        None, ge=1, description="limit for all documents together; documents are chosen by a hash of their content"
+    )
+    max_file_mb: int = Field(512, ge=1, description="larger files are refused")
 
     @model_validator(mode="after")
     def _size_needs_bpe(self) -> DocumentOptions:
         if self.vocab_size is not None and self.tokenizer in ("chars", "bytes"):
-            raise ValueError(f"vocab_size is for tokenizer bpe; {self.tokenizer} has the size that it has")
+            raise ValueError(f"vocab_size requires the tokenizer bpe; the size of {self.tokenizer} is fixed")
         return self
 
 
 class _Saved(BaseModel):
-    """encoder.json."""
+    """Content of encoder.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -62,16 +70,16 @@ class _Saved(BaseModel):
 
 
 def not_blank(value: str) -> bool:
-    """Whether anything but white space is there."""
+    """Whether the text contains anything but white space."""
     return bool(value.strip())
 
 
 @dataclass(frozen=True)
 class DocumentEncoder:
-    """Documents to a stream and back. `check` says whether a decoded document is valid.
+    """Documents to a stream of token ids and back. `check` decides whether a decoded document is valid.
 
-    With `records` the documents are conversations, written by the tokenizer's chat template, of which the answers are
-    learnt. `notes` say which tokenizer was chosen and why, and what fitting left out.
+    With `records`, the documents are conversations, rendered by the tokenizer's chat template, whose answers are
+    learnt. `notes` report which tokenizer was chosen and why, and what fitting left out.
     """
 
     tokenizer: Tokenizer
@@ -82,7 +90,7 @@ class DocumentEncoder:
     languages: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     records: bool = False
-    fim_rate: float = 0.0  # of the documents in a training window (data/fim.py)
+    fim_rate: float = 0.0  # share of the documents in a training window that are rearranged (afresh.data.text.fim)
     kind = TEXT
 
     @cached_property
@@ -91,7 +99,7 @@ class DocumentEncoder:
 
     @cached_property
     def space(self) -> Space:
-        """In records, what ends an answer is `end`."""
+        """The space of the stream. For records, `end` is the id that ends an answer."""
         t, special = self.tokenizer, dict(self.tokenizer.special)
         if self.records:
             special = {k: v for k, v in special.items() if v != self.template.stop} | {"end": self.template.stop}
@@ -99,15 +107,15 @@ class DocumentEncoder:
 
     @property
     def settled(self) -> dict[str, object]:
-        """Nothing: texts are read alike whatever was learnt from them."""
+        """Always empty: reading texts does not depend on the data."""
         return {}
 
     def encode(self, items: Sequence[Item]) -> Examples:
-        """x (total,) int32, each document followed by `end`; of conversations the mask of their answers too.
+        """x (total,) int32, each document followed by `end`; for conversations also the mask of their answers.
 
-        Documents with equal conditions lie next to each other, in the order of their classes, for windows are
-        cut from stretches of equal condition; otherwise the order of `items` is kept. Raises UserError for a
-        label never seen in training, and for conversations where texts were learnt.
+        Documents with equal conditions are adjacent, in the order of their classes, because windows are taken from runs
+        of equal condition. Otherwise the order of `items` is kept. Raises UserError for a label that does not occur in
+        training, and for conversations if the encoder was fitted to texts.
         """
         cond = encode_conditions(items, self.conds)
         order = _by_condition(cond.parts, cond.present, len(items))
@@ -126,24 +134,24 @@ class DocumentEncoder:
         )
 
     def texts(self, items: Sequence[Item]) -> list[Ids]:
-        """Ids of each document and `end`."""
+        """The ids of each document, followed by `end`."""
         end = np.array([self.tokenizer.special["end"]], dtype=np.int32)
         return [np.concatenate([e, end]) for e in self.tokenizer.encode_many([i.value for i in items])]
 
     def conversations(self, items: Sequence[Item]) -> tuple[list[Ids], NDArray[np.bool_]]:
-        """Ids of each conversation, and for all of them in turn which are to be predicted."""
-        other = next((i for i in items if not i.turns), None)
-        if other is not None or not self.records:
+        """The ids of each conversation, and the mask of targets of all of them together."""
+        text = next((i for i in items if not i.turns), None)
+        if text is not None or not self.records:
             raise UserError(
-                "This model continues texts, and the data are conversations. Tune it on them: afresh tune."
-                if other is None
-                else f"Conversations and texts cannot be learnt together: {other.source} is a text. Give one kind."
+                "This model continues texts, but the data are conversations. Tune it on them: `afresh.tune(RUN, PATH)`."
+                if text is None
+                else f"Conversations and texts cannot be learnt together: {text.source} is a text. Give one kind."
             )
-        found = self.template.encode([i.turns for i in items], [i.source for i in items])
-        return [ids for ids, _ in found], np.concatenate([counts for _, counts in found])
+        encoded = self.template.encode([i.turns for i in items], [i.source for i in items])
+        return [ids for ids, _ in encoded], np.concatenate([targets for _, targets in encoded])
 
     def decode(self, x: Tensor) -> list[str]:
-        """Rows (B, T) of ids, or one (T,), to texts, each up to its first `end`."""
+        """Ids (B, T), or one row (T,), to texts, each up to its first `end`."""
         end = self.space.special["end"]
         out = []
         for row in (x[None] if x.dim() == 1 else x).tolist():  # rows may be empty
@@ -151,28 +159,26 @@ class DocumentEncoder:
         return out
 
     def prompt(self, text: str) -> Tensor:
-        """Ids of the beginning of a document, (length,) int64, to be continued. Raises UserError like `encode`."""
+        """Ids (length,) int64 of the beginning of a document, to be continued. Raises UserError for lone surrogates."""
         return torch.tensor(self.tokenizer.encode(text), dtype=torch.int64)
 
     def valid(self, value: Any) -> bool:
-        """Whether it is a text without replacement characters that passes the modality's own check."""
+        """Whether the value is a text without replacement characters that passes `check`."""
         return isinstance(value, str) and "\ufffd" not in value and self.check(value)
 
     def hear(self, value: Any) -> None:
         """A text is read, not heard."""
 
     def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]:
-        """One file each in `folder`, in UTF-8 with line ends as they are; returns the file names."""
+        """Write one file per value to `folder`, in UTF-8. Returns the file names."""
         folder.mkdir(parents=True, exist_ok=True)
-        files = [f"{''.join(c if c.isalnum() or c in '._-' else '_' for c in n)}{self.suffix}" for n in names]
+        files = written_names(names, self.suffix)
         for value, file in zip(values, files, strict=True):
             (folder / file).write_bytes(value.encode("utf-8"))
         return files
 
     def save(self, folder: Path) -> None:
-        """tokenizer.json and encoder.json."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.tokenizer.save(folder / "tokenizer.json")
+        """Write tokenizer.json and encoder.json."""
         saved = _Saved(
             context=self.context,
             conds=dict(self.conds),
@@ -182,15 +188,16 @@ class DocumentEncoder:
             records=self.records,
             fim_rate=self.fim_rate,
         )
-        (folder / "encoder.json").write_text(saved.model_dump_json(indent=1), encoding="utf-8")
+        save_encoder(folder, saved)
+        self.tokenizer.save(folder / "tokenizer.json")
 
 
 def fit_documents(
     items: Sequence[Item], options: DocumentOptions, marks: tuple[str, ...] = ()
 ) -> tuple[Tokenizer, CondSpec, tuple[str, ...]]:
-    """Tokenizer (with `marks` of its own) and conditions of the training documents, and notes on both.
+    """The tokenizer (with special tokens `marks`) and conditions of the training documents, and notes on both.
 
-    Raises UserError when there is no text, or a label with more than MAX_CLASSES classes.
+    Raises UserError if there is no text, or a label with more than MAX_CLASSES classes.
     """
     texts: list[str] = [i.value for i in items]
     n_bytes = sum(map(utf8_size, texts))
@@ -200,14 +207,14 @@ def fit_documents(
     for name, part in spec.items():
         if len(part.classes) > MAX_CLASSES and part.kind == "label":
             raise UserError(
-                f"{name} has {len(part.classes):,} different values in {len(items):,} documents: at most "
-                f"{MAX_CLASSES:,} classes can be learnt. Choose another label_column, or none."
+                f"{name} has {len(part.classes):,} different values in {len(items):,} documents, but at most "
+                f"{MAX_CLASSES:,} classes can be learnt. Choose another `data.label_column`, or none."
             )
     distinct = len(set().union(*map(set, texts)))
     kind, size, reason = choose(n_bytes, distinct)
     if options.tokenizer != "auto" or options.vocab_size is not None:
         kind = "bpe" if options.tokenizer == "auto" else options.tokenizer
-        reason = "set by hand"
+        reason = "set by the user"
     chat = any(i.turns for i in items)
     extra = MARKS if chat else marks
     if kind == "chars":
@@ -223,23 +230,26 @@ def fit_documents(
 
 
 def load_documents(folder: Path, check: Callable[[tuple[str, ...]], Callable[[str], bool]]) -> DocumentEncoder:
-    """What `save` wrote; `check` makes the validity check from the saved languages.
+    """Load an encoder. `check` makes the validity check from the saved languages.
 
-    Raises UserError when a file is missing, damaged, of another version, or has unknown fields.
+    Raises UserError if a file is missing, damaged, of another version, or has unknown fields.
     """
-    file = folder / "encoder.json"
-    try:
-        saved = _Saved.model_validate(json.loads(file.read_bytes()))
-    except (OSError, ValueError, ValidationError) as error:
-        raise UserError(f"{file} is no encoder of documents that this version can read: {error}") from None
-    tokenizer = Tokenizer.load(folder / "tokenizer.json")
-    made = DocumentEncoder(tokenizer, saved.context, saved.conds, check(saved.languages), saved.suffix)
-    made = replace(made, languages=saved.languages, notes=saved.notes)
-    return replace(made, records=saved.records, fim_rate=saved.fim_rate)
+    saved = load_encoder(folder, _Saved, "documents")
+    return DocumentEncoder(
+        Tokenizer.load(folder / "tokenizer.json"),
+        saved.context,
+        saved.conds,
+        check(saved.languages),
+        saved.suffix,
+        saved.languages,
+        saved.notes,
+        saved.records,
+        saved.fim_rate,
+    )
 
 
 def limit_bytes(items: Sequence[Item], max_bytes: int | None) -> tuple[list[Item], list[str]]:
-    """Items whose texts add up to at most `max_bytes`, chosen by a hash of their content, in their old order."""
+    """Items whose texts have at most `max_bytes` together, chosen by a hash of their content, in the same order."""
     sizes = [utf8_size(i.value) for i in items]
     if max_bytes is None or sum(sizes) <= max_bytes:
         return list(items), []
@@ -263,7 +273,7 @@ def utf8_size(text: str) -> int:
 
 
 def _by_condition(parts: dict[str, Tensor] | Any, present: Any, count: int) -> list[int]:
-    """Rows so that equal conditions are neighbours, stable."""
+    """An order of rows in which equal conditions are adjacent; stable."""
     if not parts:
         return list(range(count))
     columns = []

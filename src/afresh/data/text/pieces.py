@@ -1,4 +1,4 @@
-"""Texts in the pieces in which tokenizers take them, and the alphabet of bytes."""
+"""Texts in the pieces in which they are passed to tokenizers, and the byte alphabets of tokenizers."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ from numpy.typing import NDArray
 
 from afresh.core import UserError
 
-LEARN_FROM = 24_000_000  # bytes from which pieces are learnt at most: more changes few of them
-PIECE = 1 << 18  # characters handed to the library at once
-GROUP = 1 << 22  # characters of a batch of pieces, or of a block of characters
+LEARN_FROM = 24_000_000  # characters from which a vocabulary is learnt; more would change few entries
+PIECE = 1 << 18  # characters passed to the library at once
+GROUP = 1 << 22  # characters of a batch of pieces, or of a block of code points
 CUT = re.compile(r"[ \n](?=[A-Za-z])")
 
 
 def byte_names() -> list[str]:
-    """How byte-level BPE writes byte 0 ... 255: itself where printable, else from U+0100 on (GPT-2's table)."""
+    """The characters that stand for bytes 0 ... 255 in byte-level BPE (GPT-2's table): printable bytes are themselves,
+    others are numbered from U+0100."""
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = iter(range(256, 512))
     return [chr(b) if b in printable else chr(next(others)) for b in range(256)]
 
 
 def spell(name: str, by_byte: bool) -> bytes:
-    """UTF-8 of a piece by its name, in GPT-2's alphabet of bytes or in SentencePiece's (▁ for a space, <0x0A>)."""
+    """The UTF-8 bytes of a vocabulary entry, written in GPT-2's byte alphabet (`by_byte`) or in SentencePiece's (▁ for
+    a space, <0x0A> for a byte)."""
     if by_byte:
         table = _values()
         return bytes(table[c] for c in name) if all(c in table for c in name) else name.encode()
-    if found := re.fullmatch(r"<0x([0-9A-F]{2})>", name):
-        return bytes([int(found[1], 16)])
+    if byte := re.fullmatch(r"<0x([0-9A-F]{2})>", name):
+        return bytes([int(byte[1], 16)])
     return name.replace("\u2581", " ").encode()
 
 
@@ -40,36 +42,36 @@ def _values() -> dict[str, int]:
 
 
 def utf8(text: str) -> bytes:
-    """Raises UserError for a lone surrogate, with its place."""
+    """The text in UTF-8. Raises UserError for a lone surrogate, with its position."""
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise UserError(
             f"The text has a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start:,}: "
-            "that is half a character. Write the text as valid UTF-8."
+            "this is half a character. Write the text as valid UTF-8."
         ) from None
 
 
 def code_points(text: str) -> Iterator[NDArray[np.uint32]]:
-    """Code points, a block at a time. Raises UserError like `utf8`."""
+    """The code points of a text in blocks. Raises UserError like `utf8`."""
     for start in range(0, len(text), GROUP):
         try:
             yield np.frombuffer(text[start : start + GROUP].encode("utf-32-le"), dtype="<u4")
         except UnicodeEncodeError:
-            utf8(text)  # says where
+            utf8(text)  # raises UserError with the position
             raise
 
 
 def cut(text: str) -> Iterator[str]:
-    """A long text in pieces that encode as the whole does.
+    """Divide a long text into pieces whose encodings add up to that of the text.
 
-    They are cut before a space or line end with a letter after it: there the library's own rule parts the text
-    as well. Where no such place comes in time the cut is made anyway, which costs a token or two.
+    It is divided before a space or line end that is followed by a letter, where the library's own rule divides it as
+    well. If there is no such position in time it is divided anyway, at the cost of one or two tokens.
     """
     start = 0
     while len(text) - start > 2 * PIECE:
-        place = CUT.search(text, start + PIECE, start + 2 * PIECE)
-        end = place.start() if place else start + 2 * PIECE
+        match = CUT.search(text, start + PIECE, start + 2 * PIECE)
+        end = match.start() if match else start + 2 * PIECE
         yield text[start:end]
         start = end
     if start < len(text):
@@ -77,7 +79,7 @@ def cut(text: str) -> Iterator[str]:
 
 
 def sample(texts: Sequence[str]) -> Iterator[str]:
-    """All pieces, or every n-th of them, to about LEARN_FROM characters."""
+    """All pieces of the texts, or evenly spaced ones with about LEARN_FROM characters together."""
     total = sum(map(len, texts))
     every = max(1, round(total / LEARN_FROM))
     seen = 0

@@ -1,4 +1,4 @@
-"""JSON, JSON lines, CSV, TSV and Parquet to rows, each with its number, and what could not be read."""
+"""JSON, JSON lines, CSV, TSV and Parquet to numbered rows, and the rows that could not be read."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from typing import Any, Literal
 
 from afresh.data.files import MB, FileError, decode_text, too_large
 
-NESTED = frozenset({"messages", "conversations"})  # columns of lists of objects that are read (data/chat.py)
+NESTED = frozenset({"messages", "conversations"})  # columns of lists of objects that are read (afresh.data.text.chat)
 SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"})
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows by their number (from 1; of the line for JSON lines), their columns, and (number, reason) of bad ones.
+    """Rows with their numbers (from 1; line numbers for JSON lines), columns, and (number, reason) of unusable rows.
 
-    `texts` are the columns that hold words rather than numbers.
+    `texts` are the columns that contain text rather than numbers.
     """
 
     columns: tuple[str, ...]
     texts: tuple[str, ...]
     rows: list[tuple[int, Row]]
     bad: list[tuple[int, str]] = field(default_factory=list)
-    skipped: tuple[str, ...] = ()  # columns of no flat type: lists, structures, pictures
+    skipped: tuple[str, ...] = ()  # columns of nested types: lists, structures, images
     notes: tuple[str, ...] = ()
 
 
 def read_table(suffix: str, raw: bytes, max_mb: int) -> Table:
-    """Raises FileError when the whole content is of no use."""
+    """Read the content of a file with this suffix. Raises FileError if nothing of it can be used."""
     if suffix == ".parquet":
         return _parquet(raw, max_mb)
     text = decode_text(raw)
@@ -49,7 +49,7 @@ def _table(rows: list[tuple[int, Row]], bad: list[tuple[int, str]]) -> Table:
 
 
 def _row(value: Any) -> Row | str:
-    """A row, or why it is none. A bare string is a row with one column, text."""
+    """A row, or the reason why the value is not one. A string is a row with one column, text."""
     if isinstance(value, str):
         return {"text": value}
     if isinstance(value, dict):
@@ -88,9 +88,9 @@ def _lines(text: str) -> Table:
 
 
 def _json(text: str) -> Table:
-    """A list of rows, an object with one list in it, or JSON lines under another name."""
+    """A list of rows, an object that contains a single list, a single row, or JSON lines under another name."""
     try:
-        whole = json.loads(text)
+        content = json.loads(text)
     except json.JSONDecodeError as error:
         table = _lines(text)
         if not table.rows:
@@ -98,14 +98,14 @@ def _json(text: str) -> Table:
         return table
     except RecursionError:
         raise FileError("not usable JSON: nested too deeply") from None
-    if isinstance(whole, dict):
-        lists = [v for v in whole.values() if isinstance(v, list) and v and isinstance(v[0], dict | str)]
-        whole = lists[0] if len(lists) == 1 else [whole]
-    return _collect(enumerate(whole if isinstance(whole, list) else [whole], 1))
+    if isinstance(content, dict):
+        lists = [v for v in content.values() if isinstance(v, list) and v and isinstance(v[0], dict | str)]
+        content = lists[0] if len(lists) == 1 else [content]
+    return _collect(enumerate(content if isinstance(content, list) else [content], 1))
 
 
 def _tsv(text: str) -> Table:
-    """With quoted fields, or, where that does not work out, with quotes as ordinary characters."""
+    """With quoted fields or, if the content is not valid that way, with quotes as ordinary characters."""
     try:
         return _csv(text, "\t", csv.QUOTE_MINIMAL)
     except FileError:
@@ -114,7 +114,7 @@ def _tsv(text: str) -> Table:
 
 
 def _csv(text: str, delimiter: str, quoting: Literal[0, 3]) -> Table:
-    csv.field_size_limit(min(sys.maxsize, 1 << 31))  # the file as a whole is bounded already
+    csv.field_size_limit(min(sys.maxsize, 1 << 31))  # the size of the file is limited already
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
     rows: list[tuple[int, Row]] = []
     bad: list[tuple[int, str]] = []
@@ -122,12 +122,12 @@ def _csv(text: str, delimiter: str, quoting: Literal[0, 3]) -> Table:
         header = next(reader, [])
         if not any(header):
             raise FileError("no header line: the first line names the columns")
-        twice = sorted({h for h in header if header.count(h) > 1})
-        if twice:
-            raise FileError(f"the header names {', '.join(map(repr, twice))} twice")
+        repeated = sorted({h for h in header if header.count(h) > 1})
+        if repeated:
+            raise FileError(f"the header names {', '.join(map(repr, repeated))} more than once")
         for number, fields in enumerate(reader, 1):
             if fields and len(fields) != len(header):
-                bad.append((number, f"{len(fields)} fields, the header has {len(header)}"))
+                bad.append((number, f"{len(fields)} fields, but the header has {len(header)}"))
             elif fields:
                 rows.append((number, dict(zip(header, fields, strict=True))))
     except csv.Error as error:
@@ -160,20 +160,20 @@ def _parquet(raw: bytes, max_mb: int) -> Table:
             raise FileError(too_large(size, max_mb))
         content = file.read(columns=flat).to_pylist()
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise FileError(f"not a Parquet file that can be read: {error}") from None
+        raise FileError(f"not a readable Parquet file: {error}") from None
     skipped = tuple(n for n in names if n not in flat)
     return Table(tuple(flat), tuple(words), list(enumerate(content, 1)), skipped=skipped)
 
 
 def _is_code(kind: Any) -> bool:
-    """Whether a column is strings behind a dictionary (categories)."""
+    """Whether a column holds dictionary-encoded strings (categories)."""
     from pyarrow import types
 
     return bool(types.is_dictionary(kind) and types.is_string(kind.value_type))
 
 
 def _is_chat(name: str, kind: Any) -> bool:
-    """Whether a column is conversations: lists of objects, under a name that says so."""
+    """Whether a column holds conversations: lists of objects, under one of the names NESTED."""
     from pyarrow import types
 
     listed = types.is_list(kind) or types.is_large_list(kind)
@@ -181,7 +181,7 @@ def _is_chat(name: str, kind: Any) -> bool:
 
 
 def _chunks(meta: Any, columns: set[str]) -> Iterator[tuple[int, int]]:
-    """(row group, column) of the columns named."""
+    """(row group, column) of the named columns and of conversations."""
     for g in range(meta.num_row_groups):
         for c in range(meta.num_columns):
             path = meta.row_group(g).column(c).path_in_schema

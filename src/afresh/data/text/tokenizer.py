@@ -1,7 +1,7 @@
-"""Text to integers and back, without loss, in three sizes of alphabet: characters, bytes, pieces of words.
+"""Text to token ids and back without loss, by characters, bytes or byte-pair encoding.
 
-Saved as a `tokenizer.json` of the `tokenizers` library. Characters and bytes are encoded here with NumPy, which
-is faster than the library; the ids are the library's. The tokenizers of public weights are a fourth kind.
+Tokenizers are saved as tokenizer.json of the library tokenizers. Characters and bytes are encoded here with NumPy,
+which is faster than the library and gives the same ids. The tokenizers of public weights are a fourth kind.
 """
 
 from __future__ import annotations
@@ -26,41 +26,41 @@ Kind = Literal["chars", "bytes", "bpe", "foreign"]
 Ids = NDArray[np.int32]
 
 SPECIAL = ("begin", "end", "pad")
-NIBBLES = tuple(f"<0x{i:X}>" for i in range(16))  # half a byte each, of characters never seen in training
-UNICODE = 0x110000
+NIBBLES = tuple(f"<0x{i:X}>" for i in range(16))  # half a byte each; they spell characters unknown in training
+UNICODE = 0x110000  # number of code points
 SMALLEST_BPE = 256 + len(SPECIAL) + 1
 LARGEST_BPE = 1 << 17
 LARGEST_FILE = 1 << 26  # bytes of a tokenizer.json
 
 
 def choose(n_bytes: int, n_distinct: int) -> tuple[Kind, int | None, str]:
-    """Kind, vocabulary size (None where the kind decides) and reason for a training text.
+    """The kind, the vocabulary size (None if the kind determines it) and the reason, for a training text.
 
-    At most 2 MB with at most 256 distinct characters: characters. At most 1 MB with more: bytes, for most
-    characters would be too rare to learn. Otherwise pieces of words, about one for every 4 kB: the power of
-    two at or below n_bytes / 4096, within 1,024 ... 16,384.
+    Characters for at most 2 MB with at most 256 distinct characters. Bytes for at most 1 MB with more distinct
+    characters, most of which would be too rare to learn. Otherwise byte-pair encoding with about one entry per 4 kB:
+    the largest power of two up to n_bytes / 4096, within 1,024 ... 16,384.
     """
-    said = f"{n_bytes / 1e6:,.2f} MB with {n_distinct:,} distinct characters"
+    amount = f"{n_bytes / 1e6:,.2f} MB with {n_distinct:,} distinct characters"
     if n_bytes <= 2_000_000 and n_distinct <= 256:
-        return "chars", None, f"{said}: small, so characters"
+        return "chars", None, f"{amount}: small, so characters"
     if n_bytes <= 1_000_000:
-        return "bytes", None, f"{said}: many characters, too little text to learn each, so bytes"
+        return "bytes", None, f"{amount}: many characters, too little text to learn each, so bytes"
     size = 1 << min(14, max(10, (n_bytes // 4096).bit_length() - 1))
-    return "bpe", size, f"{said}: enough to learn {size:,} pieces of words"
+    return "bpe", size, f"{amount}: enough to learn {size:,} pieces of words"
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Ids 0 ... size - 1; `special` names those of `begin`, `end`, `pad` and of `extra` marks (`fim_prefix`,
-    `im_start`, ..., written <|fim_prefix|> in the file), which no text encodes to.
+    """Text to ids 0 ... size - 1 and back. `special` maps the names of special tokens to ids that no text encodes to:
+    `begin`, `end`, `pad`, and extra tokens such as `fim_prefix` and `im_start` (<|fim_prefix|> in the file).
 
-    chars: one id a character of the training text. A character never seen becomes its UTF-8 bytes, each as two
-    of sixteen nibble ids (high half first): lossless, at 16 ids instead of the usual 256. bytes: id = byte of
-    UTF-8. bpe: byte-level pieces (Sennrich et al. 2016; bytes as in GPT-2), every digit on its own. foreign: any
-    file of the library, with its own normaliser and pieces; as lossless as its makers made it.
+    kind chars: one id per character of the training text. An unknown character becomes its UTF-8 bytes, each as two of
+    sixteen nibble ids (high half first), which is lossless with 16 instead of the usual 256 additional ids. bytes: ids
+    are bytes of UTF-8. bpe: byte-level byte-pair encoding (Sennrich et al. 2016; bytes as in GPT-2) with single digits.
+    foreign: any file of the library, with its own normaliser and vocabulary, which may not be lossless.
 
-    `rows` is the number of rows of the embedding where weights came with more than there are ids in use.
-    `chat_template` is a Jinja template of messages, as transformers has it.
+    `rows` is the number of rows of the embedding if it has more than there are ids. `chat_template` is a Jinja template
+    of messages, as in transformers.
     """
 
     kind: Kind
@@ -71,14 +71,14 @@ class Tokenizer:
 
     @staticmethod
     def learn_chars(texts: Iterable[str], extra: Sequence[str] = ()) -> Tokenizer:
-        """Of the characters that occur, in the order of Unicode."""
+        """A tokenizer of the characters that occur in the texts, in the order of Unicode."""
         table = np.zeros(UNICODE, dtype=bool)
         for text in texts:
             for points in pieces.code_points(text):
                 table[points] = True
-        found = [chr(p) for p in np.flatnonzero(table).tolist()]
-        names = [*found, *NIBBLES, *(f"<{s}>" for s in SPECIAL)]
-        # Programs that know only the library read an unseen character as padding.
+        characters = [chr(p) for p in np.flatnonzero(table).tolist()]
+        names = [*characters, *NIBBLES, *(f"<{s}>" for s in SPECIAL)]
+        # Programs that use only the library encode an unknown character as padding.
         inner = tokenizers.Tokenizer(models.WordLevel({n: i for i, n in enumerate(names)}, unk_token="<pad>"))
         inner.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
         inner.decoder = decoders.Fuse()
@@ -86,7 +86,7 @@ class Tokenizer:
 
     @staticmethod
     def all_bytes(extra: Sequence[str] = ()) -> Tokenizer:
-        """256 bytes and the special ids; nothing is learnt."""
+        """A tokenizer of the 256 bytes and the special tokens."""
         vocab = {name: i for i, name in enumerate(pieces.byte_names())}
         inner = tokenizers.Tokenizer(models.BPE(vocab, []))
         inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -95,14 +95,15 @@ class Tokenizer:
 
     @staticmethod
     def learn_bpe(texts: Sequence[str], size: int, extra: Sequence[str] = ()) -> Tokenizer:
-        """Learnt from the texts, or from evenly spaced pieces of them when they exceed pieces.LEARN_FROM bytes.
+        """A byte-pair encoding learnt from the texts, or from evenly spaced pieces of texts with more than
+        pieces.LEARN_FROM characters.
 
-        May end with fewer than `size` ids when the text has no more pairs that occur twice. Raises UserError
-        for a size that is too small or too large.
+        It has fewer than `size` ids if the texts have no more pairs that occur twice. Raises UserError if the size is
+        too small or too large.
         """
         smallest = SMALLEST_BPE + len(extra)
         if not smallest <= size <= LARGEST_BPE:
-            raise UserError(f"vocab_size is {size}; accepted for bpe: {smallest} to {LARGEST_BPE}.")
+            raise UserError(f"`data.vocab_size={size}`: byte-pair encoding accepts {smallest} to {LARGEST_BPE}.")
         inner = tokenizers.Tokenizer(models.BPE())
         inner.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -121,10 +122,10 @@ class Tokenizer:
     def foreign(
         text: str, begin: str | None, end: str, pad: str | None, rows: int = 0, chat_template: str | None = None
     ) -> Tokenizer:
-        """From the text of a tokenizer.json and the tokens that stand for begin, end and pad.
+        """From the content of a tokenizer.json and its tokens for begin, end and pad.
 
-        Without `begin` or `pad` that is `end`. Every added token <|name|> is a mark `name`. Raises UserError when the
-        library cannot read the text, or a token is none of those added to it.
+        `begin` and `pad` default to `end`. Every added token <|name|> is a special token `name`. Raises UserError if
+        the library cannot read the content, or if a token is not one of the added tokens.
         """
         try:
             saved = json.loads(text)
@@ -132,7 +133,7 @@ class Tokenizer:
                 name = token["content"]
                 token["special"] = token["special"] or _is_mark(name) or name in (begin, end, pad)
             inner = tokenizers.Tokenizer.from_str(json.dumps(saved))
-        except Exception as error:  # the library raises plain Exception for a bad file
+        except Exception as error:  # the library raises Exception itself for an invalid file
             raise UserError(f"This is not a tokenizer.json that the library tokenizers can read: {error}.") from None
         inner.no_truncation()
         inner.no_padding()
@@ -146,7 +147,7 @@ class Tokenizer:
 
     @cached_property
     def _lookup(self) -> Ids:
-        """chars: code point -> id, -1 where unseen."""
+        """For chars: code point -> id, -1 if unknown."""
         table = np.full(UNICODE, -1, dtype=np.int32)
         for name, i in self.inner.get_vocab(with_added_tokens=False).items():
             if len(name) == 1:
@@ -155,7 +156,7 @@ class Tokenizer:
 
     @property
     def nibbles(self) -> tuple[int, ...]:
-        """chars: the sixteen ids of half a byte, of which characters without an id are spelled; else none."""
+        """For chars: the sixteen ids of half a byte, which spell unknown characters. Empty for other kinds."""
         return tuple(self._nibbles.tolist()) if self.kind == "chars" else ()
 
     @cached_property
@@ -171,17 +172,16 @@ class Tokenizer:
 
     @cached_property
     def opening(self) -> int | None:
-        """The id that the library's file puts before a text of itself, where its makers chose so; nothing here asks
-        for it."""
+        """The id that the library adds before every text by default, or None. `encode` does not add it."""
         plain, added = (self.inner.encode("a", add_special_tokens=a).ids for a in (False, True))
         return added[0] if len(added) > len(plain) and added[0] != plain[0] else None
 
     def encode(self, text: str) -> list[int]:
-        """Raises UserError for lone surrogates, which are no text."""
+        """The ids of a text. Raises UserError for lone surrogates, which are not valid text."""
         return self.encode_many([text])[0].tolist()
 
     def encode_many(self, texts: Sequence[str]) -> list[Ids]:
-        """One array of int32 a text. Raises UserError for lone surrogates, which are no text."""
+        """The ids of each text as an int32 array. Raises UserError for lone surrogates, which are not valid text."""
         if self.kind == "bytes":
             return [np.frombuffer(pieces.utf8(t), dtype=np.uint8).astype(np.int32) for t in texts]
         if self.kind == "chars":
@@ -194,46 +194,47 @@ class Tokenizer:
 
     def _encode_points(self, points: NDArray[np.uint32]) -> Ids:
         ids = self._lookup[points]
-        unseen = np.flatnonzero(ids < 0)
-        if not len(unseen):
+        unknown = np.flatnonzero(ids < 0)
+        if not len(unknown):
             return ids
         parts: list[Ids] = []
         done = 0
-        for place in unseen.tolist():
-            raw = np.frombuffer(chr(points[place]).encode(), dtype=np.uint8)
-            halves = np.stack([raw >> 4, raw & 15], 1).ravel()
-            parts += [ids[done:place], self._nibbles[halves]]
-            done = place + 1
+        for position in unknown.tolist():
+            raw = np.frombuffer(chr(points[position]).encode(), dtype=np.uint8)
+            nibbles = np.stack([raw >> 4, raw & 15], 1).ravel()
+            parts += [ids[done:position], self._nibbles[nibbles]]
+            done = position + 1
         return np.concatenate([*parts, ids[done:]])
 
     def _encode_pieces(self, texts: Sequence[str]) -> list[Ids]:
         out: list[list[Ids]] = [[] for _ in texts]
         owners: list[int] = []
         group: list[str] = []
-        waiting = 0
+        characters = 0
 
         def flush() -> None:
-            encoded = self.inner.encode_batch_fast(group, add_special_tokens=False)
-            for owner, found in zip(owners, encoded, strict=True):
-                out[owner].append(np.array(found.ids, dtype=np.int32))
+            encodings = self.inner.encode_batch_fast(group, add_special_tokens=False)
+            for owner, encoding in zip(owners, encodings, strict=True):
+                out[owner].append(np.array(encoding.ids, dtype=np.int32))
             owners.clear()
             group.clear()
 
         for owner, text in enumerate(texts):
             pieces.utf8(text)
-            for piece in (text,) if self.kind == "foreign" else pieces.cut(text):  # its own rules may look further
+            # Foreign tokenizers may have rules that need more context than a piece.
+            for piece in (text,) if self.kind == "foreign" else pieces.cut(text):
                 owners.append(owner)
                 group.append(piece)
-                waiting += len(piece)
-                if waiting >= pieces.GROUP:
+                characters += len(piece)
+                if characters >= pieces.GROUP:
                     flush()
-                    waiting = 0
+                    characters = 0
         flush()
         empty = np.zeros(0, dtype=np.int32)
         return [np.concatenate(p) if p else empty for p in out]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text; special ids say nothing, and bytes that are no UTF-8 become U+FFFD."""
+        """The text of ids. Special tokens are skipped, and bytes that are not UTF-8 become U+FFFD."""
         if self.kind in ("bpe", "foreign"):
             return self.inner.decode(list(ids), skip_special_tokens=True)
         if self.kind == "bytes":
@@ -241,24 +242,24 @@ class Tokenizer:
         return self._decode_chars(ids)
 
     def _decode_chars(self, ids: Sequence[int]) -> str:
-        half = {int(i): v for v, i in enumerate(self._nibbles.tolist())}
-        gone = set(self.special.values())
+        value = {int(i): v for v, i in enumerate(self._nibbles.tolist())}
+        special = set(self.special.values())
         out: list[str] = []
-        halves: list[int] = []
+        nibbles: list[int] = []
         for i in [*ids, -1]:
-            if i in half:
-                halves.append(half[i])
+            if i in value:
+                nibbles.append(value[i])
                 continue
-            if halves:
-                raw = bytes(16 * a + b for a, b in zip(halves[::2], halves[1::2], strict=False))
-                out.append(raw.decode("utf-8", "replace") + ("\ufffd" if len(halves) % 2 else ""))
-                halves = []
-            if i >= 0 and i not in gone:
+            if nibbles:
+                raw = bytes(16 * a + b for a, b in zip(nibbles[::2], nibbles[1::2], strict=False))
+                out.append(raw.decode("utf-8", "replace") + ("\ufffd" if len(nibbles) % 2 else ""))
+                nibbles = []
+            if i >= 0 and i not in special:
                 out.append(self._names[i])
         return "".join(out)
 
     def spelling(self) -> tuple[bytes, ...]:
-        """UTF-8 of each id, (size,); b"" for special ids and for nibbles, two of which make a byte."""
+        """The UTF-8 bytes of each id, (size,); b"" for special tokens and for nibbles, two of which make a byte."""
         if self.kind == "bytes":
             return tuple(bytes([i]) if i < 256 else b"" for i in range(self.size))
         if self.kind == "chars":
@@ -268,24 +269,25 @@ class Tokenizer:
 
     @cached_property
     def _by_byte(self) -> bool:
-        """Whether names are spelt in GPT-2's alphabet of bytes; else in that of SentencePiece."""
+        """Whether names are written in GPT-2's byte alphabet, as opposed to SentencePiece's."""
         return '"ByteLevel"' in json.dumps(json.loads(self.inner.to_str())["decoder"])
 
     def save(self, path: Path) -> None:
-        """The library's file, and beside it tokenizer_config.json, for whatever that file does not say."""
+        """Write the library's file and, if there is more to save than it can hold, tokenizer_config.json next to it."""
         path.write_text(self.inner.to_str(), encoding="utf-8")
         if self.kind == "foreign" or self.rows or self.chat_template is not None:
             write_sidecar(path, self.sidecar)
 
     @property
     def sidecar(self) -> Sidecar:
-        """What tokenizer_config.json holds."""
+        """The content of tokenizer_config.json."""
         begin, end, pad = (str(self.inner.id_to_token(self.special[s])) for s in SPECIAL)
         return Sidecar(self.kind, begin, end, pad, self.rows, self.chat_template)
 
     @staticmethod
     def load(path: Path) -> Tokenizer:
-        """What `save` wrote. Raises UserError for a file that is missing, too large, no JSON, or not one of ours."""
+        """Load a tokenizer written by `save`. Raises UserError if the file is missing, too large, or not from this
+        package."""
         try:
             if path.stat().st_size > LARGEST_FILE:
                 raise UserError(f"{path} has {path.stat().st_size:,} bytes; a tokenizer has at most {LARGEST_FILE:,}.")
@@ -301,11 +303,11 @@ class Tokenizer:
 
     @staticmethod
     def read(text: str, where: str, rows: int = 0, chat_template: str | None = None) -> Tokenizer:
-        """One of ours from the text of its tokenizer.json. Raises UserError, naming `where`, for what is none."""
+        """From the content of a tokenizer.json of this package. Raises UserError, naming `where`, if it is not one."""
         try:
             kind = _kind(json.loads(text))
             inner = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # the library raises plain Exception for a bad file
+        except Exception as error:  # the library raises Exception itself for an invalid file
             raise UserError(
                 f"{where} is not a tokenizer.json that afresh wrote ({error}). "
                 "Only JSON is read, never a pickle. Train again or restore the file."
@@ -313,7 +315,7 @@ class Tokenizer:
         return replace(_checked(where, kind, inner), rows=rows, chat_template=chat_template)
 
     def with_rows(self, rows: int, where: str) -> Tokenizer:
-        """The same for an embedding of `rows` rows. Raises UserError, naming `where`, when an id has no row."""
+        """The tokenizer for an embedding with `rows` rows. Raises UserError, naming `where`, if an id has no row."""
         used = 1 + max(self.inner.get_vocab().values())
         if used > rows:
             raise UserError(
@@ -324,7 +326,7 @@ class Tokenizer:
 
 
 def _finish(kind: Kind, inner: tokenizers.Tokenizer, extra: Sequence[str]) -> Tokenizer:
-    """Add the special ids (at the end, but for names already there), and never read them out of a text."""
+    """Add the special tokens (with new ids at the end unless they exist), which are never recognised in texts."""
     names = [*(f"<{s}>" for s in SPECIAL), *(f"<|{s}|>" for s in extra)]
     inner.add_special_tokens([AddedToken(n, special=True, normalized=False) for n in names])
     inner.encode_special_tokens = True
@@ -336,7 +338,8 @@ def _is_mark(name: str) -> bool:
 
 
 def _special(inner: tokenizers.Tokenizer, named: Mapping[str, str] | None = None) -> dict[str, int]:
-    """Ids by name: begin, end, pad (`named`, or as we write them) and the marks. Raises UserError for one missing."""
+    """Ids by name of begin, end and pad, whose tokens are `named` or as this package writes them, and of other special
+    tokens. Raises UserError if one is missing."""
     added = {t.content: i for i, t in inner.get_added_tokens_decoder().items() if t.special}
     named = named or {s: f"<{s}>" for s in SPECIAL}
     missing = [f"{s} ({n})" for s, n in named.items() if n not in added]
@@ -350,7 +353,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _kind(saved: Mapping[str, object]) -> Kind:
-    """Which kind a parsed tokenizer.json is. Raises ValueError for another."""
+    """The kind of a parsed tokenizer.json. Raises ValueError if it is of none."""
     model = saved.get("model")
     if not isinstance(model, dict):
         raise ValueError("it has no model")
@@ -366,7 +369,9 @@ def _checked(path: str, kind: Kind, inner: tokenizers.Tokenizer) -> Tokenizer:
     needed = [f"<{s}>" for s in SPECIAL] + (list(NIBBLES) if kind == "chars" else pieces.byte_names())
     missing = [n for n in needed if n not in vocab]
     if missing or sorted(vocab.values()) != list(range(len(vocab))):
-        why = f"it lacks {', '.join(missing[:4])}" if missing else "its ids have gaps"
-        raise UserError(f"{path} is not a tokenizer.json that afresh wrote: {why}. Train again or restore the file.")
+        problem = f"it lacks {', '.join(missing[:4])}" if missing else "its ids have gaps"
+        raise UserError(
+            f"{path} is not a tokenizer.json that afresh wrote: {problem}. Train again or restore the file."
+        )
     inner.encode_special_tokens = True
     return Tokenizer(kind, inner, _special(inner))

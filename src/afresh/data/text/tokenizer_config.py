@@ -1,4 +1,4 @@
-"""What a tokenizer.json does not say, in the file that transformers keeps beside it: tokenizer_config.json."""
+"""tokenizer_config.json: what tokenizer.json does not contain, in the file that transformers reads too."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from afresh.core import UserError
 
 FILE = "tokenizer_config.json"
-OURS = "afresh"  # the key of what only this program reads
+OURS = "afresh"  # the key of fields that only this package reads
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """The kind of tokenizer, the tokens of begin, end and pad, rows of the embedding, and the chat template."""
+    """The kind of tokenizer, its begin, end and pad tokens, the rows of the embedding, and the chat template."""
 
     kind: str
     begin: str
@@ -25,7 +25,7 @@ class Sidecar:
     chat_template: str | None = None
 
     def json(self) -> dict[str, Any]:
-        """With what transformers needs to open the tokenizer without code of ours."""
+        """The content of the file, including what transformers needs to load the tokenizer."""
         out: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": self.begin,
@@ -38,15 +38,15 @@ class Sidecar:
 
 
 def write_sidecar(tokenizer: Path, side: Sidecar) -> None:
-    """Beside the file `tokenizer`."""
+    """Write the file next to the file `tokenizer`."""
     text = json.dumps(side.json(), indent=1, ensure_ascii=False)
     tokenizer.with_name(FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def read_sidecar(tokenizer: Path) -> Sidecar | None:
-    """What `write_sidecar` wrote beside the file `tokenizer`; None where there is nothing of ours.
+    """Read the file next to the file `tokenizer`; None if there is none, or if it is not from this package.
 
-    Raises UserError for a damaged file.
+    Raises UserError if the file is damaged.
     """
     path = tokenizer.with_name(FILE)
     if not path.is_file():
@@ -61,6 +61,6 @@ def read_sidecar(tokenizer: Path) -> Sidecar | None:
         return Sidecar(kind, begin, end, pad, rows, None if template is None else str(template))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} is damaged ({type(error).__name__}: {error}). Restore it: it says which tokens begin and end a "
-            "text."
+            f"{path} is damaged ({type(error).__name__}: {error}). Restore it: it defines which tokens begin and end "
+            "a text."
         ) from None
