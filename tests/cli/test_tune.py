@@ -209,7 +209,7 @@ def test_prompts_are_asked_and_answered(tuned: Path, invoke: Invoke) -> None:
     for record in parsed(printed):  # what is not asked for is asked as in training
         assert record["prompt"].startswith("User:\n") and record["prompt"].endswith("\n\nAssistant:\n")
     code, _, err = invoke("sample", tuned, "--prompt", "", "--raw")
-    assert code == USAGE and "begin with something" in err
+    assert code == USAGE and "cannot begin with an empty prompt" in err
 
 
 def test_a_tuned_run_may_be_tuned_again(tuned: Path, questions: Path, tmp_path: Path, invoke: Invoke) -> None:

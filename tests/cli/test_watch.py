@@ -96,7 +96,7 @@ def test_a_stream_from_python(texts_run: Path) -> None:
     assert len(pieces) > 10 and "".join(pieces) == whole.values[0]
     assert stream.samples is not None and stream.samples.values == whole.values
     assert torch.equal(stream.samples.x, whole.x) and len(stream.samples.written[0].tokens or ()) == 24
-    with pytest.raises(UserError, match="read once"):
+    with pytest.raises(UserError, match="read only once"):
         list(stream)
     with pytest.raises(UserError, match="does not know steps"):
         run.stream("the c", steps=4)

@@ -346,7 +346,7 @@ def test_several_labels_are_known_by_their_classes() -> None:
 
 
 def test_words_of_a_caption_that_are_not_known_are_told() -> None:
-    with heard("without effect: big, zebra$"):
+    with heard("have no effect: big, zebra$"):
         make_cond(SHAPES, Cond.unconditional(SHAPES, 1), Request(caption="a big red zebra, a disc".replace(",", "")))
     with silence():
         make_cond(SHAPES, Cond.unconditional(SHAPES, 1), Request(caption="a red disc"))
@@ -354,7 +354,7 @@ def test_words_of_a_caption_that_are_not_known_are_told() -> None:
 
 def test_a_negative_that_is_the_request_is_told() -> None:
     settings = registry.family("flow").sampling.settings(guidance=2.0)
-    with heard("so it does nothing"):
+    with heard("so it has no effect"):
         check_negative(Request(label="red", negative=unwanted("red", None)), settings)
     with silence():
         check_negative(Request(label="red", negative=unwanted("blue", None)), settings)
@@ -362,7 +362,7 @@ def test_a_negative_that_is_the_request_is_told() -> None:
 
 def test_a_picture_for_a_model_that_takes_none_or_several() -> None:
     plain = MODALITY.fit(said([None] * 3), ImageOptions())
-    with pytest.raises(UserError, match="learnt neither to start from a picture nor to follow a curve"):
+    with pytest.raises(UserError, match="learnt neither to start from an image nor to follow a curve"):
         asked(plain, Request(image="x.png"))
     items = [Item(pixels(i), images={"one": pixels(9 + i), "two": pixels(20 + i)}) for i in range(3)]
     both = MODALITY.fit(items, ImageOptions())
@@ -398,16 +398,16 @@ def test_guidance_without_names_is_one_number(encoder: ImageEncoder) -> None:
     assert of_guidance(flow, words, {"guidance": {"caption": 3.0}}) == {"part_guidance": {"prompt": 3.0}}
     with pytest.raises(UserError, match="unconditional"):
         of_sampling(flow, found, False)
-    with pytest.raises(UserError, match=r"no part named colour to guide to. Known: .*label.*caption"):
+    with pytest.raises(UserError, match=r"no part named colour to guide towards. Known: .*label.*caption"):
         of_guidance(flow, encoder.conds, {"guidance": {"colour": 2.0}})
-    with pytest.raises(UserError, match="vae guides to all that is asked for alike"):
+    with pytest.raises(UserError, match="vae has one guidance weight for all parts"):
         of_guidance(registry.family("vae"), encoder.conds, {"guidance": {"label": 2.0}})
 
 
 def test_a_negative_request_without_guidance_is_refused() -> None:
     flow = registry.family("flow")
     request = Request(negative=unwanted("a", None))
-    with pytest.raises(UserError, match=r"without guidance it does nothing. Add `guidance=2`"):
+    with pytest.raises(UserError, match=r"without guidance it has no effect. Add `guidance=2`"):
         check_negative(request, of_sampling(flow, {}, True))
     check_negative(request, of_sampling(flow, {"guidance": 2.0}, True))
     check_negative(request, of_sampling(flow, {"part_guidance": {"label": 3.0}}, True))
@@ -454,12 +454,12 @@ def test_captions_guide_and_negative_ones_too(trained: Path) -> None:
 @pytest.mark.parametrize(
     "words,message",
     [
-        ("--caption cat --guidance colour=2", "no part named colour to guide to. Known: label, caption"),
+        ("--caption cat --guidance colour=2", "no part named colour to guide towards. Known: label, caption"),
         ("--caption cat --guidance caption=x", "--guidance takes a number, or PART=NUMBER"),
         ("--caption cat --guidance 2 --guidance 3", "--guidance 3 is given twice"),
-        ("--negative-caption cat", "without guidance it does nothing. Add --guidance 2"),
+        ("--negative-caption cat", "without guidance it has no effect. Add --guidance 2"),
         ("--negative-label c --guidance 2", "'c' was never seen"),
-        ("--image x.png", "learnt neither to start from a picture nor to follow a curve"),
+        ("--image x.png", "learnt neither to start from an image nor to follow a curve"),
         ("--caption=", "The caption is empty"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The one table of plug-ins. A name here is a module in the folder of its kind, loaded when first asked for."""
+"""The table of built-in plug-ins. Each name is a module in the folder of its kind, imported on first use."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from afresh.core import Aligner, Codec, Examples, Family, Metric, Modality, Spac
 
 MODALITIES = ("text", "code", "image", "audio", "music")
 FAMILIES = ("transformer", "masked", "vae", "gan", "flow", "autoencoder")
-FOREIGN = ("diffusers", "fewstep")  # families that only begin with a base: afresh tune BASE DATA, afresh distill RUN
+FOREIGN = ("diffusers", "fewstep")  # families that start from another model: afresh tune BASE DATA, afresh distill RUN
 FITTED = ("palette",)  # codecs that are fitted to the data when a family needs one
-TRAINED = "trained"  # the codec that is made from a run that is given as `codec`
+TRAINED = "trained"  # the codec of a run that the user passes as `codec`
 CODECS = (*FITTED, TRAINED)
-ALIGNERS = ("policy", "pairs", "denoise", "gradient", "selected")  # files, with one or more ways to steer a model each
+ALIGNERS = ("policy", "pairs", "denoise", "gradient", "selected")  # files, each with one or more methods of alignment
 METRICS = ("texts", "programs", "images", "likelihood", "music")
 
 
@@ -40,20 +40,23 @@ def metrics() -> list[Metric]:
 
 
 def aligners() -> dict[str, Aligner]:
-    """Every way to steer a model, by name."""
+    """Every method of alignment, by name."""
     return {a.name: a for file in ALIGNERS for a in import_module(f"afresh.alignment.methods.{file}").ALIGNERS}
 
 
 def aligner(name: str, wanted: Family) -> Aligner:
-    """Raises UserError for an unknown name, and for a family that lacks what it needs, naming what works."""
-    every = aligners()
-    _check("method", name, tuple(every))
+    """The method of that name.
+
+    Raises UserError, naming what works, if the name is unknown or if the family lacks a capability that it needs.
+    """
+    methods = aligners()
+    _check("method", name, tuple(methods))
     has = () if wanted.policy is None else wanted.policy.has()
-    missing = [n for n in every[name].needs if n not in has]
+    missing = [n for n in methods[name].needs if n not in has]
     if not missing:
-        return every[name]
-    works = [a.name for a in every.values() if set(a.needs) <= set(has)]
-    others = [f for f in (*FAMILIES, *FOREIGN) if (p := family(f).policy) and set(every[name].needs) <= set(p.has())]
+        return methods[name]
+    works = [a.name for a in methods.values() if set(a.needs) <= set(has)]
+    others = [f for f in (*FAMILIES, *FOREIGN) if (p := family(f).policy) and set(methods[name].needs) <= set(p.has())]
     raise UserError(
         f"{name} does not work for the family {wanted.name} (it lacks: {', '.join(missing)}). Methods that do: "
         f"{', '.join(works) or 'none'}. Families that {name} works for: {', '.join(others) or 'none'}."
@@ -61,7 +64,7 @@ def aligner(name: str, wanted: Family) -> Aligner:
 
 
 def codec_module(name: str) -> Any:
-    """The module: load, and planar and fit, or of_modules."""
+    """The module of a codec. It has `load`, and either `planar` and `fit` or `of_modules`."""
     _check("codec", name, CODECS)
     return import_module(f"afresh.families.codecs.{name}")
 
@@ -72,9 +75,9 @@ def load_codec(name: str, folder: object) -> Codec:
 
 
 def bridge(wanted: Family, examples: Examples, space: Space) -> tuple[str, Codec] | None:
-    """A codec whose target the family accepts, fitted to `examples`; None when the family needs none.
+    """A codec, fitted to `examples`, whose target the family accepts; None if the family accepts the space itself.
 
-    Raises UserError, naming what works, when no codec helps.
+    Raises UserError, naming the families that work, if there is no such codec.
     """
     reason = wanted.accepts(space)
     if reason is None:

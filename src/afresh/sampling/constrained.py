@@ -1,4 +1,4 @@
-"""Structured output: what the texts of a model must match, over its own tokenizer."""
+"""Structured output: constraints on the texts of a model, expressed over its tokenizer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from afresh.sampling.constraint import Alphabet, Maker
 
 
 def alphabet_of(encoder: Encoder) -> Alphabet:
-    """What each token spells. Raises UserError if the model does not make text."""
+    """The text that each token spells. Raises UserError if the model does not make text."""
     if not isinstance(encoder, DocumentEncoder):
         raise UserError(
             "This model does not make text, so a JSON schema, a regular expression or a grammar cannot apply. Leave it "
@@ -38,18 +38,18 @@ def structure(
     A prompt is not part of what must match. Raises UserError for more than one of the three, for one that is invalid,
     is not Unicode or cannot be satisfied, and if the family does not write from left to right.
     """
-    asked = {"json_schema": json_schema, "regex": regex, "grammar": grammar}
-    given = [name for name, value in asked.items() if value is not None]
-    if not given:
+    structures = {"json_schema": json_schema, "regex": regex, "grammar": grammar}
+    names = [name for name, value in structures.items() if value is not None]
+    if not names:
         return None
-    if len(given) > 1:
-        raise UserError(f"A text can match one structure. Given: {' and '.join(given)}. Choose one.")
-    for text in (t for t in asked.values() if isinstance(t, str)):
+    if len(names) > 1:
+        raise UserError(f"A text can match one structure. Given: {' and '.join(names)}. Choose one.")
+    for text in (t for t in structures.values() if isinstance(t, str)):
         utf8(text)
     alphabet = alphabet_of(encoder)
     if "constraint" not in family.sampling.settings.model_fields:  # type: ignore[attr-defined]
         raise UserError(
-            f"{family.name} does not write from left to right, so it cannot follow a structure ({given[0]}). "
+            f"{family.name} does not write from left to right, so it cannot follow a structure ({names[0]}). "
             "Leave it out, or train a transformer."
         )
     if json_schema is not None:
@@ -61,8 +61,8 @@ def structure(
 
 
 def text_of(file: Path, flag: str) -> str:
-    """The text of a schema's or grammar's file. Raises UserError where it cannot be read."""
+    """The text of a file of a schema or grammar. Raises UserError if the file cannot be read."""
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{flag} {file}: it cannot be read as text ({error}). Give a file in UTF-8.") from None
+        raise UserError(f"{flag} {file} cannot be read as text: {error}. Give a file in UTF-8.") from None

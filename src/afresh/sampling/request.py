@@ -1,4 +1,4 @@
-"""What a person asks for, in words, to conditions in tensors."""
+"""Requests for samples, in words, and their translation to conditions in tensors."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ HOLE = re.compile(r"\[\[(\d+)\]\]")
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt to continue (or to answer, unless `raw`), labels (one, or by name), numbers by name, a caption.
+    """A request for samples; parts that are None are left open.
 
-    `infill`: a text with holes, [[N]] for N tokens, in place of a prompt. `stop`: strings before which a text ends;
-    `logprobs`: whether to tell each token's log-probability (afresh.sampling.text_stream). `image`: the picture to make
-    it from (one, or by name), a file or an array (H, W, C) of uint8. `negative`: labels, numbers and a caption that
-    guidance is to steer away from.
+    `prompt`: a text to continue, or a message to answer unless `raw` is true. `label`: one label, or labels by name.
+    `number`: numbers by name. `caption`: a description. `infill`: a text with holes, [[N]] for N tokens, instead of a
+    prompt. `stop`: strings before which a text ends. `logprobs`: whether to return the log-probability of each token
+    (afresh.sampling.text_stream). `image`: the image to start from, or images by name, each a file or an array
+    (H, W, C) uint8. `negative`: labels, numbers and a caption that guidance steers away from.
     """
 
     prompt: str | Sequence[str] | None = None
@@ -43,7 +44,7 @@ class Request:
 
 
 def unwanted(label: str | Mapping[str, str] | None, caption: str | None) -> Request | None:
-    """A negative request, where there is one."""
+    """The negative request of a label and a caption, or None if neither is given."""
     return None if label is None and caption is None else Request(label=label, caption=caption)
 
 
@@ -52,12 +53,15 @@ def of_kind(spec: CondSpec, *kinds: str) -> list[str]:
 
 
 def labels_by_name(spec: CondSpec, label: str | Mapping[str, str] | None) -> dict[str, str]:
-    """{part: class}. A bare label goes to the only label part, or to the only one that knows the class."""
+    """Labels as {part: class}. A label without a name belongs to the only label part, or the only one with that class.
+
+    Raises UserError if the model has no labels or if the part is ambiguous.
+    """
     if label is None:
         return {}
     parts = of_kind(spec, "label")
     if not parts:
-        raise UserError(f"This model was trained without labels, so `label={label}` means nothing. Leave it out.")
+        raise UserError(f"This model was trained without labels, so `label={label}` has no effect. Leave it out.")
     if isinstance(label, Mapping):
         return dict(label)
     if "=" in label and label.split("=", 1)[0] in parts:
@@ -68,14 +72,17 @@ def labels_by_name(spec: CondSpec, label: str | Mapping[str, str] | None) -> dic
     knowing = [p for p in parts if label in spec[p].classes]
     if len(knowing) == 1:
         return {knowing[0]: label}
-    raise UserError(f"Say which label {label!r} is: `label=NAME={label}`, with NAME one of: {', '.join(parts)}.")
+    names = ", ".join(parts)
+    raise UserError(f"Name the part that {label!r} belongs to: `label=NAME={label}`, with NAME one of: {names}.")
 
 
-def several_labels(spec: CondSpec, given: Sequence[str]) -> dict[str, str]:
-    """{part: class} of labels that are each NAME=CLASS, or a class that one part alone knows. Raises UserError for
-    another, and for a part that is named twice."""
+def several_labels(spec: CondSpec, texts: Sequence[str]) -> dict[str, str]:
+    """Parse labels, each NAME=CLASS or a class of only one part, into {part: class}.
+
+    Raises UserError for any other label, and if two labels name the same part.
+    """
     out: dict[str, str] = {}
-    for text in given:
+    for text in texts:
         name, equals, value = text.partition("=")
         known = any(text in part.classes for part in spec.values())
         for part, label in ({name: value} if equals and not known else labels_by_name(spec, text)).items():
@@ -86,20 +93,20 @@ def several_labels(spec: CondSpec, given: Sequence[str]) -> dict[str, str]:
 
 
 def words(request: Request) -> dict[str, Any]:
-    """The labels, numbers and caption that are asked for, as records tell them."""
-    said = {"label": request.label, **(request.number or {}), "caption": request.caption}
-    return {k: v for k, v in said.items() if v is not None}
+    """The labels, numbers and caption of a request, as they are recorded."""
+    record = {"label": request.label, **(request.number or {}), "caption": request.caption}
+    return {k: v for k, v in record.items() if v is not None}
 
 
 def images_by_name(spec: CondSpec, image: Any) -> dict[str, Any]:
-    """{part: file or array}. A picture without a name goes to the only part that is one."""
+    """Images as {part: file or array}. An image without a name belongs to the only image part."""
     if image is None:
         return {}
     parts = of_kind(spec, "aligned")
     if not parts:
         raise UserError(
-            "This model learnt neither to start from a picture nor to follow a curve of a sound, so `image` says "
-            "nothing to it. Leave it out; sounds learn curves with `data.curves=loudness,pitch`."
+            "This model learnt neither to start from an image nor to follow a curve of a sound, so `image` has no "
+            "effect. Leave it out. To train sounds on curves, use `data.curves=loudness,pitch`."
         )
     if isinstance(image, Mapping):
         named = dict(image)
@@ -108,7 +115,7 @@ def images_by_name(spec: CondSpec, image: Any) -> dict[str, Any]:
     elif len(parts) == 1:
         named = {parts[0]: image}
     else:
-        raise UserError(f"Say what {image} is for: `image=NAME=FILE`, with NAME one of: {', '.join(parts)}.")
+        raise UserError(f"Name the part that {image} is for: `image=NAME=FILE`, with NAME one of: {', '.join(parts)}.")
     for name in named:
         if name not in parts:
             raise UserError(f"There is no image condition named {name!r}. Known: {', '.join(parts)}.")
@@ -116,31 +123,33 @@ def images_by_name(spec: CondSpec, image: Any) -> dict[str, Any]:
 
 
 def make_cond(spec: CondSpec, base: Cond, request: Request, encoder: Encoder | None = None) -> Cond:
-    """`base` with what was asked for put in its place, for every row. Captions that are vectors, and pictures, need the
-    `encoder`. Raises UserError for what is unknown."""
-    wanted: dict[str, Any] = {}
+    """Return `base` with the parts of the request set in every row.
+
+    Images, and captions that are encoded as vectors, need the `encoder`. Raises UserError for unknown parts or classes.
+    """
+    changes: dict[str, Any] = {}
     for name, value in labels_by_name(spec, request.label).items():
         if name not in of_kind(spec, "label"):
             raise UserError(f"There is no label named {name!r}. Known: {', '.join(of_kind(spec, 'label')) or 'none'}.")
-        wanted[name] = torch.tensor(label_id(name, value, spec[name]))
+        changes[name] = torch.tensor(label_id(name, value, spec[name]))
     for name, number in (request.number or {}).items():
         if name not in of_kind(spec, "number"):
             raise UserError(
                 f"There is no number named {name!r}. Known: {', '.join(of_kind(spec, 'number')) or 'none'}."
             )
-        wanted[name] = torch.tensor((number - spec[name].mean) / spec[name].std)
+        changes[name] = torch.tensor((number - spec[name].mean) / spec[name].std)
     if request.caption is not None:
         name = caption_part(spec)
         if spec[name].kind == "prompt":
-            wanted[name] = caption_words(request.caption, spec[name])
+            changes[name] = caption_words(request.caption, spec[name])
         else:
-            wanted[name] = encoded(encoder, spec, Item(None, caption=request.caption)).parts[name][0]
+            changes[name] = encoded(encoder, spec, Item(None, caption=request.caption)).parts[name][0]
     images = images_by_name(spec, request.image)
     if images:
-        found = encoded(encoder, spec, Item(None, images=images))
-        wanted |= {name: found.parts[name][0] for name in images}
+        image_cond = encoded(encoder, spec, Item(None, images=images))
+        changes |= {name: image_cond.parts[name][0] for name in images}
     parts, present = dict(base.parts), dict(base.present)
-    for name, tensor in wanted.items():
+    for name, tensor in changes.items():
         parts[name] = tensor.to(parts[name].dtype).expand_as(parts[name]).contiguous()
         present[name] = torch.ones(base.size, dtype=torch.bool)
     cond = replace(base, parts=parts, present=present)
@@ -150,7 +159,7 @@ def make_cond(spec: CondSpec, base: Cond, request: Request, encoder: Encoder | N
 
 
 def caption_part(spec: CondSpec) -> str:
-    """The part that a caption is. Raises UserError where there is none."""
+    """The name of the caption part. Raises UserError if there is none."""
     parts = of_kind(spec, "prompt", "vector")
     if not parts:
         raise UserError("This model was trained without captions. Leave `caption` out.")
@@ -158,7 +167,7 @@ def caption_part(spec: CondSpec) -> str:
 
 
 def caption_words(caption: str, part: Part) -> Tensor:
-    """(S,) ids. Raises UserError for a caption that is too long, or of which no word is known."""
+    """The ids (S,) of a caption's words. Raises UserError if it is too long, or if none of its words is known."""
     ids, left_out = caption_ids(caption, part)
     if left_out:
         raise UserError(f"The caption is too long by {left_out} words; this model takes {part.length}. Shorten it.")
@@ -167,14 +176,14 @@ def caption_words(caption: str, part: Part) -> Tensor:
     unknown = [word for word, i in zip(split_caption(caption), ids, strict=False) if i == 1]
     if unknown:
         which = ", ".join(dict.fromkeys(unknown))
-        events.warning(f"not known from the training captions, so without effect: {which}")
+        events.warning(f"words that did not occur in the training captions have no effect: {which}")
     return torch.tensor(ids)
 
 
 def encoded(encoder: Encoder | None, spec: CondSpec, item: Item) -> Cond:
-    """What the encoder makes of an item's caption and pictures: one row, the same for any value."""
+    """Encode an item's caption and images as one row of conditions, which does not depend on the item's value."""
     if item.caption is not None and not item.caption.strip():
-        raise UserError("The caption is empty. Say what is to be seen or heard, or leave it out.")
+        raise UserError("The caption is empty. Describe the sample, or leave the caption out.")
     if encoder is None:
         raise ValueError(f"{', '.join(spec)} cannot be encoded without the model's encoder")
     blank = encoder.decode(torch.zeros(1, *encoder.space.shape))[0]
@@ -189,15 +198,18 @@ def writes_text(encoder: Encoder, space: Space) -> bool:
 def encode_prompts(
     encoder: Encoder, space: Space, cond: Cond, prompt: str | Sequence[str], raw: bool = False
 ) -> tuple[Cond, list[str]]:
-    """Put prompts in cond.known: one for all rows, or one a row. A model of conversations answers a prompt, or with
-    `raw` goes on with it as it is. Notes say when one was cut to the context."""
+    """Set cond.known to the prompts: one for all rows, or one for each row. Returns the condition and notes.
+
+    A model of conversations answers a prompt, or continues it as it is with `raw`. A note says if a prompt was cut to
+    the context. Raises UserError if the model does not make texts or if a conversation has an empty prompt.
+    """
     if not writes_text(encoder, space):
         raise UserError("`prompt` continues a text; this model does not make texts. Use `label` or `caption`.")
     notes, rows = [], []
     for text in one_each(prompt, cond.size):
         ids = prompt_ids(encoder, text, space.records and not raw)
         if space.records and not len(ids):
-            raise UserError("A conversation has to begin with something: give a prompt that is not empty.")
+            raise UserError("A conversation cannot begin with an empty prompt. Give a prompt that is not empty.")
         if len(ids) > space.shape[0]:
             notes.append(f"The prompt has {len(ids)} tokens; the model sees the last {space.shape[0]} of them.")
         rows.append(ids.long())
@@ -205,24 +217,24 @@ def encode_prompts(
 
 
 def one_each(texts: str | Sequence[str], n: int) -> list[str]:
-    """One text for all of n samples, or one for each. Raises UserError for another number."""
-    found = [texts] * n if isinstance(texts, str) else list(texts)
-    if len(found) != n:
-        raise UserError(f"{len(found)} prompts for {n} samples: give one prompt, or one for each sample.")
-    return found
+    """One text for each of n samples; a single text is repeated. Raises UserError for any other number of texts."""
+    each = [texts] * n if isinstance(texts, str) else list(texts)
+    if len(each) != n:
+        raise UserError(f"{len(each)} prompts for {n} samples: give one prompt, or one for each sample.")
+    return each
 
 
 def known(cond: Cond, rows: Sequence[Tensor]) -> Cond:
-    """The same request with known tokens, (length,) int64 a row, -1 where one is to be found."""
+    """The same condition with known tokens: (length,) int64 for each row, -1 where a token is to be sampled."""
     width = max(1, *map(len, rows))
-    given = torch.stack([nn.functional.pad(ids.long(), (0, width - len(ids)), value=-1) for ids in rows])
-    return replace(cond, known=given.clamp_min(0), known_mask=given >= 0)
+    tokens = torch.stack([nn.functional.pad(ids.long(), (0, width - len(ids)), value=-1) for ids in rows])
+    return replace(cond, known=tokens.clamp_min(0), known_mask=tokens >= 0)
 
 
 def encode_holes(encoder: Encoder, space: Space, cond: Cond, infill: str | Sequence[str]) -> Cond:
-    """Texts with holes, [[N]] for N tokens, to cond.known: one for all rows, or one a row.
+    """Set cond.known to texts with holes, [[N]] for N tokens: one text for all rows, or one for each row.
 
-    Raises UserError for a text without a hole, with one at its end, or with one that is longer than the context.
+    Raises UserError for a text without a hole, with a hole at its end, or with a hole longer than the context.
     """
     if not writes_text(encoder, space) or space.records:
         what = "conversations" if space.records else "no texts"
@@ -235,7 +247,7 @@ def encode_holes(encoder: Encoder, space: Space, cond: Cond, infill: str | Seque
                 f"There is no hole in {text!r}: write [[N]] where N tokens are missing, as in 'A [[5]] day'."
             )
         if not pieces[-1]:
-            raise UserError("The hole at the end of `infill` has no end: go on from a text with `prompt` and `length`.")
+            raise UserError("`infill` cannot end with a hole. To continue a text, use `prompt` and `length`.")
         sizes = [int(n) for n in pieces[1::2]]
         if not all(1 <= n <= space.shape[0] for n in sizes):
             raise UserError(f"A hole has 1 to {space.shape[0]} tokens here (the context). Given: {sizes}.")
@@ -246,36 +258,34 @@ def encode_holes(encoder: Encoder, space: Space, cond: Cond, infill: str | Seque
 
 
 def check_fills(family: Family, request: Request) -> None:
-    """Raises UserError for holes in a text beside a prompt, and naming the families that fill holes, where this one
-    does not."""
+    """Raises UserError if the request has both a prompt and holes, or if the family cannot fill holes."""
     if request.prompt is not None:
-        raise UserError("Give `prompt`, a text to go on from, or `infill`, a text with holes, not both.")
+        raise UserError("Give `prompt`, a text to continue, or `infill`, a text with holes, but not both.")
     if not family.sampling.fills:
         able = ", ".join(f for f in registry.FAMILIES if registry.family(f).sampling.fills)
         raise UserError(f"{family.name} cannot fill holes (`infill`). Families that can: {able}.")
 
 
 def check_negative(request: Request, settings: Any) -> None:
-    """Raises UserError for a negative request without guidance, which would do nothing; tells of one that is the
-    request itself."""
+    """Raises UserError for a negative request without guidance, which has no effect. Warns if it equals the request."""
     if request.negative is not None and words(request.negative) == words(request):
-        events.warning("what guidance steers away from is what is asked for, so it does nothing")
+        events.warning("the negative request equals the request itself, so it has no effect")
     if request.negative is not None and not steers(settings):
         raise UserError(
-            "A negative label or caption is what guidance steers away from; without guidance it does nothing. Add "
+            "A negative label or caption is what guidance steers away from; without guidance it has no effect. Add "
             "`guidance=2`, or leave it out."
         )
 
 
 def prompt_ids(encoder: Encoder, text: str, ask: bool) -> Tensor:
-    """A text without the `end` after it, or with `ask` a conversation that waits for the answer to it."""
+    """The ids of a text without the `end` token, or with `ask` of a conversation that is to be answered."""
     if ask:
         return encoder.encode([Item(text, turns=(("user", text),))]).x
     return encoder.encode([Item(text)]).x[:-1] if text else torch.zeros(0, dtype=torch.int64)
 
 
 def prompt_texts(encoder: Encoder, space: Space, cond: Cond) -> list[str | None]:
-    """The prompts in cond.known as they are, without marks."""
+    """The prompts in cond.known as texts, without special tokens."""
     if cond.known is None or cond.known_mask is None or not writes_text(encoder, space):
         return [None] * cond.size
     out: list[str | None] = []
@@ -287,7 +297,7 @@ def prompt_texts(encoder: Encoder, space: Space, cond: Cond) -> list[str | None]
 
 
 def describe(encoder: Encoder, space: Space, cond: Cond, request: Request) -> list[dict[str, Any]]:
-    """What every row asks for, in words. A conversation's prompt that was drawn is told, too."""
+    """The request of every row in words, including a conversation's prompt that was taken from the data."""
     described = describe_parts(encoder.conds, cond, request)
     if request.prompt is None and request.infill is None and cond.known is not None:
         texts = prompt_texts(encoder, space, cond)
@@ -304,8 +314,8 @@ def describe_parts(spec: CondSpec, cond: Cond, request: Request) -> list[dict[st
     )
     images = images_by_name(spec, request.image)
     unwanted = request.negative or Request()
-    said = {**labels_by_name(spec, unwanted.label), **(unwanted.number or {}), "caption": unwanted.caption}
-    negative = {k: v for k, v in said.items() if v is not None}
+    record = {**labels_by_name(spec, unwanted.label), **(unwanted.number or {}), "caption": unwanted.caption}
+    negative = {k: v for k, v in record.items() if v is not None}
     out = []
     for i in range(cond.size):
         named = {k: spec[k].classes[int(cond.parts[k][i])] if bool(cond.present[k][i]) else None for k in labels}

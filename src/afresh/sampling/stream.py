@@ -1,4 +1,4 @@
-"""One text, piece by piece, while it is drawn."""
+"""A stream of the pieces of a text while it is sampled."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from afresh.sampling.text_stream import Tell
 
 
 class _Left(Exception):
-    """The reader went away."""
+    """Raised in the sampling thread when the reader has left the loop."""
 
 
 class Stream:
-    """Pieces of a text as it is drawn, to be read once; `samples`, with why it ended, is there after the last.
+    """An iterator over the pieces of a text while it is sampled. It can be read once.
 
-    Drawing begins with the first piece, in a thread of its own, and ends early when the reader leaves the loop.
+    After the last piece, `samples` holds the samples, with the reason why the text ended. Sampling runs in its own
+    thread, begins with the first piece that is read, and stops early if the reader leaves the loop.
     """
 
     def __init__(self, start: Callable[[Tell], Callable[[], Samples]]) -> None:
-        """`start` is given where to tell pieces, refuses at once what cannot be, and returns what draws."""
+        """`start` takes a callback for pieces and returns the function that samples; it raises errors immediately."""
         self.samples: Samples | None = None
-        self._pieces: SimpleQueue[str | None] = SimpleQueue()  # None: no more
+        self._pieces: SimpleQueue[str | None] = SimpleQueue()  # None: the text has ended
         self._error: Exception | None = None
         self._begun = self._left = False
         self._draw = start(self._tell)
 
     def __iter__(self) -> Iterator[str]:
         if self._begun:
-            raise UserError("A stream is read once. Ask for another: run.stream(...).")
+            raise UserError("A stream can be read only once. Create another with `model.stream()`.")
         self._begun = True
         worker = Thread(target=self._work, daemon=True)
         worker.start()
@@ -49,7 +50,7 @@ class Stream:
             self.samples = self._draw()
         except _Left:
             pass
-        except Exception as error:  # for the reader's thread to raise
+        except Exception as error:  # raised again in the thread of the reader
             self._error = error
         self._pieces.put(None)
 
