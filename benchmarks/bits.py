@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afresh.evaluation.estimate import Estimate, mean
-from afresh.evaluation.likelihood import bits_per_dim, counted
+from afresh.evaluation.likelihood import bits_per_dim, scored_rows
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
 from afresh.tasks.measure import RunEvidence
@@ -78,7 +78,7 @@ def of(run: Run) -> tuple[Estimate, float, RunEvidence, float]:
 def main() -> None:
     threads = len(os.sched_getaffinity(0))
     own, control, evidence, each = of(trained(work_folder("bits"), threads))
-    held = evidence.heldout.x[counted(evidence.heldout)].numpy()
+    held = evidence.heldout.x[scored_rows(evidence.heldout)].numpy()
     known = exact(held)
     off = own.value - known.value
     rows = [

@@ -27,7 +27,7 @@ from torch import Tensor
 from afresh.core import Cond, Part
 from afresh.core.rng import Rng
 from afresh.evaluation import distribution as d
-from afresh.evaluation.classifier import train_judge
+from afresh.evaluation.label_classifier import train_label_classifier
 from afresh.evaluation.encoders import PixelPCA, Recipe, train_encoder
 from afresh.evaluation.estimate import Array, Estimate, share
 from afresh.evaluation.memorisation import near_copies, nearest
@@ -185,7 +185,7 @@ class Judge:
 
     @cached_property
     def classifier(self) -> Callable[[Bytes], Labels]:
-        judge = train_judge("label", self.seen, self.cond, "label", len(self.data.classes), self.rng, self.folder)
+        judge = train_label_classifier("label", self.seen, self.cond, "label", len(self.data.classes), self.rng, self.folder)
         return lambda x: judge.labels(field_of(x)).numpy()
 
     @cached_property

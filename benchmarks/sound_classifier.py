@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from afresh.core.rng import Rng
 from afresh.evaluation.encoders import draw_rows
-from afresh.evaluation.judge_weights import cache_path, keep, kept, weight_hash
+from afresh.evaluation.weight_cache import cache_path, load_cached, save_cached, weight_hash
 
 STEPS, BATCH, RATE, WIDTH = 300, 64, 3e-3, 16
 SHIFT, GAIN = 15, 0.2  # frames a sound is moved by at most, and by how much its levels are raised or lowered
@@ -75,7 +75,7 @@ def train_classifier(name: str, x: Tensor, label: Tensor, rng: Rng, folder: Path
         net = ClassifierNet(x.shape[2], int(label.max()) + 1)
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster
         path = cache_path(folder, name, f"{rng.seed} {STEPS} {BATCH} {RATE} {WIDTH}", {"x": x, "label": label})
-        found = kept(path, net.state_dict())
+        found = load_cached(path, net.state_dict())
         if found is not None:
             net.load_state_dict(found)
             return Classifier(name, net)
@@ -88,5 +88,5 @@ def train_classifier(name: str, x: Tensor, label: Tensor, rng: Rng, folder: Path
             loss.backward()
             optimiser.step()
             schedule.step()
-    keep(path, net.state_dict())
+    save_cached(path, net.state_dict())
     return Classifier(name, net)

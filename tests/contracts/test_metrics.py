@@ -18,7 +18,7 @@ from afresh.data.text.kind import TEXT
 from afresh.evaluation.encoders import Recipe
 from afresh.evaluation.study import Study
 from tests.contracts.rows import METRICS, SPACES, SPEC
-from tests.evaluation.evidence import Evidence, code_evidence, digits, library_code, modules_evidence, pictures
+from tests.evaluation.evidence import Evidence, code_evidence, digits, image_evidence, library_code, modules_evidence
 from tests.evaluation.scores import composer
 
 ALL = registry.metrics()
@@ -38,7 +38,7 @@ def painter() -> Evidence:
     label = torch.from_numpy(y[520:640].astype(np.int64))
     cond = Cond(120, {"label": label}, {"label": torch.ones(120, dtype=torch.bool)})
     fake = torch.from_numpy(small[520:640]).float() * (2 / 255) - 1
-    return pictures((small[:400], small[400:520]), (y[:400], y[400:520]), fake, cond)
+    return image_evidence((small[:400], small[400:520]), (y[:400], y[400:520]), fake, cond)
 
 
 def filler() -> Evidence:

@@ -1,4 +1,4 @@
-"""Evidence about made-up models of known quality, over real digits and over the standard library's text."""
+"""Evidence on artificial models of known quality, over digits and over the text of the standard library."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Evidence:
         return None if self.fills is None else [self.fills(before, after) for before, after, _ in holes]
 
 
-def picture_split(x: np.ndarray, y: np.ndarray, classes: int) -> tuple[Examples, list[Item]]:
+def image_split(x: np.ndarray, y: np.ndarray, classes: int) -> tuple[Examples, list[Item]]:
     """x (N, C, H, W) uint8 with labels (N,)."""
     label = torch.from_numpy(y.astype(np.int64))
     cond = Cond(len(y), {"label": label}, {"label": torch.ones(len(y), dtype=torch.bool)})
@@ -61,11 +61,11 @@ def picture_split(x: np.ndarray, y: np.ndarray, classes: int) -> tuple[Examples,
     return Examples(torch.from_numpy(x), cond, 2 / 255, -1.0), items
 
 
-def pictures(
+def image_evidence(
     x: tuple[np.ndarray, np.ndarray], y: tuple[np.ndarray, np.ndarray], fake: Tensor, cond: Cond, labels: int = 10
 ) -> Evidence:
     """Evidence of a model whose samples are the rows of `fake`, in turn. (training, held-out) pairs."""
-    (train, train_items), (heldout, heldout_items) = (picture_split(a, b, labels) for a, b in zip(x, y, strict=True))
+    (train, train_items), (heldout, heldout_items) = (image_split(a, b, labels) for a, b in zip(x, y, strict=True))
     spec = {"label": Part("label", tuple(str(i) for i in range(labels)))} if labels else {}
 
     def draw(n: int) -> Drawn:
@@ -79,9 +79,9 @@ def pictures(
 @cache
 def digits() -> tuple[np.ndarray, np.ndarray]:
     """1797 digits in random order, (N, 1, 8, 8) uint8, and their labels."""
-    found = load_digits()
-    order = np.random.default_rng(0).permutation(len(found.images))
-    return np.round(found.images[order] * 255 / 16).astype(np.uint8)[:, None], found.target[order]
+    data = load_digits()
+    order = np.random.default_rng(0).permutation(len(data.images))
+    return np.round(data.images[order] * 255 / 16).astype(np.uint8)[:, None], data.target[order]
 
 
 def digit_evidence(model: str, n: int = 180) -> Evidence:
@@ -96,7 +96,7 @@ def digit_evidence(model: str, n: int = 180) -> Evidence:
     if model == "blurred":
         fake = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(fake, (1,) * 4, mode="replicate"), 3, 1)
     cond = Cond(len(fake), {"label": label}, {"label": torch.ones(len(fake), dtype=torch.bool)})
-    return pictures((x[train], x[held]), (y[train], y[held]), fake, cond)
+    return image_evidence((x[train], x[held]), (y[train], y[held]), fake, cond)
 
 
 @cache

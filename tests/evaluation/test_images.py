@@ -1,4 +1,4 @@
-"""Metrics of pictures on models of known quality; encoders, judge, copies and the card."""
+"""Metrics of images on models of known quality; encoders, classifier, copies and the protocol card."""
 
 import json
 from dataclasses import replace
@@ -11,9 +11,9 @@ from afresh.core import Cond, Part, Space, UserError
 from afresh.core.rng import Rng
 from afresh.data.image.kind import IMAGE
 from afresh.evaluation.card import ProtocolCard, compare, split_hash
-from afresh.evaluation.classifier import shifted
-from afresh.evaluation.encoders import LARGEST, PixelPCA, Recipe, flawed, shrunk, train_encoder
+from afresh.evaluation.encoders import MAX_SIDE, PixelPCA, Recipe, add_flaws, downscaled, train_encoder
 from afresh.evaluation.images import METRICS
+from afresh.evaluation.label_classifier import shifted
 from afresh.evaluation.memorisation import near_copies, nearest, nearest_ratio
 from afresh.evaluation.pixel_gaussian import pixel_gaussian
 from afresh.evaluation.study import Study, measure
@@ -41,12 +41,12 @@ def test_encoder_is_a_function_of_its_arguments(tmp_path) -> None:  # type: igno
     assert (torch.get_rng_state() == before).all()
     assert len({a.hash, train_encoder("domain", x, cond, SPEC, Rng(1), QUICK).hash}) == 2
     assert a.features(x).shape == (200, 64) and a.features(x).dtype == np.float64
-    # Whitened on what it learnt from: variances at most 1, none of the leading ones near 0.
+    # Whitened on the training images: variances at most 1, none of the leading ones near 0.
     variance = a.features(x).var(0)
     assert variance.max() < 1.01 and np.sort(variance)[-10:].min() > 0.5
 
 
-def test_encoder_is_kept_and_a_damaged_one_is_made_again(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_encoder_is_cached_and_a_damaged_file_is_trained_again(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     x, cond = some_digits()
     a = train_encoder("domain", x, cond, SPEC, Rng(0), QUICK, tmp_path)
     (path,) = tmp_path.iterdir()
@@ -67,18 +67,18 @@ def test_encoder_takes_any_size_and_colour_and_no_labels() -> None:
         assert encoder.features(x).shape == (24, 16) and np.isfinite(encoder.features(x)).all()
         pca = PixelPCA(x)
         assert pca.features(x).shape == (24, 24) and pca.hash == PixelPCA(x).hash
-    assert max(shrunk(torch.zeros(1, 3, 200, 100)).shape[2:]) == LARGEST
+    assert max(downscaled(torch.zeros(1, 3, 200, 100)).shape[2:]) == MAX_SIDE
 
 
 def test_flaws() -> None:
     x = Rng(0).uniform("x", torch.arange(5), (1, 4, 4))
-    out = flawed(x, torch.arange(5), torch.ones(5), torch.ones_like(x))
+    out = add_flaws(x, torch.arange(5), torch.ones(5), torch.ones_like(x))
     assert (out[0] == x[0]).all() and torch.allclose(out[2], x[2] + 0.3)
     assert out[1].var() < x[1].var() and torch.allclose(out[3], (x[3] + x[2]) / 2)
     assert (out[4, :, :2] == x[4, :, :2]).all() and (out[4, :, 2:] == x[3, :, 2:]).all()
 
 
-def test_shifts_of_the_judge_move() -> None:
+def test_shifts_move_images() -> None:
     one = torch.arange(9.0).view(1, 1, 3, 3)
     assert (shifted(one, torch.tensor([[1, 1]]), 1) == one).all()
     assert shifted(one, torch.tensor([[2, 1]]), 1)[0, 0].tolist() == [[3, 4, 5], [6, 7, 8], [6, 7, 8]]
@@ -98,32 +98,32 @@ def test_pixel_gaussian_has_the_moments_of_its_label() -> None:
 
 def test_nearest_is_exact_and_copies_are_at_zero() -> None:
     g = np.random.default_rng(0)
-    gallery = g.normal(size=(5000, 30)) * 100
-    x = np.concatenate([gallery[:20], gallery[:20] + 1e-3])
-    found = nearest(x, gallery)
-    assert (found[:20] == 0).all() and found[20:] == pytest.approx(np.full(20, 1e-3 * 30**0.5), rel=1e-6)
+    table = g.normal(size=(5000, 30)) * 100
+    x = np.concatenate([table[:20], table[:20] + 1e-3])
+    distance = nearest(x, table)
+    assert (distance[:20] == 0).all() and distance[20:] == pytest.approx(np.full(20, 1e-3 * 30**0.5), rel=1e-6)
 
 
 def test_near_copies_counts_as_defined() -> None:
-    held = np.arange(1, 201.0)  # the 1% nearest are 1 and 2
-    assert near_copies(np.array([0.0, 0.5, 1.5, 2.0, 50.0]), held).value == pytest.approx(4 / 5)
-    assert near_copies(held, held).value == pytest.approx(0.01)  # the floor, by construction
-    assert near_copies(np.zeros(10), held).value == 1.0
-    ratio = nearest_ratio(held / 2, held, seed=0)
+    heldout = np.arange(1, 201.0)  # the 1% nearest are 1 and 2
+    assert near_copies(np.array([0.0, 0.5, 1.5, 2.0, 50.0]), heldout).value == pytest.approx(4 / 5)
+    assert near_copies(heldout, heldout).value == pytest.approx(0.01)  # the floor, by construction
+    assert near_copies(np.zeros(10), heldout).value == 1.0
+    ratio = nearest_ratio(heldout / 2, heldout, seed=0)
     assert ratio.value == 0.5 and ratio.low < 0.5 < ratio.high
     with pytest.raises(ValueError, match="half of the held-out"):
-        nearest_ratio(held, np.zeros(5), 0)
+        nearest_ratio(heldout, np.zeros(5), 0)
 
 
 @pytest.mark.slow
 def test_scores_order_models_of_known_quality(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    found = {}
+    scores = {}
     for model in ("real", "copies", "noise", "blurred"):
         result = measure(digit_evidence(model), METRICS, 180, modality="image", sampling={}, folder=tmp_path)
         assert not result.skipped
-        found[model] = {s.name: s for s in result.scores}
+        scores[model] = {s.name: s for s in result.scores}
         json.dumps(result.json())
-    real, copies, noise, blurred = (found[k] for k in ("real", "copies", "noise", "blurred"))
+    real, copies, noise, blurred = (scores[k] for k in ("real", "copies", "noise", "blurred"))
     for bad in (noise, blurred):
         for name in ("frechet", "frechet/pixel_pca", "frechet/random_net", "kid", "two_sample"):
             assert bad[name].low > real[name].high, name
@@ -179,10 +179,10 @@ def test_different_cards_are_not_compared() -> None:
     assert card().id == card().id and len(card().id) == 16
     other = card(judges={"domain": "ef"}, samples=8)
     assert other.id != card().id
-    with pytest.raises(UserError, match=r"(?s)samples: 4 against 8.*judges"):
+    with pytest.raises(UserError, match=r"(?s)samples: 4 and 8.*judges"):
         compare(card(), other)
     compare(card(), card(sampling={"steps": 20}), differing=("sampling",))
-    with pytest.raises(UserError, match="no such field"):
+    with pytest.raises(UserError, match="has no field smapling"):
         compare(card(), card(), differing=("smapling",))
     assert json.loads(card().model_dump_json())["id"] == card().id
     with pytest.raises(ValueError):

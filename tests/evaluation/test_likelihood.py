@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Space, registry
-from afresh.evaluation.likelihood import LIKELY, bits_per_dim, counted
+from afresh.evaluation.likelihood import SCORED, bits_per_dim, scored_rows
 from afresh.evaluation.study import Study, Unmeasurable
 from afresh.tasks.measure import RunEvidence
 from tests.evaluation.evidence import Evidence, digit_evidence
@@ -29,12 +29,12 @@ def gaussian_bits(x: Tensor, mean: Tensor, variance: Tensor) -> float:
 
 def test_the_control_is_what_an_independent_gaussian_takes_on_average_over_the_noise_of_a_bin() -> None:
     evidence = digit_evidence("real")
-    n = min(LIKELY, len(evidence.heldout))
+    n = min(SCORED, len(evidence.heldout))
     nats = torch.full((n,), 2.0 * DIMS * math.log(2))
     (score,) = bits_per_dim(replace(evidence, nats=(nats, torch.full((n,), DIMS))))
     assert score.value == pytest.approx(2.0) and score.n == n and score.better == "lower"
     train = evidence.train.x.double().flatten(1)
-    held = evidence.heldout.x[counted(evidence.heldout)].double().flatten(1)
+    held = evidence.heldout.x[scored_rows(evidence.heldout)].double().flatten(1)
     mean, variance = train.mean(0), train.var(0, correction=0) + 1 / 12
     torch.manual_seed(0)
     noisy = [gaussian_bits(held + torch.rand_like(held) - 0.5, mean, variance) for _ in range(400)]
@@ -67,10 +67,10 @@ def test_a_flow_that_is_a_gaussian_takes_the_bits_of_that_gaussian() -> None:
     evidence = digit_evidence("real")
     space = Space("field", (1, 8, 8), std=0.8)
     nats, dims = flow_of_gaussian_data(evidence, space).density
-    assert len(nats) == LIKELY and dims.unique().tolist() == [DIMS]
+    assert len(nats) == SCORED and dims.unique().tolist() == [DIMS]
     # By hand, in units of x: noise of a bin adds scale^2 / 12, and a byte holds log2(1 / scale) bits less than x.
     scale = evidence.heldout.scale
-    x = evidence.heldout.x[counted(evidence.heldout)].double().flatten(1) * scale + evidence.heldout.shift
+    x = evidence.heldout.x[scored_rows(evidence.heldout)].double().flatten(1) * scale + evidence.heldout.shift
     square = x.square() + scale**2 / 12
     wanted = 0.5 * (square / 0.64 + math.log(0.64) + math.log(2 * math.pi)) / math.log(2) - math.log2(scale)
     found = float((nats / DIMS / math.log(2)).mean())
@@ -79,7 +79,7 @@ def test_a_flow_that_is_a_gaussian_takes_the_bits_of_that_gaussian() -> None:
 
 def test_the_study_hands_it_on() -> None:
     evidence = digit_evidence("real")
-    study = Study(replace(evidence, nats=(torch.full((LIKELY,), 64.0), torch.full((LIKELY,), DIMS)), bound=True), 10)
+    study = Study(replace(evidence, nats=(torch.full((SCORED,), 64.0), torch.full((SCORED,), DIMS)), bound=True), 10)
     (score,) = bits_per_dim(study)
     assert score.value == pytest.approx(1 / math.log(2))
-    assert any("by a bound" in note for note in study.notes)
+    assert any("an upper bound" in note for note in study.notes)

@@ -1,4 +1,4 @@
-"""Training ends when samples become copies: the rule, its chances, what it costs, and a run that it ends."""
+"""Training stops when samples become copies: the rule, its error rates, its cost, and a run that it stops."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from afresh.evaluation.memorisation_monitor import (
     FIRST,
     SAMPLES,
     MemorisationMonitor,
-    ends,
+    cell_means,
     memorisation_monitor,
     not_trained_on,
-    small,
+    should_stop,
 )
 from afresh.runs.run import Run, metrics_rows, summary
 from afresh.tasks.learn import learn
@@ -43,7 +43,7 @@ STEPS = 400  # planned
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here is about a loss of power."""
+    """No test here is about power failures."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
@@ -62,27 +62,28 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         ([0.1, 0.1], False),
     ],
 )
-def test_two_looks_in_a_row_must_agree(lows: list[float], ended: bool) -> None:
-    assert ends(lows, 0.1) == ended
-    assert not ends(lows, 0.0)  # off
+def test_two_evaluations_in_a_row_must_agree(lows: list[float], ended: bool) -> None:
+    assert should_stop(lows, 0.1) == ended
+    assert not should_stop(lows, 0.0)  # off
 
 
 def chance(p: float, limit: float) -> float:
-    """That one look at SAMPLES samples is above the limit when a share p of all samples are near copies."""
+    """Probability that one evaluation of SAMPLES samples exceeds the limit if a share p of all samples are near
+    copies."""
     hits = [k for k in range(SAMPLES + 1) if (share(k, SAMPLES).low or 0.0) > limit]
     return sum(math.comb(SAMPLES, k) * p**k * (1 - p) ** (SAMPLES - k) for k in hits)
 
 
 def test_the_bound_is_binomial() -> None:
-    """A model at the limit is ended by two looks with less than a chance in 800; the expected 1% practically never;
-    one that copies a third is ended by nine pairs of looks in ten."""
+    """Two evaluations stop a model at the limit with a probability below 1/800, a perfect model (1%) practically never,
+    and a model that copies a third with a probability above 90%."""
     assert chance(0.1, 0.1) < 0.035 and chance(0.1, 0.1) ** 2 < 1 / 800
     assert chance(0.01, 0.1) < 1e-9
     assert chance(1 / 3, 0.1) ** 2 > 0.9
 
 
-def test_a_right_model_is_not_near_even_where_few_are_held_out() -> None:
-    """Samples from the data's own distribution, and averages of two, with 2 of 24 items held out: 60 sets."""
+def test_a_perfect_model_is_not_stopped_even_if_few_items_are_held_out() -> None:
+    """Samples of the data's distribution, and averages of two, with 2 of 24 items held out, in 60 data sets."""
     fired = blurred = 0
     for seed in range(60):
         x = np.random.default_rng(seed).normal(size=(24 + SAMPLES, 12))
@@ -95,18 +96,18 @@ def test_a_right_model_is_not_near_even_where_few_are_held_out() -> None:
     assert fired == 0 and blurred == 0
 
 
-def test_many_held_out_items_need_no_help() -> None:
+def test_many_held_out_items_suffice() -> None:
     x = np.random.default_rng(0).normal(size=(300, 3))
     assert len(not_trained_on(x[:200], x[200:])) == 100 and len(not_trained_on(x[:1], x[200:210])) == 10
 
 
-def test_pictures_are_compared_as_means() -> None:
+def test_images_are_compared_as_means() -> None:
     x = Rng(0).normal("x", torch.arange(3), (2, 40, 40))
-    assert small(x).shape == (3, 2 * 14 * 14)  # cells of 3 x 3
-    np.testing.assert_allclose(small(x)[:, 0], F.avg_pool2d(x, 3)[:, 0, 0, 0].numpy(), atol=1e-6)
-    assert np.array_equal(small(x[..., :16, :16]), x[..., :16, :16].flatten(1).numpy())
+    assert cell_means(x).shape == (3, 2 * 14 * 14)  # cells of 3 x 3
+    np.testing.assert_allclose(cell_means(x)[:, 0], F.avg_pool2d(x, 3)[:, 0, 0, 0].numpy(), atol=1e-6)
+    assert np.array_equal(cell_means(x[..., :16, :16]), x[..., :16, :16].flatten(1).numpy())
     for grid in ((50,), (17, 9, 4)):
-        assert small(torch.ones(2, 1, *grid)).min() == 1.0  # a cell at the rim is a mean, too
+        assert cell_means(torch.ones(2, 1, *grid)).min() == 1.0  # border cells are means as well
 
 
 # --------------------------------------------------------------------------- a run
@@ -123,7 +124,7 @@ def spec(data: Path, out: Path, steps: int, **given: Any) -> TrainSpec:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 pictures of 6 x 6 noise, two of a class: what a class looks like is soon known by heart."""
+    """24 images of 6 x 6 noise, two per class, which a model memorises soon."""
     root = tmp_path_factory.mktemp("noise")
     draw = np.random.default_rng(0)
     for i in range(24):
@@ -134,7 +135,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ended(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A flow that learns them by heart, with looking allowed to cost what it wants."""
+    """A flow that memorises them, monitored at any cost."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda handle: None)
         patch.setattr(memorise, "COST", 100.0)
@@ -143,7 +144,7 @@ def ended(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return job.run
 
 
-def test_learning_by_heart_ends_training(ended: Run) -> None:
+def test_memorisation_stops_training(ended: Run) -> None:
     looks = [line for line in metrics_rows(ended) if "near_copies" in line]
     assert [line["near_copies_low"] > 0.1 for line in looks][-3:] == [False, True, True]
     assert looks[0]["near_copies"] == 0 and looks[0]["near_copies_of"] == FIRST
@@ -154,16 +155,16 @@ def test_learning_by_heart_ends_training(ended: Run) -> None:
     assert len(Model(ended).sample(2).values) == 2
 
 
-def test_a_run_that_was_ended_goes_on_when_asked(ended: Run, tmp_path: Path) -> None:
+def test_a_stopped_run_continues_when_resumed(ended: Run, tmp_path: Path) -> None:
     run = copy_run(ended, tmp_path / "on")
     learn(resume(run.path))
-    assert summary(run)["steps"] == STEPS and stopped(run) == stopped(ended)  # what happened stays on record
+    assert summary(run)["steps"] == STEPS and stopped(run) == stopped(ended)  # the reason stays on record
     looks = [line["step"] for line in metrics_rows(run) if "near_copies" in line]
     assert looks[-1] == summary(ended)["steps"]
 
 
-def test_looking_changes_nothing_that_is_learnt(data: Path, tmp_path: Path) -> None:
-    """A short run with looks and one without end in the same bits; the second draws nothing."""
+def test_monitoring_does_not_affect_training(data: Path, tmp_path: Path) -> None:
+    """A short run with the monitor and one without end with identical bits."""
     ends_in = []
     for name, limit in (("on", 0.1), ("off", 0.0)):
         job = start(spec(data, tmp_path / name, 6, eval_every=2, memorisation_limit=limit))
@@ -175,10 +176,10 @@ def test_looking_changes_nothing_that_is_learnt(data: Path, tmp_path: Path) -> N
     assert same(*ends_in)
 
 
-def test_when_it_looks_and_what_it_remembers(ended: Run) -> None:
+def test_when_there_is_a_monitor_and_what_it_remembers(ended: Run) -> None:
     live = ended.learner()
     x = Examples(Rng(0).normal("x", torch.arange(40), (1, 6, 6)), Cond(40))
-    with heard("goes on now"):
+    with heard("continues now"):
         assert live.stopped and memorisation_monitor(ended, (x, x), live, []) is None
     live.stopped = ""
     rows = [{"step": 3, "near_copies_low": 0.2}, {"step": 3, "loss": 1.0}]
@@ -192,7 +193,7 @@ def test_when_it_looks_and_what_it_remembers(ended: Run) -> None:
 
 
 class Clock:
-    """Seconds that pass when told to."""
+    """A clock that is advanced by hand."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -201,7 +202,7 @@ class Clock:
         return self.now
 
 
-def test_looking_takes_its_share_of_the_time_and_no_more(ended: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_monitoring_takes_its_share_of_the_time_and_no_more(ended: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second of drawing for 16 samples, an evaluation every 10 seconds."""
     clock = Clock()
     x = Examples(Rng(0).normal("x", torch.arange(40), (1, 6, 6)), Cond(40))
@@ -213,14 +214,14 @@ def test_looking_takes_its_share_of_the_time_and_no_more(ended: Run, monkeypatch
 
     monkeypatch.setattr(out, "distances", slow)
     live, looks = ended.learner(), 0
-    with heard("5% of the time") as events:
+    with heard("5% of the training time") as events:
         for _ in range(100):
             clock.now += 10
             looks += bool(out.update(live))
     assert looks >= 40 and out.spent <= 1 + 0.05 * clock.now and len(events) == 1
 
 
-def test_rolling_back_forgets_what_was_seen(ended: Run) -> None:
+def test_rolling_back_forgets_later_evaluations(ended: Run) -> None:
     x = Examples(Rng(0).normal("x", torch.arange(40), (1, 6, 6)), Cond(40))
     out = MemorisationMonitor(ended, x, x, 0.1, [(10, 0.5), (20, 0.5)])
     live = ended.learner()

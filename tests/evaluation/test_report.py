@@ -1,4 +1,4 @@
-"""The report: safe, self-contained, complete, and readable by those who see it and those who do not."""
+"""The report: safe, self-contained, complete and accessible."""
 
 import base64
 import io
@@ -14,7 +14,7 @@ from PIL import Image
 
 from afresh.core import Score, UserError
 from afresh.evaluation.curves import Curves, draw_curves, draw_score, number, scale, thin
-from afresh.evaluation.report import Sample, Section, card_markdown, picture, render, visible, write_report
+from afresh.evaluation.report import Sample, Section, card_markdown, image_view, render, visible, write_report
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -69,7 +69,7 @@ def full(title: str = "Digits by flow") -> Section:
         card={"split": "9f3a", "encoder": {"name": "conv", "sha256": "ab34"}, "seeds": [0, 1]},
         data=[("training", 1436)],
         data_examples=[Sample(png=png(28, 28), caption="four")],
-        notes=["few pictures"],
+        notes=["few images"],
         next_commands=['afresh sample runs/x --prompt "a < b"'],
     )
 
@@ -79,15 +79,15 @@ def test_every_fact_is_on_the_page() -> None:
     text = " ".join(page.text)
     wanted = "A title|Digits by flow|8 x 8|312,455|41.25|seven|step 100|step 2,000|later <em>text</em>|Loss|training"
     wanted += "|1.25 at the end|Frechet distance|3.25|2.5 to 4|2.25|88.5|1,797|bits per byte|no likelihood|width|64"
-    wanted += "|a | b|9f3a|encoder: name|conv|0, 1|1,436|four|few pictures"
+    wanted += "|a | b|9f3a|encoder: name|conv|0, 1|1,436|four|few images"
     missing = [w for w in wanted.split("|") if w.strip() not in text]
     assert missing == []
     assert 'afresh sample runs/x --prompt "a < b"' in text
 
 
-def test_samples_come_first_then_curves_numbers_plan_card() -> None:
+def test_samples_come_first_then_curves_scores_plan_and_card() -> None:
     html = render("t", [full()])
-    order = [html.index(x) for x in ("seven<", ">Curves<", ">Numbers<", ">Plan<", ">Card<", ">What to try next<")]
+    order = [html.index(x) for x in ("seven<", ">Curves<", ">Scores<", ">Plan<", ">Protocol card<", ">Next commands<")]
     assert order == sorted(order)
 
 
@@ -100,7 +100,7 @@ def test_samples_are_text_and_never_markup() -> None:
     html.encode("utf-8")  # no lone surrogate is left
 
 
-def test_code_is_coloured_across_the_prompt_and_keeps_every_character() -> None:
+def test_code_is_highlighted_across_the_prompt_and_keeps_every_character() -> None:
     code = '\n\n  <b>&amp;</b>"""\n\tif x < 1:\n    return "a & b"\n'
     section = Section("t", samples=[Sample(text=code, prompt='def f():\n    """A', language="python")])
     html = render("t", [section])
@@ -143,20 +143,20 @@ def test_a_table_of_contents_only_for_several_sections() -> None:
     assert html.count('<a href="#s') == 2 and 'id="s2"' in html
 
 
-def test_pictures_have_words_and_tiny_ones_keep_square_pixels() -> None:
+def test_images_have_alternative_texts_and_small_ones_are_not_interpolated() -> None:
     elements = Page(render("t", [full()])).elements
     for tag, attrs in elements:
         if tag == "img":
             assert attrs["alt"]
         if tag == "svg":
             assert attrs.get("aria-label") or attrs.get("aria-hidden") == "true"
-    tiny, large = picture(png(), "seven", "sample 1"), picture(png(300, 200), "", "sample 2")
+    tiny, large = image_view(png(), "seven", "sample 1"), image_view(png(300, 200), "", "sample 2")
     assert (tiny["width"], tiny["height"], tiny["pixels"], tiny["alt"]) == (96, 96, True, "sample 1: seven")
     assert (large["width"], large["height"], large["pixels"], large["alt"]) == (300, 200, False, "sample 2")
     assert base64.b64decode(tiny["src"].partition(",")[2]) == png()
 
 
-def test_groups_stand_under_their_names_and_many_pictures_are_smaller() -> None:
+def test_groups_have_headings_and_images_of_large_groups_are_smaller() -> None:
     few = [Sample(png=png(), caption=str(i), group="as learnt") for i in range(3)]
     many = [Sample(png=png(), caption=str(i), group="guided <2>") for i in range(41)]
     html = render("t", [Section("t", samples=[*few[:1], *many, *few[1:]])])
@@ -174,8 +174,9 @@ def test_what_is_not_a_png_is_refused() -> None:
 def test_empty_fields_leave_no_trace() -> None:
     html = render("t", [Section("only a title")])
     body = html[html.index("<body>") :]
-    for heading in ("Curves", "Numbers", "Plan", "Data", "Card", "Not measured", "<table", "<pre", "<dl", "<svg"):
-        assert heading not in body
+    headings = ("Curves", "Scores", "Plan", "Data", "Protocol card", "Not measured")
+    for absent in (*headings, "<table", "<pre", "<dl", "<svg"):
+        assert absent not in body
 
 
 def luminance(colour: str) -> float:
@@ -199,13 +200,13 @@ def test_contrast_of_both_colour_schemes(scheme: int) -> None:
             assert (b + 0.05) / (a + 0.05) >= least, f"{name} on {ground}"
 
 
-# --------------------------------------------------------------------------- drawings
+# --------------------------------------------------------------------------- graphics
 
 
 def place(svg: str, pattern: str) -> float:
-    found = re.search(pattern, svg)
-    assert found is not None
-    return float(found[1])
+    match = re.search(pattern, svg)
+    assert match is not None
+    return float(match[1])
 
 
 def test_a_score_lies_between_its_marks_in_proportion_and_better_is_right() -> None:
@@ -242,10 +243,10 @@ def test_a_value_beyond_its_floor_stays_inside_the_drawing() -> None:
 
 def test_long_lines_are_means_and_the_page_says_so() -> None:
     points = [(float(i), float(i % 2)) for i in range(1000)]
-    kept, k = thin(points, 400)
-    assert k == 3 and len(kept) == 334 and kept[0] == (1.0, pytest.approx(1 / 3))
+    means, k = thin(points, 400)
+    assert k == 3 and len(means) == 334 and means[0] == (1.0, pytest.approx(1 / 3))
     assert thin(points[:400], 400) == (points[:400], 1)
-    assert "drawn as means of 3 points" in render("t", [Section("t", curves=[Curves({"a": points})])])
+    assert "shown as means of 3 points" in render("t", [Section("t", curves=[Curves({"a": points})])])
 
 
 def test_a_chart_follows_the_page_and_is_the_same_every_time() -> None:
@@ -258,8 +259,8 @@ def test_a_chart_follows_the_page_and_is_the_same_every_time() -> None:
 
 
 def test_numbers_in_words() -> None:
-    found = [number(x) for x in (0.0123456, 12.3456, 1234.56, 2000, 1e-7, None, float("nan"), 0.0, 312455)]
-    assert found == ["0.01235", "12.35", "1,235", "2,000", "1e-07", "–", "–", "0", "312,455"]
+    texts = [number(x) for x in (0.0123456, 12.3456, 1234.56, 2000, 1e-7, None, float("nan"), 0.0, 312455)]
+    assert texts == ["0.01235", "12.35", "1,235", "2,000", "1e-07", "–", "–", "0", "312,455"]
 
 
 # --------------------------------------------------------------------------- files
@@ -271,8 +272,8 @@ def test_three_files_with_the_same_facts(tmp_path: Path) -> None:
     path = write_report(tmp_path / "new" / "report.html", "t", [section])
     assert sorted(p.name for p in path.parent.iterdir()) == ["card.md", "report.html", "report.json"]
     assert path.read_text("utf-8") == render("t", [section])
-    (found,) = json.loads(path.with_suffix(".json").read_bytes())["sections"]
-    assert found["scores"][0] == {
+    (saved,) = json.loads(path.with_suffix(".json").read_bytes())["sections"]
+    assert saved["scores"][0] == {
         "name": "Frechet distance",
         "value": 3.25,
         "low": 2.5,
@@ -282,8 +283,8 @@ def test_three_files_with_the_same_facts(tmp_path: Path) -> None:
         "floor": 2.25,
         "control": 88.5,
     }
-    assert found["scores"][1]["value"] is None
-    assert found["samples"][0]["png"]["width"] == 8 and found["card"] == {"a": {"b": 1}}
+    assert saved["scores"][1]["value"] is None
+    assert saved["samples"][0]["png"]["width"] == 8 and saved["card"] == {"a": {"b": 1}}
     card = path.with_name("card.md").read_text("utf-8")
     assert "| Frechet distance | 3.25 | 2.5 to 4 | 1,797 | 2.25 | 88.5 | lower is better |" in card
 

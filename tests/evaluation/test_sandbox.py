@@ -223,10 +223,10 @@ with tempfile.TemporaryFile() as f: print(f.write(b"abc"))
 
 
 def test_without_a_sandbox_nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Where any part of it is missing: an error that says which and how to get it, and no trace of the program."""
+    """If any part of the sandbox is missing, the error names it and what is needed, and the program leaves no trace."""
     trace = tmp_path / "ran"
-    broken = tmp_path / "jail.py"
-    text = module.JAIL.read_text()
+    broken = tmp_path / "child.py"
+    text = module.CHILD.read_text()
     for old, new in (
         ("libc.unshare(NAMESPACES)", "libc.unshare(-1)"),
         ("PIVOT_ROOT[platform.machine()]", "9999"),
@@ -234,11 +234,11 @@ def test_without_a_sandbox_nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_pat
     ):
         assert old in text
         broken.write_text(text.replace(old, new))
-        monkeypatch.setattr(module, "JAIL", broken)
-        with pytest.raises(UserError, match=r"not run, for there is no sandbox .*: .*Linux 5.14"):
+        monkeypatch.setattr(module, "CHILD", broken)
+        with pytest.raises(UserError, match=r"because the sandbox is not available: .*Linux 5.14"):
             Sandbox(LIMITS).run(f"open({str(trace)!r}, 'w')")
-    broken.write_text("import sys; exec(sys.stdin.read())")  # a sandbox that holds nothing is seen by the probe
-    with pytest.raises(UserError, match="harmless program"):
+    broken.write_text("import sys; exec(sys.stdin.read())")  # the probe detects a sandbox that confines nothing
+    with pytest.raises(UserError, match="the test program ended with"):
         Sandbox(LIMITS).run(f"open({str(trace)!r}, 'w')")
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(UserError, match="needs Linux, and this is darwin"):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from afresh.evaluation.compression import gzip_size, joined, lzma_after, lzma_size
-from afresh.evaluation.memorisation import Source, Windows
+from afresh.evaluation.memorisation import CopySearch, WindowHashes
 from afresh.evaluation.study import measure
-from afresh.evaluation.texts import METRICS, complete, verdict
+from afresh.evaluation.texts import METRICS, complete_parts, valid_so_far
 from tests.evaluation.evidence import code_evidence, library_code, parses_python, unfinished
 
 TRAIN, HELDOUT = library_code()
@@ -29,32 +29,32 @@ def test_compressed_sizes_are_exact() -> None:
 def test_windows_tell_runs_apart() -> None:
     generator = np.random.default_rng(0)
     text = bytes(generator.integers(97, 100, 3000).astype(np.uint8))
-    hashes = Windows(text).of(7)
+    hashes = WindowHashes(text).of(7)
     runs = [text[i : i + 7] for i in range(len(text) - 6)]
     assert len(hashes) == len(runs) and len(set(hashes.tolist())) == len(set(runs))
-    assert Windows(b"xx" + text).of(7)[2:].tolist() == hashes.tolist()
-    assert len(Windows(b"abc").of(4)) == 0
+    assert WindowHashes(b"xx" + text).of(7)[2:].tolist() == hashes.tolist()
+    assert len(WindowHashes(b"abc").of(4)) == 0
 
 
 def test_runs_are_found_as_by_brute_force() -> None:
-    source = Source([b"hello world, this is a document", b"and one more"])
+    source = CopySearch([b"hello world, this is a document", b"and one more"])
     texts = [b"xx this is a dog", b"one", b"documentand one"]
     whole = b"hello world, this is a document\0and one more"
     for length in (3, 5, 9):
         want = [[t[i : i + length] in whole for i in range(len(t) - length + 1)] for t in texts]
-        assert [s.tolist() for s in source.seen(texts, length)] == want
+        assert [s.tolist() for s in source.contained(texts, length)] == want
     assert source.longest(texts) == len(b" this is a do") and source.longest([b"documentand"]) == len(b"document")
     assert source.longest([]) == 0 and source.longest([b"QQ"]) == 0
 
 
 def test_verdicts() -> None:
-    assert verdict(unfinished(4), parses_python) is True
-    assert verdict("def f(x):\n    return (x,\n", parses_python) is True or len(complete("def f(x):\n")) == 1
-    assert verdict("def f((:\n  x\n return\n" * 6, parses_python) is False
-    assert verdict('"""A module that\nis only begun', parses_python) is None
-    assert verdict("", parses_python) is False
+    assert valid_so_far(unfinished(4), parses_python) is True
+    assert valid_so_far("def f(x):\n    return (x,\n", parses_python) is True or len(complete_parts("def f(x):\n")) == 1
+    assert valid_so_far("def f((:\n  x\n return\n" * 6, parses_python) is False
+    assert valid_so_far('"""A module that\nis only begun', parses_python) is None
+    assert valid_so_far("", parses_python) is False
     heads = [t[:n] for t in TRAIN + HELDOUT for n in (300, 1000, 3000, 9000)]
-    said = [v for v in (verdict(h, parses_python) for h in heads) if v is not None]
+    said = [v for v in (valid_so_far(h, parses_python) for h in heads) if v is not None]
     assert len(said) > 10 and np.mean(said) > 0.9
 
 

@@ -100,7 +100,7 @@ def test_sounds_become_louder(root: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Classifiers of a few steps: these classes are plain."""
-    monkeypatch.setattr("afresh.evaluation.classifier.STEPS", 40)
+    monkeypatch.setattr("afresh.evaluation.label_classifier.STEPS", 40)
 
 
 def test_a_class_of_sounds_is_a_reward_with_a_gradient(root: Path, quick: None) -> None:

@@ -12,7 +12,7 @@ from afresh.core import Item, ItemKind, UserError
 
 
 class ProtocolCard(BaseModel):
-    """How scores were made. Two scores may be compared only under equal cards."""
+    """How scores were measured. Scores are comparable only if their cards are equal."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -22,22 +22,22 @@ class ProtocolCard(BaseModel):
     train_size: int
     heldout_size: int
     samples: int  # drawn from the model
-    reference: str  # what samples are held against
+    reference: str  # what samples are compared with
     reference_size: int
     judges: Mapping[str, str]  # name of every encoder and classifier -> hash of its weights
     seed: int
-    sampling: Mapping[str, str | int | float | bool | Mapping[str, float] | None]  # how samples were drawn
+    sampling: Mapping[str, str | int | float | bool | Mapping[str, float] | None]  # settings of sampling
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def id(self) -> str:
-        """First 16 hexadecimal digits of the SHA-256 of all other fields; no date, no machine."""
+        """First 16 hexadecimal digits of the SHA-256 of all other fields, which contain no date and no machine."""
         content = self.model_dump(exclude={"id"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def split_hash(train: Sequence[Item], heldout: Sequence[Item], kind: ItemKind) -> str:
-    """SHA-256 over the contents of both splits, whatever their order."""
+    """SHA-256 over the contents of both splits, independent of their order."""
 
     def one(items: Iterable[Item]) -> str:
         return hashlib.sha256("".join(sorted(kind.digest(i.value) for i in items)).encode()).hexdigest()
@@ -46,21 +46,21 @@ def split_hash(train: Sequence[Item], heldout: Sequence[Item], kind: ItemKind) -
 
 
 def compare(a: ProtocolCard, b: ProtocolCard, differing: Collection[str] = ()) -> None:
-    """Refuse to compare scores made under different cards.
+    """Check that scores under two cards may be compared.
 
     `differing` names the fields that are meant to differ, such as `sampling` when two families are compared.
-    Raises UserError naming every other field that does.
+    Raises UserError naming every other field that differs.
     """
     unknown = sorted(set(differing) - set(ProtocolCard.model_fields))
     if unknown:
-        raise UserError(f"no such field of a protocol card: {', '.join(unknown)}")
+        raise UserError(f"A protocol card has no field {', '.join(unknown)}.")
     pairs = [(f, getattr(a, f), getattr(b, f)) for f in ProtocolCard.model_fields if f not in differing]
-    lines = [f"  {name}: {_short(x)} against {_short(y)}" for name, x, y in pairs if x != y]
+    lines = [f"  {name}: {_short(x)} and {_short(y)}" for name, x, y in pairs if x != y]
     if lines:
         raise UserError(
-            "these numbers were not measured alike, so they cannot be compared; their protocol cards differ in\n"
+            "These scores were measured in different ways and cannot be compared. Their protocol cards differ in\n"
             + "\n".join(lines)
-            + "\nMeasure both again with the same data, number of samples, seed and sampling settings."
+            + "\nMeasure both with the same data, number of samples, seed and sampling settings."
         )
 
 

@@ -1,4 +1,4 @@
-"""Drawings of a report as inline SVG that follows the page's colours: curves, and a score on its scale."""
+"""Graphics of a report as inline SVG in the page's colours: charts of curves, and a score on its scale."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from afresh.core import Score
 
 Point = tuple[float, float]
 
-INK, GRID = "#010203", "#040506"  # stand-ins that become CSS colours after drawing
+INK, GRID = "#010203", "#040506"  # placeholders, replaced by CSS colours after drawing
 LINES = tuple(f"#0a0b{i:02x}" for i in range(1, 7))
 DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2), (9, 3), (3, 1, 1, 1, 1, 1))
-MOST_POINTS = 400  # a line with more is drawn by means of neighbouring points
+MAX_POINTS = 400  # a line with more points is drawn as means of neighbouring points
 
 
 @dataclass(frozen=True)
 class Curves:
-    """One chart. `lines`: name -> points (x, y) in order of x; a point that is not finite leaves a gap."""
+    """A chart. `lines`: name -> points (x, y) in order of x. A point that is not finite leaves a gap."""
 
     lines: Mapping[str, Sequence[Point]]
     x_label: str = "step"
@@ -30,8 +30,8 @@ class Curves:
     log_y: bool = False
 
 
-def thin(points: Sequence[Point], most: int = MOST_POINTS) -> tuple[list[Point], int]:
-    """At most `most` points, each the mean of k neighbours, and that k."""
+def thin(points: Sequence[Point], most: int = MAX_POINTS) -> tuple[list[Point], int]:
+    """At most `most` points, each the mean of k neighbouring points, and k."""
     k = math.ceil(len(points) / most) if len(points) > most else 1
     if k == 1:
         return list(points), 1
@@ -40,10 +40,10 @@ def thin(points: Sequence[Point], most: int = MOST_POINTS) -> tuple[list[Point],
 
 
 def draw_curves(chart: Curves, key: str = "chart", width: float = 5.8, height: float = 2.7) -> str:
-    """The chart as one <svg> element, `width` x `height` inches; its legend is the page's.
+    """The chart as one <svg> element of `width` x `height` inches, without a legend.
 
-    Line i has the colour var(--line-i), i from 1, and the dashes of `dash_css(i - 1)`. Nothing is loaded from
-    anywhere; every id in it begins with `key`.
+    Line i, from 1, has the colour var(--line-i) and the dashes of `dash_css(i - 1)`. The element loads nothing, and
+    every id in it begins with `key`.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -57,10 +57,12 @@ def draw_curves(chart: Curves, key: str = "chart", width: float = 5.8, height: f
         axes = figure.add_subplot()
         axes.patch.set_alpha(0)
         for i, points in enumerate(chart.lines.values()):
-            kept, _ = thin([(x, y if math.isfinite(y) else math.nan) for x, y in points])
-            (line,) = axes.plot([x for x, _ in kept], [y for _, y in kept], color=LINES[i % len(LINES)], linewidth=1.8)
+            drawn, _ = thin([(x, y if math.isfinite(y) else math.nan) for x, y in points])
+            (line,) = axes.plot(
+                [x for x, _ in drawn], [y for _, y in drawn], color=LINES[i % len(LINES)], linewidth=1.8
+            )
             line.set_dashes(DASHES[i % len(DASHES)])
-            if len(kept) == 1:
+            if len(drawn) == 1:
                 line.set_marker("o")
         if chart.log_y:
             axes.set_yscale("log")
@@ -79,7 +81,8 @@ def draw_curves(chart: Curves, key: str = "chart", width: float = 5.8, height: f
 
 
 def inline(svg: str, prefix: str, label: str) -> str:
-    """A whole SVG document of matplotlib as an element for HTML: own ids, the page's colours and fonts."""
+    """Turn an SVG document of matplotlib into an element for HTML with ids of its own and the page's colours and
+    fonts."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg)
@@ -94,7 +97,7 @@ def inline(svg: str, prefix: str, label: str) -> str:
 
 
 def describe(chart: Curves) -> str:
-    """The chart in words, for those who do not see it: where every line begins and ends."""
+    """A description of the chart for screen readers: where every line begins and ends."""
     ends = []
     for name, points in chart.lines.items():
         finite = [(x, y) for x, y in points if math.isfinite(y)]
@@ -105,12 +108,13 @@ def describe(chart: Curves) -> str:
 
 
 def dash_css(i: int) -> str:
-    """The dashes of line i (from 0) for a legend's sample of 28 pixels."""
+    """The dashes of line i, from 0, for a legend entry of 28 pixels."""
     return " ".join(f"{d * 1.8:g}" for d in DASHES[i % len(DASHES)]) or "none"
 
 
 def number(x: float | None) -> str:
-    """Four figures, thousands apart: 0.01234, 12.34, 1,234, 1.2e-05; a dash for none."""
+    """A number with four significant figures and separated thousands: 0.01234, 12.34, 1,234, 1.2e-05; None is a
+    dash."""
     if x is None or not math.isfinite(x):
         return "–"
     if isinstance(x, int) or (float(x).is_integer() and abs(x) < 1e15):
@@ -121,8 +125,8 @@ def number(x: float | None) -> str:
 
 
 def scale(score: Score) -> tuple[float, float] | None:
-    """Values at the left and the right end of a score's drawing, the better one on the right. None without a mark
-    to compare with, or where everything coincides."""
+    """Values at the left and right ends of a score's graphic, the better one on the right. None if there is neither
+    floor nor control, or all values coincide."""
     marks = [m for m in (score.floor, score.control) if m is not None and math.isfinite(m)]
     if not marks or not math.isfinite(score.value):
         return None
@@ -135,7 +139,7 @@ def scale(score: Score) -> tuple[float, float] | None:
 
 
 def draw_score(score: Score, width: int = 190) -> str:
-    """Where a value with its interval lies between the control (open mark) and the floor (filled mark)."""
+    """The position of a value with its interval between the control (open mark) and the floor (filled mark)."""
     ends = scale(score)
     if ends is None:
         return ""

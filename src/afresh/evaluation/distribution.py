@@ -1,7 +1,7 @@
-"""Distances between two samples of feature vectors, (N, D) and (M, D), each with a 95% interval.
+"""Distances between two samples of feature vectors, (N, D) and (M, D), with 95% intervals.
 
-Rows must be in random order: the grouped jackknife takes every twentieth row for a group. Where an interval
-is conditional on one of the two samples, the function says so.
+Rows must be in random order, since each group of the grouped jackknife consists of every twentieth row. If an interval
+is conditional on one of the two samples, the docstring states it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from afresh.evaluation.estimate import GROUPS, Array, Estimate, jackknife, leave_out, mean, share
 
-CHUNK = 1024  # rows of a distance matrix held at once
+CHUNK = 1024  # rows of a distance matrix in memory at once
 
 
 # --------------------------------------------------------------------------- Frechet distance
@@ -30,10 +30,10 @@ CHUNK = 1024  # rows of a distance matrix held at once
 def frechet(x: Array, y: Array) -> Estimate:
     """Squared Frechet distance between Gaussians fitted to x and y (Heusel et al. 2017, eq. 6).
 
-    |m - m'|^2 + tr(S) + tr(S') - 2 tr((S S')^1/2), the last as the nuclear norm of S^1/2 S'^1/2 (Dowson and
-    Landau 1982): singular values, so that nothing is squared and no complex root appears. Biased upwards by
-    about 1/N: compare only at equal N, beside a real-real floor. Where N <= D the sample covariance is
-    singular and is shrunk (Ledoit and Wolf 2004), which `note` states. Interval: grouped jackknife over both.
+    |m - m'|^2 + tr(S) + tr(S') - 2 tr((S S')^1/2), where the last trace is computed as the nuclear norm of S^1/2 S'^1/2
+    (Dowson and Landau 1982), so that no complex root can appear. Biased upwards by about 1/N: compare only at equal N,
+    beside a real-real floor. If N <= D, the sample covariance is singular and is shrunk (Ledoit and Wolf 2004), which
+    `note` states. Interval: grouped jackknife over both samples.
     """
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     value, note = _frechet(x, y)
@@ -60,7 +60,7 @@ def _covariance(x: Array) -> tuple[Array, str]:
 
 
 def _root(s: Array) -> Array:
-    """Symmetric square root of a positive semidefinite matrix; eigenvalues below 0 are rounding."""
+    """Symmetric square root of a positive semidefinite matrix. Negative eigenvalues, due to rounding, count as 0."""
     values, vectors = np.linalg.eigh(s)
     return (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
 
@@ -71,14 +71,14 @@ def _root(s: Array) -> Array:
 def kid(x: Array, y: Array) -> Estimate:
     """Squared maximum mean discrepancy under (x.y / D + 1)^3, unbiased (Binkowski et al. 2018, section 4).
 
-    The U-statistic of Gretton et al. 2012, eq. 3, over all rows; 0 in expectation for equal distributions, so
-    that it may be negative. Interval: grouped jackknife over both samples.
+    The U-statistic of Gretton et al. 2012, eq. 3, over all rows. Its expectation is 0 for equal distributions, so it
+    may be negative. Interval: grouped jackknife over both samples. Raises ValueError for fewer than two rows.
     """
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     n = min(len(x), len(y))
     groups = min(GROUPS, n // 2)
     if groups < 1:
-        raise ValueError(f"KID needs at least 2 rows on both sides, not {len(x)} and {len(y)}")
+        raise ValueError(f"KID needs at least 2 rows in both samples, not {len(x)} and {len(y)}")
     xx, yy, xy = _block_sums(x, x, groups, True), _block_sums(y, y, groups, True), _block_sums(x, y, groups, False)
     size_x, size_y = _group_sizes(len(x), groups), _group_sizes(len(y), groups)
     value = _mmd(xx, yy, xy, size_x, size_y, np.ones(groups, bool))
@@ -89,16 +89,17 @@ def kid(x: Array, y: Array) -> Estimate:
 
 
 def kid_subsets(x: Array, y: Array, seed: int, subsets: int = 50, size: int = 1000) -> tuple[float, float]:
-    """Mean and standard deviation of KID over random subsets, as papers report it (Binkowski et al. 2018)."""
+    """Mean and standard deviation of KID over random subsets, as published results report it (Binkowski et al.
+    2018)."""
     size = min(size, len(x) // 2, len(y) // 2)
     generator = np.random.default_rng(seed)
-    found = []
+    values = []
     for _ in range(subsets):
         a = x[generator.permutation(len(x))[:size]]
         b = y[generator.permutation(len(y))[:size]]
         sums = (_block_sums(a, a, 1, True), _block_sums(b, b, 1, True), _block_sums(a, b, 1, False))
-        found.append(_mmd(*sums, np.array([size]), np.array([size]), np.ones(1, bool)))
-    return float(np.mean(found)), float(np.std(found, ddof=1))
+        values.append(_mmd(*sums, np.array([size]), np.array([size]), np.ones(1, bool)))
+    return float(np.mean(values)), float(np.std(values, ddof=1))
 
 
 def _group_sizes(n: int, groups: int) -> NDArray[np.int64]:
@@ -106,7 +107,7 @@ def _group_sizes(n: int, groups: int) -> NDArray[np.int64]:
 
 
 def _block_sums(x: Array, y: Array, groups: int, same: bool) -> Array:
-    """Sums of the kernel over pairs of row groups, (G, G); the diagonal i = j left out when `same`."""
+    """Sums of the kernel over pairs of row groups, (G, G); with `same`, without the pairs of a row with itself."""
     d = x.shape[1]
     out = np.zeros((groups, groups))
     for g in range(groups):
@@ -132,29 +133,29 @@ def _mmd(
 def precision_recall(real: Array, fake: Array, k: int = 3) -> tuple[Estimate, Estimate]:
     """Improved precision and recall (Kynkaanniemi et al. 2019, eqs. 1-3).
 
-    Precision: the share of `fake` within the k-nearest-neighbour ball of some real row; recall: the converse.
-    Wilson intervals, conditional on the sample that spans the balls.
+    Precision: the share of rows of `fake` that lie within the k-nearest-neighbour ball of some row of `real`; recall:
+    the converse. Wilson intervals, conditional on the sample whose balls are used.
     """
-    _need(real, fake, k)
+    _check_rows(real, fake, k)
     return _covered(fake, real, k), _covered(real, fake, k)
 
 
 def density_coverage(real: Array, fake: Array, k: int = 5) -> tuple[Estimate, Estimate]:
-    """Density and coverage (Naeem et al. 2020, eqs. 3 and 4); both near 1 for equal distributions.
+    """Density and coverage (Naeem et al. 2020, eqs. 3 and 4), both near 1 for equal distributions.
 
-    Density: how many real balls hold a fake row, over k (it may pass 1). Coverage: the share of real balls
-    that hold a fake row, in expectation 1 - prod_i (M - i) / (N + M - i) for equal distributions: always beside
-    a real-real floor. Intervals conditional on the real rows' balls.
+    Density: the mean number of real balls that contain a fake row, divided by k; it can exceed 1. Coverage: the share
+    of real balls that contain a fake row, in expectation 1 - prod_i (M - i) / (N + M - i) for equal distributions, so
+    report it beside a real-real floor. Intervals are conditional on the balls of the real rows.
     """
-    _need(real, fake, k)
+    _check_rows(real, fake, k)
     radius = neighbour_radius(real, k)
-    held = np.zeros(len(fake))
-    filled = np.zeros(len(real), bool)
+    balls = np.zeros(len(fake))
+    covered = np.zeros(len(real), bool)
     for start in range(0, len(fake), CHUNK):
         inside = distances(fake[start : start + CHUNK], real) <= radius[None]  # (chunk, N)
-        held[start : start + CHUNK] = inside.sum(1)
-        filled |= inside.any(0)
-    return mean(held / k), share(int(filled.sum()), len(real))
+        balls[start : start + CHUNK] = inside.sum(1)
+        covered |= inside.any(0)
+    return mean(balls / k), share(int(covered.sum()), len(real))
 
 
 def neighbour_radius(x: Array, k: int) -> Array:
@@ -162,7 +163,7 @@ def neighbour_radius(x: Array, k: int) -> Array:
     out = np.empty(len(x))
     for start in range(0, len(x), CHUNK):
         d = distances(x[start : start + CHUNK], x)
-        d[np.arange(len(d)), start + np.arange(len(d))] = np.inf  # not a neighbour of itself
+        d[np.arange(len(d)), start + np.arange(len(d))] = np.inf  # a row is not its own neighbour
         out[start : start + CHUNK] = np.partition(d, k - 1, axis=1)[:, k - 1]
     return out
 
@@ -181,7 +182,7 @@ def _covered(points: Array, centres: Array, k: int) -> Estimate:
     return share(hits, len(points))
 
 
-def _need(real: Array, fake: Array, k: int) -> None:
+def _check_rows(real: Array, fake: Array, k: int) -> None:
     if min(len(real), len(fake)) <= k:
         raise ValueError(f"{k} nearest neighbours need more than {k} rows, not {len(real)} and {len(fake)}")
 
@@ -190,17 +191,17 @@ def _need(real: Array, fake: Array, k: int) -> None:
 
 
 def two_sample_linear(x: Array, y: Array, seed: int, folds: int = 5) -> Estimate:
-    """How often a logistic regression tells a row of x from one of y, cross-validated; 0.5 = it cannot.
+    """Cross-validated accuracy of a logistic regression that separates x from y; 0.5 if they are indistinguishable.
 
-    Classifier two-sample test (Lopez-Paz and Oquab 2017, section 3). Chance is 0.5 whatever the sizes, since
-    the larger sample is cut to the smaller one's size.
+    Classifier two-sample test (Lopez-Paz and Oquab 2017, section 3). Chance is always 0.5, since the larger sample is
+    cut to the size of the smaller one.
     """
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
     return _cross_validated(model, x, y, seed, folds)
 
 
 def two_sample_mlp(x: Array, y: Array, seed: int, folds: int = 5) -> Estimate:
-    """As `two_sample_linear`, by a network of one hidden layer of 128 units: sees what no plane separates."""
+    """`two_sample_linear` with a network of one hidden layer of 128 units, for differences that are not linear."""
     net = MLPClassifier((128,), alpha=1e-2, batch_size=64, max_iter=30, early_stopping=False, random_state=seed)
     return _cross_validated(make_pipeline(StandardScaler(), net), x, y, seed, folds)
 
@@ -208,7 +209,7 @@ def two_sample_mlp(x: Array, y: Array, seed: int, folds: int = 5) -> Estimate:
 def two_sample_neighbour(x: Array, y: Array, seed: int) -> Estimate:
     """Leave-one-out accuracy of the nearest neighbour (Lopez-Paz and Oquab 2017; Xu et al. 2018, section 3).
 
-    0.5 = indistinguishable; below 0.5 the rows of x repeat those of y: overfitting, not quality.
+    0.5: indistinguishable. Below 0.5, the rows of x repeat those of y, which is overfitting and not quality.
     """
     both, side = _joined(x, y, seed)
     hits = 0
@@ -227,10 +228,9 @@ def _joined(x: Array, y: Array, seed: int) -> tuple[Array, NDArray[np.int64]]:
 
 
 def _cross_validated(model: object, x: Array, y: Array, seed: int, folds: int) -> Estimate:
-    """Accuracy over all left-out folds. Wilson interval: folds share training rows, so slightly too narrow."""
+    """Accuracy over all left-out folds. The Wilson interval is slightly too narrow, since folds share training rows."""
     both, side = _joined(x, y, seed)
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():  # the number of iterations is a choice, not a failure
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        said = cross_val_predict(model, both, side, cv=split)
-    return share(int((said == side).sum()), len(both))
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # the number of iterations is intended
+        predicted = cross_val_predict(model, both, side, cv=split)
+    return share(int((predicted == side).sum()), len(both))

@@ -1,4 +1,4 @@
-"""How different a model's samples are from one another: one number between 0 and 1 a set of samples."""
+"""The diversity of a set of samples: a number from 0 (all equal) to 1."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-GRAM = 4  # characters: words and their endings, in any script
+GRAM = 4  # characters: long enough for words and their endings, in any script
 
 
 def diversity(values: Sequence[Any]) -> float:
-    """Of texts the share of distinct ones among runs of GRAM characters (distinct-n: Li et al. 2016, of characters);
-    of pictures the root mean squared difference of two of them, 1 being black against white. 0 for fewer than two.
+    """Diversity of texts or images; 0 for fewer than two samples.
 
-    It depends on how many samples there are and on their length: compare sets of equal size.
+    For texts, the share of distinct ones among all runs of GRAM characters (distinct-n: Li et al. 2016, on characters).
+    For images, the root mean squared difference of two images, where 1 is black against white. Depends on the number of
+    samples and on their length: compare sets of equal size.
     """
     if len(values) < 2:
         return 0.0

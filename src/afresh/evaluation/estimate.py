@@ -1,4 +1,4 @@
-"""A number with its interval: the few ways in which this package makes one."""
+"""Numbers with 95% intervals, and the estimators that produce them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from afresh.core import Score
 
 Z95 = 1.959963984540054  # two-sided 95% of a standard normal
-GROUPS = 20  # of the grouped jackknife
+GROUPS = 20  # of rows, for the grouped jackknife
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value from n units with its 95% interval, and what a reader must know about how it came about."""
+    """A value from n units with its 95% interval. `note` states how it was computed, if that needs saying."""
 
     value: float
     low: float | None
@@ -38,20 +38,21 @@ class Estimate:
 
 
 def share(hits: int, n: int) -> Estimate:
-    """A binomial share with Wilson's score interval (Wilson 1927, J. Am. Stat. Assoc. 22:209)."""
+    """A binomial share with Wilson's score interval (Wilson 1927, J. Am. Stat. Assoc. 22:209). Raises ValueError if n
+    is 0."""
     if n == 0:
-        raise ValueError("a share of nothing: n must be at least 1")
+        raise ValueError("a share needs n of at least 1")
     p, z2 = hits / n, Z95**2
     middle = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 / (1 + z2 / n) * float(np.sqrt(p * (1 - p) / n + z2 / (4 * n * n)))
-    # The exact ends at 0 and n hits are 0 and 1; rounding would leave them just inside.
+    # For 0 and for n hits the exact ends are 0 and 1, which rounding errors would miss.
     low = 0.0 if hits == 0 else max(0.0, middle - half)
     high = 1.0 if hits == n else min(1.0, middle + half)
     return Estimate(p, low, high, n)
 
 
 def mean(values: Array) -> Estimate:
-    """The mean of independent values (N,) with its normal interval."""
+    """The mean of independent values (N,) with a normal interval."""
     v, n = float(np.mean(values)), len(values)
     if n < 2:
         return Estimate(v, None, None, n)
@@ -60,10 +61,10 @@ def mean(values: Array) -> Estimate:
 
 
 def ratio(top: Array, bottom: Array) -> Estimate:
-    """Sum of `top` over sum of `bottom`, both (N,) over independent units (documents, samples, blocks).
+    """The sum of `top` divided by the sum of `bottom`, both (N,) over independent units (documents, samples, blocks).
 
-    Interval by linearisation (Cochran 1977, Sampling Techniques, eq. 6.13), which resampling the units
-    would give in the limit of many draws.
+    Interval by linearisation (Cochran 1977, Sampling Techniques, eq. 6.13), the limit of resampling the units many
+    times. Raises ValueError if `bottom` sums to 0.
     """
     n, total = len(top), float(np.sum(bottom))
     if total == 0:
@@ -77,10 +78,10 @@ def ratio(top: Array, bottom: Array) -> Estimate:
 
 
 def jackknife(value: float, without: Sequence[float]) -> tuple[float, float]:
-    """The interval about `value` given the statistic with each of G groups of rows left out.
+    """The interval around `value`, from the statistic without each of G groups of rows.
 
-    Delete-a-group jackknife (Shao and Tu 1995, The Jackknife and Bootstrap, section 2.3). Unlike the
-    bootstrap it repeats no row, which would bias distances between samples upwards.
+    Delete-a-group jackknife (Shao and Tu 1995, The Jackknife and Bootstrap, section 2.3). Unlike the bootstrap, it does
+    not repeat rows, which would bias distances between samples upwards.
     """
     t = np.asarray(without, dtype=np.float64)
     g = len(t)
@@ -89,6 +90,6 @@ def jackknife(value: float, without: Sequence[float]) -> tuple[float, float]:
 
 
 def leave_out(n: int, groups: int = GROUPS) -> list[NDArray[np.bool_]]:
-    """Masks (n,) that keep all rows but those of one group; row i is in group i modulo `groups`."""
+    """For each group, a mask (n,) of the rows outside of it. Row i belongs to group i modulo `groups`."""
     place = np.arange(n) % groups
     return [place != g for g in range(groups)]

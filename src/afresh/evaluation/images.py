@@ -1,9 +1,9 @@
-"""Metrics of pictures, and of sounds by their spectra. Every distance stands between three others: real pictures,
-copies and a trivial model.
+"""Metrics of images, and of sounds by their spectra. Every distance is reported beside three references.
 
-`floor` is what training pictures unseen by the encoders score (a perfect model); `control` is what copies of
-training pictures score. Copies do well at every distance, which is why `near_copies` stands beside. The
-trivial model's score is a row of its own, `NAME/pixel_gaussian`: a distance near that says nothing.
+`floor` is the score of training images that the encoders were not trained on, as of a perfect model; `control` is the
+score of copies of training images. Copies score well in every distance, which is why `near_copies` is reported as well.
+The score of the trivial model has a row of its own, `NAME/pixel_gaussian`: a distance near it means that little was
+learnt.
 """
 
 from __future__ import annotations
@@ -17,39 +17,40 @@ import torch.nn.functional as F
 
 from afresh.core import Cond, CondSpec, Evidence, ItemKind, Metric, Score, Space
 from afresh.evaluation import distribution as d
-from afresh.evaluation.classifier import Judge, train_judge
 from afresh.evaluation.encoders import label_parts
 from afresh.evaluation.estimate import Array, Estimate, share
-from afresh.evaluation.gallery import MOST, Gallery, gallery_of, pictures
+from afresh.evaluation.image_sets import MAX_TRAIN, ImageSets, image_sets_of, images_of
+from afresh.evaluation.label_classifier import LabelClassifier, train_label_classifier
 from afresh.evaluation.memorisation import near_copies, nearest, nearest_ratio
 from afresh.evaluation.study import Study, Unmeasurable, study_of
 
 Better = Literal["lower", "higher", "none"]
-MOST_PIXELS = 200_000_000  # numbers of the training pictures among which copies are looked for
+MAX_VALUES = 200_000_000  # of the training images that are searched for copies; more are averaged down
 CROSS_CHECKS = ("random_net", "pixel_pca")
 
 
-def picture_space(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
-    """None for pictures (C, H, W) and for sounds; else why not."""
+def image_space(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
+    """None for images (C, H, W) and for sounds, else the reason why not."""
     if space.kind == "field" and (len(space.shape) == 3 or (space.timed and len(space.shape) == 2)):
         return None
-    return f"measures pictures and sounds, fields of shape (C, H, W), not {space.kind} of shape {space.shape}"
+    return f"measures images and sounds, fields of shape (C, H, W), not {space.kind} of shape {space.shape}"
 
 
 def labelled_space(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
-    reason = picture_space(kind, space, conds)
+    """None for images and sounds with labels, else the reason why not."""
+    reason = image_space(kind, space, conds)
     if reason is None and not label_parts(conds):
         return "needs a label with at least two classes in the data"
     return reason
 
 
 def _beside(
-    name: str, gallery: Gallery, better: Better, statistic: Callable[[str], Estimate], gaussian: bool = True
+    name: str, sets: ImageSets, better: Better, statistic: Callable[[str], Estimate], gaussian: bool = True
 ) -> list[Score]:
-    """A statistic of the set `fake` beside its floor and control, and the trivial model's in its own row."""
+    """A statistic of the set `fake` with its floor and control, and that of the trivial model in a row of its own."""
     floor, control = statistic("reserve").value, statistic("copies").value
     own = statistic("fake")
-    gallery.study.note(own.note and f"{name}: {own.note}")
+    sets.study.note(own.note and f"{name}: {own.note}")
     out = [own.score(name, better, floor, control)]
     if gaussian:
         out.append(statistic("gaussian").score(f"{name}/pixel_gaussian", better, floor, control))
@@ -57,201 +58,211 @@ def _beside(
 
 
 def frechet(evidence: Evidence) -> list[Score]:
-    gallery = gallery_of(study_of(evidence))
+    """Squared Frechet distance to held-out images."""
+    sets = image_sets_of(study_of(evidence))
 
     def of(encoder: str) -> Callable[[str], Estimate]:
-        return lambda which: d.frechet(gallery.features(encoder, which), gallery.features(encoder, "real"))
+        return lambda which: d.frechet(sets.features(encoder, which), sets.features(encoder, "real"))
 
-    out = _beside("frechet", gallery, "lower", of("domain"))
+    out = _beside("frechet", sets, "lower", of("domain"))
     for encoder in CROSS_CHECKS:
-        out += _beside(f"frechet/{encoder}", gallery, "lower", of(encoder), gaussian=False)
+        out += _beside(f"frechet/{encoder}", sets, "lower", of(encoder), gaussian=False)
     return out
 
 
 def kid(evidence: Evidence) -> list[Score]:
-    gallery = gallery_of(study_of(evidence))
+    """Kernel distance (KID) to held-out images, over all rows and over random subsets."""
+    sets = image_sets_of(study_of(evidence))
 
     def of(encoder: str) -> Callable[[str], Estimate]:
-        return lambda which: d.kid(gallery.features(encoder, which), gallery.features(encoder, "real"))
+        return lambda which: d.kid(sets.features(encoder, which), sets.features(encoder, "real"))
 
-    out = _beside("kid", gallery, "lower", of("domain"))
-    fake, real = gallery.features("domain", "fake"), gallery.features("domain", "real")
-    middle, spread = d.kid_subsets(fake, real, gallery.study.rng.seed)
-    gallery.study.note("kid/subsets: mean over 50 random subsets, with one standard deviation to either side")
-    out.append(Score("kid/subsets", middle, middle - spread, middle + spread, gallery.m, "lower"))
+    out = _beside("kid", sets, "lower", of("domain"))
+    fake, real = sets.features("domain", "fake"), sets.features("domain", "real")
+    middle, spread = d.kid_subsets(fake, real, sets.study.rng.seed)
+    sets.study.note("kid/subsets: mean over 50 random subsets, plus and minus one standard deviation")
+    out.append(Score("kid/subsets", middle, middle - spread, middle + spread, sets.m, "lower"))
     for encoder in CROSS_CHECKS:
-        out += _beside(f"kid/{encoder}", gallery, "lower", of(encoder), gaussian=False)
+        out += _beside(f"kid/{encoder}", sets, "lower", of(encoder), gaussian=False)
     return out
 
 
 Pair = tuple[Estimate, Estimate]
 
 
-def _one_of_two(name: str, place: int, pair: Callable[[Array, Array], Pair], key: str) -> Metric:
-    """A metric from a function of (real, fake) that gives two, computed once for both."""
+def _pair_metric(name: str, position: int, pair: Callable[[Array, Array], Pair], key: str) -> Metric:
+    """A metric from a function of (real, fake) that returns two estimates and is computed once for both."""
 
     def compute(evidence: Evidence) -> list[Score]:
         study = study_of(evidence)
-        gallery = gallery_of(study)
+        sets = image_sets_of(study)
 
         def statistic(which: str) -> Estimate:
-            real, fake = gallery.features("domain", "real"), gallery.features("domain", which)
-            return study.once(f"{key}/{which}", lambda: pair(real, fake))[place]
+            real, fake = sets.features("domain", "real"), sets.features("domain", which)
+            return study.once(f"{key}/{which}", lambda: pair(real, fake))[position]
 
-        return _beside(name, gallery, "higher", statistic)
+        return _beside(name, sets, "higher", statistic)
 
-    return Metric(name, picture_space, compute)
+    return Metric(name, image_space, compute)
 
 
 def two_sample(evidence: Evidence) -> list[Score]:
-    gallery = gallery_of(study_of(evidence))
-    seed = gallery.study.rng.seed % 2**32
+    """Accuracy of classifiers that separate samples from held-out images."""
+    sets = image_sets_of(study_of(evidence))
+    seed = sets.study.rng.seed % 2**32
 
     def of(test: Callable[[Array, Array, int], Estimate], encoder: str) -> Callable[[str], Estimate]:
-        return lambda which: test(gallery.features(encoder, which), gallery.features(encoder, "real"), seed)
+        return lambda which: test(sets.features(encoder, which), sets.features(encoder, "real"), seed)
 
-    what = f"held-out {gallery.study.things}"
-    gallery.study.note(f"two_sample: 0.5 = cannot be told from {what}, 1 = always; below 0.5 = copying")
+    reference = f"held-out {sets.study.things}"
+    sets.study.note(f"two_sample: 0.5 = indistinguishable from {reference}, 1 = always recognised; below 0.5 = copying")
     return [
-        *_beside("two_sample", gallery, "lower", of(d.two_sample_linear, "domain")),
-        *_beside("two_sample/neighbour", gallery, "lower", of(d.two_sample_neighbour, "domain"), gaussian=False),
-        *_beside("two_sample/mlp_pixels", gallery, "lower", of(d.two_sample_mlp, "pixel_pca"), gaussian=False),
+        *_beside("two_sample", sets, "lower", of(d.two_sample_linear, "domain")),
+        *_beside("two_sample/neighbour", sets, "lower", of(d.two_sample_neighbour, "domain"), gaussian=False),
+        *_beside("two_sample/mlp_pixels", sets, "lower", of(d.two_sample_mlp, "pixel_pca"), gaussian=False),
     ]
 
 
-# --------------------------------------------------------------------------- asked for and got
+# --------------------------------------------------------------------------- conditions
 
 
 def conditional_accuracy(evidence: Evidence) -> list[Score]:
-    """How often an independent classifier finds the label asked for; floor: on real held-out pictures.
+    """How often an independent classifier predicts the requested label.
 
-    control: the same answers against shuffled requests.
+    Floor: on held-out images. Control: the same predictions against shuffled requests.
     """
     study = study_of(evidence)
-    gallery = gallery_of(study)
+    sets = image_sets_of(study)
     parts = label_parts(study.conds)
     out: list[Score] = []
     for part, classes in parts.items():
         name = "conditional_accuracy" if len(parts) == 1 else f"conditional_accuracy/{part}"
-        judge = _judge(study, part, classes)
-        held = study.heldout.cond.select(gallery.real_rows)
-        floor = _agreement(judge.labels(gallery.held), held, part)
+        classifier = _classifier(study, part, classes)
+        heldout = study.heldout.cond.select(sets.real_rows)
+        floor = _agreement(classifier.labels(sets.heldout), heldout, part)
         if floor is None:
-            raise Unmeasurable(f"none of the held-out {study.things} has the label {part}")
-        got = judge.labels(gallery.fakes)
-        own = _agreement(got, study.drawn.cond, part)
+            raise Unmeasurable(f"no held-out item has the label {part}")
+        predicted = classifier.labels(sets.fakes)
+        own = _agreement(predicted, study.drawn.cond, part)
         if own is None:
-            raise Unmeasurable(f"no sample was asked for a {part}")
-        order = torch.argsort(study.rng.bits("conditional_accuracy/shuffle", torch.arange(len(got))))
-        shuffled = _agreement(got, study.drawn.cond.select(order), part)
+            raise Unmeasurable(f"no sample was requested with a {part}")
+        order = torch.argsort(study.rng.bits("conditional_accuracy/shuffle", torch.arange(len(predicted))))
+        shuffled = _agreement(predicted, study.drawn.cond.select(order), part)
         out.append(own.score(name, "higher", floor.value, shuffled.value if shuffled else None))
-        trivial = _agreement(judge.labels(gallery.sets["gaussian"]), gallery.gaussian_cond, part)
+        trivial = _agreement(classifier.labels(sets.sets["gaussian"]), sets.gaussian_cond, part)
         if trivial is not None and part == next(iter(parts)):
             out.append(trivial.score(f"{name}/pixel_gaussian", "higher", floor.value))
     return out
 
 
-def _judge(study: Study, part: str, classes: int) -> Judge:
-    def make() -> Judge:
-        gallery = gallery_of(study)
-        rows = torch.cat([gallery.reserve_rows, gallery.other_rows])[:MOST]
-        x, cond = pictures(study.train, rows), study.train.cond.select(rows)
-        return train_judge(f"judge_{part}", x, cond, part, classes, study.rng, study.folder)
+def _classifier(study: Study, part: str, classes: int) -> LabelClassifier:
+    def train() -> LabelClassifier:
+        sets = image_sets_of(study)
+        rows = torch.cat([sets.reserve_rows, sets.other_rows])[:MAX_TRAIN]
+        x, cond = images_of(study.train, rows), study.train.cond.select(rows)
+        return train_label_classifier(f"judge_{part}", x, cond, part, classes, study.rng, study.folder)
 
-    judge = study.once(f"judge/{part}", make)
-    study.judges[judge.name] = judge.hash
-    return judge
+    classifier = study.once(f"classifier/{part}", train)
+    study.judges[classifier.name] = classifier.hash
+    return classifier
 
 
-def _agreement(got: torch.Tensor, asked: Cond, part: str) -> Estimate | None:
-    said = asked.present[part].cpu()
-    if not said.any():
+def _agreement(predicted: torch.Tensor, requested: Cond, part: str) -> Estimate | None:
+    """The share of requests with a label whose prediction is that label; None if no request has one."""
+    present = requested.present[part].cpu()
+    if not present.any():
         return None
-    right = got[said] == asked.parts[part].cpu()[said]
-    return share(int(right.sum()), int(said.sum()))
+    right = predicted[present] == requested.parts[part].cpu()[present]
+    return share(int(right.sum()), int(present.sum()))
 
 
 # --------------------------------------------------------------------------- copies
 
 
-class Nearness:
-    """Distances of every set to the nearest training picture, in pixels and in features.
+class NearestTraining:
+    """Distances of every set to the nearest training images, in pixels and in features.
 
-    The reserve is searched for among all other training pictures, and judged by held-out pictures searched for
-    among the same; everything else is searched for among all training pictures.
+    The nearest of the reserve are searched among all other training images, and compared with held-out images whose
+    nearest are searched among the same. For all other sets, all training images are searched.
     """
 
-    def __init__(self, gallery: Gallery) -> None:
-        self.gallery = gallery
-        size, side = gallery.study.train.x[0].numel() * len(gallery.study.train), min(gallery.study.train.x.shape[2:])
+    def __init__(self, sets: ImageSets) -> None:
+        self.sets = sets
+        size, side = sets.study.train.x[0].numel() * len(sets.study.train), min(sets.study.train.x.shape[2:])
         self.factor = 1
-        while size / self.factor**2 > MOST_PIXELS and self.factor < side:
+        while size / self.factor**2 > MAX_VALUES and self.factor < side:
             self.factor *= 2
         if self.factor > 1:
-            what = f"nearest {gallery.study.things} are looked for among means"
-            gallery.study.note(f"{what} of {self.factor} x {self.factor} values")
+            sets.study.note(
+                f"nearest {sets.study.things} are searched among means of {self.factor} x {self.factor} values"
+            )
 
-    def _table(self, where: str, whole: bool) -> Array:
-        g = self.gallery
-        rows = torch.cat([g.other_rows, g.reserve_rows]) if whole else g.other_rows
-        return np.concatenate([self._see(where, pictures(g.study.train, part)) for part in rows.split(4096)])
+    def _table(self, where: str, reserve: bool) -> Array:
+        s = self.sets
+        rows = torch.cat([s.other_rows, s.reserve_rows]) if reserve else s.other_rows
+        return np.concatenate([self._vectors(where, images_of(s.study.train, part)) for part in rows.split(4096)])
 
-    def _see(self, where: str, x: torch.Tensor) -> Array:
+    def _vectors(self, where: str, x: torch.Tensor) -> Array:
         if where == "features":
-            return self.gallery.encoder("domain").features(x)
+            return self.sets.encoder("domain").features(x)
         flat = F.avg_pool2d(x, self.factor).flatten(1) if self.factor > 1 else x.flatten(1)
-        return flat.numpy()  # float32: kept small, and exact for 8-bit pictures; distances are in float64
+        return flat.numpy()  # float32: small, and exact for 8-bit images; distances are computed in float64
 
-    def of(self, where: str, which: str, whole: bool = True) -> Array:
-        """(m,) for one set; `fake` means all n samples, `real` all held-out pictures."""
-        g = self.gallery
-        sets = {"fake": g.fakes, "real": g.held}
-        table = g.study.once(f"nearness/{where}/{whole}", lambda: self._table(where, whole))
-        x = sets[which] if which in sets else g.sets[which]
-        return g.study.once(f"nearest/{where}/{which}/{whole}", lambda: nearest(self._see(where, x), table))
+    def distances(self, where: str, which: str, reserve: bool = True) -> Array:
+        """Distances (m,) of one set in "pixels" or "features"; `fake` means all n samples, `real` all held-out images.
+        `reserve`: whether the reserve is searched as well."""
+        s = self.sets
+        larger = {"fake": s.fakes, "real": s.heldout}
+        table = s.study.once(f"training/{where}/{reserve}", lambda: self._table(where, reserve))
+        x = larger[which] if which in larger else s.sets[which]
+        return s.study.once(f"nearest/{where}/{which}/{reserve}", lambda: nearest(self._vectors(where, x), table))
 
 
-def _nearness(
+def _nearest_scores(
     evidence: Evidence, name: str, better: Better, statistic: Callable[[Array, Array], Estimate]
 ) -> list[Score]:
-    gallery = gallery_of(study_of(evidence))
-    near = gallery.study.once("nearness", lambda: Nearness(gallery))
+    sets = image_sets_of(study_of(evidence))
+    near = sets.study.once("nearest training", lambda: NearestTraining(sets))
     out: list[Score] = []
     for where, label in (("pixels", name), ("features", f"{name}/features")):
-        floor = statistic(near.of(where, "reserve", False), near.of(where, "real", False)).value
-        held = near.of(where, "real")
-        control = statistic(near.of(where, "copies"), held).value
-        out.append(statistic(near.of(where, "fake"), held).score(label, better, floor, control))
+        floor = statistic(near.distances(where, "reserve", False), near.distances(where, "real", False)).value
+        heldout = near.distances(where, "real")
+        control = statistic(near.distances(where, "copies"), heldout).value
+        out.append(statistic(near.distances(where, "fake"), heldout).score(label, better, floor, control))
         if where == "pixels":
-            out.append(statistic(near.of(where, "blurred"), held).score(f"{name}/blurred", better, floor, control))
+            out.append(
+                statistic(near.distances(where, "blurred"), heldout).score(f"{name}/blurred", better, floor, control)
+            )
     return out
 
 
 def copies(evidence: Evidence) -> list[Score]:
-    return _nearness(evidence, "near_copies", "lower", near_copies)
+    """Share of samples that are near copies of training images."""
+    return _nearest_scores(evidence, "near_copies", "lower", near_copies)
 
 
 def ratio(evidence: Evidence) -> list[Score]:
+    """Median distance of samples to the nearest training image, relative to that of held-out images."""
     seed = study_of(evidence).rng.seed % 2**32
 
-    def statistic(samples: Array, held: Array) -> Estimate:
+    def statistic(samples: Array, heldout: Array) -> Estimate:
         try:
-            return nearest_ratio(samples, held, seed)
-        except ValueError as why:
-            raise Unmeasurable(str(why)) from why
+            return nearest_ratio(samples, heldout, seed)
+        except ValueError as error:
+            raise Unmeasurable(str(error)) from error
 
-    return _nearness(evidence, "nearest_ratio", "none", statistic)
+    return _nearest_scores(evidence, "nearest_ratio", "none", statistic)
 
 
 METRICS: tuple[Metric, ...] = (
-    Metric("frechet", picture_space, frechet),
-    Metric("kid", picture_space, kid),
-    _one_of_two("precision", 0, d.precision_recall, "precision_recall"),
-    _one_of_two("recall", 1, d.precision_recall, "precision_recall"),
-    _one_of_two("density", 0, d.density_coverage, "density_coverage"),
-    _one_of_two("coverage", 1, d.density_coverage, "density_coverage"),
-    Metric("two_sample", picture_space, two_sample),
+    Metric("frechet", image_space, frechet),
+    Metric("kid", image_space, kid),
+    _pair_metric("precision", 0, d.precision_recall, "precision_recall"),
+    _pair_metric("recall", 1, d.precision_recall, "precision_recall"),
+    _pair_metric("density", 0, d.density_coverage, "density_coverage"),
+    _pair_metric("coverage", 1, d.density_coverage, "density_coverage"),
+    Metric("two_sample", image_space, two_sample),
     Metric("conditional_accuracy", labelled_space, conditional_accuracy),
-    Metric("near_copies", picture_space, copies),
-    Metric("nearest_ratio", picture_space, ratio),
+    Metric("near_copies", image_space, copies),
+    Metric("nearest_ratio", image_space, ratio),
 )

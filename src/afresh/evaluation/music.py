@@ -1,7 +1,7 @@
-"""Metrics of music in notes: whether scores can be read, how their notes are distributed, what they copy.
+"""Metrics of symbolic music: validity of scores, distributions of notes, and copies.
 
-Which features to compare, and against what, is Yang and Lerch 2020, "On the evaluation of generative models in music"
-(section 3); here whole distributions are compared, by the divergence of Lin 1991.
+The features that are compared follow Yang and Lerch 2020, "On the evaluation of generative models in music" (section
+3); here, whole distributions are compared, by the divergence of Lin 1991.
 """
 
 from __future__ import annotations
@@ -19,46 +19,47 @@ from afresh.evaluation.estimate import Array, Estimate, jackknife, leave_out, ra
 from afresh.evaluation.study import Study, Unmeasurable, study_of
 
 PITCH = re.compile(r"([A-G])(#?)(-?\d+)")
-PLACE = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-RUN = 8  # notes of a run that may be copied
-WIDEST = 24  # semitones of an interval; wider ones count as this wide
-FEWEST = 20  # notes of a kind that a distribution needs
+SEMITONE = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+RUN = 8  # notes of the runs that are searched for copies
+WIDEST = 24  # semitones; wider intervals count as this one
+MIN_NOTES = 20  # that a distribution needs
 
 
 def score_space(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
-    """None for music in notes; else why not."""
-    return None if "score" in space.special else "measures music in notes, whose space has a mark `score`"
+    """None for symbolic music, else the reason why not."""
+    return None if "score" in space.special else "measures symbolic music, whose space has a special token `score`"
 
 
 @dataclass
 class Piece:
-    """What is compared of a score: of each voice its notes in turn (MIDI pitch, steps), and at each onset how many
-    notes begin together."""
+    """The features of a score: for each voice its notes in order, as (MIDI pitch, duration in steps), and for each
+    onset the number of notes that begin together."""
 
     lines: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     together: list[int] = field(default_factory=list)
 
     @property
     def size(self) -> int:
+        """Number of notes."""
         return sum(map(len, self.lines.values()))
 
     def head(self, notes: int) -> Piece:
-        """About as much from the beginning: the same share of every voice and of the onsets."""
+        """About the first `notes` notes: the same share of every voice and of the onsets."""
         part = min(1.0, notes / max(1, self.size))
         lines = {v: line[: max(1, round(part * len(line)))] for v, line in self.lines.items()}
         return Piece(lines, self.together[: max(1, round(part * len(self.together)))])
 
 
 def piece_of(text: str) -> Piece:
-    """The notes of a text of either form (afresh.data.music.score); what is wrong with it is passed over."""
+    """The notes of a text in either form (afresh.data.music.score). Invalid words are skipped."""
     words = text.split()
     voices = next((int(w[1:]) for w in words[:3] if w[0] == "V" and w[1:].isdecimal()), 0)
     return _parallel(words, max(1, voices)) if voices else _events(words)
 
 
 def _pitch(word: str) -> int | None:
-    found = PITCH.fullmatch(word)
-    return None if found is None else PLACE[found[1]] + len(found[2]) + 12 * (int(found[3]) + 1)
+    match = PITCH.fullmatch(word)
+    return None if match is None else SEMITONE[match[1]] + len(match[2]) + 12 * (int(match[3]) + 1)
 
 
 def _events(words: Sequence[str]) -> Piece:
@@ -85,74 +86,75 @@ def _events(words: Sequence[str]) -> Piece:
 
 def _parallel(words: Sequence[str], voices: int) -> Piece:
     piece = Piece()
-    count = begun = 0
+    count = onsets = 0
     for word in words:
         pitch, voice = _pitch(word), count % voices
         if pitch is not None:
             piece.lines.setdefault(voice, []).append((pitch, 1))
-            begun += 1
+            onsets += 1
         elif word == "_" and piece.lines.get(voice):
             before, steps = piece.lines[voice][-1]
             piece.lines[voice][-1] = (before, steps + 1)
         if word == "|":
-            count = begun = 0
+            count = onsets = 0
         elif pitch is not None or word in ("_", "z"):
             count += 1
             if count % voices == 0:
-                piece.together += [begun] * (begun > 0)
-                begun = 0
+                piece.together += [onsets] * (onsets > 0)
+                onsets = 0
     return piece
 
 
-class Library:
-    """The model's pieces, held-out ones, and training ones as long as the model's."""
+class MusicSets:
+    """The pieces that are compared: samples, held-out ones, and training ones of the samples' lengths."""
 
     def __init__(self, study: Study) -> None:
         self.study = study
         self.train = self._read([i.value for i in study.train_items])
         self.heldout = self._read([i.value for i in study.heldout_items])
         if not self.train or not self.heldout:
-            raise Unmeasurable("there are no training or no held-out notes")
+            raise Unmeasurable("the training or the held-out split has no notes")
 
     @staticmethod
     def _read(texts: Sequence[object]) -> list[Piece]:
         return [p for t in texts if (p := piece_of(str(t))).size]
 
     def samples(self) -> list[Piece]:
-        found = self.study.once("pieces", lambda: self._read(self.study.drawn.values))
-        if not found:
+        pieces = self.study.once("pieces", lambda: self._read(self.study.drawn.values))
+        if not pieces:
             raise Unmeasurable("no sample has a note")
-        return found
+        return pieces
 
     def real(self) -> list[Piece]:
-        """Training pieces at random, each cut to the length of a sample."""
+        """Random training pieces, each cut to the length of a sample."""
         sizes = [p.size for p in self.samples()]
         rows = self.study.rng.uniform("music/real", torch.arange(len(sizes))) * len(self.train)
         return [self.train[int(r)].head(n) for r, n in zip(rows, sizes, strict=True)]
 
 
-def library_of(study: Study) -> Library:
-    return study.once("pieces of music", lambda: Library(study))
+def music_sets_of(study: Study) -> MusicSets:
+    """The music sets of a study, built once."""
+    return study.once("music sets", lambda: MusicSets(study))
 
 
 # --------------------------------------------------------------------------- validity
 
 
 def validity(evidence: Evidence) -> list[Score]:
-    """Share of samples that are whole scores, or are one without their last bar: a sample may stop in the middle.
+    """Share of samples that are valid scores, with or without their last bar, since a sample may stop within a bar.
 
-    Floor: held-out pieces. Control: the words of held-out pieces in random order.
+    Floor: held-out pieces. Control: held-out pieces with their words in random order.
     """
     study = study_of(evidence)
     texts = [str(i.value) for i in study.heldout_items]
-    mixed = []
+    shuffled = []
     for i, text in enumerate(texts):
         words = text.split()
         order = np.random.default_rng(i).permutation(len(words))
-        mixed.append(" ".join(words[j] for j in order))
+        shuffled.append(" ".join(words[j] for j in order))
     own, floor, control = (
-        share(sum(_valid(study, t) for t in found), len(found))
-        for found in ([str(v) for v in study.drawn.values], texts, mixed)
+        share(sum(_valid(study, t) for t in group), len(group))
+        for group in ([str(v) for v in study.drawn.values], texts, shuffled)
     )
     return [own.score("valid_scores", "higher", floor.value, control.value)]
 
@@ -169,7 +171,7 @@ def _notes(piece: Piece) -> Iterator[tuple[int, int]]:
 
 
 def _intervals(piece: Piece) -> list[int]:
-    """Semitones from each note of a voice to the next."""
+    """Intervals in semitones from each note of a voice to the next."""
     steps = [b[0] - a[0] for line in piece.lines.values() for a, b in zip(line, line[1:], strict=False)]
     return [min(max(s, -WIDEST), WIDEST) for s in steps]
 
@@ -183,11 +185,13 @@ FEATURES: Mapping[str, Callable[[Piece], Sequence[int]]] = {
 
 
 def divergence(p: Array, q: Array) -> float:
-    """Jensen-Shannon divergence of two histograms (K,) in bits, from 0 (equal) to 1 (nothing in common): Lin 1991,
-    "Divergence measures based on the Shannon entropy", eq. 4.1 with equal weights. Raises ValueError for an empty one.
+    """Jensen-Shannon divergence of two histograms (K,) in bits, from 0 (equal) to 1 (nothing in common).
+
+    Lin 1991, "Divergence measures based on the Shannon entropy", eq. 4.1 with equal weights. Raises ValueError if a
+    histogram is empty.
     """
     if not p.sum() or not q.sum():
-        raise ValueError("a histogram of nothing")
+        raise ValueError("the histogram is empty")
     p, q = p / p.sum(), q / q.sum()
     middle = (p + q) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -196,7 +200,7 @@ def divergence(p: Array, q: Array) -> float:
 
 
 def histograms(pieces: Sequence[Sequence[int]], kinds: Sequence[int]) -> Array:
-    """How often each kind occurs in each piece, (N, K)."""
+    """Number of occurrences (N, K) of each kind in each piece."""
     place = {k: i for i, k in enumerate(kinds)}
     out = np.zeros((len(pieces), len(kinds)))
     for row, piece in zip(out, pieces, strict=True):
@@ -206,41 +210,42 @@ def histograms(pieces: Sequence[Sequence[int]], kinds: Sequence[int]) -> Array:
 
 
 def distributions(evidence: Evidence) -> list[Score]:
-    """How far the samples' pitch classes, durations, melodic intervals and numbers of notes that begin together are
-    from held-out ones', in bits of Jensen-Shannon divergence; a jackknife over samples gives the interval.
+    """Jensen-Shannon divergence in bits between the distributions of pitch classes, durations, melodic intervals and
+    numbers of simultaneous onsets in samples and in held-out pieces, with a jackknife interval over samples.
 
-    Floor: as many training pieces as long. Control: each kind that occurs in training equally often; of intervals,
-    those of training notes in random order. A feature that never varies in real music is left out.
+    Floor: as many training pieces of the same lengths. Control: a uniform distribution over the kinds that occur in
+    training; for intervals, those of training notes in random order. A feature that is constant in real music is
+    skipped.
     """
     study = study_of(evidence)
-    lib = library_of(study)
+    sets = music_sets_of(study)
     out = []
     for name, feature in FEATURES.items():
-        own, real, held = ([feature(p) for p in found] for found in (lib.samples(), lib.real(), lib.heldout))
-        train = [feature(p) for p in lib.train]
-        usual = sorted({k for piece in (*train, *held) for k in piece})
-        if len(usual) < 2:
-            study.note(f"{name}: the same everywhere in real music, so that there is nothing to compare")
+        own, real, heldout = ([feature(p) for p in group] for group in (sets.samples(), sets.real(), sets.heldout))
+        train = [feature(p) for p in sets.train]
+        known = sorted({k for piece in (*train, *heldout) for k in piece})
+        if len(known) < 2:
+            study.note(f"{name}: constant in real music, so there is nothing to compare")
             continue
-        if sum(map(len, own)) < FEWEST or sum(map(len, held)) < FEWEST:
-            study.note(f"{name}: not measured, there are fewer than {FEWEST} notes of samples or of held-out music")
+        if sum(map(len, own)) < MIN_NOTES or sum(map(len, heldout)) < MIN_NOTES:
+            study.note(f"{name}: not measured, since samples or held-out pieces have fewer than {MIN_NOTES} notes")
             continue
-        control = _shuffled(lib.train) if name == "interval" else [usual]
-        kinds = sorted({k for piece in (*own, *control) for k in piece} | set(usual))
-        reference = histograms(held, kinds).sum(0)
+        control = _shuffled(sets.train) if name == "interval" else [known]
+        kinds = sorted({k for piece in (*own, *control) for k in piece} | set(known))
+        reference = histograms(heldout, kinds).sum(0)
         rows = histograms(own, kinds)
-        found = _estimate(rows, reference)
+        estimate = _estimate(rows, reference)
         floor, trivial = (divergence(histograms(x, kinds).sum(0), reference) for x in (real, control))
-        out.append(found.score(f"{name}_divergence", "lower", floor, trivial))
+        out.append(estimate.score(f"{name}_divergence", "lower", floor, trivial))
     if not out:
         raise Unmeasurable("no feature of the notes varies, or there are too few notes")
     return out
 
 
 def _estimate(rows: Array, reference: Array) -> Estimate:
-    """Of the sum of histograms (N, K) against another (K,)."""
+    """The divergence of the sum of histograms (N, K) from another one (K,)."""
     value = divergence(rows.sum(0), reference)
-    without = [kept.sum(0) for mask in leave_out(len(rows)) if (kept := rows[mask]).sum()]
+    without = [part.sum(0) for mask in leave_out(len(rows)) if (part := rows[mask]).sum()]
     if len(without) < 2 or len(rows) < 2:
         return Estimate(value, None, None, len(rows))
     low, high = jackknife(value, [divergence(w, reference) for w in without])
@@ -261,7 +266,7 @@ def _shuffled(pieces: Sequence[Piece]) -> list[list[int]]:
 
 
 def runs_of(piece: Piece) -> Iterator[tuple[int, ...]]:
-    """Every run of RUN notes of a voice as intervals and durations, which are the same in any key."""
+    """Every run of RUN notes of a voice as intervals and durations, which do not depend on the key."""
     for line in piece.lines.values():
         for i in range(len(line) - RUN + 1):
             notes = line[i : i + RUN]
@@ -271,13 +276,12 @@ def runs_of(piece: Piece) -> Iterator[tuple[int, ...]]:
 def copies(evidence: Evidence) -> list[Score]:
     """Share of the samples' runs of 8 notes that occur in a training piece, in any key.
 
-    Floor: held-out pieces, which share phrases with the training pieces. Control: training pieces, copied by
-    construction.
+    Floor: held-out pieces, which share phrases with the training pieces. Control: training pieces, which are copies.
     """
     study = study_of(evidence)
-    lib = library_of(study)
-    known = {run for piece in lib.train for run in runs_of(piece)}
-    own, floor, control = (_copied(found, known) for found in (lib.samples(), lib.heldout, lib.real()))
+    sets = music_sets_of(study)
+    known = {run for piece in sets.train for run in runs_of(piece)}
+    own, floor, control = (_copied(pieces, known) for pieces in (sets.samples(), sets.heldout, sets.real()))
     if own is None:
         raise Unmeasurable(f"no sample has {RUN} notes in a voice")
     values = (floor.value if floor else None, control.value if control else None)
@@ -289,10 +293,10 @@ def _copied(pieces: Sequence[Piece], known: set[tuple[int, ...]]) -> Estimate | 
     hits = [h for h in hits if h]
     if not hits:
         return None
-    found = ratio(np.array([sum(h) for h in hits], np.float64), np.array([len(h) for h in hits], np.float64))
-    if found.low is None or found.high is None:
-        return found
-    return Estimate(found.value, max(0.0, found.low), min(1.0, found.high), sum(map(len, hits)))
+    copied = ratio(np.array([sum(h) for h in hits], np.float64), np.array([len(h) for h in hits], np.float64))
+    if copied.low is None or copied.high is None:
+        return copied
+    return Estimate(copied.value, max(0.0, copied.low), min(1.0, copied.high), sum(map(len, hits)))
 
 
 METRICS: tuple[Metric, ...] = (

@@ -1,6 +1,6 @@
-"""The report of one or several runs: one HTML file to enjoy, the same facts as JSON, and a card as Markdown.
+"""The report of one or several runs: an HTML file, the same facts as JSON, and a model card in Markdown.
 
-Nothing here computes a measurement: every number comes in through a `Section`.
+Nothing is measured here: every number comes from a `Section`.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from afresh.evaluation.curves import Curves, dash_css, draw_curves, draw_score, 
 Fact = tuple[str, str | int | float]
 
 PNG = b"\x89PNG\r\n\x1a\n"
-SMALL = 96  # pixels that a small picture is enlarged to, by a whole factor
-MANY = 40  # pictures of a group, from which they are drawn at half that size
-LARGE = 320  # pixels of width from which a picture takes a column of its own
+SMALL = 96  # pixels to which a small image is enlarged, by an integer factor
+MANY = 40  # images in a group; those of a larger group are shown at half that size
+LARGE = 320  # pixels; a wider image takes a column of its own
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample to show: a text or a PNG, where it can be heard with its WAV, and what was asked for (`caption`).
+    """A sample to show: a text or a PNG, with a WAV if it can be played, and the request that it answers (`caption`).
 
-    A text goes on from its `prompt` (not repeated in `text`) and is coloured as its `language`, e.g. "python".
-    Samples of one `group` stand together under its name, groups beside each other where there is room.
+    A text continues its `prompt`, which `text` does not repeat, and its syntax is highlighted as `language`, such as
+    "python". Samples of one `group` are shown together under its name.
     """
 
     text: str | None = None
@@ -43,12 +43,12 @@ class Sample:
     prompt: str = ""
     language: str = ""
     group: str = ""
-    wav: bytes | None = None  # what is heard beside its picture or text
+    wav: bytes | None = None  # to be played beside the image or text
 
 
 @dataclass(frozen=True)
 class Section:
-    """All that is told of one run (or of one part of a demonstration). Empty fields leave no trace."""
+    """The content of a report on one run, or on one part of a demonstration. Empty fields are not shown."""
 
     title: str
     subtitle: str = ""
@@ -67,25 +67,25 @@ class Section:
 
 
 def render(title: str, sections: Sequence[Section]) -> str:
-    """One HTML document that loads nothing: pictures are data: URIs, curves inline SVG, no script.
+    """An HTML document that loads nothing: images are data: URIs, curves are inline SVG, and there are no scripts.
 
-    Raises ValueError for a picture that is not a PNG.
+    Raises ValueError if an image is not a PNG.
     """
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     source = (files("afresh.evaluation") / "templates" / "report.html.j2").read_text("utf-8")
-    shown = [view(s, f"s{i}") for i, s in enumerate(sections, 1)]
-    return environment.from_string(source).render(title=visible(title), sections=shown)
+    views = [view(s, f"s{i}") for i, s in enumerate(sections, 1)]
+    return environment.from_string(source).render(title=visible(title), sections=views)
 
 
 def write_report(path: Path, title: str, sections: Sequence[Section]) -> Path:
-    """Write `path` (report.html), and report.json and card.md beside it; each whole or not at all. Returns `path`.
+    """Write `path` (report.html), with report.json and card.md beside it, each atomically. Returns `path`.
 
-    Raises UserError when the disk is full or not writable, ValueError for a picture that is not a PNG.
+    Raises UserError if the disk is full or not writable, and ValueError if an image is not a PNG.
     """
     page = render(title, sections)
-    facts = {"title": title, "sections": [record(s) for s in sections]}
+    facts = {"title": title, "sections": [section_json(s) for s in sections]}
     text = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def write_report(path: Path, title: str, sections: Sequence[Section]) -> Path:
 
 
 def view(section: Section, key: str) -> dict[str, Any]:
-    """A section as the template wants it: strings to escape, and ready-made SVG marked as safe."""
+    """A section as the template expects it: strings, which it escapes, and SVG marked as safe."""
     return {
         "key": key,
         "title": visible(section.title),
@@ -115,7 +115,7 @@ def view(section: Section, key: str) -> dict[str, Any]:
         "drawn": any(draw_score(s) for s in section.scores),
         "not_measured": [(visible(n), visible(r)) for n, r in section.not_measured],
         "plan": [tuple(map(visible, row)) for row in section.plan],
-        "card": [(visible(k), shown(v)) for k, v in flat(section.card)],
+        "card": [(visible(k), value_text(v)) for k, v in flat(section.card)],
         "data": facts_view(section.data),
         "data_groups": groups_view(section.data_examples, "training example"),
         "notes": [visible(n) for n in section.notes],
@@ -124,7 +124,7 @@ def view(section: Section, key: str) -> dict[str, Any]:
 
 
 def groups_view(samples: Sequence[Sample], what: str) -> list[dict[str, Any]]:
-    """Samples by group, in order of first appearance; many pictures of a group are drawn smaller."""
+    """Samples by group, in order of first appearance. The images of a large group are shown smaller."""
     groups: dict[str, list[tuple[int, Sample]]] = {}
     for i, sample in enumerate(samples, 1):
         groups.setdefault(sample.group, []).append((i, sample))
@@ -136,8 +136,8 @@ def groups_view(samples: Sequence[Sample], what: str) -> list[dict[str, Any]]:
             {
                 "name": visible(name),
                 "many": many,
-                "pictures": [
-                    picture(s.png, s.caption, f"{prefix} {i}", SMALL // 2 if many else SMALL, s.wav)
+                "images": [
+                    image_view(s.png, s.caption, f"{prefix} {i}", SMALL // 2 if many else SMALL, s.wav)
                     for i, s in members
                     if s.png is not None
                 ],
@@ -148,21 +148,21 @@ def groups_view(samples: Sequence[Sample], what: str) -> list[dict[str, Any]]:
 
 
 def thumbnail(section: Section) -> dict[str, Any]:
-    """For the table of contents: four pictures spread over all of them, one if there are fewer, or two letters."""
-    found = [s.png for s in section.samples if s.png is not None]
-    if found:
-        few = found[:: (len(found) - 1) // 3][:4] if len(found) >= 4 else found[:1]
-        return {"pictures": [picture(p, "", "") for p in few], "letters": ""}
+    """An entry of the table of contents: four images from all of them, one if there are fewer, or two letters."""
+    images = [s.png for s in section.samples if s.png is not None]
+    if images:
+        few = images[:: (len(images) - 1) // 3][:4] if len(images) >= 4 else images[:1]
+        return {"images": [image_view(p, "", "") for p in few], "letters": ""}
     texts = [s for s in section.samples if s.text is not None]
-    return {"pictures": [], "letters": "" if not texts else "{ }" if texts[0].language else "Aa"}
+    return {"images": [], "letters": "" if not texts else "{ }" if texts[0].language else "Aa"}
 
 
 def facts_view(facts: Sequence[Fact]) -> list[tuple[str, str]]:
-    return [(visible(k), shown(v)) for k, v in facts]
+    return [(visible(k), value_text(v)) for k, v in facts]
 
 
-def shown(value: Any) -> str:
-    """A fact in words: numbers with their thousands apart, lists with commas."""
+def value_text(value: Any) -> str:
+    """A fact as text: numbers with separated thousands, lists with commas."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None:
@@ -170,61 +170,66 @@ def shown(value: Any) -> str:
     if isinstance(value, (int, float)):
         return number(value)
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(shown, value)) or "–"
+        return ", ".join(map(value_text, value)) or "–"
     return visible(str(value))
 
 
 def visible(text: str) -> str:
-    """Text that HTML can hold: control characters as their pictures, lone surrogates as escapes."""
+    """Text that HTML can hold: control characters as their symbols, lone surrogates as escapes."""
     text = text.replace("\r\n", "\n").encode("utf-8", "backslashreplace").decode()
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", lambda m: "\u2421" if m[0] == "\x7f" else chr(0x2400 + ord(m[0])), text)
 
 
 def png_size(png: bytes) -> tuple[int, int]:
-    """(width, height) in pixels, from the header. Raises ValueError when it is not a PNG."""
+    """(width, height) in pixels, from the header. Raises ValueError if it is not a PNG."""
     if png[:8] != PNG or png[12:16] != b"IHDR" or len(png) < 24:
-        raise ValueError(f"a report shows PNG pictures; these {len(png):,} bytes are not one")
+        raise ValueError(f"a report shows PNG images; these {len(png):,} bytes are not one")
     width, height = struct.unpack(">II", png[16:24])
     return width, height
 
 
-def picture(png: bytes, caption: str, what: str, size: int = SMALL, wav: bytes | None = None) -> dict[str, Any]:
-    """A PNG (and a WAV) as data: URIs; a tiny one is enlarged by a whole factor, its pixels kept square."""
+def image_view(png: bytes, caption: str, what: str, size: int = SMALL, wav: bytes | None = None) -> dict[str, Any]:
+    """A PNG (and a WAV) as data: URIs. A small image is enlarged by an integer factor, without interpolation."""
     width, height = png_size(png)
-    times = max(1, round(size / max(width, height)))
+    factor = max(1, round(size / max(width, height)))
     return {
         "src": f"data:image/png;base64,{base64.b64encode(png).decode()}",
-        "wav": playable(wav),
-        "width": width * times,
-        "height": height * times,
-        "pixels": times > 1,
+        "wav": wav_uri(wav),
+        "width": width * factor,
+        "height": height * factor,
+        "pixels": factor > 1,
         "large": width > LARGE,
         "caption": visible(caption),
         "alt": f"{what}: {visible(caption)}" if caption else what,
     }
 
 
-def playable(wav: bytes | None) -> str:
-    """A WAV as a data: URI; nothing for none."""
+def wav_uri(wav: bytes | None) -> str:
+    """A WAV as a data: URI; an empty string for None."""
     return f"data:audio/wav;base64,{base64.b64encode(wav).decode()}" if wav else ""
 
 
 def text_view(sample: Sample) -> dict[str, Any]:
     prompt, text = visible(sample.prompt), visible(sample.text or "")
-    prompt, body = coloured(prompt, text, sample.language)
-    shown = {"prompt": prompt, "body": body, "code": bool(sample.language), "caption": visible(sample.caption)}
-    return {**shown, "wav": playable(sample.wav)}
+    prompt, body = highlighted(prompt, text, sample.language)
+    return {
+        "prompt": prompt,
+        "body": body,
+        "code": bool(sample.language),
+        "caption": visible(sample.caption),
+        "wav": wav_uri(sample.wav),
+    }
 
 
-def coloured(prompt: str, text: str, language: str) -> tuple[str, str]:
-    """Prompt and text with their syntax marked by classes where the language is known, otherwise as they are.
+def highlighted(prompt: str, text: str, language: str) -> tuple[str, str]:
+    """Prompt and text with syntax highlighting, or unchanged if the language is unknown.
 
-    They are read as one, since a prompt may open a string that the text closes.
+    They are parsed together, since a prompt may open a string that the text closes.
     """
     if not language:
         return prompt, text
     from markupsafe import Markup
-    from pygments import format as mark
+    from pygments import format as format_tokens
     from pygments.formatters import HtmlFormatter
     from pygments.lexers import get_lexer_by_name
     from pygments.util import ClassNotFound
@@ -242,8 +247,8 @@ def coloured(prompt: str, text: str, language: str) -> tuple[str, str]:
         left -= min(left, len(piece))
 
     def marked(tokens: list[tuple[Any, str]]) -> Markup:
-        found = mark(tokens, HtmlFormatter(nowrap=True))  # it escapes, and ends the last line where that is open
-        return Markup(found if not tokens or tokens[-1][1].endswith("\n") else found.removesuffix("\n"))
+        text = format_tokens(tokens, HtmlFormatter(nowrap=True))  # escapes, and adds a missing last line break
+        return Markup(text if not tokens or tokens[-1][1].endswith("\n") else text.removesuffix("\n"))
 
     return marked(head), marked(tail)
 
@@ -251,8 +256,8 @@ def coloured(prompt: str, text: str, language: str) -> tuple[str, str]:
 def preview_view(step: int, value: bytes | str) -> dict[str, Any]:
     name = f"step {step:,}"
     if isinstance(value, bytes):
-        return {"name": name, "picture": picture(value, "", f"samples at {name}"), "text": ""}
-    return {"name": name, "picture": None, "text": visible(value)}
+        return {"name": name, "image": image_view(value, "", f"samples at {name}"), "text": ""}
+    return {"name": name, "image": None, "text": visible(value)}
 
 
 def curves_view(chart: Curves, key: str) -> dict[str, Any]:
@@ -266,7 +271,7 @@ def curves_view(chart: Curves, key: str) -> dict[str, Any]:
         legend.append(
             {
                 "name": visible(name),
-                "last": last + (f"; drawn as means of {k} points" if k > 1 else ""),
+                "last": last + (f"; shown as means of {k} points" if k > 1 else ""),
                 "colour": i % 6 + 1,
                 "dash": dash_css(i),
             }
@@ -277,11 +282,11 @@ def curves_view(chart: Curves, key: str) -> dict[str, Any]:
 def score_view(score: Score) -> dict[str, Any]:
     from markupsafe import Markup
 
-    known = score.low is not None and score.high is not None
+    has_interval = score.low is not None and score.high is not None
     return {
         "name": visible(score.name),
         "value": number(score.value),
-        "interval": f"{number(score.low)} to {number(score.high)}" if known else "–",
+        "interval": f"{number(score.low)} to {number(score.high)}" if has_interval else "–",
         "n": number(score.n),
         "floor": number(score.floor),
         "control": number(score.control),
@@ -292,7 +297,7 @@ def score_view(score: Score) -> dict[str, Any]:
 
 
 def flat(card: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """A nested mapping as rows: {"a": {"b": 1}} -> ("a: b", 1)."""
+    """The rows of a nested mapping: {"a": {"b": 1}} -> ("a: b", 1)."""
     rows: list[tuple[str, Any]] = []
     for k, v in card.items():
         rows += flat(v, f"{prefix}{k}: ") if isinstance(v, Mapping) else [(f"{prefix}{k}", v)]
@@ -302,8 +307,8 @@ def flat(card: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 # --------------------------------------------------------------------------- JSON and Markdown
 
 
-def record(section: Section) -> dict[str, Any]:
-    """A section as JSON can hold it: pictures and sounds by size and SHA-256, numbers that are not finite as null."""
+def section_json(section: Section) -> dict[str, Any]:
+    """A section as JSON: images and sounds by size and SHA-256, numbers that are not finite as null."""
     return plain({name: getattr(section, name) for name in section.__dataclass_fields__})
 
 
@@ -325,7 +330,7 @@ def plain(value: Any) -> Any:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table; bars and line breaks inside cells are escaped."""
+    """The lines of a Markdown table. Bars and line breaks inside cells are escaped."""
 
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
@@ -334,7 +339,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def card_markdown(title: str, sections: Sequence[Section]) -> str:
-    """The model card: what was learnt from what, how well, measured how, and what to be careful about."""
+    """The model card: model, data, scores and how they were measured, notes and plan."""
     lines = [f"# {visible(title)}", ""]
     for s in sections:
         lines += [f"## {visible(s.title)}", ""]
@@ -348,7 +353,7 @@ def card_markdown(title: str, sections: Sequence[Section]) -> str:
             views = [score_view(x) for x in s.scores]
             keys = ("name", "value", "interval", "n", "floor", "control", "better")
             lines += ["### Measured", "", *table(head, [[v[k] for k in keys] for v in views])]
-            lines += ["Floor: real data against real data. Control: a trivial model.", ""]
+            lines += ["Floor: the score of real data. Control: the score of a trivial model.", ""]
         if s.not_measured:
             lines += ["Not measured:", "", *(f"- {visible(n)}: {visible(r)}" for n, r in s.not_measured), ""]
         if s.notes:
@@ -357,7 +362,7 @@ def card_markdown(title: str, sections: Sequence[Section]) -> str:
             rows = [[visible(c) for c in row] for row in s.plan]
             lines += ["### Plan", "", *table(("decision", "value", "reason"), rows)]
         if s.card:
-            rows = [[visible(k), shown(v)] for k, v in flat(s.card)]
+            rows = [[visible(k), value_text(v)] for k, v in flat(s.card)]
             lines += ["### Protocol", "", *table(("", ""), rows)]
         if s.next_commands:
             lines += ["### Next", "", *(f"    {visible(c)}" for c in s.next_commands), ""]

@@ -1,8 +1,8 @@
-"""Programs that nobody has read, run where they can do no harm; where that cannot be had, they are not run.
+"""Runs untrusted programs in a sandbox. If the machine cannot provide one, programs are not run.
 
-What holds them (sandbox_child.py): namespaces of their own for users, mounts, processes, network, IPC and host name;
-a root of read-only system folders and one folder in memory; no privileges; a filter of system calls; limits on time,
-memory, processes, files and output. All of it is the Linux kernel's, needs no root and no other program.
+The sandbox (sandbox_child.py) consists of new namespaces for users, mounts, processes, network, IPC and host name; a
+root of read-only system folders and one folder in memory; no privileges; a filter of system calls; and limits on time,
+memory, processes, files and output. It uses the Linux kernel alone and needs neither root nor another program.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import Any, Literal
 
 from afresh.core import UserError
 
-JAIL = Path(__file__).with_name("sandbox_child.py")
+CHILD = Path(__file__).with_name("sandbox_child.py")
 SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/sbin")
-LOOK = 0.02  # seconds between looks at memory and processes
+INTERVAL = 0.02  # seconds between checks of memory and processes
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 Status = Literal["ok", "error", "time", "memory", "processes", "output"]
@@ -33,25 +33,25 @@ Status = Literal["ok", "error", "time", "memory", "processes", "output"]
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use: wall-clock seconds; memory of all its processes together; bytes of output."""
+    """What one program may use: wall-clock seconds, memory of all its processes together, bytes of output."""
 
     seconds: float = 5.0
     memory_mb: int = 512
     processes: int = 16
     output: int = 1 << 16  # of standard output and error, each
-    files_mb: int = 16  # of its folder, which lies in memory
+    files_mb: int = 16  # of its folder, which is in memory
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How a program ended.
 
-    `status`: ok (exit code 0), error (another code, or a signal), or the limit for which it was stopped. `left`: it
-    ended while children of it still ran, which were ended too. What it printed is cut to the limit.
+    `status`: ok (exit code 0), error (another code, or a signal), or the limit that it exceeded. `left`: it ended while
+    its child processes were still running; they are ended as well. The output is cut to its limit.
     """
 
     status: Status
-    code: int | None  # None when it was ended by `signal` or stopped
+    code: int | None  # None if it was ended by `signal` or stopped
     signal: int | None
     stdout: str
     stderr: str
@@ -60,55 +60,55 @@ class Outcome:
 
 
 class Sandbox:
-    """Runs Python programs, each in a prison of its own, with this Python and its standard library."""
+    """Runs Python programs, each in a sandbox of its own, with this Python and its standard library."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
 
     @cached_property
     def ready(self) -> bool:
-        """True once a program has been seen to run as it should and to be held. Raises UserError, saying why not."""
+        """True once a test program has run correctly and was confined. Raises UserError with the reason if not."""
         if not sys.platform.startswith("linux"):
-            raise UserError(refusal(f"it needs Linux, and this is {sys.platform}"))
-        found = self._run(PROBE)
-        if found.stdout != "held\n":
-            raise UserError(refusal(f"a harmless program ended with {found.status}: {found.stderr[-300:].strip()}"))
+            raise UserError(unavailable(f"it needs Linux, and this is {sys.platform}"))
+        probe = self._run(PROBE)
+        if probe.stdout != "held\n":
+            raise UserError(unavailable(f"the test program ended with {probe.status}: {probe.stderr[-300:].strip()}"))
         return True
 
     def run(self, program: str) -> Outcome:
-        """Run a program to its end or to a limit. Raises UserError where the sandbox cannot be had."""
+        """Run a program to its end or to a limit. Raises UserError if the machine cannot provide the sandbox."""
         assert self.ready
         return self._run(program)
 
     def _run(self, program: str) -> Outcome:
-        begun = time.monotonic()
-        told, tell = os.pipe()
-        os.set_inheritable(tell, True)
+        start = time.monotonic()
+        status_read, status_write = os.pipe()
+        os.set_inheritable(status_write, True)
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(JAIL), json.dumps(self.config), str(tell)],
+            [sys.executable, "-I", "-S", str(CHILD), json.dumps(self.config), str(status_write)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={},
             cwd="/",
-            pass_fds=(tell,),
+            pass_fds=(status_write,),
             start_new_session=True,
         )
-        os.close(tell)
-        with Watch(process, told, self.limits, begun) as watch:
-            status = watch.follow(program.encode("utf-8", "surrogatepass"))
-            watch.end()
-            out, err = (watch.read[s.fileno()].decode("utf-8", "replace") for s in watch.streams)
-            said = json.loads(watch.read[told] or b"{}")
-        if "error" in said:
-            raise UserError(refusal(said["error"]))
-        code, number = said.get("code"), said.get("signal")
-        how = status or named(code, number, err)
-        return Outcome(how, code, number, out, err, time.monotonic() - begun, said.get("left", False))
+        os.close(status_write)
+        with ProcessMonitor(process, status_read, self.limits, start) as monitor:
+            limit = monitor.follow(program.encode("utf-8", "surrogatepass"))
+            monitor.end()
+            out, err = (monitor.read[s.fileno()].decode("utf-8", "replace") for s in monitor.streams)
+            report = json.loads(monitor.read[status_read] or b"{}")
+        if "error" in report:
+            raise UserError(unavailable(report["error"]))
+        code, number = report.get("code"), report.get("signal")
+        status = limit or status_of(code, number, err)
+        return Outcome(status, code, number, out, err, time.monotonic() - start, report.get("left", False))
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """What sandbox_child.py is told."""
+        """The configuration for sandbox_child.py."""
         own = [] if sys.base_prefix.startswith("/usr") else [sys.base_prefix]
         limits = self.limits
         return {
@@ -118,7 +118,7 @@ class Sandbox:
             "memory": limits.memory_mb << 20,
             "cpu": int(limits.seconds) + 1,
             "file": limits.files_mb << 20,
-            "processes": limits.processes + 3,  # and those that hold them; who reaches `processes` is stopped
+            "processes": limits.processes + 3,  # with those of the sandbox; `ProcessMonitor.over` applies `processes`
             "environment": {
                 "PATH": "/usr/bin:/bin",
                 "HOME": "/box",
@@ -131,22 +131,23 @@ class Sandbox:
         }
 
 
-def named(code: int | None, number: int | None, err: str) -> Status:
-    """Of a program that no one stopped."""
+def status_of(code: int | None, number: int | None, err: str) -> Status:
+    """The status of a program that was not stopped, from its exit code, signal and standard error."""
     if number == signal.SIGXCPU:
         return "time"
-    # The second is what Python 3.13 says where no memory is left to print the error.
-    said = err.rstrip().rpartition("\n")[2].startswith("MemoryError") or "\nobject type name: MemoryError\n" in err
-    if code == 1 and said:
+    # Python 3.13 prints the second message if no memory is left to print the error.
+    last = err.rstrip().rpartition("\n")[2]
+    if code == 1 and (last.startswith("MemoryError") or "\nobject type name: MemoryError\n" in err):
         return "memory"
     return "ok" if code == 0 else "error"
 
 
-def refusal(why: str) -> str:
+def unavailable(reason: str) -> str:
+    """The message that the sandbox is not available, and what it needs."""
     return (
-        f"Programs are not run, for there is no sandbox to run them in: {why}. It needs Linux 5.14 or newer in which "
-        "an ordinary user may make namespaces (sysctl user.max_user_namespaces above 0, "
-        "kernel.apparmor_restrict_unprivileged_userns=0 where there is one; in a container, a seccomp profile that "
+        f"Programs are not run, because the sandbox is not available: {reason}. It needs Linux 5.14 or newer in which "
+        "an ordinary user may create namespaces (sysctl user.max_user_namespaces above 0, "
+        "kernel.apparmor_restrict_unprivileged_userns=0 if it exists; in a container, a seccomp profile that "
         "allows unshare and mount)."
     )
 
@@ -164,34 +165,34 @@ except PermissionError:
 """
 
 
-class Watch:
-    """What the host sees of one program: what it prints and uses."""
+class ProcessMonitor:
+    """Follows one program from outside: reads its output and checks its limits."""
 
-    def __init__(self, process: subprocess.Popen[bytes], told: int, limits: Limits, begun: float) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], status: int, limits: Limits, start: float) -> None:
         assert process.stdin and process.stdout and process.stderr
-        self.process, self.told, self.limits, self.begun = process, told, limits, begun
+        self.process, self.status, self.limits, self.start = process, status, limits, start
         self.streams = (process.stdout, process.stderr)
         self.stdin = process.stdin
-        self.read: dict[int, bytearray] = {told: bytearray(), **{s.fileno(): bytearray() for s in self.streams}}
+        self.read: dict[int, bytearray] = {status: bytearray(), **{s.fileno(): bytearray() for s in self.streams}}
         self.open = set(self.read)
 
     def follow(self, program: bytes) -> Status | None:
-        """Until the program ends (None) or reaches a limit."""
+        """Wait until the program ends (None) or reaches a limit (which)."""
         write = self.stdin.fileno()
         os.set_blocking(write, False)
         with selectors.DefaultSelector() as ready:
             for fd in self.read:
                 ready.register(fd, selectors.EVENT_READ)
             ready.register(write, selectors.EVENT_WRITE)
-            looked, rest = 0.0, memoryview(program)
+            checked, rest = 0.0, memoryview(program)
             while self.open:
                 now = time.monotonic()
-                if now - self.begun > self.limits.seconds:
+                if now - self.start > self.limits.seconds:
                     return "time"
-                if now - looked >= LOOK and (over := self.over()):
+                if now - checked >= INTERVAL and (over := self.over()):
                     return over
-                looked = now if now - looked >= LOOK else looked
-                for key, _ in ready.select(LOOK):
+                checked = now if now - checked >= INTERVAL else checked
+                for key, _ in ready.select(INTERVAL):
                     if key.fd == write:
                         rest = self.feed(rest, lambda: ready.unregister(write))
                     elif (over := self.take(key.fd, lambda fd=key.fd: ready.unregister(fd))) is not None:  # type: ignore[misc]
@@ -199,7 +200,7 @@ class Watch:
         return None
 
     def feed(self, rest: memoryview, done: Callable[[], object]) -> memoryview:
-        """Hand over more of the program."""
+        """Write more of the program to its standard input; returns what is left."""
         try:
             rest = rest[os.write(self.stdin.fileno(), rest) :] if len(rest) else rest
         except BrokenPipeError:
@@ -210,44 +211,44 @@ class Watch:
         return rest
 
     def take(self, fd: int, done: Callable[[], object]) -> Status | None:
-        """Read what was printed, to the limit."""
+        """Read output up to the limit; returns the limit if it is exceeded."""
         new = os.read(fd, 1 << 16)
-        kept = self.read[fd]
+        buffer = self.read[fd]
         if not new:
             self.open.discard(fd)
             done()
-        room = self.limits.output - len(kept)
-        kept += new[:room]
+        room = self.limits.output - len(buffer)
+        buffer += new[:room]
         return "output" if len(new) > room else None
 
     def over(self) -> Status | None:
-        """Whether all processes together use too much, as far as the kernel tells."""
-        found = descendants(self.process.pid)[1:]  # without process 1, which waits
-        if sum(map(resident, found)) > self.limits.memory_mb << 20:
+        """The limit that all processes together exceed according to the kernel; None if none."""
+        running = descendants(self.process.pid)[1:]  # without process 1, which waits
+        if sum(map(resident, running)) > self.limits.memory_mb << 20:
             return "memory"
-        return "processes" if len(found) >= self.limits.processes else None
+        return "processes" if len(running) >= self.limits.processes else None
 
     def end(self) -> None:
-        """End all there is: with process 1 of a namespace the kernel ends every other in it."""
+        """End all processes: when process 1 of a namespace ends, the kernel ends all others in it."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        while chunk := os.read(self.told, 1 << 16):  # ends when the last process that could write is gone
-            self.read[self.told] += chunk
+        while chunk := os.read(self.status, 1 << 16):  # empty once the last process that could write has ended
+            self.read[self.status] += chunk
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> ProcessMonitor:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.end()
         for stream in (*self.streams, self.stdin):
             stream.close()
-        os.close(self.told)
+        os.close(self.status)
 
 
 def descendants(pid: int) -> list[int]:
-    """Children, their children, and so on, nearest first."""
-    found: list[int] = []
+    """Ids of the child processes, their children, and so on, nearest first."""
+    pids: list[int] = []
     waiting = [pid]
     while waiting:
         parent = waiting.pop(0)
@@ -256,13 +257,13 @@ def descendants(pid: int) -> list[int]:
         except OSError:
             continue
         new = [int(c) for c in text.split()]
-        found += new
+        pids += new
         waiting += new
-    return found
+    return pids
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory in use by a process."""
+    """Resident memory of a process in bytes; 0 if it has ended."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
     except (OSError, IndexError):

@@ -1,4 +1,4 @@
-"""One measuring of one model: what metrics share, which of them run, and the card on what they say."""
+"""Measuring a model: what metrics share, which of them run, and the protocol card of their scores."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ T = TypeVar("T")
 
 
 class Unmeasurable(Exception):
-    """A metric applies to the space, but this data or this model leaves nothing for it to measure: why."""
+    """Raised by a metric that applies to the space, but cannot be computed from this data or this model; says why."""
 
 
 class Study:
-    """Evidence with a number of samples fixed and every shared cost paid once. It is Evidence itself."""
+    """Evidence with a fixed number of samples, which caches everything that metrics share. Implements `Evidence`."""
 
     def __init__(self, evidence: Evidence, n: int, folder: Path | None = None) -> None:
         if n < 2:
@@ -38,9 +38,9 @@ class Study:
         self.heldout_items: Sequence[Item] = evidence.heldout_items
         self.rng: Rng = evidence.rng
         self.notes: list[str] = []
-        self.judges: dict[str, str] = {}  # encoders and classifiers used: name -> weight hash
+        self.judges: dict[str, str] = {}  # encoders and classifiers in use: name -> hash of the weights
         self.reference_size = len(evidence.heldout_items)
-        self._kept: dict[str, Any] = {}
+        self._cache: dict[str, Any] = {}
 
     @property
     def things(self) -> str:
@@ -68,19 +68,20 @@ class Study:
         return self.evidence.complete(holes)
 
     def once(self, key: str, make: Callable[[], T]) -> T:
-        """What `make` gave when `key` was first asked for."""
-        if key not in self._kept:
-            self._kept[key] = make()
-        found: T = self._kept[key]
-        return found
+        """The result of `make`, which is called only when `key` is requested for the first time."""
+        if key not in self._cache:
+            self._cache[key] = make()
+        value: T = self._cache[key]
+        return value
 
     def note(self, text: str) -> None:
+        """Add a note on the scores, unless it is empty or already there."""
         if text and text not in self.notes:
             self.notes.append(text)
 
 
 def study_of(evidence: Evidence) -> Study:
-    """The study a metric runs in: the evidence itself when `measure` made it, else one of a default size."""
+    """The study in which a metric runs: the evidence itself if `measure` created it, else one of a default size."""
     if isinstance(evidence, Study):
         return evidence
     return Study(evidence, max(2, min(len(evidence.heldout_items), 1000)))
@@ -88,7 +89,7 @@ def study_of(evidence: Evidence) -> Study:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Scores under their card; which metrics did not run and why; what a reader should know besides."""
+    """Scores with their card, the metrics that did not run with reasons, and notes."""
 
     card: ProtocolCard
     scores: tuple[Score, ...]
@@ -114,10 +115,10 @@ def measure(
     sampling: Mapping[str, str | int | float | bool | Mapping[str, float] | None],
     folder: Path | None = None,
 ) -> Measurement:
-    """Run the metrics that apply on n samples; encoders are kept in `folder` when one is given.
+    """Run the metrics that apply on n samples. Encoders are cached in `folder`, if given.
 
-    `sampling` says how `evidence.samples` draws, for the card. A metric that does not apply is listed in
-    `skipped` with its reason.
+    `sampling`: the settings with which `evidence.samples` draws, for the card. A metric that does not apply is listed
+    in `skipped` with the reason.
     """
     study = Study(evidence, n, folder)
     scores: list[Score] = []
@@ -128,8 +129,8 @@ def measure(
             try:
                 scores += metric.compute(study)
                 continue
-            except Unmeasurable as why:
-                reason = str(why)
+            except Unmeasurable as error:
+                reason = str(error)
         skipped[metric.name] = reason
     card = ProtocolCard(
         version=__version__,

@@ -1,4 +1,4 @@
-"""Metrics of text and code: likelihood over the whole held-out split, validity, diversity, verbatim copies."""
+"""Metrics of text and code: likelihood of the whole held-out split, validity, diversity, verbatim copies."""
 
 from __future__ import annotations
 
@@ -14,41 +14,42 @@ from afresh.core import CondSpec, Evidence, ItemKind, Metric, Score, Space
 from afresh.data.text.kind import TEXT
 from afresh.evaluation.compression import LZMA_CONTEXT, gzip_size, joined, lzma_after, lzma_size
 from afresh.evaluation.estimate import Estimate, ratio, share
-from afresh.evaluation.memorisation import Source
+from afresh.evaluation.memorisation import CopySearch
 from afresh.evaluation.study import Study, Unmeasurable, study_of
 
-RUN = 50  # bytes of a verbatim run
+RUN = 50  # bytes of the runs that are searched for copies
 WORD = re.compile(r"\w+|[^\w\s]")
-MOST_SOURCE = 8_000_000  # bytes of training text searched for copies
+MAX_SEARCHED = 8_000_000  # bytes of training text that are searched for copies
 
 
 def text_space(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
-    """None for text; else why not."""
+    """None for text, else the reason why not."""
     return None if kind is TEXT else f"measures text, not {kind.plural}"
 
 
-class Library:
-    """The texts that are compared: the model's samples, and real ones of the same lengths."""
+class TextSets:
+    """The texts that are compared: samples, and real ones of the same lengths."""
 
     def __init__(self, study: Study) -> None:
         self.study = study
         self.train = [_raw(t) for i in study.train_items for t in i.targets() if t]
         self.heldout = [_raw(t) for i in study.heldout_items for t in i.targets() if t]
         if any(i.turns for i in study.heldout_items):
-            study.note("conversations: all numbers are of the answers alone; a model's samples answer training prompts")
+            study.note(
+                "conversations: all scores are of the answers alone; samples answer prompts of the training split"
+            )
         if not self.train or not self.heldout:
-            raise Unmeasurable("there is no training or no held-out text")
+            raise Unmeasurable("the training or the held-out split has no text")
 
     def samples(self) -> list[str]:
-        found = [str(v) for v in self.study.drawn.values]
-        if not any(found):
+        texts = [str(v) for v in self.study.drawn.values]
+        if not any(texts):
             raise Unmeasurable("every sample is empty")
-        return found
+        return texts
 
     def excerpts(self, documents: Sequence[bytes], purpose: str) -> list[str]:
-        """Real excerpts as long as the samples, the i-th from the start of a random line in the i-th part of n.
-
-        So they overlap little, which would count as repetition.
+        """Real excerpts of the samples' lengths. The i-th of n starts at a random line in the i-th nth of the text, so
+        that excerpts hardly overlap, which would count as repetition.
         """
         starts = [np.flatnonzero(np.frombuffer(b"\n" + d[:-1], np.uint8) == 10) for d in documents]
         ends = np.cumsum([len(d) for d in documents])
@@ -65,15 +66,16 @@ class Library:
         return [e.decode("utf-8", "ignore") for e in out]
 
     def heads(self) -> list[str]:
-        """Beginnings of held-out documents, each document once, as long as the samples."""
+        """Beginnings of held-out documents with the samples' lengths, one per document."""
         sizes = [len(s) for s in self.samples()]
         texts = [str(t) for i in self.study.heldout_items for t in i.targets() if t]
         order = torch.argsort(self.study.rng.bits("heads", torch.arange(len(texts)))).tolist()
         return [texts[o][:n] for o, n in zip(order, sizes, strict=False)]
 
 
-def library_of(study: Study) -> Library:
-    return study.once("library", lambda: Library(study))
+def text_sets_of(study: Study) -> TextSets:
+    """The text sets of a study, built once."""
+    return study.once("text sets", lambda: TextSets(study))
 
 
 def _raw(text: str) -> bytes:
@@ -84,37 +86,35 @@ def _raw(text: str) -> bytes:
 
 
 def bits_per_byte(evidence: Evidence) -> list[Score]:
-    """-log2 p(held-out split) over its bytes of UTF-8, the whole split.
+    """-log2 p(held-out split) divided by its size in bytes of UTF-8, over the whole split. The interval is over
+    windows.
 
     Control: compression by lzma, (size(train + held-out) - size(train)) over the same bytes.
 
-    Named `bits_per_byte/bound` where the model knows only an upper bound of it (minus an ELBO).
-
-    Of conversations: the answers, each given what comes before it and with the mark that ends it, over their bytes.
-
-    Beside it, the held-out split compressed by gzip and lzma alone, and by lzma after the training text (the control).
-    The interval is over windows.
+    The score is named `bits_per_byte/bound` if the model has only an upper bound (minus an ELBO). For conversations,
+    the answers are scored, each given the turns before it and with the token that ends it, over their bytes. Further
+    scores are the held-out split compressed by gzip and lzma alone, and by lzma after the training text (the control).
     """
     study = study_of(evidence)
-    lib = library_of(study)
-    held, train = joined(lib.heldout), joined(lib.train)
-    size = sum(len(d) for d in lib.heldout)
+    sets = text_sets_of(study)
+    heldout, train = joined(sets.heldout), joined(sets.train)
+    size = sum(len(d) for d in sets.heldout)
     if len(train) > LZMA_CONTEXT:
-        study.note(f"bits_per_byte/lzma_train: context is the last {LZMA_CONTEXT:,} of {len(train):,} bytes")
-    sizes = {"gzip": gzip_size(held), "lzma": lzma_size(held), "lzma_train": lzma_after(train, held)}
+        study.note(f"bits_per_byte/lzma_train: the context is the last {LZMA_CONTEXT:,} of {len(train):,} bytes")
+    sizes = {"gzip": gzip_size(heldout), "lzma": lzma_size(heldout), "lzma_train": lzma_after(train, heldout)}
     packed = {name: 8 * n / size for name, n in sizes.items()}
     out: list[Score] = []
-    found = study.likelihood()
-    if found is None:
+    likelihood = study.likelihood()
+    if likelihood is None:
         study.note("bits_per_byte: this family has no likelihood; only the compressors are measured")
     else:
-        nats, tokens = (t.double().numpy() for t in found)
+        nats, tokens = (t.double().numpy() for t in likelihood)
         per_token, to_bits = ratio(nats, tokens), float(tokens.sum()) / math.log(2) / size
         ends = [None if x is None else x * to_bits for x in (per_token.low, per_token.high)]
         value = per_token.value * to_bits
         name = "bits_per_byte/bound" if study.bound else "bits_per_byte"
         if study.bound:
-            study.note(f"{name}: this family knows only a bound of its likelihood; its true bits per byte are fewer")
+            study.note(f"{name}: this family has only a bound of its likelihood; its true bits per byte are lower")
         out.append(Score(name, value, ends[0], ends[1], size, "lower", None, packed["lzma_train"]))
     return out + [Score(f"bits_per_byte/{name}", value, None, None, size, "lower") for name, value in packed.items()]
 
@@ -122,14 +122,14 @@ def bits_per_byte(evidence: Evidence) -> list[Score]:
 # --------------------------------------------------------------------------- validity
 
 
-STRING_ENDS = ('"""', "'''", "*/", "`")  # of strings and comments that may run over many lines
+STRING_ENDS = ('"""', "'''", "*/", "`")  # of strings and comments that may span many lines
 
 
-def complete(text: str, lines: int = 3, blocks: int = 3) -> list[str]:
-    """A text that may stop in the middle, and what is left of it when its unfinished end is taken off.
+def complete_parts(text: str, lines: int = 3, blocks: int = 3) -> list[str]:
+    """A text that may stop at any point, followed by versions of it without its unfinished end.
 
-    First the text itself; then without its last 1 to `lines` lines; then up to each of the last `blocks`
-    lines that start a statement at the left margin. Blank remainders are left out.
+    First the text itself; then without its last 1 to `lines` lines; then up to each of the last `blocks` lines that
+    start a statement at the left margin. Blank versions are left out.
     """
     parts = text.splitlines(keepends=True)
     cuts = list(range(len(parts), len(parts) - lines - 1, -1))
@@ -138,42 +138,42 @@ def complete(text: str, lines: int = 3, blocks: int = 3) -> list[str]:
     return ["".join(parts[:c]) for c in cuts if c > 0 and "".join(parts[:c]).strip()]
 
 
-def verdict(text: str, valid: Callable[[str], bool]) -> bool | None:
-    """Whether a program that may stop in the middle is valid so far; None when it stops in a long string.
+def valid_so_far(text: str, valid: Callable[[str], bool]) -> bool | None:
+    """Whether a program that may stop at any point is valid so far; None if it stops within a long string.
 
-    Valid: one of `complete(text)` is. Undecided: one of them is once an open string or comment is closed, so
-    that what there is of the program is mostly prose (a docstring, a licence) and proves nothing.
+    Valid: one of `complete_parts(text)` is valid. Undecided: the text is valid once an open string or comment is
+    closed, so that it may be mostly prose (a docstring, a licence), which says little about the program.
     """
-    if any(valid(c) for c in complete(text)):
+    if any(valid(c) for c in complete_parts(text)):
         return True
-    whole = text.rstrip("\"'`*/")  # a closing mark may itself be cut
-    return None if any(valid(whole + end) for end in STRING_ENDS) else False
+    opened = text.rstrip("\"'`*/")  # the closing mark may be incomplete
+    return None if any(valid(opened + end) for end in STRING_ENDS) else False
 
 
 def parses(evidence: Evidence) -> list[Score]:
-    """Share of samples that are valid so far, of those of which it can be said (see `verdict`).
+    """Share of samples that are valid so far, among those that are decided (see `valid_so_far`).
 
-    Floor: beginnings of held-out documents cut to the samples' lengths and judged alike. Control: the same with their
-    characters in random order.
+    Floor: beginnings of held-out documents of the samples' lengths. Control: the same beginnings with their characters
+    in random order.
     """
     study = study_of(evidence)
-    lib = library_of(study)
+    sets = text_sets_of(study)
 
     def accepted(texts: Sequence[str]) -> tuple[Estimate | None, int]:
-        said = [v for v in (verdict(t, study.valid) for t in texts) if v is not None]
-        return (share(sum(said), len(said)) if said else None), len(texts) - len(said)
+        decided = [v for v in (valid_so_far(t, study.valid) for t in texts) if v is not None]
+        return (share(sum(decided), len(decided)) if decided else None), len(texts) - len(decided)
 
-    heads = lib.heads()
+    heads = sets.heads()
     scrambled, _ = accepted([_scrambled(t, i) for i, t in enumerate(heads)])
     control = None if scrambled is None else scrambled.value
     if control is not None and control > 0.9:
-        raise Unmeasurable("nearly every text is valid in this modality, scrambled ones too")
-    (own, open_), (floor, open_real) = accepted(lib.samples()), accepted(heads)
+        raise Unmeasurable("nearly every text is valid in this modality, even scrambled ones")
+    (own, undecided), (floor, undecided_real) = accepted(sets.samples()), accepted(heads)
     if own is None:
-        raise Unmeasurable("every sample stops within a string or comment: draw longer ones")
+        raise Unmeasurable("every sample stops within a string or comment; longer samples are needed")
     study.note(
-        f"parses: {open_} of {study.n} samples stop within a long string or comment and are not counted "
-        f"({open_real} of {len(heads)} real beginnings)"
+        f"parses: {undecided} of {study.n} samples stop within a long string or comment and are not counted "
+        f"({undecided_real} of {len(heads)} real beginnings)"
     )
     return [own.score("parses", "higher", floor.value if floor else None, control)]
 
@@ -187,16 +187,17 @@ def _scrambled(text: str, seed: int) -> str:
 
 
 def diversity(evidence: Evidence) -> list[Score]:
-    """Different n-grams of words over all n-grams of words of all samples together (Li et al. 2016, section 5.3).
+    """Number of distinct n-grams of words divided by the number of all n-grams, over all samples (Li et al. 2016,
+    section 5.3).
 
-    Depends on the amount of text, so that only the floor, real text of the same lengths, gives it meaning.
+    It depends on the amount of text and is meaningful only beside the floor, real text of the same lengths.
     """
     study = study_of(evidence)
-    lib = library_of(study)
-    real = lib.excerpts(lib.heldout, "excerpts/heldout")
+    sets = text_sets_of(study)
+    real = sets.excerpts(sets.heldout, "excerpts/heldout")
     out = []
     for n in (1, 2, 3):
-        own, floor = _distinct(lib.samples(), n), _distinct(real, n)
+        own, floor = _distinct(sets.samples(), n), _distinct(real, n)
         if own is None:
             raise Unmeasurable(f"no sample has {n} words")
         out.append(own.score(f"distinct_{n}", "none", floor.value if floor else None))
@@ -204,64 +205,65 @@ def diversity(evidence: Evidence) -> list[Score]:
 
 
 def _distinct(texts: Sequence[str], n: int) -> Estimate | None:
-    """Different over all n-grams. A gram that occurs c times counts 1/c in every text it occurs in: same sum."""
+    """Distinct n-grams over all n-grams. An n-gram that occurs c times counts 1/c each time, which gives the same
+    sum."""
     words = [WORD.findall(t) for t in texts]
     grams = [list(zip(*(w[i:] for i in range(n)), strict=False)) for w in words]
     count = Counter(g for text in grams for g in text)
     if not count:
         return None
-    new = np.array([sum(1 / count[g] for g in text) for text in grams])
-    found = ratio(new, np.array([len(text) for text in grams], np.float64))
-    return _within(found, count.total())
+    distinct = np.array([sum(1 / count[g] for g in text) for text in grams])
+    return _bounded(ratio(distinct, np.array([len(text) for text in grams], np.float64)), count.total())
 
 
-def _within(found: Estimate, n: int) -> Estimate:
-    """A share's interval kept in [0, 1]; where all texts agree on 0 or 1, Wilson's over the texts."""
-    low, high = found.low, found.high
-    if found.value in (0.0, 1.0):
-        whole = share(round(found.value) * found.n, found.n)
-        low, high = whole.low, whole.high
+def _bounded(estimate: Estimate, n: int) -> Estimate:
+    """A share of n units with its interval clipped to [0, 1]. If all texts are 0 or all are 1, Wilson's interval over
+    the texts is used."""
+    low, high = estimate.low, estimate.high
+    if estimate.value in (0.0, 1.0):
+        wilson = share(round(estimate.value) * estimate.n, estimate.n)
+        low, high = wilson.low, wilson.high
     if low is None or high is None:
-        return Estimate(found.value, None, None, n)
-    return Estimate(found.value, max(0.0, low), min(1.0, high), n)
+        return Estimate(estimate.value, None, None, n)
+    return Estimate(estimate.value, max(0.0, low), min(1.0, high), n)
 
 
 def verbatim(evidence: Evidence) -> list[Score]:
-    """Share of the samples' runs of 50 bytes that occur in the training text, and the longest copied run.
+    """Share of the samples' runs of 50 bytes that occur in the training text, and the length of the longest copied run.
 
-    Floor: held-out excerpts of the same lengths, which share licences and idioms with the training text.
-    Control: training excerpts, of which all is copied by construction.
+    Floor: held-out excerpts of the same lengths, which share licences and idioms with the training text. Control:
+    training excerpts, which are copies.
     """
     study = study_of(evidence)
-    lib = library_of(study)
-    kept: list[bytes] = []
-    room = MOST_SOURCE
-    for document in reversed(lib.train):
+    sets = text_sets_of(study)
+    searched: list[bytes] = []
+    room = MAX_SEARCHED
+    for document in reversed(sets.train):
         if room <= 0:
-            study.note(f"verbatim: copies are looked for in the last {MOST_SOURCE:,} bytes of training text")
+            study.note(f"verbatim: copies are searched in the last {MAX_SEARCHED:,} bytes of training text")
             break
-        kept.append(document[-room:])
+        searched.append(document[-room:])
         room -= len(document)
-    source = Source(kept)
-    own = [_raw(t) for t in lib.samples()]
-    real = [_raw(t) for t in lib.excerpts(lib.heldout, "excerpts/heldout")]
-    copied = [_raw(t) for t in lib.excerpts(kept, "excerpts/train")]
-    found = _verbatim(source, own)
-    if found is None:
+    search = CopySearch(searched)
+    own = [_raw(t) for t in sets.samples()]
+    real = [_raw(t) for t in sets.excerpts(sets.heldout, "excerpts/heldout")]
+    copied = [_raw(t) for t in sets.excerpts(searched, "excerpts/train")]
+    estimate = _verbatim(search, own)
+    if estimate is None:
         raise Unmeasurable(f"no sample has {RUN} bytes")
-    floor, control = _verbatim(source, real), _verbatim(source, copied)
+    floor, control = _verbatim(search, real), _verbatim(search, copied)
     values = (floor.value if floor else None, control.value if control else None)
-    whole = float(max(len(t) for t in copied))
-    longest = Score("longest_copy", source.longest(own), None, None, len(own), "lower", source.longest(real), whole)
-    return [found.score("verbatim_50", "lower", *values), longest]
+    complete = float(max(len(t) for t in copied))
+    longest = Score("longest_copy", search.longest(own), None, None, len(own), "lower", search.longest(real), complete)
+    return [estimate.score("verbatim_50", "lower", *values), longest]
 
 
-def _verbatim(source: Source, texts: Sequence[bytes]) -> Estimate | None:
-    hits = [h for h in source.seen(texts, RUN) if len(h)]
+def _verbatim(search: CopySearch, texts: Sequence[bytes]) -> Estimate | None:
+    hits = [h for h in search.contained(texts, RUN) if len(h)]
     if not hits:
         return None
-    found = ratio(np.array([h.sum() for h in hits], np.float64), np.array([len(h) for h in hits], np.float64))
-    return _within(found, sum(len(h) for h in hits))
+    copied = ratio(np.array([h.sum() for h in hits], np.float64), np.array([len(h) for h in hits], np.float64))
+    return _bounded(copied, sum(len(h) for h in hits))
 
 
 METRICS: tuple[Metric, ...] = (

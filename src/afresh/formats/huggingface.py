@@ -235,8 +235,7 @@ def read_hub(name: str) -> Base:
 def explain_difference(t: Tokenizer, text: str) -> str | None:
     """The known reason why transformers gives a text other ids; None if the ids must be the same."""
     if any(a.content in text for a in t.inner.get_added_tokens_decoder().values() if a.special):
-        return "transformers reads a special token that is written in a text as that token, unless "
-        "split_special_tokens=True"
+        return "transformers reads a special token written in a text as that token, unless split_special_tokens=True"
     return explain_unseen_characters(t, text)
 
 

@@ -15,7 +15,7 @@ from afresh.core import Batch, CondSpec, Drawn, Examples, Item, ItemKind, Space,
 from afresh.core.rng import Rng
 from afresh.data.load import draw_requests, rows_at_once, sweep
 from afresh.data.prepare import Prepared
-from afresh.evaluation.likelihood import counted
+from afresh.evaluation.likelihood import scored_rows
 from afresh.evaluation.study import Measurement, measure
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
@@ -73,7 +73,7 @@ class RunEvidence:
 
     def likelihood(self) -> tuple[Tensor, Tensor] | None:
         """For models of tokens nats and tokens of every window of the held-out split, (W,) each; of a field of bytes
-        nats and values of the pictures that `counted` names."""
+        nats and values of the pictures that `scored_rows` names."""
         likelihood, run = self.run.family.likelihood, self.run
         if likelihood is None:
             return None
@@ -95,7 +95,7 @@ class RunEvidence:
         likelihood = run.family.likelihood
         assert likelihood is not None and likelihood.density is not None
         found, dims = [], held.x[0].numel()
-        for rows in counted(held).split(16):
+        for rows in scored_rows(held).split(16):
             x = held.x[rows].float() * held.scale + held.shift
             x = dequantised(x, held.scale, self.rng, rows)
             batch = Batch(x, held.cond.select(rows), rows).to(run.train.device)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from afresh.core import Score, UserError
-from afresh.evaluation.programs import Task, new_mark, pass_scores, passed, task_of
+from afresh.evaluation.programs import CodeTask, new_mark, pass_scores, passed, task_of
 from afresh.evaluation.sandbox import Outcome, Sandbox
 from afresh.runs.run import Run
 from afresh.sampling.request import Request
@@ -43,7 +43,7 @@ class Solved:
         }
 
 
-def read_tasks(path: Path, first: int | None = None) -> list[Task]:
+def read_tasks(path: Path, first: int | None = None) -> list[CodeTask]:
     """Tasks of a .jsonl file, also as .gz. Raises UserError for what is none, naming the line."""
     try:
         raw = path.read_bytes()
@@ -65,11 +65,11 @@ def read_tasks(path: Path, first: int | None = None) -> list[Task]:
     return tasks[:first]
 
 
-def judge(tasks: Sequence[tuple[Task, str]], sandbox: Sandbox) -> list[tuple[bool, Outcome]]:
+def judge(tasks: Sequence[tuple[CodeTask, str]], sandbox: Sandbox) -> list[tuple[bool, Outcome]]:
     """Whether each answer passes its task's tests, and how its program ended. Raises UserError without a sandbox."""
     assert sandbox.ready
 
-    def one(pair: tuple[Task, str]) -> tuple[bool, Outcome]:
+    def one(pair: tuple[CodeTask, str]) -> tuple[bool, Outcome]:
         task, answer = pair
         mark = new_mark()
         outcome = sandbox.run(task.program(answer, mark))
@@ -79,7 +79,7 @@ def judge(tasks: Sequence[tuple[Task, str]], sandbox: Sandbox) -> list[tuple[boo
         return list(pool.map(one, tasks))
 
 
-def check_runner(tasks: Sequence[Task], sandbox: Sandbox, notes: list[str]) -> tuple[float | None, float]:
+def check_runner(tasks: Sequence[CodeTask], sandbox: Sandbox, notes: list[str]) -> tuple[float | None, float]:
     """Shares of tasks that the reference answers and empty ones pass: what the tests and the runner are worth."""
     known = [t for t in tasks if t.reference is not None]
     real = judge([(t, t.reference or "") for t in known], sandbox)
@@ -92,7 +92,7 @@ def check_runner(tasks: Sequence[Task], sandbox: Sandbox, notes: list[str]) -> t
 
 
 def draw_answers(
-    run: Run, tasks: Sequence[Task], n: int, seed: int, settings: Mapping[str, Any]
+    run: Run, tasks: Sequence[CodeTask], n: int, seed: int, settings: Mapping[str, Any]
 ) -> tuple[list[str], list[str]]:
     """n answers to each task in turn, and notes on prompts that were cut."""
     prompts = [t.prompt for t in tasks for _ in range(n)]

@@ -15,7 +15,7 @@ from afresh.alignment.rewards.reward import Context
 from afresh.alignment.rewards.unit_test_reward import passing, program
 from afresh.core import UserError
 from afresh.data.prepare import prepare
-from afresh.evaluation import classifier
+from afresh.evaluation import label_classifier
 from tests import needs
 
 
@@ -72,7 +72,7 @@ def test_a_classifier_is_trained_once_for_its_data(
         raise AssertionError("trained again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(classifier, "draw_rows", trained)
+        patch.setattr(label_classifier, "draw_rows", trained)
         assert np.array_equal(values(), first)
     Image.fromarray(np.full((12, 12), 215, np.uint8)).save(shades / "light" / "new.png")
     values()

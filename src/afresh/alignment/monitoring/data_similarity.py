@@ -18,7 +18,7 @@ from torch import Tensor
 from afresh.core import Codec
 from afresh.core.item_kind import Array
 from afresh.data.prepare import Prepared
-from afresh.evaluation.gallery import seen
+from afresh.evaluation.image_sets import as_images
 
 MOST = 1024  # training items that samples are compared with, evenly taken
 
@@ -40,7 +40,7 @@ class DataSimilarity:
             made = x if self.codec is None else self.codec.decode(x)
             if not made.is_floating_point():
                 return {}
-            near = torch.cdist(seen(made.float().clamp(-1, 1)).flatten(1), self.fields).min(1).values
+            near = torch.cdist(as_images(made.float().clamp(-1, 1)).flatten(1), self.fields).min(1).values
             found = 1 - near.double().numpy() / (2 * math.sqrt(self.fields.shape[1]))
         error = float(found.std(ddof=1) / math.sqrt(len(found)))
         return {"data_similarity": float(found.mean()), "data_similarity_error": error}
@@ -57,7 +57,7 @@ class DataSimilarity:
         """Training items (N, D) as they are compared."""
         train = self.prepared.train
         rows = torch.tensor(evenly(len(train.x)))
-        return seen(train.x[rows].float() * train.scale + train.shift).flatten(1)
+        return as_images(train.x[rows].float() * train.scale + train.shift).flatten(1)
 
 
 def evenly(count: int) -> list[int]:

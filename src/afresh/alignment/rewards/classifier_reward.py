@@ -28,9 +28,9 @@ from afresh.core import Item, UserError
 from afresh.core.kinds import Kind
 from afresh.core.rng import Rng
 from afresh.data.prepare import Prepared, prepare
-from afresh.evaluation.classifier import train_judge
-from afresh.evaluation.encoders import shrunk
-from afresh.evaluation.gallery import seen
+from afresh.evaluation.encoders import downscaled
+from afresh.evaluation.image_sets import as_images
+from afresh.evaluation.label_classifier import train_label_classifier
 
 MARK = "class:"
 SEED = 3_000_017  # of a picture's classifier: not that of any judge
@@ -140,11 +140,11 @@ def pictures(data: Prepared, name: str, folder: Path | None = None) -> Judge:
     """The network that judges labels in measurements, of another seed."""
     train, shape = data.train, data.encoder.space.shape
     x = train.x.float() * train.scale + train.shift
-    judge = train_judge(name, x, train.cond, name, len(data.encoder.conds[name].classes), Rng(SEED), folder)
+    judge = train_label_classifier(name, x, train.cond, name, len(data.encoder.conds[name].classes), Rng(SEED), folder)
 
     def field(x: Tensor) -> Tensor:
         made = framed(x, (shape[0], shape[1], shape[2]))
-        out: Tensor = judge.net(shrunk(made)).softmax(1)
+        out: Tensor = judge.net(downscaled(made)).softmax(1)
         return out
 
     @torch.no_grad()
@@ -158,11 +158,11 @@ def pictures(data: Prepared, name: str, folder: Path | None = None) -> Judge:
 def sounds(data: Prepared, name: str, folder: Path | None = None) -> Judge:
     """The same network on the fields that sounds are encoded to, waves as their spectra."""
     train, encoder = data.train, data.encoder
-    x = seen(train.x.float() * train.scale + train.shift)
-    judge = train_judge(name, x, train.cond, name, len(encoder.conds[name].classes), Rng(SEED), folder)
+    x = as_images(train.x.float() * train.scale + train.shift)
+    judge = train_label_classifier(name, x, train.cond, name, len(encoder.conds[name].classes), Rng(SEED), folder)
 
     def field(x: Tensor) -> Tensor:
-        out: Tensor = judge.net(shrunk(seen(x.float()))).softmax(1)
+        out: Tensor = judge.net(downscaled(as_images(x.float()))).softmax(1)
         return out
 
     @torch.no_grad()

@@ -29,8 +29,8 @@ from afresh.data.image.images import (
     short_side,
     to_channels,
 )
-from afresh.evaluation.encoders import LARGEST, DomainNet, Recipe, train_encoder
-from afresh.evaluation.gallery import seen as spectra
+from afresh.evaluation.encoders import MAX_SIDE, DomainNet, Recipe, train_encoder
+from afresh.evaluation.image_sets import as_images
 from afresh.runs.data import run_data
 from afresh.runs.inputs import encoded
 from afresh.runs.run import Run
@@ -73,12 +73,12 @@ def blank(saved: SavedPicture) -> PictureFeatures:
 
 
 def opened(data: Preferences, names: Sequence[str], run: Run | None) -> Tensor:
-    """Pictures (K, C, side, side) in [-1, 1], of the run's side, or what suits them, but no longer than LARGEST."""
+    """Pictures (K, C, side, side) in [-1, 1], of the run's side, or what suits them, but no longer than MAX_SIDE."""
     paths = [data.path(name) for name in names]
     if run is None:
         side = default_side([s for s in map(short_side, paths) if s] or [8])
     else:
-        side = min(LARGEST, max(run.encoder.space.shape[1:]))
+        side = min(MAX_SIDE, max(run.encoder.space.shape[1:]))
 
     def one(path: Path) -> Pixels | str:
         try:
@@ -99,28 +99,30 @@ def opened(data: Preferences, names: Sequence[str], run: Run | None) -> Tensor:
 
 
 def heard(data: Preferences, names: Sequence[str], run: Run | None) -> Tensor:
-    """Sounds (K, C, H, W) as the spectra of the run's fields, no side longer than LARGEST. Raises UserError."""
+    """Sounds (K, C, H, W) as the spectra of the run's fields, no side longer than MAX_SIDE. Raises UserError."""
     if run is None:
         raise UserError("Votes on sounds are learnt from as a model's encoder hears them: name the run that drew them.")
     return small(encoded(run, [data.path(name) for name in names]))
 
 
 def small(x: Tensor) -> Tensor:
-    """Fields of sounds (B, *shape) as spectra (B, C, H, W), areas averaged where a side is longer than LARGEST."""
-    x = spectra(x)
-    return framed(x, (x.shape[1], min(LARGEST, x.shape[2]), min(LARGEST, x.shape[3])))
+    """Fields of sounds (B, *shape) as spectra (B, C, H, W), areas averaged where a side is longer than MAX_SIDE."""
+    x = as_images(x)
+    return framed(x, (x.shape[1], min(MAX_SIDE, x.shape[2]), min(MAX_SIDE, x.shape[3])))
 
 
 def encoder_of(x: Tensor, run: Run | None, recipe: Recipe, seed: int) -> dict[str, Tensor] | None:
     """Weights of an encoder of the run's training pictures, or of x, those voted on; None where they are few."""
     spec: CondSpec = {}
-    cond, seen = Cond(len(x)), x
+    cond, inputs = Cond(len(x)), x
     if run is not None:
         train = run_data(run).train
         rows = torch.argsort(Rng(seed).bits("reward/pictures", torch.arange(len(train))))[:MOST]
-        seen = framed(spectra(train.x[rows].float() * train.scale + train.shift), (x.shape[1], x.shape[2], x.shape[3]))
+        inputs = framed(
+            as_images(train.x[rows].float() * train.scale + train.shift), (x.shape[1], x.shape[2], x.shape[3])
+        )
         cond, spec = train.cond.select(rows), run.encoder.conds
-    if len(seen) < FEW:
+    if len(inputs) < FEW:
         return None
-    found = train_encoder("reward", seen, cond, spec, Rng(ENCODER_SEED + seed), recipe)
+    found = train_encoder("reward", inputs, cond, spec, Rng(ENCODER_SEED + seed), recipe)
     return {k: v.float() for k, v in found.tensors().items() if not k.startswith("net.heads.")}

@@ -1,4 +1,5 @@
-"""Weights of judges on disk: named by what they depend on, hashed by what they are."""
+"""A cache of weights of encoders and classifiers on disk, in files that are named after all that the weights depend
+on."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 
 def weight_hash(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and bytes of tensors, in order of name."""
+    """SHA-256 over the names, shapes and bytes of tensors, in order of name."""
     h = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
@@ -22,32 +23,32 @@ def weight_hash(tensors: Mapping[str, Tensor]) -> str:
 
 
 def cache_path(folder: Path | None, name: str, recipe: str, inputs: Mapping[str, Tensor]) -> Path | None:
-    """Where weights that depend on a recipe and on training data are kept; None without a folder."""
+    """The file of weights that depend on a recipe and on training data; None without a folder."""
     if folder is None:
         return None
     key = hashlib.sha256(f"1 {recipe} {weight_hash(inputs)}".encode()).hexdigest()
     return folder / f"{name}-{key[:24]}.safetensors"
 
 
-def keep(path: Path | None, tensors: Mapping[str, Tensor]) -> None:
-    """Write weights aside, then rename. Does nothing without a path."""
+def save_cached(path: Path | None, tensors: Mapping[str, Tensor]) -> None:
+    """Write weights to a temporary file and rename it. Does nothing without a path."""
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".part")
-    aside.write_bytes(save({k: v.contiguous() for k, v in tensors.items()}))
-    aside.replace(path)
+    temporary = path.with_suffix(".part")
+    temporary.write_bytes(save({k: v.contiguous() for k, v in tensors.items()}))
+    temporary.replace(path)
 
 
-def kept(path: Path | None, like: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    """Weights of the same names and shapes as `like`; None where there are none or the file is damaged.
+def load_cached(path: Path | None, like: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """Weights with the same names and shapes as `like`; None if the file is missing or damaged.
 
-    A damaged file is no error: it is only a cache, and training makes it again.
+    A damaged file is not an error, since the weights can be trained again.
     """
     if path is None or not path.is_file():
         return None
     try:
-        found = load_file(path)
+        weights = load_file(path)
     except SafetensorError:
         return None
-    return found if {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in like.items()} else None
+    return weights if {k: v.shape for k, v in weights.items()} == {k: v.shape for k, v in like.items()} else None

@@ -1,7 +1,7 @@
-"""A judge of labels for conditional accuracy: no part of it is shared with the encoder of the distances.
+"""A classifier of labels that measures conditional accuracy. It shares nothing with the encoder of the distances.
 
-Another architecture (max-pooled convolutions, batch normalisation and a hidden layer instead of
-group-normalised averages), another seed, trained on labels alone under small shifts.
+It has another architecture (max-pooled convolutions, batch normalisation and a hidden layer instead of group-normalised
+averages) and another seed, and is trained on labels alone, under small shifts.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from afresh.core import Cond
 from afresh.core.rng import Rng
-from afresh.evaluation.encoders import draw_rows, shrunk
-from afresh.evaluation.judge_weights import cache_path, keep, kept, weight_hash
+from afresh.evaluation.encoders import downscaled, draw_rows
+from afresh.evaluation.weight_cache import cache_path, load_cached, save_cached, weight_hash
 
 STEPS, BATCH, RATE, WIDTH = 300, 128, 2e-3, 32
 
 
-class JudgeNet(nn.Module):
-    """(B, C, H, W) to logits (B, classes)."""
+class ClassifierNet(nn.Module):
+    """Maps images (B, C, H, W) to logits (B, classes)."""
 
     def __init__(self, channels: int, classes: int, stride: int) -> None:
         super().__init__()
@@ -37,39 +37,39 @@ class JudgeNet(nn.Module):
         return self.head(self.body(x))
 
 
-class Judge:
-    """A trained JudgeNet for one label."""
+class LabelClassifier:
+    """A trained ClassifierNet for one label of the data."""
 
-    def __init__(self, name: str, net: JudgeNet) -> None:
+    def __init__(self, name: str, net: ClassifierNet) -> None:
         self.name, self.net = name, net.eval().requires_grad_(False)
         self.hash = weight_hash(net.state_dict())
 
     @torch.no_grad()
     def labels(self, x: Tensor) -> Tensor:
-        """The likeliest label of every picture, (N,) int64."""
-        return torch.cat([self.net(shrunk(part)).argmax(1) for part in x.split(512)])
+        """The most likely label of every image, (N,) int64."""
+        return torch.cat([self.net(downscaled(part)).argmax(1) for part in x.split(512)])
 
 
-def train_judge(
+def train_label_classifier(
     name: str, x: Tensor, cond: Cond, part: str, classes: int, rng: Rng, folder: Path | None = None
-) -> Judge:
-    """A judge of label `part`, from the rows of x (N, C, H, W) that have it. Equal arguments, equal weights.
+) -> LabelClassifier:
+    """Train a classifier of the label `part` on the rows of x (N, C, H, W) that have it. Deterministic.
 
-    With `folder` the weights are kept there, as those of an encoder are.
+    With `folder`, the weights are cached there, as those of an encoder are.
     """
     rows_with = cond.present[part].nonzero()[:, 0]
-    small, label = shrunk(x)[rows_with], cond.parts[part][rows_with]
+    small, label = downscaled(x)[rows_with], cond.parts[part][rows_with]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.seed + 1)
-        net = JudgeNet(x.shape[1], classes, 2 if min(small.shape[2:]) > 16 else 1)
+        net = ClassifierNet(x.shape[1], classes, 2 if min(small.shape[2:]) > 16 else 1)
     path = cache_path(folder, name, f"{rng.seed} {STEPS} {BATCH} {RATE} {WIDTH}", {"x": small, "label": label})
-    found = kept(path, net.state_dict())
-    if found is not None:
-        net.load_state_dict(found)
-        return Judge(name, net)
+    cached = load_cached(path, net.state_dict())
+    if cached is not None:
+        net.load_state_dict(cached)
+        return LabelClassifier(name, net)
     optimiser = torch.optim.AdamW(net.parameters(), RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=STEPS)
-    reach = 1 if min(small.shape[2:]) < 16 else 2  # pixels of shift either way
+    reach = 1 if min(small.shape[2:]) < 16 else 2  # largest shift in pixels
     for step in range(STEPS):
         index, rows = draw_rows(rng, "judge/rows", step, BATCH, len(small))
         shift = torch.remainder(rng.bits("judge/shift", index, (2,)), 2 * reach + 1)
@@ -78,12 +78,13 @@ def train_judge(
         loss.backward()
         optimiser.step()
         schedule.step()
-    keep(path, net.state_dict())
-    return Judge(name, net)
+    save_cached(path, net.state_dict())
+    return LabelClassifier(name, net)
 
 
 def shifted(x: Tensor, shift: Tensor, reach: int) -> Tensor:
-    """Picture b moved by shift[b] - reach (rows, columns), (B, 2) in 0..2 reach; the rim is repeated."""
+    """Shift image b by shift[b] - reach, with shift (B, 2) of (rows, columns) in 0..2 reach; border pixels are
+    repeated."""
     h, w = x.shape[2:]
     wide = F.pad(x, (reach,) * 4, mode="replicate")
     rows = shift[:, :1] + torch.arange(h)  # (B, H)

@@ -1,0 +1,149 @@
+"""Sets of images, or of spectra of audio, that metrics compare: samples, held-out ones and controls, with features."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from types import MappingProxyType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from afresh.core import Cond, Examples
+from afresh.evaluation.encoders import FeatureEncoder, PixelPCA, Recipe, label_parts, train_encoder
+from afresh.evaluation.estimate import Array
+from afresh.evaluation.pixel_gaussian import pixel_gaussian
+from afresh.evaluation.study import Study, Unmeasurable
+from afresh.nets.spectrum import stft
+
+MIN_HELDOUT = 20  # images; fewer give no meaningful score
+MAX_TRAIN = 20_000  # training images that an encoder or a classifier learns from
+WINDOW, FLOOR = 256, 1e-4  # of spectra: samples, and the magnitude (1 for a full-scale tone) that becomes -1
+
+
+def images_of(examples: Examples, rows: Tensor) -> Tensor:
+    """Rows of a split as float32 images (R, C, H, W)."""
+    return as_images(examples.x[rows].float() * examples.scale + examples.shift)
+
+
+def as_images(x: Tensor) -> Tensor:
+    """Waves (R, C, T) as log spectra (R, C, H, W) in about [-1, 1], since similar sounds have no samples in common.
+    Other fields are returned unchanged."""
+    if x.dim() != 3:
+        return x
+    window = min(WINDOW, max(16, x.shape[2] // 8 * 2))
+    power = stft(x.flatten(0, 1), window, window // 2).abs().clamp_min(FLOOR)
+    return (1 - 2 * torch.log(power) / math.log(FLOOR)).unflatten(0, x.shape[:2])
+
+
+class ImageSets:
+    """Sets of images of equal size m, by name.
+
+    `real`: held-out images. `fake`: samples of the model. `reserve`: training images that the encoders were not trained
+    on; they stand for a perfect model and give every floor. `copies`: training images that the encoders were trained
+    on. `gaussian`: samples of the trivial model. `blurred`: blurred held-out images.
+    """
+
+    def __init__(self, study: Study) -> None:
+        held, size = len(study.heldout), len(study.train)
+        if held < MIN_HELDOUT or size < 4 * MIN_HELDOUT:
+            raise Unmeasurable(
+                f"needs at least {MIN_HELDOUT} held-out and {4 * MIN_HELDOUT} training {study.things}, not {held} "
+                f"and {size}"
+            )
+        self.study = study
+        order = self._order("gallery/train", size)
+        reserve = min(held, size // 4)  # independent of n, so that the encoders are as well
+        self.reserve_rows, self.other_rows = order[:reserve], order[reserve:]
+        self.encoder_rows = self.other_rows[:MAX_TRAIN]
+        if len(self.encoder_rows) < len(self.other_rows):
+            study.note(f"encoders and classifiers are trained on {MAX_TRAIN:,} of {size:,} training {study.things}")
+        self.m = min(study.n, reserve)
+        self.real_rows = self._order("gallery/heldout", held)
+        study.reference_size = self.m
+        if self.m < study.n:
+            study.note(f"distances use {self.m} of the {study.n} samples, as many as there are real {study.things}")
+
+    def _order(self, purpose: str, n: int) -> Tensor:
+        return torch.argsort(self.study.rng.bits(purpose, torch.arange(n)))
+
+    @cached_property
+    def encoder_images(self) -> Tensor:
+        """The training images that encoders are trained on."""
+        return images_of(self.study.train, self.encoder_rows)
+
+    @cached_property
+    def encoder_cond(self) -> Cond:
+        return self.study.train.cond.select(self.encoder_rows)
+
+    @cached_property
+    def fakes(self) -> Tensor:
+        """All n samples, rounded to the values that real images have."""
+        return as_images(self.as_real(self.study.drawn.x.detach().cpu().float()))
+
+    @cached_property
+    def heldout(self) -> Tensor:
+        """All held-out images in random order."""
+        return images_of(self.study.heldout, self.real_rows)
+
+    def as_real(self, x: Tensor) -> Tensor:
+        """Clip and round to bytes if the data is 8-bit, so that no classifier can use fractions to recognise
+        samples."""
+        train = self.study.train
+        if train.x.dtype != torch.uint8:
+            return x
+        steps = ((x - train.shift) / train.scale).round().clamp(0, 255)
+        return steps * train.scale + train.shift
+
+    @cached_property
+    def sets(self) -> Mapping[str, Tensor]:
+        held = self.heldout[: self.m]
+        return MappingProxyType(
+            {
+                "real": held,
+                "fake": self.fakes[: self.m],
+                "reserve": images_of(self.study.train, self.reserve_rows[: self.m]),
+                "copies": self.encoder_images[: self.m],
+                "gaussian": self._gaussian(),
+                "blurred": self.as_real(F.avg_pool2d(F.pad(held, (1, 1, 1, 1), mode="replicate"), 3, 1)),
+            }
+        )
+
+    @cached_property
+    def gaussian_cond(self) -> Cond:
+        """Conditions of the trivial model: those of random training images, as for the model."""
+        index = torch.arange(self.m)
+        rows = torch.remainder(self.study.rng.bits("gallery/gaussian", index), len(self.encoder_rows))
+        return self.encoder_cond.select(rows)
+
+    def _gaussian(self) -> Tensor:
+        none = torch.zeros(len(self.encoder_rows), dtype=torch.int64)
+        wanted = torch.zeros(self.m, dtype=torch.int64)
+        for name in list(label_parts(self.study.conds))[:1]:
+            none, wanted = self.encoder_cond.parts[name], self.gaussian_cond.parts[name]
+        return self.as_real(pixel_gaussian(self.encoder_images, none, wanted, self.study.rng))
+
+    def encoder(self, name: str) -> FeatureEncoder:
+        """The encoder `domain`, `random_net` or `pixel_pca`, which is recorded on the card."""
+        encoder: FeatureEncoder = self.study.once(f"encoder/{name}", lambda: self._make(name))
+        self.study.judges[name] = encoder.hash
+        return encoder
+
+    def _make(self, name: str) -> FeatureEncoder:
+        if name == "pixel_pca":
+            return PixelPCA(self.encoder_images)
+        recipe = Recipe(steps=0) if name == "random_net" else Recipe()
+        study = self.study
+        return train_encoder(name, self.encoder_images, self.encoder_cond, study.conds, study.rng, recipe, study.folder)
+
+    def features(self, encoder: str, which: str) -> Array:
+        """Features (m, D) of one set."""
+        net = self.encoder(encoder)
+        return self.study.once(f"features/{encoder}/{which}", lambda: net.features(self.sets[which]))
+
+
+def image_sets_of(study: Study) -> ImageSets:
+    """The image sets of a study, built once."""
+    return study.once("image sets", lambda: ImageSets(study))
