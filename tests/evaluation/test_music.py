@@ -10,6 +10,7 @@ import pytest
 from afresh.core import Score as Number
 from afresh.core import Space
 from afresh.data.music.score import Note, Score, to_text
+from afresh.data.text.kind import TEXT
 from afresh.evaluation.music import METRICS, copies, distributions, divergence, piece_of, score_space, validity
 from afresh.evaluation.study import Study, Unmeasurable
 from tests.evaluation.scores import composer, music, tune
@@ -89,6 +90,6 @@ def test_what_cannot_be_measured_says_why() -> None:
 def test_it_applies_to_music_alone() -> None:
     text = Space("tokens", (8,), (10,), {"end": 5}, stream=True)
     for metric in METRICS:
-        reason = metric.applies(text, {})
+        reason = metric.applies(TEXT, text, {})
         assert reason is not None and len(reason) > 10
-    assert score_space(composer().space, {}) is None
+    assert score_space(TEXT, composer().space, {}) is None

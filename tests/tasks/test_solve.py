@@ -127,8 +127,8 @@ def test_what_cannot_be_solved(run: Run, tmp_path: Path, monkeypatch: pytest.Mon
     assert "cannot be read" in said(lambda: read_tasks(file.with_suffix(".gz")))
     assert "-n 0" in said(lambda: solve(run, tasks, 0))
     monkeypatch.setattr("sys.platform", "darwin")
-    assert "no sandbox" in said(lambda: solve(run, tasks))
+    assert "sandbox is not available" in said(lambda: solve(run, tasks))
 
 
 def test_skips_have_a_reason() -> None:
-    assert needs.WHY_NO_SANDBOX is None or "no sandbox" in needs.WHY_NO_SANDBOX
+    assert needs.WHY_NO_SANDBOX is None or "sandbox is not available" in needs.WHY_NO_SANDBOX
