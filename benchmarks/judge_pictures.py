@@ -27,9 +27,9 @@ from torch import Tensor
 from afresh.core import Cond, Part
 from afresh.core.rng import Rng
 from afresh.evaluation import distribution as d
-from afresh.evaluation.label_classifier import train_label_classifier
 from afresh.evaluation.encoders import PixelPCA, Recipe, train_encoder
 from afresh.evaluation.estimate import Array, Estimate, share
+from afresh.evaluation.label_classifier import train_label_classifier
 from afresh.evaluation.memorisation import near_copies, nearest
 from afresh.evaluation.pixel_gaussian import pixel_gaussian
 from benchmarks import efficientnet
@@ -185,8 +185,9 @@ class Judge:
 
     @cached_property
     def classifier(self) -> Callable[[Bytes], Labels]:
-        judge = train_label_classifier("label", self.seen, self.cond, "label", len(self.data.classes), self.rng, self.folder)
-        return lambda x: judge.labels(field_of(x)).numpy()
+        classes = len(self.data.classes)
+        net = train_label_classifier("label", self.seen, self.cond, "label", classes, self.rng, self.folder)
+        return lambda x: net.labels(field_of(x)).numpy()
 
     @cached_property
     def retrieval(self) -> Retrieval:

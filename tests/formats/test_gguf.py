@@ -188,7 +188,7 @@ def test_a_rule_without_a_name_is_refused(tmp_path: Path) -> None:
     inner = tokenizers.Tokenizer.from_str(by_rule("gpt-2").inner.to_str())
     inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Punctuation(), inner.pre_tokenizer])
     t = Tokenizer.foreign(inner.to_str(), None, "<|im_end|>", None)
-    with pytest.raises(UserError, match=r"knows no name in llama.cpp.*Export to hf"):
+    with pytest.raises(UserError, match=r"knows no name in llama.cpp.*Use `to="):
         table_of(t)
     unigram = tokenizers.Tokenizer(models.Unigram([("a", 0.0)]))
     unigram.add_special_tokens(["<|im_end|>"])

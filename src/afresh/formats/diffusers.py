@@ -240,8 +240,8 @@ def foreign(model: FieldModel) -> tuple[DiffusersConfig, Foreign]:
     raise UserError(
         f"A model of the family {model.family.name} does not fit diffusers: none of its classes has these layers "
         "(a U-Net with a norm over channels, modulated by one vector of time and condition, that predicts velocities), "
-        "and a folder with code of its own would not open without that code. Export to onnx for other programs, or to "
-        "safetensors. Only a run that was tuned from a diffusers folder can be exported to one."
+        "and a folder with code of its own would not open without that code. Use `to='onnx'` for other programs, or "
+        "`to='safetensors'`. Only a run that was tuned from a diffusers folder can be exported to one."
     )
 
 

@@ -203,7 +203,7 @@ def write(base: Base, folder: Path, precision: Precision) -> list[str]:
     arch = architecture(c)
     if c.rope_scaling is not None and (arch != "llama" or c.rope_scaling[1:3] != LLAMA3):
         raise UserError(
-            f"llama.cpp does not support this model's rope_scaling in the architecture {arch}. Export to hf instead."
+            f"llama.cpp does not support this model's rope_scaling in the architecture {arch}. Use `to='hf'`."
         )
     writer = GGUFWriter(folder / FILE, arch)
     describe(writer, base, precision)

@@ -171,7 +171,7 @@ def table_of(t: Tokenizer) -> Table:
     model = json.loads(t.inner.to_str())["model"]
     if model["type"] != "BPE":
         raise UserError(
-            f"GGUF files are written with byte-level BPE; this tokenizer is {model['type']}. Export to hf instead."
+            f"GGUF files are written with byte-level BPE; this tokenizer is {model['type']}. Use `to='hf'`."
         )
     merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in model["merges"]]
     return Table(names, kinds, [(a, b) for a, b in merges] or [NO_MERGE], rule_of(t))
@@ -211,7 +211,7 @@ def rule_of(t: Tokenizer) -> str:
     raise UserError(
         "afresh knows no name in llama.cpp for the rule by which this tokenizer splits text, so it cannot be written "
         "as "
-        "GGUF. Export to hf, and run llama.cpp's convert_hf_to_gguf.py on that folder."
+        "GGUF. Use `to='hf'`, and run llama.cpp's convert_hf_to_gguf.py on that folder."
     )
 
 

@@ -189,9 +189,7 @@ def write(model: FieldModel, folder: Path) -> list[str]:
     onnx, _ = packages()
     graph = graph_of(model)
     if sum(v.numel() * v.element_size() for m in graph.modules.values() for v in m.state_dict().values()) >= LARGEST:
-        raise UserError(
-            "The network is larger than the 2 GiB that one ONNX file can hold. Export to safetensors instead."
-        )
+        raise UserError("The network is larger than the 2 GiB that one ONNX file can hold. Use `to='safetensors'`.")
     about = description(model, graph)
     proto = to_proto(model, graph)
     onnx.helper.set_model_props(proto, {"afresh": json.dumps(about, ensure_ascii=False)})
@@ -234,7 +232,7 @@ def to_proto(model: FieldModel, graph: Graph) -> Any:
             cause = cause.__cause__
         reason = str(cause).strip().splitlines()[0][:300]
         raise UserError(
-            f"torch {torch.__version__} cannot export this network to ONNX: {reason}. Export to safetensors instead."
+            f"torch {torch.__version__} cannot export this network to ONNX: {reason}. Use `to='safetensors'`."
         ) from e
     finally:
         for log, level in zip(quiet, levels, strict=True):

@@ -127,8 +127,7 @@ def base_of_run(run: Run, label: str | Mapping[str, str] | None = None) -> tuple
     open_parts = [n for n in run.conds if not cond.present[n][0]]
     if open_parts and run.record.train.cond_dropout == 0:
         raise UserError(
-            f"This model was never trained without {', '.join(open_parts)}, so a class must be chosen: a label, as "
-            "NAME=CLASS."
+            f"This model was never trained without {', '.join(open_parts)}. Choose a class of each with `label`."
         )
     words = [f"{n} = {c}" for n, c in fixed.items()] + [f"{n} left open (the learnt null)" for n in open_parts]
     base = base_of(run.modules, run.config, run.space, encoder.tokenizer, cond, str(run.path))
@@ -206,7 +205,7 @@ def field_format(to: str, precision: str, label: object) -> FieldFormat:
     if precision != "float32":
         raise UserError(f"Models of images and audio are exported in float32 only, not in {precision}.")
     if label is not None:
-        raise UserError("Conditions remain inputs of an exported model of images or audio. Leave out the label.")
+        raise UserError("Conditions remain inputs of an exported model of images or audio. Leave out `label`.")
     return FIELD_FORMATS[to]
 
 
