@@ -459,7 +459,7 @@ def test_what_does_not_fit_the_base_is_refused(
     other = Path(shutil.copytree(images, tmp_path / "other"))
     (other / "2").rename(other / "cat")
     for folder, data, more, why in (
-        (base, images, ("--data", "size=16"), "the size is the base's, 8"),
+        (base, images, ("--data", "size=16"), "it is that of the base: 8"),
         (labelled, other, (), "label 'cat' was never seen in training. Known: 0, 1, 2"),
         (base, images, ("--set", "family.classes=2"), "The network is that of the base model"),
     ):

@@ -200,7 +200,7 @@ def test_what_has_no_graph_or_no_package_is_refused(tmp_path: Path, monkeypatch:
     model = model_of("gan")
     sampling = model.family.sampling
     silent = replace(model.family, sampling=replace(sampling, sample=lambda *args: torch.zeros(2)))
-    with pytest.raises(UserError, match=r"no inputs for an ONNX graph. Use"):
+    with pytest.raises(UserError, match=r"no inputs for an ONNX graph"):
         onnx.write(replace(model, family=silent), tmp_path)
 
     def fixed(modules: Any, config: Any, space: Space, cond: Cond, rng: Rng, index: Any, settings: Any) -> Any:
