@@ -22,7 +22,7 @@ from tests import needs
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks of a few steps: light and dark are easily told apart."""
-    monkeypatch.setattr(classifier, "STEPS", 40)
+    monkeypatch.setattr(label_classifier, "STEPS", 40)
 
 
 @pytest.fixture
