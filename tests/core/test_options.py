@@ -38,4 +38,6 @@ def test_options_without_an_upper_or_a_lower_limit() -> None:
 def test_contradictory_settings_are_explained_in_plain_words() -> None:
     with pytest.raises(UserError) as error:
         override(AutoencoderConfig(), {"residual": 3}, "family")
-    assert str(error.value).startswith("Settings of family: residual 3 needs the bottleneck fsq, not kl: set bottleneck=fsq")
+    assert str(error.value).startswith(
+        "Settings of family: residual 3 needs the bottleneck fsq, not kl: set bottleneck=fsq"
+    )

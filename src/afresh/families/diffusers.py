@@ -153,11 +153,11 @@ class Foreign(nn.Module):
     def step_of(self, t: Tensor) -> Tensor:
         """k(t), (B,) float32: the step, possibly between two steps, at which the schedule has the noise level of t."""
         table = self.get_buffer("ratio")
-        wanted = 2 * (t.float().clamp_min(1e-12).log() - (1 - t.float()).clamp_min(1e-12).log())
-        # table[after - 1] >= wanted >= table[after]; by counting, as ONNX has no searchsorted
-        after = (table > wanted[:, None]).sum(1).clamp(1, len(table) - 1)
+        target = 2 * (t.float().clamp_min(1e-12).log() - (1 - t.float()).clamp_min(1e-12).log())
+        # table[after - 1] >= target >= table[after]; by counting, as ONNX has no searchsorted
+        after = (table > target[:, None]).sum(1).clamp(1, len(table) - 1)
         a, b = table[after - 1], table[after]
-        share = ((a - wanted) / (a - b).clamp_min(1e-12)).clamp(0, 1)
+        share = ((a - target) / (a - b).clamp_min(1e-12)).clamp(0, 1)
         k: Tensor = after - 1 + share
         return k.round() if self.discrete else k
 

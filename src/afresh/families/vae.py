@@ -193,10 +193,10 @@ def finish(modules: Modules, config: VAEConfig, space: Space, examples: Examples
         return {}
     rows = torch.arange(n) if n <= FITTED else torch.linspace(0, n - 1, FITTED).long()
     cond = examples.cond.select(rows)
-    plain = posterior_draws(modules, config, examples, rows, cond.null(), rng)
-    asked = posterior_draws(modules, config, examples, rows, cond, rng) if cond.parts else plain
+    unconditional = posterior_draws(modules, config, examples, rows, cond.null(), rng)
+    conditional = posterior_draws(modules, config, examples, rows, cond, rng) if cond.parts else unconditional
     seed = int(rng.bits("vae/density", torch.zeros(1, dtype=torch.int64))) % 2**31
-    buffers = density.fitted(plain, asked, cond, max(FEWEST, density.dim), seed)
+    buffers = density.fitted(unconditional, conditional, cond, max(FEWEST, density.dim), seed)
     return {f"density.{k}": v for k, v in buffers.items()}
 
 

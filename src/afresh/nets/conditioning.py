@@ -65,8 +65,8 @@ class Conditioning(nn.Module):
     def forward(self, cond: Cond) -> Tensor:
         if cond.toward is not None:
             other, share = cond.toward
-            here, there = self(replace(cond, toward=None)), self(other)
-            return torch.lerp(here, there, share[:, None].to(here.dtype))
+            own, others = self(replace(cond, toward=None)), self(other)
+            return torch.lerp(own, others, share[:, None].to(own.dtype))
         total: Tensor | None = None
         for key, net in self.parts.items():
             name = key.removeprefix("part_")
@@ -95,8 +95,8 @@ def aligned_fields(cond: Cond, spec: CondSpec, x: Tensor) -> Tensor:
     """
     if cond.toward is not None:
         other, share = cond.toward
-        here, there = aligned_fields(replace(cond, toward=None), spec, x), aligned_fields(other, spec, x)
-        return torch.lerp(here, there, share.view(-1, *[1] * (x.dim() - 1)).to(x.dtype))
+        own, others = aligned_fields(replace(cond, toward=None), spec, x), aligned_fields(other, spec, x)
+        return torch.lerp(own, others, share.view(-1, *[1] * (x.dim() - 1)).to(x.dtype))
     out = [x[:, :0]]
     for name, part in aligned_parts(spec).items():
         if part.shape[1:] != x.shape[2:]:
@@ -104,8 +104,8 @@ def aligned_fields(cond: Cond, spec: CondSpec, x: Tensor) -> Tensor:
                 f"{name} has the grid {part.shape[1:]}, but a codec changed that of the data to {tuple(x.shape[2:])}. "
                 "Train without the codec, or remove the column from the metadata."
             )
-        there = cond.present[name].view(-1, *[1] * (x.dim() - 1)).to(x.dtype)  # (B, 1, ..., 1)
-        out += [cond.parts[name].to(x.dtype) * there, there.expand(-1, 1, *x.shape[2:])]
+        present = cond.present[name].view(-1, *[1] * (x.dim() - 1)).to(x.dtype)  # (B, 1, ..., 1)
+        out += [cond.parts[name].to(x.dtype) * present, present.expand(-1, 1, *x.shape[2:])]
     return torch.cat(out, 1)
 
 

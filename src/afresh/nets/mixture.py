@@ -64,8 +64,8 @@ class LatentMixture(nn.Module):
             real = weight > 0  # a row may have fewer components than the buffers
             factor, spread = self.get_buffer("factor")[r], self.get_buffer("deviation")[r]
             each = LowRankMultivariateNormal(mean[real], factor[real], spread[real].square(), validate_args=False)
-            here = row == r
-            out[here] = torch.logsumexp(weight[real].log() + each.log_prob(u[here][:, None]), 1)
+            in_row = row == r
+            out[in_row] = torch.logsumexp(weight[real].log() + each.log_prob(u[in_row][:, None]), 1)
         return out
 
     def filled(self, fits: Mapping[int, Fit], instead: int = 0) -> dict[str, Tensor]:
@@ -112,21 +112,21 @@ class RequestMixture(LatentMixture):
             return is_conditional
         return torch.where(cond.present[self.label], 2 + cond.parts[self.label], is_conditional)
 
-    def fitted(self, plain: Array, asked: Array, cond: Cond, fewest: int, seed: int) -> dict[str, Tensor]:
+    def fitted(self, unconditional: Array, conditional: Array, cond: Cond, fewest: int, seed: int) -> dict[str, Tensor]:
         """The buffers fitted to posterior draws (S, N, D) of N examples, whose conditions are `cond`.
 
-        `plain` are draws without the conditions, for row 0; `asked` are draws with them. A class of fewer than `fewest`
-        examples gets the mixture of row 1.
+        `unconditional` are draws without the conditions, for row 0; `conditional` are draws with them. A class of fewer
+        than `fewest` examples gets the mixture of row 1.
         """
-        fits = {0: fit_mixture(_spread(plain, MIXED), self.components, seed)}
+        fits = {0: fit_mixture(_spread(unconditional, MIXED), self.components, seed)}
         if self.rows > 1:
-            fits[1] = fit_mixture(_spread(asked, MIXED), self.components, seed)
+            fits[1] = fit_mixture(_spread(conditional, MIXED), self.components, seed)
         row = self.row(cond.to(self.get_buffer("mean").device)).cpu().numpy()
-        mine = {r: asked[:, row == r] for r in range(2, self.rows) if (row == r).sum() >= fewest}
-        if mine:
-            within = np.concatenate([_flat(u - u.mean((0, 1))) for u in mine.values()])
+        of_class = {r: conditional[:, row == r] for r in range(2, self.rows) if (row == r).sum() >= fewest}
+        if of_class:
+            within = np.concatenate([_flat(u - u.mean((0, 1))) for u in of_class.values()])
             common = within.T @ within / len(within)
-            fits |= {r: fit_mixture(u, self.components, seed, common) for r, u in mine.items()}
+            fits |= {r: fit_mixture(u, self.components, seed, common) for r, u in of_class.items()}
         return self.filled(fits, min(1, self.rows - 1))
 
 

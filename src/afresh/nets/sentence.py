@@ -102,6 +102,6 @@ def pooled(hidden: Tensor, mask: Tensor, pooling: Literal["mean", "cls"], normal
     if pooling == "cls":
         out = hidden[:, 0]
     else:
-        there = mask.unsqueeze(2).to(hidden.dtype)
-        out = (hidden * there).sum(1) / there.sum(1).clamp_min(1)
+        weight = mask.unsqueeze(2).to(hidden.dtype)
+        out = (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
     return nn.functional.normalize(out, dim=1) if normalise else out

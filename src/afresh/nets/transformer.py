@@ -112,8 +112,8 @@ class AttentionContext:
 
 def document_starts(tokens: Tensor, separator: int, place: Tensor, before: Tensor | int = 0) -> Tensor:
     """The position (B, T) of the last separator up to each token; `before` (B, 1) if there is none in `tokens`."""
-    here = torch.where(tokens == separator, place, -1).cummax(1).values
-    return torch.where(here < 0, before, here)
+    last = torch.where(tokens == separator, place, -1).cummax(1).values
+    return torch.where(last < 0, before, last)
 
 
 def rope_table(

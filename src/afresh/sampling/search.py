@@ -25,18 +25,18 @@ def search(
     finite are returned unchanged.
     """
     best, least = z.detach().clone(), torch.full((len(z),), torch.inf, device=z.device)
-    now, first, second = z.detach().clone().float(), torch.zeros_like(z), torch.zeros_like(z)
+    current, first, second = z.detach().clone().float(), torch.zeros_like(z), torch.zeros_like(z)
     for step in range(steps + 1):
         with torch.enable_grad():
-            here = now.detach().requires_grad_(True)
-            cost = energy(decode(here)).float() + 0.5 * prior * here.square().sum(1)
-            (slope,) = torch.autograd.grad(cost.sum(), here)
+            point = current.detach().requires_grad_(True)
+            cost = energy(decode(point)).float() + 0.5 * prior * point.square().sum(1)
+            (slope,) = torch.autograd.grad(cost.sum(), point)
         better = cost.detach() < least  # false for NaN
-        best, least = torch.where(better[:, None], here.detach(), best), torch.where(better, cost.detach(), least)
+        best, least = torch.where(better[:, None], point.detach(), best), torch.where(better, cost.detach(), least)
         if step == steps:
             break
         slope = slope.nan_to_num(0.0, 0.0, 0.0)
         first, second = first.lerp(slope, 0.1), second.lerp(slope.square(), 0.01)
         move = (first / (1 - 0.9 ** (step + 1))) / ((second / (1 - 0.99 ** (step + 1))).sqrt() + 1e-8)
-        now = now - rate * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / steps)).item()) * move
+        current = current - rate * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / steps)).item()) * move
     return best

@@ -29,17 +29,19 @@ def call(name: str, dtype: torch.dtype, *args: Tensor | int | float | None) -> N
     call_as(f"{name}_{SUFFIX[dtype]}", *args)
 
 
-def call_as(name: str, *given: Tensor | int | float | None) -> None:
+def call_as(name: str, *values: Tensor | int | float | None) -> None:
     """Runs a kernel with contiguous tensors (None for a null pointer), integers and floats."""
     lib = library()
     assert lib is not None
     args: list[Any] = []
-    for g in given:
-        if isinstance(g, Tensor):
-            assert g.is_contiguous()
-            args.append(ctypes.c_void_p(g.data_ptr()))
+    for value in values:
+        if isinstance(value, Tensor):
+            assert value.is_contiguous()
+            args.append(ctypes.c_void_p(value.data_ptr()))
+        elif isinstance(value, int):
+            args.append(ctypes.c_long(value))
         else:
-            args.append(g if g is None else ctypes.c_long(g) if isinstance(g, int) else ctypes.c_float(g))
+            args.append(None if value is None else ctypes.c_float(value))
     lib[name](*args)
 
 
