@@ -1,4 +1,4 @@
-"""The verb `doctor`: what this machine is, measured, and what follows from it."""
+"""The verb `doctor`: measure this machine and report what follows for training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class Finding:
-    """One fact, what follows from it, and whether something should be done (`fine` false)."""
+    """One fact about the machine, what follows from it, and whether it is `fine` or needs attention."""
 
     name: str
     value: str

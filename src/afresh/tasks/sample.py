@@ -1,4 +1,4 @@
-"""What draws the samples of a run: plainly, or under a control that needs no training."""
+"""The sampler of a run, optionally under a control that needs no training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from afresh.sampling.text_stream import Tell, Watcher, watcher_of
 
 @dataclass(frozen=True)
 class Control:
-    """What is wanted of samples besides what they are asked to be; everything that is given applies at once.
+    """Controls of sampling in addition to the request. All controls that are set apply together.
 
     `best_of`: the number of candidates for each sample, of which the one with the highest `reward` is returned.
     `reward_guidance`: a reward whose gradient guides each sample, `weight` times (1 by default). `adapters`: {path:
@@ -37,7 +37,7 @@ class Control:
     adapters: Mapping[str, float] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Raises UserError for one thing without the other that it needs."""
+        """Raises UserError if a control is set without another one that it needs."""
         check_best(self.best_of)
         if self.best_of > 1 and self.reward is None:
             raise UserError(f"Best of {self.best_of} by what? Add `reward=REWARD`, as in `reward='length:min=50'`.")
@@ -92,7 +92,7 @@ class Sampler:
             events.warning(text)
 
     def prepare(self) -> None:
-        """What the control needs."""
+        """Load the rewards and adapters of the control."""
         run, control = self.run, self.control
         if control.reward_guidance is not None:
             check_family(run)  # before its reward is made, which can take a while
@@ -104,7 +104,7 @@ class Sampler:
             self.modules = with_adapters(run, control.adapters)
 
     def close(self) -> None:
-        """End what rewards keep running."""
+        """Release the resources of the rewards, such as running processes."""
         for reward in (self.reward, self.pull):
             if reward is not None:
                 reward.close()
@@ -118,7 +118,7 @@ class Sampler:
         return self.run.settings(self.given if watcher is None else {**self.given, "watch": watcher})
 
     def rows(self, cond: Cond, numbers: Tensor) -> Rows:
-        """Samples of these requests by number."""
+        """The samples with these numbers, for these requests."""
         run, watcher = self.run, self.watcher()
         modules = run.modules if self.modules is None else self.modules
         x = run.draw(modules, cond, self.seed, self.settings(watcher), numbers, self.sampler)
@@ -155,13 +155,13 @@ class Sampler:
 
 
 def together(parts: Sequence[Rows], space: Space) -> Rows:
-    """Parts of samples one after the other."""
+    """Concatenate parts of samples."""
     values = [v for part in parts for v in part.values]
     return Rows(values, join([p.x for p in parts], space), [w for part in parts for w in part.written])
 
 
 def control_lines(described: Sequence[Mapping[str, Any]], control: Control) -> list[str]:
-    """What a control has done, in words."""
+    """Lines of text that describe what a control has done."""
     lines = []
     if control.reward is not None:
         lines.append(best_line(described))

@@ -27,7 +27,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Solved:
-    """Scores over tasks; what became of each task's answers; what a reader should know."""
+    """Scores over tasks, the results of each task, and notes for the user."""
 
     scores: tuple[Score, ...]
     results: tuple[Mapping[str, Any], ...]  # {task_id, passed, n, outcomes: {status: count}}
@@ -44,7 +44,7 @@ class Solved:
 
 
 def read_tasks(path: Path, first: int | None = None) -> list[CodeTask]:
-    """Tasks of a .jsonl file, also as .gz. Raises UserError for what is none, naming the line."""
+    """Read tasks from a .jsonl file, also as .gz. Raises UserError, naming the line, if a task is invalid."""
     try:
         raw = path.read_bytes()
         lines = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""The verb `verify`: is a run what it says it is? Each check gives a verdict and the number behind it."""
+"""The verb `verify`: check that a run is intact and reproducible. Each check gives a verdict with its numbers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ROWS, PLACES, LENGTH = 4, 32, 64  # samples, places in them that are compared, a
 
 @dataclass(frozen=True)
 class Check:
-    """One promise: kept (True), broken (False), or not looked at (None), and the numbers."""
+    """One check: passed (True), failed (False) or not performed (None), with the numbers behind it."""
 
     name: str
     passed: bool | None
@@ -64,7 +64,7 @@ def verify(run: Run) -> list[Check]:
 
 
 def guarded(name: str, work: Callable[[], Check]) -> Check:
-    """A check that meets a damaged file fails, and the others still run."""
+    """Run a check. If it raises because of a damaged file, it counts as failed and the other checks still run."""
     try:
         return work()
     except (UserError, OSError, ValueError, KeyError, RuntimeError) as e:

@@ -1,4 +1,4 @@
-"""Data, machine and budget to a complete configuration, each choice with its reason."""
+"""Plan a training run: from data, machine and budget to a complete configuration, with a reason for each choice."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Decision:
 
 @dataclass
 class Plan:
-    """What will be trained, how, and why."""
+    """The configuration of a training run, with the decisions that led to it."""
 
     family: Any  # the family's config
     train: TrainConfig
@@ -58,7 +58,7 @@ class Weightless(TorchFunctionMode):
 
 
 def parameters_of(family: Family, config: Any, space: Space, conds: CondSpec) -> int:
-    """Trainable numbers, counted without allocating them."""
+    """The number of trainable parameters, counted without allocating them."""
     with Weightless():
         modules = family.build(config, space, conds)
     return sum(p.numel() for m in modules.values() for p in m.parameters())
@@ -88,7 +88,7 @@ def make_learner(
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be planned: data, machine, budget, and what was set by hand."""
+    """The input of planning: data, machine, budget, and settings made by hand."""
 
     family: Family
     space: Space
@@ -125,7 +125,7 @@ def short_window(space: Space, seconds: float | None) -> int | None:
 
 @dataclass(frozen=True)
 class Trial:
-    """A network that was considered: how long a step of it takes, and how many the budget holds."""
+    """A candidate network, with the duration of its steps and the number of steps that fit the budget."""
 
     config: Any
     train: TrainConfig
@@ -144,7 +144,7 @@ def step_seconds(task: Task, config: Any, train: TrainConfig, least: float) -> t
 
 
 def timed_steps(task: Task, config: Any, train: TrainConfig, least: float) -> tuple[float, float]:
-    """The same with the present number of threads."""
+    """As `step_seconds`, with the current number of threads."""
     learner = make_learner(task.family, config, task.space, task.conds, train, task.base)
     rng = Rng(train.seed)
     loader = Loader(task.examples, task.space, rng, train.batch)
@@ -218,7 +218,7 @@ def try_config(task: Task, config: Any, train: TrainConfig) -> Trial:
 
 
 def fixed_trial(task: Task, config: Any, train: TrainConfig) -> Trial:
-    """Nothing to measure: the steps, or the tokens, were given."""
+    """A trial for a budget in steps or tokens, which needs no measurement."""
     if task.tokens is not None:
         train = with_batch(task, config, train, task.tokens // task.each)
         return Trial(config, train, 0.0, max(1, round(task.tokens / (train.batch * task.each))))
@@ -229,7 +229,7 @@ def fixed_trial(task: Task, config: Any, train: TrainConfig) -> Trial:
 
 
 def plan(task: Task) -> Plan:
-    """Choose size, batch, steps and the rest. Raises UserError for a setting that makes no sense."""
+    """Choose the size, batch, steps and all other settings. Raises UserError for an invalid setting."""
     if task.tokens is not None and task.space.kind != "tokens":
         raise UserError("`tokens` is a budget for tokens; these are fields: use `minutes` or `steps`.")
     machine, by_hand = task.machine, "set by hand"
@@ -376,14 +376,14 @@ def maybe_compiled(task: Task, trial: Trial, decisions: list[Decision]) -> Trial
 
 
 def regions_of(task: Task, config: Any) -> Sequence[Any]:
-    """What torch.compile may take of a network on this device."""
+    """The parts of a network that torch.compile may compile on this device."""
     with torch.device("meta"):
         modules = task.family.build(config, task.space, task.conds)
     return task.family.plan.regions(modules, task.machine.device) if task.family.plan.regions is not None else ()
 
 
 def speed_of(trial: Trial, task: Task) -> str:
-    """What a step was measured to take, in words."""
+    """The measured duration of a step, in words."""
     rate = trial.train.batch * task.each / trial.step_seconds
     unit = "tokens" if task.each > 1 else "examples"
     return f"measured {trial.step_seconds * 1e3:.0f} ms a step, {rate:,.0f} {unit}/s"
