@@ -102,7 +102,7 @@ REFUSED = [
         "cannot be exported. Exports exist for models of text and code",
     ),
     ("sample TUNES --regex a+", "does not make text"),
-    ("tune TUNES TEXTS --steps 1 --out TMP/x", "no music in notes"),
+    ("tune TUNES TEXTS --steps 1 --out TMP/x", "no usable symbolic music"),
 ]
 
 

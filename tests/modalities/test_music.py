@@ -79,7 +79,7 @@ def made_up(seed: int, voices: int = 0, steps: int = 12) -> Score:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_events_come_back_from_text_and_from_midi(seed: int) -> None:
+def test_events_round_trip_through_text_and_midi(seed: int) -> None:
     score = made_up(seed)
     assert from_text(to_text(score), 12) == (score, [])
     raw = read_midi("a.mid", midi_bytes(score))
@@ -87,7 +87,7 @@ def test_events_come_back_from_text_and_from_midi(seed: int) -> None:
 
 
 @pytest.mark.parametrize(("seed", "voices"), [(1, 1), (2, 2), (3, 4)])
-def test_voices_come_back_from_text_and_from_midi(seed: int, voices: int) -> None:
+def test_voices_round_trip_through_text_and_midi(seed: int, voices: int) -> None:
     score = made_up(seed, voices, steps=4)
     text = to_text(score, voices)
     assert from_text(text, 4, voices) == (score, [])
@@ -111,23 +111,23 @@ def test_the_two_forms_of_a_bar() -> None:
     [
         ("T120 M4/4 | C4 :12 E4", 0, "no duration"),
         ("T120 M4/4 | C4 D4 :6", 0, "without a duration"),
-        ("T120 M4/4 | :6 C4 :6", 0, "no meaning"),
+        ("T120 M4/4 | :6 C4 :6", 0, "is not allowed here"),
         ("T120 M4/4 | @47 C4 :6 D4 :6", 0, "after the end of its bar"),
-        ("T120 M4/4 | @48 C4 :6", 0, "no meaning"),
+        ("T120 M4/4 | @48 C4 :6", 0, "is not allowed here"),
         ("T120 M4/4 | C4 :12 @6 C4 :6", 0, "overlap"),
         ("T120 M4/7 | C4 :6", 0, "no meter"),
-        ("T120 M4/4 | G99 :6", 0, "no meaning"),
+        ("T120 M4/4 | G99 :6", 0, "is not allowed here"),
         ("C4 :6", 0, "before the first bar"),
         ("T120 M4/4 |", 0, "no note"),
         ("", 0, "no note"),
         ("T120 V2 M1/4 | C4 E3 _ _ _ _ _", 2, "not whole"),
-        ("T120 V2 M1/4 | C4 E3 _ _ | C4 E3", 2, "a bar of 4 words"),
+        ("T120 V2 M1/4 | C4 E3 _ _ | C4 E3", 2, "a bar has 4 words"),
         ("T120 V1 M1/4 | C4 _ _ _ _ _", 1, "more words"),
-        ("T120 V1 M1/4 | z _ _ _", 1, "nothing sounds"),
-        ("T120 V1 M1/4 | C4 :6", 1, "no meaning"),
+        ("T120 V1 M1/4 | z _ _ _", 1, "no note that could continue"),
+        ("T120 V1 M1/4 | C4 :6", 1, "is not allowed here"),
     ],
 )
-def test_what_is_wrong_with_a_text_is_said(text: str, voices: int, problem: str) -> None:
+def test_errors_in_a_text_are_reported(text: str, voices: int, problem: str) -> None:
     steps = 4 if voices else 12
     score, problems = from_text(text, steps, voices)
     assert any(problem in p for p in problems), problems
@@ -136,7 +136,7 @@ def test_what_is_wrong_with_a_text_is_said(text: str, voices: int, problem: str)
     read_midi("x.mid", midi_bytes(score))  # what there is can be written
 
 
-def test_no_text_of_known_words_is_too_odd_to_be_read() -> None:
+def test_any_text_of_known_words_gives_a_score() -> None:
     for voices, steps in ((0, 12), (3, 4)):
         words = vocabulary(steps, voices > 0)
         for seed in range(30):
@@ -166,7 +166,7 @@ def test_a_tune_in_abc_has_its_upbeat_and_no_chords(tmp_path: Path) -> None:
     assert any("2 chord symbols" in n for n in corpus.notes)
 
 
-def test_quantised_changed_and_left_out_are_counted(tmp_path: Path) -> None:
+def test_changes_in_converting_a_piece_are_counted(tmp_path: Path) -> None:
     notes = [(0, 480, 60), (530, 240, 62), (960, 0, 64), (960, 480, 65), (1200, 240, 65), (1920, 480 * 20, 67)]
     tempos = [Tempo(0, qpm=96), Tempo(960, qpm=200)]
     midi(tmp_path / "a.mid", [notes, [(0, 480, 40)]], drums=3, tempos=tempos)
@@ -177,7 +177,7 @@ def test_quantised_changed_and_left_out_are_counted(tmp_path: Path) -> None:
         "1 notes moved to the grid of 12 steps",
         "1 notes of no length",
         "1 notes shortened to 8 quarters",
-        "1 notes cut where their pitch begins again",
+        "1 notes shortened because their pitch begins again",
         "1 changes of tempo left out",
         "velocities",
     ):
@@ -201,15 +201,13 @@ def test_a_meter_in_the_middle_of_a_bar_ends_it() -> None:
         ("b.mid", b"MThd\0\0\0\6\0\1\0\1\0\x60MTrk\0\0\1\4\xff", "not a MIDI file, or damaged"),
         ("c.abc", b"just a letter", "no tune"),
         ("d.abc", b"X:1\nK:C\n", "no notes"),
-        ("e.json", b"[[[60, 64], [60]]]", "as many in each"),
-        ("f.json", b"[[[60], [300]]]", "300 is no MIDI pitch"),
+        ("e.json", b"[[[60, 64], [60]]]", "all of the same number of voices"),
+        ("f.json", b"[[[60], [300]]]", "300 is not a MIDI pitch"),
         ("g.json", b"{broken", "damaged"),
         ("h.abc", b"\xff\xfe\0", "UTF-16"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_refused_beside_one_that_can(
-    tmp_path: Path, name: str, content: bytes, reason: str
-) -> None:
+def test_unusable_files_are_refused_and_others_read(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
     (tmp_path / name).write_bytes(content)
     midi(tmp_path / "good.mid", [[(0, 480, 60), (480, 480, 62)]])
     corpus = read(tmp_path)
@@ -221,20 +219,20 @@ def test_percussion_alone_and_endless_files_are_refused(tmp_path: Path) -> None:
     midi(tmp_path / "drums.mid", [], drums=4)
     midi(tmp_path / "long.mid", [[(i * 1920, 480, 60) for i in range(1_001)]])
     midi(tmp_path / "odd.mid", [[(0, 480, 60)]], meters=[TimeSignature(0, 33, 4)])
-    with pytest.raises(UserError, match="but percussion") as error:
+    with pytest.raises(UserError, match="except percussion") as error:
         read(tmp_path, max_bars=1_000)
     assert "max_bars" in str(error.value) and "33/4" in str(error.value)
     assert len(read(tmp_path / "long.mid").items) == 2  # within the usual limit; cut in two to hold some out
 
 
-def test_broken_abc_is_read_past_and_said(tmp_path: Path) -> None:
+def test_errors_in_abc_are_ignored_and_reported(tmp_path: Path) -> None:
     raws, refused, _, errors = read_abc("a.abc", (TUNE + "\nX:2\nT:odd\nM:4/4\nL:1/4\nK:C\nCD[[EF qq|G4|\n").encode())
     assert len(raws) + len(refused) == 2 and errors
     with pytest.raises(FileError, match="no tune"):
         read_abc("b.abc", b"%%include /etc/passwd\n")
 
 
-def test_lists_of_pitches_are_voices_with_their_split(tmp_path: Path) -> None:
+def test_piano_rolls_are_voices_with_their_split(tmp_path: Path) -> None:
     piece = [[72, 60]] * 4 + [[74, -1]] * 4 + [[76, 55]] * 8
     path = tmp_path / "c.json.gz"
     path.write_bytes(gzip.compress(json.dumps({"train": [piece], "valid": [piece[4:]]}).encode()))
@@ -274,7 +272,7 @@ def test_a_folder_of_archives_is_music(count: int, tmp_path: Path) -> None:
     assert any("Give one of them" in n for n in corpus.notes) == (count > 1)
 
 
-def test_a_folder_of_lists_of_pitches_is_music_and_one_of_other_lists_is_text(tmp_path: Path) -> None:
+def test_a_folder_of_piano_rolls_is_music_and_one_of_other_json_is_text(tmp_path: Path) -> None:
     rolls, texts = tmp_path / "rolls", tmp_path / "texts"
     rolls.mkdir()
     texts.mkdir()
@@ -285,7 +283,7 @@ def test_a_folder_of_lists_of_pitches_is_music_and_one_of_other_lists_is_text(tm
     assert choose_modality(rolls, None)[0].name == "music" and choose_modality(texts, None)[0].name == "text"
 
 
-def test_few_pieces_are_held_out_whole_and_one_is_cut_at_a_bar(tmp_path: Path) -> None:
+def test_few_pieces_are_held_out_whole_and_a_single_one_is_divided_at_a_bar(tmp_path: Path) -> None:
     for i in range(5):
         midi(tmp_path / f"{i}.mid", [[(480 * k, 480, 60 + i + k) for k in range(8)]])
     splits = [i.split for i in read(tmp_path).items]
@@ -299,7 +297,7 @@ def test_few_pieces_are_held_out_whole_and_one_is_cut_at_a_bar(tmp_path: Path) -
 # --------------------------------------------------------------------------- tokens
 
 
-def test_a_beginning_of_a_score_is_a_beginning_of_its_tokens() -> None:
+def test_tokens_of_a_prefix_are_a_prefix_of_the_tokens() -> None:
     encoder = ScoreEncoder(12, 0, 64, 0)
     whole = to_text(made_up(5))
     ids = encoder.encode([Item(whole)]).x[:-1]
@@ -309,12 +307,12 @@ def test_a_beginning_of_a_score_is_a_beginning_of_its_tokens() -> None:
         assert begin + encoder.decode(ids[None, n:])[0] == whole  # what goes on brings what parts it
 
 
-def test_a_word_that_is_none_is_refused_with_an_example() -> None:
+def test_unknown_words_are_refused_with_an_example() -> None:
     with pytest.raises(UserError, match=r"'_' is not a word .* looks like this: T120 M4/4"):
         ScoreEncoder(12, 0, 64, 0).encode([Item("T120 M4/4 | C4 _")])
 
 
-def test_transposing_moves_pitches_alone_and_by_the_draw() -> None:
+def test_transposing_changes_only_pitches_and_depends_on_the_draw() -> None:
     encoder = ScoreEncoder(12, 0, 64, 5)
     found = encoder.encode([Item(to_text(made_up(6)))])
     assert isinstance(found.vary, Transpose)
@@ -346,7 +344,7 @@ def test_a_melody_leaves_holes_for_the_other_voices() -> None:
     assert int(ids[-1]) == SPECIAL["end"]  # a known place after the last hole
 
 
-def test_options_that_cannot_be_are_refused() -> None:
+def test_impossible_options_are_refused() -> None:
     with pytest.raises(ValueError, match="steps is one of"):
         MusicOptions(steps=5)
     encoder = ScoreEncoder(12, 0, 64, 0)
@@ -354,12 +352,12 @@ def test_options_that_cannot_be_are_refused() -> None:
     assert "score" in encoder.space.special
 
 
-def test_little_music_is_transposed_unless_said_otherwise() -> None:
-    """By the words of the training split; the choice is told."""
+def test_little_music_is_transposed_by_default() -> None:
+    """Depending on the number of words in the training split. The choice is reported."""
     bar = "\n| C4 :12 D4 :12 E4 :12 F4 :12"  # 9 words
     few, many = ([Item("T120 M4/4" + bar * n)] for n in (10, 22_300))
     for items, chosen in ((few, 5), (many, 0)):
         encoder = MODALITY.fit(items, MusicOptions())
-        assert encoder.transpose == chosen and any(f"transpose {chosen}, as there are" in n for n in encoder.notes)
+        assert encoder.transpose == chosen and any(f"transpose {chosen}, because there are" in n for n in encoder.notes)
         assert MODALITY.fit(items, MusicOptions(transpose=3)).transpose == 3
         assert MODALITY.fit(items, MusicOptions(transpose=0)).transpose == 0

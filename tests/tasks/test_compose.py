@@ -68,7 +68,7 @@ def test_a_file_is_read_on_the_grid_of_the_run(masked: Run, tmp_path: Path) -> N
 def test_what_cannot_be_is_refused(masked: Run, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="voice 2"):
         harmonise(masked, MELODY, voice=2)
-    with pytest.raises(UserError, match="steps a quarter"):
+    with pytest.raises(UserError, match="steps per quarter"):
         harmonise(masked, replace(MELODY, steps=12))
     with pytest.raises(UserError, match="no note"):
         harmonise(masked, replace(MELODY, notes=()))

@@ -19,7 +19,7 @@ def spectrum(samples: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(("pitch", "hertz"), [(69, 440.0), (57, 220.0), (60, 261.6256), (81, 880.0)])
-def test_a_pitch_is_heard_at_its_frequency(pitch: int, hertz: float) -> None:
+def test_a_pitch_sounds_at_its_frequency(pitch: int, hertz: float) -> None:
     assert frequency(pitch) == pytest.approx(hertz, rel=1e-5)
     sound = synthesise([Tone(0, 2.0, pitch)])
     f, m = spectrum(sound.samples, sound.rate)
@@ -42,7 +42,7 @@ def test_a_pitch_above_the_band_is_silence() -> None:
     assert not synthesise([Tone(0, 0.1, 127)], rate=8_000).samples.any()
 
 
-def test_nothing_clicks() -> None:
+def test_notes_begin_and_end_without_a_click() -> None:
     """No step between neighbours is larger than the steepest slope that the partials can have together."""
     sound = synthesise([Tone(0, 0.3, 60), Tone(0.3, 0.001, 60), Tone(0.35, 0.3, 64)])
     x = sound.samples[:, 0]
@@ -52,7 +52,7 @@ def test_nothing_clicks() -> None:
     assert steps.max() < 1.5 * inside
 
 
-def test_however_many_notes_sound_the_level_is_the_same() -> None:
+def test_the_peak_does_not_depend_on_the_number_of_notes() -> None:
     for count in (1, 4, 16):
         sound = synthesise([Tone(0, 0.5, 48 + 2 * i) for i in range(count)])
         assert np.abs(sound.samples).max() == pytest.approx(0.9, abs=1e-4)
@@ -65,7 +65,7 @@ def test_a_higher_velocity_is_louder() -> None:
     assert np.abs(loud).max() == pytest.approx(9 * np.abs(soft).max(), rel=0.01)
 
 
-def test_a_score_keeps_its_times() -> None:
+def test_notes_sound_at_the_times_of_the_score() -> None:
     score = Score((Note(0, 0, 60, 12), Note(24, 1, 67, 12)), tempo=60)
     assert [(t.start, t.seconds, t.pitch) for t in tones(score)] == [(0.0, 1.0, 60), (2.0, 1.0, 67)]
     sound = play(score)
@@ -74,17 +74,17 @@ def test_a_score_keeps_its_times() -> None:
     assert not quiet.any()
 
 
-def test_it_is_ten_times_faster_than_it_sounds() -> None:
+def test_rendering_is_ten_times_faster_than_real_time() -> None:
     notes = tuple(Note(3 * i, v, 36 + (7 * i + 13 * v) % 48, 3 + i % 9) for i in range(240) for v in range(4))
     start = time.process_time()
     sound = play(Score(notes))
     assert sound.seconds / (time.process_time() - start) > 10
 
 
-def test_what_cannot_be_rendered_is_refused() -> None:
+def test_scores_that_cannot_be_rendered_are_refused() -> None:
     with pytest.raises(UserError, match="no note"):
         synthesise([])
     with pytest.raises(UserError, match="minutes"):
         synthesise([Tone(0, 4_000, 60)])
-    with pytest.raises(UserError, match="samples a second"):
+    with pytest.raises(UserError, match="samples per second"):
         synthesise([Tone(0, 1, 60)], rate=10)

@@ -1,4 +1,5 @@
-"""Files of music to scores and back: MIDI, ABC and lists of pitches a step. What does not fit the grid is counted."""
+"""Files of symbolic music to scores and back: MIDI, ABC and piano rolls. Everything that does not fit a score is
+counted."""
 
 from __future__ import annotations
 
@@ -27,11 +28,11 @@ from afresh.data.music.score import (
     without_overlaps,
 )
 
-TICKS = 480  # of a quarter, in written files
+TICKS = 480  # per quarter, in written files
 VELOCITY = 90
-NEAR = 1 / 50  # of a quarter: a note that is so near to the grid was not moved
+NEAR = 1 / 50  # of a quarter; a note closer than this to the grid does not count as moved
 PATIENCE = 60  # seconds for a file of ABC
-ROLL_STEPS = 4  # of a quarter, in lists of pitches: sixteenths
+ROLL_STEPS = 4  # per quarter, in piano rolls: sixteenths
 MIDI = frozenset({".mid", ".midi", ".kar"})
 NOTES = MIDI | {".abc"}
 READ = NOTES | {".json"}  # a .json also as .json.gz
@@ -40,10 +41,10 @@ SPLITS = {"train": "train", "valid": "validation", "validation": "validation", "
 
 @dataclass(frozen=True)
 class RawPiece:
-    """A piece as a file has it: times in ticks; of each track (onset, duration, pitch)."""
+    """A piece as stored in a file: tracks of (onset, duration, pitch), with times in ticks."""
 
     source: str
-    ticks: int  # of a quarter
+    ticks: int  # per quarter
     tracks: tuple[tuple[tuple[int, int, int], ...], ...]
     meters: tuple[tuple[int, Meter], ...] = ()
     tempos: tuple[float, ...] = ()
@@ -53,14 +54,14 @@ class RawPiece:
 
 
 def suffix_of(name: str) -> str:
-    """Lower-cased; of a .json.gz that of what is packed."""
+    """The suffix in lower case; .json for a .json.gz."""
     lower = name.lower()
     return PurePosixPath(lower.removesuffix(".gz") if lower.endswith(".json.gz") else lower).suffix
 
 
 def read_pieces(name: str, content: bytes) -> tuple[list[RawPiece], list[Refused], int, list[str]]:
-    """Every piece of a file, unpacked, of a kind in READ; what `read_abc` says besides. Raises FileError when nothing
-    of it can be used."""
+    """The pieces of a file of a kind in READ, given its decompressed content, with the other results of `read_abc`.
+    Raises FileError if nothing of it can be used."""
     suffix = suffix_of(name)
     if suffix in MIDI:
         return [read_midi(name, content)], [], 0, []
@@ -71,78 +72,80 @@ def read_pieces(name: str, content: bytes) -> tuple[list[RawPiece], list[Refused
 
 
 def to_score(raw: RawPiece, steps: int, most_bars: int, tally: Counter[str]) -> Score:
-    """On a grid of `steps` a quarter. `tally` counts what was changed or left out, in words.
+    """The score of a piece on a grid of `steps` per quarter. `tally` counts what was changed or left out.
 
-    Raises FileError for a piece without notes, or with a meter or a length that cannot be.
+    Raises FileError for a piece without notes, with a meter that does not fit the grid, or with too many bars.
     """
-    found: Counter[str] = Counter({"percussion notes left out": raw.drums})
+    changes: Counter[str] = Counter({"percussion notes left out": raw.drums})
     tracks = [t for t in raw.tracks if t]
-    found["notes of voices after the 16th left out"] = sum(map(len, tracks[MOST_VOICES:]))
+    changes["notes of voices after the 16th left out"] = sum(map(len, tracks[MOST_VOICES:]))
     notes = []
     for voice, track in enumerate(tracks[:MOST_VOICES]):
-        notes += [n for t in track if (n := _on_grid(voice, t, raw.ticks, steps, found)) is not None]
-    notes, found["notes cut where their pitch begins again"] = without_overlaps(notes)
+        notes += [n for t in track if (n := _on_grid(voice, t, raw.ticks, steps, changes)) is not None]
+    notes, changes["notes shortened because their pitch begins again"] = without_overlaps(notes)
     if not notes:
-        raise FileError("no notes" + (" but percussion" if raw.drums else ""))
-    meters = _meters(raw, steps, max(n.end for n in notes), found)
+        raise FileError("no notes" + (" except percussion" if raw.drums else ""))
+    meters = _meters(raw, steps, max(n.end for n in notes), changes)
     tempo = round((raw.tempos or (120.0,))[0] / 10) * 10
-    found["changes of tempo left out"] = max(0, len(set(raw.tempos)) - 1)
+    changes["changes of tempo left out"] = max(0, len(set(raw.tempos)) - 1)
     score = Score(tuple(notes), meters, min(max(tempo, TEMPOS[0]), TEMPOS[-1]), steps)
     if sum(-((a - b) // bar_length(m, steps)) for a, b, m in _spans(meters, score.end)) > most_bars:
-        raise FileError(f"more than {most_bars:,} bars: cut it up, or raise the option max_bars")
-    tally.update(found)
+        raise FileError(f"more than {most_bars:,} bars: divide it, or raise `data.max_bars`")
+    tally.update(changes)
     tally["notes"] += len(notes)
     return score
 
 
-def _on_grid(voice: int, track: tuple[int, int, int], ticks: int, steps: int, found: Counter[str]) -> Note | None:
-    onset, duration, pitch = track
+def _on_grid(voice: int, note: tuple[int, int, int], ticks: int, steps: int, changes: Counter[str]) -> Note | None:
+    """The note moved to the grid; None if it has no length. Raises FileError for a pitch outside of MIDI."""
+    onset, duration, pitch = note
     if duration <= 0:
-        found["notes of no length left out"] += 1
+        changes["notes of no length left out"] += 1
         return None
     if not 0 <= pitch <= 127:
-        raise FileError(f"pitch {pitch} is not one of MIDI's, 0 to 127")
+        raise FileError(f"pitch {pitch} is outside of MIDI's range, 0 to 127")
     start, stop = (int(t * steps / ticks + 0.5) for t in (onset, onset + duration))
     length = max(1, stop - start)
     if length > LONGEST * steps:
-        found[f"notes shortened to {LONGEST} quarters"] += 1
+        changes[f"notes shortened to {LONGEST} quarters"] += 1
         length = LONGEST * steps
-    found[f"notes moved to the grid of {steps} steps a quarter"] += abs(start / steps - onset / ticks) > NEAR
+    changes[f"notes moved to the grid of {steps} steps per quarter"] += abs(start / steps - onset / ticks) > NEAR
     return Note(start, voice, pitch, length)
 
 
 def _spans(meters: Sequence[tuple[int, Meter]], end: int) -> list[tuple[int, int, Meter]]:
-    """(first step, step after the last, meter) of each stretch."""
+    """(first step, step after the last, meter) of each part with one meter."""
     ends = [start for start, _ in meters[1:]] + [max(end, meters[-1][0] + 1)]
     return [(start, stop, meter) for (start, meter), stop in zip(meters, ends, strict=True)]
 
 
-def _meters(raw: RawPiece, steps: int, end: int, found: Counter[str]) -> tuple[tuple[int, Meter], ...]:
-    """Meters from bar lines on: a bar that is cut by a new meter, or an upbeat, has a short meter of its own.
+def _meters(raw: RawPiece, steps: int, end: int, changes: Counter[str]) -> tuple[tuple[int, Meter], ...]:
+    """Meters and the bar lines from which they apply. A bar that a new meter cuts short, and an upbeat, get a short
+    meter of their own.
 
-    Raises FileError for a meter that the grid cannot hold.
+    Raises FileError for a meter that does not fit the grid.
     """
-    said: dict[int, Meter] = {0: (4, 4)}
+    declared: dict[int, Meter] = {0: (4, 4)}
     for tick, meter in raw.meters:
         if not bar_length(meter, steps):
-            raise FileError(f"a meter of {meter[0]}/{meter[1]} does not fit {steps} steps a quarter")
-        said[int(tick * steps / raw.ticks + 0.5)] = meter
-    said = {step: meter for step, meter in sorted(said.items()) if step < end}
+            raise FileError(f"a meter of {meter[0]}/{meter[1]} does not fit {steps} steps per quarter")
+        declared[int(tick * steps / raw.ticks + 0.5)] = meter
+    declared = {step: meter for step, meter in sorted(declared.items()) if step < end}
     upbeat = int(raw.upbeat * steps / raw.ticks + 0.5)
-    if 0 < upbeat < bar_length(said[0], steps) and (short := meter_of(upbeat, steps)) is not None:
-        said = {0: short, upbeat: said[0], **{k: v for k, v in said.items() if k > upbeat}}
+    if 0 < upbeat < bar_length(declared[0], steps) and (short := meter_of(upbeat, steps)) is not None:
+        declared = {0: short, upbeat: declared[0], **{k: v for k, v in declared.items() if k > upbeat}}
     out: list[tuple[int, Meter]] = []
-    for start, stop, meter in _spans(list(said.items()), end):
+    for start, stop, meter in _spans(list(declared.items()), end):
         if not out or out[-1][1] != meter:
             out.append((start, meter))
         rest = (stop - out[-1][0]) % bar_length(meter, steps)
         if stop >= end or rest == 0:
             continue
         if (short := meter_of(rest, steps)) is None:
-            raise FileError(f"a meter changes {rest} steps after a bar line, which is no meter")
+            raise FileError(f"a meter changes {rest} steps after a bar line, and no meter has that length")
         if stop - rest == out[-1][0]:
             out.pop()
-        found["bars cut by a new meter"] += 1
+        changes["bars cut short by a new meter"] += 1
         out.append((stop - rest, short))
     return tuple(out)
 
@@ -151,14 +154,14 @@ def _meters(raw: RawPiece, steps: int, end: int, found: Counter[str]) -> tuple[t
 
 
 def read_midi(name: str, content: bytes) -> RawPiece:
-    """Raises FileError for what is no MIDI file, and UserError where symusic is not installed."""
+    """Read a MIDI file. Raises FileError if it is not a usable MIDI file, and UserError if symusic is not installed."""
     symusic = import_symusic()
     try:
         score = symusic.Score.from_midi(content)
     except (RuntimeError, ValueError, MemoryError) as error:
         raise FileError(f"not a MIDI file, or damaged ({_reason(error)}): write it again from its source") from None
     if score.tpq <= 0:
-        raise FileError("no MIDI file that can be read: it counts in frames of film, not in quarters")
+        raise FileError("unsupported MIDI file: its times are frames of film instead of quarters")
     tracks = tuple(tuple((n.time, n.duration, n.pitch) for n in t.notes) for t in score.tracks if not t.is_drum)
     return RawPiece(
         name,
@@ -171,12 +174,12 @@ def read_midi(name: str, content: bytes) -> RawPiece:
 
 
 def _reason(error: Exception) -> str:
-    """symusic's reason, without its name and marks."""
+    """symusic's message without its prefix and exclamation marks."""
     return str(error).removeprefix("MiniMidi: ").replace("Invaild", "invalid").rstrip("! ")
 
 
 def midi_bytes(score: Score) -> bytes:
-    """A MIDI file: a track a voice, all at one velocity."""
+    """The content of a MIDI file with one track per voice, all notes at one velocity."""
     symusic = import_symusic()
     out = symusic.Score(TICKS)
     each = TICKS // score.steps
@@ -189,35 +192,35 @@ def midi_bytes(score: Score) -> bytes:
             if note.voice == voice:
                 track.notes.append(symusic.Note(note.onset * each, note.duration * each, note.pitch, VELOCITY))
         out.tracks.append(track)
-    found: bytes = out.dumps_midi()
-    return found
+    content: bytes = out.dumps_midi()
+    return content
 
 
 def import_symusic() -> Any:
-    """symusic. Raises UserError where it is not installed."""
+    """The module symusic. Raises UserError if it is not installed."""
     try:
         import symusic
     except ImportError:
         raise UserError(
-            "Music is read and written with symusic, which is not here: pip install 'afresh[music]'."
+            "Reading and writing music requires symusic, which is not installed: pip install 'afresh[music]'."
         ) from None
     return symusic
 
 
-# --------------------------------------------------------------------------- lists of pitches
+# --------------------------------------------------------------------------- piano rolls
 
 
 def read_rolls(name: str, content: bytes) -> list[RawPiece]:
-    """JSON: pieces, or {train, valid, test: pieces}; a piece is a list of sixteenths, each a list of one MIDI pitch a
-    voice, -1 or null where it is silent. A pitch that is repeated goes on.
+    """Read piano rolls from JSON: a list of pieces, or {train, valid, test} of such lists. A piece is a list of
+    sixteenths, each a list of one MIDI pitch per voice, -1 or null for silence. A repeated pitch is one long note.
 
     Raises FileError for anything else.
     """
     try:
-        found = json.loads(decode_text(content))
+        parsed = json.loads(decode_text(content))
     except (ValueError, RecursionError) as error:
         raise FileError(f"damaged JSON: {error}") from None
-    parts = found if isinstance(found, dict) else {"": found}
+    parts = parsed if isinstance(parsed, dict) else {"": parsed}
     out = []
     for part, pieces in parts.items():
         if not isinstance(pieces, list):
@@ -229,15 +232,15 @@ def read_rolls(name: str, content: bytes) -> list[RawPiece]:
 
 
 def _tracks(source: str, piece: Any) -> tuple[tuple[tuple[int, int, int], ...], ...]:
-    whole = isinstance(piece, list) and bool(piece) and all(isinstance(step, list) for step in piece)
-    if not whole or len({len(step) for step in piece}) != 1:
-        raise FileError(f"{source} is not a list of steps of one pitch a voice, as many in each")
+    is_roll = isinstance(piece, list) and bool(piece) and all(isinstance(step, list) for step in piece)
+    if not is_roll or len({len(step) for step in piece}) != 1:
+        raise FileError(f"{source} is not a list of steps with one pitch per voice, all of the same number of voices")
     tracks = []
     for cells in zip(*piece, strict=True):
         track: list[tuple[int, int, int]] = []
         for step, cell in enumerate(cells):
             if cell is not None and not (isinstance(cell, int) and -1 <= cell <= 127):
-                raise FileError(f"{source}, step {step}: {cell!r} is no MIDI pitch, -1 or null")
+                raise FileError(f"{source}, step {step}: {cell!r} is not a MIDI pitch, -1 or null")
             if cell is None or cell < 0:
                 continue
             if track and track[-1][2] == cell and sum(track[-1][:2]) == step:
@@ -252,10 +255,10 @@ def _tracks(source: str, piece: Any) -> tuple[tuple[tuple[int, int, int], ...], 
 
 
 def read_abc(name: str, content: bytes) -> tuple[list[RawPiece], list[Refused], int, list[str]]:
-    """Every tune of a file, those that cannot be read, how many chord symbols were left out, and the errors that were
-    read past. Directives (%%, I:) are left out.
+    """The tunes of a file, the tunes that cannot be read, the number of chord symbols that were left out, and the
+    errors that abc2midi ignored. Directives (%%, I:) are left out.
 
-    Raises FileError when the file holds no tune.
+    Raises FileError if the file contains no tune.
     """
     text = decode_text(content).replace("\r\n", "\n").replace("\r", "\n")
     chords = len(re.findall(r'"[A-G][^"\n]*"', text))
@@ -265,15 +268,15 @@ def read_abc(name: str, content: bytes) -> tuple[list[RawPiece], list[Refused], 
         raise FileError("no tune (a tune begins with a line X:)")
     titles = [m.group(1).strip() if (m := re.search(r"(?m)^T:(.*)$", t)) else "" for t in tunes]
     names = [f"{name}, tune {i}{f' ({title})' if title else ''}" for i, title in enumerate(titles, 1)]
-    played, errors = _convert(tunes)
-    upbeats, _ = _convert([_first_bar(t) for t in tunes])
+    midi, errors = _convert(tunes)
+    first_bars, _ = _convert([_first_bar(t) for t in tunes])
     out, refused = [], []
     for i, source in enumerate(names, 1):
         try:
-            if i not in played:
+            if i not in midi:
                 raise FileError("abc2midi could not read this tune")
-            raw, first = read_midi(source, played[i]), upbeats.get(i)
-            upbeat = _ends(read_midi(source, first)) if first is not None else 0
+            raw, first = read_midi(source, midi[i]), first_bars.get(i)
+            upbeat = _end(read_midi(source, first)) if first is not None else 0
         except FileError as error:
             refused.append(Refused(source, str(error)))
             continue
@@ -281,13 +284,13 @@ def read_abc(name: str, content: bytes) -> tuple[list[RawPiece], list[Refused], 
     return out, refused, chords, [f"{name}: {e}" for e in errors]
 
 
-def _ends(raw: RawPiece) -> int:
-    """When the last note ends; abc2midi ends notes a tick early."""
+def _end(raw: RawPiece) -> int:
+    """The tick at which the last note ends. abc2midi ends notes one tick early."""
     return max((a + b for t in raw.tracks for a, b, _ in t), default=0)
 
 
 def _first_bar(tune: str) -> str:
-    """A tune up to its first bar line that comes after a note: its upbeat, or its first bar."""
+    """A tune up to the first bar line after a note: its upbeat, or its first bar."""
     out: list[str] = []
     body = False
     for line in tune.splitlines():
@@ -303,18 +306,18 @@ def _first_bar(tune: str) -> str:
 
 
 def _convert(tunes: Sequence[str]) -> tuple[dict[int, bytes], list[str]]:
-    """MIDI files by the number of the tune from 1, and abc2midi's errors. Its own process: what it cannot read must not
-    end this one. Raises FileError where it runs out of time."""
+    """MIDI files by the number of the tune (from 1), and abc2midi's error messages. abc2midi runs in a process of its
+    own, because invalid tunes can crash it. Raises FileError if it takes longer than PATIENCE."""
     import_symusic()
-    with tempfile.TemporaryDirectory(prefix="afresh-abc-") as folder:
-        place = Path(folder)
-        whole = "\n\n".join(re.sub(r"^X:.*", f"X:{i}", t.rstrip()) for i, t in enumerate(tunes, 1))
-        (place / "t.abc").write_text(whole + "\n", encoding="utf-8")
+    with tempfile.TemporaryDirectory(prefix="afresh-abc-") as name:
+        folder = Path(name)
+        text = "\n\n".join(re.sub(r"^X:.*", f"X:{i}", t.rstrip()) for i, t in enumerate(tunes, 1))
+        (folder / "t.abc").write_text(text + "\n", encoding="utf-8")
         command = [os.environ["SYMUSIC_ABC2MIDI"], "t.abc"]
         try:
-            done = subprocess.run(command, cwd=place, capture_output=True, timeout=PATIENCE, check=False)
+            process = subprocess.run(command, cwd=folder, capture_output=True, timeout=PATIENCE, check=False)
         except subprocess.TimeoutExpired:
-            raise FileError(f"abc2midi took more than {PATIENCE} seconds: cut the file up") from None
-        said = done.stdout.decode("utf-8", "replace").splitlines()
-        found = {i: f.read_bytes() for i in range(1, len(tunes) + 1) if (f := place / f"t{i}.mid").exists()}
-    return found, [line for line in said if line.startswith("Error")]
+            raise FileError(f"abc2midi took more than {PATIENCE} seconds: divide the file") from None
+        lines = process.stdout.decode("utf-8", "replace").splitlines()
+        files = {i: f.read_bytes() for i in range(1, len(tunes) + 1) if (f := folder / f"t{i}.mid").exists()}
+    return files, [line for line in lines if line.startswith("Error")]

@@ -1,16 +1,16 @@
-"""Scores as text: what is played when by which voice on a grid of steps, in words that are also the model's tokens.
+"""Scores as text: the notes of each voice on a grid of steps, in words that are also the tokens of a model.
 
-Two forms, one of which a whole data set has:
+There are two forms. A data set uses one of them.
 
 - `events`, for melodies and any polyphony: `T120 M6/8 | B4 :6 D5 :6 @18 v2 G3 :18`. A note is a pitch and a duration in
-  steps. It begins where the note before it ends (in its bar at the earliest), or at the step of its bar that `@` names.
-  `v2` is the voice of the notes after it; a bar begins in voice 1. This is REMI (Huang and Yang 2020) with positions
-  left out where they are known, and without velocities and chords.
-- `voices`, for parts of one note at a time: `T100 V2 M4/4 | G4 C3 _ _ z _`. Every step has a word a voice: a pitch that
-  begins, `_` that goes on, `z` a rest (Hadjeres et al. 2017, DeepBach, section 2.2). So every voice has its own places,
-  and any of them can be a hole.
+  steps. It begins where the previous note ends (but not before its bar), or at the step of its bar that `@` names.
+  `v2` selects the voice of the following notes; every bar begins in voice 1. This is REMI (Huang and Yang 2020)
+  without positions that are known already, velocities and chords.
+- `voices`, for voices with one note at a time: `T100 V2 M4/4 | G4 C3 _ _ z _`. Every step has one word per voice: a
+  pitch that begins, `_` if the note continues, `z` for a rest (Hadjeres et al. 2017, DeepBach, section 2.2). Every
+  voice thereby has fixed positions, any of which can be a hole to fill.
 
-`T` is the tempo in quarters a minute; `M` the meter from the next bar line `|` on. An upbeat is a short first bar.
+`T` is the tempo in quarters per minute, `M` the meter from the next bar line `|`. An upbeat is a short first bar.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
-TEMPOS = range(20, 301, 10)  # quarters a minute
+TEMPOS = range(20, 301, 10)  # quarters per minute
 DENOMINATORS = (2, 4, 8, 16, 32)
 MOST_BEATS = 16  # of a meter
-LONGEST = 8  # quarters of a bar and of a note
+LONGEST = 8  # quarters; limit of bars and notes
 MOST_VOICES = 16
-STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24)  # of a quarter: what divides 480 ticks
+STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24)  # per quarter; divisors of 480 ticks
 NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 BAR, HOLD, REST = "|", "_", "z"
 PITCHES = tuple(f"{NAMES[p % 12]}{p // 12 - 1}" for p in range(128))  # MIDI's; C4 is 60, A4 is 69 and 440 Hz
@@ -35,7 +35,7 @@ Meter = tuple[int, int]
 
 @dataclass(frozen=True, order=True)
 class Note:
-    """Onset and duration in steps; voices count from 0; MIDI pitch."""
+    """A note: onset and duration in steps, voice from 0, MIDI pitch."""
 
     onset: int
     voice: int
@@ -49,12 +49,12 @@ class Note:
 
 @dataclass(frozen=True)
 class Score:
-    """Notes in order; (step of a bar line, meter from there), the first at 0; quarters a minute; steps of a quarter."""
+    """Sorted notes; meters as (step of the bar line from which it applies, meter), the first at step 0."""
 
     notes: tuple[Note, ...]
     meters: tuple[tuple[int, Meter], ...] = ((0, (4, 4)),)
-    tempo: int = 120
-    steps: int = 12
+    tempo: int = 120  # quarters per minute
+    steps: int = 12  # per quarter
 
     @property
     def end(self) -> int:
@@ -74,15 +74,15 @@ class Score:
 
 
 def bar_length(meter: Meter, steps: int) -> int:
-    """Steps of a bar; 0 when the meter is not one that the grid can hold."""
+    """Steps of a bar; 0 if the meter does not fit the grid."""
     n, d = meter
-    whole = n * 4 * steps
-    fits = d in DENOMINATORS and 1 <= n <= MOST_BEATS and whole % d == 0 and whole // d <= LONGEST * steps
-    return whole // d if fits else 0
+    total = n * 4 * steps
+    fits = d in DENOMINATORS and 1 <= n <= MOST_BEATS and total % d == 0 and total // d <= LONGEST * steps
+    return total // d if fits else 0
 
 
 def meter_of(length: int, steps: int) -> Meter | None:
-    """The meter of a bar of so many steps, for an upbeat or a bar that was cut; None when none is as long."""
+    """A meter whose bar has `length` steps, for an upbeat or a bar that is cut short; None if there is none."""
     for d in DENOMINATORS[1:]:
         n, rest = divmod(length * d, 4 * steps)
         if rest == 0 and bar_length((n, d), steps) == length:
@@ -102,7 +102,7 @@ def monophonic(score: Score) -> bool:
 
 @cache
 def vocabulary(steps: int, voices: bool) -> tuple[str, ...]:
-    """Every word of a form, pitches first, so that a word's place among them is its MIDI pitch."""
+    """All words of a form. The pitches come first, so that the index of a pitch is its MIDI number."""
     meters = [f"M{n}/{d}" for d in DENOMINATORS for n in range(1, MOST_BEATS + 1) if bar_length((n, d), steps)]
     head = [*PITCHES, BAR, *(f"T{t}" for t in TEMPOS), *meters]
     if voices:
@@ -116,8 +116,8 @@ def vocabulary(steps: int, voices: bool) -> tuple[str, ...]:
 
 
 def joined(words: Sequence[str]) -> str:
-    """Words as text, a line a bar. `str.split` takes it apart again. What parts a word from the one before is its own,
-    so that what goes on from other words fits behind them; only the tempo stands first."""
+    """Words as text with one line per bar, which `str.split` takes apart. Every word except an initial tempo follows
+    its separator, so that a continuation can be appended to a text."""
     text = "".join(("\n" if word == BAR else " ") + word for word in words)
     return text[1:] if text[1:2] == "T" else text
 
@@ -126,16 +126,16 @@ def joined(words: Sequence[str]) -> str:
 
 
 def to_text(score: Score, voices: int = 0) -> str:
-    """In the form `voices` with so many of them, or in the form `events`.
+    """The text of a score, in the form `voices` with that number of voices, or in the form `events` if it is 0.
 
-    Raises ValueError where a voice of the form `voices` has two notes at a time, or there are more voices.
+    Raises ValueError in the form `voices` if a voice has two notes at a time, or if there are more voices.
     """
     words = [f"T{score.tempo}", *([f"V{voices}"] if voices else [])]
     cells = grid(score, voices) if voices else []
-    notes, cursor, meter = list(score.notes), 0, None
-    for start, length, now in score.bars():
-        words += [BAR] if now == meter else [f"M{now[0]}/{now[1]}", BAR]
-        meter = now
+    notes, cursor, previous = list(score.notes), 0, None
+    for start, length, meter in score.bars():
+        words += [BAR] if meter == previous else [f"M{meter[0]}/{meter[1]}", BAR]
+        previous = meter
         if voices:
             words += [w for step in cells[start : start + length] for w in step]
             continue
@@ -150,9 +150,10 @@ def to_text(score: Score, voices: int = 0) -> str:
 
 
 def grid(score: Score, voices: int) -> list[list[str]]:
-    """The words of every step, one a voice."""
+    """The words of every step, one per voice. Raises ValueError if a voice has two notes at a time, or there are more
+    voices."""
     if score.voices > voices or not monophonic(score):
-        raise ValueError(f"not {voices} voices of one note at a time")
+        raise ValueError(f"the score does not consist of {voices} voices with one note at a time")
     cells = [[REST] * voices for _ in range(score.end)]
     for note in score.notes:
         for step in range(note.onset, note.end):
@@ -165,7 +166,7 @@ def grid(score: Score, voices: int) -> list[list[str]]:
 
 @dataclass
 class Reader:
-    """Words to a score. What cannot be is a line in `problems`, and is passed over."""
+    """Builds a score from words. Errors are reported in `problems` and otherwise ignored."""
 
     steps: int
     voices: int  # 0: the form `events`
@@ -174,13 +175,13 @@ class Reader:
     meters: list[tuple[int, Meter]] = field(default_factory=list)
     meter: Meter = (4, 4)  # of the next bar
     tempo: int = 120
-    bar: int = -1  # where the bar began; -1 before the first
-    length: int = 0  # of the bar
-    cursor: int = 0
+    bar: int = -1  # first step of the bar; -1 before the first bar
+    length: int = 0  # of the bar in steps
+    cursor: int = 0  # step at which the next note of the form `events` begins
     voice: int = 0
-    pitch: int | None = None  # of an event whose duration is still to come
+    pitch: int | None = None  # of a note whose duration has not been read yet
     count: int = 0  # words of the form `voices` since the bar began
-    open: dict[int, Note] = field(default_factory=dict)  # what sounds, by voice
+    open: dict[int, Note] = field(default_factory=dict)  # the sounding note of each voice
 
     def add(self, word: str) -> None:
         kind, number = word[0], int(word[1:]) if word[1:].isdecimal() and len(word) < 6 else -1
@@ -189,14 +190,14 @@ class Reader:
         elif kind == "M":
             n, _, d = word[1:].partition("/")
             meter = (int(n), int(d)) if n.isdecimal() and d.isdecimal() and len(word) < 8 else (0, 1)
-            self.expect(bar_length(meter, self.steps) > 0, f"{word} is no meter of this grid")
+            self.expect(bar_length(meter, self.steps) > 0, f"{word} is not a meter of this grid")
             self.meter = meter if bar_length(meter, self.steps) else self.meter
         elif kind in "TV" and self.bar < 0 and number in (TEMPOS if kind == "T" else range(1, MOST_VOICES + 1)):
             self.tempo = number if kind == "T" else self.tempo
-            self.expect(kind == "T" or self.voices > 0, f"{word} is not of the form events")
+            self.expect(kind == "T" or self.voices > 0, f"{word} does not belong to the form events")
             self.voices = number if kind == "V" and self.voices else self.voices
         elif not (word in PITCH or word in (HOLD, REST) if self.voices else word in PITCH or kind in "@v:"):
-            self.problems.append(f"{word!r} has no meaning here")
+            self.problems.append(f"{word!r} is not allowed here")
         else:
             if self.bar < 0:
                 self.problems.append(f"{word} before the first bar")
@@ -206,14 +207,14 @@ class Reader:
             else:
                 self.add_event(word, kind, number)
 
-    def expect(self, right: bool, otherwise: str) -> None:
-        if not right:
-            self.problems.append(otherwise)
+    def expect(self, condition: bool, problem: str) -> None:
+        if not condition:
+            self.problems.append(problem)
 
     def begin_bar(self) -> None:
         self.expect(self.pitch is None, "a note without a duration")
-        whole = self.bar < 0 or not self.voices or self.count == self.length * self.voices
-        self.expect(whole, f"a bar of {self.count} words, not {self.length * self.voices}")
+        complete = self.bar < 0 or not self.voices or self.count == self.length * self.voices
+        self.expect(complete, f"a bar has {self.count} words, not {self.length * self.voices}")
         self.bar = 0 if self.bar < 0 else self.bar + self.length
         self.length = bar_length(self.meter, self.steps)
         if not self.meters or self.meters[-1][1] != self.meter:
@@ -233,40 +234,42 @@ class Reader:
         elif kind == "v" and 1 <= number <= MOST_VOICES:
             self.voice = number - 1
         else:
-            self.expect(self.pitch is not None, f"{word!r} has no meaning here")
+            self.expect(self.pitch is not None, f"{word!r} is not allowed here")
 
     def add_cell(self, word: str) -> None:
         step, voice = divmod(self.count, self.voices)
         self.count += 1
         if step >= self.length:
-            self.expect(self.count > self.length * self.voices + 1, "more words than the bar has steps")  # said once
+            # Reported only once per bar.
+            self.expect(self.count > self.length * self.voices + 1, "more words than the bar has steps")
             return
-        now = self.bar + step
+        at = self.bar + step
         if word == HOLD:
-            before = self.open.get(voice)
-            self.expect(before is not None, "nothing sounds that could go on")
-            if before is not None:
-                self.open[voice] = Note(before.onset, voice, before.pitch, now + 1 - before.onset)
+            sounding = self.open.get(voice)
+            self.expect(sounding is not None, "there is no note that could continue")
+            if sounding is not None:
+                self.open[voice] = Note(sounding.onset, voice, sounding.pitch, at + 1 - sounding.onset)
             return
         if voice in self.open:
             self.notes.append(self.open.pop(voice))
         if word in PITCH:
-            self.open[voice] = Note(now, voice, PITCH[word], 1)
+            self.open[voice] = Note(at, voice, PITCH[word], 1)
 
     def done(self) -> Score:
-        """The score; further problems: an unfinished end, notes that sound twice, none at all."""
+        """The score. Reports as further problems an incomplete end, overlapping notes, and a score without notes."""
         self.expect(self.pitch is None, "the last note has no duration")
-        self.expect(not self.voices or self.count % self.voices == 0, "the last step is not whole")
-        kept, overlaps = without_overlaps([*self.notes, *self.open.values()])
+        self.expect(not self.voices or self.count % self.voices == 0, "the last step is not complete")
+        notes, overlaps = without_overlaps([*self.notes, *self.open.values()])
         self.expect(not overlaps, f"{overlaps} notes overlap themselves")
-        self.expect(bool(kept), "there is no note")
-        return Score(tuple(kept), tuple(self.meters) or ((0, self.meter),), self.tempo, self.steps)
+        self.expect(bool(notes), "there is no note")
+        return Score(tuple(notes), tuple(self.meters) or ((0, self.meter),), self.tempo, self.steps)
 
 
 def from_text(text: str, steps: int, voices: int = 0) -> tuple[Score, list[str]]:
-    """The score and what is wrong with the text: nothing, for what `to_text` made.
+    """The score of a text, and the errors in the text; texts by `to_text` have none.
 
-    `voices` is 0 for the form `events`; else how many there are where the text does not say (a continuation).
+    `voices` is 0 for the form `events`, otherwise the number of voices if the text does not declare one (because it is
+    a continuation).
     """
     reader = Reader(steps, voices)
     for word in text.split():
@@ -275,19 +278,20 @@ def from_text(text: str, steps: int, voices: int = 0) -> tuple[Score, list[str]]
 
 
 def without_overlaps(notes: Sequence[Note]) -> tuple[list[Note], int]:
-    """Notes in order, each ended where its voice strikes its pitch again, and how many that concerned."""
+    """Sorted notes, each shortened to end where the same pitch begins again in its voice, and the number of notes that
+    were changed."""
     out: list[Note] = []
-    last: dict[tuple[int, int], int] = {}  # (voice, pitch) -> place in out
+    last: dict[tuple[int, int], int] = {}  # (voice, pitch) -> index in out
     changed = 0
     for note in sorted(notes):
-        place = last.get((note.voice, note.pitch))
-        if place is not None and out[place].end > note.onset:
+        index = last.get((note.voice, note.pitch))
+        if index is not None and out[index].end > note.onset:
             changed += 1
-            before = out[place]
-            if before.onset == note.onset:  # sorted: this one is as long or longer
-                out[place] = note
+            previous = out[index]
+            if previous.onset == note.onset:  # because of the order, this note is at least as long
+                out[index] = note
                 continue
-            out[place] = Note(before.onset, before.voice, before.pitch, note.onset - before.onset)
+            out[index] = Note(previous.onset, previous.voice, previous.pitch, note.onset - previous.onset)
         last[note.voice, note.pitch] = len(out)
         out.append(note)
     return out, changed
