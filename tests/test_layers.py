@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("alignment",),
     ("tasks",),
     ("api",),
-    ("serve",),
+    ("demo", "serve"),
     ("cli",),
 )
 ROW = {folder: row for row, folders in enumerate(LAYERS) for folder in folders}

@@ -1,0 +1,131 @@
+"""The page that a demonstration ends with: one HTML file that loads nothing."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from afresh.core import Sound
+from afresh.core.files import replace_file
+from afresh.data.audio.views import sound_image, wav_bytes
+from afresh.data.image.kind import png_bytes
+from afresh.demo.part import Shown
+from afresh.demo.sounds import SECONDS
+
+NAMES = {"data": "making the data", "training": "training", "samples": "sampling and judging"}
+
+
+def program() -> str:
+    """How `afresh` is called from this folder."""
+    beside = Path(sys.executable).with_name("afresh")
+    if shutil.which("afresh") or not beside.exists():
+        return "afresh"
+    return os.path.relpath(beside)
+
+
+def commands(out: Path) -> list[tuple[str, str]]:
+    """What to do next, with the command for it."""
+    afresh, runs, data = program(), out / "runs", out / "data"
+    return [
+        ("More of what it learnt", f"{afresh} sample {runs / 'drawings'} -n 16 --label fish --out fish"),
+        (
+            "A tale that begins as you like",
+            f'{afresh} sample {runs / "tales"} -n 3 --prompt "One evening a red balloon"',
+        ),
+        (
+            "More bells, as WAV files with a page to play them",
+            f"{afresh} sample {runs / 'sounds'} -n 8 --label bell --out bells",
+        ),
+        (
+            "Ten times as long: does it remember the colour?",
+            f"{afresh} train {data / 'tales'} --minutes 4 --out runs/tales",
+        ),
+        ("All the measures, in two minutes", f"{afresh} measure {runs / 'drawings'}"),
+        (
+            "Teach it what you prefer",
+            f"{afresh} align {runs / 'drawings'} --reward brightness --minutes 1 --out runs/bright",
+        ),
+        ("What would be learnt from a folder of yours", f"{afresh} data PATH"),
+        ("Learn it", f"{afresh} train PATH --minutes 10"),
+    ]
+
+
+def uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def picture(pixels: Any) -> str:
+    return uri("image/png", png_bytes(pixels))
+
+
+def player(sound: Sound, seconds: float | None = None) -> dict[str, str]:
+    """{image, wav} of a sound; the image stands for `seconds`."""
+    return {"image": picture(sound_image(sound, seconds)), "wav": uri("audio/wav", wav_bytes(sound))}
+
+
+def clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def facts(shown: Shown) -> dict[str, str]:
+    """What is said of a part: the model's size and the time that it learnt for."""
+    record = shown.model.run.record
+    return {
+        "parameters": f"{record.parameters / 1e6:.1f} million"
+        if record.parameters >= 1e6
+        else f"{record.parameters:,}",
+        "seconds": f"{shown.seconds['training']:.0f}",
+        "train": f"{record.data.train + record.data.heldout:,}",
+    }
+
+
+def write_page(path: Path, shown: Sequence[Shown], seconds: float, out: Path) -> Path:
+    """Write the page of drawings, tales and sounds, in this order. Returns `path`. Raises UserError if it cannot be
+    written."""
+    from jinja2 import Environment, StrictUndefined
+
+    drawings, tales, sounds = shown
+    machine = drawings.model.run.record.machine
+    spent = {text: sum(s.seconds[name] for s in shown) for name, text in NAMES.items()}
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    source = (files("afresh.demo") / "templates" / "index.html.j2").read_text("utf-8")
+
+    page = environment.from_string(source).render(
+        total=clock(seconds),
+        machine=f"{machine['threads']} threads of {machine['name']}",
+        times=[(text, clock(value), 100 * value / seconds) for text, value in spent.items()],
+        drawings={
+            **facts(drawings),
+            "verdicts": drawings.verdicts,
+            "cards": [
+                (label, [picture(p) for p in drawings.made[label]], [picture(p) for p in drawings.real[label][:3]])
+                for label in drawings.part.labels
+            ],
+            "between": [picture(p) for p in drawings.between],
+        },
+        tales={
+            **facts(tales),
+            "verdicts": tales.verdicts,
+            "made": list(zip(tales.prompts, tales.made[""], strict=True)),
+            "real": tales.real[""],
+        },
+        sounds={
+            **facts(sounds),
+            "verdicts": sounds.verdicts,
+            "loop": None if sounds.loop is None else player(sounds.loop),
+            "cards": [
+                (label, *([player(s, SECONDS) for s in of[label][:3]] for of in (sounds.made, sounds.real)))
+                for label in sounds.part.labels
+            ],
+        },
+        commands=commands(out),
+    )
+    replace_file(path, page.encode())
+    return path
