@@ -7,12 +7,16 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: demo test check types quick bench-test format docs matrix bench clean
 
-.venv/.ready: pyproject.toml
+.venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check -q -e .
+	touch $@
+
+.venv/.ready: .venv/.installed
 	$(BIN)/pip install --disable-pip-version-check -q -e '.[dev]'
 	touch $@
 
-demo: .venv/.ready
+demo: .venv/.installed
 	$(BIN)/afresh demo
 
 test: .venv/.ready

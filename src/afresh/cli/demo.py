@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +13,41 @@ import typer
 from afresh.cli.show import answer, emit
 
 QUICK = 0.1  # of the usual time
+
+
+def program() -> str:
+    """How `afresh` is called from this folder."""
+    beside = Path(sys.executable).with_name("afresh")
+    if shutil.which("afresh") or not beside.exists():
+        return "afresh"
+    return os.path.relpath(beside)
+
+
+def commands(out: Path) -> list[tuple[str, str]]:
+    """What to do next, with the command for it."""
+    afresh, runs, data = program(), out / "runs", out / "data"
+    return [
+        ("More of what it learnt", f"{afresh} sample {runs / 'drawings'} -n 16 --label fish --out fish"),
+        (
+            "A tale that begins as you like",
+            f'{afresh} sample {runs / "tales"} -n 3 --prompt "One evening a red balloon"',
+        ),
+        (
+            "More bells, as WAV files with a page to play them",
+            f"{afresh} sample {runs / 'sounds'} -n 8 --label bell --out bells",
+        ),
+        (
+            "Ten times as long: does it remember the colour?",
+            f"{afresh} train {data / 'tales'} --minutes 4 --out runs/tales",
+        ),
+        ("All the measures, in two minutes", f"{afresh} measure {runs / 'drawings'}"),
+        (
+            "Teach it what you prefer",
+            f"{afresh} align {runs / 'drawings'} --reward brightness --minutes 1 --out runs/bright",
+        ),
+        ("What would be learnt from a folder of yours", f"{afresh} data PATH"),
+        ("Learn it", f"{afresh} train PATH --minutes 10"),
+    ]
 
 
 def demo(
@@ -25,7 +63,9 @@ def demo(
     from afresh.demo.show import check_folder, run_demo
 
     check_folder(out, force)
-    result = run_demo(out, QUICK if quick else 1.0)
+    following = commands(out)
+    result = run_demo(out, QUICK if quick else 1.0, following)
+    result["next"] = [command for _, command in following]
     if as_json:
         emit(result)
         return

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
-import shutil
-import sys
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -19,41 +16,6 @@ from afresh.demo.part import Shown
 from afresh.demo.sounds import SECONDS
 
 NAMES = {"data": "making the data", "training": "training", "samples": "sampling and judging"}
-
-
-def program() -> str:
-    """How `afresh` is called from this folder."""
-    beside = Path(sys.executable).with_name("afresh")
-    if shutil.which("afresh") or not beside.exists():
-        return "afresh"
-    return os.path.relpath(beside)
-
-
-def commands(out: Path) -> list[tuple[str, str]]:
-    """What to do next, with the command for it."""
-    afresh, runs, data = program(), out / "runs", out / "data"
-    return [
-        ("More of what it learnt", f"{afresh} sample {runs / 'drawings'} -n 16 --label fish --out fish"),
-        (
-            "A tale that begins as you like",
-            f'{afresh} sample {runs / "tales"} -n 3 --prompt "One evening a red balloon"',
-        ),
-        (
-            "More bells, as WAV files with a page to play them",
-            f"{afresh} sample {runs / 'sounds'} -n 8 --label bell --out bells",
-        ),
-        (
-            "Ten times as long: does it remember the colour?",
-            f"{afresh} train {data / 'tales'} --minutes 4 --out runs/tales",
-        ),
-        ("All the measures, in two minutes", f"{afresh} measure {runs / 'drawings'}"),
-        (
-            "Teach it what you prefer",
-            f"{afresh} align {runs / 'drawings'} --reward brightness --minutes 1 --out runs/bright",
-        ),
-        ("What would be learnt from a folder of yours", f"{afresh} data PATH"),
-        ("Learn it", f"{afresh} train PATH --minutes 10"),
-    ]
 
 
 def uri(kind: str, content: bytes) -> str:
@@ -86,9 +48,11 @@ def facts(shown: Shown) -> dict[str, str]:
     }
 
 
-def write_page(path: Path, shown: Sequence[Shown], seconds: float, out: Path) -> Path:
-    """Write the page of drawings, tales and sounds, in this order. Returns `path`. Raises UserError if it cannot be
-    written."""
+def write_page(path: Path, shown: Sequence[Shown], seconds: float, commands: Sequence[tuple[str, str]]) -> Path:
+    """Write the page of drawings, tales and sounds, in this order, and of what to do next: (what it does, command).
+
+    Returns `path`. Raises UserError if it cannot be written.
+    """
     from jinja2 import Environment, StrictUndefined
 
     drawings, tales, sounds = shown
@@ -125,7 +89,7 @@ def write_page(path: Path, shown: Sequence[Shown], seconds: float, out: Path) ->
                 for label in sounds.part.labels
             ],
         },
-        commands=commands(out),
+        commands=commands,
     )
     replace_file(path, page.encode())
     return path

@@ -19,7 +19,7 @@ from afresh.core import Encoder, Item, Sound, UserError, events
 from afresh.core.events import Event, listening
 from afresh.data.image.grid import image_grid
 from afresh.demo import drawings, sounds, tales
-from afresh.demo.page import commands, write_page
+from afresh.demo.page import write_page
 from afresh.demo.part import Part, Shown, Verdict
 from afresh.evaluation.distribution import distances, two_sample_linear
 from afresh.evaluation.estimate import Array
@@ -37,7 +37,7 @@ PROMPTS = (
     "On the first day of spring she finds a golden boat",
 )
 CELLS, EDGES = 16, 4  # parts along each axis in which fields are compared
-OURS = {"data", "runs", "index.html"}  # what a folder of a demonstration holds
+OURS = {"data", "runs", "index.html", "drawings.png"}  # what a folder of a demonstration holds
 
 
 DRAWINGS = Part(
@@ -80,11 +80,12 @@ STORIES = Part(
 PARTS = (DRAWINGS, STORIES, SOUNDS)
 
 
-def run_demo(out: Path, scale: float = 1.0) -> dict[str, Any]:
+def run_demo(out: Path, scale: float = 1.0, commands: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
     """Make the data, train, sample and judge, and write index.html into `out`; `scale` multiplies the training times.
 
-    Returns {page, image, seconds, next}: the page, an image of drawings beside the data, the seconds spent and commands
-    to go on with. Raises UserError if `out` cannot be written, and as `afresh.train`.
+    `commands` are shown at the end of the page, each as (what it does, command). Returns {page, image, seconds}: the
+    page, an image of drawings beside the data, and the seconds spent. Raises UserError if `out` cannot be written, and
+    as `afresh.train`.
     """
     begun = time.perf_counter()
     try:
@@ -95,12 +96,11 @@ def run_demo(out: Path, scale: float = 1.0) -> dict[str, Any]:
         shown = [show(part, number, out, scale) for number, part in enumerate(PARTS, 1)]
     image = out / "drawings.png"
     side_by_side(shown[0], image)
-    page = write_page(out / "index.html", shown, time.perf_counter() - begun, out)
+    page = write_page(out / "index.html", shown, time.perf_counter() - begun, commands)
     return {
         "page": str(page),
         "image": str(image),
         "seconds": round(time.perf_counter() - begun, 1),
-        "next": [command for _, command in commands(out)],
     }
 
 
@@ -109,7 +109,7 @@ def check_folder(out: Path, force: bool) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file. Choose a folder for `out`.")
     names = {p.name for p in out.iterdir()} if out.is_dir() else set()
-    if names and not force and not OURS & names:
+    if names - OURS and not force:
         raise UserError(f"{out} holds other things. Choose another `out`, or give `force`.")
 
 
@@ -240,8 +240,8 @@ def compared(made: Tensor, fresh: Tensor, learnt: Tensor, part: Part) -> list[Ve
 
 def between(model: Model) -> Sequence[Any]:
     """Nine drawings on the way from a balloon to a flower, through the model's latents."""
-    ends = [drawings.draw(label, FRESH, 0) for label in ("balloon", "flower")]
-    return model.interpolate(*ends, 9, label="balloon", to_label="flower").values
+    first, second = (drawings.draw(label, FRESH, 0) for label in ("balloon", "flower"))
+    return model.interpolate(first, second, 9, label="balloon", to_label="flower").values
 
 
 def arranged(instruments: Mapping[str, Sequence[Sound]]) -> Sound:
