@@ -68,5 +68,4 @@ def test_short_demonstration_ends_with_a_page_and_three_runs(tmp_path: Path) -> 
     assert "More fish" in page and "afresh sample R" in page
     assert "http://" not in page and "https://" not in page, "the page loads something"
     for name, family in {"drawings": "vae", "tales": "transformer", "sounds": "vae"}.items():
-        run = load(tmp_path / "demo" / "runs" / name).run
-        assert run.record.family == family and run.record.steps > 0
+        assert load(tmp_path / "demo" / "runs" / name).run.record.family == family
