@@ -228,7 +228,7 @@ Wanted = Callable[[World, Tensor], Tensor]
 @pytest.mark.parametrize(
     ("method", "steps", "lr", "sure", "given", "wanted", "bound"),
     [
-        ("dpo", 200, 1e-2, 4.0, {"beta": 4 * BETA}, lambda w, q: tilted(q, w.r, BETA), 0.27),
+        ("dpo", 100, 1e-2, 4.0, {"beta": 4 * BETA}, lambda w, q: tilted(q, w.r, BETA), 0.27),
         ("ipo", 120, 5e-3, 4.0, {"beta": 0.2}, lambda w, q: tilted(q, preferred(w, 4.0, 0 * q + 1 / N), 0.2), 0.17),
         ("sft", 120, 5e-3, 20.0, {}, lambda w, q: 2 * q * preferred(w, 20.0, q), 0.1),
     ],
@@ -244,7 +244,7 @@ def test_preferences_come_near_their_optimum(
     bound: float,
 ) -> None:
     """Votes on words drawn alike; for sft on words of the model's own, so that what was preferred is a known
-    distribution. Measured: dpo .179 of .413, ipo .108 of .299, sft .065 of .196.
+    distribution. Measured: dpo .190 of .413, ipo .108 of .299, sft .065 of .196.
 
     DPO is held by its score: scored without noise, bounds rise as r / beta does (a slope of 4.8 to 4.9 of 5) and the
     distance is .14 all the same, as the orders agree less than before: the log-likelihood is .3 to .5 nats above the
