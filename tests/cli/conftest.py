@@ -18,6 +18,7 @@ from afresh.cli import run
 
 FLOW = ("--family", "flow", "--set", "family.widths=[8, 16]", "--set", "train.batch=16")
 WORDS = ("--set", "family.layers=1", "--data", "context=32", "--set", "train.batch=8")
+AT_THE_END = ("--set", "train.eval_every=4", "--set", "train.preview_every=4")
 Invoke = Callable[..., tuple[int, str, str]]
 
 
@@ -68,7 +69,8 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(path: Path, out: Path, *more: str) -> Path:
-    assert run(["train", str(path), "--steps", "4", "--out", str(out), "--no-measure", *more]) == 0
+    """Four steps; the held-out loss is measured and samples are shown after the last alone."""
+    assert run(["train", str(path), "--steps", "4", "--out", str(out), "--no-measure", *AT_THE_END, *more]) == 0
     return out
 
 

@@ -61,6 +61,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for family, small in SMALL.items():
         argv = ["train", root / "blips", "--family", family, "--steps", "30", "--out", root / family, "--no-measure"]
         argv += ["--set", "train.batch=8", "--set", small, "--data", "trim=false"]
+        argv += ["--set", "train.eval_every=30", "--set", "train.preview_every=30"]
         assert command([str(a) for a in argv]) == 0
     (root / "voted").mkdir()
     for i in range(24):
