@@ -6,7 +6,7 @@ import os
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from gzip import BadGzipFile, GzipFile
@@ -17,6 +17,7 @@ from afresh.core import Refused, UserError
 
 MB = 1 << 20
 EMPTY, UNREADABLE = "empty file (0 bytes)", "cannot be read"  # reasons; details are appended to the second
+NESTED_ARCHIVE = "an archive in a folder: give the path of the archive itself, or unpack it"  # another reason
 JUNK = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})  # created by operating systems
 
 
@@ -187,6 +188,23 @@ def read_bytes(file: DataFile, max_mb: int) -> bytes:
     if len(raw) > max_mb * MB:
         raise FileError(f"more than {max_mb:,} MB when decompressed: raise `data.max_file_mb`")
     return raw
+
+
+def read_usable(
+    files: Iterable[DataFile], refusal: Callable[[DataFile], str | None], max_mb: int, refused: list[Refused]
+) -> Iterator[tuple[DataFile, bytes]]:
+    """(file, content) of the files for which `refusal` returns no reason and which can be read. The others are appended
+    to `refused`."""
+    for file in files:
+        reason, content = refusal(file), b""
+        try:
+            content = content if reason else read_bytes(file, max_mb)
+        except FileError as error:
+            reason = str(error)
+        if reason:
+            refused.append(Refused(file.name, reason))
+        else:
+            yield file, content
 
 
 def matching_pattern(name: str, patterns: Sequence[str]) -> str | None:

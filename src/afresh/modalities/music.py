@@ -18,7 +18,18 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from afresh.core import Corpus, Item, Refused, Sniff, UserError
-from afresh.data.files import MB, DataFile, FileError, ZipLimits, list_reasons, read_bytes, read_zip, walk, zip_names
+from afresh.data.files import (
+    MB,
+    NESTED_ARCHIVE,
+    DataFile,
+    FileError,
+    ZipLimits,
+    list_reasons,
+    read_usable,
+    read_zip,
+    walk,
+    zip_names,
+)
 from afresh.data.music.encoder import ScoreEncoder, Steps, load_scores
 from afresh.data.music.files import NOTES, READ, RawPiece, read_pieces, suffix_of, to_score
 from afresh.data.music.score import Note, Score, monophonic, to_text
@@ -178,21 +189,18 @@ def _contents(path: Path, options: MusicOptions, corpus: Corpus) -> Iterator[tup
     if len(archives) > 1:
         names = ", ".join(f.name for f in archives)
         corpus.notes.append(f"{len(archives)} archives are read: {names}. Give one if they contain the same pieces")
+
+    def refusal(file: DataFile) -> str | None:
+        if file.suffix == ".zip":
+            return NESTED_ARCHIVE
+        return None if suffix_of(file.name) in READ else f"not symbolic music ({file.suffix or 'no suffix'})"
+
     for file in files:
         if file in archives:
             yield from _unpacked(file.path, options, corpus, file.name.removesuffix(".zip") + "/")
-            continue
-        reason = None if suffix_of(file.name) in READ else f"not symbolic music ({file.suffix or 'no suffix'})"
-        if file.suffix == ".zip":
-            reason = "an archive in a folder: give the path of the archive itself, or unpack it"
-        try:
-            content = b"" if reason else read_bytes(file, options.max_file_mb)
-        except FileError as error:
-            reason = str(error)
-        if reason:
-            corpus.refused.append(Refused(file.name, reason))
         else:
-            yield file.name, content
+            usable = read_usable([file], refusal, options.max_file_mb, corpus.refused)
+            yield from ((f.name, content) for f, content in usable)
 
 
 def _pieces(path: Path, options: MusicOptions, corpus: Corpus) -> list[RawPiece]:

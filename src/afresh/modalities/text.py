@@ -15,12 +15,14 @@ from afresh.core import Corpus, Item, Refused, Sniff, UserError
 from afresh.data.columns import LabelColumn
 from afresh.data.files import (
     MB,
+    NESTED_ARCHIVE,
+    DataFile,
     FileError,
     ZipLimits,
     decode_text,
     list_reasons,
     matching_pattern,
-    read_bytes,
+    read_usable,
     read_zip,
     walk,
     zip_names,
@@ -162,21 +164,16 @@ def _contents(path: Path, options: TextOptions, corpus: Corpus) -> Iterator[tupl
     about = {f.name for f in files if _describes(f.name)}
     if len(about) == len(files):
         about = set()
-    for file in files:
-        suffix = _suffix(file.name)
-        reason = None if suffix in READ else f"unsupported text format ({file.suffix or 'no suffix'})"
-        if suffix == ".zip":
-            reason = "an archive in a folder: give the path of the archive itself, or unpack it"
+
+    def refusal(file: DataFile) -> str | None:
         if file.name in about:
-            reason = "describes the data; give the path of the file itself to train on it"
-        try:
-            raw = b"" if reason else read_bytes(file, options.max_file_mb)
-        except FileError as error:
-            reason = str(error)
-        if reason:
-            corpus.refused.append(Refused(file.name, reason))
-        else:
-            yield file.name, suffix, raw
+            return "describes the data; give the path of the file itself to train on it"
+        if file.suffix == ".zip":
+            return NESTED_ARCHIVE
+        return None if _suffix(file.name) in READ else f"unsupported text format ({file.suffix or 'no suffix'})"
+
+    for file, raw in read_usable(files, refusal, options.max_file_mb, corpus.refused):
+        yield file.name, _suffix(file.name), raw
 
 
 def _items(name: str, suffix: str, raw: bytes, options: TextOptions, corpus: Corpus) -> Iterator[Item]:
