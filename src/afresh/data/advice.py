@@ -93,7 +93,7 @@ def duplicate_advice(facts: Facts) -> list[Advice]:
                 facts.near,
                 f"{facts.near:,} {_items_are(facts.near)} nearly the same as an earlier one. They are kept, so the "
                 "model sees them more often than others and memorises them sooner. Remove those that are not intended "
-                "(inspecting the data lists them)",
+                "(`afresh.inspect_data(PATH)` lists them)",
             )
         )
     if facts.crossing:

@@ -27,10 +27,10 @@ def near_duplicates(items: Sequence[Item], kind: ItemKind) -> list[NearDuplicate
     """Items that are nearly or exactly equal to an earlier one, by the search of their kind or else by its features."""
     values = [item.value for item in items]
     if kind.near_duplicates is not None:
-        found = kind.near_duplicates(values)
+        pairs = kind.near_duplicates(values)
     else:
-        found = [] if kind.features is None or not values else near_rows(kind.features(values))
-    return sorted(found, key=lambda pair: (pair.first, pair.second))
+        pairs = [] if kind.features is None or not values else near_rows(kind.features(values))
+    return sorted(pairs, key=lambda pair: (pair.first, pair.second))
 
 
 def crossing(parts: Split, kind: ItemKind) -> list[tuple[Item, Item, float]]:

@@ -69,10 +69,10 @@ class Loader:
         last = first + (len(order) - first) // size * size
         if last <= first:
             return order
-        whole = order[first:last]
-        lengths = window_lengths(self.runs, self.context)[whole]
-        block = torch.arange(len(whole)) // (32 * size)
-        batches = whole[(block * (self.context + 1) + lengths).argsort(stable=True)].view(-1, size)
+        complete = order[first:last]
+        lengths = window_lengths(self.runs, self.context)[complete]
+        block = torch.arange(len(complete)) // (32 * size)
+        batches = complete[(block * (self.context + 1) + lengths).argsort(stable=True)].view(-1, size)
         shuffled = self.rng.bits(f"batches/{epoch}", torch.arange(len(batches))).argsort(stable=True)
         return torch.cat([order[:first], batches[shuffled].flatten(), order[last:]])
 
@@ -202,7 +202,7 @@ def sweep(examples: Examples, space: Space, size: int, limit: int | None = None)
 
 
 def requests_of(examples: Examples, rows: Tensor) -> Cond:
-    """The conditions of some examples. For records, `given` is the part before the last answer."""
+    """The conditions of some examples. For records, `known` is the part before the last answer."""
     cond = examples.cond.select(rows)
     if examples.mask is None:
         return cond
@@ -212,9 +212,9 @@ def requests_of(examples: Examples, rows: Tensor) -> Cond:
         targets = examples.mask[a:b]
         answers = (targets[1:] & ~targets[:-1]).nonzero()[:, 0] + 1  # first token of each answer
         prompts.append(examples.x[a : a + (int(answers[-1]) if len(answers) else 1)].long())
-    given = nn.utils.rnn.pad_sequence(prompts, batch_first=True)
+    known = nn.utils.rnn.pad_sequence(prompts, batch_first=True)
     lengths = torch.tensor([len(p) for p in prompts])
-    return replace(cond, known=given, known_mask=torch.arange(given.shape[1]) < lengths[:, None])
+    return replace(cond, known=known, known_mask=torch.arange(known.shape[1]) < lengths[:, None])
 
 
 def typical_requests(examples: Examples, most: int = 4096) -> Cond:

@@ -61,10 +61,10 @@ def choose_modality(path: Path, wanted: str | None) -> tuple[Modality, str]:
     return registry.modality(sniffs[0][1]), sniffs[0][0].reason
 
 
-def read_options(modality: Modality, given: Mapping[str, Any]) -> Any:
-    """The modality's options model from plain values."""
+def read_options(modality: Modality, values: Mapping[str, Any]) -> Any:
+    """The modality's options from plain values. Raises UserError, listing the options, if a value is invalid."""
     try:
-        return modality.options(**given)
+        return modality.options(**values)
     except ValidationError as e:
         known = ", ".join(modality.options.model_fields)  # type: ignore[attr-defined]
         wrong = problems(e, modality.options)
@@ -164,8 +164,8 @@ def advice_lines(p: Prepared, minutes: float | None) -> list[str]:
             pairs = near_duplicates(items, p.kind)
         else:
             out.append(
-                f"{len(items):,} items are too many to search for near duplicates before training; inspecting the data "
-                "searches them"
+                f"{len(items):,} items are too many to search for near duplicates before training; "
+                "`afresh.inspect_data(PATH)` searches them"
             )
     return [f"advice: {text}" for text in [*(a.text for a in advise(facts_of(p, pairs, minutes))), *out]]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from pydantic import Field, field_validator
@@ -122,8 +121,8 @@ class CodeModality:
             notes = (*notes, f"no fill-in-the-middle: it requires a context of at least {SHORTEST + EXTRA} tokens")
         languages = tuple(sorted({i.labels["language"] for i in items if "language" in i.labels}))
         suffix = SUFFIX_OF.get(languages[0], ".txt") if len(languages) == 1 else ".txt"
-        made = DocumentEncoder(tokenizer, options.context, conds, checker(languages), suffix, languages, notes)
-        return replace(made, fim_rate=rate)
+        check = checker(languages)
+        return DocumentEncoder(tokenizer, options.context, conds, check, suffix, languages, notes, fim_rate=rate)
 
     def load(self, folder: Path) -> DocumentEncoder:
         return load_documents(folder, checker)

@@ -37,7 +37,7 @@ B = TypeVar("B")
 
 # Traits, and the text of a note on them, which a count or names follow.
 TRAITS = {
-    "animated": "animated images, of which the first frame is used",
+    "animated": "animated images, whose first frame is used",
     "alpha": "images with transparency, blended with the background colour",
     "16-bit": "images with 16 bits per channel, scaled to 8",
     "cmyk": "CMYK images, converted to RGB",

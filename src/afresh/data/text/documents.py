@@ -253,19 +253,19 @@ def limit_bytes(items: Sequence[Item], max_bytes: int | None) -> tuple[list[Item
     sizes = [utf8_size(i.value) for i in items]
     if max_bytes is None or sum(sizes) <= max_bytes:
         return list(items), []
-    kept: set[int] = set()
+    chosen: set[int] = set()
     left = max_bytes
     for i in sorted(range(len(items)), key=lambda i: share(TEXT.digest(items[i].value), "cap")):
         if sizes[i] <= left:
-            kept.add(i)
+            chosen.add(i)
             left -= sizes[i]
-    if not kept:
-        raise UserError(f"max_bytes is {max_bytes:,}, but the smallest document has {min(sizes):,} bytes.")
+    if not chosen:
+        raise UserError(f"`data.max_bytes` is {max_bytes:,}, but the smallest document has {min(sizes):,} bytes.")
     note = (
-        f"max_bytes {max_bytes:,}: {len(items) - len(kept):,} of {len(items):,} documents left out, chosen by a hash "
+        f"max_bytes {max_bytes:,}: {len(items) - len(chosen):,} of {len(items):,} documents left out, chosen by a hash "
         f"of their content ({sum(sizes) - max_bytes + left:,} of {sum(sizes):,} bytes)"
     )
-    return [item for i, item in enumerate(items) if i in kept], [note]
+    return [item for i, item in enumerate(items) if i in chosen], [note]
 
 
 def utf8_size(text: str) -> int:
