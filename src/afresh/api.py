@@ -24,6 +24,7 @@ from afresh.tasks import solve as solve_task
 from afresh.tasks import train as train_task
 from afresh.tasks import tune as tune_task
 from afresh.tasks.console import ConsoleListener
+from afresh.tasks.editor import Change, Editor
 from afresh.tasks.inspect_data import Look, look
 from afresh.tasks.interpolate import Blender
 from afresh.tasks.learn import Job, learn
@@ -195,8 +196,8 @@ class Model:
 
         Raises UserError if the model cannot do it.
         """
-        editor = edit_task.Editor(self.run, Request(label=label, number=number, caption=caption), settings or {}, seed)
-        change = edit_task.Change(
+        editor = Editor(self.run, Request(label=label, number=number, caption=caption), settings or {}, seed)
+        change = Change(
             strength=strength,
             mask=mask,
             upscale=upscale,

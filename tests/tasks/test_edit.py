@@ -364,7 +364,7 @@ def test_a_student_of_a_flow(run: Run, picture: np.ndarray, tmp_path: Path) -> N
         assert len(made.values) == 4 and bool(torch.isfinite(made.x).all())
     with pytest.raises(UserError, match="steps"):
         student.sample(1, steps=3)
-    with pytest.raises(UserError, match=r"finest. is one of 1, 2, 4, 8, 16, 32, 64.* Given: 3"):
+    with pytest.raises(UserError, match=r"finest. must be one of 1, 2, 4, 8, 16, 32, 64.* Given: 3"):
         Model(run).distill(finest=3, steps=1, out=tmp_path / "three", quiet=True)
     with pytest.raises(UserError, match="family flow"):
         student.distill(steps=1, out=tmp_path / "again", quiet=True)
