@@ -85,7 +85,7 @@ def test_a_melody_is_given_the_other_voice(invoke: Invoke, voices_run: Path, mel
 
 
 REFUSED = [
-    ("compose WORDS MELODY", "makes text, not music in notes: train on .mid or .abc"),
+    ("compose WORDS MELODY", "makes text, not music in notes. Train on .mid or .abc files"),
     ("compose PICTURES MELODY", "makes image, not music in notes"),
     ("compose TUNES MELODY --harmonise", r"scores in voices.*form=voices.*--family masked"),
     ("compose VOICES MELODY --voice 1", "Add --harmonise"),

@@ -53,7 +53,7 @@ def test_what_cannot_be_kept_is_said(texts_run: Path, pictures_run: Path, tmp_pa
     assert "lone surrogate" in said(texts_run, "--regex", "\udcff")
     assert "Choose one" in said(texts_run, "--regex", "a", "--grammar", Path(__file__))
     assert "Give a file" in said(texts_run, "--json-schema", tmp_path / "none.json")
-    assert "--length" in said(texts_run, "--regex", "[a-z]{9}", "--length", 8)
+    assert "Choose a greater length" in said(texts_run, "--regex", "[a-z]{9}", "--length", 8)
     assert "does not make text" in said(pictures_run, "--regex", "a", "--out", tmp_path / "x")
 
 

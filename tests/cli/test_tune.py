@@ -235,7 +235,7 @@ def test_an_adapter_is_a_base_too(tuned: Path, questions: Path, tmp_path: Path, 
     )
     saved = json.loads((folder / CONFIG).read_text())
     for named, why in (
-        ("", "does not say of which model"),
+        ("", "does not name its model"),
         (str(folder), "which is itself an adapter"),
         (str(tmp_path / "gone"), "which cannot be read"),
     ):
@@ -410,7 +410,7 @@ def test_bases_that_are_none(questions: Path, pictures_run: Path, tmp_path: Path
     code, _, err = invoke("tune", tmp_path, questions, "--out", tmp_path / "out")
     assert code == USAGE and "config.json" in err
     code, _, err = invoke("tune", pictures_run, questions, "--out", tmp_path / "out")
-    assert code == USAGE and "picture" in err.lower()
+    assert code == USAGE and "folder of images" in err
 
 
 def test_a_base_that_was_changed_is_noticed(tuned: Path, tmp_path: Path, invoke: Invoke) -> None:
@@ -424,7 +424,7 @@ def test_a_base_that_was_changed_is_noticed(tuned: Path, tmp_path: Path, invoke:
     assert any(c.name == "hashes" and not c.passed for c in verify(Run.open(run)))
     (run / "base.safetensors").unlink()
     code, _, err = invoke("train", "--resume", run)
-    assert code == USAGE and "what this run was tuned from" in err
+    assert code == USAGE and "which this run was tuned from" in err
 
 
 def test_bad_rows_are_counted_and_named(questions: Path, invoke: Invoke) -> None:

@@ -231,7 +231,7 @@ def test_a_wrong_reward_leaves_what_force_would_replace(root: Path, tmp_path: Pa
 def test_prompts_longer_than_the_texts_are_refused(root: Path, tmp_path: Path) -> None:
     data = run_data(Run.open(root / "transformer"))
     short = replace(data, train=replace(data.train, x=data.train.x[:8]))
-    with pytest.raises(UserError, match="--cut 8 is no less than the 8 tokens"):
+    with pytest.raises(UserError, match="`prompt_tokens=8` must be less than the 8 tokens"):
         check_rewards(
             Run.open(root / "transformer"), short, AlignSpec(root / "transformer", reward="length", prompt_tokens=8)
         )

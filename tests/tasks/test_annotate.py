@@ -364,7 +364,7 @@ def test_stopping_ends_the_server_and_a_taken_port_teaches(pictures: Plan, tmp_p
         thread.join(0.01)
     client = Client(said[0].removeprefix("open "))
     port = int(client.base.rpartition(":")[2].rstrip("/"))
-    with pytest.raises(UserError, match="Leave --port out"):
+    with pytest.raises(UserError, match="Leave `port` out"):
         make_server(Page(session, list), port)
     vote = {"id": client.call("state")[1]["question"]["id"], "vote": "a"}
     assert client.call("vote", vote)[0] == 200

@@ -347,7 +347,7 @@ def test_no_space_at_any_write_names_the_bytes_and_spares_what_was(
             try:
                 checkpoint.save(root, made(15))
             except UserError as e:
-                assert "No space left" in str(e) and "bytes; " in str(e) and "--resume" in str(e)
+                assert "No space left" in str(e) and "bytes; " in str(e) and "resume" in str(e)
                 fine = False
             else:
                 fine = True

@@ -10,16 +10,18 @@ import torch
 
 from afresh.alignment.monitoring.data_similarity import MOST, DataSimilarity, evenly
 from afresh.core import Cond, Examples, Item
+from afresh.data.image.kind import IMAGE
+from afresh.data.text.kind import TEXT
 
 
 def of_texts(*texts: str) -> DataSimilarity:
-    prepared: Any = SimpleNamespace(train_items=[Item(t) for t in texts])
+    prepared: Any = SimpleNamespace(kind=TEXT, train_items=[Item(t) for t in texts])
     return DataSimilarity(prepared, None)
 
 
 def of_fields(x: torch.Tensor) -> DataSimilarity:
     """`x` (N, C, ...) uint8."""
-    prepared: Any = SimpleNamespace(train=Examples(x, Cond(len(x)), scale=2 / 255, shift=-1.0))
+    prepared: Any = SimpleNamespace(kind=IMAGE, train=Examples(x, Cond(len(x)), scale=2 / 255, shift=-1.0))
     return DataSimilarity(prepared, None)
 
 
