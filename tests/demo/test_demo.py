@@ -234,7 +234,7 @@ def test_folders_of_other_things_are_left_alone(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_spent(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="Cannot write the demonstration to .*Choose another folder"):
+    with pytest.raises(UserError, match=r"Cannot write the demonstration to .*Choose another folder"):
         run_demo(tmp_path / "file" / "demo")
     part = Part("few", "", "vae", 1, lambda folder: drawings.write_drawings(folder, 1, 0))
     with pytest.raises(UserError, match="Cannot write the data of the demonstration"):
