@@ -7,9 +7,11 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: demo test check types quick bench-test format docs matrix bench clean
 
+# What the demonstration needs, without the extra dev. A module is compiled when it is first imported: most never are.
 .venv/.installed: pyproject.toml
+	@echo "Installing afresh into .venv, in half a minute if its packages are near at hand"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check -q -e .
+	$(BIN)/pip install --disable-pip-version-check -q --no-compile -e .
 	touch $@
 
 .venv/.ready: .venv/.installed

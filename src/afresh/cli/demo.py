@@ -25,28 +25,22 @@ def program() -> str:
 
 def commands(out: Path) -> list[tuple[str, str]]:
     """What to do next, with the command for it."""
-    afresh, runs, data = program(), out / "runs", out / "data"
+    afresh, runs = program(), out / "runs"
     return [
-        ("More of what it learnt", f"{afresh} sample {runs / 'drawings'} -n 16 --label fish --out fish"),
+        ("More of one scene", f"{afresh} sample {runs / 'drawings'} -n 16 --label fish --out fish"),
+        ("A tale with a beginning of yours", f'{afresh} sample {runs / "tales"} -n 3 --prompt "One evening a red"'),
+        ("More bells, with a page to play them", f"{afresh} sample {runs / 'sounds'} -n 8 --label bell --out bells"),
         (
-            "A tale that begins as you like",
-            f'{afresh} sample {runs / "tales"} -n 3 --prompt "One evening a red balloon"',
+            "The tales for four minutes: does it remember more?",
+            f"{afresh} train {out / 'data' / 'tales'} --minutes 4 --out runs/tales",
         ),
+        ("All measures, in about two minutes", f"{afresh} measure {runs / 'drawings'}"),
         (
-            "More bells, as WAV files with a page to play them",
-            f"{afresh} sample {runs / 'sounds'} -n 8 --label bell --out bells",
-        ),
-        (
-            "Ten times as long: does it remember the colour?",
-            f"{afresh} train {data / 'tales'} --minutes 4 --out runs/tales",
-        ),
-        ("All the measures, in two minutes", f"{afresh} measure {runs / 'drawings'}"),
-        (
-            "Teach it what you prefer",
+            "Learn on towards what is preferred, here bright images",
             f"{afresh} align {runs / 'drawings'} --reward brightness --minutes 1 --out runs/bright",
         ),
-        ("What would be learnt from a folder of yours", f"{afresh} data PATH"),
-        ("Learn it", f"{afresh} train PATH --minutes 10"),
+        ("See what would be learnt from a folder of your own", f"{afresh} data FOLDER"),
+        ("Learn it", f"{afresh} train FOLDER --minutes 10"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Drawings made by formulas: six scenes with random positions, sizes and colours. They are free of any licence."""
+"""Drawings made by formulas: six scenes with random positions, sizes and colours."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def write_page(path: Path, shown: Sequence[Shown], seconds: float, commands: Seq
 
     page = environment.from_string(source).render(
         total=clock(seconds),
-        machine=f"{machine['threads']} threads of {machine['name']}",
+        machine=f"{machine['name']}, {machine['threads']} threads",
         times=[(text, clock(value), 100 * value / seconds) for text, value in spent.items()],
         drawings={
             **facts(drawings),

@@ -1,4 +1,4 @@
-"""Sounds made by formulas: five instruments with random pitch and decay. They are free of any licence."""
+"""Sounds made by formulas: five instruments with random pitch and decay. No recording is used."""
 
 from __future__ import annotations
 

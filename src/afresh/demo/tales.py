@@ -1,4 +1,4 @@
-"""Tales made by a grammar: a hero, a find, what comes of it, and an end. They are free of any licence.
+"""Tales made by a grammar: a hero, a find, what comes of it, and an end. No text is quoted.
 
 A tale is easy to judge: its hero keeps one name and one pronoun, and what is found keeps its colour.
 """
