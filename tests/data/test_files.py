@@ -32,7 +32,7 @@ def put(path: Path, content: bytes = b"text") -> Path:
     return path
 
 
-def test_files_are_sorted_and_every_other_entry_is_named(tmp_path: Path) -> None:
+def test_files_are_sorted_and_every_other_entry_is_reported(tmp_path: Path) -> None:
     root = tmp_path / "data"
     for name in ("b.txt", "a/z.TXT", "a/y.txt", ".hidden", ".git/config", "__MACOSX/b.txt", "skip/c.txt"):
         put(root / name)
@@ -68,7 +68,7 @@ def test_one_file_and_a_linked_root_are_read(tmp_path: Path) -> None:
     assert [f.name for f in walk(tmp_path / "link")[0]] == ["a.txt"]
 
 
-def test_a_link_that_goes_in_circles_ends(tmp_path: Path) -> None:
+def test_circular_links_are_not_followed(tmp_path: Path) -> None:
     put(tmp_path / "d" / "a.txt")
     (tmp_path / "d" / "again").symlink_to(tmp_path / "d")
     files, refused = walk(tmp_path / "d")
@@ -88,7 +88,7 @@ def test_missing_empty_and_broken_paths_are_refused(tmp_path: Path) -> None:
         walk(tmp_path / "broken")
 
 
-def test_unreadable_is_named() -> None:
+def test_unreadable_files_are_reported() -> None:
     with needs.folder_of_a_user() as folder:
         put(folder / "a.txt").chmod(0)
         put(folder / "b.txt")
@@ -96,7 +96,7 @@ def test_unreadable_is_named() -> None:
             assert [r.reason for r in walk(folder)[1]] == ["cannot be read: permission denied"]
 
 
-def test_a_name_that_is_no_utf8_can_be_printed(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_can_be_printed(tmp_path: Path) -> None:
     with open(os.fsencode(tmp_path) + b"/caf\xe9.txt", "wb") as f:  # noqa: PTH123
         f.write(b"x")
     (found,), _ = walk(tmp_path)
@@ -104,7 +104,7 @@ def test_a_name_that_is_no_utf8_can_be_printed(tmp_path: Path) -> None:
     assert read_bytes(found, 1) == b"x"
 
 
-def test_text_is_utf8_and_kept_as_it_is() -> None:
+def test_utf8_is_decoded_without_changes() -> None:
     assert decode_text("a\r\nb\rc\né😀".encode()) == "a\r\nb\rc\né😀"
     assert decode_text(b"\xef\xbb\xbfhello") == "hello"
 
@@ -166,7 +166,7 @@ def archive(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
-def test_members_come_sorted_and_bad_names_are_refused(tmp_path: Path) -> None:
+def test_members_are_sorted_and_unsafe_names_are_refused(tmp_path: Path) -> None:
     path = archive(
         tmp_path / "a.zip",
         {
@@ -217,7 +217,7 @@ def test_bombs_are_refused_by_ratio_size_and_number(tmp_path: Path) -> None:
     assert len(refused) == 10
 
 
-def test_damaged_and_lying_members_are_refused_and_the_others_read(tmp_path: Path) -> None:
+def test_damaged_members_are_refused_and_the_others_read(tmp_path: Path) -> None:
     good, bad = os.urandom(3000), os.urandom(3000)
     path = archive(tmp_path / "a.zip", {"a.txt": bad, "b.txt": good})
     raw = bytearray(path.read_bytes())
@@ -229,7 +229,7 @@ def test_damaged_and_lying_members_are_refused_and_the_others_read(tmp_path: Pat
     assert "damaged" in refused[0].reason
 
 
-def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
+def test_files_that_are_not_archives_are_refused(tmp_path: Path) -> None:
     path = put(tmp_path / "a.zip", b"PK nothing")
     with pytest.raises(UserError, match=r"not a \.zip archive"):
         read_zip(path)

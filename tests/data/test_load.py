@@ -60,7 +60,7 @@ def test_orders_are_uniform() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(n=st.integers(1, 30), first=st.integers(0, 200), sizes=st.lists(st.integers(1, 40), min_size=1, max_size=6))
-def test_a_batch_is_the_same_however_it_is_split_and_whatever_came_before(n: int, first: int, sizes: list[int]) -> None:
+def test_batches_do_not_depend_on_their_division_or_on_earlier_batches(n: int, first: int, sizes: list[int]) -> None:
     loader = Loader(numbered(n), FIELD, Rng(7))
     whole = loader.batch(first, sum(sizes))
     loader.batch(5000, 3)  # leaves the cached epoch elsewhere
@@ -75,7 +75,7 @@ def test_a_batch_is_the_same_however_it_is_split_and_whatever_came_before(n: int
     assert torch.equal(Loader(numbered(n), FIELD, Rng(7)).batch(first, sum(sizes)).x, whole.x)
 
 
-def test_a_batch_of_a_stream_is_the_same_however_it_is_split() -> None:
+def test_batches_of_a_stream_do_not_depend_on_their_division() -> None:
     examples = stream([13, 2, 9, 30, 1, 1, 17], [0, 0, 1, 1, 0, 2, 2])
     loader = Loader(examples, STREAM, Rng(7))
     for first in (0, 5, 3 * loader.count - 4):
@@ -84,14 +84,14 @@ def test_a_batch_of_a_stream_is_the_same_however_it_is_split() -> None:
             assert equal(whole.select(torch.tensor([k])), Loader(examples, STREAM, Rng(7)).batch(first + k, 1))
 
 
-def test_bytes_become_numbers_by_scale_and_shift() -> None:
+def test_bytes_are_scaled_and_shifted() -> None:
     x = torch.tensor([[0, 255], [128, 51]], dtype=torch.uint8)
     batch = Loader(Examples(x, Cond(2), scale=2 / 255, shift=-1.0), FIELD, Rng(0)).batch(0, 2)
     expected = torch.tensor([[-1.0, 1.0], [256 / 255 - 1, -0.6]])
     torch.testing.assert_close(batch.x.sort(0).values, expected.sort(0).values)
 
 
-def test_tokens_of_a_fixed_length_are_led_by_begin() -> None:
+def test_tokens_of_a_fixed_length_are_preceded_by_begin() -> None:
     x = torch.arange(12, dtype=torch.int16).view(4, 3)
     batch = Loader(Examples(x, Cond(4)), RASTER, Rng(0)).batch(0, 4)
     assert batch.x.dtype == torch.int64 and bool((batch.x[:, 0] == BEGIN).all()) and batch.mask is None
@@ -113,7 +113,7 @@ LENGTHS = [
 
 
 @pytest.mark.parametrize("lengths,labels", LENGTHS)
-def test_the_first_epoch_meets_every_token(lengths: list[int], labels: list[int]) -> None:
+def test_the_first_epoch_contains_every_token(lengths: list[int], labels: list[int]) -> None:
     """Once, except those that the last window of a run, moved back to be whole, shares with the one before it."""
     examples = stream(lengths, labels)
     loader = Loader(examples, STREAM, Rng(1))
@@ -129,7 +129,7 @@ def test_the_first_epoch_meets_every_token(lengths: list[int], labels: list[int]
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 2, 9])
-def test_windows_never_leave_their_run_nor_mix_conditions(epoch: int) -> None:
+def test_windows_stay_in_their_run_and_do_not_mix_conditions(epoch: int) -> None:
     examples = stream([5, 8, 3, 40, 2, 2, 7], [0, 0, 1, 1, 0, 2, 2])
     loader = Loader(examples, STREAM, Rng(1))
     batch = loader.batch(epoch * loader.count, loader.count)
@@ -147,7 +147,7 @@ def test_windows_never_leave_their_run_nor_mix_conditions(epoch: int) -> None:
         assert int(one.x[0, 0]) == (END if at_head else 1000 + int(place[0]) - 1)  # context: the token before
 
 
-def test_later_epochs_cut_elsewhere_but_as_many_windows() -> None:
+def test_later_epochs_have_other_windows_but_as_many() -> None:
     examples = stream([400])
     runs, rng = runs_of(examples), Rng(2)
     starts = [window_starts(runs, CONTEXT, epoch, rng) for epoch in range(20)]
@@ -170,7 +170,7 @@ def test_short_documents_are_masked_and_padded_with_end() -> None:
     documents=st.lists(st.tuples(st.integers(1, 25), st.integers(0, 2)), min_size=1, max_size=8),
     size=st.integers(1, 9),
 )
-def test_a_sweep_meets_every_target_once_in_order(documents: list[tuple[int, int]], size: int) -> None:
+def test_a_sweep_contains_every_target_once_in_order(documents: list[tuple[int, int]], size: int) -> None:
     examples = stream([n for n, _ in documents], [c for _, c in documents])
     found = torch.cat([counted(b) for b in sweep(examples, STREAM, size)])
     assert torch.equal(found, examples.x.long())
@@ -181,7 +181,7 @@ def test_a_sweep_meets_every_target_once_in_order(documents: list[tuple[int, int
 
 @pytest.mark.parametrize("size", [1, 4, 11, 50])
 @pytest.mark.parametrize("limit", [None, 1, 6, 1000])
-def test_a_sweep_of_examples_meets_each_once_up_to_the_limit(size: int, limit: int | None) -> None:
+def test_a_sweep_of_examples_contains_each_once_up_to_the_limit(size: int, limit: int | None) -> None:
     found = torch.cat([b.x[:, 0] for b in sweep(numbered(11), FIELD, size, limit)])
     assert found.tolist() == list(range(min(11, limit or 11)))
 

@@ -52,7 +52,7 @@ def field(encoder: Encoder, found: list[Item]) -> Tensor:
 
 
 def level(x: Sound) -> Tensor:
-    """(mels, frames) dB, as any listener's picture of it."""
+    """(mels, frames) dB, at a finer resolution than the encoder's."""
     mel = mel_for(x.rate, -60.0, fine=True)
     return log_mel(torch.from_numpy(x.samples.T.copy()), mel)[0]
 
@@ -62,8 +62,8 @@ def level(x: Sound) -> Tensor:
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050])
 @pytest.mark.parametrize("fine", [False, True])
-def test_a_spectrum_comes_back_within_some_decibels_and_a_sound_within_a_frame(rate: int, fine: bool) -> None:
-    """In the mean over what is above -55 dB: 1.5 dB, or 5 for the coarse one, as a finer picture shows both."""
+def test_spectrograms_round_trip_within_some_decibels_and_lengths_within_a_frame(rate: int, fine: bool) -> None:
+    """In the mean over what is above -55 dB: 1.5 dB, or 5 for the coarse one, measured at a finer resolution."""
     found = items(8, rate=rate)
     encoder = fitted(found, fine=fine)
     back = encoder.decode(field(encoder, found))
@@ -76,7 +76,7 @@ def test_a_spectrum_comes_back_within_some_decibels_and_a_sound_within_a_frame(r
         assert abs(other.seconds - item.value.seconds) < 0.035 and encoder.valid(other)
 
 
-def test_a_spectrum_is_kept_finer_than_a_third_of_a_decibel() -> None:
+def test_spectrograms_are_quantised_to_a_third_of_a_decibel() -> None:
     found = items(seconds=4_096 / RATE)  # a window to the sample: nothing is added
     encoder = fitted(found)
     mel = mel_for(RATE, -100.0)
@@ -89,7 +89,7 @@ def test_a_spectrum_is_kept_finer_than_a_third_of_a_decibel() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 2])
-def test_waves_come_back_to_the_bit(channels: int) -> None:
+def test_waves_round_trip_exactly(channels: int) -> None:
     rng = np.random.default_rng(0)
     found = [Item(sound(rng.uniform(-1, 1, (1_600, channels)).astype(np.float32))) for _ in range(4)]
     encoder = fitted(found, representation="wave")
@@ -98,7 +98,7 @@ def test_waves_come_back_to_the_bit(channels: int) -> None:
         assert np.array_equal(item.value.samples, back.samples) and back.rate == RATE
 
 
-def test_two_channels_are_two_pictures_and_stay_apart() -> None:
+def test_two_channels_stay_separate() -> None:
     both = [Item(sound(np.stack([chirp(0.4, 300, 300), 0.1 * chirp(0.4, 2_000, 2_000)], 1))) for _ in range(3)]
     encoder = fitted(both)
     assert encoder.space.shape[0] == 2
@@ -109,14 +109,14 @@ def test_two_channels_are_two_pictures_and_stay_apart() -> None:
     assert 0.02 < np.abs(back.samples[:, 1]).max() / np.abs(back.samples[:, 0]).max() < 0.3
 
 
-def test_a_shorter_sound_ends_where_it_did() -> None:
+def test_the_end_of_shorter_sounds_is_preserved() -> None:
     found = [*items(6), Item(sound(chirp(0.15, 300, 500)))]
     encoder = fitted(found)
     back = encoder.decode(field(encoder, found))
     assert abs(back[-1].seconds - 0.15) < 0.035 and abs(back[0].seconds - 0.4) < 0.035
 
 
-def test_the_spread_that_is_said_is_that_of_the_training_clips() -> None:
+def test_std_is_that_of_the_training_clips() -> None:
     for representation in ("mel", "wave"):
         found = items()
         encoder = fitted(found, representation=representation)
@@ -124,14 +124,14 @@ def test_the_spread_that_is_said_is_that_of_the_training_clips() -> None:
         assert encoder.space.std == pytest.approx(float(x.double().std(correction=0)), rel=1e-4)
 
 
-def test_time_is_told_in_seconds_and_halves_three_times() -> None:
+def test_spaces_have_seconds_and_frames_divisible_by_eight() -> None:
     encoder = fitted(items(seconds=0.4))
     space = encoder.space
     assert space.timed and space.axes == ("frequency", "time") and space.shape[-1] % 8 == 0
     assert 0.4 <= space.seconds < 0.4 + 8 * 0.032
 
 
-def test_decoding_what_a_model_should_not_draw_gives_sounds() -> None:
+def test_decoding_invalid_fields_gives_valid_sounds() -> None:
     for representation in ("mel", "wave"):
         encoder = fitted(items(), representation=representation)
         for wrong in (float("nan"), float("inf"), -float("inf"), 40.0, -40.0):
@@ -143,7 +143,7 @@ def test_decoding_what_a_model_should_not_draw_gives_sounds() -> None:
 
 
 @pytest.mark.parametrize("representation", ["mel", "wave"])
-def test_valid_refuses_another_rate_shape_length_and_numbers_that_are_none(representation: str) -> None:
+def test_valid_requires_rate_shape_length_and_finite_numbers(representation: str) -> None:
     encoder = fitted(items(), representation=representation)
     good = np.zeros((800, 1), np.float32) + 0.1
     assert encoder.valid(sound(good)) and encoder.valid(sound(np.ones((1, 1))))
@@ -164,7 +164,7 @@ def test_valid_refuses_another_rate_shape_length_and_numbers_that_are_none(repre
         assert not encoder.valid(wrong)
 
 
-def test_files_and_sounds_of_another_rate_are_read_at_the_models_own(tmp_path: Path) -> None:
+def test_files_and_sounds_of_another_rate_are_converted(tmp_path: Path) -> None:
     encoder = fitted(items())
     given = sound(np.stack([chirp(0.4, 400, 900, 16_000)] * 2, 1), 16_000)
     file = tmp_path / "a.wav"
@@ -181,18 +181,18 @@ def test_files_and_sounds_of_another_rate_are_read_at_the_models_own(tmp_path: P
         (Path("/nowhere/a.wav"), "no such file"),
     ],
 )
-def test_what_is_no_sound_is_refused(value: Any, said: str) -> None:
+def test_values_that_are_not_sounds_are_refused(value: Any, said: str) -> None:
     with pytest.raises(UserError, match=said):
         fitted(items()).encode([Item(value)])
 
 
-def test_a_label_never_seen_is_refused_with_those_that_were() -> None:
+def test_unknown_labels_are_refused_with_the_known_ones() -> None:
     encoder = fitted(items())
     with pytest.raises(UserError, match=r"'c' was never seen.*Known: a, b"):
         encoder.encode([Item(items()[0].value, labels={"label": "c"})])
 
 
-def test_nothing_to_train_on_is_refused() -> None:
+def test_an_empty_training_split_is_refused() -> None:
     with pytest.raises(UserError, match="no sound to train on"):
         fitted([])
 
@@ -201,7 +201,7 @@ def test_nothing_to_train_on_is_refused() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"fine": True}, {"mels": 32}, {"representation": "wave"}])
-def test_an_encoder_comes_back_from_its_file(options: dict[str, Any], tmp_path: Path) -> None:
+def test_a_loaded_encoder_is_the_same(options: dict[str, Any], tmp_path: Path) -> None:
     found = items()
     encoder = fitted(found, **options)
     encoder.save(tmp_path)
@@ -247,7 +247,7 @@ def test_a_damaged_encoder_is_refused(damage: Callable[[Path], None], tmp_path: 
         MODALITY.load(tmp_path)
 
 
-def test_written_files_are_wavs_of_the_names_given(tmp_path: Path) -> None:
+def test_written_files_are_wavs_with_the_requested_names(tmp_path: Path) -> None:
     encoder = fitted(items())
     values = [i.value for i in items(2)]
     assert encoder.write(values, tmp_path, ["a/b", "0.wav"]) == ["a_b.wav", "0.wav"]
@@ -258,7 +258,7 @@ def test_written_files_are_wavs_of_the_names_given(tmp_path: Path) -> None:
         encoder.write(values, tmp_path, ["a", "a"])
 
 
-def test_a_folder_is_known_by_its_names(tmp_path: Path) -> None:
+def test_a_folder_is_recognised_by_its_file_names(tmp_path: Path) -> None:
     for name in ("a.wav", "b.FLAC", "c.mp3", "notes.txt"):
         (tmp_path / name).write_bytes(b"?")
     assert MODALITY.sniff(tmp_path).score == pytest.approx(0.75)
@@ -271,7 +271,7 @@ def test_a_folder_is_known_by_its_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.15, 0.3])
-def test_a_sound_ends_although_a_model_leaves_a_little_behind_it(seconds: float) -> None:
+def test_sounds_end_despite_faint_noise_after_their_end(seconds: float) -> None:
     """Up to 8 dB above the floor in every band after it; not where silence around sounds was kept, or of a longer one,
     which is as long as was asked."""
     found = items(12) + items(1, seconds)

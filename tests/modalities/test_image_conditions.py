@@ -39,9 +39,9 @@ def png(value: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def write(root: Path, pictures: Mapping[str, np.ndarray], rows: Sequence[Mapping[str, Any]], table: str = "") -> Path:
-    """Pictures by name, and metadata.jsonl in the folder `table`."""
-    for name, value in pictures.items():
+def write(root: Path, images: Mapping[str, np.ndarray], rows: Sequence[Mapping[str, Any]], table: str = "") -> Path:
+    """Write images by name, and metadata.jsonl in the folder `table`."""
+    for name, value in images.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(png(value))
     lines = "".join(json.dumps(r) + "\n" for r in rows)
@@ -50,10 +50,10 @@ def write(root: Path, pictures: Mapping[str, np.ndarray], rows: Sequence[Mapping
 
 
 def pairs(root: Path, n: int = 6, **row: Any) -> Path:
-    """n pictures in RGB, each made from another in grey in a folder of its own."""
-    pictures = {f"{i}.png": pixels(i, 3) for i in range(n)} | {f"edges/{i}.png": pixels(100 + i) for i in range(n)}
+    """n images in RGB, each with a greyscale conditioning image in another folder."""
+    images = {f"{i}.png": pixels(i, 3) for i in range(n)} | {f"edges/{i}.png": pixels(100 + i) for i in range(n)}
     return write(
-        root, pictures, [{"file_name": f"{i}.png", "conditioning_image": f"edges/{i}.png", **row} for i in range(n)]
+        root, images, [{"file_name": f"{i}.png", "conditioning_image": f"edges/{i}.png", **row} for i in range(n)]
     )
 
 
@@ -65,7 +65,7 @@ def noted(notes: Sequence[str], words: str) -> bool:
     return any(words in n for n in notes)
 
 
-def said(texts: Sequence[str | None]) -> list[Item]:
+def captioned(texts: Sequence[str | None]) -> list[Item]:
     return [Item(pixels(i), str(i), caption=text) for i, text in enumerate(texts)]
 
 
@@ -78,7 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_captions_become_vectors_and_missing_ones_are_absent(folder: Path, tmp_path: Path) -> None:
-    items = said([*CAPTIONS, None, None])
+    items = captioned([*CAPTIONS, None, None])
     encoder = MODALITY.fit(items, ImageOptions(captions=str(folder)))
     part = encoder.conds["caption"]
     assert (part.kind, part.shape) == ("vector", (12,))
@@ -94,17 +94,17 @@ def test_captions_become_vectors_and_missing_ones_are_absent(folder: Path, tmp_p
 def test_a_model_without_captions_needs_no_text_encoder(folder: Path, tmp_path: Path) -> None:
     """Opened, and used for all that is no caption, while its text encoder is gone."""
     gone = tiny(tmp_path / "gone")
-    MODALITY.fit(said(CAPTIONS), ImageOptions(captions=str(gone))).save(tmp_path / "encoder")
+    MODALITY.fit(captioned(CAPTIONS), ImageOptions(captions=str(gone))).save(tmp_path / "encoder")
     for file in gone.iterdir():
         file.unlink()
     gone.rmdir()
     encoder = MODALITY.load(tmp_path / "encoder")
-    assert not encoder.encode(said([None] * 3)).cond.present["caption"].any()
+    assert not encoder.encode(captioned([None] * 3)).cond.present["caption"].any()
     with pytest.raises(UserError, match="There is no folder"):
-        encoder.encode(said(["red cat"]))
+        encoder.encode(captioned(["red cat"]))
 
 
-def test_captions_missing_empty_or_no_text_are_told(tmp_path: Path) -> None:
+def test_missing_empty_and_invalid_captions_are_reported(tmp_path: Path) -> None:
     texts = ["a red cat", "", None, 7, "a red dog", "a red cat"]
     rows = [{"file_name": f"{i}.png", "text": text} for i, text in enumerate(texts)]
     corpus = read(write(tmp_path, {f"{i}.png": pixels(i) for i in range(6)}, rows))
@@ -113,15 +113,15 @@ def test_captions_missing_empty_or_no_text_are_told(tmp_path: Path) -> None:
     assert noted(corpus.notes, "caption missing: 3 of 6 items, trained without this condition")
 
 
-def test_labels_beside_captions_are_parts_of_their_own(folder: Path) -> None:
-    items = [replace(i, labels={"label": "ab"[k % 2]}, numbers={"age": k}) for k, i in enumerate(said(CAPTIONS))]
+def test_labels_and_captions_are_separate_conditions(folder: Path) -> None:
+    items = [replace(i, labels={"label": "ab"[k % 2]}, numbers={"age": k}) for k, i in enumerate(captioned(CAPTIONS))]
     encoder = MODALITY.fit(items, ImageOptions(captions=str(folder)))
     assert {k: p.kind for k, p in encoder.conds.items()} == {"label": "label", "age": "number", "caption": "vector"}
 
 
 @pytest.mark.parametrize("how", ["auto", "words", "tiny"])
 def test_captions_that_are_all_the_same_are_left_out(how: str, folder: Path) -> None:
-    encoder = MODALITY.fit(said(["a red cat"] * 5), ImageOptions(captions=str(folder) if how == "tiny" else how))
+    encoder = MODALITY.fit(captioned(["a red cat"] * 5), ImageOptions(captions=str(folder) if how == "tiny" else how))
     assert not encoder.conds and noted(encoder.notes, "captions are left out: every caption is 'a red cat'")
 
 
@@ -133,14 +133,14 @@ def test_attributes_of_one_value_are_left_out(tmp_path: Path) -> None:
     assert set(MODALITY.fit(corpus.items, ImageOptions()).conds) == {"age"}
 
 
-# --------------------------------------------------------------------------- pictures beside
+# --------------------------------------------------------------------------- conditioning images
 
 
-def test_pictures_beside_condition_and_are_no_examples(tmp_path: Path) -> None:
+def test_conditioning_images_are_not_examples(tmp_path: Path) -> None:
     corpus = read(pairs(tmp_path))
     assert [i.source for i in corpus.items] == [f"{i}.png" for i in range(6)] and not corpus.refused
     assert all(np.array_equal(i.images["conditioning_image"], pixels(100 + k)) for k, i in enumerate(corpus.items))
-    assert not any(i.labels for i in corpus.items), "a folder of edges is no class"
+    assert not any(i.labels for i in corpus.items), "a folder of conditioning images is not a class"
     assert noted(corpus.notes, "conditioning_image: 6 images have a conditioning image (6 of these are not")
     encoder = MODALITY.fit(corpus.items, ImageOptions())
     part = encoder.conds["conditioning_image"]
@@ -152,7 +152,7 @@ def test_pictures_beside_condition_and_are_no_examples(tmp_path: Path) -> None:
     assert cond.present["conditioning_image"].tolist() == [True] * 6 + [False] and not field[6].any()
 
 
-def test_they_are_cut_and_resized_like_the_picture(tmp_path: Path) -> None:
+def test_conditioning_images_are_cropped_and_resized_like_the_image(tmp_path: Path) -> None:
     wide = np.concatenate([pixels(7), np.zeros((SIDE, 4, 1), np.uint8)], 1)
     root = write(
         tmp_path,
@@ -164,10 +164,10 @@ def test_they_are_cut_and_resized_like_the_picture(tmp_path: Path) -> None:
     assert np.array_equal(a.images["input_image"], a.value) and b.images["input_image"].shape == (SIDE, SIDE, 1)
 
 
-def test_a_pair_of_which_one_half_is_missing_is_refused(tmp_path: Path) -> None:
+def test_images_without_a_usable_conditioning_image_are_refused(tmp_path: Path) -> None:
     root = pairs(tmp_path)
     (root / "edges" / "2.png").unlink()
-    (root / "edges" / "3.png").write_bytes(b"no picture")
+    (root / "edges" / "3.png").write_bytes(b"not an image")
     corpus = read(root)
     assert [i.source for i in corpus.items] == ["0.png", "1.png", "4.png", "5.png"]
     reasons = {r.source: r.reason for r in corpus.refused}
@@ -175,7 +175,7 @@ def test_a_pair_of_which_one_half_is_missing_is_refused(tmp_path: Path) -> None:
     assert "edges/3.png" in reasons and "3.png" in reasons
 
 
-def test_no_pair_left_is_an_error_with_the_reasons(tmp_path: Path) -> None:
+def test_data_without_a_usable_pair_is_refused_with_the_reasons(tmp_path: Path) -> None:
     root = write(
         tmp_path,
         {f"{i}.png": pixels(i) for i in range(2)},
@@ -185,7 +185,7 @@ def test_no_pair_left_is_an_error_with_the_reasons(tmp_path: Path) -> None:
         read(root)
 
 
-def test_some_pictures_may_have_none_beside(tmp_path: Path) -> None:
+def test_the_conditioning_image_may_be_missing_for_some_images(tmp_path: Path) -> None:
     rows = [
         {"file_name": "0.png", "conditioning_image": "e0.png"},
         {"file_name": "1.png", "conditioning_image": None},
@@ -196,8 +196,8 @@ def test_some_pictures_may_have_none_beside(tmp_path: Path) -> None:
     assert noted(corpus.notes, "conditioning_image missing: 1 of 3 items")
 
 
-def test_a_picture_may_be_an_example_and_condition_another(tmp_path: Path) -> None:
-    """The next picture from the one before: all have rows of their own."""
+def test_an_image_may_be_an_example_and_condition_another(tmp_path: Path) -> None:
+    """The next image from the previous one: all have rows of their own."""
     rows: list[dict[str, Any]] = [{"file_name": "0.png"}]
     rows += [{"file_name": f"{i}.png", "image_before": f"{i - 1}.png"} for i in range(1, 4)]
     corpus = read(write(tmp_path, {f"{i}.png": pixels(i) for i in range(4)}, rows))
@@ -221,7 +221,7 @@ def test_names_are_relative_to_their_table_also_in_an_archive(tmp_path: Path) ->
         assert np.array_equal(corpus.items[1].images["cond_image"], pixels(3, 3))
 
 
-def test_columns_that_only_sound_like_pictures_stay_what_they_are(tmp_path: Path) -> None:
+def test_columns_with_names_like_images_but_other_values_are_not_images(tmp_path: Path) -> None:
     rows = [
         {
             "file_name": f"{i}.png",
@@ -239,14 +239,14 @@ def test_columns_that_only_sound_like_pictures_stay_what_they_are(tmp_path: Path
     assert noted(corpus.notes, "column 'image_url' is not used")
 
 
-def test_the_same_picture_everywhere_is_left_out(tmp_path: Path) -> None:
+def test_a_conditioning_image_that_is_equal_everywhere_is_left_out(tmp_path: Path) -> None:
     rows = [{"file_name": f"{i}.png", "style_image": "style.png"} for i in range(3)]
     corpus = read(write(tmp_path, {f"{k}.png": pixels(i) for i, k in enumerate((0, 1, 2, "style"))}, rows))
     encoder = MODALITY.fit(corpus.items, ImageOptions())
     assert not encoder.conds and noted(encoder.notes, "style_image is left out: every item has the same image")
 
 
-def test_a_part_that_is_a_picture_is_saved_and_loaded(tmp_path: Path) -> None:
+def test_image_conditions_are_saved_and_loaded(tmp_path: Path) -> None:
     items = read(pairs(tmp_path / "data")).items
     encoder = MODALITY.fit(items, ImageOptions())
     encoder.save(tmp_path)
@@ -259,7 +259,7 @@ def test_a_part_that_is_a_picture_is_saved_and_loaded(tmp_path: Path) -> None:
         torch.testing.assert_close(cond.parts["conditioning_image"], first.parts["conditioning_image"])
 
 
-def test_few_requests_are_kept_where_they_are_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fewer_requests_are_saved_if_they_are_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     items = read(pairs(tmp_path / "data")).items
     encoder = MODALITY.fit(items, ImageOptions())
     monkeypatch.setattr(conditions, "MAX_BYTES", 2 * SIDE * SIDE * 4)
@@ -267,7 +267,7 @@ def test_few_requests_are_kept_where_they_are_pictures(tmp_path: Path, monkeypat
     assert conditions.load_conditions(tmp_path / "c.safetensors", encoder.conds).size == 2
 
 
-def test_a_family_that_cannot_take_a_picture_says_so(tmp_path: Path) -> None:
+def test_families_without_image_conditions_refuse_them(tmp_path: Path) -> None:
     encoder = MODALITY.fit(read(pairs(tmp_path)).items, ImageOptions())
     vae = registry.family("vae")
     with pytest.raises(UserError, match=r"cannot be conditioned on another image \(conditioning_image\)"):
@@ -279,10 +279,10 @@ def test_a_family_that_cannot_take_a_picture_says_so(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def encoder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> ImageEncoder:
-    """Of pictures with a caption, a label, a number, and a picture beside."""
+    """An encoder of images with a caption, a label, a number and a conditioning image."""
     items = [
         replace(item, labels={"label": "ab"[i % 2]}, numbers={"age": float(i)}, images={"edges": pixels(50 + i)})
-        for i, item in enumerate(said(CAPTIONS))
+        for i, item in enumerate(captioned(CAPTIONS))
     ]
     return MODALITY.fit(items, ImageOptions(captions=str(folder)))
 
@@ -291,19 +291,21 @@ def asked(encoder: ImageEncoder, request: Request, n: int = 3) -> Cond:
     return make_cond(encoder.conds, Cond.unconditional(encoder.conds, n), request, encoder)
 
 
-def test_a_caption_and_a_picture_are_read_as_in_training(encoder: ImageEncoder, tmp_path: Path) -> None:
+def test_captions_and_images_of_requests_are_encoded_as_in_training(encoder: ImageEncoder, tmp_path: Path) -> None:
     (tmp_path / "e.png").write_bytes(png(pixels(52)))
     item = Item(pixels(2), caption=CAPTIONS[2], images={"edges": pixels(52)})
     trained = encoder.encode([item]).cond
-    for picture in (str(tmp_path / "e.png"), f"edges={tmp_path / 'e.png'}", {"edges": pixels(52)}, tmp_path / "e.png"):
-        cond = asked(encoder, Request(caption=CAPTIONS[2], image=picture))
-        for name in ("caption", "edges"):
-            torch.testing.assert_close(cond.parts[name], trained.parts[name].expand_as(cond.parts[name]))
-            assert cond.present[name].all()
-        assert not cond.present["label"].any()
 
 
-def test_a_negative_request_is_apart_from_the_request(encoder: ImageEncoder) -> None:
+for image in (str(tmp_path / "e.png"), f"edges={tmp_path / 'e.png'}", {"edges": pixels(52)}, tmp_path / "e.png"):
+    cond = asked(encoder, Request(caption=CAPTIONS[2], image=image))
+    for name in ("caption", "edges"):
+        torch.testing.assert_close(cond.parts[name], trained.parts[name].expand_as(cond.parts[name]))
+        assert cond.present[name].all()
+    assert not cond.present["label"].any()
+
+
+def test_a_negative_request_is_separate_from_the_request(encoder: ImageEncoder) -> None:
     request = Request(label="a", number={"age": 3.0}, negative=unwanted("b", CAPTIONS[0]))
     cond = asked(encoder, request)
     away = cond.negative_or_null()
@@ -324,7 +326,7 @@ def test_a_negative_request_is_apart_from_the_request(encoder: ImageEncoder) -> 
         (Request(negative=Request(label="c")), "'c' was never seen"),
     ],
 )
-def test_requests_that_cannot_be_met(encoder: ImageEncoder, request_: Request, message: str) -> None:
+def test_impossible_requests_are_refused(encoder: ImageEncoder, request_: Request, message: str) -> None:
     with pytest.raises(UserError, match=message):
         asked(encoder, request_)
 
@@ -336,7 +338,7 @@ SHAPES: CondSpec = {
 }
 
 
-def test_several_labels_are_known_by_their_classes() -> None:
+def test_several_labels_are_recognised_by_their_classes() -> None:
     assert several_labels(SHAPES, ["red", "disc"]) == {"colour": "red", "shape": "disc"}
     assert several_labels(SHAPES, ["shape=disc", "red"]) == {"colour": "red", "shape": "disc"}
     with pytest.raises(UserError, match="colour is given twice: 'red' and 'blue'"):
@@ -345,14 +347,14 @@ def test_several_labels_are_known_by_their_classes() -> None:
         several_labels(SHAPES, ["red", "green"])
 
 
-def test_words_of_a_caption_that_are_not_known_are_told() -> None:
+def test_unknown_words_of_a_caption_are_reported() -> None:
     with heard("have no effect: big, zebra$"):
         make_cond(SHAPES, Cond.unconditional(SHAPES, 1), Request(caption="a big red zebra, a disc".replace(",", "")))
     with silence():
         make_cond(SHAPES, Cond.unconditional(SHAPES, 1), Request(caption="a red disc"))
 
 
-def test_a_negative_that_is_the_request_is_told() -> None:
+def test_a_negative_equal_to_the_request_is_reported() -> None:
     settings = registry.family("flow").sampling.settings(guidance=2.0)
     with heard("so it has no effect"):
         check_negative(Request(label="red", negative=unwanted("red", None)), settings)
@@ -360,8 +362,8 @@ def test_a_negative_that_is_the_request_is_told() -> None:
         check_negative(Request(label="red", negative=unwanted("blue", None)), settings)
 
 
-def test_a_picture_for_a_model_that_takes_none_or_several() -> None:
-    plain = MODALITY.fit(said([None] * 3), ImageOptions())
+def test_an_image_for_a_model_with_no_or_several_image_conditions() -> None:
+    plain = MODALITY.fit(captioned([None] * 3), ImageOptions())
     with pytest.raises(UserError, match="learnt neither to start from an image nor to follow a curve"):
         asked(plain, Request(image="x.png"))
     items = [Item(pixels(i), images={"one": pixels(9 + i), "two": pixels(20 + i)}) for i in range(3)]
@@ -371,9 +373,9 @@ def test_a_picture_for_a_model_that_takes_none_or_several() -> None:
     assert asked(both, Request(image={"two": pixels(1)})).present["one"].tolist() == [False] * 3
 
 
-def test_captions_as_words_know_what_was_said_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_captions_as_words_report_unknown_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captions, "PACKAGE", "no_such_package")
-    words = MODALITY.fit(said(CAPTIONS), ImageOptions())
+    words = MODALITY.fit(captioned(CAPTIONS), ImageOptions())
     assert words.conds["caption"].kind == "prompt"
     cond = asked(words, Request(caption="red cat", negative=unwanted(None, "blue dog")))
     assert cond.present["caption"].all() and not torch.equal(
@@ -430,7 +432,7 @@ def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "run"
 
 
-def test_captions_guide_and_negative_ones_too(trained: Path) -> None:
+def test_captions_and_negative_captions_guide(trained: Path) -> None:
     run = Run.open(trained)
 
     def drawn(**asked: Any) -> np.ndarray:
@@ -468,7 +470,7 @@ def test_usage(trained: Path, words: str, message: str, capsys: pytest.CaptureFi
     assert message in " ".join(capsys.readouterr().err.split())
 
 
-def test_records_say_what_was_asked(trained: Path, tmp_path: Path) -> None:
+def test_records_contain_the_request(trained: Path, tmp_path: Path) -> None:
     words = "--caption cat --negative-caption dog --guidance 2 --guidance caption=3 --steps 1 -n 1"
     assert cli.run(["sample", str(trained), *words.split(), "--out", str(tmp_path / "s")]) == 0
     (record,) = json.loads((tmp_path / "s" / "samples.json").read_bytes())

@@ -84,14 +84,14 @@ def test_several_archives_count_as_folders(tmp_path: Path) -> None:
             for a in ("anna", "ben") for i in range(3)}  # fmt: skip
 
 
-def test_one_archive_in_a_folder_is_read_as_if_given(tmp_path: Path) -> None:
+def test_a_single_archive_in_a_folder_is_read_like_its_path(tmp_path: Path) -> None:
     archive(tmp_path / "drums.zip", {f"bd_{i}.flac": sound(i, kind="FLAC") for i in range(3)})
     found = open_sounds(tmp_path)
     assert [n for n, _ in map_sounds(heard, found)] == ["bd_0.flac", "bd_1.flac", "bd_2.flac"]
     assert found.refused == []
 
 
-def test_an_archive_beside_sounds_is_refused(tmp_path: Path) -> None:
+def test_archives_in_a_folder_with_sounds_are_refused(tmp_path: Path) -> None:
     archive(tmp_path / "more.zip", {"b.wav": sound(1)})
     found = open_sounds(folder(tmp_path, {"a.wav": sound(0)}))
     assert [n for n, _ in map_sounds(heard, found)] == ["a.wav"]
@@ -119,7 +119,7 @@ def test_metadata_of_an_audiofolder(tmp_path: Path) -> None:
     assert "leads out of the folder" in reasons["metadata.jsonl, row 4"] and len(reasons) == 3
 
 
-def test_bad_files_are_refused_by_name_and_the_others_read(tmp_path: Path) -> None:
+def test_unusable_files_are_refused_and_the_others_read(tmp_path: Path) -> None:
     x = np.full((800, 1), np.nan, np.float32)
     buffer = io.BytesIO()
     soundfile.write(buffer, x, RATE, format="WAV", subtype="FLOAT")
@@ -148,7 +148,7 @@ def test_bad_files_are_refused_by_name_and_the_others_read(tmp_path: Path) -> No
     assert {r.source for r in found.refused} == {"empty.wav", "notes.txt"}
 
 
-def test_paths_that_hold_nothing(tmp_path: Path) -> None:
+def test_paths_without_sounds_are_refused(tmp_path: Path) -> None:
     one = folder(tmp_path, {"one.wav": sound(0), "bad.zip": b"no archive"})
     with pytest.raises(UserError, match="does not exist"):
         open_sounds(tmp_path / "away")
@@ -161,14 +161,14 @@ def test_paths_that_hold_nothing(tmp_path: Path) -> None:
         open_sounds(tmp_path / "empty")
 
 
-def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     with open(os.fsencode(tmp_path) + b"/caf\xe9.wav", "wb") as f:  # noqa: PTH123
         f.write(sound(0))
     ((name, read),) = map_sounds(heard, open_sounds(tmp_path))
     assert isinstance(read, DecodedSound) and name.encode()
 
 
-def test_sounds_come_in_order_and_few_are_held(tmp_path: Path) -> None:
+def test_sounds_are_yielded_in_order_and_few_are_held_in_memory(tmp_path: Path) -> None:
     """The archive's bytes are asked for only as sounds are taken."""
     asked = []
     found = open_sounds(archive(tmp_path / "a.zip", {f"{i:03}.wav": sound(i) for i in range(100)}))

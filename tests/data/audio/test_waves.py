@@ -41,7 +41,7 @@ def test_the_filters_are_those_of_the_standard_at_48_khz() -> None:
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000, 96_000])
-def test_a_sine_of_997_hz_is_as_loud_as_the_standard_says(rate: int) -> None:
+def test_the_loudness_of_a_sine_of_997_hz_is_that_of_the_standard(rate: int) -> None:
     """-3.01 LKFS at full scale in one channel; each channel adds its power. Off at other rates by the bilinear warp."""
     assert loudness_db(sine(3, rate), rate) == pytest.approx(-3.01, abs=0.05)
     assert loudness_db(sine(3, rate, level=0.1 * math.sqrt(2)), rate) == pytest.approx(-20.0, abs=0.05)
@@ -49,7 +49,7 @@ def test_a_sine_of_997_hz_is_as_loud_as_the_standard_says(rate: int) -> None:
     assert loudness_db(both, rate) == pytest.approx(0.0, abs=0.05)
 
 
-def test_silence_between_is_gated() -> None:
+def test_silence_is_gated() -> None:
     """The same tone with three times its length of silence, or of something 40 dB quieter, is as loud."""
     tone = sine(5, 16_000, level=0.3)
     alone = loudness_db(tone, 16_000)
@@ -61,7 +61,7 @@ def test_low_frequencies_count_little() -> None:
     assert loudness_db(sine(3, 16_000, 20.0), 16_000) < loudness_db(sine(3, 16_000), 16_000) - 10
 
 
-def test_what_is_short_quiet_or_silent() -> None:
+def test_loudness_of_short_quiet_and_silent_sounds() -> None:
     assert loudness_db(sine(0.2, 16_000), 16_000) == pytest.approx(-3.01, abs=0.2)
     assert loudness_db(sine(3, 16_000, level=1e-5), 16_000) == pytest.approx(-103.0, abs=0.2)  # below the gate
     assert loudness_db(np.zeros((16_000, 1), np.float32), 16_000) == -math.inf
@@ -69,7 +69,7 @@ def test_what_is_short_quiet_or_silent() -> None:
     assert math.isfinite(loudness_db(sine(1, 1_000, 100.0), 1_000))
 
 
-def test_at_loudness_reaches_its_target_or_full_scale() -> None:
+def test_to_loudness_reaches_its_target_or_full_scale() -> None:
     x = sine(2, 16_000, level=0.02)
     assert loudness_db(to_loudness(x, 16_000, -23.0), 16_000) == pytest.approx(-23.0, abs=0.01)
     x[100] = 0.5  # a click leaves room for 6 dB
@@ -84,7 +84,7 @@ def test_at_loudness_reaches_its_target_or_full_scale() -> None:
 
 @pytest.mark.parametrize("rate", [1_000, 8_000, 44_100])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_silence_around_is_found_to_a_frame(rate: int, channels: int) -> None:
+def test_trim_bounds_are_exact_to_a_frame(rate: int, channels: int) -> None:
     x = np.zeros((3 * rate, channels), np.float32)
     x[rate : 2 * rate, 0] = sine(1, rate, 100.0, level=0.1)[:, 0]
     x += np.float32(1e-5) * np.random.default_rng(0).normal(size=x.shape)  # 80 dB below
@@ -96,13 +96,13 @@ def test_silence_around_is_found_to_a_frame(rate: int, channels: int) -> None:
     assert trim_bounds(x, rate, -120.0) == (0, len(x))
 
 
-def test_what_is_loud_at_its_very_end_is_kept() -> None:
+def test_sounds_at_the_very_end_are_not_trimmed() -> None:
     x = np.zeros((1_234, 1), np.float32)
     x[-3:] = 0.5
     assert trim_bounds(x, 8_000)[1] == 1_234
 
 
-def test_nothing_is_trimmed_of_silence_and_of_what_is_short() -> None:
+def test_silence_and_short_sounds_are_not_trimmed() -> None:
     assert trim_bounds(np.zeros((9_000, 1), np.float32), 8_000) == (0, 9_000)
     assert trim_bounds(np.zeros((0, 1), np.float32), 8_000) == (0, 0)
     assert trim_bounds(sine(0.01, 8_000), 8_000) == (0, 80)
@@ -112,7 +112,7 @@ def test_nothing_is_trimmed_of_silence_and_of_what_is_short() -> None:
 
 
 @given(st.integers(0, 300), st.integers(1, 50), st.data())
-def test_slices_cover_everything(frames: int, window: int, data: st.DataObject) -> None:
+def test_windows_cover_everything(frames: int, window: int, data: st.DataObject) -> None:
     found = windows(frames, window, hop := data.draw(st.integers(1, window)))
     assert {i for start, stop in found for i in range(start, stop)} == set(range(frames))
     assert all(stop - start == min(window, frames) for start, stop in found)
@@ -122,12 +122,12 @@ def test_slices_cover_everything(frames: int, window: int, data: st.DataObject) 
 
 
 @pytest.mark.parametrize("hop", [0, -1, 11])
-def test_a_hop_that_leaves_frames_out_is_refused(hop: int) -> None:
+def test_an_invalid_hop_is_refused(hop: int) -> None:
     with pytest.raises(ValueError, match="hop"):
         windows(100, 10, hop)
 
 
-def test_fitted_keeps_all_but_a_fade() -> None:
+def test_fit_length_changes_only_the_fade() -> None:
     x = np.random.default_rng(0).uniform(-1, 1, (1_000, 2)).astype(np.float32)
     assert fit_length(x, 1_000) is x
     longer, shorter = fit_length(x, 1_500), fit_length(x, 500)
@@ -138,7 +138,7 @@ def test_fitted_keeps_all_but_a_fade() -> None:
 
 
 @pytest.mark.parametrize("frames", [600, 2_000])
-def test_fitted_makes_no_click(frames: int) -> None:
+def test_fit_length_makes_no_click(frames: int) -> None:
     """A constant: the largest step is that of the fade, pi / 2 over its length, and not the constant."""
     out = fit_length(np.ones((1_000, 1), np.float32), frames)
     assert np.abs(np.diff(np.append(out[:, 0], 0.0))).max() <= math.pi / 2 / 64
