@@ -295,14 +295,12 @@ def test_captions_and_images_of_requests_are_encoded_as_in_training(encoder: Ima
     (tmp_path / "e.png").write_bytes(png(pixels(52)))
     item = Item(pixels(2), caption=CAPTIONS[2], images={"edges": pixels(52)})
     trained = encoder.encode([item]).cond
-
-
-for image in (str(tmp_path / "e.png"), f"edges={tmp_path / 'e.png'}", {"edges": pixels(52)}, tmp_path / "e.png"):
-    cond = asked(encoder, Request(caption=CAPTIONS[2], image=image))
-    for name in ("caption", "edges"):
-        torch.testing.assert_close(cond.parts[name], trained.parts[name].expand_as(cond.parts[name]))
-        assert cond.present[name].all()
-    assert not cond.present["label"].any()
+    for image in (str(tmp_path / "e.png"), f"edges={tmp_path / 'e.png'}", {"edges": pixels(52)}, tmp_path / "e.png"):
+        cond = asked(encoder, Request(caption=CAPTIONS[2], image=image))
+        for name in ("caption", "edges"):
+            torch.testing.assert_close(cond.parts[name], trained.parts[name].expand_as(cond.parts[name]))
+            assert cond.present[name].all()
+        assert not cond.present["label"].any()
 
 
 def test_a_negative_request_is_separate_from_the_request(encoder: ImageEncoder) -> None:
