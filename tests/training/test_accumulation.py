@@ -1,4 +1,4 @@
-"""A batch in any micro-batches gives the gradient of the whole: sums, divided once by the summed weight."""
+"""Any division of a batch into micro-batches gives the gradient of the whole batch."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def masked() -> Batch:
 
 
 def gradient(learner: Learner, player: str, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-    """The player's whole gradient as one vector, as the optimiser saw it, and the metrics."""
+    """The complete gradient of the player as one vector, as the optimizer receives it, and the metrics."""
     metrics = play(learner, player, batch, Rng(3))
     assert metrics is not None
     return torch.cat([p.grad.flatten() for p in learner.params(player) if p.grad is not None]), metrics
@@ -75,25 +75,25 @@ def test_masked_tokens_in_float64_to_machine_precision(player: str, micro: int) 
     params = learner.params(player)
     total, weight, _ = learner.objective.loss(learner.modules, batch, player, 0, Rng(3), {})
     expected = torch.cat([g.flatten() for g in torch.autograd.grad(total / weight, params)])
-    found, metrics = gradient(game(micro), player, batch)
-    assert float((found - expected).norm() / expected.norm()) < 1e-14
+    actual, metrics = gradient(game(micro), player, batch)
+    assert float((actual - expected).norm() / expected.norm()) < 1e-14
     name = f"{player}/gradient_norm"
     assert metrics[name] == pytest.approx(float(expected.norm()), rel=1e-12)
     assert metrics[f"{player}/loss"] == metrics[f"{player}/nats"] == pytest.approx(total.item() / weight, rel=1e-12)
 
 
 @pytest.mark.parametrize("micro", [1, 3])
-def test_clipping_is_of_the_whole_batch_too(micro: int) -> None:
-    found = []
+def test_clipping_applies_to_the_whole_batch(micro: int) -> None:
+    actual = []
     for size in (micro, BATCH):
         learner = game(size)
         learner.config = learner.config.model_copy(update={"clip": 1e-3})
-        found.append(gradient(learner, "model", masked())[0])
-    assert float(found[1].norm()) == pytest.approx(1e-3, rel=1e-9)
-    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-17)
+        actual.append(gradient(learner, "model", masked())[0])
+    assert float(actual[1].norm()) == pytest.approx(1e-3, rel=1e-9)
+    torch.testing.assert_close(actual[0], actual[1], rtol=1e-12, atol=1e-17)
 
 
-def test_only_the_player_is_moved() -> None:
+def test_only_the_player_is_trained() -> None:
     learner = game(3)
     before = {k: {n: p.detach().clone() for n, p in m.named_parameters()} for k, m in learner.modules.items()}
     gradient(learner, "model", masked())
@@ -122,5 +122,5 @@ def test_every_family_in_float32(row: FamilyRow, name: str) -> None:
     for player in registry.family(row.name).objective(registry.family(row.name).config(**row.config), space).players:
         whole, _ = gradient(family_learner(row, space, BATCH), player, batch)
         for micro in (1, 3):
-            found, _ = gradient(family_learner(row, space, micro), player, batch)
-            assert float((found - whole).norm() / whole.norm()) < row.rounding, f"{player}, micro-batches of {micro}"
+            actual, _ = gradient(family_learner(row, space, micro), player, batch)
+            assert float((actual - whole).norm() / whole.norm()) < row.rounding, f"{player}, micro-batches of {micro}"

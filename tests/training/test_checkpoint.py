@@ -1,4 +1,4 @@
-"""What is on the disk is whole or is told from what is whole."""
+"""Checkpoints are complete, or are recognised as incomplete."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DTYPES = [
 ]
 
 
-def made(step: int) -> Checkpoint:
+def checkpoint_at(step: int) -> Checkpoint:
     tensors = {
         "model": {"net.weight": torch.full((3, 4), float(step)), "net.bias": torch.arange(3.0)},
         "ema": {"net.weight": torch.full((3, 4), step / 2)},
@@ -49,7 +49,7 @@ def made(step: int) -> Checkpoint:
 
 def root_of(tmp_path: Path, *steps: int) -> Path:
     for step in steps:
-        checkpoint.save(tmp_path / "checkpoints", made(step))
+        checkpoint.save(tmp_path / "checkpoints", checkpoint_at(step))
     return tmp_path / "checkpoints"
 
 
@@ -76,10 +76,10 @@ def test_every_dtype_comes_back_bit_for_bit(dtype: torch.dtype, tmp_path: Path) 
     square = value[: len(value) // 4 * 4].view(-1, 4)
     saved = Checkpoint(3, {"model": {"a": square, "none": square[:0], "one": value[0].clone()}}, {})
     checkpoint.save(tmp_path / "checkpoints", saved)
-    found = checkpoint.newest(tmp_path / "checkpoints")
-    assert found is not None
+    loaded = checkpoint.newest(tmp_path / "checkpoints")
+    assert loaded is not None
     for name, tensor in saved.tensors["model"].items():
-        other = found.tensors["model"][name]
+        other = loaded.tensors["model"][name]
         assert other.dtype == dtype and other.shape == tensor.shape
         assert (
             other.numpy(force=True).tobytes() == tensor.numpy(force=True).tobytes()
@@ -94,27 +94,27 @@ NO_NUMPY = (torch.bfloat16,)
 def test_numbers_in_json_come_back_exactly(tmp_path: Path) -> None:
     values = [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, -0.0, 123456789.123456789]
     checkpoint.save(tmp_path / "checkpoints", Checkpoint(1, {}, {"v": values}))
-    found = checkpoint.newest(tmp_path / "checkpoints")
-    assert found is not None and [v.hex() for v in found.scalars["v"]] == [v.hex() for v in values]
+    loaded = checkpoint.newest(tmp_path / "checkpoints")
+    assert loaded is not None and [v.hex() for v in loaded.scalars["v"]] == [v.hex() for v in values]
 
 
 def test_the_newest_are_kept_and_latest_points_at_the_last(tmp_path: Path) -> None:
     root = root_of(tmp_path, 0, 5, 10, 15)
     assert checkpoint.steps_in(root) == ["000010", "000015"] and len(checkpoint.steps_in(root)) == KEEP
     assert latest(root) == "000015\n"
-    assert same(checkpoint.newest(root), made(15))
+    assert same(checkpoint.newest(root), checkpoint_at(15))
     assert not list(root.glob(".*"))
 
 
 def test_only_the_groups_asked_for_are_read(tmp_path: Path) -> None:
-    found = checkpoint.newest(root_of(tmp_path, 4), ("model", "ema"))
-    assert found is not None and set(found.tensors) == {"model", "ema"}
+    loaded = checkpoint.newest(root_of(tmp_path, 4), ("model", "ema"))
+    assert loaded is not None and set(loaded.tensors) == {"model", "ema"}
 
 
 def test_a_step_beyond_a_million_is_still_the_newest(tmp_path: Path) -> None:
     root = root_of(tmp_path, 999_999, 1_000_000)
     assert checkpoint.steps_in(root) == ["999999", "1000000"]
-    assert same(checkpoint.newest(root), made(1_000_000))
+    assert same(checkpoint.newest(root), checkpoint_at(1_000_000))
 
 
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="sha256sum is not installed: apt-get install coreutils")
@@ -175,8 +175,8 @@ def test_damage_is_named_and_the_one_before_is_used(name: str, how: str, tmp_pat
     assert any(name in fault for fault in checkpoint.check(root / "000010"))
     assert checkpoint.check(root / "000005") == []
     with heard(f"000010/.*{name}.*older checkpoint"):
-        found = checkpoint.newest(root)
-    assert same(found, made(5))
+        loaded = checkpoint.newest(root)
+    assert same(loaded, checkpoint_at(5))
 
 
 def test_every_byte_of_the_small_files_counts(tmp_path: Path) -> None:
@@ -195,18 +195,18 @@ def test_a_damaged_pointer_is_named_and_not_needed(how: str, tmp_path: Path) -> 
     root = root_of(tmp_path, 5, 10)
     DAMAGES[how](tmp_path / "latest")
     with heard("latest is damaged"):
-        assert same(checkpoint.newest(root), made(10))
-    checkpoint.save(root, made(15))
+        assert same(checkpoint.newest(root), checkpoint_at(10))
+    checkpoint.save(root, checkpoint_at(15))
     assert latest(root) == "000015\n"
 
 
-def test_an_old_or_missing_pointer_is_what_a_crash_leaves(tmp_path: Path) -> None:
+def test_an_old_or_missing_pointer_is_expected_after_a_crash(tmp_path: Path) -> None:
     root = root_of(tmp_path, 5, 10)
     with silence():
         (tmp_path / "latest").write_text("000005\n")
-        assert same(checkpoint.newest(root), made(10))
+        assert same(checkpoint.newest(root), checkpoint_at(10))
         (tmp_path / "latest").unlink()
-        assert same(checkpoint.newest(root), made(10))
+        assert same(checkpoint.newest(root), checkpoint_at(10))
 
 
 def test_all_damaged_is_an_error_that_names_them(tmp_path: Path) -> None:
@@ -223,22 +223,22 @@ def test_all_damaged_is_an_error_that_names_them(tmp_path: Path) -> None:
 def test_damaged_checkpoints_never_rotate_out_good_ones(tmp_path: Path) -> None:
     root = root_of(tmp_path, 5, 10)
     flip(0.5)(root / "000010" / "model.safetensors")
-    checkpoint.save(root, made(15))  # in memory training went on
+    checkpoint.save(root, checkpoint_at(15))  # training continues in memory
     assert checkpoint.steps_in(root) == ["000005", "000010", "000015"]
     flip(0.5)(root / "000015" / "model.safetensors")
-    assert same(checkpoint.newest(root), made(5))
-    checkpoint.save(root, made(8))  # resumed from step 5; what lay beyond is of no use
+    assert same(checkpoint.newest(root), checkpoint_at(5))
+    checkpoint.save(root, checkpoint_at(8))  # resumed from step 5; later checkpoints are useless
     assert checkpoint.steps_in(root) == ["000005", "000008"]
-    checkpoint.save(root, made(12))
+    checkpoint.save(root, checkpoint_at(12))
     assert checkpoint.steps_in(root) == ["000008", "000012"]
 
 
-def test_what_is_saved_amid_skipped_steps_removes_nothing(tmp_path: Path) -> None:
+def test_saving_among_skipped_steps_removes_nothing(tmp_path: Path) -> None:
     root = root_of(tmp_path, 5, 10)
     for step in (11, 12, 13):
-        checkpoint.save(root, made(step), rotating=False)
+        checkpoint.save(root, checkpoint_at(step), rotating=False)
     assert checkpoint.steps_in(root) == ["000005", "000010", "000011", "000012", "000013"]
-    assert same(checkpoint.newest(root, before=11), made(10))
+    assert same(checkpoint.newest(root, before=11), checkpoint_at(10))
     checkpoint.go_back(root, 10)
     assert checkpoint.steps_in(root) == ["000005", "000010"] and latest(root) == "000010\n"
 
@@ -247,7 +247,7 @@ def test_what_is_saved_amid_skipped_steps_removes_nothing(tmp_path: Path) -> Non
 
 
 def seal(folder: Path) -> None:
-    """Make the hashes true again, as one who forges a checkpoint would."""
+    """Update the hashes, as a forger of a checkpoint would."""
     names = [line.split()[1] for line in (folder / SUMS).read_text().splitlines()]
     (folder / SUMS).write_text("".join(f"{digest(folder / n)}  {n}\n" for n in names))
 
@@ -264,7 +264,7 @@ def safetensors(header: dict[str, Any] | bytes, data: bytes = b"", length: int |
 
 
 class Runs:
-    """Would make a folder if it were ever unpickled."""
+    """Creates a folder if it is ever unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, ("was_run",)
@@ -292,14 +292,14 @@ FORGED = {
 
 
 @pytest.mark.parametrize("what", FORGED)
-def test_a_forged_file_is_refused_even_with_true_hashes(
+def test_a_forged_file_is_refused_even_with_valid_hashes(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     root = root_of(tmp_path, 5)
     (root / "000005" / "model.safetensors").write_bytes(FORGED[what])
     seal(root / "000005")
-    with pytest.raises(UserError, match=r"model\.safetensors is not a sound safetensors file"):
+    with pytest.raises(UserError, match=r"model\.safetensors is not a valid safetensors file"):
         checkpoint.newest(root)
     assert not (tmp_path / "was_run").exists()
 
@@ -315,7 +315,7 @@ def test_a_list_of_hashes_cannot_name_files_elsewhere(name: str, tmp_path: Path)
 
 
 class Full:
-    """Stands for a function of the system that fails at the k-th call of any of those wrapped."""
+    """Replaces system functions and fails at the k-th call of any of them."""
 
     def __init__(self, at: int) -> None:
         self.at, self.calls = at, 0
@@ -330,7 +330,7 @@ class Full:
         return call
 
 
-def test_no_space_at_any_write_names_the_bytes_and_spares_what_was(
+def test_no_space_at_any_write_names_the_bytes_and_keeps_older_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root_of(tmp_path, 5, 10)
@@ -345,25 +345,26 @@ def test_no_space_at_any_write_names_the_bytes_and_spares_what_was(
             patch.setattr(os, "replace", full.wrap(os.replace))
             patch.setattr(os, "mkdir", full.wrap(os.mkdir))
             try:
-                checkpoint.save(root, made(15))
+                checkpoint.save(root, checkpoint_at(15))
             except UserError as e:
                 assert "No space left" in str(e) and "bytes; " in str(e) and "resume" in str(e)
                 fine = False
             else:
                 fine = True
         with silence():
-            found = checkpoint.newest(root)
-        # The new one counts once it is under its name, though `latest` could not be moved.
-        assert same(found, made(15)) if fine or (root / "000015").exists() else same(found, made(10))
+            loaded = checkpoint.newest(root)
+        # The new one counts once it has its name, even if `latest` could not be updated.
+        renamed = fine or (root / "000015").exists()
+        assert same(loaded, checkpoint_at(15 if renamed else 10))
         assert checkpoint.check(root / "000010") == [] and not list(root.glob(".tmp-*"))
-        checkpoint.save(root, made(15))
+        checkpoint.save(root, checkpoint_at(15))
         assert latest(root) == "000015\n" and checkpoint.steps_in(root) == ["000010", "000015"]
         if full.calls < at:
             break
     assert fine and at > 10
 
 
-def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+def test_a_full_disk(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = shutil.which("mount") and subprocess.run(
@@ -378,7 +379,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
             UserError, match=r"step 10 .*No space left on device. It needs 400,\d\d\d bytes; \d+,\d\d\d"
         ):
             checkpoint.save(root, big)
-        assert same(checkpoint.newest(root), made(5)) and not list(root.glob(".tmp-*"))
+        assert same(checkpoint.newest(root), checkpoint_at(5)) and not list(root.glob(".tmp-*"))
         with pytest.raises(UserError, match=r"No space left on device. It needs 100,000 bytes"):
             files.replace_file(disk / "report.html", bytes(100_000))
         assert sorted(p.name for p in disk.iterdir()) == ["checkpoints", "latest"]
@@ -386,11 +387,11 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_folder_that_may_not_be_written() -> None:
+def test_a_folder_without_write_permission() -> None:
     with needs.folder_of_a_user() as folder:
         root = root_of(folder, 5)
         root.chmod(0o555)
         with needs.without_privileges(), pytest.raises(UserError, match="Permission denied"):
-            checkpoint.save(root, made(10))
+            checkpoint.save(root, checkpoint_at(10))
         root.chmod(0o755)
-        assert same(checkpoint.newest(root), made(5))
+        assert same(checkpoint.newest(root), checkpoint_at(5))

@@ -1,4 +1,4 @@
-"""Training that is killed, interrupted or out of space at any point goes on as if nothing had happened.
+"""Training that is killed, interrupted or out of disk space at any point ends with the same result when resumed.
 
 "As if nothing": every file of the last checkpoint (weights, averages, moments, state, counters) is equal byte for
 byte to that of a run that was left in peace, and so is metrics.jsonl apart from its times.
@@ -29,10 +29,10 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork: 
 
 
 class Zygote:
-    """Orders to the process of tests/training/zygote.py."""
+    """Sends orders to the process of tests/training/zygote.py."""
 
     def __init__(self, folder: Path) -> None:
-        self.said = folder / "said.txt"
+        self.output = folder / "output.txt"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.training.zygote"],
             stdin=subprocess.PIPE,
@@ -43,9 +43,9 @@ class Zygote:
         )
 
     def order(self, do: str, run: Path, **more: Any) -> int:
-        """The exit code of a child that did it: minus the signal, if one ended it."""
+        """The exit code of a child that carries out an order, or minus the signal that ended it."""
         assert self.process.stdin is not None and self.process.stdout is not None
-        order = {"do": do, "run": str(run), "trace": str(run.parent / "trace"), "said": str(self.said), **more}
+        order = {"do": do, "run": str(run), "trace": str(run.parent / "trace"), "output": str(self.output), **more}
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
@@ -60,15 +60,15 @@ class Zygote:
 
 
 class Whole:
-    """A run that was left in peace: its end, the points that it passed, and a copy of its start."""
+    """An undisturbed run: its end, the points that it passed, and a copy of its start."""
 
     def __init__(self, zygote: Zygote, folder: Path, family: str) -> None:
         self.zygote, self.folder = zygote, folder
         self.start, run = folder / "start" / "run", folder / "whole" / "run"
         self.start.parent.mkdir(parents=True)
-        assert zygote.order("begin", self.start, family=family, steps=STEPS) == 0, zygote.said.read_text()
+        assert zygote.order("begin", self.start, family=family, steps=STEPS) == 0, zygote.output.read_text()
         shutil.copytree(self.start, run)
-        assert zygote.go_on(run) == 0, zygote.said.read_text()
+        assert zygote.go_on(run) == 0, zygote.output.read_text()
         self.end, self.metrics = files_of(run), metrics_of(run)
         self.points = (run.parent / "trace").read_text().splitlines()
 
@@ -76,11 +76,11 @@ class Whole:
         return Path(shutil.copytree(self.start, self.folder / name / "run"))
 
     def check(self, run: Path) -> None:
-        """Go on without faults; the end must be the same."""
+        """Resume without faults; the end must be the same."""
         code = self.zygote.go_on(run)
-        said = self.zygote.said.read_text()
-        assert code == 0, said
-        assert "warning" not in said.lower()  # nothing that a crash leaves looks damaged
+        output = self.zygote.output.read_text()
+        assert code == 0, output
+        assert "warning" not in output.lower()  # a crash leaves nothing that looks damaged
         assert files_of(run) == self.end
         assert metrics_of(run) == self.metrics
         assert (run / "latest").read_text() == f"{STEPS:06d}\n"
@@ -104,9 +104,9 @@ def metrics_of(run: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
-    made = Zygote(tmp_path_factory.mktemp("zygote"))
-    yield made
-    made.close()
+    zygote = Zygote(tmp_path_factory.mktemp("zygote"))
+    yield zygote
+    zygote.close()
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -134,7 +134,7 @@ MUST = (  # a kill at one point of each kind, whatever the seed
 
 
 def seeded_points(points: list[str], seed: int) -> list[int]:
-    """KILLS points: one of each kind in MUST, the others anywhere."""
+    """KILLS points: one of each kind in MUST, and others anywhere."""
     rng = random.Random(seed)
     chosen = [rng.choice([i for i, p in enumerate(points) if p.startswith(kind)]) for kind in MUST]
     others = rng.sample([i for i in range(len(points)) if i not in chosen], KILLS - len(chosen))
@@ -142,7 +142,7 @@ def seeded_points(points: list[str], seed: int) -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_any_point_ends_as_if_left_in_peace(whole: Whole) -> None:
+def test_a_run_killed_at_any_point_ends_like_an_undisturbed_one(whole: Whole) -> None:
     points = seeded_points(whole.points, seed=20)
     assert len(points) == KILLS
     for at in points:
@@ -162,11 +162,11 @@ def test_a_run_killed_at_any_point_ends_as_if_left_in_peace(whole: Whole) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_run_killed_again_and_again_ends_all_the_same(whole: Whole, seed: int) -> None:
+def test_a_run_killed_repeatedly_ends_like_an_undisturbed_one(whole: Whole, seed: int) -> None:
     rng, run = random.Random(seed), whole.copy(f"again{seed}")
     kills = 0
     while (code := whole.zygote.go_on(run, fault="kill", at=rng.randrange(5, 90))) != 0:
-        assert code == -signal.SIGKILL, whole.zygote.said.read_text()
+        assert code == -signal.SIGKILL, whole.zygote.output.read_text()
         kills += 1
         assert kills < 60
     assert kills >= 3
@@ -178,53 +178,53 @@ def test_ctrl_c_saves_at_once_and_loses_nothing(whole: Whole) -> None:
     for at in random.Random(3).sample(range(len(whole.points)), 8):
         run = whole.copy(f"int{at}")
         code = whole.zygote.go_on(run, fault="interrupt", at=at)
-        said = whole.zygote.said.read_text()
+        output = whole.zygote.output.read_text()
         saved = checkpoint.newest(run / "checkpoints")
         assert saved is not None
         done = (run.parent / "trace").read_text().splitlines().count("step: after")
         assert saved.step == done  # the step in hand was finished and saved
         if done == STEPS:
-            assert code == 0, said
+            assert code == 0, output
         else:
-            assert code == 130 and said == f"Interrupted: saved at step {done} of {STEPS}"
+            assert code == 130 and output == f"Interrupted: saved at step {done} of {STEPS}"
         whole.check(run)
         shutil.rmtree(run.parent)
 
 
 @pytest.mark.slow
-def test_no_space_at_any_point_says_so_and_goes_on_when_there_is(whole: Whole) -> None:
+def test_no_space_at_any_point_is_reported_and_the_run_can_be_resumed(whole: Whole) -> None:
     struck = list(filter(can_fill, whole.points))
     kinds: dict[str, list[int]] = {}
     for i, name in enumerate(struck):
         kinds.setdefault(name, []).append(i)
     rng = random.Random(4)
-    # Each file and each moment once. A folder that is there already does not need to be made.
+    # Each file and each moment once. An existing folder is not created.
     for at in sorted(p[0] if k.startswith("make") else rng.choice(p) for k, p in kinds.items()):
         run = whole.copy(f"full{at}")
-        assert whole.zygote.go_on(run, fault="full", at=at) == 2, f"{struck[at]}: {whole.zygote.said.read_text()}"
-        said = whole.zygote.said.read_text()
-        assert said.startswith("UserError: Could not write") and "No space left" in said and "bytes; " in said
+        assert whole.zygote.go_on(run, fault="full", at=at) == 2, f"{struck[at]}: {whole.zygote.output.read_text()}"
+        output = whole.zygote.output.read_text()
+        assert output.startswith("UserError: Could not write") and "No space left" in output and "bytes; " in output
         whole.check(run)
         shutil.rmtree(run.parent)
 
 
 @pytest.mark.slow
-def test_a_limit_of_the_system_on_files_is_told_like_a_full_disk(whole: Whole) -> None:
+def test_a_system_limit_on_file_sizes_is_reported_like_a_full_disk(whole: Whole) -> None:
     biggest = max(map(len, whole.end.values()))
     run = whole.copy("limit")
-    assert whole.zygote.go_on(run, file_limit=biggest - 1) == 2, whole.zygote.said.read_text()
-    said = whole.zygote.said.read_text()
-    assert "Could not write the checkpoint of step 0" in said and "File too large" in said and "bytes; " in said
+    assert whole.zygote.go_on(run, file_limit=biggest - 1) == 2, whole.zygote.output.read_text()
+    output = whole.zygote.output.read_text()
+    assert "Could not write the checkpoint of step 0" in output and "File too large" in output and "bytes; " in output
     whole.check(run)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_run_that_cannot_even_begin_leaves_its_folder_free(zygote: Zygote, family: str, tmp_path: Path) -> None:
+def test_a_run_that_cannot_begin_leaves_its_folder_free(zygote: Zygote, family: str, tmp_path: Path) -> None:
     run, limits = tmp_path / "run", (40, 150, 300, 600, 1200)
     for limit in limits:
         code = zygote.order("begin", run, family=family, steps=STEPS, file_limit=limit)
-        said = zygote.said.read_text()
-        assert code == 2 and said.startswith("UserError: C") and "File too large" in said, said
-        assert "bytes are free" in said or "bytes; " in said
-    assert zygote.order("begin", run, family=family, steps=STEPS) == 0, zygote.said.read_text()
+        output = zygote.output.read_text()
+        assert code == 2 and output.startswith("UserError: C") and "File too large" in output, output
+        assert "bytes are free" in output or "bytes; " in output
+    assert zygote.order("begin", run, family=family, steps=STEPS) == 0, zygote.output.read_text()

@@ -40,7 +40,7 @@ def test_half_of_an_average_is_the_last_half_life() -> None:
         assert average[0].tolist() == pytest.approx([1 - 0.5 ** (64 * k / 640)] * 3)
 
 
-def test_an_average_is_the_weighted_sum_of_all_that_was() -> None:
+def test_an_average_is_the_weighted_sum_of_all_values() -> None:
     values = torch.randn(20, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     keeps = [ema_decay(100.0, seen=8.0 * (k + 1), batch=8) for k in range(20)]
     average = [torch.zeros(4, dtype=torch.float64)]
@@ -50,7 +50,7 @@ def test_an_average_is_the_weighted_sum_of_all_that_was() -> None:
     torch.testing.assert_close(average[0], sum(w * v for w, v in zip(weights, values, strict=True)))
 
 
-def test_the_half_life_starts_as_a_twentieth_of_what_was_seen() -> None:
+def test_the_half_life_starts_as_a_twentieth_of_the_examples_seen() -> None:
     assert ema_decay(1000.0, seen=64, batch=64) == pytest.approx(0.5**20)
     assert ema_decay(1000.0, seen=6400, batch=64) == pytest.approx(0.5 ** (64 / 320))
     assert ema_decay(1000.0, seen=10**6, batch=64) == pytest.approx(0.5 ** (64 / 1000))

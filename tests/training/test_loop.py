@@ -1,4 +1,4 @@
-"""The loop: what is not finite changes nothing, goes back, or ends; what was interrupted goes on as if it had not."""
+"""The loop: non-finite steps change nothing, roll back or stop; interruptions do not change the result."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from tests.training.toys import Squares, batches, flat, learner, same
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here is about a loss of power."""
+    """No test here is about power failures."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 class Log:
-    """Hooks that keep what they are told, and stop after a step."""
+    """Hooks that record their calls, and interrupt after a step."""
 
     def __init__(self, stop_at: int | None = None) -> None:
         self.lines: list[tuple[int, dict[str, float]]] = []
@@ -56,12 +56,12 @@ def train(live: Learner, root: Path, log: Log | None = None) -> Log:
     return log
 
 
-def resumed(objective: Squares, root: Path, **given: Any) -> Learner:
-    made = learner(objective, **given)
+def resumed(objective: Squares, root: Path, **overrides: Any) -> Learner:
+    live = learner(objective, **overrides)
     saved = checkpoint.newest(root)
     assert saved is not None
-    made.restore(saved)
-    return made
+    live.restore(saved)
+    return live
 
 
 def step_of(live: Learner) -> Batch:
@@ -96,7 +96,7 @@ def test_one_bad_micro_batch_is_enough() -> None:
     assert loop.take_step(live, batch, Rng(0)) is None and same(flat(live.snapshot()), before)
 
 
-def test_an_infinite_loss_with_a_finite_gradient_is_skipped_too() -> None:
+def test_an_infinite_loss_with_a_finite_gradient_is_skipped() -> None:
     objective = Squares()
     objective.inf_plus = {0}
     live = learner(objective)
@@ -104,8 +104,8 @@ def test_an_infinite_loss_with_a_finite_gradient_is_skipped_too() -> None:
     assert loop.take_step(live, step_of(live), Rng(0)) is None and same(flat(live.snapshot()), before)
 
 
-def test_a_finite_loss_with_a_gradient_that_is_not(tmp_path: Path) -> None:
-    """sqrt at zero: the value is 0, the slope is not finite."""
+def test_a_finite_loss_with_a_gradient_that_is_not_finite_is_skipped(tmp_path: Path) -> None:
+    """The square root at zero has the value 0 and an infinite slope."""
 
     class Roots(Squares):
         def loss(self, modules: Any, batch: Batch, *rest: Any) -> Any:
@@ -119,12 +119,12 @@ def test_a_finite_loss_with_a_gradient_that_is_not(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("row", FAMILIES, ids=lambda row: row.title)
 def test_every_family_learns_without_conditions_and_with_averages(row: FamilyRow) -> None:
-    """A module that has no weights then, such as the conditioning, is averaged, saved and restored like any other."""
+    """A module without weights, such as the conditioning, is averaged, saved and restored like any other."""
     family, space = registry.family(row.name), SPACES[row.spaces[0]]
-    given = TrainConfig(
+    config = TrainConfig(
         **{**family.plan.recipe, "steps": 2, "batch": 4, "micro_batch": 4, "save_every": 2, "ema_half_life": 9.0}
     )
-    live, again = (make_learner(family, family.config(**row.config), space, {}, given) for _ in range(2))
+    live, again = (make_learner(family, family.config(**row.config), space, {}, config) for _ in range(2))
     data = examples(space)
     plain = Examples(data.x, Cond(len(data)), data.scale, data.shift, data.bounds, data.bytes)
     before = flat(live.snapshot())
@@ -139,22 +139,22 @@ def test_every_family_learns_without_conditions_and_with_averages(row: FamilyRow
 
 
 def test_a_skipped_step_is_a_step_without_its_update(tmp_path: Path) -> None:
-    """The next step takes the next draws; what was learnt is as if the bad step's update had been left out."""
+    """The next step takes the next draws; the result is the same as without the update of the skipped step."""
     live = learner(Squares(bad={("first", 3): math.nan}))
     log = train(live, tmp_path / "c")
     other = learner(Squares())
     for other.step in (0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11):
         assert loop.take_step(other, step_of(other), Rng(0)) is not None
-    found, expected = flat(live.snapshot()), flat(other.snapshot())
-    assert same(found, expected) and live.step == 12 and live.skipped == 0 and live.rollbacks == 0
+    actual, expected = flat(live.snapshot()), flat(other.snapshot())
+    assert same(actual, expected) and live.step == 12 and live.skipped == 0 and live.rollbacks == 0
     assert [s for s, m in log.lines if "loss" in m] == [5, 10, 12] and len(log.messages) == 1
     assert "step 3" in log.messages[0]
     assert all(math.isfinite(v) for _, m in log.lines for v in m.values())
 
 
 @pytest.mark.parametrize("bad", [[3], [11], [3, 4], [7, 8], [10, 11], [3, 5, 7, 9, 11]])
-def test_bad_steps_where_something_is_due_do_not_lose_it(bad: list[int], tmp_path: Path) -> None:
-    """Step 4, 8 and 12 are saved, and the last is logged and evaluated, though the gradient there was not finite."""
+def test_skipped_steps_still_save_log_and_evaluate(bad: list[int], tmp_path: Path) -> None:
+    """Steps 4, 8 and 12 are saved, and the last is logged and evaluated, though their gradients are not finite."""
     live = learner(Squares(bad={("first", s): math.nan for s in bad}))
     log = train(live, tmp_path / "c")
     saved = checkpoint.newest(tmp_path / "c")
@@ -165,10 +165,8 @@ def test_bad_steps_where_something_is_due_do_not_lose_it(bad: list[int], tmp_pat
 
 @pytest.mark.parametrize("stop_at", range(1, 12))
 @pytest.mark.parametrize("players", [1, 2])
-def test_an_interruption_anywhere_changes_nothing_that_is_learnt_or_logged(
-    players: int, stop_at: int, tmp_path: Path
-) -> None:
-    """With bad steps, so that it also falls among steps that are skipped."""
+def test_an_interruption_does_not_change_weights_or_log(players: int, stop_at: int, tmp_path: Path) -> None:
+    """With skipped steps, so that interruptions also happen among them."""
 
     def fresh() -> Squares:
         return Squares(players, {("first", s): math.nan for s in (4, 5, 7, 10)})
@@ -191,7 +189,7 @@ def test_an_interruption_anywhere_changes_nothing_that_is_learnt_or_logged(
 
 
 class Explosive(Squares):
-    """Not finite at step `at` and after while the rate is above `limit` of what was asked for."""
+    """Not finite from step `at` on while the rate is above `limit` times the configured rate."""
 
     def __init__(self, at: int, limit: float = 1.0, until: float = math.inf) -> None:
         super().__init__()
@@ -207,9 +205,9 @@ class Explosive(Squares):
         return total * (math.nan if wrong else 1.0), weight, metrics
 
 
-def explosive(at: int, limit: float, **given: Any) -> Learner:
+def explosive(at: int, limit: float, **overrides: Any) -> Learner:
     objective = Explosive(at, limit)
-    objective.live = learner(objective, **{"skip_limit": 3, "steps": 24, **given})
+    objective.live = learner(objective, **{"skip_limit": 3, "steps": 24, **overrides})
     return objective.live
 
 
@@ -217,8 +215,8 @@ def test_several_in_a_row_roll_back_to_a_lower_rate(tmp_path: Path) -> None:
     live = explosive(at=10, limit=0.3)
     log = train(live, tmp_path / "c")
     assert live.step == 24 and live.rollbacks == 2 and live.lr_scale == 0.25
-    told = [m for m in log.messages if "rolled back" in m]
-    assert told == [f"rolled back to step 8; learning rate times {s}" for s in (0.5, 0.25)]
+    messages = [m for m in log.messages if "rolled back" in m]
+    assert messages == [f"rolled back to step 8; the learning rate is multiplied by {s}" for s in (0.5, 0.25)]
     steps = [s for s, m in log.lines if "loss" in m]
     assert steps == [5, 10, 15, 20, 24]  # each once, in order
     other = learner(Squares(), steps=24)  # at the full rate to step 8, at a quarter from there
@@ -228,9 +226,9 @@ def test_several_in_a_row_roll_back_to_a_lower_rate(tmp_path: Path) -> None:
     assert same(flat(live.snapshot()), flat(other.snapshot()))
 
 
-def test_it_ends_and_says_why_when_lower_rates_do_not_help(tmp_path: Path) -> None:
+def test_training_stops_with_a_reason_if_lower_rates_do_not_help(tmp_path: Path) -> None:
     live = explosive(at=10, limit=0.0)
-    with pytest.raises(Diverged, match=r"diverged at step 12: 3 steps in a row .* after 3 roll-backs .*train\.lr"):
+    with pytest.raises(Diverged, match=r"diverged at step 12: 3 steps in a row .* after 3 rollbacks .*train\.lr"):
         train(live, tmp_path / "c")
     objective = live.objective
     assert isinstance(objective, Explosive) and objective.asked == 10 + 3 + 3 * (2 + 3)  # and not for ever
@@ -239,8 +237,8 @@ def test_it_ends_and_says_why_when_lower_rates_do_not_help(tmp_path: Path) -> No
     assert all(bool(v.isfinite().all()) for v in flat(saved).values())
 
 
-def test_weights_that_never_work_diverge_without_going_round(tmp_path: Path) -> None:
-    """From step 0 nothing older can be had, and the same weights at any rate give the same gradient."""
+def test_weights_that_never_work_diverge_without_a_loop(tmp_path: Path) -> None:
+    """Before step 0 there is no older checkpoint, and the same weights give the same gradient at any rate."""
     live = explosive(at=0, limit=0.0)
     with pytest.raises(Diverged, match="3 steps in a row"):
         train(live, tmp_path / "c")
@@ -250,7 +248,8 @@ def test_weights_that_never_work_diverge_without_going_round(tmp_path: Path) -> 
 @pytest.mark.parametrize("save_every", [1, 2, 4, 7])
 @pytest.mark.parametrize("at", range(1, 14))
 def test_a_bad_checkpoint_never_rotates_out_a_good_one(at: int, save_every: int, tmp_path: Path) -> None:
-    """From step `at` on nothing is finite, however often it is saved: what is left has weights that once worked."""
+    """From step `at` on, nothing is finite, however often it is saved: the remaining checkpoints have usable
+    weights."""
     live = explosive(at, limit=0.5, save_every=save_every, log_every=1)
     log = train(live, tmp_path / "c")
     assert live.step == 24 and live.rollbacks == 1 and live.lr_scale == 0.5
@@ -260,8 +259,8 @@ def test_a_bad_checkpoint_never_rotates_out_a_good_one(at: int, save_every: int,
 
 
 @pytest.mark.parametrize("stop_at", [4, 8, 11, 12, 13, 17, 23])
-def test_an_interruption_around_a_roll_back_changes_nothing(stop_at: int, tmp_path: Path) -> None:
-    """At 9 it would leave a checkpoint nearer to go back to than that of step 8."""
+def test_an_interruption_around_a_rollback_changes_nothing(stop_at: int, tmp_path: Path) -> None:
+    """At step 9, it leaves a checkpoint that is nearer than that of step 8."""
     through = explosive(at=10, limit=0.5)
     whole = train(through, tmp_path / "whole")
     live, log = explosive(at=10, limit=0.5), Log(stop_at)
@@ -279,14 +278,14 @@ def test_an_interruption_around_a_roll_back_changes_nothing(stop_at: int, tmp_pa
 
 
 @pytest.mark.parametrize("period", [2, 3])
-def test_bad_steps_now_and_then_never_roll_back(period: int, tmp_path: Path) -> None:
+def test_occasional_skipped_steps_never_roll_back(period: int, tmp_path: Path) -> None:
     live = learner(Squares(bad={("first", s): math.nan for s in range(1, 24, period)}), steps=24, skip_limit=2)
     train(live, tmp_path / "c")
     assert live.step == 24 and live.rollbacks == 0
 
 
-def test_a_huge_rate_comes_down_or_ends_but_never_hangs(tmp_path: Path) -> None:
-    """A real explosion: weights of 1e30 that are finite and whose loss is not."""
+def test_a_huge_rate_is_lowered_or_stops_training(tmp_path: Path) -> None:
+    """A real divergence: weights of 1e30, which are finite, have a loss that is not."""
     live = learner(Squares(), lr=1e30, steps=40, save_every=1, clip=0)
     with pytest.raises(Diverged):
         train(live, tmp_path / "c")

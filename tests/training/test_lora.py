@@ -1,4 +1,4 @@
-"""Low-rank adapters: nothing at the start, exact when merged, gradient in the adapter alone."""
+"""Low-rank adapters: no change at the start, exact when merged, gradients in the adapter alone."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CONFIG = LoraConfig(rank=4, alpha=12.0)
 
 
 def noisy(net: nn.Module) -> nn.Module:
-    """Every parameter random: many start at zero, behind which an adapter would not show."""
+    """Make every parameter random, since an adapter has no effect behind parameters that are zero."""
     torch.manual_seed(1)
     with torch.no_grad():
         for p in net.parameters():
@@ -54,7 +54,7 @@ def unet() -> tuple[nn.Module, Callable[[nn.Module], Tensor]]:
 
 
 def convolutions() -> tuple[nn.Module, Callable[[nn.Module], Tensor]]:
-    """Groups, strides, dilation and other padding."""
+    """Convolutions with groups, strides, dilation and padding."""
     net = nn.Sequential(
         nn.Conv1d(4, 8, 3, stride=2, padding=1, groups=4, padding_mode="circular"),
         nn.SiLU(),
@@ -70,7 +70,7 @@ NETS = [decoder, unet, convolutions]
 
 
 def shaken(net: nn.Module, name: str, seed: int = 0) -> None:
-    """Give an adapter a B that is not zero."""
+    """Set B of an adapter to random numbers."""
     torch.manual_seed(seed)
     with torch.no_grad():
         for layer in adapted(net).values():
@@ -153,7 +153,7 @@ def test_targets_by_name() -> None:
 
 
 def test_several_adapters_are_switched_and_mixed_by_weight() -> None:
-    """With A in common the change is linear in B, so that a mixture of adapters is the mixture of their changes."""
+    """With the same A, the change is linear in B, so a mixture of adapters is the mixture of their changes."""
     net = nn.Sequential(nn.Linear(5, 4))
     x = torch.randn(3, 5)
     base = net(x).detach()
@@ -197,7 +197,7 @@ def test_the_start_depends_on_seed_and_name_alone() -> None:
 
 
 @pytest.mark.parametrize("make", NETS)
-def test_saved_and_loaded_elsewhere(make: Callable[[], tuple[nn.Module, Callable]], tmp_path: Path) -> None:
+def test_saved_and_loaded_into_another_network(make: Callable[[], tuple[nn.Module, Callable]], tmp_path: Path) -> None:
     net, run = make()
     attach(net, CONFIG, Rng(0))
     shaken(net, "default")
@@ -219,17 +219,17 @@ def test_bad_files_are_refused_and_change_nothing(tmp_path: Path) -> None:
     plain(net)
     cases = {
         "no layer blocks.9.mlp.down": {**state, "blocks.9.mlp.down.a": torch.zeros(4, 40)},
-        "not whole": {k: v for k, v in state.items() if k != "blocks.0.mlp.down.b"},
+        "is incomplete": {k: v for k, v in state.items() if k != "blocks.0.mlp.down.b"},
         "does not fit": {**state, "blocks.0.mlp.down.b": torch.zeros(5, 4)},
         "not finite": {**state, "blocks.0.mlp.down.b": torch.full((24, 4), torch.nan)},
         "No layer": {},
     }
-    for why, tensors in cases.items():
-        with pytest.raises(UserError, match=why):
+    for message, tensors in cases.items():
+        with pytest.raises(UserError, match=message):
             put(net, tensors, "bad")
         assert not adapted(net) and torch.equal(run(net), before)
     (tmp_path / "cut").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
-    with pytest.raises(UserError, match="not a sound safetensors"):
+    with pytest.raises(UserError, match="not a valid safetensors"):
         load_adapter(tmp_path / "cut", net)
     with pytest.raises(UserError, match="Cannot read"):
         load_adapter(tmp_path / "gone", net)

@@ -1,4 +1,4 @@
-"""Muon against the singular value decomposition, AdamW against torch's own."""
+"""Muon against the singular value decomposition, and AdamW against torch's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def quintic(s: Tensor, steps: int = 5) -> Tensor:
-    """What the iteration makes of singular values, in float64."""
+    """The iteration on singular values, in float64."""
     a, b, c = NS
     for _ in range(steps):
         s = a * s + b * s**3 + c * s**5
@@ -39,7 +39,7 @@ def test_orthogonalise_keeps_the_singular_vectors_and_maps_the_values_by_the_qui
 
 
 @pytest.mark.parametrize("rows,columns", SHAPES)
-def test_singular_values_land_in_the_stated_band(rows: int, columns: int) -> None:
+def test_singular_values_end_in_the_stated_range(rows: int, columns: int) -> None:
     """All of [0.7, 1.2] for matrices as well conditioned as these; the direction is that of U V^T."""
     u, _, vh = torch.linalg.svd(normal(rows, columns, seed=5), full_matrices=False)
     s = torch.linspace(1, 0.1, len(vh) if rows > columns else u.shape[1])
@@ -58,11 +58,11 @@ def test_an_orthogonal_matrix_keeps_its_direction_exactly(n: int) -> None:
     torch.testing.assert_close(out, scale * q, rtol=1e-5, atol=1e-6)
 
 
-def test_a_zero_gradient_moves_nothing() -> None:
+def test_a_zero_gradient_changes_nothing() -> None:
     assert torch.equal(orthogonalise(torch.zeros(2, 4, 6)), torch.zeros(2, 4, 6))
 
 
-def test_a_batch_is_its_matrices_one_at_a_time() -> None:
+def test_a_batch_equals_its_matrices_one_at_a_time() -> None:
     m = normal(5, 12, 20, seed=1)
     alone = torch.cat([orthogonalise(x[None]) for x in m])
     torch.testing.assert_close(orthogonalise(m), alone, rtol=0.02, atol=0.02)
@@ -81,7 +81,7 @@ def moved(params: dict[str, Tensor], grads: dict[str, Tensor], steps: int = 3, d
     return {k: p.detach() for k, p in live.items()}
 
 
-def test_fused_projections_move_as_their_separate_maps() -> None:
+def test_fused_projections_are_trained_as_separate_maps() -> None:
     width, kv = 12, 4
     q, k, v = normal(width, width, seed=1), normal(kv, width, seed=2), normal(kv, width, seed=3)
     gate, up = normal(20, width, seed=4), normal(20, width, seed=5)
@@ -101,7 +101,7 @@ def test_fused_projections_move_as_their_separate_maps() -> None:
 
 
 @pytest.mark.parametrize("shape", [(6, 4, 3, 3), (6, 4, 3), (4, 6, 1, 1)])
-def test_convolutions_move_as_matrices_however_they_are_stored(shape: tuple[int, ...]) -> None:
+def test_convolutions_are_trained_as_matrices_in_any_memory_layout(shape: tuple[int, ...]) -> None:
     w, g = normal(*shape, seed=1), normal(*shape, seed=2)
     expected = moved({"w": w.flatten(1)}, {"w": g.flatten(1)})["w"].view(shape)
     assert torch.equal(moved({"w": w}, {"w": g})["w"], expected)
@@ -150,13 +150,13 @@ def test_adamw_is_torchs_adamw_with_decay_on_matrices_alone() -> None:
 
 
 @pytest.mark.parametrize("kind", ["muon", "adamw"])
-def test_an_optimiser_goes_on_from_its_state_as_if_never_stopped(kind: str) -> None:
+def test_an_optimizer_continues_from_its_state(kind: str) -> None:
     shapes = {"w": (6, 4), "conv": (4, 3, 3, 3), "bias": (6,)}
 
     def fresh() -> tuple[dict[str, nn.Parameter], list[Muon | AdamW]]:
         params = {k: nn.Parameter(normal(*s, seed=i)) for i, (k, s) in enumerate(shapes.items())}
-        given = TrainConfig(steps=1, batch=1, micro_batch=1, save_every=1, optimizer=kind, weight_decay=0.1)  # type: ignore[arg-type]
-        return params, make_optimizers(params, given)
+        config = TrainConfig(steps=1, batch=1, micro_batch=1, save_every=1, optimizer=kind, weight_decay=0.1)  # type: ignore[arg-type]
+        return params, make_optimizers(params, config)
 
     def steps(params: dict[str, nn.Parameter], optimizers: list[Muon | AdamW], first: int, last: int) -> None:
         for step in range(first, last):
@@ -182,7 +182,7 @@ def test_an_optimiser_goes_on_from_its_state_as_if_never_stopped(kind: str) -> N
     assert all(torch.equal(v, final[k]) for o in optimizers for k, v in o.state().items())
 
 
-def test_every_parameter_has_one_optimiser_and_muon_takes_hidden_matrices_alone() -> None:
+def test_every_parameter_has_one_optimizer_and_muon_takes_hidden_matrices_alone() -> None:
     params = {
         k: nn.Parameter(torch.zeros(s))
         for k, s in {

@@ -1,4 +1,4 @@
-"""Small objectives whose gradients are known, or are not finite when told so."""
+"""Small objectives whose gradients are known, or are not finite on demand."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ WIDTH = 3
 FIELD = Space("field", (WIDTH,))
 
 
-def config(**given: Any) -> TrainConfig:
+def config(**overrides: Any) -> TrainConfig:
     base: dict[str, Any] = {"steps": 12, "batch": 4, "micro_batch": 4, "save_every": 4, "warmup": 0, "decay": 0.0}
-    return TrainConfig(**{**base, "log_every": 5, "lr": 0.05, "ema_half_life": 20.0, **given})
+    return TrainConfig(**{**base, "log_every": 5, "lr": 0.05, "ema_half_life": 20.0, **overrides})
 
 
 def points(n: int = 10) -> Examples:
@@ -29,7 +29,7 @@ def points(n: int = 10) -> Examples:
 
 
 class Squares:
-    """`first` and, when there are two, `second` each learn a map of x to itself, seen through the other.
+    """`first` and, when there are two, `second` each learn a map of x to itself, applied after the other.
 
     `bad` maps (player, step) to what the loss is multiplied by there: nan or inf. A loss of `inf_plus` has an
     infinite value and a finite gradient.
@@ -57,15 +57,15 @@ class Squares:
         return {"seen": state.get("seen", torch.zeros((), dtype=torch.int64)) + 1}
 
 
-def learner(objective: Squares, **given: Any) -> Learner:
+def learner(objective: Squares, **overrides: Any) -> Learner:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     modules = {name: nn.Linear(WIDTH, WIDTH) for name in ("first", "second")[: len(objective.players)]}
-    return Learner(modules, objective, config(**given))
+    return Learner(modules, objective, config(**overrides))
 
 
-def batches(given: TrainConfig) -> Any:
-    return Loader(points(), FIELD, Rng(given.seed)).batch
+def batches(config: TrainConfig) -> Any:
+    return Loader(points(), FIELD, Rng(config.seed)).batch
 
 
 def flat(saved: Checkpoint) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""A process that has imported everything and computed nothing: a fork of it is a fresh training process at once.
+"""A process that has imported everything and computed nothing, so that a fork of it is a new training process at once.
 
 `python -m tests.training.zygote` reads an order as one line of JSON, forks, carries it out in the child, and
 answers with one line: how the child ended. A child may fail at one of the points that it passes (see Points).
@@ -67,17 +67,17 @@ class Points:
         os.kill(os.getpid(), signal.SIGKILL if self.fault == "kill" else signal.SIGINT)
 
     def around(self, owner: Any, name: str, label: str, place: int | None = None) -> None:
-        """Put a point before and one after a function; `place`: which of its arguments is the path that matters."""
+        """Add a point before and after a function. `place`: the index of the argument that is the path."""
         inner: Callable[..., Any] = getattr(owner, name)
 
         def call(*args: Any, **options: Any) -> Any:
             path = None if place is None else Path(str(args[place]))
             if path is not None and self.folder not in path.parents:
                 return inner(*args, **options)
-            told = label if path is None else f"{label} {path.name}"
-            self(f"{told}: before")
+            point = label if path is None else f"{label} {path.name}"
+            self(f"{point}: before")
             out = inner(*args, **options)
-            self(f"{told}: after")
+            self(f"{point}: after")
             return out
 
         setattr(owner, name, call)
@@ -110,12 +110,12 @@ class Points:
 
 
 def can_fill(point: str) -> bool:
-    """Whether a disk can turn out to be full here."""
+    """Whether a full disk can occur at this point."""
     return point.startswith(("write", "sync", "rename", "make")) and not point.endswith("after")
 
 
 class Torn:
-    """A file that is written in two halves, with a point before, between and after."""
+    """A file that is written in two halves, with points before, between and after."""
 
     def __init__(self, file: io.BufferedWriter, name: str, point: Points) -> None:
         self.file, self.name, self.point = file, name, point
@@ -141,7 +141,7 @@ class Torn:
 
 
 def make_data(path: Path, family: str) -> Path:
-    """A few sentences, or 60 of scikit-learn's digits; its path."""
+    """The path of a few sentences, or of 60 of scikit-learn's digits."""
     if family == "transformer":
         animals, things = ("cat", "dog", "hen", "fox", "pig", "cow"), ("mat", "log", "box", "bed", "hat", "rug")
         path = path.with_suffix(".txt")
@@ -156,35 +156,35 @@ def make_data(path: Path, family: str) -> Path:
 
 
 def limit_files(order: Mapping[str, Any]) -> None:
-    """No file may grow beyond order["file_limit"] bytes: the system then fails a write as on a full disk."""
+    """Limit files to order["file_limit"] bytes, beyond which the system fails a write as on a full disk."""
     if limit := order.get("file_limit"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
 
 def begin(order: Mapping[str, Any]) -> None:
-    """Create a run of `steps` steps in order["run"] without learning."""
+    """Create a run of `steps` steps in order["run"] without training."""
     run = Path(order["run"])
     family = order["family"]
     data = make_data(run.parent / "data", family)
     limit_files(order)
-    given = RUNS[family]
+    options = RUNS[family]
     train = {**HAND, **EVERY, **order.get("train", {})}
     spec = TrainSpec(
         data,
-        modality=given["modality"],
+        modality=options["modality"],
         family=family,
         steps=order["steps"],
         out=run,
         device="cpu",
-        data=given["data"],
-        set_family=given["set_family"],
+        data=options["data"],
+        set_family=options["set_family"],
         set_train=train,
     )
     start(spec)
 
 
 def go_on(order: Mapping[str, Any]) -> None:
-    """Learn to the end, or to the fault."""
+    """Train to the end, or to the fault."""
     limit_files(order)
     run = Path(order["run"])
     job = resume(run)
@@ -199,9 +199,9 @@ def warn(event: Event) -> None:
 
 
 def child(order: Mapping[str, Any]) -> int:
-    """The exit code that the command line would give; warnings and errors go to order["said"]."""
-    with Path(order["said"]).open("w") as said:
-        sys.stdout = sys.stderr = said
+    """The exit code that the command line would return. Warnings and errors are written to order["output"]."""
+    with Path(order["output"]).open("w") as output:
+        sys.stdout = sys.stderr = output
         try:
             torch.set_num_threads(1)
             with listening(warn):
@@ -213,7 +213,7 @@ def child(order: Mapping[str, Any]) -> int:
         except BaseException:
             code, last = 1, traceback.format_exc()
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        said.write(last)
+        output.write(last)
     return code
 
 

@@ -1,4 +1,4 @@
-"""What may be spent, and what this machine can do, found by measuring for a moment."""
+"""The budget of a training run, and the speed of the machine, which is measured briefly."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from afresh.core import UserError
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to train: exactly one of the three."""
+    """How long to train: exactly one of minutes, steps and tokens."""
 
     minutes: float | None = None
     steps: int | None = None
@@ -26,17 +26,17 @@ class Budget:
 
     def check(self) -> None:
         """Raises UserError unless one positive budget is given."""
-        given = {k: v for k, v in vars(self).items() if v is not None}
-        if len(given) != 1:
-            raise UserError(f"Give one budget: `minutes`, `steps` or `tokens`. Given: {given or 'none'}.")
-        (name, value), *_ = given.items()
+        budgets = {k: v for k, v in vars(self).items() if v is not None}
+        if len(budgets) != 1:
+            raise UserError(f"Give one budget: `minutes`, `steps` or `tokens`. Given: {budgets or 'none'}.")
+        (name, value), *_ = budgets.items()
         if not 0 < value < 1e12:
             raise UserError(f"`{name}` must be a positive number. Given: {value}.")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where training will run. Products in GFLOP/s of 1024-wide square matrices."""
+    """The machine on which training runs. `float32` and `bfloat16`: GFLOP/s of products of 1024 x 1024 matrices."""
 
     device: str
     name: str
@@ -49,20 +49,22 @@ class Machine:
 
     @property
     def precision(self) -> str:
-        """bfloat16 where its matrix products are at least 1.5 times as fast."""
+        """bfloat16 if its matrix products are more than 1.5 times as fast, else float32."""
         return "bfloat16" if self.bfloat16 > 1.5 * self.float32 else "float32"
 
     def record(self) -> dict[str, object]:
+        """The fields for run.json."""
         return {**asdict(self), "precision": self.precision}
 
 
 def synchronise(device: str) -> None:
+    """Wait until the device has finished its work."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
 
 
 def seconds_of(work: Callable[[], object], device: str, least: float = 0.15) -> float:
-    """Median time of one call, after one to warm up."""
+    """Median time in seconds of one call, after one call to warm up, over at least `least` seconds."""
     work()
     synchronise(device)
     times: list[float] = []
@@ -75,7 +77,7 @@ def seconds_of(work: Callable[[], object], device: str, least: float = 0.15) -> 
 
 
 def processor() -> str:
-    """The processor's own name, where the system tells."""
+    """The name of the processor, if the system reports it."""
     try:
         with Path("/proc/cpuinfo").open() as f:
             for line in f:
@@ -87,25 +89,25 @@ def processor() -> str:
 
 
 def devices() -> list[str]:
-    """What torch can compute on here, the fastest first: CUDA, then Apple's, then the CPU."""
-    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    return [name for name, there in found.items() if there]
+    """The devices that torch can use on this machine, the fastest first: CUDA, Apple's GPU, CPU."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return [name for name, usable in available.items() if usable]
 
 
 def check_device(device: str) -> None:
-    """Raises UserError, naming those that are here, for a device that is not."""
+    """Raises UserError, listing the available devices, if `device` is not available."""
     known = devices()
     try:
         if device.split(":")[0] in known and torch.empty(1, device=device).numel() == 1:
             return
-    except (RuntimeError, AssertionError) as e:  # of a number beyond the last
-        raise UserError(f"There is no device {device!r} here: {str(e).splitlines()[0]}") from e
-    raise UserError(f"There is no device {device!r} that this torch can use. Found: {', '.join(known)}.")
+    except (RuntimeError, AssertionError) as e:  # a number beyond the last
+        raise UserError(f"The device {device!r} is not available: {str(e).splitlines()[0]}") from e
+    raise UserError(f"The device {device!r} is not available in this installation. Available: {', '.join(known)}.")
 
 
 def measure_machine(device: str | None = None) -> Machine:
-    """Choose the device if none is given, and time its products in two precisions. Raises UserError for one that is
-    not here."""
+    """Choose the fastest device, unless `device` is given, and measure its matrix products in two precisions. Raises
+    UserError if the device is not available."""
     device = device or devices()[0]
     check_device(device)
     rates = {}
@@ -127,7 +129,7 @@ def measure_machine(device: str | None = None) -> Machine:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """PyTorch uses `count` threads for the operators inside the block, and afterwards as many as before."""
+    """Let PyTorch use `count` threads within the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -1,4 +1,4 @@
-"""What a training run is told: one complete, typed record, made by the planner and kept in run.json."""
+"""The complete configuration of a training run, created by the planner and saved in run.json."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class TrainConfig(BaseModel):
-    """What the training loop reads. Rates are peaks, shaped by `warmup`, `decay` and `final_lr_ratio` (schedule.py)."""
+    """The settings of the training loop. Learning rates are peaks, shaped by `warmup`, `decay` and `final_lr_ratio`
+    (schedule.py)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     steps: int = Field(ge=1)

@@ -1,4 +1,4 @@
-"""An exponential moving average of weights, with a half-life in examples that grows at the start."""
+"""Exponential moving averages of weights, with a half-life in examples that grows at the start of training."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ Average = dict[str, dict[str, Tensor]]  # module -> name -> tensor
 
 
 def ema_decay(half_life: float, seen: float, batch: int, rampup: float = 0.05) -> float:
-    """Factor kept in one step of `batch` examples; early on the half-life is `rampup` of those seen (Karras et al.
-    2022, appendix F.2)."""
+    """The factor of the average in one step of `batch` examples. At the start, the half-life is `rampup` times the
+    number of examples seen (Karras et al. 2022, appendix F.2)."""
     if half_life <= 0:
         return 0.0
     return 0.5 ** (batch / max(min(half_life, rampup * seen), 1e-8))
@@ -21,26 +21,26 @@ def ema_decay(half_life: float, seen: float, batch: int, rampup: float = 0.05) -
 @torch.no_grad()
 def ema_update(average: Sequence[Tensor], current: Sequence[Tensor], keep: float) -> None:
     """average <- keep * average + (1 - keep) * current, in place."""
-    if average:  # a module without weights, such as the conditioning of a model without conditions, has none
+    if average:  # empty for a module without weights, such as the conditioning of an unconditional model
         torch._foreach_lerp_(list(average), list(current), 1.0 - keep)
 
 
 def flat(average: Average) -> dict[str, Tensor]:
-    """{module.name: tensor}, as files hold it."""
-    return {f"{m}.{k}": v.contiguous() for m, mine in average.items() for k, v in mine.items()}
+    """The average as {module.parameter: tensor}, as in files."""
+    return {f"{m}.{k}": v.contiguous() for m, own in average.items() for k, v in own.items()}
 
 
-def refill(average: Average, found: Mapping[str, Tensor]) -> None:
-    """Put what `flat` gave back into an average of the same shape. Raises KeyError where a tensor is missing."""
-    for m, mine in average.items():
-        for k, v in mine.items():
-            v.copy_(found[f"{m}.{k}"])
+def refill(average: Average, tensors: Mapping[str, Tensor]) -> None:
+    """Copy tensors named as by `flat` into an average. Raises KeyError if one is missing."""
+    for m, own in average.items():
+        for k, v in own.items():
+            v.copy_(tensors[f"{m}.{k}"])
 
 
 def follow(average: Average, current: Mapping[str, Mapping[str, Tensor]], keep: float) -> None:
-    """`ema_update` of every tensor of every module; what is no real number is taken as it now is."""
-    for m, mine in average.items():
-        floating = [k for k, v in mine.items() if v.is_floating_point()]
-        ema_update([mine[k] for k in floating], [current[m][k] for k in floating], keep)
-        for k in mine.keys() - set(floating):
-            mine[k].copy_(current[m][k])
+    """Apply `ema_update` to every tensor of every module. Tensors of integers are copied."""
+    for m, own in average.items():
+        floating = [k for k, v in own.items() if v.is_floating_point()]
+        ema_update([own[k] for k in floating], [current[m][k] for k in floating], keep)
+        for k in own.keys() - set(floating):
+            own[k].copy_(current[m][k])

@@ -1,4 +1,4 @@
-"""metrics.jsonl: a line for each step that was logged, never ahead of the weights."""
+"""metrics.jsonl: one line for each logged step, none of which is later than the saved weights."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from afresh.core.files import free_bytes, replace_file
 
 
 class Journal:
-    """Appends to `path`, whose lines after `step` (left by a crash) are removed first. Times go on from the last line.
+    """Appends lines to `path`, after removing those of later steps than `step`, which a crash may have left. Times
+    continue from the last line.
 
-    Every method raises UserError when the disk is full or not writable.
+    Every method raises UserError if the disk is full or not writable.
     """
 
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
         self.rewind(step)
         lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        self.begun = time.perf_counter() - (json.loads(lines[-1]).get("seconds", 0.0) if lines else 0.0)
+        self.start = time.perf_counter() - (json.loads(lines[-1]).get("seconds", 0.0) if lines else 0.0)
 
     def append(self, step: int, metrics: Mapping[str, float]) -> None:
-        seconds = round(time.perf_counter() - self.begun, 3)
+        """Write a line for a step, with the seconds since the start of training."""
+        seconds = round(time.perf_counter() - self.start, 3)
         line = (json.dumps({"step": step, "seconds": seconds, **metrics}) + "\n").encode()
         try:
             with self.path.open("ab") as f:
@@ -36,15 +38,15 @@ class Journal:
             ) from e
 
     def rewind(self, step: int) -> None:
-        """Keep whole lines of steps up to `step` alone."""
+        """Remove the lines of steps after `step`, and incomplete lines."""
         old = self.path.read_bytes() if self.path.exists() else b""
-        kept = b"".join(line for line in old.splitlines(keepends=True) if step_of(line) <= step)
-        if kept != old:
-            replace_file(self.path, kept)
+        new = b"".join(line for line in old.splitlines(keepends=True) if step_of(line) <= step)
+        if new != old:
+            replace_file(self.path, new)
 
 
 def step_of(line: bytes) -> float:
-    """The step of a line; infinite for one that a crash cut short."""
+    """The step of a line; infinite if a crash cut the line short."""
     try:
         return float(json.loads(line)["step"]) if line.endswith(b"\n") else float("inf")
     except (ValueError, KeyError, TypeError):

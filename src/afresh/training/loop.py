@@ -1,4 +1,4 @@
-"""The one training loop: for one player, for two, and for as many as an objective names."""
+"""The training loop, for objectives with one or more players (sets of modules that are trained in turn)."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from afresh.training.schedule import rate
 
 
 class Diverged(Exception):
-    """Training could not go on: gradients stayed non-finite after rolling back. Exit code 3."""
+    """Raised if gradients remain non-finite after rolling back. Exit code 3."""
 
 
 class Interrupted(Exception):
-    """Ctrl-C: everything is saved. Exit code 130."""
+    """Raised after Ctrl-C, when everything is saved. Exit code 130."""
 
 
 @dataclass
 class Learner:
-    """All that changes while training; together with the step it is what a checkpoint holds."""
+    """Everything that changes during training, which is what a checkpoint holds."""
 
     modules: Mapping[str, nn.Module]
     objective: Objective
@@ -44,9 +44,9 @@ class Learner:
     skipped: int = 0  # non-finite steps in a row
     rollbacks: int = 0
     lr_scale: float = 1.0
-    sums: dict[str, float] = field(default_factory=dict)  # metrics since the last line of the log
-    count: int = 0  # steps that they are of
-    stopped: str = ""  # why training was ended before its last step, if ever it was
+    sums: dict[str, float] = field(default_factory=dict)  # of metrics since the last logged step
+    count: int = 0  # steps in `sums`
+    stopped: str = ""  # why training was stopped before its last step, if it was
 
     def __post_init__(self) -> None:
         for player, names in self.objective.players.items():
@@ -56,20 +56,21 @@ class Learner:
             self.averages = self.fresh_average()
 
     def fresh_average(self) -> Average:
-        """A copy of the weights that sampling uses."""
+        """A copy of the weights that are averaged."""
         names = self.objective.averaged
         return {m: {k: v.detach().clone() for k, v in learnt(self.modules[m]).items()} for m in names}
 
     def on_device(self, tensors: Mapping[str, Tensor]) -> Average:
-        """Weights {module.name: tensor} of what is averaged, on the device and by module."""
+        """Averaged weights {module.parameter: tensor} by module, on the training device."""
         device = self.config.device
         return {m: {k: v.to(device) for k, v in under(tensors, m).items()} for m in self.objective.averaged}
 
     def params(self, player: str) -> list[nn.Parameter]:
+        """The parameters that a player trains."""
         return [p for o in self.optimizers[player] for p in o.params.values()]
 
     def snapshot(self) -> checkpoint.Checkpoint:
-        """Everything, as named tensors and scalars."""
+        """The state as a checkpoint."""
         tensors: dict[str, dict[str, Tensor]] = {
             "model": {f"{m}.{k}": v.contiguous() for m, net in self.modules.items() for k, v in learnt(net).items()}
         }
@@ -95,16 +96,16 @@ class Learner:
         return checkpoint.Checkpoint(self.step, tensors, scalars)
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
-        """Become what was saved. Raises UserError when that is of another model."""
+        """Restore a checkpoint. Raises UserError if it belongs to another model."""
         try:
             for m, net in self.modules.items():
                 load_learnt(net, under(saved.tensors["model"], m))
             if self.averages:
                 refill(self.averages, saved.tensors["ema"])
             for player, optimizers in self.optimizers.items():
-                found = under(saved.tensors["optimizer"], player)
+                tensors = under(saved.tensors["optimizer"], player)
                 for o in optimizers:
-                    o.load(found)
+                    o.load(tensors)
         except (KeyError, RuntimeError) as e:
             raise UserError(
                 f"The checkpoint of step {saved.step} does not fit this model: {e}. Was run.json changed by hand?"
@@ -116,18 +117,18 @@ class Learner:
         self.rollbacks = int(saved.scalars["rollbacks"])
         self.lr_scale = float(saved.scalars["lr_scale"])
         self.sums, self.count = dict(saved.scalars["sums"]), int(saved.scalars["count"])
-        self.stopped = str(saved.scalars.get("stopped", ""))  # older checkpoints know of no such thing
+        self.stopped = str(saved.scalars.get("stopped", ""))  # missing in older checkpoints
 
 
 @contextmanager
 def averaged(learner: Learner) -> Iterator[None]:
-    """The averaged weights in place of the current ones, run without torch.compile: other shapes and no gradients
-    are not worth compiling again."""
+    """Use the averaged weights instead of the current ones within the block, without torch.compile, since compiling
+    again for other shapes and without gradients does not pay."""
     current = {m: {k: v.clone() for k, v in learnt(learner.modules[m]).items()} for m in learner.averages}
     for m, average in learner.averages.items():
         load_learnt(learner.modules[m], average)
     try:
-        # Only where it is needed: the first use of torch.compiler takes a second.
+        # Only if needed, since the first use of torch.compiler takes a second.
         with torch.compiler.set_stance("force_eager") if learner.config.compile else nullcontext():
             yield
     finally:
@@ -136,13 +137,13 @@ def averaged(learner: Learner) -> Iterator[None]:
 
 
 def learnt(net: nn.Module) -> dict[str, Tensor]:
-    """The state of a network without the parameters that do not learn: those are no part of a checkpoint."""
-    still = {k for k, p in net.named_parameters(remove_duplicate=False) if not p.requires_grad}
-    return {k: v for k, v in net.state_dict().items() if k not in still}
+    """The state of a network without its frozen parameters, which are not part of a checkpoint."""
+    frozen = {k for k, p in net.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    return {k: v for k, v in net.state_dict().items() if k not in frozen}
 
 
 def load_learnt(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `learnt` gave. Raises KeyError or RuntimeError when it is of another network."""
+    """Load a state from `learnt`. Raises KeyError or RuntimeError if it belongs to another network."""
     wanted = learnt(net).keys()
     if wanted != tensors.keys():
         raise KeyError(", ".join(sorted(wanted ^ tensors.keys())[:4]))
@@ -150,25 +151,25 @@ def load_learnt(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose name starts with `prefix.`, without it."""
+    """The tensors whose names begin with `prefix.`, with this prefix removed."""
     return {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(prefix + ".")}
 
 
 def make_optimizers(params: Mapping[str, nn.Parameter], config: TrainConfig) -> list[Muon | AdamW]:
-    """Muon for hidden matrices where the config asks for it, AdamW for the rest."""
+    """Muon for hidden matrices if the configuration selects it, and AdamW for all other parameters."""
     matrices = {k: p for k, p in params.items() if config.optimizer == "muon" and is_matrix(k, p)}
     rest = {k: p for k, p in params.items() if k not in matrices}
-    made: list[Muon | AdamW] = []
+    optimizers: list[Muon | AdamW] = []
     if matrices:
-        made.append(Muon(matrices, config.weight_decay))
+        optimizers.append(Muon(matrices, config.weight_decay))
     if rest:
-        made.append(AdamW(rest, config.weight_decay if not matrices else 0.0, config.betas))
-    return made
+        optimizers.append(AdamW(rest, config.weight_decay if not matrices else 0.0, config.betas))
+    return optimizers
 
 
 def drop_conditions(batch: Batch, cond_dropout: float, rng: Rng) -> Batch:
-    """Leave out each part of a condition with probability `cond_dropout`, and all parts together as often, so that
-    guidance works on every one and on all (Ho and Salimans 2022, algorithm 1)."""
+    """Leave out each part of a condition, and all parts together, with probability `cond_dropout` each, so that
+    guidance works on each part and on all of them (Ho and Salimans 2022, algorithm 1)."""
     names = list(batch.cond.parts)
     if not names or cond_dropout == 0:
         return batch
@@ -181,20 +182,20 @@ def drop_conditions(batch: Batch, cond_dropout: float, rng: Rng) -> Batch:
 
 @contextmanager
 def precision(config: TrainConfig) -> Iterator[None]:
-    """Matrix products in bfloat16 where the config says so."""
+    """Compute matrix products in bfloat16 if the configuration selects it."""
     with torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"):
         yield
 
 
 def play(learner: Learner, player: str, batch: Batch, rng: Rng) -> dict[str, float] | None:
-    """One player's step on one batch. None, with the weights untouched, if the loss or the gradient is not finite.
+    """One step of one player on one batch. None, with the weights untouched, if the loss or the gradient is not finite.
 
-    Sums are accumulated over micro-batches and divided once by the summed weight, so that any division into
-    micro-batches gives the gradient of the whole batch.
+    Sums over micro-batches are divided once by the summed weight, so that the gradient is that of the whole batch for
+    any division into micro-batches.
     """
     config, params = learner.config, learner.params(player)
-    moved = {id(p) for p in params}
-    others = [p for m in learner.modules.values() for p in m.parameters() if p.requires_grad and id(p) not in moved]
+    trained = {id(p) for p in params}
+    others = [p for m in learner.modules.values() for p in m.parameters() if p.requires_grad and id(p) not in trained]
     for p in others:
         p.requires_grad_(False)
     for p in params:
@@ -202,7 +203,7 @@ def play(learner: Learner, player: str, batch: Batch, rng: Rng) -> dict[str, flo
     weight = 0.0
     sums: dict[str, Tensor] = {}
     try:
-        with precision(config):  # around all micro-batches, so that weights are converted once
+        with precision(config):  # around all micro-batches, so that weights are converted only once
             for a in range(0, len(batch.x), config.micro_batch):
                 rows = torch.arange(a, min(a + config.micro_batch, len(batch.x)), device=batch.x.device)
                 part = batch if len(rows) == len(batch.x) else batch.select(rows)
@@ -236,8 +237,8 @@ def play(learner: Learner, player: str, batch: Batch, rng: Rng) -> dict[str, flo
 
 
 def take_step(learner: Learner, batch: Batch, rng: Rng) -> dict[str, float] | None:
-    """Every player in turn on one batch, then the averages. None, with nothing changed, when a player's loss or
-    gradient was not finite."""
+    """Let every player take a step on a batch, then update the averages. None, with nothing changed, if the loss or
+    gradient of a player is not finite."""
     config = learner.config
     batch = drop_conditions(batch, config.cond_dropout, rng)
     out: dict[str, float] = {}
@@ -261,23 +262,23 @@ def take_step(learner: Learner, batch: Batch, rng: Rng) -> dict[str, float] | No
 
 @dataclass
 class Hooks:
-    """What the loop calls outside itself. Each may be replaced; none changes what is learnt."""
+    """Functions that the loop calls. They do not affect what is learnt."""
 
     evaluate: Callable[[Learner], dict[str, float]] = lambda learner: {}
     preview: Callable[[Learner], None] = lambda learner: None
     log: Callable[[int, dict[str, float]], None] = lambda step, metrics: None
-    rewind: Callable[[int], None] = lambda step: None  # forget what was logged after `step`
+    rewind: Callable[[int], None] = lambda step: None  # remove what was logged after `step`
     tick: Callable[[dict[str, float]], None] = lambda metrics: None
     stepped: Callable[[Learner], None] = lambda learner: None  # after every step
     overhead: Callable[[str, float], None] = lambda kind, seconds: None
     interrupted: Callable[[], bool] = lambda: False
-    stop_reason: Callable[[Learner], str] = lambda learner: ""  # why to end here; asked after each evaluation
-    replan: Callable[[Learner], int | None] = lambda learner: None  # another total, before the rate decays
+    stop_reason: Callable[[Learner], str] = lambda learner: ""  # why to stop here; called after each evaluation
+    replan: Callable[[Learner], int | None] = lambda learner: None  # another number of steps, before the rate decays
 
 
 def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng: Rng, hooks: Hooks) -> None:
-    """Train from learner.step to config.steps, or until a hook says that it is enough (`learner.stopped` says why),
-    saving into `root`. Raises Diverged or Interrupted, both saved."""
+    """Train from learner.step to config.steps, or until a hook stops it (`learner.stopped` holds the reason), with
+    checkpoints in `root`. Raises Diverged or Interrupted, with everything saved."""
     if learner.step == 0 and not checkpoint.steps_in(root):
         checkpoint.save(root, learner.snapshot())
     checkpoint.settle(root, learner.step, rotating=learner.skipped == 0)
@@ -287,9 +288,7 @@ def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng:
         metrics = take_step(learner, batch, rng)
         if metrics is None:
             learner.skipped += 1
-            events.warning(
-                f"step {learner.step}: the loss or its gradient is not finite; skipped, the weights untouched"
-            )
+            events.warning(f"step {learner.step}: the loss or its gradient is not finite; the step is skipped")
             if learner.skipped >= config.skip_limit:
                 roll_back(learner, root, hooks)
                 continue
@@ -305,39 +304,40 @@ def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng:
 
 
 def after_step(learner: Learner, root: Path, hooks: Hooks) -> bool:
-    """Log, evaluate, preview and save where due: whether it is enough. Raises Interrupted when asked to stop, once
-    saved."""
-    config, enough = learner.config, ""
+    """Log, evaluate, preview and save if due. Returns whether training should stop. Raises Interrupted after an
+    interruption, once everything is saved."""
+    config, stop_reason = learner.config, ""
     last = learner.step == config.steps
     if due(learner.step, config.log_every, last) and learner.count:
         hooks.log(learner.step, {k: v / learner.count for k, v in learner.sums.items()})
         learner.sums, learner.count = {}, 0
     if due(learner.step, config.eval_every, last):
         with timed(hooks, "evaluation"):
-            found = hooks.evaluate(learner)
-        if found:
-            hooks.log(learner.step, found)
-        enough = hooks.stop_reason(learner)
-        learner.stopped = enough or learner.stopped
+            scores = hooks.evaluate(learner)
+        if scores:
+            hooks.log(learner.step, scores)
+        stop_reason = hooks.stop_reason(learner)
+        learner.stopped = stop_reason or learner.stopped
     if due(learner.step, config.preview_every, last):
         with timed(hooks, "preview"):
             hooks.preview(learner)
-    stopping = hooks.interrupted()
+    interrupted = hooks.interrupted()
     replanned = replan(learner, hooks)
-    if due(learner.step, config.save_every, last) or stopping or replanned or enough:
+    if due(learner.step, config.save_every, last) or interrupted or replanned or stop_reason:
         with timed(hooks, "save"):
-            # Amid steps that were skipped nothing is known of these weights: they must not replace those that worked.
+            # While steps are skipped, these weights may be unusable and must not replace older checkpoints.
             checkpoint.save(root, learner.snapshot(), rotating=learner.skipped == 0)
-    if stopping and not last and not enough:
+    if interrupted and not last and not stop_reason:
         raise Interrupted(f"saved at step {learner.step} of {config.steps}")
-    return bool(enough)
+    return bool(stop_reason)
 
 
 def replan(learner: Learner, hooks: Hooks) -> bool:
-    """Let a budget in minutes be kept on a machine that became slower or faster: whether the total was changed.
+    """Adapt the number of steps so that a budget in minutes is kept if the machine becomes slower or faster. Returns
+    whether it was changed.
 
-    Asked at steps 8, 16, 32, ... while the rate is constant: nothing learnt so far depends on the total then. The
-    checkpoint that follows keeps it.
+    Done at steps 8, 16, 32, ... while the rate is constant, when nothing learnt so far depends on the number of steps.
+    The checkpoint that follows saves it.
     """
     config, step = learner.config, learner.step
     if step < 8 or step & (step - 1) or step >= (1 - config.decay) * config.steps:
@@ -350,21 +350,23 @@ def replan(learner: Learner, hooks: Hooks) -> bool:
 
 
 def due(step: int, every: int, last: bool) -> bool:
+    """Whether something happens at `step`: every `every` steps (0: never) and at the last one."""
     return last or (every > 0 and step % every == 0)
 
 
 @contextmanager
 def timed(hooks: Hooks, kind: str) -> Iterator[None]:
+    """Report the duration of the block to `hooks.overhead`."""
     start = time.perf_counter()
     yield
     hooks.overhead(kind, time.perf_counter() - start)
 
 
 def roll_back(learner: Learner, root: Path, hooks: Hooks) -> None:
-    """After `skip_limit` skipped steps in a row: on from the newest checkpoint older than they, at half the rate.
+    """After `skip_limit` skipped steps in a row, continue from the newest checkpoint before them, at half the rate.
 
-    A checkpoint at the first of them holds the very weights that gave no finite gradient. One that Ctrl-C left counts
-    as any other. Raises Diverged after `rollback_limit` of these, or without such a checkpoint.
+    A checkpoint at the first skipped step holds the weights that have no finite gradient, so it does not count. Raises
+    Diverged after `rollback_limit` rollbacks, or if there is no such checkpoint.
     """
     config = learner.config
     rollbacks, scale = learner.rollbacks + 1, learner.lr_scale / 2
@@ -374,10 +376,10 @@ def roll_back(learner: Learner, root: Path, hooks: Hooks) -> None:
     if rollbacks > config.rollback_limit or saved is None:
         raise Diverged(
             f"Training diverged at step {learner.step}: {learner.skipped} steps in a row were not finite, "
-            f"after {learner.rollbacks} roll-backs to lower rates. The last good checkpoint is kept in {root}. "
-            f"Try a lower rate (`train.lr`), or look at the data for extreme values (`afresh.inspect_data(PATH)`)."
+            f"after {learner.rollbacks} rollbacks to lower rates. The last good checkpoint is in {root}. "
+            f"Try a lower rate (`train.lr`), or check the data for extreme values (`afresh.inspect_data(PATH)`)."
         )
     learner.restore(saved)
     learner.rollbacks, learner.lr_scale, learner.skipped = rollbacks, scale, 0
     hooks.rewind(learner.step)
-    events.warning(f"rolled back to step {learner.step}; learning rate times {scale:g}")
+    events.warning(f"rolled back to step {learner.step}; the learning rate is multiplied by {scale:g}")

@@ -1,11 +1,12 @@
 """Low-rank adapters for the linear layers and convolutions of any network (Hu et al. 2022, LoRA, ICLR).
 
-A layer W gets W + s B A with A (rank, in) random, B (out, rank) zero and s = alpha / rank (section 4.1): exactly W at
-the start, and far fewer numbers to learn and to keep. The network stays as it is; `attach` puts an `Adapted` in the
-place of each layer that is adapted, `plain` puts the layers back.
+A layer W becomes W + s B A with A (rank, in) random, B (out, rank) zero and s = alpha / rank (section 4.1): exactly W
+at the start, with far fewer parameters to train and to save. `attach` replaces each adapted layer by an `Adapted`
+module, and `plain` puts the layers back.
 
-A layer that is several maps in one matrix (q, k and v; gate and up; the groups of a convolution) gets a pair for each:
-that is what separate layers would have, so adapters go to and from programs that keep them apart (control/peft.py).
+A layer that consists of several maps in one matrix (q, k and v; gate and up; the groups of a convolution) gets a pair
+of matrices for each, as separate layers would, so that adapters can be exchanged with programs that have separate
+layers (formats/peft.py).
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ from afresh.nets.transformer import Attention, SwiGLU
 from afresh.training.optim import is_matrix
 
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
-CONVOLVE = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}  # by the dimensions of the weight
+CONVOLVE = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}  # by the number of dimensions of the weight
 DEFAULT = "default"
 
 
 class LoraConfig(BaseModel):
-    """`targets`: patterns of names of layers (`*attention*`); none: every hidden linear layer and convolution, but no
-    embedding, head, norm, condition, first or last layer."""
+    """Settings of an adapter. `targets`: patterns of names of layers (`*attention*`). Without patterns, every hidden
+    linear layer and convolution is adapted, but no embedding, head, norm, condition, first or last layer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     rank: int = Field(16, ge=1, le=4096)
@@ -49,7 +50,7 @@ class LoraConfig(BaseModel):
 
 
 class Adapter(nn.Module):
-    """A change of one layer, scale * B A of each part: a (parts * rank, in, *kernel), b (out, rank)."""
+    """The change of one layer, scale * B A for each part: a (parts * rank, in, *kernel), b (out, rank)."""
 
     def __init__(self, a: Tensor, b: Tensor, scale: float) -> None:
         super().__init__()
@@ -61,8 +62,8 @@ class Adapter(nn.Module):
 
 
 class Adapted(nn.Module):
-    """A layer and its adapters. `parts` are the rows of its separate maps; `used` says how much of each adapter is
-    added. While `kept` holds the layer's own weight, the adapters are merged into the layer."""
+    """A layer with adapters. `parts`: numbers of rows of its separate maps; `used`: the weight of each adapter in use.
+    While `kept` holds the layer's own weight, the adapters are merged into the layer."""
 
     def __init__(self, base: Layer, parts: Sequence[int]) -> None:
         super().__init__()
@@ -72,9 +73,9 @@ class Adapted(nn.Module):
         self.kept: Tensor | None = None
 
     def adapter(self, name: str) -> Adapter:
-        found = self.adapters[name]
-        assert isinstance(found, Adapter)
-        return found
+        adapter = self.adapters[name]
+        assert isinstance(adapter, Adapter)
+        return adapter
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.base(x)
@@ -85,7 +86,7 @@ class Adapted(nn.Module):
         return y
 
     def change(self, adapter: Adapter, x: Tensor) -> Tensor:
-        """B A x without its scale, of the shape of the layer's output."""
+        """B A x without the scale, in the shape of the layer's output."""
         if not isinstance(self.base, nn.Linear):
             h = self.base._conv_forward(x, adapter.a, None)  # with the layer's stride, padding and groups
             b = adapter.b.view(*adapter.b.shape, *[1] * (adapter.a.dim() - 2))
@@ -96,11 +97,11 @@ class Adapted(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """What the layer's weight is with its adapters, for code that multiplies by it itself."""
+        """The layer's weight with the adapters in use, for code that uses the weight directly."""
         weight = self.base.weight
         if self.kept is None:
-            for name, much in self.used.items():
-                weight = weight + much * self.delta(self.adapter(name)).to(weight.dtype)
+            for name, share in self.used.items():
+                weight = weight + share * self.delta(self.adapter(name)).to(weight.dtype)
         return weight
 
     @property
@@ -108,7 +109,7 @@ class Adapted(nn.Module):
         return self.base.bias
 
     def delta(self, adapter: Adapter) -> Tensor:
-        """What the adapter adds to the layer's weight, of its shape."""
+        """The change of the layer's weight by an adapter, in the weight's shape."""
         a, b = adapter.a.flatten(1).split(adapter.rank), adapter.b.split(self.parts)
         product = torch.cat([bp @ ap for ap, bp in zip(a, b, strict=True)])
         return (adapter.scale * product).view(self.base.weight.shape)
@@ -127,33 +128,33 @@ class Adapted(nn.Module):
             self.kept = None
 
 
-# --------------------------------------------------------------------------- where
+# --------------------------------------------------------------------------- layers
 
 
 def adaptable(module: nn.Module, targets: Sequence[str] = ()) -> dict[str, Layer]:
-    """Layers by name that an adapter would go to; those already adapted too. Raises UserError when there are none."""
-    found: dict[str, Layer] = {}
-    every = {k: m.base if isinstance(m, Adapted) else m for k, m in module.named_modules() if not _inside(module, k)}
-    for name, layer in every.items():
+    """The layers that an adapter would adapt, by name, including adapted ones. Raises UserError if there are none."""
+    matching: dict[str, Layer] = {}
+    layers = {k: m.base if isinstance(m, Adapted) else m for k, m in module.named_modules() if not _inside(module, k)}
+    for name, layer in layers.items():
         if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
             wanted = any(fnmatchcase(name, t) for t in targets) if targets else is_matrix(name, layer.weight)
             if wanted and name:
-                found[name] = layer
-    if not found:
-        known = [k for k, m in every.items() if k and isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)]
-        shown = ", ".join(known[:8]) + (" ..." if len(known) > 8 else "") or "none"
-        raise UserError(f"No layer to adapt matches {', '.join(targets) or 'the default'}. Layers here: {shown}.")
-    return found
+                matching[name] = layer
+    if not matching:
+        known = [k for k, m in layers.items() if k and isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)]
+        listed = ", ".join(known[:8]) + (" ..." if len(known) > 8 else "") or "none"
+        raise UserError(f"No layer to adapt matches {', '.join(targets) or 'the default'}. Layers: {listed}.")
+    return matching
 
 
 def _inside(module: nn.Module, name: str) -> bool:
-    """Whether a name lies within an `Adapted`."""
+    """Whether a name is within an `Adapted` module."""
     path = name.split(".")
     return any(isinstance(module.get_submodule(".".join(path[:i])), Adapted) for i in range(1, len(path)))
 
 
 def parts_of(owner: nn.Module, name: str, layer: Layer) -> tuple[int, ...]:
-    """Rows of each separate map of `layer`, which is `owner.name`."""
+    """Number of rows of each separate map of `layer`, which is `owner.name`."""
     rows = layer.weight.shape[0]
     if isinstance(owner, Attention) and name == "qkv":
         s = owner.s
@@ -170,19 +171,19 @@ def adapted(module: nn.Module) -> dict[str, Adapted]:
 
 
 def owner_of(module: nn.Module, name: str) -> tuple[nn.Module, str]:
-    """The module that holds `name`, and what it calls it."""
+    """The module that contains `name`, and the name within it."""
     path, _, last = name.rpartition(".")
     return module.get_submodule(path), last
 
 
-# --------------------------------------------------------------------------- on and off
+# --------------------------------------------------------------------------- adapters
 
 
 def attach(module: nn.Module, config: LoraConfig, rng: Rng, name: str = DEFAULT) -> int:
-    """Give `module` a new adapter, the only part of it that learns from now on, and use it alone.
+    """Add a new adapter to `module`, use it alone, and freeze everything else.
 
-    A is uniform in +-1 / sqrt(fan-in), as in the authors' code. Returns how many numbers learn. Raises UserError when
-    no layer matches, or when there is an adapter of that name.
+    A is uniform in +-1 / sqrt(fan-in), as in the authors' code. Returns the number of trainable parameters. Raises
+    UserError if no layer matches, or an adapter of that name exists.
     """
     tensors: dict[str, Tensor] = {}
     for path, layer in adaptable(module, config.targets).items():
@@ -195,27 +196,27 @@ def attach(module: nn.Module, config: LoraConfig, rng: Rng, name: str = DEFAULT)
         tensors[f"{path}.scale"] = torch.tensor(config.scale, dtype=torch.float64)
     put(module, tensors, name)
     module.requires_grad_(False)
-    learning = [
+    trainable = [
         p for layer in adapted(module).values() if name in layer.adapters for p in layer.adapter(name).parameters()
     ]
-    for p in learning:
+    for p in trainable:
         p.requires_grad_(True)
-    return sum(p.numel() for p in learning)
+    return sum(p.numel() for p in trainable)
 
 
 def put(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
-    """Add an adapter of the form of `adapter_state`, frozen, and use it alone. Raises UserError when it does not fit,
-    with the module as it was."""
+    """Add an adapter from tensors as in `adapter_state`, frozen, and use it alone. Raises UserError, leaving the module
+    unchanged, if it does not fit."""
     check_name(module, name)
     layers = adaptable(module, [k.removesuffix(".a") for k in tensors if k.endswith(".a")] or ["(nothing)"])
     unknown = sorted({k.rpartition(".")[0] for k in tensors} - set(layers))
     if unknown:
-        raise UserError(f"The adapter is of another network: this one has no layer {', '.join(unknown[:4])}.")
-    made: dict[str, tuple[Adapter, tuple[int, ...]]] = {}
+        raise UserError(f"The adapter belongs to another network: this one has no layer {', '.join(unknown[:4])}.")
+    fitting: dict[str, tuple[Adapter, tuple[int, ...]]] = {}
     for path, layer in layers.items():
         parts = parts_of(*owner_of(module, path), layer)
-        made[path] = fitted(path, layer, parts, tensors), parts
-    for path, (adapter, parts) in made.items():
+        fitting[path] = fitted(path, layer, parts, tensors), parts
+    for path, (adapter, parts) in fitting.items():
         owner, last = owner_of(module, path)
         place = getattr(owner, last)
         if not isinstance(place, Adapted):
@@ -226,25 +227,26 @@ def put(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
 
 
 def fitted(path: str, layer: Layer, parts: Sequence[int], tensors: Mapping[str, Tensor]) -> Adapter:
-    """The adapter of one layer, on its device, in float32. Raises UserError when it does not fit the layer."""
+    """The adapter of one layer, on its device, in float32. Raises UserError if it does not fit the layer."""
     weight = layer.weight
     try:
         a, b, scale = (tensors[f"{path}.{k}"] for k in ("a", "b", "scale"))
     except KeyError as e:
-        raise UserError(f"The adapter is not whole: it has no tensor {e}.") from None
+        raise UserError(f"The adapter is incomplete: it has no tensor {e}.") from None
     rank = b.shape[1] if b.dim() == 2 else 0
     if b.shape != (weight.shape[0], rank) or a.shape != (len(parts) * rank, *weight.shape[1:]):
         raise UserError(
             f"The adapter does not fit the layer {path}: A {tuple(a.shape)} and B {tuple(b.shape)} for a weight "
-            f"{tuple(weight.shape)} of {len(parts)} parts. It is of a network of another size."
+            f"{tuple(weight.shape)} of {len(parts)} parts. It belongs to a network of another size."
         )
     if not all(bool(torch.isfinite(t).all()) for t in (a, b, scale)):
-        raise UserError(f"The adapter's numbers for {path} are not finite.")
-    moved = [t.detach().to(weight.device, torch.float32, copy=True).contiguous() for t in (a, b)]
-    return Adapter(moved[0], moved[1], float(scale)).requires_grad_(False)
+        raise UserError(f"The adapter of {path} has numbers that are not finite.")
+    a, b = (t.detach().to(weight.device, torch.float32, copy=True).contiguous() for t in (a, b))
+    return Adapter(a, b, float(scale)).requires_grad_(False)
 
 
 def check_name(module: nn.Module, name: str) -> None:
+    """Raises UserError if a new adapter cannot have this name."""
     if not name or "." in name:
         raise UserError(f"An adapter's name must be a word without dots. Given: {name!r}.")
     if name in names(module):
@@ -252,14 +254,14 @@ def check_name(module: nn.Module, name: str) -> None:
 
 
 def names(module: nn.Module) -> list[str]:
-    """Of all adapters, in the order in which they came."""
+    """The names of all adapters, in the order in which they were added."""
     return list(dict.fromkeys(n for layer in adapted(module).values() for n in layer.adapters))
 
 
 def use(module: nn.Module, weights: Mapping[str, float]) -> None:
-    """Add so much of each adapter: {"mine": 1.0}, a mixture {"mine": 0.7, "formal": 0.3}, or {} for the base alone.
+    """Use adapters with weights: {"mine": 1.0}, a mixture {"mine": 0.7, "formal": 0.3}, or {} for the base alone.
 
-    What is merged stays merged, with the new weights. Raises UserError for a name that is not there.
+    Merged layers stay merged, with the new weights. Raises UserError if a name is unknown.
     """
     known = names(module)
     unknown = sorted(set(weights) - set(known))
@@ -274,19 +276,19 @@ def use(module: nn.Module, weights: Mapping[str, float]) -> None:
 
 
 def merge(module: nn.Module) -> None:
-    """Add the adapters in use to the layers' weights: the same function, within rounding, at the layers' own cost."""
+    """Add the adapters in use to the layers' weights: the same function up to rounding, without extra cost."""
     for layer in adapted(module).values():
         layer.merge()
 
 
 def unmerge(module: nn.Module) -> None:
-    """The layers' own weights again, bit for bit."""
+    """Restore the layers' own weights, bit for bit."""
     for layer in adapted(module).values():
         layer.unmerge()
 
 
 def plain(module: nn.Module) -> None:
-    """Put the layers back in their places, with what is merged into them; the adapters are gone."""
+    """Put the layers back, with what is merged into them, and drop the adapters."""
     for name, layer in adapted(module).items():
         owner, last = owner_of(module, name)
         setattr(owner, last, layer.base)
@@ -294,7 +296,7 @@ def plain(module: nn.Module) -> None:
 
 @contextmanager
 def folded(module: nn.Module) -> Iterator[None]:
-    """The network with its adapters merged and out of sight, for what looks at its layers themselves."""
+    """Merge the adapters and put the plain layers in place within the block, for code that accesses layers directly."""
     layers = adapted(module)
     merge(module)
     plain(module)
@@ -307,11 +309,11 @@ def folded(module: nn.Module) -> Iterator[None]:
             layer.unmerge()
 
 
-# --------------------------------------------------------------------------- keeping
+# --------------------------------------------------------------------------- files
 
 
 def adapter_state(module: nn.Module, name: str = DEFAULT) -> dict[str, Tensor]:
-    """LAYER.a, LAYER.b, LAYER.scale of every layer that the adapter changes. Raises UserError when there is none."""
+    """LAYER.a, LAYER.b and LAYER.scale of every layer of an adapter. Raises UserError if there is no such adapter."""
     if name not in (known := names(module)):
         raise UserError(f"There is no adapter {name}. Known: {', '.join(known) or 'none'}.")
     out: dict[str, Tensor] = {}
@@ -324,18 +326,18 @@ def adapter_state(module: nn.Module, name: str = DEFAULT) -> dict[str, Tensor]:
 
 
 def save_adapter(path: Path, module: nn.Module, name: str = DEFAULT) -> None:
-    """One safetensors file. Raises UserError where it cannot be written."""
+    """Save an adapter as one safetensors file. Raises UserError if it cannot be written."""
     tensors = {k: v.contiguous().cpu() for k, v in adapter_state(module, name).items()}
     replace_file(path, save_bytes(tensors, {"format": "afresh.lora"}))
 
 
 def load_adapter(path: Path, module: nn.Module, name: str = DEFAULT) -> None:
-    """Add the adapter that `save_adapter` wrote, frozen, and use it alone. Raises UserError when it is damaged or of
-    another network."""
+    """Add the adapter that `save_adapter` wrote, frozen, and use it alone. Raises UserError if it is damaged or belongs
+    to another network."""
     try:
         tensors = load_bytes(path.read_bytes())
     except OSError as e:
         raise UserError(f"Cannot read the adapter {path}: {e.strerror or e}.") from None
     except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as e:
-        raise UserError(f"{path} is not a sound safetensors file: {e}.") from None
+        raise UserError(f"{path} is not a valid safetensors file: {e}.") from None
     put(module, tensors, name)

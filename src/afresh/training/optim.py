@@ -1,8 +1,8 @@
-"""AdamW and Muon over named parameters, with states that are plain named tensors.
+"""AdamW and Muon over named parameters, whose states are named tensors.
 
-Muon (Jordan et al. 2024, github.com/KellerJordan/Muon): momentum, then the nearest semi-orthogonal matrix
-by five steps of a quintic Newton-Schulz iteration. Matrices of one shape are orthogonalised in one batch; a
-fused projection (`qkv`, `gate_up`) is split first, since its parts are different maps.
+Muon (Jordan et al. 2024, github.com/KellerJordan/Muon) replaces the momentum by the nearest semi-orthogonal matrix,
+which five steps of a quintic Newton-Schulz iteration approximate. Matrices of the same shape are orthogonalised in one
+batch; a fused projection (`qkv`, `gate_up`) is split first, since its parts are separate maps.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NS = (3.4445, -4.7750, 2.0315)  # coefficients of the quintic iteration, Jordan 
 
 
 def orthogonalise(m: Tensor, steps: int = 5, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    """Approximate U V^T of each matrix m (N, R, C) = U S V^T; singular values land in about [0.7, 1.2]."""
+    """Approximate U V^T for each matrix m = U S V^T of m (N, R, C); the singular values end up in about [0.7, 1.2]."""
     a, b, c = NS
     x = m.to(dtype)
     tall = m.shape[1] > m.shape[2]
@@ -32,13 +32,13 @@ def orthogonalise(m: Tensor, steps: int = 5, dtype: torch.dtype = torch.bfloat16
 
 
 def is_matrix(name: str, p: Tensor) -> bool:
-    """Whether Muon should move it: hidden matrices and convolutions, not embeddings, heads, or conditions."""
+    """Whether Muon should train a parameter: hidden matrices and convolutions, not embeddings, heads or conditions."""
     outer = ("embedding", "head", "conditioning", "position", "table", "null", "time", "first", "last")
     return p.dim() >= 2 and not any(w in part for part in name.split(".") for w in outer)
 
 
 class Muon:
-    """Muon over {name: matrix}. `lr` is the step's spectral size times sqrt(max(1, rows / columns))."""
+    """Muon over {name: matrix}. The spectral norm of an update is about lr * sqrt(max(1, rows / columns))."""
 
     def __init__(self, params: Mapping[str, nn.Parameter], decay: float, momentum: float = 0.95) -> None:
         self.params, self.decay, self.momentum = dict(params), decay, momentum
@@ -50,13 +50,14 @@ class Muon:
         if name.endswith("gate_up.weight"):
             return list(m.chunk(2))
         if name.endswith("qkv.weight"):
-            width = m.shape[1]  # q has as many rows as the stream is wide; k and v share the rest
+            width = m.shape[1]  # q has as many rows as the residual stream is wide; k and v share the rest
             rest = (m.shape[0] - width) // 2
             return list(m.split([width, rest, rest]))
         return [m]
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
+        """Update the parameters from their gradients."""
         names = list(self.params)
         grads = [g for n in names if (g := self.params[n].grad) is not None]
         assert len(grads) == len(names)
@@ -67,7 +68,7 @@ class Muon:
         for name, g in zip(names, nesterov, strict=True):
             weights = self.split(name, self.params[name].detach())
             for part, w in zip(self.split(name, g), weights, strict=True):
-                flat = part.flatten(1)  # a copy where a kernel is stored channels last, so the weight stays as it is
+                flat = part.flatten(1)  # copies a kernel stored channels-last; the weight keeps its layout
                 groups[(flat.shape[0], flat.shape[1])].append((flat, w))
         for (rows, columns), parts in groups.items():
             update = orthogonalise(torch.stack([g for g, _ in parts]))
@@ -77,24 +78,26 @@ class Muon:
             torch._foreach_add_(weights, [u.view(w.shape) for u, w in zip(update, weights, strict=True)], alpha=-scale)
 
     def state(self) -> dict[str, Tensor]:
+        """The state as named tensors, for a checkpoint."""
         return {f"muon.{k}": v for k, v in self.buffers.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
+        """Restore a state. Raises KeyError or RuntimeError if it belongs to other parameters."""
         for k, v in self.buffers.items():
             v.copy_(state[f"muon.{k}"])
 
 
 class AdamW:
-    """torch's fused AdamW over {name: parameter}; only matrices and larger decay.
+    """torch's fused AdamW over {name: parameter}. Only tensors of two or more dimensions decay.
 
-    The operator is called directly: torch.optim's class imports torch's compiler, which takes a second.
+    The operator is called directly, since torch.optim's class imports torch's compiler, which takes a second.
     """
 
     def __init__(
         self, params: Mapping[str, nn.Parameter], decay: float, betas: tuple[float, float], eps: float = 1e-8
     ) -> None:
         self.params, self.decay, self.betas, self.eps = dict(params), decay, betas, eps
-        self.moments = {  # allocated now, so that a checkpoint before the first step has them
+        self.moments = {  # allocated at once, so that a checkpoint before the first step holds them
             k: {
                 "step": torch.zeros((), dtype=torch.float32, device=p.device),
                 "exp_avg": torch.zeros_like(p),
@@ -105,6 +108,7 @@ class AdamW:
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
+        """Update the parameters that have gradients."""
         for decays in (True, False):
             names = [k for k, p in self.params.items() if p.grad is not None and (p.dim() >= 2) == decays]
             if names:
@@ -129,12 +133,14 @@ class AdamW:
             amsgrad=False,
             maximize=False,
         )
-        torch.autograd.graph.increment_version(params)  # which the fused step leaves as it was
+        torch.autograd.graph.increment_version(params)  # the fused step does not do it
 
     def state(self) -> dict[str, Tensor]:
-        return {f"adamw.{k}.{what}": t for k, of in self.moments.items() for what, t in of.items()}
+        """The state as named tensors, for a checkpoint."""
+        return {f"adamw.{k}.{kind}": t for k, own in self.moments.items() for kind, t in own.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        for k, of in self.moments.items():
-            for what, t in of.items():
-                t.copy_(state[f"adamw.{k}.{what}"])
+        """Restore a state. Raises KeyError or RuntimeError if it belongs to other parameters."""
+        for k, own in self.moments.items():
+            for kind, t in own.items():
+                t.copy_(state[f"adamw.{k}.{kind}"])

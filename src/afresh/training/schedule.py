@@ -1,13 +1,13 @@
-"""The learning rate as a function of the step: warm-up, plateau, decay (WSD; Hu et al. 2024, MiniCPM); and how often a
-run looks at held-out examples."""
+"""The learning rate as a function of the step (warm-up, plateau, decay: WSD, Hu et al. 2024, MiniCPM), and the number
+of evaluations on held-out examples."""
 
 LOOKS, MOST_LOOKS = 8, 64
-APART = 15.0  # seconds between two looks, at least, so that they cost little
+APART = 15.0  # seconds between two evaluations, at least, so that their cost is small
 
 
 def rate(step: int, steps: int, warmup: int, decay: float, final: float) -> float:
-    """Factor on the peak rate at `step` of `steps`: linear up over `warmup` steps, constant, and over the last
-    `decay` share of the steps linear down to `final`."""
+    """The factor of the peak rate at `step` of `steps`: it rises linearly over `warmup` steps, is then constant, and
+    falls linearly to `final` over the last `decay` share of the steps."""
     up = min(1.0, (step + 1) / max(1, warmup))
     length = max(1.0, decay * steps)
     left = (steps - step) / length
@@ -15,11 +15,11 @@ def rate(step: int, steps: int, warmup: int, decay: float, final: float) -> floa
 
 
 def looks(seconds: float | None, epochs: float) -> int:
-    """Evaluations of a run: LOOKS, or fewer in a short one; and one for each of `epochs`, whatever they cost (less than
-    a twentieth of an epoch's training, where a tenth is held out), up to MOST_LOOKS.
+    """The number of evaluations of a run: LOOKS, or fewer in a short run, but one for each of `epochs`, up to
+    MOST_LOOKS. An evaluation costs less than a twentieth of an epoch if a tenth of the data is held out.
 
-    What is learnt by heart in a few epochs has its lowest held-out loss there, and only weights of a look are kept
-    (docs/development/log.md, "Residual codes").
+    A model that memorises within a few epochs has its lowest held-out loss there, and only weights at evaluations are
+    saved (docs/development/log.md, "Residual codes").
     """
     least = LOOKS if seconds is None else max(1, min(LOOKS, int(seconds // APART)))
     return max(least, min(MOST_LOOKS, round(epochs)))
