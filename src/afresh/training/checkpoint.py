@@ -68,7 +68,7 @@ def save(root: Path, checkpoint: Checkpoint, rotating: bool = True) -> Path:
         raise UserError(
             f"Could not write the checkpoint of step {checkpoint.step} in {root}: {e.strerror or e}. It needs "
             f"{size:,} bytes; {free_bytes(root):,} are free. The previous "
-            f"checkpoint is intact: make room, then resume."
+            f"checkpoint is intact: make room, then `resume`."
         ) from e
     settle(root, checkpoint.step, rotating)
     return final

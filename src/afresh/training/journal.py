@@ -34,7 +34,7 @@ class Journal:
         except OSError as e:
             raise UserError(
                 f"Could not write {self.path}: {e.strerror or e}. It needs {len(line):,} bytes; "
-                f"{free_bytes(self.path.parent):,} are free. Make room, then resume."
+                f"{free_bytes(self.path.parent):,} are free. Make room, then `resume`."
             ) from e
 
     def rewind(self, step: int) -> None:
