@@ -24,7 +24,7 @@ from afresh.data.text.kind import TEXT
 
 @dataclass
 class Evidence:
-    """core.Evidence from its parts; `draw` is the model: n -> Drawn."""
+    """`afresh.core.Evidence` from its parts. `draw` is the model: n -> Drawn."""
 
     space: Space
     conds: CondSpec
@@ -54,7 +54,7 @@ class Evidence:
 
 
 def image_split(x: np.ndarray, y: np.ndarray, classes: int) -> tuple[Examples, list[Item]]:
-    """x (N, C, H, W) uint8 with labels (N,)."""
+    """A split of images x (N, C, H, W) uint8 with labels (N,)."""
     label = torch.from_numpy(y.astype(np.int64))
     cond = Cond(len(y), {"label": label}, {"label": torch.ones(len(y), dtype=torch.bool)})
     items = [Item(v.transpose(1, 2, 0), labels={"label": str(k)}) for v, k in zip(x, y, strict=True)]
@@ -64,7 +64,7 @@ def image_split(x: np.ndarray, y: np.ndarray, classes: int) -> tuple[Examples, l
 def image_evidence(
     x: tuple[np.ndarray, np.ndarray], y: tuple[np.ndarray, np.ndarray], fake: Tensor, cond: Cond, labels: int = 10
 ) -> Evidence:
-    """Evidence of a model whose samples are the rows of `fake`, in turn. (training, held-out) pairs."""
+    """Evidence of a model whose samples are the rows of `fake` in order. x and y are pairs (training, held-out)."""
     (train, train_items), (heldout, heldout_items) = (image_split(a, b, labels) for a, b in zip(x, y, strict=True))
     spec = {"label": Part("label", tuple(str(i) for i in range(labels)))} if labels else {}
 
@@ -121,7 +121,7 @@ def parses_python(text: str) -> bool:
 
 
 def code_evidence(samples: list[str], nats: float | None = None) -> Evidence:
-    """A model of Python source whose samples are given."""
+    """A model of Python source with the given samples."""
     train, heldout = library_code()
     none = Examples(torch.zeros(1, dtype=torch.int64), Cond(1), bounds=torch.tensor([0, 1]))
 
@@ -142,10 +142,10 @@ def modules_evidence(fills: Callable[[str, str], str] | None) -> Evidence:
     import textwrap as wrap
 
     items = [Item(inspect.getsource(m), f"{m.__name__}.py") for m in (bisect, copy, wrap)]
-    found = code_evidence(["x = 1\n"])
+    evidence = code_evidence(["x = 1\n"])
     special = {"end": 0, "fim_prefix": 1, "fim_suffix": 2, "fim_middle": 3}
-    space = replace(found.space, special=special)
-    return replace(found, space=space, heldout_items=items, fills=fills)
+    space = replace(evidence.space, special=special)
+    return replace(evidence, space=space, heldout_items=items, fills=fills)
 
 
 def unfinished(statements: int) -> str:

@@ -1,4 +1,4 @@
-"""Made-up music in notes, and models of known quality over it."""
+"""Generated music, and models of known quality for it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def is_score(value: object) -> bool:
 
 
 def music(samples: Sequence[str], train: Sequence[str] = (), heldout: Sequence[str] = ()) -> Evidence:
-    """A model of tunes whose samples are given."""
+    """A model of tunes with the given samples."""
     none = Examples(torch.zeros(1, dtype=torch.int64), Cond(1), bounds=torch.tensor([0, 1]))
     items = [Item(t) for t in train or [tune(i) for i in range(100)]]
     held = [Item(t) for t in heldout or [tune(i) for i in range(100, 140)]]
@@ -48,5 +48,5 @@ def music(samples: Sequence[str], train: Sequence[str] = (), heldout: Sequence[s
 
 
 def composer() -> Evidence:
-    """A model as good as the data: tunes that are in neither split."""
+    """A perfect model: tunes that are in neither split."""
     return music([tune(i) for i in range(200, 320)])

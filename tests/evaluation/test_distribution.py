@@ -41,15 +41,15 @@ def test_frechet_matches_the_matrix_root_when_covariances_do_not_commute() -> No
     a, b = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
     gap = x.mean(0) - y.mean(0)
     want = gap @ gap + np.trace(a + b - 2 * sqrtm(a @ b).real)
-    found = frechet(x, y)
-    assert found.value == pytest.approx(want, rel=1e-8)
-    assert found.low < found.value < found.high and found.note == ""
+    estimate = frechet(x, y)
+    assert estimate.value == pytest.approx(want, rel=1e-8)
+    assert estimate.low < estimate.value < estimate.high and estimate.note == ""
 
 
 def test_frechet_shrinks_and_says_so_when_rows_are_few() -> None:
     generator = np.random.default_rng(3)
-    found = frechet(generator.normal(size=(50, 60)), generator.normal(size=(50, 60)))
-    assert np.isfinite(found.value) and "Ledoit" in found.note and "N = 50 <= D = 60" in found.note
+    estimate = frechet(generator.normal(size=(50, 60)), generator.normal(size=(50, 60)))
+    assert np.isfinite(estimate.value) and "Ledoit" in estimate.note and "N = 50 <= D = 60" in estimate.note
 
 
 def test_frechet_interval_covers_the_limit() -> None:
@@ -57,8 +57,8 @@ def test_frechet_interval_covers_the_limit() -> None:
     covered = 0
     for seed in range(40):
         g = np.random.default_rng(seed)
-        found = frechet(g.normal(size=(400, 2)), g.normal(size=(400, 2)) + np.array([1.0, 0.0]))
-        covered += found.low <= 1.0 <= found.high
+        estimate = frechet(g.normal(size=(400, 2)), g.normal(size=(400, 2)) + np.array([1.0, 0.0]))
+        covered += estimate.low <= 1.0 <= estimate.high
     assert covered >= 34
 
 
@@ -78,13 +78,13 @@ def test_kid_equals_brute_force() -> None:
 
 
 def test_kid_is_unbiased_and_its_interval_holds() -> None:
-    found = []
+    estimates = []
     for seed in range(200):
         g = np.random.default_rng(seed)
-        found.append(kid(g.normal(size=(60, 5)), g.normal(size=(60, 5))))
-    values = np.array([f.value for f in found])
+        estimates.append(kid(g.normal(size=(60, 5)), g.normal(size=(60, 5))))
+    values = np.array([f.value for f in estimates])
     assert abs(values.mean()) < 3 * values.std() / 200**0.5 and (values < 0).any()
-    assert np.mean([f.low <= 0 <= f.high for f in found]) > 0.88
+    assert np.mean([f.low <= 0 <= f.high for f in estimates]) > 0.88
 
 
 def test_kid_subsets_agree_with_the_whole() -> None:

@@ -1,4 +1,4 @@
-"""Bits a value: closed forms of Gaussians, through the metric and through a run's own likelihood."""
+"""Bits per dimension: closed forms of Gaussians, from the metric and from the likelihood of a run."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ DIMS = 64
 
 
 def gaussian_bits(x: Tensor, mean: Tensor, variance: Tensor) -> float:
-    """Bits a value of x (n, D), mean over all."""
+    """Mean bits per dimension of x (n, D)."""
     nats = 0.5 * ((x - mean).square() / variance + variance.log() + math.log(2 * math.pi))
     return float(nats.mean() / math.log(2))
 
 
-def test_the_control_is_what_an_independent_gaussian_takes_on_average_over_the_noise_of_a_bin() -> None:
+def test_the_control_is_an_independent_gaussian_averaged_over_the_noise_of_a_bin() -> None:
     evidence = digit_evidence("real")
     n = min(SCORED, len(evidence.heldout))
     nats = torch.full((n,), 2.0 * DIMS * math.log(2))
@@ -58,12 +58,12 @@ def flow_of_gaussian_data(evidence: Evidence, space: Space) -> RunEvidence:
         space=space,
         codec=None,
         train=SimpleNamespace(device="cpu"),
-        settings=lambda given: family.sampling.settings(**given),
+        settings=lambda values: family.sampling.settings(**values),
     )
     return RunEvidence(cast(Any, run), cast(Any, evidence))
 
 
-def test_a_flow_that_is_a_gaussian_takes_the_bits_of_that_gaussian() -> None:
+def test_a_flow_with_a_gaussian_density_has_the_bits_of_that_gaussian() -> None:
     evidence = digit_evidence("real")
     space = Space("field", (1, 8, 8), std=0.8)
     nats, dims = flow_of_gaussian_data(evidence, space).density
@@ -73,11 +73,11 @@ def test_a_flow_that_is_a_gaussian_takes_the_bits_of_that_gaussian() -> None:
     x = evidence.heldout.x[scored_rows(evidence.heldout)].double().flatten(1) * scale + evidence.heldout.shift
     square = x.square() + scale**2 / 12
     wanted = 0.5 * (square / 0.64 + math.log(0.64) + math.log(2 * math.pi)) / math.log(2) - math.log2(scale)
-    found = float((nats / DIMS / math.log(2)).mean())
-    assert found == pytest.approx(float(wanted.mean()), abs=0.02)  # one draw of the noise, one of the probe
+    bits = float((nats / DIMS / math.log(2)).mean())
+    assert bits == pytest.approx(float(wanted.mean()), abs=0.02)  # one draw of the noise, one of the probe
 
 
-def test_the_study_hands_it_on() -> None:
+def test_a_bound_is_noted() -> None:
     evidence = digit_evidence("real")
     study = Study(replace(evidence, nats=(torch.full((SCORED,), 64.0), torch.full((SCORED,), DIMS)), bound=True), 10)
     (score,) = bits_per_dim(study)

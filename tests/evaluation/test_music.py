@@ -1,4 +1,4 @@
-"""What is said of music: the closed forms of the distances, and the right order of good, bad and copying models."""
+"""Metrics of music: closed forms of the divergence, and the order of good, bad and copying models."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_divergence_has_its_closed_forms() -> None:
         divergence(p, np.zeros(3))
 
 
-def test_both_forms_say_the_same_notes() -> None:
+def test_both_forms_give_the_same_notes() -> None:
     notes = (Note(0, 0, 72, 4), Note(0, 1, 60, 8), Note(4, 0, 74, 2), Note(8, 0, 76, 4), Note(8, 1, 55, 4))
     score = Score(notes, steps=4)
     events, voices = piece_of(to_text(score)), piece_of(to_text(score, 2))
@@ -44,14 +44,14 @@ def test_a_model_as_good_as_the_data_scores_like_real_music() -> None:
     study = Study(composer(), 120)
     (valid,) = validity(study)
     assert valid.value == valid.floor == 1 and valid.control is not None and valid.control < 0.1
-    found = by_name(distributions(study))
-    assert set(found) == {f"{n}_divergence" for n in ("pitch_class", "duration", "interval", "notes_together")}
-    for score in found.values():
+    scores = by_name(distributions(study))
+    assert set(scores) == {f"{n}_divergence" for n in ("pitch_class", "duration", "interval", "notes_together")}
+    for score in scores.values():
         assert score.floor is not None and score.control is not None
         assert score.value < score.floor + 0.01 and score.value < 0.1 * score.control
 
 
-def test_what_is_wrong_shows_where_it_is_wrong() -> None:
+def test_each_feature_detects_its_own_errors() -> None:
     good = by_name(distributions(Study(composer(), 60)))
     other_key = by_name(distributions(Study(music([tune(i, key=6) for i in range(200, 260)]), 60)))
     assert other_key["pitch_class_divergence"].value > 10 * good["pitch_class_divergence"].value
@@ -60,7 +60,7 @@ def test_what_is_wrong_shows_where_it_is_wrong() -> None:
     assert by_name(distributions(Study(music(slow), 60)))["duration_divergence"].value > 0.1
 
 
-def test_copies_are_found_in_any_key() -> None:
+def test_copies_are_detected_in_any_key() -> None:
     (honest,) = copies(Study(composer(), 60))
     (copied,) = copies(Study(music([tune(i, key=5) for i in range(60)]), 60))
     assert copied.value == copied.control == 1
@@ -76,18 +76,18 @@ def test_a_sample_that_stops_in_the_middle_is_not_invalid() -> None:
     assert broken.value == 0
 
 
-def test_what_cannot_be_measured_says_why() -> None:
+def test_unmeasurable_music_has_a_reason() -> None:
     with pytest.raises(Unmeasurable, match="note"):
         distributions(Study(music(["", "|"]), 10))
     with pytest.raises(Unmeasurable, match="8 notes"):
         copies(Study(music(["T120 M4/4 | C4 :6"]), 10))
     study = Study(music([tune(i) for i in range(200, 240, 2)], [tune(i) for i in range(0, 80, 2)], [tune(1_000)]), 20)
-    found = by_name(distributions(study))
-    assert "notes_together_divergence" not in found  # melodies have one note at a time
+    scores = by_name(distributions(study))
+    assert "notes_together_divergence" not in scores  # melodies have one note at a time
     assert any("notes_together" in note for note in study.notes)
 
 
-def test_it_applies_to_music_alone() -> None:
+def test_the_metrics_apply_to_music_alone() -> None:
     text = Space("tokens", (8,), (10,), {"end": 5}, stream=True)
     for metric in METRICS:
         reason = metric.applies(TEXT, text, {})

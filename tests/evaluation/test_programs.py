@@ -1,4 +1,4 @@
-"""pass@k against counting all choices, tasks of both forms, answers cut where they end."""
+"""pass@k against enumeration, tasks of both forms, and answers that are cut where they end."""
 
 from __future__ import annotations
 
@@ -44,19 +44,21 @@ def test_pass_at_k_of_many_answers() -> None:
 
 
 def test_pass_at_k_is_unbiased() -> None:
-    """Its mean over draws of n answers is the true probability, whatever n."""
+    """Its mean over draws of n answers is the true probability for any n."""
     p, k, rng = 0.15, 3, np.random.default_rng(0)
     for n in (3, 5, 20):
-        found = np.mean([pass_at_k(n, int(c), k) for c in rng.binomial(n, p, 40_000)])
-        assert found == pytest.approx(1 - (1 - p) ** k, abs=0.01)
+        estimate = np.mean([pass_at_k(n, int(c), k) for c in rng.binomial(n, p, 40_000)])
+        assert estimate == pytest.approx(1 - (1 - p) ** k, abs=0.01)
 
 
 def test_the_interval_is_over_tasks() -> None:
     values = np.array([0.0] * 60 + [1.0] * 40)
-    found = over_tasks(values)
+    estimate = over_tasks(values)
     spread = 1.96 * (0.4 * 0.6 / 100) ** 0.5
-    assert found.value == 0.4 and found.n == 100
-    assert found.low == pytest.approx(0.4 - spread, abs=0.03) and found.high == pytest.approx(0.4 + spread, abs=0.03)
+    assert estimate.value == 0.4 and estimate.n == 100
+    assert estimate.low == pytest.approx(0.4 - spread, abs=0.03) and estimate.high == pytest.approx(
+        0.4 + spread, abs=0.03
+    )
     none = over_tasks(np.zeros(50))
     assert (none.value, none.low) == (0.0, 0.0) and none.high is not None and 0.05 < none.high < 0.1
 
@@ -91,7 +93,7 @@ def test_a_task_of_humaneval() -> None:
 
 
 def ran(program: str) -> str:
-    """What a program of this file prints."""
+    """The output of a program."""
     import contextlib
     import io
 
@@ -101,13 +103,13 @@ def ran(program: str) -> str:
     return printed.getvalue()
 
 
-def test_only_the_mark_at_the_very_end_counts() -> None:
+def test_only_a_mark_at_the_end_counts() -> None:
     assert passed("text\n\nMARK\n", "MARK") and passed("\nMARK\n", "MARK")
     assert not passed("", "MARK") and not passed("MARK", "MARK") and not passed("\nMARK\nmore", "MARK")
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ({}, "needs test_list"),
         ({"text": "x", "test_list": []}, "needs test_list"),
@@ -117,15 +119,15 @@ def test_only_the_mark_at_the_very_end_counts() -> None:
         ({"entry_point": "f", "test": "t", "prompt": 3}, "no text in prompt"),
     ],
 )
-def test_a_record_that_is_no_task(row: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_records_that_are_not_tasks_are_refused(row: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         task_of(row, 4)
 
 
 # --------------------------------------------------------------------------- completions
 
 
-def test_holes_are_what_breaks_a_valid_file() -> None:
+def test_holes_make_a_valid_file_invalid() -> None:
     study = Study(modules_evidence(None), 4)
     holes = draw_holes(study)
     texts = {i.source: i.value for i in study.heldout_items}
@@ -136,7 +138,7 @@ def test_holes_are_what_breaks_a_valid_file() -> None:
     assert holes == draw_holes(Study(modules_evidence(None), 4))
 
 
-def test_what_was_there_scores_one_and_nothing_scores_nought() -> None:
+def test_the_original_scores_one_and_nothing_scores_zero() -> None:
     study = Study(modules_evidence(None), 4)
     real = {(before, after): middle for before, after, _, middle in draw_holes(study)}
     for fills, value in ((lambda a, b: real[a, b], 1.0), (lambda a, b: "", 0.0), (lambda a, b: "]" * 3, 0.0)):
@@ -147,7 +149,7 @@ def test_what_was_there_scores_one_and_nothing_scores_nought() -> None:
     assert first.value > 0.5
 
 
-def test_where_holes_tell_nothing() -> None:
+def test_uninformative_holes_are_not_measured() -> None:
     with pytest.raises(Unmeasurable, match="not trained to fill"):
         completions(modules_evidence(None))
     prose = [Item("words and more words\n" * 9)]

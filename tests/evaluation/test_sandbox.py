@@ -1,4 +1,4 @@
-"""What a program must not do, each tried in earnest: it is contained, and the result names it."""
+"""What a program must not do: each attempt is contained, and the outcome names it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def run(program: str, **limits: float) -> Outcome:
     return Sandbox(replace(LIMITS, **limits)).run(program) if limits else BOX.run(program)  # type: ignore[arg-type]
 
 
-def test_it_works_where_the_kernel_can() -> None:
-    """On a Linux that lets this user make namespaces, nothing here may be skipped."""
+def test_the_sandbox_works_if_the_kernel_supports_it() -> None:
+    """On a Linux system that lets this user create namespaces, no test here may be skipped."""
     allowed = Path("/proc/sys/user/max_user_namespaces")
     restricted = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
     free = allowed.exists() and int(allowed.read_text()) > 0
@@ -39,9 +39,9 @@ def test_it_works_where_the_kernel_can() -> None:
 
 @needs.sandbox
 def test_what_a_program_prints_and_returns() -> None:
-    found = run("import sys\nprint('héllo')\nprint('no', file=sys.stderr)\nsys.exit(3)")
-    assert (found.status, found.code, found.signal, found.stdout) == ("error", 3, None, "héllo\n")
-    assert found.stderr == "no\n" and not found.left
+    outcome = run("import sys\nprint('héllo')\nprint('no', file=sys.stderr)\nsys.exit(3)")
+    assert (outcome.status, outcome.code, outcome.signal, outcome.stdout) == ("error", 3, None, "héllo\n")
+    assert outcome.stderr == "no\n" and not outcome.left
     assert run("import math, json, dataclasses, re; print(math.pi)").status == "ok"
     assert "ZeroDivisionError" in run("1 / 0").stderr
     assert "SyntaxError" in run("def f(:").stderr
@@ -49,9 +49,9 @@ def test_what_a_program_prints_and_returns() -> None:
 
 @needs.sandbox
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT])
-def test_an_end_by_signal_is_named(number: int) -> None:
-    found = run(f"import os; os.kill(os.getpid(), {int(number)})")
-    assert (found.status, found.code, found.signal) == ("error", None, number)
+def test_an_end_by_a_signal_is_reported(number: int) -> None:
+    outcome = run(f"import os; os.kill(os.getpid(), {int(number)})")
+    assert (outcome.status, outcome.code, outcome.signal) == ("error", None, number)
 
 
 @needs.sandbox
@@ -66,8 +66,8 @@ def test_an_end_by_signal_is_named(number: int) -> None:
     ids=["endless loop", "sleep", "ignores signals", "another session"],
 )
 def test_time(program: str) -> None:
-    found = run(program, seconds=0.7)
-    assert found.status == "time" and found.code is None and 0.7 <= found.seconds < 3
+    outcome = run(program, seconds=0.7)
+    assert outcome.status == "time" and outcome.code is None and 0.7 <= outcome.seconds < 3
 
 
 @needs.sandbox
@@ -89,26 +89,26 @@ def test_memory(program: str, processes: int) -> None:
 
 @needs.sandbox
 def test_a_fork_bomb() -> None:
-    found = run("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass")
-    assert found.status == "processes" and found.seconds < 3
+    outcome = run("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass")
+    assert outcome.status == "processes" and outcome.seconds < 3
 
 
 @needs.sandbox
-def test_threads_are_counted_too() -> None:
-    found = run("import threading, time\nfor i in range(50): threading.Thread(target=time.sleep, args=(9,)).start()")
-    assert found.status in ("error", "time") and "can't start new thread" in found.stderr
+def test_threads_count_as_processes() -> None:
+    outcome = run("import threading, time\nfor i in range(50): threading.Thread(target=time.sleep, args=(9,)).start()")
+    assert outcome.status in ("error", "time") and "can't start new thread" in outcome.stderr
 
 
 @needs.sandbox
 def test_a_gigabyte_of_output_is_cut() -> None:
-    found = run("import sys\nwhile True: sys.stdout.write('x' * 100000)")
-    assert found.status == "output" and found.stdout == "x" * LIMITS.output
+    outcome = run("import sys\nwhile True: sys.stdout.write('x' * 100000)")
+    assert outcome.status == "output" and outcome.stdout == "x" * LIMITS.output
     assert run("import os\nwhile True: os.write(2, b'y' * 5000)").status == "output"
 
 
 @needs.sandbox
 @pytest.mark.parametrize(
-    "made",
+    "connect",
     [
         "socket.socket()",
         "socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)",
@@ -117,14 +117,14 @@ def test_a_gigabyte_of_output_is_cut() -> None:
         "socket.create_connection(('127.0.0.1', PORT))",
     ],
 )
-def test_no_network_not_even_this_machine(made: str) -> None:
+def test_there_is_no_network_not_even_to_this_machine(connect: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        found = run(f"import socket\nPORT = {server.getsockname()[1]}\n{made}")
-    assert found.status == "error" and "PermissionError" in found.stderr
+        outcome = run(f"import socket\nPORT = {server.getsockname()[1]}\n{connect}")
+    assert outcome.status == "error" and "PermissionError" in outcome.stderr
 
 
 @needs.sandbox
-def test_nothing_outside_its_folder_is_written(tmp_path: Path) -> None:
+def test_a_program_cannot_write_outside_of_its_folder(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     places = [str(tmp_path / "mine"), "/usr/x", "/x", "/tmp/x", "/dev/x", "/dev/shm/x", f"{sys.base_prefix}/x"]
     program = f"""
@@ -145,14 +145,14 @@ print(open("/box/sub/own").read(), os.getcwd())
 
 
 @needs.sandbox
-def test_its_folder_is_small_and_new_each_time() -> None:
+def test_the_folder_is_small_and_new_each_time() -> None:
     fill = "import os\nfor i in range(9):\n    open(str(i), 'wb').write(b'x' * (1 << 20))"
     assert "No space left" in run(fill).stderr
     assert run("import os; print(os.listdir('.'))").stdout == "['main.py']\n"
 
 
 @needs.sandbox
-def test_nothing_of_its_owner_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_sees_nothing_of_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "sesame")
     (tmp_path / "key").write_text("sesame")
     home = Path.home()
@@ -172,8 +172,8 @@ print(opened, os.read(0, 10))
 print([n for n in os.listdir({str(home)!r}) if not {sys.base_prefix!r}.startswith(os.path.join({str(home)!r}, n))]
       if os.path.exists({str(home)!r}) else [])
 """
-    found = run(program)
-    assert found.stdout == "False /box True\n[]\n[] [] b''\n[]\n", found
+    outcome = run(program)
+    assert outcome.stdout == "False /box True\n[]\n[] [] b''\n[]\n", outcome
 
 
 @needs.sandbox
@@ -189,30 +189,30 @@ print([n for n in os.listdir({str(home)!r}) if not {sys.base_prefix!r}.startswit
         "libc.setns(0, 0)",
     ],
 )
-def test_no_way_to_more(act: str) -> None:
+def test_there_is_no_way_to_more_privileges(act: str) -> None:
     program = f"import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\nprint({act}, ctypes.get_errno())"
     assert run(program).stdout == "-1 1\n"
 
 
 @needs.sandbox
-def test_children_left_behind_are_ended_and_named() -> None:
+def test_remaining_child_processes_are_ended_and_reported() -> None:
     before = set(descendants(os.getpid()))
-    found = run("import os, time\nif os.fork() == 0:\n    os.setsid(); os.close(1); os.close(2); time.sleep(60)")
-    assert (found.status, found.left) == ("ok", True) and found.seconds < 1.5
+    outcome = run("import os, time\nif os.fork() == 0:\n    os.setsid(); os.close(1); os.close(2); time.sleep(60)")
+    assert (outcome.status, outcome.left) == ("ok", True) and outcome.seconds < 1.5
     assert set(descendants(os.getpid())) <= before
 
 
 @needs.sandbox
-def test_it_may_kill_all_it_sees_and_no_one_else() -> None:
-    """Process numbers inside are not those outside."""
-    found = run("import os, signal\ntry: os.kill(-1, signal.SIGKILL)\nexcept ProcessLookupError: print('alone')")
-    assert found.stdout == "alone\n"
-    found = run(f"import os\nos.kill({os.getpid()}, 9)")
-    assert "ProcessLookupError" in found.stderr
+def test_a_program_can_kill_only_its_own_processes() -> None:
+    """Process ids inside differ from those outside."""
+    outcome = run("import os, signal\ntry: os.kill(-1, signal.SIGKILL)\nexcept ProcessLookupError: print('alone')")
+    assert outcome.stdout == "alone\n"
+    outcome = run(f"import os\nos.kill({os.getpid()}, 9)")
+    assert "ProcessLookupError" in outcome.stderr
 
 
 @needs.sandbox
-def test_the_ordinary_keeps_working() -> None:
+def test_ordinary_programs_work() -> None:
     program = """
 import asyncio, concurrent.futures, subprocess, sys, tempfile
 print(asyncio.run(asyncio.sleep(0, "a")), list(concurrent.futures.ThreadPoolExecutor(2).map(abs, [-1])))
@@ -222,7 +222,7 @@ with tempfile.TemporaryFile() as f: print(f.write(b"abc"))
     assert run(program).stdout == "a [1]\n2\n3\n"
 
 
-def test_without_a_sandbox_nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_sandbox_no_program_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """If any part of the sandbox is missing, the error names it and what is needed, and the program leaves no trace."""
     trace = tmp_path / "ran"
     broken = tmp_path / "child.py"

@@ -26,7 +26,7 @@ def test_compressed_sizes_are_exact() -> None:
     assert joined([b"a"]) == b"a" and joined([b"a", b"bc"]) == b"a\0bc\0"
 
 
-def test_windows_tell_runs_apart() -> None:
+def test_window_hashes_distinguish_runs() -> None:
     generator = np.random.default_rng(0)
     text = bytes(generator.integers(97, 100, 3000).astype(np.uint8))
     hashes = WindowHashes(text).of(7)
@@ -36,7 +36,7 @@ def test_windows_tell_runs_apart() -> None:
     assert len(WindowHashes(b"abc").of(4)) == 0
 
 
-def test_runs_are_found_as_by_brute_force() -> None:
+def test_copied_runs_equal_those_of_brute_force() -> None:
     source = CopySearch([b"hello world, this is a document", b"and one more"])
     texts = [b"xx this is a dog", b"one", b"documentand one"]
     whole = b"hello world, this is a document\0and one more"
@@ -47,22 +47,22 @@ def test_runs_are_found_as_by_brute_force() -> None:
     assert source.longest([]) == 0 and source.longest([b"QQ"]) == 0
 
 
-def test_verdicts() -> None:
+def test_validity_of_unfinished_programs() -> None:
     assert valid_so_far(unfinished(4), parses_python) is True
     assert valid_so_far("def f(x):\n    return (x,\n", parses_python) is True or len(complete_parts("def f(x):\n")) == 1
     assert valid_so_far("def f((:\n  x\n return\n" * 6, parses_python) is False
     assert valid_so_far('"""A module that\nis only begun', parses_python) is None
     assert valid_so_far("", parses_python) is False
     heads = [t[:n] for t in TRAIN + HELDOUT for n in (300, 1000, 3000, 9000)]
-    said = [v for v in (valid_so_far(h, parses_python) for h in heads) if v is not None]
-    assert len(said) > 10 and np.mean(said) > 0.9
+    decided = [v for v in (valid_so_far(h, parses_python) for h in heads) if v is not None]
+    assert len(decided) > 10 and np.mean(decided) > 0.9
 
 
 def test_metrics_of_text() -> None:
     size = sum(len(t.encode()) for t in HELDOUT)
     evidence = code_evidence([t[:800] for t in TRAIN], nats=size * 1.5 * math.log(2))
-    found = measure(evidence, METRICS, 10, modality="code", sampling={"temperature": 1.0})
-    scores = {s.name: s for s in found.scores}
+    result = measure(evidence, METRICS, 10, modality="code", sampling={"temperature": 1.0})
+    scores = {s.name: s for s in result.scores}
     assert scores["bits_per_byte"].value == pytest.approx(1.5) and scores["bits_per_byte"].n == size
     assert scores["bits_per_byte"].control == scores["bits_per_byte/lzma_train"].value
     assert scores["bits_per_byte/gzip"].value == 8 * gzip_size(joined([t.encode() for t in HELDOUT])) / size
@@ -71,24 +71,24 @@ def test_metrics_of_text() -> None:
     assert scores["longest_copy"].value == 800 > scores["longest_copy"].floor
     assert scores["distinct_1"].value < scores["distinct_1"].floor  # five texts, each twice
     assert scores["parses"].value == 1.0 and scores["parses"].control < 0.5
-    assert not found.skipped
+    assert not result.skipped
 
 
-def test_a_bound_is_named_one() -> None:
-    """So that no table sets it beside exact bits per byte without saying so."""
+def test_a_bound_has_a_name_of_its_own() -> None:
+    """So that no table shows it as exact bits per byte."""
     evidence = code_evidence(["some words " * 20], nats=100.0)
     evidence.bound = True
-    found = measure(evidence, METRICS, 4, modality="text", sampling={})
-    names = [s.name for s in found.scores]
+    result = measure(evidence, METRICS, 4, modality="text", sampling={})
+    names = [s.name for s in result.scores]
     assert "bits_per_byte/bound" in names and "bits_per_byte" not in names
-    assert any("only a bound" in n for n in found.notes)
+    assert any("only a bound" in n for n in result.notes)
 
 
-def test_validity_is_left_out_where_everything_is_valid() -> None:
+def test_validity_is_not_measured_if_everything_is_valid() -> None:
     evidence = code_evidence(["some words " * 20])
     evidence.accepts = lambda value: True
-    found = measure(evidence, METRICS, 4, modality="text", sampling={})
-    assert "scrambled" in found.skipped["parses"]
-    names = [s.name for s in found.scores]
+    result = measure(evidence, METRICS, 4, modality="text", sampling={})
+    assert "scrambled" in result.skipped["parses"]
+    names = [s.name for s in result.scores]
     assert "bits_per_byte" not in names and "bits_per_byte/gzip" in names
-    assert any("no likelihood" in n for n in found.notes)
+    assert any("no likelihood" in n for n in result.notes)

@@ -30,7 +30,7 @@ NO_MERGE = ("<begin>", "<end>")  # llama.cpp needs at least one merge; these two
 
 
 @dataclass(frozen=True)
-class Table:
+class TokenTable:
     """A tokenizer as GGUF represents it."""
 
     tokens: Sequence[str]
@@ -39,7 +39,7 @@ class Table:
     pre: str
 
 
-def read_table(file: GGUFFile) -> Table:
+def read_table(file: GGUFFile) -> TokenTable:
     """The table of a file. Raises UserError if the kind of tokenizer is not supported or the table is inconsistent."""
     f, path = file.fields, file.path
     model = f.get("tokenizer.ggml.model")
@@ -56,7 +56,7 @@ def read_table(file: GGUFFile) -> Table:
     pairs = [tuple(str(m).split(" ")) for m in merges]
     if not isinstance(kinds, list) or len(kinds) != len(tokens) or any(len(p) != 2 for p in pairs):
         raise UserError(f"{path} has an invalid tokenizer: token_type or merges do not fit the tokens.")
-    return Table(tokens, kinds, [(a, b) for a, b in pairs], str(f.get("tokenizer.ggml.pre")))
+    return TokenTable(tokens, kinds, [(a, b) for a, b in pairs], str(f.get("tokenizer.ggml.pre")))
 
 
 def read_tokenizer(file: GGUFFile) -> tuple[Tokenizer, bool]:
@@ -88,7 +88,7 @@ def _token(file: GGUFFile, tokens: Sequence[str], name: str) -> str | None:
     return tokens[i]
 
 
-def _afresh_tokenizer(file: GGUFFile, table: Table, template: str | None) -> Tokenizer | None:
+def _afresh_tokenizer(file: GGUFFile, table: TokenTable, template: str | None) -> Tokenizer | None:
     """A tokenizer of afresh, from the tokenizer.json within the file; None if there is none.
 
     Raises UserError if it is not the tokenizer of the file's tokens.
@@ -102,7 +102,7 @@ def _afresh_tokenizer(file: GGUFFile, table: Table, template: str | None) -> Tok
     return tokenizer
 
 
-def build(table: Table, special: set[str], where: str, steps: bool = False) -> tokenizers.Tokenizer:
+def build(table: TokenTable, special: set[str], where: str, steps: bool = False) -> tokenizers.Tokenizer:
     """The tokenizer of a table, for the library tokenizers. With `steps`, merges may produce pieces that are not
     tokens; these get ids beyond the table.
 
@@ -149,7 +149,7 @@ def explain_difference(t: Tokenizer, text: str) -> str | None:
     return explain_unseen_characters(t, text)
 
 
-def table_of(t: Tokenizer) -> Table:
+def table_of(t: Tokenizer) -> TokenTable:
     """The table of a tokenizer. Raises UserError if llama.cpp has no name for its splitting rule.
 
     Characters become pieces of GPT-2's alphabet of bytes, with merges that never cross into the next character.
@@ -165,7 +165,7 @@ def table_of(t: Tokenizer) -> Table:
     ]
     names = [n or f"[PAD{i}]" for i, n in enumerate(names)]
     if t.kind == "bytes":
-        return Table(names, kinds, [NO_MERGE], "gpt-2")
+        return TokenTable(names, kinds, [NO_MERGE], "gpt-2")
     if t.kind == "chars":
         return _characters(names, kinds)
     model = json.loads(t.inner.to_str())["model"]
@@ -174,10 +174,10 @@ def table_of(t: Tokenizer) -> Table:
             f"GGUF files are written with byte-level BPE; this tokenizer is {model['type']}. Use `to='hf'`."
         )
     merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in model["merges"]]
-    return Table(names, kinds, [(a, b) for a, b in merges] or [NO_MERGE], rule_of(t))
+    return TokenTable(names, kinds, [(a, b) for a, b in merges] or [NO_MERGE], rule_of(t))
 
 
-def _characters(names: Sequence[str], kinds: Sequence[int]) -> Table:
+def _characters(names: Sequence[str], kinds: Sequence[int]) -> TokenTable:
     alphabet = byte_names()
     tokens, types = list(names), list(kinds)
     merges: dict[tuple[str, str], None] = {}
@@ -188,7 +188,7 @@ def _characters(names: Sequence[str], kinds: Sequence[int]) -> Table:
             merges |= {("".join(pieces[:k]), pieces[k]): None for k in range(1, len(pieces))}
         elif name in NIBBLES:
             types[i] = CONTROL
-    return Table(tokens, types, list(merges) or [NO_MERGE], "gpt-2")
+    return TokenTable(tokens, types, list(merges) or [NO_MERGE], "gpt-2")
 
 
 def rule_of(t: Tokenizer) -> str:
