@@ -44,7 +44,7 @@ TRAIN = [
     ("train DIGITS --steps 1 --out PICTURES", "already holds a run.*--resume .*--force"),
     ("train DIGITS --steps 1 --out TMP/full", "other things in it.*--force"),
     ("train DIGITS --steps 1 --out TMP/file.txt", "is a file. Choose a folder"),
-    ("train DIGITS --steps 1 --device abacus --out TMP/r", "no device 'abacus'.*Found:.*cpu"),
+    ("train DIGITS --steps 1 --device abacus --out TMP/r", "The device 'abacus' is not available.*Available:.*cpu"),
     ("train DIGITS --steps 1 --data size --out TMP/r", "--data takes KEY=VALUE. Given: 'size'"),
     ("train DIGITS --steps 1 --data sise=32 --out TMP/r", "sise.*Accepted: .*size"),
     ("train DIGITS --steps 1 --data size=big --out TMP/r", "size.*integer"),
@@ -109,7 +109,7 @@ OTHERS = [
     ("data DIGITS --data sise=3", "Accepted: .*size"),
     ("runs TMP/nowhere", "no folder .*nowhere"),
     ("verify TMP", "is not a run"),
-    ("doctor --device abacus", "no device 'abacus'"),
+    ("doctor --device abacus", "The device 'abacus' is not available"),
     ("demo --out TMP/full", "holds other things"),
     ("demo --out TMP/file.txt", "is a file"),
 ]
