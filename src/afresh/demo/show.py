@@ -46,7 +46,7 @@ DRAWINGS = Part(
     "drawings",
     "1,800 little drawings, learnt by a VAE",
     "vae",
-    0.75,
+    0.65,
     lambda folder: drawings.write_drawings(folder, 300, LEARNT),
     tuple(drawings.SCENES),
     drawings.draw,
@@ -68,7 +68,7 @@ STORIES = Part(
     "tales",
     "4,000 short tales, learnt by a Transformer",
     "transformer",
-    0.45,
+    0.4,
     lambda folder: tales.write_tales(folder, 4000, LEARNT),
     data={"tokenizer": "bpe", "vocab_size": 512, "context": 128},
     settings={
