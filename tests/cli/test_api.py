@@ -9,7 +9,8 @@ import pytest
 
 import afresh
 
-SMALL = {"family.widths": [8, 16], "train.batch": 16}
+# As `pictures_run` of conftest.py.
+SMALL = {"family.widths": [8, 16], "train.batch": 16, "train.eval_every": 4, "train.preview_every": 4}
 
 
 def test_the_interface_is_listed() -> None:

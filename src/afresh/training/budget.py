@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -64,7 +65,10 @@ def synchronise(device: str) -> None:
 
 
 def seconds_of(work: Callable[[], object], device: str, least: float = 0.15) -> float:
-    """Median time in seconds of one call, after one call to warm up, over at least `least` seconds."""
+    """Shortest time in seconds of one call, after one call to warm up, over at least `least` seconds.
+
+    The shortest and not the median, because other work on the machine can only lengthen a call.
+    """
     work()
     synchronise(device)
     times: list[float] = []
@@ -73,7 +77,7 @@ def seconds_of(work: Callable[[], object], device: str, least: float = 0.15) -> 
         work()
         synchronise(device)
         times.append(time.perf_counter() - start)
-    return sorted(times)[len(times) // 2]
+    return min(times)
 
 
 def processor() -> str:
@@ -105,22 +109,27 @@ def check_device(device: str) -> None:
     raise UserError(f"The device {device!r} is not available in this installation. Available: {', '.join(known)}.")
 
 
+@cache
+def product_rate(device: str, threads: int, dtype: torch.dtype) -> float:
+    """GFLOP/s of a product of two 1024 x 1024 matrices. Measured once for each number of threads, so that every run of
+    a process chooses the same precision."""
+    a = torch.ones(1024, 1024, device=device, dtype=dtype)
+    return round(2 * 1024**3 / seconds_of(lambda: a @ a, device) / 1e9, 1)
+
+
 def measure_machine(device: str | None = None) -> Machine:
     """Choose the fastest device, unless `device` is given, and measure its matrix products in two precisions. Raises
     UserError if the device is not available."""
     device = device or devices()[0]
     check_device(device)
-    rates = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a = torch.ones(1024, 1024, device=device, dtype=dtype)
-        rates[dtype] = 2 * 1024**3 / seconds_of(lambda a=a: a @ a, device) / 1e9  # type: ignore[misc]
+    threads = torch.get_num_threads()
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else processor()
     return Machine(
         device=device,
         name=name,
-        threads=torch.get_num_threads(),
-        float32=round(rates[torch.float32], 1),
-        bfloat16=round(rates[torch.bfloat16], 1),
+        threads=threads,
+        float32=product_rate(device, threads, torch.float32),
+        bfloat16=product_rate(device, threads, torch.bfloat16),
         compiler=shutil.which(os.environ.get("CXX", "g++")) is not None or device.startswith("cuda"),
         torch=torch.__version__,
         python=platform.python_version(),
