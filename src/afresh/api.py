@@ -162,7 +162,7 @@ class Model:
         Raises UserError as `sample` does.
         """
         request = Request(prompt, label, number or {}, None, raw, None, stop, logprobs)
-        return Stream(lambda tell: Sampler(self.run, 1, request, seed, settings, tell))
+        return Stream(lambda on_text: Sampler(self.run, 1, request, seed, settings, on_text))
 
     def edit(
         self,

@@ -320,11 +320,8 @@ def test_a_number_is_asked_for_in_an_edit(tmp_path: Path, invoke: Invoke) -> Non
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        (
-            "d.flac",
-            "d.flac: one file holds one sound, not 4: give a folder, or ask for one .-n 1.*no such suffix: d\\.",
-        ),
-        ("d.mp3", "d.mp3: sounds go to a folder, a single one into a .wav or .flac"),
+        ("d.flac", "one file holds one sound, not 4: give a folder, or request one sound .-n 1.*a suffix, as in d\\."),
+        ("d.mp3", "d.mp3: sounds are written to a folder, a single one to a .wav or .flac"),
     ],
 )
 def test_a_folder_does_not_get_the_name_of_a_file(

@@ -82,7 +82,10 @@ OTHERS = [
     ("sample PICTURES --number age=3", "no number named 'age'"),
     ("sample PICTURES --number age=old", "'old' is not a number"),
     ("sample PICTURES --number age", "--number takes KEY=VALUE"),
-    ("sample PICTURES -n 2 --out TMP/file.txt", "The output file.txt: images go to a folder, or all into one .png"),
+    (
+        "sample PICTURES -n 2 --out TMP/file.txt",
+        "file.txt: images are written to a folder, or all to one .png",
+    ),
     ("sample PICTURES -n 2 --out TMP/file.txt/in", "Cannot write to .*file.txt"),
     ("sample WORDS --solver heun", "transformer does not know solver.*temperature"),
     ("sample WORDS --label cat", "without labels"),

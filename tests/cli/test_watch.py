@@ -171,7 +171,7 @@ def test_weights_without_an_engine_are_refused(
         ("masked", ("--logprobs",), r"\(logprobs\)"),
         ("masked", ("--stream",), r"\(stream\)"),
         ("masked", ("--weights", "int8"), "masked does not know weights"),
-        ("pictures", ("--stop", "a"), "does not make text, and stop is for text"),
+        ("pictures", ("--stop", "a"), "stop applies to texts; this model does not make texts"),
         ("pictures", ("--logprobs", "--stream"), "logprobs, stream"),
         ("pictures", ("--weights", "int8"), "flow does not know weights"),
     ],

@@ -1,4 +1,4 @@
-"""What can be heard is played wherever samples are shown: in files beside the texts, in a notebook, in a report."""
+"""Samples that can be rendered as audio can be played wherever they are shown: in a folder, a notebook and a report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from afresh.core import Cond, Sound, registry
 from afresh.data.music.encoder import ScoreEncoder
 from afresh.evaluation.report import Sample, Section, render
-from afresh.sampling.samples import LONGEST, Samples, played, write_heard
+from afresh.sampling.samples import LONGEST, Samples, preview_wav, write_with_audio
 from afresh.tasks.report import sample_views
 from tests.contracts.rows import MODALITIES, ModalityRow
 
@@ -57,23 +57,23 @@ def test_a_score_without_a_note_or_of_hours_is_not_heard() -> None:
 def test_on_a_page_a_score_is_heard_for_half_a_minute() -> None:
     long = "T120 M4/4" + "\n| C4 :16" * 20  # 40 seconds
     assert SCORES.hear(long).seconds == pytest.approx(40, abs=0.1)
-    assert seconds(played(SCORES, long)) == pytest.approx(LONGEST)
-    assert seconds(played(SCORES, BEGIN)) == pytest.approx(1, abs=0.1)
-    assert played(SCORES, "") is None
+    assert seconds(preview_wav(SCORES, long)) == pytest.approx(LONGEST)
+    assert seconds(preview_wav(SCORES, BEGIN)) == pytest.approx(1, abs=0.1)
+    assert preview_wav(SCORES, "") is None
 
 
 def test_files_and_a_page_of_what_is_heard(tmp_path: Path) -> None:
-    made = write_heard(SCORES, [BEGIN, "", BEGIN + MORE], tmp_path, ["<one>", "", ""])
+    made = write_with_audio(SCORES, [BEGIN, "", BEGIN + MORE], tmp_path, ["<one>", "", ""])
     assert made == [("0.mid", "0.wav"), ("1.mid", None), ("2.mid", "2.wav")]
     assert not (tmp_path / "1.wav").exists() and (tmp_path / "1.mid").exists()
     assert seconds((tmp_path / "2.wav").read_bytes()) == pytest.approx(2, abs=0.1)
     page = (tmp_path / "index.html").read_text()
     assert re.findall(r'<audio [^>]*src="([^"]+)"', page) == ["0.wav", "2.wav"]
-    assert "&lt;one&gt;" in page and "1.mid: nothing to be heard" in page
+    assert "&lt;one&gt;" in page and "1.mid: no sound" in page
 
 
 def test_nothing_is_written_where_nothing_is_heard(tmp_path: Path) -> None:
-    assert write_heard(SCORES, ["", "T120"], tmp_path, ["", ""]) == [] and not list(tmp_path.iterdir())
+    assert write_with_audio(SCORES, ["", "T120"], tmp_path, ["", ""]) == [] and not list(tmp_path.iterdir())
 
 
 def test_a_report_and_a_notebook_play_a_text_from_its_prompt_on() -> None:

@@ -83,7 +83,7 @@ STRINGS = st.lists(st.text(st.sampled_from("ab"), min_size=1, max_size=4), max_s
 def followed(chunks: list[str], strings: list[str]) -> tuple[list[str], str, str]:
     """What a watcher tells, makes and says of tokens that spell `chunks`."""
     told: list[str] = []
-    watcher = Watcher(lambda ids: "".join(chunks[i] for i in ids), -1, Stops.of(strings), tell=told.append)
+    watcher = Watcher(lambda ids: "".join(chunks[i] for i in ids), -1, Stops.of(strings), on_text=told.append)
     for i in range(len(chunks)):
         if watcher(0, i, 0.0):
             break
@@ -165,7 +165,7 @@ def test_texts_that_met_no_stop_string_are_counted_once() -> None:
     watcher = Watcher(spelled, END, Stops.of("b"))
     for index, token in ((0, 0), (1, 1), (2, 0), (2, END), (3, 2)):
         watcher(index, token, -1.0)
-    with heard("2 of 4 texts met no stop string"):
+    with heard("2 of 4 texts did not reach a stop string"):
         assert [w.finish for w in watcher.written()] == ["length", "stop", "end", "length"]
     with silence():
         assert watcher.texts() == ["a", "", "a", "c"]

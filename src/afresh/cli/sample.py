@@ -271,7 +271,7 @@ def streamed(
         raise UserError(
             f"--stream shows one text as it is drawn; -n {n} are drawn side by side. Leave one of them out."
         )
-    stream = Stream(lambda tell: Sampler(run, 1, request, seed, settings, tell, control))
+    stream = Stream(lambda on_text: Sampler(run, 1, request, seed, settings, on_text, control))
     if isinstance(request.prompt, str):
         show_prompt(request.prompt, between, as_json)
     show_pieces(stream, sys.stderr if as_json else sys.stdout)

@@ -58,7 +58,7 @@ class Alphabet:
 
     @cached_property
     def inner(self) -> Any:
-        """The tokenizer of llguidance: our ids, followed by one for each byte of `spelled`."""
+        """The tokenizer for llguidance: the ids of this package, followed by one for each byte of `spelled`."""
         guide = _guide()
         tokens = [*self.spelling, *(bytes([b]) for b in self.spelled)]
         marks = [i for i, s in enumerate(self.spelling) if not s]
@@ -82,12 +82,12 @@ class Guided:
 
     def __init__(self, alphabet: Alphabet, matcher: Any) -> None:
         self.alphabet, self.matcher = alphabet, matcher
-        self.high: int | None = None  # the first half of a byte, after it was written
+        self.high: int | None = None  # the first half of a byte whose second half is still to come
         self.half = {n: i for i, n in enumerate(alphabet.nibbles)}
-        self._look()
+        self._update()
 
-    def _look(self) -> None:
-        """Updates the allowed ids: ours and those of `spelled`."""
+    def _update(self) -> None:
+        """Update the mask of allowed ids, of this package's tokens and of `spelled`."""
         size = len(self.alphabet.spelling) + len(self.alphabet.spelled)
         packed = np.frombuffer(self.matcher.compute_bitmask(), np.uint8)
         if self.matcher.is_error() and not self.matcher.get_error().startswith("NoExtension"):  # no token may follow
@@ -117,14 +117,14 @@ class Guided:
             self.high = None
         assert self.may[token], f"token {token} was not allowed"
         self.matcher.consume_token(token)
-        self._look()
+        self._update()
 
     def finished(self) -> bool:
         return self.high is None and bool(self.matcher.is_accepting())
 
 
 def json_schema(schema: Mapping[str, Any] | bool | str, alphabet: Alphabet) -> Maker:
-    """Constrains texts to JSON that is valid under `schema` (an object, a boolean, or JSON text of either).
+    """Constrain texts to JSON that is valid under `schema` (an object, a boolean, or JSON text of either).
 
     White space is as in WHITE_SPACE unless the schema has "x-guidance" (options of llguidance). Raises UserError if the
     schema is invalid, uses an unsupported keyword, or cannot be satisfied.
@@ -148,14 +148,14 @@ def json_schema(schema: Mapping[str, Any] | bool | str, alphabet: Alphabet) -> M
 
 
 def regex(pattern: str, alphabet: Alphabet) -> Maker:
-    """Constrains texts to match `pattern`, in the syntax of Rust's regex. Raises UserError if it is invalid."""
+    """Constrain texts to match `pattern`, in the syntax of Rust's regex. Raises UserError if it is invalid."""
     parsed = json.loads(_guide().LLMatcher.grammar_from_regex(pattern))
     hint = "The syntax is that of Rust's regex: no look-around, word boundaries or references."
     return _maker("regular expression", parsed["grammars"][0]["lark_grammar"], alphabet, hint)
 
 
 def grammar(text: str, alphabet: Alphabet) -> Maker:
-    """Constrains texts to a context-free grammar, in Lark's syntax (`start: ...`) or llama.cpp's GBNF (`root ::= ...`).
+    """Constrain texts to a context-free grammar, in Lark's syntax (`start: ...`) or llama.cpp's GBNF (`root ::= ...`).
 
     Raises UserError if the grammar is invalid.
     """
@@ -203,7 +203,7 @@ def _guide() -> Any:
 
 
 def restrict(logits: Tensor, constraints: Sequence[Constraint | None], end: int) -> Tensor:
-    """Sets logits (B, V) to -inf for tokens that the row's constraint forbids, and for `end` if the text may not end.
+    """Set logits (B, V) to -inf for tokens that the row's constraint forbids, and for `end` if the text may not end.
 
     Rows without a constraint (None) are unchanged. Raises UserError if a row has no allowed token.
     """

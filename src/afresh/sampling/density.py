@@ -133,7 +133,7 @@ def invert(predict: Predict, x: Tensor, cond: Cond, ts: Tensor, rounds: int = 0)
 
 
 def _refined(predict: Predict, x: Tensor, y: Tensor, cond: Cond, pair: Tensor, rounds: int) -> Tensor:
-    """Improves y, the reverse step of Heun's rule from x over `pair`, so that the forward step ends nearer to x."""
+    """Improve y, the reverse step of Heun's rule from x over `pair`, so that the forward step ends nearer to x."""
     rank = [1] * (x.dim() - 1)
     target, back = y, pair.flip(0)
     factor = torch.ones(len(x), device=x.device, dtype=x.dtype)

@@ -1,6 +1,7 @@
-"""Editing existing examples: how much, where, and towards what. Wrappers of a `Predict`, and a loop over a solver.
+"""Edits of existing examples: how much may change, where, and toward which energy.
 
-Edits need no network of their own and are independent of the solver: values to keep and energies modify the velocity.
+Edits need no network of their own and are independent of the solver, because values to keep and energies are wrappers
+of a `Predict` that modify its velocity.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from afresh.sampling.ode import Noise, Solver, times
 # Bound on the change of a velocity by an energy, relative to the change for data without correlations: larger changes
 # come from errors of the network's derivatives.
 FARTHEST = 4.0
-SEGMENTS = 10  # number of intervals of time that `resample` repeats
+SEGMENTS = 10  # number of time intervals that `resample` repeats
 
 
 def edit(
@@ -34,7 +35,7 @@ def edit(
     resample: int = 1,
     fresh: Noise | None = None,
 ) -> Tensor:
-    """Carries out the edit `task` from `noise`, and returns x (B, *shape).
+    """Apply the edit `task`, starting from `noise`. Returns x (B, *shape).
 
     - `start` and `strength` s: sampling begins at t = 1 - s with (1 - t) noise + t start (SDEdit, Meng et al. 2022,
       algorithm 1), and takes the share s of the `steps`. Strength 0 returns the start.
@@ -190,5 +191,5 @@ def intervals(ts: Tensor, resample: int) -> list[tuple[Tensor, bool]]:
 
 
 def noised(x: Tensor, b: float, a: float, z: Tensor) -> Tensor:
-    """Draws x_a given x at time b, for a < b, with standard normal z."""
+    """Draw x_a given x at time b, for a < b, with standard normal z."""
     return a / b * x + math.sqrt((1 - a) ** 2 - (a / b * (1 - b)) ** 2) * z

@@ -95,7 +95,7 @@ def style(like: Tensor) -> Energy:
 
 
 def by_name(name: str) -> Energy:
-    """Loads a user's function, FILE.py:FUNCTION or MODULE:FUNCTION, of x (B, C, *grid) in [-1, 1] to (B,).
+    """Load a user's function, FILE.py:FUNCTION or MODULE:FUNCTION, of x (B, C, *grid) in [-1, 1] to (B,).
 
     Raises UserError if it cannot be loaded. The returned energy raises UserError if the function does not return one
     number for each row.
@@ -130,7 +130,7 @@ def by_name(name: str) -> Energy:
 
 
 def of_file(file: Path) -> ModuleType:
-    """Loads a user's file as a module that can import its neighbours. Raises whatever the file raises."""
+    """Load a user's file as a module that can import its neighbours. Raises whatever the file raises."""
     path = file.expanduser().resolve()
     if not path.is_file():
         raise FileNotFoundError(f"{file} does not exist")

@@ -29,11 +29,11 @@ class BranchState:
         return torch.cat([rows + i * self.size for i in range(self.count)])
 
     def select(self, rows: Tensor) -> BranchState:
-        """The state of these rows."""
+        """Return the state of the given rows."""
         return BranchState(self.inner.select(self._all(rows)), len(rows), self.count)
 
     def restart(self, rows: Tensor) -> None:
-        """Empties the state of these rows."""
+        """Empty the state of the given rows."""
         self.inner.restart(self._all(rows))
 
 

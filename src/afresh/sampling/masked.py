@@ -1,4 +1,4 @@
-"""Unmasking: functions over a `Predict` that returns the logits (B, T, V) of all positions of a window at once.
+"""Sampling by unmasking, with a `Predict` that returns the logits (B, T, V) of all positions of a window at once.
 
 Masked diffusion with the log-linear schedule unmasks each position at a time that is uniform on [0, 1], and the output
 of a network without a time input changes only when a position is unmasked. Hence only the order matters, and sampling
@@ -22,16 +22,16 @@ from afresh.core.rng import Rng
 from afresh.sampling.tokens import Cut, draw, narrow
 
 Order = Literal["random", "confidence"]
-AT_ONCE = 2**24  # most logits in memory at a time
+MAX_LOGITS = 2**24  # in memory at a time
 
 
 @dataclass(frozen=True)
 class Unmask:
     """How masked positions are filled. `mask` is the mask's id, one above the vocabulary; `banned` ids are never drawn.
 
-    `steps`: most evaluations of the network for a window; 0 = one for each position. The order `random` is drawn in
-    advance; `confidence` first unmasks the positions whose drawn token is the likeliest (Chang et al. 2022, section
-    3.2, without their noise).
+    `steps`: the maximum number of network evaluations for a window; 0 = one for each position. The order `random` is
+    drawn in advance; `confidence` first unmasks the positions whose drawn token is the likeliest (Chang et al. 2022,
+    section 3.2, without their noise).
     """
 
     mask: int
@@ -50,7 +50,7 @@ def ranks(key: Tensor, among: Tensor) -> Tensor:
 def fill(
     predict: Predict, x: Tensor, wanted: Tensor, cond: Cond, rng: Rng, index: Tensor, how: Unmask, name: str
 ) -> Tensor:
-    """Fills the masked positions `wanted` (B, T) of windows x (B, T + 1), which begin with a token of context.
+    """Fill the masked positions `wanted` (B, T) of windows x (B, T + 1), which begin with a token of context.
 
     A row of M such positions needs min(M, steps) evaluations, each of which unmasks M / min(M, steps) positions. Draws
     are keyed by (name, index, position), so that a row is the same alone and in a batch.
@@ -59,11 +59,11 @@ def fill(
     order = ranks(rng.bits(f"{name}/order", index, (length,)), wanted)
     u = rng.uniform(f"{name}/token", index, (length,))
     count = wanted.sum(1)
-    turns = count.clamp(max=how.steps) if how.steps else count
-    for turn in range(int(turns.max())):
-        active = (turns > turn).nonzero()[:, 0]
-        goal = (turn + 1) * count // turns.clamp_min(1)  # unmasked positions after this turn
-        for rows in active.split(max(1, AT_ONCE // (length * how.mask))):
+    steps = count.clamp(max=how.steps) if how.steps else count
+    for step in range(int(steps.max())):
+        active = (steps > step).nonzero()[:, 0]
+        goal = (step + 1) * count // steps.clamp_min(1)  # unmasked positions after this step
+        for rows in active.split(max(1, MAX_LOGITS // (length * how.mask))):
             window, row_cond = x[rows], cond.select(rows)
             hidden = wanted[rows] & (window[:, 1:] == how.mask)
             logits, _ = predict(window, None, row_cond, None)
@@ -79,7 +79,10 @@ def fill(
 
 
 def surest(logits: Tensor, hidden: Tensor, u: Tensor, quota: Tensor, cut: Cut) -> tuple[Tensor, Tensor]:
-    """The `quota` (B,) hidden positions of each row with the likeliest drawn tokens, (B, T) bool, and these tokens."""
+    """Select the `quota` (B,) hidden positions of each row whose drawn tokens are the likeliest.
+
+    Returns the selection (B, T) bool and the tokens at the selected positions.
+    """
     p = logits[hidden]
     tokens = draw(narrow(p, cut), u[hidden])
     # Probabilities before truncation, which may leave a single token.
@@ -101,7 +104,7 @@ def fill_long(
     end: int | None = None,
     margin: int = 0,
 ) -> Tensor:
-    """Fills the positions `wanted` (B, L) of texts x (B, L + 1) of any length, which begin with a token of context.
+    """Fill the positions `wanted` (B, L) of texts x (B, L + 1) of any length, which begin with a token of context.
 
     Semi-autoregressive: windows of `context` positions start half a window apart, and each is filled given the known
     tokens and those that the windows before it drew in its first half. After an `end` that was drawn, a text is not
@@ -110,14 +113,14 @@ def fill_long(
     """
     x, wanted = x.clone(), wanted.clone()
     length, stride = wanted.shape[1], max(1, context // 2)
-    places = torch.arange(length, device=x.device)
-    ends = torch.where(wanted | (x[:, 1:] != how.mask), places + 1, 0).amax(1)  # (B,) length of each text
+    positions = torch.arange(length, device=x.device)
+    ends = torch.where(wanted | (x[:, 1:] != how.mask), positions + 1, 0).amax(1)  # (B,) length of each text
     for start in range(0, max(1, length - context + stride), stride):
         stop = min(start + context, length)
         room = (0, start + context - stop)  # positions after the text stay masked
         window = torch.nn.functional.pad(x[:, start : stop + 1], room, value=how.mask)
         limit = torch.where(ends > start + context, start + context - margin, stop)  # where filling stops
-        now = wanted & (places < limit[:, None])
+        now = wanted & (positions < limit[:, None])
         need = torch.nn.functional.pad(now[:, start:stop], room, value=False) & (window[:, 1:] == how.mask)
         rows = need.any(1).nonzero()[:, 0]
         if len(rows):

@@ -1,4 +1,4 @@
-"""Requests for samples, in words, and their translation to conditions in tensors."""
+"""Requests for samples, and their translation to tensors of conditions."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ def labels_by_name(spec: CondSpec, label: str | Mapping[str, str] | None) -> dic
         return {name: value}
     if len(parts) == 1:
         return {parts[0]: label}
-    knowing = [p for p in parts if label in spec[p].classes]
-    if len(knowing) == 1:
-        return {knowing[0]: label}
+    matching = [p for p in parts if label in spec[p].classes]
+    if len(matching) == 1:
+        return {matching[0]: label}
     names = ", ".join(parts)
     raise UserError(f"Name the part that {label!r} belongs to: `label=NAME={label}`, with NAME one of: {names}.")
 
@@ -93,7 +93,7 @@ def several_labels(spec: CondSpec, texts: Sequence[str]) -> dict[str, str]:
 
 
 def words(request: Request) -> dict[str, Any]:
-    """The labels, numbers and caption of a request, as they are recorded."""
+    """The labels, numbers and caption of a request, as they are recorded with a sample."""
     record = {"label": request.label, **(request.number or {}), "caption": request.caption}
     return {k: v for k, v in record.items() if v is not None}
 
@@ -191,7 +191,7 @@ def encoded(encoder: Encoder | None, spec: CondSpec, item: Item) -> Cond:
 
 
 def writes_text(encoder: Encoder, space: Space) -> bool:
-    """Whether a model writes texts token by token, so that it can go on from one."""
+    """Whether a model writes texts token by token, so that it can continue a prompt."""
     return encoder.kind is TEXT and space.stream
 
 
@@ -200,8 +200,8 @@ def encode_prompts(
 ) -> tuple[Cond, list[str]]:
     """Set cond.known to the prompts: one for all rows, or one for each row. Returns the condition and notes.
 
-    A model of conversations answers a prompt, or continues it as it is with `raw`. A note says if a prompt was cut to
-    the context. Raises UserError if the model does not make texts or if a conversation has an empty prompt.
+    A model of conversations answers a prompt; with `raw` it continues the prompt. A note reports a prompt that is
+    longer than the context. Raises UserError if the model does not make texts or if a conversation has an empty prompt.
     """
     if not writes_text(encoder, space):
         raise UserError("`prompt` continues a text; this model does not make texts. Use `label` or `caption`.")
@@ -217,7 +217,10 @@ def encode_prompts(
 
 
 def one_each(texts: str | Sequence[str], n: int) -> list[str]:
-    """One text for each of n samples; a single text is repeated. Raises UserError for any other number of texts."""
+    """One text for each of n samples, where a single text is repeated.
+
+    Raises UserError for any other number of texts.
+    """
     each = [texts] * n if isinstance(texts, str) else list(texts)
     if len(each) != n:
         raise UserError(f"{len(each)} prompts for {n} samples: give one prompt, or one for each sample.")
@@ -225,7 +228,7 @@ def one_each(texts: str | Sequence[str], n: int) -> list[str]:
 
 
 def known(cond: Cond, rows: Sequence[Tensor]) -> Cond:
-    """The same condition with known tokens: (length,) int64 for each row, -1 where a token is to be sampled."""
+    """Return the condition with known tokens: (length,) int64 for each row, -1 where a token is to be sampled."""
     width = max(1, *map(len, rows))
     tokens = torch.stack([nn.functional.pad(ids.long(), (0, width - len(ids)), value=-1) for ids in rows])
     return replace(cond, known=tokens.clamp_min(0), known_mask=tokens >= 0)
@@ -278,7 +281,7 @@ def check_negative(request: Request, settings: Any) -> None:
 
 
 def prompt_ids(encoder: Encoder, text: str, ask: bool) -> Tensor:
-    """The ids of a text without the `end` token, or with `ask` of a conversation that is to be answered."""
+    """The ids of a text without the `end` token; with `ask`, those of a conversation that the model is to answer."""
     if ask:
         return encoder.encode([Item(text, turns=(("user", text),))]).x
     return encoder.encode([Item(text)]).x[:-1] if text else torch.zeros(0, dtype=torch.int64)
@@ -297,7 +300,7 @@ def prompt_texts(encoder: Encoder, space: Space, cond: Cond) -> list[str | None]
 
 
 def describe(encoder: Encoder, space: Space, cond: Cond, request: Request) -> list[dict[str, Any]]:
-    """The request of every row in words, including a conversation's prompt that was taken from the data."""
+    """The request of every row as a record, including a conversation's prompt that was drawn from the data."""
     described = describe_parts(encoder.conds, cond, request)
     if request.prompt is None and request.infill is None and cond.known is not None:
         texts = prompt_texts(encoder, space, cond)
@@ -306,8 +309,10 @@ def describe(encoder: Encoder, space: Space, cond: Cond, request: Request) -> li
 
 
 def describe_parts(spec: CondSpec, cond: Cond, request: Request) -> list[dict[str, Any]]:
-    """{prompt, label, ...} of every row, `negative` in the same words; `label` is the only label, or a mapping when
-    there are several."""
+    """{prompt, label, ...} of every row; `negative` has the same form.
+
+    `label` is a class if the model has one label, and {name: class} if it has several.
+    """
     labels = of_kind(spec, "label")
     prompts = (
         [request.prompt] * cond.size if request.prompt is None or isinstance(request.prompt, str) else request.prompt

@@ -1,4 +1,4 @@
-"""Optimisation of the latents of a decoder for a property of its output."""
+"""Optimisation of the latents of a decoder toward a property of its output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def search(
     rate: float = 0.2,
     prior: float = 1.0,
 ) -> Tensor:
-    """Minimises energy(decode(z)) + prior |z|^2 / 2 from the initial z (B, D), independently for each row.
+    """Minimise energy(decode(z)) + prior |z|^2 / 2 from the initial z (B, D), independently for each row.
 
     With energy = -log p(y | x) in nats and a standard normal z this is the most probable z given y (Bora et al. 2017,
     "Compressed sensing using generative models", sec. 2). The optimiser is Adam (Kingma and Ba 2015) with the

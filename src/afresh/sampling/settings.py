@@ -12,7 +12,7 @@ from afresh.core.options import problems
 
 
 def of_sampling(family: Family, chosen: Mapping[str, Any], guidable: bool) -> Any:
-    """Check and build the sampling settings of a family. `guidable`: whether the model also learnt without conditions.
+    """Validate the sampling settings of a family. `guidable`: whether the model was also trained without conditions.
 
     Raises UserError for an unknown setting, for an invalid value, and for guidance if the model does not support it.
     """

@@ -1,4 +1,4 @@
-"""A stream of the pieces of a text while it is sampled."""
+"""Streaming a text while it is sampled."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from threading import Thread
 
 from afresh.core import UserError
 from afresh.sampling.samples import Samples
-from afresh.sampling.text_stream import Tell
+from afresh.sampling.text_stream import TextCallback
 
 
 class _Left(Exception):
-    """Raised in the sampling thread when the reader has left the loop."""
+    """Raised in the sampling thread after the caller has left the loop."""
 
 
 class Stream:
     """An iterator over the pieces of a text while it is sampled. It can be read once.
 
     After the last piece, `samples` holds the samples, with the reason why the text ended. Sampling runs in its own
-    thread, begins with the first piece that is read, and stops early if the reader leaves the loop.
+    thread. It begins when the first piece is requested, and stops early if the caller leaves the loop.
     """
 
-    def __init__(self, start: Callable[[Tell], Callable[[], Samples]]) -> None:
+    def __init__(self, start: Callable[[TextCallback], Callable[[], Samples]]) -> None:
         """`start` takes a callback for pieces and returns the function that samples; it raises errors immediately."""
         self.samples: Samples | None = None
         self._pieces: SimpleQueue[str | None] = SimpleQueue()  # None: the text has ended
         self._error: Exception | None = None
-        self._begun = self._left = False
-        self._draw = start(self._tell)
+        self._started = self._left = False
+        self._draw = start(self._put)
 
     def __iter__(self) -> Iterator[str]:
-        if self._begun:
+        if self._started:
             raise UserError("A stream can be read only once. Create another with `model.stream()`.")
-        self._begun = True
+        self._started = True
         worker = Thread(target=self._work, daemon=True)
         worker.start()
         try:
@@ -50,11 +50,11 @@ class Stream:
             self.samples = self._draw()
         except _Left:
             pass
-        except Exception as error:  # raised again in the thread of the reader
+        except Exception as error:  # raised again in the thread of the caller
             self._error = error
         self._pieces.put(None)
 
-    def _tell(self, piece: str) -> None:
+    def _put(self, piece: str) -> None:
         if self._left:
             raise _Left
         if piece:

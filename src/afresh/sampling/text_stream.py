@@ -1,5 +1,4 @@
-"""What is seen of texts while they are drawn: tokens as text, piece by piece, where a text stops, how likely each token
-was."""
+"""Observing texts while they are sampled: incremental detokenisation, stop strings and log-probabilities of tokens."""
 
 from __future__ import annotations
 
@@ -15,15 +14,18 @@ from afresh.sampling.request import Request, writes_text
 from afresh.sampling.tokens import Watch
 
 Finish = Literal["stop", "end", "length"]
-Tell = Callable[[str], None]  # takes each further piece of a text, after every token; it may be empty
-BROKEN = "\ufffd"  # what stands for bytes that are no character, or not yet
+TextCallback = Callable[[str], None]  # called with the new piece of a text after each token; it may be empty
+BROKEN = "\ufffd"  # replaces bytes that are not a character, or not a complete one yet
 
 
 @dataclass(frozen=True)
 class Token:
-    """A token as it was drawn: the text it added (none while a character is not whole, and for the mark that ends a
-    text), and its log-probability in nats: of the model at temperature 1, guided and in the precision it was drawn in,
-    before top-k, top-p, min-p or a structure leave anything out."""
+    """A sampled token, the text that it added, and its log-probability in nats.
+
+    The text is empty while a character is incomplete, and for the `end` token. The log-probability is that of the
+    guided model at temperature 1, in the precision of sampling, before truncation (top-k, top-p, min-p) and
+    constraints.
+    """
 
     text: str
     id: int
@@ -32,35 +34,38 @@ class Token:
 
 @dataclass(frozen=True)
 class Written:
-    """Why a text ended: a stop string came (`stop`), the model said so (`end`), or it is as long as was asked for
-    (`length`); and where they were asked for, all tokens that were drawn, also those of the stop string and the end."""
+    """Why a text ended: it reached a stop string (`stop`), the model ended it (`end`), or it reached the requested
+    length (`length`).
+
+    `tokens` are all sampled tokens, including those of the stop string and `end`, or None if they were not requested.
+    """
 
     finish: Finish
     tokens: tuple[Token, ...] | None = None
 
     def record(self) -> dict[str, Any]:
         """{finish, logprobs: [{text, id, logprob}]}."""
-        found: dict[str, Any] = {"finish": self.finish}
+        record: dict[str, Any] = {"finish": self.finish}
         if self.tokens is not None:
-            found["logprobs"] = [{"text": t.text, "id": t.id, "logprob": t.logprob} for t in self.tokens]
-        return found
+            record["logprobs"] = [{"text": t.text, "id": t.id, "logprob": t.logprob} for t in self.tokens]
+        return record
 
 
 class Detokenizer:
-    """Tokens to text one by one: only whole characters, and together what `decode` makes of all tokens at once.
+    """Decode tokens one by one into pieces of whole characters. Joined, the pieces equal `decode` of all tokens.
 
-    What a token says may depend on the one before it (some tokenizers drop the first space of a text), so each piece is
-    what `decode` adds to the tokens of the piece before.
+    The text of a token may depend on the token before it (some tokenizers drop the first space of a text), so each
+    piece is the text that `decode` adds to that of the preceding piece.
     """
 
     def __init__(self, decode: Callable[[list[int]], str]) -> None:
         self.decode = decode
         self.before: list[int] = []  # the tokens of the last piece
-        self.seen = ""  # what they say alone
+        self.seen = ""  # the text of these tokens alone
         self.waiting: list[int] = []
 
     def add(self, token: int) -> str:
-        """The text that is certain now and was not before."""
+        """Add a token. Returns the text that has become final, which is empty while a character is incomplete."""
         self.waiting.append(token)
         text = self.decode(self.before + self.waiting)
         if text.endswith(BROKEN) or len(text) == len(self.seen) or not text.startswith(self.seen):
@@ -71,19 +76,21 @@ class Detokenizer:
         return piece
 
     def rest(self) -> str:
-        """The text of the tokens that wait for more, when no more come."""
+        """The text of the tokens that are still pending at the end of a text."""
         return self.decode(self.before + self.waiting)[len(self.seen) :] if self.waiting else ""
 
 
 @dataclass(frozen=True)
 class Stops:
-    """Strings before which a text ends. Raises UserError for an empty one, and for one that is no Unicode."""
+    """Strings before which a text ends. Raises UserError if one is empty or not valid Unicode."""
 
     strings: tuple[str, ...]
 
     def __post_init__(self) -> None:
         if "" in self.strings:
-            raise UserError("A stop string is empty, and would stop every text before it begins. Leave it out.")
+            raise UserError(
+                "A stop string is empty, which would stop every text before its first character. Leave it out."
+            )
         for s in self.strings:
             utf8(s)
 
@@ -92,54 +99,58 @@ class Stops:
         return Stops((given,) if isinstance(given, str) else tuple(given))
 
     def first(self, text: str, since: int = 0) -> int | None:
-        """Where the stop string that is complete first begins, if one is complete only behind `since`: the same
-        whatever pieces the text comes in. Of those that are complete together it is the longest."""
-        found = []
+        """The start of the stop string that ends first among those that end after position `since`, or None.
+
+        Of several that end at the same position, the longest counts. The result does not depend on how the text was
+        divided into pieces.
+        """
+        matches = []
         for s in self.strings:
             start = text.find(s, max(0, since - len(s) + 1))
             if start >= 0:
-                found.append((start + len(s), start))
-        return min(found)[1] if found else None
+                matches.append((start + len(s), start))
+        return min(matches)[1] if matches else None
 
-    def held(self, text: str) -> int:
-        """How many characters at the end may be the beginning of a stop string."""
+    def pending(self, text: str) -> int:
+        """The number of characters at the end of a text that may be the beginning of a stop string."""
         most = min(len(text), max(map(len, self.strings), default=1) - 1)
         return next((k for k in range(most, 0, -1) if any(s.startswith(text[-k:]) for s in self.strings)), 0)
 
 
 @dataclass
 class Row:
-    """One text on its way. `detokenizer`: None where its text is not needed; `keep`: its tokens are."""
+    """The state of a text while it is sampled. `detokenizer` is None if its text is not needed, and `keep_tokens`
+    records its tokens."""
 
     stops: Stops
     detokenizer: Detokenizer | None
-    keep: bool
-    tell: Tell | None
+    keep_tokens: bool
+    on_text: TextCallback | None
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)  # the text that each token added
     text: str = ""  # cut before a stop string
-    told: int = 0
+    sent: int = 0  # number of characters passed to `on_text`
     finish: Finish | None = None
 
-    def take(self, token: int, logprob: float, end: int) -> None:
+    def add(self, token: int, logprob: float, end: int) -> None:
         if token == end:
             self.close("end")
-        if self.keep:
+        if self.keep_tokens:
             self.ids.append(token)
             self.logprobs.append(logprob)
             self.pieces.append("")
         if token != end and self.detokenizer is not None:
-            self.put(self.detokenizer.add(token))
+            self.append(self.detokenizer.add(token))
 
     def close(self, finish: Finish) -> None:
-        """No more tokens come: for `finish`, unless what waited for more makes a stop string."""
+        """End the text for the reason `finish`, or `stop` if its pending characters complete a stop string."""
         rest = "" if self.detokenizer is None else self.detokenizer.rest()
         self.finish = finish
-        self.put(rest)
+        self.append(rest)
 
-    def put(self, piece: str) -> None:
-        """More text, of the token that came last."""
+    def append(self, piece: str) -> None:
+        """Append the text of the last token."""
         if self.pieces:
             self.pieces[-1] += piece
         since = len(self.text)
@@ -147,22 +158,23 @@ class Row:
         start = self.stops.first(self.text, since)
         if start is not None:
             self.text, self.finish = self.text[:start], "stop"
-        if self.tell is not None:
-            upto = len(self.text) - (self.stops.held(self.text) if self.finish is None else 0)
-            self.tell(self.text[self.told : upto])
-            self.told = max(self.told, upto)
+        if self.on_text is not None:
+            upto = len(self.text) - (self.stops.pending(self.text) if self.finish is None else 0)
+            self.on_text(self.text[self.sent : upto])
+            self.sent = max(self.sent, upto)
 
     def written(self) -> Written:
         assert self.finish is not None
         tokens = map(Token, self.pieces, self.ids, self.logprobs)
-        return Written(self.finish, tuple(tokens) if self.keep else None)
+        return Written(self.finish, tuple(tokens) if self.keep_tokens else None)
 
 
 class Watcher:
-    """A `Watch` for `generate`: follows each text, and says when it holds a stop string.
+    """A `Watch` for `generate` that follows each text and ends it at a stop string.
 
-    `decode` makes text of ids. It is asked only where text is needed: for stops, `tokens` (each with its text), or
-    `tell`, which is told every further piece, never a part of a stop string. `also` watches beside, and may stop too.
+    `decode` converts ids to text. It is called only if text is needed: for stop strings, for `tokens` (whether to
+    record them, each with its text), or for `on_text`, which receives each new piece, but never a part of a stop
+    string. `also` is another `Watch`, which may end a text as well.
     """
 
     def __init__(
@@ -171,41 +183,43 @@ class Watcher:
         end: int,
         stops: Stops,
         tokens: bool = False,
-        tell: Tell | None = None,
+        on_text: TextCallback | None = None,
         also: Watch | None = None,
     ) -> None:
-        self.decode, self.end, self.stops, self.tokens, self.tell, self.also = decode, end, stops, tokens, tell, also
-        self.reads = bool(stops.strings) or tokens or tell is not None
+        self.decode, self.end, self.stops = decode, end, stops
+        self.tokens, self.on_text, self.also = tokens, on_text, also
+        self.decodes = bool(stops.strings) or tokens or on_text is not None
         self.rows: dict[int, Row] = {}
 
     def __call__(self, index: int, token: int, logprob: float) -> bool:
         row = self.rows.get(index)
         if row is None:
-            row = Row(self.stops, Detokenizer(self.decode) if self.reads else None, self.tokens, self.tell)
+            row = Row(self.stops, Detokenizer(self.decode) if self.decodes else None, self.tokens, self.on_text)
             self.rows[index] = row
-        row.take(token, logprob, self.end)
+        row.add(token, logprob, self.end)
         if self.also is not None and self.also(index, token, logprob) and row.finish is None:
             row.close("stop")
         return row.finish == "stop"
 
     def close(self) -> list[Row]:
-        """Every row in order, when all are drawn: those not yet finished are as long as was asked for. Warns, once, of
-        those among them that met no stop string."""
+        """End the texts that are not finished, which have the requested length. Returns all texts in order.
+
+        Warns once about those of them that contain no stop string, if there are stop strings.
+        """
         rows = [self.rows[i] for i in sorted(self.rows)]
-        waiting = [row for row in rows if row.finish is None]
-        for row in waiting:
+        unfinished = [row for row in rows if row.finish is None]
+        for row in unfinished:
             row.close("length")
-        cut = sum(row.finish == "length" for row in waiting)
+        cut = sum(row.finish == "length" for row in unfinished)
         if cut and self.stops.strings:
             events.warning(
-                f"{cut:,} of {len(rows):,} texts met no stop string and were cut where they are as long as was asked "
-                "for.",
+                f"{cut:,} of {len(rows):,} texts did not reach a stop string and were cut at the requested length.",
             )
         return rows
 
     def texts(self) -> list[str] | None:
-        """Cut before a stop string; None where no text was needed."""
-        return [r.text for r in self.close()] if self.reads else None
+        """The texts, each cut before its stop string; None if no text was needed."""
+        return [r.text for r in self.close()] if self.decodes else None
 
     def written(self) -> list[Written]:
         return [r.written() for r in self.close()]
@@ -216,27 +230,27 @@ def watcher_of(
     encoder: Encoder,
     space: Space,
     request: Request,
-    tell: Tell | None = None,
+    on_text: TextCallback | None = None,
     also: Watch | None = None,
 ) -> Watcher | None:
-    """The watcher that follows the texts of a model while they are sampled; None if the family or the modality has
-    nothing to follow.
+    """The watcher of the texts of a model while they are sampled.
 
-    Raises UserError if something was asked for all the same, and for an empty stop string.
+    None if the model does not make text, or not from left to right; it raises UserError if the request nevertheless has
+    stop strings, log-probabilities or a stream. Also raises UserError for an empty stop string.
     """
     stops = Stops.of(request.stop)
-    wanted = {"stop": bool(stops.strings), "logprobs": request.logprobs, "stream": tell is not None}
-    asked = ", ".join(name for name, wish in wanted.items() if wish)
+    wanted = {"stop": bool(stops.strings), "logprobs": request.logprobs, "stream": on_text is not None}
+    requested = ", ".join(name for name, used in wanted.items() if used)
     if not writes_text(encoder, space):
-        if asked:
-            raise UserError(f"This model does not make text, and {asked} is for text. Leave it out.", "not_text")
+        if requested:
+            raise UserError(f"{requested} applies to texts; this model does not make texts. Leave it out.", "not_text")
         return None
     if "watch" not in family.sampling.settings.model_fields:  # type: ignore[attr-defined]
-        if asked:
+        if requested:
             raise UserError(
                 f"{family.name} does not write from left to right: a text has no beginning to show before it is "
-                f"complete, and a token has no probability given those before it ({asked}). Leave it out, or train a "
-                "transformer.",
+                f"complete, and a token has no probability given those before it ({requested}). Leave it out, or "
+                "train a transformer.",
                 "not_left_to_right",
             )
         return None
@@ -244,4 +258,4 @@ def watcher_of(
     def decode(ids: list[int]) -> str:
         return encoder.decode(torch.tensor(ids))[0] if ids else ""
 
-    return Watcher(decode, space.special["end"], stops, request.logprobs, tell, also)
+    return Watcher(decode, space.special["end"], stops, request.logprobs, on_text, also)

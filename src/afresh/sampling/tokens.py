@@ -54,19 +54,19 @@ def narrow(logits: Tensor, cut: Cut) -> Tensor:
 
 
 def draw(p: Tensor, u: Tensor) -> Tensor:
-    """Draws by the inverse of the cumulative distribution: p (B, V), u (B,) in [0, 1) -> (B,) int64."""
+    """Draw by the inverse of the cumulative distribution: p (B, V), u (B,) in [0, 1) -> (B,) int64."""
     total = p.double().cumsum(-1)  # float64, so that u times the sum is less than the sum (u has 24 bits)
     return torch.searchsorted(total, (u.double() * total[:, -1])[:, None], right=True)[:, 0]
 
 
-def window_start(place: int, context: int) -> int:
-    """The first position that the token at `place` may attend to.
+def window_start(position: int, context: int) -> int:
+    """The first position that the token at `position` may attend to.
 
     It is 0 while all tokens fit in the context, and then advances by half a context at a time, so that at least half of
     the context is visible.
     """
     stride = context + 1 - max(1, context // 2)
-    return -(-max(0, place - context) // stride) * stride
+    return -(-max(0, position - context) // stride) * stride
 
 
 def generate(
@@ -84,12 +84,12 @@ def generate(
     watch: Watch | None = None,
     among_drawn: bool = False,
 ) -> list[list[int]]:
-    """Continues each prompt by up to `length` tokens, and returns the continuations without `end`.
+    """Continue each prompt by up to `length` tokens, and return the continuations without `end`.
 
-    A prompt begins with the token of context. Rows have any lengths and leave the batch when they draw `end` or are
-    long enough. When `context` is full, the window of a row restarts with its last half, at positions that depend on
-    nothing else (`window_start`). The draw at position i of the sample `index` uses rng.uniform("token/i", index): it
-    is the same alone and in a batch.
+    A prompt begins with the token of context. Rows may differ in length, and leave the batch when they draw `end` or
+    are long enough. When `context` is full, the window of a row restarts with its last half, at positions that depend
+    on nothing else (`window_start`). The draw at position i of the sample `index` uses rng.uniform("token/i", index):
+    it is the same alone and in a batch.
 
     `constraints`: what each continuation must match; they need `end`. Raises UserError if a row does not match after
     `length` tokens. `watch` is called with every token that is drawn; a row that it ends leaves the batch at once,
@@ -149,7 +149,7 @@ def generate(
 
 
 def ragged(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Rows padded with zeros to (B, T), and their lengths (B,); None if all are equal."""
+    """Pad rows with zeros to (B, T). Also returns their lengths (B,), or None if all lengths are equal."""
     counts = [len(r) for r in rows]
     longest = max(counts, default=0)
     x = torch.tensor([[*r, *[0] * (longest - len(r))] for r in rows], device=device)

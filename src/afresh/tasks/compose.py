@@ -16,7 +16,7 @@ from afresh.data.music.files import READ, read_pieces, suffix_of, to_score
 from afresh.data.music.score import BAR, HOLD, PITCH, REST, Score, joined, to_text
 from afresh.runs.run import Run
 from afresh.sampling.request import Request, known
-from afresh.sampling.samples import numbered, write_heard
+from afresh.sampling.samples import numbered, write_with_audio
 from afresh.tasks.sample import Sampler
 
 MOST_MB = 64  # the largest file of a score
@@ -48,7 +48,7 @@ class Composed:
         path, count = Path(folder), len(self.texts)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            files = write_heard(self.run.encoder, self.texts, path, [""] * count)
+            files = write_with_audio(self.run.encoder, self.texts, path, [""] * count)
             if not files:  # no score has notes
                 files = [(f, None) for f in self.run.encoder.write(self.texts, path, numbered(count))]
         except OSError as error:

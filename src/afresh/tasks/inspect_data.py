@@ -19,7 +19,7 @@ from afresh.data.image.kind import png_bytes
 from afresh.data.prepare import Prepared, facts_of, prepare
 from afresh.data.text.languages import LICENCE, LICENCE_SUFFIXES
 from afresh.evaluation.report import Sample, Section, render
-from afresh.sampling.samples import played
+from afresh.sampling.samples import preview_wav
 
 PICTURES, TEXTS = 24, 4  # examples on the page
 EXCERPT = 600  # characters of a text
@@ -267,7 +267,7 @@ def example(item: Item, encoder: Encoder) -> Sample:
     """An item as the page shows it."""
     words = [*item.labels.values(), *(f"{k} {v:g}" for k, v in item.numbers.items()), item.caption or ""]
     caption = ", ".join(w for w in words if w)
-    preview, wav = encoder.kind.preview(item.value), played(encoder, item.value)
+    preview, wav = encoder.kind.preview(item.value), preview_wav(encoder, item.value)
     if preview.image is not None:
         return Sample(png=png_bytes(preview.image), caption=", ".join(filter(None, (caption, preview.text))), wav=wav)
     return Sample(text=excerpt(preview.text or ""), caption=caption or item.source, wav=wav)

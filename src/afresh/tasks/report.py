@@ -15,7 +15,7 @@ from afresh.evaluation.report import Sample, Section, write_report
 from afresh.evaluation.study import Measurement
 from afresh.runs.run import Run, metrics_rows
 from afresh.sampling.request import Request
-from afresh.sampling.samples import Samples, caption_of, played
+from afresh.sampling.samples import Samples, caption_of, preview_wav
 from afresh.tasks.sample import Sampler
 from afresh.training.best_checkpoint import REWARD, describe_choice
 from afresh.training.weights import CHOSEN
@@ -34,7 +34,7 @@ def sample_views(samples: Samples, caption: str = "") -> list[Sample]:
     python = "python" if encoder.valid(PROGRAM) and not encoder.valid(BROKEN) else ""
     for value, preview, asked in zip(values, kind.previews(values), samples.described[few], strict=True):
         label, prompt = caption_of(asked), asked.get("prompt") or ""
-        wav = played(encoder, prompt + value if prompt else value)
+        wav = preview_wav(encoder, prompt + value if prompt else value)
         if preview.image is not None:
             below = ", ".join(filter(None, (label, preview.text)))
             views.append(Sample(png=png_bytes(preview.image), caption=below, group=caption, wav=wav))

@@ -18,7 +18,7 @@ from afresh.runs.adapters import with_adapters
 from afresh.runs.run import Run, join
 from afresh.sampling.request import Request, check_negative
 from afresh.sampling.samples import Samples
-from afresh.sampling.text_stream import Tell, Watcher, watcher_of
+from afresh.sampling.text_stream import TextCallback, Watcher, watcher_of
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ PLAIN = Control()
 class Sampler:
     """Draws n samples of one request when called. All that can be refused is refused when it is made.
 
-    `given`: settings of the family; `tell` is told each piece of the text. Raises UserError as `Model.sample`.
+    `given`: settings of the family; `on_text` is called with each new piece of the text. Raises UserError as
+    `Model.sample`.
     """
 
     def __init__(
@@ -66,14 +67,15 @@ class Sampler:
         request: Request,
         seed: int,
         given: Mapping[str, Any],
-        tell: Tell | None = None,
+        on_text: TextCallback | None = None,
         control: Control = PLAIN,
     ) -> None:
-        self.run, self.asked, self.seed, self.given, self.tell, self.control = run, request, seed, given, tell, control
+        self.run, self.request, self.seed, self.given = run, request, seed, given
+        self.on_text, self.control = on_text, control
         control.check()
         if request.infill is not None and "length" in given:
             raise UserError("`infill` says how long its holes are: [[N]] is N tokens. Leave `length` out.")
-        if control.best_of > 1 and tell is not None:
+        if control.best_of > 1 and on_text is not None:
             raise UserError(
                 "A text is shown as it is drawn, or chosen among several: `stream=True` or `best_of`, not both."
             )
@@ -111,7 +113,7 @@ class Sampler:
 
     def watcher(self) -> Watcher | None:
         return watcher_of(
-            self.run.family, self.run.encoder, self.run.space, self.asked, self.tell, self.given.get("watch")
+            self.run.family, self.run.encoder, self.run.space, self.request, self.on_text, self.given.get("watch")
         )
 
     def settings(self, watcher: Watcher | None) -> Any:
