@@ -27,12 +27,14 @@ def _check(kind: str, name: str, known: tuple[str, ...]) -> None:
 
 def modality(name: str) -> Modality:
     _check("modality", name, MODALITIES)
-    return import_module(f"afresh.modalities.{name}").MODALITY
+    plugin: Modality = import_module(f"afresh.modalities.{name}").MODALITY
+    return plugin
 
 
 def family(name: str) -> Family:
     _check("family", name, (*FAMILIES, *FOREIGN))
-    return import_module(f"afresh.families.{name}").FAMILY
+    plugin: Family = import_module(f"afresh.families.{name}").FAMILY
+    return plugin
 
 
 def metrics() -> list[Metric]:
