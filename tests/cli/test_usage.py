@@ -33,7 +33,7 @@ TRAIN = [
     ("train DIGITS --steps 1 --minutes 1", "one budget: --minutes, --steps or --tokens.*Given"),
     ("train DIGITS --steps 0 --out TMP/r", "--steps must be a positive number. Given: 0"),
     ("train DIGITS --minutes -3 --out TMP/r", "--minutes must be a positive"),
-    ("train DIGITS --tokens 1000 --out TMP/r", "--tokens is a budget for tokens"),
+    ("train DIGITS --tokens 1000 --out TMP/r", "--tokens is a budget for models of tokens"),
     ("train DIGITS --steps many", "--steps.*integer.*See: afresh train --help"),
     (
         "train DIGITS --steps 1 --family flwo",

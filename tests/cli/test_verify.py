@@ -95,7 +95,7 @@ def test_a_tokenizer_that_does_not_fit_the_weights_is_said(texts_run: Path, tmp_
     copy = Path(shutil.copytree(texts_run, tmp_path / "run"))
     Tokenizer.all_bytes().save(copy / "encoder" / "tokenizer.json")
     code, _, said = invoke("sample", copy, "-n", 1)
-    assert code == 2 and "do not fit what lies beside them (run.json, tokenizer" in said and "embedding" in said
+    assert code == 2 and "do not fit its other files (run.json, tokenizer" in said and "embedding" in said
 
 
 def test_data_that_is_gone_is_said_and_does_not_fail(copied: Path, tmp_path: Path, invoke: Invoke) -> None:

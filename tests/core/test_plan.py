@@ -10,7 +10,7 @@ import pytest
 from afresh.core import Space, UserError, registry
 from afresh.training.budget import Machine
 from afresh.training.plan import Plan, Task, plan
-from afresh.training.schedule import looks
+from afresh.training.schedule import evaluation_count
 from tests.contracts.rows import RASTER, STREAM, examples
 
 HERE = Machine("cpu", "a processor", 1, 100.0, 100.0, False, "2.9", "3.12.1")
@@ -75,5 +75,5 @@ def test_tokens_of_a_fixed_length_are_evaluated_once_an_epoch() -> None:
         assert made.train.eval_every == every and made.train.preview_every == steps // 4
     assert planned(600).train.eval_every == 75
     assert planned(600, space=RASTER, eval_every=50).train.eval_every == 50
-    assert [looks(seconds, 0.0) for seconds in (None, 10.0, 40.0, 1000.0)] == [8, 1, 2, 8]
-    assert [looks(40.0, epochs) for epochs in (0.4, 5.0, 1000.0)] == [2, 5, 64]
+    assert [evaluation_count(seconds, 0.0) for seconds in (None, 10.0, 40.0, 1000.0)] == [8, 1, 2, 8]
+    assert [evaluation_count(40.0, epochs) for epochs in (0.4, 5.0, 1000.0)] == [2, 5, 64]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from afresh.core.events import Event, ignore, listening
-from afresh.training.progress import ProgressMeter, Smooth, TimeLeft, clock, speed, telling
+from afresh.training.progress import ProgressMeter, Smooth, TimeLeft, clock, shown_metrics, speed
 
 
 class Clock:
@@ -123,10 +123,13 @@ def test_rolling_back_makes_more_to_do() -> None:
 
 
 def test_a_reward_is_shown_first_and_no_squares() -> None:
-    assert telling({"loss": 1, "vae/kl": 2, "mse": 3, "reward": 4, "policy/gradient_norm": 1}) == ["reward", "vae/kl"]
-    assert telling({"policy/reward": 4, "policy/reward2": 16, "policy/kl": 1}) == ["policy/reward", "policy/kl"]
-    assert telling({"reward": 4, "reward2": 16, "distance_from_base": 1}) == ["reward", "distance_from_base"]
-    assert telling({"loss": 1, "layer2": 3}) == ["layer2"]
+    assert shown_metrics({"loss": 1, "vae/kl": 2, "mse": 3, "reward": 4, "policy/gradient_norm": 1}) == [
+        "reward",
+        "vae/kl",
+    ]
+    assert shown_metrics({"policy/reward": 4, "policy/reward2": 16, "policy/kl": 1}) == ["policy/reward", "policy/kl"]
+    assert shown_metrics({"reward": 4, "reward2": 16, "distance_from_base": 1}) == ["reward", "distance_from_base"]
+    assert shown_metrics({"loss": 1, "layer2": 3}) == ["layer2"]
 
 
 def test_nothing_is_claimed_before_anything_is_known() -> None:

@@ -35,7 +35,7 @@ from afresh.training.plan import (
     Trial,
     base_config,
     finished,
-    micro_of,
+    micro_batch_of,
     parameters_of,
     speed_of,
     step_seconds,
@@ -271,7 +271,11 @@ def plan(task: Task, base: BaseModel, spec: TuneSpec) -> Plan:
         Decision("device", f"{task.machine.device}, {task.machine.threads} threads", task.machine.name),
         Decision("learns", f"{learns:,} of {size:,} parameters", how),
         Decision("rate", f"{trial.train.lr:g}", by_hand),
-        Decision("batch", f"{trial.train.batch}", f"of {task.each} tokens each" if task.each > 1 else "examples"),
+        Decision(
+            "batch",
+            f"{trial.train.batch}",
+            f"of {task.tokens_per_example} tokens each" if task.tokens_per_example > 1 else "examples",
+        ),
         Decision("steps", f"{trial.steps:,}", why),
         Decision("epochs", f"{trial.examples / max(1, count):.1f}", passes),
     ]
@@ -305,7 +309,7 @@ def tuned_config(task: Task, base: BaseModel, spec: TuneSpec) -> TrainConfig:
     }
     train = override(start, {**changed, **task.set_train}, "train")
     assert isinstance(train, TrainConfig)
-    micro = task.set_train.get("micro_batch", micro_of(task, base.config, train.batch))
+    micro = task.set_train.get("micro_batch", micro_batch_of(task, base.config, train.batch))
     return train.model_copy(update={"micro_batch": int(micro)})
 
 

@@ -1,4 +1,4 @@
-"""Where the batches of a training run come from, and how its progress is judged."""
+"""The interface between the training loop and the data or rewards that a run learns from."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from afresh.core.rng import Rng
 from afresh.data.load import rows_at_once, sweep
 from afresh.training.loop import Learner, averaged, precision
 
-EVALUATED = 2048  # most examples (or windows) of an evaluation; a fiftieth of those trained on
+EVALUATED = 2048  # examples or windows of an evaluation, at most; a fiftieth of those trained on if that is less
 
 
 class BatchSource(Protocol):
-    """What the one training loop learns from: a data set (tasks/data_source.py) or a reward or votes
-    (alignment/source.py)."""
+    """The source of batches and evaluations for the training loop.
+
+    Implemented for data sets (tasks/data_source.py), and for rewards and votes (alignment/source.py).
+    """
 
     @property
     def space(self) -> Space: ...
     @property
     def train(self) -> Examples: ...  # the training split in `space`
 
-    def learner(self) -> Learner: ...  # as of the newest checkpoint
+    def learner(self) -> Learner: ...  # restored from the newest checkpoint
     def batches(self, learner: Learner) -> Callable[[int, int], Batch]: ...  # (first draw, number of draws) -> batch
     def evaluate(self, learner: Learner) -> dict[str, float]: ...  # also stores the best weights so far
-    def stop_reason(self, learner: Learner) -> str: ...  # why training should end; asked after each evaluation
-    def rewind(self, step: int) -> None: ...  # forget what was seen after `step`
+    def stop_reason(self, learner: Learner) -> str: ...  # why training should end, or ""; called after each evaluation
+    def rewind(self, step: int) -> None: ...  # discard what was recorded after `step`
     def replacement(self, learner: Learner) -> tuple[dict[str, Tensor], str] | None: ...  # better weights, and why
-    def logged(self, metrics: Mapping[str, float]) -> dict[str, float]: ...  # what metrics.jsonl says of a step
+    def logged(self, metrics: Mapping[str, float]) -> dict[str, float]: ...  # the metrics to write to metrics.jsonl
     def may_checkpoint(self, step: int) -> bool: ...
     def finish(self, learner: Learner) -> None: ...  # after the last step
     def close(self) -> None: ...
@@ -39,7 +41,7 @@ class BatchSource(Protocol):
 
 @torch.no_grad()
 def heldout_loss(learner: Learner, objective: Objective, heldout: Examples, space: Space) -> float:
-    """The objective's mean over held-out examples, always with the same noise."""
+    """The mean of the objective over held-out examples, always with the same noise."""
     total, weight = 0.0, 0.0
     player = next(iter(objective.players))
     with averaged(learner):

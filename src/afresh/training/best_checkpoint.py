@@ -1,10 +1,9 @@
-"""The best weights of a run by a held-out number: stored while training goes on, used where the last ones are worse.
+"""The weights of a run with the best held-out metric, which replace the last weights if those are clearly worse.
 
-A model that sees few examples often begins to memorise them: its loss on others is lowest somewhere on the way and
-rises from there on. A model that is aligned with one reward may lose by another. The weights of the best evaluation so
-far are stored as sampling would have used them then, in RUN/lowest.safetensors (by the held-out loss) or
-RUN/highest.safetensors (by the held-out reward, where step 0 is the base model itself). If the last evaluation is
-clearly worse, those weights take the place of the last ones. Watching changes nothing that is learnt.
+A model that is trained on few examples often begins to memorise them, so that its held-out loss rises again. A model
+that is aligned with one reward may become worse by another. The weights of the best evaluation so far are stored as
+sampling would use them: in RUN/lowest.safetensors by the held-out loss, or in RUN/highest.safetensors by the held-out
+reward, where step 0 is the base model. Training itself is not affected.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from afresh.training.loop import Learner, averaged, learnt
 from afresh.training.weights import CHOSEN, read_weights, write_weights
 
 LOSS, REWARD, REWARD_ERROR = "heldout_loss", "heldout_reward", "heldout_reward_error"  # in metrics.jsonl
-WORSE = 0.01  # of the loss: by how much the last weights must be worse for others to take their place
-TWICE = 2  # evaluations in a row at which the loss must rise
-STOP_ERRORS = 3.0  # standard errors by which the held-out reward must have fallen: two happen by chance
+WORSE = 0.01  # relative increase of the loss from which the last weights are replaced
+RISES = 2  # consecutive evaluations at which the loss must rise
+STOP_ERRORS = 3.0  # standard errors by which the held-out reward must have fallen; two occur by chance
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation: its step, the number, and the number's standard error."""
+    """One evaluation: its step, the value of the metric, and the standard error of the value."""
 
     step: int
     value: float
@@ -37,11 +36,13 @@ class Evaluation:
 
 
 def rises(losses: Sequence[float], limit: float) -> bool:
-    """Whether each of the last TWICE of `losses` rose, the last to more than `limit` of the lowest above it. A limit of
-    0 means never."""
-    if limit == 0 or len(losses) <= TWICE:
+    """Whether the loss rose at each of the last RISES evaluations, and exceeds its minimum by a share above `limit`.
+
+    Always False for a limit of 0.
+    """
+    if limit == 0 or len(losses) <= RISES:
         return False
-    last = losses[-TWICE - 1 :]
+    last = losses[-RISES - 1 :]
     rose = all(a < b for a, b in zip(last, last[1:], strict=False))
     lowest = min(losses)
     return rose and last[-1] - lowest > limit * abs(lowest)
@@ -49,8 +50,10 @@ def rises(losses: Sequence[float], limit: float) -> bool:
 
 @dataclass
 class BestCheckpoint:
-    """Follows one number over evaluations. `sign` is 1 if higher is better and -1 if lower is; `worse` (best, last)
-    says whether the last weights are to be replaced."""
+    """Stores the best weights by one metric. `sign` is 1 if higher is better and -1 if lower is better.
+
+    `worse` (best, last) decides whether the last weights are replaced.
+    """
 
     folder: Path
     metric: str  # in metrics.jsonl
@@ -60,16 +63,19 @@ class BestCheckpoint:
     worse: Callable[[Evaluation, Evaluation], bool]
     seen: list[Evaluation]  # including those before a resume
     limit: float = 0.0  # of `rises`; 0 never stops training
-    stopped: bool = False  # training was stopped for this before: it is not stopped again
+    stopped: bool = False  # whether training was already stopped before a resume; it is stopped only once
     error: str = field(default="", kw_only=True)  # the metric that holds the standard error
 
     @property
     def best(self) -> Evaluation:
-        """The best evaluation; of equals the first."""
+        """The best evaluation, or the first of several equal ones."""
         return max(self.seen, key=lambda e: self.sign * e.value)
 
     def update(self, learner: Learner, metrics: Mapping[str, float], store: bool = True) -> None:
-        """Remember this evaluation, and store the weights if it is the best so far."""
+        """Record an evaluation, and store the weights if it is the best so far.
+
+        Values that are not finite are ignored.
+        """
         value = metrics.get(self.metric, math.nan)
         if not math.isfinite(value):
             return
@@ -78,22 +84,24 @@ class BestCheckpoint:
         self.seen.append(Evaluation(learner.step, value, metrics.get(self.error, math.inf) if self.error else 0.0))
 
     def rewind(self, step: int) -> None:
-        """Forget the evaluations after `step`."""
+        """Discard the evaluations after `step`."""
         self.seen = [e for e in self.seen if e.step <= step]
 
     def stop_reason(self, learner: Learner) -> str:
-        """Why training should end here, or an empty string."""
+        """The reason why training should end at this evaluation, or an empty string."""
         values = [e.value for e in self.seen]
         if self.stopped or learner.step == learner.config.steps or not rises(values, self.limit):
             return ""
         return (
-            f"the {self.name} has risen to {values[-1]:.4g} since it was {self.best.value:.4g} at step "
-            f"{self.best.step:,}: from there on training examples were memorised (train.stop_rising={self.limit:g})"
+            f"the {self.name} has risen from {self.best.value:.4g} at step {self.best.step:,} to {values[-1]:.4g}, "
+            f"because the model memorises training examples (train.stop_rising={self.limit:g})"
         )
 
     def replacement(self, learner: Learner) -> tuple[dict[str, Tensor], str] | None:
-        """The weights that take the place of the last ones, which are also written for sampling, and a message; None if
-        the last ones are not clearly worse, or the best are gone."""
+        """Write the best weights for sampling, and return them with a message.
+
+        Returns None if the last weights are not clearly worse, or if the stored weights are missing.
+        """
         if not self.seen or self.seen[-1].step != learner.step:
             return None
         best, last = self.best, self.seen[-1]
@@ -114,7 +122,7 @@ class BestCheckpoint:
 
 
 def describe_choice(record: Mapping[str, float | str]) -> str:
-    """In words, which weights sampling uses, from what `BestCheckpoint.replacement` wrote."""
+    """A message that says which weights sampling uses, from the record that `BestCheckpoint.replacement` wrote."""
     step = int(record["step"])
     which = f"of step {step:,}" if step else "of step 0, which are the base's"
     name = str(record["metric"]).replace("_", " ").replace("heldout", "held-out")
@@ -125,15 +133,18 @@ def describe_choice(record: Mapping[str, float | str]) -> str:
 
 
 def sampling_weights(learner: Learner) -> dict[str, Tensor]:
-    """{module.name: tensor}, copies of what is learnt, as sampling would use it now."""
+    """Copies of the trained weights as sampling would use them now, {module.name: tensor}."""
     with averaged(learner):
         names = learner.objective.averaged
         return {f"{m}.{k}": v.clone() for m in names for k, v in learnt(learner.modules[m]).items()}
 
 
 def best_by_loss(folder: Path, learner: Learner, rows: Sequence[Mapping[str, float]]) -> BestCheckpoint:
-    """Follows the held-out loss; `rows` are those of metrics.jsonl. Training ends once it rises at two evaluations in a
-    row to clearly above its lowest (`train.stop_rising`)."""
+    """The best checkpoint by the held-out loss. `rows` are those of metrics.jsonl.
+
+    Training ends when the loss has risen at two consecutive evaluations to clearly above its lowest value
+    (`train.stop_rising`).
+    """
     seen = [Evaluation(int(row["step"]), float(row[LOSS])) for row in rows if LOSS in row]
 
     def worse(best: Evaluation, last: Evaluation) -> bool:
@@ -145,7 +156,10 @@ def best_by_loss(folder: Path, learner: Learner, rows: Sequence[Mapping[str, flo
 
 
 def best_by_reward(folder: Path, rows: Sequence[Mapping[str, float]]) -> BestCheckpoint:
-    """Follows the held-out reward of an aligned run, which ends elsewhere (alignment/monitoring/health.py)."""
+    """The best checkpoint by the held-out reward.
+
+    Aligned runs are stopped by alignment/monitoring/health.py instead.
+    """
     seen = [
         Evaluation(int(row["step"]), float(row[REWARD]), float(row.get(REWARD_ERROR, math.inf)))
         for row in rows

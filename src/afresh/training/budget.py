@@ -1,4 +1,4 @@
-"""The budget of a training run, and the speed of the machine, which is measured briefly."""
+"""The budget of a training run, and a brief measurement of the machine."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def check_device(device: str) -> None:
     try:
         if device.split(":")[0] in known and torch.empty(1, device=device).numel() == 1:
             return
-    except (RuntimeError, AssertionError) as e:  # a number beyond the last
+    except (RuntimeError, AssertionError) as e:  # such as an index that is too large
         raise UserError(f"The device {device!r} is not available: {str(e).splitlines()[0]}") from e
     raise UserError(f"The device {device!r} is not available in this installation. Available: {', '.join(known)}.")
 

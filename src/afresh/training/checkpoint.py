@@ -75,7 +75,10 @@ def save(root: Path, checkpoint: Checkpoint, rotating: bool = True) -> Path:
 
 
 def settle(root: Path, step: int, rotating: bool = True) -> None:
-    """The work after a rename. A resumed run repeats it, in case it was killed before this work was done."""
+    """Update `latest` and remove old checkpoints.
+
+    A resumed run repeats this, in case it was killed after the rename.
+    """
     name = f"{step:06d}"
     if name in steps_in(root):
         point(root, name)

@@ -25,12 +25,12 @@ class TrainConfig(BaseModel):
     final_lr_ratio: float = Field(0.02, ge=0, le=1)  # the last rate as a share of the peak
     clip: float = Field(1.0, ge=0)  # of the gradient's norm; 0 = none
     ema_half_life: float = Field(0.0, ge=0)  # in examples; 0 = no average
-    early: float = Field(0.0, ge=0, le=1)  # share of the steps after which weights are kept aside; 0 = never
+    early: float = Field(0.0, ge=0, le=1)  # share of the steps after which the early weights are stored; 0 = never
     cond_dropout: float = Field(0.1, ge=0, le=1)  # share of conditions left out, so that guidance is possible
     precision: Literal["float32", "bfloat16"] = "float32"  # of the computation; weights are float32
     compile: bool = False  # by torch.compile
     device: str = "cpu"
-    threads: int = Field(1, ge=1)  # on a processor
+    threads: int = Field(1, ge=1)  # of PyTorch on a CPU
     seed: int = 0
     eval_every: int = Field(0, ge=0)  # 0 = only at the end
     preview_every: int = Field(0, ge=0)  # steps; 0 = no previews

@@ -36,8 +36,11 @@ DEFAULT = "default"
 
 
 class LoraConfig(BaseModel):
-    """Settings of an adapter. `targets`: patterns of names of layers (`*attention*`). Without patterns, every hidden
-    linear layer and convolution is adapted, but no embedding, head, norm, condition, first or last layer."""
+    """Settings of an adapter.
+
+    `targets`: patterns of names of layers, such as `*attention*`. Without patterns, every hidden linear layer and
+    convolution is adapted, but no embedding, head, norm, condition, first or last layer.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     rank: int = Field(16, ge=1, le=4096)
@@ -63,14 +66,16 @@ class Adapter(nn.Module):
 
 class Adapted(nn.Module):
     """A layer with adapters. `parts`: numbers of rows of its separate maps; `used`: the weight of each adapter in use.
-    While `kept` holds the layer's own weight, the adapters are merged into the layer."""
+
+    While the adapters are merged into the layer, `unmerged` holds the layer's own weight.
+    """
 
     def __init__(self, base: Layer, parts: Sequence[int]) -> None:
         super().__init__()
         self.base, self.parts = base, tuple(parts)
         self.adapters = nn.ModuleDict()
         self.used: dict[str, float] = {}
-        self.kept: Tensor | None = None
+        self.unmerged: Tensor | None = None
 
     def adapter(self, name: str) -> Adapter:
         adapter = self.adapters[name]
@@ -79,7 +84,7 @@ class Adapted(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.base(x)
-        if self.kept is None:
+        if self.unmerged is None:
             for name, weight in self.used.items():
                 adapter = self.adapter(name)
                 y = y + (weight * adapter.scale) * self.change(adapter, x)
@@ -99,7 +104,7 @@ class Adapted(nn.Module):
     def weight(self) -> Tensor:
         """The layer's weight with the adapters in use, for code that uses the weight directly."""
         weight = self.base.weight
-        if self.kept is None:
+        if self.unmerged is None:
             for name, share in self.used.items():
                 weight = weight + share * self.delta(self.adapter(name)).to(weight.dtype)
         return weight
@@ -116,16 +121,16 @@ class Adapted(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> None:
-        if self.kept is None:
+        if self.unmerged is None:
             merged = self.weight
-            self.kept = self.base.weight.detach().clone()
+            self.unmerged = self.base.weight.detach().clone()
             self.base.weight.copy_(merged)
 
     @torch.no_grad()
     def unmerge(self) -> None:
-        if self.kept is not None:
-            self.base.weight.copy_(self.kept)
-            self.kept = None
+        if self.unmerged is not None:
+            self.base.weight.copy_(self.unmerged)
+            self.unmerged = None
 
 
 # --------------------------------------------------------------------------- layers
@@ -218,11 +223,11 @@ def put(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
         fitting[path] = fitted(path, layer, parts, tensors), parts
     for path, (adapter, parts) in fitting.items():
         owner, last = owner_of(module, path)
-        place = getattr(owner, last)
-        if not isinstance(place, Adapted):
-            place = Adapted(place, parts)
-            setattr(owner, last, place)
-        place.adapters[name] = adapter
+        target = getattr(owner, last)
+        if not isinstance(target, Adapted):
+            target = Adapted(target, parts)
+            setattr(owner, last, target)
+        target.adapters[name] = adapter
     use(module, {name: 1.0})
 
 
@@ -268,7 +273,7 @@ def use(module: nn.Module, weights: Mapping[str, float]) -> None:
     if unknown:
         raise UserError(f"There is no adapter {', '.join(unknown)}. Known: {', '.join(known) or 'none'}.")
     for layer in adapted(module).values():
-        merged = layer.kept is not None
+        merged = layer.unmerged is not None
         layer.unmerge()
         layer.used = {n: float(w) for n, w in weights.items() if n in layer.adapters and w}
         if merged:
@@ -288,7 +293,7 @@ def unmerge(module: nn.Module) -> None:
 
 
 def plain(module: nn.Module) -> None:
-    """Put the layers back, with what is merged into them, and drop the adapters."""
+    """Replace the adapted layers by plain ones, with any merged weights, and remove the adapters."""
     for name, layer in adapted(module).items():
         owner, last = owner_of(module, name)
         setattr(owner, last, layer.base)
@@ -296,7 +301,7 @@ def plain(module: nn.Module) -> None:
 
 @contextmanager
 def folded(module: nn.Module) -> Iterator[None]:
-    """Merge the adapters and put the plain layers in place within the block, for code that accesses layers directly."""
+    """Merge the adapters into plain layers within the block, for code that accesses layers directly."""
     layers = adapted(module)
     merge(module)
     plain(module)

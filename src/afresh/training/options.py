@@ -1,4 +1,4 @@
-"""Settings of training and of the network given by hand: `train.lr=0.001`, `family.width=256`."""
+"""User settings of training and of the network, such as `train.lr=0.001` and `family.width=256`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from pydantic import TypeAdapter, ValidationError
 from afresh.core import UserError
 from afresh.training.config import TrainConfig
 
-# What has a flag of its own may not be said twice.
+# Settings with a parameter of their own, which must not be set in two ways.
 FLAGS = ("steps", "seed", "device")
 
 
 def by_part(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """{"family.width": ..., "train.lr": ...} to (of the family, of training); those of training are typed here,
-    those of the family once it is known. Raises UserError naming what exists."""
+    """Split {"family.width": ..., "train.lr": ...} into the settings of the family and those of training.
+
+    Settings of training are validated here, and those of the family once it is known. Raises UserError for unknown
+    names and invalid values.
+    """
     family: dict[str, Any] = {}
     train: dict[str, Any] = {}
     for name, value in given.items():
@@ -32,7 +35,10 @@ def by_part(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def parted(given: Mapping[str, Any], parts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """{"align.beta": ...} by what stands before the dot; those of training are typed here. Raises UserError."""
+    """Split {"align.beta": ...} by the word before the dot, one of `parts`. Settings of training are validated here.
+
+    Raises UserError for unknown names, and for invalid values of training.
+    """
     out: dict[str, dict[str, Any]] = {p: {} for p in parts}
     for name, value in given.items():
         part, dot, field = name.partition(".")
@@ -44,7 +50,7 @@ def parted(given: Mapping[str, Any], parts: Sequence[str]) -> dict[str, dict[str
 
 
 def of_training(name: str, value: Any) -> Any:
-    """One field of TrainConfig, typed. Raises UserError for an unknown name or a value that does not fit."""
+    """Validate one field of TrainConfig. Raises UserError for an unknown name or an invalid value."""
     known = TrainConfig.model_fields
     if name in FLAGS:
         raise UserError(f"train.{name} has a parameter of its own: `{name}`. Use that.")

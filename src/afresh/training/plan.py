@@ -1,4 +1,5 @@
-"""Plan a training run: from data, machine and budget to a complete configuration, with a reason for each choice."""
+"""Plan a training run: choose a complete configuration for the data, machine and budget, with a reason for each
+choice."""
 
 from __future__ import annotations
 
@@ -19,17 +20,17 @@ from afresh.data.load import Loader, tokens_each
 from afresh.training.budget import Machine, synchronise, torch_threads
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, take_step
-from afresh.training.schedule import looks
+from afresh.training.schedule import evaluation_count
 from afresh.training.weights import BaseWeights
 
-RESERVE = 0.06  # share of the minutes kept for evaluation, previews and saves
-CACHED = 4_000_000  # parameters from which a decoder's steps are cut into micro-batches on a CPU
-COMPILE_FROM = 180.0  # seconds of budget from which torch.compile is worth a trial on a CPU
+RESERVE = 0.06  # share of a budget in minutes that is reserved for evaluations, previews and saves
+LARGE = 4_000_000  # number of parameters from which a decoder's steps are divided into micro-batches on a CPU
+COMPILE_FROM = 180.0  # seconds of budget from which torch.compile is tried
 
 
 @dataclass(frozen=True)
 class Decision:
-    """One choice, as the report prints it."""
+    """One choice of the planner, its value and its reason."""
 
     name: str
     value: str
@@ -46,9 +47,12 @@ class Plan:
     decisions: list[Decision] = field(default_factory=list)
 
 
-class Weightless(TorchFunctionMode):
-    """Parameters without memory or values, and the rest as it is. The context torch.device("meta") would do, but its
-    first random fill and its first table of positions cost a second of imports."""
+class MetaParameters(TorchFunctionMode):
+    """Create parameters on the meta device, without memory or values, and leave all other operations unchanged.
+
+    The context torch.device("meta") would do the same, but its first random fill and its first table of positions
+    import modules that take a second.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -59,13 +63,13 @@ class Weightless(TorchFunctionMode):
 
 def parameters_of(family: Family, config: Any, space: Space, conds: CondSpec) -> int:
     """The number of trainable parameters, counted without allocating them."""
-    with Weightless():
+    with MetaParameters():
         modules = family.build(config, space, conds)
     return sum(p.numel() for m in modules.values() for p in m.parameters())
 
 
 def placed(modules: Mapping[str, nn.Module], device: str) -> dict[str, nn.Module]:
-    """The modules on the device; convolutions over two axes with channels last in memory, the faster layout."""
+    """Move modules to the device. Two-dimensional convolutions get the memory format channels_last, which is faster."""
     out = {k: m.to(device) for k, m in modules.items()}
     if any(p.dim() == 4 for m in out.values() for p in m.parameters()):
         out = {k: m.to(memory_format=torch.channels_last) for k, m in out.items()}  # type: ignore[call-overload]
@@ -75,7 +79,7 @@ def placed(modules: Mapping[str, nn.Module], device: str) -> dict[str, nn.Module
 def make_learner(
     family: Family, config: Any, space: Space, conds: CondSpec, train: TrainConfig, base: BaseWeights | None = None
 ) -> Learner:
-    """Fresh modules and optimisers, on the device, from the seed, or from what tuning begins with."""
+    """Create modules and optimisers on the device, with random weights from the seed or with the weights of `base`."""
     torch.manual_seed(train.seed)
     modules = placed(family.build(config, space, conds), train.device)
     if base is not None:
@@ -88,7 +92,7 @@ def make_learner(
 
 @dataclass(frozen=True)
 class Task:
-    """The input of planning: data, machine, budget, and settings made by hand."""
+    """The input of the planner: data, machine, budget, and the user's settings."""
 
     family: Family
     space: Space
@@ -98,25 +102,27 @@ class Task:
     seed: int
     set_family: Mapping[str, Any]
     set_train: Mapping[str, Any]
-    seconds: float | None  # of training, when the budget is a time
+    seconds: float | None  # for training, if the budget is in minutes
     steps: int | None
     tokens: int | None
     base: BaseWeights | None = None
 
     @property
-    def each(self) -> int:
-        """Tokens of an example; 1 for a field."""
+    def tokens_per_example(self) -> int:
+        """Mean number of tokens of an example; 1 for a field."""
         return tokens_each(self.examples, self.space)
 
     @property
-    def seen(self) -> Space:
-        """The space in examples of the length that they have, by which a family says what batch and size suit."""
-        return replace(self.space, shape=(self.each,)) if self.space.records else self.space
+    def mean_space(self) -> Space:
+        """The space for examples of their mean length, which determines suitable batches and sizes."""
+        return replace(self.space, shape=(self.tokens_per_example,)) if self.space.records else self.space
 
 
 def short_window(space: Space, seconds: float | None) -> int | None:
-    """Tokens of a stream's window for a short budget: shorter ones learn more in seconds (docs/development/log.md).
-    None: as the data's options say."""
+    """The window of a stream, in tokens, for a short budget, or None for the window of the data's options.
+
+    With a short budget, shorter windows lead to a lower loss (docs/development/log.md).
+    """
     if not space.stream or seconds is None:
         return None
     window = 64 if seconds < 20 else 128 if seconds < 90 else space.shape[0]
@@ -125,7 +131,7 @@ def short_window(space: Space, seconds: float | None) -> int | None:
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate network, with the duration of its steps and the number of steps that fit the budget."""
+    """A candidate configuration, with the duration of its steps and the number of steps that fit the budget."""
 
     config: Any
     train: TrainConfig
@@ -138,13 +144,16 @@ class Trial:
 
 
 def step_seconds(task: Task, config: Any, train: TrainConfig, least: float) -> tuple[float, float]:
-    """(time of the first step, median time of the next) when really training on this data."""
+    """Train for a few steps on this data. Returns the seconds of the first step and the median seconds of the others.
+
+    `least`: the minimum number of seconds to measure.
+    """
     with torch_threads(train.threads):
         return timed_steps(task, config, train, least)
 
 
 def timed_steps(task: Task, config: Any, train: TrainConfig, least: float) -> tuple[float, float]:
-    """As `step_seconds`, with the current number of threads."""
+    """`step_seconds` with the current number of threads."""
     learner = make_learner(task.family, config, task.space, task.conds, train, task.base)
     rng = Rng(train.seed)
     loader = Loader(task.examples, task.space, rng, train.batch)
@@ -155,14 +164,14 @@ def timed_steps(task: Task, config: Any, train: TrainConfig, least: float) -> tu
         synchronise(train.device)
         times.append(time.perf_counter() - start)
         learner.step += 1
-        if sum(times[1:]) > 20 * least:  # far too slow: two steps tell enough
+        if sum(times[1:]) > 20 * least:  # one measured step is enough for so slow a network
             break
     later = sorted(times[1:]) or times
     return times[0], later[len(later) // 2]
 
 
 def base_config(task: Task) -> TrainConfig:
-    """The family's recipe on this machine; batch and steps are filled in later."""
+    """The family's recipe for this machine. The batch and the number of steps are chosen later."""
     count = Loader(task.examples, task.space, Rng(task.seed)).count
     batch = min(int(task.set_train.get("batch", 16)), max(1, count))
     machine = task.machine
@@ -183,27 +192,32 @@ def base_config(task: Task) -> TrainConfig:
     return override(override(start, task.family.plan.recipe, "train"), given, "train")
 
 
-def micro_of(task: Task, config: Any, batch: int) -> int:
-    """Examples of a micro-batch: all, but about 1,024 tokens for a large decoder on a CPU, whose activations then stay
-    in the cache (a step of the 10M decoder took 0.83 of the time eager, 0.93 compiled; docs/development/log.md)."""
+def micro_batch_of(task: Task, config: Any, batch: int) -> int:
+    """The number of examples of a micro-batch.
+
+    It is the whole batch, except for a large decoder on a CPU: with about 1,024 tokens its activations fit into the
+    cache, and a step of the 10M decoder took 0.83 of the time, or 0.93 if compiled (docs/development/log.md).
+    """
     if "micro_batch" in task.set_train:
         return int(task.set_train["micro_batch"])
-    large = parameters_of(task.family, config, task.space, task.conds) > CACHED
-    return min(batch, max(1, 1024 // task.each)) if large and task.each > 1 and task.machine.device == "cpu" else batch
+    if task.machine.device != "cpu" or task.tokens_per_example == 1:
+        return batch
+    large = parameters_of(task.family, config, task.space, task.conds) > LARGE
+    return min(batch, max(1, 1024 // task.tokens_per_example)) if large else batch
 
 
 def with_batch(task: Task, config: Any, train: TrainConfig, examples: int) -> TrainConfig:
-    """The family's batch for a run of so many examples, unless it was set by hand; never more than there are."""
+    """Set the family's batch for a run over so many examples, unless the user set it. It is at most the whole data."""
     if "batch" in task.set_train:
         return train
     count = Loader(task.examples, task.space, Rng(task.seed)).count
-    batch = max(1, min(task.family.plan.batch(examples, task.seen), count))
-    return train.model_copy(update={"batch": batch, "micro_batch": micro_of(task, config, batch)})
+    batch = max(1, min(task.family.plan.batch(examples, task.mean_space), count))
+    return train.model_copy(update={"batch": batch, "micro_batch": micro_batch_of(task, config, batch)})
 
 
 def try_config(task: Task, config: Any, train: TrainConfig) -> Trial:
-    """Measure a network: a step's time at the batch that suits the number of examples the budget then holds."""
-    train = train.model_copy(update={"micro_batch": micro_of(task, config, train.batch)})
+    """Measure the steps of a network, at the batch that suits the number of examples that then fit the budget."""
+    train = train.model_copy(update={"micro_batch": micro_batch_of(task, config, train.batch)})
     if task.seconds is None:
         return fixed_trial(task, config, train)
     least = min(0.4, 0.01 * task.seconds)
@@ -218,10 +232,10 @@ def try_config(task: Task, config: Any, train: TrainConfig) -> Trial:
 
 
 def fixed_trial(task: Task, config: Any, train: TrainConfig) -> Trial:
-    """A trial for a budget in steps or tokens, which needs no measurement."""
+    """A trial for a budget in steps or tokens, which requires no measurement."""
     if task.tokens is not None:
-        train = with_batch(task, config, train, task.tokens // task.each)
-        return Trial(config, train, 0.0, max(1, round(task.tokens / (train.batch * task.each))))
+        train = with_batch(task, config, train, task.tokens // task.tokens_per_example)
+        return Trial(config, train, 0.0, max(1, round(task.tokens / (train.batch * task.tokens_per_example))))
     assert task.steps is not None
     for _ in range(8):  # the batch depends on the number of examples, which depends on the batch
         train = with_batch(task, config, train, task.steps * train.batch)
@@ -231,23 +245,23 @@ def fixed_trial(task: Task, config: Any, train: TrainConfig) -> Trial:
 def plan(task: Task) -> Plan:
     """Choose the size, batch, steps and all other settings. Raises UserError for an invalid setting."""
     if task.tokens is not None and task.space.kind != "tokens":
-        raise UserError("`tokens` is a budget for tokens; these are fields: use `minutes` or `steps`.")
+        raise UserError("`tokens` is a budget for models of tokens; this model has none. Use `minutes` or `steps`.")
     machine, by_hand = task.machine, "set by hand"
     train = base_config(task)
-    speeds = f"products run at {machine.bfloat16:,.0f} GFLOP/s in bfloat16, {machine.float32:,.0f} in float32"
+    speeds = f"matrix products run at {machine.bfloat16:,.0f} GFLOP/s in bfloat16, {machine.float32:,.0f} in float32"
     decisions = [
         Decision("device", f"{machine.device}, {machine.threads} threads", machine.name),
         Decision("precision", train.precision, by_hand if "precision" in task.set_train else speeds),
     ]
     if task.space.records:
-        records = f"a record each, of {task.each} tokens on average"
+        records = f"one record per window, of {task.tokens_per_example} tokens on average"
         decisions.append(Decision("window", f"at most {task.space.shape[0]} tokens", records))
     elif task.space.stream:
         decisions.append(
             Decision(
                 "window",
                 f"{task.space.shape[0]} tokens",
-                "the data's option `context`, or shorter where the budget is below 90 seconds",
+                "the option `context` of the data, or shorter if the budget is below 90 seconds",
             )
         )
     trial = largest(task, train, decisions)
@@ -256,9 +270,10 @@ def plan(task: Task) -> Plan:
     trial = in_regime(task, trial, decisions)
     size = parameters_of(task.family, trial.config, task.space, task.conds)
     decisions.append(Decision("size", f"{size / 1e6:.2f}M parameters", describe(trial.config)))
-    suits = f"suits the {trial.examples * task.each:,} {'tokens' if task.each > 1 else 'examples'} that fit the budget"
+    unit = "tokens" if task.tokens_per_example > 1 else "examples"
+    suits = f"suits the {trial.examples * task.tokens_per_example:,} {unit} that fit the budget"
     decisions.append(Decision("batch", f"{trial.train.batch}", by_hand if "batch" in task.set_train else suits))
-    why = "asked for" if task.seconds is None else speed_of(trial, task)
+    why = "as requested" if task.seconds is None else speed_of(trial, task)
     decisions.append(Decision("steps", f"{trial.steps:,}", why))
     count = Loader(task.examples, task.space, Rng(task.seed)).count
     share = f"{trial.steps:,} steps of {trial.train.batch} over {count:,} examples"
@@ -267,7 +282,7 @@ def plan(task: Task) -> Plan:
 
 
 def in_regime(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:
-    """With what the family changes for data that is seen so often in so many steps, where it was not set by hand."""
+    """Apply the family's settings for this number of epochs and steps, except those that the user set."""
     epochs = trial.examples / max(1, Loader(task.examples, task.space, Rng(task.seed)).count)
     train = task.family.plan.regime(epochs, trial.steps, trial.examples)
     own = task.family.plan.config_for_epochs(epochs, task.space)
@@ -281,16 +296,16 @@ def in_regime(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:
 
 
 def finished(task: Task, trial: Trial) -> TrainConfig:
-    """The trial's configuration with its steps, and how often to look, log and save."""
+    """The trial's configuration with the number of steps and the intervals of evaluations, previews, logs and saves."""
     steps = trial.steps
     # Tokens of a fixed length are memorised in a few epochs (docs/development/log.md).
     fixed = task.space.kind == "tokens" and not task.space.stream
-    looked = looks(task.seconds, trial.examples / max(1, len(task.examples)) if fixed else 0.0)
+    evaluations = evaluation_count(task.seconds, trial.examples / max(1, len(task.examples)) if fixed else 0.0)
     final = {
         "steps": steps,
         "save_every": min(-(-steps // 8), 1000),
-        "eval_every": -(-steps // looked),
-        "preview_every": -(-steps // max(1, looks(task.seconds, 0.0) // 2)),
+        "eval_every": -(-steps // evaluations),
+        "preview_every": -(-steps // max(1, evaluation_count(task.seconds, 0.0) // 2)),
         "log_every": max(1, min(50, steps // 100)),
         "warmup": min(trial.train.warmup, max(1, steps // 10)),
     }
@@ -298,17 +313,17 @@ def finished(task: Task, trial: Trial) -> TrainConfig:
 
 
 def largest(task: Task, train: TrainConfig, decisions: list[Decision]) -> Trial:
-    """The largest of the family's networks that sees as many examples in the budget as its size wants."""
-    configs = sizes_by_hand(task)
+    """Choose the family's largest network that sees enough examples for its size within the budget."""
+    configs = candidate_sizes(task)
     chosen: Trial | None = None
     for i, config in enumerate(configs):
-        if config in configs[:i]:  # sizes that settings by hand have made equal
+        if config in configs[:i]:  # equal to a smaller size, because of the user's settings
             continue
         trial = try_config(task, config, train)
         size = parameters_of(task.family, config, task.space, task.conds)
-        wanted = task.family.plan.examples_wanted(size, task.seen)
+        wanted = task.family.plan.examples_wanted(size, task.mean_space)
         if chosen is not None and trial.examples < wanted:
-            reason = f"would see {trial.examples:,} examples in this budget and wants {wanted:,}"
+            reason = f"would see {trial.examples:,} examples within the budget, but needs {wanted:,}"
             decisions.append(Decision("not larger", f"{size / 1e6:.2f}M parameters", reason))
             break
         chosen = trial
@@ -316,9 +331,11 @@ def largest(task: Task, train: TrainConfig, decisions: list[Decision]) -> Trial:
     return chosen
 
 
-def sizes_by_hand(task: Task) -> list[Any]:
-    """The family's sizes with what was set by hand; those that it does not go with are left out (a width that is
-    no multiple of a size's heads). Raises UserError when it goes with none."""
+def candidate_sizes(task: Task) -> list[Any]:
+    """The family's sizes with the user's settings, without sizes that these do not fit.
+
+    A width, for example, must be a multiple of a size's number of heads. Raises UserError if the settings fit no size.
+    """
     configs, problem = [], None
     for size in task.family.plan.sizes(task.space):
         try:
@@ -331,7 +348,7 @@ def sizes_by_hand(task: Task) -> list[Any]:
 
 
 def fewer_threads(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:
-    """One thread instead of all where that is faster: for small networks, and beside other work."""
+    """Use a single thread if that is faster, as for small networks and on a busy machine."""
     if task.seconds is None or "threads" in task.set_train or trial.train.threads == 1 or trial.train.device != "cpu":
         return trial
     train = trial.train.model_copy(update={"threads": 1})
@@ -340,28 +357,28 @@ def fewer_threads(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:
         return trial
     reason = f"a step takes {speed * 1e3:.0f} ms instead of {trial.step_seconds * 1e3:.0f} with {trial.train.threads}"
     decisions.append(Decision("threads", "1", reason))
-    return with_batch_again(task, Trial(trial.config, train, speed, max(1, int((task.seconds - first) / speed))))
+    return rechoose_batch(task, Trial(trial.config, train, speed, max(1, int((task.seconds - first) / speed))))
 
 
-def with_batch_again(task: Task, trial: Trial) -> Trial:
-    """The batch for a run that holds more examples than was thought; the time of an example is taken to stay."""
+def rechoose_batch(task: Task, trial: Trial) -> Trial:
+    """Choose the batch again for a changed number of examples, assuming that the time per example stays the same."""
     better = with_batch(task, trial.config, trial.train, trial.examples)
     factor = better.batch / trial.train.batch
     return Trial(trial.config, better, trial.step_seconds * factor, max(1, int(trial.steps / factor)))
 
 
 def maybe_compiled(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:
-    """With torch.compile, if a trial shows that the budget earns it back."""
+    """Use torch.compile if a trial shows that more steps fit the budget, including the time to compile."""
     if "compile" in task.set_train or task.family.plan.regions is None or task.seconds is None:
         return trial
     if not task.machine.compiler:
         decisions.append(Decision("compile", "no", "there is no C++ compiler (g++) on this machine"))
         return trial
     if task.seconds < COMPILE_FROM:
-        decisions.append(Decision("compile", "no", "too short a budget to earn back compiling"))
+        decisions.append(Decision("compile", "no", "the budget is too short for compilation to pay off"))
         return trial
     if not regions_of(task, trial.config):
-        decisions.append(Decision("compile", "no", "it does not pay for this network on this device"))
+        decisions.append(Decision("compile", "no", "it does not pay off for this network on this device"))
         return trial
     start = time.perf_counter()
     train = trial.train.model_copy(update={"compile": True})
@@ -370,22 +387,24 @@ def maybe_compiled(task: Task, trial: Trial, decisions: list[Decision]) -> Trial
     compiled = Trial(trial.config, train, speed, max(1, int((left - first) / speed)))
     plain = replace(trial, steps=max(1, int(left / trial.step_seconds)))
     pays = compiled.steps > plain.steps
-    was = f"a step takes {speed * 1e3:.0f} ms instead of {trial.step_seconds * 1e3:.0f}; compiling costs {first:.0f} s"
-    decisions.append(Decision("compile", "yes" if pays else "no", was))
+    measured = (
+        f"a step takes {speed * 1e3:.0f} ms instead of {trial.step_seconds * 1e3:.0f}; compilation takes {first:.0f} s"
+    )
+    decisions.append(Decision("compile", "yes" if pays else "no", measured))
     return compiled if pays else plain
 
 
 def regions_of(task: Task, config: Any) -> Sequence[Any]:
-    """The parts of a network that torch.compile may compile on this device."""
+    """The modules of a network that torch.compile may compile on this device."""
     with torch.device("meta"):
         modules = task.family.build(config, task.space, task.conds)
     return task.family.plan.regions(modules, task.machine.device) if task.family.plan.regions is not None else ()
 
 
 def speed_of(trial: Trial, task: Task) -> str:
-    """The measured duration of a step, in words."""
-    rate = trial.train.batch * task.each / trial.step_seconds
-    unit = "tokens" if task.each > 1 else "examples"
+    """The measured duration of a step, and the speed in tokens or examples per second, as text."""
+    rate = trial.train.batch * task.tokens_per_example / trial.step_seconds
+    unit = "tokens" if task.tokens_per_example > 1 else "examples"
     return f"measured {trial.step_seconds * 1e3:.0f} ms a step, {rate:,.0f} {unit}/s"
 
 

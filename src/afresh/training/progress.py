@@ -1,4 +1,4 @@
-"""How far training has come, with a true estimate of the time left."""
+"""The progress of training, with an estimate of the remaining time."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ from typing import Any
 
 from afresh.core import events
 
-WARM = 3  # first steps left out: they compile, allocate and fill caches
-WINDOW = 60.0  # seconds of steps that the rate is taken over ...
-LEAST, MOST = 32, 4096  # ... but never fewer or more steps than these
-STRAY = 10.0  # a step this many medians long (a suspended laptop, a late compilation) says nothing of the next
-EVERY = 0.25  # seconds between events
+WARM = 3  # first steps that are left out, because they compile, allocate memory and fill caches
+WINDOW = 60.0  # seconds over which the speed is averaged ...
+LEAST, MOST = 32, 4096  # ... with at least and at most these numbers of steps
+OUTLIER = 10.0  # medians from which a step is ignored, such as one during which the computer was suspended
+EVERY = 0.25  # minimum seconds between events
 
 
 @dataclass
 class Recurring:
-    """What is known of one kind of interruption: an evaluation, a preview, a save."""
+    """The past interruptions of one kind: evaluations, previews or saves."""
 
     since: int  # step at which counting began
     at: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
     def cost(self) -> float:
-        """Seconds of one; the first, which may warm up, counts only while it is the only one."""
+        """The expected seconds of one interruption.
+
+        The first one, which may include a warm-up, is ignored if possible.
+        """
         return median(self.seconds[1:][-5:] or self.seconds)
 
     def left(self, step: int, total: int) -> int:
-        """How many are still to come. The last step has one of each kind, whatever the period."""
+        """The number of interruptions to come. The last step has one of each kind, whatever the period."""
         gaps = [b - a for a, b in zip(self.at, self.at[1:], strict=False) if b > a] or [self.at[0] - self.since]
         period = max(1, round(median(gaps[-5:])))
         latest = min(step, max(self.at[-1], step - period))  # after a roll-back, `at` is ahead of the step
@@ -41,11 +44,11 @@ class Recurring:
 
 
 class TimeLeft:
-    """Seconds until done, from the times at which steps and interruptions ended. Reads no clock.
+    """Estimate the seconds left from the times at which steps and interruptions ended. Does not read a clock.
 
-    A step's time is the mean over a recent window without strays, and not the median: a step that is slow
-    every sixteenth time is part of the rate. Interruptions are added by their kind, from their cost and
-    period as seen so far; one that has not happened yet is not foreseen.
+    The duration of a step is the mean over a recent window without outliers. It is not the median, since steps that are
+    regularly slow, such as every sixteenth one, must count. Interruptions are added for each kind, from their past cost
+    and period; a kind that has not occurred yet is not included.
     """
 
     def __init__(self, total: int, start: int = 0, now: float = 0.0) -> None:
@@ -59,7 +62,7 @@ class TimeLeft:
         self.start = start
 
     def stepped(self, now: float, at: int | None = None) -> None:
-        """A step ended at `now`; `at` is its number, the next one if None (it may go back after a roll-back)."""
+        """Record that a step ended at `now`. `at` is its number, by default the next one; a roll-back may reduce it."""
         took, self.last = max(0.0, now - self.last), now
         self.step = self.step + 1 if at is None else at
         self.seen += 1
@@ -74,25 +77,25 @@ class TimeLeft:
             self.sum -= self.recent.popleft()
 
     def interrupted(self, kind: str, seconds: float, now: float) -> None:
-        """An interruption that took `seconds` ended at `now`; its time belongs to no step."""
+        """Record that an interruption of `seconds` ended at `now`. Its time is not part of a step."""
         self.last = min(now, self.last + seconds)
-        found = self.kinds.setdefault(kind, Recurring(self.start))
-        found.at.append(self.step)
-        found.seconds.append(seconds)
+        past = self.kinds.setdefault(kind, Recurring(self.start))
+        past.at.append(self.step)
+        past.seconds.append(seconds)
 
     def step_seconds(self) -> float | None:
-        """Time of one step; None before two steps, as the first says little."""
+        """The seconds of one step; None before the second step, since the first is not representative."""
         times = self.recent or self.first[1:]
         if not times:
             return None
         if times is not self.recent:
             return min(times)
-        limit = STRAY * median(times)
-        kept = [t for t in times if t <= limit]
-        return sum(kept) / len(kept)
+        limit = OUTLIER * median(times)
+        usual = [t for t in times if t <= limit]
+        return sum(usual) / len(usual)
 
     def seconds(self, now: float) -> float | None:
-        """Seconds left at `now`, at least 0; None while nothing is known."""
+        """Seconds left at `now`, at least 0; None before the second step."""
         each = self.step_seconds()
         if each is None:
             if self.step < self.total:
@@ -100,18 +103,18 @@ class TimeLeft:
             each = 0.0
         costs = [(k.left(self.step, self.total), k.cost()) for k in self.kinds.values()]
         ahead = (self.total - self.step) * each + sum(n * c for n, c in costs)
-        # Between events the time runs down, but not below what is left after the longest of them.
+        # Between events the time decreases with the clock, but by at most one step and the longest interruption.
         return max(0.0, ahead - min(max(0.0, now - self.last), each + max((c for _, c in costs), default=0.0)))
 
 
 class Smooth:
-    """Exponential mean with the bias of its start removed (Kingma and Ba 2015, section 3)."""
+    """An exponential moving average with bias correction (Kingma and Ba 2015, section 3)."""
 
     def __init__(self, steps: float) -> None:
         self.keep, self.value, self.weight = 1 - 1 / max(1.0, steps), 0.0, 0.0
 
     def add(self, x: float) -> None:
-        """Non-finite values are left out: they would stay for ever."""
+        """Add a value. Values that are not finite are ignored, since they would never leave the average."""
         if math.isfinite(x):
             self.value = self.keep * self.value + (1 - self.keep) * x
             self.weight = self.keep * self.weight + 1 - self.keep
@@ -121,7 +124,7 @@ class Smooth:
 
 
 def clock(seconds: float | None) -> str:
-    """1:02 or 3:04:05; a time not known yet is ?:??."""
+    """Format seconds as 1:02 or 3:04:05, or as ?:?? if they are not known."""
     if seconds is None:
         return "?:??"
     s = round(seconds)
@@ -129,7 +132,7 @@ def clock(seconds: float | None) -> str:
 
 
 def speed(rate: float | None, unit: str) -> str:
-    """12,300 tokens/s, with three figures."""
+    """Format a rate with three significant digits, such as 12,300 tokens/s."""
     if rate is None:
         return f"? {unit}/s"
     if rate >= 100:
@@ -137,8 +140,11 @@ def speed(rate: float | None, unit: str) -> str:
     return f"{rate:.3g} {unit}/s"
 
 
-def telling(metrics: Mapping[str, float]) -> list[str]:
-    """The two names that are shown beside the loss: a reward first, then by their order; no squares of others."""
+def shown_metrics(metrics: Mapping[str, float]) -> list[str]:
+    """The names of up to two metrics to show beside the loss, a reward first.
+
+    Gradient norms and squares are left out.
+    """
     squares = {f"{k}2" for k in metrics}
     names = [k for k in metrics if k != "loss" and not k.endswith("gradient_norm") and k not in squares]
     return sorted(names, key=lambda k: k.rpartition("/")[2] != "reward")[:2]
@@ -147,10 +153,10 @@ def telling(metrics: Mapping[str, float]) -> list[str]:
 class ProgressMeter:
     """A context manager around training that reports its progress as events.
 
-    `examples_per_step` are counted in `unit` (tokens, images); `start` is the step that a resumed run begins from. An
-    event of the kind `progress` and the code `training` is raised at most every EVERY seconds, and at the end. Its
-    fields: title, step, steps, loss, metrics, unit, rate (units a second), seconds_left and seconds_elapsed, with None
-    for what is not known yet.
+    `examples_per_step` are counted in `unit` (tokens, images); `start` is the step from which a resumed run continues.
+    An event of the kind `progress` with the code `training` is emitted at most every EVERY seconds, and at the end. Its
+    fields are title, step, steps, values, unit, rate (units per second), seconds_left, seconds_elapsed and ended.
+    Fields are None while they are not known.
     """
 
     def __init__(
@@ -163,14 +169,14 @@ class ProgressMeter:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.total, self.unit, self.each, self.title, self.now = total_steps, unit, examples_per_step, title, now
-        self.begun = self.reported = now()
-        self.left = TimeLeft(total_steps, start, self.begun)
+        self.started = self.reported = now()
+        self.left = TimeLeft(total_steps, start, self.started)
         self.memory = min(50.0, max(1.0, total_steps / 20))
         self.loss = Smooth(self.memory)
         self.shown: dict[str, Smooth] = {}
 
     def __enter__(self) -> ProgressMeter:
-        self.begun = self.left.last = self.now()
+        self.started = self.left.last = self.now()
         self.report()
         return self
 
@@ -178,40 +184,42 @@ class ProgressMeter:
         self.report(ended=True)
 
     def step(self, metrics: Mapping[str, float], at: int | None = None) -> None:
-        """A step is done. `at` is its number, the next one if None. The first loss among `metrics` and up to two others
-        are reported, smoothed."""
+        """Record a finished step. `at` is its number, by default the next one.
+
+        The first loss among `metrics` and up to two others are reported, smoothed.
+        """
         now = self.now()
         self.left.stepped(now, at)
         self.loss.add(next(v for k, v in metrics.items() if k.endswith("loss")))
-        for name in telling(metrics):
+        for name in shown_metrics(metrics):
             self.shown.setdefault(name, Smooth(self.memory)).add(metrics[name])
         if now - self.reported >= EVERY:
             self.report()
 
     def replan(self, total: int) -> None:
-        """The run will have `total` steps after all."""
+        """Change the total number of steps."""
         self.total = self.left.total = total
 
     def overhead(self, seconds: float, kind: str) -> None:
-        """An evaluation, a preview or a save (`kind`) just took `seconds`."""
+        """Record that an evaluation, a preview or a save (`kind`) has just taken `seconds`."""
         self.left.interrupted(kind, seconds, self.now())
 
     def seconds_left(self) -> float | None:
-        """Seconds left, interruptions included; None while nothing is known (before the second step)."""
+        """Seconds left, including interruptions; None before the second step."""
         return self.left.seconds(self.now())
 
     def rate(self) -> float | None:
-        """Units a second while learning, interruptions apart."""
+        """Units per second, without interruptions; None before the second step."""
         seconds = self.left.step_seconds()
         return None if not seconds else self.each / seconds
 
     def values(self) -> dict[str, float]:
-        """The smoothed loss and what is shown beside it, by name; what is not known yet is left out."""
+        """The smoothed loss and up to two other metrics by name, as far as they are known."""
         means = {"loss": self.loss.mean(), **{name: smooth.mean() for name, smooth in self.shown.items()}}
         return {name.rsplit("/", 1)[-1].replace("_", " "): v for name, v in means.items() if v is not None}
 
     def report(self, ended: bool = False) -> None:
-        """Raise the event."""
+        """Emit a progress event."""
         self.reported = self.now()
         fields = {
             "title": self.title,
@@ -221,7 +229,7 @@ class ProgressMeter:
             "unit": self.unit,
             "rate": self.rate(),
             "seconds_left": self.seconds_left(),
-            "seconds_elapsed": self.reported - self.begun,
+            "seconds_elapsed": self.reported - self.started,
             "ended": ended,
         }
         events.progress(progress_line(fields), "training", **fields)
@@ -238,7 +246,7 @@ def progress_line(fields: Mapping[str, Any]) -> str:
 
 
 def values_line(fields: Mapping[str, Any]) -> str:
-    """The loss and what is shown beside it, as text."""
+    """The loss and the other metrics of a progress event as text."""
     values = {"loss": None, **fields["values"]}
     return ", ".join(
         f"{name} {'?' if value is None else format(value, '.4g' if name == 'loss' else '.3g')}"

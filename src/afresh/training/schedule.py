@@ -1,8 +1,8 @@
 """The learning rate as a function of the step (warm-up, plateau, decay: WSD, Hu et al. 2024, MiniCPM), and the number
 of evaluations on held-out examples."""
 
-LOOKS, MOST_LOOKS = 8, 64
-APART = 15.0  # seconds between two evaluations, at least, so that their cost is small
+EVALUATIONS, MAX_EVALUATIONS = 8, 64
+MIN_INTERVAL = 15.0  # seconds between two evaluations, so that their cost is small
 
 
 def rate(step: int, steps: int, warmup: int, decay: float, final: float) -> float:
@@ -14,12 +14,13 @@ def rate(step: int, steps: int, warmup: int, decay: float, final: float) -> floa
     return up * min(1.0, final + (1 - final) * left)
 
 
-def looks(seconds: float | None, epochs: float) -> int:
-    """The number of evaluations of a run: LOOKS, or fewer in a short run, but one for each of `epochs`, up to
-    MOST_LOOKS. An evaluation costs less than a twentieth of an epoch if a tenth of the data is held out.
+def evaluation_count(seconds: float | None, epochs: float) -> int:
+    """The number of evaluations of a run of this duration, or None if it is not known, and number of epochs.
 
-    A model that memorises within a few epochs has its lowest held-out loss there, and only weights at evaluations are
-    saved (docs/development/log.md, "Residual codes").
+    It is EVALUATIONS, or less in a short run, but at least one for each epoch, up to MAX_EVALUATIONS. An evaluation
+    costs less than a twentieth of an epoch if a tenth of the data is held out. A model that memorises within a few
+    epochs has its lowest held-out loss there, and only weights at evaluations are saved (docs/development/log.md,
+    "Residual codes").
     """
-    least = LOOKS if seconds is None else max(1, min(LOOKS, int(seconds // APART)))
-    return max(least, min(MOST_LOOKS, round(epochs)))
+    least = EVALUATIONS if seconds is None else max(1, min(EVALUATIONS, int(seconds // MIN_INTERVAL)))
+    return max(least, min(MAX_EVALUATIONS, round(epochs)))

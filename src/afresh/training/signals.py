@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while training."""
+"""Handling of Ctrl-C and SIGTERM during training."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from typing import Any
 
 @contextmanager
 def interrupts_caught() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C (or SIGTERM) asks for a stop after the step in hand; a second one stops at once. Yields a
-    function that says whether a stop was asked for. Signals reach the main thread alone; in others it is never."""
-    asked = False
+    """Yield a function that returns whether a stop was requested by Ctrl-C or SIGTERM.
+
+    The first signal requests a stop after the current step, and a second one raises KeyboardInterrupt immediately.
+    Signals are handled in the main thread only; in other threads the function always returns False.
+    """
+    requested = False
 
     def handler(number: int, frame: Any) -> None:
-        nonlocal asked
-        if asked:
+        nonlocal requested
+        if requested:
             raise KeyboardInterrupt
-        asked = True
+        requested = True
 
     on_main_thread = threading.current_thread() is threading.main_thread()
     previous = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)} if on_main_thread else {}
     try:
-        yield lambda: asked
+        yield lambda: requested
     finally:
         for s, old in previous.items():
             signal.signal(s, old)
@@ -32,7 +35,7 @@ def interrupts_caught() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt inside the block, so that half-written files are removed."""
+    """Raise KeyboardInterrupt at SIGTERM within the block, so that incomplete files are removed."""
 
     def handler(number: int, frame: Any) -> None:
         raise KeyboardInterrupt

@@ -1,13 +1,12 @@
-"""The weights that a run has beside its checkpoints.
+"""The weights that a run stores in addition to its checkpoints.
 
-`base` are the weights that tuning started from. They are stored whole, not referred to: a base that is trained on,
-moved or removed from the hub must not change or lose what was made from it, and one copy is smaller than the two
-checkpoints of a full run. `early`, `averaged` and `finished` are made from checkpoints alone and may be missing, since
-a run that was stopped has not finished:
+`base` are the weights from which tuning started. They are copied in full, so that the run remains usable if the base is
+trained further, moved or removed from the hub; a copy is smaller than the two checkpoints of a full run. The other
+files are written during and after training, and may be missing:
 
 early      the weights after a share of the steps, for guidance by a weaker model
 averaged   the weights that sampling uses instead of the last ones (training/best_checkpoint.py)
-finished   what the family fitted to its data after training, such as a density of latents
+finished   tensors that the family fitted to its data after training, such as a density of latents
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ BASE, EARLY, CHOSEN, FITTED = "base", "early", "averaged", "finished"  # file na
 
 
 def serialised(tensors: Mapping[str, Tensor]) -> bytes:
-    """A safetensors file in memory, each tensor in its own precision."""
+    """The content of a safetensors file, with each tensor in its own precision."""
     return save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
 
 
@@ -46,14 +45,17 @@ def state_of(modules: Mapping[str, nn.Module], names: tuple[str, ...] | None = N
 
 
 def write_weights(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> None:
-    """Write NAME.safetensors with {module.name: tensor} and its SHA-256 beside it. Raises UserError if it cannot."""
+    """Write NAME.safetensors with {module.name: tensor}, and its SHA-256 in NAME.sha256.
+
+    Raises UserError if the files cannot be written.
+    """
     data = serialised(tensors)
     replace_file(folder / f"{name}.safetensors", data)
     replace_file(folder / f"{name}.sha256", f"{hashlib.sha256(data).hexdigest()}\n".encode())
 
 
 def read_weights(folder: Path, name: str) -> dict[str, Tensor] | None:
-    """The tensors of NAME.safetensors, or None if it was never written. Raises UserError if it is damaged."""
+    """The tensors of NAME.safetensors, or None if there is no such file. Raises UserError if it is damaged."""
     file = folder / f"{name}.safetensors"
     if not file.exists():
         return None
@@ -76,8 +78,8 @@ def early_modules(folder: Path, built: Mapping[str, nn.Module]) -> dict[str, nn.
     tensors = read_weights(folder, EARLY)
     if tensors is None:
         raise UserError(
-            f"{folder} has no early weights, which guidance by a weaker model needs: it is an older run, or was "
-            "stopped too soon. Leave autoguidance out, or train again.",
+            f"{folder} has no early weights, which guidance by a weaker model requires: the run is older than "
+            "this feature, or was stopped too soon. Leave autoguidance out, or train again.",
             "no_early_weights",
         )
     early = {}
@@ -99,13 +101,13 @@ def load_chosen(folder: Path, modules: Mapping[str, nn.Module]) -> None:
 def forget_chosen(folder: Path) -> bool:
     """Return to the last weights. Returns whether others had been chosen."""
     files = [f for f in (folder / f"{CHOSEN}{s}" for s in (".safetensors", ".sha256", ".json")) if f.exists()]
-    for file in files:  # the weights first: without them the other two mean nothing
+    for file in files:  # the weights first, since without them the other two files have no effect
         file.unlink()
     return bool(files)
 
 
 def load_fitted(folder: Path, modules: Mapping[str, nn.Module]) -> None:
-    """Load what was fitted after training, if anything was."""
+    """Load the tensors that were fitted after training, if there are any."""
     for full, tensor in (read_weights(folder, FITTED) or {}).items():
         module, name = full.split(".", 1)
         modules[module].load_state_dict({name: tensor}, strict=False)
@@ -123,13 +125,13 @@ def check_finite(modules: Mapping[str, nn.Module], folder: Path) -> None:
 
 
 def load_own(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
-    """Load a run's own weights. Raises UserError if they belong to another network than its folder describes."""
+    """Load a run's own weights. Raises UserError if they belong to another network than the one that it describes."""
     try:
         load_learnt(module, tensors)
     except (KeyError, RuntimeError) as e:
         why = " ".join(str(e).split())[:300]
         raise UserError(
-            f"The weights of {folder} do not fit what lies beside them (run.json, tokenizer, labels): {why}. Restore "
+            f"The weights of {folder} do not fit its other files (run.json, tokenizer, labels): {why}. Restore "
             "the folder from a copy.",
             "weights_mismatch",
         ) from None
@@ -140,28 +142,31 @@ def load_own(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> 
 
 @dataclass(frozen=True)
 class BaseWeights:
-    """The weights {module.name: tensor} that a tuned run started from, and its adapter; None if everything learns."""
+    """The weights {module.name: tensor} from which a tuned run starts, and its adapter, or None to train all
+    weights."""
 
     weights: Mapping[str, Tensor]
     lora: LoraConfig | None
 
     def apply(self, modules: Mapping[str, nn.Module], seed: int) -> dict[str, nn.Module]:
-        """The modules with the base's weights and, if there is one, a fresh adapter as the only part that learns.
+        """Load the base's weights and, with `lora`, add a new adapter and freeze everything else.
 
-        Raises UserError if the weights belong to another network, or no layer can be adapted.
+        Raises UserError if the weights belong to another network, or if no layer can be adapted.
         """
         together = nn.ModuleDict(dict(modules))
         try:
             together.load_state_dict(dict(self.weights))
         except RuntimeError as e:
-            raise UserError(f"The base's weights do not fit this network: {e}.", "weights_mismatch") from None
+            raise UserError(
+                f"The weights of the base model do not fit this network: {e}.", "weights_mismatch"
+            ) from None
         if self.lora is not None:
             lora.attach(together, self.lora, Rng(seed))
         return dict(together.items())
 
 
 def merge_adapters(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """The modules with their adapters added to the weights, permanently."""
+    """Return the modules with their adapters merged into the weights permanently."""
     together = nn.ModuleDict(dict(modules))
     lora.merge(together)
     lora.plain(together)
@@ -170,21 +175,24 @@ def merge_adapters(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
 
 @contextmanager
 def adapters_merged(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, nn.Module]]:
-    """The same inside a `with` block only."""
+    """Merge adapters into the weights within the block."""
     together = nn.ModuleDict(dict(modules))
     with lora.folded(together):
         yield dict(together.items())
 
 
 def write_base(folder: Path, weights: Mapping[str, Tensor]) -> str:
-    """Store the base's weights in their own precision; returns the file's SHA-256. Raises UserError if it cannot."""
+    """Write the weights of the base model in their own precision. Returns the SHA-256 of the file.
+
+    Raises UserError if the file cannot be written.
+    """
     data = serialised(weights)
     replace_file(folder / f"{BASE}.safetensors", data)
     return hashlib.sha256(data).hexdigest()
 
 
 def read_base(folder: Path, sha256: str) -> dict[str, Tensor]:
-    """The base's weights. Raises UserError if the file is missing or changed."""
+    """The weights of the base model. Raises UserError if the file is missing or was changed."""
     file = folder / f"{BASE}.safetensors"
     try:
         data = file.read_bytes()
