@@ -23,6 +23,8 @@ from PIL import Image
 from afresh.alignment.feedback.preferences import read_votes
 from afresh.cli.compare import compare
 from afresh.core import UserError
+from afresh.data.image.kind import IMAGE
+from afresh.data.text.kind import TEXT
 from afresh.serve import compare_page
 from afresh.tasks.annotate import Session
 from afresh.training.loop import Interrupted
@@ -69,7 +71,7 @@ def test_answers_by_lines_and_going_on(texts_run: Path, tmp_path: Path, answer: 
     _, err = answer("q\n", *argv)
     assert "3 of 6 pairs are judged already" in err and "4 of 6" in err and out.read_bytes() == before
     _, err = answer("a\na\na\na\n", *argv)
-    found = read_votes(out, "text")
+    found = read_votes(out, TEXT)
     assert len(found.votes) == found.summary.pairs == 6
     assert "6 votes kept" in err and "go on" not in err
     _, err = answer("a\n", *argv)
@@ -84,7 +86,7 @@ def test_more_pairs_and_another_rater(texts_run: Path, tmp_path: Path, answer: A
     answer("a\n" * 9, "-n", 4, *argv)
     assert len(records(out)) == 4
     answer("a\n" * 9, "-n", 6, *argv)
-    assert len(records(out)) == read_votes(out, "text").summary.pairs == 6
+    assert len(records(out)) == read_votes(out, TEXT).summary.pairs == 6
     printed, _ = answer("b\n" * 9, "-n", 6, *argv, "--rater", "bo", "--json")
     said = json.loads(printed)
     assert said["votes"] == 12 and said["raters"] == {"": 6, "bo": 6} and said["agreement"]["n"] >= 3
@@ -189,7 +191,7 @@ def test_pictures_are_kept_beside_the_votes(
     monkeypatch.setattr(compare_page, "serve", serve)
     argv = (pictures_run, "-n", 5, "--label", "d3", "--set", "steps=1", "--out", out)
     answer("", *argv)
-    found = read_votes(out, "picture")
+    found = read_votes(out, IMAGE)
     assert len(found.votes) == 2 and {v.label for v in found.votes} == {"d3"}
     files = {f: f.read_bytes() for f in (tmp_path / "v-items").glob("digits-seed0-*.png")}
     assert len(files) == 5
@@ -253,7 +255,7 @@ def test_votes_survive_the_end_of_the_program(texts_run: Path, tmp_path: Path, a
     assert len(records(out)) == 2
     _, err = answer("b\n" * 9, *argv)
     assert "3 of 4" in err and "2 of 4 pairs are judged already" in err
-    assert out.read_bytes().startswith(kept) and read_votes(out, "text").summary.pairs == 4
+    assert out.read_bytes().startswith(kept) and read_votes(out, TEXT).summary.pairs == 4
 
 
 def test_votes_survive_the_end_of_the_page(pictures_run: Path, tmp_path: Path) -> None:

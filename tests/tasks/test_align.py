@@ -196,7 +196,7 @@ def test_it_must_be_said_what_is_wanted(root: Path) -> None:
 
 def test_votes_of_another_modality_are_refused(root: Path, tmp_path: Path) -> None:
     spec = AlignSpec(root / "transformer", method="dpo", preferences=root / "shown.jsonl", out=tmp_path / "run")
-    with pytest.raises(UserError, match=r"votes on pictures, and .* makes texts"):
+    with pytest.raises(UserError, match=r"votes on images, and .* makes texts"):
         start(spec)
     spec = AlignSpec(root / "transformer", method="dpo", preferences=root / "votes.jsonl", out=tmp_path / "run")
     with pytest.raises(UserError, match=r"votes on texts, and .* makes pictures"):

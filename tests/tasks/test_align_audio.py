@@ -22,12 +22,15 @@ import torch
 import afresh
 from afresh.alignment.feedback.preferences import Vote, read_votes, scan
 from afresh.alignment.feedback.votes import append
-from afresh.alignment.rewards.reward import Scorer, kind_of
+from afresh.alignment.rewards.reward import Scorer
 from afresh.alignment.rewards.reward_factory import reward_of
 from afresh.alignment.rewards.reward_model import load_reward_model, train_reward_model
 from afresh.api import Model
 from afresh.cli import run as command
 from afresh.core import Sound, UserError
+from afresh.data.audio.kind import SOUND
+from afresh.data.image.kind import IMAGE
+from afresh.data.text.kind import TEXT
 from afresh.runs.data import run_data
 from afresh.runs.run import Run, metrics_rows
 from afresh.serve import compare_page
@@ -132,8 +135,8 @@ def test_a_gradient_steers_and_best_of_several_is_choose_method(root: Path, quic
 
 
 def test_rewards_of_other_kinds_teach(root: Path, tmp_path: Path) -> None:
-    assert kind_of(Run.open(root / "vae")) == "sound"
-    for wish, why in (("symmetry", "symmetry is for pictures, and these are sounds"), ("json", "json is for texts")):
+    assert Run.open(root / "vae").encoder.kind is SOUND
+    for wish, why in (("symmetry", "symmetry is for images, and these are sounds"), ("json", "json is for texts")):
         with pytest.raises(UserError, match=why):
             start(AlignSpec(root / "vae", reward=wish, out=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
@@ -156,7 +159,7 @@ def test_a_reward_model_of_votes_prefers_what_was_preferred(root: Path, tmp_path
     assert found.held_out.accuracy.value > 0.8
     loud, soft = (Sound(blip(3, high)[:, None] * 0.9, RATE) for high in (True, False))
     reward = load_reward_model(tmp_path / "model")
-    assert reward.kind == "sound"
+    assert reward.kind is SOUND
     values = reward.score([loud, soft], [{}] * 2)
     assert values[0] > values[1]
     made = run.encoder.encode(run_data(run).train_items[:3])
@@ -184,20 +187,20 @@ def test_votes_make_a_reward_for_methods_that_need_one(root: Path, tmp_path: Pat
 
 def test_votes_on_other_things_are_refused(root: Path, tmp_path: Path) -> None:
     sounds = root / "votes.jsonl"
-    assert read_votes(sounds).kind == "sound"
+    assert read_votes(sounds).kind is SOUND
     append(tmp_path / "p.jsonl", Vote("one.png", "other.png", "a"))
     append(tmp_path / "t.jsonl", Vote("a text", "another", "a"))
-    for name, kind in (("p", "pictures"), ("t", "texts")):
+    for name, kind in (("p", "images"), ("t", "texts")):
         with pytest.raises(UserError, match=f"has votes on {kind}.* and .*sound.* [Gg]ive votes on sounds"):
             start(AlignSpec(root / "vae", preferences=tmp_path / f"{name}.jsonl", out=tmp_path / "run"))
         with pytest.raises(UserError, match=f"holds votes on {kind}, and this run makes sounds"):
-            votes_in(tmp_path / f"{name}.jsonl", "sound")
-    with pytest.raises(UserError, match="holds votes on sounds, and this run makes pictures"):
-        votes_in(sounds, "picture")
+            votes_in(tmp_path / f"{name}.jsonl", SOUND)
+    with pytest.raises(UserError, match="holds votes on sounds, and this run makes images"):
+        votes_in(sounds, IMAGE)
     with pytest.raises(UserError, match="holds votes on sounds, and this run makes texts"):
-        votes_in(sounds, "text")
+        votes_in(sounds, TEXT)
     append(tmp_path / "p.jsonl", Vote("one.wav", "other.wav", "a"))
-    with pytest.raises(UserError, match="pictures and sounds in one file"):
+    with pytest.raises(UserError, match="images and sounds in one file"):
         scan(tmp_path / "p.jsonl")
     append(tmp_path / "gone.jsonl", Vote("one.wav", "other.wav", "a"))
     with pytest.raises(UserError, match=r"2 of the 2 sounds named in .* are missing"):
@@ -247,7 +250,7 @@ def test_voting_on_sounds_on_the_page(client: Client, tmp_path: Path) -> None:
         assert client.call(f"sound?id={name}&side=a", token=False)[0] == 403
         assert client.call(f"picture?id={name}&side=a")[0] == 404
         _, _, state = client.call("vote", {"id": name, "vote": said})
-        vote = read_votes(out, "sound").votes[-1]
+        vote = read_votes(out, SOUND).votes[-1]
         assert vote.winner == said and vote.label == "high" and len(read_votes(out).votes) == i + 1
         for item, (_, _, raw) in zip((vote.a, vote.b), heard, strict=True):
             assert (tmp_path / item).read_bytes() == raw and raw[:4] == b"RIFF"
@@ -256,7 +259,7 @@ def test_voting_on_sounds_on_the_page(client: Client, tmp_path: Path) -> None:
 
 
 def test_the_page_has_the_sides_of_its_kind_and_its_policy_allows_them() -> None:
-    sounds, pictures = (page_html(kind, "T0K") for kind in ("sound", "picture"))  # type: ignore[arg-type]
+    sounds, pictures = (page_html(view, "T0K") for view in ("sound", "image"))
     for html in (sounds, pictures):
         assert html.count("T0K") == 1 and not re.search("SIDES|HINT|MEDIA|TOKEN", html)
         assert sorted(re.findall(r'data-vote="(\w+)"', html)) == ["a", "b", "skip", "stop", "tie"]

@@ -20,14 +20,15 @@ from afresh.alignment.feedback.preferences import Candidate, Pair, Vote, read_vo
 from afresh.alignment.feedback.ranking import beats, duels_of, fit
 from afresh.alignment.feedback.vote_summary import by_request, matches, standings, tally
 from afresh.alignment.feedback.votes import append
-from afresh.core import UserError
-from afresh.data.image.kind import png_bytes
+from afresh.core import ItemKind, UserError
+from afresh.data.image.kind import IMAGE, png_bytes
+from afresh.data.text.kind import TEXT
 from afresh.serve import compare_page
 from afresh.serve.compare_page import Page, address, make_server
 from afresh.tasks.annotate import ENOUGH, Plan, Session, rounds, votes_in
 
 
-def plan_of(items: list[str], n: int, free: bool = False, kind: Any = "text", seed: int = 0) -> Plan:
+def plan_of(items: list[str], n: int, free: bool = False, kind: ItemKind = TEXT, seed: int = 0) -> Plan:
     """The first n pairs of some items."""
     pairs = [Pair.of(items[i], items[j]) for i, j in list(rounds(len(items)))[:n]]
     return Plan(kind, tuple(pairs), tuple(Candidate(i) for i in items), free, seed)
@@ -154,13 +155,13 @@ def test_bad_files_and_wishes_teach(tmp_path: Path) -> None:
 def test_texts_and_pictures_do_not_share_a_file(tmp_path: Path) -> None:
     path = tmp_path / "v.jsonl"
     append(path, Vote("one.png", "other.png", "a"))
-    assert len(votes_in(path, "text")) == 1, "texts that look like paths"
+    assert len(votes_in(path, TEXT)) == 1, "texts that look like paths"
     (tmp_path / "one.png").write_bytes(b"")
-    with pytest.raises(UserError, match="votes on pictures"):
-        votes_in(path, "text")
+    with pytest.raises(UserError, match="votes on images"):
+        votes_in(path, TEXT)
     append(path, Vote("a text", "another", "a"))
-    with pytest.raises(UserError, match="texts and pictures"):
-        votes_in(path, "picture")
+    with pytest.raises(UserError, match="texts and images"):
+        votes_in(path, IMAGE)
 
 
 # --------------------------------------------------------------------------- what the votes say
@@ -260,7 +261,7 @@ def pictures(tmp_path: Path) -> Plan:
     folder.mkdir()
     for i in range(4):
         (folder / f"{i}.png").write_bytes(png_bytes(np.full((3, 3, 1), 60 * i, np.uint8)))
-    return plan_of([f"v-items/{i}.png" for i in range(4)], 3, kind="picture")
+    return plan_of([f"v-items/{i}.png" for i in range(4)], 3, kind=IMAGE)
 
 
 @pytest.fixture
@@ -287,7 +288,7 @@ def test_voting_on_the_page(client: Client, tmp_path: Path) -> None:
     for i, said in enumerate(("a", "b", "tie")):
         question = state["question"]
         assert (question["number"], question["of"]) == (i + 1, 3)
-        seen = [client.call(f"picture?id={question['id']}&side={s}")[1] for s in "ab"]
+        seen = [client.call(f"image?id={question['id']}&side={s}")[1] for s in "ab"]
         status, state = client.call("vote", {"id": question["id"], "vote": said})
         assert status == 200 and lines(path) == i + 1
         vote = read_votes(path).votes[-1]
@@ -324,7 +325,7 @@ def test_no_other_page_sees_or_votes(client: Client, tmp_path: Path, headers: di
     token = "" if "X-Token" in headers else f"token={client.token}&"
     assert client.call("vote", {"id": name, "vote": "a"}, **headers)[0] == 403
     assert client.call("stop", {}, **headers)[0] == 403
-    for path in (f"?{token}", f"state?{token}", f"picture?{token}id={name}&side=a"):
+    for path in (f"?{token}", f"state?{token}", f"image?{token}id={name}&side=a"):
         assert client.call(path, **headers)[0] == 403
     assert not (tmp_path / "v.jsonl").exists()
     assert client.call("state")[1]["question"]["id"] == name, "and it goes on"
@@ -340,7 +341,7 @@ def test_bodies_that_are_no_votes(client: Client, tmp_path: Path, body: bytes) -
     assert not (tmp_path / "v.jsonl").exists() and client.call("state")[0] == 200
 
 
-@pytest.mark.parametrize("path", ["picture?id=0&side=a", "picture", "v.jsonl", "../v.jsonl", "picture?id=../v&side=a"])
+@pytest.mark.parametrize("path", ["image?id=0&side=a", "image", "v.jsonl", "../v.jsonl", "image?id=../v&side=a"])
 def test_nothing_else_is_served(client: Client, path: str) -> None:
     assert client.call(path)[0] == 404
 

@@ -41,8 +41,7 @@ def check_family(run: Run) -> None:
             f"`reward_guidance` is for models of the pixels, or the spectra, themselves. {instead}"
         )
     if run.family.edit is None:
-        families = [registry.family(f) for f in registry.FAMILIES]
-        able = [f.name for f in families if f.edit is not None and f.accepts(space) is None]
+        able = [f.name for f in registry.families() if f.edit is not None and f.accepts(space) is None]
         raise UserError(f"{run.family.name} cannot be steered. Families that can: {', '.join(able)}. {instead}")
 
 
@@ -58,9 +57,9 @@ def energy_of(reward: Reward) -> Callable[[Tensor], Tensor]:
     parts = reward.parts or ((1.0, reward),)
     without = [part.name for _, part in parts if part.on_field is None]
     if without:
-        able = [*builtins("picture"), "class:LABEL", "the folder of a reward model of pictures"]
-        if parts[0][1].kind == "sound":
-            able = ["class:LABEL"]
+        kind = parts[0][1].kind
+        named = [] if kind is None else [name for name, b in builtins(kind).items() if b.gradient]
+        able = [*named, "class:LABEL", *(["the folder of a reward model"] if named else [])]
         raise UserError(
             f"{', '.join(without)}: a reward without a gradient cannot steer. With one: {', '.join(able)}, and sums of "
             "these. Any reward can choose among several samples: `best_of=8` and `reward=REWARD`."

@@ -10,13 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from afresh.alignment.feedback.preference_pairs import encoded_votes
-from afresh.alignment.feedback.preferences import Preferences, read_votes, scan
+from afresh.alignment.feedback.preferences import Preferences, kind_of_item, read_votes, scan
 from afresh.alignment.monitoring.data_similarity import DataSimilarity
 from afresh.alignment.monitoring.health import alarms, stop_reason
 from afresh.alignment.rewards.build import build
@@ -32,16 +30,17 @@ from afresh.core import (
     Cond,
     Examples,
     Family,
+    ItemKind,
     Space,
     UserError,
     Votes,
     events,
     registry,
 )
-from afresh.core.kinds import Kind, kind_named, kind_of
 from afresh.core.rng import Rng
 from afresh.data.load import gather
 from afresh.data.prepare import Prepared
+from afresh.data.text.kind import TEXT
 from afresh.evaluation.diversity import diversity
 from afresh.runs.record import AlignRecord
 from afresh.runs.run import Run, metrics_rows
@@ -242,8 +241,7 @@ class AlignmentSource:
         return self.by(self.scorer, self.values(x), cond)
 
     def values(self, x: Tensor) -> Sequence[Any]:
-        x = x.detach().float().cpu() if x.is_floating_point() else x.cpu()
-        return self.run.encoder.decode(x if self.run.codec is None else self.run.codec.decode(x))
+        return self.run.encoder.decode(self.decoded(x))
 
     def by(self, scorer: Scorer, values: Sequence[Any], cond: Cond) -> Tensor:
         run, said = self.run, None
@@ -297,18 +295,17 @@ class AlignmentSource:
                     found[name] = float(r.mean())
                     found[f"{name}_error"] = float(r.std() / math.sqrt(len(r)))
         found |= self.likeness(values, x)
-        found["diversity"] = diversity(values if kind_of(values[0]) != "sound" else self.fields(x))
+        found["diversity"] = diversity(self.run.encoder.kind, values, self.decoded(x))
         return found
 
     @cached_property
     def likeness(self) -> DataSimilarity:
         return DataSimilarity(self.prepared, self.run.codec)
 
-    def fields(self, x: Tensor) -> list[NDArray[np.float64]]:
-        """What is compared of sounds: their fields, from 0 to 255 as the bytes of pictures, so that 1 is again the
-        difference of the lowest from the highest value."""
-        whole = x if self.run.codec is None else self.run.codec.decode(x)
-        return [(f.double().numpy().clip(-1, 1) + 1) * 127.5 for f in whole.detach().cpu()]
+    def decoded(self, x: Tensor) -> Tensor:
+        """Samples in the modality's space."""
+        x = x.detach().float().cpu() if x.is_floating_point() else x.cpu()
+        return x if self.run.codec is None else self.run.codec.decode(x)
 
     def drawn(self, modules: Mapping[str, nn.Module], cond: Cond, rng: Rng) -> tuple[Tensor, dict[str, float]]:
         """Samples, and how far they are from the reference: in nats where each step's likelihood is known, and else by
@@ -387,18 +384,18 @@ def alignment_source(run: Run, prepared: Prepared) -> AlignmentSource:
 
 def context_of(prepared: Prepared, limit: float, note: Callable[[str], None], judges: Path | None = None) -> Context:
     """What rewards of a run's items are made from; `judges` is where classifiers are kept."""
-    items = [i.value for i in prepared.train_items]
-    kind = kind_of(items[0])
+    items, kind = [i.value for i in prepared.train_items], prepared.kind
     return Context(kind, items, limit, known=known_rewards(prepared, kind, note, judges))
 
 
-def votes_of(run: Run, path: Path, kind: Kind) -> Preferences:
+def votes_of(run: Run, path: Path, kind: ItemKind) -> Preferences:
     """The votes of a file. Raises UserError for those on what the run does not make."""
-    found = scan(path, "text")  # texts that look like paths are texts
-    named = [kind_named(v.a) for v in found.votes[:8] if kind != "text" or found.path(v.a).is_file()]
-    other = next((k for k in named if k != kind), None)
-    if other is not None:
-        raise UserError(f"{path} has votes on {other}s, and {run.path} makes {kind}s. Give votes on {kind}s.")
+    for vote in scan(path, TEXT).votes[:8]:  # taken for texts: those that look like paths may be texts
+        other = kind_of_item(vote.a, None if kind.inline else kind)
+        if other is not kind and (not kind.inline or (other is not TEXT and (path.parent / vote.a).is_file())):
+            raise UserError(
+                f"{path} has votes on {other.plural}, and {run.path} makes {kind.plural}. Give votes on {kind.plural}."
+            )
     return read_votes(path, kind)
 
 

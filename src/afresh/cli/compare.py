@@ -18,7 +18,7 @@ from afresh.cli.show import answer, emit, note, say
 if TYPE_CHECKING:
     from afresh.alignment.feedback.preferences import Winner
     from afresh.alignment.feedback.vote_summary import Tally
-    from afresh.core.kinds import Kind
+    from afresh.core import ItemKind
     from afresh.tasks.annotate import Question, Session
 
 PAIRS, VOTES = "Which pairs", "Votes"
@@ -82,12 +82,12 @@ def compare(
     """
     from afresh.runs.run import Run
     from afresh.serve.compare_page import serve
-    from afresh.tasks.annotate import Session, Wish, check, keeper_of, make_plan, votes_in
+    from afresh.tasks.annotate import Session, Wish, check, make_plan, votes_in
     from afresh.training.loop import Interrupted
 
     runs = [Run.open(path) for path in (run, other) if path is not None]
     votes = out or run.resolve().with_name(f"{run.resolve().name}-votes.jsonl")
-    kind = keeper_of(runs[0]).kind
+    kind = runs[0].encoder.kind
     if summary:
         report(tally_of(votes, kind), as_json)
         return
@@ -109,7 +109,7 @@ def compare(
     try:
         if session.next() is None:
             say("Nothing is left to judge. For more pairs raise -n, or take another --seed.")
-        elif kind == "text":
+        elif kind.view == "text":
             ask(session)
         else:
             serve(session, lambda: so_far().lines(), port, say)
@@ -119,7 +119,7 @@ def compare(
     report(so_far(), as_json)
 
 
-def tally_of(votes: Path, kind: Kind) -> Tally:
+def tally_of(votes: Path, kind: ItemKind) -> Tally:
     """The summary of a file of votes. Raises UserError when there is none."""
     from afresh.alignment.feedback.preferences import scan
     from afresh.alignment.feedback.vote_summary import tally
@@ -143,7 +143,7 @@ def ask(session: Session) -> None:
     """Ask until all is answered, the person stops, or the input ends. Raises UserError when a vote cannot be kept."""
     with keys() as read:
         while (question := session.next()) is not None:
-            show(question)
+            show(session, question)
             while (said := read()) not in (*KEYS, "s", "q", None):
                 say(f"{said!r} is no answer. Answer {ACCEPTED}.")
             if said in (None, "q"):
@@ -154,8 +154,8 @@ def ask(session: Session) -> None:
                 session.vote(question, KEYS[str(said)])
 
 
-def show(question: Question) -> None:
-    """The two texts, side by side where there is room; control characters as their pictures."""
+def show(session: Session, question: Question) -> None:
+    """The texts of both items, side by side where there is room; control characters as their pictures."""
     from rich.console import Console
     from rich.panel import Panel
     from rich.rule import Rule
@@ -169,7 +169,8 @@ def show(question: Question) -> None:
     for text in (question.pair.label, question.pair.prompt):
         if text:
             console.print(Text(visible(text), style="bold"))
-    sides = [Panel(Text(visible(t)), title=name) for name, t in (("A", question.a), ("B", question.b))]
+    texts = [visible(session.preview(item).text or "") for item in (question.a, question.b)]
+    sides = [Panel(Text(text), title=name) for name, text in zip("AB", texts, strict=True)]
     if console.width >= NARROW:
         beside = Table.grid(expand=True, padding=(0, 1))
         for _ in sides:

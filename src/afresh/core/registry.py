@@ -1,4 +1,5 @@
-"""The table of built-in plug-ins. Each name is a module in the folder of its kind, imported on first use."""
+"""The table of plug-ins: those of this package, by the name of their module, and those that other packages add through
+entry points (`afresh.core.plugins`). Each is imported on first use."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
-from afresh.core import Aligner, Codec, Examples, Family, Metric, Modality, Space, UserError
+from afresh.core import Aligner, Codec, Examples, Family, ItemKind, Metric, Modality, Space, UserError, events
+from afresh.core.plugins import loadable, plugins
 
 MODALITIES = ("text", "code", "image", "audio", "music")
 FAMILIES = ("transformer", "masked", "vae", "gan", "flow", "autoencoder")
@@ -16,6 +18,8 @@ TRAINED = "trained"  # the codec of a run that the user passes as `codec`
 CODECS = (*FITTED, TRAINED)
 ALIGNERS = ("policy", "pairs", "denoise", "gradient", "selected")  # files, each with one or more methods of alignment
 METRICS = ("texts", "programs", "images", "likelihood", "music")
+REWARDS = ("text", "image", "audio")  # files, each with the rewards of one or more kinds of items
+RENAMED_KINDS = {"picture": "image"}  # names of kinds in files of earlier versions
 
 
 def _check(kind: str, name: str, known: tuple[str, ...]) -> None:
@@ -25,25 +29,84 @@ def _check(kind: str, name: str, known: tuple[str, ...]) -> None:
         raise UserError(f"There is no {kind} {name!r}.{hint} Choose one of: {', '.join(known)}.")
 
 
+def modality_names() -> tuple[str, ...]:
+    return (*MODALITIES, *plugins("modalities", MODALITIES))
+
+
 def modality(name: str) -> Modality:
-    _check("modality", name, MODALITIES)
-    plugin: Modality = import_module(f"afresh.modalities.{name}").MODALITY
+    _check("modality", name, modality_names())
+    own = name in MODALITIES
+    plugin: Modality = (
+        import_module(f"afresh.modalities.{name}").MODALITY if own else plugins("modalities", MODALITIES)[name].load()
+    )
     return plugin
+
+
+def modalities() -> list[Modality]:
+    """All that can be loaded, those of this package first."""
+    own = [modality(name) for name in MODALITIES]
+    return own + [m for _, m in loadable(plugins("modalities", MODALITIES).values())]
+
+
+def kinds() -> dict[str, ItemKind]:
+    """The kinds of items that modalities bring, by name."""
+    out: dict[str, ItemKind] = {}
+    for found in modalities():
+        if out.setdefault(found.kind.name, found.kind) is not found.kind:
+            events.warning(f"The modality {found.name} brings another kind of item of the name {found.kind.name!r}.")
+    return out
+
+
+def kind(name: str) -> ItemKind:
+    """A kind by its name in a saved file, of this version or an earlier one. Raises UserError if no modality brings
+    it."""
+    known, name = kinds(), RENAMED_KINDS.get(name, name)
+    _check("kind of items", name, tuple(known))
+    return known[name]
+
+
+def family_names() -> tuple[str, ...]:
+    return (*FAMILIES, *plugins("families", (*FAMILIES, *FOREIGN)))
 
 
 def family(name: str) -> Family:
-    _check("family", name, (*FAMILIES, *FOREIGN))
-    plugin: Family = import_module(f"afresh.families.{name}").FAMILY
+    _check("family", name, (*family_names(), *FOREIGN))
+    own = (*FAMILIES, *FOREIGN)
+    plugin: Family = (
+        import_module(f"afresh.families.{name}").FAMILY if name in own else plugins("families", own)[name].load()
+    )
     return plugin
 
 
+def families() -> list[Family]:
+    """All that can be trained and loaded, those of this package first."""
+    own = [family(name) for name in FAMILIES]
+    return own + [f for _, f in loadable(plugins("families", (*FAMILIES, *FOREIGN)).values())]
+
+
 def metrics() -> list[Metric]:
-    return [m for name in METRICS for m in import_module(f"afresh.evaluation.{name}").METRICS]
+    """All metrics. An entry point names a sequence of them."""
+    own = [m for name in METRICS for m in import_module(f"afresh.evaluation.{name}").METRICS]
+    return own + [m for _, found in loadable(plugins("metrics").values()) for m in found]
+
+
+def rewards() -> dict[str, dict[str, Any]]:
+    """The rewards that have a name, {kind of items: {name: afresh.alignment.rewards.reward.Builtin}}. An entry point
+    bears the name of the kind and names a mapping; it may add to the rewards of a kind, and does not replace any."""
+    own: dict[str, dict[str, Any]] = {}
+    for name in REWARDS:
+        for item_kind, table in import_module(f"afresh.alignment.rewards.{name}").REWARDS.items():
+            own.setdefault(item_kind, {}).update(table)
+    for plugin, table in loadable(plugins("rewards").values()):
+        own[plugin.name] = {**table, **own.get(plugin.name, {})}
+    return own
 
 
 def aligners() -> dict[str, Aligner]:
-    """Every method of alignment, by name."""
-    return {a.name: a for file in ALIGNERS for a in import_module(f"afresh.alignment.methods.{file}").ALIGNERS}
+    """Every method of alignment, by name. An entry point names a sequence of them."""
+    own = [a for file in ALIGNERS for a in import_module(f"afresh.alignment.methods.{file}").ALIGNERS]
+    added = [a for _, found in loadable(plugins("aligners").values()) for a in found]
+    return {a.name: a for a in (*added, *own)}
 
 
 def aligner(name: str, wanted: Family) -> Aligner:
@@ -58,10 +121,12 @@ def aligner(name: str, wanted: Family) -> Aligner:
     if not missing:
         return methods[name]
     works = [a.name for a in methods.values() if set(a.needs) <= set(has)]
-    others = [f for f in (*FAMILIES, *FOREIGN) if (p := family(f).policy) and set(methods[name].needs) <= set(p.has())]
+    able = [
+        f for f in (*families(), *map(family, FOREIGN)) if f.policy and set(methods[name].needs) <= set(f.policy.has())
+    ]
     raise UserError(
         f"{name} does not work for the family {wanted.name} (it lacks: {', '.join(missing)}). Methods that do: "
-        f"{', '.join(works) or 'none'}. Families that {name} works for: {', '.join(others) or 'none'}."
+        f"{', '.join(works) or 'none'}. Families that {name} works for: {', '.join(f.name for f in able) or 'none'}."
     )
 
 
@@ -90,7 +155,7 @@ def bridge(wanted: Family, examples: Examples, space: Space) -> tuple[str, Codec
             codec: Codec = module.fit(examples, space)
             if wanted.accepts(codec.target) is None:
                 return name, codec
-    works = [f for f in FAMILIES if family(f).accepts(space) is None]
+    works = [f.name for f in families() if f.accepts(space) is None]
     raise UserError(
         f"The family {wanted.name!r} does not fit this data: {reason}. What works here: {', '.join(works) or 'none'}."
     )

@@ -40,6 +40,11 @@ class Space:
     seconds: float = 0.0
 
     @property
+    def pixels(self) -> bool:
+        """Whether values are those of an image's pixels, so that fields of other sizes mean the same."""
+        return self.axes == ("height", "width")
+
+    @property
     def timed(self) -> bool:
         """Whether an axis is time. Such a field is not an image and must not be mirrored."""
         return "time" in self.axes

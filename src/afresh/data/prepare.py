@@ -10,7 +10,20 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from afresh.core import Corpus, Encoder, Examples, Item, ItemKind, Modality, NearDuplicate, Refused, UserError, registry
+from afresh.core import (
+    Corpus,
+    Encoder,
+    Examples,
+    Item,
+    ItemKind,
+    Modality,
+    NearDuplicate,
+    Refused,
+    Sniff,
+    UserError,
+    events,
+    registry,
+)
 from afresh.core.options import problems
 from afresh.data.advice import Facts, advise
 from afresh.data.duplicates import near_duplicates
@@ -48,17 +61,31 @@ def choose_modality(path: Path, wanted: str | None) -> tuple[Modality, str]:
         raise UserError(f"There is no file or folder {path}. Give the path of your data.")
     if wanted is not None:
         return registry.modality(wanted), "set by the user"
-    sniffs = [(registry.modality(n).sniff(path), n) for n in registry.MODALITIES]
+    modalities = {m.name: m for m in registry.modalities()}
+    sniffs = [(sniff(m, path), m.name) for m in modalities.values()]
     sniffs = sorted((s for s in sniffs if s[0].score > 0), key=lambda s: -s[0].score)
     if not sniffs:
         raise UserError(
-            f"No modality recognises {path}. Accepted: {', '.join(registry.MODALITIES)}. "
+            f"No modality recognises {path}. Accepted: {', '.join(modalities)}. "
             "Give a folder of text, source code, images, sounds or scores, or choose the modality yourself."
         )
     if len(sniffs) > 1 and sniffs[0][0].score - sniffs[1][0].score < 0.2:
         choices = "; ".join(f"`modality={n}` ({s.reason})" for s, n in sniffs)
         raise UserError(f"{path} can be read in more than one way. Choose the modality: {choices}.")
-    return registry.modality(sniffs[0][1]), sniffs[0][0].reason
+    return modalities[sniffs[0][1]], sniffs[0][0].reason
+
+
+def sniff(modality: Modality, path: Path) -> Sniff:
+    """How certain the modality is that it can read the path. One of another package that fails disturbs no other."""
+    try:
+        return modality.sniff(path)
+    except Exception as e:
+        if modality.name in registry.MODALITIES:
+            raise
+        events.warning(
+            f"The modality {modality.name} fails to look at {path}: {type(e).__name__}: {e}", "broken_plugin"
+        )
+        return Sniff(0.0, str(e))
 
 
 def read_options(modality: Modality, values: Mapping[str, Any]) -> Any:

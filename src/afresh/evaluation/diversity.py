@@ -6,12 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-GRAM = 4  # characters: long enough for words and their endings, in any script
+from torch import Tensor
+
+from afresh.core import ItemKind
+from afresh.core.item_kind import Array
 
 
-def diversity(values: Sequence[Any]) -> float:
-    """Diversity of texts or images; 0 for fewer than two samples.
+def diversity(kind: ItemKind, values: Sequence[Any], fields: Tensor) -> float:
+    """Diversity of decoded samples; 0 for fewer than two.
+
+    The measure of their kind, if it has one. Otherwise the root mean squared difference of two samples: of the fields
+    (B, ...) in [-1, 1] that they were decoded from, where 1 is the lowest against the highest value, or of their
+    features. For items without either, the share of distinct ones. Depends on the number of samples and on their
+    length: compare sets of equal size.
 
     For texts, the share of distinct ones among all runs of GRAM characters (distinct-n: Li et al. 2016, on characters).
     For images, the root mean squared difference of two images, where 1 is black against white. Depends on the number of
@@ -19,10 +28,17 @@ def diversity(values: Sequence[Any]) -> float:
     """
     if len(values) < 2:
         return 0.0
-    if isinstance(values[0], str):
-        grams = [v[i : i + GRAM] for v in values for i in range(max(1, len(v) - GRAM + 1))]
-        return len(set(grams)) / len(grams)
-    x = np.stack([np.asarray(v, np.float64).ravel() / 255 for v in values])
-    centred = x - x.mean(0)
+    if kind.diversity is not None:
+        return kind.diversity(values)
+    if fields.is_floating_point():
+        return difference((fields.double().clamp(-1, 1).flatten(1).numpy() + 1) / 2)
+    if kind.features is not None:
+        return difference(kind.features(values))
+    return len(set(map(kind.digest, values))) / len(values)
+
+
+def difference(rows: Array) -> float:
+    """The root mean square difference of two of at least two rows (n, D)."""
+    centred = rows - rows.mean(0)
     # The mean over pairs of |a - b|^2 is 2 n / (n - 1) times the mean squared distance from the mean.
-    return float(np.sqrt(2 * np.mean(np.square(centred)) * len(x) / (len(x) - 1)))
+    return float(np.sqrt(2 * np.mean(np.square(centred)) * len(rows) / (len(rows) - 1)))

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from afresh.core import Cond, Examples
+from afresh.core import Cond, Examples, Space
 from afresh.evaluation.encoders import FeatureEncoder, PixelPCA, Recipe, label_parts, train_encoder
 from afresh.evaluation.estimate import Array
 from afresh.evaluation.pixel_gaussian import pixel_gaussian
@@ -26,6 +26,12 @@ WINDOW, FLOOR = 256, 1e-4  # of spectra: samples, and the magnitude (1 for a ful
 def images_of(examples: Examples, rows: Tensor) -> Tensor:
     """Rows of a split as float32 images (R, C, H, W)."""
     return as_images(examples.x[rows].float() * examples.scale + examples.shift)
+
+
+def is_image_space(space: Space) -> bool:
+    """Whether the fields of a space can be compared as images: images (C, H, W), spectrograms, and waves, which
+    `as_images` turns into spectra."""
+    return space.kind == "field" and (len(space.shape) == 3 or (space.timed and len(space.shape) == 2))
 
 
 def as_images(x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from afresh.core import Cond, CondSpec, Evidence, ItemKind, Metric, Score, Space
 from afresh.evaluation import distribution as d
 from afresh.evaluation.encoders import label_parts
 from afresh.evaluation.estimate import Array, Estimate, share
-from afresh.evaluation.image_sets import MAX_TRAIN, ImageSets, image_sets_of, images_of
+from afresh.evaluation.image_sets import MAX_TRAIN, ImageSets, image_sets_of, images_of, is_image_space
 from afresh.evaluation.label_classifier import LabelClassifier, train_label_classifier
 from afresh.evaluation.memorisation import near_copies, nearest, nearest_ratio
 from afresh.evaluation.study import Study, Unmeasurable, study_of
@@ -29,9 +29,8 @@ MAX_VALUES = 200_000_000  # of the training images that are searched for copies;
 CROSS_CHECKS = ("random_net", "pixel_pca")
 
 
-def image_space(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
     """None for images (C, H, W) and for sounds, else the reason why not."""
-    if space.kind == "field" and (len(space.shape) == 3 or (space.timed and len(space.shape) == 2)):
+    if is_image_space(space):
         return None
     return f"measures images and sounds, fields of shape (C, H, W), not {space.kind} of shape {space.shape}"
 

@@ -127,7 +127,7 @@ def check_family(family: Family, target: Space, path: Path) -> None:
     reason = family.accepts(target)
     if reason is None:
         return
-    works = [f for f in registry.FAMILIES if registry.family(f).accepts(target) is None]
+    works = [f.name for f in registry.families() if f.accepts(target) is None]
     raise UserError(
         f"The codec {path} makes {target.kind} of shape {sides(target.shape)}, which {family.name} does not accept: "
         f"{reason}. Families that work with this codec: {', '.join(works)}. To get codes, train the codec with "

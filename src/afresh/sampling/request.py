@@ -265,7 +265,7 @@ def check_fills(family: Family, request: Request) -> None:
     if request.prompt is not None:
         raise UserError("Give `prompt`, a text to continue, or `infill`, a text with holes, but not both.")
     if not family.sampling.fills:
-        able = ", ".join(f for f in registry.FAMILIES if registry.family(f).sampling.fills)
+        able = ", ".join(f.name for f in registry.families() if f.sampling.fills)
         raise UserError(f"{family.name} cannot fill holes (`infill`). Families that can: {able}.")
 
 

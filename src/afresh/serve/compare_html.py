@@ -1,29 +1,27 @@
-"""The page on which a person chooses between two pictures or two sounds: one file of HTML, style and script.
+"""The page on which a person chooses between two items: one file of HTML, style and script.
 
-What differs between the kinds is how the sides look and a few functions: `load(id)` shows a pair and raises what cannot
-be shown, `seen()` says whether it may be judged yet, `pressed(key)` takes keys of its own.
+What differs between images and sounds is how the sides look and a few functions: `load(id)` shows a pair and raises
+what cannot be shown, `seen()` says whether it may be judged yet, `pressed(key)` takes keys of its own.
 """
 
 from __future__ import annotations
 
-from afresh.core.kinds import Kind
 
-
-def page_html(kind: Kind, token: str) -> str:
-    """The page for pairs of a kind, picture or sound, whose requests bear the token."""
+def page_html(view: str, token: str) -> str:
+    """The page for pairs of items that are viewed as an image or a sound. Its requests bear the token."""
     out = HTML
-    for name, text in PARTS[kind].items():
+    for name, text in PARTS[view].items():
         out = out.replace(name, text)
     return out.replace("TOKEN", token)
 
 
-PICTURES = {
+IMAGES = {
     "SIDES": """\
-      <button class="side" data-vote="a"><img alt="picture A"><span>A <kbd>&larr; or a</kbd></span></button>
-      <button class="side" data-vote="b"><img alt="picture B"><span>B <kbd>&rarr; or b</kbd></span></button>""",
+      <button class="side" data-vote="a"><img alt="image A"><span>A <kbd>&larr; or a</kbd></span></button>
+      <button class="side" data-vote="b"><img alt="image B"><span>B <kbd>&rarr; or b</kbd></span></button>""",
     "HINT": "",
     "MEDIA": """\
-const images = [...document.querySelectorAll(".side img")], broken = "A picture cannot be shown.";
+const images = [...document.querySelectorAll(".side img")], broken = "An image cannot be shown.";
 Object.assign(keys, {ArrowLeft: "a", ArrowRight: "b"});
 
 function fit() {  // the largest whole factor, so that every pixel is a square of the same size
@@ -40,7 +38,7 @@ function seen() { return true; }
 function pressed(key) { return false; }
 
 async function load(id) {
-  images.forEach((image, i) => { image.src = `/picture?token=${token}&id=${id}&side=${"ab"[i]}`; });
+  images.forEach((image, i) => { image.src = `/image?token=${token}&id=${id}&side=${"ab"[i]}`; });
   await Promise.all(images.map(i => i.decode()));
   fit();
 }""",
@@ -95,7 +93,7 @@ async function load(id) {
 }""",
 }
 
-PARTS: dict[Kind, dict[str, str]] = {"picture": PICTURES, "sound": SOUNDS}
+PARTS = {"image": IMAGES, "sound": SOUNDS}
 
 HTML = """<!doctype html>
 <html lang="en">

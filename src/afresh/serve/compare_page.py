@@ -1,4 +1,4 @@
-"""The server of the page on which a person chooses between two pictures or sounds, for this machine alone.
+"""The server of the page on which a person chooses between two images or sounds, for this machine alone.
 
 The server listens on 127.0.0.1. Its address has a secret token, and every request must bear it and be addressed to this
 machine by name, so that no other page, and nobody else who reaches the port, can see, hear or vote.
@@ -18,6 +18,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from afresh.alignment.feedback.preferences import Winner
 from afresh.core import UserError
+from afresh.data.audio.views import wav_bytes
+from afresh.data.image.kind import png_bytes
 from afresh.evaluation.report import visible
 from afresh.serve.compare_html import page_html
 from afresh.tasks.annotate import Question, Session
@@ -35,7 +37,8 @@ HEADERS = {
         "script-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
     ),
 }
-TYPES = {"picture": "image/png", "sound": "audio/wav"}  # of the files that `compare` keeps
+TYPES = {"image": "image/png", "sound": "audio/wav"}  # of what is shown
+SHOWN_AS_THEY_ARE = {"image": ".png", "sound": ".wav"}  # suffixes of items' files
 Reply = tuple[int, dict[str, Any]]
 
 
@@ -99,10 +102,16 @@ class Page:
         question = self.shown.get(name)
         if question is None or side not in ("a", "b"):
             return None
+        item, kind = question.a if side == "a" else question.b, self.session.plan.kind
         try:
-            return (self.session.path.parent / (question.a if side == "a" else question.b)).read_bytes()
-        except OSError:
+            if kind.suffix == SHOWN_AS_THEY_ARE[kind.view]:
+                return (self.session.path.parent / item).read_bytes()
+            preview = self.session.preview(item)
+        except (OSError, UserError):
             return None
+        if kind.view == "sound":
+            return None if preview.sound is None else wav_bytes(preview.sound)
+        return None if preview.image is None else png_bytes(preview.image)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -129,18 +138,18 @@ class Handler(BaseHTTPRequestHandler):
         return False
 
     def do_GET(self) -> None:
-        url, kind = urlsplit(self.path), self.page.session.plan.kind
+        url, view = urlsplit(self.path), self.page.session.plan.kind.view
         query = {k: v[0] for k, v in parse_qs(url.query).items()}
         if not self.allowed(query.get("token") or self.headers.get("X-Token")):
             return
         if url.path == "/":
-            self.send(200, "text/html; charset=utf-8", page_html(kind, self.page.token).encode())
+            self.send(200, "text/html; charset=utf-8", page_html(view, self.page.token).encode())
         elif url.path == "/state":
             with self.page.lock:
                 state = self.page.state()
             self.reply(200, state)
-        elif url.path == f"/{kind}" and (data := self.page.file(query.get("id", ""), query.get("side", ""))):
-            self.send(200, TYPES[kind], data)
+        elif url.path == f"/{view}" and (data := self.page.file(query.get("id", ""), query.get("side", ""))):
+            self.send(200, TYPES[view], data)
         else:
             self.reply(404, {"error": "There is no such thing here."})
 

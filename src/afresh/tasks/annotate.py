@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
@@ -20,17 +20,14 @@ from typing import Any
 
 import torch
 
-from afresh.alignment.feedback.preferences import Candidate, Pair, Vote, Winner, normal, scan
+from afresh.alignment.feedback.preferences import Candidate, Pair, Vote, Winner, item_of, kind_of_item, scan, value_of
 from afresh.alignment.feedback.ranking import ask
 from afresh.alignment.feedback.vote_summary import by_request
 from afresh.alignment.feedback.votes import append, line_of, repair, unjudged
-from afresh.alignment.rewards.reward import kind_of
-from afresh.core import UserError
+from afresh.core import ItemKind, Preview, UserError
 from afresh.core.files import replace_file
-from afresh.core.kinds import Kind, kind_named
 from afresh.core.rng import Rng
-from afresh.data.audio.views import wav_bytes
-from afresh.data.image.kind import png_bytes
+from afresh.data.text.kind import TEXT
 from afresh.runs.run import Run
 from afresh.sampling.request import Request, of_kind
 from afresh.tasks.sample import Sampler
@@ -42,49 +39,12 @@ ENOUGH = 10  # votes of a rater after which the most telling pairs are asked
 AHEAD = 5  # pairs that are chosen at once
 
 
-# --------------------------------------------------------------------------- what differs between kinds of samples
-
-
-@dataclass(frozen=True)
-class Keeper:
-    """How samples of one kind become items of a file of votes. `keep`: (value, folder, name) -> item; `there`: whether
-    an item, named relative to a folder, is still there."""
-
-    kind: Kind
-    keep: Callable[[Any, Path, str], str]
-    there: Callable[[str, Path], bool]
+# --------------------------------------------------------------------------- samples, drawn once
 
 
 def written(text: str) -> str:
     """A text as UTF-8 can hold it: what it cannot as escapes, as in samples.jsonl."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def filed(kind: Kind, suffix: str, content: Callable[[Any], bytes]) -> Keeper:
-    """What keeps samples as files in `folder`, named relative to the folder above. One that is there stays: votes may
-    speak of it."""
-
-    def keep(value: Any, folder: Path, name: str) -> str:
-        file = folder / f"{name}{suffix}"
-        if not file.exists():
-            replace_file(file, content(value))
-        return normal(f"{folder.name}/{file.name}")
-
-    return Keeper(kind, keep, lambda item, base: (base / item).is_file())
-
-
-KEEPERS: dict[Kind, Keeper] = {
-    "text": Keeper("text", lambda value, folder, name: written(value), lambda item, base: True),
-    "picture": filed("picture", ".png", png_bytes),
-    "sound": filed("sound", ".wav", wav_bytes),
-}
-
-
-def keeper_of(run: Run) -> Keeper:
-    return KEEPERS["text" if run.space.stream else kind_of(run)]
-
-
-# --------------------------------------------------------------------------- samples, drawn once
 
 
 @dataclass(frozen=True)
@@ -166,7 +126,7 @@ def read_record(file: Path) -> dict[str, Any]:
 
 def draw(run: Run, asked: Asked, k: int, seed: int, settings: Mapping[str, Any], votes: Path) -> list[str]:
     """The first k samples for a request as items; those that are kept already are not drawn again. Raises UserError."""
-    keeper, folder = keeper_of(run), items_folder(votes)
+    kind, folder = run.encoder.kind, items_folder(votes)
     prompt, label = asked.words
     name = re.sub(r"[^A-Za-z0-9._-]", "_", run.path.resolve().name)
     record: dict[str, Any] = {"run": name, "weights": weights_of(run), "seed": seed, "request": asdict(asked)}
@@ -174,10 +134,10 @@ def draw(run: Run, asked: Asked, k: int, seed: int, settings: Mapping[str, Any],
     key = hashlib.sha256(json.dumps(record, sort_keys=True).encode("utf-8", "backslashreplace")).hexdigest()[:12]
     stem = f"{name}-seed{seed}-{key}"
     items: list[str] = [str(i) for i in read_record(folder / f"{stem}.json").get("items", [])]
-    if len(items) < k or not all(keeper.there(i, votes.parent) for i in items[:k]):
+    if len(items) < k or not (kind.inline or all((votes.parent / i).is_file() for i in items[:k])):
         request = Request(asked.prompt, dict(asked.labels) or None, {}, asked.caption, asked.raw)
         values = Sampler(run, max(k, len(items)), request, seed, settings)().values
-        fresh = [keeper.keep(v, folder, f"{stem}-{i:04d}") for i, v in enumerate(values)]
+        fresh = [item_of(kind, v, folder, f"{stem}-{i:04d}") for i, v in enumerate(values)]
         items = items + fresh[len(items) :]  # files keep their names, and texts that were shown stay what they were
         text = json.dumps({**record, "prompt": prompt, "label": label, "items": items}, indent=1, ensure_ascii=False)
         replace_file(folder / f"{stem}.json", (text + "\n").encode("utf-8", "backslashreplace"))
@@ -191,7 +151,7 @@ def draw(run: Run, asked: Asked, k: int, seed: int, settings: Mapping[str, Any],
 class Plan:
     """Pairs in the order in which they are asked; all candidates; whether other pairs of them may be asked instead."""
 
-    kind: Kind
+    kind: ItemKind
     pairs: tuple[Pair, ...]
     candidates: tuple[Candidate, ...]
     free: bool
@@ -233,11 +193,10 @@ def check(runs: Sequence[Run], n: int, samples: int | None) -> None:
         )
     if len(runs) > 1 and runs[0].path.resolve() == runs[1].path.resolve():
         raise UserError(f"{runs[0].path} is given twice. Give one run to compare its samples with each other.")
-    kinds = [keeper_of(r).kind for r in runs]
-    if len(set(kinds)) > 1:
-        raise UserError(
-            f"{runs[0].path} makes {kinds[0]}s and {runs[1].path} makes {kinds[1]}s. Compare like with like."
-        )
+    kinds = [r.encoder.kind for r in runs]
+    if kinds[0] is not kinds[-1]:
+        makes = " and ".join(f"{r.path} makes {kind.plural}" for r, kind in zip(runs, kinds, strict=True))
+        raise UserError(f"{makes}. Compare like with like.")
 
 
 def make_plan(
@@ -275,7 +234,7 @@ def make_plan(
     order = torch.argsort(Rng(seed).uniform("compare/order", torch.arange(len(pairs))), stable=True).tolist()
     candidates = dict.fromkeys(c for p in pairs for c in p.candidates)
     notes = (fewer,) if len(pairs) < n else ()
-    return Plan(keeper_of(runs[0]).kind, tuple(pairs[i] for i in order), tuple(candidates), free, seed, notes)
+    return Plan(runs[0].encoder.kind, tuple(pairs[i] for i in order), tuple(candidates), free, seed, notes)
 
 
 # --------------------------------------------------------------------------- asking
@@ -315,6 +274,10 @@ class Session:
     @property
     def of(self) -> int:
         return len(self.plan.pairs)
+
+    def preview(self, item: str) -> Preview:
+        """An item as a person sees it. Raises UserError if its file cannot be read."""
+        return self.plan.kind.preview(value_of(self.plan.kind, item, self.path.parent))
 
     @property
     def ties(self) -> int:
@@ -362,15 +325,20 @@ class Session:
         return f"{count:,} {'vote' if count == 1 else 'votes'} kept in {self.path}{more}."
 
 
-def votes_in(path: Path, kind: Kind) -> list[Vote]:
+def votes_in(path: Path, kind: ItemKind) -> list[Vote]:
     """The votes of a file that may not exist yet, its last line mended. Raises UserError when it holds another kind."""
     repair(path)
     if not path.exists():
         return []
-    if kind != "text" and (there := scan(path)).votes and there.kind != kind:
-        raise UserError(f"{path} holds votes on {there.kind}s, and this run makes {kind}s. Choose another `out`.")
+    if not kind.inline and (there := scan(path)).votes and there.kind is not kind:
+        raise other_votes(path, there.kind, kind)
     found = scan(path, kind)
-    files = [kind_named(v.a) for v in found.votes if kind_named(v.a) != "text" and found.path(v.a).is_file()]
-    if kind == "text" and files:
-        raise UserError(f"{path} holds votes on {files[0]}s, and this run makes texts. Choose another `out`.")
+    if kind.inline:  # whose items are taken for text, whatever they look like
+        for vote in found.votes:
+            if (other := kind_of_item(vote.a)) is not TEXT and found.path(vote.a).is_file():
+                raise other_votes(path, other, kind)
     return list(found.votes)
+
+
+def other_votes(path: Path, found: ItemKind, kind: ItemKind) -> UserError:
+    return UserError(f"{path} holds votes on {found.plural}, and this run makes {kind.plural}. Choose another `out`.")

@@ -88,7 +88,7 @@ def harmonise(
     voices, or if `score` does not fit the run.
     """
     encoder = _encoder(run)
-    able = ", ".join(f for f in registry.FAMILIES if registry.family(f).sampling.fills)
+    able = ", ".join(f.name for f in registry.families() if f.sampling.fills)
     if not encoder.voices:
         how = f"`data.form=voices`, `family={able}`"
         raise UserError(f"{run.path} was not trained on scores in voices. Train such a run with {how}.")

@@ -116,7 +116,7 @@ class Editor:
                 "use `infill`."
             )
         if run.family.edit is None:
-            able = [f for f in registry.FAMILIES if registry.family(f).edit is not None]
+            able = [f.name for f in registry.families() if f.edit is not None]
             raise UserError(f"{run.family.name} cannot edit. Families that can: {', '.join(able)}.")
 
     def cond(self, n: int) -> Cond:

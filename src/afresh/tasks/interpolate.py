@@ -145,7 +145,7 @@ class Blender:
 def latents_of(run: Run) -> Latents:
     """The latents of the run's family. Raises UserError if images cannot be encoded to them."""
     if run.encoder.space.kind != "field" or run.family.latents is None:
-        able = [f for f in registry.FAMILIES if registry.family(f).latents is not None]
+        able = [f.name for f in registry.families() if f.latents is not None]
         raise UserError(
             f"{run.path} ({run.record.family}) has no latents that images or sounds can be encoded to. Families that "
             f"have them: {', '.join(able)}."

@@ -12,6 +12,8 @@ import pytest
 
 from afresh.alignment.feedback.preferences import FIRST, SECOND, TIE, Pair, Vote, read_votes
 from afresh.core import UserError
+from afresh.data.image.kind import IMAGE
+from afresh.data.text.kind import TEXT
 
 
 def line(a: str = "one", b: str = "two", winner: Any = "a", **more: Any) -> str:
@@ -52,7 +54,7 @@ def test_every_field_is_read_and_the_order_kept(tmp_path: Path) -> None:
     found = read_votes(file(tmp_path, whole, line("u", "v\nw", "tie", prompt=None, rater="")))
     assert found.votes == (Vote("x", "y", "b", "p", "l", "r", "why"), Vote("u", "v\nw", "tie"))
     assert [v.line for v in found.votes] == [1, 2]
-    assert found.kind == "text"
+    assert found.kind is TEXT
 
 
 def test_the_summary_by_hand(tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ def test_pictures_are_found_beside_the_file_and_have_one_name(tmp_path: Path) ->
         line("set/0.png", "./set/0.png"),
     ]
     found = read_votes(file(tmp_path, *votes))
-    assert found.kind == "picture"
+    assert found.kind is IMAGE
     assert found.votes == (Vote("set/0.png", "set/1.JPG", "a"),)
     assert found.summary.repeats == 1 and found.summary.equal == (3,)
     assert found.path(found.votes[0].b) == tmp_path / "set" / "1.JPG"
@@ -135,7 +137,7 @@ def test_missing_pictures_are_counted_and_five_named(tmp_path: Path) -> None:
     with pytest.raises(UserError) as e:
         read_votes(path)
     told = str(e.value)
-    assert "8 of the 9 pictures" in told and "1.png, 2.png, 3.png, 4.png, 5.png, and 3 more" in told
+    assert "8 of the 9 images" in told and "1.png, 2.png, 3.png, 4.png, 5.png, and 3 more" in told
     assert "6.png" not in told
 
 
@@ -144,15 +146,15 @@ def test_missing_pictures_are_counted_and_five_named(tmp_path: Path) -> None:
 )
 def test_texts_and_pictures_in_one_file_are_refused(tmp_path: Path, votes: list[str]) -> None:
     pictures(tmp_path, "0.png", "1.png")
-    with pytest.raises(UserError, match="texts and pictures in one file"):
+    with pytest.raises(UserError, match="texts and images in one file"):
         read_votes(file(tmp_path, *votes))
 
 
 def test_texts_that_end_like_pictures_can_be_said_to_be_texts(tmp_path: Path) -> None:
-    found = read_votes(file(tmp_path, line("open ./a.png", "no"), line("./a.png", "a.png")), kind="text")
-    assert found.kind == "text" and len(found.votes) == 2 and found.votes[1].a == "./a.png"
-    with pytest.raises(UserError, match="votes on pictures are asked for"):
-        read_votes(file(tmp_path, line("x", "y")), kind="picture")
+    found = read_votes(file(tmp_path, line("open ./a.png", "no"), line("./a.png", "a.png")), kind=TEXT)
+    assert found.kind is TEXT and len(found.votes) == 2 and found.votes[1].a == "./a.png"
+    with pytest.raises(UserError, match="votes on images are asked for"):
+        read_votes(file(tmp_path, line("x", "y")), kind=IMAGE)
 
 
 # --------------------------------------------------------------------------- bad input

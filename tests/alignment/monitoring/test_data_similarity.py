@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from afresh.alignment.monitoring.data_similarity import MOST, DataSimilarity, evenly
-from afresh.core import Cond, Examples, Item
+from afresh.core import Cond, Examples, Item, Space
+from afresh.data.audio.kind import SOUND
 from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
 
@@ -21,7 +22,10 @@ def of_texts(*texts: str) -> DataSimilarity:
 
 def of_fields(x: torch.Tensor) -> DataSimilarity:
     """`x` (N, C, ...) uint8."""
-    prepared: Any = SimpleNamespace(kind=IMAGE, train=Examples(x, Cond(len(x)), scale=2 / 255, shift=-1.0))
+    axes = ("height", "width") if x.dim() == 4 else ("time",)
+    encoder = SimpleNamespace(space=Space("field", tuple(x.shape[1:]), axes=axes))
+    train = Examples(x, Cond(len(x)), scale=2 / 255, shift=-1.0)
+    prepared: Any = SimpleNamespace(kind=IMAGE if x.dim() == 4 else SOUND, encoder=encoder, train=train)
     return DataSimilarity(prepared, None)
 
 

@@ -10,17 +10,20 @@ import numpy as np
 import pytest
 import soundfile
 
+from afresh.alignment.feedback.preferences import kind_of_item
 from afresh.alignment.rewards.audio import SOUNDS, pitches
 from afresh.alignment.rewards.build import build
 from afresh.alignment.rewards.reward import Context, Scorer
 from afresh.core import RewardError, Sound, UserError
-from afresh.core.kinds import kind_named, kind_of, shown
+from afresh.data.audio.kind import SOUND
+from afresh.data.image.kind import IMAGE
+from afresh.data.text.kind import TEXT
 
 RATE = 8_000
 
 
 def scores(text: str, sounds: Sequence[Sound], train: Sequence[Sound] = ()) -> list[float]:
-    reward = build(text, Context("sound", train, workers=1))
+    reward = build(text, Context(SOUND, train, workers=1))
     try:
         return [float(v) for v in Scorer(reward)(sounds)]
     finally:
@@ -158,7 +161,7 @@ def test_functions_and_programs_are_given_sounds(tmp_path: Path) -> None:
     )
     two = [tone(500, 0.25, 0.5), sound(np.full((100, 2), 0.25), 16_000)]
     assert scores(f"{tmp_path}/mine.py:peak", two) == pytest.approx([8000.75, 16000.25 + 100 / 16_000], abs=1e-2)
-    program = build(f"!python3 {tmp_path}/frames.py", Context("sound", workers=1))
+    program = build(f"!python3 {tmp_path}/frames.py", Context(SOUND, workers=1))
     assert list(Scorer(program)(two, [{"more": 0}, {"more": 5}])) == [2000 + 8000 + 1, 100 + 16_000 + 2 + 5]
 
 
@@ -168,7 +171,7 @@ def test_functions_and_programs_are_given_sounds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("sharpness", "sharpness is for pictures, and these are sounds. For sounds there are loudness"),
+        ("sharpness", "sharpness is for images, and these are sounds. For sounds there are loudness"),
         ("length", "length is for texts"),
         ("loudness:db=3", "alone"),
         ("pitch", "pitch:hz=220"),
@@ -184,7 +187,7 @@ def test_functions_and_programs_are_given_sounds(tmp_path: Path) -> None:
 )
 def test_what_does_not_exist_or_fit(text: str, why: str) -> None:
     with pytest.raises(UserError, match=why):
-        build(text, Context("sound"))
+        build(text, Context(SOUND))
 
 
 def test_files_that_are_no_sounds_are_refused(tmp_path: Path) -> None:
@@ -193,7 +196,7 @@ def test_files_that_are_no_sounds_are_refused(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "nan.wav", np.full(100, np.nan, np.float32), RATE, "FLOAT")
     for name in ("text", "empty", "nan"):
         with pytest.raises(UserError, match="cannot be read as a sound"):
-            build(f"near:{tmp_path}/{name}.wav", Context("sound"))
+            build(f"near:{tmp_path}/{name}.wav", Context(SOUND))
 
 
 def test_every_built_in_has_help_and_a_wrong_item_is_named(tmp_path: Path) -> None:
@@ -207,7 +210,7 @@ def test_every_built_in_has_help_and_a_wrong_item_is_named(tmp_path: Path) -> No
 
 
 def test_kinds_are_told_apart() -> None:
-    assert [kind_of(v) for v in ("a", np.zeros((2, 2, 1), np.uint8), QUIET)] == ["text", "picture", "sound"]
     names = ("x.PNG", "a/b.wav", "b.mp3", "c.flac", "d.ogg", "song.wav\nand more", "x" * 2000 + ".wav", "wav")
-    assert [kind_named(n) for n in names] == ["picture", *["sound"] * 4, *["text"] * 3]
-    assert shown(tone(440)) == "a sound of 0.5 s, 1 channel, at 8,000 Hz"
+    assert [kind_of_item(n) for n in names] == [IMAGE, *[SOUND] * 4, *[TEXT] * 3]
+    assert kind_of_item("x.png", TEXT) is TEXT and kind_of_item("x.png", SOUND) is IMAGE
+    assert SOUND.describe(tone(440)) == "a sound of 0.5 s, 1 channel, at 8,000 Hz"

@@ -14,7 +14,9 @@ from afresh.alignment.rewards.classifier_reward import judges_of, known
 from afresh.alignment.rewards.reward import Context
 from afresh.alignment.rewards.unit_test_reward import passing, program
 from afresh.core import UserError
+from afresh.data.image.kind import IMAGE
 from afresh.data.prepare import prepare
+from afresh.data.text.kind import TEXT
 from afresh.evaluation import label_classifier
 from tests import needs
 
@@ -38,7 +40,7 @@ def shades(tmp_path: Path) -> Path:
 
 def test_a_class_of_pictures_is_a_reward_with_a_gradient(shades: Path) -> None:
     told: list[str] = []
-    context = Context("picture", known=known(prepare(shades), "picture", told.append))
+    context = Context(IMAGE, known=known(prepare(shades), IMAGE, told.append))
     reward = build("class:light", context)
     light, dark = (np.full((12, 12, 1), v, np.uint8) for v in (210, 30))
     values = np.asarray(reward.score([light, dark], [{}, {}]))
@@ -62,7 +64,7 @@ def test_a_classifier_is_trained_once_for_its_data(
     pictures = [np.full((12, 12, 1), v, np.uint8) for v in (210, 110, 30)]
 
     def values() -> np.ndarray:
-        context = Context("picture", known=known(prepare(shades), "picture", lambda line: None, folder))
+        context = Context(IMAGE, known=known(prepare(shades), IMAGE, lambda line: None, folder))
         return np.asarray(build("class:light", context).score(pictures, [{}] * 3))
 
     first = values()
@@ -83,7 +85,7 @@ def test_a_class_of_texts_is_a_reward(tmp_path: Path) -> None:
     rows = [f'{{"text": "{w} {i} thing", "label": "{c}"}}' for i in range(60) for w, c in (("good", "p"), ("bad", "n"))]
     (tmp_path / "t.jsonl").write_text("\n".join(rows))
     context = Context(
-        "text", known=known(prepare(tmp_path / "t.jsonl", "text", {"label_column": "label"}), "text", lambda line: None)
+        TEXT, known=known(prepare(tmp_path / "t.jsonl", "text", {"label_column": "label"}), TEXT, lambda line: None)
     )
     good, bad = build("class:p", context).score(["a good day", "a bad day"], [{}, {}])
     assert good > 0.7 and bad < 0.3
@@ -91,7 +93,7 @@ def test_a_class_of_texts_is_a_reward(tmp_path: Path) -> None:
 
 
 def test_a_class_that_is_not_there_names_those_that_are(shades: Path) -> None:
-    context = Context("picture", known=known(prepare(shades), "picture", lambda line: None))
+    context = Context(IMAGE, known=known(prepare(shades), IMAGE, lambda line: None))
     with pytest.raises(UserError, match=r"no class 'pale'.*Classes: dark, light"):
         build("class:pale", context)
 
@@ -101,7 +103,7 @@ def test_labels_that_say_nothing_are_refused(tmp_path: Path) -> None:
     rows = [f'{{"text": "{" ".join(map(str, rng.integers(0, 50, 6)))}", "label": "{"ab"[i % 2]}"}}' for i in range(200)]
     (tmp_path / "t.jsonl").write_text("\n".join(rows))
     context = Context(
-        "text", known=known(prepare(tmp_path / "t.jsonl", "text", {"label_column": "label"}), "text", lambda line: None)
+        TEXT, known=known(prepare(tmp_path / "t.jsonl", "text", {"label_column": "label"}), TEXT, lambda line: None)
     )
     with pytest.raises(UserError, match="has learnt nothing to steer by"):
         build("class:a", context)

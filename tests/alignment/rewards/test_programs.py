@@ -19,7 +19,9 @@ from afresh.alignment.rewards.build import build
 from afresh.alignment.rewards.call import Caller
 from afresh.alignment.rewards.programs import of_function
 from afresh.alignment.rewards.reward import Context, Reward, checked
-from afresh.core import RewardError, UserError
+from afresh.core import ItemKind, RewardError, UserError
+from afresh.data.image.kind import IMAGE
+from afresh.data.text.kind import TEXT
 
 WORDS = ["a", "bb", "ccc"]
 ASKED = [{"prompt": "p" * i, "label": "cat"} for i in range(3)]
@@ -88,7 +90,7 @@ def scores(reward: Reward, items: Any = WORDS, requests: Any = ASKED) -> list[fl
         reward.close()
 
 
-def named(file: Path, function: str, seconds: float = 60, kind: Any = "text") -> Reward:
+def named(file: Path, function: str, seconds: float = 60, kind: ItemKind = TEXT) -> Reward:
     return build(f"'{file}:{function}'", Context(kind, seconds=seconds))
 
 
@@ -114,11 +116,11 @@ def test_a_function_is_found_by_its_file_and_keeps_its_state(mine: Path) -> None
 def test_functions_of_texts_requests_and_pictures(mine: Path) -> None:
     assert scores(named(mine, "vowels"), ["aei", "", "\ud800x"]) == [3, 0, 0]
     assert scores(named(mine, "asked")) == [0, 1, 2]
-    assert scores(named(mine, "mean", kind="picture"), ROWS) == pytest.approx(list(ROWS.mean((1, 2, 3))))
+    assert scores(named(mine, "mean", kind=IMAGE), ROWS) == pytest.approx(list(ROWS.mean((1, 2, 3))))
 
 
 def test_a_function_of_a_module_that_is_installed() -> None:
-    assert scores(build("0.5*builtins:len", Context("text"))) == [0.5, 1, 1.5]
+    assert scores(build("0.5*builtins:len", Context(TEXT))) == [0.5, 1, 1.5]
 
 
 def test_an_exception_names_the_item_and_the_line(mine: Path) -> None:
@@ -157,12 +159,12 @@ def test_what_cannot_be_loaded(mine: Path, function: str, why: str) -> None:
 def test_a_function_that_is_not_there_is_told_those_that_are(tmp_path: Path) -> None:
     (tmp_path / "r.py").write_text("def long(text):\n    return 1\n\n\ndef short(text):\n    return 0\n")
     with pytest.raises(UserError, match=r"'shrot'\. Functions in .*r\.py: long, short\. A function is named"):
-        build(f"{tmp_path / 'r.py'}:shrot", Context("text"))
+        build(f"{tmp_path / 'r.py'}:shrot", Context(TEXT))
 
 
 def test_a_module_that_is_not_there_may_be_a_slip() -> None:
     with pytest.raises(UserError, match=r"No module named 'lenght'.*Did you mean length"):
-        build("lenght:words", Context("text"))
+        build("lenght:words", Context(TEXT))
 
 
 def one(text):  # type: ignore[no-untyped-def]
@@ -229,7 +231,7 @@ def test_a_function_at_hand_is_stopped_whatever_it_catches() -> None:
 
 def test_a_regular_expression_for_ever() -> None:
     with pytest.raises(RewardError, match="not done within"):
-        scores(build("matches:(a|aa)+$", Context("text", seconds=0.3)), ["a" * 200 + "b"], [{}])
+        scores(build("matches:(a|aa)+$", Context(TEXT, seconds=0.3)), ["a" * 200 + "b"], [{}])
 
 
 def test_another_thread_has_no_limit_but_its_numbers() -> None:
@@ -243,7 +245,7 @@ def test_another_thread_has_no_limit_but_its_numbers() -> None:
 # -------------------------------------------------------------------------------------------------------- programs
 
 
-def program(folder: Path, body: str, seconds: float = 60, workers: int = 1, kind: Any = "text") -> Reward:
+def program(folder: Path, body: str, seconds: float = 60, workers: int = 1, kind: ItemKind = TEXT) -> Reward:
     """A program in Python, which starts fast with -I -S, that has `lines`, the objects it was given."""
     file = folder / "prog"
     file.write_text(
@@ -264,7 +266,7 @@ def test_a_program_reads_objects_and_prints_numbers(tmp_path: Path) -> None:
 def test_a_program_is_given_pictures_as_files(tmp_path: Path) -> None:
     """Width and height stand in a PNG's header."""
     body = "for l in lines:\n    h = open(l['file'], 'rb').read()[16:24]\n    print(100 * h[3] + h[7])"
-    assert scores(program(tmp_path, body, kind="picture"), [*ROWS, ROWS[0, :2, :, :1]], [{}] * 4) == [
+    assert scores(program(tmp_path, body, kind=IMAGE), [*ROWS, ROWS[0, :2, :, :1]], [{}] * 4) == [
         504,
         504,
         504,
@@ -314,13 +316,13 @@ time.sleep(100)
 
 def test_a_program_need_not_read_all_of_its_input(tmp_path: Path) -> None:
     text = "x" * 1_000_000
-    assert scores(build("!sh -c 'echo 1; echo 2'", Context("text", workers=1)), [text, text], [{}] * 2) == [1, 2]
+    assert scores(build("!sh -c 'echo 1; echo 2'", Context(TEXT, workers=1)), [text, text], [{}] * 2) == [1, 2]
 
 
 def test_a_program_that_cannot_run(tmp_path: Path) -> None:
     (tmp_path / "prog").write_text("no script")
     with pytest.raises(UserError, match=r"chmod \+x"):
-        build(f"!{tmp_path}/prog", Context("text"))
+        build(f"!{tmp_path}/prog", Context(TEXT))
     (tmp_path / "prog").chmod(0o755)
     with pytest.raises(RewardError, match="#!/bin/sh"):
-        scores(build(f"!{tmp_path}/prog", Context("text")))
+        scores(build(f"!{tmp_path}/prog", Context(TEXT)))

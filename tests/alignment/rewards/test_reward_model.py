@@ -20,6 +20,7 @@ from afresh.alignment.rewards.image_features import PictureFeatures, Tuned, feat
 from afresh.alignment.rewards.reward_model import Trained, load_reward_model, train_reward_model
 from afresh.alignment.rewards.text_features import TextSettings, fit_text
 from afresh.core import UserError
+from afresh.data.text.kind import TEXT
 from afresh.evaluation.encoders import Recipe
 from afresh.tasks.train import TrainSpec, start
 
@@ -82,7 +83,7 @@ def test_what_was_liked_is_found_in_new_texts(taste: Trained) -> None:
     new = [" ".join(np.random.default_rng(i).choice(WORDS, 12)) for i in range(50)]
     sunny = [text.replace(text.split()[0], "sun", 1) for text in new]
     assert np.mean(reward.score(sunny, [{}] * 50) > reward.score(new, [{}] * 50)) > 0.9
-    assert reward.kind == "text" and reward.name == str(taste.folder)
+    assert reward.kind is TEXT and reward.name == str(taste.folder)
 
 
 def test_scores_are_in_deviations_of_the_items_voted_on(taste: Trained) -> None:
@@ -161,7 +162,7 @@ def not_finite(folder: Path) -> None:
         (lambda f: rewrite(f, version=2), "another version"),
         (lambda f: rewrite(f, deviation=0.0), "deviation"),
         (lambda f: rewrite(f, extra=1), "extra"),
-        (lambda f: rewrite(f, text=None), "neither texts nor pictures"),
+        (lambda f: rewrite(f, text=None), "neither texts nor images"),
         (lambda f: rewrite(f, text={**TextSettings().model_dump(), "lengths": False}), "features"),
         (not_finite, "not finite"),
     ],
@@ -198,7 +199,7 @@ def test_a_crash_before_the_last_file_leaves_no_model(taste: Trained, tmp_path: 
     with pytest.raises(UserError, match="is no reward model"):
         load_reward_model(tmp_path / "model")
     train_reward_model(votes, None, tmp_path / "model")  # the same folder will do
-    assert load_reward_model(tmp_path / "model").kind == "text"
+    assert load_reward_model(tmp_path / "model").kind is TEXT
 
 
 @pytest.mark.slow

@@ -13,16 +13,19 @@ import torch
 from PIL import Image
 
 from afresh.alignment.rewards.build import build, builtins, parse
-from afresh.alignment.rewards.image import PICTURES
-from afresh.alignment.rewards.reward import VALUES, Context, Kind, Reward, Scorer, Tally
-from afresh.core import RewardError, UserError
+from afresh.alignment.rewards.image import IMAGES
+from afresh.alignment.rewards.reward import VALUES, Context, Reward, Scorer, Tally
+from afresh.core import ItemKind, RewardError, UserError
+from afresh.data.audio.kind import SOUND
+from afresh.data.image.kind import IMAGE
+from afresh.data.text.kind import TEXT
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (6, 12, 8, 3), dtype=np.uint8)
 
 
 def scores(text: str, items: Sequence[Any], train: Sequence[Any] = ()) -> list[float]:
-    kind: Kind = "text" if isinstance(items[0], str) else "picture"
+    kind = TEXT if isinstance(items[0], str) else IMAGE
     return [float(v) for v in Scorer(build(text, Context(kind, train)))(items)]
 
 
@@ -118,8 +121,8 @@ def test_a_blur_forgives_what_is_fine(tmp_path: Path) -> None:
 def test_pictures_may_be_read_only(channels: int) -> None:
     picture = np.full((4, 4, channels), 51, np.uint8)
     picture.flags.writeable = False
-    assert build("brightness", Context("picture")).score([picture], [{}]) == pytest.approx([0.2])
-    assert build("novel", Context("picture", [picture])).score([picture], [{}]) == pytest.approx([0.0])
+    assert build("brightness", Context(IMAGE)).score([picture], [{}]) == pytest.approx([0.2])
+    assert build("novel", Context(IMAGE, [picture])).score([picture], [{}]) == pytest.approx([0.0])
 
 
 def test_novelty_of_pictures() -> None:
@@ -129,14 +132,14 @@ def test_novelty_of_pictures() -> None:
         scores("novel", [flat(0)[:4]], train)
 
 
-@pytest.mark.parametrize("name", sorted(PICTURES))
+@pytest.mark.parametrize("name", sorted(IMAGES))
 @pytest.mark.parametrize("channels", [1, 3])
 def test_differentiable_forms(name: str, channels: int, tmp_path: Path) -> None:
     """They agree with the plain form on bytes, and their gradient with finite differences."""
     pictures = [p[..., :channels] for p in NOISE]
     Image.fromarray(NOISE[3]).save(tmp_path / "like.png")
     word = {"near": f"near:{tmp_path}/like.png", "colour": "colour:#12ff80"}.get(name, name)
-    reward = build(word, Context("picture", pictures[2:]))
+    reward = build(word, Context(IMAGE, pictures[2:]))
     assert reward.on_field is not None
     x = torch.tensor(np.stack(pictures[:2])).movedim(3, 1).double() / 127.5 - 1
     np.testing.assert_allclose(reward.on_field(x).numpy(), reward.score(pictures[:2], [{}] * 2), atol=1e-12)
@@ -152,11 +155,11 @@ def test_a_sum_is_linear_and_differentiable_where_all_parts_are() -> None:
     text = "0.7*brightness + 2 * symmetry - .5*sharpness"
     parts = np.array([scores(name, NOISE) for name in ("brightness", "symmetry", "sharpness")])
     assert scores(text, NOISE) == pytest.approx(list(np.array([0.7, 2, -0.5]) @ parts))
-    reward = build(text, Context("picture"))
+    reward = build(text, Context(IMAGE))
     x = torch.tensor(NOISE).movedim(3, 1).double() / 127.5 - 1
     assert reward.on_field is not None
     assert reward.on_field(x).tolist() == pytest.approx(scores(text, NOISE))
-    assert build("-length", Context("text")).on_field is None
+    assert build("-length", Context(TEXT)).on_field is None
 
 
 # ------------------------------------------------------------------------------------------------- what users write
@@ -231,40 +234,39 @@ def test_written_terms_are_read_back() -> None:
 @pytest.mark.parametrize(
     ("text", "kind", "why"),
     [
-        ("lenght", "text", "Did you mean length"),
-        ("brightness", "text", "for pictures"),
-        ("json", "picture", "for texts"),
-        ("length:maximum=3", "text", "no option"),
-        ("length:max=3,max=4", "text", "no option"),
-        ("length:max=none", "text", "whole number"),
-        ("length:min=5,max=4", "text", "above"),
-        ("json:loads", "text", "alone"),
-        ("contains", "text", "contains:TEXT"),
-        ("contains:''", "text", "contains:TEXT"),
-        ("matches:(", "text", "regular expression"),
-        ("near:/nowhere", "text", "cannot be read"),
-        ("near:/nowhere", "picture", "cannot be read"),
-        ("near", "picture", "near:cat.png"),
-        ("novel", "text", "training"),
-        ("novel", "picture", "training"),
-        ("colour:red", "picture", "#ff8800"),
-        ("length*0.5", "text", "weights come first"),
-        ("(length)", "text", "no parentheses"),
-        ("!'", "text", "apart"),
-        ("!nowhere-to-be-found a", "text", "no program"),
-        ("nowhere.py:f", "text", "no file"),
+        ("lenght", TEXT, "Did you mean length"),
+        ("brightness", TEXT, "for images"),
+        ("json", IMAGE, "for texts"),
+        ("length:maximum=3", TEXT, "no option"),
+        ("length:max=3,max=4", TEXT, "no option"),
+        ("length:max=none", TEXT, "whole number"),
+        ("length:min=5,max=4", TEXT, "above"),
+        ("json:loads", TEXT, "alone"),
+        ("contains", TEXT, "contains:TEXT"),
+        ("contains:''", TEXT, "contains:TEXT"),
+        ("matches:(", TEXT, "regular expression"),
+        ("near:/nowhere", TEXT, "cannot be read"),
+        ("near:/nowhere", IMAGE, "cannot be read"),
+        ("near", IMAGE, "near:cat.png"),
+        ("novel", TEXT, "training"),
+        ("novel", IMAGE, "training"),
+        ("colour:red", IMAGE, "#ff8800"),
+        ("length*0.5", TEXT, "weights come first"),
+        ("(length)", TEXT, "no parentheses"),
+        ("!'", TEXT, "apart"),
+        ("!nowhere-to-be-found a", TEXT, "no program"),
+        ("nowhere.py:f", TEXT, "no file"),
     ],
 )
-def test_what_does_not_exist_or_fit(text: str, kind: Kind, why: str) -> None:
+def test_what_does_not_exist_or_fit(text: str, kind: ItemKind, why: str) -> None:
     with pytest.raises(UserError, match=why):
         build(text, Context(kind))
 
 
 def test_every_built_in_has_help_and_a_wrong_item_is_named() -> None:
-    kinds: tuple[Kind, ...] = ("text", "picture")
-    for kind in kinds:
+    for kind in (TEXT, IMAGE, SOUND):
         assert all(found.help for found in builtins(kind).values())
-    with pytest.raises(RewardError, match=r"brightness failed for item 1, a picture \(2, 2, 4\)"):
+    with pytest.raises(RewardError, match=r"brightness failed for item 1, an image \(2, 2, 4\)"):
         scores("brightness", [flat(0), np.zeros((2, 2, 4), np.uint8)])
 
 
@@ -307,13 +309,13 @@ def test_batches_keep_items_and_requests_together() -> None:
 
 def test_a_constant_reward_is_noted_once_and_by_part() -> None:
     notes: list[str] = []
-    run = Scorer(build("length + 2*json", Context("text")), 2, notes.append)
+    run = Scorer(build("length + 2*json", Context(TEXT)), 2, notes.append)
     run(["aa", "b", "cc", "dd", "ee", "ff"])
     assert notes == []
     run(["a", "b"] * 8)
     assert notes == ["The reward json was always 0 so far: nothing can be learnt from it."]
     varied: list[str] = []
-    Scorer(build("json", Context("text")), 2, varied.append)(["1", "a"] + ["a"] * 20)
+    Scorer(build("json", Context(TEXT)), 2, varied.append)(["1", "a"] + ["a"] * 20)
     assert varied == []
 
 
@@ -340,7 +342,7 @@ def test_the_mode_is_found_among_many_values() -> None:
 
 
 def test_parts_of_a_sum_have_tallies_of_their_own() -> None:
-    run = Scorer(build("length - 3*json", Context("text")))
+    run = Scorer(build("length - 3*json", Context(TEXT)))
     assert run(["1", "ab"]).tolist() == [-2, 2]
     means = {name: tally.summary()["mean"] for name, tally in run.tallies.items()}
     assert means == {"length - 3*json": 0, "length": 1.5, "json": 0.5}

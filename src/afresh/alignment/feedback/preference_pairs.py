@@ -1,4 +1,4 @@
-"""Votes as pairs to learn from: texts, pictures and sounds as the run's encoder reads them."""
+"""Votes as pairs to learn from: items as the run's encoder reads them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,14 +30,14 @@ def encoded_votes(run: Run, found: Preferences, note: Callable[[str], None]) -> 
         note(line)
     votes = list(found.votes)
     sides = [(v.decided or (v.a, v.b)) for v in votes]
-    if found.kind == "text":
-        made, kept = texts(run, votes, sides)
+    if run.space.stream:
+        made, kept = documents(run, found, votes, sides)
         if len(kept) < len(votes):
             note(f"{len(votes) - len(kept):,} pairs are longer than the model's context and were left out.")
         if not kept:
             raise UserError(f"No pair of {found.folder} fits in the context of {run.space.shape[0]} tokens.")
     else:
-        made, kept = files(run, found, sides), list(range(len(votes)))
+        made, kept = examples(run, found, sides), list(range(len(votes)))
     cond = Cond.cat([asked(run, votes[i]) for i in kept])
     tied = torch.tensor([votes[i].winner == "tie" for i in kept])
     win, lose = (replace(side, cond=cond) for side in made)
@@ -80,10 +81,10 @@ def labels_of(spec: CondSpec, label: str) -> dict[str, str]:
     return labels_by_name(spec, label)
 
 
-def files(run: Run, found: Preferences, sides: Sequence[tuple[str, str]]) -> tuple[Batch, Batch]:
-    """The preferred pictures or sounds and the others, in the family's space."""
+def examples(run: Run, found: Preferences, sides: Sequence[tuple[str, str]]) -> tuple[Batch, Batch]:
+    """The preferred items and the others, in the family's space, whose examples have one size."""
     names = list(dict.fromkeys(name for pair in sides for name in pair))
-    x = encoded(run, [found.path(n) for n in names])
+    x = encoded(run, [found.value(n) for n in names])
     if run.codec is not None:
         from afresh.core import Examples
 
@@ -104,20 +105,22 @@ def tokens_or_field(run: Run, x: Tensor) -> Batch:
     return Batch(torch.cat([begin, x.long()], 1), Cond(len(x)), index, torch.ones_like(x, dtype=torch.bool))
 
 
-def texts(run: Run, votes: Sequence[Vote], sides: Sequence[tuple[str, str]]) -> tuple[tuple[Batch, Batch], list[int]]:
-    """Rows of tokens whose mask counts the answers, and which votes fit in the context."""
+def documents(
+    run: Run, found: Preferences, votes: Sequence[Vote], sides: Sequence[tuple[str, str]]
+) -> tuple[tuple[Batch, Batch], list[int]]:
+    """Rows of tokens of a stream whose mask counts the answers, and which votes fit in the context."""
     written: dict[tuple[str | None, str], tuple[list[int], list[bool]]] = {}
     kept: list[int] = []
     rows: tuple[list[list[int]], list[list[int]]] = ([], [])
     counts: tuple[list[list[bool]], list[list[bool]]] = ([], [])
     for i, (vote, pair) in enumerate(zip(votes, sides, strict=True)):
-        for text in pair:
-            if (vote.prompt, text) not in written:
-                written[vote.prompt, text] = row_of(run, vote.prompt, text)
-        found = [written[vote.prompt, text] for text in pair]
-        if all(any(m) and len(ids) <= run.space.shape[0] + 1 for ids, m in found):
+        for item in pair:
+            if (vote.prompt, item) not in written:
+                written[vote.prompt, item] = row_of(run, vote.prompt, found.value(item))
+        both = [written[vote.prompt, item] for item in pair]
+        if all(any(m) and len(ids) <= run.space.shape[0] + 1 for ids, m in both):
             kept.append(i)
-            for k, (ids, counted) in enumerate(found):
+            for k, (ids, counted) in enumerate(both):
                 rows[k].append(ids)
                 counts[k].append(counted)
     width = max((len(r) for side in rows for r in side), default=2)
@@ -130,7 +133,7 @@ def texts(run: Run, votes: Sequence[Vote], sides: Sequence[tuple[str, str]]) -> 
     return (out[0], out[1]), kept
 
 
-def row_of(run: Run, prompt: str | None, answer: str) -> tuple[list[int], list[bool]]:
+def row_of(run: Run, prompt: str | None, answer: Any) -> tuple[list[int], list[bool]]:
     """Tokens of an answer after what it answers, and which of them count: the answer's, and its end where the model
     ends what it writes, which is in conversations."""
     if run.space.records:

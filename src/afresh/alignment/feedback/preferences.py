@@ -1,6 +1,6 @@
-"""Files of preferences: which of two texts, pictures or sounds somebody liked better, one vote a line of JSON.
+"""Files of preferences: which of two items somebody liked better, one vote a line of JSON.
 
-A line has `a` and `b` (texts, or paths of pictures or sounds relative to the file), `winner` ("a", "b" or "tie"), and
+A line has `a` and `b` (texts, or paths of images, sounds, ... relative to the file), `winner` ("a", "b" or "tie"), and
 may have `prompt` and `label` (what both were made for), `rater` and `reason`. It has nothing else: a misspelt field
 would be lost in silence. Votes without a rater count as those of one rater without a name.
 """
@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from afresh.core import Refused, UserError
-from afresh.core.kinds import KINDS, kind_named
-from afresh.core.kinds import Kind as Kind
+from afresh.core import ItemKind, Refused, UserError, registry
+from afresh.core.files import replace_file
+from afresh.data.text.kind import TEXT
 
 Winner = Literal["a", "b", "tie"]
 
 LONGEST = 1 << 24  # bytes of a line
+LONGEST_PATH = 1024  # characters: what is longer is a text, whatever it ends in
 NEEDED, OPTIONAL = ("a", "b", "winner"), ("prompt", "label", "rater", "reason")
 FIRST, SECOND, TIE = 0, 1, 2  # judgements of a pair
 SHOWN = 5  # of a long list, in a message
@@ -119,21 +120,59 @@ class Summary:
 
 @dataclass(frozen=True)
 class Preferences:
-    """The votes of a file that count, in its order. Pictures and sounds are named relative to `folder`."""
+    """The votes of a file that count, in its order. Items in files of their own are named relative to `folder`."""
 
-    kind: Kind
+    kind: ItemKind
     folder: Path
     votes: tuple[Vote, ...]
     summary: Summary
 
     def path(self, item: str) -> Path:
-        """Where a picture or sound is."""
+        """Where the file of an item is."""
         return self.folder / item
+
+    def value(self, item: str) -> Any:
+        """The item itself. Raises UserError if its file cannot be read."""
+        return value_of(self.kind, item, self.folder)
 
 
 def _some(names: Sequence[str], comma: str = ", ") -> str:
     more = f"{comma}and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
     return comma.join(names[:SHOWN]) + more
+
+
+# --------------------------------------------------------------------------- items
+
+
+def kind_of_item(item: str, expected: ItemKind | None = None) -> ItemKind:
+    """The kind of an item in a vote by the suffix of its file, `expected` first; a text if it does not look like a path
+    or is expected to be one."""
+    name = item.lower()
+    if expected is not None and (expected.inline or name.endswith(tuple(expected.suffixes))):
+        return expected
+    if len(item) > LONGEST_PATH or "\n" in item:
+        return TEXT
+    return next((k for k in registry.kinds().values() if k.suffixes and name.endswith(tuple(k.suffixes))), TEXT)
+
+
+def value_of(kind: ItemKind, item: str, folder: Path) -> Any:
+    """An item of a vote. Raises UserError if its file, which is named relative to the folder, cannot be read."""
+    try:
+        return kind.decode(item.encode("utf-8", "surrogatepass") if kind.inline else (folder / item).read_bytes())
+    except (OSError, ValueError) as e:
+        raise UserError(f"{item[:80]!r} cannot be read as {kind.name}: {e}. Restore it, or remove its votes.") from e
+
+
+def item_of(kind: ItemKind, value: Any, folder: Path, name: str) -> str:
+    """A value as an item of votes: a text as UTF-8 can hold it, or a file `name` in the folder, named relative to the
+    folder above. A file that exists stays as it is, since votes may refer to it."""
+    content = kind.encode(value)
+    if kind.inline:
+        return content.decode("utf-8", "surrogatepass").encode("utf-8", "backslashreplace").decode()
+    file = folder / f"{name}{kind.suffix}"
+    if not file.exists():
+        replace_file(file, content)
+    return normal(f"{folder.name}/{file.name}")
 
 
 # --------------------------------------------------------------------------- one line
@@ -215,9 +254,9 @@ def normal(path: str) -> str:
 class _Reader:
     """What is known while a file is read."""
 
-    def __init__(self, path: Path, kind: Kind | None) -> None:
-        self.path, self.kind, self.told = path, kind, kind
-        self.because = f"kind={kind} was asked for"
+    def __init__(self, path: Path, kind: ItemKind | None) -> None:
+        self.path, self.kind, self.expected = path, kind, kind
+        self.because = ""  # why items are of this kind, in a message
         self.votes: list[Vote] = []
         self.equal: list[int] = []
         self.damaged: list[Refused] = []
@@ -226,21 +265,21 @@ class _Reader:
         self.texts: dict[str, str] = {}  # the same item, read a thousand times, is kept once
 
     def item(self, text: str, line: int) -> str:
-        found = kind_named(text)
+        found = kind_of_item(text, self.expected)
         if self.kind is None:
-            self.kind, self.because = found, f"line {line} has a {found}"
-        if self.told != "text" and found != self.kind:
-            if self.told is not None:
+            self.kind, self.because = found, f"line {line} has one of kind {found.name}"
+        if found is not self.kind:
+            if self.expected is not None:
                 raise UserError(
-                    f"{self.path} has votes on {found}s (line {line} has {text[:60]!r}), and votes on {self.kind}s are "
-                    "asked for. Give those."
+                    f"{self.path} has votes on {found.plural} (line {line} has {text[:60]!r}), and votes on "
+                    f"{self.kind.plural} are asked for. Give those."
                 )
-            both = " and ".join(f"{k}s" for k in KINDS if k in (found, self.kind))
+            both = " and ".join(k.plural for k in registry.kinds().values() if k in (found, self.kind))
             raise UserError(
-                f"{self.path}: {both} in one file. Line {line} has a {found}, {text[:60]!r}, but "
-                f'{self.because}. Put them into two files, or say kind="text" if all are texts.'
+                f"{self.path}: {both} in one file. Line {line} has one of kind {found.name}, {text[:60]!r}, but "
+                f"{self.because}. Put them into two files, or read them with the kind text if all are texts."
             )
-        text = text if self.kind == "text" else normal(text)
+        text = text if self.kind.inline else normal(text)
         return self.texts.setdefault(text, text)
 
     def add(self, vote: Vote) -> None:
@@ -275,10 +314,10 @@ class _Reader:
         )
 
 
-def scan(path: Path, kind: Kind | None = None) -> Preferences:
+def scan(path: Path, kind: ItemKind | None = None) -> Preferences:
     """What is in a file of votes, be it nothing; whether its files exist is not asked. Raises UserError as read_votes.
 
-    `kind` None: what the first vote has. Texts that all look like paths need kind="text".
+    `kind` None: that of the first vote. Texts that all look like paths, and other items that are text, need their kind.
     """
     reader = _Reader(path, kind)
     try:
@@ -293,7 +332,7 @@ def scan(path: Path, kind: Kind | None = None) -> Preferences:
         raise UserError(
             f"Cannot read the votes in {path}: {e.strerror or e}. Give a file of votes, one JSON object a line."
         ) from e
-    return Preferences(reader.kind or "text", path.parent, tuple(reader.votes), reader.summary())
+    return Preferences(reader.kind or TEXT, path.parent, tuple(reader.votes), reader.summary())
 
 
 def _exists(path: Path) -> bool:
@@ -303,12 +342,12 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def read_votes(path: Path, kind: Kind | None = None) -> Preferences:
+def read_votes(path: Path, kind: ItemKind | None = None) -> Preferences:
     """The votes of a file (JSONL, UTF-8), read line by line.
 
     Damaged lines, votes that compare a thing with itself, and exact repeats by the same rater are left out and stand
-    in the summary. Raises UserError when the file cannot be read, has unknown fields, mixes texts, pictures and
-    sounds, names pictures or sounds that are not there, or has no vote that counts.
+    in the summary. Raises UserError when the file cannot be read, has unknown fields, mixes kinds of items, names files
+    that do not exist, or has no vote that counts.
     """
     found = scan(path, kind)
     if not found.votes:
@@ -316,11 +355,12 @@ def read_votes(path: Path, kind: Kind | None = None) -> Preferences:
         raise UserError(
             f'{path} has no vote to use. {why} A vote is a line such as {{"a": "one", "b": "other", "winner": "a"}}.'
         )
-    if found.kind != "text":
+    if not found.kind.inline:
         items = dict.fromkeys(item for v in found.votes for item in (v.a, v.b))
         if missing := [i for i in items if not _exists(found.path(i))]:
+            plural = found.kind.plural
             raise UserError(
-                f"{len(missing):,} of the {len(items):,} {found.kind}s named in {path} are missing: {_some(missing)}. "
-                f"Paths are relative to {found.folder}. Put the {found.kind}s there, or mend the paths."
+                f"{len(missing):,} of the {len(items):,} {plural} named in {path} are missing: {_some(missing)}. "
+                f"Paths are relative to {found.folder}. Put the {plural} there, or mend the paths."
             )
     return found

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from afresh.alignment.feedback.preferences import LONGEST, NEEDED, OPTIONAL, Kind, Pair, Vote, parse, scan, vote_of
-from afresh.core import UserError
+from afresh.alignment.feedback.preferences import LONGEST, NEEDED, OPTIONAL, Pair, Vote, parse, scan, vote_of
+from afresh.core import ItemKind, UserError
 from afresh.core.files import sync_folder
 
 BOM = b"\xef\xbb\xbf"
@@ -154,13 +154,13 @@ def repair(path: Path) -> bytes:
 def unjudged(votes: Iterable[Vote], pairs: Sequence[Pair], rater: str | None) -> list[Pair]:
     """Those of the pairs that a rater has not judged, in their order, each once.
 
-    Paths of pictures must be written as `preferences.normal` writes them.
+    Paths must be written as `preferences.normal` writes them.
     """
     done = {v.pair for v in votes if v.rater == rater}
     return [p for p in dict.fromkeys(pairs) if p not in done]
 
 
-def resume(path: Path, pairs: Sequence[Pair], rater: str | None, kind: Kind | None = None) -> list[Pair]:
+def resume(path: Path, pairs: Sequence[Pair], rater: str | None, kind: ItemKind | None = None) -> list[Pair]:
     """The pairs that a rater still has to judge, by a file that may not exist yet. Mends the file. Raises UserError."""
     repair(path)
     return unjudged(scan(path, kind).votes if path.exists() else (), pairs, rater)

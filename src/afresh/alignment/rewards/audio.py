@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from afresh.alignment.rewards.reward import Builtin, Context, Failed, Request, Reward, options
 from afresh.core import Sound, UserError
+from afresh.data.audio.kind import SOUND
 from afresh.nets.spectrum import Mel, log_mel, mel_of, stft
 
 Wave = NDArray[np.float64]  # (T,)
@@ -47,7 +48,7 @@ def each(function: Callable[[Sound], float]) -> Reward:
     def score(items: Sequence[Any], requests: Sequence[Request]) -> list[float]:
         return [function(checked(item, i)) for i, item in enumerate(items)]
 
-    return Reward("", score, "sound")
+    return Reward("", score, SOUND)
 
 
 def plain(name: str, function: Callable[[Sound], float]) -> Callable[[str | None, Context], Reward]:
@@ -293,3 +294,4 @@ SOUNDS = {
     "near": Builtin(near, "near:FILE, likeness to a sound by its log-mel spectrogram, 1 the same"),
     "novel": Builtin(novel, "distance to the nearest training sound, by log-mel spectrograms, 0 a copy"),
 }
+REWARDS = {SOUND.name: SOUNDS}

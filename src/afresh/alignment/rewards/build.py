@@ -25,18 +25,19 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from afresh.alignment.rewards.audio import SOUNDS
-from afresh.alignment.rewards.image import PICTURES
 from afresh.alignment.rewards.programs import python_function, shell_program
 from afresh.alignment.rewards.reward import Array, Builtin, Context, Request, Reward, checked
-from afresh.alignment.rewards.text import TEXTS
-from afresh.core import UserError
-from afresh.core.kinds import KINDS, Kind
+from afresh.core import ItemKind, UserError, registry
 
 
-def builtins(kind: Kind) -> dict[str, Builtin]:
-    """The catalog of rewards for a kind of items, by name."""
-    return {"text": TEXTS, "picture": PICTURES, "sound": SOUNDS}[kind]
+def builtins(kind: ItemKind) -> dict[str, Builtin]:
+    """The rewards with a name for a kind of items; empty if there are none."""
+    return registry.rewards().get(kind.name, {})
+
+
+def builtin_names() -> set[str]:
+    """The names of rewards for any kind of items."""
+    return {name for table in registry.rewards().values() for name in table}
 
 
 # ---------------------------------------------------------------------------------------------------- what users write
@@ -91,7 +92,7 @@ def program_at(text: str, start: int) -> str:
 
 def clear(text: str, start: int, bare: str) -> None:
     """Raises UserError for a sign in a word that may have been meant as one between two rewards."""
-    known = "|".join(sorted({name for kind in KINDS for name in builtins(kind)}))
+    known = "|".join(sorted(builtin_names()))
     meant = re.search(rf"[+-](?:{NUMBER}\*)?(?:{known})(?![\w.])", bare)
     if meant:
         place = text.find(meant.group(), start)
@@ -111,7 +112,7 @@ def parse(text: str) -> list[Term]:
     sign, i = at.group(1), at.end()
     while True:
         if i == len(text):
-            raise misread(text, i, f"A reward is missing here, such as {', '.join([*builtins('text')][:3])}.")
+            raise misread(text, i, "A reward is missing here, such as length, brightness or FILE.py:function.")
         factor = re.compile(rf"({NUMBER})\s*\*\s*").match(text, i)
         weight = float(factor.group(1)) if factor else 1.0
         if not np.isfinite(weight):
@@ -165,12 +166,11 @@ def named(text: str, term: Term, context: Context) -> Reward:
             raise misread(text, term.place, f"The program's words cannot be told apart: {e}.") from None
     if head in known:
         return replace(known[head].make(argument if colon else None, context), name=term.word, kind=context.kind)
-    listed = f"For {context.kind}s there are {', '.join(known)}; FILE.py:function, module:function, '!program', the "
-    listed += "folder of a reward model, class:LABEL, and for code passes:TESTS.py."
-    if others := [f"{kind}s" for kind in KINDS if head in builtins(kind)]:
-        raise misread(
-            text, term.place, f"{head} is for {' and '.join(others)}, and these are {context.kind}s. {listed}"
-        )
+    plural = context.kind.plural
+    listed = f"For {plural} there are {', '.join([*known, ''])}FILE.py:function, module:function, '!program', the "
+    listed += "folder of a reward model, and class:LABEL."
+    if others := [k.plural for k in registry.kinds().values() if head in builtins(k)]:
+        raise misread(text, term.place, f"{head} is for {' and '.join(others)}, and these are {plural}. {listed}")
     if (found := context.known(term.word)) is not None:
         return replace(found, name=term.word)
     source, _, function = term.word.rpartition(":")

@@ -19,6 +19,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -151,13 +152,26 @@ class Sound:
         return len(self.samples) / self.rate
 
 
-def packed(item: Any) -> Any:
-    """An item as JSON: a text as it is, a picture (H, W, C) uint8 or a sound's samples as their shape and bytes."""
-    if isinstance(item, str):
-        return item
-    if isinstance(item, np.ndarray):
-        return {"shape": item.shape, "bytes": encoded(item)}
-    return {"shape": item.samples.shape, "rate": int(item.rate), "bytes": encoded(item.samples.astype(np.float32))}
+def packed(item: Any, kind: Any) -> Any:
+    """An item of a kind (core.ItemKind) as JSON: a text as it is, an image or a sound's samples as their shape and
+    bytes; any other as the content of a file, with the name of the function that decodes it."""
+    return PACKED.get(kind.name, lambda item: by_file(item, kind))(item)
+
+
+def by_file(item: Any, kind: Any) -> dict[str, Any]:
+    content = base64.b64encode(kind.encode(item)).decode()
+    return {"decode": [kind.decode.__module__, kind.decode.__qualname__], "bytes": content}
+
+
+PACKED: dict[str, Callable[[Any], Any]] = {
+    "text": lambda text: text,
+    "image": lambda pixels: {"shape": pixels.shape, "bytes": encoded(pixels)},
+    "sound": lambda sound: {
+        "shape": sound.samples.shape,
+        "rate": int(sound.rate),
+        "bytes": encoded(sound.samples.astype(np.float32)),
+    },
+}
 
 
 def encoded(array: Any) -> str:
@@ -167,6 +181,9 @@ def encoded(array: Any) -> str:
 def unpacked(item: Any) -> Any:
     if isinstance(item, str):
         return item
+    if "decode" in item:
+        module, name = item["decode"]
+        return attrgetter(name)(importlib.import_module(module))(base64.b64decode(item["bytes"]))
     kind = np.float32 if "rate" in item else np.uint8
     array = np.frombuffer(base64.b64decode(item["bytes"]), kind).reshape(item["shape"]).copy()
     return Sound(array, item["rate"]) if "rate" in item else array

@@ -1,9 +1,10 @@
 """Rewards that are models of their own: the folder of a reward model, and how sure a classifier is of a class.
 
 `class:LABEL` asks a classifier of the run's own labels, `class:LABEL@DATA` one of other labelled data: the probability
-of the class. Texts are judged by words and pairs of words (tf-idf and logistic regression); pictures, and sounds as the
-fields that they are encoded to, by the network that judges labels elsewhere (measure/classifier.py). All are trained
-from the data's training split when the reward is first made, and are said to be right on so much of the held-out one.
+of the class. Texts are judged by words and pairs of words (tf-idf and logistic regression); items that are encoded to
+fields, such as images and sounds, by the network that judges labels elsewhere (evaluation/label_classifier.py); other items
+by the features of their kind and logistic regression. All are trained from the data's training split when the reward is
+first made, and are said to be right on so much of the held-out one.
 """
 
 from __future__ import annotations
@@ -18,23 +19,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from afresh.alignment.rewards.image import to_field
 from afresh.alignment.rewards.image_features import framed
 from afresh.alignment.rewards.reward import Array, Reward
-from afresh.alignment.rewards.reward_model import load_reward_model
-from afresh.alignment.rewards.unit_test_reward import MARK as TESTS
-from afresh.alignment.rewards.unit_test_reward import passing
-from afresh.core import Item, UserError
-from afresh.core.kinds import Kind
+from afresh.alignment.rewards.reward_model import ENCODER, load_reward_model
+from afresh.core import Item, ItemKind, UserError
+from afresh.core.events import ignore, listening
 from afresh.core.rng import Rng
 from afresh.data.prepare import Prepared, prepare
+from afresh.data.text.kind import TEXT
 from afresh.evaluation.encoders import downscaled
-from afresh.evaluation.image_sets import as_images
+from afresh.evaluation.image_sets import as_images, is_image_space
 from afresh.evaluation.label_classifier import train_label_classifier
 
 MARK = "class:"
-SEED = 3_000_017  # of a picture's classifier: not that of any judge
-AT_ONCE = 256  # sounds that are judged side by side
+SEED = 3_000_017  # of the classifiers of fields: not that of any judge
+AT_ONCE = 256  # fields that are judged side by side
 WORST = 0.1  # how far above chance a classifier has to be on held-out items to be a reward at all
 
 
@@ -45,35 +44,33 @@ def judges_of(*runs: str | Path | None) -> Path | None:
 
 
 def known(
-    prepared: Prepared, kind: Kind, note: Callable[[str], None], folder: Path | None = None
+    prepared: Prepared, kind: ItemKind, note: Callable[[str], None], folder: Path | None = None
 ) -> Callable[[str], Reward | None]:
-    """What `control.reward.build` asks about words that it does not know; networks that judge classes are kept in
-    `folder`, by what they were trained on. Raises UserError for a model of another kind, a label that is not there, and
-    a classifier that has learnt nothing."""
+    """What `afresh.alignment.rewards.build.build` asks about words that it does not know; networks that judge classes
+    are kept in `folder`, by what they were trained on. Raises UserError for a model of another kind, a label that is
+    not there, and a classifier that has learnt nothing."""
 
     def find(word: str) -> Reward | None:
         if word.startswith(MARK):
             label, _, path = word[len(MARK) :].partition("@")
-            found = of_class(label, prepared if not path else labelled(Path(path), kind, prepared), kind, note, folder)
-            return replace(found, on_field=None) if kind == "sound" and path else found  # whose fields are others
-        if word.startswith(TESTS):
-            if kind != "text":
-                raise UserError(f"{word} runs programs, and this model makes {kind}s.")
-            return passing(Path(word[len(TESTS) :]))
+            data = prepared if not path else labelled(Path(path), kind, prepared)
+            found = of_class(label, data, kind, note, folder)
+            # Fields of other data mean something else, unless they are pixels.
+            return replace(found, on_field=None) if path and not data.encoder.space.pixels else found
         if not (Path(word) / "model.json").is_file():
             return None
         found = load_reward_model(Path(word))
         if found.kind not in (None, kind):
-            raise UserError(f"{word} is a reward model of {found.kind}s, and this model makes {kind}s.")
-        # That of sounds takes fields of its own encoder, which need not be this one's.
-        return replace(found, on_field=None) if kind == "sound" else found
+            raise UserError(f"{word} is a reward model of {found.kind.plural}, and this model makes {kind.plural}.")
+        # One with an encoder of its own takes fields of that, which need not be this run's.
+        return replace(found, on_field=None) if (Path(word) / ENCODER).exists() else found
 
     return find
 
 
-def labelled(path: Path, kind: Kind, own: Prepared) -> Prepared:
+def labelled(path: Path, kind: ItemKind, own: Prepared) -> Prepared:
     """Other data with labels: class folders, or of texts a table with a column named label."""
-    if kind != "text":
+    if kind is not TEXT:
         return prepare(path, own.modality)
     return prepare(path, "text", {"folder_labels": True} if path.is_dir() else {"label_column": "label"})
 
@@ -86,7 +83,9 @@ class Judge:
     field: Callable[[Tensor], Tensor] | None = None
 
 
-def of_class(label: str, data: Prepared, kind: Kind, note: Callable[[str], None], folder: Path | None = None) -> Reward:
+def of_class(
+    label: str, data: Prepared, kind: ItemKind, note: Callable[[str], None], folder: Path | None = None
+) -> Reward:
     """The probability of a class. Raises UserError as `known` does."""
     parts = {k: p for k, p in data.encoder.conds.items() if p.kind == "label"}
     names = [k for k, p in parts.items() if label in p.classes]
@@ -97,7 +96,7 @@ def of_class(label: str, data: Prepared, kind: Kind, note: Callable[[str], None]
             + ("" if every else " Class folders or a column named label make some.")
         )
     name, classes = names[0], parts[names[0]].classes
-    judge = {"text": texts, "picture": pictures, "sound": sounds}[kind](data, name, folder)
+    judge = judge_of(data, kind)(data, name, folder)
     held = [i for i in data.heldout_items if i.labels.get(name) in classes]
     truth = [classes.index(i.labels[name]) for i in held]
     right = float((judge.items([i.value for i in held]).argmax(1) == truth).mean()) if held else 0.0
@@ -115,6 +114,17 @@ def of_class(label: str, data: Prepared, kind: Kind, note: Callable[[str], None]
         kind=kind,
         on_field=None if field is None else lambda x: field(x)[:, column],
     )
+
+
+def judge_of(data: Prepared, kind: ItemKind) -> Callable[[Prepared, str, Path | None], Judge]:
+    """How a classifier of items is trained. Raises UserError if nothing is known that tells such items apart."""
+    if kind is TEXT:
+        return texts
+    if is_image_space(data.encoder.space):
+        return fields
+    if kind.features is not None:
+        return by_features
+    raise UserError(f"{MARK}LABEL needs fields or features to tell {kind.plural} apart, and they have neither.")
 
 
 def texts(data: Prepared, name: str, folder: Path | None = None) -> Judge:
@@ -136,39 +146,41 @@ def texts(data: Prepared, name: str, folder: Path | None = None) -> Judge:
     return Judge(judged)
 
 
-def pictures(data: Prepared, name: str, folder: Path | None = None) -> Judge:
-    """The network that judges labels in measurements, of another seed."""
-    train, shape = data.train, data.encoder.space.shape
-    x = train.x.float() * train.scale + train.shift
-    judge = train_label_classifier(name, x, train.cond, name, len(data.encoder.conds[name].classes), Rng(SEED), folder)
-
-    def field(x: Tensor) -> Tensor:
-        made = framed(x, (shape[0], shape[1], shape[2]))
-        out: Tensor = judge.net(downscaled(made)).softmax(1)
-        return out
-
-    @torch.no_grad()
-    def judged(values: Sequence[Any]) -> Array:
-        every = [field(to_field(v)[None].float()) for v in values] if values else [torch.zeros(0, 1)]
-        return np.asarray(torch.cat(every).double().numpy())
-
-    return Judge(judged, field)
-
-
-def sounds(data: Prepared, name: str, folder: Path | None = None) -> Judge:
-    """The same network on the fields that sounds are encoded to, waves as their spectra."""
+def fields(data: Prepared, name: str, folder: Path | None = None) -> Judge:
+    """The network that classifies labels in measurements, trained with another seed, on the fields that items are
+    encoded to; waves as their spectra."""
     train, encoder = data.train, data.encoder
     x = as_images(train.x.float() * train.scale + train.shift)
+    shape = (x.shape[1], x.shape[2], x.shape[3])
     judge = train_label_classifier(name, x, train.cond, name, len(encoder.conds[name].classes), Rng(SEED), folder)
 
     def field(x: Tensor) -> Tensor:
-        out: Tensor = judge.net(downscaled(as_images(x.float()))).softmax(1)
+        out: Tensor = judge.net(downscaled(framed(as_images(x.float()), shape))).softmax(1)
         return out
 
     @torch.no_grad()
     def judged(values: Sequence[Any]) -> Array:
-        made = encoder.encode([Item(v) for v in values])
+        with listening(ignore):  # images of another size are resized
+            made = encoder.encode([Item(v) for v in values])
         x = made.x.float() * made.scale + made.shift
         return np.asarray(torch.cat([field(part) for part in x.split(AT_ONCE)]).double().numpy())
 
     return Judge(judged, field)
+
+
+def by_features(data: Prepared, name: str, folder: Path | None = None) -> Judge:
+    """Logistic regression on the features of the items' kind."""
+    from sklearn.linear_model import LogisticRegression
+
+    features, classes = data.kind.features, data.encoder.conds[name].classes
+    assert features is not None
+    items = [i for i in data.train_items if name in i.labels]
+    rows = features([i.value for i in items])
+    model = LogisticRegression(C=3.0, max_iter=400).fit(rows, [classes.index(i.labels[name]) for i in items])
+
+    def judged(values: Sequence[Any]) -> Array:
+        out = np.zeros((len(values), len(classes)))
+        out[:, model.classes_] = model.predict_proba(features(values))
+        return out
+
+    return Judge(judged)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from afresh.alignment.rewards.reward import Array, Builtin, Context, Failed, Request, Reward, options
 from afresh.core import UserError
+from afresh.data.image.kind import IMAGE
 
 Field = Callable[[Tensor], Tensor]
 LUMA = (0.299, 0.587, 0.114)  # of red, green, blue (ITU-R BT.601)
@@ -47,7 +48,7 @@ def of_field(on_field: Field) -> Reward:
                 out[rows] = on_field(torch.stack([to_field(items[i]) for i in rows])).numpy()
         return out
 
-    return Reward("", score, "picture", on_field)
+    return Reward("", score, IMAGE, on_field)
 
 
 def plain(name: str, on_field: Field) -> Callable[[str | None, Context], Reward]:
@@ -215,12 +216,19 @@ def novel(argument: str | None, context: Context) -> Reward:
     return of_field(on_field)
 
 
-PICTURES = {
-    "brightness": Builtin(plain("brightness", brightness), "mean grey level, 0 black to 1 white"),
-    "symmetry": Builtin(plain("symmetry", symmetry), "share of what left and right have in common, 0 to 1"),
-    "compressible": Builtin(plain("compressible", compressible), "share of the variance in low frequencies, 0 to 1"),
-    "sharpness": Builtin(plain("sharpness", sharpness), "variance of the Laplacian, 0 flat to 1 checkerboard"),
-    "colour": Builtin(colour, "colour:#rrggbb, nearness of all pixels to a colour, 0 to 1"),
-    "near": Builtin(near, "near:FILE, likeness to a picture by pixels after a blur, 0 to 1"),
-    "novel": Builtin(novel, "distance to the nearest training picture by pixels, 0 to 1"),
+IMAGES = {
+    "brightness": Builtin(plain("brightness", brightness), "mean grey level, 0 black to 1 white", gradient=True),
+    "symmetry": Builtin(
+        plain("symmetry", symmetry), "share of what left and right have in common, 0 to 1", gradient=True
+    ),
+    "compressible": Builtin(
+        plain("compressible", compressible), "share of the variance in low frequencies, 0 to 1", gradient=True
+    ),
+    "sharpness": Builtin(
+        plain("sharpness", sharpness), "variance of the Laplacian, 0 flat to 1 checkerboard", gradient=True
+    ),
+    "colour": Builtin(colour, "colour:#rrggbb, nearness of all pixels to a colour, 0 to 1", gradient=True),
+    "near": Builtin(near, "near:FILE, likeness to a picture by pixels after a blur, 0 to 1", gradient=True),
+    "novel": Builtin(novel, "distance to the nearest training picture by pixels, 0 to 1", gradient=True),
 }
+REWARDS = {IMAGE.name: IMAGES}

@@ -102,7 +102,7 @@ def heard(data: Preferences, names: Sequence[str], run: Run | None) -> Tensor:
     """Sounds (K, C, H, W) as the spectra of the run's fields, no side longer than MAX_SIDE. Raises UserError."""
     if run is None:
         raise UserError("Votes on sounds are learnt from as a model's encoder hears them: name the run that drew them.")
-    return small(encoded(run, [data.path(name) for name in names]))
+    return small(encoded(run, [data.value(name) for name in names]))
 
 
 def small(x: Tensor) -> Tensor:

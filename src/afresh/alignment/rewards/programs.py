@@ -27,12 +27,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from afresh.alignment.rewards.call import Caller, Wrong, packed
 from afresh.alignment.rewards.reward import Context, Failed, Request, Reward, Score
-from afresh.core import Sound, UserError
+from afresh.core import ItemKind, UserError
 
 CHILD = Path(__file__).with_name("call.py")
 LOOK = 0.05  # seconds between looks at whether a process is still there
@@ -189,7 +186,7 @@ def python_function(name: str, source: str, function: str, context: Context, hin
         ) from None
 
     def score(items: Sequence[Any], requests: Sequence[Request]) -> list[float]:
-        message = {"items": [packed(item) for item in items], "requests": [dict(r) for r in requests]}
+        message = {"items": [packed(item, context.kind) for item in items], "requests": [dict(r) for r in requests]}
         return list(kept.ask(message, len(items))["values"])
 
     return Reward(name, score, context.kind, close=kept.close)
@@ -256,9 +253,10 @@ class Kept:
 def shell_program(name: str, command: Sequence[str], context: Context) -> Reward:
     """A program and its arguments, started anew for each batch, without a shell (!sh -c '...' has one).
 
-    It reads a line for each item: {"text": TEXT, "request": {...}}, or of a picture or sound {"file": a PNG or WAV,
-    "request": {...}}, and prints a line for each, a number. A batch is shared out among `workers` processes, LEAST
-    items or more each, so that every item has to be scored by itself. Raises UserError where there is no such program.
+    It reads a line for each item: {"text": TEXT, "request": {...}}, or of an item that is no text {"file": a PNG, a
+    WAV, ..., "request": {...}}, and prints a line for each, a number. A batch is shared out among `workers` processes,
+    LEAST items or more each, so that every item has to be scored by itself. Raises UserError where there is no such
+    program.
     """
     if not command:
         raise UserError("The reward ! needs a program behind it, as in '!./score.sh'.")
@@ -277,7 +275,8 @@ def shell_program(name: str, command: Sequence[str], context: Context) -> Reward
             tempfile.TemporaryDirectory(prefix="afresh-reward-") as folder,
             ThreadPoolExecutor(len(starts) or 1) as pool,
         ):
-            lines = [told(item, r, folder, i) for i, (item, r) in enumerate(zip(items, requests, strict=True))]
+            pairs = enumerate(zip(items, requests, strict=True))
+            lines = [told(item, context.kind, request, folder, i) for i, (item, request) in pairs]
             try:
                 found = [pool.submit(once, command, lines[i : i + share], i, context.seconds, running) for i in starts]
                 return [v for part in found for v in part.result()]
@@ -291,18 +290,14 @@ def shell_program(name: str, command: Sequence[str], context: Context) -> Reward
     return Reward(name, score, context.kind)
 
 
-def told(item: Any, request: Request, folder: str, number: int) -> bytes:
+def told(item: Any, kind: ItemKind, request: Request, folder: str, number: int) -> bytes:
     """What a program is told of an item."""
-    if isinstance(item, str):
-        about = {"text": item}
-    elif isinstance(item, Sound):
-        import soundfile
-
-        about = {"file": f"{folder}/{number}.wav"}
-        soundfile.write(about["file"], np.clip(item.samples, -1, 1), item.rate, "PCM_16")
+    content = kind.encode(item)
+    if kind.inline:
+        about = {"text": content.decode("utf-8", "surrogatepass")}
     else:
-        about = {"file": f"{folder}/{number}.png"}
-        Image.fromarray(item[:, :, 0] if item.shape[2] == 1 else np.ascontiguousarray(item)).save(about["file"])
+        about = {"file": f"{folder}/{number}{kind.suffix}"}
+        Path(about["file"]).write_bytes(content)
     return json.dumps({**about, "request": dict(request)}).encode() + b"\n"
 
 

@@ -8,15 +8,10 @@ from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from afresh.core import RewardError, UserError, events
-from afresh.core.kinds import Kind as Kind
-from afresh.core.kinds import kind_of as item_kind
-from afresh.core.kinds import shown
-from afresh.runs.run import Run
+from afresh.core import ItemKind, RewardError, UserError, events
 
 Request = Mapping[str, Any]  # what was asked of an item: prompt, label, caption, ..., as far as given
 Array = NDArray[np.float64]
@@ -45,7 +40,7 @@ class Reward:
 
     name: str
     score: Score
-    kind: Kind | None = None  # None: any
+    kind: ItemKind | None = None  # None: any
     on_field: Callable[[Tensor], Tensor] | None = None
     parts: tuple[tuple[float, Reward], ...] = ()
     close: Callable[[], None] = lambda: None
@@ -56,7 +51,7 @@ class Context:
     """What rewards may be made from: the kind of items, those of training (`novel`), limits, and rewards by a word that
     is known elsewhere (a folder with a reward model, a class)."""
 
-    kind: Kind
+    kind: ItemKind
     train: Sequence[Any] = ()
     seconds: float = 60.0  # for a batch of a function or program
     workers: int | None = None  # processes of a shell program; None: as many as there are cores
@@ -69,6 +64,7 @@ class Builtin:
 
     make: Callable[[str | None, Context], Reward]
     help: str
+    gradient: bool = False  # whether it is differentiable, so that its gradient can guide sampling
 
 
 def options(name: str, argument: str | None, known: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
@@ -91,12 +87,19 @@ def options(name: str, argument: str | None, known: Mapping[str, Callable[[str],
 # ------------------------------------------------------------------------------------------------------------- running
 
 
+def described(kind: ItemKind | None, item: Any) -> str:
+    """An item in a few words."""
+    return repr(item)[:80] if kind is None else kind.describe(item)
+
+
 def checked(reward: Reward, items: Sequence[Any], requests: Sequence[Request], first: int = 0) -> Array:
     """One finite number for each of n items, float64 (n,); `first` is the number of the first. Raises RewardError."""
     n = len(items)
 
     def error(reason: str, item: int | None) -> RewardError:
-        which = f"items {first} to {first + n - 1}" if item is None else f"item {first + item}, {shown(items[item])}"
+        which = f"items {first} to {first + n - 1}"
+        if item is not None:
+            which = f"item {first + item}, {described(reward.kind, items[item])}"
         return RewardError(f"The reward {reward.name} failed for {which}: {reason}")
 
     if n == 0:
@@ -201,15 +204,6 @@ class Scorer:
         self.same[name] = (seen[0], seen[1] + 1)
         if seen[1] + 1 == CONSTANT_BATCHES and self.tallies[name].n > CONSTANT_BATCHES:
             self.note(f"The reward {name} was always {seen[0]:g} so far: nothing can be learnt from it.")
-
-
-def kind_of(run: Run) -> Kind:
-    """What the run draws."""
-    space = run.encoder.space
-    if space.timed:
-        return "sound"
-    blank = torch.zeros(1, *space.shape, dtype=torch.int64 if space.kind == "tokens" else torch.float32)
-    return item_kind(run.encoder.decode(blank)[0])
 
 
 def scorer_of(reward: Reward) -> Callable[[Sequence[Any], Sequence[Request]], Array]:

@@ -9,8 +9,8 @@ from typing import Any, cast
 from afresh.alignment.rewards.build import build
 from afresh.alignment.rewards.call import Caller, Wrong
 from afresh.alignment.rewards.classifier_reward import judges_of, known
-from afresh.alignment.rewards.reward import Context, Failed, Kind, Request, Reward, kind_of
-from afresh.core import UserError, events
+from afresh.alignment.rewards.reward import Context, Failed, Request, Reward
+from afresh.core import ItemKind, UserError, events
 from afresh.data.prepare import Prepared
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
@@ -53,7 +53,7 @@ class Items(Sequence[Any]):
 def reward_of(run: Run, wanted: Wanted) -> Reward:
     """The reward that words or a function stand for. A function is given a list of items, or one item, and with a
     second parameter their requests, as one in FILE.py is. Raises UserError for words that cannot be read."""
-    kind = kind_of(run)
+    kind = run.encoder.kind
     if not isinstance(wanted, str):
         return of_function(wanted, kind)
     data = Later(run)
@@ -62,7 +62,7 @@ def reward_of(run: Run, wanted: Wanted) -> Reward:
     return build(wanted, Context(kind, Items(data), known=found))
 
 
-def of_function(function: Callable[..., Any], kind: Kind) -> Reward:
+def of_function(function: Callable[..., Any], kind: ItemKind) -> Reward:
     """A function in this process, with no limit of time. Raises UserError for what cannot be called."""
     if not callable(function):
         raise UserError(f"A reward is words, as in 'length:min=50', or a function of items. Given: {function!r}.")

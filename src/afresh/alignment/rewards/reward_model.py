@@ -42,13 +42,16 @@ from afresh.alignment.rewards.bradley_terry import (
 from afresh.alignment.rewards.image import of_field
 from afresh.alignment.rewards.image_encoder import SavedPicture, blank, encoder_of, heard, opened, small
 from afresh.alignment.rewards.image_features import ENOUGH, Trial, Tuned, features_of, trial, tuned
-from afresh.alignment.rewards.reward import Array, Request, Reward, kind_of
+from afresh.alignment.rewards.reward import Array, Request, Reward
 from afresh.alignment.rewards.text_features import Hidden, TextFeatures, TextSettings, fit_text
-from afresh.core import Item, Score, UserError, events, registry
+from afresh.core import Encoder, Item, ItemKind, Score, UserError, events, registry
 from afresh.core.files import replace_file, write_json
-from afresh.core.kinds import Kind
+from afresh.data.audio.kind import SOUND
 from afresh.data.captions import MINILM, digests, folder_of, open_model
+from afresh.data.image.kind import IMAGE
+from afresh.data.text.kind import TEXT
 from afresh.evaluation.encoders import Recipe
+from afresh.evaluation.gallery import comparable
 from afresh.runs.run import Run
 
 MODEL, WEIGHTS, REPORT, ENCODER = "model.json", "model.safetensors", "report.json", "encoder"
@@ -62,9 +65,10 @@ class Saved(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     format: Literal["afresh reward model"] = "afresh reward model"
     version: int = VERSION
-    items: Kind
+    items: str  # the name of their kind
     text: TextSettings | None = None
     picture: SavedPicture | None = None
+    features: int | None = None  # numbers of an item, if it is seen by the features of its kind
     encoder: dict[str, str | None] | None = None
     sound: str | None = None
     mean: float  # of the rewards of the items voted on, in logits
@@ -134,24 +138,25 @@ def train_reward_model(
             raise UserError(f"{out} has a {name} already, which is left as it is. Choose another `out`.")
     before = _sha256(preferences)
     data = read_votes(preferences)
-    kind = None if run is None else kind_of(run)
-    if kind not in (None, data.kind):
-        raise UserError(f"{preferences} has votes on {data.kind}s, but the run {run and run.path} makes {kind}s.")
+    if run is not None and run.encoder.kind is not data.kind:
+        raise UserError(
+            f"{preferences} has votes on {data.kind.plural}, but the run {run.path} makes {run.encoder.kind.plural}."
+        )
     if _sha256(preferences) != before:
         raise UserError(f"{preferences} changed while it was read. Try again when nobody votes.")
-    if data.kind == "text":
-        made, second = _text(data, hidden, seed), None
-    elif hidden is None:
-        made, second = _picture(data, run, recipe, seed)
-    else:
-        raise UserError(f"{hidden} is an encoder of texts, and {preferences} has votes on {data.kind}s. Leave it out.")
-    if run is not None and data.kind == "sound":
-        run.encoder.save(out / ENCODER)
-        made.fields.update(sound=run.record.modality, encoder=_files(out / ENCODER))
+    make = trainer_of(data.kind, run)
+    if hidden is not None and make is not _text:
+        raise UserError(
+            f"{hidden} is an encoder of texts, and {preferences} has votes on {data.kind.plural}. Leave it out."
+        )
+    made, second = make(data, run, hidden, recipe, seed)
+    if made.encoder is not None:
+        made.encoder.save(out / ENCODER)
+        made.fields.update(encoder=_files(out / ENCODER))
     weights = save_bytes({k: v.contiguous() for k, v in made.tensors.items()})
     h = made.held_out
     saved = Saved(
-        items=data.kind,
+        items=data.kind.name,
         **made.fields,
         mean=float(made.raw.mean()),
         deviation=float(made.raw.std()) or 1.0,
@@ -188,9 +193,24 @@ class _Made:
     held_out: HeldOut
     tensors: dict[str, Tensor]
     fields: dict[str, Any]
+    encoder: Encoder | None = None  # which makes fields of items
 
 
-def _text(data: Preferences, hidden: str | None, seed: int) -> _Made:
+def trainer_of(kind: ItemKind, run: Run | None) -> Callable[..., tuple[_Made, Trial | None]]:
+    """How a reward of items of a kind is learnt: of texts by n-grams, of images, and fields that can be compared as
+    images, by a network, of other items by the features of their kind. Raises UserError if they have none."""
+    if kind is TEXT:
+        return _text
+    if kind is IMAGE or kind is SOUND or (run is not None and comparable(run.encoder.space)):
+        return _field
+    if kind.features is not None:
+        return _features
+    raise UserError(f"Rewards of {kind.plural} cannot be learnt: they have neither fields nor features.")
+
+
+def _text(
+    data: Preferences, run: Run | None, hidden: str | None, recipe: Recipe, seed: int
+) -> tuple[_Made, Trial | None]:
     _, names = comparisons_of(data.votes)
     found = fit_text(names, None if hidden is None else minilm(), seed=seed)
     features = found(names)
@@ -201,7 +221,8 @@ def _text(data: Preferences, hidden: str | None, seed: int) -> _Made:
         "directions": torch.from_numpy(found.directions).float(),
     }
     files = None if hidden is None else digests(folder_of(MINILM))
-    return _Made(rewards(head, features), head.log_nu, held_out, tensors, {"text": found.settings, "encoder": files})
+    fields = {"text": found.settings, "encoder": files}
+    return _Made(rewards(head, features), head.log_nu, held_out, tensors, fields), None
 
 
 def minilm() -> Hidden:
@@ -218,9 +239,23 @@ def minilm() -> Hidden:
     return hidden
 
 
-def _picture(data: Preferences, run: Run | None, recipe: Recipe, seed: int) -> tuple[_Made, Trial | None]:
+def _features(
+    data: Preferences, run: Run | None, hidden: str | None, recipe: Recipe, seed: int
+) -> tuple[_Made, Trial | None]:
+    assert data.kind.features is not None
+    _, names = comparisons_of(data.votes)
+    features = data.kind.features([data.value(name) for name in names])
+    head, held_out = learn(features, data.votes, seed)
+    tensors = {"weights": torch.from_numpy(head.weights)}
+    return _Made(rewards(head, features), head.log_nu, held_out, tensors, {"features": features.shape[1]}), None
+
+
+def _field(
+    data: Preferences, run: Run | None, hidden: str | None, recipe: Recipe, seed: int
+) -> tuple[_Made, Trial | None]:
     c, names = comparisons_of(data.votes)
-    x = (heard if data.kind == "sound" else opened)(data, names, run)
+    pixels = data.kind is IMAGE
+    x = (opened if pixels else heard)(data, names, run)
     encoder = encoder_of(x, run, recipe, seed)
     shape = (x.shape[1], x.shape[2], x.shape[3])
     saved = SavedPicture(shape=shape, recipe=None if encoder is None else asdict(recipe))
@@ -243,7 +278,10 @@ def _picture(data: Preferences, run: Run | None, recipe: Recipe, seed: int) -> t
     with torch.no_grad():
         raw = torch.cat([final(p.double()) for p in torch.split(x, 256)]).numpy()
     tensors = {"weights": final.weights, **{f"features.{k}": v for k, v in final.features.state_dict().items()}}
-    return _Made(raw, final.log_nu, held_out, tensors, {"picture": saved}), second
+    if pixels or run is None:
+        return _Made(raw, final.log_nu, held_out, tensors, {"picture": saved}), second
+    fields = {"picture": saved, "sound": run.record.modality}
+    return _Made(raw, final.log_nu, held_out, tensors, fields, run.encoder), second
 
 
 # -------------------------------------------------------------------------------------------------------- reading
@@ -256,6 +294,7 @@ def load_reward_model(folder: Path) -> Reward:
     Raises UserError when the folder is none, is damaged or of a later version, or its sentence encoder is another.
     """
     saved, tensors = read(folder)
+    kind = registry.kind(saved.items)
     try:
         weights = tensors.pop("weights").double()
         if not all(bool(torch.isfinite(t).all()) for t in (weights, *tensors.values())):
@@ -266,13 +305,15 @@ def load_reward_model(folder: Path) -> Reward:
             net = blank(saved.picture)
             net.load_state_dict({k.removeprefix("features."): v for k, v in tensors.items()})
             net = net.eval().requires_grad_(False)
-            make = _of_picture if saved.sound is None else _of_sound(saved.sound, folder / ENCODER)
+            make = _of_picture if saved.sound is None else _of_field(saved.sound, folder / ENCODER)
             reward = make(saved, Tuned(net, weights, saved.log_nu))
+        elif saved.features is not None:
+            reward = _of_features(saved, kind, weights.numpy())
         else:
-            raise ValueError("it has features of neither texts nor pictures")
+            raise ValueError("it has features of neither texts nor images")
     except (KeyError, RuntimeError, ValueError, TypeError) as e:
         raise UserError(f"{folder} is damaged: {str(e)[:200]}. Restore a copy of it, or train it again.") from None
-    return replace(reward, name=str(folder), kind=saved.items)
+    return replace(reward, name=str(folder), kind=kind)
 
 
 def read(folder: Path) -> tuple[Saved, dict[str, Tensor]]:
@@ -325,6 +366,17 @@ def _of_text(saved: Saved, settings: TextSettings, weights: Array, tensors: dict
     return Reward("", score)
 
 
+def _of_features(saved: Saved, kind: ItemKind, weights: Array) -> Reward:
+    features, head = kind.features, Head(weights, saved.log_nu, saved.spread)
+    if features is None or weights.shape != (saved.features,):
+        raise ValueError(f"{weights.shape} weights of {saved.features} features")
+
+    def score(items: Sequence[Any], requests: Sequence[Request]) -> Array:
+        return (rewards(head, features(items)) - saved.mean) / saved.deviation
+
+    return Reward("", score)
+
+
 def _of_picture(saved: Saved, net: Tuned) -> Reward:
     def on_field(x: Tensor) -> Tensor:
         return (net(x) - saved.mean) / saved.deviation
@@ -332,7 +384,7 @@ def _of_picture(saved: Saved, net: Tuned) -> Reward:
     return of_field(on_field)
 
 
-def _of_sound(modality: str, folder: Path) -> Callable[[Saved, Tuned], Reward]:
+def _of_field(modality: str, folder: Path) -> Callable[[Saved, Tuned], Reward]:
     """The same of the fields that the encoder in a folder makes. Raises ValueError when its files are not what they
     were."""
 
@@ -349,7 +401,7 @@ def _of_sound(modality: str, folder: Path) -> Callable[[Saved, Tuned], Reward]:
             fields = encoder.encode([Item(value) for value in items])
             return np.asarray(on_field(fields.x.float() * fields.scale + fields.shift).double().numpy())
 
-        return Reward("", score, "sound", on_field)
+        return Reward("", score, on_field=on_field)
 
     return made
 

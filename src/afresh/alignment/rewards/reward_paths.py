@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from afresh.alignment.rewards.build import builtins, parse
+from afresh.alignment.rewards.build import builtin_names, parse
 from afresh.alignment.rewards.classifier_reward import MARK as CLASS
 from afresh.alignment.rewards.unit_test_reward import MARK as TESTS
-from afresh.core.kinds import KINDS
 
 NEAR = "near:"  # the one built-in reward that names a file
 
@@ -50,7 +49,7 @@ def divided(word: str) -> tuple[str, str, str]:
     elif word.startswith(CLASS):
         label, at, path = word.partition("@")
         found = (label + at, path, "")
-    elif word.partition(":")[0] in {name for kind in KINDS for name in builtins(kind)}:
+    elif word.partition(":")[0] in builtin_names():
         return nothing
     elif word.rpartition(":")[0].endswith(".py"):
         source, colon, function = word.rpartition(":")

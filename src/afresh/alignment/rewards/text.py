@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from afresh.alignment.rewards.programs import limited
 from afresh.alignment.rewards.reward import Builtin, Context, Reward, options
+from afresh.alignment.rewards.unit_test_reward import passing
 from afresh.core import UserError
 from afresh.data.text.grams import cosine, grams
+from afresh.data.text.kind import TEXT
 
 WINDOW = 16  # characters of novel's windows
 UNITS: dict[str, Callable[[str], int]] = {
@@ -131,6 +133,11 @@ def near(argument: str | None, context: Context) -> Reward:
     return each(lambda text: cosine(grams(text), wanted))
 
 
+def passes(argument: str | None, context: Context) -> Reward:
+    """The share of the assertions of a Python file that hold after a program."""
+    return passing(Path(needed("passes", "TESTS.py", argument)))
+
+
 def windows(text: str, n: int) -> NDArray[np.uint64]:
     """A hash of each window of n characters, and a shorter text's own hash: uint64 (max(1, length - n + 1),)."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64) + np.uint64(1)
@@ -162,4 +169,6 @@ TEXTS = {
     "json": Builtin(is_json, "1 for a JSON document, else 0"),
     "near": Builtin(near, "near:FILE, likeness to a text file by counts of three characters, 0 to 1"),
     "novel": Builtin(novel, "share of the text that is in no training text, by pieces of n= characters, 0 to 1"),
+    "passes": Builtin(passes, "passes:TESTS.py, share of the assertions of a Python file that hold after a program"),
 }
+REWARDS = {TEXT.name: TEXTS}

@@ -11,6 +11,7 @@ from typing import Any
 
 from afresh.alignment.rewards.reward import Request, Reward
 from afresh.core import UserError
+from afresh.data.text.kind import TEXT
 from afresh.evaluation.programs import new_mark
 from afresh.evaluation.sandbox import Sandbox
 
@@ -45,7 +46,7 @@ def passing(path: Path) -> Reward:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return list(pool.map(one, zip(items, requests, strict=True)))
 
-    return Reward(f"{MARK}{path}", score, "text")
+    return Reward(f"{MARK}{path}", score, TEXT)
 
 
 def program(text: str, first: str, tests: Sequence[str], mark: str) -> str:
