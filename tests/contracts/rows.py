@@ -18,8 +18,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from afresh.core import Codec, Cond, CondSpec, Examples, Part, Sound, Space, registry
+from afresh.core import Codec, Cond, CondSpec, Examples, ItemKind, Part, Sound, Space, registry
 from afresh.core.rng import Rng
+from tests.plugin.package.afresh_walks import WALK
 
 SPEC: CondSpec = {
     "label": Part("label", classes=("a", "b", "c")),
@@ -274,11 +275,13 @@ SOLVERS = (SolverRow("euler"), SolverRow("heun"), SolverRow("ab2"), SolverRow("d
 
 @dataclass(frozen=True)
 class MetricRow:
-    """A module of metrics; `spaces` that some of its metrics apply to; `evidence` names a maker in evidence.py."""
+    """A module of metrics, and the `spaces` that its metrics apply to. `kind`: of the items; None: texts as tokens and
+    images as fields."""
 
     name: str
     spaces: tuple[str, ...]
     metrics: tuple[str, ...]
+    kind: ItemKind | None = None
 
 
 METRICS = (
@@ -306,6 +309,8 @@ METRICS = (
     ),
     MetricRow("likelihood", ("line", "plane", "solid"), ("bits_per_dim",)),
     MetricRow("music", ("notes",), ("score_validity", "note_distributions", "note_copies")),
+    MetricRow("tokens", ("stream", "raster", "residual", "levels", "notes"), ("bits_per_token",), WALK),
+    MetricRow("items", tuple(SPACES), ("items_valid", "items_distance", "items_diversity", "items_near_copies"), WALK),
 )
 
 

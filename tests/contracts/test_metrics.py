@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from afresh.core import Cond, Metric, Score, registry
+from afresh.core import Cond, Drawn, Item, Metric, Score, registry
 from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
 from afresh.evaluation.encoders import Recipe
@@ -20,6 +20,7 @@ from afresh.evaluation.study import Study
 from tests.contracts.rows import METRICS, SPACES, SPEC
 from tests.evaluation.evidence import Evidence, code_evidence, digits, image_evidence, library_code, modules_evidence
 from tests.evaluation.scores import composer
+from tests.plugin.package.afresh_walks import WALK, Encoder, Walk
 
 ALL = registry.metrics()
 every_metric = pytest.mark.parametrize("metric", ALL, ids=lambda m: m.name)
@@ -51,12 +52,26 @@ def assessor() -> Evidence:
     return replace(painter(), nats=(torch.full((64,), 60.0), torch.full((64,), 16.0)))
 
 
+def walker() -> Evidence:
+    """A model as good as the data, of a kind of items that a package adds, at one nat a token."""
+    draw = np.random.default_rng(0)
+    items = [Item(Walk(tuple(draw.choice([-1, 0, 1], 8).tolist()))) for _ in range(640)]
+    encoder = Encoder(field=False, classes=())
+    train, heldout, fake = items[:400], items[400:520], items[520:]
+    drawn = Drawn(encoder.encode(fake).x, [i.value for i in fake], Cond(len(fake)))
+    nats = (torch.full((120,), 8.0), torch.full((120,), 8.0))
+    splits = encoder.encode(train), encoder.encode(heldout)
+    return Evidence(encoder.space, {}, *splits, train, heldout, lambda n: drawn, nats, encoder.valid, kind=WALK)
+
+
 MAKERS: dict[str, Callable[[], Evidence]] = {
     "texts": writer,
     "programs": filler,
     "images": painter,
     "likelihood": assessor,
     "music": composer,
+    "tokens": walker,
+    "items": walker,
 }
 
 
@@ -96,7 +111,8 @@ def assert_same(first: dict[str, list[Score]], again: dict[str, list[Score]]) ->
 def test_a_metric_applies_or_says_why_not(metric: Metric) -> None:
     row = next(r for r in METRICS if metric.name in r.metrics)
     for name, space in SPACES.items():
-        reason = metric.applies(TEXT if space.kind == "tokens" else IMAGE, space, SPEC)
+        kind = row.kind or (TEXT if space.kind == "tokens" else IMAGE)
+        reason = metric.applies(kind, space, SPEC)
         assert (reason is None) == (name in row.spaces), (name, reason)
         assert reason is None or len(reason) > 10
 

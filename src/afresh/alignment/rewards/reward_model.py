@@ -137,7 +137,9 @@ def train_reward_model(
         if (out / name).exists():
             raise UserError(f"{out} has a {name} already, which is left as it is. Choose another `out`.")
     before = _sha256(preferences)
-    data = read_votes(preferences)
+    # Texts, and the files of other kinds, are recognised; other items that are text have to be expected.
+    expected = None if run is None or not run.encoder.kind.inline or run.encoder.kind is TEXT else run.encoder.kind
+    data = read_votes(preferences, expected)
     if run is not None and run.encoder.kind is not data.kind:
         raise UserError(
             f"{preferences} has votes on {data.kind.plural}, but the run {run.path} makes {run.encoder.kind.plural}."

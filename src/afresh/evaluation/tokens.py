@@ -1,0 +1,44 @@
+"""What a model of tokens that are no text says of held-out items: bits a token, beside the frequencies of tokens."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from afresh.core import CondSpec, Evidence, ItemKind, Metric, Score, Space
+from afresh.data.text.kind import TEXT
+from afresh.evaluation.estimate import ratio
+from afresh.evaluation.study import Study, Unmeasurable, study_of
+
+
+def tokens(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
+    """None for tokens that are no text; else why not."""
+    if kind is TEXT:
+        return "measures tokens; of texts bits_per_byte says more"
+    return None if space.kind == "tokens" else f"measures tokens, not {space.kind}"
+
+
+def bits_per_token(evidence: Evidence) -> list[Score]:
+    """-log2 p(held-out split) over its tokens, the whole split. Control: the frequencies of tokens in the training
+    split, each counted once more than it occurs."""
+    study = study_of(evidence)
+    found = study.likelihood()
+    if found is None:
+        raise Unmeasurable("the family gives no likelihood of these tokens")
+    nats, count = (t.double().numpy() / scale for t, scale in zip(found, (math.log(2), 1), strict=True))
+    own = ratio(nats, count)
+    name = "bits_per_token/bound" if study.bound else "bits_per_token"
+    return [own.score(name, "lower", None, unigrams(study) if len(study.space.vocab) == 1 else None)]
+
+
+def unigrams(study: Study) -> float:
+    """Bits a token of the held-out split by the frequencies of tokens in the training split."""
+    size = study.space.vocab[0]
+    splits = (study.train.x, study.heldout.x)
+    train, heldout = (torch.bincount(x.long().flatten(), minlength=size).double() for x in splits)
+    bits = -torch.log2((train + 1) / (train.sum() + size))
+    return float((heldout * bits).sum() / heldout.sum())
+
+
+METRICS = [Metric("bits_per_token", tokens, bits_per_token)]

@@ -1,0 +1,224 @@
+"""Walks of a few steps up, down or level: modalities whose items are neither texts, nor arrays, nor sounds.
+
+`walk` reads them as tokens and shows them as text. `chart` reads the same files as fields and shows them as images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+
+from afresh.alignment.rewards.reward import Builtin, Context, Reward
+from afresh.core import (
+    CondSpec,
+    Corpus,
+    Evidence,
+    Examples,
+    Item,
+    ItemKind,
+    Metric,
+    Part,
+    Preview,
+    Refused,
+    Score,
+    Sniff,
+    Space,
+    UserError,
+)
+from afresh.data.conditions import encode_conditions, fit_conditions
+
+STEPS = 8  # of a walk
+ARROWS = {-1: "↓", 0: "→", 1: "↑"}
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Steps of -1, 0 or 1."""
+
+    steps: tuple[int, ...]
+
+    @property
+    def heights(self) -> list[int]:
+        return list(itertools.accumulate(self.steps))
+
+
+def encode(walk: Walk) -> bytes:
+    return " ".join(map(str, walk.steps)).encode()
+
+
+def decode(content: bytes) -> Walk:
+    """Raises ValueError for anything but STEPS steps."""
+    steps = tuple(int(word) for word in content.split())
+    if len(steps) != STEPS or not set(steps) <= set(ARROWS):
+        raise ValueError(f"a walk has {STEPS} steps of -1, 0 or 1")
+    return Walk(steps)
+
+
+def arrows(walks: Sequence[Walk]) -> list[Preview]:
+    return [Preview(text="".join(ARROWS[s] for s in walk.steps)) for walk in walks]
+
+
+def charts(walks: Sequence[Walk]) -> list[Preview]:
+    """The way of each walk, one pixel a step."""
+    out = []
+    for walk in walks:
+        image = np.full((2 * STEPS + 1, STEPS, 1), 255, np.uint8)
+        image[[STEPS - h for h in walk.heights], range(STEPS)] = 0
+        out.append(Preview(text="".join(ARROWS[s] for s in walk.steps), image=image))
+    return out
+
+
+def features(walks: Sequence[Walk]) -> np.ndarray:
+    """Heights along the way, as shares of the highest."""
+    return np.array([w.heights for w in walks], np.float64) / (2 * STEPS) + 0.5
+
+
+def kind(name: str, view: str, suffix: str, previews: Any) -> ItemKind:
+    return ItemKind(
+        name=name,
+        plural=f"{name}s",
+        view=view,  # type: ignore[arg-type]
+        digest=lambda walk: hashlib.sha256(encode(walk)).hexdigest(),
+        describe=lambda walk: f"a {name} that ends at {walk.heights[-1]}",
+        previews=previews,
+        size=lambda walk: len(walk.steps),
+        unit="steps",
+        encode=encode,
+        decode=decode,
+        suffix=suffix,
+        suffixes=frozenset({suffix}) if suffix else frozenset(),
+        features=features,
+        flaw=lambda walk: "never move" if not any(walk.steps) else None,
+    )
+
+
+WALK = kind("walk", "text", "", arrows)
+CHART = kind("chart", "image", ".walk", charts)
+
+
+class Options(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Encoder(BaseModel):
+    """Walks to tokens 0, 1 and 2 of a fixed length, or to fields (1, STEPS), and back."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    field: bool
+    classes: tuple[str, ...]
+
+    @property
+    def kind(self) -> ItemKind:
+        return CHART if self.field else WALK
+
+    @property
+    def space(self) -> Space:
+        if self.field:
+            return Space("field", (1, STEPS), std=math.sqrt(2 / 3))
+        return Space("tokens", (STEPS,), (4,), {"begin": 3})
+
+    @property
+    def conds(self) -> CondSpec:
+        return {"label": Part("label", self.classes)} if self.classes else {}
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return ()
+
+    @property
+    def settled(self) -> Mapping[str, Any]:
+        return {}
+
+    def encode(self, items: Sequence[Item]) -> Examples:
+        x = torch.tensor([i.value.steps for i in items]).view(len(items), STEPS)
+        cond = encode_conditions(items, self.conds)
+        return Examples(x[:, None].float() if self.field else (x + 1).int(), cond, bytes=len(items) * STEPS)
+
+    def decode(self, x: Tensor) -> list[Walk]:
+        steps = x[:, 0].detach().cpu().round().clamp(-1, 1).long() if self.field else x.cpu() - 1
+        return [Walk(tuple(row)) for row in steps.tolist()]
+
+    def valid(self, value: Any) -> bool:
+        return isinstance(value, Walk) and len(value.steps) == STEPS
+
+    def hear(self, value: Any) -> None:
+        """Walks are silent."""
+
+    def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]:
+        folder.mkdir(parents=True, exist_ok=True)
+        for value, name in zip(values, names, strict=True):
+            (folder / f"{name}.walk").write_bytes(encode(value))
+        return [f"{name}.walk" for name in names]
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "encoder.json").write_text(self.model_dump_json(), encoding="ascii")
+
+
+@dataclass(frozen=True)
+class Modality:
+    """Files .walk, in class folders."""
+
+    name: str
+    kind: ItemKind
+    field: bool
+    certain: float
+    options: type = Options
+
+    def sniff(self, path: Path) -> Sniff:
+        files = [f for f in path.rglob("*") if f.is_file()]
+        ours = sum(f.suffix == ".walk" for f in files)
+        return Sniff(self.certain * ours / max(1, len(files)), f"{ours} of {len(files)} files are walks")
+
+    def read(self, path: Path, options: Options) -> Corpus:
+        corpus = Corpus([])
+        for file in sorted(f for f in path.rglob("*") if f.is_file()):
+            name = str(file.relative_to(path))
+            try:
+                walk = decode(file.read_bytes())
+            except ValueError as error:
+                corpus.refused.append(Refused(name, str(error), damaged=True))
+                continue
+            labels = {"label": file.parent.name} if file.parent != path else {}
+            corpus.items.append(Item(walk, name, labels))
+        if not corpus.items:
+            raise UserError(f"There is no walk in {path}.")
+        return corpus
+
+    def fit(self, items: Sequence[Item], options: Options) -> Encoder:
+        spec, _ = fit_conditions(items)
+        return Encoder(field=self.field, classes=spec["label"].classes if "label" in spec else ())
+
+    def load(self, folder: Path) -> Encoder:
+        try:
+            return Encoder.model_validate_json((folder / "encoder.json").read_bytes())
+        except (OSError, ValidationError) as error:
+            raise UserError(f"{folder} holds no encoder of walks: {error}") from None
+
+
+WALKS = Modality("walk", WALK, field=False, certain=1.0)
+CHARTS = Modality("chart", CHART, field=True, certain=0.5)
+
+
+def climb(argument: str | None, context: Context) -> Reward:
+    return Reward("", lambda items, requests: [walk.heights[-1] for walk in items])
+
+
+def level(evidence: Evidence) -> list[Score]:
+    """Share of samples that end where they began."""
+    found = evidence.samples(16).values
+    return [Score("walks_level", float(np.mean([w.heights[-1] == 0 for w in found])), None, None, len(found), "none")]
+
+
+REWARDS = {"climb": Builtin(climb, "height at the end")}
+METRICS = [Metric("walks_level", lambda kind, space, conds: None if kind is WALK else "measures walks", level)]

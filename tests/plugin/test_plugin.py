@@ -1,0 +1,236 @@
+"""A package of a third party adds two modalities through entry points, and every verb works on them.
+
+Its items are neither texts, nor arrays, nor sounds; no line of afresh knows them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from afresh.cli import run
+from afresh.core import registry
+from afresh.core.plugins import plugins
+from tests.cli.conftest import Invoke, invoke, parsed
+
+PACKAGE = Path(__file__).with_name("package")
+SMALL = ("--family", "transformer", "--set", "family.layers=1", "--set", "family.width=32", "--set", "family.heads=2")
+SMALL = (*SMALL, "--set", "family.kv_heads=2", "--set", "train.batch=16")
+FLOW = ("--modality", "chart", "--family", "flow", "--set", "family.widths=[8, 16]", "--set", "train.batch=16")
+__all__ = ["invoke"]
+
+
+def install(package: Path, target: Path, name: str = "") -> None:
+    """Put a package and its metadata into a folder, as pip does; `name` takes the place of its own."""
+    about = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    for file in package.glob("*.py"):
+        (target / file.name).write_bytes(file.read_bytes())
+    info = target / f"{(name or about['name']).replace('-', '_')}-{about['version']}.dist-info"
+    info.mkdir()
+    metadata = f"Metadata-Version: 2.1\nName: {name or about['name']}\nVersion: {about['version']}\n"
+    (info / "METADATA").write_text(metadata)
+    lines = []
+    for group, entries in about["entry-points"].items():
+        lines += [f"[{group}]", *(f"{key} = {value}" for key, value in entries.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the package, on the path of this process."""
+    target = tmp_path_factory.mktemp("site")
+    install(PACKAGE, target)
+    sys.path.insert(0, str(target))
+    plugins.cache_clear()
+    yield target
+    sys.path.remove(str(target))
+    sys.modules.pop("afresh_walks", None)
+    plugins.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def walks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """240 walks in two class folders, one copied, one damaged."""
+    root, draw = tmp_path_factory.mktemp("walks"), np.random.default_rng(0)
+    for i in range(240):
+        name = "up" if i % 2 else "down"
+        (root / name).mkdir(exist_ok=True)
+        steps = draw.choice([-1, 0, 1], 8, p=[0.2, 0.2, 0.6] if i % 2 else [0.6, 0.2, 0.2])
+        (root / name / f"{i:03d}.walk").write_text(" ".join(map(str, steps)))
+    (root / "up" / "copy.walk").write_bytes((root / "up" / "001.walk").read_bytes())
+    (root / "up" / "broken.walk").write_text("1 2 3")
+    return root
+
+
+@pytest.fixture(scope="module")
+def walk_run(site: Path, walks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "walks"
+    assert run(["train", str(walks), "--steps", "30", "--out", str(out), "--no-measure", *SMALL]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def chart_run(site: Path, walks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "charts"
+    assert run(["train", str(walks), "--steps", "4", "--out", str(out), "--no-measure", *FLOW]) == 0
+    return out
+
+
+def answered(monkeypatch: pytest.MonkeyPatch, lines: str) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+
+
+# --------------------------------------------------------------------------- the proof
+
+
+def test_another_process_finds_the_modality_and_shows_the_data(site: Path, walks: Path) -> None:
+    code = [sys.executable, "-m", "afresh", "data", str(walks)]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), *sys.path])}
+    done = subprocess.run(code, capture_output=True, text=True, env=env, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert ": walk (241 of 242 files" in done.stdout or ": walk (" in done.stdout
+    assert "sizes: 8 to 8 steps, median 8" in done.stdout and re.search("[↑→↓]{8}", done.stdout)
+
+
+def test_data_is_read_and_searched_for_duplicates(site: Path, walks: Path, tmp_path: Path, invoke: Invoke) -> None:
+    page = tmp_path / "data.html"
+    code, printed, _ = invoke("data", walks, "--json", "--out", page)
+    facts = parsed(printed)
+    assert code == 0 and facts["modality"] == "walk" and facts["sizes"]["steps"]["median"] == 8
+    assert facts["train"] + facts["heldout"] < 241 and len(facts["exact_duplicates"]) > 0
+    assert [r["source"] for r in facts["refused"]] == ["up/broken.walk"]
+    assert set(facts["labels"]) == {"label"} and re.search("[↑→↓]{8}", page.read_text())
+
+
+def test_walks_are_sampled_and_written(walk_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    out = tmp_path / "out"
+    code, printed, _ = invoke("sample", walk_run, "-n", 5, "--label", "up", "--out", out, "--json")
+    records = parsed(printed)
+    assert code == 0 and all(len(r["text"].split()) == 8 and r["label"] == "up" for r in records)
+    assert records == [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    code, printed, _ = invoke("sample", walk_run, "-n", 2)
+    assert code == 0 and len(re.findall("[↑→↓]{8}", printed)) == 2
+    assert re.search("[↑→↓]{8}", (next(iter((walk_run / "samples").glob("*.txt")))).read_text())
+
+
+def test_walks_are_measured_and_reported(walk_run: Path, invoke: Invoke) -> None:
+    code, printed, _ = invoke("measure", walk_run, "--json")
+    scores = {m["name"]: m for m in parsed(printed)["metrics"]}
+    assert code == 0
+    assert {"items_valid", "items_kid", "items_diversity", "items_near_copies", "bits_per_token"} <= set(scores)
+    assert scores["items_valid"]["value"] == 1.0 and 0 < scores["bits_per_token"]["value"] < 2
+    assert scores["bits_per_token"]["control"] == pytest.approx(1.5, abs=0.1)
+    assert "walks_level" in scores, "a metric of the package"
+    assert "bits_per_byte" not in scores and "frechet" not in scores
+    report = (walk_run / "report.html").read_text()
+    assert re.search("[↑→↓]{8}", report) and "items_kid" in report
+
+
+@pytest.mark.parametrize("reward", ["FILE", "climb", "class:up"])
+def test_walks_are_aligned_by_a_reward(
+    reward: str, walk_run: Path, walks: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    (tmp_path / "mine.py").write_text("def rising(walk):\n    return sum(s == 1 for s in walk.steps)\n")
+    reward, out = reward.replace("FILE", f"{tmp_path}/mine.py:rising"), tmp_path / "aligned"
+    argv = ("align", walk_run, "--reward", reward, "--steps", 2, "--out", out, "--set", "train.batch=16")
+    code, _, err = invoke(*argv, "--set", "align.group=8")
+    assert code == 0, err
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    looks = [r for r in rows if "data_similarity" in r]
+    assert looks and all(0 < r["data_similarity"] <= 1 and 0 < r["diversity"] < 1 for r in looks)
+    code, _, err = invoke("align", walk_run, "--reward", "brightness", "--out", tmp_path / "no")
+    assert code != 0 and "brightness is for images and sounds, and these are walks" in err and "climb" in err
+
+
+def test_walks_are_compared_in_the_terminal_and_teach(
+    walk_run: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    votes = tmp_path / "votes.jsonl"
+    answered(monkeypatch, "a\nb\n" * 60)
+    code, _, err = invoke("compare", walk_run, "-n", 60, "--no-active", "--out", votes)
+    assert code == 0 and re.search("[↑→↓]{8}", err), err
+    rows = [json.loads(line) for line in votes.read_text().splitlines()]
+    assert len(rows) > 40 and all(re.fullmatch(r"(-?[01] ?){8}", r[side]) for r in rows for side in "ab")
+    code, printed, _ = invoke("compare", walk_run, "--out", votes, "--summary")
+    assert code == 0 and f"{len(rows)} votes" in printed and "strongest" in printed
+    out = tmp_path / "aligned"
+    code, _, err = invoke("align", walk_run, "--preferences", votes, "--steps", 2, "--out", out)
+    assert code == 0, err
+    # A reward model of votes that say the same everywhere: the more steps up, the better.
+    for row in rows:
+        height = {side: sum(map(int, row[side].split())) for side in "ab"}
+        row["winner"] = "tie" if height["a"] == height["b"] else max("ab", key=lambda side: height[side])
+    votes.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "rewarded"
+    argv = ("align", walk_run, "--preferences", votes, "--method", "grpo", "--steps", 2, "--out", out)
+    code, _, err = invoke(*argv, "--set", "train.batch=16", "--set", "align.group=8")
+    assert code == 0, err
+    saved = json.loads((out / "reward-model" / "model.json").read_text())
+    assert saved["items"] == "walk" and saved["features"] == 8
+
+
+def test_charts_are_sampled_as_files_and_shown_as_images(chart_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    out = tmp_path / "out"
+    code, printed, _ = invoke("sample", chart_run, "-n", 4, "--set", "steps=2", "--out", out, "--json")
+    assert code == 0 and [r["file"] for r in parsed(printed)] == [f"{i}.walk" for i in range(4)]
+    assert all(len((out / f"{i}.walk").read_text().split()) == 8 for i in range(4))
+    with Image.open(out / "grid.png") as grid:
+        assert min(grid.size) > 100
+    code, _, _ = invoke("sample", chart_run, "-n", 4, "--set", "steps=2", "--out", tmp_path / "all.png")
+    assert code == 0 and (tmp_path / "all.png").is_file()
+    code, printed, err = invoke("sample", chart_run, "-n", 2, "--set", "steps=2", "--json")
+    assert code != 0 and "makes charts, which JSON cannot hold" in err
+    code, printed, _ = invoke("measure", chart_run, "--json")
+    assert code == 0 and "items_kid" in {m["name"] for m in parsed(printed)["metrics"]}
+    report = (chart_run / "report.html").read_text()
+    assert "data:image/png;base64," in report and re.search("[↑→↓]{8}", report)
+
+
+def test_charts_are_compared_on_the_page(chart_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from afresh.serve import compare_page
+
+    votes, seen = tmp_path / "votes.jsonl", []
+
+    def serve(session: Any, end: Any, port: int, say: Any) -> None:
+        page = compare_page.Page(session, end)
+        with compare_page.make_server(page) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            root, token = f"http://127.0.0.1:{server.server_port}", {"X-Token": page.token}
+
+            def call(path: str, data: bytes | None = None) -> bytes:
+                return urlopen(Request(f"{root}/{path}", data, token), timeout=20).read()
+
+            state = json.loads(call("state"))
+            while question := state["question"]:
+                seen.append(call(f"image?id={question['id']}&side=a"))
+                state = json.loads(call("vote", json.dumps({"id": question["id"], "vote": "a"}).encode()))
+
+    monkeypatch.setattr(compare_page, "serve", serve)
+    assert run(["compare", str(chart_run), "-n", "3", "--set", "steps=2", "--out", str(votes)]) == 0
+    rows = [json.loads(line) for line in votes.read_text().splitlines()]
+    assert rows and all(r["a"].endswith(".walk") and (tmp_path / r["a"]).is_file() for r in rows)
+    assert all(raw.startswith(b"\x89PNG") for raw in seen)
+
+
+# --------------------------------------------------------------------------- the registry
+
+
+def test_the_registry_lists_what_the_package_adds(site: Path) -> None:
+    assert {"walk", "chart"} <= set(registry.modality_names()) and {"walk", "chart"} <= set(registry.kinds())
+    assert list(registry.rewards()["walk"]) == ["climb"]
+    assert registry.modality("walk").kind is registry.kind("walk")
+    assert not {"walk", "chart"} & set(registry.MODALITIES)
