@@ -1,6 +1,7 @@
 """A package of a third party adds two modalities through entry points, and every verb works on them.
 
-Its items are neither texts, nor arrays, nor sounds; no line of afresh knows them.
+Its items are neither texts, nor arrays, nor sounds, and no line of afresh refers to them. A family and a method of
+alignment come from the package as well.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from PIL import Image
 
 from afresh.cli import run
 from afresh.core import registry
+from afresh.core.events import Event, listening
 from afresh.core.plugins import plugins
 from tests.cli.conftest import Invoke, invoke, parsed
 
@@ -58,7 +60,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     plugins.cache_clear()
     yield target
     sys.path.remove(str(target))
-    sys.modules.pop("afresh_walks", None)
+    for module in ("afresh_walks", "afresh_walkers"):
+        sys.modules.pop(module, None)
     plugins.cache_clear()
 
 
@@ -234,3 +237,73 @@ def test_the_registry_lists_what_the_package_adds(site: Path) -> None:
     assert list(registry.rewards()["walk"]) == ["climb"]
     assert registry.modality("walk").kind is registry.kind("walk")
     assert not {"walk", "chart"} & set(registry.MODALITIES)
+
+
+def test_a_family_and_a_method_of_the_package_are_used_by_name(walks: Path, site: Path, tmp_path: Path) -> None:
+    base, out = tmp_path / "walker", tmp_path / "aligned"
+    small = ["walker" if word == "transformer" else word for word in SMALL]
+    assert run(["train", str(walks), "--steps", "2", "--out", str(base), "--no-measure", *small]) == 0
+    assert json.loads((base / "run.json").read_bytes())["family"] == "walker"
+    argv = ["align", str(base), "--reward", "climb", "--method", "climber", "--steps", "1", "--out", str(out)]
+    assert run([*argv, "--set", "train.batch=16", "--set", "align.group=8"]) == 0
+    assert registry.aligner("climber", registry.family("walker")).name == "climber"
+    assert "walker" in registry.family_names() and "walker" in [f.name for f in registry.families()]
+
+
+def package(folder: Path, code: str, *entries: str) -> Path:
+    """A package `walks-again` whose module is `walks_again`."""
+    folder.mkdir()
+    (folder / "walks_again.py").write_text(code)
+    lines = ["[project]", 'name = "walks-again"', 'version = "1.0"', '[project.entry-points."afresh.modalities"]']
+    (folder / "pyproject.toml").write_text("\n".join([*lines, *entries]) + "\n")
+    return folder
+
+
+@pytest.fixture
+def add(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Installs a package beside that of `site`, for one test."""
+
+    def installed(code: str, *entries: str) -> None:
+        target = tmp_path / "site"
+        target.mkdir()
+        install(package(tmp_path / "package", code, *entries), target)
+        monkeypatch.syspath_prepend(target)
+        plugins.cache_clear()
+
+    yield installed
+    sys.modules.pop("walks_again", None)
+    plugins.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "says"),
+    [
+        ("absent", "import no_such_module\nMODALITY = 1", "cannot be loaded: ModuleNotFoundError"),
+        ("empty", "MODALITY = object()", "lacks name, kind, options, sniff, read, fit, load"),
+        (
+            "misnamed",
+            "from afresh_walks import WALKS as MODALITY",
+            "calls itself 'walk', and its entry point needs the same name",
+        ),
+    ],
+)
+def test_a_broken_package_is_named_and_disturbs_no_other(
+    name: str, code: str, says: str, add: Any, walks: Path, invoke: Invoke
+) -> None:
+    add(code, f'{name} = "walks_again:MODALITY"')
+    exit_code, printed, err = invoke("data", walks, "--json")
+    assert exit_code == 0 and parsed(printed)["modality"] == "walk"
+    assert f"{name!r} in afresh.modalities, which the package walks-again adds" in err and says in err
+    exit_code, _, err = invoke("data", walks, "--modality", name)
+    assert exit_code == 2 and "walks-again" in err and says in err
+
+
+def test_a_name_that_is_taken_is_not_replaced(add: Any) -> None:
+    add("MODALITY = object()", 'text = "walks_again:MODALITY"', 'walk = "walks_again:MODALITY"')
+    events: list[Event] = []
+    with listening(events.append):
+        assert registry.modality("walk").name == "walk" and registry.modality("text").name == "text"
+    assert [(e.kind, e.code, e.fields["plugin"]) for e in events] == [
+        ("warning", "plugin_ignored", "text"),
+        ("warning", "plugin_ignored", "walk"),
+    ]

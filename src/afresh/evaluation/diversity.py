@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from torch import Tensor
-
 from afresh.core import ItemKind
 from afresh.core.item_kind import Array
 

@@ -29,6 +29,7 @@ MAX_VALUES = 200_000_000  # of the training images that are searched for copies;
 CROSS_CHECKS = ("random_net", "pixel_pca")
 
 
+def image_space(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
     """None for images (C, H, W) and for sounds, else the reason why not."""
     if is_image_space(space):
         return None

@@ -1,10 +1,10 @@
-"""Rewards that are models of their own: the folder of a reward model, and how sure a classifier is of a class.
+"""Rewards that are models: a reward model in a folder, and a classifier's probability of a class.
 
-`class:LABEL` asks a classifier of the run's own labels, `class:LABEL@DATA` one of other labelled data: the probability
-of the class. Texts are judged by words and pairs of words (tf-idf and logistic regression); items that are encoded to
-fields, such as images and sounds, by the network that judges labels elsewhere (evaluation/label_classifier.py); other items
-by the features of their kind and logistic regression. All are trained from the data's training split when the reward is
-first made, and are said to be right on so much of the held-out one.
+`class:LABEL` asks a classifier of the labels of the run's data, and `class:LABEL@DATA` one of other labelled data.
+Texts are classified by tf-idf of words and pairs of words with logistic regression; items that are encoded to fields,
+such as images and sounds, by the network of evaluation/label_classifier.py; other items by logistic regression on the
+features of their kind. Each is trained on the training split when the reward is first used, and its accuracy on the
+held-out split is reported.
 """
 
 from __future__ import annotations

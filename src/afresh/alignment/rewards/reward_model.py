@@ -51,7 +51,7 @@ from afresh.data.captions import MINILM, digests, folder_of, open_model
 from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
 from afresh.evaluation.encoders import Recipe
-from afresh.evaluation.gallery import comparable
+from afresh.evaluation.image_sets import is_image_space
 from afresh.runs.run import Run
 
 MODEL, WEIGHTS, REPORT, ENCODER = "model.json", "model.safetensors", "report.json", "encoder"
@@ -203,7 +203,7 @@ def trainer_of(kind: ItemKind, run: Run | None) -> Callable[..., tuple[_Made, Tr
     images, by a network, of other items by the features of their kind. Raises UserError if they have none."""
     if kind is TEXT:
         return _text
-    if kind is IMAGE or kind is SOUND or (run is not None and comparable(run.encoder.space)):
+    if kind is IMAGE or kind is SOUND or (run is not None and is_image_space(run.encoder.space)):
         return _field
     if kind.features is not None:
         return _features
