@@ -1,54 +1,57 @@
-"""Metrics of items of any kind, by the features that their kind brings.
+"""Metrics of items whose kind defines features.
 
-Kinds for which more is known (texts, images, sounds) bring no features and have metrics of their own.
+Texts, images and sounds define none, since they have more specific metrics.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 
-from afresh.core import CondSpec, Evidence, ItemKind, Metric, Score, Space
-from afresh.core.item_kind import Array
+from afresh.core import CondSpec, Evidence, Item, ItemKind, Metric, Score, Space
 from afresh.evaluation.distribution import kid
 from afresh.evaluation.diversity import difference
 from afresh.evaluation.estimate import share
 from afresh.evaluation.memorisation import near_copies, nearest
 from afresh.evaluation.study import Study, Unmeasurable, study_of
 
-MOST = 20_000  # training items that samples are compared with
-LEAST = 4  # items that a distance between two sets needs on either side
+MAX_ITEMS = 20_000  # training or held-out items that samples are compared with
+MIN_ITEMS = 4  # in each of two sets between which a distance is estimated
 
 
 def with_features(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
-    """None for kinds that bring features; else why not."""
-    return None if kind.features is not None else f"measures features of items, which {kind.plural} have none of"
+    """None for kinds that define features, else the reason why not."""
+    return None if kind.features is not None else f"measures features of items, which {kind.plural} do not define"
 
 
-class Table:
-    """Features (n, D) of the samples, of held-out items and of training items, both in random order."""
+class FeatureSets:
+    """Features (n, D) of the samples, and of held-out and training items in random order."""
 
     def __init__(self, study: Study) -> None:
-        def rows(purpose: str, values: list[object]) -> Array:
-            order = torch.argsort(study.rng.bits(purpose, torch.arange(len(values))))[:MOST].tolist()
-            return features([values[i] for i in order])
-
         features = study.kind.features
         assert features is not None
-        self.samples = features(study.drawn.values)
-        self.heldout = rows("items/heldout", [i.value for i in study.heldout_items])
-        self.train = rows("items/train", [i.value for i in study.train_items])
-        if min(map(len, (self.samples, self.heldout, self.train))) < LEAST:
-            raise Unmeasurable(f"needs at least {LEAST} samples, held-out items and training items")
+        heldout, train = (self._shuffled(study, items) for items in (study.heldout_items, study.train_items))
+        self.samples, self.heldout, self.train = (features(x) for x in (study.drawn.values, heldout, train))
+        if min(map(len, (self.samples, self.heldout, self.train))) < MIN_ITEMS:
+            raise Unmeasurable(f"needs at least {MIN_ITEMS} samples, held-out items and training items")
         study.reference_size = len(self.heldout)
 
+    @staticmethod
+    def _shuffled(study: Study, items: Sequence[Item]) -> list[Any]:
+        order = torch.argsort(study.rng.bits("items", torch.arange(len(items))))
+        return [items[i].value for i in order[:MAX_ITEMS].tolist()]
 
-def table_of(study: Study) -> Table:
-    return study.once("items", lambda: Table(study))
+
+def feature_sets_of(study: Study) -> FeatureSets:
+    """The sets of a study, computed once."""
+    return study.once("items", lambda: FeatureSets(study))
 
 
 def validity(evidence: Evidence) -> list[Score]:
-    """Share of samples that the encoder accepts. Floor: of held-out items."""
+    """Share of valid samples. Floor: the share of valid held-out items."""
     study = study_of(evidence)
     values, real = study.drawn.values, [i.value for i in study.heldout_items]
     floor = share(sum(map(study.valid, real)), len(real)).value
@@ -56,35 +59,38 @@ def validity(evidence: Evidence) -> list[Score]:
 
 
 def distance(evidence: Evidence) -> list[Score]:
-    """Kernel distance of samples to held-out items, in features. Floor: as many training items to held-out ones.
-    Control: held-out items to features that are drawn independently of one another from those of training items."""
-    table = table_of(study_of(evidence))
-    generator, n = np.random.default_rng(0), len(table.samples)
-    columns = (column[generator.integers(0, len(column), n)] for column in table.train.T)
-    floor, control = (kid(x, table.heldout).value for x in (table.train[:n], np.stack(list(columns), 1)))
-    return [kid(table.samples, table.heldout).score("items_kid", "lower", floor, control)]
+    """Kernel distance between the features of samples and of held-out items.
+
+    Floor: between training and held-out items. Control: between held-out items and independent features, each drawn
+    from its distribution over training items.
+    """
+    sets = feature_sets_of(study_of(evidence))
+    generator, n = np.random.default_rng(0), len(sets.samples)
+    columns = (column[generator.integers(0, len(column), n)] for column in sets.train.T)
+    floor, control = (kid(x, sets.heldout).value for x in (sets.train[:n], np.stack(list(columns), 1)))
+    return [kid(sets.samples, sets.heldout).score("items_kid", "lower", floor, control)]
 
 
-def variety(evidence: Evidence) -> list[Score]:
-    """Root mean square difference of two samples, in features. Floor: of two held-out items."""
-    table = table_of(study_of(evidence))
-    floor = difference(table.heldout)
-    return [Score("items_diversity", difference(table.samples), None, None, len(table.samples), "none", floor)]
+def items_diversity(evidence: Evidence) -> list[Score]:
+    """Root mean squared difference between the features of two samples. Floor: that of two held-out items."""
+    sets = feature_sets_of(study_of(evidence))
+    floor = difference(sets.heldout)
+    return [Score("items_diversity", difference(sets.samples), None, None, len(sets.samples), "none", floor)]
 
 
 def copies(evidence: Evidence) -> list[Score]:
-    """Share of samples nearer to a training item than 99% of held-out items are, in features. Control: of training
-    items themselves."""
-    table = table_of(study_of(evidence))
-    of_heldout = nearest(table.heldout, table.train)
-    control = near_copies(np.zeros(len(table.train)), of_heldout).value
-    own = near_copies(nearest(table.samples, table.train), of_heldout)
+    """Share of samples whose features are nearer to a training item than those of 99% of held-out items. Control: the
+    share of training items."""
+    sets = feature_sets_of(study_of(evidence))
+    of_heldout = nearest(sets.heldout, sets.train)
+    control = near_copies(np.zeros(len(sets.train)), of_heldout).value
+    own = near_copies(nearest(sets.samples, sets.train), of_heldout)
     return [own.score("items_near_copies", "lower", None, control)]
 
 
 METRICS: tuple[Metric, ...] = (
     Metric("items_valid", with_features, validity),
     Metric("items_distance", with_features, distance),
-    Metric("items_diversity", with_features, variety),
+    Metric("items_diversity", with_features, items_diversity),
     Metric("items_near_copies", with_features, copies),
 )

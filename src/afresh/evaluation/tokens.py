@@ -1,4 +1,4 @@
-"""What a model of tokens that are no text says of held-out items: bits a token, beside the frequencies of tokens."""
+"""Bits per token of held-out items, for tokens that are not text."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from afresh.evaluation.study import Study, Unmeasurable, study_of
 
 
 def tokens(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
-    """None for tokens that are no text; else why not."""
+    """None for tokens that are not text, else the reason why not."""
     if kind is TEXT:
-        return "measures tokens; of texts bits_per_byte says more"
+        return "measures tokens; for texts, bits_per_byte is comparable between tokenizers"
     return None if space.kind == "tokens" else f"measures tokens, not {space.kind}"
 
 
 def bits_per_token(evidence: Evidence) -> list[Score]:
-    """-log2 p(held-out split) over its tokens, the whole split. Control: the frequencies of tokens in the training
-    split, each counted once more than it occurs."""
+    """-log2 p(held-out split) divided by the number of its tokens. Control: the frequencies of tokens in the training
+    split with add-one smoothing."""
     study = study_of(evidence)
     found = study.likelihood()
     if found is None:
@@ -33,7 +33,7 @@ def bits_per_token(evidence: Evidence) -> list[Score]:
 
 
 def unigrams(study: Study) -> float:
-    """Bits a token of the held-out split by the frequencies of tokens in the training split."""
+    """Bits per token of the held-out split under the smoothed token frequencies of the training split."""
     size = study.space.vocab[0]
     splits = (study.train.x, study.heldout.x)
     train, heldout = (torch.bincount(x.long().flatten(), minlength=size).double() for x in splits)
