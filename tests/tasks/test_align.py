@@ -199,7 +199,7 @@ def test_votes_of_another_modality_are_refused(root: Path, tmp_path: Path) -> No
     with pytest.raises(UserError, match=r"votes on images, and .* makes texts"):
         start(spec)
     spec = AlignSpec(root / "transformer", method="dpo", preferences=root / "votes.jsonl", out=tmp_path / "run")
-    with pytest.raises(UserError, match=r"votes on texts, and .* makes pictures"):
+    with pytest.raises(UserError, match=r"votes on texts, and .* makes images"):
         start(replace(spec, run=root / "flow"))
     assert not (tmp_path / "run").exists()
 
