@@ -102,7 +102,17 @@ def cli_page() -> str:
         "output as JSON. Exit codes: 0 done, 1 a fault found by `afresh verify`, 2 bad usage or input, 3 training "
         "diverged, 130 interrupted and saved. What `--set` and `--data` accept is in [settings](settings.md)."
     )
-    return page("Commands", intro, [command_part(name, verb) for name, verb in commands().items()])
+    return page("Commands", intro, [shared_part(), *(command_part(name, verb) for name, verb in commands().items())])
+
+
+def shared_part() -> str:
+    """The options of `afresh` itself."""
+    callback = app.registered_callback
+    assert callback is not None and callback.callback is not None
+    _, options = described(callback.callback)
+    return "\n\n".join(
+        ["```text\nafresh [OPTIONS] COMMAND ...\n```", table(("Option", "Value", "Meaning", "Default"), options)]
+    )
 
 
 def commands() -> dict[str, Callable[..., None]]:
@@ -111,7 +121,8 @@ def commands() -> dict[str, Callable[..., None]]:
     return {name.replace("_", "-"): callback for name, callback in found}
 
 
-def command_part(name: str, verb: Callable[..., None]) -> str:
+def described(verb: Callable[..., None]) -> tuple[list[tuple[str, str]], list[tuple[str, str, str, str]]]:
+    """The arguments of a command, (name, meaning), and its options, (names, value, meaning, default)."""
     hints, parameters = get_type_hints(verb, include_extras=True), inspect.signature(verb).parameters
     arguments, options = [], []
     for key, parameter in parameters.items():
@@ -123,6 +134,11 @@ def command_part(name: str, verb: Callable[..., None]) -> str:
             arguments.append((f"[{label}]" if optional else label, info.help or ""))
         elif isinstance(info, OptionInfo) and not info.hidden:
             options.append((flags(key, kind, info), value_of(kind, info), info.help or "", shown(parameter.default)))
+    return arguments, options
+
+
+def command_part(name: str, verb: Callable[..., None]) -> str:
+    arguments, options = described(verb)
     usage = " ".join(["afresh", name, *(a for a, _ in arguments), "[OPTIONS]"])
     parts = [f"## {name}", paragraphs(verb), f"```text\n{usage}\n```"]
     if arguments:

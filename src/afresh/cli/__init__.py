@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, wraps
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -40,10 +41,12 @@ from afresh.cli import (
     tune,
     verify,
 )
+from afresh.cli.event_file import EventFile
 from afresh.cli.show import emit, fail
 from afresh.cli.wording import as_typed
 
 DONE, FAULT, USAGE, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
+CODES = {USAGE: "usage", DIVERGED: "diverged", INTERRUPTED: "interrupted"}  # of events, for errors without a code
 
 # The base of usage errors: click's, of which newer versions of typer hold a copy of their own.
 UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -64,9 +67,22 @@ def version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def record(context: typer.Context, path: Path | None) -> None:
+    if path is not None:
+        context.obj.open(path)
+
+
 @app.callback()
 def afresh(
     show: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Show the version.")] = False,
+    events: Annotated[
+        Path | None,
+        typer.Option(
+            callback=record,
+            help="Append progress, notes, warnings and errors to this file, an event per line of JSON.",
+            metavar="FILE",
+        ),
+    ] = None,
 ) -> None:
     """Turn your own data into a generative model, on your own machine."""
 
@@ -94,20 +110,22 @@ VERBS = (
 
 
 def shown(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """The verb with its events shown on standard error. The listener is imported when the verb runs, not before: --help
-    must answer at once."""
+    """The verb with its events shown on standard error, and written to the file of --events. The listener is imported
+    when the verb runs, not before: --help must answer at once."""
 
     @wraps(verb)
     def run_verb(*args: Any, **options: Any) -> Any:
-        from afresh.core.events import Event, listening
+        from afresh.core import events
         from afresh.tasks.console import ConsoleListener
 
-        console = ConsoleListener()
+        listeners = [ConsoleListener(), events.listener() or events.ignore]
 
-        def listener(event: Event) -> None:
-            console(replace(event, text=as_typed(event.text, option_names())))
+        def listener(event: events.Event) -> None:
+            worded = replace(event, text=as_typed(event.text, option_names()))
+            for hear in listeners:
+                hear(worded)
 
-        with listening(listener):
+        with events.listening(listener):
             return verb(*args, **options)
 
     return run_verb
@@ -132,22 +150,34 @@ def main() -> None:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run one command line; returns its exit code. Errors are printed, in --json mode as {"error": ...} too."""
-    try:
-        code = app(args=list(argv), prog_name="afresh", standalone_mode=False)
-    except UsageError as e:
-        message = usage_message(e)
-        return failed(message, USAGE, argv) if message else USAGE
-    except typer.Abort:
-        return failed("Stopped.", INTERRUPTED, argv)
-    except Exception as e:
-        code = code_of(e)
-        if code is None:
-            raise
-        return failed(message_of(e), code, argv) if code else DONE
-    if code == INTERRUPTED:  # Ctrl-C outside training
-        return failed("Stopped.", INTERRUPTED, argv)
-    return code if isinstance(code, int) else DONE
+    """Run one command line; returns its exit code. Errors are printed, in --json mode as {"error": ...} too, and
+    written to the file of --events."""
+    with EventFile() as file:
+        try:
+            code = app(args=list(argv), prog_name="afresh", standalone_mode=False, obj=file)
+        except typer.Abort:
+            code = INTERRUPTED
+        except Exception as e:
+            code, message = explained(e)
+            if message:
+                file.error(message, getattr(e, "code", CODES.get(code, "fault")), getattr(e, "fields", {}))
+            if code is None:
+                raise
+            return failed(message, code, argv) if message else code
+        if code == INTERRUPTED:  # Ctrl-C outside training
+            file.error("Stopped.", CODES[code], {})
+            return failed("Stopped.", code, argv)
+        return code if isinstance(code, int) else DONE
+
+
+def explained(error: Exception) -> tuple[int | None, str]:
+    """The exit code of an error, None for a fault of this program, and its message, empty if there is nothing to say."""
+    if isinstance(error, UsageError):
+        return USAGE, usage_message(error)
+    code = code_of(error)
+    if code is None:
+        return None, f"{type(error).__name__}: {error}"
+    return code, message_of(error) if code else ""
 
 
 def usage_message(error: Any) -> str:
@@ -157,6 +187,8 @@ def usage_message(error: Any) -> str:
     context = getattr(error, "ctx", None)
     command = "afresh" if context is None else context.command_path
     text = str(error.format_message())
+    if getattr(error, "option_name", None) == "--events":
+        text = "--events FILE stands before the command, as in afresh --events FILE train PATH."
     return f"{text} See: {command} --help" if text.endswith((".", "?")) else f"{text}. See: {command} --help"
 
 

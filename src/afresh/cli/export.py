@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from afresh.cli.sample import labels
-from afresh.cli.show import answer, emit, fail, note, say
+from afresh.cli.show import answer, emit, note, say
 
 if TYPE_CHECKING:
     from afresh.formats.fields import FieldProof
@@ -41,6 +41,7 @@ def export(
     inputs, by onnxruntime or diffusers: its outputs. What was found is in proof.json. Exit code 2 when it differs by
     more than is stated; the export is then kept aside as DIR.unproved.
     """
+    from afresh.core import events
     from afresh.formats.fields import FieldProof
     from afresh.runs.run import Run
     from afresh.tasks.export import export as write
@@ -55,7 +56,8 @@ def export(
     else:
         show(proof)
     if not proof.passed:
-        fail(f"Not proved, so it is not in {target} but in {place}; proof.json in it says what differs.")
+        text = f"Not proved, so it is not in {target} but in {place}; proof.json in it says what differs."
+        events.emit(events.Event("error", "not_proved", text, {"folder": str(place)}))
         raise typer.Exit(2)
     say(f"{place}: proved by {proof.reader}")
 

@@ -40,14 +40,17 @@ def console(error: bool = False) -> Console:
 
 
 def say(text: str) -> None:
-    """A line for the person, on standard error, as it is."""
-    console(error=True).print(text, markup=False)
+    """Raise a note, which is shown on standard error as it is."""
+    from afresh.core import events
+
+    events.note(text)
 
 
 def note(text: str) -> None:
-    from rich.text import Text
+    """Raise a note about the result."""
+    from afresh.core import events
 
-    console(error=True).print(Text("note: " + text, style="yellow"))
+    events.note(f"note: {text}", "result_note")
 
 
 def fail(text: str) -> None:
