@@ -171,7 +171,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def explained(error: Exception) -> tuple[int | None, str]:
-    """The exit code of an error, None for a fault of this program, and its message, empty if there is nothing to say."""
+    """The exit code of an error, None for a fault of this program, and its message, empty if nothing is to be said."""
     if isinstance(error, UsageError):
         return USAGE, usage_message(error)
     code = code_of(error)
