@@ -23,7 +23,7 @@ from afresh.tasks import export as export_task
 from afresh.tasks import solve as solve_task
 from afresh.tasks import train as train_task
 from afresh.tasks import tune as tune_task
-from afresh.tasks.console import ConsoleListener
+from afresh.tasks.console import default_listener
 from afresh.tasks.editor import Change, Editor
 from afresh.tasks.inspect_data import Look, look
 from afresh.tasks.interpolate import Blender
@@ -59,8 +59,9 @@ Labels = str | Mapping[str, str]  # a class, or classes by the label's name
 
 @contextmanager
 def _reporting(quiet: bool) -> Iterator[None]:
-    """Events go to the listener that the caller has set, to nobody if `quiet`, or else to standard error."""
-    wanted: Listener = events.ignore if quiet else (events.listener() or ConsoleListener())
+    """Events go to the listener that the caller has set, to nobody if `quiet`, or else to standard error or
+    below the cell of a notebook."""
+    wanted: Listener = events.ignore if quiet else (events.listener() or default_listener())
     with listening(wanted):
         yield
 

@@ -24,7 +24,7 @@ from afresh.demo.part import Part, Shown, Verdict
 from afresh.evaluation.distribution import distances, two_sample_linear
 from afresh.evaluation.estimate import Array
 from afresh.evaluation.memorisation import near_copies, nearest
-from afresh.tasks.console import ConsoleListener
+from afresh.tasks.console import default_listener
 
 LEARNT, FRESH = 0, 1  # seeds of the data that is learnt, and of data that no model has seen
 SHOWN = 6  # samples of each label on the page
@@ -94,7 +94,7 @@ def run_demo(out: Path, scale: float = 1.0, commands: Sequence[tuple[str, str]] 
         out.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise UserError(f"Cannot write the demonstration to {out}: {e.strerror or e}. Choose another folder.") from e
-    with listening(brief(events.listener() or ConsoleListener())):
+    with listening(brief(events.listener() or default_listener())):
         shown = [show(part, number, out, scale) for number, part in enumerate(PARTS, 1)]
     image = out / "drawings.png"
     side_by_side(shown[0], image)

@@ -13,7 +13,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from afresh.core.events import Event, PlainLines
+from afresh.core.events import Event, Listener, PlainLines
+from afresh.tasks.notebook import NotebookListener, in_notebook
 from afresh.training.progress import clock, speed, values_line
 
 STYLES = {"warning": "yellow", "error": "red"}
@@ -80,3 +81,8 @@ class ConsoleListener:
             expand=True,
             redirect_stdout=False,  # standard output is the caller's, byte for byte
         )
+
+
+def default_listener() -> Listener:
+    """What shows events where nobody set a listener: a notebook's, or the console's."""
+    return NotebookListener() if in_notebook() else ConsoleListener()
