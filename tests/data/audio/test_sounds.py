@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from afresh.core import Item, Sound
 from afresh.data.audio.fingerprints import near_sounds
 from afresh.data.audio.kind import SOUND
+from afresh.data.audio.mp3_frames import frame_at
 from afresh.data.audio.sounds import DecodedSound, SoundError, decode_sound, header
 from afresh.data.duplicates import near_duplicates
 
@@ -283,18 +284,55 @@ def test_complete_files_have_no_notes(kind: str) -> None:
     assert decoded(stored(noise(3), kind=kind)).notes == ()
 
 
-@pytest.mark.parametrize("broken", [1, 100])
-def test_a_broken_frame_of_an_mp3_is_skipped(broken: int) -> None:
+def frames_of(content: bytes) -> list[int]:
+    """Where the frames of an intact MP3 begin."""
+    starts, position = [], 0
+    while (frame := frame_at(content, position)) is not None:
+        starts.append(position)
+        position += frame.length
+    assert position == len(content)
+    return starts
+
+
+@pytest.mark.parametrize("damage", ["its header", "all of it"])
+def test_a_broken_frame_of_an_mp3_is_skipped_and_reported(damage: str) -> None:
     """The decoder finds the next frame, and what follows is as before."""
     good = stored(noise(20), kind="MP3")
-    content, middle = bytearray(good), len(good) // 2
-    content[middle : middle + broken] = np.random.default_rng(0).bytes(broken)
-    out, original = decoded(bytes(content)).sound.samples, decoded(good).sound.samples
+    starts = frames_of(good)
+    i = len(starts) // 2
+    content, size = bytearray(good), starts[i + 1] - starts[i]
+    content[starts[i] : starts[i] + 2] = b"\0\0"
+    if damage == "all of it":
+        content[starts[i] : starts[i + 1]] = bytes(size)
+    made = decoded(bytes(content))
+    assert made.notes == (f"damaged at {i * 576 / RATE:.2f} s: {size} bytes are not MP3 frames, and are skipped",)
+    out, original = made.sound.samples, decoded(good).sound.samples
     assert 19.5 * RATE < len(out) <= 20 * RATE and np.isfinite(out).all()
     assert np.abs(out[: 9 * RATE] - original[: 9 * RATE]).max() < 1e-6
     piece = out[13 * RATE : 14 * RATE, 0]  # after the damage: the same, a little earlier
     at = int(np.argmax(np.correlate(original[:, 0], piece)))
     assert 13 <= at / RATE < 15 and np.abs(original[at : at + RATE, 0] - piece).max() < 1e-6
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_050, 48_000])
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+@pytest.mark.parametrize("tagged", [True, False])
+def test_intact_mp3s_have_no_notes_whatever_their_tags(rate: int, mode: str, tagged: bool) -> None:
+    """Without a declared length, libsndfile estimates it from the size of the file, tags included."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, noise(2, rate) * (sine(2, rate, 1.0) > 0), rate, format="MP3", bitrate_mode=mode)
+    content = buffer.getvalue()
+    frames = content if tagged else content[frames_of(content)[1] :]
+    id3v2, id3v1 = b"ID3\3\0\0\0\0\x0f\x76" + bytes(2038), b"TAG" + bytes(125)
+    for whole in (frames, id3v2 + frames, frames + id3v1, id3v2 + frames + id3v1, frames + bytes(300)):
+        assert decoded(whole, rate=rate).notes == ()
+
+
+@pytest.mark.parametrize("which", [1, 2, -1])
+def test_a_broken_frame_at_an_end_of_an_mp3_is_reported(which: int) -> None:
+    content = bytearray(stored(noise(5), kind="MP3"))
+    content[frames_of(bytes(content))[which]] = 0
+    assert "bytes are not MP3 frames" in decoded(bytes(content)).notes[0]
 
 
 @pytest.mark.parametrize("insert", [b"", bytes(5_000), np.random.default_rng(0).bytes(2_000), "another"])

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afresh.core import Sound, UserError
+from afresh.data.audio.mp3_frames import count_frames
 from afresh.data.audio.views import wav_bytes
 
 SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"})
@@ -61,14 +62,22 @@ class Header:
 @dataclass
 class _Log:
     """Measurements while a file is read: frames so far, samples (of all channels) so far, the largest absolute sample
-    of the file, the number of samples at full scale in runs of RUN or more, whether the end was reached, and notes."""
+    of the file, the number of samples at full scale in runs of RUN or more, whether the end was reached, whether the
+    file is known to be used only in part, and notes."""
 
     frames: int = 0
     samples: int = 0
     peak: float = 0.0
     clipped: int = 0
     ended: bool = False
+    partial: bool = False
     notes: list[str] = field(default_factory=list)
+
+    def lost(self, *notes: str) -> None:
+        """Note that a part of the file cannot be used, unless this is noted already: one cause has many effects."""
+        if not self.partial:
+            self.notes += notes
+        self.partial = self.partial or bool(notes)
 
 
 @dataclass(frozen=True)
@@ -101,15 +110,17 @@ def decode_sound(source: Source, rate: int, channels: int = 1, max_seconds: floa
 
     To get one channel, all channels are averaged; to get two, one channel is doubled, and more than two become their
     average twice. If samples exceed [-1, 1] (in float and lossy files, and after resampling), the whole sound is made
-    quieter. What can be read of a damaged or truncated file is used, with a note. libsndfile skips broken frames of an
-    MP3; they are noticed only if more than one frame is lost, or if reading fails. Memory: the result, up to twice
-    while it grows, and about 20 MB. Raises SoundError with the reason, also for samples that are not finite.
+    quieter. What can be read of a damaged or truncated file is used, with a note; damage inside a frame of an MP3 whose
+    header is intact cannot be noticed. Memory: the result, up to twice while it grows, and about 20 MB. Raises
+    SoundError with the reason, also for samples that are not finite.
     """
     log = _Log()
     content = bytearray()
     with _open(source, log) as (file, head):
         for block in _resampled(file, head, rate, channels, max_seconds, log):
             content += block.tobytes()
+        if log.ended:
+            _note_losses(source, head, log)
     if not content:
         raise SoundError(
             "no sample could be read: it is damaged from its beginning"
@@ -192,7 +203,7 @@ def _open(source: Source, log: _Log) -> Iterator[tuple[Any, Header]]:
         notes = _truncation_notes(file.extra_info)
         if not notes and file.format == "OGG" and not _ogg_ends(source):
             notes = ["truncated: the last page of the stream is missing"]
-        log.notes += notes
+        log.lost(*notes)
         yield file, _checked_header(file)
 
 
@@ -268,8 +279,6 @@ def _resampled(
     if resample is not None:
         yield resample.resample_chunk(np.zeros((0, channels), np.float32), last=True)
     meter.close()
-    if log.ended and head.frames is not None and head.frames - log.frames > MP3_FRAME and not log.notes:
-        log.notes.append(f"shorter than its header says: {log.frames:,} of {head.frames:,} samples could be read")
     if limit is not None and not log.ended and (head.frames is None or head.frames > limit):
         total = "" if head.seconds is None else f" of {head.seconds:,.1f}"
         log.notes.append(f"only the first {limit / head.rate:,.1f}{total} seconds are used")
@@ -302,7 +311,19 @@ def _blocks(file: Any, head: Header, size: int, limit: int | None, log: _Log) ->
             yield block[:n]
     if damage:
         total = "" if head.seconds is None else f" of {head.seconds:,.2f}"
-        log.notes.append(f"damaged {damage}: {log.frames / head.rate:,.2f}{total} seconds could be read, and are used")
+        log.lost(f"damaged {damage}: {log.frames / head.rate:,.2f}{total} seconds could be read, and are used")
+
+
+def _note_losses(source: Source, head: Header, log: _Log) -> None:
+    """Note what libsndfile skipped without an error."""
+    count = count_frames(source) if (head.format, head.coding) == ("MP3", "MPEG_LAYER_III") else None
+    if count is not None and count.skipped:
+        log.lost(f"damaged at {count.first_at:,.2f} s: {count.skipped:,} bytes are not MP3 frames, and are skipped")
+    # Without a declared length, that of an MP3 is estimated from the size of the file. Some encoders count the frame
+    # of the declaration as well.
+    declared = None if count is not None and not count.declares_length else head.frames
+    if declared is not None and declared - log.frames > MP3_FRAME:
+        log.lost(f"shorter than its header says: {log.frames:,} of {declared:,} samples could be read")
 
 
 class _Meter:
