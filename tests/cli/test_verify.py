@@ -125,7 +125,7 @@ def test_a_saved_run_is_a_verified_copy(pictures_run: Path, tmp_path: Path) -> N
     assert torch.equal(copy.sample(2, steps=1).x, run.sample(2, steps=1).x)
     with pytest.raises(UserError, match="exists"):
         run.save(copy.path)
-    with pytest.raises(UserError, match="lies in the run itself"):
+    with pytest.raises(UserError, match="is inside the run itself"):
         run.save(pictures_run / "copy")
 
 

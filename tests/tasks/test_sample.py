@@ -234,7 +234,7 @@ def test_the_best_of_steered_samples(root: Path) -> None:
         ("flow", {"reward_guidance": "brightness", "weight": -1.0}, "from 0.*Given: -1"),
         ("flow", {"reward_guidance": "brightness", "weight": math.nan}, "from 0.*Given: nan"),
         ("flow", {"weight": 2.0}, "Give both"),
-        ("flow", {"best_of": 4}, "Best of 4 by what"),
+        ("flow", {"best_of": 4}, "best_of=4. requires a reward"),
         ("flow", {"reward": "brightness"}, "best_of"),
         ("flow", {"best_of": 0, "reward": "brightness"}, "1 to 10,000.*Given: 0"),
         ("flow", {"best_of": 2, "reward": 3}, "words.*or a function"),

@@ -119,7 +119,12 @@ def test_what_cannot_be_solved(run: Run, tmp_path: Path, monkeypatch: pytest.Mon
         return str(error.value)
 
     file = tmp_path / "bad.jsonl"
-    for content, wanted in (("", "no task"), ("{", "line 1 is not JSON"), ("[1]", "is no object"), ("{}", "test_list")):
+    for content, wanted in (
+        ("", "no task"),
+        ("{", "line 1 is not JSON"),
+        ("[1]", "a JSON object"),
+        ("{}", "test_list"),
+    ):
         file.write_text(content)
         assert wanted in said(lambda: read_tasks(file))
     assert "cannot be read" in said(lambda: read_tasks(tmp_path / "none.jsonl"))

@@ -35,7 +35,7 @@ from afresh.training.plan import RESERVE, Decision, Plan, parameters_of
 STEPS = 200  # without a budget
 BATCH = 64  # samples, or pairs, a step
 LENGTH = 64  # new tokens of a text, unless set by hand or limited by a shorter context
-LOOKS = 10  # evaluations in a run
+EVALUATIONS = 10  # evaluations in a run
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class AlignSpec:
 
 
 def start(spec: AlignSpec) -> Job:
-    """Read the run and its data, check the options, plan, and create the run's folder.
+    """Check the options, read the run and its data, plan, and create the folder of the new run.
 
     Raises UserError for invalid options, before any time is spent on training.
     """
@@ -245,13 +245,14 @@ def train_config(
             f"`train.batch={train.batch}` is not a multiple of the group size {group}. Choose a multiple of it."
         )
     micro = int(spec.set_train.get("micro_batch", train.batch))
-    return looks(train.model_copy(update={"micro_batch": micro}), reuse, spec.set_train)
+    return with_intervals(train.model_copy(update={"micro_batch": micro}), reuse, spec.set_train)
 
 
-def looks(train: TrainConfig, reuse: int, by_hand: Mapping[str, Any]) -> TrainConfig:
-    """Round the steps up to whole rollouts, with about LOOKS evaluations and saves, each after a whole rollout."""
+def with_intervals(train: TrainConfig, reuse: int, by_hand: Mapping[str, Any]) -> TrainConfig:
+    """Round the number of steps up to whole rollouts, and plan about EVALUATIONS evaluations and saves between
+    rollouts."""
     steps = max(1, math.ceil(train.steps / reuse)) * reuse
-    every = max(1, math.ceil(steps / LOOKS / reuse)) * reuse
+    every = max(1, math.ceil(steps / EVALUATIONS / reuse)) * reuse
     intervals = {"steps": steps, "eval_every": every, "save_every": every, "preview_every": steps}
     return train.model_copy(update={k: v for k, v in intervals.items() if k == "steps" or k not in by_hand})
 
@@ -280,7 +281,7 @@ def why_steps(steps: int, reuse: int, spec: AlignSpec) -> str:
 
 
 def timed(run: Run, source: AlignmentSource, seconds: float) -> tuple[Run, AlignmentSource]:
-    """Replan the run and its source with the number of steps that fits the seconds.
+    """Replan the run and its source with the number of steps that fits into `seconds`.
 
     The duration of a step is measured on a few real steps, whose results are discarded.
     """
@@ -296,7 +297,7 @@ def timed(run: Run, source: AlignmentSource, seconds: float) -> tuple[Run, Align
             spent.append(time.perf_counter() - begun)
     each = sum(spent[reuse:]) / reuse
     steps = max(reuse, int((seconds * (1 - RESERVE) - sum(spent)) / each))
-    planned = looks(train.model_copy(update={"steps": steps}), reuse, {})
+    planned = with_intervals(train.model_copy(update={"steps": steps}), reuse, {})
     decided = [
         d if d[0] != "steps" else ("steps", f"{planned.steps:,}", f"of {each * 1e3:.0f} ms each")
         for d in run.record.decisions

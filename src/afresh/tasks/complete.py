@@ -114,8 +114,8 @@ def at(text: str, line: int, column: int) -> tuple[str, str]:
     here = lines[line - 1].removesuffix("\r")
     if not 1 <= column <= len(here) + 1:
         raise UserError(f"There is no column {column} in line {line}. Its columns are from 1 to {len(here) + 1}.")
-    place = sum(len(x) + 1 for x in lines[: line - 1]) + column - 1
-    return text[:place], text[place:]
+    cursor = sum(len(x) + 1 for x in lines[: line - 1]) + column - 1
+    return text[:cursor], text[cursor:]
 
 
 def complete(
@@ -137,8 +137,11 @@ def complete(
     """
     if not 1 <= n <= 1000:
         raise UserError(f"The number of completions must be from 1 to 1,000. Given: {n}.")
-    warm = (0.0 if n == 1 else 0.6) if temperature is None else temperature
-    completions, prompts, notes = complete_many(run, [hole] * n, seed=seed, temperature=warm, length=length, stop=stop)
+    if temperature is None:
+        temperature = 0.0 if n == 1 else 0.6
+    completions, prompts, notes = complete_many(
+        run, [hole] * n, seed=seed, temperature=temperature, length=length, stop=stop
+    )
     return Completions(tuple(completions), mode_of(run), prompts[0], tuple(notes + prompts[0].notes()))
 
 
@@ -259,11 +262,11 @@ def trim(text: str, suffix: str, ended: bool) -> Completion:
     """
     cut = len(text)
     repeated = next((x for x in suffix.split("\n")[1:] if substance(x)), None)
-    place = -1 if repeated is None else f"\n{text}\n".find(f"\n{repeated}\n")
-    if place >= 0:
-        cut = max(0, place - 1)
+    repeat = -1 if repeated is None else f"\n{text}\n".find(f"\n{repeated}\n")
+    if repeat >= 0:
+        cut = max(0, repeat - 1)
     shared = next((k for k in range(min(cut, len(suffix)), 0, -1) if text[:cut].endswith(suffix[:k])), 0)
-    if place >= 0 or substance(suffix[:shared]):
+    if repeat >= 0 or substance(suffix[:shared]):
         cut -= shared
     trimmed = cut < len(text)
     if not ended and not trimmed and "\n" in text:

@@ -1,4 +1,4 @@
-"""A listener that shows events to a person: a bar on a terminal, lines elsewhere. Everything goes to standard error."""
+"""A listener that prints events to standard error, with a progress bar if it is a terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STYLES = {"warning": "yellow", "error": "red"}
 
 
 class _Field(ProgressColumn):
-    """A column that is computed at each refresh, so that the clock runs on during a long step."""
+    """A column that is computed at each refresh, so that times are updated during a long step."""
 
     def __init__(self, text: Callable[[], str], style: str = "") -> None:
         self.text, self.style = text, style
@@ -39,7 +39,7 @@ class ConsoleListener:
         self.lines = PlainLines(stream)
         self.bar: Progress | None = None
         self.fields: dict[str, Any] = {}
-        self.at = 0.0  # when the fields were reported
+        self.at = 0.0  # time of the last progress event, in seconds
 
     def __call__(self, event: Event) -> None:
         if event.kind != "progress":
@@ -51,7 +51,7 @@ class ConsoleListener:
             self.lines(event)
 
     def update(self, fields: dict[str, Any]) -> None:
-        """Draw the bar as of these fields of a progress event (training/progress.py)."""
+        """Update the bar from the fields of a progress event (training/progress.py)."""
         self.fields, self.at = fields, time.monotonic()
         if self.bar is None:
             self.bar = self.make_bar()
@@ -63,7 +63,7 @@ class ConsoleListener:
             self.bar = None
 
     def seconds_left(self) -> float | None:
-        """Runs down between events."""
+        """The seconds left, which decrease with the clock between events."""
         left: float | None = self.fields["seconds_left"]
         return None if left is None else max(0.0, left - (time.monotonic() - self.at))
 

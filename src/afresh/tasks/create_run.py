@@ -1,4 +1,4 @@
-"""The opening that train, tune, distill and align share: check, read, plan, and create the run's folder."""
+"""The steps that train, tune, distill and align share: check options, report the plan, create the run's folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from afresh.training.plan import RESERVE, Decision, Plan
 
 
 class RunSpec(Protocol):
-    """What the specs of train, tune, distill and align have in common."""
+    """The options that train, tune, distill and align have in common."""
 
     @property
     def seed(self) -> int: ...
@@ -35,15 +35,17 @@ class RunSpec(Protocol):
 
 @dataclass(frozen=True)
 class Output:
-    """Where a new run goes. `inputs` are the files and folders that it is made from: replacing a run must not remove
-    them."""
+    """The folder of a new run, and the files and folders from which it is created.
+
+    Replacing an existing run must not remove the inputs.
+    """
 
     path: Path
     inputs: Sequence[Path]
 
 
 def check_spec(spec: RunSpec, budget: Budget | None, default_out: Path, inputs: Sequence[Path]) -> Output:
-    """Check the budget, the device and the output folder. Raises UserError before anything is spent."""
+    """Check the budget, the device and the output folder. Raises UserError if one of them is not usable."""
     if budget is not None:
         budget.check()
     if spec.device is not None:
@@ -54,43 +56,47 @@ def check_spec(spec: RunSpec, budget: Budget | None, default_out: Path, inputs: 
 
 
 def training_seconds(budget: Budget | None) -> float | None:
-    """The seconds of a budget in minutes that are for training itself."""
+    """The seconds of a budget in minutes that are available for training itself; None for other budgets."""
     return None if budget is None or budget.minutes is None else budget.minutes * 60 * (1 - RESERVE)
 
 
 @dataclass(frozen=True)
 class RunContents:
-    """Everything that a new run's folder is made from. `base` are the weights that training starts from, and `fields`
-    further fields of the record: window, base_model, lora, align, ..."""
+    """The contents of a new run's folder.
+
+    `base` are the weights from which training starts, and `fields` further fields of the record: window, base_model,
+    lora, align, ...
+    """
 
     prepared: Prepared
     family: str
     codec: tuple[str, Codec] | None
     plan: Plan
     machine: Machine
-    minutes: float | None = None  # the budget, if it is a time that the steps are to fill
-    validation: Path | None = None  # held-out data of the user's own
+    minutes: float | None = None  # the budget, if the number of steps is adapted to it
+    validation: Path | None = None  # held-out data that the user provides
     base: Mapping[str, Tensor] | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 @contextmanager
 def create_run(spec: RunSpec, output: Output, contents: RunContents) -> Iterator[Run]:
-    """Create the run's folder. If the block fails, nothing of it is left and a run that it was to replace is restored.
+    """Create the run's folder. If the block fails, the folder is removed, and a run that was being replaced is
+    restored.
 
     Raises UserError if the folder cannot be written.
     """
-    prepared, made = contents.prepared, contents.plan
+    prepared, plan = contents.prepared, contents.plan
     name, codec = contents.codec or (None, None)
     record = RunRecord(
         modality=prepared.modality,
         family=contents.family,
-        config=made.family.model_dump(mode="json"),
+        config=plan.family.model_dump(mode="json"),
         codec=name,
-        train=made.train,
-        parameters=made.parameters,
+        train=plan.train,
+        parameters=plan.parameters,
         data=data_record(prepared, contents.validation),
-        decisions=[(d.name, d.value, d.reason) for d in made.decisions],
+        decisions=[(d.name, d.value, d.reason) for d in plan.decisions],
         machine=contents.machine.record(),
         seed=spec.seed,
         minutes=contents.minutes,
@@ -114,7 +120,7 @@ def data_record(prepared: Prepared, validation: Path | None) -> DataRecord:
 
 
 def report_data(prepared: Prepared, conditions: bool = True) -> None:
-    """Say what would be learnt; without `conditions`, only the kind and amount of data."""
+    """Report the data as events; without `conditions`, only its modality and the sizes of the splits."""
     events.note(f"data: {prepared.modality} ({prepared.why})", "data", modality=prepared.modality)
     events.note(
         f"split: {len(prepared.train_items):,} training and {len(prepared.heldout_items):,} held-out items",
@@ -140,6 +146,6 @@ def report_data(prepared: Prepared, conditions: bool = True) -> None:
 
 
 def report_plan(decisions: Sequence[Decision]) -> None:
-    """Say what was decided, and why."""
+    """Report the decisions of the planner and their reasons as events."""
     for d in decisions:
         events.note(f"{d.name}: {d.value} ({d.reason})", "plan", name=d.name, value=d.value, reason=d.reason)

@@ -1,4 +1,4 @@
-"""Learning from data: the batches of a data set, with a held-out loss and an eye on copies of training examples."""
+"""Training on data: batches of a data set, the held-out loss, and the detection of copies of training examples."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class DataSource:
         self.monitor: MemorisationMonitor | None = None
 
     def learner(self) -> Learner:
-        """Everything needed to go on, as of the newest good checkpoint; from here on evaluations are followed."""
+        """Restore the newest intact checkpoint, and the evaluations so far."""
         learner, rows = self.run.learner(), metrics_rows(self.run)
         self.best = best_by_loss(self.run.path, learner, rows)
         self.monitor = memorisation_monitor(self.run, (self.prepared.train, self.prepared.heldout), learner, rows)
@@ -38,7 +38,7 @@ class DataSource:
         return Loader(self.train, self.space, Rng(learner.config.seed), learner.config.batch).batch
 
     def evaluate(self, learner: Learner) -> dict[str, float]:
-        """{heldout_loss}, for a family that has a likelihood or an error, and the share of near copies."""
+        """Evaluate {heldout_loss}, if the family has a likelihood or an error, and the share of near copies."""
         metrics: dict[str, float] = {}
         if self.run.family.likelihood is not None:
             metrics["heldout_loss"] = heldout_loss(learner, learner.objective, self.heldout, self.space)
@@ -67,7 +67,7 @@ class DataSource:
         return True
 
     def finish(self, learner: Learner) -> None:
-        """Fit what the family fits to its data once the networks are trained."""
+        """Fit the tensors that the family fits to its data after training, and write them."""
         run = self.run
         if run.family.finish is None:
             return
@@ -76,11 +76,11 @@ class DataSource:
         write_weights(run.path, FITTED, fitted)
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing, since a data set holds no resources."""
 
 
 def data_source(run: Run, prepared: Prepared) -> DataSource:
-    """The source of a run that exists, its data encoded by its codec if it has one."""
+    """The data source of an existing run. The data is encoded by the run's codec, if it has one."""
     codec = run.codec
     train = prepared.train if codec is None else codec.encode(prepared.train)
     heldout = prepared.heldout if codec is None else codec.encode(prepared.heldout)

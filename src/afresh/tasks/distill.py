@@ -31,8 +31,7 @@ class DistillSpec:
     sampling grid. The budget is in minutes (5 by default) or steps."""
 
     run: Path  # the teacher
-
-    guidance: float | None = None  # of the teacher, fixed in the student; None: 1
+    guidance: float | None = None  # guidance weight of the teacher, which the student learns; None: 1
     finest: int = 4
     minutes: float | None = None
     steps: int | None = None

@@ -1,4 +1,4 @@
-"""The verb `doctor`: measure this machine and report what follows for training."""
+"""The verb `doctor`: examine this machine and report the consequences for training."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from afresh.training.budget import Machine, measure_machine
 
 GB = 1e9
 LITTLE_DISK, LITTLE_MEMORY = 2 * GB, 2 * GB
-BYTES_A_PARAMETER = 20  # float32 weight, gradient, two moments and an average
+BYTES_PER_PARAMETER = 20  # float32 weight, gradient, two moments and an average
 CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One fact about the machine, what follows from it, and whether it is `fine` or needs attention."""
+    """A property of the machine, its consequence for training, and whether it is `fine` or needs attention."""
 
     name: str
     value: str
@@ -32,11 +32,11 @@ class Finding:
 
 
 def examine_machine(folder: Path, device: str | None = None) -> tuple[Machine, list[Finding]]:
-    """Measure for a moment. `folder`: where runs would be written. Raises UserError for an unknown device."""
+    """Measure the machine briefly. `folder`: where runs would be written. Raises UserError for an unknown device."""
     machine = measure_machine(device)
     return machine, [
         python_finding(),
-        Finding("torch", machine.torch, "used for everything that is learnt"),
+        Finding("torch", machine.torch, "used for all training"),
         device_finding(machine),
         threads_finding(machine.threads, available_processors()),
         products_finding(machine),
@@ -54,26 +54,26 @@ def python_finding() -> Finding:
 
 def device_finding(machine: Machine) -> Finding:
     if machine.device == "cpu":
-        follows = "no GPU that torch can use: small models, in minutes; sizes are chosen for it"
+        follows = "torch has no usable GPU: models are chosen small enough for a CPU"
     else:
         follows = f"training uses the GPU; {torch.cuda.device_count() or 1} found"
     return Finding("device", f"{machine.device}: {machine.name}", follows)
 
 
 def threads_finding(threads: int, processors: float) -> Finding:
-    """`processors`: how many this process may use, which a container may make a fraction."""
+    """`processors`: the number that this process may use, which can be a fraction in a container."""
     value = f"{threads} of {processors:g} processors"
     if threads > processors + 0.5:
-        more = "more threads than processors slow each other down: set OMP_NUM_THREADS"
+        more = "more threads than processors make training slower: set OMP_NUM_THREADS"
         return Finding("threads", f"{threads} on {processors:g} processors", more, False)
     if threads < int(processors):
-        why = "OMP_NUM_THREADS is set" if "OMP_NUM_THREADS" in os.environ else "torch chose so"
-        return Finding("threads", value, f"some processors stay idle ({why})", threads * 2 >= processors)
+        why = "OMP_NUM_THREADS is set" if "OMP_NUM_THREADS" in os.environ else "the default of torch"
+        return Finding("threads", value, f"some processors remain idle ({why})", threads * 2 >= processors)
     return Finding("threads", value, "all are used")
 
 
 def products_finding(machine: Machine) -> Finding:
-    """Matrix products in two precisions, and which is used."""
+    """The speed of matrix products in two precisions, and the precision that training uses."""
     value = f"{machine.float32:,.0f} GFLOP/s in float32, {machine.bfloat16:,.0f} in bfloat16"
     ratio = machine.bfloat16 / machine.float32
     if machine.precision == "bfloat16":
@@ -83,12 +83,12 @@ def products_finding(machine: Machine) -> Finding:
 
 def compiler_finding(machine: Machine) -> Finding:
     if machine.compiler:
-        return Finding("compiler", "found", "torch.compile is tried where the budget can earn it back")
+        return Finding("compiler", "found", "torch.compile is tried if the budget is long enough for it to pay off")
     return Finding("compiler", "none (g++)", "torch.compile is not used; longer runs would be faster with g++", False)
 
 
 def kernels_finding() -> Finding:
-    """The decoder's fused steps, compiled on first use."""
+    """The fused kernels of decoders, which are compiled on first use."""
     if library() is None:
         why = "AFRESH_KERNELS=0 is set" if os.environ.get("AFRESH_KERNELS") == "0" else "they need g++"
         return Finding("kernels", "none", f"decoders train at about half the speed: {why}", False)
@@ -98,24 +98,24 @@ def kernels_finding() -> Finding:
 
 def memory_finding(free: float | None) -> Finding:
     if free is None:
-        return Finding("memory", "not known", "this system does not say how much is free")
-    most = free / 2 / BYTES_A_PARAMETER  # half for the data and what is computed on the way
+        return Finding("memory", "not known", "this system does not report the free memory")
+    most = free / 2 / BYTES_PER_PARAMETER  # the other half is for data and activations
     follows = f"room to train up to about {most / 1e6:,.0f}M parameters on the processor"
     return Finding("memory", f"{free / GB:,.1f} GB free", follows, free >= LITTLE_MEMORY)
 
 
 def disk_finding(folder: Path) -> Finding:
-    """Space where runs would go."""
-    place = next(p for p in (folder.resolve(), *folder.resolve().parents) if p.exists())
-    free = shutil.disk_usage(place).free
-    if not os.access(place, os.W_OK):
-        return Finding("disk", f"{place} may not be written", "choose another folder", False)
-    follows = "room for checkpoints" if free >= LITTLE_DISK else "little room: a run that finds the disk full stops"
-    return Finding("disk", f"{free / GB:,.1f} GB free at {place}", follows, free >= LITTLE_DISK)
+    """Free space and permissions in the folder where runs would be written."""
+    existing = next(p for p in (folder.resolve(), *folder.resolve().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if not os.access(existing, os.W_OK):
+        return Finding("disk", f"{existing} is not writable", "choose another folder", False)
+    follows = "room for checkpoints" if free >= LITTLE_DISK else "little room: a run stops when the disk is full"
+    return Finding("disk", f"{free / GB:,.1f} GB free at {existing}", follows, free >= LITTLE_DISK)
 
 
 def available_processors() -> float:
-    """Processors this process may use: its affinity, or a container's quota where that is less."""
+    """The number of processors that this process may use: its affinity, or the quota of a container if that is less."""
     try:
         count = float(len(os.sched_getaffinity(0)))
     except AttributeError:  # not on macOS
@@ -127,7 +127,7 @@ def available_processors() -> float:
 
 
 def available_memory() -> float | None:
-    """Bytes free, or what a container leaves where that is less; None where the system does not tell."""
+    """Free bytes, or what the limit of a container leaves if that is less; None if the system does not report them."""
     return least_memory(meminfo(), read_words(CGROUP / "memory.max"), read_words(CGROUP / "memory.current"))
 
 
@@ -139,7 +139,7 @@ def least_memory(info: Mapping[str, float], limit: list[str], used: list[str]) -
 
 
 def meminfo() -> dict[str, float]:
-    """/proc/meminfo in bytes; empty where there is none."""
+    """The entries of /proc/meminfo in bytes; empty if there is no such file."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

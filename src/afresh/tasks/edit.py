@@ -1,4 +1,5 @@
-"""The verb `edit`: existing images and sounds, filled in, varied, enlarged, guided to a palette, edges or a style."""
+"""The verb `edit`: fill in, vary and enlarge existing images and sounds, or guide them to a palette, edges or a
+style."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ Draw = Callable[[Tensor, "Tensor | None", int], Tensor]  # (window, what to keep
 
 
 def columns(run: Run, seconds: float, what: str) -> int:
-    """The number of places on the time axis for `seconds`.
+    """The number of columns on the time axis for `seconds`.
 
     Raises UserError if the run does not make sounds, or if the time is too short or too long.
     """
@@ -58,14 +58,14 @@ def load_sound(run: Run, source: Any) -> Sound:
 
 
 def encode_long(run: Run, source: Any) -> Tensor:
-    """Encode a sound of any length as (1, ..., places); less than one place at its end may be dropped.
+    """Encode a sound of any length as (1, ..., columns); less than one column at its end may be dropped.
 
     A sound that is longer than a window is encoded in windows that overlap by half, and the middle of each is used,
     because at its edges a window lacks the context before and after it.
     """
     space, sound = run.encoder.space, load_sound(run, source)
     size = space.shape[-1]
-    each = samples_of_place(run, sound)
+    each = samples_per_column(run, sound)
     total = max(1, len(sound.samples) // each)
     step, edge = max(1, size // 2), size // 4
     starts = range(0, max(0, total - size) + step, step)
@@ -87,7 +87,7 @@ def extended(editor: Editor, sounds: Sequence[Any], seconds: float, n: int) -> S
 
 
 def extend_canvas(editor: Editor, canvas: Tensor, count: int) -> Tensor:
-    """Extend canvas (B, ..., T) by `count` places: first up to the size of a window, then half a window at a time."""
+    """Extend canvas (B, ..., T) by `count` columns: first up to the size of a window, then half a window at a time."""
     size, part = editor.run.encoder.space.shape[-1], 0
     while count:
         new = min(count, max(size // 2, size - canvas.shape[-1]))
@@ -165,13 +165,13 @@ def span(text: str) -> tuple[float, float | None]:
 def hole_in(run: Run, sound: Sound, hole: str, name: object) -> tuple[int, int]:
     """The first sample of a hole in a sound and the one after its last.
 
-    Raises UserError if the hole extends beyond the sound by more than a place, is empty, or is the whole sound.
+    Raises UserError if the hole extends beyond the sound by more than a column, is empty, or is the whole sound.
     """
     start, end = span(hole)
     length, count = sound.seconds, len(sound.samples)
-    place = run.encoder.space.seconds / run.encoder.space.shape[-1]
+    column = run.encoder.space.seconds / run.encoder.space.shape[-1]
     a, b = round(start * sound.rate), count if end is None else round(end * sound.rate)
-    if a >= count or (b - count) / sound.rate > place:
+    if a >= count or (b - count) / sound.rate > column:
         raise UserError(
             f"`hole={hole}` extends beyond {name}, which lasts {length:.3f} s. Give START:END within the sound, or "
             "extend the sound with `extend=SECONDS`."
@@ -187,7 +187,7 @@ def hole_in(run: Run, sound: Sound, hole: str, name: object) -> tuple[int, int]:
 
 
 def around(first: int, stop: int, total: int, size: int) -> tuple[int, int]:
-    """The range of places to encode around a hole, within a sound of `total` places.
+    """The range of columns to encode around a hole, within a sound of `total` columns.
 
     It is a window with the hole in its middle. If that leaves less than a quarter of a window on either side of the
     hole, it is the hole with half a window on either side.
@@ -199,14 +199,14 @@ def around(first: int, stop: int, total: int, size: int) -> tuple[int, int]:
 
 
 def refilled(run: Run, source: Any, hole: str, n: int, draw: Draw) -> tuple[Tensor, list[Sound]]:
-    """Fill the hole of a sound in n ways: x (n, ..., places) around the hole, and the n complete sounds.
+    """Fill the hole of a sound in n ways: x (n, ..., columns) around the hole, and the n complete sounds.
 
     Outside the hole, the samples of the sounds equal those of the input. Raises UserError if the hole is not within the
     sound.
     """
     span(hole)
     sound, size = load_sound(run, source), run.encoder.space.shape[-1]
-    each = samples_of_place(run, sound)
+    each = samples_per_column(run, sound)
     a, b = hole_in(run, sound, hole, "the sound" if isinstance(source, Sound) else source)
     first, stop = a // each, -(-b // each)
     low, high = around(first, stop, -(-len(sound.samples) // each), size)
@@ -228,9 +228,9 @@ def refilled(run: Run, source: Any, hole: str, n: int, draw: Draw) -> tuple[Tens
 
 
 def varied(run: Run, source: Any, n: int, draw: Draw) -> tuple[Tensor, list[Sound]]:
-    """Make n variations of a sound of any length, window by window: x (n, ..., places) and the decoded sounds."""
+    """Make n variations of a sound of any length, window by window: x (n, ..., columns) and the decoded sounds."""
     sound, size = load_sound(run, source), run.encoder.space.shape[-1]
-    count = -(-len(sound.samples) // samples_of_place(run, sound))
+    count = -(-len(sound.samples) // samples_per_column(run, sound))
     x = fields_of(run, sound, count).repeat_interleave(n, 0)
     x = swept(x, torch.ones(x.shape[-1], dtype=torch.bool), size, draw)
     decoded = run.encoder.decode(x)
@@ -239,19 +239,19 @@ def varied(run: Run, source: Any, n: int, draw: Draw) -> tuple[Tensor, list[Soun
     return x, [replace(d, samples=d.samples[: len(sound.samples)]) for d in decoded]
 
 
-def samples_of_place(run: Run, sound: Sound) -> int:
+def samples_per_column(run: Run, sound: Sound) -> int:
     return round(run.encoder.space.seconds * sound.rate / run.encoder.space.shape[-1])
 
 
 def fields_of(run: Run, sound: Sound, count: int) -> Tensor:
-    """Encode a sound as (1, ..., places).
+    """Encode a sound as (1, ..., columns).
 
-    A sound of at most a window is padded with silence, as in training; of a longer one there are `count` places.
+    A sound of at most a window is padded with silence, as in training; a longer one has `count` columns.
     """
     size = run.encoder.space.shape[-1]
     if count <= size:
         return encoded(run, [sound])
-    missing = count * samples_of_place(run, sound) - len(sound.samples)
+    missing = count * samples_per_column(run, sound) - len(sound.samples)
     return encode_long(run, replace(sound, samples=np.pad(sound.samples, ((0, missing), (0, 0)))))
 
 

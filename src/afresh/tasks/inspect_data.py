@@ -1,4 +1,4 @@
-"""The verb `data`: what would be learnt from a path, before anything is spent."""
+"""The verb `data`: report on data as training would read it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from afresh.data.text.languages import LICENCE, LICENCE_SUFFIXES
 from afresh.evaluation.report import Sample, Section, render
 from afresh.sampling.samples import preview_wav
 
-PICTURES, TEXTS = 24, 4  # examples on the page
+IMAGES, TEXTS = 24, 4  # examples on the page
 EXCERPT = 600  # characters of a text
 SHOWN = 6  # of anything listed for a person
 
 
 @dataclass(frozen=True)
 class Near:
-    """Two items that are nearly the same; `crosses` when one trains and the other is held out."""
+    """Two near duplicates; `crosses` is true if one is in the training split and the other is held out."""
 
     first: str
     second: str
@@ -38,10 +38,10 @@ class Near:
 
 @dataclass(frozen=True)
 class Look:
-    """Everything a person should know of their data. Sizes are in bytes; a text's length in characters."""
+    """A report on data: items, sizes, labels, duplicates, licences and advice."""
 
     prepared: Prepared
-    near: tuple[Near, ...] | None  # None: not searched
+    near: tuple[Near, ...] | None  # near duplicates; None if they were not searched
     licences: Mapping[str, str]  # file -> its first line
     advice: tuple[Advice, ...] = ()
 
@@ -51,13 +51,13 @@ class Look:
 
     @property
     def examples(self) -> list[Item]:
-        """Training items, evenly spread."""
+        """A few training items at even intervals."""
         items = self.prepared.train_items
-        count = min(len(items), TEXTS if self.prepared.kind.view == "text" else PICTURES)
+        count = min(len(items), TEXTS if self.prepared.kind.view == "text" else IMAGES)
         return [items[i * len(items) // count] for i in range(count)]
 
     def json(self) -> dict[str, Any]:
-        """The same facts as plain values."""
+        """The report as plain values for JSON."""
         p = self.prepared
         near = None if self.near is None else [vars(n) for n in self.near]
         return {
@@ -84,31 +84,31 @@ class Look:
         }
 
     def lines(self) -> list[str]:
-        """The same facts in words."""
+        """The report as lines of text."""
         p = self.prepared
         size = p.train.bytes + p.heldout.bytes
         out = [
             f"{p.path}: {p.modality} ({p.why})",
             f"{len(p.train_items):,} items to train, {len(p.heldout_items):,} held out, {size:,} bytes",
             f"sizes: {describe_sizes(sizes(self.items, p.kind))}",
-            f"one example to the model: {describe_space(p.encoder.space)}",
+            f"one example for the model: {describe_space(p.encoder.space)}",
             *label_lines(label_counts(self.items), p.encoder.conds),
             *(f"number {k}: {describe_numbers(v)}" for k, v in number_ranges(self.items).items()),
         ]
         captions = sum(i.caption is not None for i in self.items)
         if captions:
-            out.append(f"captions: {captions:,} items have one")
+            out.append(f"captions: {captions:,} items have a caption")
         out += duplicate_lines(p.duplicates, self.near)
         out += [f"advice: {a.text}" for a in self.advice]
         return out + licence_lines(self.licences) + refused_lines(p.refused) + [f"note: {n}" for n in p.notes]
 
     def save(self, path: str | Path) -> None:
-        """One HTML page with examples. Raises UserError where it cannot be written."""
+        """Write the report as an HTML page with examples. Raises UserError if it cannot be written."""
         p = self.prepared
         facts = [tuple(line.split(": ", 1)) for line in self.lines() if ": " in line and not line.startswith("note")]
         section = Section(
             title=p.path.name,
-            subtitle="What would be learnt.",
+            subtitle="The data as training would read it.",
             data=[(k, v) for k, v in facts],
             data_examples=[example(i, p.encoder) for i in self.examples],
             notes=list(p.notes),
@@ -125,23 +125,23 @@ def look(
     validation: Path | None = None,
     near: bool = True,
 ) -> Look:
-    """Read, split and encode `path` as training would. Raises UserError for what cannot be used."""
+    """Read, split and encode `path` as training would. Raises UserError if the data is not usable."""
     prepared = prepare(path, modality, options, validation)
     items = [*prepared.train_items, *prepared.heldout_items]
-    border = len(prepared.train_items)
+    first_heldout = len(prepared.train_items)
     found = near_duplicates(items, prepared.kind) if near else None
     advice = tuple(advise(facts_of(prepared, found)))
     if found is None:
         return Look(prepared, None, licences(path), advice)
     pairs = tuple(
-        Near(items[q.first].source, items[q.second].source, round(q.similarity, 4), q.first < border <= q.second)
+        Near(items[q.first].source, items[q.second].source, round(q.similarity, 4), q.first < first_heldout <= q.second)
         for q in found
     )
     return Look(prepared, pairs, licences(path), advice)
 
 
 def licences(path: Path) -> dict[str, str]:
-    """Licence files by name, each with its first line that says something."""
+    """The licence files by name, each with its first line that is not blank."""
     found: dict[str, str] = {}
     if path.is_file():
         names = [n for n in zip_names(path) if is_licence(n)] if path.suffix.lower() == ".zip" else []
@@ -168,14 +168,15 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def sizes(items: Sequence[Item], kind: ItemKind) -> dict[str, Any]:
-    """{unit: sizes}: the spread of numbers (characters, seconds), or how many items have each size (28x28x1 pixels)."""
+    """{unit: sizes}: the range of numbers (characters, seconds), or the number of items of each size (28x28x1
+    pixels)."""
     every = [kind.size(i.value) for i in items]
     numbers = [size for size in every if not isinstance(size, str)]
     return {kind.unit: spread(numbers) if numbers else dict(Counter(map(str, every)).most_common())}
 
 
 def label_counts(items: Sequence[Item]) -> dict[str, dict[str, int]]:
-    """{label: {class: items}}, the most frequent first; items without it are counted under the empty name."""
+    """{label: {class: count}}, the most frequent first. Items without the label are counted under the empty name."""
     names = sorted({k for i in items for k in i.labels})
     return {name: dict(Counter(i.labels.get(name, "") for i in items).most_common()) for name in names}
 
@@ -189,7 +190,7 @@ def number_ranges(items: Sequence[Item]) -> dict[str, dict[str, float]]:
 
 
 def describe_sizes(found: Mapping[str, Any]) -> str:
-    """What `sizes` returns, in words."""
+    """The result of `sizes` as text."""
     ((unit, counts),) = found.items()
     if "median" in counts:
         least, median, most = (amount(counts[name]) for name in ("least", "median", "most"))
@@ -198,7 +199,7 @@ def describe_sizes(found: Mapping[str, Any]) -> str:
 
 
 def amount(value: float) -> str:
-    """Whole numbers with their thousands apart, others with three digits."""
+    """Format whole numbers with separators of thousands, and others with three significant digits."""
     return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:.3g}"
 
 
@@ -210,8 +211,8 @@ def describe_space(space: Space) -> str:
     shape = " x ".join(map(str, space.shape))
     if space.kind == "tokens":
         window = f"a window of {shape} tokens" if space.stream else f"{shape} tokens"
-        return f"{window}, each one of {space.vocab[0]:,}"
-    return f"a field of {shape} numbers, spread {space.std:.2g}"
+        return f"{window} from a vocabulary of {space.vocab[0]:,}"
+    return f"a field of {shape} numbers with standard deviation {space.std:.2g}"
 
 
 def label_lines(labels: Mapping[str, Mapping[str, int]], conds: CondSpec) -> list[str]:
@@ -219,7 +220,7 @@ def label_lines(labels: Mapping[str, Mapping[str, int]], conds: CondSpec) -> lis
     for name, counts in labels.items():
         shown = ", ".join(f"{c or '(none)'} {n:,}" for c, n in list(counts.items())[:20])
         more = f" and {len(counts) - 20:,} more" if len(counts) > 20 else ""
-        use = "" if name in conds else "; not a condition: it says nothing here"
+        use = "" if name in conds else "; not used as a condition, since it does not distinguish items"
         out.append(f"{name}: {len(counts):,} classes: {shown}{more}{use}")
     return out
 
@@ -231,29 +232,31 @@ def duplicate_lines(exact: Sequence[Refused], near: Sequence[Near] | None) -> li
         return [*out, "near duplicates: not searched"]
     crossing = [n for n in near if n.crosses]
     out.append(
-        f"near duplicates: {len(near):,}, kept; {len(crossing):,} cross the split" if near else "near duplicates: none"
+        f"near duplicates: {len(near):,}, not removed; {len(crossing):,} cross the split"
+        if near
+        else "near duplicates: none"
     )
     for n in sorted(near, key=lambda n: (not n.crosses, -n.likeness))[:SHOWN]:
         where = " (crosses the split)" if n.crosses else ""
-        out.append(f"  {n.second} is {math.floor(100 * n.likeness)}% like {n.first}{where}")
+        out.append(f"  {n.second} is {math.floor(100 * n.likeness)}% similar to {n.first}{where}")
     return out
 
 
 def licence_lines(found: Mapping[str, str]) -> list[str]:
     if not found:
-        return ["licence files: none found; whether this data may be used is for you to know"]
+        return ["licence files: none; check yourself whether you may use this data"]
     shown = [f"licence file: {name}{f' ({head})' if head else ''}" for name, head in list(found.items())[:SHOWN]]
     return shown + ([f"and {len(found) - SHOWN:,} more licence files"] if len(found) > SHOWN else [])
 
 
 def refused_lines(refused: Sequence[Refused]) -> list[str]:
-    """By reason, the most frequent first."""
+    """The refused inputs by reason, the most frequent first."""
     if not refused:
-        return ["not used: nothing"]
+        return ["refused: nothing"]
     sources: dict[str, list[str]] = {}
     for r in refused:
         sources.setdefault(r.reason, []).append(r.source)
-    out = [f"not used: {len(refused):,} inputs"]
+    out = [f"refused: {len(refused):,} inputs"]
     ranked = sorted(sources.items(), key=lambda s: -len(s[1]))
     for reason, names in ranked[: 2 * SHOWN]:
         shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
@@ -264,7 +267,7 @@ def refused_lines(refused: Sequence[Refused]) -> list[str]:
 
 
 def example(item: Item, encoder: Encoder) -> Sample:
-    """An item as the page shows it."""
+    """An item in the form in which the page shows it."""
     words = [*item.labels.values(), *(f"{k} {v:g}" for k, v in item.numbers.items()), item.caption or ""]
     caption = ", ".join(w for w in words if w)
     preview, wav = encoder.kind.preview(item.value), preview_wav(encoder, item.value)

@@ -1,4 +1,4 @@
-"""Training a run that has been created or reopened: the loop, with its evaluations, previews, log and progress."""
+"""Training of a new or resumed run, with evaluations, previews, metrics and progress."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PREVIEW = 16  # samples of a preview
 
 @dataclass(frozen=True)
 class Job:
-    """A run that is ready to learn, with its data and what it learns from."""
+    """A run that is ready for training, with its data and its source of batches."""
 
     run: Run
     prepared: Prepared
@@ -39,10 +39,10 @@ class Job:
 
 
 def learn(job: Job) -> float:
-    """Train until done, interrupted or diverged; returns the seconds spent. The folder is complete at any moment.
+    """Train until the run is finished. Returns the seconds spent. The run's folder is usable at any time.
 
-    Raises Interrupted after Ctrl-C and Diverged if training cannot go on; both are saved. Raises RewardError if a
-    reward fails, with what was learnt until then saved.
+    Raises Interrupted after Ctrl-C, Diverged if training cannot continue, and RewardError if a reward fails. In each
+    case the progress until then is saved.
     """
     with torch_threads(job.run.train.threads):
         try:
@@ -54,14 +54,17 @@ def learn(job: Job) -> float:
 def _learn(job: Job) -> float:
     run, source, record = job.run, job.source, job.run.record
     rng = Rng(record.train.seed)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     learner = source.learner()
     fresh = learner.step == 0
     journal = Journal(run.path / "metrics.jsonl", learner.step)
     if fresh and record.base_model is not None and not metrics_rows(run):
-        journal.append(0, source.evaluate(learner))  # what the base model is worth here
+        journal.append(0, source.evaluate(learner))  # the scores of the base model on this data
     if learner.step < learner.config.steps and forget_chosen(run.path):
-        events.note("The weights that were chosen for sampling are dropped, as training goes on.", "chosen_dropped")
+        events.note(
+            "Sampling uses the last weights again instead of the best ones, because training continues.",
+            "chosen_dropped",
+        )
     examples = record.train.batch * tokens_each(source.train, source.space)
     meter = ProgressMeter(learner.config.steps, unit_of(run, source.space), examples, run.path.name, learner.step)
 
@@ -80,7 +83,7 @@ def _learn(job: Job) -> float:
             overhead=lambda kind, seconds: meter.overhead(seconds, kind),
             interrupted=lambda: interrupted() and source.may_checkpoint(learner.step),
             stop_reason=source.stop_reason,
-            replan=lambda now: new_total(now, run, begun, fresh, meter) if source.may_checkpoint(now.step) else None,
+            replan=lambda now: new_total(now, run, start, fresh, meter) if source.may_checkpoint(now.step) else None,
         )
         stopped_before = learner.stopped
         with saved_if_rewards_fail(learner, job):
@@ -96,18 +99,20 @@ def _learn(job: Job) -> float:
     run.reload()
     if record.lora is not None:
         write_adapter(run.path / "adapter", run.modules_with_adapters(), record.base_model or "")
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def unit_of(run: Run, space: Space) -> str:
-    """What is counted while training."""
+    """The unit of the training speed: tokens, or the plural of the kind of items."""
     return "tokens" if space.kind == "tokens" else run.encoder.kind.plural
 
 
 @contextmanager
 def saved_if_rewards_fail(learner: Learner, job: Job) -> Iterator[None]:
-    """If a reward fails, training ends, but what was learnt until then is saved if a checkpoint may be made there.
-    Raises RewardError, which says how to go on."""
+    """Save the run if a reward fails within the block, provided that a checkpoint may be written at this step.
+
+    Raises the RewardError again, with advice on how to continue.
+    """
     try:
         yield
     except RewardError as e:
@@ -116,7 +121,7 @@ def saved_if_rewards_fail(learner: Learner, job: Job) -> Iterator[None]:
             checkpoint.save(root, learner.snapshot(), rotating=learner.skipped == 0)
         step = int(checkpoint.steps_in(root)[-1])
         raise RewardError(
-            f"{str(e).rstrip('.')}. What was learnt until step {step:,} is saved. Correct the reward, then resume: "
+            f"{str(e).rstrip('.')}. The run is saved up to step {step:,}. Correct the reward, then resume: "
             f"`afresh.resume({str(job.run.path)!r})`",
             "reward_failed",
             step=step,
@@ -125,7 +130,7 @@ def saved_if_rewards_fail(learner: Learner, job: Job) -> Iterator[None]:
 
 
 def store_early(learner: Learner, run: Run) -> None:
-    """At the step where a weaker model is wanted, the weights as sampling would use them now."""
+    """Write the weights for guidance by a weaker model, at the step that the configuration sets."""
     early = round(learner.config.early * learner.config.steps)
     if early and learner.step == early:
         names = learner.objective.averaged
@@ -133,20 +138,22 @@ def store_early(learner: Learner, run: Run) -> None:
             write_weights(run.path, EARLY, state_of(modules, names))
 
 
-def new_total(learner: Learner, run: Run, begun: float, fresh: bool, meter: ProgressMeter) -> int | None:
-    """Another number of steps if the budget in minutes would be missed by over a tenth at the speed so far. A resumed
-    run keeps what was decided."""
+def new_total(learner: Learner, run: Run, start: float, fresh: bool, meter: ProgressMeter) -> int | None:
+    """A new number of steps if, at the speed so far, the run would miss its budget in minutes by more than a tenth.
+
+    None otherwise, and for resumed runs, whose number of steps is fixed.
+    """
     if run.record.minutes is None or not fresh:
         return None
-    spent = time.perf_counter() - begun
+    spent = time.perf_counter() - start
     left = run.record.minutes * 60 - spent
-    # Room for the rate to decay at least.
+    # At least enough steps for the learning rate to decay.
     steps = learner.step + max(learner.step // 4, int(left / (spent / learner.step)), 1)
     if abs(steps - learner.config.steps) <= 0.1 * learner.config.steps:
         return None
     events.note(
-        f"{run.path.name}: {steps:,} steps instead of {learner.config.steps:,}, at the speed of the first "
-        f"{learner.step:,}",
+        f"{run.path.name}: {steps:,} steps instead of {learner.config.steps:,}, because of the measured speed of "
+        f"the first {learner.step:,}",
         "replanned",
         steps=steps,
     )
@@ -156,7 +163,7 @@ def new_total(learner: Learner, run: Run, begun: float, fresh: bool, meter: Prog
 
 @torch.no_grad()
 def preview(learner: Learner, run: Run) -> None:
-    """A few samples of the model as it is now, in the run's folder samples/."""
+    """Write a few samples of the current model to the folder samples/ of the run."""
     n = PREVIEW if run.space.kind == "field" or not run.space.stream else 2
     cond = draw_conditions(run.conditions, n, Rng(0), "sample/conditions")
     with averaged(learner), adapters_merged(learner.modules) as modules:

@@ -1,4 +1,4 @@
-"""The verb `measure`: a run's evidence, its scores under a protocol card."""
+"""The verb `measure`: score a run under a protocol card."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from afresh.sampling.density import bits_per_dim, dequantised
 from afresh.tasks.complete import FILL_IN, Hole, complete_many, mode_of
 from afresh.training.loop import precision
 
-JUDGE_SEED = 1_000_003  # samples that are judged are not those that a user drew
+JUDGE_SEED = 1_000_003  # unlikely to be a user's seed, so that the scored samples are new ones
 
 
 class RunEvidence:
-    """core.Evidence for a run and its data. Everything is computed when first asked for, and once."""
+    """Implements `core.Evidence` for a run and its data. Every property is computed once, when it is first used."""
 
     def __init__(self, run: Run, prepared: Prepared, settings: Mapping[str, Any] | None = None) -> None:
         self.run, self.prepared = run, prepared
@@ -64,7 +64,7 @@ class RunEvidence:
         return self.prepared.heldout_items
 
     def samples(self, n: int) -> Drawn:
-        """n samples under conditions drawn as in the training split."""
+        """Draw n samples under conditions that occur as in the training split."""
         if n not in self.drawn:
             cond = draw_requests(self.train, n, self.rng)
             x = self.run.draw(self.run.modules, cond, JUDGE_SEED, self.settings)
@@ -72,8 +72,11 @@ class RunEvidence:
         return self.drawn[n]
 
     def likelihood(self) -> tuple[Tensor, Tensor] | None:
-        """For models of tokens nats and tokens of every window of the held-out split, (W,) each; of a field of bytes
-        nats and values of the pictures that `scored_rows` names."""
+        """Negative log-likelihoods in nats, and the numbers of tokens or values that they refer to.
+
+        For models of tokens, (W,) each for the windows of the held-out split; for fields of bytes, (n,) each for the
+        rows that `scored_rows` selects. None if the run has no likelihood.
+        """
         likelihood, run = self.run.family.likelihood, self.run
         if likelihood is None:
             return None
@@ -84,25 +87,25 @@ class RunEvidence:
 
     @property
     def bound(self) -> bool:
-        """Whether the nats are only an upper bound."""
+        """Whether the nats are only an upper bound of the negative log-likelihood."""
         likelihood = self.run.family.likelihood
         return likelihood is not None and likelihood.bound
 
     @cached_property
     def density(self) -> tuple[Tensor, Tensor]:
-        """Nats (n,) of bytes under the run's density of x, and how many values each example has."""
+        """Nats (n,) of bytes under the run's density of x, and the number of values of each example (n,)."""
         run, held = self.run, self.heldout
         likelihood = run.family.likelihood
         assert likelihood is not None and likelihood.density is not None
-        found, dims = [], held.x[0].numel()
+        nats, dims = [], held.x[0].numel()
         for rows in scored_rows(held).split(16):
             x = held.x[rows].float() * held.scale + held.shift
             x = dequantised(x, held.scale, self.rng, rows)
             batch = Batch(x, held.cond.select(rows), rows).to(run.train.device)
-            nats = likelihood.density(run.modules, run.config, run.space, batch, self.rng)
-            found.append(bits_per_dim(nats.double().cpu(), dims, held.scale) * dims * math.log(2))
-        nats = torch.cat(found)
-        return nats, torch.full_like(nats, dims)
+            logp = likelihood.density(run.modules, run.config, run.space, batch, self.rng)
+            nats.append(bits_per_dim(logp.double().cpu(), dims, held.scale) * dims * math.log(2))
+        total = torch.cat(nats)
+        return total, torch.full_like(total, dims)
 
     @cached_property
     def nats(self) -> tuple[Tensor, Tensor]:
@@ -113,8 +116,8 @@ class RunEvidence:
         nats, tokens = [], []
         with torch.no_grad(), precision(run.train):
             for batch in sweep(heldout, run.training_space, rows_at_once(heldout, run.training_space, 32)):
-                there = batch.to(run.train.device)
-                nats.append(-likelihood.score(run.modules, run.config, run.space, there, Rng(0)).double().cpu())
+                on_device = batch.to(run.train.device)
+                nats.append(-likelihood.score(run.modules, run.config, run.space, on_device, Rng(0)).double().cpu())
                 targets = batch.x[:, 1:]
                 counted = torch.ones_like(targets) if batch.mask is None else batch.mask
                 tokens.append(counted.sum(1))
@@ -124,11 +127,11 @@ class RunEvidence:
         return self.run.encoder.valid(value)
 
     def complete(self, holes: Sequence[tuple[str, str, str]]) -> list[str] | None:
-        """The likeliest text between two others, in a file of some name; None for a run that never learnt to."""
+        """Complete (prefix, suffix, file name) greedily; None for a run trained without fill-in-the-middle."""
         if mode_of(self.run) != FILL_IN:
             return None
-        made, _, _ = complete_many(self.run, [Hole(*h) for h in holes], seed=JUDGE_SEED, temperature=0.0)
-        return [c.text for c in made]
+        completions, _, _ = complete_many(self.run, [Hole(*h) for h in holes], seed=JUDGE_SEED, temperature=0.0)
+        return [c.text for c in completions]
 
 
 def measure_run(
@@ -139,17 +142,19 @@ def measure_run(
     settings: Mapping[str, Any] | None = None,
     judges: Path | None = None,
 ) -> Measurement:
-    """Judge a run on its held-out split, or on `data`, with n samples (as many as there are held-out items, from 64
-    to 1,000; 32 of a stream). `prepared` saves reading the data again; `judges` is where
-    encoders are kept (the run's own folder, unless several runs on the same data share them).
+    """Score a run on its held-out split, or on `data`, with n samples.
 
-    Raises UserError when the data is gone, or for n < 2.
+    By default, n is the number of held-out items, limited to between 64 and 1,000, or 32 for a stream. `prepared`:
+    the run's data, if it has already been read. `judges`: the folder for trained encoders, by default in the run's
+    folder; several runs on the same data may share one.
+
+    Raises UserError if the data is missing or has changed, and for n < 2.
     """
-    found = prepared or run_data(run, data)
+    prepared = prepared or run_data(run, data)
     if n is not None and n < 2:
         raise UserError(f"Measuring needs at least 2 samples. Given: {n}.")
-    count = n or (32 if run.space.stream else max(64, min(1000, len(found.heldout_items))))
-    evidence = RunEvidence(run, found, settings)
+    count = n or (32 if run.space.stream else max(64, min(1000, len(prepared.heldout_items))))
+    evidence = RunEvidence(run, prepared, settings)
     sampling = {"family": run.record.family, **evidence.settings.model_dump()}
     return measure(
         evidence,

@@ -1,4 +1,4 @@
-"""Extend images beyond their edges, by sliding a window of the model's size outwards."""
+"""Extend images beyond their edges, by moving a window of the model's size outwards."""
 
 from __future__ import annotations
 

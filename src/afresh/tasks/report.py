@@ -1,4 +1,4 @@
-"""A run's folder to one section of a report."""
+"""The report of a run: samples, previews, curves, scores and settings."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ from afresh.tasks.sample import Sampler
 from afresh.training.best_checkpoint import REWARD, describe_choice
 from afresh.training.weights import CHOSEN
 
-SHOWN_PICTURES = 60
-SHOWN_TEXTS = 4
-PROGRAM, BROKEN = "def f():\n    return 1\n", "def f(:\n"  # of which models of Python accept the first alone
+MAX_IMAGES = 60
+MAX_TEXTS = 4
+PROGRAM, BROKEN = "def f():\n    return 1\n", "def f(:\n"  # encoders of Python accept only the first
 
 
 def sample_views(samples: Samples, caption: str = "") -> list[Sample]:
-    """Samples as a report shows them, with what each sounds like, if anything: images together as one group, texts one
-    by one, of which a few are enough."""
+    """Samples in the form in which a report shows them: images in one group, or a few texts one by one.
+
+    Samples that can be rendered as audio get a player.
+    """
     encoder, kind = samples.encoder, samples.encoder.kind
-    few = slice(SHOWN_TEXTS if kind.view == "text" else None)
+    few = slice(MAX_TEXTS if kind.view == "text" else None)
     values, views = samples.values[few], []
     python = "python" if encoder.valid(PROGRAM) and not encoder.valid(BROKEN) else ""
-    for value, preview, asked in zip(values, kind.previews(values), samples.described[few], strict=True):
-        label, prompt = caption_of(asked), asked.get("prompt") or ""
+    for value, preview, request in zip(values, kind.previews(values), samples.described[few], strict=True):
+        label, prompt = caption_of(request), request.get("prompt") or ""
         wav = preview_wav(encoder, prompt + value if prompt else value)
         if preview.image is not None:
             below = ", ".join(filter(None, (label, preview.text)))
@@ -46,7 +48,7 @@ def sample_views(samples: Samples, caption: str = "") -> list[Sample]:
 
 
 def curves_of(run: Run) -> list[Curves]:
-    """Loss of every player beside the held-out loss; then the gradient's norm."""
+    """Charts of the losses of all players with the held-out loss, and of the gradient norms."""
     lines: dict[str, list[tuple[float, float]]] = {}
     for row in metrics_rows(run):
         for name, value in row.items():
@@ -63,7 +65,7 @@ def curves_of(run: Run) -> list[Curves]:
 
 
 def previews_of(run: Run) -> list[tuple[int, bytes | str]]:
-    """What was sampled while training, oldest first."""
+    """The previews that were sampled during training, oldest first, as (step, PNG or text)."""
     found: list[tuple[int, bytes | str]] = []
     for file in sorted((run.path / "samples").glob("*")):
         if file.suffix == ".png":
@@ -80,9 +82,9 @@ def section(
     title: str = "",
     subtitle: str = "",
 ) -> Section:
-    """All that is known of a run, samples first."""
+    """The section of a report about a run, with the samples first."""
     r = run.record
-    steered = (alignment(metrics_rows(run)) if r.align is not None else None) or Alignment()
+    aligned = (alignment(metrics_rows(run)) if r.align is not None else None) or Alignment()
     seconds = max((row["seconds"] for row in metrics_rows(run)), default=0.0)
     data = r.data
     return Section(
@@ -92,15 +94,15 @@ def section(
             ("modality", r.modality),
             ("family", r.family if r.codec is None else f"{r.family} over the codec {r.codec}"),
             ("parameters", r.parameters),
-            *([("steered from" if r.align else "tuned from", r.base_model)] if r.base_model else []),
+            *([("aligned from" if r.align else "tuned from", r.base_model)] if r.base_model else []),
             ("steps", max((row["step"] for row in metrics_rows(run)), default=0)),
             ("training seconds", round(seconds, 1)),
             ("seed", r.seed),
-            *steered.facts,
+            *aligned.facts,
         ],
         samples=list(views),
         previews=previews_of(run),
-        curves=[*curves_of(run), *steered.curves],
+        curves=[*curves_of(run), *aligned.curves],
         scores=[] if measured is None else list(measured.scores),
         not_measured=() if measured is None else tuple(measured.skipped.items()),
         plan=r.decisions,
@@ -112,7 +114,7 @@ def section(
             ("training bytes", data.train_bytes),
             ("split", data.split_hash[:16]),
         ],
-        notes=[*data.notes, *(() if measured is None else measured.notes), *chosen_weights(run), *steered.notes],
+        notes=[*data.notes, *(() if measured is None else measured.notes), *chosen_weights(run), *aligned.notes],
         next_commands=[
             f"afresh sample {run.path} -n 16 --seed 1 --out {run.path.name}-samples",
             f"afresh measure {run.path}",
@@ -122,23 +124,25 @@ def section(
 
 
 def chosen_weights(run: Run) -> list[str]:
-    """Which weights sampling uses, where a run that was steered ended worse than it was on the way."""
+    """A note on the weights that sampling uses, if an aligned run ended worse than at an earlier evaluation."""
     found = weights_record(run)
-    return [f"Here {describe_choice(found)}."] if found.get("metric") == REWARD else []
+    return [f"For this run, {describe_choice(found)}."] if found.get("metric") == REWARD else []
 
 
 def weights_record(run: Run) -> dict[str, Any]:
-    """What was written when other weights than the last were chosen for sampling; empty without."""
+    """The record of the choice of weights for sampling; empty if sampling uses the last ones."""
     file = run.path / f"{CHOSEN}.json"
     found = json.loads(file.read_bytes()) if file.exists() else {}
     return found if isinstance(found, dict) else {}
 
 
 def write_run_report(run: Run, measured: Measurement | None) -> Path:
-    """report.html, report.json and card.md in the run's folder, of a run that was steered aligned.json as well; returns
-    the page's path."""
+    """Write report.html, report.json and card.md to the run's folder, and aligned.json for an aligned run.
+
+    Returns the path of the page.
+    """
     if run.record.align is not None and (found := alignment(metrics_rows(run))) is not None:
         write_json(run.path / "aligned.json", found.json)
-    count = SHOWN_TEXTS if run.encoder.kind.view == "text" else SHOWN_PICTURES
+    count = MAX_TEXTS if run.encoder.kind.view == "text" else MAX_IMAGES
     views = sample_views(Sampler(run, count, Request(), run.record.seed, {})())
     return write_report(run.path / "report.html", run.path.name, [section(run, views, measured)])

@@ -1,4 +1,4 @@
-"""Resuming any run: trained, tuned, distilled or aligned."""
+"""Resuming a run, whether it was trained, tuned, distilled or aligned."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from afresh.tasks.learn import Job
 
 
 def resume(path: Path) -> Job:
-    """Open a run to go on with it. Raises UserError if its data is missing or has changed."""
+    """Open a run to continue its training. Raises UserError if its data is missing or has changed."""
     run = Run.open(path)
     prepared = run_data(run)
-    make = data_source if run.record.align is None else alignment_source
-    return Job(run, prepared, make(run, prepared))
+    open_source = data_source if run.record.align is None else alignment_source
+    return Job(run, prepared, open_source(run, prepared))

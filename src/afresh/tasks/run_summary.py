@@ -1,4 +1,4 @@
-"""What a run came to."""
+"""A summary of a finished or stopped run."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from afresh.training.checkpoint import newest, steps_in
 
 def steps_done(run: Run) -> int:
     """The step of the newest checkpoint."""
-    found = steps_in(run.path / "checkpoints")
-    return int(found[-1]) if found else 0
+    steps = steps_in(run.path / "checkpoints")
+    return int(steps[-1]) if steps else 0
 
 
 def stopped(run: Run) -> str:
-    """Why training was ended before its last step, or nothing."""
+    """The reason why training ended before its last step, or an empty string."""
     saved = newest(run.path / "checkpoints", ())
     return "" if saved is None else str(saved.scalars.get("stopped", ""))
 
 
 def final_record(job: Job, seconds: float, metrics: list[Any]) -> dict[str, Any]:
-    """What `train --json` ends with."""
+    """The final record that `train --json` prints."""
     r = job.run.record
     curve = [row["heldout_loss"] for row in metrics_rows(job.run) if "heldout_loss" in row]
     tuned = (
@@ -34,7 +34,7 @@ def final_record(job: Job, seconds: float, metrics: list[Any]) -> dict[str, Any]
         else {}
     )
     why = stopped(job.run)
-    steered = alignment(metrics_rows(job.run)) if r.align is not None else None
+    aligned = alignment(metrics_rows(job.run)) if r.align is not None else None
     return {
         "run": str(job.run.path),
         "modality": r.modality,
@@ -45,6 +45,6 @@ def final_record(job: Job, seconds: float, metrics: list[Any]) -> dict[str, Any]
         **({"stopped": why} if why else {}),
         **({"sampling": used} if (used := weights_record(job.run)) else {}),
         **tuned,
-        **({} if steered is None or r.align is None else {"align": r.align.model_dump(mode="json"), **steered.json}),
+        **({} if aligned is None or r.align is None else {"align": r.align.model_dump(mode="json"), **aligned.json}),
         "metrics": [asdict(m) for m in metrics],
     }

@@ -40,21 +40,24 @@ class Control:
         """Raises UserError if a control is set without another one that it needs."""
         check_best(self.best_of)
         if self.best_of > 1 and self.reward is None:
-            raise UserError(f"Best of {self.best_of} by what? Add `reward=REWARD`, as in `reward='length:min=50'`.")
+            raise UserError(
+                f"`best_of={self.best_of}` requires a reward to choose by. Add `reward=REWARD`, as in "
+                "`reward='length:min=50'`."
+            )
         if self.reward is not None and self.best_of == 1:
             raise UserError(
-                "`reward` chooses among several candidates: say how many, as in `best_of=8`. To follow its gradient: "
-                "`reward_guidance`; to learn from it: `model.align()`."
+                "`reward` chooses among several candidates: give their number, as in `best_of=8`. To follow the "
+                "gradient of a reward, use `reward_guidance`; to train on it, `model.align()`."
             )
         if self.weight is not None and self.reward_guidance is None:
-            raise UserError("`weight` is how hard `reward_guidance=REWARD` pulls. Give both, or leave it out.")
+            raise UserError("`weight` is the strength of `reward_guidance=REWARD`. Give both, or leave it out.")
 
 
 PLAIN = Control()
 
 
 class Sampler:
-    """Draws n samples of one request when called. All that can be refused is refused when it is made.
+    """Draws n samples of one request when called. Invalid requests are refused when it is constructed.
 
     `given`: settings of the family; `on_text` is called with each new piece of the text. Raises UserError as
     `Model.sample`.
@@ -74,16 +77,16 @@ class Sampler:
         self.on_text, self.control = on_text, control
         control.check()
         if request.infill is not None and "length" in given:
-            raise UserError("`infill` says how long its holes are: [[N]] is N tokens. Leave `length` out.")
+            raise UserError("`infill` determines the length of its holes: [[N]] is N tokens. Leave `length` out.")
         if control.best_of > 1 and on_text is not None:
             raise UserError(
-                "A text is shown as it is drawn, or chosen among several: `stream=True` or `best_of`, not both."
+                "A text cannot be streamed and chosen among several: give `stream=True` or `best_of`, not both."
             )
         self.cond, self.described, notes = run.condition(n, request, seed)
         check_negative(request, self.settings(self.watcher()))
         self.modules: Mapping[str, nn.Module] | None = None
         self.reward: Reward | None = None
-        self.pull: Reward | None = None
+        self.guide: Reward | None = None
         self.sampler = run.family.sampling.sample
         try:
             self.prepare()
@@ -97,9 +100,9 @@ class Sampler:
         """Load the rewards and adapters of the control."""
         run, control = self.run, self.control
         if control.reward_guidance is not None:
-            check_family(run)  # before its reward is made, which can take a while
-            self.pull = reward_of(run, control.reward_guidance)
-            self.sampler = steered(run, self.pull, 1.0 if control.weight is None else control.weight)
+            check_family(run)  # before building the reward, which can take a while
+            self.guide = reward_of(run, control.reward_guidance)
+            self.sampler = steered(run, self.guide, 1.0 if control.weight is None else control.weight)
         if control.reward is not None:
             self.reward = reward_of(run, control.reward)
         if control.adapters:
@@ -107,7 +110,7 @@ class Sampler:
 
     def close(self) -> None:
         """Release the resources of the rewards, such as running processes."""
-        for reward in (self.reward, self.pull):
+        for reward in (self.reward, self.guide):
             if reward is not None:
                 reward.close()
 
@@ -120,7 +123,7 @@ class Sampler:
         return self.run.settings(self.given if watcher is None else {**self.given, "watch": watcher})
 
     def rows(self, cond: Cond, numbers: Tensor) -> Rows:
-        """The samples with these numbers, for these requests."""
+        """Draw the samples with the indices `numbers` under the conditions of `cond`."""
         run, watcher = self.run, self.watcher()
         modules = run.modules if self.modules is None else self.modules
         x = run.draw(modules, cond, self.seed, self.settings(watcher), numbers, self.sampler)
@@ -134,23 +137,23 @@ class Sampler:
             self.close()
 
     def samples(self) -> Samples:
-        n, told = self.cond.size, list[dict[str, Any]]()
+        n, records = self.cond.size, list[dict[str, Any]]()
         if self.reward is None:
             drawn = self.rows(self.cond, torch.arange(n))
         else:
-            parts, told = best_of(self.rows, self.cond, self.described, self.control.best_of, self.reward)
+            parts, records = best_of(self.rows, self.cond, self.described, self.control.best_of, self.reward)
             drawn = together(parts, self.run.encoder.space)
         cut = sum(w.finish == "stop" for w in drawn.written)
         if cut and self.given.get("constraint") is not None:
             events.warning(f"{cut:,} of {n:,} texts were cut at a stop string and may not match the structure.")
-        described = [{**d, **t} for d, t in zip(self.described, told or [{}] * n, strict=True)]
-        if self.pull is not None:
-            found = scorer_of(self.pull)(drawn.values, self.described).tolist()
-            said = {
-                "reward_guidance": self.pull.name,
+        described = [{**d, **t} for d, t in zip(self.described, records or [{}] * n, strict=True)]
+        if self.guide is not None:
+            rewards = scorer_of(self.guide)(drawn.values, self.described).tolist()
+            guidance = {
+                "reward_guidance": self.guide.name,
                 "weight": 1.0 if self.control.weight is None else self.control.weight,
             }
-            described = [{**d, **said, "guided_reward": r} for d, r in zip(described, found, strict=True)]
+            described = [{**d, **guidance, "guided_reward": r} for d, r in zip(described, rewards, strict=True)]
         if self.control.adapters:
             described = [{**d, "adapters": dict(self.control.adapters)} for d in described]
         return Samples(drawn.values, drawn.x, self.cond, described, self.seed, self.run.encoder, drawn.written)
@@ -163,7 +166,7 @@ def together(parts: Sequence[Rows], space: Space) -> Rows:
 
 
 def control_lines(described: Sequence[Mapping[str, Any]], control: Control) -> list[str]:
-    """Lines of text that describe what a control has done."""
+    """Lines of text that describe the effect of a control."""
     lines = []
     if control.reward is not None:
         lines.append(best_line(described))

@@ -1,4 +1,4 @@
-"""The verb `solve`: a run's answers to programming tasks, run against their tests in the sandbox."""
+"""The verb `solve`: answer programming tasks and test the answers in a sandbox."""
 
 from __future__ import annotations
 
@@ -56,17 +56,22 @@ def read_tasks(path: Path, first: int | None = None) -> list[CodeTask]:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise UserError(f"{path}, line {number} is not JSON: {error}. One task a line.") from None
+                raise UserError(f"{path}, line {number} is not JSON: {error}. Write one task per line.") from None
             if not isinstance(row, dict):
-                raise UserError(f"{path}, line {number} is no object. One task a line, as in MBPP or HumanEval.")
+                raise UserError(
+                    f"{path}, line {number} is not a JSON object. Write one task per line, as in MBPP or HumanEval."
+                )
             tasks.append(task_of(row, number))
     if not tasks:
-        raise UserError(f"There is no task in {path}.")
+        raise UserError(f"There is no task in {path}. Write one task per line, as in MBPP or HumanEval.")
     return tasks[:first]
 
 
 def judge(tasks: Sequence[tuple[CodeTask, str]], sandbox: Sandbox) -> list[tuple[bool, Outcome]]:
-    """Whether each answer passes its task's tests, and how its program ended. Raises UserError without a sandbox."""
+    """Whether each answer passes the tests of its task, and how its program ended.
+
+    Raises UserError without a sandbox.
+    """
     assert sandbox.ready
 
     def one(pair: tuple[CodeTask, str]) -> tuple[bool, Outcome]:
@@ -80,7 +85,10 @@ def judge(tasks: Sequence[tuple[CodeTask, str]], sandbox: Sandbox) -> list[tuple
 
 
 def check_runner(tasks: Sequence[CodeTask], sandbox: Sandbox, notes: list[str]) -> tuple[float | None, float]:
-    """Shares of tasks that the reference answers and empty ones pass: what the tests and the runner are worth."""
+    """Validate the tests and the sandbox. Returns the shares of tasks that reference answers and empty answers pass.
+
+    The first share is None if no task has a reference answer.
+    """
     known = [t for t in tasks if t.reference is not None]
     real = judge([(t, t.reference or "") for t in known], sandbox)
     empty = judge([(t, "") for t in tasks], sandbox)
@@ -94,7 +102,7 @@ def check_runner(tasks: Sequence[CodeTask], sandbox: Sandbox, notes: list[str]) 
 def draw_answers(
     run: Run, tasks: Sequence[CodeTask], n: int, seed: int, settings: Mapping[str, Any]
 ) -> tuple[list[str], list[str]]:
-    """n answers to each task in turn, and notes on prompts that were cut."""
+    """Sample n answers to each task in turn. Also returns notes on prompts that were truncated."""
     prompts = [t.prompt for t in tasks for _ in range(n)]
     part = run.conds.get("language")
     python = part is not None and "python" in part.classes
@@ -116,31 +124,35 @@ def solve(
     sandbox: Sandbox | None = None,
     say: Say = lambda text: None,
 ) -> Solved:
-    """pass@1, pass@10 and pass@100, as far as n answers a task allow, on the tasks of `path` (the `first` ones).
+    """Score a run by pass@1, pass@10 and pass@100, as far as n answers per task allow, on the `first` tasks of `path`.
 
-    Beside them what the reference answers score (`floor`) and what an empty answer does (`control`). Raises UserError
-    for tasks that cannot be read, a run that makes no text, n < 1, or where there is no sandbox.
+    The scores of reference answers (`floor`) and of empty answers (`control`) are reported for comparison. `say` is
+    called with messages about the progress. Raises UserError for tasks that cannot be read, a run that does not make
+    text, n < 1, and if there is no sandbox.
     """
     if n < 1:
-        raise UserError(f"At least one answer a task is needed. Given: -n {n}.")
+        raise UserError(f"At least one answer per task is required. Given: -n {n}.")
     if not run.space.stream:
-        raise UserError(f"{run.path} makes {run.record.modality}, not text: it cannot answer programming tasks.")
+        raise UserError(
+            f"{run.path} makes {run.record.modality}, not text, so it cannot answer programming tasks. Give a run on "
+            "code."
+        )
     tasks = read_tasks(path, first)
     box = sandbox or Sandbox()
-    assert box.ready  # before minutes go into answers
+    assert box.ready  # before spending minutes on answers
     chosen = {**SETTINGS, **(settings or {})}
     notes: list[str] = []
-    say(f"checking the tests of {len(tasks):,} tasks with their reference answers and with none")
+    say(f"checking the tests of {len(tasks):,} tasks with reference answers and with empty ones")
     floor, control = check_runner(tasks, box, notes)
-    say(f"drawing {n:,} answers to each")
+    say(f"sampling {n:,} answers to each task")
     answers, cut = draw_answers(run, tasks, n, seed, chosen)
     say(f"running {len(answers):,} programs")
     ended = judge(list(zip((t for t in tasks for _ in range(n)), answers, strict=True)), box)
     results, correct = [], []
     for i, task in enumerate(tasks):
-        mine = ended[i * n : (i + 1) * n]
-        correct.append(sum(good for good, _ in mine))
-        how = Counter("passed" if good else o.status if o.status != "ok" else "error" for good, o in mine)
+        outcomes = ended[i * n : (i + 1) * n]
+        correct.append(sum(good for good, _ in outcomes))
+        how = Counter("passed" if good else o.status if o.status != "ok" else "error" for good, o in outcomes)
         results.append({"task_id": task.name, "passed": correct[-1], "n": n, "outcomes": dict(how)})
     card = {
         "tasks": hashlib.sha256("".join(t.name + t.prompt + t.tests for t in tasks).encode()).hexdigest()[:16],

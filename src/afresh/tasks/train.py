@@ -1,4 +1,4 @@
-"""The verb `train`: look at the data, plan, and create the run."""
+"""The verb `train`: read the data, plan, and create the run."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ from afresh.training.plan import Task, plan, short_window
 
 @dataclass(frozen=True)
 class TrainSpec:
-    """What a user may choose; None or empty is found out. The budget is one of minutes (5 by default), steps and
-    tokens."""
+    """The options of `train`. Options that are None or empty are chosen from the data.
+
+    The budget is in minutes (5 by default), steps or tokens.
+    """
 
     path: Path  # the data
     modality: str | None = None
     family: str | None = None
-    codec: Path | None = None  # a finished autoencoder run, whose latents are learnt
+    codec: Path | None = None  # a finished autoencoder run, on whose latents to train
     minutes: float | None = None
     steps: int | None = None
     tokens: int | None = None
@@ -46,7 +48,10 @@ class TrainSpec:
 
 
 def start(spec: TrainSpec) -> Job:
-    """Look at the data, plan, and create the run's folder. Raises UserError before anything is spent."""
+    """Read the data, plan, and create the run's folder.
+
+    Raises UserError for invalid options or data, before any time is spent on training.
+    """
     budget = spec.budget()
     budget.check()
     if spec.family is not None:
@@ -78,14 +83,14 @@ def start(spec: TrainSpec) -> Job:
         steps=budget.steps,
         tokens=budget.tokens,
     )
-    made = plan(task)
-    made.decisions[:0] = latent.decisions
-    report_plan(made.decisions)
+    training = plan(task)
+    training.decisions[:0] = latent.decisions
+    report_plan(training.decisions)
     contents = RunContents(
         prepared=prepared,
         family=latent.family.name,
         codec=None if latent.codec is None or latent.name is None else (latent.name, latent.codec),
-        plan=made,
+        plan=training,
         machine=machine,
         minutes=budget.minutes,
         validation=spec.validation,
@@ -96,11 +101,11 @@ def start(spec: TrainSpec) -> Job:
 
 
 def check_trainable(name: str) -> None:
-    """Raises UserError for an unknown family, and for one that another verb makes, before the data is read."""
+    """Raises UserError for an unknown family, and for one that only another verb can create."""
     verb = registry.family(name).made_by
     if verb:
         raise UserError(
-            f"{name} is not trained from data alone: the verb {verb} makes one from a run that exists.",
+            f"{name} cannot be trained from data alone. Use the verb {verb}, which creates one from an existing run.",
             "family_made_by_verb",
             verb=verb,
         )

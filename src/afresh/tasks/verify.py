@@ -1,4 +1,4 @@
-"""The verb `verify`: check that a run is intact and reproducible. Each check gives a verdict with its numbers."""
+"""The verb `verify`: check that a run is intact and reproducible. Each check returns a verdict with its numbers."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from afresh.training.loop import Learner, precision, take_step
 from afresh.training.plan import make_learner
 from afresh.training.weights import read_base
 
-CACHE = 1e-3  # nats: what a log-probability may differ with and without a cache, in float32
-BATCH = {"float32": 1e-3, "bfloat16": 0.1}  # of a field in [-1, 1]: alone against in a batch
-STEPS = 4  # of training, with and without a save in the middle
-EXAMPLES = 16  # of a batch of those steps, at most
-ROWS, PLACES, LENGTH = 4, 32, 64  # samples, places in them that are compared, and tokens of a text
+CACHE = 1e-3  # nats by which a log-probability may differ with and without a key/value cache, in float32
+BATCH = {"float32": 1e-3, "bfloat16": 0.1}  # tolerance for a field in [-1, 1] that is sampled alone and in a batch
+STEPS = 4  # training steps, with and without a restart in the middle
+EXAMPLES = 16  # maximum batch of these steps
+ROWS, POSITIONS, LENGTH = 4, 32, 64  # samples, compared positions of the cache, and tokens of a text
 
 
 @dataclass(frozen=True)
@@ -43,21 +43,21 @@ class Check:
 
 
 def verify(run: Run) -> list[Check]:
-    """All checks, whatever fails. Nothing in the run's folder is changed."""
+    """Perform all checks, even if some fail. The run's folder is not changed."""
     checks = [guarded("record", lambda: check_record(run)), guarded("hashes", lambda: check_hashes(run))]
     found: list[Prepared] = []
     checks.append(guarded("data", lambda: check_data(run, found)))
-    saved = sound(run)
+    saved = newest_intact(run)
     if saved is None:
-        why = "no sound checkpoint to look at"
+        why = "there is no intact checkpoint"
         return checks + [Check(n, None, why) for n in ("weights", "resume", "cache", "samples")]
     checks.append(guarded("weights", lambda: check_weights(saved)))
     if run.record.align is not None:
-        checks.append(Check("resume", None, "an aligned run is resumed with its reward, which is not run here"))
+        checks.append(Check("resume", None, "not checked for aligned runs, whose reward would have to run"))
     elif found:
         checks.append(guarded("resume", lambda: check_resume(run, saved, found[0])))
     else:
-        checks.append(Check("resume", None, "needs the data"))
+        checks.append(Check("resume", None, "the data is not available"))
     checks.append(guarded("cache", lambda: check_cache(run)))
     checks.append(guarded("samples", lambda: check_samples(run)))
     return checks
@@ -71,8 +71,8 @@ def guarded(name: str, work: Callable[[], Check]) -> Check:
         return Check(name, False, str(e) or type(e).__name__)
 
 
-def sound(run: Run) -> Checkpoint | None:
-    """The newest checkpoint whose hashes are right; damaged ones are told by `check_hashes`."""
+def newest_intact(run: Run) -> Checkpoint | None:
+    """The newest checkpoint that matches its hashes, or None. Damaged ones are reported by `check_hashes`."""
     root = run.path / "checkpoints"
     for name in reversed(checkpoint.steps_in(root)):
         if not checkpoint.check(root / name):
@@ -82,16 +82,16 @@ def sound(run: Run) -> Checkpoint | None:
 
 
 def check_record(run: Run) -> Check:
-    """run.json describes a model that can be built, with as many parameters as it says."""
+    """Check that run.json describes a model that can be built, with the recorded number of parameters."""
     with torch.device("meta"):
         modules = run.family.build(run.config, run.space, run.conds)
     count = sum(p.numel() for m in modules.values() for p in m.parameters())
-    said = run.record.parameters
-    return Check("record", count == said, f"{run.record.family} of {count:,} parameters, run.json says {said:,}")
+    recorded = run.record.parameters
+    return Check("record", count == recorded, f"{run.record.family} of {count:,} parameters, {recorded:,} in run.json")
 
 
 def check_hashes(run: Run) -> Check:
-    """Every file of every checkpoint against its SHA-256."""
+    """Check every file of every checkpoint against its SHA-256."""
     root = run.path / "checkpoints"
     steps = checkpoint.steps_in(root)
     if not steps:
@@ -106,17 +106,17 @@ def check_hashes(run: Run) -> Check:
 
 
 def check_data(run: Run, found: list[Prepared]) -> Check:
-    """The data is still there and is what was trained on; it is put into `found`."""
+    """Check that the data exists and is that of training. It is appended to `found`."""
     record = run.record.data
-    gone = [p for p in (record.path, record.validation) if p is not None and not Path(p).exists()]
-    if gone:
-        return Check("data", None, f"{', '.join(gone)} is not there any more")
+    missing = [p for p in (record.path, record.validation) if p is not None and not Path(p).exists()]
+    if missing:
+        return Check("data", None, f"{', '.join(missing)} does not exist any more")
     found.append(run_data(run))
     return Check("data", True, f"{record.train:,} + {record.heldout:,} items, split {record.split_hash[:16]}")
 
 
 def check_weights(saved: Checkpoint) -> Check:
-    """All numbers of the newest checkpoint are finite: weights, averages, optimiser, what adapts."""
+    """Check that all numbers of the newest checkpoint are finite: weights, averages and the state of the optimiser."""
     bad, count = [], 0
     for group, tensors in saved.tensors.items():
         for name, tensor in tensors.items():
@@ -131,35 +131,35 @@ def check_weights(saved: Checkpoint) -> Check:
 
 
 def check_resume(run: Run, saved: Checkpoint, prepared: Prepared) -> Check:
-    """From the checkpoint STEPS steps at once, and STEPS with a save and a restart in the middle: the same bits.
+    """Check that STEPS steps from the checkpoint give the same bits with and without a restart in the middle.
 
-    On the CPU, without torch.compile, on batches of at most EXAMPLES.
+    The steps run on the CPU, without torch.compile, with batches of at most EXAMPLES.
     """
     codec = run.codec
     train = prepared.train if codec is None else codec.encode(prepared.train)
     end = max(int(saved.scalars["steps"]), saved.step + STEPS)  # so that a finished run has steps left
-    through = trained(run, saved, train, STEPS, end)
+    uninterrupted = trained(run, saved, train, STEPS, end)
     half = trained(run, saved, train, STEPS // 2, end)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "checkpoints"
         checkpoint.save(root, half)
         middle = checkpoint.newest(root)
     assert middle is not None
-    again = trained(run, middle, train, STEPS - STEPS // 2, end)
+    restarted = trained(run, middle, train, STEPS - STEPS // 2, end)
     differ = [
         f"{group}/{name}"
-        for group, tensors in through.tensors.items()
+        for group, tensors in uninterrupted.tensors.items()
         for name, tensor in tensors.items()
-        if not torch.equal(tensor, again.tensors[group][name])
+        if not torch.equal(tensor, restarted.tensors[group][name])
     ]
-    count = sum(t.numel() for g in through.tensors.values() for t in g.values())
-    same = f"{STEPS} steps from step {saved.step:,}, and {STEPS // 2}, a restart, {STEPS - STEPS // 2}: "
-    said = f"differ in {', '.join(differ[:3])}" if differ else f"{count:,} numbers equal to the bit"
-    return Check("resume", not differ, same + said)
+    count = sum(t.numel() for g in uninterrupted.tensors.values() for t in g.values())
+    result = f"differ in {', '.join(differ[:3])}" if differ else f"{count:,} numbers equal to the bit"
+    detail = f"{STEPS} steps from step {saved.step:,}, with and without a restart after {STEPS // 2}: {result}"
+    return Check("resume", not differ, detail)
 
 
 def trained(run: Run, saved: Checkpoint, examples: Examples, steps: int, end: int) -> Checkpoint:
-    """What `steps` steps after `saved` leave, on the way to the step `end`."""
+    """The checkpoint after `steps` further steps from `saved`, in a run of `end` steps."""
     learner = restored(run, saved, end)
     rng = Rng(learner.config.seed)
     size = learner.config.batch
@@ -171,7 +171,7 @@ def trained(run: Run, saved: Checkpoint, examples: Examples, steps: int, end: in
 
 
 def restored(run: Run, saved: Checkpoint, end: int) -> Learner:
-    """A learner as of `saved`, on its way to the step `end`."""
+    """A learner restored from `saved`, in a run of `end` steps."""
     batch = min(run.record.train.batch, EXAMPLES)
     small: Mapping[str, Any] = {"device": "cpu", "compile": False, "batch": batch, "micro_batch": max(1, batch // 2)}
     config: TrainConfig = run.record.train.model_copy(update=small)
@@ -186,7 +186,7 @@ def restored(run: Run, saved: Checkpoint, end: int) -> Learner:
 
 @torch.no_grad()
 def check_cache(run: Run) -> Check:
-    """Log-probabilities of tokens as they were drawn, through a key/value cache, against the training path."""
+    """Compare the log-probabilities of sampled tokens with a key/value cache to those without one, as in training."""
     family, space, policy = run.family, run.space, run.family.policy
     none = Check("cache", None, f"{run.record.family} has no key/value cache")
     if space.kind != "tokens" or family.predict is None or policy is None:
@@ -195,75 +195,77 @@ def check_cache(run: Run) -> Check:
         return none
     device, index = run.train.device, torch.arange(2, device=run.train.device)
     cond = run.conditions.select(torch.arange(2) % run.conditions.size)
-    if cond.known is not None:  # a record begins with a token of its own; more of it is not needed
+    if cond.known is not None:  # only the first token of a record is needed
         mask = None if cond.known_mask is None else cond.known_mask[:, :1]
         cond = replace(cond, known=cond.known[:, :1], known_mask=mask)
     settings = family.sampling.settings(**({"length": space.shape[0]} if space.stream else {}))
-    made = policy.rollout(run.modules, run.config, space, cond.to(device), Rng(0), index, settings)
-    assert made.batch.mask is not None
-    places = torch.linspace(0, made.logp.shape[1] - 1, min(PLACES, made.logp.shape[1])).long()
-    some = torch.zeros_like(made.batch.mask).index_fill(1, places.to(device), True) & made.batch.mask
-    full = policy.steps(run.modules, run.config, space, replace(made.batch, mask=some)).logp
-    worst = float((full - made.logp)[some].abs().max())
+    rollout = policy.rollout(run.modules, run.config, space, cond.to(device), Rng(0), index, settings)
+    assert rollout.batch.mask is not None
+    positions = torch.linspace(0, rollout.logp.shape[1] - 1, min(POSITIONS, rollout.logp.shape[1])).long()
+    some = torch.zeros_like(rollout.batch.mask).index_fill(1, positions.to(device), True) & rollout.batch.mask
+    full = policy.steps(run.modules, run.config, space, replace(rollout.batch, mask=some)).logp
+    worst = float((full - rollout.logp)[some].abs().max())
     detail = f"log-probabilities differ by at most {worst:.2g} nats (tolerance {CACHE:g})"
     return Check("cache", worst <= CACHE, detail)
 
 
 @torch.no_grad()
 def check_samples(run: Run) -> Check:
-    """The same seed twice, to the bit; each sample alone against in a batch, within a tolerance."""
+    """Check that samples are reproducible: twice with the same seed, and alone and in a batch within a tolerance."""
     space, family, train = run.space, run.family, run.train
     cond = run.conditions.select(torch.arange(ROWS) % run.conditions.size)
     settings = family.sampling.settings(**({"length": min(LENGTH, space.shape[0])} if space.stream else {}))
 
     def drawn(rows: Tensor, config: TrainConfig) -> Tensor:
         with precision(config):
-            asked, index = cond.select(rows).to(train.device), rows.to(train.device)
-            return family.sampling.sample(run.modules, run.config, space, asked, Rng(0), index, settings).cpu()
+            part, index = cond.select(rows).to(train.device), rows.to(train.device)
+            return family.sampling.sample(run.modules, run.config, space, part, Rng(0), index, settings).cpu()
 
     def both_ways(config: TrainConfig) -> tuple[Tensor, Tensor]:
-        """(in a batch, alone), tokens of one length."""
+        """Samples drawn in a batch and alone, with texts padded to one length."""
         parts = [drawn(everything, config), *(drawn(everything[i : i + 1], config) for i in range(ROWS))]
         x = join(parts, space)
         return x[:ROWS], x[ROWS:]
 
     everything = torch.arange(ROWS)
     if not torch.equal(drawn(everything, train), drawn(everything, train)):
-        return Check("samples", False, "the same seed gave other samples the second time")
-    said = "the same seed twice: equal to the bit; alone and in a batch: "
-    if space.kind == "tokens":  # a choice is all or nothing, so that rounding in bfloat16 may tip it
+        return Check("samples", False, "the same seed gave different samples the second time")
+    repeated = "the same seed twice: equal to the bit; alone and in a batch: "
+    if space.kind == "tokens":  # in bfloat16, rounding may change the choice of a token
         together, alone = both_ways(train.model_copy(update={"precision": "float32"}))
         equal = int((together == alone).all(1).sum())
-        return Check("samples", equal == ROWS, f"{said}{equal} of {ROWS} have the same tokens, in float32")
+        return Check("samples", equal == ROWS, f"{repeated}{equal} of {ROWS} have the same tokens, in float32")
     together, alone = both_ways(train)
     worst, limit = float((together - alone).abs().max()), BATCH[train.precision]
-    return Check("samples", worst <= limit, f"{said}within {worst:.2g} (tolerance {limit:g} in {train.precision})")
+    return Check("samples", worst <= limit, f"{repeated}within {worst:.2g} (tolerance {limit:g} in {train.precision})")
 
 
 # --------------------------------------------------------------------------- copies
 
 
 def copy_run(run: Run, path: Path) -> Run:
-    """Copy the whole folder to `path`, check the copy's hashes, and only then give it its name.
+    """Copy the run's folder to `path`. The copy gets this name after its hashes were checked.
 
-    Raises UserError when `path` exists, when it cannot be written, or when a checkpoint is damaged.
+    Raises UserError if `path` exists or cannot be written, or if a checkpoint is damaged.
     """
     if path.exists():
-        raise UserError(f"{path} exists. Choose a path that does not, so that nothing is overwritten.")
+        raise UserError(f"{path} exists and would be overwritten. Choose another path.")
     if path.resolve().is_relative_to(run.path.resolve()):
-        raise UserError(f"{path} lies in the run itself. Choose a place outside of {run.path}.")
-    aside = path.with_name(f".{path.name}.tmp")
+        raise UserError(f"{path} is inside the run itself. Choose a path outside {run.path}.")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(run.path, aside)
-        copied = check_hashes(Run(aside, run.record))
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(run.path, temporary)
+        copied = check_hashes(Run(temporary, run.record))
         if not copied.passed:
-            raise UserError(f"The copy is not sound, so it is not kept: {copied.detail}. Look at: `model.verify()`.")
-        aside.rename(path)
+            raise UserError(
+                f"The copy is damaged and was removed: {copied.detail}. Check the run with `model.verify()`."
+            )
+        temporary.rename(path)
     except OSError as e:
         reason = e.strerror or e
-        raise UserError(f"Cannot copy {run.path} to {path}: {reason}. Make room or choose another place.") from e
+        raise UserError(f"Cannot copy {run.path} to {path}: {reason}. Make room or choose another path.") from e
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return Run.open(path)

@@ -44,7 +44,7 @@ class Recurring:
 
 
 class TimeLeft:
-    """Estimate the seconds left from the times at which steps and interruptions ended. Does not read a clock.
+    """An estimate of the seconds left from the times at which steps and interruptions ended. Does not read a clock.
 
     The duration of a step is the mean over a recent window without outliers. It is not the median, since steps that are
     regularly slow, such as every sixteenth one, must count. Interruptions are added for each kind, from their past cost

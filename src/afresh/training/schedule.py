@@ -15,11 +15,11 @@ def rate(step: int, steps: int, warmup: int, decay: float, final: float) -> floa
 
 
 def evaluation_count(seconds: float | None, epochs: float) -> int:
-    """The number of evaluations of a run of this duration, or None if it is not known, and number of epochs.
+    """The number of evaluations of a run. `seconds`: its budget, or None if the budget is not in minutes.
 
-    It is EVALUATIONS, or less in a short run, but at least one for each epoch, up to MAX_EVALUATIONS. An evaluation
-    costs less than a twentieth of an epoch if a tenth of the data is held out. A model that memorises within a few
-    epochs has its lowest held-out loss there, and only weights at evaluations are saved (docs/development/log.md,
+    The number is EVALUATIONS, or less in a short run, but at least one for each epoch, up to MAX_EVALUATIONS. An
+    evaluation costs less than a twentieth of an epoch if a tenth of the data is held out. A model that memorises within
+    a few epochs has its lowest held-out loss there, and only weights at evaluations are saved (docs/development/log.md,
     "Residual codes").
     """
     least = EVALUATIONS if seconds is None else max(1, min(EVALUATIONS, int(seconds // MIN_INTERVAL)))
