@@ -131,6 +131,6 @@ def test_a_saved_run_is_a_verified_copy(pictures_run: Path, tmp_path: Path) -> N
 
 def test_a_damaged_run_is_not_copied(copied: Path, tmp_path: Path) -> None:
     flip(copied / "checkpoints" / "000004" / "model.safetensors")
-    with pytest.raises(UserError, match="not sound"):
+    with pytest.raises(UserError, match="The copy is damaged"):
         afresh.load(copied).save(tmp_path / "kept")
     assert not list(tmp_path.glob("*kept*")), "nothing half-made is left"
