@@ -63,7 +63,7 @@ def test_a_page_with_examples(texts: Path, tmp_path: Path, invoke: Invoke) -> No
     first = afresh.inspect_data(texts).examples[0].value
     assert first.split(".")[0][:40] in html and "exact duplicates" in html
     assert list(tmp_path.iterdir()) == [page]
-    assert "characters" in printed and "none found" in printed
+    assert "characters" in printed and "licence files: none" in printed
 
 
 def test_examples_are_cut_visibly() -> None:

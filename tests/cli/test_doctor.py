@@ -43,7 +43,7 @@ def test_the_faster_precision_is_named() -> None:
     ("threads", "processors", "fine", "words"),
     [
         (2, 2, True, "all are used"),
-        (4, 2, False, "slow each other down"),
+        (4, 2, False, "make training slower"),
         (1, 8, False, "idle"),
         (8, 1.5, False, "slow"),
     ],

@@ -214,7 +214,7 @@ def test_a_reward_that_fails_on_the_way_loses_nothing(base: Path, tmp_path: Path
         (base.parent / "left").write_text(str(left))
         job = begin(base, tmp_path / name, None, reward=failing, steps=8, set_train=train)
         if name == "failed":
-            with pytest.raises(RewardError, match=r"went away.* until step 5 is saved.*afresh.resume.*failed"):
+            with pytest.raises(RewardError, match=r"went away.* The run is saved up to step 5.*afresh.resume.*failed"):
                 learn(job)
             assert checkpoint.steps_in(tmp_path / name / "checkpoints")[-1] == "000005"
             (base.parent / "left").unlink()
