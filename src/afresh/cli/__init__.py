@@ -118,7 +118,7 @@ def shown(verb: Callable[..., Any]) -> Callable[..., Any]:
         from afresh.core import events
         from afresh.tasks.console import ConsoleListener
 
-        listeners = [ConsoleListener(), events.listener() or events.ignore]
+        listeners: list[events.Listener] = [ConsoleListener(), events.listener() or events.ignore]
 
         def listener(event: events.Event) -> None:
             worded = replace(event, text=as_typed(event.text, option_names()))
@@ -160,7 +160,8 @@ def run(argv: Sequence[str]) -> int:
         except Exception as e:
             code, message = explained(e)
             if message:
-                file.error(message, getattr(e, "code", CODES.get(code, "fault")), getattr(e, "fields", {}))
+                kind = "fault" if code is None else getattr(e, "code", CODES[code])
+                file.error(message, kind, getattr(e, "fields", {}))
             if code is None:
                 raise
             return failed(message, code, argv) if message else code

@@ -12,7 +12,7 @@ from afresh.cli.sample import deliver, labels
 
 
 def blend(
-    run: Annotated[Path, typer.Argument(help="Folder of a run on images or sounds.", metavar="RUN")],
+    run: o.FieldRun,
     first: Annotated[Path, typer.Argument(help="An image or a sound.", metavar="FILE")],
     second: Annotated[Path | None, typer.Argument(help="Another one, to go to.", metavar="[OTHER]")] = None,
     n: Annotated[int, typer.Option("-n", help="How many on the way, both ends among them.")] = 9,

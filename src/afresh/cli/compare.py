@@ -30,7 +30,7 @@ LONGEST = 1 << 12  # characters of an answer on a line
 
 
 def compare(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")],
+    run: o.Run,
     other: Annotated[
         Path | None, typer.Argument(help="A second run: each pair has a sample of each.", metavar="RUN2")
     ] = None,
@@ -101,8 +101,7 @@ def compare(
     wish = Wish(tuple(prompt or ()), labels(label, spec=runs[0].conds), caption, raw)
     say(f"drawing samples of {' and '.join(str(r.path) for r in runs)}; votes go to {votes}")
     plan = make_plan(runs, wish, n, samples=samples, seed=seed, settings=settings, votes=votes)
-    for text in plan.notes:
-        note(text)
+    note(*plan.notes)
     session = Session(plan, votes, rater, active)
     if session.judged:
         say(f"{len(session.judged):,} of {session.of:,} pairs are judged already.")

@@ -55,8 +55,7 @@ def complete(
     others, notes = read_repository(repository, file) if repository is not None else (read_files(context or []), [])
     hole = Hole(prefix, suffix, file.name, others)
     found = completed(Run.open(run), hole, n, seed=seed, temperature=temperature, length=length, stop=stop or ())
-    for text in (*notes, *found.notes):
-        note(text)
+    note(*notes, *found.notes)
     if as_json:
         emit({**found.json(), "notes": [*notes, *found.notes]})
         return

@@ -49,8 +49,7 @@ def compose(
         made = harmonised(found, score, n, voice=voice or 0, seed=seed, settings=settings)
     else:
         made = go_on(found, score, n, seed=seed, settings=settings)
-    for text in (*notes, *made.notes):
-        note(text)
+    note(*notes, *made.notes)
     records = [{"text": t} for t in made.texts] if out is None else made.save(out)
     if out is not None:
         say(f"{n:,} scores in {out}")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def data(
-    path: Annotated[Path, typer.Argument(help="Your data: a file or a folder.", metavar="PATH")],
+    path: o.DataPath,
     modality: o.Modality = None,
     option: o.DataOptions = None,
     validation: o.Validation = None,

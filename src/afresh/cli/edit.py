@@ -14,7 +14,7 @@ WHAT, WISHES = "What may change", "What is wished for"
 
 
 def edit(
-    run: Annotated[Path, typer.Argument(help="Folder of a run on images or sounds.", metavar="RUN")],
+    run: o.FieldRun,
     pictures: Annotated[list[Path], typer.Argument(help="Images or sounds to change.", metavar="FILE ...")],
     n: Annotated[int, typer.Option("-n", help="Variations of each input.")] = 4,
     strength: Annotated[

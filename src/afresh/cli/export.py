@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from afresh.cli import options as o
 from afresh.cli.sample import labels
 from afresh.cli.show import answer, emit, note, say
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")],
+    run: o.Run,
     to: Annotated[
         str,
         typer.Option(
@@ -83,8 +84,7 @@ def show(proof: Proof) -> None:
     if proof.condition is not None:
         lines.append(f"{'condition':14}{proof.condition}")
     answer("\n".join(lines))
-    for text in proof.notes:
-        note(text)
+    note(*proof.notes)
 
 
 def show_fields(proof: FieldProof) -> None:
@@ -97,8 +97,7 @@ def show_fields(proof: FieldProof) -> None:
         f"of outputs up to {proof.outputs:.3g}",
     ]
     answer("\n".join(lines))
-    for text in proof.notes:
-        note(text)
+    note(*proof.notes)
 
 
 def said(d: Difference) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from afresh.cli import options as o
 from afresh.cli.show import answer, emit, note, number, say, table
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def measure(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")],
+    run: o.Run,
     data: Annotated[Path | None, typer.Option(help="Judge on this data, in place of the held-out split.")] = None,
     n: Annotated[int | None, typer.Option("-n", help="Samples to draw; as many as are held out if not given.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="{card, metrics, ...} on standard output.")] = False,
@@ -43,8 +44,7 @@ def show_measurement(measured: Measurement) -> None:
         answer(table(columns, [row(s) for s in measured.scores], right=(1, 2, 3, 5, 6), wrap=(0,)))
     for line in not_measured(measured.skipped):
         say(line)
-    for text in measured.notes:
-        note(text)
+    note(*measured.notes)
     card = measured.card
     say(
         f"card {card.id}: {card.samples:,} samples against {card.reference_size:,} of the {card.reference}, split "

@@ -1,4 +1,4 @@
-"""Options that several verbs share."""
+"""Arguments and options that several verbs share."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ ASKED = "What is asked for"
 BY_HAND = "Set by hand"
 BUDGET = "Budget (one of them)"
 ADAPTER = "Adapter"
+
+Run = Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")]
+FieldRun = Annotated[Path, typer.Argument(help="Folder of a run on images or sounds.", metavar="RUN")]
+DataPath = Annotated[Path, typer.Argument(help="Your data: a file or a folder.", metavar="PATH")]
 
 # ----------------------------------------------------------------------------- training: train, tune, distill, align
 

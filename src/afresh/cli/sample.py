@@ -29,7 +29,7 @@ PICTURES, TEXTS = 16, 4  # samples if -n is not given
 
 
 def sample(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")],
+    run: o.Run,
     n: Annotated[int | None, typer.Option("-n", help="How many; 16 images or sounds, or 4 texts, by default.")] = None,
     prompt: Annotated[
         str | None,
@@ -191,8 +191,7 @@ def sample(
     else:
         samples = Sampler(found, count, request, seed, chosen, control=control)()
     deliver(found, samples, out, as_json, between, stream)
-    for line in control_lines(samples.described, control):
-        note(line)
+    note(*control_lines(samples.described, control))
 
 
 def labels(

@@ -46,11 +46,12 @@ def say(text: str) -> None:
     events.note(text)
 
 
-def note(text: str) -> None:
-    """Raise a note about the result."""
+def note(*texts: str) -> None:
+    """Raise notes about the result."""
     from afresh.core import events
 
-    events.note(f"note: {text}", "result_note")
+    for text in texts:
+        events.note(f"note: {text}", "result_note")
 
 
 def fail(text: str) -> None:

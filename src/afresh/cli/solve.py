@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
+from afresh.cli import options as o
 from afresh.cli.show import answer, emit, note, say, table
 
 
 def solve(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")],
+    run: o.Run,
     tasks: Annotated[Path, typer.Argument(help="A .jsonl (.gz) of MBPP's or HumanEval's form.", metavar="TASKS")],
     n: Annotated[int, typer.Option("-n", help="Answers to each task; 10 are needed for pass@10.")] = 1,
     first: Annotated[int | None, typer.Option(help="Only the first K tasks.", metavar="K", min=1)] = None,
@@ -36,8 +37,7 @@ def solve(
     settings = {"temperature": temperature, "top_p": top_p, "length": length}
     box = Sandbox(Limits(seconds=seconds))
     found = solved_by(Run.open(run), tasks, n, first=first, seed=seed, settings=settings, sandbox=box, say=say)
-    for text in found.notes:
-        note(text)
+    note(*found.notes)
     if as_json:
         emit(found.json())
         return

@@ -15,7 +15,7 @@ def tune(
     base: Annotated[
         str, typer.Argument(help="A run, a folder or hub name of weights, a .gguf, a PEFT folder.", metavar="BASE")
     ],
-    path: Annotated[Path, typer.Argument(help="Your data: a file or a folder.", metavar="PATH")],
+    path: o.DataPath,
     lora: o.Lora = True,
     rank: o.Rank = None,
     alpha: Annotated[

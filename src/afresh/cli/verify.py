@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from afresh.cli import options as o
 from afresh.cli.show import answer, emit
 
 
 def verify(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")],
+    run: o.Run,
     as_json: Annotated[bool, typer.Option("--json", help="{run, passed, checks} on standard output.")] = False,
 ) -> None:
     """Check a run: hashes, weights, data, resuming, the cache, and that a seed gives the same sample.
