@@ -227,9 +227,9 @@ def test_a_reward_that_fails_on_the_way_loses_nothing(base: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("return float('nan')", "gave nan"),
+        ("return float('nan')", "returned nan"),
         ("return 1 / 0", "ZeroDivisionError"),
-        ("import time; time.sleep(60)", "not done within 1 s"),
+        ("import time; time.sleep(60)", "not finish within 1 s"),
     ],
 )
 def test_a_reward_that_fails_at_once_leaves_everything_as_it_was(

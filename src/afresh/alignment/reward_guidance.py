@@ -52,7 +52,7 @@ def energy_of(reward: Reward) -> Callable[[Tensor], Tensor]:
 
     Raises UserError naming the rewards without a gradient, and those that have one.
     """
-    from afresh.alignment.rewards.classifier_reward import MARK
+    from afresh.alignment.rewards.classifier_reward import CLASS_PREFIX
 
     parts = reward.parts or ((1.0, reward),)
     without = [part.name for _, part in parts if part.on_field is None]
@@ -68,7 +68,7 @@ def energy_of(reward: Reward) -> Callable[[Tensor], Tensor]:
     def one(part: Reward, x: Tensor) -> Tensor:
         assert part.on_field is not None
         value = part.on_field(x)
-        return value.clamp_min(FAINTEST).log() if part.name.startswith(MARK) else value
+        return value.clamp_min(FAINTEST).log() if part.name.startswith(CLASS_PREFIX) else value
 
     def energy(x: Tensor) -> Tensor:
         here = x.float().cpu()  # where the rewards that are models lie

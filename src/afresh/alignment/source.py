@@ -18,7 +18,7 @@ from afresh.alignment.feedback.preferences import Preferences, kind_of_item, rea
 from afresh.alignment.monitoring.data_similarity import DataSimilarity
 from afresh.alignment.monitoring.health import alarms, stop_reason
 from afresh.alignment.rewards.build import build
-from afresh.alignment.rewards.classifier_reward import judges_of
+from afresh.alignment.rewards.classifier_reward import classifier_folder
 from afresh.alignment.rewards.classifier_reward import known as known_rewards
 from afresh.alignment.rewards.reward import Context, Reward, Scorer
 from afresh.alignment.rewards.reward_model import load_reward_model
@@ -201,7 +201,7 @@ class AlignmentSource:
 
     @cached_property
     def context(self) -> Context:
-        judges = judges_of(self.run.record.base_model, self.run.path)
+        judges = classifier_folder(self.run.record.base_model, self.run.path)
         return context_of(self.prepared, self.record.reward_seconds, events.note, judges)
 
     @cached_property

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from afresh.alignment.rewards.build import build
-from afresh.alignment.rewards.classifier_reward import judges_of
+from afresh.alignment.rewards.classifier_reward import classifier_folder
 from afresh.alignment.rewards.reward_model import train_reward_model
 from afresh.alignment.rewards.reward_paths import anchored, files_in
 from afresh.alignment.source import REWARD_MODEL, AlignmentSource, alignment_source, context_of, votes_of
@@ -170,7 +170,7 @@ def usual(has: Sequence[str], votes: bool) -> str:
 
 def check_rewards(run: Run, prepared: Prepared, spec: AlignSpec) -> None:
     """Raises UserError for unusable rewards and votes, before a run that `force` replaces is deleted."""
-    context = context_of(prepared, spec.reward_seconds, lambda line: None, judges_of(run.path))
+    context = context_of(prepared, spec.reward_seconds, lambda line: None, classifier_folder(run.path))
     for text in (spec.reward, spec.heldout_reward):
         if text is not None:
             build(text, context).close()

@@ -171,7 +171,7 @@ def test_functions_and_programs_are_given_sounds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("sharpness", "sharpness is for images, and these are sounds. For sounds there are loudness"),
+        ("sharpness", "sharpness is for images, not for sounds. Rewards for sounds are loudness"),
         ("length", "length is for texts"),
         ("loudness:db=3", "alone"),
         ("pitch", "pitch:hz=220"),
@@ -204,7 +204,7 @@ def test_every_built_in_has_help_and_a_wrong_item_is_named(tmp_path: Path) -> No
     words = {"near": f"near:{tmp_path}/own.wav", "pitch": "pitch:hz=440"}
     for name, built_in in SOUNDS.items():
         assert built_in.help
-        for bad, why in ((sound(np.zeros(0)), "no sound"), (sound(np.full(9, np.nan)), "not finite")):
+        for bad, why in ((sound(np.zeros(0)), "not a sound"), (sound(np.full(9, np.nan)), "not finite")):
             with pytest.raises(RewardError, match=rf"{name}.* failed for item 1, a sound of .* at 8,000 Hz: .*{why}"):
                 scores(words.get(name, name), [tone(440), bad], [tone(440)])
 

@@ -9,13 +9,13 @@ from scipy.special import expit
 from afresh.alignment.feedback.preferences import FIRST, SECOND, TIE, Vote, Winner
 from afresh.alignment.rewards.bradley_terry import (
     Comparisons,
-    between_raters,
     comparisons_of,
     effective,
     fit,
     groups_of,
     learn,
     log_chances,
+    rater_agreement,
     rewards,
     shared,
     splits,
@@ -188,11 +188,11 @@ def test_the_ceiling_is_what_the_best_answer_gets() -> None:
     votes = [
         Vote(f"x{i}", f"y{i}", "a" if random.random() < 0.8 else "b", rater=str(r)) for i in range(3000) for r in (0, 1)
     ]
-    agreement, ceiling = between_raters(votes)
+    agreement, ceiling = rater_agreement(votes)
     assert agreement is not None and ceiling is not None and ceiling.low is not None and ceiling.high is not None
     assert agreement.value == pytest.approx(0.68, abs=0.03)
     assert ceiling.low < 0.8 < ceiling.high
-    assert between_raters([v for v in votes if v.rater == "0"]) == (None, None)
+    assert rater_agreement([v for v in votes if v.rater == "0"]) == (None, None)
 
 
 def test_several_raters_of_one_pair_count_each() -> None:
@@ -212,13 +212,13 @@ def test_blocks_have_equal_parts_of_the_prior() -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda f, v: (f, v[:19]), "at least 20 decided votes, and there are 19"),
+        (lambda f, v: (f, v[:19]), "at least 20 decided votes, but there are 19"),
         (lambda f, v: (f, [*v[:10], *(Vote(x.a, x.b, "tie") for x in v[10:])]), "there are 10"),
-        (lambda f, v: (np.where(np.arange(len(f))[:, None] == 3, np.nan, f), v), r"rows \[3\] are not finite"),
-        (lambda f, v: (f, [Vote(v[0].a, x.b, "a") for x in v]), "the same item won every time"),
-        (lambda f, v: (f, [Vote(x.a, v[0].b, "a") for x in v]), "the same item lost every time"),
+        (lambda f, v: (np.where(np.arange(len(f))[:, None] == 3, np.nan, f), v), r"not finite: \[3\]"),
+        (lambda f, v: (f, [Vote(v[0].a, x.b, "a") for x in v]), "The same item won in all"),
+        (lambda f, v: (f, [Vote(x.a, v[0].b, "a") for x in v]), "The same item lost in all"),
         (lambda f, v: (np.ones_like(f), v), "have the same features"),
-        (lambda f, v: (f, [Vote(v[0].a, x.b, "ab"[i % 2]) for i, x in enumerate(v)]), "turn about a few items"),  # type: ignore[arg-type]
+        (lambda f, v: (f, [Vote(v[0].a, x.b, "ab"[i % 2]) for i, x in enumerate(v)]), "on the same few items"),  # type: ignore[arg-type]
     ],
 )
 def test_votes_that_say_nothing_are_refused(spoil, said: str) -> None:  # type: ignore[no-untyped-def]

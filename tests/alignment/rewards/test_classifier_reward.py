@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from afresh.alignment.rewards.build import build
-from afresh.alignment.rewards.classifier_reward import judges_of, known
+from afresh.alignment.rewards.classifier_reward import classifier_folder, known
 from afresh.alignment.rewards.reward import Context
 from afresh.alignment.rewards.unit_test_reward import passing, program
 from afresh.core import UserError
@@ -57,9 +57,9 @@ def test_a_classifier_is_trained_once_for_its_data(
 ) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    assert judges_of(run) is None  # no run
+    assert classifier_folder(run) is None  # no run
     (run / "run.json").write_text("{}")
-    folder = judges_of(None, tmp_path / "gone", run)
+    folder = classifier_folder(None, tmp_path / "gone", run)
     assert folder == run / "judges"
     pictures = [np.full((12, 12, 1), v, np.uint8) for v in (210, 110, 30)]
 
@@ -94,7 +94,7 @@ def test_a_class_of_texts_is_a_reward(tmp_path: Path) -> None:
 
 def test_a_class_that_is_not_there_names_those_that_are(shades: Path) -> None:
     context = Context(IMAGE, known=known(prepare(shades), IMAGE, lambda line: None))
-    with pytest.raises(UserError, match=r"no class 'pale'.*Classes: dark, light"):
+    with pytest.raises(UserError, match=r"needs a class 'pale'.*classes: dark, light"):
         build("class:pale", context)
 
 
@@ -105,7 +105,7 @@ def test_labels_that_say_nothing_are_refused(tmp_path: Path) -> None:
     context = Context(
         TEXT, known=known(prepare(tmp_path / "t.jsonl", "text", {"label_column": "label"}), TEXT, lambda line: None)
     )
-    with pytest.raises(UserError, match="has learnt nothing to steer by"):
+    with pytest.raises(UserError, match="cannot serve as a reward"):
         build("class:a", context)
 
 

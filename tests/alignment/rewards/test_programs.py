@@ -127,7 +127,7 @@ def test_an_exception_names_the_item_and_the_line(mine: Path) -> None:
     line = MINE.splitlines().index("    return 1 / (len(text) - 2)") + 1
     with pytest.raises(RewardError, match=rf"item 1, 'bb': ZeroDivisionError.*mine.py, line {line}"):
         scores(named(mine, "bad"))
-    with pytest.raises(RewardError, match=r"item 0, 'a': it gave None .does it lack a return"):
+    with pytest.raises(RewardError, match=r"item 0, 'a': it returned None .is a return statement missing"):
         scores(named(mine, "nothing"))
     with pytest.raises(RewardError, match="items 0 to 2: SystemExit"):
         scores(named(mine, "leaves"))
@@ -136,7 +136,7 @@ def test_an_exception_names_the_item_and_the_line(mine: Path) -> None:
 def test_a_function_that_hangs_is_ended_and_goes_on_in_a_new_process(mine: Path) -> None:
     reward = named(mine, "hangs", seconds=3)
     first = int(checked(reward, ["a"], [{}])[0])
-    with pytest.raises(RewardError, match="items 0 to 2: it was not done within 3 s"):
+    with pytest.raises(RewardError, match="items 0 to 2: it did not finish within 3 s"):
         checked(reward, WORDS, ASKED)
     assert gone(first)
     second = int(scores(reward, ["a"], [{}])[0])
@@ -149,7 +149,7 @@ def test_a_function_that_crashes_ends_only_its_own_process(mine: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "why"), [("missing", "no attribute 'missing'"), ("number", "no function but int")]
+    ("function", "why"), [("missing", "no attribute 'missing'"), ("number", "not a function but int")]
 )
 def test_what_cannot_be_loaded(mine: Path, function: str, why: str) -> None:
     with pytest.raises(UserError, match=why):
@@ -158,7 +158,7 @@ def test_what_cannot_be_loaded(mine: Path, function: str, why: str) -> None:
 
 def test_a_function_that_is_not_there_is_told_those_that_are(tmp_path: Path) -> None:
     (tmp_path / "r.py").write_text("def long(text):\n    return 1\n\n\ndef short(text):\n    return 0\n")
-    with pytest.raises(UserError, match=r"'shrot'\. Functions in .*r\.py: long, short\. A function is named"):
+    with pytest.raises(UserError, match=r"'shrot'\. Functions in .*r\.py: long, short\. Name a function as"):
         build(f"{tmp_path / 'r.py'}:shrot", Context(TEXT))
 
 
@@ -213,7 +213,7 @@ def test_annotations_in_words() -> None:
 
     for words, many in [("list[str]", True), ("Sequence[str]", True), ("typing.List[str]", True), ("str", False)]:
         f.__annotations__["x"] = words
-        assert Caller(f).many is many
+        assert Caller(f).takes_lists is many
 
 
 def test_a_function_at_hand_is_stopped_whatever_it_catches() -> None:
@@ -224,13 +224,13 @@ def test_a_function_at_hand_is_stopped_whatever_it_catches() -> None:
 
     handler = signal.getsignal(signal.SIGALRM)
     begun = time.monotonic()
-    with pytest.raises(RewardError, match=r"not done within 0.2 s"):
+    with pytest.raises(RewardError, match=r"not finish within 0.2 s"):
         scores(of_function(hangs, seconds=0.2))
     assert time.monotonic() - begun < 4 and signal.getsignal(signal.SIGALRM) is handler
 
 
 def test_a_regular_expression_for_ever() -> None:
-    with pytest.raises(RewardError, match="not done within"):
+    with pytest.raises(RewardError, match="not finish within"):
         scores(build("matches:(a|aa)+$", Context(TEXT, seconds=0.3)), ["a" * 200 + "b"], [{}])
 
 
@@ -287,8 +287,8 @@ def test_processes_share_a_batch_in_order(tmp_path: Path) -> None:
     [
         ("print(1)", "items 0 to 2: the program printed 1 lines for 3 items"),
         ("print('1\\n' * 4)", "printed 5 lines for 3 items"),
-        ("print(1); print(); print(3)", "item 1, 'bb': the program printed '', which is no number"),
-        ("print(1); print('nan'); print(3)", "item 1, 'bb': it gave nan"),
+        ("print(1); print(); print(3)", "item 1, 'bb': the program printed '', which is not a number"),
+        ("print(1); print('nan'); print(3)", "item 1, 'bb': it returned nan"),
         ("print(1); raise ValueError('out of it')", "item 1, 'bb': .* exit code 1 after 1 of 3(?s:.*)out of it"),
         ("os.kill(os.getpid(), 9)", "SIGKILL after 0 of 3 lines. It wrote nothing"),
         ("os.close(0)\nwhile True: print('much ' * 99)", "far more than 3 numbers"),
@@ -308,7 +308,7 @@ if pid:
 time.sleep(100)
 """
     begun = time.monotonic()
-    with pytest.raises(RewardError, match=r"not done within 3 s.*still at it"):
+    with pytest.raises(RewardError, match=r"not finish within 3 s.*still at it"):
         scores(program(tmp_path, body, seconds=3))
     assert time.monotonic() - begun < 60
     assert all(gone(int(pid)) for pid in (tmp_path / "pid").read_text().split())

@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from afresh.alignment.feedback.preferences import FIRST, SECOND
 from afresh.alignment.rewards import reward_model
 from afresh.alignment.rewards.bradley_terry import Comparisons, scales
-from afresh.alignment.rewards.image_features import PictureFeatures, Tuned, features_of, framed, plain, trial, tuned
+from afresh.alignment.rewards.image_features import ImageFeatures, Tuned, features_of, framed, plain, trial, tuned
 from afresh.alignment.rewards.reward_model import Trained, load_reward_model, train_reward_model
 from afresh.alignment.rewards.text_features import TextSettings, fit_text
 from afresh.core import UserError
@@ -113,7 +113,7 @@ def test_the_folder_says_how_good_it_is_and_of_which_votes(taste: Trained) -> No
     sha = hashlib.sha256((taste.folder.parent / "votes.jsonl").read_bytes()).hexdigest()
     assert report["votes_sha256"] == record["votes_sha256"] == sha
     assert report["held_out"]["accuracy"]["value"] == record["accuracy"][0] == taste.held_out.accuracy.value
-    assert any("No pair was judged by two raters" in line for line in taste.lines())
+    assert any("No pair was rated by two raters" in line for line in taste.lines())
     assert {p.name for p in taste.folder.iterdir()} == {"model.json", "model.safetensors", "report.json"}
 
 
@@ -152,13 +152,13 @@ def not_finite(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (spoil_weights, "damaged or cut short"),
-        (shorten, "damaged or cut short"),
+        (spoil_weights, "does not have the hash"),
+        (shorten, "does not have the hash"),
         (lambda f: (f / "model.safetensors").unlink(), "cannot be read"),
-        (lambda f: (f / "model.json").unlink(), "is no reward model"),
+        (lambda f: (f / "model.json").unlink(), "is not a reward model"),
         (lambda f: (f / "model.json").write_text("{"), "not JSON"),
-        (lambda f: (f / "model.json").write_text("[]"), "not of a reward model"),
-        (lambda f: rewrite(f, format="other"), "not of a reward model"),
+        (lambda f: (f / "model.json").write_text("[]"), "does not belong to a reward model"),
+        (lambda f: rewrite(f, format="other"), "does not belong to a reward model"),
         (lambda f: rewrite(f, version=2), "another version"),
         (lambda f: rewrite(f, deviation=0.0), "deviation"),
         (lambda f: rewrite(f, extra=1), "extra"),
@@ -176,7 +176,7 @@ def test_a_damaged_folder_is_refused(taste: Trained, tmp_path: Path, spoil, said
 
 def test_nothing_is_overwritten_and_a_failure_leaves_no_model(taste: Trained, tmp_path: Path) -> None:
     before = {p.name: p.read_bytes() for p in taste.folder.iterdir()}
-    with pytest.raises(UserError, match=r"has a model\.json already"):
+    with pytest.raises(UserError, match=r"already has a model\.json"):
         train_reward_model(taste.folder.parent / "votes.jsonl", None, taste.folder)
     assert {p.name: p.read_bytes() for p in taste.folder.iterdir()} == before
     few = text_votes(tmp_path / "few.jsonl", 10)
@@ -196,7 +196,7 @@ def test_a_crash_before_the_last_file_leaves_no_model(taste: Trained, tmp_path: 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(reward_model, "write_json", crash)
         train_reward_model(votes, None, tmp_path / "model")
-    with pytest.raises(UserError, match="is no reward model"):
+    with pytest.raises(UserError, match="is not a reward model"):
         load_reward_model(tmp_path / "model")
     train_reward_model(votes, None, tmp_path / "model")  # the same folder will do
     assert load_reward_model(tmp_path / "model").kind is TEXT
@@ -292,7 +292,7 @@ def test_channels_and_sizes_are_brought_to_those_of_training() -> None:
     grey = framed(x, (1, 4, 4))
     assert grey.shape == (2, 1, 4, 4)
     assert torch.allclose(framed(grey, (3, 4, 4))[:, 2], grey[:, 0])
-    assert PictureFeatures((3, 8, 8), None)(x[:, :1]).shape == PictureFeatures((3, 8, 8), None)(x).shape
+    assert ImageFeatures((3, 8, 8), None)(x[:, :1]).shape == ImageFeatures((3, 8, 8), None)(x).shape
 
 
 def test_the_encoder_is_trained_on_many_votes_and_kept_only_if_better(
@@ -305,7 +305,7 @@ def test_the_encoder_is_trained_on_many_votes_and_kept_only_if_better(
     )
     assert found.second is not None and found.second.n > 30 and not found.second.better
     assert found.second.before > 0.9
-    assert any("not kept" in line for line in found.lines())
+    assert any("not used" in line for line in found.lines())
 
 
 def test_the_second_stage_learns_what_votes_say() -> None:
@@ -315,7 +315,7 @@ def test_the_second_stage_learns_what_votes_say() -> None:
     a, b = np.arange(0, 200, 2), np.arange(1, 200, 2)
     better = (x[a, 0, :, :4].mean((1, 2)) > x[b, 0, :, :4].mean((1, 2))).numpy()  # the left half is brighter
     votes = Comparisons(a, b, np.where(better, FIRST, SECOND), np.full(100, -1))
-    features = PictureFeatures((1, 8, 8), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4)))
+    features = ImageFeatures((1, 8, 8), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4)))
     found = features_of(features, x)
     begun = Tuned(features, torch.zeros(found.shape[1]).double(), None)
     after = tuned(begun, x, votes, scales(found[a], found[b]), 0)
@@ -338,7 +338,7 @@ def test_a_runs_own_pictures_teach_the_encoder(tmp_path: Path) -> None:
 def test_pictures_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     votes = picture_votes(tmp_path / "pictures", 30)
     (tmp_path / "pictures" / "007.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"1 of the 60 pictures voted on cannot be read: 007\.png"):
+    with pytest.raises(UserError, match=r"1 of the 60 images with votes cannot be read: 007\.png"):
         train_reward_model(votes, None, tmp_path / "model")
     with pytest.raises(UserError, match="encoder of texts"):
         train_reward_model(votes, None, tmp_path / "model", hidden="minilm")

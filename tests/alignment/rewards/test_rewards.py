@@ -14,7 +14,7 @@ from PIL import Image
 
 from afresh.alignment.rewards.build import build, builtins, parse
 from afresh.alignment.rewards.image import IMAGES
-from afresh.alignment.rewards.reward import VALUES, Context, Reward, Scorer, Tally
+from afresh.alignment.rewards.reward import MAX_COUNTED_VALUES, Context, Reward, Scorer, Tally
 from afresh.core import ItemKind, RewardError, UserError
 from afresh.data.audio.kind import SOUND
 from afresh.data.image.kind import IMAGE
@@ -237,8 +237,8 @@ def test_written_terms_are_read_back() -> None:
         ("lenght", TEXT, "Did you mean length"),
         ("brightness", TEXT, "for images"),
         ("json", IMAGE, "for texts"),
-        ("length:maximum=3", TEXT, "no option"),
-        ("length:max=3,max=4", TEXT, "no option"),
+        ("length:maximum=3", TEXT, "does not accept the option"),
+        ("length:max=3,max=4", TEXT, "does not accept the option"),
         ("length:max=none", TEXT, "whole number"),
         ("length:min=5,max=4", TEXT, "above"),
         ("json:loads", TEXT, "alone"),
@@ -252,8 +252,8 @@ def test_written_terms_are_read_back() -> None:
         ("novel", IMAGE, "training"),
         ("colour:red", IMAGE, "#ff8800"),
         ("length*0.5", TEXT, "weights come first"),
-        ("(length)", TEXT, "no parentheses"),
-        ("!'", TEXT, "apart"),
+        ("(length)", TEXT, "parentheses are not used"),
+        ("!'", TEXT, "split into words"),
         ("!nowhere-to-be-found a", TEXT, "no program"),
         ("nowhere.py:f", TEXT, "no file"),
     ],
@@ -280,11 +280,14 @@ def reward(score: Any) -> Reward:
 @pytest.mark.parametrize(
     ("score", "why"),
     [
-        (lambda items, requests: [float("nan") if "7" in s else 1.0 for s in items], "item 7, 'item 7': it gave nan"),
-        (lambda items, requests: [float("-inf")] * len(items), "item 0, 'item 0': it gave -inf"),
-        (lambda items, requests: [1.0], "items 0 to 3: it gave 1 numbers, and there are 4"),
-        (lambda items, requests: 1.0, "items 0 to 3: it gave numbers of shape"),
-        (lambda items, requests: ["a"] * len(items), "items 0 to 3: it gave what is no list of numbers"),
+        (
+            lambda items, requests: [float("nan") if "7" in s else 1.0 for s in items],
+            "item 7, 'item 7': it returned nan",
+        ),
+        (lambda items, requests: [float("-inf")] * len(items), "item 0, 'item 0': it returned -inf"),
+        (lambda items, requests: [1.0], "items 0 to 3: it returned 1 numbers for 4 items"),
+        (lambda items, requests: 1.0, "items 0 to 3: it returned numbers of shape"),
+        (lambda items, requests: ["a"] * len(items), "items 0 to 3: it did not return a list of numbers"),
         (lambda items, requests: 1 / 0, "items 0 to 3: ZeroDivisionError"),
     ],
 )
@@ -313,7 +316,7 @@ def test_a_constant_reward_is_noted_once_and_by_part() -> None:
     run(["aa", "b", "cc", "dd", "ee", "ff"])
     assert notes == []
     run(["a", "b"] * 8)
-    assert notes == ["The reward json was always 0 so far: nothing can be learnt from it."]
+    assert notes == ["The reward json has been 0 for all items so far, so nothing can be learnt from it."]
     varied: list[str] = []
     Scorer(build("json", Context(TEXT)), 2, varied.append)(["1", "a"] + ["a"] * 20)
     assert varied == []
@@ -333,12 +336,12 @@ def test_tallies() -> None:
 
 
 def test_the_mode_is_found_among_many_values() -> None:
-    """Beyond VALUES distinct values the share is too small by 1 / VALUES at most, and never too large."""
-    values = RNG.permutation(np.concatenate([np.zeros(2000), 1 + np.arange(4 * VALUES)]))
+    """Beyond MAX_COUNTED_VALUES distinct values, the share is too small by at most 1 / MAX_COUNTED_VALUES."""
+    values = RNG.permutation(np.concatenate([np.zeros(2000), 1 + np.arange(4 * MAX_COUNTED_VALUES)]))
     tally = Tally()
     tally.add(values)
     found, share = tally.summary(), 2000 / len(values)
-    assert found["mode"] == 0 and share - 1 / VALUES <= found["mode_share"] <= share
+    assert found["mode"] == 0 and share - 1 / MAX_COUNTED_VALUES <= found["mode_share"] <= share
 
 
 def test_parts_of_a_sum_have_tallies_of_their_own() -> None:

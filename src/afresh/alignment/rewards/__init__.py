@@ -1,1 +1,1 @@
-"""Rewards: built-in ones, functions, programs, classifiers and models of votes."""
+"""Rewards: built-in ones, functions, programs, classifiers, and models trained on votes."""

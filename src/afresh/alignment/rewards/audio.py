@@ -1,7 +1,7 @@
-"""Built-in rewards for sounds (core.Sound), of the wave that is heard: the mean of its channels, but for its loudness.
+"""Built-in rewards for sounds (core.Sound). Except for `loudness` and `silence`, they use the mean of the channels.
 
-None has a differentiable form: what a model draws is mostly a log-mel spectrogram, from which the wave is found by a
-search for its phases, without a gradient. `class:LABEL` judges the field itself and has one.
+They have no differentiable form, because most models draw log-mel spectrograms, whose phases are found by an iterative
+search without a gradient. `class:LABEL` scores the field itself and is differentiable.
 """
 
 from __future__ import annotations
@@ -15,30 +15,31 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from afresh.alignment.rewards.reward import Builtin, Context, Failed, Request, Reward, options
+from afresh.alignment.rewards.reward import Builtin, Context, Request, Reward, ScoringError, options
 from afresh.core import Sound, UserError
 from afresh.data.audio.kind import SOUND
 from afresh.nets.spectrum import Mel, log_mel, mel_of, stft
 
 Wave = NDArray[np.float64]  # (T,)
-FAINTEST = -100.0  # dB below full scale: what is quieter is as loud
-RANGE = 80.0  # dB from a full tone to what counts as silence when sounds are compared
-FRAME = 0.02  # seconds of a frame that is silent or not
-WINDOW, STEP = 0.05, 0.025  # seconds of a frame whose pitch is found
-LOW, HIGH = 60.0, 1500.0  # hertz that a pitch is looked for between
-VOICED = 0.5  # of a wave's power that recurs after a period, from which it has a pitch
-FINE, OCTAVE = 4, 0.02  # lags a sample; what a period twice as long must recur better by
-LOUD = 30.0  # dB below the loudest frame down to which pitch is asked of one
-AT_ONCE = 256  # frames
-LONGEST, MOST, CHANNELS = 60.0, 1 << 26, 64  # seconds, numbers and channels that are read of a sound to be near to
+MIN_DECIBELS = -100.0  # loudness relative to full scale that quieter sounds are set to
+DECIBEL_RANGE = 80.0  # from a full-scale tone to silence, when sounds are compared
+SILENCE_SECONDS = 0.02  # length of the frames of `silence`
+PITCH_WINDOW, PITCH_STEP = 0.05, 0.025  # seconds: length and distance of the frames of `pitch`
+MIN_HERTZ, MAX_HERTZ = 60.0, 1500.0  # range in which a pitch is searched
+MIN_CORRELATION = 0.5  # share of a frame's power that must recur after a period for the frame to have a pitch
+LAGS_PER_SAMPLE = 4  # resolution of periods
+OCTAVE_COST = 0.02  # correlation by which a period twice as long must be better
+PITCH_RANGE = 30.0  # dB below the loudest frame; quieter frames are ignored by `pitch`
+CHUNK_SIZE = 256  # frames that are processed together
+MAX_SECONDS, MAX_VALUES, MAX_CHANNELS = 60.0, 1 << 26, 64  # limits on what is read of the file of `near`
 
 
 def checked(item: Any, number: int) -> Sound:
-    """Raises Failed for what is no sound."""
+    """The item. Raises ScoringError if it is not a sound with finite samples (T, C)."""
     if not isinstance(item, Sound) or item.samples.ndim != 2 or not item.samples.size:
-        raise Failed("no sound, which is core.Sound of samples (T, C).", number)
+        raise ScoringError("it is not a sound, which is a core.Sound with samples (T, C).", number)
     if not np.isfinite(item.samples).all():
-        raise Failed("some of its samples are not finite.", number)
+        raise ScoringError("some of its samples are not finite.", number)
     return item
 
 
@@ -52,7 +53,7 @@ def each(function: Callable[[Sound], float]) -> Reward:
 
 
 def plain(name: str, function: Callable[[Sound], float]) -> Callable[[str | None, Context], Reward]:
-    """The maker of a reward that has no options."""
+    """The function that makes a reward without options."""
 
     def make(argument: str | None, context: Context) -> Reward:
         options(name, argument, {})
@@ -67,18 +68,20 @@ def mono(sound: Sound) -> Wave:
 
 
 def decibels(power: float) -> float:
-    return max(FAINTEST, 10 * math.log10(power)) if power > 0 else FAINTEST
+    return max(MIN_DECIBELS, 10 * math.log10(power)) if power > 0 else MIN_DECIBELS
 
 
 def loudness(sound: Sound) -> float:
-    """The mean square of all samples and channels in dB relative to 1, no less than FAINTEST: a sine of full scale has
-    -3.01, half the amplitude is 6.02 less. It is not weighted by what ears hear."""
+    """The mean square of all samples and channels in dB relative to 1, at least MIN_DECIBELS.
+
+    A sine of full scale has -3.01 dB, and half the amplitude 6.02 dB less. Frequencies are not weighted.
+    """
     return decibels(float(np.square(sound.samples, dtype=np.float64).mean()))
 
 
 def brightness(sound: Sound) -> float:
-    """The centroid of the power spectrum in kHz, over all frames together: a sine has its own frequency, white noise a
-    quarter of the rate, silence 0."""
+    """The centroid of the power spectrum of all frames in kHz: the frequency of a sine, a quarter of the sample rate
+    for white noise, and 0 for silence."""
     mel = mel_of(sound.rate)
     power = stft(torch.from_numpy(mono(sound).astype(np.float32))[None], mel.window, mel.hop)[0].abs().square()
     each_bin = power.double().sum(1)  # (bins,)
@@ -91,69 +94,75 @@ def brightness(sound: Sound) -> float:
 
 
 def pitches(sound: Sound) -> NDArray[np.float64]:
-    """Hertz of each frame that is at most LOUD dB below the loudest, NaN of one without a pitch: (F,), none of silence.
+    """Pitch in hertz (F,) of the F frames that are at most PITCH_RANGE dB below the loudest; F = 0 for silence.
 
-    The first lag, but for OCTAVE, at which a frame's autocorrelation, divided by its window's, is highest (Boersma
-    1993, eq. 9 and 23-24, each frame by itself and at
-    twice his cost of an octave). Lags lie FINE a sample apart, so that short periods are told as well.
+    The period is the lag with the highest autocorrelation, divided by that of the window and less OCTAVE_COST for each
+    octave (Boersma 1993, eq. 9 and 23-24, for each frame separately and with twice his cost of an octave). Frames
+    without a pitch are NaN. There are LAGS_PER_SAMPLE lags for each sample, so that short periods are resolved.
     """
     wave, rate = mono(sound), sound.rate
-    size, step = max(8, round(WINDOW * rate)), max(1, round(STEP * rate))
+    size, step = max(8, round(PITCH_WINDOW * rate)), max(1, round(PITCH_STEP * rate))
     wave = np.pad(wave, (0, max(0, size - len(wave))))
     frames = np.lib.stride_tricks.sliding_window_view(wave, size)[::step]
     power = np.square(frames).mean(1)
     if not power.max() > 0:
         return np.zeros(0)
-    frames = frames[power >= power.max() * 10 ** (-LOUD / 10)]
-    return np.concatenate([recurring(frames[i : i + AT_ONCE], rate) for i in range(0, len(frames), AT_ONCE)])
+    frames = frames[power >= power.max() * 10 ** (-PITCH_RANGE / 10)]
+    return np.concatenate([recurring(frames[i : i + CHUNK_SIZE], rate) for i in range(0, len(frames), CHUNK_SIZE)])
 
 
 def recurring(frames: NDArray[np.float64], rate: int) -> NDArray[np.float64]:
-    """Hertz of frames (F, W), NaN where nothing recurs."""
+    """Pitch in hertz of frames (F, W), NaN for those without a period."""
     size = frames.shape[1]
     window = np.hanning(size + 2)[1:-1]
     frames = (frames - frames.mean(1, keepdims=True)) * window
-    first, last = int(FINE * rate / HIGH), min(FINE * size // 2, int(FINE * rate / LOW) + 1)
-    found, own = (autocorrelation(f, last + 2) for f in (frames, window[None]))
-    found = found / np.maximum(found[:, :1], 1e-30) / (own / own[:, :1])
+    first, last = (
+        int(LAGS_PER_SAMPLE * rate / MAX_HERTZ),
+        min(LAGS_PER_SAMPLE * size // 2, int(LAGS_PER_SAMPLE * rate / MIN_HERTZ) + 1),
+    )
+    values, of_window = (autocorrelation(f, last + 2) for f in (frames, window[None]))
+    values = values / np.maximum(values[:, :1], 1e-30) / (of_window / of_window[:, :1])
     lags = np.arange(max(2, first), last + 1)
-    here, before, after = found[:, lags], found[:, lags - 1], found[:, lags + 1]
-    peak = (here >= before) & (here > after) & (here >= VOICED)
-    worth = np.where(peak, here - OCTAVE * np.log2(lags * (LOW / FINE / rate)), -np.inf)
-    best = worth.argmax(1)
+    here, before, after = values[:, lags], values[:, lags - 1], values[:, lags + 1]
+    peak = (here >= before) & (here > after) & (here >= MIN_CORRELATION)
+    strength = np.where(peak, here - OCTAVE_COST * np.log2(lags * (MIN_HERTZ / LAGS_PER_SAMPLE / rate)), -np.inf)
+    best = strength.argmax(1)
     rows = np.arange(len(frames))
     a, b, c = before[rows, best], here[rows, best], after[rows, best]
-    bend = np.where(peak[rows, best], a - 2 * b + c, -1.0)
-    lag = lags[best] + np.where(bend < 0, (a - c) / (2 * np.minimum(bend, -1e-30)), 0.0)  # the parabola's top
-    return np.where(peak[rows, best], FINE * rate / lag, np.nan)
+    curvature = np.where(peak[rows, best], a - 2 * b + c, -1.0)
+    offset = np.where(curvature < 0, (a - c) / (2 * np.minimum(curvature, -1e-30)), 0.0)  # maximum of the parabola
+    lag = lags[best] + offset
+    return np.where(peak[rows, best], LAGS_PER_SAMPLE * rate / lag, np.nan)
 
 
 def autocorrelation(frames: NDArray[np.float64], lags: int) -> NDArray[np.float64]:
-    """(F, W) to (F, lags), FINE lags a sample: the spectrum of the power is followed by zeros."""
+    """Frames (F, W) to (F, lags), LAGS_PER_SAMPLE for each sample, by padding the power spectrum with zeros."""
     n = 1 << (2 * frames.shape[1] - 1).bit_length()
     spectrum = np.abs(np.fft.rfft(frames, n)) ** 2
-    spectrum[:, -1] /= 2  # stands for itself and its mirror image, which are apart now
-    return np.asarray(np.fft.irfft(spectrum, n * FINE)[:, :lags])
+    spectrum[:, -1] /= 2  # the padding separates this frequency from its mirror image, which it included
+    return np.asarray(np.fft.irfft(spectrum, n * LAGS_PER_SAMPLE)[:, :lags])
 
 
 def hertz(text: str) -> float:
     value = float(text)
-    if not LOW <= value <= HIGH:
-        raise ValueError(f"a frequency from {LOW:g} to {HIGH:g}")
+    if not MIN_HERTZ <= value <= MAX_HERTZ:
+        raise ValueError(f"a frequency from {MIN_HERTZ:g} to {MAX_HERTZ:g}")
     return value
 
 
 def pitch(argument: str | None, context: Context) -> Reward:
-    """How near frames that are not silent come to a pitch: the mean of 1 minus the distance in octaves, no less than 0,
-    which is also what noise gets. 1 is that pitch throughout."""
+    """The mean over frames of 1 minus the distance to a pitch in octaves, at least 0.
+
+    1 means that pitch throughout; frames without a pitch, such as noise, count 0, and silent frames are ignored.
+    """
     wanted = options("pitch", argument, {"hz": hertz}).get("hz")
     if wanted is None:
         raise UserError("The reward pitch needs a frequency in hertz, as in pitch:hz=220.")
 
     def near_to(sound: Sound) -> float:
-        found = pitches(sound)
-        apart = np.abs(np.log2(np.where(np.isnan(found), 4 * HIGH, found) / wanted))
-        return float(np.maximum(0.0, 1 - apart).mean()) if len(found) else 0.0
+        heard = pitches(sound)
+        octaves = np.abs(np.log2(np.where(np.isnan(heard), 4 * MAX_HERTZ, heard) / wanted))
+        return float(np.maximum(0.0, 1 - octaves).mean()) if len(heard) else 0.0
 
     return each(near_to)
 
@@ -169,7 +178,7 @@ def seconds(text: str) -> float:
 
 
 def duration(argument: str | None, context: Context) -> Reward:
-    """Seconds; with min or max how near they come to lying between them, 0 to 1: min / max divided, as of lengths."""
+    """The duration in seconds. With min or max: 1 between them, duration / min below, max / duration above."""
     given = options("duration", argument, {"min": seconds, "max": seconds})
     low, high = given.get("min", 0.0), given.get("max", math.inf)
     if low > high:
@@ -181,20 +190,20 @@ def duration(argument: str | None, context: Context) -> Reward:
 
 def below(text: str) -> float:
     value = float(text)
-    if not FAINTEST <= value < 0:
-        raise ValueError(f"dB from {FAINTEST:g} to below 0")
+    if not MIN_DECIBELS <= value < 0:
+        raise ValueError(f"dB from {MIN_DECIBELS:g} to below 0")
     return value
 
 
 def silence(argument: str | None, context: Context) -> Reward:
-    """The share of frames of 20 ms (the last may be shorter) whose mean square is below `db`, -60 if not given."""
-    most = 10 ** (options("silence", argument, {"db": below}).get("db", -60.0) / 10)
+    """The share of frames of 20 ms (the last may be shorter) whose mean square is below `db`, -60 by default."""
+    threshold = 10 ** (options("silence", argument, {"db": below}).get("db", -60.0) / 10)
 
     def share(sound: Sound) -> float:
         power = np.square(sound.samples, dtype=np.float64).mean(1)
-        starts = np.arange(0, len(power), max(1, round(FRAME * sound.rate)))
+        starts = np.arange(0, len(power), max(1, round(SILENCE_SECONDS * sound.rate)))
         sizes = np.diff(np.append(starts, len(power)))
-        return float((np.add.reduceat(power, starts) / sizes < most).mean())
+        return float((np.add.reduceat(power, starts) / sizes < threshold).mean())
 
     return each(share)
 
@@ -203,68 +212,69 @@ def silence(argument: str | None, context: Context) -> Reward:
 
 
 @lru_cache(maxsize=8)
-def heard_at(rate: int) -> Mel:
+def mel_at(rate: int) -> Mel:
     return mel_of(rate)
 
 
 def levels(wave: Wave, rate: int) -> NDArray[np.float32]:
-    """(frames, mels): dB above silence, of RANGE."""
-    found = log_mel(torch.from_numpy(wave.astype(np.float32))[None], heard_at(rate))[0]
-    return np.asarray((found.T / RANGE + 1).numpy())
+    """The log-mel spectrogram (frames, mels) as a share of DECIBEL_RANGE: 0 for silence."""
+    mels = log_mel(torch.from_numpy(wave.astype(np.float32))[None], mel_at(rate))[0]
+    return np.asarray((mels.T / DECIBEL_RANGE + 1).numpy())
 
 
-def apart(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """The root mean square difference of levels (frames, mels); the shorter is followed by silence. 0 is the same, 1 a
-    full tone in every band against silence."""
+def level_distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """The root mean square difference of levels (frames, mels), the shorter padded with silence: 0 for equal levels, 1
+    for full scale in every band against silence."""
     common = min(len(a), len(b))
     squares = [np.square(part, dtype=np.float64).sum() for part in (a[:common] - b[:common], a[common:], b[common:])]
     return float(math.sqrt(sum(squares) / (max(len(a), len(b)) * a.shape[1])))
 
 
 def opened(path: str, rate: int) -> Wave:
-    """The first LONGEST seconds of a file, its channels' mean, at a rate. Raises UserError."""
+    """The first MAX_SECONDS of a file, as the mean of its channels at a sample rate. Raises UserError."""
     import soundfile
     import soxr
 
     try:
         with soundfile.SoundFile(path) as file:
-            if not 1 <= file.channels <= CHANNELS:
-                raise ValueError(f"{file.channels:,} channels, and at most {CHANNELS} are read")
-            most = min(int(LONGEST * file.samplerate), MOST // file.channels)
-            found = file.read(most, dtype="float32", always_2d=True).mean(1)
-            if not len(found) or not np.isfinite(found).all():
-                raise ValueError("it is empty, or has samples that are no numbers")
-            made = found if file.samplerate == rate else soxr.resample(found, file.samplerate, rate)
+            if not 1 <= file.channels <= MAX_CHANNELS:
+                raise ValueError(f"it has {file.channels:,} channels, but at most {MAX_CHANNELS} are supported")
+            count = min(int(MAX_SECONDS * file.samplerate), MAX_VALUES // file.channels)
+            wave = file.read(count, dtype="float32", always_2d=True).mean(1)
+            if not len(wave) or not np.isfinite(wave).all():
+                raise ValueError("it is empty or has samples that are not finite")
+            resampled = wave if file.samplerate == rate else soxr.resample(wave, file.samplerate, rate)
     except (OSError, ValueError, RuntimeError) as e:  # soundfile's errors are RuntimeErrors
         raise UserError(f"The reward near: {path} cannot be read as a sound ({e}). Name a WAV or FLAC file.") from None
-    if not len(made):
+    if not len(resampled):
         raise UserError(f"The reward near: {path} is too short. Name a longer sound.")
-    return np.asarray(made, np.float64)
+    return np.asarray(resampled, np.float64)
 
 
 def near(argument: str | None, context: Context) -> Reward:
-    """1 minus the root mean square difference to a sound of what `nets.spectrum.mel_of` sees, in 80 dB: 1 the same.
+    """1 minus the root mean square difference to a sound in log-mel spectrograms of DECIBEL_RANGE; 1 if they are equal.
 
-    Both begin together and the shorter is followed by silence. The file is brought to the rate of what is scored.
+    The sounds are aligned at their beginning and the shorter is padded with silence. The file is resampled to the rate
+    of the scored sounds.
     """
     if not argument:
         raise UserError("The reward near needs a sound, as in near:bell.wav.")
     wanted: dict[int, NDArray[np.float32]] = {}
-    opened(argument, 8_000)  # what cannot be read is said now
+    opened(argument, 8_000)  # raises now if the file cannot be read
 
     def likeness(sound: Sound) -> float:
         if sound.rate not in wanted:
             wanted[sound.rate] = levels(opened(argument, sound.rate), sound.rate)
-        return 1 - apart(levels(mono(sound), sound.rate), wanted[sound.rate])
+        return 1 - level_distance(levels(mono(sound), sound.rate), wanted[sound.rate])
 
     return each(likeness)
 
 
 def novel(argument: str | None, context: Context) -> Reward:
-    """The distance to the nearest training sound, measured as `near` does: 0 a copy."""
+    """The distance to the nearest training sound, measured as in `near`: 0 for a copy."""
     options("novel", argument, {})
     if not len(context.train):
-        raise UserError("The reward novel needs the training sounds, and there are none here.")
+        raise UserError("The reward novel needs training sounds, which are not available here.")
     rates = sorted({sound.rate for sound in context.train})
     train = [levels(mono(sound), sound.rate) for sound in context.train if sound.rate == rates[0]]
     sizes = np.array([len(t) for t in train])
@@ -272,26 +282,30 @@ def novel(argument: str | None, context: Context) -> Reward:
     for row, t in zip(table, train, strict=True):
         row[: len(t)] = t
 
-    def newness(sound: Sound) -> float:
+    def distance(sound: Sound) -> float:
         if rates != [sound.rate]:
-            raise UserError(f"The reward novel compares sounds of one rate: {sound.rate} given, {rates} in training.")
+            raise UserError(f"The reward novel compares sounds of one rate. Given: {sound.rate}; in training: {rates}.")
         own = levels(mono(sound), sound.rate)
         common = min(len(own), table.shape[1])
-        rest = float(np.square(own[common:], dtype=np.float64).sum())
-        behind = np.square(table[:, common:]).sum((1, 2), dtype=np.float64)
-        squares = np.square(table[:, :common] - own[:common]).sum((1, 2), dtype=np.float64) + rest + behind
+        padding_of_train = float(np.square(own[common:], dtype=np.float64).sum())
+        padding_of_sound = np.square(table[:, common:]).sum((1, 2), dtype=np.float64)
+        squares = (
+            np.square(table[:, :common] - own[:common]).sum((1, 2), dtype=np.float64)
+            + padding_of_train
+            + padding_of_sound
+        )
         return float(np.sqrt((squares / (np.maximum(sizes, len(own)) * own.shape[1])).min()))
 
-    return each(newness)
+    return each(distance)
 
 
 SOUNDS = {
     "loudness": Builtin(plain("loudness", loudness), "mean square in dB of full scale, -100 to 0"),
     "brightness": Builtin(plain("brightness", brightness), "centroid of the spectrum, in kHz"),
-    "pitch": Builtin(pitch, "pitch:hz=N, nearness of the pitch, 0 an octave off or noise, 1 that pitch"),
-    "duration": Builtin(duration, "seconds; min=N, max=N: how near to lying between, 0 to 1"),
+    "pitch": Builtin(pitch, "pitch:hz=N, similarity of the pitch, 0 (an octave off, or noise) to 1 (that pitch)"),
+    "duration": Builtin(duration, "seconds; with min=N or max=N, 1 between them and less outside"),
     "silence": Builtin(silence, "share of 20 ms frames quieter than db=-60, 0 to 1"),
-    "near": Builtin(near, "near:FILE, likeness to a sound by its log-mel spectrogram, 1 the same"),
-    "novel": Builtin(novel, "distance to the nearest training sound, by log-mel spectrograms, 0 a copy"),
+    "near": Builtin(near, "near:FILE, similarity to a sound by log-mel spectrograms, 1 for the same sound"),
+    "novel": Builtin(novel, "distance to the nearest training sound by log-mel spectrograms, 0 for a copy"),
 }
 REWARDS = {SOUND.name: SOUNDS}

@@ -1,9 +1,9 @@
-"""A linear reward from votes: a Bradley-Terry model with ties on features of items, and how good it is on unseen ones.
+"""A linear reward from votes: a Bradley-Terry model with ties on features of items, and its results on unseen items.
 
 The reward of an item with features x (D,) is weights @ x, in logits: a beats b with odds exp(reward(a) - reward(b))
-(Bradley and Terry 1952), a tie has the chance that Davidson 1970 gives it. The weights are those of largest posterior
-density under a normal prior; how wide it is, is chosen on votes held out. Every vote counts by itself, also where
-several raters judged one pair; nothing depends on which item of a pair is called a.
+(Bradley and Terry 1952), and a tie has the probability of Davidson 1970. The weights maximise the posterior density
+under a normal prior, whose width is chosen on held-out votes. Every vote counts separately, even if several raters
+compared the same pair. Results do not depend on which item of a pair is called a.
 """
 
 from __future__ import annotations
@@ -27,15 +27,17 @@ Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-SPREADS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # widths of the prior that are tried, in logits
-LEAST = 20  # decided votes; of those held out, half as many must be tested
-FOLDS, QUARTERS, REPEATS = 5, 4, 5  # of groups that share nothing; of items, where all hang together
-NU_SPREAD = 3.0  # the prior's deviation of log nu, so that it stays finite where no tie was seen
+SPREADS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # candidate widths of the prior, in logits
+MIN_VOTES = 20  # decided votes that training needs; half as many must be tested when they are held out
+FOLDS = 5  # of groups of votes that share no items
+QUARTERS, REPEATS = 4, 5  # of items, if most votes are connected
+NU_SPREAD = 3.0  # the prior's deviation of log nu, which keeps it finite without ties
 
 
 @dataclass(frozen=True)
 class Comparisons:
-    """n votes on K items: rows of the two (n,), FIRST, SECOND or TIE (n,), and the number of the prompt (n,), or -1."""
+    """n votes on K items: rows of both items (n,), FIRST, SECOND or TIE (n,), and the number of the prompt or -1
+    (n,)."""
 
     a: Index
     b: Index
@@ -52,7 +54,7 @@ class Comparisons:
 
 @dataclass(frozen=True)
 class Head:
-    """Logits a unit of each feature (D,); how common ties are (None: there were none); the prior's width in logits."""
+    """Weights of the features (D,) in logits, the parameter of ties (None without ties), and the width of the prior."""
 
     weights: Array
     log_nu: float | None
@@ -61,11 +63,12 @@ class Head:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """How good rewards are for items that were not learnt from.
+    """Results of rewards on votes on items that they were not trained on.
 
-    `accuracy` is over decided votes. Beside it: `agreement`, how often two raters who decided agree on a pair, and
-    `ceiling`, what no reward can exceed where raters agree so much; None where no pair has two raters. `log_loss` is in
-    nats, its control a model that knows only how common ties are. `apart`: what no learnt and tested votes share.
+    `accuracy` is over decided votes. `agreement` is how often two raters who decided agree on a pair, and `ceiling` the
+    accuracy that no reward can exceed given that agreement; both are None if no pair has two raters. `log_loss` is in
+    nats; its control is a model that only knows the frequency of ties. `apart` names what training and tested votes do
+    not share.
     """
 
     accuracy: Score
@@ -79,14 +82,15 @@ class HeldOut:
 
 
 def comparisons_of(votes: Iterable[Vote]) -> tuple[Comparisons, tuple[str, ...]]:
-    """Votes by rows of items, and the items, sorted. The same text for two prompts is one item: its features are."""
+    """Votes by rows of items, and the sorted items. The same text for two prompts is one item, as its features are
+    equal."""
     votes = list(votes)
     names = sorted({item for v in votes for item in (v.a, v.b)})
     prompts = sorted({v.prompt for v in votes if v.prompt is not None})
-    place, number = ({x: i for i, x in enumerate(some)} for some in (names, prompts))
-    said = {"a": FIRST, "b": SECOND, "tie": TIE}
+    row_of, number = ({x: i for i, x in enumerate(values)} for values in (names, prompts))
+    codes = {"a": FIRST, "b": SECOND, "tie": TIE}
     rows = [
-        (place[v.a], place[v.b], said[v.winner], -1 if v.prompt is None else number[v.prompt])
+        (row_of[v.a], row_of[v.b], codes[v.winner], -1 if v.prompt is None else number[v.prompt])
         for v in votes
         if v.a != v.b
     ]
@@ -95,54 +99,59 @@ def comparisons_of(votes: Iterable[Vote]) -> tuple[Comparisons, tuple[str, ...]]
 
 
 def check(features: Array, c: Comparisons) -> None:
-    """Raises UserError when nothing can be learnt of features (K, D) and votes."""
+    """Raises UserError if no reward can be learnt from features (K, D) and votes."""
     if features.ndim != 2 or not np.isfinite(features).all():
         bad = [] if features.ndim != 2 else np.flatnonzero(~np.isfinite(features).all(1))[:5].tolist()
         raise UserError(
-            f"Features of items are finite numbers (items, features); given {features.shape}, and rows {bad} are not "
-            "finite. Mend what makes them, or leave those items out."
+            f"Features must be finite and of shape (items, features). Given: {features.shape}; rows that are not "
+            f"finite: {bad}. Correct the function that computes them, or remove those items."
         )
     n = int(c.decided.sum())
-    if n < LEAST:
+    if n < MIN_VOTES:
         raise UserError(
-            f"A reward is learnt from at least {LEAST} decided votes, and there are {n} (ties decide nothing). Collect "
-            "more; a few hundred make a useful one."
+            f"A reward needs at least {MIN_VOTES} decided votes, but there are {n} without ties. Collect more; a few "
+            "hundred make a useful reward."
         )
     won = np.where(c.judged == FIRST, c.a, c.b)[c.decided]
     lost = np.where(c.judged == FIRST, c.b, c.a)[c.decided]
     if len(np.unique(won)) == 1 or len(np.unique(lost)) == 1:
         which = "won" if len(np.unique(won)) == 1 else "lost"
         raise UserError(
-            f"All {n} votes went one way: the same item {which} every time, which says nothing of the others. Collect "
-            "votes between other items too."
+            f"The same item {which} in all {n} votes, so nothing can be learnt about the others. Collect votes between "
+            "other items as well."
         )
     if not (features[c.a] != features[c.b]).any():
-        raise UserError("The items that were compared have the same features, so votes cannot be told by them.")
+        raise UserError("All compared items have the same features, which cannot predict votes. Use other features.")
 
 
 # ------------------------------------------------------------------------------------------------------- one model
 
 
 def scales(a: Array, b: Array) -> Array:
-    """The deviation of each feature over a and b (n, D), (D,): infinite where it is constant, so that it counts 0."""
+    """The deviation (D,) of each feature over a and b (n, D); infinite for a constant feature, so that it has no
+    effect."""
     both = np.concatenate([a, b])
     deviation = both.std(0)
-    still = deviation <= 1e-9 * np.abs(both).max(0, initial=0)
-    return np.asarray(np.where(still, np.inf, deviation), dtype=np.float64)
+    constant = deviation <= 1e-9 * np.abs(both).max(0, initial=0)
+    return np.asarray(np.where(constant, np.inf, deviation), dtype=np.float64)
 
 
 def shared(blocks: Sequence[Array]) -> Array:
-    """The `share` of `fit` (D,) for blocks of features that have equal parts in the prior, whatever their widths; each
-    block (d,) says how much of its part each feature has, in deviations of the prior."""
+    """The `share` (D,) of `fit` that gives blocks of features equal parts in the prior, independent of their widths.
+
+    The values of each block (d,) are the relative deviations of the prior of its features.
+    """
     blocks = [b for b in blocks if len(b)]
     return np.concatenate([b / max(float(np.linalg.norm(b)), 1e-300) / len(blocks) ** 0.5 for b in blocks])
 
 
 def log_chances(margin: Array, log_nu: float | None) -> Array:
-    """ln of the chances (n, 3) that a wins, b wins, and of a tie, from reward(a) - reward(b) (n,): Davidson
-    1970. Without ties (None), Bradley and Terry 1952."""
-    none = np.full(len(margin), -np.inf) if log_nu is None else np.full(len(margin), log_nu)
-    return np.asarray(log_softmax(np.stack([margin / 2, -margin / 2, none], 1), axis=1))
+    """ln of the probabilities (n, 3) that a wins, that b wins, and of a tie, given reward(a) - reward(b) (n,).
+
+    Davidson 1970, or without ties (None) Bradley and Terry 1952.
+    """
+    tie = np.full(len(margin), -np.inf if log_nu is None else log_nu)
+    return np.asarray(log_softmax(np.stack([margin / 2, -margin / 2, tie], 1), axis=1))
 
 
 def fit(
@@ -154,11 +163,12 @@ def fit(
     start: Head | None = None,
     ties: bool = True,
 ) -> Head:
-    """The likeliest weights given features a, b (n, D) of both items and judgements (n,).
+    """The most probable weights given features a, b (n, D) of both items and judgements (n,).
 
-    Features are divided by their deviation; the prior of their weights is normal with deviation `spread` x `share`
-    (D,), whose squares sum to 1 (None: all alike), so that `spread` is about the deviation of items' rewards before
-    any vote. L-BFGS (Liu and Nocedal 1989) on a convex problem, from `start`. Without `ties` none are expected.
+    Features are divided by their deviation. The prior of their weights is normal with deviation `spread` x `share`
+    (D,), whose squares sum to 1 (None: all equal), so that `spread` is about the deviation of the items' rewards before
+    any vote. The convex problem is solved by L-BFGS (Liu and Nocedal 1989) from `start`. Without `ties`, their
+    probability is 0.
     """
     scale = scales(a, b)
     share = np.full(a.shape[1], a.shape[1] ** -0.5) if share is None else share
@@ -176,22 +186,21 @@ def fit(
         slope[-1] += excess[:, 2].sum() if ties else 0.0
         return float(prior - logs[outcome > 0].sum()), slope
 
-    first = np.zeros(a.shape[1] + 1)
+    initial = np.zeros(a.shape[1] + 1)
     if start is not None:
-        first[:-1] = np.divide(start.weights, unit, out=np.zeros(len(unit)), where=unit > 0)
-        first[-1] = start.log_nu or 0.0
-    found = minimize(
-        loss, first, jac=True, method="L-BFGS-B", options={"maxiter": 1000, "ftol": 1e-12, "gtol": 1e-5, "maxcor": 20}
-    )
-    return Head(found.x[:-1] * unit, float(found.x[-1]) if ties else None, spread)
+        initial[:-1] = np.divide(start.weights, unit, out=np.zeros(len(unit)), where=unit > 0)
+        initial[-1] = start.log_nu or 0.0
+    settings = {"maxiter": 1000, "ftol": 1e-12, "gtol": 1e-5, "maxcor": 20}
+    solution = minimize(loss, initial, jac=True, method="L-BFGS-B", options=settings)
+    return Head(solution.x[:-1] * unit, float(solution.x[-1]) if ties else None, spread)
 
 
 # --------------------------------------------------------------------------------------------- what to hold out
 
 
 def groups_of(c: Comparisons, prompts: bool) -> Index:
-    """The group (n,) of each vote: votes that share an item, directly or by others, are of one; so are those that share
-    a prompt, where `prompts`."""
+    """The group (n,) of each vote. Votes that share an item, or with `prompts` a prompt, directly or through others,
+    are in the same group."""
     items = int(max(c.a.max(), c.b.max())) + 1
     one, other = c.a, c.b
     nodes = items
@@ -204,51 +213,52 @@ def groups_of(c: Comparisons, prompts: bool) -> Index:
 
 
 def dealt(group: Index, folds: int, seed: int) -> Index:
-    """The fold (n,) of each vote: groups in random order, the largest first, each to the smallest fold so far."""
+    """The fold (n,) of each vote. Groups are assigned from the largest on, each to the smallest fold so far; groups of
+    equal size in random order."""
     sizes = np.bincount(group)
     shuffled = np.random.default_rng(seed).permutation(len(sizes))
-    place, load = np.zeros(len(sizes), dtype=np.int64), np.zeros(folds)
+    fold_of, load = np.zeros(len(sizes), dtype=np.int64), np.zeros(folds)
     for g in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
-        place[g] = load.argmin()
-        load[place[g]] += sizes[g]
-    return np.asarray(place[group])
+        fold_of[g] = load.argmin()
+        load[fold_of[g]] += sizes[g]
+    return np.asarray(fold_of[group])
 
 
 def splits(c: Comparisons, seed: int = 0) -> tuple[list[tuple[Mask, Mask]], Index, str]:
-    """Pairs of masks (n,), votes to learn from and to test on, that share no item; the groups (n,) whose votes are not
-    independent of each other; and what is kept apart.
+    """Pairs of masks (n,) of training and tested votes that share no item; the groups (n,) within which votes are not
+    independent; and the name of what the masks do not share.
 
-    Votes fall into groups that share neither items nor prompts, or no items; these are dealt to folds. Where one group
-    has most votes (a few items compared all with all), items are dealt to quarters, several times: votes within one are
-    tested, votes within the others learnt from, and those between left out, so that fewer are learnt from than in the
-    end.
+    Votes are grouped so that groups share neither items nor prompts, or else no items, and groups are assigned to
+    folds. If one group has most votes, as when a few items are all compared with each other, items are divided into
+    quarters instead, several times: votes within one quarter are tested, those within the others are for training, and
+    those between quarters are left out. Each model is then trained on fewer votes than the final one.
     """
     for prompts, apart in ((True, "items and prompts"), (False, "items")):
         group = groups_of(c, prompts)
         if len(np.unique(group)) >= FOLDS and np.bincount(group).max() <= len(group) / 2:
             fold = dealt(group, FOLDS, seed)
-            found = [(fold != f, fold == f) for f in range(FOLDS)]
-            return found, group, apart if (c.prompt >= 0).any() else "items"
-    found, random = [], np.random.default_rng(seed)
+            masks = [(fold != f, fold == f) for f in range(FOLDS)]
+            return masks, group, apart if (c.prompt >= 0).any() else "items"
+    masks, random = [], np.random.default_rng(seed)
     items = int(max(c.a.max(), c.b.max())) + 1
     for _ in range(REPEATS):
         quarter = random.permutation(items) % QUARTERS
         for q in range(QUARTERS):
             in_a, in_b = quarter[c.a] == q, quarter[c.b] == q
-            found.append((~in_a & ~in_b, in_a & in_b))
+            masks.append((~in_a & ~in_b, in_a & in_b))
     pairs = np.stack([np.minimum(c.a, c.b), np.maximum(c.a, c.b)], 1)
     group = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
-    return found, group, "items, by parts of them"
+    return masks, group, "items (divided into quarters)"
 
 
-def usable(c: Comparisons, found: Sequence[tuple[Mask, Mask]]) -> list[tuple[Mask, Mask]]:
-    """The splits with enough to learn from. Raises UserError when too few votes can be tested."""
-    out = [(rest, here) for rest, here in found if c.decided[rest].sum() >= LEAST // 4 and here.any()]
+def usable(c: Comparisons, masks: Sequence[tuple[Mask, Mask]]) -> list[tuple[Mask, Mask]]:
+    """The splits with enough votes for training. Raises UserError if too few votes can be tested."""
+    out = [(rest, here) for rest, here in masks if c.decided[rest].sum() >= MIN_VOTES // 4 and here.any()]
     tested = np.any([here for _, here in out], axis=0) if out else np.zeros(len(c.a), dtype=bool)
-    if (n := int((tested & c.decided).sum())) < LEAST // 2:
+    if (n := int((tested & c.decided).sum())) < MIN_VOTES // 2:
         raise UserError(
-            f"Only {n} votes are between items that can be held out while others are learnt from; {LEAST // 2} are "
-            "needed. The votes turn about a few items: collect some between other items."
+            f"Only {n} votes can be held out while enough others remain for training, but {MIN_VOTES // 2} are needed. "
+            "Most votes are on the same few items: collect votes between other items."
         )
     return out
 
@@ -257,8 +267,11 @@ def usable(c: Comparisons, found: Sequence[tuple[Mask, Mask]]) -> list[tuple[Mas
 
 
 def effective(hits: Array, group: Index) -> float:
-    """How many independent votes n dependent ones (n,) are worth (Rao and Scott 1992): n over the design effect, the
-    variance of the mean with whole groups drawn, over that with single votes drawn; not above n, at least 1."""
+    """The effective number of independent votes among n dependent ones (n,), 1 to n (Rao and Scott 1992).
+
+    It is n over the design effect: the variance of the mean when whole groups are drawn, over that when single votes
+    are drawn.
+    """
     n, p = len(hits), float(hits.mean())
     which = np.unique(group, return_inverse=True)[1]
     apart = np.bincount(which, hits - p)
@@ -269,7 +282,7 @@ def effective(hits: Array, group: Index) -> float:
 
 
 def _mean(values: Array, group: Index) -> tuple[float, float | None, float | None]:
-    """A mean with its normal interval, whole groups drawn (Cochran 1977, eq. 6.13)."""
+    """A mean with its normal interval for a sample of whole groups (Cochran 1977, eq. 6.13)."""
     which, m = np.unique(group, return_inverse=True)[1], float(values.mean())
     apart = np.bincount(which, values - m)
     if (g := len(apart)) < 2:
@@ -278,31 +291,33 @@ def _mean(values: Array, group: Index) -> tuple[float, float | None, float | Non
     return m, m - half, m + half
 
 
-def between_raters(votes: Iterable[Vote]) -> tuple[Score | None, Score | None]:
-    """How often two raters who decided agree on a pair, and the accuracy that no reward can exceed; None without pairs
-    of two raters.
+def rater_agreement(votes: Iterable[Vote]) -> tuple[Score | None, Score | None]:
+    """How often two raters who decided agree on a pair, and the accuracy that no reward can exceed; None if no pair has
+    two raters.
 
-    Let raters prefer the first of a pair with chance p. Two agree with chance E[p^2 + (1 - p)^2] = 1/2 + 2 E d^2, where
-    d = p - 1/2, and the best answer to every pair is right with chance 1/2 + E|d| <= 1/2 + sqrt(E d^2). So the ceiling
-    is 1/2 + sqrt(2 agreement - 1) / 2, which is reached where all pairs are equally clear.
+    Let raters prefer the first of a pair with probability p. Two agree with probability E[p^2 + (1 - p)^2] = 1/2 + 2 E
+    d^2, where d = p - 1/2, and the best prediction for every pair is right with probability 1/2 + E|d| <= 1/2 +
+    sqrt(E d^2). The ceiling is therefore 1/2 + sqrt(2 agreement - 1) / 2, with equality if |d| is the same for all
+    pairs.
     """
     try:
-        found = raw_agreement(table_of([v for v in votes if v.winner != "tie"]))
+        agreement = raw_agreement(table_of([v for v in votes if v.winner != "tie"]))
     except UserError:
         return None, None
 
     def bound(a: float | None) -> float | None:
         return None if a is None else 0.5 + max(0.0, 2 * a - 1) ** 0.5 / 2
 
-    top = bound(found.value)
-    assert top is not None
-    return found, Score("ceiling", top, bound(found.low), bound(found.high), found.n, "higher")
+    ceiling = bound(agreement.value)
+    assert ceiling is not None
+    interval = bound(agreement.low), bound(agreement.high)
+    return agreement, Score("ceiling", ceiling, *interval, agreement.n, "higher")
 
 
 def predictions(
     features: Array, c: Comparisons, folds: Sequence[tuple[Mask, Mask]], share: Array | None, ties: bool
 ) -> Array:
-    """ln of the chances of each vote's outcomes under every prior: (folds, SPREADS, n, 3), NaN where not tested."""
+    """ln of the probabilities of each vote's outcomes under every prior, (folds, SPREADS, n, 3); NaN if not tested."""
     out = np.full((len(folds), len(SPREADS), len(c.a), 3), np.nan)
     for f, (rest, here) in enumerate(folds):
         a, b = features[c.a[rest]], features[c.b[rest]]
@@ -315,10 +330,10 @@ def predictions(
 
 
 def evaluated(logs: Array, c: Comparisons, group: Index, apart: str, ties: bool) -> HeldOut:
-    """What predictions (folds, SPREADS, n, 3) are worth.
+    """The results of predictions (folds, SPREADS, n, 3).
 
-    The prior of a fold is the one that did best on the votes of the others, so that no vote chooses the model that is
-    judged by it; `spread` is the one that did best on all.
+    The prior of a fold is the one with the least loss on the votes of the other folds, so that no vote selects the
+    model that it tests; `spread` is the one with the least loss on all votes.
     """
     n = logs.shape[2]
     loss = -np.take_along_axis(logs, c.judged[None, None, :, None], 3)[..., 0]  # (folds, SPREADS, n)
@@ -333,19 +348,19 @@ def evaluated(logs: Array, c: Comparisons, group: Index, apart: str, ties: bool)
     tested = times > 0
     chances, judged, group = chances[tested] / times[tested, None], c.judged[tested], group[tested]
     odds = chances[:, FIRST] / (chances[:, FIRST] + chances[:, SECOND])
-    found = calibration(odds, np.choose(judged, [1.0, 0.0, 0.5]))
+    calibrated = calibration(odds, np.choose(judged, [1.0, 0.0, 0.5]))
     decided = judged != TIE
     right = np.where(judged == FIRST, odds > 0.5, odds < 0.5) + 0.5 * (odds == 0.5)
-    worth = max(1, int(effective(right[decided].astype(np.float64), group[decided])))
-    low, high = _share(found.accuracy.value * worth, worth)
-    value, least, most = _mean(-np.log(np.maximum(chances[np.arange(len(judged)), judged], 1e-300)), group)
+    n_effective = max(1, int(effective(right[decided].astype(np.float64), group[decided])))
+    low, high = _share(calibrated.accuracy.value * n_effective, n_effective)
+    value, loss_low, loss_high = _mean(-np.log(np.maximum(chances[np.arange(len(judged)), judged], 1e-300)), group)
     rate = float(np.mean(judged == TIE)) if ties else 0.0
     blind = -float(np.mean(np.where(judged == TIE, np.log(rate or 1.0), np.log((1 - rate) / 2))))
     return HeldOut(
-        replace(found.accuracy, low=low, high=high),
-        Score("log_loss", value, least, most, len(judged), "lower", control=blind),
-        found.error,
-        found.table,
+        replace(calibrated.accuracy, low=low, high=high),
+        Score("log_loss", value, loss_low, loss_high, len(judged), "lower", control=blind),
+        calibrated.error,
+        calibrated.table,
         None,
         None,
         SPREADS[int(np.nanmean(loss, axis=(0, 2)).argmin())],
@@ -354,22 +369,22 @@ def evaluated(logs: Array, c: Comparisons, group: Index, apart: str, ties: bool)
 
 
 def learn(features: Array, votes: Sequence[Vote], seed: int = 0, share: Array | None = None) -> tuple[Head, HeldOut]:
-    """The reward of all votes, and how good such rewards are on votes held out.
+    """The reward fitted to all votes, and the held-out results of rewards fitted in the same way to parts of them.
 
-    `features` (K, D) of the items in the order of `comparisons_of`; `share` as in `fit`. Raises UserError as `check`
-    and `usable`. The final reward is learnt from all votes, so from more than those that were judged.
+    `features` (K, D) are in the order of the items of `comparisons_of`; `share` is that of `fit`. Raises UserError like
+    `check` and `usable`.
     """
     c, _ = comparisons_of(votes)
     check(features, c)
     ties = bool((~c.decided).any())
-    found, group, apart = splits(c, seed)
-    folds = usable(c, found)
+    masks, group, apart = splits(c, seed)
+    folds = usable(c, masks)
     out = evaluated(predictions(features, c, folds, share, ties), c, group, apart, ties)
-    agreement, ceiling = between_raters(votes)
+    agreement, ceiling = rater_agreement(votes)
     head = fit(features[c.a], features[c.b], c.judged, out.spread, share, None, ties)
     return head, replace(out, agreement=agreement, ceiling=ceiling)
 
 
 def rewards(head: Head, features: Array) -> Array:
-    """Logits (n,) of features (n, D)."""
+    """Rewards (n,) of features (n, D), in logits."""
     return features @ head.weights

@@ -1,6 +1,6 @@
 """Rewards that are models: a reward model in a folder, and a classifier's probability of a class.
 
-`class:LABEL` asks a classifier of the labels of the run's data, and `class:LABEL@DATA` one of other labelled data.
+`class:LABEL` uses a classifier of the labels of the run's data, and `class:LABEL@DATA` one of other labelled data.
 Texts are classified by tf-idf of words and pairs of words with logistic regression; items that are encoded to fields,
 such as images and sounds, by the network of evaluation/label_classifier.py; other items by logistic regression on the
 features of their kind. Each is trained on the training split when the reward is first used, and its accuracy on the
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from afresh.alignment.rewards.image_features import framed
 from afresh.alignment.rewards.reward import Array, Reward
-from afresh.alignment.rewards.reward_model import ENCODER, load_reward_model
+from afresh.alignment.rewards.reward_model import ENCODER_FOLDER, load_reward_model
 from afresh.core import Item, ItemKind, UserError
 from afresh.core.events import ignore, listening
 from afresh.core.rng import Rng
@@ -31,14 +31,15 @@ from afresh.evaluation.encoders import downscaled
 from afresh.evaluation.image_sets import as_images, is_image_space
 from afresh.evaluation.label_classifier import train_label_classifier
 
-MARK = "class:"
-SEED = 3_000_017  # of the classifiers of fields: not that of any judge
-AT_ONCE = 256  # fields that are judged side by side
-WORST = 0.1  # how far above chance a classifier has to be on held-out items to be a reward at all
+CLASS_PREFIX = "class:"
+CLASSIFIER_SEED = 3_000_017  # of classifiers of fields; differs from the seeds of classifiers that evaluate samples
+BATCH_SIZE = 256  # fields that are classified together
+MIN_ABOVE_CHANCE = 0.1  # share of the way from chance to 1 that the held-out accuracy of a reward must reach
 
 
-def judges_of(*runs: str | Path | None) -> Path | None:
-    """Where classifiers are kept: in the first of these folders that is a run and may be written to."""
+def classifier_folder(*runs: str | Path | None) -> Path | None:
+    """The folder for trained classifiers, in the first of these folders that is a run and writable; None without
+    one."""
     paths = (Path(run) for run in runs if run is not None)
     return next((p / "judges" for p in paths if (p / "run.json").is_file() and os.access(p, os.W_OK)), None)
 
@@ -46,38 +47,41 @@ def judges_of(*runs: str | Path | None) -> Path | None:
 def known(
     prepared: Prepared, kind: ItemKind, note: Callable[[str], None], folder: Path | None = None
 ) -> Callable[[str], Reward | None]:
-    """What `afresh.alignment.rewards.build.build` asks about words that it does not know; networks that judge classes
-    are kept in `folder`, by what they were trained on. Raises UserError for a model of another kind, a label that is
-    not there, and a classifier that has learnt nothing."""
+    """A function that resolves words which are not built-in rewards, as `Context.known`.
+
+    Networks that classify labels are saved in `folder` under a name that depends on their training data. The function
+    raises UserError for a reward model of another kind, a label that does not exist, and a classifier whose held-out
+    accuracy is too low.
+    """
 
     def find(word: str) -> Reward | None:
-        if word.startswith(MARK):
-            label, _, path = word[len(MARK) :].partition("@")
+        if word.startswith(CLASS_PREFIX):
+            label, _, path = word[len(CLASS_PREFIX) :].partition("@")
             data = prepared if not path else labelled(Path(path), kind, prepared)
-            found = of_class(label, data, kind, note, folder)
-            # Fields of other data mean something else, unless they are pixels.
-            return replace(found, on_field=None) if path and not data.encoder.space.pixels else found
+            reward = of_class(label, data, kind, note, folder)
+            # Fields that another encoder computes are not comparable, unless they are pixels.
+            return replace(reward, on_field=None) if path and not data.encoder.space.pixels else reward
         if not (Path(word) / "model.json").is_file():
             return None
-        found = load_reward_model(Path(word))
-        if found.kind not in (None, kind):
-            raise UserError(f"{word} is a reward model of {found.kind.plural}, and this model makes {kind.plural}.")
-        # One with an encoder of its own takes fields of that, which need not be this run's.
-        return replace(found, on_field=None) if (Path(word) / ENCODER).exists() else found
+        reward = load_reward_model(Path(word))
+        if reward.kind not in (None, kind):
+            raise UserError(f"{word} is a reward model of {reward.kind.plural}, but this model makes {kind.plural}.")
+        # A reward model with an encoder of its own takes that encoder's fields, which may differ from this run's.
+        return replace(reward, on_field=None) if (Path(word) / ENCODER_FOLDER).exists() else reward
 
     return find
 
 
 def labelled(path: Path, kind: ItemKind, own: Prepared) -> Prepared:
-    """Other data with labels: class folders, or of texts a table with a column named label."""
+    """Other labelled data: class folders, or for texts also a table with a column named label."""
     if kind is not TEXT:
         return prepare(path, own.modality)
     return prepare(path, "text", {"folder_labels": True} if path.is_dir() else {"label_column": "label"})
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Items to probabilities (n, classes); and the same of a field in [-1, 1], differentiable, where that exists."""
+class Classifier:
+    """`items`: items to probabilities (n, classes). `field`: the same of fields in [-1, 1], differentiable, or None."""
 
     items: Callable[[Sequence[Any]], Array]
     field: Callable[[Tensor], Tensor] | None = None
@@ -92,83 +96,85 @@ def of_class(
     if not names or len(parts[names[0]].classes) < 2:
         every = [c for p in parts.values() for c in p.classes]
         raise UserError(
-            f"There is no class {label!r} beside others in {data.path}. Classes: {', '.join(every[:20]) or 'none'}."
-            + ("" if every else " Class folders or a column named label make some.")
+            f"{CLASS_PREFIX}{label} needs a class {label!r} and at least one other class in {data.path}. Its classes: "
+            f"{', '.join(every[:20]) or 'none'}."
+            + ("" if every else " Sort items into class folders, or add a column named label.")
         )
     name, classes = names[0], parts[names[0]].classes
-    judge = judge_of(data, kind)(data, name, folder)
-    held = [i for i in data.heldout_items if i.labels.get(name) in classes]
-    truth = [classes.index(i.labels[name]) for i in held]
-    right = float((judge.items([i.value for i in held]).argmax(1) == truth).mean()) if held else 0.0
-    common = max(map(truth.count, truth)) / len(truth) if truth else 0.0
-    note(f"{MARK}{label}: its classifier is right on {right:.0%} of {len(held):,} held-out items")
-    if held and right < common + WORST * (1 - common):
+    classifier = trainer_of(data, kind)(data, name, folder)
+    heldout = [i for i in data.heldout_items if i.labels.get(name) in classes]
+    truth = [classes.index(i.labels[name]) for i in heldout]
+    accuracy = float((classifier.items([i.value for i in heldout]).argmax(1) == truth).mean()) if heldout else 0.0
+    chance = max(map(truth.count, truth)) / len(truth) if truth else 0.0
+    note(f"{CLASS_PREFIX}{label}: accuracy of its classifier on {len(heldout):,} held-out items: {accuracy:.0%}")
+    if heldout and accuracy < chance + MIN_ABOVE_CHANCE * (1 - chance):
         raise UserError(
-            f"The classifier of {label!r} is right on {right:.0%} of held-out items of {data.path}, and always saying "
-            f"the commonest class would be on {common:.0%}: it has learnt nothing to steer by. More data helps."
+            f"The classifier of {label!r} has an accuracy of {accuracy:.0%} on held-out items of {data.path}, where "
+            f"predicting always the most frequent class has {chance:.0%}. It cannot serve as a reward. Add training "
+            "data."
         )
-    column, field = classes.index(label), judge.field
+    column, field = classes.index(label), classifier.field
     return Reward(
-        name=f"{MARK}{label}",
-        score=lambda values, requests: judge.items(values)[:, column],
+        name=f"{CLASS_PREFIX}{label}",
+        score=lambda values, requests: classifier.items(values)[:, column],
         kind=kind,
         on_field=None if field is None else lambda x: field(x)[:, column],
     )
 
 
-def judge_of(data: Prepared, kind: ItemKind) -> Callable[[Prepared, str, Path | None], Judge]:
-    """How a classifier of items is trained. Raises UserError if nothing is known that tells such items apart."""
+def trainer_of(data: Prepared, kind: ItemKind) -> Callable[[Prepared, str, Path | None], Classifier]:
+    """The function that trains a classifier of items. Raises UserError for a kind without fields and features."""
     if kind is TEXT:
         return texts
     if is_image_space(data.encoder.space):
         return fields
     if kind.features is not None:
         return by_features
-    raise UserError(f"{MARK}LABEL needs fields or features to tell {kind.plural} apart, and they have neither.")
+    raise UserError(f"{CLASS_PREFIX}LABEL needs fields or features to classify {kind.plural}, which have neither.")
 
 
-def texts(data: Prepared, name: str, folder: Path | None = None) -> Judge:
-    """Words and pairs of words, weighed by tf-idf, and logistic regression; made in a moment, and not kept."""
+def texts(data: Prepared, name: str, folder: Path | None = None) -> Classifier:
+    """Logistic regression on words and pairs of words, weighted by tf-idf. It trains quickly and is not saved."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
     classes = data.encoder.conds[name].classes
     items = [i for i in data.train_items if name in i.labels]
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
-    seen = words.fit_transform([i.value for i in items])
-    model = LogisticRegression(C=3.0, max_iter=400).fit(seen, [classes.index(i.labels[name]) for i in items])
+    rows = words.fit_transform([i.value for i in items])
+    model = LogisticRegression(C=3.0, max_iter=400).fit(rows, [classes.index(i.labels[name]) for i in items])
 
-    def judged(values: Sequence[Any]) -> Array:
+    def predicted(values: Sequence[Any]) -> Array:
         out = np.zeros((len(values), len(classes)))
-        out[:, model.classes_] = model.predict_proba(words.transform(values))  # a class may be held out altogether
+        out[:, model.classes_] = model.predict_proba(words.transform(values))  # a class may have no training items
         return out
 
-    return Judge(judged)
+    return Classifier(predicted)
 
 
-def fields(data: Prepared, name: str, folder: Path | None = None) -> Judge:
-    """The network that classifies labels in measurements, trained with another seed, on the fields that items are
-    encoded to; waves as their spectra."""
+def fields(data: Prepared, name: str, folder: Path | None = None) -> Classifier:
+    """The network that evaluation uses, trained with another seed on encoded items; waves as their spectra."""
     train, encoder = data.train, data.encoder
     x = as_images(train.x.float() * train.scale + train.shift)
     shape = (x.shape[1], x.shape[2], x.shape[3])
-    judge = train_label_classifier(name, x, train.cond, name, len(encoder.conds[name].classes), Rng(SEED), folder)
+    classes, rng = len(encoder.conds[name].classes), Rng(CLASSIFIER_SEED)
+    classifier = train_label_classifier(name, x, train.cond, name, classes, rng, folder)
 
     def field(x: Tensor) -> Tensor:
-        out: Tensor = judge.net(downscaled(framed(as_images(x.float()), shape))).softmax(1)
+        out: Tensor = classifier.net(downscaled(framed(as_images(x.float()), shape))).softmax(1)
         return out
 
     @torch.no_grad()
-    def judged(values: Sequence[Any]) -> Array:
+    def predicted(values: Sequence[Any]) -> Array:
         with listening(ignore):  # images of another size are resized
-            made = encoder.encode([Item(v) for v in values])
-        x = made.x.float() * made.scale + made.shift
-        return np.asarray(torch.cat([field(part) for part in x.split(AT_ONCE)]).double().numpy())
+            encoded = encoder.encode([Item(v) for v in values])
+        x = encoded.x.float() * encoded.scale + encoded.shift
+        return np.asarray(torch.cat([field(part) for part in x.split(BATCH_SIZE)]).double().numpy())
 
-    return Judge(judged, field)
+    return Classifier(predicted, field)
 
 
-def by_features(data: Prepared, name: str, folder: Path | None = None) -> Judge:
+def by_features(data: Prepared, name: str, folder: Path | None = None) -> Classifier:
     """Logistic regression on the features of the items' kind."""
     from sklearn.linear_model import LogisticRegression
 
@@ -178,9 +184,9 @@ def by_features(data: Prepared, name: str, folder: Path | None = None) -> Judge:
     rows = features([i.value for i in items])
     model = LogisticRegression(C=3.0, max_iter=400).fit(rows, [classes.index(i.labels[name]) for i in items])
 
-    def judged(values: Sequence[Any]) -> Array:
+    def predicted(values: Sequence[Any]) -> Array:
         out = np.zeros((len(values), len(classes)))
         out[:, model.classes_] = model.predict_proba(features(values))
         return out
 
-    return Judge(judged)
+    return Classifier(predicted)

@@ -1,6 +1,6 @@
-"""Built-in rewards for pictures, each a differentiable function of a field x (B, C, H, W) in [-1, 1], C = 1 or 3.
+"""Built-in rewards for images, each a differentiable function of a field x (B, C, H, W) in [-1, 1], C = 1 or 3.
 
-The plain form on bytes is the same function in float64. Colours and grey levels are counted from 0 (black) to 1.
+Decoded images (uint8) are scored by the same function in float64. Colours and grey levels range from 0 (black) to 1.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from afresh.alignment.rewards.reward import Array, Builtin, Context, Failed, Request, Reward, options
+from afresh.alignment.rewards.reward import Array, Builtin, Context, Request, Reward, ScoringError, options
 from afresh.core import UserError
 from afresh.data.image.kind import IMAGE
 
 Field = Callable[[Tensor], Tensor]
 LUMA = (0.299, 0.587, 0.114)  # of red, green, blue (ITU-R BT.601)
-TINY = 1e-6  # variance per pixel, of 1, that counts as none: a thousandth of black to white
-LOW = 0.25  # of the frequencies along each axis
-BLUR = 1 / 16  # of the picture's side: the standard deviation of near's blur
-CHUNK = 1024  # training pictures compared at once
+TINY = 1e-6  # variance of pixels that is treated as zero; a deviation of a thousandth of black to white
+LOW_FREQUENCIES = 0.25  # share of the frequencies along each axis that counts as low
+BLUR_DEVIATION = 1 / 16  # standard deviation of the blur of `near`, as a share of each side
+CHUNK_SIZE = 1024  # training images that are compared together
 
 
-def to_field(picture: np.ndarray) -> Tensor:
+def to_field(pixels: np.ndarray) -> Tensor:
     """uint8 (H, W, C) -> float64 (C, H, W) in [-1, 1]."""
-    return torch.tensor(np.moveaxis(picture, 2, 0)).double() / 127.5 - 1  # a copy: pictures may be read-only
+    return torch.tensor(np.moveaxis(pixels, 2, 0)).double() / 127.5 - 1  # a copy, because pixels may be read-only
 
 
 def of_field(on_field: Field) -> Reward:
-    """The reward with this differentiable form; pictures of one size are scored together."""
+    """The reward with a differentiable form. Images of the same size are scored together."""
 
     def score(items: Sequence[np.ndarray], requests: Sequence[Request]) -> Array:
         shapes: dict[tuple[int, ...], list[int]] = {}
         for i, item in enumerate(items):
             if item.ndim != 3 or item.shape[2] not in (1, 3) or item.dtype != np.uint8 or not item.size:
-                raise Failed(f"no uint8 picture (H, W, 1 or 3) but {item.dtype} {item.shape}.", i)
+                raise ScoringError(f"an image is uint8 of shape (H, W, 1 or 3), not {item.dtype} {item.shape}.", i)
             shapes.setdefault(item.shape, []).append(i)
         out = np.zeros(len(items))
         with torch.no_grad():
@@ -52,7 +52,7 @@ def of_field(on_field: Field) -> Reward:
 
 
 def plain(name: str, on_field: Field) -> Callable[[str | None, Context], Reward]:
-    """The maker of a reward that has no options."""
+    """The function that makes a reward without options."""
 
     def make(argument: str | None, context: Context) -> Reward:
         options(name, argument, {})
@@ -68,20 +68,20 @@ def grey(x: Tensor) -> Tensor:
 
 
 def coloured(x: Tensor) -> Tensor:
-    """Red, green and blue, 0 to 1, (B, 3, H, W)."""
+    """Red, green and blue in [0, 1], (B, 3, H, W)."""
     return ((x + 1) / 2).expand(-1, 3, -1, -1)
 
 
 def brightness(x: Tensor) -> Tensor:
-    """The mean grey level: 0 black, 1 white."""
+    """The mean grey level, 0 for black to 1 for white."""
     return grey(x).mean((1, 2))
 
 
 def symmetry(x: Tensor) -> Tensor:
-    """The share of the variance that a picture has in common with its mirror image, left and right exchanged.
+    """The share of the variance that an image has in common with its mirror image, left and right exchanged.
 
-    x is the sum of (x + mirror) / 2 and (x - mirror) / 2, whose squares add up; 1 where the second is nothing (so for
-    one colour), 0 where the first is flat. Contrast does not matter.
+    x is the sum of (x + mirror) / 2 and (x - mirror) / 2, whose squares add up. The reward is 1 if the second is zero,
+    as for a single colour, and 0 if the first is constant. It does not depend on contrast.
     """
     levels = (x + 1) / 2
     odd = ((levels - levels.flip(3)) / 2).square().mean((1, 2, 3))
@@ -90,7 +90,8 @@ def symmetry(x: Tensor) -> Tensor:
 
 
 def dct(n: int) -> Tensor:
-    """The orthonormal discrete cosine transform, float64 (n, n), a row a frequency (Ahmed et al. 1974, eq. 1)."""
+    """The orthonormal discrete cosine transform, float64 (n, n), one row for each frequency (Ahmed et al. 1974, eq.
+    1)."""
     k, i = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)
     rows = torch.cos(math.pi * (i + 0.5) * k / n) * math.sqrt(2 / n)
     rows[0] /= math.sqrt(2)
@@ -100,30 +101,31 @@ def dct(n: int) -> Tensor:
 def compressible(x: Tensor) -> Tensor:
     """The share of the grey levels' variance in the lowest quarter of the frequencies along both axes, 0 to 1.
 
-    Black et al. 2024 reward a small JPEG file; in small pictures its headers outweigh what is drawn. One
-    colour has all of its variance (none) there.
+    Black et al. 2024 reward a small JPEG file instead, but headers dominate the file size of small images. The reward
+    of a single colour is 1.
     """
     levels = grey(x)
     high, wide = levels.shape[1:]
     energy = (dct(high).to(x) @ levels @ dct(wide).to(x).T).square() / (high * wide)
-    fine = (torch.arange(high)[:, None] >= LOW * high) | (torch.arange(wide) >= LOW * wide)
+    fine = (torch.arange(high)[:, None] >= LOW_FREQUENCIES * high) | (torch.arange(wide) >= LOW_FREQUENCIES * wide)
     fine[0, 0] = False
-    total = energy.flatten(1).sum(1) - energy[:, 0, 0]  # without the mean, which costs nothing
+    total = energy.flatten(1).sum(1) - energy[:, 0, 0]  # without the mean
     return 1 - (energy * fine.to(x)).flatten(1).sum(1) / (total + TINY)
 
 
 def sharpness(x: Tensor) -> Tensor:
-    """The variance of the grey levels' Laplacian (Pech-Pacheco et al. 2000): a checkerboard has 1, one colour 0."""
+    """The variance of the grey levels' Laplacian (Pech-Pacheco et al. 2000): 1 for a checkerboard, 0 for one colour."""
     levels = grey(x)
     if min(levels.shape[1:]) < 3:
-        raise UserError("The reward sharpness needs pictures of at least 3 x 3 pixels.")
+        raise UserError("The reward sharpness needs images of at least 3 x 3 pixels.")
     middle = levels[:, 1:-1, 1:-1]
     around = levels[:, :-2, 1:-1] + levels[:, 2:, 1:-1] + levels[:, 1:-1, :-2] + levels[:, 1:-1, 2:]
     return (around - 4 * middle).flatten(1).var(1, correction=0) / 16
 
 
 def colour(argument: str | None, context: Context) -> Reward:
-    """1 minus the mean squared distance to a colour, over pixels and channels: 1 that colour, 0 black for white."""
+    """1 minus the mean squared distance to a colour, over pixels and channels: 1 for that colour, 0 for black instead
+    of white."""
     if not argument or not re.fullmatch("#[0-9a-fA-F]{6}", argument):
         raise UserError(f"The reward colour needs a colour as in colour:#ff8800. Given: {argument or 'nothing'}.")
     wanted = [int(argument[i : i + 2], 16) / 255 for i in (1, 3, 5)]
@@ -135,45 +137,43 @@ def colour(argument: str | None, context: Context) -> Reward:
 
 
 def blur(x: Tensor) -> Tensor:
-    """A Gaussian of BLUR times each side, the picture going on mirrored beyond its edges: like x (B, C, H, W)."""
+    """x (B, C, H, W) after a Gaussian blur of BLUR_DEVIATION times each side, with reflection at the edges."""
     for axis in (2, 3):
         n = x.shape[axis]
-        places = torch.arange(n, dtype=torch.float64)
-        sigma = BLUR * n
-        folds = [2 * n * k + s for k in (-1, 0, 1) for s in (places, -1 - places)]  # the mirror images of each cell
+        cells = torch.arange(n, dtype=torch.float64)
+        sigma = BLUR_DEVIATION * n
+        reflected = [2 * n * k + s for k in (-1, 0, 1) for s in (cells, -1 - cells)]  # the mirror images of each cell
         kernel = sum(
-            (torch.exp(-((f - places[:, None]) ** 2) / (2 * sigma**2)) for f in folds), torch.zeros(n, n).double()
+            (torch.exp(-((r - cells[:, None]) ** 2) / (2 * sigma**2)) for r in reflected), torch.zeros(n, n).double()
         )
         kernel = kernel / kernel.sum(1, keepdim=True)
         x = torch.tensordot(x, kernel.to(x), ([axis], [1])).movedim(-1, axis)
     return x
 
 
-def open_picture(path: str) -> Image.Image:
+def open_image(path: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             return Image.open(path).convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
-        raise UserError(
-            f"The reward near: {path} cannot be read as a picture ({e}). Name a PNG or JPEG file."
-        ) from None
+        raise UserError(f"The reward near: {path} cannot be read as an image ({e}). Name a PNG or JPEG file.") from None
 
 
 def near(argument: str | None, context: Context) -> Reward:
-    """1 minus the mean squared difference to a picture after a blur of both; 0 is black for white.
+    """1 minus the mean squared difference to an image after a blur of both; 0 for black instead of white.
 
-    The picture is brought to the size of what is scored, and to grey where that is grey.
+    The image is resized to the size of the scored images, and converted to grey if they are grey.
     """
     if not argument:
-        raise UserError("The reward near needs a picture, as in near:cat.png.")
-    picture = open_picture(argument)
+        raise UserError("The reward near needs an image, as in near:cat.png.")
+    image = open_image(argument)
     wanted: dict[tuple[int, ...], Tensor] = {}
 
     def on_field(x: Tensor) -> Tensor:
         channels, high, wide = x.shape[1:]
         if x.shape[1:] not in wanted:
-            scaled = picture.resize((wide, high), Image.Resampling.BOX)
+            scaled = image.resize((wide, high), Image.Resampling.BOX)
             pixels = to_field(np.asarray(scaled))[None]
             wanted[x.shape[1:]] = blur(grey(pixels)[:, None] * 2 - 1 if channels == 1 else pixels)
         return 1 - ((blur(x) - wanted[x.shape[1:]].to(x)) / 2).square().mean((1, 2, 3))
@@ -182,23 +182,23 @@ def near(argument: str | None, context: Context) -> Reward:
 
 
 def nearest(x: Tensor, train: Tensor) -> Tensor:
-    """The root mean square distance of x (B, D) to the nearest of train (N, D) uint8; levels 0 to 1, (B,)."""
+    """The root mean square distance (B,) of x (B, D), levels 0 to 1, to the nearest of train (N, D) uint8."""
     with torch.no_grad():
         best, row = torch.full((len(x),), math.inf).to(x), torch.zeros(len(x), dtype=torch.long, device=x.device)
-        for i in range(0, len(train), CHUNK):
-            some = train[i : i + CHUNK].to(x) / 255
-            found, where = torch.cdist(x, some).min(1)
-            row = torch.where(found < best, where + i, row)
-            best = torch.minimum(found, best)
+        for i in range(0, len(train), CHUNK_SIZE):
+            chunk = train[i : i + CHUNK_SIZE].to(x) / 255
+            distances, index = torch.cdist(x, chunk).min(1)
+            row = torch.where(distances < best, index + i, row)
+            best = torch.minimum(distances, best)
     distance = (x - train[row.to(train.device)].to(x) / 255).square().mean(1)
-    return (distance + TINY**2).sqrt() - TINY  # smooth where the distance is 0
+    return (distance + TINY**2).sqrt() - TINY  # differentiable at distance 0
 
 
 def novel(argument: str | None, context: Context) -> Reward:
-    """The distance to the nearest training picture, by pixels: 0 a copy, 1 black for white."""
+    """The distance to the nearest training image, by pixels: 0 for a copy, 1 for black instead of white."""
     options("novel", argument, {})
     if not len(context.train):
-        raise UserError("The reward novel needs the training pictures, and there are none here.")
+        raise UserError("The reward novel needs training images, which are not available here.")
     groups: dict[tuple[int, ...], list[Any]] = {}
     for item in context.train:
         pixels = torch.tensor(np.moveaxis(item, 2, 0))
@@ -208,8 +208,8 @@ def novel(argument: str | None, context: Context) -> Reward:
     def on_field(x: Tensor) -> Tensor:
         if tuple(x.shape[1:]) not in train:
             raise UserError(
-                f"The reward novel compares pictures of one size: {tuple(x.shape[1:])} given, and the training "
-                f"pictures have {', '.join(map(str, train))} (channels, height, width)."
+                f"The reward novel compares images of one size. Given: {tuple(x.shape[1:])} (channels, height, width); "
+                f"the training images have {', '.join(map(str, train))}."
             )
         return nearest(((x + 1) / 2).flatten(1), train[tuple(x.shape[1:])])
 
@@ -217,18 +217,18 @@ def novel(argument: str | None, context: Context) -> Reward:
 
 
 IMAGES = {
-    "brightness": Builtin(plain("brightness", brightness), "mean grey level, 0 black to 1 white", gradient=True),
+    "brightness": Builtin(plain("brightness", brightness), "mean grey level, 0 (black) to 1 (white)", gradient=True),
     "symmetry": Builtin(
-        plain("symmetry", symmetry), "share of what left and right have in common, 0 to 1", gradient=True
+        plain("symmetry", symmetry), "share of the variance that left and right have in common, 0 to 1", gradient=True
     ),
     "compressible": Builtin(
         plain("compressible", compressible), "share of the variance in low frequencies, 0 to 1", gradient=True
     ),
     "sharpness": Builtin(
-        plain("sharpness", sharpness), "variance of the Laplacian, 0 flat to 1 checkerboard", gradient=True
+        plain("sharpness", sharpness), "variance of the Laplacian, 0 (one colour) to 1 (checkerboard)", gradient=True
     ),
-    "colour": Builtin(colour, "colour:#rrggbb, nearness of all pixels to a colour, 0 to 1", gradient=True),
-    "near": Builtin(near, "near:FILE, likeness to a picture by pixels after a blur, 0 to 1", gradient=True),
-    "novel": Builtin(novel, "distance to the nearest training picture by pixels, 0 to 1", gradient=True),
+    "colour": Builtin(colour, "colour:#rrggbb, similarity of all pixels to a colour, 0 to 1", gradient=True),
+    "near": Builtin(near, "near:FILE, similarity to an image by pixels after a blur, 0 to 1", gradient=True),
+    "novel": Builtin(novel, "distance to the nearest training image by pixels, 0 to 1", gradient=True),
 }
 REWARDS = {IMAGE.name: IMAGES}

@@ -1,8 +1,8 @@
-"""What a reward model of pictures or sounds is made of: what was voted on, and an encoder trained on the user's own.
+"""The inputs and the encoder of a reward model of images or sounds.
 
-Sounds are seen as the fields that the run's encoder makes of them, waves as their spectra. The encoder that is trained
-is of the kind that distances are measured with (afresh.evaluation.encoders), from another seed: no judge of samples has
-the weights of a reward.
+Sounds are represented by the fields of the run's encoder, waves by their spectra. The encoder is a network like those
+that evaluation measures distances with (afresh.evaluation.encoders), trained on the user's data with another seed, so
+that samples are never evaluated by the weights of a reward.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from afresh.alignment.feedback.preferences import Preferences
-from afresh.alignment.rewards.image_features import PictureFeatures, framed
+from afresh.alignment.rewards.image_features import ImageFeatures, framed
 from afresh.core import Cond, CondSpec, UserError
 from afresh.core.rng import Rng
 from afresh.data.image.images import (
@@ -35,12 +35,12 @@ from afresh.runs.data import run_data
 from afresh.runs.inputs import encoded
 from afresh.runs.run import Run
 
-ENCODER_SEED = 2_000_003  # not that of any judge
-MOST, FEW = 20_000, 80  # pictures that an encoder learns from; with fewer than FEW there is none
+ENCODER_SEED = 2_000_003  # differs from the seeds of the encoders that evaluate samples
+MIN_IMAGES, MAX_IMAGES = 80, 20_000  # that an encoder is trained on; with fewer there is no encoder
 
 
-class SavedPicture(BaseModel):
-    """What a network of pictures, or of spectra, is built from. `recipe` None: no encoder."""
+class ImageSettings(BaseModel):
+    """Settings of the network of images or spectra. `recipe` is None without an encoder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     shape: tuple[int, int, int]
@@ -48,7 +48,7 @@ class SavedPicture(BaseModel):
 
 
 class Whitened(nn.Module):
-    """A domain network and what makes its features alike in size: (B, *shape) to (B, E)."""
+    """A domain network with whitened features: (B, *shape) to (B, E)."""
 
     mean: Tensor
     white: Tensor
@@ -64,16 +64,17 @@ class Whitened(nn.Module):
         return out
 
 
-def blank(saved: SavedPicture) -> PictureFeatures:
-    """The network of a record, its weights random."""
+def blank(saved: ImageSettings) -> ImageFeatures:
+    """The network with these settings and random weights."""
     if saved.recipe is None:
-        return PictureFeatures(saved.shape, None)
+        return ImageFeatures(saved.shape, None)
     recipe = Recipe(**saved.recipe)  # type: ignore[arg-type]
-    return PictureFeatures(saved.shape, Whitened(DomainNet(saved.shape, {}, recipe), recipe.features))
+    return ImageFeatures(saved.shape, Whitened(DomainNet(saved.shape, {}, recipe), recipe.features))
 
 
-def opened(data: Preferences, names: Sequence[str], run: Run | None) -> Tensor:
-    """Pictures (K, C, side, side) in [-1, 1], of the run's side, or what suits them, but no longer than MAX_SIDE."""
+def images_of(data: Preferences, names: Sequence[str], run: Run | None) -> Tensor:
+    """Images (K, C, side, side) in [-1, 1]. The side is that of the run, or else chosen from the images, and at most
+    MAX_SIDE. Raises UserError for images that cannot be read."""
     paths = [data.path(name) for name in names]
     if run is None:
         side = default_side([s for s in map(short_side, paths) if s] or [8])
@@ -86,43 +87,44 @@ def opened(data: Preferences, names: Sequence[str], run: Run | None) -> Tensor:
         except (ImageError, OSError) as e:
             return f"{path.name} ({e})"
 
-    found = map_threads(one, paths)
-    if bad := [x for x in found if isinstance(x, str)]:
+    results = map_threads(one, paths)
+    if bad := [x for x in results if isinstance(x, str)]:
         raise UserError(
-            f"{len(bad):,} of the {len(found):,} pictures voted on cannot be read: {'; '.join(bad[:5])}. Restore them, "
-            "or remove their votes."
+            f"{len(bad):,} of the {len(results):,} images with votes cannot be read: {'; '.join(bad[:5])}. Restore "
+            "them, or remove their votes."
         )
-    pixels = [p for p in found if not isinstance(p, str)]
+    pixels = [p for p in results if not isinstance(p, str)]
     channels = max(p.shape[2] for p in pixels) if run is None else run.encoder.space.shape[0]
     stacked = np.stack([to_channels(p, channels) for p in pixels])
     return torch.from_numpy(np.moveaxis(stacked, 3, 1).copy()).float() / 127.5 - 1
 
 
-def heard(data: Preferences, names: Sequence[str], run: Run | None) -> Tensor:
-    """Sounds (K, C, H, W) as the spectra of the run's fields, no side longer than MAX_SIDE. Raises UserError."""
+def spectra_of(data: Preferences, names: Sequence[str], run: Run | None) -> Tensor:
+    """Sounds as the spectra (K, C, H, W) of the run's fields, no side longer than MAX_SIDE. Raises UserError."""
     if run is None:
-        raise UserError("Votes on sounds are learnt from as a model's encoder hears them: name the run that drew them.")
-    return small(encoded(run, [data.value(name) for name in names]))
+        raise UserError("A reward model of sounds uses the encoder of a run: name the run that generated them.")
+    return as_spectra(encoded(run, [data.value(name) for name in names]))
 
 
-def small(x: Tensor) -> Tensor:
+def as_spectra(x: Tensor) -> Tensor:
     """Fields of sounds (B, *shape) as spectra (B, C, H, W), areas averaged where a side is longer than MAX_SIDE."""
     x = as_images(x)
     return framed(x, (x.shape[1], min(MAX_SIDE, x.shape[2]), min(MAX_SIDE, x.shape[3])))
 
 
 def encoder_of(x: Tensor, run: Run | None, recipe: Recipe, seed: int) -> dict[str, Tensor] | None:
-    """Weights of an encoder of the run's training pictures, or of x, those voted on; None where they are few."""
+    """Weights of an encoder trained on the run's training images, or without a run on x, the images with votes; None
+    if there are fewer than MIN_IMAGES."""
     spec: CondSpec = {}
     cond, inputs = Cond(len(x)), x
     if run is not None:
         train = run_data(run).train
-        rows = torch.argsort(Rng(seed).bits("reward/pictures", torch.arange(len(train))))[:MOST]
+        rows = torch.argsort(Rng(seed).bits("reward/pictures", torch.arange(len(train))))[:MAX_IMAGES]
         inputs = framed(
             as_images(train.x[rows].float() * train.scale + train.shift), (x.shape[1], x.shape[2], x.shape[3])
         )
         cond, spec = train.cond.select(rows), run.encoder.conds
-    if len(inputs) < FEW:
+    if len(inputs) < MIN_IMAGES:
         return None
-    found = train_encoder("reward", inputs, cond, spec, Rng(ENCODER_SEED + seed), recipe)
-    return {k: v.float() for k, v in found.tensors().items() if not k.startswith("net.heads.")}
+    encoder = train_encoder("reward", inputs, cond, spec, Rng(ENCODER_SEED + seed), recipe)
+    return {k: v.float() for k, v in encoder.tensors().items() if not k.startswith("net.heads.")}

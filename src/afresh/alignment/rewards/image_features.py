@@ -1,7 +1,7 @@
-"""Features of pictures for a reward model, all differentiable: colours, frequencies, and an encoder that is given.
+"""Differentiable features of images for a reward model: colours, frequencies, and optionally those of an encoder.
 
-Fields are x (B, C, H, W) in [-1, 1], C = 1 or 3, of any size: they are brought to the size and channels that the
-features were made for. The second stage trains the encoder itself on the votes, where there are enough.
+Fields x (B, C, H, W) in [-1, 1], C = 1 or 3, may be of any size: they are converted to the size and channels of the
+features. With enough votes, a second stage also trains the encoder on them.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from afresh.core.rng import Rng
 
 Array = NDArray[np.float64]
 
-BANDS = 6  # of frequencies, from the mean's neighbours to the finest
-COARSE = 4  # cells a side of the thumbnail
-FAINT = 1e-4  # variance, of [-1, 1], that a band has at least: a flat one must not weigh without bound
-ENOUGH = 300  # decided votes from which on the encoder is trained too
+BANDS = 6  # number of frequency bands
+THUMBNAIL_SIDE = 4  # in cells
+MIN_VARIANCE = 1e-4  # least variance of a band, so that the logarithm of a constant band is bounded
+MIN_VOTES = 300  # decided votes from which on the encoder is trained as well
 STEPS, BATCH, RATE = 200, 32, 3e-4
 
 
 def framed(x: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """x (B, C, H, W) in the channels and size (c, h, w): grey is repeated, colours become their luma (ITU-R BT.601);
+    """x (B, C, H, W) converted to (B, c, h, w): grey is repeated for colour, colour becomes luma (ITU-R BT.601), and
     areas are averaged."""
     c, h, w = shape
     if x.shape[1] != c:
@@ -43,12 +43,12 @@ def framed(x: Tensor, shape: tuple[int, int, int]) -> Tensor:
 
 
 def plain(x: Tensor) -> Tensor:
-    """Colours and frequencies of x (B, C, H, W), (B, D): mean and deviation of each channel, of the mean channel the ln
-    of its variance in BANDS bands of the discrete cosine transform (Ahmed et al. 1974) at equal steps of ln frequency,
-    and a thumbnail of COARSE x COARSE cells a channel."""
+    """Features (B, D) of colours and frequencies of x (B, C, H, W): mean and deviation of each channel; ln of the
+    variance of the mean channel in BANDS bands of the discrete cosine transform (Ahmed et al. 1974), at equal steps of
+    ln frequency; and a thumbnail of THUMBNAIL_SIDE x THUMBNAIL_SIDE cells for each channel."""
     h, w = x.shape[2:]
     means = x.mean((2, 3))
-    deviations = ((x - means[:, :, None, None]).square().mean((2, 3)) + FAINT).sqrt()
+    deviations = ((x - means[:, :, None, None]).square().mean((2, 3)) + MIN_VARIANCE).sqrt()
     level = x.mean(1)
     energy = (dct(h).to(x) @ level @ dct(w).to(x).T).square() / (h * w)
     frequency = torch.maximum(torch.arange(h)[:, None] / h, torch.arange(w) / w)  # 0 to 1, (h, w)
@@ -56,13 +56,13 @@ def plain(x: Tensor) -> Tensor:
     band = (BANDS * (1 + frequency.clamp_min(1e-9).log2() / finest)).floor().clamp(0, BANDS - 1).long()
     band[0, 0] = BANDS  # the mean
     sums = x.new_zeros(len(x), BANDS + 1).index_add(1, band.flatten().to(x.device), energy.flatten(1))
-    thumbnail = F.adaptive_avg_pool2d(x, COARSE).flatten(1)
-    return torch.cat([means, deviations, (sums[:, :BANDS] + FAINT).log(), thumbnail], 1)
+    thumbnail = F.adaptive_avg_pool2d(x, THUMBNAIL_SIDE).flatten(1)
+    return torch.cat([means, deviations, (sums[:, :BANDS] + MIN_VARIANCE).log(), thumbnail], 1)
 
 
-class PictureFeatures(nn.Module):
-    """x (B, C, H, W) in [-1, 1] to (B, D): `plain`, and beside it `encoder`, a network in float32 from
-    (B, *shape) to (B, E)."""
+class ImageFeatures(nn.Module):
+    """x (B, C, H, W) in [-1, 1] to (B, D): `plain` and, if not None, `encoder`, a float32 network from (B, *shape) to
+    (B, E)."""
 
     def __init__(self, shape: tuple[int, int, int], encoder: nn.Module | None) -> None:
         super().__init__()
@@ -76,22 +76,22 @@ class PictureFeatures(nn.Module):
         return torch.cat(parts, 1)
 
     def shares(self, features: Array) -> list[Array]:
-        """What `reward_head.shared` takes."""
-        of_plain = 2 * self.shape[0] + BANDS + self.shape[0] * COARSE**2
+        """The blocks that `bradley_terry.shared` takes."""
+        of_plain = 2 * self.shape[0] + BANDS + self.shape[0] * THUMBNAIL_SIDE**2
         return [np.ones(of_plain), np.ones(features.shape[1] - of_plain)]
 
 
 @torch.no_grad()
-def features_of(net: PictureFeatures, x: Tensor) -> Array:
-    """float64 (N, D) of pictures (N, C, H, W)."""
+def features_of(net: ImageFeatures, x: Tensor) -> Array:
+    """Features, float64 (N, D), of images (N, C, H, W)."""
     return torch.cat([net(part.double()) for part in torch.split(x, 256)]).numpy()
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """A network from pictures (B, C, H, W) to rewards (B,), in logits: features, standardised, and their weights."""
+    """A network from images (B, C, H, W) to rewards (B,) in logits: features and their weights."""
 
-    features: PictureFeatures
+    features: ImageFeatures
     weights: Tensor  # (D,)
     log_nu: float | None
 
@@ -101,19 +101,20 @@ class Tuned:
 
 
 def tuned(start: Tuned, x: Tensor, c: Comparisons, scale: Array, seed: int) -> Tuned:
-    """Encoder and weights trained together on votes on pictures x (K, C, H, W), by `pairs.bradley_terry`.
+    """Encoder and weights trained together by `pair_losses.bradley_terry` on votes on images x (K, C, H, W).
 
-    Begins at `start`, which stays as it is. Weights move in units of `scale` (D,), the deviations of their features,
-    and are drawn back to where they began; the rate rises and falls once over STEPS steps of BATCH votes.
+    Training begins at `start`, which is not modified. The weights are optimised in units of `scale` (D,), the
+    deviations of their features, with a prior around their initial values. The learning rate follows one cycle over
+    STEPS steps of BATCH votes.
     """
     net = copy.deepcopy(start.features).train().requires_grad_(True)
     unit = torch.from_numpy(np.where(np.isfinite(scale), scale, 1.0)).float()
-    begun = start.weights.float() * unit
-    w = nn.Parameter(begun.clone())
+    initial = start.weights.float() * unit
+    w = nn.Parameter(initial.clone())
     nu = nn.Parameter(torch.tensor(0.0 if start.log_nu is None else start.log_nu))
     groups: list[dict[str, Any]] = [
         {"params": [*net.parameters()], "weight_decay": 0.05},
-        {"params": [w, nu], "weight_decay": 0.0},  # they have a prior of their own
+        {"params": [w, nu], "weight_decay": 0.0},  # the loss has their prior
     ]
     optimiser = torch.optim.AdamW(groups, RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=STEPS)
@@ -121,12 +122,12 @@ def tuned(start: Tuned, x: Tensor, c: Comparisons, scale: Array, seed: int) -> T
     rng = Rng(seed)
     for step in range(STEPS):
         rows = torch.remainder(rng.bits("reward/rows", torch.arange(step * BATCH, (step + 1) * BATCH)), len(a))
-        first = judged[rows] != SECOND  # of a tie it does not matter which is called the winner
+        first = judged[rows] != SECOND  # the loss of a tie is symmetric
         win, lose = torch.where(first, a[rows], b[rows]), torch.where(first, b[rows], a[rows])
         reward = net(torch.cat([x[win], x[lose]]).float()) @ (w / unit)
         tied = judged[rows] == TIE
         losses, _ = bradley_terry(*reward.chunk(2), *((tied, nu) if start.log_nu is not None else ()))
-        loss = losses.mean() + 0.5 * (w - begun).square().sum() / len(a)
+        loss = losses.mean() + 0.5 * (w - initial).square().sum() / len(a)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -138,7 +139,7 @@ def tuned(start: Tuned, x: Tensor, c: Comparisons, scale: Array, seed: int) -> T
 
 @dataclass(frozen=True)
 class Trial:
-    """Decided held-out votes that both told apart, by the start and by what was trained: whether it is to be kept."""
+    """Accuracy on n decided held-out votes before and after training, and whether the trained network is better."""
 
     n: int
     before: float
@@ -147,15 +148,18 @@ class Trial:
 
 
 def trial(before: Callable[[Tensor], Tensor], after: Callable[[Tensor], Tensor], x: Tensor, c: Comparisons) -> Trial:
-    """Both on votes that neither learnt from. Better is more right by above one standard error of the paired
-    difference: less is as likely luck, and costs that the reported accuracy is not of the same model."""
-    kept: Mask = c.decided
-    a, b, sign = c.a[kept], c.b[kept], np.where(c.judged[kept] == FIRST, 1.0, -1.0)
-    right = []
+    """Compare two networks on votes that neither was trained on.
+
+    `better` requires a gain of more than one standard error of the paired difference. A smaller gain may be chance, and
+    the reported accuracy, which is that of the first stage, would be that of another model.
+    """
+    decided: Mask = c.decided
+    a, b, sign = c.a[decided], c.b[decided], np.where(c.judged[decided] == FIRST, 1.0, -1.0)
+    correct = []
     for net in (before, after):
         with torch.no_grad():
             reward = torch.cat([net(part.double()) for part in torch.split(x, 256)]).numpy()
-        right.append(((reward[a] - reward[b]) * sign > 0).astype(np.float64))
-    gain = right[1] - right[0]
+        correct.append(((reward[a] - reward[b]) * sign > 0).astype(np.float64))
+    gain = correct[1] - correct[0]
     error = float(gain.std()) / max(1, len(gain)) ** 0.5
-    return Trial(len(gain), float(right[0].mean()), float(right[1].mean()), bool(gain.mean() > error))
+    return Trial(len(gain), float(correct[0].mean()), float(correct[1].mean()), bool(gain.mean() > error))

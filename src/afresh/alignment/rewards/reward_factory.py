@@ -1,4 +1,4 @@
-"""Rewards of what a run draws: by name, as everywhere, or a function of Python, without training data unless needed."""
+"""Rewards of the samples of a run, from words or a Python function. Training data is only read if it is needed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import Any, cast
 
 from afresh.alignment.rewards.build import build
-from afresh.alignment.rewards.call import Caller, Wrong
-from afresh.alignment.rewards.classifier_reward import judges_of, known
-from afresh.alignment.rewards.reward import Context, Failed, Request, Reward
+from afresh.alignment.rewards.call import Caller, CallError
+from afresh.alignment.rewards.classifier_reward import classifier_folder, known
+from afresh.alignment.rewards.reward import Context, Request, Reward, ScoringError
 from afresh.core import ItemKind, UserError, events
 from afresh.data.prepare import Prepared
 from afresh.runs.data import run_data
@@ -18,25 +18,25 @@ from afresh.runs.run import Run
 Wanted = str | Callable[..., Any]  # a reward's words, or a function of decoded items
 
 
-class Later:
-    """A run's data as `Prepared`, read when first looked at: few rewards do."""
+class LazyData:
+    """A run's data as `Prepared`, read at the first access, because few rewards need it."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
 
     @cached_property
     def prepared(self) -> Prepared:
-        """Raises UserError where the data is gone or changed."""
+        """Raises UserError if the data no longer exists or has changed."""
         return run_data(self.run)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.prepared, name)
 
 
-class Items(Sequence[Any]):
-    """The values of its training items, as late."""
+class LazyItems(Sequence[Any]):
+    """The values of a run's training items, read at the first access."""
 
-    def __init__(self, data: Later) -> None:
+    def __init__(self, data: LazyData) -> None:
         self.data = data
 
     @cached_property
@@ -51,27 +51,31 @@ class Items(Sequence[Any]):
 
 
 def reward_of(run: Run, wanted: Wanted) -> Reward:
-    """The reward that words or a function stand for. A function is given a list of items, or one item, and with a
-    second parameter their requests, as one in FILE.py is. Raises UserError for words that cannot be read."""
+    """The reward that words or a function stand for.
+
+    A function receives a list of items or one item, and with a second parameter also their requests, as `Caller`
+    describes. Raises UserError for words that cannot be parsed.
+    """
     kind = run.encoder.kind
     if not isinstance(wanted, str):
         return of_function(wanted, kind)
-    data = Later(run)
-    judges = judges_of(run.record.base_model, run.path)
-    found = known(cast("Prepared", data), kind, events.note, judges)
-    return build(wanted, Context(kind, Items(data), known=found))
+    data = LazyData(run)
+    folder = classifier_folder(run.record.base_model, run.path)
+    models = known(cast("Prepared", data), kind, events.note, folder)
+    return build(wanted, Context(kind, LazyItems(data), known=models))
 
 
 def of_function(function: Callable[..., Any], kind: ItemKind) -> Reward:
-    """A function in this process, with no limit of time. Raises UserError for what cannot be called."""
+    """The reward of a function that runs in this process without a time limit. Raises UserError if it is not
+    callable."""
     if not callable(function):
-        raise UserError(f"A reward is words, as in 'length:min=50', or a function of items. Given: {function!r}.")
+        raise UserError(f"A reward is a string such as 'length:min=50' or a function of items. Given: {function!r}.")
     caller = Caller(function)
 
     def score(items: Sequence[Any], requests: Sequence[Request]) -> list[float]:
         try:
             return caller(items, requests)
-        except Wrong as e:
-            raise Failed(*e.args) from e
+        except CallError as e:
+            raise ScoringError(*e.args) from e
 
     return Reward(getattr(function, "__name__", type(function).__name__), score, kind)

@@ -1,12 +1,11 @@
-"""A reward model from a file of votes: its folder, made and read.
+"""Trains a reward model from a file of votes, and loads it from its folder.
 
-FOLDER/model.json says what it is and how good it is on votes held out, FOLDER/model.safetensors holds what was fitted,
-FOLDER/report.json the whole judgement; of sounds FOLDER/encoder is that of the run. What is scored is centred on the
-mean reward of the items that were voted on, in their deviations: a score of 1 means as much in one reward model as in
-another.
+FOLDER/model.json has the settings and the held-out accuracy, FOLDER/model.safetensors the fitted parameters, and
+FOLDER/report.json all held-out results. For sounds, FOLDER/encoder is a copy of the run's encoder. Rewards are
+standardised by the mean and deviation over the items with votes, so that they are comparable between reward models.
 
-A text is judged by itself: where votes have prompts, they only keep answers to one prompt on one side when votes are
-held out. Nothing here knows whether an answer answers.
+The reward of a text does not depend on its prompt, so it cannot measure whether an answer fits its question. Prompts
+are only used to hold out all answers to a prompt together.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ from afresh.alignment.rewards.bradley_terry import (
     usable,
 )
 from afresh.alignment.rewards.image import of_field
-from afresh.alignment.rewards.image_encoder import SavedPicture, blank, encoder_of, heard, opened, small
-from afresh.alignment.rewards.image_features import ENOUGH, Trial, Tuned, features_of, trial, tuned
+from afresh.alignment.rewards.image_encoder import ImageSettings, as_spectra, blank, encoder_of, images_of, spectra_of
+from afresh.alignment.rewards.image_features import MIN_VOTES, Trial, Tuned, features_of, trial, tuned
 from afresh.alignment.rewards.reward import Array, Request, Reward
 from afresh.alignment.rewards.text_features import Hidden, TextFeatures, TextSettings, fit_text
 from afresh.core import Encoder, Item, ItemKind, Score, UserError, events, registry
@@ -54,24 +53,24 @@ from afresh.evaluation.encoders import Recipe
 from afresh.evaluation.image_sets import is_image_space
 from afresh.runs.run import Run
 
-MODEL, WEIGHTS, REPORT, ENCODER = "model.json", "model.safetensors", "report.json", "encoder"
+MODEL_FILE, WEIGHTS_FILE, REPORT_FILE, ENCODER_FOLDER = "model.json", "model.safetensors", "report.json", "encoder"
 VERSION = 1
 
 
-class Saved(BaseModel):
-    """model.json. `encoder`: SHA-256 of the files of an encoder of sentences or sounds, where one is used. `sound`: the
-    modality whose encoder is beside, of sounds."""
+class Record(BaseModel):
+    """The content of model.json. `encoder`: SHA-256 of the files of the sentence encoder or of the encoder of sounds,
+    if one is used. `sound`: for sounds, the modality that loads the encoder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     format: Literal["afresh reward model"] = "afresh reward model"
     version: int = VERSION
     items: str  # the name of their kind
     text: TextSettings | None = None
-    picture: SavedPicture | None = None
-    features: int | None = None  # numbers of an item, if it is seen by the features of its kind
+    picture: ImageSettings | None = None
+    features: int | None = None  # their number, if the features of the kind of items are used
     encoder: dict[str, str | None] | None = None
     sound: str | None = None
-    mean: float  # of the rewards of the items voted on, in logits
+    mean: float  # of the rewards of the items with votes, in logits
     deviation: float = Field(gt=0)
     log_nu: float | None
     spread: float
@@ -84,8 +83,8 @@ class Saved(BaseModel):
 
 @dataclass(frozen=True)
 class Trained:
-    """What training left: the folder, the reward, how good the reward of its first stage (a linear one) is, and whether
-    the second, where there was one, is better."""
+    """The result of training: the folder, the reward, the held-out results of the linear first stage, and the
+    comparison of the second stage with it, or None without a second stage."""
 
     folder: Path
     reward: Reward
@@ -93,24 +92,26 @@ class Trained:
     second: Trial | None
 
     def lines(self) -> list[str]:
-        """What a user should know, a sentence each."""
-        h = self.held_out
-        out = [f"Of the votes held out, {_told(h.accuracy)} are foretold (guessing: 50%); no {h.apart} were seen."]
+        """The results for a user, one sentence each."""
+        h, error = self.held_out, self.held_out.calibration_error
+        out = [f"Held-out accuracy: {_percent(h.accuracy)} votes (chance: 50%), with unseen {h.apart}."]
         if h.agreement is None:
-            out.append("No pair was judged by two raters, so it is not known how much could be foretold at all.")
+            out.append("No pair was rated by two raters, so the best possible accuracy is not known.")
         elif h.ceiling is not None:
-            out.append(f"Two raters agree in {_told(h.agreement)}; no reward could exceed {h.ceiling.value:.0%} then.")
-        out.append(f"Chances are off by {h.calibration_error.value:.3f} ({h.calibration_error.floor:.3f} by luck).")
+            out.append(
+                f"Two raters agree in {_percent(h.agreement)} pairs, so at most {h.ceiling.value:.0%} is possible."
+            )
+        out.append(f"Calibration error: {error.value:.3f} (a perfect predictor: {error.floor:.3f}).")
         if h.accuracy.low is not None and h.accuracy.low <= 0.5:
-            out.append("That may be no better than guessing: do not align a model with it. Collect more votes.")
+            out.append("This may be no better than guessing: do not align a model with it. Collect more votes.")
         if self.second is not None:
-            done = "kept" if self.second.better else "not kept"
+            used = "used" if self.second.better else "not used"
             before, after = f"{self.second.before:.0%}", f"{self.second.after:.0%}"
-            out.append(f"Training the encoder too: {before} became {after} of {self.second.n} votes, {done}.")
+            out.append(f"Training the encoder as well: from {before} to {after} of {self.second.n} votes, {used}.")
         return out
 
 
-def _told(s: Score) -> str:
+def _percent(s: Score) -> str:
     ends = "" if s.low is None or s.high is None else f" ({s.low:.0%} to {s.high:.0%})"
     return f"{s.value:.0%}{ends} of {s.n:,}"
 
@@ -128,41 +129,40 @@ def train_reward_model(
 ) -> Trained:
     """Learn a reward from a file of votes and write it to the new folder `out`.
 
-    `run`: for pictures, their size and the training pictures that an encoder learns from (`recipe`); without one the
-    pictures voted on. Sounds need one, whose encoder is kept. `hidden`: sentence embeddings beside n-grams and lengths.
-    Raises UserError for votes that `read_votes` or `reward_head.learn` refuse, pictures or sounds that cannot be read,
-    a folder that is in use.
+    `run`: for images, it determines their size, and an encoder is trained on its training images according to `recipe`;
+    without a run, on the images with votes. Sounds need a run, whose encoder is copied. `hidden`: use sentence
+    embeddings in addition to n-grams and lengths. Raises UserError for votes that `read_votes` or `bradley_terry.learn`
+    refuse, images or sounds that cannot be read, and a folder that already has a model.
     """
-    for name in (MODEL, "run.json"):
+    for name in (MODEL_FILE, "run.json"):
         if (out / name).exists():
-            raise UserError(f"{out} has a {name} already, which is left as it is. Choose another `out`.")
+            raise UserError(f"{out} already has a {name}, which is not replaced. Choose another `out`.")
     before = _sha256(preferences)
-    # Texts, and the files of other kinds, are recognised; other items that are text have to be expected.
+    # Texts and files are recognised by themselves; other kinds that are written as text have to be named.
     expected = None if run is None or not run.encoder.kind.inline or run.encoder.kind is TEXT else run.encoder.kind
     data = read_votes(preferences, expected)
     if run is not None and run.encoder.kind is not data.kind:
         raise UserError(
-            f"{preferences} has votes on {data.kind.plural}, but the run {run.path} makes {run.encoder.kind.plural}."
+            f"{preferences} has votes on {data.kind.plural}, but the run {run.path} makes {run.encoder.kind.plural}. "
+            "Name a run of the same kind."
         )
     if _sha256(preferences) != before:
-        raise UserError(f"{preferences} changed while it was read. Try again when nobody votes.")
-    make = trainer_of(data.kind, run)
-    if hidden is not None and make is not _text:
-        raise UserError(
-            f"{hidden} is an encoder of texts, and {preferences} has votes on {data.kind.plural}. Leave it out."
-        )
-    made, second = make(data, run, hidden, recipe, seed)
-    if made.encoder is not None:
-        made.encoder.save(out / ENCODER)
-        made.fields.update(encoder=_files(out / ENCODER))
-    weights = save_bytes({k: v.contiguous() for k, v in made.tensors.items()})
-    h = made.held_out
-    saved = Saved(
+        raise UserError(f"{preferences} changed while it was read. Try again when no votes are being added.")
+    fit_model = trainer_of(data.kind, run)
+    if hidden is not None and fit_model is not _text:
+        raise UserError(f"{hidden} is an encoder of texts, but {preferences} has votes on {data.kind.plural}. Omit it.")
+    fitted, second = fit_model(data, run, hidden, recipe, seed)
+    if fitted.encoder is not None:
+        fitted.encoder.save(out / ENCODER_FOLDER)
+        fitted.fields.update(encoder=_files(out / ENCODER_FOLDER))
+    weights = save_bytes({k: v.contiguous() for k, v in fitted.tensors.items()})
+    h = fitted.held_out
+    saved = Record(
         items=data.kind.name,
-        **made.fields,
-        mean=float(made.raw.mean()),
-        deviation=float(made.raw.std()) or 1.0,
-        log_nu=made.log_nu,
+        **fitted.fields,
+        mean=float(fitted.raw.mean()),
+        deviation=float(fitted.raw.std()) or 1.0,
+        log_nu=fitted.log_nu,
         spread=h.spread,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         votes=str(preferences),
@@ -170,15 +170,17 @@ def train_reward_model(
         accuracy=(h.accuracy.value, h.accuracy.low, h.accuracy.high, h.accuracy.n),
         agreement=None if h.agreement is None else h.agreement.value,
     )
-    replace_file(out / WEIGHTS, weights)
+    replace_file(out / WEIGHTS_FILE, weights)
     report = {"votes": data.summary.lines(), "held_out": asdict(h), "second_stage": second and asdict(second)}
-    write_json(out / REPORT, {**report, "votes_file": saved.votes, "votes_sha256": saved.votes_sha256})
-    write_json(out / MODEL, saved.model_dump(mode="json"))  # last: without it the folder is none
+    write_json(out / REPORT_FILE, {**report, "votes_file": saved.votes, "votes_sha256": saved.votes_sha256})
+    write_json(
+        out / MODEL_FILE, saved.model_dump(mode="json")
+    )  # last, so that an incomplete folder is not a reward model
     return Trained(out, load_reward_model(out), h, second)
 
 
 def _sha256(path: Path) -> str | None:
-    """None where it cannot be read, which `read_votes` explains."""
+    """None if the file cannot be read, which `read_votes` reports."""
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -187,20 +189,23 @@ def _sha256(path: Path) -> str | None:
 
 
 @dataclass(frozen=True)
-class _Made:
-    """What is to be kept: rewards of the items voted on (K,), tensors, and fields of `Saved`."""
+class _Fitted:
+    """A fitted model: rewards (K,) of the items with votes, tensors, and fields of `Record`."""
 
     raw: Array
     log_nu: float | None
     held_out: HeldOut
     tensors: dict[str, Tensor]
     fields: dict[str, Any]
-    encoder: Encoder | None = None  # which makes fields of items
+    encoder: Encoder | None = None  # of items to fields
 
 
-def trainer_of(kind: ItemKind, run: Run | None) -> Callable[..., tuple[_Made, Trial | None]]:
-    """How a reward of items of a kind is learnt: of texts by n-grams, of images, and fields that can be compared as
-    images, by a network, of other items by the features of their kind. Raises UserError if they have none."""
+def trainer_of(kind: ItemKind, run: Run | None) -> Callable[..., tuple[_Fitted, Trial | None]]:
+    """The function that fits a reward of items of a kind.
+
+    Texts are represented by n-grams, images and fields that can be compared as images by a network, and other items by
+    the features of their kind. Raises UserError if a kind has no features.
+    """
     if kind is TEXT:
         return _text
     if kind is IMAGE or kind is SOUND or (run is not None and is_image_space(run.encoder.space)):
@@ -212,7 +217,7 @@ def trainer_of(kind: ItemKind, run: Run | None) -> Callable[..., tuple[_Made, Tr
 
 def _text(
     data: Preferences, run: Run | None, hidden: str | None, recipe: Recipe, seed: int
-) -> tuple[_Made, Trial | None]:
+) -> tuple[_Fitted, Trial | None]:
     _, names = comparisons_of(data.votes)
     found = fit_text(names, None if hidden is None else minilm(), seed=seed)
     features = found(names)
@@ -224,18 +229,18 @@ def _text(
     }
     files = None if hidden is None else digests(folder_of(MINILM))
     fields = {"text": found.settings, "encoder": files}
-    return _Made(rewards(head, features), head.log_nu, held_out, tensors, fields), None
+    return _Fitted(rewards(head, features), head.log_nu, held_out, tensors, fields), None
 
 
 def minilm() -> Hidden:
-    """Sentence embeddings (n, 384) of length 1. Raises UserError where they are not installed."""
+    """A function of n texts that returns sentence embeddings (n, 384) of norm 1. Raises UserError if the encoder is not
+    installed."""
     model = open_model(folder_of(MINILM))
 
     def hidden(texts: Sequence[str]) -> Array:
         vectors, cut = model.vectors(texts)
         if cut:
-            told = f"{len(cut):,} texts are longer than {model.limit} tokens; minilm reads no further."
-            events.warning(told)
+            events.warning(f"{len(cut):,} texts are longer than {model.limit} tokens. minilm ignores the rest.")
         return vectors.double().numpy()
 
     return hidden
@@ -243,24 +248,24 @@ def minilm() -> Hidden:
 
 def _features(
     data: Preferences, run: Run | None, hidden: str | None, recipe: Recipe, seed: int
-) -> tuple[_Made, Trial | None]:
+) -> tuple[_Fitted, Trial | None]:
     assert data.kind.features is not None
     _, names = comparisons_of(data.votes)
     features = data.kind.features([data.value(name) for name in names])
     head, held_out = learn(features, data.votes, seed)
     tensors = {"weights": torch.from_numpy(head.weights)}
-    return _Made(rewards(head, features), head.log_nu, held_out, tensors, {"features": features.shape[1]}), None
+    return _Fitted(rewards(head, features), head.log_nu, held_out, tensors, {"features": features.shape[1]}), None
 
 
 def _field(
     data: Preferences, run: Run | None, hidden: str | None, recipe: Recipe, seed: int
-) -> tuple[_Made, Trial | None]:
+) -> tuple[_Fitted, Trial | None]:
     c, names = comparisons_of(data.votes)
     pixels = data.kind is IMAGE
-    x = (opened if pixels else heard)(data, names, run)
+    x = (images_of if pixels else spectra_of)(data, names, run)
     encoder = encoder_of(x, run, recipe, seed)
     shape = (x.shape[1], x.shape[2], x.shape[3])
-    saved = SavedPicture(shape=shape, recipe=None if encoder is None else asdict(recipe))
+    saved = ImageSettings(shape=shape, recipe=None if encoder is None else asdict(recipe))
     net = blank(saved).eval().requires_grad_(False)
     if encoder is not None:
         net.load_state_dict({f"encoder.{k}": v for k, v in encoder.items()})
@@ -268,7 +273,7 @@ def _field(
     share = shared(net.shares(features))
     head, held_out = learn(features, data.votes, seed, share)
     final, second = Tuned(net, torch.from_numpy(head.weights), head.log_nu), None
-    if encoder is not None and int(c.decided.sum()) >= ENOUGH:
+    if encoder is not None and int(c.decided.sum()) >= MIN_VOTES:
         scale = scales(features[c.a], features[c.b])
         rest, here = usable(c, splits(c, seed)[0])[0]
         known = c.only(rest)
@@ -281,19 +286,19 @@ def _field(
         raw = torch.cat([final(p.double()) for p in torch.split(x, 256)]).numpy()
     tensors = {"weights": final.weights, **{f"features.{k}": v for k, v in final.features.state_dict().items()}}
     if pixels or run is None:
-        return _Made(raw, final.log_nu, held_out, tensors, {"picture": saved}), second
+        return _Fitted(raw, final.log_nu, held_out, tensors, {"picture": saved}), second
     fields = {"picture": saved, "sound": run.record.modality}
-    return _Made(raw, final.log_nu, held_out, tensors, fields, run.encoder), second
+    return _Fitted(raw, final.log_nu, held_out, tensors, fields, run.encoder), second
 
 
 # -------------------------------------------------------------------------------------------------------- reading
 
 
 def load_reward_model(folder: Path) -> Reward:
-    """The reward of a folder that `train_reward_model` wrote; for pictures, and fields of sounds, with its
-    differentiable form.
+    """The reward of a folder that `train_reward_model` wrote, differentiable for images and for fields of sounds.
 
-    Raises UserError when the folder is none, is damaged or of a later version, or its sentence encoder is another.
+    Raises UserError if the folder is not a reward model, is damaged or of another version, or if the installed sentence
+    encoder is not the one that it was trained with.
     """
     saved, tensors = read(folder)
     kind = registry.kind(saved.items)
@@ -307,7 +312,7 @@ def load_reward_model(folder: Path) -> Reward:
             net = blank(saved.picture)
             net.load_state_dict({k.removeprefix("features."): v for k, v in tensors.items()})
             net = net.eval().requires_grad_(False)
-            make = _of_picture if saved.sound is None else _of_field(saved.sound, folder / ENCODER)
+            make = _of_image if saved.sound is None else _of_field(saved.sound, folder / ENCODER_FOLDER)
             reward = make(saved, Tuned(net, weights, saved.log_nu))
         elif saved.features is not None:
             reward = _of_features(saved, kind, weights.numpy())
@@ -318,43 +323,46 @@ def load_reward_model(folder: Path) -> Reward:
     return replace(reward, name=str(folder), kind=kind)
 
 
-def read(folder: Path) -> tuple[Saved, dict[str, Tensor]]:
-    """model.json and the tensors that it vouches for. Raises UserError."""
+def read(folder: Path) -> tuple[Record, dict[str, Tensor]]:
+    """model.json, and the tensors whose hash it states. Raises UserError."""
     again = "Restore a copy of it, or train it again."
     try:
-        record: Any = json.loads((folder / MODEL).read_bytes())
+        record: Any = json.loads((folder / MODEL_FILE).read_bytes())
     except OSError:
         raise UserError(
-            f"{folder} is no reward model: it has no {MODEL} that can be read. Train one from a file of votes."
+            f"{folder} is not a reward model: it has no {MODEL_FILE} that can be read. Train one from a file of votes."
         ) from None
     except ValueError:
-        raise UserError(f"{folder / MODEL} is damaged: it is not JSON. {again}") from None
+        raise UserError(f"{folder / MODEL_FILE} is damaged: it is not JSON. {again}") from None
     if not isinstance(record, dict) or record.get("format") != "afresh reward model":
-        raise UserError(f"{folder / MODEL} is not of a reward model. Give the folder that one was trained into.")
+        raise UserError(f"{folder / MODEL_FILE} does not belong to a reward model. Name the folder of a reward model.")
     if record.get("version") != VERSION:
         raise UserError(
             f"{folder} was made by another version of the program (format {record.get('version')}; this one reads "
             f"{VERSION}). Use that version, or train it again."
         )
     try:
-        saved = Saved.model_validate(record)
+        saved = Record.model_validate(record)
     except ValidationError as e:
         problems = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in e.errors()[:5])
-        raise UserError(f"{folder / MODEL} is damaged: {problems}. {again}") from None
+        raise UserError(f"{folder / MODEL_FILE} is damaged: {problems}. {again}") from None
     try:
-        raw = (folder / WEIGHTS).read_bytes()
+        raw = (folder / WEIGHTS_FILE).read_bytes()
         if hashlib.sha256(raw).hexdigest() != saved.weights_sha256:
-            raise UserError(f"{folder / WEIGHTS} is not what {MODEL} says it was: damaged or cut short. {again}")
+            raise UserError(f"{folder / WEIGHTS_FILE} is damaged: it does not have the hash in {MODEL_FILE}. {again}")
         return saved, load_bytes(raw)
     except (OSError, SafetensorError) as e:
-        raise UserError(f"{folder / WEIGHTS} cannot be read: {e}. {again}") from None
+        raise UserError(f"{folder / WEIGHTS_FILE} cannot be read: {e}. {again}") from None
 
 
-def _of_text(saved: Saved, settings: TextSettings, weights: Array, tensors: dict[str, Tensor]) -> Reward:
+def _of_text(saved: Record, settings: TextSettings, weights: Array, tensors: dict[str, Tensor]) -> Reward:
     hidden: Callable[[Sequence[str]], Array] | None = None
     if saved.encoder is not None:
         if digests(folder_of(MINILM)) != saved.encoder:
-            raise UserError(f"The sentence encoder minilm is not the one of {saved.votes}'s reward. Train it again.")
+            raise UserError(
+                f"The installed sentence encoder minilm is not the one that the reward model of {saved.votes} was "
+                "trained with. Train it again."
+            )
         hidden = minilm()
     directions = tensors["directions"].double().numpy()
     features = TextFeatures(settings, tensors["rarity"].double().numpy(), directions, hidden)
@@ -368,7 +376,7 @@ def _of_text(saved: Saved, settings: TextSettings, weights: Array, tensors: dict
     return Reward("", score)
 
 
-def _of_features(saved: Saved, kind: ItemKind, weights: Array) -> Reward:
+def _of_features(saved: Record, kind: ItemKind, weights: Array) -> Reward:
     features, head = kind.features, Head(weights, saved.log_nu, saved.spread)
     if features is None or weights.shape != (saved.features,):
         raise ValueError(f"{weights.shape} weights of {saved.features} features")
@@ -379,24 +387,24 @@ def _of_features(saved: Saved, kind: ItemKind, weights: Array) -> Reward:
     return Reward("", score)
 
 
-def _of_picture(saved: Saved, net: Tuned) -> Reward:
+def _of_image(saved: Record, net: Tuned) -> Reward:
     def on_field(x: Tensor) -> Tensor:
         return (net(x) - saved.mean) / saved.deviation
 
     return of_field(on_field)
 
 
-def _of_field(modality: str, folder: Path) -> Callable[[Saved, Tuned], Reward]:
-    """The same of the fields that the encoder in a folder makes. Raises ValueError when its files are not what they
-    were."""
+def _of_field(modality: str, folder: Path) -> Callable[[Record, Tuned], Reward]:
+    """A reward of items that the encoder in `folder` converts to fields. Raises ValueError if its files have
+    changed."""
 
-    def made(saved: Saved, net: Tuned) -> Reward:
+    def make(saved: Record, net: Tuned) -> Reward:
         if _files(folder) != saved.encoder:
-            raise ValueError(f"{folder} is not what it was")
+            raise ValueError(f"the files of {folder} have changed")
         encoder = registry.modality(modality).load(folder)
 
         def on_field(x: Tensor) -> Tensor:
-            return (net(small(x)) - saved.mean) / saved.deviation
+            return (net(as_spectra(x)) - saved.mean) / saved.deviation
 
         @torch.no_grad()
         def score(items: Sequence[Any], requests: Sequence[Request]) -> Array:
@@ -405,9 +413,9 @@ def _of_field(modality: str, folder: Path) -> Callable[[Saved, Tuned], Reward]:
 
         return Reward("", score, on_field=on_field)
 
-    return made
+    return make
 
 
 def _files(folder: Path) -> dict[str, str | None]:
-    """SHA-256 of every file, by name."""
+    """SHA-256 of every file of a folder, by name."""
     return {file.name: _sha256(file) for file in sorted(folder.glob("*"))}

@@ -1,20 +1,20 @@
-"""The files that a reward's words name: made whole paths, so that a run can go on from any folder."""
+"""Makes the paths of files in the words of a reward absolute, so that a run can be resumed from any folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from afresh.alignment.rewards.build import builtin_names, parse
-from afresh.alignment.rewards.classifier_reward import MARK as CLASS
-from afresh.alignment.rewards.unit_test_reward import MARK as TESTS
+from afresh.alignment.rewards.classifier_reward import CLASS_PREFIX
+from afresh.alignment.rewards.unit_test_reward import PREFIX as TESTS_PREFIX
 
-NEAR = "near:"  # the one built-in reward that names a file
+FILE_PREFIXES = ("near:", TESTS_PREFIX)  # of built-in rewards whose argument is a file
 
 
 def anchored(text: str) -> str:
-    """A reward with the files that it names as whole paths."""
+    """The words of a reward with absolute paths."""
     terms = parse(text)
-    words = [whole(t.word) for t in terms]
+    words = [absolute(t.word) for t in terms]
     if words == [t.word for t in terms]:
         return text
     out = ""
@@ -26,34 +26,36 @@ def anchored(text: str) -> str:
 
 
 def files_in(text: str) -> list[Path]:
-    """The files and folders that a reward is made of."""
-    found = (divided(t.word) for t in parse(text))
-    return [Path(path) for _, path, _ in found if path]
+    """The files and folders that the words of a reward name."""
+    words = (divided(t.word) for t in parse(text))
+    return [Path(path) for _, path, _ in words if path]
 
 
-def whole(word: str) -> str:
-    before, path, behind = divided(word)
-    return f"{before}{Path(path).resolve()}{behind}" if path else word
+def absolute(word: str) -> str:
+    before, path, after = divided(word)
+    return f"{before}{Path(path).resolve()}{after}" if path else word
 
 
 def divided(word: str) -> tuple[str, str, str]:
-    """(before, path, behind) of a word that names something that exists: FILE.py:function, near:FILE, passes:FILE,
-    class:LABEL@PATH, the FOLDER of a reward model. The path is empty of every other word: what contains:TEXT looks for,
-    and a class, may bear the name of a file."""
-    nothing = (word, "", "")
+    """(before, path, after) of a word that names an existing file or folder: FILE.py:function, near:FILE, passes:FILE,
+    class:LABEL@PATH, or the FOLDER of a reward model.
+
+    For all other words the path is empty: the text of contains:TEXT or the name of a class may equal that of a file.
+    """
+    without_path = (word, "", "")
     if word.startswith("!"):
-        return nothing
-    if word.startswith((NEAR, TESTS)):
-        mark = NEAR if word.startswith(NEAR) else TESTS
-        found = (mark, word[len(mark) :], "")
-    elif word.startswith(CLASS):
+        return without_path
+    if word.startswith(FILE_PREFIXES):
+        name, colon, path = word.partition(":")
+        parts = (name + colon, path, "")
+    elif word.startswith(CLASS_PREFIX):
         label, at, path = word.partition("@")
-        found = (label + at, path, "")
+        parts = (label + at, path, "")
     elif word.partition(":")[0] in builtin_names():
-        return nothing
+        return without_path
     elif word.rpartition(":")[0].endswith(".py"):
         source, colon, function = word.rpartition(":")
-        found = ("", str(Path(source).expanduser()), colon + function)
+        parts = ("", str(Path(source).expanduser()), colon + function)
     else:
-        return ("", word, "") if (Path(word) / "model.json").is_file() else nothing
-    return found if found[1] and Path(found[1]).exists() else nothing
+        return ("", word, "") if (Path(word) / "model.json").is_file() else without_path
+    return parts if parts[1] and Path(parts[1]).exists() else without_path

@@ -19,7 +19,7 @@ from afresh.core import UserError
 from afresh.data.text.grams import cosine, grams
 from afresh.data.text.kind import TEXT
 
-WINDOW = 16  # characters of novel's windows
+NOVELTY_WINDOW = 16  # default length of the windows of `novel`, in characters
 UNITS: dict[str, Callable[[str], int]] = {
     "characters": len,
     "words": lambda text: len(text.split()),
@@ -28,7 +28,7 @@ UNITS: dict[str, Callable[[str], int]] = {
 
 
 def each(function: Callable[[str], float], seconds: float | None = None) -> Reward:
-    """The reward of a function of one text; with a limit for each batch where the function may take for ever."""
+    """The reward of a function of one text, with a time limit for each batch if `seconds` is given."""
 
     def score(items: Sequence[str], requests: Sequence[object]) -> list[float]:
         return [function(text) for text in items]
@@ -49,14 +49,14 @@ def unit(text: str) -> Callable[[str], int]:
 
 
 def within(count: int, low: int | None, high: int | None) -> float:
-    """1 from low to high, count / low below, high / count above."""
+    """1 between low and high, count / low below, high / count above."""
     if low is not None and count < low:
         return count / low
     return high / count if high is not None and count > high else 1.0
 
 
 def length(argument: str | None, context: Context) -> Reward:
-    """The number of characters, words or lines; with min or max how near it comes to lying between them, 0 to 1."""
+    """The number of characters, words or lines. With min or max: 1 between them, and less outside as in `within`."""
     given = options("length", argument, {"min": whole, "max": whole, "unit": unit})
     low, high, count = given.get("min"), given.get("max"), given.get("unit", len)
     if low is None and high is None:
@@ -66,47 +66,47 @@ def length(argument: str | None, context: Context) -> Reward:
     return each(lambda text: within(count(text), low, high))
 
 
-def needed(name: str, what: str, argument: str | None) -> str:
+def required(name: str, what: str, argument: str | None) -> str:
     if not argument:
-        raise UserError(f"The reward {name} needs {what} behind a colon: {name}:{what}, in quotes where it has spaces.")
+        raise UserError(f"The reward {name} needs {what} after a colon: {name}:{what}, in quotes if it has spaces.")
     return argument
 
 
 def contains(argument: str | None, context: Context) -> Reward:
-    """1 where the text stands in the item, as it is written; else 0."""
-    wanted = needed("contains", "TEXT", argument)
+    """1 if the item contains the text, else 0. Case matters."""
+    wanted = required("contains", "TEXT", argument)
     return each(lambda text: float(wanted in text))
 
 
 def matches(argument: str | None, context: Context) -> Reward:
-    """1 where the regular expression is found anywhere in the item; else 0. Anchors: \\A and \\Z."""
-    pattern = needed("matches", "REGEX", argument)
+    """1 if the regular expression matches anywhere in the item, else 0. Anchors: \\A and \\Z."""
+    pattern = required("matches", "REGEX", argument)
     try:
         compiled = re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as e:
         raise UserError(
-            f"The reward matches: {pattern!r} is no regular expression of Python's ({e}). Mend it."
+            f"The reward matches: {pattern!r} is not a regular expression of Python ({e}). Correct it."
         ) from None
     return each(lambda text: float(compiled.search(text) is not None), context.seconds)
 
 
 def parses(argument: str | None, context: Context) -> Reward:
-    """1 for a Python program of at least one statement (that of none would be the easiest); else 0."""
+    """1 for a Python program with at least one statement, else 0. An empty program would be a trivial optimum."""
     options("parses", argument, {})
 
     def score(text: str) -> float:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of escapes that Python does not know
+                warnings.simplefilter("ignore")  # about invalid escape sequences
                 return float(bool(ast.parse(text).body))
-        except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested too deeply
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: too deeply nested
             return 0.0
 
     return each(score)
 
 
 def no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def is_json(argument: str | None, context: Context) -> Reward:
@@ -124,8 +124,8 @@ def is_json(argument: str | None, context: Context) -> Reward:
 
 
 def near(argument: str | None, context: Context) -> Reward:
-    """Likeness to the text of a file: the cosine of the counts of 3-grams of characters, 0 to 1."""
-    path = Path(needed("near", "FILE", argument))
+    """Similarity to the text of a file: the cosine of the counts of 3-grams of characters, 0 to 1."""
+    path = Path(required("near", "FILE", argument))
     try:
         wanted = grams(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as e:
@@ -134,41 +134,43 @@ def near(argument: str | None, context: Context) -> Reward:
 
 
 def passes(argument: str | None, context: Context) -> Reward:
-    """The share of the assertions of a Python file that hold after a program."""
-    return passing(Path(needed("passes", "TESTS.py", argument)))
+    """The share of the assertions of a Python file that hold when they are run after a program."""
+    return passing(Path(required("passes", "TESTS.py", argument)))
 
 
 def windows(text: str, n: int) -> NDArray[np.uint64]:
-    """A hash of each window of n characters, and a shorter text's own hash: uint64 (max(1, length - n + 1),)."""
+    """Hashes of all windows of n characters, uint64 (max(1, length - n + 1),). A shorter text is one window."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64) + np.uint64(1)
     count = max(1, len(codes) - n + 1)
     out = np.zeros(count, np.uint64)
-    for i in range(min(n, len(codes))):  # a polynomial modulo 2^64; products wrap
+    for i in range(min(n, len(codes))):  # a polynomial modulo 2^64; products overflow
         out = out * np.uint64(0x9E3779B97F4A7C15) + codes[i : i + count]
     return (out ^ (out >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
 
 
 def novel(argument: str | None, context: Context) -> Reward:
-    """The share of a text's windows of n characters that stand in no training text: 0 where all is copied, 1 nothing.
+    """The share of a text's windows of n characters that no training text contains: 0 if all are copied, 1 if none is.
 
-    n-gram novelty (McCoy et al. 2023), of characters. A text shorter than n is compared as a whole, with
-    those of training that are as short. Takes 8 bytes for each distinct window of the training texts.
+    n-gram novelty (McCoy et al. 2023), of characters. A text shorter than n is one window, compared with training texts
+    that are shorter than n. Takes 8 bytes of memory for each distinct window of the training texts.
     """
-    n = options("novel", argument, {"n": whole}).get("n", WINDOW)
+    n = options("novel", argument, {"n": whole}).get("n", NOVELTY_WINDOW)
     if not context.train:
-        raise UserError("The reward novel needs the training texts, and there are none here.")
+        raise UserError("The reward novel needs training texts, which are not available here.")
     known = np.unique(np.concatenate([np.unique(windows(text, n)) for text in context.train]))
     return each(lambda text: 1.0 - float(np.isin(windows(text, n), known).mean()))
 
 
 TEXTS = {
-    "length": Builtin(length, "number of characters; min=, max= (1 between them, less outside), unit=words or lines"),
-    "contains": Builtin(contains, "contains:TEXT is 1 where the text stands in the item, else 0"),
-    "matches": Builtin(matches, "matches:REGEX is 1 where the regular expression is found, else 0"),
-    "parses": Builtin(parses, "1 for a Python program of at least one statement, else 0"),
+    "length": Builtin(
+        length, "number of characters; min=, max= (1 between them and less outside), unit=words or lines"
+    ),
+    "contains": Builtin(contains, "contains:TEXT is 1 if the item contains the text, else 0"),
+    "matches": Builtin(matches, "matches:REGEX is 1 if the regular expression matches anywhere, else 0"),
+    "parses": Builtin(parses, "1 for a Python program with at least one statement, else 0"),
     "json": Builtin(is_json, "1 for a JSON document, else 0"),
-    "near": Builtin(near, "near:FILE, likeness to a text file by counts of three characters, 0 to 1"),
-    "novel": Builtin(novel, "share of the text that is in no training text, by pieces of n= characters, 0 to 1"),
+    "near": Builtin(near, "near:FILE, similarity to a text file by counts of three characters, 0 to 1"),
+    "novel": Builtin(novel, "share of windows of n= characters that no training text contains, 0 to 1"),
     "passes": Builtin(passes, "passes:TESTS.py, share of the assertions of a Python file that hold after a program"),
 }
 REWARDS = {TEXT.name: TEXTS}

@@ -1,8 +1,8 @@
-"""Features of texts for a reward model: n-grams of words and characters, lengths, and what the caller adds.
+"""Features of texts for a reward model: n-grams of words and characters, lengths, and those that the caller adds.
 
 n-grams are hashed (Weinberger et al. 2009) and weighted by how rare they are (tf-idf: Salton and Buckley 1988), then
 reduced to their leading directions (latent semantic analysis: Deerwester et al. 1990). Everything is fitted on texts
-alone, without any votes. A text is seen by itself: what it answers has no part in its features.
+without votes. The features of a text do not depend on its prompt.
 """
 
 from __future__ import annotations
@@ -22,24 +22,25 @@ from afresh.core import UserError
 Array = NDArray[np.float64]
 Hidden = Callable[[Sequence[str]], Array]  # n texts -> (n, D): sentence embeddings, a model's hidden states
 
-MOST = 5_000  # texts that directions are fitted on
+MAX_TEXTS = 5_000  # texts that directions are fitted on
 LENGTHS = ("log characters", "log words", "log lines", "share of words that are different")
 
 
 class TextSettings(BaseModel):
-    """How texts become numbers. `buckets`: hashes of n-grams of words, and as many of characters."""
+    """Settings of the features of texts. `buckets`: number of hashes for words, and the same for characters."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     words: tuple[int, int] = (1, 2)  # n of n-grams, from and to
     characters: tuple[int, int] = (2, 4)
     buckets: int = Field(1 << 13, ge=2, le=1 << 20)
-    directions: int = Field(256, ge=0, le=256)  # at most; never more than half as many as texts. 0: no n-grams
+    directions: int = Field(256, ge=0, le=256)  # at most, and at most half the number of texts; 0: no n-grams
     lengths: bool = True
-    hidden: int = Field(0, ge=0)  # numbers that the caller adds for each text
+    hidden: int = Field(0, ge=0)  # width of the features that the caller adds
 
 
 def counted(texts: Sequence[str], settings: TextSettings) -> csr_matrix:
-    """1 + ln of the counts of n-grams by hash, (n, 2 x buckets). A word is a run of letters and digits, or a sign."""
+    """1 + ln of the counts of n-grams by hash, (n, 2 x buckets). A word is a run of letters and digits, or one other
+    sign."""
     parts = []
     for analyzer, span in (("word", settings.words), ("char_wb", settings.characters)):
         kind: Literal["word", "char_wb"] = "word" if analyzer == "word" else "char_wb"
@@ -60,7 +61,7 @@ def counted(texts: Sequence[str], settings: TextSettings) -> csr_matrix:
 
 
 def lengths(texts: Sequence[str]) -> Array:
-    """LENGTHS of each text, (n, 4); logarithms are of 1 + the number."""
+    """The features LENGTHS of each text, (n, 4). Logarithms are ln(1 + number)."""
     rows = []
     for text in texts:
         words = text.lower().split()
@@ -70,25 +71,28 @@ def lengths(texts: Sequence[str]) -> Array:
 
 
 class TextFeatures:
-    """Texts to (n, D) numbers: directions of n-grams, lengths, hidden features, in this order.
+    """Texts to features (n, D): directions of n-grams, lengths and hidden features, in this order.
 
-    `rarity` (2 x buckets,) and `directions` (R, 2 x buckets) are what was fitted.
+    `rarity` (2 x buckets,) and `directions` (R, 2 x buckets) are the fitted parameters.
     """
 
     def __init__(self, settings: TextSettings, rarity: Array, directions: Array, hidden: Hidden | None = None) -> None:
         self.settings, self.rarity, self.hidden = settings, rarity, hidden
         self.directions = directions
         if (hidden is None) != (settings.hidden == 0):
-            raise UserError("These features were made with hidden features beside, so they need the same again.")
+            raise UserError("These features were fitted with hidden features, so they need the same function again.")
 
     @property
     def blocks(self) -> tuple[int, int, int]:
-        """How many numbers are of n-grams, of lengths, hidden."""
+        """The widths of the features of n-grams, lengths and `hidden`."""
         return len(self.directions), len(LENGTHS) * self.settings.lengths, self.settings.hidden
 
     def shares(self, features: Array) -> list[Array]:
-        """What `reward_head.shared` takes: directions count by how much they vary over these features (n, D), as faint
-        ones are mostly noise (on PandaLM's votes .65 of those held out are then told, not .56); the others alike."""
+        """The blocks that `bradley_terry.shared` takes.
+
+        Directions are weighted by their deviation over these features (n, D), because weak ones are mostly noise: the
+        held-out accuracy on the votes of PandaLM rises from .56 to .65. All other features have equal weight.
+        """
         first, second, third = self.blocks
         return [features[:, :first].std(0), np.ones(second), np.ones(third)]
 
@@ -106,19 +110,19 @@ class TextFeatures:
         return np.concatenate(parts, 1)
 
 
-def checked(found: Array, n: int, width: int) -> Array:
-    """Raises UserError unless hidden features are finite and (n, width)."""
-    out = np.asarray(found, dtype=np.float64)
+def checked(hidden: Array, n: int, width: int) -> Array:
+    """The hidden features. Raises UserError unless they are finite and (n, width)."""
+    out = np.asarray(hidden, dtype=np.float64)
     if out.shape != (n, width) or not np.isfinite(out).all():
         raise UserError(
-            f"Hidden features of {n} texts are finite numbers ({n}, {width}). Given: {out.shape}"
-            f"{'' if out.shape != (n, width) else ', some not finite'}. Mend the function that makes them."
+            f"Hidden features of {n} texts must be finite and of shape ({n}, {width}). Given: {out.shape}"
+            f"{'' if out.shape != (n, width) else ', some not finite'}. Correct the function that computes them."
         )
     return out
 
 
 def weighted(counts: csr_matrix, rarity: Array) -> csr_matrix:
-    """tf-idf with rows of length 1 (a text without n-grams stays 0)."""
+    """tf-idf with rows of norm 1. The row of a text without n-grams is 0."""
     out = csr_matrix(counts @ diags(rarity))
     norms = np.sqrt(np.asarray(out.multiply(out).sum(1)).ravel())
     return csr_matrix(diags(1 / np.where(norms > 0, norms, 1)) @ out)
@@ -127,24 +131,24 @@ def weighted(counts: csr_matrix, rarity: Array) -> csr_matrix:
 def fit_text(
     texts: Sequence[str], hidden: Hidden | None = None, settings: TextSettings | None = None, seed: int = 0
 ) -> TextFeatures:
-    """Features fitted on texts, MOST of them at most. Raises UserError without a text, or with none but empty ones."""
+    """Features fitted on at most MAX_TEXTS texts. Raises UserError if all texts are empty."""
     settings = settings or TextSettings()
     distinct = sorted({t for t in texts if t.strip()})
     if not distinct:
-        raise UserError("Features of texts are fitted on some that are not empty, and there are none.")
-    if len(distinct) > MOST:
-        chosen = np.random.default_rng(seed).choice(len(distinct), MOST, replace=False)
+        raise UserError("All texts are empty, so no features can be fitted. Give texts that are not empty.")
+    if len(distinct) > MAX_TEXTS:
+        chosen = np.random.default_rng(seed).choice(len(distinct), MAX_TEXTS, replace=False)
         distinct = [distinct[i] for i in np.sort(chosen)]
     if hidden is not None:
         width = np.asarray(hidden(distinct[:1])).shape[-1]
         settings = settings.model_copy(update={"hidden": int(width)})
     counts = counted(distinct, settings)
     seen = np.bincount(counts.indices, minlength=counts.shape[1])
-    # As scikit-learn's: one more text is pretended to hold every n-gram, so that new ones weigh most, and finitely.
+    # As in scikit-learn, one additional text is assumed to contain every n-gram, so that weights are finite.
     rarity = np.log((1 + len(distinct)) / (1 + seen)) + 1
     rank = min(settings.directions, len(distinct) // 2)
     directions = np.zeros((0, counts.shape[1]))
     if rank:
         directions = TruncatedSVD(rank, random_state=seed).fit(weighted(counts, rarity)).components_
-    # Kept in half the bytes, and used as they are kept.
+    # Directions are saved as float32, and are rounded here so that a loaded model computes the same features.
     return TextFeatures(settings, rarity, directions.astype(np.float32).astype(np.float64), hidden)

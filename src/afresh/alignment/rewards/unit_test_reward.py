@@ -15,41 +15,43 @@ from afresh.data.text.kind import TEXT
 from afresh.evaluation.programs import new_mark
 from afresh.evaluation.sandbox import Sandbox
 
-MARK = "passes:"
+PREFIX = "passes:"
 
 
 def passing(path: Path) -> Reward:
-    """Of the assertions of a Python file, run after each text (and what it was asked to go on from): the share that
-    holds. What else the file has (imports, helpers) comes before them. Raises UserError for a file without assertions,
-    and where there is no sandbox."""
+    """The share of the assertions of a Python file that hold when they are run after a prompt and its text.
+
+    All other statements of the file, such as imports and functions, are run before the assertions. Raises UserError for
+    a file without assertions, and if no sandbox is available.
+    """
     try:
         body = ast.parse(path.read_text("utf-8")).body
     except (OSError, UnicodeDecodeError, SyntaxError, ValueError) as e:
         raise UserError(
-            f"{MARK}{path}: the tests cannot be read ({e}). Give a Python file with assert statements."
+            f"{PREFIX}{path}: the tests cannot be read ({e}). Name a Python file with assert statements."
         ) from e
     tests = [ast.unparse(s) for s in body if isinstance(s, ast.Assert)]
     if not tests:
-        raise UserError(f"{MARK}{path} has no assert statement outside functions: there is nothing to pass.")
+        raise UserError(f"{PREFIX}{path} has no assert statement outside functions: there is nothing to pass.")
     first = "\n".join(ast.unparse(s) for s in body if not isinstance(s, ast.Assert))
     sandbox = Sandbox()
     assert sandbox.ready  # raises UserError
 
     def one(pair: tuple[Any, Request]) -> float:
-        text, asked = pair
+        text, request = pair
         mark = new_mark()
-        outcome = sandbox.run(program(f"{asked.get('prompt') or ''}{text}", first, tests, mark))
-        said = [line for line in outcome.stdout.splitlines() if line.startswith(mark)]
-        return int(said[-1].removeprefix(mark)) / len(tests) if said else 0.0
+        outcome = sandbox.run(program(f"{request.get('prompt') or ''}{text}", first, tests, mark))
+        results = [line for line in outcome.stdout.splitlines() if line.startswith(mark)]
+        return int(results[-1].removeprefix(mark)) / len(tests) if results else 0.0
 
     def score(items: Sequence[Any], requests: Sequence[Request]) -> list[float]:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return list(pool.map(one, zip(items, requests, strict=True)))
 
-    return Reward(f"{MARK}{path}", score, TEXT)
+    return Reward(f"{PREFIX}{path}", score, TEXT)
 
 
 def program(text: str, first: str, tests: Sequence[str], mark: str) -> str:
-    """A program that says, after the mark, how many of the tests hold."""
+    """A program that prints, after the mark, how many of the tests hold."""
     tried = "\n".join(f"try:\n    {test}\nexcept BaseException:\n    pass\nelse:\n    _held += 1" for test in tests)
     return f"{text}\n{first}\n_held = 0\n{tried}\nprint()\nprint({mark!r} + str(_held))\n"
