@@ -317,8 +317,8 @@ def test_only_pairs_that_were_shown_are_judged_and_once(client: Client, tmp_path
     {"X-Token": "é"},
     {"Host": "evil.example"},
     {"Host": "127.0.0.1"},
-    {"BaseWeights": "http://evil.example"},
-    {"BaseWeights": "null"},
+    {"Origin": "http://evil.example"},
+    {"Origin": "null"},
 ])  # fmt: skip
 def test_no_other_page_sees_or_votes(client: Client, tmp_path: Path, headers: dict[str, str]) -> None:
     name = client.call("state")[1]["question"]["id"]

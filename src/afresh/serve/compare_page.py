@@ -128,7 +128,7 @@ class Handler(BaseHTTPRequestHandler):
     def allowed(self, token: str | None) -> bool:
         """Whether the request is by someone who has the token and means this server; refused otherwise."""
         hosts = [f"{name}:{self.server.server_port}" for name in (HOST, "localhost")]
-        origin = self.headers.get("BaseWeights")
+        origin = self.headers.get("Origin")
         if self.headers.get("Host") not in hosts or (origin and origin not in [f"http://{h}" for h in hosts]):
             self.reply(403, {"error": "This server answers to this machine alone."})
         elif not hmac.compare_digest((token or "").encode(), self.page.token.encode()):

@@ -157,7 +157,7 @@ def test_what_chance_alone_explains_is_refused() -> None:
 
 @pytest.mark.parametrize("columns", [(0, 0), (0, 2), (-1, 0)])
 def test_kappa_takes_two_raters_that_exist(columns: tuple[int, int]) -> None:
-    with pytest.raises(UserError, match="Kappa compares two raters of 2"):
+    with pytest.raises(UserError, match="Kappa compares two of the 2 raters"):
         kappa(table("ab", "ab"), *columns)
 
 

@@ -29,6 +29,6 @@ def test_one_label_of_several_is_told_by_its_name_or_its_class() -> None:
 
 
 def test_without_labels_it_is_said_what_to_do_with_the_votes() -> None:
-    with pytest.raises(UserError, match="field label out of the votes") as said:
+    with pytest.raises(UserError, match="Remove the field label from the votes") as said:
         labels_of({"age": Part("number")}, "cat")
     assert "--label" not in str(said.value)

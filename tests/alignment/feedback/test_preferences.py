@@ -146,14 +146,14 @@ def test_missing_pictures_are_counted_and_five_named(tmp_path: Path) -> None:
 )
 def test_texts_and_pictures_in_one_file_are_refused(tmp_path: Path, votes: list[str]) -> None:
     pictures(tmp_path, "0.png", "1.png")
-    with pytest.raises(UserError, match="texts and images in one file"):
+    with pytest.raises(UserError, match="mixes texts and images"):
         read_votes(file(tmp_path, *votes))
 
 
 def test_texts_that_end_like_pictures_can_be_said_to_be_texts(tmp_path: Path) -> None:
     found = read_votes(file(tmp_path, line("open ./a.png", "no"), line("./a.png", "a.png")), kind=TEXT)
     assert found.kind is TEXT and len(found.votes) == 2 and found.votes[1].a == "./a.png"
-    with pytest.raises(UserError, match="votes on images are asked for"):
+    with pytest.raises(UserError, match="votes on images are needed"):
         read_votes(file(tmp_path, line("x", "y")), kind=IMAGE)
 
 
@@ -174,10 +174,10 @@ def test_texts_that_end_like_pictures_can_be_said_to_be_texts(tmp_path: Path) ->
         (b'{"a": "x", "b": "y", "winner": 1}', "winner is int"),
         (b'{"a": ["x"], "b": "y", "winner": "a"}', "a is list"),
         (b'{"a": "x", "b": "y", "winner": "a", "rater": 7}', "rater is int"),
-        (b'{"a": "x", "b": "y", "winner": "a", "winner": "b"}', "'winner' is there twice"),
+        (b'{"a": "x", "b": "y", "winner": "a", "winner": "b"}', "'winner' occurs twice"),
         (b'{"a": "x\\ud800", "b": "y", "winner": "a"}', "lone surrogate"),
         (b'{"a": "\xff", "b": "y", "winner": "a"}', "not UTF-8 at byte 7"),
-        (b"[" * 100_000, "nested too deep"),
+        (b"[" * 100_000, "too deeply nested"),
         (b"\0" * 50, "not JSON"),
     ],
 )
@@ -189,7 +189,8 @@ def test_a_damaged_line_is_named_and_the_rest_read(tmp_path: Path, raw: bytes, w
 
 
 def test_unknown_fields_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"votes.jsonl:2: a vote has no field 'winer', 'score'.*may have prompt, label"):
+    why = r"votes.jsonl:2: a vote has no field 'winer', 'score'.*optionally prompt, label"
+    with pytest.raises(UserError, match=why):
         read_votes(file(tmp_path, line(), line(winer="a", score=3)))
 
 

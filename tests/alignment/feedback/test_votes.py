@@ -151,7 +151,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path) -> None:
         (Vote("x", "y", "c"), "winner is 'c'"),  # type: ignore[arg-type]
         (Vote("x\ud800", "y", "a"), "surrogate"),
         (Vote("x", 3, "a"), "b is int"),  # type: ignore[arg-type]
-        (Vote("x" * (1 << 24), "y", "a"), "at most"),
+        (Vote("x" * (1 << 24), "y", "a"), "the limit is"),
     ],
 )
 def test_a_vote_that_would_not_count_is_refused(tmp_path: Path, vote: Vote, why: str) -> None:

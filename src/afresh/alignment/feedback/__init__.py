@@ -1,1 +1,1 @@
-"""Votes: collecting, reading, ranking and summing up what people prefer."""
+"""Votes of people on pairs of items: collecting, reading, ranking and summarising them."""

@@ -1,7 +1,7 @@
-"""Whether raters agree, and more than by chance: raw agreement, Cohen's kappa, Krippendorff's alpha, the majority.
+"""Agreement of raters: raw agreement, Cohen's kappa, Krippendorff's alpha, and the majority of votes.
 
-All three are read off one table of counts: how often a category met another on the same item. Intervals are of the
-bootstrap over items (Efron 1979), from 2.5% to 97.5%.
+All measures are functions of one table of counts: how often two categories were given to the same item. Intervals are
+from the 2.5% to the 97.5% quantile of the bootstrap over items (Efron 1979).
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from afresh.alignment.feedback.preferences import FIRST, SECOND, TIE, Pair, Vote
 from afresh.core import Score, UserError
 
 Array = NDArray[np.float64]
-Statistic = Callable[[Array], Array]  # counts (..., K, K) -> (...): NaN where it is not defined
+Statistic = Callable[[Array], Array]  # counts (..., K, K) -> (...), NaN if it is not defined
 
-RESAMPLED = 2000  # draws of the bootstrap
-CHUNK = 1 << 22  # counts held at once while resampling
+RESAMPLES = 2000  # of the bootstrap
+MAX_COUNTS = 1 << 22  # counts in memory while resampling
 
 
 @dataclass(frozen=True)
 class Table:
-    """Judgements (N, R) of N items by R raters: a category from 0, or -1 where a rater did not judge an item.
+    """Judgements (N, R) of N items by R raters: a category from 0, or -1 if a rater did not judge an item.
 
-    With `sides`, categories 0 and 1 are the two sides of a pair. Which is which is only a matter of names, so every
-    item counts half as it stands and half the other way round: no agreement is then found or lost by the naming.
+    With `sides`, categories 0 and 1 are the two sides of a pair. Their order is arbitrary, so every item counts half in
+    the given order and half in the other, which makes agreement independent of the order.
     """
 
     values: NDArray[np.int64]
@@ -41,7 +41,7 @@ class Table:
 
 
 def latest(votes: Iterable[Vote]) -> dict[Pair, dict[str | None, int]]:
-    """Of every pair, the judgement of each rater; the last one where a rater changed their mind."""
+    """The latest judgement of each rater for every pair."""
     out: dict[Pair, dict[str | None, int]] = {}
     for vote in votes:
         out.setdefault(vote.pair, {})[vote.rater] = vote.judgement
@@ -49,25 +49,27 @@ def latest(votes: Iterable[Vote]) -> dict[Pair, dict[str | None, int]]:
 
 
 def table_of(votes: Iterable[Vote]) -> Table:
-    """Pairs as items, in the order of their first votes; raters by name."""
+    """The table with pairs as items, in the order of their first votes; raters are sorted by name."""
     judged = latest(votes)
-    raters = sorted({r for said in judged.values() for r in said}, key=lambda r: (r is not None, r))
-    values = np.array([[said.get(r, -1) for r in raters] for said in judged.values()], dtype=np.int64)
+    raters = sorted({r for by_rater in judged.values() for r in by_rater}, key=lambda r: (r is not None, r))
+    values = np.array([[by_rater.get(r, -1) for r in raters] for by_rater in judged.values()], dtype=np.int64)
     return Table(values.reshape(len(judged), len(raters)), tuple(r or "" for r in raters), sides=True)
 
 
-# --------------------------------------------------------------------------- counts and what is made of them
+# --------------------------------------------------------------------------- counts and statistics
 
 
 def _balanced(counts: Array) -> Array:
-    """Half the counts (..., K, K), and half with categories 0 and 1 exchanged."""
+    """The mean of counts (..., K, K) and of the same counts with categories 0 and 1 exchanged."""
     order = [SECOND, FIRST, *range(2, counts.shape[-1])]
     return (counts + counts[..., order, :][..., order]) / 2
 
 
 def coincidences(table: Table) -> Array:
-    """How often two raters said c and k of an item, (N, K, K): every ordered pair of its m judgements, each counted as
-    1 / (m - 1), so that an item weighs as much as it has judgements; one alone weighs nothing (Krippendorff 2011, C).
+    """How often two raters gave categories c and k to an item, (N, K, K) (Krippendorff 2011, C).
+
+    Each ordered pair of the item's m judgements counts 1 / (m - 1), so that the weight of an item is its number of
+    judgements, and an item with one judgement has none.
     """
     k = table.categories
     counts = (table.values[:, :, None] == np.arange(k)).sum(1).astype(np.float64)  # (N, K)
@@ -77,7 +79,8 @@ def coincidences(table: Table) -> Array:
 
 
 def confusions(table: Table, one: int, other: int) -> Array:
-    """Of items that both of two raters judged, what the one (rows) and the other (columns) said, (n, K, K)."""
+    """The categories that two raters gave to the n items which both judged, (n, K, K): `one` in rows, `other` in
+    columns."""
     both = table.values[:, [one, other]]
     both = both[(both >= 0).all(1)]
     out = np.zeros((len(both), table.categories, table.categories))
@@ -91,7 +94,7 @@ def observed(counts: Array) -> Array:
 
 
 def kappa_of(counts: Array) -> Array:
-    """(p_o - p_c) / (1 - p_c), where p_c is what the two raters' own shares of each category make by chance (Cohen
+    """(p_o - p_c) / (1 - p_c), where p_c is the agreement by chance, given each rater's shares of the categories (Cohen
     1960, eq. 1)."""
     total = counts.sum((-2, -1))
     chance = (counts.sum(-1) * counts.sum(-2)).sum(-1) / total**2
@@ -99,70 +102,71 @@ def kappa_of(counts: Array) -> Array:
 
 
 def alpha_of(counts: Array) -> Array:
-    """1 - D_o / D_e for nominal categories (Krippendorff 2011, C): D_e is the disagreement of judgements that are dealt
-    to items at random."""
+    """1 - D_o / D_e for nominal categories (Krippendorff 2011, C). D_e is the disagreement of judgements that are
+    assigned to items at random."""
     n_c = counts.sum(-1)
     n = n_c.sum(-1)
     expected = 1 - (n_c * (n_c - 1)).sum(-1) / (n * (n - 1))
-    # Where all said the same, no disagreement was to be expected, and none can be compared with it.
+    # If all judgements are equal, the expected disagreement is 0 and alpha is not defined.
     varied = n_c.max(-1) < n * (1 - 1e-12)
     return 1 - (1 - observed(counts)) / np.where(varied & (expected > 0), expected, np.nan)
 
 
 def _score(name: str, counts: Array, statistic: Statistic, seed: int) -> Score:
-    """A statistic of the items' summed counts (N, K, K), with its interval. Resamples in which it is not defined do not
-    count. Raises UserError when it is not defined itself."""
+    """A statistic of the sum over items of counts (N, K, K), with its interval. Resamples in which it is not defined
+    are ignored. Raises UserError if it is not defined for the sum."""
     counts = counts[counts.sum((1, 2)) > 0]
     n, k = len(counts), counts.shape[-1]
     if n == 0:
         raise UserError(
-            "No item was judged by two raters, so there is no agreement to measure. Let two judge the same."
+            "No item was judged by two raters, so agreement cannot be measured. Let two raters judge the same items."
         )
     with np.errstate(invalid="ignore", divide="ignore"):
         value = float(statistic(counts.sum(0)))
         if np.isnan(value):
             raise UserError(
-                f"All judgements are the same, so that chance alone would agree and {name} is not defined. "
-                "Look at the raw agreement."
+                f"All judgements are the same, so {name} is not defined: chance alone would give full agreement. Use "
+                "the raw agreement."
             )
-        # Items with the same counts are alike: drawing how many of each kind is drawing items.
+        # Only the counts of an item matter, so the number of items with each distinct table of counts is drawn.
         kinds, often = np.unique(counts.reshape(n, k * k), axis=0, return_counts=True)
-        generator, drawn, step = np.random.default_rng(seed), [], max(1, CHUNK // len(kinds))
-        for start in range(0, RESAMPLED, step):
-            times = generator.multinomial(n, often / n, size=min(step, RESAMPLED - start))  # (step, kinds)
+        generator, drawn, step = np.random.default_rng(seed), [], max(1, MAX_COUNTS // len(kinds))
+        for start in range(0, RESAMPLES, step):
+            times = generator.multinomial(n, often / n, size=min(step, RESAMPLES - start))  # (step, kinds)
             drawn.append(statistic((times @ kinds).reshape(-1, k, k)))
-        found = np.concatenate(drawn)
-    found = found[~np.isnan(found)]
-    if n < 2 or not len(found):
+        resampled = np.concatenate(drawn)
+    resampled = resampled[~np.isnan(resampled)]
+    if n < 2 or not len(resampled):
         return Score(name, value, None, None, n, "higher")
-    low, high = np.quantile(found, [0.025, 0.975])
+    low, high = np.quantile(resampled, [0.025, 0.975])
     return Score(name, value, float(low), float(high), n, "higher")
 
 
-# --------------------------------------------------------------------------- what a user asks for
+# --------------------------------------------------------------------------- measures and majority
 
 
 def raw_agreement(table: Table, seed: int = 0) -> Score:
-    """How often two judgements of one item agree, over items that have two. Raises UserError if none has."""
+    """How often two judgements of one item agree, over items with two or more. Raises UserError if there are none."""
     return _score("agreement", coincidences(table), observed, seed)
 
 
 def kappa(table: Table, one: int = 0, other: int = 1, seed: int = 0) -> Score:
-    """Cohen's kappa of two raters, by their columns: 1 is agreement, 0 what chance gives. Raises UserError."""
+    """Cohen's kappa of two raters, named by their columns: 1 is full agreement, 0 agreement by chance. Raises
+    UserError."""
     raters = table.values.shape[1]
     if one == other or not (0 <= one < raters and 0 <= other < raters):
-        raise UserError(f"Kappa compares two raters of {raters}. Given: {one} and {other}, which are counted from 0.")
+        raise UserError(f"Kappa compares two of the {raters} raters, counted from 0. Given: {one} and {other}.")
     return _score("kappa", confusions(table, one, other), kappa_of, seed)
 
 
 def alpha(table: Table, seed: int = 0) -> Score:
-    """Krippendorff's alpha (nominal) of any number of raters, who need not judge everything. Raises UserError."""
+    """Krippendorff's alpha (nominal) of any number of raters, who need not judge all items. Raises UserError."""
     return _score("alpha", coincidences(table), alpha_of, seed)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How many raters preferred each side of a pair, or neither."""
+    """How many raters preferred each side of a pair, and how many neither."""
 
     pair: Pair
     first: int
@@ -171,7 +175,7 @@ class Verdict:
 
     @property
     def winner(self) -> Literal["first", "second", "tie"]:
-        """What most raters said; a tie where two answers share the first place."""
+        """The most frequent judgement; a tie if two judgements are equally frequent."""
         if self.first > max(self.second, self.ties):
             return "first"
         return "second" if self.second > max(self.first, self.ties) else "tie"
@@ -179,14 +183,14 @@ class Verdict:
     @property
     def vote(self) -> Vote:
         """The majority as one vote."""
-        said: dict[str, Literal["a", "b", "tie"]] = {"first": "a", "second": "b", "tie": "tie"}
-        return Vote(self.pair.first, self.pair.second, said[self.winner], self.pair.prompt, self.pair.label)
+        winners: dict[str, Literal["a", "b", "tie"]] = {"first": "a", "second": "b", "tie": "tie"}
+        return Vote(self.pair.first, self.pair.second, winners[self.winner], self.pair.prompt, self.pair.label)
 
 
 def majority(votes: Iterable[Vote]) -> list[Verdict]:
-    """One verdict a pair, in the order of first votes. A rater counts once a pair, by the last judgement."""
+    """One verdict for each pair, in the order of first votes. The latest judgement of each rater counts."""
     out = []
-    for pair, said in latest(votes).items():
-        values = list(said.values())
+    for pair, by_rater in latest(votes).items():
+        values = list(by_rater.values())
         out.append(Verdict(pair, values.count(FIRST), values.count(SECOND), values.count(TIE)))
     return out

@@ -1,4 +1,4 @@
-"""Votes as pairs to learn from: items as the run's encoder reads them."""
+"""Converts votes to pairs of encoded items for training."""
 
 from __future__ import annotations
 
@@ -17,63 +17,67 @@ from afresh.runs.inputs import encoded
 from afresh.runs.run import Run
 from afresh.sampling.request import Request, labels_by_name, make_cond, of_kind, prompt_ids
 
-HELD = 0.1  # of the pairs, by a hash of their content, is not learnt from
-FEWEST = 50  # votes from which some are held out
+HELDOUT_SHARE = 0.1  # of the pairs, chosen by a hash of their content
+MIN_VOTES = 50  # with fewer votes, none are held out
 
 
 def encoded_votes(run: Run, found: Preferences, note: Callable[[str], None]) -> tuple[Votes, Votes | None]:
-    """What is learnt from, and what is held out (None of fewer than FEWEST votes). A pair is wholly on one side.
+    """Training votes, and held-out votes (None if there are fewer than MIN_VOTES votes). All votes on a pair are on the
+    same side.
 
-    Raises UserError for labels that the model does not know, and where no pair fits in the model's context.
+    Raises UserError for labels that the model does not know, and if no pair fits in the model's context.
     """
     for line in found.summary.lines():
         note(line)
     votes = list(found.votes)
     sides = [(v.decided or (v.a, v.b)) for v in votes]
     if run.space.stream:
-        made, kept = documents(run, found, votes, sides)
+        encoded_sides, kept = documents(run, found, votes, sides)
         if len(kept) < len(votes):
             note(f"{len(votes) - len(kept):,} pairs are longer than the model's context and were left out.")
         if not kept:
-            raise UserError(f"No pair of {found.folder} fits in the context of {run.space.shape[0]} tokens.")
+            raise UserError(
+                f"No pair of {found.folder} fits in the model's context of {run.space.shape[0]} tokens. Vote on "
+                "shorter items, or train a model with a longer context."
+            )
     else:
-        made, kept = examples(run, found, sides), list(range(len(votes)))
-    cond = Cond.cat([asked(run, votes[i]) for i in kept])
+        encoded_sides, kept = examples(run, found, sides), list(range(len(votes)))
+    cond = Cond.cat([cond_of(run, votes[i]) for i in kept])
     tied = torch.tensor([votes[i].winner == "tie" for i in kept])
-    win, lose = (replace(side, cond=cond) for side in made)
+    win, lose = (replace(side, cond=cond) for side in encoded_sides)
     every = Votes(win, lose, tied)
     held = torch.tensor([is_held(votes[i]) for i in kept])
-    if len(kept) < FEWEST or not bool(held.any()) or bool((tied | held).all()):
+    if len(kept) < MIN_VOTES or not bool(held.any()) or bool((tied | held).all()):
         return every, None
-    return some(every, ~held), some(every, held & ~tied) if bool((held & ~tied).any()) else None
+    return select(every, ~held), select(every, held & ~tied) if bool((held & ~tied).any()) else None
 
 
 def is_held(vote: Vote) -> bool:
-    """By the content of the pair alone: all votes on it are on one side, whoever judged."""
+    """Whether a vote is held out, which depends only on the content of its pair."""
     pair = vote.pair
     digest = hashlib.sha256("\0".join((pair.first, pair.second, pair.prompt or "", pair.label or "")).encode()).digest()
-    return int.from_bytes(digest[:4], "big") < HELD * 2**32
+    return int.from_bytes(digest[:4], "big") < HELDOUT_SHARE * 2**32
 
 
-def some(votes: Votes, which: Tensor) -> Votes:
+def select(votes: Votes, which: Tensor) -> Votes:
     rows = which.nonzero()[:, 0]
     return Votes(votes.win.select(rows), votes.lose.select(rows), votes.tied[rows])
 
 
-def asked(run: Run, vote: Vote) -> Cond:
-    """One row: the vote's label, where it has one; nothing else is asked."""
+def cond_of(run: Run, vote: Vote) -> Cond:
+    """The condition of a vote, one row: its label, if it has one."""
     label = None if vote.label is None else labels_of(run.conds, vote.label)
     return make_cond(run.conds, Cond.unconditional(run.conds, 1), Request(label=label), run.encoder)
 
 
 def labels_of(spec: CondSpec, label: str) -> dict[str, str]:
-    """{part: class} of a vote's label: a class, or of several parts "digit=1, half=low" (compare.Asked.words). Raises
-    UserError for a model without labels, and for a class that several parts have."""
+    """{part: class} for the label of a vote: a class, or for several parts "digit=1, half=low" (see `Asked.words` in
+    tasks/annotate.py). Raises UserError for a model without labels, and for a class that several parts have."""
     parts = of_kind(spec, "label")
     if not parts:
         raise UserError(
-            f"The votes are on samples with the label {label!r}, and this model was trained without labels. Take the "
-            "field label out of the votes, or align a model of such labels."
+            f"The votes are on samples with the label {label!r}, but this model was trained without labels. Remove the "
+            "field label from the votes, or align a model with such labels."
         )
     pieces = re.split(rf"(?:^|, )({'|'.join(map(re.escape, parts))})=", label)
     if pieces[0] == "" and len(pieces) > 1:
@@ -82,17 +86,17 @@ def labels_of(spec: CondSpec, label: str) -> dict[str, str]:
 
 
 def examples(run: Run, found: Preferences, sides: Sequence[tuple[str, str]]) -> tuple[Batch, Batch]:
-    """The preferred items and the others, in the family's space, whose examples have one size."""
+    """The preferred items and the others, in a space of the family whose examples have the same size."""
     names = list(dict.fromkeys(name for pair in sides for name in pair))
     x = encoded(run, [found.value(n) for n in names])
     if run.codec is not None:
         from afresh.core import Examples
 
         x = run.codec.encode(Examples(x, Cond.unconditional(run.conds, len(x)))).x
-    place = {name: i for i, name in enumerate(names)}
+    row_of_item = {name: i for i, name in enumerate(names)}
     out = []
     for k in (0, 1):
-        rows = torch.tensor([place[pair[k]] for pair in sides])
+        rows = torch.tensor([row_of_item[pair[k]] for pair in sides])
         out.append(tokens_or_field(run, x[rows]))
     return out[0], out[1]
 
@@ -108,7 +112,7 @@ def tokens_or_field(run: Run, x: Tensor) -> Batch:
 def documents(
     run: Run, found: Preferences, votes: Sequence[Vote], sides: Sequence[tuple[str, str]]
 ) -> tuple[tuple[Batch, Batch], list[int]]:
-    """Rows of tokens of a stream whose mask counts the answers, and which votes fit in the context."""
+    """Rows of tokens whose mask is true for the answers, and the indices of the votes that fit in the context."""
     written: dict[tuple[str | None, str], tuple[list[int], list[bool]]] = {}
     kept: list[int] = []
     rows: tuple[list[list[int]], list[list[int]]] = ([], [])
@@ -134,13 +138,13 @@ def documents(
 
 
 def row_of(run: Run, prompt: str | None, answer: Any) -> tuple[list[int], list[bool]]:
-    """Tokens of an answer after what it answers, and which of them count: the answer's, and its end where the model
-    ends what it writes, which is in conversations."""
+    """Tokens of a prompt and its answer, and a mask of those of the answer. In conversations, the mask includes the end
+    of the answer, which such a model generates."""
     if run.space.records:
         turns = (("user", prompt or ""), ("assistant", answer))
-        made = run.encoder.encode([Item(answer, turns=turns)])
-        assert made.mask is not None
-        return made.x.tolist(), made.mask.tolist()
+        conversation = run.encoder.encode([Item(answer, turns=turns)])
+        assert conversation.mask is not None
+        return conversation.x.tolist(), conversation.mask.tolist()
     front = [run.space.special["end"], *(prompt_ids(run.encoder, prompt, False).tolist() if prompt else [])]
     ids = run.encoder.encode([Item(answer)]).x[:-1].tolist()
     return [*front, *ids], [False] * len(front) + [True] * len(ids)

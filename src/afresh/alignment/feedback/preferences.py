@@ -1,8 +1,8 @@
-"""Files of preferences: which of two items somebody liked better, one vote a line of JSON.
+"""Files of preferences: JSON Lines, each of which states which of two items a rater preferred.
 
-A line has `a` and `b` (texts, or paths of images, sounds, ... relative to the file), `winner` ("a", "b" or "tie"), and
-may have `prompt` and `label` (what both were made for), `rater` and `reason`. It has nothing else: a misspelt field
-would be lost in silence. Votes without a rater count as those of one rater without a name.
+A line has `a` and `b` (texts, or paths of images, sounds, ... relative to the file) and `winner` ("a", "b" or "tie"),
+and optionally `prompt` and `label` (the request of both items), `rater` and `reason`. Other fields are refused, because
+a misspelt field would otherwise be ignored. Votes without a rater count as those of one unnamed rater.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from afresh.data.text.kind import TEXT
 
 Winner = Literal["a", "b", "tie"]
 
-LONGEST = 1 << 24  # bytes of a line
-LONGEST_PATH = 1024  # characters: what is longer is a text, whatever it ends in
-NEEDED, OPTIONAL = ("a", "b", "winner"), ("prompt", "label", "rater", "reason")
+MAX_LINE_BYTES = 1 << 24
+MAX_PATH_CHARACTERS = 1024  # a longer item is a text, whatever it ends with
+REQUIRED, OPTIONAL = ("a", "b", "winner"), ("prompt", "label", "rater", "reason")
 FIRST, SECOND, TIE = 0, 1, 2  # judgements of a pair
-SHOWN = 5  # of a long list, in a message
+MAX_LISTED = 5  # of a list in a message
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What competes: an item, and what it was made for. The same answer to two prompts is two candidates."""
+    """An item with its request. The same answer to two prompts is two candidates."""
 
     item: str
     prompt: str | None = None
@@ -38,7 +38,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two candidates for the same prompt and label. `first` < `second`: whichever was shown as a, it is one pair."""
+    """Two candidates for the same prompt and label. `first` < `second`, whichever of them was shown as a."""
 
     first: str
     second: str
@@ -56,7 +56,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """One judgement. `line` is where it stood in its file, from 1; 0 when it came from none."""
+    """One vote. `line` is its line in the file, from 1; 0 if it does not come from a file."""
 
     a: str
     b: str
@@ -73,14 +73,14 @@ class Vote:
 
     @property
     def judgement(self) -> int:
-        """FIRST, SECOND or TIE: what was judged of `pair`, whichever side was a."""
+        """FIRST, SECOND or TIE: the preferred side of `pair`, whichever of them was a."""
         if self.winner == "tie":
             return TIE
         return FIRST if (self.winner == "a") == (self.a <= self.b) else SECOND
 
     @property
     def decided(self) -> tuple[str, str] | None:
-        """(the winner, the loser); None of a tie."""
+        """(winner, loser), or None for a tie."""
         if self.winner == "tie":
             return None
         return (self.a, self.b) if self.winner == "a" else (self.b, self.a)
@@ -88,30 +88,30 @@ class Vote:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a file held. Numbers are of votes that count, unless they say otherwise."""
+    """The content of a file of votes. Numbers are of valid votes, unless stated otherwise."""
 
     votes: int
     pairs: int
     raters: int
     ties: int
-    repeats: int  # left out: the same rater said the same of the same pair before
-    within: int  # pairs that one rater judged both ways
-    between: int  # pairs that two raters judged in opposite ways
-    equal: tuple[int, ...]  # left out: lines whose a and b are the same
-    damaged: tuple[Refused, ...]  # left out: lines that could not be read, as "file:line", and why
+    repeats: int  # votes that were left out because the same rater gave the same vote before
+    within: int  # pairs for which one rater preferred each side once
+    between: int  # pairs for which two raters preferred different sides
+    equal: tuple[int, ...]  # lines that were left out because a and b are equal
+    damaged: tuple[Refused, ...]  # lines that were left out because they cannot be parsed, as "file:line"
 
     def lines(self) -> list[str]:
-        """What a user should know, a sentence each."""
+        """The summary for a user, one sentence each."""
         out = [f"{self.votes:,} votes of {self.raters:,} raters on {self.pairs:,} pairs, {self.ties:,} of them ties."]
         if self.within:
-            out.append(f"{self.within:,} pairs were judged both ways by one and the same rater.")
+            out.append(f"{self.within:,} pairs were judged in opposite ways by the same rater.")
         if self.between:
             out.append(f"{self.between:,} pairs were judged in opposite ways by different raters.")
         if self.repeats:
             out.append(f"{self.repeats:,} votes repeat an earlier one of the same rater and were left out.")
         if self.equal:
             where = _some([str(n) for n in self.equal])
-            out.append(f"{len(self.equal):,} votes compare a thing with itself and were left out: lines {where}.")
+            out.append(f"{len(self.equal):,} votes compare an item with itself and were left out: lines {where}.")
         if self.damaged:
             where = _some([f"{r.source} ({r.reason})" for r in self.damaged], "; ")
             out.append(f"{len(self.damaged):,} lines are damaged and were left out: {where}.")
@@ -120,7 +120,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Preferences:
-    """The votes of a file that count, in its order. Items in files of their own are named relative to `folder`."""
+    """The valid votes of a file, in its order. The paths of items that are files are relative to `folder`."""
 
     kind: ItemKind
     folder: Path
@@ -128,7 +128,7 @@ class Preferences:
     summary: Summary
 
     def path(self, item: str) -> Path:
-        """Where the file of an item is."""
+        """The path of the file of an item."""
         return self.folder / item
 
     def value(self, item: str) -> Any:
@@ -137,26 +137,26 @@ class Preferences:
 
 
 def _some(names: Sequence[str], comma: str = ", ") -> str:
-    more = f"{comma}and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return comma.join(names[:SHOWN]) + more
+    more = f"{comma}and {len(names) - MAX_LISTED:,} more" if len(names) > MAX_LISTED else ""
+    return comma.join(names[:MAX_LISTED]) + more
 
 
 # --------------------------------------------------------------------------- items
 
 
 def kind_of_item(item: str, expected: ItemKind | None = None) -> ItemKind:
-    """The kind of an item in a vote by the suffix of its file, `expected` first; a text if it does not look like a path
-    or is expected to be one."""
+    """The kind of an item in a vote, by the suffix of its file. The `expected` kind takes precedence. An item that does
+    not look like a path is a text."""
     name = item.lower()
     if expected is not None and (expected.inline or name.endswith(tuple(expected.suffixes))):
         return expected
-    if len(item) > LONGEST_PATH or "\n" in item:
+    if len(item) > MAX_PATH_CHARACTERS or "\n" in item:
         return TEXT
     return next((k for k in registry.kinds().values() if k.suffixes and name.endswith(tuple(k.suffixes))), TEXT)
 
 
 def value_of(kind: ItemKind, item: str, folder: Path) -> Any:
-    """An item of a vote. Raises UserError if its file, which is named relative to the folder, cannot be read."""
+    """The value of an item of a vote. Raises UserError if its file, relative to `folder`, cannot be read."""
     try:
         return kind.decode(item.encode("utf-8", "surrogatepass") if kind.inline else (folder / item).read_bytes())
     except (OSError, ValueError) as e:
@@ -164,61 +164,62 @@ def value_of(kind: ItemKind, item: str, folder: Path) -> Any:
 
 
 def item_of(kind: ItemKind, value: Any, folder: Path, name: str) -> str:
-    """A value as an item of votes: a text as UTF-8 can hold it, or a file `name` in the folder, named relative to the
-    folder above. A file that exists stays as it is, since votes may refer to it."""
+    """A value as an item of votes: a text, in which characters that UTF-8 cannot represent are escaped, or the path of
+    a file `name` in `folder`, relative to its parent. An existing file is not replaced, because votes may refer to it.
+    """
     content = kind.encode(value)
     if kind.inline:
         return content.decode("utf-8", "surrogatepass").encode("utf-8", "backslashreplace").decode()
     file = folder / f"{name}{kind.suffix}"
     if not file.exists():
         replace_file(file, content)
-    return normal(f"{folder.name}/{file.name}")
+    return normal_path(f"{folder.name}/{file.name}")
 
 
 # --------------------------------------------------------------------------- one line
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
         twice = next(k for i, (k, _) in enumerate(pairs) if k in dict(pairs[:i]))
-        raise ValueError(f"the field {twice!r} is there twice")
-    return found
+        raise ValueError(f"the field {twice!r} occurs twice")
+    return record
 
 
 def check_fields(record: Mapping[str, Any], where: str) -> None:
-    """Raises UserError that names the fields which no vote has."""
-    if unknown := [k for k in record if k not in NEEDED + OPTIONAL]:
+    """Raises UserError, naming them, if a record has unknown fields."""
+    if unknown := [k for k in record if k not in REQUIRED + OPTIONAL]:
         raise UserError(
-            f"{where}: a vote has no field {_some([repr(k) for k in unknown])}. It has {', '.join(NEEDED)}, and may "
-            f"have {', '.join(OPTIONAL)}. Rename or remove the others."
+            f"{where}: a vote has no field {_some([repr(k) for k in unknown])}. Its fields are {', '.join(REQUIRED)}, "
+            f"and optionally {', '.join(OPTIONAL)}. Rename or remove the others."
         )
 
 
 def vote_of(record: Mapping[str, Any], line: int = 0) -> Vote | str:
-    """The vote of a record whose names are known, or why it is none."""
-    if absent := [k for k in NEEDED if record.get(k) is None]:
+    """The vote of a record with known fields, or the reason why it is not a vote."""
+    if absent := [k for k in REQUIRED if record.get(k) is None]:
         return f"without {' and '.join(absent)}"
     for name, value in record.items():
         if value is not None and not isinstance(value, str):
             return f"{name} is {type(value).__name__}, not text"
         if value is not None and any("\ud800" <= c <= "\udfff" for c in value):
-            return f"{name} has half a character (a lone surrogate)"
+            return f"{name} has an incomplete character (a lone surrogate)"
     if record["winner"] not in ("a", "b", "tie"):
         return f'the winner is {record["winner"][:40]!r}, not "a", "b" or "tie"'
-    # An empty name or prompt says as much as none.
+    # An empty string is treated as a missing field.
     prompt, label, rater, reason = (record.get(k) or None for k in OPTIONAL)
     return Vote(record["a"], record["b"], record["winner"], prompt, label, rater, reason, line)
 
 
 def parse(raw: bytes, line: int, where: str) -> Vote | str:
-    """The vote of one line, or why it is damaged. Raises UserError for an unknown field."""
+    """The vote of one line, or the reason why the line is damaged. Raises UserError for an unknown field."""
     try:
-        record = json.loads(raw.decode("utf-8-sig" if line == 1 else "utf-8"), object_pairs_hook=_once)
+        record = json.loads(raw.decode("utf-8-sig" if line == 1 else "utf-8"), object_pairs_hook=_without_duplicates)
     except UnicodeDecodeError as e:
         return f"not UTF-8 at byte {e.start}"
     except RecursionError:
-        return "nested too deep"
+        return "too deeply nested"
     except json.JSONDecodeError as e:
         return f"not JSON: {e.msg} at character {e.colno}"
     except ValueError as e:
@@ -230,12 +231,12 @@ def parse(raw: bytes, line: int, where: str) -> Vote | str:
 
 
 def raw_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
-    """Numbers of lines from 1, with the line, or None where it is longer than 16 MiB; blank ones are skipped."""
+    """Lines with their numbers from 1, without blank lines; None for a line longer than MAX_LINE_BYTES."""
     number = 0
     with path.open("rb") as file:
-        while raw := file.readline(LONGEST + 1):
+        while raw := file.readline(MAX_LINE_BYTES + 1):
             number += 1
-            if len(raw) > LONGEST:
+            if len(raw) > MAX_LINE_BYTES:
                 while not raw.endswith(b"\n") and (raw := file.readline(1 << 20)):
                     pass
                 yield number, None
@@ -246,40 +247,40 @@ def raw_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
 # --------------------------------------------------------------------------- a file
 
 
-def normal(path: str) -> str:
-    """The one way to write a relative path: ./x/../a.png is a.png."""
+def normal_path(path: str) -> str:
+    """The normal form of a relative path: a.png for ./x/../a.png."""
     return posixpath.normpath(path)
 
 
 class _Reader:
-    """What is known while a file is read."""
+    """The state while a file is read."""
 
     def __init__(self, path: Path, kind: ItemKind | None) -> None:
         self.path, self.kind, self.expected = path, kind, kind
-        self.because = ""  # why items are of this kind, in a message
+        self.because = ""  # why items are of this kind, for a message
         self.votes: list[Vote] = []
         self.equal: list[int] = []
         self.damaged: list[Refused] = []
         self.repeats = 0
         self.judged: dict[Pair, dict[str | None, set[int]]] = {}
-        self.texts: dict[str, str] = {}  # the same item, read a thousand times, is kept once
+        self.texts: dict[str, str] = {}  # stores equal items only once
 
     def item(self, text: str, line: int) -> str:
-        found = kind_of_item(text, self.expected)
+        kind = kind_of_item(text, self.expected)
         if self.kind is None:
-            self.kind, self.because = found, f"line {line} has one of kind {found.name}"
-        if found is not self.kind:
+            self.kind, self.because = kind, f"line {line} has one of kind {kind.name}"
+        if kind is not self.kind:
             if self.expected is not None:
                 raise UserError(
-                    f"{self.path} has votes on {found.plural} (line {line} has {text[:60]!r}), and votes on "
-                    f"{self.kind.plural} are asked for. Give those."
+                    f"{self.path} has votes on {kind.plural} (line {line} has {text[:60]!r}), but votes on "
+                    f"{self.kind.plural} are needed. Give a file of those."
                 )
-            both = " and ".join(k.plural for k in registry.kinds().values() if k in (found, self.kind))
+            both = " and ".join(k.plural for k in registry.kinds().values() if k in (kind, self.kind))
             raise UserError(
-                f"{self.path}: {both} in one file. Line {line} has one of kind {found.name}, {text[:60]!r}, but "
+                f"{self.path} mixes {both}. Line {line} has one of kind {kind.name}, {text[:60]!r}, but "
                 f"{self.because}. Put them into two files, or read them with the kind text if all are texts."
             )
-        text = text if self.kind.inline else normal(text)
+        text = text if self.kind.inline else normal_path(text)
         return self.texts.setdefault(text, text)
 
     def add(self, vote: Vote) -> None:
@@ -288,17 +289,17 @@ class _Reader:
             self.equal.append(vote.line)
             return
         vote = Vote(a, b, vote.winner, vote.prompt, vote.label, vote.rater, vote.reason, vote.line)
-        said = self.judged.setdefault(vote.pair, {}).setdefault(vote.rater, set())
-        if vote.judgement in said:
+        judgements = self.judged.setdefault(vote.pair, {}).setdefault(vote.rater, set())
+        if vote.judgement in judgements:
             self.repeats += 1
             return
-        said.add(vote.judgement)
+        judgements.add(vote.judgement)
         self.votes.append(vote)
 
     def summary(self) -> Summary:
         within = between = 0
         for raters in self.judged.values():
-            one, other = ({r for r, said in raters.items() if side in said} for side in (FIRST, SECOND))
+            one, other = ({r for r, judged in raters.items() if side in judged} for side in (FIRST, SECOND))
             within += bool(one & other)
             between += bool(one and other and len(one | other) > 1)
         return Summary(
@@ -315,22 +316,24 @@ class _Reader:
 
 
 def scan(path: Path, kind: ItemKind | None = None) -> Preferences:
-    """What is in a file of votes, be it nothing; whether its files exist is not asked. Raises UserError as read_votes.
+    """The votes of a file, which may be empty, without checking that the files of items exist.
 
-    `kind` None: that of the first vote. Texts that all look like paths, and other items that are text, need their kind.
+    If `kind` is None, it is that of the first vote; it must be given for texts that look like paths, and for other
+    kinds that are written as text. Raises UserError like `read_votes`.
     """
     reader = _Reader(path, kind)
     try:
         for line, raw in raw_lines(path):
             where = f"{path.name}:{line}"
-            found = f"longer than {LONGEST >> 20} MiB" if raw is None else parse(raw, line, where)
-            if isinstance(found, str):
-                reader.damaged.append(Refused(where, found))
+            vote = f"longer than {MAX_LINE_BYTES >> 20} MiB" if raw is None else parse(raw, line, where)
+            if isinstance(vote, str):
+                reader.damaged.append(Refused(where, vote))
             else:
-                reader.add(found)
+                reader.add(vote)
     except OSError as e:
         raise UserError(
-            f"Cannot read the votes in {path}: {e.strerror or e}. Give a file of votes, one JSON object a line."
+            f"Cannot read the votes in {path}: {e.strerror or e}. Give a file of votes, with one JSON object on each "
+            "line."
         ) from e
     return Preferences(reader.kind or TEXT, path.parent, tuple(reader.votes), reader.summary())
 
@@ -338,22 +341,22 @@ def scan(path: Path, kind: ItemKind | None = None) -> Preferences:
 def _exists(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a name longer than the disk allows
+    except (OSError, ValueError):  # a name that is longer than the file system allows
         return False
 
 
 def read_votes(path: Path, kind: ItemKind | None = None) -> Preferences:
-    """The votes of a file (JSONL, UTF-8), read line by line.
+    """The votes of a file (JSON Lines, UTF-8).
 
-    Damaged lines, votes that compare a thing with itself, and exact repeats by the same rater are left out and stand
-    in the summary. Raises UserError when the file cannot be read, has unknown fields, mixes kinds of items, names files
-    that do not exist, or has no vote that counts.
+    Damaged lines, votes that compare an item with itself, and exact repeats by the same rater are left out and reported
+    in the summary. Raises UserError if the file cannot be read, has unknown fields, mixes kinds of items, names files
+    that do not exist, or has no valid vote.
     """
     found = scan(path, kind)
     if not found.votes:
         why = " ".join(found.summary.lines()[1:]) or "It is empty."
         raise UserError(
-            f'{path} has no vote to use. {why} A vote is a line such as {{"a": "one", "b": "other", "winner": "a"}}.'
+            f'{path} has no valid vote. {why} A vote is a line such as {{"a": "one", "b": "other", "winner": "a"}}.'
         )
     if not found.kind.inline:
         items = dict.fromkeys(item for v in found.votes for item in (v.a, v.b))
@@ -361,6 +364,6 @@ def read_votes(path: Path, kind: ItemKind | None = None) -> Preferences:
             plural = found.kind.plural
             raise UserError(
                 f"{len(missing):,} of the {len(items):,} {plural} named in {path} are missing: {_some(missing)}. "
-                f"Paths are relative to {found.folder}. Put the {plural} there, or mend the paths."
+                f"Paths are relative to {found.folder}. Put the {plural} there, or correct the paths."
             )
     return found

@@ -1,10 +1,10 @@
-"""What votes say of how good each candidate is, which pair to ask about next, and how far to trust the answer.
+"""Ranks candidates by votes, chooses the next pairs to ask about, and measures the calibration of predictions.
 
 Every candidate has a strength s (Bradley and Terry 1952), in logits: a beats b with probability sigmoid(s_a - s_b). A
-tie counts as half a win for each. Davidson 1970 gives ties a parameter of their own; it is not used, because it changes
-who is predicted to win only by what few votes say of the raters' habit of tying, while half wins keep one concave
-problem with one answer whose probabilities are of the two outcomes that training and accuracy ask about. A price: a tie
-narrows the strengths as much as a decided vote does.
+tie counts as half a win for each. The separate parameter for ties of Davidson 1970 is not used: it hardly changes which
+candidate is predicted to win, while half wins give a concave problem whose probabilities are those of the two outcomes
+that training and accuracy need. A disadvantage is that a tie reduces the variance of strengths as much as a decided
+vote.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 SPREAD = 1.0  # standard deviation of strengths before any vote, in logits
-MOST = 5000  # candidates: the covariance of so many takes 200 MB
-STEPS = 100  # of Newton's method; a dozen are usual
+MAX_CANDIDATES = 5000  # their covariance takes 200 MB
+MAX_STEPS = 100  # of Newton's method; about twelve are usual
 Z95 = 1.959963984540054  # two-sided 95% of a standard normal
-SLOPE = np.sqrt(np.pi / 8)  # sigmoid(x) is nearly ndtr(SLOPE x): equal slopes at 0
-WIDTH2 = np.pi * np.log(2) / 2  # C^2 of Houlsby et al. 2011: ndtr(x) has about exp(-x^2 / (2 C^2)) bits of entropy
+PROBIT_SLOPE = np.sqrt(np.pi / 8)  # sigmoid(x) is approximated by ndtr(PROBIT_SLOPE x), with equal slopes at 0
+# C^2 of Houlsby et al. 2011: an outcome of probability ndtr(x) has about exp(-x^2 / (2 C^2)) bits of entropy.
+ENTROPY_WIDTH2 = np.pi * np.log(2) / 2
 SCORES = {"a": 1.0, "tie": 0.5, "b": 0.0}
 
 
 @dataclass(frozen=True)
 class Duels:
-    """N votes on K candidates: which two (indices, (N,)), and what the first got: 1, 0, or 0.5 for a tie."""
+    """N votes on K candidates: the indices (N,) of both, and the score (N,) of the first: 1, 0, or 0.5 for a tie."""
 
     names: tuple[Candidate, ...]
     first: Index
@@ -43,9 +44,9 @@ class Duels:
 
 @dataclass(frozen=True)
 class Strengths:
-    """The posterior of K strengths, as a normal distribution: mean (K,) and covariance (K, K), in logits.
+    """The normal posterior of K strengths: mean (K,) and covariance (K, K), in logits.
 
-    Only differences mean anything; the prior's mean, 0, is where the scale is held.
+    Only differences of strengths are meaningful; the mean of the prior, 0, fixes the origin.
     """
 
     names: tuple[Candidate, ...]
@@ -54,7 +55,7 @@ class Strengths:
     votes: int
 
     def order(self) -> list[tuple[Candidate, float, float]]:
-        """Candidates from the strongest, each with its strength and its standard deviation."""
+        """Candidates from the strongest on, each with its strength and standard deviation."""
         best = np.argsort(-self.mean, kind="stable")
         deviation = np.sqrt(np.diag(self.covariance))
         return [(self.names[i], float(self.mean[i]), float(deviation[i])) for i in best]
@@ -62,7 +63,7 @@ class Strengths:
 
 @dataclass(frozen=True)
 class Chance:
-    """The probability that one beats the other, and where it may lie: 95% of the strengths' posterior."""
+    """The probability that one candidate beats the other, with a 95% interval of the strengths' posterior."""
 
     value: float
     low: float
@@ -71,37 +72,37 @@ class Chance:
 
 @dataclass(frozen=True)
 class Question:
-    """A pair to ask about, and the bits about the strengths to be expected of the answer."""
+    """A pair to ask about, and the expected information of the answer about the strengths, in bits."""
 
     pair: Pair
     gain: float
 
 
 def duels_of(votes: Iterable[Vote], also: Iterable[Candidate] = ()) -> Duels:
-    """Votes by indices of candidates; `also` are candidates that may have no vote yet."""
-    place: dict[Candidate, int] = {}
+    """Votes by indices of candidates; `also` are candidates that may have no votes yet."""
+    index: dict[Candidate, int] = {}
     rows = []
     for v in votes:
         one, other = Candidate(v.a, v.prompt, v.label), Candidate(v.b, v.prompt, v.label)
-        rows.append((place.setdefault(one, len(place)), place.setdefault(other, len(place)), SCORES[v.winner]))
+        rows.append((index.setdefault(one, len(index)), index.setdefault(other, len(index)), SCORES[v.winner]))
     for candidate in also:
-        place.setdefault(candidate, len(place))
-    found = np.array(rows, dtype=np.float64).reshape(len(rows), 3)
-    return Duels(tuple(place), found[:, 0].astype(np.int64), found[:, 1].astype(np.int64), found[:, 2])
+        index.setdefault(candidate, len(index))
+    table = np.array(rows, dtype=np.float64).reshape(len(rows), 3)
+    return Duels(tuple(index), table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2])
 
 
 # --------------------------------------------------------------------------- strengths
 
 
 def log_posterior(duels: Duels, strengths: Array, spread: float = SPREAD) -> float:
-    """Of strengths (K,), up to a constant, in nats: votes by Bradley and Terry 1952, a normal prior."""
+    """The log posterior of strengths (K,), up to a constant, in nats: Bradley and Terry 1952 with a normal prior."""
     d = strengths[duels.first] - strengths[duels.second]
     votes = duels.score * np.logaddexp(0, -d) + (1 - duels.score) * np.logaddexp(0, d)
     return -float(votes.sum()) - float(strengths @ strengths) / (2 * spread**2)
 
 
 def derivatives(duels: Duels, strengths: Array, spread: float = SPREAD) -> tuple[Array, Array]:
-    """The gradient (K,) of the log posterior, and minus its matrix of second derivatives (K, K)."""
+    """The gradient (K,) of the log posterior, and its negative Hessian (K, K)."""
     i, j, k = duels.first, duels.second, len(strengths)
     p = expit(strengths[i] - strengths[j])
     gradient = -strengths / spread**2
@@ -113,29 +114,31 @@ def derivatives(duels: Duels, strengths: Array, spread: float = SPREAD) -> tuple
 
 
 def fit(duels: Duels, spread: float = SPREAD) -> Strengths:
-    """The likeliest strengths given the votes and a normal prior of standard deviation `spread`, by Newton's method;
-    their covariance by the Laplace approximation (Tierney and Kadane 1986): the inverse of the curvature there.
+    """The most probable strengths given votes and a normal prior of standard deviation `spread`, by Newton's method.
 
-    Raises UserError when there is no candidate, or too many, or `spread` is not above 0.
+    Their covariance is the Laplace approximation (Tierney and Kadane 1986), the inverse of the negative Hessian. Raises
+    UserError if there are no candidates or too many, or if `spread` is not above 0.
     """
     k = len(duels.names)
-    if not 0 < k <= MOST:
-        raise UserError(f"Ranking takes 1 to {MOST:,} candidates at once, not {k:,}. Rank those of fewer prompts.")
+    if not 0 < k <= MAX_CANDIDATES:
+        raise UserError(
+            f"Ranking takes from 1 to {MAX_CANDIDATES:,} candidates, not {k:,}. Rank those of fewer prompts together."
+        )
     if not (0 < spread < np.inf):
-        raise UserError(f"The spread of strengths is a number of logits above 0, such as 1. Given: {spread}.")
+        raise UserError(f"The spread of strengths must be a finite number of logits above 0. Given: {spread}.")
     mean = np.zeros(k)
     value = log_posterior(duels, mean, spread)
-    for _ in range(STEPS):
+    for _ in range(MAX_STEPS):
         gradient, curvature = derivatives(duels, mean, spread)
         step = np.linalg.solve(curvature, gradient)
-        # A whole step may overshoot where votes are many and the prior is wide; a concave function allows half of it.
-        while (found := log_posterior(duels, mean + step, spread)) < value - 1e-12 * abs(value):
+        # A full step may overshoot with many votes and a wide prior. Halving it succeeds, as the function is concave.
+        while (next_value := log_posterior(duels, mean + step, spread)) < value - 1e-12 * abs(value):
             step = step / 2
-        mean, value = mean + step, found
+        mean, value = mean + step, next_value
         if np.abs(step).max() < 1e-10:
             break
     else:
-        raise AssertionError(f"Newton's method did not converge in {STEPS} steps")
+        raise AssertionError(f"Newton's method did not converge in {MAX_STEPS} steps")
     covariance = np.asarray(np.linalg.inv(derivatives(duels, mean, spread)[1]), dtype=np.float64)
     return Strengths(duels.names, mean, covariance, len(duels.score))
 
@@ -151,36 +154,37 @@ def difference(strengths: Strengths, i: Index, j: Index) -> tuple[Array, Array]:
 
 
 def predict(mean: Array, variance: Array) -> Array:
-    """E sigmoid(d) of d ~ N(mean, variance), nearly: the variance draws it to 1/2 (MacKay 1992)."""
+    """An approximation of E sigmoid(d) for d ~ N(mean, variance), which the variance moves towards 1/2 (MacKay
+    1992)."""
     return np.asarray(expit(mean / np.sqrt(1 + np.pi * variance / 8)))
 
 
 def beats(strengths: Strengths, one: Candidate, other: Candidate) -> Chance:
-    """How likely `one` is to be preferred to `other`. Raises UserError for a candidate that was not fitted."""
-    place = {name: i for i, name in enumerate(strengths.names)}
+    """The probability that `one` is preferred to `other`. Raises UserError for a candidate that was not ranked."""
+    index = {name: i for i, name in enumerate(strengths.names)}
     for c in (one, other):
-        if c not in place:
-            raise UserError(f"{c.item[:60]!r} is not among the {len(place):,} candidates that were ranked.")
-    mean, variance = difference(strengths, np.array([place[one]]), np.array([place[other]]))
+        if c not in index:
+            raise UserError(f"{c.item[:60]!r} is not among the {len(index):,} candidates that were ranked.")
+    mean, variance = difference(strengths, np.array([index[one]]), np.array([index[other]]))
     ends = expit(mean + np.array([-Z95, Z95]) * np.sqrt(variance))
     return Chance(float(predict(mean, variance)[0]), float(ends[0]), float(ends[1]))
 
 
 def information(mean: Array, variance: Array) -> Array:
-    """Bits that one answer tells of d ~ N(mean, variance), when a wins with probability sigmoid(d): the entropy of the
-    answer less what would be left of it if d were known (BALD; Houlsby et al. 2011), with the sigmoid as a probit.
+    """The information in bits of one answer about d ~ N(mean, variance), if a wins with probability sigmoid(d).
 
-    Within 0.003 bits of the integral with a probit and 0.04 with a sigmoid, and not below 0.
+    It is the entropy of the answer minus its expected entropy given d (BALD; Houlsby et al. 2011), with the sigmoid
+    approximated by a probit. The error is at most 0.003 bits for a probit and 0.04 bits for a sigmoid; never below 0.
     """
-    m, v = SLOPE * mean, SLOPE**2 * variance
+    m, v = PROBIT_SLOPE * mean, PROBIT_SLOPE**2 * variance
     p = ndtr(m / np.sqrt(v + 1))
     entropy = -(xlogy(p, p) + xlogy(1 - p, 1 - p)) / np.log(2)
-    known = np.sqrt(WIDTH2 / (v + WIDTH2)) * np.exp(-(m**2) / (2 * (v + WIDTH2)))
+    known = np.sqrt(ENTROPY_WIDTH2 / (v + ENTROPY_WIDTH2)) * np.exp(-(m**2) / (2 * (v + ENTROPY_WIDTH2)))
     return np.asarray(np.maximum(entropy - known, 0))
 
 
 def comparable(names: Sequence[Candidate]) -> tuple[Index, Index]:
-    """Indices (M,), (M,) of all pairs for the same prompt and label."""
+    """Indices (M,), (M,) of all pairs of candidates with the same prompt and label."""
     groups: dict[tuple[str | None, str | None], list[int]] = {}
     for i, name in enumerate(names):
         groups.setdefault((name.prompt, name.label), []).append(i)
@@ -193,17 +197,17 @@ def comparable(names: Sequence[Candidate]) -> tuple[Index, Index]:
 
 
 def ask(strengths: Strengths, n: int, asked: Collection[Pair] = ()) -> list[Question]:
-    """The next n pairs to ask about, the most telling first, without those in `asked`: a person who sees a pair again
-    says the same again, which is nothing new. Fewer when no more are left.
+    """The next n pairs to ask about, the most informative first, without those in `asked`; fewer if no more are left.
 
-    Each is chosen as if those before it had been answered: an answer adds p (1 - p) to the curvature whoever wins, so
-    that the covariance to come is known (a Sherman-Morrison update), while the expected strengths stay.
+    A rater who sees a pair again gives the same answer, which has no information. Each pair is chosen as if the pairs
+    before it had been answered: an answer adds p (1 - p) to the negative Hessian whoever wins, so that the future
+    covariance is known (a Sherman-Morrison update), while the expected strengths do not change.
     """
     i, j = comparable(strengths.names)
-    place = {name: k for k, name in enumerate(strengths.names)}
-    k, known = len(place), [p.candidates for p in asked]
-    gone = [(place[a], place[b]) for a, b in known if a in place and b in place]
-    free = ~np.isin(np.minimum(i, j) * k + np.maximum(i, j), [min(g) * k + max(g) for g in gone])
+    index = {name: k for k, name in enumerate(strengths.names)}
+    k, known = len(index), [p.candidates for p in asked]
+    done = [(index[a], index[b]) for a, b in known if a in index and b in index]
+    free = ~np.isin(np.minimum(i, j) * k + np.maximum(i, j), [min(d) * k + max(d) for d in done])
     i, j = i[free], j[free]
     now, out = strengths, []
     open_ = np.ones(len(i), dtype=bool)
@@ -226,7 +230,7 @@ def ask(strengths: Strengths, n: int, asked: Collection[Pair] = ()) -> list[Ques
 
 @dataclass(frozen=True)
 class Bin:
-    """Predictions whose confidence lies in [low, high): how many, what they said, and what came true."""
+    """The n predictions with a confidence in [low, high): the mean prediction, and the observed share."""
 
     low: float
     high: float
@@ -237,60 +241,62 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How good predicted preferences are. The floor of `error` is what a perfect predictor gets from as few votes."""
+    """The quality of predicted preferences. The floor of `error` is that of a perfect predictor with as many votes."""
 
     accuracy: Score
     brier: Score
     error: Score
     table: tuple[Bin, ...]
-    ties: int  # votes left out: nobody won
+    ties: int  # left out
 
 
 def held_out(duels: Duels, spread: float = SPREAD, folds: int = 5, seed: int = 0) -> Array:
-    """The predicted probability (N,) that the first wins, of each vote by strengths that saw no vote on its pair.
+    """The predicted probability (N,) that the first wins, for each vote by strengths fitted without votes on its pair.
 
-    Pairs are dealt to folds at random. Raises UserError with fewer than two pairs or folds.
+    Pairs are assigned to folds at random. Raises UserError for fewer than two pairs or folds.
     """
     k = len(duels.names)
     keys = np.minimum(duels.first, duels.second) * k + np.maximum(duels.first, duels.second)
     pairs, which = np.unique(keys, return_inverse=True)
     if len(pairs) < 2 or folds < 2:
-        raise UserError(f"Holding votes out takes two pairs and two folds. Given: {len(pairs)} pairs, {folds} folds.")
+        raise UserError(
+            f"Holding out votes needs at least two pairs and two folds. Given: {len(pairs)} pairs, {folds} folds."
+        )
     fold = (np.random.default_rng(seed).permutation(len(pairs)) % folds)[which]
     out = np.empty(len(fold))
     for f in np.unique(fold):
         rest, here = fold != f, fold == f
-        found = fit(Duels(duels.names, duels.first[rest], duels.second[rest], duels.score[rest]), spread)
-        out[here] = predict(*difference(found, duels.first[here], duels.second[here]))
+        strengths = fit(Duels(duels.names, duels.first[rest], duels.second[rest], duels.score[rest]), spread)
+        out[here] = predict(*difference(strengths, duels.first[here], duels.second[here]))
     return out
 
 
 def _share(hits: float, n: int) -> tuple[float, float]:
-    """Wilson's interval of a share (Wilson 1927); hits may be halves."""
+    """The interval of a share (Wilson 1927); hits may count half."""
     p, z2 = hits / n, Z95**2
     half = Z95 * float(np.sqrt(p * (1 - p) / n + z2 / (4 * n * n)))
     return max(0.0, (p + z2 / (2 * n) - half) / (1 + z2 / n)), min(1.0, (p + z2 / (2 * n) + half) / (1 + z2 / n))
 
 
 def _gap(which: Index, sure: Array, came: Array, bins: int) -> float:
-    """The expected calibration error: |predicted - observed| of each bin, by how many predictions it has."""
+    """The expected calibration error: |predicted - observed| of each bin, weighted by its number of predictions."""
     return float(np.abs(np.bincount(which, sure - came, bins)).sum()) / len(sure)
 
 
 def calibration(predicted: Array, score: Array, bins: int = 5, seed: int = 0) -> Calibration:
-    """Predictions (N,) that the first wins, against what it got (N,): 1, 0, or 0.5 of a tie, which is left out.
+    """Compare predicted probabilities (N,) that the first wins with its scores (N,): 1, 0, or 0.5 for a tie.
 
-    A prediction is read from its more likely side, so that it does not matter which side is first; confidences from
-    0.5 to 1 fall into equal bins (Guo et al. 2017, eq. 3: the expected calibration error). Accuracy counts half where
-    the prediction is 0.5. The Brier score is the mean of (p - outcome)^2 (Brier 1950, for one of two outcomes).
-    Raises UserError when no vote has a winner, or a prediction is not in [0, 1].
+    Ties are left out. Each prediction is that of its more probable side, so that the order of sides does not matter;
+    confidences from 0.5 to 1 are divided into equal bins (Guo et al. 2017, eq. 3: the expected calibration error). A
+    prediction of 0.5 counts half in the accuracy. The Brier score is the mean of (p - outcome)^2 (Brier 1950, for one
+    of two outcomes). Raises UserError if no vote has a winner, or if a prediction is not in [0, 1].
     """
     if not ((predicted >= 0) & (predicted <= 1)).all():
-        raise UserError("Predicted preferences are probabilities from 0 to 1; some are outside, or not numbers.")
+        raise UserError("Predicted preferences must be probabilities from 0 to 1. Some are outside or NaN.")
     ties = score == 0.5
     p, y = predicted[~ties], score[~ties]
     if not (n := len(p)):
-        raise UserError("No held-out vote has a winner, so predictions cannot be judged. Collect votes that decide.")
+        raise UserError("No held-out vote has a winner, so accuracy is not defined. Collect votes that are not ties.")
     sure, came = np.maximum(p, 1 - p), np.where(p >= 0.5, y, 1 - y)
     hits = float(np.where(p == 0.5, 0.5, came).sum())
     squares = (p - y) ** 2

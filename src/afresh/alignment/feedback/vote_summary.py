@@ -1,4 +1,4 @@
-"""What a file of votes says, in a few numbers: how many, whether raters agree, what was liked, which run won."""
+"""The summary of a file of votes: their number, the agreement of raters, the strongest items and the winning run."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from afresh.core import Score, UserError
 from afresh.evaluation.estimate import share
 from afresh.evaluation.report import visible
 
-ENDS = 3  # strongest and weakest items that are named
-EXCERPT = 60  # characters of an item, in a line
+LISTED_ITEMS = 3  # of the strongest and of the weakest items
+EXCERPT_CHARACTERS = 60  # of an item in a line
 Owners = Mapping[Candidate, Collection[tuple[str, str]]]  # the runs (name, weights) that drew a candidate
 
 
 @dataclass(frozen=True)
 class Standing:
-    """An item with its strength and the posterior's deviation, in logits; 0 is the middle of its prompt and label."""
+    """An item with its strength and the posterior deviation, in logits; 0 is the mean for its prompt and label."""
 
     item: str
     prompt: str | None
@@ -32,8 +32,8 @@ class Standing:
 
 @dataclass(frozen=True)
 class Match:
-    """How often the samples of `one` were preferred to those of `other`: a share of the decided votes, each rater's
-    last word on each pair, with its interval; nothing where all are ties."""
+    """How often the samples of `one` were preferred to those of `other`. `share` is that of the decided votes, of which
+    the latest of each rater on each pair counts; None if all are ties."""
 
     one: str
     other: str
@@ -54,8 +54,8 @@ class Match:
 
 @dataclass(frozen=True)
 class Tally:
-    """The summary of a file of votes. `raters`: votes of each by name, "" without one. `agreement` (raw) and `alpha`
-    (Krippendorff's) are there when two raters judged the same pairs."""
+    """The summary of a file of votes. `raters`: the number of votes by name, "" for votes without one. `agreement`
+    (raw) and `alpha` (Krippendorff's) are None if no two raters judged the same pairs."""
 
     votes: int
     ties: int
@@ -71,14 +71,14 @@ class Tally:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """The same in words, a line each."""
+        """The summary as lines of text."""
         names = ", ".join(f"{visible(name) or 'without a name'} {count:,}" for name, count in self.raters.items())
         out = [f"{self.votes:,} votes, {self.ties:,} of them ties: {names}." if self.votes else "No votes yet."]
         out += [visible(match.line()) for match in self.runs]
         if self.agreement is not None:
             out.append(f"Two judgements of one pair agree in {interval(self.agreement)}.")
         if self.alpha is not None:
-            out.append(f"Krippendorff's alpha: {interval(self.alpha)}; 1 is agreement, 0 what chance gives.")
+            out.append(f"Krippendorff's alpha: {interval(self.alpha)}; 1 is full agreement, 0 agreement by chance.")
         for name, ends in (("strongest", self.strongest), ("weakest", self.weakest)):
             out += [f"{name} ({s.strength:+.2f} ± {s.deviation:.2f}): {excerpt(s)}" for s in ends]
         return [*out, *map(visible, self.notes)]
@@ -91,46 +91,47 @@ def interval(score: Score) -> str:
 
 
 def excerpt(standing: Standing) -> str:
-    """An item on one line, and what it was made for."""
-    made_for = [f"{k} {v}" for k, v in (("label", standing.label), ("prompt", standing.prompt)) if v]
-    words = [" ".join(visible(text).split()) for text in (standing.item, *made_for)]
-    item, *rest = [w if len(w) <= EXCERPT else w[: EXCERPT - 1] + "…" for w in words]
+    """An item on one line, with its label and prompt."""
+    request = [f"{k} {v}" for k, v in (("label", standing.label), ("prompt", standing.prompt)) if v]
+    words = [" ".join(visible(text).split()) for text in (standing.item, *request)]
+    item, *rest = [w if len(w) <= EXCERPT_CHARACTERS else w[: EXCERPT_CHARACTERS - 1] + "…" for w in words]
     return f"{item or '(empty)'}" + (f" ({', '.join(rest)})" if rest else "")
 
 
 def by_request(votes: Sequence[Vote], candidates: Collection[Candidate]) -> list[Strengths]:
-    """The strengths of candidates, fitted request by request: no vote joins two requests, so that this is the joint
-    posterior in blocks. Votes on others are left out."""
+    """The strengths of candidates, fitted separately for each request. As no vote compares two requests, these are the
+    blocks of the joint posterior. Votes on other candidates are ignored."""
     known = set(candidates)
     groups: dict[tuple[str | None, str | None], list[Candidate]] = {}
     for c in candidates:
         groups.setdefault((c.prompt, c.label), []).append(c)
-    said: dict[tuple[str | None, str | None], list[Vote]] = {}
+    votes_on: dict[tuple[str | None, str | None], list[Vote]] = {}
     for v in votes:
         if known.issuperset(v.pair.candidates):
-            said.setdefault((v.prompt, v.label), []).append(v)
-    return [fit(duels_of(said.get(key, ()), group)) for key, group in groups.items()]
+            votes_on.setdefault((v.prompt, v.label), []).append(v)
+    return [fit(duels_of(votes_on.get(key, ()), group)) for key, group in groups.items()]
 
 
 def standings(votes: Sequence[Vote]) -> list[Standing]:
-    """All items that have a vote, from the strongest."""
-    found = by_request(votes, dict.fromkeys(c for v in votes for c in v.pair.candidates))
-    rows = [Standing(c.item, c.prompt, c.label, s, d) for f in found for c, s, d in f.order()]
+    """All items with votes, from the strongest on."""
+    fitted = by_request(votes, dict.fromkeys(c for v in votes for c in v.pair.candidates))
+    rows = [Standing(c.item, c.prompt, c.label, s, d) for f in fitted for c, s, d in f.order()]
     return sorted(rows, key=lambda r: -r.strength)
 
 
 def matches(votes: Sequence[Vote], owners: Owners) -> list[Match]:
-    """Runs against each other, over the votes whose two items are of one run each, and of two."""
+    """Matches between runs, over the votes that compare items of two different runs; an item of several runs is
+    ignored."""
     last: dict[Any, tuple[Vote, tuple[str, str], tuple[str, str]]] = {}
     for v in votes:
         one, other = (list(owners.get(Candidate(i, v.prompt, v.label), ())) for i in (v.a, v.b))
         if len(one) == len(other) == 1 and one != other:
             last[v.pair, v.rater] = (v, one[0], other[0])
-    many = Counter(name for name, _ in {run for _, *two in last.values() for run in two})
+    states = Counter(name for name, _ in {run for _, *two in last.values() for run in two})
     counts: dict[tuple[str, str], Counter[str]] = {}
     for vote, one_run, other_run in last.values():
-        # Two states of one run bear one name; their weights tell them apart.
-        a, b = (name if many[name] == 1 else f"{name}@{weights[:6]}" for name, weights in (one_run, other_run))
+        # Two states of one run have the same name, so the hash of the weights is appended.
+        a, b = (name if states[name] == 1 else f"{name}@{weights[:6]}" for name, weights in (one_run, other_run))
         winner = {"a": a, "b": b, "tie": ""}[vote.winner]
         counts.setdefault((min(a, b), max(a, b)), Counter())[winner] += 1
     out = []
@@ -142,7 +143,7 @@ def matches(votes: Sequence[Vote], owners: Owners) -> list[Match]:
 
 
 def tally(found: Preferences, owners: Owners) -> Tally:
-    """The summary of the votes that count in a file; `owners` says which runs drew its items."""
+    """The summary of the valid votes of a file; `owners` names the runs that generated its items."""
     votes, notes = list(found.votes), found.summary.lines()[1:]
     table = table_of(votes)
     agreed = [defined(f, table, notes) for f in (raw_agreement, alpha)] if len(table.raters) > 1 else [None, None]
@@ -150,7 +151,7 @@ def tally(found: Preferences, owners: Owners) -> Tally:
         ranked = standings(votes)
     except UserError as e:  # more items of one request than can be ranked
         ranked, notes = [], [*notes, str(e)]
-    few = min(ENDS, len(ranked) // 2)
+    few = min(LISTED_ITEMS, len(ranked) // 2)
     return Tally(
         votes=len(votes),
         ties=sum(v.judgement == TIE for v in votes),
@@ -165,7 +166,7 @@ def tally(found: Preferences, owners: Owners) -> Tally:
 
 
 def defined(measure: Callable[[Table], Score], table: Table, notes: list[str]) -> Score | None:
-    """A measure of agreement, or nothing and the reason among the notes."""
+    """A measure of agreement; None if it is not defined, with the reason added to the notes."""
     try:
         return measure(table)
     except UserError as e:
