@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+
+import pytest
 
 os.environ |= {  # before torch is imported; processes that tests start inherit it
     "CUDA_VISIBLE_DEVICES": "",
@@ -15,3 +18,12 @@ os.environ |= {  # before torch is imported; processes that tests start inherit 
     "OPENBLAS_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def do_not_wait_for_the_disk() -> Iterator[None]:
+    """os.fsync does nothing: it protects from a loss of power, which no test can bring about. The order of the calls is
+    tested where it matters, in tests/training/test_crash.py with the real function."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +38,6 @@ from tests.heard import heard
 from tests.training.toys import flat, same
 
 STEPS = 400  # planned
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test here is about power failures."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 # --------------------------------------------------------------------------- the rule
@@ -137,7 +130,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ended(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A flow that memorises them, monitored at any cost."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda handle: None)
         patch.setattr(memorise, "COST", 100.0)
         job = start(spec(data, tmp_path_factory.mktemp("runs") / "ended", STEPS))
         learn(job)

@@ -4,7 +4,6 @@ was killed on the way; a reward that fails loses nothing of what was learnt."""
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -45,12 +44,6 @@ def failing(texts: list):
     flag.write_text(str(left - 1))
     return [share(t) for t in texts]
 """
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here is about a loss of power."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,6 @@ from afresh.training.loop import Diverged, Hooks, Interrupted, Learner
 from afresh.training.plan import make_learner
 from tests.contracts.rows import FAMILIES, SPACES, FamilyRow, examples
 from tests.training.toys import Squares, batches, flat, learner, same
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test here is about power failures."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 class Log:
