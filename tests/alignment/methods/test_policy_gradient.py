@@ -243,18 +243,18 @@ def test_weights_by_hand() -> None:
 def test_bad_input() -> None:
     x, mask = torch.zeros(2, 3), torch.ones(2, 3, dtype=torch.bool)
     for a in (torch.zeros(3), torch.zeros(2, 2)):
-        with pytest.raises(UserError, match=r"mask is|advantages"):
+        with pytest.raises(UserError, match=r"mask must|advantages"):
             pg.surrogate(x, a, mask)
     with pytest.raises(UserError, match="old is not finite"):
         pg.ppo(x, x - math.inf, x, mask)
     for name, value in {"low": -0.1, "high": math.nan, "dual": 1.0}.items():
-        with pytest.raises(UserError, match=f"^{name} is"):
+        with pytest.raises(UserError, match=f"^{name} must be"):
             pg.ppo(x, x, x, mask, **{name: value})
     with pytest.raises(UserError, match="returns has the shape"):
         pg.value_loss(x, x[:1], mask)
-    with pytest.raises(UserError, match="No step counts"):
+    with pytest.raises(UserError, match="mask is false everywhere"):
         pg.gap(x, x, ~mask)
-    with pytest.raises(UserError, match="cap is 0"):
+    with pytest.raises(UserError, match="cap must be above 0"):
         pg.truncated_weights(x, x, mask, cap=0)
-    with pytest.raises(UserError, match="nan"):
+    with pytest.raises(UserError, match="NaN"):
         pg.entropy(torch.full((2, 3, 4), math.nan), mask)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from afresh.alignment.methods.selected import Selected, SelectedConfig, Watched
+from afresh.alignment.methods.selected import SelectedBatches, SelectedConfig, SelectedObjective
 from afresh.core import Batch, Cond, Space
 from afresh.core.rng import Rng
 
@@ -39,7 +39,7 @@ def world(now: float, before: float) -> Any:
 
 def test_of_the_reference_the_best_of_n_is_learnt_whatever_the_model_is_by_now() -> None:
     for now in (0.0, 5.0):
-        batch = Selected(SelectedConfig(samples=N, source="reference"), world(now, 0.0))(0, SIZE)
+        batch = SelectedBatches(SelectedConfig(samples=N, source="reference"), world(now, 0.0))(0, SIZE)
         best = batch.x.flatten()
         # The greatest of n uniform numbers has mean n / (n + 1) and variance n / ((n + 1)^2 (n + 2)).
         error = math.sqrt(N / ((N + 1) ** 2 * (N + 2)) / SIZE)
@@ -49,12 +49,12 @@ def test_of_the_reference_the_best_of_n_is_learnt_whatever_the_model_is_by_now()
 
 def test_the_best_three_of_eight_are_the_greatest_three() -> None:
     config = SelectedConfig(samples=8, keep=3, source="reference")
-    batch = Selected(config, world(0.0, 0.0))(0, 4095)
+    batch = SelectedBatches(config, world(0.0, 0.0))(0, 4095)
     assert len(batch.x) == 4095
     # The k-th greatest of n uniform numbers has mean (n + 1 - k) / (n + 1).
     means = batch.x.view(-1, 3).mean(0)
     assert torch.allclose(means, torch.tensor([8.0, 7.0, 6.0]) / 9, atol=4 * 0.16 / math.sqrt(1365))
-    with pytest.raises(ValueError, match="leaves nothing out"):
+    with pytest.raises(ValueError, match="keep must be below samples"):
         SelectedConfig(samples=4, keep=4)
 
 
@@ -64,14 +64,14 @@ def test_of_the_data_the_best_examples_are_learnt_with_their_conditions() -> Non
         torch.arange(first, first + n).float().view(-1, 1, 1) % 100,
         Cond(n, {"label": torch.arange(first, first + n) % 100}, {"label": torch.ones(n, dtype=torch.bool)}),
     )
-    batch = Selected(SelectedConfig(samples=10, keep=2, source="data"), w)(0, 20)
+    batch = SelectedBatches(SelectedConfig(samples=10, keep=2, source="data"), w)(0, 20)
     tens = torch.arange(10)[:, None] * 10
     assert torch.equal(batch.x.flatten(), (tens + torch.tensor([9, 8])).flatten().float())
     assert torch.equal(batch.cond.parts["label"].float(), batch.x.flatten())
 
 
 def test_of_the_model_it_is_the_best_of_the_best() -> None:
-    batch = Selected(SelectedConfig(samples=N), world(5.0, 0.0))(0, SIZE)
+    batch = SelectedBatches(SelectedConfig(samples=N), world(5.0, 0.0))(0, SIZE)
     assert float(batch.x.min()) >= 5
 
 
@@ -87,7 +87,7 @@ def test_what_the_family_logs_bears_its_name_and_comes_back_to_it() -> None:
         return state
 
     inner: Any = SimpleNamespace(averaged=("decoder",), players={"model": ("decoder",)}, loss=loss, update=update)
-    watched = Watched(inner, "vae")
+    watched = SelectedObjective(inner, "vae")
     extras = {"reward": torch.tensor([0.25, 0.5]), "best": torch.tensor([0.5, 1.0])}
     batch = Batch(torch.zeros(2, 1, 1), Cond(2), torch.arange(2), None, extras)
     _, _, metrics = watched.loss({}, batch, "model", 0, None, {})

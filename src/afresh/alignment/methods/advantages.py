@@ -1,8 +1,8 @@
-"""How much better than expected each sample, or each step of it, was: from rewards to advantages.
+"""Advantages from rewards: by how much each sample, or each of its steps, exceeds the expected reward.
 
-A step is a token, or one step of denoising. Sequences are rows of (B, T); `mask` (B, T) bool is true at the policy's
-own steps, and what stands elsewhere (padding, a tool's answer) is never looked at. Advantages are constants: no
-gradient flows through them. Everything raises UserError for shapes that disagree and for numbers that are not finite.
+A step is a token or one step of denoising. Sequences are rows of (B, T); `mask` (B, T) bool is true for the policy's
+own steps, and values at all other steps (padding, the answer of a tool) are ignored. Advantages have no gradient. All
+functions raise UserError for shapes that disagree and for numbers that are not finite.
 """
 
 from __future__ import annotations
@@ -15,82 +15,84 @@ from torch import Tensor
 
 from afresh.core import UserError
 
-# --------------------------------------------------------------------------- what all of control checks and sums
+# --------------------------------------------------------------------------- checks and sums
 
 
 def agreed(tensors: Mapping[str, Tensor], rank: int, mask: Tensor | None = None) -> list[Tensor]:
-    """The tensors, of one shape with `rank` axes, at least float32, finite where `mask` is true and 0 elsewhere.
+    """The tensors in float32 or float64, 0 where `mask` is false.
 
-    Raises UserError naming the tensor that is at fault.
+    Raises UserError, naming the tensor, unless all have the same shape with `rank` axes and are finite where `mask` is
+    true.
     """
-    found = list(tensors.items())
-    first, shape = found[0][0], found[0][1].shape
+    named = list(tensors.items())
+    first, shape = named[0][0], named[0][1].shape
     axes = ("(B,)", "(B, T)")[rank - 1]
-    for name, values in found:
+    for name, values in named:
         if values.dim() != rank or values.shape != shape:
             raise UserError(
-                f"{name} has the shape {tuple(values.shape)}; {first} has {tuple(shape)}. All are to be {axes}."
+                f"{name} has the shape {tuple(values.shape)}; {first} has {tuple(shape)}. All must be {axes}."
             )
     if mask is not None and (mask.dtype != torch.bool or mask.shape != shape):
         raise UserError(
-            f"The mask is {mask.dtype} of shape {tuple(mask.shape)}. It is to be bool, of the shape {tuple(shape)} "
-            f"of {first}: true at the steps that count."
+            f"The mask must be bool of the shape {tuple(shape)} of {first}, and true for the policy's own steps. "
+            f"Given: {mask.dtype} of shape {tuple(mask.shape)}."
         )
     out = []
-    for name, values in found:
-        wide = values if values.dtype == torch.float64 else values.float()  # sums in half precision are worth nothing
-        kept = wide if mask is None else wide.masked_fill(~mask, 0)
-        bad = int((~torch.isfinite(kept)).sum())
+    for name, values in named:
+        wide = values if values.dtype == torch.float64 else values.float()  # half precision is too coarse for sums
+        masked = wide if mask is None else wide.masked_fill(~mask, 0)
+        bad = int((~torch.isfinite(masked)).sum())
         if bad:
             raise UserError(
-                f"{name} is not finite at {bad} of {values.numel()} places. Rewards must be numbers, and a "
-                "log-probability is minus infinity where something was drawn that the model forbids: leave out such "
-                "samples, or set the mask to false there."
+                f"{name} is not finite for {bad} of {values.numel()} values. Rewards must be finite, and "
+                "log-probabilities are minus infinity for samples that the model forbids: leave out such samples, or "
+                "set the mask to false there."
             )
-        out.append(kept)
+        out.append(masked)
     return out
 
 
 def within(name: str, value: float, low: float, high: float) -> None:
     """Raises UserError unless low <= value <= high."""
     if not low <= value <= high:
-        raise UserError(f"{name} is {value:g}. It is to be from {low:g} to {high:g}.")
+        raise UserError(f"{name} must be from {low:g} to {high:g}. Given: {value:g}.")
 
 
 def token_mean(values: Tensor, mask: Tensor, weight: float | None = None) -> Tensor:
-    """The sum over all steps that count, divided by their number: a scalar. Values and mask (B, T).
+    """The mean of values (B, T) over all steps where `mask` (B, T) is true, a scalar; or their sum over `weight`.
 
-    Every step weighs the same, however long its sequence is; a mean within each sequence (1 / |o|, Shao et al. 2024,
-    eq. 3) makes long bad answers cheap (Liu et al. 2025, sec. 3). The number of steps depends on the sample, so
-    that the mean of a few sequences is a ratio, with a ratio's small bias; a fixed `weight`, such as the number of
-    sequences, gives the policy gradient itself. A loss that is accumulated over micro-batches takes the weight of all.
-    Raises UserError where no step counts.
+    All steps have the same weight, whatever the length of their sequence. A mean within each sequence (1 / |o|, Shao et
+    al. 2024, eq. 3) would reduce the penalty of long bad answers (Liu et al. 2025, sec. 3). As the number of steps
+    depends on the samples, the mean over a few sequences is a ratio with a small bias; a fixed `weight`, such as the
+    number of sequences, gives the unbiased policy gradient. For losses that are accumulated over micro-batches, give
+    the weight of the whole batch. Raises UserError if the mask is false everywhere or the weight is not above 0.
     """
-    (kept,) = agreed({"values": values}, 2, mask)
+    (masked,) = agreed({"values": values}, 2, mask)
     count = float(mask.sum()) if weight is None else weight
     if not count > 0:
-        raise UserError("No step counts: the mask is false everywhere, or the weight is not above 0.")
-    return kept.sum() / count
+        raise UserError("The mask is false everywhere, or the weight is not above 0. Include at least one step.")
+    return masked.sum() / count
 
 
 def spread(advantages: Tensor, mask: Tensor) -> Tensor:
-    """Advantages of sequences (B,) at each of their steps, (B, T); those of steps, (B, T), are only masked."""
+    """Advantages (B, T) of steps, 0 where masked; those of sequences (B,) are repeated for each of their steps."""
     if advantages.dim() == 1 and mask.dim() == 2 and len(advantages) == len(mask):
         advantages = advantages[:, None].expand(mask.shape)
     return agreed({"advantages": advantages}, 2, mask)[0].detach()
 
 
 def at_end(rewards: Tensor, mask: Tensor) -> Tensor:
-    """Rewards of whole sequences (B,) as rewards of steps (B, T): all of it at the last step that counts.
+    """Rewards of whole sequences (B,) as rewards of steps (B, T), at the last step where `mask` is true.
 
     Raises UserError for a sequence without such a step.
     """
     (rewards,) = agreed({"rewards": rewards}, 1)
     if mask.dim() != 2 or len(mask) != len(rewards) or not bool(mask.any(1).all()):
         raise UserError(
-            f"{len(rewards)} rewards and a mask {tuple(mask.shape)}: each is to have a row with at least one step."
+            f"Each reward must have a row of the mask with at least one step. Given: {len(rewards)} rewards, mask "
+            f"{tuple(mask.shape)}."
         )
-    last = mask.shape[1] - 1 - mask.flip(1).int().argmax(1)  # argmax gives the first of equals
+    last = mask.shape[1] - 1 - mask.flip(1).int().argmax(1)  # argmax returns the first of equal values
     return torch.zeros(mask.shape, dtype=rewards.dtype, device=rewards.device).scatter(
         1, last[:, None], rewards[:, None]
     )
@@ -107,44 +109,44 @@ def gae(
     lam: float = 0.95,
     after: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Generalised advantage estimates and the returns that a critic should learn, both (B, T), 0 where masked.
+    """Generalised advantage estimates, and the returns that a critic should learn, both (B, T), 0 where masked.
 
     Schulman et al. 2016, eq. 16: A_t = d_t + gamma lam A_{t+1}, d_t = r_t + gamma V_{t+1} - V_t; the return is
-    A_t + V_t. Rewards and values (B, T); `after` (B,) is the value of what follows the last step, for sequences that
-    were cut off instead of ended. Steps that are masked out are passed over: t + 1 is the next step that counts.
-    Raises UserError for a reward at a masked step, which would be lost.
+    A_t + V_t. Rewards and values are (B, T); `after` (B,) is the value after the last step of sequences that were
+    truncated. Masked steps are skipped: t + 1 is the next step where `mask` is true. Raises UserError for a reward at a
+    masked step, which would be ignored.
     """
     within("gamma", gamma, 0, 1)
     within("lam", lam, 0, 1)
     r, v = (x.detach() for x in agreed({"rewards": rewards, "values": values}, 2, mask))
     if bool((rewards.masked_fill(mask, 0) != 0).any()):
-        raise UserError("There are rewards at steps that the mask leaves out. Add them to the last step before.")
+        raise UserError("Some rewards are at masked steps. Add them to the last step before that is not masked.")
     run = torch.zeros_like(v[:, 0])
     value = run
     if after is not None:
         value = agreed({"values[:, 0]": run, "after": after}, 1)[1].detach().to(run)
-    found = []
+    reversed_advantages = []
     for t in reversed(range(v.shape[1])):
         here = r[:, t] + gamma * value - v[:, t] + gamma * lam * run
         run = torch.where(mask[:, t], here, run)
         value = torch.where(mask[:, t], v[:, t], value)
-        found.append(run)
-    advantages = torch.stack(found[::-1], 1).masked_fill(~mask, 0)
+        reversed_advantages.append(run)
+    advantages = torch.stack(reversed_advantages[::-1], 1).masked_fill(~mask, 0)
     return advantages, advantages + v
 
 
 def whiten(values: Tensor, mask: Tensor, shift: bool = True, eps: float = 1e-8) -> Tensor:
-    """Values (B, T) with mean 0 and variance 1 over all steps that count; without `shift` the mean stays.
+    """Values (B, T) with mean 0 and variance 1 over all steps where `mask` is true; without `shift`, with their mean.
 
-    The variance is unbiased. Values that are all equal become 0 (or stay, without `shift`). Raises UserError for
-    fewer than two steps.
+    The variance is unbiased. Values that are all equal become 0 (without `shift`, they are unchanged). Raises UserError
+    for fewer than two steps.
     """
-    (kept,) = agreed({"values": values}, 2, mask)
-    picked = kept.detach()[mask]
-    if len(picked) < 2:
-        raise UserError(f"Whitening needs at least 2 steps that count; there are {len(picked)}.")
-    mean = picked.mean()
-    white = (kept.detach() - mean) / (picked.var() + eps).sqrt() if bool(picked.min() < picked.max()) else 0 * kept
+    (masked,) = agreed({"values": values}, 2, mask)
+    steps = masked.detach()[mask]
+    if len(steps) < 2:
+        raise UserError(f"Whitening needs at least 2 steps where the mask is true. Given: {len(steps)}.")
+    mean = steps.mean()
+    white = (masked.detach() - mean) / (steps.var() + eps).sqrt() if bool(steps.min() < steps.max()) else 0 * masked
     return (white if shift else white + mean).masked_fill(~mask, 0).detach()
 
 
@@ -153,10 +155,10 @@ def whiten(values: Tensor, mask: Tensor, shift: bool = True, eps: float = 1e-8) 
 
 @dataclass(frozen=True)
 class Grouped:
-    """Advantages (P, N) of N samples for each of P requests, and the share of groups that teach nothing.
+    """Advantages (P, N) of N samples for each of P requests, and `flat`, the share of groups with equal rewards.
 
-    A group whose rewards are all the same has no signal: its advantages are 0. Where `flat` is near 1, the reward is
-    too coarse, or the requests too easy or too hard.
+    The advantages of a group with equal rewards are 0, so nothing is learnt from it. If `flat` is near 1, the reward is
+    too coarse, or the requests are too easy or too hard.
     """
 
     advantages: Tensor
@@ -168,23 +170,23 @@ def _groups(rewards: Tensor) -> tuple[Tensor, Tensor]:
     (r,) = agreed({"rewards": rewards}, 2)
     if r.shape[1] < 2:
         raise UserError(
-            f"The groups have {r.shape[1]} sample each: there is nothing to compare it with, and no signal. Draw at "
-            "least 2 samples for each request (8 is usual), or use a running baseline (reinforce)."
+            f"Groups need at least 2 samples, which are compared with each other. Given: {r.shape[1]}. Draw more "
+            "samples for each request (8 is usual), or use a running baseline (reinforce)."
         )
     return r.detach(), (r == r[:, :1]).all(1)
 
 
 def _grouped(advantages: Tensor, flat: Tensor) -> Grouped:
-    # Set, not computed: the rounding of a mean must not become a direction.
+    # Set to 0 exactly, as rounding errors of the mean would otherwise be scaled up.
     return Grouped(advantages.masked_fill(flat[:, None], 0), float(flat.float().mean()) if len(flat) else 0.0)
 
 
 def grpo(rewards: Tensor, scale: bool = True, eps: float = 1e-6) -> Grouped:
-    """(r - mean) / (deviation + eps) within each group; rewards (P, N), row p being the samples of request p.
+    """(r - mean) / (deviation + eps) within each group; row p of rewards (P, N) has those of the samples of request p.
 
-    Shao et al. 2024, sec. 4.1.2 (GRPO), with the sample's deviation (divided by N - 1). The division weighs requests
-    with rare successes or failures more; without it (`scale` false: Liu et al. 2025, Dr. GRPO) the expected gradient
-    is (N - 1) / N of the policy gradient. Raises UserError for groups of one.
+    Shao et al. 2024, sec. 4.1.2 (GRPO), with the sample deviation (divided by N - 1). The division gives requests with
+    rare successes or failures a larger weight; without it (`scale` false: Liu et al. 2025, Dr. GRPO) the expected
+    gradient is (N - 1) / N of the policy gradient. Raises UserError for groups of one.
     """
     r, flat = _groups(rewards)
     centred = r - r.mean(1, keepdim=True)
@@ -192,9 +194,9 @@ def grpo(rewards: Tensor, scale: bool = True, eps: float = 1e-6) -> Grouped:
 
 
 def rloo(rewards: Tensor) -> Grouped:
-    """r minus the mean of the others in its group; rewards (P, N), N at least 2.
+    """r minus the mean of the other rewards in its group; rewards (P, N), N at least 2.
 
-    Ahmadian et al. 2024 (REINFORCE leave-one-out): the baseline does not depend on the sample itself, so that the
+    Ahmadian et al. 2024 (REINFORCE leave-one-out). The baseline does not depend on the sample itself, so that the
     gradient is unbiased. Raises UserError for groups of one.
     """
     r, flat = _groups(rewards)
@@ -203,15 +205,18 @@ def rloo(rewards: Tensor) -> Grouped:
 
 
 def reinforce(rewards: Tensor, seen: Tensor, decay: float = 0.9) -> tuple[Tensor, Tensor]:
-    """Rewards (B,) minus a running mean of earlier batches, and what has been seen now: advantages (B,), seen (2,).
+    """Advantages (B,), which are rewards (B,) minus a running mean of earlier batches, and the updated `seen` (2,).
 
-    Williams 1992 (reinforcement comparison). `seen` holds a decayed sum and its weight; at first
-    torch.zeros(2), which is a baseline of 0. A batch does not enter its own baseline: that would bias the gradient.
+    Williams 1992 (reinforcement comparison). `seen` is a decayed sum of rewards and its weight, initially
+    torch.zeros(2), for a baseline of 0. A batch does not enter its own baseline, which would bias the gradient.
     """
     within("decay", decay, 0, 1)
     (r,) = agreed({"rewards": rewards}, 1)
     if seen.shape != (2,) or not len(r):
-        raise UserError(f"seen has the shape {tuple(seen.shape)}, of {len(r)} rewards. At first it is torch.zeros(2).")
+        raise UserError(
+            f"`seen` must be of shape (2,), initially torch.zeros(2), and rewards must not be empty. Given: "
+            f"{tuple(seen.shape)}, {len(r)} rewards."
+        )
     r, seen = r.detach(), seen.detach()
     total, weight = seen
     baseline = torch.where(weight > 0, total / torch.where(weight > 0, weight, torch.ones_like(weight)), 0 * total)

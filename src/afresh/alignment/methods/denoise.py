@@ -1,14 +1,13 @@
-"""Rewards for flows without likelihoods: what was good draws the velocity, what was bad pushes it (DiffusionNFT).
+"""Rewards for flows without likelihoods: good samples attract the velocity and bad ones repel it (DiffusionNFT).
 
-Zheng et al. 2025, eq. 8: of a sample with optimality r in [0, 1], the velocity v of the policy and that of the one
-that drew, v_old,
+Zheng et al. 2025, eq. 8. For a sample with optimality r in [0, 1], the velocity v of the policy and the velocity v_old
+of the policy that drew the sample, the loss is
 
-    r |(1 - b) v_old + b v - u|^2 + (1 - r) |(1 + b) v_old - b v - u|^2,    u = x - noise,
+    r |(1 - b) v_old + b v - u|^2 + (1 - r) |(1 + b) v_old - b v - u|^2,    u = x - noise.
 
-whose minimum is v_old moved by the difference between what is drawn and what good samples alone would give, times
-2 / b. Any sampler may draw, and a sample is learnt from at as many times as is wanted. Beside it stands `near`
-|v - v_ref|^2, which holds the policy to its reference: the divergence of the paths that two velocities make, up to a
-weight on times.
+Its minimum is v_old plus 2 / b times the difference between the velocity of good samples and that of all samples. Any
+sampler may be used, and each sample can be used at any number of times. The term `near` |v - v_ref|^2 limits the
+distance from the reference: it is the divergence between the paths of the two velocities, up to a weight over times.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from afresh.core.rng import Rng
 
 
 class DenoiseConfig(BaseModel):
-    """`mix`: b above. `near`: weight of the distance from the reference; below `mix`, bad samples push less. `group`:
-    samples of a request, which are compared. `reuse`: steps that learn from one set of samples. `spread`: of how many
-    deviations a reward is sure."""
+    """`mix`: b above. `near`: weight of the distance from the reference; below `mix`, bad samples repel less. `group`:
+    samples of each request, which are compared. `reuse`: steps that use one set of samples. `spread`: deviations from
+    the mean reward at which a sample has optimality 0 or 1."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     mix: float = Field(1.0, gt=0)
@@ -64,8 +63,8 @@ class DenoiseObjective:
         return state
 
 
-class Denoised:
-    """Batches of samples, each learnt from at several times, with the velocities of who drew and of the reference."""
+class DenoiseBatches:
+    """Batches of samples, each used at several times, with the velocities of the sampling policy and the reference."""
 
     def __init__(self, config: DenoiseConfig, context: AlignContext) -> None:
         self.config, self.context = config, context
@@ -75,22 +74,22 @@ class Denoised:
     def __call__(self, first: int, size: int) -> Batch:
         number = first // size // self.config.reuse
         if self.held is None or self.held[0] != number:
-            self.held = (number, *self.made(number, size))
+            self.held = (number, *self.drawn(number, size))
         _, x, cond, extras = self.held
         batch = Batch(x, cond, torch.arange(first, first + size, device=x.device), None, extras)
-        return self.seen(batch)
+        return self.with_velocities(batch)
 
     @property
     def worst(self) -> float:
-        """How bad a sample may count, 1 being the worst.
+        """The largest weight of a bad sample, at most 1.
 
-        The loss comes to rest at (near + b (2 E[r | x_t] - 1)) v = b E[(2 r - 1) u | x_t] + near v_ref where the factor
-        on the left is positive; elsewhere every step leads away. So 2 r - 1 is kept from falling below -near / b.
+        The stationary point is (near + b (2 E[r | x_t] - 1)) v = b E[(2 r - 1) u | x_t] + near v_ref. It is a minimum
+        only if the factor on the left is positive, and training diverges otherwise, so 2 r - 1 is at least -near / b.
         """
         return min(1.0, self.config.near / self.config.mix)
 
     @torch.no_grad()
-    def made(self, number: int, size: int) -> tuple[Tensor, Cond, dict[str, Tensor]]:
+    def drawn(self, number: int, size: int) -> tuple[Tensor, Cond, dict[str, Tensor]]:
         w, group = self.context, self.config.group
         assert w.reward is not None
         device = w.device
@@ -100,16 +99,16 @@ class Denoised:
         reward = w.reward(x, cond).float().to(device)
         groups = reward.view(-1, group)
         centred = groups - groups.mean(1, keepdim=True)
-        deviation = centred.square().mean().sqrt() + 1e-6  # over all groups: a dull request does not become loud
-        optimal = 0.5 + 0.5 * balanced(centred / (self.config.spread * deviation), self.worst)
+        deviation = centred.square().mean().sqrt() + 1e-6  # over all groups, as some have little variance
+        optimal = 0.5 + 0.5 * zero_mean(centred / (self.config.spread * deviation), self.worst)
         flat = (groups == groups[:, :1]).all(1).float()
         self.old = {k: {n: t.detach().clone() for n, t in m.state_dict().items()} for k, m in w.modules.items()}
         extras = {"reward": reward, "optimal": optimal.flatten(), "flat": flat.repeat_interleave(group)}
         return x, cond, extras
 
     @torch.no_grad()
-    def seen(self, batch: Batch) -> Batch:
-        """With both velocities at the times and noises of this batch."""
+    def with_velocities(self, batch: Batch) -> Batch:
+        """The batch with both velocities at its times and noises."""
         w, policy = self.context, self.context.policy
         assert policy.denoise is not None
         ref, _ = policy.denoise(w.reference, w.config, w.space, batch, w.noise)
@@ -118,16 +117,16 @@ class Denoised:
         return Batch(batch.x, batch.cond, batch.index, None, {**batch.extras, "ref": ref, "old": old})
 
 
-def balanced(better: Tensor, worst: float) -> Tensor:
-    """`better` within [-worst, 1], with mean 0: else samples were learnt because they are samples, and what the sampler
-    errs by with them."""
+def zero_mean(better: Tensor, worst: float) -> Tensor:
+    """`better` clamped to [-worst, 1] and shifted to mean 0. With another mean, all samples would be learnt whatever
+    their reward, including the errors of the sampler."""
     cut = better.clamp(-worst, 1)
     cut = cut - cut.mean()
     return cut * (worst / (-cut.min()).clamp_min(worst))
 
 
 class Weights:
-    """Other weights in modules for a while."""
+    """A context in which modules have other weights."""
 
     def __init__(self, modules: Modules, states: Mapping[str, Mapping[str, Tensor]]) -> None:
         self.modules, self.states = modules, states
@@ -148,15 +147,15 @@ class Weights:
 ALIGNERS = (
     Aligner(
         name="nft",
-        about="good samples draw a flow, bad ones push it (DiffusionNFT: Zheng et al. 2025)",
+        about="good samples attract the velocity, bad ones repel it (DiffusionNFT: Zheng et al. 2025)",
         config=DenoiseConfig,
         needs=("denoise",),
         feeds="reward",
         objective=DenoiseObjective,
-        batches=Denoised,
+        batches=DenoiseBatches,
         reuse=lambda config: config.reuse,
         group=lambda config: config.group,
-        # At 3e-4 and near 0.1 a flow of clothes fell apart after a dozen sets of samples (docs/development/log.md).
+        # At 3e-4 and near 0.1, a flow of clothes diverged after twelve sets of samples (docs/development/log.md).
         recipe={"lr": 1e-4, "ema_half_life": 1500.0},
     ),
 )

@@ -1,20 +1,20 @@
-"""How far a policy has gone from its reference: KL(policy || reference), in nats, from samples or from distributions.
+"""Estimators of the divergence KL(policy || reference), in nats, from samples or from distributions.
 
-What an estimator is worth has two sides. Its value: is the mean over the policy's samples the divergence? Its gradient:
-when it stands in a loss and is differentiated, is the mean of the gradients that of the divergence? With
-d = logp - ref (Schulman 2020, "Approximating KL divergence", joschu.net/blog/kl-approx.html; for the gradients Tang
-and Munos 2025, arXiv:2506.09477):
+An estimator has two properties: whether its mean over the policy's samples is the divergence, and whether the mean of
+its gradient, if it is a term of a loss, is the gradient of the divergence. With d = logp - ref (Schulman 2020,
+"Approximating KL divergence", joschu.net/blog/kl-approx.html; for the gradients Tang and Munos 2025, arXiv:2506.09477):
 
     estimator             value                      gradient in a loss, on the policy's own samples
-    k1 = d                unbiased, may be negative  0 in the mean: no penalty at all
-    k2 = d^2 / 2          biased                     right, on sums over whole sequences
-    k3 = e^-d - 1 + d     unbiased, never negative   that of KL(reference || policy): another divergence
-    weighted              unbiased                   right, also for samples of an older policy
-    rao_blackwell         unbiased, least variance   right, also for samples of an older policy
+    k1 = d                unbiased, may be negative  0 in the mean, so no penalty
+    k2 = d^2 / 2          biased                     correct for sums over whole sequences
+    k3 = e^-d - 1 + d     unbiased, never negative   that of KL(reference || policy), another divergence
+    weighted              unbiased                   correct, also for samples of an older policy
+    rao_blackwell         unbiased, least variance   correct, also for samples of an older policy
 
-Step by step, k2, k3 and `exact` also miss that a step changes which prefixes come after it; `weighted` and
-`rao_blackwell` do not. k3 is unbiased only where the policy can draw whatever the reference can: not after top-k.
-Everything raises UserError for shapes that disagree and for numbers that are not finite.
+If k2, k3 and `exact` are computed for single steps, their gradients also ignore that a step changes the following
+prefixes; those of `weighted` and `rao_blackwell` do not. k3 is unbiased only if the policy can draw whatever the
+reference can, which excludes top-k. All functions raise UserError for shapes that disagree and for numbers that are not
+finite.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from afresh.core import UserError
 
 
 def k1(logp: Tensor, ref: Tensor) -> Tensor:
-    """logp - ref, of any one shape: of steps, or of sequences (their sums)."""
+    """logp - ref, both of the same shape: of steps, or of sequences (their sums)."""
     return _pair(logp, ref)
 
 
 def k2(logp: Tensor, ref: Tensor) -> Tensor:
-    """(logp - ref)^2 / 2. Its value is off by about E[(logp - ref)^3] / 6."""
+    """(logp - ref)^2 / 2. Its bias is about E[(logp - ref)^3] / 6."""
     return _pair(logp, ref).square() / 2
 
 
@@ -49,7 +49,7 @@ def k3(logp: Tensor, ref: Tensor) -> Tensor:
 
 def _pair(logp: Tensor, ref: Tensor) -> Tensor:
     if logp.shape != ref.shape:
-        raise UserError(f"ref has the shape {tuple(ref.shape)}, logp {tuple(logp.shape)}. They are to be the same.")
+        raise UserError(f"ref has the shape {tuple(ref.shape)}, logp {tuple(logp.shape)}. They must be the same.")
     now, base = agreed({"logp": logp.flatten(), "ref": ref.flatten()}, 1)
     return (now - base.detach()).view(logp.shape)
 
@@ -67,14 +67,14 @@ def weighted(
 ) -> Tensor:
     """Terms (B, T) whose sum over t estimates the divergence of sequences without bias, in value and in gradient.
 
-    logp, ref, old (B, T) are log-probabilities of the steps taken by the policy, the reference and the policy that
-    drew the samples (None: the policy itself, as it is now). Each term is W_t k_t, where W_t = exp(sum over s <= t of
-    logp_s - old_s) keeps its gradient: the mean over the old policy's samples is then the divergence as a function of
-    the policy, so that its derivative is right too. On the policy's own samples W is 1, and its gradient is the score
-    function with what comes after each step.
+    logp, ref, old (B, T) are log-probabilities of the steps under the policy, the reference and the policy that drew
+    the samples (None: the current policy). Each term is W_t k_t, where W_t = exp(sum over s <= t of logp_s - old_s) has
+    a gradient: the mean over samples of the old policy is then the divergence as a function of the policy, so that its
+    derivative is correct as well. On the policy's own samples W is 1, and its gradient is the score function.
 
     W_t is a product of up to T ratios, and its variance grows with T. Without `prefix` it is the ratio of the step
-    alone: little variance, but the prefixes stay those of the old policy and no step answers for what follows it.
+    alone, which has a small variance, but the prefixes are those of the old policy and the effect of a step on later
+    steps is ignored.
     """
     now, base = agreed({"logp": logp, "ref": ref}, 2, mask)
     k = {"k1": k1, "k3": k3}[value](now, base)
@@ -86,23 +86,21 @@ def _like(now: Tensor, old: Tensor, mask: Tensor) -> Tensor:
 
 
 def _ratio(now: Tensor, old: Tensor, prefix: bool) -> Tensor:
-    """exp(logp - old) of each step (B, T), or of all up to and with it. Masked steps are 0 in both: ratio 1."""
+    """exp(logp - old) of each step (B, T), or with `prefix` of all steps up to it. Masked steps have the ratio 1."""
     gap = now - old
     return (gap.cumsum(1) if prefix else gap).exp()
 
 
 def exact(logits: Tensor, ref_logits: Tensor, mask: Tensor) -> Tensor:
-    """KL(policy || reference) of each step's whole distribution, (B, T), 0 where masked; from logits (B, T, V).
+    """KL(policy || reference) of the distribution of each step, (B, T), 0 where masked; from logits (B, T, V).
 
-    No sampling error but that of the prefix: the sum over a drawn sequence is the Rao-Blackwellised estimate of
-    Amini et al. 2025 (arXiv:2504.10637). A logit of minus infinity forbids; UserError where the policy allows
-    what the reference forbids, since the divergence is then infinite.
+    Only the prefixes are sampled: the sum over a sampled sequence is the Rao-Blackwellised estimate of Amini et al.
+    2025 (arXiv:2504.10637). A logit of minus infinity forbids a token. Raises UserError if the policy allows tokens
+    that the reference forbids, because the divergence is then infinite.
     """
     a, b = log_shares(logits, mask), log_shares(ref_logits, mask).detach()
     if a.shape != b.shape:
-        raise UserError(
-            f"logits have the shape {tuple(a.shape)}, ref_logits {tuple(b.shape)}. They are to be the same."
-        )
+        raise UserError(f"logits have the shape {tuple(a.shape)}, ref_logits {tuple(b.shape)}. They must be the same.")
     possible = a > -torch.inf
     if bool((possible & (b == -torch.inf)).any()):
         raise UserError(
@@ -117,20 +115,20 @@ def log_shares(logits: Tensor, mask: Tensor) -> Tensor:
     """Log-probabilities (B, T, V), at least float32, of logits that may be minus infinity; uniform where masked."""
     if logits.dim() != 3 or mask.dtype != torch.bool or logits.shape[:2] != mask.shape:
         raise UserError(
-            f"Logits {tuple(logits.shape)} and a mask {tuple(mask.shape)} of {mask.dtype}: they are to be (B, T, V) "
-            "and (B, T) bool."
+            f"Logits must be (B, T, V) and the mask (B, T) bool. Given: logits {tuple(logits.shape)}, mask "
+            f"{tuple(mask.shape)} {mask.dtype}."
         )
     kept = (logits if logits.dtype == torch.float64 else logits.float()).masked_fill(~mask[:, :, None], 0)
     if bool((torch.isnan(kept) | (kept == torch.inf)).any()) or bool((kept == -torch.inf).all(2).any()):
-        raise UserError("Logits are nan or infinite, or forbid every token of a step. Mask out such steps.")
+        raise UserError("Some logits are NaN or infinite, or forbid all tokens of a step. Mask such steps.")
     return kept.log_softmax(2)
 
 
 def rao_blackwell(logits: Tensor, ref_logits: Tensor, logp: Tensor, mask: Tensor, old: Tensor | None = None) -> Tensor:
-    """Terms (B, T) like those of `weighted`, with `exact` in place of k: the least variance, right value and gradient.
+    """Terms (B, T) like those of `weighted`, with `exact` instead of k, which has the least variance.
 
-    logits (B, T, V); logp (B, T) are their log-probabilities of the steps taken, with gradient; old as in `weighted`.
-    The weight of a step is the product of the ratios before it, since the step itself is summed out.
+    logits (B, T, V); logp (B, T) are their log-probabilities of the steps, with gradient; old as in `weighted`. The
+    weight of a step is the product of the ratios of the steps before it, because the step itself is summed over.
     """
     terms = exact(logits, ref_logits, mask)
     (now,) = agreed({"logp": logp}, 2, mask)
@@ -142,14 +140,14 @@ def rao_blackwell(logits: Tensor, ref_logits: Tensor, logp: Tensor, mask: Tensor
 
 
 def adapt(beta: float, kl: float, target: float, gain: float = 0.1) -> float:
-    """The next coefficient of the penalty, steered so that the divergence comes to `target` nats.
+    """The next coefficient of the penalty, controlled so that the divergence approaches `target` nats.
 
-    Ziegler et al. 2019: beta (1 + gain e), e = clip((kl - target) / target, -0.2, 0.2). Estimates below 0
-    (of k1) are taken as they are. Raises UserError unless beta, target and gain are above 0 and kl is a number.
+    Ziegler et al. 2019: beta (1 + gain e), e = clip((kl - target) / target, -0.2, 0.2). Estimates below 0 (of k1) are
+    allowed. Raises UserError unless beta and target are above 0, gain is between 0 and 5, and all are finite.
     """
     if not (beta > 0 and target > 0 and 0 < gain < 5 and math.isfinite(kl) and math.isfinite(beta)):
         raise UserError(
-            f"beta {beta:g}, kl {kl:g}, target {target:g}, gain {gain:g}: beta and target are to be above 0, gain "
-            "between 0 and 5, and kl a finite number of nats."
+            f"beta and target must be above 0, gain between 0 and 5, and kl a finite number of nats. Given: beta "
+            f"{beta:g}, kl {kl:g}, target {target:g}, gain {gain:g}."
         )
     return beta * (1 + gain * max(-0.2, min(0.2, (kl - target) / target)))

@@ -1,8 +1,9 @@
-"""The reward's own gradient, through the sample (DRaFT: Clark et al. 2024; AlignProp: Prabhudesai et al. 2023).
+"""The gradient of the reward through the sample (DRaFT: Clark et al. 2024; AlignProp: Prabhudesai et al. 2023).
 
-For rewards that are differentiable functions of the field, and families whose samples are differentiable in their
-weights: a GAN and a VAE draw in one step, of a flow the last steps are followed. The sample that the reference makes
-of the same noise is what a sample is held to: it earns r(x) - near |x - x_ref|^2 / std^2, the mean over the field.
+For rewards that are differentiable functions of the field, and families whose samples are differentiable functions of
+their weights: GANs and VAEs sample in one step, and for flows the last steps are differentiated. The objective of a
+sample x is r(x) - near |x - x_ref|^2 / std^2, the mean over the field, where x_ref is the reference's sample from the
+same noise.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from afresh.core.rng import Rng
 
 
 class GradientConfig(BaseModel):
-    """`near`: what a sample pays for being unlike the reference's from the same noise."""
+    """`near`: weight of the distance of a sample from that of the reference from the same noise."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     near: float = Field(0.5, ge=0)
 
 
 class GradientObjective:
-    """Minus the mean reward, and the distance (Clark et al. 2024, eq. 3; Prabhudesai et al. 2023)."""
+    """The mean of the negative reward and the weighted distance (Clark et al. 2024, eq. 3; Prabhudesai et al. 2023)."""
 
     def __init__(self, config: GradientConfig, about: AlignTarget) -> None:
         self.config, self.about, self.policy = config, about, about.policy
@@ -35,7 +36,7 @@ class GradientObjective:
         a = self.about
         assert self.policy.draw is not None and a.on_field is not None
         x = self.policy.draw(modules, a.config, a.space, batch.cond, rng, batch.index, a.settings)
-        with torch.autocast(x.device.type, enabled=False):  # a reward is not made for half precision
+        with torch.autocast(x.device.type, enabled=False):  # rewards are computed in float32
             reward = a.on_field(x.float())
         away = (x - batch.x).square().flatten(1).mean(1) / a.space.std**2
         losses = -reward + self.config.near * away
@@ -46,14 +47,14 @@ class GradientObjective:
         return state
 
 
-class Drawn:
-    """Batches of requests, with the reference's samples for them as x."""
+class RequestBatches:
+    """Batches of requests, whose x are the reference's samples for them."""
 
     def __init__(self, config: GradientConfig, context: AlignContext) -> None:
         if context.on_field is None:
             raise UserError(
-                "draft needs a reward that is a differentiable function of what is drawn (class:LABEL, a reward model, "
-                "brightness of pictures), on a model without a codec. Others: nft (flow), rejection (flow, vae)."
+                "draft needs a model without a codec and a reward that is a differentiable function of its samples "
+                "(class:LABEL, a reward model, brightness of images). Other methods: nft (flow), rejection (flow, vae)."
             )
         self.context = context
 
@@ -74,6 +75,6 @@ ALIGNERS = (
         needs=("draw",),
         feeds="gradient",
         objective=GradientObjective,
-        batches=Drawn,
+        batches=RequestBatches,
     ),
 )

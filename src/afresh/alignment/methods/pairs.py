@@ -1,7 +1,7 @@
-"""Learning from pairs of which one was preferred: DPO and its variants, KTO, and plain learning of what was preferred.
+"""Learning from pairs of preferred and other samples: DPO and its variants, KTO, and training on the preferred samples.
 
-A pair's two sides are scored in one batch, with the same noise where the score has some (a flow's, a VAE's), and the
-reference scores them alike: what is compared is how much likelier than before each has become.
+Both sides of a pair are scored in one batch, with the same noise if the score depends on noise (flows and VAEs), and
+likewise by the reference, so that the changes of their log-probabilities are compared.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from afresh.core.rng import Rng
 
 
 class PairConfig(BaseModel):
-    """`beta`: the larger, the nearer to the reference. `keep`: weight of the preferred side's own log-likelihood a step
-    beside it, against preferred samples becoming less likely (Pang et al. 2024)."""
+    """`beta`: larger values keep the policy nearer to the reference. `keep`: weight of an additional loss, the negative
+    log-likelihood per step of the preferred side, which prevents that preferred samples become less likely (Pang et al.
+    2024)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     beta: float = Field(0.1, gt=0)
@@ -29,20 +30,20 @@ class PairConfig(BaseModel):
 
 
 class NoisyConfig(PairConfig):
-    """`flipped`: the share of pairs thought to be the wrong way round."""
+    """`flipped`: the assumed share of wrong preferences."""
 
     flipped: float = Field(0.1, ge=0, lt=0.5)
 
 
 class MarginConfig(PairConfig):
-    """`gamma`: the margin asked for, in the reward's unit."""
+    """`gamma`: the target margin in the unit of the reward."""
 
     beta: float = Field(2.0, gt=0)
     gamma: float = Field(1.0, ge=0)
 
 
 class Sides(NamedTuple):
-    """Scores of both sides by the policy and by its reference, and how many steps each has: (B,) all."""
+    """Scores of both sides by the policy and by its reference, and their numbers of steps; all are (B,)."""
 
     win: Tensor
     lose: Tensor
@@ -53,7 +54,7 @@ class Sides(NamedTuple):
 
 
 def unpaired(c: Any, s: Sides) -> tuple[Tensor, Tensor]:
-    """KTO of both sides as samples of their own; the reference point is their mean log-ratio."""
+    """KTO with both sides as separate samples. The reference point is their mean log-ratio."""
     logp, ref = torch.cat([s.win, s.lose]), torch.cat([s.ref_win, s.ref_lose])
     wanted = torch.arange(len(logp), device=logp.device) < len(s.win)
     losses, rewards = kto(logp, ref, wanted, (logp - ref).detach().mean(), c.beta)
@@ -62,8 +63,8 @@ def unpaired(c: Any, s: Sides) -> tuple[Tensor, Tensor]:
     return good + bad, a - b
 
 
-def learnt(c: Any, s: Sides) -> tuple[Tensor, Tensor]:
-    """The preferred side's negative log-likelihood of a step."""
+def supervised(c: Any, s: Sides) -> tuple[Tensor, Tensor]:
+    """The negative log-likelihood per step of the preferred side."""
     return -s.win / s.win_steps, (s.win - s.ref_win - s.lose + s.ref_lose).detach()
 
 
@@ -75,7 +76,7 @@ LOSSES: dict[str, Callable[[Any, Sides], tuple[Tensor, Tensor]]] = {
     "ipo": lambda c, s: ipo(*s[:4], c.beta),
     "simpo": lambda c, s: simpo(s.win, s.lose, s.win_steps, s.lose_steps, c.beta, c.gamma),
     "kto": unpaired,
-    "sft": learnt,
+    "sft": supervised,
 }
 
 
@@ -90,7 +91,7 @@ class PairObjective:
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
         assert self.policy.score is not None
         e = batch.extras
-        win, lose = self.policy.score(modules, self.about.config, self.about.space, both(batch), rng).chunk(2)
+        win, lose = self.policy.score(modules, self.about.config, self.about.space, both_sides(batch), rng).chunk(2)
         sides = Sides(win, lose, *(e[k] for k in Sides._fields[2:]))
         losses, margins = LOSSES[self.kind](self.config, sides)
         if self.config.keep:
@@ -103,20 +104,20 @@ class PairObjective:
         return state
 
 
-def both(batch: Batch) -> Batch:
-    """The preferred sides, then the others, with the same numbers."""
+def both_sides(batch: Batch) -> Batch:
+    """The preferred sides followed by the others, with the same indices."""
     e = batch.extras
     mask = None if batch.mask is None else torch.cat([batch.mask, e["lose_mask"]])
     return Batch(torch.cat([batch.x, e["lose"]]), Cond.cat([batch.cond] * 2), batch.index.repeat(2), mask)
 
 
 class Pairs:
-    """Batches of votes in an order of their own each epoch, with what the reference thinks of both sides."""
+    """Batches of votes, in another order in each epoch, with the reference's scores of both sides."""
 
     def __init__(self, config: PairConfig, context: AlignContext) -> None:
         assert context.votes is not None
-        self.context, self.votes = context, decided(context.votes)
-        # A likelihood of tokens has no noise in it: the reference's is the same each time, and is kept.
+        self.context, self.votes = context, without_ties(context.votes)
+        # Log-likelihoods of tokens do not depend on noise, so those of the reference are computed once.
         fixed = context.space.kind == "tokens" and context.policy.steps is not None
         self.known: Tensor | None = torch.full((len(self.votes), 2), torch.nan) if fixed else None
 
@@ -127,7 +128,7 @@ class Pairs:
             order = self.context.rng.bits(f"pairs/{epoch}", torch.arange(n)).argsort(stable=True)
             here = draws // n == epoch
             rows[here] = order[draws[here] % n]
-        return self.judged(self.at(rows, draws), rows)
+        return self.with_reference(self.at(rows, draws), rows)
 
     def at(self, rows: Tensor, draws: Tensor) -> Batch:
         win, lose = self.votes.win.select(rows), self.votes.lose.select(rows)
@@ -140,26 +141,26 @@ class Pairs:
         return Batch(win.x, win.cond, draws, win.mask, extras).to(self.context.device)
 
     @torch.no_grad()
-    def judged(self, batch: Batch, rows: Tensor) -> Batch:
-        """With the reference's scores."""
+    def with_reference(self, batch: Batch, rows: Tensor) -> Batch:
+        """The batch with the reference's scores."""
         w, policy = self.context, self.context.policy
         assert policy.score is not None
         if self.known is not None and not bool(self.known[rows].isnan().any()):
-            found = self.known[rows].to(batch.x.device)
+            scores = self.known[rows].to(batch.x.device)
         else:
-            scores = policy.score(w.reference, w.config, w.space, both(batch), w.noise)
-            found = torch.stack(scores.chunk(2), 1).float()
+            sides = policy.score(w.reference, w.config, w.space, both_sides(batch), w.noise).chunk(2)
+            scores = torch.stack(sides, 1).float()
             if self.known is not None:
-                self.known[rows] = found.cpu()
-        extras = {**batch.extras, "ref_win": found[:, 0], "ref_lose": found[:, 1]}
+                self.known[rows] = scores.cpu()
+        extras = {**batch.extras, "ref_win": scores[:, 0], "ref_lose": scores[:, 1]}
         return Batch(batch.x, batch.cond, batch.index, batch.mask, extras)
 
 
-def decided(votes: Votes) -> Votes:
-    """Votes without ties, which say nothing of which side to prefer. Raises UserError where none are left."""
+def without_ties(votes: Votes) -> Votes:
+    """Votes without ties. Raises UserError if all votes are ties."""
     rows = (~votes.tied).nonzero()[:, 0]
     if not len(rows):
-        raise UserError("All votes are ties: there is no preference to learn.")
+        raise UserError("All votes are ties, so there is no preference to learn. Collect votes that are not ties.")
     return Votes(votes.win.select(rows), votes.lose.select(rows), votes.tied[rows])
 
 
@@ -176,11 +177,11 @@ def _aligner(name: str, about: str, config: type = PairConfig) -> Aligner:
 
 
 ALIGNERS = (
-    _aligner("dpo", "the implicit reward orders each pair (Rafailov et al. 2023)"),
-    _aligner("ipo", "the same with a margin that is not outrun (Azar et al. 2024)"),
-    _aligner("cdpo", "dpo that expects some votes to be wrong (Mitchell 2023)", NoisyConfig),
-    _aligner("robust", "dpo without bias from wrong votes (Chowdhury et al. 2024)", NoisyConfig),
-    _aligner("simpo", "without a reference, by the mean likelihood of a step (Meng et al. 2024)", MarginConfig),
-    _aligner("kto", "both sides as samples of their own (Ethayarajh et al. 2024)"),
-    _aligner("sft", "what was preferred is learnt as data is"),
+    _aligner("dpo", "classification of pairs by the implicit reward (Rafailov et al. 2023)"),
+    _aligner("ipo", "dpo with a target for the margin (Azar et al. 2024)"),
+    _aligner("cdpo", "dpo with a share of wrong votes (Mitchell 2023)", NoisyConfig),
+    _aligner("robust", "dpo without bias by wrong votes (Chowdhury et al. 2024)", NoisyConfig),
+    _aligner("simpo", "mean log-likelihood of a step, without a reference (Meng et al. 2024)", MarginConfig),
+    _aligner("kto", "both sides as separate samples (Ethayarajh et al. 2024)"),
+    _aligner("sft", "training on the preferred samples as on data"),
 )

@@ -1,9 +1,9 @@
-"""Policy gradients on a policy's own samples: REINFORCE, RLOO, GRPO and PPO, kept near to the reference.
+"""Policy gradients on a policy's own samples: REINFORCE, RLOO, GRPO and PPO, with a penalty of divergence.
 
-What is maximised is E[r] - beta KL(policy || reference). The divergence is paid in the reward, by each whole sample:
-R = r - beta (logp - ref). Its gradient is that of the objective without bias, and at the optimum, reference
-exp(r / beta) / Z, R is the same for every sample, so that the advantages vanish and with them the noise of the
-gradient. A penalty beside the loss has neither property (k3 in the loss is that of another divergence).
+The objective is E[r] - beta KL(policy || reference). The divergence is subtracted from the reward of each whole sample,
+R = r - beta (logp - ref). The gradient is then unbiased, and at the optimum, reference exp(r / beta) / Z, R is the same
+for all samples, so that the advantages and the variance of the gradient are 0. A penalty that is added to the loss has
+neither property (k3 in the loss has the gradient of another divergence).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from afresh.core.rng import Rng
 
 
 class PolicyConfig(BaseModel):
-    """`beta`: what a nat of divergence from the reference costs, in the reward's unit. `kl`: the divergence of a sample
-    that beta is steered to, in nats; 0: beta stays. `group`: samples for each request. `reuse`: steps that learn from
-    one rollout. Ratios are clipped to 1 - `clip` ... 1 + `clip_high`."""
+    """`beta`: the cost of one nat of divergence from the reference, in the unit of the reward. `kl`: the target of the
+    divergence of a sample, in nats, to which beta is adapted; 0: beta is constant. `group`: samples for each request.
+    `reuse`: steps that use one rollout. Ratios are clipped to 1 - `clip` ... 1 + `clip_high`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     beta: float = Field(0.1, ge=0)
@@ -37,7 +37,7 @@ class PolicyConfig(BaseModel):
 
 
 class CriticConfig(PolicyConfig):
-    """`lam`: how far generalised advantages look beyond what the critic knows: 1 to the end."""
+    """`lam`: the decay of generalised advantages; 1 uses the whole return, smaller values rely more on the critic."""
 
     group: int = Field(1, ge=1, le=1024)
     reuse: int = Field(4, ge=1, le=8)
@@ -45,7 +45,7 @@ class CriticConfig(PolicyConfig):
 
 
 class PolicyObjective:
-    """The clipped surrogate; its weight is the number of samples, and every step weighs the same."""
+    """The clipped surrogate. Its weight is the number of samples, and all steps have the same weight."""
 
     def __init__(self, config: PolicyConfig, about: AlignTarget) -> None:
         self.config, self.about, self.policy = config, about, about.policy
@@ -61,7 +61,7 @@ class PolicyObjective:
             return (fit.losses / e["steps"][:, None]).sum(), float(len(batch.x)), {}
         assert self.policy.steps is not None
         s = self.policy.steps(modules, self.about.config, self.about.space, batch)
-        found = ppo(s.logp, e["old"], e["advantage"], s.mask, self.config.clip, self.config.clip_high)
+        surrogate = ppo(s.logp, e["old"], e["advantage"], s.mask, self.config.clip, self.config.clip_high)
         length = s.mask.sum(1).clamp_min(1)
         with torch.no_grad():
             gap = ((s.logp - e["old"]).abs() * s.mask).sum(1) / length
@@ -69,26 +69,26 @@ class PolicyObjective:
                 **{k: e[k].sum() for k in ("reward", "kl", "kl2", "flat", "reward2")},
                 "length": length.float().sum(),
                 "entropy": (s.entropy.sum(1) / length).sum(),
-                "clipped": (found.clipped.sum(1) / length).sum(),
+                "clipped": (surrogate.clipped.sum(1) / length).sum(),
                 "gap": gap.sum(),
                 "beta": state["beta"].float() * len(batch.x),
             }
-        # e["steps"]: the mean length over the whole batch, so that micro-batches add up to the mean over its steps.
-        return (found.losses / e["steps"][:, None]).sum(), float(len(batch.x)), metrics
+        # e["steps"] is the mean length of the whole batch, so that micro-batches add up to the mean over its steps.
+        return (surrogate.losses / e["steps"][:, None]).sum(), float(len(batch.x)), metrics
 
     def update(self, state: State, metrics: Mapping[str, float]) -> State:
-        """Beta follows the divergence, where it is to."""
+        """Adapt beta to the divergence if there is a target for it."""
         if not self.config.kl:
             return state
-        found = metrics["kl"] if "kl" in metrics else metrics["policy/kl"]
-        return {**state, "beta": torch.tensor(adapt(float(state["beta"]), found, self.config.kl), dtype=torch.float64)}
+        kl = metrics["kl"] if "kl" in metrics else metrics["policy/kl"]
+        return {**state, "beta": torch.tensor(adapt(float(state["beta"]), kl, self.config.kl), dtype=torch.float64)}
 
 
 Advantages = Callable[[Tensor, State], Tensor]  # penalised rewards (P, N) -> advantages (P, N)
 
 
 class Rollouts:
-    """Batches of a policy's own samples, each learnt from `reuse` times: draw numbers to batches."""
+    """Batches of a policy's own samples, each of which is used `reuse` times."""
 
     def __init__(self, config: PolicyConfig, context: AlignContext, advantages: str) -> None:
         self.config, self.context, self.kind = config, context, advantages
@@ -97,28 +97,28 @@ class Rollouts:
     def __call__(self, first: int, size: int) -> Batch:
         if size % self.config.group:
             raise UserError(
-                f"A batch of {size} does not hold whole groups of {self.config.group}. Choose a multiple: "
+                f"A batch of {size} is not a multiple of the groups of {self.config.group}. Choose a multiple: "
                 f"`train.batch={max(1, size // self.config.group) * self.config.group}`, or another `align.group`."
             )
         number = first // size // self.config.reuse
         if self.held is None or self.held[0] != number:
-            self.held = (number, self.made(number, size))
+            self.held = (number, self.drawn(number, size))
         return self.held[1]
 
     @torch.no_grad()
-    def made(self, number: int, size: int) -> Batch:
+    def drawn(self, number: int, size: int) -> Batch:
         w, c = self.context, self.config
         policy = w.policy
         assert policy.rollout is not None and policy.steps is not None and w.reward is not None
         device = w.device
         cond = w.requests(number * size // c.group, size // c.group).repeat(c.group).to(device)
         index = torch.arange(number * size, (number + 1) * size, device=device)
-        drawn = policy.rollout(w.modules, w.config, w.space, cond, w.rng, index, w.settings)
-        reward = w.reward(drawn.x, cond).float().to(device)
-        mask = drawn.batch.mask
+        rollout = policy.rollout(w.modules, w.config, w.space, cond, w.rng, index, w.settings)
+        reward = w.reward(rollout.x, cond).float().to(device)
+        mask = rollout.batch.mask
         assert mask is not None
-        ref = policy.steps(w.reference, w.config, w.space, drawn.batch).logp.float()
-        gap = (drawn.logp - ref).masked_fill(~mask, 0)
+        ref = policy.steps(w.reference, w.config, w.space, rollout.batch).logp.float()
+        gap = (rollout.logp - ref).masked_fill(~mask, 0)
         kl = gap.sum(1)
         beta = float(w.state()["beta"])
         extras = {
@@ -126,42 +126,42 @@ class Rollouts:
             "reward2": reward.square(),
             "kl": kl,
             "kl2": kl.square(),
-            "old": drawn.logp,
+            "old": rollout.logp,
             "steps": mask.sum().float().div(len(mask)).expand(len(mask)),
         }
         if self.kind == "gae":
-            extras |= self.judged(drawn.batch, reward, gap, beta)
+            extras |= self.with_critic(rollout.batch, reward, gap, beta)
         else:
-            found = self.compared(reward - beta * kl)
-            extras |= {"advantage": found[:, None].expand(mask.shape)}
+            advantage = self.without_critic(reward - beta * kl)
+            extras |= {"advantage": advantage[:, None].expand(mask.shape)}
         groups = reward.view(-1, c.group)
         flat = (groups == groups[:, :1]).all(1) & (c.group > 1)
         extras["flat"] = flat.float().repeat_interleave(c.group)
-        b = drawn.batch
+        b = rollout.batch
         return Batch(b.x, b.cond, b.index, mask, {**b.extras, **extras})
 
-    def compared(self, penalised: Tensor) -> Tensor:
-        """Advantages (B,) of whole samples."""
+    def without_critic(self, penalised: Tensor) -> Tensor:
+        """Advantages (B,) of whole samples, given their penalised rewards (B,)."""
         groups = penalised.view(-1, self.config.group)
         if self.kind == "mean":
             state = self.context.state()
-            found, state["seen"] = reinforce(penalised, state["seen"])
-            return found
+            advantages, state["seen"] = reinforce(penalised, state["seen"])
+            return advantages
         if self.kind == "grpo":
             return grpo(groups).advantages.flatten()
         return rloo(groups).advantages.flatten()
 
-    def judged(self, batch: Batch, reward: Tensor, gap: Tensor, beta: float) -> dict[str, Tensor]:
-        """Generalised advantages (B, T) by the critic, and what it is to learn."""
+    def with_critic(self, batch: Batch, reward: Tensor, gap: Tensor, beta: float) -> dict[str, Tensor]:
+        """Generalised advantages (B, T), and the inputs and targets of the critic."""
         assert isinstance(self.config, CriticConfig) and batch.mask is not None
         w, policy = self.context, self.context.policy
         assert policy.steps is not None
         s = policy.steps(w.modules, w.config, w.space, batch)
         values = w.modules["critic"](s.features)[:, :, 0].masked_fill(~batch.mask, 0)
         rewards = at_end(reward, batch.mask) - beta * gap
-        found, returns = gae(rewards, values, batch.mask, lam=self.config.lam)
+        advantages, returns = gae(rewards, values, batch.mask, lam=self.config.lam)
         return {
-            "advantage": whiten(found, batch.mask),
+            "advantage": whiten(advantages, batch.mask),
             "returns": returns,
             "values": values,
             "counts": batch.mask,
@@ -170,7 +170,8 @@ class Rollouts:
 
 
 def critic(config: Any, modules: Modules) -> Mapping[str, nn.Module]:
-    """A value for every step, from what the policy's last layer knows there; nought at first. Its norm is its own."""
+    """A network that predicts a value for every step from the policy's last features. Its output is 0 at first, and it
+    has a norm of its own."""
     width = next(p for k, p in modules["decoder"].named_parameters() if k == "embedding.weight").shape[1]
     head = nn.Linear(width, 1)
     nn.init.zeros_(head.weight)
@@ -178,7 +179,7 @@ def critic(config: Any, modules: Modules) -> Mapping[str, nn.Module]:
     return {"critic": nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), head)}
 
 
-def first(config: PolicyConfig) -> State:
+def initial_state(config: PolicyConfig) -> State:
     return {"beta": torch.tensor(config.beta, dtype=torch.float64), "seen": torch.zeros(2)}
 
 
@@ -196,15 +197,15 @@ def _aligner(
         reuse=lambda config: config.reuse,
         group=lambda config: config.group,
         modules=modules,
-        first=first,
+        first=initial_state,
     )
 
 
 ALIGNERS = (
     _aligner(
-        "grpo", "policy gradient, samples of a request compared and scaled (Shao et al. 2024)", "grpo", PolicyConfig
+        "grpo", "policy gradient with standardised rewards in each group (Shao et al. 2024)", "grpo", PolicyConfig
     ),
-    _aligner("rloo", "policy gradient, each sample against the others (Ahmadian et al. 2024)", "rloo", PolicyConfig),
-    _aligner("reinforce", "policy gradient against a running mean (Williams 1992)", "mean", PolicyConfig),
+    _aligner("rloo", "policy gradient with the other samples as baseline (Ahmadian et al. 2024)", "rloo", PolicyConfig),
+    _aligner("reinforce", "policy gradient with a running mean as baseline (Williams 1992)", "mean", PolicyConfig),
     _aligner("ppo", "policy gradient with a critic (Schulman et al. 2017)", "gae", CriticConfig, critic),
 )

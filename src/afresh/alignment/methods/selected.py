@@ -1,16 +1,15 @@
-"""Rejection sampling: of several samples for a request the best are learnt, as data is (RAFT: Dong et al. 2023).
+"""Rejection sampling: the best of several samples for each request are used as training data (RAFT: Dong et al. 2023).
 
-Drawn from the model as it is, the best of the best are learnt, and the reward has no end. Drawn from the reference,
-what is learnt is the best of n of it, whose divergence from it is at most log n - (n - 1) / n nats (Beirami et al.
-2024, theorem 1), and no further. With the best k of n it is at most log(n / k), since what is learnt is nowhere n / k
-times as likely as in the reference: what differs less than that is kept as varied as it was.
+With samples of the current model, selection is repeated on its own results and the reward grows without a limit. With
+samples of the reference, the target is the best of n of the reference, whose divergence from it is at most
+log n - (n - 1) / n nats (Beirami et al. 2024, theorem 1). For the best k of n the divergence is at most log(n / k),
+because no sample is more than n / k times as probable as under the reference.
 
-Drawn from the data instead, nothing is sampled at all, and the samples' own faults are not learnt: the model goes on
-learning its data, the best part of it. The best of n are then of any conditions, so that what is learnt under each is
-better by one rule.
+With training examples instead of samples, the model continues to learn the best part of its data, and the errors of
+samples are not learnt. The n examples then have any conditions, so that the same standard applies to all of them.
 
-It asks nothing of a reward but a number. A GAN loses the quality of its samples by it, whose critic then knows nothing
-else; so a family says whether it fits.
+The method needs only the values of a reward. It degrades the samples of a GAN, whose discriminator then only sees
+selected samples; families therefore state whether they support it.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from afresh.core.sampled import as_examples
 
 
 class SelectedConfig(BaseModel):
-    """`samples` for each request, of which the best `keep` are learnt. `source` of these: the model as it is (policy),
-    the reference, or the data. `reuse`: steps that learn from one selection."""
+    """`samples`: drawn for each request, of which the best `keep` are learnt. `source`: where they come from, the
+    current model (policy), the reference, or the data. `reuse`: steps that use one selection."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     samples: int = Field(4, ge=2, le=1024)
@@ -38,12 +37,13 @@ class SelectedConfig(BaseModel):
     def check(self) -> SelectedConfig:
         if self.keep >= self.samples:
             raise ValueError(
-                f"keep {self.keep} of samples {self.samples} leaves nothing out: give fewer, or more samples"
+                f"keep must be below samples, so that some are rejected. Given: keep {self.keep}, samples "
+                f"{self.samples}"
             )
         return self
 
 
-class Selected:
+class SelectedBatches:
     """Batches of the best samples (Dong et al. 2023, algorithm 1)."""
 
     def __init__(self, config: SelectedConfig, context: AlignContext) -> None:
@@ -53,48 +53,51 @@ class Selected:
     def __call__(self, first: int, size: int) -> Batch:
         number = first // size // self.config.reuse
         if self.held is None or self.held[0] != number:
-            self.held = (number, *self.made(number, size))
+            self.held = (number, *self.select(number, size))
         _, b, extras = self.held
-        # Other noise each time: of the training times of a flow, of the latents of a VAE.
+        # New indices give new noise for each use, such as the times of a flow or the latents of a VAE.
         return Batch(b.x, b.cond, torch.arange(first, first + size, device=b.index.device), b.mask, extras)
 
     @torch.no_grad()
-    def made(self, number: int, size: int) -> tuple[Batch, dict[str, torch.Tensor]]:
+    def select(self, number: int, size: int) -> tuple[Batch, dict[str, torch.Tensor]]:
         w, n, keep = self.context, self.config.samples, self.config.keep
         assert w.reward is not None
-        device, asked = w.device, size // keep
-        index = torch.arange(number * asked * n, (number + 1) * asked * n, device=device)
-        x, cond = self.candidates(number * asked, asked, index)
-        reward = w.reward(x, cond).float().to(device).view(asked, n)
-        best, at = reward.topk(keep, 1)
-        rows = (torch.arange(asked, device=device)[:, None] * n + at).flatten()
+        device, count = w.device, size // keep
+        index = torch.arange(number * count * n, (number + 1) * count * n, device=device)
+        x, cond = self.candidates(number * count, count, index)
+        reward = w.reward(x, cond).float().to(device).view(count, n)
+        best, position = reward.topk(keep, 1)
+        rows = (torch.arange(count, device=device)[:, None] * n + position).flatten()
         batch = as_examples(w.space, x[rows], cond.select(rows), index[rows])
         return batch, {"reward": reward.mean(1).repeat_interleave(keep), "best": best.flatten()}
 
-    def candidates(self, first: int, asked: int, index: torch.Tensor) -> tuple[torch.Tensor, Cond]:
-        """`samples` for each of the requests number first ... first + asked - 1, one after the other."""
+    def candidates(self, first: int, count: int, index: torch.Tensor) -> tuple[torch.Tensor, Cond]:
+        """`samples` samples for each of the requests first ... first + count - 1, in their order."""
         w, n = self.context, self.config.samples
         if self.config.source == "data":
             assert w.examples is not None
-            x, cond = w.examples(first * n, asked * n)
+            x, cond = w.examples(first * n, count * n)
             return x.to(w.device), cond.to(w.device)
-        cond = w.requests(first, asked).repeat(n).to(w.device)
+        cond = w.requests(first, count).repeat(n).to(w.device)
         modules = w.modules if self.config.source == "policy" else w.reference
         return w.family.sampling.sample(modules, w.config, w.space, cond, w.rng, index, w.settings), cond
 
 
-class Watched:
-    """The family's own objective; what the samples earned is logged before what it logs, which gets the family's name:
-    the `kl` of a VAE is of its latents, and no divergence from the reference."""
+class SelectedObjective:
+    """The family's own objective, which also logs the rewards of samples.
+
+    The metrics of the family get its name as a prefix, because they may have another meaning: the `kl` of a VAE is that
+    of its latents, not the divergence from the reference.
+    """
 
     def __init__(self, inner: Objective, name: str) -> None:
         self.inner, self.averaged, self.players, self.mark = inner, inner.averaged, inner.players, f"{name}/"
 
     def loss(self, modules: Any, batch: Batch, player: str, step: int, rng: Any, state: Any) -> Any:
         total, weight, metrics = self.inner.loss(modules, batch, player, step, rng, state)
-        each = weight / len(batch.x)  # a token's weight, where that is what is counted
-        told = {k: each * batch.extras[k].sum() for k in ("reward", "best")}
-        return total, weight, {**told, **{f"{self.mark}{k}": v for k, v in metrics.items() if k != "loss"}}
+        each = weight / len(batch.x)  # of a sample; the weight counts tokens for some families
+        rewards = {k: each * batch.extras[k].sum() for k in ("reward", "best")}
+        return total, weight, {**rewards, **{f"{self.mark}{k}": v for k, v in metrics.items() if k != "loss"}}
 
     def update(self, state: Any, metrics: Any) -> Any:
         return self.inner.update(state, {k.replace(self.mark, ""): v for k, v in metrics.items()})
@@ -103,12 +106,14 @@ class Watched:
 ALIGNERS = (
     Aligner(
         name="rejection",
-        about="the best of several samples are learnt as data is (Dong et al. 2023)",
+        about="the best of several samples are used as training data (Dong et al. 2023)",
         config=SelectedConfig,
         needs=("fits",),
         feeds="reward",
-        objective=lambda config, about: Watched(about.family.objective(about.config, about.space), about.family.name),
-        batches=Selected,
+        objective=lambda config, about: SelectedObjective(
+            about.family.objective(about.config, about.space), about.family.name
+        ),
+        batches=SelectedBatches,
         reuse=lambda config: config.reuse,
         group=lambda config: config.keep,
     ),
