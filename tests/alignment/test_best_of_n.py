@@ -14,7 +14,7 @@ from afresh.core import UserError
 def test_the_cost_of_best_of_n() -> None:
     assert best_of_n_kl(1) == 0
     assert best_of_n_kl(4) == pytest.approx(math.log(4) - 3 / 4)
-    with pytest.raises(UserError, match="1 or more"):
+    with pytest.raises(UserError, match="at least 1"):
         best_of_n_kl(0)
 
 

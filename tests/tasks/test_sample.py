@@ -113,7 +113,7 @@ def test_candidates_do_not_depend_on_how_many_are_asked_for(root: Path, family: 
 def test_many_candidates_are_drawn_in_parts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = opened(root, "transformer")
     whole = model.sample(5, best_of=3, reward="length:max=3", stop="hen", prompt="the", **quick(model))
-    monkeypatch.setattr("afresh.alignment.best_of_n.AT_ONCE", 6)
+    monkeypatch.setattr("afresh.alignment.best_of_n.BATCH_SIZE", 6)
     parts = model.sample(5, best_of=3, reward="length:max=3", stop="hen", prompt="the", **quick(model))
     assert list(parts.values) == list(whole.values) and parts.described == whole.described
     assert [w.finish for w in parts.written] == [w.finish for w in whole.written]
@@ -252,7 +252,7 @@ def test_what_cannot_be_is_refused(root: Path, name: str, given: dict[str, Any],
 
 def test_a_family_without_edits_names_those_that_have_them(root: Path) -> None:
     student = afresh.load(root / "flow").distill(finest=1, steps=2, out=root / "student", quiet=True)
-    with pytest.raises(UserError, match=r"fewstep cannot be steered.*vae, gan, flow.*best_of"):
+    with pytest.raises(UserError, match=r"fewstep cannot be guided.*vae, gan, flow.*best_of"):
         student.sample(1, reward_guidance="brightness")
 
 

@@ -1,4 +1,4 @@
-"""A reward's gradient in sampling: samples of p(x) exp(weight reward), nothing being trained."""
+"""Guidance of sampling by the gradient of a reward: samples of p(x) exp(weight reward) without training."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from afresh.alignment.rewards.reward import Reward
 from afresh.core import Edit, Modules, Space, UserError, registry
 from afresh.runs.run import Run
 
-Sampler = Callable[..., Tensor]  # of the signature of Family.sample
-FAINTEST = 1e-30  # a probability below which a class has no gradient: 69 nats
+Sampler = Callable[..., Tensor]  # with the signature of Family.sample
+MIN_PROBABILITY = 1e-30  # of a class; lower probabilities have no gradient
 
 
 def check_weight(weight: float) -> None:
-    """Raises UserError for a weight that is none."""
+    """Raises UserError unless the weight is a finite number of at least 0."""
     if not (math.isfinite(weight) and weight >= 0):
         raise UserError(
-            "`weight` is how hard `reward_guidance` pulls, in units of one over the reward's: a number from 0 (not at "
-            f"all). Given: {weight}."
+            "`weight` is the strength of `reward_guidance`, in units of one over the reward's: a number from 0 (no "
+            f"guidance). Given: {weight}."
         )
 
 
 def check_family(run: Run) -> None:
-    """Raises UserError where a run's samples cannot be steered by a gradient, saying what can be done instead."""
-    instead = "Choose among several samples, which every model can: `best_of=8` and `reward=REWARD`."
+    """Raises UserError, with an alternative, if the samples of a run cannot be guided by a gradient."""
+    instead = "Every model can choose the best of several samples instead: `best_of=8` and `reward=REWARD`."
     space = run.encoder.space
     if space.kind != "field":
         raise UserError(
-            f"{run.path} makes {run.record.modality}, and tokens have no gradient: `reward_guidance` is for images and "
-            f"sounds. {instead}"
+            f"{run.path} makes {run.record.modality}, whose tokens have no gradient: `reward_guidance` is for images "
+            f"and sounds. {instead}"
         )
     if run.codec is not None:
         raise UserError(
-            f"{run.path} draws through a codec ({run.record.codec}), which no gradient goes through here: "
-            f"`reward_guidance` is for models of the pixels, or the spectra, themselves. {instead}"
+            f"{run.path} uses a codec ({run.record.codec}), which `reward_guidance` does not support: it is for models "
+            f"of pixels or spectra. {instead}"
         )
     if run.family.edit is None:
         able = [f.name for f in registry.families() if f.edit is not None and f.accepts(space) is None]
-        raise UserError(f"{run.family.name} cannot be steered. Families that can: {', '.join(able)}. {instead}")
+        raise UserError(f"{run.family.name} cannot be guided. Families that can: {', '.join(able)}. {instead}")
 
 
 def energy_of(reward: Reward) -> Callable[[Tensor], Tensor]:
-    """Minus the reward in its own unit, x (B, *shape) in [-1, 1] -> (B,), differentiable. A class counts by the
-    logarithm of its probability, so that weight 1 is Bayes' rule: classifier guidance (Dhariwal and Nichol 2021,
-    algorithm 2), its gradient taken at the picture that is predicted, where the classifier was trained.
+    """The negative reward as a differentiable function of x (B, *shape) in [-1, 1] -> (B,).
 
-    Raises UserError naming the rewards without a gradient, and those that have one.
+    For a class it is the negative logarithm of its probability, so that weight 1 is Bayes' rule: classifier guidance
+    (Dhariwal and Nichol 2021, algorithm 2), with the gradient at the predicted clean image, on which the classifier was
+    trained. Raises UserError, naming those with a gradient, if a reward has none.
     """
     from afresh.alignment.rewards.classifier_reward import CLASS_PREFIX
 
@@ -61,29 +61,30 @@ def energy_of(reward: Reward) -> Callable[[Tensor], Tensor]:
         named = [] if kind is None else [name for name, b in builtins(kind).items() if b.gradient]
         able = [*named, "class:LABEL", *(["the folder of a reward model"] if named else [])]
         raise UserError(
-            f"{', '.join(without)}: a reward without a gradient cannot steer. With one: {', '.join(able)}, and sums of "
-            "these. Any reward can choose among several samples: `best_of=8` and `reward=REWARD`."
+            f"{', '.join(without)}: a reward without a gradient cannot guide sampling. Rewards with one: "
+            f"{', '.join(able)}, and sums of these. Any reward can choose the best of several samples: `best_of=8` and "
+            "`reward=REWARD`."
         )
 
     def one(part: Reward, x: Tensor) -> Tensor:
         assert part.on_field is not None
         value = part.on_field(x)
-        return value.clamp_min(FAINTEST).log() if part.name.startswith(CLASS_PREFIX) else value
+        return value.clamp_min(MIN_PROBABILITY).log() if part.name.startswith(CLASS_PREFIX) else value
 
     def energy(x: Tensor) -> Tensor:
-        here = x.float().cpu()  # where the rewards that are models lie
+        here = x.float().cpu()  # the device of rewards that are models
         return -sum((w * one(part, here) for w, part in parts), here.new_zeros(len(x))).to(x.device)
 
     return energy
 
 
 def steered(run: Run, reward: Reward, weight: float) -> Sampler:
-    """What takes the place of the family's `sample`; with weight 0 it is that itself, bit for bit.
+    """A replacement for the family's `sample`, which is returned unchanged for weight 0.
 
-    A flow follows the velocity of p(x) exp(weight reward) (sampling.edit.tilted), which is also what steering by
-    training tends to with beta = 1 / weight. A VAE and a GAN search from each sample's own latent for the most probable
-    one under that density (sampling.search), so that samples of one request become nearly the same at any weight above
-    0. Raises UserError as `energy_of`, `check_family` do.
+    A flow follows the velocity of p(x) exp(weight reward) (sampling.edit.tilted), which is also the limit of alignment
+    with beta = 1 / weight. VAEs and GANs search, from the latent of each sample, for the most probable latent under
+    that density (sampling.search), so that samples of one request become nearly equal at any weight above 0. Raises
+    UserError like `energy_of` and `check_family`.
     """
     check_weight(weight)
     check_family(run)

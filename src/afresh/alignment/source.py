@@ -361,7 +361,7 @@ class AlignmentSource:
         for alarm in alarms(rows):
             if alarm.name not in self.alarmed:
                 self.alarmed.add(alarm.name)
-                events.warning(alarm.said, "alarm", name=alarm.name)
+                events.warning(alarm.message, "alarm", name=alarm.name)
         return stop_reason(rows, errors=STOP_ERRORS)
 
     def rewind(self, step: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from afresh.alignment.monitoring.data_similarity import MOST, DataSimilarity, evenly
+from afresh.alignment.monitoring.data_similarity import MAX_ITEMS, DataSimilarity, evenly_spaced
 from afresh.core import Cond, Examples, Item, Space
 from afresh.data.audio.kind import SOUND
 from afresh.data.image.kind import IMAGE
@@ -57,6 +57,6 @@ def test_waves_are_compared_by_their_spectra() -> None:
 
 
 def test_at_most_so_many_items_are_compared() -> None:
-    rows = evenly(10 * MOST)
-    assert len(rows) == MOST and rows[0] == 0 and rows[-1] == 10 * MOST - 1 and len(set(rows)) == MOST
-    assert evenly(3) == [0, 1, 2]
+    rows = evenly_spaced(10 * MAX_ITEMS)
+    assert len(rows) == MAX_ITEMS and rows[0] == 0 and rows[-1] == 10 * MAX_ITEMS - 1 and len(set(rows)) == MAX_ITEMS
+    assert evenly_spaced(3) == [0, 1, 2]

@@ -84,13 +84,13 @@ def test_each_limit_is_where_it_says(name: str, key: str, right: float, wrong: f
         if speaks:
             (alarm,) = found
             said = f"{wrong:.0%}" if key in ("flat", "clipped") else f"{wrong:g}"
-            assert 200 <= alarm.step <= 220 and f" {said}" in f" {alarm.said}"
+            assert 200 <= alarm.step <= 220 and f" {said}" in f" {alarm.message}"
 
 
 def test_the_limit_of_the_divergence_is_a_parameter() -> None:
     assert names(run(), kl_limit=3.0) == ["kl"] and names(run(kl=lambda t: 90 * t), kl_limit=math.inf) == []
     (alarm,) = alarms(run(), kl_limit=3.0)
-    assert "limit is 3" in alarm.said and 200 <= alarm.step <= 230  # 6 t passes 3 half way, medians a little later
+    assert "limit is 3" in alarm.message and 200 <= alarm.step <= 230  # 6 t passes 3 half way, medians a little later
     for limit in (0.0, -1.0, math.nan):
         with pytest.raises(UserError, match="above 0"):
             alarms(run(), kl_limit=limit)
@@ -100,7 +100,7 @@ def test_what_is_told_is_the_last_value_and_not_the_median() -> None:
     rows = run(kl=lambda t: 6 * t)
     rows[-1]["kl"] = 58.9
     (alarm,) = alarms(rows, kl_limit=5.0)
-    assert "58.9 nats" in alarm.said and alarm.step < rows[-1]["step"]
+    assert "58.9 nats" in alarm.message and alarm.step < rows[-1]["step"]
     rows[-1]["kl"] = 1.0  # the last row is fine, so that nothing is said of the present
     assert alarms(rows, kl_limit=5.0) == []
 
@@ -115,7 +115,7 @@ def test_one_odd_batch_is_no_alarm_and_what_is_over_neither() -> None:
 def test_a_divergence_that_buys_nothing() -> None:
     level: dict[str, Any] = {"reward": lambda t: 0.5 + 0.01 * (-1) ** round(40 * t)}
     (alarm,) = alarms(run(**level))
-    assert alarm.name == "kl without reward" and "20 rows" in alarm.said
+    assert alarm.name == "kl without reward" and "20 rows" in alarm.message
     assert names(run(**level, kl=lambda t: 5.0)) == []  # it does not grow either
     assert names(run(**level, kl=lambda t: 5.0 + 0.5 * t)) == []  # hardly: 0.13 nats between the halves
 
@@ -124,7 +124,7 @@ def test_a_divergence_below_0() -> None:
     """Three errors of the mean of five rows: 3 x 0.05 / sqrt(5) = 0.067."""
     assert names(run(kl=lambda t: -0.06)) == []
     (alarm,) = alarms(run(kl=lambda t: -0.08))
-    assert alarm.name == "negative kl" and "-0.08" in alarm.said and "0.022" in alarm.said
+    assert alarm.name == "negative kl" and "-0.08" in alarm.message and "0.022" in alarm.message
     rng = np.random.default_rng(0)
     assert names(run(kl=lambda t: rng.normal(0, 0.05))) == []
     assert names(run(kl=lambda t: -0.2 + rng.normal(0, 0.05), kl_error=None)) == ["negative kl"]
@@ -145,14 +145,14 @@ def test_a_reward_that_never_differs() -> None:
     assert names(run(**same)) == []  # samples of a batch differ: there is a signal
     assert names(run(rows=4, reward=lambda t: 0.0, reward_deviation=None)) == []  # too early
     (alarm,) = alarms(run(reward=lambda t: min(1.0, 2 * t), reward_deviation=lambda t: 0.1 * (t < 0.5), kl=None))
-    assert alarm.step == 200 and "reward has been 1 " in alarm.said and "stop" in alarm.said
+    assert alarm.step == 200 and "reward has been 1 " in alarm.message and "stop" in alarm.message
 
 
 def test_numbers_that_are_none() -> None:
     rows = run()
     rows[-1]["loss"] = math.nan
     (alarm,) = alarms(rows)
-    assert alarm.name == "not finite" and "loss" in alarm.said and alarm.step == 400
+    assert alarm.name == "not finite" and "loss" in alarm.message and alarm.step == 400
     rows[-1]["loss"], rows[20]["kl"] = 0.0, math.inf
     assert names(rows) == []  # it is over, and the other values stand
 
@@ -163,8 +163,8 @@ def test_over_optimisation(seed: int) -> None:
     rng = np.random.default_rng(seed)
     rows = run(seed, heldout_reward=lambda t: 0.3 - 2 * (t - 0.5) ** 2 + rng.normal(0, 0.02))
     (alarm,) = alarms(rows)
-    assert alarm.name == "over-optimisation" and "is being exploited" in alarm.said
-    assert 100 <= int(alarm.said.split("Since step ")[1].split(" ")[0]) <= 300
+    assert alarm.name == "over-optimisation" and "is being exploited" in alarm.message
+    assert 100 <= int(alarm.message.split("Since step ")[1].split(" ")[0]) <= 300
     assert alarms(rows[:24]) == []
     falls = [{**row, "reward": 0.5 - 0.01 * i, "kl": 0.1} for i, row in enumerate(rows)]
     assert names(falls) == []  # both fall: it is no exploitation

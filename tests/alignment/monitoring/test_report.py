@@ -95,7 +95,7 @@ def test_alarms_and_the_reason_to_stop_are_sentences_that_say_what_to_do() -> No
     found = alignment(run())
     assert found is not None
     text = " ".join(found.notes)
-    assert "20 nats from its reference; the limit is 10" in text  # the last row's
+    assert "divergence from the reference is 20 nats; the limit is 10" in text  # the last row's
     assert "at step 90" in found.json["stop"] and found.json["stop"] in found.notes  # of 0, 30, ...: at 3.05 nats
     assert "more than 3 standard errors" in found.json["stop"]  # as the course says while it learns
     assert [a["name"] for a in found.json["alarms"]][:2] == ["kl", "over-optimisation"]
@@ -108,7 +108,7 @@ def test_a_run_on_preferences() -> None:
     rows = [{"step": i, "accuracy": 0.5 + 0.01 * i, "margin": 0.1 * i, "loss": 0.7 - 0.01 * i} for i in range(20)]
     found = alignment(rows)
     assert found is not None and [c.title for c in found.curves] == ["Shares", "Margin"]
-    assert found.facts[0] == ("pairs ordered rightly", "0.5 → 0.69") and found.notes == []
+    assert found.facts[0] == ("pairs in the right order", "0.5 → 0.69") and found.notes == []
     assert found.facts[1][0] == "nats from the reference" and str(found.facts[1][1]).startswith("not known")
 
 
@@ -126,7 +126,7 @@ def test_the_headline_is_that_of_the_last_look() -> None:
     charts = {c.title: c for c in found.curves}
     (line,) = charts["Reward against diversity"].lines.values()
     assert list(line) == [(0.6, 0.4), (0.2, 0.984)]  # from the beginning to the end, not by diversity
-    assert list(charts["Trainer from sampler"].lines) == ["gap"]
+    assert list(charts["Difference of trainer and sampler"].lines) == ["gap"]
     assert list(charts["Divergence from the reference"].lines) == ["kl", "its standard error"]
 
 
@@ -139,7 +139,7 @@ def test_where_no_divergence_is_known_the_way_from_the_base_is_told() -> None:
     assert found is not None and dict(found.facts)["distance from the base's samples"] == "0 → 0.6"
     assert str(dict(found.facts)["nats from the reference"]).startswith("not known")
     assert found.json["alarms"] == []  # 40 nats of latents are no divergence
-    assert "Distance from the base's samples of the same noise" in [c.title for c in found.curves]
+    assert "Distance from the base's samples from the same noise" in [c.title for c in found.curves]
 
 
 def test_noisy_clouds_are_drawn_by_means_and_say_so() -> None:

@@ -1,7 +1,7 @@
 """The alignment part of a report: the reward against divergence and diversity, curves over steps, and alarms.
 
-Everything is computed from the rows of metrics.jsonl, with the names that `afresh.alignment.monitoring.health` defines.
-Values that a method does not log are left out.
+It is computed from the rows of metrics.jsonl, with the names that `afresh.alignment.monitoring.health` uses. Metrics
+that a method does not log are left out.
 """
 
 from __future__ import annotations
@@ -16,37 +16,36 @@ from afresh.evaluation.curves import Curves, number, thin
 from afresh.evaluation.report import Fact
 from afresh.training.best_checkpoint import STOP_ERRORS
 
-WORDS = {"reward": "reward", "heldout_reward": "held-out reward"}
+REWARD_TITLES = {"reward": "reward", "heldout_reward": "held-out reward"}
 
-MARKS = 24  # points by which noisy values are drawn, each a mean of neighbours
+MAX_POINTS = 24  # of a line; noisy values are averaged to as many points
 
-# Charts over steps: title, what the axis says, the names drawn.
-STEPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+# Charts over steps: title, label of the axis, names of the metrics.
+CHARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Reward", "reward", ("reward",)),
     ("Held-out reward", "held-out reward", ("heldout_reward",)),
     ("Similarity to the data", "data_similarity", ("data_similarity",)),
-    ("Divergence from the reference", "nats a sample", ("kl", "kl_error")),
-    ("Distance from the base's samples of the same noise", "distance", ("distance_from_base",)),
-    ("Distance of velocities from the reference's", "mean square", ("velocity_away",)),
-    ("Trainer from sampler", "nats a step", ("gap",)),
-    ("Entropy", "nats a step", ("entropy",)),
-    ("Length", "steps a sample", ("length",)),
+    ("Divergence from the reference", "nats per sample", ("kl", "kl_error")),
+    ("Distance from the base's samples from the same noise", "distance", ("distance_from_base",)),
+    ("Distance of velocities from the reference", "mean square", ("velocity_away",)),
+    ("Difference of trainer and sampler", "nats per step", ("gap",)),
+    ("Entropy", "nats per step", ("entropy",)),
+    ("Length", "steps per sample", ("length",)),
     ("Shares", "share", ("diversity", "flat", "clipped", "accuracy")),
     ("Margin", "nats", ("margin",)),
 )
-SAID = {
+TITLES = {
     "heldout_reward": "held-out reward",
     "kl_error": "its standard error",
     "flat": "flat groups",
     "clipped": "clipped ratios",
-    "accuracy": "pairs ordered rightly",
+    "accuracy": "pairs in the right order",
 }
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """What goes beside the other parts of a `afresh.evaluation.report.Section`; `json` holds the same as plain
-    values."""
+    """Parts for an `afresh.evaluation.report.Section`; `json` has the alarms as plain values."""
 
     facts: list[Fact] = field(default_factory=list)
     curves: list[Curves] = field(default_factory=list)
@@ -55,9 +54,9 @@ class Alignment:
 
 
 def alignment(rows: Sequence[Row], kl_limit: float = KL_LIMIT) -> Alignment | None:
-    """The part of the report that is about alignment; None where no row has a reward or an accuracy.
+    """The alignment part of a report; None if no row has a reward or an accuracy.
 
-    `kl_limit` is that of the alarms, in nats a sample. Raises UserError for rows that cannot be read.
+    `kl_limit` is that of the alarms, in nats per sample. Raises UserError for invalid rows.
     """
     merged = by_step(rows)
     if not any(finite(row, name) is not None for row in merged for name in ("reward", "accuracy")):
@@ -66,7 +65,7 @@ def alignment(rows: Sequence[Row], kl_limit: float = KL_LIMIT) -> Alignment | No
     return Alignment(
         facts(merged),
         [*against(merged), *over_steps(merged)],
-        [f"{a.said} (Since step {a.step:,}.)" for a in active] + ([stop] if stop else []),
+        [f"{a.message} (Since step {a.step:,}.)" for a in active] + ([stop] if stop else []),
         {"alarms": [asdict(a) for a in active], "stop": stop or None},
     )
 
@@ -75,9 +74,10 @@ def alignment(rows: Sequence[Row], kl_limit: float = KL_LIMIT) -> Alignment | No
 
 
 def against(rows: Sequence[Row]) -> list[Curves]:
-    """Each reward against the divergence, by growing divergence; the reward against diversity, by steps."""
+    """Each reward against the divergence, in order of divergence; and the reward against diversity, in order of
+    steps."""
     charts = []
-    for name, word in WORDS.items():
+    for name, word in REWARD_TITLES.items():
         points = sorted(pairs(rows, "kl", name))
         if len(points) > 1:
             title = f"{word.capitalize()} against divergence"
@@ -95,18 +95,18 @@ def pairs(rows: Sequence[Row], x: str, y: str) -> list[tuple[float, float]]:
 
 
 def means(name: str, points: Sequence[tuple[float, float]]) -> dict[str, list[tuple[float, float]]]:
-    """One line of at most `MARKS` points; its name says how many rows each point is the mean of."""
-    marks, k = thin(points, MARKS)
-    return {f"{name}, means of {k} rows" if k > 1 else name: marks}
+    """One line of at most MAX_POINTS points. Its name states how many rows each point is the mean of."""
+    averaged, k = thin(points, MAX_POINTS)
+    return {f"{name}, means of {k} rows" if k > 1 else name: averaged}
 
 
 def over_steps(rows: Sequence[Row]) -> list[Curves]:
     charts = []
-    for title, label, names in STEPS:
+    for title, label, names in CHARTS:
         lines = {
-            SAID.get(n, n): [(float(s), v) for s, v in found.pairs()] for n in names if (found := series(rows, n)).steps
+            TITLES.get(n, n): [(float(s), v) for s, v in line.pairs()] for n in names if (line := series(rows, n)).steps
         }
-        if lines.keys() - {SAID["kl_error"]}:
+        if lines.keys() - {TITLES["kl_error"]}:
             charts.append(Curves(lines, y_label=label, title=title))
     return charts
 
@@ -115,25 +115,25 @@ def over_steps(rows: Sequence[Row]) -> list[Curves]:
 
 
 def facts(rows: Sequence[Row]) -> list[Fact]:
-    """First and last values, of evaluations where there are some, and the best evaluation."""
+    """First and last values, of evaluations if there are any, and the best evaluation."""
     names = {
         "reward": "reward",
         "kl": "nats from the reference",
         "distance_from_base": "distance from the base's samples",
         "data_similarity": "similarity to the data",
         "diversity": "diversity",
-        "accuracy": SAID["accuracy"],
+        "accuracy": TITLES["accuracy"],
     }
-    looks = [row for row in rows if finite(row, "diversity") is not None]
-    found = {name: series(looks if series(looks, name).values else rows, name) for name in names}
+    evaluations = [row for row in rows if finite(row, "diversity") is not None]
+    values = {name: series(evaluations if series(evaluations, name).values else rows, name) for name in names}
     errors = dict(series(rows, "kl_error").pairs())
     out: list[Fact] = []
-    for name, s in found.items():
+    for name, s in values.items():
         if s.values:
             error = f" ± {number(errors[s.steps[-1]])}" if name == "kl" and s.steps[-1] in errors else ""
             out.append((names[name], f"{number(s.values[0])} → {number(s.values[-1])}{error}"))
-    if not found["kl"].values:
-        out.append((names["kl"], "not known: only of what is drawn step by step are likelihoods known"))
+    if not values["kl"].values:
+        out.append((names["kl"], "not known: this method does not compute likelihoods of samples"))
     if (unseen := series(rows, "heldout_reward")).values:
         best, step = max((v, -s) for s, v in unseen.pairs())
         ends = f"{number(unseen.values[0])} → {number(unseen.values[-1])}"
