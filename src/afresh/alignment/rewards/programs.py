@@ -83,8 +83,14 @@ def limited(score: Score, seconds: float) -> Score:
     return run
 
 
-def of_function(function: Callable[..., Any], name: str | None = None, seconds: float = 60.0) -> Reward:
-    """The reward of a function object. `Caller` describes the parameters that the function may have."""
+def of_function(function: Callable[..., Any], kind: ItemKind | None = None, seconds: float | None = None) -> Reward:
+    """The reward of a function that runs in this process. `Caller` describes the parameters that it may have.
+
+    kind: of the items, None for any. seconds: time limit of a call, None for no limit. Raises UserError if `function`
+    is not callable.
+    """
+    if not callable(function):
+        raise UserError(f"A reward is a string such as 'length:min=50' or a function of items. Given: {function!r}.")
     caller = Caller(function)
 
     def score(items: Sequence[Any], requests: Sequence[Request]) -> list[float]:
@@ -93,8 +99,8 @@ def of_function(function: Callable[..., Any], name: str | None = None, seconds: 
         except CallError as e:
             raise ScoringError(*e.args) from e
 
-    function_name: str = getattr(function, "__name__", str(function))
-    return Reward(name or function_name, limited(score, seconds))
+    name = getattr(function, "__name__", type(function).__name__)
+    return Reward(name, score if seconds is None else limited(score, seconds), kind)
 
 
 # ------------------------------------------------------------------------------------------------- other processes

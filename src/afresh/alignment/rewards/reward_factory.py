@@ -7,10 +7,10 @@ from functools import cached_property
 from typing import Any, cast
 
 from afresh.alignment.rewards.build import build
-from afresh.alignment.rewards.call import Caller, CallError
 from afresh.alignment.rewards.classifier_reward import classifier_folder, known
-from afresh.alignment.rewards.reward import Context, Request, Reward, ScoringError
-from afresh.core import ItemKind, UserError, events
+from afresh.alignment.rewards.programs import of_function
+from afresh.alignment.rewards.reward import Context, Reward
+from afresh.core import events
 from afresh.data.prepare import Prepared
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
@@ -63,19 +63,3 @@ def reward_of(run: Run, wanted: Wanted) -> Reward:
     folder = classifier_folder(run.record.base_model, run.path)
     models = known(cast("Prepared", data), kind, events.note, folder)
     return build(wanted, Context(kind, LazyItems(data), known=models))
-
-
-def of_function(function: Callable[..., Any], kind: ItemKind) -> Reward:
-    """The reward of a function that runs in this process without a time limit. Raises UserError if it is not
-    callable."""
-    if not callable(function):
-        raise UserError(f"A reward is a string such as 'length:min=50' or a function of items. Given: {function!r}.")
-    caller = Caller(function)
-
-    def score(items: Sequence[Any], requests: Sequence[Request]) -> list[float]:
-        try:
-            return caller(items, requests)
-        except CallError as e:
-            raise ScoringError(*e.args) from e
-
-    return Reward(getattr(function, "__name__", type(function).__name__), score, kind)
