@@ -200,7 +200,7 @@ def test_votes_on_other_things_are_refused(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds votes on sounds, and this run makes texts"):
         votes_in(sounds, TEXT)
     append(tmp_path / "p.jsonl", Vote("one.wav", "other.wav", "a"))
-    with pytest.raises(UserError, match="images and sounds in one file"):
+    with pytest.raises(UserError, match="mixes images and sounds"):
         scan(tmp_path / "p.jsonl")
     append(tmp_path / "gone.jsonl", Vote("one.wav", "other.wav", "a"))
     with pytest.raises(UserError, match=r"2 of the 2 sounds named in .* are missing"):
