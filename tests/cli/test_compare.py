@@ -65,7 +65,7 @@ def test_answers_by_lines_and_going_on(texts_run: Path, tmp_path: Path, answer: 
     assert [r["winner"] for r in records(out)] == ["a", "b", "tie"]
     assert {(r["prompt"], r["rater"]) for r in records(out)} == {("the cat", "ann")}
     assert "1 of 6" in err and "'what' is no answer. Answer a, b, t (tie), s (skip), q (stop)." in err
-    assert "3 votes kept" in err and "go on with the same command" in err
+    assert "3 votes saved" in err and "same command again" in err
     before = out.read_bytes()
     assert answer("q\n", texts_run, "-n", 2, *WORDS, "--out", tmp_path / "none.jsonl")[0] == "No votes yet.\n"
     _, err = answer("q\n", *argv)
@@ -73,7 +73,7 @@ def test_answers_by_lines_and_going_on(texts_run: Path, tmp_path: Path, answer: 
     _, err = answer("a\na\na\na\n", *argv)
     found = read_votes(out, TEXT)
     assert len(found.votes) == found.summary.pairs == 6
-    assert "6 votes kept" in err and "go on" not in err
+    assert "6 votes saved" in err and "again to" not in err
     _, err = answer("a\n", *argv)
     assert "Nothing is left to judge" in err and len(records(out)) == 6
     drawn = json.loads(next((tmp_path / "new" / "v-items").glob("*.json")).read_bytes())
@@ -97,7 +97,7 @@ def test_two_runs_are_compared_blindly(texts_run: Path, masked_run: Path, tmp_pa
     out = tmp_path / "v.jsonl"
     argv = (texts_run, masked_run, "-n", 8, "--prompt", "the cat", "--prompt", "a mat", "--set", "length=6")
     _, err = answer("a\n" * 4 + "q\n", *argv, "--out", out)
-    shown = err.partition("1 of 8")[2].partition("kept")[0]
+    shown = err.partition("1 of 8")[2].partition("saved")[0]
     assert "masked" not in shown
     answer("a\n" * 9, *argv, "--out", out)
     assert {r["prompt"] for r in records(out)} == {"the cat", "a mat"}
@@ -141,7 +141,7 @@ def test_an_interrupt_keeps_the_votes(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Session, "skip", skip)
-    with pytest.raises(Interrupted, match=r"1 vote kept in .*v\.jsonl; go on with the same command"):
+    with pytest.raises(Interrupted, match=r"1 vote saved in .*v\.jsonl; run the same command"):
         answer("a\ns\na\n", texts_run, "-n", 4, *WORDS, "--out", out)
     assert len(records(out)) == 1
 
@@ -152,11 +152,11 @@ def test_bad_input_teaches(texts_run: Path, pictures_run: Path, tmp_path: Path, 
         ((texts_run, "-n", 0), "from 1 to"),
         ((texts_run, "--samples", 1), "from 2 to"),
         ((texts_run, texts_run), "given twice"),
-        ((texts_run, pictures_run), "Compare like with like"),
+        ((texts_run, pictures_run), "Compare runs that make the same kind"),
         ((texts_run, "--label", "x"), "trained without labels"),
         ((texts_run, "--set", "nothing=1"), "does not know nothing"),
         ((texts_run, *WORDS, "--set", "temperature=0"), "--set temperature is given twice"),
-        ((texts_run, "--prompt", "the", "--set", "temperature=0"), "All samples are the same"),
+        ((texts_run, "--prompt", "the", "--set", "temperature=0"), "All samples are equal"),
         ((texts_run, "--summary"), "Cannot read the votes"),
         ((tmp_path,), "is not a run"),
     ):

@@ -283,7 +283,7 @@ def add(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         (
             "misnamed",
             "from afresh_walks import WALKS as MODALITY",
-            "calls itself 'walk', and its entry point needs the same name",
+            "has the name 'walk', which must be that of its entry point",
         ),
     ],
 )
@@ -293,7 +293,7 @@ def test_a_broken_package_is_named_and_disturbs_no_other(
     add(code, f'{name} = "walks_again:MODALITY"')
     exit_code, printed, err = invoke("data", walks, "--json")
     assert exit_code == 0 and parsed(printed)["modality"] == "walk"
-    assert f"{name!r} in afresh.modalities, which the package walks-again adds" in err and says in err
+    assert f"{name!r} in afresh.modalities, a plug-in of the package walks-again" in err and says in err
     exit_code, _, err = invoke("data", walks, "--modality", name)
     assert exit_code == 2 and "walks-again" in err and says in err
 

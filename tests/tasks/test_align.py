@@ -124,7 +124,7 @@ def test_the_best_of_the_data_are_learnt(root: Path, tmp_path: Path, family: str
 
 def test_the_data_have_no_answers_to_given_prompts(root: Path, tmp_path: Path) -> None:
     wishes = {"method": "rejection", "reward": "contains:dog", "prompts": ("the ",), "set_align": {"source": "data"}}
-    with pytest.raises(UserError, match="no answers to these requests"):
+    with pytest.raises(UserError, match="not answers to these requests"):
         aligned(root, "transformer", tmp_path / "run", settings={"length": 12}, **wishes)
 
 
@@ -198,10 +198,10 @@ def test_it_must_be_said_what_is_wanted(root: Path) -> None:
 
 def test_votes_of_another_modality_are_refused(root: Path, tmp_path: Path) -> None:
     spec = AlignSpec(root / "transformer", method="dpo", preferences=root / "shown.jsonl", out=tmp_path / "run")
-    with pytest.raises(UserError, match=r"votes on images, and .* makes texts"):
+    with pytest.raises(UserError, match=r"votes on images, but .* makes texts"):
         start(spec)
     spec = AlignSpec(root / "transformer", method="dpo", preferences=root / "votes.jsonl", out=tmp_path / "run")
-    with pytest.raises(UserError, match=r"votes on texts, and .* makes images"):
+    with pytest.raises(UserError, match=r"votes on texts, but .* makes images"):
         start(replace(spec, run=root / "flow"))
     assert not (tmp_path / "run").exists()
 

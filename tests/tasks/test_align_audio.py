@@ -130,7 +130,9 @@ def test_a_gradient_steers_and_best_of_several_is_choose_method(root: Path, quic
     with heard("accuracy of its classifier"):
         steered = Model(run).sample(4, seed=1, steps=4, reward_guidance="class:high", weight=1.0)
     assert not torch.equal(steered.x, plain.x[:4])
-    with pytest.raises(UserError, match=r"loudness: a reward without a gradient cannot steer. With one: class:LABEL"):
+    with pytest.raises(
+        UserError, match=r"loudness: a reward without a gradient cannot guide sampling. Rewards with one: class:LABEL"
+    ):
         Model(run).sample(2, steps=4, reward_guidance="loudness")
 
 
@@ -191,13 +193,13 @@ def test_votes_on_other_things_are_refused(root: Path, tmp_path: Path) -> None:
     append(tmp_path / "p.jsonl", Vote("one.png", "other.png", "a"))
     append(tmp_path / "t.jsonl", Vote("a text", "another", "a"))
     for name, kind in (("p", "images"), ("t", "texts")):
-        with pytest.raises(UserError, match=f"has votes on {kind}.* and .*sound.* [Gg]ive votes on sounds"):
+        with pytest.raises(UserError, match=f"has votes on {kind}.* but .*sound.* [Gg]ive votes on sounds"):
             start(AlignSpec(root / "vae", preferences=tmp_path / f"{name}.jsonl", out=tmp_path / "run"))
-        with pytest.raises(UserError, match=f"holds votes on {kind}, and this run makes sounds"):
+        with pytest.raises(UserError, match=f"has votes on {kind}, but this run makes sounds"):
             votes_in(tmp_path / f"{name}.jsonl", SOUND)
-    with pytest.raises(UserError, match="holds votes on sounds, and this run makes images"):
+    with pytest.raises(UserError, match="has votes on sounds, but this run makes images"):
         votes_in(sounds, IMAGE)
-    with pytest.raises(UserError, match="holds votes on sounds, and this run makes texts"):
+    with pytest.raises(UserError, match="has votes on sounds, but this run makes texts"):
         votes_in(sounds, TEXT)
     append(tmp_path / "p.jsonl", Vote("one.wav", "other.wav", "a"))
     with pytest.raises(UserError, match="mixes images and sounds"):

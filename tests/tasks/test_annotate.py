@@ -25,12 +25,12 @@ from afresh.data.image.kind import IMAGE, png_bytes
 from afresh.data.text.kind import TEXT
 from afresh.serve import compare_page
 from afresh.serve.compare_page import Page, address, make_server
-from afresh.tasks.annotate import ENOUGH, Plan, Session, rounds, votes_in
+from afresh.tasks.annotate import MIN_VOTES, Plan, Session, all_pairs, votes_in
 
 
 def plan_of(items: list[str], n: int, free: bool = False, kind: ItemKind = TEXT, seed: int = 0) -> Plan:
     """The first n pairs of some items."""
-    pairs = [Pair.of(items[i], items[j]) for i, j in list(rounds(len(items)))[:n]]
+    pairs = [Pair.of(items[i], items[j]) for i, j in list(all_pairs(len(items)))[:n]]
     return Plan(kind, tuple(pairs), tuple(Candidate(i) for i in items), free, seed)
 
 
@@ -41,7 +41,7 @@ ITEMS = [f"text {i}" for i in range(8)]
 
 @given(st.integers(1, 30))
 def test_every_pair_comes_once_and_all_are_shown_alike(k: int) -> None:
-    found = list(rounds(k))
+    found = list(all_pairs(k))
     assert len({frozenset(p) for p in found}) == len(found) == k * (k - 1) // 2
     assert all(i != j for i, j in found)
     for n in range(1, len(found) + 1):
@@ -133,8 +133,8 @@ def test_two_raters_begin_with_the_same_pairs(tmp_path: Path) -> None:
             session.vote(question, "a")
         assert session.next() is None
     votes = read_votes(path).votes
-    first, second = ([v.pair for v in votes if v.rater == r][:ENOUGH] for r in ("r", "s"))
-    assert first == second == list(plan.pairs[:ENOUGH])
+    first, second = ([v.pair for v in votes if v.rater == r][:MIN_VOTES] for r in ("r", "s"))
+    assert first == second == list(plan.pairs[:MIN_VOTES])
 
 
 # --------------------------------------------------------------------------- refusals
@@ -142,7 +142,7 @@ def test_two_raters_begin_with_the_same_pairs(tmp_path: Path) -> None:
 
 def test_bad_files_and_wishes_teach(tmp_path: Path) -> None:
     path = tmp_path / "v.jsonl"
-    with pytest.raises(UserError, match="the pairs are fixed"):
+    with pytest.raises(UserError, match="all pairs are fixed"):
         Session(plan_of(ITEMS, 3), path, active=True)
     with pytest.raises(UserError, match="surrogate"):
         Session(plan_of(ITEMS, 3), path, "r\ud800")
@@ -293,7 +293,7 @@ def test_voting_on_the_page(client: Client, tmp_path: Path) -> None:
         assert status == 200 and lines(path) == i + 1
         vote = read_votes(path).votes[-1]
         assert vote.winner == said and [(tmp_path / f).read_bytes() for f in (vote.a, vote.b)] == seen
-    assert state["question"] is None and state["end"] == ["the end"] and "3 votes kept" in state["kept"]
+    assert state["question"] is None and state["end"] == ["the end"] and "3 votes saved" in state["kept"]
 
 
 def test_only_pairs_that_were_shown_are_judged_and_once(client: Client, tmp_path: Path) -> None:
@@ -351,7 +351,7 @@ def test_a_vote_that_cannot_be_written_can_be_sent_again(client: Client, tmp_pat
     vote = {"id": client.call("state")[1]["question"]["id"], "vote": "b"}
     path.mkdir()
     status, said = client.call("vote", vote)
-    assert status == 500 and "not kept" in said["error"] and "Cannot write votes" in said["error"]
+    assert status == 500 and "not saved" in said["error"] and "Cannot write votes" in said["error"]
     path.rmdir()
     assert client.call("vote", vote)[0] == 200 and lines(path) == 1
 
@@ -365,11 +365,11 @@ def test_stopping_ends_the_server_and_a_taken_port_teaches(pictures: Plan, tmp_p
         thread.join(0.01)
     client = Client(said[0].removeprefix("open "))
     port = int(client.base.rpartition(":")[2].rstrip("/"))
-    with pytest.raises(UserError, match="Leave `port` out"):
+    with pytest.raises(UserError, match="Leave out `port`"):
         make_server(Page(session, list), port)
     vote = {"id": client.call("state")[1]["question"]["id"], "vote": "a"}
     assert client.call("vote", vote)[0] == 200
     status, state = client.call("stop", {})
-    assert status == 200 and "1 vote kept" in state["kept"] and "go on with the same command" in state["kept"]
+    assert status == 200 and "1 vote saved" in state["kept"] and "run the same command" in state["kept"]
     thread.join(10)
     assert not thread.is_alive()

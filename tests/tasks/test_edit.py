@@ -25,7 +25,7 @@ from afresh.runs.inputs import as_seen
 from afresh.runs.run import Run
 from afresh.sampling.request import Request
 from afresh.tasks.edit import edit
-from afresh.tasks.editor import Change, Editor, places, through
+from afresh.tasks.editor import Change, Editor, through, window_starts
 from afresh.tasks.interpolate import Blender, check_given, slerp
 from afresh.tasks.outpaint import outpainted, sides
 from tests.contracts.rows import write_pictures
@@ -189,10 +189,10 @@ def test_a_place_of_a_codec_is_kept_where_all_it_stands_for_is(side: int, factor
     codec = TrainedCodec(space, net, copied(space, net, states), torch.zeros(2), torch.ones(2))
     keep = torch.ones(1, 1, side, side, dtype=torch.bool)
     keep[..., side - 1, 0] = False
-    places = -(-side // factor)
+    window_starts = -(-side // factor)
     found = through(codec, Edit(torch.zeros(1, 1, side, side), keep=keep)).keep
-    wanted = torch.ones(1, 2, places, places, dtype=torch.bool)
-    wanted[..., places - 1, 0] = False
+    wanted = torch.ones(1, 2, window_starts, window_starts, dtype=torch.bool)
+    wanted[..., window_starts - 1, 0] = False
     assert found is not None and torch.equal(found, wanted)
 
 
@@ -210,7 +210,7 @@ def test_more_pictures_than_fit_at_once_are_each_their_own(
     small = picture.reshape(3, 2, 3, 2, -1).mean((1, 3)).round().astype(np.uint8)
     other = 255 - small
     whole = edit(editor(run), [small, other], Change(upscale=2), 2).x
-    monkeypatch.setattr(sys.modules["afresh.tasks.editor"], "AT_ONCE", 1)
+    monkeypatch.setattr(sys.modules["afresh.tasks.editor"], "BATCH_SIZE", 1)
     torch.testing.assert_close(edit(editor(run), [small, other], Change(upscale=2), 2).x, whole, rtol=0, atol=0.02)
 
 
@@ -256,7 +256,7 @@ def test_sides_that_make_no_sense(given: str) -> None:
 
 def test_windows_cover_every_place() -> None:
     for length in range(6, 30):
-        at = places(length, 6)
+        at = window_starts(length, 6)
         assert set().union(*(range(a, a + 6) for a in at)) == set(range(length))
 
 

@@ -113,8 +113,8 @@ def compare(
         else:
             serve(session, lambda: so_far().lines(), port, say)
     except KeyboardInterrupt:
-        raise Interrupted(session.kept()) from None
-    say(session.kept())
+        raise Interrupted(session.saved()) from None
+    say(session.saved())
     report(so_far(), as_json)
 
 

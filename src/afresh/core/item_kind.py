@@ -1,4 +1,4 @@
-"""What a modality brings so that reports, votes, rewards, duplicates and files need to know nothing about its items."""
+"""The interface of a kind of items, through which reports, votes, rewards, duplicates and files handle all items."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Preview:
-    """What a page, a terminal or a notebook shows of an item: a text to read, an image (H, W, 1 or 3) of uint8 to look
-    at, or a sound to listen to. A text beside an image is its caption."""
+    """The representation of an item on a page, in a terminal or in a notebook: a text, an image (H, W, 1 or 3) of
+    uint8, or a sound. A text together with an image is its caption."""
 
     text: str | None = None
     image: NDArray[np.uint8] | None = None
@@ -51,34 +51,33 @@ class Division:
 
 @dataclass(frozen=True, eq=False)
 class ItemKind:
-    """One kind of item, such as text or images: what a modality's items are outside of the modality.
+    """One kind of item, such as text or images, with the functions that handle such items outside of the modality.
 
-    A modality brings its kind (`Modality.kind`, `Encoder.kind`); several modalities may share one. Kinds are compared
-    by identity and named in saved files by `name`.
+    A modality defines its kind (`Modality.kind`, `Encoder.kind`); several modalities may share one. Kinds are compared
+    by identity and identified in saved files by `name`.
 
-    name: "text", "image", ...; also the name of the table of built-in rewards. plural: for messages, and what training
-    counts. view: how a person perceives an item, and so what a preview holds: a text, an image, or both an image and a
-    sound.
+    name: "text", "image", ...; also the name of the table of built-in rewards. plural: for messages, and the unit that
+    training counts. view: how a person perceives an item, and therefore the content of a preview: a text, an image, or
+    both an image and a sound.
 
     digest: the SHA-256 of an item's content, in hexadecimal. It decides the split and identifies exact duplicates.
-    describe: an item in a few words, for messages. previews: of items that are shown side by side, one each.
-    size: a number, or a text such as "28x28x1", in `unit`s; it summarises the data.
+    describe: a short description of an item for messages. previews: one preview for each of several items that are
+    shown side by side. size: a number, or a text such as "28x28x1", in `unit`s, for summaries of the data.
 
-    encode, decode: an item as the content of a file that ends in `suffix`, and back; `decode` raises ValueError if the
-    content is not valid. A kind without a suffix is `inline`: its items are UTF-8 text that stands in the lines of a
-    file of votes or samples. `suffixes` are those of all files that `decode` reads. `decode` is a function at the top
-    level of a module, by whose name the process that runs a reward finds it.
+    encode, decode: an item as the content of a file that ends with `suffix`, and back; `decode` raises ValueError if
+    the content is not valid. A kind without a suffix is `inline`: its items are UTF-8 text within the lines of a file
+    of votes or samples. `suffixes` are those of all files that `decode` reads. `decode` must be a function at the top
+    level of a module, because the process of a reward imports it by name.
 
-    features: (n, D) of n items, each number within about [0, 1]; how alike two items are is 1 minus the root mean
-    square difference of their rows. They are the basis of similarity, diversity, near duplicates, copies, classifiers
-    and reward models wherever nothing more specific is known; None if all of that is.
+    features: (n, D) of n items, each number within about [0, 1]. The similarity of two items is 1 minus the root mean
+    square difference of their rows. Features are the basis of similarity, diversity, near duplicates, copies,
+    classifiers and reward models, unless there is a more specific function; None if there is one for all of these.
 
-    near_duplicates: items that are nearly equal to an earlier one, if there is a better search than one by features.
-    searched: the number of items up to which near duplicates are searched before training.
-    similarity: from training items, a function of items (n,) that says how like the training items each is, 0 to 1.
-    diversity: how different items are from one another, 0 to 1. division: see `Division`; None if items are never
-    divided. flaw: what is wrong with an item that a model should perhaps not learn, as a predicate ("have a single
-    colour"), or None.
+    near_duplicates: items that are nearly equal to an earlier one, if there is a better search than by features.
+    searched: the number of items up to which near duplicates are searched before training. similarity: a function of
+    training items that returns a function of items (n,), the similarity of each to the training items, 0 to 1.
+    diversity: how different items are from each other, 0 to 1. division: see `Division`; None if items are never
+    divided. flaw: why a model should perhaps not learn an item, as a predicate ("have a single colour"), or None.
     """
 
     name: str
@@ -103,9 +102,9 @@ class ItemKind:
 
     @property
     def inline(self) -> bool:
-        """Whether items stand in lines of text rather than in files of their own."""
+        """Whether items are stored within lines of text rather than in files of their own."""
         return not self.suffix
 
     def preview(self, item: Any) -> Preview:
-        """The preview of one item by itself."""
+        """The preview of a single item."""
         return self.previews([item])[0]

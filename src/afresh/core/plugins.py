@@ -1,11 +1,11 @@
-"""Plug-ins of other packages: what they add to the registry through entry points.
+"""Plug-ins of other packages, which are added to the registry through entry points.
 
 A package adds a modality, for example, with these lines in its pyproject.toml:
 
     [project.entry-points."afresh.modalities"]
     walk = "afresh_walks:MODALITY"
 
-Metadata is read when a plug-in is first asked for, and a package is imported when one of its plug-ins is used.
+Metadata is read when plug-ins are first listed, and a package is imported when one of its plug-ins is used.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 from afresh.core import events
 from afresh.core.errors import UserError
 
-# What the object of an entry point has to have, by group. Modalities and families bear the name of their entry point,
-# by which runs find them again.
-PARTS: dict[str, tuple[str, ...]] = {
+# The attributes that the object of an entry point must have, by group. The name of a modality or family is that of its
+# entry point, because runs record it.
+REQUIRED_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "modalities": ("name", "kind", "options", "sniff", "read", "fit", "load"),
     "families": ("name", "accepts", "config", "plan", "build", "objective", "sampling"),
     "aligners": (),
@@ -40,22 +40,23 @@ class Plugin:
     entry: EntryPoint
 
     def load(self) -> Any:
-        """The object that the entry point names. Raises UserError, naming the package, if it cannot be imported or
-        lacks a part."""
+        """The object of the entry point. Raises UserError, naming the package, if it cannot be imported or lacks an
+        attribute."""
+        required = REQUIRED_ATTRIBUTES[self.group]
         try:
-            found = self.entry.load()
-        except Exception as e:  # whatever the package raises
+            loaded = self.entry.load()
+        except Exception as e:  # a package may raise anything
             raise self.error(f"cannot be loaded: {type(e).__name__}: {e}") from e
-        if missing := [part for part in PARTS[self.group] if getattr(found, part, None) is None]:
+        if missing := [name for name in required if getattr(loaded, name, None) is None]:
             raise self.error(f"lacks {', '.join(missing)}")
-        if "name" in PARTS[self.group] and found.name != self.name:
-            raise self.error(f"calls itself {found.name!r}, and its entry point needs the same name")
-        return found
+        if "name" in required and loaded.name != self.name:
+            raise self.error(f"has the name {loaded.name!r}, which must be that of its entry point")
+        return loaded
 
     def error(self, what: str) -> UserError:
         return UserError(
-            f"{self.name!r} in afresh.{self.group}, which the package {self.package} adds, {what}. Repair the package, "
-            "or uninstall it.",
+            f"{self.name!r} in afresh.{self.group}, a plug-in of the package {self.package}, {what}. Repair the "
+            "package, or uninstall it.",
             "broken_plugin",
             package=self.package,
             plugin=self.name,
@@ -64,33 +65,33 @@ class Plugin:
 
 @cache
 def plugins(group: str, builtin: tuple[str, ...] = ()) -> dict[str, Plugin]:
-    """The plug-ins of a group by name, in alphabetical order of names and packages. One whose name is built in, or
-    taken by another package, is ignored with a warning."""
-    found: dict[str, Plugin] = {}
+    """The plug-ins of a group by name, in alphabetical order of names and packages. A plug-in whose name is built in or
+    used by an earlier package is ignored with a warning."""
+    out: dict[str, Plugin] = {}
     entries = [(e.name, e.dist.name if e.dist else "?", e) for e in entry_points(group=f"afresh.{group}")]
     for name, package, entry in sorted(entries, key=lambda e: e[:2]):
-        owner = "built in" if name in builtin else f"that of {found[name].package}" if name in found else None
+        owner = "built in" if name in builtin else f"that of {out[name].package}" if name in out else None
         if owner is None:
-            found[name] = Plugin(group, name, package, entry)
-        elif name in builtin or found[name].package != package:  # else the package is on the path twice
+            out[name] = Plugin(group, name, package, entry)
+        elif name in builtin or out[name].package != package:  # otherwise the package is on the path twice
             events.warning(
-                f"The package {package} adds {name!r} to afresh.{group}, a name that is taken: the one that is used is "
-                f"{owner}. Another name is needed for it.",
+                f"The package {package} adds {name!r} to afresh.{group}, but that name is taken: the plug-in that is "
+                f"used is {owner}. Rename the plug-in.",
                 "plugin_ignored",
                 package=package,
                 plugin=name,
             )
-    return found
+    return out
 
 
 _skipped: set[Plugin] = set()
 
 
-def loadable(found: Iterable[Plugin]) -> list[tuple[Plugin, Any]]:
-    """Plug-ins with what they add. Those that cannot be loaded are left out with a warning, once each, so that a broken
-    package disturbs no other."""
+def loadable(candidates: Iterable[Plugin]) -> list[tuple[Plugin, Any]]:
+    """Plug-ins with their objects. Those that cannot be loaded are left out, with one warning each, so that a broken
+    package does not affect others."""
     out = []
-    for plugin in found:
+    for plugin in candidates:
         try:
             out.append((plugin, plugin.load()))
         except UserError as e:

@@ -1,5 +1,5 @@
-"""The table of plug-ins: those of this package, by the name of their module, and those that other packages add through
-entry points (`afresh.core.plugins`). Each is imported on first use."""
+"""The registry of plug-ins: those of this package, by the name of their module, and those that other packages add
+through entry points (`afresh.core.plugins`). Each is imported on first use."""
 
 from __future__ import annotations
 
@@ -43,23 +43,24 @@ def modality(name: str) -> Modality:
 
 
 def modalities() -> list[Modality]:
-    """All that can be loaded, those of this package first."""
+    """All modalities that can be loaded, those of this package first."""
     own = [modality(name) for name in MODALITIES]
     return own + [m for _, m in loadable(plugins("modalities", MODALITIES).values())]
 
 
 def kinds() -> dict[str, ItemKind]:
-    """The kinds of items that modalities bring, by name."""
+    """The kinds of items that modalities define, by name."""
     out: dict[str, ItemKind] = {}
-    for found in modalities():
-        if out.setdefault(found.kind.name, found.kind) is not found.kind:
-            events.warning(f"The modality {found.name} brings another kind of item of the name {found.kind.name!r}.")
+    for m in modalities():
+        if out.setdefault(m.kind.name, m.kind) is not m.kind:
+            events.warning(
+                f"The modality {m.name} defines another kind of items with the name {m.kind.name!r}, which is ignored."
+            )
     return out
 
 
 def kind(name: str) -> ItemKind:
-    """A kind by its name in a saved file, of this version or an earlier one. Raises UserError if no modality brings
-    it."""
+    """A kind by its name in a saved file of this or an earlier version. Raises UserError if no modality defines it."""
     known, name = kinds(), RENAMED_KINDS.get(name, name)
     _check("kind of items", name, tuple(known))
     return known[name]
@@ -79,7 +80,7 @@ def family(name: str) -> Family:
 
 
 def families() -> list[Family]:
-    """All that can be trained and loaded, those of this package first."""
+    """All families that can be trained and loaded, those of this package first."""
     own = [family(name) for name in FAMILIES]
     return own + [f for _, f in loadable(plugins("families", (*FAMILIES, *FOREIGN)).values())]
 
@@ -91,8 +92,10 @@ def metrics() -> list[Metric]:
 
 
 def rewards() -> dict[str, dict[str, Any]]:
-    """The rewards that have a name, {kind of items: {name: afresh.alignment.rewards.reward.Builtin}}. An entry point
-    bears the name of the kind and names a mapping; it may add to the rewards of a kind, and does not replace any."""
+    """The rewards with a name, {kind of items: {name: afresh.alignment.rewards.reward.Builtin}}.
+
+    An entry point has the name of the kind and refers to a mapping. It can add rewards to a kind, but not replace them.
+    """
     own: dict[str, dict[str, Any]] = {}
     for name in REWARDS:
         for item_kind, table in import_module(f"afresh.alignment.rewards.{name}").REWARDS.items():
@@ -110,9 +113,10 @@ def aligners() -> dict[str, Aligner]:
 
 
 def aligner(name: str, wanted: Family) -> Aligner:
-    """The method of that name.
+    """The alignment method with this name.
 
-    Raises UserError, naming what works, if the name is unknown or if the family lacks a capability that it needs.
+    Raises UserError, naming the methods that work, if the name is unknown or if the family lacks a capability that the
+    method needs.
     """
     methods = aligners()
     _check("method", name, tuple(methods))

@@ -15,14 +15,10 @@ from afresh.core.item_kind import Array
 def diversity(kind: ItemKind, values: Sequence[Any], fields: Tensor) -> float:
     """Diversity of decoded samples; 0 for fewer than two.
 
-    The measure of their kind, if it has one. Otherwise the root mean squared difference of two samples: of the fields
-    (B, ...) in [-1, 1] that they were decoded from, where 1 is the lowest against the highest value, or of their
-    features. For items without either, the share of distinct ones. Depends on the number of samples and on their
-    length: compare sets of equal size.
-
-    For texts, the share of distinct ones among all runs of GRAM characters (distinct-n: Li et al. 2016, on characters).
-    For images, the root mean squared difference of two images, where 1 is black against white. Depends on the number of
-    samples and on their length: compare sets of equal size.
+    It is the measure of their kind, if it has one. Otherwise it is the root mean square difference of two samples: of
+    the fields (B, ...) in [-1, 1] that they were decoded from, where the difference of the lowest and the highest value
+    is 1, or of their features. For items without either, it is the share of distinct ones. It depends on the number of
+    samples and on their length, so compare sets of equal size.
     """
     if len(values) < 2:
         return 0.0

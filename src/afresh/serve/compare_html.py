@@ -1,14 +1,14 @@
-"""The page on which a person chooses between two items: one file of HTML, style and script.
+"""The page on which a person chooses between two items: a single file of HTML, style and script.
 
-What differs between images and sounds is how the sides look and a few functions: `load(id)` shows a pair and raises
-what cannot be shown, `seen()` says whether it may be judged yet, `pressed(key)` takes keys of its own.
+Images and sounds differ in the markup of the sides and in three functions: `load(id)` shows a pair and throws an error
+if it cannot be shown, `seen()` returns whether the pair can be judged yet, and `pressed(key)` handles further keys.
 """
 
 from __future__ import annotations
 
 
 def page_html(view: str, token: str) -> str:
-    """The page for pairs of items that are viewed as an image or a sound. Its requests bear the token."""
+    """The page for pairs of items that are viewed as images or sounds. Its requests have the token."""
     out = HTML
     for name, text in PARTS[view].items():
         out = out.replace(name, text)
@@ -44,8 +44,8 @@ async function load(id) {
 }""",
 }
 
-# Both have to be begun before one can be chosen. A sound is fetched whole: players otherwise ask for ranges of it.
-# Arrows move within a player that has the focus, so they choose nothing here.
+# Both sounds must have been started before one can be chosen. A sound is fetched completely, because players would
+# otherwise request ranges. Arrow keys seek within a focused player, so they do not choose.
 SOUNDS = {
     "SIDES": """\
       <div class="side"><audio controls preload="auto" aria-label="sound A"></audio><div>
@@ -163,7 +163,8 @@ const $ = id => document.getElementById(id), judging = ["a", "b", "tie"];
 const buttons = [...document.querySelectorAll("[data-vote]")];
 let now = null, ready = false, last = null;
 
-function may(said) { return ready && (seen() || !judging.includes(said)); }  // only what was seen is judged
+function may(said) { return ready && (seen() || !judging.includes(said)); }  // a pair can only be judged once both
+items were seen or heard
 
 function enable(on) { ready = on; buttons.forEach(b => { b.disabled = !may(b.dataset.vote); }); }
 
@@ -179,7 +180,7 @@ async function call(path, body) {
     value = await reply.json();
   } catch (e) {
     throw new Error("The program does not answer. If it was stopped, start the same command again and open the new " +
-      "address; every vote that it confirmed is kept.");
+      "address; all votes that it confirmed are saved.");
   }
   if (!reply.ok) throw new Error(value.error);
   return value;
@@ -219,9 +220,9 @@ function vote(said) {
   send(() => said === "stop" ? call("/stop", {}) : call("/vote", {id, vote: said}));
 }
 
-buttons.forEach(b => b.addEventListener("click", () => vote(b.dataset.vote)));
-$("again").addEventListener("click", () => { if (last) last(); });
-function own(target) { return target.id === "again" || target.tagName === "AUDIO"; }  // what space is for
+buttons.forEach(b => b.addEventListener("click", () => vote(b.dataset.vote))); $("again").addEventListener("click", ()
+=> { if (last) last(); }); function own(target) { return target.id === "again" || target.tagName === "AUDIO"; }  //
+elements for which the space key has a function
 
 document.addEventListener("keydown", e => {
   if (e.key === " " && !own(e.target)) e.preventDefault();

@@ -1,7 +1,7 @@
-"""The server of the page on which a person chooses between two images or sounds, for this machine alone.
+"""The server of the page on which a person chooses between two images or sounds, for this machine only.
 
-The server listens on 127.0.0.1. Its address has a secret token, and every request must bear it and be addressed to this
-machine by name, so that no other page, and nobody else who reaches the port, can see, hear or vote.
+The server listens on 127.0.0.1. Its address contains a secret token, and every request must have the token and be
+addressed to this machine, so that other pages and other users who reach the port can neither see items nor vote.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from afresh.serve.compare_html import page_html
 from afresh.tasks.annotate import Question, Session
 
 HOST = "127.0.0.1"
-LONGEST = 1 << 12  # bytes of a request's body
-WAIT = 10.0  # seconds that a connection may be idle
+MAX_BODY_BYTES = 1 << 12  # bytes of a request's body
+IDLE_SECONDS = 10.0  # seconds that a connection may be idle
 ANSWERS: dict[str, Winner | None] = {"a": "a", "b": "b", "tie": "tie", "skip": None}
 HEADERS = {
     "Cache-Control": "no-store",
@@ -37,15 +37,15 @@ HEADERS = {
         "script-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
     ),
 }
-TYPES = {"image": "image/png", "sound": "audio/wav"}  # of what is shown
+TYPES = {"image": "image/png", "sound": "audio/wav"}  # of items
 SHOWN_AS_THEY_ARE = {"image": ".png", "sound": ".wav"}  # suffixes of items' files
 Reply = tuple[int, dict[str, Any]]
 
 
 class Page:
-    """What the server knows: a session, the pairs that were shown, and their answers. One request at a time changes it.
+    """The state of the server: a session, the pairs that were shown, and their answers. `lock` guards changes.
 
-    `end`: the lines to show when all is asked.
+    `end`: returns the lines to show at the end.
     """
 
     def __init__(self, session: Session, end: Callable[[], list[str]]) -> None:
@@ -54,15 +54,15 @@ class Page:
         self.lock = threading.Lock()
         self.shown: dict[str, Question] = {}
         self.answers: dict[str, str] = {}
-        self.open = ""  # the id of the question that waits for its answer
+        self.open = ""  # the id of the question that has no answer yet
         self.over = False
 
     def state(self) -> dict[str, Any]:
-        """The question that is open, or the end."""
+        """The open question, or the end."""
         question = None if self.over else self.session.next()
         if question is None:
             self.over = True
-            return {"question": None, "kept": visible(self.session.kept()), "end": self.end()}
+            return {"question": None, "kept": visible(self.session.saved()), "end": self.end()}
         if not self.open:
             self.open = secrets.token_hex(8)
             self.shown[self.open] = question
@@ -72,25 +72,25 @@ class Page:
         where = {"id": self.open, "number": question.number, "of": question.of, "asked": asked}
         return {"question": where, "summary": counts}
 
-    def answer(self, name: Any, said: Any) -> Reply:
-        """Keep an answer to a pair that was shown. The same answer sent again, when the reply to it was lost, is not
-        kept twice. The status is 200 when it is on the disk."""
+    def answer(self, name: Any, vote: Any) -> Reply:
+        """Save an answer to a pair that was shown. If the same answer is sent again because the reply was lost, it is
+        not saved twice. The status is 200 if the vote is on disk."""
         if not isinstance(name, str) or name not in self.shown:
-            return 409, {"error": "This pair was not shown here, so the vote was not kept. Load the page again."}
-        if not isinstance(said, str) or said not in ANSWERS:
+            return 409, {"error": "This pair was not shown here, so the vote was not saved. Load the page again."}
+        if not isinstance(vote, str) or vote not in ANSWERS:
             return 400, {"error": f"A vote is one of {', '.join(ANSWERS)}."}
-        if self.answers.get(name, said) != said:
-            return 409, {"error": "This pair was judged already, perhaps in another tab. Load the page again."}
+        if self.answers.get(name, vote) != vote:
+            return 409, {"error": "This pair has already been judged, perhaps in another tab. Load the page again."}
         if name not in self.answers:
-            winner = ANSWERS[said]
+            winner = ANSWERS[vote]
             try:
                 if winner is None:
                     self.session.skip(self.shown[name])
                 else:
                     self.session.vote(self.shown[name], winner)
             except (UserError, OSError) as e:
-                return 500, {"error": f"The vote was not kept. {visible(str(e))}"}
-            self.answers[name], self.open = said, ""
+                return 500, {"error": f"The vote was not saved. {visible(str(e))}"}
+            self.answers[name], self.open = vote, ""
         return 200, self.state()
 
     def stop(self) -> Reply:
@@ -119,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
 
     page: Page
     server: Server
-    timeout = WAIT
+    timeout = IDLE_SECONDS
     server_version, sys_version = "afresh", ""
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -130,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
         hosts = [f"{name}:{self.server.server_port}" for name in (HOST, "localhost")]
         origin = self.headers.get("Origin")
         if self.headers.get("Host") not in hosts or (origin and origin not in [f"http://{h}" for h in hosts]):
-            self.reply(403, {"error": "This server answers to this machine alone."})
+            self.reply(403, {"error": "This server only accepts requests from this machine."})
         elif not hmac.compare_digest((token or "").encode(), self.page.token.encode()):
             self.reply(403, {"error": "The token is missing or wrong. Open the address that the terminal shows."})
         else:
@@ -151,16 +151,16 @@ class Handler(BaseHTTPRequestHandler):
         elif url.path == f"/{view}" and (data := self.page.file(query.get("id", ""), query.get("side", ""))):
             self.send(200, TYPES[view], data)
         else:
-            self.reply(404, {"error": "There is no such thing here."})
+            self.reply(404, {"error": "There is no such page or item."})
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
-        fits = length.isascii() and length.isdecimal() and int(length[:9]) <= LONGEST
-        body = self.rfile.read(int(length)) if fits else b""  # also of what is refused, so that the refusal is read
+        fits = length.isascii() and length.isdecimal() and int(length[:9]) <= MAX_BODY_BYTES
+        body = self.rfile.read(int(length)) if fits else b""  # read even before a refusal, so that it arrives
         if not self.allowed(self.headers.get("X-Token")):
             return
         if not fits:
-            self.reply(413, {"error": f"A vote has at most {LONGEST:,} bytes."})
+            self.reply(413, {"error": f"A vote has at most {MAX_BODY_BYTES:,} bytes."})
             return
         try:
             sent = json.loads(body)
@@ -176,7 +176,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def reply(self, status: int, value: dict[str, Any]) -> None:
         self.send(status, "application/json", json.dumps(value).encode())
-        if self.page.over:  # the last words are on their way; from this thread the server cannot wait for itself
+        if self.page.over:  # the reply is complete; shutdown() must be called from another thread
             threading.Thread(target=self.server.shutdown, daemon=True).start()
 
     def send(self, status: int, kind: str, data: bytes) -> None:
@@ -192,19 +192,17 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that goes away is no fault of this program's."""
+        """Ignore connections that the browser has closed."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
 
 def make_server(page: Page, port: int = 0) -> Server:
-    """A server that listens, on a free port when `port` is 0. Raises UserError when the port cannot be had."""
+    """A listening server, on a free port if `port` is 0. Raises UserError if the port cannot be used."""
     try:
         return Server((HOST, port), type("PageHandler", (Handler,), {"page": page}))
     except OSError as e:
-        raise UserError(
-            f"Port {port} cannot be had: {e.strerror or e}. Leave `port` out, and a free one is taken."
-        ) from e
+        raise UserError(f"Port {port} cannot be used: {e.strerror or e}. Leave out `port` to use a free one.") from e
 
 
 def address(server: Server, page: Page) -> str:
@@ -212,9 +210,9 @@ def address(server: Server, page: Page) -> str:
 
 
 def serve(session: Session, end: Callable[[], list[str]], port: int, say: Callable[[str], None]) -> None:
-    """Ask a session's questions on a page, until all are answered or the person stops. Says where the page is.
+    """Serve the questions of a session until all are answered or the rater stops. Calls `say` with the address.
 
-    Raises UserError when the port cannot be had. After KeyboardInterrupt no vote is half written.
+    Raises UserError if the port cannot be used. No vote is written in part on KeyboardInterrupt.
     """
     page = Page(session, end)
     with make_server(page, port) as server:
@@ -222,5 +220,5 @@ def serve(session: Session, end: Callable[[], list[str]], port: int, say: Callab
         try:
             server.serve_forever(poll_interval=0.1)
         finally:
-            with page.lock:  # a vote that is being written is written
+            with page.lock:  # wait for a vote that is being written
                 page.over = True

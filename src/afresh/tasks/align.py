@@ -126,7 +126,7 @@ def start(spec: AlignSpec) -> Job:
         source = alignment_source(run, prepared)
         if budget.minutes is not None:
             run, source = timed(run, source, budget.minutes * 60)
-        source.first_look()
+        source.check()
     report_plan([Decision(*d) for d in run.record.decisions])
     return Job(run, prepared, source)
 

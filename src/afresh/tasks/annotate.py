@@ -1,8 +1,8 @@
-"""Which of two samples a person likes better: what is drawn, which pairs are asked, and what the votes say.
+"""Comparisons of samples by people: drawing samples, choosing pairs, and recording votes.
 
-Samples are drawn once and kept in a folder beside the file of votes, with a record of the run, the request and the seed
-that they came from. The same command therefore goes on with the same samples, to the byte, on any machine and whatever
-became of the run since; and of every vote it is known whose samples it compares.
+Samples are drawn once and saved in a folder beside the file of votes, with a record of their run, request and seed. The
+same command therefore continues with exactly the same samples on any machine, even if the run has changed since, and
+the runs that each vote compares are known.
 """
 
 from __future__ import annotations
@@ -34,22 +34,23 @@ from afresh.tasks.sample import Sampler
 from afresh.training import checkpoint
 from afresh.training.weights import CHOSEN, EARLY, FITTED
 
-MOST = 1000  # pairs of one command: more samples than that make the choice of pairs slow
-ENOUGH = 10  # votes of a rater after which the most telling pairs are asked
-AHEAD = 5  # pairs that are chosen at once
+MAX_PAIRS = 1000  # of one command, as choosing pairs is slow with more samples
+MIN_VOTES = 10  # of a rater before the most informative pairs are chosen
+CHOSEN_PAIRS = 5  # that are chosen together
 
 
 # --------------------------------------------------------------------------- samples, drawn once
 
 
 def written(text: str) -> str:
-    """A text as UTF-8 can hold it: what it cannot as escapes, as in samples.jsonl."""
+    """A text in which characters that UTF-8 cannot represent are escaped, as in samples.jsonl."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked for. Several prompts take turns; what is left open is drawn as it occurred in training."""
+    """A request by the user. Several prompts are used in turn; conditions that are not given are drawn as in
+    training."""
 
     prompts: tuple[str, ...] = ()
     label: str | Mapping[str, str] | None = None
@@ -59,7 +60,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Asked:
-    """What two samples have in common; `labels` by name."""
+    """The request of both samples of a pair; `labels` are pairs of name and class."""
 
     prompt: str | None = None
     labels: tuple[tuple[str, str], ...] = ()
@@ -68,36 +69,36 @@ class Asked:
 
     @property
     def words(self) -> tuple[str | None, str | None]:
-        """The prompt (of a picture: its caption) and the label, as votes name them."""
+        """The prompt (or the caption of an image) and the label, as in votes."""
         label = self.labels[0][1] if len(self.labels) == 1 else ", ".join(f"{k}={v}" for k, v in self.labels)
         prompt = self.prompt or self.caption
         return (written(prompt) if prompt else None), (written(label) or None)
 
 
 def requests(runs: Sequence[Run], wish: Wish, n: int, seed: int) -> Counter[Asked]:
-    """How many pairs each request gets, n in all. Raises UserError for what the first run cannot be asked."""
+    """The number of pairs of each request, n in total. Raises UserError if the first run cannot fulfil a request."""
     run = runs[0]
     prompts = [wish.prompts[i % len(wish.prompts)] for i in range(n)] if wish.prompts else None
     _, described, _ = run.condition(n, Request(prompts, wish.label, {}, wish.caption, wish.raw), seed)
     parts = of_kind(run.conds, "label")
-    # A label that nobody asked for is one only where every run knows it.
+    # A label that was drawn, not requested, is only used if all runs have it.
     known = wish.label is not None or all(of_kind(r.conds, "label") == parts for r in runs)
     out: Counter[Asked] = Counter()
     for row in described:
         label = row["label"]
         named = label if isinstance(label, Mapping) else dict.fromkeys(parts, label)
-        found = tuple((k, v) for k, v in named.items() if v is not None and known)
-        out[Asked(row["prompt"], found, wish.caption, wish.raw)] += 1
+        labels = tuple((k, v) for k, v in named.items() if v is not None and known)
+        out[Asked(row["prompt"], labels, wish.caption, wish.raw)] += 1
     return out
 
 
 def weights_of(run: Run) -> str:
-    """A name for what a run would sample with, from the hashes that stand beside its files: no weights are read."""
+    """An identifier of the weights that a run samples with, from the saved hashes of its files."""
     root = run.path / "checkpoints"
     files = [root / name / checkpoint.SUMS for name in checkpoint.steps_in(root)[-1:]]
     files += [run.path / f"{name}.sha256" for name in (CHOSEN, FITTED, EARLY)]
-    found = b"\n".join(f.read_bytes() if f.exists() else b"-" for f in files)
-    return hashlib.sha256(found + str(run.record.base_sha256).encode()).hexdigest()[:16]
+    hashes = b"\n".join(f.read_bytes() if f.exists() else b"-" for f in files)
+    return hashlib.sha256(hashes + str(run.record.base_sha256).encode()).hexdigest()[:16]
 
 
 def items_folder(votes: Path) -> Path:
@@ -105,27 +106,27 @@ def items_folder(votes: Path) -> Path:
 
 
 def owners(votes: Path) -> dict[Candidate, set[tuple[str, str]]]:
-    """Which runs (name, weights) drew each candidate, by the records beside a file of votes."""
+    """The runs (name, weights) that drew each candidate, from the records beside a file of votes."""
     out: dict[Candidate, set[tuple[str, str]]] = {}
     for file in sorted(items_folder(votes).glob("*.json")):
-        found = read_record(file)
-        for item in map(str, found.get("items", [])):
-            candidate = Candidate(item, found.get("prompt"), found.get("label"))
-            out.setdefault(candidate, set()).add((str(found.get("run")), str(found.get("weights"))))
+        record = read_record(file)
+        for item in map(str, record.get("items", [])):
+            candidate = Candidate(item, record.get("prompt"), record.get("label"))
+            out.setdefault(candidate, set()).add((str(record.get("run")), str(record.get("weights"))))
     return out
 
 
 def read_record(file: Path) -> dict[str, Any]:
-    """What was drawn; nothing where the file is missing or is no such record."""
+    """The record of saved samples; empty if the file is missing or is not such a record."""
     try:
-        found = json.loads(file.read_bytes())
+        record = json.loads(file.read_bytes())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) and isinstance(found.get("items"), list) else {}
+    return record if isinstance(record, dict) and isinstance(record.get("items"), list) else {}
 
 
 def draw(run: Run, asked: Asked, k: int, seed: int, settings: Mapping[str, Any], votes: Path) -> list[str]:
-    """The first k samples for a request as items; those that are kept already are not drawn again. Raises UserError."""
+    """The first k samples for a request as items. Saved samples are not drawn again. Raises UserError."""
     kind, folder = run.encoder.kind, items_folder(votes)
     prompt, label = asked.words
     name = re.sub(r"[^A-Za-z0-9._-]", "_", run.path.resolve().name)
@@ -138,7 +139,7 @@ def draw(run: Run, asked: Asked, k: int, seed: int, settings: Mapping[str, Any],
         request = Request(asked.prompt, dict(asked.labels) or None, {}, asked.caption, asked.raw)
         values = Sampler(run, max(k, len(items)), request, seed, settings)().values
         fresh = [item_of(kind, v, folder, f"{stem}-{i:04d}") for i, v in enumerate(values)]
-        items = items + fresh[len(items) :]  # files keep their names, and texts that were shown stay what they were
+        items = items + fresh[len(items) :]  # saved items are not replaced, as votes may refer to them
         text = json.dumps({**record, "prompt": prompt, "label": label, "items": items}, indent=1, ensure_ascii=False)
         replace_file(folder / f"{stem}.json", (text + "\n").encode("utf-8", "backslashreplace"))
     return items[:k]
@@ -149,7 +150,7 @@ def draw(run: Run, asked: Asked, k: int, seed: int, settings: Mapping[str, Any],
 
 @dataclass(frozen=True)
 class Plan:
-    """Pairs in the order in which they are asked; all candidates; whether other pairs of them may be asked instead."""
+    """Pairs in their order, all candidates, and `free`: whether other pairs of the candidates may be shown instead."""
 
     kind: ItemKind
     pairs: tuple[Pair, ...]
@@ -163,40 +164,40 @@ class Plan:
         return frozenset(self.pairs), frozenset(self.candidates)
 
     def holds(self, pair: Pair) -> bool:
-        """Whether a vote on this pair is one that the plan asks for."""
+        """Whether a vote on this pair belongs to the plan."""
         pairs, candidates = self.known
         return candidates.issuperset(pair.candidates) if self.free else pair in pairs
 
 
-def rounds(k: int) -> Iterator[tuple[int, int]]:
-    """All pairs of k things, neighbours on a ring first, then those two apart, ...: whenever one stops, no thing was
-    shown much more often than another, and from the first round on all are connected."""
+def all_pairs(k: int) -> Iterator[tuple[int, int]]:
+    """All pairs of k items: neighbours on a ring first, then items two apart, and so on. At any point, all items have
+    been shown about equally often, and after the first round all are connected."""
     for apart in range(1, k // 2 + 1):
         for i in range(k if 2 * apart < k else apart):
             yield i, (i + apart) % k
 
 
-def among(items: Sequence[str], count: int, asked: Asked) -> list[Pair]:
-    return [Pair.of(items[i], items[j], *asked.words) for i, j in islice(rounds(len(items)), count)]
+def pairs_of(items: Sequence[str], count: int, asked: Asked) -> list[Pair]:
+    return [Pair.of(items[i], items[j], *asked.words) for i, j in islice(all_pairs(len(items)), count)]
 
 
 def check(runs: Sequence[Run], n: int, samples: int | None) -> None:
-    """Raises UserError for runs and numbers that make no pairs."""
-    if not 1 <= n <= MOST:
+    """Raises UserError for runs that cannot be compared and for numbers out of range."""
+    if not 1 <= n <= MAX_PAIRS:
         raise UserError(
-            f"`n` is the number of pairs, from 1 to {MOST:,}. Given: {n}. For more, use another `seed` too."
+            f"`n` is the number of pairs, from 1 to {MAX_PAIRS:,}. Given: {n}. For more pairs, use another `seed`."
         )
-    if samples is not None and (len(runs) > 1 or not 2 <= samples <= MOST):
+    if samples is not None and (len(runs) > 1 or not 2 <= samples <= MAX_PAIRS):
         raise UserError(
-            f"`samples` is how many samples of one run each request gets, from 2 to {MOST:,}; of two runs each pair "
-            f"has samples of its own. Given: {samples}."
+            f"`samples` is the number of samples for each request, from 2 to {MAX_PAIRS:,}, and is only for one run: "
+            f"with two runs, each pair has its own samples. Given: {samples}."
         )
     if len(runs) > 1 and runs[0].path.resolve() == runs[1].path.resolve():
         raise UserError(f"{runs[0].path} is given twice. Give one run to compare its samples with each other.")
     kinds = [r.encoder.kind for r in runs]
     if kinds[0] is not kinds[-1]:
         makes = " and ".join(f"{r.path} makes {kind.plural}" for r, kind in zip(runs, kinds, strict=True))
-        raise UserError(f"{makes}. Compare like with like.")
+        raise UserError(f"{makes}. Compare runs that make the same kind of items.")
 
 
 def make_plan(
@@ -209,10 +210,10 @@ def make_plan(
     settings: Mapping[str, Any] | None = None,
     votes: Path,
 ) -> Plan:
-    """n pairs of samples, each for one request: of one run, or one of each of two runs.
+    """n pairs of samples for the same request: both of one run, or one of each of two runs.
 
-    `samples`: how many a run draws for each request, so that each is shown more often when they are few; about as many
-    as pairs when None. Draws what is not kept beside `votes` yet. Raises UserError as `Run.sample`, and when no two
+    `samples`: the number of samples of each request; with fewer, each is shown more often. By default about the number
+    of pairs. Samples that are not saved beside `votes` yet are drawn. Raises UserError like `Run.sample`, and if no two
     samples differ.
     """
     check(runs, n, samples)
@@ -225,12 +226,12 @@ def make_plan(
             pairs += [Pair.of(a, b, *asked.words) for a, b in zip(*drawn, strict=True) if a != b]
         else:
             items = list(dict.fromkeys(drawn[0]))
-            pairs += among(items, count, asked)
+            pairs += pairs_of(items, count, asked)
             free = free or len(items) * (len(items) - 1) // 2 > count
     pairs = list(dict.fromkeys(pairs))
     if not pairs:
-        raise UserError("All samples are the same, so there is nothing to choose. Raise the temperature, or ask anew.")
-    fewer = f"{n - len(pairs):,} of the {n:,} pairs are left out: too few samples, or samples that are the same."
+        raise UserError("All samples are equal, so there is nothing to choose. Raise the temperature or the seed.")
+    fewer = f"{n - len(pairs):,} of the {n:,} pairs are left out: there are too few samples, or equal samples."
     order = torch.argsort(Rng(seed).uniform("compare/order", torch.arange(len(pairs))), stable=True).tolist()
     candidates = dict.fromkeys(c for p in pairs for c in p.candidates)
     notes = (fewer,) if len(pairs) < n else ()
@@ -242,7 +243,7 @@ def make_plan(
 
 @dataclass(frozen=True)
 class Question:
-    """A pair as it is shown: which side is which was drawn by chance. `number` counts from 1 to `of`."""
+    """A pair as it is shown, with its sides in random order. `number` counts from 1 to `of`."""
 
     pair: Pair
     a: str
@@ -252,16 +253,17 @@ class Question:
 
 
 class Session:
-    """One rater's way through a plan. A vote is on the disk when `vote` returns; what is skipped is asked another time.
+    """The progress of one rater through a plan. Votes are on disk when `vote` returns; skipped pairs are shown again in
+    a later session.
 
-    `active`: whether the most telling pairs are asked (None: once the rater has given ten votes, so that several raters
-    begin with the same pairs and their agreement can be measured).
+    `active`: whether the most informative pairs are shown (None: after MIN_VOTES votes of the rater, so that several
+    raters begin with the same pairs and their agreement can be measured).
     """
 
     def __init__(self, plan: Plan, path: Path, rater: str | None = None, active: bool | None = None) -> None:
-        """Raises UserError when the file is not one of votes on such items, or the rater's name cannot be written."""
+        """Raises UserError if the file has no votes on such items, or if the rater's name cannot be saved."""
         if active and not plan.free:
-            raise UserError("`active` chooses among the pairs of one run's samples; here the pairs are fixed already.")
+            raise UserError("`active` chooses pairs of one run's samples, but here all pairs are fixed. Leave it out.")
         self.plan, self.path, self.rater, self.active = plan, path, (rater or "").strip() or None, active
         line_of(Vote("a", "b", "a", rater=self.rater))
         self.votes = votes_in(path, plan.kind)
@@ -276,7 +278,7 @@ class Session:
         return len(self.plan.pairs)
 
     def preview(self, item: str) -> Preview:
-        """An item as a person sees it. Raises UserError if its file cannot be read."""
+        """The preview of an item. Raises UserError if its file cannot be read."""
         return self.plan.kind.preview(value_of(self.plan.kind, item, self.path.parent))
 
     @property
@@ -284,7 +286,7 @@ class Session:
         return len({v.pair for v in self.votes if v.rater == self.rater and v.winner == "tie"} & self.judged)
 
     def next(self) -> Question | None:
-        """The question that is open; None when all are answered or skipped."""
+        """The open question; None if all are answered or skipped."""
         if self._now is None and (pair := self._choose()) is not None:
             number = len(self.judged) + len(self.skipped) + 1
             what = f"compare/side/{json.dumps([pair.first, pair.second, pair.prompt, pair.label, self.rater])}"
@@ -296,18 +298,18 @@ class Session:
     def _choose(self) -> Pair | None:
         if len(self.judged) + len(self.skipped) >= self.of:
             return None
-        gone = self.judged | self.skipped
-        if self.active or (self.active is None and self.plan.free and len(self.judged) >= ENOUGH):
+        done = self.judged | self.skipped
+        if self.active or (self.active is None and self.plan.free and len(self.judged) >= MIN_VOTES):
             if not self._ahead:
-                found = by_request(self.votes, self.plan.candidates)
-                questions = [q for s in found for q in ask(s, AHEAD, gone)]
-                self._ahead = [q.pair for q in sorted(questions, key=lambda q: -q.gain)[:AHEAD]]
+                strengths = by_request(self.votes, self.plan.candidates)
+                questions = [q for s in strengths for q in ask(s, CHOSEN_PAIRS, done)]
+                self._ahead = [q.pair for q in sorted(questions, key=lambda q: -q.gain)[:CHOSEN_PAIRS]]
             if self._ahead:
                 return self._ahead.pop(0)
-        return next((p for p in unjudged((), self.plan.pairs, self.rater) if p not in gone), None)
+        return next((p for p in unjudged((), self.plan.pairs, self.rater) if p not in done), None)
 
     def vote(self, question: Question, winner: Winner) -> None:
-        """Write an answer to the open question. Raises UserError, with the question still open, when it cannot."""
+        """Save the answer to the open question. On UserError the question remains open."""
         vote = Vote(question.a, question.b, winner, question.pair.prompt, question.pair.label, self.rater)
         append(self.path, vote)
         self.votes.append(vote)
@@ -318,27 +320,28 @@ class Session:
         self.skipped.add(question.pair)
         self._now = None
 
-    def kept(self) -> str:
-        """What a person who stops should know."""
+    def saved(self) -> str:
+        """A sentence for a rater who stops."""
         count = len(self.judged)
-        more = "" if self.next() is None else "; go on with the same command"
-        return f"{count:,} {'vote' if count == 1 else 'votes'} kept in {self.path}{more}."
+        more = "" if self.next() is None else "; run the same command again to continue"
+        return f"{count:,} {'vote' if count == 1 else 'votes'} saved in {self.path}{more}."
 
 
 def votes_in(path: Path, kind: ItemKind) -> list[Vote]:
-    """The votes of a file that may not exist yet, its last line mended. Raises UserError when it holds another kind."""
+    """The votes of a file, which may not exist yet, after a repair of its last line. Raises UserError if they are on
+    another kind of items."""
     repair(path)
     if not path.exists():
         return []
-    if not kind.inline and (there := scan(path)).votes and there.kind is not kind:
-        raise other_votes(path, there.kind, kind)
-    found = scan(path, kind)
-    if kind.inline:  # whose items are taken for text, whatever they look like
-        for vote in found.votes:
-            if (other := kind_of_item(vote.a)) is not TEXT and found.path(vote.a).is_file():
+    if not kind.inline and (existing := scan(path)).votes and existing.kind is not kind:
+        raise other_votes(path, existing.kind, kind)
+    preferences = scan(path, kind)
+    if kind.inline:  # items that look like paths are read as text
+        for vote in preferences.votes:
+            if (other := kind_of_item(vote.a)) is not TEXT and preferences.path(vote.a).is_file():
                 raise other_votes(path, other, kind)
-    return list(found.votes)
+    return list(preferences.votes)
 
 
-def other_votes(path: Path, found: ItemKind, kind: ItemKind) -> UserError:
-    return UserError(f"{path} holds votes on {found.plural}, and this run makes {kind.plural}. Choose another `out`.")
+def other_votes(path: Path, given: ItemKind, kind: ItemKind) -> UserError:
+    return UserError(f"{path} has votes on {given.plural}, but this run makes {kind.plural}. Choose another `out`.")

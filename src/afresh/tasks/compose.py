@@ -19,8 +19,8 @@ from afresh.sampling.request import Request, known
 from afresh.sampling.samples import numbered, write_with_audio
 from afresh.tasks.sample import Sampler
 
-MOST_MB = 64  # the largest file of a score
-MOST_BARS = 2_000
+MAX_MB = 64  # the largest file of a score
+MAX_BARS = 2_000
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ def read_score(run: Run, path: Path) -> tuple[Score, list[str]]:
     try:
         if suffix_of(path.name) not in READ:
             raise FileError(f"not one of {', '.join(sorted(READ))}")
-        content = read_bytes(DataFile(path, path.name, path.stat().st_size), MOST_MB)
+        content = read_bytes(DataFile(path, path.name, path.stat().st_size), MAX_MB)
         raws, refused, chords, errors = read_pieces(path.name, content)
         if not raws:
             raise FileError(refused[0].reason if refused else "it holds no piece")
         tally: Counter[str] = Counter()
-        score = to_score(raws[0], encoder.steps, MOST_BARS, tally)
+        score = to_score(raws[0], encoder.steps, MAX_BARS, tally)
     except (OSError, FileError) as error:
         raise UserError(f"{path} cannot be read as music in notes: {error}. Give a .mid or .abc file.") from None
     notes = [f"{n:,} {what}" for what, n in tally.items() if n and what != "notes"]
@@ -151,16 +151,16 @@ def _alone(encoder: ScoreEncoder, score: Score, voice: int) -> Score:
 def _with_holes(encoder: ScoreEncoder, score: Score, voice: int) -> tuple[torch.Tensor, int]:
     """Ids of the score and the `end`, with -1 for every word of the other voices; and the number of these holes."""
     words = _text_of(encoder, score).split()
-    ids, place, begun, holes = list[int](), 0, False, 0
+    ids, position, in_bar, holes = list[int](), 0, False, 0
     for word in words:
         ids.append(encoder.ids[word])
         if word == BAR:
-            place, begun = 0, True
-        elif begun and word[0] != "M":
-            if place % encoder.voices != voice:
+            position, in_bar = 0, True
+        elif in_bar and word[0] != "M":
+            if position % encoder.voices != voice:
                 ids[-1] = -1
                 holes += 1
-            place += 1
+            position += 1
     return torch.tensor([*ids, SPECIAL["end"]]), holes
 
 
@@ -170,17 +170,17 @@ def _with_rests(encoder: ScoreEncoder, row: list[int], ids: list[int]) -> tuple[
     A generated word is invalid if it is not a step of a voice, or if it holds a note where none sounds. It is replaced
     so that the given voice stays in place.
     """
-    words, place, wrong = list[str](), 0, 0
+    words, position, wrong = list[str](), 0, 0
     sounds = [False] * encoder.voices
     for i, known_id in zip(row, ids[:-1], strict=False):  # the last is `end`
         word = encoder.words[i - FIRST] if i >= FIRST else ""
-        voice = place % encoder.voices
+        voice = position % encoder.voices
         if known_id < 0 and not (word in PITCH or word == REST or (word == HOLD and sounds[voice])):
             word, wrong = REST, wrong + 1
         words.append(word)
         if word in PITCH or word in (REST, HOLD):
             sounds[voice] = word != REST
-            place += 1
+            position += 1
         elif word == BAR:
-            place = 0
+            position = 0
     return joined(words), wrong

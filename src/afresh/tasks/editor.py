@@ -19,8 +19,8 @@ from afresh.sampling import energy as e
 from afresh.sampling.request import Request, make_cond, words
 from afresh.training.loop import precision
 
-NEAR = 0.05  # the deviation from a target, in [-1, 1], that a weight of 1 corresponds to
-AT_ONCE = 64  # images that are edited in one batch
+TARGET_DEVIATION = 0.05  # the deviation from a target, in [-1, 1], that a weight of 1 corresponds to
+BATCH_SIZE = 64  # images that are edited in one batch
 STRENGTH = 0.6  # the default strength of an edit
 
 
@@ -72,7 +72,7 @@ def energies(run: Run, change: Change) -> tuple[list[tuple[float, e.Energy]], fl
     if change.style is not None:
         parts.append((1.0, e.style(encoded(run, [change.style]))))
     if change.function is not None:
-        parts.append((2 * NEAR**2, e.by_name(change.function)))  # the user's weight applies unscaled
+        parts.append((2 * TARGET_DEVIATION**2, e.by_name(change.function)))  # the user's weight applies unscaled
     if not (math.isfinite(change.weight) and change.weight > 0):
         raise UserError(f"`weight` must be a number above 0. Given: {change.weight}.")
     if change.weight != 1 and not parts and change.upscale == 1:
@@ -80,7 +80,7 @@ def energies(run: Run, change: Change) -> tuple[list[tuple[float, e.Energy]], fl
             "`weight` is how closely to follow `palette`, `edges`, `style`, `function` or `upscale`. Give one of them, "
             "or leave `weight` out."
         )
-    return parts, change.weight / (2 * NEAR**2)
+    return parts, change.weight / (2 * TARGET_DEVIATION**2)
 
 
 def colours(names: Sequence[str], channels: int) -> Tensor:
@@ -130,13 +130,13 @@ class Editor:
         return words(self.request) | {k: v for k, v in chosen.items() if k in self.settings or k == "part_guidance"}
 
     def apply(self, start: Tensor, strength: float, keep: Tensor | None, wanted: Wanted, weight: float) -> Tensor:
-        """Edit `start` (n, *shape), given and returned in the space of the modality, in batches of AT_ONCE."""
+        """Edit `start` (n, *shape), given and returned in the space of the modality, in batches of BATCH_SIZE."""
         run, codec = self.run, self.run.codec
         edit, settings = run.family.edit, run.settings(self.settings)
         modules = run.modules_for(settings)
         assert edit is not None
         out = []
-        for rows in torch.arange(len(start)).split(AT_ONCE):
+        for rows in torch.arange(len(start)).split(BATCH_SIZE):
             task = Edit(start[rows], strength, None if keep is None else keep[rows], wanted(rows), weight)
             if codec is not None:
                 task = through(codec, task)
@@ -155,10 +155,11 @@ def through(codec: Codec, task: Edit) -> Edit:
     coded = codec.encode(Examples(start, Cond(len(start))))
     z = coded.x * coded.scale + coded.shift if coded.x.is_floating_point() else coded.x.long()
     if keep is not None:
-        may, beyond = (~keep.all(1, keepdim=True)).float(), [-n % codec.factor for n in reversed(keep.shape[2:])]
-        may = nn.functional.pad(may, [p for n in beyond for p in (0, n)])  # nothing can change beyond the edge
-        pool = (nn.functional.max_pool1d, nn.functional.max_pool2d, nn.functional.max_pool3d)[len(beyond) - 1]
-        kept = pool(may, codec.factor) < 0.5  # (B, 1, *grid)
+        editable = (~keep.all(1, keepdim=True)).float()
+        padding = [-n % codec.factor for n in reversed(keep.shape[2:])]
+        editable = nn.functional.pad(editable, [p for n in padding for p in (0, n)])  # nothing changes beyond the edge
+        pool = (nn.functional.max_pool1d, nn.functional.max_pool2d, nn.functional.max_pool3d)[len(padding) - 1]
+        kept = pool(editable, codec.factor) < 0.5  # (B, 1, *grid)
         each = z[0].numel() // kept[0].numel()
         keep = kept.flatten(1).repeat_interleave(each, 1) if codec.target.grid else kept.expand_as(z)
     latent_energy = None if energy is None else lambda x: energy(codec.decode(x))
@@ -182,7 +183,7 @@ def change_record(change: Change) -> dict[str, Any]:
     return out
 
 
-def places(length: int, size: int) -> list[int]:
+def window_starts(length: int, size: int) -> list[int]:
     """The starts of windows of `size` that cover `length`, each overlapping half of the one before."""
     if length <= size:
         return [0]

@@ -23,7 +23,7 @@ from afresh.data.audio.sounds import read_sound
 from afresh.runs.inputs import encoded
 from afresh.runs.run import Run
 from afresh.sampling.samples import Samples
-from afresh.tasks.editor import Editor, places
+from afresh.tasks.editor import Editor, window_starts
 
 MOST = 600.0  # the most seconds of an input sound, and of an addition to it
 
@@ -261,7 +261,7 @@ def swept(x: Tensor, may: Tensor, size: int, draw: Draw) -> Tensor:
     Each window overlaps half of the one before, and keeps what that one has already edited.
     """
     x, left = x.clone(), may.clone()
-    for part, at in enumerate(places(x.shape[-1], size)):
+    for part, at in enumerate(window_starts(x.shape[-1], size)):
         window, free = x[..., at : at + size].clone(), left[at : at + size]
         if free.any():
             keep = None if free.all() else (~free).expand_as(window)

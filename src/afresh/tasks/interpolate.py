@@ -16,7 +16,7 @@ from afresh.sampling.request import Request, labels_by_name, make_cond, words
 from afresh.sampling.samples import Samples
 from afresh.training.loop import precision
 
-ENOUGH = 128  # the most images of a class that a direction is computed from
+MAX_IMAGES = 128  # of a class, from which a direction is computed
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
@@ -113,17 +113,17 @@ class Blender:
         for v in (value, other):
             if v is not None and v not in known:
                 raise UserError(f"{name} {v!r} did not occur in training. Known: {', '.join(known[:20])}.")
-        there, what = train.cond.present[name], train.cond.parts[name]
-        has = there & (what == known.index(value))
-        hasnot = there & ((what != known.index(value)) if other is None else (what == known.index(other)))
+        present, classes = train.cond.present[name], train.cond.parts[name]
+        positive = present & (classes == known.index(value))
+        negative = present & (classes != known.index(value) if other is None else classes == known.index(other))
         means = []
-        for rows, which in ((has, label), (hasnot, other or f"no {label}")):
+        for rows, which in ((positive, label), (negative, other or f"no {label}")):
             indices = rows.nonzero()[:, 0]
             if len(indices) < 8:
                 raise UserError(f"Only {len(indices)} training items have {which}; a direction needs 8 of each.")
-            few = indices[torch.linspace(0, len(indices) - 1, min(ENOUGH, len(indices))).long()]
-            x = train.x[few].float() * train.scale + train.shift
-            means.append(self.codes(x, Cond.unconditional(spec, len(few))).mean(0))
+            subset = indices[torch.linspace(0, len(indices) - 1, min(MAX_IMAGES, len(indices))).long()]
+            x = train.x[subset].float() * train.scale + train.shift
+            means.append(self.codes(x, Cond.unconditional(spec, len(subset))).mean(0))
         return means[0] - means[1]
 
     def along(self, images: Sequence[Any], direction: Tensor, amounts: Sequence[float]) -> Samples:

@@ -13,7 +13,7 @@ from afresh.core import UserError
 from afresh.runs.inputs import encoded
 from afresh.sampling import energy
 from afresh.sampling.samples import Samples
-from afresh.tasks.editor import Change, Editor, energies, places
+from afresh.tasks.editor import Change, Editor, energies, window_starts
 
 SIDES = {"left": (3, -1), "right": (3, 1), "top": (2, -1), "bottom": (2, 1)}  # axis, direction
 
@@ -87,7 +87,7 @@ def extend_strip(
     across = editor.run.encoder.space.shape[other - 1]
     low = full.shape[axis] - size if direction > 0 else 0
     parts, weight = energies(editor.run, change)
-    for k, at in enumerate(places(full.shape[other], across)):
+    for k, at in enumerate(window_starts(full.shape[other], across)):
         window = full.narrow(axis, low, size).narrow(other, at, across)
         keep = known.narrow(axis, low, size).narrow(other, at, across)
         seeded = replace(editor, seed=editor.seed + 101 * part + 13 * k)

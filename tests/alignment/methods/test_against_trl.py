@@ -74,7 +74,7 @@ def steered(method: str, found: Opened, seen: list[dict[str, Any]], **given: Any
         votes = Votes(*sides(inputs), torch.zeros(size, dtype=torch.bool))
         made = aligner.batches(config, world_of(found, learner, votes=votes))
         rows = torch.arange(size)
-        metrics = take_step(learner, made.judged(made.at(rows, rows), rows), Rng(0))
+        metrics = take_step(learner, made.with_reference(made.at(rows, rows), rows), Rng(0))
         assert metrics is not None
         learner.step += 1
         yield metrics
