@@ -93,7 +93,7 @@ OTHERS = [
     ("sample WORDS --top-p 0", "top_p.*greater than 0"),
     ("sample WORDS -n 1 --length 4 --out TMP/x.png", "texts.*Give a folder"),
     ("sample WORDS --best-of 4", "--best-of 4 requires a reward to choose by. Add --reward"),
-    ("sample WORDS --best-of 0 --reward length", "1 to 10,000 candidates for each sample. Given: 0"),
+    ("sample WORDS --best-of 0 --reward length", "from 1 to 10,000. Given: 0"),
     ("sample WORDS --reward length", "give their number, as in --best-of 8"),
     ("sample WORDS --best-of 2 --reward lenght", "no reward 'lenght'.*Did you mean length"),
     ("sample WORDS --reward-guidance length", "tokens have no gradient.*--best-of 8"),
