@@ -1,4 +1,4 @@
-"""Exports of runs: proved by another program where one is installed, kept aside when the proof fails."""
+"""Exports of runs are proved by another program if it is installed, and get another name if the proof fails."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_what_is_not_proved_is_kept_aside(
     out = tmp_path / "out"
     code, printed, said = invoke("export", texts_run, "--to", to, "--out", out, "--json")
     proof = parsed(printed)
-    assert code == 2 and not proof["passed"] and "Not proved" in said and not out.exists()
+    assert code == 2 and not proof["passed"] and "The proof failed" in said and not out.exists()
     assert any(proof[k]["largest"] > proof[k]["tolerance"] for k in ("layout", "rounding"))
     assert (tmp_path / "out.unproved" / "proof.json").is_file()
     code, _, said = invoke("export", texts_run, "--to", to, "--out", out)
@@ -194,7 +194,7 @@ def test_a_tuned_model_goes_back_to_where_it_came_from(
         assert again.chat_template == PLAIN
 
 
-# --------------------------------------------------------------------------- pictures
+# --------------------------------------------------------------------------- images
 
 
 def program_of(folder: Path) -> str:
@@ -204,7 +204,7 @@ def program_of(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("family", ["flow", "vae", "gan"])
-def test_pictures_in_our_own_names_come_back_bit_for_bit(
+def test_images_in_safetensors_come_back_bit_for_bit(
     family: str, pictures_run: Path, digits: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the page says how: its program is run."""
@@ -226,7 +226,7 @@ def test_pictures_in_our_own_names_come_back_bit_for_bit(
     assert seen["x"].shape == (4, 1, 8, 8)
 
 
-def test_pictures_go_to_onnx_with_their_classes(
+def test_images_go_to_onnx_with_their_classes(
     pictures_run: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
@@ -241,7 +241,7 @@ def test_pictures_go_to_onnx_with_their_classes(
     assert len(list(out.glob("*.png"))) == 4
 
 
-def test_pictures_that_do_not_come_back_are_kept_aside(
+def test_images_that_do_not_come_back_are_kept_aside(
     pictures_run: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = fields.read
@@ -255,11 +255,11 @@ def test_pictures_that_do_not_come_back_are_kept_aside(
     monkeypatch.setattr(fields, "read", wrong)
     out = tmp_path / "out"
     code, _, said = invoke("export", pictures_run, "--to", "safetensors", "--out", out)
-    assert code == 2 and "Not proved" in said and not out.exists()
+    assert code == 2 and "The proof failed" in said and not out.exists()
     assert not json.loads((tmp_path / "out.unproved" / "proof.json").read_bytes())["passed"]
 
 
-def test_a_damaged_export_of_pictures_is_refused(pictures_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+def test_a_damaged_export_of_images_is_refused(pictures_run: Path, tmp_path: Path, invoke: Invoke) -> None:
     out = tmp_path / "out"
     assert invoke("export", pictures_run, "--to", "safetensors", "--out", out)[0] == 0
     saved = json.loads((out / "model.json").read_bytes())

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from afresh.alignment.feedback.preferences import Candidate, Pair, Vote, read_votes, scan
-from afresh.alignment.feedback.ranking import beats, duels_of, fit
+from afresh.alignment.feedback.ranking import Strengths, difference, duels_of, fit
 from afresh.alignment.feedback.vote_summary import by_request, matches, standings, tally
 from afresh.alignment.feedback.votes import append
 from afresh.core import ItemKind, UserError
@@ -182,7 +182,13 @@ def test_strengths_by_request_are_those_of_all_together() -> None:
         assert parts[name] == pytest.approx(pair, abs=1e-8)
     (first, *_), *_ = by_request(votes, joint.names)[0].order()
     same = by_request(votes, joint.names)[0]
-    assert beats(same, first, same.names[-1]).value == pytest.approx(beats(joint, first, same.names[-1]).value)
+
+    def gap(strengths: Strengths) -> np.ndarray:
+        """The mean and the variance of the difference between the first and the last candidate of the request."""
+        rows = [np.array([strengths.names.index(c)]) for c in (first, same.names[-1])]
+        return np.concatenate(difference(strengths, *rows))
+
+    assert gap(same) == pytest.approx(gap(joint))
 
 
 def test_how_often_a_run_won() -> None:

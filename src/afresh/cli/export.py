@@ -1,4 +1,4 @@
-"""`afresh export`: a run for other programs."""
+"""`afresh export`: write a run for other programs."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ def export(
     to: Annotated[
         str,
         typer.Option(
-            help="Texts: hf (transformers, vLLM), gguf (llama.cpp). Pictures and sounds: onnx, diffusers (what was "
-            "tuned from there). All: safetensors (our own names)."
+            help="Text: hf (transformers, vLLM), gguf (llama.cpp). Images and audio: onnx, diffusers (runs tuned from "
+            "there). All: safetensors (names of afresh)."
         ),
     ],
-    out: Annotated[Path | None, typer.Option(help="Folder to make; RUN-FORMAT if not given.", metavar="DIR")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to create; RUN-FORMAT if not given.", metavar="DIR")] = None,
     precision: Annotated[
         str, typer.Option(help="float32, bfloat16, float16; for gguf also q8_0 (8 bits).")
     ] = "float32",
     label: Annotated[
         list[str] | None,
-        typer.Option(help="For a model with labels: which one to fix; NAME=CLASS where there are several."),
+        typer.Option(help="For a model with labels: the class to fix; NAME=CLASS if there are several labels."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The proof as JSON on standard output.")] = False,
 ) -> None:
     """Export a model to a folder that other programs open, and prove that they see the same model.
 
-    The file is read again. A language model is compared on the held-out text, by transformers or llama.cpp where they
-    are installed: log-probabilities, token ids, chat template. A model of pictures or sounds is compared on random
-    inputs, by onnxruntime or diffusers: its outputs. What was found is in proof.json. Exit code 2 when it differs by
-    more than is stated; the export is then kept aside as DIR.unproved.
+    The files are read again. A language model is compared on held-out text by transformers or llama.cpp, if they are
+    installed: log-probabilities, token ids, chat template. A model of images or audio is compared on random inputs by
+    onnxruntime or diffusers: its outputs. The result is in proof.json. If the difference exceeds the stated tolerance,
+    the exit code is 2 and the folder is named DIR.unproved.
     """
     from afresh.core import events
     from afresh.formats.fields import FieldProof
     from afresh.runs.run import Run
     from afresh.tasks.export import export as write
 
-    found = Run.open(run)
+    opened = Run.open(run)
     target = run.resolve().with_name(f"{run.resolve().name}-{to}") if out is None else out
-    place, proof = write(found, to, target, precision, labels(label, spec=found.conds))
+    place, proof = write(opened, to, target, precision, labels(label, spec=opened.conds))
     if as_json:
         emit({"folder": str(place), **proof.model_dump(mode="json")})
     elif isinstance(proof, FieldProof):
@@ -57,23 +57,23 @@ def export(
     else:
         show(proof)
     if not proof.passed:
-        text = f"Not proved, so it is not in {target} but in {place}; proof.json in it says what differs."
+        text = f"The proof failed: the export is in {place} instead of {target}. Its proof.json states what differs."
         events.emit(events.Event("error", "not_proved", text, {"folder": str(place)}))
         raise typer.Exit(2)
     say(f"{place}: proved by {proof.reader}")
 
 
 def show(proof: Proof) -> None:
-    """What was compared, line by line."""
+    """Print what was compared, line by line."""
     t, nats = proof.tokenizer, proof.nats_per_token
     lines = [
         f"{'reader':14}{proof.reader}",
         f"{'text':14}{proof.text}: {proof.tokens:,} tokens",
-        f"{'layout':14}{said(proof.layout)}, float32, whole vocabulary",
-        f"{'rounding':14}{said(proof.rounding)}, {proof.precision}, at the text's tokens",
+        f"{'layout':14}{difference(proof.layout)}, float32, whole vocabulary",
+        f"{'rounding':14}{difference(proof.rounding)}, {proof.precision}, at the text's tokens",
         f"{'nats a token':14}{nats['model']:.4f} the model, {nats['file']:.4f} the file",
         f"{'tokenizer':14}{t.same} of {t.texts} texts have the same ids"
-        + (f"; {len(t.expected)} differ as they must ({t.reason})" if t.expected else "")
+        + (f"; {len(t.expected)} differ as expected ({t.reason})" if t.expected else "")
         + (f"; differ: {', '.join(map(repr, t.unexpected))}" if t.unexpected else ""),
         f"{'first token':14}{proof.first_token['feed']}",
     ]
@@ -88,7 +88,7 @@ def show(proof: Proof) -> None:
 
 
 def show_fields(proof: FieldProof) -> None:
-    """What was compared of a model of pictures, line by line."""
+    """Print what was compared of a model of images or audio, line by line."""
     allowed = f"allowed {proof.tolerance:.2g}" if proof.tolerance else "none is allowed"
     lines = [
         f"{'reader':14}{proof.reader}",
@@ -100,6 +100,6 @@ def show_fields(proof: FieldProof) -> None:
     note(*proof.notes)
 
 
-def said(d: Difference) -> str:
+def difference(d: Difference) -> str:
     failed = "" if d.passed else "FAILED: "
     return f"{failed}log-probabilities differ by at most {d.largest:.2g} nats (allowed {d.tolerance:g})"

@@ -233,8 +233,8 @@ def compared(made: Tensor, fresh: Tensor, learnt: Tensor, part: Part) -> list[Ve
         Verdict(f"{right:.0%}", "show what was asked for", f"new ones by the script: {right_real:.0%}"),
         Verdict(
             f"{apart.value:.0%}",
-            "are told from new ones by the script, by their sharpness",
-            "50% would be perfect; 100% is always told",
+            "are recognised as the model's by their sharpness alone",
+            "50% is chance, the best possible",
         ),
         Verdict(f"{copies:.1%}", "are near copies of what was learnt", f"new ones by the script: {copies_real:.1%}"),
     ]

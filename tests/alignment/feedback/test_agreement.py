@@ -7,7 +7,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from afresh.alignment.feedback.agreement import Table, alpha, kappa, majority, raw_agreement, table_of
+from afresh.alignment.feedback.agreement import Table, alpha, majority, raw_agreement, table_of
 from afresh.alignment.feedback.preferences import Pair, Vote
 from afresh.core import UserError
 
@@ -30,17 +30,6 @@ def drawn(n: int, raters: int, seed: int, copied: float = 0.5, missing: float = 
 
 
 # --------------------------------------------------------------------------- published values
-
-
-def test_cohen_1960() -> None:
-    """Table 2 there: 200 subjects, 140 agreements, 82 by chance, kappa .492."""
-    counts = [[88, 10, 2], [14, 40, 6], [18, 10, 12]]
-    values = [[i, j] for i in range(3) for j in range(3) for _ in range(counts[i][j])]
-    t = Table(np.array(values))
-    assert kappa(t).value == pytest.approx((0.70 - 0.41) / (1 - 0.41), abs=1e-12)
-    assert kappa(t).value == pytest.approx(0.492, abs=5e-4)
-    assert raw_agreement(t).value == pytest.approx(0.70)
-    assert kappa(t).n == 200
 
 
 MEG, OWEN = "0100000010", "1110010000"
@@ -77,18 +66,16 @@ def test_expected_disagreement_is_that_of_judgements_dealt_at_random() -> None:
 
 def test_perfect_agreement_is_one_and_none_but_chance_is_nought() -> None:
     same = drawn(50, 3, 0, copied=1.0)
-    for score in (raw_agreement(same), kappa(same), alpha(same)):
+    for score in (raw_agreement(same), alpha(same)):
         assert score.value == pytest.approx(1) and score.low == pytest.approx(1)
     chance = drawn(20_000, 2, 1, copied=0.0)
-    for score in (kappa(chance), alpha(chance)):
-        assert abs(score.value) < 0.02
+    assert abs(alpha(chance).value) < 0.02
     assert raw_agreement(chance).value == pytest.approx(1 / 3, abs=0.02)
 
 
 def test_half_copied_judgements_agree_a_quarter_beyond_chance() -> None:
-    """Both copy the item with probability 1/4, and else agree by chance: that is what kappa and alpha are to find."""
+    """Both copy the item with probability 1/4, and else agree by chance: that is what alpha is to find."""
     t = drawn(20_000, 2, 2)
-    assert kappa(t).value == pytest.approx(0.25, abs=0.02)
     assert alpha(t).value == pytest.approx(0.25, abs=0.02)
 
 
@@ -98,17 +85,15 @@ def test_raters_and_categories_have_no_order() -> None:
     other = Table(names[t.values][:, [1, 2, 0]])
     for f in (raw_agreement, alpha):
         assert f(other).value == pytest.approx(f(t).value, abs=1e-12)
-    assert kappa(other, 2, 0).value == pytest.approx(kappa(t, 0, 1).value, abs=1e-12)
 
 
 def test_it_does_not_matter_which_side_of_a_pair_is_first() -> None:
     g = np.random.default_rng(4)
     t = drawn(40, 2, 5, missing=0.1)
     turned = np.where(g.random((40, 1)) < 0.5, np.array([1, 0, 2, MISSING])[t.values], t.values)
-    for f in (raw_agreement, kappa, alpha):
+    for f in (raw_agreement, alpha):
         a, b = f(Table(t.values, sides=True)), f(Table(turned, sides=True))
         assert (a.value, a.low, a.high) == pytest.approx((b.value, b.low, b.high), abs=1e-12)
-    assert kappa(Table(t.values)).value != pytest.approx(kappa(Table(turned)).value, abs=1e-3)
 
 
 # --------------------------------------------------------------------------- intervals
@@ -117,15 +102,9 @@ def test_it_does_not_matter_which_side_of_a_pair_is_first() -> None:
 def test_the_interval_is_that_of_drawing_items_again() -> None:
     t = drawn(80, 2, 6, missing=0.0)
     g = np.random.default_rng(7)
-    plain = [kappa_plainly(t.values[g.integers(0, 80, 80)]) for _ in range(4000)]
-    found, (low, high) = kappa(t), np.quantile(plain, [0.025, 0.975])
+    plain = [(t.values[:, 0] == t.values[:, 1])[g.integers(0, 80, 80)].mean() for _ in range(4000)]
+    found, (low, high) = raw_agreement(t), np.quantile(plain, [0.025, 0.975])
     assert found.low == pytest.approx(low, abs=0.025) and found.high == pytest.approx(high, abs=0.025)
-
-
-def kappa_plainly(values: np.ndarray) -> float:
-    one, other = values.T
-    chance = sum(float((one == c).mean() * (other == c).mean()) for c in range(3))
-    return float(((one == other).mean() - chance) / (1 - chance))
 
 
 def test_intervals_narrow_with_items_and_follow_the_seed() -> None:
@@ -141,7 +120,7 @@ def test_one_item_has_no_interval() -> None:
     assert (score.value, score.low, score.high, score.n) == (0, None, None, 1)
 
 
-@pytest.mark.parametrize("f", [raw_agreement, kappa, alpha])
+@pytest.mark.parametrize("f", [raw_agreement, alpha])
 def test_nothing_judged_twice_is_refused(f: object) -> None:
     with pytest.raises(UserError, match="No item was judged by two"):
         f(table("ab..", "..ab"))  # type: ignore[operator]
@@ -150,15 +129,8 @@ def test_nothing_judged_twice_is_refused(f: object) -> None:
 def test_what_chance_alone_explains_is_refused() -> None:
     same = table("aaaa", "aaaa")
     assert raw_agreement(same).value == 1
-    for f in (kappa, alpha):
-        with pytest.raises(UserError, match="All judgements are the same"):
-            f(same)
-
-
-@pytest.mark.parametrize("columns", [(0, 0), (0, 2), (-1, 0)])
-def test_kappa_takes_two_raters_that_exist(columns: tuple[int, int]) -> None:
-    with pytest.raises(UserError, match="Kappa compares two of the 2 raters"):
-        kappa(table("ab", "ab"), *columns)
+    with pytest.raises(UserError, match="All judgements are the same"):
+        alpha(same)
 
 
 # --------------------------------------------------------------------------- votes

@@ -14,7 +14,6 @@ from afresh.alignment.feedback.ranking import (
     Duels,
     Strengths,
     ask,
-    beats,
     calibration,
     derivatives,
     duels_of,
@@ -173,24 +172,6 @@ def test_the_probability_against_quadrature() -> None:
     mean, deviation = (v.ravel() for v in np.meshgrid(np.linspace(-5, 5, 11), [0.0, 0.5, 1.0, 2.0]))
     exact = expit(mean[:, None] + deviation[:, None] * NODES) @ WEIGHTS
     np.testing.assert_allclose(predict(mean, deviation**2), exact, atol=0.02)
-
-
-def test_who_beats_whom() -> None:
-    found, (one, other) = wins(9, 3), named(2)
-    there, back = beats(found, one, other), beats(found, other, one)
-    assert there.low < there.value < there.high and there.value > 0.5
-    assert (back.value, back.low, back.high) == pytest.approx((1 - there.value, 1 - there.high, 1 - there.low))
-    surer = beats(wins(90, 30), one, other)
-    assert surer.high - surer.low < (there.high - there.low) / 2
-    with pytest.raises(UserError, match="not among the 2 candidates"):
-        beats(found, one, Candidate("x"))
-
-
-def test_the_interval_of_a_probability_is_that_of_its_logit() -> None:
-    found = wins(30, 10, spread=1e4)
-    chance, half = beats(found, *named(2)), 1.959964 * np.sqrt(1 / 30 + 1 / 10)
-    assert logit(chance.low) == pytest.approx(np.log(3) - half, abs=1e-3)
-    assert logit(chance.high) == pytest.approx(np.log(3) + half, abs=1e-3)
 
 
 # --------------------------------------------------------------------------- questions

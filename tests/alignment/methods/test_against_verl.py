@@ -204,7 +204,7 @@ def test_entropy(verl: Any) -> None:
 # --------------------------------------------------------------------------- divergence
 
 
-@pytest.mark.parametrize("name", ["k1", "k2", "k3"])
+@pytest.mark.parametrize("name", ["k1", "k3"])
 def test_estimators_of_the_divergence(verl: Any, name: str) -> None:
     """Values and gradients, where verl does not cut k3 off: from 10 nats on."""
     ref = -drawn(20, 9, 12).abs()

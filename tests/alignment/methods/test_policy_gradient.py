@@ -14,8 +14,6 @@ from afresh.alignment.methods import policy_gradient as pg
 from afresh.core import UserError
 from tests.alignment.methods.strings import (
     LOGP,
-    OLD,
-    PAST,
     POLICY,
     REF,
     SLOPE,
@@ -134,16 +132,6 @@ def test_a_wrong_critic_is_a_bias_below_lam_one() -> None:
     assert float((found - RISE).abs().max()) > 0.01
 
 
-def test_whole_weights_make_another_sampler_exact() -> None:
-    """Uncapped, of whole sequences; of single steps, or capped, it is not exact."""
-    plain = pg.surrogate(LOGP, REWARDS, WORLD.mask)
-    errors = []
-    for cap, whole in ((math.inf, True), (math.inf, False), (2.0, True)):
-        weights = pg.truncated_weights(PAST, LOGP, WORLD.mask, cap, whole)
-        errors.append(float((-gradient(expected(weights * plain, OLD), POLICY) - RISE).abs().max()))
-    assert errors[0] < 1e-12 < 0.01 < min(errors[1:])
-
-
 # --------------------------------------------------------------------------- clips
 
 
@@ -231,15 +219,6 @@ def test_the_gap_by_hand() -> None:
     assert found.n == 3
 
 
-def test_weights_by_hand() -> None:
-    sampler, mask = torch.zeros(1, 4), torch.tensor([[True, True, True, False]])
-    trainer = torch.tensor([[0.0, math.log(3), math.log(0.5), 99]], requires_grad=True)
-    for whole, wanted in ((False, [1, 2, 0.5, 0]), (True, [1.5, 1.5, 1.5, 0])):
-        found = pg.truncated_weights(sampler, trainer, mask, cap=2.0, whole=whole)
-        torch.testing.assert_close(found, torch.tensor([wanted]).float())
-        assert not found.requires_grad
-
-
 def test_bad_input() -> None:
     x, mask = torch.zeros(2, 3), torch.ones(2, 3, dtype=torch.bool)
     for a in (torch.zeros(3), torch.zeros(2, 2)):
@@ -254,7 +233,5 @@ def test_bad_input() -> None:
         pg.value_loss(x, x[:1], mask)
     with pytest.raises(UserError, match="mask is false everywhere"):
         pg.gap(x, x, ~mask)
-    with pytest.raises(UserError, match="cap must be above 0"):
-        pg.truncated_weights(x, x, mask, cap=0)
     with pytest.raises(UserError, match="NaN"):
         pg.entropy(torch.full((2, 3, 4), math.nan), mask)

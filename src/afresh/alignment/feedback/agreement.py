@@ -78,27 +78,9 @@ def coincidences(table: Table) -> Array:
     return _balanced(out) if table.sides else out
 
 
-def confusions(table: Table, one: int, other: int) -> Array:
-    """The categories that two raters gave to the n items which both judged, (n, K, K): `one` in rows, `other` in
-    columns."""
-    both = table.values[:, [one, other]]
-    both = both[(both >= 0).all(1)]
-    out = np.zeros((len(both), table.categories, table.categories))
-    out[np.arange(len(both)), both[:, 0], both[:, 1]] = 1
-    return _balanced(out) if table.sides else out
-
-
 def observed(counts: Array) -> Array:
     """The share of agreeing judgements."""
     return np.trace(counts, axis1=-2, axis2=-1) / counts.sum((-2, -1))
-
-
-def kappa_of(counts: Array) -> Array:
-    """(p_o - p_c) / (1 - p_c), where p_c is the agreement by chance, given each rater's shares of the categories (Cohen
-    1960, eq. 1)."""
-    total = counts.sum((-2, -1))
-    chance = (counts.sum(-1) * counts.sum(-2)).sum(-1) / total**2
-    return 1 - (1 - observed(counts)) / np.where(chance < 1 - 1e-12, 1 - chance, np.nan)
 
 
 def alpha_of(counts: Array) -> Array:
@@ -148,15 +130,6 @@ def _score(name: str, counts: Array, statistic: Statistic, seed: int) -> Score:
 def raw_agreement(table: Table, seed: int = 0) -> Score:
     """How often two judgements of one item agree, over items with two or more. Raises UserError if there are none."""
     return _score("agreement", coincidences(table), observed, seed)
-
-
-def kappa(table: Table, one: int = 0, other: int = 1, seed: int = 0) -> Score:
-    """Cohen's kappa of two raters, named by their columns: 1 is full agreement, 0 agreement by chance. Raises
-    UserError."""
-    raters = table.values.shape[1]
-    if one == other or not (0 <= one < raters and 0 <= other < raters):
-        raise UserError(f"Kappa compares two of the {raters} raters, counted from 0. Given: {one} and {other}.")
-    return _score("kappa", confusions(table, one, other), kappa_of, seed)
 
 
 def alpha(table: Table, seed: int = 0) -> Score:

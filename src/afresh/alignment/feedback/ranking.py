@@ -62,15 +62,6 @@ class Strengths:
 
 
 @dataclass(frozen=True)
-class Chance:
-    """The probability that one candidate beats the other, with a 95% interval of the strengths' posterior."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Question:
     """A pair to ask about, and the expected information of the answer about the strengths, in bits."""
 
@@ -157,17 +148,6 @@ def predict(mean: Array, variance: Array) -> Array:
     """An approximation of E sigmoid(d) for d ~ N(mean, variance), which the variance moves towards 1/2 (MacKay
     1992)."""
     return np.asarray(expit(mean / np.sqrt(1 + np.pi * variance / 8)))
-
-
-def beats(strengths: Strengths, one: Candidate, other: Candidate) -> Chance:
-    """The probability that `one` is preferred to `other`. Raises UserError for a candidate that was not ranked."""
-    index = {name: i for i, name in enumerate(strengths.names)}
-    for c in (one, other):
-        if c not in index:
-            raise UserError(f"{c.item[:60]!r} is not among the {len(index):,} candidates that were ranked.")
-    mean, variance = difference(strengths, np.array([index[one]]), np.array([index[other]]))
-    ends = expit(mean + np.array([-Z95, Z95]) * np.sqrt(variance))
-    return Chance(float(predict(mean, variance)[0]), float(ends[0]), float(ends[1]))
 
 
 def information(mean: Array, variance: Array) -> Array:

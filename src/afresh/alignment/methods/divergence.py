@@ -6,15 +6,13 @@ its gradient, if it is a term of a loss, is the gradient of the divergence. With
 
     estimator             value                      gradient in a loss, on the policy's own samples
     k1 = d                unbiased, may be negative  0 in the mean, so no penalty
-    k2 = d^2 / 2          biased                     correct for sums over whole sequences
     k3 = e^-d - 1 + d     unbiased, never negative   that of KL(reference || policy), another divergence
     weighted              unbiased                   correct, also for samples of an older policy
-    rao_blackwell         unbiased, least variance   correct, also for samples of an older policy
+    exact                 unbiased, least variance   without the effect of a step on later steps
 
-If k2, k3 and `exact` are computed for single steps, their gradients also ignore that a step changes the following
-prefixes; those of `weighted` and `rao_blackwell` do not. k3 is unbiased only if the policy can draw whatever the
-reference can, which excludes top-k. All functions raise UserError for shapes that disagree and for numbers that are not
-finite.
+If k3 is computed for single steps, its gradient also ignores that a step changes the following prefixes; that of
+`weighted` does not. k3 is unbiased only if the policy can draw whatever the reference can, which excludes top-k. All
+functions raise UserError for shapes that disagree and for numbers that are not finite.
 """
 
 from __future__ import annotations
@@ -34,11 +32,6 @@ from afresh.core import UserError
 def k1(logp: Tensor, ref: Tensor) -> Tensor:
     """logp - ref, both of the same shape: of steps, or of sequences (their sums)."""
     return _pair(logp, ref)
-
-
-def k2(logp: Tensor, ref: Tensor) -> Tensor:
-    """(logp - ref)^2 / 2. Its bias is about E[(logp - ref)^3] / 6."""
-    return _pair(logp, ref).square() / 2
 
 
 def k3(logp: Tensor, ref: Tensor) -> Tensor:
@@ -122,18 +115,6 @@ def log_shares(logits: Tensor, mask: Tensor) -> Tensor:
     if bool((torch.isnan(kept) | (kept == torch.inf)).any()) or bool((kept == -torch.inf).all(2).any()):
         raise UserError("Some logits are NaN or infinite, or forbid all tokens of a step. Mask such steps.")
     return kept.log_softmax(2)
-
-
-def rao_blackwell(logits: Tensor, ref_logits: Tensor, logp: Tensor, mask: Tensor, old: Tensor | None = None) -> Tensor:
-    """Terms (B, T) like those of `weighted`, with `exact` instead of k, which has the least variance.
-
-    logits (B, T, V); logp (B, T) are their log-probabilities of the steps, with gradient; old as in `weighted`. The
-    weight of a step is the product of the ratios of the steps before it, because the step itself is summed over.
-    """
-    terms = exact(logits, ref_logits, mask)
-    (now,) = agreed({"logp": logp}, 2, mask)
-    gap = now - (now.detach() if old is None else _like(now, old, mask))
-    return ((gap.cumsum(1) - gap).exp() * terms).masked_fill(~mask, 0)
 
 
 # --------------------------------------------------------------------------- the penalty's weight

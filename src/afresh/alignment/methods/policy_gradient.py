@@ -130,20 +130,3 @@ def gap(sampler: Tensor, trainer: Tensor, mask: Tensor) -> Gap:
     w = (d - d.max()).exp()  # up to a factor, which cancels
     effective = float(w.sum() ** 2 / (len(w) * w.square().sum()))
     return Gap(float(d.abs().mean()), float(d.abs().max()), float(k3(drawn, learnt).mean()), effective, len(d))
-
-
-def truncated_weights(sampler: Tensor, trainer: Tensor, mask: Tensor, cap: float = 2.0, whole: bool = False) -> Tensor:
-    """min(trainer / sampler, cap) of probabilities, (B, T), 0 where masked: weights for the losses of steps.
-
-    Truncated importance sampling (Ionides 2008) between a fast sampler and the trainer, as in Yao et al. 2025: the
-    policy that samples differs from the one whose gradient is computed, at least by rounding. The ratios are those of
-    single steps, or with `whole` those of whole sequences, which are exact for an infinite cap and have a larger
-    variance. The result has no gradient.
-    """
-    if not cap > 0:
-        raise UserError(f"cap must be above 0 (2 is usual). Given: {cap:g}.")
-    drawn, learnt = (x.detach() for x in agreed({"sampler": sampler, "trainer": trainer}, 2, mask))
-    d = learnt - drawn
-    if whole:
-        d = d.sum(1, keepdim=True).expand_as(d)
-    return d.exp().clamp(max=cap).masked_fill(~mask, 0)
