@@ -33,7 +33,7 @@ def test_the_strings_are_all_there_are() -> None:
     assert float(TRUE.detach()) > 0.5 and float(SLOPE.abs().max()) > 0.05
 
 
-# --------------------------------------------------------------------------- k1, k2, k3
+# --------------------------------------------------------------------------- k1 and k3
 
 
 def test_values_of_steps() -> None:

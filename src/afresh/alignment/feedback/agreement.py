@@ -1,4 +1,4 @@
-"""Agreement of raters: raw agreement, Cohen's kappa, Krippendorff's alpha, and the majority of votes.
+"""Agreement of raters: raw agreement, Krippendorff's alpha, and the majority of votes.
 
 All measures are functions of one table of counts: how often two categories were given to the same item. Intervals are
 from the 2.5% to the 97.5% quantile of the bootstrap over items (Efron 1979).
