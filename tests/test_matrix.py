@@ -17,6 +17,8 @@ from tests import matrix_toys as toys
 from tests.matrix import CONTROLS, SUBJECTS, Row, Subject
 from tests.matrix_toys import CHAINS, FIELDS, PATTERNS, TOKENS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def saved() -> dict[str, Any]:
@@ -159,7 +161,6 @@ def test_variety_falls_where_samples_become_alike() -> None:
 # --------------------------------------------------------------------------- one seed of it, measured now
 
 
-@pytest.mark.slow
 def test_a_model_is_still_steered() -> None:
     """A seed that the table did not use, half trained."""
     subject = next(s for s in SUBJECTS if s.family == "transformer")
@@ -169,7 +170,6 @@ def test_a_model_is_still_steered() -> None:
         assert row.gain > 0.05 and row.variety > steering.VARIETY, row
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("subject", SUBJECTS, ids=lambda s: s.family)
 def test_a_condition_and_guidance_still_gain(subject: Subject, saved: dict[str, Any]) -> None:
     """A seed that the table did not use, at a part of the steps."""

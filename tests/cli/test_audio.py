@@ -24,6 +24,8 @@ from afresh.tasks.editor import Change, Editor
 from afresh.tasks.extend_audio import extended, looped
 from tests.cli.conftest import FLOW, Invoke, parsed, trained
 
+pytestmark = pytest.mark.slow
+
 RATE = 8_000
 FEW = ("--set", "steps=2")
 

@@ -29,6 +29,8 @@ from afresh.serve import compare_page
 from afresh.tasks.annotate import Session
 from afresh.training.loop import Interrupted
 
+pytestmark = pytest.mark.slow
+
 app = typer.Typer()
 app.command()(compare)
 

@@ -27,6 +27,8 @@ from afresh.tasks.export import base_of_run
 from tests.cli.conftest import WORDS, Invoke, parsed, trained
 from tests.formats.bases import base_of
 
+pytestmark = pytest.mark.slow
+
 PATHS = {"hf": ".", "gguf": gguf.FILE, "safetensors": "."}
 
 

@@ -36,6 +36,8 @@ from afresh.demo.show import (
     write_once,
 )
 
+pytestmark = pytest.mark.slow
+
 # ------------------------------------------------------------------------------------------------ data
 
 
@@ -254,7 +256,6 @@ def test_the_parts_fit_into_their_minutes() -> None:
     assert PARTS == (DRAWINGS, STORIES, SOUNDS)
 
 
-@pytest.mark.slow
 def test_a_demonstration_ends_with_its_page_and_three_runs(tmp_path: Path) -> None:
     result = run_demo(tmp_path / "demo", scale=0.02, commands=[("More fish", "afresh sample R")])
     page = Path(result["page"]).read_text("utf-8")

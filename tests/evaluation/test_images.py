@@ -19,6 +19,8 @@ from afresh.evaluation.pixel_gaussian import pixel_gaussian
 from afresh.evaluation.study import Study, measure
 from tests.evaluation.evidence import digit_evidence, digits
 
+pytestmark = pytest.mark.slow
+
 QUICK = Recipe(steps=20, width=16)
 
 
@@ -115,7 +117,6 @@ def test_near_copies_counts_as_defined() -> None:
         nearest_ratio(heldout, np.zeros(5), 0)
 
 
-@pytest.mark.slow
 def test_scores_order_models_of_known_quality(tmp_path) -> None:  # type: ignore[no-untyped-def]
     scores = {}
     for model in ("real", "copies", "noise", "blurred"):

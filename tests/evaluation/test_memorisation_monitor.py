@@ -37,6 +37,8 @@ from afresh.training.checkpoint import newest
 from tests.heard import heard
 from tests.training.toys import flat, same
 
+pytestmark = pytest.mark.slow
+
 STEPS = 400  # planned
 
 

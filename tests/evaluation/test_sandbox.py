@@ -17,6 +17,8 @@ from afresh.evaluation import sandbox as module
 from afresh.evaluation.sandbox import Limits, Outcome, Sandbox, descendants
 from tests import needs
 
+pytestmark = pytest.mark.slow
+
 LIMITS = Limits(seconds=1.5, memory_mb=128, processes=8, output=10_000, files_mb=4)
 BOX = Sandbox(LIMITS)
 

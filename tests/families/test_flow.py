@@ -15,6 +15,8 @@ from afresh.core.rng import Rng
 from afresh.families.flow import FAMILY, FlowConfig, FlowObjective, FlowSettings, Velocity, matching_error, sample
 from tests.families.gaussian import gaussian_velocity
 
+pytestmark = pytest.mark.slow
+
 STDS = [0.3, 1.0, 2.5]
 N, D = 4000, 16
 SPEC = {"label": Part("label", classes=("a", "b"))}

@@ -30,6 +30,8 @@ from afresh.training.loop import Learner, take_step
 from afresh.training.plan import Plan, Task, make_learner, plan
 from tests.contracts.rows import enliven
 
+pytestmark = pytest.mark.slow
+
 PICTURE = Space("field", (1, 12, 10), std=0.5)
 BESIDE: CondSpec = {"label": Part("label", classes=("a", "b")), "edges": Part("aligned", shape=(2, 12, 10))}
 SMALL: dict[str, Any] = {"widths": (8,), "emb": 8}

@@ -30,6 +30,8 @@ from afresh.sampling.guidance import classifier_free
 from afresh.sampling.ode import euler
 from afresh.sampling.request import Request
 
+pytestmark = pytest.mark.slow
+
 SIZES = {
     "sample_size": 8,
     "in_channels": 1,
@@ -353,7 +355,7 @@ def test_back_it_is_a_folder_of_diffusers(tuned: Path, tmp_path: Path) -> None:
     assert {k: v for k, v in again.config.schedule.items() if k in before} == before
 
 
-@pytest.mark.parametrize("to", [pytest.param("onnx", marks=pytest.mark.slow), "safetensors"])
+@pytest.mark.parametrize("to", ["onnx", "safetensors"])
 def test_its_velocity_goes_to_other_formats(to: str, tuned: Path, tmp_path: Path) -> None:
     assert command(["export", str(tuned), "--to", to, "--out", str(tmp_path / "out")]) == 0
     assert json.loads((tmp_path / "out" / "proof.json").read_text())["passed"]

@@ -23,6 +23,8 @@ from afresh.formats.onnx_guide import guide
 from afresh.sampling.ode import heun, times
 from tests.contracts.rows import SPEC, enliven
 
+pytestmark = pytest.mark.slow
+
 IMAGE = Space("field", (1, 9, 7), std=0.5)
 CONFIGS: dict[str, dict[str, Any]] = {
     "vae": {"width": 8, "latent": 4, "cond": 8},

@@ -29,6 +29,8 @@ from afresh.core.events import Event, listening
 from afresh.core.plugins import plugins
 from tests.cli.conftest import Invoke, invoke, parsed
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(__file__).with_name("package")
 SMALL = ("--family", "transformer", "--set", "family.layers=1", "--set", "family.width=32", "--set", "family.heads=2")
 SMALL = (*SMALL, "--set", "family.kv_heads=2", "--set", "train.batch=16")

@@ -24,6 +24,8 @@ from afresh.tasks.learn import learn
 from afresh.training import checkpoint
 from tests.contracts.rows import write_pictures
 
+pytestmark = pytest.mark.slow
+
 TEXT = "the cat sat on the mat and the dog ran to the red barn where a hen had laid one egg\n"
 VOWELS = "def share(texts: list[str]) -> list[float]:\n    return [sum(c in 'aeiou' for c in t) / 12 for t in texts]\n"
 

@@ -41,6 +41,8 @@ from afresh.tasks.annotate import Session, Wish, make_plan, votes_in
 from afresh.tasks.learn import learn
 from tests.heard import heard
 
+pytestmark = pytest.mark.slow
+
 RATE = 8_000
 PROGRAM = "import sys; from afresh.cli import run; sys.exit(run(sys.argv[1:]))"
 SMALL = {"flow": "family.widths=[8]", "vae": "family.width=8"}

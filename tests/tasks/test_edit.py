@@ -31,6 +31,8 @@ from afresh.tasks.outpaint import outpainted, sides
 from tests.contracts.rows import write_pictures
 from tests.heard import heard
 
+pytestmark = pytest.mark.slow
+
 SIDE = 6
 
 

@@ -31,6 +31,8 @@ from afresh.training.lora import save_adapter
 from tests.contracts.rows import write_pictures
 from tests.heard import heard, silence
 
+pytestmark = pytest.mark.slow
+
 TEXT = "the cat sat on the mat and the dog ran to the red barn where a hen had laid one egg\n"
 SMALL = {
     "transformer": ["family.width=32", "family.layers=2", "family.heads=2", "family.kv_heads=1"],
@@ -193,7 +195,6 @@ def test_a_class_counts_by_its_logarithm() -> None:
     torch.testing.assert_close(both, 2 * energy + 0.5 * p(x))
 
 
-@pytest.mark.slow  # a classifier is trained
 def test_a_class_is_steered_to(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against the request for dark pictures: how likely they are to be light rises with the weight."""
     model, made = opened(root, "flow"), functools.cache(reward_of)  # one classifier for all

@@ -18,6 +18,8 @@ from afresh.tasks.solve import check_runner, judge, read_tasks, solve
 from tests import needs
 from tests.evaluation.test_programs import HUMAN, MBPP
 
+pytestmark = pytest.mark.slow
+
 BOX = Sandbox(Limits(seconds=2))
 
 

@@ -22,6 +22,8 @@ from afresh.training.best_checkpoint import LOSS, rises
 from afresh.training.checkpoint import newest
 from afresh.training.weights import forget_chosen, read_weights
 
+pytestmark = pytest.mark.slow
+
 STEPS = 480  # planned; looked at every 60
 
 

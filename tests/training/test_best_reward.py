@@ -24,6 +24,8 @@ from afresh.training import checkpoint
 from afresh.training.best_checkpoint import BestCheckpoint, Evaluation, best_by_reward, describe_choice
 from afresh.training.weights import forget_chosen, read_weights
 
+pytestmark = pytest.mark.slow
+
 TEXT = "the cat sat on the mat and the dog ran to the red barn where a hen had laid one egg\n"
 # `many`: vowels. `few`: the opposite, so that the base is best. `some`: most at a third of vowels.
 REWARDS = """

@@ -26,7 +26,7 @@ from tests.training.zygote import EVERY, can_fill
 STEPS = 11
 FAMILIES = ["transformer", "gan"]
 KILLS = 20
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork: Linux or macOS")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork: Linux or macOS")]
 
 
 class Zygote:
@@ -142,7 +142,6 @@ def seeded_points(points: list[str], seed: int) -> list[int]:
     return sorted({*chosen, *others})
 
 
-@pytest.mark.slow
 def test_a_run_killed_at_any_point_ends_like_an_undisturbed_one(whole: Whole) -> None:
     points = seeded_points(whole.points, seed=20)
     assert len(points) == KILLS
@@ -161,7 +160,6 @@ def test_a_run_killed_at_any_point_ends_like_an_undisturbed_one(whole: Whole) ->
         shutil.rmtree(run.parent)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_run_killed_repeatedly_ends_like_an_undisturbed_one(whole: Whole, seed: int) -> None:
     rng, run = random.Random(seed), whole.copy(f"again{seed}")
@@ -174,7 +172,6 @@ def test_a_run_killed_repeatedly_ends_like_an_undisturbed_one(whole: Whole, seed
     whole.check(run)
 
 
-@pytest.mark.slow
 def test_ctrl_c_saves_at_once_and_loses_nothing(whole: Whole) -> None:
     for at in random.Random(3).sample(range(len(whole.points)), 8):
         run = whole.copy(f"int{at}")
@@ -192,7 +189,6 @@ def test_ctrl_c_saves_at_once_and_loses_nothing(whole: Whole) -> None:
         shutil.rmtree(run.parent)
 
 
-@pytest.mark.slow
 def test_no_space_at_any_point_is_reported_and_the_run_can_be_resumed(whole: Whole) -> None:
     struck = list(filter(can_fill, whole.points))
     kinds: dict[str, list[int]] = {}
@@ -210,7 +206,6 @@ def test_no_space_at_any_point_is_reported_and_the_run_can_be_resumed(whole: Who
         shutil.rmtree(run.parent)
 
 
-@pytest.mark.slow
 def test_a_system_limit_on_file_sizes_is_reported_like_a_full_disk(whole: Whole) -> None:
     biggest = max(map(len, whole.end.values()))
     run = whole.copy("limit")
@@ -220,7 +215,6 @@ def test_a_system_limit_on_file_sizes_is_reported_like_a_full_disk(whole: Whole)
     whole.check(run)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_run_that_cannot_begin_leaves_its_folder_free(zygote: Zygote, family: str, tmp_path: Path) -> None:
     run, limits = tmp_path / "run", (40, 150, 300, 600, 1200)

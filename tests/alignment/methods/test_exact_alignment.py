@@ -15,6 +15,8 @@ from afresh.core.rng import Rng
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, take_step
 
+pytestmark = pytest.mark.slow
+
 LETTERS, PLACES, BETA = 3, 4, 0.2
 SPACE = Space("tokens", (PLACES,), vocab=(LETTERS + 1,), special={"begin": LETTERS})
 

@@ -17,6 +17,8 @@ from afresh.families.masked import predictor
 
 from .enumerated import Task, Words, away, learn, plain, slope, tilted, unmasking
 
+pytestmark = pytest.mark.slow
+
 BETA = 0.2
 WORDS = Words.make(letters=3, places=4)
 N = len(WORDS.x)

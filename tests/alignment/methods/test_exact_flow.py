@@ -22,6 +22,8 @@ from afresh.sampling.ode import euler, times
 
 from .enumerated import Line, Task, away, churning, divergence, frontier, learn, plain, slope, tilted
 
+pytestmark = pytest.mark.slow
+
 BETA, STEPS, STD = 0.3, 10, 0.65
 TS = torch.tensor([0, 0.35, 0.6, 0.8, 0.92], dtype=torch.float64)
 LINE = Line.make(TS, 5.0, 501)

@@ -23,6 +23,8 @@ from afresh.core import ItemKind, RewardError, UserError
 from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
 
+pytestmark = pytest.mark.slow
+
 WORDS = ["a", "bb", "ccc"]
 ASKED = [{"prompt": "p" * i, "label": "cat"} for i in range(3)]
 ROWS = np.random.default_rng(0).integers(0, 256, (3, 4, 5, 3), dtype=np.uint8)

@@ -20,6 +20,8 @@ from afresh.families.codecs import trained
 from afresh.nets.quantise import ResidualFSQ
 from afresh.runs.latent_space import unexplained
 
+pytestmark = pytest.mark.slow
+
 SHAPES = ((1, 8, 8), (2, 33), (3, 7, 10), (1, 5, 3, 4))
 SPACES = [Space("field", shape, std=0.5) for shape in SHAPES]
 BOTTLENECKS = ("kl", "fsq", "vq")
