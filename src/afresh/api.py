@@ -313,11 +313,14 @@ class Model:
         out: PathLike | None = None,
         force: bool = False,
         device: str | None = None,
+        anyway: bool = False,
         settings: Mapping[str, Any] | None = None,
         quiet: bool = False,
     ) -> Model:
         """A new model, aligned with a `reward` (its words) or with `preferences` (a file of votes), and held near to
         this one. `heldout_reward` is measured but not learnt from. `settings`: align.*, train.* and sample.*.
+
+        `anyway`: also with votes that are no better than guessing, for which UserError is raised otherwise.
 
         Raises UserError if the method does not work for the family, RewardError if the reward fails, and as `train`.
         """
@@ -338,6 +341,7 @@ class Model:
             out=_path(out),
             force=force,
             device=device,
+            anyway=anyway,
             set_align=parts["align"],
             set_train=parts["train"],
         )

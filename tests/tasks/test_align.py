@@ -19,7 +19,7 @@ from afresh.cli import run as command
 from afresh.core import UserError, registry
 from afresh.runs.data import run_data
 from afresh.runs.run import Run, metrics_rows
-from afresh.tasks.align import AlignSpec, check_rewards, choose_method, start, why_steps
+from afresh.tasks.align import AlignSpec, check_prompt_tokens, choose_method, start, why_steps
 from afresh.tasks.learn import learn
 from afresh.training import checkpoint
 from tests.contracts.rows import write_pictures
@@ -236,9 +236,49 @@ def test_prompts_longer_than_the_texts_are_refused(root: Path, tmp_path: Path) -
     data = run_data(Run.open(root / "transformer"))
     short = replace(data, train=replace(data.train, x=data.train.x[:8]))
     with pytest.raises(UserError, match="`prompt_tokens=8` must be less than the 8 tokens"):
-        check_rewards(
-            Run.open(root / "transformer"), short, AlignSpec(root / "transformer", reward="length", prompt_tokens=8)
-        )
+        check_prompt_tokens(short, AlignSpec(root / "transformer", reward="length", prompt_tokens=8))
+
+
+def test_all_arguments_are_examined_before_the_output_folder(root: Path, tmp_path: Path) -> None:
+    """Whoever is told to choose another folder has nothing else to correct afterwards."""
+    good: dict[str, object] = {"reward": "length:min=5", "out": root / "flow"}  # a folder that holds another run
+    for wrong, said in (
+        ({"reward": "lenght:5"}, "Did you mean length"),
+        ({"heldout_reward": "lenght:5"}, "Did you mean length"),
+        ({"reward": None, "preferences": tmp_path / "none.jsonl"}, "none.jsonl"),
+        ({"reward": None, "preferences": root / "shown.jsonl"}, "votes on images"),
+        ({"method": "grop"}, "Did you mean grpo"),
+        ({"device": "tpu"}, "tpu"),
+        ({"steps": 0}, "steps"),
+        ({"set_align": {"bta": 1}}, "did you mean beta"),
+        ({"set_train": {"batch": "many"}}, "batch"),
+        ({"set_train": {"batch": 12}}, "multiple of the group size 8"),
+        ({"settings": {"lenght": 3}}, "length"),
+        ({"prompt_tokens": 1000}, "prompt_tokens"),
+        ({}, "already holds a run"),
+    ):
+        with pytest.raises(UserError, match=said):
+            start(AlignSpec(root / "transformer", **{**good, **wrong}))  # type: ignore[arg-type]
+
+
+def test_votes_that_are_guesses_are_refused_unless_wanted_anyway(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = np.random.default_rng(3)
+    words = TEXT.split()
+    votes = [
+        {"a": f"{i} " + " ".join(random.choice(words, 8)), "b": f"{i} " + " ".join(random.choice(words, 8)), "winner": w}
+        for i, w in enumerate(random.choice(["a", "b"], 80))
+    ]
+    (tmp_path / "votes.jsonl").write_text("".join(json.dumps(v) + "\n" for v in votes))
+    argv = ["align", root / "transformer", "--method", "grpo", "--preferences", tmp_path / "votes.jsonl"]
+    argv += ["--steps", "2", "--length", "8", "--set", "train.batch=8", "--out", tmp_path / "run", "--no-measure"]
+    assert command([str(a) for a in argv]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "no better than guessing" in said and "--anyway" in said
+    assert not (tmp_path / "run").exists()
+    assert command([*map(str, argv), "--anyway"]) == 0
+    assert "no better than guessing" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_usual_method_follows_what_there_is(root: Path) -> None:

@@ -60,6 +60,10 @@ def align(
     reward_seconds: Annotated[
         float, typer.Option(help="Seconds that a reward may take for a batch.", rich_help_panel=o.BY_HAND)
     ] = 60,
+    anyway: Annotated[
+        bool,
+        typer.Option("--anyway", help="Use votes that are no better than guessing.", rich_help_panel=o.BY_HAND),
+    ] = False,
     setting: o.TrainSettings = None,
     measure: o.MeasureAtEnd = True,
     as_json: o.ResultAsJson = False,
@@ -97,6 +101,7 @@ def align(
         force=force,
         device=device,
         reward_seconds=reward_seconds,
+        anyway=anyway,
         set_align=parts["align"],
         set_train=parts["train"],
     )

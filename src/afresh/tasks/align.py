@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from afresh.alignment.rewards.build import build
-from afresh.alignment.rewards.classifier_reward import classifier_folder
+from afresh.alignment.rewards.reward_factory import reward_of
 from afresh.alignment.rewards.reward_model import train_reward_model
 from afresh.alignment.rewards.reward_paths import anchored, files_in
-from afresh.alignment.source import REWARD_MODEL, AlignmentSource, alignment_source, context_of, votes_of
+from afresh.alignment.source import REWARD_MODEL, AlignmentSource, alignment_source, votes_of
 from afresh.core import Aligner, UserError, events, registry
 from afresh.core.files import write_json
 from afresh.core.options import override
@@ -26,7 +25,7 @@ from afresh.runs.record import AlignRecord
 from afresh.runs.run import Run
 from afresh.tasks.create_run import RunContents, check_spec, create_run, report_data, report_plan
 from afresh.tasks.learn import Job
-from afresh.training.budget import Budget, Machine, measure_machine, torch_threads
+from afresh.training.budget import Budget, Machine, check_device, measure_machine, torch_threads
 from afresh.training.config import TrainConfig
 from afresh.training.loop import take_step
 from afresh.training.lora import LoraConfig
@@ -59,6 +58,7 @@ class AlignSpec:
     force: bool = False
     device: str | None = None
     reward_seconds: float = 60.0
+    anyway: bool = False  # whether to align with votes that are no better than guessing
     set_align: Mapping[str, Any] = field(default_factory=dict)
     set_train: Mapping[str, Any] = field(default_factory=dict)
 
@@ -74,14 +74,11 @@ def start(spec: AlignSpec) -> Job:
     Raises UserError for invalid options, before any time is spent on training.
     """
     budget = spec.budget()
-    budget.check()
     base_run = Run.open(spec.run)
+    aligner, config, settings = check_arguments(base_run, budget, spec)
     output = check_spec(spec, budget, spec.run.parent / f"{spec.run.resolve().name}-aligned", inputs_of(base_run, spec))
-    aligner = choose_method(base_run, spec)
-    config = override(aligner.config(), spec.set_align, "align")
     prepared = run_data(base_run)
-    settings = sampling_settings(base_run, spec)
-    check_rewards(base_run, prepared, spec)
+    check_prompt_tokens(prepared, spec)
     base = of_run(base_run)
     report_data(prepared, conditions=False)
     events.note(f"method: {aligner.name}, {aligner.about}", "method", name=aligner.name)
@@ -121,14 +118,47 @@ def start(spec: AlignSpec) -> Job:
     )
     with create_run(spec, output, contents) as run:
         if spec.preferences is not None and aligner.feeds != "preferences":
-            for line in train_reward_model(spec.preferences, base_run, output.path / REWARD_MODEL, spec.seed).lines():
-                events.note(f"reward model: {line}", "reward_model")
+            learn_reward(base_run, spec.preferences, output.path / REWARD_MODEL, spec)
         source = alignment_source(run, prepared)
         if budget.minutes is not None:
             run, source = timed(run, source, budget.minutes * 60)
         source.check()
     report_plan([Decision(*d) for d in run.record.decisions])
     return Job(run, prepared, source)
+
+
+def check_arguments(run: Run, budget: Budget, spec: AlignSpec) -> tuple[Aligner, Any, dict[str, Any]]:
+    """The method, its config, and the settings of sampling, once all options but the output folder are known to be
+    usable. The run's data are only read if a reward needs them.
+
+    Raises UserError for the first option that is not usable.
+    """
+    budget.check()
+    if spec.device is not None:
+        check_device(spec.device)
+    aligner = choose_method(run, spec)
+    config = override(aligner.config(), spec.set_align, "align")
+    settings = sampling_settings(run, spec)
+    by_hand(start_config(aligner, config, budget, spec), aligner.group(config), spec)
+    check_rewards(run, spec)
+    return aligner, config, settings
+
+
+def learn_reward(run: Run, votes: Path, out: Path, spec: AlignSpec) -> None:
+    """Train a reward model on the votes and report its held-out results.
+
+    Raises UserError if it may be no better than guessing, unless `anyway` is set: a model that is aligned with such a
+    reward follows chance.
+    """
+    trained = train_reward_model(votes, run, out, spec.seed)
+    if trained.guessing and not spec.anyway:
+        raise UserError(
+            f"A reward learnt from the votes in {votes} may be no better than guessing. {trained.lines()[0]} Collect "
+            "more votes (a few hundred are usual), or align with these votes all the same: `anyway=True`.",
+            "votes_are_guesses",
+        )
+    for line in trained.lines():
+        events.note(f"reward model: {line}", "reward_model")
 
 
 def inputs_of(run: Run, spec: AlignSpec) -> list[Path]:
@@ -168,19 +198,22 @@ def usual(has: Sequence[str], votes: bool) -> str:
     return "rejection" if "fits" in has else "draft"
 
 
-def check_rewards(run: Run, prepared: Prepared, spec: AlignSpec) -> None:
-    """Raises UserError for unusable rewards and votes, before a run that `force` replaces is deleted."""
-    context = context_of(prepared, spec.reward_seconds, lambda line: None, classifier_folder(run.path))
+def check_rewards(run: Run, spec: AlignSpec) -> None:
+    """Raises UserError for unusable rewards and votes. The run's data are only read for rewards that need them."""
     for text in (spec.reward, spec.heldout_reward):
         if text is not None:
-            build(text, context).close()
+            reward_of(run, text).close()
+    if spec.preferences is not None:
+        votes_of(run, spec.preferences, run.encoder.kind)
+
+
+def check_prompt_tokens(prepared: Prepared, spec: AlignSpec) -> None:
+    """Raises UserError if the training texts are too short for the prompts that are taken from them."""
     if spec.prompt_tokens >= len(prepared.train.x):
         raise UserError(
             f"`prompt_tokens={spec.prompt_tokens}` must be less than the {len(prepared.train.x):,} tokens of the "
             "training texts. Give fewer."
         )
-    if spec.preferences is not None:
-        votes_of(run, spec.preferences, context.kind)
 
 
 def digest(path: Path) -> str:
@@ -210,15 +243,13 @@ def sampling_settings(run: Run, spec: AlignSpec) -> dict[str, Any]:
     return {k: v for k, v in settings.model_dump(mode="json").items() if k in settings.model_fields_set}
 
 
-def train_config(
-    base: BaseModel, aligner: Aligner, config: Any, budget: Budget, machine: Machine, spec: AlignSpec
-) -> TrainConfig:
-    """A constant learning rate, small compared with training on data, that decays at the end."""
-    group, reuse = aligner.group(config), aligner.reuse(config)
+def start_config(aligner: Aligner, config: Any, budget: Budget, spec: AlignSpec) -> dict[str, Any]:
+    """The fields of TrainConfig before changes by hand, without those that depend on the machine: a constant learning
+    rate, small compared with training on data, that decays at the end."""
+    group = aligner.group(config)
     batch = max(group, BATCH // group * group)
-    steps = budget.steps or STEPS
-    start = {
-        "steps": steps,
+    return {
+        "steps": budget.steps or STEPS,
         "batch": batch,
         "micro_batch": batch,
         "save_every": 1,
@@ -230,22 +261,38 @@ def train_config(
         "decay": 0.5,
         "final_lr_ratio": 0.05,
         "cond_dropout": 0.0,
-        "device": machine.device,
-        "threads": machine.threads,
         "seed": spec.seed,
         "memorisation_limit": 0.0,
         "stop_rising": 0.0,
-        "precision": "float32" if base.recipe is None else base.recipe.precision,
+        **aligner.recipe,
     }
-    changes = {**start, **aligner.recipe, **spec.set_train}
-    train = override(TrainConfig(**start), changes, "train")
+
+
+def by_hand(start: Mapping[str, Any], group: int, spec: AlignSpec) -> TrainConfig:
+    """A configuration with what the user has set. Raises UserError for unknown settings, values out of range, and
+    batches that are not whole groups."""
+    train = override(TrainConfig(**start), spec.set_train, "train")
     assert isinstance(train, TrainConfig)
     if train.batch % group:
         raise UserError(
             f"`train.batch={train.batch}` is not a multiple of the group size {group}. Choose a multiple of it."
         )
+    return train
+
+
+def train_config(
+    base: BaseModel, aligner: Aligner, config: Any, budget: Budget, machine: Machine, spec: AlignSpec
+) -> TrainConfig:
+    """The configuration of training on this machine, with what the user has set by hand."""
+    start = {
+        **start_config(aligner, config, budget, spec),
+        "device": machine.device,
+        "threads": machine.threads,
+        "precision": "float32" if base.recipe is None else base.recipe.precision,
+    }
+    train = by_hand(start, aligner.group(config), spec)
     micro = int(spec.set_train.get("micro_batch", train.batch))
-    return with_intervals(train.model_copy(update={"micro_batch": micro}), reuse, spec.set_train)
+    return with_intervals(train.model_copy(update={"micro_batch": micro}), aligner.reuse(config), spec.set_train)
 
 
 def with_intervals(train: TrainConfig, reuse: int, by_hand: Mapping[str, Any]) -> TrainConfig:

@@ -91,6 +91,13 @@ class Trained:
     held_out: HeldOut
     second: Trial | None
 
+    @property
+    def guessing(self) -> bool:
+        """Whether the reward may predict unseen votes no better than chance: the 95% interval of its accuracy reaches
+        down to one half."""
+        low = self.held_out.accuracy.low
+        return low is not None and low <= 0.5
+
     def lines(self) -> list[str]:
         """The results for a user, one sentence each."""
         h, error = self.held_out, self.held_out.calibration_error
@@ -102,7 +109,7 @@ class Trained:
                 f"Two raters agree in {_percent(h.agreement)} pairs, so at most {h.ceiling.value:.0%} is possible."
             )
         out.append(f"Calibration error: {error.value:.3f} (a perfect predictor: {error.floor:.3f}).")
-        if h.accuracy.low is not None and h.accuracy.low <= 0.5:
+        if self.guessing:
             out.append("This may be no better than guessing: do not align a model with it. Collect more votes.")
         if self.second is not None:
             used = "used" if self.second.better else "not used"
