@@ -267,7 +267,11 @@ def test_votes_that_are_guesses_are_refused_unless_wanted_anyway(
     random = np.random.default_rng(3)
     words = TEXT.split()
     votes = [
-        {"a": f"{i} " + " ".join(random.choice(words, 8)), "b": f"{i} " + " ".join(random.choice(words, 8)), "winner": w}
+        {
+            "a": f"{i} " + " ".join(random.choice(words, 8)),
+            "b": f"{i} " + " ".join(random.choice(words, 8)),
+            "winner": w,
+        }
         for i, w in enumerate(random.choice(["a", "b"], 80))
     ]
     (tmp_path / "votes.jsonl").write_text("".join(json.dumps(v) + "\n" for v in votes))
