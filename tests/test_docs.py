@@ -210,6 +210,12 @@ def unknown_settings(verb: str, words: list[str]) -> list[str]:
     return [f"{flag} {key}" for flag, key in pairs if flag in wanted and key not in wanted[flag]]
 
 
+@pytest.fixture(autouse=True)
+def every_path_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands of the documentation name data that a reader has."""
+    monkeypatch.setattr("afresh.cli.paths.is_missing", lambda path: False)
+
+
 def problem(words: list[str]) -> str | None:
     """Why the command line would be refused as it stands; None where it would not."""
     verb = words[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ def loaded_after(code: str) -> set[str]:
     """Which heavy packages a fresh interpreter has loaded after running `code`."""
     asked = f"import sys\n{code}\nprint(*[m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
-    return set(done.stderr.split())
+    return set(done.stderr.splitlines()[-1].split())  # what the command itself said stands above
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -61,3 +62,17 @@ def test_it_runs_as_a_module(module: str) -> None:
         code = "import sys; sys.argv = ['afresh', '--version']; from afresh.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == f"afresh {__version__}\n"
+
+
+@pytest.mark.parametrize("line", ["data phtos", "train phtos --minutes 1", "train photos --validation phtos"])
+def test_a_missing_path_is_refused_before_anything_heavy_is_loaded(line: str, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    code = f"import os; os.chdir({str(tmp_path)!r}); from afresh.cli import run; assert run({line.split()!r}) == 2"
+    assert loaded_after(code) <= {"pydantic"}
+
+
+def test_a_missing_path_is_refused_with_a_similar_name(tmp_path: Path, invoke: Invoke) -> None:
+    (tmp_path / "photos").mkdir()
+    code, out, err = invoke("data", tmp_path / "phtos")
+    assert (code, out) == (2, "")
+    assert "no file or folder" in err and "Did you mean" in err and "photos" in err and "afresh data --help" in err

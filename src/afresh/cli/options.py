@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from afresh.cli.paths import existing
+
 ASKED = "What is asked for"
 BY_HAND = "Set by hand"
 BUDGET = "Budget (one of them)"
@@ -14,7 +16,7 @@ ADAPTER = "Adapter"
 
 Run = Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")]
 FieldRun = Annotated[Path, typer.Argument(help="Folder of a run on images or sounds.", metavar="RUN")]
-DataPath = Annotated[Path, typer.Argument(help="Your data: a file or a folder.", metavar="PATH")]
+DataPath = Annotated[Path, typer.Argument(help="Your data: a file or a folder.", metavar="PATH", callback=existing)]
 
 # ----------------------------------------------------------------------------- training: train, tune, distill, align
 
@@ -22,7 +24,9 @@ Modality = Annotated[str | None, typer.Option(help="The kind of data, if it is n
 Minutes = Annotated[float | None, typer.Option(help="Minutes of training.", rich_help_panel=BUDGET)]
 Steps = Annotated[int | None, typer.Option(help="Steps of training.", rich_help_panel=BUDGET)]
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers: the same seed gives the same result.")]
-Validation = Annotated[Path | None, typer.Option(help="Held-out data of your own: a file or a folder.")]
+Validation = Annotated[
+    Path | None, typer.Option(help="Held-out data of your own: a file or a folder.", callback=existing)
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace a run that is in the output folder.")]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; the fastest by default.", rich_help_panel=BY_HAND)

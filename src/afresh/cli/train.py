@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 def train(
     path: Annotated[
-        Path | None, typer.Argument(help="Your data: a file or a folder.", metavar="PATH", show_default=False)
+        Path | None,
+        typer.Argument(help="Your data: a file or a folder.", metavar="PATH", show_default=False, callback=o.existing),
     ] = None,
     modality: o.Modality = None,
     family: Annotated[

@@ -43,7 +43,7 @@ def tune(
 ) -> None:
     """Tune a model on your own data: a run of yours, public weights, or an adapter on one of them.
 
-    Texts are learnt to be continued; of instructions (prompt and completion; instruction, input and output; messages)
+    Texts are learnt to be continued; of instructions (question and answer; prompt and completion; messages)
     the answers are learnt. A small adapter (LoRA) learns, or everything with --full. Without a budget the data is
     passed three times. The result is a run like any other, to sample, measure and export; an adapter is also stored by
     itself, in PEFT's format. Ctrl-C saves; afresh train --resume RUN continues.

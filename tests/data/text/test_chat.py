@@ -201,6 +201,7 @@ MESSAGES = [{"role": r, "content": t} for r, t in SHORT]
 GOOD = [
     {"prompt": "2+2?", "completion": "4"},
     {"instruction": "2+2?", "output": "4", "input": ""},
+    {"question": "2+2?", "answer": "4", "context": ""},
     {"instruction": "2+2?", "response": "4", "n": 3},
     {"messages": MESSAGES},
     {"conversations": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}]},
@@ -267,7 +268,7 @@ def test_bad_rows_are_refused_one_by_one_with_their_reasons(tmp_path: Path) -> N
     assert [(r.source, w in r.reason) for r, w in zip(corpus.refused, BAD, strict=True)] == [
         (f"a.jsonl, row {n}", True) for n in range(2, 6)
     ], corpus.refused
-    corpus = read(tmp_path, [GOOD[3], *({"messages": m} for m in BAD_MESSAGES.values())], "b.jsonl")
+    corpus = read(tmp_path, [GOOD[4], *({"messages": m} for m in BAD_MESSAGES.values())], "b.jsonl")
     assert len(corpus.items) == 1
     for refused, why in zip(corpus.refused, BAD_MESSAGES, strict=True):
         assert why in refused.reason, refused

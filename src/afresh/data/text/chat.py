@@ -39,7 +39,8 @@ ROLES = {
     **dict.fromkeys(("assistant", "gpt", "bot", "model", "chatgpt", "ai"), "assistant"),
 }
 CHATS = ("messages", "conversations")  # names of columns of complete conversations
-ASKS, ANSWERS = ("prompt", "instruction"), ("completion", "response", "output")
+ASKS, ANSWERS = ("prompt", "instruction", "question"), ("completion", "response", "output", "answer")
+INPUTS = ("input", "context")  # what a question refers to
 FILLERS = [chr(c) for c in range(0xFDD0, 0xFDF0)]  # code points that Unicode reserves for internal use
 TODAY = "01 January 2025"  # for templates that insert the date: a run must see the same text every day
 
@@ -73,7 +74,7 @@ def chat_columns(columns: Sequence[str]) -> ChatColumns | None:
         return ChatColumns(chat=chat)
     ask, answer = first(*ASKS), first(*ANSWERS)
     if ask and answer:
-        return ChatColumns("", ask, answer, first("input"), first("system"))
+        return ChatColumns("", ask, answer, first(*INPUTS), first("system"))
     return None
 
 

@@ -1,0 +1,28 @@
+"""Paths on the command line, checked before anything heavy is imported: a mistyped name is answered at once."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+
+import typer
+
+# click's plain usage error, whose message has no prefix; newer versions of typer hold a copy of their own.
+Refusal: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")
+
+
+def is_missing(path: Path) -> bool:
+    """Whether nothing has this name. Of a broken symbolic link, the task itself says what is wrong."""
+    return not path.exists() and not path.is_symlink()
+
+
+def existing(context: typer.Context, path: Path | None) -> Path | None:
+    """The path of data itself. Raises a usage error, with a similar name if there is one, if nothing has that name."""
+    if path is None or not is_missing(path):
+        return path
+    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, siblings, n=1)
+    hint = f" Did you mean {path.with_name(near[0])}?" if near else ""
+    refusal = Refusal(f"There is no file or folder {path}.{hint} Give the path of your data.")
+    refusal.ctx = context  # type: ignore[attr-defined]  # names the command in the message
+    raise refusal
