@@ -446,6 +446,7 @@ def train(
     path: PathLike,
     *,
     modality: str | None = None,
+    base: PathLike | Model | None = None,
     family: str | None = None,
     codec: PathLike | Model | None = None,
     minutes: float | None = None,
@@ -462,9 +463,10 @@ def train(
 ) -> Model:
     """Train a generative model on the file or folder `path`, for 5 minutes if no budget is given.
 
-    `codec` is a finished autoencoder whose latents are learnt. `data` are options of the modality ({"size": 32}),
-    `settings` those of training and of the family ({"train.lr": 0.001, "family.width": 256}). The plan and the progress
-    go to the listener (`afresh.listening`), by default to standard error, unless `quiet`.
+    `base` is a model to begin with, as `tune` does, or "auto": small public weights on this machine if the data is
+    little text. `codec` is a finished autoencoder whose latents are learnt. `data` are options of the modality
+    ({"size": 32}), `settings` those of training and of the family ({"train.lr": 0.001, "family.width": 256}). The plan
+    and the progress go to the listener (`afresh.listening`), by default to standard error, unless `quiet`.
 
     Raises UserError for bad usage or input, Diverged if training cannot go on, Interrupted after Ctrl-C (saved).
     """
@@ -472,6 +474,7 @@ def train(
     spec = train_task.TrainSpec(
         path=Path(path),
         modality=modality,
+        base=None if base is None else str(base.path if isinstance(base, Model) else base),
         family=family,
         codec=codec.path if isinstance(codec, Model) else _path(codec),
         minutes=minutes,

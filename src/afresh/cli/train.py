@@ -21,6 +21,14 @@ def train(
         typer.Argument(help="Your data: a file or a folder.", metavar="PATH", show_default=False, callback=o.existing),
     ] = None,
     modality: o.Modality = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="Begin with a model instead of random weights, as tune does; auto: small public weights on this "
+            "machine, for little text.",
+            metavar="BASE",
+        ),
+    ] = None,
     family: Annotated[
         str | None, typer.Option(help="The kind of model: transformer, masked, vae, gan, flow, autoencoder.")
     ] = None,
@@ -53,6 +61,7 @@ def train(
 
     given: dict[str, Any] = {
         "--modality": modality,
+        "--base": base,
         "--family": family,
         "--codec": codec,
         "--minutes": minutes,
@@ -76,6 +85,7 @@ def train(
     spec = TrainSpec(
         path=path,
         modality=modality,
+        base=base,
         family=family,
         codec=codec,
         minutes=minutes,

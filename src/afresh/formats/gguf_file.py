@@ -54,6 +54,20 @@ class GGUFFile:
             ) from None
 
 
+def architecture_of(path: Path) -> str | None:
+    """The architecture that a GGUF file names in its first kilobytes; None if it names none or is not a GGUF file."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(1 << 16)
+    except OSError:
+        return None
+    _, key, rest = head.partition(b"general.architecture")
+    if not head.startswith(b"GGUF") or not key:
+        return None
+    length = int.from_bytes(rest[4:12], "little")  # after the number of the type
+    return rest[12 : 12 + length].decode("utf-8", "replace")
+
+
 def open_gguf(path: Path) -> GGUFFile:
     """The fields and the positions of the tensors. Raises UserError if it is not a GGUF file, is damaged, or holds
     unknown types."""

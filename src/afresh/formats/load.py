@@ -7,6 +7,7 @@ from pathlib import Path
 from afresh.core import UserError
 from afresh.formats import gguf, huggingface, plain
 from afresh.formats.base import Base
+from afresh.formats.gguf_file import architecture_of
 
 
 def load_base(name: str | Path) -> Base:
@@ -18,7 +19,7 @@ def load_base(name: str | Path) -> Base:
     """
     path = Path(name).expanduser()
     if path.is_file():
-        if path.suffix.lower() == ".gguf":
+        if path.suffix.lower() == ".gguf" or architecture_of(path) is not None:  # ollama's files have no suffix
             return gguf.read(path)
         raise UserError(
             f"{path} is not a file of weights that can be read. Give a .gguf file, or the folder with config.json and "

@@ -20,6 +20,7 @@ from afresh.data.prepare import Prepared, facts_of, prepare
 from afresh.data.text.languages import LICENCE, LICENCE_SUFFIXES
 from afresh.evaluation.report import Sample, Section, render
 from afresh.sampling.samples import preview_wav
+from afresh.tasks.small_text import base_advice
 
 IMAGES, TEXTS = 24, 4  # examples on the page
 EXCERPT = 600  # characters of a text
@@ -130,7 +131,7 @@ def look(
     items = [*prepared.train_items, *prepared.heldout_items]
     first_heldout = len(prepared.train_items)
     found = near_duplicates(items, prepared.kind) if near else None
-    advice = tuple(advise(facts_of(prepared, found)))
+    advice = (*base_advice(prepared), *advise(facts_of(prepared, found)))
     if found is None:
         return Look(prepared, None, licences(path), advice)
     pairs = tuple(

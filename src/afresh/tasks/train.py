@@ -11,9 +11,11 @@ from afresh.core import UserError, events, registry
 from afresh.data.prepare import advice_lines, prepare
 from afresh.runs.latent_space import check_source, latent_space
 from afresh.runs.run import Run
+from afresh.tasks import tune
 from afresh.tasks.create_run import RunContents, check_spec, create_run, report_data, report_plan, training_seconds
 from afresh.tasks.data_source import DataSource
 from afresh.tasks.learn import Job
+from afresh.tasks.small_text import AUTO, base_advice, choose_base
 from afresh.training.budget import Budget, measure_machine
 from afresh.training.plan import Task, plan, short_window
 
@@ -27,6 +29,7 @@ class TrainSpec:
 
     path: Path  # the data
     modality: str | None = None
+    base: str | None = None  # what `tune` starts from, or "auto"; None: random weights
     family: str | None = None
     codec: Path | None = None  # a finished autoencoder run, on whose latents to train
     minutes: float | None = None
@@ -54,15 +57,22 @@ def start(spec: TrainSpec) -> Job:
     """
     budget = spec.budget()
     budget.check()
+    if spec.base is not None:
+        check_tunable(spec)
     if spec.family is not None:
         check_trainable(spec.family)
     if spec.codec is not None:
         check_source(Run.open(spec.codec))
     inputs = [p for p in (spec.path, spec.codec, spec.validation) if p is not None]
     output = check_spec(spec, budget, Path("runs") / (spec.path.resolve().stem or "run"), inputs)
+    if spec.base is not None and spec.base != AUTO:
+        return tune.start(tuning(spec, spec.base, output.path))
     prepared = prepare(spec.path, spec.modality, spec.data, spec.validation)
+    if spec.base == AUTO and (base := choose_base(prepared)) is not None:
+        return tune.start(tuning(spec, base.name, output.path), base)
     report_data(prepared)
-    for line in advice_lines(prepared, budget.minutes):
+    proposed = [] if spec.base is not None else [f"advice: {a.text}" for a in base_advice(prepared)]
+    for line in [*proposed, *advice_lines(prepared, budget.minutes)]:
         events.note(line, "advice")
     latent = latent_space(prepared, spec.family, spec.codec)
     space, seconds = latent.space, training_seconds(budget)
@@ -98,6 +108,36 @@ def start(spec: TrainSpec) -> Job:
     )
     with create_run(spec, output, contents) as run:
         return Job(run, prepared, DataSource(run, prepared, space, latent.train, latent.heldout))
+
+
+def check_tunable(spec: TrainSpec) -> None:
+    """Raises UserError for options that only a model from random weights has."""
+    own = {"family": spec.family, "codec": spec.codec, "tokens": spec.tokens, "settings": spec.set_family}
+    given = [f"`{name}`" for name, value in own.items() if value]
+    if given:
+        raise UserError(
+            f"With `base`, the network is that of the base, and the budget is in minutes or steps. Leave out "
+            f"{', '.join(given)}, or leave out `base` to train from random weights."
+        )
+
+
+def tuning(spec: TrainSpec, base: str, out: Path) -> tune.TuneSpec:
+    """The same wishes for `tune`: an adapter on the base, within the minutes of training."""
+    return tune.TuneSpec(
+        base=base,
+        path=spec.path,
+        lora=tune.adapter(None, None, ()),
+        minutes=spec.budget().minutes,
+        steps=spec.steps,
+        seed=spec.seed,
+        out=out,
+        modality=spec.modality,
+        validation=spec.validation,
+        force=spec.force,
+        device=spec.device,
+        data=spec.data,
+        set_train=spec.set_train,
+    )
 
 
 def check_trainable(name: str) -> None:

@@ -104,8 +104,8 @@ def of_tuning(settings: Mapping[str, Any]) -> dict[str, Any]:
     return train
 
 
-def start(spec: TuneSpec) -> Job:
-    """Read the data as the base model does, plan, and create the run's folder.
+def start(spec: TuneSpec, opened: BaseModel | None = None) -> Job:
+    """Read the data as the base model does, plan, and create the run's folder. `opened` is the base if it is loaded.
 
     Raises UserError for invalid options or data, before any time is spent on training.
     """
@@ -113,7 +113,7 @@ def start(spec: TuneSpec) -> Job:
         raise UserError(f"The learning rate must lie between 0 and 1. Given: {spec.lr}.", "range", name="lr")
     budget, inputs = spec.budget(), [Path(spec.base), spec.path]
     output = check_spec(spec, budget, Path("runs") / f"{spec.path.resolve().stem or 'run'}-tuned", inputs)
-    base = open_base_model(spec.base)
+    base = opened or open_base_model(spec.base)
     count = sum(v.numel() for v in base.weights.values())
     events.note(f"base: {base.name}, {base.family.name}, {count:,} parameters", "base_model", name=base.name)
     for text in base.notes:

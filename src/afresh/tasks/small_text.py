@@ -1,0 +1,72 @@
+"""Little English text: whether to tune small public weights on it instead of training from random weights."""
+
+from __future__ import annotations
+
+from afresh.core import UserError, events
+from afresh.data.advice import Advice
+from afresh.data.prepare import Prepared
+from afresh.data.text.documents import DocumentEncoder
+from afresh.data.text.english import is_english
+from afresh.runs.base_model import BaseModel, open_base_model
+from afresh.runs.find_base import HOW_TO_GET, FoundBase, find_bases
+
+AUTO = "auto"  # the base that is chosen here
+LITTLE = 5_000_000  # bytes of text, below which a model from random weights does not learn a language
+
+
+def why_not(prepared: Prepared) -> str | None:
+    """Why public weights are not proposed for the data; None if they are.
+
+    A model from random weights is better at what public weights have not read much of: programs of one's own, names,
+    formulas, and, as small public weights know little else, other languages than English.
+    """
+    encoder = prepared.encoder
+    if not isinstance(encoder, DocumentEncoder) or encoder.languages:
+        return f"the data is {prepared.modality}"
+    size = prepared.train.bytes + prepared.heldout.bytes
+    if size >= LITTLE:
+        return f"{size / 1e6:,.0f} MB of text are enough to train from random weights"
+    if not is_english([i.value for i in prepared.train_items]):
+        return "the texts are not English sentences"
+    return None
+
+
+def base_advice(prepared: Prepared) -> list[Advice]:
+    """The proposal to tune public weights, with the ones on this machine or with how to get them."""
+    if why_not(prepared) is not None:
+        return []
+    size = prepared.train.bytes + prepared.heldout.bytes
+    text = (
+        f"{size / 1000:,.0f} kB of English are too little for a model to learn the language from random weights: it "
+        "will write words, but hardly sentences. "
+    )
+    found = find_bases()
+    if found:
+        text += f"{described(found[0])} is on this machine: with `base=auto` it is tuned on your texts instead"
+    else:
+        text += f"Small public weights write sentences after the same minutes. To get some: {HOW_TO_GET}; then "
+        text += "set `base=auto`"
+    return [Advice("little text", size, text)]
+
+
+def described(base: FoundBase) -> str:
+    return f"{base.name} ({base.bytes / 1e6:,.0f} MB)"
+
+
+def choose_base(prepared: Prepared) -> BaseModel | None:
+    """The smallest public weights on this machine, loaded. None, with a warning that says what to do, if the data does
+    not suit or nothing was found."""
+    reason = why_not(prepared)
+    if reason is not None:
+        events.warning(f"No public weights are taken, as {reason}. `base` can name some.", "no_base")
+        return None
+    for found in find_bases():
+        try:
+            return open_base_model(str(found.path))
+        except UserError as e:
+            events.note(f"note: {described(found)} cannot be used: {e}", "base_note")
+    events.warning(
+        f"There are no public weights on this machine, so the model begins with random ones. To get some: {HOW_TO_GET}",
+        "no_base",
+    )
+    return None
