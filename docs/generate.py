@@ -32,7 +32,7 @@ from benchmarks import table as benchmarks
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from tests.test_layers import LAYERS
-from typer.models import ArgumentInfo, OptionInfo
+from typer.models import ArgumentInfo, Context, OptionInfo
 
 import afresh
 from afresh import api
@@ -126,6 +126,8 @@ def described(verb: Callable[..., None]) -> tuple[list[tuple[str, str]], list[tu
     hints, parameters = get_type_hints(verb, include_extras=True), inspect.signature(verb).parameters
     arguments, options = [], []
     for key, parameter in parameters.items():
+        if hints[key] is Context:
+            continue
         kind, info = get_args(hints[key])
         if isinstance(info, ArgumentInfo):
             many = " ..." if get_origin(kind) is list else ""

@@ -23,6 +23,7 @@ from afresh.tasks import export as export_task
 from afresh.tasks import solve as solve_task
 from afresh.tasks import train as train_task
 from afresh.tasks import tune as tune_task
+from afresh.tasks.chat import Chat
 from afresh.tasks.console import default_listener
 from afresh.tasks.editor import Change, Editor
 from afresh.tasks.inspect_data import Look, look
@@ -164,6 +165,17 @@ class Model:
         """
         request = Request(prompt, label, number or {}, None, raw, None, stop, logprobs)
         return Stream(lambda on_text: Sampler(self.run, 1, request, seed, settings, on_text))
+
+    def chat(self, system: str = "", *, seed: int = 0, **settings: Any) -> Chat:
+        """A conversation with a model of conversations; `system` is said to it first.
+
+        >>> chat = model.chat()
+        >>> for piece in chat.ask("Who are you?"):
+        ...     print(piece, end="", flush=True)
+
+        Raises UserError if the model was not trained on conversations.
+        """
+        return Chat(self.run, system, seed, settings)
 
     def edit(
         self,

@@ -35,6 +35,14 @@ def invoke(capsys: pytest.CaptureFixture[str]) -> Invoke:
     return call
 
 
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard output and standard error are taken for a terminal with all colours."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm-256color", "COLORTERM": "truecolor"}.items():
+        monkeypatch.setenv(name, value)
+
+
 def parsed(out: str) -> Any:
     """Standard output as one JSON document, with nothing beside it."""
     assert out.count("\n") == 1 and out.endswith("\n"), out

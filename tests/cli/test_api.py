@@ -28,6 +28,9 @@ def test_from_data_to_a_picture(
     assert capsys.readouterr() == ("", "")
     assert isinstance(run, afresh.Model) and run.path == tmp_path / "run"
     samples = run.sample(3, label="d2", steps=2, seed=4)
+    assert len(samples) == len(list(samples)) == 3 and samples[0].shape == (8, 8, 1) and len(samples[1:]) == 2
+    assert repr(samples).startswith("Samples(3 images, the first ") and repr(samples).endswith("; seed 4)")
+    assert len(repr(samples)) < 80
     records = samples.save(tmp_path / "twos")
     assert [r["label"] for r in records] == ["d2"] * 3
     samples.save(str(tmp_path / "twos.png"))
@@ -38,6 +41,15 @@ def test_from_data_to_a_picture(
     assert afresh.resume(tmp_path / "run", quiet=True).path == run.path
     a, b = (json.loads((p / "run.json").read_bytes())["train"] for p in (run.path, pictures_run))
     assert a == b, "Python and the command line ask for the same training"
+
+
+def test_a_run_says_what_it_is(pictures_run: Path) -> None:
+    run = afresh.load(pictures_run).run
+    assert repr(run) == f"Run({str(pictures_run)!r})"
+    said = dict(line.split(":", 1) for line in str(run).splitlines())
+    assert said["model"].strip() == f"flow on image, {run.record.parameters:,} parameters"
+    assert said["training"].strip().startswith("4 steps, held-out loss ")
+    assert said["data"].strip().endswith("(182 training items, 18 held out)")
 
 
 def test_measure_gives_plain_values(texts_run: Path) -> None:

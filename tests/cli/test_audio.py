@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import afresh
-from afresh.cli.sample import show_images
+from afresh.cli.show_samples import show_samples
 from afresh.core import Sound
 from afresh.data.prepare import prepare
 from afresh.runs.inputs import encoded
@@ -111,8 +111,8 @@ def test_drawn_sounds_are_files_to_be_played(
         assert image.size[0] > 3 * 100
 
 
-def test_sounds_are_shown_in_the_terminal(mel_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    show_images(afresh.load(mel_run).sample(2, steps=2))
+def test_sounds_are_shown_in_the_terminal(mel_run: Path, capsys: pytest.CaptureFixture[str], terminal: None) -> None:
+    assert show_samples(afresh.load(mel_run).sample(2, steps=2))
     assert "\u2580" in capsys.readouterr().out
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from afresh.cli.sample import show_texts
+from afresh.cli.show_samples import show_texts
 from afresh.core import Cond
 from afresh.data.music.encoder import ScoreEncoder
 from afresh.evaluation.report import visible
@@ -71,11 +71,35 @@ def test_the_seed_decides(pictures_run: Path, tmp_path: Path, invoke: Invoke) ->
     assert np.abs(first[0].astype(int) - fewer[0].astype(int)).max() <= 1, "alone as in a batch, to a level of grey"
 
 
-def test_without_out_pictures_are_drawn_in_the_terminal(pictures_run: Path, invoke: Invoke) -> None:
+def test_without_out_pictures_are_drawn_in_the_terminal(pictures_run: Path, invoke: Invoke, terminal: None) -> None:
     code, printed, err = invoke("sample", pictures_run, "-n", 3, "--label", "d4", "--steps", 1)
     assert code == 0
     assert printed.count("\n") == 6 and "▀" in printed and "\x1b[38;2;" in printed, "12 rows of pixels in 6 lines"
     assert "labels: d4" in err
+
+
+def test_a_pipe_and_a_terminal_without_colours_get_no_pictures(
+    pictures_run: Path, digits: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    code, printed, err = invoke("sample", pictures_run, "-n", 3, "--steps", 1)
+    assert code == 0 and printed == "" and "\x1b" not in err
+    assert "3 images, not shown because this is not a terminal with colours. Write files: --out DIR." in err
+    request.getfixturevalue("terminal")
+    monkeypatch.setenv("NO_COLOR", "1")
+    code, printed, err = invoke("sample", pictures_run, "-n", 3, "--steps", 1)
+    assert code == 0 and printed == "" and "not shown" in err
+
+
+@pytest.mark.parametrize(
+    "line", ["sample PICTURES", "sample TEXTS", "runs", "data DIGITS", "verify TEXTS", "help", "x"]
+)
+def test_no_escape_codes_in_a_pipe(
+    line: str, pictures_run: Path, texts_run: Path, digits: Path, invoke: Invoke
+) -> None:
+    named = {"PICTURES": pictures_run, "TEXTS": texts_run, "DIGITS": digits}
+    few = ["-n", 1, "--set", "steps=1"] if "PICTURES" in line else ["--length", 4] if line == "sample TEXTS" else []
+    _, printed, err = invoke(*[named.get(w, w) for w in line.split()], *few)
+    assert "\x1b" not in printed + err and printed + err
 
 
 def test_texts_are_printed_written_and_recorded(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:

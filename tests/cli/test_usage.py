@@ -59,7 +59,7 @@ TRAIN = [
     ("train TEXTS --steps 1 --set family.widht=64 --out TMP/r", "widht.*Known: .*width"),
     ("train TEXTS --steps 1 --set family.width=7 --out TMP/r", "width 7 must be an even multiple of heads"),
     ("train DIGITS --steps 1 --validation TMP/nowhere --out TMP/r", "nowhere"),
-    ("train --resume TMP/nowhere", "is not a run.*no run.json"),
+    ("train --resume TMP/nowhere", "is not a run.*no such folder"),
     ("train DIGITS --resume PICTURES", "exactly as it was planned. Leave out: PATH"),
     ("train --resume PICTURES --steps 9 --family gan", "Leave out: --family, --steps"),
 ]

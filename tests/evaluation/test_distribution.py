@@ -1,5 +1,7 @@
 """Distances between samples against closed forms, brute force and constructed sets."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy.linalg import sqrtm
@@ -133,6 +135,13 @@ def test_two_samples(test) -> None:  # type: ignore[no-untyped-def]
     same, apart = test(x, y, seed=0), test(x, far, seed=0)
     assert same.low < 0.5 < same.high and same.n == 400
     assert apart.value > 0.98
+
+
+@pytest.mark.parametrize("n", [6, 12, 39, 40, 41])
+def test_few_rows_are_learnt_in_batches_that_they_fill(n: int) -> None:
+    x = np.random.default_rng(8).normal(size=(n, 5))
+    with warnings.catch_warnings(action="error"):
+        assert two_sample_mlp(x, x + 4, seed=0).n == 2 * n
 
 
 def test_neighbour_test_falls_below_chance_for_copies() -> None:

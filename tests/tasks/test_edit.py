@@ -206,6 +206,16 @@ def test_what_was_asked_for_is_told(run: Run, picture: np.ndarray) -> None:
     assert record["label"] == "dark" and record["guidance"] == 2.0
 
 
+def test_an_image_of_any_size_is_cropped_before_it_is_enlarged(run: Run, picture: np.ndarray) -> None:
+    small = picture.reshape(3, 2, 3, 2, -1).mean((1, 3)).round().astype(np.uint8)
+    wide = np.concatenate([np.zeros_like(small[:, :1]), small, np.zeros_like(small[:, :1])], 1)  # 5 x 3 pixels
+    known = edit(editor(run), [small], Change(upscale=2)).x
+    with heard("cropped"):
+        assert torch.equal(edit(editor(run), [wide], Change(upscale=2)).x, known)
+    with heard("An image has 6x6 pixels and is first reduced to 3x3"):
+        assert edit(editor(run), [picture], Change(upscale=2)).x.shape == known.shape
+
+
 def test_more_pictures_than_fit_at_once_are_each_their_own(
     run: Run, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,7 +237,6 @@ def test_more_pictures_than_fit_at_once_are_each_their_own(
     (Change(mask=np.full((6, 6), 255, np.uint8)), "all white"),
     (Change(strength=1.5), "from 0"),
     (Change(upscale=4), "It takes 2, 3, 6"),
-    (Change(upscale=2), "Given: 6x6"),
     (Change(palette=("no colour",)), "colours"),
     (Change(function="nowhere:f"), "cannot be loaded"),
     (Change(strength=0.5, palette=("red",), weight=0), "above 0"),

@@ -24,6 +24,7 @@ from afresh import __version__
 from afresh.cli import (
     align,
     blend,
+    chat,
     compare,
     complete,
     compose,
@@ -33,7 +34,9 @@ from afresh.cli import (
     doctor,
     edit,
     export,
+    help,
     measure,
+    rm,
     runs,
     sample,
     solve,
@@ -96,6 +99,7 @@ VERBS = (
     align.align,
     compare.compare,
     sample.sample,
+    chat.chat,
     edit.edit,
     blend.blend,
     complete.complete,
@@ -104,8 +108,10 @@ VERBS = (
     solve.solve,
     export.export,
     runs.runs,
+    rm.rm,
     verify.verify,
     doctor.doctor,
+    help.help,
 )
 
 
@@ -132,7 +138,8 @@ def shown(verb: Callable[..., Any]) -> Callable[..., Any]:
 
 
 for verb in VERBS:  # rich keeps the line ends of a docstring; a paragraph is to fill the terminal
-    app.command(help=re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(verb.__doc__ or "")))(shown(verb))
+    about = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(verb.__doc__ or ""))
+    app.command(help=about)(verb if verb is help.help else shown(verb))
 
 
 @cache

@@ -32,7 +32,8 @@ LONGEST = 1 << 12  # characters of an answer on a line
 def compare(
     run: o.Run,
     other: Annotated[
-        Path | None, typer.Argument(help="A second run: each pair has a sample of each.", metavar="RUN2")
+        Path | None,
+        typer.Argument(help="A second run: each pair has a sample of each.", metavar="RUN2", callback=o.run_path),
     ] = None,
     n: Annotated[int, typer.Option("-n", help="Pairs to judge.")] = 20,
     prompt: Annotated[

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from afresh.cli import options as o
 from afresh.cli.show import answer, emit, note
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ PLACE, BESIDE = "The cursor", "What else the model may see"
 
 
 def complete(
-    run: Annotated[Path, typer.Argument(help="Folder of a run on source code.", metavar="RUN")],
+    run: Annotated[Path, typer.Argument(help="A run on source code.", metavar="RUN", callback=o.run_path)],
     file: Annotated[Path, typer.Argument(help="The file that is worked on.", metavar="FILE")],
     line: Annotated[int, typer.Option(help="Its line, from 1.", rich_help_panel=PLACE)],
     column: Annotated[int, typer.Option(help="Its column in characters, from 1.", rich_help_panel=PLACE)],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from afresh.cli import options as o
 from afresh.cli.show import answer, emit, say
+from afresh.cli.show_samples import show_pictures
 
 if TYPE_CHECKING:
     from afresh.tasks.inspect_data import Look
@@ -45,20 +45,17 @@ def data(
 
 
 def show_examples(found: Look) -> None:
-    """Images as half blocks, texts as the first lines of each."""
+    """Images as half blocks where the terminal draws them, texts as the first lines of each."""
     from rich.rule import Rule
     from rich.text import Text
 
-    from afresh.data.image.grid import terminal_grid
     from afresh.evaluation.report import visible
     from afresh.sampling.samples import images_of
     from afresh.tasks.inspect_data import excerpt
 
     items, encoder = found.examples, found.prepared.encoder
     if images := images_of(encoder, [i.value for i in items]):
-        width = shutil.get_terminal_size().columns
-        columns = max(1, min(len(images), width // (images[0].shape[1] + 2)))
-        answer(terminal_grid(images, columns, width), colours=True)
+        show_pictures(images)
         return
     for item in items:
         answer(Rule(Text(visible(item.source)), style="dim"))

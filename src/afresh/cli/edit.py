@@ -16,7 +16,7 @@ WHAT, WISHES = "What may change", "What is wished for"
 def edit(
     run: o.FieldRun,
     pictures: Annotated[list[Path], typer.Argument(help="Images or sounds to change.", metavar="FILE ...")],
-    n: Annotated[int, typer.Option("-n", help="Variations of each input.")] = 4,
+    n: Annotated[int, typer.Option("-n", help="Variations of each input.")] = 1,
     strength: Annotated[
         float | None,
         typer.Option(help="How much may change, 0 to 1; 1 inside a mask, else 0.6 if not given.", rich_help_panel=WHAT),

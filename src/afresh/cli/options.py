@@ -7,16 +7,23 @@ from typing import Annotated
 
 import typer
 
-from afresh.cli.paths import existing
+from afresh.cli.paths import base_path, existing, run_path
 
 ASKED = "What is asked for"
 BY_HAND = "Set by hand"
 BUDGET = "Budget (one of them)"
 ADAPTER = "Adapter"
 
-Run = Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")]
-FieldRun = Annotated[Path, typer.Argument(help="Folder of a run on images or sounds.", metavar="RUN")]
+Run = Annotated[Path, typer.Argument(help="A run: its folder, or its name in runs/.", metavar="RUN", callback=run_path)]
+FieldRun = Annotated[Path, typer.Argument(help="A run on images or sounds.", metavar="RUN", callback=run_path)]
 DataPath = Annotated[Path, typer.Argument(help="Your data: a file or a folder.", metavar="PATH", callback=existing)]
+
+Base = Annotated[
+    str,
+    typer.Argument(
+        help="A run, a folder or hub name of weights, a .gguf, a PEFT folder.", metavar="BASE", callback=base_path
+    ),
+]
 
 # ----------------------------------------------------------------------------- training: train, tune, distill, align
 

@@ -9,6 +9,7 @@ import typer
 
 # click's plain usage error, whose message has no prefix; newer versions of typer hold a copy of their own.
 Refusal: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")
+RUNS = Path("runs")  # where training puts runs
 
 
 def is_missing(path: Path) -> bool:
@@ -26,3 +27,21 @@ def existing(context: typer.Context, path: Path | None) -> Path | None:
     refusal = Refusal(f"There is no file or folder {path}.{hint} Give the path of your data.")
     refusal.ctx = context  # type: ignore[attr-defined]  # names the command in the message
     raise refusal
+
+
+def run_path(path: Path | None) -> Path | None:
+    """The folder that RUN names: a run, or else the run of that name in ./runs, so that `notes` is runs/notes."""
+    if path is None or (path / "run.json").is_file() or not (RUNS / path / "run.json").is_file():
+        return path
+    return RUNS / path
+
+
+def run_paths(paths: list[Path] | None) -> list[Path] | None:
+    return None if paths is None else [run_path(p) or p for p in paths]
+
+
+def base_path(base: str | None) -> str | None:
+    """BASE as `run_path` names it, unless it is a file or a folder of weights."""
+    if base is None or Path(base).is_file() or (Path(base) / "config.json").is_file():
+        return base
+    return str(run_path(Path(base)) or base)

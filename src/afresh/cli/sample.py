@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -13,7 +11,8 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from afresh.cli import options as o
-from afresh.cli.show import answer, console, emit, note, say, table
+from afresh.cli.show import console, emit, note, say
+from afresh.cli.show_samples import led, note_labels, show_samples, show_texts, show_tokens
 
 if TYPE_CHECKING:
     from afresh.core import CondSpec
@@ -33,7 +32,10 @@ def sample(
     n: Annotated[int | None, typer.Option("-n", help="How many; 16 images or sounds, or 4 texts, by default.")] = None,
     prompt: Annotated[
         str | None,
-        typer.Option(help="Beginning of a text to go on from, or what to answer.", rich_help_panel=o.ASKED),
+        typer.Option(
+            help="Beginning of a text to go on from, or what to answer; - reads it from standard input.",
+            rich_help_panel=o.ASKED,
+        ),
     ] = None,
     infill: Annotated[
         str | None,
@@ -178,12 +180,13 @@ def sample(
     )
     chosen, spec = with_set(settings, setting), found.conds
     request = Request(
-        prompt, labels(label, spec=spec), numbers(number) or {}, caption, raw, infill, stop or (), logprobs
+        read_prompt(prompt), labels(label, spec=spec), numbers(number) or {}, caption, raw, infill, stop or (), logprobs
     )
     negative = unwanted(labels(negative_label, "--negative-label", spec), negative_caption)
     request = replace(request, image=labels(image, "--image"), negative=negative)
     between = "\n" if found.space.records and not raw else ""
-    control = Control(best_of, reward, reward_guidance, weight, parse_adapters(adapter or []))
+    adapters = {str(o.run_path(Path(path))): scale for path, scale in parse_adapters(adapter or []).items()}
+    control = Control(best_of, reward, reward_guidance, weight, adapters)
     count = (TEXTS if found.encoder.kind.view == "text" else PICTURES) if n is None else n
     check_out(out, found.encoder, count)
     if stream:
@@ -192,6 +195,23 @@ def sample(
         samples = Sampler(found, count, request, seed, chosen, control=control)()
     deliver(found, samples, out, as_json, between, stream)
     note(*control_lines(samples.described, control))
+
+
+def read_prompt(prompt: str | None) -> str | None:
+    """The prompt; `-` stands for standard input, of which one line end at its end is left out.
+
+    Raises UserError if standard input is not UTF-8.
+    """
+    from afresh.core import UserError
+
+    if prompt != "-":
+        return prompt
+    if sys.stdin.isatty():
+        say("Type the prompt, then Ctrl-D on a line of its own.")
+    try:
+        return sys.stdin.read().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as e:
+        raise UserError(f"The prompt on standard input is not UTF-8 text: {e.reason}. Convert it first.") from None
 
 
 def labels(
@@ -301,63 +321,25 @@ def show_pieces(pieces: Iterable[str], file: IO[str]) -> None:
     file.flush()
 
 
-def led(prompt: str, between: str) -> str:
-    """What stands before a text: answers begin on a line of their own."""
-    return prompt + between if prompt and not prompt.endswith("\n") else prompt
-
-
 def deliver(run: Run, samples: Samples, out: Path | None, as_json: bool, between: str, shown: bool) -> None:
     """Write, print or show, unless it is `shown` already."""
+    from afresh.core.counted import count
     from afresh.sampling.samples import text_records
 
     kind = run.encoder.kind
     records = samples.save(out) if out is not None else text_records(samples) if kind.inline else []
     if out is not None:
-        say(f"{len(records):,} samples in {out}")
+        say(f"{count(len(records), 'sample')} in {out}")
+        if kind.view == "sound" and out.is_dir():
+            say(f"listen: {out / 'index.html'}")
     if as_json:
         emit(records)
     elif shown:
         show_tokens(records[0])
     elif kind.view == "text":
         show_texts(samples, records, between)
+    elif show_samples(samples):
+        note_labels(samples)
     elif out is None:
-        show_images(samples)
-
-
-def show_texts(samples: Samples, records: Sequence[dict[str, Any]], between: str = "") -> None:
-    """Each text after its prompt, which is bold. Control characters, by which a text could command the terminal, are
-    shown as their pictures."""
-    from rich.rule import Rule
-    from rich.text import Text
-
-    from afresh.evaluation.report import visible
-
-    previews = samples.encoder.kind.previews(samples.values)
-    for i, (preview, asked) in enumerate(zip(previews, samples.described, strict=True)):
-        if len(previews) > 1:
-            title = f"{i + 1}" + (f": {asked['label']}" if asked.get("label") else "")
-            answer(Rule(title, style="dim"))
-        prompt = led(visible(asked.get("prompt") or ""), between)
-        answer(Text(prompt, style="bold") + Text(visible(preview.text or "")))
-        if records:
-            show_tokens(records[i])
-
-
-def show_tokens(record: dict[str, Any]) -> None:
-    """A table of the tokens and how likely each was, where that was asked for."""
-    if "logprobs" in record:
-        rows = [[json.dumps(t["text"], ensure_ascii=False), f"{t['logprob']:.4f}"] for t in record["logprobs"]]
-        answer(table(["token", "log-probability"], rows, right=[1]))
-
-
-def show_images(samples: Samples) -> None:
-    """Half blocks of colour, as many a row as fit."""
-    from afresh.data.image.grid import terminal_grid
-    from afresh.sampling.samples import images_of
-
-    width, images = shutil.get_terminal_size().columns, images_of(samples.encoder, samples.values)
-    columns = max(1, min(len(images), width // (images[0].shape[1] + 2)))
-    answer(terminal_grid(images, columns, width), colours=True)
-    names = sorted({str(d["label"]) for d in samples.described if d.get("label") is not None})
-    if names:
-        note(f"labels: {', '.join(names[:20])}{' ...' if len(names) > 20 else ''}; files: --out DIR")
+        drawn = count(len(samples), kind.name, kind.plural)
+        say(f"{drawn}, not shown because this is not a terminal with colours. Write files: --out DIR.")

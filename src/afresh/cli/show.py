@@ -61,15 +61,18 @@ def fail(text: str) -> None:
     console(error=True).print(Text(text, style="red"))
 
 
-def answer(what: RenderableType, colours: bool = False) -> None:
-    """The answer to the command, on standard output; with `colours` (pictures) also where it is no terminal."""
+def draws_pictures() -> bool:
+    """Whether standard output is a terminal with enough colours for pictures, which NO_COLOR does not forbid."""
+    made = console()
+    return made.color_system in ("256", "truecolor") and not made.no_color
+
+
+def answer(what: RenderableType) -> None:
+    """The answer to the command, on standard output: with styles on a terminal, without them in a pipe or a file."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    if colours:
-        Console(highlight=False, force_terminal=True, color_system="truecolor").print(what, end="")
-        return
     made = Console(highlight=False, markup=False)
     if isinstance(what, Table) and not made.is_terminal:  # a file or a pipe has no width to fit
         made.width = 250

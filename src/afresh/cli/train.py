@@ -12,7 +12,10 @@ from afresh.cli.show import emit, quoted, say
 
 if TYPE_CHECKING:
     from afresh.evaluation.study import Measurement
+    from afresh.sampling.samples import Samples
     from afresh.tasks.learn import Job
+
+SHOWN = {"text": 2, "image": 8, "sound": 4}  # samples at the end of training, by how a person perceives them
 
 
 def train(
@@ -27,13 +30,17 @@ def train(
             help="Begin with a model instead of random weights, as tune does; auto: small public weights on this "
             "machine, for little text.",
             metavar="BASE",
+            callback=o.base_path,
         ),
     ] = None,
     family: Annotated[
         str | None, typer.Option(help="The kind of model: transformer, masked, vae, gan, flow, autoencoder.")
     ] = None,
     codec: Annotated[
-        Path | None, typer.Option(help="A finished run of the family autoencoder, whose latents or codes are learnt.")
+        Path | None,
+        typer.Option(
+            help="A finished run of the family autoencoder, whose latents or codes are learnt.", callback=o.run_path
+        ),
     ] = None,
     minutes: o.Minutes = None,
     steps: o.Steps = None,
@@ -42,7 +49,9 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.")] = None,
     validation: o.Validation = None,
     force: o.Force = False,
-    resume: Annotated[Path | None, typer.Option(help="Continue this run; no PATH is given then.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Continue this run; no PATH is given then.", callback=o.run_path)
+    ] = None,
     device: o.Device = None,
     data: o.DataOptions = None,
     setting: o.TrainSettings = None,
@@ -128,17 +137,17 @@ def finish(job: Job, measure: bool, as_json: bool) -> None:
         raise Interrupted(f"Stopped at once; what was saved last is kept; {again}") from None
     if job.run.record.lora is not None:
         say(f"adapter: {job.run.path / 'adapter'}")
-    measured = judged(job, measure)
+    measured, samples = judged(job, measure)
     if as_json:
         emit(final_record(job, seconds, [] if measured is None else list(measured.scores)))
     else:
-        show(job, seconds, measured)
+        show(job, seconds, measured, samples)
 
 
-def judged(job: Job, measure: bool) -> Measurement | None:
-    """The measurement, and the report in the run's folder."""
+def judged(job: Job, measure: bool) -> tuple[Measurement | None, Samples]:
+    """The measurement, and the samples of the report, which is written to the run's folder."""
     from afresh.tasks.measure import measure_run
-    from afresh.tasks.report import write_run_report
+    from afresh.tasks.report import report_samples, write_run_report
     from afresh.training.loop import Interrupted
 
     path = job.run.path
@@ -147,27 +156,34 @@ def judged(job: Job, measure: bool) -> Measurement | None:
         if measure:
             say("measuring ...")
             measured = measure_run(job.run, prepared=job.prepared)
-        say(f"report: {write_run_report(job.run, measured)}")
+        samples = report_samples(job.run)
+        say(f"report: {write_run_report(job.run, measured, samples)}")
     except KeyboardInterrupt:
         raise Interrupted(
             f"Stopped while measuring; training is done and saved. Measure with: afresh measure {quoted(path)}"
         ) from None
-    return measured
+    return measured, samples
 
 
-def show(job: Job, seconds: float, measured: Measurement | None) -> None:
-    """The result for a person."""
+def show(job: Job, seconds: float, measured: Measurement | None, samples: Samples | None = None) -> None:
+    """The result for a person, a few of the samples first."""
     from afresh.alignment.monitoring.report import alignment
     from afresh.cli.measure import show_measurement
     from afresh.cli.show import answer
+    from afresh.cli.show_samples import show_samples
+    from afresh.core.counted import count
     from afresh.runs.run import metrics_rows, summary
 
     record, now = job.run.record, summary(job.run)
+    if samples is not None:
+        show_samples(samples, between="\n" if job.run.space.records else "", most=SHOWN[samples.encoder.kind.view])
+        if samples.encoder.kind.view == "sound":
+            say(f"listen: {job.run.path / 'report.html'}")
     if measured is not None:
         show_measurement(measured)
     answer(
         f"{job.run.path}: {record.family} on {record.modality}, {record.parameters:,} parameters, "
-        f"{now['steps']:,} steps in {seconds:,.0f} s"
+        f"{count(now['steps'], 'step')} in {seconds:,.0f} s"
     )
     steered = None if record.align is None else alignment(metrics_rows(job.run))
     if steered is not None:

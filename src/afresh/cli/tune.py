@@ -12,9 +12,7 @@ from afresh.cli.train import finish
 
 
 def tune(
-    base: Annotated[
-        str, typer.Argument(help="A run, a folder or hub name of weights, a .gguf, a PEFT folder.", metavar="BASE")
-    ],
+    base: o.Base,
     path: o.DataPath,
     lora: o.Lora = True,
     rank: o.Rank = None,

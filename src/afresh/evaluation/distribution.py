@@ -6,6 +6,7 @@ is conditional on one of the two samples, the docstring states it.
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import numpy as np
@@ -202,7 +203,9 @@ def two_sample_linear(x: Array, y: Array, seed: int, folds: int = 5) -> Estimate
 
 def two_sample_mlp(x: Array, y: Array, seed: int, folds: int = 5) -> Estimate:
     """`two_sample_linear` with a network of one hidden layer of 128 units, for differences that are not linear."""
-    net = MLPClassifier((128,), alpha=1e-2, batch_size=64, max_iter=30, early_stopping=False, random_state=seed)
+    n = min(len(x), len(y))
+    batch = max(1, min(64, 2 * (n - math.ceil(n / folds))))  # the smallest training part of a fold
+    net = MLPClassifier((128,), alpha=1e-2, batch_size=batch, max_iter=30, early_stopping=False, random_state=seed)
     return _cross_validated(make_pipeline(StandardScaler(), net), x, y, seed, folds)
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from afresh.core import Item, UserError
+from afresh.core import Item, UserError, events
 from afresh.core.events import ignore, listening
 from afresh.data.image.images import ImageError, Pixels, full_size_array, full_size_image
 from afresh.runs.run import Run
@@ -84,10 +84,11 @@ def as_seen(run: Run, bright: NDArray[np.bool_]) -> Tensor:
 
 
 def enlarged(run: Run, images: Sequence[Any], factor: int) -> tuple[Tensor, Tensor]:
-    """Encode images that are smaller than the run's by `factor`.
+    """Encode images as smaller ones, by `factor` than the run's. An image of another size is cropped and resized, as
+    for any other edit.
 
-    Returns them at their own size (B, C, h, w) and enlarged to the run's size. Raises UserError, naming what is
-    accepted, if the factor does not divide the run's size or if the images have another size.
+    Returns them at the smaller size (B, C, h, w) and enlarged to the run's size. Warns about images that are larger,
+    whose details are lost. Raises UserError, naming what is accepted, if the factor does not divide the run's size.
     """
     height, width = run.encoder.space.shape[1:]
     able = [f for f in range(2, min(height, width) + 1) if height % f == 0 and width % f == 0]
@@ -95,13 +96,14 @@ def enlarged(run: Run, images: Sequence[Any], factor: int) -> tuple[Tensor, Tens
         accepted = f"It takes {', '.join(map(str, able))}" if able else "No factor divides it"
         raise UserError(f"`upscale={factor}` does not divide this model's size, {width}x{height}. {accepted}.")
     values = [pixels_of(image) for image in images]
-    for v, name in zip(values, images, strict=True):
-        if v.shape[:2] != (height // factor, width // factor):
-            shown = f"{name}: " if isinstance(name, str | Path) else ""
-            raise UserError(
-                f"{shown}`upscale={factor}` enlarges images of {width // factor}x{height // factor} pixels to "
-                f"{width}x{height}. Given: {v.shape[1]}x{v.shape[0]}."
+    for i, (v, image) in enumerate(zip(values, images, strict=True)):
+        if min(v.shape[:2]) > height // factor:
+            events.warning(
+                f"{image if isinstance(image, str | Path) else 'An image'} has {v.shape[1]}x{v.shape[0]} pixels and is "
+                f"first reduced to {width // factor}x{height // factor}, which `upscale={factor}` enlarges to this "
+                f"model's {width}x{height}."
             )
-    enlarged_pixels = [np.repeat(np.repeat(v, factor, 0), factor, 1) for v in values]
-    start = encoded(run, enlarged_pixels)
+        else:  # whole pixels, so that an image of exactly the smaller size stays as it is
+            values[i] = np.repeat(np.repeat(v, factor, 0), factor, 1)
+    start = encoded(run, values)
     return e.blocks(start, factor), start

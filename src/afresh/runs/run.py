@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from difflib import SequenceMatcher
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from afresh.core import Codec, Cond, CondSpec, Encoder, Family, Space, UserError, registry
+from afresh.core.counted import count
 from afresh.core.files import free_bytes, write_json
 from afresh.core.rng import Rng
 from afresh.data.conditions import load_conditions, save_conditions
@@ -54,11 +56,10 @@ class Run:
         folder = Path(path)
         file = folder / "run.json"
         if not file.is_file():
-            near = sorted(str(p.parent) for p in folder.parent.glob("*/run.json")) if folder.parent.is_dir() else []
-            hint = f" Runs beside it: {', '.join(near[:8])}." if near else " Make one: `afresh.train(PATH)`."
-            raise UserError(
-                f"{folder} is not a run: it has no run.json.{hint}", "not_a_run", path=str(folder), near=near
-            )
+            near = near_runs(folder)
+            why = "it has no run.json" if folder.exists() else "there is no such folder"
+            hint = f"Runs: {', '.join(near[:8])}." if near else "Make one: `afresh.train(PATH)`."
+            raise UserError(f"{folder} is not a run: {why}. {hint}", "not_a_run", path=str(folder), near=near)
         try:
             return Run(folder, read_record(file.read_bytes()))
         except ValueError as e:
@@ -105,6 +106,13 @@ class Run:
         return Run(path, record)
 
     # ------------------------------------------------------------------------------------------------ what it is
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    def __str__(self) -> str:
+        """What the run is, in a few lines."""
+        return "\n".join(f"{name + ':':12}{value}" for name, value in described(self))
 
     @cached_property
     def family(self) -> Family:
@@ -228,7 +236,7 @@ class Run:
         cond = make_cond(self.conds, drawn, request, self.encoder)
         notes: list[str] = []
         if request.prompt is not None:
-            cond, notes = encode_prompts(self.encoder, self.space, cond, request.prompt, request.raw)
+            cond, notes = encode_prompts(self.encoder, self.space, cond, request.prompt, request.raw, request.turns)
         if request.infill is not None:
             check_fills(self.family, request)
             cond = encode_holes(self.encoder, self.space, cond, request.infill)
@@ -279,6 +287,12 @@ def join(parts: Sequence[Tensor], space: Space) -> Tensor:
     return torch.cat(list(parts))
 
 
+def near_runs(folder: Path) -> list[str]:
+    """The runs beside a folder and in ./runs, those with the most similar names first."""
+    found = {str(p.parent) for root in (folder.parent, Path("runs")) for p in root.glob("*/run.json")}
+    return sorted(found, key=lambda p: (-SequenceMatcher(None, Path(p).name, folder.name).ratio(), p))
+
+
 def list_runs(root: Path) -> list[Run]:
     """Runs directly below `root`, by name."""
     return [Run.open(p.parent) for p in sorted(root.glob("*/run.json"))]
@@ -295,6 +309,26 @@ def summary(run: Run) -> dict[str, Any]:
         "steps": int(saved[-1]) if saved else 0,
         "planned": planned_steps(run),
     }
+
+
+def described(run: Run) -> list[tuple[str, str]]:
+    """(name, value) of what a person wants to know of a run first."""
+    record, made = run.record, summary(run)
+    held = [row["heldout_loss"] for row in metrics_rows(run) if "heldout_loss" in row]
+    codec = "" if record.codec is None else f" over the codec {record.codec}"
+    steps = (
+        count(made["steps"], "step")
+        if made["steps"] >= made["planned"]
+        else (f"{made['steps']:,} of {made['planned']:,} steps")
+    )
+    items = f"{count(record.data.train, 'training item')}, {record.data.heldout:,} held out"
+    return [
+        ("run", str(run.path)),
+        ("model", f"{record.family}{codec} on {record.modality}, {record.parameters:,} parameters"),
+        *([("aligned from" if record.align else "tuned from", record.base_model)] if record.base_model else []),
+        ("training", steps + (f", held-out loss {held[-1]:.4g}" if held else "")),
+        ("data", f"{record.data.path} ({items})"),
+    ]
 
 
 def planned_steps(run: Run) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from afresh.core import Cond, CondSpec, Encoder, Family, Item, Part, Space, UserError, events, registry
 from afresh.data.conditions import caption_ids, label_id
 from afresh.data.conditions import caption_words as split_caption
+from afresh.data.text.chat import Turns
 from afresh.data.text.kind import TEXT
 from afresh.sampling.settings import steers
 
@@ -28,7 +29,8 @@ class Request:
     `number`: numbers by name. `caption`: a description. `infill`: a text with holes, [[N]] for N tokens, instead of a
     prompt. `stop`: strings before which a text ends. `logprobs`: whether to return the log-probability of each token
     (afresh.sampling.text_stream). `image`: the image to start from, or images by name, each a file or an array
-    (H, W, C) uint8. `negative`: labels, numbers and a caption that guidance steers away from.
+    (H, W, C) uint8. `negative`: labels, numbers and a caption that guidance steers away from. `turns`: what was said
+    in a conversation before the prompt.
     """
 
     prompt: str | Sequence[str] | None = None
@@ -41,6 +43,7 @@ class Request:
     logprobs: bool = False
     image: Any = None
     negative: Request | None = None
+    turns: Turns = ()
 
 
 def unwanted(label: str | Mapping[str, str] | None, caption: str | None) -> Request | None:
@@ -196,18 +199,19 @@ def writes_text(encoder: Encoder, space: Space) -> bool:
 
 
 def encode_prompts(
-    encoder: Encoder, space: Space, cond: Cond, prompt: str | Sequence[str], raw: bool = False
+    encoder: Encoder, space: Space, cond: Cond, prompt: str | Sequence[str], raw: bool = False, turns: Turns = ()
 ) -> tuple[Cond, list[str]]:
     """Set cond.known to the prompts: one for all rows, or one for each row. Returns the condition and notes.
 
-    A model of conversations answers a prompt; with `raw` it continues the prompt. A note reports a prompt that is
-    longer than the context. Raises UserError if the model does not make texts or if a conversation has an empty prompt.
+    A model of conversations answers a prompt, after the earlier `turns`; with `raw` it continues the prompt. A note
+    reports a prompt that is longer than the context. Raises UserError if the model does not make
+    texts or if a conversation has an empty prompt.
     """
     if not writes_text(encoder, space):
         raise UserError("`prompt` continues a text; this model does not make texts. Use `label` or `caption`.")
     notes, rows = [], []
     for text in one_each(prompt, cond.size):
-        ids = prompt_ids(encoder, text, space.records and not raw)
+        ids = prompt_ids(encoder, text, space.records and not raw, turns)
         if space.records and not len(ids):
             raise UserError("A conversation cannot begin with an empty prompt. Give a prompt that is not empty.")
         if len(ids) > space.shape[0]:
@@ -280,10 +284,11 @@ def check_negative(request: Request, settings: Any) -> None:
         )
 
 
-def prompt_ids(encoder: Encoder, text: str, ask: bool) -> Tensor:
-    """The ids of a text without the `end` token; with `ask`, those of a conversation that the model is to answer."""
+def prompt_ids(encoder: Encoder, text: str, ask: bool, turns: Turns = ()) -> Tensor:
+    """The ids of a text without the `end` token; with `ask`, those of a conversation, of earlier `turns` and the text,
+    that the model is to answer."""
     if ask:
-        return encoder.encode([Item(text, turns=(("user", text),))]).x
+        return encoder.encode([Item(text, turns=(*turns, ("user", text)))]).x
     return encoder.encode([Item(text)]).x[:-1] if text else torch.zeros(0, dtype=torch.int64)
 
 

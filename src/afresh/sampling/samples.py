@@ -6,7 +6,7 @@ import base64
 import html
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from afresh.core import Cond, Encoder, Sound, UserError
+from afresh.core.counted import count
 from afresh.core.files import replace_file
 from afresh.data.audio.kind import SOUND
 from afresh.data.image.grid import image_grid
@@ -38,7 +39,8 @@ figcaption{{text-align:center;color:#555}}</style>
 
 @dataclass(frozen=True)
 class Samples:
-    """Decoded samples and their requests."""
+    """Decoded samples and their requests: a sequence of the values, which are arrays (H, W, C) of uint8, texts or
+    Sounds."""
 
     values: Sequence[Any]
     x: Tensor  # in the modality's space
@@ -59,6 +61,21 @@ class Samples:
         if path.is_dir() or path.suffix.lower() not in (".png", ".wav", ".flac"):
             return write_samples(self, path)
         return write_grid(self, path) if path.suffix.lower() == ".png" else write_sound(self, path)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: int) -> Any:
+        """The value of one sample; a slice gives a list of values."""
+        return self.values[index]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.values)
+
+    def __repr__(self) -> str:
+        kind = self.encoder.kind
+        first = f", the first {kind.describe(self[0])}" if len(self) else ""
+        return f"Samples({count(len(self), kind.name, kind.plural)}{first}; seed {self.seed})"
 
     def _repr_html_(self) -> str:
         """The samples in a notebook."""

@@ -136,13 +136,19 @@ def weights_record(run: Run) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def write_run_report(run: Run, measured: Measurement | None) -> Path:
-    """Write report.html, report.json and card.md to the run's folder, and aligned.json for an aligned run.
+def report_samples(run: Run) -> Samples:
+    """The samples that the report of a run shows."""
+    count = MAX_TEXTS if run.encoder.kind.view == "text" else MAX_IMAGES
+    return Sampler(run, count, Request(), run.record.seed, {})()
+
+
+def write_run_report(run: Run, measured: Measurement | None, samples: Samples | None = None) -> Path:
+    """Write report.html, report.json and card.md to the run's folder, and aligned.json for an aligned run. `samples`
+    are those of `report_samples`, which are drawn if not given.
 
     Returns the path of the page.
     """
     if run.record.align is not None and (found := alignment(metrics_rows(run))) is not None:
         write_json(run.path / "aligned.json", found.json)
-    count = MAX_TEXTS if run.encoder.kind.view == "text" else MAX_IMAGES
-    views = sample_views(Sampler(run, count, Request(), run.record.seed, {})())
+    views = sample_views(report_samples(run) if samples is None else samples)
     return write_report(run.path / "report.html", run.path.name, [section(run, views, measured)])

@@ -1,0 +1,75 @@
+"""Remove runs from the disk, and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from afresh.core import UserError
+from afresh.runs.run import Run
+from afresh.training.weights import BASE, CHOSEN, EARLY, FITTED
+
+WEIGHTS = (BASE, EARLY, CHOSEN, FITTED, "lowest", "highest")
+# What training, measuring and aligning write into the folder of a run. run.json is the last, so that a removal which
+# was interrupted can be repeated.
+OWN = (
+    "checkpoints",
+    "encoder",
+    "codec",
+    "adapter",
+    "judges",
+    "reward-model",
+    "samples",
+    "conditions.safetensors",
+    *(f"{name}.{suffix}" for name in WEIGHTS for suffix in ("safetensors", "sha256", "json")),
+    "aligned.json",
+    "latest",
+    "metrics.jsonl",
+    "report.html",
+    "report.json",
+    "card.md",
+    ".*.tmp",  # files that were being written when a command was killed
+    "run.json",
+)
+
+
+def own_files(run: Run) -> Iterator[Path]:
+    """The files and folders of the run, directly in its folder, in the order in which they are removed."""
+    for pattern in OWN:
+        yield from sorted(run.path.glob(pattern))
+
+
+def check_removable(run: Run) -> None:
+    """Raises UserError if the folder is a link to a run, because what the link names may be shared."""
+    if run.path.is_symlink():
+        raise UserError(
+            f"{run.path} is a link to {run.path.resolve()}. Give the folder itself, or remove the link by hand.",
+            "run_is_link",
+            path=str(run.path),
+        )
+
+
+def remove_run(run: Run) -> list[str]:
+    """Remove the run. Its folder goes too, unless it holds other things; their names are returned.
+
+    Raises UserError if the folder is a link, or if something in it cannot be removed.
+    """
+    check_removable(run)
+    try:
+        for path in own_files(run):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        left = sorted(p.name for p in run.path.iterdir())
+        if not left:
+            run.path.rmdir()
+    except OSError as e:
+        raise UserError(
+            f"{e.filename or run.path} cannot be removed: {e.strerror or e}. Change its permissions, then repeat the "
+            "command.",
+            "cannot_remove",
+            path=str(run.path),
+        ) from e
+    return left
