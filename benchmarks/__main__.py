@@ -7,6 +7,7 @@ from importlib import import_module
 PICTURES = ("fashion", "cifar", "faces", "emoji")
 NAMES = (
     "throughput",
+    "steps",
     "decoding",
     "digits",
     "shakespeare",
@@ -29,7 +30,7 @@ NAMES = (
     "small_sounds",
     "sound_codec",
 )
-NEED_DATA = tuple(n for n in NAMES if n not in ("throughput", "decoding", "digits", "steer_exact"))
+NEED_DATA = tuple(n for n in NAMES if n not in ("throughput", "steps", "decoding", "digits", "steer_exact"))
 
 
 for name in sys.argv[1:] or NAMES:

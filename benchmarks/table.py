@@ -72,11 +72,30 @@ def machines(runs: dict[str, Any]) -> list[str]:
     return [f"{machine}: {', '.join(names)}." for machine, names in sorted(found.items())]
 
 
+def side_by_side(found: dict[str, Any]) -> str:
+    """What was measured on more than one machine: a column for each. What stands after a semicolon in a row may differ.
+    Empty if there is no such row."""
+    rows: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for runs in found.values():
+        for run in runs:
+            for r in run["rows"]:
+                cells = rows.setdefault((r["benchmark"], r["what"].partition(";")[0]), {})
+                cells.setdefault(run["machine"], []).append(r["ours"])
+    shared = {k: cells for k, cells in rows.items() if len(cells) > 1}
+    every = sorted({machine for cells in shared.values() for machine in cells})
+    lines = [f"| benchmark | what | {' | '.join(every)} |", "|---|---|" + "---|" * len(every)]
+    for (benchmark, what), cells in sorted(shared.items()):
+        each = (" or ".join(dict.fromkeys(cells.get(m, []))) for m in every)
+        lines.append(f"| {benchmark} | {what} | {' | '.join(each)} |")
+    return "\n".join(lines) if shared else ""
+
+
 def page(found: dict[str, Any]) -> str:
-    """docs/results/benchmarks.md, from results.json alone: a part for each machine."""
+    """docs/results/benchmarks.md, from results.json alone: the processors side by side, and a part for each machine."""
     head = "# Benchmarks\n\nMade by `make bench`; each row compares both sides in one run. Not edited by hand."
     every = sorted({run["machine"] for runs in found.values() for run in runs})
-    parts = [head]
+    both = side_by_side(found)
+    parts = [head, *([f"## Processors side by side\n\n{both}"] if both else [])]
     for machine in every:
         here = {name: run for name, runs in found.items() for run in runs if run["machine"] == machine}
         parts.append(f"## {machine}\n\n{table(here)}")

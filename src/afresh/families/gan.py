@@ -30,6 +30,7 @@ from afresh.core.rng import Rng
 from afresh.nets.augment import augment
 from afresh.nets.conditioning import Conditioning
 from afresh.nets.conv import Critic, Generator
+from afresh.nets.twice import inputs_only
 from afresh.sampling.search import search
 
 CONTROL = 0.005  # change of the augmentation's probability in a step, relative to the deviation from `ahead`
@@ -107,7 +108,8 @@ def build(config: GANConfig, space: Space, conds: CondSpec) -> dict[str, nn.Modu
 
 def gradient_penalty(scores: Tensor, x: Tensor) -> Tensor:
     """|d score / d x|^2 of each example, (B,); itself differentiable. x (B, ...) is the float32 leaf of the scores."""
-    (gradient,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
+    with inputs_only():
+        (gradient,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
     return gradient.float().square().flatten(1).sum(1)
 
 

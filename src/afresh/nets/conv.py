@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from afresh.nets.patches import fold, grid_of, unfold
+from afresh.nets.twice import twice
 
 LEAST = 4  # the longest axis of the coarsest grid
 LEAK = 0.2
@@ -208,8 +209,8 @@ class FreeBlock(nn.Module):
         self.narrow = start(conv(dims, hidden, channels, 1, bias=False), 0)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = F.leaky_relu(self.widen(x), LEAK)
-        return x + self.narrow(F.leaky_relu(self.spread(h), LEAK))
+        h = F.leaky_relu(twice(self.widen, x), LEAK)
+        return x + twice(self.narrow, F.leaky_relu(twice(self.spread, h), LEAK))
 
 
 def _free_level(dims: int, channels: int, blocks: int, group: int, depth: int) -> nn.Sequential:
@@ -262,10 +263,10 @@ class Critic(nn.Module):
         self.projection = start(nn.Linear(flat, cond, bias=False), 1)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        h = self.first(dense(x))
+        h = twice(self.first, dense(x))
         for i, level in enumerate(self.levels):
             if i:
-                h = self.downs[i - 1](shrink(h, self.grids[i]))
+                h = twice(self.downs[i - 1], shrink(h, self.grids[i]))
             h = level(h)
         h = h.flatten(1)
         match = (self.projection(h).float() * c.float()).sum(1) / math.sqrt(c.shape[1])

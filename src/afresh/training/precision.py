@@ -25,7 +25,8 @@ class StepSpeeds:
     """Median seconds of a training step in each precision, and the median of bfloat16 / float32 over pairs of steps.
 
     The ratio is that of steps that follow each other. Other work on the machine slows both of them, so the ratio varies
-    much less from one measurement to the next than the seconds do.
+    much less from one measurement to the next than the seconds do. With one thread of a CPU it is that of the
+    processor's time, of which other work takes nothing.
     """
 
     float32: float
@@ -63,31 +64,34 @@ def fastest_precision(learner: Learner, batches: Callable[[int, int], Batch], se
         train = train.model_copy(update={"precision": speeds.precision})
     """
     config, rng = learner.config, Rng(learner.config.seed)
-    times: dict[Precision, list[float]] = {p: [] for p in PRECISIONS}
+    times: dict[Precision, list[tuple[float, float]]] = {p: [] for p in PRECISIONS}
     try:
         for p in PRECISIONS:
             _step(learner, p, batches, rng)
-        pairs, begun = 0, time.perf_counter()
+        pairs, start = 0, time.perf_counter()
         while True:
             for p in PRECISIONS if pairs % 2 else PRECISIONS[::-1]:  # a steady drift of the speed cancels
                 times[p].append(_step(learner, p, batches, rng))
             pairs += 1
-            elapsed = time.perf_counter() - begun
+            elapsed = time.perf_counter() - start
             if elapsed >= seconds and (pairs >= FEWEST or elapsed >= seconds * pairs):
                 break
     finally:
         learner.config = config
-    slow, fast = times["float32"], times["bfloat16"]
-    ratio = statistics.median(b / a for a, b in zip(slow, fast, strict=True))
-    return StepSpeeds(statistics.median(slow), statistics.median(fast), ratio)
+    slow, fast = (statistics.median(wall for wall, _ in times[p]) for p in PRECISIONS)
+    clock = 1 if config.device == "cpu" and config.threads == 1 else 0
+    ratio = statistics.median(b[clock] / a[clock] for a, b in zip(*(times[p] for p in PRECISIONS), strict=True))
+    return StepSpeeds(slow, fast, ratio)
 
 
-def _step(learner: Learner, precision: Precision, batches: Callable[[int, int], Batch], rng: Rng) -> float:
-    """Take a step in a precision. Returns its seconds."""
+def _step(
+    learner: Learner, precision: Precision, batches: Callable[[int, int], Batch], rng: Rng
+) -> tuple[float, float]:
+    """Take a step in a precision. Returns its seconds, and the seconds of the processor's time."""
     batch = learner.config.batch
     learner.config = learner.config.model_copy(update={"precision": precision})
-    start = time.perf_counter()
+    wall, work = time.perf_counter(), time.process_time()
     take_step(learner, batches(learner.step * batch, batch).to(learner.config.device), rng)
     synchronise(learner.config.device)
     learner.step += 1
-    return time.perf_counter() - start
+    return time.perf_counter() - wall, time.process_time() - work
