@@ -278,11 +278,12 @@ def test_the_rate_goes_with_the_width_and_what_the_base_has_seen(
 def test_looks_cost_at_most_a_tenth_of_the_training(
     steps: int, texts_run: Path, questions: Path, tmp_path: Path
 ) -> None:
-    """A look at 64 held-out examples is a forward pass of each; a step is worth three of its batch."""
-    train = planned(texts_run, questions, tmp_path / "run", steps=steps)
+    """A look is a forward pass of each held-out example, of at most 64; a step is worth three of its batch."""
+    job = start(TuneSpec(str(texts_run), questions, steps=steps, out=tmp_path / "run"))
+    train, heldout = job.run.record.train, len(job.prepared.heldout_items)
     looks = math.ceil(steps / train.eval_every)
-    assert looks == 1 or looks * 64 <= 0.1 * 3 * steps * train.batch
-    assert looks == {6: 1, 100: 3, 1000: 8}[steps] and train.preview_every == steps
+    assert looks == 1 or looks * min(64, heldout) <= 0.1 * 3 * steps * train.batch
+    assert looks <= 8 and (looks == 8) == (steps >= 100) and train.preview_every == steps
     by_hand = planned(texts_run, questions, tmp_path / "by hand", steps=steps, set_train={"eval_every": 2})
     assert by_hand.eval_every == 2
 
@@ -291,6 +292,29 @@ def test_without_a_budget_the_data_is_passed_three_times(texts_run: Path, questi
     job = start(TuneSpec(str(texts_run), questions, out=tmp_path / "run"))
     train = job.run.record.train
     assert train.steps == 3 * math.ceil(Loader(job.source.train, job.source.space, Rng(0)).count / train.batch)
+
+
+@pytest.mark.parametrize(("seconds", "window", "batch"), [(1.0, 8, 1), (1e-4, 32, 8)])
+def test_a_slow_base_is_tuned_in_small_steps(
+    seconds: float,
+    window: int,
+    batch: int,
+    texts_run: Path,
+    texts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Within a budget in minutes: short windows and small batches, so that there are enough steps."""
+    tune = sys.modules["afresh.tasks.tune"]
+    monkeypatch.setattr(tune, "SHORT", 8)
+    monkeypatch.setattr(tune, "step_seconds", lambda *given: (0.0, seconds))
+    job = start(TuneSpec(str(texts_run), texts, minutes=1, out=tmp_path / "run"))
+    train = job.run.record.train
+    assert job.source.space.shape == (window,) and train.batch == batch
+    once = math.ceil(Loader(job.source.train, job.source.space, Rng(0)).count / batch)
+    assert min(tune.STEPS, tune.MOST_PASSES * once) <= train.steps <= tune.MOST_PASSES * once
+    by_hand = start(TuneSpec(str(texts_run), texts, minutes=1, out=tmp_path / "by hand", data={"context": 16}))
+    assert by_hand.source.space.shape == (16,)
 
 
 def test_conversations_longer_than_a_training_window_are_counted(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -47,6 +48,10 @@ PASSES = 3  # over the data, when no budget is given
 MOST_PASSES = 10  # over the data within a budget in minutes: more passes memorise the data
 BATCH = 8  # windows or conversations per step
 WINDOW = 1024  # the most tokens of a training window, unless set by hand
+# Within a budget in minutes, texts are learnt in windows of SHORT tokens unless STEPS batches of long ones fit, and the
+# batch is the largest of which STEPS fit: a CPU passes a base of 135M parameters at a few hundred tokens a second, and
+# a few steps of large batches teach little (docs/development/log.md).
+SHORT, STEPS = 256, 64
 EVALUATED = 64  # the fewest held-out examples of an evaluation (data_source.py)
 # The peak learning rate times the width of the hidden layers, for an adapter and for all weights. Public weights were
 # trained on far more data than a run of afresh, and are tuned at lower rates. The gains are in docs/development/log.md;
@@ -109,6 +114,7 @@ def start(spec: TuneSpec, opened: BaseModel | None = None) -> Job:
 
     Raises UserError for invalid options or data, before any time is spent on training.
     """
+    began = time.monotonic()
     if spec.lr is not None and not 0 < spec.lr < 1:
         raise UserError(f"The learning rate must lie between 0 and 1. Given: {spec.lr}.", "range", name="lr")
     budget, inputs = spec.budget(), [Path(spec.base), spec.path]
@@ -128,6 +134,9 @@ def start(spec: TuneSpec, opened: BaseModel | None = None) -> Job:
     for text in long_records(train, heldout, windowed.shape) if windowed != space else ():
         events.note(f"note: {text}", "data_note")
     machine = measure_machine(spec.device)
+    seconds = training_seconds(budget)
+    if seconds is not None:  # reading the base is a part of the minutes
+        seconds = max(seconds - (time.monotonic() - began), 0.1 * seconds)
     task = Task(
         family=base.family,
         space=windowed,
@@ -137,12 +146,14 @@ def start(spec: TuneSpec, opened: BaseModel | None = None) -> Job:
         seed=spec.seed,
         set_family={},
         set_train=spec.set_train,
-        seconds=training_seconds(budget),
+        seconds=seconds,
         steps=None if budget is None else budget.steps,
         tokens=None,
         base=BaseWeights(base.weights, spec.lora),
     )
-    tuning = plan(task, base, spec)
+    task, pace = paced(task, base, spec)
+    windowed = task.space
+    tuning = plan(task, base, spec, pace, Loader(heldout, windowed, Rng(spec.seed)).count)
     report_plan(tuning.decisions)
     most = MOST_PASSES * math.ceil(Loader(train, windowed, Rng(spec.seed)).count / tuning.train.batch)
     contents = RunContents(
@@ -152,7 +163,7 @@ def start(spec: TuneSpec, opened: BaseModel | None = None) -> Job:
         plan=tuning,
         machine=machine,
         # A limited number of passes may not fill the minutes.
-        minutes=spec.minutes if tuning.train.steps < most else None,
+        minutes=task.seconds / 60 if task.seconds is not None and tuning.train.steps < most else None,
         validation=spec.validation,
         base=base.weights,
         fields={
@@ -258,12 +269,34 @@ def windows(space: Space, bounds: Tensor | None, spec: TuneSpec) -> Space:
 # --------------------------------------------------------------------------- plan
 
 
-def plan(task: Task, base: BaseModel, spec: TuneSpec) -> Plan:
-    """Choose the batch, learning rate and steps. Raises UserError for an invalid setting."""
-    train = tuned_config(task, base, spec)
+def paced(task: Task, base: BaseModel, spec: TuneSpec) -> tuple[Task, float | None]:
+    """The task with windows and seconds that suit its budget in minutes, and the tokens that are learnt in a second.
+
+    A few steps on two short windows are measured, and their time is taken off the budget. None without such a budget,
+    and for bases that are not learnt in windows. Raises UserError for an invalid setting.
+    """
+    if not task.space.stream or task.seconds is None:
+        return task, None
+    began = time.monotonic()
+    short = replace(task, space=replace(task.space, shape=(min(task.space.shape[0], SHORT),)))
+    count = min(2, Loader(task.examples, short.space, Rng(task.seed)).count)
+    train = tuned_config(short, base, spec).model_copy(update={"batch": count, "micro_batch": count})
+    _, seconds = step_seconds(short, base.config, train, min(0.4, 0.01 * task.seconds))
+    pace = count * short.tokens_per_example / seconds
+    left = max(task.seconds - (time.monotonic() - began), 0.1 * task.seconds)
+    long = "context" in spec.data or task.space.records or pace * left >= STEPS * BATCH * task.space.shape[0]
+    return replace(task if long else short, seconds=left), pace
+
+
+def plan(task: Task, base: BaseModel, spec: TuneSpec, pace: float | None, heldout: int) -> Plan:
+    """Choose the batch, learning rate and steps, for `pace` tokens in a second and evaluations on `heldout` examples.
+
+    Raises UserError for an invalid setting.
+    """
+    train = tuned_config(task, base, spec, pace)
     size = parameters_of(task.family, base.config, task.space, task.conds)
     count = Loader(task.examples, task.space, Rng(task.seed)).count
-    trial, why = steps_for(task, base.config, train, count)
+    trial, why = steps_for(task, base.config, train, count, pace)
     learns, how = what_learns(task, size, base.config)
     by_hand = "set by hand" if spec.lr is not None or "lr" in task.set_train else "by the width of the layers"
     passes = f"{trial.steps:,} steps of {trial.train.batch} over {count:,} examples"
@@ -281,23 +314,29 @@ def plan(task: Task, base: BaseModel, spec: TuneSpec) -> Plan:
     ]
     if task.space.stream:
         decisions.insert(2, Decision("window", f"at most {task.space.shape[0]} tokens", "of the data, or set by hand"))
-    return Plan(base.config, with_evaluations(task, finished(task, trial)), size, decisions)
+    return Plan(base.config, with_evaluations(task, finished(task, trial), heldout), size, decisions)
 
 
-def with_evaluations(task: Task, train: TrainConfig) -> TrainConfig:
+def with_evaluations(task: Task, train: TrainConfig, heldout: int) -> TrainConfig:
     """Plan evaluations that cost at most about a tenth of the training, and one preview, because sampling from a large
     base is slow."""
     forwards = train.steps * train.batch * 3  # a training step costs about three forward passes
-    evaluations = max(1, min(8, forwards // (10 * EVALUATED)))
+    evaluations = max(1, min(8, forwards // (10 * max(1, min(EVALUATED, heldout)))))
     changed = {"eval_every": -(-train.steps // evaluations), "preview_every": train.steps}
     return train.model_copy(update={k: v for k, v in changed.items() if k not in task.set_train})
 
 
-def tuned_config(task: Task, base: BaseModel, spec: TuneSpec) -> TrainConfig:
-    """AdamW with a short warm-up and a decay to nearly zero; everything else as the base was trained."""
+def tuned_config(task: Task, base: BaseModel, spec: TuneSpec, pace: float | None = None) -> TrainConfig:
+    """AdamW with a short warm-up and a decay to nearly zero; everything else as the base was trained.
+
+    With a `pace` in tokens a second, the batch is the largest power of two of which STEPS fit the budget.
+    """
     count = Loader(task.examples, task.space, Rng(task.seed)).count
     start = base_config(task)
     batch = BATCH if task.space.stream or base.recipe is None else base.recipe.batch
+    if pace is not None and task.seconds is not None:
+        fitting = pace * task.seconds / (STEPS * task.tokens_per_example)
+        batch = min(batch, 2 ** int(math.log2(max(1.0, fitting))))
     changed: dict[str, Any] = {
         "optimizer": "adamw",
         "batch": max(1, min(batch, count)),
@@ -334,14 +373,17 @@ def empty(task: Task, config: Any) -> nn.Module:
         return nn.ModuleDict(task.family.build(config, task.space, task.conds))
 
 
-def steps_for(task: Task, config: Any, train: TrainConfig, count: int) -> tuple[Trial, str]:
+def steps_for(task: Task, config: Any, train: TrainConfig, count: int, pace: float | None) -> tuple[Trial, str]:
     """The number of steps and the reason: as requested, as many as fit the minutes, or a few passes over the data."""
     once = math.ceil(count / train.batch)
     if task.steps is not None:
         return Trial(config, train, 0.0, task.steps), "as requested"
     if task.seconds is None:
         return Trial(config, train, 0.0, PASSES * once), f"{PASSES} passes over the data, as no budget was given"
-    first, speed = step_seconds(task, config, train, min(0.4, 0.01 * task.seconds))
+    if pace is None:
+        first, speed = step_seconds(task, config, train, min(0.4, 0.01 * task.seconds))
+    else:
+        first, speed = 0.0, train.batch * task.tokens_per_example / pace
     trial = Trial(config, train, speed, max(1, int((task.seconds - first) / speed)))
     if trial.steps > MOST_PASSES * once:
         why = f"{MOST_PASSES} passes over the data, as more would memorise it (set `steps` for more)"
