@@ -30,13 +30,13 @@ def show_samples(
     return draws_pictures() and show_pictures(images_of(samples.encoder, samples.values[:most]))
 
 
-def show_pictures(images: Sequence[Pixels]) -> bool:
+def show_pictures(images: Sequence[Pixels], most_columns: int = 1_000) -> bool:
     """Images (H, W, C) of one size as half blocks of colour, as many a row as fit, if standard output draws them."""
     from afresh.data.image.grid import terminal_grid
 
     if not images or not draws_pictures():
         return False
-    width = shutil.get_terminal_size().columns
+    width = min(most_columns, shutil.get_terminal_size().columns)
     columns = max(1, min(len(images), width // (images[0].shape[1] + 2)))
     grid = terminal_grid(images, columns, width)
     grid.right_crop(1)  # the last line end, which `answer` writes

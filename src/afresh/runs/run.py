@@ -112,7 +112,7 @@ class Run:
 
     def __str__(self) -> str:
         """What the run is, in a few lines."""
-        return "\n".join(f"{name + ':':12}{value}" for name, value in described(self))
+        return "\n".join(f"{name + ':':14}{value}" for name, value in described(self))
 
     @cached_property
     def family(self) -> Family:

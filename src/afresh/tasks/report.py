@@ -123,6 +123,15 @@ def section(
     )
 
 
+def read_verdict(path: Path) -> dict[str, str] | None:
+    """The verdict that the report of the run at `path` saved: {word, sentence, help, command}; None without one."""
+    try:
+        found = json.loads((path / "report.json").read_bytes())["sections"][0]["verdict"]
+    except (OSError, ValueError, LookupError, TypeError):  # no report, or one of an earlier version
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def chosen_weights(run: Run) -> list[str]:
     """A note on the weights that sampling uses, if an aligned run ended worse than at an earlier evaluation."""
     found = weights_record(run)

@@ -1,0 +1,86 @@
+"""`afresh show`: what a run is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from afresh.cli import options as o
+from afresh.cli.show import answer, emit, quoted
+from afresh.cli.show_samples import show_pictures
+
+if TYPE_CHECKING:
+    from afresh.runs.run import Run
+
+MOST_CHARACTERS, MOST_COLUMNS = 1_000, 64  # of a preview
+
+
+def show(
+    run: o.Run,
+    as_json: Annotated[bool, typer.Option("--json", help="{run, verdict, preview, report, next, ...}.")] = False,
+) -> None:
+    """Show what a run is: its model and training, the verdict of its report, its last preview, and what comes next."""
+    from afresh.cli.runs import facts
+    from afresh.evaluation.report import visible
+    from afresh.runs.run import Run, described
+    from afresh.tasks.report import read_verdict
+
+    found = Run.open(run)
+    verdict, preview, following = read_verdict(found.path), last_preview(found), next_commands(found)
+    page = found.path / "report.html"
+    report = str(page) if page.is_file() else None
+    if as_json:
+        shown = None if preview is None else str(preview)
+        emit({**facts(found.path), "verdict": verdict, "preview": shown, "report": report, "next": following})
+        return
+    lines = described(found)
+    if verdict is not None:
+        lines.append(("verdict", f"{verdict['word']}. {verdict['sentence']} {verdict['help']}".strip()))
+    if report is not None:
+        lines.append(("report", report))
+    for name, value in lines:
+        answer(visible(f"{name + ':':14}{value}"))
+    if preview is not None:
+        show_preview(preview)
+    answer("next:")
+    for command in following:
+        answer(f"  {command}")
+
+
+def last_preview(run: Run) -> Path | None:
+    """The file of the newest preview that was drawn during training."""
+    return max((p for p in (run.path / "samples").glob("*") if p.suffix in (".png", ".txt")), default=None)
+
+
+def show_preview(file: Path) -> None:
+    """The text, or the picture if the terminal draws it; otherwise its path."""
+    from rich.text import Text
+
+    from afresh.data.image.images import full_size_image
+    from afresh.evaluation.report import visible
+
+    step = f"step {int(file.stem):,}"
+    if file.suffix == ".txt":
+        text = file.read_text("utf-8", "replace")
+        answer(f"preview of {step}:")
+        answer(Text(visible(text[:MOST_CHARACTERS] + (" ..." if len(text) > MOST_CHARACTERS else ""))))
+    elif not show_pictures([full_size_image(file).pixels], MOST_COLUMNS):
+        answer(f"{'preview:':14}{file} ({step})")
+
+
+def next_commands(run: Run) -> list[str]:
+    """What a person would do next, as it is typed."""
+    from afresh.runs.run import summary
+
+    made, name, path = summary(run), quoted(run.path), quoted(Path(f"{run.path.name}-samples"))
+    commands: list[str] = []
+    if made["steps"] < made["planned"]:
+        commands.append(f"afresh train --resume {name}")
+    if not made["steps"]:
+        return commands
+    if run.space.records:
+        commands.append(f"afresh chat {name}")
+    prompt = ' --prompt "..."' if run.space.stream else ""
+    return [*commands, f"afresh sample {name} -n 16{prompt} --out {path}", f"afresh measure {name}"]
