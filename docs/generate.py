@@ -38,6 +38,7 @@ import afresh
 from afresh import api
 from afresh.cli import app
 from afresh.core import Space, registry
+from afresh.core.extras import EXTRAS
 from afresh.data.advice import MEASURED
 from afresh.training.config import TrainConfig
 from afresh.training.options import FLAGS
@@ -500,8 +501,16 @@ def layers_part() -> str:
     return table(("Row", "Folder", "Holds"), rows)
 
 
+def extras_part() -> str:
+    """The extras, what each opens, and how it is installed."""
+    rows = [(code(e.name), e.opens, code(e.command)) for e in EXTRAS]
+    rows.append((f"{code('dev')}, {code('bench')}", "the tests and the benchmarks of this repository", "`make test`"))
+    return table(("Extra", "Opens", "Install"), rows)
+
+
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"families": families_part, "headlines": headline_part},
+    "docs/start.md": {"extras": extras_part},
     "docs/development/design/0006-the-house.md": {"layers": layers_part},
 }
 PAGES: dict[str, Callable[[], str]] = {

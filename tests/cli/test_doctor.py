@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from afresh.core.extras import EXTRAS, Extra
 from afresh.tasks.doctor import (
     compiler_finding,
     disk_finding,
+    extra_finding,
     least_memory,
     memory_finding,
     products_finding,
@@ -27,7 +29,8 @@ def test_this_machine_is_described(invoke: Invoke, tmp_path: Path) -> None:
     seen = parsed(printed)
     names = [f["name"] for f in seen["findings"]]
     assert code == 0
-    assert names == ["python", "torch", "device", "threads", "products", "compiler", "kernels", "memory", "disk"]
+    machine_names = ["python", "torch", "device", "threads", "products", "compiler", "kernels", "memory", "disk"]
+    assert names == [*machine_names, *(f"extra {e.name}" for e in EXTRAS)]
     assert all(f["value"] and f["follows"] for f in seen["findings"])
     assert seen["machine"]["float32"] > 0 and seen["machine"]["precision"] in ("float32", "bfloat16")
     shown = invoke("doctor", tmp_path, "--device", "cpu")[1]
@@ -37,6 +40,15 @@ def test_this_machine_is_described(invoke: Invoke, tmp_path: Path) -> None:
 def test_the_faster_precision_is_named() -> None:
     assert "bfloat16 is 4.0 times as fast" in products_finding(machine(100, 400)).follows
     assert "training uses float32" in products_finding(machine(100, 120)).follows
+
+
+def test_an_extra_says_what_it_opens_and_how_it_is_installed() -> None:
+    music = Extra("music", ("a_module_that_nobody_has",), "scores: `afresh compose`")
+    found = extra_finding(music)
+    assert (found.name, found.value, found.fine) == ("extra music", "not installed", True)
+    assert found.follows == "pip install 'afresh[music]' opens scores: afresh compose"
+    assert extra_finding(Extra("all", ("json",), "all")).value == "installed"
+    assert extra_finding(Extra("half", ("json", "a_module_that_nobody_has"), "")).value.startswith("lacks a_module")
 
 
 @pytest.mark.parametrize(

