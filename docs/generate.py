@@ -37,8 +37,8 @@ from typer.models import ArgumentInfo, Context, OptionInfo
 import afresh
 from afresh import api
 from afresh.cli import app
+from afresh.cli.extras import EXTRAS
 from afresh.core import Space, registry
-from afresh.core.extras import EXTRAS
 from afresh.data.advice import MEASURED
 from afresh.training.config import TrainConfig
 from afresh.training.options import FLAGS

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from afresh.core.extras import EXTRAS, Extra
+from afresh.cli.doctor import extra_finding
+from afresh.cli.extras import EXTRAS, Extra
 from afresh.tasks.doctor import (
     compiler_finding,
     disk_finding,
-    extra_finding,
     least_memory,
     memory_finding,
     products_finding,

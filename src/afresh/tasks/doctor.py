@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-from afresh.core.extras import EXTRAS, Extra
 from afresh.nets.kernels.build import library, tiles
 from afresh.training.budget import Machine, measure_machine
 
@@ -45,7 +44,6 @@ def examine_machine(folder: Path, device: str | None = None) -> tuple[Machine, l
         kernels_finding(),
         memory_finding(available_memory()),
         disk_finding(folder),
-        *map(extra_finding, EXTRAS),
     ]
 
 
@@ -114,15 +112,6 @@ def disk_finding(folder: Path) -> Finding:
         return Finding("disk", f"{existing} is not writable", "choose another folder", False)
     follows = "room for checkpoints" if free >= LITTLE_DISK else "little room: a run stops when the disk is full"
     return Finding("disk", f"{free / GB:,.1f} GB free at {existing}", follows, free >= LITTLE_DISK)
-
-
-def extra_finding(extra: Extra) -> Finding:
-    """What an extra opens, and how it is installed if it is not."""
-    name, opens = f"extra {extra.name}", extra.opens.replace("`", "")
-    if not extra.missing:
-        return Finding(name, "installed", opens)
-    value = "not installed" if extra.missing == list(extra.modules) else f"lacks {', '.join(extra.missing)}"
-    return Finding(name, value, f"{extra.command} opens {opens}")
 
 
 def available_processors() -> float:

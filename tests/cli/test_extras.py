@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from afresh.core.extras import EXTRAS
+from afresh.cli.extras import EXTRAS
 
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
