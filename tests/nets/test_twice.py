@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from afresh.nets.conv import Conv, conv
-from afresh.nets.twice import inputs_only, twice
+from afresh.nets.twice import inputs_only, leaky, twice
 
 
 def layer_and_input(dims: int, groups: int = 1, bias: bool = True) -> tuple[Conv, Tensor]:
@@ -62,3 +63,15 @@ def test_autocast_and_frozen_kernels() -> None:
     assert x.grad is not None
     assert x.grad.dtype == torch.float32
     assert not twice(layer, x.detach()).requires_grad
+
+
+def test_a_leaky_relu_is_that_of_torch_to_the_second_derivative() -> None:
+    x = torch.tensor([-2.0, -0.3, 0.0, 0.7, 3.0], dtype=torch.float64, requires_grad=True)
+
+    def derivatives(own: bool) -> list[Tensor]:
+        y = (leaky(x * x * x, 0.2) if own else F.leaky_relu(x * x * x, 0.2)) ** 2
+        (first,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        return [y, first, *torch.autograd.grad(first.square().sum(), x)]
+
+    for own, theirs in zip(derivatives(True), derivatives(False), strict=True):
+        assert torch.equal(own, theirs)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from afresh.nets.patches import fold, grid_of, unfold
-from afresh.nets.twice import twice
+from afresh.nets.twice import leaky, twice
 
 LEAST = 4  # the longest axis of the coarsest grid
 LEAK = 0.2
@@ -209,8 +209,8 @@ class FreeBlock(nn.Module):
         self.narrow = start(conv(dims, hidden, channels, 1, bias=False), 0)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = F.leaky_relu(twice(self.widen, x), LEAK)
-        return x + twice(self.narrow, F.leaky_relu(twice(self.spread, h), LEAK))
+        h = leaky(twice(self.widen, x), LEAK)
+        return x + twice(self.narrow, leaky(twice(self.spread, h), LEAK))
 
 
 def _free_level(dims: int, channels: int, blocks: int, group: int, depth: int) -> nn.Sequential:

@@ -1,9 +1,11 @@
-"""Convolutions whose gradients are differentiated again, as gradient penalties require.
+"""Layers whose gradients are differentiated again, as gradient penalties require.
 
 torch differentiates the gradient of a convolution by convolving an image with another one as its kernel. oneDNN has no
 fast kernel for that: it took most of a GAN's step on a CPU (docs/development/log.md). Here the derivatives of all
 orders are again the three maps of a convolution, as in `conv2d_gradfix` of StyleGAN2-ADA (Karras et al. 2020): the
 forward map, its transpose, and the gradient of the kernel, for which there are fast kernels on every processor.
+
+The second derivative of a leaky ReLU is zero, for which torch fills a tensor with zeros and adds it.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Geometry = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]  # stride, padding, dilation, groups
@@ -43,6 +46,14 @@ def twice(layer: nn.Module, x: Tensor) -> Tensor:
         x, w, b = x.to(dtype), w.to(dtype), None if b is None else b.to(dtype)
     assert not isinstance(layer.padding, str)
     return _apply(x, w, b, (layer.stride, layer.padding, layer.dilation, layer.groups))
+
+
+def leaky(x: Tensor, slope: float) -> Tensor:
+    """`F.leaky_relu(x, slope)` for a positive slope; its gradient has a gradient without zeros to add."""
+    if not torch.is_grad_enabled():
+        return F.leaky_relu(x, slope)
+    out: Tensor = LeakyReLU.apply(x, slope)
+    return out
 
 
 def _apply(x: Tensor, w: Tensor, b: Tensor | None, geometry: Geometry) -> Tensor:
@@ -104,3 +115,32 @@ class Transposed(torch.autograd.Function):
         of_g, of_w, _, _ = ctx.needs_input_grad
         out = _apply(v, w, None, ctx.geometry) if of_g else None
         return out, _gradients(g, v, w, ctx.geometry, (False, of_w, False))[1] if of_w else None, None, None
+
+
+class LeakyReLU(torch.autograd.Function):
+    """x and the slope below 0 -> like x. The result is kept for the gradient, as the next layer keeps it as well."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: float) -> Tensor:
+        y = F.leaky_relu(x, slope)
+        ctx.save_for_backward(y)
+        ctx.slope = slope
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        return Sloped.apply(g, ctx.saved_tensors[0].detach(), ctx.slope), None
+
+
+class Sloped(torch.autograd.Function):
+    """g where the result y of a leaky ReLU is positive, and slope * g elsewhere: linear in g, constant in y."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, y: Tensor, slope: float) -> Tensor:
+        ctx.save_for_backward(y)
+        ctx.slope = slope
+        return torch.ops.aten.leaky_relu_backward(g, y, slope, True)
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None, None]:
+        return Sloped.apply(v, ctx.saved_tensors[0], ctx.slope), None, None
