@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+from afresh.evaluation.verdict import MEANING
 from tests.cli.conftest import Invoke, parsed
 
 SCORE = {"name", "value", "low", "high", "n", "better", "floor", "control"}
@@ -14,12 +15,16 @@ SCORE = {"name", "value", "low", "high", "n", "better", "floor", "control"}
 def test_measure_gives_a_card_and_scores(texts_run: Path, invoke: Invoke) -> None:
     code, printed, err = invoke("measure", texts_run, "-n", 4, "--json")
     made = parsed(printed)
-    assert code == 0 and {"card", "metrics"} <= set(made)
+    assert code == 0 and {"verdict", "card", "metrics"} <= set(made)
     assert made["card"]["samples"] == 4 and made["card"]["id"]
     assert all(set(m) == SCORE for m in made["metrics"])
     bits = next(m for m in made["metrics"] if m["name"] == "bits_per_byte")
     assert bits["better"] == "lower" and 0 < bits["value"] < 8
     assert "report" in err
+    saved = json.loads((texts_run / "report.json").read_text())["sections"][0]["verdict"]
+    assert saved == made["verdict"] and saved["word"] in MEANING and saved["sentence"] and saved["help"]
+    _, sampled, _ = invoke("sample", texts_run, "-n", 2, "--json")
+    assert [record["verdict"] for record in parsed(sampled)] == [saved["word"]] * 2
 
 
 def test_other_data_is_judged_in_place_of_the_held_out_split(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
@@ -31,7 +36,7 @@ def test_other_data_is_judged_in_place_of_the_held_out_split(texts_run: Path, tm
 
 def test_a_table_says_what_was_not_measured_and_why(texts_run: Path, invoke: Invoke) -> None:
     code, printed, err = invoke("measure", texts_run, "-n", 4)
-    assert code == 0 and "bits_per_byte" in printed
+    assert code == 0 and printed.startswith("verdict: ") and "bits_per_byte" in printed
     assert "not measured: " in err and "frechet" in err and "card " in err
 
 

@@ -145,7 +145,7 @@ def test_memorisation_stops_training(ended: Run) -> None:
     assert looks[-1]["near_copies_of"] == SAMPLES
     made = summary(ended)
     assert made["steps"] == looks[-1]["step"] < made["planned"] == STEPS
-    assert "near copies" in stopped(ended) and final_record(resume(ended.path), 0.0, [])["stopped"] == stopped(ended)
+    assert "near copies" in stopped(ended) and final_record(resume(ended.path), 0.0, None)["stopped"] == stopped(ended)
     assert len(Model(ended).sample(2).values) == 2
 
 

@@ -14,27 +14,36 @@ from afresh.cli.show import answer, emit, note, number, say, table
 if TYPE_CHECKING:
     from afresh.core import Score
     from afresh.evaluation.study import Measurement
+    from afresh.evaluation.verdict import Verdict
 
 
 def measure(
     run: o.Run,
     data: Annotated[Path | None, typer.Option(help="Judge on this data, in place of the held-out split.")] = None,
     n: Annotated[int | None, typer.Option("-n", help="Samples to draw; as many as are held out if not given.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="{card, metrics, ...} on standard output.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="{verdict, card, metrics, ...} on standard output.")] = False,
 ) -> None:
     """Measure a run: every number with its interval, beside real data (floor) and a trivial model (control)."""
     from afresh.runs.run import Run
     from afresh.tasks.measure import measure_run
-    from afresh.tasks.report import write_run_report
+    from afresh.tasks.report import run_verdict, write_run_report
 
     found = Run.open(run)
     measured = measure_run(found, data, n)
     if data is None:
         say(f"report: {write_run_report(found, measured)}")
+    verdict = run_verdict(found, measured)
     if as_json:
-        emit(measured.json())
+        emit({"verdict": verdict.json(), **measured.json()})
     else:
+        show_verdict(verdict)
         show_measurement(measured)
+
+
+def show_verdict(verdict: Verdict) -> None:
+    """The verdict in a word, why, and what would help most, with its command on a line of its own."""
+    answer(f"verdict: {verdict.word}. {verdict.sentence}")
+    answer(f"what would help most: {verdict.help}" + (f"\n    {verdict.command}" if verdict.command else ""))
 
 
 def show_measurement(measured: Measurement) -> None:

@@ -325,6 +325,7 @@ def deliver(run: Run, samples: Samples, out: Path | None, as_json: bool, between
     """Write, print or show, unless it is `shown` already."""
     from afresh.core.counted import count
     from afresh.sampling.samples import text_records
+    from afresh.tasks.report import read_verdict
 
     kind = run.encoder.kind
     records = samples.save(out) if out is not None else text_records(samples) if kind.inline else []
@@ -333,7 +334,8 @@ def deliver(run: Run, samples: Samples, out: Path | None, as_json: bool, between
         if kind.view == "sound" and out.is_dir():
             say(f"listen: {out / 'index.html'}")
     if as_json:
-        emit(records)
+        found = read_verdict(run.path)
+        emit(records if found is None else [{**r, "verdict": found["word"]} for r in records])
     elif shown:
         show_tokens(records[0])
     elif kind.view == "text":

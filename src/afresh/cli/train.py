@@ -139,7 +139,7 @@ def finish(job: Job, measure: bool, as_json: bool) -> None:
         say(f"adapter: {job.run.path / 'adapter'}")
     measured, samples = judged(job, measure)
     if as_json:
-        emit(final_record(job, seconds, [] if measured is None else list(measured.scores)))
+        emit(final_record(job, seconds, measured))
     else:
         show(job, seconds, measured, samples)
 
@@ -168,11 +168,12 @@ def judged(job: Job, measure: bool) -> tuple[Measurement | None, Samples]:
 def show(job: Job, seconds: float, measured: Measurement | None, samples: Samples | None = None) -> None:
     """The result for a person, a few of the samples first."""
     from afresh.alignment.monitoring.report import alignment
-    from afresh.cli.measure import show_measurement
+    from afresh.cli.measure import show_verdict
     from afresh.cli.show import answer
     from afresh.cli.show_samples import show_samples
     from afresh.core.counted import count
     from afresh.runs.run import metrics_rows, summary
+    from afresh.tasks.report import run_verdict
 
     record, now = job.run.record, summary(job.run)
     if samples is not None:
@@ -180,7 +181,7 @@ def show(job: Job, seconds: float, measured: Measurement | None, samples: Sample
         if samples.encoder.kind.view == "sound":
             say(f"listen: {job.run.path / 'report.html'}")
     if measured is not None:
-        show_measurement(measured)
+        show_verdict(run_verdict(job.run, measured))
     answer(
         f"{job.run.path}: {record.family} on {record.modality}, {record.parameters:,} parameters, "
         f"{count(now['steps'], 'step')} in {seconds:,.0f} s"

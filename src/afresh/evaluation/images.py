@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from afresh.core import Cond, CondSpec, Evidence, ItemKind, Metric, Score, Space
 from afresh.evaluation import distribution as d
 from afresh.evaluation.encoders import label_parts
-from afresh.evaluation.estimate import Array, Estimate, share
+from afresh.evaluation.estimate import Array, Estimate, mean, share
 from afresh.evaluation.image_sets import MAX_TRAIN, ImageSets, image_sets_of, images_of, is_image_space
 from afresh.evaluation.label_classifier import LabelClassifier, train_label_classifier
 from afresh.evaluation.memorisation import near_copies, nearest, nearest_ratio
@@ -121,6 +121,82 @@ def two_sample(evidence: Evidence) -> list[Score]:
         *_beside("two_sample/neighbour", sets, "lower", of(d.two_sample_neighbour, "domain"), gaussian=False),
         *_beside("two_sample/mlp_pixels", sets, "lower", of(d.two_sample_mlp, "pixel_pca"), gaussian=False),
     ]
+
+
+# --------------------------------------------------------------------------- blur and repeats
+
+NEIGHBOUR = 3  # of a sample, whose distance says how varied samples are
+GRID = 8  # cells a side, of the large shapes of an image
+LAPLACIAN = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])
+
+
+def detail(x: torch.Tensor) -> Array:
+    """The energy of the finest detail of images x (N, C, H, W): their mean squared Laplacian, (N,)."""
+    c = x.shape[1]
+    kernel = LAPLACIAN.expand(c, 1, 3, 3)
+    edges = [F.conv2d(F.pad(p, (1, 1, 1, 1), mode="replicate"), kernel, groups=c) for p in x.split(256)]
+    return torch.cat([e.square().flatten(1).mean(1) for e in edges]).double().numpy()
+
+
+def sharpness(evidence: Evidence) -> list[Score]:
+    """The energy of the finest detail of samples, relative to that of held-out images.
+
+    Near 1 as for real images, lower for blurred samples, higher for noise. Control: held-out images blurred by 3 x 3
+    values.
+    """
+    sets = image_sets_of(study_of(evidence))
+    bottom = max(float(detail(sets.sets["real"]).mean()), 1e-12)
+
+    def of(which: str) -> Estimate:
+        return mean(detail(sets.sets[which]) / bottom)
+
+    return [of("fake").score("sharpness", "none", of("reserve").value, of("blurred").value)]
+
+
+def variety(evidence: Evidence) -> list[Score]:
+    """Median distance of a sample to its third nearest other sample, relative to that of held-out images.
+
+    Near 1 for a model of the data's distribution and near 0 if the samples are variations of a few images. Control:
+    blurred held-out images, which are nearer to each other without being repeated.
+    """
+    sets = image_sets_of(study_of(evidence))
+
+    def radius(name: str, which: str) -> float:
+        x = sets.features("domain", which) if name == "variety" else sets.sets[which].flatten(1).numpy()
+        return float(np.median(d.neighbour_radius(x, NEIGHBOUR)))
+
+    out = []
+    for name in ("variety", "variety/pixels"):
+        real = max(radius(name, "real"), 1e-12)
+        own, floor, control = (radius(name, which) / real for which in ("fake", "reserve", "blurred"))
+        out.append(Score(name, own, None, None, sets.m, "none", floor, control))
+    return out
+
+
+def shapes(x: torch.Tensor) -> torch.Tensor:
+    """The large shapes of images (N, C, H, W) as unit vectors (N, D): means over a grid of at most 8 x 8, without the
+    mean of the set and without each image's own brightness."""
+    small = F.adaptive_avg_pool2d(x.double(), (min(GRID, x.shape[2]), min(GRID, x.shape[3])))
+    small = small - small.mean(0, keepdim=True)
+    return F.normalize((small - small.mean((2, 3), keepdim=True)).flatten(1), dim=1)
+
+
+def likeness(evidence: Evidence) -> list[Score]:
+    """How much the large shapes of a sample resemble those of some training image: the mean over samples of the
+    highest correlation.
+
+    Fine detail and contrast do not count, so that blurred or noisy samples of real things are near the floor. Control:
+    images of independent noise, which resemble some training image by chance.
+    """
+    sets = image_sets_of(study_of(evidence))
+    table = shapes(images_of(sets.study.train, sets.other_rows))
+
+    def of(x: torch.Tensor) -> Estimate:
+        return mean((shapes(x) @ table.T).amax(1).numpy())
+
+    reserve = sets.sets["reserve"]
+    noise = sets.study.rng.normal("likeness/noise", torch.arange(len(reserve)), tuple(reserve.shape[1:]))
+    return [of(sets.sets["fake"]).score("likeness", "higher", of(reserve).value, of(noise).value)]
 
 
 # --------------------------------------------------------------------------- conditions
@@ -262,6 +338,9 @@ METRICS: tuple[Metric, ...] = (
     _pair_metric("density", 0, d.density_coverage, "density_coverage"),
     _pair_metric("coverage", 1, d.density_coverage, "density_coverage"),
     Metric("two_sample", image_space, two_sample),
+    Metric("sharpness", image_space, sharpness),
+    Metric("variety", image_space, variety),
+    Metric("likeness", image_space, likeness),
     Metric("conditional_accuracy", labelled_space, conditional_accuracy),
     Metric("near_copies", image_space, copies),
     Metric("nearest_ratio", image_space, ratio),

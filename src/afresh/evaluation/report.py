@@ -20,6 +20,7 @@ from typing import Any
 from afresh.core import Score, UserError
 from afresh.core.files import replace_file
 from afresh.evaluation.curves import Curves, dash_css, draw_curves, draw_score, number, thin
+from afresh.evaluation.verdict import Verdict
 
 Fact = tuple[str, str | int | float]
 
@@ -52,6 +53,7 @@ class Section:
 
     title: str
     subtitle: str = ""
+    verdict: Verdict | None = None
     facts: Sequence[Fact] = ()
     samples: Sequence[Sample] = ()
     previews: Sequence[tuple[int, bytes | str]] = ()  # (step, PNG or text)
@@ -313,7 +315,7 @@ def section_json(section: Section) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    if isinstance(value, (Sample, Curves, Score)):
+    if isinstance(value, (Sample, Curves, Score, Verdict)):
         return plain(asdict(value))
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
@@ -345,6 +347,9 @@ def card_markdown(title: str, sections: Sequence[Section]) -> str:
         lines += [f"## {visible(s.title)}", ""]
         if s.subtitle:
             lines += [visible(s.subtitle), ""]
+        if s.verdict is not None:
+            lines += [f"**Verdict: {s.verdict.word}.** {visible(s.verdict.sentence)}", "", visible(s.verdict.help), ""]
+            lines += [f"    {visible(s.verdict.command)}", ""] if s.verdict.command else []
         for name, facts in (("Model", s.facts), ("Data", s.data)):
             if facts:
                 lines += [f"### {name}", "", *table(("", ""), facts_view(facts))]

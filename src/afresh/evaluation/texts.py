@@ -19,6 +19,7 @@ from afresh.evaluation.study import Study, Unmeasurable, study_of
 
 RUN = 50  # bytes of the runs that are searched for copies
 WORD = re.compile(r"\w+|[^\w\s]")
+LETTERS = re.compile(r"[^\W\d_]+")
 MAX_SEARCHED = 8_000_000  # bytes of training text that are searched for copies
 
 
@@ -186,6 +187,28 @@ def _scrambled(text: str, seed: int) -> str:
 # --------------------------------------------------------------------------- diversity and copies
 
 
+def known_words(evidence: Evidence) -> list[Score]:
+    """Share of the samples' letters that belong to words of the training text.
+
+    Floor: held-out excerpts of the same lengths. Control: the same excerpts with their characters in random order.
+    """
+    study = study_of(evidence)
+    sets = text_sets_of(study)
+    known = {w for document in sets.train for w in LETTERS.findall(document.decode("utf-8", "ignore").lower())}
+
+    def of(texts: Sequence[str]) -> Estimate | None:
+        words = [LETTERS.findall(t.lower()) for t in texts]
+        sizes = np.array([[sum(len(w) for w in text if w in known), sum(map(len, text))] for text in words], np.float64)
+        return _bounded(ratio(sizes[:, 0], sizes[:, 1]), int(sizes[:, 1].sum())) if sizes[:, 1].sum() else None
+
+    real = sets.excerpts(sets.heldout, "excerpts/heldout")
+    own, floor, control = (of(t) for t in (sets.samples(), real, [_scrambled(t, i) for i, t in enumerate(real)]))
+    if own is None:
+        raise Unmeasurable("no sample has a word")
+    values = (floor.value if floor else None, control.value if control else None)
+    return [own.score("known_words", "higher", *values)]
+
+
 def diversity(evidence: Evidence) -> list[Score]:
     """Number of distinct n-grams of words divided by the number of all n-grams, over all samples (Li et al. 2016,
     section 5.3).
@@ -269,6 +292,7 @@ def _verbatim(search: CopySearch, texts: Sequence[bytes]) -> Estimate | None:
 METRICS: tuple[Metric, ...] = (
     Metric("bits_per_byte", text_space, bits_per_byte),
     Metric("parses", text_space, parses),
+    Metric("known_words", text_space, known_words),
     Metric("distinct", text_space, diversity),
     Metric("verbatim", text_space, verbatim),
 )

@@ -13,6 +13,7 @@ from afresh.data.image.kind import png_bytes
 from afresh.evaluation.curves import Curves
 from afresh.evaluation.report import Sample, Section, write_report
 from afresh.evaluation.study import Measurement
+from afresh.evaluation.verdict import Help, Known, Verdict, verdict
 from afresh.runs.run import Run, metrics_rows
 from afresh.sampling.request import Request
 from afresh.sampling.samples import Samples, caption_of, preview_wav
@@ -90,6 +91,7 @@ def section(
     return Section(
         title=title or run.path.name,
         subtitle=subtitle,
+        verdict=None if measured is None else run_verdict(run, measured),
         facts=[
             ("modality", r.modality),
             ("family", r.family if r.codec is None else f"{r.family} over the codec {r.codec}"),
@@ -121,6 +123,26 @@ def section(
             f"afresh train --resume {run.path}",
         ],
     )
+
+
+def run_verdict(run: Run, measured: Measurement, better_now: Help | None = None) -> Verdict:
+    """The verdict on a run from its scores. `better_now`: what a plan knows to work better in the same minutes."""
+    r, rows = run.record, metrics_rows(run)
+    space = run.encoder.space
+    minutes = r.minutes or max((row["seconds"] for row in rows), default=0.0) / 60
+    known = Known(
+        plural=run.encoder.kind.plural,
+        family=r.family,
+        run=str(run.path),
+        data="" if r.base_model or r.align else r.data.path,
+        options=f"--family {r.family}",
+        minutes=minutes or None,
+        examples=r.train.batch * max((row["step"] for row in rows), default=0),
+        wanted=run.family.plan.examples_wanted(r.parameters, run.training_space),
+        side=max(space.shape[1:]) if space.kind == "field" and len(space.shape) == 3 and not space.timed else None,
+        stream=space.stream,
+    )
+    return verdict(measured, known, better_now)
 
 
 def read_verdict(path: Path) -> dict[str, str] | None:

@@ -6,9 +6,10 @@ from dataclasses import asdict
 from typing import Any
 
 from afresh.alignment.monitoring.report import alignment
+from afresh.evaluation.study import Measurement
 from afresh.runs.run import Run, metrics_rows
 from afresh.tasks.learn import Job
-from afresh.tasks.report import weights_record
+from afresh.tasks.report import run_verdict, weights_record
 from afresh.training.checkpoint import newest, steps_in
 
 
@@ -24,8 +25,8 @@ def stopped(run: Run) -> str:
     return "" if saved is None else str(saved.scalars.get("stopped", ""))
 
 
-def final_record(job: Job, seconds: float, metrics: list[Any]) -> dict[str, Any]:
-    """The final record that `train --json` prints."""
+def final_record(job: Job, seconds: float, measured: Measurement | None) -> dict[str, Any]:
+    """The final record that `train --json` prints, with the verdict if the run was measured."""
     r = job.run.record
     curve = [row["heldout_loss"] for row in metrics_rows(job.run) if "heldout_loss" in row]
     tuned = (
@@ -37,6 +38,7 @@ def final_record(job: Job, seconds: float, metrics: list[Any]) -> dict[str, Any]
     aligned = alignment(metrics_rows(job.run)) if r.align is not None else None
     return {
         "run": str(job.run.path),
+        **({} if measured is None else {"verdict": run_verdict(job.run, measured).json()}),
         "modality": r.modality,
         "family": r.family,
         "parameters": r.parameters,
@@ -46,5 +48,5 @@ def final_record(job: Job, seconds: float, metrics: list[Any]) -> dict[str, Any]
         **({"sampling": used} if (used := weights_record(job.run)) else {}),
         **tuned,
         **({} if aligned is None or r.align is None else {"align": r.align.model_dump(mode="json"), **aligned.json}),
-        "metrics": [asdict(m) for m in metrics],
+        "metrics": [] if measured is None else [asdict(s) for s in measured.scores],
     }

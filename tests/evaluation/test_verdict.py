@@ -1,0 +1,233 @@
+"""The verdict on models that were made to deserve each word, the advice that follows, and what is saved."""
+
+import math
+import random
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from afresh.core import Cond, Drawn, Examples, Item, Score, Space
+from afresh.core.rng import Rng
+from afresh.demo.drawings import SCENES, draw
+from afresh.demo.tales import tale
+from afresh.evaluation import image_sets, images, texts
+from afresh.evaluation.card import ProtocolCard
+from afresh.evaluation.encoders import Recipe
+from afresh.evaluation.study import Measurement, measure
+from afresh.evaluation.verdict import MEANING, Help, Known, verdict
+from tests.evaluation.evidence import Evidence, digits, image_evidence
+
+UNUSED = ("frechet", "two_sample", "conditional_accuracy", "nearest_ratio")  # no verdict looks at these
+METRICS = [m for m in images.METRICS if m.name not in UNUSED]
+
+
+@cache
+def drawings() -> tuple[np.ndarray, np.ndarray]:
+    """360 drawings of six scenes in random order, averaged to (N, 3, 24, 24) uint8, and their scenes."""
+    x = np.stack([draw(label, 0, i) for i in range(60) for label in SCENES]).transpose(0, 3, 1, 2)
+    small = x.reshape(len(x), 3, 24, 2, 24, 2).mean((3, 5)).round().astype(np.uint8)
+    order = np.random.default_rng(0).permutation(len(x))
+    return small[order], (np.arange(len(x)) % len(SCENES))[order]
+
+
+def blurred(x: Tensor, times: int) -> Tensor:
+    for _ in range(times):
+        x = F.avg_pool2d(F.pad(x, (1,) * 4, mode="replicate"), 3, 1)
+    return x
+
+
+def bent(x: Tensor, amount: float) -> Tensor:
+    """Images (N, C, H, W) distorted by smooth random shifts."""
+    n, _, h, w = x.shape
+    shift = Rng(3).normal("bent", torch.arange(n), (2, 4, 4)) * amount
+    shift = F.interpolate(shift, size=(h, w), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+    grid = F.affine_grid(torch.eye(2, 3).expand(n, 2, 3), [n, 1, h, w], align_corners=False)
+    return F.grid_sample(x, grid + shift, padding_mode="border", align_corners=False)
+
+
+def made(train: Tensor, unseen: Tensor) -> dict[str, list[Tensor]]:
+    """Samples (N, C, H, W) of models that deserve each word, from training images and unseen real ones."""
+    index = torch.arange(len(unseen))
+    z = Rng(7).normal("made", index, tuple(unseen.shape[1:]))
+    copies = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[: len(unseen)]]
+    mixed = torch.where((index % 2 == 0)[:, None, None, None], unseen, z / 2)
+    return {
+        "good": [unseen],
+        "noise": [z / 2, train.mean() + train.std() * z, train.mean(0) + z / 4, 0.05 * unseen + z / 2],
+        "blurred": [blurred(unseen, 1), blurred(unseen, 2)],
+        "recognisable": [mixed, unseen + z / 4, bent(unseen, 0.12)],
+        "memorised": [copies, copies + 0.03 * z],
+        "collapsed": [train[:1] + 0.05 * z, train[index % 3] + 0.05 * z, bent(train[:1].expand_as(unseen), 0.02)],
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", [digits, drawings])
+def test_images_made_to_deserve_each_word(
+    data: Callable[[], tuple[np.ndarray, np.ndarray]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_sets, "Recipe", lambda: Recipe(steps=100))
+    x, y = data()
+    train, heldout, unseen = np.split(np.arange(len(x)), [int(0.7 * len(x)), int(0.85 * len(x))])
+    pixels = torch.from_numpy(x).float() / 127.5 - 1
+    wrong = []
+    for word, models in made(pixels[train], pixels[unseen]).items():
+        for i, samples in enumerate(models):
+            for n in (64, 300):
+                cond = Cond(len(samples))
+                splits = (x[train], x[heldout]), (y[train], y[heldout])
+                evidence = image_evidence(*splits, samples.clamp(-1, 1), cond, 0)
+                measured = measure(evidence, METRICS, n, modality="image", sampling={}, folder=tmp_path)
+                found = verdict(measured, Known("images"))
+                wrong += [] if found.word == word else [(word, i, n, found.word)]
+    assert wrong == []
+
+
+# --------------------------------------------------------------------------- texts
+
+
+def chain(text: str, order: int, size: int, seed: int) -> str:
+    """`size` characters of a Markov chain of words."""
+    words = text.split(" ")
+    after = defaultdict(list)
+    for i in range(len(words) - order):
+        after[tuple(words[i : i + order])].append(words[i + order])
+    generator = random.Random(seed)
+    out = list(generator.choice(list(after)))
+    while len(" ".join(out)) < size:
+        out.append(generator.choice(after.get(tuple(out[-order:]), words)))
+    return " ".join(out)[:size]
+
+
+@pytest.mark.parametrize("n", [16, 64])
+def test_texts_made_to_deserve_each_word(n: int) -> None:
+    tales = [tale(0, i) for i in range(210)]
+    train, heldout, unseen = tales[:120], tales[120:180], tales[180:]
+    shuffle = random.Random(0)
+    shuffled = ["".join(shuffle.sample(t, len(t))) for t in unseen]
+    letters = ["".join(shuffle.choices("bcdfgh ", k=200)) for _ in unseen]
+    cases: dict[str, list[tuple[list[str], float]]] = {  # samples, bits per byte of held-out text
+        "good": [(unseen, 0.1)],
+        "noise": [(shuffled, 4.5), (letters, 7.0)],
+        "recognisable": [([chain(" ".join(train), 1, 300, i) for i in range(60)], 1.5), (unseen, 1.5)],
+        "memorised": [(train, 0.1), ([*train[:30], *unseen], 0.1)],
+        "collapsed": [(["the " * 80] * 9, 3.0), ([unseen[0]] * 9, 1.0)],
+    }
+    wrong = []
+    for word, models in cases.items():
+        for i, (samples, bits) in enumerate(models):
+            found = verdict(measured_texts(train, heldout, samples, bits, n), Known("texts"))
+            wrong += [] if found.word == word else [(word, i, found.word)]
+    assert wrong == []
+
+
+def measured_texts(train: list[str], heldout: list[str], samples: list[str], bits: float | None, n: int) -> Measurement:
+    none = Examples(torch.zeros(1, dtype=torch.int64), Cond(1), bounds=torch.tensor([0, 1]))
+
+    def draw(n: int) -> Drawn:
+        return Drawn(torch.zeros(n, 1, dtype=torch.int64), [samples[i % len(samples)] for i in range(n)], Cond(n))
+
+    nats = None
+    if bits is not None:
+        size = sum(len(t.encode()) for t in heldout)
+        nats = (torch.full((2,), bits * size * math.log(2) / 2, dtype=torch.float64), torch.ones(2))
+    items, held = ([Item(t) for t in split] for split in (train, heldout))
+    evidence = Evidence(Space("tokens", (256,), (256,), stream=True), {}, none, none, items, held, draw, nats)
+    return measure(evidence, texts.METRICS, n, modality="text", sampling={})
+
+
+def test_writing_without_spaces_is_not_judged_by_its_words() -> None:
+    one = [f"\u7f8e\u4e3d{chr(0x4E00 + 37 * i)}\u7684\u5929{chr(0x4E00 + 91 * i)}\u6c14" for i in range(40)]
+    found = verdict(measured_texts(one[:20], one[20:30], one[30:], None, 10), Known("texts"))
+    assert found.word == "not measured"
+
+
+# --------------------------------------------------------------------------- what would help
+
+
+def card(train: int = 900, heldout: int = 100) -> ProtocolCard:
+    fixed = {
+        "version": "1",
+        "modality": "image",
+        "split": "0",
+        "reference": "held-out split",
+        "seed": 0,
+        "sampling": {},
+    }
+    return ProtocolCard(train_size=train, heldout_size=heldout, samples=64, reference_size=64, judges={}, **fixed)
+
+
+def image_scores(**values: float) -> tuple[Score, ...]:
+    """Scores of a perfect model of images, but for the given values (of density/coverage and so on)."""
+    marks = {  # name: value, floor, control
+        "likeness": (0.9, 0.9, 0.3),
+        "variety": (1.0, 1.0, 0.7),
+        "variety_pixels": (1.0, 1.0, 0.7),
+        "near_copies": (0.01, 0.01, 1.0),
+        "near_copies_blurred": (0.01, 0.01, 1.0),
+        "sharpness": (1.0, 1.0, 0.1),
+        "kid": (0.01, 0.01, 0.0),
+        "kid_pixel_gaussian": (1.0, 0.01, 0.0),
+        "density": (1.0, 1.0, 1.0),
+        "coverage": (1.0, 1.0, 1.0),
+    }
+    out = []
+    for name, (value, floor, control) in marks.items():
+        own = values.get(name, value)
+        slash = name.replace("_pixel", "/pixel", 1).replace("_blurred", "/blurred")
+        out.append(Score(slash, own, own, own, 64, "none", floor, control))
+    return tuple(out)
+
+
+def measured(train: int = 900, heldout: int = 100, **values: float) -> Measurement:
+    return Measurement(card(train, heldout), image_scores(**values), {}, ())
+
+
+RUN = Known("images", "flow", "runs/my photos", "/home/me/my photos", "--family flow", 1.0, 2_000, 40_000, 64)
+
+
+def test_a_run_that_saw_too_little_needs_smaller_images_or_more_minutes() -> None:
+    noise = verdict(measured(likeness=0.3), RUN)
+    assert noise.word == "noise" and "32 pixels" in noise.help
+    assert noise.command == (
+        "afresh train '/home/me/my photos' --family flow --data size=32 --minutes 1 --out 'runs/my photos-2'"
+    )
+    small = verdict(measured(likeness=0.3), replace(RUN, side=28))
+    assert "20 times the minutes" in small.help and "--minutes 20" in small.command
+    planned = Help("The VAE gives recognisable images in the same minute.", "afresh train x --family vae")
+    assert verdict(measured(likeness=0.3), RUN, planned).help == planned.sentence
+
+
+def test_what_helps_depends_on_the_word_and_the_family() -> None:
+    enough = replace(RUN, examples=50_000)
+    copies = verdict(measured(train=40, near_copies=0.9), enough)
+    assert copies.word == "memorised" and "40 images" in copies.help and "--minutes 0.5" in copies.command
+    soft = verdict(measured(sharpness=0.05), replace(enough, family="vae"))
+    assert soft.word == "blurred" and "--family flow --minutes 4" in soft.command
+    alike = verdict(measured(variety=0.1, variety_pixels=0.1), replace(enough, family="gan"))
+    assert alike.word == "collapsed" and "--family vae" in alike.command
+    rough = verdict(measured(density=0.1), enough)
+    assert rough.word == "recognisable" and rough.help.startswith("Four times the minutes")
+    assert verdict(measured(train=100, density=0.1), enough).help.startswith("More data")
+    good = verdict(measured(), enough)
+    assert good.word == "good" and good.command.startswith("afresh sample 'runs/my photos' -n 64 ")
+
+
+def test_few_held_out_items_are_said_to_tell_little() -> None:
+    assert "27 held-out images" in verdict(measured(heldout=27), RUN).sentence
+    assert "held-out" not in verdict(measured(heldout=100), RUN).sentence
+
+
+def test_without_scores_there_is_no_verdict_but_a_reason() -> None:
+    reason = "needs at least 20 held-out and 80 training images, not 4 and 36"
+    found = verdict(Measurement(card(36, 4), (), {"likeness": reason}, ()), RUN)
+    assert found.word == "not measured" and "not 4 and 36" in found.sentence and "More data" in found.help
+    assert set(MEANING) >= {found.word} and set(found.json()) == {"word", "sentence", "help", "command"}
