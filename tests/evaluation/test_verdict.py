@@ -191,7 +191,7 @@ def measured(train: int = 900, heldout: int = 100, **values: float) -> Measureme
     return Measurement(card(train, heldout), image_scores(**values), {}, ())
 
 
-RUN = Known("images", "flow", "runs/my photos", "/home/me/my photos", "--family flow", 1.0, 2_000, 40_000, 64)
+RUN = Known("images", "flow", "runs/my photos", "/home/me/my photos", 1.0, 2_000, 40_000, 64)
 
 
 def test_a_run_that_saw_too_little_needs_smaller_images_or_more_minutes() -> None:

@@ -55,7 +55,6 @@ class Known:
     family: str = ""
     run: str = ""  # path
     data: str = ""  # path
-    options: str = ""  # of the command that trained it, such as "--family vae"
     minutes: float | None = None
     examples: int | None = None
     wanted: int | None = None
@@ -222,16 +221,19 @@ NEEDED = ("likeness", "score_validity", "known_words", "items_distance")  # metr
 
 def help_for(word: Word, known: Known, train: int, heldout: int, better_now: Help | None = None) -> Help:
     """The one thing that would help most, by the first rule that applies."""
-    more_data = Help(f"More data would help most: {train:,} {known.plural} are few to learn from.")
     if word == "good":
-        prompt = ' --prompt "..."' if known.stream else ""
-        command = f"afresh sample {shlex.quote(known.run)} -n 64{prompt} --out {shlex.quote(known.run)}/more"
-        return Help("Make as many as you like; then vote on pairs of them, and align the model to your votes.", command)
-    if word == "not measured":
-        return Help(f"More data would allow a verdict: about ten times as many {known.plural} as are to be held out.")
-    if word == "memorised":
         return Help(
-            f"Fewer minutes, or better more data: {train:,} {known.plural} were learnt by heart.",
+            "Make as many as you like; then vote on pairs of them, and align the model to your votes.",
+            sample_command(known),
+        )
+    if word == "not measured":
+        if heldout >= FEW:
+            return Help("Look at the samples and at the numbers in the report: no single word sums them up.")
+        return Help(f"More data: from about {10 * FEW} {known.plural} on, the {FEW} that are held out allow a verdict.")
+    if word == "memorised":
+        learnt = "the text was" if known.stream else f"{train:,} {known.plural} were"
+        return Help(
+            f"Fewer minutes, or better more data: {learnt} learnt by heart.",
             train_command(known, (known.minutes or 5) / 4),
         )
     if better_now is not None:
@@ -247,10 +249,10 @@ def help_for(word: Word, known: Known, train: int, heldout: int, better_now: Hel
     if word == "noise" and starved and known.side is not None and known.side > 32:
         return Help(
             f"Smaller images are learnt sooner: 32 pixels a side instead of {known.side}.",
-            train_command(known, known.minutes, more="--data size=32"),
+            train_command(known, known.minutes, size=32),
         )
-    if word != "noise" and not starved and train < SMALL:
-        return more_data
+    if word != "noise" and not starved and train < SMALL and not known.stream:
+        return Help(f"More data would help most: {train:,} {known.plural} are few to learn from.")
     times = 4
     if starved and known.examples and known.wanted:
         times = min(64, max(2, round(known.wanted / known.examples)))
@@ -262,13 +264,20 @@ def in_words(times: int) -> str:
     return {2: "Twice", 3: "Three times", 4: "Four times"}.get(times, f"{times} times")
 
 
-def train_command(known: Known, minutes: float | None, family: str = "", more: str = "") -> str:
+def train_command(known: Known, minutes: float | None, family: str = "", size: int | None = None) -> str:
     """The command that trains again on the same data, into a folder of its own; empty if the data is not known."""
     if not known.data:
         return ""
-    options = [f"--family {family}"] if family else [known.options] if known.options else []
-    length = [] if minutes is None else [f"--minutes {max(minutes, 0.5):.3g}"]
-    again = f"{known.run.rstrip('/')}-2"
-    return " ".join(
-        ["afresh train", shlex.quote(known.data), *options, *filter(None, [more]), *length, "--out", shlex.quote(again)]
-    )
+    data, out, family = shlex.quote(known.data), shlex.quote(f"{known.run.rstrip('/')}-2"), family or known.family
+    length = f"{max(minutes or 5, 0.5):.3g}"
+    if size is not None:
+        return f"afresh train {data} --family {family} --data size={size} --minutes {length} --out {out}"
+    return f"afresh train {data} --family {family} --minutes {length} --out {out}"
+
+
+def sample_command(known: Known) -> str:
+    """The command that makes more samples."""
+    run, out = shlex.quote(known.run), shlex.quote(f"{known.run.rstrip('/')}-samples")
+    if known.stream:
+        return f'afresh sample {run} -n 64 --prompt "..." --out {out}'
+    return f"afresh sample {run} -n 64 --out {out}"

@@ -135,7 +135,6 @@ def run_verdict(run: Run, measured: Measurement, better_now: Help | None = None)
         family=r.family,
         run=str(run.path),
         data="" if r.base_model or r.align else r.data.path,
-        options=f"--family {r.family}",
         minutes=minutes or None,
         examples=r.train.batch * max((row["step"] for row in rows), default=0),
         wanted=run.family.plan.examples_wanted(r.parameters, run.training_space),
