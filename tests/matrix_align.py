@@ -82,12 +82,12 @@ class Method:
 
 
 METHODS = (
-    Method("grpo", 80, 1e-3),
-    Method("rloo", 80, 1e-3),
-    Method("reinforce", 80, 1e-3),
-    Method("ppo", 80, 1e-3),
+    Method("grpo", 80, 1e-3, {"beta": 0.1}),
+    Method("rloo", 80, 1e-3, {"beta": 0.1}),
+    Method("reinforce", 80, 1e-3, {"beta": 0.1}),
+    Method("ppo", 80, 1e-3, {"beta": 0.1}),
     Method("nft", 160, 1e-3),
-    Method("draft", 80, 1e-3),
+    Method("draft", 80, 1e-3, {"near": 0.5}),
     Method("rejection", 32, 1e-3),
     Method("dpo", 60, 1e-3, {"beta": 1.0, "keep": 1.0}),
     Method("ipo", 60, 1e-3, {"beta": 0.5, "keep": 1.0}),

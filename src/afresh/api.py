@@ -315,6 +315,7 @@ class Model:
         preferences: PathLike | None = None,
         heldout_reward: str | None = None,
         method: str | None = None,
+        distance: float | None = None,
         prompts: Sequence[str] = (),
         prompt_tokens: int = 0,
         lora: bool = False,
@@ -330,7 +331,8 @@ class Model:
         quiet: bool = False,
     ) -> Model:
         """A new model, aligned with a `reward` (its words) or with `preferences` (a file of votes), and held near to
-        this one. `heldout_reward` is measured but not learnt from. `settings`: align.*, train.* and sample.*.
+        this one. `heldout_reward` is measured but not learnt from. `distance`: how far samples may go, in
+        nats for texts, otherwise in variances of the data. `settings`: align.*, train.* and sample.*.
 
         `anyway`: also with votes that are no better than guessing, for which UserError is raised otherwise.
 
@@ -340,6 +342,7 @@ class Model:
         spec = align_task.AlignSpec(
             run=self.path,
             method=method,
+            distance=distance,
             reward=reward,
             heldout_reward=heldout_reward,
             preferences=_path(preferences),

@@ -66,7 +66,7 @@ def test_answers_by_lines_and_going_on(texts_run: Path, tmp_path: Path, answer: 
     _, err = answer("a\nwhat\n\nB\nt\ns\n", *argv)
     assert [r["winner"] for r in records(out)] == ["a", "b", "tie"]
     assert {(r["prompt"], r["rater"]) for r in records(out)} == {("the cat", "ann")}
-    assert "1 of 6" in err and "'what' is no answer. Answer a, b, t (tie), s (skip), q (stop)." in err
+    assert "1 of 6" in err and "'what' is no answer. Answer a, b, t (tie), s (skip), u (undo), q (stop)." in err
     assert "3 votes saved" in err and "same command again" in err
     before = out.read_bytes()
     assert answer("q\n", texts_run, "-n", 2, *WORDS, "--out", tmp_path / "none.jsonl")[0] == "No votes yet.\n"
@@ -80,6 +80,18 @@ def test_answers_by_lines_and_going_on(texts_run: Path, tmp_path: Path, answer: 
     assert "Nothing is left to judge" in err and len(records(out)) == 6
     drawn = json.loads(next((tmp_path / "new" / "v-items").glob("*.json")).read_bytes())
     assert {v for r in records(out) for v in (r["a"], r["b"])} <= set(drawn["items"])
+
+
+def test_the_last_answer_can_be_undone(texts_run: Path, tmp_path: Path, answer: Answer) -> None:
+    out = tmp_path / "v.jsonl"
+    argv = (texts_run, "-n", 4, *WORDS, "--out", out, "--question", "Which is the merrier?")
+    _, err = answer("u\na\na\nu\nb\nu\nu\nb\nq\n", *argv)
+    assert [r["winner"] for r in records(out)] == ["b"], "a, a; the second becomes b; both are withdrawn; b"
+    assert "no vote of this session to undo" in err and "Which is the merrier? a, b" in err
+    assert err.count("1 of 4") == 3 and err.count("2 of 4") == 4
+    assert f"next: afresh align {texts_run} --preferences {out}" in err
+    _, err = answer("u\n", *argv)
+    assert len(records(out)) == 1, "the votes of an earlier session stay"
 
 
 def test_more_pairs_and_another_rater(texts_run: Path, tmp_path: Path, answer: Answer) -> None:
@@ -223,6 +235,19 @@ def test_without_a_label_pairs_have_one_in_common(
         record = json.loads(file.read_bytes())
         pairs = [p for p in plan.pairs if p.label == record["label"]]
         assert pairs and all({p.first, p.second} <= set(record["items"]) for p in pairs)
+
+
+def test_the_browser_opens_only_where_a_person_sees_it(
+    pictures_run: Path, tmp_path: Path, answer: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr(compare_page, "serve", lambda session, end, port, ready: ready("http://127.0.0.1:1/"))
+    monkeypatch.setenv("DISPLAY", ":0")
+    argv = (pictures_run, "-n", 2, "--label", "d3", "--set", "steps=1", "--out", tmp_path / "v.jsonl")
+    for more, expected in (((), []), (("--no-open",), []), (("--open",), ["http://127.0.0.1:1/"])):
+        _, err = answer("", *argv, *more)
+        assert opened == expected and "open http://127.0.0.1:1/" in err
 
 
 # --------------------------------------------------------------------------- killed

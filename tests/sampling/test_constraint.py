@@ -148,6 +148,15 @@ class Anything:
     def finished(self) -> bool:
         return True
 
+    def copy(self) -> Anything:
+        return self
+
+    def closing(self, limit: int) -> list[int]:
+        return []
+
+    def opens(self, token: int) -> bool:
+        return False
+
 
 @every_tokenizer
 def test_the_trivial_constraint_changes_no_sample(name: str) -> None:
@@ -273,10 +282,64 @@ def test_an_invalid_pattern_is_refused(make: Any, text: str, said: str) -> None:
 def test_a_length_too_short_to_finish_is_an_error() -> None:
     make = constraint.regex("[a-z]{20}", alphabet("bytes"))
     assert all(len(t) == 20 for t in texts("bytes", make, 0, length=20))
-    with pytest.raises(UserError, match=r"6 of 6 texts did not .* within 19 tokens. Choose a greater length"):
+    with pytest.raises(UserError, match=r"has 20 tokens, .* may have 19. Choose a greater length, .*length=20"):
         texts("bytes", make, 0, length=19)
     with pytest.raises(UserError, match="a grammar that can end"):
         texts("bytes", constraint.grammar('start: "a" start', alphabet("bytes")), 0, length=30)
+
+
+OPEN_ENDED: list[Any] = [
+    {"type": "integer"},
+    {"type": "number"},
+    {"type": "number", "minimum": 0.25, "maximum": 0.5},
+    {"type": "integer", "minimum": 100},
+    {"type": "integer", "multipleOf": 7},
+    {"type": "string"},
+    {"type": "string", "minLength": 12},
+    {"type": "string", "pattern": "^[a-z]+@[a-z]+$"},
+    {"type": "array", "items": {"type": "number"}},
+    {"type": "array", "items": {"type": "string", "minLength": 2}, "minItems": 3},
+    {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}
+    | {"required": ["name", "age"], "additionalProperties": False},
+    {"type": "object", "additionalProperties": {"type": "array", "items": {"type": "integer"}}},
+    {"$defs": {"tree": {"type": "object", "properties": {"left": {"$ref": "#/$defs/tree"}, "name": {"type": "string"}}}
+    | {"required": ["name"], "additionalProperties": False}}, "$ref": "#/$defs/tree"},
+    {"anyOf": [{"type": "string", "minLength": 300}, {"type": "integer"}]},
+    {},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["bytes", "chars", "bpe"])
+@pytest.mark.parametrize("schema", OPEN_ENDED, ids=range(len(OPEN_ENDED)))
+def test_texts_of_open_ended_schemas_are_finished_within_the_tokens(name: str, schema: Any) -> None:
+    """By a model that is untrained, so that it would neither close a string nor end a number."""
+    make = constraint.json_schema(schema, alphabet(name))
+    needed = make().closing(60)
+    assert needed is not None and len(needed) <= 60
+    for length in (len(needed), 60):
+        for text in texts(name, make, 0, n=3, length=length):
+            jsonschema.validate(json.loads(text), schema)
+
+
+def test_numbers_have_digits_that_a_float_keeps() -> None:
+    """As many as there are tokens would otherwise be written by a model that does not know when to stop."""
+    found = texts("chars+", constraint.json_schema({"type": "integer"}, alphabet("chars+")), 0, n=20, length=256)
+    assert max(len(t.lstrip("-").strip()) for t in found) <= constraint.DIGITS
+    many = {"type": "string", "pattern": "^[0-9]{40}$"}
+    assert all(len(json.loads(t)) == 40 for t in texts("bytes", constraint.json_schema(many, alphabet("bytes")), 0))
+    big = {"type": "integer", "minimum": 10**17}
+    found = texts("bytes", constraint.json_schema(big, alphabet("bytes")), 0)
+    assert all(json.loads(t) >= 10**17 for t in found)
+
+
+def test_an_ending_is_found_for_expressions_and_grammars_that_can_end() -> None:
+    for name, make, matches in (
+        ("bytes", constraint.regex("[a-z]*x", alphabet("bytes")), "[a-z]*x"),
+        ("bpe", constraint.regex("(ab)*END", alphabet("bpe")), "(ab)*END"),
+        ("chars", constraint.grammar('start: "(" start ")" | "x"', alphabet("chars")), r"\(*x\)*"),
+    ):
+        assert all(re.fullmatch(matches, t) for t in texts(name, make, 0, length=40))
+    assert constraint.grammar('start: "a" start', alphabet("bytes"))().closing(9) is None
 
 
 def test_a_model_without_the_required_characters_is_refused() -> None:

@@ -261,6 +261,35 @@ def test_all_arguments_are_examined_before_the_output_folder(root: Path, tmp_pat
             start(AlignSpec(root / "transformer", **{**good, **wrong}))  # type: ignore[arg-type]
 
 
+def test_the_distance_is_reached_or_training_stops_there(root: Path, tmp_path: Path) -> None:
+    """By methods that control their penalty, for images whatever the unit of the reward; others stop."""
+    train = {"batch": 16, "lr": 3e-3, "ema_half_life": 0}
+    for reward in ("brightness", "100*brightness"):
+        wishes = {"method": "draft", "reward": reward, "distance": 0.1, "steps": 60, "set_train": train}
+        rows = metrics_rows(aligned(root, "vae", tmp_path / reward, **wishes))
+        last = [row["distance_from_base"] for row in rows if "diversity" in row][-1]
+        assert abs(last - 0.1) < 0.025
+    wishes = {"method": "rejection", "reward": f"{root / 'vowels.py'}:share", "settings": {"length": 12}}
+    run = aligned(root, "transformer", tmp_path / "run", **wishes, distance=0.05, set_train=train)
+    rows = [row for row in metrics_rows(run) if "diversity" in row]
+    assert rows[-1]["kl"] > 0.05 and rows[-1]["step"] < 24
+    chosen = json.loads((run.path / "averaged.json").read_text())
+    assert chosen["metric"] == "kl" and chosen["value"] <= 0.05 and chosen["step"] == rows[-2]["step"]
+
+
+def test_a_distance_and_a_penalty_are_not_both_given(root: Path, tmp_path: Path) -> None:
+    good = AlignSpec(root / "transformer", reward="length:min=5", out=tmp_path / "run")
+    for given, said in (
+        ({"distance": 2.0, "set_align": {"beta": 0.1}}, "Give one of them"),
+        ({"set_align": {"beta": 0.1, "distance": 2.0}}, "Give one of them"),
+        ({"distance": 2.0, "set_align": {"distance": 2.0}}, "given twice"),
+        ({"distance": -1.0}, "above 0"),
+    ):
+        with pytest.raises(UserError, match=said):
+            start(replace(good, **given))  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
+
+
 def test_votes_that_are_guesses_are_refused_unless_wanted_anyway(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import shutil
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -19,11 +22,12 @@ from hypothesis import strategies as st
 from afresh.alignment.feedback.preferences import Candidate, Pair, Vote, read_votes, scan
 from afresh.alignment.feedback.ranking import Strengths, difference, duels_of, fit
 from afresh.alignment.feedback.vote_summary import by_request, matches, standings, tally
-from afresh.alignment.feedback.votes import append
+from afresh.alignment.feedback.votes import append, withdraw
 from afresh.core import ItemKind, UserError
 from afresh.data.image.kind import IMAGE, png_bytes
 from afresh.data.text.kind import TEXT
 from afresh.serve import compare_page
+from afresh.serve.compare_html import page_html
 from afresh.serve.compare_page import Page, address, make_server
 from afresh.tasks.annotate import MIN_VOTES, Plan, Session, all_pairs, votes_in
 
@@ -299,7 +303,53 @@ def test_voting_on_the_page(client: Client, tmp_path: Path) -> None:
         assert status == 200 and lines(path) == i + 1
         vote = read_votes(path).votes[-1]
         assert vote.winner == said and [(tmp_path / f).read_bytes() for f in (vote.a, vote.b)] == seen
+        assert question["which"] == "Which is better?"
     assert state["question"] is None and state["end"] == ["the end"] and "3 votes saved" in state["kept"]
+
+
+def test_the_last_vote_is_undone_on_the_page(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "v.jsonl"
+    _, state = client.call("state")
+    assert not state["undo"] and client.call("undo", {})[0] == 409
+    first = state["question"]
+    shown = [client.call(f"image?id={first['id']}&side={s}")[1] for s in "ab"]
+    _, state = client.call("vote", {"id": first["id"], "vote": "a"})
+    assert state["undo"] and lines(path) == 1
+    _, state = client.call("undo", {})
+    again = state["question"]
+    assert lines(path) == 0 and again["number"] == 1 and again["id"] != first["id"]
+    assert [client.call(f"image?id={again['id']}&side={s}")[1] for s in "ab"] == shown, "the same sides"
+    for said in ("b", "skip", "a"):
+        _, state = client.call("vote", {"id": state["question"]["id"], "vote": said})
+    assert state["question"] is None and not state["over"], "the last answer may still be withdrawn"
+    winners = state["winners"]
+    assert sum(w["wins"] for w in winners) == 2 and base64.b64decode(winners[0]["png"]).startswith(b"\x89PNG")
+    _, state = client.call("undo", {})
+    assert state["question"]["number"] == 3 and lines(path) == 1
+    _, state = client.call("vote", {"id": state["question"]["id"], "vote": "tie"})
+    status, state = client.call("stop", {})
+    assert status == 200 and state["over"] and "2 votes saved" in state["kept"]
+
+
+def test_a_withdrawn_vote_leaves_those_of_others(tmp_path: Path) -> None:
+    path, one, other = tmp_path / "v.jsonl", Vote("x", "y", "a", rater="r"), Vote("x", "z", "b", rater="s")
+    for vote in (one, other, one, other):
+        append(path, vote)
+    for left in ("rss", "ss"):
+        withdraw(path, one)
+        assert [json.loads(line)["rater"] for line in path.read_text().splitlines()] == [*left]
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="no longer in"):
+        withdraw(path, one)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+@pytest.mark.parametrize("view", ["image", "sound"])
+def test_the_script_of_the_page_is_valid(view: str, tmp_path: Path) -> None:
+    script = tmp_path / "page.js"
+    script.write_text(page_html(view, "token").partition("<script>")[2].partition("</script>")[0])
+    subprocess.run(["node", "--check", str(script)], check=True, capture_output=True)
 
 
 def test_only_pairs_that_were_shown_are_judged_and_once(client: Client, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from afresh.alignment.feedback.preference_pairs import encoded_votes
 from afresh.alignment.feedback.preferences import Preferences, kind_of_item, read_votes, scan
 from afresh.alignment.monitoring.data_similarity import DataSimilarity
 from afresh.alignment.monitoring.health import alarms, stop_reason
+from afresh.alignment.monitoring.within_distance import WithinDistance, distances
 from afresh.alignment.rewards.build import build
 from afresh.alignment.rewards.classifier_reward import classifier_folder
 from afresh.alignment.rewards.classifier_reward import known as known_rewards
@@ -73,6 +74,7 @@ class AlignmentSource:
         self.rng = Rng(run.record.seed + ROLLOUT_SEED)
         self.alarmed: set[str] = set()
         self.best: BestCheckpoint | None = None
+        self.within: WithinDistance | None = None
         self.first: dict[str, float] | None = None
         self.base: Tensor | None = None  # the reference's samples for evaluations
 
@@ -92,7 +94,10 @@ class AlignmentSource:
         saved = checkpoint.newest(run.path / "checkpoints")
         if saved is not None:
             learner.restore(saved)
-        self.best = best_by_reward(run.path, metrics_rows(run))
+        rows = metrics_rows(run)
+        self.best = best_by_reward(run.path, rows)
+        if self.record.distance is not None:
+            self.within = WithinDistance(run.path, self.record.distance, distances(rows))
         return learner
 
     @property
@@ -124,6 +129,7 @@ class AlignmentSource:
             noise=Rng(run.train.seed),
             requests=self.requests,
             state=lambda: learner.state,
+            steps=lambda: learner.config.steps,
             examples=self.examples,
             reward=None if self.scorer is None else self.scored,
             votes=None if self.votes is None else self.votes[0],
@@ -351,8 +357,9 @@ class AlignmentSource:
             objective = self.family.objective(run.config, run.space)
             metrics["heldout_loss"] = heldout_loss(learner, objective, self.heldout, self.space)
         metrics |= self.metrics(learner)
-        if self.best is not None:
-            self.best.update(learner, metrics)
+        for best in (self.best, self.within):
+            if best is not None:
+                best.update(learner, metrics)
         return metrics
 
     def stop_reason(self, learner: Learner) -> str:
@@ -364,14 +371,20 @@ class AlignmentSource:
             if alarm.name not in self.alarmed:
                 self.alarmed.add(alarm.name)
                 events.warning(alarm.message, "alarm", name=alarm.name)
+        if self.within is not None and (reason := self.within.stop_reason()):
+            return reason
         return stop_reason(rows, errors=STOP_ERRORS)
 
     def rewind(self, step: int) -> None:
-        if self.best is not None:
-            self.best.rewind(step)
+        for best in (self.best, self.within):
+            if best is not None:
+                best.rewind(step)
 
     def replacement(self, learner: Learner) -> tuple[dict[str, Tensor], str] | None:
-        return None if self.best is None else self.best.replacement(learner)
+        """The weights that sampling should use instead of the last ones: those before the distance was exceeded, or
+        those with the best held-out reward."""
+        ways = (best.replacement(learner) for best in (self.within, self.best) if best is not None)
+        return next((way for way in ways if way is not None), None)
 
     def finish(self, learner: Learner) -> None:
         """Do nothing: fitting the base model's calibration to the data again would undo the alignment."""

@@ -49,6 +49,14 @@ def align(
     length: Annotated[
         int | None, typer.Option(help="New tokens of a text; 64 by default.", rich_help_panel=ASKED)
     ] = None,
+    distance: Annotated[
+        float | None,
+        typer.Option(
+            help="How far samples may go from the base: in nats for texts (4 by default), otherwise in variances of "
+            "the data (0.2 by default with draft). Methods that do not control it stop there.",
+            rich_help_panel=WANTED,
+        ),
+    ] = None,
     lora: o.Lora = False,
     rank: o.Rank = None,
     minutes: o.Minutes = None,
@@ -70,9 +78,9 @@ def align(
 ) -> None:
     """Align a model with a reward or with preferences, and hold it near to what it was.
 
-    The reward minus beta times the divergence from the base model, in nats, is maximised, for 200 steps if no budget is
-    given. The result is a run like any other, to sample and measure; its report shows the reward against the divergence
-    and any alarms. Ctrl-C saves; afresh train --resume RUN continues.
+    The reward is raised until samples are as far from those of the base model as --distance allows, for 200 steps if no
+    budget is given. The result is a run like any other, to sample and measure; its report shows the reward against the
+    divergence and any alarms. Ctrl-C saves; afresh train --resume RUN continues.
     """
     from afresh.core import UserError
     from afresh.core.options import pairs
@@ -96,6 +104,7 @@ def align(
         lora=adapter(rank, None, ()) if lora else None,
         minutes=minutes,
         steps=steps,
+        distance=distance,
         seed=seed,
         out=out,
         force=force,

@@ -13,7 +13,7 @@ import typer
 
 from afresh.cli import options as o
 from afresh.cli.sample import guidances, labels, with_set
-from afresh.cli.show import answer, emit, note, say
+from afresh.cli.show import answer, emit, note, quoted, say
 
 if TYPE_CHECKING:
     from afresh.alignment.feedback.preferences import Winner
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PAIRS, VOTES = "Which pairs", "Votes"
 KEYS: dict[str, Winner] = {"a": "a", "b": "b", "t": "tie"}
 ARROWS = {"\x1b[D": "a", "\x1b[C": "b", "\x1bOD": "a", "\x1bOC": "b"}
-ACCEPTED = "a, b, t (tie), s (skip), q (stop)"
+ACCEPTED = "a, b, t (tie), s (skip), u (undo), q (stop)"
 NARROW = 100  # columns of a terminal, below which the two texts stand one under the other
 LONGEST = 1 << 12  # characters of an answer on a line
 
@@ -60,6 +60,10 @@ def compare(
             rich_help_panel=PAIRS,
         ),
     ] = None,
+    question: Annotated[
+        str | None,
+        typer.Option(help='What is asked about each pair; "Which is better?" if not given.', rich_help_panel=VOTES),
+    ] = None,
     rater: Annotated[str | None, typer.Option(help="Who votes.", metavar="NAME", rich_help_panel=VOTES)] = None,
     out: Annotated[
         Path | None, typer.Option(help="File of votes; RUN-votes.jsonl if not given.", rich_help_panel=VOTES)
@@ -70,6 +74,14 @@ def compare(
             help="Port of the page for images and sounds; 0 = a free one.", min=0, max=65535, rich_help_panel=VOTES
         ),
     ] = 0,
+    open_page: Annotated[
+        bool | None,
+        typer.Option(
+            "--open/--no-open",
+            help="Open the page in the browser; at a terminal with a display if not given.",
+            rich_help_panel=VOTES,
+        ),
+    ] = None,
     summary: Annotated[
         bool, typer.Option("--summary", help="Ask nothing: what the votes say.", rich_help_panel=VOTES)
     ] = False,
@@ -103,7 +115,20 @@ def compare(
     say(f"drawing samples of {' and '.join(str(r.path) for r in runs)}; votes go to {votes}")
     plan = make_plan(runs, wish, n, samples=samples, seed=seed, settings=settings, votes=votes)
     note(*plan.notes)
-    session = Session(plan, votes, rater, active)
+    session = Session(plan, votes, rater, active, question)
+    again = "" if other else f"next: afresh align {quoted(run)} --preferences {quoted(votes)}"
+
+    def end() -> list[str]:
+        found = so_far()
+        return [*found.lines(), *([again] if again and found.votes > found.ties else [])]
+
+    def ready(address: str) -> None:
+        say(f"open {address}")
+        if open_page or (open_page is None and has_display()):
+            import webbrowser
+
+            webbrowser.open(address)
+
     if session.judged:
         say(f"{len(session.judged):,} of {session.of:,} pairs are judged already.")
     try:
@@ -112,11 +137,21 @@ def compare(
         elif kind.view == "text":
             ask(session)
         else:
-            serve(session, lambda: so_far().lines(), port, say)
+            serve(session, end, port, ready)
     except KeyboardInterrupt:
         raise Interrupted(session.saved()) from None
     say(session.saved())
-    report(so_far(), as_json)
+    found = so_far()
+    report(found, as_json)
+    if again and found.votes > found.ties:
+        say(again)
+
+
+def has_display() -> bool:
+    """Whether a browser would open a window for the person at this terminal."""
+    if not sys.stdin.isatty():
+        return False
+    return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def tally_of(votes: Path, kind: ItemKind) -> Tally:
@@ -144,11 +179,14 @@ def ask(session: Session) -> None:
     with keys() as read:
         while (question := session.next()) is not None:
             show(session, question)
-            while (said := read()) not in (*KEYS, "s", "q", None):
+            while (said := read()) not in (*KEYS, "s", "u", "q", None):
                 say(f"{said!r} is no answer. Answer {ACCEPTED}.")
             if said in (None, "q"):
                 return
-            if said == "s":
+            if said == "u":
+                if not session.undo():
+                    say("There is no vote of this session to undo.")
+            elif said == "s":
                 session.skip(question)
             else:
                 session.vote(question, KEYS[str(said)])
@@ -179,7 +217,7 @@ def show(session: Session, question: Question) -> None:
         console.print(beside)
     else:
         console.print(*sides, sep="\n")
-    console.print(Text(f"Which is better? {ACCEPTED}", style="dim"))
+    console.print(Text(f"{visible(session.question)} {ACCEPTED}", style="dim"))
 
 
 @contextmanager

@@ -57,7 +57,7 @@ class AlignContext(AlignTarget):
     conditions of the requests first ... first + n - 1, always the same ones; `examples(first, n)` returns examples of
     the data, in the form of samples, and their conditions. `reward(x, cond)` returns (B,) float64 for samples in the
     family's space. `rng` is for samples, and `noise` is the one that losses receive. `state` returns the state of
-    training.
+    training, and `steps` the number of steps that are planned (0: not known).
     """
 
     modules: Modules
@@ -66,9 +66,14 @@ class AlignContext(AlignTarget):
     noise: Rng
     requests: Callable[[int, int], Cond]
     state: Callable[[], State]
+    steps: Callable[[], int] = lambda: 0
     examples: Callable[[int, int], tuple[Tensor, Cond]] | None = None
     reward: Callable[[Tensor, Cond], Tensor] | None = None
     votes: Votes | None = None
+
+    def share(self, step: int) -> float:
+        """The share of training that is over after `step` steps; 1 if the number of steps is not known."""
+        return step / self.steps() if self.steps() else 1.0
 
     @property
     def device(self) -> torch.device:

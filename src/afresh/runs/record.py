@@ -43,6 +43,7 @@ class AlignRecord(BaseModel):
     prompts: tuple[str, ...] = ()
     prompt_tokens: int = 0  # length of prompts taken from the training texts if none are given; 0 = no prompts
     reward_seconds: float = 60.0  # that a reward may take for a batch
+    distance: float | None = None  # at which training stops, for methods that do not control it
 
 
 class RunRecord(BaseModel):

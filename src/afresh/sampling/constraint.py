@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -19,10 +20,13 @@ import torch
 from torch import Tensor
 
 from afresh.core import UserError
+from afresh.sampling.closing import CLOSERS, ending
 
 # White space in JSON: at most one space, or a line end and an indentation. If any amount were allowed, a model could
 # write white space without end. A schema may override this by "x-guidance".
 WHITE_SPACE = r"(\n {0,20}| )?"
+OPENING = b'"{[,:('  # bytes after which something has to follow or to be closed
+DIGITS, EXPONENT_DIGITS = 15, 2  # float64 keeps any number of 15 digits, and exponents up to 308
 # Otherwise the mask would allow a single tokenization of forced text, and the model could not choose among the others.
 FREE = '%llguidance {"no_forcing": true}\n'
 
@@ -33,6 +37,9 @@ class Constraint(Protocol):
     def allowed(self) -> Tensor: ...  # (V,) bool: allowed next tokens; never special ones such as `end`
     def accept(self, token: int) -> None: ...
     def finished(self) -> bool: ...  # whether the text may end here
+    def copy(self) -> Constraint: ...
+    def closing(self, limit: int) -> list[int] | None: ...  # at most `limit` tokens that finish it; None: none found
+    def opens(self, token: int) -> bool: ...  # whether many more tokens may be needed to finish it after this one
 
 
 Maker = Callable[[], Constraint]
@@ -57,6 +64,36 @@ class Alphabet:
         return tuple(b for b in range(256) if b not in own) if self.nibbles else ()
 
     @cached_property
+    def bytes_of(self) -> tuple[np.ndarray, np.ndarray]:
+        """The bytes that can be written alone, and their ids for llguidance."""
+        ids = {s[0]: i for i, s in enumerate(self.spelling) if len(s) == 1}
+        ids |= {b: len(self.spelling) + i for i, b in enumerate(self.spelled)}
+        return np.array([*ids]), np.array([*ids.values()])
+
+    @cached_property
+    def digits(self) -> np.ndarray:
+        """Which ids for llguidance begin with a digit."""
+        return np.array([s[:1].isdigit() for s in (*self.spelling, *(bytes([b]) for b in self.spelled))])
+
+    @cached_property
+    def ids(self) -> dict[bytes, int]:
+        return {s: i for i, s in enumerate(self.spelling) if s}
+
+    @cached_property
+    def longest(self) -> int:
+        """The bytes of the longest token."""
+        return max(map(len, self.spelling))
+
+    def tokens(self, text: bytes) -> list[int]:
+        """Tokens that spell the text, each as long as possible. Every byte has a token, or is spelled in halves."""
+        out, i = list[int](), 0
+        while i < len(text):
+            word = next((w for n in range(self.longest, 0, -1) if (w := text[i : i + n]) in self.ids), None)
+            out += [self.nibbles[text[i] >> 4], self.nibbles[text[i] & 15]] if word is None else [self.ids[word]]
+            i += 1 if word is None else len(word)
+        return out
+
+    @cached_property
     def inner(self) -> Any:
         """The tokenizer for llguidance: the ids of this package, followed by one for each byte of `spelled`."""
         guide = _guide()
@@ -77,22 +114,51 @@ class _Spelling:
         raise NotImplementedError("only needed for forced text, which FREE disables")
 
 
-class Guided:
-    """A `Constraint` by llguidance for the tokens of `alphabet`."""
+class Numbers:
+    """Follows JSON, to know when a number has enough digits: a model that is unsure of them could write digits without
+    end. DIGITS stand before a point and behind it, and an exponent has EXPONENT_DIGITS."""
 
-    def __init__(self, alphabet: Alphabet, matcher: Any) -> None:
-        self.alphabet, self.matcher = alphabet, matcher
-        self.high: int | None = None  # the first half of a byte whose second half is still to come
+    def __init__(self) -> None:
+        self.string = self.escaped = self.exponent = False
+        self.count = 0
+
+    def read(self, text: bytes) -> None:
+        for byte in text:
+            if self.string:
+                self.string = self.escaped or byte != ord('"')
+                self.escaped = byte == ord("\\") and not self.escaped
+            elif byte in b"0123456789":
+                self.count += 1
+            else:
+                self.string = byte == ord('"')
+                self.exponent = byte in b"eE" or (self.exponent and byte in b"+-")
+                self.count = 0
+
+    def full(self) -> bool:
+        return self.count >= (EXPONENT_DIGITS if self.exponent else DIGITS)
+
+
+class Guided:
+    """A `Constraint` by llguidance for the tokens of `alphabet`; `numbers` follows a text in JSON."""
+
+    def __init__(
+        self, alphabet: Alphabet, matcher: Any, numbers: Numbers | None = None, high: int | None = None
+    ) -> None:
+        self.alphabet, self.matcher, self.numbers = alphabet, matcher, numbers
+        self.high = high  # the first half of a byte whose second half is still to come
         self.half = {n: i for i, n in enumerate(alphabet.nibbles)}
         self._update()
 
+    def copy(self) -> Guided:
+        return Guided(self.alphabet, self.matcher.deep_copy(), copy(self.numbers), self.high)
+
     def _update(self) -> None:
         """Update the mask of allowed ids, of this package's tokens and of `spelled`."""
-        size = len(self.alphabet.spelling) + len(self.alphabet.spelled)
-        packed = np.frombuffer(self.matcher.compute_bitmask(), np.uint8)
-        if self.matcher.is_error() and not self.matcher.get_error().startswith("NoExtension"):  # no token may follow
-            raise UserError(f"The constraint became too complex: {_short(self.matcher.get_error())}.")
-        self.may = np.unpackbits(packed, count=size, bitorder="little").astype(bool)
+        self.may = _mask(self.matcher, self.alphabet)
+        if self.numbers is not None and self.numbers.full():
+            others = self.may & ~self.alphabet.digits
+            if self.matcher.is_accepting() or bool(others.any()):  # a longer number may be required
+                self.may = others
 
     def allowed(self) -> Tensor:
         size = len(self.alphabet.spelling)
@@ -113,21 +179,79 @@ class Guided:
             self.high = half
             return
         if half is not None and self.high is not None:
-            token = len(self.alphabet.spelling) + self.alphabet.spelled.index(16 * self.high + half)
+            text = bytes([16 * self.high + half])
+            token = len(self.alphabet.spelling) + self.alphabet.spelled.index(text[0])
             self.high = None
-        assert self.may[token], f"token {token} was not allowed"
+        else:
+            text = self.alphabet.spelling[token]
         self.matcher.consume_token(token)
+        assert not self.matcher.is_error(), f"token {token} was not allowed"
+        if self.numbers is not None:
+            self.numbers.read(text)
         self._update()
 
     def finished(self) -> bool:
+        return self.high is None and bool(self.matcher.is_accepting())
+
+    def closing(self, limit: int) -> list[int] | None:
+        if self.finished():
+            return []
+        for closers in CLOSERS:
+            state = _Bytes(self.alphabet, self.matcher.deep_copy(), self.high)
+            text = ending(state, closers, limit * self.alphabet.longest)
+            if text is None:
+                continue
+            first = [] if self.high is None else [self.alphabet.nibbles[text[0] & 15]]
+            tokens = [*first, *self.alphabet.tokens(text[len(first) :])]
+            if len(tokens) <= limit:
+                return tokens
+        return None
+
+    def opens(self, token: int) -> bool:
+        return token in self.half or bool({*self.alphabet.spelling[token]} & {*OPENING})
+
+
+def _mask(matcher: Any, alphabet: Alphabet) -> np.ndarray:
+    """The allowed ids of llguidance, bool. Raises UserError if the grammar has become too complex."""
+    packed = np.frombuffer(matcher.compute_bitmask(), np.uint8)
+    if matcher.is_error() and not matcher.get_error().startswith("NoExtension"):  # no token may follow
+        raise UserError(f"The constraint became too complex: {_short(matcher.get_error())}.")
+    size = len(alphabet.spelling) + len(alphabet.spelled)
+    return np.unpackbits(packed, count=size, bitorder="little").astype(bool)
+
+
+class _Bytes:
+    """A matcher that reads bytes; with `high`, only those that begin with this half may come first."""
+
+    def __init__(self, alphabet: Alphabet, matcher: Any, high: int | None) -> None:
+        self.alphabet, self.matcher, self.high = alphabet, matcher, high
+        self.ids = dict(zip(*(a.tolist() for a in alphabet.bytes_of), strict=True))
+
+    def may(self) -> list[int]:
+        names, ids = self.alphabet.bytes_of
+        may: list[int] = names[_mask(self.matcher, self.alphabet)[ids]].tolist()
+        return [b for b in may if self.high in (None, b >> 4)]
+
+    def read(self, byte: int) -> None:
+        self.matcher.consume_token(self.ids[byte])
+        self.high = None
+
+    def matches_after(self, byte: int) -> bool:
+        self.matcher.consume_token(self.ids[byte])
+        found = bool(self.matcher.is_accepting())
+        self.matcher.rollback(1)
+        return found
+
+    def matches(self) -> bool:
         return self.high is None and bool(self.matcher.is_accepting())
 
 
 def json_schema(schema: Mapping[str, Any] | bool | str, alphabet: Alphabet) -> Maker:
     """Constrain texts to JSON that is valid under `schema` (an object, a boolean, or JSON text of either).
 
-    White space is as in WHITE_SPACE unless the schema has "x-guidance" (options of llguidance). Raises UserError if the
-    schema is invalid, uses an unsupported keyword, or cannot be satisfied.
+    White space is as in WHITE_SPACE unless the schema has "x-guidance" (options of llguidance), and numbers have at
+    most DIGITS digits unless the schema requires more. Raises UserError if the schema is invalid, uses an unsupported
+    keyword, or cannot be satisfied.
     """
     if isinstance(schema, str):
         try:
@@ -144,7 +268,7 @@ def json_schema(schema: Mapping[str, Any] | bool | str, alphabet: Alphabet) -> M
     except TypeError as error:
         raise UserError(f"The JSON schema cannot be used: {error}.") from None
     hint = "Leave out keywords that are not supported (not, uniqueItems, ...)."
-    return _maker("JSON schema", lark, alphabet, hint)
+    return _maker("JSON schema", lark, alphabet, hint, Numbers)
 
 
 def regex(pattern: str, alphabet: Alphabet) -> Maker:
@@ -170,7 +294,9 @@ def grammar(text: str, alphabet: Alphabet) -> Maker:
     return _maker("grammar", lark, alphabet, hint)
 
 
-def _maker(what: str, lark: str, alphabet: Alphabet, hint: str) -> Maker:
+def _maker(
+    what: str, lark: str, alphabet: Alphabet, hint: str, numbers: Callable[[], Numbers | None] = lambda: None
+) -> Maker:
     """A maker of constraints by a grammar in Lark's syntax. Raises UserError, with `hint`, if it is invalid."""
     guide = _guide()
     first = guide.LLMatcher(alphabet.inner, guide.LLMatcher.grammar_from_lark(FREE + lark), log_level=0)
@@ -179,7 +305,7 @@ def _maker(what: str, lark: str, alphabet: Alphabet, hint: str) -> Maker:
     start = Guided(alphabet, first.deep_copy())
     if not start.finished() and not bool(start.allowed().any()):
         raise UserError(f"The {what} does not match any text. {hint}")
-    return lambda: Guided(alphabet, first.deep_copy())
+    return lambda: Guided(alphabet, first.deep_copy(), numbers())
 
 
 def _short(message: str) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from afresh.core import Cond, Predict
 from afresh.core.rng import Rng
+from afresh.sampling.closing import Deadline
 from afresh.sampling.constraint import Constraint, check_finished, restrict
 
 # (index of the sample, token, its log-probability at temperature 1 among all tokens) -> whether to end the sample
@@ -91,10 +92,11 @@ def generate(
     on nothing else (`window_start`). The draw at position i of the sample `index` uses rng.uniform("token/i", index):
     it is the same alone and in a batch.
 
-    `constraints`: what each continuation must match; they need `end`. Raises UserError if a row does not match after
-    `length` tokens. `watch` is called with every token that is drawn; a row that it ends leaves the batch at once,
-    whether it matches or not. `among_drawn`: `watch` receives log-probabilities among the tokens that are not banned,
-    from which tokens are drawn.
+    `constraints`: what each continuation must match; they need `end`. A row that would not match within `length` tokens
+    is ended in time (`Deadline`). Raises UserError if that needs more tokens, and if no way to end a row was found and
+    it does not match after `length` tokens. `watch` is called with every token; a row that it ends leaves the batch at
+    once, whether it matches or not. `among_drawn`: `watch` receives log-probabilities among the tokens that are not
+    banned, from which tokens are drawn.
     """
     assert constraints is None or end is not None, "constraints need a token that ends a text"
     rows = [list(p) for p in prompts]
@@ -105,6 +107,7 @@ def generate(
     state, sample_index, number = None, index, index.tolist()
     forbidden = torch.tensor(banned, dtype=torch.int64, device=index.device)
     stopped: set[int] = set()
+    deadlines = [] if constraints is None or end is None else [Deadline(c, length, end) for c in constraints]
     while active:
         x, counts = ragged(fed, index.device)
         logits, state = predict(x, counts, cond, state)
@@ -112,18 +115,19 @@ def generate(
         if banned:
             logits = logits.index_fill(1, forbidden, -torch.inf)
             log_probs = logits.log_softmax(-1) if watch is not None and among_drawn else log_probs
-        if constraints is not None and end is not None:
-            logits = restrict(logits, [constraints[i] for i in active], end)
+        if deadlines and end is not None:
+            logits = restrict(logits, [deadlines[i].constraint for i in active], end)
         if cut.temperature == 0:
             drawn = logits.argmax(-1)
         else:
             drawn = draw(narrow(logits, cut), rng.uniform_each([f"token/{len(rows[i])}" for i in active], sample_index))
+        if deadlines:
+            taken = [deadlines[i].take(t, goal[i] - len(rows[i])) for i, t in zip(active, drawn.tolist(), strict=True)]
+            drawn = drawn.new_tensor(taken)
         token_logps = [0.0] * len(active) if log_probs is None else log_probs.gather(1, drawn[:, None])[:, 0].tolist()
         staying, fed, restarted = [], [], []
         for row, (i, token) in enumerate(zip(active, drawn.tolist(), strict=True)):
             rows[i].append(token)
-            if constraints is not None and token != end:
-                constraints[i].accept(token)
             over = token == end or len(rows[i]) >= goal[i]
             if watch is not None and watch(number[i], token, token_logps[row]):
                 stopped.add(i)
@@ -142,8 +146,7 @@ def generate(
             state = None if state is None else state.select(staying_rows)
         if restarted and state is not None:
             state.restart(torch.tensor(restarted, device=index.device))
-    if constraints is not None:
-        check_finished([i in stopped or c.finished() for i, c in enumerate(constraints)], length)
+    check_finished([i in stopped or d.constraint.finished() for i, d in enumerate(deadlines)], length)
     new = [r[g - length :] for r, g in zip(rows, goal, strict=True)]
     return [n[:-1] if end is not None and n[-1] == end else n for n in new]
 

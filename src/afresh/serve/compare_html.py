@@ -117,6 +117,11 @@ header { display: flex; flex-wrap: wrap; gap: .2rem 1rem; align-items: baseline;
 #asked { overflow-wrap: anywhere; white-space: pre-wrap; max-height: 7.5em; overflow-y: auto; }
 #bar { flex-basis: 100%; height: 4px; border-radius: 2px; background: var(--rule); overflow: hidden; }
 #bar div { height: 100%; width: 0; background: var(--accent); }
+h1 { font-size: 1.25rem; text-align: center; margin: 0; overflow-wrap: anywhere; white-space: pre-wrap; }
+#winners { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); gap: .6rem; margin: .6rem 0; }
+#winners figure { margin: 0; padding: .6rem; background: var(--sheet); border: 1px solid var(--rule);
+  border-radius: .5rem; text-align: center; }
+#winners img { width: 100%; image-rendering: pixelated; }
 main { flex: 1; display: flex; flex-direction: column; justify-content: center; gap: .8rem; }
 #pair { display: grid; grid-template-columns: 1fr 1fr; gap: .6rem; }
 button { font: inherit; color: inherit; background: var(--sheet); border: 1px solid var(--rule); border-radius: .5rem;
@@ -128,7 +133,7 @@ button:disabled { opacity: .45; cursor: default; }
   padding: .6rem; min-width: 0; }
 .side audio { width: 100%; }
 .side img { display: block; max-width: 100%; image-rendering: pixelated; }
-.others { display: grid; grid-template-columns: 1fr 1fr 1fr; gap: .6rem; }
+.others { display: grid; grid-template-columns: repeat(auto-fit, minmax(6rem, 1fr)); gap: .6rem; }
 kbd { font: .85em ui-monospace, Menlo, Consolas, monospace; color: var(--quiet); }
 @media (hover: none) { kbd { display: none; } }
 #hint { text-align: center; color: var(--quiet); margin: .8rem 0; min-height: 1.5em; }
@@ -143,6 +148,7 @@ footer { color: var(--quiet); font-size: .9rem; }
 <main>
   <div id="error" role="alert" hidden><span></span><button id="again">send again</button></div>
   <div id="choice" hidden>
+    <h1 id="which"></h1>
     <div id="pair">
 SIDES
     </div>
@@ -150,10 +156,19 @@ SIDES
     <div class="others">
       <button data-vote="tie">tie <kbd>t</kbd></button>
       <button data-vote="skip">skip <kbd>s</kbd></button>
+      <button id="undo">undo <kbd>u</kbd></button>
       <button data-vote="stop">stop <kbd>q</kbd></button>
     </div>
   </div>
-  <div id="end" hidden></div>
+  <div id="end" hidden>
+    <h1 id="ended"></h1>
+    <div id="winners"></div>
+    <div id="lines"></div>
+    <div class="others" id="last">
+      <button id="back">undo the last vote <kbd>u</kbd></button>
+      <button id="finish">finish <kbd>q</kbd></button>
+    </div>
+  </div>
 </main>
 <footer id="summary" aria-live="polite"></footer>
 <script>
@@ -161,12 +176,15 @@ SIDES
 const token = "TOKEN", keys = {a: "a", b: "b", t: "tie", s: "skip", q: "stop"};
 const $ = id => document.getElementById(id), judging = ["a", "b", "tie"];
 const buttons = [...document.querySelectorAll("[data-vote]")];
-let now = null, ready = false, last = null;
+let now = null, ready = false, last = null, undoable = false, over = false;
 
-function may(said) { return ready && (seen() || !judging.includes(said)); }  // a pair can only be judged once both
-items were seen or heard
+// A pair can only be judged once both items were seen or heard.
+function may(said) { return ready && !!now && (seen() || !judging.includes(said)); }
 
-function enable(on) { ready = on; buttons.forEach(b => { b.disabled = !may(b.dataset.vote); }); }
+function enable(on) {
+  ready = on; buttons.forEach(b => { b.disabled = !may(b.dataset.vote); });
+  $("undo").disabled = $("back").disabled = !ready || !undoable; $("finish").disabled = !ready;
+}
 
 function fail(text, retry) {
   last = retry; $("error").firstChild.textContent = text; $("error").hidden = false; enable(false);
@@ -191,14 +209,22 @@ MEDIA
 async function show(state) {
   $("error").hidden = true; now = state.question; last = null;
   $("choice").hidden = !now; $("end").hidden = !!now;
+  over = !!state.over; undoable = now ? state.undo : !over; $("bar").hidden = !now;
   if (!now) {
-    enable(false); $("progress").textContent = "Done"; $("asked").textContent = ""; $("summary").textContent = "";
-    $("bar").hidden = true;
-    $("end").replaceChildren(...[state.kept, ...state.end, "This page can be closed."].map(line => {
+    $("progress").textContent = "Done"; $("asked").textContent = ""; $("summary").textContent = "";
+    $("ended").textContent = state.winners.length ? "Preferred most often" : "";
+    $("winners").replaceChildren(...state.winners.map(w => {
+      const figure = document.createElement("figure"), words = document.createElement("figcaption");
+      const image = new Image();
+      words.textContent = image.alt = `${w.wins} ${w.wins === 1 ? "win" : "wins"}`;
+      image.src = "data:image/png;base64," + w.png;
+      figure.append(image, words); return figure; }));
+    $("lines").replaceChildren(...[state.kept, ...state.end, over ? "This page can be closed." : ""].map(line => {
       const p = document.createElement("p"); p.textContent = line; return p; }));
+    $("last").hidden = over; enable(!over);
     return;
   }
-  enable(false);
+  enable(false); $("which").textContent = now.which;
   $("progress").textContent = `${now.number} of ${now.of}`; $("asked").textContent = now.asked.join("\\n");
   $("bar").firstChild.style.width = 100 * (now.number - 1) / now.of + "%"; $("summary").textContent = state.summary;
   try { await load(now.id); }
@@ -220,14 +246,30 @@ function vote(said) {
   send(() => said === "stop" ? call("/stop", {}) : call("/vote", {id, vote: said}));
 }
 
-buttons.forEach(b => b.addEventListener("click", () => vote(b.dataset.vote))); $("again").addEventListener("click", ()
-=> { if (last) last(); }); function own(target) { return target.id === "again" || target.tagName === "AUDIO"; }  //
-elements for which the space key has a function
+function undo() { if (ready && undoable) send(() => call("/undo", {})); }
+function finish() { if (ready && !now) send(() => call("/stop", {})); }
+
+// Whoever closes the page after the last vote has finished.
+window.addEventListener("pagehide", () => {
+  if (!now && !over && ready) {
+    fetch("/stop", {method: "POST", body: "{}", keepalive: true, headers: {"X-Token": token}});
+  }
+});
+
+buttons.forEach(b => b.addEventListener("click", () => vote(b.dataset.vote)));
+$("undo").addEventListener("click", undo); $("back").addEventListener("click", undo);
+$("finish").addEventListener("click", finish);
+$("again").addEventListener("click", () => { if (last) last(); });
+
+// Elements for which the space key has a function.
+function own(target) { return target.id === "again" || target.tagName === "AUDIO"; }
 
 document.addEventListener("keydown", e => {
   if (e.key === " " && !own(e.target)) e.preventDefault();
   if (e.repeat || e.ctrlKey || e.metaKey || e.altKey) return;
-  const said = keys[e.key.length === 1 ? e.key.toLowerCase() : e.key];
+  const key = e.key.length === 1 ? e.key.toLowerCase() : e.key, said = keys[key];
+  if (key === "u") { e.preventDefault(); undo(); return; }
+  if (key === "q" && !now) { e.preventDefault(); finish(); return; }
   if (said) { e.preventDefault(); vote(said); }
   else if (now && pressed(e.key)) e.preventDefault();
 });

@@ -6,6 +6,7 @@ addressed to this machine, so that other pages and other users who reach the por
 
 from __future__ import annotations
 
+import base64
 import hmac
 import json
 import secrets
@@ -33,12 +34,13 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": (
-        "default-src 'none'; img-src 'self'; media-src blob:; connect-src 'self'; style-src 'unsafe-inline'; "
+        "default-src 'none'; img-src 'self' data:; media-src blob:; connect-src 'self'; style-src 'unsafe-inline'; "
         "script-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
     ),
 }
 TYPES = {"image": "image/png", "sound": "audio/wav"}  # of items
 SHOWN_AS_THEY_ARE = {"image": ".png", "sound": ".wav"}  # suffixes of items' files
+WINNERS = 8  # items that are shown at the end
 Reply = tuple[int, dict[str, Any]]
 
 
@@ -58,19 +60,29 @@ class Page:
         self.over = False
 
     def state(self) -> dict[str, Any]:
-        """The open question, or the end."""
+        """The open question, or the end. After the last answer of a session, which may still be withdrawn, the server
+        waits until the rater has finished (`over`)."""
         question = None if self.over else self.session.next()
         if question is None:
-            self.over = True
-            return {"question": None, "kept": visible(self.session.saved()), "end": self.end()}
+            self.over = self.over or not self.session.can_undo
+            end = {"kept": visible(self.session.saved()), "end": self.end(), "winners": self.winners()}
+            return {"question": None, "over": self.over, **end}
         if not self.open:
             self.open = secrets.token_hex(8)
             self.shown[self.open] = question
         pair, judged, skipped = question.pair, len(self.session.judged), len(self.session.skipped)
         asked = [visible(text) for text in (pair.label, pair.prompt) if text]
+        which = visible(self.session.question)
         counts = f"{judged:,} judged, {self.session.ties:,} of them ties; {skipped:,} skipped"
         where = {"id": self.open, "number": question.number, "of": question.of, "asked": asked}
-        return {"question": where, "summary": counts}
+        return {"question": {**where, "which": which}, "summary": counts, "undo": self.session.can_undo}
+
+    def winners(self) -> list[dict[str, Any]]:
+        """The images that were preferred most often, with their number of wins; none of sounds."""
+        if self.session.plan.kind.view != "image":
+            return []
+        found = [(self.content(item), wins) for item, wins in self.session.winners(WINNERS)]
+        return [{"png": base64.b64encode(raw).decode(), "wins": wins} for raw, wins in found if raw is not None]
 
     def answer(self, name: Any, vote: Any) -> Reply:
         """Save an answer to a pair that was shown. If the same answer is sent again because the reply was lost, it is
@@ -93,6 +105,16 @@ class Page:
             self.answers[name], self.open = vote, ""
         return 200, self.state()
 
+    def undo(self) -> Reply:
+        """Withdraw the last answer."""
+        try:
+            if not self.session.undo():
+                return 409, {"error": "There is no vote of this session to undo. Load the page again."}
+        except (UserError, OSError) as e:
+            return 500, {"error": f"The vote was not withdrawn. {visible(str(e))}"}
+        self.open = ""
+        return 200, self.state()
+
     def stop(self) -> Reply:
         self.over = True
         return 200, self.state()
@@ -102,7 +124,11 @@ class Page:
         question = self.shown.get(name)
         if question is None or side not in ("a", "b"):
             return None
-        item, kind = question.a if side == "a" else question.b, self.session.plan.kind
+        return self.content(question.a if side == "a" else question.b)
+
+    def content(self, item: str) -> bytes | None:
+        """The PNG or WAV of an item; None if its file is gone."""
+        kind = self.session.plan.kind
         try:
             if kind.suffix == SHOWN_AS_THEY_ARE[kind.view]:
                 return (self.session.path.parent / item).read_bytes()
@@ -167,11 +193,14 @@ class Handler(BaseHTTPRequestHandler):
         except (ValueError, RecursionError):
             sent = None
         path = urlsplit(self.path).path
-        if path not in ("/vote", "/stop") or not isinstance(sent, dict):
-            self.reply(400, {"error": 'Post {"id": ..., "vote": ...} to /vote, or {} to /stop.'})
+        if path not in ("/vote", "/undo", "/stop") or not isinstance(sent, dict):
+            self.reply(400, {"error": 'Post {"id": ..., "vote": ...} to /vote, or {} to /undo or /stop.'})
             return
         with self.page.lock:
-            done = self.page.stop() if path == "/stop" else self.page.answer(sent.get("id"), sent.get("vote"))
+            if path == "/vote":
+                done = self.page.answer(sent.get("id"), sent.get("vote"))
+            else:
+                done = self.page.undo() if path == "/undo" else self.page.stop()
         self.reply(*done)
 
     def reply(self, status: int, value: dict[str, Any]) -> None:
@@ -209,14 +238,14 @@ def address(server: Server, page: Page) -> str:
     return f"http://{HOST}:{server.server_port}/?token={page.token}"
 
 
-def serve(session: Session, end: Callable[[], list[str]], port: int, say: Callable[[str], None]) -> None:
-    """Serve the questions of a session until all are answered or the rater stops. Calls `say` with the address.
+def serve(session: Session, end: Callable[[], list[str]], port: int, ready: Callable[[str], None]) -> None:
+    """Serve the questions of a session until the rater finishes or stops. Calls `ready` with the address.
 
     Raises UserError if the port cannot be used. No vote is written in part on KeyboardInterrupt.
     """
     page = Page(session, end)
     with make_server(page, port) as server:
-        say(f"open {address(server, page)}")
+        ready(address(server, page))
         try:
             server.serve_forever(poll_interval=0.1)
         finally:

@@ -53,6 +53,7 @@ class AlignSpec:
     lora: LoraConfig | None = None
     minutes: float | None = None
     steps: int | None = None
+    distance: float | None = None  # from the base: nats of a text, otherwise the mean square, in variances of the data
     seed: int = 0
     out: Path | None = None
     force: bool = False
@@ -93,6 +94,7 @@ def start(spec: AlignSpec) -> Job:
         prompts=spec.prompts,
         prompt_tokens=spec.prompt_tokens,
         reward_seconds=spec.reward_seconds,
+        distance=None if controls_distance(aligner) else spec.distance,
     )
     machine = measure_machine(spec.device)
     plan = Plan(base.config, train_config(base, aligner, config, budget, machine, spec), 0)
@@ -137,11 +139,42 @@ def check_arguments(run: Run, budget: Budget, spec: AlignSpec) -> tuple[Aligner,
     if spec.device is not None:
         check_device(spec.device)
     aligner = choose_method(run, spec)
-    config = override(aligner.config(), spec.set_align, "align")
+    config = override(aligner.config(), chosen_settings(aligner, spec), "align")
     settings = sampling_settings(run, spec)
     by_hand(start_config(aligner, config, budget, spec), aligner.group(config), spec)
     check_rewards(run, spec)
     return aligner, config, settings
+
+
+PENALTIES = ("beta", "near")  # fields that set the weight of the distance by hand
+
+
+def controls_distance(aligner: Aligner) -> bool:
+    """Whether the method controls its penalty so that samples go as far as is asked for."""
+    return "distance" in aligner.config.model_fields  # type: ignore[attr-defined]
+
+
+def chosen_settings(aligner: Aligner, spec: AlignSpec) -> dict[str, Any]:
+    """The settings of the method by hand, with the distance if the method controls it.
+
+    Raises UserError for a distance that is not above 0, and for a distance and a penalty that are both given.
+    """
+    chosen = dict(spec.set_align)
+    if spec.distance is not None and not 0 < spec.distance < math.inf:
+        raise UserError(f"`distance={spec.distance:g}` must be a number above 0.")
+    if not controls_distance(aligner):
+        return chosen
+    if spec.distance is not None:
+        if "distance" in chosen:
+            raise UserError("The distance is given twice: `distance` and `align.distance`. Give one of them.")
+        chosen["distance"] = spec.distance
+    by_hand = [name for name in PENALTIES if name in chosen]
+    if by_hand and "distance" in chosen:
+        raise UserError(
+            f"`distance={chosen['distance']}` is reached by controlling the penalty, which "
+            f"`align.{by_hand[0]}={chosen[by_hand[0]]}` would hold constant. Give one of them."
+        )
+    return chosen
 
 
 def learn_reward(run: Run, votes: Path, out: Path, spec: AlignSpec) -> None:
@@ -306,18 +339,30 @@ def with_intervals(train: TrainConfig, reuse: int, by_hand: Mapping[str, Any]) -
 
 def decisions(plan: Plan, aligner: Aligner, config: Any, machine: Machine, spec: AlignSpec) -> list[Decision]:
     train = plan.train
-    shown = ", ".join(
-        f"{k} {v:g}" if isinstance(v, int | float) else f"{k} {v}" for k, v in config.model_dump().items()
-    )
+    values = {k: v for k, v in config.model_dump().items() if v is not None}
+    if any(k in values for k in PENALTIES):
+        values.pop("distance", None)  # not controlled
+    shown = ", ".join(f"{k} {v:g}" if isinstance(v, int | float) else f"{k} {v}" for k, v in values.items())
     learns = "all weights" if spec.lora is None else f"LoRA of rank {spec.lora.rank}"
     return [
         Decision("device", f"{machine.device}, {train.threads} threads", machine.name),
         Decision("learns", learns, "full fine-tuning" if spec.lora is None else "an adapter"),
         Decision("method", aligner.name, shown),
+        *distance_decision(aligner, values, spec),
         Decision("rate", f"{train.lr:g}", "set by hand" if "lr" in spec.set_train else "lower than in training"),
         Decision("batch", f"{train.batch}", "samples or pairs per step"),
         Decision("steps", f"{train.steps:,}", why_steps(train.steps, aligner.reuse(config), spec)),
     ]
+
+
+def distance_decision(aligner: Aligner, values: Mapping[str, Any], spec: AlignSpec) -> list[Decision]:
+    if controls_distance(aligner) and "distance" in values:
+        by_hand = spec.distance is not None or "distance" in spec.set_align
+        why = f"{'as requested' if by_hand else 'the default'}; the penalty is controlled until samples are that far"
+        return [Decision("distance", f"{values['distance']:g} from the base", why)]
+    if spec.distance is not None and not controls_distance(aligner):
+        return [Decision("distance", f"at most {spec.distance:g} from the base", "training stops there")]
+    return []
 
 
 def why_steps(steps: int, reuse: int, spec: AlignSpec) -> str:

@@ -23,7 +23,7 @@ import torch
 from afresh.alignment.feedback.preferences import Candidate, Pair, Vote, Winner, item_of, kind_of_item, scan, value_of
 from afresh.alignment.feedback.ranking import ask
 from afresh.alignment.feedback.vote_summary import by_request
-from afresh.alignment.feedback.votes import append, line_of, repair, unjudged
+from afresh.alignment.feedback.votes import append, line_of, repair, unjudged, withdraw
 from afresh.core import ItemKind, Preview, UserError
 from afresh.core.files import replace_file
 from afresh.core.rng import Rng
@@ -36,6 +36,7 @@ from afresh.training.weights import CHOSEN, EARLY, FITTED
 
 MAX_PAIRS = 1000  # of one command, as choosing pairs is slow with more samples
 MIN_VOTES = 10  # of a rater before the most informative pairs are chosen
+QUESTION = "Which is better?"
 CHOSEN_PAIRS = 5  # that are chosen together
 
 
@@ -257,14 +258,23 @@ class Session:
     a later session.
 
     `active`: whether the most informative pairs are shown (None: after MIN_VOTES votes of the rater, so that several
-    raters begin with the same pairs and their agreement can be measured).
+    raters begin with the same pairs and their agreement can be measured). `question`: what the rater is asked about
+    each pair.
     """
 
-    def __init__(self, plan: Plan, path: Path, rater: str | None = None, active: bool | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        path: Path,
+        rater: str | None = None,
+        active: bool | None = None,
+        question: str | None = None,
+    ) -> None:
         """Raises UserError if the file has no votes on such items, or if the rater's name cannot be saved."""
         if active and not plan.free:
             raise UserError("`active` chooses pairs of one run's samples, but here all pairs are fixed. Leave it out.")
         self.plan, self.path, self.rater, self.active = plan, path, (rater or "").strip() or None, active
+        self.question = (question or "").strip() or QUESTION
         line_of(Vote("a", "b", "a", rater=self.rater))
         self.votes = votes_in(path, plan.kind)
         self.judged = {v.pair for v in self.votes if v.rater == self.rater and plan.holds(v.pair)}
@@ -272,6 +282,7 @@ class Session:
         self.skipped: set[Pair] = set()
         self._ahead: list[Pair] = []
         self._now: Question | None = None
+        self._answered: list[tuple[Question, Vote | None]] = []  # in this session; None: skipped
 
     @property
     def of(self) -> int:
@@ -299,13 +310,14 @@ class Session:
         if len(self.judged) + len(self.skipped) >= self.of:
             return None
         done = self.judged | self.skipped
-        if self.active or (self.active is None and self.plan.free and len(self.judged) >= MIN_VOTES):
-            if not self._ahead:
-                strengths = by_request(self.votes, self.plan.candidates)
-                questions = [q for s in strengths for q in ask(s, CHOSEN_PAIRS, done)]
-                self._ahead = [q.pair for q in sorted(questions, key=lambda q: -q.gain)[:CHOSEN_PAIRS]]
-            if self._ahead:
-                return self._ahead.pop(0)
+        self._ahead = [p for p in self._ahead if p not in done]
+        active = self.active or (self.active is None and self.plan.free and len(self.judged) >= MIN_VOTES)
+        if active and not self._ahead:
+            strengths = by_request(self.votes, self.plan.candidates)
+            questions = [q for s in strengths for q in ask(s, CHOSEN_PAIRS, done)]
+            self._ahead = [q.pair for q in sorted(questions, key=lambda q: -q.gain)[:CHOSEN_PAIRS]]
+        if self._ahead:
+            return self._ahead.pop(0)
         return next((p for p in unjudged((), self.plan.pairs, self.rater) if p not in done), None)
 
     def vote(self, question: Question, winner: Winner) -> None:
@@ -314,11 +326,40 @@ class Session:
         append(self.path, vote)
         self.votes.append(vote)
         self.judged.add(question.pair)
+        self._answered.append((question, vote))
         self._now = None
 
     def skip(self, question: Question) -> None:
         self.skipped.add(question.pair)
+        self._answered.append((question, None))
         self._now = None
+
+    @property
+    def can_undo(self) -> bool:
+        return bool(self._answered)
+
+    def undo(self) -> bool:
+        """Withdraw the last answer of this session, so that its pair is the open question again. Returns whether there
+        was one. On UserError nothing is changed."""
+        if not self._answered:
+            return False
+        question, vote = self._answered[-1]
+        if vote is None:
+            self.skipped.remove(question.pair)
+        else:
+            withdraw(self.path, vote)
+            self.votes.remove(vote)
+            self.judged.remove(question.pair)
+        self._answered.pop()
+        if self._now is not None:
+            self._ahead.insert(0, self._now.pair)
+        self._now = question
+        return True
+
+    def winners(self, most: int) -> list[tuple[str, int]]:
+        """The items that this rater has preferred most often, and how often; at most `most` of them."""
+        decided = (v for v in self.votes if v.rater == self.rater and v.winner != "tie" and v.pair in self.judged)
+        return Counter(v.a if v.winner == "a" else v.b for v in decided).most_common(most)
 
     def saved(self) -> str:
         """A sentence for a rater who stops."""

@@ -216,13 +216,3 @@ def test_estimators_of_the_divergence(verl: Any, name: str) -> None:
     wanted.sum().backward()
     assert ours.grad is not None and theirs.grad is not None
     same(ours.grad, theirs.grad)
-
-
-def test_the_penalty_s_weight(verl: Any) -> None:
-    """`gain` is verl's n_steps / horizon."""
-    kept = verl.AdaptiveKLController(0.2, target_kl=0.5, horizon=1000)
-    beta = 0.2
-    for kl in (0.1, 0.45, 0.5, 0.58, 3.0, -0.1):
-        kept.update(kl, n_steps=100)
-        beta = divergence.adapt(beta, kl, target=0.5, gain=100 / 1000)
-        assert beta == pytest.approx(float(kept.value), rel=1e-12)

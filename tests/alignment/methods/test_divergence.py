@@ -128,20 +128,6 @@ def test_an_infinite_divergence_is_refused() -> None:
     assert kl.exact(a, b, ~mask).item() == 0
 
 
-def test_the_coefficient_is_steered() -> None:
-    assert kl.adapt(0.1, kl=6.0, target=6.0) == pytest.approx(0.1)
-    assert kl.adapt(0.1, kl=6.6, target=6.0) == pytest.approx(0.1 * 1.01)
-    assert kl.adapt(0.1, kl=60.0, target=6.0) == pytest.approx(0.1 * 1.02)
-    assert kl.adapt(0.1, kl=-1.0, target=6.0) == pytest.approx(0.1 * 0.98)
-    beta = 1.0
-    for _ in range(3000):  # where the divergence is 1 / beta, it comes to 5
-        beta = kl.adapt(beta, kl=1 / beta, target=5.0)
-    assert 1 / beta == pytest.approx(5.0, rel=1e-3)
-    for bad in ((0.0, 1.0, 1.0), (1.0, math.nan, 1.0), (1.0, 1.0, 0.0)):
-        with pytest.raises(UserError, match="above 0"):
-            kl.adapt(*bad)
-
-
 def test_bad_input() -> None:
     x, mask = torch.zeros(2, 3), torch.ones(2, 3, dtype=torch.bool)
     with pytest.raises(UserError, match="shape"):

@@ -14,6 +14,7 @@ from afresh.core import AlignContext, AlignTarget, Batch, Cond, Family, Space, S
 from afresh.core.rng import Rng
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, take_step
+from tests.alignment.methods.enumerated import frontier
 
 pytestmark = pytest.mark.slow
 
@@ -57,9 +58,16 @@ class Strings:
         return float((logs.exp() * (self.r - BETA * (logs - self.q))).sum())
 
     def steered(
-        self, method: str, steps: int, batch: int, lr: float, votes: Votes | None = None, **given: Any
+        self,
+        method: str,
+        steps: int,
+        batch: int,
+        lr: float,
+        votes: Votes | None = None,
+        unit: float = 1.0,
+        **given: Any,
     ) -> tuple[Tensor, State]:
-        """log p of every string after some steps, and the state."""
+        """log p of every string after some steps, and the state. The reward is multiplied by `unit`."""
         aligner = registry.aligner(method, self.family)
         config = aligner.config(**given)
         modules = {**(own := self.built()), **aligner.modules(config, own)}
@@ -85,7 +93,8 @@ class Strings:
             noise=Rng(0),
             requests=lambda first, n: Cond(n),
             state=lambda: learner.state,
-            reward=reward,
+            steps=lambda: steps,
+            reward=lambda x, cond: unit * reward(x, cond),
             votes=votes,
         )
         batches = aligner.batches(config, context)
@@ -132,6 +141,17 @@ def test_policy_gradients_come_near_the_optimum(
     logs, _ = strings.steered(method, 160, 128, 3e-3, beta=BETA, **given)
     assert strings.worth(strings.optimum) - strings.worth(logs) < gap
     assert away(logs, strings.optimum) < distance
+
+
+@pytest.mark.parametrize("method", ["grpo", "rloo", "reinforce", "ppo"])
+def test_the_distance_is_reached_whatever_the_unit_of_the_reward(strings: Strings, method: str) -> None:
+    """And the reward is then near the highest that any distribution so far away has."""
+    more = {"reinforce": {"group": 1}, "ppo": {"reuse": 2}}.get(method, {})
+    for unit in (1.0, 100.0, 0.01):
+        logs, _ = strings.steered(method, 120, 64, 3e-3, unit=unit, distance=1.0, **more)
+        away = float((logs.exp() * (logs - strings.q)).sum())
+        assert abs(away - 1) < 0.2
+        assert frontier(strings.q.exp(), strings.r, away) - float((logs.exp() * strings.r).sum()) < 0.03
 
 
 def test_the_gradient_vanishes_at_the_optimum(strings: Strings) -> None:

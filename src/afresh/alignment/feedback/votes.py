@@ -16,7 +16,7 @@ from pathlib import Path
 
 from afresh.alignment.feedback.preferences import MAX_LINE_BYTES, OPTIONAL, REQUIRED, Pair, Vote, parse, scan, vote_of
 from afresh.core import ItemKind, UserError
-from afresh.core.files import sync_folder
+from afresh.core.files import replace_file, sync_folder
 
 BOM = b"\xef\xbb\xbf"
 BLOCK_BYTES = 1 << 16  # read at once when the beginning of the last line is searched
@@ -141,6 +141,21 @@ def append(path: Path, vote: Vote) -> None:
     with _locked(path) as handle:
         _repair(path, handle)
         _write(path, handle, line)
+
+
+def withdraw(path: Path, vote: Vote) -> None:
+    """Remove the last line of a file that holds this vote, whoever has appended others since.
+
+    Raises UserError, and leaves the file unchanged, if there is no such line or the file cannot be written.
+    """
+    line = line_of(vote)
+    with _locked(path) as handle:
+        _repair(path, handle)
+        data = b"\n" + path.read_bytes()
+        start = data.rfind(b"\n" + line)
+        if start < 0:
+            raise UserError(f"The vote is no longer in {path}, so it cannot be withdrawn. Nothing was changed.")
+        replace_file(path, data[1 : start + 1] + data[start + 1 + len(line) :])
 
 
 def repair(path: Path) -> bytes:

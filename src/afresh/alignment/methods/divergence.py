@@ -17,7 +17,6 @@ functions raise UserError for shapes that disagree and for numbers that are not 
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -115,20 +114,3 @@ def log_shares(logits: Tensor, mask: Tensor) -> Tensor:
     if bool((torch.isnan(kept) | (kept == torch.inf)).any()) or bool((kept == -torch.inf).all(2).any()):
         raise UserError("Some logits are NaN or infinite, or forbid all tokens of a step. Mask such steps.")
     return kept.log_softmax(2)
-
-
-# --------------------------------------------------------------------------- the penalty's weight
-
-
-def adapt(beta: float, kl: float, target: float, gain: float = 0.1) -> float:
-    """The next coefficient of the penalty, controlled so that the divergence approaches `target` nats.
-
-    Ziegler et al. 2019: beta (1 + gain e), e = clip((kl - target) / target, -0.2, 0.2). Estimates below 0 (of k1) are
-    allowed. Raises UserError unless beta and target are above 0, gain is between 0 and 5, and all are finite.
-    """
-    if not (beta > 0 and target > 0 and 0 < gain < 5 and math.isfinite(kl) and math.isfinite(beta)):
-        raise UserError(
-            f"beta and target must be above 0, gain between 0 and 5, and kl a finite number of nats. Given: beta "
-            f"{beta:g}, kl {kl:g}, target {target:g}, gain {gain:g}."
-        )
-    return beta * (1 + gain * max(-0.2, min(0.2, (kl - target) / target)))

@@ -3,7 +3,8 @@
 For rewards that are differentiable functions of the field, and families whose samples are differentiable functions of
 their weights: GANs and VAEs sample in one step, and for flows the last steps are differentiated. The objective of a
 sample x is r(x) - near |x - x_ref|^2 / std^2, the mean over the field, where x_ref is the reference's sample from the
-same noise.
+same noise. `near` is controlled so that the distance becomes the one that is asked for (distance.py), or is set by
+hand.
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ from collections.abc import Mapping
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from afresh.alignment.methods.distance import allow, constant, controlled, corrected, unit
 from afresh.core import AlignContext, Aligner, AlignTarget, Batch, Loss, Modules, State, UserError
 from afresh.core.rng import Rng
 
 
 class GradientConfig(BaseModel):
-    """`near`: weight of the distance of a sample from that of the reference from the same noise."""
+    """`distance`: how far samples may go from those of the reference from the same noise, as the mean square of the
+    difference in variances of the data, which is about 2 for independent samples. `near`: a constant weight of that
+    distance instead, in the unit of the reward."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    near: float = Field(0.5, ge=0)
+    distance: float = Field(0.2, gt=0)
+    near: float | None = Field(None, ge=0)
 
 
 class GradientObjective:
@@ -39,12 +44,15 @@ class GradientObjective:
         with torch.autocast(x.device.type, enabled=False):  # rewards are computed in float32
             reward = a.on_field(x.float())
         away = (x - batch.x).square().flatten(1).mean(1) / a.space.std**2
-        losses = -reward + self.config.near * away
+        losses = -reward / unit(state) + float(state["beta"]) * away
         metrics = {"reward": reward, "reward2": reward.square(), "distance_from_base": away}
         return losses.sum(), float(len(losses)), {k: v.detach().sum() for k, v in metrics.items()}
 
     def update(self, state: State, metrics: Mapping[str, float]) -> State:
-        return state
+        """Correct the weight by the distance of the samples, unless it was set by hand."""
+        if self.config.near is not None:
+            return state
+        return corrected(state, self.config.distance, metrics["distance_from_base"])
 
 
 class RequestBatches:
@@ -56,7 +64,7 @@ class RequestBatches:
                 "draft needs a model without a codec and a reward that is a differentiable function of its samples "
                 "(class:LABEL, a reward model, brightness of images). Other methods: nft (flow), rejection (flow, vae)."
             )
-        self.context = context
+        self.config, self.context = config, context
 
     @torch.no_grad()
     def __call__(self, first: int, size: int) -> Batch:
@@ -64,7 +72,13 @@ class RequestBatches:
         device = w.device
         index, cond = torch.arange(first, first + size, device=device), w.requests(first, size).to(device)
         x = w.family.sampling.sample(w.reference, w.config, w.space, cond, w.noise, index, w.settings)
+        if self.config.near is None and w.on_field is not None:
+            allow(w.state(), self.config.distance, w.share(first // size + 1), w.on_field(x.float()))
         return Batch(x, cond, index)
+
+
+def initial_state(config: GradientConfig) -> State:
+    return controlled() if config.near is None else constant(config.near)
 
 
 ALIGNERS = (
@@ -76,5 +90,6 @@ ALIGNERS = (
         feeds="gradient",
         objective=GradientObjective,
         batches=RequestBatches,
+        first=initial_state,
     ),
 )

@@ -1,6 +1,7 @@
 """Policy gradients on a policy's own samples: REINFORCE, RLOO, GRPO and PPO, with a penalty of divergence.
 
-The objective is E[r] - beta KL(policy || reference). The divergence is subtracted from the reward of each whole sample,
+The objective is E[r] - beta KL(policy || reference), where beta is controlled so that the divergence becomes the one
+that is asked for (distance.py), or is set by hand. The divergence is subtracted from the reward of each whole sample,
 R = r - beta (logp - ref). The gradient is then unbiased, and at the optimum, reference exp(r / beta) / Z, R is the same
 for all samples, so that the advantages and the variance of the gradient are 0. A penalty that is added to the loss has
 neither property (k3 in the loss has the gradient of another divergence).
@@ -16,20 +17,21 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from afresh.alignment.methods.advantages import at_end, gae, grpo, reinforce, rloo, whiten
-from afresh.alignment.methods.divergence import adapt
+from afresh.alignment.methods.distance import allow, constant, controlled, corrected, unit
 from afresh.alignment.methods.policy_gradient import ppo, value_loss
 from afresh.core import AlignContext, Aligner, AlignTarget, Batch, Loss, Modules, State, UserError
 from afresh.core.rng import Rng
 
 
 class PolicyConfig(BaseModel):
-    """`beta`: the cost of one nat of divergence from the reference, in the unit of the reward. `kl`: the target of the
-    divergence of a sample, in nats, to which beta is adapted; 0: beta is constant. `group`: samples for each request.
-    `reuse`: steps that use one rollout. Ratios are clipped to 1 - `clip` ... 1 + `clip_high`."""
+    """`distance`: how far samples may go from the reference, in nats of divergence; the penalty is controlled until
+    they are that far. `beta`: a constant penalty instead, the cost of one nat in the unit of the reward. `group`:
+    samples for each request. `reuse`: steps that use one rollout. Ratios are clipped to 1 - `clip` ... 1 +
+    `clip_high`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    beta: float = Field(0.1, ge=0)
-    kl: float = Field(0.0, ge=0)
+    distance: float = Field(4.0, gt=0)
+    beta: float | None = Field(None, ge=0)
     group: int = Field(8, ge=1, le=1024)
     reuse: int = Field(1, ge=1, le=8)
     clip: float = Field(0.2, gt=0, le=1)
@@ -71,17 +73,17 @@ class PolicyObjective:
                 "entropy": (s.entropy.sum(1) / length).sum(),
                 "clipped": (surrogate.clipped.sum(1) / length).sum(),
                 "gap": gap.sum(),
-                "beta": state["beta"].float() * len(batch.x),
+                "beta": (state["beta"] * state["unit"]).float() * len(batch.x),  # of one nat, in the reward's unit
             }
         # e["steps"] is the mean length of the whole batch, so that micro-batches add up to the mean over its steps.
         return (surrogate.losses / e["steps"][:, None]).sum(), float(len(batch.x)), metrics
 
     def update(self, state: State, metrics: Mapping[str, float]) -> State:
-        """Adapt beta to the divergence if there is a target for it."""
-        if not self.config.kl:
+        """Correct the penalty by the divergence of the samples, unless it was set by hand."""
+        if self.config.beta is not None:
             return state
         kl = metrics["kl"] if "kl" in metrics else metrics["policy/kl"]
-        return {**state, "beta": torch.tensor(adapt(float(state["beta"]), kl, self.config.kl), dtype=torch.float64)}
+        return corrected(state, self.config.distance, kl)
 
 
 Advantages = Callable[[Tensor, State], Tensor]  # penalised rewards (P, N) -> advantages (P, N)
@@ -120,7 +122,10 @@ class Rollouts:
         ref = policy.steps(w.reference, w.config, w.space, rollout.batch).logp.float()
         gap = (rollout.logp - ref).masked_fill(~mask, 0)
         kl = gap.sum(1)
-        beta = float(w.state()["beta"])
+        state = w.state()
+        if c.beta is None:
+            allow(state, c.distance, w.share((number + 1) * c.reuse), reward)
+        beta, scaled = float(state["beta"]), reward / unit(state)
         extras = {
             "reward": reward,
             "reward2": reward.square(),
@@ -130,9 +135,9 @@ class Rollouts:
             "steps": mask.sum().float().div(len(mask)).expand(len(mask)),
         }
         if self.kind == "gae":
-            extras |= self.with_critic(rollout.batch, reward, gap, beta)
+            extras |= self.with_critic(rollout.batch, scaled, gap, beta)
         else:
-            advantage = self.without_critic(reward - beta * kl)
+            advantage = self.without_critic(scaled - beta * kl)
             extras |= {"advantage": advantage[:, None].expand(mask.shape)}
         groups = reward.view(-1, c.group)
         flat = (groups == groups[:, :1]).all(1) & (c.group > 1)
@@ -180,7 +185,8 @@ def critic(config: Any, modules: Modules) -> Mapping[str, nn.Module]:
 
 
 def initial_state(config: PolicyConfig) -> State:
-    return {"beta": torch.tensor(config.beta, dtype=torch.float64), "seen": torch.zeros(2)}
+    penalty = controlled() if config.beta is None else constant(config.beta)
+    return {**penalty, "seen": torch.zeros(2)}
 
 
 def _aligner(
