@@ -10,8 +10,8 @@ from torch import Tensor
 
 from afresh.core import Cond, Predict
 from afresh.core.rng import Rng
-from afresh.sampling.closing import Deadline
 from afresh.sampling.constraint import Constraint, check_finished, restrict
+from afresh.sampling.deadline import Deadline
 
 # (index of the sample, token, its log-probability at temperature 1 among all tokens) -> whether to end the sample
 Watch = Callable[[int, int, float], bool]
