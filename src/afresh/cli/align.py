@@ -113,6 +113,7 @@ def align(
         anyway=anyway,
         set_align=parts["align"],
         set_train=parts["train"],
+        clock=o.clock(measure),
     )
     finish(start(spec), measure, as_json)
 

@@ -54,5 +54,6 @@ def distill(
         device=device,
         set_family=set_family,
         set_train=set_train,
+        clock=o.clock(measure),
     )
     finish(start(spec), measure, as_json)

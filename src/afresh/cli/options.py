@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from afresh.cli.paths import base_path, existing, run_path
 
+if TYPE_CHECKING:
+    from afresh.training.deadline import Clock
+
+STARTED = time.monotonic()  # when the command line was imported, which is soon after the command began
 ASKED = "What is asked for"
 BY_HAND = "Set by hand"
 BUDGET = "Budget (one of them)"
@@ -28,7 +33,10 @@ Base = Annotated[
 # ----------------------------------------------------------------------------- training: train, tune, distill, align
 
 Modality = Annotated[str | None, typer.Option(help="The kind of data, if it is not clear.")]
-Minutes = Annotated[float | None, typer.Option(help="Minutes of training.", rich_help_panel=BUDGET)]
+Minutes = Annotated[
+    float | None,
+    typer.Option(help="Minutes for all of it: data, training, measuring and the report.", rich_help_panel=BUDGET),
+]
 Steps = Annotated[int | None, typer.Option(help="Steps of training.", rich_help_panel=BUDGET)]
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers: the same seed gives the same result.")]
 Validation = Annotated[
@@ -91,3 +99,10 @@ SamplesOut = Annotated[
     ),
 ]
 RecordsAsJson = Annotated[bool, typer.Option("--json", help="Write the records as a JSON list to standard output.")]
+
+
+def clock(measure: bool) -> Clock:
+    """The clock of this command, whose minutes include measuring if `measure` is set."""
+    from afresh.training.deadline import Clock
+
+    return Clock(STARTED, measure)

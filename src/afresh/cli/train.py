@@ -108,6 +108,7 @@ def train(
         data=pairs(data or [], "--data"),
         set_family=set_family,
         set_train=set_train,
+        clock=o.clock(measure),
     )
     finish(start(spec), measure, as_json)
 
@@ -154,8 +155,7 @@ def judged(job: Job, measure: bool) -> tuple[Measurement | None, Samples]:
     try:
         measured = None
         if measure:
-            say("measuring ...")
-            measured = measure_run(job.run, prepared=job.prepared)
+            measured = measure_run(job.run, prepared=job.prepared, seconds=job.measuring_seconds())
         samples = report_samples(job.run)
         say(f"report: {write_run_report(job.run, measured, samples)}")
     except KeyboardInterrupt:

@@ -68,5 +68,6 @@ def tune(
         device=device,
         data=pairs(data or [], "--data"),
         set_train=of_tuning(pairs(setting or [], "--set")),
+        clock=o.clock(measure),
     )
     finish(start(spec), measure, as_json)

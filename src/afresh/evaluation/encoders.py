@@ -9,7 +9,7 @@ learn neither labels nor flaws serve as cross-checks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -132,10 +132,26 @@ def _raw(net: DomainNet, x: Tensor) -> Tensor:
     return torch.cat([net(downscaled(part)) for part in x.split(512)]).double()
 
 
+def one_step(x: Tensor, spec: CondSpec, recipe: Recipe) -> Callable[[], None]:
+    """A function that computes as much as one step of training an encoder on images (N, C, H, W), to time it."""
+    few = downscaled(x[torch.arange(recipe.batch) % len(x)])
+    with torch.random.fork_rng(devices=[]):
+        net = DomainNet((few.shape[1], few.shape[2], few.shape[3]), label_parts(spec), recipe)
+    return lambda: net(few).square().mean().backward()
+
+
 def train_encoder(
-    name: str, x: Tensor, cond: Cond, spec: CondSpec, rng: Rng, recipe: Recipe, folder: Path | None = None
+    name: str,
+    x: Tensor,
+    cond: Cond,
+    spec: CondSpec,
+    rng: Rng,
+    recipe: Recipe,
+    folder: Path | None = None,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> DomainEncoder:
-    """Train a domain encoder on x (N, C, H, W) in about [-1, 1] with its conditions. Deterministic.
+    """Train a domain encoder on x (N, C, H, W) in about [-1, 1] with its conditions. Deterministic. `progress` is told
+    the share of the steps that are done.
 
     With `folder`, the weights are cached there under the hash of everything that they depend on, and read from there if
     the file is intact.
@@ -152,7 +168,7 @@ def train_encoder(
     if cached is not None:
         net.load_state_dict({k.removeprefix("net."): v for k, v in cached.items() if k.startswith("net.")})
         return DomainEncoder(name, net, cached["mean"], cached["white"])
-    _fit(net.requires_grad_(True), small, cond, classes, rng, recipe)
+    _fit(net.requires_grad_(True), small, cond, classes, rng, recipe, progress)
     features = _raw(net.eval(), small)
     values, vectors = torch.linalg.eigh(torch.cov(features.T))
     white = vectors / (values.clamp_min(0) + 1e-2 * values.mean() + 1e-12).sqrt()
@@ -161,13 +177,22 @@ def train_encoder(
     return encoder
 
 
-def _fit(net: DomainNet, x: Tensor, cond: Cond, classes: Mapping[str, int], rng: Rng, recipe: Recipe) -> None:
+def _fit(
+    net: DomainNet,
+    x: Tensor,
+    cond: Cond,
+    classes: Mapping[str, int],
+    rng: Rng,
+    recipe: Recipe,
+    progress: Callable[[float], None],
+) -> None:
     if recipe.steps == 0:
         return
     net.train()
     optimiser = torch.optim.AdamW(net.parameters(), recipe.rate, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=recipe.steps)
     for step in range(recipe.steps):
+        progress(step / recipe.steps)
         index, rows = draw_rows(rng, "encoder/rows", step, recipe.batch, len(x))
         kind = torch.remainder(rng.bits("encoder/kind", index), FLAWS if recipe.flaws else 1)
         inputs = x[rows]

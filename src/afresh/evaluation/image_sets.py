@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
 
@@ -12,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from afresh.core import Cond, Examples, Space
-from afresh.evaluation.encoders import FeatureEncoder, PixelPCA, Recipe, label_parts, train_encoder
+from afresh.evaluation.effort import ENCODER, LEAST_STEPS
+from afresh.evaluation.encoders import FeatureEncoder, PixelPCA, Recipe, label_parts, one_step, train_encoder
 from afresh.evaluation.estimate import Array
 from afresh.evaluation.pixel_gaussian import pixel_gaussian
 from afresh.evaluation.study import Study, Unmeasurable
@@ -140,9 +142,17 @@ class ImageSets:
     def _make(self, name: str) -> FeatureEncoder:
         if name == "pixel_pca":
             return PixelPCA(self.encoder_images)
-        recipe = Recipe(steps=0) if name == "random_net" else Recipe()
-        study = self.study
-        return train_encoder(name, self.encoder_images, self.encoder_cond, study.conds, study.rng, recipe, study.folder)
+        study, recipe = self.study, Recipe(steps=0) if name == "random_net" else Recipe()
+        x, cond = self.encoder_images, self.encoder_cond
+        steps = study.effort.affordable(recipe.steps, LEAST_STEPS, ENCODER, one_step(x, study.conds, recipe))
+        if steps < recipe.steps:
+            study.note(f"to keep the minutes, the encoder of the distances learnt for {steps} of {recipe.steps} steps")
+        recipe = replace(recipe, steps=steps)
+
+        def progress(share: float) -> None:
+            study.effort.report("an encoder of the training items learns", share)
+
+        return train_encoder(name, x, cond, study.conds, study.rng, recipe, study.folder, progress)
 
     def features(self, encoder: str, which: str) -> Array:
         """Features (m, D) of one set."""

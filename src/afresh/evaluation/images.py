@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from afresh.core import Cond, CondSpec, Evidence, ItemKind, Metric, Score, Space
 from afresh.evaluation import distribution as d
+from afresh.evaluation.effort import CLASSIFIER, LEAST_STEPS
 from afresh.evaluation.encoders import label_parts
 from afresh.evaluation.estimate import Array, Estimate, mean, share
 from afresh.evaluation.image_sets import MAX_TRAIN, ImageSets, image_sets_of, images_of, is_image_space
@@ -236,7 +237,12 @@ def _classifier(study: Study, part: str, classes: int) -> LabelClassifier:
         sets = image_sets_of(study)
         rows = torch.cat([sets.reserve_rows, sets.other_rows])[:MAX_TRAIN]
         x, cond = images_of(study.train, rows), study.train.cond.select(rows)
-        return train_label_classifier(f"judge_{part}", x, cond, part, classes, study.rng, study.folder)
+
+        def affordable(steps: int, work: Callable[[], object]) -> int:
+            study.effort.report(f"a classifier of {part} learns")
+            return study.effort.affordable(steps, LEAST_STEPS, CLASSIFIER, work)
+
+        return train_label_classifier(f"judge_{part}", x, cond, part, classes, study.rng, study.folder, affordable)
 
     classifier = study.once(f"classifier/{part}", train)
     study.judges[classifier.name] = classifier.hash

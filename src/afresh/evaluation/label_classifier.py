@@ -6,6 +6,8 @@ averages) and another seed, and is trained on labels alone, under small shifts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -51,26 +53,37 @@ class LabelClassifier:
 
 
 def train_label_classifier(
-    name: str, x: Tensor, cond: Cond, part: str, classes: int, rng: Rng, folder: Path | None = None
+    name: str,
+    x: Tensor,
+    cond: Cond,
+    part: str,
+    classes: int,
+    rng: Rng,
+    folder: Path | None = None,
+    affordable: Callable[[int, Callable[[], object]], int] = lambda steps, work: steps,
 ) -> LabelClassifier:
     """Train a classifier of the label `part` on the rows of x (N, C, H, W) that have it. Deterministic.
 
-    With `folder`, the weights are cached there, as those of an encoder are.
+    With `folder`, the weights are cached there, as those of an encoder are. `affordable` may reduce the number of
+    steps; it is given a function that computes as much as one step, to time it.
     """
     rows_with = cond.present[part].nonzero()[:, 0]
     small, label = downscaled(x)[rows_with], cond.parts[part][rows_with]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.seed + 1)
         net = ClassifierNet(x.shape[1], classes, 2 if min(small.shape[2:]) > 16 else 1)
-    path = cache_path(folder, name, f"{rng.seed} {STEPS} {BATCH} {RATE} {WIDTH}", {"x": small, "label": label})
+    few = small[torch.arange(BATCH) % len(small)]
+    before = deepcopy(net)
+    steps = affordable(STEPS, lambda: before(few).square().mean().backward())
+    path = cache_path(folder, name, f"{rng.seed} {steps} {BATCH} {RATE} {WIDTH}", {"x": small, "label": label})
     cached = load_cached(path, net.state_dict())
     if cached is not None:
         net.load_state_dict(cached)
         return LabelClassifier(name, net)
     optimiser = torch.optim.AdamW(net.parameters(), RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=STEPS)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps)
     reach = 1 if min(small.shape[2:]) < 16 else 2  # largest shift in pixels
-    for step in range(STEPS):
+    for step in range(steps):
         index, rows = draw_rows(rng, "judge/rows", step, BATCH, len(small))
         shift = torch.remainder(rng.bits("judge/shift", index, (2,)), 2 * reach + 1)
         loss = F.cross_entropy(net(shifted(small[rows], shift, reach)), label[rows], label_smoothing=0.05)

@@ -14,8 +14,10 @@ from afresh import __version__
 from afresh.core import CondSpec, Drawn, Evidence, Examples, Item, ItemKind, Metric, Score, Space
 from afresh.core.rng import Rng
 from afresh.evaluation.card import ProtocolCard, split_hash
+from afresh.evaluation.effort import Effort
 
 T = TypeVar("T")
+LATE = "left out to keep the minutes; `afresh.measure(RUN)` measures everything"
 
 
 class Unmeasurable(Exception):
@@ -25,10 +27,11 @@ class Unmeasurable(Exception):
 class Study:
     """Evidence with a fixed number of samples, which caches everything that metrics share. Implements `Evidence`."""
 
-    def __init__(self, evidence: Evidence, n: int, folder: Path | None = None) -> None:
+    def __init__(self, evidence: Evidence, n: int, folder: Path | None = None, effort: Effort | None = None) -> None:
         if n < 2:
             raise ValueError(f"measuring needs at least 2 samples, not {n}")
         self.evidence, self.n, self.folder = evidence, n, folder
+        self.effort = effort or Effort()
         self.kind: ItemKind = evidence.kind
         self.space: Space = evidence.space
         self.conds: CondSpec = evidence.conds
@@ -114,18 +117,25 @@ def measure(
     modality: str,
     sampling: Mapping[str, str | int | float | bool | Mapping[str, float] | None],
     folder: Path | None = None,
+    effort: Effort | None = None,
 ) -> Measurement:
     """Run the metrics that apply on n samples. Encoders are cached in `folder`, if given.
+
+    With a limit of seconds in `effort`, encoders learn for less long, and metrics whose turn comes too late are left
+    out.
 
     `sampling`: the settings with which `evidence.samples` draws, for the card. A metric that does not apply is listed
     in `skipped` with the reason.
     """
-    study = Study(evidence, n, folder)
+    study = Study(evidence, n, folder, effort)
     scores: list[Score] = []
     skipped: dict[str, str] = {}
     for metric in metrics:
         reason = metric.applies(study.kind, study.space, study.conds)
+        if reason is None and study.effort.over:
+            reason = LATE
         if reason is None:
+            study.effort.report(metric.name.replace("_", " "))
             try:
                 scores += metric.compute(study)
                 continue

@@ -377,7 +377,6 @@ FAMILY = Family(
     plan=PlanHints(
         sizes=sizes,
         examples_wanted=examples_wanted,
-        batch=lambda examples, space: 64,
         recipe={
             "optimizer": "muon",
             "matrix_lr": 0.02,

@@ -276,7 +276,6 @@ FAMILY = Family(
     plan=PlanHints(
         sizes=sizes,
         examples_wanted=examples_wanted,
-        batch=lambda examples, space: 64,
         recipe={
             "optimizer": "adamw",
             "lr": 2e-3,

@@ -23,13 +23,14 @@ from afresh.runs.base_model import BaseModel, of_run
 from afresh.runs.data import run_data
 from afresh.runs.record import AlignRecord
 from afresh.runs.run import Run
-from afresh.tasks.create_run import RunContents, check_spec, create_run, report_data, report_plan
+from afresh.tasks.create_run import RunContents, check_spec, create_run, report_data, report_plan, training_seconds
 from afresh.tasks.learn import Job
 from afresh.training.budget import Budget, Machine, check_device, measure_machine, torch_threads
 from afresh.training.config import TrainConfig
+from afresh.training.deadline import Clock
 from afresh.training.loop import take_step
 from afresh.training.lora import LoraConfig
-from afresh.training.plan import RESERVE, Decision, Plan, parameters_of
+from afresh.training.plan import Decision, Plan, parameters_of
 
 STEPS = 200  # without a budget
 BATCH = 64  # samples, or pairs, a step
@@ -62,6 +63,7 @@ class AlignSpec:
     anyway: bool = False  # whether to align with votes that are no better than guessing
     set_align: Mapping[str, Any] = field(default_factory=dict)
     set_train: Mapping[str, Any] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)  # of the command, whose minutes include reading the data
 
     def budget(self) -> Budget:
         if self.minutes is None and self.steps is None:
@@ -123,10 +125,10 @@ def start(spec: AlignSpec) -> Job:
             learn_reward(base_run, spec.preferences, output.path / REWARD_MODEL, spec)
         source = alignment_source(run, prepared)
         if budget.minutes is not None:
-            run, source = timed(run, source, budget.minutes * 60)
+            run, source = timed(run, source, training_seconds(budget, spec.clock) or 0.0)
         source.check()
     report_plan([Decision(*d) for d in run.record.decisions])
-    return Job(run, prepared, source)
+    return Job(run, prepared, source, spec.clock)
 
 
 def check_arguments(run: Run, budget: Budget, spec: AlignSpec) -> tuple[Aligner, Any, dict[str, Any]]:
@@ -388,7 +390,7 @@ def timed(run: Run, source: AlignmentSource, seconds: float) -> tuple[Run, Align
             learner.step += 1
             spent.append(time.perf_counter() - begun)
     each = sum(spent[reuse:]) / reuse
-    steps = max(reuse, int((seconds * (1 - RESERVE) - sum(spent)) / each))
+    steps = max(reuse, int((seconds - sum(spent)) / each))
     planned = with_intervals(train.model_copy(update={"steps": steps}), reuse, {})
     decided = [
         d if d[0] != "steps" else ("steps", f"{planned.steps:,}", f"of {each * 1e3:.0f} ms each")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -45,19 +46,20 @@ class ConsoleListener:
         if event.kind != "progress":
             prefix = f"{event.kind}: " if event.kind in STYLES else ""
             self.console.print(Text(prefix + event.text, style=STYLES.get(event.kind, "")))
-        elif self.console.is_terminal and event.code == "training":
-            self.update(dict(event.fields))
+        elif self.console.is_terminal and event.code in COLUMNS:
+            self.update(event.code, dict(event.fields))
         else:
             self.lines(event)
 
-    def update(self, fields: dict[str, Any]) -> None:
-        """Update the bar from the fields of a progress event (training/progress.py)."""
+    def update(self, code: str, fields: dict[str, Any]) -> None:
+        """Update the bar from the fields of a progress event (training/progress.py, evaluation/effort.py)."""
         self.fields, self.at = fields, time.monotonic()
         if self.bar is None:
-            self.bar = self.make_bar()
-            self.task = self.bar.add_task(escape(fields["title"]), total=fields["steps"])
+            self.bar = self.make_bar(code)
+            self.task = self.bar.add_task(escape(fields["title"]), total=None)
             self.bar.start()
-        self.bar.update(self.task, completed=fields["step"], total=fields["steps"])
+        done, total = (fields["step"], fields["steps"]) if code == "training" else (fields["share"], 1.0)
+        self.bar.update(self.task, completed=done, total=total)
         if fields["ended"]:
             self.bar.stop()
             self.bar = None
@@ -67,20 +69,38 @@ class ConsoleListener:
         left: float | None = self.fields["seconds_left"]
         return None if left is None else max(0.0, left - (time.monotonic() - self.at))
 
-    def make_bar(self) -> Progress:
+    def elapsed(self) -> float:
+        """The seconds elapsed, which increase with the clock between events."""
+        return float(self.fields["seconds_elapsed"]) + time.monotonic() - self.at
+
+    def make_bar(self, code: str) -> Progress:
+        columns = [_Field(partial(text, self), style) for text, style in COLUMNS[code]]
         return Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
-            _Field(lambda: f"{self.fields['step']:,}/{self.fields['steps']:,}"),
-            _Field(lambda: values_line(self.fields), "cyan"),
-            _Field(lambda: speed(self.fields["rate"], self.fields["unit"]), "green"),
-            _Field(lambda: f"{clock(self.seconds_left())} left", "bold"),
-            _Field(lambda: clock(self.fields["seconds_elapsed"] + time.monotonic() - self.at), "dim"),
+            *columns,
             console=self.console,
             refresh_per_second=4,
             expand=True,
             redirect_stdout=False,  # standard output is the caller's, byte for byte
         )
+
+
+# The columns of the bar behind the title, as functions of the listener with their styles, by code of the events.
+COLUMNS: dict[str, list[tuple[Callable[[ConsoleListener], str], str]]] = {
+    "training": [
+        (lambda show: f"{show.fields['step']:,}/{show.fields['steps']:,}", ""),
+        (lambda show: values_line(show.fields), "cyan"),
+        (lambda show: speed(show.fields["rate"], show.fields["unit"]), "green"),
+        (lambda show: f"{clock(show.seconds_left())} left", "bold"),
+        (lambda show: clock(show.elapsed()), "dim"),
+    ],
+    "measuring": [
+        (lambda show: f"measuring: {show.fields['stage']}", "cyan"),
+        (lambda show: "" if show.seconds_left() is None else f"{clock(show.seconds_left())} left", "bold"),
+        (lambda show: clock(show.elapsed()), "dim"),
+    ],
+}
 
 
 def default_listener() -> Listener:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from afresh.runs.output_dir import check_output_dir, output_dir
 from afresh.runs.record import DataRecord, RunRecord
 from afresh.runs.run import Run
 from afresh.training.budget import Budget, Machine, check_device
+from afresh.training.deadline import Clock
 from afresh.training.plan import RESERVE, Decision, Plan
 
 
@@ -31,6 +33,8 @@ class RunSpec(Protocol):
     def force(self) -> bool: ...
     @property
     def device(self) -> str | None: ...
+    @property
+    def clock(self) -> Clock: ...
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,11 @@ def check_spec(spec: RunSpec, budget: Budget | None, default_out: Path, inputs: 
     return Output(out, inputs)
 
 
-def training_seconds(budget: Budget | None) -> float | None:
-    """The seconds of a budget in minutes that are available for training itself; None for other budgets."""
-    return None if budget is None or budget.minutes is None else budget.minutes * 60 * (1 - RESERVE)
+def training_seconds(budget: Budget | None, clock: Clock) -> float | None:
+    """The seconds of a budget in minutes that are left for training itself; None for other budgets."""
+    if budget is None or budget.minutes is None:
+        return None
+    return (clock.training_end(budget.minutes) - time.monotonic()) * (1 - RESERVE)
 
 
 @dataclass(frozen=True)

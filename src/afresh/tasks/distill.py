@@ -18,6 +18,7 @@ from afresh.tasks.create_run import RunContents, check_spec, create_run, report_
 from afresh.tasks.data_source import DataSource, data_source
 from afresh.tasks.learn import Job
 from afresh.training.budget import Budget, measure_machine
+from afresh.training.deadline import Clock
 from afresh.training.plan import Task, plan
 from afresh.training.weights import BaseWeights
 
@@ -41,6 +42,7 @@ class DistillSpec:
     device: str | None = None
     set_family: Mapping[str, Any] = field(default_factory=dict)
     set_train: Mapping[str, Any] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)  # of the command, whose minutes include reading the data
 
     def budget(self) -> Budget:
         return Budget(5.0) if self.minutes is None and self.steps is None else Budget(self.minutes, self.steps)
@@ -78,7 +80,7 @@ def start(spec: DistillSpec) -> Job:
         seed=spec.seed,
         set_family={},
         set_train=spec.set_train,
-        seconds=training_seconds(budget),
+        seconds=training_seconds(budget, spec.clock),
         steps=budget.steps,
         tokens=None,
         base=BaseWeights(weights, None),
@@ -101,7 +103,7 @@ def start(spec: DistillSpec) -> Job:
         },
     )
     with create_run(spec, output, contents) as run:
-        return Job(run, prepared, DataSource(run, prepared, teacher.space, source.train, source.heldout))
+        return Job(run, prepared, DataSource(run, prepared, teacher.space, source.train, source.heldout), spec.clock)
 
 
 def student_config(teacher: Run, spec: DistillSpec) -> Any:

@@ -20,9 +20,11 @@ from afresh.sampling.samples import Samples, grid_png
 from afresh.training import checkpoint, loop
 from afresh.training.batch_source import BatchSource
 from afresh.training.budget import torch_threads
+from afresh.training.deadline import Clock, StepsForDeadline
 from afresh.training.journal import Journal
 from afresh.training.loop import Hooks, Learner, averaged
-from afresh.training.progress import ProgressMeter
+from afresh.training.progress import WINDOW, ProgressMeter
+from afresh.training.schedule import share_left
 from afresh.training.signals import interrupts_caught
 from afresh.training.weights import EARLY, adapters_merged, forget_chosen, state_of, write_weights
 
@@ -31,11 +33,26 @@ PREVIEW = 16  # samples of a preview
 
 @dataclass(frozen=True)
 class Job:
-    """A run that is ready for training, with its data and its source of batches."""
+    """A run that is ready for training, with its data and its source of batches.
+
+    `clock` is that of the command whose minutes are to be kept; None for a number of steps, and for a resumed run,
+    whose number of steps is known.
+    """
 
     run: Run
     prepared: Prepared
     source: BatchSource
+    clock: Clock | None = None
+
+    def training_end(self) -> float | None:
+        """When training should end, on the clock of time.monotonic, if there is a budget in minutes."""
+        minutes = self.run.record.minutes
+        return None if self.clock is None or minutes is None else self.clock.training_end(minutes)
+
+    def measuring_seconds(self) -> float | None:
+        """The seconds for measuring that are left of a budget in minutes."""
+        minutes = self.run.record.minutes
+        return None if self.clock is None or minutes is None else self.clock.measuring_seconds(minutes)
 
 
 def learn(job: Job) -> float:
@@ -56,7 +73,7 @@ def _learn(job: Job) -> float:
     rng = Rng(record.train.seed)
     start = time.perf_counter()
     learner = source.learner()
-    fresh = learner.step == 0
+    fresh, end = learner.step == 0, job.training_end()
     journal = Journal(run.path / "metrics.jsonl", learner.step)
     if fresh and record.base_model is not None and not metrics_rows(run):
         journal.append(0, source.evaluate(learner))  # the scores of the base model on this data
@@ -66,7 +83,10 @@ def _learn(job: Job) -> float:
             "chosen_dropped",
         )
     examples = record.train.batch * tokens_each(source.train, source.space)
-    meter = ProgressMeter(learner.config.steps, unit_of(run, source.space), examples, run.path.name, learner.step)
+    window = WINDOW if end is None else min(WINDOW, 0.1 * (end - time.monotonic()))
+    unit, title = unit_of(run, source.space), run.path.name
+    meter = ProgressMeter(learner.config.steps, unit, examples, title, learner.step, window=window)
+    replan = None if end is None else StepsForDeadline(end, meter)
 
     def rewind(step: int) -> None:
         journal.rewind(step)
@@ -83,7 +103,7 @@ def _learn(job: Job) -> float:
             overhead=lambda kind, seconds: meter.overhead(seconds, kind),
             interrupted=lambda: interrupted() and source.may_checkpoint(learner.step),
             stop_reason=source.stop_reason,
-            replan=lambda now: new_total(now, run, start, fresh, meter) if source.may_checkpoint(now.step) else None,
+            replan=lambda now: replan(now) if replan is not None and source.may_checkpoint(now.step) else None,
         )
         stopped_before = learner.stopped
         with saved_if_rewards_fail(learner, job):
@@ -130,35 +150,13 @@ def saved_if_rewards_fail(learner: Learner, job: Job) -> Iterator[None]:
 
 
 def store_early(learner: Learner, run: Run) -> None:
-    """Write the weights for guidance by a weaker model, at the step that the configuration sets."""
-    early = round(learner.config.early * learner.config.steps)
-    if early and learner.step == early:
+    """Write the weights for guidance by a weaker model, once training has come as far as the configuration sets."""
+    config, after = learner.config, 1 - learner.config.early
+    left = [share_left(s, config.steps, learner.since, learner.left) for s in (learner.step - 1, learner.step)]
+    if config.early and left[0] > after >= left[1]:
         names = learner.objective.averaged
         with averaged(learner), adapters_merged(learner.modules) as modules:
             write_weights(run.path, EARLY, state_of(modules, names))
-
-
-def new_total(learner: Learner, run: Run, start: float, fresh: bool, meter: ProgressMeter) -> int | None:
-    """A new number of steps if, at the speed so far, the run would miss its budget in minutes by more than a tenth.
-
-    None otherwise, and for resumed runs, whose number of steps is fixed.
-    """
-    if run.record.minutes is None or not fresh:
-        return None
-    spent = time.perf_counter() - start
-    left = run.record.minutes * 60 - spent
-    # At least enough steps for the learning rate to decay.
-    steps = learner.step + max(learner.step // 4, int(left / (spent / learner.step)), 1)
-    if abs(steps - learner.config.steps) <= 0.1 * learner.config.steps:
-        return None
-    events.note(
-        f"{run.path.name}: {steps:,} steps instead of {learner.config.steps:,}, because of the measured speed of "
-        f"the first {learner.step:,}",
-        "replanned",
-        steps=steps,
-    )
-    meter.replan(steps)
-    return steps
 
 
 @torch.no_grad()

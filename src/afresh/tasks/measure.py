@@ -15,22 +15,27 @@ from afresh.core import Batch, CondSpec, Drawn, Examples, Item, ItemKind, Space,
 from afresh.core.rng import Rng
 from afresh.data.load import draw_requests, rows_at_once, sweep
 from afresh.data.prepare import Prepared
+from afresh.evaluation.effort import LEAST_SAMPLES, SAMPLING, Effort
 from afresh.evaluation.likelihood import scored_rows
 from afresh.evaluation.study import Measurement, measure
 from afresh.runs.data import run_data
-from afresh.runs.run import Run
+from afresh.runs.run import Run, join
 from afresh.sampling.density import bits_per_dim, dequantised
 from afresh.tasks.complete import FILL_IN, Hole, complete_many, mode_of
 from afresh.training.loop import precision
 
+DRAWN_AT_ONCE = 64  # samples between two reports of progress
+TRIED = 8  # samples that are drawn to find out how many can be
 JUDGE_SEED = 1_000_003  # unlikely to be a user's seed, so that the scored samples are new ones
 
 
 class RunEvidence:
     """Implements `core.Evidence` for a run and its data. Every property is computed once, when it is first used."""
 
-    def __init__(self, run: Run, prepared: Prepared, settings: Mapping[str, Any] | None = None) -> None:
-        self.run, self.prepared = run, prepared
+    def __init__(
+        self, run: Run, prepared: Prepared, settings: Mapping[str, Any] | None = None, effort: Effort | None = None
+    ) -> None:
+        self.run, self.prepared, self.effort = run, prepared, effort or Effort()
         self.settings = run.settings(settings or {})
         self.rng = Rng(JUDGE_SEED)
         self.drawn: dict[int, Drawn] = {}
@@ -67,9 +72,23 @@ class RunEvidence:
         """Draw n samples under conditions that occur as in the training split."""
         if n not in self.drawn:
             cond = draw_requests(self.train, n, self.rng)
-            x = self.run.draw(self.run.modules, cond, JUDGE_SEED, self.settings)
+            parts = []
+            for rows in torch.arange(n).split(DRAWN_AT_ONCE):
+                self.effort.report("samples are drawn", float(rows[0]) / n)
+                parts.append(self.run.draw(self.run.modules, cond.select(rows), JUDGE_SEED, self.settings, rows))
+            x = join(parts, self.run.encoder.space)
             self.drawn[n] = Drawn(x, self.run.encoder.decode(x), cond)
         return self.drawn[n]
+
+    def affordable(self, n: int) -> int:
+        """How many of n samples fit into the share of the seconds that is for drawing them."""
+        few = min(n, TRIED)
+        cond = draw_requests(self.train, few, self.rng)
+
+        def draw() -> None:
+            self.run.draw(self.run.modules, cond, JUDGE_SEED, self.settings)
+
+        return few * self.effort.affordable(n // few, max(1, LEAST_SAMPLES // few), SAMPLING, draw)
 
     def likelihood(self) -> tuple[Tensor, Tensor] | None:
         """Negative log-likelihoods in nats, and the numbers of tokens or values that they refer to.
@@ -141,12 +160,15 @@ def measure_run(
     prepared: Prepared | None = None,
     settings: Mapping[str, Any] | None = None,
     judges: Path | None = None,
+    seconds: float | None = None,
 ) -> Measurement:
     """Score a run on its held-out split, or on `data`, with n samples.
 
     By default, n is the number of held-out items, limited to between 64 and 1,000, or 32 for a stream. `prepared`:
     the run's data, if it has already been read. `judges`: the folder for trained encoders, by default in the run's
-    folder; several runs on the same data may share one.
+    folder; several runs on the same data may share one. `seconds`: a limit; with it, there are fewer samples, encoders
+    learn for less long, and the last metrics may be left out, so such scores are not compared with those of a full
+    measurement (the card says how they were measured).
 
     Raises UserError if the data is missing or has changed, and for n < 2.
     """
@@ -154,13 +176,20 @@ def measure_run(
     if n is not None and n < 2:
         raise UserError(f"Measuring needs at least 2 samples. Given: {n}.")
     count = n or (32 if run.space.stream else max(64, min(1000, len(prepared.heldout_items))))
-    evidence = RunEvidence(run, prepared, settings)
+    effort = Effort(run.path.name, seconds)
+    effort.report("samples are drawn")
+    evidence = RunEvidence(run, prepared, settings, effort)
+    if n is None and seconds is not None:
+        count = evidence.affordable(count)
     sampling = {"family": run.record.family, **evidence.settings.model_dump()}
-    return measure(
+    measured = measure(
         evidence,
         registry.metrics(),
         count,
         modality=run.record.modality,
         sampling=sampling,
         folder=judges or run.path / "judges",
+        effort=effort,
     )
+    effort.report("", 1.0, ended=True)
+    return measured

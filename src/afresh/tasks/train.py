@@ -17,7 +17,9 @@ from afresh.tasks.data_source import DataSource
 from afresh.tasks.learn import Job
 from afresh.tasks.small_text import AUTO, base_advice, choose_base
 from afresh.training.budget import Budget, measure_machine
-from afresh.training.plan import Task, plan, short_window
+from afresh.training.deadline import Clock
+from afresh.training.family_choice import choose, curves_for, shortfall
+from afresh.training.plan import Plan, Task, complete, plan, short_window, sized
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class TrainSpec:
     data: Mapping[str, Any] = field(default_factory=dict)  # options of the modality
     set_family: Mapping[str, Any] = field(default_factory=dict)
     set_train: Mapping[str, Any] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)  # of the command, whose minutes include reading the data
 
     def budget(self) -> Budget:
         if self.minutes is None and self.steps is None and self.tokens is None:
@@ -75,7 +78,7 @@ def start(spec: TrainSpec) -> Job:
     for line in [*proposed, *advice_lines(prepared, budget.minutes)]:
         events.note(line, "advice")
     latent = latent_space(prepared, spec.family, spec.codec)
-    space, seconds = latent.space, training_seconds(budget)
+    space, seconds = latent.space, training_seconds(budget, spec.clock)
     machine = measure_machine(spec.device)
     window = None if "context" in spec.data or space.records else short_window(space, seconds)
     if window is not None:
@@ -93,12 +96,12 @@ def start(spec: TrainSpec) -> Job:
         steps=budget.steps,
         tokens=budget.tokens,
     )
-    training = plan(task)
+    training, family = planned(task, spec, latent.codec is not None)
     training.decisions[:0] = latent.decisions
     report_plan(training.decisions)
     contents = RunContents(
         prepared=prepared,
-        family=latent.family.name,
+        family=family,
         codec=None if latent.codec is None or latent.name is None else (latent.name, latent.codec),
         plan=training,
         machine=machine,
@@ -107,7 +110,24 @@ def start(spec: TrainSpec) -> Job:
         fields={"window": window},
     )
     with create_run(spec, output, contents) as run:
-        return Job(run, prepared, DataSource(run, prepared, space, latent.train, latent.heldout))
+        return Job(run, prepared, DataSource(run, prepared, space, latent.train, latent.heldout), spec.clock)
+
+
+def planned(task: Task, spec: TrainSpec, coded: bool) -> tuple[Plan, str]:
+    """The plan and the name of the family. Without a `family` of the user, it is the one that was measured to reach
+    most in the minutes. `coded`: whether the task is in the space of a codec, for which nothing was measured."""
+    curves = None if coded or task.seconds is None else curves_for(task.space, len(task.examples))
+    if curves is None:
+        return plan(task), task.family.name
+    if spec.family is None and not spec.set_family:
+        chosen, decisions = choose(task, curves)
+        made = complete(chosen)
+        made.decisions[:0] = decisions
+        return made, chosen.task.family.name
+    chosen = sized(task)
+    if (text := shortfall(chosen, curves)) is not None:
+        events.warning(text, "minutes_too_few")
+    return complete(chosen), task.family.name
 
 
 def check_tunable(spec: TrainSpec) -> None:

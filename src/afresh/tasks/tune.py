@@ -27,6 +27,7 @@ from afresh.tasks.learn import Job
 from afresh.training import lora
 from afresh.training.budget import Budget, measure_machine
 from afresh.training.config import TrainConfig
+from afresh.training.deadline import Clock
 from afresh.training.lora import LoraConfig
 from afresh.training.options import by_part
 from afresh.training.plan import (
@@ -79,6 +80,7 @@ class TuneSpec:
     device: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict)  # options of the modality
     set_train: Mapping[str, Any] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)  # of the command, whose minutes include reading the data
 
     def budget(self) -> Budget | None:
         """The budget, or None for a few passes over the data."""
@@ -114,7 +116,6 @@ def start(spec: TuneSpec, opened: BaseModel | None = None) -> Job:
 
     Raises UserError for invalid options or data, before any time is spent on training.
     """
-    began = time.monotonic()
     if spec.lr is not None and not 0 < spec.lr < 1:
         raise UserError(f"The learning rate must lie between 0 and 1. Given: {spec.lr}.", "range", name="lr")
     budget, inputs = spec.budget(), [Path(spec.base), spec.path]
@@ -134,9 +135,6 @@ def start(spec: TuneSpec, opened: BaseModel | None = None) -> Job:
     for text in long_records(train, heldout, windowed.shape) if windowed != space else ():
         events.note(f"note: {text}", "data_note")
     machine = measure_machine(spec.device)
-    seconds = training_seconds(budget)
-    if seconds is not None:  # reading the base is a part of the minutes
-        seconds = max(seconds - (time.monotonic() - began), 0.1 * seconds)
     task = Task(
         family=base.family,
         space=windowed,
@@ -146,7 +144,7 @@ def start(spec: TuneSpec, opened: BaseModel | None = None) -> Job:
         seed=spec.seed,
         set_family={},
         set_train=spec.set_train,
-        seconds=seconds,
+        seconds=training_seconds(budget, spec.clock),
         steps=None if budget is None else budget.steps,
         tokens=None,
         base=BaseWeights(base.weights, spec.lora),
@@ -163,7 +161,7 @@ def start(spec: TuneSpec, opened: BaseModel | None = None) -> Job:
         plan=tuning,
         machine=machine,
         # A limited number of passes may not fill the minutes.
-        minutes=task.seconds / 60 if task.seconds is not None and tuning.train.steps < most else None,
+        minutes=spec.minutes if tuning.train.steps < most else None,
         validation=spec.validation,
         base=base.weights,
         fields={
@@ -173,7 +171,7 @@ def start(spec: TuneSpec, opened: BaseModel | None = None) -> Job:
         },
     )
     with create_run(spec, output, contents) as run:
-        return Job(run, prepared, DataSource(run, prepared, windowed, train, heldout))
+        return Job(run, prepared, DataSource(run, prepared, windowed, train, heldout), spec.clock)
 
 
 # --------------------------------------------------------------------------- data

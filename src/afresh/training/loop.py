@@ -19,7 +19,7 @@ from afresh.training import checkpoint
 from afresh.training.config import TrainConfig
 from afresh.training.ema import Average, ema_decay, flat, follow, refill
 from afresh.training.optim import AdamW, Muon, is_matrix
-from afresh.training.schedule import rate
+from afresh.training.schedule import rate, share_left
 
 
 class Diverged(Exception):
@@ -41,6 +41,8 @@ class Learner:
     optimizers: dict[str, list[Muon | AdamW]] = field(default_factory=dict)  # player -> optimisers
     state: State = field(default_factory=dict)
     step: int = 0
+    since: int = 0  # the step at which the number of steps was last changed ...
+    left: float = 1.0  # ... and the share of training that was left there (schedule.share_left)
     skipped: int = 0  # non-finite steps in a row
     rollbacks: int = 0
     lr_scale: float = 1.0
@@ -86,6 +88,8 @@ class Learner:
             tensors["state"] = dict(self.state)
         scalars = {
             "steps": self.config.steps,
+            "since": self.since,
+            "left": self.left,
             "skipped": self.skipped,
             "rollbacks": self.rollbacks,
             "lr_scale": self.lr_scale,
@@ -113,6 +117,8 @@ class Learner:
         self.state = dict(saved.tensors.get("state", {}))
         self.step = saved.step
         self.config = self.config.model_copy(update={"steps": int(saved.scalars["steps"])})
+        self.since = int(saved.scalars.get("since", 0))  # both are missing in older checkpoints
+        self.left = float(saved.scalars.get("left", 1.0))
         self.skipped = int(saved.scalars["skipped"])
         self.rollbacks = int(saved.scalars["rollbacks"])
         self.lr_scale = float(saved.scalars["lr_scale"])
@@ -228,7 +234,8 @@ def play(learner: Learner, player: str, batch: Batch, rng: Rng) -> dict[str, flo
         return None
     shrink = min(1.0, config.clip / (float(norm) + 1e-12)) if config.clip > 0 else 1.0
     torch._foreach_mul_(grads, shrink / weight)
-    factor = learner.lr_scale * rate(learner.step, config.steps, config.warmup, config.decay, config.final_lr_ratio)
+    shape = (config.warmup, config.decay, config.final_lr_ratio)
+    factor = learner.lr_scale * rate(learner.step, config.steps, *shape, learner.since, learner.left)
     for o in learner.optimizers[player]:
         o.step(factor * (config.matrix_lr if isinstance(o, Muon) else config.lr))
     out = {k: float(v) / weight for k, v in sums.items()}
@@ -273,7 +280,7 @@ class Hooks:
     overhead: Callable[[str, float], None] = lambda kind, seconds: None
     interrupted: Callable[[], bool] = lambda: False
     stop_reason: Callable[[Learner], str] = lambda learner: ""  # why to stop here; called after each evaluation
-    replan: Callable[[Learner], int | None] = lambda learner: None  # another number of steps, before the rate decays
+    replan: Callable[[Learner], int | None] = lambda learner: None  # another number of steps; called before each step
 
 
 def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng: Rng, hooks: Hooks) -> None:
@@ -283,6 +290,7 @@ def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng:
         checkpoint.save(root, learner.snapshot())
     checkpoint.settle(root, learner.step, rotating=learner.skipped == 0)
     while learner.step < learner.config.steps:
+        replan(learner, hooks)
         config = learner.config
         batch = batches(learner.step * config.batch, config.batch).to(config.device)
         metrics = take_step(learner, batch, rng)
@@ -322,8 +330,7 @@ def after_step(learner: Learner, root: Path, hooks: Hooks) -> bool:
         with timed(hooks, "preview"):
             hooks.preview(learner)
     interrupted = hooks.interrupted()
-    replanned = replan(learner, hooks)
-    if due(learner.step, config.save_every, last) or interrupted or replanned or stop_reason:
+    if due(learner.step, config.save_every, last) or interrupted or stop_reason:
         with timed(hooks, "save"):
             # While steps are skipped, these weights may be unusable and must not replace older checkpoints.
             checkpoint.save(root, learner.snapshot(), rotating=learner.skipped == 0)
@@ -332,21 +339,15 @@ def after_step(learner: Learner, root: Path, hooks: Hooks) -> bool:
     return bool(stop_reason)
 
 
-def replan(learner: Learner, hooks: Hooks) -> bool:
-    """Adapt the number of steps so that a budget in minutes is kept if the machine becomes slower or faster. Returns
-    whether it was changed.
-
-    Done at steps 8, 16, 32, ... while the rate is constant, when nothing learnt so far depends on the number of steps.
-    The checkpoint that follows saves it.
-    """
+def replan(learner: Learner, hooks: Hooks) -> None:
+    """Change the number of steps if the hook asks for it, so that a budget in minutes is kept if the machine becomes
+    slower or faster. The next checkpoint saves it."""
     config, step = learner.config, learner.step
-    if step < 8 or step & (step - 1) or step >= (1 - config.decay) * config.steps:
-        return False
     steps = hooks.replan(learner)
-    if steps is None or steps <= step:
-        return False
-    learner.config = config.model_copy(update={"steps": steps})
-    return True
+    if steps is not None:
+        learner.left = share_left(step, config.steps, learner.since, learner.left)
+        learner.since = step
+        learner.config = config.model_copy(update={"steps": max(steps, step + 1)})
 
 
 def due(step: int, every: int, last: bool) -> bool:

@@ -3,6 +3,7 @@ choice."""
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,11 +21,16 @@ from afresh.data.load import Loader, tokens_each
 from afresh.training.budget import Machine, synchronise, torch_threads
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, take_step
+from afresh.training.precision import fastest_precision
 from afresh.training.schedule import evaluation_count
 from afresh.training.weights import BaseWeights
 
 RESERVE = 0.06  # share of a budget in minutes that is reserved for evaluations, previews and saves
 LARGE = 4_000_000  # number of parameters from which a decoder's steps are divided into micro-batches on a CPU
+MEASURED, SHORT = 0.4, 0.01  # seconds, and at most this share of the budget, for measuring one network
+SLOW = 0.05  # share of the budget after which measuring a slow network ends, even after one step
+FIRST_GUESS = 200  # steps for which the batch is chosen before any speed is known
+FASTER = 0.9  # several threads are used where they take at most this share of the time of one
 COMPILE_FROM = 180.0  # seconds of budget from which torch.compile is tried
 
 
@@ -153,21 +159,53 @@ def step_seconds(task: Task, config: Any, train: TrainConfig, least: float) -> t
 
 
 def timed_steps(task: Task, config: Any, train: TrainConfig, least: float) -> tuple[float, float]:
-    """`step_seconds` with the current number of threads."""
+    """`step_seconds` with the current number of threads.
+
+    The median of at least three steps, unless the budget would be spent on measuring: then one step is enough.
+    """
     learner = make_learner(task.family, config, task.space, task.conds, train, task.base)
     rng = Rng(train.seed)
     loader = Loader(task.examples, task.space, rng, train.batch)
+    most = 20 * least if task.seconds is None else SLOW * task.seconds
     times: list[float] = []
-    while len(times) < 3 or sum(times[1:]) < least:
+    while len(times) < 4 or sum(times[1:]) < least:
         start = time.perf_counter()
         take_step(learner, loader.batch(len(times) * train.batch, train.batch).to(train.device), rng)
         synchronise(train.device)
         times.append(time.perf_counter() - start)
         learner.step += 1
-        if sum(times[1:]) > 20 * least:  # one measured step is enough for so slow a network
+        if sum(times) > most:
             break
-    later = sorted(times[1:]) or times
-    return times[0], later[len(later) // 2]
+    return times[0], statistics.median(times[1:] or times)
+
+
+def fastest(task: Task, config: Any, train: TrainConfig) -> tuple[TrainConfig, list[Decision]]:
+    """Choose precision and threads by timing real steps of this network in each, unless the user set them or the budget
+    is not in minutes.
+
+    A single thread is measured first: on a busy machine, a step of several threads may take many times as long.
+    """
+    machine, decisions = task.machine, []
+    if task.seconds is None:
+        return train, []
+    several = "threads" not in task.set_train and train.device == "cpu" and train.threads > 1
+    one = train.model_copy(update={"threads": 1}) if several else train
+    if "precision" not in task.set_train:
+        with torch_threads(one.threads):
+            learner = make_learner(task.family, config, task.space, task.conds, one, task.base)
+            batches = Loader(task.examples, task.space, Rng(train.seed), train.batch).batch
+            speeds = fastest_precision(learner, batches, min(MEASURED, SHORT * task.seconds))
+        one = one.model_copy(update={"precision": speeds.precision})
+        decisions.append(Decision("precision", one.precision, speeds.reason))
+    if several:
+        least = min(MEASURED, SHORT * task.seconds)
+        single = step_seconds(task, config, one, least)[1]
+        train = one.model_copy(update={"threads": machine.threads})
+        together = step_seconds(task, config, train, least)[1]
+        reason = f"a step takes {single * 1e3:.0f} ms with 1 and {together * 1e3:.0f} ms with {machine.threads}"
+        one = train if together < FASTER * single else one
+        decisions.append(Decision("threads", f"{one.threads}", reason))
+    return one, decisions
 
 
 def base_config(task: Task) -> TrainConfig:
@@ -220,7 +258,7 @@ def try_config(task: Task, config: Any, train: TrainConfig) -> Trial:
     train = train.model_copy(update={"micro_batch": micro_batch_of(task, config, train.batch)})
     if task.seconds is None:
         return fixed_trial(task, config, train)
-    least = min(0.4, 0.01 * task.seconds)
+    least = min(MEASURED, SHORT * task.seconds)
     for _ in range(2):
         first, speed = step_seconds(task, config, train, least)
         steps = max(1, int((task.seconds - first) / speed))
@@ -242,17 +280,29 @@ def fixed_trial(task: Task, config: Any, train: TrainConfig) -> Trial:
     return Trial(config, train, 0.0, task.steps)
 
 
+@dataclass(frozen=True)
+class Sized:
+    """The network and batch that suit the budget, with the number of examples that it allows, and the reasons."""
+
+    task: Task
+    trial: Trial
+    decisions: tuple[Decision, ...]
+
+
 def plan(task: Task) -> Plan:
     """Choose the size, batch, steps and all other settings. Raises UserError for an invalid setting."""
+    return complete(sized(task))
+
+
+def sized(task: Task) -> Sized:
+    """Choose precision, threads, size and batch by timing steps. Raises UserError for an invalid setting."""
     if task.tokens is not None and task.space.kind != "tokens":
         raise UserError("`tokens` is a budget for models of tokens; this model has none. Use `minutes` or `steps`.")
-    machine, by_hand = task.machine, "set by hand"
+    machine = task.machine
+    smallest = candidate_sizes(task)[0]
     train = base_config(task)
-    speeds = f"matrix products run at {machine.bfloat16:,.0f} GFLOP/s in bfloat16, {machine.float32:,.0f} in float32"
-    decisions = [
-        Decision("device", f"{machine.device}, {machine.threads} threads", machine.name),
-        Decision("precision", train.precision, by_hand if "precision" in task.set_train else speeds),
-    ]
+    train, settled = fastest(task, smallest, with_batch(task, smallest, train, FIRST_GUESS * train.batch))
+    decisions = [Decision("device", f"{machine.device}, {machine.threads} threads", machine.name)]
     if task.space.records:
         records = f"one record per window, of {task.tokens_per_example} tokens on average"
         decisions.append(Decision("window", f"at most {task.space.shape[0]} tokens", records))
@@ -265,8 +315,17 @@ def plan(task: Task) -> Plan:
             )
         )
     trial = largest(task, train, decisions)
-    trial = fewer_threads(task, trial, decisions)
-    trial = maybe_compiled(task, trial, decisions)
+    if trial.config != smallest:
+        train, settled = fastest(task, trial.config, trial.train)
+        trial = try_config(task, trial.config, train)
+    decisions += settled or [precision_decision(task, trial.train)]
+    return Sized(task, trial, tuple(decisions))
+
+
+def complete(chosen: Sized) -> Plan:
+    """Choose everything else: compilation, the regime and the intervals of evaluations and saves."""
+    task, decisions, by_hand = chosen.task, list(chosen.decisions), "set by hand"
+    trial = maybe_compiled(task, chosen.trial, decisions)
     trial = in_regime(task, trial, decisions)
     size = parameters_of(task.family, trial.config, task.space, task.conds)
     decisions.append(Decision("size", f"{size / 1e6:.2f}M parameters", describe(trial.config)))
@@ -279,6 +338,13 @@ def plan(task: Task) -> Plan:
     share = f"{trial.steps:,} steps of {trial.train.batch} over {count:,} examples"
     decisions.append(Decision("epochs", f"{trial.examples / max(1, count):.1f}", share))
     return Plan(trial.config, finished(task, trial), size, decisions)
+
+
+def precision_decision(task: Task, train: TrainConfig) -> Decision:
+    """The precision of a run whose steps were not timed."""
+    machine = task.machine
+    speeds = f"matrix products run at {machine.bfloat16:,.0f} GFLOP/s in bfloat16, {machine.float32:,.0f} in float32"
+    return Decision("precision", train.precision, "set by hand" if "precision" in task.set_train else speeds)
 
 
 def in_regime(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:
@@ -345,26 +411,6 @@ def candidate_sizes(task: Task) -> list[Any]:
     if problem is not None and not configs:
         raise problem
     return configs
-
-
-def fewer_threads(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:
-    """Use a single thread if that is faster, as for small networks and on a busy machine."""
-    if task.seconds is None or "threads" in task.set_train or trial.train.threads == 1 or trial.train.device != "cpu":
-        return trial
-    train = trial.train.model_copy(update={"threads": 1})
-    first, speed = step_seconds(task, trial.config, train, min(0.4, 0.01 * task.seconds))
-    if speed > 0.9 * trial.step_seconds:
-        return trial
-    reason = f"a step takes {speed * 1e3:.0f} ms instead of {trial.step_seconds * 1e3:.0f} with {trial.train.threads}"
-    decisions.append(Decision("threads", "1", reason))
-    return rechoose_batch(task, Trial(trial.config, train, speed, max(1, int((task.seconds - first) / speed))))
-
-
-def rechoose_batch(task: Task, trial: Trial) -> Trial:
-    """Choose the batch again for a changed number of examples, assuming that the time per example stays the same."""
-    better = with_batch(task, trial.config, trial.train, trial.examples)
-    factor = better.batch / trial.train.batch
-    return Trial(trial.config, better, trial.step_seconds * factor, max(1, int(trial.steps / factor)))
 
 
 def maybe_compiled(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:

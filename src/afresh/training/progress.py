@@ -15,7 +15,8 @@ from afresh.core import events
 
 WARM = 3  # first steps that are left out, because they compile, allocate memory and fill caches
 WINDOW = 60.0  # seconds over which the speed is averaged ...
-LEAST, MOST = 32, 4096  # ... with at least and at most these numbers of steps
+LEAST, MOST = 32, 4096  # ... with at least and at most these numbers of steps,
+FEW, LONG = 8, 3  # ... or only FEW steps if these take LONG times the window
 OUTLIER = 10.0  # medians from which a step is ignored, such as one during which the computer was suspended
 EVERY = 0.25  # minimum seconds between events
 
@@ -51,8 +52,8 @@ class TimeLeft:
     and period; a kind that has not occurred yet is not included.
     """
 
-    def __init__(self, total: int, start: int = 0, now: float = 0.0) -> None:
-        self.total, self.step = total, start
+    def __init__(self, total: int, start: int = 0, now: float = 0.0, window: float = WINDOW) -> None:
+        self.total, self.step, self.window = total, start, window
         self.last = now  # when the last step or interruption ended
         self.seen = 0
         self.first: list[float] = []  # times of the first WARM steps
@@ -73,7 +74,9 @@ class TimeLeft:
             self.sum -= self.recent.popleft()
         self.recent.append(took)
         self.sum += took
-        while len(self.recent) > LEAST and self.sum > WINDOW:
+        while (len(self.recent) > LEAST and self.sum > self.window) or (
+            len(self.recent) > FEW and self.sum > LONG * self.window
+        ):
             self.sum -= self.recent.popleft()
 
     def interrupted(self, kind: str, seconds: float, now: float) -> None:
@@ -94,6 +97,10 @@ class TimeLeft:
         usual = [t for t in times if t <= limit]
         return sum(usual) / len(usual)
 
+    def interruptions(self) -> float:
+        """The expected seconds of the interruptions to come."""
+        return sum(k.left(self.step, self.total) * k.cost() for k in self.kinds.values())
+
     def seconds(self, now: float) -> float | None:
         """Seconds left at `now`, at least 0; None before the second step."""
         each = self.step_seconds()
@@ -101,10 +108,10 @@ class TimeLeft:
             if self.step < self.total:
                 return None
             each = 0.0
-        costs = [(k.left(self.step, self.total), k.cost()) for k in self.kinds.values()]
-        ahead = (self.total - self.step) * each + sum(n * c for n, c in costs)
+        ahead = (self.total - self.step) * each + self.interruptions()
+        longest = max((k.cost() for k in self.kinds.values()), default=0.0)
         # Between events the time decreases with the clock, but by at most one step and the longest interruption.
-        return max(0.0, ahead - min(max(0.0, now - self.last), each + max((c for _, c in costs), default=0.0)))
+        return max(0.0, ahead - min(max(0.0, now - self.last), each + longest))
 
 
 class Smooth:
@@ -154,6 +161,7 @@ class ProgressMeter:
     """A context manager around training that reports its progress as events.
 
     `examples_per_step` are counted in `unit` (tokens, images); `start` is the step from which a resumed run continues.
+    The speed is averaged over `window` seconds.
     An event of the kind `progress` with the code `training` is emitted at most every EVERY seconds, and at the end. Its
     fields are title, step, steps, values, unit, rate (units per second), seconds_left, seconds_elapsed and ended.
     Fields are None while they are not known.
@@ -167,10 +175,11 @@ class ProgressMeter:
         title: str,
         start: int = 0,
         now: Callable[[], float] = time.monotonic,
+        window: float = WINDOW,
     ) -> None:
         self.total, self.unit, self.each, self.title, self.now = total_steps, unit, examples_per_step, title, now
         self.started = self.reported = now()
-        self.left = TimeLeft(total_steps, start, self.started)
+        self.left = TimeLeft(total_steps, start, self.started, window)
         self.memory = min(50.0, max(1.0, total_steps / 20))
         self.loss = Smooth(self.memory)
         self.shown: dict[str, Smooth] = {}

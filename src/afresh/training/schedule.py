@@ -5,13 +5,21 @@ EVALUATIONS, MAX_EVALUATIONS = 8, 64
 MIN_INTERVAL = 15.0  # seconds between two evaluations, so that their cost is small
 
 
-def rate(step: int, steps: int, warmup: int, decay: float, final: float) -> float:
+def rate(step: int, steps: int, warmup: int, decay: float, final: float, since: int = 0, left: float = 1.0) -> float:
     """The factor of the peak rate at `step` of `steps`: it rises linearly over `warmup` steps, is then constant, and
-    falls linearly to `final` over the last `decay` share of the steps."""
+    falls linearly to `final` over the last `decay` share of training. `since` and `left`: as in `share_left`."""
     up = min(1.0, (step + 1) / max(1, warmup))
-    length = max(1.0, decay * steps)
-    left = (steps - step) / length
-    return up * min(1.0, final + (1 - final) * left)
+    length = max(1.0, decay * (steps - since))
+    return up * min(1.0, final + (1 - final) * left * (steps - step) / length)
+
+
+def share_left(step: int, steps: int, since: int, left: float) -> float:
+    """The share of training that is left at `step`, from 1 to 0.
+
+    It was `left` at the step `since`, where the number of steps was last changed to keep a budget in minutes, and
+    decreases linearly from there. The learning rate is a function of this share, so it does not jump at a change.
+    """
+    return left * (steps - step) / max(1, steps - since)
 
 
 def evaluation_count(seconds: float | None, epochs: float) -> int:

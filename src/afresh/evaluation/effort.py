@@ -1,0 +1,60 @@
+"""How much of a measurement fits into a number of seconds, and how far it has come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from afresh.core import events
+
+SAMPLING, ENCODER, CLASSIFIER = 0.35, 0.3, 0.1  # shares of the seconds for the samples and for training each network
+LEAST_STEPS, LEAST_SAMPLES = 40, 32  # which are trained and drawn even where they take longer
+EVERY = 0.25  # minimum seconds between events
+
+
+@dataclass
+class Effort:
+    """The seconds for a measurement, on the clock of time.monotonic, and its progress. Without `seconds`, everything is
+    measured in full, and only the progress is reported.
+
+    Progress is an event of the kind `progress` with the code `measuring`. Its fields are title, stage, share (of the
+    stage, 0 to 1), seconds_left (None without a limit), seconds_elapsed and ended.
+    """
+
+    title: str = ""
+    seconds: float | None = None
+    begun: float = field(default_factory=time.monotonic)
+    reported: float = 0.0
+
+    def left(self) -> float | None:
+        """Seconds left, at least 0; None without a limit."""
+        return None if self.seconds is None else max(0.0, self.begun + self.seconds - time.monotonic())
+
+    @property
+    def over(self) -> bool:
+        return self.left() == 0.0
+
+    def affordable(self, wanted: int, least: int, share: float, work: Callable[[], object]) -> int:
+        """How many of `wanted` repetitions of `work` fit into `share` of all seconds, at least `least`. Without a limit
+        it is `wanted`, and nothing is tried. `work` is repeated twice, and the second time counts."""
+        if self.seconds is None or wanted <= least:
+            return wanted
+        work()
+        start = time.perf_counter()
+        work()
+        each = max(1e-9, time.perf_counter() - start)
+        allowed = min(share * self.seconds, self.left() or 0.0)
+        return max(least, min(wanted, int(allowed / each)))
+
+    def report(self, stage: str, share: float = 0.0, ended: bool = False) -> None:
+        """Emit a progress event, at most every EVERY seconds within a stage."""
+        now = time.monotonic()
+        if now - self.reported < EVERY and 0 < share < 1 and not ended:
+            return
+        self.reported = now
+        elapsed, left = now - self.begun, self.left()
+        until = "" if left is None or ended else f", at most {left:.0f} s left"
+        text = f"{self.title}: measured in {elapsed:.0f} s" if ended else f"{self.title}: measuring: {stage}{until}"
+        fields = {"title": self.title, "stage": stage, "share": share, "ended": ended}
+        events.progress(text, "measuring", **fields, seconds_left=left, seconds_elapsed=elapsed)

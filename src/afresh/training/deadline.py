@@ -1,0 +1,74 @@
+"""Keeping a budget in minutes: when training must end, and the number of steps that leads there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from afresh.core import events
+from afresh.training.loop import Learner
+from afresh.training.progress import ProgressMeter
+
+MEASURING, MOST_MEASURING = 0.15, 90.0  # share of the minutes for measuring and the report, and at most these seconds
+LEAST_MEASURING, REPORT = 4.0, 0.3  # seconds; and the share of what is left that the samples of the report take
+FINISHING, LEAST_FINISHING = 0.02, 0.3  # share and seconds for what follows the last step of training
+LEAST_TRAINING = 0.4  # share of the minutes that training gets, however long reading the data took
+TOLERATED = 0.03  # relative error of the number of steps left from which it is changed
+ANNOUNCED = 0.1  # relative change of the number of steps that is reported
+OFTEN = 0.01  # share of the budget between two looks at the clock
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When a command began, on the clock of time.monotonic, and whether its minutes include measuring and a report."""
+
+    begun: float = field(default_factory=time.monotonic)
+    measuring: bool = False
+
+    def end(self, minutes: float) -> float:
+        """When the command should end."""
+        return self.begun + 60 * minutes
+
+    def training_end(self, minutes: float) -> float:
+        """When training should end. At least LEAST_TRAINING of the minutes are left for it."""
+        seconds = 60 * minutes
+        after = max(LEAST_FINISHING, FINISHING * seconds)
+        after += min(MOST_MEASURING, MEASURING * seconds) if self.measuring else 0.0
+        return max(self.end(minutes) - after, time.monotonic() + LEAST_TRAINING * seconds)
+
+    def measuring_seconds(self, minutes: float) -> float:
+        """The seconds that are left for measuring, with a share of them kept for the report; at least LEAST_MEASURING,
+        without which no score means anything."""
+        return max(LEAST_MEASURING, (1 - REPORT) * (self.end(minutes) - time.monotonic()))
+
+
+class StepsForDeadline:
+    """Called before each step of training: returns another total number of steps if, at the present speed, training
+    would not end at `deadline` (on the clock of time.monotonic), else None."""
+
+    def __init__(self, deadline: float, meter: ProgressMeter, now: Callable[[], float] = time.monotonic) -> None:
+        self.deadline, self.meter, self.now = deadline, meter, now
+        self.seconds = deadline - now()
+        self.next = now()
+        self.announced = meter.total
+
+    def __call__(self, learner: Learner) -> int | None:
+        now, step, total = self.now(), learner.step, learner.config.steps
+        each = self.meter.left.step_seconds()
+        if now < self.next or each is None:
+            return None
+        self.next = now + OFTEN * self.seconds
+        left = max(1, int((self.deadline - now - self.meter.left.interruptions()) / max(each, 1e-9)))
+        if abs(step + left - total) <= TOLERATED * max(total - step, 0.1 * total):
+            return None
+        if abs(step + left - self.announced) > ANNOUNCED * self.announced:
+            events.note(
+                f"{self.meter.title}: {step + left:,} steps instead of {self.announced:,}, because of the measured "
+                f"speed of the first {step:,}",
+                "replanned",
+                steps=step + left,
+            )
+            self.announced = step + left
+        self.meter.replan(step + left)
+        return step + left
