@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from afresh.core import events
 
 SAMPLING, ENCODER, CLASSIFIER = 0.35, 0.3, 0.1  # shares of the seconds for the samples and for training each network
-LEAST_STEPS, LEAST_SAMPLES = 40, 32  # which are trained and drawn even where they take longer
+LEAST_STEPS, LEAST_SAMPLES = 20, 32  # which are trained and drawn even where they take longer
 EVERY = 0.25  # minimum seconds between events
 
 
@@ -48,9 +48,9 @@ class Effort:
         return max(least, min(wanted, int(allowed / each)))
 
     def report(self, stage: str, share: float = 0.0, ended: bool = False) -> None:
-        """Emit a progress event, at most every EVERY seconds within a stage."""
+        """Emit a progress event, at most every EVERY seconds."""
         now = time.monotonic()
-        if now - self.reported < EVERY and 0 < share < 1 and not ended:
+        if now - self.reported < EVERY and share < 1 and not ended:
             return
         self.reported = now
         elapsed, left = now - self.begun, self.left()

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from afresh.core import Cond, CondSpec
 from afresh.core.rng import Rng
+from afresh.evaluation.effort import LEAST_STEPS
 from afresh.evaluation.estimate import Array
 from afresh.evaluation.weight_cache import cache_path, load_cached, save_cached, weight_hash
 
@@ -148,10 +149,10 @@ def train_encoder(
     rng: Rng,
     recipe: Recipe,
     folder: Path | None = None,
-    progress: Callable[[float], None] = lambda share: None,
+    late: Callable[[float], bool] = lambda share: False,
 ) -> DomainEncoder:
-    """Train a domain encoder on x (N, C, H, W) in about [-1, 1] with its conditions. Deterministic. `progress` is told
-    the share of the steps that are done.
+    """Train a domain encoder on x (N, C, H, W) in about [-1, 1] with its conditions. Deterministic, unless
+    `late`, a function of the share of the steps that are done, ends it.
 
     With `folder`, the weights are cached there under the hash of everything that they depend on, and read from there if
     the file is intact.
@@ -168,7 +169,7 @@ def train_encoder(
     if cached is not None:
         net.load_state_dict({k.removeprefix("net."): v for k, v in cached.items() if k.startswith("net.")})
         return DomainEncoder(name, net, cached["mean"], cached["white"])
-    _fit(net.requires_grad_(True), small, cond, classes, rng, recipe, progress)
+    _fit(net.requires_grad_(True), small, cond, classes, rng, recipe, late)
     features = _raw(net.eval(), small)
     values, vectors = torch.linalg.eigh(torch.cov(features.T))
     white = vectors / (values.clamp_min(0) + 1e-2 * values.mean() + 1e-12).sqrt()
@@ -184,7 +185,7 @@ def _fit(
     classes: Mapping[str, int],
     rng: Rng,
     recipe: Recipe,
-    progress: Callable[[float], None],
+    late: Callable[[float], bool],
 ) -> None:
     if recipe.steps == 0:
         return
@@ -192,7 +193,8 @@ def _fit(
     optimiser = torch.optim.AdamW(net.parameters(), recipe.rate, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=recipe.steps)
     for step in range(recipe.steps):
-        progress(step / recipe.steps)
+        if late(step / recipe.steps) and step >= LEAST_STEPS:
+            return
         index, rows = draw_rows(rng, "encoder/rows", step, recipe.batch, len(x))
         kind = torch.remainder(rng.bits("encoder/kind", index), FLAWS if recipe.flaws else 1)
         inputs = x[rows]

@@ -149,10 +149,11 @@ class ImageSets:
             study.note(f"to keep the minutes, the encoder of the distances learnt for {steps} of {recipe.steps} steps")
         recipe = replace(recipe, steps=steps)
 
-        def progress(share: float) -> None:
+        def late(share: float) -> bool:
             study.effort.report("an encoder of the training items learns", share)
+            return study.effort.over
 
-        return train_encoder(name, x, cond, study.conds, study.rng, recipe, study.folder, progress)
+        return train_encoder(name, x, cond, study.conds, study.rng, recipe, study.folder, late)
 
     def features(self, encoder: str, which: str) -> Array:
         """Features (m, D) of one set."""

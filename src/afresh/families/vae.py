@@ -112,7 +112,7 @@ def sizes(space: Space) -> Sequence[VAEConfig]:
         ]
     return [
         VAEConfig(width=width, patch=2, blocks=blocks, latent=128, cond=128, beta=0.1)
-        for width, blocks in ((32, 1), (64, 1), (96, 2), (128, 3))
+        for width, blocks in ((16, 1), (32, 1), (64, 1), (96, 2), (128, 3))
     ]
 
 

@@ -15,7 +15,7 @@ LEAST_MEASURING, REPORT = 4.0, 0.3  # seconds; and the share of what is left tha
 FINISHING, LEAST_FINISHING = 0.02, 0.3  # share and seconds for what follows the last step of training
 LEAST_TRAINING = 0.4  # share of the minutes that training gets, however long reading the data took
 TOLERATED = 0.03  # relative error of the number of steps left from which it is changed
-ANNOUNCED = 0.1  # relative change of the number of steps that is reported
+ANNOUNCED = 0.25  # relative change of the number of steps that is reported
 OFTEN = 0.01  # share of the budget between two looks at the clock
 
 

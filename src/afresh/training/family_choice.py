@@ -115,10 +115,9 @@ def curves_for(space: Space, items: int, measured: Table | None = None) -> Curve
 
 
 def choose(task: Task, curves: Curves) -> tuple[Sized, list[Decision]]:
-    """The family with the lowest expected score in the minutes of the task, in place of the task's own, with its size."""
-    candidates = [
-        sized(replace(task, family=f)) for f in map(registry.family, curves.points) if not f.accepts(task.space)
-    ]
+    """The family with the lowest expected score in the minutes of the task, with its size."""
+    families = [f for f in map(registry.family, curves.points) if f.accepts(task.space) is None]
+    candidates = [sized(replace(task, family=f)) for f in families]
     scores = [curves.expected(c.task.family.name, c.trial.examples) for c in candidates]
     best = min(range(len(candidates)), key=lambda i: scores[i])
     described = "; ".join(
