@@ -17,7 +17,7 @@ from afresh.data.load import draw_requests, rows_at_once, sweep
 from afresh.data.prepare import Prepared
 from afresh.evaluation.effort import LEAST_SAMPLES, SAMPLING, Effort
 from afresh.evaluation.likelihood import scored_rows
-from afresh.evaluation.study import Measurement, measure
+from afresh.evaluation.study import LATE, Measurement, Unmeasurable, measure
 from afresh.runs.data import run_data
 from afresh.runs.run import Run, join
 from afresh.sampling.density import bits_per_dim, dequantised
@@ -135,6 +135,9 @@ class RunEvidence:
         nats, tokens = [], []
         with torch.no_grad(), precision(run.train):
             for batch in sweep(heldout, run.training_space, rows_at_once(heldout, run.training_space, 32)):
+                self.effort.report("held-out likelihood")
+                if self.effort.over:  # a part of the split would be another score
+                    raise Unmeasurable(LATE)
                 on_device = batch.to(run.train.device)
                 nats.append(-likelihood.score(run.modules, run.config, run.space, on_device, Rng(0)).double().cpu())
                 targets = batch.x[:, 1:]

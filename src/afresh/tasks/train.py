@@ -157,6 +157,7 @@ def tuning(spec: TrainSpec, base: str, out: Path) -> tune.TuneSpec:
         device=spec.device,
         data=spec.data,
         set_train=spec.set_train,
+        clock=spec.clock,
     )
 
 
