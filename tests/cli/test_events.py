@@ -30,13 +30,13 @@ def test_training_is_recorded_and_later_commands_are_appended(texts: Path, tmp_p
     assert invoke("--events", file, "sample", run, "-n", 1, "--length", 4, "--out", tmp_path / "out")[0] == 0
     after = lines(file)
     assert after[: len(first)] == first
-    assert [e["text"] for e in after[len(first) :]] == [f"1 samples in {tmp_path / 'out'}"]
+    assert [e["text"] for e in after[len(first) :]] == [f"1 sample in {tmp_path / 'out'}"]
 
 
 @pytest.mark.parametrize(
     ("argv", "code"),
     [
-        (("train", "{missing}"), "invalid"),
+        (("train", "{missing}"), "usage"),
         (("train", "{missing}", "--steps", "many"), "usage"),
         (("sample",), "usage"),
     ],

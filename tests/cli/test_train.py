@@ -26,7 +26,7 @@ def test_json_is_alone_on_standard_output_and_complete(texts: Path, tmp_path: Pa
     assert made["parameters"] > 1000 and made["seconds"] > 0
     assert "bits_per_byte" in {m["name"] for m in made["metrics"]}
     assert all(set(m) == SCORE for m in made["metrics"])
-    assert "measuring" in err and (out / "report.html").is_file()
+    assert "measured in" in err and (out / "report.html").is_file()
 
 
 def test_settings_by_hand_are_typed_kept_and_named(digits: Path, pictures_run: Path) -> None:
