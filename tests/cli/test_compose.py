@@ -77,7 +77,7 @@ def test_scores_go_on_from_a_file(invoke: Invoke, tunes_run: Path, melody: Path,
 
 def test_a_melody_is_given_the_other_voice(invoke: Invoke, voices_run: Path, melody: Path, tmp_path: Path) -> None:
     code, out, err = invoke("compose", voices_run, melody, "--harmonise", "--voice", 1, "--out", tmp_path / "made")
-    assert code == 0 and out == "" and "1 scores in" in err, err
+    assert code == 0 and out == "" and "1 score in" in err, err
     assert "64 words of 70" not in err and "32 words" in err  # of eight quarters of four steps, one other voice
     assert pitches(tmp_path / "made" / "0.mid", -1) == [n.pitch for n in MELODY.notes]
     code, out, err = invoke("compose", voices_run, melody, "--harmonise", "--voice", 1)

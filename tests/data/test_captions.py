@@ -151,9 +151,9 @@ def test_an_encoder_other_than_in_training_is_refused(tmp_path: Path) -> None:
 def test_long_captions_are_truncated_and_reported(folder: Path) -> None:
     endless = "red " * 10_000
     encoder, notes = fit_captions(str(folder), [*CAPTIONS, endless, endless])
-    assert encoder is not None and "2 captions are longer than 16 tokens and are truncated" in notes
+    assert encoder is not None and "2 captions truncated to 16 tokens" in notes
     torch.testing.assert_close(encoder([endless]), encoder(["red " * 14]), rtol=0, atol=1e-5)
-    with heard("1 captions are longer than 16 tokens"):
+    with heard("1 caption truncated to 16 tokens"):
         encoder(["blue " * 10_000])
 
 

@@ -67,8 +67,8 @@ def test_exact_duplicates_are_removed_and_named() -> None:
     found = split(made, TEXT)
     assert len(found.train) + len(found.heldout) == 30
     assert [(d.source, d.reason) for d in found.duplicates] == [("copy.txt", "exact duplicate of 3.txt")]
-    assert any("1 exact duplicates" in n for n in found.notes)
-    assert any("the labels of 1 duplicates differ" in n for n in found.notes)
+    assert any("1 exact duplicate left out of 31 items" in n for n in found.notes)
+    assert any("1 duplicate with other labels" in n for n in found.notes)
 
 
 def test_one_long_text_gives_its_last_tenth() -> None:
@@ -110,7 +110,7 @@ def test_the_datas_own_split_is_kept_and_cleaned() -> None:
         "2": "exact duplicate of 1",
         "3": "also in the held-out split: 4",
     }
-    assert any("1 training items removed" in n for n in found.notes)
+    assert any("1 training item removed" in n for n in found.notes)
 
 
 def test_a_declared_training_split_alone_is_split_by_content() -> None:
@@ -147,7 +147,7 @@ def test_a_group_is_never_divided(groups: int) -> None:
     train, heldout = ({i.group for i in side} for side in (found.train, found.heldout))
     assert train and heldout and not train & heldout and len(train | heldout) == groups
     assert len(found.train) + len(found.heldout) == 5 * groups
-    assert any(f"{groups} groups that are never divided" in n for n in found.notes)
+    assert any(f"{groups} groups never divided" in n for n in found.notes)
 
 
 def test_a_group_with_a_label_of_its_own_is_moved_to_training_as_a_whole() -> None:

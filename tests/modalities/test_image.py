@@ -598,7 +598,7 @@ def test_long_captions_are_truncated_and_reported() -> None:
     data = items(40, caption=lambda i: "word " * (100 if i == 0 else 5))
     encoder = MODALITY.fit(data, PLAIN)
     assert encoder.conds["caption"].length == 5
-    assert any("1 captions are longer than 5 words" in n for n in encoder.notes)
+    assert any("1 caption truncated to 5 words" in n for n in encoder.notes)
 
 
 def test_items_are_converted_to_the_encoders_size_and_channels() -> None:

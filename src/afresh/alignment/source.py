@@ -176,7 +176,7 @@ class AlignmentSource:
         u = self.rng.uniform("align/examples", number).double()
         if train.mask is not None or self.record.prompts:
             raise UserError(
-                "align.source=data uses training examples, which are not answers to these requests. Leave out "
+                "`align.source=data` uses training examples, which are not answers to these requests. Leave out "
                 "`prompts`, or use `align.source=reference`."
             )
         if train.bounds is None:

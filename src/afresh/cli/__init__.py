@@ -47,7 +47,7 @@ from afresh.cli import (
 )
 from afresh.cli.event_file import EventFile
 from afresh.cli.show import emit, fail
-from afresh.cli.wording import as_typed
+from afresh.cli.wording import as_typed, options_of
 
 DONE, FAULT, USAGE, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
 CODES = {USAGE: "usage", DIVERGED: "diverged", INTERRUPTED: "interrupted"}  # of events, for errors without a code
@@ -147,8 +147,7 @@ for verb in VERBS:  # rich keeps the line ends of a docstring; a paragraph is to
 @cache
 def option_names() -> frozenset[str]:
     """Every option of every verb: --guidance, -n, ..."""
-    group: Any = typer.main.get_command(app)
-    return frozenset(o for command in group.commands.values() for p in command.params for o in p.opts)
+    return options_of(typer.main.get_command(app))
 
 
 def main() -> None:

@@ -34,6 +34,7 @@ def compose(
     With --out, each is a .mid and a .wav, with a page to play them; without it, the scores are printed as texts.
     """
     from afresh.core import UserError
+    from afresh.core.counted import counted
     from afresh.core.options import pairs
     from afresh.runs.run import Run
     from afresh.tasks.compose import go_on, read_score
@@ -52,7 +53,7 @@ def compose(
     note(*notes, *made.notes)
     records = [{"text": t} for t in made.texts] if out is None else made.save(out)
     if out is not None:
-        say(f"{n:,} scores in {out}")
+        say(f"{counted(n, 'score')} in {out}")
     if as_json:
         emit(records)
     elif out is None:

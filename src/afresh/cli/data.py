@@ -10,12 +10,14 @@ import typer
 from afresh.cli import options as o
 from afresh.cli.show import answer, emit, say
 from afresh.cli.show_samples import show_pictures
+from afresh.cli.wording import as_typed, options_of
 
 if TYPE_CHECKING:
     from afresh.tasks.inspect_data import Look
 
 
 def data(
+    context: typer.Context,
     path: o.DataPath,
     modality: o.Modality = None,
     option: o.DataOptions = None,
@@ -39,8 +41,9 @@ def data(
     if as_json:
         emit(found.json())
         return
+    known = options_of(context.find_root().command)
     for line in found.lines():
-        answer(visible(line))
+        answer(visible(as_typed(line, known)))
     show_examples(found)
 
 

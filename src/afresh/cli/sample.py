@@ -323,14 +323,14 @@ def show_pieces(pieces: Iterable[str], file: IO[str]) -> None:
 
 def deliver(run: Run, samples: Samples, out: Path | None, as_json: bool, between: str, shown: bool) -> None:
     """Write, print or show, unless it is `shown` already."""
-    from afresh.core.counted import count
+    from afresh.core.counted import counted
     from afresh.sampling.samples import text_records
     from afresh.tasks.report import read_verdict
 
     kind = run.encoder.kind
     records = samples.save(out) if out is not None else text_records(samples) if kind.inline else []
     if out is not None:
-        say(f"{count(len(records), 'sample')} in {out}")
+        say(f"{counted(len(records), 'sample')} in {out}")
         if kind.view == "sound" and out.is_dir():
             say(f"listen: {out / 'index.html'}")
     if as_json:
@@ -343,5 +343,5 @@ def deliver(run: Run, samples: Samples, out: Path | None, as_json: bool, between
     elif show_samples(samples):
         note_labels(samples)
     elif out is None:
-        drawn = count(len(samples), kind.name, kind.plural)
+        drawn = counted(len(samples), kind.name, kind.plural)
         say(f"{drawn}, not shown because this is not a terminal with colours. Write files: --out DIR.")

@@ -171,7 +171,7 @@ def show(job: Job, seconds: float, measured: Measurement | None, samples: Sample
     from afresh.cli.measure import show_verdict
     from afresh.cli.show import answer
     from afresh.cli.show_samples import show_samples
-    from afresh.core.counted import count
+    from afresh.core.counted import counted
     from afresh.runs.run import metrics_rows, summary
     from afresh.tasks.report import run_verdict
 
@@ -184,7 +184,7 @@ def show(job: Job, seconds: float, measured: Measurement | None, samples: Sample
         show_verdict(run_verdict(job.run, measured))
     answer(
         f"{job.run.path}: {record.family} on {record.modality}, {record.parameters:,} parameters, "
-        f"{count(now['steps'], 'step')} in {seconds:,.0f} s"
+        f"{counted(now['steps'], 'step')} in {seconds:,.0f} s"
     )
     steered = None if record.align is None else alignment(metrics_rows(job.run))
     if steered is not None:

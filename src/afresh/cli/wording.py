@@ -12,6 +12,7 @@ import ast
 import re
 import shlex
 from collections.abc import Collection
+from typing import Any
 
 SPAN = re.compile(r"`([^`\n]+)`")
 ASSIGNED = re.compile(r"([a-z_]\w*(?:\.\w+)*)(?:=(.*))?", re.DOTALL)
@@ -20,6 +21,11 @@ SETTINGS = ("train", "family", "align", "sample")  # what --set takes
 OPTIONS = {"n": "-n", "to": "--to", "lora": "--lora", "settings": "--set", "data": "--data"}
 OFF = {"lora": "--full", "measure": "--no-measure", "near": "--no-near"}
 VERBS = {"resume": "train --resume", "load": "sample", "inspect_data": "data", "interpolate": "blend"}
+
+
+def options_of(group: Any) -> frozenset[str]:
+    """Every option of every command of a click group: --guidance, -n, ..."""
+    return frozenset(o for command in group.commands.values() for p in command.params for o in p.opts)
 
 
 def as_typed(text: str, known: Collection[str]) -> str:

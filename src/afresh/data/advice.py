@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from afresh.core import Item, ItemKind
+from afresh.core.counted import counted
 
 FEW = 500  # items; a model soon memorises a smaller set
 RARE = 20  # items of a class; a class with fewer is rare
@@ -85,7 +86,13 @@ def duplicate_advice(facts: Facts) -> list[Advice]:
     """Exact duplicates, near duplicates, and near duplicates on both sides of the split."""
     out = []
     if facts.exact:
-        out.append(Advice("exact duplicates", facts.exact, f"{facts.exact:,} exact copies are left out: nothing to do"))
+        out.append(
+            Advice(
+                "exact duplicates",
+                facts.exact,
+                f"{counted(facts.exact, 'exact copy', 'exact copies')} left out: nothing to do",
+            )
+        )
     if facts.near:
         out.append(
             Advice(
@@ -148,7 +155,7 @@ def size_advice(train: Sequence[Item], what: str) -> list[Advice]:
         return []
     text = (
         f"{n:,} training {what} are few: long training memorises them. Training measures near copies and stops when "
-        f"they are more than train.memorisation_limit; use a short budget, or add {what}"
+        f"they are more than `train.memorisation_limit`; use a short budget, or add {what}"
     )
     return [Advice("few", n, text)]
 

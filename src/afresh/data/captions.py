@@ -27,6 +27,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from afresh.core import UserError, events
+from afresh.core.counted import counted
 from afresh.nets.sentence import BertConfig, bert, pooled
 
 WORDS, MINILM, AUTO = "words", "minilm", "auto"
@@ -184,7 +185,7 @@ def fit_captions(wanted: str, captions: Sequence[str]) -> tuple[CaptionEncoder |
 
 
 def truncation_note(count: int, limit: int) -> str:
-    return f"{count:,} captions are longer than {limit} tokens and are truncated"
+    return f"{counted(count, 'caption')} truncated to {counted(limit, 'token')}"
 
 
 def _choose(distinct: int) -> tuple[str, str]:

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from afresh.core import Cond, CondSpec, Item, Part, UserError
+from afresh.core.counted import counted
 
 CAPTION = "caption"  # name of the part that holds captions
 MAX_WORDS = 4_000  # size of the vocabulary
@@ -108,7 +109,7 @@ def fit_conditions(items: Sequence[Item], vector: int | None = None) -> tuple[di
         if part.classes:
             spec[CAPTION] = part
             if cut:
-                notes.append(f"{cut:,} captions are longer than {part.length} words and are truncated")
+                notes.append(f"{counted(cut, 'caption')} truncated to {counted(part.length, 'word')}")
         else:
             notes.append("captions are left out: no word occurs twice (`data.captions=minilm` does not require that)")
     return spec, notes

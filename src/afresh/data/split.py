@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from afresh.core import Division, Item, ItemKind, Refused, UserError
+from afresh.core.counted import counted
 
 FEW = 20  # if there are fewer long items than this, each item is divided instead of the set of items
 
@@ -88,9 +89,9 @@ def _distinct(items: Sequence[Item], kind: ItemKind) -> tuple[list[Item], list[R
         if original is not item:
             copies.append(Refused(item.source, f"exact duplicate of {original.source or 'an earlier item'}"))
             disagree += dict(original.labels) != dict(item.labels)
-    notes = [f"{len(copies):,} exact duplicates left out of {len(items):,} items"] if copies else []
+    notes = [f"{counted(len(copies), 'exact duplicate')} left out of {counted(len(items), 'item')}"] if copies else []
     if disagree:
-        notes.append(f"the labels of {disagree:,} duplicates differ from those of the item that was kept")
+        notes.append(f"{counted(disagree, 'duplicate')} with other labels than the item that was kept")
     return list(first.values()), copies, notes
 
 
@@ -105,7 +106,7 @@ def _declared(items: Sequence[Item], kind: ItemKind) -> Split:
     train = [i for i in train if id(i) not in crossed]
     notes = [f"training split: {n}" for n in notes_t] + [f"held-out split: {n}" for n in notes_h]
     if crossing:
-        notes.append(f"{len(crossing):,} training items removed: they also occur in the held-out split")
+        notes.append(f"{counted(len(crossing), 'training item')} removed, also in the held-out split")
     if not train:
         raise UserError(
             "Nothing is left to train on: every item is in the held-out split, or equal to one that is. Give other "
@@ -174,10 +175,10 @@ def _by_hash(
     heldout = [i for i, h in zip(items, hashes, strict=True) if h < limit]
     train, heldout, moved = _all_classes_train(train, heldout)
     if moved:
-        notes.append(f"{moved:,} held-out items were moved to training, because no other item has their label")
+        notes.append(f"{counted(moved, 'held-out item')} moved to training, because no other item has the label")
     groups = len({i.group for i in items if i.group})
-    grouped = f", in {groups:,} groups that are never divided" if 0 < groups < len(items) else ""
-    notes.append(f"held out by content: {len(heldout):,} of {len(items):,} items{grouped}")
+    grouped = f", in {counted(groups, 'group')} never divided" if 0 < groups < len(items) else ""
+    notes.append(f"held out by content: {len(heldout):,} of {counted(len(items), 'item')}{grouped}")
     return Split(train, heldout, notes, duplicates)
 
 

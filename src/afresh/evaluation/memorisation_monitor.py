@@ -151,7 +151,7 @@ class MemorisationMonitor:
             return ""
         return (
             f"at least {lows[-1]:.0%} of the samples are near copies of training examples, at two evaluations in "
-            f"a row (train.memorisation_limit={self.limit:g})"
+            f"a row (`train.memorisation_limit={self.limit:g}`)"
         )
 
 

@@ -148,8 +148,8 @@ def build(config: AutoencoderConfig, space: Space, conds: CondSpec) -> dict[str,
     """Raises UserError if a spectral loss is used for fields that are not waves."""
     if config.spectral and not is_wave(space):
         raise UserError(
-            f"family.spectral={config.spectral:g} compares spectra of waveforms (channels, samples), but the data are "
-            f"fields of shape {space.shape}. Leave it at 0, or set `data.representation=wave` to represent "
+            f"`family.spectral={config.spectral:g}` compares spectra of waveforms (channels, samples), but the data "
+            f"are fields of shape {space.shape}. Leave it at 0, or set `data.representation=wave` to represent "
             "sounds as waveforms. A log-mel spectrogram is a spectrum already."
         )
     prior = GaussianPrior((config.shape.latent, *latent_grid(space.shape[1:], config.factor)))

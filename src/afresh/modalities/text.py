@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from afresh.core import Corpus, Item, Refused, Sniff, UserError
+from afresh.core.counted import counted
 from afresh.data.columns import LabelColumn
 from afresh.data.files import (
     MB,
@@ -190,7 +191,7 @@ def _items(name: str, suffix: str, raw: bytes, options: TextOptions, corpus: Cor
         if any(line.strip() == SEPARATOR for line in lines):
             documents = _between(lines)
             parts = [(f"{name}, document {n}", d) for n, d in enumerate(documents, 1) if d.strip()]
-            corpus.notes.append(f"{name}: {len(parts):,} documents between lines {SEPARATOR}")
+            corpus.notes.append(f"{name}: {counted(len(parts), 'document')} between lines {SEPARATOR}")
         elif _looks_like_a_list(text):
             corpus.notes.append(
                 f"{name} has {text.count(chr(10)):,} short lines and no blank lines: if each is a text of its own, set "
@@ -299,7 +300,7 @@ def _check_labels(corpus: Corpus, options: TextOptions) -> None:
         raise UserError(f"`data.{option}` is set, but no document has such a label.")
     if 0 < labelled < len(corpus.items):
         missing = len(corpus.items) - labelled
-        corpus.notes.append(f"{missing:,} documents have no label: they are trained without this condition")
+        corpus.notes.append(f"{counted(missing, 'document')} without a label, trained without this condition")
 
 
 def _with_splits(corpus: Corpus) -> list[Item]:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from afresh.core import Codec, Cond, CondSpec, Encoder, Family, Space, UserError, registry
-from afresh.core.counted import count
+from afresh.core.counted import counted
 from afresh.core.files import free_bytes, write_json
 from afresh.core.rng import Rng
 from afresh.data.conditions import load_conditions, save_conditions
@@ -317,11 +317,11 @@ def described(run: Run) -> list[tuple[str, str]]:
     held = [row["heldout_loss"] for row in metrics_rows(run) if "heldout_loss" in row]
     codec = "" if record.codec is None else f" over the codec {record.codec}"
     steps = (
-        count(made["steps"], "step")
+        counted(made["steps"], "step")
         if made["steps"] >= made["planned"]
         else (f"{made['steps']:,} of {made['planned']:,} steps")
     )
-    items = f"{count(record.data.train, 'training item')}, {record.data.heldout:,} held out"
+    items = f"{counted(record.data.train, 'training item')}, {record.data.heldout:,} held out"
     return [
         ("run", str(run.path)),
         ("model", f"{record.family}{codec} on {record.modality}, {record.parameters:,} parameters"),

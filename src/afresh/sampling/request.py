@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import Cond, CondSpec, Encoder, Family, Item, Part, Space, UserError, events, registry
+from afresh.core.counted import counted
 from afresh.data.conditions import caption_ids, label_id
 from afresh.data.conditions import caption_words as split_caption
 from afresh.data.text.chat import Turns
@@ -173,7 +174,9 @@ def caption_words(caption: str, part: Part) -> Tensor:
     """The ids (S,) of a caption's words. Raises UserError if it is too long, or if none of its words is known."""
     ids, left_out = caption_ids(caption, part)
     if left_out:
-        raise UserError(f"The caption is too long by {left_out} words; this model takes {part.length}. Shorten it.")
+        raise UserError(
+            f"The caption is too long by {counted(left_out, 'word')}; this model takes {part.length}. Shorten it."
+        )
     if not any(i > 1 for i in ids):
         raise UserError(f"None of the words of {caption!r} occurred in the training captions.")
     unknown = [word for word, i in zip(split_caption(caption), ids, strict=False) if i == 1]
@@ -215,7 +218,9 @@ def encode_prompts(
         if space.records and not len(ids):
             raise UserError("A conversation cannot begin with an empty prompt. Give a prompt that is not empty.")
         if len(ids) > space.shape[0]:
-            notes.append(f"The prompt has {len(ids)} tokens; the model sees the last {space.shape[0]} of them.")
+            notes.append(
+                f"The prompt has {counted(len(ids), 'token')}; the model sees the last {space.shape[0]} of them."
+            )
         rows.append(ids.long())
     return known(cond, rows), sorted(set(notes))
 

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from afresh.core import Cond, Encoder, Sound, UserError
-from afresh.core.counted import count
+from afresh.core.counted import counted
 from afresh.core.files import replace_file
 from afresh.data.audio.kind import SOUND
 from afresh.data.image.grid import image_grid
@@ -27,7 +27,7 @@ MOST = 400  # samples in one image
 FILES = IMAGE.suffixes | SOUND.suffixes | {".mid", ".midi", ".abc", ".txt", ".json", ".jsonl", ".csv", ".html", ".zip"}
 LONGEST = 30.0  # seconds of audio that a page embeds for an item that is not itself a sound, such as a melody
 WHITE = 255
-PLAYER = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{count} sounds</title>
+PLAYER = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>body{{font:16px system-ui;margin:1.5rem;display:flex;flex-wrap:wrap;gap:1rem}}figure{{margin:0;width:240px}}
 img{{width:100%;image-rendering:pixelated;border:1px solid #ccc}}audio{{width:100%}}
@@ -75,7 +75,7 @@ class Samples:
     def __repr__(self) -> str:
         kind = self.encoder.kind
         first = f", the first {kind.describe(self[0])}" if len(self) else ""
-        return f"Samples({count(len(self), kind.name, kind.plural)}{first}; seed {self.seed})"
+        return f"Samples({counted(len(self), kind.name, kind.plural)}{first}; seed {self.seed})"
 
     def _repr_html_(self) -> str:
         """The samples in a notebook."""
@@ -234,7 +234,7 @@ def player(names: Sequence[str | None], images: Iterable[Any], captions: Iterabl
             f'<audio controls preload="none" src="{html.escape(name)}"></audio>'
             f"<figcaption>{title}</figcaption></figure>"
         )
-    return PLAYER.format(count=len(rows), rows="\n".join(rows))
+    return PLAYER.format(title=counted(len(rows), "sound"), rows="\n".join(rows))
 
 
 def check_out(out: Path | None, encoder: Encoder, count: int) -> None:
@@ -292,7 +292,7 @@ def samples_html(samples: Samples) -> str:
     encoder = samples.encoder
     if encoder.kind.view == "image":
         data = base64.b64encode(grid_png(samples)).decode()
-        return f'<img alt="{len(samples.values)} samples" src="data:image/png;base64,{data}">'
+        return f'<img alt="{counted(len(samples), "sample")}" src="data:image/png;base64,{data}">'
     out = []
     for value in from_prompts(samples):
         sound, text = preview_sound(encoder, value), ""

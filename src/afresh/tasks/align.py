@@ -15,6 +15,7 @@ from afresh.alignment.rewards.reward_model import train_reward_model
 from afresh.alignment.rewards.reward_paths import anchored, files_in
 from afresh.alignment.source import REWARD_MODEL, AlignmentSource, alignment_source, votes_of
 from afresh.core import Aligner, UserError, events, registry
+from afresh.core.counted import counted
 from afresh.core.files import write_json
 from afresh.core.options import override
 from afresh.core.rng import Rng
@@ -347,7 +348,7 @@ def decisions(plan: Plan, aligner: Aligner, config: Any, machine: Machine, spec:
     shown = ", ".join(f"{k} {v:g}" if isinstance(v, int | float) else f"{k} {v}" for k, v in values.items())
     learns = "all weights" if spec.lora is None else f"LoRA of rank {spec.lora.rank}"
     return [
-        Decision("device", f"{machine.device}, {train.threads} threads", machine.name),
+        Decision("device", f"{machine.device}, {counted(train.threads, 'thread')}", machine.name),
         Decision("learns", learns, "full fine-tuning" if spec.lora is None else "an adapter"),
         Decision("method", aligner.name, shown),
         *distance_decision(aligner, values, spec),
@@ -370,7 +371,7 @@ def distance_decision(aligner: Aligner, values: Mapping[str, Any], spec: AlignSp
 def why_steps(steps: int, reuse: int, spec: AlignSpec) -> str:
     if spec.steps is None:
         return "as no budget was given"
-    rounded = f"{spec.steps:,} requested, rounded up: each set of samples is used for {reuse} steps"
+    rounded = f"{spec.steps:,} requested, rounded up: each set of samples is used for {counted(reuse, 'step')}"
     return "as requested" if steps == spec.steps else rounded
 
 

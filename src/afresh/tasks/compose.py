@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from afresh.core import Sound, UserError, registry
+from afresh.core.counted import counted
 from afresh.data.files import DataFile, FileError, read_bytes
 from afresh.data.music.encoder import FIRST, SPECIAL, ScoreEncoder
 from afresh.data.music.files import READ, read_pieces, suffix_of, to_score
@@ -99,9 +100,12 @@ def harmonise(
     cond = known(cond, [ids] * n)
     x = run.draw(run.modules, cond, seed, run.settings(settings or {}))
     texts, replaced = zip(*(_with_rests(encoder, row, ids.tolist()) for row in x.tolist()), strict=True)
-    notes = [*notes, f"{open_words:,} words of {len(ids):,} were generated for each of {n:,} scores"]
+    notes = [
+        *notes,
+        f"{open_words:,} words of {len(ids):,} were generated for {'the score' if n == 1 else f'each of {n:,} scores'}",
+    ]
     if any(replaced):
-        notes.append(f"{sum(replaced):,} generated words did not fit a step of a voice and were replaced by rests")
+        notes.append(f"{counted(sum(replaced), 'generated word')} replaced by rests, not fitting a step of a voice")
     return Composed(texts, tuple(notes), run)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from afresh.core import Codec, events
+from afresh.core.counted import counted
 from afresh.data.load import typical_requests
 from afresh.data.prepare import Prepared
 from afresh.runs.output_dir import check_output_dir, output_dir
@@ -129,7 +130,7 @@ def report_data(prepared: Prepared, conditions: bool = True) -> None:
     """Report the data as events; without `conditions`, only its modality and the sizes of the splits."""
     events.note(f"data: {prepared.modality} ({prepared.why})", "data", modality=prepared.modality)
     events.note(
-        f"split: {len(prepared.train_items):,} training and {len(prepared.heldout_items):,} held-out items",
+        f"split: {len(prepared.train_items):,} training and {counted(len(prepared.heldout_items), 'held-out item')}",
         "split",
         train=len(prepared.train_items),
         heldout=len(prepared.heldout_items),

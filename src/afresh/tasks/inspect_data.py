@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from afresh.core import CondSpec, Encoder, Item, ItemKind, Refused, Space
+from afresh.core.counted import counted
 from afresh.core.files import replace_file
 from afresh.data.advice import Advice, advise
 from afresh.data.duplicates import near_duplicates
@@ -90,7 +91,7 @@ class Look:
         size = p.train.bytes + p.heldout.bytes
         out = [
             f"{p.path}: {p.modality} ({p.why})",
-            f"{len(p.train_items):,} items to train, {len(p.heldout_items):,} held out, {size:,} bytes",
+            f"{counted(len(p.train_items), 'item')} to train, {len(p.heldout_items):,} held out, {size:,} bytes",
             f"sizes: {describe_sizes(sizes(self.items, p.kind))}",
             f"one example for the model: {describe_space(p.encoder.space)}",
             *label_lines(label_counts(self.items), p.encoder.conds),
@@ -98,7 +99,7 @@ class Look:
         ]
         captions = sum(i.caption is not None for i in self.items)
         if captions:
-            out.append(f"captions: {captions:,} items have a caption")
+            out.append(f"captions: of {counted(captions, 'item')}")
         out += duplicate_lines(p.duplicates, self.near)
         out += [f"advice: {a.text}" for a in self.advice]
         return out + licence_lines(self.licences) + refused_lines(p.refused) + [f"note: {n}" for n in p.notes]
@@ -205,7 +206,8 @@ def amount(value: float) -> str:
 
 
 def describe_numbers(found: Mapping[str, float]) -> str:
-    return f"{found['least']:,.4g} to {found['most']:,.4g}, median {found['median']:,.4g} ({found['count']:,} items)"
+    items = counted(int(found["count"]), "item")
+    return f"{found['least']:,.4g} to {found['most']:,.4g}, median {found['median']:,.4g} ({items})"
 
 
 def describe_space(space: Space) -> str:
@@ -222,7 +224,7 @@ def label_lines(labels: Mapping[str, Mapping[str, int]], conds: CondSpec) -> lis
         shown = ", ".join(f"{c or '(none)'} {n:,}" for c, n in list(counts.items())[:20])
         more = f" and {len(counts) - 20:,} more" if len(counts) > 20 else ""
         use = "" if name in conds else "; not used as a condition, since it does not distinguish items"
-        out.append(f"{name}: {len(counts):,} classes: {shown}{more}{use}")
+        out.append(f"{name}: {counted(len(counts), 'class', 'classes')}: {shown}{more}{use}")
     return out
 
 

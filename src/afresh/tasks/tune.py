@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import Encoder, Item, Space, UserError, events, registry
+from afresh.core.counted import counted
 from afresh.core.options import override
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
@@ -297,9 +298,9 @@ def plan(task: Task, base: BaseModel, spec: TuneSpec, pace: float | None, heldou
     trial, why = steps_for(task, base.config, train, count, pace)
     learns, how = what_learns(task, size, base.config)
     by_hand = "set by hand" if spec.lr is not None or "lr" in task.set_train else "by the width of the layers"
-    passes = f"{trial.steps:,} steps of {trial.train.batch} over {count:,} examples"
+    passes = f"{counted(trial.steps, 'step')} of {trial.train.batch} over {counted(count, 'example')}"
     decisions = [
-        Decision("device", f"{task.machine.device}, {task.machine.threads} threads", task.machine.name),
+        Decision("device", f"{task.machine.device}, {counted(task.machine.threads, 'thread')}", task.machine.name),
         Decision("learns", f"{learns:,} of {size:,} parameters", how),
         Decision("rate", f"{trial.train.lr:g}", by_hand),
         Decision(
@@ -400,4 +401,4 @@ def what_learns(task: Task, size: int, config: Any) -> tuple[int, str]:
     for name, layer in layers.items():
         parts = lora.parts_of(*lora.owner_of(network, name), layer)
         count += rank * (len(parts) * layer.weight[0].numel() + layer.weight.shape[0])
-    return count, f"LoRA of rank {rank}, alpha {task.base.lora.alpha:g}, on {len(layers)} layers"
+    return count, f"LoRA of rank {rank}, alpha {task.base.lora.alpha:g}, on {counted(len(layers), 'layer')}"

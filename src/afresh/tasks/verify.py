@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Examples, UserError
+from afresh.core.counted import counted
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
 from afresh.data.prepare import Prepared
@@ -98,7 +99,7 @@ def check_hashes(run: Run) -> Check:
         return Check("hashes", False, "there is no checkpoint")
     faults = [f for name in steps for f in checkpoint.check(root / name)]
     files = sum(1 for name in steps for _ in (root / name).iterdir())
-    good = f"{files} files of the checkpoints {', '.join(steps)} match their SHA-256"
+    good = f"{counted(files, 'file')} of the checkpoints {', '.join(steps)}: all match their SHA-256"
     if run.record.base_sha256 is not None:
         read_base(run.path, run.record.base_sha256)
         good += ", and so does the base"
@@ -112,7 +113,7 @@ def check_data(run: Run, found: list[Prepared]) -> Check:
     if missing:
         return Check("data", None, f"{', '.join(missing)} does not exist any more")
     found.append(run_data(run))
-    return Check("data", True, f"{record.train:,} + {record.heldout:,} items, split {record.split_hash[:16]}")
+    return Check("data", True, f"{record.train:,} + {counted(record.heldout, 'item')}, split {record.split_hash[:16]}")
 
 
 def check_weights(saved: Checkpoint) -> Check:

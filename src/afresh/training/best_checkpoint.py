@@ -94,7 +94,7 @@ class BestCheckpoint:
             return ""
         return (
             f"the {self.name} has risen from {self.best.value:.4g} at step {self.best.step:,} to {values[-1]:.4g}, "
-            f"because the model memorises training examples (train.stop_rising={self.limit:g})"
+            f"because the model memorises training examples (`train.stop_rising={self.limit:g}`)"
         )
 
     def replacement(self, learner: Learner) -> tuple[dict[str, Tensor], str] | None:

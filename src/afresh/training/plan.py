@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from afresh.core import CondSpec, Examples, Family, Space, UserError
+from afresh.core.counted import counted
 from afresh.core.options import override
 from afresh.core.rng import Rng
 from afresh.data.load import Loader, tokens_each
@@ -302,7 +303,7 @@ def sized(task: Task) -> Sized:
     smallest = candidate_sizes(task)[0]
     train = base_config(task)
     train, settled = fastest(task, smallest, with_batch(task, smallest, train, FIRST_GUESS * train.batch))
-    decisions = [Decision("device", f"{machine.device}, {machine.threads} threads", machine.name)]
+    decisions = [Decision("device", f"{machine.device}, {counted(machine.threads, 'thread')}", machine.name)]
     if task.space.records:
         records = f"one record per window, of {task.tokens_per_example} tokens on average"
         decisions.append(Decision("window", f"at most {task.space.shape[0]} tokens", records))
@@ -311,7 +312,7 @@ def sized(task: Task) -> Sized:
             Decision(
                 "window",
                 f"{task.space.shape[0]} tokens",
-                "the option `context` of the data, or shorter if the budget is below 90 seconds",
+                "as `data.context`, or shorter if the budget is below 90 seconds",
             )
         )
     trial = largest(task, train, decisions)
@@ -335,7 +336,7 @@ def complete(chosen: Sized) -> Plan:
     why = "as requested" if task.seconds is None else speed_of(trial, task)
     decisions.append(Decision("steps", f"{trial.steps:,}", why))
     count = Loader(task.examples, task.space, Rng(task.seed)).count
-    share = f"{trial.steps:,} steps of {trial.train.batch} over {count:,} examples"
+    share = f"{counted(trial.steps, 'step')} of {trial.train.batch} over {counted(count, 'example')}"
     decisions.append(Decision("epochs", f"{trial.examples / max(1, count):.1f}", share))
     return Plan(trial.config, finished(task, trial), size, decisions)
 

@@ -73,7 +73,7 @@ def test_the_summary_by_hand(tmp_path: Path) -> None:
     assert s.equal == (6,)
     assert [d.source for d in s.damaged] == ["votes.jsonl:7"]
     told = " ".join(s.lines())
-    assert "4 votes" in told and "lines 6" in told and "votes.jsonl:7 (not JSON" in told
+    assert "4 votes" in told and "line 6" in told and "votes.jsonl:7 (not JSON" in told
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_unknown_fields_are_refused_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [(b"", "empty"), (b"\n \n", "empty"), (b"x\ny\n", "2 lines are damaged"), (line("x", "x").encode(), "with itself")],
+    [(b"", "empty"), (b"\n \n", "empty"), (b"x\ny\n", "damaged: 2 lines"), (line("x", "x").encode(), "with itself")],
 )
 def test_a_file_without_a_vote_is_refused(tmp_path: Path, content: bytes, told: str) -> None:
     path = tmp_path / "votes.jsonl"

@@ -178,7 +178,7 @@ def test_clips_of_long_recordings_overlap_and_cover_all_samples(tmp_path: Path) 
             assert np.array_equal(x[at : at + 4_000], clip)
             covered[at : at + 4_000] = True
         assert covered.all()
-    assert "12 sounds are longer than a clip" in said(corpus, "long=cut")
+    assert "12 sounds longer than a clip" in said(corpus, "long=cut")
 
 
 def test_settled_options_give_the_same_clips_and_split_again(tmp_path: Path) -> None:
@@ -289,8 +289,8 @@ def test_silent_clips_are_left_out_and_reported(tmp_path: Path) -> None:
     for i in range(12):
         put(tmp_path, f"{i:02d}.wav", np.concatenate([noise(0.5, i), np.zeros(8_000, np.float32), noise(0.5, 50 + i)]))
     corpus = read_clips(tmp_path, ClipOptions(seconds=0.25, overlap=0))
-    line = said(corpus, "silent and left out")
-    assert f"{12 * 8 - len(corpus.items):,} clips" in line and "00.wav (" in line
+    line = said(corpus, "of long sounds left out")
+    assert f"{12 * 8 - len(corpus.items):,} silent clips" in line and "00.wav (" in line
     assert len(corpus.items) == 12 * 4
 
 
@@ -298,7 +298,7 @@ def test_clips_with_only_background_noise_are_left_out_by_default(tmp_path: Path
     for i in range(12):
         put(tmp_path, f"{i:02d}.wav", np.concatenate([noise(0.5, i), 1e-3 * noise(1.0, 20 + i), noise(0.5, 50 + i)]))
     corpus = read_clips(tmp_path, ClipOptions(seconds=0.25, overlap=0))
-    assert len(corpus.items) == 12 * 4 and "trim=false" in said(corpus, "48 clips of long sounds are silent")
+    assert len(corpus.items) == 12 * 4 and "trim=false" in said(corpus, "48 silent clips of long sounds left out")
     assert len(read_clips(tmp_path, ClipOptions(seconds=0.25, overlap=0, trim=False)).items) == 12 * 8
 
 

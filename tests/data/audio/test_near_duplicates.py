@@ -40,7 +40,7 @@ def test_near_duplicates_never_cross_the_split() -> None:
     kept, refused = handle_near_duplicates(every, "keep", notes)
     assert not refused and len(kept) == 54 and crossing(kept) == 0
     assert len({i.group for i in kept}) == 30
-    assert len(notes) == 1 and notes[0].startswith("24 sounds are nearly the same") and "near=drop" in notes[0]
+    assert len(notes) == 1 and notes[0].startswith("24 sounds nearly the same") and "near=drop" in notes[0]
     plain = {i.source: i.group for i in every}
     assert all(i.group == plain[i.source] for i in kept if 12 <= int(i.source[:-4]) < 30), "other groups do not change"
 
@@ -54,7 +54,7 @@ def test_near_duplicates_can_be_dropped() -> None:
         and refused[0].source == "30.wav"
         and refused[0].reason.startswith("nearly the same as 0.wav (")
     )
-    assert notes == ["24 sounds that are nearly the same as an earlier one are left out"]
+    assert notes == ["24 sounds left out, nearly the same as an earlier one"]
     assert not near_duplicates(kept, SOUND)
 
 

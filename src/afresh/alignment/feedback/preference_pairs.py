@@ -13,6 +13,7 @@ from torch import Tensor
 
 from afresh.alignment.feedback.preferences import Preferences, Vote
 from afresh.core import Batch, Cond, CondSpec, Item, UserError, Votes
+from afresh.core.counted import counted
 from afresh.runs.inputs import encoded
 from afresh.runs.run import Run
 from afresh.sampling.request import Request, labels_by_name, make_cond, of_kind, prompt_ids
@@ -34,7 +35,7 @@ def encoded_votes(run: Run, found: Preferences, note: Callable[[str], None]) -> 
     if run.space.stream:
         encoded_sides, kept = documents(run, found, votes, sides)
         if len(kept) < len(votes):
-            note(f"{len(votes) - len(kept):,} pairs are longer than the model's context and were left out.")
+            note(f"{counted(len(votes) - len(kept), 'pair')} left out: longer than the model's context.")
         if not kept:
             raise UserError(
                 f"No pair of {found.folder} fits in the model's context of {run.space.shape[0]} tokens. Vote on "

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from afresh.core import ItemKind, Refused, UserError, registry
+from afresh.core.counted import counted
 from afresh.core.files import replace_file
 from afresh.data.text.kind import TEXT
 
@@ -102,19 +103,22 @@ class Summary:
 
     def lines(self) -> list[str]:
         """The summary for a user, one sentence each."""
-        out = [f"{self.votes:,} votes of {self.raters:,} raters on {self.pairs:,} pairs, {self.ties:,} of them ties."]
+        out = [
+            f"{counted(self.votes, 'vote')} of {counted(self.raters, 'rater')} on {counted(self.pairs, 'pair')}, "
+            f"{self.ties:,} of them ties."
+        ]
         if self.within:
-            out.append(f"{self.within:,} pairs were judged in opposite ways by the same rater.")
+            out.append(f"Judged in opposite ways by the same rater: {counted(self.within, 'pair')}.")
         if self.between:
-            out.append(f"{self.between:,} pairs were judged in opposite ways by different raters.")
+            out.append(f"Judged in opposite ways by different raters: {counted(self.between, 'pair')}.")
         if self.repeats:
-            out.append(f"{self.repeats:,} votes repeat an earlier one of the same rater and were left out.")
+            out.append(f"Left out, as repeating an earlier one of the same rater: {counted(self.repeats, 'vote')}.")
         if self.equal:
             where = _some([str(n) for n in self.equal])
-            out.append(f"{len(self.equal):,} votes compare an item with itself and were left out: lines {where}.")
+            out.append(f"Left out, as comparing an item with itself: {counted(len(self.equal), 'vote')}, line {where}.")
         if self.damaged:
             where = _some([f"{r.source} ({r.reason})" for r in self.damaged], "; ")
-            out.append(f"{len(self.damaged):,} lines are damaged and were left out: {where}.")
+            out.append(f"Left out, as damaged: {counted(len(self.damaged), 'line')} ({where}).")
         return out
 
 

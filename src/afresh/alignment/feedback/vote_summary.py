@@ -11,6 +11,7 @@ from afresh.alignment.feedback.agreement import Table, alpha, raw_agreement, tab
 from afresh.alignment.feedback.preferences import TIE, Candidate, Preferences, Vote
 from afresh.alignment.feedback.ranking import Strengths, duels_of, fit
 from afresh.core import Score, UserError
+from afresh.core.counted import counted
 from afresh.evaluation.estimate import share
 from afresh.evaluation.report import visible
 
@@ -73,7 +74,9 @@ class Tally:
     def lines(self) -> list[str]:
         """The summary as lines of text."""
         names = ", ".join(f"{visible(name) or 'without a name'} {count:,}" for name, count in self.raters.items())
-        out = [f"{self.votes:,} votes, {self.ties:,} of them ties: {names}." if self.votes else "No votes yet."]
+        out = [
+            f"{counted(self.votes, 'vote')}, {self.ties:,} of them ties: {names}." if self.votes else "No votes yet."
+        ]
         out += [visible(match.line()) for match in self.runs]
         if self.agreement is not None:
             out.append(f"Two judgements of one pair agree in {interval(self.agreement)}.")

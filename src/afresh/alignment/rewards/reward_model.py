@@ -44,6 +44,7 @@ from afresh.alignment.rewards.image_features import MIN_VOTES, Trial, Tuned, fea
 from afresh.alignment.rewards.reward import Array, Request, Reward
 from afresh.alignment.rewards.text_features import Hidden, TextFeatures, TextSettings, fit_text
 from afresh.core import Encoder, Item, ItemKind, Score, UserError, events, registry
+from afresh.core.counted import counted
 from afresh.core.files import replace_file, write_json
 from afresh.data.audio.kind import SOUND
 from afresh.data.captions import MINILM, digests, folder_of, open_model
@@ -247,7 +248,9 @@ def minilm() -> Hidden:
     def hidden(texts: Sequence[str]) -> Array:
         vectors, cut = model.vectors(texts)
         if cut:
-            events.warning(f"{len(cut):,} texts are longer than {model.limit} tokens. minilm ignores the rest.")
+            events.warning(
+                f"{counted(len(cut), 'text')} cut to {counted(model.limit, 'token')}: minilm ignores the rest."
+            )
         return vectors.double().numpy()
 
     return hidden

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from afresh.core import Corpus, Item, Refused, Sound, UserError
+from afresh.core.counted import counted
 from afresh.data.audio.kind import SOUND
 from afresh.data.audio.near_duplicates import Near, handle_near_duplicates
 from afresh.data.audio.sound_folder import SOUND_FILES, columns_from_names, map_sounds, open_sounds
@@ -347,13 +348,13 @@ def _sliced(items: Sequence[Item], frames: int, options: ClipOptions, notes: lis
             (out if _loudest_frame(clip.value) > threshold else silent).append(clip)
     if silent:
         notes.append(
-            f"{len(silent):,} clips of long sounds are silent and left out, such as {silent[0].source}"
+            f"{counted(len(silent), 'silent clip')} of long sounds left out, such as {silent[0].source}"
             + (f" ({-QUIET:g} dB below the loudest part; `data.trim=false` keeps them)" if options.trim else "")
         )
     if long:
         notes.append(
-            f"{len(long):,} sounds are longer than a clip: {len(out):,} clips of {len(items):,} sounds "
-            "(`data.long=cut` uses only the beginnings)"
+            f"{counted(len(long), 'sound')} longer than a clip: {counted(len(out), 'clip')} of "
+            f"{counted(len(items), 'sound')} (`data.long=cut` uses only the beginnings)"
         )
     if divided and any(i.split == "validation" for i in out):
         notes.append(f"few recordings: the last tenth of each of the {len(items):,} is held out")

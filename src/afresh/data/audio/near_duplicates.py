@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from afresh.core import Item, Refused
+from afresh.core.counted import counted
 from afresh.data.audio.fingerprints import near_sounds, similar_sounds
 from afresh.data.audio.kind import SOUND
 
@@ -39,12 +40,12 @@ def handle_near_duplicates(items: Sequence[Item], policy: Near, notes: list[str]
     if not pairs:
         return list(items), []
     if policy == "drop":
-        notes.append(f"{len(pairs):,} sounds that are nearly the same as an earlier one are left out")
+        notes.append(f"{counted(len(pairs), 'sound')} left out, nearly the same as an earlier one")
         reason = "nearly the same as {} ({:.0%}); `data.near=keep` keeps it"
         refused = [Refused(items[p.second].source, reason.format(items[p.first].source, p.similarity)) for p in pairs]
         dropped = {p.second for p in pairs}
         return [item for i, item in enumerate(items) if i not in dropped], refused
-    count = f"{len(pairs):,} sounds are nearly the same as an earlier one, such as {items[pairs[0].second].source}"
+    count = f"{counted(len(pairs), 'sound')} nearly the same as an earlier one, such as {items[pairs[0].second].source}"
     merged = merge_groups(items, similar_sounds(values))
     if Counter(i.group for i in merged).most_common(1)[0][1] > max(2, LARGEST * len(items)):
         notes.append(
