@@ -1,7 +1,7 @@
 """Layers whose gradients are differentiated again, as gradient penalties require.
 
 torch differentiates the gradient of a convolution by convolving an image with another one as its kernel. oneDNN has no
-fast kernel for that: it took most of a GAN's step on a CPU (docs/development/log.md). Here the derivatives of all
+fast kernel for that: it took a third of a GAN's step on a CPU (docs/development/log.md). Here the derivatives of all
 orders are again the three maps of a convolution, as in `conv2d_gradfix` of StyleGAN2-ADA (Karras et al. 2020): the
 forward map, its transpose, and the gradient of the kernel, for which there are fast kernels on every processor.
 
