@@ -15,7 +15,14 @@ from PIL import Image
 from afresh.core import Score, UserError
 from afresh.evaluation.curves import Curves, draw_curves, draw_score, number, scale, thin
 from afresh.evaluation.report import Sample, Section, card_markdown, image_view, render, visible, write_report
+from afresh.evaluation.verdict import Verdict
 
+NAMES = (
+    *("frechet", "kid", "precision", "recall", "density", "coverage", "two_sample", "sharpness", "variety", "likeness"),
+    *("conditional_accuracy", "near_copies", "nearest_ratio", "bits_per_dim", "bits_per_byte", "bits_per_token"),
+    *("parses", "known_words", "distinct_1", "distinct_2", "distinct_3", "verbatim_50", "longest_copy"),
+    *("valid_scores", "copied_runs_8", "completions_valid", "items_valid", "items_kid", "items_near_copies"),
+)
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
@@ -59,6 +66,7 @@ def full(title: str = "Digits by flow") -> Section:
     return Section(
         title=title,
         subtitle="8 x 8",
+        verdict=Verdict("good", "As good as <real> ones.", "Make more.", "afresh sample runs/x -n 64"),
         facts=[("parameters", 312455), ("seconds", 41.25)],
         samples=[Sample(png=png(), caption="seven"), Sample(text=EVIL, prompt="<i>once</i> ", caption="text <b>")],
         previews=[(100, png()), (2000, "later <em>text</em>")],
@@ -79,15 +87,19 @@ def test_every_fact_is_on_the_page() -> None:
     text = " ".join(page.text)
     wanted = "A title|Digits by flow|8 x 8|312,455|41.25|seven|step 100|step 2,000|later <em>text</em>|Loss|training"
     wanted += "|1.25 at the end|Frechet distance|3.25|2.5 to 4|2.25|88.5|1,797|bits per byte|no likelihood|width|64"
-    wanted += "|a | b|9f3a|encoder: name|conv|0, 1|1,436|four|few images"
+    wanted += "|As good as <real> ones.|Make more.|good"
+    wanted += "|afresh sample runs/x -n 64|a | b|9f3a|encoder: name|conv|0, 1|1,436|four|few images"
     missing = [w for w in wanted.split("|") if w.strip() not in text]
     assert missing == []
     assert 'afresh sample runs/x --prompt "a < b"' in text
 
 
-def test_samples_come_first_then_curves_scores_plan_and_card() -> None:
+def test_the_verdict_comes_first_then_samples_curves_numbers_and_the_rest() -> None:
     html = render("t", [full()])
-    order = [html.index(x) for x in ("seven<", ">Curves<", ">Scores<", ">Plan<", ">Protocol card<", ">Next commands<")]
+    order = [
+        html.index(x)
+        for x in (">good<", "seven<", ">Curves<", ">Numbers<", ">Plan<", ">Protocol card<", ">Next commands<")
+    ]
     assert order == sorted(order)
 
 
@@ -151,19 +163,40 @@ def test_images_have_alternative_texts_and_small_ones_are_not_interpolated() -> 
         if tag == "svg":
             assert attrs.get("aria-label") or attrs.get("aria-hidden") == "true"
     tiny, large = image_view(png(), "seven", "sample 1"), image_view(png(300, 200), "", "sample 2")
-    assert (tiny["width"], tiny["height"], tiny["pixels"], tiny["alt"]) == (96, 96, True, "sample 1: seven")
+    assert (tiny["width"], tiny["height"], tiny["pixels"], tiny["alt"]) == (192, 192, True, "sample 1: seven")
     assert (large["width"], large["height"], large["pixels"], large["alt"]) == (300, 200, False, "sample 2")
     assert base64.b64decode(tiny["src"].partition(",")[2]) == png()
 
 
-def test_groups_have_headings_and_images_of_large_groups_are_smaller() -> None:
+def test_groups_have_headings_and_the_rest_of_a_large_group_is_folded_and_smaller() -> None:
     few = [Sample(png=png(), caption=str(i), group="as learnt") for i in range(3)]
-    many = [Sample(png=png(), caption=str(i), group="guided <2>") for i in range(41)]
+    many = [Sample(png=png(), caption=str(i), group="guided <2>") for i in range(31)]
     html = render("t", [Section("t", samples=[*few[:1], *many, *few[1:]])])
     assert html.count("<h3>") == 2 and html.index("<h3>as learnt") < html.index("<h3>guided &lt;2&gt;")
     images = [a for tag, a in Page(html).elements if tag == "img"]
-    assert [a["width"] for a in images] == ["96"] * 3 + ["48"] * 41
-    assert images[1]["alt"] == "sample, as learnt, 43: 1"
+    assert [a["width"] for a in images] == ["192"] * 23 + ["96"] * 11
+    assert images[1]["alt"] == "sample, as learnt, 33: 1"
+
+
+def test_numbers_are_folded_by_question_and_said_in_words() -> None:
+    names = ("kid", "kid/random_net", "coverage", "near_copies", "frechet distance of mine")
+    scores = [Score(name, 0.5, None, None, 9, "lower", 0.1, 1.0) for name in names]
+    html = render("t", [Section("t", scores=scores)])
+    questions = re.findall(r"<summary><strong>(.*?\?|Other.*?)</strong>", html)
+    assert questions == ["Does it look real?", "Is it varied?", "Did it copy?", "Other numbers"]
+    text = " ".join(Page(html).text)
+    assert "distance of the whole set (KID), in a random network" in text and "frechet distance of mine" in text
+    terms = [a for tag, a in Page(html).elements if tag == "summary" and "title" in a]
+    assert len(terms) == 4 and all(a["title"] for a in terms)  # on hover; by tap and keyboard as a fold
+    assert html.index("Beside them") < html.index("in a random network")
+
+
+def test_every_score_of_a_metric_has_words_and_a_question() -> None:
+    from afresh.evaluation.score_words import OTHER, words_of
+
+    for name in (*NAMES, "kid/pixel_gaussian", "conditional_accuracy/shape", "interval_divergence"):
+        words = words_of(name)
+        assert words.question != OTHER and words.meaning and "_" not in words.name, name
 
 
 def test_what_is_not_a_png_is_refused() -> None:
@@ -174,8 +207,8 @@ def test_what_is_not_a_png_is_refused() -> None:
 def test_empty_fields_leave_no_trace() -> None:
     html = render("t", [Section("only a title")])
     body = html[html.index("<body>") :]
-    headings = ("Curves", "Scores", "Plan", "Data", "Protocol card", "Not measured")
-    for absent in (*headings, "<table", "<pre", "<dl", "<svg"):
+    headings = ("Curves", "Numbers", "About", "Plan", "Data", "Protocol card", "Not measured")
+    for absent in (*headings, "<table", "<pre", "<dl", "<svg", "<details", "verdict"):
         assert absent not in body
 
 

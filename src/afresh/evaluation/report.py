@@ -20,13 +20,14 @@ from typing import Any
 from afresh.core import Score, UserError
 from afresh.core.files import replace_file
 from afresh.evaluation.curves import Curves, dash_css, draw_curves, draw_score, number, thin
+from afresh.evaluation.score_words import QUESTIONS, words_of
 from afresh.evaluation.verdict import Verdict
 
 Fact = tuple[str, str | int | float]
 
 PNG = b"\x89PNG\r\n\x1a\n"
-SMALL = 96  # pixels to which a small image is enlarged, by an integer factor
-MANY = 40  # images in a group; those of a larger group are shown at half that size
+SMALL = 192  # pixels to which a small image is enlarged, by an integer factor
+FIRST = 20  # images of a group that are shown at once; the others are folded, at half that size
 LARGE = 320  # pixels; a wider image takes a column of its own
 
 
@@ -112,7 +113,8 @@ def view(section: Section, key: str) -> dict[str, Any]:
         "groups": groups_view(section.samples, "sample"),
         "previews": [preview_view(step, value) for step, value in section.previews],
         "curves": [curves_view(c, f"{key}-chart{i}") for i, c in enumerate(section.curves)],
-        "scores": [score_view(s) for s in section.scores],
+        "verdict": verdict_view(section.verdict),
+        "questions": questions_view(section.scores),
         "thumbnail": thumbnail(section),
         "drawn": any(draw_score(s) for s in section.scores),
         "not_measured": [(visible(n), visible(r)) for n, r in section.not_measured],
@@ -126,27 +128,46 @@ def view(section: Section, key: str) -> dict[str, Any]:
 
 
 def groups_view(samples: Sequence[Sample], what: str) -> list[dict[str, Any]]:
-    """Samples by group, in order of first appearance. The images of a large group are shown smaller."""
+    """Samples by group, in order of first appearance. After the first images of a group, the others are smaller."""
     groups: dict[str, list[tuple[int, Sample]]] = {}
     for i, sample in enumerate(samples, 1):
         groups.setdefault(sample.group, []).append((i, sample))
     views = []
     for name, members in groups.items():
-        many = sum(s.png is not None for _, s in members) > MANY
+        images = [(i, s) for i, s in members if s.png is not None]
         prefix = f"{what}, {visible(name)}," if name else what
         views.append(
             {
                 "name": visible(name),
-                "many": many,
                 "images": [
-                    image_view(s.png, s.caption, f"{prefix} {i}", SMALL // 2 if many else SMALL, s.wav)
-                    for i, s in members
-                    if s.png is not None
+                    image_view(s.png or b"", s.caption, f"{prefix} {i}", SMALL, s.wav) for i, s in images[:FIRST]
+                ],
+                "more": [
+                    image_view(s.png or b"", s.caption, f"{prefix} {i}", SMALL // 2, s.wav) for i, s in images[FIRST:]
                 ],
                 "texts": [text_view(s) for _, s in members if s.text is not None],
             }
         )
     return views
+
+
+def verdict_view(verdict: Verdict | None) -> dict[str, str] | None:
+    if verdict is None:
+        return None
+    return {name: visible(text) for name, text in {**verdict.json(), "meaning": verdict.meaning}.items()}
+
+
+def questions_view(scores: Sequence[Score]) -> list[dict[str, Any]]:
+    """Scores by the question that they answer, in the order of the questions: the main ones, then those beside them."""
+    out = []
+    for question in QUESTIONS:
+        found = [score_view(s) for s in scores if words_of(s.name).question == question]
+        main = [s for s in found if not s["beside"]] or found
+        if found:
+            first = ", ".join(f"{s['words']} {s['value']}" for s in main[:2])
+            beside = [s for s in found if s not in main]
+            out.append({"question": question, "first": first, "tables": [t for t in (main, beside) if t]})
+    return out
 
 
 def thumbnail(section: Section) -> dict[str, Any]:
@@ -285,8 +306,12 @@ def score_view(score: Score) -> dict[str, Any]:
     from markupsafe import Markup
 
     has_interval = score.low is not None and score.high is not None
+    words = words_of(score.name)
     return {
         "name": visible(score.name),
+        "words": visible(words.name),
+        "meaning": visible(words.meaning),
+        "beside": "/" in score.name,
         "value": number(score.value),
         "interval": f"{number(score.low)} to {number(score.high)}" if has_interval else "–",
         "n": number(score.n),

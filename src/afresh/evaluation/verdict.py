@@ -252,12 +252,12 @@ def help_for(word: Word, known: Known, train: int, heldout: int, better_now: Hel
             train_command(known, known.minutes, size=32),
         )
     if word != "noise" and not starved and train < SMALL and not known.stream:
-        return Help(f"More data would help most: {train:,} {known.plural} are few to learn from.")
+        return Help(f"More data: {train:,} {known.plural} are few to learn from.")
     times = 4
     if starved and known.examples and known.wanted:
         times = min(64, max(2, round(known.wanted / known.examples)))
     more = train_command(known, times * (known.minutes or 5))
-    return Help(f"{in_words(times)} the minutes would help most.", more)
+    return Help(f"{in_words(times)} the minutes.", more)
 
 
 def in_words(times: int) -> str:
