@@ -21,7 +21,7 @@ def test_json_is_alone_on_standard_output_and_complete(texts: Path, tmp_path: Pa
     code, printed, err = invoke("train", texts, "--steps", 4, "--seed", 3, "--out", out, "--json", *WORDS)
     assert code == 0
     made = parsed(printed)
-    assert set(made) == {"run", "modality", "family", "parameters", "steps", "seconds", "metrics"}
+    assert set(made) == {"run", "modality", "family", "parameters", "steps", "seconds", "metrics", "verdict"}
     assert (made["run"], made["modality"], made["family"], made["steps"]) == (str(out), "text", "transformer", 4)
     assert made["parameters"] > 1000 and made["seconds"] > 0
     assert "bits_per_byte" in {m["name"] for m in made["metrics"]}
