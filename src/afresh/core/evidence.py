@@ -75,8 +75,12 @@ class Evidence(Protocol):
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: whether it applies to items of a kind in a space with conditions, and how it is computed."""
+    """A metric: whether it applies to items of a kind in a space with conditions, and how it is computed.
+
+    `brief`: whether it is part of a measurement whose seconds are over, because the verdict needs it.
+    """
 
     name: str
     applies: Callable[[ItemKind, Space, CondSpec], str | None]  # None, or the reason why it does not
     compute: Callable[[Evidence], list[Score]]
+    brief: bool = False

@@ -104,7 +104,7 @@ def _pair_metric(name: str, position: int, pair: Callable[[Array, Array], Pair],
 
         return _beside(name, sets, "higher", statistic)
 
-    return Metric(name, image_space, compute)
+    return Metric(name, image_space, compute, brief=True)
 
 
 def two_sample(evidence: Evidence) -> list[Score]:
@@ -338,16 +338,16 @@ def ratio(evidence: Evidence) -> list[Score]:
 
 METRICS: tuple[Metric, ...] = (
     Metric("frechet", image_space, frechet),
-    Metric("kid", image_space, kid),
+    Metric("kid", image_space, kid, brief=True),
     _pair_metric("precision", 0, d.precision_recall, "precision_recall"),
     _pair_metric("recall", 1, d.precision_recall, "precision_recall"),
     _pair_metric("density", 0, d.density_coverage, "density_coverage"),
     _pair_metric("coverage", 1, d.density_coverage, "density_coverage"),
     Metric("two_sample", image_space, two_sample),
-    Metric("sharpness", image_space, sharpness),
-    Metric("variety", image_space, variety),
-    Metric("likeness", image_space, likeness),
+    Metric("sharpness", image_space, sharpness, brief=True),
+    Metric("variety", image_space, variety, brief=True),
+    Metric("likeness", image_space, likeness, brief=True),
     Metric("conditional_accuracy", labelled_space, conditional_accuracy),
-    Metric("near_copies", image_space, copies),
+    Metric("near_copies", image_space, copies, brief=True),
     Metric("nearest_ratio", image_space, ratio),
 )

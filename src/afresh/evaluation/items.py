@@ -89,8 +89,8 @@ def copies(evidence: Evidence) -> list[Score]:
 
 
 METRICS: tuple[Metric, ...] = (
-    Metric("items_valid", with_features, validity),
-    Metric("items_distance", with_features, distance),
-    Metric("items_diversity", with_features, items_diversity),
-    Metric("items_near_copies", with_features, copies),
+    Metric("items_valid", with_features, validity, brief=True),
+    Metric("items_distance", with_features, distance, brief=True),
+    Metric("items_diversity", with_features, items_diversity, brief=True),
+    Metric("items_near_copies", with_features, copies, brief=True),
 )

@@ -300,7 +300,7 @@ def _copied(pieces: Sequence[Piece], known: set[tuple[int, ...]]) -> Estimate | 
 
 
 METRICS: tuple[Metric, ...] = (
-    Metric("score_validity", score_space, validity),
-    Metric("note_distributions", score_space, distributions),
-    Metric("note_copies", score_space, copies),
+    Metric("score_validity", score_space, validity, brief=True),
+    Metric("note_distributions", score_space, distributions, brief=True),
+    Metric("note_copies", score_space, copies, brief=True),
 )

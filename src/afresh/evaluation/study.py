@@ -121,8 +121,8 @@ def measure(
 ) -> Measurement:
     """Run the metrics that apply on n samples. Encoders are cached in `folder`, if given.
 
-    With a limit of seconds in `effort`, encoders learn for less long, and metrics whose turn comes too late are left
-    out.
+    With a limit of seconds in `effort`, encoders learn for less long, the metrics of the verdict come first, and others
+    whose turn comes too late are left out.
 
     `sampling`: the settings with which `evidence.samples` draws, for the card. A metric that does not apply is listed
     in `skipped` with the reason.
@@ -130,9 +130,10 @@ def measure(
     study = Study(evidence, n, folder, effort)
     scores: list[Score] = []
     skipped: dict[str, str] = {}
-    for metric in metrics:
+    limited = study.effort.seconds is not None
+    for metric in sorted(metrics, key=lambda m: limited and not m.brief):
         reason = metric.applies(study.kind, study.space, study.conds)
-        if reason is None and study.effort.over:
+        if reason is None and study.effort.over and not metric.brief:
             reason = LATE
         if reason is None:
             study.effort.report(metric.name.replace("_", " "))

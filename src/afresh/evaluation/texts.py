@@ -292,7 +292,7 @@ def _verbatim(search: CopySearch, texts: Sequence[bytes]) -> Estimate | None:
 METRICS: tuple[Metric, ...] = (
     Metric("bits_per_byte", text_space, bits_per_byte),
     Metric("parses", text_space, parses),
-    Metric("known_words", text_space, known_words),
-    Metric("distinct", text_space, diversity),
-    Metric("verbatim", text_space, verbatim),
+    Metric("known_words", text_space, known_words, brief=True),
+    Metric("distinct", text_space, diversity, brief=True),
+    Metric("verbatim", text_space, verbatim, brief=True),
 )

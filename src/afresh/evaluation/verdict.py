@@ -30,11 +30,9 @@ MEANING: Mapping[Word, str] = {
 FEW = 50  # held-out items; with fewer, intervals are so wide that numbers tell little
 SMALL = 300  # training items; with fewer, more of them help most once the model has seen enough examples
 
-ALIKE, ALIKE_FEATURES = (
-    1 / 3,
-    0.5,
-)  # collapsed: distances between samples, in values and in features, as shares of those
-# between held-out items, are below both. Blurred images come near in values, and noise does in features.
+# Collapsed: distances between samples, in values and in features, as shares of those between held-out items, are below
+# both. Blurred images come near in values, and noise does in features.
+ALIKE, ALIKE_FEATURES = 1 / 3, 0.5
 MISSED = 0.15  # collapsed as well: samples are precise, but recall is below this share of its floor
 SHAPED = 1 / 3  # noise: the place of likeness is below this
 SOFT = 0.5  # blurred: sharpness is below the geometric mean of floor and control, by this power

@@ -117,12 +117,13 @@ def sizes(space: Space) -> Sequence[VAEConfig]:
 
 
 def examples_wanted(parameters: int, space: Space) -> int:
-    """One example for every 4 parameters; on large grids, one for every 20.
+    """One example for every 4 parameters; on large grids, one for every 130.
 
-    With a width of 32 on 8x8 digits that is 85,000, at which samples become good. On 28x28 images of clothes a width of
-    64 was far better than 32 at full resolution from 32,000 examples (docs/development/log.md).
+    With a width of 32 on 8x8 digits that is 85,000, at which samples become good. On 64x64 drawn photographs, widths of
+    16 and 32 were equal after 40 s of a core (6,400 and 4,200 examples), and 32 was better after 150 s (21,600 and
+    26,800; docs/development/log.md).
     """
-    return parameters // (4 if min(space.shape[1:]) < LARGE else 20)
+    return parameters // (4 if min(space.shape[1:]) < LARGE else 130)
 
 
 def build(config: VAEConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
