@@ -469,9 +469,15 @@ def number(pattern: str, text: str) -> str:
 
 
 READ = {
-    "text": ("texts", "`.txt`, `.md`, `.jsonl`, `.csv`, `.tsv`, `.parquet`; a file or a folder"),
+    "text": (
+        "texts",
+        "`.txt`, `.md`, `.html`, `.eml`, `.docx`, `.pdf`, `.jsonl`, `.csv`, `.tsv`, `.parquet`; a file or a folder",
+    ),
     "code": ("source code", "a folder; generated and vendored files are left out and listed"),
-    "image": ("images", "PNG, JPEG, WebP, BMP, GIF in a folder or `.zip`; `.npz`; class folders or `metadata.jsonl`"),
+    "image": (
+        "images",
+        "PNG, JPEG, WebP, BMP, GIF, TIFF, HEIC in a folder or `.zip`; `.npz`; class folders or `metadata.jsonl`",
+    ),
     "audio": ("sounds", "WAV, FLAC, OGG, MP3, AIFF in a folder or `.zip`; as spectrograms or waves"),
     "music": ("music in notes", "MIDI, ABC, piano rolls as JSON"),
 }

@@ -48,19 +48,20 @@ def test_a_project_is_read_and_unused_files_are_reported(tmp_path: Path) -> None
     put(tmp_path / "blank.py", "\n \n")
     put(tmp_path / "empty.py", "")
     corpus = read(tmp_path)
-    assert [i.source for i in corpus.items] == ["src/a.py", "src/b.js", "src/license.py"]
-    assert [i.labels["language"] for i in corpus.items] == ["python", "javascript", "python"]
+    assert [i.source for i in corpus.items] == ["latin.py", "src/a.py", "src/b.js", "src/license.py"]
+    assert [i.labels["language"] for i in corpus.items] == ["python", "python", "javascript", "python"]
     reasons = {r.source: r.reason for r in corpus.refused}
     assert set(reasons) == {
         *("LICENSE", "COPYING.LESSER", "README.md", "node_modules/", "src/__pycache__/", ".git/"),
-        *("package-lock.json", "lib.min.js", "bundle.js", "api_pb2.py", "gen.py", "blob.py", "latin.py"),
+        *("package-lock.json", "lib.min.js", "bundle.js", "api_pb2.py", "gen.py", "blob.py"),
         *("blank.py", "empty.py"),
     }
     assert reasons["LICENSE"] == "licence file"
     assert "generated" in reasons["gen.py"]
     assert "8,000 characters" in reasons["bundle.js"]
     assert "binary" in reasons["blob.py"]
-    assert any("python 2, javascript 1" in n for n in corpus.notes)
+    assert any("python 3, javascript 1" in n for n in corpus.notes)
+    assert any("latin.py" in n and "cp1252" in n for n in corpus.notes)
 
 
 @pytest.mark.parametrize(

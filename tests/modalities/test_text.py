@@ -73,12 +73,12 @@ def test_plain_files_are_documents_with_line_ends_kept(tmp_path: Path) -> None:
     put(tmp_path / "README.md", "about")
     put(tmp_path / "photo.png", b"\x89PNG")
     put(tmp_path / "blank.txt", " \n ")
-    put(tmp_path / "latin.txt", b"caf\xe9")
+    put(tmp_path / "damaged.txt", "café, naïve, ".encode() + b"\xe9")
     corpus = read(tmp_path)
     assert values(corpus) == ["# title\n", "one\r\ntwo\n"]
     reasons = {r.source: r.reason for r in corpus.refused}
-    assert set(reasons) == {"README.md", "photo.png", "blank.txt", "latin.txt"}
-    assert "byte 3" in reasons["latin.txt"]
+    assert set(reasons) == {"README.md", "photo.png", "blank.txt", "damaged.txt"}
+    assert "byte 15" in reasons["damaged.txt"]
     assert values(read(tmp_path / "README.md")) == ["about"]
 
 
@@ -90,10 +90,38 @@ def test_lines_and_separators(tmp_path: Path) -> None:
     assert any("2 documents" in n for n in corpus.notes)
 
 
-def test_a_list_of_lines_is_noted(tmp_path: Path) -> None:
+def test_the_lines_of_a_list_are_texts_of_their_own(tmp_path: Path) -> None:
     names = [f"name{i}" for i in range(600)]
-    assert any("`data.document=line`" in n for n in read(put(tmp_path / "a.txt", "\n".join(names))).notes)
+    corpus = read(put(tmp_path / "a.txt", "\n".join(names)))
+    assert values(corpus) == names and corpus.items[9].source == "a.txt, line 10"
+    assert any("600 lines" in n and "`data.document=file`" in n for n in corpus.notes)
+    assert corpus.settled == {"document": "line"}  # so that a short file for validation is read in the same way
+    assert values(read(tmp_path / "a.txt", document="file")) == ["\n".join(names)]
     assert read(put(tmp_path / "b.txt", "\n\n".join(names))).notes == []
+
+
+def test_lines_that_may_be_a_list_are_noted(tmp_path: Path) -> None:
+    verse = "".join(f"Of the first {i},\nand of the second\n" for i in range(200))
+    corpus = read(put(tmp_path / "a.txt", verse))
+    assert values(corpus) == [verse] and corpus.settled == {"document": "file"}
+    assert any("`data.document=line`" in n for n in corpus.notes)
+
+
+def test_encodings_are_guessed_and_said_or_named(tmp_path: Path) -> None:
+    text = "Un garçon est allé à l'hôtel, près de la forêt. "
+    put(tmp_path / "a.txt", text.encode("cp1252"))
+    put(tmp_path / "b.jsonl", json.dumps({"text": text}, ensure_ascii=False).encode("cp1252"))
+    put(tmp_path / "c.txt", text.encode())
+    corpus = read(tmp_path)
+    assert values(corpus) == [text] * 3
+    (note,) = (n for n in corpus.notes if "cp1252" in n)
+    assert "2 files are not UTF-8" in note and "a.txt, b.jsonl" in note and "`data.encoding=NAME`" in note
+    assert values(read(tmp_path / "a.txt", encoding="cp1252")) == [text]
+    assert not any("cp1252" in n for n in read(tmp_path / "a.txt", encoding="cp1252").notes)
+    with pytest.raises(UserError, match=r"encoding ascii at byte 6.*data\.encoding"):
+        read(tmp_path / "a.txt", encoding="ascii")
+    with pytest.raises(ValidationError, match="no encoding is named 'klingon'"):
+        TextOptions(encoding="klingon")
 
 
 def test_the_text_column_is_chosen_by_name_or_as_the_only_one_or_set(tmp_path: Path) -> None:
@@ -101,11 +129,11 @@ def test_the_text_column_is_chosen_by_name_or_as_the_only_one_or_set(tmp_path: P
     assert values(by_name) == ["words"]
     assert any("'Body'" in n and "not used: title, n" in n for n in by_name.notes)
     assert values(read(put(tmp_path / "b.csv", "id,words\n1,hello\n"))) == ["hello"]
-    file = put(tmp_path / "c.jsonl", lines([{"question": "q", "answer": "a"}]))
-    with pytest.raises(UserError, match=r"question, answer.*text_column"):
+    file = put(tmp_path / "c.jsonl", lines([{"front": "q", "back": "a"}]))
+    with pytest.raises(UserError, match=r"front, back.*text_column"):
         read(file)
-    assert values(read(file, text_column="answer")) == ["a"]
-    with pytest.raises(UserError, match=r"no column 'reply'.*question, answer"):
+    assert values(read(file, text_column="back")) == ["a"]
+    with pytest.raises(UserError, match=r"no column 'reply'.*front, back"):
         read(file, text_column="reply")
     with pytest.raises(UserError, match="contains text"):
         read(put(tmp_path / "d.csv", "a,b\n1,2\n"))
@@ -138,7 +166,7 @@ def test_invalid_tables_are_refused(tmp_path: Path) -> None:
     put(tmp_path / "b.csv", "text,text\na,b\n")
     put(tmp_path / "c.json", "{not json}")
     put(tmp_path / "d.parquet", b"PAR1 not really")
-    put(tmp_path / "e.jsonl", b'{"text": "caf\xe9"}')
+    put(tmp_path / "e.jsonl", '{"text": "café, naïve"}'.encode() + b"\xe9")
     put(tmp_path / "f.csv", "text,n\nfine,1\nthree,fields,here\n")
     corpus = read(tmp_path)
     assert values(corpus) == ["fine", "words"]

@@ -5,7 +5,7 @@ about the rest of the program is in this folder, and this folder knows nothing b
 """
 
 from afresh.core.align import AlignContext, Aligner, AlignTarget, Votes
-from afresh.core.data import Codec, Corpus, Encoder, Item, Modality, Refused, Sniff
+from afresh.core.data import Codec, Corpus, Encoder, Item, Modality, Refused, Sniff, Unsupported
 from afresh.core.errors import RewardError, UserError
 from afresh.core.evidence import Drawn, Evidence, Metric, Score
 from afresh.core.item_kind import Division, ItemKind, NearDuplicate, Preview
@@ -55,6 +55,7 @@ __all__ = [
     "Space",
     "State",
     "Steps",
+    "Unsupported",
     "UserError",
     "Votes",
 ]

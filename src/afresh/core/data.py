@@ -54,11 +54,25 @@ class Corpus:
 
 
 @dataclass(frozen=True)
+class Unsupported:
+    """A kind of data that no modality of this package learns: its name in the plural, what it was recognised by, and
+    what a person can do, as a sentence without its full stop."""
+
+    kind: str
+    seen: str
+    advice: str
+
+
+@dataclass(frozen=True)
 class Sniff:
-    """How certain a modality is that it can read a path, from 0 (cannot) to 1 (certain), and why."""
+    """How certain a modality is that it can read a path, from 0 (cannot) to 1 (certain), and why.
+
+    `unsupported` is set by a modality that could read the data, but knows that it would learn nothing useful from it.
+    """
 
     score: float
     reason: str
+    unsupported: Unsupported | None = None
 
 
 class Encoder(Protocol):

@@ -83,11 +83,6 @@ def walk(
     return sorted(files, key=lambda f: f.name), sorted(refused, key=lambda r: r.source)
 
 
-def list_reasons(refused: Sequence[Refused]) -> str:
-    """The first five refused inputs with their reasons, one per line, to append to a message."""
-    return "".join(f"\n  {r.source}: {r.reason}" for r in refused[:5])
-
-
 def _must_exist(path: Path) -> None:
     if not path.exists():
         what = "is a broken symbolic link" if path.is_symlink() else "does not exist"

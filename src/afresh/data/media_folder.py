@@ -17,7 +17,8 @@ import pyarrow.parquet
 from pydantic import Field
 
 from afresh.core import Corpus, Refused, UserError
-from afresh.data.files import DataFile, is_hidden, list_reasons, read_zip, walk, zip_files
+from afresh.data.files import DataFile, is_hidden, read_zip, walk, zip_files
+from afresh.data.refusals import list_reasons
 from afresh.data.split import HELD_OUT, TRAINING
 
 TABLES = frozenset({"metadata.jsonl", "metadata.csv", "metadata.parquet"})

@@ -27,7 +27,7 @@ from afresh.core import (
 from afresh.core.options import problems
 from afresh.data.advice import Facts, advise
 from afresh.data.duplicates import near_duplicates
-from afresh.data.files import list_reasons
+from afresh.data.refusals import list_reasons
 from afresh.data.split import Split, split, split_hash
 
 
@@ -62,8 +62,16 @@ def choose_modality(path: Path, wanted: str | None) -> tuple[Modality, str]:
     if wanted is not None:
         return registry.modality(wanted), "set by the user"
     modalities = {m.name: m for m in registry.modalities()}
-    sniffs = [(sniff(m, path), m.name) for m in modalities.values()]
-    sniffs = sorted((s for s in sniffs if s[0].score > 0), key=lambda s: -s[0].score)
+    all_sniffs = [(sniff(m, path), m.name) for m in modalities.values()]
+    sniffs = sorted((s for s in all_sniffs if s[0].score > 0), key=lambda s: -s[0].score)
+    unsupported = next((s.unsupported for s, _ in all_sniffs if s.unsupported is not None), None)
+    if not sniffs and unsupported is not None:
+        raise UserError(
+            f"{path} looks like {unsupported.kind} ({unsupported.seen}), which cannot be learnt yet. "
+            f"Accepted: {', '.join(modalities)}. {unsupported.advice}.",
+            "unsupported_data",
+            kind=unsupported.kind,
+        )
     if not sniffs:
         raise UserError(
             f"No modality recognises {path}. Accepted: {', '.join(modalities)}. "

@@ -9,7 +9,8 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from afresh.core import Corpus, Item, Refused, Sniff, UserError
-from afresh.data.files import FileError, decode_text, list_reasons, matching_pattern, read_bytes, walk
+from afresh.data.files import FileError, matching_pattern, read_bytes, walk
+from afresh.data.refusals import list_reasons
 from afresh.data.text.documents import (
     DocumentEncoder,
     DocumentOptions,
@@ -18,6 +19,7 @@ from afresh.data.text.documents import (
     load_documents,
     utf8_size,
 )
+from afresh.data.text.encodings import TextDecoder
 from afresh.data.text.fim import EXTRA, MARKS, SHORTEST
 from afresh.data.text.kind import TEXT
 from afresh.data.text.languages import (
@@ -92,9 +94,10 @@ class CodeModality:
 
         files, refused = walk(path, leave_out)
         items: list[Item] = []
+        decoder = TextDecoder(options.encoding)
         for file in files:
             try:
-                text = decode_text(read_bytes(file, options.max_file_mb))
+                text = decoder.decode(file.name, read_bytes(file, options.max_file_mb))
                 reason = generated_reason(text)
             except FileError as error:
                 reason = str(error)
@@ -110,7 +113,7 @@ class CodeModality:
         items, notes = limit_bytes(items, options.max_bytes)
         counts = Counter(i.labels["language"] for i in items)
         summary = ", ".join(f"{language} {n:,}" for language, n in counts.most_common())
-        return Corpus(items, refused, [f"files by language: {summary}", *notes])
+        return Corpus(items, refused, [f"files by language: {summary}", *decoder.notes(), *notes])
 
     def fit(self, items: Sequence[Item], options: CodeOptions) -> DocumentEncoder:
         """Fit the tokenizer, with the special tokens of fill-in-the-middle, and the language as a condition if there

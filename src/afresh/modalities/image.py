@@ -200,7 +200,7 @@ class ImageEncoder:
 
 
 class ImageModality:
-    """PNG, JPEG, WebP, BMP and GIF files, in class folders or with metadata files, and .npz and .npy arrays."""
+    """PNG, JPEG, WebP, BMP, GIF, TIFF and HEIC files, in class folders or with metadata, and .npz and .npy arrays."""
 
     name = "image"
     kind = IMAGE

@@ -24,7 +24,6 @@ from afresh.data.files import (
     DataFile,
     FileError,
     ZipLimits,
-    list_reasons,
     read_usable,
     read_zip,
     walk,
@@ -33,6 +32,7 @@ from afresh.data.files import (
 from afresh.data.music.encoder import ScoreEncoder, Steps, load_scores
 from afresh.data.music.files import NOTES, READ, RawPiece, read_pieces, suffix_of, to_score
 from afresh.data.music.score import Note, Score, monophonic, to_text
+from afresh.data.refusals import list_reasons
 from afresh.data.split import FEW, share
 from afresh.data.text.kind import TEXT
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pydantic import Field
 
-from afresh.core import Corpus, Item, Refused, Sniff, UserError
+from afresh.core import Corpus, Item, Refused, Sniff, Unsupported, UserError
 from afresh.core.counted import counted
 from afresh.data.columns import LabelColumn
 from afresh.data.files import (
@@ -20,16 +20,17 @@ from afresh.data.files import (
     DataFile,
     FileError,
     ZipLimits,
-    decode_text,
-    list_reasons,
     matching_pattern,
+    open_plain,
+    read_bytes,
     read_usable,
     read_zip,
     walk,
     zip_names,
 )
+from afresh.data.refusals import list_reasons
 from afresh.data.split import HELD_OUT, TRAINING
-from afresh.data.text import chat, tables
+from afresh.data.text import chat, extract, tables
 from afresh.data.text.documents import (
     DocumentEncoder,
     DocumentOptions,
@@ -38,13 +39,16 @@ from afresh.data.text.documents import (
     load_documents,
     not_blank,
 )
+from afresh.data.text.encodings import TextDecoder
 from afresh.data.text.kind import TEXT
-from afresh.data.text.languages import exclusion_reason
+from afresh.data.text.languages import PROGRAMS, exclusion_reason, language_of
+from afresh.data.text.lists import is_list, may_be_list
+from afresh.data.unsupported import of_lines, of_names, of_table
 
 PROSE = frozenset({".txt", ".text", ".md", ".markdown", ".rst"})
-READ = PROSE | tables.SUFFIXES
-TEXT_NAMES = ("text", "content", "body", "document", "article", "story", "sentence", "review", "message", "poem")
+READ = PROSE | tables.SUFFIXES | extract.SUFFIXES
 ABOUT = frozenset({"readme", "license", "licence", "copying", "notice", "source", "sources", "citation", "changelog"})
+HEAD, HEAD_MB = 1 << 18, 64  # bytes of a file that are looked at; the largest Parquet file, which has no lines
 SEPARATOR = "<|endoftext|>"  # a line of its own between the documents of one file
 
 
@@ -60,35 +64,39 @@ class TextOptions(DocumentOptions):
     )
     label_column: LabelColumn = None
     folder_labels: bool = Field(False, description='the outermost folder becomes the label "label"')
-    document: Literal["file", "line"] = Field("file", description="what one document is in files that are not tables")
+    document: Literal["auto", "file", "line"] = Field(
+        "auto", description="what one document is in plain text; auto: a line of files that are lists, otherwise a file"
+    )
 
 
 class TextModality:
-    """.txt, .md, .rst, .json, .jsonl, .csv, .tsv and .parquet, each also as .gz, and a .zip of them."""
+    """.txt, .md, .rst, .html, .eml, .docx, .pdf, .json, .jsonl, .csv, .tsv and .parquet, each also as .gz, and a .zip
+    of them."""
 
     name = "text"
     kind = TEXT
     options = TextOptions
 
     def sniff(self, path: Path) -> Sniff:
-        """Judges by the names of the files, without those that only describe the data."""
+        """Judges by the names of the files, without those that only describe the data, and by the beginning of the
+        first one, which may be of a kind that is not text although it can be read as such."""
         if not path.exists():
             return Sniff(0.0, f"{path} does not exist")
-        if path.is_file() and path.suffix.lower() == ".zip":
-            names = zip_names(path)
-        elif path.is_file():
+        unsupported = _unsupported(path)
+        if unsupported is not None:
+            return Sniff(0.0, f"{path.name} looks like {unsupported.kind}", unsupported)
+        if path.is_file() and path.suffix.lower() != ".zip":
             suffix = _suffix(path.name)
             if suffix == ".json":
                 return Sniff(0.6, "a .json file, which may contain texts")
             is_text = "read as" if suffix in READ else "not"
             return Sniff(0.95 if suffix in READ else 0.0, f"{suffix or 'no suffix'} is {is_text} text")
-        else:
-            names = [f.name for f in walk(path, lambda n, folder: exclusion_reason(n, True) if folder else None)[0]]
-        names = [n for n in names if not _describes(n)] or names
-        ours = sum(_suffix(n) in READ for n in names)
-        if names and ours == len(names) and all(_suffix(n) == ".json" for n in names):
-            return Sniff(0.6, f"{ours:,} .json files, which may contain texts")
-        return Sniff(ours / len(names) if names else 0.0, f"{ours:,} of {len(names):,} files are text or tables")
+        names = _names(path)
+        ours = _texts(names)
+        if ours and len(ours) == len(names) and all(_suffix(n) == ".json" for n in names):
+            return Sniff(0.6, f"{len(ours):,} .json files, which may contain texts")
+        share = len(ours) / len(names) if names else 0.0
+        return Sniff(share, f"{len(ours):,} of {len(names):,} files are text or tables")
 
     def read(self, path: Path, options: TextOptions) -> Corpus:
         """One Item per file, line, row, or part between lines `<|endoftext|>`.
@@ -97,15 +105,19 @@ class TextModality:
         text, if a column is missing or cannot be chosen, or if there are both texts and conversations.
         """
         corpus = Corpus([])
+        reading = _Reading(options, corpus, TextDecoder(options.encoding))
         for name, suffix, raw in _contents(path, options, corpus):
             try:
-                items = list(_items(name, suffix, raw, options, corpus))
+                items = list(_items(name, suffix, raw, reading))
             except FileError as error:
                 corpus.refused.append(Refused(name, str(error)))
                 continue
             label = PurePosixPath(name).parts[0] if "/" in name and options.folder_labels else None
             labels = {"label": label} if label else {}
             corpus.items += [replace(i, labels={**i.labels, **labels}, split=_split_of(name)) for i in items]
+        corpus.notes += reading.decoder.notes()
+        if options.document == "auto" and len(reading.documents) == 1:
+            corpus.settled = {"document": next(iter(reading.documents))}
         if not corpus.items:
             raise UserError(
                 f"There is no usable text in {path} ({', '.join(sorted(READ))}, also .gz and .zip)."
@@ -141,6 +153,51 @@ def _describes(name: str) -> bool:
     return stem in ABOUT and _suffix(name) in (".md", ".rst", ".txt", "")
 
 
+def _names(path: Path) -> list[str]:
+    """Names of the files in a folder or an archive, without those that describe the data, or of the file itself."""
+    if path.is_file():
+        names = zip_names(path) if path.suffix.lower() == ".zip" else [path.name]
+    else:
+        names = [f.name for f in walk(path, lambda n, folder: exclusion_reason(n, True) if folder else None)[0]]
+    return [n for n in names if not _describes(n)] or names
+
+
+def _texts(names: Sequence[str]) -> list[str]:
+    """The names of files that are text or tables. Beside programs, web pages are part of the program."""
+    programs = any(language_of(n) in PROGRAMS for n in names)
+    return [n for n in names if _suffix(n) in READ and not (programs and language_of(n) == "html")]
+
+
+def _unsupported(path: Path) -> Unsupported | None:
+    """The kind of the data if it is known not to be text: by the names of the files, or by the content of the first."""
+    names = _names(path)
+    if (kind := of_names(names)) is not None:
+        return kind
+    ours = _texts(names)
+    if not ours or 2 * len(ours) < len(names) or (path.is_file() and path.name not in ours):
+        return None
+    file = path if path.is_file() else path / ours[0]
+    suffix = _suffix(file.name)
+    if suffix in extract.SUFFIXES | {".json"}:
+        return None
+    try:
+        head = _head(DataFile(file, file.name, file.stat().st_size), suffix)
+        if suffix in tables.SUFFIXES:
+            return of_table(tables.read_table(suffix, head, HEAD_MB, lambda raw: raw.decode("utf-8", "replace")))
+    except (FileError, OSError):  # reading it reports what is wrong
+        return None
+    return of_lines(head.decode("utf-8", "replace"))
+
+
+def _head(file: DataFile, suffix: str) -> bytes:
+    """The first lines of a file, or all of one that has no lines. Raises FileError if it is damaged or too large."""
+    if suffix == ".parquet":
+        return read_bytes(file, HEAD_MB)
+    with open_plain(file) as stream:
+        head = stream.read(HEAD)
+    return head[: head.rfind(b"\n") + 1 or len(head)]
+
+
 # --------------------------------------------------------------------------- reading
 
 
@@ -171,42 +228,70 @@ def _contents(path: Path, options: TextOptions, corpus: Corpus) -> Iterator[tupl
             return "describes the data; give the path of the file itself to train on it"
         if file.suffix == ".zip":
             return NESTED_ARCHIVE
-        return None if _suffix(file.name) in READ else f"unsupported text format ({file.suffix or 'no suffix'})"
+        return (
+            None
+            if path.is_file() or _suffix(file.name) in READ
+            else f"unsupported text format ({file.suffix or 'no suffix'})"
+        )
 
     for file, raw in read_usable(files, refusal, options.max_file_mb, corpus.refused):
         yield file.name, _suffix(file.name), raw
 
 
-def _items(name: str, suffix: str, raw: bytes, options: TextOptions, corpus: Corpus) -> Iterator[Item]:
+@dataclass(frozen=True)
+class _Reading:
+    """What reading a collection of files uses and adds to."""
+
+    options: TextOptions
+    corpus: Corpus
+    decoder: TextDecoder
+    documents: set[str] = field(default_factory=set)  # what a document of plain files was: "file", "line" or both
+
+
+def _items(name: str, suffix: str, raw: bytes, reading: _Reading) -> Iterator[Item]:
+    options = reading.options
+
+    def decode(content: bytes) -> str:
+        return reading.decoder.decode(name, content)
+
     if suffix in tables.SUFFIXES:
-        yield from _rows(name, tables.read_table(suffix, raw, options.max_file_mb), options, corpus)
+        yield from _rows(name, tables.read_table(suffix, raw, options.max_file_mb, decode), options, reading.corpus)
         return
-    text = decode_text(raw)
-    if options.document == "line":
-        parts = [(f"{name}, line {n}", line.rstrip("\r")) for n, line in enumerate(text.split("\n"), 1)]
-        parts = [(where, line) for where, line in parts if line.strip()]
+    if suffix in extract.SUFFIXES:
+        parts = [(name, extract.extract(suffix, raw, decode, options.max_file_mb))]
     else:
-        parts = [(name, text)]
-        lines = text.splitlines(keepends=True) if SEPARATOR in text else []
-        if any(line.strip() == SEPARATOR for line in lines):
-            documents = _between(lines)
-            parts = [(f"{name}, document {n}", d) for n, d in enumerate(documents, 1) if d.strip()]
-            corpus.notes.append(f"{name}: {counted(len(parts), 'document')} between lines {SEPARATOR}")
-        elif _looks_like_a_list(text):
-            corpus.notes.append(
-                f"{name} has {text.count(chr(10)):,} short lines and no blank lines: if each is a text of its own, set "
-                "`data.document=line`"
-            )
+        parts = _parts(name, decode(raw), reading)
     if not any(part.strip() for _, part in parts):
         raise FileError("nothing but white space")
     for where, part in parts:
         yield Item(part, where)
 
 
-def _looks_like_a_list(text: str) -> bool:
-    """Whether a long file looks like a list (of names, molecules, sentences): many short lines and no blank lines."""
-    lines = text.rstrip().split("\n")
-    return len(lines) >= 500 and all(0 < len(line.strip()) <= 500 for line in lines)
+def _parts(name: str, text: str, reading: _Reading) -> list[tuple[str, str]]:
+    """(where, text) of the documents of a plain file: the file, its lines, or what is between lines SEPARATOR."""
+    document, note = reading.options.document, reading.corpus.notes.append
+    lines = text.splitlines(keepends=True) if SEPARATOR in text and document != "line" else []
+    if any(line.strip() == SEPARATOR for line in lines):
+        documents = _between(lines)
+        parts = [(f"{name}, document {n}", d) for n, d in enumerate(documents, 1) if d.strip()]
+        note(f"{name}: {counted(len(parts), 'document')} between lines {SEPARATOR}")
+        return parts
+    by_line = document == "line" or (document == "auto" and is_list(text))
+    reading.documents.add("line" if by_line else "file")
+    if not by_line:
+        if document == "auto" and may_be_list(text):
+            note(
+                f"{name} has {text.count(chr(10)):,} short lines and no blank lines: if each is a text of its own, set "
+                "`data.document=line`"
+            )
+        return [(name, text)]
+    parts = [(f"{name}, line {n}", line.rstrip("\r")) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if document == "auto":
+        note(
+            f"{name} is a list: each of its {len(parts):,} lines is a text of its own; if it is one text, set "
+            "`data.document=file`"
+        )
+    return parts
 
 
 def _between(lines: Sequence[str]) -> list[str]:
@@ -266,7 +351,7 @@ def _text_column(name: str, table: tables.Table, options: TextOptions) -> str:
         return options.text_column
     candidates = [c for c in table.texts if c != options.label_column]
     by_name = {c.lower().strip(): c for c in reversed(candidates)}
-    for wanted in TEXT_NAMES:
+    for wanted in tables.TEXT_NAMES:
         if wanted in by_name:
             return by_name[wanted]
     if len(candidates) == 1:

@@ -15,6 +15,7 @@ from afresh.core import Codec, events
 from afresh.core.counted import counted
 from afresh.data.load import typical_requests
 from afresh.data.prepare import Prepared
+from afresh.data.refusals import describe_refusals
 from afresh.runs.output_dir import check_output_dir, output_dir
 from afresh.runs.record import DataRecord, RunRecord
 from afresh.runs.run import Run
@@ -140,9 +141,8 @@ def report_data(prepared: Prepared, conditions: bool = True) -> None:
     for text in prepared.notes:
         events.note(f"note: {text}", "data_note")
     if prepared.refused:
-        first = prepared.refused[0]
         events.note(
-            f"refused: {len(prepared.refused):,} inputs; for example {first.source}: {first.reason}",
+            f"refused: {describe_refusals(prepared.refused)}",
             "refused",
             count=len(prepared.refused),
         )

@@ -18,6 +18,7 @@ from afresh.data.duplicates import near_duplicates
 from afresh.data.files import walk, zip_names
 from afresh.data.image.kind import png_bytes
 from afresh.data.prepare import Prepared, facts_of, prepare
+from afresh.data.refusals import refusal_lines
 from afresh.data.text.languages import LICENCE, LICENCE_SUFFIXES
 from afresh.evaluation.report import Sample, Section, render
 from afresh.sampling.samples import preview_wav
@@ -253,20 +254,10 @@ def licence_lines(found: Mapping[str, str]) -> list[str]:
 
 
 def refused_lines(refused: Sequence[Refused]) -> list[str]:
-    """The refused inputs by reason, the most frequent first."""
+    """The refused inputs by kind and reason, what matters most first."""
     if not refused:
         return ["refused: nothing"]
-    sources: dict[str, list[str]] = {}
-    for r in refused:
-        sources.setdefault(r.reason, []).append(r.source)
-    out = [f"refused: {len(refused):,} inputs"]
-    ranked = sorted(sources.items(), key=lambda s: -len(s[1]))
-    for reason, names in ranked[: 2 * SHOWN]:
-        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-        out.append(f"  {len(names):,}: {reason}: {shown}")
-    if len(ranked) > 2 * SHOWN:
-        out.append(f"  and {len(ranked) - 2 * SHOWN:,} more reasons")
-    return out
+    return [f"refused: {counted(len(refused), 'input')}", *(f"  {line}" for line in refusal_lines(refused, 2 * SHOWN))]
 
 
 def example(item: Item, encoder: Encoder) -> Sample:

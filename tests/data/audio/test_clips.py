@@ -322,7 +322,7 @@ def test_loudness_is_scaled_to_the_option(tmp_path: Path) -> None:
 def test_data_without_a_usable_sound_is_refused_with_the_reasons(tmp_path: Path) -> None:
     for i in range(3):
         put(tmp_path, f"{i}.wav", np.zeros(2_000, np.float32))
-    with pytest.raises(UserError, match=r"no usable sound.*\n  0.wav: silent") as error:
+    with pytest.raises(UserError, match=r"no usable sound.*\n  3 .wav: silent") as error:
         read_clips(tmp_path, ClipOptions())
     assert "WAV, FLAC" in str(error.value)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def png(width: int, height: int, depth: int, colour: int, raw: bytes) -> bytes:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "WEBP"])
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "WEBP", "TIFF"])
 def test_lossless_images_of_the_right_size_are_decoded_exactly(kind: str) -> None:
     grey = noise(16, 16)
     options = {"lossless": True} if kind == "WEBP" else {}
@@ -75,6 +76,34 @@ def test_16_bits_are_scaled_not_clipped() -> None:
     out = decode_image(stored(Image.fromarray(wide)), Frame(2))
     assert out.pixels[..., 0].tolist() == [[0, 1], [128, 255]]
     assert out.traits == {"16-bit"}
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate"])
+def test_16_bits_of_a_tiff_are_scaled(compression: str | None) -> None:
+    wide = np.array([[0, 257], [32768, 65535]], np.uint16)
+    out = decode_image(stored(Image.fromarray(wide), "TIFF", compression=compression), Frame(2))
+    assert out.pixels[..., 0].tolist() == [[0, 1], [128, 255]] and out.traits == {"16-bit"}
+
+
+def test_fractions_of_an_unknown_range_are_refused() -> None:
+    with pytest.raises(ImageError, match="8 or 16 bits per channel"):
+        decode_image(stored(Image.fromarray(noise(4, 4).astype(np.float32) / 255), "TIFF"), Frame(4))
+
+
+def test_heic_is_read(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    grey = np.full((32, 32), 90, np.uint8)
+    heif.from_pillow(Image.fromarray(grey).convert("RGB")).save(tmp_path / "a.heic", quality=-1)
+    for source in (tmp_path / "a.heic", (tmp_path / "a.heic").read_bytes()):
+        assert int(np.abs(decode_image(source, Frame(32)).pixels.astype(int) - 90).max()) <= 2  # as video, in Y'CbCr
+    with pytest.raises(ImageError):
+        decode_image((tmp_path / "a.heic").read_bytes()[:200], Frame(32))
+
+
+def test_without_its_decoder_heic_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageError, match=r"pip install 'afresh\[heic\]'"):
+        decode_image(b"\0\0\0\x18ftypheic" + bytes(40), Frame(4))
 
 
 def test_16_bit_rgb_is_scaled() -> None:
@@ -237,7 +266,7 @@ def test_empty_and_unsupported_files_are_refused_with_the_reason(tmp_path: Path)
     text.write_text("not an image")
     with pytest.raises(ImageError, match="0 bytes"):
         decode_image(empty, Frame(8))
-    with pytest.raises(ImageError, match="not a PNG"):
+    with pytest.raises(ImageError, match="none of PNG"):
         decode_image(text, Frame(8))
     assert short_side(empty) is None
 

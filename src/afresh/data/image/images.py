@@ -24,8 +24,9 @@ from PIL import Image, ImageFile, ImageOps
 
 from afresh.core import UserError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # the only decoders that are used
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif"})
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # the only decoders that are used, and HEIF if installed
+READ = "PNG, JPEG, WebP, BMP, GIF, TIFF and HEIC"  # for messages
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif"})
 MAX_PIXELS = 1 << 26  # width x height: 8,192 x 8,192, about 200 MB as RGB
 THREADS = 4  # each may use a few hundred MB to decode MAX_PIXELS
 SIDES = (8, 16, 28, 32, 48, 64)  # pixels; `default_side` chooses one of them
@@ -94,12 +95,13 @@ def open_image(source: Source) -> Image.Image:
     if size == 0:
         raise ImageError("empty file (0 bytes)")
     try:
-        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+        formats = (*FORMATS, "HEIF") if _is_heif(source) and _with_heif() else FORMATS
+        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats)
     except Image.DecompressionBombError as error:  # Pillow checks its own, higher limit first
         pixels = re.search(r"\d+", str(error))
         raise ImageError(_too_many(int(pixels[0]) if pixels else MAX_PIXELS)) from None
     except Image.UnidentifiedImageError:
-        raise ImageError("not a PNG, JPEG, WebP, BMP or GIF image, or its header is damaged") from None
+        raise ImageError(f"none of {READ}, or its header is damaged") from None
     except (OSError, SyntaxError, ValueError, struct.error) as error:
         raise ImageError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
     if image.width * image.height > MAX_PIXELS:
@@ -170,15 +172,37 @@ def _decode(
                 image.draft(None, (enough, enough))
             traits = {"animated"} if image.format != "JPEG" and getattr(image, "is_animated", False) else set()
             tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
-            if image.format == "PNG" and any("16B" in str(tile.args) for tile in tiles):
+            if image.format in ("PNG", "TIFF") and any(";16" in str(tile.args) for tile in tiles):
                 traits.add("16-bit")  # Pillow keeps only the high bytes when it decodes 16-bit RGB
+            if image.mode == "F":
+                raise ImageError("its pixels are fractions of an unknown range: save it with 8 or 16 bits per channel")
             image.load()
             upright = _upright(image, traits)
             return finish(_to_rgb(upright, background, traits), traits)
-        except MemoryError:
+        except (MemoryError, ImageError):
             raise
         except Exception as error:  # Pillow's decoders raise almost any class of exception for damaged data
             raise ImageError(f"damaged or truncated: {error or type(error).__name__}") from None
+
+
+def _is_heif(source: Source) -> bool:
+    """Whether the first bytes are those of HEIC, the format of phones."""
+    if isinstance(source, bytes):
+        head = source[:12]
+    else:
+        with source.open("rb") as file:
+            head = file.read(12)
+    return head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1")
+
+
+def _with_heif() -> bool:
+    """True, with Pillow's decoder of HEIC registered. Raises ImageError if it is not installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise ImageError("HEIC is read with the extra heic: pip install 'afresh[heic]'") from None
+    register_heif_opener()
+    return True
 
 
 def decode_array(array: Pixels, frame: Frame) -> DecodedImage:

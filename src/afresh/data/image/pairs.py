@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from afresh.core import Item, Part, Refused
-from afresh.data.image.images import SUFFIXES, DecodedImage, Pixels, to_channels
+from afresh.data.image.images import READ, SUFFIXES, DecodedImage, Pixels, to_channels
 from afresh.data.media_folder import Attributes, Media, names_file
 
 CONTAINERS = frozenset({".zip", ".npz", ".npy"})
-IMAGE_FILES = Media("image", SUFFIXES, "PNG, JPEG, WebP, BMP and GIF", "image", CONTAINERS)
+IMAGE_FILES = Media("image", SUFFIXES, READ, "image", CONTAINERS)
 
 
 @dataclass(frozen=True)

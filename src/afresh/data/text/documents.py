@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
 
 from afresh.core import CondSpec, Examples, Item, Part, Space, UserError
@@ -19,6 +19,7 @@ from afresh.data.conditions import encode_conditions, fit_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.data.split import share
 from afresh.data.text.chat import CHATML, MARKS, ChatTemplate
+from afresh.data.text.encodings import is_encoding
 from afresh.data.text.fim import FillIn
 from afresh.data.text.kind import TEXT
 from afresh.data.text.tokenizer import Ids, Tokenizer, choose
@@ -45,6 +46,16 @@ class DocumentOptions(BaseModel):
         None, ge=1, description="limit for all documents together; documents are chosen by a hash of their content"
     )
     max_file_mb: int = Field(512, ge=1, description="larger files are refused")
+    encoding: str | None = Field(
+        None, description="of all files, such as cp1252; None: UTF-8, or guessed for files that are not UTF-8"
+    )
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, value: str | None) -> str | None:
+        if value is not None and not is_encoding(value):
+            raise ValueError(f"no encoding is named {value!r}; known are utf-8, cp1252, cp1251, shift_jis and others")
+        return value
 
     @model_validator(mode="after")
     def _size_needs_bpe(self) -> DocumentOptions:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from afresh.data.files import MB, FileError, decode_text, too_large
 
 NESTED = frozenset({"messages", "conversations"})  # columns of lists of objects that are read (afresh.data.text.chat)
 SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"})
+TEXT_NAMES = ("text", "content", "body", "document", "article", "story", "sentence", "review", "message", "poem")
 Row = Mapping[str, Any]
 
 
@@ -32,11 +33,14 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-def read_table(suffix: str, raw: bytes, max_mb: int) -> Table:
-    """Read the content of a file with this suffix. Raises FileError if nothing of it can be used."""
+def read_table(suffix: str, raw: bytes, max_mb: int, decode: Callable[[bytes], str] = decode_text) -> Table:
+    """Read the content of a file with this suffix. `decode` converts bytes to text and raises FileError.
+
+    Raises FileError if nothing of it can be used.
+    """
     if suffix == ".parquet":
         return _parquet(raw, max_mb)
-    text = decode_text(raw)
+    text = decode(raw)
     if suffix in (".csv", ".tsv"):
         return _tsv(text) if suffix == ".tsv" else _csv(text, ",", csv.QUOTE_MINIMAL)
     return _json(text) if suffix == ".json" else _lines(text)

@@ -1,0 +1,94 @@
+"""Data that cannot be learnt yet is refused by its kind, and tables of texts are not mistaken for it."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from afresh.core import Sniff, UserError
+from afresh.core.registry import modality
+from afresh.data import prepare as module
+from afresh.data.prepare import choose_modality, prepare
+
+SMILES = ["CCO", "c1ccccc1O", "CC(=O)Oc1ccccc1C(=O)O", "CN1C=NC2=C1C(=O)N(C(=O)N2C)C", "C1CCCCC1N", "O=C(N)c1cccnc1"]
+DAYS = [str(datetime.date(2020, 1, 1) + datetime.timedelta(days=i)) for i in range(300)]
+draw = random.Random(0)
+NUMBERS = [f"{draw.random():.3f}" for _ in range(300)]
+
+
+def table(**columns: list[str]) -> str:
+    rows = zip(*columns.values(), strict=True)
+    return "\n".join([",".join(columns), *(",".join(row) for row in rows)]) + "\n"
+
+
+UNSUPPORTED = {
+    "ratings.csv": ("ratings", table(userId=NUMBERS, movieId=NUMBERS, rating=NUMBERS, timestamp=NUMBERS)),
+    "bought.jsonl": ("ratings", "".join(json.dumps({"user": f"u{n}", "item": f"i{n}"}) + "\n" for n in NUMBERS)),
+    "weather.csv": ("time series", table(date=DAYS, wind=NUMBERS, rain=NUMBERS)),
+    "stocks.csv": ("time series", table(Date=DAYS, Ticker=["AAA", "BBB", "CCC"] * 100, Close=NUMBERS)),
+    "hours.tsv": ("time series", table(when=[f"{d} 12:30:00" for d in DAYS], load=NUMBERS).replace(",", "\t")),
+    "iris.csv": ("tables of numbers", table(width=NUMBERS, length=NUMBERS, species=["a", "b", "c"] * 100)),
+    "plain.csv": ("tables of numbers", table(x=NUMBERS, y=NUMBERS)),
+    "acids.smi": ("molecules", "".join(f"{s} m{i}\n" for i, s in enumerate(SMILES * 10))),
+    "acids.txt": ("molecules", "\n".join(SMILES * 10)),
+    "acids.csv": ("molecules", table(smiles=SMILES * 50, logp=NUMBERS)),
+    "unnamed.csv": ("molecules", table(structure=SMILES * 50, logp=NUMBERS)),
+    "budget.xlsx": ("spreadsheets", "PK"),
+    "budget.ods": ("spreadsheets", "PK"),
+    "clip.mp4": ("videos", "ftyp"),
+}
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_it_is_refused_by_its_kind_with_what_is_accepted_and_what_to_do(name: str, tmp_path: Path) -> None:
+    kind, content = UNSUPPORTED[name]
+    (tmp_path / name).write_text(content)
+    for path in (tmp_path / name, tmp_path):
+        with pytest.raises(UserError, match=f"looks like {kind}.*cannot be learnt yet.*Accepted: text, code, image"):
+            choose_modality(path, None)
+
+
+@pytest.mark.parametrize("name", ["ratings.csv", "weather.csv", "iris.csv", "acids.smi", "acids.txt", "acids.csv"])
+def test_the_options_that_are_named_read_it_as_text(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(UNSUPPORTED[name][1])
+    with pytest.raises(UserError) as refused:
+        choose_modality(tmp_path / name, None)
+    assert "`modality=text`" in str(refused.value)
+    if "`data.document=line`" in str(refused.value):
+        options = {"document": "line"}
+    else:
+        assert "`data.text_column=" in str(refused.value)
+        options = {"text_column": UNSUPPORTED[name][1].split(",")[0]}
+    assert len(prepare(tmp_path / name, "text", options).train_items) > 1
+
+
+TEXTS = {
+    "tweets.csv": table(date=DAYS, likes=NUMBERS, tweet=[f"today is the day number {d} of my diary" for d in DAYS]),
+    "reviews.csv": table(user=NUMBERS, item=NUMBERS, rating=NUMBERS, review=[f"good {n}" for n in NUMBERS]),
+    "titles.csv": table(title=[f"The House {n}" for n in NUMBERS], year=NUMBERS),
+    "names.csv": table(name=[f"n{n}" for n in NUMBERS]),
+    "questions.jsonl": json.dumps({"question": "2+2?", "answer": "4", "score": 1}) + "\n",
+    "dates.txt": "\n".join(DAYS),
+    "words.txt": "\n".join(["no", "in", "on", "cub", "son", "bison"] * 10),
+    "notes.txt": "A note.",
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_tables_and_lists_of_texts_are_read(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(TEXTS[name])
+    assert choose_modality(tmp_path / name, None)[0].name == "text"
+
+
+def test_a_modality_that_knows_the_data_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one of another package would be."""
+    (tmp_path / "acids.smi").write_text(UNSUPPORTED["acids.smi"][1])
+    known = modality("music")
+    original = module.sniff
+    claim = Sniff(0.3, "molecules")
+    monkeypatch.setattr(module, "sniff", lambda m, path: claim if m is known else original(m, path))
+    assert choose_modality(tmp_path / "acids.smi", None) == (known, "molecules")
