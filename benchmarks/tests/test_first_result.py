@@ -19,8 +19,10 @@ from afresh.api import Model
 from afresh.core import Sound
 from benchmarks import first_result as grid
 from benchmarks import first_result_folders as folders
+from benchmarks import first_result_table as table
 from benchmarks.first_result_folders import FOLDERS, SPEECH, Folder
 from benchmarks.first_result_judges import Bits, Judged, Sounds, recognised, square
+from benchmarks.first_result_table import Key, Result
 from benchmarks.picture_sets import Loaded, Side
 
 RNG = np.random.default_rng
@@ -30,11 +32,9 @@ def as_given(loaded: Loaded, _: Path) -> Loaded:
     return loaded
 
 
-def result(choice: str, score: float | None, seed: int = 0, floor: float = 0.0, **more: Any) -> grid.Result:
-    key = grid.Key(
-        more.pop("folder", "photos200"), more.pop("minutes", 1.0), seed, choice, more.pop("half", False), "m"
-    )
-    return grid.Result(key, more.pop("seconds", 60.0), judged=None if score is None else Judged(score, floor), **more)
+def result(choice: str, score: float | None, seed: int = 0, floor: float = 0.0, **more: Any) -> Result:
+    key = Key(more.pop("folder", "photos200"), more.pop("minutes", 1.0), seed, choice, more.pop("half", False), "m")
+    return Result(key, more.pop("seconds", 60.0), judged=None if score is None else Judged(score, floor), **more)
 
 
 # --------------------------------------------------------------------------- folders
@@ -170,9 +170,9 @@ def test_what_was_trained_is_not_trained_again_and_a_line_cut_off_is(
     monkeypatch.setenv("AFRESH_BENCH", str(tmp_path))
     asked: list[str] = []
 
-    def trained(key: grid.Key, folder: Folder, root: Path) -> grid.Result:
+    def trained(key: Key, folder: Folder, root: Path) -> Result:
         asked.append(key.name)
-        return grid.Result(key, 60.0, judged=Judged(2.0 if key.choice == "plan" else 1.0, 0.5, 0.9))
+        return Result(key, 60.0, judged=Judged(2.0 if key.choice == "plan" else 1.0, 0.5, 0.9))
 
     monkeypatch.setattr(grid, "trained", trained)
     part = ["--folders", "faces", "--minutes", "1", "--seeds", "1", "--only", "plan,vae-32"]
@@ -180,7 +180,7 @@ def test_what_was_trained_is_not_trained_again_and_a_line_cut_off_is(
     grid.main(part)
     assert asked == ["faces-1min-seed0-plan", "faces-1min-seed0-vae-32"]
     file = tmp_path / "first_result" / "results.jsonl"
-    whole = grid.load(file)
+    whole = table.load(file)
     assert [r.judged for r in whole.values()] == [Judged(2.0, 0.5, 0.9), Judged(1.0, 0.5, 0.9)]
     file.write_text(file.read_text()[:-20])
     grid.main(part)
@@ -190,6 +190,29 @@ def test_what_was_trained_is_not_trained_again_and_a_line_cut_off_is(
     with pytest.raises(SystemExit):
         grid.main(["--folders", "cats"])
     assert "there is no folder cats; choose from clothes, code" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("choice", "arguments"),
+    [("plan", ["--no-measure"]), ("whole", []), ("tiny", ["--family", "x", "--no-measure"])],
+)
+def test_every_choice_trains_for_the_minutes_by_the_command(
+    choice: str, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[list[str], float]] = []
+
+    def command(given: list[str], log: Path, limit: float) -> tuple[float, str]:
+        asked.append((given, limit))
+        return 3.0, "exit code 3: diverged"
+
+    monkeypatch.setattr(grid, "command", command)
+    folder = Folder("folder", lambda _: None, Bits(), {"tiny": ("--family", "x")})
+    key = Key("folder", 0.5, 7, choice, False, "m")
+    assert grid.trained(key, folder, tmp_path) == Result(key, 3.0, "exit code 3: diverged")
+    run = str(tmp_path / "runs" / key.name)
+    data = str(tmp_path / "data" / "folder" / "train")
+    expected = ["train", data, "--minutes", "0.5", "--seed", "7", "--out", run, "--force", *arguments]
+    assert asked == [(expected, 168.0)]
 
 
 def test_a_command_that_fails_or_takes_too_long_is_a_result(tmp_path: Path) -> None:
@@ -220,31 +243,32 @@ def test_a_cell_holds_the_plan_against_the_best_alternative() -> None:
     seeds = [result("plan", 105, seed=s) for s in (0, 1)] + [
         result("vae-64", v, seed=s) for s, v in enumerate((90, 110))
     ]
-    row = grid.cell([*seeds, result("flow-64", 10), result("base", 1), result("base", 1, seed=1)])
+    row = table.cell([*seeds, result("flow-64", 10), result("base", 1), result("base", 1, seed=1)])
     assert row is not None
     assert (row.ratio, row.reached, row.n) == (1.05, True, "2 seeds")  # flow-64 was trained on one seed only
-    assert row.theirs == "100: vae-64 100; not counted: base 1"
-    assert grid.cell([result("plan", 105)]) is None
+    assert row.theirs == "100 (vae-64); base 1, not counted"
+    assert table.cell([result("plan", 105)]) is None
+    assert table.cell([result("vae-64", 105)]) is None
 
 
 def test_below_the_floor_one_is_as_good_as_another() -> None:
-    row = grid.cell([result("plan", 9, floor=10), result("vae-64", -3, floor=10)])
+    row = table.cell([result("plan", 9, floor=10), result("vae-64", -3, floor=10)])
     assert row is not None
     assert (row.ratio, row.reached) == (1.0, True)
 
 
 def test_a_plan_that_failed_is_worse_than_any() -> None:
-    row = grid.cell([result("plan", None, error="exit code 3"), result("vae-64", 50)])
+    row = table.cell([result("plan", None, error="exit code 3"), result("vae-64", 50)])
     assert row is not None
     assert (row.ours, row.ratio, row.reached) == ("no model", None, False)
-    near, worst = grid.summary_rows([row])
+    near, worst = table.summary([row])
     assert (near.ours, near.reached, worst.ours, worst.reached) == ("0.00", False, "inf", False)
 
 
 def test_rows_are_in_the_order_of_the_grid_and_whole_commands_are_held_to_their_minutes() -> None:
     found = [result(c, s, folder=f) for f in ("tunes", "photos40") for c, s in (("plan", 1.0), ("tiny", 1.0))]
     found += [result("whole", 1.0, seconds=64.0), result("whole", 1.0, seconds=70.0, half=True)]
-    made = grid.rows(found)
+    made = table.rows(found)
     assert [r.benchmark.removeprefix("first result").strip(", ") for r in made] == [
         *("", ""),
         *("photos200", "photos200"),
