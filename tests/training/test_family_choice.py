@@ -74,6 +74,7 @@ def speeds(monkeypatch: pytest.MonkeyPatch) -> None:
         return Sized(given, Trial(None, SimpleNamespace(batch=1), 0.01, round(100 * given.seconds)), ())  # type: ignore[arg-type]
 
     monkeypatch.setattr(family_choice, "sized", sized)
+    monkeypatch.setattr(family_choice, "smallest_trial", lambda given: sized(given).trial)
 
 
 @pytest.mark.usefixtures("speeds")
@@ -83,7 +84,7 @@ def test_the_family_that_reaches_most_in_the_minutes_is_chosen_and_explained(sec
     assert curves is not None
     chosen, (decision,) = choose(task("flow", seconds), curves)
     assert chosen.task.family.name == decision.value == family
-    assert f"flow would see {100 * seconds:,} examples" in decision.reason and "photos" in decision.reason
+    assert f"after the {100 * seconds:,} that it would see" in decision.reason and "photos" in decision.reason
 
 
 @pytest.mark.usefixtures("speeds")

@@ -52,6 +52,7 @@ EXACT = 8  # most values of an example for which the divergence is computed exac
 LIKELIHOOD_STEPS, LIKELIHOOD_SHIFT = 25, 0.25
 INVERT_ROUNDS = 1
 FOLLOWED = 2  # number of last steps through which `draw` is differentiable
+LARGE = 48  # cells of a side of the grid
 OFTEN, AUGMENT = 50.0, 0.15  # epochs from which images are augmented, and the probability of each operation
 
 Scale = Annotated[float, Field(ge=-100, le=100)]
@@ -286,11 +287,16 @@ def accepts(space: Space) -> str | None:
 
 
 def sizes(space: Space) -> Sequence[FlowConfig]:
-    """Networks of five sizes, with a level for each halving of the grid down to about 4 cells."""
+    """Networks of five sizes, with a level for each halving of the grid down to about 4 cells.
+
+    For images of LARGE cells there is a smaller one, which folds 2 x 2 cells into channels and learns four times as many
+    images in a second.
+    """
     side = min(space.shape[1:])
     levels = max(1, min(4, 1 + round(math.log2(max(side, 4) / 5))))
     growth = (1, 2, 3, 4)
-    return [
+    folded = [FlowConfig(widths=(32, 64, 96), emb=128, patch=2)] if side >= LARGE and not space.timed else []
+    return folded + [
         FlowConfig(widths=tuple(base * g for g in growth[:levels]), blocks=blocks, emb=4 * base)
         for base, blocks in ((32, 1), (48, 1), (64, 1), (96, 2), (128, 2))
     ]

@@ -16,10 +16,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from afresh.core import Space, registry
-from afresh.training.plan import Decision, Sized, Task, sized
+from afresh.training.plan import Decision, Sized, Task, sized, smallest_trial
 
 TABLE = Path(__file__).with_name("reached.json")
 ITEMS = 0.25  # weight of a difference in the number of items, relative to one in the side of the grid
+LONG = 240.0  # seconds from which every family is sized in full before one is chosen
 STEEPEST = 1.5  # the most that a score is assumed to fall per doubling of examples, beyond those measured
 
 
@@ -115,18 +116,26 @@ def curves_for(space: Space, items: int, measured: Table | None = None) -> Curve
 
 
 def choose(task: Task, curves: Curves) -> tuple[Sized, list[Decision]]:
-    """The family with the lowest expected score in the minutes of the task, with its size."""
+    """The family with the lowest expected score in the minutes of the task, with its size.
+
+    In a short budget, families are compared by a few steps of their smallest networks, to save time for training.
+    """
     families = [f for f in map(registry.family, curves.points) if f.accepts(task.space) is None]
-    candidates = [sized(replace(task, family=f)) for f in families]
-    scores = [curves.expected(c.task.family.name, c.trial.examples) for c in candidates]
-    best = min(range(len(candidates)), key=lambda i: scores[i])
-    described = "; ".join(
-        f"{c.task.family.name} would see {c.trial.examples:,} examples, after which it reached {s:,.0f}"
-        for c, s in zip(candidates, scores, strict=True)
-    )
-    chosen = candidates[best]
-    reason = f"KID x 1000 measured on data like this ({curves.data}): {described}"
-    return chosen, [Decision("family", chosen.task.family.name, reason)]
+    tasks = [replace(task, family=f) for f in families]
+    long = task.seconds is None or task.seconds >= LONG
+    candidates = {f.name: sized(t) if long else None for f, t in zip(families, tasks, strict=True)}
+    seen = {t.family.name: examples_of(candidates[t.family.name], t) for t in tasks}
+    scores = {name: curves.expected(name, n) for name, n in seen.items()}
+    best = min(scores, key=lambda name: scores[name])
+    described = ", ".join(f"{name} {scores[name]:,.0f} after the {n:,} that it would see" for name, n in seen.items())
+    reason = f"measured on data like this ({curves.data}; KID x 1000, lower is better): {described}"
+    chosen = candidates[best] or sized(next(t for t in tasks if t.family.name == best))
+    return chosen, [Decision("family", best, reason)]
+
+
+def examples_of(known: Sized | None, task: Task) -> int:
+    """The examples that the task's family would see: of a network whose size is chosen, or of its smallest one."""
+    return known.trial.examples if known is not None else smallest_trial(task).examples
 
 
 def shortfall(chosen: Sized, curves: Curves) -> str | None:

@@ -323,6 +323,16 @@ def sized(task: Task) -> Sized:
     return Sized(task, trial, tuple(decisions))
 
 
+def smallest_trial(task: Task) -> Trial:
+    """The steps that fit the budget for the family's smallest network, by a few steps on a single thread."""
+    config = candidate_sizes(task)[0]
+    train = base_config(task)
+    train = with_batch(task, config, train, FIRST_GUESS * train.batch)
+    if "threads" not in task.set_train:
+        train = train.model_copy(update={"threads": 1})
+    return try_config(task, config, train)
+
+
 def complete(chosen: Sized) -> Plan:
     """Choose everything else: compilation, the regime and the intervals of evaluations and saves."""
     task, decisions, by_hand = chosen.task, list(chosen.decisions), "set by hand"
