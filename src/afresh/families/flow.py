@@ -289,8 +289,8 @@ def accepts(space: Space) -> str | None:
 def sizes(space: Space) -> Sequence[FlowConfig]:
     """Networks of five sizes, with a level for each halving of the grid down to about 4 cells.
 
-    For images of LARGE cells there is a smaller one, which folds 2 x 2 cells into channels and learns four times as many
-    images in a second.
+    For images of LARGE cells there is a smaller one, which folds 2 x 2 cells into channels and learns four times as
+    many images in a second.
     """
     side = min(space.shape[1:])
     levels = max(1, min(4, 1 + round(math.log2(max(side, 4) / 5))))
