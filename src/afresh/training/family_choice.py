@@ -121,21 +121,15 @@ def choose(task: Task, curves: Curves) -> tuple[Sized, list[Decision]]:
     In a short budget, families are compared by a few steps of their smallest networks, to save time for training.
     """
     families = [f for f in map(registry.family, curves.points) if f.accepts(task.space) is None]
-    tasks = [replace(task, family=f) for f in families]
-    long = task.seconds is None or task.seconds >= LONG
-    candidates = {f.name: sized(t) if long else None for f, t in zip(families, tasks, strict=True)}
-    seen = {t.family.name: examples_of(candidates[t.family.name], t) for t in tasks}
+    tasks = {f.name: replace(task, family=f) for f in families}
+    full = {name: sized(t) for name, t in tasks.items()} if task.seconds is None or task.seconds >= LONG else {}
+    trials = {name: full[name].trial if full else smallest_trial(t) for name, t in tasks.items()}
+    seen = {name: trial.examples for name, trial in trials.items()}
     scores = {name: curves.expected(name, n) for name, n in seen.items()}
     best = min(scores, key=lambda name: scores[name])
     described = ", ".join(f"{name} {scores[name]:,.0f} after the {n:,} that it would see" for name, n in seen.items())
     reason = f"measured on data like this ({curves.data}; KID x 1000, lower is better): {described}"
-    chosen = candidates[best] or sized(next(t for t in tasks if t.family.name == best))
-    return chosen, [Decision("family", best, reason)]
-
-
-def examples_of(known: Sized | None, task: Task) -> int:
-    """The examples that the task's family would see: of a network whose size is chosen, or of its smallest one."""
-    return known.trial.examples if known is not None else smallest_trial(task).examples
+    return full[best] if full else sized(tasks[best]), [Decision("family", best, reason)]
 
 
 def shortfall(chosen: Sized, curves: Curves) -> str | None:
