@@ -64,7 +64,16 @@ def test_it_runs_as_a_module(module: str) -> None:
     assert done.stdout == f"afresh {__version__}\n"
 
 
-@pytest.mark.parametrize("line", ["data phtos", "train phtos --minutes 1", "train photos --validation phtos"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "data phtos",
+        "sample phtos",
+        "train --resume phtos",
+        "train phtos --minutes 1",
+        "train photos --validation phtos",
+    ],
+)
 def test_a_missing_path_is_refused_before_anything_heavy_is_loaded(line: str, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     code = f"import os; os.chdir({str(tmp_path)!r}); from afresh.cli import run; assert run({line.split()!r}) == 2"

@@ -31,7 +31,7 @@ def test_each_kind_with_each_reason_is_one_group_and_what_matters_comes_first() 
 
 def test_as_a_sentence_and_as_lines() -> None:
     sentence = describe_refusals(REFUSED[:-1])
-    assert sentence.startswith(f"14 .docx ({INSTALL}), 2 .png (damaged or truncated), 3 rows (not JSON), ")
+    assert sentence.startswith(f"14 .docx: {INSTALL}; 2 .png: damaged or truncated; 3 rows: not JSON; ")
     lines = refusal_lines(REFUSED, 2)
     assert lines[1] == "2 .png: damaged or truncated (b.png, a.png)"
     assert lines[0].endswith("letters/00.docx, letters/01.docx, letters/02.docx, ...)")

@@ -183,7 +183,7 @@ def test_labels_from_a_column_and_from_folders(tmp_path: Path) -> None:
     rows = [{"text": "a", "y": 1}, {"text": "b", "y": "x"}, {"text": "c", "y": None}, {"text": "d", "y": [1]}]
     corpus = read(put(tmp_path / "a.jsonl", lines(list(rows))), label_column="y")
     assert [dict(i.labels) for i in corpus.items] == [{"label": "1"}, {"label": "x"}, {}, {}]
-    assert any("2 documents have no label" in n for n in corpus.notes)
+    assert any("2 documents without a label" in n for n in corpus.notes)
     with pytest.raises(UserError, match="no column 'z'"):
         read(tmp_path / "a.jsonl", label_column="z")
     put(tmp_path / "d" / "pos" / "1.txt", "good")

@@ -15,7 +15,7 @@ ASKED = "What is asked of the model while it learns"
 
 
 def align(
-    run: Annotated[Path, typer.Argument(help="A run, which stays as it is.", metavar="RUN", callback=o.run_path)],
+    run: Annotated[Path, typer.Argument(help="A run, which stays as it is.", metavar="RUN", callback=o.existing_run)],
     method: Annotated[
         str | None,
         typer.Option(help="grpo, rloo, ppo, reinforce, dpo, ipo, kto, ...; the one that suits the model by default."),

@@ -33,7 +33,7 @@ def compare(
     run: o.Run,
     other: Annotated[
         Path | None,
-        typer.Argument(help="A second run: each pair has a sample of each.", metavar="RUN2", callback=o.run_path),
+        typer.Argument(help="A second run: each pair has a sample of each.", metavar="RUN2", callback=o.existing_run),
     ] = None,
     n: Annotated[int, typer.Option("-n", help="Pairs to judge.")] = 20,
     prompt: Annotated[

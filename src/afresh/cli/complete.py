@@ -18,7 +18,7 @@ PLACE, BESIDE = "The cursor", "What else the model may see"
 
 
 def complete(
-    run: Annotated[Path, typer.Argument(help="A run on source code.", metavar="RUN", callback=o.run_path)],
+    run: Annotated[Path, typer.Argument(help="A run on source code.", metavar="RUN", callback=o.existing_run)],
     file: Annotated[Path, typer.Argument(help="The file that is worked on.", metavar="FILE")],
     line: Annotated[int, typer.Option(help="Its line, from 1.", rich_help_panel=PLACE)],
     column: Annotated[int, typer.Option(help="Its column in characters, from 1.", rich_help_panel=PLACE)],

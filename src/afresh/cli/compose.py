@@ -13,7 +13,7 @@ from afresh.cli.show import answer, emit, note, say
 
 
 def compose(
-    run: Annotated[Path, typer.Argument(help="A run on music in notes.", metavar="RUN", callback=o.run_path)],
+    run: Annotated[Path, typer.Argument(help="A run on music in notes.", metavar="RUN", callback=o.existing_run)],
     file: Annotated[
         Path, typer.Argument(help="A score: .mid, .abc or .json; of several pieces the first.", metavar="FILE")
     ],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from afresh.cli.paths import base_path, existing, run_path
+from afresh.cli.paths import base_path, existing, existing_run
 
 if TYPE_CHECKING:
     from afresh.training.deadline import Clock
@@ -19,8 +19,10 @@ BY_HAND = "Set by hand"
 BUDGET = "Budget (one of them)"
 ADAPTER = "Adapter"
 
-Run = Annotated[Path, typer.Argument(help="A run: its folder, or its name in runs/.", metavar="RUN", callback=run_path)]
-FieldRun = Annotated[Path, typer.Argument(help="A run on images or sounds.", metavar="RUN", callback=run_path)]
+Run = Annotated[
+    Path, typer.Argument(help="A run: its folder, or its name in runs/.", metavar="RUN", callback=existing_run)
+]
+FieldRun = Annotated[Path, typer.Argument(help="A run on images or sounds.", metavar="RUN", callback=existing_run)]
 DataPath = Annotated[Path, typer.Argument(help="Your data: a file or a folder.", metavar="PATH", callback=existing)]
 
 Base = Annotated[

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import typer
 
+from afresh.cli.wording import as_typed
+from afresh.runs.names import no_run
+
 # click's plain usage error, whose message has no prefix; newer versions of typer hold a copy of their own.
 Refusal: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")
 RUNS = Path("runs")  # where training puts runs
@@ -17,16 +20,14 @@ def is_missing(path: Path) -> bool:
     return not path.exists() and not path.is_symlink()
 
 
-def existing(context: typer.Context, path: Path | None) -> Path | None:
+def existing(path: Path | None) -> Path | None:
     """The path of data itself. Raises a usage error, with a similar name if there is one, if nothing has that name."""
     if path is None or not is_missing(path):
         return path
     siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     near = get_close_matches(path.name, siblings, n=1)
     hint = f" Did you mean {path.with_name(near[0])}?" if near else ""
-    refusal = Refusal(f"There is no file or folder {path}.{hint} Give the path of your data.")
-    refusal.ctx = context  # type: ignore[attr-defined]  # names the command in the message
-    raise refusal
+    raise Refusal(f"There is no file or folder {path}.{hint} Give the path of your data.")
 
 
 def run_path(path: Path | None) -> Path | None:
@@ -34,6 +35,14 @@ def run_path(path: Path | None) -> Path | None:
     if path is None or (path / "run.json").is_file() or not (RUNS / path / "run.json").is_file():
         return path
     return RUNS / path
+
+
+def existing_run(path: Path | None) -> Path | None:
+    """The folder that RUN names. Raises a usage error that lists similar names if nothing has that name."""
+    found = run_path(path)
+    if found is not None and is_missing(found):
+        raise Refusal(as_typed(no_run(found), ()))
+    return found
 
 
 def run_paths(paths: list[Path] | None) -> list[Path] | None:

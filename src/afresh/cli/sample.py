@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from afresh.cli import options as o
+from afresh.cli.paths import run_path
 from afresh.cli.show import console, emit, note, say
 from afresh.cli.show_samples import led, note_labels, show_samples, show_texts, show_tokens
 
@@ -185,7 +186,7 @@ def sample(
     negative = unwanted(labels(negative_label, "--negative-label", spec), negative_caption)
     request = replace(request, image=labels(image, "--image"), negative=negative)
     between = "\n" if found.space.records and not raw else ""
-    adapters = {str(o.run_path(Path(path))): scale for path, scale in parse_adapters(adapter or []).items()}
+    adapters = {str(run_path(Path(path))): scale for path, scale in parse_adapters(adapter or []).items()}
     control = Control(best_of, reward, reward_guidance, weight, adapters)
     count = (TEXTS if found.encoder.kind.view == "text" else PICTURES) if n is None else n
     check_out(out, found.encoder, count)

@@ -39,7 +39,7 @@ def train(
     codec: Annotated[
         Path | None,
         typer.Option(
-            help="A finished run of the family autoencoder, whose latents or codes are learnt.", callback=o.run_path
+            help="A finished run of the family autoencoder, whose latents or codes are learnt.", callback=o.existing_run
         ),
     ] = None,
     minutes: o.Minutes = None,
@@ -50,7 +50,7 @@ def train(
     validation: o.Validation = None,
     force: o.Force = False,
     resume: Annotated[
-        Path | None, typer.Option(help="Continue this run; no PATH is given then.", callback=o.run_path)
+        Path | None, typer.Option(help="Continue this run; no PATH is given then.", callback=o.existing_run)
     ] = None,
     device: o.Device = None,
     data: o.DataOptions = None,

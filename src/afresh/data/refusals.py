@@ -47,16 +47,16 @@ def sum_refusals(refused: Sequence[Refused]) -> list[RefusalGroup]:
 
 
 def describe_refusals(refused: Sequence[Refused]) -> str:
-    """All refused inputs in one sentence: "14 .docx (a Word document is read with ...), a.png (damaged)"."""
+    """All refused inputs on one line: "14 .docx: a Word document is read with ...; a.png: damaged"."""
     groups = sum_refusals(refused)
-    parts = [f"{g.names[0] if g.count == 1 else f'{g.count:,} {g.kind}'} ({g.reason})" for g in groups[:SHOWN]]
-    return ", ".join(parts) + _rest(groups, SHOWN)
+    parts = [g.line if g.count == 1 else f"{g.count:,} {g.kind}: {g.reason}" for g in groups[:SHOWN]]
+    return "; ".join(parts) + (f"; {_rest(groups, SHOWN)}" if len(groups) > SHOWN else "")
 
 
 def refusal_lines(refused: Sequence[Refused], most: int = SHOWN) -> list[str]:
     """The groups, one a line."""
     groups = sum_refusals(refused)
-    return [g.line for g in groups[:most]] + ([_rest(groups, most).strip(", ")] if len(groups) > most else [])
+    return [g.line for g in groups[:most]] + ([_rest(groups, most)] if len(groups) > most else [])
 
 
 def list_reasons(refused: Sequence[Refused]) -> str:
@@ -65,8 +65,7 @@ def list_reasons(refused: Sequence[Refused]) -> str:
 
 
 def _rest(groups: Sequence[RefusalGroup], shown: int) -> str:
-    left = sum(g.count for g in groups[shown:])
-    return f", and {left:,} more for other reasons" if left else ""
+    return f"and {sum(g.count for g in groups[shown:]):,} more for other reasons"
 
 
 def _kind(source: str) -> str:

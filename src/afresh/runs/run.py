@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from difflib import SequenceMatcher
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from afresh.core.files import free_bytes, write_json
 from afresh.core.rng import Rng
 from afresh.data.conditions import load_conditions, save_conditions
 from afresh.data.load import draw_conditions
+from afresh.runs.names import near_runs, no_run
 from afresh.runs.record import RunRecord, read_record
 from afresh.sampling.request import Request, check_fills, describe, encode_holes, encode_prompts, make_cond
 from afresh.sampling.settings import of_guidance, of_sampling
@@ -56,10 +56,7 @@ class Run:
         folder = Path(path)
         file = folder / "run.json"
         if not file.is_file():
-            near = near_runs(folder)
-            why = "it has no run.json" if folder.exists() else "there is no such folder"
-            hint = f"Runs: {', '.join(near[:8])}." if near else "Make one: `afresh.train(PATH)`."
-            raise UserError(f"{folder} is not a run: {why}. {hint}", "not_a_run", path=str(folder), near=near)
+            raise UserError(no_run(folder), "not_a_run", path=str(folder), near=near_runs(folder))
         try:
             return Run(folder, read_record(file.read_bytes()))
         except ValueError as e:
@@ -285,12 +282,6 @@ def join(parts: Sequence[Tensor], space: Space) -> Tensor:
         width = max(p.shape[1] for p in parts)
         parts = [nn.functional.pad(p, (0, width - p.shape[1]), value=space.special.get("end", 0)) for p in parts]
     return torch.cat(list(parts))
-
-
-def near_runs(folder: Path) -> list[str]:
-    """The runs beside a folder and in ./runs, those with the most similar names first."""
-    found = {str(p.parent) for root in (folder.parent, Path("runs")) for p in root.glob("*/run.json")}
-    return sorted(found, key=lambda p: (-SequenceMatcher(None, Path(p).name, folder.name).ratio(), p))
 
 
 def list_runs(root: Path) -> list[Run]:

@@ -1,0 +1,20 @@
+"""Names of runs, without anything heavy: a mistyped name is answered at once."""
+
+from __future__ import annotations
+
+from difflib import SequenceMatcher
+from pathlib import Path
+
+
+def near_runs(folder: Path) -> list[str]:
+    """The runs beside a folder and in ./runs, those with the most similar names first."""
+    found = {str(p.parent) for root in (folder.parent, Path("runs")) for p in root.glob("*/run.json")}
+    return sorted(found, key=lambda p: (-SequenceMatcher(None, Path(p).name, folder.name).ratio(), p))
+
+
+def no_run(folder: Path) -> str:
+    """The message of the error that a folder is not a run."""
+    near = near_runs(folder)
+    why = "it has no run.json" if folder.exists() else "there is no such folder"
+    hint = f"Runs: {', '.join(near[:8])}." if near else "Make one: `afresh.train(PATH)`."
+    return f"{folder} is not a run: {why}. {hint}"
