@@ -16,12 +16,14 @@ import pytest
 from PIL import Image
 
 from afresh.api import Model
-from afresh.core import Sound
+from afresh.core import Sound, registry
+from afresh.core.options import pairs
+from afresh.training.options import by_part
 from benchmarks import first_result as grid
 from benchmarks import first_result_folders as folders
 from benchmarks import first_result_table as table
 from benchmarks.first_result_folders import FOLDERS, SPEECH, Folder
-from benchmarks.first_result_judges import Bits, Judged, Sounds, recognised, square
+from benchmarks.first_result_judges import Bits, Images, Judged, Sounds, recognised, square
 from benchmarks.first_result_table import Key, Result
 from benchmarks.picture_sets import Loaded, Side
 
@@ -43,6 +45,16 @@ def result(choice: str, score: float | None, seed: int = 0, floor: float = 0.0, 
 def test_the_grid_has_twelve_folders_with_six_alternatives_each() -> None:
     assert len(FOLDERS) == 12
     assert all(len(f.choices) >= 6 and not set(f.choices) & set(grid.FIXED) for f in FOLDERS.values())
+
+
+@pytest.mark.parametrize("name", sorted(FOLDERS))
+def test_every_alternative_is_of_settings_that_exist(name: str) -> None:
+    modality = {Images: "image", Sounds: "audio", Bits: "text"}[type(FOLDERS[name].judge)]
+    for family, *arguments in (choice[1:] for choice in FOLDERS[name].choices.values()):
+        given = list(zip(arguments[::2], arguments[1::2], strict=True))
+        settings, data = ([v for k, v in given if k == option] for option in ("--set", "--data"))
+        registry.family(family).config.model_validate(by_part(pairs(settings, "--set"))[0])
+        registry.modality(modality).options.model_validate(pairs(data, "--data"))
 
 
 def test_photos_are_made_once_and_no_held_out_one_is_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
