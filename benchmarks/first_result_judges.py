@@ -17,9 +17,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from afresh.api import Model
-from afresh.core import Sound
+from afresh.core import Score, Sound
 from afresh.evaluation.distribution import kid
 from afresh.evaluation.estimate import Array
+from afresh.evaluation.texts import bits_per_byte
+from afresh.runs.data import run_data
+from afresh.tasks.measure import RunEvidence
 from benchmarks import efficientnet
 from benchmarks.picture_sets import Bytes
 from benchmarks.sound_scores import kad
@@ -89,11 +92,15 @@ class Bits:
     title: str = "bits a byte"
 
     def judge(self, data: Path, model: Model) -> Judged:
-        metrics = {m["name"]: m["value"] for m in model.measure(data / "held", n=2)["metrics"]}
-        for name in ("bits_per_byte", "bits_per_byte/bound"):
-            if name in metrics:
-                return Judged(metrics[name])
-        raise ValueError("the model has no likelihood of text")
+        return likelihood(bits_per_byte(RunEvidence(model.run, run_data(model.run, data / "held"))))
+
+
+def likelihood(scores: Sequence[Score]) -> Judged:
+    """The model's own bits per byte among scores with those of compressors. Raises ValueError if there are none."""
+    for score in scores:
+        if score.name in ("bits_per_byte", "bits_per_byte/bound"):
+            return Judged(score.value)
+    raise ValueError("the model has no likelihood of text")
 
 
 # --------------------------------------------------------------------------- images

@@ -14,16 +14,17 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import TypeAdapter
 
 from afresh.api import Model
-from afresh.core import Sound, registry
+from afresh.core import Score, Sound, registry
 from afresh.core.options import pairs
 from afresh.training.options import by_part
 from benchmarks import first_result as grid
 from benchmarks import first_result_folders as folders
 from benchmarks import first_result_table as table
 from benchmarks.first_result_folders import FOLDERS, SPEECH, Folder
-from benchmarks.first_result_judges import Bits, Images, Judged, Sounds, recognised, square
+from benchmarks.first_result_judges import Bits, Images, Judged, Sounds, likelihood, recognised, square
 from benchmarks.first_result_table import Key, Result
 from benchmarks.picture_sets import Loaded, Side
 
@@ -53,8 +54,8 @@ def test_every_alternative_is_of_settings_that_exist(name: str) -> None:
     for family, *arguments in (choice[1:] for choice in FOLDERS[name].choices.values()):
         given = list(zip(arguments[::2], arguments[1::2], strict=True))
         settings, data = ([v for k, v in given if k == option] for option in ("--set", "--data"))
-        registry.family(family).config.model_validate(by_part(pairs(settings, "--set"))[0])
-        registry.modality(modality).options.model_validate(pairs(data, "--data"))
+        TypeAdapter(registry.family(family).config).validate_python(by_part(pairs(settings, "--set"))[0])
+        TypeAdapter(registry.modality(modality).options).validate_python(pairs(data, "--data"))
 
 
 def test_photos_are_made_once_and_no_held_out_one_is_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,12 +166,11 @@ def test_tones_score_better_than_noise(tmp_path: Path) -> None:
 
 
 def test_bits_are_those_of_the_model_and_not_of_a_compressor() -> None:
-    metrics = [{"name": "bits_per_byte/lzma", "value": 3.0}, {"name": "bits_per_byte/bound", "value": 2.0}]
-    model = cast(Model, SimpleNamespace(measure=lambda data, n: {"metrics": metrics}))
-    assert Bits().judge(Path(), model) == Judged(2.0)
-    del metrics[1]
+    names = ("bits_per_byte/lzma", "bits_per_byte/bound")
+    scores = [Score(name, value, None, None, 9, "lower") for name, value in zip(names, (3.0, 2.0), strict=True)]
+    assert likelihood(scores) == Judged(2.0)
     with pytest.raises(ValueError, match="no likelihood"):
-        Bits().judge(Path(), model)
+        likelihood(scores[:1])
 
 
 # --------------------------------------------------------------------------- running
