@@ -228,11 +228,10 @@ def _contents(path: Path, options: TextOptions, corpus: Corpus) -> Iterator[tupl
             return "describes the data; give the path of the file itself to train on it"
         if file.suffix == ".zip":
             return NESTED_ARCHIVE
-        return (
-            None
-            if path.is_file() or _suffix(file.name) in READ
-            else f"unsupported text format ({file.suffix or 'no suffix'})"
-        )
+        if path.is_file() or _suffix(file.name) in READ:
+            return None
+        kind = of_names([file.name])
+        return f"{kind.kind} cannot be learnt" if kind else f"unsupported text format ({file.suffix or 'no suffix'})"
 
     for file, raw in read_usable(files, refusal, options.max_file_mb, corpus.refused):
         yield file.name, _suffix(file.name), raw
