@@ -20,7 +20,8 @@ from afresh.evaluation.pixel_gaussian import pixel_gaussian
 from afresh.evaluation.study import Study, Unmeasurable
 from afresh.nets.spectrum import stft
 
-MIN_HELDOUT = 20  # images; fewer give no meaningful score
+MIN_HELDOUT = 20  # images; with fewer, features tell nothing, and only values are compared
+MIN_TRAIN = 10  # images; fewer give no meaningful score
 MAX_TRAIN = 20_000  # training images that an encoder or a classifier learns from
 WINDOW, FLOOR = 256, 1e-4  # of spectra: samples, and the magnitude (1 for a full-scale tone) that becomes -1
 
@@ -52,30 +53,41 @@ class ImageSets:
     `real`: held-out images. `fake`: samples of the model. `reserve`: training images that the encoders were not trained
     on; they stand for a perfect model and give every floor. `copies`: training images that the encoders were trained
     on. `gaussian`: samples of the trivial model. `blurred`: blurred held-out images.
+
+    With `few` images, none are reserved, and there are no encoders: `real` are the held-out images and then the
+    training images, `reserve` are the training images, and each is compared with all training images but itself.
     """
 
     def __init__(self, study: Study) -> None:
         held, size = len(study.heldout), len(study.train)
-        if held < MIN_HELDOUT or size < 4 * MIN_HELDOUT:
-            raise Unmeasurable(
-                f"needs at least {MIN_HELDOUT} held-out and {4 * MIN_HELDOUT} training {study.things}, not {held} "
-                f"and {size}"
-            )
+        if size < MIN_TRAIN:
+            raise Unmeasurable(f"needs at least {MIN_TRAIN} training {study.things}, not {size}")
         self.study = study
+        self.few = held < MIN_HELDOUT or size < 4 * MIN_HELDOUT
         order = self._order("gallery/train", size)
-        reserve = min(held, size // 4)  # independent of n, so that the encoders are as well
-        self.reserve_rows, self.other_rows = order[:reserve], order[reserve:]
+        reserve = size if self.few else min(held, size // 4)  # independent of n, so that the encoders are as well
+        self.reserve_rows, self.other_rows = order[:reserve], order if self.few else order[reserve:]
         self.encoder_rows = self.other_rows[:MAX_TRAIN]
         if len(self.encoder_rows) < len(self.other_rows):
             study.note(f"encoders and classifiers are trained on {MAX_TRAIN:,} of {size:,} training {study.things}")
         self.m = min(study.n, reserve)
         self.real_rows = self._order("gallery/heldout", held)
         study.reference_size = self.m
+        if self.few:
+            study.reference = "held-out and training splits, each item without itself"
         if self.m < study.n:
             study.note(f"distances use {self.m} of the {study.n} samples, as many as there are real {study.things}")
 
     def _order(self, purpose: str, n: int) -> Tensor:
         return torch.argsort(self.study.rng.bits(purpose, torch.arange(n)))
+
+    def need_enough(self) -> None:
+        """Raises Unmeasurable if there are too few images for networks to be trained on and for sets to be compared."""
+        if self.few:
+            held, size, things = len(self.study.heldout), len(self.study.train), self.study.things
+            raise Unmeasurable(
+                f"needs at least {MIN_HELDOUT} held-out and {4 * MIN_HELDOUT} training {things}, not {held} and {size}"
+            )
 
     @cached_property
     def encoder_images(self) -> Tensor:
@@ -107,12 +119,13 @@ class ImageSets:
 
     @cached_property
     def sets(self) -> Mapping[str, Tensor]:
-        held = self.heldout[: self.m]
+        reserve = images_of(self.study.train, self.reserve_rows[: self.m])
+        held = (torch.cat([self.heldout, reserve]) if self.few else self.heldout)[: self.m]
         return MappingProxyType(
             {
                 "real": held,
                 "fake": self.fakes[: self.m],
-                "reserve": images_of(self.study.train, self.reserve_rows[: self.m]),
+                "reserve": reserve,
                 "copies": self.encoder_images[: self.m],
                 "gaussian": self._gaussian(),
                 "blurred": self.as_real(F.avg_pool2d(F.pad(held, (1, 1, 1, 1), mode="replicate"), 3, 1)),
@@ -134,7 +147,11 @@ class ImageSets:
         return self.as_real(pixel_gaussian(self.encoder_images, none, wanted, self.study.rng))
 
     def encoder(self, name: str) -> FeatureEncoder:
-        """The encoder `domain`, `random_net` or `pixel_pca`, which is recorded on the card."""
+        """The encoder `domain`, `random_net` or `pixel_pca`, which is recorded on the card.
+
+        Raises Unmeasurable if there are few images.
+        """
+        self.need_enough()
         encoder: FeatureEncoder = self.study.once(f"encoder/{name}", lambda: self._make(name))
         self.study.judges[name] = encoder.hash
         return encoder

@@ -12,6 +12,7 @@ from afresh.evaluation.estimate import Array, Estimate, share
 
 CHUNK = 2048
 NEARER_THAN = 0.99  # a near copy is nearer to a training item than this share of held-out items
+CLOSE, USUAL = 0.2, 0.9  # a close copy is nearer than this share of the distance within which so many held-out ones are
 
 
 def nearest(x: Array, table: Array) -> Array:
@@ -44,6 +45,16 @@ def near_copies(of_samples: Array, of_heldout: Array) -> Estimate:
     heldout = np.sort(of_heldout)
     farther = len(heldout) - np.searchsorted(heldout, of_samples, side="right")  # held-out items farther than each
     return share(int((farther >= NEARER_THAN * len(heldout)).sum()), len(of_samples))
+
+
+def close_copies(of_samples: Array, of_heldout: Array) -> Estimate:
+    """Share of samples whose distance to a training item is at most CLOSE of what is usual for held-out items.
+
+    Both arguments are distances (N,) from `nearest`. Usual is the distance that 90% of held-out items do not exceed, so
+    that it is not one of near duplicates if fewer than that have one. Compare the share with that of held-out items,
+    which is above 0 if the data has near duplicates. Wilson interval, conditional on the held-out items.
+    """
+    return share(int((of_samples <= CLOSE * np.quantile(of_heldout, USUAL)).sum()), len(of_samples))
 
 
 def nearest_ratio(of_samples: Array, of_heldout: Array, seed: int, draws: int = 500) -> Estimate:

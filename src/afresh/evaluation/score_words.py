@@ -117,6 +117,7 @@ BESIDE: Mapping[str, str] = {
     "pixels": "in values",
     "features": "in features",
     "blurred": "of blurred real ones",
+    "close": "much nearer than held-out ones",
     "subsets": "over random subsets",
     "neighbour": "by the nearest neighbour",
     "mlp_pixels": "by a network on values",

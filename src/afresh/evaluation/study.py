@@ -42,7 +42,7 @@ class Study:
         self.rng: Rng = evidence.rng
         self.notes: list[str] = []
         self.judges: dict[str, str] = {}  # encoders and classifiers in use: name -> hash of the weights
-        self.reference_size = len(evidence.heldout_items)
+        self.reference, self.reference_size = "held-out split", len(evidence.heldout_items)
         self._cache: dict[str, Any] = {}
 
     @property
@@ -150,7 +150,7 @@ def measure(
         train_size=len(study.train_items),
         heldout_size=len(study.heldout_items),
         samples=n,
-        reference="held-out split",
+        reference=study.reference,
         reference_size=study.reference_size,
         judges=study.judges,
         seed=study.rng.seed,

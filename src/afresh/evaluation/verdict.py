@@ -31,14 +31,16 @@ FEW = 50  # held-out items; with fewer, intervals are so wide that numbers tell 
 SMALL = 300  # training items; with fewer, more of them help most once the model has seen enough examples
 
 # Collapsed: distances between samples, in values and in features, as shares of those between held-out items, are below
-# both. Blurred images come near in values, and noise does in features.
-ALIKE, ALIKE_FEATURES = 1 / 3, 0.5
+# both. Blurred images come near in values, and noise does in features. Without features, the second share is that of
+# distances in values between blurred held-out items.
+ALIKE, ALIKE_BESIDE = 1 / 3, 0.5
 MISSED = 0.15  # collapsed as well: samples are precise, but recall is below this share of its floor
 SHAPED = 1 / 3  # noise: the place of likeness is below this
 SOFT = 0.5  # blurred: sharpness is below the geometric mean of floor and control, by this power
-COPIED = 0.2  # memorised: the interval of near copies begins above this share
+COPIED = 0.2  # memorised: the interval of near copies begins above this share (of close ones, beyond their floor)
 NEAR = 0.1  # good: the kernel distance is below this, or below this share of that of the trivial model
 DENSE = 0.6  # good: density and coverage are above this share of their floors
+LIKE = 0.7  # good: the place of likeness is above this, so that few samples are noise
 WORDS = 0.5  # noise: the place of known words is below this
 REPEATED = 0.4  # collapsed: distinct three-word sequences are below this share of their floor
 VERBATIM = 0.3  # memorised: the place of verbatim runs between held-out text, 0, and training text, 1, is above this
@@ -124,8 +126,11 @@ def share_of_floor(score: Score | None) -> float:
 
 def judge_images(scores: Scores, plural: str) -> Judgement:
     """The judgement on images and spectra of sounds."""
-    spread = share_of_floor(scores.get("variety/pixels"))
-    if spread < ALIKE and share_of_floor(scores.get("variety")) < ALIKE_FEATURES:
+    few = "kid" not in scores  # so few images that only values were compared
+    values, features = scores.get("variety/pixels"), scores.get("variety")
+    spread = share_of_floor(values)
+    other = values.value / values.control if few and values and values.control else share_of_floor(features)
+    if spread < ALIKE and other < ALIKE_BESIDE:
         return "collapsed", f"The {plural} are nearly all alike: they differ {spread:.0%} as much as real ones."
     precise, recalled, covered = (share_of_floor(scores.get(name)) for name in ("precision", "recall", "coverage"))
     if precise > 0.5 and recalled < MISSED and covered < 0.5:
@@ -133,20 +138,37 @@ def judge_images(scores: Scores, plural: str) -> Judgement:
     shaped = place(scores["likeness"])
     if shaped is not None and shaped < SHAPED:
         return "noise", f"The {plural} are noise: they resemble the training {plural} hardly more than random ones do."
-    copies, blurred = scores["near_copies"], scores.get("near_copies/blurred")
-    by_blur = 0.0 if blurred is None else blurred.value
-    if (copies.low or 0.0) > COPIED and copies.value > 2 * by_blur:
-        return "memorised", f"{copies.value:.0%} of the {plural} are near copies of training {plural}."
+    copied = copied_share(scores)
+    if copied is not None:
+        return "memorised", f"{copied:.0%} of the {plural} are near copies of training {plural}."
     sharp = scores["sharpness"]
     if sharp.floor and sharp.control and sharp.value < sharp.floor * (sharp.control / sharp.floor) ** SOFT:
         share = sharp.value / sharp.floor
         return "blurred", f"The {plural} are blurred: they have {share:.0%} of the fine detail of real ones."
+    if few:
+        return "recognisable", (
+            f"One recognises what the {plural} show; with so few real ones, scores do not tell whether they are good."
+        )
     distance, trivial = scores["kid"].value, scores["kid/pixel_gaussian"].value
     near = distance <= NEAR * max(1.0, trivial)
     dense = min(share_of_floor(scores[name]) for name in ("density", "coverage"))
-    if near and dense >= DENSE:
+    if near and dense >= DENSE and (shaped is None or shaped > LIKE):
         return "good", f"The {plural} are close to real ones that the model has not seen, and as varied."
     return "recognisable", f"One recognises what the {plural} show, and can tell that they are not real."
+
+
+def copied_share(scores: Scores) -> float | None:
+    """The share of images that are copies, if it is above what real or blurred images have; else None."""
+    close = scores.get("near_copies/close")
+    if close is not None:
+        floor = close.floor or 0.0  # near duplicates in the data
+        if (close.low or 0.0) > floor + COPIED * (1 - floor):
+            return close.value
+    copies, blurred = scores.get("near_copies"), scores.get("near_copies/blurred")
+    by_blur = 0.0 if blurred is None else blurred.value
+    if copies is not None and (copies.low or 0.0) > COPIED and copies.value > 2 * by_blur:
+        return copies.value
+    return None
 
 
 def judge_texts(scores: Scores, plural: str) -> Judgement | None:
