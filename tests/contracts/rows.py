@@ -288,7 +288,7 @@ METRICS = (
     MetricRow(
         "texts",
         ("stream", "levels", "notes", "raster", "residual"),
-        ("bits_per_byte", "parses", "distinct", "verbatim"),
+        ("bits_per_byte", "parses", "known_words", "distinct", "verbatim"),
     ),
     MetricRow("programs", ("stream",), ("completions",)),
     MetricRow(
@@ -302,6 +302,9 @@ METRICS = (
             "density",
             "coverage",
             "two_sample",
+            "sharpness",
+            "variety",
+            "likeness",
             "conditional_accuracy",
             "near_copies",
             "nearest_ratio",

@@ -232,6 +232,9 @@ class Words:
     def allowed(self) -> Tensor:
         return torch.arange(6) == self.at % 3
 
+    def closing(self, length: int) -> None:
+        """No ending is known."""
+
     def accept(self, token: int) -> None:
         assert token == self.at % 3
         self.at += 1

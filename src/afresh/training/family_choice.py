@@ -148,7 +148,7 @@ def shortfall(chosen: Sized, curves: Curves) -> str | None:
             f"on data like this ({curves.data}) it needed about {enough:,} for samples that can be recognised, which "
             f"takes about {minutes:,} minutes here (`minutes={minutes}`)."
         )
-    other, _ = choose(chosen.task, curves)
+    other, _ = choose(replace(chosen.task, set_family={}), curves)  # settings of one family do not fit another
     family = other.task.family.name
     if family != name and curves.expected(family, other.trial.examples) <= curves.recognisable:
         text += f" In the time given, {family} draws recognisable samples (`family={family}`)."

@@ -69,11 +69,12 @@ class ImageFeatures(nn.Module):
         self.shape, self.encoder = shape, encoder
 
     def forward(self, x: Tensor) -> Tensor:
-        x = framed(x, self.shape)
-        parts = [plain(x)]
-        if self.encoder is not None:
-            parts.append(self.encoder.to(x.device)(x.float()).to(x.dtype))
-        return torch.cat(parts, 1)
+        with torch.autocast(x.device.type, enabled=False):  # a reward is float32 while its model may be bfloat16
+            x = framed(x, self.shape)
+            parts = [plain(x)]
+            if self.encoder is not None:
+                parts.append(self.encoder.to(x.device)(x.float()).to(x.dtype))
+            return torch.cat(parts, 1)
 
     def shares(self, features: Array) -> list[Array]:
         """The blocks that `bradley_terry.shared` takes."""
