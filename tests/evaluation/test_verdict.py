@@ -253,6 +253,8 @@ def test_what_helps_depends_on_the_word_and_the_family() -> None:
     assert copies.word == "memorised" and "40 images" in copies.help and "--minutes 0.5" in copies.command
     soft = verdict(measured(sharpness=0.05), replace(enough, family="vae"))
     assert soft.word == "blurred" and "--family flow --minutes 4" in soft.command
+    known = verdict(measured(sharpness=0.05), replace(enough, family="vae", flow_minutes=7.0))
+    assert "--family flow --minutes 7" in known.command
     alike = verdict(measured(variety=0.1, variety_pixels=0.1), replace(enough, family="gan"))
     assert alike.word == "collapsed" and "--family vae" in alike.command
     rough = verdict(measured(density=0.1), enough)

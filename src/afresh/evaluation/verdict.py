@@ -60,6 +60,7 @@ class Known:
     wanted: int | None = None
     side: int | None = None  # pixels of an image
     stream: bool = False  # whether samples continue a prompt
+    flow_minutes: float | None = None  # after which the flow should draw recognisable images, where it was measured
 
 
 @dataclass(frozen=True)
@@ -256,13 +257,13 @@ def help_for(word: Word, known: Known, train: int, heldout: int, better_now: Hel
             f"Fewer minutes, or better more data: {learnt} learnt by heart.",
             train_command(known, (known.minutes or 5) / 4),
         )
-    if better_now is not None:
+    if better_now is not None and word != "recognisable":
         return better_now
     starved = known.examples is not None and known.wanted is not None and known.examples < known.wanted
     if word == "blurred" and known.family == "vae":
         return Help(
             "The flow gives sharper images than the VAE, and needs more minutes.",
-            train_command(known, 4 * (known.minutes or 5), family="flow"),
+            train_command(known, known.flow_minutes or 4 * (known.minutes or 5), family="flow"),
         )
     if word == "collapsed" and known.family == "gan":
         return Help("The VAE does not collapse as a GAN can.", train_command(known, known.minutes, family="vae"))

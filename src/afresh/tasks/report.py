@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,20 @@ from afresh.data.image.kind import png_bytes
 from afresh.evaluation.curves import Curves
 from afresh.evaluation.report import Sample, Section, write_report
 from afresh.evaluation.study import Measurement
-from afresh.evaluation.verdict import Help, Known, Verdict, verdict
+from afresh.evaluation.verdict import Help, Known, Verdict, train_command, verdict
 from afresh.runs.run import Run, metrics_rows
 from afresh.sampling.request import Request
 from afresh.sampling.samples import Samples, caption_of, preview_wav
 from afresh.tasks.sample import Sampler
 from afresh.training.best_checkpoint import REWARD, describe_choice
+from afresh.training.family_choice import Curves as Reached
+from afresh.training.family_choice import curves_for
 from afresh.training.weights import CHOSEN
 
 MAX_IMAGES = 60
 MAX_TEXTS = 4
+CAUTION = 0.5  # of the examples of a run: what another family is assumed to see in the same minutes
+MUCH = 0.5  # of a family's expected score: another one is proposed if its own is below
 PROGRAM, BROKEN = "def f():\n    return 1\n", "def f(:\n"  # encoders of Python accept only the first
 
 
@@ -125,11 +130,12 @@ def section(
     )
 
 
-def run_verdict(run: Run, measured: Measurement, better_now: Help | None = None) -> Verdict:
-    """The verdict on a run from its scores. `better_now`: what a plan knows to work better in the same minutes."""
+def run_verdict(run: Run, measured: Measurement) -> Verdict:
+    """The verdict on a run from its scores. What would help most is looked up in what was measured of each family."""
     r, rows = run.record, metrics_rows(run)
     space = run.encoder.space
     minutes = r.minutes or max((row["seconds"] for row in rows), default=0.0) / 60
+    reached = None if r.codec or r.base_model or r.align else curves_for(space, r.data.train)
     known = Known(
         plural=run.encoder.kind.plural,
         family=r.family,
@@ -141,7 +147,36 @@ def run_verdict(run: Run, measured: Measurement, better_now: Help | None = None)
         side=max(space.shape[1:]) if space.kind == "field" and len(space.shape) == 3 and not space.timed else None,
         stream=space.stream,
     )
-    return verdict(measured, known, better_now)
+    if reached is None:
+        return verdict(measured, known)
+    known = replace(known, flow_minutes=minutes_of_flow(known, reached))
+    planned = any(name == "family" for name, _, _ in r.decisions)
+    return verdict(measured, known, None if planned else better_family(known, reached))
+
+
+def better_family(known: Known, reached: Reached) -> Help | None:
+    """Another family that was measured to give recognisable samples, much nearer to real ones than the run's family,
+    in about the same minutes. None if there is none."""
+    if known.family not in reached.points or not known.examples:
+        return None
+    others = {f: reached.expected(f, round(CAUTION * known.examples)) for f in reached.points if f != known.family}
+    best = min(others, key=lambda f: others[f], default=None)
+    enough = min(reached.recognisable, MUCH * reached.expected(known.family, known.examples))
+    if best is None or others[best] > enough:
+        return None
+    return Help(
+        f"In the same minutes, the family {best} gives samples that one recognises, as measured on data like this.",
+        train_command(known, known.minutes, family=best),
+    )
+
+
+def minutes_of_flow(known: Known, reached: Reached) -> float | None:
+    """The minutes after which the flow was measured to give recognisable samples, at CAUTION of the run's speed; None
+    if they are not known. At least twice the minutes of the run."""
+    enough = reached.enough("flow") if "flow" in reached.points else None
+    if enough is None or not known.examples or not known.minutes:
+        return None
+    return max(2 * known.minutes, float(round(known.minutes * enough / (CAUTION * known.examples))))
 
 
 def read_verdict(path: Path) -> dict[str, str] | None:
