@@ -326,7 +326,7 @@ def _nearest_scores(
         heldout = near.distances(where, "real")
         control = statistic(near.distances(where, "copies"), heldout).value
         out.append(statistic(near.distances(where, "fake"), heldout).score(label, better, floor, control))
-        if where == "pixels":
+        if where == "pixels" and not sets.few:  # else blurred training images would be nearest to themselves
             out.append(
                 statistic(near.distances(where, "blurred"), heldout).score(f"{name}/blurred", better, floor, control)
             )
@@ -344,7 +344,7 @@ def copies(evidence: Evidence) -> list[Score]:
     near = nearest_training(sets)
     fake, real, copied = (near.distances("pixels", which) for which in ("fake", "real", "copies"))
     floor, control = close_copies(real, real).value, close_copies(copied, real).value
-    return [*scores, close_copies(fake, real).score("near_copies/close", "lower", floor, control)]
+    return [*scores, close_copies(fake, real).score("close_copies", "lower", floor, control)]
 
 
 def ratio(evidence: Evidence) -> list[Score]:

@@ -87,6 +87,12 @@ WORDS: Mapping[str, ScoreWords] = {
         "The share of samples nearer to a training item than 99% of held-out items are; 1% is by chance.",
         COPIED,
     ),
+    "close_copies": ScoreWords(
+        "samples very near to a training item",
+        "The share of samples at a fifth or less of the usual distance of held-out items to a training item; near "
+        "duplicates in the data give held-out items such a share as well.",
+        COPIED,
+    ),
     "items_near_copies": ScoreWords(
         "near copies of training items",
         "The share of samples nearer to a training item than 99% of held-out ones.",
@@ -117,7 +123,6 @@ BESIDE: Mapping[str, str] = {
     "pixels": "in values",
     "features": "in features",
     "blurred": "of blurred real ones",
-    "close": "much nearer than held-out ones",
     "subsets": "over random subsets",
     "neighbour": "by the nearest neighbour",
     "mlp_pixels": "by a network on values",

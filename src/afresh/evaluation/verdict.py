@@ -160,7 +160,7 @@ def judge_images(scores: Scores, plural: str) -> Judgement:
 
 def copied_share(scores: Scores) -> float | None:
     """The share of images that are copies, if it is above what real or blurred images have; else None."""
-    close = scores.get("near_copies/close")
+    close = scores.get("close_copies")
     if close is not None:
         floor = close.floor or 0.0  # near duplicates in the data
         if (close.low or 0.0) > floor + COPIED * (1 - floor):
