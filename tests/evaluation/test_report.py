@@ -20,7 +20,16 @@ from afresh.evaluation.verdict import Verdict
 NAMES = (
     *("frechet", "kid", "precision", "recall", "density", "coverage", "two_sample", "sharpness", "variety", "likeness"),
     *("conditional_accuracy", "near_copies", "close_copies", "nearest_ratio", "bits_per_dim", "bits_per_byte"),
-    *("bits_per_token", "parses", "known_words", "distinct_1", "distinct_2", "distinct_3", "verbatim_50", "longest_copy"),
+    *(
+        "bits_per_token",
+        "parses",
+        "known_words",
+        "distinct_1",
+        "distinct_2",
+        "distinct_3",
+        "verbatim_50",
+        "longest_copy",
+    ),
     *("valid_scores", "copied_runs_8", "completions_valid", "items_valid", "items_kid", "items_near_copies"),
 )
 VOID = {"meta", "img", "br", "hr", "link", "input"}
