@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from afresh.core import events
 
 SAMPLING, ENCODER, CLASSIFIER = 0.35, 0.3, 0.1  # shares of the seconds for the samples and for training each network
-LEAST_STEPS, LEAST_SAMPLES = 20, 32  # which are trained and drawn even where they take longer
+LEAST_STEPS, LEAST_SAMPLES = 20, 24  # which are trained and drawn even where they take longer
 EVERY = 0.25  # minimum seconds between events
 
 
@@ -37,10 +37,14 @@ class Effort:
 
     def affordable(self, wanted: int, least: int, share: float, work: Callable[[], object]) -> int:
         """How many of `wanted` repetitions of `work` fit into `share` of all seconds, at least `least`. Without a limit
-        it is `wanted`, and nothing is tried. `work` is repeated twice, and the second time counts."""
+        it is `wanted`, and nothing is tried. `work` is repeated and the second time counts, unless the first one took
+        longer than half of the share."""
         if self.seconds is None or wanted <= least:
             return wanted
+        start = time.perf_counter()
         work()
+        if (each := time.perf_counter() - start) > share * self.seconds / 2:
+            return max(least, min(wanted, int(share * self.seconds / each)))
         start = time.perf_counter()
         work()
         each = max(1e-9, time.perf_counter() - start)

@@ -25,6 +25,7 @@ from afresh.training.family_choice import curves_for
 from afresh.training.weights import CHOSEN
 
 MAX_IMAGES = 60
+FEW_IMAGES, SHORT = 20, 4.0  # images of the report of a run of fewer minutes than SHORT
 MAX_TEXTS = 4
 CAUTION = 0.5  # of the examples of a run: what another family is assumed to see in the same minutes
 MUCH = 0.5  # of a family's expected score: another one is proposed if its own is below
@@ -202,8 +203,10 @@ def weights_record(run: Run) -> dict[str, Any]:
 
 
 def report_samples(run: Run) -> Samples:
-    """The samples that the report of a run shows."""
+    """The samples that the report of a run shows; fewer if the run had few minutes, which the report is a part of."""
     count = MAX_TEXTS if run.encoder.kind.view == "text" else MAX_IMAGES
+    if run.record.minutes is not None and run.record.minutes < SHORT:
+        count = min(count, FEW_IMAGES)
     return Sampler(run, count, Request(), run.record.seed, {})()
 
 
