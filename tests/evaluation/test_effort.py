@@ -1,0 +1,53 @@
+"""A measurement within some seconds: what it still does, what it leaves out, and what it reports."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from afresh.core.events import Event, listening
+from afresh.evaluation.effort import Effort
+from afresh.evaluation.images import METRICS
+from afresh.evaluation.study import LATE, measure
+from tests.evaluation.evidence import digit_evidence
+
+
+def test_without_a_limit_everything_is_done_and_nothing_is_tried() -> None:
+    effort = Effort()
+    assert effort.affordable(300, 20, 0.3, lambda: pytest.fail("tried")) == 300
+    assert effort.left() is None and not effort.over
+
+
+def test_with_a_limit_there_is_as_much_as_fits_and_never_less_than_the_least() -> None:
+    assert Effort(seconds=1e9).affordable(300, 20, 0.3, lambda: None) == 300
+    assert Effort(seconds=0.0).affordable(300, 20, 0.3, lambda: None) == 20
+    assert Effort(seconds=1e9).affordable(5, 20, 0.3, lambda: pytest.fail("tried")) == 5
+    calls: list[int] = []
+
+    def slow() -> None:
+        calls.append(1)
+        time.sleep(0.02)
+
+    fits = Effort(seconds=2.0).affordable(300, 2, 0.5, slow)
+    assert 2 <= fits <= 50 and len(calls) <= 2  # at most one second's worth of 20 ms
+
+
+def test_progress_is_reported_seldom_and_ends() -> None:
+    raised: list[Event] = []
+    with listening(raised.append):
+        effort = Effort("digits", seconds=100.0)
+        for step in range(50):
+            effort.report("an encoder learns", step / 50)
+        effort.report("", 1.0, ended=True)
+    assert len(raised) <= 4 and all((e.kind, e.code) == ("progress", "measuring") for e in raised)
+    assert raised[0].fields["stage"] == "an encoder learns" and 0 < raised[0].fields["seconds_left"] <= 100
+    assert raised[-1].fields["ended"] and "measured in" in raised[-1].text
+
+
+def test_when_the_seconds_are_over_only_the_metrics_of_the_verdict_are_computed() -> None:
+    evidence = digit_evidence("real")
+    late = measure(evidence, METRICS, 40, modality="image", sampling={}, effort=Effort(seconds=0.0))
+    assert {m.name for m in METRICS if m.brief} == {m.name for m in METRICS} - set(late.skipped)
+    assert set(late.skipped.values()) == {LATE}
+    assert any("learnt for 20 of" in note for note in late.notes)
