@@ -107,12 +107,15 @@ class Likelihood:
     """How a family rates examples. Both functions take (modules, config, space, batch, rng) and return nats (B,).
 
     `score`: higher is likelier. Of tokens it is a log-likelihood; of fields it may be minus an error of the objective.
-    `density`: the log-likelihood of fields. `bound`: whether these log-likelihoods are only lower bounds.
+    `density`: the log-likelihood of fields. `bound`: whether these log-likelihoods are only lower bounds. `selects`:
+    whether the weights with the lowest held-out loss draw the best samples, so that they are used and training ends
+    when the loss rises.
     """
 
     score: Callable[[Modules, Any, Space, Batch, Rng], Tensor]
     density: Callable[[Modules, Any, Space, Batch, Rng], Tensor] | None = None
     bound: bool = False
+    selects: bool = True
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ class DataSource:
     def learner(self) -> Learner:
         """Restore the newest intact checkpoint, and the evaluations so far."""
         learner, rows = self.run.learner(), metrics_rows(self.run)
-        self.best = best_by_loss(self.run.path, learner, rows)
+        if self.run.family.likelihood is None or self.run.family.likelihood.selects:
+            self.best = best_by_loss(self.run.path, learner, rows)
         self.monitor = memorisation_monitor(self.run, (self.prepared.train, self.prepared.heldout), learner, rows)
         return learner
 
