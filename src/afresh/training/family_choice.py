@@ -1,8 +1,8 @@
 """The choice of a family for a budget in minutes, by what each family was measured to reach after how many examples.
 
-Each row of reached.json is one training of this project, scored by a network that was trained on other data: images by
-EfficientNet-Lite0, spoken digits by Whisper. Data sets differ in how low a score can be, so families are compared on one
-of them: the one most like the user's data.
+Each row of reached.json is one training of this project, scored by a network that was trained on other data: images
+by EfficientNet-Lite0, spoken digits by Whisper. Data sets differ in how low a score can be, so families are compared
+on one of them: the one most like the user's data.
 """
 
 from __future__ import annotations
