@@ -21,6 +21,7 @@ from afresh.training.plan import Decision, Sized, Task, sized, smallest_trial
 TABLE = Path(__file__).with_name("reached.json")
 ITEMS = 0.25  # weight of a difference in the number of items, relative to one in the side of the grid
 LONG = 240.0  # seconds from which every family is sized in full before one is chosen
+FURTHER = 2.0  # doublings beyond the last measurement for which a curve is continued
 STEEPEST = 1.5  # the most that a score is assumed to fall per doubling of examples, beyond those measured
 
 
@@ -71,12 +72,15 @@ class Curves:
     points: Mapping[str, Sequence[tuple[int, float]]]  # family -> (examples, score), by examples
 
     def expected(self, family: str, examples: int) -> float:
-        """The score after so many examples, interpolated between logarithms. Beyond the last measurement it stays the
-        same, and before the first one it rises as between the first two, by at most STEEPEST per halving."""
+        """The score after so many examples, interpolated between logarithms. Before the first measurement it rises as
+        between the first two, by at most STEEPEST per halving; beyond the last one it falls as between the last two,
+        for at most FURTHER doublings."""
         points = [(math.log2(n), math.log2(s)) for n, s in self.points[family]]
         x = math.log2(max(1, examples))
         if x >= points[-1][0]:
-            return 2 ** points[-1][1]
+            (x0, y0), (x1, y1) = points[max(0, len(points) - 2)], points[-1]
+            slope = max(0.0, (y0 - y1) / (x1 - x0)) if x1 > x0 else 0.0
+            return float(2 ** (y1 - slope * min(FURTHER, x - x1)))
         if x <= points[0][0]:
             (x0, y0), (x1, y1) = points[0], points[min(1, len(points) - 1)]
             slope = (y0 - y1) / (x1 - x0) if x1 > x0 else 0.0
