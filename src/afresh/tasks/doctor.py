@@ -72,13 +72,16 @@ def threads_finding(threads: int, processors: float) -> Finding:
     return Finding("threads", value, "all are used")
 
 
+TIMED = "unless its budget is in minutes: then real steps are timed"
+
+
 def products_finding(machine: Machine) -> Finding:
-    """The speed of matrix products in two precisions, and the precision that training uses."""
+    """The speed of matrix products in two precisions, and the precision of training for a number of steps."""
     value = f"{machine.float32:,.0f} GFLOP/s in float32, {machine.bfloat16:,.0f} in bfloat16"
     ratio = machine.bfloat16 / machine.float32
     if machine.precision == "bfloat16":
-        return Finding("products", value, f"bfloat16 is {ratio:.1f} times as fast: training uses it")
-    return Finding("products", value, f"bfloat16 is only {ratio:.2g} times as fast: training uses float32")
+        return Finding("products", value, f"bfloat16 is {ratio:.1f} times as fast: training uses it, {TIMED}")
+    return Finding("products", value, f"bfloat16 is only {ratio:.2g} times as fast: training uses float32, {TIMED}")
 
 
 def compiler_finding(machine: Machine) -> Finding:
