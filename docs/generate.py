@@ -100,8 +100,8 @@ def spelled(kind: Any) -> str:
 def cli_page() -> str:
     intro = (
         "Every command and option, as `afresh COMMAND --help` shows them. `--json` writes the result to standard "
-        "output as JSON. Exit codes: 0 done, 1 a fault found by `afresh verify`, 2 bad usage or input, 3 training "
-        "diverged, 130 interrupted and saved. What `--set` and `--data` accept is in [settings](settings.md)."
+        "output as JSON. What a command's [exit code](exit-codes.md) means and what `--set` and `--data` accept "
+        "([settings](settings.md)) is on pages of their own."
     )
     return page("Commands", intro, [shared_part(), *(command_part(name, verb) for name, verb in commands().items())])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from afresh.core import Refused
-from afresh.data.refusals import describe_refusals, list_reasons, refusal_lines, sum_refusals
+from afresh.data.refusals import describe_refusals, refusal_lines, sum_refusals
 
 INSTALL = "a Word document is read with the extra documents: pip install 'afresh[documents]'"
 REFUSED = [
@@ -36,5 +36,5 @@ def test_as_a_sentence_and_as_lines() -> None:
     assert lines[1] == "2 .png: damaged or truncated (b.png, a.png)"
     assert lines[0].endswith("letters/00.docx, letters/01.docx, letters/02.docx, ...)")
     assert lines[2:] == ["and 36 more for other reasons"]
-    assert list_reasons(REFUSED[:1]) == "\n  .hidden0: hidden (its name begins with a dot)"
-    assert list_reasons([]) == ""
+    assert refusal_lines(REFUSED[:1]) == [".hidden0: hidden (its name begins with a dot)"]
+    assert refusal_lines([]) == []

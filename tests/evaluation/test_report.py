@@ -14,7 +14,7 @@ from PIL import Image
 
 from afresh.core import Score, UserError
 from afresh.evaluation.curves import Curves, draw_curves, draw_score, number, scale, thin
-from afresh.evaluation.report import Sample, Section, card_markdown, image_view, render, visible, write_report
+from afresh.evaluation.report import Sample, Section, card_markdown, image_view, render, write_report
 from afresh.evaluation.verdict import Verdict
 
 NAMES = (
@@ -345,4 +345,3 @@ def test_a_failed_write_leaves_the_old_report(tmp_path: Path) -> None:
 def test_the_card_keeps_its_tables_whole() -> None:
     card = card_markdown("t", [full()])
     assert "| width | 64 | a \\| b |" in card and "- bits per byte: no likelihood" in card
-    assert visible("a\r\nb\tc") == "a\nb\tc"

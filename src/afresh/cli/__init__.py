@@ -1,6 +1,7 @@
 """The command line. One verb a file; this file puts them together and turns errors into exit codes.
 
-Exit codes: 0 done, 1 `verify` found a fault, 2 bad usage or input, 3 training diverged, 130 interrupted and saved.
+Exit codes: 0 done, 1 `verify` found a fault, 2 bad usage or input, 3 training diverged, 70 a fault of this program,
+130 interrupted and saved (docs/reference/exit-codes.md).
 Nothing heavy is imported before a verb runs, so that --help answers at once.
 """
 
@@ -11,6 +12,7 @@ import inspect
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -46,10 +48,10 @@ from afresh.cli import (
     verify,
 )
 from afresh.cli.event_file import EventFile
-from afresh.cli.show import emit, fail
+from afresh.cli.show import emit, fail, one_line
 from afresh.cli.wording import as_typed, options_of
 
-DONE, FAULT, USAGE, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, FAULT, USAGE, DIVERGED, CRASHED, INTERRUPTED = 0, 1, 2, 3, 70, 130  # 70: EX_SOFTWARE of sysexits.h
 CODES = {USAGE: "usage", DIVERGED: "diverged", INTERRUPTED: "interrupted"}  # of events, for errors without a code
 
 # The base of usage errors: click's, of which newer versions of typer hold a copy of their own.
@@ -154,7 +156,12 @@ def main() -> None:
     """The console script."""
     for stream in (sys.stdout, sys.stderr):  # a terminal of another encoding shows escapes, never a traceback
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+    except Exception:  # the traceback names what others have named, too
+        fail(traceback.format_exc().rstrip())
+        code = CRASHED
+    sys.exit(code)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -198,7 +205,7 @@ def usage_message(error: Any) -> str:
     text = str(error.format_message())
     if getattr(error, "option_name", None) == "--events":
         text = "--events FILE stands before the command, as in afresh --events FILE train PATH."
-    return f"{text} See: {command} --help" if text.endswith((".", "?")) else f"{text}. See: {command} --help"
+    return one_line(text if text.endswith((".", "?")) else f"{text}.") + f" See: {command} --help"
 
 
 def code_of(error: Exception) -> int | None:
@@ -223,7 +230,8 @@ def code_of(error: Exception) -> int | None:
 def message_of(error: Exception) -> str:
     """The error's message, with what a person can type."""
     if isinstance(error, OSError):
-        return f"{error.filename or 'A file'}: {error.strerror}. Make room, or choose a place that may be written."
+        name = one_line(str(error.filename or "A file"))
+        return f"{name}: {error.strerror}. Make room, or choose a place that may be written."
     return as_typed(str(error), option_names())
 
 

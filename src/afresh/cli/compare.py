@@ -200,7 +200,7 @@ def show(session: Session, question: Question) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from afresh.evaluation.report import visible
+    from afresh.core.visible import visible
 
     console = Console(stderr=True, highlight=False, markup=False)
     console.print(Rule(Text(f"{question.number} of {question.of}"), style="dim"))

@@ -68,7 +68,7 @@ def show(completions: Sequence[Completion]) -> None:
     from rich.rule import Rule
     from rich.text import Text
 
-    from afresh.evaluation.report import visible
+    from afresh.core.visible import visible
 
     for i, completion in enumerate(completions):
         if len(completions) > 1:

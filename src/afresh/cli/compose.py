@@ -65,7 +65,9 @@ def show(texts: Sequence[str]) -> None:
     from rich.rule import Rule
     from rich.text import Text
 
+    from afresh.core.visible import visible
+
     for i, text in enumerate(texts):
         if len(texts) > 1:
             answer(Rule(f"{i + 1}", style="dim"))
-        answer(Text(text))
+        answer(Text(visible(text)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from afresh.cli import options as o
-from afresh.cli.show import answer, emit, say
+from afresh.cli.show import answer, emit, one_line, say
 from afresh.cli.show_samples import show_pictures
 from afresh.cli.wording import as_typed, options_of
 
@@ -31,7 +31,6 @@ def data(
     Nothing is trained and nothing is changed.
     """
     from afresh.core.options import pairs
-    from afresh.evaluation.report import visible
     from afresh.tasks.inspect_data import look
 
     found = look(path, modality, pairs(option or [], "--data"), validation, near)
@@ -43,7 +42,7 @@ def data(
         return
     known = options_of(context.find_root().command)
     for line in found.lines():
-        answer(visible(as_typed(line, known)))
+        answer(as_typed(line, known))
     show_examples(found)
 
 
@@ -52,7 +51,7 @@ def show_examples(found: Look) -> None:
     from rich.rule import Rule
     from rich.text import Text
 
-    from afresh.evaluation.report import visible
+    from afresh.core.visible import visible
     from afresh.sampling.samples import images_of
     from afresh.tasks.inspect_data import excerpt
 
@@ -61,5 +60,5 @@ def show_examples(found: Look) -> None:
         show_pictures(images)
         return
     for item in items:
-        answer(Rule(Text(visible(item.source)), style="dim"))
+        answer(Rule(Text(one_line(item.source)), style="dim"))
         answer(Text(visible(excerpt(encoder.kind.preview(item.value).text or ""))))

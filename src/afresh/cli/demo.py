@@ -63,7 +63,9 @@ def demo(
     if as_json:
         emit(result)
         return
-    answer(f"\n{result['seconds']:,.0f} seconds. Try next:")
+    answer("")
+    answer(f"{result['seconds']:,.0f} seconds. Try next:")
     for command in result["next"]:
         answer(f"  {command}")
-    answer(f"\nOpen the page: {result['page']}")
+    answer("")
+    answer(f"Open the page: {result['page']}")

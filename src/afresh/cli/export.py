@@ -83,7 +83,8 @@ def show(proof: Proof) -> None:
         lines.append(f"{'chat':14}{c['same']} of {c['conversations']} conversations are the same{some}")
     if proof.condition is not None:
         lines.append(f"{'condition':14}{proof.condition}")
-    answer("\n".join(lines))
+    for line in lines:
+        answer(line)
     note(*proof.notes)
 
 
@@ -96,7 +97,8 @@ def show_fields(proof: FieldProof) -> None:
         f"{'difference':14}{'' if proof.passed else 'FAILED: '}at most {proof.largest:.2g} ({allowed}), "
         f"of outputs up to {proof.outputs:.3g}",
     ]
-    answer("\n".join(lines))
+    for line in lines:
+        answer(line)
     note(*proof.notes)
 
 

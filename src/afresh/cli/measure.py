@@ -43,7 +43,9 @@ def measure(
 def show_verdict(verdict: Verdict) -> None:
     """The verdict in a word, why, and what would help most, with its command on a line of its own."""
     answer(f"verdict: {verdict.word}. {verdict.sentence}")
-    answer(f"what would help most: {verdict.help}" + (f"\n    {verdict.command}" if verdict.command else ""))
+    answer(f"what would help most: {verdict.help}")
+    if verdict.command:
+        answer(f"    {verdict.command}")
 
 
 def show_measurement(measured: Measurement) -> None:

@@ -303,14 +303,14 @@ def show_prompt(prompt: str, between: str, error: bool) -> None:
     """In bold, the cursor left behind it."""
     from rich.text import Text
 
-    from afresh.evaluation.report import visible
+    from afresh.core.visible import visible
 
     console(error).print(Text(led(visible(prompt), between), style="bold"), end="")
 
 
 def show_pieces(pieces: Iterable[str], file: IO[str]) -> None:
     """Each as it comes; control characters as their pictures."""
-    from afresh.evaluation.report import visible
+    from afresh.core.visible import visible
 
     held = ""
     for piece in pieces:

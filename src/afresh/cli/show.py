@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from afresh.cli.wording import shell_word
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -39,6 +40,15 @@ def console(error: bool = False) -> Console:
     return Console(stderr=error, highlight=False, soft_wrap=True)
 
 
+def one_line(text: str) -> str:
+    """The text with its control characters made visible. Text without any needs nothing that is slow to import."""
+    if text.isprintable():
+        return text
+    from afresh.core.visible import visible_line
+
+    return visible_line(text)
+
+
 def say(text: str) -> None:
     """Raise a note, which is shown on standard error as it is."""
     from afresh.core import events
@@ -55,10 +65,10 @@ def note(*texts: str) -> None:
 
 
 def fail(text: str) -> None:
-    """A short message of what went wrong, in red."""
+    """A short message of what went wrong, in red; it has several lines only if the error itself has."""
     from rich.text import Text
 
-    console(error=True).print(Text(text, style="red"))
+    console(error=True).print(Text("\n".join(map(one_line, text.split("\n"))), style="red"))
 
 
 def draws_pictures() -> bool:
@@ -68,7 +78,8 @@ def draws_pictures() -> bool:
 
 
 def answer(what: RenderableType) -> None:
-    """The answer to the command, on standard output: with styles on a terminal, without them in a pipe or a file."""
+    """The answer to the command, on standard output: with styles on a terminal, without them in a pipe or a file. A str
+    is one line, in which control characters are made visible; a Text is shown as it is."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -76,7 +87,8 @@ def answer(what: RenderableType) -> None:
     made = Console(highlight=False, markup=False)
     if isinstance(what, Table) and not made.is_terminal:  # a file or a pipe has no width to fit
         made.width = 250
-    made.print(what, soft_wrap=isinstance(what, str | Text))
+    what = Text(one_line(what)) if isinstance(what, str) else what
+    made.print(what, soft_wrap=isinstance(what, Text))
 
 
 def table(
@@ -91,7 +103,7 @@ def table(
     for i, name in enumerate(columns):
         made.add_column(name, justify="right" if i in right else "left", overflow="fold", no_wrap=i not in wrap)
     for row in rows:
-        made.add_row(*map(Text, row))
+        made.add_row(*(Text(one_line(cell)) for cell in row))
     return made
 
 
@@ -114,4 +126,4 @@ def size(count: float) -> str:
 
 def quoted(path: Path) -> str:
     """A path as it is typed in a shell."""
-    return shlex.quote(str(path))
+    return shell_word(str(path))

@@ -23,7 +23,6 @@ def show(
 ) -> None:
     """Show what a run is: its model and training, the verdict of its report, its last preview, and what comes next."""
     from afresh.cli.runs import facts
-    from afresh.evaluation.report import visible
     from afresh.runs.run import Run, described
     from afresh.tasks.report import read_verdict
 
@@ -41,7 +40,7 @@ def show(
     if report is not None:
         lines.append(("report", report))
     for name, value in lines:
-        answer(visible(f"{name + ':':14}{value}"))
+        answer(f"{name + ':':14}{value}")
     if preview is not None:
         show_preview(preview)
     answer("next:")
@@ -58,8 +57,8 @@ def show_preview(file: Path) -> None:
     """The text, or the picture if the terminal draws it; otherwise its path."""
     from rich.text import Text
 
+    from afresh.core.visible import visible
     from afresh.data.image.images import full_size_image
-    from afresh.evaluation.report import visible
 
     step = f"step {int(file.stem):,}"
     if file.suffix == ".txt":

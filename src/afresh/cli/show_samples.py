@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from afresh.cli.show import answer, draws_pictures, note, table
+from afresh.cli.show import answer, draws_pictures, note, one_line, table
 
 if TYPE_CHECKING:
     from afresh.data.image.images import Pixels
@@ -52,13 +52,13 @@ def show_texts(
     from rich.rule import Rule
     from rich.text import Text
 
-    from afresh.evaluation.report import visible
+    from afresh.core.visible import visible
 
     previews = samples.encoder.kind.previews(samples.values[:most])
     for i, (preview, asked) in enumerate(zip(previews, samples.described, strict=False)):
         if len(previews) > 1:
             title = f"{i + 1}" + (f": {asked['label']}" if asked.get("label") else "")
-            answer(Rule(title, style="dim"))
+            answer(Rule(Text(one_line(title)), style="dim"))
         prompt = led(visible(asked.get("prompt") or ""), between)
         answer(Text(prompt, style="bold") + Text(visible(preview.text or "")))
         if records:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from afresh.cli import options as o
-from afresh.cli.show import answer, emit
+from afresh.cli.show import answer, emit, one_line
 
 
 def verify(
@@ -32,7 +32,10 @@ def verify(
     else:
         for c in checks:
             word, style = {True: ("pass", "green"), False: ("FAIL", "bold red"), None: ("-", "dim")}[c.passed]
-            answer(Text(f"{word:5}", style=style) + Text(f"{c.name:9}{c.detail}", style="" if c.passed else style))
+            answer(
+                Text(f"{word:5}", style=style)
+                + Text(f"{c.name:9}{one_line(c.detail)}", style="" if c.passed else style)
+            )
         answer(f"{run}: {'failed: ' + ', '.join(broken) if broken else 'sound'}")
     if broken:
         raise typer.Exit(1)

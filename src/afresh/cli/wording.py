@@ -62,8 +62,17 @@ def typed(code: str, known: Collection[str]) -> str | None:
 def argument(node: ast.expr) -> str:
     """An argument as a word of a shell; a name (PATH, RUN) as it is."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return shlex.quote(node.value)
+        return shell_word(node.value)
     return ast.unparse(node)
+
+
+def shell_word(text: str) -> str:
+    """The text as it is typed in a shell. Only text with unusual characters needs more than the standard library."""
+    if text.isprintable():
+        return shlex.quote(text)
+    from afresh.core.visible import shell_word
+
+    return shell_word(text)
 
 
 def option(name: str, value: str | None, known: Collection[str]) -> str | None:

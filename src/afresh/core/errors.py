@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from afresh.core.visible import visible_line
 
 
 class UserError(Exception):
     """Bad usage or bad input: the message says what was given, what is accepted and what to do next.
 
     `code` names the kind of error for programs and `fields` holds its values, so that a command line, a server and a
-    notebook can each word it in their own way. The message itself names no command-line flag.
+    notebook can each word it in their own way. The message itself names no command-line flag. It is one line, in which
+    control characters of names can be seen (`visible_line`); `lines` are shown below it, indented.
     """
 
-    def __init__(self, message: str, code: str = "invalid", **fields: Any) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, code: str = "invalid", *, lines: Sequence[str] = (), **fields: Any) -> None:
+        super().__init__("\n  ".join(map(visible_line, (message, *lines))))
         self.code, self.fields = code, fields
 
 

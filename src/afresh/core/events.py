@@ -21,18 +21,24 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, TextIO
 
+from afresh.core.visible import visible, visible_line
+
 Kind = Literal["progress", "note", "warning", "error"]
 
 
 @dataclass(frozen=True)
 class Event:
     """One thing that happened. `code` names it for programs (`plan`, `data`, `training`, ...), `text` for people, and
-    `fields` holds its values as plain JSON."""
+    `fields` holds its values as plain JSON. Control characters in `text` are made visible, except its line ends if the
+    kind is "error": those are of the error itself."""
 
     kind: Kind
     code: str
     text: str
     fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", (visible if self.kind == "error" else visible_line)(self.text))
 
     def json(self) -> dict[str, Any]:
         """{event, code, text, **fields}."""

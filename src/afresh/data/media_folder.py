@@ -18,7 +18,7 @@ from pydantic import Field
 
 from afresh.core import Corpus, Refused, UserError
 from afresh.data.files import DataFile, is_hidden, read_zip, walk, zip_files
-from afresh.data.refusals import list_reasons
+from afresh.data.refusals import refusal_lines
 from afresh.data.split import HELD_OUT, TRAINING
 
 TABLES = frozenset({"metadata.jsonl", "metadata.csv", "metadata.parquet"})
@@ -50,7 +50,7 @@ class Media:
     def require(self, count: int, path: Path, refused: Sequence[Refused]) -> None:
         """Raises UserError if `count`, the number of usable files in `path`, is 0."""
         if count == 0:
-            raise UserError(f"There is no usable {self.word} in {path} ({self.formats}).{list_reasons(refused)}")
+            raise UserError(f"There is no usable {self.word} in {path} ({self.formats}).", lines=refusal_lines(refused))
 
 
 @dataclass(frozen=True)
@@ -125,11 +125,13 @@ def stop_on_damage(corpus: Corpus, damaged: Damaged) -> Corpus:
     lost = [r for r in corpus.refused if r.damaged]
     if damaged == "skip" or not lost:
         return corpus
-    listed = "".join(f"\n  {r.source}: {r.reason}" for r in lost[:20])
-    more = f"\n  and {len(lost) - 20:,} more" if len(lost) > 20 else ""
+    listed = [f"{r.source}: {r.reason}" for r in lost[:20]]
+    if len(lost) > 20:
+        listed.append(f"and {len(lost) - 20:,} more")
     raise UserError(
         f"{len(lost):,} inputs cannot be read completely, and `data.damaged=stop` was set. Repair or remove "
-        f"them, or set `data.damaged=skip` to use what can be read.{listed}{more}"
+        f"them, or set `data.damaged=skip` to use what can be read.",
+        lines=listed,
     )
 
 

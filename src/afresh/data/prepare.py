@@ -27,7 +27,7 @@ from afresh.core import (
 from afresh.core.options import problems
 from afresh.data.advice import Facts, advise
 from afresh.data.duplicates import near_duplicates
-from afresh.data.refusals import list_reasons
+from afresh.data.refusals import refusal_lines
 from afresh.data.split import Split, split, split_hash
 
 
@@ -111,7 +111,7 @@ def read_split(
 ) -> tuple[Split, Corpus, list[str]]:
     corpus = modality.read(path, options)
     if not corpus.items:
-        raise UserError(f"Nothing in {path} could be used as {modality.name}.{list_reasons(corpus.refused)}")
+        raise UserError(f"Nothing in {path} could be used as {modality.name}.", lines=refusal_lines(corpus.refused))
     items = corpus.items
     notes = list(corpus.notes)
     if validation is not None:

@@ -59,11 +59,6 @@ def refusal_lines(refused: Sequence[Refused], most: int = SHOWN) -> list[str]:
     return [g.line for g in groups[:most]] + ([_rest(groups, most)] if len(groups) > most else [])
 
 
-def list_reasons(refused: Sequence[Refused]) -> str:
-    """The groups as indented lines, to append to a message."""
-    return "".join(f"\n  {line}" for line in refusal_lines(refused))
-
-
 def _rest(groups: Sequence[RefusalGroup], shown: int) -> str:
     return f"and {sum(g.count for g in groups[shown:]):,} more for other reasons"
 

@@ -55,12 +55,12 @@ def compare(a: ProtocolCard, b: ProtocolCard, differing: Collection[str] = ()) -
     if unknown:
         raise UserError(f"A protocol card has no field {', '.join(unknown)}.")
     pairs = [(f, getattr(a, f), getattr(b, f)) for f in ProtocolCard.model_fields if f not in differing]
-    lines = [f"  {name}: {_short(x)} and {_short(y)}" for name, x, y in pairs if x != y]
+    lines = [f"{name}: {_short(x)} and {_short(y)}" for name, x, y in pairs if x != y]
     if lines:
         raise UserError(
-            "These scores were measured in different ways and cannot be compared. Their protocol cards differ in\n"
-            + "\n".join(lines)
-            + "\nMeasure both with the same data, number of samples, seed and sampling settings."
+            "These scores were measured in different ways and cannot be compared. Measure both with the same data, "
+            "number of samples, seed and sampling settings. Their protocol cards differ in",
+            lines=lines,
         )
 
 

@@ -9,7 +9,6 @@ import base64
 import hashlib
 import json
 import math
-import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,7 @@ from typing import Any
 
 from afresh.core import Score, UserError
 from afresh.core.files import replace_file
+from afresh.core.visible import visible
 from afresh.evaluation.curves import Curves, dash_css, draw_curves, draw_score, number, thin
 from afresh.evaluation.score_words import QUESTIONS, words_of
 from afresh.evaluation.verdict import Verdict
@@ -195,12 +195,6 @@ def value_text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(value_text, value)) or "–"
     return visible(str(value))
-
-
-def visible(text: str) -> str:
-    """Text that HTML can hold: control characters as their symbols, lone surrogates as escapes."""
-    text = text.replace("\r\n", "\n").encode("utf-8", "backslashreplace").decode()
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", lambda m: "\u2421" if m[0] == "\x7f" else chr(0x2400 + ord(m[0])), text)
 
 
 def png_size(png: bytes) -> tuple[int, int]:

@@ -6,12 +6,12 @@ place between the control, 0, and the floor, 1: between what something trivial s
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 from afresh.core import Score
+from afresh.core.visible import shell_word
 from afresh.evaluation.study import Measurement
 
 Word = Literal["noise", "blurred", "recognisable", "good", "memorised", "collapsed", "not measured"]
@@ -289,7 +289,7 @@ def train_command(known: Known, minutes: float | None, family: str = "", size: i
     """The command that trains again on the same data, into a folder of its own; empty if the data is not known."""
     if not known.data:
         return ""
-    data, out, family = shlex.quote(known.data), shlex.quote(f"{known.run.rstrip('/')}-2"), family or known.family
+    data, out, family = shell_word(known.data), shell_word(f"{known.run.rstrip('/')}-2"), family or known.family
     length = f"{max(minutes or 5, 0.5):.3g}"
     if size is not None:
         return f"afresh train {data} --family {family} --data size={size} --minutes {length} --out {out}"
@@ -298,7 +298,7 @@ def train_command(known: Known, minutes: float | None, family: str = "", size: i
 
 def sample_command(known: Known) -> str:
     """The command that makes more samples."""
-    run, out = shlex.quote(known.run), shlex.quote(f"{known.run.rstrip('/')}-samples")
+    run, out = shell_word(known.run), shell_word(f"{known.run.rstrip('/')}-samples")
     if known.stream:
         return f'afresh sample {run} -n 64 --prompt "..." --out {out}'
     return f"afresh sample {run} -n 64 --out {out}"

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from afresh.core import Corpus, Item, Refused, Sniff, UserError
 from afresh.data.files import FileError, matching_pattern, read_bytes, walk
-from afresh.data.refusals import list_reasons
+from afresh.data.refusals import refusal_lines
 from afresh.data.text.documents import (
     DocumentEncoder,
     DocumentOptions,
@@ -106,7 +106,7 @@ class CodeModality:
             else:
                 items.append(Item(text, file.name, {"language": language_of(file.name) or "unknown"}))
         if not items:
-            raise UserError(f"There is no usable source code in {path}.{list_reasons(refused)}")
+            raise UserError(f"There is no usable source code in {path}.", lines=refusal_lines(refused))
         if not options.languages:
             items, rare = _common(items, options.min_share)
             refused += rare

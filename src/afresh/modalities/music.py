@@ -32,7 +32,7 @@ from afresh.data.files import (
 from afresh.data.music.encoder import ScoreEncoder, Steps, load_scores
 from afresh.data.music.files import NOTES, READ, RawPiece, read_pieces, suffix_of, to_score
 from afresh.data.music.score import Note, Score, monophonic, to_text
-from afresh.data.refusals import list_reasons
+from afresh.data.refusals import refusal_lines
 from afresh.data.split import FEW, share
 from afresh.data.text.kind import TEXT
 
@@ -112,8 +112,8 @@ class MusicModality:
                 corpus.refused.append(Refused(raw.source, str(error)))
         if not scores:
             raise UserError(
-                f"There is no usable symbolic music in {path} ({', '.join(sorted(READ))}, also .zip)."
-                + list_reasons(corpus.refused)
+                f"There is no usable symbolic music in {path} ({', '.join(sorted(READ))}, also .zip).",
+                lines=refusal_lines(corpus.refused),
             )
         corpus.notes += _changes(tally, form, steps)
         corpus.counts = {k: v for k, v in tally.items() if v and k != "notes"}

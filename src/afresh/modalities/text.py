@@ -28,7 +28,7 @@ from afresh.data.files import (
     walk,
     zip_names,
 )
-from afresh.data.refusals import list_reasons
+from afresh.data.refusals import refusal_lines
 from afresh.data.split import HELD_OUT, TRAINING
 from afresh.data.text import chat, extract, tables
 from afresh.data.text.documents import (
@@ -120,8 +120,8 @@ class TextModality:
             corpus.settled = {"document": next(iter(reading.documents))}
         if not corpus.items:
             raise UserError(
-                f"There is no usable text in {path} ({', '.join(sorted(READ))}, also .gz and .zip)."
-                + list_reasons(corpus.refused)
+                f"There is no usable text in {path} ({', '.join(sorted(READ))}, also .gz and .zip).",
+                lines=refusal_lines(corpus.refused),
             )
         _check_labels(corpus, options)
         _check_kinds(corpus)

@@ -19,9 +19,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from afresh.alignment.feedback.preferences import Winner
 from afresh.core import UserError
+from afresh.core.visible import visible
 from afresh.data.audio.views import wav_bytes
 from afresh.data.image.kind import png_bytes
-from afresh.evaluation.report import visible
 from afresh.serve.compare_html import page_html
 from afresh.tasks.annotate import Question, Session
 

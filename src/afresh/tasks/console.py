@@ -15,6 +15,7 @@ from rich.table import Column
 from rich.text import Text
 
 from afresh.core.events import Event, Listener, PlainLines
+from afresh.core.visible import visible_line
 from afresh.tasks.notebook import NotebookListener, in_notebook
 from afresh.training.progress import clock, speed, values_line
 
@@ -56,7 +57,7 @@ class ConsoleListener:
         self.fields, self.at = fields, time.monotonic()
         if self.bar is None:
             self.bar = self.make_bar(code)
-            self.task = self.bar.add_task(escape(fields["title"]), total=None)
+            self.task = self.bar.add_task(escape(visible_line(fields["title"])), total=None)
             self.bar.start()
         done, total = (fields["step"], fields["steps"]) if code == "training" else (fields["share"], 1.0)
         self.bar.update(self.task, completed=done, total=total)

@@ -12,8 +12,8 @@ from afresh.alignment.feedback.preferences import TIE, Candidate, Preferences, V
 from afresh.alignment.feedback.ranking import Strengths, duels_of, fit
 from afresh.core import Score, UserError
 from afresh.core.counted import counted
+from afresh.core.visible import visible
 from afresh.evaluation.estimate import share
-from afresh.evaluation.report import visible
 
 LISTED_ITEMS = 3  # of the strongest and of the weakest items
 EXCERPT_CHARACTERS = 60  # of an item in a line

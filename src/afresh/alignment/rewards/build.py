@@ -57,7 +57,7 @@ TOKEN = re.compile(r"""(?:\\.|'[^']*'|"(?:\\.|[^"\\])*"|[^\s'"\\])+""")  # of a 
 
 
 def parse_error(text: str, position: int, reason: str) -> UserError:
-    return UserError(f"This reward cannot be parsed:\n  {text}\n  {' ' * position}^ {reason}")
+    return UserError("This reward cannot be parsed:", lines=[text, f"{' ' * position}^ {reason}"])
 
 
 def read_word(text: str, start: int) -> tuple[str, str, int]:
