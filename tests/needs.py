@@ -32,9 +32,10 @@ def llama_cpp() -> Any:
 def no_sandbox() -> str | None:
     """Why programs cannot be run in the sandbox on this machine; None where they can."""
     try:
-        return None if Sandbox().ready else "the sandbox is not ready"
+        Sandbox().check()
     except UserError as e:
         return str(e)
+    return None
 
 
 WHY_NO_SANDBOX = no_sandbox()

@@ -15,10 +15,10 @@ from afresh.evaluation.programs import (
     HOLES,
     completions,
     draw_holes,
+    held,
     over_tasks,
     pass_at_k,
     pass_scores,
-    passed,
     task_of,
 )
 from afresh.evaluation.study import Study, Unmeasurable
@@ -77,33 +77,21 @@ def test_a_task_of_mbpp() -> None:
     task = task_of(MBPP, 1)
     assert task.prompt == '"""\nWrite a function to add.\nassert add(1, 2) == 3\nassert add(0, 0) == 0\n"""\n'
     assert task.reference == "def add(a, b):\n    return a + b"
-    assert ran(task.program(task.reference, "MARK")) == "\nMARK\n"
+    assert (task.setup, task.tests) == ("one = 1", "assert add(1, 2) == 3\nassert add(0, 0) == 0")
     assert task.answer("def add(a, b):\n    return a\n\nassert add(1, 1) == 2\n") == "def add(a, b):\n    return a\n"
 
 
 def test_a_task_of_humaneval() -> None:
     task = task_of(HUMAN, 1)
     assert task.prompt == HUMAN["prompt"] and task.reference is not None
-    assert ran(task.program(task.reference, "MARK")) == "\nMARK\n"
+    assert (task.entry, task.tests) == ("two", f"{HUMAN['test']}\ncheck(two)")
     assert task.answer("    return 2\n\ndef three():\n    return 3\n") == "    return 2\n"
-    with pytest.raises(AssertionError):
-        ran(task.program("    return 3\n", "MARK"))
 
 
-def ran(program: str) -> str:
-    """The output of a program."""
-    import contextlib
-    import io
-
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(program, {})
-    return printed.getvalue()
-
-
-def test_only_a_mark_at_the_end_counts() -> None:
-    assert passed("text\n\nMARK\n", "MARK") and passed("\nMARK\n", "MARK")
-    assert not passed("", "MARK") and not passed("MARK", "MARK") and not passed("\nMARK\nmore", "MARK")
+def test_only_the_line_with_the_mark_counts() -> None:
+    assert held("text\n\nMARK 2\n", "MARK", 3) == 2 and held("\nMARK 2\nmore", "MARK", 3) == 2
+    assert held("", "MARK", 3) == held("MARK", "MARK", 3) == held("\nMARK 2 3\n", "MARK", 3) == 0
+    assert held("\nMARK 99999\n", "MARK", 3) == 3 and held("\nMARK -1\n", "MARK", 3) == 0
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import socket
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -150,6 +152,7 @@ print(open("/box/sub/own").read(), os.getcwd())
 def test_the_folder_is_small_and_new_each_time() -> None:
     fill = "import os\nfor i in range(9):\n    open(str(i), 'wb').write(b'x' * (1 << 20))"
     assert "No space left" in run(fill).stderr
+    assert "No space left" in run("for i in range(5000): open(str(i), 'w').close()").stderr
     assert run("import os; print(os.listdir('.'))").stdout == "['main.py']\n"
 
 
@@ -189,11 +192,119 @@ print([n for n in os.listdir({str(home)!r}) if not {sys.base_prefix!r}.startswit
         "libc.setresuid(0, 0, 0)",
         "libc.chroot(b'/box')",
         "libc.setns(0, 0)",
+        "libc.syscall(56, 0x10000011, 0, 0, 0, 0)",  # clone into a user namespace
+        "libc.syscall(310, os.getppid(), 0, 0, 0, 0, 0)",  # reads the memory of another process
+        "libc.syscall(311, os.getppid(), 0, 0, 0, 0, 0)",
+        "libc.syscall(438, 3, 0, 0)",  # a descriptor of another process
+        "libc.syscall(321, 0, 0, 0)",  # bpf
+        "libc.syscall(298, 0, 0, 0, 0, 0)",  # performance counters
+        "libc.syscall(323, 0)",  # userfaultfd
+        "libc.syscall(250, 0, 0, 0, 0, 0)",  # keys
+        "libc.syscall(0x40000000 | 41, 1, 1, 0)",  # a socket by the x32 convention
+        "libc.mknod(b'/box/disk', 0o60600, 0x800)",
+        "libc.sethostname(b'x', 1)",
+        "libc.kill(1, 9) * 0 + libc.setuid(0)",  # process 1 does not end
     ],
 )
 def test_there_is_no_way_to_more_privileges(act: str) -> None:
-    program = f"import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\nprint({act}, ctypes.get_errno())"
+    if "syscall(" in act and platform.machine() != "x86_64" and "425" not in act:
+        pytest.skip("numbers of system calls of x86_64")
+    program = f"import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\nprint({act}, ctypes.get_errno())"
     assert run(program).stdout == "-1 1\n"
+
+
+@needs.sandbox
+def test_programs_of_other_users_bring_no_privileges() -> None:
+    """Programs that act as their owner, such as su, do not; a copy of the shell cannot be made to."""
+    program = """
+import os, shutil, subprocess
+shutil.copy("/bin/sh", "sh")
+os.chmod("sh", 0o6755)
+user = subprocess.run(["/box/sh", "-p", "-c", "id -u"], capture_output=True, text=True).stdout.strip()
+print(user == str(os.getuid()))
+found = [os.path.join("/usr/bin", n) for n in os.listdir("/usr/bin") if os.path.isfile(os.path.join("/usr/bin", n))]
+setuid = [p for p in found if os.stat(p).st_mode & 0o4000]
+print(all(os.statvfs(p).f_flag & os.ST_NOSUID for p in setuid))
+"""
+    assert run(program, files_mb=16).stdout == "True\nTrue\n"
+
+
+@needs.sandbox
+@pytest.mark.parametrize(
+    "get",
+    [
+        "libc.shmget(0, 1 << 20, 0o1600)",
+        "libc.msgget(0, 0o1600)",
+        "libc.semget(0, 1, 0o1600)",
+        "libc.memfd_create(b'x', 0)",
+        "libc.syscall(447, 0)",  # memfd_secret
+        "ctypes.CDLL('librt.so.1', use_errno=True).mq_open(b'/x', 0o102, 0o600, None)",
+        "libc.mmap(None, 1 << 20, 3, 0x21, -1, 0)",  # shared, of no file
+    ],
+)
+def test_there_is_no_memory_that_belongs_to_no_process(get: str) -> None:
+    """It would not be in the resident memory of any process, nor in the size of the folder."""
+    program = f"import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\nprint({get}, ctypes.get_errno())"
+    assert run(program).stdout == "-1 1\n"
+    assert run("import os; print(os.path.exists('/dev/zero'), os.path.exists('/dev/shm'))").stdout == "False False\n"
+
+
+@needs.sandbox
+def test_child_processes_of_a_thread_are_counted() -> None:
+    hoard = "import os, threading, time\ndef hoard():\n    for i in range(4):\n        if os.fork() == 0:\n"
+    hoard += "            x = b'x' * (60 << 20); time.sleep(60)\n    time.sleep(60)\n"
+    assert run(f"{hoard}threading.Thread(target=hoard).start()").status == "memory"
+
+
+@needs.sandbox
+def test_nothing_goes_on_when_afresh_is_killed() -> None:
+    """Process 1 and the process that made it end with the one that started them."""
+    code = (
+        "from afresh.evaluation.sandbox import Limits, Sandbox\nbox = Sandbox(Limits(seconds=60))\nbox.check()\n"
+        "print('now', flush=True)\nbox.run('while True: pass')"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as afresh:
+        assert afresh.stdout is not None and afresh.stdout.readline() == "now\n"
+        while len(started := descendants(afresh.pid)) < 3 or not busy(started[-1]):
+            time.sleep(0.05)
+        afresh.kill()
+    end = time.monotonic() + 10
+    while any(Path(f"/proc/{p}").exists() and "Z" not in state(p) for p in started) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert time.monotonic() < end
+
+
+def state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
+
+
+def busy(pid: int) -> bool:
+    """Whether a process runs the program: in the sandbox, every path of its own is out of sight."""
+    try:
+        return "main.py" in Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return False
+
+
+@needs.sandbox
+def test_nothing_goes_on_while_afresh_is_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Process 1 ends by itself: here, as the limit of time is never applied from outside."""
+    monkeypatch.setattr(module, "GRACE", -0.5)
+    monkeypatch.setattr(module.ProcessMonitor, "over", lambda self: None)
+    outcome = run("import time; time.sleep(60)", seconds=1.2)
+    assert (outcome.status, outcome.code) == ("error", None) and outcome.seconds < 1.2
+
+
+def test_the_sandbox_is_proved_even_if_python_ignores_assert() -> None:
+    code = (
+        "import sys\nfrom afresh.core import UserError\nfrom afresh.evaluation.sandbox import Sandbox\n"
+        "sys.platform = 'darwin'\ntry: Sandbox().run('')\nexcept UserError as e: print(e)"
+    )
+    out = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "needs Linux, and this is darwin" in out
 
 
 @needs.sandbox

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from afresh.core import CondSpec, Evidence, ItemKind, Metric, Score, Space, User
 from afresh.evaluation.estimate import Estimate, share
 from afresh.evaluation.study import Study, Unmeasurable, study_of
 
+TESTS = Path(__file__).with_name("sandbox_tests.py")
 RESAMPLES = 2000  # of a bootstrap interval
 # Strings at which an answer ends because something else begins (Chen et al. 2021, section 2.1; for complete programs
 # Fried et al. 2023, appendix A).
@@ -26,7 +30,8 @@ AFTER_A_PROGRAM = ("\nassert", '\n"""', "\n'''", "\nprint", "\nif __name__", "\n
 class CodeTask:
     """A programming task: the `prompt` to continue, a `reference` answer if there is one, and the tests.
 
-    `prompt_is_code`: whether the prompt is part of the program (HumanEval) or only describes the task (MBPP).
+    `prompt_is_code`: whether the prompt is part of the program (HumanEval) or only describes the task (MBPP). `entry`:
+    the function to complete, if the task names it. `setup` is run before the tests.
     """
 
     name: str
@@ -34,6 +39,8 @@ class CodeTask:
     reference: str | None
     tests: str
     prompt_is_code: bool
+    setup: str = ""
+    entry: str = ""
 
     def answer(self, text: str) -> str:
         """The part of a continuation that is the answer: up to where something else begins."""
@@ -42,10 +49,24 @@ class CodeTask:
         return text[: min(ends)] if ends else text
 
     def program(self, answer: str, mark: str) -> str:
-        """The program to run. It prints `mark` on a line of its own after all tests have passed, so that a program that
-        exits early with code 0 does not count as passed."""
+        """The program that tests an answer (see `program_with_tests`): its one test stands for all of the task's."""
         code = self.prompt + answer if self.prompt_is_code else answer
-        return f"{code}\n{self.tests}\nprint(); print({mark!r})\n"
+        given = self.prompt if self.prompt_is_code else ""
+        return program_with_tests(code, self.setup, [self.tests], mark, given, self.entry)
+
+
+def program_with_tests(
+    answer: str, setup: str, tests: Sequence[str], mark: str, given: str = "", entry: str = ""
+) -> str:
+    """A program that runs an answer, and in another process the setup and each of the tests (see sandbox_tests.py).
+
+    `mark`, which the answer cannot see, is printed before the number of tests that hold. `given`: code of the task that
+    the tests may use, but for the function `entry`, which the answer defines.
+    """
+    source = TESTS.read_text("utf-8")
+    task: dict[str, Any] = {"source": source, "answer": answer, "given": given, "entry": entry}
+    task |= {"setup": setup, "tests": list(tests), "mark": mark}
+    return f"{source}\n\njudge(json.loads({json.dumps(task)!r}))\n"
 
 
 def new_mark() -> str:
@@ -53,9 +74,10 @@ def new_mark() -> str:
     return secrets.token_hex(8)
 
 
-def passed(stdout: str, mark: str) -> bool:
-    """Whether a program has passed all tests, from its output."""
-    return stdout.endswith(f"\n{mark}\n")
+def held(stdout: str, mark: str, most: int) -> int:
+    """How many of at most `most` tests held, from the output of a `program_with_tests`; 0 if it ended before."""
+    found = re.search(rf"(?m)^{mark} ([0-9]{{1,9}})$", stdout)
+    return min(int(found[1]), most) if found else 0
 
 
 def task_of(row: Mapping[str, Any], number: int) -> CodeTask:
@@ -75,9 +97,9 @@ def task_of(row: Mapping[str, Any], number: int) -> CodeTask:
         return ""
 
     if "entry_point" in row:
-        tests = f"{text('test')}\ncheck({text('entry_point')})"
+        entry = text("entry_point")
         reference = text("canonical_solution", needed=False) or None
-        return CodeTask(name, text("prompt"), reference, tests, True)
+        return CodeTask(name, text("prompt"), reference, f"{text('test')}\ncheck({entry})", True, entry=entry)
     listed = row.get("test_list")
     if not isinstance(listed, list) or not listed or not all(isinstance(t, str) for t in listed):
         raise UserError(f"Task {name} (line {number}) needs test_list, a list of lines such as 'assert f(1) == 2'.")
@@ -85,8 +107,8 @@ def task_of(row: Mapping[str, Any], number: int) -> CodeTask:
     setup = row.get("test_imports")
     first = "\n".join(setup) if isinstance(setup, list) else text("test_setup_code", needed=False)
     prompt = f'"""\n{text("text", "prompt").strip()}\n{tests}\n"""\n'
-    # The setup comes after the answer, since it may use classes of the answer (MBPP 927).
-    return CodeTask(name, prompt, text("code", needed=False) or None, f"{first}\n{tests}", False)
+    # The setup is run after the answer, since it may use classes of the answer (MBPP 927).
+    return CodeTask(name, prompt, text("code", needed=False) or None, tests, False, first)
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:

@@ -26,6 +26,7 @@ from afresh.core import UserError
 CHILD = Path(__file__).with_name("sandbox_child.py")
 SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/sbin")
 INTERVAL = 0.02  # seconds between checks of memory and processes
+GRACE = 3.0  # seconds after the limit at which a sandbox ends by itself, if nobody is there to end it
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 Status = Literal["ok", "error", "time", "memory", "processes", "output"]
@@ -64,20 +65,22 @@ class Sandbox:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
+        self.checked = False
 
-    @cached_property
-    def ready(self) -> bool:
-        """True once a test program has run correctly and was confined. Raises UserError with the reason if not."""
+    def check(self) -> None:
+        """Raise UserError with the reason unless a test program has run correctly and was confined."""
+        if self.checked:
+            return
         if not sys.platform.startswith("linux"):
             raise UserError(unavailable(f"it needs Linux, and this is {sys.platform}"))
         probe = self._run(PROBE)
         if probe.stdout != "held\n":
             raise UserError(unavailable(f"the test program ended with {probe.status}: {probe.stderr[-300:].strip()}"))
-        return True
+        self.checked = True
 
     def run(self, program: str) -> Outcome:
         """Run a program to its end or to a limit. Raises UserError if the machine cannot provide the sandbox."""
-        assert self.ready
+        self.check()
         return self._run(program)
 
     def _run(self, program: str) -> Outcome:
@@ -116,7 +119,9 @@ class Sandbox:
             "visible": [p for p in (*SYSTEM, *own) if Path(p).exists()],
             "megabytes": limits.files_mb,
             "memory": limits.memory_mb << 20,
+            "parent": os.getpid(),
             "cpu": int(limits.seconds) + 1,
+            "alarm": limits.seconds + GRACE,
             "file": limits.files_mb << 20,
             "processes": limits.processes + 3,  # with those of the sandbox; `ProcessMonitor.over` applies `processes`
             "environment": {
@@ -247,18 +252,16 @@ class ProcessMonitor:
 
 
 def descendants(pid: int) -> list[int]:
-    """Ids of the child processes, their children, and so on, nearest first."""
+    """Ids of the child processes of all threads, their children, and so on, nearest first."""
     pids: list[int] = []
     waiting = [pid]
     while waiting:
-        parent = waiting.pop(0)
-        try:
-            text = Path(f"/proc/{parent}/task/{parent}/children").read_text()
-        except OSError:
-            continue
-        new = [int(c) for c in text.split()]
-        pids += new
-        waiting += new
+        tasks = Path(f"/proc/{waiting.pop(0)}/task")
+        with suppress(OSError):  # it has ended
+            for task in tasks.iterdir():
+                new = [int(c) for c in (task / "children").read_text().split()]
+                pids += new
+                waiting += new
     return pids
 
 

@@ -32,14 +32,40 @@ PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 CAPSET = {"x86_64": 126, "aarch64": 91}
 AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 CLONE, CLONE3 = {"x86_64": 56, "aarch64": 220}, 435
+MMAP = {"x86_64": 9, "aarch64": 222}
+MAP_SHARED, MAP_ANONYMOUS = 0x01, 0x20
 # System calls that are refused: sockets (including those outside of network namespaces, such as vsock), io_uring, which
 # can create sockets, access to other processes' memory and files, mounts and namespaces, keys, and calls that often had
-# security holes.
+# security holes; and memory that belongs to no process, so that it is in no process's resident memory: shmget, shmat,
+# msgget, semget, mq_open and memfd_create.
 REFUSED = {
-    "x86_64": (41, 101, 310, 311, 272, 308, 165, 166, 155, 161, 321, 298, 323, 248, 249, 250),
-    "aarch64": (198, 117, 270, 271, 97, 268, 40, 39, 41, 51, 280, 241, 282, 217, 218, 219),
+    "x86_64": (41, 101, 310, 311, 272, 308, 165, 166, 155, 161, 321, 298, 323, 248, 249, 250, 29, 30, 68, 64, 240, 319),
+    "aarch64": (
+        198,
+        117,
+        270,
+        271,
+        97,
+        268,
+        40,
+        39,
+        41,
+        51,
+        280,
+        241,
+        282,
+        217,
+        218,
+        219,
+        194,
+        196,
+        186,
+        190,
+        180,
+        279,
+    ),
 }
-REFUSED_EVERYWHERE = (425, 426, 427, 428, 429, 430, 431, 432, 433, 438, 442)
+REFUSED_EVERYWHERE = (425, 426, 427, 428, 429, 430, 431, 432, 433, 438, 442, 447)  # 447: memfd_secret
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -107,7 +133,7 @@ def make_read_only(path: str, recursive: bool, devices: bool = False) -> None:
 
 
 def change_root(visible: list[str], megabytes: int, owner: tuple[int, int]) -> None:
-    """Set up a new root: `visible` folders read-only, four devices, and /box, the only writable folder."""
+    """Set up a new root: `visible` folders read-only, three devices, and /box, the only writable folder."""
     root = "/tmp"  # any existing folder; it is covered in this namespace alone
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
@@ -121,7 +147,7 @@ def change_root(visible: list[str], megabytes: int, owner: tuple[int, int]) -> N
             mount(path, place, None, MS_BIND | MS_REC)
             make_read_only(place, True)
     os.mkdir(f"{root}/dev")
-    for name in ("null", "zero", "random", "urandom"):
+    for name in ("null", "random", "urandom"):  # /dev/zero would give shared memory
         os.close(os.open(f"{root}/dev/{name}", os.O_CREAT | os.O_WRONLY))
         mount(f"/dev/{name}", f"{root}/dev/{name}", None, MS_BIND)
     os.mkdir(f"{root}/box")
@@ -149,7 +175,19 @@ def drop_privileges(root: bool) -> None:
     head, none = struct.pack("=Ii", 0x20080522, 0), bytes(24)
     check("cannot drop capabilities", libc.syscall(CAPSET[platform.machine()], head, none))
     check("cannot forbid new privileges", libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends. A change of user cancels this."""
     check("cannot be ended with its parent", libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+
+
+def set_alarm(seconds: float) -> None:
+    """End process 1 after so many seconds, even if its parent is suspended. Signals that have no handler do not reach
+    process 1."""
+    signal.signal(signal.SIGALRM, lambda number, frame: os._exit(1))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def set_limits(config: dict[str, Any]) -> None:
@@ -171,13 +209,18 @@ def refuse_calls() -> None:
     the process."""
     machine = platform.machine()
     allow, no, absent, end = 0x7FFF0000, 0x00050000 | 1, 0x00050000 | 38, 0x80000000
-    load, equal, at_least, any_bit, give = 0x20, 0x15, 0x35, 0x45, 0x06
+    load, equal, at_least, any_bit, give, mask = 0x20, 0x15, 0x35, 0x45, 0x06, 0x54
     code = [(load, 0, 0, 4), (equal, 1, 0, AUDIT[machine]), (give, 0, 0, end), (load, 0, 0, 0)]
     code += [(at_least, 0, 1, 0x40000000), (give, 0, 0, no)]  # x32
     for number in (*REFUSED[machine], *REFUSED_EVERYWHERE):
         code += [(equal, 0, 1, number), (give, 0, 0, no)]
     code += [(equal, 0, 1, CLONE3), (give, 0, 0, absent)]  # its flags are in memory; the C library falls back to clone
     code += [(equal, 0, 3, CLONE[machine]), (load, 0, 0, 16), (any_bit, 0, 1, NAMESPACES | CGROUP), (give, 0, 0, no)]
+    # Memory that is shared without a file remains while nobody has it resident. After the load above, the number is
+    # loaded again; of the flags, the fourth argument, the lower half is looked at.
+    both = MAP_SHARED | MAP_ANONYMOUS
+    code += [(load, 0, 0, 0), (equal, 0, 4, MMAP[machine]), (load, 0, 0, 40), (mask, 0, 0, both)]
+    code += [(equal, 0, 1, both), (give, 0, 0, no)]
     code += [(give, 0, 0, allow)]
     packed = b"".join(struct.pack("=HBBI", *c) for c in code)
     buffer = ctypes.create_string_buffer(packed, len(packed))
@@ -214,6 +257,7 @@ def run_in_sandbox(config: dict[str, Any], root: bool, text: bytes, status_fd: i
         owner = (NOBODY, NOBODY) if root else (os.getuid(), os.getgid())
         change_root(config["visible"], config["megabytes"], owner)
         drop_privileges(root)
+        set_alarm(config["alarm"])
         set_limits(config)
         refuse_calls()
         result = run(config, text)
@@ -226,11 +270,15 @@ def run_in_sandbox(config: dict[str, Any], root: bool, text: bytes, status_fd: i
 def main() -> None:
     config, status_fd = json.loads(sys.argv[1]), int(sys.argv[2])
     os.set_inheritable(status_fd, False)
+    end_with_parent()
+    if os.getppid() != config["parent"]:  # it ended before
+        return
     text = sys.stdin.buffer.read()
     try:
         if platform.machine() not in AUDIT:
             raise Unavailable(f"the architecture {platform.machine()} is not supported")
         root = enter_namespaces()
+        end_with_parent()
         first = os.fork()  # the first process of the new process namespace
     except (Unavailable, OSError) as error:
         os.write(status_fd, json.dumps({"error": str(error)}).encode())

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from afresh.core import Score, UserError
-from afresh.evaluation.programs import CodeTask, new_mark, pass_scores, passed, task_of
+from afresh.evaluation.programs import CodeTask, held, new_mark, pass_scores, task_of
 from afresh.evaluation.sandbox import Outcome, Sandbox
 from afresh.runs.run import Run
 from afresh.sampling.request import Request
@@ -72,13 +72,13 @@ def judge(tasks: Sequence[tuple[CodeTask, str]], sandbox: Sandbox) -> list[tuple
 
     Raises UserError without a sandbox.
     """
-    assert sandbox.ready
+    sandbox.check()
 
     def one(pair: tuple[CodeTask, str]) -> tuple[bool, Outcome]:
         task, answer = pair
         mark = new_mark()
         outcome = sandbox.run(task.program(answer, mark))
-        return outcome.status == "ok" and passed(outcome.stdout, mark), outcome
+        return outcome.status == "ok" and held(outcome.stdout, mark, 1) == 1, outcome
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(one, tasks))
@@ -139,7 +139,7 @@ def solve(
         )
     tasks = read_tasks(path, first)
     box = sandbox or Sandbox()
-    assert box.ready  # before spending minutes on answers
+    box.check()  # before spending minutes on answers
     chosen = {**SETTINGS, **(settings or {})}
     notes: list[str] = []
     say(f"checking the tests of {len(tasks):,} tasks with reference answers and with empty ones")
@@ -155,7 +155,9 @@ def solve(
         how = Counter("passed" if good else o.status if o.status != "ok" else "error" for good, o in outcomes)
         results.append({"task_id": task.name, "passed": correct[-1], "n": n, "outcomes": dict(how)})
     card = {
-        "tasks": hashlib.sha256("".join(t.name + t.prompt + t.tests for t in tasks).encode()).hexdigest()[:16],
+        "tasks": hashlib.sha256("".join(t.name + t.prompt + t.setup + t.tests for t in tasks).encode()).hexdigest()[
+            :16
+        ],
         "count": len(tasks),
         "n": n,
         "seed": seed,

@@ -12,7 +12,7 @@ from PIL import Image
 from afresh.alignment.rewards.build import build
 from afresh.alignment.rewards.classifier_reward import classifier_folder, known
 from afresh.alignment.rewards.reward import Context
-from afresh.alignment.rewards.unit_test_reward import passing, program
+from afresh.alignment.rewards.unit_test_reward import passing
 from afresh.core import UserError
 from afresh.data.image.kind import IMAGE
 from afresh.data.prepare import prepare
@@ -116,11 +116,6 @@ def test_programs_earn_the_share_of_tests_that_they_pass(tmp_path: Path) -> None
     programs = ["def f(x):\n    return x + 1", "def f(x):\n    return 2", "def f(x", "import sys; sys.exit(0)", "x"]
     asked = [{}, {}, {}, {}, {"prompt": "def f(x):\n    return 1 + "}]
     assert reward.score(programs, asked) == [1.0, pytest.approx(1 / 3), 0.0, 0.0, 1.0]
-
-
-def test_what_a_program_prints_is_not_taken_for_the_result() -> None:
-    made = program("print('3')", "", ["assert 1 == 2"], "secret ")
-    assert made.endswith("print('secret ' + str(_held))\n")
 
 
 def test_a_file_without_tests_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from afresh.alignment.rewards.reward import Request, Reward
 from afresh.core import UserError
 from afresh.data.text.kind import TEXT
-from afresh.evaluation.programs import new_mark
+from afresh.evaluation.programs import held, new_mark, program_with_tests
 from afresh.evaluation.sandbox import Sandbox
 
 PREFIX = "passes:"
@@ -35,23 +35,16 @@ def passing(path: Path) -> Reward:
         raise UserError(f"{PREFIX}{path} has no assert statement outside functions: there is nothing to pass.")
     first = "\n".join(ast.unparse(s) for s in body if not isinstance(s, ast.Assert))
     sandbox = Sandbox()
-    assert sandbox.ready  # raises UserError
+    sandbox.check()
 
     def one(pair: tuple[Any, Request]) -> float:
         text, request = pair
         mark = new_mark()
-        outcome = sandbox.run(program(f"{request.get('prompt') or ''}{text}", first, tests, mark))
-        results = [line for line in outcome.stdout.splitlines() if line.startswith(mark)]
-        return int(results[-1].removeprefix(mark)) / len(tests) if results else 0.0
+        outcome = sandbox.run(program_with_tests(f"{request.get('prompt') or ''}{text}", first, tests, mark))
+        return held(outcome.stdout, mark, len(tests)) / len(tests)
 
     def score(items: Sequence[Any], requests: Sequence[Request]) -> list[float]:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return list(pool.map(one, zip(items, requests, strict=True)))
 
     return Reward(f"{PREFIX}{path}", score, TEXT)
-
-
-def program(text: str, first: str, tests: Sequence[str], mark: str) -> str:
-    """A program that prints, after the mark, how many of the tests hold."""
-    tried = "\n".join(f"try:\n    {test}\nexcept BaseException:\n    pass\nelse:\n    _held += 1" for test in tests)
-    return f"{text}\n{first}\n_held = 0\n{tried}\nprint()\nprint({mark!r} + str(_held))\n"
