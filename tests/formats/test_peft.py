@@ -117,8 +117,8 @@ def test_an_adapter_trained_here_opens_in_peft(kind: str, tmp_path: Path) -> Non
         {"target_modules": ["q_proj", "v_proj"], "r": 4, "use_rslora": True},
         {
             "target_modules": ["q_proj", "k_proj", "v_proj", "down_proj"],
-            "rank_pattern": {"k_proj": 2, "layers.1.self_attn.v_proj": 6},
-            "alpha_pattern": {"v_proj": 40},
+            "rank_pattern": {"k_proj": 2, "layers.1.self_attn.v_proj": 6, r".*\.(0|1)\.mlp\.(?:down|up)_proj": 3},
+            "alpha_pattern": {r"layers\.\d+\.self_attn.(k|v)_proj": 40},
             "layers_to_transform": [1],
         },
     ],
@@ -164,6 +164,12 @@ def test_written_and_read_without_peft_it_is_the_same_adapter(tmp_path: Path) ->
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"init_lora_weights": "pissa"}, "'pissa', which also changes the base"),
         ({"r": 0}, "does not state the rank"),
+        ({"rank_pattern": {"(.+)+x": 2}}, "may take for ever"),
+        ({"alpha_pattern": {"(.|.)" * 30 + "x": 2}}, "may take for ever"),
+        ({"rank_pattern": {".?" * 30 + "x": 2}}, "may take for ever"),
+        ({"rank_pattern": {f"x{i}.*.*.*": 2 for i in range(9)}}, "may take for ever"),
+        ({"rank_pattern": {"(": 2}}, "does not state the rank"),
+        ({"rank_pattern": ["q_proj"]}, "not an object"),
     ],
 )
 def test_other_kinds_of_adapter_are_refused(change: dict[str, Any], why: str, tmp_path: Path) -> None:

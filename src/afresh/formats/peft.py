@@ -7,6 +7,7 @@ afresh hold a pair of matrices for each (training/lora.py), so that the conversi
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,6 +26,8 @@ from afresh.training.lora import DEFAULT, adaptable, adapter_state, owner_of, pa
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
+PATTERNS = ("rank_pattern", "alpha_pattern")  # numbers of layers, by regular expressions for their names
+MOST_WAYS = 10**6
 PARTS = {  # layer of a block of afresh -> the layers of PEFT that it consists of
     "attention.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "attention.out": ("self_attn.o_proj",),
@@ -167,7 +170,7 @@ def read_files(folder: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
     try:
         config = json.loads((folder / CONFIG).read_bytes())
         tensors = load_bytes((folder / WEIGHTS).read_bytes())
-    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as e:
+    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError, RecursionError) as e:
         raise UserError(f"The adapter in {folder} is damaged: {e}.") from None
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise UserError(f"{folder} is not a LoRA. Only adapters of peft_type LORA can be read.")
@@ -179,7 +182,31 @@ def read_files(folder: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
         raise UserError(
             f"{folder} was initialised with {start!r}, which also changes the base. Convert it with PEFT first."
         )
+    check_patterns(config)
     return config, tensors
+
+
+def check_patterns(config: Mapping[str, Any]) -> None:
+    """Raise UserError for regular expressions for names of layers that could take for ever to match.
+
+    What is estimated is how many ways there are to match all of them: 64, the length of a name, for each repetition,
+    times the alternatives of each group. Repeated groups have no bound. PEFT writes names, with few of either.
+    """
+    ways = 0
+    for field in PATTERNS:
+        patterns = config.get(field) or {}
+        if not isinstance(patterns, dict):
+            raise UserError(f"{field} in {CONFIG} is not an object of names of layers and numbers: {patterns!r:.80}.")
+        for key in patterns:
+            key = str(key).replace("(?:", "(")
+            each = math.prod(part.count("|") + 1 for part in key.split("("))
+            ways += each * 64 ** min(len(re.findall(r"[*+?{]", key)), 9)
+            if ways > MOST_WAYS or re.search(r"\)[*+{]", key):
+                raise UserError(
+                    f"{field} in {CONFIG} may take for ever to match the names of layers: {key[:80]!r}. Write the "
+                    "names of the layers, such as 'layers.0.self_attn.q_proj', or few patterns with at most three "
+                    "repetitions, none of a group."
+                )
 
 
 def scale_of(part: str, config: Mapping[str, Any]) -> float:

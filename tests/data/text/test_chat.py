@@ -19,6 +19,7 @@ from afresh.core import Cond, Corpus, Examples, Item, UserError
 from afresh.core.rng import Rng
 from afresh.data.load import Loader, requests_of, sweep, tokens_each
 from afresh.data.split import split
+from afresh.data.text import chat, chat_rendering
 from afresh.data.text.chat import CHATML, MARKS, ChatTemplate, display_text
 from afresh.data.text.documents import DocumentEncoder, not_blank
 from afresh.data.text.kind import TEXT
@@ -187,6 +188,30 @@ def test_invalid_templates_are_refused_with_their_reason() -> None:
     with pytest.raises(UserError, match="row 7"):  # the sandbox
         encode("{{ messages.__class__.__mro__[1].__subclasses__() }}")
     encode("{{ strftime_now('%d') }}{% for m in messages %}{{ m.content }}{% endfor %}")
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        ("{{ 'a' * 10**10 }}", "more than 1,024 MB of memory"),
+        ("{{ '%10000000000d' % 1 }}", "more than 1,024 MB of memory"),
+        ("{{ 'a'.ljust(10**10) }}", "more than 1,024 MB of memory"),
+        ("{{ [1] * 10**10 }}", "more than 1,024 MB of memory"),
+        ("{% for i in range(100000) %}{{ 'a' * 1000 }}{% endfor %}", "more than 1,000,016 characters"),
+        ("{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}", "more than 0.3 seconds"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "call each other without end"),
+        (f"{{{{ {'(' * 3000}1{')' * 3000} }}}}", "not valid Jinja"),
+    ],
+)
+def test_time_memory_and_output_of_a_template_are_bounded(
+    template: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_rendering, "SECONDS", 0.3)
+    monkeypatch.setattr(chat, "RENDERER", chat_rendering.Renderer())
+    with pytest.raises(UserError, match=why):
+        ChatTemplate(tokenizer("bytes", template)).render((("user", "a"),), True)
+    assert ChatTemplate(tokenizer("bytes", LLAMA)).render((("user", "a"),), False).count("<|eot|>") == 1
+    chat.RENDERER.end()
 
 
 # --------------------------------------------------------------------------- rows

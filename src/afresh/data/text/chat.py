@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afresh.core import UserError
+from afresh.data.text.chat_rendering import RENDERER, RenderError, render
 from afresh.data.text.tokenizer import Ids, Tokenizer
 
 Turns = tuple[tuple[str, str], ...]  # (role, text), where the role is system, user or assistant
@@ -42,7 +43,8 @@ CHATS = ("messages", "conversations")  # names of columns of complete conversati
 ASKS, ANSWERS = ("prompt", "instruction", "question"), ("completion", "response", "output", "answer")
 INPUTS = ("input", "context")  # what a question refers to
 FILLERS = [chr(c) for c in range(0xFDD0, 0xFDF0)]  # code points that Unicode reserves for internal use
-TODAY = "01 January 2025"  # for templates that insert the date: a run must see the same text every day
+# A template may write so many characters, and in addition every message so many times.
+MOST_WRITTEN, MOST_TIMES = 1_000_000, 16
 
 
 # --------------------------------------------------------------------------- rows
@@ -200,50 +202,25 @@ class ChatTemplate:
         cuts = [(m, k) for m in self.marks for k in range(1, len(m))]
         return frozenset(m[:k] for m, k in cuts), frozenset(m[k:] for m, k in cuts)
 
-    @cached_property
-    def compiled(self) -> Any:
-        """The compiled template, which runs in Jinja's sandbox. Raises UserError if it is not valid Jinja."""
-        from jinja2 import TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        def refuse(message: str) -> None:
-            raise TemplateError(message)
-
-        source = self.tokenizer.chat_template or PLAIN
-        # {% generation %} marks answers for transformers. Jinja does not know it, and it is not needed here.
-        source = re.sub(r"{%(-?)\s*generation\s*(-?)%}", r"{%\1 if true \2%}", source)
-        source = re.sub(r"{%(-?)\s*endgeneration\s*(-?)%}", r"{%\1 endif \2%}", source)
-        env = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
-        env.filters["tojson"] = lambda x, **k: json.dumps(x, ensure_ascii=False)
-        env.globals["raise_exception"] = refuse
-        if "strftime_now is defined" not in source:
-            env.globals["strftime_now"] = lambda form: TODAY
-        try:
-            return env.from_string(source)
-        except TemplateError as e:
-            raise UserError(f"The chat template of this model is not valid Jinja: {e}.") from None
-
     def render(self, turns: Turns, opening: bool, source: str = "") -> str:
         """The text of a conversation. With `opening`, it ends where the assistant's next answer begins.
 
-        Raises UserError with the template's own reason if it rejects the conversation.
+        Raises UserError with the template's own reason if it rejects the conversation, and for a template that is not
+        valid Jinja, takes too long, or needs too much memory. Templates of other people run in a process of their own.
         """
         side = self.tokenizer.sidecar
+        template = self.tokenizer.chat_template or PLAIN
+        variables = {
+            "messages": [{"role": r, "content": t} for r, t in turns],
+            "add_generation_prompt": opening,
+            "bos_token": side.begin,
+            "eos_token": side.end,
+            "pad_token": side.pad,
+        }
+        most = MOST_WRITTEN + MOST_TIMES * sum(len(t) for _, t in turns)
         try:
-            return str(
-                self.compiled.render(
-                    messages=[{"role": r, "content": t} for r, t in turns],
-                    add_generation_prompt=opening,
-                    bos_token=side.begin,
-                    eos_token=side.end,
-                    pad_token=side.pad,
-                )
-            )
-        except UserError:
-            raise
-        except Exception as e:  # templates can raise anything
+            return (render if template in (CHATML, PLAIN) else RENDERER.render)(template, variables, most)
+        except RenderError as e:
             where = f" {source}" if source else ""
             raise UserError(f"The model's chat template rejects the conversation{where}: {e}.") from None
 
