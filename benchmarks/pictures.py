@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from afresh.data.advice import MEASURED, Measured, measured
 from benchmarks.judge_pictures import Judge, Mark, judge_of, shown, work_folder
 from benchmarks.picture_peer import Answer, Ask
 from benchmarks.picture_sets import SETS, DataSet, Labels, Loaded, write
@@ -241,21 +240,7 @@ def run(name: str, minutes: float | None = None, only: Sequence[str] = (), seed:
         print(row, flush=True)
     if not only and task.minutes == task.set.minutes:
         save(name, rows)
-        keep_measured(task, made)
     return rows
-
-
-def keep_measured(task: Task, made: Mapping[str, Made]) -> None:
-    """What the advice before training knows of our families: a row each, in place of what this set had before."""
-    found = [r for r in measured() if r.data != task.set.name or r.minutes != task.minutes]
-    for m in made.values():
-        if m.name in task.set.families:
-            score = {k: round(m.marks[k].value, 3) for k in ("kid", "coverage", "near_copies")}
-            size = {"images": len(task.loaded.train), "side": task.loaded.train.x.shape[1]}
-            found.append(
-                Measured(data=task.set.name, minutes=task.minutes, cores=task.threads, family=m.name, **size, **score)
-            )
-    write_json(MEASURED, {**json.loads(MEASURED.read_text("utf-8")), "rows": [r.model_dump() for r in found]})
 
 
 def main() -> None:

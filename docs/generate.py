@@ -39,7 +39,6 @@ from afresh import api
 from afresh.cli import app
 from afresh.cli.extras import EXTRAS
 from afresh.core import Space, registry
-from afresh.data.advice import MEASURED
 from afresh.training.config import TrainConfig
 from afresh.training.options import FLAGS
 from tests import matrix
@@ -359,20 +358,6 @@ def support_page() -> str:
     return matrix.page(json.loads(matrix.JSON.read_text(encoding="utf-8")))
 
 
-def advice_page() -> str:
-    """What `afresh data` says of families, from the rows that it says it by."""
-    rows = json.loads(MEASURED.read_text(encoding="utf-8"))["rows"]
-    head = list(dict.fromkeys(key for row in rows for key in row))
-    lines = [[f"{v:,}" if isinstance(v := row.get(key, ""), int) else str(v) for key in head] for row in rows]
-    intro = (
-        "The measurements by which `afresh data` and `afresh train` advise on a family "
-        "(`afresh.data.advice.Measured`). A row counts for data with at most 3 times more or fewer images and for a "
-        "budget at most 3 times longer or shorter. Where no row counts, or only one family was "
-        "measured, nothing is advised."
-    )
-    return page("Which family was best on how much data", intro, [table(head, lines)])
-
-
 # --------------------------------------------------------------------------- parts of the README and of other pages
 
 
@@ -525,7 +510,6 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/settings.md": settings_page,
     "docs/results/benchmarks.md": benchmarks_page,
     "docs/results/support.md": support_page,
-    "docs/results/advice.md": advice_page,
 }
 
 

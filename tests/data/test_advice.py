@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from pydantic import ValidationError
 
 from afresh.core import Item, ItemKind
-from afresh.data.advice import MEASURED, Advice, Facts, Measured, advise, family_advice, measured
+from afresh.data.advice import Advice, Facts, advise
 from afresh.data.image.kind import IMAGE
 from afresh.data.prepare import advice_lines, prepare
 from afresh.data.text.kind import TEXT
@@ -35,51 +33,46 @@ def kinds(advice: list[Advice]) -> list[str]:
     return [a.kind for a in advice]
 
 
-def row(family: str, kid: float, **fields: object) -> Measured:
-    base = {"data": "toy", "images": 1000, "side": 32, "minutes": 5.0, "cores": 2, "coverage": 0.5}
-    return Measured(family=family, kid=kid, **{**base, **fields})  # type: ignore[arg-type]
-
-
 # --------------------------------------------------------------------------- the facts
 
 
 def test_good_data_needs_no_advice() -> None:
     images = [Item(image(i), labels={"kind": "ab"[i % 2]}) for i in range(600)]
-    assert advise(facts(images), []) == []
-    assert advise(facts(labelled(a=40, b=60)), []) == []
+    assert advise(facts(images)) == []
+    assert advise(facts(labelled(a=40, b=60))) == []
 
 
 def test_copies_are_counted_by_kind() -> None:
     held = [Item("x")] * 10
-    advice = advise(facts(labelled(a=30, b=30), heldout=held, exact=3, near=7, crossing=2), [])
+    advice = advise(facts(labelled(a=30, b=30), heldout=held, exact=3, near=7, crossing=2))
     assert [(a.kind, a.count) for a in advice] == [
         ("exact duplicates", 3),
         ("near duplicates", 7),
         ("across the split", 2),
     ]
     assert "2 of 10 held-out items" in advice[2].text and "Remove" in advice[2].text
-    assert advise(facts(labelled(a=30, b=30), near=None, crossing=None), []) == []  # not searched is not none
+    assert advise(facts(labelled(a=30, b=30), near=None, crossing=None)) == []  # not searched is not none
 
 
 def test_imbalanced_and_rare_classes() -> None:
-    (imbalanced,) = advise(facts(labelled(a=200, b=20)), [])
+    (imbalanced,) = advise(facts(labelled(a=200, b=20)))
     assert imbalanced == Advice("imbalance", 20, imbalanced.text) and "10 times fewer" in imbalanced.text
     assert "'a' has 200" in imbalanced.text and "'b' only 20" in imbalanced.text
-    assert advise(facts(labelled(a=199, b=20)), []) == []
-    (rare,) = advise(facts(labelled(a=40, b=19, c=5)), [])
+    assert advise(facts(labelled(a=199, b=20))) == []
+    (rare,) = advise(facts(labelled(a=40, b=19, c=5)))
     assert (rare.kind, rare.count) == ("rare classes", 2) and "'c' with 5" in rare.text
-    assert advise(facts(labelled(a=5)), []) == []  # one class is no label
+    assert advise(facts(labelled(a=5))) == []  # one class is no label
 
 
 @pytest.mark.parametrize("count,few", [(499, True), (500, False)])
 def test_few_images(count: int, few: bool) -> None:
-    advice = advise(facts([Item(image(i, 2)) for i in range(count)]), [])
+    advice = advise(facts([Item(image(i, 2)) for i in range(count)]))
     assert kinds(advice) == (["few"] if few else [])
     assert all(a.count == count and "train.memorisation_limit" in a.text for a in advice)
 
 
 def test_few_texts_give_no_advice_on_the_number_of_images() -> None:
-    assert advise(facts([Item("a"), Item("b")]), []) == []
+    assert advise(facts([Item("a"), Item("b")])) == []
 
 
 def test_images_of_one_colour() -> None:
@@ -91,45 +84,15 @@ def test_images_of_one_colour() -> None:
     red[0, 0] += np.array([1, 0, 0], np.uint8)
     assert IMAGE.flaw(red) is None
     blanks = [Item(np.full((8, 8, 1), v, np.uint8), f"{v}.png") for v in (0, 255)]
-    advice = advise(facts([Item(image(i)) for i in range(600)] + blanks[:1], heldout=blanks[1:]), [])
+    advice = advise(facts([Item(image(i)) for i in range(600)] + blanks[:1], heldout=blanks[1:]))
     assert [(a.kind, a.count) for a in advice] == [("flaw", 2)] and "0.png" in advice[0].text
 
 
 def test_cropped_and_enlarged_images() -> None:
     counts = {"narrow": 5, "enlarged": 9, "alpha": 3}
-    cut, large = advise(facts([Item(image(i)) for i in range(600)], counts=counts, side=32), [])
+    cut, large = advise(facts([Item(image(i)) for i in range(600)], counts=counts, side=32))
     assert (cut.kind, cut.count) == ("cropped", 5) and "crop=pad" in cut.text
     assert (large.kind, large.count) == ("enlarged", 9) and "to 32 pixels" in large.text
-
-
-# --------------------------------------------------------------------------- families
-
-
-def test_families_are_not_compared_without_a_comparable_benchmark() -> None:
-    rows = [row("flow", 60), row("gan", 200)]
-    assert family_advice(1000, 5, []) == [] and family_advice(3001, 5, rows) == [] and family_advice(333, 5, rows) == []
-    assert family_advice(1000, 16, rows) == [] and family_advice(1000, 1.6, rows) == []
-    assert family_advice(1000, 5, rows[:1]) == []  # one family is no comparison
-    assert family_advice(1000, 5, [rows[0], row("gan", 200, images=2000)]) == []  # nor are two settings
-
-
-def test_families_of_the_nearest_setting_are_listed_best_first() -> None:
-    rows = [row("gan", 200), row("flow", 60.4, near_copies=0.02), row("vae", 350)]
-    rows += [row("flow", 1.0, minutes=15.0), row("gan", 2.0, minutes=15.0)]
-    (advice,) = family_advice(1500, 6, rows)
-    assert (advice.kind, advice.count) == ("family", 1000)
-    assert advice.text.index("flow 60") < advice.text.index("gan 200") < advice.text.index("vae 350")
-    assert "near copies 2%" in advice.text and advice.text.endswith("Try `family=flow` first")
-    assert "15 minutes" in family_advice(1000, 12, rows)[0].text
-    assert len(family_advice(1000, None, rows)) == 2  # no budget yet: all settings with a similar number of images
-
-
-def test_the_benchmark_file_is_validated() -> None:
-    assert measured() == [Measured(**r) for r in json.loads(MEASURED.read_text("utf-8"))["rows"]]
-    with pytest.raises(ValidationError):
-        row("flow", 60, colour="blue")
-    with pytest.raises(ValidationError):
-        row("flow", 60, coverage=1.5)
 
 
 # --------------------------------------------------------------------------- from a folder
@@ -171,6 +134,6 @@ def test_all_kinds_of_advice_for_a_folder(folder: Path) -> None:
 
 
 def test_training_and_inspecting_give_the_same_advice(folder: Path) -> None:
-    lines = [line.removeprefix("advice: ") for line in advice_lines(prepare(folder), 1.0)]
+    lines = [line.removeprefix("advice: ") for line in advice_lines(prepare(folder))]
     assert lines == [a["text"] for a in look(folder).json()["advice"]]
     assert "across the split" not in [a["kind"] for a in look(folder, near=False).json()["advice"]]

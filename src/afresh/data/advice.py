@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from afresh.core import Item, ItemKind
 from afresh.core.counted import counted
@@ -18,8 +12,6 @@ from afresh.core.counted import counted
 FEW = 500  # items; a model soon memorises a smaller set
 RARE = 20  # items of a class; a class with fewer is rare
 IMBALANCE = 10.0  # size of the largest class divided by that of the smallest
-MAX_RATIO = 3.0  # benchmarks whose number of images or minutes differ by more than this factor are not comparable
-MEASURED = Path(__file__).with_name("measured.json")
 
 
 @dataclass(frozen=True)
@@ -43,39 +35,15 @@ class Facts:
     crossing: int | None  # held-out items that are near duplicates of a training item
     counts: Mapping[str, int]  # changes made while reading (core.Corpus)
     side: int | None = None  # of the images in pixels, as the model sees them
-    minutes: float | None = None  # training budget, if known
 
 
-class Measured(BaseModel):
-    """One benchmark of this project: a family trained on a number of images for some time. A row of measured.json."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    data: str
-    kind: str = Field("image", description="name of the kind of items")
-    images: int = Field(gt=0, description="images of the training split")
-    side: int = Field(gt=0, description="height and width of the images in pixels")
-    minutes: float = Field(gt=0)
-    cores: int = Field(gt=0)
-    family: str
-    kid: float = Field(description="KID x 1000, in the features of an encoder that was not trained on this data")
-    coverage: float = Field(ge=0, le=1)
-    near_copies: float | None = Field(None, ge=0, le=1)
-
-
-def measured() -> list[Measured]:
-    """The benchmarks of this version. The list is empty if none have been run."""
-    return TypeAdapter(list[Measured]).validate_python(json.loads(MEASURED.read_text("utf-8"))["rows"])
-
-
-def advise(facts: Facts, rows: Sequence[Measured] | None = None) -> list[Advice]:
-    """All advice that applies, in a fixed order. `rows` are benchmarks; None: those of this version."""
+def advise(facts: Facts) -> list[Advice]:
+    """All advice that applies, in a fixed order."""
     advice = [*duplicate_advice(facts), *class_advice(facts.train)]
     if facts.kind.division is None:  # long items teach much, however few they are
         advice += size_advice(facts.train, facts.kind.plural)
     advice += flaw_advice([*facts.train, *facts.heldout], facts.kind)
-    advice += resize_advice(facts)
-    comparable = [r for r in (measured() if rows is None else rows) if r.kind == facts.kind.name]
-    return [*advice, *family_advice(len(facts.train), facts.minutes, comparable)]
+    return [*advice, *resize_advice(facts)]
 
 
 def _items_are(count: int) -> str:
@@ -195,45 +163,3 @@ def resize_advice(facts: Facts) -> list[Advice]:
         )
         out.append(Advice("enlarged", enlarged, text))
     return out
-
-
-# --------------------------------------------------------------------------- which family
-
-
-def family_advice(images: int, minutes: float | None, rows: Sequence[Measured]) -> list[Advice]:
-    """What benchmarks on a similar number of images, and in a similar time, say about the families, best first.
-
-    Empty if no benchmark is within a factor of MAX_RATIO in both, or if only one family was measured.
-    """
-    comparable = [r for r in rows if _ratio(r.images, images) <= MAX_RATIO]
-    if minutes is not None:
-        comparable = [r for r in comparable if _ratio(r.minutes, minutes) <= MAX_RATIO]
-
-    def setting(r: Measured) -> tuple[str, int, int, float, int]:
-        return (r.data, r.images, r.side, r.minutes, r.cores)
-
-    grouped = [list(g) for _, g in itertools.groupby(sorted(comparable, key=setting), setting)]
-    compared = [g for g in grouped if len({r.family for r in g}) > 1]
-    compared.sort(key=lambda g: _ratio(g[0].images, images) * _ratio(g[0].minutes, minutes or g[0].minutes))
-    if minutes is not None:
-        compared = compared[:1]
-    return [Advice("family", g[0].images, _comparison(sorted(g, key=lambda r: r.kid))) for g in compared]
-
-
-def _ratio(a: float, b: float) -> float:
-    """The larger of two positive numbers divided by the smaller."""
-    return math.exp(abs(math.log(a / b)))
-
-
-def _comparison(rows: Sequence[Measured]) -> str:
-    """The families measured in one setting as a sentence; `rows` are sorted by KID."""
-    first = rows[0]
-    each = ", ".join(
-        f"{r.family} {r.kid:.0f} (coverage {r.coverage:.2f}"
-        + (f", near copies {r.near_copies:.0%})" if r.near_copies else ")")
-        for r in rows
-    )
-    return (
-        f"measured on {first.images:,} images of {first.side} x {first.side} ({first.data}) in {first.minutes:g} "
-        f"minutes of {first.cores} cores, KID x 1000: {each}. Try `family={first.family}` first"
-    )

@@ -171,7 +171,7 @@ def prepare(
     )
 
 
-def facts_of(p: Prepared, near: Sequence[NearDuplicate] | None, minutes: float | None = None) -> Facts:
+def facts_of(p: Prepared, near: Sequence[NearDuplicate] | None) -> Facts:
     """The facts that advice is based on. `near`: near duplicates among the training items followed by the held-out
     items; None if they were not searched."""
     border = len(p.train_items)
@@ -185,11 +185,10 @@ def facts_of(p: Prepared, near: Sequence[NearDuplicate] | None, minutes: float |
         crossing=None if near is None else sum(q.first < border <= q.second for q in near),
         counts=p.counts,
         side=p.encoder.space.shape[-1] if fixed else None,
-        minutes=minutes,
     )
 
 
-def advice_lines(p: Prepared, minutes: float | None) -> list[str]:
+def advice_lines(p: Prepared) -> list[str]:
     """Advice before training, as lines of output. Near duplicates are searched if there are no more items than can be
     searched soon (`ItemKind.searched`)."""
     items, out = [*p.train_items, *p.heldout_items], []
@@ -202,7 +201,7 @@ def advice_lines(p: Prepared, minutes: float | None) -> list[str]:
                 f"{len(items):,} items are too many to search for near duplicates before training; "
                 "`afresh.inspect_data(PATH)` searches them"
             )
-    return [f"advice: {text}" for text in [*(a.text for a in advise(facts_of(p, pairs, minutes))), *out]]
+    return [f"advice: {text}" for text in [*(a.text for a in advise(facts_of(p, pairs))), *out]]
 
 
 def long_records(train: Examples, heldout: Examples, shape: tuple[int, ...]) -> list[str]:

@@ -75,7 +75,7 @@ def start(spec: TrainSpec) -> Job:
         return tune.start(tuning(spec, base.name, output.path), base)
     report_data(prepared)
     proposed = [] if spec.base is not None else [f"advice: {a.text}" for a in base_advice(prepared)]
-    for line in [*proposed, *advice_lines(prepared, budget.minutes)]:
+    for line in [*proposed, *advice_lines(prepared)]:
         events.note(line, "advice")
     latent = latent_space(prepared, spec.family, spec.codec)
     space, seconds = latent.space, training_seconds(budget, spec.clock)
