@@ -11,6 +11,7 @@ from torch.distributions import MultivariateNormal
 
 from afresh.core import Cond, Part
 from afresh.core.rng import Rng
+from afresh.nets import gaussian_em
 from afresh.nets.mixture import Fit, LatentMixture, RequestMixture, factored, fit_mixture
 
 LABEL = {"label": Part("label", ("a", "b", "c"))}
@@ -155,3 +156,22 @@ def test_a_row_without_a_fit_gets_the_common_one() -> None:
     fits = {i: Fit(np.ones(1), np.full((1, 2), float(i)), np.eye(2)[None]) for i in (0, 1, 3)}
     made.load_state_dict(made.filled(fits, 1))
     assert made.centre(torch.arange(5))[:, 0].tolist() == [0, 1, 1, 3, 1]
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_the_fit_is_that_of_scikit_learn(k: int) -> None:
+    from sklearn.mixture import GaussianMixture
+
+    x = draws(mixture()[0], 800)
+    ours = gaussian_em.fit(x, k, 1e-4, 0)
+    theirs = GaussianMixture(k, reg_covar=1e-4, max_iter=30, tol=1e-2, random_state=0).fit(x.numpy())
+    assert ours.nats(x) == pytest.approx(theirs.score(x.numpy()), abs=1e-3)
+    np.testing.assert_allclose(ours.mean.numpy(), theirs.means_, atol=0.01)
+    np.testing.assert_allclose(ours.covariance.numpy(), theirs.covariances_, atol=0.02)
+
+
+def test_a_fit_inside_autocast_is_that_outside() -> None:
+    u = draws(mixture()[0], 300).double().numpy()[None]
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = fit_mixture(u, 2, 0)
+    np.testing.assert_array_equal(inside.covariance, fit_mixture(u, 2, 0).covariance)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,10 +12,10 @@ from torch import Tensor, nn
 from torch.distributions import LowRankMultivariateNormal
 
 from afresh.core import Cond, CondSpec
+from afresh.nets import gaussian_em
+from afresh.nets.gaussian_em import Mixture
 
 Array = NDArray[np.float64]
-Kind = Literal["full", "tied"]
-KINDS: tuple[Kind, ...] = ("full", "tied")
 
 LEAST = 1e-4  # the least variance of any direction; latents are standardised
 SHRINKS = (0.0, 0.1, 0.3, 0.6, 1.0)  # candidate shares of the common covariance
@@ -124,7 +122,7 @@ class RequestMixture(LatentMixture):
         row = self.row(cond.to(self.get_buffer("mean").device)).cpu().numpy()
         of_class = {r: conditional[:, row == r] for r in range(2, self.rows) if (row == r).sum() >= fewest}
         if of_class:
-            within = np.concatenate([_flat(u - u.mean((0, 1))) for u in of_class.values()])
+            within = np.concatenate([(u - u.mean((0, 1))).reshape(-1, u.shape[2]) for u in of_class.values()])
             common = within.T @ within / len(within)
             fits |= {r: fit_mixture(u, self.components, seed, common) for r, u in of_class.items()}
         return self.filled(fits, min(1, self.rows - 1))
@@ -156,37 +154,36 @@ def factored(covariance: Array, rank: int) -> tuple[Array, Array]:
     return factor, np.sqrt(left.clip(0.5 * LEAST))
 
 
+@torch.autocast("cpu", enabled=False)
 def fit_mixture(draws: Array, most: int, seed: int, common: Array | None = None) -> Fit:
     """Fits a mixture of at most `most` components to draws (S, N, D): S draws for each of N examples.
 
-    A fifth of the examples is held out. Their likelihood decides the number of components, whether the components share
-    a covariance during the fit, and how far the covariances are then shrunk towards a common one (Friedman 1989,
-    "Regularized discriminant analysis", eq. 16). The chosen mixture is then fitted to all examples. `common` (D, D) is
-    for example the covariance within classes; by default it is estimated from the components. Raises ValueError for
-    fewer than 10 examples.
+    A fifth of the examples is held out. Their likelihood decides the number of components and how far their covariances
+    are shrunk towards a common one (Friedman 1989, "Regularized discriminant analysis", eq. 16). The chosen mixture is
+    then fitted to all examples. `common` (D, D) is for example the covariance within classes; by default it is
+    estimated from the components. Raises ValueError for fewer than 10 examples.
     """
     n = draws.shape[1]
     if n < 10:
         raise ValueError(f"fitting a density needs at least 10 examples, not {n}")
     is_heldout = np.random.default_rng(seed).permutation(n) < max(2, n // 5)
     fitted, heldout = _flat(draws[:, ~is_heldout]), _flat(draws[:, is_heldout])
-    best: tuple[float, int, Kind, float] | None = None
+    best: tuple[float, int, float] | None = None
     k = 1
     while k <= most and (k == 1 or n * len(draws) >= EACH * k):
         candidate = max(
-            (_nats(fit, heldout), k, kind, fit.shrink)
-            for kind in (KINDS if k > 1 else KINDS[:1])
-            for fit in _shrunk(_expected(fitted, k, kind, seed), fitted, common)
+            (mixture.nats(heldout), k, shrink)
+            for shrink, mixture in _shrunk(gaussian_em.fit(fitted, k, LEAST, seed), fitted, common).items()
         )
         if best is not None and candidate[0] <= best[0]:
             break  # more components overfit
         best, k = candidate, 2 * k
     assert best is not None
-    nats, k, kind, shrink = best
+    nats, k, shrink = best
     everything = _flat(draws)
-    fits = _shrunk(_expected(everything, k, kind, seed), everything, common)
-    chosen = next(f for f in fits if f.shrink == shrink)
-    return Fit(chosen.weight, chosen.mean, chosen.covariance, shrink, nats)
+    chosen = _shrunk(gaussian_em.fit(everything, k, LEAST, seed), everything, common)[shrink]
+    weight, mean, covariance = (v.double().numpy() for v in (chosen.weight, chosen.mean, chosen.covariance))
+    return Fit(weight, mean, covariance, shrink, nats)
 
 
 def _spread(draws: Array, most: int) -> Array:
@@ -195,41 +192,16 @@ def _spread(draws: Array, most: int) -> Array:
     return draws if n <= most else draws[:, np.linspace(0, n - 1, most).astype(np.int64)]
 
 
-def _flat(draws: Array) -> Array:
-    return draws.reshape(-1, draws.shape[2])
+def _flat(draws: Array) -> Tensor:
+    return torch.from_numpy(draws.reshape(-1, draws.shape[2])).float()
 
 
-def _expected(x: Array, k: int, kind: Kind, seed: int) -> Any:
-    """A mixture fitted by scikit-learn's expectation-maximisation."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
-
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # a fit that has not converged competes by its likelihood too
-        mixture = GaussianMixture(k, covariance_type=kind, reg_covar=LEAST, max_iter=30, tol=1e-2, random_state=seed)
-        return mixture.fit(x)
-
-
-def _shrunk(mixture: Any, x: Array, common: Array | None) -> Sequence[Fit]:
+def _shrunk(mixture: Mixture, x: Tensor, common: Array | None) -> dict[float, Mixture]:
     """The mixture with its covariances shrunk towards a common one by each of SHRINKS."""
-    from sklearn.covariance import ledoit_wolf
-
-    weight, mean = mixture.weights_, mixture.means_
     if common is None:
-        common = ledoit_wolf(x - mean[mixture.predict(x)], assume_centered=True)[0]
-    common = common + LEAST * np.eye(x.shape[1])
-    each = np.broadcast_to(mixture.covariances_, (len(weight), *common.shape))
-    return [Fit(weight, mean, (1 - a) * each + a * common, a) for a in SHRINKS]
+        from sklearn.covariance import ledoit_wolf
 
-
-def _nats(fit: Fit, x: Array) -> float:
-    """Mean log density of rows x (N, D), in nats."""
-    total = np.full(len(x), -np.inf)
-    for w, mean, covariance in zip(fit.weight, fit.mean, fit.covariance, strict=True):
-        root = np.linalg.cholesky(covariance)
-        z = np.linalg.solve(root, (x - mean).T)
-        log = np.log(w) - 0.5 * np.square(z).sum(0) - np.log(np.diag(root)).sum() - 0.5 * len(mean) * np.log(2 * np.pi)
-        total = np.logaddexp(total, log)
-    return float(total.mean())
+        nearest = mixture.log_joint(x).argmax(1)
+        common = ledoit_wolf((x - mixture.mean[nearest]).numpy(), assume_centered=True)[0]
+    target = torch.from_numpy(common).float() + LEAST * torch.eye(x.shape[1])
+    return {a: Mixture(mixture.weight, mixture.mean, (1 - a) * mixture.covariance + a * target) for a in SHRINKS}
