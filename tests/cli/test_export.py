@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,9 @@ def test_an_export_is_proved_and_read_again(to: str, texts_run: Path, tmp_path: 
     assert proof["first_token"]["token"] == "<end>" and proof["first_token"]["same"]
     assert json.loads((out / "proof.json").read_bytes()) == {k: v for k, v in proof.items() if k != "folder"}
     run = Run.open(texts_run)
-    assert torch.equal(logits(load_base(out / PATHS[to])), logits(base_of_run(run)[0]))
+    base = base_of_run(run)[0]
+    read = logits(load_base(out / PATHS[to]))[..., : base.tokenizer.size]  # behind them are tokens for bytes
+    assert (read - logits(base)).abs().max() < 1e-5
     assert [p.name for p in out.parent.iterdir()] == ["out"]
 
 
@@ -181,10 +182,7 @@ def test_a_tuned_model_goes_back_to_where_it_came_from(
     assert invoke("tune", base, instructions, *words)[0] == 0
     code, printed, _ = invoke("export", run, "--to", to, "--out", out, "--json")
     proof = parsed(printed)
-    # The run knows few characters, which only another program's tokenizer can say otherwise than ours.
-    another = to == "hf" or find_spec("llama_cpp") is not None
-    same = 0 if kind == "ours" and another else 2
-    assert code == 0 and proof["chat"] == {"conversations": 2, "same": same, "expected": 2 - same, "differing": []}
+    assert code == 0 and proof["chat"] == {"conversations": 2, "same": 2, "differing": []}
     assert proof["first_token"]["id"] is None and proof["tokens"] > 40
     again = load_base(out / PATHS[to])
     assert again.tokenizer.encode("the cat") == Run.open(run).encoder.tokenizer.encode("the cat")  # type: ignore

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -42,6 +43,20 @@ def base_of(shape: str = "qwen3", tokenizer: str = "bpe", **more: Any) -> Base:
         torch.nn.init.normal_(p, mean=float(p.dim() == 1), std=0.15)
     weights = {k: v.detach() for k, v in net.state_dict().items()}
     return Base(config, CONTEXT, weights, t, f"tiny {shape}", t.special["end"])
+
+
+def odd_texts(count: int = 200) -> list[str]:
+    """Distinct strings of random characters of every plane, among them many that are in no training text, and marks
+    that tokenizers treat in their own ways."""
+    draw = random.Random(0)
+    ranges = [(0, 0x20), (0x20, 0x7F), (0x80, 0x250), (0x370, 0x700), (0x2000, 0x2070), (0x4E00, 0x4F00)]
+    ranges += [(0x4E2D, 0x4E2E), (0xE000, 0xE010), (0xFFF0, 0x10000), (0x1F600, 0x1F650), (0x10FFF0, 0x110000)]
+    marks = ["  ", "\r\n", "e\u0301", "don't", "<0x0A>", "12345", "\u2581", "\ufeff", "\u200b"]
+    texts: dict[str, None] = {}
+    while len(texts) < count:
+        parts = [chr(draw.randrange(*draw.choice(ranges))) for _ in range(draw.randrange(1, 12))]
+        texts["".join(draw.choice([p, p, p, draw.choice(marks)]) for p in parts)] = None
+    return list(texts)
 
 
 def with_template(base: Base, template: str) -> Base:

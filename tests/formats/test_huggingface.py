@@ -13,8 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from afresh.core import UserError
 from afresh.formats.base import Base, decoder_of
+from afresh.formats.byte_fallback import with_bytes
 from afresh.formats.huggingface import write
 from afresh.formats.load import load_base
+from tests.formats.bases import TEXT, TOKENIZERS, base_of, odd_texts, with_template
 from tests.formats.models import BPE, CONTEXT, LLAMA3, OF, VOCAB, build, log_probabilities, saved, tokens, transformers
 
 TOLERANCE = 1e-3  # nats, in float32, over the whole vocabulary
@@ -282,3 +284,26 @@ def test_a_hub_name_is_read_from_the_cache_first(folders: Path, monkeypatch: pyt
     monkeypatch.setattr(huggingface_hub, "snapshot_download", cached)
     base = load_base("some/model")
     assert base.source == "some/model" and base.config.qkv_bias and asked == [("some/model", True)]
+
+
+# --------------------------------------------------------------------------- through transformers and back
+
+
+@pytest.mark.parametrize("kind", sorted(TOKENIZERS))
+def test_a_chat_template_survives_transformers(kind: str, tmp_path: Path) -> None:
+    """save_pretrained moves the template into chat_template.jinja."""
+    template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    base = with_bytes(with_template(base_of(tokenizer=kind), template))
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    ours.mkdir()
+    write(base, ours, "float32")
+    transformers.AutoModelForCausalLM.from_pretrained(ours).save_pretrained(theirs)
+    transformers.AutoTokenizer.from_pretrained(ours).save_pretrained(theirs)
+    assert "chat_template" not in json.loads((theirs / "tokenizer_config.json").read_bytes())
+    again = load_base(theirs)
+    assert again.chat_template == template and again.first == base.first
+    assert again.tokenizer.special == base.tokenizer.special
+    for text in (TEXT, *odd_texts(20)):
+        assert again.tokenizer.encode(text) == base.tokenizer.encode(text)
+    for name, tensor in base.weights.items():
+        assert torch.equal(again.weights[name], tensor), name

@@ -79,8 +79,7 @@ def show(proof: Proof) -> None:
     ]
     if proof.chat is not None:
         c = proof.chat
-        some = f"; {c['expected']} in text, with characters that did not occur in training" if c["expected"] else ""
-        lines.append(f"{'chat':14}{c['same']} of {c['conversations']} conversations are the same{some}")
+        lines.append(f"{'chat':14}{c['same']} of {c['conversations']} conversations are the same")
     if proof.condition is not None:
         lines.append(f"{'condition':14}{proof.condition}")
     for line in lines:

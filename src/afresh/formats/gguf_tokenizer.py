@@ -15,10 +15,8 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from afresh.core import UserError
-from afresh.data.text.pieces import byte_names
-from afresh.data.text.tokenizer import NIBBLES, Tokenizer
+from afresh.data.text.tokenizer import Tokenizer
 from afresh.formats.gguf_file import GGUFFile
-from afresh.formats.tokenizer_differences import explain_unseen_characters
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
 WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -102,18 +100,14 @@ def _afresh_tokenizer(file: GGUFFile, table: TokenTable, template: str | None) -
     return tokenizer
 
 
-def build(table: TokenTable, special: set[str], where: str, steps: bool = False) -> tokenizers.Tokenizer:
-    """The tokenizer of a table, for the library tokenizers. With `steps`, merges may produce pieces that are not
-    tokens; these get ids beyond the table.
+def build(table: TokenTable, special: set[str], where: str) -> tokenizers.Tokenizer:
+    """The tokenizer of a table, for the library tokenizers.
 
     Raises UserError if the splitting rule is unknown or the merges do not fit.
     """
     vocab = {t: i for i, t in enumerate(table.tokens) if table.kinds[i] != UNUSED}
     pre = ALIASES.get(table.pre, table.pre)
     merges = [m for m in table.merges if m != NO_MERGE]
-    if steps:
-        for name in (n for a, b in merges for n in (a, b, a + b)):
-            vocab.setdefault(name, len(table.tokens) + len(vocab))
     try:
         inner = tokenizers.Tokenizer(models.BPE(vocab, merges, ignore_merges=pre == "llama-bpe"))
     except Exception as e:  # the library raises plain Exception
@@ -146,14 +140,13 @@ def explain_difference(t: Tokenizer, text: str) -> str | None:
     """The known reason why llama.cpp gives a text other ids; None if the ids must be the same."""
     if t.inner.normalizer is not None and t.inner.normalizer.normalize_str(text) != text:
         return "llama.cpp does not normalise text"
-    return explain_unseen_characters(t, text)
+    return None
 
 
 def table_of(t: Tokenizer) -> TokenTable:
     """The table of a tokenizer. Raises UserError if llama.cpp has no name for its splitting rule.
 
-    Characters become pieces of GPT-2's alphabet of bytes, with merges that never cross into the next character.
-    llama.cpp drops a character that has no piece; afresh spells it in nibbles, which a table of pieces cannot express.
+    A tokenizer of characters has to be given bytes first (formats/byte_fallback.py).
     """
     added = t.inner.get_added_tokens_decoder()
     names = [""] * t.size
@@ -166,8 +159,6 @@ def table_of(t: Tokenizer) -> TokenTable:
     names = [n or f"[PAD{i}]" for i, n in enumerate(names)]
     if t.kind == "bytes":
         return TokenTable(names, kinds, [NO_MERGE], "gpt-2")
-    if t.kind == "chars":
-        return _characters(names, kinds)
     model = json.loads(t.inner.to_str())["model"]
     if model["type"] != "BPE":
         raise UserError(
@@ -175,20 +166,6 @@ def table_of(t: Tokenizer) -> TokenTable:
         )
     merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in model["merges"]]
     return TokenTable(names, kinds, [(a, b) for a, b in merges] or [NO_MERGE], rule_of(t))
-
-
-def _characters(names: Sequence[str], kinds: Sequence[int]) -> TokenTable:
-    alphabet = byte_names()
-    tokens, types = list(names), list(kinds)
-    merges: dict[tuple[str, str], None] = {}
-    for i, name in enumerate(names):
-        if len(name) == 1:
-            pieces = [alphabet[b] for b in name.encode()]
-            tokens[i] = "".join(pieces)
-            merges |= {("".join(pieces[:k]), pieces[k]): None for k in range(1, len(pieces))}
-        elif name in NIBBLES:
-            types[i] = CONTROL
-    return TokenTable(tokens, types, list(merges) or [NO_MERGE], "gpt-2")
 
 
 def rule_of(t: Tokenizer) -> str:

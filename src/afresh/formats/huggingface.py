@@ -17,12 +17,11 @@ from torch import Tensor
 from afresh.core import UserError
 from afresh.data.text.tokenizer import Tokenizer
 from afresh.data.text.tokenizer_config import FILE as TOKENIZER_CONFIG
-from afresh.data.text.tokenizer_config import read_sidecar
+from afresh.data.text.tokenizer_config import read_sidecar, read_template
 from afresh.formats import hf_config
 from afresh.formats.base import Base
 from afresh.formats.files import open_tensors, read_json, write_json
 from afresh.formats.parts import DTYPES, Precision, check, check_finite, few, fuse, rename, shapes, split
-from afresh.formats.tokenizer_differences import explain_unseen_characters
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -165,7 +164,7 @@ def read_tokenizer(folder: Path, config: hf_config.HFConfig) -> Tokenizer:
             f"config.json, must name one of: {few(list(by_id.values()))}."
         )
     try:
-        return Tokenizer.foreign(text, begin, end, pad, chat_template=chat_template(folder, beside))
+        return Tokenizer.foreign(text, begin, end, pad, chat_template=read_template(folder, beside))
     except UserError as e:
         raise UserError(f"{file}: {e}") from None
 
@@ -187,18 +186,6 @@ def token_of(named: Any, number: int | list[int] | None, by_id: Mapping[int, str
         return named
     first = number[0] if isinstance(number, list) and number else number
     return by_id.get(first) if isinstance(first, int) else None
-
-
-def chat_template(folder: Path, beside: Mapping[str, Any]) -> str | None:
-    """The template in chat_template.jinja (newer) or tokenizer_config.json; of several there, the one named default."""
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8", errors="replace")
-    template = beside.get("chat_template")
-    if isinstance(template, list):
-        named = [t for t in template if isinstance(t, dict)]
-        template = next((t.get("template") for t in named if t.get("name") == "default"), None)
-    return template if isinstance(template, str) else None
 
 
 def read_hub(name: str) -> Base:
@@ -236,7 +223,7 @@ def explain_difference(t: Tokenizer, text: str) -> str | None:
     """The known reason why transformers gives a text other ids; None if the ids must be the same."""
     if any(a.content in text for a in t.inner.get_added_tokens_decoder().values() if a.special):
         return "transformers reads a special token written in a text as that token, unless split_special_tokens=True"
-    return explain_unseen_characters(t, text)
+    return None
 
 
 def write(base: Base, folder: Path, precision: Precision) -> list[str]:

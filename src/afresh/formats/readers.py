@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -129,20 +130,20 @@ class Afresh:
         self.name = "afresh's own reader"
         self.base: Base = load_base(path)
         self.net = decoder_of(self.base, context)
-        self.inner = self.base.tokenizer.inner
+        self.tokenizer = self.base.tokenizer
         if path.suffix == ".gguf":  # the table, as llama.cpp would read it
             table = gguf_tokenizer.read_table(open_gguf(path))
-            names = {self.inner.id_to_token(i) for i in set(self.base.tokenizer.special.values())}
-            self.inner = gguf_tokenizer.build(table, {n for n in names if n}, str(path), steps=True)
-            self.inner.encode_special_tokens = True
+            names = {self.tokenizer.inner.id_to_token(i) for i in set(self.tokenizer.special.values())}
+            inner = gguf_tokenizer.build(table, {n for n in names if n}, str(path))
+            inner.encode_special_tokens = True
+            self.tokenizer = replace(self.tokenizer, kind="foreign", inner=inner)
 
     @torch.no_grad()
     def log_probabilities(self, ids: Sequence[int]) -> Tensor:
         return self.net(torch.tensor([list(ids)]), None)[0].log_softmax(-1)
 
     def encode(self, text: str) -> list[int]:
-        ids = self.inner.encode(text, add_special_tokens=False).ids
-        return [i for i in ids if i < self.base.tokenizer.size]
+        return self.tokenizer.encode(text)
 
     def opening(self) -> list[int]:
         return [] if self.base.first is None else [self.base.first]

@@ -16,11 +16,12 @@ from afresh.data.load import sweep
 from afresh.data.text.documents import DocumentEncoder
 from afresh.formats import diffusers, fields, gguf, gguf_tokenizer, huggingface, onnx, plain, readers
 from afresh.formats.base import Base
+from afresh.formats.byte_fallback import with_bytes
 from afresh.formats.decoder import base_of
 from afresh.formats.fields import FieldModel, FieldProof
 from afresh.formats.folder import check_new, write_proved
 from afresh.formats.parts import Precision
-from afresh.formats.proof import FIXED, WINDOW, Proof, TextFormat, prove
+from afresh.formats.proof import FIXED, WINDOW, Proof, TextFormat, nats_between, prove
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
 from afresh.sampling.request import Request, make_cond, of_kind
@@ -38,7 +39,12 @@ class FieldFormat:
 
 TEXT_FORMATS: Mapping[Literal["hf", "gguf", "safetensors"], TextFormat] = {
     "hf": TextFormat(
-        huggingface.write, ".", readers.transformers_or_afresh, "transformers", explain=huggingface.explain_difference
+        huggingface.write,
+        ".",
+        readers.transformers_or_afresh,
+        "transformers",
+        explain=huggingface.explain_difference,
+        prepare=with_bytes,
     ),
     "gguf": TextFormat(
         gguf.write,
@@ -47,6 +53,7 @@ TEXT_FORMATS: Mapping[Literal["hf", "gguf", "safetensors"], TextFormat] = {
         "llama-cpp-python",
         get_args(Precision),
         gguf_tokenizer.explain_difference,
+        with_bytes,
     ),
     "safetensors": TextFormat(plain.write, ".", readers.Afresh),
 }
@@ -90,10 +97,13 @@ def export_base(
 ) -> tuple[Path, Proof]:
     """`export` for any base, proved on `rows` of token ids, which `text` describes. Raises UserError as `export`."""
     target, dtype = text_format(to, precision)
+    held = target.prepare(base)
 
     def write(folder: Path) -> Proof:
-        notes = [*base.notes, *target.write(base, folder, dtype)]
-        measured = prove(base, folder, target, dtype, rows)
+        notes = [*held.notes, *target.write(held, folder, dtype)]
+        measured = prove(held, folder, target, dtype, rows)
+        if held.tokenizer.size > base.tokenizer.size:
+            notes.append(f"the added tokens cost {nats_between(base, held, rows):.2g} nats a token of that text")
         if not measured["independent"] and target.package is not None:
             notes.append(
                 f"no other program has read this export; for an independent proof: pip install {target.package}"

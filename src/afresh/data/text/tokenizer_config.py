@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from afresh.core import UserError
 
 FILE = "tokenizer_config.json"
+TEMPLATE = "chat_template.jinja"  # beside it, where newer versions of transformers keep the chat template
 OURS = "afresh"  # the key of fields that only this package reads
 
 
@@ -43,6 +45,19 @@ def write_sidecar(tokenizer: Path, side: Sidecar) -> None:
     tokenizer.with_name(FILE).write_text(text + "\n", encoding="utf-8")
 
 
+def read_template(folder: Path, beside: Mapping[str, Any]) -> str | None:
+    """The chat template of a folder: in chat_template.jinja, or in the content `beside` of tokenizer_config.json. Of
+    several there, the one named default."""
+    file = folder / TEMPLATE
+    if file.is_file():
+        return file.read_text(encoding="utf-8", errors="replace")
+    template = beside.get("chat_template")
+    if isinstance(template, list):
+        named = [t for t in template if isinstance(t, dict)]
+        template = next((t.get("template") for t in named if t.get("name") == "default"), None)
+    return template if isinstance(template, str) else None
+
+
 def read_sidecar(tokenizer: Path) -> Sidecar | None:
     """Read the file next to the file `tokenizer`; None if there is none, or if it is not from this package.
 
@@ -56,9 +71,8 @@ def read_sidecar(tokenizer: Path) -> Sidecar | None:
         if OURS not in saved:
             return None
         begin, end, pad = (str(saved[k]) for k in ("bos_token", "eos_token", "pad_token"))
-        template = saved.get("chat_template")
         kind, rows = str(saved[OURS]["kind"]), int(saved[OURS]["rows"])
-        return Sidecar(kind, begin, end, pad, rows, None if template is None else str(template))
+        return Sidecar(kind, begin, end, pad, rows, read_template(path.parent, saved))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is damaged ({type(error).__name__}: {error}). Restore it: it defines which tokens begin and end "
