@@ -557,10 +557,14 @@ def tune(
         return _learnt(tune_task.start(spec))
 
 
-def resume(path: PathLike, *, quiet: bool = False) -> Model:
-    """Go on with a run to the end of its plan. Raises as `train` does, and if its data is missing or has changed."""
+def resume(path: PathLike, *, trust: bool = False, quiet: bool = False) -> Model:
+    """Go on with a run to the end of its plan. `trust`: also with a run of somebody else that names programs to run or
+    paths to read, which are listed by the error that is raised without it.
+
+    Raises as `train` does, and if its data is missing or has changed.
+    """
     with _reporting(quiet):
-        return _learnt(resume_task(Path(path)))
+        return _learnt(resume_task(Path(path), trust))
 
 
 def load(path: PathLike) -> Model:

@@ -45,6 +45,7 @@ from afresh.data.text.kind import TEXT
 from afresh.evaluation.diversity import diversity
 from afresh.runs.record import AlignRecord
 from afresh.runs.run import Run, metrics_rows
+from afresh.runs.signature import base_model_here
 from afresh.sampling.request import Request, describe, encode_prompts, known
 from afresh.training import checkpoint
 from afresh.training.batch_source import heldout_loss
@@ -207,8 +208,10 @@ class AlignmentSource:
 
     @cached_property
     def context(self) -> Context:
-        classifiers = classifier_folder(self.run.record.base_model, self.run.path)
-        return context_of(self.prepared, self.record.reward_seconds, events.note, classifiers)
+        classifiers = classifier_folder(base_model_here(self.run), self.run.path)
+        context = context_of(self.prepared, self.record.reward_seconds, events.note, classifiers)
+        folder = None if self.record.folder is None else Path(self.record.folder)
+        return replace(context, folder=folder if folder is not None and folder.is_dir() else None)
 
     @cached_property
     def reward(self) -> Reward | None:

@@ -24,12 +24,13 @@ def rm(
 
     Runs that were tuned, aligned or distilled from them keep working: each holds all that it needs.
     """
-    from afresh.cli.runs import facts
+    from afresh.cli.runs import bytes_on_disk
     from afresh.core import UserError
     from afresh.runs.remove import check_removable, remove_run
     from afresh.runs.run import Run
+    from afresh.training.checkpoint import steps_in
 
-    found = [Run.open(path) for path in dict.fromkeys(runs)]
+    found = [Run.open(path, any_links=True) for path in dict.fromkeys(runs)]
     for run in found:
         check_removable(run)
     if not yes:
@@ -37,8 +38,9 @@ def rm(
             names = ", ".join(str(run.path) for run in found)
             raise UserError(f"Removing {names} cannot be undone. Say that it is meant: --yes.")
         for run in found:
-            made = facts(run.path)
-            answer(f"{run.path}: {made['family']} on {made['modality']}, step {made['steps']:,}, {size(made['bytes'])}")
+            made, step = run.record, int((steps_in(run.path / "checkpoints") or ["0"])[-1])
+            taken = size(bytes_on_disk(run.path))
+            answer(f"{run.path}: {made.family} on {made.modality}, step {step:,}, {taken}")
         if not typer.confirm("Remove it for good?" if len(found) == 1 else f"Remove these {len(found)} for good?"):
             raise typer.Exit
     removed = []

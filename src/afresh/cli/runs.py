@@ -47,9 +47,14 @@ def facts(folder: Path) -> dict[str, Any]:
         **made,
         "state": state,
         "heldout_loss": held[-1] if held else None,
-        "bytes": sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()),
+        "bytes": bytes_on_disk(folder),
         "data": run.record.data.path,
     }
+
+
+def bytes_on_disk(folder: Path) -> int:
+    """The bytes of the files in a folder; of a link, those of the link itself."""
+    return sum(p.lstat().st_size for p in folder.rglob("*") if p.is_symlink() or p.is_file())
 
 
 def row(f: dict[str, Any]) -> list[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from afresh.cli import options as o
-from afresh.cli.show import emit, quoted, say
+from afresh.cli.show import emit, fail, quoted, say
+from afresh.cli.wording import as_typed
 
 if TYPE_CHECKING:
     from afresh.evaluation.study import Measurement
@@ -52,6 +54,10 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="Continue this run; no PATH is given then.", callback=o.existing_run)
     ] = None,
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="With --resume: run and read what a run of somebody else names."),
+    ] = False,
     device: o.Device = None,
     data: o.DataOptions = None,
     setting: o.TrainSettings = None,
@@ -86,8 +92,10 @@ def train(
                 f"--resume goes on with a run exactly as it was planned. Leave out: {', '.join(extra)}; "
                 "or train a new run without --resume."
             )
-        finish(resumed(resume), measure, as_json)
+        finish(resumed(resume, trust), measure, as_json)
         return
+    if trust:
+        raise UserError("--trust is for a run that exists: give --resume RUN with it.")
     if path is None:
         raise UserError("Say what to learn from: afresh train PATH. Or go on with a run: afresh train --resume RUN.")
     set_family, set_train = by_part(pairs(setting or [], "--set"))
@@ -113,11 +121,21 @@ def train(
     finish(start(spec), measure, as_json)
 
 
-def resumed(path: Path) -> Job:
+def resumed(path: Path, trust: bool) -> Job:
+    """The run, once it is known that it may run and read what it names: a person at a terminal is asked."""
+    from afresh.core import UserError
     from afresh.runs.run import summary
     from afresh.tasks.resume import resume
 
-    job = resume(path)
+    try:
+        job = resume(path, trust)
+    except UserError as e:
+        if e.code != "not_trusted" or not sys.stdin.isatty():
+            raise
+        fail(as_typed(str(e), {"--trust"}))
+        if not typer.confirm("Do it?", err=True):
+            raise typer.Exit(2) from None
+        job = resume(path, trust=True)
     now = summary(job.run)
     say(f"going on with {path} at step {now['steps']:,} of {now['planned']:,}")
     return job

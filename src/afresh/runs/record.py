@@ -42,6 +42,7 @@ class AlignRecord(BaseModel):
     settings: dict[str, Any] = {}  # of sampling
     prompts: tuple[str, ...] = ()
     prompt_tokens: int = 0  # length of prompts taken from the training texts if none are given; 0 = no prompts
+    folder: str | None = None  # in which the programs of rewards run: where the command was given
     reward_seconds: float = 60.0  # that a reward may take for a batch
     distance: float | None = None  # at which training stops, for methods that do not control it
 

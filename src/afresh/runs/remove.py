@@ -23,6 +23,7 @@ OWN = (
     "samples",
     "conditions.safetensors",
     *(f"{name}.{suffix}" for name in WEIGHTS for suffix in ("safetensors", "sha256", "json")),
+    "signature",
     "aligned.json",
     "latest",
     "metrics.jsonl",

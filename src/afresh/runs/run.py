@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -51,12 +52,15 @@ class Run:
         self.path, self.record = path, record
 
     @staticmethod
-    def open(path: str | Path) -> Run:
-        """Raises UserError if the folder is not a run or its run.json is not valid."""
+    def open(path: str | Path, any_links: bool = False) -> Run:
+        """Raises UserError if the folder is not a run, if its run.json is not valid, and if a symbolic link in it leads
+        out of it, unless `any_links`: a run may come from anybody, and its links could name files of this user."""
         folder = Path(path)
         file = folder / "run.json"
         if not file.is_file():
             raise UserError(no_run(folder), "not_a_run", path=str(folder), near=near_runs(folder))
+        if not any_links:
+            check_links(folder)
         try:
             return Run(folder, read_record(file.read_bytes()))
         except ValueError as e:
@@ -274,6 +278,24 @@ class Run:
         if x.is_floating_point() and not bool(torch.isfinite(x).all()):
             raise UserError("The model gives numbers that are not finite. Check it: `model.verify()`.", "not_finite")
         return x if self.codec is None else self.codec.decode(x)
+
+
+def check_links(folder: Path) -> None:
+    """Raises UserError if a symbolic link in a folder leads out of it, or if something is neither file nor folder."""
+    root = folder.resolve()
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place) / name for name in (*folders, *files)):
+            if path.is_symlink():
+                target = path.resolve()
+                if not target.is_relative_to(root):
+                    raise UserError(
+                        f"{path} is a link to {target}. Links are not followed out of a run: put a copy in its place, "
+                        "or remove it.",
+                        "link_out_of_run",
+                        path=str(path),
+                    )
+            elif not path.is_file() and not path.is_dir():
+                raise UserError(f"{path} is neither a file nor a folder. Remove it from the run.", "not_a_file")
 
 
 def join(parts: Sequence[Tensor], space: Space) -> Tensor:

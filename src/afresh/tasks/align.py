@@ -96,6 +96,7 @@ def start(spec: AlignSpec) -> Job:
         settings=settings,
         prompts=spec.prompts,
         prompt_tokens=spec.prompt_tokens,
+        folder=str(Path.cwd()),
         reward_seconds=spec.reward_seconds,
         distance=None if controls_distance(aligner) else spec.distance,
     )

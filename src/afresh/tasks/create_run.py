@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from afresh.core import Codec, events
+from afresh.core import Codec, UserError, events
 from afresh.core.counted import counted
 from afresh.data.load import typical_requests
 from afresh.data.prepare import Prepared
@@ -19,6 +19,7 @@ from afresh.data.refusals import describe_refusals
 from afresh.runs.output_dir import check_output_dir, output_dir
 from afresh.runs.record import DataRecord, RunRecord
 from afresh.runs.run import Run
+from afresh.runs.signature import sign
 from afresh.training.budget import Budget, Machine, check_device
 from afresh.training.deadline import Clock
 from afresh.training.plan import RESERVE, Decision, Plan
@@ -110,7 +111,12 @@ def create_run(spec: RunSpec, output: Output, contents: RunContents) -> Iterator
         minutes=contents.minutes,
     ).model_copy(update=dict(contents.fields))
     with output_dir(output.path, spec.force, output.inputs):
-        yield Run.create(output.path, record, prepared.encoder, codec, typical_requests(prepared.train), contents.base)
+        run = Run.create(output.path, record, prepared.encoder, codec, typical_requests(prepared.train), contents.base)
+        try:
+            sign(run)
+        except UserError as e:
+            events.warning(f"{e} Going on with the run later will ask whether it is trusted.", e.code)
+        yield run
 
 
 def data_record(prepared: Prepared, validation: Path | None) -> DataRecord:

@@ -9,11 +9,14 @@ from afresh.runs.data import run_data
 from afresh.runs.run import Run
 from afresh.tasks.data_source import data_source
 from afresh.tasks.learn import Job
+from afresh.tasks.trust import check_trust
 
 
-def resume(path: Path) -> Job:
-    """Open a run to continue its training. Raises UserError if its data is missing or has changed."""
+def resume(path: Path, trust: bool = False) -> Job:
+    """Open a run to continue its training. Raises UserError if its data is missing or has changed, and if the run was
+    made by somebody else, names programs or other paths, and is not to be trusted."""
     run = Run.open(path)
+    check_trust(run, trust)
     prepared = run_data(run)
     open_source = data_source if run.record.align is None else alignment_source
     return Job(run, prepared, open_source(run, prepared))

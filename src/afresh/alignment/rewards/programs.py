@@ -106,10 +106,10 @@ def of_function(function: Callable[..., Any], kind: ItemKind | None = None, seco
 # ------------------------------------------------------------------------------------------------- other processes
 
 
-def start(command: Sequence[str], errors: int | None) -> subprocess.Popen[bytes]:
-    """Start a process in a new process group, so that its children can be ended with it."""
+def start(command: Sequence[str], errors: int | None, folder: Path | None) -> subprocess.Popen[bytes]:
+    """Start a process in a folder and in a new process group, so that its children can be ended with it."""
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, start_new_session=True)
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, cwd=folder, start_new_session=True)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -189,7 +189,8 @@ def python_function(name: str, source: str, function: str, context: Context, hin
     file = str(Path(source).expanduser()) if source.endswith(".py") else None
     if file and not Path(file).is_file():
         raise UserError(f"The reward {name}: there is no file {file}. Check the path relative to {Path.cwd()}.")
-    process = FunctionProcess(context.seconds, {"path": sys.path, "file": file, "module": source, "function": function})
+    code = {"path": sys.path, "file": file, "module": source, "function": function}
+    process = FunctionProcess(context.seconds, code, context.folder)
     weakref.finalize(process, end_all, process.processes)
     try:
         process.begin()
@@ -219,15 +220,15 @@ def functions_of(file: str | None) -> str:
 class FunctionProcess:
     """The process of a function. It is started when it is needed, and restarted after it had to be ended."""
 
-    def __init__(self, seconds: float, first: dict[str, Any]) -> None:
-        self.seconds, self.loading = seconds, max(seconds, LOADING_SECONDS)
+    def __init__(self, seconds: float, first: dict[str, Any], folder: Path | None = None) -> None:
+        self.folder, self.seconds, self.loading = folder, seconds, max(seconds, LOADING_SECONDS)
         self.first = {**first, "seconds": seconds, "loading": self.loading}
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def begin(self) -> None:
         """Start the process and load the function, unless it is running. Raises ScoringError."""
         if not self.processes:
-            self.processes.append(start([sys.executable, "-P", str(CALL_PROGRAM)], None))
+            self.processes.append(start([sys.executable, "-P", str(CALL_PROGRAM)], None, self.folder))
             try:
                 self.send(self.first, 0, self.loading)
             except ScoringError:
@@ -276,8 +277,9 @@ def shell_program(name: str, command: Sequence[str], context: Context) -> Reward
     """
     if not command:
         raise UserError("The reward ! needs a program after it, as in '!./score.sh'.")
-    if shutil.which(command[0]) is None:
-        mode = " It is not executable: chmod +x it." if Path(command[0]).is_file() else ""
+    own = (context.folder or Path.cwd()) / command[0]
+    if shutil.which(own if os.sep in command[0] else command[0]) is None:
+        mode = " It is not executable: chmod +x it." if own.is_file() else ""
         raise UserError(
             f"The reward {name}: there is no program {command[0]} to run.{mode} Give its path, as in !./program."
         )
@@ -294,9 +296,7 @@ def shell_program(name: str, command: Sequence[str], context: Context) -> Reward
             pairs = enumerate(zip(items, requests, strict=True))
             lines = [line_of(item, context.kind, request, folder, i) for i, (item, request) in pairs]
             try:
-                parts = [
-                    pool.submit(run_program, command, lines[i : i + share], i, context.seconds, running) for i in starts
-                ]
+                parts = [pool.submit(run_program, command, lines[i : i + share], i, context, running) for i in starts]
                 return [v for part in parts for v in part.result()]
             except BaseException:
                 for process in running:  # this also ends the threads that wait for them
@@ -326,12 +326,12 @@ def standard_error(errors: bytearray) -> str:
 
 
 def run_program(
-    command: Sequence[str], lines: list[bytes], first: int, seconds: float, running: list[subprocess.Popen[bytes]]
+    command: Sequence[str], lines: list[bytes], first: int, context: Context, running: list[subprocess.Popen[bytes]]
 ) -> list[float]:
     """The numbers that one process prints for the lines of the items from `first` on. Raises ScoringError."""
-    n = len(lines)
+    n, seconds = len(lines), context.seconds
     try:
-        process = start(command, subprocess.PIPE)
+        process = start(command, subprocess.PIPE, context.folder)
     except OSError as e:
         raise ScoringError(
             f"the program cannot be started ({e}). A script needs a first line such as #!/bin/sh."

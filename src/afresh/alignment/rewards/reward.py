@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ class Context:
     seconds: float = 60.0  # limit for each batch of a function or program
     workers: int | None = None  # processes of a shell program; None: one for each core
     known: Callable[[str], Reward | None] = lambda word: None
+    folder: Path | None = None  # in which functions and programs run; None: the current one
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from afresh.core import events
 from afresh.data.prepare import Prepared
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
+from afresh.runs.signature import base_model_here
 
 Wanted = str | Callable[..., Any]  # a reward's words, or a function of decoded items
 
@@ -60,6 +61,6 @@ def reward_of(run: Run, wanted: Wanted) -> Reward:
     if not isinstance(wanted, str):
         return of_function(wanted, kind)
     data = LazyData(run)
-    folder = classifier_folder(run.record.base_model, run.path)
+    folder = classifier_folder(base_model_here(run), run.path)
     models = known(cast("Prepared", data), kind, events.note, folder)
     return build(wanted, Context(kind, LazyItems(data), known=models))

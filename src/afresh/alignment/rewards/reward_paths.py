@@ -25,6 +25,18 @@ def anchored(text: str) -> str:
     return out.strip()
 
 
+def programs_in(text: str) -> list[str]:
+    """The words of a reward that name code which building the reward would execute: '!program', FILE.py:function and
+    module:function. A word that is none of the other forms counts as such, whether or not it exists."""
+    return [t.word for t in parse(text) if t.word.startswith("!") or not is_data(t.word)]
+
+
+def is_data(word: str) -> bool:
+    """Whether a word is a built-in reward, a class, or the folder of a reward model."""
+    builtin = word.partition(":")[0] in builtin_names() or word.startswith(CLASS_PREFIX)
+    return builtin or (Path(word) / "model.json").is_file()
+
+
 def files_in(text: str) -> list[Path]:
     """The files and folders that the words of a reward name."""
     words = (divided(t.word) for t in parse(text))

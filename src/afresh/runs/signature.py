@@ -1,0 +1,109 @@
+"""Whether this user made a run: a signature that nobody can write without a secret that never leaves the machine.
+
+A run is a folder that may come from anybody. What its run.json names, programs of a reward and paths of data, is used
+without a question only if this user chose it. RUN/signature is an HMAC-SHA256 over those parts of run.json. Its key is
+`secret` in the user's configuration folder (Linux: ~/.config/afresh, or $XDG_CONFIG_HOME/afresh), which is made when it
+is first needed, readable by the user alone.
+
+The signature says nothing about weights: what they do is bounded by what the code of afresh does with numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_config_path
+
+from afresh.core import UserError
+from afresh.core.files import replace_file
+from afresh.runs.record import RunRecord
+from afresh.runs.run import Run
+
+FILE = "signature"
+BYTES = 32
+
+
+def secret_file() -> Path:
+    return user_config_path("afresh") / "secret"
+
+
+def secret(make: bool = False) -> bytes | None:
+    """The user's secret; None if there is none yet, unless it is to be made.
+
+    Raises OSError if it cannot be made, or not be read.
+    """
+    file = secret_file()
+    if not file.exists():
+        if not make:
+            return None
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        aside = file.with_name(f".secret.{os.getpid()}.tmp")
+        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(secrets.token_bytes(BYTES))
+        try:
+            with contextlib.suppress(FileExistsError):  # of two processes, the first decides
+                os.link(aside, file)
+        finally:
+            aside.unlink()
+    found = file.read_bytes()
+    return found if len(found) == BYTES else None
+
+
+def signed_parts(record: RunRecord) -> dict[str, Any]:
+    """The parts of a record that name programs and paths."""
+    align = record.align
+    return {
+        "data": [record.data.path, record.data.validation, record.data.options],
+        "base_model": record.base_model,
+        "align": None
+        if align is None
+        else [align.reward, align.heldout_reward, align.preferences, align.preferences_sha256, align.folder],
+    }
+
+
+def signature_of(record: RunRecord, key: bytes) -> str:
+    message = json.dumps(signed_parts(record), sort_keys=True).encode()
+    return hmac.new(key, b"afresh run\n" + message, hashlib.sha256).hexdigest()
+
+
+def sign(run: Run) -> None:
+    """Mark a run as this user's. Raises UserError if the secret or the run's folder cannot be written."""
+    try:
+        key = secret(make=True)
+    except OSError as e:
+        raise UserError(
+            f"{e.filename or secret_file()} cannot be written, so {run.path} cannot be signed: {e.strerror or e}. Set "
+            "XDG_CONFIG_HOME to a folder that may be written.",
+            "no_secret",
+        ) from e
+    if key is None:
+        raise UserError(f"{secret_file()} is damaged: it does not have {BYTES} bytes. Remove it.", "no_secret")
+    replace_file(run.path / FILE, (signature_of(run.record, key) + "\n").encode())
+
+
+def made_here(run: Run) -> bool:
+    """Whether this user has made the run, or has said that it is trusted, with the programs and paths of today."""
+    try:
+        key = secret()
+        found = (run.path / FILE).read_text("ascii").strip()
+    except (OSError, ValueError):
+        return False
+    return key is not None and hmac.compare_digest(found, signature_of(run.record, key))
+
+
+def base_model_here(run: Run) -> str | None:
+    """The base model of a run that this user made. Nothing is read from or written to what another run names."""
+    return run.record.base_model if made_here(run) else None
+
+
+def outside(run: Run, path: str | Path) -> bool:
+    """Whether a path leads out of the run's folder."""
+    return not Path(path).expanduser().resolve().is_relative_to(run.path.resolve())
