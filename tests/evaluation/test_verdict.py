@@ -274,3 +274,24 @@ def test_without_scores_there_is_no_verdict_but_a_reason() -> None:
     found = verdict(Measurement(card(6, 1), (), {"likeness": reason}, ()), RUN)
     assert found.word == "not measured" and "not 6" in found.sentence and "More data" in found.help
     assert set(MEANING) >= {found.word} and set(found.json()) == {"word", "sentence", "help", "command"}
+
+
+@pytest.mark.parametrize(
+    "valid,divergence,word",
+    [(0.44, 0.01, "recognisable"), (1.0, 0.01, "good"), (0.02, 0.01, "noise"), (1.0, 0.4, "noise")],
+)
+def test_music_that_is_cut_off_is_music_and_that_of_random_notes_is_noise(
+    valid: float, divergence: float, word: str
+) -> None:
+    marks = {"valid_scores": (valid, 1.0, 0.0), "pitch_class_divergence": (divergence, 0.008, 0.13)}
+    marks |= {"duration_divergence": (divergence, 0.01, 0.5), "copied_runs_8": (0.04, 0.12, 1.0)}
+    scores = tuple(Score(name, v, v, v, 64, "none", floor, control) for name, (v, floor, control) in marks.items())
+    found = verdict(Measurement(card(), scores, {}, ()), replace(RUN, plural="texts"))
+    assert found.word == word
+    assert ("only 44% of them are valid scores" in found.sentence) == (valid == 0.44)
+
+
+def test_program_text_of_half_invented_words_is_recognisable() -> None:
+    marks = {"known_words": (0.57, 0.91, 0.33), "distinct_3": (0.92, 0.85, None)}
+    scores = tuple(Score(name, v, v, v, 64, "none", floor, control) for name, (v, floor, control) in marks.items())
+    assert verdict(Measurement(card(), scores, {}, ()), replace(RUN, plural="texts")).word == "recognisable"

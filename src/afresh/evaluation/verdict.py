@@ -41,7 +41,9 @@ COPIED = 0.2  # memorised: the interval of near copies begins above this share (
 NEAR = 0.1  # good: the kernel distance is below this, or below this share of that of the trivial model
 DENSE = 0.6  # good: density and coverage are above this share of their floors
 LIKE = 0.7  # good: the place of likeness is above this, so that few samples are noise
-WORDS = 0.5  # noise: the place of known words is below this
+WORDS = 1 / 3  # noise: the place of known words is below this; half of the words of code are names, which models alter
+FORMED = 0.1  # noise: the place of valid scores of music is below this
+VALID = 0.5  # noise: the share of valid items is below this share of its floor
 REPEATED = 0.4  # collapsed: distinct three-word sequences are below this share of their floor
 VERBATIM = 0.3  # memorised: the place of verbatim runs between held-out text, 0, and training text, 1, is above this
 PREDICTED = 0.65  # good: bits per byte are below this share of those of lzma after the training text
@@ -197,7 +199,7 @@ def judge_music(scores: Scores, plural: str) -> Judgement:
     valid = place(scores["valid_scores"])
     values = [p for name, s in scores.items() if name.endswith("_divergence") and (p := place(s)) is not None]
     nearest = min(values, default=1.0)
-    if (valid is not None and valid < WORDS) or nearest < SHAPED:
+    if (valid is not None and valid < FORMED) or nearest < SHAPED:
         return "noise", f"The {plural} are hardly music: their notes are as those of a random score."
     copied = scores.get("copied_runs_8")
     position = place(copied)
@@ -205,6 +207,9 @@ def judge_music(scores: Scores, plural: str) -> Judgement:
         return "memorised", f"{copied.value:.0%} of the phrases of the {plural} are those of training {plural}."
     if nearest > 0.8 and (valid is None or valid > 0.8):
         return "good", f"The {plural} are valid scores, and their notes are distributed as those of real ones."
+    if nearest > 0.8:
+        share = share_of_floor(scores["valid_scores"])
+        return "recognisable", f"The {plural} are music, but only {share:.0%} of them are valid scores."
     return "recognisable", f"The {plural} are music, and can be told from real ones."
 
 
@@ -217,7 +222,7 @@ def judge_items(scores: Scores, plural: str) -> Judgement | None:
     valid = share_of_floor(scores.get("items_valid"))
     if near is None:
         return None
-    if valid < WORDS or near < SHAPED:
+    if valid < VALID or near < SHAPED:
         return "noise", f"The {plural} are like ones whose parts were drawn independently."
     copies = scores.get("items_near_copies")
     if copies is not None and (copies.low or 0.0) > COPIED:
@@ -262,7 +267,7 @@ def help_for(word: Word, known: Known, train: int, heldout: int, better_now: Hel
     starved = known.examples is not None and known.wanted is not None and known.examples < known.wanted
     if word == "blurred" and known.family == "vae":
         return Help(
-            "The flow gives sharper images than the VAE, and needs more minutes.",
+            f"The flow gives sharper {known.plural} than the VAE, and needs more minutes.",
             train_command(known, known.flow_minutes or 4 * (known.minutes or 5), family="flow"),
         )
     if word == "collapsed" and known.family == "gan":
