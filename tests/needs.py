@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from afresh.core import UserError
-from afresh.evaluation.sandbox import Sandbox
+from afresh.core.sandbox import Sandbox
 from afresh.nets.kernels.build import compiler
 
 NOBODY = 65534

@@ -8,10 +8,10 @@ import pytest
 
 from afresh.cli.doctor import extra_finding
 from afresh.cli.extras import EXTRAS, Extra
+from afresh.core.memory import least_memory
 from afresh.tasks.doctor import (
     compiler_finding,
     disk_finding,
-    least_memory,
     memory_finding,
     products_finding,
     threads_finding,

@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 
 from afresh.core import UserError
+from afresh.core.memory import available_memory
+from afresh.data import files
 from afresh.data.files import (
     MB,
     DataFile,
     FileError,
     ZipLimits,
+    check_memory,
     decode_text,
     matching_pattern,
     read_bytes,
@@ -43,10 +46,10 @@ def test_files_are_sorted_and_every_other_entry_is_reported(tmp_path: Path) -> N
     (root / "in.txt").symlink_to(root / "b.txt")
     (root / "nowhere.txt").symlink_to(root / "gone")
     os.mkfifo(root / "pipe")
-    files, refused = walk(root, lambda name, folder: "not wanted" if folder and name == "skip" else None)
-    assert [f.name for f in files] == ["a/y.txt", "a/z.TXT", "b.txt"]
-    assert files[1].suffix == ".txt"
-    assert files[0].size == 4
+    found, refused = walk(root, lambda name, folder: "not wanted" if folder and name == "skip" else None)
+    assert [f.name for f in found] == ["a/y.txt", "a/z.TXT", "b.txt"]
+    assert found[1].suffix == ".txt"
+    assert found[0].size == 4
     reasons = {r.source: r.reason for r in refused}
     assert set(reasons) == {
         *(".hidden", ".git/", "__MACOSX/", "skip/", "empty.txt"),
@@ -71,9 +74,26 @@ def test_one_file_and_a_linked_root_are_read(tmp_path: Path) -> None:
 def test_circular_links_are_not_followed(tmp_path: Path) -> None:
     put(tmp_path / "d" / "a.txt")
     (tmp_path / "d" / "again").symlink_to(tmp_path / "d")
-    files, refused = walk(tmp_path / "d")
-    assert [f.name for f in files] == ["a.txt"]
+    found, refused = walk(tmp_path / "d")
+    assert [f.name for f in found] == ["a.txt"]
     assert len(refused) == 1
+
+
+def test_links_in_a_circle_and_pipes_are_refused(tmp_path: Path) -> None:
+    put(tmp_path / "d" / "a.txt")
+    (tmp_path / "d" / "one").symlink_to(tmp_path / "d" / "two")
+    (tmp_path / "d" / "two").symlink_to(tmp_path / "d" / "one")
+    assert [(r.source, r.reason) for r in walk(tmp_path / "d")[1]] == [
+        ("one", "broken symbolic link"),
+        ("two", "broken symbolic link"),
+    ]
+    with pytest.raises(UserError, match="broken symbolic link"):
+        walk(tmp_path / "d" / "one")
+    os.mkfifo(tmp_path / "x.zip")
+    for act in (walk, read_zip):
+        with pytest.raises(UserError, match="neither a file nor a folder but a device, pipe or socket"):
+            act(tmp_path / "x.zip")
+    assert zip_names(tmp_path / "x.zip") == []
 
 
 def test_missing_empty_and_broken_paths_are_refused(tmp_path: Path) -> None:
@@ -215,6 +235,26 @@ def test_bombs_are_refused_by_ratio_size_and_number(tmp_path: Path) -> None:
     members, refused = read_zip(many, limits=ZipLimits(member_bytes=999))
     assert list(members) == []
     assert len(refused) == 10
+
+
+def test_a_bomb_of_many_small_members_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for i in range(40):
+            archive.writestr(f"{i}.txt", b"\0" * 100_000)
+    limits = ZipLimits(total_from=MB)
+    with pytest.raises(UserError, match=r"unpack to [\d,]+ times its size .*decompression bomb"):
+        read_zip(tmp_path / "a.zip", limits=limits)
+    assert len(list(read_zip(tmp_path / "a.zip")[0])) == 40  # 4 MB do no harm
+
+
+def test_what_needs_more_memory_than_is_free_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_memory(1 << 50 if available_memory() is None else 1)
+    monkeypatch.setattr(files, "available_memory", lambda: 5e6)
+    check_memory(5e6)
+    with pytest.raises(FileError, match="needs about 10 MB of memory, and 5 MB are free"):
+        check_memory(1e7)
+    monkeypatch.setattr(files, "available_memory", lambda: None)
+    check_memory(1e18)
 
 
 def test_damaged_members_are_refused_and_the_others_read(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +19,15 @@ from symusic import Tempo, TimeSignature, Track
 from afresh.core import Batch, Cond, Corpus, Item, UserError
 from afresh.core.rng import Rng
 from afresh.data.files import FileError
+from afresh.data.music import abc2midi, files
+from afresh.data.music.abc2midi import Conversion
 from afresh.data.music.encoder import FIRST, SPECIAL, ScoreEncoder, Transpose
-from afresh.data.music.files import RawPiece, midi_bytes, read_abc, read_midi, to_score
+from afresh.data.music.files import PieceFile, RawPiece, midi_bytes, read_midi, read_pieces, to_score
 from afresh.data.music.score import Note, Score, bar_length, from_text, meter_of, to_text, vocabulary
 from afresh.data.prepare import choose_modality
 from afresh.modalities.music import MODALITY, MusicOptions, cut
 from afresh.tasks.compose import _with_holes
+from tests import needs
 
 TUNE = 'X:1\nT:A tune\nM:6/8\nL:1/8\nK:D\nA|"D"d2f fed|(3cde c B2 A|d6|\n'
 
@@ -226,10 +230,43 @@ def test_percussion_alone_and_endless_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_errors_in_abc_are_ignored_and_reported(tmp_path: Path) -> None:
-    raws, refused, _, errors = read_abc("a.abc", (TUNE + "\nX:2\nT:odd\nM:4/4\nL:1/4\nK:C\nCD[[EF qq|G4|\n").encode())
-    assert len(raws) + len(refused) == 2 and errors
-    with pytest.raises(FileError, match="no tune"):
-        read_abc("b.abc", b"%%include /etc/passwd\n")
+    odd = (TUNE + "\nX:2\nT:odd\nM:4/4\nL:1/4\nK:C\nCD[[EF qq|G4|\n").encode()
+    mixed, empty = read_pieces([("a.abc", odd), ("b.abc", b"%%include /etc/passwd\n")])
+    assert isinstance(mixed, PieceFile) and len(mixed.pieces) + len(mixed.refused) == 2 and mixed.errors
+    assert isinstance(empty, FileError) and "no tune" in str(empty)
+
+
+def test_directives_behind_other_ends_of_lines_stay_where_they_are() -> None:
+    """abc2midi knows only ends of lines of bytes 10 and 13; other programs count more characters."""
+    hidden = TUNE.replace("K:D\n", "K:D\nw:a\u2028%%include /etc/passwd\x0b%%MIDI program 3\n")
+    (tunes,) = [t for t in [files._tunes(hidden.encode())] if not isinstance(t, FileError)]
+    assert hidden != TUNE and not any(re.search(r"(?m)^%%", text) for text in tunes.texts())
+
+
+@needs.sandbox
+@pytest.mark.slow
+def test_abc2midi_runs_in_the_sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever a tune made it do, it would find nothing: here it is a program that looks around, crashes, or waits."""
+    program = tmp_path / "abc2midi"
+    monkeypatch.setenv("SYMUSIC_ABC2MIDI", str(program))
+    monkeypatch.setattr(abc2midi, "PATIENCE", 0.5)
+    program.write_text(f"#!/bin/sh\ncat /etc/passwd {tmp_path}/abc2midi && echo Error read\ncat t.abc > t1.mid\n")
+    assert abc2midi.convert(["one", "two"]) == [Conversion({1: b"one"}, []), Conversion({1: b"two"}, [])]
+    program.write_text(
+        "#!/bin/sh\ngrep -q bad t.abc && kill -SEGV $$\ngrep -q late t.abc && sleep 9\ncat t.abc > t1.mid\n"
+    )
+    good, crashed, late = abc2midi.convert(["good", "bad", "late"])
+    assert good == Conversion({1: b"good"}, []) and crashed == Conversion({}, []) and "took more than" in str(late)
+    program.write_text("#!/bin/sh\ngrep -q big t.abc && head -c 99999999 /dev/urandom > t1.mid\ncat t.abc > t1.mid\n")
+    assert abc2midi.convert(["a", "big", "c"])[::2] == [Conversion({1: b"a"}, []), Conversion({1: b"c"}, [])]
+
+
+def test_a_tempo_of_nothing_is_left_out(tmp_path: Path) -> None:
+    content = bytearray(midi_bytes(Score((Note(0, 0, 60, 12),), ((0, (4, 4)),), 120, 12)))
+    place = content.index(b"\xff\x51\x03") + 3
+    content[place : place + 3] = b"\0\0\0"
+    (tmp_path / "a.mid").write_bytes(content)
+    assert read(tmp_path / "a.mid").items[0].value.startswith("T120 ")
 
 
 def test_piano_rolls_are_voices_with_their_split(tmp_path: Path) -> None:

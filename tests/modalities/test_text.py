@@ -42,6 +42,23 @@ def values(corpus: Corpus) -> list[str]:
 # --------------------------------------------------------------------------- reading
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.zip"])
+def test_texts_that_need_more_memory_than_is_free_are_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = b"a b c\n\n" * 10_000
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a.txt", text)
+    else:
+        put(tmp_path / name, gzip.compress(text) if name.endswith(".gz") else text)
+    monkeypatch.setattr("afresh.data.text.documents.available_memory", lambda: 350_000.0)
+    with pytest.raises(UserError, match=r"and 0.00035 GB are free.*`data.max_bytes=50000`"):
+        read(tmp_path / name)
+    monkeypatch.setattr("afresh.data.text.documents.available_memory", lambda: 500_000.0)
+    assert len(read(tmp_path / name).items) == 1
+
+
 def test_every_kind_of_file_gives_the_same_texts(tmp_path: Path) -> None:
     texts = ["first, with a comma", 'second "quoted"\nin two lines', "third: é 😀"]
     rows = [{"id": i, "text": t} for i, t in enumerate(texts)]

@@ -12,7 +12,7 @@ import torch
 
 from afresh.cli import run as command
 from afresh.core import UserError
-from afresh.evaluation.sandbox import Limits, Sandbox
+from afresh.core.sandbox import Limits, Sandbox
 from afresh.runs.run import Run
 from afresh.tasks.solve import check_runner, judge, read_tasks, solve
 from tests import needs
@@ -132,6 +132,11 @@ def test_what_cannot_be_solved(run: Run, tmp_path: Path, monkeypatch: pytest.Mon
     assert "cannot be read" in said(lambda: read_tasks(tmp_path / "none.jsonl"))
     file.with_suffix(".gz").write_bytes(b"no gzip")
     assert "cannot be read" in said(lambda: read_tasks(file.with_suffix(".gz")))
+    monkeypatch.setattr("afresh.tasks.solve.MAX_MB", 1)
+    file.with_suffix(".gz").write_bytes(gzip.compress(b" " * 2_000_000))
+    assert "more than 1 MB when decompressed" in said(lambda: read_tasks(file.with_suffix(".gz")))
+    file.write_text("1" * 5000)
+    assert "line 1 is not JSON" in said(lambda: read_tasks(file))
     assert "-n 0" in said(lambda: solve(run, tasks, 0))
     monkeypatch.setattr("sys.platform", "darwin")
     assert "sandbox is not available" in said(lambda: solve(run, tasks))

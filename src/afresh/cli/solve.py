@@ -30,7 +30,7 @@ def solve(
     memory and processes. Where the sandbox cannot be had, nothing is run.
     """
     from afresh.cli.measure import row
-    from afresh.evaluation.sandbox import Limits, Sandbox
+    from afresh.core.sandbox import Limits, Sandbox
     from afresh.runs.run import Run
     from afresh.tasks.solve import solve as solved_by
 

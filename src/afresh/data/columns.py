@@ -153,7 +153,7 @@ def _number(value: Any) -> int | float | None:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
     if not isinstance(value, str):
-        return value
+        return value if abs(value) < 1e300 else None
     try:
         return int(value) if re.fullmatch(r"[-+]?\d{1,18}", value) else _finite(float(value.replace("_", "x")))
     except ValueError:

@@ -14,8 +14,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from afresh.core import Refused, UserError
+from afresh.core.memory import available_memory
 
 MB = 1 << 20
+PER_VALUE = 64  # bytes of an object of Python, and of a reference to it
 EMPTY, UNREADABLE = "empty file (0 bytes)", "cannot be read"  # reasons; details are appended to the second
 NESTED_ARCHIVE = "an archive in a folder: give the path of the archive itself, or unpack it"  # another reason
 JUNK = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})  # created by operating systems
@@ -87,6 +89,8 @@ def _must_exist(path: Path) -> None:
     if not path.exists():
         what = "is a broken symbolic link" if path.is_symlink() else "does not exist"
         raise UserError(f"{path} {what}. Give the path of your data: a file or a folder.")
+    if not (path.is_file() or path.is_dir()):
+        raise UserError(f"{path} is neither a file nor a folder but a device, pipe or socket. Give a file or a folder.")
 
 
 def _one(path: Path) -> tuple[list[DataFile], list[Refused]]:
@@ -110,8 +114,8 @@ def _exclusion_reason(entry: os.DirEntry[str], root: Path) -> str | None:
     if entry.name in JUNK:
         return "created by an operating system"
     if entry.is_symlink():
-        target = Path(entry.path).resolve()
-        if not target.exists():
+        target = Path(os.path.realpath(entry.path))  # unlike Path.resolve, without an error for links in a circle
+        if not Path(entry.path).exists():
             return "broken symbolic link"
         if not target.is_relative_to(root.resolve()):
             return f"symbolic link that leads out of the folder, to {target}: copy the file into the folder"
@@ -154,6 +158,18 @@ def decode_text(raw: bytes) -> str:
             f"invalid UTF-8 at byte {at:,} (line {line:,}, 0x{raw[at]:02x}): convert it to UTF-8, "
             "for example iconv -f LATIN1 -t UTF-8"
         ) from None
+
+
+def check_memory(needed: float) -> None:
+    """Raise FileError if decoding a file needs more memory than is free."""
+    free = available_memory()
+    if free is not None and needed > free:
+        raise FileError(f"needs about {needed / MB:,.0f} MB of memory, and {free / MB:,.0f} MB are free: split it")
+
+
+def check_values(text: str) -> None:
+    """`check_memory` for a table (JSON, CSV or TSV), every value of which becomes an object of Python."""
+    check_memory(3 * len(text) + PER_VALUE * sum(text.count(mark) for mark in (",", "\t", "{", "[")))
 
 
 def too_large(size: int, max_mb: int) -> str:
@@ -220,7 +236,8 @@ class ZipLimits:
     member_bytes: int = 512 * MB
     total_bytes: int = 4096 * MB
     ratio: float = 200.0  # decompressed size of a member divided by its compressed size
-    ratio_from: int = MB  # members smaller than this may have any ratio
+    ratio_from: int = MB  # members smaller than this may have any ratio;
+    total_from: int = 64 * MB  # but if all together are larger than this, they have that ratio at most together
 
 
 def read_zip(
@@ -254,11 +271,18 @@ def read_zip(
             f"{path} would unpack to {total / MB:,.0f} MB; at most {limits.total_bytes / MB:,.0f} MB are read "
             "from an archive. Unpack it yourself if you trust it."
         )
+    size = path.stat().st_size
+    if total > limits.total_from and total > limits.ratio * size:
+        raise UserError(
+            f"{path} would unpack to {total / max(1, size):,.0f} times its size (at most {limits.ratio:,.0f}): a "
+            "decompression bomb. Unpack it yourself if you trust it."
+        )
     return _members(path, accepted, refused), refused
 
 
 def zip_files(path: Path) -> list[zipfile.ZipInfo]:
     """The members that are files. Raises UserError if the archive cannot be read."""
+    _must_exist(path)  # opening a pipe would wait for somebody to write to it
     try:
         with zipfile.ZipFile(path) as archive:
             return [i for i in archive.infolist() if not i.is_dir()]

@@ -12,17 +12,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-import pyarrow
-import pyarrow.parquet
 from pydantic import Field
 
 from afresh.core import Corpus, Refused, UserError
-from afresh.data.files import DataFile, is_hidden, read_zip, walk, zip_files
+from afresh.data.files import MB, DataFile, FileError, check_values, is_hidden, read_zip, walk, zip_files
+from afresh.data.parquet import read_parquet
 from afresh.data.refusals import refusal_lines
 from afresh.data.split import HELD_OUT, TRAINING
 
 TABLES = frozenset({"metadata.jsonl", "metadata.csv", "metadata.parquet"})
 FILE_NAME = "file_name"
+MOST_COLUMNS = 1_000  # of the metadata: each may become a condition
 MAX_TABLE = 1 << 29  # bytes of one metadata file
 
 Source = Path | bytes  # a file, or the content of a file in an archive
@@ -224,6 +224,10 @@ def attributes(tables: Mapping[str, bytes], names: Sequence[str], media: Media) 
             described.add(target)
             for key, value in row.items():
                 if key != FILE_NAME:
+                    if len(columns) == MOST_COLUMNS and key not in columns:
+                        raise UserError(
+                            f"{table} has more than {MOST_COLUMNS:,} columns. Keep those that should be conditions."
+                        )
                     columns.setdefault(key, [None] * len(names))[index[target]] = _from_root(table, key, value, media)
     return Attributes(columns, frozenset(described), refused)
 
@@ -247,19 +251,20 @@ def _target(table: str, file_name: Any, index: Mapping[str, int], media: Media) 
     if not isinstance(file_name, str) or not file_name:
         return "", f"no {FILE_NAME}"
     relative = PurePosixPath(file_name.replace("\\", "/"))
-    if relative.is_absolute() or ".." in relative.parts or ":" in relative.parts[0]:
+    if relative.is_absolute() or ".." in relative.parts or any(":" in part for part in relative.parts[:1]):
         return "", f"{FILE_NAME} {file_name!r} leads out of the folder"
     target = (PurePosixPath(table).parent / relative).as_posix()
-    return target, None if target in index else f"{FILE_NAME} {file_name!r} is not a usable {media.word}"
+    usable = bool(relative.parts) and target in index
+    return target, None if usable else f"{FILE_NAME} {file_name!r} is not a usable {media.word}"
 
 
 def _rows(table: str, content: bytes, media: Media) -> tuple[list[tuple[int, dict[str, Any]]], list[Refused]]:
     """Numbered rows (from 1) of a metadata file, and rows that cannot be read."""
     if table.lower().endswith(".parquet"):
         try:
-            listed = pyarrow.parquet.read_table(io.BytesIO(content)).to_pylist()
-        except (pyarrow.ArrowException, OSError) as error:
-            raise UserError(f"{table} is not a readable Parquet file ({error}). Write it again.") from None
+            listed = read_parquet(content, MAX_TABLE // MB, lambda schema: schema.names)
+        except FileError as error:
+            raise UserError(f"{table} cannot be used: {error}.") from None
         rows: list[tuple[int, dict[str, Any]]] = list(enumerate(listed, 1))
         refused: list[Refused] = []
     else:
@@ -267,6 +272,10 @@ def _rows(table: str, content: bytes, media: Media) -> tuple[list[tuple[int, dic
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise UserError(f"{table} is not UTF-8 ({error}). Save it as UTF-8.") from None
+        try:
+            check_values(text)
+        except FileError as error:
+            raise UserError(f"{table} {error}.") from None
         rows, refused = _csv_rows(table, text) if table.lower().endswith(".csv") else _json_rows(table, text)
     if rows and not any(FILE_NAME in row for _, row in rows):
         raise UserError(

@@ -122,6 +122,7 @@ def read_split(
         corpus.refused.extend(other.refused)
         notes += other.notes
         corpus.counts = Counter(corpus.counts) + Counter(other.counts)
+    corpus.items = []  # the whole of what the split divides need not be held
     return split(items, modality.kind), corpus, notes
 
 

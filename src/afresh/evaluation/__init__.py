@@ -1,1 +1,1 @@
-"""Metrics with intervals, protocol cards, reports, judges and the sandbox for programs."""
+"""Metrics with intervals, protocol cards, reports and judges."""

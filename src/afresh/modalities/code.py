@@ -9,11 +9,12 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from afresh.core import Corpus, Item, Refused, Sniff, UserError
-from afresh.data.files import FileError, matching_pattern, read_bytes, walk
+from afresh.data.files import MB, FileError, matching_pattern, read_bytes, walk
 from afresh.data.refusals import refusal_lines
 from afresh.data.text.documents import (
     DocumentEncoder,
     DocumentOptions,
+    Room,
     fit_documents,
     limit_bytes,
     load_documents,
@@ -93,6 +94,7 @@ class CodeModality:
             return reason
 
         files, refused = walk(path, leave_out)
+        Room(options).check(sum(f.size for f in files if f.size <= options.max_file_mb * MB))
         items: list[Item] = []
         decoder = TextDecoder(options.encoding)
         for file in files:

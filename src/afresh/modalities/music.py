@@ -10,7 +10,7 @@ import gzip
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -30,7 +30,7 @@ from afresh.data.files import (
     zip_names,
 )
 from afresh.data.music.encoder import ScoreEncoder, Steps, load_scores
-from afresh.data.music.files import NOTES, READ, RawPiece, read_pieces, suffix_of, to_score
+from afresh.data.music.files import NOTES, READ, PieceFile, RawPiece, read_pieces, suffix_of, to_score
 from afresh.data.music.score import Note, Score, monophonic, to_text
 from afresh.data.refusals import refusal_lines
 from afresh.data.split import FEW, share
@@ -41,6 +41,7 @@ EVENT_STEPS, VOICE_STEPS = 12, 4  # per quarter: sixteenths and triplets; sixtee
 # times, it increases the loss by 1 or 2% (docs/development/log.md). Five minutes on two cores see about 3,000,000
 # words.
 SEMITONES, FEW_WORDS = 5, 200_000
+BATCH, BATCH_BYTES = 100, 16 * MB  # of files that are read together
 ROLL = re.compile(rb"\[\s*\[\s*\[\s*(-?\d+|null)")
 
 
@@ -206,20 +207,33 @@ def _contents(path: Path, options: MusicOptions, corpus: Corpus) -> Iterator[tup
 def _pieces(path: Path, options: MusicOptions, corpus: Corpus) -> list[RawPiece]:
     """Every piece of every file. Notes and refused inputs are added to `corpus`."""
     raws: list[RawPiece] = []
-    chords, errors = 0, list[str]()
-    for name, content in _contents(path, options, corpus):
-        try:
-            pieces, refused, file_chords, file_errors = read_pieces(name, content)
-            raws += pieces
-            corpus.refused += refused
-            chords, errors = chords + file_chords, errors + file_errors
-        except FileError as error:
-            corpus.refused.append(Refused(name, str(error)))
+    files: list[PieceFile] = []
+    for batch in _batches(_contents(path, options, corpus)):
+        for (name, _), found in zip(batch, read_pieces(batch), strict=True):
+            if isinstance(found, FileError):
+                corpus.refused.append(Refused(name, str(found)))
+            else:
+                files.append(found)
+                raws += found.pieces
+                corpus.refused += found.refused
+    chords, errors = sum(f.chords for f in files), [e for f in files for e in f.errors]
     if chords:
         corpus.notes.append(f"{chords:,} chord symbols of ABC left out")
     if errors:
         corpus.notes.append(f"abc2midi ignored {len(errors):,} errors in ABC, the first: {errors[0]}")
     return raws
+
+
+def _batches(contents: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
+    """The files in groups of up to BATCH and about BATCH_BYTES, since abc2midi converts many at once."""
+    batch: list[tuple[str, bytes]] = []
+    for file in contents:
+        batch.append(file)
+        if len(batch) == BATCH or sum(len(content) for _, content in batch) > BATCH_BYTES:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def _form(raws: Sequence[RawPiece], options: MusicOptions) -> str:

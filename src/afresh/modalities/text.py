@@ -34,6 +34,7 @@ from afresh.data.text import chat, extract, tables
 from afresh.data.text.documents import (
     DocumentEncoder,
     DocumentOptions,
+    Room,
     fit_documents,
     limit_bytes,
     load_documents,
@@ -106,7 +107,10 @@ class TextModality:
         """
         corpus = Corpus([])
         reading = _Reading(options, corpus, TextDecoder(options.encoding))
-        for name, suffix, raw in _contents(path, options, corpus):
+        room, size = Room(options), 0
+        for name, suffix, raw in _contents(path, options, corpus, room):
+            size += len(raw)
+            room.check(size)  # of archives, the sizes are not known before
             try:
                 items = list(_items(name, suffix, raw, reading))
             except FileError as error:
@@ -201,7 +205,7 @@ def _head(file: DataFile, suffix: str) -> bytes:
 # --------------------------------------------------------------------------- reading
 
 
-def _contents(path: Path, options: TextOptions, corpus: Corpus) -> Iterator[tuple[str, str, bytes]]:
+def _contents(path: Path, options: TextOptions, corpus: Corpus, room: Room) -> Iterator[tuple[str, str, bytes]]:
     """(name, suffix, content) of every file that may contain text. Other files are added to `corpus.refused`."""
     if path.is_file() and path.suffix.lower() == ".zip":
         members, refused = read_zip(path, READ, ZipLimits(member_bytes=options.max_file_mb * MB))
@@ -233,6 +237,8 @@ def _contents(path: Path, options: TextOptions, corpus: Corpus) -> Iterator[tupl
         kind = of_names([file.name])
         return f"{kind.kind} cannot be learnt" if kind else f"unsupported text format ({file.suffix or 'no suffix'})"
 
+    most = options.max_file_mb * MB
+    room.check(sum(f.size for f in files if f.size <= most and refusal(f) is None))
     for file, raw in read_usable(files, refusal, options.max_file_mb, corpus.refused):
         yield file.name, _suffix(file.name), raw
 

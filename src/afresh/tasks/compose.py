@@ -67,16 +67,19 @@ def read_score(run: Run, path: Path) -> tuple[Score, list[str]]:
         if suffix_of(path.name) not in READ:
             raise FileError(f"not one of {', '.join(sorted(READ))}")
         content = read_bytes(DataFile(path, path.name, path.stat().st_size), MAX_MB)
-        raws, refused, chords, errors = read_pieces(path.name, content)
+        (found,) = read_pieces([(path.name, content)])
+        if isinstance(found, FileError):
+            raise found
+        raws = found.pieces
         if not raws:
-            raise FileError(refused[0].reason if refused else "it holds no piece")
+            raise FileError(found.refused[0].reason if found.refused else "it holds no piece")
         tally: Counter[str] = Counter()
         score = to_score(raws[0], encoder.steps, MAX_BARS, tally)
     except (OSError, FileError) as error:
         raise UserError(f"{path} cannot be read as music in notes: {error}. Give a .mid or .abc file.") from None
     notes = [f"{n:,} {what}" for what, n in tally.items() if n and what != "notes"]
     notes += [f"only the first of {len(raws):,} pieces is used: {raws[0].source}"] * (len(raws) > 1)
-    return score, [*notes, *errors[:1], *([f"{chords:,} chord symbols left out"] if chords else [])]
+    return score, [*notes, *found.errors[:1], *([f"{found.chords:,} chord symbols left out"] if found.chords else [])]
 
 
 def harmonise(

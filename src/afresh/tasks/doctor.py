@@ -6,19 +6,18 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from afresh.core.memory import CGROUP, available_memory, read_words
 from afresh.nets.kernels.build import library, tiles
 from afresh.training.budget import Machine, measure_machine
 
 GB = 1e9
 LITTLE_DISK, LITTLE_MEMORY = 2 * GB, 2 * GB
 BYTES_PER_PARAMETER = 20  # float32 weight, gradient, two moments and an average
-CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -127,32 +126,3 @@ def available_processors() -> float:
     if len(quota) == 2 and quota[0].isdigit():
         count = min(count, int(quota[0]) / int(quota[1]))
     return count
-
-
-def available_memory() -> float | None:
-    """Free bytes, or what the limit of a container leaves if that is less; None if the system does not report them."""
-    return least_memory(meminfo(), read_words(CGROUP / "memory.max"), read_words(CGROUP / "memory.current"))
-
-
-def least_memory(info: Mapping[str, float], limit: list[str], used: list[str]) -> float | None:
-    found = [info["MemAvailable"]] if "MemAvailable" in info else []
-    if limit and limit[0].isdigit() and used:
-        found.append(max(0.0, float(limit[0]) - float(used[0])))
-    return min(found, default=None)
-
-
-def meminfo() -> dict[str, float]:
-    """The entries of /proc/meminfo in bytes; empty if there is no such file."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return {}
-    pairs = (line.split(":", 1) for line in lines if ":" in line)
-    return {k: float(v.split()[0]) * 1024 for k, v in pairs}
-
-
-def read_words(path: Path) -> list[str]:
-    try:
-        return path.read_text().split()
-    except OSError:
-        return []

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import os
-import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from afresh.core import Score, UserError
+from afresh.core.sandbox import Outcome, Sandbox
+from afresh.data.files import DataFile, FileError, decode_text, read_bytes
 from afresh.evaluation.programs import CodeTask, held, new_mark, pass_scores, task_of
-from afresh.evaluation.sandbox import Outcome, Sandbox
 from afresh.runs.run import Run
 from afresh.sampling.request import Request
 
 KS = (1, 10, 100)
+MAX_MB = 64  # of the file of tasks, decompressed
 SETTINGS: Mapping[str, float | int] = {"temperature": 0.2, "top_p": 0.95, "length": 256}
 Say = Callable[[str], None]
 
@@ -46,16 +46,15 @@ class Solved:
 def read_tasks(path: Path, first: int | None = None) -> list[CodeTask]:
     """Read tasks from a .jsonl file, also as .gz. Raises UserError, naming the line, if a task is invalid."""
     try:
-        raw = path.read_bytes()
-        lines = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8").splitlines()
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        lines = decode_text(read_bytes(DataFile(path, path.name, path.stat().st_size), MAX_MB)).split("\n")
+    except (OSError, FileError) as error:
         raise UserError(f"The tasks in {path} cannot be read: {error}. Give a .jsonl file, or one as .gz.") from None
     tasks = []
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{path}, line {number} is not JSON: {error}. Write one task per line.") from None
             if not isinstance(row, dict):
                 raise UserError(

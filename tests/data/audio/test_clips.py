@@ -163,6 +163,22 @@ def test_the_use_of_memory_is_reported(tmp_path: Path, monkeypatch: pytest.Monke
     assert "0.0013 hours of sound use" in found  # 24 of 0.2 s
 
 
+def test_sounds_that_need_more_memory_than_is_free_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute of silence in FLAC has a thousandth of the size of its samples."""
+    put(tmp_path, "short.wav", tone(0.2))
+    soundfile.write(tmp_path / "long.flac", np.zeros(60 * RATE, np.int16), RATE)
+    assert (tmp_path / "long.flac").stat().st_size < 60 * RATE / 50
+    monkeypatch.setattr("afresh.data.audio.clips.available_memory", lambda: 2.5 * 4 * 59 * RATE)
+    with pytest.raises(UserError, match=r"the longest, long.flac, .* GB of memory at .* Hz, and .* are free"):
+        read_clips(tmp_path, ClipOptions())
+    content = bytearray((tmp_path / "long.flac").read_bytes())
+    content[21] &= 0xF0  # the number of samples is not declared (RFC 9639, section 8.2)
+    content[22:26] = bytes(4)
+    (tmp_path / "long.flac").write_bytes(content)
+    refused = {r.source: r.reason for r in read_clips(tmp_path, ClipOptions()).refused}
+    assert "more memory than is free" in refused["long.flac"]
+
+
 def test_clips_of_long_recordings_overlap_and_cover_all_samples(tmp_path: Path) -> None:
     recordings = {f"{i:02d}.wav": noise(1.0 + 0.07 * i, i) for i in range(12)}
     for name, x in recordings.items():

@@ -11,13 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import soundfile
 
 from afresh.core import UserError
 from afresh.data.audio.sound_folder import SOUND_FILES, columns_from_names, map_sounds, open_sounds, sound_names
 from afresh.data.audio.sounds import DecodedSound, Source, decode_sound
-from afresh.data.media_folder import attributes, layout
+from afresh.data.columns import describe
+from afresh.data.media_folder import MOST_COLUMNS, attributes, layout
 
 RATE = 8_000
 
@@ -117,6 +120,32 @@ def test_metadata_of_an_audiofolder(tmp_path: Path) -> None:
     reasons = {r.source: r.reason for r in table.refused}
     assert reasons["metadata.jsonl, row 3"] == "file_name '2.wav' is not a usable sound"
     assert "leads out of the folder" in reasons["metadata.jsonl, row 4"] and len(reasons) == 3
+
+
+def test_odd_metadata_is_refused_row_by_row() -> None:
+    rows = ['{"file_name": "."}', f'{{"file_name": "a.wav", "n": {"1" * 5000}}}', '{"file_name": ""}']
+    found = attributes({"metadata.jsonl": "\n".join(rows).encode()}, ["a.wav"], SOUND_FILES)
+    assert {r.source[-1]: r.reason.split(" (")[0] for r in found.refused} == {
+        "1": "file_name '.' is not a usable sound",
+        "2": "not JSON",
+        "3": "no file_name",
+    }
+
+
+def test_metadata_with_times_and_huge_numbers_is_read(tmp_path: Path) -> None:
+    table = {"file_name": ["a.wav"], "when": pyarrow.array([2**60], pyarrow.timestamp("ms"))}
+    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "metadata.parquet")
+    found = attributes({"metadata.parquet": (tmp_path / "metadata.parquet").read_bytes()}, ["a.wav"], SOUND_FILES)
+    assert isinstance(found.columns["when"][0], str) and not found.refused
+    values = describe({"n": [10**400, 10**401, 10**402, 3]}, 4)
+    assert not values.names  # neither numbers nor few classes
+
+
+def test_metadata_of_thousands_of_columns_is_refused() -> None:
+    header = ",".join(f"c{i}" for i in range(MOST_COLUMNS + 1))
+    content = f"file_name,{header}\na.wav{',1' * (MOST_COLUMNS + 1)}\n".encode()
+    with pytest.raises(UserError, match="more than 1,000 columns"):
+        attributes({"metadata.csv": content}, ["a.wav"], SOUND_FILES)
 
 
 def test_unusable_files_are_refused_and_the_others_read(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 from afresh.alignment.rewards.reward import Request, Reward
 from afresh.core import UserError
+from afresh.core.sandbox import Sandbox
 from afresh.data.text.kind import TEXT
 from afresh.evaluation.programs import held, new_mark, program_with_tests
-from afresh.evaluation.sandbox import Sandbox
 
 PREFIX = "passes:"
 

@@ -6,6 +6,7 @@ Memory: every file that is used is held once at the chosen rate, 4 bytes per sam
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,10 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from afresh.core import Corpus, Item, Refused, Sound, UserError
 from afresh.core.counted import counted
+from afresh.core.memory import available_memory
 from afresh.data.audio.kind import SOUND
 from afresh.data.audio.near_duplicates import Near, handle_near_duplicates
 from afresh.data.audio.sound_folder import SOUND_FILES, columns_from_names, map_sounds, open_sounds
-from afresh.data.audio.sounds import SILENT, DecodedSound, Header, SoundError, decode_sound, header, peak
+from afresh.data.audio.sounds import SILENT, DecodedSound, Header, SoundError, Source, decode_sound, header, peak
 from afresh.data.audio.waves import fit_length, frame_energies, to_loudness, trim_bounds, windows
 from afresh.data.columns import LabelColumn, add_columns
 from afresh.data.media_folder import Attributes, Damaged, MediaCollection, attributes, layout, stop_on_damage
@@ -42,6 +44,7 @@ ONE_SHOT = 10.0  # seconds; a longer sound is never considered a fading one
 FADE = 0.03  # seconds over which a cut sound fades out; at most a quarter of the clip
 QUIET = -40.0  # dB relative to the loudest frame of the sound; a quieter clip of it counts as silent
 FRAME = 0.02  # seconds
+COPIES = 2.5  # of the samples that are held until training begins: files, clips, and what is learnt of them
 MUCH = 1 << 28  # bytes of audio from which the use of memory is reported
 
 
@@ -102,7 +105,8 @@ def read_clips(path: Path, options: ClipOptions) -> Corpus:
     SOUND_FILES.require(len(headers), path, [*collection.refused, *refused])
     notes: list[str] = []
     rate, channels = _choose_rate(headers, options, notes), _choose_channels(headers, options, notes)
-    files = _decode_files(path, collection, options, rate, channels)
+    room = _room(headers, rate, channels)
+    files = _decode_files(path, collection, options, rate, channels, room)
     notes += files.notes
     table = _metadata(files, options)
     names = list(files.decoded)
@@ -131,6 +135,30 @@ def read_clips(path: Path, options: ClipOptions) -> Corpus:
         items, files.refused + table.refused + dropped, notes + folders.notes + column_notes, settled=settled
     )
     return stop_on_damage(corpus, options.damaged)
+
+
+@dataclass
+class _Room:
+    """How many bytes of decoded samples there is room for."""
+
+    left: float
+
+
+def _room(headers: Mapping[str, Header], rate: int, channels: int) -> _Room:
+    """Raises UserError if the sounds need more memory than is free, by the lengths that they declare."""
+    free = available_memory()
+    if free is None:
+        return _Room(math.inf)
+    seconds = sum(h.seconds or 0 for h in headers.values())
+    needed = COPIES * 4 * seconds * rate * channels
+    if needed > free:
+        name, longest = max(headers.items(), key=lambda pair: pair[1].seconds or 0)
+        raise UserError(
+            f"By their headers, the sounds last {seconds / 3600:,.1f} hours (the longest, {name}, "
+            f"{(longest.seconds or 0) / 3600:,.1f}) and need about {needed / 1e9:,.1f} GB of memory at {rate:,} Hz, "
+            f"and {free / 1e9:,.1f} GB are free. Give fewer of them, or set a lower rate (`data.rate`)."
+        )
+    return _Room(free / COPIES)
 
 
 # --------------------------------------------------------------------------- what is chosen
@@ -206,9 +234,19 @@ def _energy_after(sound: Sound, seconds: float) -> float:
 # --------------------------------------------------------------------------- reading
 
 
-def _decode_files(path: Path, collection: MediaCollection, options: ClipOptions, rate: int, channels: int) -> _Files:
-    """All usable files, trimmed and scaled to the loudness. Raises UserError if there are none."""
-    results = dict(map_sounds(lambda source: _prepared(decode_sound(source, rate, channels), options), collection))
+def _decode_files(
+    path: Path, collection: MediaCollection, options: ClipOptions, rate: int, channels: int, room: _Room
+) -> _Files:
+    """All usable files, trimmed and scaled to the loudness, as far as there is `room`. Raises UserError if there are
+    none."""
+
+    def decode(source: Source) -> DecodedSound:
+        # Headers may declare less than there is.
+        found = _prepared(decode_sound(source, rate, channels, most_bytes=room.left), options)
+        room.left -= found.sound.samples.nbytes
+        return found
+
+    results = dict(map_sounds(decode, collection))
     reasons = ((n, why) for n, why in results.items() if isinstance(why, str))
     refused = [*collection.refused, *(Refused(n, why, damaged=not why.startswith(UNSUITABLE)) for n, why in reasons)]
     decoded = {name: d for name, d in results.items() if isinstance(d, DecodedSound)}

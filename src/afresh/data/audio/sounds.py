@@ -105,20 +105,27 @@ def header(source: Source) -> Header:
         return head
 
 
-def decode_sound(source: Source, rate: int, channels: int = 1, max_seconds: float | None = None) -> DecodedSound:
+def decode_sound(
+    source: Source, rate: int, channels: int = 1, max_seconds: float | None = None, most_bytes: float = math.inf
+) -> DecodedSound:
     """Decode a file, or its first `max_seconds`, as (T, `channels`), 1 or 2 channels, at `rate` Hz.
 
     To get one channel, all channels are averaged; to get two, one channel is doubled, and more than two become their
     average twice. If samples exceed [-1, 1] (in float and lossy files, and after resampling), the whole sound is made
     quieter. What can be read of a damaged or truncated file is used, with a note; damage inside a frame of an MP3 whose
     header is intact cannot be noticed. Memory: the result, up to twice while it grows, and about 20 MB. Raises
-    SoundError with the reason, also for samples that are not finite.
+    SoundError with the reason, also for samples that are not finite, and for a result of more than `most_bytes`.
     """
     log = _Log()
     content = bytearray()
     with _open(source, log) as (file, head):
         for block in _resampled(file, head, rate, channels, max_seconds, log):
             content += block.tobytes()
+            if len(content) > most_bytes:
+                raise SoundError(
+                    f"lasts more than {len(content) / rate / channels / 14_400:,.1f} hours, which need more memory "
+                    f"than is free at {rate:,} Hz: divide it and use a part, or set a lower rate (`data.rate`)"
+                )
         if log.ended:
             _note_losses(source, head, log)
     if not content:

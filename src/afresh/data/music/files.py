@@ -4,18 +4,17 @@ counted."""
 from __future__ import annotations
 
 import json
-import os
+import math
 import re
-import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from afresh.core import Refused, UserError
 from afresh.data.files import FileError, decode_text
+from afresh.data.music.abc2midi import Conversion, convert
 from afresh.data.music.score import (
     LONGEST,
     MOST_VOICES,
@@ -31,7 +30,6 @@ from afresh.data.music.score import (
 TICKS = 480  # per quarter, in written files
 VELOCITY = 90
 NEAR = 1 / 50  # of a quarter; a note closer than this to the grid does not count as moved
-PATIENCE = 60  # seconds for a file of ABC
 ROLL_STEPS = 4  # per quarter, in piano rolls: sixteenths
 MIDI = frozenset({".mid", ".midi", ".kar"})
 NOTES = MIDI | {".abc"}
@@ -59,13 +57,30 @@ def suffix_of(name: str) -> str:
     return PurePosixPath(lower.removesuffix(".gz") if lower.endswith(".json.gz") else lower).suffix
 
 
-def read_pieces(name: str, content: bytes) -> tuple[list[RawPiece], list[Refused], int, list[str]]:
-    """The pieces of a file of a kind in READ, given its decompressed content, with the other results of `read_abc`.
-    Raises FileError if nothing of it can be used."""
-    suffix = suffix_of(name)
-    if suffix in MIDI:
-        return [read_midi(name, content)], [], 0, []
-    return (read_rolls(name, content), [], 0, []) if suffix == ".json" else read_abc(name, content)
+@dataclass(frozen=True)
+class PieceFile:
+    """What was read of a file: its pieces and, of ABC, the tunes that cannot be read, the number of chord symbols that
+    were left out, and the errors that abc2midi ignored."""
+
+    pieces: list[RawPiece]
+    refused: Sequence[Refused] = ()
+    chords: int = 0
+    errors: Sequence[str] = ()
+
+
+def read_pieces(files: Sequence[tuple[str, bytes]]) -> list[PieceFile | FileError]:
+    """Read files of the kinds in READ, given as (name, decompressed content). In place of one of which nothing can be
+    used stands the FileError. Raises UserError if symusic is not installed."""
+    import_symusic()
+    abc = iter(read_abc([(name, content) for name, content in files if suffix_of(name) == ".abc"]))
+    return [next(abc) if suffix_of(name) == ".abc" else _without_abc(name, content) for name, content in files]
+
+
+def _without_abc(name: str, content: bytes) -> PieceFile | FileError:
+    try:
+        return PieceFile([read_midi(name, content)] if suffix_of(name) in MIDI else read_rolls(name, content))
+    except FileError as error:
+        return error
 
 
 # --------------------------------------------------------------------------- to scores
@@ -168,7 +183,7 @@ def read_midi(name: str, content: bytes) -> RawPiece:
         score.tpq,
         tracks,
         tuple((s.time, (s.numerator, s.denominator)) for s in score.time_signatures),
-        tuple(t.qpm for t in score.tempos),
+        tuple(t.qpm for t in score.tempos if math.isfinite(t.qpm) and t.qpm > 0),
         drums=sum(len(t.notes) for t in score.tracks if t.is_drum),
     )
 
@@ -254,34 +269,64 @@ def _tracks(source: str, piece: Any) -> tuple[tuple[tuple[int, int, int], ...], 
 # --------------------------------------------------------------------------- ABC
 
 
-def read_abc(name: str, content: bytes) -> tuple[list[RawPiece], list[Refused], int, list[str]]:
-    """The tunes of a file, the tunes that cannot be read, the number of chord symbols that were left out, and the
-    errors that abc2midi ignored. Directives (%%, I:) are left out.
+def read_abc(files: Sequence[tuple[str, bytes]]) -> list[PieceFile | FileError]:
+    """Read files of ABC. Directives (%%, I:) are left out. In place of a file without a tune stands the FileError."""
+    found = [_tunes(content) for _, content in files]
+    texts = [part for tunes in found if not isinstance(tunes, FileError) for part in tunes.texts()]
+    converted = iter(convert(texts))
+    out: list[PieceFile | FileError] = []
+    for (name, _), tunes in zip(files, found, strict=True):
+        if isinstance(tunes, FileError):
+            out.append(tunes)
+            continue
+        whole, first_bars = next(converted), next(converted)
+        out.append(FileError(whole) if isinstance(whole, str) else _abc_file(name, tunes, whole, first_bars))
+    return out
 
-    Raises FileError if the file contains no tune.
-    """
-    text = decode_text(content).replace("\r\n", "\n").replace("\r", "\n")
+
+@dataclass(frozen=True)
+class _Tunes:
+    """The tunes of a file, each from its line X: on, and the number of chord symbols that were left out."""
+
+    tunes: list[str]
+    chords: int
+
+    def texts(self) -> tuple[str, str]:
+        """What abc2midi is given: the tunes, numbered from 1, and their first bars."""
+        return _numbered(self.tunes), _numbered([_first_bar(t) for t in self.tunes])
+
+
+def _tunes(content: bytes) -> _Tunes | FileError:
+    try:
+        text = decode_text(content).replace("\r\n", "\n").replace("\r", "\n")
+    except FileError as error:
+        return error
     chords = len(re.findall(r'"[A-G][^"\n]*"', text))
     text = re.sub(r'"[^"\n]*"', "", re.sub(r"(?m)^(%%|I:).*\n?", "", text))
     tunes = [t for t in re.split(r"(?m)^(?=X:)", text) if t.startswith("X:")]
-    if not tunes:
-        raise FileError("no tune (a tune begins with a line X:)")
-    titles = [m.group(1).strip() if (m := re.search(r"(?m)^T:(.*)$", t)) else "" for t in tunes]
+    return _Tunes(tunes, chords) if tunes else FileError("no tune (a tune begins with a line X:)")
+
+
+def _numbered(tunes: Sequence[str]) -> str:
+    return "\n\n".join(re.sub(r"^X:.*", f"X:{i}", t.rstrip()) for i, t in enumerate(tunes, 1)) + "\n"
+
+
+def _abc_file(name: str, tunes: _Tunes, whole: Conversion, first_bars: Conversion | str) -> PieceFile:
+    titles = [m.group(1).strip() if (m := re.search(r"(?m)^T:(.*)$", t)) else "" for t in tunes.tunes]
     names = [f"{name}, tune {i}{f' ({title})' if title else ''}" for i, title in enumerate(titles, 1)]
-    midi, errors = _convert(tunes)
-    first_bars, _ = _convert([_first_bar(t) for t in tunes])
+    upbeats = {} if isinstance(first_bars, str) else first_bars.midi
     out, refused = [], []
     for i, source in enumerate(names, 1):
         try:
-            if i not in midi:
+            if i not in whole.midi:
                 raise FileError("abc2midi could not read this tune")
-            raw, first = read_midi(source, midi[i]), first_bars.get(i)
+            raw, first = read_midi(source, whole.midi[i]), upbeats.get(i)
             upbeat = _end(read_midi(source, first)) if first is not None else 0
         except FileError as error:
             refused.append(Refused(source, str(error)))
             continue
         out.append(RawPiece(source, raw.ticks, raw.tracks, raw.meters, raw.tempos, upbeat))
-    return out, refused, chords, [f"{name}: {e}" for e in errors]
+    return PieceFile(out, refused, tunes.chords, [f"{name}: {e}" for e in whole.errors])
 
 
 def _end(raw: RawPiece) -> int:
@@ -293,7 +338,7 @@ def _first_bar(tune: str) -> str:
     """A tune up to the first bar line after a note: its upbeat, or its first bar."""
     out: list[str] = []
     body = False
-    for line in tune.splitlines():
+    for line in tune.split("\n"):  # other ends of lines are none to abc2midi
         if (
             body
             and not re.match(r"[A-Za-z]:(?![|:])", line)
@@ -303,21 +348,3 @@ def _first_bar(tune: str) -> str:
         out.append(line)
         body = body or line.startswith("K:")
     return "\n".join(out) + "\n"
-
-
-def _convert(tunes: Sequence[str]) -> tuple[dict[int, bytes], list[str]]:
-    """MIDI files by the number of the tune (from 1), and abc2midi's error messages. abc2midi runs in a process of its
-    own, because invalid tunes can crash it. Raises FileError if it takes longer than PATIENCE."""
-    import_symusic()
-    with tempfile.TemporaryDirectory(prefix="afresh-abc-") as name:
-        folder = Path(name)
-        text = "\n\n".join(re.sub(r"^X:.*", f"X:{i}", t.rstrip()) for i, t in enumerate(tunes, 1))
-        (folder / "t.abc").write_text(text + "\n", encoding="utf-8")
-        command = [os.environ["SYMUSIC_ABC2MIDI"], "t.abc"]
-        try:
-            process = subprocess.run(command, cwd=folder, capture_output=True, timeout=PATIENCE, check=False)
-        except subprocess.TimeoutExpired:
-            raise FileError(f"abc2midi took more than {PATIENCE} seconds: divide the file") from None
-        lines = process.stdout.decode("utf-8", "replace").splitlines()
-        files = {i: f.read_bytes() for i in range(1, len(tunes) + 1) if (f := folder / f"t{i}.mid").exists()}
-    return files, [line for line in lines if line.startswith("Error")]

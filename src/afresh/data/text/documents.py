@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from torch import Tensor
 
 from afresh.core import CondSpec, Examples, Item, Part, Space, UserError
+from afresh.core.memory import available_memory
 from afresh.data.conditions import encode_conditions, fit_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.data.split import share
@@ -25,6 +27,9 @@ from afresh.data.text.kind import TEXT
 from afresh.data.text.tokenizer import Ids, Tokenizer, choose
 
 MAX_CLASSES = 1_000
+# Bytes of memory for every byte of text: while it is read, and while it is encoded (docs/development/log.md).
+READING, LEARNING = 3.5, 3.5
+NO_IDS: Ids = np.zeros(0, dtype=np.int32)
 
 
 class DocumentOptions(BaseModel):
@@ -131,10 +136,15 @@ class DocumentEncoder:
         cond = encode_conditions(items, self.conds)
         order = _by_condition(cond.parts, cond.present, len(items))
         ordered = [items[i] for i in order]
-        encoded, mask = self.conversations(ordered) if any(i.turns for i in items) else (self.texts(ordered), None)
+        turns = any(i.turns for i in items)
+        encoded, mask = self.conversations(ordered) if turns else (self.texts(ordered), None)
+        ends = 0 if turns else 1
         bounds = np.zeros(len(encoded) + 1, dtype=np.int64)
-        np.cumsum([len(e) for e in encoded], out=bounds[1:])
-        x = np.concatenate(encoded) if encoded else np.zeros(0, dtype=np.int32)
+        np.cumsum([len(e) + ends for e in encoded], out=bounds[1:])
+        x = np.full(bounds[-1], self.tokenizer.special["end"], dtype=np.int32)
+        for i, (start, stop) in enumerate(pairwise(bounds.tolist())):
+            x[start : stop - ends] = encoded[i]
+            encoded[i] = NO_IDS  # what is copied is not held twice
         return Examples(
             torch.from_numpy(x),
             cond.select(torch.tensor(order, dtype=torch.int64)),
@@ -145,9 +155,8 @@ class DocumentEncoder:
         )
 
     def texts(self, items: Sequence[Item]) -> list[Ids]:
-        """The ids of each document, followed by `end`."""
-        end = np.array([self.tokenizer.special["end"]], dtype=np.int32)
-        return [np.concatenate([e, end]) for e in self.tokenizer.encode_many([i.value for i in items])]
+        """The ids of each document."""
+        return self.tokenizer.encode_many([i.value for i in items])
 
     def conversations(self, items: Sequence[Item]) -> tuple[list[Ids], NDArray[np.bool_]]:
         """The ids of each conversation, and the mask of targets of all of them together."""
@@ -201,6 +210,24 @@ class DocumentEncoder:
         )
         save_encoder(folder, saved)
         self.tokenizer.save(folder / "tokenizer.json")
+
+
+class Room:
+    """The memory that is free before texts are read."""
+
+    def __init__(self, options: DocumentOptions) -> None:
+        self.free, self.most = available_memory(), options.max_bytes
+
+    def check(self, size: int) -> None:
+        """Raise UserError if reading and learning texts of `size` bytes needs more memory than is free."""
+        learnt = size if self.most is None else min(size, self.most)
+        needed = READING * size + LEARNING * learnt
+        if self.free is not None and needed > self.free:
+            raise UserError(
+                f"The texts have {size / 1e9:,.2g} GB and need about {needed / 1e9:,.2g} GB of memory, and "
+                f"{self.free / 1e9:,.2g} GB are free. Give a part of them, or learn only a sample "
+                f"(`data.max_bytes={int(self.free / (READING + LEARNING)):d}`)."
+            )
 
 
 def fit_documents(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
+from collections.abc import Iterator
 
 FEWEST = 200  # lines of a list
 LONGEST, TYPICAL = 500, 60  # characters of the longest line, and of the median
@@ -14,8 +15,12 @@ SPEAKER = re.compile(r"^[^\n:]{1,40}: \S", re.MULTILINE)
 
 def may_be_list(text: str) -> bool:
     """Whether the text has many lines, none of them blank or long."""
-    lines = text.rstrip().split("\n")
-    return len(lines) >= FEWEST and all(0 < len(line.strip()) <= LONGEST for line in lines)
+    count = 0
+    for line in lines_of(text):
+        if not 0 < len(line.strip()) <= LONGEST:
+            return False
+        count += 1
+    return count >= FEWEST
 
 
 def is_list(text: str) -> bool:
@@ -26,11 +31,23 @@ def is_list(text: str) -> bool:
     """
     if not may_be_list(text):
         return False
-    lines = text.rstrip().split("\n")
-    few = len(lines) / 20
+    lengths = [len(line) for line in lines_of(text)]
+    few = len(lengths) / 20
     return (
-        statistics.median(map(len, lines)) <= TYPICAL
-        and 2 * len(set(lines)) >= len(lines)
+        statistics.median(lengths) <= TYPICAL
+        and 2 * len({hash(line) for line in lines_of(text)}) >= len(lengths)
         and sum(1 for _ in CONTINUES.finditer(text)) <= few
         and sum(1 for _ in SPEAKER.finditer(text)) <= few
     )
+
+
+def lines_of(text: str) -> Iterator[str]:
+    """The lines without white space at the end of the text, one at a time: a list of them would be twice as large as
+    the text."""
+    start, stop = 0, len(text)
+    while stop and text[stop - 1].isspace():
+        stop -= 1
+    while (end := text.find("\n", start, stop)) >= 0:
+        yield text[start:end]
+        start = end + 1
+    yield text[start:stop]

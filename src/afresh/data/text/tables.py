@@ -6,15 +6,18 @@ import csv
 import io
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from afresh.data.files import MB, FileError, decode_text, too_large
+from afresh.data.files import FileError, check_values, decode_text
+from afresh.data.parquet import MOST_COLUMNS, read_parquet
 
 NESTED = frozenset({"messages", "conversations"})  # columns of lists of objects that are read (afresh.data.text.chat)
 SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"})
 TEXT_NAMES = ("text", "content", "body", "document", "article", "story", "sentence", "review", "message", "poem")
+HUGE = f"not usable JSON: a number of more than {sys.get_int_max_str_digits():,} digits"
 Row = Mapping[str, Any]
 
 
@@ -41,15 +44,24 @@ def read_table(suffix: str, raw: bytes, max_mb: int, decode: Callable[[bytes], s
     if suffix == ".parquet":
         return _parquet(raw, max_mb)
     text = decode(raw)
+    check_values(text)
     if suffix in (".csv", ".tsv"):
         return _tsv(text) if suffix == ".tsv" else _csv(text, ",", csv.QUOTE_MINIMAL)
     return _json(text) if suffix == ".json" else _lines(text)
 
 
 def _table(rows: list[tuple[int, Row]], bad: list[tuple[int, str]]) -> Table:
+    """Raises FileError for too many columns."""
     columns = dict.fromkeys(name for _, row in rows for name in row)
-    texts = tuple(c for c in columns if any(isinstance(row.get(c), str) for _, row in rows))
-    return Table(tuple(columns), texts, rows, bad)
+    if len(columns) > MOST_COLUMNS:
+        raise FileError(too_wide(len(columns)))
+    texts = {name for _, row in rows for name, value in row.items() if isinstance(value, str)}
+    return Table(tuple(columns), tuple(c for c in columns if c in texts), rows, bad)
+
+
+def too_wide(columns: int) -> str:
+    """The reason for refusing a table of so many columns."""
+    return f"{columns:,} columns, but at most {MOST_COLUMNS:,} are read: remove those that are not needed"
 
 
 def _row(value: Any) -> Row | str:
@@ -86,6 +98,8 @@ def _lines(text: str) -> Table:
                 bad.append((number, f"not JSON: {error.msg} at column {error.colno}"))
             except RecursionError:
                 bad.append((number, "not usable JSON: nested too deeply"))
+            except ValueError:
+                bad.append((number, HUGE))
 
     table = _collect(parse())
     return Table(table.columns, table.texts, table.rows, sorted(table.bad + bad))
@@ -102,6 +116,8 @@ def _json(text: str) -> Table:
         return table
     except RecursionError:
         raise FileError("not usable JSON: nested too deeply") from None
+    except ValueError:
+        raise FileError(HUGE) from None
     if isinstance(content, dict):
         lists = [v for v in content.values() if isinstance(v, list) and v and isinstance(v[0], dict | str)]
         content = lists[0] if len(lists) == 1 else [content]
@@ -126,7 +142,9 @@ def _csv(text: str, delimiter: str, quoting: Literal[0, 3]) -> Table:
         header = next(reader, [])
         if not any(header):
             raise FileError("no header line: the first line names the columns")
-        repeated = sorted({h for h in header if header.count(h) > 1})
+        if len(header) > MOST_COLUMNS:
+            raise FileError(too_wide(len(header)))
+        repeated = sorted(h for h, n in Counter(header).items() if n > 1)
         if repeated:
             raise FileError(f"the header names {', '.join(map(repr, repeated))} more than once")
         for number, fields in enumerate(reader, 1):
@@ -149,24 +167,22 @@ def _is_number(value: str) -> bool:
 
 
 def _parquet(raw: bytes, max_mb: int) -> Table:
-    import pyarrow
-    import pyarrow.parquet
     from pyarrow import types
 
-    try:
-        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(raw))
-        names = {f.name: f.type for f in file.schema_arrow}
-        words = [n for n, t in names.items() if types.is_string(t) or types.is_large_string(t) or _is_code(t)]
-        flat = [n for n, t in names.items() if n in words or types.is_primitive(t) or _is_chat(n, t)]
-        meta = file.metadata
-        size = sum(meta.row_group(g).column(c).total_uncompressed_size for g, c in _chunks(meta, set(flat)))
-        if size > max_mb * MB:
-            raise FileError(too_large(size, max_mb))
-        content = file.read(columns=flat).to_pylist()
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise FileError(f"not a readable Parquet file: {error}") from None
-    skipped = tuple(n for n in names if n not in flat)
-    return Table(tuple(flat), tuple(words), list(enumerate(content, 1)), skipped=skipped)
+    words: list[str] = []
+    flat: list[str] = []
+    skipped: list[str] = []  # lists, structures, images
+
+    def choose(schema: Any) -> list[str]:
+        for name, kind in ((f.name, f.type) for f in schema):
+            if types.is_string(kind) or types.is_large_string(kind) or _is_code(kind):
+                words.append(name)
+            usable = name in words or types.is_primitive(kind) or _is_chat(name, kind)
+            (flat if usable else skipped).append(name)
+        return flat
+
+    rows = read_parquet(raw, max_mb, choose)
+    return Table(tuple(flat), tuple(words), list(enumerate(rows, 1)), skipped=tuple(skipped))
 
 
 def _is_code(kind: Any) -> bool:
@@ -182,12 +198,3 @@ def _is_chat(name: str, kind: Any) -> bool:
 
     listed = types.is_list(kind) or types.is_large_list(kind)
     return bool(name.lower() in NESTED and listed and types.is_struct(kind.value_type))
-
-
-def _chunks(meta: Any, columns: set[str]) -> Iterator[tuple[int, int]]:
-    """(row group, column) of the named columns and of conversations."""
-    for g in range(meta.num_row_groups):
-        for c in range(meta.num_columns):
-            path = meta.row_group(g).column(c).path_in_schema
-            if path in columns or path.split(".")[0].lower() in NESTED:  # the parts of a nested column
-                yield g, c

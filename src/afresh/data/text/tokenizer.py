@@ -230,8 +230,11 @@ class Tokenizer:
                     flush()
                     characters = 0
         flush()
-        empty = np.zeros(0, dtype=np.int32)
-        return [np.concatenate(p) if p else empty for p in out]
+        joined: list[Ids] = []
+        for parts in out:
+            joined.append(np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32))
+            parts.clear()  # what is copied is not held twice
+        return joined
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids. Special tokens are skipped, and bytes that are not UTF-8 become U+FFFD."""

@@ -1,0 +1,95 @@
+"""Parquet: rows as they were written, and files that decode to more than they may."""
+
+from __future__ import annotations
+
+import io
+from datetime import date
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from afresh.data import files
+from afresh.data.files import FileError
+from afresh.data.parquet import MOST_COLUMNS, page_sizes, read_parquet
+
+
+def written(columns: dict[str, Any], **options: Any) -> bytes:
+    out = io.BytesIO()
+    pyarrow.parquet.write_table(pa.table(columns), out, **options)
+    return out.getvalue()
+
+
+def read(raw: bytes, max_mb: int = 8) -> list[dict[str, Any]]:
+    return read_parquet(raw, max_mb, lambda schema: schema.names)
+
+
+def test_rows_are_those_that_were_written() -> None:
+    columns = {
+        "text": ["é", "b" * 5000, None, "é"] * 2000,
+        "n": [1, 2, 3, None] * 2000,
+        "kind": pa.array(["a", "b", "a", "a"] * 2000).dictionary_encode(),
+        "turns": [[{"role": "user", "content": "hi"}]] * 8000,
+    }
+    rows = read(written(columns, row_group_size=3000), 64)
+    assert rows == pa.table(columns).to_pylist()
+    assert read_parquet(written(columns), 64, lambda schema: ["n"])[:2] == [{"n": 1}, {"n": 2}]
+
+
+def test_times_are_texts_whatever_they_are() -> None:
+    times = {
+        "day": pa.array([date(2024, 5, 1)]),
+        "far": pa.array([10**8], pa.date32()),
+        "fine": pa.array([1_700_000_000_123_456_789], pa.timestamp("ns")),
+        "late": pa.array([2**60], pa.timestamp("ms")),
+        "took": pa.array([5], pa.duration("ns")),
+    }
+    (row,) = read(written(times))
+    assert (row["day"], row["fine"], row["took"]) == ("2024-05-01", "2023-11-14 22:13:20.123456789", 5)
+    assert isinstance(row["far"], str) and isinstance(row["late"], str)
+
+
+def test_equal_values_that_are_stored_once_count_as_often_as_they_occur() -> None:
+    one = pa.DictionaryArray.from_arrays(pa.array([0] * 100_000, pa.int32()), pa.array(["x" * 1000]))
+    raw = written({"text": one})
+    assert len(raw) < 20_000
+    with pytest.raises(FileError, match="more than 8 MB when decoded"):
+        read(raw)
+    nested = written({"messages": [[{"role": "user", "content": "y" * 100_000}]] * 200})
+    assert len(nested) < 50_000
+    with pytest.raises(FileError, match="more than 8 MB when decoded"):
+        read(nested)
+
+
+@pytest.mark.parametrize("packed", ["none", "snappy", "gzip", "zstd"])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_pages_are_counted_as_they_unpack(packed: str, version: str) -> None:
+    """By their own headers, whatever the end of the file declares."""
+    columns = {"text": ["\0" * 1_000_000] * 4 + ["a"], "n": list(range(5))}
+    raw = written(columns, compression=packed, data_page_version=version, use_dictionary=False, data_page_size=1000)
+    assert read(raw) == pa.table(columns).to_pylist()
+    meta = pyarrow.parquet.read_metadata(io.BytesIO(raw)).row_group(0).column(0)
+    pages = list(page_sizes(raw, meta.data_page_offset, meta.data_page_offset + meta.total_compressed_size))
+    assert 4_000_000 < sum(pages) < meta.total_uncompressed_size
+    with pytest.raises(FileError, match="4 MB, but at most 3 MB"):
+        read(raw, 3)
+
+
+def test_too_many_rows_and_columns_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = written({"a": pa.nulls(1_000_000, pa.int64())})
+    assert len(raw) < 10_000
+    with pytest.raises(FileError, match="1,000,000 rows are too many"):
+        read(raw)
+    with pytest.raises(FileError, match=f"{MOST_COLUMNS + 1:,} columns"):
+        read(written({str(i): pa.nulls(1) for i in range(MOST_COLUMNS + 1)}))
+    monkeypatch.setattr(files, "available_memory", lambda: 1000.0)
+    with pytest.raises(FileError, match="of memory"):
+        read(written({"a": [1] * 100}))
+
+
+def test_damaged_files_are_refused() -> None:
+    raw = written({"text": ["a"] * 100})
+    for broken in (raw[:50], raw[:-6], b"PAR1", raw[:10] + b"\xff" * 20 + raw[30:]):
+        with pytest.raises(FileError, match="not a readable Parquet file"):
+            read(broken)

@@ -1,0 +1,41 @@
+"""Tables that cost more than their size suggests: numbers of many digits, many columns, many values."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from afresh.data import files
+from afresh.data.files import FileError
+from afresh.data.parquet import MOST_COLUMNS
+from afresh.data.text.tables import read_table
+
+
+def test_numbers_of_thousands_of_digits_are_refused() -> None:
+    long = "1" * 5000
+    table = read_table(".jsonl", f'{{"text": "a"}}\n{{"text": {long}}}\n'.encode(), 1)
+    assert [n for n, _ in table.rows] == [1] and "more than 4,300 digits" in table.bad[0][1]
+    with pytest.raises(FileError, match="more than 4,300 digits"):
+        read_table(".json", f"[{long}]".encode(), 1)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".json"])
+def test_thousands_of_columns_are_refused_at_once(suffix: str) -> None:
+    """The time that reading takes grows with their number, not with its square."""
+    names = [f"c{i}" for i in range(50_000)]
+    mark = "\t" if suffix == ".tsv" else ","
+    rows = f"{mark.join(names)}\n{mark.join('1' for _ in names)}\n"
+    if suffix in (".jsonl", ".json"):
+        rows = "\n".join(json.dumps({n: 1}) for n in names)
+    with pytest.raises(FileError, match=f"50,000 columns, but at most {MOST_COLUMNS:,} are read"):
+        read_table(suffix, rows.encode(), 1)
+
+
+@pytest.mark.parametrize(("suffix", "text"), [(".jsonl", "[]\n" * 1000), (".json", "[{}]"), (".csv", "a,b\n1,2\n")])
+def test_tables_that_need_more_memory_than_is_free_are_refused(
+    suffix: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "available_memory", lambda: 100.0)
+    with pytest.raises(FileError, match="of memory"):
+        read_table(suffix, text.encode(), 1)
