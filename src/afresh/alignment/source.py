@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from afresh.alignment.feedback.preference_pairs import encoded_votes
 from afresh.alignment.feedback.preferences import Preferences, kind_of_item, read_votes, scan
 from afresh.alignment.monitoring.data_similarity import DataSimilarity
-from afresh.alignment.monitoring.health import alarms, stop_reason
+from afresh.alignment.monitoring.health import alarms, kl_limit_for, stop_reason
 from afresh.alignment.monitoring.within_distance import WithinDistance, distances
 from afresh.alignment.rewards.build import build
 from afresh.alignment.rewards.classifier_reward import classifier_folder
@@ -370,7 +370,7 @@ class AlignmentSource:
         if learner.step == learner.config.steps:
             return ""
         rows = metrics_rows(self.run)
-        for alarm in alarms(rows):
+        for alarm in alarms(rows, kl_limit_for(self.record.asked_distance)):
             if alarm.name not in self.alarmed:
                 self.alarmed.add(alarm.name)
                 events.warning(alarm.message, "alarm", name=alarm.name)

@@ -204,7 +204,8 @@ def show(job: Job, seconds: float, measured: Measurement | None, samples: Sample
         f"{job.run.path}: {record.family} on {record.modality}, {record.parameters:,} parameters, "
         f"{counted(now['steps'], 'step')} in {seconds:,.0f} s"
     )
-    steered = None if record.align is None else alignment(metrics_rows(job.run))
+    aligned = record.align
+    steered = None if aligned is None else alignment(metrics_rows(job.run), aligned.asked_distance)
     if steered is not None:
         answer("; ".join(f"{name} {value}" for name, value in steered.facts))
     prompt = ' --prompt "..."' if job.run.space.stream else ""

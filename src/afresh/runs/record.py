@@ -46,6 +46,11 @@ class AlignRecord(BaseModel):
     reward_seconds: float = 60.0  # that a reward may take for a batch
     distance: float | None = None  # at which training stops, for methods that do not control it
 
+    @property
+    def asked_distance(self) -> float | None:
+        """The distance from the base that was asked for, or is the method's default; None without one."""
+        return self.config.get("distance") if self.distance is None else self.distance
+
 
 class RunRecord(BaseModel):
     """Everything that was decided before the first step."""

@@ -91,7 +91,7 @@ def section(
 ) -> Section:
     """The section of a report about a run, with the samples first."""
     r = run.record
-    aligned = (alignment(metrics_rows(run)) if r.align is not None else None) or Alignment()
+    aligned = (alignment(metrics_rows(run), r.align.asked_distance) if r.align is not None else None) or Alignment()
     seconds = max((row["seconds"] for row in metrics_rows(run)), default=0.0)
     data = r.data
     return Section(
@@ -216,7 +216,8 @@ def write_run_report(run: Run, measured: Measurement | None, samples: Samples | 
 
     Returns the path of the page.
     """
-    if run.record.align is not None and (found := alignment(metrics_rows(run))) is not None:
+    aligned = run.record.align
+    if aligned is not None and (found := alignment(metrics_rows(run), aligned.asked_distance)) is not None:
         write_json(run.path / "aligned.json", found.json)
     views = sample_views(report_samples(run) if samples is None else samples)
     return write_report(run.path / "report.html", run.path.name, [section(run, views, measured)])

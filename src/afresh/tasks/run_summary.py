@@ -35,7 +35,7 @@ def final_record(job: Job, seconds: float, measured: Measurement | None) -> dict
         else {}
     )
     why = stopped(job.run)
-    aligned = alignment(metrics_rows(job.run)) if r.align is not None else None
+    aligned = alignment(metrics_rows(job.run), r.align.asked_distance) if r.align is not None else None
     return {
         "run": str(job.run.path),
         **({} if measured is None else {"verdict": run_verdict(job.run, measured).json()}),

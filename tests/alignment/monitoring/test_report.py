@@ -99,7 +99,7 @@ def test_alarms_and_the_reason_to_stop_are_sentences_that_say_what_to_do() -> No
     assert "at step 90" in found.json["stop"] and found.json["stop"] in found.notes  # of 0, 30, ...: at 3.05 nats
     assert "more than 3 standard errors" in found.json["stop"]  # as the course says while it learns
     assert [a["name"] for a in found.json["alarms"]][:2] == ["kl", "over-optimisation"]
-    lenient = alignment(run(), kl_limit=30.0)
+    lenient = alignment(run(), distance=20.0)
     assert lenient is not None and "kl" not in [a["name"] for a in lenient.json["alarms"]]
     assert ("held-out reward", "0.1 → 0.1821, at most 0.4389 (step 90)") in lenient.facts
 

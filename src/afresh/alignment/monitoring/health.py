@@ -35,6 +35,7 @@ CREEP_NATS = 0.5  # growth of the divergence between the halves that is worth a 
 SIGNIFICANT = 2.0  # standard errors of a significant difference, which occurs by chance in 1 of 20 evaluations
 NO_GROWTH = 1.0  # standard errors; a reward that rose by less does not grow. A higher limit would include slow learners
 NEGATIVE_ERRORS = 3.0  # standard errors below 0 from which on an estimate of the divergence is wrong
+BEYOND = 1.5  # times the distance that was asked for, if that is larger
 ROUNDING = 1e-3  # nats; a larger difference of equal policies is not due to float32 sums of some hundred steps
 MIN_ENTROPY = 0.3  # share of that of the base; with less, the samples of a group hardly differ
 MAX_LENGTH_CHANGE = 0.5  # share of the first length; prompts and batches cause smaller changes
@@ -293,6 +294,11 @@ RULES: tuple[Rule, ...] = (
     _worsened("heldout_loss", min, lambda loss: MAX_LOSS_RISE * abs(loss.values[0])),
     _worsened("accuracy", max, lambda _: MAX_ACCURACY_FALL),
 )
+
+
+def kl_limit_for(distance: float | None) -> float:
+    """The limit of the divergence in nats for a run that is asked to go so far from its base."""
+    return max(KL_LIMIT, BEYOND * (distance or 0.0))
 
 
 def alarms(rows: Iterable[Row], kl_limit: float = KL_LIMIT) -> list[Alarm]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from afresh.alignment.monitoring.health import KL_LIMIT, alarms, stop_reason
+from afresh.alignment.monitoring.health import alarms, kl_limit_for, stop_reason
 from afresh.alignment.monitoring.rows import Row, by_step, finite, series
 from afresh.evaluation.curves import Curves, number, thin
 from afresh.evaluation.report import Fact
@@ -53,15 +53,15 @@ class Alignment:
     json: dict[str, Any] = field(default_factory=dict)
 
 
-def alignment(rows: Sequence[Row], kl_limit: float = KL_LIMIT) -> Alignment | None:
+def alignment(rows: Sequence[Row], distance: float | None = None) -> Alignment | None:
     """The alignment part of a report; None if no row has a reward or an accuracy.
 
-    `kl_limit` is that of the alarms, in nats per sample. Raises UserError for invalid rows.
+    `distance` from the base is what was asked for: the alarm of the divergence allows for it. Raises UserError for invalid rows.
     """
     merged = by_step(rows)
     if not any(finite(row, name) is not None for row in merged for name in ("reward", "accuracy")):
         return None
-    active, stop = alarms(merged, kl_limit), stop_reason(merged, errors=STOP_ERRORS)
+    active, stop = alarms(merged, kl_limit_for(distance)), stop_reason(merged, errors=STOP_ERRORS)
     return Alignment(
         facts(merged),
         [*against(merged), *over_steps(merged)],
