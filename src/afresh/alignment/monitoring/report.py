@@ -56,7 +56,8 @@ class Alignment:
 def alignment(rows: Sequence[Row], distance: float | None = None) -> Alignment | None:
     """The alignment part of a report; None if no row has a reward or an accuracy.
 
-    `distance` from the base is what was asked for: the alarm of the divergence allows for it. Raises UserError for invalid rows.
+    The alarm of the divergence allows for the `distance` from the base that was asked for. Raises UserError for invalid
+    rows.
     """
     merged = by_step(rows)
     if not any(finite(row, name) is not None for row in merged for name in ("reward", "accuracy")):
