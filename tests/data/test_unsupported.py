@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import random
 from pathlib import Path
 
@@ -50,6 +51,15 @@ def test_it_is_refused_by_its_kind_with_what_is_accepted_and_what_to_do(name: st
     for path in (tmp_path / name, tmp_path):
         with pytest.raises(UserError, match=f"looks like {kind}.*cannot be learnt yet.*Accepted: text, code, image"):
             choose_modality(path, None)
+
+
+@pytest.mark.parametrize("suffix", ["zip", "json", "jsonl", "txt", "npy", "npz", "mid", "png", "py"])
+def test_a_pipe_is_refused_at_once(suffix: str, tmp_path: Path) -> None:
+    """Reading it would wait for somebody to write to it."""
+    os.mkfifo(tmp_path / f"x.{suffix}")
+    for wanted in (None, "text"):
+        with pytest.raises(UserError, match="a device, pipe or socket"):
+            choose_modality(tmp_path / f"x.{suffix}", wanted)
 
 
 @pytest.mark.parametrize("name", ["ratings.csv", "weather.csv", "iris.csv", "acids.smi", "acids.txt", "acids.csv"])

@@ -51,7 +51,7 @@ def walk(
     `leave_out(relative name, is folder)` may return another reason; a folder left out counts as one input. Raises
     UserError if the path does not exist or cannot be read, or if the folder is empty.
     """
-    _must_exist(path)
+    must_exist(path)
     if path.is_file():
         return _one(path)
     files: list[DataFile] = []
@@ -85,7 +85,8 @@ def walk(
     return sorted(files, key=lambda f: f.name), sorted(refused, key=lambda r: r.source)
 
 
-def _must_exist(path: Path) -> None:
+def must_exist(path: Path) -> None:
+    """Raise UserError for a path that is neither a file nor a folder; opening a pipe would wait for its other end."""
     if not path.exists():
         what = "is a broken symbolic link" if path.is_symlink() else "does not exist"
         raise UserError(f"{path} {what}. Give the path of your data: a file or a folder.")
@@ -282,7 +283,7 @@ def read_zip(
 
 def zip_files(path: Path) -> list[zipfile.ZipInfo]:
     """The members that are files. Raises UserError if the archive cannot be read."""
-    _must_exist(path)  # opening a pipe would wait for somebody to write to it
+    must_exist(path)
     try:
         with zipfile.ZipFile(path) as archive:
             return [i for i in archive.infolist() if not i.is_dir()]

@@ -27,6 +27,7 @@ from afresh.core import (
 from afresh.core.options import problems
 from afresh.data.advice import Facts, advise
 from afresh.data.duplicates import near_duplicates
+from afresh.data.files import must_exist
 from afresh.data.refusals import refusal_lines
 from afresh.data.split import Split, split, split_hash
 
@@ -59,6 +60,7 @@ def choose_modality(path: Path, wanted: str | None) -> tuple[Modality, str]:
     """The requested modality, or the one that recognises the path, and why. Raises UserError if it is ambiguous."""
     if not path.exists():
         raise UserError(f"There is no file or folder {path}. Give the path of your data.")
+    must_exist(path)
     if wanted is not None:
         return registry.modality(wanted), "set by the user"
     modalities = {m.name: m for m in registry.modalities()}
