@@ -226,3 +226,10 @@ def test_the_standard_library_reads_splits_and_parses() -> None:
     for d, item in enumerate(parts.heldout):
         assert encoder.decode(x.x[x.bounds[d] : x.bounds[d + 1]]) == [item.value]
         assert encoder.valid(item.value)
+
+
+def test_code_that_needs_more_memory_than_is_free_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path / "a.py", PYTHON * 1000)
+    monkeypatch.setattr("afresh.data.text.documents.available_memory", lambda: 1000.0)
+    with pytest.raises(UserError, match=r"GB are free.*`data.max_bytes="):
+        read(tmp_path)
