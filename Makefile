@@ -5,7 +5,7 @@ BIN := .venv/bin
 WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test check types quick bench-test format docs matrix bench clean
+.PHONY: demo test check types quick bench-test format docs matrix bench lowest audit clean
 
 # What the demonstration needs, without the extra dev. A module is compiled when it is first imported: most never are.
 .venv/.installed: pyproject.toml
@@ -52,5 +52,21 @@ bench: .venv/.ready
 	$(BIN)/pip install --disable-pip-version-check -q -e '.[dev,bench]'
 	$(BIN)/python -m benchmarks
 
+# The quick tests with the lowest versions that pyproject.toml allows; FREE=torch where there is one build of it.
+lowest:
+	$(PYTHON) -m venv .venv-lowest
+	$(PYTHON) -m tests.lowest $(FREE) > .venv-lowest/constraints.txt
+	.venv-lowest/bin/pip install -q -c .venv-lowest/constraints.txt -e '.[dev]'
+	.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+
+# Known weaknesses of the dependencies, a bill of materials (CycloneDX), and hashes of what a release is installed with.
+audit: .venv/.installed
+	mkdir -p build
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/pip install --disable-pip-version-check -q pip-audit cyclonedx-bom
+	build/audit/bin/cyclonedx-py environment --output-file build/sbom.cdx.json $(BIN)/python
+	$(BIN)/pip install -q --dry-run --ignore-installed --report build/release.json .
+	build/audit/bin/pip-audit --skip-editable --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-lowest build dist .pytest_cache .mypy_cache .ruff_cache

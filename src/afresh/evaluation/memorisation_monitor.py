@@ -1,7 +1,9 @@
 """Stops training when samples become copies of training examples.
 
-At evaluations, a few samples are drawn with the default settings. A near copy is nearer to a training example than 99%
-of examples that were not trained on (evaluation/memorisation.py). The number of near copies among n samples is
+At evaluations, a few samples are drawn with the default settings. A copy is nearer to a training example than 99% of
+examples that were not trained on (evaluation/memorisation.py), and than half of what is usual for them: a sample
+without fine detail of its own, as of a VAE that has just begun, is nearer by up to the square root of 2 and copies
+nothing. The number of near copies among n samples is
 binomial: training stops when the lower end of the share's interval exceeds `train.memorisation_limit` at two
 evaluations in a row.
 """
@@ -22,7 +24,7 @@ from afresh.core import Examples, events
 from afresh.core.rng import Rng
 from afresh.data.load import draw_conditions
 from afresh.evaluation.distribution import distances
-from afresh.evaluation.estimate import Array
+from afresh.evaluation.estimate import Array, Estimate
 from afresh.evaluation.image_sets import as_images
 from afresh.evaluation.memorisation import near_copies, nearest
 from afresh.runs.run import Run
@@ -35,6 +37,7 @@ COST = 0.05  # share of the training time that the monitor may use
 SIDE = 16  # images are compared as means over cells, at most this many along the longer side
 OTHERS = 256  # examples not trained on, at most, whose distances define what is near
 ENOUGH = 100  # held-out examples that suffice for it: fewer do not determine the nearest hundredth
+HALF = 0.5  # share of the median distance of others, above which a sample is no copy
 SEED = 1_000_211  # of these samples, which differ from those of previews and of metrics
 COPIES, LOW = "near_copies", "near_copies_low"  # in metrics.jsonl
 
@@ -69,16 +72,18 @@ def spread_over(n: int, most: int) -> NDArray[np.int64]:
 def not_trained_on(train: Array, heldout: Array) -> Array:
     """Distances (M,) of examples to the nearest training example other than themselves.
 
-    The examples are held out; if there are fewer than ENOUGH, training examples are added. If even these are fewer than
-    ENOUGH, their nearest hundredth is unknown, and all distances are halved: a perfect model has a sample nearer than
-    all of m such distances in 1 of m + 1 cases, and blurred samples are nearer more often.
+    The examples are held out; if there are fewer than ENOUGH, training examples are added.
     """
     of_heldout = nearest(heldout[spread_over(len(heldout), OTHERS)], train)
     if len(of_heldout) >= ENOUGH or len(train) < 2:
         return of_heldout
     of_train = [np.partition(distances(train[i : i + 1], train)[0], 1)[1] for i in spread_over(len(train), OTHERS)]
-    distance = np.concatenate([of_heldout, of_train])  # the nearest to a training example is itself, hence the second
-    return distance if len(distance) >= ENOUGH else 0.5 * distance
+    return np.concatenate([of_heldout, of_train])  # the nearest to a training example is itself, hence the second
+
+
+def copies(of_samples: Array, others: Array) -> Estimate:
+    """The share of samples that are copies; both are distances to the nearest training example."""
+    return near_copies(np.where(of_samples <= HALF * np.median(others), of_samples, np.inf), others)
 
 
 @dataclass
@@ -124,10 +129,10 @@ class MemorisationMonitor:
         start = self.clock()
         distance = self.distances(learner, FIRST, 0)
         self.first = self.clock() - start
-        if near_copies(distance, self.others).value > 0 and self.affordable((SAMPLES / FIRST) * self.first):
+        if copies(distance, self.others).value > 0 and self.affordable((SAMPLES / FIRST) * self.first):
             distance = np.concatenate([distance, self.distances(learner, SAMPLES - FIRST, 1)])
         self.spent += self.clock() - start
-        share = near_copies(distance, self.others)
+        share = copies(distance, self.others)
         self.lows.append((learner.step, share.low or 0.0))
         return {COPIES: share.value, LOW: share.low or 0.0, f"{COPIES}_of": float(share.n)}
 
