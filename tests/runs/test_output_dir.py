@@ -13,7 +13,7 @@ from afresh.runs.output_dir import check_output_dir, output_dir, put_aside
 
 
 def made(path: Path, text: str = "{}") -> Path:
-    path.mkdir(parents=True)
+    path.mkdir(parents=True, exist_ok=True)
     (path / "run.json").write_text(text)
     return path
 
@@ -21,7 +21,7 @@ def made(path: Path, text: str = "{}") -> Path:
 def test_a_run_is_replaced_once_the_new_one_is_made(tmp_path: Path) -> None:
     out = made(tmp_path / "run", "old")
     with output_dir(out, True):
-        assert not out.exists()
+        assert not (out / "run.json").exists()
         made(out, "new")
     assert (out / "run.json").read_text() == "new" and not put_aside(out).exists()
 

@@ -210,8 +210,7 @@ class AlignmentSource:
     def context(self) -> Context:
         classifiers = classifier_folder(base_model_here(self.run), self.run.path)
         context = context_of(self.prepared, self.record.reward_seconds, events.note, classifiers)
-        folder = None if self.record.folder is None else Path(self.record.folder)
-        return replace(context, folder=folder if folder is not None and folder.is_dir() else None)
+        return replace(context, folder=self.record.working_folder)
 
     @cached_property
     def reward(self) -> Reward | None:

@@ -137,4 +137,5 @@ def of_adapter(folder: Path) -> BaseModel:
     modules = BaseWeights(base.weights, None).apply(built, 0)
     read_peft(folder, modules.get("decoder", nn.Identity()))
     weights = state_of(merge_adapters(modules))
-    return replace(base, name=str(folder), weights=weights, seasoned=True)
+    notes = (*base.notes, f"the adapter names its base: {named}")
+    return replace(base, name=str(folder), weights=weights, seasoned=True, notes=notes)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from afresh.core import UserError
+from afresh.runs.lock import held, kept
 from afresh.training.signals import sigterm_interrupts
 
 ASIDE = ".replaced"  # suffix of a run that waits for the one that takes its place
@@ -63,26 +64,31 @@ def put_aside(out: Path) -> Path:
 
 @contextmanager
 def output_dir(out: Path, force: bool, inputs: Sequence[Path] = ()) -> Iterator[None]:
-    """Make room for a run in `out`. If the block fails, nothing of the new run is left and a run that it was to replace
-    is restored; that run is removed only once the block has ended. Raises UserError as `check_output_dir` does."""
+    """Make room for a run in `out`, which this process holds from here on (runs/lock.py). If the block fails, nothing
+    of the new run is left and a run that it was to replace is restored; that run is removed only once the block has
+    ended. Raises UserError as `check_output_dir` does, and if another process holds either run."""
     check_output_dir(out, force, inputs)
     aside = put_aside(out) if is_run(out) else None
-    try:
-        if aside is not None:
-            os.replace(out, aside)
-    except OSError as e:
-        raise UserError(f"{out} cannot be replaced: {e.strerror or e}. Choose another output folder.") from e
-    before = set(out.iterdir()) if out.is_dir() else None
-    try:
-        with sigterm_interrupts():
-            yield
-    except BaseException:
-        clear(out, before)
-        if aside is not None:
-            os.replace(aside, out)
-        raise
-    if aside is not None:
-        shutil.rmtree(aside, ignore_errors=True)
+    with nullcontext() if aside is None else held(out, "replaced"):
+        try:
+            if aside is not None:
+                os.replace(out, aside)
+        except OSError as e:
+            raise UserError(f"{out} cannot be replaced: {e.strerror or e}. Choose another output folder.") from e
+        before = set(out.iterdir()) if out.is_dir() else None
+        with kept(out, "trained"):
+            if is_run(out):
+                raise UserError(f"Another process has just made a run in {out}. Choose another output folder.")
+            try:
+                with sigterm_interrupts():
+                    yield
+            except BaseException:
+                clear(out, before)
+                if aside is not None:
+                    os.replace(aside, out)
+                raise
+            if aside is not None:
+                shutil.rmtree(aside, ignore_errors=True)
 
 
 def clear(out: Path, before: set[Path] | None) -> None:

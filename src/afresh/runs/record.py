@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -50,6 +51,11 @@ class AlignRecord(BaseModel):
     def asked_distance(self) -> float | None:
         """The distance from the base that was asked for, or is the method's default; None without one."""
         return self.config.get("distance") if self.distance is None else self.distance
+
+    @property
+    def working_folder(self) -> Path:
+        """`folder`, or the current one where that does not exist."""
+        return Path(self.folder) if self.folder is not None and Path(self.folder).is_dir() else Path.cwd()
 
 
 class RunRecord(BaseModel):

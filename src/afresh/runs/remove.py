@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from afresh.core import UserError
+from afresh.runs.lock import FILE, held
 from afresh.runs.run import Run
 from afresh.training.weights import BASE, CHOSEN, EARLY, FITTED
 
 WEIGHTS = (BASE, EARLY, CHOSEN, FITTED, "lowest", "highest")
-# What training, measuring and aligning write into the folder of a run. run.json is the last, so that a removal which
-# was interrupted can be repeated.
+# What training, measuring and aligning write into the folder of a run. run.json is the last but the lock, so that a
+# removal which was interrupted can be repeated.
 OWN = (
     "checkpoints",
     "encoder",
@@ -32,6 +33,7 @@ OWN = (
     "card.md",
     ".*.tmp",  # files that were being written when a command was killed
     "run.json",
+    FILE,
 )
 
 
@@ -54,18 +56,19 @@ def check_removable(run: Run) -> None:
 def remove_run(run: Run) -> list[str]:
     """Remove the run. Its folder goes too, unless it holds other things; their names are returned.
 
-    Raises UserError if the folder is a link, or if something in it cannot be removed.
+    Raises UserError if the folder is a link, if another process holds the run, or if something cannot be removed.
     """
     check_removable(run)
     try:
-        for path in own_files(run):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-        left = sorted(p.name for p in run.path.iterdir())
-        if not left:
-            run.path.rmdir()
+        with held(run.path, "removed"):
+            for path in own_files(run):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            left = sorted(p.name for p in run.path.iterdir())
+            if not left:
+                run.path.rmdir()
     except OSError as e:
         raise UserError(
             f"{e.filename or run.path} cannot be removed: {e.strerror or e}. Change its permissions, then repeat the "

@@ -19,6 +19,7 @@ from afresh.core import Codec, Cond, CondSpec, Encoder, Family, Space, UserError
 from afresh.core.counted import counted
 from afresh.core.files import free_bytes, write_json
 from afresh.core.rng import Rng
+from afresh.core.visible import visible_line
 from afresh.data.conditions import load_conditions, save_conditions
 from afresh.data.load import draw_conditions
 from afresh.runs.names import near_runs, no_run
@@ -113,7 +114,7 @@ class Run:
 
     def __str__(self) -> str:
         """What the run is, in a few lines."""
-        return "\n".join(f"{name + ':':14}{value}" for name, value in described(self))
+        return "\n".join(visible_line(f"{name + ':':14}{value}") for name, value in described(self))
 
     @cached_property
     def family(self) -> Family:

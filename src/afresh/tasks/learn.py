@@ -15,6 +15,7 @@ from afresh.core.rng import Rng
 from afresh.data.load import draw_conditions, tokens_each
 from afresh.data.prepare import Prepared
 from afresh.formats.peft import write_adapter
+from afresh.runs.lock import held
 from afresh.runs.run import Run, metrics_rows
 from afresh.sampling.samples import Samples, grid_png
 from afresh.training import checkpoint, loop
@@ -56,12 +57,13 @@ class Job:
 
 
 def learn(job: Job) -> float:
-    """Train until the run is finished. Returns the seconds spent. The run's folder is usable at any time.
+    """Train until the run is finished. Returns the seconds spent. The run's folder is usable at any time, and no other
+    process can train or remove it until the end.
 
     Raises Interrupted after Ctrl-C, Diverged if training cannot continue, and RewardError if a reward fails. In each
     case the progress until then is saved.
     """
-    with torch_threads(job.run.train.threads):
+    with held(job.run.path, "trained"), torch_threads(job.run.train.threads):
         try:
             return _learn(job)
         finally:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from afresh.alignment.source import alignment_source
 from afresh.runs.data import run_data
+from afresh.runs.lock import kept
 from afresh.runs.run import Run
 from afresh.tasks.data_source import data_source
 from afresh.tasks.learn import Job
@@ -13,10 +14,11 @@ from afresh.tasks.trust import check_trust
 
 
 def resume(path: Path, trust: bool = False) -> Job:
-    """Open a run to continue its training. Raises UserError if its data is missing or has changed, and if the run was
-    made by somebody else, names programs or other paths, and is not to be trusted."""
+    """Open a run to continue its training. Raises UserError if its data is missing or has changed, if the run was made
+    by somebody else, names programs or other paths, and is not to be trusted, and if another process trains it."""
     run = Run.open(path)
     check_trust(run, trust)
-    prepared = run_data(run)
-    open_source = data_source if run.record.align is None else alignment_source
-    return Job(run, prepared, open_source(run, prepared))
+    with kept(path, "trained"):
+        prepared = run_data(run)
+        open_source = data_source if run.record.align is None else alignment_source
+        return Job(run, prepared, open_source(run, prepared))

@@ -22,8 +22,8 @@ def named(run: Run) -> list[str]:
     record, align = run.record, run.record.align
     texts = [] if align is None else [t for t in (align.reward, align.heldout_reward) if t is not None]
     lines = [f"run the program: {word}" for text in texts for word in programs_in(text)]
-    if lines and align is not None and align.folder is not None:
-        lines.append(f"in the folder: {align.folder}")
+    if lines and align is not None:
+        lines.append(f"in the folder: {align.working_folder}")
     read = [("data", record.data.path), ("held-out data", record.data.validation)]
     read += [("votes", None if align is None else align.preferences)]
     read += [("a file of the reward", str(path)) for text in texts for path in files_in(text)]

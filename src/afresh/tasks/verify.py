@@ -19,6 +19,7 @@ from afresh.core.rng import Rng
 from afresh.data.load import Loader
 from afresh.data.prepare import Prepared
 from afresh.runs.data import run_data
+from afresh.runs.lock import FILE
 from afresh.runs.run import Run, join
 from afresh.training import checkpoint
 from afresh.training.checkpoint import Checkpoint
@@ -257,7 +258,7 @@ def copy_run(run: Run, path: Path) -> Run:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(run.path, temporary)
+        shutil.copytree(run.path, temporary, ignore=shutil.ignore_patterns(FILE))
         copied = check_hashes(Run(temporary, run.record))
         if not copied.passed:
             raise UserError(

@@ -1,0 +1,138 @@
+"""One process at a time trains, replaces or removes a run.
+
+The lock is flock on RUN/.lock, in which the process that holds it is named. The operating system releases it when the
+process ends in whatever way, so a file that is left is of no consequence. Within a process it may be taken repeatedly:
+the task that creates a run takes it, and training releases it. Where files cannot be locked or the folder cannot be
+written, nothing is: what would be written there fails by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from afresh.core import UserError
+
+FILE = ".lock"
+
+
+class Lock:
+    """A run that this process holds until `release`. `stream` is None where no lock is possible."""
+
+    def __init__(self, file: Path, stream: BinaryIO | None) -> None:
+        self.file, self.stream = file, stream
+
+    def release(self) -> None:
+        """Remove the file, if it is still the one that was locked, and let others take the run."""
+        if self.stream is None:
+            return
+        stream, self.stream = self.stream, None
+        _held.pop(identity(os.fstat(stream.fileno())), None)
+        with contextlib.suppress(OSError):
+            if same_file(self.file, stream):
+                self.file.unlink()
+        stream.close()
+
+
+_held: dict[tuple[int, int], Lock] = {}  # by the identity of the file: a folder may be renamed
+
+
+def identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def same_file(file: Path, stream: BinaryIO) -> bool:
+    """Whether the name still leads to the open file."""
+    try:
+        return identity(file.stat()) == identity(os.fstat(stream.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def hold(folder: Path, doing: str) -> Lock:
+    """Take a run, whose folder is made if need be; `doing` completes "is being ...", as trained.
+
+    Raises UserError, naming the process, if another one holds it.
+    """
+    file = folder / FILE
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stream = os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "r+b")
+        except OSError:
+            return Lock(file, None)
+        status = os.fstat(stream.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:  # not ours to write to
+            stream.close()
+            return Lock(file, None)
+        if (mine := _held.get(identity(status))) is not None:
+            stream.close()
+            return mine
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with stream:
+                raise in_use(folder, doing, stream) from None
+        except OSError:  # a file system without locks
+            stream.close()
+            return Lock(file, None)
+        if same_file(file, stream):
+            break
+        stream.close()  # the holder before has just removed it
+    with contextlib.suppress(OSError):  # the disk may be full
+        stream.truncate(0)
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        holder = {"process": os.getpid(), "host": socket.gethostname(), "doing": doing, "since": since}
+        stream.write(json.dumps(holder).encode())
+        stream.flush()
+    lock = _held[identity(os.fstat(stream.fileno()))] = Lock(file, stream)
+    return lock
+
+
+def in_use(folder: Path, doing: str, stream: BinaryIO) -> UserError:
+    """The error that another process holds a run, as far as it has written who it is."""
+    try:
+        stream.seek(0)
+        holder = json.loads(stream.read(1000))
+        process, host, what, since = (holder[k] for k in ("process", "host", "doing", "since"))
+    except (OSError, ValueError, KeyError, TypeError):
+        process, host, what, since = "?", socket.gethostname(), "used", "just now"
+    where = "" if host == socket.gethostname() else f" on {host}"
+    return UserError(
+        f"{folder} is being {what} by process {process}{where} since {since}, so it cannot be {doing} now: wait until "
+        "that process has ended, or stop it.",
+        "run_in_use",
+        path=str(folder),
+        process=process,
+        host=host,
+    )
+
+
+@contextmanager
+def held(folder: Path, doing: str) -> Iterator[None]:
+    """Hold a run during the block. Raises UserError as `hold` does."""
+    lock = hold(folder, doing)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def kept(folder: Path, doing: str) -> Iterator[None]:
+    """Hold a run from here on, also after the block, unless the block fails. Raises UserError as `hold` does."""
+    lock = hold(folder, doing)
+    try:
+        yield
+    except BaseException:
+        lock.release()
+        raise
