@@ -31,6 +31,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from benchmarks import table as benchmarks
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from tests.formats import proved
 from tests.test_layers import LAYERS
 from typer.models import ArgumentInfo, Context, OptionInfo
 
@@ -358,6 +359,38 @@ def support_page() -> str:
     return matrix.page(json.loads(matrix.JSON.read_text(encoding="utf-8")))
 
 
+# --------------------------------------------------------------------------- docs/reference/formats.md
+
+
+def formats_page() -> str:
+    """Each format, the program that proved it, and the test that does so."""
+    words = {"out": "afresh writes", "in": "afresh reads", "both": "there and back"}
+    rows = [
+        (
+            code(r["format"]),
+            r["of"],
+            words[r["direction"]],
+            f"{r['program']} {r['version']}".strip(),
+            r["what"],
+            test_link(r["test"]),
+        )
+        for r in proved.rows()
+    ]
+    intro = (
+        "With which other program, in which version and in which direction each format was proved, and by which test. "
+        "A program without a version was not installed when the versions were written "
+        "(`python -m tests.formats.proved`): its tests are skipped without it. How to export: "
+        "[the guide](../guides/export.md)."
+    )
+    head = ("Format", "Of", "Direction", "Program", "What is the same", "Test")
+    return page("Formats and their proofs", intro, [table(head, rows)])
+
+
+def test_link(test: str) -> str:
+    file, _, name = test.partition("::")
+    return f"[{name.removeprefix('test_').replace('_', ' ')}](../../{file})"
+
+
 # --------------------------------------------------------------------------- parts of the README and of other pages
 
 
@@ -508,6 +541,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/cli.md": cli_page,
     "docs/reference/python.md": python_page,
     "docs/reference/settings.md": settings_page,
+    "docs/reference/formats.md": formats_page,
     "docs/results/benchmarks.md": benchmarks_page,
     "docs/results/support.md": support_page,
 }

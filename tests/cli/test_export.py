@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 import transformers
+from huggingface_hub import ModelCard
 
 import afresh
 from afresh.api import Model
@@ -194,6 +196,55 @@ def test_a_tuned_model_goes_back_to_where_it_came_from(
         assert again.chat_template == PLAIN
 
 
+def test_an_adapter_opens_by_itself_in_peft(
+    public: Path, instructions: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On any machine that has the base under its name: nothing in it is a path of this one."""
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    assert (
+        invoke("tune", public, instructions, "--steps", 2, "--lr", 0.1, "--lora", "--out", run, "--no-measure")[0] == 0
+    )
+    shutil.copytree(public, elsewhere / public.name)
+    shutil.copytree(run / "adapter", elsewhere / "mine")
+    monkeypatch.chdir(elsewhere)
+    model = peft.AutoPeftModelForCausalLM.from_pretrained("mine")
+    x = torch.arange(24)[None]
+    with torch.no_grad():
+        ours, theirs = Run.open(run).modules["decoder"](x, None), model(x).logits
+    assert (ours - theirs).abs().max() < 1e-3
+    data = ModelCard.load("mine/README.md").data
+    assert (data.library_name, data.base_model, data.pipeline_tag) == ("peft", public.name, "text-generation")
+    assert not any(str(tmp_path).encode() in f.read_bytes() for f in Path("mine").iterdir())
+
+
+@pytest.mark.parametrize("to", ["hf", "gguf"])
+def test_the_card_of_an_export_says_what_the_model_is(to: str, texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    run = tmp_path / "notes"
+    shutil.copytree(texts_run, run)
+    score = {"name": "bits_per_byte", "value": 2.5, "better": "lower"}
+    (run / "report.json").write_text(json.dumps({"sections": [{"scores": [score, score | {"name": "n/gzip"}]}]}))
+    assert invoke("export", run, "--to", to, "--out", tmp_path / "out")[0] == 0
+    page = ModelCard.load(tmp_path / "out" / "README.md")
+    assert page.data.metrics == ["bits_per_byte"] and page.data.eval_results[0].metric_value == 2.5
+    assert page.data.datasets == [Path(Run.open(run).record.data.path).name] and page.data.model_name == "notes"
+    assert str(tmp_path) not in str(page) and "did not occur in training becomes its bytes" in str(page)
+
+
+def test_prompts_of_several_lengths_are_continued_together(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    """Padding stands on the left, where it changes nothing."""
+    assert invoke("export", texts_run, "--to", "hf", "--out", tmp_path / "out")[0] == 0
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    prompts = ["the cat", "a", "the cat sat on a"]
+    greedy = {"max_new_tokens": 6, "do_sample": False}
+    batch = tokenizer(prompts, return_tensors="pt", padding=True)
+    together = model.generate(**batch, **greedy)[:, batch["input_ids"].shape[1] :]
+    for prompt, row in zip(prompts, together, strict=True):
+        one = tokenizer(prompt, return_tensors="pt")
+        alone = model.generate(**one, **greedy)[0, one["input_ids"].shape[1] :]
+        assert row[: len(alone)].tolist() == alone.tolist()
+
+
 # --------------------------------------------------------------------------- images
 
 
@@ -224,6 +275,8 @@ def test_images_in_safetensors_come_back_bit_for_bit(
     seen: dict[str, Any] = {}
     exec(program_of(out), seen)
     assert seen["x"].shape == (4, 1, 8, 8)
+    data = ModelCard.load(out / "README.md").data
+    assert (data.library_name, data.pipeline_tag) == ("afresh", "unconditional-image-generation")
 
 
 def test_images_go_to_onnx_with_their_classes(
@@ -239,6 +292,22 @@ def test_images_go_to_onnx_with_their_classes(
     monkeypatch.chdir(out)
     exec(program_of(out), {})
     assert len(list(out.glob("*.png"))) == 4
+    assert ModelCard.load(out / "README.md").data.library_name == "onnx"
+
+
+def test_a_flow_opens_in_diffusers(
+    pictures_run: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    code, _, said = invoke("export", pictures_run, "--to", "diffusers", "--out", out)
+    assert code == 0 and "proved by diffusers" in said
+    assert {p.name for p in out.iterdir()} == {
+        *("README.md", "model_index.json", "pipeline.py", "proof.json", "velocity")
+    }
+    assert ModelCard.load(out / "README.md").data.library_name == "diffusers"
+    monkeypatch.chdir(out)
+    exec(program_of(out), {})
+    assert (out / "0.png").is_file()
 
 
 def test_images_that_do_not_come_back_are_kept_aside(
@@ -302,7 +371,6 @@ def test_bad_use_is_said(texts_run: Path, pictures_run: Path, tmp_path: Path, in
         ((pictures_run, "--to", "png", "--out", out), "only to safetensors, onnx, diffusers"),
         ((pictures_run, "--to", "onnx", "--out", out, "--precision", "float16"), "exported in float32 only"),
         ((pictures_run, "--to", "onnx", "--out", out, "--label", "d1"), "remain inputs"),
-        ((pictures_run, "--to", "diffusers", "--out", out), "does not fit diffusers: none of its classes has"),
         ((tmp_path, "--to", "hf", "--out", out), "is not a run"),
     ):
         code, _, message = invoke("export", *words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import shutil
 import statistics
 import sys
@@ -221,10 +222,13 @@ def test_a_tuned_run_may_be_tuned_again(tuned: Path, questions: Path, tmp_path: 
     assert found["heldout_loss_before"] == pytest.approx(last, rel=0.02), "begins where that one ended"
 
 
-def test_an_adapter_is_a_base_too(tuned: Path, questions: Path, tmp_path: Path, invoke: Invoke) -> None:
-    """It goes onto the model that it names."""
+def test_an_adapter_is_a_base_too(
+    tuned: Path, texts_run: Path, questions: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes onto the model that it names, which is found by its name in the working directory."""
     folder, out = tmp_path / "mine", tmp_path / "again"
     shutil.copytree(tuned / "adapter", folder)
+    monkeypatch.chdir(texts_run.parent)
     code, printed, _ = invoke("tune", folder, questions, "--steps", 1, "--out", out, *SMALL, "--json")
     last = [r["heldout_loss"] for r in metrics_rows(Run.open(tuned)) if "heldout_loss" in r][-1]
     found = parsed(printed)
@@ -339,8 +343,40 @@ def test_full_fine_tuning_moves_everything_and_goes_on(
     found = parsed(printed)
     assert code == 0 and found["heldout_loss"] < found["heldout_loss_before"] and not (out / "adapter").exists()
     before, run = load_file(out / "base.safetensors"), Run.open(out)
+    assert [p.name for p in (out / "checkpoints").iterdir()] == ["000004"], "step 0 is the base"
+    disk = next(value for name, value, _ in run.record.decisions if name == "disk")
+    most, after = map(float, re.findall(r"([\d.e-]+) GB", disk))
+    size = sum(f.stat().st_size for f in out.rglob("*.safetensors"))
+    assert 0.4 * after <= size / 1e9 <= after < most
     assert all(not torch.equal(before[f"decoder.{k}"], v) for k, v in run.modules["decoder"].state_dict().items())
     assert not [c for c in verify(run) if c.passed is False]
+
+
+def test_the_weights_before_stand_in_for_a_damaged_checkpoint(
+    texts_run: Path, questions: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    out = tmp_path / "full"
+    argv = (
+        "tune",
+        texts_run,
+        questions,
+        "--full",
+        "--steps",
+        4,
+        "--set",
+        "train.batch=8",
+        "--set",
+        "train.save_every=2",
+    )
+    assert invoke(*argv, "--out", out, "--no-measure")[0] == 0
+    kept = {p.parent.name for p in (out / "checkpoints").rglob("optimizer.safetensors")}
+    assert kept == {"000004"} and sorted(p.name for p in (out / "checkpoints").iterdir()) == ["000002", "000004"]
+    damaged = out / "checkpoints" / "000004" / "model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with heard("holds no state of the optimiser, which starts anew"):
+        learner = Run.open(out).learner()
+    assert learner.step == 2
+    assert invoke("train", "--resume", out, "--no-measure")[0] == 0
 
 
 def test_public_weights_are_tuned_like_the_run_that_they_came_from(

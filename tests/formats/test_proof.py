@@ -149,7 +149,7 @@ def test_rounding_is_distinguished_from_layout(precision: Any, tmp_path: Path) -
     _, proof = export_base(base, "gguf", tmp_path / "out", precision, [ids_of(base)], "a test")
     assert proof.passed and proof.layout.largest < LAYOUT
     assert LAYOUT < proof.rounding.largest < ROUNDING[precision]
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["model.gguf", "proof.json"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["README.md", "model.gguf", "proof.json"]
 
 
 @pytest.mark.parametrize(("to", "module"), [("hf", "transformers"), ("gguf", "llama_cpp")])

@@ -129,6 +129,18 @@ def test_no_checkpoint_is_none(tmp_path: Path) -> None:
     assert checkpoint.newest(tmp_path / "checkpoints") is None
 
 
+def test_a_finished_run_keeps_the_optimiser_once(tmp_path: Path) -> None:
+    root = root_of(tmp_path, 0, 5, 9)
+    checkpoint.drop_older_optimizers(root)
+    assert same(checkpoint.newest(root), checkpoint_at(9)) and checkpoint.steps_in(root) == ["000005", "000009"]
+    older = checkpoint.newest(root, before=9)
+    assert older is not None and older.tensors.keys() == {"model", "ema", "state"} and older.step == 5
+    assert not checkpoint.check(root / "000005") and not (root / "000005" / "optimizer.safetensors").exists()
+    early = root_of(tmp_path / "early", 0, 3)
+    checkpoint.drop_older_optimizers(early)
+    assert checkpoint.steps_in(early) == ["000003"], "step 0 is the base"
+
+
 # --------------------------------------------------------------------------- damaged
 
 FILES = ["model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.safetensors", "state.json", SUMS]

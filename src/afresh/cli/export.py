@@ -21,8 +21,8 @@ def export(
     to: Annotated[
         str,
         typer.Option(
-            help="Text: hf (transformers, vLLM), gguf (llama.cpp). Images and audio: onnx, diffusers (runs tuned from "
-            "there). All: safetensors (names of afresh)."
+            help="Text: hf (transformers, vLLM), gguf (llama.cpp). Images and audio: onnx, diffusers (flows, and runs "
+            "tuned from there). All: safetensors (names of afresh)."
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="Folder to create; RUN-FORMAT if not given.", metavar="DIR")] = None,

@@ -22,6 +22,7 @@ from afresh.core.rng import Rng
 from afresh.families.diffusers import ABAR, DiffusersConfig, Foreign, diffusers
 from afresh.formats.fields import BATCHES, FieldModel, always, difference, random_requests, same_tensors
 from afresh.formats.files import read_json, write_json
+from afresh.formats.model_card import README
 from afresh.formats.parts import check_finite, few
 
 INDEX, CONFIG, SCHEDULER = "model_index.json", "config.json", "scheduler_config.json"
@@ -237,12 +238,7 @@ def foreign(model: FieldModel) -> tuple[DiffusersConfig, Foreign]:
     net = model.modules.get("velocity")
     if isinstance(model.config, DiffusersConfig) and isinstance(net, Foreign):
         return model.config, net
-    raise UserError(
-        f"A model of the family {model.family.name} does not fit diffusers: none of its classes has these layers "
-        "(a U-Net with a norm over channels, modulated by one vector of time and condition, that predicts velocities), "
-        "and a folder with code of its own would not open without that code. Use `to='onnx'` for other programs, or "
-        "`to='safetensors'`. Only a run that was tuned from a diffusers folder can be exported to one."
-    )
+    raise UserError(f"A model of the family {model.family.name} was not tuned from a diffusers folder.")
 
 
 def write(model: FieldModel, folder: Path) -> list[str]:
@@ -258,7 +254,7 @@ def write(model: FieldModel, folder: Path) -> list[str]:
     schedule = {"_class_name": config.scheduler, "_diffusers_version": version, **config.schedule}
     write_json(folder / "scheduler" / SCHEDULER, schedule)
     write_json(folder / INDEX, {**config.index, "_diffusers_version": version})
-    (folder / "README.md").write_text(guide(model, config), encoding="utf-8")
+    (folder / README).write_text(guide(model, config), encoding="utf-8")
     return []
 
 

@@ -21,8 +21,9 @@ from afresh.core import Cond, CondSpec, Family, Part, Space, UserError
 from afresh.core.rng import Rng
 from afresh.data.conditions import SavedPart
 from afresh.formats.files import load_tensors, read_model, write_json
+from afresh.formats.model_card import README
 
-WEIGHTS, ABOUT, README = "model.safetensors", "model.json", "README.md"
+WEIGHTS, ABOUT = "model.safetensors", "model.json"
 BATCHES = (1, 3)  # sizes of batches on which a proof compares
 
 

@@ -21,6 +21,7 @@ from afresh.formats import gguf_tokenizer
 from afresh.formats.base import Base
 from afresh.formats.gguf_file import GGUFFile, open_gguf
 from afresh.formats.hf_config import architecture
+from afresh.formats.model_card import README
 from afresh.formats.parts import Precision, check, check_finite, fuse, head_width, shapes, split
 
 FILE = "model.gguf"
@@ -193,7 +194,7 @@ def read_scaling(file: GGUFFile, f: _Fields, dim: int, theta: float) -> tuple[fl
 
 
 def write(base: Base, folder: Path, precision: Precision) -> list[str]:
-    """Write model.gguf into an empty folder; returns notes. Raises UserError if llama.cpp cannot represent the
+    """Write model.gguf and README.md into an empty folder; returns notes. Raises UserError if llama.cpp cannot hold the
     model."""
     try:
         from gguf import GGMLQuantizationType, GGUFWriter, quantize
@@ -228,8 +229,23 @@ def write(base: Base, folder: Path, precision: Precision) -> list[str]:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    (folder / README).write_text(guide(base), encoding="utf-8")
     count = len(unquantized)
     return [f"{count} tensors whose rows are not a multiple of 32 are float32, not q8_0"] if count else []
+
+
+def guide(base: Base) -> str:
+    """README.md: how to write with the model in llama.cpp."""
+    how = "-cnv" if base.chat_template is not None else '-no-cnv -p "The"'
+    return f"""# {Path(base.source).name}
+
+`{FILE}` is a language model for llama.cpp and programs that are built on it. `proof.json` states how the file was
+compared with the model. To write with it:
+
+```bash
+llama-cli -m {FILE} {how} -n 100
+```
+"""
 
 
 def describe(writer: Any, base: Base, precision: Precision) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,10 @@ from afresh.data.text.tokenizer_config import read_sidecar, read_template
 from afresh.formats import hf_config
 from afresh.formats.base import Base
 from afresh.formats.files import open_tensors, read_json, write_json
+from afresh.formats.model_card import HUB_NAME, README
 from afresh.formats.parts import DTYPES, Precision, check, check_finite, few, fuse, rename, shapes, split
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 DTYPES_READ = {"F64", "F32", "F16", "BF16"}  # as safetensors names them
 NAMES = {
     "attention_norm": "input_layernorm.weight",
@@ -227,7 +226,8 @@ def explain_difference(t: Tokenizer, text: str) -> str | None:
 
 
 def write(base: Base, folder: Path, precision: Precision) -> list[str]:
-    """Write all that AutoModelForCausalLM and AutoTokenizer need into an empty folder; returns notes (none)."""
+    """Write all that AutoModelForCausalLM and AutoTokenizer need, and README.md, into an empty folder; returns notes
+    (none)."""
     vocab, t = base.tokenizer.size, base.tokenizer
     bos = t.special["begin"] if base.first is None or t.kind == "foreign" else base.first
     ids = {"bos": bos, "eos": t.special["end"], "pad": t.special["pad"]}
@@ -238,7 +238,27 @@ def write(base: Base, folder: Path, precision: Precision) -> list[str]:
     write_json(folder / "config.json", hf_config.from_ours(base.config, vocab, base.context, ids, precision))
     write_json(folder / "generation_config.json", {**{f"{k}_token_id": v for k, v in ids.items()}, "do_sample": True})
     write_tokenizer(t, folder, base.context, base.first)
+    (folder / README).write_text(guide(base), encoding="utf-8")
     return []
+
+
+def guide(base: Base) -> str:
+    """README.md: how to write with the model in transformers."""
+    chat = base.chat_template is not None
+    prompt = '[{"role": "user", "content": "Hello!"}]' if chat else '"The"'
+    answer = '[-1]["content"]' if chat else ""
+    return f"""# {Path(base.source).name}
+
+A language model for transformers (`AutoModelForCausalLM`, `AutoTokenizer`) and programs that read its folders, such as
+vLLM. `proof.json` states how the files were compared with the model. To write with it:
+
+```python
+from transformers import pipeline
+
+generate = pipeline("text-generation", model=".")  # this folder
+print(generate({prompt}, max_new_tokens=100)[0]["generated_text"]{answer})
+```
+"""
 
 
 def write_tokenizer(t: Tokenizer, folder: Path, context: int, first: int | None) -> None:

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from afresh.core import Cond, CondSpec, Part, UserError
 from afresh.core.rng import Rng
-from afresh.formats.fields import ABOUT, BATCHES, README, FieldModel, always, difference, random_requests
+from afresh.formats.fields import ABOUT, BATCHES, FieldModel, always, difference, random_requests
 from afresh.formats.files import write_json
+from afresh.formats.model_card import README
 from afresh.formats.onnx_guide import guide
 
 FILE = "model.onnx"
@@ -186,8 +187,16 @@ class GraphModule(nn.Module):
 def write(model: FieldModel, folder: Path) -> list[str]:
     """Write model.onnx, model.json and README.md into an empty folder; returns notes. Raises UserError if a package is
     missing, or the model has no network that ONNX can hold."""
+    packages()
+    about = write_graph(model, graph_of(model), folder)
+    write_json(folder / ABOUT, about)
+    (folder / README).write_text(guide(about), encoding="utf-8")
+    return [] if model.image else ["values are those of the encoder: there is no scale to bytes"]
+
+
+def write_graph(model: FieldModel, graph: Graph, folder: Path) -> dict[str, Any]:
+    """Write model.onnx; returns its description. Raises UserError as `write`."""
     onnx, _ = packages()
-    graph = graph_of(model)
     if sum(v.numel() * v.element_size() for m in graph.modules.values() for v in m.state_dict().values()) >= LARGEST:
         raise UserError("The network is larger than the 2 GiB that one ONNX file can hold. Use `to='safetensors'`.")
     about = description(model, graph)
@@ -195,9 +204,7 @@ def write(model: FieldModel, folder: Path) -> list[str]:
     onnx.helper.set_model_props(proto, {"afresh": json.dumps(about, ensure_ascii=False)})
     onnx.checker.check_model(proto)
     (folder / FILE).write_bytes(proto.SerializeToString())
-    write_json(folder / ABOUT, about)
-    (folder / README).write_text(guide(about), encoding="utf-8")
-    return [] if model.image else ["values are those of the encoder: there is no scale to bytes"]
+    return about
 
 
 @torch.no_grad()

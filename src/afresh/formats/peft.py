@@ -21,11 +21,31 @@ from torch import Tensor, nn
 
 from afresh.core import UserError
 from afresh.core.files import replace_file, write_json
+from afresh.formats.model_card import README, Card, with_card
 from afresh.nets.transformer import Decoder
 from afresh.training.lora import DEFAULT, adaptable, adapter_state, owner_of, parts_of, put, save_adapter
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
+PEFT_USAGE = """# Adapter
+
+A LoRA of `{base}`, which is not in this folder. PEFT looks for it by that name: a folder in the working directory, or a
+model on the hub. `afresh export` writes a run of afresh as such a folder.
+
+```python
+from peft import AutoPeftModelForCausalLM
+
+model = AutoPeftModelForCausalLM.from_pretrained("adapter")  # this folder
+```
+"""
+OWN_USAGE = """# Adapter
+
+A LoRA of `{base}`, which is not in this folder, in the format of afresh. To sample with it:
+
+```bash
+afresh sample RUN --adapter ADAPTER   # the run that it was tuned from, and this folder
+```
+"""
 PATTERNS = ("rank_pattern", "alpha_pattern")  # numbers of layers, by regular expressions for their names
 MOST_WAYS = 10**6
 PARTS = {  # layer of a block of afresh -> the layers of PEFT that it consists of
@@ -101,14 +121,17 @@ def write_peft(folder: Path, net: nn.Module, name: str = DEFAULT, base: str = ""
     write_json(folder / CONFIG, config)
 
 
-def write_adapter(folder: Path, modules: Mapping[str, nn.Module], base: str) -> None:
-    """Write the adapter of a run, in PEFT's format for a decoder, else in that of afresh. Raises UserError if it cannot
-    be written."""
-    net = modules.get("decoder")
+def write_adapter(folder: Path, modules: Mapping[str, nn.Module], card: Card) -> None:
+    """Write the adapter of a run with its card, which names the base: in PEFT's format for a decoder, else in that of
+    afresh. Raises UserError if it cannot be written."""
+    net, base = modules.get("decoder"), card.base_model or ""
     if isinstance(net, Decoder):
         write_peft(folder, net, base=base)
+        usage, library = PEFT_USAGE.format(base=base), "peft"
     else:
         save_adapter(folder / "adapter.safetensors", nn.ModuleDict(dict(modules)))
+        usage, library = OWN_USAGE.format(base=base), "afresh"
+    replace_file(folder / README, with_card(usage, card, library, ("lora",)).encode())
 
 
 def target_modules(full: list[str], layers: int) -> list[str]:

@@ -12,6 +12,7 @@ from afresh.families.transformer import TransformerConfig
 from afresh.formats.base import Base
 from afresh.formats.files import load_tensors, read_model, write_json
 from afresh.formats.huggingface import WEIGHTS, write_tokenizer
+from afresh.formats.model_card import README
 from afresh.formats.parts import DTYPES, Precision, check, check_finite, fused_shapes
 
 FILE = "model.json"
@@ -32,7 +33,7 @@ class _Saved(BaseModel):
 
 
 def write(base: Base, folder: Path, precision: Precision) -> list[str]:
-    """Write model.safetensors, model.json and the tokenizer into an empty folder; returns notes (none)."""
+    """Write model.safetensors, model.json, the tokenizer and README.md into an empty folder; returns notes (none)."""
     vocab = base.tokenizer.size
     check({k: tuple(v.shape) for k, v in base.weights.items()}, fused_shapes(base.config, vocab), "The model")
     tensors = {k: v.detach().to(DTYPES[precision]).clone() for k, v in base.weights.items()}
@@ -40,7 +41,32 @@ def write(base: Base, folder: Path, precision: Precision) -> list[str]:
     saved = _Saved(config=base.config, context=base.context, vocab=vocab, first=base.first)
     write_json(folder / FILE, saved.model_dump(mode="json"))
     write_tokenizer(base.tokenizer, folder, base.context, base.first)
+    (folder / README).write_text(guide(base), encoding="utf-8")
     return []
+
+
+def guide(base: Base) -> str:
+    """README.md: how to load the model."""
+    return f"""# {Path(base.source).name}
+
+A decoder in afresh's own names: `{WEIGHTS}` holds its tensors, `{FILE}` its sizes, `tokenizer.json` its tokenizer.
+`proof.json` states how it was checked. The likeliest token that follows a text:
+
+```python
+from pathlib import Path
+
+import torch
+
+from afresh.formats.base import decoder_of
+from afresh.formats.load import load_base
+
+base = load_base(Path("."))  # this folder
+ids = [*([] if base.first is None else [base.first]), *base.tokenizer.encode("The")]
+with torch.no_grad():
+    logits = decoder_of(base)(torch.tensor([ids]), None)[0, -1]
+print(base.tokenizer.decode([int(logits.argmax())]))
+```
+"""
 
 
 def read(folder: Path) -> Base:

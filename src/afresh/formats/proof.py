@@ -69,7 +69,7 @@ class TextFormat:
     `write` fills a folder and returns notes; `path` is what is read again, relative to the folder; `open` starts a
     reader on it for texts of at most so many tokens; `package` is what to install for an independent reader. `explain`
     gives the reason why the format cannot give a text the same ids, or None. `prepare` makes the model that the format
-    can hold.
+    can hold. `library` is the program that opens it, as the hub names it.
     """
 
     write: Callable[[Base, Path, Precision], Sequence[str]]
@@ -79,6 +79,7 @@ class TextFormat:
     precisions: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
     explain: ExplainDifference = lambda t, text: None
     prepare: Callable[[Base], Base] = lambda base: base
+    library: str = "afresh"
 
 
 class Difference(BaseModel):

@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from afresh.core import UserError, events
+from afresh.formats.model_card import shared_name
 from afresh.formats.peft import CONFIG, WEIGHTS, base_named, read_peft
 from afresh.runs.run import Run
 from afresh.training import lora
@@ -101,7 +102,8 @@ def check_named(run: Run, folder: Path) -> None:
         named = base_named(folder)
     except UserError:
         named = ""
-    if not same(named, run.path) and named != run.record.base_model:
+    names = {shared_name(str(run.path)), shared_name(run.record.base_model or "")}
+    if not same(named, run.path) and named not in (run.record.base_model, *names):
         base = f"names {named} as its base model" if named else "does not name its base model"
         events.warning(f"{folder} {base}; it may not work as intended on {run.path}.")
 

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from afresh.core import Codec, Encoder, Family, Item, UserError, registry
 from afresh.data.text.documents import DocumentEncoder, not_blank
 from afresh.formats.diffusers import Pipeline
+from afresh.formats.model_card import EXPORTED
 from afresh.formats.peft import CONFIG, base_named, read_peft
 from afresh.runs.run import Run
+from afresh.runs.signature import base_model_here
 from afresh.training.config import TrainConfig
 from afresh.training.weights import BaseWeights, merge_adapters, state_of
 
@@ -120,18 +122,34 @@ def of_run(run: Run) -> BaseModel:
     )
 
 
+def located(named: str, folder: Path) -> str:
+    """Where the base of an adapter is on this machine: the base of the run of this user that the adapter is part of,
+    else a folder or run of that name in the working directory, in its runs/, or beside the adapter, else the name
+    itself."""
+    if (folder.parent / "run.json").is_file() and (own := base_model_here(Run.open(folder.parent))) is not None:
+        return own
+    for place in (Path(), Path("runs"), folder.parent, folder.parent.parent):
+        for path in (place / named, place / named.removesuffix(EXPORTED)):
+            if path.exists():
+                return str(path)
+    return named
+
+
 def of_adapter(folder: Path) -> BaseModel:
     """An adapter in PEFT's format, merged into the base model that it names.
 
     Raises UserError if the adapter names no base model or does not fit it.
     """
-    named = base_named(folder)
+    named = located(base_named(folder), folder)
     if Path(named).exists() and (Path(named) / CONFIG).is_file():
         raise UserError(f"{folder} names {named} as its base model, which is itself an adapter and not a model.")
     try:
         base = open_base_model(named)
     except UserError as e:
-        raise UserError(f"{folder} is an adapter for {named}, which cannot be read: {e}") from None
+        raise UserError(
+            f"{folder} is an adapter for {named}, which cannot be read: {e} If you have that model elsewhere, write "
+            f"its path into {CONFIG} as base_model_name_or_path."
+        ) from None
     space = base.encoder.space if base.codec is None else base.codec[1].target
     built = base.family.build(base.config, space, base.encoder.conds)
     modules = BaseWeights(base.weights, None).apply(built, 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,27 +14,31 @@ from afresh.core import Cond, Encoder, UserError, registry
 from afresh.data.image.kind import IMAGE
 from afresh.data.load import sweep
 from afresh.data.text.documents import DocumentEncoder
-from afresh.formats import diffusers, fields, gguf, gguf_tokenizer, huggingface, onnx, plain, readers
+from afresh.formats import diffusers_pipeline, fields, gguf, gguf_tokenizer, huggingface, onnx, plain, readers
 from afresh.formats.base import Base
 from afresh.formats.byte_fallback import with_bytes
 from afresh.formats.decoder import base_of
 from afresh.formats.fields import FieldModel, FieldProof
 from afresh.formats.folder import check_new, write_proved
+from afresh.formats.model_card import Card, add_card
 from afresh.formats.parts import Precision
 from afresh.formats.proof import FIXED, WINDOW, Proof, TextFormat, nats_between, prove
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
 from afresh.sampling.request import Request, make_cond, of_kind
+from afresh.tasks.model_card import card_of
 
 WINDOWS = 4  # of the held-out split that a proof compares
 
 
 @dataclass(frozen=True)
 class FieldFormat:
-    """A format for models of images and audio: how it is written into a folder, and compared with the model."""
+    """A format for models of images and audio: how it is written into a folder, and compared with the model. `library`
+    is the program that opens it, as the hub names it."""
 
     write: Callable[[FieldModel, Path], Sequence[str]]
     prove: Callable[[FieldModel, Path], Mapping[str, Any]]
+    library: str
 
 
 TEXT_FORMATS: Mapping[Literal["hf", "gguf", "safetensors"], TextFormat] = {
@@ -45,6 +49,7 @@ TEXT_FORMATS: Mapping[Literal["hf", "gguf", "safetensors"], TextFormat] = {
         "transformers",
         explain=huggingface.explain_difference,
         prepare=with_bytes,
+        library="transformers",
     ),
     "gguf": TextFormat(
         gguf.write,
@@ -54,13 +59,16 @@ TEXT_FORMATS: Mapping[Literal["hf", "gguf", "safetensors"], TextFormat] = {
         get_args(Precision),
         gguf_tokenizer.explain_difference,
         with_bytes,
+        "gguf",
     ),
     "safetensors": TextFormat(plain.write, ".", readers.Afresh),
 }
 FIELD_FORMATS: Mapping[str, FieldFormat] = {
-    "safetensors": FieldFormat(fields.write, lambda model, folder: fields.prove(model, folder, registry.family)),
-    "onnx": FieldFormat(onnx.write, onnx.prove),
-    "diffusers": FieldFormat(diffusers.write, diffusers.prove),
+    "safetensors": FieldFormat(
+        fields.write, lambda model, folder: fields.prove(model, folder, registry.family), "afresh"
+    ),
+    "onnx": FieldFormat(onnx.write, onnx.prove, "onnx"),
+    "diffusers": FieldFormat(diffusers_pipeline.write, diffusers_pipeline.prove, "diffusers"),
 }
 
 
@@ -80,7 +88,18 @@ def export(
     check_new(out)  # before the work of building the base
     base, condition = base_of_run(run, label)
     rows, text = proof_rows(run, base)
-    return export_base(base, to, out, precision, rows, text, condition)
+    return export_base(base, to, out, precision, rows, text, condition, card_of(run))
+
+
+def with_sentences(card: Card, *sentences: str) -> Card:
+    """The card with more sentences, each begun and ended as one."""
+    more = [f"{s[0].upper()}{s[1:].rstrip('.')}." for s in sentences]
+    return replace(card, sentences=[*card.sentences, *more])
+
+
+def proved(proof: Proof | FieldProof) -> str:
+    how = "gave the same" if proof.passed else "did NOT give the same"
+    return f"Read by {proof.reader}, the files {how} as the model (`proof.json`)"
 
 
 # --------------------------------------------------------------------------- text and code
@@ -94,8 +113,10 @@ def export_base(
     rows: Sequence[Sequence[int]],
     text: str,
     condition: str | None = None,
+    card: Card | None = None,
 ) -> tuple[Path, Proof]:
     """`export` for any base, proved on `rows` of token ids, which `text` describes. Raises UserError as `export`."""
+    card = Card(Path(base.source).name, "text-generation") if card is None else card
     target, dtype = text_format(to, precision)
     held = target.prepare(base)
 
@@ -108,7 +129,10 @@ def export_base(
             notes.append(
                 f"no other program has read this export; for an independent proof: pip install {target.package}"
             )
-        return Proof(**measured, format=to, text=text, condition=condition, notes=notes)
+        proof = Proof(**measured, format=to, text=text, condition=condition, notes=notes)
+        under = [] if condition is None else [f"Exported under the condition {condition}"]
+        add_card(folder, with_sentences(card, *under, *notes, proved(proof)), target.library)
+        return proof
 
     return write_proved(out, write)
 
@@ -199,7 +223,9 @@ def export_fields(
     def write(folder: Path) -> FieldProof:
         notes = [*target.write(model, folder)]
         measured = target.prove(model, folder)
-        return FieldProof(**measured, format=to, precision="float32", batches=list(fields.BATCHES), notes=notes)
+        proof = FieldProof(**measured, format=to, precision="float32", batches=list(fields.BATCHES), notes=notes)
+        add_card(folder, with_sentences(card_of(run), *notes, proved(proof)), target.library)
+        return proof
 
     return write_proved(out, write)
 
@@ -210,7 +236,7 @@ def field_format(to: str, precision: str, label: object) -> FieldFormat:
         hint = " That format is for models of text and code." if to in TEXT_FORMATS else ""
         raise UserError(
             f"Models of images and audio cannot be exported to {to}, only to {', '.join(FIELD_FORMATS)} (the last for "
-            f"runs tuned from a diffusers folder).{hint}"
+            f"flows and for runs tuned from a diffusers folder).{hint}"
         )
     if precision != "float32":
         raise UserError(f"Models of images and audio are exported in float32 only, not in {precision}.")

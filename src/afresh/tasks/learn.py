@@ -18,6 +18,7 @@ from afresh.formats.peft import write_adapter
 from afresh.runs.lock import held
 from afresh.runs.run import Run, metrics_rows
 from afresh.sampling.samples import Samples, grid_png
+from afresh.tasks.model_card import card_of
 from afresh.training import checkpoint, loop
 from afresh.training.batch_source import BatchSource
 from afresh.training.budget import torch_threads
@@ -120,7 +121,11 @@ def _learn(job: Job) -> float:
     source.finish(learner)
     run.reload()
     if record.lora is not None:
-        write_adapter(run.path / "adapter", run.modules_with_adapters(), record.base_model or "")
+        write_adapter(run.path / "adapter", run.modules_with_adapters(), card_of(run))
+    elif record.base_model is not None:
+        checkpoint.drop_older_optimizers(run.path / "checkpoints")
+        size = sum(f.stat().st_size for f in run.path.rglob("*") if f.is_file())
+        events.note(f"disk: {run.path} holds {size / 1e9:,.3g} GB", "disk", bytes=size)
     return time.perf_counter() - start
 
 

@@ -25,7 +25,7 @@ from afresh.runs.base_model import BaseModel, open_base_model
 from afresh.tasks.create_run import RunContents, check_spec, create_run, report_data, report_plan, training_seconds
 from afresh.tasks.data_source import DataSource
 from afresh.tasks.learn import Job
-from afresh.training import lora
+from afresh.training import checkpoint, lora
 from afresh.training.budget import Budget, measure_machine
 from afresh.training.config import TrainConfig
 from afresh.training.deadline import Clock
@@ -54,6 +54,7 @@ WINDOW = 1024  # the most tokens of a training window, unless set by hand
 # batch is the largest of which STEPS fit: a CPU passes a base of 135M parameters at a few hundred tokens a second, and
 # a few steps of large batches teach little (docs/development/log.md).
 SHORT, STEPS = 256, 64
+SAVED_APART = 8  # the fewest steps between two checkpoints of all weights
 EVALUATED = 64  # the fewest held-out examples of an evaluation (data_source.py)
 # The peak learning rate times the width of the hidden layers, for an adapter and for all weights. Public weights were
 # trained on far more data than a run of afresh, and are tuned at lower rates. The gains are in docs/development/log.md;
@@ -313,7 +314,24 @@ def plan(task: Task, base: BaseModel, spec: TuneSpec, pace: float | None, heldou
     ]
     if task.space.stream:
         decisions.insert(2, Decision("window", f"at most {task.space.shape[0]} tokens", "of the data, or set by hand"))
-    return Plan(base.config, with_evaluations(task, finished(task, trial), heldout), size, decisions)
+    final = with_evaluations(task, finished(task, trial), heldout)
+    decisions.append(disk(base, final, learns, spec.lora is None))
+    return Plan(base.config, final, size, decisions)
+
+
+def disk(base: BaseModel, train: TrainConfig, learns: int, everything: bool) -> Decision:
+    """The space that a run of `learns` parameters takes at most while it learns, and afterwards."""
+    base_bytes = sum(v.numel() * v.element_size() for v in base.weights.values())
+    weights = 4 * learns
+    model = weights * (2 if train.ema_half_life else 1)
+    saved = model + 2 * weights  # AdamW keeps two numbers a parameter
+    most = base_bytes + checkpoint.KEEP * saved + 2 * weights
+    after = most - 2 * weights if everything else most  # checkpoint.drop_older_optimizers
+    return Decision(
+        "disk",
+        f"at most {most / 1e9:.3g} GB while it learns, {after / 1e9:.3g} GB afterwards",
+        "a copy of the base, two checkpoints to go on from, the best weights",
+    )
 
 
 def with_evaluations(task: Task, train: TrainConfig, heldout: int) -> TrainConfig:
@@ -322,6 +340,8 @@ def with_evaluations(task: Task, train: TrainConfig, heldout: int) -> TrainConfi
     forwards = train.steps * train.batch * 3  # a training step costs about three forward passes
     evaluations = max(1, min(8, forwards // (10 * max(1, min(EVALUATED, heldout)))))
     changed = {"eval_every": -(-train.steps // evaluations), "preview_every": train.steps}
+    if task.base is not None and task.base.lora is None:  # a checkpoint is three times as large as the base
+        changed["save_every"] = max(train.save_every, min(train.steps, SAVED_APART))
     return train.model_copy(update={k: v for k, v in changed.items() if k not in task.set_train})
 
 

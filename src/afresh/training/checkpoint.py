@@ -28,6 +28,7 @@ from afresh.core.files import free_bytes, replace_file, sync_folder, write_file
 
 KEEP = 2  # intact checkpoints: the newest, and one from which training is known to have continued
 SUMS = "SHA256SUMS"
+OPTIMIZER = "optimizer"  # the group that only training needs
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,22 @@ def rotate(root: Path, step: int) -> None:
             shutil.rmtree(root / name, ignore_errors=True)
         elif int(name) == step or not check(root / name):
             intact += 1
+
+
+def drop_older_optimizers(root: Path) -> None:
+    """Remove the optimiser's state, the largest part, from all checkpoints but the newest, and those of step 0.
+
+    For a finished run that was tuned as a whole: it goes on from the newest checkpoint, the weights of the one before
+    stand in if that is damaged, and those of step 0 are the base, which the run has a copy of.
+    """
+    for name in steps_in(root)[:-1]:
+        folder = root / name
+        if int(name) == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+        elif not check(folder):
+            kept = {k: v for k, v in sums_of(folder).items() if k != f"{OPTIMIZER}.safetensors"}
+            replace_file(folder / SUMS, "".join(f"{v}  {k}\n" for k, v in kept.items()).encode())
+            (folder / f"{OPTIMIZER}.safetensors").unlink(missing_ok=True)
 
 
 def go_back(root: Path, step: int) -> None:

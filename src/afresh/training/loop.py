@@ -78,7 +78,7 @@ class Learner:
         }
         if self.averages:
             tensors["ema"] = flat(self.averages)
-        tensors["optimizer"] = {
+        tensors[checkpoint.OPTIMIZER] = {
             f"{player}.{k}": v.contiguous()
             for player, os in self.optimizers.items()
             for o in os
@@ -106,8 +106,12 @@ class Learner:
                 load_learnt(net, under(saved.tensors["model"], m))
             if self.averages:
                 refill(self.averages, saved.tensors["ema"])
-            for player, optimizers in self.optimizers.items():
-                tensors = under(saved.tensors["optimizer"], player)
+            if checkpoint.OPTIMIZER not in saved.tensors:
+                events.warning(
+                    f"The checkpoint of step {saved.step} holds no state of the optimiser, which starts anew."
+                )
+            for player, optimizers in self.optimizers.items() if checkpoint.OPTIMIZER in saved.tensors else ():
+                tensors = under(saved.tensors[checkpoint.OPTIMIZER], player)
                 for o in optimizers:
                     o.load(tensors)
         except (KeyError, RuntimeError) as e:

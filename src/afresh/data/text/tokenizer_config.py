@@ -34,6 +34,8 @@ class Sidecar:
             "eos_token": self.end,
             "pad_token": self.pad,
             "clean_up_tokenization_spaces": False,
+            "padding_side": "left",  # a batch of prompts is continued at its end
+            "model_input_names": ["input_ids", "attention_mask"],  # all that a decoder takes
             OURS: {"kind": self.kind, "rows": self.rows},
         }
         return out if self.chat_template is None else out | {"chat_template": self.chat_template}

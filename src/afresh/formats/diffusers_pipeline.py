@@ -1,0 +1,129 @@
+"""The format `diffusers`: a folder of diffusers as it came, for what was tuned from one; a pipeline with code of its
+own (formats/flow_pipeline.py) around an ONNX graph, for a flow of afresh.
+
+No class of diffusers computes the networks of afresh. A graph needs no code for the network, so that the folder's own
+code is one short file, which diffusers runs only with `trust_remote_code=True`.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from afresh.core import Cond, CondSpec, UserError
+from afresh.core.rng import Rng
+from afresh.families.diffusers import DiffusersConfig, diffusers
+from afresh.formats import diffusers as own
+from afresh.formats import onnx
+from afresh.formats.fields import BATCHES, FieldModel, always, difference, random_requests
+from afresh.formats.files import write_json
+from afresh.formats.model_card import README
+
+CODE, CLASS, NETWORK = "pipeline.py", "AfreshFlowPipeline", "velocity"
+TOLERANCE = 1e-3  # relative to the largest output or 1, after all steps
+STEPS = 20  # as many as afresh takes by default
+
+
+def write(model: FieldModel, folder: Path) -> list[str]:
+    """Write the folder; returns notes. Raises UserError for models that do not sample by a velocity, and where a
+    package is missing."""
+    if isinstance(model.config, DiffusersConfig):
+        return own.write(model, folder)
+    graph = onnx.graph_of(model)
+    if graph.kind == "sample":
+        raise UserError(
+            f"A model of the family {model.family.name} samples without steps, so diffusers has no use for it. Use "
+            "`to='onnx'` for other programs, or `to='safetensors'`."
+        )
+    (folder / NETWORK).mkdir()
+    about = onnx.write_graph(model, graph, folder / NETWORK)
+    index = {
+        "_class_name": [CODE.removesuffix(".py"), CLASS],
+        "_diffusers_version": diffusers().__version__,
+        NETWORK: ["diffusers", "OnnxRuntimeModel"],
+        "about": about,
+    }
+    write_json(folder / own.INDEX, index)
+    (folder / CODE).write_text((files("afresh.formats") / "flow_pipeline.py").read_text("utf-8"), encoding="utf-8")
+    (folder / README).write_text(guide(model), encoding="utf-8")
+    return [f"diffusers runs {CODE} of the folder, so it asks for trust_remote_code=True; the network is an ONNX graph"]
+
+
+def guide(model: FieldModel) -> str:
+    """README.md: how to open the folder with diffusers."""
+    label = next((k for k, p in model.conds.items() if p.kind == "label"), None)
+    asked = "" if label is None else f", conditions={{{label!r}: {model.conds[label].classes[0]!r}}}"
+    save = 'images[0].save("0.png")' if model.image else "images[0]  # an array"
+    names = ", ".join(f"`{k}` ({p.kind})" for k, p in model.conds.items()) or "none"
+    return f"""# {Path(model.source).name}
+
+A flow of afresh as a pipeline of diffusers: `{NETWORK}/model.onnx` is the network, `{CODE}` the code of the pipeline,
+which you may read before you trust it. It needs diffusers and onnxruntime. Conditions: {names}; what is not named is
+left open. `proof.json` states how it was compared.
+
+```python
+from diffusers import DiffusionPipeline
+
+pipeline = DiffusionPipeline.from_pretrained(".", trust_remote_code=True)  # this folder
+pipeline(batch_size=4{asked}).{save}
+```
+"""
+
+
+@torch.no_grad()
+def prove(model: FieldModel, folder: Path) -> dict[str, Any]:
+    """The measured fields of a `FieldProof`: samples of the pipeline that diffusers opens against those of the run from
+    the same noise, with conditions present, mixed and absent, and with guidance."""
+    if isinstance(model.config, DiffusersConfig):
+        return own.prove(model, folder)
+    with own.quiet():
+        pipeline = diffusers().DiffusionPipeline.from_pretrained(folder, local_files_only=True, trust_remote_code=True)
+    pipeline.set_progress_bar_config(disable=True)
+    largest, outputs = 0.0, 0.0
+    for n in BATCHES:
+        request = random_requests(model.conds, n, Rng(n))
+        for cond in (always(request), request, request.null()):
+            for guidance in (1.0, 2.0) if model.conds else (1.0,):
+                ours = sampled(model, cond, guidance)
+                made = pipeline(
+                    n,
+                    values_of(model.conds, cond),
+                    STEPS,
+                    guidance,
+                    latents=Rng(0).normal("sample/noise", torch.arange(n), model.space.shape),
+                    output_type="np",
+                ).images
+                largest = max(largest, difference(ours, torch.from_numpy(made)))
+                outputs = max(outputs, float(ours.abs().max()))
+    tolerance = TOLERANCE * max(1.0, outputs)
+    return {
+        "passed": largest <= tolerance,
+        "reader": f"diffusers {diffusers().__version__}, {CODE} of the folder",
+        "independent": True,
+        "compared": f"samples of {STEPS} steps from the same noise, conditions present, mixed and absent",
+        "largest": largest,
+        "tolerance": tolerance,
+        "outputs": outputs,
+    }
+
+
+def sampled(model: FieldModel, cond: Cond, guidance: float) -> Tensor:
+    """Samples of the run, (n, *space.shape)."""
+    settings = model.family.sampling.settings(steps=STEPS, guidance=guidance)
+    rows = torch.arange(cond.size)
+    return model.family.sampling.sample(model.modules, model.config, model.space, cond, Rng(0), rows, settings)
+
+
+def values_of(spec: CondSpec, cond: Cond) -> dict[str, list[Any]]:
+    """The condition as the pipeline takes it, None where a part is absent."""
+    out: dict[str, list[Any]] = {}
+    for name, part in spec.items():
+        rows = cond.parts[name].tolist()
+        if part.kind == "number":
+            rows = [v * part.std + part.mean for v in cond.parts[name].double().tolist()]
+        out[name] = [v if p else None for v, p in zip(rows, cond.present[name].tolist(), strict=True)]
+    return out

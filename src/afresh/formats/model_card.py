@@ -1,0 +1,108 @@
+"""README.md of an export: a model card as the Hugging Face hub reads it, with its metadata as YAML at the head."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from afresh.core.visible import visible_line
+
+README = "README.md"
+UNKNOWN = "unknown"  # a licence that the hub accepts: nobody has stated one
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+EXPORTED = "-hf"  # what `afresh export --to hf` adds to the name of a run
+CACHED = "models--"  # how the hub's local cache names the folder of a model
+HEAD = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a card says of a model, whatever the format. `task` is a pipeline_tag of the hub, `base_model` a name of
+    `shared_name`, `datasets` are names without their folders, `scores` were measured on held-out data, and `sentences`
+    follow the title."""
+
+    name: str
+    task: str
+    base_model: str | None = None
+    licence: str = UNKNOWN
+    datasets: Sequence[str] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
+    sentences: Sequence[str] = ()
+
+
+def add_card(folder: Path, card: Card, library: str) -> None:
+    """`with_card` for the folder's README.md."""
+    usage = (folder / README).read_text(encoding="utf-8")
+    (folder / README).write_text(with_card(usage, card, library), encoding="utf-8")
+
+
+def with_card(usage: str, card: Card, library: str, tags: Sequence[str] = ()) -> str:
+    """A page with metadata, a title and the card's sentences in place of its first line, whose rest says how to use the
+    folder. `library` is the program that opens it, as the hub names it."""
+    _, _, usage = usage.partition("\n")
+    licence = (
+        "No licence was stated: write the one of this model into the metadata above before you share it."
+        if card.licence == UNKNOWN
+        else f"Licence: {card.licence}."
+    )
+    about = "".join(f"{visible_line(s)}\n\n" for s in (*card.sentences, licence))
+    return f"{metadata(card, library, tags)}\n# {title(card.name)}\n\n{about}{usage.lstrip()}"
+
+
+def metadata(card: Card, library: str, tags: Sequence[str] = ()) -> str:
+    """The block of YAML between two lines of dashes. Each value is JSON, which YAML contains."""
+    scores = [{"type": k, "value": round(v, 4), "name": k.replace("_", " ")} for k, v in card.scores.items()]
+    data = {"type": card.datasets[0], "name": card.datasets[0], "split": "held-out"} if card.datasets else {}
+    result = {"task": {"type": card.task}, "dataset": data, "metrics": scores}
+    entries: dict[str, Any] = {
+        "library_name": library,
+        "pipeline_tag": card.task,
+        "license": card.licence,
+        "base_model": card.base_model,
+        "datasets": list(card.datasets),
+        "metrics": list(card.scores),
+        "tags": ["afresh", *tags],
+        "model-index": [{"name": title(card.name), "results": [result]}] if scores and data else [],
+    }
+    lines = [f"{k}: {json.dumps(v, ensure_ascii=False)}\n" for k, v in entries.items() if v]
+    return f"---\n{''.join(lines)}---\n"
+
+
+def title(name: str) -> str:
+    return visible_line(name).strip() or "model"
+
+
+# --------------------------------------------------------------------------- names and licences of others
+
+
+def shared_name(source: str) -> str:
+    """The name by which other machines know a model: its name on the hub, or its folder's or file's without the path.
+
+    A run is known by the folder into which `afresh export --to hf` writes it, RUN-hf.
+    """
+    path = Path(source)
+    for part in path.parts:
+        if part.startswith(CACHED):
+            return part.removeprefix(CACHED).replace("--", "/")
+    if HUB_NAME.fullmatch(source) and not path.exists():
+        return source
+    return f"{path.name}{EXPORTED}" if (path / "run.json").is_file() else path.name
+
+
+def dataset_name(path: str) -> str:
+    """The name of a folder or file of data, in the letters that names on the hub may have."""
+    return re.sub(r"[^\w.-]+", "-", Path(path).name).strip("-.") or "data"
+
+
+def stated_licence(source: str) -> str:
+    """The licence in the metadata of a model's README.md, or `UNKNOWN`."""
+    try:
+        head = HEAD.match((Path(source) / README).read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return UNKNOWN
+    named = re.search(r"^license:\s*[\"']?([\w.-]{1,60})[\"']?\s*$", head[1], re.MULTILINE) if head else None
+    return named[1] if named else UNKNOWN

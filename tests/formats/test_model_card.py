@@ -1,0 +1,69 @@
+"""A model card is read by huggingface_hub, whatever the names in it are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from afresh.formats.model_card import Card, dataset_name, shared_name, stated_licence, with_card
+from afresh.tasks.export import export_base
+from tests.formats.bases import base_of, ids_of
+
+USAGE = "# Usage\n\nOpen it.\n"
+CARD = Card("notes", "text-generation", "a/base", "apache-2.0", ("notes",), {"bits_per_byte": 1.25}, ("Made here.",))
+ODD = ["a: b # c", "'\"", "- x", "yes", "1e3", "null", "---", "naïve\n---\n", "\x1b[31m", "{}", "", "\u202eabc"]
+
+
+def test_every_field_is_read_by_the_hub_s_library() -> None:
+    page = ModelCard(with_card(USAGE, CARD, "peft", ("lora",)))
+    data = page.data
+    assert (data.library_name, data.pipeline_tag, data.license) == ("peft", "text-generation", "apache-2.0")
+    assert (data.base_model, data.datasets, data.metrics) == ("a/base", ["notes"], ["bits_per_byte"])
+    (result,) = data.eval_results
+    assert (data.model_name, result.metric_value, result.dataset_split) == ("notes", 1.25, "held-out")
+    assert {"afresh", "lora"} <= set(data.tags)
+    assert page.text.strip() == "# notes\n\nMade here.\n\nLicence: apache-2.0.\n\nOpen it."
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_no_name_breaks_the_metadata(name: str) -> None:
+    card = Card(name, "text-generation", name, datasets=(dataset_name(name),), scores={"kid": 1e-7}, sentences=(name,))
+    data = ModelCard(with_card(USAGE, card, "afresh")).data
+    assert data.library_name == "afresh" and data.base_model == (name or None) and data.metrics == ["kid"]
+    assert data.license == "unknown" and isinstance(data.eval_results[0].metric_value, float)
+
+
+@pytest.mark.parametrize(("to", "library"), [("hf", "transformers"), ("gguf", "gguf"), ("safetensors", "afresh")])
+def test_exports_of_texts_have_one(to: str, library: str, tmp_path: Path) -> None:
+    base = base_of(tokenizer="chars")
+    out, proof = export_base(base, to, tmp_path / "out", "float32", [ids_of(base)], "a test")
+    page = ModelCard.load(out / "README.md")
+    assert (page.data.library_name, page.data.pipeline_tag) == (library, "text-generation")
+    assert page.text.startswith("\n# tiny qwen3\n") and f"Read by {proof.reader}, the files gave the same" in page.text
+    assert "No licence was stated" in page.text and ("tokens were added behind" in page.text) == (to != "safetensors")
+
+
+def test_names_are_those_of_other_machines(tmp_path: Path) -> None:
+    assert shared_name("owner/name") == "owner/name"
+    cached = tmp_path / "hub" / "models--owner--a-b" / "snapshots" / "0123"
+    assert shared_name(str(cached)) == "owner/a-b"
+    assert shared_name(str(tmp_path / "SmolLM2-135M")) == "SmolLM2-135M"
+    run = tmp_path / "notes"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    assert shared_name(str(run)) == "notes-hf"
+    assert dataset_name("/home/me/my photos/") == "my-photos" and dataset_name("/") == "data"
+
+
+def test_the_licence_of_a_base_is_that_of_its_card(tmp_path: Path) -> None:
+    for text, licence in (
+        ("---\nlicense: apache-2.0\ntags: []\n---\n# A\n", "apache-2.0"),
+        ("---\nlicense: 'mit'\n---\n", "mit"),
+        ("---\ntags: []\n---\nlicense: mit\n", "unknown"),
+        ("license: mit\n", "unknown"),
+    ):
+        (tmp_path / "README.md").write_text(text)
+        assert stated_licence(str(tmp_path)) == licence
+    assert stated_licence(str(tmp_path / "gone")) == "unknown"
