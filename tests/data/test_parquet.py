@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import random
+from contextlib import suppress
 from datetime import date
 from typing import Any
 
@@ -93,3 +95,15 @@ def test_damaged_files_are_refused() -> None:
     for broken in (raw[:50], raw[:-6], b"PAR1", raw[:10] + b"\xff" * 20 + raw[30:]):
         with pytest.raises(FileError, match="not a readable Parquet file"):
             read(broken)
+
+
+def test_changed_bytes_end_neither_the_process_nor_in_a_traceback() -> None:
+    """The library's own view of the sizes of columns ends the process for some of these."""
+    raw = written({"text": ["aé", "b", None], "n": [1, 2, 3], "m": [[{"role": "user", "content": "x"}]] * 3})
+    draw = random.Random(11)
+    for _ in range(150):
+        changed = bytearray(raw)
+        for _ in range(draw.randint(1, 5)):
+            changed[draw.randrange(len(raw))] = draw.choice([0, 127, 255, draw.randrange(256)])
+        with suppress(FileError):
+            read(bytes(changed))

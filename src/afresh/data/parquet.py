@@ -15,6 +15,8 @@ from afresh.data.files import MB, PER_VALUE, FileError, check_memory, too_large
 ROWS, NESTED_ROWS = 4096, 64  # that are decoded at once, and with lists, whose texts are not read as references
 TIMES = 8  # the limit on a file's values, for the objects that hold them
 MOST_COLUMNS = 10_000
+DAMAGED = (OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError, MemoryError)
+Fields = dict[int, Any]
 
 
 def read_parquet(raw: bytes, max_mb: int, choose: Callable[[Any], Sequence[str]]) -> list[dict[str, Any]]:
@@ -31,15 +33,15 @@ def read_parquet(raw: bytes, max_mb: int, choose: Callable[[Any], Sequence[str]]
             raise FileError(f"{len(schema):,} columns, but at most {MOST_COLUMNS:,} are read: remove some")
         columns = list(choose(schema))
         words = [f.name for f in schema if f.name in columns and _is_text(f.type)]
-        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(raw), read_dictionary=words)
-        chunks = _chunks(file.metadata, set(columns))
-        needed = (file.metadata.num_rows * 4 + sum(c.num_values for c in chunks)) * PER_VALUE
+        count, chunks = _contents(raw, set(columns))
+        needed = (count * 4 + sum(c[VALUES] for c in chunks)) * PER_VALUE
         if needed > TIMES * max_mb * MB:
-            raise FileError(f"{file.metadata.num_rows:,} rows are too many: split it, or raise `data.max_file_mb`")
+            raise FileError(f"{count:,} rows are too many: split it, or raise `data.max_file_mb`")
         check_memory(needed)
         unpacked = sum(size for c in chunks for size in page_sizes(raw, *_span(c)))
         if unpacked > max_mb * MB:
             raise FileError(too_large(unpacked, max_mb))
+        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(raw), read_dictionary=words)
         rows: list[dict[str, Any]] = []
         size = 0
         nested = any(f.type.num_fields for f in schema if f.name in columns)
@@ -50,15 +52,7 @@ def read_parquet(raw: bytes, max_mb: int, choose: Callable[[Any], Sequence[str]]
             rows += _plain(batch).to_pylist()
     except FileError:
         raise
-    except (
-        pyarrow.ArrowException,
-        OSError,
-        ValueError,
-        LookupError,
-        OverflowError,
-        RecursionError,
-        MemoryError,
-    ) as error:
+    except (pyarrow.ArrowException, *DAMAGED) as error:
         raise FileError(f"not a readable Parquet file: {error or type(error).__name__}") from None
     return rows
 
@@ -69,54 +63,93 @@ def _is_text(kind: Any) -> bool:
     return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind))
 
 
-def _chunks(metadata: Any, columns: set[str]) -> list[Any]:
-    """What the file says of the parts of the columns, parts of nested ones included."""
-    places = ((g, c) for g in range(metadata.num_row_groups) for c in range(metadata.num_columns))
-    chunks = (metadata.row_group(g).column(c) for g, c in places)
-    return [c for c in chunks if c.path_in_schema.split(".")[0] in columns]
+# --------------------------------------------------------------------------- what a file declares
+
+# Numbers of fields (parquet.thrift): of FileMetaData, RowGroup, ColumnChunk, ColumnMetaData and PageHeader.
+ROW_COUNT, GROUPS = 3, 4
+CHUNKS = 1
+OF_CHUNK = 3
+PATH, VALUES, PACKED, FIRST_PAGE, DICTIONARY = 3, 5, 7, 9, 11
+PAGE_UNPACKED, PAGE_PACKED = 2, 3
 
 
-def _span(chunk: Any) -> tuple[int, int]:
+def _contents(raw: bytes, columns: set[str]) -> tuple[int, list[Fields]]:
+    """The number of rows, and the ColumnMetaData of every part of the columns, parts of nested ones included.
+
+    The library's own view of these ends the process, by an exception in C++, for some damaged files.
+    """
+    if raw[-4:] != b"PAR1":
+        raise ValueError("its end is missing")
+    size = int.from_bytes(raw[-8:-4], "little")
+    fields, _ = _structure(raw[max(0, len(raw) - 8 - size) : -8], 0)
+    chunks = [chunk[OF_CHUNK] for group in fields[GROUPS] for chunk in group[CHUNKS]]
+    return fields[ROW_COUNT], [c for c in chunks if c[PATH][0].decode() in columns]
+
+
+def _span(chunk: Fields) -> tuple[int, int]:
     """Where the pages of a chunk begin and end."""
-    first = chunk.dictionary_page_offset if chunk.has_dictionary_page else None
-    start = min(chunk.data_page_offset, first or chunk.data_page_offset)
-    return start, start + chunk.total_compressed_size
+    start = min(chunk[FIRST_PAGE], chunk.get(DICTIONARY) or chunk[FIRST_PAGE])
+    return start, start + chunk[PACKED]
 
 
 def page_sizes(raw: bytes, start: int, stop: int) -> Iterator[int]:
     """The sizes of pages when they are unpacked, from their headers, for which memory is allocated.
 
-    A header is a structure of Thrift's compact protocol, in which fields 2 and 3 are the sizes unpacked and packed
-    (parquet.thrift, PageHeader). Raises ValueError or IndexError for anything else.
+    Raises an exception of Python for anything else than pages.
     """
     while start < stop:
-        sizes, after = _fields(raw, start)
-        if min(sizes.get(2, -1), sizes.get(3, -1)) < 0:
-            raise ValueError("a page without its size")
-        yield sizes[2]
-        start = after + sizes[3]
+        fields, after = _structure(raw, start)
+        if min(fields[PAGE_UNPACKED], fields[PAGE_PACKED]) < 0:
+            raise ValueError("a page of a negative size")
+        yield fields[PAGE_UNPACKED]
+        start = after + fields[PAGE_PACKED]
 
 
-def _fields(raw: bytes, at: int) -> tuple[dict[int, int], int]:
-    """The whole numbers among the fields of a structure, and where it ends."""
-    found: dict[int, int] = {}
+def _structure(raw: bytes, at: int) -> tuple[Fields, int]:
+    """The fields of a structure in Thrift's compact protocol by their numbers, and where it ends."""
+    found: Fields = {}
     field = 0
     while head := raw[at]:
-        kind, at = head & 15, at + 1
+        at += 1
         if head >> 4:
             field += head >> 4
         else:
-            number, at = _varint(raw, at)
-            field = _signed(number)
-        if kind in (4, 5, 6):
-            number, at = _varint(raw, at)
-            found[field] = _signed(number)
-        else:
-            at = _skipped(raw, at, kind)
+            field, at = _number(raw, at)
+        kind = head & 15
+        found[field], at = (kind == 1, at) if kind in (1, 2) else _value(raw, at, kind)  # booleans are part of the kind
     return found, at + 1
 
 
-def _varint(raw: bytes, at: int) -> tuple[int, int]:
+def _value(raw: bytes, at: int, kind: int) -> tuple[Any, int]:
+    """A value of a kind, and where it ends."""
+    if kind in (1, 2, 3):  # a byte; a boolean in a list
+        return raw[at], at + 1
+    if kind in (4, 5, 6):
+        return _number(raw, at)
+    if kind == 7:
+        return raw[at + 7] * 0.0, at + 8  # not needed
+    if kind == 8:
+        size, at = _unsigned(raw, at)
+        return raw[at : at + size], at + size
+    if kind in (9, 10):
+        size, of = raw[at] >> 4, raw[at] & 15
+        size, at = _unsigned(raw, at + 1) if size == 15 else (size, at + 1)
+        out = []
+        for _ in range(size):
+            value, at = _value(raw, at, of)
+            out.append(value)
+        return out, at
+    if kind == 12:
+        return _structure(raw, at)
+    raise ValueError(f"a field of kind {kind}")
+
+
+def _number(raw: bytes, at: int) -> tuple[int, int]:
+    value, at = _unsigned(raw, at)
+    return (value >> 1) ^ -(value & 1), at
+
+
+def _unsigned(raw: bytes, at: int) -> tuple[int, int]:
     """A number of seven bits a byte, the lowest first, and where it ends."""
     value = shift = 0
     while True:
@@ -128,20 +161,7 @@ def _varint(raw: bytes, at: int) -> tuple[int, int]:
             raise ValueError("a number of too many bytes")
 
 
-def _signed(number: int) -> int:
-    return (number >> 1) ^ -(number & 1)
-
-
-def _skipped(raw: bytes, at: int, kind: int) -> int:
-    """Where a value that is no whole number ends: booleans are part of the kind of a field."""
-    if kind in (1, 2):
-        return at
-    if kind == 8:  # bytes
-        size, at = _varint(raw, at)
-        return at + size
-    if kind == 12:
-        return _fields(raw, at)[1]
-    raise ValueError(f"a field of kind {kind} in the header of a page")
+# --------------------------------------------------------------------------- values
 
 
 def _bytes(column: Any) -> int:
