@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Timer
 
+from afresh.training.budget import processor
 from benchmarks.first_result_folders import FOLDERS, Folder
 from benchmarks.first_result_table import BASE, PLAN, WHOLE, Key, Result, append, load, rows
 from benchmarks.judge_pictures import work_folder
@@ -39,8 +40,6 @@ BUSY = "import os\nos.sched_setaffinity(0, {%d})\nparent = os.getppid()\nwhile o
 
 
 def machine() -> str:
-    from afresh.training.budget import processor
-
     return f"{processor()}, {len(os.sched_getaffinity(0))} cores"
 
 
@@ -156,7 +155,7 @@ def main(given: Sequence[str] = ()) -> None:
     root, here = work_folder("first_result"), machine()
     results = root / "results.jsonl"
     if asked.table:
-        save("first_result", rows([r for r in load(results).values() if r.key.machine == here]))
+        save("first_result", rows([r for r in load(results).values() if r.key.machine.startswith(processor())]))
         return
     folders = [f for f in asked.folders.split(",") if f]
     known = {*FIXED, *(c for f in FOLDERS.values() for c in f.choices)}

@@ -72,9 +72,9 @@ def load(path: Path) -> dict[Key, Result]:
 
 def rows(results: Iterable[Result]) -> list[Row]:
     """The summary of the cells, how punctual whole commands are, what is recognised after a minute, and the cells."""
-    groups: dict[tuple[str, float], list[Result]] = {}
+    groups: dict[tuple[str, str, float], list[Result]] = {}
     for r in sorted(results, key=lambda r: (list(FOLDERS).index(r.key.folder), r.key.minutes, r.key.seed)):
-        groups.setdefault((r.key.folder, r.key.minutes), []).append(r)
+        groups.setdefault((r.key.machine, r.key.folder, r.key.minutes), []).append(r)
     cells = [row for group in groups.values() if (row := cell([r for r in group if not r.key.half])) is not None]
     return [*summary(cells), *(row for group in groups.values() for row in (*punctual(group), *seen(group))), *cells]
 
@@ -148,5 +148,6 @@ def recognised(results: Iterable[Result]) -> list[float]:
 
 
 def row(of: Sequence[Result], what: str, ours: str, beside: str, ratio: float | None, goal: str, reached: bool) -> Row:
-    n = f"{len(of)} seed" + "s" * (len(of) != 1)
+    cores = of[0].key.machine.rpartition(", ")[2].removesuffix(" cores")
+    n = f"{len(of)} seed" + "s" * (len(of) != 1) + f", {cores} core" + "s" * (cores != "1")
     return Row(f"first result, {of[0].key.folder}", what, ours, beside, ratio, goal, reached, n)

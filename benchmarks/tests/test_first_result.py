@@ -36,7 +36,7 @@ def as_given(loaded: Loaded, _: Path) -> Loaded:
 
 
 def result(choice: str, score: float | None, seed: int = 0, floor: float = 0.0, **more: Any) -> Result:
-    key = Key(more.pop("folder", "photos200"), more.pop("minutes", 1.0), seed, choice, more.pop("half", False), "m")
+    key = Key(more.pop("folder", "photos200"), more.pop("minutes", 1.0), seed, choice, more.pop("half", False), "m, 2 cores")
     return Result(key, more.pop("seconds", 60.0), judged=None if score is None else Judged(score, floor), **more)
 
 
@@ -257,7 +257,7 @@ def test_a_cell_holds_the_plan_against_the_best_alternative() -> None:
     ]
     row = table.cell([*seeds, result("flow-64", 10), result("base", 1), result("base", 1, seed=1)])
     assert row is not None
-    assert (row.ratio, row.reached, row.n) == (1.05, True, "2 seeds")  # flow-64 was trained on one seed only
+    assert (row.ratio, row.reached, row.n) == (1.05, True, "2 seeds, 2 cores")  # flow-64 was trained on one seed only
     assert row.theirs == "100 (vae-64); base 1, not counted"
     assert table.cell([result("plan", 105)]) is None
     assert table.cell([result("vae-64", 105)]) is None
