@@ -5,6 +5,9 @@ BIN := .venv/bin
 WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
+# Tests start many processes. Where bytecode may not be written, each would compile all that it imports anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test check types quick bench-test format docs matrix bench lowest audit clean
 
 # What the demonstration needs, without the extra dev. A module is compiled when it is first imported: most never are.

@@ -38,11 +38,12 @@ from afresh.nets.conditioning import Conditioning
 from afresh.nets.conv import Decoder, Encoder
 from afresh.nets.gaussian import SCALE_RATE, Prior, Scale, gaussian_nll
 from afresh.nets.mixture import RequestMixture
-from afresh.nets.posterior import decode, encoding, posterior_draw
+from afresh.nets.posterior import decode, encoding, posterior_draw, standardised
 from afresh.sampling.search import search
 
 RANK = 128  # of the fitted density's covariances, besides their diagonals
 FITTED, FEWEST = 12_000, 50  # most examples that the density is fitted to; fewest examples of a class with a density
+DRAWS = 4_000  # from the posteriors of all examples, where these are fewer, and at most 4 of each
 DRAWS = 64  # posterior draws for an estimate of the likelihood
 LARGE = 16  # cells of the shortest axis from which the finest grid is folded into channels
 ROUNDS, SEARCH = 20, 100  # Gibbs rounds for filling a hole; optimisation steps of a search for latents
@@ -208,11 +209,11 @@ def posterior_draws(modules: Modules, config: VAEConfig, examples: Examples, row
     device = density.get_buffer("mean").device
     for block in torch.arange(len(rows)).split(256):
         x = (examples.x[rows[block]].float() * examples.scale + examples.shift).to(device)
-        encoded = encoding(modules, x, cond.select(block).to(device))
+        mean, log_var = standardised(modules, encoding(modules, x, cond.select(block).to(device)))
         each = []
-        for s in range(max(1, min(4, FITTED // len(rows)))):
+        for s in range(max(1, min(4, DRAWS // len(rows)))):
             noise = rng.normal(f"vae/density/{s}", rows[block].to(device), (config.latent,))
-            each.append(posterior_draw(modules, encoded, noise).u)
+            each.append(mean + (0.5 * log_var).exp() * noise)
         parts.append(torch.stack(each))
     return torch.cat(parts, 1).double().cpu().numpy()
 

@@ -41,13 +41,18 @@ def encoding(modules: Modules, x: Tensor, cond: Cond) -> Encoding:
     return Encoding(c, *modules["encoder"](x, c))
 
 
+def standardised(modules: Modules, encoded: Encoding) -> tuple[Tensor, Tensor]:
+    """The mean and log variance of the posterior of u, (B, D) each: z in units of the prior's standard deviation."""
+    to_mean, to_log_var = modules["prior"](encoded.c)
+    return (encoded.mean - to_mean) * (-0.5 * to_log_var).exp(), encoded.log_var - to_log_var
+
+
 def posterior_draw(modules: Modules, encoded: Encoding, noise: Tensor) -> PosteriorDraw:
     """Draws from the posterior with standard normal noise (B, D)."""
     to_mean, to_log_var = modules["prior"](encoded.c)
     z = encoded.mean + (0.5 * encoded.log_var).exp() * noise
     kl = gaussian_kl(encoded.mean, encoded.log_var, to_mean, to_log_var)
-    # The posterior of z in units of the prior's standard deviation.
-    mean, log_var = (encoded.mean - to_mean) * (-0.5 * to_log_var).exp(), encoded.log_var - to_log_var
+    mean, log_var = standardised(modules, encoded)
     return PosteriorDraw(modules["decoder"](z, encoded.c), mean + (0.5 * log_var).exp() * noise, mean, log_var, kl)
 
 
