@@ -36,7 +36,9 @@ def as_given(loaded: Loaded, _: Path) -> Loaded:
 
 
 def result(choice: str, score: float | None, seed: int = 0, floor: float = 0.0, **more: Any) -> Result:
-    key = Key(more.pop("folder", "photos200"), more.pop("minutes", 1.0), seed, choice, more.pop("half", False), "m, 2 cores")
+    key = Key(
+        more.pop("folder", "photos200"), more.pop("minutes", 1.0), seed, choice, more.pop("half", False), "m, 2 cores"
+    )
     return Result(key, more.pop("seconds", 60.0), judged=None if score is None else Judged(score, floor), **more)
 
 
