@@ -8,7 +8,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # Tests start many processes. Where bytecode may not be written, each would compile all that it imports anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test check types quick bench-test format docs matrix bench lowest audit clean
+.PHONY: demo test check types quick bench-test fuzz format docs matrix bench lowest audit clean
 
 # What the demonstration needs, without the extra dev. A module is compiled when it is first imported: most never are.
 .venv/.installed: pyproject.toml
@@ -40,6 +40,10 @@ quick: .venv/.ready
 
 bench-test: .venv/.ready
 	$(PYTEST) benchmarks/tests
+
+# Files of tiny runs are changed at random; every command must work or say what is wrong. Some 40 minutes.
+fuzz: .venv/.ready
+	$(BIN)/python -m tests.fuzz --mutations 10000
 
 format: .venv/.ready
 	$(BIN)/ruff format .

@@ -20,6 +20,7 @@ from afresh.core import UserError
 from afresh.runs.run import Run
 from afresh.runs.signature import made_here, secret, secret_file, sign
 from tests.cli.conftest import WORDS, Invoke
+from tests.fuzz.mutations import correct_hashes
 
 STEPS = ("--steps", "1", "--no-measure", "--length", "4", "--set", "train.batch=8", "--set", "align.group=4")
 SCORE = "while read item; do echo 1.5; done"  # a program for a shell
@@ -53,6 +54,7 @@ def stranger(steered: Path, tmp_path: Path) -> Stranger:
         for part, value in changes.items():
             record[part] = {**record[part], **value} if isinstance(value, dict) else value
         (out / "run.json").write_text(json.dumps(record))
+        correct_hashes(out)
         return out
 
     return make

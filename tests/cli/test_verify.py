@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -9,14 +10,16 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save
 
 import afresh
 from afresh.core import UserError
 from afresh.data.text.tokenizer import Tokenizer
 from afresh.runs.run import Run
-from afresh.tasks.verify import verify
+from afresh.tasks.verify import check_hashes, guarded, verify
 from afresh.training import checkpoint
 from tests.cli.conftest import Invoke, parsed
+from tests.fuzz.mutations import correct_hashes
 
 
 @pytest.fixture
@@ -65,6 +68,53 @@ def test_a_flipped_bit_is_named_and_the_older_checkpoint_is_looked_at(copied: Pa
     assert verdicts(copied)["resume"] is True
 
 
+@pytest.mark.parametrize("kind", ["pictures_run", "texts_run"])
+def test_any_changed_file_is_named(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    run = Path(shutil.copytree(request.getfixturevalue(kind), tmp_path / "run"))
+    files = [p for p in run.rglob("*") if p.is_file() and p.name != "signature"]
+    names = {p.relative_to(run).as_posix() for p in files}
+    expected = {"run.json", "SHA256SUMS", "metrics.jsonl", "conditions.safetensors", "encoder/encoder.json"}
+    assert names >= expected | {"lowest.safetensors", "checkpoints/000004/state.json"}
+    for file in files:
+        flip(file, len(file.read_bytes()) // 2)
+        changed = Run(run, Run.open(request.getfixturevalue(kind)).record)
+        found = guarded("hashes", lambda changed=changed: check_hashes(changed))  # type: ignore[misc]
+        assert found.passed is False and file.name in found.detail, (file, found)
+        flip(file, len(file.read_bytes()) // 2)
+    assert check_hashes(Run.open(run)).passed
+
+
+def test_weights_that_somebody_adds_or_replaces_with_their_hash_are_found(copied: Path) -> None:
+    other = save({"velocity.weight": torch.zeros(3)})
+    for name in ("lowest", "averaged"):
+        (copied / f"{name}.safetensors").write_bytes(other)
+        (copied / f"{name}.sha256").write_text(hashlib.sha256(other).hexdigest())
+    found = check_hashes(Run.open(copied))
+    assert found.passed is False
+    assert "lowest.safetensors does not match" in found.detail and "averaged.safetensors is not in" in found.detail
+
+
+def test_a_window_that_was_changed_is_found(texts_run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(texts_run, tmp_path / "run"))
+    record = json.loads((copy / "run.json").read_bytes())
+    (copy / "run.json").write_text(json.dumps(record | {"window": 16}))
+    assert verdicts(copy)["hashes"] is False
+
+
+def test_a_run_of_an_earlier_version_has_no_list_and_is_sound(copied: Path) -> None:
+    (copied / "SHA256SUMS").unlink()
+    checks = {c.name: c for c in verify(Run.open(copied))}
+    assert all(c.passed is not False for c in checks.values())
+    assert "has no SHA256SUMS, so its other files cannot be checked" in checks["hashes"].detail
+
+
+def test_conditions_that_are_cut_short_fail(copied: Path, invoke: Invoke) -> None:
+    file = copied / "conditions.safetensors"
+    file.write_bytes(file.read_bytes()[:-8])
+    code, printed, _ = invoke("verify", copied)
+    assert code == 1 and "FAIL samples" in printed and "conditions.safetensors" in printed
+
+
 def test_damage_to_every_checkpoint_leaves_nothing_to_look_at(copied: Path) -> None:
     for file in (copied / "checkpoints").rglob("*.safetensors"):
         file.write_bytes(file.read_bytes()[:100])
@@ -88,7 +138,7 @@ def test_a_record_that_does_not_describe_the_weights_fails(copied: Path) -> None
     record["config"]["widths"] = [8, 24]
     (copied / "run.json").write_text(json.dumps(record))
     found = verdicts(copied)
-    assert found["record"] is False and found["samples"] is False and found["hashes"] is True
+    assert found["record"] is False and found["samples"] is False and found["hashes"] is False
 
 
 def test_a_tokenizer_that_does_not_fit_the_weights_is_said(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
@@ -102,6 +152,7 @@ def test_data_that_is_gone_is_said_and_does_not_fail(copied: Path, tmp_path: Pat
     record = json.loads((copied / "run.json").read_bytes())
     record["data"]["path"] = str(tmp_path / "gone")
     (copied / "run.json").write_text(json.dumps(record))
+    correct_hashes(copied)
     code, printed, _ = invoke("verify", copied, "--json")
     found = {c["name"]: c["passed"] for c in parsed(printed)["checks"]}
     assert code == 0 and found["data"] is None and found["resume"] is None and found["samples"] is True

@@ -21,7 +21,7 @@ from afresh.tasks.report import chosen_weights
 from afresh.tasks.resume import resume
 from afresh.tasks.run_summary import final_record, stopped
 from afresh.training import checkpoint
-from afresh.training.best_checkpoint import BestCheckpoint, Evaluation, best_by_reward, describe_choice
+from afresh.training.best_checkpoint import BestCheckpoint, Choice, Evaluation, best_by_reward
 from afresh.training.weights import forget_chosen, read_weights
 
 pytestmark = pytest.mark.slow
@@ -195,7 +195,7 @@ def test_what_has_not_fallen_clearly_stays(tmp_path: Path) -> None:
     assert best.best.step == 0  # of equals the nearest to the base
     best.rewind(1)
     assert len(best.seen) == 1
-    assert "of step 2," in describe_choice({"metric": "heldout_reward", "step": 2, "value": 0.9, "last": 0.5})
+    assert "of step 2," in Choice(metric="heldout_reward", step=2, value=0.9, last=0.5).described
 
 
 # ------------------------------------------------------------------------------------------- rewards that fail

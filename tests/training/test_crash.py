@@ -20,7 +20,9 @@ from typing import Any
 
 import pytest
 
+from afresh.runs.manifest import STORED, manifest_faults
 from afresh.training import checkpoint
+from afresh.training.weights import read_weights
 from tests.training.zygote import EVERY, can_fill
 
 STEPS = 11
@@ -150,6 +152,9 @@ def test_a_run_killed_at_any_point_ends_like_an_undisturbed_one(whole: Whole) ->
         assert whole.zygote.go_on(run, fault="kill", at=at) == -signal.SIGKILL, whole.points[at]
         passed = (run.parent / "trace").read_text().splitlines()
         assert passed == whole.points[: at + 1]  # and until then it did the same
+        assert not manifest_faults(run), "a killed run looks as sound as it is"
+        for name in STORED:
+            read_weights(run, name)  # raises UserError if it does not match its hash
         saved = checkpoint.newest(run / "checkpoints")
         done = passed.count("step: after")
         if saved is None:

@@ -70,8 +70,8 @@ class AlignmentSource:
         self.record: AlignRecord = run.record.align
         self.family: Family = run.family
         self.aligner: Aligner = registry.aligner(self.record.method, self.family)
-        self.config: Any = self.aligner.config(**self.record.config)
-        self.settings: Any = self.family.sampling.settings(**self.record.settings)
+        self.config: Any = run.values("align.config", self.aligner.config, self.record.config)
+        self.settings: Any = run.values("align.settings", self.family.sampling.settings, self.record.settings)
         self.rng = Rng(run.record.seed + ROLLOUT_SEED)
         self.alarmed: set[str] = set()
         self.best: BestCheckpoint | None = None
@@ -85,14 +85,13 @@ class AlignmentSource:
         """The learner of the newest valid checkpoint. The best evaluation is tracked from here on."""
         run, train = self.run, self.run.train
         torch.manual_seed(train.seed)
-        base = run.base_weights
-        assert base is not None
-        modules = placed(self.family.build(run.config, run.space, run.conds), train.device)
+        base = self.base_weights
+        saved = checkpoint.newest(run.path / "checkpoints")
+        modules = placed(run.bounded(saved, base).build(run.config, run.space, run.conds), train.device)
         modules = base.apply(modules, train.seed)
         modules |= placed(self.aligner.modules(self.config, modules), train.device)
         objective = self.aligner.objective(self.config, AlignTarget(*self.steered))
         learner = Learner(modules, objective, train, state=dict(self.aligner.first(self.config)))
-        saved = checkpoint.newest(run.path / "checkpoints")
         if saved is not None:
             learner.restore(saved)
         rows = metrics_rows(run)
@@ -100,6 +99,14 @@ class AlignmentSource:
         if self.record.distance is not None:
             self.within = WithinDistance(run.path, self.record.distance, distances(rows))
         return learner
+
+    @property
+    def base_weights(self) -> BaseWeights:
+        """The weights of the base model. Raises UserError if they are missing or damaged."""
+        base = self.run.base_weights
+        if base is None:
+            raise UserError(f"base_sha256 in {self.run.path / 'run.json'} is missing. Restore a copy of it.", "damaged")
+        return base
 
     @property
     def steered(self) -> tuple[Family, Any, Space, Any, Callable[[Tensor], Tensor] | None]:
@@ -111,8 +118,7 @@ class AlignmentSource:
     @cached_property
     def reference(self) -> dict[str, nn.Module]:
         """The modules of the base model, which are not trained."""
-        base = self.run.base_weights
-        assert base is not None
+        base = self.base_weights
         built = placed(self.family.build(self.run.config, self.run.space, self.run.conds), self.run.train.device)
         modules = BaseWeights(base.weights, None).apply(built, 0)
         for module in modules.values():

@@ -50,7 +50,9 @@ def show(
 
 def last_preview(run: Run) -> Path | None:
     """The file of the newest preview that was drawn during training."""
-    return max((p for p in (run.path / "samples").glob("*") if p.suffix in (".png", ".txt")), default=None)
+    from afresh.tasks.report import is_preview
+
+    return max(filter(is_preview, (run.path / "samples").glob("*")), default=None)
 
 
 def show_preview(file: Path) -> None:

@@ -73,6 +73,11 @@ class Part:
         return (self.length,) if self.kind == "prompt" else self.shape
 
     @property
+    def ids(self) -> int:
+        """How many ids a label or a word of a prompt can be."""
+        return len(self.classes) + (2 if self.kind == "prompt" else 0)
+
+    @property
     def dtype(self) -> torch.dtype:
         return torch.int64 if self.kind in ("label", "prompt") else torch.float32
 

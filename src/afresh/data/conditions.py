@@ -10,22 +10,25 @@ import difflib
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
-from safetensors.torch import load_file, save
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from safetensors.torch import save
 from torch import Tensor
 
 from afresh.core import Cond, CondSpec, Item, Part, UserError
 from afresh.core.counted import counted
+from afresh.core.stored import MOST_VALUES
+from afresh.data.tensor_file import check_tensor, read_tensors
 
 CAPTION = "caption"  # name of the part that holds captions
 MAX_WORDS = 4_000  # size of the vocabulary
 MAX_LENGTH = 32  # words of a caption
+MOST_LENGTH = 1 << 16  # ... in a run of any version
 MAX_BYTES = 1 << 25  # of the conditions that are saved with a run
 
 Embed = Callable[[Sequence[str]], Tensor]  # captions to (N, E)
@@ -40,8 +43,14 @@ class SavedPart(BaseModel):
     classes: tuple[str, ...] = ()
     mean: float = Field(0.0, allow_inf_nan=False)
     std: float = Field(1.0, gt=0, allow_inf_nan=False)
-    length: int = Field(0, ge=0)
-    shape: tuple[int, ...] = ()
+    length: int = Field(0, ge=0, le=MOST_LENGTH)
+    shape: tuple[Annotated[int, Field(ge=1)], ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> SavedPart:
+        if math.prod(self.shape) > MOST_VALUES:
+            raise ValueError(f"a shape of {math.prod(self.shape):,} numbers is too large (at most {MOST_VALUES:,})")
+        return self
 
     @staticmethod
     def of(part: Part) -> SavedPart:
@@ -179,10 +188,42 @@ def save_conditions(path: Path, cond: Cond, most: int = 4096) -> None:
     path.write_bytes(save({**tensors, "size": torch.tensor(selected.size)}))
 
 
-def load_conditions(path: Path, spec: CondSpec) -> Cond:
-    """Load a file written by `save_conditions`."""
-    tensors = load_file(path)
-    size = int(tensors["size"])
-    parts, present = ({k: tensors[f"{what}.{k}"] for k in spec} for what in ("parts", "present"))
-    known = tensors.get("given")
-    return Cond(size, parts, present, None if known is None else known.long(), tensors.get("given_mask"))
+def load_conditions(path: Path, spec: CondSpec, vocab: int = 0) -> Cond:
+    """Load a file written by `save_conditions`. `vocab`: number of ids that known tokens may have.
+
+    Raises UserError, naming the tensor, if the file is damaged or does not fit the parts of `spec`.
+    """
+    tensors = read_tensors(path)
+    try:
+        return _conditions(tensors, spec, vocab)
+    except ValueError as e:
+        raise UserError(
+            f"{path} does not hold the conditions of this run: {e}. Restore a copy of it.", "damaged", file=str(path)
+        ) from None
+
+
+def _conditions(tensors: Mapping[str, Tensor], spec: CondSpec, vocab: int) -> Cond:
+    size = int(check_tensor(tensors, "size", (), (torch.int64,)))
+    rows = {len(v) if v.dim() else -1 for k, v in tensors.items() if k != "size"}
+    if size < 1 or rows - {size}:
+        raise ValueError(f"size is {size:,}, and its tensors have {', '.join(map(str, sorted(rows))) or 'no'} rows")
+    parts, present = {}, {}
+    for name, part in spec.items():
+        parts[name] = check_tensor(tensors, f"parts.{name}", (size, *part.row), (part.dtype,))
+        present[name] = check_tensor(tensors, f"present.{name}", (size,), (torch.bool,))
+        if part.kind in ("label", "prompt"):
+            _check_ids(f"parts.{name}", parts[name], part.ids)
+    known, mask = tensors.get("given"), tensors.get("given_mask")
+    if (known is None) != (mask is None):
+        raise ValueError("it has only one of given and given_mask")
+    if known is None or mask is None:
+        return Cond(size, parts, present)
+    if known.dim() != 2 or mask.dtype != torch.bool or mask.shape != known.shape or known.dtype != torch.int32:
+        raise ValueError("given and given_mask must be (rows, tokens) of int32 and bool")
+    _check_ids("given", known, vocab)
+    return Cond(size, parts, present, known.long(), mask)
+
+
+def _check_ids(name: str, ids: Tensor, count: int) -> None:
+    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < count:
+        raise ValueError(f"{name} has numbers from {int(ids.min())} to {int(ids.max())}, and not below {count:,}")

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from afresh.core import UserError
+from afresh.core.stored import read_model
 
 FILE = "encoder.json"
 M = TypeVar("M", bound=BaseModel)
@@ -26,11 +26,7 @@ def load_encoder(folder: Path, model: type[M], what: str) -> M:
 
     `what` names what is encoded in the message ("images").
     """
-    file = folder / FILE
-    try:
-        return model.model_validate_json(file.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise UserError(f"{file} is not an encoder of {what} that this version can read: {error}") from None
+    return read_model(folder / FILE, model, f"an encoder of {what}")
 
 
 def written_names(names: Sequence[str], suffix: str) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -46,9 +46,9 @@ class FewStepConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     net: Literal["unet", "dit"] = "unet"  # the teacher's, as all sizes are
-    widths: tuple[int, ...] = (64, 128)  # channels of each grid; of dit one width
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field((64, 128), min_length=1)  # channels of each grid (dit: one)
     blocks: int = Field(1, ge=1)  # a grid; of dit layers
-    emb: int = 256  # width of the vector of time and condition
+    emb: int = Field(256, ge=2)  # width of the vector of time and condition
     attention: bool = True  # at the coarsest grid
     patch: int = Field(1, ge=1)  # cells an axis folded into channels
     finest: int = Field(4, ge=1, le=64)

@@ -68,9 +68,9 @@ class FlowConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     net: Literal["unet", "dit"] = "unet"  # a U-Net, or a Transformer over patches
-    widths: tuple[int, ...] = (64, 128)  # channels of each grid; of dit one width
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field((64, 128), min_length=1)  # channels of each grid (dit: one)
     blocks: int = Field(1, ge=1)  # a grid; of dit layers
-    emb: int = 256  # width of the vector of time and condition
+    emb: int = Field(256, ge=2)  # width of the vector of time and condition
     attention: bool = True  # at the coarsest grid
     patch: int = Field(1, ge=1)  # cells an axis folded into channels
     time_mean: float = 0.4

@@ -45,11 +45,11 @@ class TransformerConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    width: int = 192  # of the residual stream
-    layers: int = 4  # blocks of attention and mlp
-    heads: int = 3  # of attention
-    kv_heads: int = 3  # heads of keys and values, shared by the others
-    mlp: int = 0
+    width: int = Field(192, ge=2)  # of the residual stream
+    layers: int = Field(4, ge=1)  # blocks of attention and mlp
+    heads: int = Field(3, ge=1)  # of attention
+    kv_heads: int = Field(3, ge=1)  # heads of keys and values, shared by the others
+    mlp: int = Field(0, ge=0)
     qk_norm: bool = True  # RMSNorm of queries and keys
     apart: bool = True
     rope_theta: float = Field(10_000.0, gt=0)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from afresh.core import Cond, CondSpec, Corpus, Examples, Item, Part, Sniff, Sound, Space, UserError
+from afresh.core.stored import MOST_VALUES
 from afresh.data.audio.clips import ROUNDED, ClipOptions, read_clips
 from afresh.data.audio.curves import Curve, curve
 from afresh.data.audio.kind import SOUND
@@ -61,7 +62,7 @@ class _Saved(BaseModel):
     version: Literal[1] = 1
     rate: int = Field(ge=4_000, le=48_000)
     channels: Literal[1, 2]
-    samples: int = Field(ge=1)
+    samples: int = Field(ge=1, le=MOST_VALUES)
     std: float = Field(gt=0, allow_inf_nan=False)
     low: float = Field(-100.0, lt=0, allow_inf_nan=False)
     high: float = Field(0.0, allow_inf_nan=False)

@@ -2,49 +2,68 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from afresh import __version__
 from afresh.core import UserError
+from afresh.core.stored import MOST_STEPS, MOST_TOKENS, parse_json
 from afresh.training.config import TrainConfig
 from afresh.training.lora import LoraConfig
+
+MOST_PATH, MOST_NAME = 4096, 255  # bytes of a path and of each name in it, as Linux accepts
+Count = Annotated[int, Field(ge=0, le=MOST_STEPS)]
+Window = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+
+
+def check_path(text: str) -> str:
+    """Raises ValueError if no system could have a file of this name."""
+    name = os.fsencode(text)
+    if not text or b"\0" in name or len(name) > MOST_PATH or max(map(len, name.split(b"/"))) > MOST_NAME:
+        raise ValueError(f"is no path: it is empty, has a null, or is too long ({len(name):,} bytes)")
+    return text
+
+
+PathText = Annotated[str, AfterValidator(check_path)]
+STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataRecord(BaseModel):
     """Where the data was, and what it was."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    path: str
-    validation: str | None
+    model_config = STRICT
+    path: PathText
+    validation: PathText | None
     options: dict[str, Any]
     split_hash: str
-    train: int
-    heldout: int
-    train_bytes: int
-    heldout_bytes: int
+    train: Count
+    heldout: Count
+    train_bytes: Count
+    heldout_bytes: Count
     notes: list[str]
 
 
 class AlignRecord(BaseModel):
     """How a run was aligned; `config` is the aligner's. Vote files are named with the SHA-256 of their content."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
     method: str
     config: dict[str, Any]
     reward: str | None = None
     heldout_reward: str | None = None  # a second reward, which is measured but not learnt from
-    preferences: str | None = None
+    preferences: PathText | None = None
     preferences_sha256: str | None = None
     settings: dict[str, Any] = {}  # of sampling
     prompts: tuple[str, ...] = ()
-    prompt_tokens: int = 0  # length of prompts taken from the training texts if none are given; 0 = no prompts
-    folder: str | None = None  # in which the programs of rewards run: where the command was given
-    reward_seconds: float = 60.0  # that a reward may take for a batch
+    prompt_tokens: Annotated[int, Field(ge=0, le=MOST_TOKENS)] = (
+        0  # length of prompts taken from the training texts if none are given; 0 = no prompts
+    )
+    folder: PathText | None = None  # in which the programs of rewards run: where the command was given
+    reward_seconds: float = Field(60.0, gt=0)  # that a reward may take for a batch
     distance: float | None = None  # at which training stops, for methods that do not control it
 
     @property
@@ -61,25 +80,25 @@ class AlignRecord(BaseModel):
 class RunRecord(BaseModel):
     """Everything that was decided before the first step."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
     afresh: str = __version__
     modality: str
     family: str
     config: dict[str, Any]
     codec: str | None
     train: TrainConfig
-    parameters: int
+    parameters: Count
     data: DataRecord
     decisions: list[tuple[str, str, str]]
     machine: dict[str, Any]
-    seed: int
-    minutes: float | None = None  # the budget, if it was a time
-    window: int | None = None  # tokens of a stream's window, if the plan chose it
-    base_model: str | None = None  # what it was tuned from
+    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
+    minutes: Annotated[float, Field(gt=0)] | None = None  # the budget, if it was a time
+    window: Window | None = None  # tokens of a stream's window, if the plan chose it
+    base_model: PathText | None = None  # what it was tuned from
     base_sha256: str | None = None  # of base.safetensors, the weights that tuning started from
     lora: LoraConfig | None = None  # the adapter that learns; None = everything does
     align: AlignRecord | None = None  # how it was aligned
-    training_window: int | None = None  # tokens of a window in training, if the model can look further back
+    training_window: Window | None = None  # tokens of a window in training, if the model can look further back
 
 
 # Names of earlier versions, by the part of run.json that they stand in.
@@ -116,7 +135,7 @@ def read_record(data: bytes) -> RunRecord:
     Raises ValueError (pydantic's ValidationError is one) if it is not valid, and UserError if the run depends on an
     option that this version no longer has.
     """
-    record = json.loads(data)
+    record = parse_json(data)
     if not isinstance(record, dict):
         raise ValueError("it is not a JSON object")
     for part in ("", "config", "train", "align"):

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from afresh.core import UserError
 from afresh.runs.lock import FILE, held
+from afresh.runs.manifest import FILE as MANIFEST
+from afresh.runs.manifest import STORED
 from afresh.runs.run import Run
-from afresh.training.weights import BASE, CHOSEN, EARLY, FITTED
+from afresh.training.weights import BASE
 
-WEIGHTS = (BASE, EARLY, CHOSEN, FITTED, "lowest", "highest")
+WEIGHTS = (BASE, *STORED)
 # What training, measuring and aligning write into the folder of a run. run.json is the last but the lock, so that a
 # removal which was interrupted can be repeated.
 OWN = (
@@ -25,6 +27,7 @@ OWN = (
     "conditions.safetensors",
     *(f"{name}.{suffix}" for name in WEIGHTS for suffix in ("safetensors", "sha256", "json")),
     "signature",
+    MANIFEST,
     "aligned.json",
     "latest",
     "metrics.jsonl",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -12,23 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from afresh.core import Codec, Cond, CondSpec, Encoder, Family, Space, UserError, registry
 from afresh.core.counted import counted
 from afresh.core.files import free_bytes, write_json
 from afresh.core.rng import Rng
+from afresh.core.stored import faults, reading
 from afresh.core.visible import visible_line
 from afresh.data.conditions import load_conditions, save_conditions
 from afresh.data.load import draw_conditions
+from afresh.runs.bounds import bounded, check_space
+from afresh.runs.manifest import create_manifest
 from afresh.runs.names import near_runs, no_run
 from afresh.runs.record import RunRecord, read_record
 from afresh.sampling.request import Request, check_fills, describe, encode_holes, encode_prompts, make_cond
 from afresh.sampling.settings import of_guidance, of_sampling
 from afresh.training import checkpoint
+from afresh.training.checkpoint import Checkpoint
 from afresh.training.config import TrainConfig
-from afresh.training.loop import Learner, precision, under
+from afresh.training.journal import read_rows
+from afresh.training.loop import Learner, precision, progress_of, under
 from afresh.training.plan import make_learner, placed
 from afresh.training.weights import (
     BaseWeights,
@@ -65,11 +68,8 @@ class Run:
         try:
             return Run(folder, read_record(file.read_bytes()))
         except ValueError as e:
-            why = str(e)
-            if isinstance(e, ValidationError):
-                why = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in e.errors()[:5])
             raise UserError(
-                f"{file} is not a run record that this version understands: {why}.", "invalid_record"
+                f"{file} is not a run record that this version understands: {faults(e)}.", "invalid_record"
             ) from e
 
     @staticmethod
@@ -92,10 +92,11 @@ class Run:
                 codec.save(path / "codec")
             save_conditions(path / "conditions.safetensors", cond)
             write_json(path / "run.json", record.model_dump(mode="json"))
+            create_manifest(path)
         except (OSError, UserError) as e:
             for part in ("encoder", "codec"):
                 shutil.rmtree(path / part, ignore_errors=True)
-            for file in ("conditions.safetensors", "base.safetensors"):
+            for file in ("conditions.safetensors", "base.safetensors", "run.json"):
                 (path / file).unlink(missing_ok=True)
             if isinstance(e, UserError):
                 raise
@@ -122,15 +123,37 @@ class Run:
 
     @cached_property
     def config(self) -> Any:
-        return self.family.config(**self.record.config)
+        """The configuration of the family. Raises UserError, naming the field, if it is not valid."""
+        return self.values("config", self.family.config, self.record.config)
+
+    def values(self, part: str, model: type, values: Mapping[str, Any]) -> Any:
+        """A part of run.json as a model of a plug-in. Raises UserError, naming the field, if it is not valid."""
+        try:
+            return model(**values)
+        except (ValueError, TypeError, ArithmeticError) as e:
+            raise UserError(
+                f"{part} in {self.path / 'run.json'} is not what {model.__name__} accepts: {faults(e)}.",
+                "invalid_record",
+            ) from e
 
     @cached_property
     def encoder(self) -> Encoder:
-        return registry.modality(self.record.modality).load(self.path / "encoder")
+        modality = registry.modality(self.record.modality)
+        with reading(self.path / "encoder"):
+            encoder = modality.load(self.path / "encoder")
+            check_space(encoder.space, self.path / "encoder")
+        return encoder
 
     @cached_property
     def codec(self) -> Codec | None:
-        return None if self.record.codec is None else registry.load_codec(self.record.codec, self.path / "codec")
+        if self.record.codec is None:
+            return None
+        with reading(self.path / "codec"):
+            codec = registry.load_codec(self.record.codec, self.path / "codec")
+            check_space(codec.target, self.path / "codec")
+        if (codec.source.kind, codec.source.shape) != (self.encoder.space.kind, self.encoder.space.shape):
+            raise UserError(f"{self.path / 'codec'} is for other data than {self.path / 'encoder'}.", "damaged")
+        return codec
 
     @property
     def space(self) -> Space:
@@ -151,12 +174,16 @@ class Run:
     @cached_property
     def conditions(self) -> Cond:
         """Conditions as they occurred in the training split (at most 4,096)."""
-        return load_conditions(self.path / "conditions.safetensors", self.conds)
+        space = self.encoder.space
+        return load_conditions(self.path / "conditions.safetensors", self.conds, max(space.vocab, default=0))
 
     @property
     def train(self) -> TrainConfig:
-        """How the run was trained, with the CPU as its device if its accelerator is not present."""
+        """How the run was trained, with the CPU as its device if its accelerator is not present, and with at most as
+        many threads as the machine has processors."""
         train = self.record.train
+        if train.threads > (processors := os.cpu_count() or 1):
+            train = train.model_copy(update={"threads": processors})
         present = train.device == "cpu" or (train.device.startswith("cuda") and torch.cuda.is_available())
         return train if present else train.model_copy(update={"device": "cpu"})
 
@@ -169,10 +196,19 @@ class Run:
             return None
         return BaseWeights(read_base(self.path, self.record.base_sha256), self.record.lora)
 
+    def bounded(self, saved: Checkpoint | None, base: BaseWeights | None) -> Family:
+        """The family, which builds no larger network than a checkpoint and the base hold (runs/bounds.py). Without
+        both, run.json itself says how many weights there are."""
+        stored = [] if saved is None else list(saved.tensors.get("model", {}).values())
+        stored += [] if base is None else list(base.weights.values())
+        most = sum(t.numel() for t in stored) if stored else self.record.parameters
+        return bounded(self.family, most, self.path / "run.json")
+
     def learner(self) -> Learner:
         """Everything needed to go on training, as of the newest good checkpoint."""
-        learner = make_learner(self.family, self.config, self.space, self.conds, self.train, self.base_weights)
-        saved = checkpoint.newest(self.path / "checkpoints")
+        saved, base = checkpoint.newest(self.path / "checkpoints"), self.base_weights
+        family = self.bounded(saved, base)
+        learner = make_learner(family, self.config, self.space, self.conds, self.train, base)
         if saved is not None:
             learner.restore(saved)
         return learner
@@ -196,14 +232,14 @@ class Run:
             raise UserError(
                 f"{self.path} has no checkpoint yet. Resume it: `afresh.resume({str(self.path)!r})`.", "no_checkpoint"
             )
-        modules = placed(self.family.build(self.config, self.space, self.conds), self.train.device)
         base = self.base_weights
+        modules = placed(self.bounded(saved, base).build(self.config, self.space, self.conds), self.train.device)
         if base is not None:
             modules = base.apply(modules, self.record.seed)
         averaged = self.family.objective(self.config, self.space).averaged
         for name, module in modules.items():
             average = under(saved.tensors.get("ema", {}), name) if name in averaged else {}
-            load_own(module, average or under(saved.tensors["model"], name), self.path)
+            load_own(module, average or under(saved.tensors.get("model", {}), name), self.path)
         load_chosen(self.path, modules)
         load_fitted(self.path, modules)
         return modules
@@ -350,22 +386,15 @@ def planned_steps(run: Run) -> int:
     root = run.path / "checkpoints"
     for name in reversed(checkpoint.steps_in(root)):
         if not checkpoint.check(root / name):
-            return int(checkpoint.read(root / name, ()).scalars["steps"])
+            return progress_of(checkpoint.read(root / name, ())).steps
     return run.record.train.steps
 
 
 def metrics_rows(run: Run) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, without a last one that a crash may have cut short. Names of older versions are read
-    as those of today."""
-    file = run.path / "metrics.jsonl"
-    rows = []
-    for line in file.read_text().splitlines() if file.exists() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        rows.append({RENAMED_METRICS.get(name, name): value for name, value in row.items()})
-    return rows
+    as those of today. Raises UserError if a line holds something else than numbers."""
+    rows = read_rows(run.path / "metrics.jsonl")
+    return [{RENAMED_METRICS.get(name, name): value for name, value in row.items()} for row in rows]
 
 
 RENAMED_METRICS = {

@@ -22,6 +22,7 @@ from afresh.core.rng import Rng
 from afresh.data.prepare import Prepared
 from afresh.runs.base_model import BaseModel, of_run
 from afresh.runs.data import run_data
+from afresh.runs.manifest import RECORD, changing
 from afresh.runs.record import AlignRecord
 from afresh.runs.run import Run
 from afresh.tasks.create_run import RunContents, check_spec, create_run, report_data, report_plan, training_seconds
@@ -399,7 +400,8 @@ def timed(run: Run, source: AlignmentSource, seconds: float) -> tuple[Run, Align
         for d in run.record.decisions
     ]
     record = run.record.model_copy(update={"train": planned, "decisions": decided})
-    write_json(run.path / "run.json", record.model_dump(mode="json"))
+    with changing(run.path, (RECORD,)):
+        write_json(run.path / RECORD, record.model_dump(mode="json"))
     source.close()
     replanned = Run(run.path, record)
     return replanned, alignment_source(replanned, source.prepared)

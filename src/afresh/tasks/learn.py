@@ -16,6 +16,7 @@ from afresh.data.load import draw_conditions, tokens_each
 from afresh.data.prepare import Prepared
 from afresh.formats.peft import write_adapter
 from afresh.runs.lock import held
+from afresh.runs.manifest import LEARNT, changing
 from afresh.runs.run import Run, metrics_rows
 from afresh.sampling.samples import Samples, grid_png
 from afresh.tasks.model_card import card_of
@@ -66,7 +67,8 @@ def learn(job: Job) -> float:
     """
     with held(job.run.path, "trained"), torch_threads(job.run.train.threads):
         try:
-            return _learn(job)
+            with changing(job.run.path, LEARNT):
+                return _learn(job)
         finally:
             job.source.close()
 

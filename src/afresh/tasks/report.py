@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from afresh.alignment.monitoring.report import Alignment, alignment
 from afresh.core.files import write_json
@@ -15,14 +15,14 @@ from afresh.evaluation.curves import Curves
 from afresh.evaluation.report import Sample, Section, write_report
 from afresh.evaluation.study import Measurement
 from afresh.evaluation.verdict import Help, Known, Verdict, train_command, verdict
+from afresh.runs.manifest import REPORTED, changing
 from afresh.runs.run import Run, metrics_rows
 from afresh.sampling.request import Request
 from afresh.sampling.samples import Samples, caption_of, preview_wav
 from afresh.tasks.sample import Sampler
-from afresh.training.best_checkpoint import REWARD, describe_choice
+from afresh.training.best_checkpoint import REWARD, read_choice
 from afresh.training.family_choice import Curves as Reached
 from afresh.training.family_choice import curves_for
-from afresh.training.weights import CHOSEN
 
 MAX_IMAGES = 60
 FEW_IMAGES, SHORT = 20, 4.0  # images of the report of a run of fewer minutes than SHORT
@@ -71,10 +71,17 @@ def curves_of(run: Run) -> list[Curves]:
     return charts
 
 
+def is_preview(file: Path) -> bool:
+    """Whether a file in samples/ has the name of a preview that training writes: its step."""
+    return file.is_file() and re.fullmatch(r"[0-9]{6,13}\.(png|txt)", file.name) is not None
+
+
 def previews_of(run: Run) -> list[tuple[int, bytes | str]]:
     """The previews that were sampled during training, oldest first, as (step, PNG or text)."""
     found: list[tuple[int, bytes | str]] = []
     for file in sorted((run.path / "samples").glob("*")):
+        if not is_preview(file):
+            continue
         if file.suffix == ".png":
             found.append((int(file.stem), file.read_bytes()))
         elif file.suffix == ".txt":
@@ -184,22 +191,17 @@ def read_verdict(path: Path) -> dict[str, str] | None:
     """The verdict that the report of the run at `path` saved: {word, sentence, help, command}; None without one."""
     try:
         found = json.loads((path / "report.json").read_bytes())["sections"][0]["verdict"]
-    except (OSError, ValueError, LookupError, TypeError):  # no report, or one of an earlier version
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # no report, or one of an earlier version
         return None
-    return found if isinstance(found, dict) else None
+    wanted = ("word", "sentence", "help", "command")
+    known = isinstance(found, dict) and all(isinstance(found.get(k), str) for k in wanted)
+    return found if known else None
 
 
 def chosen_weights(run: Run) -> list[str]:
     """A note on the weights that sampling uses, if an aligned run ended worse than at an earlier evaluation."""
-    found = weights_record(run)
-    return [f"For this run, {describe_choice(found)}."] if found.get("metric") == REWARD else []
-
-
-def weights_record(run: Run) -> dict[str, Any]:
-    """The record of the choice of weights for sampling; empty if sampling uses the last ones."""
-    file = run.path / f"{CHOSEN}.json"
-    found = json.loads(file.read_bytes()) if file.exists() else {}
-    return found if isinstance(found, dict) else {}
+    found = read_choice(run.path)
+    return [f"For this run, {found.described}."] if found is not None and found.metric == REWARD else []
 
 
 def report_samples(run: Run) -> Samples:
@@ -217,7 +219,9 @@ def write_run_report(run: Run, measured: Measurement | None, samples: Samples | 
     Returns the path of the page.
     """
     aligned = run.record.align
-    if aligned is not None and (found := alignment(metrics_rows(run), aligned.asked_distance)) is not None:
-        write_json(run.path / "aligned.json", found.json)
     views = sample_views(report_samples(run) if samples is None else samples)
-    return write_report(run.path / "report.html", run.path.name, [section(run, views, measured)])
+    made = section(run, views, measured)
+    with changing(run.path, REPORTED):
+        if aligned is not None and (found := alignment(metrics_rows(run), aligned.asked_distance)) is not None:
+            write_json(run.path / "aligned.json", found.json)
+        return write_report(run.path / "report.html", run.path.name, [made])

@@ -9,8 +9,10 @@ from afresh.alignment.monitoring.report import alignment
 from afresh.evaluation.study import Measurement
 from afresh.runs.run import Run, metrics_rows
 from afresh.tasks.learn import Job
-from afresh.tasks.report import run_verdict, weights_record
+from afresh.tasks.report import run_verdict
+from afresh.training.best_checkpoint import read_choice
 from afresh.training.checkpoint import newest, steps_in
+from afresh.training.loop import progress_of
 
 
 def steps_done(run: Run) -> int:
@@ -22,7 +24,7 @@ def steps_done(run: Run) -> int:
 def stopped(run: Run) -> str:
     """The reason why training ended before its last step, or an empty string."""
     saved = newest(run.path / "checkpoints", ())
-    return "" if saved is None else str(saved.scalars.get("stopped", ""))
+    return "" if saved is None else progress_of(saved).stopped
 
 
 def final_record(job: Job, seconds: float, measured: Measurement | None) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def final_record(job: Job, seconds: float, measured: Measurement | None) -> dict
         "steps": steps_done(job.run),
         "seconds": round(seconds, 2),
         **({"stopped": why} if why else {}),
-        **({"sampling": used} if (used := weights_record(job.run)) else {}),
+        **({"sampling": used.model_dump()} if (used := read_choice(job.run.path)) is not None else {}),
         **tuned,
         **({} if aligned is None or r.align is None else {"align": r.align.model_dump(mode="json"), **aligned.json}),
         "metrics": [] if measured is None else [asdict(s) for s in measured.scores],

@@ -18,15 +18,18 @@ from afresh.core.counted import counted
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
 from afresh.data.prepare import Prepared
+from afresh.runs.bounds import bounded
 from afresh.runs.data import run_data
 from afresh.runs.lock import FILE
+from afresh.runs.manifest import FILE as MANIFEST
+from afresh.runs.manifest import STORED, manifest_faults, read_manifest
 from afresh.runs.run import Run, join
 from afresh.training import checkpoint
 from afresh.training.checkpoint import Checkpoint
 from afresh.training.config import TrainConfig
-from afresh.training.loop import Learner, precision, take_step
+from afresh.training.loop import Learner, precision, progress_of, take_step
 from afresh.training.plan import make_learner
-from afresh.training.weights import read_base
+from afresh.training.weights import read_base, read_weights
 
 CACHE = 1e-3  # nats by which a log-probability may differ with and without a key/value cache, in float32
 BATCH = {"float32": 1e-3, "bfloat16": 0.1}  # tolerance for a field in [-1, 1] that is sampled alone and in a batch
@@ -66,11 +69,13 @@ def verify(run: Run) -> list[Check]:
 
 
 def guarded(name: str, work: Callable[[], Check]) -> Check:
-    """Run a check. If it raises because of a damaged file, it counts as failed and the other checks still run."""
+    """Run a check. Whatever it raises because of a damaged file, it counts as failed and the other checks still run."""
     try:
         return work()
-    except (UserError, OSError, ValueError, KeyError, RuntimeError) as e:
-        return Check(name, False, str(e) or type(e).__name__)
+    except UserError as e:
+        return Check(name, False, str(e))
+    except Exception as e:
+        return Check(name, False, f"{type(e).__name__}: {e}")
 
 
 def newest_intact(run: Run) -> Checkpoint | None:
@@ -85,15 +90,21 @@ def newest_intact(run: Run) -> Checkpoint | None:
 
 def check_record(run: Run) -> Check:
     """Check that run.json describes a model that can be built, with the recorded number of parameters."""
-    with torch.device("meta"):
-        modules = run.family.build(run.config, run.space, run.conds)
-    count = sum(p.numel() for m in modules.values() for p in m.parameters())
     recorded = run.record.parameters
+    family, config, space, conds = (
+        bounded(run.family, recorded, run.path / "run.json"),
+        run.config,
+        run.space,
+        run.conds,
+    )
+    with torch.device("meta"):
+        modules = family.build(config, space, conds)
+    count = sum(p.numel() for m in modules.values() for p in m.parameters())
     return Check("record", count == recorded, f"{run.record.family} of {count:,} parameters, {recorded:,} in run.json")
 
 
 def check_hashes(run: Run) -> Check:
-    """Check every file of every checkpoint against its SHA-256."""
+    """Check every file of the run against its SHA-256."""
     root = run.path / "checkpoints"
     steps = checkpoint.steps_in(root)
     if not steps:
@@ -101,9 +112,23 @@ def check_hashes(run: Run) -> Check:
     faults = [f for name in steps for f in checkpoint.check(root / name)]
     files = sum(1 for name in steps for _ in (root / name).iterdir())
     good = f"{counted(files, 'file')} of the checkpoints {', '.join(steps)}: all match their SHA-256"
+    pointer = run.path / "latest"
+    if pointer.is_file() and pointer.read_bytes() not in [f"{name}\n".encode() for name in steps]:
+        faults.append("latest does not name a checkpoint")
+    sums = read_manifest(run.path)
+    faults += manifest_faults(run.path)
+    for name in STORED:  # also if training goes on, when they are not in the list of the run
+        try:
+            read_weights(run.path, name)
+        except UserError as e:
+            faults.append(str(e))
     if run.record.base_sha256 is not None:
         read_base(run.path, run.record.base_sha256)
         good += ", and so does the base"
+    if sums is None:
+        good += f"; the run has no {MANIFEST}, so its other files cannot be checked"
+    else:
+        good += f", and so do {counted(len(sums), 'other file')}"
     return Check("hashes", not faults, "; ".join(faults) or good)
 
 
@@ -139,7 +164,7 @@ def check_resume(run: Run, saved: Checkpoint, prepared: Prepared) -> Check:
     """
     codec = run.codec
     train = prepared.train if codec is None else codec.encode(prepared.train)
-    end = max(int(saved.scalars["steps"]), saved.step + STEPS)  # so that a finished run has steps left
+    end = max(progress_of(saved).steps, saved.step + STEPS)  # so that a finished run has steps left
     uninterrupted = trained(run, saved, train, STEPS, end)
     half = trained(run, saved, train, STEPS // 2, end)
     with tempfile.TemporaryDirectory() as folder:

@@ -14,13 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from afresh.core.files import write_json
+from afresh.core.stored import MOST_STEPS, read_model
 from afresh.training.loop import Learner, averaged, learnt
 from afresh.training.weights import CHOSEN, read_weights, write_weights
 
 LOSS, REWARD, REWARD_ERROR = "heldout_loss", "heldout_reward", "heldout_reward_error"  # in metrics.jsonl
+LOWEST, HIGHEST = "lowest", "highest"  # the stored weights
 WORSE = 0.01  # relative increase of the loss from which the last weights are replaced
 RISES = 2  # consecutive evaluations at which the loss must rise
 STOP_ERRORS = 3.0  # standard errors by which the held-out reward must have fallen; two occur by chance
@@ -108,28 +111,37 @@ class BestCheckpoint:
         if not self.worse(best, last):
             return None
         tensors = read_weights(self.folder, self.file)
-        if tensors is None or int(tensors.pop("step")) != best.step:
+        if tensors is None or tensors.pop("step", torch.tensor(-1)).tolist() != best.step:
             return None
-        record: dict[str, float | str] = {
-            "metric": self.metric,
-            "step": best.step,
-            "value": best.value,
-            "last": last.value,
-        }
-        write_json(self.folder / f"{CHOSEN}.json", record)
+        choice = Choice(metric=self.metric, step=best.step, value=best.value, last=last.value)
+        write_json(self.folder / f"{CHOSEN}.json", choice.model_dump())
         write_weights(self.folder, CHOSEN, tensors)
-        return tensors, describe_choice(record)
+        return tensors, choice.described
 
 
-def describe_choice(record: Mapping[str, float | str]) -> str:
-    """A message that says which weights sampling uses, from the record that `BestCheckpoint.replacement` wrote."""
-    step = int(record["step"])
-    which = f"of step {step:,}" if step else "of step 0, which are the base's"
-    name = str(record["metric"]).replace("_", " ").replace("heldout", "held-out")
-    return (
-        f"sampling uses the weights {which}, whose {name} is {float(record['value']):.4g}; that of the last ones is "
-        f"{float(record['last']):.4g}"
-    )
+class Choice(BaseModel):
+    """Which weights sampling uses instead of the last ones: those of `step`, by the `value` of a metric."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    metric: str
+    step: int = Field(ge=0, le=MOST_STEPS)
+    value: float
+    last: float  # of the last weights
+
+    @property
+    def described(self) -> str:
+        which = f"of step {self.step:,}" if self.step else "of step 0, which are the base's"
+        name = self.metric.replace("_", " ").replace("heldout", "held-out")
+        return (
+            f"sampling uses the weights {which}, whose {name} is {self.value:.4g}; that of the last ones is "
+            f"{self.last:.4g}"
+        )
+
+
+def read_choice(folder: Path) -> Choice | None:
+    """The choice of weights for sampling; None if the last ones are used. Raises UserError if the file is damaged."""
+    file = folder / f"{CHOSEN}.json"
+    return read_model(file, Choice, "a choice of weights") if file.exists() else None
 
 
 def sampling_weights(learner: Learner) -> dict[str, Tensor]:
@@ -151,7 +163,7 @@ def best_by_loss(folder: Path, learner: Learner, rows: Sequence[Mapping[str, flo
         return last.value - best.value > WORSE * abs(best.value)
 
     return BestCheckpoint(
-        folder, LOSS, "held-out loss", "lowest", -1, worse, seen, learner.config.stop_rising, bool(learner.stopped)
+        folder, LOSS, "held-out loss", LOWEST, -1, worse, seen, learner.config.stop_rising, bool(learner.stopped)
     )
 
 
@@ -169,4 +181,4 @@ def best_by_reward(folder: Path, rows: Sequence[Mapping[str, float]]) -> BestChe
     def worse(best: Evaluation, last: Evaluation) -> bool:
         return best.value - last.value > STOP_ERRORS * math.hypot(best.error, last.error)
 
-    return BestCheckpoint(folder, REWARD, "held-out reward", "highest", 1, worse, seen, error=REWARD_ERROR)
+    return BestCheckpoint(folder, REWARD, "held-out reward", HIGHEST, 1, worse, seen, error=REWARD_ERROR)

@@ -16,19 +16,29 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import safetensors
-from safetensors.torch import load as load_bytes
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
 from afresh.core import UserError, events
 from afresh.core.files import free_bytes, replace_file, sync_folder, write_file
+from afresh.core.stored import MOST_STEPS, read_model
+from afresh.data.tensor_file import read_tensors
 
 KEEP = 2  # intact checkpoints: the newest, and one from which training is known to have continued
 SUMS = "SHA256SUMS"
 OPTIMIZER = "optimizer"  # the group that only training needs
+Count = Annotated[int, Field(ge=0, le=MOST_STEPS)]
+
+
+class State(BaseModel):
+    """The content of state.json."""
+
+    model_config = ConfigDict(extra="forbid")
+    step: Count
+    scalars: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -134,7 +144,8 @@ def steps_in(root: Path) -> list[str]:
     """Names of the finished checkpoints, oldest first."""
     if not root.is_dir():
         return []
-    return sorted((p.name for p in root.iterdir() if p.is_dir() and p.name.isdigit()), key=int)
+    named = (p.name for p in root.iterdir() if p.is_dir() and re.fullmatch(r"[0-9]{6,13}", p.name))
+    return sorted(named, key=int)
 
 
 def sums_of(folder: Path) -> dict[str, str]:
@@ -167,17 +178,20 @@ def check(folder: Path) -> list[str]:
 
 def read(folder: Path, groups: tuple[str, ...] | None = None) -> Checkpoint:
     """Load a checkpoint whose files were checked; `groups` selects groups of tensors, all by default. Raises UserError
-    if a file is not a valid safetensors file."""
+    if a file is not valid."""
     tensors = {}
     for name in sums_of(folder):
         group = name.removesuffix(".safetensors")
         if group != name and (groups is None or group in groups):
-            try:
-                tensors[group] = load_bytes((folder / name).read_bytes())
-            except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as e:
-                raise UserError(f"{folder / name} is not a valid safetensors file: {e}. Restore a copy of it.") from e
-    state = json.loads((folder / "state.json").read_bytes())
-    return Checkpoint(int(state["step"]), tensors, state["scalars"])
+            tensors[group] = read_tensors(folder / name)
+    state = read_model(folder / "state.json", State, "the state of a checkpoint")
+    if state.step != int(folder.name):
+        raise UserError(
+            f"{folder / 'state.json'} is of step {state.step:,}, and its folder of step {int(folder.name):,}. Restore "
+            "a copy of the folder.",
+            "damaged",
+        )
+    return Checkpoint(state.step, tensors, state.scalars)
 
 
 def newest(root: Path, groups: tuple[str, ...] | None = None, before: float = math.inf) -> Checkpoint | None:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from afresh.core.stored import MOST_STEPS
+
+MOST_BATCH = 1 << 16  # examples; the largest batches of published runs have about as many
+MOST_THREADS = 1024
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainConfig(BaseModel):
     """The settings of the training loop. Learning rates are peaks, shaped by `warmup`, `decay` and `final_lr_ratio`
     (schedule.py)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    steps: int = Field(ge=1)
-    batch: int = Field(ge=1)  # examples a step, over all micro-batches
-    micro_batch: int = Field(ge=1)  # examples a micro-batch
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    steps: int = Field(ge=1, le=MOST_STEPS)
+    batch: int = Field(ge=1, le=MOST_BATCH)  # examples a step, over all micro-batches
+    micro_batch: int = Field(ge=1, le=MOST_BATCH)  # examples a micro-batch
     optimizer: Literal["adamw", "muon"] = "adamw"  # of matrices; everything else learns by adamw
     lr: float = Field(1e-3, gt=0)  # of AdamW
     matrix_lr: float = Field(0.02, gt=0)  # of Muon
-    betas: tuple[float, float] = (0.9, 0.99)  # of AdamW
+    betas: tuple[Beta, Beta] = (0.9, 0.99)  # of AdamW
     weight_decay: float = Field(0.0, ge=0)  # decoupled, as in AdamW
-    warmup: int = Field(20, ge=0)  # steps from 0 to the rate
+    warmup: int = Field(20, ge=0, le=MOST_STEPS)  # steps from 0 to the rate
     decay: float = Field(0.6, ge=0, le=1)  # share of the steps, the last ones, in which the rate falls
     final_lr_ratio: float = Field(0.02, ge=0, le=1)  # the last rate as a share of the peak
     clip: float = Field(1.0, ge=0)  # of the gradient's norm; 0 = none
@@ -30,12 +36,12 @@ class TrainConfig(BaseModel):
     precision: Literal["float32", "bfloat16"] = "float32"  # of the computation; weights are float32
     compile: bool = False  # by torch.compile
     device: str = "cpu"
-    threads: int = Field(1, ge=1)  # of PyTorch on a CPU
-    seed: int = 0
-    eval_every: int = Field(0, ge=0)  # 0 = only at the end
-    preview_every: int = Field(0, ge=0)  # steps; 0 = no previews
-    save_every: int = Field(ge=1)  # steps
-    log_every: int = Field(10, ge=1)  # steps
+    threads: int = Field(1, ge=1, le=MOST_THREADS)  # of PyTorch on a CPU
+    seed: int = Field(0, ge=-(1 << 63), lt=1 << 63)
+    eval_every: int = Field(0, ge=0, le=MOST_STEPS)  # 0 = only at the end
+    preview_every: int = Field(0, ge=0, le=MOST_STEPS)  # steps; 0 = no previews
+    save_every: int = Field(ge=1, le=MOST_STEPS)  # steps
+    log_every: int = Field(10, ge=1, le=MOST_STEPS)  # steps
     skip_limit: int = Field(5, ge=1)  # non-finite steps in a row before rolling back
     rollback_limit: int = Field(3, ge=0)  # returns to an older checkpoint before training gives up
     memorisation_limit: float = Field(0.1, ge=0, le=1)  # share of near copies at which training ends; 0 = never

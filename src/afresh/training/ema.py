@@ -31,10 +31,23 @@ def flat(average: Average) -> dict[str, Tensor]:
 
 
 def refill(average: Average, tensors: Mapping[str, Tensor]) -> None:
-    """Copy tensors named as by `flat` into an average. Raises KeyError if one is missing."""
+    """Copy tensors named as by `flat` into an average. Raises KeyError if one is missing, and RuntimeError if it has
+    another shape."""
     for m, own in average.items():
         for k, v in own.items():
-            v.copy_(tensors[f"{m}.{k}"])
+            copy_named(v, tensors, f"{m}.{k}")
+
+
+@torch.no_grad()
+def copy_named(target: Tensor, tensors: Mapping[str, Tensor], name: str) -> None:
+    """Copy a stored tensor, without the broadcasting and conversion of `copy_`. Raises KeyError if it is missing, and
+    RuntimeError if it has another shape or type."""
+    found = tensors[name]
+    if found.shape != target.shape or found.dtype != target.dtype:
+        raise RuntimeError(
+            f"{name} is {found.dtype} of shape {tuple(found.shape)}, not {target.dtype} of {tuple(target.shape)}"
+        )
+    target.copy_(found)
 
 
 def follow(average: Average, current: Mapping[str, Mapping[str, Tensor]], keep: float) -> None:

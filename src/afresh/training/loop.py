@@ -8,14 +8,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from afresh.core import Batch, Objective, State, UserError, events
 from afresh.core.rng import Rng
+from afresh.core.stored import MOST_STEPS, faults
 from afresh.nets.kernels import functions as kernels
 from afresh.training import checkpoint
+from afresh.training.checkpoint import Count
 from afresh.training.config import TrainConfig
 from afresh.training.ema import Average, ema_decay, flat, follow, refill
 from afresh.training.optim import AdamW, Muon, is_matrix
@@ -28,6 +32,33 @@ class Diverged(Exception):
 
 class Interrupted(Exception):
     """Raised after Ctrl-C, when everything is saved. Exit code 130."""
+
+
+class Progress(BaseModel):
+    """How far training has come: what a checkpoint holds in addition to tensors. Older ones lack some values."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    steps: Annotated[int, Field(ge=1, le=MOST_STEPS)]
+    since: Count = 0
+    left: float = Field(1.0, ge=0, le=1)
+    skipped: Count
+    rollbacks: Count
+    lr_scale: float = Field(ge=0, le=1)
+    sums: dict[str, float]  # may hold what is not finite
+    count: Count
+    stopped: str = ""
+
+
+def progress_of(saved: checkpoint.Checkpoint) -> Progress:
+    """Raises UserError, naming the value, if it is missing or impossible."""
+    try:
+        return Progress.model_validate(saved.scalars)
+    except ValueError as e:
+        raise UserError(
+            f"state.json in the checkpoint of step {saved.step:,} is not one of this version: {faults(e)}. Restore a "
+            "copy of it.",
+            "damaged",
+        ) from None
 
 
 @dataclass
@@ -86,21 +117,22 @@ class Learner:
         }
         if self.state:
             tensors["state"] = dict(self.state)
-        scalars = {
-            "steps": self.config.steps,
-            "since": self.since,
-            "left": self.left,
-            "skipped": self.skipped,
-            "rollbacks": self.rollbacks,
-            "lr_scale": self.lr_scale,
-            "sums": dict(self.sums),
-            "count": self.count,
-            "stopped": self.stopped,
-        }
-        return checkpoint.Checkpoint(self.step, tensors, scalars)
+        progress = Progress(
+            steps=self.config.steps,
+            since=self.since,
+            left=self.left,
+            skipped=self.skipped,
+            rollbacks=self.rollbacks,
+            lr_scale=self.lr_scale,
+            sums=self.sums,
+            count=self.count,
+            stopped=self.stopped,
+        )
+        return checkpoint.Checkpoint(self.step, tensors, progress.model_dump())
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Restore a checkpoint. Raises UserError if it belongs to another model."""
+        progress = progress_of(saved)
         try:
             for m, net in self.modules.items():
                 load_learnt(net, under(saved.tensors["model"], m))
@@ -114,20 +146,17 @@ class Learner:
                 tensors = under(saved.tensors[checkpoint.OPTIMIZER], player)
                 for o in optimizers:
                     o.load(tensors)
+            check_state(self.state, saved.tensors.get("state", {}))
         except (KeyError, RuntimeError) as e:
             raise UserError(
                 f"The checkpoint of step {saved.step} does not fit this model: {e}. Was run.json changed by hand?"
             ) from e
         self.state = dict(saved.tensors.get("state", {}))
         self.step = saved.step
-        self.config = self.config.model_copy(update={"steps": int(saved.scalars["steps"])})
-        self.since = int(saved.scalars.get("since", 0))  # both are missing in older checkpoints
-        self.left = float(saved.scalars.get("left", 1.0))
-        self.skipped = int(saved.scalars["skipped"])
-        self.rollbacks = int(saved.scalars["rollbacks"])
-        self.lr_scale = float(saved.scalars["lr_scale"])
-        self.sums, self.count = dict(saved.scalars["sums"]), int(saved.scalars["count"])
-        self.stopped = str(saved.scalars.get("stopped", ""))  # missing in older checkpoints
+        self.config = self.config.model_copy(update={"steps": progress.steps})
+        self.since, self.left = progress.since, progress.left
+        self.skipped, self.rollbacks, self.lr_scale = progress.skipped, progress.rollbacks, progress.lr_scale
+        self.sums, self.count, self.stopped = dict(progress.sums), progress.count, progress.stopped
 
 
 @contextmanager
@@ -163,6 +192,17 @@ def load_learnt(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with `prefix.`, with this prefix removed."""
     return {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(prefix + ".")}
+
+
+def check_state(known: State, saved: Mapping[str, Tensor]) -> None:
+    """Raises KeyError or RuntimeError if the saved state of an objective is not like the one before the first step.
+    What is added later is single numbers."""
+    if missing := known.keys() - saved.keys():
+        raise KeyError(", ".join(sorted(missing)))
+    for name, tensor in saved.items():
+        wanted = known[name].shape if name in known else ()
+        if tensor.shape != wanted or not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
+            raise RuntimeError(f"the state {name} does not consist of finite numbers of the shape {tuple(wanted)}")
 
 
 def make_optimizers(params: Mapping[str, nn.Parameter], config: TrainConfig) -> list[Muon | AdamW]:

@@ -16,17 +16,16 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-import safetensors
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
 from afresh.core import UserError
 from afresh.core.files import replace_file
 from afresh.core.rng import Rng
+from afresh.data.tensor_file import read_tensors
 from afresh.nets.transformer import Attention, SwiGLU
 from afresh.training.optim import is_matrix
 
@@ -42,7 +41,7 @@ class LoraConfig(BaseModel):
     convolution is adapted, but no embedding, head, norm, condition, first or last layer.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     rank: int = Field(16, ge=1, le=4096)
     alpha: float = Field(32.0, gt=0)
     targets: tuple[str, ...] = ()
@@ -339,10 +338,4 @@ def save_adapter(path: Path, module: nn.Module, name: str = DEFAULT) -> None:
 def load_adapter(path: Path, module: nn.Module, name: str = DEFAULT) -> None:
     """Add the adapter that `save_adapter` wrote, frozen, and use it alone. Raises UserError if it is damaged or belongs
     to another network."""
-    try:
-        tensors = load_bytes(path.read_bytes())
-    except OSError as e:
-        raise UserError(f"Cannot read the adapter {path}: {e.strerror or e}.") from None
-    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as e:
-        raise UserError(f"{path} is not a valid safetensors file: {e}.") from None
-    put(module, tensors, name)
+    put(module, read_tensors(path), name)

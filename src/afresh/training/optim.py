@@ -14,6 +14,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from afresh.training.ema import copy_named
+
 NS = (3.4445, -4.7750, 2.0315)  # coefficients of the quintic iteration, Jordan et al. 2024
 
 
@@ -84,7 +86,7 @@ class Muon:
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Restore a state. Raises KeyError or RuntimeError if it belongs to other parameters."""
         for k, v in self.buffers.items():
-            v.copy_(state[f"muon.{k}"])
+            copy_named(v, state, f"muon.{k}")
 
 
 class AdamW:
@@ -143,4 +145,4 @@ class AdamW:
         """Restore a state. Raises KeyError or RuntimeError if it belongs to other parameters."""
         for k, own in self.moments.items():
             for kind, t in own.items():
-                t.copy_(state[f"adamw.{k}.{kind}"])
+                copy_named(t, state, f"adamw.{k}.{kind}")

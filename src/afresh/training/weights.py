@@ -17,13 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from afresh.core import UserError
 from afresh.core.files import replace_file
 from afresh.core.rng import Rng
+from afresh.data.tensor_file import read_tensors
 from afresh.training import lora
 from afresh.training.loop import load_learnt, under
 from afresh.training.lora import LoraConfig
@@ -49,9 +49,13 @@ def write_weights(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> Non
 
     Raises UserError if the files cannot be written.
     """
-    data = serialised(tensors)
+    data, hashed = serialised(tensors), folder / f"{name}.sha256"
+    digest = f"{hashlib.sha256(data).hexdigest()}\n".encode()
+    old = hashed.read_bytes()[: len(digest)] if hashed.exists() else b""
+    replace_file(hashed, digest + old)  # until the weights are replaced, the old ones and the new ones are valid
     replace_file(folder / f"{name}.safetensors", data)
-    replace_file(folder / f"{name}.sha256", f"{hashlib.sha256(data).hexdigest()}\n".encode())
+    if old:
+        replace_file(hashed, digest)
 
 
 def read_weights(folder: Path, name: str) -> dict[str, Tensor] | None:
@@ -60,16 +64,16 @@ def read_weights(folder: Path, name: str) -> dict[str, Tensor] | None:
     if not file.exists():
         return None
     try:
-        data, digest = file.read_bytes(), (folder / f"{name}.sha256").read_text().strip()
-        if hashlib.sha256(data).hexdigest() != digest:
+        data, digests = file.read_bytes(), (folder / f"{name}.sha256").read_text("ascii").split()
+        if hashlib.sha256(data).hexdigest() not in digests:
             raise ValueError("its SHA-256 differs")
-        return load(data)
-    except (OSError, ValueError, safetensors.SafetensorError) as e:
+    except (OSError, ValueError) as e:
         raise UserError(
             f"{file} is damaged ({e}). Restore a copy of it, or write it again: `afresh.resume({str(folder)!r})`.",
             "damaged",
             file=str(file),
         ) from None
+    return read_tensors(file, data)
 
 
 def early_modules(folder: Path, built: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
@@ -85,7 +89,7 @@ def early_modules(folder: Path, built: Mapping[str, nn.Module]) -> dict[str, nn.
     early = {}
     for name, module in built.items():
         if own := under(tensors, name):
-            load_learnt(module, own)
+            load_own(module, own, folder / f"{EARLY}.safetensors")
             early[f"early_{name}"] = module.eval().requires_grad_(False)
     return early
 
@@ -95,7 +99,7 @@ def load_chosen(folder: Path, modules: Mapping[str, nn.Module]) -> None:
     tensors = read_weights(folder, CHOSEN)
     for name, module in modules.items():
         if tensors and (own := under(tensors, name)):
-            load_learnt(module, own)
+            load_own(module, own, folder / f"{CHOSEN}.safetensors")
 
 
 def forget_chosen(folder: Path) -> bool:
@@ -108,7 +112,14 @@ def forget_chosen(folder: Path) -> bool:
 
 def load_fitted(folder: Path, modules: Mapping[str, nn.Module]) -> None:
     """Load the tensors that were fitted after training, if there are any."""
+    known = state_of(modules)
     for full, tensor in (read_weights(folder, FITTED) or {}).items():
+        if full not in known or known[full].shape != tensor.shape:
+            raise UserError(
+                f"{folder / FITTED}.safetensors does not fit this network: {full} of shape {tuple(tensor.shape)}. "
+                "Restore a copy of it.",
+                "weights_mismatch",
+            )
         module, name = full.split(".", 1)
         modules[module].load_state_dict({name: tensor}, strict=False)
 
@@ -125,7 +136,10 @@ def check_finite(modules: Mapping[str, nn.Module], folder: Path) -> None:
 
 
 def load_own(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
-    """Load a run's own weights. Raises UserError if they belong to another network than the one that it describes."""
+    """Load a run's own weights, from its folder or a file in it.
+
+    Raises UserError if they do not fit the network that the run describes.
+    """
     try:
         load_learnt(module, tensors)
     except (KeyError, RuntimeError) as e:
@@ -204,7 +218,4 @@ def read_base(folder: Path, sha256: str) -> dict[str, Tensor]:
         raise UserError(
             f"{file} does not match the SHA-256 in run.json: it is damaged. Restore a copy of it.", "damaged"
         )
-    try:
-        return load(data)
-    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as e:
-        raise UserError(f"{file} is not a valid safetensors file: {e}.", "damaged") from None
+    return read_tensors(file, data)

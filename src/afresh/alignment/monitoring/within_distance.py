@@ -10,12 +10,13 @@ from torch import Tensor
 
 from afresh.alignment.monitoring.rows import Row, finite
 from afresh.core.files import write_json
-from afresh.training.best_checkpoint import describe_choice, sampling_weights
+from afresh.runs.manifest import WITHIN
+from afresh.training.best_checkpoint import Choice, sampling_weights
 from afresh.training.loop import Learner
 from afresh.training.weights import CHOSEN, read_weights, write_weights
 
 NAMES = ("kl", "distance_from_base")  # of evaluations; a run has one of them
-FILE = "within"  # the stored weights
+FILE = WITHIN  # the stored weights
 
 
 class WithinDistance:
@@ -58,12 +59,14 @@ class WithinDistance:
         tensors = read_weights(self.folder, FILE)
         if tensors is None:
             return None
-        step = int(tensors.pop("step"))
-        value = next(away for s, away in self.seen if s == step)
-        record: dict[str, float | str] = {"metric": self.name, "step": step, "value": value, "last": self.seen[-1][1]}
-        write_json(self.folder / f"{CHOSEN}.json", record)
+        step = tensors.pop("step", torch.tensor(-1)).tolist()
+        value = next((away for s, away in self.seen if s == step), None)
+        if value is None:
+            return None
+        choice = Choice(metric=self.name, step=step, value=value, last=self.seen[-1][1])
+        write_json(self.folder / f"{CHOSEN}.json", choice.model_dump())
         write_weights(self.folder, CHOSEN, tensors)
-        return tensors, describe_choice(record)
+        return tensors, choice.described
 
 
 def distances(rows: Sequence[Row]) -> list[tuple[int, float]]:

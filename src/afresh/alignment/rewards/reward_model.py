@@ -11,7 +11,6 @@ are only used to hold out all answers to a prompt together.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,8 +19,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
@@ -46,9 +43,11 @@ from afresh.alignment.rewards.text_features import Hidden, TextFeatures, TextSet
 from afresh.core import Encoder, Item, ItemKind, Score, UserError, events, registry
 from afresh.core.counted import counted
 from afresh.core.files import replace_file, write_json
+from afresh.core.stored import faults, parse_json
 from afresh.data.audio.kind import SOUND
 from afresh.data.captions import MINILM, digests, folder_of, open_model
 from afresh.data.image.kind import IMAGE
+from afresh.data.tensor_file import read_tensors
 from afresh.data.text.kind import TEXT
 from afresh.evaluation.encoders import Recipe
 from afresh.evaluation.image_sets import is_image_space
@@ -337,7 +336,7 @@ def read(folder: Path) -> tuple[Record, dict[str, Tensor]]:
     """model.json, and the tensors whose hash it states. Raises UserError."""
     again = "Restore a copy of it, or train it again."
     try:
-        record: Any = json.loads((folder / MODEL_FILE).read_bytes())
+        record: Any = parse_json((folder / MODEL_FILE).read_bytes())
     except OSError:
         raise UserError(
             f"{folder} is not a reward model: it has no {MODEL_FILE} that can be read. Train one from a file of votes."
@@ -354,15 +353,14 @@ def read(folder: Path) -> tuple[Record, dict[str, Tensor]]:
     try:
         saved = Record.model_validate(record)
     except ValidationError as e:
-        problems = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in e.errors()[:5])
-        raise UserError(f"{folder / MODEL_FILE} is damaged: {problems}. {again}") from None
+        raise UserError(f"{folder / MODEL_FILE} is damaged: {faults(e)}. {again}") from None
     try:
         raw = (folder / WEIGHTS_FILE).read_bytes()
         if hashlib.sha256(raw).hexdigest() != saved.weights_sha256:
             raise UserError(f"{folder / WEIGHTS_FILE} is damaged: it does not have the hash in {MODEL_FILE}. {again}")
-        return saved, load_bytes(raw)
-    except (OSError, SafetensorError) as e:
+    except OSError as e:
         raise UserError(f"{folder / WEIGHTS_FILE} cannot be read: {e}. {again}") from None
+    return saved, read_tensors(folder / WEIGHTS_FILE, raw)
 
 
 def _of_text(saved: Record, settings: TextSettings, weights: Array, tensors: dict[str, Tensor]) -> Reward:

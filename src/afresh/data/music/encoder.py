@@ -15,6 +15,7 @@ from torch import Tensor
 
 from afresh.core import Batch, Cond, CondSpec, Examples, Item, Sound, Space, UserError
 from afresh.core.rng import Rng
+from afresh.core.stored import MOST_TOKENS
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.data.music.files import midi_bytes
 from afresh.data.music.score import PITCHES, STEPS, Score, from_text, joined, vocabulary
@@ -44,7 +45,7 @@ class _Saved(BaseModel):
     version: Literal[1] = 1
     steps: Steps
     voices: int = Field(ge=0)
-    context: int = Field(ge=2)
+    context: int = Field(ge=2, le=MOST_TOKENS)
     transpose: int = Field(ge=0, le=11)
     notes: tuple[str, ...]
 

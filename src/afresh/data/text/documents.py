@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
 
-from afresh.core import CondSpec, Examples, Item, Part, Space, UserError
+from afresh.core import CondSpec, Examples, Item, Space, UserError
 from afresh.core.memory import available_memory
-from afresh.data.conditions import encode_conditions, fit_conditions
+from afresh.core.stored import MOST_TOKENS
+from afresh.data.conditions import SavedPart, encode_conditions, fit_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.data.split import share
 from afresh.data.text.chat import CHATML, MARKS, ChatTemplate
@@ -76,8 +77,8 @@ class _Saved(BaseModel):
 
     format: Literal["afresh.documents"] = "afresh.documents"
     version: Literal[1] = 1
-    context: int = Field(ge=2)
-    conds: dict[str, Part]
+    context: int = Field(ge=2, le=MOST_TOKENS)
+    conds: dict[str, SavedPart]
     suffix: str
     languages: tuple[str, ...]
     notes: tuple[str, ...]
@@ -201,7 +202,7 @@ class DocumentEncoder:
         """Write tokenizer.json and encoder.json."""
         saved = _Saved(
             context=self.context,
-            conds=dict(self.conds),
+            conds={name: SavedPart.of(part) for name, part in self.conds.items()},
             suffix=self.suffix,
             languages=self.languages,
             notes=self.notes,
@@ -276,7 +277,7 @@ def load_documents(folder: Path, check: Callable[[tuple[str, ...]], Callable[[st
     return DocumentEncoder(
         Tokenizer.load(folder / "tokenizer.json"),
         saved.context,
-        saved.conds,
+        {name: part.part() for name, part in saved.conds.items()},
         check(saved.languages),
         saved.suffix,
         saved.languages,

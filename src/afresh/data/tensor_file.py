@@ -1,0 +1,44 @@
+"""Safetensors files that a run holds, with every failure as a UserError that names the file and the tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from afresh.core import UserError
+
+
+def read_tensors(file: Path, data: bytes | None = None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, or of its content `data`. They never need more memory than the file has bytes.
+
+    Raises UserError if it is missing, cut short, or not such a file.
+    """
+    try:
+        return load(file.read_bytes() if data is None else data)
+    except OSError as e:
+        raise UserError(f"{file} cannot be read: {e.strerror or e}. Restore a copy of it.", "missing") from None
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as e:
+        raise UserError(
+            f"{file} is not a valid safetensors file: {e}. Restore a copy of it.", "damaged", file=str(file)
+        ) from None
+
+
+def check_tensor(
+    tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...]
+) -> Tensor:
+    """A tensor of this shape and one of these types. Raises ValueError, naming it, otherwise."""
+    if name not in tensors:
+        raise ValueError(f"it has no {name}")
+    found = tensors[name]
+    if tuple(found.shape) != shape:
+        raise ValueError(f"{name} has the shape {tuple(found.shape)}, and not {shape}")
+    if found.dtype not in dtypes:
+        raise ValueError(f"{name} holds {found.dtype}, and not {' or '.join(map(str, dtypes))}")
+    if found.is_floating_point() and not bool(found.isfinite().all()):
+        raise ValueError(f"{name} has numbers that are not finite")
+    return found

@@ -1,0 +1,120 @@
+"""RUN/SHA256SUMS: the hash of every file of a run, in the format of sha256sum, so that any change can be found.
+
+Checkpoints have lists of their own (training/checkpoint.py), and the signature is a hash itself. What a command changes
+leaves the list before the change and enters it after, so that a command that is killed leaves no wrong hash. Runs of
+earlier versions have no list.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from afresh.core import UserError
+from afresh.core.files import replace_file
+from afresh.training.best_checkpoint import HIGHEST, LOWEST
+from afresh.training.weights import BASE, CHOSEN, EARLY, FITTED
+
+FILE = "SHA256SUMS"
+RECORD = "run.json"
+# Files and folders in a run, by what writes them: its creation, training, and measuring.
+CREATED = (RECORD, "encoder", "codec", "conditions.safetensors", f"{BASE}.safetensors", "reward-model")
+WITHIN = "within"
+STORED = (EARLY, CHOSEN, FITTED, LOWEST, HIGHEST, WITHIN)  # weights, each with a hash beside it
+LEARNT = (
+    "metrics.jsonl",
+    "samples",
+    "adapter",
+    *(f"{name}.{suffix}" for name in STORED for suffix in ("safetensors", "sha256", "json")),
+)
+REPORTED = ("report.html", "report.json", "card.md", "aligned.json")
+
+
+def files_of(folder: Path, parts: Sequence[str]) -> list[str]:
+    """The files among these parts of a run, without those that a killed command left half-written."""
+    found: list[Path] = []
+    for part in parts:
+        path = folder / part
+        found += [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path] if path.is_file() else []
+    return sorted(p.relative_to(folder).as_posix() for p in found if not re.fullmatch(r"\..*\.tmp", p.name))
+
+
+def hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    out = {}
+    for name in names:
+        with (folder / name).open("rb") as stream:
+            out[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return out
+
+
+def read_manifest(folder: Path) -> dict[str, str] | None:
+    """{path in the run: SHA-256}; None if the run has no list. Raises UserError if the list is damaged."""
+    file = folder / FILE
+    if not file.exists():
+        return None
+    try:
+        lines = file.read_bytes().decode("utf-8").splitlines()
+    except (OSError, ValueError) as e:
+        raise UserError(f"{file} cannot be read: {e}. Restore a copy of it.", "damaged") from None
+    found = [re.fullmatch(r"([0-9a-f]{64})  (\S.*)", line) for line in lines]
+    sums = {m[2]: m[1] for m in found if m}
+    if not all(found) or RECORD not in sums:
+        raise UserError(f"{file} is damaged: it is no list of hashes with {RECORD}. Restore a copy of it.", "damaged")
+    return sums
+
+
+def write_manifest(folder: Path, sums: dict[str, str]) -> None:
+    replace_file(folder / FILE, "".join(f"{v}  {k}\n" for k, v in sorted(sums.items())).encode())
+
+
+def create_manifest(folder: Path) -> None:
+    """List what a new run consists of. Raises UserError if the list cannot be written."""
+    write_manifest(folder, hashes(folder, files_of(folder, CREATED)))
+
+
+@contextmanager
+def changing(folder: Path, parts: Sequence[str]) -> Iterator[None]:
+    """Change these parts of a run in the block. Without a list of hashes, which a run of an earlier version lacks,
+    none is made: nobody could say that the other parts are as they were."""
+    if (sums := read_manifest(folder)) is None:
+        yield
+        return
+    before = set(files_of(folder, parts)) | {k for k in sums if k.split("/")[0] in parts}
+    sums = {k: v for k, v in sums.items() if k not in before}
+    if RECORD in parts:
+        (folder / FILE).unlink()
+    else:
+        write_manifest(folder, sums)
+    try:
+        yield
+    except BaseException:
+        with suppress(UserError, OSError):  # the error of the block is the one to be told
+            _enter(folder, parts, sums)
+        raise
+    _enter(folder, parts, sums)
+
+
+def _enter(folder: Path, parts: Sequence[str], sums: dict[str, str]) -> None:
+    write_manifest(folder, sums | hashes(folder, files_of(folder, parts)))
+
+
+def manifest_faults(folder: Path) -> list[str]:
+    """What differs from the list of hashes: files that are missing, changed, or not in it. Empty without a list."""
+    if (sums := read_manifest(folder)) is None:
+        return []
+    faults = []
+    for name, wanted in sums.items():
+        try:
+            same = hashes(folder, [name])[name] == wanted
+        except OSError as e:
+            faults.append(f"{name} cannot be read: {e.strerror or e}")
+            continue
+        if not same:
+            faults.append(f"{name} does not match {FILE}: one of them was changed or is damaged")
+    ended = any(name.split("/")[0] in LEARNT for name in sums)  # else training goes on, or was killed
+    present = files_of(folder, (*CREATED, *LEARNT) if ended else CREATED)
+    faults += [f"{name} is not in {FILE}: it was added later" for name in present if name not in sums]
+    return faults

@@ -1,0 +1,117 @@
+"""What is done with a changed run: it works, or says in a UserError what is wrong. Anything else is a fault."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from afresh.api import Model
+from afresh.cli.runs import facts
+from afresh.core import UserError, events
+from afresh.runs.run import Run, described
+from afresh.tasks.learn import learn
+from afresh.tasks.measure import measure_run
+from afresh.tasks.report import read_verdict, section
+from afresh.tasks.resume import resume
+from afresh.tasks.run_summary import stopped
+from afresh.tasks.verify import verify
+from afresh.training import loop
+from afresh.training.loop import Diverged
+
+SECONDS = 30  # that a verb may take with a tiny run
+
+
+class Enough(BaseException):
+    """Raised to end training."""
+
+
+class Hangs(BaseException):
+    """Raised in a verb that takes too long. No handler of errors catches it."""
+
+
+def open_and_summarise(run: Path) -> None:
+    found = Run.open(run)
+    described(found)
+    facts(run)
+    stopped(found)
+    read_verdict(run)
+    section(found, [])
+    str(found.conditions.size + len(found.space.shape))
+
+
+def sample(run: Path) -> None:
+    model = Model(Run.open(run))
+    settings = model.run.family.sampling.settings.model_fields  # type: ignore[attr-defined]
+    small = {"steps": 1} if "steps" in settings else {}
+    model.sample(2, **small, **({"length": 4} if "length" in settings else {}))
+
+
+def check(run: Path) -> None:
+    assert all(isinstance(c.detail, str) for c in verify(Run.open(run)))
+
+
+def measure(run: Path) -> None:
+    measure_run(Run.open(run), n=2, seconds=0.5)
+
+
+def go_on(run: Path) -> None:
+    with stepped(2):
+        learn(resume(run, trust=True))
+
+
+@contextmanager
+def stepped(most: int) -> Iterator[None]:
+    """End training in the block after a few steps, however many a changed file asks for."""
+    taken = 0
+
+    def take(*arguments: Any) -> Any:
+        nonlocal taken
+        taken += 1
+        if taken > most:
+            raise Enough
+        return step(*arguments)
+
+    step, loop.take_step = loop.take_step, take
+    try:
+        yield
+    except Enough:
+        pass
+    finally:
+        loop.take_step = step
+
+
+VERBS: Mapping[str, Callable[[Path], None]] = {
+    "open": open_and_summarise,
+    "sample": sample,
+    "verify": check,
+    "measure": measure,
+    "resume": go_on,
+}
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Hangs(f"more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def outcome(verb: str, run: Path) -> str:
+    """ "works", or the message of the UserError. Raises whatever else the verb raises, and Hangs."""
+    with events.listening(events.ignore), limited(SECONDS):
+        try:
+            VERBS[verb](run)
+        except (UserError, Diverged) as e:
+            return str(e)
+    return "works"
