@@ -195,14 +195,10 @@ def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def check_state(known: State, saved: Mapping[str, Tensor]) -> None:
-    """Raises KeyError or RuntimeError if the saved state of an objective is not like the one before the first step.
-    What is added later is single numbers."""
-    if missing := known.keys() - saved.keys():
-        raise KeyError(", ".join(sorted(missing)))
-    for name, tensor in saved.items():
-        wanted = known[name].shape if name in known else ()
-        if tensor.shape != wanted or not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
-            raise RuntimeError(f"the state {name} does not consist of finite numbers of the shape {tuple(wanted)}")
+    """Raises RuntimeError if a saved state of an objective has another shape than before the first step."""
+    for name in known.keys() & saved.keys():
+        if saved[name].shape != known[name].shape:
+            raise RuntimeError(f"the state {name} has the shape {tuple(saved[name].shape)}")
 
 
 def make_optimizers(params: Mapping[str, nn.Parameter], config: TrainConfig) -> list[Muon | AdamW]:
