@@ -13,6 +13,7 @@ from afresh.training.progress import ProgressMeter
 MEASURING, MOST_MEASURING = 0.15, 90.0  # share of the minutes for measuring and the report, and at most these seconds
 LEAST_MEASURING, REPORT = 4.0, 0.3  # seconds; and the share of what is left that the samples of the report take
 FINISHING, LEAST_FINISHING = 0.02, 0.3  # share and seconds for what follows the last step of training
+FITTING, MOST_FITTING = 0.1, 10.0  # share and at most so many seconds for what a family fits to its data after training
 LEAST_TRAINING = 0.4  # share of the minutes that training gets, however long reading the data took
 TOLERATED = 0.03  # relative error of the number of steps left from which it is changed
 ANNOUNCED = 0.25  # relative change of the number of steps that is reported
@@ -30,11 +31,12 @@ class Clock:
         """When the command should end."""
         return self.begun + 60 * minutes
 
-    def training_end(self, minutes: float) -> float:
-        """When training should end. At least LEAST_TRAINING of the minutes are left for it."""
+    def training_end(self, minutes: float, fits: bool = False) -> float:
+        """When training should end. `fits`: the family fits something to its data afterwards. At least LEAST_TRAINING of the minutes are left for it."""
         seconds = 60 * minutes
         after = max(LEAST_FINISHING, FINISHING * seconds)
         after += min(MOST_MEASURING, MEASURING * seconds) if self.measuring else 0.0
+        after += min(MOST_FITTING, FITTING * seconds) if fits else 0.0
         return max(self.end(minutes) - after, time.monotonic() + LEAST_TRAINING * seconds)
 
     def measuring_seconds(self, minutes: float) -> float:
