@@ -50,7 +50,11 @@ class Job:
     def training_end(self) -> float | None:
         """When training should end, on the clock of time.monotonic, if there is a budget in minutes."""
         minutes = self.run.record.minutes
-        return None if self.clock is None or minutes is None else self.clock.training_end(minutes, self.run.family.finish is not None)
+        return (
+            None
+            if self.clock is None or minutes is None
+            else self.clock.training_end(minutes, self.run.family.finish is not None)
+        )
 
     def measuring_seconds(self) -> float | None:
         """The seconds for measuring that are left of a budget in minutes."""
