@@ -32,8 +32,8 @@ class Clock:
         return self.begun + 60 * minutes
 
     def training_end(self, minutes: float, fits: bool = False) -> float:
-        """When training should end. `fits`: the family fits something to its data afterwards. At least LEAST_TRAINING of
-        the minutes are left for training."""
+        """When training should end; `fits`: the family fits something to its data afterwards. At least LEAST_TRAINING
+        of the minutes are left for training."""
         seconds = 60 * minutes
         after = max(LEAST_FINISHING, FINISHING * seconds)
         after += min(MOST_MEASURING, MEASURING * seconds) if self.measuring else 0.0
