@@ -37,20 +37,24 @@ def test_a_run_of_images(judged: Path, invoke: Invoke, request: pytest.FixtureRe
     assert "▀" in shown and "preview:" not in shown
 
 
-def test_a_run_of_texts_shows_what_it_wrote_last(texts_run: Path, invoke: Invoke) -> None:
-    (texts_run / "report.json").unlink(missing_ok=True)  # of another test of this run, which is shared
-    code, out, _ = invoke("show", texts_run)
+@pytest.fixture
+def unmeasured(texts_run: Path, tmp_path: Path) -> Path:
+    """A copy of the shared run without the report that another test may have written."""
+    return Path(shutil.copytree(texts_run, tmp_path / "texts", ignore=shutil.ignore_patterns("report.json")))
+
+
+def test_a_run_of_texts_shows_what_it_wrote_last(unmeasured: Path, invoke: Invoke) -> None:
+    code, out, _ = invoke("show", unmeasured)
     assert code == 0 and "preview of step 4:\n" in out and '--prompt "..."' in out
     assert "verdict" not in out, "nothing was measured"
 
 
-def test_json_holds_the_same(judged: Path, texts_run: Path, invoke: Invoke) -> None:
+def test_json_holds_the_same(judged: Path, unmeasured: Path, invoke: Invoke) -> None:
     found = parsed(invoke("show", judged, "--json")[1])
     assert found["verdict"] == VERDICT and found["steps"] == 4 and found["state"] == "done"
     assert Path(found["preview"]).is_file() and Path(found["report"]).is_file()
     assert [c.split()[1] for c in found["next"]] == ["sample", "measure"]
-    (texts_run / "report.json").unlink(missing_ok=True)  # of another test of this run, which is shared
-    assert parsed(invoke("show", texts_run, "--json")[1])["verdict"] is None
+    assert parsed(invoke("show", unmeasured, "--json")[1])["verdict"] is None
 
 
 def test_a_run_that_was_stopped_is_resumed_next(judged: Path, invoke: Invoke) -> None:

@@ -17,8 +17,8 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from afresh.core import UserError
 
@@ -28,7 +28,7 @@ FILE = ".lock"
 class Lock:
     """A run that this process holds until `release`. `stream` is None where no lock is possible."""
 
-    def __init__(self, file: Path, stream: BinaryIO | None) -> None:
+    def __init__(self, file: Path, stream: FileIO | None) -> None:
         self.file, self.stream = file, stream
 
     def release(self) -> None:
@@ -50,7 +50,7 @@ def identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def same_file(file: Path, stream: BinaryIO) -> bool:
+def same_file(file: Path, stream: FileIO) -> bool:
     """Whether the name still leads to the open file."""
     try:
         return identity(file.stat()) == identity(os.fstat(stream.fileno()))
@@ -67,7 +67,7 @@ def hold(folder: Path, doing: str) -> Lock:
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            stream = os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "r+b")
+            stream = os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "r+b", buffering=0)
         except OSError:
             return Lock(file, None)
         status = os.fstat(stream.fileno())
@@ -92,13 +92,12 @@ def hold(folder: Path, doing: str) -> Lock:
         stream.truncate(0)
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         holder = {"process": os.getpid(), "host": socket.gethostname(), "doing": doing, "since": since}
-        stream.write(json.dumps(holder).encode())
-        stream.flush()
+        stream.write(json.dumps(holder).encode())  # not buffered, as closing would try again where it failed
     lock = _held[identity(os.fstat(stream.fileno()))] = Lock(file, stream)
     return lock
 
 
-def in_use(folder: Path, doing: str, stream: BinaryIO) -> UserError:
+def in_use(folder: Path, doing: str, stream: FileIO) -> UserError:
     """The error that another process holds a run, as far as it has written who it is."""
     try:
         stream.seek(0)
