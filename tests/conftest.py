@@ -22,16 +22,18 @@ os.environ |= {  # before torch is imported; processes that tests start inherit 
 
 @pytest.fixture(scope="session", autouse=True)
 def configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """An empty folder of the user's configuration, also for processes that tests start."""
+    """Empty folders of the user's configuration and data, also for processes that tests start."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         yield
 
 
 @pytest.fixture(scope="session", autouse=True)
 def do_not_wait_for_the_disk() -> Iterator[None]:
-    """os.fsync does nothing: it protects from a loss of power, which no test can bring about. The order of the calls is
-    tested where it matters, in tests/training/test_crash.py with the real function."""
+    """os.fsync and os.sync do nothing: they protect from a loss of power, which no test can bring about. The order of
+    the calls is tested where it matters, in tests/training/test_crash.py with the real function."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda handle: None)
+        patch.setattr(os, "sync", lambda: None)
         yield

@@ -10,6 +10,7 @@ from typing import Any
 from afresh.alignment.rewards.reward_factory import Wanted
 from afresh.core import UserError, events
 from afresh.core.events import Event, JsonLines, Listener, listening
+from afresh.data.objects import as_path
 from afresh.runs.run import Run, list_runs, summary
 from afresh.sampling.request import Request, unwanted
 from afresh.sampling.samples import Samples
@@ -55,6 +56,7 @@ __all__ = [
 ]
 
 PathLike = str | Path
+Data = Any  # a path, or data in memory: a dataset, a data frame, arrays, a list, a loader
 Labels = str | Mapping[str, str]  # a class, or classes by the label's name
 
 
@@ -74,6 +76,10 @@ def _learnt(job: Job) -> Model:
 
 def _path(value: PathLike | None) -> Path | None:
     return None if value is None else Path(value)
+
+
+def _data(value: Data | None) -> Path | None:
+    return None if value is None else as_path(value)
 
 
 class Model:
@@ -365,7 +371,7 @@ class Model:
 
     def tune(
         self,
-        path: PathLike,
+        path: Data,
         *,
         lora: bool = True,
         rank: int | None = None,
@@ -379,7 +385,7 @@ class Model:
         settings: Mapping[str, Any] | None = None,
         quiet: bool = False,
     ) -> Model:
-        """A new model, tuned from this one on the file or folder `path`: `afresh.tune` with its usual options."""
+        """A new model, tuned from this one on `path`: `afresh.tune` with its usual options."""
         return tune(
             self,
             path,
@@ -458,7 +464,7 @@ class Model:
 
 
 def train(
-    path: PathLike,
+    path: Data,
     *,
     modality: str | None = None,
     base: PathLike | Model | None = None,
@@ -469,14 +475,16 @@ def train(
     tokens: int | None = None,
     seed: int = 0,
     out: PathLike | None = None,
-    validation: PathLike | None = None,
+    validation: Data | None = None,
     force: bool = False,
     device: str | None = None,
     data: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     quiet: bool = False,
 ) -> Model:
-    """Train a generative model on the file or folder `path`, for 5 minutes if no budget is given.
+    """Train a generative model on `path`, for 5 minutes if no budget is given. It is a file or folder, or data in
+    memory: a dataset, a data frame, arrays (N, H, W, C), a list of texts, images or sounds, pairs (example, label), or
+    a loader of batches, which are kept as files in the user's data folder (~/.local/share/afresh/data on Linux).
 
     `base` is a model to begin with, as `tune` does, or "auto": small public weights on this machine if the data is
     little text. `codec` is a finished autoencoder whose latents are learnt. `data` are options of the modality
@@ -486,31 +494,31 @@ def train(
     Raises UserError for bad usage or input, Diverged if training cannot go on, Interrupted after Ctrl-C (saved).
     """
     set_family, set_train = by_part(settings or {})
-    spec = train_task.TrainSpec(
-        path=Path(path),
-        modality=modality,
-        base=None if base is None else str(base.path if isinstance(base, Model) else base),
-        family=family,
-        codec=codec.path if isinstance(codec, Model) else _path(codec),
-        minutes=minutes,
-        steps=steps,
-        tokens=tokens,
-        seed=seed,
-        out=_path(out),
-        validation=_path(validation),
-        force=force,
-        device=device,
-        data=data or {},
-        set_family=set_family,
-        set_train=set_train,
-    )
     with _reporting(quiet):
+        spec = train_task.TrainSpec(
+            path=as_path(path),
+            modality=modality,
+            base=None if base is None else str(base.path if isinstance(base, Model) else base),
+            family=family,
+            codec=codec.path if isinstance(codec, Model) else _path(codec),
+            minutes=minutes,
+            steps=steps,
+            tokens=tokens,
+            seed=seed,
+            out=_path(out),
+            validation=_data(validation),
+            force=force,
+            device=device,
+            data=data or {},
+            set_family=set_family,
+            set_train=set_train,
+        )
         return _learnt(train_task.start(spec))
 
 
 def tune(
     base: PathLike | Model,
-    path: PathLike,
+    path: Data,
     *,
     lora: bool = True,
     rank: int | None = None,
@@ -522,38 +530,38 @@ def tune(
     seed: int = 0,
     out: PathLike | None = None,
     modality: str | None = None,
-    validation: PathLike | None = None,
+    validation: Data | None = None,
     force: bool = False,
     device: str | None = None,
     data: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     quiet: bool = False,
 ) -> Model:
-    """Tune a model or public weights on the file or folder `path`: an adapter of `rank` (16 by default, and `alpha`
-    twice the rank), or everything without `lora`; a few passes over the data if no budget is given.
+    """Tune a model or public weights on `path`, as for `train`: an adapter of `rank` (16 by default, and `alpha` twice
+    the rank), or everything without `lora`; a few passes over the data if no budget is given.
 
     Raises UserError if the base cannot be read, and as `train` does.
     """
     set_train = tune_task.of_tuning(settings or {})
     if not lora and (rank is not None or alpha is not None or targets):
         raise UserError("rank, alpha and targets belong to an adapter: leave them out with lora=False.", "not_lora")
-    spec = tune_task.TuneSpec(
-        base=str(base.path if isinstance(base, Model) else base),
-        path=Path(path),
-        lora=tune_task.adapter(rank, alpha, targets) if lora else None,
-        minutes=minutes,
-        steps=steps,
-        lr=lr,
-        seed=seed,
-        out=_path(out),
-        modality=modality,
-        validation=_path(validation),
-        force=force,
-        device=device,
-        data=data or {},
-        set_train=set_train,
-    )
     with _reporting(quiet):
+        spec = tune_task.TuneSpec(
+            base=str(base.path if isinstance(base, Model) else base),
+            path=as_path(path),
+            lora=tune_task.adapter(rank, alpha, targets) if lora else None,
+            minutes=minutes,
+            steps=steps,
+            lr=lr,
+            seed=seed,
+            out=_path(out),
+            modality=modality,
+            validation=_data(validation),
+            force=force,
+            device=device,
+            data=data or {},
+            set_train=set_train,
+        )
         return _learnt(tune_task.start(spec))
 
 
@@ -578,11 +586,12 @@ def list_models(folder: PathLike = "runs") -> list[Model]:
 
 
 def inspect_data(
-    path: PathLike,
+    path: Data,
     *,
     modality: str | None = None,
     data: Mapping[str, Any] | None = None,
-    validation: PathLike | None = None,
+    validation: Data | None = None,
 ) -> Look:
-    """What would be learnt from `path`, before anything is spent. Raises UserError if it cannot be used."""
-    return look(Path(path), modality, data, _path(validation))
+    """What would be learnt from `path`, as for `train`, before anything is spent. Raises UserError if it cannot be
+    used."""
+    return look(as_path(path), modality, data, _data(validation))

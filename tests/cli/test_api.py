@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import afresh
@@ -41,6 +42,15 @@ def test_from_data_to_a_picture(
     assert afresh.resume(tmp_path / "run", quiet=True).path == run.path
     a, b = (json.loads((p / "run.json").read_bytes())["train"] for p in (run.path, pictures_run))
     assert a == b, "Python and the command line ask for the same training"
+
+
+def test_data_in_memory_is_there_again_when_a_run_is_resumed(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
+    labels = [i % 2 for i in range(40)]
+    model = afresh.train((images, labels), family="flow", steps=4, out=tmp_path / "run", settings=SMALL, quiet=True)
+    assert model.sample(2, label="1", steps=2)[0].shape == (8, 8, 1)
+    assert afresh.resume(model.path, quiet=True).path == model.path
+    assert {c.name: c.passed for c in model.verify()}["data"]
 
 
 def test_a_run_says_what_it_is(pictures_run: Path) -> None:

@@ -49,7 +49,7 @@ def read_parquet(raw: bytes, max_mb: int, choose: Callable[[Any], Sequence[str]]
             size += sum(map(_bytes, batch.columns))
             if size > max_mb * MB:
                 raise FileError(f"more than {max_mb:,} MB when decoded: split it, or raise `data.max_file_mb`")
-            rows += _plain(batch).to_pylist()
+            rows += plain_columns(batch).to_pylist()
     except FileError:
         raise
     except (pyarrow.ArrowException, *DAMAGED) as error:
@@ -178,7 +178,7 @@ def _bytes(column: Any) -> int:
     return int(compute.sum(compute.cast(lengths, "int64")).as_py() or 0)
 
 
-def _plain(batch: Any) -> Any:
+def plain_columns(batch: Any) -> Any:
     """With times as texts and durations as numbers: those beyond Python's, or in nanoseconds, have no other form."""
     import pyarrow
     from pyarrow import types

@@ -25,6 +25,7 @@ from afresh.core import (
     registry,
 )
 from afresh.core.options import problems
+from afresh.data import arrow
 from afresh.data.advice import Facts, advise
 from afresh.data.duplicates import near_duplicates
 from afresh.data.files import must_exist
@@ -63,6 +64,7 @@ def choose_modality(path: Path, wanted: str | None) -> tuple[Modality, str]:
     must_exist(path)
     if wanted is not None:
         return registry.modality(wanted), "set by the user"
+    path = arrow.readable(path, None)
     modalities = {m.name: m for m in registry.modalities()}
     all_sniffs = [(sniff(m, path), m.name) for m in modalities.values()]
     sniffs = sorted((s for s in all_sniffs if s[0].score > 0), key=lambda s: -s[0].score)
@@ -117,7 +119,8 @@ def read_split(
     items = corpus.items
     notes = list(corpus.notes)
     if validation is not None:
-        other = modality.read(validation, options.model_copy(update=dict(corpus.settled)))
+        source = arrow.readable(validation, modality.name)
+        other = modality.read(source, options.model_copy(update=dict(corpus.settled)))
         if not other.items:
             raise UserError(f"Nothing in {validation} could be used as a validation split.")
         items = [mark(i, "train") for i in items] + [mark(i, "validation") for i in other.items]
@@ -147,9 +150,10 @@ def prepare(
 
     Raises UserError if the data cannot be used or an option is invalid.
     """
-    kind, why = choose_modality(path, modality)
+    source = arrow.readable(path, modality)  # the same files, or what was written aside of them
+    kind, why = choose_modality(source, modality)
     chosen = read_options(kind, options or {})
-    parts, corpus, notes = read_split(path, kind, chosen, validation)
+    parts, corpus, notes = read_split(source, kind, chosen, validation)
     chosen = chosen.model_copy(update=dict(corpus.settled))
     encoder = encoder or (fit or kind.fit)(parts.train, chosen)
     chosen = chosen.model_copy(update=dict(encoder.settled))

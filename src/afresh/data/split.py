@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 
 from afresh.core import Division, Item, ItemKind, Refused, UserError
 from afresh.core.counted import counted
@@ -15,6 +17,17 @@ FEW = 20  # if there are fewer long items than this, each item is divided instea
 # Names of files and folders that define the data's own split.
 TRAINING = frozenset({"train", "training"})
 HELD_OUT = frozenset({"validation", "valid", "val", "dev", "test", "testing", "heldout"})
+
+
+def split_of_name(name: str) -> str | None:
+    """The split of files such as train/a.txt, data/val/a.txt, test.jsonl, stories_valid.txt.gz and
+    train-00000-of-00002.parquet; None for other names."""
+    path = PurePosixPath(name.lower())
+    stem = re.sub(r"([-_]\d+)?(-of-\d+)?$", "", path.name.split(".")[0])
+    words = {*path.parts[:-1], re.split(r"[-_]", stem)[-1]}
+    if words & TRAINING:
+        return "train"
+    return "validation" if words & HELD_OUT else None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,7 +28,7 @@ from afresh.data.files import (
     zip_names,
 )
 from afresh.data.refusals import refusal_lines
-from afresh.data.split import HELD_OUT, TRAINING
+from afresh.data.split import split_of_name
 from afresh.data.text import chat, extract, tables
 from afresh.data.text.documents import (
     DocumentEncoder,
@@ -118,7 +117,7 @@ class TextModality:
                 continue
             label = PurePosixPath(name).parts[0] if "/" in name and options.folder_labels else None
             labels = {"label": label} if label else {}
-            corpus.items += [replace(i, labels={**i.labels, **labels}, split=_split_of(name)) for i in items]
+            corpus.items += [replace(i, labels={**i.labels, **labels}, split=split_of_name(name)) for i in items]
         corpus.notes += reading.decoder.notes()
         if options.document == "auto" and len(reading.documents) == 1:
             corpus.settled = {"document": next(iter(reading.documents))}
@@ -403,14 +402,3 @@ def _with_splits(corpus: Corpus) -> list[Item]:
         f"{counts['train']:,} documents to train, {counts['validation']:,} held out, {counts[None]:,} others to train"
     )
     return corpus.items
-
-
-def _split_of(name: str) -> str | None:
-    """The split of files such as train/a.txt, data/val/a.txt, test.jsonl, stories_valid.txt.gz and
-    train-00000-of-00002.parquet; None for other names."""
-    path = PurePosixPath(name.lower())
-    stem = re.sub(r"([-_]\d+)?(-of-\d+)?$", "", path.name.split(".")[0])
-    words = {*path.parts[:-1], re.split(r"[-_]", stem)[-1]}
-    if words & TRAINING:
-        return "train"
-    return "validation" if words & HELD_OUT else None

@@ -17,6 +17,7 @@ from afresh.core import Encoder, Item, Space, UserError, events, registry
 from afresh.core.counted import counted
 from afresh.core.options import override
 from afresh.core.rng import Rng
+from afresh.data import arrow
 from afresh.data.load import Loader
 from afresh.data.prepare import Prepared, choose_modality, long_records, prepare
 from afresh.data.text.documents import DocumentEncoder, DocumentOptions
@@ -211,7 +212,7 @@ def own_kind(path: Path, base: BaseModel) -> str | None:
     """
     if base.modality is None or not isinstance(base.encoder, DocumentEncoder) or not path.exists():
         return base.modality
-    return base.modality if registry.modality(base.modality).sniff(path).score > 0 else None
+    return base.modality if registry.modality(base.modality).sniff(arrow.readable(path, None)).score > 0 else None
 
 
 def suited(base: BaseModel, items: Sequence[Item], options: Any) -> Encoder:

@@ -1,0 +1,293 @@
+"""Tables with images, sounds or class names: Parquet, Arrow and Feather files as Hugging Face's datasets writes them.
+
+The library itself is not needed: the key `huggingface` of a file's metadata names the features, and an image or a sound
+is a structure of its bytes and its path. A path without bytes is never followed, as a table of somebody else could name
+any file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from afresh.core import UserError, events
+from afresh.data.files import MB, DataFile, FileError, check_memory, read_bytes, walk
+from afresh.data.media_folder import TABLES
+from afresh.data.parquet import DAMAGED, plain_columns, read_parquet
+from afresh.data.split import split_of_name
+from afresh.data.written_aside import IMAGES, SOUNDS, Entry, Kind, MediaFile, media_file, write_aside, written_aside
+
+SUFFIXES = frozenset({".parquet", ".arrow", ".feather"})
+KINDS: Mapping[str, Kind] = {"image": "image", "audio": "sound"}  # of modalities that learn media
+FEATURES: Mapping[str, Kind] = {"Image": "image", "Audio": "sound"}
+UNREAD = ("Image", "Audio", "Video", "Pdf")  # features that are read in a column of their own, or not at all
+CACHES = re.compile(r"(cache-|indices-|tmp).*\.arrow")  # of the library, beside the data
+DESCRIBES = re.compile(r"(readme|licen[cs]e)(\..*)?|(state|dataset_infos?|dataset_dict)\.json")  # the data
+MAX_MB = 4096  # of one file, when decoded
+VERSION = 1
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A file of rows: what is in its columns, by their names."""
+
+    file: DataFile
+    media: Mapping[str, Kind]
+    classes: Mapping[str, Sequence[str]]  # names of classes
+    unread: tuple[str, ...]  # columns of several images or sounds a row, or of videos
+
+
+def readable(path: Path, modality: str | None) -> Path:
+    """The path itself, or a folder into which its tables were written aside, as images or sounds or texts.
+
+    `modality` is the one that was asked for, None to choose images or sounds where there are any. Raises UserError if
+    the tables have both, if they lie beside images or sounds, or if one cannot be read.
+    """
+    files, others = _tables(path)
+    if not files:
+        return path
+    try:
+        tables = [_look(f) for f in files]
+        kind = _kind(path, tables, others, modality)
+        if kind is None or (kind == "text" and others):
+            return path
+        if others:
+            events.warning(f"Only the tables are read; left out: {', '.join(others[:6])}", "files_left_out")
+        key = _key(kind, files)
+        return written_aside(kind, key) or write_aside(kind, _entries(tables, kind), key)
+    except FileError as error:
+        raise UserError(f"{path} cannot be used: {error}.") from None
+
+
+def _tables(path: Path) -> tuple[list[DataFile], list[str]]:
+    """The tables at a path, and the names of other files in the folder but those that only describe it."""
+    if path.is_file():
+        return (walk(path)[0] if path.suffix.lower() in SUFFIXES else []), []
+    if not path.is_dir():
+        return [], []
+    files = [f for f in walk(path)[0] if not CACHES.fullmatch(f.path.name)]
+    tables = [f for f in files if f.suffix in SUFFIXES and f.path.name.lower() not in TABLES]
+    described = {f.name for f in tables}
+    return tables, [f.name for f in files if f.name not in described and not DESCRIBES.fullmatch(f.path.name.lower())]
+
+
+def _kind(path: Path, tables: Sequence[TableFile], others: Sequence[str], modality: str | None) -> Kind | None:
+    """What to write aside; None if the readers of files know the tables."""
+    found = {kind for t in tables for kind in t.media.values()}
+    wanted = KINDS.get(modality or "")
+    if wanted is not None:
+        return wanted if wanted in found else None
+    if modality is None and len(found) > 1:
+        raise UserError(
+            f"{path} has columns of images ({_names(tables, 'image')}) and of sounds ({_names(tables, 'sound')}). "
+            "Choose what to learn: `modality=image` or `modality=audio`."
+        )
+    if modality is None and found:
+        kind = found.pop()
+        beside = [name for name in others if PurePosixPath(name).suffix.lower() in IMAGES | SOUNDS]
+        if beside:
+            raise UserError(
+                f"{path} has image or sound files ({beside[0]}, ...) and also tables that hold {kind}s "
+                f"({tables[0].file.name}, ...). Give a folder of one of the two."
+            )
+        return kind
+    unread = sorted({c for t in tables for c in t.unread})
+    if modality is None and unread:
+        raise UserError(
+            f"{path} has images, sounds or videos in a form that is not read, in the columns {', '.join(unread)}. "
+            "Accepted are columns of one image or one sound in each row. To learn its texts all the same, choose "
+            "`modality=text`."
+        )
+    return "text" if any(t.classes or t.file.suffix != ".parquet" for t in tables) else None
+
+
+def _names(tables: Sequence[TableFile], kind: Kind) -> str:
+    return ", ".join(dict.fromkeys(name for t in tables for name, k in t.media.items() if k == kind))
+
+
+def _key(kind: Kind, files: Sequence[DataFile]) -> str:
+    digest = hashlib.sha256(f"{VERSION} {kind}".encode())
+    for file in files:
+        with file.path.open("rb") as stream:
+            digest.update(f" {file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}".encode())
+    return digest.hexdigest()[:24]
+
+
+# --------------------------------------------------------------------------- reading
+
+
+def _look(file: DataFile) -> TableFile:
+    try:
+        schema = _schema(file)
+    except FileError:
+        if file.suffix == ".parquet":  # the reader of texts reports it among others
+            return TableFile(file, {}, {}, ())
+        raise
+    features = _features(schema)
+    media: dict[str, Kind] = {}
+    unread = []
+    for column in schema:
+        feature = features.get(column.name, {})
+        kind = FEATURES.get(str(feature.get("_type"))) if isinstance(feature, dict) else None
+        if kind is None and not feature and _holds_files(column.type):
+            kind = _kind_of_rows(file, column.name)
+        if kind is not None:
+            media[column.name] = kind
+        elif any(f'"_type": "{name}"' in json.dumps(feature) for name in UNREAD):
+            unread.append(column.name)
+    classes = {
+        name: tuple(map(str, f["names"]))
+        for name, f in features.items()
+        if isinstance(f, dict) and f.get("_type") == "ClassLabel" and isinstance(f.get("names"), list)
+    }
+    return TableFile(file, media, classes, tuple(unread))
+
+
+def _features(schema: Any) -> dict[str, Any]:
+    """The features that the library datasets wrote into a file. Empty if there are none."""
+    try:
+        content = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = content["info"]["features"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return {}
+    return features if isinstance(features, dict) else {}
+
+
+def _holds_files(kind: Any) -> bool:
+    """Whether values of a type may be files: bytes, or a structure of bytes and a path."""
+    from pyarrow import types
+
+    if types.is_struct(kind):
+        return {kind.field(i).name for i in range(kind.num_fields)} == {"bytes", "path"}
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def _kind_of_rows(file: DataFile, column: str) -> Kind | None:
+    """What the first file in a column is; None if there is none, or the column cannot be read."""
+    try:
+        found = next((f for row in _rows(file, [column]) if (f := _file(row[column])) is not None), None)
+    except FileError:
+        return None
+    return None if found is None else found.kind
+
+
+def _schema(file: DataFile) -> Any:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        if file.suffix == ".parquet":
+            return pyarrow.parquet.read_schema(file.path)
+        with _open_arrow(file) as reader:
+            return reader.schema
+    except (pyarrow.ArrowException, *DAMAGED) as error:
+        raise FileError(
+            f"{file.name} is not a readable {_format(file)} file: {error or type(error).__name__}"
+        ) from None
+
+
+def _format(file: DataFile) -> str:
+    return file.suffix.removeprefix(".").capitalize()
+
+
+def _open_arrow(file: DataFile) -> Any:
+    """A reader of an Arrow file, with a table of contents or as a stream."""
+    import pyarrow
+
+    source = pyarrow.memory_map(str(file.path))
+    try:
+        return pyarrow.ipc.open_file(source)
+    except pyarrow.ArrowInvalid:
+        source.seek(0)
+        return pyarrow.ipc.open_stream(source)
+
+
+def _rows(file: DataFile, columns: Sequence[str] | None = None) -> Iterator[Row]:
+    """Rows of a file. Raises FileError if it is damaged or too large."""
+    if file.suffix == ".parquet":
+        try:
+            rows = read_parquet(read_bytes(file, MAX_MB), MAX_MB, lambda schema: columns or schema.names)
+        except FileError as error:
+            raise FileError(f"{file.name}: {error}") from None
+        yield from rows
+        return
+    import pyarrow
+
+    size = 0
+    try:
+        with _open_arrow(file) as reader:
+            batches = (
+                (reader.get_batch(i) for i in range(reader.num_record_batches))
+                if isinstance(reader, pyarrow.ipc.RecordBatchFileReader)
+                else reader
+            )
+            for batch in batches:
+                batch.validate(full=True)
+                batch = batch if columns is None else batch.select(columns)
+                size += batch.nbytes
+                if size > MAX_MB * MB:
+                    raise FileError(f"{file.name} has more than {MAX_MB:,} MB when decoded: split it")
+                check_memory(batch.nbytes)
+                yield from plain_columns(batch).to_pylist()
+    except FileError:
+        raise
+    except (pyarrow.ArrowException, *DAMAGED) as error:
+        raise FileError(
+            f"{file.name} is not a readable {_format(file)} file: {error or type(error).__name__}"
+        ) from None
+
+
+def _file(value: Any) -> MediaFile | None:
+    """The file in a value; a path alone is none."""
+    if isinstance(value, dict):
+        name, value = value.get("path"), value.get("bytes")
+    else:
+        name = None
+    return media_file(value, name) if isinstance(value, bytes) and value else None
+
+
+def _entries(tables: Sequence[TableFile], kind: Kind) -> Iterator[Entry]:
+    splits = {t.file.name: split_of_name(t.file.name) for t in tables}
+    held_out = "validation" in splits.values()
+    left_out = 0
+    for table in tables:
+        split = (splits[table.file.name] or "train") if held_out else None
+        ours = [name for name, k in table.media.items() if k == kind]
+        main = next((n for n in ours if n.lower() in ("image", "img", "audio")), ours[0] if ours else None)
+        for row in _rows(table.file):
+            columns = {k: named_class(v, table.classes.get(k)) for k, v in row.items() if k not in table.media}
+            columns = {k: v for k, v in columns.items() if not isinstance(v, bytes)}
+            if kind == "text":
+                yield Entry(columns, split=split)
+                continue
+            file = None if main is None else _file(row[main])
+            if file is None:
+                left_out += 1
+                continue
+            others = {n: _file(row[n]) for n in ours if n != main and kind == "image"}
+            yield Entry(columns, file, {image_column(n): f for n, f in others.items() if f is not None}, split)
+    if left_out:
+        events.warning(
+            f"{left_out:,} rows have no {kind}, only its path, or a format that is not known: they are left out",
+            "rows_left_out",
+        )
+
+
+def image_column(name: str) -> str:
+    """A column's name as one of conditioning images, which the reader of images knows by it."""
+    name = re.sub(r"\W", "_", name)
+    return name if re.fullmatch(r"image_.+|.+_image", name, re.IGNORECASE) else f"{name}_image"
+
+
+def named_class(value: Any, names: Sequence[str] | None) -> Any:
+    """A class by its name; a value below 0 means that the class is not known."""
+    if names is None or not isinstance(value, int):
+        return value
+    return names[value] if 0 <= value < len(names) else None

@@ -1,0 +1,190 @@
+"""Data that no reader reads as it is, written aside once as a folder that all of them know.
+
+Objects of Python and tables that hold images or sounds become files with a `metadata.jsonl`, or JSON lines of texts, in
+a folder of the user's data, which no program clears as it may clear a cache: a run that is resumed or verified reads it
+again. The folder is named after its content, so that the same data is kept once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from platformdirs import user_data_path
+
+from afresh.core import UserError, events
+from afresh.core.files import free_bytes, write_file
+from afresh.data.audio.sounds import SUFFIXES as SOUNDS
+from afresh.data.image.images import SUFFIXES as IMAGES
+
+Kind = Literal["image", "sound", "text"]
+MAGIC = {  # the first bytes of a file: its suffix
+    b"\x89PNG": ".png",
+    b"\xff\xd8\xff": ".jpg",
+    b"GIF8": ".gif",
+    b"BM": ".bmp",
+    b"II*\x00": ".tif",
+    b"MM\x00*": ".tif",
+    b"fLaC": ".flac",
+    b"OggS": ".ogg",
+    b"ID3": ".mp3",
+    b"\xff\xfb": ".mp3",
+    b"\xff\xf3": ".mp3",
+    b"FORM": ".aiff",
+}
+FOLDERS: Mapping[Kind, str] = {"image": "images", "sound": "sounds", "text": "texts"}
+
+
+@dataclass(frozen=True)
+class MediaFile:
+    """The content of an image or sound file, with its suffix (lower case, with the dot)."""
+
+    content: bytes
+    suffix: str
+
+    @property
+    def kind(self) -> Kind:
+        return "sound" if self.suffix in SOUNDS else "image"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One example: its file, unless it is a text, what else its row holds, and further files by column."""
+
+    columns: Mapping[str, Any]
+    file: MediaFile | None = None
+    others: Mapping[str, MediaFile] = field(default_factory=dict)  # conditioning images
+    split: str | None = None  # "train" or "validation"
+
+
+def media_file(content: bytes, name: str | None = None) -> MediaFile | None:
+    """A file by its first bytes, or by the suffix of its name; None if it is neither an image nor a sound."""
+    if content[:4] == b"RIFF":
+        return MediaFile(content, ".webp" if content[8:12] == b"WEBP" else ".wav")
+    if content[4:8] == b"ftyp" and content[8:11] in (b"hei", b"mif"):
+        return MediaFile(content, ".heic")
+    suffix = next((s for magic, s in MAGIC.items() if content.startswith(magic)), None)
+    suffix = suffix or PurePosixPath(name or "").suffix.lower()
+    return MediaFile(content, suffix) if suffix in IMAGES | SOUNDS else None
+
+
+def data_folder() -> Path:
+    """Where data is written aside."""
+    return user_data_path("afresh") / "data"
+
+
+def write_aside(kind: Kind, entries: Iterable[Entry], key: str | None = None) -> Path:
+    """Write the entries, in their order, into a folder; returns it. Without a `key` it is named after what is written.
+
+    Raises UserError if there is no entry, or if the folder cannot be written.
+    """
+    root = data_folder()
+    with _temporary(root) as folder:
+        target = folder / FOLDERS[kind]
+        digest = hashlib.sha256(kind.encode())
+        count = _write_texts(target, entries, digest) if kind == "text" else _write_media(target, entries, digest)
+        if count == 0:
+            raise UserError(f"There is no {kind} in the data: it has no usable rows. Give at least two {kind}s.")
+        named = root / (key or digest.hexdigest()[:24])
+        if not named.exists():
+            os.sync()  # once for all files, before the rename says that they are complete
+            os.replace(folder, named)
+    place = named / FOLDERS[kind]
+    events.note(f"{count:,} {kind}s are kept in {place}, where the run reads them again", "written_aside")
+    return place
+
+
+def written_aside(kind: Kind, key: str) -> Path | None:
+    """The folder of this key, if it was written before."""
+    place = data_folder() / key / FOLDERS[kind]
+    return place if place.is_dir() else None
+
+
+@contextmanager
+def _temporary(root: Path) -> Iterator[Path]:
+    """A folder beside the finished ones, which is removed unless it was renamed."""
+    folder = None
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=root))
+        yield folder
+    except OSError as error:
+        raise UserError(
+            f"The data cannot be written into {root}: {error.strerror or error}. {free_bytes(root):,} bytes are free. "
+            "Make room there, or set XDG_DATA_HOME to another folder."
+        ) from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_media(folder: Path, entries: Iterable[Entry], digest: Any) -> int:
+    lines = []
+    for number, entry in enumerate(entries):
+        if entry.file is None:
+            continue
+        part = f"{entry.split}/" if entry.split else ""
+        row = dict(entry.columns)
+        for column, file in {"": entry.file, **entry.others}.items():
+            name = f"{part}{number:07d}{'-' + column if column else ''}{file.suffix}"
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(file.content)
+            digest.update(f"{name} {len(file.content)} ".encode() + file.content)
+            row[column or "file_name"] = name
+        lines.append(_line(row))
+    table = "".join(lines).encode()
+    digest.update(table)
+    if lines:
+        write_file(folder / "metadata.jsonl", table)
+    return len(lines)
+
+
+def _write_texts(folder: Path, entries: Iterable[Entry], digest: Any) -> int:
+    folder.mkdir(parents=True)
+    files: dict[str, io.BufferedWriter] = {}
+    count = 0
+    try:
+        for entry in entries:
+            name = f"{entry.split or 'texts'}.jsonl"
+            if name not in files:
+                files[name] = (folder / name).open("wb")
+            line = _line(entry.columns).encode()
+            digest.update(f"{name} ".encode() + line)
+            files[name].write(line)
+            count += 1
+    finally:
+        for file in files.values():
+            file.close()
+    return count
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps({k: jsonable(v) for k, v in row.items()}, ensure_ascii=True) + "\n"
+
+
+def jsonable(value: Any) -> Any:
+    """A value as JSON has it: numbers of NumPy and torch as Python's, what is not finite as null, bytes left out, and
+    anything else as its text."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, bytes | bytearray) or type(value).__name__ in ("NAType", "NaTType"):  # missing, for pandas
+        return None
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(v) for v in value]
+    plain = getattr(value, "tolist", None)  # arrays and tensors, and their numbers
+    return jsonable(plain()) if callable(plain) else str(value)
