@@ -9,6 +9,7 @@ import pytest
 from afresh.cli.doctor import extra_finding
 from afresh.cli.extras import EXTRAS, Extra
 from afresh.core.memory import least_memory
+from afresh.tasks import doctor
 from afresh.tasks.doctor import (
     compiler_finding,
     disk_finding,
@@ -24,7 +25,8 @@ def machine(float32: float, bfloat16: float, compiler: bool = True) -> Machine:
     return Machine("cpu", "a processor", 2, float32, bfloat16, compiler, "2.9", "3.12.1")
 
 
-def test_this_machine_is_described(invoke: Invoke, tmp_path: Path) -> None:
+def test_this_machine_is_described(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "compile_fault", lambda device: None)  # which takes some seconds
     code, printed, _ = invoke("doctor", tmp_path, "--device", "cpu", "--json")
     seen = parsed(printed)
     names = [f["name"] for f in seen["findings"]]
@@ -77,7 +79,14 @@ def test_too_little_is_marked() -> None:
     assert not memory_finding(1e9).fine and memory_finding(16e9).fine
     assert "400M" in memory_finding(16e9).follows
     assert memory_finding(None).fine
+
+
+def test_the_compiler_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not compiler_finding(machine(1, 1, compiler=False)).fine
+    monkeypatch.setattr(doctor, "compile_fault", lambda device: None)
+    assert compiler_finding(machine(1, 1)).fine
+    monkeypatch.setattr(doctor, "compile_fault", lambda device: "no Python.h")
+    assert not compiler_finding(machine(1, 1)).fine and "no Python.h" in compiler_finding(machine(1, 1)).follows
 
 
 def test_the_disk_is_that_of_the_nearest_folder_that_exists(tmp_path: Path) -> None:

@@ -207,7 +207,7 @@ def test_euler_is_exact_for_one_image(base: Path) -> None:
 
     net.raw = exact  # type: ignore[method-assign]
     for settings in (DiffusersSettings(steps=3), DiffusersSettings(steps=7, grid="even")):
-        ts = grid_of(net, settings, torch.device("cpu"))
+        ts = grid_of(net, settings)
         start = noise(2) * float(((1 - ts[0]).square() + ts[0].square()).sqrt())
         end = euler(predictor({"velocity": net}), start, Cond(2), ts)
         torch.testing.assert_close(end, image.expand(2, -1, -1, -1), rtol=0, atol=2e-2)

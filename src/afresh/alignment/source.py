@@ -38,6 +38,7 @@ from afresh.core import (
     events,
     registry,
 )
+from afresh.core.device import wide
 from afresh.core.rng import Rng
 from afresh.data.load import gather
 from afresh.data.prepare import Prepared
@@ -437,8 +438,8 @@ def distance_from_base(x: Tensor, base: Tensor, std: float) -> float:
     for tokens, the share of different ones.
     """
     if not x.is_floating_point():
-        return float((x != base).double().mean())
-    return float((x.double() - base.double()).square().mean() / std**2)
+        return float(wide(x != base).mean())
+    return float((wide(x) - wide(base)).square().mean() / std**2)
 
 
 def tidied(metrics: Mapping[str, float], samples: int) -> dict[str, float]:

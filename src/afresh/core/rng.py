@@ -3,7 +3,8 @@
 There is no generator whose state must be saved: a resumed run draws the numbers of an uninterrupted one, and the noise
 of an example is the same alone, in a batch, and on any rank. The generator is SplitMix64's finaliser applied to a keyed
 counter (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators", fig. 15), computed in int64, whose
-products wrap around as the algorithm needs.
+products wrap around as the algorithm needs. For a device without float64 (Apple's GPU), numbers are drawn on the CPU
+and moved, so that they are those of a CPU, bit for bit.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from afresh.core.device import float64_device
 
 GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
@@ -40,7 +43,12 @@ class Rng:
     seed: int
 
     def bits(self, purpose: str, index: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
-        """Uniform int64 of shape (B, *shape), for `index` (B,) int64."""
+        """Uniform int64 of shape (B, *shape), for `index` (B,) int64, on its device."""
+        return self._bits(purpose, index, shape).to(index.device)
+
+    def _bits(self, purpose: str, index: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """`bits`, on the device where they are drawn."""
+        index = index.to(float64_device(index.device))
         name = hashlib.sha256(f"{self.seed}/{purpose}".encode()).digest()
         key = int.from_bytes(name[:8], "little", signed=True)
         row = _mix(_mix(index.to(torch.int64) * GOLDEN + key))  # (B,)
@@ -49,14 +57,15 @@ class Rng:
 
     def uniform(self, purpose: str, index: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
         """Uniform float32 in [0, 1) with 24 bits, (B, *shape)."""
-        return _shift(self.bits(purpose, index, shape), 40).float() * 2.0**-24
+        return (_shift(self._bits(purpose, index, shape), 40).float() * 2.0**-24).to(index.device)
 
     def uniform_each(self, purposes: Sequence[str], index: Tensor) -> Tensor:
         """uniform(purposes[b], index[b]) for every row b, (B,)."""
+        home = index.to(float64_device(index.device))
         digests = (hashlib.sha256(f"{self.seed}/{p}".encode()).digest() for p in purposes)
-        keys = torch.tensor([int.from_bytes(d[:8], "little", signed=True) for d in digests], device=index.device)
-        row = _mix(_mix(index.to(torch.int64) * GOLDEN + keys))
-        return _shift(_mix(row + GOLDEN), 40).float() * 2.0**-24
+        keys = torch.tensor([int.from_bytes(d[:8], "little", signed=True) for d in digests], device=home.device)
+        row = _mix(_mix(home.to(torch.int64) * GOLDEN + keys))
+        return (_shift(_mix(row + GOLDEN), 40).float() * 2.0**-24).to(index.device)
 
     def normal(self, purpose: str, index: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
         """Standard normal float32, (B, *shape), by Box and Muller (1958).
@@ -66,12 +75,12 @@ class Rng:
         """
         n = math.prod(shape)
         half = (n + 1) // 2
-        z = self.bits(purpose, index, (2, half))
+        z = self._bits(purpose, index, (2, half))
         u = (_shift(z, 11).double() + 0.5) * 2.0**-53  # (0, 1)
         radius = torch.sqrt(-2.0 * torch.log(u[:, 0]))
         angle = 2.0 * math.pi * u[:, 1]
         out = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], 1)  # (B, 2 half)
-        return out[:, :n].float().view(len(index), *shape)
+        return out[:, :n].float().view(len(index), *shape).to(index.device)
 
     def bernoulli(self, purpose: str, index: Tensor, p: float) -> Tensor:
         """True with probability p, (B,) bool."""

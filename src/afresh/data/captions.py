@@ -28,6 +28,7 @@ from torch import Tensor
 
 from afresh.core import UserError, events
 from afresh.core.counted import counted
+from afresh.core.device import computing_device
 from afresh.nets.sentence import BertConfig, bert, pooled
 
 WORDS, MINILM, AUTO = "words", "minilm", "auto"
@@ -96,11 +97,13 @@ class TextModel:
 class CaptionEncoder:
     """Captions to the vectors (N, E) that a model is conditioned on, standardised per dimension by the training split.
 
-    The text model is loaded, and its files are checked, when the first unknown caption is encoded.
+    The text model is loaded, and its files are checked, when the first unknown caption is encoded. It computes on the
+    device that was chosen when this encoder was made (core.device.computing_device).
     """
 
     def __init__(self, saved: SavedCaptions, mean: Tensor, std: Tensor, known: Mapping[str, Tensor] | None = None):
         self.saved, self.mean, self.std = saved, mean, std
+        self.device = computing_device()
         self.known = dict(known or {})  # cache: caption -> vector before standardisation
 
     @cached_property
@@ -116,7 +119,7 @@ class CaptionEncoder:
                 + ", ".join(f"{k} {v}" for k, v in self.saved.files.items() if k in changed)
                 + "."
             )
-        return open_model(folder)
+        return open_model(folder, self.device)
 
     def __call__(self, captions: Sequence[str]) -> Tensor:
         """(N, E) float32. Warns about captions that are truncated. Raises UserError like `model`."""
@@ -261,15 +264,17 @@ def _incomplete(folder: Path, missing: Sequence[str]) -> UserError:
     )
 
 
-def open_model(folder: Path) -> TextModel:
-    """Load a BERT with this project's own forward pass, or another network with transformers; on a GPU if available.
+def open_model(folder: Path, device: torch.device | None = None) -> TextModel:
+    """Load a BERT with this project's own forward pass, or another network with transformers.
+
+    device: where it computes; by default `computing_device`.
 
     Raises UserError if a file is missing or damaged, or the model is not a text encoder that can be used.
     """
     missing = [n for n in NEEDED if not (folder / n).is_file()]
     if missing:
         raise _incomplete(folder, missing)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or computing_device()
     config = _json(folder / "config.json", {})
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -281,20 +281,20 @@ def predictor(modules: Modules, clip: float | None = None) -> Predict:
     return predict
 
 
-def grid_of(net: Foreign, settings: DiffusersSettings, device: torch.device) -> Tensor:
-    """Times from noise to data, (steps + 1,) float64.
+def grid_of(net: Foreign, settings: DiffusersSettings) -> Tensor:
+    """Times from noise to data, (steps + 1,) float64 on the CPU.
 
     For the grid `schedule`: evenly spaced steps of DDPM from the last ("trailing" in diffusers), followed by t = 1.
     """
     if settings.grid == "even":
-        return times(settings.steps, device)
-    ratio = net.get_buffer("ratio").double()
+        return times(settings.steps)
+    ratio = net.get_buffer("ratio").cpu().double()
     count = len(ratio)
     if settings.steps > count:
         raise UserError(f"steps must be at most {count}, the number of steps of the base model, not {settings.steps}.")
     k = (count - torch.arange(settings.steps, dtype=torch.float64) * count / settings.steps).round().long() - 1
-    inner = torch.sigmoid(ratio[k.to(ratio.device)] / 2)  # t / (1 - t) = sqrt(abar / (1 - abar))
-    return torch.cat([inner, inner.new_ones(1)]).to(device)
+    inner = torch.sigmoid(ratio[k] / 2)  # t / (1 - t) = sqrt(abar / (1 - abar))
+    return torch.cat([inner, inner.new_ones(1)])
 
 
 @torch.no_grad()
@@ -310,7 +310,7 @@ def sample(
     """Samples (n, *space.shape) from rng.normal("sample/noise", index) at the first of the times, as in diffusers."""
     net = foreign(modules)
     noise = rng.normal("sample/noise", index, space.shape)
-    ts = grid_of(net, settings, noise.device)
+    ts = grid_of(net, settings)
     start = noise * float(((1 - ts[0]).square() + ts[0].square()).sqrt())  # unit variance on DDPM's path
     return SOLVERS[settings.solver](guided(modules, config, settings), start, cond, ts)
 

@@ -175,7 +175,7 @@ def sample(
         able = ", ".join(str(2**i) for i in range(config.finest.bit_length()))
         raise UserError(f"This student samples in {able} steps, not in {steps}.")
     x = rng.normal("sample/noise", index, space.shape)
-    ends = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=x.device).to(x.dtype)
+    ends = torch.linspace(0, 1, steps + 1, dtype=torch.float64).to(x)
     for t, s in zip(ends[:-1], ends[1:], strict=True):
         x = x + (s - t) * modules["student"](x, t.expand(len(x)), s.expand(len(x)), cond)
     return x

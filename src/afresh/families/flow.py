@@ -223,7 +223,7 @@ def sample(
     """Solves the flow from rng.normal("sample/noise", index): (n, *space.shape). Raises UserError as `guided` does."""
     noise = rng.normal("sample/noise", index, space.shape)
     solver = solving(settings, space, rng, index)(0)
-    ts = times(settings.steps, noise.device, settings.shift)
+    ts = times(settings.steps, settings.shift)
     return solver(guided(modules, settings), noise, cond, ts)
 
 
@@ -264,21 +264,21 @@ def density(modules: Modules, config: FlowConfig, space: Space, batch: Batch, rn
     x = batch.x.float()
     probes = None if math.prod(space.shape) <= EXACT else rademacher(rng, batch.index, space.shape, 1)
     with torch.autocast(x.device.type, enabled=False):
-        ts = times(LIKELIHOOD_STEPS, x.device, LIKELIHOOD_SHIFT)
+        ts = times(LIKELIHOOD_STEPS, LIKELIHOOD_SHIFT)
         return log_likelihood(predictor(modules["velocity"]), x, batch.cond, ts, probes)
 
 
 @torch.no_grad()
 def encode(modules: Modules, config: FlowConfig, space: Space, x: Tensor, cond: Cond, settings: FlowSettings) -> Tensor:
     """The noise (B, D) from which Heun's rule reaches x in the settings' steps; their solver is ignored."""
-    ts = times(settings.steps, x.device, settings.shift)
+    ts = times(settings.steps, settings.shift)
     return invert(guided(modules, settings), x.float(), cond, ts, INVERT_ROUNDS).flatten(1)
 
 
 @torch.no_grad()
 def decode(modules: Modules, config: FlowConfig, space: Space, z: Tensor, cond: Cond, settings: FlowSettings) -> Tensor:
     """x (B, *space.shape) from z (B, D), by Heun's rule in the settings' steps."""
-    ts = times(settings.steps, z.device, settings.shift)
+    ts = times(settings.steps, settings.shift)
     return heun(guided(modules, settings), z.view(-1, *space.shape), cond, ts)
 
 
@@ -371,7 +371,7 @@ def draw(
     Clark et al. 2024, sec. 4.2: the gradient through all steps is neither needed nor well-behaved.
     """
     noise = rng.normal("sample/noise", index, space.shape)
-    ts, predict = times(settings.steps, noise.device, settings.shift), guided(modules, settings)
+    ts, predict = times(settings.steps, settings.shift), guided(modules, settings)
     cut = max(0, settings.steps - FOLLOWED)
     with torch.no_grad():
         x = solving(settings, space, rng, index)(0)(predict, noise, cond, ts[: cut + 1]) if cut else noise

@@ -44,6 +44,7 @@ from afresh.core import (
     State,
     UserError,
 )
+from afresh.core.device import float64_device, wide
 from afresh.core.rng import GOLDEN, Rng
 from afresh.nets.kernels import functions as kernels
 from afresh.nets.transformer import Decoder, DecoderShape, compilable
@@ -189,7 +190,7 @@ class MaskedObjective:
         assert isinstance(net, Denoiser)
         window = Window.of(batch, self.space)
         total = window.counted.sum(1)
-        n = 1 + (spread(rng, batch.index) * total).long()
+        n = 1 + part_of(total, spread(rng, batch.index))
         hidden = window.counted & (window.ranks(rng, "masked/order") < n[:, None])
         nats = window.nats(net, hidden)
         return nats.sum(), float(total.sum()), {"loss": nats.detach().sum()}
@@ -199,14 +200,21 @@ class MaskedObjective:
 
 
 def spread(rng: Rng, index: Tensor) -> Tensor:
-    """Numbers in [0, 1) for the draws `index`, (B,) float64, evenly spread over consecutive draws.
+    """Numbers in [0, 1) for the draws `index`, (B,) float64, evenly spread over consecutive draws; on the CPU
+    if the device of `index` has no float64.
 
     Weyl's sequence of the golden ratio in 64-bit integers, with a random start: the low-variance times of Kingma et al.
     2021 (appendix I.1), but as a function of the number of each draw, so that they do not depend on the batch.
     """
+    index = index.to(float64_device(index.device))
     start = rng.bits("masked/spread", torch.zeros_like(index[:1]))
     bits = index * GOLDEN + start
     return ((bits >> 11) & ((1 << 53) - 1)).double() * 2.0**-53
+
+
+def part_of(total: Tensor, share: Tensor) -> Tensor:
+    """floor(share * total), (B,) int64, of counts `total` (B,) and float64 shares (B,)."""
+    return (share * total.to(share.device)).long().to(total.device)
 
 
 def bound(modules: Modules, config: MaskedConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
@@ -219,11 +227,11 @@ def bound(modules: Modules, config: MaskedConfig, space: Space, batch: Batch, rn
     assert isinstance(net, Denoiser)
     window = Window.of(batch, space)
     total, rank = window.counted.sum(1), window.ranks(rng, "masked/score/order")
-    u = rng.uniform("masked/score/number", batch.index).double()
+    u = wide(rng.uniform("masked/score/number", batch.index))
     out = torch.zeros(len(batch.x), device=batch.x.device)
     offset = torch.zeros_like(total)
     for k in range(SCORES):
-        n = 1 + ((u + k) / SCORES * total).long()
+        n = 1 + part_of(total, (u + k) / SCORES)
         shifted = (rank - offset[:, None]) % total.clamp_min(1)[:, None]
         out -= window.nats(net, window.counted & (shifted < n[:, None])) / SCORES
         offset = offset + n

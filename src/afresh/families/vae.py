@@ -215,7 +215,7 @@ def posterior_draws(modules: Modules, config: VAEConfig, examples: Examples, row
             noise = rng.normal(f"vae/density/{s}", rows[block].to(device), (config.latent,))
             each.append(mean + (0.5 * log_var).exp() * noise)
         parts.append(torch.stack(each))
-    return torch.cat(parts, 1).double().cpu().numpy()
+    return torch.cat(parts, 1).cpu().double().numpy()
 
 
 def prior_draw(

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from afresh.core.device import wide
 from afresh.core.rng import Rng
 
 SHIFT = 1 / 8  # largest translation, as a share of an axis' length
@@ -130,10 +131,11 @@ def warp(x: Tensor, how: Tensor) -> Tensor:
     if not len(rows):
         return x
     h, w = x.shape[2:]
-    flip, zoom, turn, down, right = how[rows].double().unbind(1)  # float64: the same result in any batch
+    flip, zoom, turn, down, right = wide(how[rows]).unbind(1)  # float64: the same result in any batch
     scale, angle = torch.exp2(-ZOOM * zoom), TURN * turn
-    c, s = ((scale * f(angle)).float().view(-1, 1, 1) for f in (torch.cos, torch.sin))
-    mirror, down, right = (v.float().view(-1, 1, 1) for v in (1 - 2 * flip, down * farthest(h), right * farthest(w)))
+    c, s = ((scale * f(angle)).to(x.device, torch.float32).view(-1, 1, 1) for f in (torch.cos, torch.sin))
+    whole = (1 - 2 * flip, down * farthest(h), right * farthest(w))
+    mirror, down, right = (v.to(x.device, torch.float32).view(-1, 1, 1) for v in whole)
     b = torch.arange(h, device=x.device).view(1, h, 1) - (h - 1) / 2 - down  # from the centre, in cells: (R, H, 1)
     a = torch.arange(w, device=x.device).view(1, 1, w) - (w - 1) / 2 - right  # (R, 1, W)
     source = torch.stack([mirror * (c * a + s * b) * (2 / w), (c * b - s * a) * (2 / h)], 3)  # (R, H, W, 2)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from afresh.core.device import wide
 from afresh.nets.conv import conv, dense, start
 from afresh.nets.quantise import FSQ, VQ, NoQuantiser, ResidualFSQ
 from afresh.nets.unet import ChannelNorm
@@ -168,7 +169,7 @@ class GaussianPrior(nn.Module):
     def fitted(self, z: Tensor) -> dict[str, Tensor]:
         """The buffers of the Gaussian of greatest likelihood for z (N, *shape): its mean and the symmetric root of its
         covariance."""
-        rows = z.flatten(1).double()
+        rows = wide(z.flatten(1))
         mean = rows.mean(0)
         centred = rows - mean
         if self.get_buffer("root").dim() == 1:

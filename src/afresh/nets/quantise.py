@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from afresh.core.device import wide
+
 EDGE = 1e-3  # relative margin of the range beyond the outermost levels, which makes them reachable
 
 
@@ -178,6 +180,6 @@ class NoQuantiser(nn.Module):
 
 def usage(codes: Tensor, size: int) -> tuple[float, float]:
     """(share of the codes in use, perplexity exp(H) of their frequencies) of `codes`, int64 of any shape."""
-    p = torch.bincount(codes.flatten(), minlength=size).double() / max(1, codes.numel())
+    p = wide(torch.bincount(codes.flatten(), minlength=size)) / max(1, codes.numel())
     used = p[p > 0]
     return len(used) / size, float(torch.exp(-(used * used.log()).sum()))

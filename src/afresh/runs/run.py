@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from afresh.core import Codec, Cond, CondSpec, Encoder, Family, Space, UserError, registry
 from afresh.core.counted import counted
+from afresh.core.device import computing_on
 from afresh.core.files import free_bytes, write_json
 from afresh.core.rng import Rng
 from afresh.core.stored import faults, reading
@@ -28,6 +29,7 @@ from afresh.runs.record import RunRecord, read_record
 from afresh.sampling.request import Request, check_fills, describe, encode_holes, encode_prompts, make_cond
 from afresh.sampling.settings import of_guidance, of_sampling
 from afresh.training import checkpoint
+from afresh.training.budget import devices, is_available
 from afresh.training.checkpoint import Checkpoint
 from afresh.training.config import TrainConfig
 from afresh.training.journal import read_rows
@@ -139,7 +141,7 @@ class Run:
     @cached_property
     def encoder(self) -> Encoder:
         modality = registry.modality(self.record.modality)
-        with reading(self.path / "encoder"):
+        with reading(self.path / "encoder"), computing_on(self.train.device):
             encoder = modality.load(self.path / "encoder")
             check_space(encoder.space, self.path / "encoder")
         return encoder
@@ -179,13 +181,14 @@ class Run:
 
     @property
     def train(self) -> TrainConfig:
-        """How the run was trained, with the CPU as its device if its accelerator is not present, and with at most as
-        many threads as the machine has processors."""
+        """How the run was trained, with the fastest device of this machine if its own is not available, and with at
+        most as many threads as the machine has processors."""
         train = self.record.train
         if train.threads > (processors := os.cpu_count() or 1):
             train = train.model_copy(update={"threads": processors})
-        present = train.device == "cpu" or (train.device.startswith("cuda") and torch.cuda.is_available())
-        return train if present else train.model_copy(update={"device": "cpu"})
+        if train.device == "cpu" or is_available(train.device):
+            return train
+        return train.model_copy(update={"device": devices()[0]})
 
     # ------------------------------------------------------------------------------------------------ its weights
 

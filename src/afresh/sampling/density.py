@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Cond, Predict
+from afresh.core.device import float64_device, wide
 from afresh.core.rng import Rng
 from afresh.sampling.ode import heun, velocity
 
@@ -38,7 +39,7 @@ def divergence(predict: Predict, x: Tensor, t: Tensor, cond: Cond, probes: Tenso
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         v = velocity(predict, x, t, cond)
-        total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        total = torch.zeros(len(x), dtype=torch.float64, device=float64_device(x.device))
         if not v.requires_grad:  # the velocity does not depend on x
             return v, total
         dims = x[0].numel()
@@ -47,7 +48,7 @@ def divergence(predict: Predict, x: Tensor, t: Tensor, cond: Cond, probes: Tenso
             e = _unit(k, x) if probes is None else probes[k].to(x)
             (back,) = torch.autograd.grad(v, x, e, retain_graph=k + 1 < count, allow_unused=True)
             if back is not None:
-                total = total + (back * e).flatten(1).double().sum(1)
+                total = total + wide((back * e).flatten(1)).sum(1)
     return v.detach(), total if probes is None else total / count
 
 
@@ -72,13 +73,13 @@ def log_likelihood(
         return divergence(predict, x, t, cond, probes)
 
     x = x.detach()
-    volume = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    volume = torch.zeros(len(x), dtype=torch.float64, device=float64_device(x.device))
     back = ts.flip(0)
     for a, b in zip(back[:-1], back[1:], strict=True):
         h = float(b - a)
         dx, growth = (_heun if rule == "heun" else _rk4)(rates, x, a, b)
         x, volume = x + h * dx, volume + h * growth
-    noise = x.double().flatten(1)
+    noise = wide(x).flatten(1)
     return -0.5 * noise.square().sum(1) - 0.5 * noise.shape[1] * math.log(2 * math.pi) + volume
 
 

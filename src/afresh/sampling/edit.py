@@ -54,7 +54,7 @@ def edit(
     start, strength = task.start, task.strength if task.start is not None else 1.0
     if start is not None and strength == 0:
         return start.clone()
-    ts = (1 - strength) + strength * times(max(1, round(strength * steps)), noise.device, shift)
+    ts = (1 - strength) + strength * times(max(1, round(strength * steps)), shift)
     first = float(ts[0])
     x = noise if start is None else (1 - first) * noise + first * start
     modified = predict

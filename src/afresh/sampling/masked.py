@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Cond, Predict
+from afresh.core.device import wide
 from afresh.core.rng import Rng
 from afresh.sampling.tokens import Cut, draw, narrow
 
@@ -86,9 +87,11 @@ def surest(logits: Tensor, hidden: Tensor, u: Tensor, quota: Tensor, cut: Cut) -
     p = logits[hidden]
     tokens = draw(narrow(p, cut), u[hidden])
     # Probabilities before truncation, which may leave a single token.
-    logp = p.double().log_softmax(-1).gather(1, tokens[:, None])[:, 0]
-    key = torch.full(hidden.shape, torch.inf, dtype=torch.float64, device=p.device).masked_scatter(hidden, -logp)
-    chosen = hidden & (ranks(key, hidden) < quota[:, None])
+    logp = wide(p).log_softmax(-1)
+    logp = logp.gather(1, tokens[:, None].to(logp.device))[:, 0]
+    among = hidden.to(logp.device)
+    key = torch.full(hidden.shape, torch.inf, dtype=torch.float64, device=logp.device).masked_scatter(among, -logp)
+    chosen = hidden & (ranks(key, among).to(p.device) < quota[:, None])
     return chosen, tokens[chosen[hidden]]
 
 

@@ -18,19 +18,20 @@ Solver = Callable[[Predict, Tensor, Cond, Tensor], Tensor]
 Noise = Callable[[int, tuple[int, ...]], Tensor]  # (step, shape of x) -> standard normal
 
 
-def times(steps: int, device: torch.device | str = "cpu", shift: float = 1.0) -> Tensor:
-    """A grid of steps + 1 times on [0, 1], float64: even, or denser near the noise for `shift` above 1.
+def times(steps: int, shift: float = 1.0) -> Tensor:
+    """A grid of steps + 1 times on [0, 1], float64 on the CPU: even, or denser near the noise for `shift` above
+    1.
 
     The noise level 1 - t becomes shift (1 - t) / (1 + (shift - 1)(1 - t)) (Esser et al. 2024, eq. 23, where t is the
     noise level): t' = t / (t + shift (1 - t)). For a shift below 1, steps are denser near the data.
     """
-    t = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=device)
+    t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     return t / (t + shift * (1 - t))
 
 
 def velocity(predict: Predict, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
     """The velocity at one time t for all rows of x."""
-    return predict(x, t.to(x.dtype).expand(len(x)), cond, None)[0]
+    return predict(x, t.to(x).expand(len(x)), cond, None)[0]
 
 
 def euler(predict: Predict, x: Tensor, cond: Cond, ts: Tensor) -> Tensor:

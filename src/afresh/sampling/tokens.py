@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Cond, Predict
+from afresh.core.device import wide
 from afresh.core.rng import Rng
 from afresh.sampling.constraint import Constraint, check_finished, restrict
 from afresh.sampling.deadline import Deadline
@@ -29,13 +30,13 @@ class Cut:
 
 def narrow(logits: Tensor, cut: Cut) -> Tensor:
     """Probabilities (B, V) of logits (B, V) after temperature, top-k, top-p (Holtzman et al. 2020) and min-p (Nguyen et
-    al. 2024), in this order.
+    al. 2024), in this order; float64, on the CPU if the device of the logits has none.
 
     Ties at a threshold are treated alike, so that the result does not depend on the order of the vocabulary.
     """
     if cut.temperature == 0:
-        return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(torch.float64)
-    p = (logits.double() / cut.temperature).softmax(-1)
+        return wide(torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]))
+    p = (wide(logits) / cut.temperature).softmax(-1)
     if cut == Cut(cut.temperature):
         return p
     keep = torch.ones_like(p, dtype=torch.bool)
@@ -55,9 +56,9 @@ def narrow(logits: Tensor, cut: Cut) -> Tensor:
 
 
 def draw(p: Tensor, u: Tensor) -> Tensor:
-    """Draw by the inverse of the cumulative distribution: p (B, V), u (B,) in [0, 1) -> (B,) int64."""
-    total = p.double().cumsum(-1)  # float64, so that u times the sum is less than the sum (u has 24 bits)
-    return torch.searchsorted(total, (u.double() * total[:, -1])[:, None], right=True)[:, 0]
+    """Draw by the inverse of the cumulative distribution: p (B, V), u (B,) in [0, 1) -> (B,) int64, where u is."""
+    total = wide(p).cumsum(-1)  # float64, so that u times the sum is less than the sum (u has 24 bits)
+    return torch.searchsorted(total, (u.to(total) * total[:, -1])[:, None], right=True)[:, 0].to(u.device)
 
 
 def window_start(position: int, context: int) -> int:

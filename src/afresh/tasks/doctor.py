@@ -14,6 +14,7 @@ import torch
 from afresh.core.memory import CGROUP, available_memory, read_words
 from afresh.nets.kernels.build import library, tiles
 from afresh.training.budget import Machine, measure_machine
+from afresh.training.compiling import compile_fault
 
 GB = 1e9
 LITTLE_DISK, LITTLE_MEMORY = 2 * GB, 2 * GB
@@ -55,7 +56,7 @@ def device_finding(machine: Machine) -> Finding:
     if machine.device == "cpu":
         follows = "torch has no usable GPU: models are chosen small enough for a CPU"
     else:
-        follows = f"training uses the GPU; {torch.cuda.device_count() or 1} found"
+        follows = f"training uses the GPU; {torch.accelerator.device_count() or 1} found"
     return Finding("device", f"{machine.device}: {machine.name}", follows)
 
 
@@ -84,9 +85,13 @@ def products_finding(machine: Machine) -> Finding:
 
 
 def compiler_finding(machine: Machine) -> Finding:
-    if machine.compiler:
-        return Finding("compiler", "found", "torch.compile is tried if the budget is long enough for it to pay off")
-    return Finding("compiler", "none (g++)", "torch.compile is not used; longer runs would be faster with g++", False)
+    """Whether torch.compile works, which is tried on a small function."""
+    if not machine.compiler:
+        follows = "torch.compile is not used; longer runs would be faster with g++"
+        return Finding("compiler", "none (g++)", follows, False)
+    if (fault := compile_fault(machine.device)) is not None:
+        return Finding("compiler", "does not work", f"torch.compile is not used: {fault}", False)
+    return Finding("compiler", "works", "torch.compile is tried if the budget is long enough for it to pay off")
 
 
 def kernels_finding() -> Finding:

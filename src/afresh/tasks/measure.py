@@ -122,7 +122,7 @@ class RunEvidence:
             x = dequantised(x, held.scale, self.rng, rows)
             batch = Batch(x, held.cond.select(rows), rows).to(run.train.device)
             logp = likelihood.density(run.modules, run.config, run.space, batch, self.rng)
-            nats.append(bits_per_dim(logp.double().cpu(), dims, held.scale) * dims * math.log(2))
+            nats.append(bits_per_dim(logp.cpu().double(), dims, held.scale) * dims * math.log(2))
         total = torch.cat(nats)
         return total, torch.full_like(total, dims)
 
@@ -139,7 +139,7 @@ class RunEvidence:
                 if self.effort.over:  # a part of the split would be another score
                     raise Unmeasurable(LATE)
                 on_device = batch.to(run.train.device)
-                nats.append(-likelihood.score(run.modules, run.config, run.space, on_device, Rng(0)).double().cpu())
+                nats.append(-likelihood.score(run.modules, run.config, run.space, on_device, Rng(0)).cpu().double())
                 targets = batch.x[:, 1:]
                 counted = torch.ones_like(targets) if batch.mask is None else batch.mask
                 tokens.append(counted.sum(1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from afresh.alignment.source import alignment_source
+from afresh.core import events
 from afresh.runs.data import run_data
 from afresh.runs.lock import kept
 from afresh.runs.run import Run
@@ -18,6 +19,11 @@ def resume(path: Path, trust: bool = False) -> Job:
     by somebody else, names programs or other paths, and is not to be trusted, and if another process trains it."""
     run = Run.open(path)
     check_trust(run, trust)
+    if run.train.device != (trained_on := run.record.train.device):
+        events.warning(
+            f"The run was trained on the device {trained_on}, which is not available here. Training goes on on the "
+            f"device {run.train.device}."
+        )
     with kept(path, "trained"):
         prepared = run_data(run)
         open_source = data_source if run.record.align is None else alignment_source

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from afresh.core import UserError, events, registry
+from afresh.core.device import computing_on
 from afresh.data.prepare import advice_lines, prepare
 from afresh.runs.latent_space import check_source, latent_space
 from afresh.runs.run import Run
@@ -70,7 +71,8 @@ def start(spec: TrainSpec) -> Job:
     output = check_spec(spec, budget, Path("runs") / (spec.path.resolve().stem or "run"), inputs)
     if spec.base is not None and spec.base != AUTO:
         return tune.start(tuning(spec, spec.base, output.path))
-    prepared = prepare(spec.path, spec.modality, spec.data, spec.validation)
+    with computing_on(spec.device):
+        prepared = prepare(spec.path, spec.modality, spec.data, spec.validation)
     if spec.base == AUTO and (base := choose_base(prepared)) is not None:
         return tune.start(tuning(spec, base.name, output.path), base)
     report_data(prepared)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from afresh.core import Encoder, Item, Space, UserError, events, registry
 from afresh.core.counted import counted
+from afresh.core.device import computing_on
 from afresh.core.options import override
 from afresh.core.rng import Rng
 from afresh.data import arrow
@@ -197,9 +198,10 @@ def read(spec: TuneSpec, base: BaseModel) -> Prepared:
         own = settled[other[0]]
         raise UserError(f"`data.{other[0]}` cannot be chosen, because it is that of the base: {own}. Leave it out.")
     settings = {**settled, **spec.data}
-    prepared = prepare(
-        path, kind.name, settings, spec.validation, fit=lambda items, options: suited(base, items, options)
-    )
+    with computing_on(spec.device):
+        prepared = prepare(
+            path, kind.name, settings, spec.validation, fit=lambda items, options: suited(base, items, options)
+        )
     like = spec.modality is None and kind.name == base.modality
     return replace(prepared, why="like the base's data" if like else why)
 

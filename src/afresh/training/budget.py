@@ -60,8 +60,8 @@ class Machine:
 
 def synchronise(device: str) -> None:
     """Wait until the device has finished its work."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
+    if (place := torch.device(device)).type != "cpu":
+        torch.accelerator.synchronize(place)
 
 
 def seconds_of(work: Callable[[], object], device: str, least: float = 0.15) -> float:
@@ -107,6 +107,15 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as e:  # such as an index that is too large
         raise UserError(f"The device {device!r} is not available: {str(e).splitlines()[0]}") from e
     raise UserError(f"The device {device!r} is not available in this installation. Available: {', '.join(known)}.")
+
+
+def is_available(device: str) -> bool:
+    """Whether torch can use the device, with its index, on this machine."""
+    try:
+        check_device(device)
+    except UserError:
+        return False
+    return True
 
 
 @cache

@@ -14,12 +14,13 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from afresh.core import CondSpec, Examples, Family, Space, UserError
+from afresh.core import CondSpec, Examples, Family, Space, UserError, events
 from afresh.core.counted import counted
 from afresh.core.options import override
 from afresh.core.rng import Rng
 from afresh.data.load import Loader, tokens_each
 from afresh.training.budget import Machine, synchronise, torch_threads
+from afresh.training.compiling import compile_fault
 from afresh.training.config import TrainConfig
 from afresh.training.loop import Learner, take_step
 from afresh.training.precision import fastest_precision
@@ -91,8 +92,11 @@ def make_learner(
     modules = placed(family.build(config, space, conds), train.device)
     if base is not None:
         modules = base.apply(modules, train.seed)
-    if train.compile and family.plan.regions is not None:
-        for region in family.plan.regions(modules, train.device):
+    regions = family.plan.regions(modules, train.device) if train.compile and family.plan.regions is not None else ()
+    if regions and (fault := compile_fault(train.device)) is not None:
+        events.warning(f"torch.compile does not work on this machine, so training goes on without it: {fault}")
+    else:
+        for region in regions:
             region.compile()
     return Learner(modules, family.objective(config, space), train)
 
@@ -438,6 +442,9 @@ def maybe_compiled(task: Task, trial: Trial, decisions: list[Decision]) -> Trial
         decisions.append(Decision("compile", "no", "it does not pay off for this network on this device"))
         return trial
     start = time.perf_counter()
+    if (fault := compile_fault(task.machine.device)) is not None:
+        decisions.append(Decision("compile", "no", f"it does not work on this machine: {fault}"))
+        return trial
     train = trial.train.model_copy(update={"compile": True})
     first, speed = step_seconds(task, trial.config, train, 1.0)
     left = task.seconds - (time.perf_counter() - start)

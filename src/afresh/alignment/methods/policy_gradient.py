@@ -16,6 +16,7 @@ from torch import Tensor
 from afresh.alignment.methods.advantages import agreed, spread, within
 from afresh.alignment.methods.divergence import k3, log_shares
 from afresh.core import UserError
+from afresh.core.device import wide
 
 MAX_LOG_RATIO = 20.0  # in nats; larger log-ratios have no gradient, instead of an infinite one
 
@@ -123,7 +124,7 @@ def gap(sampler: Tensor, trainer: Tensor, mask: Tensor) -> Gap:
 
     Raises UserError if the mask is false everywhere.
     """
-    drawn, learnt = (x.detach().double()[mask] for x in agreed({"sampler": sampler, "trainer": trainer}, 2, mask))
+    drawn, learnt = (wide(x.detach()[mask]) for x in agreed({"sampler": sampler, "trainer": trainer}, 2, mask))
     if not len(drawn):
         raise UserError("The mask is false everywhere, so there are no steps to compare.")
     d = learnt - drawn

@@ -1,0 +1,52 @@
+"""Where torch.compile does not work, training goes on without it and says why in one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from afresh.core import events, registry
+from afresh.training import plan
+from afresh.training.compiling import first_reason
+from afresh.training.config import TrainConfig
+from tests.contracts.rows import PLANE, SPEC
+
+NO_HEADERS = """C++ compile error
+
+Command: g++ /tmp/x.main.cpp -O3
+
+Output:
+/tmp/x.h:1:10: fatal error: Python.h: No such file or directory
+"""
+
+
+def test_the_reason_is_the_line_that_names_the_error() -> None:
+    assert first_reason(NO_HEADERS) == "/tmp/x.h:1:10: fatal error: Python.h: No such file or directory"
+    assert first_reason("Cannot find a working triton\ninstallation") == "Cannot find a working triton"
+    assert first_reason("") == ""
+
+
+def test_a_learner_is_made_without_torch_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "compile_fault", lambda device: "Python.h: No such file or directory")
+    family, told = registry.family("vae"), list[events.Event]()
+    train = TrainConfig(**{**family.plan.recipe, "steps": 2, "batch": 4, "micro_batch": 4, "save_every": 2})
+    with events.listening(told.append):
+        made = plan.make_learner(
+            family, family.config(width=8, latent=4, cond=8), PLANE, SPEC, train.model_copy(update={"compile": True})
+        )
+    assert [m._compiled_call_impl for m in made.modules.values()] == [None] * len(made.modules)
+    assert len(told) == 1 and "goes on without it: Python.h" in told[0].text
+
+
+@pytest.mark.slow
+def test_a_compiler_that_does_not_work_is_found_out() -> None:
+    """In a process of its own, because torch looks for the compiler once."""
+    code = "from afresh.training.compiling import compile_fault; print(compile_fault('cpu'))"
+    command = [sys.executable, "-c", code]
+    env = os.environ | {"CXX": "/bin/false", "PYTHONPATH": str(Path(plan.__file__).parents[2])}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    assert "No working C++ compiler found" in done.stdout and len(done.stdout.splitlines()) == 1
