@@ -7,7 +7,6 @@ any file.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,20 +15,31 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from afresh.core import UserError, events
+from afresh.data import webdataset
 from afresh.data.files import MB, DataFile, FileError, check_memory, read_bytes, walk
 from afresh.data.media_folder import TABLES
 from afresh.data.parquet import DAMAGED, plain_columns, read_parquet
 from afresh.data.split import split_of_name
-from afresh.data.written_aside import IMAGES, SOUNDS, Entry, Kind, MediaFile, media_file, write_aside, written_aside
+from afresh.data.written_aside import (
+    IMAGES,
+    KINDS,
+    SOUNDS,
+    Entry,
+    Kind,
+    MediaFile,
+    content_key,
+    image_column,
+    media_file,
+    write_aside,
+    written_aside,
+)
 
 SUFFIXES = frozenset({".parquet", ".arrow", ".feather"})
-KINDS: Mapping[str, Kind] = {"image": "image", "audio": "sound"}  # of modalities that learn media
 FEATURES: Mapping[str, Kind] = {"Image": "image", "Audio": "sound"}
 UNREAD = ("Image", "Audio", "Video", "Pdf")  # features that are read in a column of their own, or not at all
 CACHES = re.compile(r"(cache-|indices-|tmp).*\.arrow")  # of the library, beside the data
 DESCRIBES = re.compile(r"(readme|licen[cs]e)(\..*)?|(state|dataset_infos?|dataset_dict)\.json")  # the data
 MAX_MB = 4096  # of one file, when decoded
-VERSION = 1
 
 Row = dict[str, Any]
 
@@ -52,7 +62,7 @@ def readable(path: Path, modality: str | None) -> Path:
     """
     files, others = _tables(path)
     if not files:
-        return path
+        return webdataset.readable(path, modality)
     try:
         tables = [_look(f) for f in files]
         kind = _kind(path, tables, others, modality)
@@ -60,7 +70,7 @@ def readable(path: Path, modality: str | None) -> Path:
             return path
         if others:
             events.warning(f"Only the tables are read; left out: {', '.join(others[:6])}", "files_left_out")
-        key = _key(kind, files)
+        key = content_key(kind, files)
         return written_aside(kind, key) or write_aside(kind, _entries(tables, kind), key)
     except FileError as error:
         raise UserError(f"{path} cannot be used: {error}.") from None
@@ -110,14 +120,6 @@ def _kind(path: Path, tables: Sequence[TableFile], others: Sequence[str], modali
 
 def _names(tables: Sequence[TableFile], kind: Kind) -> str:
     return ", ".join(dict.fromkeys(name for t in tables for name, k in t.media.items() if k == kind))
-
-
-def _key(kind: Kind, files: Sequence[DataFile]) -> str:
-    digest = hashlib.sha256(f"{VERSION} {kind}".encode())
-    for file in files:
-        with file.path.open("rb") as stream:
-            digest.update(f" {file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}".encode())
-    return digest.hexdigest()[:24]
 
 
 # --------------------------------------------------------------------------- reading
@@ -278,12 +280,6 @@ def _entries(tables: Sequence[TableFile], kind: Kind) -> Iterator[Entry]:
             f"{left_out:,} rows have no {kind}, only its path, or a format that is not known: they are left out",
             "rows_left_out",
         )
-
-
-def image_column(name: str) -> str:
-    """A column's name as one of conditioning images, which the reader of images knows by it."""
-    name = re.sub(r"\W", "_", name)
-    return name if re.fullmatch(r"image_.+|.+_image", name, re.IGNORECASE) else f"{name}_image"
 
 
 def named_class(value: Any, names: Sequence[str] | None) -> Any:

@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -22,6 +22,7 @@ from afresh.data.split import HELD_OUT, TRAINING
 
 TABLES = frozenset({"metadata.jsonl", "metadata.csv", "metadata.parquet"})
 FILE_NAME = "file_name"
+BESIDE = "the .txt files"  # the name of the table of captions that lie beside their files
 MOST_COLUMNS = 1_000  # of the metadata: each may become a condition
 MAX_TABLE = 1 << 29  # bytes of one metadata file
 
@@ -73,7 +74,11 @@ def open_folder(path: Path, media: Media) -> MediaCollection:
     files = [(f.name, f.path) for f in every if f.suffix in media.suffixes]
     tables = {f.name: _table_bytes(f) for f in every if f.path.name.lower() in TABLES}
     containers = tuple(f.path for f in every if f.suffix in media.containers)
-    others = [f for f in every if f.suffix not in media.suffixes and f.name not in tables]
+    beside = {} if tables else captions_beside(f.name for f in every)
+    beside = {text: name for text, name in beside.items() if PurePosixPath(name).suffix.lower() in media.suffixes}
+    if beside:
+        tables[BESIDE] = _caption_table({n: (path / t).read_bytes() for t, n in beside.items()})
+    others = [f for f in every if f.suffix not in media.suffixes and f.name not in {*tables, *beside}]
     refused = [
         r if PurePosixPath(r.source).suffix.lower() in media.suffixes else replace(r, damaged=False) for r in refused
     ]
@@ -111,7 +116,23 @@ def file_names(path: Path) -> list[str]:
     Raises UserError like `open_folder`, or if the archive is damaged.
     """
     names = [f.name for f in walk(path)[0]] if path.is_dir() else [i.filename for i in zip_files(path)]
-    return [n for n in names if not is_hidden(n) and PurePosixPath(n).name.lower() not in TABLES]
+    names = [n for n in names if not is_hidden(n) and PurePosixPath(n).name.lower() not in TABLES]
+    beside = captions_beside(names) if path.is_dir() else {}
+    return [n for n in names if n not in beside]
+
+
+def captions_beside(names: Iterable[str]) -> dict[str, str]:
+    """The .txt files that have the name of another file, and that file: the text is its caption."""
+    names = list(names)
+    others = {str(PurePosixPath(n).with_suffix("")): n for n in names if PurePosixPath(n).suffix.lower() != ".txt"}
+    texts = (n for n in names if PurePosixPath(n).suffix.lower() == ".txt")
+    return {t: others[stem] for t in texts if (stem := str(PurePosixPath(t).with_suffix(""))) in others}
+
+
+def _caption_table(captions: Mapping[str, bytes]) -> bytes:
+    """Captions by the names of their files, as a metadata file. What is not UTF-8 is replaced."""
+    rows = ({FILE_NAME: n, "text": c.decode("utf-8-sig", "replace").strip()} for n, c in captions.items())
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 def _table_bytes(file: DataFile) -> bytes:

@@ -16,9 +16,9 @@ import torch
 from PIL import Image, ImageOps
 
 from afresh.core import Sound, UserError
-from afresh.data.arrow import image_column, named_class
+from afresh.data.arrow import named_class
 from afresh.data.split import HELD_OUT, TRAINING
-from afresh.data.written_aside import Entry, Kind, MediaFile, jsonable, media_file, write_aside
+from afresh.data.written_aside import Entry, Kind, MediaFile, image_column, jsonable, media_file, write_aside
 
 MOST = 5_000_000  # examples: a loader may never end
 ACCEPTED = (

@@ -12,9 +12,10 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -25,6 +26,7 @@ from platformdirs import user_data_path
 from afresh.core import UserError, events
 from afresh.core.files import free_bytes, write_file
 from afresh.data.audio.sounds import SUFFIXES as SOUNDS
+from afresh.data.files import DataFile
 from afresh.data.image.images import SUFFIXES as IMAGES
 
 Kind = Literal["image", "sound", "text"]
@@ -42,6 +44,8 @@ MAGIC = {  # the first bytes of a file: its suffix
     b"\xff\xf3": ".mp3",
     b"FORM": ".aiff",
 }
+KINDS: Mapping[str, Kind] = {"image": "image", "audio": "sound"}  # of modalities that learn media
+VERSION = 1  # of how files become entries
 FOLDERS: Mapping[Kind, str] = {"image": "images", "sound": "sounds", "text": "texts"}
 
 
@@ -76,6 +80,21 @@ def media_file(content: bytes, name: str | None = None) -> MediaFile | None:
     suffix = next((s for magic, s in MAGIC.items() if content.startswith(magic)), None)
     suffix = suffix or PurePosixPath(name or "").suffix.lower()
     return MediaFile(content, suffix) if suffix in IMAGES | SOUNDS else None
+
+
+def image_column(name: str) -> str:
+    """A column's name as one of conditioning images, which the reader of images knows by it."""
+    name = re.sub(r"\W", "_", name)
+    return name if re.fullmatch(r"image_.+|.+_image", name, re.IGNORECASE) else f"{name}_image"
+
+
+def content_key(kind: Kind, files: Sequence[DataFile]) -> str:
+    """What names the folder of these files, by their names and content."""
+    digest = hashlib.sha256(f"{VERSION} {kind}".encode())
+    for file in files:
+        with file.path.open("rb") as stream:
+            digest.update(f" {file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}".encode())
+    return digest.hexdigest()[:24]
 
 
 def data_folder() -> Path:

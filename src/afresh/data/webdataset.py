@@ -1,0 +1,131 @@
+"""WebDataset: .tar archives in which files of one name are one example: 0001.jpg, 0001.txt, 0001.cls, 0001.json.
+
+Nothing is unpacked under the names of an archive: members are read in their order and written aside under numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from afresh.core import UserError, events
+from afresh.data.files import MB, DataFile, is_hidden, walk
+from afresh.data.split import split_of_name
+from afresh.data.written_aside import (
+    IMAGES,
+    KINDS,
+    SOUNDS,
+    Entry,
+    Kind,
+    content_key,
+    image_column,
+    media_file,
+    write_aside,
+    written_aside,
+)
+
+TEXTS = {"txt": "text", "text": "text", "caption": "text", "cls": "label"}  # the columns of members by their endings
+MAX_MEMBER = 512 * MB
+
+
+def readable(path: Path, modality: str | None) -> Path:
+    """The path itself, or a folder into which its .tar archives of images or sounds were written aside.
+
+    Raises UserError if an archive is damaged, or holds both images and sounds and `modality` does not say which.
+    """
+    files = _archives(path)
+    if not files:
+        return path
+    try:
+        kind = _kind(path, files, modality)
+        key = content_key(kind, files)
+        return written_aside(kind, key) or write_aside(kind, _entries(files, kind), key)
+    except (tarfile.TarError, EOFError, UnicodeError) as error:
+        raise UserError(f"{path} is not a .tar archive that can be read: {error}. Repair or remove it.") from None
+
+
+def _archives(path: Path) -> list[DataFile]:
+    if path.is_file():
+        return walk(path)[0] if path.suffix.lower() == ".tar" else []
+    if not path.is_dir():
+        return []
+    files = walk(path)[0]
+    return files if files and all(f.suffix == ".tar" for f in files) else []
+
+
+def _kind(path: Path, files: list[DataFile], modality: str | None) -> Kind:
+    suffixes = {
+        f".{name.rpartition('.')[2]}" for file in files for example in _examples(file, False) for name in example
+    }
+    found: set[Kind] = set()
+    if suffixes & IMAGES:
+        found.add("image")
+    if suffixes & SOUNDS:
+        found.add("sound")
+    wanted = KINDS.get(modality or "")
+    if wanted in found:
+        return wanted
+    if not found or modality is not None:
+        raise UserError(
+            f"{path} has members of {', '.join(sorted(suffixes)) or 'no kind'}. Of a .tar, images or sounds are read, "
+            "each with a .txt, .cls or .json of the same name. Unpack it to read it otherwise."
+        )
+    if len(found) > 1:
+        raise UserError(f"{path} has images and sounds. Choose: `modality=image` or `modality=audio`.")
+    return found.pop()
+
+
+def _examples(file: DataFile, content: bool) -> Iterator[dict[str, bytes]]:
+    """The members of each example by their endings (jpg, txt, seg.png), with their content or without."""
+    current, example = "", {}
+    with tarfile.open(file.path, "r:") as archive:
+        for member in archive:
+            folder, _, base = member.name.rpartition("/")
+            stem, _, ending = base.partition(".")
+            if not member.isreg() or not ending or is_hidden(base):
+                continue
+            if member.size > min(MAX_MEMBER, file.size):  # a sparse member may claim any size
+                raise tarfile.ReadError(f"{member.name} has {member.size:,} bytes")
+            name = f"{folder}/{stem}"
+            if name != current and example:
+                yield example
+                example = {}
+            stream = archive.extractfile(member) if content else None
+            current, example[ending.lower()] = name, b"" if stream is None else stream.read()
+    if example:
+        yield example
+
+
+def _entries(files: list[DataFile], kind: Kind) -> Iterator[Entry]:
+    splits = {f.name: split_of_name(f.name) for f in files}
+    held_out = "validation" in splits.values()
+    left_out = 0
+    for file in files:
+        for example in _examples(file, True):
+            media = {k: m for k, v in example.items() if (m := media_file(v, f"x.{k}")) is not None and m.kind == kind}
+            main = min(media, key=lambda k: k.count("."), default=None)
+            if main is None:
+                left_out += 1
+                continue
+            others = {image_column(k.partition(".")[0]): m for k, m in media.items() if k != main and kind == "image"}
+            yield Entry(_columns(example), media[main], others, (splits[file.name] or "train") if held_out else None)
+    if left_out:
+        events.warning(f"{left_out:,} examples have no {kind} of a known format: they are left out", "rows_left_out")
+
+
+def _columns(example: Mapping[str, bytes]) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    if "json" in example:
+        try:
+            found = json.loads(example["json"])
+        except (ValueError, RecursionError):
+            found = None
+        columns = dict(found) if isinstance(found, dict) else {}
+        columns.pop("file_name", None)
+    for ending, column in TEXTS.items():
+        if ending in example:
+            columns[column] = example[ending].decode("utf-8-sig", "replace").strip()
+    return columns
