@@ -19,7 +19,7 @@ def places(digits: Path, texts: Path, pictures_run: Path, texts_run: Path, tmp_p
     mixed = tmp_path / "mixed"
     mixed.mkdir()
     for i in range(2):
-        (mixed / f"{i}.txt").write_text("words " * 300)
+        (mixed / f"text{i}.txt").write_text("words " * 300)
         (mixed / f"{i}.png").write_bytes((digits / "d0" / "000.png").read_bytes())
     named = {"DIGITS": digits, "TEXTS": texts, "PICTURES": pictures_run, "WORDS": texts_run, "TMP": tmp_path}
     return {k: str(v) for k, v in named.items()}
