@@ -80,7 +80,7 @@ def _kind(path: Path, files: list[DataFile], modality: str | None) -> Kind:
 
 def _examples(file: DataFile, content: bool) -> Iterator[dict[str, bytes]]:
     """The members of each example by their endings (jpg, txt, seg.png), with their content or without."""
-    current, example = "", {}
+    current, example = "", dict[str, bytes]()
     with tarfile.open(file.path, "r:") as archive:
         for member in archive:
             folder, _, base = member.name.rpartition("/")
