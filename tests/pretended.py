@@ -28,13 +28,13 @@ MOVES = {torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default}  # may h
 class Pretended(Tensor):
     """A tensor of the CPU that says that it is on the device mps."""
 
-    inner: Tensor
+    value: Tensor
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> Pretended:
         if inner.dtype in (torch.float64, torch.complex128):
             raise TypeError("The device has no float64.")
-        out: Pretended = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        out: Pretended = Tensor._make_wrapper_subclass(
             cls,
             inner.shape,
             strides=inner.stride(),
@@ -43,17 +43,16 @@ class Pretended(Tensor):
             device=torch.device(NAME, 0),
             requires_grad=inner.requires_grad,
         )
-        out.inner = inner
+        out.value = inner
         return out
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         return computed(func, args, kwargs or {})
-
-    def __repr__(self, *, tensor_contents: object = None) -> str:
-        return f"Pretended({self.inner!r})"
 
 
 def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -68,7 +67,7 @@ def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     stays = bool(here) if asked is None else asked.type == NAME
     if func is torch.ops.aten.copy_.default:
         stays = isinstance(args[0], Pretended)
-    inner_args, inner_kwargs = tree_map_only(Pretended, lambda t: t.inner, (args, kwargs))
+    inner_args, inner_kwargs = tree_map_only(Pretended, lambda t: t.value, (args, kwargs))
     if asked is not None:
         inner_kwargs["device"] = CPU if asked.type == NAME else asked
     out = func(*inner_args, **inner_kwargs)
@@ -93,7 +92,7 @@ class _Listed(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is Tensor.tolist:
-            return func(args[0].inner if isinstance(args[0], Pretended) else args[0])
+            return func(args[0].value if isinstance(args[0], Pretended) else args[0])
         if func is Tensor.__setitem__ and isinstance(args[0], Pretended) and isinstance(args[1], tuple):
             x, key, value = args
             return func(x, tuple(torch.tensor(k).to(x.device) if isinstance(k, list) else k for k in key), value)
