@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -69,15 +69,15 @@ def learn(job: Job) -> float:
     Raises Interrupted after Ctrl-C, Diverged if training cannot continue, and RewardError if a reward fails. In each
     case the progress until then is saved.
     """
-    with held(job.run.path, "trained"), torch_threads(job.run.train.threads):
+    with held(job.run.path, "trained"), torch_threads(job.run.train.threads), interrupts_caught() as interrupted:
         try:
             with changing(job.run.path, LEARNT):
-                return _learn(job)
+                return _learn(job, interrupted)
         finally:
             job.source.close()
 
 
-def _learn(job: Job) -> float:
+def _learn(job: Job, interrupted: Callable[[], bool]) -> float:
     run, source, record = job.run, job.source, job.run.record
     rng = Rng(record.train.seed)
     start = time.perf_counter()
@@ -101,7 +101,7 @@ def _learn(job: Job) -> float:
         journal.rewind(step)
         source.rewind(step)
 
-    with meter, interrupts_caught() as interrupted:
+    with meter:
         hooks = Hooks(
             evaluate=source.evaluate,
             preview=lambda now: preview(now, run),
