@@ -9,7 +9,7 @@ import torch
 
 from afresh.core import Space
 from afresh.core.device import computing_device, computing_on
-from afresh.core.rng import Rng
+from afresh.core.rng import Rng, uniform_each
 from afresh.data.load import Loader
 from afresh.runs.run import Run
 from afresh.training.budget import synchronise
@@ -42,7 +42,7 @@ def test_numbers_are_those_of_a_cpu() -> None:
             lambda i: rng.bits("x", i, (3,)),
             lambda i: rng.uniform("x", i, (3,)),
             lambda i: rng.normal("x", i, (3,)),
-            lambda i: rng.uniform_each(purposes, i),
+            lambda i: uniform_each([(rng, p, j) for p, j in zip(purposes, i.tolist(), strict=True)], i.device),
         ):
             assert isinstance(numbers(here), Pretended) and torch.equal(numbers(here).cpu(), numbers(index))
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import chisquare, kstest
 
-from afresh.core.rng import GOLDEN, Rng, _mix
+from afresh.core.rng import GOLDEN, MixedRng, Rng, _mix
 
 MANY = torch.arange(50_000)
 
@@ -116,3 +116,10 @@ def test_the_numbers_never_change_between_versions() -> None:
 
 GOLDEN_BITS = [4091708200232541779, 2179118348044475786]
 GOLDEN_NORMAL = [1.1290366649627686, 2.1098573207855225, -1.3180010318756104]
+
+
+def test_numbers_of_several_requests_are_those_of_each() -> None:
+    mixed, index = MixedRng([5, 5, 2, 9], [0, 7, 7, 1]), torch.tensor([2, 0, 3, 1])
+    for draw in (lambda r, i: r.normal("a", i, (3, 2)), lambda r, i: r.uniform("b", i), lambda r, i: r.bits("c", i)):
+        each = [draw(Rng(seed), torch.tensor([number])) for seed, number in [(2, 7), (5, 0), (9, 1), (5, 7)]]
+        assert torch.equal(draw(mixed, index), torch.cat(each))

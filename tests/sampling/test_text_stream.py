@@ -195,7 +195,7 @@ def test_a_watcher_changes_nothing_where_nothing_stops() -> None:
 def test_log_probabilities_are_before_every_cut() -> None:
     seen: dict[int, list[float]] = {i: [] for i in range(8)}
 
-    def watch(index: int, token: int, logprob: float) -> bool:
+    def watch(index: int, token: int, logprob: float, top: object) -> bool:
         seen[index].append(logprob)
         return False
 
@@ -210,7 +210,7 @@ def test_log_probabilities_are_before_every_cut() -> None:
 def test_log_probabilities_may_be_those_of_what_is_drawn() -> None:
     seen: dict[int, list[float]] = {i: [] for i in range(8)}
 
-    def watch(index: int, token: int, logprob: float) -> bool:
+    def watch(index: int, token: int, logprob: float, top: object) -> bool:
         seen[index].append(logprob)
         return False
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from afresh.core import Cond, Predict
 from afresh.core.rng import Rng
-from afresh.sampling.tokens import Cut, draw, generate, narrow
+from afresh.sampling.tokens import Cut, Decoding, Penalties, TokenSequence, draw, generate, narrow
 from tests.sampling.fed import model
 
 # --------------------------------------------------------------------------- narrow
@@ -225,3 +225,56 @@ def test_finished_rows_leave_the_batch() -> None:
     rows = run(counted, prompts, [0, 1, 2, 3], 20, end=2)
     drawn = sorted((len(r) + (len(r) < 20) for r in rows), reverse=True)  # the end is drawn as well
     assert sizes == [sum(d > step for d in drawn) for step in range(max(drawn))]
+
+
+# --------------------------------------------------------------------------- sequences side by side
+
+
+def test_penalties_by_their_definition() -> None:
+    logits = torch.zeros(6)
+    changed = Penalties(0.5, 0.25, ((1, 3.0), (4, -100.0))).applied(logits, [2, 2, 5])
+    assert changed.tolist() == [0.0, 3.0, -1.25, 0.0, -100.0, -0.75] and not logits.any()
+
+
+def test_a_sequence_with_an_error_does_not_harm_those_beside_it() -> None:
+    class Dead:
+        """A constraint that no token can meet."""
+
+        def allowed(self) -> Tensor:
+            return torch.zeros(V, dtype=torch.bool)
+
+        def finished(self) -> bool:
+            return False
+
+        def closing(self, most: int) -> None:
+            return None
+
+    def drawn(*sequences: TokenSequence) -> list[TokenSequence]:
+        decoding = Decoding(chain(), CONTEXT, torch.device("cpu"), end=2)
+        decoding.join(sequences, Cond(len(sequences)))
+        while decoding.active:
+            decoding.step()
+        return list(sequences)
+
+    bad, good = drawn(
+        TokenSequence([4], 0, Rng(3), 6, constraint=Dead()),  # type: ignore[arg-type]
+        TokenSequence([0], 1, Rng(3), 6),
+    )
+    assert bad.error is not None and "cannot write" in str(bad.error) and bad.new == []
+    assert good.new == drawn(TokenSequence([0], 1, Rng(3), 6))[0].new != []
+
+
+def test_a_watch_receives_the_likeliest_tokens() -> None:
+    seen: list[tuple[float, Any]] = []
+
+    def watch(index: int, token: int, logprob: float, top: Any) -> bool:
+        seen.append((logprob, top))
+        return False
+
+    decoding = Decoding(chain(), CONTEXT, torch.device("cpu"))
+    decoding.join([TokenSequence([0], 0, Rng(0), 1, Cut(0), watch=watch, top=3)], Cond(1))
+    decoding.step()
+    ((logprob, top),) = seen
+    values, tokens = P[0].log().topk(3)
+    assert top[0][0] == int(tokens[0]) and logprob == top[0][1]
+    assert [v for _, v in top] == pytest.approx(values.tolist(), abs=1e-5)

@@ -9,7 +9,19 @@ from afresh.core.data import Codec, Corpus, Encoder, Item, Modality, Refused, Sn
 from afresh.core.errors import RewardError, UserError
 from afresh.core.evidence import Drawn, Evidence, Metric, Score
 from afresh.core.item_kind import Division, ItemKind, NearDuplicate, Preview
-from afresh.core.model import Edit, Family, Latents, Likelihood, Loss, Objective, PlanHints, Predict, Sampling, State
+from afresh.core.model import (
+    Edit,
+    Family,
+    Latents,
+    Likelihood,
+    Loss,
+    Objective,
+    PlanHints,
+    Predict,
+    Sampling,
+    State,
+    Stepwise,
+)
 from afresh.core.policy import Modules, Policy, Rollout, Steps
 from afresh.core.sound import Sound
 from afresh.core.space import Batch, Cond, CondSpec, Examples, Part, Space
@@ -55,6 +67,7 @@ __all__ = [
     "Space",
     "State",
     "Steps",
+    "Stepwise",
     "Unsupported",
     "UserError",
     "Votes",

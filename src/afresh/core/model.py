@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -88,6 +88,21 @@ class PlanHints:
 
 
 @dataclass(frozen=True)
+class Stepwise:
+    """How a family draws sequences step by step, so that others can join and leave a batch at any step.
+
+    `batch` takes (modules, config, space, settings) and returns an empty batch (sampling.tokens.Decoding); `sequences`
+    takes (space, cond, rng, index, settings) and returns what joins it; `gather` takes (space, sequences) and returns x
+    of those that have ended. Requests with equal `shared(settings)` can be in one batch.
+    """
+
+    batch: Callable[[Modules, Any, Space, Any], Any]
+    sequences: Callable[[Space, Cond, Rng, Tensor, Any], list[Any]]
+    gather: Callable[[Space, Sequence[Any]], Tensor]
+    shared: Callable[[Any], Hashable]
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How a family draws samples, and what may be asked of it.
 
@@ -100,6 +115,7 @@ class Sampling:
     guided: bool = True  # whether guidance was measured to help (tests/matrix.py)
     needs_early_weights: Callable[[Any], bool] = lambda settings: False  # the weights named "early_" + module
     fills: bool = False  # whether the known tokens of a condition may have holes anywhere, not only after them
+    stepwise: Stepwise | None = None
 
 
 @dataclass(frozen=True)

@@ -59,14 +59,6 @@ class Rng:
         """Uniform float32 in [0, 1) with 24 bits, (B, *shape)."""
         return (_shift(self._bits(purpose, index, shape), 40).float() * 2.0**-24).to(index.device)
 
-    def uniform_each(self, purposes: Sequence[str], index: Tensor) -> Tensor:
-        """uniform(purposes[b], index[b]) for every row b, (B,)."""
-        home = index.to(float64_device(index.device))
-        digests = (hashlib.sha256(f"{self.seed}/{p}".encode()).digest() for p in purposes)
-        keys = torch.tensor([int.from_bytes(d[:8], "little", signed=True) for d in digests], device=home.device)
-        row = _mix(_mix(home.to(torch.int64) * GOLDEN + keys))
-        return (_shift(_mix(row + GOLDEN), 40).float() * 2.0**-24).to(index.device)
-
     def normal(self, purpose: str, index: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
         """Standard normal float32, (B, *shape), by Box and Muller (1958).
 
@@ -85,3 +77,30 @@ class Rng:
     def bernoulli(self, purpose: str, index: Tensor, p: float) -> Tensor:
         """True with probability p, (B,) bool."""
         return self.uniform(purpose, index) < p
+
+
+class MixedRng(Rng):
+    """The random numbers of examples from several requests: example `i` has those that `Rng(seeds[i])` gives the
+    example numbers[i]."""
+
+    def __init__(self, seeds: Sequence[int], numbers: Sequence[int]) -> None:
+        super().__init__(0)
+        object.__setattr__(self, "rows", list(zip(seeds, numbers, strict=True)))
+
+    def _bits(self, purpose: str, index: Tensor, shape: tuple[int, ...]) -> Tensor:
+        rows: list[tuple[int, int]] = [self.__dict__["rows"][i] for i in index.tolist()]
+        home = float64_device(index.device)
+        out = torch.empty((len(rows), *shape), dtype=torch.int64, device=home)
+        for seed in dict.fromkeys(seed for seed, _ in rows):
+            which = [place for place, row in enumerate(rows) if row[0] == seed]
+            numbers = torch.tensor([rows[place][1] for place in which], device=home)
+            out[torch.tensor(which, device=home)] = Rng(seed)._bits(purpose, numbers, shape)
+        return out
+
+
+def uniform_each(draws: Sequence[tuple[Rng, str, int]], device: torch.device) -> Tensor:
+    """rng.uniform(purpose, index) of each (rng, purpose, index), (B,) on the device."""
+    digests = (hashlib.sha256(f"{rng.seed}/{purpose}".encode()).digest() for rng, purpose, _ in draws)
+    keys = torch.tensor([int.from_bytes(d[:8], "little", signed=True) for d in digests], dtype=torch.int64)
+    row = _mix(_mix(torch.tensor([i for _, _, i in draws], dtype=torch.int64) * GOLDEN + keys))
+    return (_shift(_mix(row + GOLDEN), 40).float() * 2.0**-24).to(device)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -26,6 +26,7 @@ from afresh.core import (
     Space,
     State,
     Steps,
+    Stepwise,
     UserError,
 )
 from afresh.core.rng import Rng
@@ -34,7 +35,15 @@ from afresh.nets.kernels.decode import Kind
 from afresh.nets.transformer import Decoder, DecoderShape, compilable
 from afresh.sampling.constraint import Maker
 from afresh.sampling.guidance import classifier_free
-from afresh.sampling.tokens import Cut, Watch, generate
+from afresh.sampling.tokens import (
+    Alternatives,
+    Cut,
+    Decoding,
+    Penalties,
+    TokenSequence,
+    Watch,
+    continuations,
+)
 
 
 class TransformerConfig(BaseModel):
@@ -83,6 +92,10 @@ class TransformerSettings(BaseModel):
     top_k: int = Field(0, ge=0)  # only the k likeliest; 0 = all
     top_p: float = Field(1.0, gt=0, le=1)  # only the likeliest that make up p
     min_p: float = Field(0.0, ge=0, le=1)  # only those p times as likely as the best
+    frequency_penalty: float = Field(0.0, ge=-2, le=2)  # for each time that a token was drawn before
+    presence_penalty: float = Field(0.0, ge=-2, le=2)  # once, for tokens that were drawn before
+    logit_bias: dict[int, Annotated[float, Field(ge=-100, le=100)]] = Field(default_factory=dict)  # by token id
+    top_logprobs: int = Field(0, ge=0, le=20)  # the likeliest tokens that are recorded beside each drawn one
     length: int = Field(256, ge=1)
     guidance: float = Field(1.0, ge=0, le=100)  # 1 = as trained
     constraint: Maker | None = Field(None, exclude=True)
@@ -152,6 +165,58 @@ def never(space: Space) -> tuple[int | None, list[int]]:
     return end, [i for i in space.special.values() if i != end]  # several names may share the id of `end`
 
 
+def decoding(
+    modules: Modules, config: TransformerConfig, space: Space, settings: TransformerSettings, among_drawn: bool = False
+) -> Decoding:
+    """An empty batch in which sequences with the same guidance and precision can be drawn side by side. Raises
+    UserError for a precision of the weights without an engine."""
+    net = modules["decoder"]
+    assert isinstance(net, Decoder)
+    check_engine(net, settings.weights)
+    context = space.shape[0]
+    predict = classifier_free(predictor(modules, context + 1, settings.weights), settings.guidance)
+    return Decoding(predict, context, net.embedding.weight.device, *never(space), among_drawn)
+
+
+def sequences(space: Space, cond: Cond, rng: Rng, index: Tensor, settings: TransformerSettings) -> list[TokenSequence]:
+    """The sequences of a request, each with its prompt alone."""
+    cut = Cut(settings.temperature, settings.top_k, settings.top_p, settings.min_p)
+    bias = tuple(sorted(settings.logit_bias.items()))
+    if bias and not 0 <= bias[0][0] <= bias[-1][0] < space.vocab[0]:
+        raise UserError(f"logit_bias is by token id, from 0 to {space.vocab[0] - 1}. Given: {sorted(dict(bias))}.")
+    penalties = Penalties(settings.frequency_penalty, settings.presence_penalty, bias)
+    length = settings.length if space.stream else space.shape[0]
+    return [
+        TokenSequence(
+            prompt,
+            number,
+            rng,
+            length,
+            cut,
+            penalties,
+            None if settings.constraint is None else settings.constraint(),
+            settings.watch,
+            settings.top_logprobs,
+        )
+        for prompt, number in zip(prompts_of(space, cond), index.tolist(), strict=True)
+    ]
+
+
+def shared(settings: TransformerSettings) -> Hashable:
+    """Requests with equal values can be drawn in one batch."""
+    return settings.guidance, settings.weights
+
+
+def gathered(space: Space, drawn: Sequence[TokenSequence]) -> Tensor:
+    """(n, T) int64 of sequences that have ended; short ones are padded with `end`. Raises UserError if one failed."""
+    rows = continuations(drawn, never(space)[0])
+    if not space.stream:  # the prompt is the first part of the image
+        both = zip(drawn, rows, strict=True)
+        return torch.tensor([(s.tokens[1 : s.prompt] + row)[: space.shape[0]] for s, row in both])
+    longest = max(map(len, rows))
+    return torch.tensor([r + [space.special["end"]] * (longest - len(r)) for r in rows], dtype=torch.int64)
+
+
 @torch.no_grad()
 def sample(
     modules: Modules,
@@ -168,21 +233,11 @@ def sample(
     Records need such a prompt, as nothing precedes it. `among_drawn`: whether the probability that `watch` receives is
     among the tokens that may be drawn. Raises UserError for a precision of the weights without an engine.
     """
-    net = modules["decoder"]
-    assert isinstance(net, Decoder)
-    check_engine(net, settings.weights)
-    context, prompts = space.shape[0], prompts_of(space, cond)
-    end, banned = never(space)
-    length = settings.length if space.stream else context
-    predict = classifier_free(predictor(modules, context + 1, settings.weights), settings.guidance)
-    cut = Cut(settings.temperature, settings.top_k, settings.top_p, settings.min_p)
-    constraints = None if settings.constraint is None else [settings.constraint() for _ in prompts]
-    watch = settings.watch, among_drawn
-    rows = generate(predict, prompts, cond, rng, index, length, context, cut, end, banned, constraints, *watch)
-    if not space.stream:  # the prompt is the first part of the image
-        return torch.tensor([(p[1:] + r)[:context] for p, r in zip(prompts, rows, strict=True)])
-    longest = max(map(len, rows))
-    return torch.tensor([r + [space.special["end"]] * (longest - len(r)) for r in rows], dtype=torch.int64)
+    batch, drawn = decoding(modules, config, space, settings, among_drawn), sequences(space, cond, rng, index, settings)
+    batch.join(drawn, cond)
+    while batch.active:
+        batch.step()
+    return gathered(space, drawn)
 
 
 def accepts(space: Space) -> str | None:
@@ -273,7 +328,7 @@ def rollout(
     drawn: list[list[int]] = [[] for _ in prompts]
     sure: list[list[float]] = [[] for _ in prompts]
 
-    def watch(number: int, token: int, likely: float) -> bool:
+    def watch(number: int, token: int, likely: float, top: Alternatives) -> bool:
         drawn[place[number]].append(token)
         sure[place[number]].append(likely)
         return False
@@ -332,7 +387,7 @@ FAMILY = Family(
     ),
     build=build,
     objective=TransformerObjective,
-    sampling=Sampling(TransformerSettings, sample),
+    sampling=Sampling(TransformerSettings, sample, stepwise=Stepwise(decoding, sequences, gathered, shared)),
     likelihood=Likelihood(score),
     predict=lambda modules, space: predictor(modules, space.shape[0] + 1),
     policy=Policy(("decoder",), rollout=rollout, steps=steps, score=policy_score, fits=True),

@@ -79,6 +79,12 @@ class Cache:
         """A cache of these rows, for a batch without its finished sequences."""
         return Cache(self.k[:, rows], self.v[:, rows], self.lengths[rows], self.starts[rows])
 
+    def extend(self, count: int) -> Cache:
+        """The same rows and `count` empty ones after them."""
+        k, v = (torch.cat([t, t.new_zeros(t.shape[0], count, *t.shape[2:])], 1) for t in (self.k, self.v))
+        zeros = self.lengths.new_zeros(count)
+        return Cache(k, v, torch.cat([self.lengths, zeros]), torch.cat([self.starts, zeros]))
+
     def restart(self, rows: Tensor) -> None:
         """Empties the cache of some rows."""
         self.lengths[rows] = 0

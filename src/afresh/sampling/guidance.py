@@ -32,6 +32,16 @@ class BranchState:
         """Return the state of the given rows."""
         return BranchState(self.inner.select(self._all(rows)), len(rows), self.count)
 
+    def extend(self, count: int) -> BranchState:
+        """The same rows and `count` empty ones after them, in every branch."""
+        extended, old = self.inner.extend(count * self.count), self.size * self.count
+        rows = [
+            row
+            for i in range(self.count)
+            for row in (*range(i * self.size, (i + 1) * self.size), *range(old + i * count, old + (i + 1) * count))
+        ]
+        return BranchState(extended.select(torch.tensor(rows)), self.size + count, self.count)
+
     def restart(self, rows: Tensor) -> None:
         """Empty the state of the given rows."""
         self.inner.restart(self._all(rows))

@@ -11,7 +11,7 @@ import torch
 from afresh.core import Encoder, Family, Space, UserError, events
 from afresh.data.text.pieces import utf8
 from afresh.sampling.request import Request, writes_text
-from afresh.sampling.tokens import Watch
+from afresh.sampling.tokens import Alternatives, Watch
 
 Finish = Literal["stop", "end", "length"]
 TextCallback = Callable[[str], None]  # called with the new piece of a text after each token; it may be empty
@@ -30,6 +30,7 @@ class Token:
     text: str
     id: int
     logprob: float
+    top: Alternatives = ()  # the likeliest tokens at its place
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,16 @@ class Written:
         """{finish, logprobs: [{text, id, logprob}]}."""
         record: dict[str, Any] = {"finish": self.finish}
         if self.tokens is not None:
-            record["logprobs"] = [{"text": t.text, "id": t.id, "logprob": t.logprob} for t in self.tokens]
+            record["logprobs"] = [token_record(t) for t in self.tokens]
         return record
+
+
+def token_record(token: Token) -> dict[str, Any]:
+    """{text, id, logprob, top: [{id, logprob}]}, without `top` if it was not asked for."""
+    record: dict[str, Any] = {"text": token.text, "id": token.id, "logprob": token.logprob}
+    if token.top:
+        record["top"] = [{"id": i, "logprob": logprob} for i, logprob in token.top]
+    return record
 
 
 class Detokenizer:
@@ -128,17 +137,19 @@ class Row:
     on_text: TextCallback | None
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    top: list[Alternatives] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)  # the text that each token added
     text: str = ""  # cut before a stop string
     sent: int = 0  # number of characters passed to `on_text`
     finish: Finish | None = None
 
-    def add(self, token: int, logprob: float, end: int) -> None:
+    def add(self, token: int, logprob: float, end: int, top: Alternatives = ()) -> None:
         if token == end:
             self.close("end")
         if self.keep_tokens:
             self.ids.append(token)
             self.logprobs.append(logprob)
+            self.top.append(top)
             self.pieces.append("")
         if token != end and self.detokenizer is not None:
             self.append(self.detokenizer.add(token))
@@ -165,7 +176,7 @@ class Row:
 
     def written(self) -> Written:
         assert self.finish is not None
-        tokens = map(Token, self.pieces, self.ids, self.logprobs)
+        tokens = map(Token, self.pieces, self.ids, self.logprobs, self.top)
         return Written(self.finish, tuple(tokens) if self.keep_tokens else None)
 
 
@@ -191,13 +202,13 @@ class Watcher:
         self.decodes = bool(stops.strings) or tokens or on_text is not None
         self.rows: dict[int, Row] = {}
 
-    def __call__(self, index: int, token: int, logprob: float) -> bool:
+    def __call__(self, index: int, token: int, logprob: float, top: Alternatives = ()) -> bool:
         row = self.rows.get(index)
         if row is None:
             row = Row(self.stops, Detokenizer(self.decode) if self.decodes else None, self.tokens, self.on_text)
             self.rows[index] = row
-        row.add(token, logprob, self.end)
-        if self.also is not None and self.also(index, token, logprob) and row.finish is None:
+        row.add(token, logprob, self.end, top)
+        if self.also is not None and self.also(index, token, logprob, top) and row.finish is None:
             row.close("stop")
         return row.finish == "stop"
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from afresh.core import Cond, Predict
+from afresh.core import Cond, Predict, UserError
 from afresh.core.device import wide
-from afresh.core.rng import Rng
+from afresh.core.rng import Rng, uniform_each
 from afresh.sampling.constraint import Constraint, check_finished, restrict
 from afresh.sampling.deadline import Deadline
 
-# (index of the sample, token, its log-probability at temperature 1 among all tokens) -> whether to end the sample
-Watch = Callable[[int, int, float], bool]
+Alternatives = Sequence[tuple[int, float]]  # the likeliest tokens and their log-probabilities, the likeliest first
+# (index of the sample, token, its log-probability at temperature 1 among all tokens, the likeliest tokens) -> whether
+# to end the sample
+Watch = Callable[[int, int, float, Alternatives], bool]
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,206 @@ def window_start(position: int, context: int) -> int:
     return -(-max(0, position - context) // stride) * stride
 
 
+@dataclass(frozen=True)
+class Penalties:
+    """What is added to the logits of tokens: `bias` by token, and for tokens that were drawn before, minus `presence`
+    once and minus `frequency` for each time (as in OpenAI's API)."""
+
+    frequency: float = 0.0
+    presence: float = 0.0
+    bias: tuple[tuple[int, float], ...] = ()
+
+    def applied(self, logits: Tensor, drawn: Sequence[int]) -> Tensor:
+        """The logits (V,) after the tokens `drawn`."""
+        logits = logits.clone()
+        if drawn and (self.frequency or self.presence):
+            tokens, counts = torch.tensor(drawn, device=logits.device).unique(return_counts=True)
+            logits[tokens] -= self.frequency * counts + self.presence
+        for token, value in self.bias:
+            logits[token] += value
+        return logits
+
+
+NO_PENALTIES = Penalties()
+
+
+@dataclass(eq=False)
+class TokenSequence:
+    """A sequence that is drawn token by token: its prompt, which begins with the token of context, and how it goes on.
+
+    The draw at position i uses rng.uniform("token/i", index), whatever is drawn beside it. `constraint`: what the new
+    tokens must match. `watch` is called with every token, and may end the sequence. `top`: the number of likeliest
+    tokens that `watch` receives. `error`: why the sequence could not be finished.
+    """
+
+    tokens: list[int]
+    index: int
+    rng: Rng
+    length: int  # new tokens, at most
+    cut: Cut = Cut()
+    penalties: Penalties = NO_PENALTIES
+    constraint: Constraint | None = None
+    watch: Watch | None = None
+    top: int = 0
+    stopped: bool = False  # by `watch`
+    error: UserError | None = None
+
+    def __post_init__(self) -> None:
+        self.prompt = len(self.tokens)
+        self.start = 0  # the first position that the next token may attend to
+        self.fed: list[int] = []  # the tokens of the next step
+        self.deadline: Deadline | None = None
+
+    @property
+    def new(self) -> list[int]:
+        return self.tokens[self.prompt :]
+
+    @property
+    def left(self) -> int:
+        """The number of tokens that may still be drawn."""
+        return self.prompt + self.length - len(self.tokens)
+
+    def finished(self) -> bool:
+        """Whether the new tokens match the constraint, if there is one."""
+        return self.stopped or self.deadline is None or self.deadline.constraint.finished()
+
+
+class Decoding:
+    """Sequences that are drawn side by side, one token of each a step. They join and leave at any step.
+
+    When `context` is full, the window of a sequence restarts with its last half, at positions that depend on nothing
+    else (`window_start`). `end` ends a sequence; tokens in `banned` are never drawn. `among_drawn`: watchers receive
+    log-probabilities among the tokens that are not banned.
+    """
+
+    def __init__(
+        self,
+        predict: Predict,
+        context: int,
+        device: torch.device,
+        end: int | None = None,
+        banned: Sequence[int] = (),
+        among_drawn: bool = False,
+    ) -> None:
+        self.predict, self.context, self.end, self.among_drawn = predict, context, end, among_drawn
+        self.device = device
+        self.banned = torch.tensor(banned, dtype=torch.int64, device=device)
+        self.active: list[TokenSequence] = []
+        self.cond = Cond(0)
+        self.state: Any = None
+
+    def join(self, sequences: Sequence[TokenSequence], cond: Cond) -> None:
+        """Draw these sequences too, under the conditions of the rows of `cond`. Raises UserError if a constraint cannot
+        be met within the length."""
+        for s in sequences:
+            if s.constraint is not None:
+                assert self.end is not None, "constraints need a token that ends a text"
+                s.deadline = Deadline(s.constraint, s.length, self.end)
+        for s in sequences:
+            s.start = window_start(len(s.tokens), self.context)
+            s.fed = s.tokens[s.start :]
+        cond = replace(cond, known=None, known_mask=None)
+        self.cond = Cond.cat([self.cond, cond]) if self.active else cond
+        if self.active and self.state is not None:
+            self.state = self.state.extend(len(sequences))
+        self.active += sequences
+
+    def leave(self, sequences: Sequence[TokenSequence]) -> None:
+        """Stop drawing these sequences."""
+        leaving = set(map(id, sequences))
+        self._keep([row for row, s in enumerate(self.active) if id(s) not in leaving])
+
+    def _keep(self, rows: Sequence[int]) -> None:
+        if len(rows) == len(self.active):
+            return
+        index = torch.tensor(rows, dtype=torch.int64, device=self.device)
+        self.active = [self.active[row] for row in rows]
+        self.cond = self.cond.select(index)
+        self.state = None if self.state is None or not rows else self.state.select(index)
+
+    def step(self) -> list[TokenSequence]:
+        """Draw the next token of every sequence. Returns those that have ended, which leave."""
+        x, counts = ragged([s.fed for s in self.active], self.device)
+        logits, self.state = self.predict(x, counts, self.cond, self.state)
+        watched = any(s.watch is not None for s in self.active)
+        log_probs = logits.log_softmax(-1) if watched and not self.among_drawn else None
+        if len(self.banned):
+            logits = logits.index_fill(1, self.banned, -torch.inf)
+        if watched and self.among_drawn:
+            log_probs = logits.log_softmax(-1)
+        tokens = self._drawn(logits)
+        ended = [s for s in self.active if s.error is not None]
+        logps = [0.0] * len(tokens)
+        if log_probs is not None:
+            logps = log_probs.gather(1, torch.tensor(tokens, device=self.device)[:, None])[:, 0].tolist()
+        staying: list[int] = []
+        restarted: list[int] = []  # among those that stay
+        for row, (s, token, logp) in enumerate(zip(self.active, tokens, logps, strict=True)):
+            if s.error is not None:
+                continue
+            s.tokens.append(token)
+            if s.watch is not None:
+                top = () if log_probs is None else likeliest(log_probs[row], s.top)
+                s.stopped = s.watch(s.index, token, logp, top)
+            if token == self.end or s.left <= 0 or s.stopped:
+                ended.append(s)
+                continue
+            start = window_start(len(s.tokens), self.context)
+            if start != s.start:
+                s.start = start
+                restarted.append(len(staying))
+                s.fed = s.tokens[start:]
+            else:
+                s.fed = [token]
+            staying.append(row)
+        self._keep(staying)
+        if restarted and self.state is not None:
+            self.state.restart(torch.tensor(restarted, device=self.device))
+        return ended
+
+    def _drawn(self, logits: Tensor) -> list[int]:
+        """The next token of every sequence. A sequence that has none, under its constraint, gets an error."""
+        if any(s.penalties != NO_PENALTIES or s.deadline is not None for s in self.active):
+            logits = logits.clone()
+        for row, s in enumerate(self.active):
+            if s.penalties != NO_PENALTIES:
+                logits[row] = s.penalties.applied(logits[row], s.new)
+            if s.deadline is not None and self.end is not None:
+                try:
+                    logits[row] = restrict(logits[row][None], [s.deadline.constraint], self.end)[0]
+                except UserError as error:
+                    s.error = error
+                    logits[row] = 0.0
+        tokens = logits.argmax(-1)
+        by_cut: dict[Cut, list[int]] = {}
+        for row, s in enumerate(self.active):
+            if s.cut.temperature > 0:
+                by_cut.setdefault(s.cut, []).append(row)
+        if by_cut:
+            u = uniform_each(
+                [(s.rng, f"token/{len(s.tokens)}", s.index) for s in self.active], torch.device(self.device)
+            )
+            for cut, rows in by_cut.items():
+                if len(rows) == len(self.active):
+                    tokens = draw(narrow(logits, cut), u)
+                else:
+                    which = torch.tensor(rows, device=self.device)
+                    tokens[which] = draw(narrow(logits[which], cut), u[which])
+        drawn: list[int] = tokens.tolist()
+        return [
+            t if s.deadline is None or s.error is not None else s.deadline.take(t, s.left)
+            for s, t in zip(self.active, drawn, strict=True)
+        ]
+
+
+def likeliest(log_probs: Tensor, count: int) -> Alternatives:
+    """The `count` likeliest tokens of log-probabilities (V,), with these."""
+    if not count:
+        return ()
+    best = log_probs.topk(min(count, len(log_probs)))
+    return tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+
+
 def generate(
     predict: Predict,
     prompts: Sequence[Sequence[int]],
@@ -86,70 +289,31 @@ def generate(
     watch: Watch | None = None,
     among_drawn: bool = False,
 ) -> list[list[int]]:
-    """Continue each prompt by up to `length` tokens, and return the continuations without `end`.
+    """Continue each prompt by up to `length` tokens, and return the continuations without `end`, as `Decoding` draws
+    them. A row that would not match its constraint within `length` tokens is ended in time (`Deadline`).
 
-    A prompt begins with the token of context. Rows may differ in length, and leave the batch when they draw `end` or
-    are long enough. When `context` is full, the window of a row restarts with its last half, at positions that depend
-    on nothing else (`window_start`). The draw at position i of the sample `index` uses rng.uniform("token/i", index):
-    it is the same alone and in a batch.
-
-    `constraints`: what each continuation must match; they need `end`. A row that would not match within `length` tokens
-    is ended in time (`Deadline`). Raises UserError if that needs more tokens, and if no way to end a row was found and
-    it does not match after `length` tokens. `watch` is called with every token; a row that it ends leaves the batch at
-    once, whether it matches or not. `among_drawn`: `watch` receives log-probabilities among the tokens that are not
-    banned, from which tokens are drawn.
+    Raises UserError if that needs more tokens, and if no way to end a row was found and it does not match after
+    `length` tokens.
     """
-    assert constraints is None or end is not None, "constraints need a token that ends a text"
-    rows = [list(p) for p in prompts]
-    goal = [len(p) + length for p in prompts]
-    active = list(range(len(rows)))
-    starts = [window_start(len(p), context) for p in rows]
-    fed = [r[s:] for r, s in zip(rows, starts, strict=True)]
-    state, sample_index, number = None, index, index.tolist()
-    forbidden = torch.tensor(banned, dtype=torch.int64, device=index.device)
-    stopped: set[int] = set()
-    deadlines = [] if constraints is None or end is None else [Deadline(c, length, end) for c in constraints]
-    while active:
-        x, counts = ragged(fed, index.device)
-        logits, state = predict(x, counts, cond, state)
-        log_probs = logits.log_softmax(-1) if watch is not None else None
-        if banned:
-            logits = logits.index_fill(1, forbidden, -torch.inf)
-            log_probs = logits.log_softmax(-1) if watch is not None and among_drawn else log_probs
-        if deadlines and end is not None:
-            logits = restrict(logits, [deadlines[i].constraint for i in active], end)
-        if cut.temperature == 0:
-            drawn = logits.argmax(-1)
-        else:
-            drawn = draw(narrow(logits, cut), rng.uniform_each([f"token/{len(rows[i])}" for i in active], sample_index))
-        if deadlines:
-            taken = [deadlines[i].take(t, goal[i] - len(rows[i])) for i, t in zip(active, drawn.tolist(), strict=True)]
-            drawn = drawn.new_tensor(taken)
-        token_logps = [0.0] * len(active) if log_probs is None else log_probs.gather(1, drawn[:, None])[:, 0].tolist()
-        staying, fed, restarted = [], [], []
-        for row, (i, token) in enumerate(zip(active, drawn.tolist(), strict=True)):
-            rows[i].append(token)
-            over = token == end or len(rows[i]) >= goal[i]
-            if watch is not None and watch(number[i], token, token_logps[row]):
-                stopped.add(i)
-            if over or i in stopped:
-                continue
-            staying.append(row)
-            start = window_start(len(rows[i]), context)
-            if start != starts[i]:
-                starts[i] = start
-                restarted.append(len(fed))
-            fed.append(rows[i][start:] if restarted[-1:] == [len(fed)] else [token])
-        if len(staying) < len(active):
-            staying_rows = torch.tensor(staying, dtype=torch.int64, device=index.device)
-            active = [active[row] for row in staying]
-            sample_index, cond = sample_index[staying_rows], cond.select(staying_rows)
-            state = None if state is None else state.select(staying_rows)
-        if restarted and state is not None:
-            state.restart(torch.tensor(restarted, device=index.device))
-    check_finished([i in stopped or d.constraint.finished() for i, d in enumerate(deadlines)], length)
-    new = [r[g - length :] for r, g in zip(rows, goal, strict=True)]
-    return [n[:-1] if end is not None and n[-1] == end else n for n in new]
+    decoding = Decoding(predict, context, index.device, end, banned, among_drawn)
+    each = [None] * len(prompts) if constraints is None else constraints
+    sequences = [
+        TokenSequence(list(p), i, rng, length, cut, constraint=c, watch=watch)
+        for p, i, c in zip(prompts, index.tolist(), each, strict=True)
+    ]
+    decoding.join(sequences, cond)
+    while decoding.active:
+        decoding.step()
+    return continuations(sequences, end)
+
+
+def continuations(sequences: Sequence[TokenSequence], end: int | None) -> list[list[int]]:
+    """The new tokens of sequences that have ended, without `end`. Raises UserError if one could not be finished."""
+    for s in sequences:
+        if s.error is not None:
+            raise s.error
+    check_finished([s.finished() for s in sequences], max((s.length for s in sequences), default=0))
+    return [n[:-1] if end is not None and n[-1:] == [end] else n for n in (s.new for s in sequences)]
 
 
 def ragged(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:

@@ -17,7 +17,7 @@ from afresh.nets.decoding import decode, engine_of
 from afresh.nets.kernels.decode import Kind, Sequences, quantise
 from afresh.nets.transformer import Cache, Decoder, DecoderShape
 from afresh.sampling.guidance import classifier_free
-from afresh.sampling.tokens import Cut, generate
+from afresh.sampling.tokens import Cut, Decoding, TokenSequence, generate
 from tests import needs
 
 pytestmark = needs.kernels
@@ -194,3 +194,43 @@ def test_changed_weights_are_packed_again() -> None:
     assert engine_of(net, kind) is not first
     logits, _ = decode(net, x, None, None, None, 48, kind)
     torch.testing.assert_close(logits.log_softmax(-1), forward(net, x)[:, -1], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("engine", [True, False])
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_a_sequence_that_joins_later_is_that_of_one_drawn_alone(
+    scale: float, engine: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not engine:
+        monkeypatch.setattr(decoding, "engine_of", lambda net, kind: None)
+    net = made(SHAPE, SPEC)
+    cond = Cond(5, {"label": torch.tensor([0, 1, 0, 1, 1])}, {"label": torch.ones(5, dtype=torch.bool)})
+    prompts = [[1], [5, 6, 7], [7] * 30, [3, 3], [2] * 11]
+    seeds, cuts = [1, 1, 8, 8, 9], [Cut(), Cut(0.5), Cut(top_p=0.8), Cut(0), Cut()]
+    device = torch.device("cpu")
+
+    def batch() -> Decoding:
+        return Decoding(classifier_free(predictor({"decoder": net}, 49), scale), 48, device, end=0)
+
+    def sequence(i: int) -> TokenSequence:
+        return TokenSequence(list(prompts[i]), i, Rng(seeds[i]), 40, cuts[i])
+
+    def alone(i: int) -> list[int]:
+        shared, one = batch(), sequence(i)
+        shared.join([one], cond.select(torch.tensor([i])))
+        while shared.active:
+            shared.step()
+        return one.new
+
+    shared, rows, gone = batch(), [sequence(i) for i in range(5)], sequence(0)
+    shared.join([rows[0], gone, rows[1]], cond.select(torch.tensor([0, 0, 1])))
+    for joining in ([2], [], [3, 4]):
+        for _ in range(3):
+            shared.step()
+        if gone in shared.active:
+            shared.leave([gone])
+        if joining:
+            shared.join([rows[i] for i in joining], cond.select(torch.tensor(joining)))
+    while shared.active:
+        shared.step()
+    assert [s.new for s in rows] == [alone(i) for i in range(5)]

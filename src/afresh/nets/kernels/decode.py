@@ -76,6 +76,21 @@ class Sequences:
         """The sequences of these rows; keys and values are not copied."""
         return replace(self, slots=self.slots[rows], lengths=self.lengths[rows], starts=self.starts[rows])
 
+    def extend(self, count: int) -> Sequences:
+        """The same sequences and `count` empty ones after them, in slots that nothing uses; there is room for twice as
+        many if there are not enough slots."""
+        used, total = set(self.slots.tolist()), self.k.shape[1]
+        k, v = self.k, self.v
+        if len(used) + count > total:
+            grown = max(2 * total, len(used) + count)
+            k, v = (t.new_empty(t.shape[0], grown, *t.shape[2:]) for t in (k, v))
+            k[:, :total], v[:, :total], total = self.k, self.v, grown
+        free = [slot for slot in range(total) if slot not in used][:count]
+        zeros = self.lengths.new_zeros(count)
+        slots = torch.cat([self.slots, torch.tensor(free, dtype=torch.int64)])
+        lengths, starts = torch.cat([self.lengths, zeros]), torch.cat([self.starts, zeros])
+        return replace(self, k=k, v=v, slots=slots, lengths=lengths, starts=starts)
+
     def restart(self, rows: Tensor) -> None:
         """Empties the cache of some rows."""
         self.lengths[rows] = 0
