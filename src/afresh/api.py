@@ -21,6 +21,7 @@ from afresh.tasks import compose as compose_task
 from afresh.tasks import distill as distill_task
 from afresh.tasks import edit as edit_task
 from afresh.tasks import export as export_task
+from afresh.tasks import score as score_task
 from afresh.tasks import solve as solve_task
 from afresh.tasks import train as train_task
 from afresh.tasks import tune as tune_task
@@ -34,6 +35,7 @@ from afresh.tasks.measure import measure_run
 from afresh.tasks.report import write_run_report
 from afresh.tasks.resume import resume as resume_task
 from afresh.tasks.sample import Control, Sampler
+from afresh.tasks.score import Scores
 from afresh.tasks.verify import Check, copy_run
 from afresh.tasks.verify import verify as verify_run
 from afresh.training.options import by_part, parted
@@ -45,6 +47,7 @@ __all__ = [
     "Model",
     "Run",
     "Samples",
+    "Scores",
     "UserError",
     "inspect_data",
     "list_models",
@@ -295,6 +298,36 @@ class Model:
         Raises UserError if the data is missing, or n is below 2.
         """
         return measure_run(self.run, _path(data), n).json()
+
+    def score(
+        self,
+        items: Any,
+        *,
+        prompt: str | None = None,
+        label: Labels | None = None,
+        number: Mapping[str, float] | None = None,
+        caption: str | None = None,
+        end: bool = True,
+        logprobs: bool = False,
+        draws: int = 1,
+        seed: int = 0,
+    ) -> Scores:
+        """How likely the model finds each of `items`, in nats; higher is likelier. `Scores.kind` says whether these are
+        log-likelihoods (`transformer`) or lower bounds of them (`masked`, `vae`, `flow`), and `Scores.method` how they
+        were computed.
+
+        `items`: one or several texts, arrays (H, W, C) of uint8, Sounds, or paths, which are read as the data was.
+        `prompt`: what stands before the texts, or what they answer; it is not scored. `label`, `number`, `caption`:
+        conditions of all items; what is not given is as it was read with an item, or left open. `end`: whether a text
+        ends, or may go on. `logprobs` adds those of each token. `draws`: estimates are the mean of so many draws of
+        noise, and have a standard error from two on.
+
+        >>> model.score(["a cat sat", "sat cat a"]).nats
+
+        Raises UserError if the family has no likelihood, and for an item that is empty or of another kind.
+        """
+        request = Request(prompt, label, number or {}, caption, logprobs=logprobs)
+        return score_task.score(self.run, items, request, end=end, draws=draws, seed=seed)
 
     def report(self, measure: bool = True) -> Path:
         """Write report.html, report.json and card.md into the run's folder; returns the page. Raises UserError as

@@ -120,18 +120,21 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """How a family rates examples. Both functions take (modules, config, space, batch, rng) and return nats (B,).
+    """How a family rates examples. The functions take (modules, config, space, batch, rng) and return nats (B,).
 
     `score`: higher is likelier. Of tokens it is a log-likelihood; of fields it may be minus an error of the objective.
-    `density`: the log-likelihood of fields. `bound`: whether these log-likelihoods are only lower bounds. `selects`:
-    whether the weights with the lowest held-out loss draw the best samples, so that they are used and training ends
-    when the loss rises.
+    `density`: the log-likelihood of fields. `tokens`: the log-likelihood of each counted token given those before it,
+    (B, T), whose sum is `score`. `bound`: whether these log-likelihoods are only lower bounds. `selects`: whether the
+    weights with the lowest held-out loss draw the best samples, so that they are used and training ends when the loss
+    rises. `method`: how a log-likelihood is computed, in words.
     """
 
     score: Callable[[Modules, Any, Space, Batch, Rng], Tensor]
     density: Callable[[Modules, Any, Space, Batch, Rng], Tensor] | None = None
+    tokens: Callable[[Modules, Any, Space, Batch, Rng], Tensor] | None = None
     bound: bool = False
     selects: bool = True
+    method: str = "log-likelihood"
 
 
 @dataclass(frozen=True)

@@ -400,7 +400,7 @@ FAMILY = Family(
     build=build,
     objective=FlowObjective,
     sampling=Sampling(FlowSettings, sample, needs_early_weights=lambda settings: settings.autoguidance != 1),
-    likelihood=Likelihood(score, density=density),
+    likelihood=Likelihood(score, density=density, method="probability-flow ODE"),
     latents=Latents(encode, decode),
     edit=edited,
     policy=Policy(("velocity",), score=policy_score, denoise=denoise, draw=draw, fits=True),

@@ -393,7 +393,7 @@ FAMILY = Family(
     build=build,
     objective=MaskedObjective,
     sampling=Sampling(MaskedSettings, sample, fills=True),
-    likelihood=Likelihood(score, bound=True),
+    likelihood=Likelihood(score, bound=True, method=f"evidence lower bound, over {SCORES} numbers of masked tokens"),
     edit=edit,
     policy=Policy(("denoiser",), score=bound, fits=True),
 )

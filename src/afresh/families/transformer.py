@@ -122,17 +122,28 @@ class TransformerObjective:
 
 def next_token_nats(modules: Modules, batch: Batch) -> tuple[Tensor, Tensor]:
     """Summed cross-entropy in nats and number of counted tokens of each row, (B,) each."""
-    net = modules["decoder"]
+    net, targets = modules["decoder"], counted_targets(batch)
     assert isinstance(net, Decoder)
-    targets = batch.x[:, 1:]
-    if batch.mask is not None:
-        targets = targets.masked_fill(~batch.mask, -1)
     return net(batch.x[:, :-1], net.condition(batch.cond), targets), (targets >= 0).sum(1)
+
+
+def counted_targets(batch: Batch) -> Tensor:
+    """The tokens to predict, (B, T), -1 where one is not counted."""
+    targets = batch.x[:, 1:]
+    return targets if batch.mask is None else targets.masked_fill(~batch.mask, -1)
 
 
 def score(modules: Modules, config: TransformerConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
     """Log-likelihood of the counted tokens in nats, (B,)."""
     return -next_token_nats(modules, batch)[0]
+
+
+def token_score(modules: Modules, config: TransformerConfig, space: Space, batch: Batch, rng: Rng) -> Tensor:
+    """Log-likelihood of each counted token in nats, 0 for the others, (B, T)."""
+    net = modules["decoder"]
+    assert isinstance(net, Decoder)
+    h = net.hidden(batch.x[:, :-1], net.condition(batch.cond))
+    return -net.token_nats(h, counted_targets(batch))
 
 
 def predictor(modules: Modules, context: int, weights: Kind | Literal["auto"] = "auto") -> Predict:
@@ -388,7 +399,7 @@ FAMILY = Family(
     build=build,
     objective=TransformerObjective,
     sampling=Sampling(TransformerSettings, sample, stepwise=Stepwise(decoding, sequences, gathered, shared)),
-    likelihood=Likelihood(score),
+    likelihood=Likelihood(score, tokens=token_score, method="exact log-likelihood"),
     predict=lambda modules, space: predictor(modules, space.shape[0] + 1),
     policy=Policy(("decoder",), rollout=rollout, steps=steps, score=policy_score, fits=True),
 )

@@ -377,7 +377,13 @@ FAMILY = Family(
     objective=VAEObjective,
     sampling=Sampling(VAESettings, sample),
     # The held-out bound rises long before samples become worse (docs/development/log.md).
-    likelihood=Likelihood(score, density=likelihood, bound=True, selects=False),
+    likelihood=Likelihood(
+        score,
+        density=likelihood,
+        bound=True,
+        selects=False,
+        method=f"importance-weighted lower bound of {DRAWS} draws",
+    ),
     finish=finish,
     latents=Latents(encode, decode_latents),
     edit=edit,

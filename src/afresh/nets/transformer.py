@@ -383,11 +383,15 @@ class Decoder(nn.Module):
 
     def nats(self, h: Tensor, targets: Tensor) -> Tensor:
         """Summed cross-entropy of targets (B, T), -1 where they do not count, (B,)."""
+        return self.token_nats(h, targets).sum(1)
+
+    def token_nats(self, h: Tensor, targets: Tensor) -> Tensor:
+        """The cross-entropy of each of the targets (B, T), 0 where it is -1 and does not count, (B, T)."""
         if kernels.usable(h):
             logits = F.linear(h, self.embedding.weight if self.head is None else self.head.weight)
-            return kernels.cross_entropy(logits.flatten(0, 1), targets.flatten()).view(targets.shape).sum(1)
+            return kernels.cross_entropy(logits.flatten(0, 1), targets.flatten()).view(targets.shape)
         logits = self.logits(h).flatten(0, 1)
-        return F.cross_entropy(logits, targets.flatten(), ignore_index=-1, reduction="none").view(targets.shape).sum(1)
+        return F.cross_entropy(logits, targets.flatten(), ignore_index=-1, reduction="none").view(targets.shape)
 
 
 def compilable(net: nn.Module, device: str) -> list[nn.Module]:

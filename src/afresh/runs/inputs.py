@@ -41,9 +41,19 @@ def encoded(run: Run, inputs: Sequence[Any]) -> Tensor:
     Emits events for what had to be changed, such as the size of an image. Raises UserError if a file cannot be read.
     """
     values = [Path(i) if isinstance(i, str | Path) else i for i in inputs]
-    values = [v[..., None] if isinstance(v, np.ndarray) and v.ndim == 2 else v for v in values]
-    examples = run.encoder.encode([Item(v) for v in values])
+    examples = run.encoder.encode([Item(checked_array(v) if isinstance(v, np.ndarray) else v) for v in values])
     return examples.x.float() * examples.scale + examples.shift
+
+
+def checked_array(image: NDArray[Any]) -> Pixels:
+    """An image that is given as an array, (H, W) or (H, W, C), as (H, W, C). Raises UserError for numbers other than
+    uint8, whose range is not known."""
+    if image.dtype != np.uint8:
+        raise UserError(
+            f"An image has values of the type {image.dtype}. Give an array (H, W, C) of uint8, from 0 to 255.",
+            "not_uint8",
+        )
+    return image[..., None] if image.ndim == 2 else image
 
 
 def fitted_mask(run: Run, mask: Any, images: Sequence[Any]) -> Tensor:

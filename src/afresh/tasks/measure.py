@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afresh.core import Batch, CondSpec, Drawn, Examples, Item, ItemKind, Space, UserError, registry
+from afresh.core import CondSpec, Drawn, Examples, Item, ItemKind, Space, UserError, registry
 from afresh.core.rng import Rng
 from afresh.data.load import draw_requests, rows_at_once, sweep
 from afresh.data.prepare import Prepared
@@ -20,8 +19,8 @@ from afresh.evaluation.likelihood import scored_rows
 from afresh.evaluation.study import LATE, Measurement, Unmeasurable, measure
 from afresh.runs.data import run_data
 from afresh.runs.run import Run, join
-from afresh.sampling.density import bits_per_dim, dequantised
 from afresh.tasks.complete import FILL_IN, Hole, complete_many, mode_of
+from afresh.tasks.score import byte_likelihood, has_density
 from afresh.training.loop import precision
 
 DRAWN_AT_ONCE = 64  # samples between two reports of progress
@@ -101,8 +100,7 @@ class RunEvidence:
             return None
         if run.space.kind == "tokens":
             return self.nats
-        bytes_ = self.heldout.x.dtype == torch.uint8 and run.codec is None
-        return self.density if likelihood.density is not None and bytes_ else None
+        return self.density if has_density(run, self.heldout) else None
 
     @property
     def bound(self) -> bool:
@@ -113,18 +111,10 @@ class RunEvidence:
     @cached_property
     def density(self) -> tuple[Tensor, Tensor]:
         """Nats (n,) of bytes under the run's density of x, and the number of values of each example (n,)."""
-        run, held = self.run, self.heldout
-        likelihood = run.family.likelihood
-        assert likelihood is not None and likelihood.density is not None
-        nats, dims = [], held.x[0].numel()
-        for rows in scored_rows(held).split(16):
-            x = held.x[rows].float() * held.scale + held.shift
-            x = dequantised(x, held.scale, self.rng, rows)
-            batch = Batch(x, held.cond.select(rows), rows).to(run.train.device)
-            logp = likelihood.density(run.modules, run.config, run.space, batch, self.rng)
-            nats.append(bits_per_dim(logp.cpu().double(), dims, held.scale) * dims * math.log(2))
-        total = torch.cat(nats)
-        return total, torch.full_like(total, dims)
+        held = self.heldout
+        rows = scored_rows(held)
+        total = -byte_likelihood(self.run, held, rows, rows, self.rng)
+        return total, torch.full_like(total, held.x[0].numel())
 
     @cached_property
     def nats(self) -> tuple[Tensor, Tensor]:
