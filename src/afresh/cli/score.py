@@ -32,7 +32,9 @@ def score(
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option(help="What stands before each text, or what it answers; not scored itself.", rich_help_panel=TEXTS),
+        typer.Option(
+            help="What stands before each text, or what it answers; not scored itself.", rich_help_panel=TEXTS
+        ),
     ] = None,
     end: Annotated[
         bool,
@@ -46,7 +48,9 @@ def score(
     caption: o.Caption = None,
     draws: Annotated[int, typer.Option(help="Draws of noise that an estimate is the mean of.")] = 1,
     seed: o.Seed = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="{kind, method, unit, mean, items} on standard output.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="{kind, method, unit, mean, items} on standard output.")
+    ] = False,
 ) -> None:
     """Score items: how likely the model finds each, as a log-likelihood in nats, or a lower bound of it.
 

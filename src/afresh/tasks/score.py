@@ -26,7 +26,7 @@ from afresh.runs.inputs import checked_array
 from afresh.runs.run import Run
 from afresh.sampling.density import bits_per_dim, dequantised
 from afresh.sampling.request import Request, make_cond, prompt_ids, writes_text
-from afresh.sampling.text_stream import Detokenizer, Row, Stops, Token
+from afresh.sampling.text_stream import Detokenizer, Row, Stops, Token, token_record
 from afresh.sampling.tokens import window_start
 
 FIELDS_AT_ONCE, WINDOWS_AT_ONCE = 16, 32
@@ -66,7 +66,7 @@ class ItemScore:
         rates = {"nats_per_token": self.nats_per_token, "bits_per_dim": self.bits_per_dim, "error": self.error}
         record |= {name: value for name, value in rates.items() if value is not None}
         if self.tokens is not None:
-            record["logprobs"] = [{"text": t.text, "id": t.id, "logprob": t.logprob} for t in self.tokens]
+            record["logprobs"] = [token_record(t) for t in self.tokens]
         return record
 
 
@@ -154,9 +154,7 @@ def score(
     items = items_of(run, inputs)
     if run.space.kind == "tokens":
         if draws > 1 and not likelihood.bound:
-            raise UserError(
-                f"{run.family.name} gives exact log-likelihoods, without noise: leave `draws={draws}` out."
-            )
+            raise UserError(f"{run.family.name} gives exact log-likelihoods, without noise: leave `draws={draws}` out.")
         return token_scores(run, likelihood, items, request, end, draws, seed)
     return field_scores(run, likelihood, items, request, draws, seed)
 
@@ -401,7 +399,9 @@ def answer(run: Run, item: Item, prompt: str | None) -> Item:
         return item
     if not prompt:
         raise UserError(
-            f"{run.path} answers messages: give the `prompt` that the texts answer.", "prompt_missing", path=str(run.path)
+            f"{run.path} answers messages: give the `prompt` that the texts answer.",
+            "prompt_missing",
+            path=str(run.path),
         )
     return replace(item, turns=(("user", prompt), ("assistant", item.value)))
 
