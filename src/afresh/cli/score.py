@@ -55,7 +55,7 @@ def score(
     """Score items: how likely the model finds each, as a log-likelihood in nats, or a lower bound of it.
 
     Transformers give exact log-likelihoods; masked models, VAEs and flows bounds, which more --draws make less noisy;
-    GANs none. Higher nats are likelier. What is not given (a label, a caption) is as it was read with the item, or open.
+    GANs none. Higher nats are likelier. A label or caption that is not given is as it was read with the item, or open.
     """
     from afresh.core import UserError
     from afresh.data.text.kind import TEXT
