@@ -40,6 +40,7 @@ from afresh import api
 from afresh.cli import app
 from afresh.cli.extras import EXTRAS
 from afresh.core import Space, registry
+from afresh.preferences import Preferences, variable
 from afresh.training.config import TrainConfig
 from afresh.training.options import FLAGS
 from tests import matrix
@@ -99,9 +100,10 @@ def spelled(kind: Any) -> str:
 
 def cli_page() -> str:
     intro = (
-        "Every command and option, as `afresh COMMAND --help` shows them. `--json` writes the result to standard "
-        "output as JSON. What a command's [exit code](exit-codes.md) means and what `--set` and `--data` accept "
-        "([settings](settings.md)) is on pages of their own."
+        "Every command and option, as `afresh COMMAND --help` shows them. With `--json`, every line of standard output "
+        "is a JSON object, and the last one is [the result or the error](exit-codes.md#json). What a command's [exit "
+        "code](exit-codes.md) means and what `--set` and `--data` accept ([settings](settings.md)) is on pages of "
+        "their own, as are [settings for every command](configuration.md)."
     )
     return page("Commands", intro, [shared_part(), *(command_part(name, verb) for name, verb in commands().items())])
 
@@ -264,8 +266,13 @@ def settings_page() -> str:
     return page("Settings", intro, parts)
 
 
-def model_part(model: type) -> str:
+def of_model(model: type) -> type[BaseModel]:
     assert issubclass(model, BaseModel)
+    return model
+
+
+def model_part(model: type) -> str:
+    model = of_model(model)
     return f"{paragraphs(model)}\n\n{model_table(model)}" if model.model_fields else paragraphs(model)
 
 
@@ -532,6 +539,72 @@ def extras_part() -> str:
     return table(("Extra", "Opens", "Install"), rows)
 
 
+def completion_file() -> str:
+    """What the command line completes: names of families, modalities and settings. No plug-in of another package."""
+    families = [registry.family(name) for name in (*registry.FAMILIES, *registry.FOREIGN)]
+    methods = registry.aligners().values()
+    found = {
+        "families": registry.FAMILIES,
+        "modalities": registry.MODALITIES,
+        "train": list(model_fields(TrainConfig, tuple(FLAGS))),
+        "family": {f.name: list(model_fields(of_model(f.config))) for f in families},
+        "sampling": {f.name: list(model_fields(of_model(f.sampling.settings))) for f in families},
+        "align": sorted({name for m in methods for name in model_fields(of_model(m.config))}),
+        "data": {n: list(model_fields(of_model(registry.modality(n).options))) for n in registry.MODALITIES},
+    }
+    return json.dumps(found, indent=1) + "\n"
+
+
+def configuration_page() -> str:
+    """Environment variables and the keys of the configuration file."""
+    intro = (
+        "What a user sets once for every command and for Python: in `config.toml` of the configuration folder "
+        "(`~/.config/afresh` on Linux, `$XDG_CONFIG_HOME/afresh` where that is set), or by an environment variable. An "
+        "option or an argument comes before the environment, the environment before the file, the file before the "
+        "default. An unknown key and a value that is not accepted are errors that name the line or the variable. "
+        "`afresh doctor` shows which settings are in force, and where each comes from."
+    )
+    example = '```toml\ndevice = "cuda:1"\nminutes = 20\nruns = "~/models"\n```'
+    rows = [
+        (
+            code(name),
+            code(variable(name)),
+            spelled(info.annotation),
+            limits(info),
+            CHOSEN.get(name) or default_of(info),
+            info.description or "",
+        )
+        for name, info in Preferences.model_fields.items()
+    ]
+    settings = table(("Key", "Variable", "Value", "Accepted", "Default", "Meaning"), rows)
+    others = table(("Variable", "Why it is none of these settings"), OTHER_VARIABLES)
+    return page("Configuration", intro, [example, settings, "## Variables of other programs that are read", others])
+
+
+# Defaults that are folders of the user, as they are on Linux.
+CHOSEN = {
+    "cache_folder": "`~/.cache/afresh`",
+    "data_folder": "`~/.local/share/afresh/data`",
+    "key_folder": "`~/.config/afresh`",
+}
+OTHER_VARIABLES = (
+    ("`CXX`", "the compiler of C++, as every build reads it; `g++` without it"),
+    ("`NO_COLOR`, `FORCE_COLOR`, `TERM`, `COLORTERM`", "colours, as every program on a terminal reads them"),
+    (
+        "`OMP_NUM_THREADS`",
+        "threads of torch and of every other library with OpenMP; the key `threads` is torch's alone",
+    ),
+    (
+        "`GOMP_SPINCOUNT`",
+        "how long waiting threads of OpenMP spin; 5000 if it is not set, for which torch needs it early",
+    ),
+    ("`XDG_CONFIG_HOME`, `XDG_CACHE_HOME`, `XDG_DATA_HOME`", "where the folders of the user are, for every program"),
+    ("`HF_HUB_CACHE`, `HF_HOME`, `LLAMA_CACHE`, `OLLAMA_MODELS`", "where other programs keep public weights"),
+    ("`DISPLAY`, `WAYLAND_DISPLAY`", "whether a browser can open a window, for `afresh compare`"),
+    ("`SYMUSIC_ABC2MIDI`", "set by symusic itself: where its program is"),
+)
+
+
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"families": families_part, "headlines": headline_part},
     "docs/start.md": {"extras": extras_part},
@@ -541,6 +614,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/cli.md": cli_page,
     "docs/reference/python.md": python_page,
     "docs/reference/settings.md": settings_page,
+    "docs/reference/configuration.md": configuration_page,
+    "src/afresh/cli/completion.json": completion_file,
     "docs/reference/formats.md": formats_page,
     "docs/results/benchmarks.md": benchmarks_page,
     "docs/results/support.md": support_page,

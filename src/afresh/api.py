@@ -11,6 +11,7 @@ from afresh.alignment.rewards.reward_factory import Wanted
 from afresh.core import UserError, events
 from afresh.core.events import Event, JsonLines, Listener, listening
 from afresh.data.objects import as_path
+from afresh.preferences import preferences
 from afresh.runs.run import Run, list_runs, summary
 from afresh.sampling.request import Request, unwanted
 from afresh.sampling.samples import Samples
@@ -38,6 +39,7 @@ from afresh.tasks.sample import Control, Sampler
 from afresh.tasks.score import Scores
 from afresh.tasks.verify import Check, copy_run
 from afresh.tasks.verify import verify as verify_run
+from afresh.training.budget import use_preferred_threads
 from afresh.training.options import by_part, parted
 
 __all__ = [
@@ -67,6 +69,7 @@ Labels = str | Mapping[str, str]  # a class, or classes by the label's name
 def _reporting(quiet: bool) -> Iterator[None]:
     """Events go to the listener that the caller has set, to nobody if `quiet`, or else to standard error or
     below the cell of a notebook."""
+    use_preferred_threads()
     wanted: Listener = events.ignore if quiet else (events.listener() or default_listener())
     with listening(wanted):
         yield
@@ -613,9 +616,9 @@ def load(path: PathLike) -> Model:
     return Model(Run.open(path))
 
 
-def list_models(folder: PathLike = "runs") -> list[Model]:
-    """The models directly in a folder, by name."""
-    return [Model(run) for run in list_runs(Path(folder))]
+def list_models(folder: PathLike | None = None) -> list[Model]:
+    """The models directly in a folder, by name; by default in that of the user's preferences, runs/."""
+    return [Model(run) for run in list_runs(_path(folder) or preferences().runs)]
 
 
 def inspect_data(

@@ -43,10 +43,32 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def parsed(out: str) -> Any:
-    """Standard output as one JSON document, with nothing beside it."""
-    assert out.count("\n") == 1 and out.endswith("\n"), out
-    return json.loads(out)
+def lines_of(out: str) -> list[dict[str, Any]]:
+    """The lines that a command with --json writes to standard output; the last one is the result or the error."""
+    assert out.endswith("\n"), out
+    found = [json.loads(line) for line in out.splitlines()]
+    assert {line["event"] for line in found[:-1]} <= {"progress", "note", "warning"}, out
+    assert found[-1]["event"] in ("result", "error"), out
+    return found
+
+
+def parsed(out: str) -> dict[str, Any]:
+    """The fields of the result of a command with --json."""
+    *_, last = lines_of(out)
+    assert last.pop("event") == "result", last
+    return last
+
+
+def error_of(out: str) -> dict[str, Any]:
+    """The error that ended a command with --json."""
+    *_, last = lines_of(out)
+    assert last["event"] == "error" and last["code"], last
+    return last
+
+
+def drawn(out: str) -> list[dict[str, Any]]:
+    """The records of the samples that a command with --json drew."""
+    return list(parsed(out)["samples"])
 
 
 @pytest.fixture(scope="session")

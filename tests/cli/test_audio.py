@@ -22,7 +22,7 @@ from afresh.runs.run import Run
 from afresh.tasks.edit import edit
 from afresh.tasks.editor import Change, Editor
 from afresh.tasks.extend_audio import extended, looped
-from tests.cli.conftest import FLOW, Invoke, parsed, trained
+from tests.cli.conftest import FLOW, Invoke, drawn, parsed, trained
 
 pytestmark = pytest.mark.slow
 
@@ -99,7 +99,7 @@ def test_drawn_sounds_are_files_to_be_played(
 ) -> None:
     run = request.getfixturevalue(which)
     code, printed, _ = invoke("sample", run, "-n", 3, "--label", "beep", "--steps", 2, "--out", tmp_path, "--json")
-    records = parsed(printed)
+    records = drawn(printed)
     assert code == 0 and [r["file"] for r in records] == ["0.wav", "1.wav", "2.wav"]
     assert {r["label"] for r in records} == {"beep"} and records == json.loads((tmp_path / "samples.json").read_bytes())
     for r in records:
@@ -263,7 +263,7 @@ def test_sounds_of_several_lengths_are_extended_together(
     code, printed, _ = invoke(
         "edit", mel_run, *files, "--extend", 0.2, "-n", 2, *FEW, "--label", "beep", "--out", tmp_path, "--json"
     )
-    records = parsed(printed)
+    records = drawn(printed)
     assert code == 0 and [r["picture"] for r in records] == [0, 0, 1, 1]
     for r in records:
         longer = read(tmp_path / r["file"]).seconds - read(files[r["picture"]]).seconds
@@ -288,7 +288,7 @@ def test_sounds_are_written_as_flac_and_one_into_a_file(
     for suffix in ("wav", "flac"):
         out = tmp_path / f"one.{suffix}"
         code, printed, _ = invoke("sample", mel_run, "-n", 1, "--steps", 1, "--out", out, "--json")
-        assert code == 0 and out.is_file() and parsed(printed)[0]["file"] == out.name
+        assert code == 0 and out.is_file() and drawn(printed)[0]["file"] == out.name
         assert (
             invoke("edit", mel_run, file, "-n", 1, "--strength", 0.5, *FEW, "--out", tmp_path / f"e.{suffix}")[0] == 0
         )
@@ -312,7 +312,7 @@ def test_a_number_is_asked_for_in_an_edit(tmp_path: Path, invoke: Invoke) -> Non
     for value in (2, 20):
         out = tmp_path / f"out{value}"
         code, printed, err = invoke(*changed, "--number", f"height={value}", "--out", out, "--json")
-        assert code == 0 and parsed(printed)[0]["height"] == value, err
+        assert code == 0 and drawn(printed)[0]["height"] == value, err
     refused(invoke, "no number named 'width'", *changed, "--number", "width=2", "--out", tmp_path / "no")
 
 

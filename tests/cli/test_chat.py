@@ -40,7 +40,7 @@ def test_lines_of_a_pipe_are_messages(
     monkeypatch.setattr("sys.stdin", io.StringIO("what does the cat say\n\nagain\n"))
     argv = ("chat", chats_run, "--length", 6, "--temperature", 0)
     code, out, err = invoke(*argv, "--json")
-    said = parsed(out)
+    said = parsed(out)["messages"]
     assert code == 0 and [t["role"] for t in said] == ["user", "assistant"] * 2, err
     assert [t["content"] for t in said[::2]] == ["what does the cat say", "again"]
     monkeypatch.setattr("sys.stdin", io.StringIO("what does the cat say\n\nagain\n"))

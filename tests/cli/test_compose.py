@@ -14,7 +14,7 @@ from symusic import Score as Midi
 
 from afresh.data.music.files import midi_bytes
 from afresh.data.music.score import Note, Score
-from tests.cli.conftest import Invoke, parsed, trained
+from tests.cli.conftest import Invoke, drawn, parsed, trained
 
 TINY = ("--set", "family.width=16", "--set", "family.layers=1", "--set", "family.heads=2", "--set", "train.batch=4")
 LEFT = (*TINY, "--set", "family.kv_heads=2", "--data", "context=64", "--data", "form=events", "--data", "steps=4")
@@ -62,7 +62,7 @@ def test_scores_go_on_from_a_file(invoke: Invoke, tunes_run: Path, melody: Path,
     asked = ("compose", tunes_run, melody, "-n", 2, "--set", "length=12", "--seed", 5)
     code, out, err = invoke(*asked, "--out", tmp_path / "made", "--json")
     assert code == 0, err
-    records = parsed(out)
+    records = parsed(out)["scores"]
     assert [(r["file"], r["sound"]) for r in records] == [("0.mid", "0.wav"), ("1.mid", "1.wav")]
     begin = "T120 M4/4\n| C5 :4 C#5 :4 D5 :4 D#5 :4\n| E5 :4 C5 :4 C#5 :4 D5 :4"
     for record in records:
@@ -72,7 +72,9 @@ def test_scores_go_on_from_a_file(invoke: Invoke, tunes_run: Path, melody: Path,
     page = (tmp_path / "made" / "index.html").read_text()
     assert re.findall(r'<audio [^>]*src="([^"]+)"', page) == ["0.wav", "1.wav"]
     code, out, err = invoke(*asked, "--json")
-    assert code == 0 and parsed(out) == [{"text": r["text"]} for r in records], "the same seed gave other scores"
+    assert code == 0 and parsed(out)["scores"] == [{"text": r["text"]} for r in records], (
+        "the same seed gave other scores"
+    )
 
 
 def test_a_melody_is_given_the_other_voice(invoke: Invoke, voices_run: Path, melody: Path, tmp_path: Path) -> None:
@@ -138,7 +140,7 @@ def test_samples_of_scores_are_heard(invoke: Invoke, tunes_run: Path, tmp_path: 
     code, out, err = invoke(*asked, "--out", tmp_path / "made", "--json")
     assert code == 0, err
     lines = (tmp_path / "made" / "samples.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == parsed(out) and parsed(out)[0]["prompt"] == begin
+    assert [json.loads(line) for line in lines] == drawn(out) and drawn(out)[0]["prompt"] == begin
     names = sorted(p.name for p in (tmp_path / "made").iterdir())
     assert names == ["0.mid", "0.wav", "1.mid", "1.wav", "index.html", "samples.jsonl"]
     assert pitches(tmp_path / "made" / "0.mid")[:2] == [60, 64] and seconds(tmp_path / "made" / "0.wav") > 1
@@ -165,7 +167,7 @@ def test_a_run_learns_on_from_other_scores(invoke: Invoke, tunes_run: Path, piec
     code, _, err = invoke("tune", tunes_run, pieces, "--steps", 2, "--no-measure", "--out", tmp_path / "tuned")
     assert code == 0, err
     code, out, err = invoke("sample", tmp_path / "tuned", "-n", 1, "--length", 8, "--json")
-    assert code == 0 and len(parsed(out)[0]["text"].split()) <= 8, err
+    assert code == 0 and len(drawn(out)[0]["text"].split()) <= 8, err
 
 
 def test_a_run_of_scores_is_whole(tunes_run: Path, invoke: Invoke) -> None:

@@ -25,7 +25,7 @@ from afresh.formats.base import Base, decoder_of
 from afresh.formats.load import load_base
 from afresh.runs.run import Run
 from afresh.tasks.export import base_of_run
-from tests.cli.conftest import WORDS, Invoke, parsed, trained
+from tests.cli.conftest import WORDS, Invoke, error_of, parsed, trained
 from tests.formats.bases import base_of
 
 pytestmark = pytest.mark.slow
@@ -140,7 +140,7 @@ def test_what_is_not_proved_is_kept_aside(
     monkeypatch.setattr(module, "read", lambda path, *more: wrong(path, right))
     out = tmp_path / "out"
     code, printed, said = invoke("export", texts_run, "--to", to, "--out", out, "--json")
-    proof = parsed(printed)
+    proof = error_of(printed)["proof"]
     assert code == 2 and not proof["passed"] and "The proof failed" in said and not out.exists()
     assert any(proof[k]["largest"] > proof[k]["tolerance"] for k in ("layout", "rounding"))
     assert (tmp_path / "out.unproved" / "proof.json").is_file()

@@ -24,7 +24,7 @@ def test_measure_gives_a_card_and_scores(texts_run: Path, invoke: Invoke) -> Non
     saved = json.loads((texts_run / "report.json").read_text())["sections"][0]["verdict"]
     assert saved == made["verdict"] and saved["word"] in MEANING and saved["sentence"] and saved["help"]
     _, sampled, _ = invoke("sample", texts_run, "-n", 2, "--json")
-    assert [record["verdict"] for record in parsed(sampled)] == [saved["word"]] * 2
+    assert parsed(sampled)["verdict"] == saved["word"]
 
 
 def test_other_data_is_judged_in_place_of_the_held_out_split(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
@@ -48,7 +48,7 @@ def test_runs_lists_what_is_there(pictures_run: Path, texts_run: Path, tmp_path:
     (tmp_path / "c" / "run.json").write_text("{}")
     (tmp_path / "d").mkdir()
     code, printed, err = invoke("runs", tmp_path, "--json")
-    a, b = parsed(printed)
+    a, b = parsed(printed)["runs"]
     assert code == 0 and "not a run record" in err and "c/run.json" in err
     assert (a["run"], a["family"], a["steps"], a["planned"], a["state"]) == (str(tmp_path / "a"), "flow", 4, 4, "done")
     assert (b["family"], b["steps"], b["state"]) == ("transformer", 0, "not begun")
@@ -59,6 +59,6 @@ def test_runs_lists_what_is_there(pictures_run: Path, texts_run: Path, tmp_path:
 
 
 def test_no_run_is_no_error(tmp_path: Path, invoke: Invoke) -> None:
-    assert invoke("runs", tmp_path, "--json") == (0, "[]\n", "")
+    assert parsed(invoke("runs", tmp_path, "--json")[1]) == {"runs": []}
     code, printed, err = invoke("runs", tmp_path)
     assert (code, printed) == (0, "") and "afresh train PATH" in err

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from afresh.cli.paths import base_path, run_path
-from tests.cli.conftest import Invoke, parsed
+from tests.cli.conftest import Invoke, drawn
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def here(texts_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 def test_a_run_is_found_by_its_name(here: Path, invoke: Invoke) -> None:
     (here / "notes").mkdir()  # the data that it was trained on, which is no run
     code, out, err = invoke("sample", "notes", "-n", 1, "--length", 4, "--json")
-    assert code == 0 and len(parsed(out)) == 1, err
+    assert code == 0 and len(drawn(out)) == 1, err
     code, out, err = invoke("verify", "notes")
     assert code == 0 and "runs/notes: sound" in out, err
 
@@ -65,4 +65,4 @@ def test_a_prompt_from_standard_input(texts_run: Path, invoke: Invoke, monkeypat
     monkeypatch.setattr("sys.stdin", io.StringIO("the cat\n"))
     code, out, err = invoke("sample", texts_run, "-n", 1, "--prompt", "-", "--length", 4, "--json")
     assert code == 0, err
-    assert parsed(out)[0]["prompt"] == "the cat"
+    assert drawn(out)[0]["prompt"] == "the cat"

@@ -28,7 +28,7 @@ def test_runs_are_removed_by_name_or_by_path(copies: Path, invoke: Invoke) -> No
 
 def test_everything_that_training_writes_is_of_the_run(copies: Path, invoke: Invoke) -> None:
     code, out, _ = invoke("rm", "a", "--yes", "--json")
-    assert code == 0 and parsed(out) == [{"run": "runs/a", "left": []}]
+    assert code == 0 and parsed(out) == {"removed": [{"run": "runs/a", "left": []}]}
     assert not (copies / "a").exists()
 
 

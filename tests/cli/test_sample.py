@@ -16,13 +16,13 @@ from afresh.core import Cond
 from afresh.core.visible import visible
 from afresh.data.music.encoder import ScoreEncoder
 from afresh.sampling.samples import Samples
-from tests.cli.conftest import Invoke, parsed
+from tests.cli.conftest import Invoke, drawn
 
 
 def test_pictures_are_written_with_their_records(pictures_run: Path, tmp_path: Path, invoke: Invoke) -> None:
     out = tmp_path / "new" / "samples"
     code, printed, _ = invoke("sample", pictures_run, "-n", 12, "--label", "d7", "--steps", 2, "--out", out, "--json")
-    records = parsed(printed)
+    records = drawn(printed)
     assert code == 0 and records == json.loads((out / "samples.json").read_bytes())
     assert [r["file"] for r in records] == [f"{i:02d}.png" for i in range(12)]
     assert all({"file", "prompt", "label", "seed"} <= set(r) for r in records)
@@ -36,7 +36,7 @@ def test_pictures_are_written_with_their_records(pictures_run: Path, tmp_path: P
 def test_a_png_gets_one_picture_of_all(pictures_run: Path, tmp_path: Path, invoke: Invoke) -> None:
     out = tmp_path / "all.png"
     code, printed, _ = invoke("sample", pictures_run, "-n", 4, "--steps", 1, "--out", out, "--json")
-    assert code == 0 and len(parsed(printed)) == 4
+    assert code == 0 and len(drawn(printed)) == 4
     with Image.open(out) as image:
         assert min(image.size) > 2 * 64, "two by two pictures, enlarged"
     assert list(tmp_path.iterdir()) == [out]
@@ -105,29 +105,26 @@ def test_no_escape_codes_in_a_pipe(
 def test_texts_are_printed_written_and_recorded(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
     argv = ("sample", texts_run, "-n", 2, "--prompt", "the cat", "--length", 8, "--temperature", 0.5, "--seed", 5)
     code, printed, _ = invoke(*argv, "--json")
-    records = parsed(printed)
+    records = drawn(printed)
     assert code == 0 and len(records) == 2
     assert all({"text", "prompt", "label", "seed"} <= set(r) for r in records)
     assert {(r["prompt"], r["label"], r["seed"]) for r in records} == {("the cat", None, 5)}
     assert invoke(*argv, "--out", tmp_path)[0] == 0
     lines = (tmp_path / "samples.jsonl").read_text("utf-8").splitlines()
-    printed_only = {"verdict"}  # which a run has once it was measured
-    assert [json.loads(line) for line in lines] == [
-        {k: v for k, v in r.items() if k not in printed_only} for r in records
-    ]
+    assert [json.loads(line) for line in lines] == records
     shown = invoke(*argv)[1]
     assert all("the cat" + visible(r["text"]) in shown for r in records)
 
 
 def test_temperature_zero_leaves_nothing_to_the_seed(texts_run: Path, invoke: Invoke) -> None:
     argv = ("sample", texts_run, "-n", 1, "--prompt", "the", "--length", 6, "--temperature", 0, "--json")
-    one, two = (parsed(invoke(*argv, "--seed", s)[1])[0]["text"] for s in (1, 2))
+    one, two = (drawn(invoke(*argv, "--seed", s)[1])[0]["text"] for s in (1, 2))
     assert one == two
 
 
 def test_a_prompt_longer_than_the_context_is_said_to_be(texts_run: Path, invoke: Invoke) -> None:
     code, printed, err = invoke("sample", texts_run, "-n", 1, "--prompt", "the cat " * 20, "--length", 2, "--json")
-    assert code == 0 and len(parsed(printed)) == 1
+    assert code == 0 and len(drawn(printed)) == 1
     assert "the model sees the last 32 of them" in err
 
 
@@ -144,20 +141,20 @@ def test_a_text_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) 
 def test_holes_are_filled_and_what_is_known_is_kept(masked_run: Path, invoke: Invoke) -> None:
     argv = ("sample", masked_run, "-n", 3, "--infill", "the [[2]]t sat on[[5]] mat", "--seed", 1)
     code, printed, _ = invoke(*argv, "--json")
-    records = parsed(printed)
+    records = drawn(printed)
     assert code == 0 and len(records) == 3
     for r in records:
         assert len(r["text"]) == len("the ??t sat on????? mat") and r["text"].startswith("the ")
         assert r["text"][6:14] == "t sat on" and r["text"].endswith(" mat")
         assert r["infill"] == "the [[2]]t sat on[[5]] mat" and r["prompt"] is None
-    assert len({r["text"] for r in records}) > 1 and parsed(invoke(*argv, "--json")[1]) == records
+    assert len({r["text"] for r in records}) > 1 and drawn(invoke(*argv, "--json")[1]) == records
     assert all(visible(r["text"]) in invoke(*argv)[1] for r in records)
 
 
 def test_a_text_longer_than_the_window_is_filled_too(masked_run: Path, invoke: Invoke) -> None:
     text = "the cat sat on a mat and slept " * 4
     code, printed, _ = invoke("sample", masked_run, "-n", 1, "--infill", text + "on[[20]]the mat", "--json")
-    assert code == 0 and parsed(printed)[0]["text"].startswith(text + "on") and len(parsed(printed)[0]["text"]) > 150
+    assert code == 0 and drawn(printed)[0]["text"].startswith(text + "on") and len(drawn(printed)[0]["text"]) > 150
 
 
 @pytest.mark.parametrize(

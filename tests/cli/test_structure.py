@@ -12,7 +12,7 @@ import pytest
 import afresh
 from afresh.core import UserError
 from afresh.sampling.constrained import structure
-from tests.cli.conftest import Invoke, parsed
+from tests.cli.conftest import Invoke, drawn, error_of
 
 SCHEMA = {
     "type": "object",
@@ -28,26 +28,26 @@ def test_texts_are_valid_json(texts_run: Path, tmp_path: Path, invoke: Invoke) -
     file.write_text(json.dumps(SCHEMA))
     code, printed, _ = invoke("sample", texts_run, "-n", 3, "--json-schema", file, "--prompt", "the ", "--json")
     assert code == 0
-    for record in parsed(printed):
+    for record in drawn(printed):
         jsonschema.validate(json.loads(record["text"]), SCHEMA)
 
 
 def test_texts_match_an_expression_or_a_grammar(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
     code, printed, _ = invoke("sample", texts_run, "-n", 3, "--regex", "(cat|dog){2}[0-9]", "--json")
-    assert code == 0 and all(re.fullmatch("(cat|dog){2}[0-9]", r["text"]) for r in parsed(printed))
+    assert code == 0 and all(re.fullmatch("(cat|dog){2}[0-9]", r["text"]) for r in drawn(printed))
     file = tmp_path / "words.lark"
     file.write_text('start: "the " noun\nnoun: "cat" | "mat"\n')
     code, printed, _ = invoke("sample", texts_run, "-n", 3, "--grammar", file, "--json")
-    assert code == 0 and {r["text"] for r in parsed(printed)} <= {"the cat", "the mat"}
+    assert code == 0 and {r["text"] for r in drawn(printed)} <= {"the cat", "the mat"}
     code, printed, _ = invoke("sample", texts_run, "-n", 2, "--regex", "", "--json")
-    assert code == 0 and [(r["text"], r["finish"]) for r in parsed(printed)] == [("", "end")] * 2
+    assert code == 0 and [(r["text"], r["finish"]) for r in drawn(printed)] == [("", "end")] * 2
 
 
 def test_what_cannot_be_kept_is_said(texts_run: Path, pictures_run: Path, tmp_path: Path, invoke: Invoke) -> None:
     def said(*argv: object) -> str:
         code, printed, _ = invoke("sample", *argv, "--json")
         assert code == 2
-        return str(parsed(printed)["error"])
+        return str(error_of(printed)["text"])
 
     assert "unclosed group" in said(texts_run, "--regex", "a(b")
     assert "lone surrogate" in said(texts_run, "--regex", "\udcff")

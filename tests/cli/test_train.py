@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import FLOW, WORDS, Invoke, parsed
+from tests.cli.conftest import FLOW, WORDS, Invoke, error_of, parsed
 
 SCORE = {"name", "value", "low", "high", "n", "better", "floor", "control"}
 
@@ -71,7 +71,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_resume_finishes(digits: Path, tmp_pa
     code, printed, err = invoke("train", digits, "--steps", 80, "--out", out, "--json", *FLOW)
     thread.join()
     assert code == 130
-    message = parsed(printed)["error"]
+    message = error_of(printed)["text"]
     assert f"go on with: afresh train --resume '{out}'" in message and "saved at step" in message
     code, printed, err = invoke("train", "--resume", out, "--no-measure", "--json")
     assert code == 0 and "of 80" in err
@@ -110,5 +110,5 @@ def test_training_that_diverges_stops_with_code_3_and_a_reason(
     out = tmp_path / "run"
     code, printed, err = invoke("train", digits, "--steps", 100, "--out", out, "--json", *hand, *FLOW)
     assert code == 3
-    assert "diverged" in parsed(printed)["error"] and "--set train.lr" in err
+    assert "diverged" in error_of(printed)["text"] and "--set train.lr" in err
     assert list((out / "checkpoints").iterdir()), "the last good checkpoint is kept"

@@ -35,7 +35,7 @@ from afresh.tasks.verify import verify
 from afresh.training import checkpoint
 from afresh.training.config import TrainConfig
 from afresh.training.lora import adaptable, adapter_state
-from tests.cli.conftest import Invoke, parsed
+from tests.cli.conftest import Invoke, drawn, parsed
 from tests.heard import heard
 
 STEPS = 6
@@ -201,13 +201,13 @@ def test_from_python_it_is_the_same(
 
 def test_prompts_are_asked_and_answered(tuned: Path, invoke: Invoke) -> None:
     code, printed, _ = invoke("sample", tuned, "-n", 2, "--prompt", "the cat", "--length", 9, "--json")
-    assert code == 0 and [r["prompt"] for r in parsed(printed)] == ["the cat"] * 2
-    asked = parsed(printed)[0]["text"]
+    assert code == 0 and [r["prompt"] for r in drawn(printed)] == ["the cat"] * 2
+    asked = drawn(printed)[0]["text"]
     code, printed, _ = invoke("sample", tuned, "-n", 1, "--prompt", "the cat", "--raw", "--length", 9, "--json")
-    assert code == 0 and parsed(printed)[0]["text"] != asked
+    assert code == 0 and drawn(printed)[0]["text"] != asked
     code, printed, _ = invoke("sample", tuned, "-n", 3, "--length", 5, "--json")
     assert code == 0
-    for record in parsed(printed):  # what is not asked for is asked as in training
+    for record in drawn(printed):  # what is not asked for is asked as in training
         assert record["prompt"].startswith("User:\n") and record["prompt"].endswith("\n\nAssistant:\n")
     code, _, err = invoke("sample", tuned, "--prompt", "", "--raw")
     assert code == USAGE and "cannot begin with an empty prompt" in err

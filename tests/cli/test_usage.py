@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Invoke, parsed
+from tests.cli.conftest import Invoke, error_of
 
 
 @pytest.fixture
@@ -144,5 +144,5 @@ def test_bad_usage_is_refused_and_explained(line: str, says: str, invoke: Invoke
 def test_json_mode_says_the_error_as_json_too(line: str, invoke: Invoke, places: dict[str, str]) -> None:
     code, out, err = invoke(*[places.get(w, w) for w in line.split(" ")])
     assert code == 2
-    message = parsed(out)["error"]
+    message = error_of(out)["text"]
     assert message and message.splitlines()[0] in err

@@ -16,7 +16,7 @@ from afresh.core.rng import Rng
 from afresh.sampling.constrained import structure
 from afresh.tasks.complete import Hole, complete
 from tests import needs
-from tests.cli.conftest import Invoke, parsed
+from tests.cli.conftest import Invoke, drawn, parsed
 from tests.heard import heard
 
 TEXT = ("--prompt", "the c", "--length", 24, "--seed", 3)
@@ -26,12 +26,12 @@ def test_a_text_ends_before_a_stop_string(texts_run: Path, invoke: Invoke) -> No
     """At any temperature, and the others of the batch are as they were."""
     for warm in (("--temperature", 0), ()):
         argv = ("sample", texts_run, "-n", 6, *TEXT, *warm, "--json")
-        free = parsed(invoke(*argv)[1])
+        free = drawn(invoke(*argv)[1])
         first = free[0]["text"]
         stop, other = first[9:12], first[17:19]
         code, printed, _ = invoke(*argv, "--stop", stop, "--stop", other, "--stop", "never met")
         assert code == 0
-        for r, f in zip(parsed(printed), free, strict=True):
+        for r, f in zip(drawn(printed), free, strict=True):
             ends = [f["text"].find(s) + len(s) for s in (stop, other) if s in f["text"]]
             whole = f["text"][: min(ends)] if ends else f["text"]
             assert r["text"] == (whole.removesuffix(stop) if whole.endswith(stop) else whole.removesuffix(other))
@@ -67,7 +67,7 @@ def test_log_probabilities_are_those_of_training(texts_run: Path) -> None:
 
 def test_log_probabilities_go_into_records_and_tables(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
     argv = ("sample", texts_run, "-n", 2, *TEXT, "--logprobs")
-    records = parsed(invoke(*argv, "--json")[1])
+    records = drawn(invoke(*argv, "--json")[1])
     for r in records:
         assert all(set(t) == {"text", "id", "logprob"} and t["logprob"] <= 0 for t in r["logprobs"])
         assert "".join(t["text"] for t in r["logprobs"]) == r["text"]
@@ -79,11 +79,11 @@ def test_log_probabilities_go_into_records_and_tables(texts_run: Path, tmp_path:
 
 
 def test_a_stream_is_the_text(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
-    text = parsed(invoke("sample", texts_run, "-n", 1, *TEXT, "--json")[1])[0]["text"]
+    text = drawn(invoke("sample", texts_run, "-n", 1, *TEXT, "--json")[1])[0]["text"]
     code, printed, _ = invoke("sample", texts_run, *TEXT, "--stream", "--out", tmp_path)
     assert code == 0 and printed == f"the c{text}\n"
     code, printed, err = invoke("sample", texts_run, *TEXT, "--stream", "--json", "--stop", text[5:8])
-    (record,) = parsed(printed)
+    (record,) = drawn(printed)
     assert record["text"] == text[: text.find(text[5:8])] and record["finish"] == "stop"
     assert err == f"the c{record['text']}\n", "the stop string is not shown"
 
@@ -145,7 +145,7 @@ def test_completions_end_before_a_stop_string(texts_run: Path, tmp_path: Path, i
 @needs.kernels
 def test_weights_of_a_precision(texts_run: Path, invoke: Invoke) -> None:
     argv = ("sample", texts_run, "-n", 2, *TEXT, "--logprobs", "--json", "--weights")
-    found = {k: parsed(invoke(*argv, k)[1]) for k in ("auto", "float32", "bfloat16", "int8")}
+    found = {k: drawn(invoke(*argv, k)[1]) for k in ("auto", "float32", "bfloat16", "int8")}
     first = {k: v[0]["logprobs"][0]["logprob"] for k, v in found.items()}
     assert found["auto"] == found[afresh.load(texts_run).run.record.train.precision]
     assert len({first[k] for k in ("float32", "bfloat16", "int8")}) == 3
@@ -185,4 +185,4 @@ def test_what_means_nothing_is_refused(
 
 
 def test_the_records_of_masked_say_nothing_of_an_end(masked_run: Path, invoke: Invoke) -> None:
-    assert "finish" not in parsed(invoke("sample", masked_run, "-n", 1, "--length", 4, "--json")[1])[0]
+    assert "finish" not in drawn(invoke("sample", masked_run, "-n", 1, "--length", 4, "--json")[1])[0]

@@ -32,7 +32,7 @@ def make_runs(folder: Path) -> None:
             continue
         made = folder / f"{name}-made"
         shutil.rmtree(made, ignore_errors=True)
-        assert run(["--events", str(folder / "events.jsonl"), *command(folder, name, made)]) == 0, name
+        assert run(command(folder, name, made)) == 0, name
         newest = max((made / "checkpoints").iterdir())
         if newest.name != "000001":
             shutil.rmtree(newest)

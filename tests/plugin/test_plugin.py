@@ -27,7 +27,7 @@ from afresh.cli import run
 from afresh.core import registry
 from afresh.core.events import Event, listening
 from afresh.core.plugins import plugins
-from tests.cli.conftest import Invoke, invoke, parsed
+from tests.cli.conftest import Invoke, drawn, invoke, parsed
 
 pytestmark = pytest.mark.slow
 
@@ -124,7 +124,7 @@ def test_data_is_read_and_searched_for_duplicates(site: Path, walks: Path, tmp_p
 def test_walks_are_sampled_and_written(walk_run: Path, tmp_path: Path, invoke: Invoke) -> None:
     out = tmp_path / "out"
     code, printed, _ = invoke("sample", walk_run, "-n", 5, "--label", "up", "--out", out, "--json")
-    records = parsed(printed)
+    records = drawn(printed)
     assert code == 0 and all(len(r["text"].split()) == 8 and r["label"] == "up" for r in records)
     assert records == [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
     code, printed, _ = invoke("sample", walk_run, "-n", 2)
@@ -191,7 +191,7 @@ def test_walks_are_compared_in_the_terminal_and_teach(
 def test_charts_are_sampled_as_files_and_shown_as_images(chart_run: Path, tmp_path: Path, invoke: Invoke) -> None:
     out = tmp_path / "out"
     code, printed, _ = invoke("sample", chart_run, "-n", 4, "--set", "steps=2", "--out", out, "--json")
-    assert code == 0 and [r["file"] for r in parsed(printed)] == [f"{i}.walk" for i in range(4)]
+    assert code == 0 and [r["file"] for r in drawn(printed)] == [f"{i}.walk" for i in range(4)]
     assert all(len((out / f"{i}.walk").read_text().split()) == 8 for i in range(4))
     with Image.open(out / "grid.png") as grid:
         assert min(grid.size) > 100

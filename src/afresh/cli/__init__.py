@@ -13,11 +13,10 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, wraps
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -48,8 +47,7 @@ from afresh.cli import (
     tune,
     verify,
 )
-from afresh.cli.event_file import EventFile
-from afresh.cli.show import emit, fail, one_line
+from afresh.cli.show import discard_output, fail, one_line, write_json
 from afresh.cli.wording import as_typed, options_of
 
 DONE, FAULT, USAGE, DIVERGED, CRASHED, INTERRUPTED = 0, 1, 2, 3, 70, 130  # 70: EX_SOFTWARE of sysexits.h
@@ -61,7 +59,6 @@ UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__
 app = typer.Typer(
     name="afresh",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -74,22 +71,9 @@ def version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def record(context: typer.Context, path: Path | None) -> None:
-    if path is not None:
-        context.obj.open(path)
-
-
 @app.callback()
 def afresh(
     show: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Show the version.")] = False,
-    events: Annotated[
-        Path | None,
-        typer.Option(
-            callback=record,
-            help="Append progress, notes, warnings and errors to this file, an event per line of JSON.",
-            metavar="FILE",
-        ),
-    ] = None,
 ) -> None:
     """Turn your own data into a generative model, on your own machine."""
 
@@ -122,20 +106,27 @@ VERBS = (
 
 
 def shown(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """The verb with its events shown on standard error, and written to the file of --events. The listener is imported
-    when the verb runs, not before: --help must answer at once."""
+    """The verb with its events shown on standard error and, with --json, written to standard output. The listener is
+    imported when the verb runs, not before: --help must answer at once."""
 
     @wraps(verb)
     def run_verb(*args: Any, **options: Any) -> Any:
         from afresh.core import events
+        from afresh.preferences import preferences
         from afresh.tasks.console import ConsoleListener
+        from afresh.training.budget import use_preferred_threads
 
-        listeners: list[events.Listener] = [ConsoleListener(), events.listener() or events.ignore]
+        use_preferred_threads()
+        if not preferences().colour:
+            os.environ["NO_COLOR"] = "1"  # which rich reads, for this process and those that it starts
+
+        show = ConsoleListener()
 
         def listener(event: events.Event) -> None:
             worded = replace(event, text=as_typed(event.text, option_names()))
-            for hear in listeners:
-                hear(worded)
+            show(worded)
+            if options.get("as_json"):
+                write_json(worded.json())
 
         with events.listening(listener):
             return verb(*args, **options)
@@ -167,25 +158,21 @@ def main() -> None:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run one command line; returns its exit code. Errors are printed, in --json mode as {"error": ...} too, and
-    written to the file of --events."""
-    with EventFile() as file:
-        try:
-            code = app(args=list(argv), prog_name="afresh", standalone_mode=False, obj=file)
-        except typer.Abort:
-            code = INTERRUPTED
-        except Exception as e:
-            code, message = explained(e)
-            if message:
-                kind = "fault" if code is None else getattr(e, "code", CODES[code])
-                file.error(message, kind, getattr(e, "fields", {}))
-            if code is None:
-                raise
-            return failed(message, code, argv) if message else code
-        if code == INTERRUPTED:  # Ctrl-C outside training
-            file.error("Stopped.", CODES[code], {})
-            return failed("Stopped.", code, argv)
-        return code if isinstance(code, int) else DONE
+    """Run one command line; returns its exit code. Errors are printed and, with --json, are the last line of standard
+    output."""
+    try:
+        code = app(args=list(argv), prog_name="afresh", standalone_mode=False)
+    except typer.Abort:
+        code = INTERRUPTED
+    except Exception as e:
+        code, message = explained(e)
+        if code is None:
+            error_line(message, "fault", {}, argv)
+            raise
+        return failed(message, code, argv, e) if message else code
+    if code == INTERRUPTED:  # Ctrl-C outside training
+        return failed("Stopped.", code, argv)
+    return code if isinstance(code, int) else DONE
 
 
 def explained(error: Exception) -> tuple[int | None, str]:
@@ -205,8 +192,6 @@ def usage_message(error: Any) -> str:
     context = getattr(error, "ctx", None)
     command = "afresh" if context is None else context.command_path
     text = str(error.format_message())
-    if getattr(error, "option_name", None) == "--events":
-        text = "--events FILE stands before the command, as in afresh --events FILE train PATH."
     return one_line(text if text.endswith((".", "?")) else f"{text}.") + f" See: {command} --help"
 
 
@@ -216,8 +201,7 @@ def code_of(error: Exception) -> int | None:
     from afresh.training.loop import Diverged, Interrupted
 
     if isinstance(error, BrokenPipeError):  # the reader of our output went away, which is its right
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         return DONE
     if isinstance(error, Interrupted):
         return INTERRUPTED
@@ -237,8 +221,16 @@ def message_of(error: Exception) -> str:
     return as_typed(str(error), option_names())
 
 
-def failed(message: str, code: int, argv: Sequence[str]) -> int:
+def failed(message: str, code: int, argv: Sequence[str], error: Exception | None = None) -> int:
     fail(message)
-    if "--json" in argv:
-        emit({"error": message})
+    error_line(message, getattr(error, "code", CODES[code]), getattr(error, "fields", {}), argv)
     return code
+
+
+def error_line(text: str, code: str, fields: Mapping[str, Any], argv: Sequence[str]) -> None:
+    """With --json, the error that ended the command."""
+    if "--json" in argv:
+        from afresh.core.events import Event
+
+        with suppress(OSError):  # the error may be that standard output cannot be written; standard error names it
+            write_json(Event("error", code, text, fields).json())

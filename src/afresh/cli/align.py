@@ -15,7 +15,7 @@ ASKED = "What is asked of the model while it learns"
 
 
 def align(
-    run: Annotated[Path, typer.Argument(help="A run, which stays as it is.", metavar="RUN", callback=o.existing_run)],
+    run: Annotated[Path, o.run_argument("A run, which stays as it is.")],
     method: Annotated[
         str | None,
         typer.Option(help="grpo, rloo, ppo, reinforce, dpo, ipo, kto, ...; the one that suits the model by default."),
@@ -72,7 +72,7 @@ def align(
         bool,
         typer.Option("--anyway", help="Use votes that are no better than guessing.", rich_help_panel=o.BY_HAND),
     ] = False,
-    setting: o.TrainSettings = None,
+    setting: o.AlignSettings = None,
     measure: o.MeasureAtEnd = True,
     as_json: o.ResultAsJson = False,
 ) -> None:

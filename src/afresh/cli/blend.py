@@ -16,23 +16,19 @@ def blend(
     first: Annotated[Path, typer.Argument(help="An image or a sound.", metavar="FILE")],
     second: Annotated[Path | None, typer.Argument(help="Another one, to go to.", metavar="[OTHER]")] = None,
     n: Annotated[int, typer.Option("-n", help="How many on the way, both ends among them.")] = 9,
-    label: Annotated[list[str] | None, typer.Option(help="What the first one is.", metavar="CLASS")] = None,
-    to_label: Annotated[
-        list[str] | None, typer.Option(help="What the other one is; else the same.", metavar="CLASS")
-    ] = None,
+    label: Annotated[list[str] | None, o.class_option("What the first one is.")] = None,
+    to_label: Annotated[list[str] | None, o.class_option("What the other one is; else the same.")] = None,
     caption: Annotated[str | None, typer.Option(help="What the first one shows, in words.")] = None,
     to_caption: Annotated[str | None, typer.Option(help="... and the other one; else the same.")] = None,
-    toward: Annotated[
-        str | None, typer.Option(help="Instead of another file: more of this label, by n amounts.", metavar="CLASS")
-    ] = None,
-    away: Annotated[str | None, typer.Option(help="... and less of this one.", metavar="CLASS")] = None,
+    toward: Annotated[str | None, o.class_option("Instead of another file: more of this label, by n amounts.")] = None,
+    away: Annotated[str | None, o.class_option("... and less of this one.")] = None,
     most: Annotated[
         float | None,
         typer.Option(help="... the largest amount, 1.5 if not given; 1 = as far as the labels' means are apart."),
     ] = None,
     setting: o.SampleSettings = None,
     out: o.SamplesOut = None,
-    as_json: o.RecordsAsJson = False,
+    as_json: Annotated[bool, o.json_of("{verdict, samples}")] = False,
 ) -> None:
     """Go from one image or sound to another, or towards an attribute, through the model's latents.
 

@@ -23,7 +23,7 @@ def chat(
     length: Annotated[int | None, typer.Option(help="Tokens of an answer, at most.")] = None,
     setting: o.SampleSettings = None,
     seed: o.Seed = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="The conversation as a JSON list, at the end.")] = False,
+    as_json: Annotated[bool, o.json_of("{messages}")] = False,
 ) -> None:
     """Talk to a model that was trained or tuned on conversations; each answer is shown as it is written.
 
@@ -42,7 +42,7 @@ def chat(
                 raise
             print(file=sys.stderr)
     if as_json:
-        emit([{"role": role, "content": text} for role, text in talk.system + talk.turns])
+        emit({"messages": [{"role": role, "content": text} for role, text in talk.system + talk.turns]})
 
 
 def messages() -> Iterator[str]:

@@ -33,7 +33,7 @@ def compare(
     run: o.Run,
     other: Annotated[
         Path | None,
-        typer.Argument(help="A second run: each pair has a sample of each.", metavar="RUN2", callback=o.existing_run),
+        o.run_argument("A second run: each pair has a sample of each.", "RUN2"),
     ] = None,
     n: Annotated[int, typer.Option("-n", help="Pairs to judge.")] = 20,
     prompt: Annotated[
@@ -85,7 +85,7 @@ def compare(
     summary: Annotated[
         bool, typer.Option("--summary", help="Ask nothing: what the votes say.", rich_help_panel=VOTES)
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON on standard output.")] = False,
+    as_json: Annotated[bool, o.json_of("{votes, ties, ...}")] = False,
 ) -> None:
     """Choose between two samples, pair after pair: which texts, images or sounds of a run are liked, or which run.
 
@@ -142,9 +142,9 @@ def compare(
         raise Interrupted(session.saved()) from None
     say(session.saved())
     found = so_far()
-    report(found, as_json)
     if again and found.votes > found.ties:
         say(again)
+    report(found, as_json)
 
 
 def has_display() -> bool:

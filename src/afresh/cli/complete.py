@@ -18,7 +18,7 @@ PLACE, BESIDE = "The cursor", "What else the model may see"
 
 
 def complete(
-    run: Annotated[Path, typer.Argument(help="A run on source code.", metavar="RUN", callback=o.existing_run)],
+    run: Annotated[Path, o.run_argument("A run on source code.")],
     file: Annotated[Path, typer.Argument(help="The file that is worked on.", metavar="FILE")],
     line: Annotated[int, typer.Option(help="Its line, from 1.", rich_help_panel=PLACE)],
     column: Annotated[int, typer.Option(help="Its column in characters, from 1.", rich_help_panel=PLACE)],
@@ -37,7 +37,7 @@ def complete(
         Path | None, typer.Option(help="The folder of all the code.", metavar="DIR", rich_help_panel=BESIDE)
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same completions.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="{completions, mode, ...} on standard output.")] = False,
+    as_json: Annotated[bool, o.json_of("{completions, mode, ...}")] = False,
 ) -> None:
     """Complete source code at a cursor, from what is before it and after it.
 

@@ -13,7 +13,7 @@ from afresh.cli.show import answer, emit, note, say
 
 
 def compose(
-    run: Annotated[Path, typer.Argument(help="A run on music in notes.", metavar="RUN", callback=o.existing_run)],
+    run: Annotated[Path, o.run_argument("A run on music in notes.")],
     file: Annotated[
         Path, typer.Argument(help="A score: .mid, .abc or .json; of several pieces the first.", metavar="FILE")
     ],
@@ -27,7 +27,7 @@ def compose(
     setting: o.SampleSettings = None,
     seed: o.Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Folder to write .mid and .wav files to.")] = None,
-    as_json: o.RecordsAsJson = False,
+    as_json: Annotated[bool, o.json_of("{scores}")] = False,
 ) -> None:
     """Go on with a score, or give its melody the other voices.
 
@@ -55,7 +55,7 @@ def compose(
     if out is not None:
         say(f"{counted(n, 'score')} in {out}")
     if as_json:
-        emit(records)
+        emit({"scores": records})
     elif out is None:
         show(made.texts)
 

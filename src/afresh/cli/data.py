@@ -24,7 +24,7 @@ def data(
     validation: o.Validation = None,
     near: Annotated[bool, typer.Option("--near/--no-near", help="Search for near duplicates.")] = True,
     out: Annotated[Path | None, typer.Option(help="Write this as one HTML page, with examples.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="All facts as JSON on standard output.")] = False,
+    as_json: Annotated[bool, o.json_of("{path, modality, ...}")] = False,
 ) -> None:
     """Look at data as training would see it: what it is, how much, its labels, duplicates, licences, what is refused.
 

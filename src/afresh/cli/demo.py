@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from afresh.cli import options as o
 from afresh.cli.show import answer, emit
 
 QUICK = 0.1  # of the usual time
@@ -48,7 +49,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the data, the runs and the page.")] = Path("afresh-demo"),
     quick: Annotated[bool, typer.Option("--quick", help="A tenth of the time: it works, it is not yet good.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Use a folder that holds other things.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="{page, image, seconds, next} on standard output.")] = False,
+    as_json: Annotated[bool, o.json_of("{page, image, seconds, next}")] = False,
 ) -> None:
     """See it work: drawings, tales and sounds are made by a script, learnt by three models, and shown on one page.
 

@@ -12,9 +12,7 @@ from afresh.cli.train import finish
 
 
 def distill(
-    run: Annotated[
-        Path, typer.Argument(help="A run of the family flow, the teacher.", metavar="RUN", callback=o.existing_run)
-    ],
+    run: Annotated[Path, o.run_argument("A run of the family flow, the teacher.")],
     guidance: Annotated[
         float | None, typer.Option(help="The teacher's guidance, which becomes part of the student; 1 by default.")
     ] = None,

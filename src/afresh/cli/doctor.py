@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from afresh.cli import options as o
 from afresh.cli.extras import EXTRAS, Extra
 from afresh.cli.show import answer, emit, table
 
@@ -16,20 +17,35 @@ if TYPE_CHECKING:
 
 
 def doctor(
-    folder: Annotated[Path, typer.Argument(help="Where runs would be written.")] = Path("runs"),
+    folder: Annotated[
+        Path | None, typer.Argument(help="Where runs would be written; the folder of runs by default.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; the best one if not given.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="{machine, findings} on standard output.")] = False,
+    as_json: Annotated[bool, o.json_of("{machine, findings, settings}")] = False,
 ) -> None:
-    """Check this machine: measure it for a moment, say what follows for training, and what absent extras would open."""
+    """Check this machine: measure it for a moment, say what follows for training, what absent extras would open, and
+    which settings are in force.
+    """
+    from afresh.preferences import in_force, preferences
     from afresh.tasks.doctor import examine_machine
 
-    machine, findings = examine_machine(folder, device)
+    machine, findings = examine_machine(folder or preferences().runs, device)
     findings += map(extra_finding, EXTRAS)
+    settings = in_force()
     if as_json:
-        emit({"machine": machine.record(), "findings": [asdict(f) for f in findings]})
+        written = [asdict(s) for s in settings]
+        emit({"machine": machine.record(), "findings": [asdict(f) for f in findings], "settings": written})
         return
     rows = [["" if f.fine else "!", f.name, f.value, f.follows] for f in findings]
     answer(table(["", "", "here", "so"], rows, wrap=(2, 3)))
+    answer(table(["setting", "value", "from"], [[s.name, shown(s.value), s.source] for s in settings], wrap=(1, 2)))
+
+
+def shown(value: Any) -> str:
+    """A setting as it is written in the configuration file; a dash if nothing is set."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def extra_finding(extra: Extra) -> Finding:

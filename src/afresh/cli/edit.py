@@ -70,7 +70,7 @@ def edit(
     setting: o.SampleSettings = None,
     seed: o.Seed = 0,
     out: o.SamplesOut = None,
-    as_json: o.RecordsAsJson = False,
+    as_json: Annotated[bool, o.json_of("{verdict, samples}")] = False,
 ) -> None:
     """Change existing images and sounds: fill a hole, vary them, continue them beyond their edges or their end, make
     them loop; enlarge images, give them a palette.

@@ -33,7 +33,7 @@ def export(
         list[str] | None,
         typer.Option(help="For a model with labels: the class to fix; NAME=CLASS if there are several labels."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The proof as JSON on standard output.")] = False,
+    as_json: Annotated[bool, o.json_of("{folder, passed, reader, ...}")] = False,
 ) -> None:
     """Export a model to a folder that other programs open, and prove that they see the same model.
 
@@ -42,7 +42,7 @@ def export(
     onnxruntime or diffusers: its outputs. The result is in proof.json. If the difference exceeds the stated tolerance,
     the exit code is 2 and the folder is named DIR.unproved.
     """
-    from afresh.core import events
+    from afresh.core import UserError
     from afresh.formats.fields import FieldProof
     from afresh.runs.run import Run
     from afresh.tasks.export import export as write
@@ -50,17 +50,15 @@ def export(
     opened = Run.open(run)
     target = run.resolve().with_name(f"{run.resolve().name}-{to}") if out is None else out
     place, proof = write(opened, to, target, precision, labels(label, spec=opened.conds))
-    if as_json:
-        emit({"folder": str(place), **proof.model_dump(mode="json")})
-    elif isinstance(proof, FieldProof):
-        show_fields(proof)
-    else:
-        show(proof)
+    made = {"folder": str(place), **proof.model_dump(mode="json")}
+    if not as_json:
+        show_fields(proof) if isinstance(proof, FieldProof) else show(proof)
     if not proof.passed:
         text = f"The proof failed: the export is in {place} instead of {target}. Its proof.json states what differs."
-        events.emit(events.Event("error", "not_proved", text, {"folder": str(place)}))
-        raise typer.Exit(2)
+        raise UserError(text, "not_proved", proof=made)
     say(f"{place}: proved by {proof.reader}")
+    if as_json:
+        emit(made)
 
 
 def show(proof: Proof) -> None:

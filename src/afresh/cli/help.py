@@ -17,5 +17,4 @@ def help(
         args=[*([] if verb is None else [verb]), "--help"],
         prog_name=group.info_name,
         standalone_mode=False,
-        obj=group.obj,
     )

@@ -21,7 +21,7 @@ def measure(
     run: o.Run,
     data: Annotated[Path | None, typer.Option(help="Judge on this data, in place of the held-out split.")] = None,
     n: Annotated[int | None, typer.Option("-n", help="Samples to draw; as many as are held out if not given.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="{verdict, card, metrics, ...} on standard output.")] = False,
+    as_json: Annotated[bool, o.json_of("{verdict, card, metrics, ...}")] = False,
 ) -> None:
     """Measure a run: every number with its interval, beside real data (floor) and a trivial model (control)."""
     from afresh.runs.run import Run

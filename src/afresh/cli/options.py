@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from afresh.cli import completion
 from afresh.cli.paths import base_path, existing, existing_run
 
 if TYPE_CHECKING:
@@ -19,22 +21,42 @@ BY_HAND = "Set by hand"
 BUDGET = "Budget (one of them)"
 ADAPTER = "Adapter"
 
-Run = Annotated[
-    Path, typer.Argument(help="A run: its folder, or its name in runs/.", metavar="RUN", callback=existing_run)
-]
-FieldRun = Annotated[Path, typer.Argument(help="A run on images or sounds.", metavar="RUN", callback=existing_run)]
+
+def run_argument(help: str, metavar: str = "RUN") -> Any:
+    """An argument that names a run."""
+    return typer.Argument(help=help, metavar=metavar, callback=existing_run, autocompletion=completion.runs)
+
+
+def class_option(help: str, panel: str | None = None) -> Any:
+    """An option for a class of the run on the command line."""
+    return typer.Option(help=help, metavar="CLASS", rich_help_panel=panel, autocompletion=completion.classes)
+
+
+Run = Annotated[Path, run_argument("A run: its folder, or its name in runs/.")]
+FieldRun = Annotated[Path, run_argument("A run on images or sounds.")]
 DataPath = Annotated[Path, typer.Argument(help="Your data: a file or a folder.", metavar="PATH", callback=existing)]
 
 Base = Annotated[
     str,
     typer.Argument(
-        help="A run, a folder or hub name of weights, a .gguf, a PEFT folder.", metavar="BASE", callback=base_path
+        help="A run, a folder or hub name of weights, a .gguf, a PEFT folder.",
+        metavar="BASE",
+        callback=base_path,
+        autocompletion=completion.runs,
     ),
 ]
 
+
+def json_of(result: str) -> Any:
+    """The option `--json` of a command with a `result` of these fields."""
+    return typer.Option("--json", help=f"Write each event as a line of JSON, and the result last: {result}.")
+
+
 # ----------------------------------------------------------------------------- training: train, tune, distill, align
 
-Modality = Annotated[str | None, typer.Option(help="The kind of data, if it is not clear.")]
+Modality = Annotated[
+    str | None, typer.Option(help="The kind of data, if it is not clear.", autocompletion=completion.modalities)
+]
 Minutes = Annotated[
     float | None,
     typer.Option(help="Minutes for all of it: data, training, measuring and the report.", rich_help_panel=BUDGET),
@@ -50,29 +72,40 @@ Device = Annotated[
 ]
 DataOptions = Annotated[
     list[str] | None,
-    typer.Option("--data", help="How data is read, as size=32.", metavar="KEY=VALUE", rich_help_panel=BY_HAND),
-]
-TrainSettings = Annotated[
-    list[str] | None,
     typer.Option(
-        "--set",
-        help="A setting, as train.lr=0.001 or family.width=256.",
+        "--data",
+        help="How data is read, as size=32.",
         metavar="KEY=VALUE",
+        autocompletion=completion.data_options,
         rich_help_panel=BY_HAND,
     ),
+]
+
+
+def setting_option(help: str, complete: Callable[..., list[str]], panel: str | None = None) -> Any:
+    return typer.Option("--set", help=help, metavar="KEY=VALUE", rich_help_panel=panel, autocompletion=complete)
+
+
+TrainSettings = Annotated[
+    list[str] | None,
+    setting_option("A setting, as train.lr=0.001 or family.width=256.", completion.train_settings, BY_HAND),
+]
+AlignSettings = Annotated[
+    list[str] | None,
+    setting_option("A setting, as align.group=8 or train.lr=0.001.", completion.align_settings, BY_HAND),
 ]
 Lora = Annotated[
     bool, typer.Option("--lora/--full", help="Learn a small adapter, or everything.", rich_help_panel=ADAPTER)
 ]
 Rank = Annotated[int | None, typer.Option(help="Rank of the adapter; 16 by default.", rich_help_panel=ADAPTER)]
 MeasureAtEnd = Annotated[bool, typer.Option("--measure/--no-measure", help="Measure the model at the end.")]
-ResultAsJson = Annotated[bool, typer.Option("--json", help="Write the result as JSON to standard output.")]
+ResultAsJson = Annotated[bool, json_of("{run, steps, heldout_loss, seconds, ...}")]
 
 # ---------------------------------------------------------------------------- sampling: sample, edit, compare, compose
 
 Label = Annotated[
     list[str] | None,
-    typer.Option(help="A class; NAME=CLASS if there are several labels.", metavar="CLASS", rich_help_panel=ASKED),
+    class_option("A class; NAME=CLASS if there are several labels.", ASKED),
 ]
 Number = Annotated[
     list[str] | None, typer.Option(help="A number by its name.", metavar="NAME=X", rich_help_panel=ASKED)
@@ -88,7 +121,7 @@ Guidance = Annotated[
 ]
 SampleSettings = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Any setting of sampling, as temperature=0.8 or steps=50.", metavar="KEY=VALUE"),
+    setting_option("Any setting of sampling, as temperature=0.8 or steps=50.", completion.sample_settings),
 ]
 Raw = Annotated[
     bool,
@@ -100,7 +133,6 @@ SamplesOut = Annotated[
         help="Folder to write to; a .png for one image of all samples, a .wav or .flac for one sound.",
     ),
 ]
-RecordsAsJson = Annotated[bool, typer.Option("--json", help="Write the records as a JSON list to standard output.")]
 
 
 def clock(measure: bool) -> Clock:

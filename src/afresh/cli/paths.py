@@ -12,7 +12,6 @@ from afresh.runs.names import no_run
 
 # click's plain usage error, whose message has no prefix; newer versions of typer hold a copy of their own.
 Refusal: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")
-RUNS = Path("runs")  # where training puts runs
 
 
 def is_missing(path: Path) -> bool:
@@ -31,10 +30,13 @@ def existing(path: Path | None) -> Path | None:
 
 
 def run_path(path: Path | None) -> Path | None:
-    """The folder that RUN names: a run, or else the run of that name in ./runs, so that `notes` is runs/notes."""
-    if path is None or (path / "run.json").is_file() or not (RUNS / path / "run.json").is_file():
+    """The folder that RUN names: a run, or else the run of that name where runs are, so that `notes` is runs/notes."""
+    if path is None or (path / "run.json").is_file():
         return path
-    return RUNS / path
+    from afresh.preferences import preferences
+
+    named = preferences().runs / path
+    return named if (named / "run.json").is_file() else path
 
 
 def existing_run(path: Path | None) -> Path | None:

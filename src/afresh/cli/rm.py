@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from afresh.cli import completion
+from afresh.cli import options as o
 from afresh.cli.paths import run_paths
 from afresh.cli.show import answer, emit, note, size
 
@@ -15,10 +17,15 @@ from afresh.cli.show import answer, emit, note, size
 def rm(
     runs: Annotated[
         list[Path],
-        typer.Argument(help="Runs: their folders, or their names in runs/.", metavar="RUN", callback=run_paths),
+        typer.Argument(
+            help="Runs: their folders, or their names in runs/.",
+            metavar="RUN",
+            callback=run_paths,
+            autocompletion=completion.runs,
+        ),
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON list of what was removed.")] = False,
+    as_json: Annotated[bool, o.json_of("{removed}")] = False,
 ) -> None:
     """Remove runs from the disk, after asking. Other files in their folders stay.
 
@@ -52,4 +59,4 @@ def rm(
         if not as_json:
             answer(f"removed {run.path}")
     if as_json:
-        emit(removed)
+        emit({"removed": removed})

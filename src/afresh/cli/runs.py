@@ -7,16 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
+from afresh.cli import options as o
 from afresh.cli.show import answer, emit, note, number, say, size, table
 
 
 def runs(
-    root: Annotated[Path, typer.Argument(help="Folder that holds runs.")] = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON list on standard output.")] = False,
+    root: Annotated[Path | None, typer.Argument(help="Folder that holds runs; runs/ by default.")] = None,
+    as_json: Annotated[bool, o.json_of("{runs}")] = False,
 ) -> None:
     """List the runs in a folder: what each is, how far it came, its held-out loss, its size on the disk."""
     from afresh.core import UserError
+    from afresh.preferences import preferences
 
+    root = root or preferences().runs
     if not root.is_dir():
         raise UserError(f"There is no folder {root}. Give one that holds runs; afresh train makes runs/.")
     folders = [root] if (root / "run.json").is_file() else sorted(p.parent for p in root.glob("*/run.json"))
@@ -27,7 +30,7 @@ def runs(
         except UserError as e:  # one bad folder does not hide the others
             note(str(e))
     if as_json:
-        emit(found)
+        emit({"runs": found})
     elif found:
         columns = ["run", "modality", "family", "parameters", "steps", "state", "held-out loss", "disk"]
         answer(table(columns, [row(f) for f in found], right=(3, 4, 6, 7), wrap=(0,)))

@@ -57,7 +57,7 @@ def sample(
     guidance: o.Guidance = None,
     negative_label: Annotated[
         list[str] | None,
-        typer.Option(help="A class that guidance steers away from.", metavar="CLASS", rich_help_panel=o.ASKED),
+        o.class_option("A class that guidance steers away from.", o.ASKED),
     ] = None,
     negative_caption: Annotated[
         str | None, typer.Option(help="What guidance steers away from.", rich_help_panel=o.ASKED)
@@ -143,7 +143,7 @@ def sample(
     setting: o.SampleSettings = None,
     seed: o.Seed = 0,
     out: o.SamplesOut = None,
-    as_json: o.RecordsAsJson = False,
+    as_json: Annotated[bool, o.json_of("{verdict, samples}")] = False,
 ) -> None:
     """Draw samples from a run: images, sounds or texts, as many as you like, of what you ask for.
 
@@ -194,8 +194,8 @@ def sample(
         samples = streamed(found, n, request, seed, chosen, between, as_json, control)
     else:
         samples = Sampler(found, count, request, seed, chosen, control=control)()
-    deliver(found, samples, out, as_json, between, stream)
     note(*control_lines(samples.described, control))
+    deliver(found, samples, out, as_json, between, stream)
 
 
 def read_prompt(prompt: str | None) -> str | None:
@@ -336,7 +336,7 @@ def deliver(run: Run, samples: Samples, out: Path | None, as_json: bool, between
             say(f"listen: {out / 'index.html'}")
     if as_json:
         found = read_verdict(run.path)
-        emit(records if found is None else [{**r, "verdict": found["word"]} for r in records])
+        emit({"verdict": None if found is None else found["word"], "samples": records})
     elif shown:
         show_tokens(records[0])
     elif kind.view == "text":

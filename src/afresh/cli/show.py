@@ -1,11 +1,13 @@
-"""Where things are printed: answers on standard output, everything else on standard error."""
+"""Where things are printed: answers, and with `--json` lines of JSON, on standard output, everything else on standard
+error."""
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,21 +18,26 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def finite(value: Any) -> Any:
-    """JSON has no infinities: numbers that are not finite become null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(k): finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(v) for v in value]
-    return value
+def emit(result: Mapping[str, Any]) -> None:
+    """The result of a command with `--json`: its last line on standard output, {"event": "result", ...}."""
+    write_json({"event": "result", **result})
 
 
-def emit(value: Any) -> None:
-    """One JSON document on one line of standard output; ASCII, so that any terminal or pipe takes it."""
-    sys.stdout.write(json.dumps(finite(value), allow_nan=False) + "\n")
-    sys.stdout.flush()
+def write_json(value: Mapping[str, Any]) -> None:
+    """One line of JSON on standard output. If its reader went away, which is its right, the command goes on without."""
+    from afresh.core.events import json_line
+
+    try:
+        sys.stdout.write(json_line(value))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard_output()
+
+
+def discard_output() -> None:
+    """Let standard output lead nowhere from here on, so that what is still in its buffer is no error either."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def console(error: bool = False) -> Console:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from afresh.cli import options as o
 from afresh.cli.show import answer, emit, quoted
 from afresh.cli.show_samples import show_pictures
@@ -19,7 +17,7 @@ MOST_CHARACTERS, MOST_COLUMNS = 1_000, 64  # of a preview
 
 def show(
     run: o.Run,
-    as_json: Annotated[bool, typer.Option("--json", help="{run, verdict, preview, report, next, ...}.")] = False,
+    as_json: Annotated[bool, o.json_of("{run, verdict, preview, report, next, ...}")] = False,
 ) -> None:
     """Show what a run is: its model and training, the verdict of its report, its last preview, and what comes next."""
     from afresh.cli.runs import facts

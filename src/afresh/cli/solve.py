@@ -22,7 +22,7 @@ def solve(
     length: Annotated[int, typer.Option(help="Tokens of an answer, at most.")] = 256,
     seconds: Annotated[float, typer.Option(help="Time that one program may take.", min=0.1)] = 5.0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same answers.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="{card, metrics, results, notes}.")] = False,
+    as_json: Annotated[bool, o.json_of("{card, metrics, results, notes}")] = False,
 ) -> None:
     """The share of programming tasks that a run solves: pass@1, and pass@10 with -n 10.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from afresh.cli import completion
 from afresh.cli import options as o
 from afresh.cli.show import emit, fail, quoted, say
 from afresh.cli.wording import as_typed
@@ -33,15 +34,22 @@ def train(
             "machine, for little text.",
             metavar="BASE",
             callback=o.base_path,
+            autocompletion=completion.runs,
         ),
     ] = None,
     family: Annotated[
-        str | None, typer.Option(help="The kind of model: transformer, masked, vae, gan, flow, autoencoder.")
+        str | None,
+        typer.Option(
+            help="The kind of model: transformer, masked, vae, gan, flow, autoencoder.",
+            autocompletion=completion.families,
+        ),
     ] = None,
     codec: Annotated[
         Path | None,
         typer.Option(
-            help="A finished run of the family autoencoder, whose latents or codes are learnt.", callback=o.existing_run
+            help="A finished run of the family autoencoder, whose latents or codes are learnt.",
+            callback=o.existing_run,
+            autocompletion=completion.runs,
         ),
     ] = None,
     minutes: o.Minutes = None,
@@ -52,7 +60,10 @@ def train(
     validation: o.Validation = None,
     force: o.Force = False,
     resume: Annotated[
-        Path | None, typer.Option(help="Continue this run; no PATH is given then.", callback=o.existing_run)
+        Path | None,
+        typer.Option(
+            help="Continue this run; no PATH is given then.", callback=o.existing_run, autocompletion=completion.runs
+        ),
     ] = None,
     trust: Annotated[
         bool,
@@ -92,7 +103,7 @@ def train(
                 f"--resume goes on with a run exactly as it was planned. Leave out: {', '.join(extra)}; "
                 "or train a new run without --resume."
             )
-        finish(resumed(resume, trust), measure, as_json)
+        finish(resumed(resume, trust, as_json), measure, as_json)
         return
     if trust:
         raise UserError("--trust is for a run that exists: give --resume RUN with it.")
@@ -121,7 +132,7 @@ def train(
     finish(start(spec), measure, as_json)
 
 
-def resumed(path: Path, trust: bool) -> Job:
+def resumed(path: Path, trust: bool, as_json: bool) -> Job:
     """The run, once it is known that it may run and read what it names: a person at a terminal is asked."""
     from afresh.core import UserError
     from afresh.runs.run import summary
@@ -130,7 +141,7 @@ def resumed(path: Path, trust: bool) -> Job:
     try:
         job = resume(path, trust)
     except UserError as e:
-        if e.code != "not_trusted" or not sys.stdin.isatty():
+        if e.code != "not_trusted" or as_json or not sys.stdin.isatty():
             raise
         fail(as_typed(str(e), {"--trust"}))
         if not typer.confirm("Do it?", err=True):

@@ -13,7 +13,7 @@ from afresh.cli.show import answer, emit, one_line
 
 def verify(
     run: o.Run,
-    as_json: Annotated[bool, typer.Option("--json", help="{run, passed, checks} on standard output.")] = False,
+    as_json: Annotated[bool, o.json_of("{run, passed, checks}")] = False,
 ) -> None:
     """Check a run: hashes, weights, data, resuming, the cache, and that a seed gives the same sample.
 

@@ -13,6 +13,7 @@ nothing listens, events are written to standard error as lines of text.
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -71,6 +72,21 @@ def ignore(event: Event) -> None:
     """A listener that shows nothing."""
 
 
+def json_line(value: Any) -> str:
+    """The value as one line of ASCII. JSON has no infinities: numbers that are not finite become null."""
+    return json.dumps(_finite(value), default=str, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return value
+
+
 class JsonLines:
     """A listener that writes every event as one line of JSON."""
 
@@ -78,7 +94,7 @@ class JsonLines:
         self.stream = stream
 
     def __call__(self, event: Event) -> None:
-        self.stream.write(json.dumps(event.json(), default=str) + "\n")
+        self.stream.write(json_line(event.json()))
         self.stream.flush()
 
 

@@ -21,13 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from platformdirs import user_data_path
-
 from afresh.core import UserError, events
 from afresh.core.files import free_bytes, write_file
 from afresh.data.audio.sounds import SUFFIXES as SOUNDS
 from afresh.data.files import DataFile
 from afresh.data.image.images import SUFFIXES as IMAGES
+from afresh.preferences import preferences
 
 Kind = Literal["image", "sound", "text"]
 MAGIC = {  # the first bytes of a file: its suffix
@@ -99,7 +98,7 @@ def content_key(kind: Kind, files: Sequence[DataFile]) -> str:
 
 def data_folder() -> Path:
     """Where data is written aside."""
-    return user_data_path("afresh") / "data"
+    return preferences().data_folder
 
 
 def write_aside(kind: Kind, entries: Iterable[Entry], key: str | None = None) -> Path:

@@ -15,6 +15,7 @@ from afresh.data.text.documents import DocumentEncoder, not_blank
 from afresh.formats.diffusers import Pipeline
 from afresh.formats.model_card import EXPORTED
 from afresh.formats.peft import CONFIG, base_named, read_peft
+from afresh.preferences import preferences
 from afresh.runs.run import Run
 from afresh.runs.signature import base_model_here
 from afresh.training.config import TrainConfig
@@ -124,11 +125,11 @@ def of_run(run: Run) -> BaseModel:
 
 def located(named: str, folder: Path) -> str:
     """Where the base of an adapter is on this machine: the base of the run of this user that the adapter is part of,
-    else a folder or run of that name in the working directory, in its runs/, or beside the adapter, else the name
-    itself."""
+    else a folder or run of that name in the working directory, where runs are put, or beside the adapter, else the
+    name itself."""
     if (folder.parent / "run.json").is_file() and (own := base_model_here(Run.open(folder.parent))) is not None:
         return own
-    for place in (Path(), Path("runs"), folder.parent, folder.parent.parent):
+    for place in (Path(), preferences().runs, folder.parent, folder.parent.parent):
         for path in (place / named, place / named.removesuffix(EXPORTED)):
             if path.exists():
                 return str(path)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 
 def near_runs(folder: Path) -> list[str]:
-    """The runs beside a folder and in ./runs, those with the most similar names first."""
-    found = {str(p.parent) for root in (folder.parent, Path("runs")) for p in root.glob("*/run.json")}
+    """The runs beside a folder and in that of the preferences, those with the most similar names first."""
+    from afresh.preferences import preferences
+
+    found = {str(p.parent) for root in (folder.parent, preferences().runs) for p in root.glob("*/run.json")}
     return sorted(found, key=lambda p: (-SequenceMatcher(None, Path(p).name, folder.name).ratio(), p))
 
 

@@ -19,10 +19,9 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_config_path
-
 from afresh.core import UserError
 from afresh.core.files import replace_file
+from afresh.preferences import preferences
 from afresh.runs.record import RunRecord
 from afresh.runs.run import Run
 
@@ -31,7 +30,7 @@ BYTES = 32
 
 
 def secret_file() -> Path:
-    return user_config_path("afresh") / "secret"
+    return preferences().key_folder / "secret"
 
 
 def secret(make: bool = False) -> bytes | None:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from afresh.core.events import Event, Listener, PlainLines
 from afresh.core.visible import visible_line
+from afresh.preferences import preferences
 from afresh.tasks.notebook import NotebookListener, in_notebook
 from afresh.training.progress import clock, speed, values_line
 
@@ -34,9 +35,11 @@ class _Field(ProgressColumn):
 
 
 class ConsoleListener:
-    """Shows notes, warnings and the progress of training on standard error."""
+    """Shows notes, warnings and the progress of training on standard error; warnings and errors alone if the user
+    prefers quiet."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
+        self.quiet = preferences().quiet
         self.console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
         self.lines = PlainLines(stream)
         self.bar: Progress | None = None
@@ -44,6 +47,8 @@ class ConsoleListener:
         self.at = 0.0  # time of the last progress event, in seconds
 
     def __call__(self, event: Event) -> None:
+        if self.quiet and event.kind not in STYLES:
+            return
         if event.kind != "progress":
             prefix = f"{event.kind}: " if event.kind in STYLES else ""
             self.console.print(Text(prefix + event.text, style=STYLES.get(event.kind, "")))
@@ -106,4 +111,4 @@ COLUMNS: dict[str, list[tuple[Callable[[ConsoleListener], str], str]]] = {
 
 def default_listener() -> Listener:
     """What shows events where nobody set a listener: a notebook's, or the console's."""
-    return NotebookListener() if in_notebook() else ConsoleListener()
+    return NotebookListener() if in_notebook() and not preferences().quiet else ConsoleListener()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from afresh.core import Family, UserError, registry
 from afresh.core.options import override
+from afresh.preferences import preferences
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
 from afresh.tasks.create_run import RunContents, check_spec, create_run, report_data, report_plan, training_seconds
@@ -45,7 +46,11 @@ class DistillSpec:
     clock: Clock = field(default_factory=Clock)  # of the command, whose minutes include reading the data
 
     def budget(self) -> Budget:
-        return Budget(5.0) if self.minutes is None and self.steps is None else Budget(self.minutes, self.steps)
+        return (
+            Budget(preferences().minutes)
+            if self.minutes is None and self.steps is None
+            else Budget(self.minutes, self.steps)
+        )
 
 
 def start(spec: DistillSpec) -> Job:

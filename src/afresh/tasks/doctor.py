@@ -13,6 +13,7 @@ import torch
 
 from afresh.core.memory import CGROUP, available_memory, read_words
 from afresh.nets.kernels.build import library, tiles
+from afresh.preferences import in_force, preferences, unknown_variables, variable
 from afresh.training.budget import Machine, measure_machine
 from afresh.training.compiling import compile_fault
 
@@ -44,6 +45,7 @@ def examine_machine(folder: Path, device: str | None = None) -> tuple[Machine, l
         kernels_finding(),
         memory_finding(available_memory()),
         disk_finding(folder),
+        *variable_findings(),
     ]
 
 
@@ -64,10 +66,10 @@ def threads_finding(threads: int, processors: float) -> Finding:
     """`processors`: the number that this process may use, which can be a fraction in a container."""
     value = f"{threads} of {processors:g} processors"
     if threads > processors + 0.5:
-        more = "more threads than processors make training slower: set OMP_NUM_THREADS"
+        more = "more threads than processors make training slower: set the preference threads"
         return Finding("threads", f"{threads} on {processors:g} processors", more, False)
     if threads < int(processors):
-        why = "OMP_NUM_THREADS is set" if "OMP_NUM_THREADS" in os.environ else "the default of torch"
+        why = "as is preferred" if preferences().threads else "the default of torch, or OMP_NUM_THREADS"
         return Finding("threads", value, f"some processors remain idle ({why})", threads * 2 >= processors)
     return Finding("threads", value, "all are used")
 
@@ -97,7 +99,7 @@ def compiler_finding(machine: Machine) -> Finding:
 def kernels_finding() -> Finding:
     """The fused kernels of decoders, which are compiled on first use."""
     if library() is None:
-        why = "AFRESH_KERNELS=0 is set" if os.environ.get("AFRESH_KERNELS") == "0" else "they need g++"
+        why = "they need g++" if preferences().kernels else "the preference kernels is off"
         return Finding("kernels", "none", f"decoders train at about half the speed: {why}", False)
     value = "with the processor's matrix tiles (AMX)" if tiles() else "without matrix tiles"
     return Finding("kernels", value, "decoders use them on this processor")
@@ -119,6 +121,12 @@ def disk_finding(folder: Path) -> Finding:
         return Finding("disk", f"{existing} is not writable", "choose another folder", False)
     follows = "room for checkpoints" if free >= LITTLE_DISK else "little room: a run stops when the disk is full"
     return Finding("disk", f"{free / GB:,.1f} GB free at {existing}", follows, free >= LITTLE_DISK)
+
+
+def variable_findings() -> list[Finding]:
+    """Environment variables that are taken for settings and are none."""
+    known = "known: " + ", ".join(variable(s.name) for s in in_force())
+    return [Finding("variable", name, f"has no effect on afresh; {known}", False) for name in unknown_variables()]
 
 
 def available_processors() -> float:

@@ -10,6 +10,7 @@ from typing import Any
 from afresh.core import UserError, events, registry
 from afresh.core.device import computing_on
 from afresh.data.prepare import advice_lines, prepare
+from afresh.preferences import preferences
 from afresh.runs.latent_space import check_source, latent_space
 from afresh.runs.run import Run
 from afresh.tasks import tune
@@ -50,7 +51,7 @@ class TrainSpec:
 
     def budget(self) -> Budget:
         if self.minutes is None and self.steps is None and self.tokens is None:
-            return Budget(minutes=5.0)
+            return Budget(preferences().minutes)
         return Budget(self.minutes, self.steps, self.tokens)
 
 
@@ -68,10 +69,10 @@ def start(spec: TrainSpec) -> Job:
     if spec.codec is not None:
         check_source(Run.open(spec.codec))
     inputs = [p for p in (spec.path, spec.codec, spec.validation) if p is not None]
-    output = check_spec(spec, budget, Path("runs") / (spec.path.resolve().stem or "run"), inputs)
+    output = check_spec(spec, budget, preferences().runs / (spec.path.resolve().stem or "run"), inputs)
     if spec.base is not None and spec.base != AUTO:
         return tune.start(tuning(spec, spec.base, output.path))
-    with computing_on(spec.device):
+    with computing_on(spec.device or preferences().device):
         prepared = prepare(spec.path, spec.modality, spec.data, spec.validation)
     if spec.base == AUTO and (base := choose_base(prepared)) is not None:
         return tune.start(tuning(spec, base.name, output.path), base)

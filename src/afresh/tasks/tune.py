@@ -23,6 +23,7 @@ from afresh.data.load import Loader
 from afresh.data.prepare import Prepared, choose_modality, long_records, prepare
 from afresh.data.text.documents import DocumentEncoder, DocumentOptions
 from afresh.data.text.fim import supports_fim
+from afresh.preferences import preferences
 from afresh.runs.base_model import BaseModel, open_base_model
 from afresh.tasks.create_run import RunContents, check_spec, create_run, report_data, report_plan, training_seconds
 from afresh.tasks.data_source import DataSource
@@ -123,7 +124,7 @@ def start(spec: TuneSpec, opened: BaseModel | None = None) -> Job:
     if spec.lr is not None and not 0 < spec.lr < 1:
         raise UserError(f"The learning rate must lie between 0 and 1. Given: {spec.lr}.", "range", name="lr")
     budget, inputs = spec.budget(), [Path(spec.base), spec.path]
-    output = check_spec(spec, budget, Path("runs") / f"{spec.path.resolve().stem or 'run'}-tuned", inputs)
+    output = check_spec(spec, budget, preferences().runs / f"{spec.path.resolve().stem or 'run'}-tuned", inputs)
     base = opened or open_base_model(spec.base)
     count = sum(v.numel() for v in base.weights.values())
     events.note(f"base: {base.name}, {base.family.name}, {count:,} parameters", "base_model", name=base.name)
@@ -198,7 +199,7 @@ def read(spec: TuneSpec, base: BaseModel) -> Prepared:
         own = settled[other[0]]
         raise UserError(f"`data.{other[0]}` cannot be chosen, because it is that of the base: {own}. Leave it out.")
     settings = {**settled, **spec.data}
-    with computing_on(spec.device):
+    with computing_on(spec.device or preferences().device):
         prepared = prepare(
             path, kind.name, settings, spec.validation, fit=lambda items, options: suited(base, items, options)
         )

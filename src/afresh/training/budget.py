@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from afresh.core import UserError
+from afresh.preferences import preferences
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,9 @@ def product_rate(device: str, threads: int, dtype: torch.dtype) -> float:
 
 
 def measure_machine(device: str | None = None) -> Machine:
-    """Choose the fastest device, unless `device` is given, and measure its matrix products in two precisions. Raises
-    UserError if the device is not available."""
-    device = device or devices()[0]
+    """Choose the device, which the user's preferences decide if `device` is not given, and otherwise speed; measure its
+    matrix products in two precisions. Raises UserError if the device is not available."""
+    device = device or preferences().device or devices()[0]
     check_device(device)
     threads = torch.get_num_threads()
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else processor()
@@ -143,6 +144,12 @@ def measure_machine(device: str | None = None) -> Machine:
         torch=torch.__version__,
         python=platform.python_version(),
     )
+
+
+def use_preferred_threads() -> None:
+    """Let PyTorch use as many threads as the user prefers. Raises UserError if the preferences are not valid."""
+    if (threads := preferences().threads) is not None:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

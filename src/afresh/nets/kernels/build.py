@@ -15,6 +15,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from afresh.preferences import preferences
+
 SOURCES = tuple(Path(__file__).with_name(n) for n in ("decoder.cpp", "amx.cpp", "decode.cpp"))
 HEADER = Path(__file__).with_name("numbers.h")
 # Sums may be reordered for vectorisation, but NaN and infinity must be preserved: training checks for them.
@@ -26,9 +28,8 @@ LONGEST = 120  # time limit of the compilation, seconds
 
 
 def folder() -> Path:
-    """The folder of compiled libraries: $XDG_CACHE_HOME/afresh/kernels, by default in ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "afresh" / "kernels"
+    """The folder of compiled libraries, in that of the user's preferences."""
+    return preferences().cache_folder / "kernels"
 
 
 def compiler() -> str | None:
@@ -57,9 +58,9 @@ def build(path: Path, compiler: str) -> None:
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels; None if they are not available (no compiler, no writable folder, AFRESH_KERNELS=0)."""
+    """The compiled kernels; None if they are not available (no compiler, no writable folder, or not wanted)."""
     compiler_path = compiler()
-    if os.environ.get("AFRESH_KERNELS") == "0" or compiler_path is None:
+    if not preferences().kernels or compiler_path is None:
         return None
     path = folder() / f"kernels-{key(compiler_path)}.so"
     try:

@@ -1,0 +1,111 @@
+"""`--json`: a line of JSON an event on standard output, of which the last is the result or the error."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import AT_THE_END, WORDS, Invoke, drawn, error_of, lines_of, parsed
+
+CRASHING = """
+import afresh.tasks.doctor, afresh.cli
+def broken(*given):
+    raise ZeroDivisionError("division by zero")
+afresh.tasks.doctor.examine_machine = broken
+afresh.cli.main()
+"""
+
+
+def start(*argv: object) -> subprocess.Popen[str]:
+    """The command in a process of its own."""
+    command = [sys.executable, *(("-m", "afresh") if argv[0] != "-c" else ()), *map(str, argv)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_training_streams_its_events_and_the_result_is_last(texts: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start("train", texts, "--steps", 4, "--out", run, "--no-measure", "--json", *AT_THE_END, *WORDS)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    found = lines_of(out)
+    assert {"progress", "note"} <= {e["event"] for e in found}
+    assert all(e["code"] and e["text"] for e in found[:-1])
+    last = [e for e in found[:-1] if e["code"] == "training"][-1]
+    assert (last["step"], last["steps"], last["ended"]) == (4, 4, True)
+    assert all(e["text"] in err for e in found if e["event"] == "note"), "standard error shows the notes as before"
+    assert (found[-1]["run"], found[-1]["steps"]) == (str(run), 4)
+
+
+def test_an_interrupted_training_ends_with_an_error(texts: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start("train", texts, "--steps", 100_000, "--out", run, "--no-measure", "--json", *WORDS)
+    assert process.stdout is not None
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        if json.loads(line).get("step"):
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    error = error_of(seen + out)
+    assert error["code"] == "interrupted" and f"afresh train --resume {run}" in error["text"]
+
+
+def test_a_crash_ends_with_an_error_and_a_traceback() -> None:
+    process = start("-c", CRASHING, "doctor", "--json")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 70 and "Traceback" in err
+    assert lines_of(out) == [{"event": "error", "code": "fault", "text": "ZeroDivisionError: division by zero"}]
+
+
+def test_a_reader_that_goes_away_does_not_end_training(texts: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start("train", texts, "--steps", 4, "--out", run, "--no-measure", "--json", *AT_THE_END, *WORDS)
+    assert process.stdout is not None and process.stderr is not None
+    assert json.loads(process.stdout.readline())["event"] in ("note", "progress")
+    process.stdout.close()
+    process.stdout = None
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and "Traceback" not in err and "step 4/4" in err
+    assert (run / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    "argv", [("train", "{missing}"), ("train", "{missing}", "--steps", "many"), ("sample",), ("runs", "{missing}")]
+)
+def test_an_error_of_usage_is_the_only_line(argv: tuple[str, ...], tmp_path: Path, invoke: Invoke) -> None:
+    exit_code, out, err = invoke(*(a.replace("{missing}", str(tmp_path / "missing")) for a in argv), "--json")
+    (error,) = lines_of(out)
+    assert exit_code == 2 and error["event"] == "error" and error["code"] in ("usage", "invalid")
+    assert " ".join(error["text"].split()) in " ".join(err.split())
+
+
+def test_what_is_typed_as_options_is_written_as_options(texts_run: Path, invoke: Invoke) -> None:
+    error = error_of(invoke("sample", texts_run, "--guidance", 2, "--json")[1])
+    assert "--guidance" in error["text"] and "`guidance" not in error["text"]
+
+
+def test_warnings_and_notes_of_drawing_come_before_the_samples(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    _, out, _ = invoke("sample", texts_run, "-n", 2, "--length", 4, "--out", tmp_path / "out", "--json")
+    first, *_ = lines_of(out)
+    assert first == {"event": "note", "code": "note", "text": f"2 samples in {tmp_path / 'out'}"}
+    assert len(drawn(out)) == 2
+
+
+def test_a_short_command_is_one_line(texts_run: Path, invoke: Invoke) -> None:
+    _, out, _ = invoke("show", texts_run, "--json")
+    assert out.count("\n") == 1 and parsed(out)["steps"] == 4
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_ends_the_command_with_a_message(texts: Path, tmp_path: Path) -> None:
+    argv = ("train", texts, "--steps", 1, "--out", tmp_path / "run", "--json")
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run([sys.executable, "-m", "afresh", *map(str, argv)], stdout=full, stderr=subprocess.PIPE)
+    assert ended.returncode == 2 and b"No space left" in ended.stderr and b"Traceback" not in ended.stderr
