@@ -22,7 +22,7 @@ export PYTHONDONTWRITEBYTECODE :=
 	touch $@
 
 demo: .venv/.installed
-	$(BIN)/afresh demo
+	$(BIN)/afresh demo --force
 
 test: .venv/.ready
 	$(PYTEST)

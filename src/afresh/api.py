@@ -476,15 +476,22 @@ class Model:
     # ------------------------------------------------------------------------------------------------ files
 
     def export(
-        self, to: str, out: PathLike | None = None, *, precision: str = "float32", label: Labels | None = None
+        self,
+        to: str,
+        out: PathLike | None = None,
+        *,
+        precision: str = "float32",
+        label: Labels | None = None,
+        force: bool = False,
     ) -> Path:
         """Write the model in the format `to` (hf, gguf, onnx, diffusers, safetensors) and prove that it is the same
         model; returns the folder, RUN-FORMAT by default, with proof.json in it.
 
-        Raises UserError for an unknown format or precision, a folder that exists, and if the proof fails.
+        An earlier export in that folder is replaced with `force`. Raises UserError for an unknown format or precision,
+        a folder that exists otherwise, and if the proof fails.
         """
         target = self.path.resolve().with_name(f"{self.path.resolve().name}-{to}") if out is None else Path(out)
-        folder, proof = export_task.export(self.run, to, target, precision, label)
+        folder, proof = export_task.export(self.run, to, target, precision, label, force)
         if not proof.passed:
             raise UserError(
                 f"The export differs from the model by more than is allowed. It was put aside in {folder}, where "

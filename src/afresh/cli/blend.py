@@ -28,6 +28,7 @@ def blend(
     ] = None,
     setting: o.SampleSettings = None,
     out: o.SamplesOut = None,
+    force: o.Force = False,
     as_json: Annotated[bool, o.json_of("{verdict, samples}")] = False,
 ) -> None:
     """Go from one image or sound to another, or towards an attribute, through the model's latents.
@@ -49,7 +50,7 @@ def blend(
     asked = {"label": label, "to_label": to_label, "caption": caption, "to_caption": to_caption}
     check_given(second, toward, asked, {"away": away, "most": most})
     found = Run.open(run)
-    check_out(out, found.encoder, n)
+    check_out(out, found.encoder, n, force)
     blender, spec = Blender(found, pairs(setting or [], "--set")), found.conds
     if second is not None:
         start = Request(label=labels(label, spec=spec), caption=caption)

@@ -27,6 +27,7 @@ def compose(
     setting: o.SampleSettings = None,
     seed: o.Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Folder to write .mid and .wav files to.")] = None,
+    force: o.Force = False,
     as_json: Annotated[bool, o.json_of("{scores}")] = False,
 ) -> None:
     """Go on with a score, or give its melody the other voices.
@@ -36,6 +37,7 @@ def compose(
     from afresh.core import UserError
     from afresh.core.counted import counted
     from afresh.core.options import pairs
+    from afresh.core.outputs import check_free
     from afresh.runs.run import Run
     from afresh.tasks.compose import go_on, read_score
     from afresh.tasks.compose import harmonise as harmonised
@@ -44,6 +46,8 @@ def compose(
         raise UserError(f"-n is the number of scores, from 1. Given: {n}.")
     if voice is not None and not harmonise:
         raise UserError("--voice says which voice is kept when the others are made for it. Add --harmonise.")
+    if out is not None:
+        check_free(out, force)
     found, settings = Run.open(run), pairs(setting or [], "--set")
     score, notes = read_score(found, file)
     if harmonise:

@@ -24,6 +24,7 @@ def data(
     validation: o.Validation = None,
     near: Annotated[bool, typer.Option("--near/--no-near", help="Search for near duplicates.")] = True,
     out: Annotated[Path | None, typer.Option(help="Write this as one HTML page, with examples.")] = None,
+    force: o.Force = False,
     as_json: Annotated[bool, o.json_of("{path, modality, ...}")] = False,
 ) -> None:
     """Look at data as training would see it: what it is, how much, its labels, duplicates, licences, what is refused.
@@ -31,8 +32,11 @@ def data(
     Nothing is trained and nothing is changed.
     """
     from afresh.core.options import pairs
+    from afresh.core.outputs import check_free
     from afresh.tasks.inspect_data import look
 
+    if out is not None:
+        check_free(out, force)
     found = look(path, modality, pairs(option or [], "--data"), validation, near)
     if out is not None:
         found.save(out)

@@ -48,12 +48,12 @@ def commands(out: Path) -> list[tuple[str, str]]:
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the data, the runs and the page.")] = Path("afresh-demo"),
     quick: Annotated[bool, typer.Option("--quick", help="A tenth of the time: it works, it is not yet good.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Use a folder that holds other things.")] = False,
+    force: o.Force = False,
     as_json: Annotated[bool, o.json_of("{page, image, seconds, next}")] = False,
 ) -> None:
     """See it work: drawings, tales and sounds are made by a script, learnt by three models, and shown on one page.
 
-    Takes about two minutes on two cores. No data is downloaded. An earlier demonstration in --out is replaced.
+    Takes about two minutes on two cores. No data is downloaded. --force replaces an earlier demonstration in --out.
     """
     from afresh.demo.show import check_folder, run_demo
 

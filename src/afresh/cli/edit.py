@@ -70,6 +70,7 @@ def edit(
     setting: o.SampleSettings = None,
     seed: o.Seed = 0,
     out: o.SamplesOut = None,
+    force: o.Force = False,
     as_json: Annotated[bool, o.json_of("{verdict, samples}")] = False,
 ) -> None:
     """Change existing images and sounds: fill a hole, vary them, continue them beyond their edges or their end, make
@@ -90,7 +91,7 @@ def edit(
         raise UserError(f"-n is the number of variations, from 1. Given: {n}.")
     found = Run.open(run)
     settings = with_set({"guidance": guidances(guidance)}, setting)
-    check_out(out, found.encoder, n * len(pictures))
+    check_out(out, found.encoder, n * len(pictures), force)
     request = Request(label=labels(label, spec=found.conds), number=numbers(number) or {}, caption=caption)
     editor = Editor(found, request, settings, seed)
     change = Change(

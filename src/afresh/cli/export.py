@@ -26,6 +26,7 @@ def export(
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="Folder to create; RUN-FORMAT if not given.", metavar="DIR")] = None,
+    force: o.Force = False,
     precision: Annotated[
         str, typer.Option(help="float32, bfloat16, float16; for gguf also q8_0 (8 bits).")
     ] = "float32",
@@ -49,7 +50,7 @@ def export(
 
     opened = Run.open(run)
     target = run.resolve().with_name(f"{run.resolve().name}-{to}") if out is None else out
-    place, proof = write(opened, to, target, precision, labels(label, spec=opened.conds))
+    place, proof = write(opened, to, target, precision, labels(label, spec=opened.conds), force)
     made = {"folder": str(place), **proof.model_dump(mode="json")}
     if not as_json:
         show_fields(proof) if isinstance(proof, FieldProof) else show(proof)

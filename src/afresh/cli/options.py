@@ -66,7 +66,7 @@ Seed = Annotated[int, typer.Option(help="Seed of all random numbers: the same se
 Validation = Annotated[
     Path | None, typer.Option(help="Held-out data of your own: a file or a folder.", callback=existing)
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace a run that is in the output folder.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is at the place of --out already.")]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; the fastest by default.", rich_help_panel=BY_HAND)
 ]

@@ -143,6 +143,7 @@ def sample(
     setting: o.SampleSettings = None,
     seed: o.Seed = 0,
     out: o.SamplesOut = None,
+    force: o.Force = False,
     as_json: Annotated[bool, o.json_of("{verdict, samples}")] = False,
 ) -> None:
     """Draw samples from a run: images, sounds or texts, as many as you like, of what you ask for.
@@ -189,7 +190,7 @@ def sample(
     adapters = {str(run_path(Path(path))): scale for path, scale in parse_adapters(adapter or []).items()}
     control = Control(best_of, reward, reward_guidance, weight, adapters)
     count = (TEXTS if found.encoder.kind.view == "text" else PICTURES) if n is None else n
-    check_out(out, found.encoder, count)
+    check_out(out, found.encoder, count, force)
     if stream:
         samples = streamed(found, n, request, seed, chosen, between, as_json, control)
     else:
@@ -325,11 +326,11 @@ def show_pieces(pieces: Iterable[str], file: IO[str]) -> None:
 def deliver(run: Run, samples: Samples, out: Path | None, as_json: bool, between: str, shown: bool) -> None:
     """Write, print or show, unless it is `shown` already."""
     from afresh.core.counted import counted
-    from afresh.sampling.samples import text_records
+    from afresh.sampling.samples import replace_samples, text_records
     from afresh.tasks.report import read_verdict
 
     kind = run.encoder.kind
-    records = samples.save(out) if out is not None else text_records(samples) if kind.inline else []
+    records = replace_samples(samples, out) if out is not None else text_records(samples) if kind.inline else []
     if out is not None:
         say(f"{counted(len(records), 'sample')} in {out}")
         if kind.view == "sound" and out.is_dir():

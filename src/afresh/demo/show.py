@@ -17,6 +17,7 @@ from torch import Tensor
 from afresh.api import Model, train
 from afresh.core import Encoder, Item, Sound, UserError, events
 from afresh.core.events import Event, listening
+from afresh.core.outputs import check_free
 from afresh.data.image.grid import image_grid
 from afresh.demo import drawings, sounds, tales
 from afresh.demo.page import write_page
@@ -37,7 +38,6 @@ PROMPTS = (
     "On the first day of spring she finds a golden boat",
 )
 CELLS, EDGES = 16, 4  # parts along each axis in which fields are compared
-OURS = {"data", "runs", "index.html", "drawings.png"}  # what a folder of a demonstration holds
 
 SMALL = {"family.width": 32, "family.most": 2, "train.batch": 32}  # of the VAEs: learns the most in a minute
 
@@ -107,12 +107,10 @@ def run_demo(out: Path, scale: float = 1.0, commands: Sequence[tuple[str, str]] 
 
 
 def check_folder(out: Path, force: bool) -> None:
-    """Raises UserError for a file, and unless `force` for a folder that holds other things than a demonstration."""
+    """Raises UserError for a file, and unless `force` for a folder that holds something."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file. Choose a folder for `out`.")
-    names = {p.name for p in out.iterdir()} if out.is_dir() else set()
-    if names - OURS and not force:
-        raise UserError(f"{out} holds other things. Choose another `out`, or give `force`.")
+    check_free(out, force)
 
 
 def brief(listener: Callable[[Event], None]) -> Callable[[Event], None]:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from afresh.core import UserError
 from afresh.core.files import free_bytes, sync_folder, write_json
+from afresh.core.outputs import check_free, is_result, take_place
 from afresh.formats.fields import FieldProof
 from afresh.formats.proof import Proof
 
@@ -17,11 +18,13 @@ P = TypeVar("P", Proof, FieldProof)
 PROOF = "proof.json"
 
 
-def check_new(out: Path) -> None:
-    """Raises UserError if `out` exists, or the folder of an export of that name whose proof failed."""
+def check_new(out: Path, force: bool = False) -> None:
+    """Raises UserError if `out` exists, or the folder of an export of that name whose proof failed. With `force` only
+    where something else than an export would be replaced."""
     for path in (out, unproved(out)):
-        if path.exists():
-            raise UserError(f"{path} exists. Remove it or choose another folder, so that nothing is overwritten.")
+        check_free(path, force)
+        if path.exists() and not is_result(path, (PROOF,)) and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"{path} is not an export, and is not replaced by one. Choose another folder: `out`.")
 
 
 def unproved(out: Path) -> Path:
@@ -29,13 +32,13 @@ def unproved(out: Path) -> Path:
     return out.with_name(f"{out.name}.unproved")
 
 
-def write_proved(out: Path, write: Callable[[Path], P]) -> tuple[Path, P]:
+def write_proved(out: Path, write: Callable[[Path], P], force: bool = False) -> tuple[Path, P]:
     """Let `write` fill a temporary folder and return a proof, add proof.json, and rename the folder to `out`, or to
     `unproved(out)` if the proof failed. Returns that path and the proof.
 
-    Raises UserError if `out` exists or cannot be written.
+    An earlier export is replaced with `force`. Raises UserError if `out` exists otherwise, or cannot be written.
     """
-    check_new(out)
+    check_new(out, force)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -44,8 +47,7 @@ def write_proved(out: Path, write: Callable[[Path], P]) -> tuple[Path, P]:
         write_json(temporary / PROOF, proof.model_dump(mode="json"))
         place = out if proof.passed else unproved(out)
         sync_tree(temporary)
-        os.replace(temporary, place)
-        sync_folder(place.parent)
+        take_place(temporary, place)
     except OSError as e:
         free = f"{free_bytes(out.parent):,} bytes are free there"
         raise UserError(f"Cannot write {out}: {e.strerror or e}; {free}. Make room or choose another folder.") from e

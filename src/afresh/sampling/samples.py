@@ -17,6 +17,7 @@ from torch import Tensor
 from afresh.core import Cond, Encoder, Sound, UserError
 from afresh.core.counted import counted
 from afresh.core.files import replace_file
+from afresh.core.outputs import check_free, filled
 from afresh.data.audio.kind import SOUND
 from afresh.data.image.grid import image_grid
 from afresh.data.image.images import Pixels
@@ -25,6 +26,8 @@ from afresh.sampling.text_stream import Written
 
 MOST = 400  # samples in one image
 FILES = IMAGE.suffixes | SOUND.suffixes | {".mid", ".midi", ".abc", ".txt", ".json", ".jsonl", ".csv", ".html", ".zip"}
+SINGLE = (".png", ".wav", ".flac")  # suffixes of paths to which samples are written as one file
+TEXTS, LISTED = "samples.jsonl", "samples.json"  # what a folder of samples holds: texts, or a list of files
 LONGEST = 30.0  # seconds of audio that a page embeds for an item that is not itself a sound, such as a melody
 WHITE = 255
 PLAYER = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
@@ -54,11 +57,12 @@ class Samples:
         """Write the samples as files, and samples.json or samples.jsonl, into `folder`. Returns the records.
 
         A path with the suffix .png is written as one image of all samples, and one with .wav or .flac as the only
-        sound. Raises UserError if the path cannot be written or has another file suffix.
+        sound. Files of these names are replaced, others in the folder stay. Raises UserError if the path cannot be
+        written or has another file suffix.
         """
         path = Path(folder)
         check_out(path, self.encoder, len(self.values))
-        if path.is_dir() or path.suffix.lower() not in (".png", ".wav", ".flac"):
+        if path.is_dir() or path.suffix.lower() not in SINGLE:
             return write_samples(self, path)
         return write_grid(self, path) if path.suffix.lower() == ".png" else write_sound(self, path)
 
@@ -162,6 +166,14 @@ def make_folder(folder: Path, hint: str) -> None:
         raise UserError(f"Cannot write to {folder}: {e.strerror or e}. {hint}") from e
 
 
+def replace_samples(samples: Samples, out: Path) -> list[dict[str, Any]]:
+    """`samples.save(out)`, but earlier samples in a folder `out` are replaced as a whole, once these are complete."""
+    if out.suffix.lower() in SINGLE and not out.is_dir():
+        return samples.save(out)
+    with filled(out, (TEXTS, LISTED)) as folder:
+        return write_samples(samples, folder)
+
+
 def write_samples(samples: Samples, folder: Path) -> list[dict[str, Any]]:
     """Write samples into a folder, replacing existing ones. Returns their records.
 
@@ -174,12 +186,12 @@ def write_samples(samples: Samples, folder: Path) -> list[dict[str, Any]]:
     if encoder.kind.inline:
         records = text_records(samples)
         lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
-        replace_file(folder / "samples.jsonl", lines.encode("utf-8", "backslashreplace"))
+        replace_file(folder / TEXTS, lines.encode("utf-8", "backslashreplace"))
         write_with_audio(encoder, from_prompts(samples), folder, captions)
         return records
     names = encoder.write(samples.values, folder, numbered(len(samples.values)))
     records = [{"file": f, **r} for f, r in zip(names, requests(samples), strict=True)]
-    replace_file(folder / "samples.json", (json.dumps(records, indent=1, ensure_ascii=False) + "\n").encode())
+    replace_file(folder / LISTED, (json.dumps(records, indent=1, ensure_ascii=False) + "\n").encode())
     if encoder.kind.view != "text":
         replace_file(folder / "grid.png", grid_png(samples))
     if encoder.kind.view == "sound":
@@ -237,13 +249,14 @@ def player(names: Sequence[str | None], images: Iterable[Any], captions: Iterabl
     return PLAYER.format(title=counted(len(rows), "sound"), rows="\n".join(rows))
 
 
-def check_out(out: Path | None, encoder: Encoder, count: int) -> None:
-    """Raises UserError for a path with a file suffix that does not suit these samples or their number.
-
-    Otherwise a folder of that name would be created, which nobody expects.
-    """
-    suffix, kind = "" if out is None else out.suffix.lower(), encoder.kind
-    if out is None or suffix not in FILES | kind.suffixes or out.is_dir():
+def check_out(out: Path | None, encoder: Encoder, count: int, force: bool = True) -> None:
+    """Raises UserError for a path with a file suffix that does not suit these samples or their number, because a folder
+    of that name would be created, which nobody expects. Without `force` also if something is there already."""
+    if out is None:
+        return
+    check_free(out, force)
+    suffix, kind = out.suffix.lower(), encoder.kind
+    if suffix not in FILES | kind.suffixes or out.is_dir():
         return
     if suffix == ".png":
         return  # write_grid checks this case

@@ -73,22 +73,27 @@ FIELD_FORMATS: Mapping[str, FieldFormat] = {
 
 
 def export(
-    run: Run, to: str, out: Path, precision: str = "float32", label: str | Mapping[str, str] | None = None
+    run: Run,
+    to: str,
+    out: Path,
+    precision: str = "float32",
+    label: str | Mapping[str, str] | None = None,
+    force: bool = False,
 ) -> tuple[Path, Proof | FieldProof]:
     """Write a run in the format `to` and prove that the files hold the same model. Returns the folder (`out`, or
     `out.unproved` if the proof failed) and the proof.
 
-    Raises UserError if the format or precision is unknown, the folder exists, no public architecture computes the
-    model, or the label did not occur in training.
+    Raises UserError if the format or precision is unknown, the folder exists and is not an export to be replaced
+    (`force`), no public architecture computes the model, or the label did not occur in training.
     """
     if run.space.kind == "field":
-        return export_fields(run, to, out, precision, label)
+        return export_fields(run, to, out, precision, label, force)
     document_encoder(run)
     text_format(to, precision)
-    check_new(out)  # before the work of building the base
+    check_new(out, force)  # before the work of building the base
     base, condition = base_of_run(run, label)
     rows, text = proof_rows(run, base)
-    return export_base(base, to, out, precision, rows, text, condition, card_of(run))
+    return export_base(base, to, out, precision, rows, text, condition, card_of(run), force)
 
 
 def with_sentences(card: Card, *sentences: str) -> Card:
@@ -114,6 +119,7 @@ def export_base(
     text: str,
     condition: str | None = None,
     card: Card | None = None,
+    force: bool = False,
 ) -> tuple[Path, Proof]:
     """`export` for any base, proved on `rows` of token ids, which `text` describes. Raises UserError as `export`."""
     card = Card(Path(base.source).name, "text-generation") if card is None else card
@@ -134,7 +140,7 @@ def export_base(
         add_card(folder, with_sentences(card, *under, *notes, proved(proof)), target.library)
         return proof
 
-    return write_proved(out, write)
+    return write_proved(out, write, force)
 
 
 def text_format(to: str, precision: str) -> tuple[TextFormat, Precision]:
@@ -206,11 +212,11 @@ def proof_rows(run: Run, base: Base) -> tuple[list[list[int]], str]:
 
 
 def export_fields(
-    run: Run, to: str, out: Path, precision: str, label: str | Mapping[str, str] | None
+    run: Run, to: str, out: Path, precision: str, label: str | Mapping[str, str] | None, force: bool
 ) -> tuple[Path, FieldProof]:
     """`export` for a model over fields (images, spectrograms). Raises UserError as `export`."""
     target = field_format(to, precision, label)
-    check_new(out)  # before the work of copying the model
+    check_new(out, force)  # before the work of copying the model
     if run.codec is not None:
         raise UserError(
             f"{run.path} samples latents that its codec {run.record.codec} decodes; an export would lack the codec. "
@@ -227,7 +233,7 @@ def export_fields(
         add_card(folder, with_sentences(card_of(run), *notes, proved(proof)), target.library)
         return proof
 
-    return write_proved(out, write)
+    return write_proved(out, write, force)
 
 
 def field_format(to: str, precision: str, label: object) -> FieldFormat:
