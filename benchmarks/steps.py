@@ -78,7 +78,7 @@ def measure(case: Case) -> dict[str, Any]:
     learner = make_learner(family, config, case.space, conds, override(start, family.plan.recipe, "train"))
     speeds = fastest_precision(learner, Loader(examples, case.space, Rng(0), case.batch).batch, SECONDS)
     each = case.batch * (case.space.shape[0] if case.space.stream else 1)
-    rates = {"float32": each / speeds.float32, "bfloat16": each / speeds.bfloat16}
+    rates = {"float32": each / speeds.float32, "bfloat16": each / speeds.halved}
     size = parameters_of(family, config, case.space, conds)
     return {**rates, "ratio": speeds.ratio, "precision": speeds.precision, "size": size}
 

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 from afresh.core import events, registry
+from afresh.core.rng import Rng
 from afresh.training import plan
 from afresh.training.compiling import first_reason
 from afresh.training.config import TrainConfig
+from afresh.training.loop import take_step
 from tests.contracts.rows import PLANE, SPEC
+from tests.training.toys import Squares, batches, config, flat, learner, same
 
 NO_HEADERS = """C++ compile error
 
@@ -50,3 +53,22 @@ def test_a_compiler_that_does_not_work_is_found_out() -> None:
     env = os.environ | {"CXX": "/bin/false", "PYTHONPATH": str(Path(plan.__file__).parents[2])}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     assert "No working C++ compiler found" in done.stdout and len(done.stdout.splitlines()) == 1
+
+
+def test_a_network_that_cannot_be_compiled_is_trained_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though a small function can be."""
+    batch = batches(config())(0, 4)
+    plain = learner(Squares(2))
+    assert take_step(plain, batch, Rng(0)) is not None
+    live, told = learner(Squares(2), compile=True), list[events.Event]()
+
+    def refused(*args: object, **kwargs: object) -> object:
+        raise RuntimeError("Unsupported: an operation of this network\n  in a long report")
+
+    live.modules["second"]._compiled_call_impl = refused
+    with events.listening(told.append):
+        assert take_step(live, batch, Rng(0)) is not None
+    assert same(flat(live.snapshot()), flat(plain.snapshot()))
+    assert [e.text.rpartition(": ")[0] for e in told] == [
+        "torch.compile does not work for this network, so training goes on without it: Unsupported"
+    ]

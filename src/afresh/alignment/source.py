@@ -38,7 +38,7 @@ from afresh.core import (
     events,
     registry,
 )
-from afresh.core.device import wide
+from afresh.core.device import tensor_cores, wide
 from afresh.core.rng import Rng
 from afresh.data.load import gather
 from afresh.data.prepare import Prepared
@@ -151,7 +151,7 @@ class AlignmentSource:
         batches = self.aligner.batches(self.config, context)
 
         def batch(first: int, size: int) -> Batch:
-            with precision(learner.config):
+            with tensor_cores(learner.config.device), precision(learner.config):
                 return batches(first, size)
 
         return batch

@@ -1,4 +1,4 @@
-"""The device that was chosen, and arithmetic in float64 beside devices that have none.
+"""The device that was chosen, how it computes, and arithmetic in float64 beside devices that have none.
 
 Apple's GPU (mps) computes in float32 at most. What needs float64 there is computed on the CPU and moved. Elsewhere it
 stays on its device, so that the results on a CPU or with CUDA are those of plain float64.
@@ -6,7 +6,7 @@ stays on its device, so that the results on a CPU or with CUDA are those of plai
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -41,3 +41,25 @@ def float64_device(device: torch.device) -> torch.device:
 def wide(x: Tensor) -> Tensor:
     """x in float64, on its device or, if that has no float64, on the CPU."""
     return x.to(float64_device(x.device)).double()
+
+
+@contextmanager
+def tensor_cores(device: str | torch.device) -> Iterator[None]:
+    """Within the block, products of float32 matrices on CUDA are computed in TF32 (10 bits of mantissa), as cuDNN
+    computes convolutions in any case. Nothing changes on other devices, or on a GPU that has no TF32."""
+    if torch.device(device).type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def read(values: Mapping[str, Tensor], device: torch.device) -> dict[str, float]:
+    """Tensors of one element as numbers, in a single transfer from the device, where each transfer stalls it."""
+    kind = torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
+    numbers = torch.stack([v.detach().reshape(()).to(device, kind) for v in values.values()])
+    return dict(zip(values, numbers.tolist(), strict=True))

@@ -13,7 +13,7 @@ from afresh.core.rng import Rng
 from afresh.core.space import Batch, Cond, CondSpec, Examples, Space
 
 State = dict[str, Tensor]  # quantities that adapt in training, such as a weight; saved in checkpoints
-Loss = tuple[Tensor, float, dict[str, Tensor]]  # sum over examples, weight, sums of metrics
+Loss = tuple[Tensor, float | Tensor, dict[str, Tensor]]  # sum over examples, weight, sums of metrics
 
 
 class Objective(Protocol):

@@ -194,15 +194,17 @@ class Batch:
     mask: Tensor | None = None  # (B, T) bool: which targets are counted; None = all
     extras: Mapping[str, Tensor] = field(default_factory=dict)  # win, lose, advantage, ...
 
-    def select(self, rows: Tensor) -> Batch:
-        mask = None if self.mask is None else self.mask[rows]
-        extras = {k: v[rows] for k, v in self.extras.items()}
-        return Batch(self.x[rows], self.cond.select(rows), self.index[rows], mask, extras)
+    def map(self, f: Callable[[Tensor], Tensor], size: int | None = None) -> Batch:
+        """Applies `f` to every tensor; it returns `size` rows (None: as many as before)."""
+        mask = None if self.mask is None else f(self.mask)
+        return Batch(f(self.x), self.cond.map(f, size), f(self.index), mask, {k: f(v) for k, v in self.extras.items()})
 
-    def to(self, device: torch.device | str) -> Batch:
-        mask = None if self.mask is None else self.mask.to(device)
-        extras = {k: v.to(device) for k, v in self.extras.items()}
-        return Batch(self.x.to(device), self.cond.to(device), self.index.to(device), mask, extras)
+    def select(self, rows: Tensor) -> Batch:
+        """The given rows, (R,) int64."""
+        return self.map(lambda v: v[rows.to(v.device)], len(rows))
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        return self.map(lambda v: v.to(device, non_blocking=non_blocking))
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ class MaskedObjective:
         n = 1 + part_of(total, spread(rng, batch.index))
         hidden = window.counted & (window.ranks(rng, "masked/order") < n[:, None])
         nats = window.nats(net, hidden)
-        return nats.sum(), float(total.sum()), {"loss": nats.detach().sum()}
+        return nats.sum(), total.sum(), {"loss": nats.detach().sum()}
 
     def update(self, state: State, metrics: Mapping[str, float]) -> State:
         return state

@@ -114,7 +114,7 @@ class TransformerObjective:
 
     def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
         nats, count = next_token_nats(modules, batch)
-        return nats.sum(), float(count.sum()), {"loss": nats.detach().sum()}
+        return nats.sum(), count.sum(), {"loss": nats.detach().sum()}
 
     def update(self, state: State, metrics: Mapping[str, float]) -> State:
         return state

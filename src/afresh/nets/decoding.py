@@ -86,7 +86,8 @@ def decode(
         place = state.lengths[:, None] + torch.arange(tokens.shape[1])
         starts = document_starts(tokens, net.shape.separator, place, state.starts[:, None])
         return engine.step(tokens, counts, starts, c, state), state
-    narrow = torch.bfloat16 if torch.is_autocast_enabled(tokens.device.type) else torch.float32
+    kind_of_device = tokens.device.type
+    narrow = torch.get_autocast_dtype(kind_of_device) if torch.is_autocast_enabled(kind_of_device) else torch.float32
     cache: Cache = net.new_cache(len(tokens), capacity, narrow) if state is None else state
     h = net.hidden(tokens, c, cache, counts)
     return net.logits(h[torch.arange(len(h), device=h.device), counts - 1]), cache

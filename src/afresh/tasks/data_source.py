@@ -16,6 +16,7 @@ from afresh.runs.run import Run, metrics_rows
 from afresh.training.batch_source import heldout_loss
 from afresh.training.best_checkpoint import BestCheckpoint, best_by_loss
 from afresh.training.loop import Learner, averaged, precision
+from afresh.training.prefetch import prefetched
 from afresh.training.weights import FITTED, adapters_merged, write_weights
 
 
@@ -36,7 +37,8 @@ class DataSource:
         return learner
 
     def batches(self, learner: Learner) -> Callable[[int, int], Batch]:
-        return Loader(self.train, self.space, Rng(learner.config.seed), learner.config.batch).batch
+        config = learner.config
+        return prefetched(Loader(self.train, self.space, Rng(config.seed), config.batch).batch, config.device)
 
     def evaluate(self, learner: Learner) -> dict[str, float]:
         """Evaluate {heldout_loss}, if the family has a likelihood or an error, and the share of near copies."""

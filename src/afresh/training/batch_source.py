@@ -42,7 +42,7 @@ class BatchSource(Protocol):
 @torch.no_grad()
 def heldout_loss(learner: Learner, objective: Objective, heldout: Examples, space: Space) -> float:
     """The mean of the objective over held-out examples, always with the same noise."""
-    total, weight = 0.0, 0.0
+    losses, weights = list[Tensor](), list[Tensor]()
     player = next(iter(objective.players))
     with averaged(learner):
         trained = learner.config.steps * learner.config.batch
@@ -52,5 +52,9 @@ def heldout_loss(learner: Learner, objective: Objective, heldout: Examples, spac
                 loss, w, _ = objective.loss(
                     learner.modules, batch.to(learner.config.device), player, learner.step, Rng(0), learner.state
                 )
-            total, weight = total + float(loss), weight + w
+            losses.append(loss)
+            weights.append(torch.as_tensor(w, device=loss.device))
+    total = weight = 0.0  # read at the end, since each transfer from a device stalls it
+    for loss_sum, w in zip(torch.stack(losses).tolist(), torch.stack(weights).tolist(), strict=True):
+        total, weight = total + loss_sum, weight + w
     return total / weight

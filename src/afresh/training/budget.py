@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from afresh.core import UserError
+from afresh.core.device import tensor_cores
 from afresh.preferences import preferences
 
 
@@ -124,7 +125,8 @@ def product_rate(device: str, threads: int, dtype: torch.dtype) -> float:
     """GFLOP/s of a product of two 1024 x 1024 matrices. Measured once for each number of threads, so that every run of
     a process chooses the same precision."""
     a = torch.ones(1024, 1024, device=device, dtype=dtype)
-    return round(2 * 1024**3 / seconds_of(lambda: a @ a, device) / 1e9, 1)
+    with tensor_cores(device):
+        return round(2 * 1024**3 / seconds_of(lambda: a @ a, device) / 1e9, 1)
 
 
 def measure_machine(device: str | None = None) -> Machine:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from functools import cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @cache
@@ -33,3 +34,11 @@ def first_reason(message: str) -> str:
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     named = [line for line in lines if "error: " in line]
     return (named or lines or [""])[0][:200]
+
+
+def undo_compile(networks: Iterable[nn.Module]) -> bool:
+    """Let networks compute without torch.compile from now on. Returns whether a part of them was compiled."""
+    compiled = [m for net in networks for m in net.modules() if m._compiled_call_impl is not None]
+    for m in compiled:
+        m._compiled_call_impl = None
+    return bool(compiled)

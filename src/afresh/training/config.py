@@ -33,7 +33,7 @@ class TrainConfig(BaseModel):
     ema_half_life: float = Field(0.0, ge=0)  # in examples; 0 = no average
     early: float = Field(0.0, ge=0, le=1)  # share of the steps after which the early weights are stored; 0 = never
     cond_dropout: float = Field(0.1, ge=0, le=1)  # share of conditions left out, so that guidance is possible
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the computation; weights are float32
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the computation; weights are float32
     compile: bool = False  # by torch.compile
     device: str = "cpu"
     threads: int = Field(1, ge=1, le=MOST_THREADS)  # of PyTorch on a CPU

@@ -15,15 +15,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from afresh.core import Batch, Objective, State, UserError, events
+from afresh.core.device import read, tensor_cores
 from afresh.core.rng import Rng
 from afresh.core.stored import MOST_STEPS, faults
 from afresh.nets.kernels import functions as kernels
 from afresh.training import checkpoint
 from afresh.training.checkpoint import Count
+from afresh.training.compiling import first_reason, undo_compile
 from afresh.training.config import TrainConfig
 from afresh.training.ema import Average, ema_decay, flat, follow, refill
 from afresh.training.optim import AdamW, Muon, is_matrix
 from afresh.training.schedule import rate, share_left
+
+
+MOST_SCALE = 2.0**127
 
 
 class Diverged(Exception):
@@ -44,6 +49,9 @@ class Progress(BaseModel):
     skipped: Count
     rollbacks: Count
     lr_scale: float = Field(ge=0, le=1)
+    loss_scale: float | None = Field(None, gt=0, lt=MOST_SCALE)  # of float16
+    scale_steps: Count = 0  # since it last changed
+    overflows: Count = 0
     sums: dict[str, float]  # may hold what is not finite
     count: Count
     stopped: str = ""
@@ -80,6 +88,8 @@ class Learner:
     sums: dict[str, float] = field(default_factory=dict)  # of metrics since the last logged step
     count: int = 0  # steps in `sums`
     stopped: str = ""  # why training was stopped before its last step, if it was
+    scaler: torch.amp.GradScaler | None = None  # of losses in float16, whose small gradients would vanish
+    overflows: int = 0  # steps that were skipped because the scaled gradient exceeded float16
 
     def __post_init__(self) -> None:
         for player, names in self.objective.players.items():
@@ -87,6 +97,8 @@ class Learner:
             self.optimizers[player] = make_optimizers(params, self.config)
         if self.config.ema_half_life > 0:
             self.averages = self.fresh_average()
+        if self.config.precision == "float16":
+            self.scaler = fresh_scaler(self.config.device)
 
     def fresh_average(self) -> Average:
         """A copy of the weights that are averaged."""
@@ -117,6 +129,7 @@ class Learner:
         }
         if self.state:
             tensors["state"] = dict(self.state)
+        scaler = {} if self.scaler is None else self.scaler.state_dict()
         progress = Progress(
             steps=self.config.steps,
             since=self.since,
@@ -124,6 +137,9 @@ class Learner:
             skipped=self.skipped,
             rollbacks=self.rollbacks,
             lr_scale=self.lr_scale,
+            loss_scale=scaler.get("scale"),
+            scale_steps=scaler.get("_growth_tracker", 0),
+            overflows=self.overflows,
             sums=self.sums,
             count=self.count,
             stopped=self.stopped,
@@ -157,6 +173,11 @@ class Learner:
         self.since, self.left = progress.since, progress.left
         self.skipped, self.rollbacks, self.lr_scale = progress.skipped, progress.rollbacks, progress.lr_scale
         self.sums, self.count, self.stopped = dict(progress.sums), progress.count, progress.stopped
+        self.overflows = progress.overflows
+        if self.scaler is not None and progress.loss_scale is not None:
+            own = {"scale": progress.loss_scale, "_growth_tracker": progress.scale_steps}
+            self.scaler = fresh_scaler(self.config.device)
+            self.scaler.load_state_dict(self.scaler.state_dict() | own)
 
 
 @contextmanager
@@ -226,10 +247,17 @@ def drop_conditions(batch: Batch, cond_dropout: float, rng: Rng) -> Batch:
     return Batch(batch.x, batch.cond.drop(keep), batch.index, batch.mask, batch.extras)
 
 
+def fresh_scaler(device: str) -> torch.amp.GradScaler:
+    """The scale of losses before the first step. It is halved when gradients overflow, and doubled after 2,000 steps in
+    which they do not (Micikevicius et al. 2018, sec. 3.2). A loss is a sum over examples, so the first scale is low."""
+    return torch.amp.GradScaler(torch.device(device).type, init_scale=256.0)
+
+
 @contextmanager
 def precision(config: TrainConfig) -> Iterator[None]:
-    """Compute matrix products in bfloat16 if the configuration selects it."""
-    with torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"):
+    """Compute matrix products in the precision of the configuration."""
+    dtype = torch.float16 if config.precision == "float16" else torch.bfloat16
+    with torch.autocast(torch.device(config.device).type, dtype=dtype, enabled=config.precision != "float32"):
         yield
 
 
@@ -240,27 +268,20 @@ def play(learner: Learner, player: str, batch: Batch, rng: Rng) -> dict[str, flo
     any division into micro-batches.
     """
     config, params = learner.config, learner.params(player)
+    scaler = learner.scaler if config.precision == "float16" else None
     trained = {id(p) for p in params}
     others = [p for m in learner.modules.values() for p in m.parameters() if p.requires_grad and id(p) not in trained]
     for p in others:
         p.requires_grad_(False)
-    for p in params:
-        p.grad = None
-    weight = 0.0
-    sums: dict[str, Tensor] = {}
     try:
-        with precision(config):  # around all micro-batches, so that weights are converted only once
-            for a in range(0, len(batch.x), config.micro_batch):
-                rows = torch.arange(a, min(a + config.micro_batch, len(batch.x)), device=batch.x.device)
-                part = batch if len(rows) == len(batch.x) else batch.select(rows)
-                total, w, metrics = learner.objective.loss(
-                    learner.modules, part, player, learner.step, rng, learner.state
-                )
-                with torch.autocast(torch.device(config.device).type, enabled=False), kernels.added_in_place():
-                    total.backward()
-                weight += w
-                for k, v in {**metrics, "loss": total.detach()}.items():
-                    sums[k] = sums[k] + v if k in sums else v
+        try:
+            sums, weight = add_gradients(learner, player, batch, rng)
+        except Exception as error:
+            if not undo_compile(learner.modules.values()):
+                raise
+            reason = first_reason(str(error)) or type(error).__name__
+            events.warning(f"torch.compile does not work for this network, so training goes on without it: {reason}")
+            sums, weight = add_gradients(learner, player, batch, rng)
     finally:
         for p in others:
             p.requires_grad_(True)
@@ -269,18 +290,48 @@ def play(learner: Learner, player: str, batch: Batch, rng: Rng) -> dict[str, flo
         if p.grad is None:  # a part that this batch did not use
             p.grad = torch.zeros_like(p)
         grads.append(p.grad)
+    if scaler is not None:
+        for o in learner.optimizers[player]:
+            scaler.unscale_(o)  # type: ignore[arg-type]  # only the parameters are asked for
+        scaler.update()
     norm = torch.nn.utils.get_total_norm(grads) / weight
-    if not math.isfinite(float(norm)) or not math.isfinite(float(sums["loss"])):
+    out = read({**sums, "gradient_norm": norm, **({"weight": weight} if isinstance(weight, Tensor) else {})}, norm.device)
+    total = float(out.pop("weight", weight))
+    if not math.isfinite(out["gradient_norm"]) or not math.isfinite(out["loss"]):
+        learner.overflows += scaler is not None and scaler.get_scale() >= 1 and math.isfinite(out["loss"])
         return None
-    shrink = min(1.0, config.clip / (float(norm) + 1e-12)) if config.clip > 0 else 1.0
-    torch._foreach_mul_(grads, shrink / weight)
+    shrink = min(1.0, config.clip / (out["gradient_norm"] + 1e-12)) if config.clip > 0 else 1.0
+    torch._foreach_mul_(grads, shrink / total)
     shape = (config.warmup, config.decay, config.final_lr_ratio)
     factor = learner.lr_scale * rate(learner.step, config.steps, *shape, learner.since, learner.left)
     for o in learner.optimizers[player]:
         o.step(factor * (config.matrix_lr if isinstance(o, Muon) else config.lr))
-    out = {k: float(v) / weight for k, v in sums.items()}
-    out["gradient_norm"] = float(norm)
+    out |= {k: out[k] / total for k in sums}
     return out if len(learner.objective.players) == 1 else {f"{player}/{k}": v for k, v in out.items()}
+
+
+def add_gradients(
+    learner: Learner, player: str, batch: Batch, rng: Rng
+) -> tuple[dict[str, Tensor], float | Tensor]:
+    """Compute the gradient of a batch, summed over its micro-batches. Returns the sums of the metrics and the weight,
+    which stay on the device."""
+    config = learner.config
+    for p in learner.params(player):
+        p.grad = None
+    scaler = learner.scaler if config.precision == "float16" else None
+    weight: float | Tensor = 0.0
+    sums: dict[str, Tensor] = {}
+    with tensor_cores(config.device), precision(config):  # around all, so that weights are converted only once
+        for a in range(0, len(batch.x), config.micro_batch):
+            rows = torch.arange(a, min(a + config.micro_batch, len(batch.x)), device=batch.x.device)
+            part = batch if len(rows) == len(batch.x) else batch.select(rows)
+            total, w, metrics = learner.objective.loss(learner.modules, part, player, learner.step, rng, learner.state)
+            with torch.autocast(torch.device(config.device).type, enabled=False), kernels.added_in_place():
+                (total if scaler is None else scaler.scale(total)).backward()
+            weight = weight + w
+            for k, v in {**metrics, "loss": total.detach()}.items():
+                sums[k] = sums[k] + v if k in sums else v
+    return sums, weight
 
 
 def take_step(learner: Learner, batch: Batch, rng: Rng) -> dict[str, float] | None:
@@ -333,8 +384,9 @@ def run(learner: Learner, batches: Callable[[int, int], Batch], root: Path, rng:
         replan(learner, hooks)
         config = learner.config
         batch = batches(learner.step * config.batch, config.batch).to(config.device)
+        overflows = learner.overflows
         metrics = take_step(learner, batch, rng)
-        if metrics is None:
+        if metrics is None and learner.overflows == overflows:
             learner.skipped += 1
             events.warning(f"step {learner.step}: the loss or its gradient is not finite; the step is skipped")
             if learner.skipped >= config.skip_limit:

@@ -46,6 +46,11 @@ class Muon:
         self.params, self.decay, self.momentum = dict(params), decay, momentum
         self.buffers = {k: torch.zeros_like(p) for k, p in self.params.items()}
 
+    @property
+    def param_groups(self) -> list[dict[str, list[nn.Parameter]]]:
+        """The parameters, as torch.amp.GradScaler asks for them."""
+        return [{"params": list(self.params.values())}]
+
     @staticmethod
     def split(name: str, m: Tensor) -> list[Tensor]:
         """The separate maps of a matrix, as views of its rows: q, k, v; gate, up."""
@@ -107,6 +112,11 @@ class AdamW:
             }
             for k, p in self.params.items()
         }
+
+    @property
+    def param_groups(self) -> list[dict[str, list[nn.Parameter]]]:
+        """The parameters, as torch.amp.GradScaler asks for them."""
+        return [{"params": list(self.params.values())}]
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
