@@ -1,23 +1,25 @@
-"""Every family trains and samples on a device without float64, and there draws the numbers that it draws on a CPU."""
+"""Every family trains, samples, rates, edits and is aligned on a device without float64, with the numbers of a CPU."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from afresh.core import Space
+from afresh.core import AlignContext, Aligner, AlignTarget, Edit, Modules, Space, Votes, registry
 from afresh.core.device import computing_device, computing_on
 from afresh.core.rng import Rng, uniform_each
-from afresh.data.load import Loader
+from afresh.data.load import Loader, sweep
 from afresh.runs.run import Run
 from afresh.training.budget import synchronise
 from afresh.training.config import TrainConfig
-from afresh.training.loop import take_step
+from afresh.training.loop import Learner, take_step
 from afresh.training.plan import make_learner
-from tests.contracts.rows import SPEC, FamilyRow, conditions, examples
-from tests.contracts.test_families import configured, every_case
+from tests.contracts.rows import FAMILIES, SPACES, SPEC, FamilyRow, conditions, examples
+from tests.contracts.test_families import built, configured, every_case, every_edit, every_likelihood, existing
 from tests.pretended import NAME, Pretended, pretended_device
 
 
@@ -96,3 +98,100 @@ def trained_samples(row: FamilyRow, space: Space, device: str) -> torch.Tensor:
         with torch.no_grad():
             x = family.sampling.sample(learner.modules, config, space, cond, rng, index, settings)
         return x.cpu()
+
+
+@every_likelihood
+def test_a_family_rates_examples_without_float64(row: FamilyRow, space: Space) -> None:
+    family, config = configured(row)
+    assert family.likelihood is not None
+    batch = next(sweep(examples(space), space, 5))
+    for rate in filter(None, (family.likelihood.score, family.likelihood.density)):
+        check_same(
+            row, space, lambda modules, device, rate=rate: rate(modules, config, space, batch.to(device), Rng(0))
+        )
+
+
+@every_edit
+def test_a_family_edits_without_float64(row: FamilyRow, space: Space) -> None:
+    family, config = configured(row)
+    start = existing(space)
+    keep = Rng(9).uniform("keep", torch.arange(len(start)), tuple(start.shape[1:])) < 0.5
+    settings = family.sampling.settings(**row.settings)
+
+    def edited(modules: Modules, device: str) -> torch.Tensor:
+        assert family.edit is not None
+        task = Edit(start.to(device), 0.7, keep.to(device))
+        cond, index = conditions(len(start)).to(device), torch.arange(len(start), device=device)
+        return family.edit(modules, config, space, task, cond, Rng(3), index, settings)
+
+    check_same(row, space, edited)
+
+
+def check_same(row: FamilyRow, space: Space, computed: Callable[[Modules, str], torch.Tensor]) -> None:
+    """The same numbers from the same weights on a CPU and on the device."""
+    found = {}
+    for device in ("cpu", NAME):
+        with pretended_device(), torch.no_grad():
+            modules = {k: m.to(device) for k, m in built(row, space).items()}
+            found[device] = computed(modules, device).cpu()
+    torch.testing.assert_close(found[NAME], found["cpu"], rtol=1e-3, atol=1e-4)
+
+
+METHODS = ("grpo", "reinforce", "ppo", "dpo", "rejection", "nft", "draft")  # one of each kind
+ALIGNED = [
+    pytest.param(row, SPACES[row.spaces[0]], aligner, id=f"{row.title}-{name}")
+    for row in FAMILIES
+    if (policy := registry.family(row.name).policy) is not None
+    for name in METHODS
+    if set((aligner := registry.aligners()[name]).needs) <= {*policy.has()}
+]
+
+
+@pytest.mark.parametrize("row,space,aligner", ALIGNED)
+def test_a_family_is_aligned_without_float64(row: FamilyRow, space: Space, aligner: Aligner) -> None:
+    """Muon orthogonalises in bfloat16, in which numbers that differ by rounding may differ by its last bit."""
+    found = {device: aligned_weights(row, space, aligner, device) for device in ("cpu", NAME)}
+    torch.testing.assert_close(found[NAME], found["cpu"], rtol=1e-2, atol=1e-3)
+
+
+def aligned_weights(row: FamilyRow, space: Space, aligner: Aligner, device: str) -> torch.Tensor:
+    """All weights after two steps of an aligner on the device, moved to the CPU."""
+    family, config = configured(row)
+    assert family.policy is not None
+    chosen = aligner.config(**({"group": 2} if "group" in aligner.config.model_fields else {}))
+    own = {**family.plan.recipe, **aligner.recipe, "steps": 2, "batch": 4, "micro_batch": 4, "save_every": 2}
+    train = TrainConfig(**{**own, "ema_half_life": 0.0, "device": device})
+    settings = family.sampling.settings(**({"length": 5} if space.kind == "tokens" else row.settings))
+    with pretended_device():
+        steered = family, config, space, settings, lambda x: x.flatten(1).mean(1)
+        modules, reference = ({k: m.to(device) for k, m in built(row, space).items()} for _ in range(2))
+        for name in family.policy.moves:
+            modules[name].requires_grad_(True)
+        modules |= {k: m.to(device) for k, m in aligner.modules(chosen, modules).items()}
+        state = dict(aligner.first(chosen))
+        learner = Learner(modules, aligner.objective(chosen, AlignTarget(*steered)), train, state=state)
+        context = AlignContext(
+            *steered,
+            modules=modules,
+            reference=reference,
+            rng=Rng(1),
+            noise=Rng(2),
+            requests=lambda first, n: conditions(24).select(torch.arange(first, first + n) % 24),
+            state=lambda: learner.state,
+            steps=lambda: 2,
+            reward=lambda x, cond: x.cpu().flatten(1).double().mean(1),  # as rewards are: of a CPU, in float64
+            votes=votes(space),
+        )
+        batches = aligner.batches(chosen, context)
+        for step in range(2):
+            assert take_step(learner, batches(4 * step, 4).to(device), Rng(2)) is not None
+            learner.step += 1
+        return torch.cat([p.detach().cpu().flatten() for m in modules.values() for p in m.parameters()])
+
+
+def votes(space: Space) -> Votes:
+    batch = next(sweep(examples(space), space, 8))
+    win, lose = (batch.select(torch.arange(8).view(2, 4)[side]) for side in range(2))
+    mask = torch.ones(4, win.x.shape[1] - 1, dtype=torch.bool) if space.kind == "tokens" else None
+    win, lose = (replace(side, mask=mask, index=torch.arange(4)) for side in (win, lose))
+    return Votes(win, lose, torch.zeros(4, dtype=torch.bool))

@@ -4,6 +4,7 @@ probabilities."""
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from afresh.core import Cond, Predict
 from afresh.core.rng import Rng
+from afresh.sampling import tokens
 from afresh.sampling.tokens import Cut, Decoding, Penalties, TokenSequence, draw, generate, narrow
 from tests.sampling.fed import model
 
@@ -179,6 +181,18 @@ def test_ragged_prompts_in_one_batch_equal_each_alone(lengths: list[int], length
     together = run(summing, prompts, list(range(len(prompts))), length, end=end)
     alone = [run(summing, [p], [i], length, end=end)[0] for i, p in enumerate(prompts)]
     assert together == alone
+
+
+@settings(max_examples=60, deadline=None)
+@given(LENGTHS, st.integers(1, 3 * CONTEXT), st.sampled_from([None, 2]), st.integers(2, 9))
+def test_tokens_that_are_read_together_are_those_read_one_by_one(
+    lengths: list[int], length: int, end: int | None, most: int
+) -> None:
+    """As on a GPU, which every reading stalls; across windows and behind the end of a text."""
+    prompts = [[(7 * i + j * j) % V for j in range(n)] for i, n in enumerate(lengths)]
+    one_by_one = run(summing, prompts, list(range(len(prompts))), length, end=end)
+    with patch.object(tokens, "read_together", lambda device: most):
+        assert run(summing, prompts, list(range(len(prompts))), length, end=end) == one_by_one
 
 
 def test_what_follows_the_end_is_dropped() -> None:

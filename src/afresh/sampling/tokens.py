@@ -192,26 +192,33 @@ class Decoding:
         self.state = None if self.state is None or not rows else self.state.select(index)
 
     def step(self) -> list[TokenSequence]:
-        """Draw the next token of every sequence. Returns those that have ended, which leave."""
+        """Draw the next token of every sequence, or on a GPU, which every reading stalls, the next few before they are
+        read. Returns the sequences that have ended, which leave."""
         x, counts = ragged([s.fed for s in self.active], self.device)
-        logits, self.state = self.predict(x, counts, self.cond, self.state)
         watched = any(s.watch is not None for s in self.active)
-        log_probs = logits.log_softmax(-1) if watched and not self.among_drawn else None
-        if len(self.banned):
-            logits = logits.index_fill(1, self.banned, -torch.inf)
-        if watched and self.among_drawn:
-            log_probs = logits.log_softmax(-1)
-        tokens = self._drawn(logits)
+        unread: list[Tensor] = []
+        for ahead in range(self._together()):
+            logits, self.state = self.predict(x, counts, self.cond, self.state)
+            log_probs = logits.log_softmax(-1) if watched and not self.among_drawn else None
+            if len(self.banned):
+                logits = logits.index_fill(1, self.banned, -torch.inf)
+            if watched and self.among_drawn:
+                log_probs = logits.log_softmax(-1)
+            unread.append(self._drawn(logits, ahead))
+            x, counts = unread[-1][:, None], None
+        drawn = self._read(unread)
+        tokens = [new[-1] for new in drawn]
         ended = [s for s in self.active if s.error is not None]
         logps = [0.0] * len(tokens)
         if log_probs is not None:
             logps = log_probs.gather(1, torch.tensor(tokens, device=self.device)[:, None])[:, 0].tolist()
         staying: list[int] = []
         restarted: list[int] = []  # among those that stay
-        for row, (s, token, logp) in enumerate(zip(self.active, tokens, logps, strict=True)):
+        for row, (s, new, logp) in enumerate(zip(self.active, drawn, logps, strict=True)):
             if s.error is not None:
                 continue
-            s.tokens.append(token)
+            s.tokens += new
+            token = new[-1]
             if s.watch is not None:
                 top = () if log_probs is None else likeliest(log_probs[row], s.top)
                 s.stopped = s.watch(s.index, token, logp, top)
@@ -231,8 +238,31 @@ class Decoding:
             self.state.restart(torch.tensor(restarted, device=self.device))
         return ended
 
-    def _drawn(self, logits: Tensor) -> list[int]:
-        """The next token of every sequence. A sequence that has none, under its constraint, gets an error."""
+    def _together(self) -> int:
+        """How many tokens of every sequence can be drawn before one is read: until one is complete or its window
+        moves."""
+        most = read_together(torch.device(self.device))
+        for s in self.active if most > 1 else ():
+            if s.watch is not None or s.deadline is not None or s.penalties != NO_PENALTIES:
+                return 1
+            most = max(1, min(most, s.left))
+            moved = (n for n in range(1, most) if window_start(len(s.tokens) + n, self.context) != s.start)
+            most = next(moved, most)
+        return most
+
+    def _read(self, unread: Sequence[Tensor]) -> list[list[int]]:
+        """The new tokens of every sequence up to `end`, as its constraint allows."""
+        rows: list[list[int]] = torch.stack(list(unread), 1).tolist()
+        for s, row in zip(self.active, rows, strict=True):
+            if self.end in row:
+                del row[row.index(self.end) + 1 :]
+            if s.deadline is not None and s.error is None:
+                row[0] = s.deadline.take(row[0], s.left)
+        return rows
+
+    def _drawn(self, logits: Tensor, ahead: int) -> Tensor:
+        """The token of every sequence (B,) that is `ahead` of the next one. A sequence that has none, under its
+        constraint, gets an error."""
         if any(s.penalties != NO_PENALTIES or s.deadline is not None for s in self.active):
             logits = logits.clone()
         for row, s in enumerate(self.active):
@@ -251,7 +281,7 @@ class Decoding:
                 by_cut.setdefault(s.cut, []).append(row)
         if by_cut:
             u = uniform_each(
-                [(s.rng, f"token/{len(s.tokens)}", s.index) for s in self.active], torch.device(self.device)
+                [(s.rng, f"token/{len(s.tokens) + ahead}", s.index) for s in self.active], torch.device(self.device)
             )
             for cut, rows in by_cut.items():
                 if len(rows) == len(self.active):
@@ -259,11 +289,7 @@ class Decoding:
                 else:
                     which = torch.tensor(rows, device=self.device)
                     tokens[which] = draw(narrow(logits[which], cut), u[which])
-        drawn: list[int] = tokens.tolist()
-        return [
-            t if s.deadline is None or s.error is not None else s.deadline.take(t, s.left)
-            for s, t in zip(self.active, drawn, strict=True)
-        ]
+        return tokens
 
 
 def likeliest(log_probs: Tensor, count: int) -> Alternatives:
@@ -314,6 +340,11 @@ def continuations(sequences: Sequence[TokenSequence], end: int | None) -> list[l
             raise s.error
     check_finished([s.finished() for s in sequences], max((s.length for s in sequences), default=0))
     return [n[:-1] if end is not None and n[-1:] == [end] else n for n in (s.new for s in sequences)]
+
+
+def read_together(device: torch.device) -> int:
+    """How many tokens of a sequence are drawn before they are read, at most."""
+    return 1 if device.type == "cpu" else 8
 
 
 def ragged(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:

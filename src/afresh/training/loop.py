@@ -295,7 +295,9 @@ def play(learner: Learner, player: str, batch: Batch, rng: Rng) -> dict[str, flo
             scaler.unscale_(o)  # type: ignore[arg-type]  # only the parameters are asked for
         scaler.update()
     norm = torch.nn.utils.get_total_norm(grads) / weight
-    out = read({**sums, "gradient_norm": norm, **({"weight": weight} if isinstance(weight, Tensor) else {})}, norm.device)
+    out = read(
+        {**sums, "gradient_norm": norm, **({"weight": weight} if isinstance(weight, Tensor) else {})}, norm.device
+    )
     total = float(out.pop("weight", weight))
     if not math.isfinite(out["gradient_norm"]) or not math.isfinite(out["loss"]):
         learner.overflows += scaler is not None and scaler.get_scale() >= 1 and math.isfinite(out["loss"])
@@ -310,9 +312,7 @@ def play(learner: Learner, player: str, batch: Batch, rng: Rng) -> dict[str, flo
     return out if len(learner.objective.players) == 1 else {f"{player}/{k}": v for k, v in out.items()}
 
 
-def add_gradients(
-    learner: Learner, player: str, batch: Batch, rng: Rng
-) -> tuple[dict[str, Tensor], float | Tensor]:
+def add_gradients(learner: Learner, player: str, batch: Batch, rng: Rng) -> tuple[dict[str, Tensor], float | Tensor]:
     """Compute the gradient of a batch, summed over its micro-batches. Returns the sums of the metrics and the weight,
     which stay on the device."""
     config = learner.config

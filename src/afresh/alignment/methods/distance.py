@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import State
+from afresh.core.device import wide
 
 RAMP = 0.5  # share of the steps over which the allowed distance grows
 RATE = 0.03  # twice this, or a part in proportion to the error itself, makes the distance swing
@@ -47,7 +48,7 @@ def allow(state: State, distance: float, share: float, reward: Tensor) -> None:
     """Prepare the state, in place, for new samples with rewards (B,), when `share` of the steps, above 0, will be done
     with them. The first samples, which are the reference's, determine the unit, unless all their rewards are equal."""
     if not float(state["unit"]) and len(reward) > 1:
-        state |= _state(unit=float(reward.double().std()))
+        state |= _state(unit=float(wide(reward).std()))
     allowed = distance * min(1.0, share / RAMP)
     beta = math.exp(float(state["gain"])) / math.sqrt(2 * allowed)
     state |= _state(allowed=allowed, beta=beta)

@@ -80,7 +80,8 @@ class SelectedBatches:
             return x.to(w.device), cond.to(w.device)
         cond = w.requests(first, count).repeat(n).to(w.device)
         modules = w.modules if self.config.source == "policy" else w.reference
-        return w.family.sampling.sample(modules, w.config, w.space, cond, w.rng, index, w.settings), cond
+        x = w.family.sampling.sample(modules, w.config, w.space, cond, w.rng, index, w.settings)
+        return x.to(w.device), cond  # tokens are drawn into the memory of the CPU
 
 
 class SelectedObjective:
