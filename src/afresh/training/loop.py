@@ -27,8 +27,7 @@ from afresh.training.ema import Average, ema_decay, flat, follow, refill
 from afresh.training.optim import AdamW, Muon, is_matrix
 from afresh.training.schedule import rate, share_left
 
-
-MOST_SCALE = 2.0**127
+MOST_SCALE = 2.0**127  # of a loss; about the largest number of float32
 
 
 class Diverged(Exception):

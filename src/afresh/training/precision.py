@@ -15,7 +15,7 @@ from afresh.core.rng import Rng
 from afresh.training.budget import synchronise
 from afresh.training.loop import Learner, fresh_scaler, take_step
 
-FASTER = 0.9  # the half precision, which is less exact, is used where its step takes at most this share of the time of float32
+FASTER = 0.9  # half precision, which is less exact, is used where its step takes at most this share of float32's time
 FEWEST = 3  # pairs of steps
 
 Precision = Literal["float32", "bfloat16", "float16"]
