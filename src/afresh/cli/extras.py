@@ -49,4 +49,5 @@ EXTRAS = (
         ("diffusers",),
         "models that diffusers saved: `afresh tune BASE PATH`, `afresh export RUN --to diffusers`",
     ),
+    Extra("serve", ("fastapi", "uvicorn", "multipart"), "a server of runs and its page: `afresh serve RUN`"),
 )

@@ -56,6 +56,9 @@ class Run:
 
     def __init__(self, path: Path, record: RunRecord) -> None:
         self.path, self.record = path, record
+        # (cond, seed, settings, numbers) -> x in the family's space; set by a server, which draws what several requests
+        # ask for in one batch.
+        self.shared_draw: Callable[[Cond, int, Any, Tensor], Tensor] | None = None
 
     @staticmethod
     def open(path: str | Path, any_links: bool = False) -> Run:
@@ -305,6 +308,8 @@ class Run:
         """
         size = 64 if self.space.kind == "tokens" else 256
         numbers = torch.arange(cond.size) if numbers is None else numbers
+        if self.shared_draw is not None and sampler in (None, self.family.sampling.sample) and modules is self.modules:
+            return self.from_space(self.shared_draw(cond, seed, settings, numbers))
         sampler = self.family.sampling.sample if sampler is None else sampler
         parts = []
         modules = self.modules_for(settings, modules)
@@ -314,7 +319,10 @@ class Run:
             with precision(self.train):
                 x = sampler(modules, self.config, self.space, part, Rng(seed), index, settings)
             parts.append(x.cpu())
-        x = join(parts, self.space)
+        return self.from_space(join(parts, self.space))
+
+    def from_space(self, x: Tensor) -> Tensor:
+        """Samples of the family's space in the modality's. Raises UserError if they are not finite."""
         if x.is_floating_point() and not bool(torch.isfinite(x).all()):
             raise UserError("The model gives numbers that are not finite. Check it: `model.verify()`.", "not_finite")
         return x if self.codec is None else self.codec.decode(x)

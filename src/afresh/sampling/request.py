@@ -19,6 +19,7 @@ from afresh.data.text.chat import Turns
 from afresh.data.text.kind import TEXT
 from afresh.sampling.settings import steers
 
+Prompt = str | tuple[int, ...]  # a text, or the ids of its tokens
 HOLE = re.compile(r"\[\[(\d+)\]\]")
 
 
@@ -26,7 +27,8 @@ HOLE = re.compile(r"\[\[(\d+)\]\]")
 class Request:
     """A request for samples; parts that are None are left open.
 
-    `prompt`: a text to continue, or a message to answer unless `raw` is true. `label`: one label, or labels by name.
+    `prompt`: a text to continue, or a message to answer unless `raw` is true; or a text for each sample, or the ids of
+    its tokens. `label`: one label, or labels by name.
     `number`: numbers by name. `caption`: a description. `infill`: a text with holes, [[N]] for N tokens, instead of a
     prompt. `stop`: strings before which a text ends. `logprobs`: whether to return the log-probability of each token
     (afresh.sampling.text_stream). `image`: the image to start from, or images by name, each a file or an array
@@ -34,7 +36,7 @@ class Request:
     in a conversation before the prompt.
     """
 
-    prompt: str | Sequence[str] | None = None
+    prompt: str | Sequence[Prompt] | None = None
     label: str | Mapping[str, str] | None = None
     number: Mapping[str, float] | None = None
     caption: str | None = None
@@ -202,7 +204,12 @@ def writes_text(encoder: Encoder, space: Space) -> bool:
 
 
 def encode_prompts(
-    encoder: Encoder, space: Space, cond: Cond, prompt: str | Sequence[str], raw: bool = False, turns: Turns = ()
+    encoder: Encoder,
+    space: Space,
+    cond: Cond,
+    prompt: str | Sequence[Prompt],
+    raw: bool = False,
+    turns: Turns = (),
 ) -> tuple[Cond, list[str]]:
     """Set cond.known to the prompts: one for all rows, or one for each row. Returns the condition and notes.
 
@@ -225,12 +232,12 @@ def encode_prompts(
     return known(cond, rows), sorted(set(notes))
 
 
-def one_each(texts: str | Sequence[str], n: int) -> list[str]:
+def one_each(texts: str | Sequence[Prompt], n: int) -> list[Prompt]:
     """One text for each of n samples, where a single text is repeated.
 
     Raises UserError for any other number of texts.
     """
-    each = [texts] * n if isinstance(texts, str) else list(texts)
+    each: list[Prompt] = [texts] * n if isinstance(texts, str) else list(texts)
     if len(each) != n:
         raise UserError(f"{len(each)} prompts for {n} samples: give one prompt, or one for each sample.")
     return each
@@ -253,6 +260,7 @@ def encode_holes(encoder: Encoder, space: Space, cond: Cond, infill: str | Seque
         raise UserError(f"`infill` fills holes in a text; this model makes {what}. Leave it out.")
     rows = []
     for text in one_each(infill, cond.size):
+        assert isinstance(text, str)
         pieces = HOLE.split(text)  # text, N, text, N, ..., text
         if len(pieces) == 1:
             raise UserError(
@@ -289,9 +297,14 @@ def check_negative(request: Request, settings: Any) -> None:
         )
 
 
-def prompt_ids(encoder: Encoder, text: str, ask: bool, turns: Turns = ()) -> Tensor:
+def prompt_ids(encoder: Encoder, text: Prompt, ask: bool, turns: Turns = ()) -> Tensor:
     """The ids of a text without the `end` token; with `ask`, those of a conversation, of earlier `turns` and the text,
-    that the model is to answer."""
+    that the model is to answer. Ids are returned as they are. Raises UserError for an id that is not in the
+    vocabulary."""
+    if not isinstance(text, str):
+        if wrong := [i for i in text if not 0 <= i < encoder.space.vocab[0]]:
+            raise UserError(f"Token ids are from 0 to {encoder.space.vocab[0] - 1:,} here. Given: {wrong[0]:,}.")
+        return torch.tensor(text, dtype=torch.int64)
     if ask:
         return encoder.encode([Item(text, turns=(*turns, ("user", text)))]).x
     return encoder.encode([Item(text)]).x[:-1] if text else torch.zeros(0, dtype=torch.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -14,7 +15,6 @@ from afresh.sampling.request import Request, writes_text
 from afresh.sampling.tokens import Alternatives, Watch
 
 Finish = Literal["stop", "end", "length"]
-TextCallback = Callable[[str], None]  # called with the new piece of a text after each token; it may be empty
 BROKEN = "\ufffd"  # replaces bytes that are not a character, or not a complete one yet
 
 
@@ -134,7 +134,7 @@ class Row:
     stops: Stops
     detokenizer: Detokenizer | None
     keep_tokens: bool
-    on_text: TextCallback | None
+    on_text: Callable[[str], None] | None
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     top: list[Alternatives] = field(default_factory=list)
@@ -175,9 +175,14 @@ class Row:
             self.sent = max(self.sent, upto)
 
     def written(self) -> Written:
+        """The text so far, with the reason why it ended, which must be known."""
         assert self.finish is not None
         tokens = map(Token, self.pieces, self.ids, self.logprobs, self.top)
         return Written(self.finish, tuple(tokens) if self.keep_tokens else None)
+
+
+# Called after each token with the index of the sample, the new piece of its text, which may be empty, and its state.
+TextCallback = Callable[[int, str, Row], None]
 
 
 class Watcher:
@@ -205,12 +210,18 @@ class Watcher:
     def __call__(self, index: int, token: int, logprob: float, top: Alternatives = ()) -> bool:
         row = self.rows.get(index)
         if row is None:
-            row = Row(self.stops, Detokenizer(self.decode) if self.decodes else None, self.tokens, self.on_text)
+            row = Row(self.stops, Detokenizer(self.decode) if self.decodes else None, self.tokens, None)
+            if self.on_text is not None:
+                row.on_text = partial(self._tell, self.on_text, index, row)
             self.rows[index] = row
         row.add(token, logprob, self.end, top)
         if self.also is not None and self.also(index, token, logprob, top) and row.finish is None:
             row.close("stop")
         return row.finish == "stop"
+
+    @staticmethod
+    def _tell(on_text: TextCallback, index: int, row: Row, piece: str) -> None:
+        on_text(index, piece, row)
 
     def close(self) -> list[Row]:
         """End the texts that are not finished, which have the requested length. Returns all texts in order.

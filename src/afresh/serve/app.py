@@ -1,0 +1,59 @@
+"""The application: every endpoint of a server of runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from afresh import __version__
+from afresh.serve import errors, health
+from afresh.serve.guard import Guard, Keys
+from afresh.serve.library import Library
+from afresh.serve.openai import chat, completions, models
+from afresh.serve.work import Desk
+
+MOST_BYTES = 32 * 2**20  # of the body of a request
+MOST_REQUESTS = 64  # at once
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """How a server runs. `memory`: bytes of weights that may be held. `hosts`: the names it is addressed by."""
+
+    places: Sequence[Path]
+    memory: int
+    hosts: Sequence[str] = ("127.0.0.1", "localhost", "::1")
+    keys: Keys = field(default_factory=Keys)
+    most_requests: int = MOST_REQUESTS
+    most_bytes: int = MOST_BYTES
+    root_path: str = ""
+
+
+def make_app(settings: ServeSettings) -> FastAPI:
+    """The application. Raises UserError if a place is neither a run nor a folder."""
+    desk = Desk(Library(settings.places, settings.memory), settings.most_requests)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        desk.close()
+
+    app = FastAPI(
+        title="afresh",
+        version=__version__,
+        description="Your own models, for programs and for people.",
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+        root_path=settings.root_path,
+        lifespan=lifespan,
+    )
+    app.state.desk = desk
+    errors.install(app)
+    for part in (models, completions, chat, health):
+        app.include_router(part.routes(desk))
+    app.add_middleware(Guard, hosts=settings.hosts, keys=settings.keys, most_bytes=settings.most_bytes)
+    return app

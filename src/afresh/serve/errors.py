@@ -1,0 +1,102 @@
+"""Errors as clients of OpenAI's API expect them: {"error": {message, type, param, code}} with the right status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from afresh.core import UserError
+from afresh.serve.library import UnknownRun
+
+TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "overloaded_error",
+}
+
+
+class Refused(Exception):
+    """An answer with a status of 400 or more. `retry` is the number of seconds after which to try again."""
+
+    def __init__(
+        self, status: int, message: str, code: str | None = None, param: str | None = None, retry: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.param, self.retry = status, code, param, retry
+
+
+def body(status: int, message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
+    """{"error": {message, type, param, code}}."""
+    kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def refused(error: BaseException) -> Refused:
+    """The answer to a request that raised this error."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, UnknownRun):
+        return Refused(404, str(error), error.code, "model")
+    if isinstance(error, UserError):
+        return Refused(400, str(error), error.code, error.fields.get("param"))
+    if isinstance(error, MemoryError):
+        return Refused(503, "There is not enough memory for this request. Ask for less, or try again later.", retry=10)
+    return Refused(500, "The server failed to answer this request; its log says why.", "internal_error")
+
+
+def answer(error: Refused) -> JSONResponse:
+    headers = {} if error.retry is None else {"retry-after": str(error.retry)}
+    return JSONResponse(body(error.status, str(error), error.code, error.param), error.status, headers)
+
+
+def invalid(error: RequestValidationError) -> Refused:
+    """The answer to a request whose body, path or query does not have the right form: what the first fault is."""
+    first = error.errors()[0]
+    place = [str(p) for p in first["loc"] if p not in ("body", "query", "path")]
+    param = ".".join(place) or None
+    message = str(first["msg"]).removeprefix("Value error, ")
+    given = first.get("input")
+    if first["type"] == "extra_forbidden":
+        message = "This parameter is not known here. Leave it out."
+    elif isinstance(given, str | int | float | bool) and len(str(given)) <= 80:
+        message += f". Given: {given!r}."
+    return Refused(400, f"{param}: {message}" if param else message, first["type"], param)
+
+
+def install(app: Any) -> None:
+    """Answer every error of an application in this form."""
+
+    @app.exception_handler(Refused)
+    async def on_refused(request: Request, error: Refused) -> JSONResponse:
+        return answer(error)
+
+    @app.exception_handler(UserError)
+    async def on_user_error(request: Request, error: UserError) -> JSONResponse:
+        return answer(refused(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return answer(invalid(error))
+
+    @app.exception_handler(HTTPException)
+    async def on_http(request: Request, error: HTTPException) -> JSONResponse:
+        message = str(error.detail)
+        if error.status_code == 404:
+            message = f"There is nothing at {request.url.path}. What there is: GET /openapi.json."
+        elif error.status_code == 405:
+            message = f"{request.method} does not apply to {request.url.path}."
+        given = answer(Refused(error.status_code, message))
+        for name, value in (error.headers or {}).items():
+            given.headers[name] = value
+        return given

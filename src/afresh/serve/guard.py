@@ -1,0 +1,160 @@
+"""What every request passes: whether it is addressed to this server, comes from its own page, has a key, and is not too
+large.
+
+Pages of other sites can send requests to a server on the loopback. A page whose name is made to resolve to this machine
+(DNS rebinding) sends its own name as Host, and a page of another site sends its own address as Origin, so both are
+checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.requests import cookie_parser
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from afresh.serve.errors import Refused, answer
+
+log = logging.getLogger("afresh.serve")
+
+OPEN = ("/health",)  # paths without a key
+COOKIE = "afresh_key"
+BODY_SECONDS = 30.0  # within which a body must arrive
+SAFE = ("GET", "HEAD", "OPTIONS")
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys that are accepted, by the name of who has it. Without any, everybody who reaches the port may ask."""
+
+    names: dict[str, str] = field(default_factory=dict)  # key -> name
+
+    def owner(self, key: str) -> str | None:
+        """Whose key it is. Each comparison takes the same time."""
+        return next((n for k, n in self.names.items() if hmac.compare_digest(k.encode(), key.encode())), None)
+
+
+class Guard:
+    """ASGI middleware that refuses what does not pass, gives each request an id, and logs it."""
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str], keys: Keys, most_bytes: int) -> None:
+        """`hosts`: names under which this server is addressed, without ports; "*" for any."""
+        self.app, self.hosts, self.keys, self.most = app, frozenset(hosts), keys, most_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun, status = time.monotonic(), 0
+        headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
+        given = headers.get("x-request-id", "")
+        request_id = (
+            given if given.isascii() and given.isprintable() and 0 < len(given) <= 128 else secrets.token_hex(8)
+        )
+
+        failed: list[Refused] = []  # while the body was read, where frameworks turn any error into one of their own
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if failed and not status:
+                status = failed[0].status
+                await answer(failed[0])(scope, receive, sending_own)
+            if failed:
+                return
+            await sending_own(message)
+
+        async def sending_own(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        owner = ""
+        try:
+            owner = self.checked(scope, headers)
+            await self.app(scope, bounded(receive, headers, self.most, failed), sending)
+        except Refused as error:
+            if status:
+                raise
+            await answer(error)(scope, receive, sending)
+        finally:
+            line = {
+                "id": request_id,
+                "method": scope["method"],
+                "path": scope["path"][:200],
+                "status": status,
+                "seconds": round(time.monotonic() - begun, 4),
+                "key": owner,
+            }
+            log.info(json.dumps(line))
+
+    def checked(self, scope: Scope, headers: dict[str, str]) -> str:
+        """Whose key the request has, or an empty string without keys. Raises Refused."""
+        host = headers.get("host", "")
+        if "*" not in self.hosts and hostname(host) not in self.hosts:
+            raise Refused(
+                403,
+                f"This server is not {host!r}. To serve under that name, start it with `allow_host={hostname(host)}`.",
+                "wrong_host",
+            )
+        origin = headers.get("origin")
+        if origin is not None and scope["method"] not in SAFE and urlsplit(origin).netloc != host:
+            raise Refused(403, f"Pages of {origin!r} may not send requests to this server.", "wrong_origin")
+        size = headers.get("content-length", "0")
+        if not size.isdigit() or int(size) > self.most:
+            raise Refused(413, f"A request may have {self.most:,} bytes. Given: {size}.", "request_too_large")
+        if not self.keys.names or scope["path"] in OPEN:
+            return ""
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        key = token if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        key = key or cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+        owner = self.keys.owner(key)
+        if owner is None:
+            message = "The key is wrong." if key else "This server needs a key: Authorization: Bearer KEY."
+            raise Refused(401, message, "invalid_api_key")
+        return owner
+
+
+def hostname(host: str) -> str:
+    """The name in a Host header, without the port."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def bounded(receive: Receive, headers: dict[str, str], most: int, failed: list[Refused]) -> Receive:
+    """What receives a body that is neither longer than `most` bytes nor slower than BODY_SECONDS; otherwise it raises
+    Refused, which is appended to `failed`."""
+    total = 0
+    complete = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+    until = time.monotonic() + BODY_SECONDS
+
+    async def received() -> Message:
+        nonlocal total, complete
+        if complete:
+            return await receive()
+        try:
+            message: Any = await asyncio.wait_for(receive(), max(0.0, until - time.monotonic()))
+        except TimeoutError:
+            message = f"The body did not arrive within {BODY_SECONDS:g} seconds."
+            failed.append(Refused(408, message, "request_timeout"))
+            raise failed[0] from None
+        total += len(message.get("body", b""))
+        if total > most:
+            failed.append(Refused(413, f"A request may have {most:,} bytes.", "request_too_large"))
+            raise failed[0]
+        complete = not message.get("more_body", False)
+        return message
+
+    return received

@@ -1,0 +1,266 @@
+"""What several requests ask of one run, drawn in shared batches by one thread.
+
+Sequences of a family that draws step by step join and leave a batch at any step. Requests of other families whose
+settings agree are solved together. Every sample is the one that it would be alone, because its random numbers depend on
+its seed and number only.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from afresh.core import Cond
+from afresh.core.rng import MixedRng, Rng
+from afresh.runs.run import Run, join
+from afresh.sampling.tokens import Decoding, TokenSequence
+from afresh.training.loop import precision
+
+SEQUENCES = 64  # drawn side by side
+EXAMPLES = 16  # solved together; more are no faster each on a processor, and others would wait for longer
+GATHERING = 0.01  # seconds that an idle lane waits for others before it solves: a fraction of what solving takes
+
+# Set in the thread of a request: whether nobody waits for its result any longer.
+cancelled: ContextVar[threading.Event | None] = ContextVar("cancelled", default=None)
+
+
+class Cancelled(Exception):
+    """Nobody waits for the result any longer."""
+
+
+@dataclass(eq=False)
+class Call:
+    """A call of `Run.draw`, and its result as soon as `done`."""
+
+    cond: Cond
+    seed: int
+    settings: Any
+    numbers: Tensor
+    gone: threading.Event
+    done: threading.Event = field(default_factory=threading.Event)
+    x: Tensor | None = None
+    error: BaseException | None = None
+    sequences: list[TokenSequence] = field(default_factory=list)  # of a family that draws step by step
+    begun: int = 0  # rows that are drawn, or were
+    parts: list[Tensor] = field(default_factory=list)  # x of the rows that were solved
+
+    def end(self, error: BaseException | None = None) -> None:
+        self.error = error
+        self.done.set()
+
+
+class Lane:
+    """Draws for one run. `draw` is called by the threads of the requests, and waits for its result."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.changed = threading.Condition()
+        self.calls: deque[Call] = deque()  # those that are not done
+        self.batches: dict[Hashable, Decoding] = {}
+        self.owner: dict[int, Call] = {}  # by id of the sequence
+        self.closed = False
+        self.stepwise = run.family.sampling.stepwise
+        self.thread = threading.Thread(target=self._work, name=f"lane of {run.path.name}", daemon=True)
+        self.thread.start()
+
+    def draw(self, cond: Cond, seed: int, settings: Any, numbers: Tensor) -> Tensor:
+        """x (B, ...) in the family's space, as `Run.draw` without sharing gives it.
+
+        Raises Cancelled if the request is, and what drawing raises.
+        """
+        call = Call(cond, seed, settings, numbers, cancelled.get() or threading.Event())
+        if self.stepwise is not None:
+            call.sequences = self.stepwise.sequences(self.run.space, cond, Rng(seed), numbers, settings)
+            for s in call.sequences:
+                s.watch = guarded(call, s.watch) if s.watch is not None else None
+        with self.changed:
+            if self.closed:
+                raise Cancelled
+            self.calls.append(call)
+            self.changed.notify()
+        call.done.wait()
+        if call.error is not None:
+            raise call.error
+        if self.stepwise is not None:
+            return self.stepwise.gather(self.run.space, call.sequences)
+        assert call.x is not None
+        return call.x
+
+    def wake(self) -> None:
+        """Look again which calls were cancelled."""
+        with self.changed:
+            self.changed.notify()
+
+    def close(self) -> None:
+        """End the thread, and what is being drawn."""
+        with self.changed:
+            self.closed = True
+            self.changed.notify()
+        self.thread.join()
+
+    # ------------------------------------------------------------------------------------------------ its thread
+
+    def _work(self) -> None:
+        torch.set_num_threads(self.run.train.threads or torch.get_num_threads())
+        with torch.no_grad(), precision(self.run.train):
+            while True:
+                with self.changed:
+                    idle = not self.calls
+                    while not self.calls and not self.closed:
+                        self.changed.wait()
+                    if self.closed:
+                        break
+                    if idle and self.stepwise is None:
+                        self.changed.wait(GATHERING)
+                    self._drop_cancelled()
+                    calls = list(self.calls)
+                if calls:
+                    self._advance(calls)
+                with self.changed:
+                    self.calls = deque(c for c in self.calls if not c.done.is_set())
+        for call in self.calls:
+            call.end(Cancelled())
+
+    def _advance(self, calls: list[Call]) -> None:
+        try:
+            if self.stepwise is None:
+                self._solve(calls)
+            else:
+                self._join(calls)
+                self._step()
+        except Exception as error:  # of the model, not of one request: whoever shared the batch gets it
+            for call in calls:
+                if call.begun:
+                    call.end(error)
+            self.batches.clear()
+            self.owner.clear()
+
+    def _drop_cancelled(self) -> None:
+        for call in [c for c in self.calls if c.gone.is_set() and not c.done.is_set()]:
+            self._abandon(call, Cancelled())
+        self.calls = deque(c for c in self.calls if not c.done.is_set())
+
+    def _abandon(self, call: Call, error: BaseException) -> None:
+        for batch in self.batches.values():
+            batch.leave([s for s in batch.active if self.owner.get(id(s)) is call])
+        for s in call.sequences:
+            self.owner.pop(id(s), None)
+        call.end(error)
+
+    # ------------------------------------------------------------------------------------------------ step by step
+
+    def _join(self, calls: list[Call]) -> None:
+        """Let sequences join as long as there is room, one of each call in turn."""
+        stepwise, run = self.stepwise, self.run
+        assert stepwise is not None
+        room = SEQUENCES - sum(len(b.active) for b in self.batches.values())
+        joining: dict[Hashable, list[tuple[Call, int]]] = {}
+        waiting = [c for c in calls if c.begun < len(c.sequences)]
+        while room > 0 and waiting:
+            for call in waiting[:room]:
+                key: Hashable = (stepwise.shared(call.settings), call.cond.negative is None, call.cond.toward is None)
+                joining.setdefault(key, []).append((call, call.begun))
+                call.begun += 1
+                room -= 1
+            waiting = [c for c in waiting if c.begun < len(c.sequences)]
+        for key, rows in joining.items():
+            if key not in self.batches:
+                settings = rows[0][0].settings
+                try:
+                    batch = stepwise.batch(run.modules_for(settings), run.config, run.space, settings)
+                except Exception as error:  # of these settings
+                    for call in dict.fromkeys(call for call, _ in rows):
+                        self._abandon(call, error)
+                    continue
+                self.batches[key] = batch
+            self._join_batch(self.batches[key], rows)
+
+    def _join_batch(self, batch: Decoding, rows: list[tuple[Call, int]]) -> None:
+        each: dict[int, list[int]] = {}
+        for call, row in rows:
+            each.setdefault(id(call), []).append(row)
+        for call in dict.fromkeys(call for call, _ in rows):
+            index = torch.tensor(each[id(call)])
+            sequences = [call.sequences[row] for row in each[id(call)]]
+            try:
+                batch.join(sequences, call.cond.select(index).to(batch.device))
+            except Exception as error:  # a constraint that cannot be met
+                self._abandon(call, error)
+                continue
+            for s in sequences:
+                self.owner[id(s)] = call
+
+    def _step(self) -> None:
+        for key in [k for k, b in self.batches.items() if not b.active]:
+            del self.batches[key]
+        for batch in self.batches.values():
+            for s in batch.step():
+                call = self.owner.pop(id(s), None)
+                if call is None or call.done.is_set():
+                    continue
+                if s.error is not None or call.error is not None:
+                    self._abandon(call, call.error or s.error or Cancelled())
+                elif call.begun == len(call.sequences) and not any(id(other) in self.owner for other in call.sequences):
+                    call.end()
+
+    # ------------------------------------------------------------------------------------------------ at once
+
+    def _solve(self, calls: list[Call]) -> None:
+        """Solve the next rows of the first call, and those of others that can be solved with them."""
+        key = shared_settings(calls[0])
+        alike = [c for c in calls if shared_settings(c) == key]
+        rows: list[tuple[Call, int]] = []
+        while len(rows) < EXAMPLES and (waiting := [c for c in alike if c.begun < c.cond.size]):
+            for call in waiting[: EXAMPLES - len(rows)]:
+                rows.append((call, call.begun))
+                call.begun += 1
+        run, settings = self.run, calls[0].settings
+        modules = run.modules_for(settings)
+        device = next(p for m in modules.values() for p in m.parameters()).device
+        cond = Cond.cat([call.cond.select(torch.tensor([row])) for call, row in rows]).to(device)
+        rng = MixedRng([call.seed for call, _ in rows], [int(call.numbers[row]) for call, row in rows])
+        index = torch.arange(len(rows), device=device)
+        try:
+            x = run.family.sampling.sample(modules, run.config, run.space, cond, rng, index, settings).cpu()
+        except Exception as error:
+            for call in alike:
+                call.end(error)
+            return
+        for place, (call, _) in enumerate(rows):
+            call.parts.append(x[place : place + 1])
+            if len(call.parts) == call.cond.size:
+                call.x = join(call.parts, run.space)
+                call.end()
+        for call in alike:  # other calls have their turn
+            if not call.done.is_set():
+                self.calls.rotate(-1)
+                break
+
+
+def guarded(call: Call, watch: Callable[..., bool]) -> Callable[..., bool]:
+    """The watch, whose error ends its own call only."""
+
+    def watched(*token: Any) -> bool:
+        try:
+            return watch(*token)
+        except Exception as error:
+            call.error = error
+            return True
+
+    return watched
+
+
+def shared_settings(call: Call) -> Hashable:
+    """Calls with equal values can be solved together. One with callbacks can only be solved alone."""
+    callbacks = [name for name in ("watch", "constraint") if getattr(call.settings, name, None) is not None]
+    known = None if call.cond.known is None else tuple(call.cond.known.shape[1:])
+    settings = replace(call.cond, parts={}, present={}, known=None, known_mask=None)
+    parts = settings.negative is None, settings.toward is None
+    return (*parts, known, call.settings.model_dump_json(), id(call) if callbacks else 0)

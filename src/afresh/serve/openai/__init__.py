@@ -1,0 +1,1 @@
+"""OpenAI's API, for the runs of a server."""

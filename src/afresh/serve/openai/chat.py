@@ -1,0 +1,213 @@
+"""POST /v1/chat/completions: the answers of a run that learnt conversations."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from afresh.runs.run import Run
+from afresh.sampling.text_stream import Token
+from afresh.serve.errors import Refused, body, refused
+from afresh.serve.library import Served
+from afresh.serve.openai.conversation import Ask, respond, text_of, turns_of
+from afresh.serve.openai.forms import (
+    MOST_TOKENS,
+    Count,
+    Finite,
+    Form,
+    ResponseFormat,
+    Seed,
+    Stops,
+    StreamOptions,
+    Wanted,
+    event,
+    name,
+    now,
+    seed_of,
+)
+from afresh.serve.openai.text import Piece, Text, Texts, spelled
+from afresh.serve.work import Desk, first
+
+NO_TOOLS = (
+    "Runs here did not learn to call tools: their chat templates have no place for them. Leave it out, or ask for "
+    "JSON with response_format."
+)
+
+
+class Message(BaseModel):
+    """A message. Fields that some clients add to an assistant's message (refusal, annotations) are ignored if empty."""
+
+    model_config = ConfigDict(extra="allow")
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[dict[str, Any]] | None = None
+
+
+class ChatCompletion(Form):
+    """A request for answers to the last of the messages."""
+
+    model: str
+    messages: Annotated[list[Message], Field(min_length=1, max_length=10_000)]
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
+    n: Count | None = 1
+    temperature: Annotated[Finite, Field(ge=0, le=10)] | None = None
+    top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
+    min_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
+    frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
+    logit_bias: dict[int, Annotated[Finite, Field(ge=-100, le=100)]] | None = None
+    logprobs: bool | None = False
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    stop: Stops = None
+    seed: Seed | None = None
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    response_format: ResponseFormat | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    modalities: list[str] | None = None
+    # Who asks, and how OpenAI's service keeps, routes and bills requests: nothing here depends on them.
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    afresh: Wanted = Field(default_factory=Wanted)
+
+    def ask(self) -> Ask:
+        """Raises Refused for what does not go together, or does not apply here."""
+        if self.tools or (self.tool_choice not in (None, "none", "auto")):
+            raise Refused(400, NO_TOOLS, "unsupported_tools", "tools")
+        if self.modalities not in (None, ["text"]):
+            raise Refused(400, "A chat answers in text here.", "unsupported_value", "modalities")
+        if self.top_logprobs and not self.logprobs:
+            raise Refused(400, "top_logprobs needs logprobs.", None, "top_logprobs")
+        if self.stream_options is not None:
+            if not self.stream:
+                raise Refused(400, "stream_options applies to streams: set stream.", None, "stream_options")
+            self.stream_options.check()
+        for message in self.messages:
+            if extra := [k for k, v in (message.model_extra or {}).items() if v and k != "name"]:
+                raise Refused(400, f"Messages are text here. Leave out: {', '.join(extra)}.", None, "messages")
+        messages = [(m.role, text_of(m.content, f"messages.{i}.content")) for i, m in enumerate(self.messages)]
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        settings = {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": self.top_k,
+            "min_p": self.min_p,
+            "frequency_penalty": self.frequency_penalty,
+            "presence_penalty": self.presence_penalty,
+            "logit_bias": self.logit_bias,
+            "top_logprobs": self.top_logprobs or None,
+        }
+        return Ask(
+            turns_of(messages),
+            self.n or 1,
+            seed_of(self.seed),
+            self.max_completion_tokens or self.max_tokens,
+            stop,
+            self.afresh,
+            None if self.response_format is None else self.response_format.schema_of(),
+            settings,
+        )
+
+
+def token_logprobs(run: Run, tokens: Sequence[Token]) -> dict[str, Any]:
+    """Log-probabilities in the form of this endpoint."""
+
+    def entry(text: str, logprob: float) -> dict[str, Any]:
+        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+
+    rows = [
+        {**entry(t.text, t.logprob), "top_logprobs": [entry(spelled(run, i), value) for i, value in t.top]}
+        for t in tokens
+    ]
+    return {"content": rows, "refusal": None}
+
+
+def routes(desk: Desk) -> APIRouter:
+    router = APIRouter(tags=["OpenAI"])
+
+    @router.post("/v1/chat/completions", summary="The answer to a conversation")
+    async def chat(form: ChatCompletion, request: Request) -> Response:
+        ask = form.ask()
+        head = {"id": name("chatcmpl"), "created": now(), "model": form.model}
+        if form.stream:
+            _, chunks = await first(streamed(desk, form, ask, {**head, "object": "chat.completion.chunk"}))
+            return StreamingResponse(chunks, media_type="text/event-stream", headers={"cache-control": "no-cache"})
+
+        def choice(run: Run, index: int, text: Text) -> dict[str, Any]:
+            logprobs = token_logprobs(run, text.tokens) if form.logprobs else None
+            message = {"role": "assistant", "content": text.text, "refusal": None}
+            return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": text.finish}
+
+        def work(served: Served) -> dict[str, Any]:
+            done = respond(served.run, ask)
+            choices = [choice(served.run, i, t) for i, t in enumerate(done.texts)]
+            more = {"system_fingerprint": f"fp_{served.version}", "seed": done.seed}
+            return {**head, "object": "chat.completion", "choices": choices, "usage": done.usage, **more}
+
+        return JSONResponse(await desk.run(request, form.model, work))
+
+    return router
+
+
+async def streamed(desk: Desk, form: ChatCompletion, ask: Ask, head: dict[str, Any]) -> AsyncIterator[str]:
+    """The events of a stream. An error before the first piece is raised; a later one is an event."""
+    usage: dict[str, Any] = {"usage": None} if form.stream_options and form.stream_options.include_usage else {}
+    begun: set[int] = set()
+    ended: set[int] = set()
+    run: Run | None = None
+
+    def work(served: Served, put: Callable[[Any], None]) -> Texts:
+        put(served.run)
+        return respond(served.run, ask, put)
+
+    def chunk(index: int, delta: dict[str, Any], logprobs: Any = None, finish: str | None = None) -> str:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+        return event({**head, "choices": [choice], **usage})
+
+    def written_piece(run: Run, piece: Piece) -> list[str]:
+        out = []
+        if piece.index not in begun:
+            begun.add(piece.index)
+            out.append(chunk(piece.index, {"role": "assistant", "content": ""}))
+        logprobs = token_logprobs(run, piece.tokens) if form.logprobs and piece.tokens else None
+        if piece.text or logprobs:
+            out.append(chunk(piece.index, {"content": piece.text}, logprobs))
+        if piece.finish:
+            ended.add(piece.index)
+            out.append(chunk(piece.index, {}, None, piece.finish))
+        return out
+
+    try:
+        async for items in desk.stream(form.model, work):
+            out: list[str] = []
+            for item in items:
+                if isinstance(item, Run):
+                    run = item
+                elif isinstance(item, Piece):
+                    assert run is not None
+                    out += written_piece(run, item)
+                else:
+                    left = [(i, t) for i, t in enumerate(item.texts) if i not in ended]
+                    out += [chunk(i, {}, None, text.finish) for i, text in left]
+                    out += [event({**head, "choices": [], "usage": item.usage})] if usage else []
+                    out.append(event("[DONE]"))
+            if out:
+                yield "".join(out)
+    except Exception as error:
+        if not begun:
+            raise
+        known = refused(error)
+        yield event(body(known.status, str(known), known.code, known.param))
+        yield event("[DONE]")

@@ -1,0 +1,249 @@
+"""POST /v1/completions: texts that go on from a prompt, or that fill in between a prompt and a suffix."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import Field
+
+from afresh.runs.run import Run
+from afresh.sampling.request import Prompt
+from afresh.sampling.text_stream import Token
+from afresh.serve.errors import Refused, body, refused
+from afresh.serve.library import Served
+from afresh.serve.openai.forms import (
+    MOST_SAMPLES,
+    MOST_TOKENS,
+    Count,
+    Finite,
+    Form,
+    ResponseFormat,
+    Seed,
+    Stops,
+    StreamOptions,
+    Wanted,
+    check_context,
+    constraint,
+    event,
+    name,
+    now,
+    seed_of,
+)
+from afresh.serve.openai.text import FINISH, Piece, Text, Texts, prompt_text, spelled, write
+from afresh.serve.work import Desk, first
+from afresh.tasks.complete import Hole, complete_many
+
+Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=1_000_000)]
+Texts_ = Annotated[list[str], Field(min_length=1, max_length=MOST_SAMPLES)]
+ManyIds = Annotated[list[Ids], Field(min_length=1, max_length=MOST_SAMPLES)]
+
+
+class Completion(Form):
+    """A request for completions. Token ids are those of the model."""
+
+    model: str
+    prompt: str | Texts_ | Ids | ManyIds | None = ""
+    suffix: str | None = Field(None, description="What follows after the text: fill in the middle.")
+    max_tokens: Annotated[int, Field(ge=0, le=MOST_TOKENS)] | None = 16
+    n: Count | None = 1
+    best_of: Annotated[int, Field(ge=0, le=MOST_SAMPLES)] | None = None
+    temperature: Annotated[Finite, Field(ge=0, le=10)] | None = None
+    top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
+    min_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
+    frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
+    logit_bias: dict[int, Annotated[Finite, Field(ge=-100, le=100)]] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    echo: bool | None = False
+    stop: Stops = None
+    seed: Seed | None = None
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    response_format: ResponseFormat | None = None
+    user: str | None = None  # who asks: nothing here depends on it
+    afresh: Wanted = Field(default_factory=Wanted)
+
+    def prompts(self) -> list[Prompt]:
+        """The prompts, each a text or ids."""
+        given = self.prompt or ""
+        if isinstance(given, str):
+            return [given]
+        if isinstance(given[0], int):
+            return [tuple(i for i in given if isinstance(i, int))]
+        return [p if isinstance(p, str) else tuple(p) for p in given if not isinstance(p, int)]
+
+    def check(self) -> None:
+        """Raises Refused for what does not go together."""
+        n = self.n or 1
+        if self.best_of is not None and self.best_of != n:
+            raise Refused(
+                400,
+                "Completions are not chosen among more candidates here. Leave best_of out, or choose by a reward: POST "
+                "/afresh/v1/samples.",
+                param="best_of",
+            )
+        if len(self.prompts()) * n > MOST_SAMPLES:
+            raise Refused(400, f"At most {MOST_SAMPLES} completions at once: ask for fewer.", param="n")
+        if self.stream_options is not None:
+            if not self.stream:
+                raise Refused(400, "stream_options applies to streams: set stream.", param="stream_options")
+            self.stream_options.check()
+        if self.echo and self.logprobs is not None:
+            raise Refused(400, "Log-probabilities of a prompt come from POST /afresh/v1/score.", param="echo")
+        if self.suffix is not None and (self.echo or self.logprobs is not None or self.response_format is not None):
+            raise Refused(
+                400, "With a suffix there is no echo, logprobs or response_format. Leave it out.", param="suffix"
+            )
+        if not self.max_tokens and not self.echo:
+            raise Refused(400, "max_tokens must be at least 1.", param="max_tokens")
+
+
+def logprobs_of(run: Run, tokens: Sequence[Token], offset: int) -> dict[str, Any]:
+    """Log-probabilities in the form of this endpoint. `offset` is the position of the first character."""
+    texts = [t.text for t in tokens]
+    offsets = [offset + sum(map(len, texts[:i])) for i in range(len(texts))]
+    top = [{spelled(run, i): logprob for i, logprob in t.top} if t.top else None for t in tokens]
+    return {
+        "tokens": texts,
+        "token_logprobs": [t.logprob for t in tokens],
+        "top_logprobs": top if any(top) else None,
+        "text_offset": offsets,
+    }
+
+
+def routes(desk: Desk) -> APIRouter:
+    router = APIRouter(tags=["OpenAI"])
+
+    @router.post("/v1/completions", summary="Texts that go on from a prompt")
+    async def completions(form: Completion, request: Request) -> Response:
+        form.check()
+        head = {"id": name("cmpl"), "object": "text_completion", "created": now(), "model": form.model}
+        if form.stream:
+            _, chunks = await first(streamed(desk, form, head))
+            return StreamingResponse(chunks, media_type="text/event-stream", headers={"cache-control": "no-cache"})
+
+        def work(served: Served) -> dict[str, Any]:
+            done = written(served.run, form, None)
+            prompts = form.prompts()
+            choices = []
+            for i, text in enumerate(done.texts):
+                echo = prompt_text(served.run, prompts[i // (form.n or 1)]) if form.echo else ""
+                logprobs = None if form.logprobs is None else logprobs_of(served.run, text.tokens, 0)
+                whole = echo + text.text
+                choices.append({"index": i, "text": whole, "logprobs": logprobs, "finish_reason": text.finish})
+            print_of = f"fp_{served.version}"
+            return {**head, "system_fingerprint": print_of, "choices": choices, "usage": done.usage, "seed": done.seed}
+
+        return JSONResponse(await desk.run(request, form.model, work))
+
+    return router
+
+
+def written(run: Run, form: Completion, put: Callable[[Piece], None] | None) -> Texts:
+    """The completions of a request."""
+    prompts, n, seed = form.prompts(), form.n or 1, seed_of(form.seed)
+    stop = (form.stop,) if isinstance(form.stop, str) else tuple(form.stop or ())
+    if form.suffix is not None:
+        return filled_in(run, form, [prompt_text(run, p) for p in prompts for _ in range(n)], seed, stop, put)
+    each = [p for p in prompts for _ in range(n)]
+    settings = form.afresh.chosen(
+        temperature=form.temperature,
+        top_p=form.top_p,
+        top_k=form.top_k,
+        min_p=form.min_p,
+        frequency_penalty=form.frequency_penalty,
+        presence_penalty=form.presence_penalty,
+        logit_bias=form.logit_bias,
+        top_logprobs=form.logprobs or None,
+        constraint=constraint(
+            run, form.afresh, None if form.response_format is None else form.response_format.schema_of()
+        ),
+    )
+    wanted = form.afresh.model_copy(update={"raw": True})
+    request = wanted.request(prompt=each, stop=stop, logprobs=True)
+    if form.max_tokens == 0:
+        check_context(run, 0)
+        return Texts([Text("", "length", ()) for _ in each], 0, seed)
+    return write(run, request, len(each), seed, settings, put, 16 if form.max_tokens is None else form.max_tokens)
+
+
+def filled_in(
+    run: Run,
+    form: Completion,
+    prefixes: Sequence[str],
+    seed: int,
+    stop: Sequence[str],
+    put: Callable[[Piece], None] | None,
+) -> Texts:
+    """Completions between a prompt and the suffix. They arrive at once: what repeats the suffix is only known at the
+    end."""
+    suffix = form.suffix or ""
+    temperature = 1.0 if form.temperature is None else form.temperature
+    holes = [Hole(p, suffix) for p in prefixes]
+    found, prompts, _ = complete_many(
+        run, holes, seed=seed, temperature=temperature, length=form.max_tokens or 16, stop=stop
+    )
+    texts = [Text(c.text, FINISH["end" if c.ended else "length"], ()) for c in found]
+    if put is not None:
+        for i, text in enumerate(texts):
+            put(Piece(i, text.text, (), text.finish))
+    return Texts(texts, sum(len(p.ids) for p in prompts), seed)
+
+
+async def streamed(desk: Desk, form: Completion, head: dict[str, Any]) -> AsyncIterator[str]:
+    """The events of a stream. An error before the first piece is raised; a later one is an event."""
+    usage: dict[str, Any] = {"usage": None} if form.stream_options and form.stream_options.include_usage else {}
+    ended: set[int] = set()
+    offsets: dict[int, int] = {}
+    prompts, n = form.prompts(), form.n or 1
+    begun = False
+
+    def work(served: Served, put: Callable[[Any], None]) -> Texts:
+        put(served.run)
+        return written(served.run, form, put)
+
+    def chunk(index: int, text: str, logprobs: Any, finish: str | None) -> str:
+        choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
+        return event({**head, "choices": [choice], **usage})
+
+    def written_piece(run: Run, piece: Piece) -> list[str]:
+        if piece.finish:
+            ended.add(piece.index)
+        logprobs = None
+        if form.logprobs is not None:
+            logprobs = logprobs_of(run, piece.tokens, offsets.get(piece.index, 0))
+            offsets[piece.index] = offsets.get(piece.index, 0) + sum(len(t.text) for t in piece.tokens)
+        wanted = piece.text or piece.finish or (logprobs and piece.tokens)
+        return [chunk(piece.index, piece.text, logprobs, piece.finish)] if wanted else []
+
+    run: Run | None = None
+    try:
+        async for items in desk.stream(form.model, work):
+            out: list[str] = []
+            for item in items:
+                if isinstance(item, Run):
+                    run = item
+                elif isinstance(item, Piece):
+                    assert run is not None
+                    if not begun and form.echo:
+                        echoes = (prompt_text(run, p) for p in prompts for _ in range(n))
+                        out += [chunk(i, text, None, None) for i, text in enumerate(echoes)]
+                    begun = True
+                    out += written_piece(run, item)
+                else:
+                    left = [(i, t) for i, t in enumerate(item.texts) if i not in ended]
+                    out += [chunk(i, "", None, text.finish) for i, text in left]
+                    out += [event({**head, "choices": [], "usage": item.usage})] if usage else []
+                    out.append(event("[DONE]"))
+            if out:
+                yield "".join(out)
+    except Exception as error:
+        if not begun:
+            raise
+        known = refused(error)
+        yield event(body(known.status, str(known), known.code, known.param))
+        yield event("[DONE]")

@@ -1,0 +1,126 @@
+"""What requests of several endpoints have in common."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from afresh.core import UserError
+from afresh.runs.run import Run
+from afresh.sampling.constrained import structure
+from afresh.sampling.request import Request, unwanted
+from afresh.serve.errors import Refused
+
+MOST_SAMPLES = 128  # of one request, as OpenAI's API has it
+MOST_TOKENS = 16_384  # of one text
+MOST_STOPS = 16
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Words = Annotated[str, Field(max_length=2_000)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Count = Annotated[int, Field(ge=1, le=MOST_SAMPLES)]
+Stop = Annotated[str, Field(min_length=1, max_length=1_000)]
+Stops = Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None
+
+
+class Form(BaseModel):
+    """A request whose unknown parameters are refused, so that nothing is ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Wanted(Form):
+    """What OpenAI's API has no word for: the conditions of a sample, guidance, and settings of the family."""
+
+    label: Words | dict[str, Words] | None = Field(None, description="A class that the run knows, or one of each kind.")
+    number: dict[str, Finite] | None = Field(None, description="Numbers by name.")
+    caption: Words | None = Field(None, description="A description.")
+    negative_label: Words | None = Field(None, description="A class that guidance leads away from.")
+    negative_caption: Words | None = Field(None, description="A description that guidance leads away from.")
+    guidance: Finite | None = Field(None, description="How strongly samples follow the conditions; 1 is as learnt.")
+    raw: bool = Field(False, description="Continue a prompt instead of answering it.")
+    regex: Annotated[str, Field(max_length=10_000)] | None = Field(None, description="What each text must match.")
+    grammar: Annotated[str, Field(max_length=100_000)] | None = Field(None, description="A Lark or GBNF grammar.")
+    settings: dict[str, Any] = Field(default_factory=dict, description="Settings of sampling of the family, by name.")
+
+    def request(self, **more: Any) -> Request:
+        """The request for samples, with `more` of its parts."""
+        given: dict[str, Any] = {"label": self.label, "number": self.number or {}, "caption": self.caption}
+        negative = unwanted(self.negative_label, self.negative_caption)
+        return Request(**(given | {"raw": self.raw, "negative": negative} | more))
+
+    def chosen(self, **more: Any) -> dict[str, Any]:
+        """The settings of sampling, with `more` that are not None."""
+        settings = {**self.settings, **{k: v for k, v in more.items() if v is not None}}
+        return settings if self.guidance is None else {**settings, "guidance": self.guidance}
+
+
+class StreamOptions(Form):
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+    def check(self) -> None:
+        if self.include_obfuscation:
+            raise Refused(400, "Streams are not padded here. Leave it out.", param="stream_options.include_obfuscation")
+
+
+class JsonSchema(Form):
+    name: Annotated[str, Field(max_length=64)] = "schema"
+    description: str | None = None
+    schema_: dict[str, Any] | bool = Field(True, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Form):
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    json_schema: JsonSchema | None = None
+
+    def schema_of(self) -> Mapping[str, Any] | bool | None:
+        """The JSON schema that an answer must match, or None. Raises Refused for a missing one."""
+        if self.type == "text":
+            return None
+        if self.type == "json_object":
+            return {"type": "object"}
+        if self.json_schema is None:
+            raise Refused(400, "json_schema needs a schema.", param="response_format.json_schema")
+        return self.json_schema.schema_
+
+
+def constraint(run: Run, wanted: Wanted, schema: Mapping[str, Any] | bool | None) -> Any:
+    """The structure that texts must match, or None."""
+    return structure(run.family, run.encoder, json_schema=schema, regex=wanted.regex, grammar=wanted.grammar)
+
+
+def seed_of(seed: int | None) -> int:
+    """The seed of a request, or a new one."""
+    return secrets.randbelow(2**31) if seed is None else seed
+
+
+def name(prefix: str) -> str:
+    return f"{prefix}-{secrets.token_hex(12)}"
+
+
+def now() -> int:
+    return int(time.time())
+
+
+def event(data: Any) -> str:
+    """A server-sent event."""
+    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return f"data: {text}\n\n"
+
+
+def check_context(run: Run, tokens: int) -> None:
+    """Raises UserError if a prompt does not fit in the context of the model."""
+    context = run.space.shape[0]
+    if tokens > context:
+        raise UserError(
+            f"The prompt has {tokens:,} tokens, and the model {run.path.name} sees {context:,}. Shorten the prompt.",
+            "context_length_exceeded",
+            param="prompt",
+        )

@@ -1,0 +1,121 @@
+"""Texts that a run writes for a request, whatever the endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from afresh.core import UserError
+from afresh.runs.run import Run
+from afresh.sampling.request import Prompt, Request, prompt_ids, writes_text
+from afresh.sampling.text_stream import BROKEN, Row, Token
+from afresh.serve.lane import Cancelled, cancelled
+from afresh.serve.openai.forms import check_context
+from afresh.tasks.sample import Sampler
+
+FINISH = {"stop": "stop", "end": "stop", "length": "length"}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What was added to the text of a sample: whole characters, its tokens, and why it ended if it did."""
+
+    index: int
+    text: str
+    tokens: tuple[Token, ...] = ()
+    finish: str | None = None
+
+
+@dataclass(frozen=True)
+class Text:
+    """A written text. `tokens` are all drawn tokens, the one that ends the text included."""
+
+    text: str
+    finish: str
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of a request, the number of tokens of its prompts, and its seed."""
+
+    texts: Sequence[Text]
+    prompt_tokens: int
+    seed: int
+
+    @property
+    def usage(self) -> dict[str, int]:
+        drawn = sum(len(t.tokens) for t in self.texts)
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": drawn,
+            "total_tokens": self.prompt_tokens + drawn,
+        }
+
+
+def check_writes(run: Run) -> None:
+    """Raises UserError if the run does not make texts."""
+    if not writes_text(run.encoder, run.space):
+        plural = run.encoder.kind.plural
+        raise UserError(
+            f"The model {run.path.name} makes {plural}, not texts. GET /v1/models says which model makes what.",
+            "wrong_modality",
+            param="model",
+        )
+
+
+def write(
+    run: Run,
+    request: Request,
+    n: int,
+    seed: int,
+    settings: Mapping[str, Any],
+    put: Callable[[Piece], None] | None = None,
+    length: int | None = None,
+) -> Texts:
+    """n texts of a request, `put` receiving their pieces as they are written. A `length` of None is what the context
+    has room for. Raises UserError for what the run cannot do."""
+    check_writes(run)
+    asks = run.space.records and not request.raw
+    prompts = list(dict.fromkeys([request.prompt or ""] if isinstance(request.prompt, str | None) else request.prompt))
+    counts = [len(prompt_ids(run.encoder, p, asks, request.turns)) for p in prompts]
+    check_context(run, max(counts))
+    if length is None:
+        length = max(1, run.space.shape[0] - max(counts))
+    finished: dict[int, int] = {}
+    gone = cancelled.get()
+
+    def on_text(index: int, piece: str, row: Row) -> None:
+        if gone is not None and gone.is_set():
+            raise Cancelled
+        assert put is not None
+        seen = finished.get(index, 0)
+        tokens = tuple(map(Token, row.pieces[seen:], row.ids[seen:], row.logprobs[seen:], row.top[seen:]))
+        finished[index] = len(row.ids)
+        finish = None if row.finish is None else FINISH[row.finish]
+        if piece or tokens or finish:
+            put(Piece(index, piece, tokens, finish))
+
+    chosen = {**settings, "length": length}
+    samples = Sampler(run, n, request, seed, chosen, on_text if put is not None else None)()
+    texts = [
+        Text(value, FINISH[w.finish], w.tokens or ()) for value, w in zip(samples.values, samples.written, strict=True)
+    ]
+    return Texts(texts, sum(counts), seed)
+
+
+def prompt_text(run: Run, prompt: Prompt) -> str:
+    """A prompt as text."""
+    if isinstance(prompt, str):
+        return prompt
+    ids = prompt_ids(run.encoder, prompt, False)
+    return run.encoder.decode(ids)[0] if len(ids) else ""
+
+
+def spelled(run: Run, token: int) -> str:
+    """The text of a token. One that is a part of a character, or special, is named by its id."""
+    text = run.encoder.decode(torch.tensor([token]))[0]
+    return text if text and BROKEN not in text else f"<token {token}>"

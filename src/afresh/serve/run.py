@@ -1,0 +1,96 @@
+"""The server as a process: its socket, its keys, its end."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+
+from afresh.core import UserError
+from afresh.core.memory import available_memory
+from afresh.serve.app import ServeSettings, make_app
+from afresh.serve.guard import Keys, log
+
+DRAIN_SECONDS = 30  # that requests may still take after the server was asked to end
+SWITCH_SECONDS = 0.0005  # after which a thread that draws lets the one that answers go on; 0.005 by default
+SHARE = 0.5  # of the free memory, for weights
+
+
+def memory_budget() -> int:
+    """Bytes of weights that a server holds unless told otherwise: half of what is free, or 4 GiB if that is unknown."""
+    free = available_memory()
+    return 4 * 2**30 if free is None else int(SHARE * free)
+
+
+def read_keys(file: Path) -> Keys:
+    """The keys in a file, one a line: `NAME KEY`, or the key alone. Raises UserError for a file without a key."""
+    try:
+        lines = [line.split() for line in file.read_text(encoding="utf-8").split("\n")]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The keys in {file} cannot be read: {error}.") from None
+    names: dict[str, str] = {}
+    for number, words in enumerate(lines, 1):
+        if not words or words[0].startswith("#"):
+            continue
+        name, key = (words[0], words[1]) if len(words) == 2 else (f"key {len(names) + 1}", words[0])
+        if len(words) > 2 or len(key) < 16:
+            raise UserError(f"Line {number} of {file} is not `NAME KEY` with a key of at least 16 characters.")
+        names[key] = name
+    if not names:
+        raise UserError(f"There is no key in {file}. Write one a line: `NAME KEY`.")
+    return Keys(names)
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises UserError if the address cannot be used."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except (OSError, OverflowError) as error:
+        sock.close()
+        if getattr(error, "errno", None) == errno.EADDRINUSE:
+            message = f"Port {port} is in use. Choose another: `port={port + 1}`, or `port=0` for a free one."
+            raise UserError(message, "port_in_use") from None
+        raise UserError(f"The server cannot listen at {host}, port {port}: {error}.", "cannot_listen") from None
+    sock.listen(1024)
+    return sock
+
+
+def serve(settings: ServeSettings, host: str, port: int, ready: Callable[[str], None], log_file: bool = False) -> None:
+    """Serve until the process is asked to end; requests that are being answered are finished then. `ready` is called
+    with the address as soon as the server listens. `log_file`: write a line of JSON for each request to standard
+    error.
+
+    Raises UserError if a place is not a run, or the address cannot be used.
+    """
+    sys.setswitchinterval(SWITCH_SECONDS)
+    app = make_app(settings)
+    sock = bound(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    address = f"http://{shown}:{sock.getsockname()[1]}"
+    if log_file:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        server_header=False,
+        proxy_headers=bool(settings.root_path),
+        root_path=settings.root_path,
+    )
+    server = uvicorn.Server(config)
+    ready(address)
+    server.run(sockets=[sock])

@@ -1,0 +1,138 @@
+"""The work of requests: in threads of their own, at most so many at once, ended when the client goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import Any, TypeVar
+
+from fastapi import Request
+
+from afresh.core import events
+from afresh.core.events import Event
+from afresh.serve.errors import Refused
+from afresh.serve.lane import cancelled
+from afresh.serve.library import Library, Served
+
+T = TypeVar("T")
+AT_ONCE = 128  # pieces that are answered in one go, so that other requests are not kept waiting
+RETRY = 1  # seconds after which a client that was refused tries again
+
+
+class Desk:
+    """Where requests are admitted: at most `most` at once, the others are refused with 429."""
+
+    def __init__(self, library: Library, most: int) -> None:
+        self.library, self.most = library, most
+        self.threads = ThreadPoolExecutor(most, thread_name_prefix="request")
+        self.busy = 0
+        self.waiting: set[threading.Event] = set()
+
+    def admit(self) -> None:
+        """Raises Refused if there are too many requests."""
+        if self.busy >= self.most:
+            message = f"The server is busy with {self.busy} requests, which is as many as it takes. Try again later."
+            raise Refused(429, message, "rate_limit_exceeded", retry=RETRY)
+
+    def start(self, model: str, work: Callable[[Served], T]) -> tuple[asyncio.Future[T], threading.Event]:
+        """Begin `work` with a run; returns its future, and the event that cancels it. Raises Refused if busy."""
+        self.admit()
+        self.busy += 1
+        gone = threading.Event()
+
+        def working() -> T:
+            cancelled.set(gone)
+            served = self.library.acquire(model)
+            try:
+                with events.listening(unheard):
+                    return work(served)
+            finally:
+                self.library.release(served)
+
+        future = asyncio.get_running_loop().run_in_executor(self.threads, copy_context().run, working)
+        future.add_done_callback(self._finished)
+        return future, gone
+
+    def _finished(self, future: asyncio.Future[Any]) -> None:
+        self.busy -= 1
+        if not future.cancelled():
+            future.exception()  # it was or will be raised where the result is awaited, if anybody is left to await it
+
+    def cancel(self, gone: threading.Event) -> None:
+        """Nobody waits any longer for the work of this event."""
+        gone.set()
+        for served in list(self.library.held.values()):
+            served.lane.wake()
+
+    async def run(self, request: Request, model: str, work: Callable[[Served], T]) -> T:
+        """The result of `work`, which is cancelled when the client goes away."""
+        future, gone = self.start(model, work)
+        leaving = asyncio.ensure_future(left(request))
+        either: set[asyncio.Future[Any]] = {future, leaving}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not future.done():
+                raise Refused(499, "The client went away.")
+            return await future
+        finally:
+            leaving.cancel()
+            if not future.done():
+                self.cancel(gone)
+
+    async def stream(self, model: str, work: Callable[[Served, Callable[[Any], None]], T]) -> AsyncIterator[list[Any]]:
+        """What `work` passes to its second argument, as it comes: lists of what came meanwhile; and at last its result.
+
+        Raises what `work` raises. The work is cancelled when the caller leaves the loop.
+        """
+        loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+        items: deque[Any] = deque()
+
+        def put(item: Any) -> None:
+            items.append(item)
+            if len(items) == 1:  # otherwise the loop has been woken already
+                loop.call_soon_threadsafe(arrived.set)
+
+        future, gone = self.start(model, lambda served: work(served, put))
+        future.add_done_callback(lambda _: arrived.set())
+        try:
+            while not future.done() or items:
+                if not items:
+                    await arrived.wait()
+                    arrived.clear()
+                if came := [items.popleft() for _ in range(min(len(items), AT_ONCE))]:
+                    yield came
+            yield [await future]
+        finally:
+            if not future.done():
+                self.cancel(gone)
+
+    def close(self) -> None:
+        self.library.close()
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+
+def unheard(event: Event) -> None:
+    """Notes and warnings of a request are not those of the server."""
+
+
+async def left(request: Request) -> None:
+    """Returns when the client has gone away. The body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def first(stream: AsyncIterator[T]) -> tuple[T, AsyncIterator[T]]:
+    """The first item of a stream, so that its error can be answered with a status, and the whole stream."""
+    iterator = stream.__aiter__()
+    item = await iterator.__anext__()
+
+    async def whole() -> AsyncIterator[T]:
+        yield item
+        async for other in iterator:
+            yield other
+
+    return item, whole()

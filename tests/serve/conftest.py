@@ -1,0 +1,78 @@
+"""Small runs of several kinds, and a server of them on the loopback."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+from PIL import Image
+
+import afresh
+from afresh.serve.app import ServeSettings, make_app
+from afresh.serve.run import SWITCH_SECONDS, bound
+
+TINY = {"family.width": 32, "family.layers": 1, "family.heads": 2, "family.kv_heads": 2, "train.compile": False}
+
+
+def train_runs(folder: Path) -> Path:
+    """Runs named `stories`, `chat` and `digits`, in `folder`."""
+    data = folder.parent / f"{folder.name}-data"
+    data.mkdir(parents=True)
+    stories = "\n\n".join(f"Once there was a cat number {i}. It ran, and it sat." for i in range(200))
+    (data / "stories.txt").write_text(stories)
+    afresh.train(data / "stories.txt", steps=8, out=folder / "stories", data={"context": 64}, settings=TINY, quiet=True)
+    rows = [
+        {"messages": [{"role": "user", "content": f"Say {i}?"}, {"role": "assistant", "content": f"It is {i}."}]}
+        for i in range(80)
+    ]
+    (data / "chat.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    afresh.train(data / "chat.jsonl", steps=8, out=folder / "chat", data={"context": 96}, settings=TINY, quiet=True)
+    rng = np.random.default_rng(0)
+    for label in ("one", "two"):
+        (data / "digits" / label).mkdir(parents=True)
+        for i in range(20):
+            pixels = rng.integers(0, 256, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(data / "digits" / label / f"{i}.png")
+    small = {"family.widths": [8, 16], "train.batch": 16}
+    afresh.train(data / "digits", family="flow", steps=4, out=folder / "digits", settings=small, quiet=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_runs(tmp_path_factory.mktemp("served") / "runs")
+
+
+def serving(settings: ServeSettings) -> Iterator[str]:
+    """The address of a server in a thread of this process, which ends with the fixture."""
+    sys.setswitchinterval(SWITCH_SECONDS)  # as `serve` does
+    sock = bound("127.0.0.1", 0)
+    config = uvicorn.Config(make_app(settings), log_level="error", access_log=False, lifespan="on")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=lambda: server.run(sockets=[sock]), daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+@pytest.fixture(scope="session")
+def address(runs: Path) -> Iterator[str]:
+    yield from serving(ServeSettings([runs], memory=2**30))
+
+
+@pytest.fixture
+def http(address: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=address, timeout=60) as client:
+        yield client

@@ -1,0 +1,80 @@
+"""Who may ask: names, origins, keys, and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from afresh.core import UserError
+from afresh.serve.app import ServeSettings
+from afresh.serve.guard import Keys
+from afresh.serve.run import bound, read_keys
+from tests.serve.conftest import serving
+
+KEY = "k" * 20
+
+
+@pytest.fixture(scope="module")
+def guarded(runs: Path) -> Iterator[httpx.Client]:
+    server = serving(ServeSettings([runs], memory=2**30, keys=Keys({KEY: "ann"}), most_bytes=1000))
+    with httpx.Client(base_url=next(server)) as client:
+        yield client
+    next(server, None)
+
+
+@pytest.mark.parametrize(
+    "headers", [{"authorization": f"Bearer {KEY}"}, {"x-api-key": KEY}, {"cookie": f"afresh_key={KEY}"}]
+)
+def test_a_key_opens(guarded: httpx.Client, headers: dict[str, str]) -> None:
+    assert guarded.get("/v1/models", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer kk"}, {"authorization": KEY}, {"x-api-key": "\xff"}])
+def test_without_it_nothing_is_shown(guarded: httpx.Client, headers: dict[str, str]) -> None:
+    answer = guarded.get("/v1/models", headers={k: v.encode("latin-1") for k, v in headers.items()})
+    assert answer.status_code == 401 and answer.json()["error"]["code"] == "invalid_api_key"
+    assert guarded.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "[", "localhost:80@evil.example"])
+def test_only_its_own_names(guarded: httpx.Client, host: str) -> None:
+    answer = guarded.get("/health", headers={"host": host})
+    assert answer.status_code == 403 and answer.json()["error"]["code"] == "wrong_host"
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:1"])
+def test_pages_of_others_change_nothing(guarded: httpx.Client, origin: str) -> None:
+    headers = {"origin": origin, "x-api-key": KEY}
+    answer = guarded.post("/v1/completions", headers=headers, json={})
+    assert answer.status_code == 403 and answer.json()["error"]["code"] == "wrong_origin"
+
+
+def test_large_bodies_are_refused(guarded: httpx.Client) -> None:
+    headers = {"x-api-key": KEY}
+    assert guarded.post("/v1/completions", headers=headers, content=b"x" * 2000).status_code == 413
+    pieces = (b"x" * 100 for _ in range(20))
+    assert guarded.post("/v1/completions", headers=headers, content=pieces).status_code == 413
+
+
+def test_every_answer_has_an_id(guarded: httpx.Client) -> None:
+    assert len(guarded.get("/health").headers["x-request-id"]) == 16
+    assert guarded.get("/nothing", headers={"x-request-id": "mine", "x-api-key": KEY}).headers["x-request-id"] == "mine"
+
+
+def test_keys_are_read(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(f"# ours\nann {KEY}\n{'b' * 16}\n")
+    assert read_keys(tmp_path / "keys").names == {KEY: "ann", "b" * 16: "key 2"}
+    for text, message in (("", "no key in"), ("short", "Line 1 of"), ("a b c", "Line 1 of")):
+        (tmp_path / "keys").write_text(text)
+        with pytest.raises(UserError, match=message):
+            read_keys(tmp_path / "keys")
+
+
+def test_a_port_in_use() -> None:
+    sock = bound("127.0.0.1", 0)
+    with pytest.raises(UserError, match=r"Port \d+ is in use. Choose another: `port="):
+        bound("127.0.0.1", sock.getsockname()[1])
+    sock.close()
