@@ -4,35 +4,57 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
 
 from afresh.cli import run
+from afresh.runs import latent_space
 
-RUNS = ("flow", "transformer", "tuned", "gan", "masked", "autoencoder", "vae", "aligned")
-SETTINGS = {
-    "flow": ("pictures", "--set", "family.widths=[8,16]", "--family", "flow"),
-    "gan": ("pictures", "--set", "family.width=8", "--family", "gan"),
-    "vae": ("pictures", "--set", "family.width=8", "--family", "vae"),
-    "autoencoder": ("pictures", "--set", "family.width=8", "--family", "autoencoder"),
-    "transformer": ("texts", "--set", "family.layers=1", "--set", "family.width=32", "--data", "context=32"),
-    "masked": ("pictures", "--family", "masked", "--set", "family.layers=1", "--set", "family.width=48"),
+TRAINED = {
+    "flow": ("@pictures", "--set", "family.widths=[8,16]", "--family", "flow"),
+    "gan": ("@pictures", "--set", "family.width=8", "--family", "gan"),
+    "vae": ("@pictures", "--set", "family.width=8", "--family", "vae"),
+    "autoencoder": ("@pictures", "--set", "family.width=8", "--family", "autoencoder"),
+    "transformer": ("@texts", "--set", "family.layers=1", "--set", "family.width=32", "--data", "context=32"),
+    "masked": ("@texts", "--family", "masked", "--set", "family.layers=1", "--set", "family.width=32")
+    + ("--data", "context=32"),
+    "palette": ("@pictures", "--family", "transformer", "--set", "family.layers=1", "--set", "family.width=32"),
 }
+MADE = {  # of other runs: the verb and its arguments, of which @NAME is in the folder of the runs
+    "latent": ("train", "@pictures", "--codec", "@autoencoder", "--family", "flow", "--set", "family.widths=[8]"),
+    "adapted": ("tune", "@transformer", "@texts"),
+    "tuned": ("tune", "@transformer", "@texts", "--full"),
+    "distilled": ("distill", "@flow"),
+    "grpo": ("align", "@transformer", "--method", "grpo", "--reward", "length", "--length", "4")
+    + ("--set", "align.group=4"),
+    "reinforce": ("align", "@transformer", "--method", "reinforce", "--reward", "length", "--length", "4")
+    + ("--set", "align.group=4", "--lora"),
+    "ppo": ("align", "@transformer", "--method", "ppo", "--reward", "length", "--length", "4", "--set", "align.reuse=1"),
+    "draft": ("align", "@gan", "--method", "draft", "--reward", "brightness"),
+    "nft": ("align", "@flow", "--method", "nft", "--reward", "brightness", "--set", "sample.steps=2")
+    + ("--set", "align.reuse=1", "--set", "align.group=4"),
+}
+COMMON = ("--steps", "3", "--no-measure", "--set", "train.batch=8", "--set", "train.save_every=1", "--out")
+EVALUATED = ("--set", "train.early=0.5", "--set", "train.eval_every=1")
+RUNS = (*TRAINED, *MADE)
 
 
-def make_runs(folder: Path) -> None:
-    """Make the runs of RUNS in a folder, as far as they are not there."""
+def make_runs(folder: Path, names: Sequence[str] = RUNS) -> None:
+    """Make these runs in a folder, as far as they are not there. What the runs of MADE begin with comes before them."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "texts").is_dir():
         write_data(folder)
-    for name in RUNS:
+    for name in names:
         if (folder / name).is_dir():
             continue
         made = folder / f"{name}-made"
         shutil.rmtree(made, ignore_errors=True)
-        assert run(command(folder, name, made)) == 0, name
+        with patch.object(latent_space, "WORST", 100.0):  # of the codec, which has learnt nothing
+            assert run(command(folder, name, made)) == 0, name
         newest = max((made / "checkpoints").iterdir())
         if newest.name != "000001":
             shutil.rmtree(newest)
@@ -41,25 +63,8 @@ def make_runs(folder: Path) -> None:
 
 
 def command(folder: Path, name: str, out: Path) -> list[str]:
-    common = [
-        "--steps",
-        "3",
-        "--no-measure",
-        "--out",
-        str(out),
-        "--set",
-        "train.batch=8",
-        "--set",
-        "train.save_every=1",
-    ]
-    text = str(folder / "transformer")
-    if name == "tuned":
-        return ["tune", text, str(folder / "texts"), *common]
-    if name == "aligned":
-        more = ["--method", "grpo", "--reward", "length", "--length", "4", "--set", "align.group=4"]
-        return ["align", text, *more, *common]
-    data, *more = SETTINGS[name]
-    return ["train", str(folder / data), *more, "--set", "train.early=0.5", "--set", "train.eval_every=1", *common]
+    words = ("train", *TRAINED[name], *EVALUATED) if name in TRAINED else MADE[name]
+    return [str(folder / w[1:]) if w[0] == "@" else w for w in words] + [*COMMON, str(out)]
 
 
 def write_data(folder: Path) -> None:

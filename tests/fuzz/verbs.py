@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any
 
 from afresh.api import Model
 from afresh.cli.runs import facts
+from afresh.cli.show_run import show
 from afresh.core import UserError, events
 from afresh.runs.run import Run, described
+from afresh.tasks.export import export
 from afresh.tasks.learn import learn
 from afresh.tasks.measure import measure_run
-from afresh.tasks.report import read_verdict, section
+from afresh.tasks.report import read_verdict, section, write_run_report
 from afresh.tasks.resume import resume
 from afresh.tasks.run_summary import stopped
 from afresh.tasks.verify import verify
@@ -40,6 +44,8 @@ def open_and_summarise(run: Path) -> None:
     stopped(found)
     read_verdict(run)
     section(found, [])
+    with redirect_stdout(io.StringIO()):
+        show(run)
     str(found.conditions.size + len(found.space.shape))
 
 
@@ -52,6 +58,15 @@ def sample(run: Path) -> None:
 
 def check(run: Path) -> None:
     assert all(isinstance(c.detail, str) for c in verify(Run.open(run)))
+
+
+def report(run: Path) -> None:
+    write_run_report(Run.open(run), None)
+
+
+def go_out(run: Path) -> None:
+    with TemporaryDirectory() as folder:
+        export(Run.open(run), "safetensors", Path(folder) / "out")
 
 
 def measure(run: Path) -> None:
@@ -90,6 +105,8 @@ VERBS: Mapping[str, Callable[[Path], None]] = {
     "verify": check,
     "measure": measure,
     "resume": go_on,
+    "export": go_out,
+    "report": report,
 }
 
 

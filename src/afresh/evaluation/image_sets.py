@@ -89,6 +89,11 @@ class ImageSets:
                 f"needs at least {MIN_HELDOUT} held-out and {4 * MIN_HELDOUT} training {things}, not {held} and {size}"
             )
 
+    def need_neighbours(self, k: int) -> None:
+        """Raises Unmeasurable if the sets are too small for a row to have k nearest others."""
+        if self.m <= k:
+            raise Unmeasurable(f"needs more than {k} samples and as many real {self.study.things}, not {self.m}")
+
     @cached_property
     def encoder_images(self) -> Tensor:
         """The training images that encoders are trained on."""

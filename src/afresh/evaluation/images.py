@@ -91,16 +91,18 @@ def kid(evidence: Evidence) -> list[Score]:
 Pair = tuple[Estimate, Estimate]
 
 
-def _pair_metric(name: str, position: int, pair: Callable[[Array, Array], Pair], key: str) -> Metric:
-    """A metric from a function of (real, fake) that returns two estimates and is computed once for both."""
+def _pair_metric(name: str, position: int, pair: Callable[[Array, Array, int], Pair], key: str, k: int) -> Metric:
+    """A metric from a function of (real, fake, k nearest neighbours) that returns two estimates and is computed once
+    for both."""
 
     def compute(evidence: Evidence) -> list[Score]:
         study = study_of(evidence)
         sets = image_sets_of(study)
+        sets.need_neighbours(k)
 
         def statistic(which: str) -> Estimate:
             real, fake = sets.features("domain", "real"), sets.features("domain", which)
-            return study.once(f"{key}/{which}", lambda: pair(real, fake))[position]
+            return study.once(f"{key}/{which}", lambda: pair(real, fake, k))[position]
 
         return _beside(name, sets, "higher", statistic)
 
@@ -161,6 +163,7 @@ def variety(evidence: Evidence) -> list[Score]:
     blurred held-out images, which are nearer to each other without being repeated.
     """
     sets = image_sets_of(study_of(evidence))
+    sets.need_neighbours(NEIGHBOUR)
 
     def radius(name: str, which: str) -> float:
         x = sets.features("domain", which) if name == "variety" else sets.sets[which].flatten(1).numpy()
@@ -363,10 +366,10 @@ def ratio(evidence: Evidence) -> list[Score]:
 METRICS: tuple[Metric, ...] = (
     Metric("frechet", image_space, frechet),
     Metric("kid", image_space, kid, brief=True),
-    _pair_metric("precision", 0, d.precision_recall, "precision_recall"),
-    _pair_metric("recall", 1, d.precision_recall, "precision_recall"),
-    _pair_metric("density", 0, d.density_coverage, "density_coverage"),
-    _pair_metric("coverage", 1, d.density_coverage, "density_coverage"),
+    _pair_metric("precision", 0, d.precision_recall, "precision_recall", 3),
+    _pair_metric("recall", 1, d.precision_recall, "precision_recall", 3),
+    _pair_metric("density", 0, d.density_coverage, "density_coverage", 5),
+    _pair_metric("coverage", 1, d.density_coverage, "density_coverage", 5),
     Metric("two_sample", image_space, two_sample),
     Metric("sharpness", image_space, sharpness, brief=True),
     Metric("variety", image_space, variety, brief=True),

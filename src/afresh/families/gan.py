@@ -27,6 +27,7 @@ from afresh.core import (
     UserError,
 )
 from afresh.core.rng import Rng
+from afresh.core.state import state_number
 from afresh.nets.augment import augment
 from afresh.nets.conditioning import Conditioning
 from afresh.nets.conv import Critic, Generator
@@ -140,7 +141,7 @@ class GANObjective:
 
     def strength(self, state: State) -> float:
         """The current probability of each augmentation."""
-        return float(state["augment"]) if "augment" in state else self.config.augment
+        return state_number(state, "augment", 0, 1) if "augment" in state else self.config.augment
 
     def critic(self, modules: Modules, batch: Batch, z: Tensor, rng: Rng, p: float) -> Loss:
         """The critic's loss and penalties, with augmentation of probability p."""

@@ -148,24 +148,22 @@ class Learner:
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Restore a checkpoint. Raises UserError if it belongs to another model."""
         progress = progress_of(saved)
-        try:
+        with group_of(saved, "model") as tensors:
             for m, net in self.modules.items():
-                load_learnt(net, under(saved.tensors["model"], m))
-            if self.averages:
-                refill(self.averages, saved.tensors["ema"])
-            if checkpoint.OPTIMIZER not in saved.tensors:
-                events.warning(
-                    f"The checkpoint of step {saved.step} holds no state of the optimiser, which starts anew."
-                )
-            for player, optimizers in self.optimizers.items() if checkpoint.OPTIMIZER in saved.tensors else ():
-                tensors = under(saved.tensors[checkpoint.OPTIMIZER], player)
-                for o in optimizers:
-                    o.load(tensors)
-            check_state(self.state, saved.tensors.get("state", {}))
-        except (KeyError, RuntimeError) as e:
-            raise UserError(
-                f"The checkpoint of step {saved.step} does not fit this model: {e}. Was run.json changed by hand?"
-            ) from e
+                load_learnt(net, under(tensors, m))
+        if self.averages:
+            with group_of(saved, "ema") as tensors:
+                refill(self.averages, tensors)
+        if checkpoint.OPTIMIZER not in saved.tensors:
+            events.warning(f"The checkpoint of step {saved.step} holds no state of the optimiser, which starts anew.")
+        else:
+            with group_of(saved, checkpoint.OPTIMIZER) as tensors:
+                for player, optimizers in self.optimizers.items():
+                    for o in optimizers:
+                        o.load(under(tensors, player))
+        if self.state or "state" in saved.tensors:
+            with group_of(saved, "state") as tensors:
+                check_state(self.state, tensors)
         self.state = dict(saved.tensors.get("state", {}))
         self.step = saved.step
         self.config = self.config.model_copy(update={"steps": progress.steps})
@@ -177,6 +175,21 @@ class Learner:
             own = {"scale": progress.loss_scale, "_growth_tracker": progress.scale_steps}
             self.scaler = fresh_scaler(self.config.device)
             self.scaler.load_state_dict(self.scaler.state_dict() | own)
+
+
+@contextmanager
+def group_of(saved: checkpoint.Checkpoint, name: str) -> Iterator[Mapping[str, Tensor]]:
+    """A group of tensors of a checkpoint. Raises UserError, naming its file, if it is missing or, within the block, if
+    a tensor is missing or of another shape or type."""
+    try:
+        yield saved.tensors[name]
+    except (KeyError, RuntimeError) as e:
+        reason = f"it lacks, or should not have, {e.args[0]}" if isinstance(e, KeyError) else e
+        raise UserError(
+            f"{name}.safetensors in the checkpoint of step {saved.step} does not fit this model: {reason}. Restore a "
+            "copy of the checkpoint. Was run.json changed by hand?",
+            "damaged",
+        ) from e
 
 
 @contextmanager
@@ -215,8 +228,11 @@ def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def check_state(known: State, saved: Mapping[str, Tensor]) -> None:
-    """Raises RuntimeError if a saved state of an objective has another shape than before the first step."""
-    for name in known.keys() & saved.keys():
+    """Raises KeyError if a saved state of an objective lacks what was there before the first step, and RuntimeError if
+    that has another shape."""
+    if missing := known.keys() - saved.keys():
+        raise KeyError(", ".join(sorted(missing)))
+    for name in known:
         if saved[name].shape != known[name].shape:
             raise RuntimeError(f"the state {name} has the shape {tuple(saved[name].shape)}")
 

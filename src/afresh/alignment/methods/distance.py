@@ -23,6 +23,7 @@ from torch import Tensor
 
 from afresh.core import State
 from afresh.core.device import wide
+from afresh.core.state import state_number
 
 RAMP = 0.5  # share of the steps over which the allowed distance grows
 RATE = 0.03  # twice this, or a part in proportion to the error itself, makes the distance swing
@@ -47,21 +48,27 @@ def _state(**values: float) -> State:
 def allow(state: State, distance: float, share: float, reward: Tensor) -> None:
     """Prepare the state, in place, for new samples with rewards (B,), when `share` of the steps, above 0, will be done
     with them. The first samples, which are the reference's, determine the unit, unless all their rewards are equal."""
-    if not float(state["unit"]) and len(reward) > 1:
+    if not state_number(state, "unit", 0) and len(reward) > 1:
         state |= _state(unit=float(wide(reward).std()))
     allowed = distance * min(1.0, share / RAMP)
-    beta = math.exp(float(state["gain"])) / math.sqrt(2 * allowed)
+    beta = math.exp(state_number(state, "gain", -LIMIT, LIMIT)) / math.sqrt(2 * allowed)
     state |= _state(allowed=allowed, beta=beta)
+
+
+def weight(state: State) -> float:
+    """What the penalty is multiplied by, in the unit of the reward divided by `unit`."""
+    return state_number(state, "beta", 0)
 
 
 def unit(state: State) -> float:
     """What the reward is divided by."""
-    return float(state["unit"]) or 1.0
+    return state_number(state, "unit", 0) or 1.0
 
 
 def corrected(state: State, distance: float, away: float) -> State:
     """The state after a step on samples that were `away` from the reference; estimates may be below 0."""
     soft = SOFT * distance
-    error = max(-1.0, min(1.0, math.log((max(0.0, away) + soft) / (float(state["allowed"]) + soft))))
-    gain = max(-LIMIT, min(LIMIT, float(state["gain"]) + RATE * error))
+    allowed, gain = state_number(state, "allowed", 0), state_number(state, "gain", -LIMIT, LIMIT)
+    error = max(-1.0, min(1.0, math.log((max(0.0, away) + soft) / (allowed + soft))))
+    gain = max(-LIMIT, min(LIMIT, gain + RATE * error))
     return {**state, **_state(gain=gain)}

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from afresh.alignment.methods.distance import allow, constant, controlled, corrected, unit
+from afresh.alignment.methods.distance import allow, constant, controlled, corrected, unit, weight
 from afresh.core import AlignContext, Aligner, AlignTarget, Batch, Loss, Modules, State, UserError
 from afresh.core.rng import Rng
 
@@ -44,7 +44,7 @@ class GradientObjective:
         with torch.autocast(x.device.type, enabled=False):  # rewards are computed in float32
             reward = a.on_field(x.float())
         away = (x - batch.x).square().flatten(1).mean(1) / a.space.std**2
-        losses = -reward / unit(state) + float(state["beta"]) * away
+        losses = -reward / unit(state) + weight(state) * away
         metrics = {"reward": reward, "reward2": reward.square(), "distance_from_base": away}
         return losses.sum(), float(len(losses)), {k: v.detach().sum() for k, v in metrics.items()}
 

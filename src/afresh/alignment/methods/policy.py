@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from afresh.alignment.methods.advantages import at_end, gae, grpo, reinforce, rloo, whiten
-from afresh.alignment.methods.distance import allow, constant, controlled, corrected, unit
+from afresh.alignment.methods.distance import allow, constant, controlled, corrected, unit, weight
 from afresh.alignment.methods.policy_gradient import ppo, value_loss
 from afresh.core import AlignContext, Aligner, AlignTarget, Batch, Loss, Modules, State, UserError
 from afresh.core.rng import Rng
@@ -125,7 +125,7 @@ class Rollouts:
         state = w.state()
         if c.beta is None:
             allow(state, c.distance, w.share((number + 1) * c.reuse), reward)
-        beta, scaled = float(state["beta"]), reward / unit(state)
+        beta, scaled = weight(state), reward / unit(state)
         extras = {
             "reward": reward,
             "reward2": reward.square(),
