@@ -44,13 +44,14 @@ RUNS = (*TRAINED, *MADE)
 
 
 def make_runs(folder: Path, names: Sequence[str] = RUNS) -> None:
-    """Make these runs in a folder, as far as they are not there. What the runs of MADE begin with comes before them."""
+    """Make these runs in a folder, and those that they are made of, as far as they are not there."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "texts").is_dir():
         write_data(folder)
     for name in names:
         if (folder / name).is_dir():
             continue
+        make_runs(folder, [w[1:] for w in MADE.get(name, ()) if w[1:] in RUNS and w[0] == "@"])
         made = folder / f"{name}-made"
         shutil.rmtree(made, ignore_errors=True)
         with patch.object(latent_space, "WORST", 100.0):  # of the codec, which has learnt nothing

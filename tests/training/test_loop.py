@@ -291,14 +291,18 @@ def test_a_huge_rate_is_lowered_or_stops_training(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "spoil",
-    [lambda t: t["model"].pop("first.bias"), lambda t: t["ema"].pop("first.bias"), lambda t: t["optimizer"].clear()],
+    [
+        lambda t: t["model"].pop("first.bias") is None or "model",
+        lambda t: t["ema"].pop("first.bias") is None or "ema",
+        lambda t: t["optimizer"].clear() or "optimizer",
+    ],
 )
-def test_a_checkpoint_of_another_model_is_refused(spoil: Callable[[Any], Any]) -> None:
+def test_a_checkpoint_of_another_model_is_refused(spoil: Callable[[Any], str]) -> None:
     live = learner(Squares())
     saved = live.snapshot()
     tensors = {g: dict(d) for g, d in saved.tensors.items()}
-    spoil(tensors)
-    with pytest.raises(UserError, match="does not fit this model"):
+    file = spoil(tensors)
+    with pytest.raises(UserError, match=rf"^{file}\.safetensors .* does not fit this model"):
         live.restore(checkpoint.Checkpoint(saved.step, tensors, saved.scalars))
 
 

@@ -95,6 +95,12 @@ class AlignmentSource:
         learner = Learner(modules, objective, train, state=dict(self.aligner.first(self.config)))
         if saved is not None:
             learner.restore(saved)
+        if missing := self.aligner.first(self.config).keys() - learner.state.keys():
+            raise UserError(
+                f"The checkpoint of step {learner.step:,} in {run.path} lacks the state {', '.join(sorted(missing))}. "
+                "Restore a copy of it.",
+                "damaged",
+            )
         rows = metrics_rows(run)
         self.best = best_by_reward(run.path, rows)
         if self.record.distance is not None:

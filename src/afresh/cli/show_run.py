@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from afresh.cli import options as o
-from afresh.cli.show import answer, emit, quoted
+from afresh.cli.show import answer, emit, note, quoted
 from afresh.cli.show_samples import show_pictures
 
 if TYPE_CHECKING:
@@ -58,14 +58,20 @@ def show_preview(file: Path) -> None:
     from rich.text import Text
 
     from afresh.core.visible import visible
-    from afresh.data.image.images import full_size_image
+    from afresh.data.image.images import ImageError, full_size_image
 
     step = f"step {int(file.stem):,}"
     if file.suffix == ".txt":
         text = file.read_text("utf-8", "replace")
         answer(f"preview of {step}:")
         answer(Text(visible(text[:MOST_CHARACTERS] + (" ..." if len(text) > MOST_CHARACTERS else ""))))
-    elif not show_pictures([full_size_image(file).pixels], MOST_COLUMNS):
+        return
+    try:
+        shown = show_pictures([full_size_image(file).pixels], MOST_COLUMNS)
+    except ImageError as e:
+        note(f"{file} cannot be shown: {e}")
+        return
+    if not shown:
         answer(f"{'preview:':14}{file} ({step})")
 
 

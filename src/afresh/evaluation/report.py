@@ -199,9 +199,9 @@ def value_text(value: Any) -> str:
 
 def png_size(png: bytes) -> tuple[int, int]:
     """(width, height) in pixels, from the header. Raises ValueError if it is not a PNG."""
-    if png[:8] != PNG or png[12:16] != b"IHDR" or len(png) < 24:
+    width, height = struct.unpack(">II", png[16:24]) if len(png) >= 24 else (0, 0)
+    if png[:8] != PNG or png[12:16] != b"IHDR" or not width or not height:
         raise ValueError(f"a report shows PNG images; these {len(png):,} bytes are not one")
-    width, height = struct.unpack(">II", png[16:24])
     return width, height
 
 

@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from afresh.alignment.monitoring.report import Alignment, alignment
+from afresh.core import events
 from afresh.core.files import write_json
 from afresh.data.image.kind import png_bytes
 from afresh.evaluation.curves import Curves
-from afresh.evaluation.report import Sample, Section, write_report
+from afresh.evaluation.report import Sample, Section, png_size, write_report
 from afresh.evaluation.study import Measurement
 from afresh.evaluation.verdict import Help, Known, Verdict, train_command, verdict
 from afresh.runs.manifest import REPORTED, changing
@@ -77,13 +78,20 @@ def is_preview(file: Path) -> bool:
 
 
 def previews_of(run: Run) -> list[tuple[int, bytes | str]]:
-    """The previews that were sampled during training, oldest first, as (step, PNG or text)."""
+    """The previews that were sampled during training, oldest first, as (step, PNG or text). Damaged ones are left out
+    with a warning."""
     found: list[tuple[int, bytes | str]] = []
     for file in sorted((run.path / "samples").glob("*")):
         if not is_preview(file):
             continue
         if file.suffix == ".png":
-            found.append((int(file.stem), file.read_bytes()))
+            png = file.read_bytes()
+            try:
+                png_size(png)
+            except ValueError as e:
+                events.warning(f"{file} is damaged and is left out: {e}.")
+            else:
+                found.append((int(file.stem), png))
         elif file.suffix == ".txt":
             found.append((int(file.stem), file.read_text("utf-8", "replace")))
     return found
