@@ -26,12 +26,14 @@ def test_what_is_no_number_within_the_bounds_is_named_with_its_file(value: Tenso
 @pytest.mark.parametrize("value", WRONG)
 def test_the_augmentation_of_a_gan_is_a_probability(value: Tensor) -> None:
     objective = GANObjective(GANConfig(), Space("field", (1, 8, 8)))
-    with pytest.raises(UserError, match="augment in state.safetensors"):
+    with pytest.raises(UserError, match=r"augment in state\.safetensors"):
         objective.strength({"augment": value})
     assert objective.strength({}) == 0
 
 
-@pytest.mark.parametrize("name,value", [("gain", 1e300), ("gain", math.nan), ("unit", -1), ("allowed", -1), ("beta", -1)])
+@pytest.mark.parametrize(
+    "name,value", [("gain", 1e300), ("gain", math.nan), ("unit", -1), ("allowed", -1), ("beta", -1)]
+)
 def test_the_penalty_of_an_aligned_run_is_within_its_bounds(name: str, value: float) -> None:
     state = {**controlled(), name: torch.tensor(value, dtype=torch.float64)}
     with pytest.raises(UserError, match=rf"^{name} in state\.safetensors"):

@@ -22,7 +22,15 @@ from tests.fuzz.mutations import copied, mutate
 from tests.fuzz.runs import RUNS, make_runs
 
 MEMORY = 4 << 30  # bytes of addresses beyond those in use when the runs are made
-EVERY = {"open": 1, "sample": 2, "verify": 4, "resume": 4, "export": 4, "report": 8, "measure": 8}  # each verb is tried at every n-th mutation
+EVERY = {
+    "open": 1,
+    "sample": 2,
+    "verify": 4,
+    "resume": 4,
+    "export": 4,
+    "report": 8,
+    "measure": 8,
+}  # each verb is tried at every n-th mutation
 
 
 def main() -> int:

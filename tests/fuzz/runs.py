@@ -14,29 +14,35 @@ from PIL import Image
 from afresh.cli import run
 from afresh.runs import latent_space
 
+IMAGES, TEXTS = ("@pictures", "--family"), ("@texts", "--data", "context=32", "--family")
+SMALL = ("--set", "family.layers=1", "--set", "family.width=32")
 TRAINED = {
-    "flow": ("@pictures", "--set", "family.widths=[8,16]", "--family", "flow"),
-    "gan": ("@pictures", "--set", "family.width=8", "--family", "gan"),
-    "vae": ("@pictures", "--set", "family.width=8", "--family", "vae"),
-    "autoencoder": ("@pictures", "--set", "family.width=8", "--family", "autoencoder"),
-    "transformer": ("@texts", "--set", "family.layers=1", "--set", "family.width=32", "--data", "context=32"),
-    "masked": ("@texts", "--family", "masked", "--set", "family.layers=1", "--set", "family.width=32")
-    + ("--data", "context=32"),
-    "palette": ("@pictures", "--family", "transformer", "--set", "family.layers=1", "--set", "family.width=32"),
+    "flow": (*IMAGES, "flow", "--set", "family.widths=[8,16]"),
+    "gan": (*IMAGES, "gan", "--set", "family.width=8"),
+    "vae": (*IMAGES, "vae", "--set", "family.width=8"),
+    "autoencoder": (*IMAGES, "autoencoder", "--set", "family.width=8"),
+    "transformer": (*TEXTS, "transformer", *SMALL),
+    "masked": (*TEXTS, "masked", *SMALL),
+    "palette": (*IMAGES, "transformer", *SMALL),
 }
+LENGTH = ("--reward", "length", "--length", "4", "--method")
+BRIGHT = ("--reward", "brightness", "--method")
 MADE = {  # of other runs: the verb and its arguments, of which @NAME is in the folder of the runs
-    "latent": ("train", "@pictures", "--codec", "@autoencoder", "--family", "flow", "--set", "family.widths=[8]"),
+    "latent": ("train", *IMAGES, "flow", "--set", "family.widths=[8]", "--codec", "@autoencoder"),
     "adapted": ("tune", "@transformer", "@texts"),
     "tuned": ("tune", "@transformer", "@texts", "--full"),
     "distilled": ("distill", "@flow"),
-    "grpo": ("align", "@transformer", "--method", "grpo", "--reward", "length", "--length", "4")
-    + ("--set", "align.group=4"),
-    "reinforce": ("align", "@transformer", "--method", "reinforce", "--reward", "length", "--length", "4")
-    + ("--set", "align.group=4", "--lora"),
-    "ppo": ("align", "@transformer", "--method", "ppo", "--reward", "length", "--length", "4", "--set", "align.reuse=1"),
-    "draft": ("align", "@gan", "--method", "draft", "--reward", "brightness"),
-    "nft": ("align", "@flow", "--method", "nft", "--reward", "brightness", "--set", "sample.steps=2")
-    + ("--set", "align.reuse=1", "--set", "align.group=4"),
+    "grpo": ("align", "@transformer", *LENGTH, "grpo", "--set", "align.group=4"),
+    "reinforce": ("align", "@transformer", *LENGTH, "reinforce", "--set", "align.group=4", "--lora"),
+    "ppo": ("align", "@transformer", *LENGTH, "ppo", "--set", "align.reuse=1"),
+    "draft": ("align", "@gan", *BRIGHT, "draft"),
+    "nft": (
+        "align",
+        "@flow",
+        *BRIGHT,
+        "nft",
+        *(f"--set={s}" for s in ("sample.steps=2", "align.reuse=1", "align.group=4")),
+    ),
 }
 COMMON = ("--steps", "3", "--no-measure", "--set", "train.batch=8", "--set", "train.save_every=1", "--out")
 EVALUATED = ("--set", "train.early=0.5", "--set", "train.eval_every=1")

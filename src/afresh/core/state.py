@@ -9,7 +9,7 @@ from afresh.core.model import State
 
 
 def state_number(state: State, name: str, least: float = -math.inf, most: float = math.inf) -> float:
-    """The finite number `name` of a state. Raises UserError if it is missing, another shape, or out of [least, most]."""
+    """The finite number `name` of a state. Raises UserError if it is missing, of another shape, or out of bounds."""
     value = state.get(name)
     if value is not None and value.numel() == 1 and value.is_floating_point():
         number = float(value)
