@@ -42,6 +42,7 @@ from afresh.cli.extras import EXTRAS
 from afresh.core import Space, registry
 from afresh.preferences import Preferences, variable
 from afresh.training.config import TrainConfig
+from afresh.training.logs.run_log import LOGS
 from afresh.training.options import FLAGS
 from tests import matrix
 
@@ -546,6 +547,7 @@ def completion_file() -> str:
     found = {
         "families": registry.FAMILIES,
         "modalities": registry.MODALITIES,
+        "logs": LOGS,
         "train": list(model_fields(TrainConfig, tuple(FLAGS))),
         "family": {f.name: list(model_fields(of_model(f.config))) for f in families},
         "sampling": {f.name: list(model_fields(of_model(f.sampling.settings))) for f in families},

@@ -40,6 +40,7 @@ from afresh.tasks.score import Scores
 from afresh.tasks.verify import Check, copy_run
 from afresh.tasks.verify import verify as verify_run
 from afresh.training.budget import use_preferred_threads
+from afresh.training.logs.run_log import check_logs
 from afresh.training.options import by_part, parted
 
 __all__ = [
@@ -63,20 +64,26 @@ __all__ = [
 PathLike = str | Path
 Data = Any  # a path, or data in memory: a dataset, a data frame, arrays, a list, a loader
 Labels = str | Mapping[str, str]  # a class, or classes by the label's name
+Log = str | Sequence[str]  # where training is also logged: tensorboard, trackio, wandb
+
+
+def _names(log: Log) -> Sequence[str]:
+    return [log] if isinstance(log, str) else log
 
 
 @contextmanager
-def _reporting(quiet: bool) -> Iterator[None]:
+def _reporting(quiet: bool, log: Log = ()) -> Iterator[None]:
     """Events go to the listener that the caller has set, to nobody if `quiet`, or else to standard error or
-    below the cell of a notebook."""
+    below the cell of a notebook. Raises UserError if a log cannot be used."""
+    check_logs(_names(log))
     use_preferred_threads()
     wanted: Listener = events.ignore if quiet else (events.listener() or default_listener())
     with listening(wanted):
         yield
 
 
-def _learnt(job: Job) -> Model:
-    learn(job)
+def _learnt(job: Job, log: Log) -> Model:
+    learn(job, _names(log))
     return Model(job.run)
 
 
@@ -370,6 +377,7 @@ class Model:
         device: str | None = None,
         anyway: bool = False,
         settings: Mapping[str, Any] | None = None,
+        log: Log = (),
         quiet: bool = False,
     ) -> Model:
         """A new model, aligned with a `reward` (its words) or with `preferences` (a file of votes), and held near to
@@ -402,8 +410,8 @@ class Model:
             set_align=parts["align"],
             set_train=parts["train"],
         )
-        with _reporting(quiet):
-            return _learnt(align_task.start(spec))
+        with _reporting(quiet, log):
+            return _learnt(align_task.start(spec), log)
 
     def tune(
         self,
@@ -419,6 +427,7 @@ class Model:
         force: bool = False,
         data: Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | None = None,
+        log: Log = (),
         quiet: bool = False,
     ) -> Model:
         """A new model, tuned from this one on `path`: `afresh.tune` with its usual options."""
@@ -435,6 +444,7 @@ class Model:
             force=force,
             data=data,
             settings=settings,
+            log=log,
             quiet=quiet,
         )
 
@@ -450,6 +460,7 @@ class Model:
         force: bool = False,
         device: str | None = None,
         settings: Mapping[str, Any] | None = None,
+        log: Log = (),
         quiet: bool = False,
     ) -> Model:
         """A student of a flow that draws in 1, 2, ... `finest` steps; `guidance` is the teacher's, built in.
@@ -470,8 +481,8 @@ class Model:
             set_family=set_family,
             set_train=set_train,
         )
-        with _reporting(quiet):
-            return _learnt(distill_task.start(spec))
+        with _reporting(quiet, log):
+            return _learnt(distill_task.start(spec), log)
 
     # ------------------------------------------------------------------------------------------------ files
 
@@ -523,6 +534,7 @@ def train(
     device: str | None = None,
     data: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
+    log: Log = (),
     quiet: bool = False,
 ) -> Model:
     """Train a generative model on `path`, for 5 minutes if no budget is given. It is a file or folder, or data in
@@ -537,7 +549,7 @@ def train(
     Raises UserError for bad usage or input, Diverged if training cannot go on, Interrupted after Ctrl-C (saved).
     """
     set_family, set_train = by_part(settings or {})
-    with _reporting(quiet):
+    with _reporting(quiet, log):
         spec = train_task.TrainSpec(
             path=as_path(path),
             modality=modality,
@@ -556,7 +568,7 @@ def train(
             set_family=set_family,
             set_train=set_train,
         )
-        return _learnt(train_task.start(spec))
+        return _learnt(train_task.start(spec), log)
 
 
 def tune(
@@ -578,6 +590,7 @@ def tune(
     device: str | None = None,
     data: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
+    log: Log = (),
     quiet: bool = False,
 ) -> Model:
     """Tune a model or public weights on `path`, as for `train`: an adapter of `rank` (16 by default, and `alpha` twice
@@ -588,7 +601,7 @@ def tune(
     set_train = tune_task.of_tuning(settings or {})
     if not lora and (rank is not None or alpha is not None or targets):
         raise UserError("rank, alpha and targets belong to an adapter: leave them out with lora=False.", "not_lora")
-    with _reporting(quiet):
+    with _reporting(quiet, log):
         spec = tune_task.TuneSpec(
             base=str(base.path if isinstance(base, Model) else base),
             path=as_path(path),
@@ -605,17 +618,17 @@ def tune(
             data=data or {},
             set_train=set_train,
         )
-        return _learnt(tune_task.start(spec))
+        return _learnt(tune_task.start(spec), log)
 
 
-def resume(path: PathLike, *, trust: bool = False, quiet: bool = False) -> Model:
+def resume(path: PathLike, *, trust: bool = False, log: Log = (), quiet: bool = False) -> Model:
     """Go on with a run to the end of its plan. `trust`: also with a run of somebody else that names programs to run or
     paths to read, which are listed by the error that is raised without it.
 
     Raises as `train` does, and if its data is missing or has changed.
     """
-    with _reporting(quiet):
-        return _learnt(resume_task(Path(path), trust))
+    with _reporting(quiet, log):
+        return _learnt(resume_task(Path(path), trust), log)
 
 
 def load(path: PathLike) -> Model:

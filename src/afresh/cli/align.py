@@ -73,6 +73,7 @@ def align(
         typer.Option("--anyway", help="Use votes that are no better than guessing.", rich_help_panel=o.BY_HAND),
     ] = False,
     setting: o.AlignSettings = None,
+    log: o.Log = None,
     measure: o.MeasureAtEnd = True,
     as_json: o.ResultAsJson = False,
 ) -> None:
@@ -115,7 +116,7 @@ def align(
         set_train=parts["train"],
         clock=o.clock(measure),
     )
-    finish(start(spec), measure, as_json)
+    finish(start(spec), measure, as_json, log)
 
 
 def lines(path: Path | None) -> list[str]:

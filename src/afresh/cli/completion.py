@@ -48,6 +48,10 @@ def modalities(incomplete: str) -> list[str]:
     return beginning(incomplete, names()["modalities"])
 
 
+def logs(incomplete: str) -> list[str]:
+    return beginning(incomplete, names()["logs"])
+
+
 def classes(ctx: typer.Context, incomplete: str) -> list[str]:
     """The classes that the run knows."""
     conds = of_run(ctx, "encoder/encoder.json").get("conds")

@@ -26,6 +26,7 @@ def distill(
     force: o.Force = False,
     device: o.Device = None,
     setting: o.TrainSettings = None,
+    log: o.Log = None,
     measure: o.MeasureAtEnd = True,
     as_json: o.ResultAsJson = False,
 ) -> None:
@@ -54,4 +55,4 @@ def distill(
         set_train=set_train,
         clock=o.clock(measure),
     )
-    finish(start(spec), measure, as_json)
+    finish(start(spec), measure, as_json, log)

@@ -50,4 +50,9 @@ EXTRAS = (
         "models that diffusers saved: `afresh tune BASE PATH`, `afresh export RUN --to diffusers`",
     ),
     Extra("serve", ("fastapi", "uvicorn", "multipart"), "a server of runs and its page: `afresh serve RUN`"),
+    Extra(
+        "logging",
+        ("tensorboard", "trackio", "wandb"),
+        "curves and samples in other programs while a model is trained: `afresh train PATH --log tensorboard`",
+    ),
 )

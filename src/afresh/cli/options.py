@@ -22,6 +22,15 @@ BUDGET = "Budget (one of them)"
 ADAPTER = "Adapter"
 
 
+def known_logs(names: list[str] | None) -> list[str]:
+    """The names of --log. Raises UserError before anything is spent if one of them cannot be used."""
+    if names:
+        from afresh.training.logs.run_log import check_logs
+
+        check_logs(names)
+    return names or []
+
+
 def run_argument(help: str, metavar: str = "RUN") -> Any:
     """An argument that names a run."""
     return typer.Argument(help=help, metavar=metavar, callback=existing_run, autocompletion=completion.runs)
@@ -98,6 +107,16 @@ Lora = Annotated[
     bool, typer.Option("--lora/--full", help="Learn a small adapter, or everything.", rich_help_panel=ADAPTER)
 ]
 Rank = Annotated[int | None, typer.Option(help="Rank of the adapter; 16 by default.", rich_help_panel=ADAPTER)]
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Also log curves and samples to tensorboard, trackio or wandb; may be repeated.",
+        metavar="NAME",
+        rich_help_panel=BY_HAND,
+        callback=known_logs,
+        autocompletion=completion.logs,
+    ),
+]
 MeasureAtEnd = Annotated[bool, typer.Option("--measure/--no-measure", help="Measure the model at the end.")]
 ResultAsJson = Annotated[bool, json_of("{run, steps, heldout_loss, seconds, ...}")]
 

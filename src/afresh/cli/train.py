@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,6 +73,7 @@ def train(
     device: o.Device = None,
     data: o.DataOptions = None,
     setting: o.TrainSettings = None,
+    log: o.Log = None,
     measure: o.MeasureAtEnd = True,
     as_json: o.ResultAsJson = False,
 ) -> None:
@@ -103,7 +105,7 @@ def train(
                 f"--resume goes on with a run exactly as it was planned. Leave out: {', '.join(extra)}; "
                 "or train a new run without --resume."
             )
-        finish(resumed(resume, trust, as_json), measure, as_json)
+        finish(resumed(resume, trust, as_json), measure, as_json, log)
         return
     if trust:
         raise UserError("--trust is for a run that exists: give --resume RUN with it.")
@@ -129,7 +131,7 @@ def train(
         set_train=set_train,
         clock=o.clock(measure),
     )
-    finish(start(spec), measure, as_json)
+    finish(start(spec), measure, as_json, log)
 
 
 def resumed(path: Path, trust: bool, as_json: bool) -> Job:
@@ -152,7 +154,7 @@ def resumed(path: Path, trust: bool, as_json: bool) -> Job:
     return job
 
 
-def finish(job: Job, measure: bool, as_json: bool) -> None:
+def finish(job: Job, measure: bool, as_json: bool, log: Sequence[str] | None) -> None:
     """Learn, measure, report, and say what was made."""
     from afresh.tasks.learn import learn
     from afresh.tasks.run_summary import final_record
@@ -160,7 +162,7 @@ def finish(job: Job, measure: bool, as_json: bool) -> None:
 
     again = f"go on with: afresh train --resume {quoted(job.run.path)}"
     try:
-        seconds = learn(job)
+        seconds = learn(job, log or ())
     except Interrupted as e:
         raise Interrupted(f"Interrupted: {e}; {again}") from None
     except KeyboardInterrupt:

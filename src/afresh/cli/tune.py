@@ -36,6 +36,7 @@ def tune(
     device: o.Device = None,
     data: o.DataOptions = None,
     setting: o.TrainSettings = None,
+    log: o.Log = None,
     measure: o.MeasureAtEnd = True,
     as_json: o.ResultAsJson = False,
 ) -> None:
@@ -70,4 +71,4 @@ def tune(
         set_train=of_tuning(pairs(setting or [], "--set")),
         clock=o.clock(measure),
     )
-    finish(start(spec), measure, as_json)
+    finish(start(spec), measure, as_json, log)

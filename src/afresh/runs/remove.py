@@ -24,6 +24,8 @@ OWN = (
     "judges",
     "reward-model",
     "samples",
+    "tensorboard",
+    "wandb-id",
     "conditions.safetensors",
     *(f"{name}.{suffix}" for name in WEIGHTS for suffix in ("safetensors", "sha256", "json")),
     "signature",

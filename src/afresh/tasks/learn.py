@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from PIL import Image
 
 from afresh.core import RewardError, Space, events
 from afresh.core.files import replace_file
 from afresh.core.rng import Rng
+from afresh.core.visible import visible
 from afresh.data.load import draw_conditions, tokens_each
 from afresh.data.prepare import Prepared
 from afresh.formats.peft import write_adapter
@@ -25,13 +29,14 @@ from afresh.training.batch_source import BatchSource
 from afresh.training.budget import torch_threads
 from afresh.training.deadline import Clock, StepsForDeadline
 from afresh.training.journal import Journal
+from afresh.training.logs.run_log import Logs, RunLog, Training, opened
 from afresh.training.loop import Hooks, Learner, averaged
 from afresh.training.progress import WINDOW, ProgressMeter
 from afresh.training.schedule import share_left
 from afresh.training.signals import interrupts_caught
 from afresh.training.weights import EARLY, adapters_merged, forget_chosen, state_of, write_weights
 
-PREVIEW = 16  # samples of a preview
+PREVIEW, HEARD = 16, 4  # samples of a preview, and of them those that a log gets as texts or sounds
 
 
 @dataclass(frozen=True)
@@ -62,9 +67,9 @@ class Job:
         return None if self.clock is None or minutes is None else self.clock.measuring_seconds(minutes)
 
 
-def learn(job: Job) -> float:
-    """Train until the run is finished. Returns the seconds spent. The run's folder is usable at any time, and no other
-    process can train or remove it until the end.
+def learn(job: Job, log: Sequence[str] = ()) -> float:
+    """Train until the run is finished, with logs in other programs (training/logs/run_log.py). Returns the seconds
+    spent. The run's folder is usable at any time, and no other process can train or remove it until the end.
 
     Raises Interrupted after Ctrl-C, Diverged if training cannot continue, and RewardError if a reward fails. In each
     case the progress until then is saved.
@@ -72,20 +77,36 @@ def learn(job: Job) -> float:
     with held(job.run.path, "trained"), torch_threads(job.run.train.threads), interrupts_caught() as interrupted:
         try:
             with changing(job.run.path, LEARNT):
-                return _learn(job, interrupted)
+                return _learn(job, interrupted, log)
         finally:
             job.source.close()
 
 
-def _learn(job: Job, interrupted: Callable[[], bool]) -> float:
+def _learn(job: Job, interrupted: Callable[[], bool], log: Sequence[str]) -> float:
+    start = time.perf_counter()
+    learner = job.source.learner()
+    facts = job.run.record.model_dump(mode="json", exclude={"data", "base_model"})  # without paths of this machine
+    with opened(log, Training(job.run.path.name, job.run.path, facts, learner.step)) as logs:
+        _train(job, learner, interrupted, logs)
+    return time.perf_counter() - start
+
+
+def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Logs) -> None:
     run, source, record = job.run, job.source, job.run.record
     rng = Rng(record.train.seed)
-    start = time.perf_counter()
-    learner = source.learner()
     fresh, end = learner.step == 0, job.training_end()
     journal = Journal(run.path / "metrics.jsonl", learner.step)
+
+    def note_metrics(step: int, metrics: Mapping[str, float]) -> None:
+        journal.append(step, metrics)
+        logs.each(lambda log: log.scalars(step, metrics))
+
+    def show_samples(now: Learner) -> None:
+        drawn = preview(now, run)
+        logs.each(lambda log: tell(log, now.step, drawn))
+
     if fresh and record.base_model is not None and not metrics_rows(run):
-        journal.append(0, source.evaluate(learner))  # the scores of the base model on this data
+        note_metrics(0, source.evaluate(learner))  # the scores of the base model on this data
     if learner.step < learner.config.steps and forget_chosen(run.path):
         events.note(
             "Sampling uses the last weights again instead of the best ones, because training continues.",
@@ -104,8 +125,8 @@ def _learn(job: Job, interrupted: Callable[[], bool]) -> float:
     with meter:
         hooks = Hooks(
             evaluate=source.evaluate,
-            preview=lambda now: preview(now, run),
-            log=lambda step, metrics: journal.append(step, source.logged(metrics)),
+            preview=show_samples,
+            log=lambda step, metrics: note_metrics(step, source.logged(metrics)),
             rewind=rewind,
             tick=lambda metrics: meter.step(metrics, learner.step),
             stepped=lambda now: store_early(now, run),
@@ -132,7 +153,6 @@ def _learn(job: Job, interrupted: Callable[[], bool]) -> float:
         checkpoint.drop_older_optimizers(run.path / "checkpoints")
         size = sum(f.stat().st_size for f in run.path.rglob("*") if f.is_file())
         events.note(f"disk: {run.path} holds {size / 1e9:,.3g} GB", "disk", bytes=size)
-    return time.perf_counter() - start
 
 
 def unit_of(run: Run, space: Space) -> str:
@@ -173,17 +193,32 @@ def store_early(learner: Learner, run: Run) -> None:
 
 
 @torch.no_grad()
-def preview(learner: Learner, run: Run) -> None:
-    """Write a few samples of the current model to the folder samples/ of the run."""
+def preview(learner: Learner, run: Run) -> Samples:
+    """Write a few samples of the current model to the folder samples/ of the run; returns them."""
     n = PREVIEW if run.space.kind == "field" or not run.space.stream else 2
     cond = draw_conditions(run.conditions, n, Rng(0), "sample/conditions")
     with averaged(learner), adapters_merged(learner.modules) as modules:
         x = run.draw(modules, cond, 0, run.family.sampling.settings())
     values = run.encoder.decode(x)
+    samples = Samples(values, x, cond, [{}] * n, 0, run.encoder)
     name = f"{learner.step:06d}"
     if run.encoder.kind.view != "text":
-        samples = Samples(values, x, cond, [{}] * n, 0, run.encoder)
         replace_file(run.path / "samples" / f"{name}.png", grid_png(samples))
     else:
         text = "\n\n--------\n\n".join(p.text or "" for p in run.encoder.kind.previews(values))
         replace_file(run.path / "samples" / f"{name}.txt", text.encode("utf-8", "backslashreplace"))
+    return samples
+
+
+def tell(log: RunLog, step: int, samples: Samples) -> None:
+    """The samples of a preview as a log shows them: one picture of all or texts, and what can be heard."""
+    encoder = samples.encoder
+    few = samples.values[:HEARD]
+    if encoder.kind.view == "text":
+        for number, shown in enumerate(encoder.kind.previews(few)):
+            log.text(step, number, visible(shown.text or ""))
+    else:
+        log.image(step, np.asarray(Image.open(io.BytesIO(grid_png(samples))).convert("RGB")))
+    for number, value in enumerate(few):
+        if (sound := encoder.hear(value)) is not None:
+            log.sound(step, number, sound)
