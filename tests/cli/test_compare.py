@@ -28,6 +28,7 @@ from afresh.data.text.kind import TEXT
 from afresh.serve import compare_page
 from afresh.tasks.annotate import Session
 from afresh.training.loop import Interrupted
+from tests.cli.conftest import parsed
 
 pytestmark = pytest.mark.slow
 
@@ -102,7 +103,7 @@ def test_more_pairs_and_another_rater(texts_run: Path, tmp_path: Path, answer: A
     answer("a\n" * 9, "-n", 6, *argv)
     assert len(records(out)) == read_votes(out, TEXT).summary.pairs == 6
     printed, _ = answer("b\n" * 9, "-n", 6, *argv, "--rater", "bo", "--json")
-    said = json.loads(printed)
+    said = parsed(printed)
     assert said["votes"] == 12 and said["raters"] == {"": 6, "bo": 6} and said["agreement"]["n"] >= 3
     assert len(said["strongest"]) == 3
 
@@ -115,7 +116,7 @@ def test_two_runs_are_compared_blindly(texts_run: Path, masked_run: Path, tmp_pa
     assert "masked" not in shown
     answer("a\n" * 9, *argv, "--out", out)
     assert {r["prompt"] for r in records(out)} == {"the cat", "a mat"}
-    said = json.loads(answer("", *argv, "--out", out, "--summary", "--json")[0])
+    said = parsed(answer("", *argv, "--out", out, "--summary", "--json")[0])
     (match,) = said["runs"]
     assert {match["one"], match["other"]} == {"texts", "masked"}
     assert match["wins"] + match["losses"] == 8 == match["share"]["n"]

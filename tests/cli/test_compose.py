@@ -97,7 +97,7 @@ REFUSED = [
     ("compose TUNES TMP/words.abc", "words.abc cannot be read as music"),
     ("compose TUNES MELODY --set seed=3", "does not know seed when sampling. It accepts: temperature"),
     ("compose TUNES MELODY --set length", "--set takes KEY=VALUE"),
-    ("compose TUNES MELODY --out TMP/words.abc", "Cannot write to .*words.abc"),
+    ("compose TUNES MELODY --out TMP/words.abc", "words.abc exists.*--force"),
     ("complete TUNES TMP/words.abc --line 1 --column 1", "makes music, which cannot be completed at a cursor"),
     (
         "export TUNES --to hf --out TMP/x",

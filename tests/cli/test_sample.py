@@ -44,7 +44,7 @@ def test_a_png_gets_one_picture_of_all(pictures_run: Path, tmp_path: Path, invok
 
 def test_settings_without_a_flag_are_set(pictures_run: Path, tmp_path: Path, invoke: Invoke) -> None:
     def drawn(*more: object) -> np.ndarray:
-        argv = ("sample", pictures_run, "-n", 2, "--label", "d1", "--steps", 2, "--out", tmp_path / "x.png")
+        argv = ("sample", pictures_run, "-n", 2, "--label", "d1", "--steps", 2, "--out", tmp_path / "x.png", "--force")
         assert invoke(*argv, *more)[0] == 0
         return np.asarray(Image.open(tmp_path / "x.png"))
 

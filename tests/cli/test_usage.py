@@ -113,7 +113,7 @@ OTHERS = [
     ("runs TMP/nowhere", "no folder .*nowhere"),
     ("verify TMP", "is not a run"),
     ("doctor --device abacus", "The device 'abacus' is not available"),
-    ("demo --out TMP/full", "holds other things"),
+    ("demo --out TMP/full", "full exists.*--force"),
     ("demo --out TMP/file.txt", "is a file"),
 ]
 

@@ -80,7 +80,7 @@ def test_log_probabilities_go_into_records_and_tables(texts_run: Path, tmp_path:
 
 def test_a_stream_is_the_text(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
     text = drawn(invoke("sample", texts_run, "-n", 1, *TEXT, "--json")[1])[0]["text"]
-    code, printed, _ = invoke("sample", texts_run, *TEXT, "--stream", "--out", tmp_path)
+    code, printed, _ = invoke("sample", texts_run, *TEXT, "--stream", "--out", tmp_path / "out")
     assert code == 0 and printed == f"the c{text}\n"
     code, printed, err = invoke("sample", texts_run, *TEXT, "--stream", "--json", "--stop", text[5:8])
     (record,) = drawn(printed)

@@ -3,7 +3,6 @@ uses what is after the cursor."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -20,6 +19,7 @@ from afresh.runs.data import run_data
 from afresh.runs.run import Run
 from afresh.tasks.complete import Completion, Hole, at, complete, complete_many, fit, language_cond, padded, trim
 from afresh.tasks.measure import RunEvidence
+from tests.cli.conftest import parsed
 
 # --------------------------------------------------------------------------- the cursor
 
@@ -218,14 +218,14 @@ def test_the_verb(trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[st
     place = ["complete", str(trained.path), str(file), "--line", "1", "--column", "5"]
     assert command([*place, "-n", "3", "--json"]) == 0
     out, err = capsys.readouterr()
-    found = json.loads(out)
+    found = parsed(out)
     assert set(found) == {"completions", "mode", "prefix", "suffix", "context", "notes"} and not err
     assert len(found["completions"]) == 3 and set(found["completions"][0]) == {"text", "ended", "trimmed"}
     assert found["prefix"] == [4, 4] and found["suffix"] == [9, 9]
     assert command(place) == 0
     assert capsys.readouterr().out.strip()
     assert command([*place, "--repository", str(tmp_path), "--json"]) == 0
-    (note,) = json.loads(capsys.readouterr().out)["notes"]
+    (note,) = parsed(capsys.readouterr().out)["notes"]
     assert note.startswith("Nothing of the other files (1) is shown")
     assert command([*place, "--context", str(tmp_path / "other.py"), "-n", "2"]) == 0
     assert "─ 2" in capsys.readouterr().out

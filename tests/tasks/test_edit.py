@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +27,7 @@ from afresh.tasks.edit import edit
 from afresh.tasks.editor import Change, Editor, through, window_starts
 from afresh.tasks.interpolate import Blender, check_given, slerp
 from afresh.tasks.outpaint import outpainted, sides
+from tests.cli.conftest import drawn
 from tests.contracts.rows import write_pictures
 from tests.heard import heard
 
@@ -342,11 +342,11 @@ def test_the_verbs(run: Run, picture: np.ndarray, tmp_path: Path, capsys: pytest
     Image.fromarray(255 - picture[..., 0]).save(tmp_path / "b.png")
     Image.fromarray(half()).save(tmp_path / "mask.png")
     base = [str(run.path), str(tmp_path / "a.png")]
-    out = ["--out", str(tmp_path / "out"), "--json"]
+    out = ["--out", str(tmp_path / "out"), "--force", "--json"]
     capsys.readouterr()
     mask = ["--mask", str(tmp_path / "mask.png"), "-n", "2", "--set", "steps=3"]
     assert command(["edit", *base, *mask, *out]) == 0
-    records = json.loads(capsys.readouterr().out)
+    records = drawn(capsys.readouterr().out)
     assert [r["variation"] for r in records] == [0, 1]
     assert command(["edit", *base, "--outpaint", "left=3", "-n", "1", "--set", "steps=3", *out]) == 0
     assert command(["blend", *base, str(tmp_path / "b.png"), "-n", "3", *out]) == 0

@@ -16,6 +16,7 @@ from afresh.core.sandbox import Limits, Sandbox
 from afresh.runs.run import Run
 from afresh.tasks.solve import check_runner, judge, read_tasks, solve
 from tests import needs
+from tests.cli.conftest import parsed
 from tests.evaluation.test_programs import HUMAN, MBPP
 
 pytestmark = pytest.mark.slow
@@ -106,7 +107,7 @@ def test_the_verb(run: Run, tasks: Path, capsys: pytest.CaptureFixture[str]) -> 
     argv = ["solve", str(run.path), str(tasks), "-n", "2", "--length", "4"]
     assert command([*argv, "--json"]) == 0
     out, err = capsys.readouterr()
-    found = json.loads(out)
+    found = parsed(out)
     assert found["metrics"][0]["name"] == "pass@1" and found["metrics"][0]["value"] == 0
     assert sum(sum(r["outcomes"].values()) for r in found["results"]) == 4
     assert "the model sees the last 16 of them" in err + str(found["notes"])

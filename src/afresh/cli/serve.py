@@ -39,6 +39,7 @@ def serve(
     A folder is watched: runs that appear in it later are served too. Weights are loaded when a run is first asked for.
     """
     from afresh.core import UserError
+    from afresh.preferences import preferences
     from afresh.serve.app import ServeSettings
     from afresh.serve.guard import Keys
     from afresh.serve.run import memory_budget, read_keys
@@ -51,7 +52,7 @@ def serve(
         )
     names = ("127.0.0.1", "localhost", "::1", *([] if host in ("0.0.0.0", "::") else [host]), *(allow_host or ()))
     settings = ServeSettings(
-        places=tuple(places or [Path("runs")]),
+        places=tuple(places or [preferences().runs]),
         memory=memory_budget() if memory is None else int(memory * 2**30),
         hosts=names,
         keys=Keys() if key_file is None else read_keys(key_file),

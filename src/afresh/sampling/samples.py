@@ -254,7 +254,11 @@ def check_out(out: Path | None, encoder: Encoder, count: int, force: bool = True
     of that name would be created, which nobody expects. Without `force` also if something is there already."""
     if out is None:
         return
+    check_suffix(out, encoder, count)
     check_free(out, force)
+
+
+def check_suffix(out: Path, encoder: Encoder, count: int) -> None:
     suffix, kind = out.suffix.lower(), encoder.kind
     if suffix not in FILES | kind.suffixes or out.is_dir():
         return

@@ -12,7 +12,6 @@ from afresh.core import Sound
 from afresh.core.files import replace_file
 from afresh.training.logs.run_log import RunLog, Training
 
-
 ID = "wandb-id"
 
 
