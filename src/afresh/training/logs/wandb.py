@@ -1,5 +1,6 @@
-"""Weights & Biases: a run of the project `afresh`. WANDB_MODE=offline keeps it on this machine, in ./wandb or WANDB_DIR:
-not in the run, where its links would lead out of the run."""
+"""Weights & Biases: a run of the project `afresh`. WANDB_MODE=offline keeps it on this machine.
+
+wandb writes to ./wandb, or where WANDB_DIR says: its links would lead out of the folder of a run."""
 
 from __future__ import annotations
 
