@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import torch
@@ -15,6 +15,7 @@ from afresh.sampling.request import Request, writes_text
 from afresh.sampling.tokens import Alternatives, Watch
 
 Finish = Literal["stop", "end", "length"]
+REMEMBERED = 8192  # tokens and pairs of tokens whose text is not computed again
 BROKEN = "\ufffd"  # replaces bytes that are not a character, or not a complete one yet
 
 
@@ -277,7 +278,13 @@ def watcher_of(
             )
         return None
 
+    @lru_cache(REMEMBERED)
+    def spelled(ids: tuple[int, ...]) -> str:
+        return encoder.decode(torch.tensor(ids))[0]
+
     def decode(ids: list[int]) -> str:
-        return encoder.decode(torch.tensor(ids))[0] if ids else ""
+        if not ids:
+            return ""
+        return spelled(tuple(ids)) if len(ids) <= 2 else encoder.decode(torch.tensor(ids))[0]
 
     return Watcher(decode, space.special["end"], stops, request.logprobs, on_text, also)

@@ -19,6 +19,7 @@ from afresh.serve.lane import cancelled
 from afresh.serve.library import Library, Served
 
 T = TypeVar("T")
+EVERY = 0.025  # seconds between the events of a stream: what comes meanwhile is one event, as nobody reads faster
 AT_ONCE = 128  # pieces that are answered in one go, so that other requests are not kept waiting
 RETRY = 1  # seconds after which a client that was refused tries again
 
@@ -90,6 +91,7 @@ class Desk:
         """
         loop, arrived = asyncio.get_running_loop(), asyncio.Event()
         items: deque[Any] = deque()
+        sent = 0.0  # when items were last yielded
 
         def put(item: Any) -> None:
             items.append(item)
@@ -103,6 +105,9 @@ class Desk:
                 if not items:
                     await arrived.wait()
                     arrived.clear()
+                if (pause := sent + EVERY - loop.time()) > 0 and not future.done():
+                    await asyncio.wait({future}, timeout=pause)
+                sent = loop.time()
                 if came := [items.popleft() for _ in range(min(len(items), AT_ONCE))]:
                     yield came
             yield [await future]

@@ -29,7 +29,7 @@ from afresh.serve.openai.forms import (
     now,
     seed_of,
 )
-from afresh.serve.openai.text import Piece, Text, Texts, spelled
+from afresh.serve.openai.text import Piece, Text, Texts, merged, spelled
 from afresh.serve.work import Desk, first
 
 NO_TOOLS = (
@@ -192,7 +192,7 @@ async def streamed(desk: Desk, form: ChatCompletion, ask: Ask, head: dict[str, A
     try:
         async for items in desk.stream(form.model, work):
             out: list[str] = []
-            for item in items:
+            for item in merged(items):
                 if isinstance(item, Run):
                     run = item
                 elif isinstance(item, Piece):

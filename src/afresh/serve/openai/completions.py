@@ -32,7 +32,7 @@ from afresh.serve.openai.forms import (
     now,
     seed_of,
 )
-from afresh.serve.openai.text import FINISH, Piece, Text, Texts, prompt_text, spelled, write
+from afresh.serve.openai.text import FINISH, Piece, Text, Texts, merged, prompt_text, spelled, write
 from afresh.serve.work import Desk, first
 from afresh.tasks.complete import Hole, complete_many
 
@@ -224,7 +224,7 @@ async def streamed(desk: Desk, form: Completion, head: dict[str, Any]) -> AsyncI
     try:
         async for items in desk.stream(form.model, work):
             out: list[str] = []
-            for item in items:
+            for item in merged(items):
                 if isinstance(item, Run):
                     run = item
                 elif isinstance(item, Piece):

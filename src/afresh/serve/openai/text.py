@@ -29,6 +29,22 @@ class Piece:
     finish: str | None = None
 
 
+def merged(items: Sequence[Any]) -> list[Any]:
+    """The items, with all pieces of a sample in one, at the place of the first."""
+    pieces: dict[int, list[Piece]] = {}
+    for item in items:
+        if isinstance(item, Piece):
+            pieces.setdefault(item.index, []).append(item)
+    out: list[Any] = []
+    for item in items:
+        if not isinstance(item, Piece):
+            out.append(item)
+        elif (group := pieces.pop(item.index, [])) != []:
+            tokens = tuple(t for p in group for t in p.tokens)
+            out.append(Piece(item.index, "".join(p.text for p in group), tokens, group[-1].finish))
+    return out
+
+
 @dataclass(frozen=True)
 class Text:
     """A written text. `tokens` are all drawn tokens, the one that ends the text included."""
