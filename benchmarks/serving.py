@@ -39,7 +39,9 @@ SHAPE = {"family.width": 384, "family.layers": 6, "family.heads": 6, "family.kv_
 
 def prepared(folder: Path) -> Path:
     """A run whose weights have the size of a real one; what it writes does not matter."""
-    lines = [f"Once upon a time there was a little cat number {i}, who ran over the hill and sat down." for i in range(3000)]
+    lines = [
+        f"Once upon a time there was a little cat number {i}, who ran over the hill and sat down." for i in range(3000)
+    ]
     (folder / "tales.txt").write_text("\n\n".join(lines))
     out = folder / "runs" / "decoder"
     afresh.train(folder / "tales.txt", steps=4, out=out, data={"context": 512}, settings=SHAPE, quiet=True)
