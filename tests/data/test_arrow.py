@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from afresh.core import Sound, UserError
 from afresh.data import arrow
+from afresh.data.arrow import readable
 from afresh.data.audio.views import wav_bytes
 from afresh.data.image.kind import png_bytes
 from afresh.data.prepare import Prepared, prepare
@@ -85,6 +87,28 @@ def test_images_with_classes_and_captions(name: str, tmp_path: Path) -> None:
     assert sum(i.caption is not None for i in (*data.train_items, *data.heldout_items)) == N
     again = prepare(path, "image", data.options.model_dump(), encoder=data.encoder)
     assert again.split_hash == data.split_hash
+
+
+def test_a_zip_of_tables_reads_as_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        for split in ("train", "validation"):
+            file = folder / f"{split}.parquet"
+            pyarrow.parquet.write_table(labelled(first=N * (split == "train")), file)
+            archive.write(file, file.name)
+        archive.writestr("README.md", "about")
+    plain, packed = prepare(folder), prepare(tmp_path / "in.zip")
+    assert (packed.modality, labels(packed), packed.split_hash) == ("image", labels(plain), plain.split_hash)
+    assert len(packed.heldout_items) == N
+
+
+def test_texts_in_a_zip_of_tables_are_read_where_they_are(tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pa.table({"text": [f"a text of number {i}" for i in range(N)]}), tmp_path / "a.parquet")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(tmp_path / "a.parquet", "a.parquet")
+    assert readable(tmp_path / "a.zip", None) == tmp_path / "a.zip"
+    assert prepare(tmp_path / "a.zip").modality == "text"
 
 
 def test_images_are_recognised_without_the_library_s_metadata(tmp_path: Path) -> None:

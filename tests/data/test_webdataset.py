@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -69,3 +70,18 @@ def test_texts_beside_images_are_their_captions(tmp_path: Path) -> None:
     assert data.modality == "image"
     assert {i.caption for i in (*data.train_items, *data.heldout_items)} == {f"picture {i}" for i in range(24)}
     assert [r.source for r in data.refused] == ["licence.txt"]
+
+
+@pytest.mark.parametrize("modality", [None, "image"])
+def test_a_zip_with_captions_beside_its_images_reads_as_its_folder(modality: str | None, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        for i in range(24):
+            for name, content in ((f"{i}.png", image(i)), (f"{i}.txt", f"picture {i}\n".encode())):
+                (folder / name).write_bytes(content)
+                archive.writestr(f"in/{name}", content)
+    plain, packed = prepare(folder, modality), prepare(tmp_path / "in.zip", modality)
+    assert packed.modality == "image" and packed.split_hash == plain.split_hash
+    assert {i.caption for i in (*packed.train_items, *packed.heldout_items)} == {f"picture {i}" for i in range(24)}
+    assert not packed.refused

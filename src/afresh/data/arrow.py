@@ -12,11 +12,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from afresh.core import UserError, events
 from afresh.data import webdataset
-from afresh.data.files import MB, DataFile, FileError, check_memory, read_bytes, walk
+from afresh.data.files import MB, DataFile, FileError, check_memory, read_bytes, read_zip, walk, zip_names
 from afresh.data.media_folder import TABLES
 from afresh.data.parquet import DAMAGED, plain_columns, read_parquet
 from afresh.data.split import split_of_name
@@ -60,14 +61,37 @@ def readable(path: Path, modality: str | None) -> Path:
     `modality` is the one that was asked for, None to choose images or sounds where there are any. Raises UserError if
     the tables have both, if they lie beside images or sounds, or if one cannot be read.
     """
+    if path.is_file() and path.suffix.lower() == ".zip":
+        return _of_zip(path, modality)
     files, others = _tables(path)
     if not files:
         return webdataset.readable(path, modality)
+    return _written(path, files, others, modality) or path
+
+
+def _of_zip(path: Path, modality: str | None) -> Path:
+    """`readable` for an archive: its tables are unpacked for as long as they are read, if it holds nothing else."""
+    names = [PurePosixPath(n.replace("\\", "/")) for n in zip_names(path)]
+    names = [n for n in names if not DESCRIBES.fullmatch(n.name.lower())]
+    if not names or any(n.suffix.lower() not in SUFFIXES or n.name.lower() in TABLES for n in names):
+        return path
+    with TemporaryDirectory() as unpacked:
+        members, _ = read_zip(path, SUFFIXES)
+        for name, content in members:
+            file = Path(unpacked) / name.replace("\\", "/")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        files, others = _tables(Path(unpacked))
+        return (_written(path, files, others, modality) if files else None) or path
+
+
+def _written(path: Path, files: Sequence[DataFile], others: Sequence[str], modality: str | None) -> Path | None:
+    """The folder into which these tables of `path` were written aside; None if the readers of files know them."""
     try:
         tables = [_look(f) for f in files]
         kind = _kind(path, tables, others, modality)
         if kind is None or (kind == "text" and others):
-            return path
+            return None
         if others:
             events.warning(f"Only the tables are read; left out: {', '.join(others[:6])}", "files_left_out")
         key = content_key(kind, files)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from afresh.core import Corpus, Refused, UserError
-from afresh.data.files import MB, DataFile, FileError, check_values, is_hidden, read_zip, walk, zip_files
+from afresh.data.files import MB, DataFile, FileError, check_values, is_hidden, read_zip, walk, zip_files, zip_names
 from afresh.data.parquet import read_parquet
 from afresh.data.refusals import refusal_lines
 from afresh.data.split import HELD_OUT, TRAINING
@@ -74,8 +74,7 @@ def open_folder(path: Path, media: Media) -> MediaCollection:
     files = [(f.name, f.path) for f in every if f.suffix in media.suffixes]
     tables = {f.name: _table_bytes(f) for f in every if f.path.name.lower() in TABLES}
     containers = tuple(f.path for f in every if f.suffix in media.containers)
-    beside = {} if tables else captions_beside(f.name for f in every)
-    beside = {text: name for text, name in beside.items() if PurePosixPath(name).suffix.lower() in media.suffixes}
+    beside = {} if tables else captions_beside((f.name for f in every), media)
     if beside:
         tables[BESIDE] = _caption_table({n: (path / t).read_bytes() for t, n in beside.items()})
     others = [f for f in every if f.suffix not in media.suffixes and f.name not in {*tables, *beside}]
@@ -93,18 +92,27 @@ def open_zip(path: Path, media: Media) -> MediaCollection:
     """
     tables: dict[str, bytes] = {}
     refused: list[Refused] = []
+    names = [name.replace("\\", "/") for name in zip_names(path)]
+    has_table = any(PurePosixPath(n).name.lower() in TABLES for n in names)
+    beside = {} if has_table else captions_beside(names, media)
 
     def files() -> Iterator[tuple[str, Source]]:
-        members, refused_members = read_zip(path, media.suffixes | {PurePosixPath(t).suffix for t in TABLES})
+        read = media.suffixes | {PurePosixPath(t).suffix for t in (*TABLES, *beside)}
+        members, refused_members = read_zip(path, read)
         others: list[Refused] = []
+        captions: dict[str, bytes] = {}
         for member, content in members:
             name = PurePosixPath(member.replace("\\", "/"))
             if name.name.lower() in TABLES:
                 tables[name.as_posix()] = content
+            elif name.as_posix() in beside:
+                captions[beside[name.as_posix()]] = content
             elif name.suffix.lower() in media.suffixes:
                 yield name.as_posix(), content
             else:
                 others.append(Refused(f"{path.name}: {member}", media.unsupported(name.suffix)))
+        if captions:
+            tables[BESIDE] = _caption_table(captions)
         refused[:] = refused_members + others
 
     return MediaCollection(files, tables, refused)
@@ -117,16 +125,18 @@ def file_names(path: Path) -> list[str]:
     """
     names = [f.name for f in walk(path)[0]] if path.is_dir() else [i.filename for i in zip_files(path)]
     names = [n for n in names if not is_hidden(n) and PurePosixPath(n).name.lower() not in TABLES]
-    beside = captions_beside(names) if path.is_dir() else {}
+    beside = captions_beside(names)
     return [n for n in names if n not in beside]
 
 
-def captions_beside(names: Iterable[str]) -> dict[str, str]:
-    """The .txt files that have the name of another file, and that file: the text is its caption."""
+def captions_beside(names: Iterable[str], media: Media | None = None) -> dict[str, str]:
+    """The .txt files that have the name of another file, and that file, of `media` if given: the text is its
+    caption."""
     names = list(names)
     others = {str(PurePosixPath(n).with_suffix("")): n for n in names if PurePosixPath(n).suffix.lower() != ".txt"}
     texts = (n for n in names if PurePosixPath(n).suffix.lower() == ".txt")
-    return {t: others[stem] for t in texts if (stem := str(PurePosixPath(t).with_suffix(""))) in others}
+    found = {t: others[stem] for t in texts if (stem := str(PurePosixPath(t).with_suffix(""))) in others}
+    return {t: n for t, n in found.items() if media is None or PurePosixPath(n).suffix.lower() in media.suffixes}
 
 
 def _caption_table(captions: Mapping[str, bytes]) -> bytes:
