@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+from afresh.cli.doctor import data_finding
+from afresh.cli.rm import in_use
+from afresh.data.written_aside import Entry, write_aside, written_data
 from tests.cli.conftest import Invoke, parsed
 
 
@@ -28,7 +32,7 @@ def test_runs_are_removed_by_name_or_by_path(copies: Path, invoke: Invoke) -> No
 
 def test_everything_that_training_writes_is_of_the_run(copies: Path, invoke: Invoke) -> None:
     code, out, _ = invoke("rm", "a", "--yes", "--json")
-    assert code == 0 and parsed(out) == {"removed": [{"run": "runs/a", "left": []}]}
+    assert code == 0 and parsed(out) == {"removed": [{"run": "runs/a", "left": []}], "data": []}
     assert not (copies / "a").exists()
 
 
@@ -75,3 +79,28 @@ def test_what_is_no_run_is_refused_and_nothing_else_is_removed(
     assert ("is a link to" if what == "link" else f"{what} is not a run") in err
     assert (copies / "a" / "run.json").is_file() and (copies / "b" / "run.json").is_file()
     assert (copies.parent / "digits" / "d0").is_dir()
+
+
+def test_data_that_was_kept_is_listed_and_removed_by_name(
+    copies: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AFRESH_DATA_FOLDER", str(copies.parent / "kept"))
+    place = write_aside("text", [Entry({"text": f"text {i}"}) for i in range(4)])
+    name = place.parent.name
+    record = json.loads((copies / "a" / "run.json").read_bytes())
+    record["data"]["path"] = str(place)
+    (copies / "a" / "run.json").write_text(json.dumps(record))
+    (data,) = written_data()
+    assert data.name == name and data.bytes > 50 and "runs/a" in in_use(data)
+    assert name in data_finding(data).follows
+    code, _, err = invoke("rm", "--data", "other", "--yes")
+    assert code == 2 and name in err
+    code, _, err = invoke("rm", "--data", name)
+    assert code == 2 and "--yes" in err and place.is_dir()
+    code, out, _ = invoke("rm", "--data", name, "--yes")
+    assert code == 0 and out == f"removed {place.parent}\n" and not written_data()
+
+
+def test_nothing_to_remove_is_said(invoke: Invoke) -> None:
+    code, _, err = invoke("rm", "--yes")
+    assert code == 2 and "--data NAME" in err

@@ -10,9 +10,10 @@ import typer
 
 from afresh.cli import options as o
 from afresh.cli.extras import EXTRAS, Extra
-from afresh.cli.show import answer, emit, table
+from afresh.cli.show import answer, emit, size, table
 
 if TYPE_CHECKING:
+    from afresh.data.written_aside import WrittenData
     from afresh.tasks.doctor import Finding
 
 
@@ -26,11 +27,12 @@ def doctor(
     """Check this machine: measure it for a moment, say what follows for training, what absent extras would open, and
     which settings are in force.
     """
+    from afresh.data.written_aside import written_data
     from afresh.preferences import in_force, preferences
     from afresh.tasks.doctor import examine_machine
 
     machine, findings = examine_machine(folder or preferences().runs, device)
-    findings += map(extra_finding, EXTRAS)
+    findings += [*map(data_finding, written_data()), *map(extra_finding, EXTRAS)]
     settings = in_force()
     if as_json:
         written = [asdict(s) for s in settings]
@@ -46,6 +48,15 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def data_finding(data: WrittenData) -> Finding:
+    """Data that was given in memory and kept as files, and how to remove it."""
+    from afresh.tasks.doctor import Finding
+
+    return Finding(
+        "kept data", f"{size(data.bytes)} in {data.path}", f"if no run needs it: afresh rm --data {data.name}"
+    )
 
 
 def extra_finding(extra: Extra) -> Finding:

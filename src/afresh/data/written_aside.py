@@ -128,6 +128,35 @@ def written_aside(kind: Kind, key: str) -> Path | None:
     return place if place.is_dir() else None
 
 
+@dataclass(frozen=True)
+class WrittenData:
+    """Data that was written aside: its name in `data_folder`, and the bytes that it takes."""
+
+    name: str
+    path: Path
+    bytes: int
+
+
+def written_data() -> list[WrittenData]:
+    """All data that was written aside, by name."""
+    root = data_folder()
+    folders = sorted(p for p in root.glob("[0-9a-f]" * 24) if p.is_dir()) if root.is_dir() else []
+    return [WrittenData(p.name, p, sum(f.stat().st_size for f in p.rglob("*") if f.is_file())) for p in folders]
+
+
+def remove_data(data: WrittenData) -> None:
+    """Raises UserError if the data cannot be removed."""
+    try:
+        shutil.rmtree(data.path)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or data.path} cannot be removed: {error.strerror or error}. Change its permissions, then "
+            "repeat the command.",
+            "cannot_remove",
+            path=str(data.path),
+        ) from error
+
+
 @contextmanager
 def _temporary(root: Path) -> Iterator[Path]:
     """A folder beside the finished ones, which is removed unless it was renamed."""
