@@ -537,14 +537,15 @@ def train(
     log: Log = (),
     quiet: bool = False,
 ) -> Model:
-    """Train a generative model on `path`, for 5 minutes if no budget is given. It is a file or folder, or data in
+    """Train a generative model on `path`, for 5 minutes (the setting `minutes`) if no budget is given. It is a file or folder, or data in
     memory: a dataset, a data frame, arrays (N, H, W, C), a list of texts, images or sounds, pairs (example, label), or
     a loader of batches, which are kept as files in the user's data folder (~/.local/share/afresh/data on Linux).
 
     `base` is a model to begin with, as `tune` does, or "auto": small public weights on this machine if the data is
     little text. `codec` is a finished autoencoder whose latents are learnt. `data` are options of the modality
     ({"size": 32}), `settings` those of training and of the family ({"train.lr": 0.001, "family.width": 256}). The plan
-    and the progress go to the listener (`afresh.listening`), by default to standard error, unless `quiet`.
+    and the progress go to the listener (`afresh.listening`), by default to standard error, unless `quiet`. Curves and
+    previews also go to every `log`: "tensorboard", "trackio" or "wandb".
 
     Raises UserError for bad usage or input, Diverged if training cannot go on, Interrupted after Ctrl-C (saved).
     """

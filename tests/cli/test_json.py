@@ -98,6 +98,12 @@ def test_warnings_and_notes_of_drawing_come_before_the_samples(texts_run: Path, 
     assert len(drawn(out)) == 2
 
 
+def test_many_samples_are_counted(pictures_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    _, out, _ = invoke("sample", pictures_run, "-n", 300, "--steps", 1, "--out", tmp_path / "grid.png", "--json")
+    counted = [(e["done"], e["total"]) for e in lines_of(out)[:-1] if e["code"] == "sampling"]
+    assert counted == [(256, 300), (300, 300)]
+
+
 def test_a_short_command_is_one_line(texts_run: Path, invoke: Invoke) -> None:
     _, out, _ = invoke("show", texts_run, "--json")
     assert out.count("\n") == 1 and parsed(out)["steps"] == 4

@@ -11,7 +11,19 @@ import pytest
 from afresh import __version__
 from tests.cli.conftest import Invoke
 
-HEAVY = ("torch", "numpy", "pydantic", "pyarrow", "sklearn", "scipy", "PIL", "tokenizers", "matplotlib", "jinja2")
+HEAVY = (
+    "torch",
+    "numpy",
+    "pydantic",
+    "pydantic_settings",
+    "pyarrow",
+    "sklearn",
+    "scipy",
+    "PIL",
+    "tokenizers",
+    "matplotlib",
+    "jinja2",
+)
 VERBS = ("demo", "data", "train", "sample", "complete", "measure", "solve", "export", "runs", "verify", "doctor")
 
 

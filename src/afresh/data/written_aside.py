@@ -168,7 +168,7 @@ def _temporary(root: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(
             f"The data cannot be written into {root}: {error.strerror or error}. {free_bytes(root):,} bytes are free. "
-            "Make room there, or set XDG_DATA_HOME to another folder."
+            "Make room there, or set AFRESH_DATA_FOLDER to another folder."
         ) from error
     finally:
         if folder is not None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from afresh.core import Codec, Cond, CondSpec, Encoder, Family, Space, UserError, registry
+from afresh.core import Codec, Cond, CondSpec, Encoder, Family, Space, UserError, events, registry
 from afresh.core.counted import counted
 from afresh.core.device import computing_on
 from afresh.core.files import free_bytes, write_json
@@ -300,9 +300,11 @@ class Run:
         settings: Any,
         numbers: Tensor | None = None,
         sampler: Sampler | None = None,
+        report: bool = False,
     ) -> Tensor:
         """x (B, ...) of every row of `cond` in the modality's space, computed in batches by the family's `sample`, or
-        by `sampler` in its place. `numbers` (B,) int64 key the noise of the samples; 0, 1, ... by default.
+        by `sampler` in its place. `numbers` (B,) int64 key the noise of the samples; 0, 1, ... by default. `report`:
+        raise an event of progress after each of several batches.
 
         Raises UserError if the model gives numbers that are not finite.
         """
@@ -319,6 +321,10 @@ class Run:
             with precision(self.train):
                 x = sampler(modules, self.config, self.space, part, Rng(seed), index, settings)
             parts.append(x.cpu())
+            if report and cond.size > size:
+                done = int(rows[-1]) + 1
+                text = f"drawn: {done:,} of {cond.size:,}"
+                events.progress(text, "sampling", done=done, total=cond.size, ended=done == cond.size)
         return self.from_space(join(parts, self.space))
 
     def from_space(self, x: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 A run is a folder that may come from anybody. What its run.json names, programs of a reward and paths of data, is used
 without a question only if this user chose it. RUN/signature is an HMAC-SHA256 over those parts of run.json. Its key is
-`secret` in the user's configuration folder (Linux: ~/.config/afresh, or $XDG_CONFIG_HOME/afresh), which is made when it
-is first needed, readable by the user alone.
+`secret` in the user's configuration folder, or in that of the preference `key_folder`, which is made when it is first
+needed, readable by the user alone.
 
 The signature says nothing about weights: what they do is bounded by what the code of afresh does with numbers.
 """
@@ -80,7 +80,7 @@ def sign(run: Run) -> None:
     except OSError as e:
         raise UserError(
             f"{e.filename or secret_file()} cannot be written, so {run.path} cannot be signed: {e.strerror or e}. Set "
-            "XDG_CONFIG_HOME to a folder that may be written.",
+            "AFRESH_KEY_FOLDER to a folder that may be written.",
             "no_secret",
         ) from e
     if key is None:

@@ -126,7 +126,7 @@ class Sampler:
         """Draw the samples with the indices `numbers` under the conditions of `cond`."""
         run, watcher = self.run, self.watcher()
         modules = run.modules if self.modules is None else self.modules
-        x = run.draw(modules, cond, self.seed, self.settings(watcher), numbers, self.sampler)
+        x = run.draw(modules, cond, self.seed, self.settings(watcher), numbers, self.sampler, report=True)
         values = run.encoder.decode(x)
         return Rows(values, x) if watcher is None else Rows(watcher.texts() or values, x, watcher.written())
 
