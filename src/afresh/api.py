@@ -537,7 +537,7 @@ def train(
     log: Log = (),
     quiet: bool = False,
 ) -> Model:
-    """Train a generative model on `path`, for 5 minutes (the setting `minutes`) if no budget is given. It is a file or folder, or data in
+    """Train a generative model on `path`, for 5 minutes if no budget is given. It is a file or folder, or data in
     memory: a dataset, a data frame, arrays (N, H, W, C), a list of texts, images or sounds, pairs (example, label), or
     a loader of batches, which are kept as files in the user's data folder (~/.local/share/afresh/data on Linux).
 
