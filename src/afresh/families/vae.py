@@ -53,10 +53,8 @@ class VAEConfig(BaseModel):
     """Sizes of both networks, and options of the objective.
 
     `width`: channels of the finest grid, doubled with each halving up to `most` times `width`. `latent`: number of
-    latents. `beta`: weight of the KL term (Higgins et al. 2017); 1 = the evidence lower bound. `free_bits`: nats of KL
-    that each dimension of the latent may use without a penalty (Kingma et al. 2016, app. C.8, who average over a batch;
-    here it applies to each example, so that a batch can be divided). `components`: most Gaussians of the density fitted
-    to the latents.
+    latents. `beta`: weight of the KL term (Higgins et al. 2017); 1 = the evidence lower bound. `components`: most
+    Gaussians of the density fitted to the latents.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,7 +65,6 @@ class VAEConfig(BaseModel):
     latent: int = Field(default=32, ge=1)
     cond: int = Field(default=64, ge=1)  # width of the condition's vector
     beta: float = Field(default=1.0, ge=0)
-    free_bits: float = Field(default=0.0, ge=0)
     components: int = Field(default=16, ge=1)
 
 
@@ -167,9 +164,8 @@ class VAEObjective:
         log_sigma = modules["scale"]()
         nll = gaussian_nll(error, log_sigma.detach())  # trains the networks
         fit = gaussian_nll(error.detach(), log_sigma) / (self.dims * SCALE_RATE)  # trains sigma
-        penalty = posterior.kl.clamp_min(self.config.free_bits).sum(1)
-        total = nll + self.config.beta * penalty + (fit - fit.detach())
         kl = posterior.kl.sum(1)
+        total = nll + self.config.beta * kl + (fit - fit.detach())
         metrics = {"loss": nll + kl, "kl": kl, "mse": error.square().flatten(1).mean(1)}
         return total.sum(), float(len(total)), {k: v.detach().sum() for k, v in metrics.items()}
 

@@ -123,6 +123,7 @@ RETIRED: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
         "places": (4,),
         "noise": ("white",),
         "adversarial": (0,),
+        "free_bits": (0,),
     }
 }
 # Options that changed no weights, dropped whatever they were.
