@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Samples,
         Scores,
         UserError,
+        doctor,
         inspect_data,
         list_models,
         listening,
@@ -46,6 +47,7 @@ __all__ = [
     "Scores",
     "UserError",
     "__version__",
+    "doctor",
     "inspect_data",
     "list_models",
     "listening",
@@ -56,12 +58,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from afresh import api
+if not TYPE_CHECKING:  # a type checker then finds a misspelt name
 
-        return getattr(api, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name in __all__:
+            from afresh import api
+
+            return getattr(api, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

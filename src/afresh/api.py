@@ -10,30 +10,36 @@ from typing import Any
 from afresh.alignment.rewards.reward_factory import Wanted
 from afresh.core import UserError, events
 from afresh.core.events import Event, JsonLines, Listener, listening
+from afresh.core.sandbox import Limits, Sandbox
 from afresh.data.objects import as_path
 from afresh.preferences import preferences
+from afresh.runs.remove import remove_run
 from afresh.runs.run import Run, list_runs, summary
+from afresh.sampling.constrained import structure
 from afresh.sampling.request import Request, unwanted
 from afresh.sampling.samples import Samples
 from afresh.sampling.stream import Stream
 from afresh.tasks import align as align_task
+from afresh.tasks import annotate as annotate_task
 from afresh.tasks import complete as complete_task
 from afresh.tasks import compose as compose_task
 from afresh.tasks import distill as distill_task
 from afresh.tasks import edit as edit_task
 from afresh.tasks import export as export_task
+from afresh.tasks import interpolate as interpolate_task
 from afresh.tasks import score as score_task
 from afresh.tasks import solve as solve_task
 from afresh.tasks import train as train_task
 from afresh.tasks import tune as tune_task
+from afresh.tasks.annotate import Session
 from afresh.tasks.chat import Chat
 from afresh.tasks.console import default_listener
+from afresh.tasks.doctor import Finding, examine_machine
 from afresh.tasks.editor import Change, Editor
 from afresh.tasks.inspect_data import Look, look
-from afresh.tasks.interpolate import Blender
 from afresh.tasks.learn import Job, learn
 from afresh.tasks.measure import measure_run
-from afresh.tasks.report import write_run_report
+from afresh.tasks.report import run_verdict, write_run_report
 from afresh.tasks.resume import resume as resume_task
 from afresh.tasks.sample import Control, Sampler
 from afresh.tasks.score import Scores
@@ -52,6 +58,7 @@ __all__ = [
     "Samples",
     "Scores",
     "UserError",
+    "doctor",
     "inspect_data",
     "list_models",
     "listening",
@@ -117,6 +124,10 @@ class Model:
             f"step {now['steps']:,} of {now['planned']:,})"
         )
 
+    def __str__(self) -> str:
+        """What the model is, in a few lines (`afresh show`)."""
+        return str(self.run)
+
     # ------------------------------------------------------------------------------------------------ sampling
 
     def sample(
@@ -135,6 +146,9 @@ class Model:
         raw: bool = False,
         stop: str | Sequence[str] = (),
         logprobs: bool = False,
+        json_schema: Mapping[str, Any] | bool | str | None = None,
+        regex: str | None = None,
+        grammar: str | None = None,
         best_of: int = 1,
         reward: Wanted | None = None,
         reward_guidance: Wanted | None = None,
@@ -152,6 +166,9 @@ class Model:
         `negative_caption`. `settings` are those of the family: guidance, temperature, steps, truncation, ...;
         `guidance` is one number, or one for each part: {"caption": 3, "label": 1.5}.
 
+        A text as a whole matches a `json_schema` (as a mapping or as JSON), a `regex`, or a `grammar` (Lark or GBNF),
+        where one of them is given.
+
         Of `best_of` candidates for each sample, the one with the highest `reward` is returned: the words of a reward
         ("length:min=50") or a function of decoded items. `reward_guidance` is a reward whose gradient guides images and
         sounds, `weight` times. `adapters`, {path: weight}, were tuned or aligned from this model.
@@ -161,7 +178,16 @@ class Model:
         negative = unwanted(negative_label, negative_caption)
         request = Request(prompt, label, number or {}, caption, raw, infill, stop, logprobs, image, negative)
         control = Control(best_of, reward, reward_guidance, weight, adapters or {})
+        settings |= self._structure(json_schema, regex, grammar)
         return Sampler(self.run, n, request, seed, settings, control=control)()
+
+    def _structure(
+        self, json_schema: Mapping[str, Any] | bool | str | None, regex: str | None, grammar: str | None
+    ) -> dict[str, Any]:
+        """The setting `constraint` of a structure that texts must match; empty without one."""
+        run = self.run
+        made = structure(run.family, run.encoder, json_schema=json_schema, regex=regex, grammar=grammar)
+        return {} if made is None else {"constraint": made}
 
     def stream(
         self,
@@ -173,6 +199,10 @@ class Model:
         raw: bool = False,
         stop: str | Sequence[str] = (),
         logprobs: bool = False,
+        json_schema: Mapping[str, Any] | bool | str | None = None,
+        regex: str | None = None,
+        grammar: str | None = None,
+        adapters: Mapping[str, float] | None = None,
         **settings: Any,
     ) -> Stream:
         """The text of `sample(1, ...)` in pieces as it is written: whole characters, never a part of a `stop` string.
@@ -183,7 +213,9 @@ class Model:
         Raises UserError as `sample` does.
         """
         request = Request(prompt, label, number or {}, None, raw, None, stop, logprobs)
-        return Stream(lambda on_text: Sampler(self.run, 1, request, seed, settings, on_text))
+        settings |= self._structure(json_schema, regex, grammar)
+        control = Control(adapters=adapters or {})
+        return Stream(lambda on_text: Sampler(self.run, 1, request, seed, settings, on_text, control))
 
     def chat(self, system: str = "", *, seed: int = 0, **settings: Any) -> Chat:
         """A conversation with a model of conversations; `system` is said to it first.
@@ -245,20 +277,31 @@ class Model:
     def interpolate(
         self,
         first: Any,
-        second: Any,
+        second: Any = None,
         n: int = 9,
         *,
         label: Labels | None = None,
         to_label: Labels | None = None,
         caption: str | None = None,
         to_caption: str | None = None,
+        toward: str | None = None,
+        away: str | None = None,
+        most: float | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> Samples:
-        """n images or sounds on the way from one to another through the model's latents. Raises UserError if the family
-        has no latents."""
+        """n images or sounds on the way from one to another through the model's latents (`afresh blend`); or, without
+        `second`, the first with n amounts of the label `toward` and less of the label `away`: from 0 to `most`, where 1
+        is as far as the means of the labels are apart (1.5 by default).
+
+        Raises UserError if the family has no latents, and for options of the other of the two ways.
+        """
+        asked = {"label": label, "to_label": to_label, "caption": caption, "to_caption": to_caption}
+        interpolate_task.check_given(second, toward, asked, {"away": away, "most": most})
         begin = Request(label=label, caption=caption)
         end = Request(label=to_label or label, caption=to_caption or caption)
-        return Blender(self.run, settings).between(first, second, n, begin, end)
+        return interpolate_task.blend(
+            self.run, first, second, n, begin, end, toward=toward, away=away, most=most, settings=settings
+        )
 
     def complete(
         self,
@@ -267,6 +310,8 @@ class Model:
         n: int = 1,
         *,
         name: str = "",
+        context: Sequence[PathLike] = (),
+        repository: PathLike | None = None,
         seed: int = 0,
         temperature: float | None = None,
         length: int | None = None,
@@ -274,9 +319,15 @@ class Model:
     ) -> complete_task.Completions:
         """What belongs between two pieces of text, such as source code before and after a cursor in the file `name`.
 
-        Raises UserError if the model does not make text.
+        Pieces of other files that share words with the place are shown to the model: of those in `context`, or of all
+        in the folder `repository`, to which `name` is then relative. Raises UserError if the model does not make text.
         """
-        hole = complete_task.Hole(prefix, suffix, name)
+        folder = _path(repository)
+        file = None if folder is None or not name else folder / name
+        others, notes = complete_task.others_of([Path(p) for p in context], folder, file)
+        for text in notes:
+            events.note(text, "context")
+        hole = complete_task.Hole(prefix, suffix, name, others)
         return complete_task.complete(self.run, hole, n, seed=seed, temperature=temperature, length=length, stop=stop)
 
     def compose(
@@ -303,11 +354,13 @@ class Model:
     # ------------------------------------------------------------------------------------------------ judging
 
     def measure(self, data: PathLike | None = None, n: int | None = None) -> dict[str, Any]:
-        """{card, metrics, skipped, notes} on the held-out split, or on the file or folder `data`, with n samples.
+        """{verdict, card, metrics, skipped, notes} on the held-out split, or on the file or folder `data`, with n
+        samples.
 
         Raises UserError if the data is missing, or n is below 2.
         """
-        return measure_run(self.run, _path(data), n).json()
+        measured = measure_run(self.run, _path(data), n)
+        return {"verdict": run_verdict(self.run, measured).json(), **measured.json()}
 
     def score(
         self,
@@ -344,12 +397,71 @@ class Model:
         `measure` does."""
         return write_run_report(self.run, measure_run(self.run) if measure else None)
 
-    def solve(self, tasks: PathLike, n: int = 1, *, first: int | None = None, seed: int = 0) -> solve_task.Solved:
-        """The share of programming tasks (MBPP's or HumanEval's form) that the model solves, with n answers to each.
+    def solve(
+        self,
+        tasks: PathLike,
+        n: int = 1,
+        *,
+        first: int | None = None,
+        temperature: float = 0.2,
+        top_p: float = 0.95,
+        length: int = 256,
+        seconds: float = 5.0,
+        seed: int = 0,
+    ) -> solve_task.Solved:
+        """The share of programming tasks (MBPP's or HumanEval's form) that the model solves, with n answers to each, of
+        at most `length` tokens, and each program within `seconds`.
 
         Raises UserError if the tasks cannot be read, the model does not make text, or no sandbox is available.
         """
-        return solve_task.solve(self.run, Path(tasks), n, first=first, seed=seed)
+        settings = {"temperature": temperature, "top_p": top_p, "length": length}
+        box = Sandbox(Limits(seconds=seconds))
+        return solve_task.solve(self.run, Path(tasks), n, first=first, seed=seed, settings=settings, sandbox=box)
+
+    def compare(
+        self,
+        other: Model | None = None,
+        n: int = 20,
+        *,
+        prompt: str | Sequence[str] = (),
+        raw: bool = False,
+        label: Labels | None = None,
+        caption: str | None = None,
+        samples: int | None = None,
+        active: bool | None = None,
+        question: str | None = None,
+        rater: str | None = None,
+        seed: int = 0,
+        out: PathLike | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Session:
+        """n pairs of samples of this model, or of this and another one, to be judged one after the other. Each vote is
+        written to the file `out` (RUN-votes.jsonl by default), with which `align` learns and the same call goes on.
+
+        >>> session = model.compare(n=20)
+        >>> while (question := session.next()) is not None:
+        ...     a, b = session.value(question.a), session.value(question.b)
+        ...     session.vote(question, "a" if len(a) > len(b) else "b")
+        >>> session.summary()
+
+        `samples`: how many of one model for each request; with fewer, each is judged more often. `active`: ask the most
+        telling pairs. Raises UserError if the two make different kinds of items, and as `sample`.
+        """
+        runs = [self.run] if other is None else [self.run, other.run]
+        prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
+        votes = annotate_task.default_votes(self.run) if out is None else Path(out)
+        return annotate_task.begin(
+            runs,
+            annotate_task.Wish(prompts, label, caption, raw),
+            n,
+            votes,
+            samples=samples,
+            seed=seed,
+            settings=settings,
+            rater=rater,
+            active=active,
+            question=question,
+        )
 
     def verify(self) -> list[Check]:
         """Check hashes, weights, data, resuming, the cache, and that a seed gives the same sample."""
@@ -367,6 +479,7 @@ class Model:
         distance: float | None = None,
         prompts: Sequence[str] = (),
         prompt_tokens: int = 0,
+        length: int | None = None,
         lora: bool = False,
         rank: int | None = None,
         minutes: float | None = None,
@@ -375,6 +488,7 @@ class Model:
         out: PathLike | None = None,
         force: bool = False,
         device: str | None = None,
+        reward_seconds: float = 60,
         anyway: bool = False,
         settings: Mapping[str, Any] | None = None,
         log: Log = (),
@@ -382,7 +496,8 @@ class Model:
     ) -> Model:
         """A new model, aligned with a `reward` (its words) or with `preferences` (a file of votes), and held near to
         this one. `heldout_reward` is measured but not learnt from. `distance`: how far samples may go, in
-        nats for texts, otherwise in variances of the data. `settings`: align.*, train.* and sample.*.
+        nats for texts, otherwise in variances of the data. `length`: new tokens of a text. `reward_seconds`: how long a
+        reward may take for a batch. `settings`: align.*, train.* and sample.*.
 
         `anyway`: also with votes that are no better than guessing, for which UserError is raised otherwise.
 
@@ -398,7 +513,7 @@ class Model:
             preferences=_path(preferences),
             prompts=tuple(prompts),
             prompt_tokens=prompt_tokens,
-            settings=parts["sample"],
+            settings={**parts["sample"], **({} if length is None else {"length": length})},
             lora=tune_task.adapter(rank, None, ()) if lora else None,
             minutes=minutes,
             steps=steps,
@@ -406,6 +521,7 @@ class Model:
             out=_path(out),
             force=force,
             device=device,
+            reward_seconds=reward_seconds,
             anyway=anyway,
             set_align=parts["align"],
             set_train=parts["train"],
@@ -419,29 +535,39 @@ class Model:
         *,
         lora: bool = True,
         rank: int | None = None,
+        alpha: float | None = None,
+        targets: Sequence[str] = (),
         minutes: float | None = None,
         steps: int | None = None,
         lr: float | None = None,
         seed: int = 0,
         out: PathLike | None = None,
+        modality: str | None = None,
+        validation: Data | None = None,
         force: bool = False,
+        device: str | None = None,
         data: Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | None = None,
         log: Log = (),
         quiet: bool = False,
     ) -> Model:
-        """A new model, tuned from this one on `path`: `afresh.tune` with its usual options."""
+        """A new model, tuned from this one on `path`: `afresh.tune` with this model as its base."""
         return tune(
             self,
             path,
             lora=lora,
             rank=rank,
+            alpha=alpha,
+            targets=targets,
             minutes=minutes,
             steps=steps,
             lr=lr,
             seed=seed,
             out=out,
+            modality=modality,
+            validation=validation,
             force=force,
+            device=device,
             data=data,
             settings=settings,
             log=log,
@@ -515,6 +641,14 @@ class Model:
     def save(self, path: PathLike) -> Model:
         """A verified copy of the whole folder. Raises UserError if `path` exists or a checkpoint is damaged."""
         return Model(copy_run(self.run, Path(path)))
+
+    def remove(self) -> list[str]:
+        """Remove the run from the disk for good (`afresh rm`); models that were made from it keep working. Its folder
+        stays if it holds other things, whose names are returned.
+
+        Raises UserError if the folder is a link, if another process uses the run, or if something cannot be removed.
+        """
+        return remove_run(self.run)
 
 
 def train(
@@ -648,7 +782,14 @@ def inspect_data(
     modality: str | None = None,
     data: Mapping[str, Any] | None = None,
     validation: Data | None = None,
+    near: bool = True,
 ) -> Look:
-    """What would be learnt from `path`, as for `train`, before anything is spent. Raises UserError if it cannot be
-    used."""
-    return look(as_path(path), modality, data, _data(validation))
+    """What would be learnt from `path`, as for `train`, before anything is spent (`afresh data`). `near`: whether near
+    duplicates are searched. Raises UserError if it cannot be used."""
+    return look(as_path(path), modality, data, _data(validation), near)
+
+
+def doctor(folder: PathLike = "runs", device: str | None = None) -> list[Finding]:
+    """What this machine can do, measured for a moment, and what follows for training. `folder`: where runs would be
+    written. Raises UserError for an unknown device."""
+    return examine_machine(Path(folder), device)[1]

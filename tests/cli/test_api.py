@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,63 @@ def test_from_data_to_a_picture(
     assert a == b, "Python and the command line ask for the same training"
 
 
+def test_samples_are_a_sequence_whose_slices_keep_their_requests(pictures_run: Path, tmp_path: Path) -> None:
+    samples = afresh.load(pictures_run).sample(4, steps=2, seed=7)
+    assert isinstance(samples, Sequence) and not isinstance(samples[0], afresh.Samples)
+    part = samples[1:3]
+    assert isinstance(part, afresh.Samples) and len(part) == 2 and part.x.equal(samples.x[1:3])
+    assert [list(v.ravel()) for v in part] == [list(samples[i].ravel()) for i in (1, 2)]
+    assert [r["index"] for r in part.save(tmp_path / "part")] == [1, 2]
+    assert [r["index"] for r in samples[::-1][1:].save(tmp_path / "back")] == [2, 1, 0]
+    assert samples[2].copy() in samples and samples.index(samples[2].copy()) == 2
+    assert "no image" not in samples and samples.count(samples[0]) >= 1
+    assert len(samples[4:]) == 0 and repr(samples[4:]) == "Samples(0 images; seed 7)"
+
+
+def test_two_models_are_compared_from_python(texts_run: Path, tmp_path: Path) -> None:
+    model = afresh.load(texts_run)
+    session = model.compare(n=4, prompt="the cat", out=tmp_path / "votes.jsonl", rater="me", settings={"length": 8})
+    while (question := session.next()) is not None:
+        assert isinstance(session.value(question.a), str)
+        session.vote(question, "a")
+    assert session.summary().votes == session.of and repr(session).endswith(
+        f"{session.of} of {session.of} pairs judged)"
+    )
+    again = model.compare(n=4, prompt="the cat", out=tmp_path / "votes.jsonl", rater="me", settings={"length": 8})
+    assert again.next() is None, "the same call goes on where it ended"
+    with pytest.raises(afresh.UserError, match="given twice"):
+        model.compare(model, out=tmp_path / "votes.jsonl")
+
+
+def test_an_image_goes_toward_a_label(pictures_run: Path) -> None:
+    model, image = afresh.load(pictures_run), np.full((8, 8, 1), 100, np.uint8)
+    made = model.interpolate(image, n=2, toward="d0", away="d1", settings={"steps": 2})
+    assert [d["amount"] for d in made.described] == [0, 1.5]
+    with pytest.raises(afresh.UserError, match="`to_label`: only with a second file"):
+        model.interpolate(image, toward="d0", to_label="d1")
+
+
+def test_a_run_is_removed_from_python(texts_run: Path, tmp_path: Path) -> None:
+    copy = afresh.load(texts_run).save(tmp_path / "copy")
+    (copy.path / "mine.txt").write_text("kept")
+    assert copy.remove() == ["mine.txt"] and not (copy.path / "run.json").exists()
+
+
+def test_the_machine_is_examined_from_python(tmp_path: Path) -> None:
+    assert {"device", "memory", "disk"} <= {f.name for f in afresh.doctor(tmp_path, "cpu")}
+
+
+def test_results_are_printed_in_a_line(texts_run: Path, digits: Path) -> None:
+    model = afresh.load(texts_run)
+    assert repr(model.complete("the cat", length=4)).startswith("Completions(1 completion, left-to-right, the first '")
+    assert str(model) == str(model.run) and len(repr(model)) < 200
+    look = afresh.inspect_data(digits, near=False)
+    assert repr(look) == f"Look({str(digits)!r}: image, {len(look.prepared.train_items)} items to train, " + (
+        f"{len(look.prepared.heldout_items)} held out)"
+    )
+    assert str(look) == "\n".join(look.lines()) and "data:image/png;base64," in look._repr_html_()
+
+
 def test_data_in_memory_is_there_again_when_a_run_is_resumed(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
     labels = [i % 2 for i in range(40)]
@@ -64,7 +122,7 @@ def test_a_run_says_what_it_is(pictures_run: Path) -> None:
 
 def test_measure_gives_plain_values(texts_run: Path) -> None:
     made = afresh.load(texts_run).measure(n=4)
-    assert {"card", "metrics"} <= set(made) and json.dumps(made)
+    assert {"card", "metrics", "verdict"} <= set(made) and json.dumps(made)
     assert {m["name"] for m in made["metrics"]} >= {"bits_per_byte"}
 
 

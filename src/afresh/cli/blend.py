@@ -35,15 +35,13 @@ def blend(
 
     The ends are what the model makes of the two: a flow gives them back nearly as they are, a VAE smoother.
     """
-    import torch
-
     from afresh.core import UserError
     from afresh.core.options import pairs
-    from afresh.runs.data import run_data
     from afresh.runs.run import Run
     from afresh.sampling.request import Request
     from afresh.sampling.samples import check_out
-    from afresh.tasks.interpolate import Blender, check_given
+    from afresh.tasks.interpolate import blend as blended
+    from afresh.tasks.interpolate import check_given
 
     if as_json and out is None:
         raise UserError("Images and sounds cannot be printed as JSON. Say where to write them: --out DIR.")
@@ -51,16 +49,11 @@ def blend(
     check_given(second, toward, asked, {"away": away, "most": most})
     found = Run.open(run)
     check_out(out, found.encoder, n, force)
-    blender, spec = Blender(found, pairs(setting or [], "--set")), found.conds
-    if second is not None:
-        start = Request(label=labels(label, spec=spec), caption=caption)
-        end = Request(
-            label=labels(to_label, "--to-label", spec) or start.label,
-            caption=caption if to_caption is None else to_caption,
-        )
-        samples = blender.between(first, second, n, start, end)
-    else:
-        assert toward is not None
-        way = blender.direction(run_data(found).train, toward, away)
-        samples = blender.along([first], way, torch.linspace(0, 1.5 if most is None else most, n).tolist())
+    spec, settings = found.conds, pairs(setting or [], "--set")
+    begin = Request(label=labels(label, spec=spec), caption=caption)
+    end = Request(
+        label=labels(to_label, "--to-label", spec) or begin.label,
+        caption=caption if to_caption is None else to_caption,
+    )
+    samples = blended(found, first, second, n, begin, end, toward=toward, away=away, most=most, settings=settings)
     deliver(found, samples, out, as_json, "", False)

@@ -13,12 +13,11 @@ import typer
 
 from afresh.cli import options as o
 from afresh.cli.sample import guidances, labels, with_set
-from afresh.cli.show import answer, emit, note, quoted, say
+from afresh.cli.show import answer, emit, quoted, say
 
 if TYPE_CHECKING:
     from afresh.alignment.feedback.preferences import Winner
     from afresh.alignment.feedback.vote_summary import Tally
-    from afresh.core import ItemKind
     from afresh.tasks.annotate import Question, Session
 
 PAIRS, VOTES = "Which pairs", "Votes"
@@ -95,31 +94,37 @@ def compare(
     """
     from afresh.runs.run import Run
     from afresh.serve.compare_page import serve
-    from afresh.tasks.annotate import Session, Wish, check, make_plan, votes_in
+    from afresh.tasks.annotate import Wish, begin, check, default_votes, summary_of, votes_in
     from afresh.training.loop import Interrupted
 
     runs = [Run.open(path) for path in (run, other) if path is not None]
-    votes = out or run.resolve().with_name(f"{run.resolve().name}-votes.jsonl")
+    votes = out or default_votes(runs[0])
     kind = runs[0].encoder.kind
     if summary:
-        report(tally_of(votes, kind), as_json)
+        report(summary_of(votes, kind), as_json)
         return
-
-    def so_far() -> Tally:  # a file that nobody voted into yet is as an empty one
-        return tally_of(votes if votes.exists() else Path(os.devnull), kind)
 
     check(runs, n, samples)
     votes_in(votes, kind)  # a file of something else is refused before anything is drawn
     settings = with_set({"guidance": guidances(guidance)}, setting)
     wish = Wish(tuple(prompt or ()), labels(label, spec=runs[0].conds), caption, raw)
     say(f"drawing samples of {' and '.join(str(r.path) for r in runs)}; votes go to {votes}")
-    plan = make_plan(runs, wish, n, samples=samples, seed=seed, settings=settings, votes=votes)
-    note(*plan.notes)
-    session = Session(plan, votes, rater, active, question)
+    session = begin(
+        runs,
+        wish,
+        n,
+        votes,
+        samples=samples,
+        seed=seed,
+        settings=settings,
+        rater=rater,
+        active=active,
+        question=question,
+    )
     again = "" if other else f"next: afresh align {quoted(run)} --preferences {quoted(votes)}"
 
     def end() -> list[str]:
-        found = so_far()
+        found = session.summary()
         return [*found.lines(), *([again] if again and found.votes > found.ties else [])]
 
     def ready(address: str) -> None:
@@ -141,7 +146,7 @@ def compare(
     except KeyboardInterrupt:
         raise Interrupted(session.saved()) from None
     say(session.saved())
-    found = so_far()
+    found = session.summary()
     if again and found.votes > found.ties:
         say(again)
     report(found, as_json)
@@ -152,15 +157,6 @@ def has_display() -> bool:
     if not sys.stdin.isatty():
         return False
     return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-
-
-def tally_of(votes: Path, kind: ItemKind) -> Tally:
-    """The summary of a file of votes. Raises UserError when there is none."""
-    from afresh.alignment.feedback.preferences import scan
-    from afresh.alignment.feedback.vote_summary import tally
-    from afresh.tasks.annotate import owners
-
-    return tally(scan(votes, kind), owners(votes))
 
 
 def report(found: Tally, as_json: bool) -> None:

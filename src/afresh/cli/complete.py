@@ -44,16 +44,12 @@ def complete(
     Pieces of other files that share words with the place are shown to the model as comments, as far as its context
     allows: of those in --context, or of all in --repository.
     """
-    from afresh.core import UserError
-    from afresh.data.text.repository import read_files, read_repository
     from afresh.runs.run import Run
-    from afresh.tasks.complete import Hole, at, read_source
+    from afresh.tasks.complete import Hole, at, others_of, read_source
     from afresh.tasks.complete import complete as completed
 
-    if context and repository is not None:
-        raise UserError("Give --context or --repository, not both: the repository holds its files already.")
     prefix, suffix = at(read_source(file), line, column)
-    others, notes = read_repository(repository, file) if repository is not None else (read_files(context or []), [])
+    others, notes = others_of(context or [], repository, file)
     hole = Hole(prefix, suffix, file.name, others)
     found = completed(Run.open(run), hole, n, seed=seed, temperature=temperature, length=length, stop=stop or ())
     note(*notes, *found.notes)

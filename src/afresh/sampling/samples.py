@@ -6,12 +6,13 @@ import base64
 import html
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from afresh.core import Cond, Encoder, Sound, UserError
@@ -40,10 +41,10 @@ figcaption{{text-align:center;color:#555}}</style>
 """
 
 
-@dataclass(frozen=True)
-class Samples:
+@dataclass(frozen=True, eq=False)
+class Samples(Sequence[Any]):
     """Decoded samples and their requests: a sequence of the values, which are arrays (H, W, C) of uint8, texts or
-    Sounds."""
+    Sounds. A slice of it holds the requests of its samples, too."""
 
     values: Sequence[Any]
     x: Tensor  # in the modality's space
@@ -52,6 +53,7 @@ class Samples:
     seed: int
     encoder: Encoder
     written: Sequence[Written] = ()  # why each text ended; empty if the family does not write from left to right
+    numbers: Sequence[int] = ()  # of the samples among those that were drawn; empty: 0, 1, 2, ...
 
     def save(self, folder: str | Path) -> list[dict[str, Any]]:
         """Write the samples as files, and samples.json or samples.jsonl, into `folder`. Returns the records.
@@ -69,12 +71,47 @@ class Samples:
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, index: int) -> Any:
-        """The value of one sample; a slice gives a list of values."""
-        return self.values[index]
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> Samples: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        """The value of one sample, or the samples of a slice."""
+        if not isinstance(index, slice):
+            return self.values[index]
+        rows = torch.tensor(range(len(self))[index], dtype=torch.int64)
+        return replace(
+            self,
+            values=self.values[index],
+            x=self.x[rows],
+            cond=self.cond.select(rows),
+            described=self.described[index],
+            written=self.written[index],
+            numbers=(self.numbers or range(len(self)))[index],
+        )
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.values)
+    def __contains__(self, value: object) -> bool:
+        """Whether one of the samples has the same content; arrays have no truth value to compare them by."""
+        return self.count(value) > 0
+
+    def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
+        """The first place of a sample with the same content. Raises ValueError if there is none."""
+        return self._digests.index(self._digest(value), start, len(self) if stop is None else stop)
+
+    def count(self, value: Any) -> int:
+        """How many samples have the same content."""
+        return self._digests.count(self._digest(value))
+
+    @property
+    def _digests(self) -> list[str]:
+        return [self.encoder.kind.digest(v) for v in self.values]
+
+    def _digest(self, value: Any) -> str:
+        """The digest of the content of a value; empty for one of another kind, which no sample equals."""
+        try:
+            return self.encoder.kind.digest(value)
+        except (TypeError, AttributeError, ValueError):
+            return ""
 
     def __repr__(self) -> str:
         kind = self.encoder.kind
@@ -147,7 +184,8 @@ def grid_png(samples: Samples, most: int = 100) -> bytes:
 
 def requests(samples: Samples) -> list[dict[str, Any]]:
     """The request of each sample, with the seed and index that determine its random numbers."""
-    return [{**d, "seed": samples.seed, "index": i} for i, d in enumerate(samples.described)]
+    numbers = samples.numbers or range(len(samples))
+    return [{**d, "seed": samples.seed, "index": i} for i, d in zip(numbers, samples.described, strict=True)]
 
 
 def text_records(samples: Samples) -> list[dict[str, Any]]:
@@ -308,8 +346,7 @@ def samples_html(samples: Samples) -> str:
     """The HTML that a notebook shows: a grid of images, or sounds and texts one by one, with players for audio."""
     encoder = samples.encoder
     if encoder.kind.view == "image":
-        data = base64.b64encode(grid_png(samples)).decode()
-        return f'<img alt="{counted(len(samples), "sample")}" src="data:image/png;base64,{data}">'
+        return png_html(grid_png(samples), counted(len(samples), "sample"))
     out = []
     for value in from_prompts(samples):
         sound, text = preview_sound(encoder, value), ""
@@ -319,12 +356,15 @@ def samples_html(samples: Samples) -> str:
     return "".join(out)
 
 
+def png_html(png: bytes, alt: str) -> str:
+    """The HTML of a PNG file, with the data embedded."""
+    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+
+
 def sound_html(sound: Sound) -> str:
     """The HTML of a sound: its image and a player, with the data embedded."""
     from afresh.data.audio.views import sound_image
 
-    image, wav = (base64.b64encode(b).decode() for b in (png_bytes(sound_image(sound)), SOUND.encode(sound)))
-    return (
-        f'<img alt="a sound" src="data:image/png;base64,{image}"><audio controls src="data:audio/wav;base64,{wav}">'
-        "</audio>"
-    )
+    wav = base64.b64encode(SOUND.encode(sound)).decode()
+    image = png_html(png_bytes(sound_image(sound)), "a sound")
+    return f'{image}<audio controls src="data:audio/wav;base64,{wav}"></audio>'

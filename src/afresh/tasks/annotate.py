@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,9 +23,10 @@ import torch
 
 from afresh.alignment.feedback.preferences import Candidate, Pair, Vote, Winner, item_of, kind_of_item, scan, value_of
 from afresh.alignment.feedback.ranking import ask
-from afresh.alignment.feedback.vote_summary import by_request
+from afresh.alignment.feedback.vote_summary import Tally, by_request, tally
 from afresh.alignment.feedback.votes import append, line_of, repair, unjudged, withdraw
-from afresh.core import ItemKind, Preview, UserError
+from afresh.core import ItemKind, Preview, UserError, events
+from afresh.core.counted import counted
 from afresh.core.files import replace_file
 from afresh.core.rng import Rng
 from afresh.data.text.kind import TEXT
@@ -253,6 +255,42 @@ class Question:
     of: int
 
 
+def begin(
+    runs: Sequence[Run],
+    wish: Wish,
+    n: int,
+    votes: Path,
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    rater: str | None = None,
+    active: bool | None = None,
+    question: str | None = None,
+) -> Session:
+    """Draw the samples of n pairs (`make_plan`) and begin to vote on them, or go on with the votes in the file `votes`.
+
+    Raises UserError as `make_plan` does, and before anything is drawn if the file holds something else.
+    """
+    check(runs, n, samples)
+    votes_in(votes, runs[0].encoder.kind)
+    plan = make_plan(runs, wish, n, samples=samples, seed=seed, settings=settings, votes=votes)
+    for text in plan.notes:
+        events.note(f"note: {text}", "result_note")
+    return Session(plan, votes, rater, active, question)
+
+
+def default_votes(run: Run) -> Path:
+    """The file of votes on a run's samples, beside the run."""
+    path = run.path.resolve()
+    return path.with_name(f"{path.name}-votes.jsonl")
+
+
+def summary_of(votes: Path, kind: ItemKind) -> Tally:
+    """The summary of a file of votes. Raises UserError if there is none."""
+    return tally(scan(votes, kind), owners(votes))
+
+
 class Session:
     """The progress of one rater through a plan. Votes are on disk when `vote` returns; skipped pairs are shown again in
     a later session.
@@ -284,13 +322,24 @@ class Session:
         self._now: Question | None = None
         self._answered: list[tuple[Question, Vote | None]] = []  # in this session; None: skipped
 
+    def __repr__(self) -> str:
+        return f"Session({str(self.path)!r}: {len(self.judged):,} of {counted(self.of, 'pair')} judged)"
+
     @property
     def of(self) -> int:
         return len(self.plan.pairs)
 
+    def value(self, item: str) -> Any:
+        """An item of a question as a value: a text, an array (H, W, C) of uint8, or a Sound."""
+        return value_of(self.plan.kind, item, self.path.parent)
+
+    def summary(self) -> Tally:
+        """What the votes so far say, of all raters and sessions."""
+        return summary_of(self.path if self.path.exists() else Path(os.devnull), self.plan.kind)
+
     def preview(self, item: str) -> Preview:
         """The preview of an item. Raises UserError if its file cannot be read."""
-        return self.plan.kind.preview(value_of(self.plan.kind, item, self.path.parent))
+        return self.plan.kind.preview(self.value(item))
 
     @property
     def ties(self) -> int:

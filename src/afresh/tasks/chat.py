@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from afresh.core import UserError, events
+from afresh.core.counted import counted
 from afresh.data.text.chat import Turns
 from afresh.runs.run import Run
 from afresh.sampling.request import Request, prompt_ids, writes_text
@@ -31,6 +32,9 @@ class Chat:
         self.run, self.seed, self.settings = run, seed, dict(settings or {})
         self.system: Turns = (("system", system),) if system else ()
         self.turns: Turns = ()
+
+    def __repr__(self) -> str:
+        return f"Chat({str(self.run.path)!r}, {counted(len(self.turns), 'turn')})"
 
     def ask(self, text: str) -> Iterator[str]:
         """The answer to a message, in pieces as it is written. If the caller leaves the loop early, the conversation

@@ -12,11 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core import Cond, UserError
+from afresh.core.counted import counted
 from afresh.data.files import DataFile, FileError, decode_text, read_bytes
 from afresh.data.text.documents import DocumentEncoder
 from afresh.data.text.fim import EXTRA, fim_prompt, supports_fim
 from afresh.data.text.languages import language_of
-from afresh.data.text.repository import LINES, as_comment, query_at, rank_snippets, snippets_of
+from afresh.data.text.repository import (
+    LINES,
+    as_comment,
+    query_at,
+    rank_snippets,
+    read_files,
+    read_repository,
+    snippets_of,
+)
 from afresh.data.text.tokenizer import Ids
 from afresh.runs.run import Run
 from afresh.sampling.request import Request
@@ -81,6 +90,10 @@ class Completions:
     prompt: Prompt
     notes: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        first = f", the first {self.completions[0].text!r}" if self.completions else ""
+        return f"Completions({counted(len(self.completions), 'completion')}, {self.mode}{first})"
+
     def json(self) -> dict[str, Any]:
         """{completions: [{text, ended, trimmed}], mode, prefix, suffix: [tokens seen, tokens], context, notes}."""
         return {
@@ -116,6 +129,16 @@ def at(text: str, line: int, column: int) -> tuple[str, str]:
         raise UserError(f"There is no column {column} in line {line}. Its columns are from 1 to {len(here) + 1}.")
     cursor = sum(len(x) + 1 for x in lines[: line - 1]) + column - 1
     return text[:cursor], text[cursor:]
+
+
+def others_of(
+    context: Sequence[Path], repository: Path | None, file: Path | None = None
+) -> tuple[Mapping[str, str], list[str]]:
+    """The other files that a model may see, by name: those of `context`, or all of the folder `repository` but `file`;
+    and notes. Raises UserError if both are given, or if one cannot be read."""
+    if context and repository is not None:
+        raise UserError("Give `context` or `repository`, not both: the repository holds its files already.")
+    return (read_files(context), []) if repository is None else read_repository(repository, file)
 
 
 def complete(

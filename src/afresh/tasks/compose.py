@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from afresh.data.music.files import READ, read_pieces, suffix_of, to_score
 from afresh.data.music.score import BAR, HOLD, PITCH, REST, Score, joined, to_text
 from afresh.runs.run import Run
 from afresh.sampling.request import Request, known
-from afresh.sampling.samples import numbered, write_with_audio
+from afresh.sampling.samples import numbered, preview_sound, sound_html, write_with_audio
 from afresh.tasks.sample import Sampler
 
 MAX_MB = 64  # the largest file of a score
@@ -31,6 +32,18 @@ class Composed:
     texts: tuple[str, ...]
     notes: tuple[str, ...]
     run: Run
+
+    def __repr__(self) -> str:
+        return f"Composed({counted(len(self.texts), 'score')} by {str(self.run.path)!r}; .save(FOLDER) writes them)"
+
+    def _repr_html_(self) -> str:
+        """The scores in a notebook, each with a player."""
+        encoder = self.run.encoder
+        sounds = [preview_sound(encoder, text) for text in self.texts]
+        return "".join(
+            f"<pre>{html.escape(text)}</pre>" + ("" if sound is None else sound_html(sound))
+            for text, sound in zip(self.texts, sounds, strict=True)
+        )
 
     def scores(self) -> list[Score]:
         return [_encoder(self.run).score(t)[0] for t in self.texts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import statistics
 from collections import Counter
@@ -10,18 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from afresh.core import CondSpec, Encoder, Item, ItemKind, Refused, Space
 from afresh.core.counted import counted
 from afresh.core.files import replace_file
 from afresh.data.advice import Advice, advise
 from afresh.data.duplicates import near_duplicates
 from afresh.data.files import walk, zip_names
+from afresh.data.image.grid import image_grid
 from afresh.data.image.kind import png_bytes
 from afresh.data.prepare import Prepared, facts_of, prepare
 from afresh.data.refusals import refusal_lines
 from afresh.data.text.languages import LICENCE, LICENCE_SUFFIXES
 from afresh.evaluation.report import Sample, Section, render
-from afresh.sampling.samples import preview_wav
+from afresh.sampling.samples import images_of, png_html, preview_wav
 from afresh.tasks.small_text import base_advice
 
 IMAGES, TEXTS = 24, 4  # examples on the page
@@ -47,6 +51,20 @@ class Look:
     near: tuple[Near, ...] | None  # near duplicates; None if they were not searched
     licences: Mapping[str, str]  # file -> its first line
     advice: tuple[Advice, ...] = ()
+
+    def __repr__(self) -> str:
+        p = self.prepared
+        train = counted(len(p.train_items), "item")
+        return f"Look({str(p.path)!r}: {p.modality}, {train} to train, {len(p.heldout_items):,} held out)"
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def _repr_html_(self) -> str:
+        """The report in a notebook, with examples."""
+        images = images_of(self.prepared.encoder, [i.value for i in self.examples])
+        shown = png_html(png_bytes(np.asarray(image_grid(images))), "examples") if images else ""
+        return f"<pre>{html.escape(str(self))}</pre>{shown}"
 
     @property
     def items(self) -> tuple[Item, ...]:

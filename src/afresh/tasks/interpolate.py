@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Cond, Examples, Latents, UserError, registry
+from afresh.runs.data import run_data
 from afresh.runs.inputs import encoded
 from afresh.runs.run import Run
 from afresh.sampling.request import Request, labels_by_name, make_cond, words
@@ -47,6 +48,30 @@ def check_given(second: Any, toward: str | None, between: Mapping[str, Any], alo
     if wrong:
         what = "`toward=CLASS`" if toward is None else "a second file"
         raise UserError(f"{', '.join(wrong)}: only with {what}. Leave it out, or give {what}.")
+
+
+def blend(
+    run: Run,
+    first: Any,
+    second: Any,
+    n: int,
+    begin: Request,
+    end: Request,
+    *,
+    toward: str | None = None,
+    away: str | None = None,
+    most: float | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Samples:
+    """n items from `first` to `second`, or `first` with n amounts of the label `toward`, from 0 to `most` (1.5 by
+    default): 1 is as far as the means of the labels are apart. Raises UserError as `Blender` does."""
+    if n < 1:
+        raise UserError(f"`n` is the number of amounts, from 1. Given: {n}.")
+    blender = Blender(run, settings)
+    if toward is None:
+        return blender.between(first, second, n, begin, end)
+    way = blender.direction(run_data(run).train, toward, away)
+    return blender.along([first], way, torch.linspace(0, 1.5 if most is None else most, n).tolist())
 
 
 class Blender:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from afresh.core import Score, UserError
+from afresh.core.counted import counted
 from afresh.core.sandbox import Outcome, Sandbox
 from afresh.data.files import DataFile, FileError, decode_text, read_bytes
 from afresh.evaluation.programs import CodeTask, held, new_mark, pass_scores, task_of
@@ -33,6 +34,10 @@ class Solved:
     results: tuple[Mapping[str, Any], ...]  # {task_id, passed, n, outcomes: {status: count}}
     card: Mapping[str, Any]
     notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{s.name} {s.value:.3g}" for s in self.scores)
+        return f"Solved({counted(len(self.results), 'task')}: {scores})"
 
     def json(self) -> dict[str, Any]:
         return {

@@ -1,0 +1,72 @@
+"""Every verb of the command line can be done from Python, by the same names."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+import afresh
+from afresh.cli import VERBS
+
+M = afresh.Model
+FUNCTIONS: Mapping[str, tuple[Callable[..., Any], ...]] = {
+    "data": (afresh.inspect_data,),
+    "train": (afresh.train, afresh.resume),
+    "tune": (afresh.tune,),
+    "distill": (M.distill,),
+    "align": (M.align,),
+    "compare": (M.compare,),
+    "sample": (M.sample, M.stream),
+    "score": (M.score,),
+    "chat": (M.chat,),
+    "edit": (M.edit,),
+    "blend": (M.interpolate,),
+    "complete": (M.complete,),
+    "compose": (M.compose,),
+    "measure": (M.measure,),
+    "solve": (M.solve,),
+    "export": (M.export,),
+    "runs": (afresh.list_models,),
+    "show": (M.__str__,),
+    "rm": (M.remove,),
+    "verify": (M.verify,),
+    "doctor": (afresh.doctor,),
+}
+# What the command line alone needs: a page made of the examples, a help text, and how a result is shown or asked for.
+NOT_IN_PYTHON = {"demo", "help"}
+SHOWN = {"as_json", "run", "context", "yes", "port", "open_page", "stream", "measure"}
+WRITTEN = {"sample", "edit", "blend", "compose", "data"}  # whose results have a method `save` in place of --out
+# Plural where Python takes several at once, and the keyword arguments of the command line's KEY=VALUE.
+RENAMED = {"setting": "settings", "option": "data", "adapter": "adapters", "target": "targets", "root": "folder"}
+RENAMED |= {"pictures": "inputs", "file": "score", "files": "items", "text": "items", "resume": "path"}
+OF_SAMPLING = {"guidance", "temperature", "top_k", "top_p", "min_p", "length", "weights", "order", "steps", "solver"}
+OF_SAMPLING |= {"truncation"}
+MORE: Mapping[str, Mapping[str, str]] = {
+    "align": {"prompt": "prompts"},
+    "edit": {"n": "each", "guidance": "settings"},
+    "compare": {"guidance": "settings", "summary": "out"},  # Session.summary
+    "complete": {"file": "name", "line": "prefix", "column": "suffix", "context": "context"},
+    "rm": {"runs": "self"},
+}
+
+
+def test_every_verb_is_listed() -> None:
+    assert {v.__name__ for v in VERBS} == set(FUNCTIONS) | NOT_IN_PYTHON
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda v: v.__name__)
+def test_every_option_of_a_verb_has_its_name_in_python(verb: Callable[..., Any]) -> None:
+    name = verb.__name__
+    if name in NOT_IN_PYTHON:
+        return
+    known = {p for f in FUNCTIONS[name] for p in inspect.signature(f).parameters}
+    renamed = {**RENAMED, **MORE.get(name, {})}
+    asked = set(inspect.signature(verb).parameters) - (SHOWN - set(MORE.get(name, {})))
+    asked -= {"out"} if name in WRITTEN else set()
+    asked = {renamed.get(p, p) for p in asked}
+    if "settings" in known and name in {"sample", "chat"}:
+        asked -= OF_SAMPLING
+    assert not asked - known, f"{name}: {sorted(asked - known)} cannot be said in Python"
