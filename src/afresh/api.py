@@ -57,6 +57,7 @@ __all__ = [
     "Run",
     "Samples",
     "Scores",
+    "Session",
     "UserError",
     "doctor",
     "inspect_data",
