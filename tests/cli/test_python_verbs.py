@@ -35,10 +35,11 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "verify": (M.verify,),
     "doctor": (afresh.doctor,),
 }
-# What the command line alone needs: a page made of the examples, a help text, and how a result is shown or asked for.
-NOT_IN_PYTHON = {"demo", "help"}
+# What the command line alone needs: a program that runs until it is stopped, a demonstration, a help text, and how a
+# result is shown or asked for.
+NOT_IN_PYTHON = {"demo", "help", "serve"}
 SHOWN = {"as_json", "run", "context", "yes", "port", "open_page", "stream", "measure"}
-WRITTEN = {"sample", "edit", "blend", "compose", "data"}  # whose results have a method `save` in place of --out
+WRITTEN = {"sample", "edit", "blend", "compose", "data"}  # whose results have a method `save`
 # Plural where Python takes several at once, and the keyword arguments of the command line's KEY=VALUE.
 RENAMED = {"setting": "settings", "option": "data", "adapter": "adapters", "target": "targets", "root": "folder"}
 RENAMED |= {"pictures": "inputs", "file": "score", "files": "items", "text": "items", "resume": "path"}
@@ -65,7 +66,7 @@ def test_every_option_of_a_verb_has_its_name_in_python(verb: Callable[..., Any])
     known = {p for f in FUNCTIONS[name] for p in inspect.signature(f).parameters}
     renamed = {**RENAMED, **MORE.get(name, {})}
     asked = set(inspect.signature(verb).parameters) - (SHOWN - set(MORE.get(name, {})))
-    asked -= {"out"} if name in WRITTEN else set()
+    asked -= {"out", "force"} if name in WRITTEN else set()
     asked = {renamed.get(p, p) for p in asked}
     if "settings" in known and name in {"sample", "chat"}:
         asked -= OF_SAMPLING
