@@ -34,6 +34,7 @@ from afresh.core import (
 from afresh.core.rng import Rng
 from afresh.nets.velocity import FlowMap, Velocity, VelocityShape, compilable
 from afresh.sampling.guidance import classifier_free, interval
+from afresh.sampling.ode import taken
 
 
 class FewStepConfig(BaseModel):
@@ -176,8 +177,10 @@ def sample(
         raise UserError(f"This student samples in {able} steps, not in {steps}.")
     x = rng.normal("sample/noise", index, space.shape)
     ends = torch.linspace(0, 1, steps + 1, dtype=torch.float64).to(x)
-    for t, s in zip(ends[:-1], ends[1:], strict=True):
-        x = x + (s - t) * modules["student"](x, t.expand(len(x)), s.expand(len(x)), cond)
+    for i, (t, s) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+        v = modules["student"](x, t.expand(len(x)), s.expand(len(x)), cond)
+        taken(i, ends, x, v)
+        x = x + (s - t) * v
     return x
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Cond, Edit, Predict, UserError
+from afresh.core.steps import part_of
 from afresh.sampling.ode import Noise, Solver, times
 
 # Bound on the change of a velocity by an energy, relative to the change for data without correlations: larger changes
@@ -64,8 +65,12 @@ def edit(
         modified = tilted(modified, task.energy, task.weight, std)
         if start is not None and task.keep is not None:
             modified = held(modified, task.keep, start)
-    for k, (grid, again) in enumerate(intervals(ts, resample)):
-        x = solver(k)(modified, x, cond, grid)
+    grids = intervals(ts, resample)
+    before, total = 0, sum(len(grid) - 1 for grid, _ in grids)
+    for k, (grid, again) in enumerate(grids):
+        with part_of(before, total):
+            x = solver(k)(modified, x, cond, grid)
+        before += len(grid) - 1
         if again:
             assert fresh is not None, "resampling needs fresh noise"
             x = noised(x, float(grid[-1]), float(grid[0]), fresh(k, tuple(x.shape)).to(x))

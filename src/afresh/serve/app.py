@@ -13,7 +13,7 @@ from afresh import __version__
 from afresh.serve import errors, health
 from afresh.serve.guard import Guard, Keys
 from afresh.serve.library import Library
-from afresh.serve.openai import chat, completions, models
+from afresh.serve.openai import chat, completions, images, models
 from afresh.serve.work import Desk
 
 MOST_BYTES = 32 * 2**20  # of the body of a request
@@ -53,7 +53,7 @@ def make_app(settings: ServeSettings) -> FastAPI:
     )
     app.state.desk = desk
     errors.install(app)
-    for part in (models, completions, chat, health):
+    for part in (models, completions, chat, images, health):
         app.include_router(part.routes(desk))
     app.add_middleware(Guard, hosts=settings.hosts, keys=settings.keys, most_bytes=settings.most_bytes)
     return app

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from afresh.core import Cond
 from afresh.core.rng import MixedRng, Rng
+from afresh.core.steps import Follower, Step, follower, following
 from afresh.runs.run import Run, join
 from afresh.sampling.tokens import Decoding, TokenSequence
 from afresh.training.loop import precision
@@ -44,6 +45,7 @@ class Call:
     settings: Any
     numbers: Tensor
     gone: threading.Event
+    follow: Follower | None = None
     done: threading.Event = field(default_factory=threading.Event)
     x: Tensor | None = None
     error: BaseException | None = None
@@ -54,6 +56,14 @@ class Call:
     def end(self, error: BaseException | None = None) -> None:
         self.error = error
         self.done.set()
+
+    def told(self, step: Step) -> None:
+        """Tell whoever follows of a step. An error of theirs is that of this call alone."""
+        if self.follow is not None and self.error is None:
+            try:
+                self.follow(step)
+            except Exception as error:
+                self.error = error
 
 
 class Lane:
@@ -75,7 +85,7 @@ class Lane:
 
         Raises Cancelled if the request is, and what drawing raises.
         """
-        call = Call(cond, seed, settings, numbers, cancelled.get() or threading.Event())
+        call = Call(cond, seed, settings, numbers, cancelled.get() or threading.Event(), followed())
         if self.stepwise is not None:
             call.sequences = self.stepwise.sequences(self.run.space, cond, Rng(seed), numbers, settings)
             for s in call.sequences:
@@ -227,21 +237,43 @@ class Lane:
         cond = Cond.cat([call.cond.select(torch.tensor([row])) for call, row in rows]).to(device)
         rng = MixedRng([call.seed for call, _ in rows], [int(call.numbers[row]) for call, row in rows])
         index = torch.arange(len(rows), device=device)
+        places: dict[Call, list[int]] = {}
+        for place, (call, _) in enumerate(rows):
+            places.setdefault(call, []).append(place)
+
+        def stepped(step: Step) -> None:
+            if all(call.gone.is_set() or call.error is not None for call in places):
+                raise Cancelled
+            for call, own in places.items():
+                first = call.begun - len(own)
+                call.told(replace(step, estimate=lambda own=own: step.estimate()[own].cpu(), first=first))
+
         try:
-            x = run.family.sampling.sample(modules, run.config, run.space, cond, rng, index, settings).cpu()
+            with following(stepped):
+                x = run.family.sampling.sample(modules, run.config, run.space, cond, rng, index, settings).cpu()
+        except Cancelled as error:
+            for call in places:
+                call.end(call.error or error)
+            return
         except Exception as error:
             for call in alike:
                 call.end(error)
             return
-        for place, (call, _) in enumerate(rows):
-            call.parts.append(x[place : place + 1])
-            if len(call.parts) == call.cond.size:
+        for call, own in places.items():
+            call.parts.append(x[own])
+            if call.error is not None or call.begun == call.cond.size:
                 call.x = join(call.parts, run.space)
-                call.end()
+                call.end(call.error)
         for call in alike:  # other calls have their turn
             if not call.done.is_set():
                 self.calls.rotate(-1)
                 break
+
+
+def followed() -> Follower | None:
+    """Who follows the steps in the thread of a request, to be called in its context from the thread of the lane."""
+    follow, context = follower(), copy_context()
+    return None if follow is None else lambda step: context.run(follow, step)
 
 
 def guarded(call: Call, watch: Callable[..., bool]) -> Callable[..., bool]:

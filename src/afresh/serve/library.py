@@ -21,7 +21,8 @@ class UnknownRun(UserError):
 
 @dataclass(eq=False)
 class Served:
-    """A run whose weights are loaded, and the lane that draws from it. `users`: requests that use it now."""
+    """A run whose weights are loaded, and the lane that draws from it. `users`: requests that use it now. `turn` is held
+    by the one request that computes with the weights outside of the lane."""
 
     name: str
     run: Run
@@ -30,6 +31,7 @@ class Served:
     bytes: int
     users: int = 0
     used: float = field(default_factory=time.monotonic)
+    turn: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Library:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Any, TypeVar
 
@@ -14,13 +15,15 @@ from fastapi import Request
 
 from afresh.core import events
 from afresh.core.events import Event
+from afresh.core.steps import Step, following
 from afresh.serve.errors import Refused
-from afresh.serve.lane import cancelled
+from afresh.serve.lane import Cancelled, cancelled
 from afresh.serve.library import Library, Served
 
 T = TypeVar("T")
 EVERY = 0.025  # seconds between the events of a stream: what comes meanwhile is one event, as nobody reads faster
 AT_ONCE = 128  # pieces that are answered in one go, so that other requests are not kept waiting
+PATIENCE = 0.2  # seconds after which a request that waits for its turn looks whether anybody still waits for it
 RETRY = 1  # seconds after which a client that was refused tries again
 
 
@@ -45,11 +48,15 @@ class Desk:
         self.busy += 1
         gone = threading.Event()
 
+        def stop(step: Step) -> None:
+            if gone.is_set():
+                raise Cancelled
+
         def working() -> T:
             cancelled.set(gone)
             served = self.library.acquire(model)
             try:
-                with events.listening(unheard):
+                with events.listening(unheard), following(stop):
                     return work(served)
             finally:
                 self.library.release(served)
@@ -118,6 +125,20 @@ class Desk:
     def close(self) -> None:
         self.library.close()
         self.threads.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def alone(served: Served) -> Iterator[None]:
+    """The turn of a request that computes with a run outside of its lane, such as an edit: one of them at a time, so
+    that a crowd takes no more memory and processors than one does. Raises Cancelled if nobody waits any longer."""
+    gone = cancelled.get()
+    while not served.turn.acquire(timeout=PATIENCE):
+        if gone is not None and gone.is_set():
+            raise Cancelled
+    try:
+        yield
+    finally:
+        served.turn.release()
 
 
 def unheard(event: Event) -> None:

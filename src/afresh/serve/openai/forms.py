@@ -34,7 +34,7 @@ class Form(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Wanted(Form):
+class Conditions(Form):
     """What OpenAI's API has no word for: the conditions of a sample, guidance, and settings of the family."""
 
     label: Words | dict[str, Words] | None = Field(None, description="A class that the run knows, or one of each kind.")
@@ -43,21 +43,30 @@ class Wanted(Form):
     negative_label: Words | None = Field(None, description="A class that guidance leads away from.")
     negative_caption: Words | None = Field(None, description="A description that guidance leads away from.")
     guidance: Finite | None = Field(None, description="How strongly samples follow the conditions; 1 is as learnt.")
-    raw: bool = Field(False, description="Continue a prompt instead of answering it.")
-    regex: Annotated[str, Field(max_length=10_000)] | None = Field(None, description="What each text must match.")
-    grammar: Annotated[str, Field(max_length=100_000)] | None = Field(None, description="A Lark or GBNF grammar.")
     settings: dict[str, Any] = Field(default_factory=dict, description="Settings of sampling of the family, by name.")
 
     def request(self, **more: Any) -> Request:
         """The request for samples, with `more` of its parts."""
         given: dict[str, Any] = {"label": self.label, "number": self.number or {}, "caption": self.caption}
         negative = unwanted(self.negative_label, self.negative_caption)
-        return Request(**(given | {"raw": self.raw, "negative": negative} | more))
+        return Request(**(given | {"negative": negative} | more))
 
     def chosen(self, **more: Any) -> dict[str, Any]:
         """The settings of sampling, with `more` that are not None."""
         settings = {**self.settings, **{k: v for k, v in more.items() if v is not None}}
         return settings if self.guidance is None else {**settings, "guidance": self.guidance}
+
+
+class Wanted(Conditions):
+    """The same for texts, and what each of them must match."""
+
+    raw: bool = Field(False, description="Continue a prompt instead of answering it.")
+    regex: Annotated[str, Field(max_length=10_000)] | None = Field(None, description="What each text must match.")
+    grammar: Annotated[str, Field(max_length=100_000)] | None = Field(None, description="A Lark or GBNF grammar.")
+
+    def request(self, **more: Any) -> Request:
+        """The request for texts, with `more` of its parts."""
+        return super().request(**({"raw": self.raw} | more))
 
 
 class StreamOptions(Form):
@@ -109,10 +118,11 @@ def now() -> int:
     return int(time.time())
 
 
-def event(data: Any) -> str:
-    """A server-sent event."""
+def event(data: Any, kind: str = "") -> str:
+    """A server-sent event, of a named kind if there are several."""
     text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return f"data: {text}\n\n"
+    head = f"event: {kind}\n" if kind else ""
+    return f"{head}data: {text}\n\n"
 
 
 def check_context(run: Run, tokens: int) -> None:

@@ -1,0 +1,71 @@
+"""The steps of a solver as they are taken: for showing how far it is, for showing what it predicts, and for ending it.
+
+A solver calls `step`, and does not know who follows. Who follows changes nothing about the result; an error that is
+raised by a follower ends the solver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that was taken: `done` of `total`. `estimate()` is the data (B, *shape) that is predicted there, in the
+    space of the family, of the samples from number `first` on."""
+
+    done: int
+    total: int
+    estimate: Callable[[], Tensor]
+    first: int = 0
+
+
+Follower = Callable[[Step], None]
+_follower: ContextVar[Follower | None] = ContextVar("follower", default=None)
+_part: ContextVar[tuple[int, int] | None] = ContextVar("part", default=None)
+
+
+@contextmanager
+def following(follower: Follower) -> Iterator[None]:
+    """Steps that are taken inside the block, in this context, are passed to `follower`, after any that follows
+    already."""
+    outer = _follower.get()
+
+    def both(step: Step) -> None:
+        if outer is not None:
+            outer(step)
+        follower(step)
+
+    token = _follower.set(both)
+    try:
+        yield
+    finally:
+        _follower.reset(token)
+
+
+@contextmanager
+def part_of(before: int, total: int) -> Iterator[None]:
+    """The steps inside the block are a part of `total`, `before` of which were taken earlier."""
+    token = _part.set((before, total))
+    try:
+        yield
+    finally:
+        _part.reset(token)
+
+
+def follower() -> Follower | None:
+    """Who follows in this context, if anybody does."""
+    return _follower.get()
+
+
+def step(done: int, total: int, estimate: Callable[[], Tensor]) -> None:
+    """Tell whoever follows that `done` of `total` steps were taken."""
+    follow = _follower.get()
+    if follow is not None:
+        before, whole = _part.get() or (0, total)
+        follow(Step(before + done, whole, estimate))

@@ -1,0 +1,52 @@
+"""What a single text asks of a model that does not continue texts: a caption, or its labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from afresh.core import CondSpec, UserError
+from afresh.sampling.request import Request, of_kind, several_labels
+
+SHOWN = 40  # labels that an error lists
+
+
+def asked(spec: CondSpec, text: str, request: Request | None = None) -> Request:
+    """The `request` with what a text asks for: its caption if the model learnt captions, otherwise one label or
+    several with commas between them, each a class or NAME=CLASS. An empty text asks for nothing.
+
+    Raises UserError, listing the labels, for a text that is none, and if the request has a caption or labels already.
+    """
+    request, text = request or Request(), text.strip()
+    if not text:
+        return request
+    if of_kind(spec, "prompt", "vector"):
+        if request.caption is not None:
+            raise UserError("The caption is given twice, also by the text. Give one of them.", "given_twice")
+        return replace(request, caption=text)
+    if request.label is not None:
+        raise UserError("The label is given twice, also by the text. Give one of them.", "given_twice")
+    parts = of_kind(spec, "label")
+    if not parts:
+        raise UserError(
+            f"This model learnt neither captions nor labels, so {text!r} has no effect. Leave the text empty.",
+            "unconditional",
+        )
+    whole = any(text in spec[name].classes for name in parts)
+    words = [text] if whole else [word.strip() for word in text.split(",")]
+    for word in words:
+        name, equals, value = word.partition("=")
+        fits = [name] if equals and name in parts else parts
+        if not any((value if equals and name in parts else word) in spec[part].classes for part in fits):
+            raise UserError(f"This model has no label {word!r}. {listed(spec)}", "unknown_label")
+    labels = several_labels(spec, words)
+    return replace(request, label=next(iter(labels.values())) if len(parts) == 1 else labels)
+
+
+def listed(spec: CondSpec) -> str:
+    """The labels of a model in a sentence."""
+    out = []
+    for name in (parts := of_kind(spec, "label")):
+        classes = spec[name].classes
+        more = f", and {len(classes) - SHOWN:,} more" if len(classes) > SHOWN else ""
+        out.append(f"{f'{name}: ' if len(parts) > 1 else ''}{', '.join(classes[:SHOWN])}{more}")
+    return f"Its labels are {'; '.join(out)}."
