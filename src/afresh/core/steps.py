@@ -6,12 +6,17 @@ raised by a follower ends the solver.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
 from torch import Tensor
+
+from afresh.core import events
+
+SILENT_SECONDS = 2.0  # within which nobody asks how far it is
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,20 @@ def following(follower: Follower) -> Iterator[None]:
         yield
     finally:
         _follower.reset(token)
+
+
+@contextmanager
+def reporting(task: str) -> Iterator[None]:
+    """Events of progress tell how far the steps inside the block are, unless they take only a moment."""
+    begun = time.monotonic()
+
+    def tell(step: Step) -> None:
+        if time.monotonic() - begun >= SILENT_SECONDS:
+            values = {"done": step.done, "total": step.total, "ended": step.done == step.total}
+            events.progress(f"{task}: step {step.done:,} of {step.total:,}", task, **values)
+
+    with following(tell):
+        yield
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from afresh.core import Codec, Cond, Edit, Examples, UserError, registry
 from afresh.core.rng import Rng
+from afresh.core.steps import reporting
 from afresh.runs.inputs import encoded
 from afresh.runs.run import Run
 from afresh.sampling import energy as e
@@ -141,7 +142,7 @@ class Editor:
             if codec is not None:
                 task = through(codec, task)
             cond = self.cond(len(rows))
-            with precision(run.train):
+            with precision(run.train), reporting("solving"):
                 x = edit(modules, run.config, run.space, task, cond, Rng(self.seed), rows, settings).float().cpu()
             out.append(x if codec is None else codec.decode(x))
         x = torch.cat(out)

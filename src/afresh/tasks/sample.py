@@ -14,6 +14,7 @@ from afresh.alignment.reward_guidance import check_family, steered
 from afresh.alignment.rewards.reward import Reward, scorer_of
 from afresh.alignment.rewards.reward_factory import Wanted, reward_of
 from afresh.core import Cond, Space, UserError, events
+from afresh.core.steps import reporting
 from afresh.runs.adapters import with_adapters
 from afresh.runs.run import Run, join
 from afresh.sampling.request import Request, check_negative
@@ -126,7 +127,8 @@ class Sampler:
         """Draw the samples with the indices `numbers` under the conditions of `cond`."""
         run, watcher = self.run, self.watcher()
         modules = run.modules if self.modules is None else self.modules
-        x = run.draw(modules, cond, self.seed, self.settings(watcher), numbers, self.sampler, report=True)
+        with reporting("solving"):
+            x = run.draw(modules, cond, self.seed, self.settings(watcher), numbers, self.sampler, report=True)
         values = run.encoder.decode(x)
         return Rows(values, x) if watcher is None else Rows(watcher.texts() or values, x, watcher.written())
 
