@@ -181,7 +181,9 @@ BAD_FORMS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 def test_bad_forms_are_refused_with_advice(http: httpx.Client, name: str) -> None:
     fields, files, message = BAD_FORMS[name]
     more = {"model": "digits", "prompt": "one", **fields}
-    answer = http.post("/v1/images/edits", data=more, files=files or {"other": b""} if name != "no image" else [("x", "")])
+    answer = http.post(
+        "/v1/images/edits", data=more, files=files or {"other": b""} if name != "no image" else [("x", "")]
+    )
     assert answer.status_code == 400, answer.text
     assert re.search(message, answer.json()["error"]["message"]), answer.text
 

@@ -21,8 +21,8 @@ class UnknownRun(UserError):
 
 @dataclass(eq=False)
 class Served:
-    """A run whose weights are loaded, and the lane that draws from it. `users`: requests that use it now. `turn` is held
-    by the one request that computes with the weights outside of the lane."""
+    """A run whose weights are loaded, and the lane that draws from it. `users`: requests that use it now. `turn` is
+    held by the one request that computes with the weights outside of the lane."""
 
     name: str
     run: Run

@@ -251,7 +251,7 @@ def followed(run: Run, form: DrawnForm, draw: Callable[[], Samples], put: Callab
 
 
 def check_size(run: Run, form: ImagesForm, contents: list[bytes], param: str = "image") -> None:
-    """Raises Refused for images of another size than the run's, before they are decoded, and for another wanted size."""
+    """Raises Refused for images of another size than the run's, before decoding, and for another wanted size."""
     check_images(run)
     own = own_size(run)
     if own is None:
