@@ -14,6 +14,7 @@ from afresh.core.device import wide
 from afresh.core.rng import Rng, uniform_each
 from afresh.sampling.constraint import Constraint, check_finished, restrict
 from afresh.sampling.deadline import Deadline
+from afresh.sampling.prefixes import KEPT_BYTES, LEAST, Known, Prefixes, Slotted, common
 
 Alternatives = Sequence[tuple[int, float]]  # the likeliest tokens and their log-probabilities, the likeliest first
 # (index of the sample, token, its log-probability at temperature 1 among all tokens, the likeliest tokens) -> whether
@@ -159,8 +160,10 @@ class Decoding:
         self.device = device
         self.banned = torch.tensor(banned, dtype=torch.int64, device=device)
         self.active: list[TokenSequence] = []
+        self.late: list[tuple[TokenSequence, Cond]] = []  # join after the next step
         self.cond = Cond(0)
         self.state: Any = None
+        self.prefixes = Prefixes()
 
     def join(self, sequences: Sequence[TokenSequence], cond: Cond) -> None:
         """Draw these sequences too, under the conditions of the rows of `cond`. Raises UserError if a constraint cannot
@@ -169,27 +172,77 @@ class Decoding:
             if s.constraint is not None:
                 assert self.end is not None, "constraints need a token that ends a text"
                 s.deadline = Deadline(s.constraint, s.length, self.end)
+        cond = replace(cond, known=None, known_mask=None)
+        now, later = self._unlike(sequences, cond)
+        self.late += [(sequences[i], cond.select(torch.tensor([i]))) for i in later]
+        self._admit([sequences[i] for i in now], cond.select(torch.tensor(now)) if later else cond)
+
+    def _unlike(self, sequences: Sequence[TokenSequence], cond: Cond) -> tuple[list[int], list[int]]:
+        """Which sequences join now, and which after the next step, because most of their prompt is then known from
+        one that joins now."""
+        now: list[int] = []
+        later: list[int] = []
+        for i, s in enumerate(sequences):
+            alike = self.device.type == "cpu" and any(
+                2 * common(s.tokens, sequences[j].tokens) > max(2 * LEAST, len(s.tokens)) for j in now
+            )
+            (later if alike else now).append(i)
+        return now, later
+
+    def _admit(self, sequences: Sequence[TokenSequence], cond: Cond) -> None:
         for s in sequences:
             s.start = window_start(len(s.tokens), self.context)
             s.fed = s.tokens[s.start :]
-        cond = replace(cond, known=None, known_mask=None)
+        first = len(self.active)
+        if self.state is not None:
+            if isinstance(self.state, Slotted):
+                self.state = self.state.extend(len(sequences), self.prefixes.left)
+                self._reuse(sequences, cond, first)
+            else:
+                self.state = self.state.extend(len(sequences))
         self.cond = Cond.cat([self.cond, cond]) if self.active else cond
-        if self.active and self.state is not None:
-            self.state = self.state.extend(len(sequences))
         self.active += sequences
+
+    def _reuse(self, sequences: Sequence[TokenSequence], cond: Cond, first: int) -> None:
+        """Copy what is known of the prompts of new rows, the first of which is `first`."""
+        state = self.state
+        others = [
+            Known(slot, s.tokens[:length], self.cond.select(torch.tensor([row])), start)
+            for row, (s, slot, length, start) in enumerate(
+                zip(self.active, *(t[:first].tolist() for t in (state.slots, state.lengths, state.starts)), strict=True)
+            )
+            if s.start == 0 and length >= LEAST
+        ]
+        for row, s in enumerate(sequences, first):
+            own = cond.select(torch.tensor([row - first]))
+            if s.start == 0 and (match := self.prefixes.longest(s.tokens, own, others)) is not None:
+                known, length = match
+                state.copy_prefix(row, known.slot, length, known.start)
+                s.fed = s.tokens[length:]
+        self.prefixes.forget(state.slots[first:].tolist())
 
     def leave(self, sequences: Sequence[TokenSequence]) -> None:
         """Stop drawing these sequences."""
         leaving = set(map(id, sequences))
+        self.late = [(s, cond) for s, cond in self.late if id(s) not in leaving]
         self._keep([row for row, s in enumerate(self.active) if id(s) not in leaving])
 
     def _keep(self, rows: Sequence[int]) -> None:
         if len(rows) == len(self.active):
             return
-        index = torch.tensor(rows, dtype=torch.int64, device=self.device)
+        index, state = torch.tensor(rows, dtype=torch.int64, device=self.device), self.state
+        if isinstance(state, Slotted):
+            staying = set(rows)
+            for row, s in enumerate(self.active):
+                if row not in staying and s.start == 0:
+                    self.prefixes.remember(state, row, s.tokens, self.cond.select(torch.tensor([row])))
+            if not rows and state.k.nbytes + state.v.nbytes > KEPT_BYTES:
+                state, self.prefixes = None, Prefixes()
+        elif not rows:
+            state = None
         self.active = [self.active[row] for row in rows]
         self.cond = self.cond.select(index)
-        self.state = None if self.state is None or not rows else self.state.select(index)
+        self.state = None if state is None else state.select(index)
 
     def step(self) -> list[TokenSequence]:
         """Draw the next token of every sequence, or on a GPU, which every reading stalls, the next few before they are
@@ -236,6 +289,9 @@ class Decoding:
         self._keep(staying)
         if restarted and self.state is not None:
             self.state.restart(torch.tensor(restarted, device=self.device))
+        if self.late:
+            late, self.late = self.late, []
+            self._admit([s for s, _ in late], Cond.cat([cond for _, cond in late]))
         return ended
 
     def _together(self) -> int:

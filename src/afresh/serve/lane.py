@@ -24,6 +24,7 @@ from afresh.runs.run import Run, join
 from afresh.sampling.tokens import Decoding, TokenSequence
 from afresh.training.loop import precision
 
+KEPT_BATCHES = 2  # without a sequence
 SEQUENCES = 64  # drawn side by side
 EXAMPLES = 16  # solved together; more are no faster each on a processor, and others would wait for longer
 GATHERING = 0.01  # seconds that an idle lane waits for others before it solves: a fraction of what solving takes
@@ -159,7 +160,7 @@ class Lane:
 
     def _abandon(self, call: Call, error: BaseException) -> None:
         for batch in self.batches.values():
-            batch.leave([s for s in batch.active if self.owner.get(id(s)) is call])
+            batch.leave(call.sequences)
         for s in call.sequences:
             self.owner.pop(id(s), None)
         call.end(error)
@@ -170,7 +171,7 @@ class Lane:
         """Let sequences join as long as there is room, one of each call in turn."""
         stepwise, run = self.stepwise, self.run
         assert stepwise is not None
-        room = SEQUENCES - sum(len(b.active) for b in self.batches.values())
+        room = SEQUENCES - sum(len(b.active) + len(b.late) for b in self.batches.values())
         joining: dict[Hashable, list[tuple[Call, int]]] = {}
         waiting = [c for c in calls if c.begun < len(c.sequences)]
         while room > 0 and waiting:
@@ -208,9 +209,10 @@ class Lane:
                 self.owner[id(s)] = call
 
     def _step(self) -> None:
-        for key in [k for k, b in self.batches.items() if not b.active]:
+        idle = [k for k, b in self.batches.items() if not b.active]
+        for key in idle[:-KEPT_BATCHES]:  # the newest keep the prefixes that they know
             del self.batches[key]
-        for batch in self.batches.values():
+        for batch in [b for b in self.batches.values() if b.active]:
             for s in batch.step():
                 call = self.owner.pop(id(s), None)
                 if call is None or call.done.is_set():

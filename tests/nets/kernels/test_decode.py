@@ -234,3 +234,38 @@ def test_a_sequence_that_joins_later_is_that_of_one_drawn_alone(
     while shared.active:
         shared.step()
     assert [s.new for s in rows] == [alone(i) for i in range(5)]
+
+
+def test_a_known_beginning_is_not_computed_again() -> None:
+    net = made(replace(SHAPE, separator=0), SPEC)
+    predict, fed = predictor({"decoder": net}, 49), []
+    labels = {"label": torch.tensor([0, 0, 1])}, {"label": torch.ones(3, dtype=torch.bool)}
+    cond, shared = Cond(3, *labels), [0, *range(1, 21)]
+    prompts = [[*shared, 30], [*shared, 31, 32], [*shared, 30]]
+
+    def counting(x: Tensor, counts: Any, c: Cond, state: Any) -> tuple[Tensor, Any]:
+        fed.append(x.numel() if counts is None else int(counts.sum()))
+        return predict(x, counts, c, state)
+
+    def drawn(together: bool) -> list[list[int]]:
+        batch, rows = Decoding(counting, 48, torch.device("cpu")), []
+        for i, prompt in enumerate(prompts):
+            rows.append(TokenSequence(list(prompt), i, Rng(4), 8))
+            batch = batch if together else Decoding(counting, 48, torch.device("cpu"))
+            batch.join([rows[-1]], cond.select(torch.tensor([i])))
+            while batch.active:
+                batch.step()
+        return [s.new for s in rows]
+
+    apart = drawn(together=False)
+    assert fed[::8] == [22, 23, 22]
+    fed.clear()
+    assert drawn(together=True) == apart
+    assert fed[::8] == [22, 2, 22], "the second begins as the first, the third has another label"
+    fed.clear()
+    batch = Decoding(counting, 48, torch.device("cpu"))
+    rows = [TokenSequence(list(prompts[0]), i, Rng(4), 8) for i in (0, 1)]
+    batch.join(rows, cond.select(torch.tensor([0, 0])))
+    while batch.active:
+        batch.step()
+    assert rows[0].new == apart[0] and fed[:2] == [22, 2], "the second joins when its prompt is known"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -76,20 +76,29 @@ class Sequences:
         """The sequences of these rows; keys and values are not copied."""
         return replace(self, slots=self.slots[rows], lengths=self.lengths[rows], starts=self.starts[rows])
 
-    def extend(self, count: int) -> Sequences:
-        """The same sequences and `count` empty ones after them, in slots that nothing uses; there is room for twice as
-        many if there are not enough slots."""
+    def extend(self, count: int, last: Collection[int] = ()) -> Sequences:
+        """The same sequences and `count` empty ones after them, in slots that nothing uses, those in `last` only if
+        there are no others; there is room for twice as many if there are not enough slots."""
         used, total = set(self.slots.tolist()), self.k.shape[1]
         k, v = self.k, self.v
         if len(used) + count > total:
             grown = max(2 * total, len(used) + count)
             k, v = (t.new_empty(t.shape[0], grown, *t.shape[2:]) for t in (k, v))
             k[:, :total], v[:, :total], total = self.k, self.v, grown
-        free = [slot for slot in range(total) if slot not in used][:count]
+        unused = (slot for slot in range(total) if slot not in used)
+        free = sorted(unused, key=lambda slot: (slot in last, slot))[:count]
         zeros = self.lengths.new_zeros(count)
         slots = torch.cat([self.slots, torch.tensor(free, dtype=torch.int64)])
         lengths, starts = torch.cat([self.lengths, zeros]), torch.cat([self.starts, zeros])
         return replace(self, k=k, v=v, slots=slots, lengths=lengths, starts=starts)
+
+    def copy_prefix(self, row: int, slot: int, length: int, start: int) -> None:
+        """Gives an empty row the first `length` positions of a slot, of a document that begins at `start`."""
+        own = int(self.slots[row])
+        if own != slot:
+            for stored in (self.k, self.v):
+                stored[:, own, :, :length] = stored[:, slot, :, :length]
+        self.lengths[row], self.starts[row] = length, start
 
     def restart(self, rows: Tensor) -> None:
         """Empties the cache of some rows."""
