@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,12 +21,17 @@ from safetensors.torch import load_file, save_file
 
 from afresh.core import UserError
 from afresh.core.stored import MOST_DEPTH, parse_json
+from afresh.runs.data import run_data
 from afresh.runs.record import RunRecord, read_record
 from afresh.runs.run import Run, metrics_rows
+from afresh.tasks.data_source import data_source
+from afresh.tasks.report import previews_of
+from tests.cli.conftest import Invoke
 from tests.fuzz.mutations import copied, correct_hashes, mutate
 from tests.fuzz.verbs import outcome
+from tests.heard import heard
 
-MUTATIONS = 150  # of each run
+MUTATIONS = 100  # of each run
 
 
 @pytest.mark.parametrize("kind", ["pictures_run", "texts_run"])
@@ -182,3 +188,26 @@ def test_a_line_of_metrics_that_holds_something_else_is_named(texts_run: Path, t
         file.write_text(f"{text}{line}\n")
         with pytest.raises(UserError, match=rf"metrics\.jsonl, line {len(good) + 1}"):
             metrics_rows(Run.open(run))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(20)])
+def test_a_damaged_preview_is_said(content: bytes, pictures_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    run = Path(shutil.copytree(pictures_run, tmp_path / "run"))
+    file = run / "samples" / "000004.png"
+    file.write_bytes(content)
+    code, _, err = invoke("show", run)
+    assert code == 0 and "000004.png cannot be shown" in err
+    with heard() as events:
+        assert previews_of(Run.open(run)) == []
+    assert any("000004.png is damaged" in e.text for e in events)
+
+
+def test_weights_to_which_nothing_can_be_fitted_are_said(pictures_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def finish(*_: Any) -> Any:
+        raise torch.linalg.LinAlgError("the input is not positive-definite")
+
+    run = Run.open(pictures_run)
+    source = data_source(run, run_data(run))
+    monkeypatch.setitem(run.__dict__, "family", replace(run.family, finish=finish))
+    with pytest.raises(UserError, match=r"flow cannot be fitted after training .*positive-definite"):
+        source.finish(run.learner())

@@ -21,9 +21,10 @@ PAGE = ROOT / "docs" / "reference" / "faults.md"
 
 
 @pytest.fixture
-def read_only(pictures_run: Path) -> Iterator[Path]:
+def read_only(pictures_run: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of a run, with one step left, in a folder that everybody may read and nobody may write."""
     with needs.folder_of_a_user() as parent:
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(parent / "config"))  # that of pytest may be closed to the user
         run = Path(shutil.copytree(pictures_run, parent / "run"))
         shutil.rmtree(run / "checkpoints" / "000004")
         (run / "latest").write_text("000003\n")
@@ -43,7 +44,8 @@ def test_a_run_that_may_only_be_read(read_only: Path, texts: Path, tmp_path: Pat
     before = content(read_only)
     codecs.lookup("ascii")  # Python remembers a codec that it could not read as another user
     with needs.without_privileges():
-        assert invoke("show", read_only)[0] == 0
+        shown = invoke("show", read_only)
+        assert shown[0] == 0, shown
         code, printed, _ = invoke("verify", read_only)
         assert code == 0 or "data" in printed, printed  # the data lies in a folder of pytest, which may be closed
         for argv in (("train", texts, "--out", read_only / "new"), ("train", "--resume", read_only, "--trust")):

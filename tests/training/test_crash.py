@@ -165,6 +165,19 @@ def test_a_run_killed_at_any_point_ends_like_an_undisturbed_one(whole: Whole) ->
         shutil.rmtree(run.parent)
 
 
+@pytest.mark.parametrize("kind", ["tuned", "distilled"])
+def test_a_run_that_is_made_of_another_ends_the_same_after_a_kill(
+    kind: str, zygote: Zygote, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    whole = Whole(zygote, tmp_path_factory.mktemp(kind), kind)
+    for at in sorted(random.Random(5).sample(range(len(whole.points)), 6)):
+        run = whole.copy(f"kill{at}")
+        assert whole.zygote.go_on(run, fault="kill", at=at) == -signal.SIGKILL, whole.points[at]
+        assert not manifest_faults(run), "a killed run looks as sound as it is"
+        whole.check(run)
+        shutil.rmtree(run.parent)
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_run_killed_repeatedly_ends_like_an_undisturbed_one(whole: Whole, seed: int) -> None:
     rng, run = random.Random(seed), whole.copy(f"again{seed}")

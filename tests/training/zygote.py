@@ -25,6 +25,7 @@ import torch
 
 from afresh.core import UserError
 from afresh.core.events import Event, listening
+from afresh.tasks import distill, tune
 from afresh.tasks.learn import learn
 from afresh.tasks.resume import resume
 from afresh.tasks.train import TrainSpec, start
@@ -40,7 +41,9 @@ RUNS: dict[str, dict[str, Any]] = {
         "set_family": {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2},
     },
     "gan": {"modality": "image", "data": {}, "set_family": {"width": 4, "latent": 4, "cond": 8}},
+    "flow": {"modality": "image", "data": {}, "set_family": {"widths": [4], "emb": 8}},
 }
+BASES = {"tuned": "transformer", "distilled": "flow"}  # families of the runs that other runs are made of
 
 
 class Points:
@@ -140,19 +143,22 @@ class Torn:
         return self.file.fileno()
 
 
+def data_path(run: Path, family: str) -> Path:
+    return run.parent / ("data.txt" if family == "transformer" else "data.npz")
+
+
 def make_data(path: Path, family: str) -> Path:
     """The path of a few sentences, or of 60 of scikit-learn's digits."""
     if family == "transformer":
         animals, things = ("cat", "dog", "hen", "fox", "pig", "cow"), ("mat", "log", "box", "bed", "hat", "rug")
-        path = path.with_suffix(".txt")
         path.write_text("".join(f"the {a} sat on the {b} and saw a {a}.\n" for a in animals for b in things))
         return path
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     pixels = (digits.images[:60] * 15.9).astype(np.uint8)
-    np.savez(path.with_suffix(".npz"), x=pixels, y=digits.target[:60])
-    return path.with_suffix(".npz")
+    np.savez(path, x=pixels, y=digits.target[:60])
+    return path
 
 
 def limit_files(order: Mapping[str, Any]) -> None:
@@ -164,8 +170,21 @@ def limit_files(order: Mapping[str, Any]) -> None:
 def begin(order: Mapping[str, Any]) -> None:
     """Create a run of `steps` steps in order["run"] without training."""
     run = Path(order["run"])
-    family = order["family"]
-    data = make_data(run.parent / "data", family)
+    kind = order["family"]
+    if kind in BASES:
+        base = run.parent / "base"
+        begin({**order, "run": str(base), "family": BASES[kind], "steps": 3})
+        learn(resume(base))
+        train = {**HAND, **EVERY}
+        if kind == "tuned":
+            tune.start(
+                tune.TuneSpec(str(base), data_path(run, "transformer"), steps=order["steps"], out=run, set_train=train)
+            )
+        else:
+            distill.start(distill.DistillSpec(base, steps=order["steps"], out=run, set_train=train))
+        return
+    family = kind
+    data = make_data(data_path(run, family), family)
     limit_files(order)
     options = RUNS[family]
     train = {**HAND, **EVERY, **order.get("train", {})}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from afresh.core import Batch, Examples, Space
+from afresh.core import Batch, Examples, Space, UserError
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
 from afresh.data.prepare import Prepared
@@ -70,12 +70,23 @@ class DataSource:
         return True
 
     def finish(self, learner: Learner) -> None:
-        """Fit the tensors that the family fits to its data after training, and write them."""
+        """Fit the tensors that the family fits to its data after training, and write them.
+
+        Raises UserError if the weights are such that nothing can be fitted, as they are if a checkpoint was changed.
+        """
         run = self.run
         if run.family.finish is None:
             return
         with averaged(learner), adapters_merged(learner.modules) as modules, torch.no_grad(), precision(learner.config):
-            fitted = run.family.finish(modules, run.config, self.space, self.train, Rng(learner.config.seed))
+            try:
+                fitted = run.family.finish(modules, run.config, self.space, self.train, Rng(learner.config.seed))
+            except (ValueError, torch.linalg.LinAlgError) as e:
+                raise UserError(
+                    f"The weights of step {learner.step:,} in {run.path} give values to which the family "
+                    f"{run.record.family} cannot be fitted after training ({' '.join(str(e).split())[:200]}). Were its "
+                    "checkpoints changed? Train again, or restore a copy of the run.",
+                    "not_fitted",
+                ) from e
         write_weights(run.path, FITTED, fitted)
 
     def close(self) -> None:
