@@ -201,7 +201,7 @@ def test_a_meter_in_the_middle_of_a_bar_ends_it() -> None:
     ("name", "content", "reason"),
     [
         ("a.mid", b"not MIDI at all", "not a MIDI file, or damaged"),
-        ("c.mid", b"MThd garbage", "(invalid midi file! File size is less than 14"),
+        ("c.mid", b"MThd garbage", "(invalid midi file!"),
         ("b.mid", b"MThd\0\0\0\6\0\1\0\1\0\x60MTrk\0\0\1\4\xff", "not a MIDI file, or damaged"),
         ("c.abc", b"just a letter", "no tune"),
         ("d.abc", b"X:1\nK:C\n", "no notes"),
