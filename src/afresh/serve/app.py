@@ -14,6 +14,7 @@ from afresh.serve import errors, health
 from afresh.serve.guard import Guard, Keys
 from afresh.serve.library import Library
 from afresh.serve.openai import chat, completions, images, models
+from afresh.serve.studio import routes as studio
 from afresh.serve.work import Desk
 
 MOST_BYTES = 32 * 2**20  # of the body of a request
@@ -55,5 +56,6 @@ def make_app(settings: ServeSettings) -> FastAPI:
     errors.install(app)
     for part in (models, completions, chat, images, health):
         app.include_router(part.routes(desk))
+    app.include_router(studio.routes(desk))
     app.add_middleware(Guard, hosts=settings.hosts, keys=settings.keys, most_bytes=settings.most_bytes)
     return app

@@ -37,6 +37,7 @@ from afresh.training.signals import interrupts_caught
 from afresh.training.weights import EARLY, adapters_merged, forget_chosen, state_of, write_weights
 
 PREVIEW, HEARD = 16, 4  # samples of a preview, and of them those that a log gets as texts or sounds
+SEPARATOR = "\n\n--------\n\n"  # between the texts of a file of samples
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ def preview(learner: Learner, run: Run) -> Samples:
     if run.encoder.kind.view != "text":
         replace_file(run.path / "samples" / f"{name}.png", grid_png(samples))
     else:
-        text = "\n\n--------\n\n".join(p.text or "" for p in run.encoder.kind.previews(values))
+        text = SEPARATOR.join(p.text or "" for p in run.encoder.kind.previews(values))
         replace_file(run.path / "samples" / f"{name}.txt", text.encode("utf-8", "backslashreplace"))
     return samples
 

@@ -1,0 +1,90 @@
+"""Pages of the studio: templates whose values are always text, headers that let nothing else in, errors as pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse
+from fastapi.routing import APIRoute
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.responses import Response
+
+from afresh.core import UserError
+from afresh.serve.errors import Refused, invalid, refused
+
+HERE = Path(__file__).parent
+STATIC = HERE / "static"
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob: data:; object-src 'none'; "
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "cache-control": "no-store",
+}
+# Pages of the navigation: path below /studio/, and name.
+PLACES = (("", "Models"), ("create", "Create"), ("gallery", "Gallery"))
+
+
+@cache
+def environment() -> Environment:
+    """The templates. Values are escaped, and a misspelt name is an error."""
+    return Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def address(request: Request, path: str = "", **query: Any) -> str:
+    """The address of a page below /studio/, behind a proxy too; parameters that are None or empty are left out."""
+    asked = {k: v for k, v in query.items() if v not in (None, "", False)}
+    root = request.scope.get("root_path", "")
+    return f"{root}/studio/{quote(path)}" + (f"?{urlencode(asked)}" if asked else "")
+
+
+def rendered(request: Request, template: str, **values: Any) -> str:
+    """A template as HTML."""
+
+    def link(path: str = "", **query: Any) -> str:
+        return address(request, path, **query)
+
+    here = request.url.path.rsplit("/studio/", 1)[-1]
+    return environment().get_template(template).render(link=link, here=here, places=PLACES, **values)
+
+
+def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+    """A page, or a part of one that replaces a part of the page that is shown."""
+    return HTMLResponse(rendered(request, template, **values), status, HEADERS)
+
+
+def failure(request: Request, error: Refused) -> HTMLResponse:
+    """An error as a page, or as a part of the page that asked for a part."""
+    template = "error_part.html" if request.headers.get("hx-request") else "error.html"
+    return page(request, template, error.status, message=str(error))
+
+
+class PageRoute(APIRoute):
+    """A route whose errors are shown as pages."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except RequestValidationError as error:
+                return failure(request, invalid(error))
+            except (Refused, UserError) as error:
+                return failure(request, refused(error))
+
+        return handle

@@ -1,0 +1,111 @@
+"""What the studio says of a run at a glance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from afresh.core import UserError
+from afresh.core.counted import counted
+from afresh.runs.run import Run, summary
+from afresh.serve.library import Library
+from afresh.tasks.learn import SEPARATOR
+from afresh.tasks.report import read_verdict
+
+EXCERPT = 420  # characters of a text
+FAMILIES: Mapping[str, str] = {
+    "transformer": "writes one piece after the other",
+    "masked": "fills in, in any order",
+    "flow": "shapes noise step by step",
+    "fewstep": "shapes noise in a few steps",
+    "gan": "draws in one go",
+    "vae": "draws from a small code",
+    "autoencoder": "draws from a small code",
+    "diffusers": "shapes noise step by step",
+}
+
+
+@dataclass(frozen=True)
+class RunCard:
+    """A run for people. `view`: text, image or sound. `picture`: whether there is a preview image. `fault`: why the run
+    cannot be used."""
+
+    name: str
+    modality: str = ""
+    view: str = "text"
+    family: str = ""
+    how: str = ""
+    size: str = ""
+    data: str = ""
+    lineage: str = ""
+    progress: str = ""
+    verdict: str = ""
+    sentence: str = ""
+    excerpt: str = ""
+    picture: bool = False
+    usable: bool = True
+    fault: str = ""
+
+
+def card_of(name: str, run: Run) -> RunCard:
+    """Raises UserError if the run cannot be read."""
+    record, made, verdict = run.record, summary(run), read_verdict(run.path)
+    begun, done = made["steps"] > 0, made["steps"] >= made["planned"]
+    text = newest_sample(run.path, ".txt")
+    word = "" if verdict is None or verdict["word"] == "not measured" else verdict["word"]
+    return RunCard(
+        name=name,
+        modality=record.modality,
+        view=run.encoder.kind.view,
+        family=record.family,
+        how=FAMILIES.get(record.family, ""),
+        size=magnitude(record.parameters),
+        data=counted(record.data.train, "example"),
+        lineage=lineage(run),
+        progress="" if done else "not trained yet" if not begun else f"{100 * made['steps'] // made['planned']}% trained",
+        verdict=word,
+        sentence="" if verdict is None else verdict["sentence"],
+        excerpt="" if text is None else first_text(text),
+        picture=newest_sample(run.path, ".png") is not None,
+        usable=begun,
+    )
+
+
+def cards(library: Library) -> list[RunCard]:
+    """The runs of a server, each with why it cannot be used if it cannot."""
+    out = []
+    for name in library.paths():
+        try:
+            out.append(card_of(name, library.open(name)))
+        except UserError as error:
+            out.append(RunCard(name, usable=False, fault=str(error)))
+    return out
+
+
+def lineage(run: Run) -> str:
+    """What a run was made from, in words."""
+    record = run.record
+    if record.base_model is None:
+        return ""
+    verb = "aligned from" if record.align is not None else "tuned from"
+    return f"{verb} {Path(record.base_model).name}"
+
+
+def newest_sample(path: Path, suffix: str) -> Path | None:
+    """The newest file of samples that training wrote."""
+    return max((path / "samples").glob(f"*{suffix}"), default=None)
+
+
+def first_text(file: Path) -> str:
+    """The beginning of the first text in a file of samples that is not empty."""
+    texts = file.read_text("utf-8", "replace").split(SEPARATOR)
+    return next((t.strip()[:EXCERPT] for t in texts if t.strip()), "")
+
+
+def magnitude(parameters: int) -> str:
+    """A number of parameters in few characters, such as 12.3M."""
+    for size, letter in ((1_000_000_000, "B"), (1_000_000, "M"), (1_000, "K")):
+        if parameters >= size:
+            return f"{parameters / size:.3g}{letter}"
+    return str(parameters)
