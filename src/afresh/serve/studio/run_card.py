@@ -63,7 +63,11 @@ def card_of(name: str, run: Run) -> RunCard:
         size=magnitude(record.parameters),
         data=counted(record.data.train, "example"),
         lineage=lineage(run),
-        progress="" if done else "not trained yet" if not begun else f"{100 * made['steps'] // made['planned']}% trained",
+        progress=""
+        if done
+        else "not trained yet"
+        if not begun
+        else f"{100 * made['steps'] // made['planned']}% trained",
         verdict=word,
         sentence="" if verdict is None else verdict["sentence"],
         excerpt="" if text is None else first_text(text),
