@@ -300,6 +300,31 @@ def test_a_broken_package_is_named_and_disturbs_no_other(
     assert exit_code == 2 and "walks-again" in err and says in err
 
 
+@pytest.mark.parametrize("group", ["families", "aligners", "metrics", "rewards"])
+@pytest.mark.parametrize("code", ["import no_such_module", "raise SystemError('no')", "X = 3"])
+def test_a_broken_plug_in_of_any_group_is_one_sentence_that_names_the_package(
+    group: str, code: str, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    target = tmp_path / "site"
+    info = target / "broken_walks-1.0.dist-info"
+    info.mkdir(parents=True)
+    (target / "broken_walks.py").write_text(code)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-walks\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[afresh.{group}]\n{tmp_path.name} = broken_walks:X\n")
+    monkeypatch.syspath_prepend(target)
+    plugins.cache_clear()
+    events: list[Event] = []
+    try:
+        with listening(events.append):
+            getattr(registry, group)()
+        assert [(e.kind, e.fields["package"]) for e in events] == [("warning", "broken-walks")]
+        assert f"{tmp_path.name!r} in afresh.{group}, a plug-in of the package broken-walks" in events[0].text
+        assert invoke("--help")[0] == 0 and invoke("train", "--help")[0] == 0
+    finally:
+        sys.modules.pop("broken_walks", None)
+        plugins.cache_clear()
+
+
 def test_a_name_that_is_taken_is_not_replaced(add: Any) -> None:
     add("MODALITY = object()", 'text = "walks_again:MODALITY"', 'walk = "walks_again:MODALITY"')
     events: list[Event] = []

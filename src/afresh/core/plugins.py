@@ -10,7 +10,7 @@ Metadata is read when plug-ins are first listed, and a package is imported when 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -47,6 +47,9 @@ class Plugin:
             loaded = self.entry.load()
         except Exception as e:  # a package may raise anything
             raise self.error(f"cannot be loaded: {type(e).__name__}: {e}") from e
+        if not required and not isinstance(loaded, Sequence if self.group != "rewards" else Mapping):
+            wanted = "mapping" if self.group == "rewards" else "sequence"
+            raise self.error(f"is a {type(loaded).__name__}, not a {wanted}")
         if missing := [name for name in required if getattr(loaded, name, None) is None]:
             raise self.error(f"lacks {', '.join(missing)}")
         if "name" in required and loaded.name != self.name:
