@@ -16,7 +16,7 @@ from afresh.evaluation.images import METRICS
 from afresh.evaluation.label_classifier import shifted
 from afresh.evaluation.memorisation import near_copies, nearest, nearest_ratio
 from afresh.evaluation.pixel_gaussian import pixel_gaussian
-from afresh.evaluation.study import Study, measure
+from afresh.evaluation.study import Study, Unmeasurable, measure
 from tests.evaluation.evidence import digit_evidence, digits
 
 pytestmark = pytest.mark.slow
@@ -193,3 +193,11 @@ def test_split_hash_is_of_contents_not_of_order() -> None:
     evidence = digit_evidence("real")
     a, b = evidence.train_items[:9], evidence.heldout_items[:5]
     assert split_hash(a, b, IMAGE) == split_hash(a[::-1], b, IMAGE) != split_hash(b, a, IMAGE)
+
+
+@pytest.mark.parametrize("name,needed", [("variety", 3), ("precision", 3), ("coverage", 5)])
+def test_metrics_of_neighbours_say_how_many_samples_they_need(name: str, needed: int) -> None:
+    (metric,) = (m for m in METRICS if m.name == name)
+    study = Study(digit_evidence("real"), needed)
+    with pytest.raises(Unmeasurable, match=f"more than {needed} samples"):
+        metric.compute(study)
