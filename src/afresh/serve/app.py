@@ -11,9 +11,10 @@ from fastapi import FastAPI
 
 from afresh import __version__
 from afresh.serve import errors, health
+from afresh.serve.anthropic import messages
 from afresh.serve.guard import Guard, Keys
 from afresh.serve.library import Library
-from afresh.serve.openai import chat, completions, images, models
+from afresh.serve.openai import chat, completions, images, models, responses
 from afresh.serve.studio import routes as studio
 from afresh.serve.work import Desk
 
@@ -54,7 +55,7 @@ def make_app(settings: ServeSettings) -> FastAPI:
     )
     app.state.desk = desk
     errors.install(app)
-    for part in (models, completions, chat, images, health):
+    for part in (models, completions, chat, responses, messages, images, health):
         app.include_router(part.routes(desk))
     app.include_router(studio.routes(desk))
     app.add_middleware(Guard, hosts=settings.hosts, keys=settings.keys, most_bytes=settings.most_bytes)

@@ -36,10 +36,20 @@ class Refused(Exception):
         self.status, self.code, self.param, self.retry = status, code, param, retry
 
 
-def body(status: int, message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
+def body(error: Refused) -> dict[str, Any]:
     """{"error": {message, type, param, code}}."""
-    kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return {"error": {"message": str(error), "type": kind(error), "param": error.param, "code": error.code}}
+
+
+def anthropic_body(error: Refused) -> dict[str, Any]:
+    """{"type": "error", "error": {type, message}}, as clients of Anthropic's API expect it."""
+    known = {"server_error": "api_error"}.get(kind(error), kind(error))
+    return {"type": "error", "error": {"type": known, "message": str(error)}}
+
+
+def kind(error: Refused) -> str:
+    """The name of the kind of error that a status stands for."""
+    return TYPES.get(error.status, "server_error" if error.status >= 500 else "invalid_request_error")
 
 
 def refused(error: BaseException) -> Refused:
@@ -55,9 +65,11 @@ def refused(error: BaseException) -> Refused:
     return Refused(500, "The server failed to answer this request; its log says why.", "internal_error")
 
 
-def answer(error: Refused) -> JSONResponse:
+def answer(error: Refused, path: str) -> JSONResponse:
+    """The answer to a request to this path, in the form of the API that the path belongs to."""
     headers = {} if error.retry is None else {"retry-after": str(error.retry)}
-    return JSONResponse(body(error.status, str(error), error.code, error.param), error.status, headers)
+    content = anthropic_body(error) if "/v1/messages" in path else body(error)
+    return JSONResponse(content, error.status, headers)
 
 
 def invalid(error: RequestValidationError) -> Refused:
@@ -79,15 +91,15 @@ def install(app: Any) -> None:
 
     @app.exception_handler(Refused)
     async def on_refused(request: Request, error: Refused) -> JSONResponse:
-        return answer(error)
+        return answer(error, request.url.path)
 
     @app.exception_handler(UserError)
     async def on_user_error(request: Request, error: UserError) -> JSONResponse:
-        return answer(refused(error))
+        return answer(refused(error), request.url.path)
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return answer(invalid(error))
+        return answer(invalid(error), request.url.path)
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:
@@ -96,7 +108,7 @@ def install(app: Any) -> None:
             message = f"There is nothing at {request.url.path}. What there is: GET /openapi.json."
         elif error.status_code == 405:
             message = f"{request.method} does not apply to {request.url.path}."
-        given = answer(Refused(error.status_code, message))
+        given = answer(Refused(error.status_code, message), request.url.path)
         for name, value in (error.headers or {}).items():
             given.headers[name] = value
         return given

@@ -67,7 +67,7 @@ class Guard:
             nonlocal status
             if failed and not status:
                 status = failed[0].status
-                await answer(failed[0])(scope, receive, sending_own)
+                await answer(failed[0], scope["path"])(scope, receive, sending_own)
             if failed:
                 return
             await sending_own(message)
@@ -86,7 +86,7 @@ class Guard:
         except Refused as error:
             if status:
                 raise
-            await answer(error)(scope, receive, sending)
+            await answer(error, scope["path"])(scope, receive, sending)
         finally:
             line = {
                 "id": request_id,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
@@ -13,12 +13,13 @@ from afresh.runs.run import Run
 from afresh.sampling.text_stream import Token
 from afresh.serve.errors import Refused, body, refused
 from afresh.serve.library import Served
-from afresh.serve.openai.conversation import Ask, respond, text_of, turns_of
+from afresh.serve.openai.conversation import NO_TOOLS, Ask, answering, respond, text_of, turns_of
 from afresh.serve.openai.forms import (
     MOST_TOKENS,
     Count,
     Finite,
     Form,
+    Metadata,
     ResponseFormat,
     Seed,
     Stops,
@@ -29,13 +30,8 @@ from afresh.serve.openai.forms import (
     now,
     seed_of,
 )
-from afresh.serve.openai.text import Piece, Text, Texts, merged, spelled
+from afresh.serve.openai.text import Begun, Piece, Text, merged, spelled
 from afresh.serve.work import Desk, first
-
-NO_TOOLS = (
-    "Runs here did not learn to call tools: their chat templates have no place for them. Leave it out, or ask for "
-    "JSON with response_format."
-)
 
 
 class Message(BaseModel):
@@ -74,7 +70,7 @@ class ChatCompletion(Form):
     modalities: list[str] | None = None
     # Who asks, and how OpenAI's service keeps, routes and bills requests: nothing here depends on them.
     user: str | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Metadata | None = None
     store: bool | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
@@ -168,10 +164,6 @@ async def streamed(desk: Desk, form: ChatCompletion, ask: Ask, head: dict[str, A
     ended: set[int] = set()
     run: Run | None = None
 
-    def work(served: Served, put: Callable[[Any], None]) -> Texts:
-        put(served.run)
-        return respond(served.run, ask, put)
-
     def chunk(index: int, delta: dict[str, Any], logprobs: Any = None, finish: str | None = None) -> str:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
         return event({**head, "choices": [choice], **usage})
@@ -190,11 +182,11 @@ async def streamed(desk: Desk, form: ChatCompletion, ask: Ask, head: dict[str, A
         return out
 
     try:
-        async for items in desk.stream(form.model, work):
+        async for items in answering(desk, form.model, ask):
             out: list[str] = []
             for item in merged(items):
-                if isinstance(item, Run):
-                    run = item
+                if isinstance(item, Begun):
+                    run = item.run
                 elif isinstance(item, Piece):
                     assert run is not None
                     out += written_piece(run, item)
@@ -208,6 +200,5 @@ async def streamed(desk: Desk, form: ChatCompletion, ask: Ask, head: dict[str, A
     except Exception as error:
         if not begun:
             raise
-        known = refused(error)
-        yield event(body(known.status, str(known), known.code, known.param))
+        yield event(body(refused(error)))
         yield event("[DONE]")

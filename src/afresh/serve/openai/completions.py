@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -32,7 +32,7 @@ from afresh.serve.openai.forms import (
     now,
     seed_of,
 )
-from afresh.serve.openai.text import FINISH, Piece, Text, Texts, merged, prompt_text, spelled, write
+from afresh.serve.openai.text import FINISH, Begun, Piece, Put, Text, Texts, merged, prompt_text, spelled, write
 from afresh.serve.work import Desk, first
 from afresh.tasks.complete import Hole, complete_many
 
@@ -143,7 +143,7 @@ def routes(desk: Desk) -> APIRouter:
     return router
 
 
-def written(run: Run, form: Completion, put: Callable[[Piece], None] | None) -> Texts:
+def written(run: Run, form: Completion, put: Put | None) -> Texts:
     """The completions of a request."""
     prompts, n, seed = form.prompts(), form.n or 1, seed_of(form.seed)
     stop = (form.stop,) if isinstance(form.stop, str) else tuple(form.stop or ())
@@ -167,6 +167,9 @@ def written(run: Run, form: Completion, put: Callable[[Piece], None] | None) -> 
     request = wanted.request(prompt=each, stop=stop, logprobs=True)
     if form.max_tokens == 0:
         check_context(run, 0)
+        if put is not None:
+            put(Begun(run, 0))
+            put(Piece(0, "", ()))
         return Texts([Text("", "length", ()) for _ in each], 0, seed)
     return write(run, request, len(each), seed, settings, put, 16 if form.max_tokens is None else form.max_tokens)
 
@@ -177,7 +180,7 @@ def filled_in(
     prefixes: Sequence[str],
     seed: int,
     stop: Sequence[str],
-    put: Callable[[Piece], None] | None,
+    put: Put | None,
 ) -> Texts:
     """Completions between a prompt and the suffix. They arrive at once: what repeats the suffix is only known at the
     end."""
@@ -189,6 +192,7 @@ def filled_in(
     )
     texts = [Text(c.text, FINISH["end" if c.ended else "length"], ()) for c in found]
     if put is not None:
+        put(Begun(run, sum(len(p.ids) for p in prompts)))
         for i, text in enumerate(texts):
             put(Piece(i, text.text, (), text.finish))
     return Texts(texts, sum(len(p.ids) for p in prompts), seed)
@@ -201,10 +205,6 @@ async def streamed(desk: Desk, form: Completion, head: dict[str, Any]) -> AsyncI
     offsets: dict[int, int] = {}
     prompts, n = form.prompts(), form.n or 1
     begun = False
-
-    def work(served: Served, put: Callable[[Any], None]) -> Texts:
-        put(served.run)
-        return written(served.run, form, put)
 
     def chunk(index: int, text: str, logprobs: Any, finish: str | None) -> str:
         choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
@@ -222,11 +222,11 @@ async def streamed(desk: Desk, form: Completion, head: dict[str, Any]) -> AsyncI
 
     run: Run | None = None
     try:
-        async for items in desk.stream(form.model, work):
+        async for items in desk.stream(form.model, lambda served, put: written(served.run, form, put)):
             out: list[str] = []
             for item in merged(items):
-                if isinstance(item, Run):
-                    run = item
+                if isinstance(item, Begun):
+                    run = item.run
                 elif isinstance(item, Piece):
                     assert run is not None
                     if not begun and form.echo:
@@ -244,6 +244,5 @@ async def streamed(desk: Desk, form: Completion, head: dict[str, Any]) -> AsyncI
     except Exception as error:
         if not begun:
             raise
-        known = refused(error)
-        yield event(body(known.status, str(known), known.code, known.param))
+        yield event(body(refused(error)))
         yield event("[DONE]")

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from afresh.core import UserError
 from afresh.data.text.chat import Turns
 from afresh.runs.run import Run
+from afresh.sampling.request import prompt_ids
 from afresh.serve.errors import Refused
 from afresh.serve.openai.forms import Wanted, constraint
-from afresh.serve.openai.text import Piece, Texts, check_writes, write
+from afresh.serve.openai.text import Begun, Piece, Put, Texts, check_writes, write
+from afresh.serve.work import Desk
 
 SYSTEM = ("system", "developer")
+NO_TOOLS = (
+    "Runs here did not learn to call tools: their chat templates have no place for them. Leave it out, or ask for "
+    "JSON with response_format."
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ def text_of(content: Any, param: str) -> str:
     return "".join(texts)
 
 
-def turns_of(messages: Sequence[tuple[str, str]]) -> Turns:
+def turns_of(messages: Sequence[tuple[str, str]], param: str = "messages") -> Turns:
     """Turns of messages (role, text): instructions first, then the user and the assistant in turn; consecutive messages
     of one role are joined. Raises Refused if the last is not the user's."""
     system = [text for role, text in messages if role in SYSTEM]
@@ -60,16 +66,16 @@ def turns_of(messages: Sequence[tuple[str, str]]) -> Turns:
                 400,
                 f"This model learnt conversations of user and assistant. Given: a message of {role!r}.",
                 "unsupported_role",
-                "messages",
+                param,
             )
         if turns and turns[-1][0] == role:
             turns[-1] = role, turns[-1][1] + "\n\n" + text
         else:
             turns.append((role, text))
     if not turns or turns[-1][0] != "user":
-        raise Refused(400, "The last message must be the user's, which the model is to answer.", None, "messages")
+        raise Refused(400, "The last message must be the user's, which the model is to answer.", None, param)
     if not turns[-1][1].strip():
-        raise Refused(400, "The last message is empty. Write what the model is to answer.", None, "messages")
+        raise Refused(400, "The last message is empty. Write what the model is to answer.", None, param)
     return tuple(turns)
 
 
@@ -85,7 +91,7 @@ def check_converses(run: Run) -> None:
         )
 
 
-def respond(run: Run, ask: Ask, put: Callable[[Piece], None] | None = None) -> Texts:
+def respond(run: Run, ask: Ask, put: Put | None = None) -> Texts:
     """The answers of a run. Raises UserError if it did not learn conversations."""
     check_converses(run)
     *earlier, (_, text) = ask.turns
@@ -93,3 +99,16 @@ def respond(run: Run, ask: Ask, put: Callable[[Piece], None] | None = None) -> T
     request = ask.wanted.request(prompt=text, turns=tuple(earlier), stop=ask.stop, logprobs=True, raw=False)
     settings = ask.wanted.chosen(constraint=structure, **ask.settings)
     return write(run, request, ask.n, ask.seed, settings, put, ask.length)
+
+
+async def answering(desk: Desk, model: str, ask: Ask) -> AsyncIterator[list[Begun | Piece | Texts]]:
+    """A Begun, the pieces of the answers as they are written, and at last the whole."""
+    async for items in desk.stream(model, lambda served, put: respond(served.run, ask, put)):
+        yield items
+
+
+def asked_tokens(run: Run, ask: Ask) -> int:
+    """How many tokens of the conversation the model reads. Raises UserError if it did not learn conversations."""
+    check_converses(run)
+    *earlier, (_, text) = ask.turns
+    return len(prompt_ids(run.encoder, text, True, tuple(earlier)))

@@ -26,6 +26,7 @@ Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Count = Annotated[int, Field(ge=1, le=MOST_SAMPLES)]
 Stop = Annotated[str, Field(min_length=1, max_length=1_000)]
 Stops = Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None
+Metadata = dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]]
 
 
 class Form(BaseModel):
@@ -123,6 +124,11 @@ def event(data: Any, kind: str = "") -> str:
     text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     head = f"event: {kind}\n" if kind else ""
     return f"{head}data: {text}\n\n"
+
+
+def named_event(data: Mapping[str, Any]) -> str:
+    """A server-sent event that is named by the type of its data."""
+    return event(data, data["type"])
 
 
 def check_context(run: Run, tokens: int) -> None:

@@ -349,8 +349,7 @@ async def streamed(desk: Desk, form: DrawnForm, kind: str, work: Callable[..., I
     except Exception as error:
         if not begun:
             raise
-        known = refused(error)
-        yield event(body(known.status, str(known), known.code, known.param), "error")
+        yield event(body(refused(error)), "error")
         yield event("[DONE]")
 
 

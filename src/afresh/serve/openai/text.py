@@ -20,6 +20,14 @@ FINISH = {"stop": "stop", "end": "stop", "length": "length"}
 
 
 @dataclass(frozen=True)
+class Begun:
+    """A run has read the prompts of a request, which have so many tokens."""
+
+    run: Run
+    prompt_tokens: int
+
+
+@dataclass(frozen=True)
 class Piece:
     """What was added to the text of a sample: whole characters, its tokens, and why it ended if it did."""
 
@@ -27,6 +35,9 @@ class Piece:
     text: str
     tokens: tuple[Token, ...] = ()
     finish: str | None = None
+
+
+Put = Callable[[Begun | Piece], None]
 
 
 def merged(items: Sequence[Any]) -> list[Any]:
@@ -52,6 +63,11 @@ class Text:
     text: str
     finish: str
     tokens: tuple[Token, ...]
+
+    def stop_string(self, stops: Sequence[str]) -> str | None:
+        """The one of the strings before which the text ended, or None."""
+        after = "".join(t.text for t in self.tokens)[len(self.text) :]
+        return min((s for s in stops if after.startswith(s)), key=len, default=None)
 
 
 @dataclass(frozen=True)
@@ -89,11 +105,11 @@ def write(
     n: int,
     seed: int,
     settings: Mapping[str, Any],
-    put: Callable[[Piece], None] | None = None,
+    put: Put | None = None,
     length: int | None = None,
 ) -> Texts:
-    """n texts of a request, `put` receiving their pieces as they are written. A `length` of None is what the context
-    has room for. Raises UserError for what the run cannot do."""
+    """n texts of a request, `put` receiving a Begun and then their pieces as they are written. A `length` of None is
+    what the context has room for. Raises UserError for what the run cannot do."""
     check_writes(run)
     asks = run.space.records and not request.raw
     prompts = list(dict.fromkeys([request.prompt or ""] if isinstance(request.prompt, str | None) else request.prompt))
@@ -101,6 +117,8 @@ def write(
     check_context(run, max(counts))
     if length is None:
         length = max(1, run.space.shape[0] - max(counts))
+    if put is not None:
+        put(Begun(run, sum(counts)))
     finished: dict[int, int] = {}
     gone = cancelled.get()
 

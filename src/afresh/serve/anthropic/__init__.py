@@ -1,0 +1,1 @@
+"""Anthropic's API, for the runs of a server."""

@@ -1,0 +1,293 @@
+"""POST /v1/responses: the answers of a run that learnt conversations, in the newer of OpenAI's forms."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from itertools import count
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from afresh.runs.run import Run
+from afresh.serve.errors import Refused, body, refused
+from afresh.serve.library import Served
+from afresh.serve.openai.chat import token_logprobs
+from afresh.serve.openai.conversation import NO_TOOLS, Ask, answering, respond, text_of, turns_of
+from afresh.serve.openai.forms import (
+    MOST_TOKENS,
+    Finite,
+    Form,
+    JsonSchema,
+    Metadata,
+    Seed,
+    Wanted,
+    name,
+    named_event,
+    now,
+    seed_of,
+)
+from afresh.serve.openai.text import Begun, Piece, Text, Texts, merged
+from afresh.serve.work import Desk, first
+
+LOGPROBS = "message.output_text.logprobs"
+
+
+class InputItem(BaseModel):
+    """A message of the conversation. Fields that clients copy from an earlier answer (id, status) are ignored."""
+
+    model_config = ConfigDict(extra="allow")
+    type: str = "message"
+    role: Literal["system", "developer", "user", "assistant"] | None = None
+    content: str | list[dict[str, Any]] | None = None
+
+
+class TextFormat(JsonSchema):
+    type: Literal["text", "json_object", "json_schema"] = "text"
+
+
+class TextOptions(Form):
+    format: TextFormat = Field(default_factory=TextFormat)
+    verbosity: Literal["medium"] | None = None
+
+
+class StreamOptions(Form):
+    include_obfuscation: Literal[False] = False
+
+
+class Reasoning(Form):
+    effort: Literal["none"] | None = None
+    summary: None = None
+
+
+class ResponseForm(Form):
+    """A request for the answer to the last message of the input."""
+
+    model: str
+    input: str | Annotated[list[InputItem], Field(min_length=1, max_length=10_000)]
+    instructions: str | None = None
+    max_output_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
+    temperature: Annotated[Finite, Field(ge=0, le=10)] | None = None
+    top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
+    frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    include: list[Literal["message.output_text.logprobs"]] | None = None
+    text: TextOptions | None = None
+    seed: Seed | None = None
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    max_tool_calls: Annotated[int, Field(ge=1)] | None = None
+    reasoning: Reasoning | None = None
+    truncation: Literal["disabled"] | None = None
+    background: Literal[False] | None = None
+    previous_response_id: str | None = None
+    conversation: Any = None
+    # Who asks, and how OpenAI's service keeps, routes and bills requests: nothing here depends on them.
+    user: str | None = None
+    metadata: Metadata | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    afresh: Wanted = Field(default_factory=Wanted)
+
+    @property
+    def logprobs(self) -> bool:
+        return LOGPROBS in (self.include or ())
+
+    def messages(self) -> list[tuple[str, str]]:
+        """(role, text) of the instructions and the input. Raises Refused for items that are no messages of text."""
+        found = [("system", self.instructions)] if self.instructions else []
+        if isinstance(self.input, str):
+            return [*found, ("user", self.input)]
+        for i, item in enumerate(self.input):
+            if item.type != "message" or item.role is None:
+                what = f"an item of type {item.type!r}" if item.type != "message" else "a message without a role"
+                raise Refused(400, f"The input is messages here. Given: {what}.", "unsupported_item", f"input.{i}")
+            found.append((item.role, text_of(item.content, f"input.{i}.content")))
+        return found
+
+    def ask(self) -> Ask:
+        """Raises Refused for what does not go together, or does not apply here."""
+        if self.previous_response_id is not None or self.conversation is not None:
+            param = "conversation" if self.previous_response_id is None else "previous_response_id"
+            message = "Answers are not kept here. Send the messages before in `input`, and leave it out."
+            raise Refused(400, message, "unsupported_parameter", param)
+        if self.tools or self.tool_choice not in (None, "none", "auto"):
+            raise Refused(400, NO_TOOLS, "unsupported_tools", "tools")
+        if self.top_logprobs and not self.logprobs:
+            raise Refused(400, f"top_logprobs needs include: [{LOGPROBS!r}].", None, "top_logprobs")
+        if self.stream_options is not None and not self.stream:
+            raise Refused(400, "stream_options applies to streams: set stream.", None, "stream_options")
+        form = TextFormat() if self.text is None else self.text.format
+        schema: Mapping[str, Any] | bool | None = None
+        if form.type != "text":
+            schema = {"type": "object"} if form.type == "json_object" else form.schema_
+        settings = {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "frequency_penalty": self.frequency_penalty,
+            "presence_penalty": self.presence_penalty,
+            "top_logprobs": self.top_logprobs or None,
+        }
+        turns = turns_of(self.messages(), "input")
+        return Ask(turns, 1, seed_of(self.seed), self.max_output_tokens, (), self.afresh, schema, settings)
+
+
+def description(form: ResponseForm, ask: Ask, begun: int) -> dict[str, Any]:
+    """The object that describes the answer before there is one."""
+    text = {"format": {"type": "text"}} if form.text is None else form.text.model_dump(by_alias=True)
+    if text["format"]["type"] != "json_schema":
+        text["format"] = {"type": text["format"]["type"]}
+    return {
+        "id": name("resp"),
+        "object": "response",
+        "created_at": begun,
+        "completed_at": None,
+        "status": "in_progress",
+        "background": False,
+        "error": None,
+        "incomplete_details": None,
+        "instructions": form.instructions,
+        "max_output_tokens": form.max_output_tokens,
+        "max_tool_calls": form.max_tool_calls,
+        "model": form.model,
+        "output": [],
+        "parallel_tool_calls": False if form.parallel_tool_calls is None else form.parallel_tool_calls,
+        "previous_response_id": None,
+        "prompt_cache_key": form.prompt_cache_key,
+        "reasoning": {"effort": None, "summary": None},
+        "safety_identifier": form.safety_identifier,
+        "service_tier": "default",
+        "store": False,
+        "temperature": 1.0 if form.temperature is None else form.temperature,
+        "frequency_penalty": form.frequency_penalty or 0.0,
+        "presence_penalty": form.presence_penalty or 0.0,
+        "text": text,
+        "tool_choice": form.tool_choice or "auto",
+        "tools": form.tools or [],
+        "top_logprobs": form.top_logprobs or 0,
+        "top_p": 1.0 if form.top_p is None else form.top_p,
+        "truncation": "disabled",
+        "usage": None,
+        "user": form.user,
+        "metadata": form.metadata or {},
+        "seed": ask.seed,
+    }
+
+
+def part(run: Run, text: Text, logprobs: bool) -> dict[str, Any]:
+    rows = token_logprobs(run, text.tokens)["content"] if logprobs else []
+    return {"type": "output_text", "annotations": [], "logprobs": rows, "text": text.text}
+
+
+def completed(about: dict[str, Any], item: dict[str, Any], texts: Texts) -> dict[str, Any]:
+    """The description of a finished answer, whose message is `item`."""
+    cut = texts.texts[0].finish == "length"
+    usage = texts.usage
+    return {
+        **about,
+        "status": "incomplete" if cut else "completed",
+        "completed_at": None if cut else now(),
+        "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+        "output": [item],
+        "usage": {
+            "input_tokens": usage["prompt_tokens"],
+            "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens": usage["completion_tokens"],
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": usage["total_tokens"],
+        },
+    }
+
+
+def message(identity: str, texts: Texts, content: dict[str, Any]) -> dict[str, Any]:
+    status = "incomplete" if texts.texts[0].finish == "length" else "completed"
+    return {"id": identity, "type": "message", "status": status, "role": "assistant", "content": [content]}
+
+
+def routes(desk: Desk) -> APIRouter:
+    router = APIRouter(tags=["OpenAI"])
+
+    @router.post("/v1/responses", summary="The answer to a conversation, as a response")
+    async def responses(form: ResponseForm, request: Request) -> Response:
+        ask = form.ask()
+        about = description(form, ask, now())
+        if form.stream:
+            _, chunks = await first(streamed(desk, form, ask, about))
+            return StreamingResponse(chunks, media_type="text/event-stream", headers={"cache-control": "no-cache"})
+
+        def work(served: Served) -> dict[str, Any]:
+            done = respond(served.run, ask)
+            content = part(served.run, done.texts[0], form.logprobs)
+            return completed(about, message(name("msg"), done, content), done)
+
+        return JSONResponse(await desk.run(request, form.model, work))
+
+    return router
+
+
+async def streamed(desk: Desk, form: ResponseForm, ask: Ask, about: dict[str, Any]) -> AsyncIterator[str]:
+    """The events of a stream. An error before the first piece is raised; a later one is an event."""
+    numbers = count()
+    identity = name("msg")
+    inside = {"item_id": identity, "output_index": 0, "content_index": 0}
+    run: Run | None = None
+    begun = False
+
+    def event(kind: str, **fields: Any) -> str:
+        return named_event({"type": kind, "sequence_number": next(numbers), **fields})
+
+    def opening() -> list[str]:
+        item = {"id": identity, "type": "message", "status": "in_progress", "role": "assistant", "content": []}
+        empty = {"type": "output_text", "annotations": [], "logprobs": [], "text": ""}
+        return [
+            event("response.created", response=about),
+            event("response.in_progress", response=about),
+            event("response.output_item.added", output_index=0, item=item),
+            event("response.content_part.added", **inside, part=empty),
+        ]
+
+    def closing(run: Run, texts: Texts) -> list[str]:
+        content = part(run, texts.texts[0], form.logprobs)
+        item = message(identity, texts, content)
+        whole = completed(about, item, texts)
+        return [
+            event("response.output_text.done", **inside, text=content["text"], logprobs=content["logprobs"]),
+            event("response.content_part.done", **inside, part=content),
+            event("response.output_item.done", output_index=0, item=item),
+            event(f"response.{whole['status']}", response=whole),
+        ]
+
+    try:
+        async for items in answering(desk, form.model, ask):
+            out: list[str] = []
+            for item in merged(items):
+                if isinstance(item, Begun):
+                    run = item.run
+                    continue
+                assert run is not None
+                if not begun:
+                    begun = True
+                    out += opening()
+                if isinstance(item, Piece):
+                    rows = token_logprobs(run, item.tokens)["content"] if form.logprobs else []
+                    if item.text or rows:
+                        out.append(event("response.output_text.delta", **inside, delta=item.text, logprobs=rows))
+                else:
+                    out += closing(run, item)
+            if out:
+                yield "".join(out)
+    except Exception as error:
+        if not begun:
+            raise
+        known = body(refused(error))["error"]
+        failed = {"code": "server_error", "message": known["message"]}
+        yield event("error", **{k: known[k] for k in ("code", "message", "param")})
+        yield event("response.failed", response={**about, "status": "failed", "error": failed})
