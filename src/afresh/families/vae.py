@@ -43,7 +43,7 @@ from afresh.sampling.search import search
 
 RANK = 128  # of the fitted density's covariances, besides their diagonals
 FITTED, FEWEST = 12_000, 50  # most examples that the density is fitted to; fewest examples of a class with a density
-DRAWS = 4_000  # from the posteriors of all examples, where these are fewer, and at most 4 of each
+FITTED = 4_000  # from the posteriors of all examples, where these are fewer, and at most 4 of each
 DRAWS = 64  # posterior draws for an estimate of the likelihood
 LARGE = 16  # cells of the shortest axis from which the finest grid is folded into channels
 ROUNDS, SEARCH = 20, 100  # Gibbs rounds for filling a hole; optimisation steps of a search for latents
@@ -207,7 +207,7 @@ def posterior_draws(modules: Modules, config: VAEConfig, examples: Examples, row
         x = (examples.x[rows[block]].float() * examples.scale + examples.shift).to(device)
         mean, log_var = standardised(modules, encoding(modules, x, cond.select(block).to(device)))
         each = []
-        for s in range(max(1, min(4, DRAWS // len(rows)))):
+        for s in range(max(1, min(4, FITTED // len(rows)))):
             noise = rng.normal(f"vae/density/{s}", rows[block].to(device), (config.latent,))
             each.append(mean + (0.5 * log_var).exp() * noise)
         parts.append(torch.stack(each))
