@@ -36,7 +36,8 @@ def write_proved(out: Path, write: Callable[[Path], P], force: bool = False) -> 
     """Let `write` fill a temporary folder and return a proof, add proof.json, and rename the folder to `out`, or to
     `unproved(out)` if the proof failed. Returns that path and the proof.
 
-    An earlier export is replaced with `force`. Raises UserError if `out` exists otherwise, or cannot be written.
+    An earlier export is replaced with `force`. Raises UserError if `out` exists otherwise, or cannot be written, and if
+    the proof has numbers that are not finite.
     """
     check_new(out, force)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
@@ -44,7 +45,14 @@ def write_proved(out: Path, write: Callable[[Path], P], force: bool = False) -> 
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         proof = write(temporary)
-        write_json(temporary / PROOF, proof.model_dump(mode="json"))
+        try:
+            write_json(temporary / PROOF, proof.model_dump(mode="json"))
+        except ValueError as e:  # JSON has no infinity
+            raise UserError(
+                "The model gives numbers that are not finite, so the files cannot be compared with it, and none were "
+                "written. Check it: `model.verify()`.",
+                "not_finite",
+            ) from e
         place = out if proof.passed else unproved(out)
         sync_tree(temporary)
         take_place(temporary, place)
