@@ -1,8 +1,7 @@
 """A reward model from human votes on answers to instructions: PandaLM's test set, 999 pairs, three raters each.
 
 Accuracy on held-out votes (no answer and no instruction is shared with those learnt from), beside how often two raters
-agree and the ceiling that this leaves; then every kind of features alone, to show what each is worth. The nearness of
-an answer to its instruction is no part of the reward model, which sees answers alone.
+agree and the ceiling that this leaves; then every kind of features alone, to show what each is worth.
 """
 
 from __future__ import annotations
@@ -18,17 +17,9 @@ from afresh.alignment.feedback.preferences import Vote, Winner
 from afresh.alignment.rewards.bradley_terry import HeldOut, comparisons_of, learn, shared
 from afresh.alignment.rewards.text_features import LENGTHS, TextSettings, fit_text, lengths
 from afresh.core import Score
-from afresh.data.captions import MINILM, folder_of, open_model
-from afresh.evaluation.estimate import Array
 from benchmarks.table import Row, save
 
 OURS = "n-grams + lengths"
-MIXED = (
-    ("n-grams", "lengths"),
-    ("sentences", "lengths"),
-    ("n-grams", "lengths", "sentences"),
-    ("n-grams", "lengths", "sentences", "nearness"),
-)
 SAID: dict[int, Winner] = {0: "tie", 1: "a", 2: "b"}
 
 
@@ -43,37 +34,17 @@ def read(path: Path) -> list[Vote]:
     return out
 
 
-def sentences(texts: list[str]) -> Array:
-    """(n, 384) of length 1, by MiniLM."""
-    return open_model(folder_of(MINILM)).vectors(texts)[0].double().numpy()
-
-
-def nearness(votes: list[Vote], names: tuple[str, ...], vectors: Array) -> Array:
-    """The mean cosine of an answer with the instructions that it was given to, (K, 1)."""
-    prompts = sorted({v.prompt or "" for v in votes})
-    place = {p: i for i, p in enumerate(prompts)}
-    row = {name: i for i, name in enumerate(names)}
-    cosine = vectors @ sentences(prompts).T
-    met: dict[int, set[int]] = {}
-    for v in votes:
-        for item in (v.a, v.b):
-            met.setdefault(row[item], set()).add(place[v.prompt or ""])
-    return np.array([[cosine[i, sorted(met[i])].mean()] for i in range(len(names))])
-
-
 def measured(votes: list[Vote]) -> dict[str, HeldOut]:
     """What features are worth on held-out votes, by their name; the reward model's are those of n-grams and lengths."""
     _, names = comparisons_of(votes)
     found = fit_text(names, settings=TextSettings(lengths=False))
-    grams, lens, vectors = found(names), lengths(names), sentences(list(names))
+    grams, lens = found(names), lengths(names)
     blocks = {
         "n-grams": (grams, grams.std(0)),
         "lengths": (lens, np.ones(len(LENGTHS))),
-        "sentences": (vectors, np.ones(vectors.shape[1])),
-        "nearness": (nearness(votes, names, vectors), np.ones(1)),
     }
     out = {}
-    for some in (*((name,) for name in blocks), *MIXED):
+    for some in (*((name,) for name in blocks), tuple(blocks)):
         features = np.concatenate([blocks[name][0] for name in some], 1)
         held = learn(features, votes, 0, shared([blocks[name][1] for name in some]))[1]
         out[" + ".join(some)] = held

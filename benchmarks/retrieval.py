@@ -22,9 +22,10 @@ STEPS, BATCH, RATE, WIDTH, TEMPERATURE, DROP = 400, 256, 1e-3, 128, 0.1, 0.5
 
 def caption_vectors(captions: Sequence[str]) -> Tensor:
     """(N, 384) float32 by MiniLM."""
-    from afresh.data.captions import MINILM, folder_of, open_model
+    from afresh.data.text_encoder import open_model
+    from afresh.data.text_encoder_source import MINILM, locate
 
-    return open_model(folder_of(MINILM)).vectors(captions)[0]
+    return open_model(locate(MINILM).folder).vectors(captions)[0]
 
 
 class Tower(nn.Module):

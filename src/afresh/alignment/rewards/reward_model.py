@@ -39,13 +39,11 @@ from afresh.alignment.rewards.image import of_field
 from afresh.alignment.rewards.image_encoder import ImageSettings, as_spectra, blank, encoder_of, images_of, spectra_of
 from afresh.alignment.rewards.image_features import MIN_VOTES, Trial, Tuned, features_of, trial, tuned
 from afresh.alignment.rewards.reward import Array, Request, Reward
-from afresh.alignment.rewards.text_features import Hidden, TextFeatures, TextSettings, fit_text
-from afresh.core import Encoder, Item, ItemKind, Score, UserError, events, registry
-from afresh.core.counted import counted
+from afresh.alignment.rewards.text_features import TextFeatures, TextSettings, fit_text
+from afresh.core import Encoder, Item, ItemKind, Score, UserError, registry
 from afresh.core.files import replace_file, write_json
 from afresh.core.stored import faults, parse_json
 from afresh.data.audio.kind import SOUND
-from afresh.data.captions import MINILM, digests, folder_of, open_model
 from afresh.data.image.kind import IMAGE
 from afresh.data.tensor_file import read_tensors
 from afresh.data.text.kind import TEXT
@@ -58,8 +56,8 @@ VERSION = 1
 
 
 class Record(BaseModel):
-    """The content of model.json. `encoder`: SHA-256 of the files of the sentence encoder or of the encoder of sounds,
-    if one is used. `sound`: for sounds, the modality that loads the encoder."""
+    """The content of model.json. `encoder`: SHA-256 of the files of the encoder of sounds, if one is used.
+    `sound`: for sounds, the modality that loads the encoder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     format: Literal["afresh reward model"] = "afresh reward model"
@@ -131,15 +129,14 @@ def train_reward_model(
     run: Run | None,
     out: Path,
     seed: int = 0,
-    hidden: Literal["minilm"] | None = None,
     recipe: Recipe = Recipe(),
 ) -> Trained:
     """Learn a reward from a file of votes and write it to the new folder `out`.
 
     `run`: for images, it determines their size, and an encoder is trained on its training images according to `recipe`;
-    without a run, on the images with votes. Sounds need a run, whose encoder is copied. `hidden`: use sentence
-    embeddings in addition to n-grams and lengths. Raises UserError for votes that `read_votes` or `bradley_terry.learn`
-    refuse, images or sounds that cannot be read, and a folder that already has a model.
+    without a run, on the images with votes. Sounds need a run, whose encoder is copied. Raises UserError for votes that
+    `read_votes` or `bradley_terry.learn` refuse, images or sounds that cannot be read, and a folder that already has a
+    model.
     """
     for name in (MODEL_FILE, "run.json"):
         if (out / name).exists():
@@ -156,9 +153,7 @@ def train_reward_model(
     if _sha256(preferences) != before:
         raise UserError(f"{preferences} changed while it was read. Try again when no votes are being added.")
     fit_model = trainer_of(data.kind, run)
-    if hidden is not None and fit_model is not _text:
-        raise UserError(f"{hidden} is an encoder of texts, but {preferences} has votes on {data.kind.plural}. Omit it.")
-    fitted, second = fit_model(data, run, hidden, recipe, seed)
+    fitted, second = fit_model(data, run, recipe, seed)
     if fitted.encoder is not None:
         fitted.encoder.save(out / ENCODER_FOLDER)
         fitted.fields.update(encoder=_files(out / ENCODER_FOLDER))
@@ -222,11 +217,9 @@ def trainer_of(kind: ItemKind, run: Run | None) -> Callable[..., tuple[_Fitted, 
     raise UserError(f"Rewards of {kind.plural} cannot be learnt: they have neither fields nor features.")
 
 
-def _text(
-    data: Preferences, run: Run | None, hidden: str | None, recipe: Recipe, seed: int
-) -> tuple[_Fitted, Trial | None]:
+def _text(data: Preferences, run: Run | None, recipe: Recipe, seed: int) -> tuple[_Fitted, Trial | None]:
     _, names = comparisons_of(data.votes)
-    found = fit_text(names, None if hidden is None else minilm(), seed=seed)
+    found = fit_text(names, seed=seed)
     features = found(names)
     head, held_out = learn(features, data.votes, seed, shared(found.shares(features)))
     tensors = {
@@ -234,30 +227,10 @@ def _text(
         "rarity": torch.from_numpy(found.rarity),
         "directions": torch.from_numpy(found.directions).float(),
     }
-    files = None if hidden is None else digests(folder_of(MINILM))
-    fields = {"text": found.settings, "encoder": files}
-    return _Fitted(rewards(head, features), head.log_nu, held_out, tensors, fields), None
+    return _Fitted(rewards(head, features), head.log_nu, held_out, tensors, {"text": found.settings}), None
 
 
-def minilm() -> Hidden:
-    """A function of n texts that returns sentence embeddings (n, 384) of norm 1. Raises UserError if the encoder is not
-    installed."""
-    model = open_model(folder_of(MINILM))
-
-    def hidden(texts: Sequence[str]) -> Array:
-        vectors, cut = model.vectors(texts)
-        if cut:
-            events.warning(
-                f"{counted(len(cut), 'text')} cut to {counted(model.limit, 'token')}: minilm ignores the rest."
-            )
-        return vectors.double().numpy()
-
-    return hidden
-
-
-def _features(
-    data: Preferences, run: Run | None, hidden: str | None, recipe: Recipe, seed: int
-) -> tuple[_Fitted, Trial | None]:
+def _features(data: Preferences, run: Run | None, recipe: Recipe, seed: int) -> tuple[_Fitted, Trial | None]:
     assert data.kind.features is not None
     _, names = comparisons_of(data.votes)
     features = data.kind.features([data.value(name) for name in names])
@@ -266,9 +239,7 @@ def _features(
     return _Fitted(rewards(head, features), head.log_nu, held_out, tensors, {"features": features.shape[1]}), None
 
 
-def _field(
-    data: Preferences, run: Run | None, hidden: str | None, recipe: Recipe, seed: int
-) -> tuple[_Fitted, Trial | None]:
+def _field(data: Preferences, run: Run | None, recipe: Recipe, seed: int) -> tuple[_Fitted, Trial | None]:
     c, names = comparisons_of(data.votes)
     pixels = data.kind is IMAGE
     x = (images_of if pixels else spectra_of)(data, names, run)
@@ -306,8 +277,7 @@ def _field(
 def load_reward_model(folder: Path) -> Reward:
     """The reward of a folder that `train_reward_model` wrote, differentiable for images and for fields of sounds.
 
-    Raises UserError if the folder is not a reward model, is damaged or of another version, or if the installed sentence
-    encoder is not the one that it was trained with.
+    Raises UserError if the folder is not a reward model, is damaged, or of another version.
     """
     saved, tensors = read(folder)
     kind = registry.kind(saved.items)
@@ -364,16 +334,13 @@ def read(folder: Path) -> tuple[Record, dict[str, Tensor]]:
 
 
 def _of_text(saved: Record, settings: TextSettings, weights: Array, tensors: dict[str, Tensor]) -> Reward:
-    hidden: Callable[[Sequence[str]], Array] | None = None
-    if saved.encoder is not None:
-        if digests(folder_of(MINILM)) != saved.encoder:
-            raise UserError(
-                f"The installed sentence encoder minilm is not the one that the reward model of {saved.votes} was "
-                "trained with. Train it again."
-            )
-        hidden = minilm()
+    if settings.hidden:
+        raise UserError(
+            f"The reward model of {saved.votes} also uses sentence embeddings, which this version does not. Train it "
+            "again."
+        )
     directions = tensors["directions"].double().numpy()
-    features = TextFeatures(settings, tensors["rarity"].double().numpy(), directions, hidden)
+    features = TextFeatures(settings, tensors["rarity"].double().numpy(), directions)
     if weights.shape != (sum(features.blocks),) or directions.shape[1:] != features.rarity.shape:
         raise ValueError(f"{weights.shape} weights of {sum(features.blocks)} features")
     head = Head(weights, saved.log_nu, saved.spread)

@@ -1,4 +1,4 @@
-"""Features of texts for a reward model: n-grams of words and characters, lengths, and those that the caller adds.
+"""Features of texts for a reward model: n-grams of words and characters, and lengths.
 
 n-grams are hashed (Weinberger et al. 2009) and weighted by how rare they are (tf-idf: Salton and Buckley 1988), then
 reduced to their leading directions (latent semantic analysis: Deerwester et al. 1990). Everything is fitted on texts
@@ -7,7 +7,7 @@ without votes. The features of a text do not depend on its prompt.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -20,7 +20,6 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from afresh.core import UserError
 
 Array = NDArray[np.float64]
-Hidden = Callable[[Sequence[str]], Array]  # n texts -> (n, D): sentence embeddings, a model's hidden states
 
 MAX_TEXTS = 5_000  # texts that directions are fitted on
 LENGTHS = ("log characters", "log words", "log lines", "share of words that are different")
@@ -35,7 +34,7 @@ class TextSettings(BaseModel):
     buckets: int = Field(1 << 13, ge=2, le=1 << 20)
     directions: int = Field(256, ge=0, le=256)  # at most, and at most half the number of texts; 0: no n-grams
     lengths: bool = True
-    hidden: int = Field(0, ge=0)  # width of the features that the caller adds
+    hidden: int = Field(0, ge=0)  # width of sentence embeddings, which earlier versions could add
 
 
 def counted(texts: Sequence[str], settings: TextSettings) -> csr_matrix:
@@ -71,33 +70,30 @@ def lengths(texts: Sequence[str]) -> Array:
 
 
 class TextFeatures:
-    """Texts to features (n, D): directions of n-grams, lengths and hidden features, in this order.
+    """Texts to features (n, D): directions of n-grams, then lengths.
 
     `rarity` (2 x buckets,) and `directions` (R, 2 x buckets) are the fitted parameters.
     """
 
-    def __init__(self, settings: TextSettings, rarity: Array, directions: Array, hidden: Hidden | None = None) -> None:
-        self.settings, self.rarity, self.hidden = settings, rarity, hidden
-        self.directions = directions
-        if (hidden is None) != (settings.hidden == 0):
-            raise UserError("These features were fitted with hidden features, so they need the same function again.")
+    def __init__(self, settings: TextSettings, rarity: Array, directions: Array) -> None:
+        self.settings, self.rarity, self.directions = settings, rarity, directions
 
     @property
-    def blocks(self) -> tuple[int, int, int]:
-        """The widths of the features of n-grams, lengths and `hidden`."""
-        return len(self.directions), len(LENGTHS) * self.settings.lengths, self.settings.hidden
+    def blocks(self) -> tuple[int, int]:
+        """The widths of the features of n-grams and of lengths."""
+        return len(self.directions), len(LENGTHS) * self.settings.lengths
 
     def shares(self, features: Array) -> list[Array]:
         """The blocks that `bradley_terry.shared` takes.
 
         Directions are weighted by their deviation over these features (n, D), because weak ones are mostly noise: the
-        held-out accuracy on the votes of PandaLM rises from .56 to .65. All other features have equal weight.
+        held-out accuracy on the votes of PandaLM rises from .56 to .65. Lengths have equal weight.
         """
-        first, second, third = self.blocks
-        return [features[:, :first].std(0), np.ones(second), np.ones(third)]
+        first, second = self.blocks
+        return [features[:, :first].std(0), np.ones(second)]
 
     def __call__(self, texts: Sequence[str]) -> Array:
-        """(n, D) float64. Raises UserError for hidden features of another shape."""
+        """(n, D) float64."""
         if not texts:
             return np.zeros((0, sum(self.blocks)))
         parts = []
@@ -105,20 +101,7 @@ class TextFeatures:
             parts.append(np.asarray(weighted(counted(texts, self.settings), self.rarity) @ self.directions.T))
         if self.settings.lengths:
             parts.append(lengths(texts))
-        if self.hidden is not None:
-            parts.append(checked(self.hidden(texts), len(texts), self.settings.hidden))
         return np.concatenate(parts, 1)
-
-
-def checked(hidden: Array, n: int, width: int) -> Array:
-    """The hidden features. Raises UserError unless they are finite and (n, width)."""
-    out = np.asarray(hidden, dtype=np.float64)
-    if out.shape != (n, width) or not np.isfinite(out).all():
-        raise UserError(
-            f"Hidden features of {n} texts must be finite and of shape ({n}, {width}). Given: {out.shape}"
-            f"{'' if out.shape != (n, width) else ', some not finite'}. Correct the function that computes them."
-        )
-    return out
 
 
 def weighted(counts: csr_matrix, rarity: Array) -> csr_matrix:
@@ -128,9 +111,7 @@ def weighted(counts: csr_matrix, rarity: Array) -> csr_matrix:
     return csr_matrix(diags(1 / np.where(norms > 0, norms, 1)) @ out)
 
 
-def fit_text(
-    texts: Sequence[str], hidden: Hidden | None = None, settings: TextSettings | None = None, seed: int = 0
-) -> TextFeatures:
+def fit_text(texts: Sequence[str], settings: TextSettings | None = None, seed: int = 0) -> TextFeatures:
     """Features fitted on at most MAX_TEXTS texts. Raises UserError if all texts are empty."""
     settings = settings or TextSettings()
     distinct = sorted({t for t in texts if t.strip()})
@@ -139,9 +120,6 @@ def fit_text(
     if len(distinct) > MAX_TEXTS:
         chosen = np.random.default_rng(seed).choice(len(distinct), MAX_TEXTS, replace=False)
         distinct = [distinct[i] for i in np.sort(chosen)]
-    if hidden is not None:
-        width = np.asarray(hidden(distinct[:1])).shape[-1]
-        settings = settings.model_copy(update={"hidden": int(width)})
     counts = counted(distinct, settings)
     seen = np.bincount(counts.indices, minlength=counts.shape[1])
     # As in scikit-learn, one additional text is assumed to contain every n-gram, so that weights are finite.
@@ -151,4 +129,4 @@ def fit_text(
     if rank:
         directions = TruncatedSVD(rank, random_state=seed).fit(weighted(counts, rarity)).components_
     # Directions are saved as float32, and are rounded here so that a loaded model computes the same features.
-    return TextFeatures(settings, rarity, directions.astype(np.float32).astype(np.float64), hidden)
+    return TextFeatures(settings, rarity, directions.astype(np.float32).astype(np.float64))
