@@ -15,11 +15,10 @@ import pyarrow.parquet
 import pytest
 
 from afresh.core import Sound, UserError
-from afresh.data import arrow
-from afresh.data.arrow import readable
 from afresh.data.audio.views import wav_bytes
 from afresh.data.image.kind import png_bytes
 from afresh.data.prepare import Prepared, prepare
+from afresh.data.sources import readable
 
 N = 30
 IMAGE, AUDIO = {"_type": "Image"}, {"_type": "Audio", "sampling_rate": 8000}
@@ -157,7 +156,7 @@ def test_texts_in_arrow_files_have_the_names_of_their_classes(tmp_path: Path) ->
 
 def test_plain_texts_in_parquet_are_read_where_they_are(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(table(None, text=["a"] * 4), tmp_path / "a.parquet")
-    assert arrow.readable(tmp_path / "a.parquet", None) == tmp_path / "a.parquet"
+    assert readable(tmp_path / "a.parquet", None) == tmp_path / "a.parquet"
 
 
 def test_text_beside_images_is_learnt_when_it_is_asked_for(tmp_path: Path) -> None:

@@ -121,6 +121,14 @@ def test_data_is_read_and_searched_for_duplicates(site: Path, walks: Path, tmp_p
     assert set(facts["labels"]) == {"label"} and re.search("[↑→↓]{8}", page.read_text())
 
 
+def test_a_source_makes_files_that_readers_know(site: Path, walks: Path, tmp_path: Path, invoke: Invoke) -> None:
+    lines = [f.read_text() for f in sorted(walks.rglob("*.walk")) if f.stem.isdigit()]
+    (tmp_path / "all.steps").write_text("\n".join(lines))
+    code, printed, _ = invoke("data", tmp_path / "all.steps", "--json")
+    facts = parsed(printed)
+    assert code == 0 and facts["modality"] == "walk" and facts["train"] + facts["heldout"] > 200
+
+
 def test_walks_are_sampled_and_written(walk_run: Path, tmp_path: Path, invoke: Invoke) -> None:
     out = tmp_path / "out"
     code, printed, _ = invoke("sample", walk_run, "-n", 5, "--label", "up", "--out", out, "--json")
@@ -300,7 +308,7 @@ def test_a_broken_package_is_named_and_disturbs_no_other(
     assert exit_code == 2 and "walks-again" in err and says in err
 
 
-@pytest.mark.parametrize("group", ["families", "aligners", "metrics", "rewards"])
+@pytest.mark.parametrize("group", ["families", "aligners", "metrics", "rewards", "sources"])
 @pytest.mark.parametrize("code", ["import no_such_module", "raise SystemError('no')", "X = 3"])
 def test_a_broken_plug_in_of_any_group_is_one_sentence_that_names_the_package(
     group: str, code: str, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invoke: Invoke

@@ -5,7 +5,7 @@ about the rest of the program is in this folder, and this folder knows nothing b
 """
 
 from afresh.core.align import AlignContext, Aligner, AlignTarget, Votes
-from afresh.core.data import Codec, Corpus, Encoder, Item, Modality, Refused, Sniff, Unsupported
+from afresh.core.data import Codec, Corpus, Encoder, Item, Modality, Refused, Sniff, Source, Unsupported
 from afresh.core.errors import RewardError, UserError
 from afresh.core.evidence import Drawn, Evidence, Metric, Score
 from afresh.core.item_kind import Division, ItemKind, NearDuplicate, Preview
@@ -64,6 +64,7 @@ __all__ = [
     "Score",
     "Sniff",
     "Sound",
+    "Source",
     "Space",
     "State",
     "Steps",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -95,6 +95,12 @@ class Encoder(Protocol):
     def hear(self, value: Any) -> Sound | None: ...  # the value as audio; None if it has no audio
     def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]: ...
     def save(self, folder: Path) -> None: ...
+
+
+# (path, the modality that was asked for or None) -> a folder or file that the readers of modalities know; None if the
+# source does not know the path. Data is written aside once, under a name made of its content, because a run that is
+# resumed reads it again (afresh.data.written_aside).
+Source = Callable[[Path, str | None], Path | None]
 
 
 class Modality(Protocol):

@@ -27,6 +27,7 @@ REQUIRED_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "aligners": (),
     "metrics": (),
     "rewards": (),
+    "sources": ("__call__",),
 }
 
 

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
-from afresh.core import Aligner, Codec, Examples, Family, ItemKind, Metric, Modality, Space, UserError, events
+from afresh.core import Aligner, Codec, Examples, Family, ItemKind, Metric, Modality, Source, Space, UserError, events
 from afresh.core.plugins import loadable, plugins
 
 MODALITIES = ("text", "code", "image", "audio", "music")
@@ -18,6 +18,7 @@ TRAINED = "trained"  # the codec of a run that the user passes as `codec`
 CODECS = (*FITTED, TRAINED)
 ALIGNERS = ("policy", "pairs", "denoise", "gradient", "selected")  # files, each with one or more methods of alignment
 METRICS = ("texts", "programs", "images", "likelihood", "music", "tokens", "items")
+SOURCES = ("arrow", "webdataset")  # files in afresh.data
 REWARDS = ("text", "image", "audio")  # files, each with the rewards of one or more kinds of items
 RENAMED_KINDS = {"picture": "image"}  # names of kinds in files of earlier versions
 
@@ -83,6 +84,12 @@ def families() -> list[Family]:
     """All families that can be trained and loaded, those of this package first."""
     own = [family(name) for name in FAMILIES]
     return own + [f for _, f in loadable(plugins("families", (*FAMILIES, *FOREIGN)).values())]
+
+
+def sources() -> list[Source]:
+    """All sources of data, in the order in which they are asked. An entry point names one."""
+    own: list[Source] = [import_module(f"afresh.data.{name}").SOURCE for name in SOURCES]
+    return own + [source for _, source in loadable(plugins("sources").values())]
 
 
 def metrics() -> list[Metric]:

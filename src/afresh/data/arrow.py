@@ -16,7 +16,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from afresh.core import UserError, events
-from afresh.data import webdataset
 from afresh.data.files import MB, DataFile, FileError, check_memory, read_bytes, read_zip, walk, zip_names
 from afresh.data.media_folder import TABLES
 from afresh.data.parquet import DAMAGED, plain_columns, read_parquet
@@ -55,8 +54,9 @@ class TableFile:
     unread: tuple[str, ...]  # columns of several images or sounds a row, or of videos
 
 
-def readable(path: Path, modality: str | None) -> Path:
-    """The path itself, or a folder into which its tables were written aside, as images or sounds or texts.
+def of_tables(path: Path, modality: str | None) -> Path | None:
+    """A folder into which the tables of a path were written aside, as images or sounds or texts; None if there are
+    none, or the readers of files know them.
 
     `modality` is the one that was asked for, None to choose images or sounds where there are any. Raises UserError if
     the tables have both, if they lie beside images or sounds, or if one cannot be read.
@@ -64,17 +64,15 @@ def readable(path: Path, modality: str | None) -> Path:
     if path.is_file() and path.suffix.lower() == ".zip":
         return _of_zip(path, modality)
     files, others = _tables(path)
-    if not files:
-        return webdataset.readable(path, modality)
-    return _written(path, files, others, modality) or path
+    return _written(path, files, others, modality) if files else None
 
 
-def _of_zip(path: Path, modality: str | None) -> Path:
-    """`readable` for an archive: its tables are unpacked for as long as they are read, if it holds nothing else."""
+def _of_zip(path: Path, modality: str | None) -> Path | None:
+    """`of_tables` for an archive: its tables are unpacked for as long as they are read, if it holds nothing else."""
     names = [PurePosixPath(n.replace("\\", "/")) for n in zip_names(path)]
     names = [n for n in names if not DESCRIBES.fullmatch(n.name.lower())]
     if not names or any(n.suffix.lower() not in SUFFIXES or n.name.lower() in TABLES for n in names):
-        return path
+        return None
     with TemporaryDirectory() as unpacked:
         members, _ = read_zip(path, SUFFIXES)
         for name, content in members:
@@ -82,7 +80,7 @@ def _of_zip(path: Path, modality: str | None) -> Path:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
         files, others = _tables(Path(unpacked))
-        return (_written(path, files, others, modality) if files else None) or path
+        return _written(path, files, others, modality) if files else None
 
 
 def _written(path: Path, files: Sequence[DataFile], others: Sequence[str], modality: str | None) -> Path | None:
@@ -311,3 +309,6 @@ def named_class(value: Any, names: Sequence[str] | None) -> Any:
     if names is None or not isinstance(value, int):
         return value
     return names[value] if 0 <= value < len(names) else None
+
+
+SOURCE = of_tables

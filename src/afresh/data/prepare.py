@@ -25,11 +25,11 @@ from afresh.core import (
     registry,
 )
 from afresh.core.options import problems
-from afresh.data import arrow
 from afresh.data.advice import Facts, advise
 from afresh.data.duplicates import near_duplicates
 from afresh.data.files import must_exist
 from afresh.data.refusals import refusal_lines
+from afresh.data.sources import readable
 from afresh.data.split import Split, split, split_hash
 
 
@@ -64,7 +64,7 @@ def choose_modality(path: Path, wanted: str | None) -> tuple[Modality, str]:
     must_exist(path)
     if wanted is not None:
         return registry.modality(wanted), "set by the user"
-    path = arrow.readable(path, None)
+    path = readable(path, None)
     modalities = {m.name: m for m in registry.modalities()}
     all_sniffs = [(sniff(m, path), m.name) for m in modalities.values()]
     sniffs = sorted((s for s in all_sniffs if s[0].score > 0), key=lambda s: -s[0].score)
@@ -119,7 +119,7 @@ def read_split(
     items = corpus.items
     notes = list(corpus.notes)
     if validation is not None:
-        source = arrow.readable(validation, modality.name)
+        source = readable(validation, modality.name)
         other = modality.read(source, options.model_copy(update=dict(corpus.settled)))
         if not other.items:
             raise UserError(f"Nothing in {validation} could be used as a validation split.")
@@ -150,7 +150,7 @@ def prepare(
 
     Raises UserError if the data cannot be used or an option is invalid.
     """
-    source = arrow.readable(path, modality)  # the same files, or what was written aside of them
+    source = readable(path, modality)  # the same files, or what was written aside of them
     kind, why = choose_modality(source, modality)
     chosen = read_options(kind, options or {})
     parts, corpus, notes = read_split(source, kind, chosen, validation)

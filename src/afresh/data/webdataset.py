@@ -31,14 +31,14 @@ TEXTS = {"txt": "text", "text": "text", "caption": "text", "cls": "label"}  # th
 MAX_MEMBER = 512 * MB
 
 
-def readable(path: Path, modality: str | None) -> Path:
-    """The path itself, or a folder into which its .tar archives of images or sounds were written aside.
+def of_archives(path: Path, modality: str | None) -> Path | None:
+    """A folder into which the .tar archives of images or sounds of a path were written aside; None if there are none.
 
     Raises UserError if an archive is damaged, or holds both images and sounds and `modality` does not say which.
     """
     files = _archives(path)
     if not files:
-        return path
+        return None
     try:
         kind = _kind(path, files, modality)
         key = content_key(kind, files)
@@ -129,3 +129,6 @@ def _columns(example: Mapping[str, bytes]) -> dict[str, Any]:
         if ending in example:
             columns[column] = example[ending].decode("utf-8-sig", "replace").strip()
     return columns
+
+
+SOURCE = of_archives

@@ -16,11 +16,11 @@ from torch import Tensor
 from afresh.core import Batch, Cond, Examples, Item, Likelihood, Sound, UserError, events, registry
 from afresh.core.counted import counted
 from afresh.core.rng import Rng
-from afresh.data import arrow
 from afresh.data.files import must_exist
 from afresh.data.load import MAX_LOGITS
 from afresh.data.prepare import read_options
 from afresh.data.refusals import refusal_lines
+from afresh.data.sources import readable
 from afresh.data.text.kind import TEXT
 from afresh.runs.inputs import checked_array
 from afresh.runs.run import Run
@@ -243,7 +243,7 @@ def read_items(run: Run, path: Path) -> list[Item]:
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read as {kind.name}: {error}. Give a file of {kind.plural}.") from None
     modality = registry.modality(run.record.modality)
-    corpus = modality.read(arrow.readable(path, modality.name), read_options(modality, run.record.data.options))
+    corpus = modality.read(readable(path, modality.name), read_options(modality, run.record.data.options))
     lines = refusal_lines(corpus.refused)
     if not corpus.items:
         raise UserError(f"Nothing in {path} could be used as {modality.name}.", "no_items", lines=lines)

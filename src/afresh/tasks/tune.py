@@ -18,9 +18,9 @@ from afresh.core.counted import counted
 from afresh.core.device import computing_on
 from afresh.core.options import override
 from afresh.core.rng import Rng
-from afresh.data import arrow
 from afresh.data.load import Loader
 from afresh.data.prepare import Prepared, choose_modality, long_records, prepare
+from afresh.data.sources import readable
 from afresh.data.text.documents import DocumentEncoder, DocumentOptions
 from afresh.data.text.fim import supports_fim
 from afresh.preferences import preferences
@@ -215,7 +215,7 @@ def own_kind(path: Path, base: BaseModel) -> str | None:
     """
     if base.modality is None or not isinstance(base.encoder, DocumentEncoder) or not path.exists():
         return base.modality
-    return base.modality if registry.modality(base.modality).sniff(arrow.readable(path, None)).score > 0 else None
+    return base.modality if registry.modality(base.modality).sniff(readable(path, None)).score > 0 else None
 
 
 def suited(base: BaseModel, items: Sequence[Item], options: Any) -> Encoder:

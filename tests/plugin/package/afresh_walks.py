@@ -222,3 +222,14 @@ def level(evidence: Evidence) -> list[Score]:
 
 REWARDS = {"climb": Builtin(climb, "height at the end")}
 METRICS = [Metric("walks_level", lambda kind, space, conds: None if kind is WALK else "measures walks", level)]
+
+
+def of_steps(path: Path, modality: str | None) -> Path | None:
+    """A source: a file of walks, one a line, becomes a folder of files; None for other paths."""
+    if path.suffix != ".steps":
+        return None
+    folder = path.with_suffix(".walks")
+    folder.mkdir(exist_ok=True)
+    for i, line in enumerate(path.read_text().splitlines()):
+        (folder / f"{i:03d}.walk").write_text(line)
+    return folder
