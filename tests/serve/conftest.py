@@ -8,10 +8,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+import soundfile
 import uvicorn
 from PIL import Image
 
@@ -46,9 +48,52 @@ def train_runs(folder: Path) -> Path:
     return folder
 
 
+def train_media(folder: Path) -> Path:
+    """Runs named `sounds`, `tunes`, `voices`, `captioned` and `codes`, in `folder`."""
+    data, rng = folder.parent / f"{folder.name}-data", np.random.default_rng(0)
+    for i in range(40):
+        place = data / "sounds" / ("beep" if i % 2 else "hiss")
+        place.mkdir(parents=True, exist_ok=True)
+        t = np.arange(1_600) / 8_000
+        wave = 0.5 * np.sin(2 * np.pi * (300 + 10 * i) * t) if i % 2 else rng.uniform(-0.4, 0.4, len(t))
+        soundfile.write(place / f"{i:02d}.wav", wave * np.hanning(len(t)), 8_000)
+    small = {"family.widths": [8, 16], "train.batch": 16}
+    afresh.train(data / "sounds", family="flow", steps=2, out=folder / "sounds", settings=small, quiet=True)
+    pieces = [[[60 + (i + k // 4) % 7, 48 + (i * k // 4) % 5] for k in range(32)] for i in range(24)]
+    (data / "pieces.json").write_text(json.dumps(pieces))
+    tiny = {"family.width": 16, "family.layers": 1, "family.heads": 2, "train.batch": 4, "train.compile": False}
+    notes: dict[str, Any] = {"context": 64, "form": "events", "steps": 4}
+    left = {**tiny, "family.kv_heads": 2}
+    afresh.train(data / "pieces.json", steps=4, out=folder / "tunes", data=notes, settings=left, quiet=True)
+    masked = {"family": "masked", "data": {"context": 64}, "settings": tiny}
+    afresh.train(data / "pieces.json", steps=4, out=folder / "voices", quiet=True, **masked)
+    (data / "captioned").mkdir()
+    lines = []
+    for i in range(40):
+        Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(data / "captioned" / f"{i}.png")
+        said = f"a {['red', 'blue'][i % 2]} {['cat', 'dog'][i // 2 % 2]}"
+        lines.append(json.dumps({"file_name": f"{i}.png", "text": said, "size": i / 4}))
+    (data / "captioned" / "metadata.jsonl").write_text("\n".join(lines))
+    words = {"family": "flow", "data": {"captions": "words"}, "settings": small}
+    afresh.train(data / "captioned", steps=2, out=folder / "captioned", quiet=True, **words)
+    narrow = {"family.width": 8, "family.latent": 4, "train.batch": 16}
+    afresh.train(data / "captioned", family="vae", steps=2, out=folder / "codes", settings=narrow, quiet=True)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_runs(tmp_path_factory.mktemp("served") / "runs")
+
+
+@pytest.fixture(scope="session")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_media(tmp_path_factory.mktemp("served") / "media")
+
+
+@pytest.fixture(scope="session")
+def media_address(media: Path) -> Iterator[str]:
+    yield from serving(ServeSettings([media], memory=2**30))
 
 
 def serving(settings: ServeSettings) -> Iterator[str]:

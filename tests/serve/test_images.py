@@ -126,7 +126,7 @@ def test_several_images_and_variations(client: openai.OpenAI, runs: Path) -> Non
 
 BAD = {
     "label": ({"prompt": "three"}, "no label 'three'. Its labels are one, two"),
-    "twice": ({"afresh": {"label": "one"}}, "label is given twice"),
+    "twice": ({"afresh": {"label": "one"}}, "label is given twice. Give it once"),
     "size": ({"size": "1024x1024"}, "size=auto, 8x8, or up to 32x32, continued beyond the edges. Given: 1024x1024"),
     "no size": ({"size": "large"}, "size: .*Given: 'large'"),
     "n": ({"n": 1_000_000}, "n: .*less than or equal to 128"),
@@ -196,3 +196,17 @@ def test_a_huge_image_is_refused_before_it_is_decoded(http: httpx.Client) -> Non
     assert answer.status_code == 400 and "pixels" in answer.json()["error"]["message"]
     answer = http.post("/v1/images/edits", json=form)
     assert answer.status_code == 400 and "multipart/form-data" in answer.json()["error"]["message"]
+
+
+def test_a_prompt_is_a_caption_where_the_run_learnt_captions(media_address: str, media: Path) -> None:
+    client = openai.OpenAI(base_url=f"{media_address}/v1", api_key="none", max_retries=0)
+    more = {"seed": 1, "afresh": {"number": {"size": 3.0}}}
+    made = client.images.generate(model="captioned", prompt="a red cat", extra_body=more)
+    own = afresh.load(media / "captioned").sample(1, caption="a red cat", number={"size": 3.0}, seed=1)
+    assert np.array_equal(pixels(made.data[0]), own[0])
+    odd = client.images.generate(model="captioned", prompt="a green cat")
+    assert odd.model_extra["afresh"]["notes"] == [
+        "words that did not occur in the training captions have no effect: green"
+    ]
+    with pytest.raises(openai.BadRequestError, match="None of the words"):
+        client.images.generate(model="captioned", prompt="zebra")

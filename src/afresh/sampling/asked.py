@@ -7,6 +7,7 @@ from dataclasses import replace
 from afresh.core import CondSpec, UserError
 from afresh.sampling.request import Request, of_kind, several_labels
 
+CAPTIONS = ("prompt", "vector")  # kinds of parts that are captions
 SHOWN = 40  # labels that an error lists
 
 
@@ -19,25 +20,36 @@ def asked(spec: CondSpec, text: str, request: Request | None = None) -> Request:
     request, text = request or Request(), text.strip()
     if not text:
         return request
-    if of_kind(spec, "prompt", "vector"):
+    if of_kind(spec, *CAPTIONS):
         if request.caption is not None:
             raise UserError("The caption is given twice, also by the text. Give one of them.", "given_twice")
         return replace(request, caption=text)
+    return with_labels(spec, text, request)
+
+
+def with_labels(spec: CondSpec, text: str, request: Request) -> Request:
+    """The `request` with labels: one, or several with commas between them, each a class or NAME=CLASS. An empty text
+    asks for none.
+
+    Raises UserError, listing the labels, for a text that is none, and if the request has labels already.
+    """
+    if not text:
+        return request
     if request.label is not None:
-        raise UserError("The label is given twice, also by the text. Give one of them.", "given_twice")
+        raise UserError("The label is given twice. Give it once.", "given_twice")
     parts = of_kind(spec, "label")
     if not parts:
         raise UserError(
-            f"This model learnt neither captions nor labels, so {text!r} has no effect. Leave the text empty.",
+            f"This model learnt no labels{'' if of_kind(spec, *CAPTIONS) else ' and no captions'}, so {text!r} has no "
+            "effect. Leave it empty.",
             "unconditional",
         )
-    whole = any(text in spec[name].classes for name in parts)
-    words = [text] if whole else [word.strip() for word in text.split(",")]
+    words = [text] if any(text in spec[name].classes for name in parts) else [w.strip() for w in text.split(",")]
     for word in words:
         name, equals, value = word.partition("=")
-        fits = [name] if equals and name in parts else parts
-        if not any((value if equals and name in parts else word) in spec[part].classes for part in fits):
-            raise UserError(f"This model has no label {word!r}. {listed(spec)}", "unknown_label")
+        if not (equals and name in parts and value in spec[name].classes):
+            if not any(word in spec[part].classes for part in parts):
+                raise UserError(f"This model has no label {word!r}. {listed(spec)}", "unknown_label")
     labels = several_labels(spec, words)
     return replace(request, label=next(iter(labels.values())) if len(parts) == 1 else labels)
 

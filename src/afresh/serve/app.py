@@ -14,12 +14,23 @@ from afresh.serve import errors, health
 from afresh.serve.anthropic import messages
 from afresh.serve.guard import Guard, Keys
 from afresh.serve.library import Library
-from afresh.serve.openai import chat, completions, images, models, responses
+from afresh.serve.openai import audio, chat, completions, images, models, responses
 from afresh.serve.studio import routes as studio
 from afresh.serve.work import Desk
 
 MOST_BYTES = 32 * 2**20  # of the body of a request
 MOST_REQUESTS = 64  # at once
+PARTS = (
+    models,
+    completions,
+    chat,
+    responses,
+    messages,
+    images,
+    audio,
+    studio,
+    health,
+)
 
 
 @dataclass(frozen=True)
@@ -55,8 +66,7 @@ def make_app(settings: ServeSettings) -> FastAPI:
     )
     app.state.desk = desk
     errors.install(app)
-    for part in (models, completions, chat, responses, messages, images, health):
+    for part in PARTS:
         app.include_router(part.routes(desk))
-    app.include_router(studio.routes(desk))
     app.add_middleware(Guard, hosts=settings.hosts, keys=settings.keys, most_bytes=settings.most_bytes)
     return app

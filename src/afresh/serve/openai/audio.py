@@ -1,0 +1,134 @@
+"""POST /v1/audio/speech: a sound, or music in notes as it sounds, in the form of OpenAI's API."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response, StreamingResponse
+from pydantic import Field
+
+from afresh.core import Sound, UserError
+from afresh.data.audio.compressed import MEDIA_TYPES, Format, encode_sound
+from afresh.runs.run import Run
+from afresh.sampling.asked import asked, with_labels
+from afresh.sampling.samples import from_prompts
+from afresh.serve.errors import Refused
+from afresh.serve.library import Served
+from afresh.serve.openai.forms import Conditions, Finite, Form, Seed, Words, event, seed_of
+from afresh.serve.work import Desk
+from afresh.tasks.sample import Sampler
+
+PIECE = 1 << 15  # bytes of a sound that are sent at once
+DEFAULT = "default"  # the voice of whoever asks for none
+
+
+class VoiceId(Form):
+    id: Words
+
+
+class Speech(Form):
+    """A request for a sound."""
+
+    model: str
+    input: Words = Field(
+        description="A caption if the run learnt captions, else labels with commas between them; empty: anything."
+    )
+    voice: Words | VoiceId = Field(DEFAULT, description="One of the labels of the run, or `default`.")
+    instructions: Literal[""] | None = None  # how to speak: nothing here depends on it
+    response_format: Format = "mp3"
+    speed: Finite = 1.0
+    stream_format: Literal["audio", "sse"] = "audio"
+    seed: Seed | None = None
+    afresh: Conditions = Field(default_factory=Conditions)
+
+    def check(self) -> None:
+        """Raises Refused for what cannot be had."""
+        if self.speed != 1:
+            raise Refused(
+                400,
+                "Sounds have the speed that the model learnt: faster ones would be higher, or of other length than "
+                f"drawn. Leave speed out. Given: {self.speed:g}.",
+                "unsupported_speed",
+                "speed",
+            )
+
+    @property
+    def named_voice(self) -> str:
+        """The label that the voice stands for; empty without one."""
+        name = self.voice if isinstance(self.voice, str) else self.voice.id
+        return "" if name == DEFAULT else name
+
+
+def check_sounds(run: Run) -> None:
+    """Raises UserError if the run makes nothing that can be heard."""
+    if run.encoder.kind.view == "sound" or can_be_heard(run):
+        return
+    raise UserError(
+        f"The model {run.path.name} makes {run.encoder.kind.plural}, which cannot be heard. GET /v1/models says which "
+        "model makes what.",
+        "wrong_modality",
+        param="model",
+    )
+
+
+def can_be_heard(run: Run) -> bool:
+    """Whether texts of the run are music."""
+    from afresh.data.music.encoder import ScoreEncoder
+
+    return isinstance(run.encoder, ScoreEncoder)
+
+
+def speak(served: Served, form: Speech) -> tuple[Sound, int, dict[str, int]]:
+    """The sound of a request, its seed and its usage: that of `afresh sample` for the same seed."""
+    run = served.run
+    check_sounds(run)
+    seed = seed_of(form.seed)
+    try:
+        request = with_labels(run.conds, form.named_voice, form.afresh.request())
+    except UserError as error:
+        message = f"voice: {error} The voice `{DEFAULT}` asks for none of them."
+        raise Refused(400, message, error.code, "voice") from None
+    request = asked(run.conds, form.input, request)
+    samples = Sampler(run, 1, request, seed, form.afresh.chosen())()
+    sound = run.encoder.hear(from_prompts(samples)[0] if run.encoder.kind.view == "text" else samples[0])
+    if sound is None:
+        raise UserError("What was drawn cannot be heard, such as a score without notes. Try another seed.", "silent")
+    drawn = sum(len(w.tokens or ()) for w in samples.written)
+    return sound, seed, {"input_tokens": 0, "output_tokens": drawn, "total_tokens": drawn}
+
+
+def routes(desk: Desk) -> APIRouter:
+    router = APIRouter(tags=["OpenAI"])
+
+    @router.post("/v1/audio/speech", summary="A sound", response_class=Response)
+    async def speech(form: Speech, request: Request) -> Response:
+        form.check()
+
+        def work(served: Served) -> tuple[bytes, int, dict[str, int]]:
+            sound, seed, usage = speak(served, form)
+            return encode_sound(sound, form.response_format), seed, usage
+
+        content, seed, usage = await desk.run(request, form.model, work)
+        headers = {"x-afresh-seed": str(seed)}
+        if form.stream_format == "audio":
+            return Response(content, media_type=MEDIA_TYPES[form.response_format], headers=headers)
+        events = spoken(content, usage)
+        return StreamingResponse(events, media_type="text/event-stream", headers={**headers, "cache-control": "no-cache"})
+
+    return router
+
+
+def spoken(content: bytes, usage: dict[str, int]) -> Iterator[str]:
+    """The events of a sound, which is known as a whole before the first is sent."""
+
+    def said(kind: str, values: dict[str, Any]) -> str:
+        return event({"type": kind, **values}, kind)
+
+    for start in range(0, len(content), PIECE):
+        audio = base64.b64encode(content[start : start + PIECE]).decode()
+        yield said("speech.audio.delta", {"audio": audio})
+    yield said("speech.audio.done", {"usage": usage})
+    yield event("[DONE]")
