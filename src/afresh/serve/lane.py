@@ -247,8 +247,7 @@ class Lane:
             if all(call.gone.is_set() or call.error is not None for call in places):
                 raise Cancelled
             for call, own in places.items():
-                first = call.begun - len(own)
-                call.told(replace(step, estimate=lambda own=own: step.estimate()[own].cpu(), first=first))
+                call.told(replace(step, estimate=rows_of(step, own), first=call.begun - len(own)))
 
         try:
             with following(stepped):
@@ -270,6 +269,11 @@ class Lane:
             if not call.done.is_set():
                 self.calls.rotate(-1)
                 break
+
+
+def rows_of(step: Step, rows: list[int]) -> Callable[[], Tensor]:
+    """What is predicted of some rows of a batch."""
+    return lambda: step.estimate()[rows].cpu()
 
 
 def followed() -> Follower | None:
