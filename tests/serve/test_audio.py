@@ -31,13 +31,21 @@ def test_a_sound_is_the_sample_of_the_run(client: openai.OpenAI, media: Path) ->
         made = client.audio.speech.create(model="sounds", response_format="wav", **asked, extra_body={"seed": 3})
         assert made.read() == own and made.response.headers["content-type"] == "audio/wav"
     other = {"seed": 3, "afresh": {"label": "hiss", "settings": {"steps": 2}}}
-    made = client.audio.speech.create(model="sounds", response_format="wav", input="", voice="default", extra_body=other)
+    made = client.audio.speech.create(
+        model="sounds", response_format="wav", input="", voice="default", extra_body=other
+    )
     assert made.read() == wav_bytes(afresh.load(media / "sounds").sample(1, label="hiss", seed=3, steps=2)[0])
 
 
 @pytest.mark.parametrize(
     ("kind", "container", "rate"),
-    [("wav", "WAV", 8_000), ("flac", "FLAC", 8_000), ("mp3", "MP3", 8_000), ("opus", "OGG", 8_000), ("pcm", "", 24_000)],
+    [
+        ("wav", "WAV", 8_000),
+        ("flac", "FLAC", 8_000),
+        ("mp3", "MP3", 8_000),
+        ("opus", "OGG", 8_000),
+        ("pcm", "", 24_000),
+    ],
 )
 def test_formats(client: openai.OpenAI, media: Path, kind: Any, container: str, rate: int) -> None:
     asked = {"model": "sounds", "input": "beep", "voice": "default", "extra_body": {"seed": 1}}
@@ -71,7 +79,7 @@ def test_music_in_notes_is_heard(client: openai.OpenAI, media: Path) -> None:
         own = model.run.encoder.hear(model.sample(1, seed=seed)[0])
         asked = {"model": "tunes", "input": "", "voice": "default", "response_format": "wav"}
         if own is None:
-            with pytest.raises(openai.BadRequestError, match="a score without notes. Try another seed"):
+            with pytest.raises(openai.BadRequestError, match=r"a score without notes\. Try another seed"):
                 client.audio.speech.create(**asked, extra_body={"seed": seed})
             continue
         made = client.audio.speech.create(**asked, extra_body={"seed": seed}).read()
@@ -82,7 +90,10 @@ def test_music_in_notes_is_heard(client: openai.OpenAI, media: Path) -> None:
 
 BAD = {
     "speed": ({"speed": 1.5}, "the speed that the model learnt"),
-    "voice": ({"voice": "alloy"}, "voice: This model has no label 'alloy'. Its labels are beep, hiss. The voice `defau"),
+    "voice": (
+        {"voice": "alloy"},
+        "voice: This model has no label 'alloy'. Its labels are beep, hiss. The voice `defau",
+    ),
     "input": ({"input": "Hello!"}, "no label 'Hello!'. Its labels are beep, hiss"),
     "both": ({"voice": "hiss"}, "label is given twice"),
     "format": ({"response_format": "aac"}, "'wav', 'flac', 'mp3', 'opus' or 'pcm'"),

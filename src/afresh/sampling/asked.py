@@ -47,9 +47,9 @@ def with_labels(spec: CondSpec, text: str, request: Request) -> Request:
     words = [text] if any(text in spec[name].classes for name in parts) else [w.strip() for w in text.split(",")]
     for word in words:
         name, equals, value = word.partition("=")
-        if not (equals and name in parts and value in spec[name].classes):
-            if not any(word in spec[part].classes for part in parts):
-                raise UserError(f"This model has no label {word!r}. {listed(spec)}", "unknown_label")
+        named = bool(equals) and name in parts and value in spec[name].classes
+        if not named and not any(word in spec[part].classes for part in parts):
+            raise UserError(f"This model has no label {word!r}. {listed(spec)}", "unknown_label")
     labels = several_labels(spec, words)
     return replace(request, label=next(iter(labels.values())) if len(parts) == 1 else labels)
 

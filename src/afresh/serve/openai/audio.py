@@ -116,7 +116,9 @@ def routes(desk: Desk) -> APIRouter:
         if form.stream_format == "audio":
             return Response(content, media_type=MEDIA_TYPES[form.response_format], headers=headers)
         events = spoken(content, usage)
-        return StreamingResponse(events, media_type="text/event-stream", headers={**headers, "cache-control": "no-cache"})
+        return StreamingResponse(
+            events, media_type="text/event-stream", headers={**headers, "cache-control": "no-cache"}
+        )
 
     return router
 
