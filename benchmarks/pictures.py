@@ -99,6 +99,8 @@ def make_ours(task: Task, name: str, folder: Path) -> None:
         else:
             command = [str(train), "--modality", "image", "--family", name, "--validation", str(watched), "--force"]
             command += ["--minutes", str(task.minutes), "--seed", str(task.seed), "--out", str(run)]
+            if task.loaded.train.captions:  # stated, since the default depends on what is in the cache of the hub
+                command += ["--data", "captions=minilm"]
         begun = time.perf_counter()
         finish(["afresh", "train", *command, "--no-measure"], folder, task.threads)
         write_json(done, {"seconds": time.perf_counter() - begun})
