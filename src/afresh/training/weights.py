@@ -51,7 +51,7 @@ def write_weights(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> Non
     """
     data, hashed = serialised(tensors), folder / f"{name}.sha256"
     digest = f"{hashlib.sha256(data).hexdigest()}\n".encode()
-    old = hashed.read_bytes()[: len(digest)] if hashed.exists() else b""
+    old = hashed.read_bytes()[: len(digest)] if hashed.is_file() else b""
     replace_file(hashed, digest + old)  # until the weights are replaced, the old ones and the new ones are valid
     replace_file(folder / f"{name}.safetensors", data)
     if old:
