@@ -1,1 +1,1 @@
-"""Pages that are served to a browser."""
+"""Runs over HTTP: protocols for programs, pages for people."""
