@@ -14,7 +14,7 @@ from torch import Tensor
 
 from afresh.core import Cond
 
-LEAST = 16  # tokens; a shorter prefix is computed as fast as it is found
+LEAST = 64  # tokens; a shorter prefix is computed as fast as it is copied
 MOST = 64  # sequences that have left and are remembered
 KEPT_BYTES = 2**28  # of keys and values that an empty batch keeps for the sequences to come
 

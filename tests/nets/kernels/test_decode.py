@@ -236,7 +236,9 @@ def test_a_sequence_that_joins_later_is_that_of_one_drawn_alone(
     assert [s.new for s in rows] == [alone(i) for i in range(5)]
 
 
-def test_a_known_beginning_is_not_computed_again() -> None:
+def test_a_known_beginning_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("afresh.sampling.prefixes.LEAST", 16)
+    monkeypatch.setattr("afresh.sampling.tokens.LEAST", 16)
     net = made(replace(SHAPE, separator=0), SPEC)
     predict, fed = predictor({"decoder": net}, 49), []
     labels = {"label": torch.tensor([0, 0, 1])}, {"label": torch.ones(3, dtype=torch.bool)}
@@ -269,3 +271,21 @@ def test_a_known_beginning_is_not_computed_again() -> None:
     while batch.active:
         batch.step()
     assert rows[0].new == apart[0] and fed[:2] == [22, 2], "the second joins when its prompt is known"
+    alone, batch = TokenSequence(list(prompts[0]), 1, Rng(4), 8), Decoding(counting, 48, torch.device("cpu"))
+    batch.join([alone], cond.select(torch.tensor([0])))
+    while batch.active:
+        batch.step()
+    assert rows[1].new == alone.new
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
+def test_a_copied_beginning_gives_the_same_logits(kind: Kind) -> None:
+    net, x = made(SHAPE), torch.randint(37, (1, 40))
+    _, state = decode(net, x[:, :30], None, None, None, 48, kind)
+    assert isinstance(state, Sequences)
+    state = state.extend(1)
+    state.k[:, 1], state.v[:, 1] = torch.nan, torch.nan  # as memory may hold
+    state.copy_prefix(1, 0, 21, 0)
+    both, _ = decode(net, torch.cat([x[:, 30:40], x[:, 21:31]]), None, None, state, 48, kind)
+    whole, _ = decode(net, x[:, :31], None, None, None, 48, kind)
+    assert torch.equal(both[1], whole[0])

@@ -15,6 +15,7 @@ from afresh.nets.kernels.build import library, tiles
 Kind = Literal["float32", "bfloat16", "int8"]
 KINDS: tuple[Kind, ...] = ("float32", "bfloat16", "int8")  # as numbered in decode.cpp
 LONG, POINTER = ctypes.c_long, ctypes.c_void_p
+BLOCK = 16  # positions whose keys lie together
 FEW = 2_000_000  # weights times tokens in a step up to which one thread is faster than several
 
 
@@ -94,10 +95,10 @@ class Sequences:
 
     def copy_prefix(self, row: int, slot: int, length: int, start: int) -> None:
         """Gives an empty row the first `length` positions of a slot, of a document that begins at `start`."""
-        own = int(self.slots[row])
+        own, blocks = int(self.slots[row]), -(-length // BLOCK) * BLOCK  # keys lie in blocks of positions
         if own != slot:
             for stored in (self.k, self.v):
-                stored[:, own, :, :length] = stored[:, slot, :, :length]
+                stored[:, own, :, :blocks] = stored[:, slot, :, :blocks]
         self.lengths[row], self.starts[row] = length, start
 
     def restart(self, rows: Tensor) -> None:
@@ -175,7 +176,7 @@ class Engine:
         """Empty sequences: `batch` of them, for `capacity` tokens each."""
         s = self.sizes
         dtype = torch.float32 if self.kind == "float32" else torch.bfloat16
-        padded = -(-capacity // 16) * 16
+        padded = -(-capacity // BLOCK) * BLOCK
         size = (s.layers, batch, s.kv_heads, padded, s.dim)
         k, v = torch.empty(size, dtype=dtype), torch.empty(size, dtype=dtype)  # unwritten values are never used
         zeros = torch.zeros(batch, dtype=torch.int64)
