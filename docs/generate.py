@@ -587,6 +587,7 @@ def configuration_page() -> str:
 CHOSEN = {
     "cache_folder": "`~/.cache/afresh`",
     "data_folder": "`~/.local/share/afresh/data`",
+    "jobs_folder": "`~/.local/share/afresh/jobs`",
     "key_folder": "`~/.config/afresh`",
 }
 OTHER_VARIABLES = (

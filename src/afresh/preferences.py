@@ -47,6 +47,10 @@ class Preferences(BaseSettings):
         default_factory=lambda: user_data_path("afresh") / "data",
         description="data given in memory, which its runs need again",
     )
+    jobs_folder: Folder = Field(
+        default_factory=lambda: user_data_path("afresh") / "jobs",
+        description="commands that were started in the studio, and what they said",
+    )
     key_folder: Folder = Field(
         default_factory=lambda: user_config_path("afresh"), description="the secret that signs runs of one's own"
     )

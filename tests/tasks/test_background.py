@@ -1,0 +1,118 @@
+"""Commands in processes of their own: they are found again, say how far they are, can be stopped, say how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from afresh.core import UserError
+from afresh.tasks import background
+from afresh.tasks.background import BackgroundJob, Outcome
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AFRESH_JOBS_FOLDER", str(tmp_path / "jobs"))
+    return tmp_path / "jobs"
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    file = tmp_path / "texts.txt"
+    file.write_text("\n\n".join(f"Once there was a cat number {i}." for i in range(60)))
+    return file
+
+
+@pytest.fixture
+def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package `afresh` that sleeps until it is interrupted stands in for the real one."""
+    package = tmp_path / "other" / "afresh"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "__main__.py").write_text(
+        "import json, time\n"
+        "print(json.dumps({'event': 'progress', 'code': 'training', 'text': '', 'step': 1}), flush=True)\n"
+        "try:\n"
+        "    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n"
+        "    print(json.dumps({'event': 'error', 'code': 'interrupted', 'text': 'saved'}), flush=True)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    yield package
+    for job in background.jobs():
+        background.stop(job)
+        background.stop(job)
+
+
+def ended(job: BackgroundJob, seconds: float = 60) -> Outcome:
+    until = time.monotonic() + seconds
+    while background.is_running(job):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return background.outcome(job)
+
+
+def begun(job: BackgroundJob) -> None:
+    until = time.monotonic() + 20
+    while background.outcome(job).progress is None:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_a_command_ends_with_its_result_and_is_found_again(texts: Path) -> None:
+    job = background.start("data", [texts], {"near": None}, "Look", owner="ann", about={"name": "<b>"})
+    assert [j.id for j in background.jobs()] == [job.id] and background.read(job.id) == job
+    found = ended(job)
+    assert found.state == "done" and found.result is not None and found.result["modality"] == "text"
+
+
+def test_a_command_that_fails_says_why(tmp_path: Path) -> None:
+    found = ended(background.start("train", [tmp_path / "none"], {"no-measure": True, "minutes": 1}, "Train"))
+    assert found.state == "failed" and "none" in found.error
+
+
+def test_a_command_is_stopped_and_says_so(slow: Path) -> None:
+    job = background.start("train", [], {}, "Train")
+    begun(job)
+    assert background.outcome(job).state == "running"
+    with pytest.raises(UserError, match="is running"):
+        background.forget(job)
+    background.stop(job)
+    assert ended(job, 10).state == "stopped"
+    background.stop(job)  # of one that has ended, nothing
+    background.forget(job)
+    assert background.jobs() == []
+
+
+def test_a_command_that_was_killed_is_known_to_have_ended(slow: Path) -> None:
+    job = background.start("train", [], {}, "Train")
+    begun(job)
+    os.kill(job.process, 9)
+    found = ended(job, 10)
+    assert found.state == "failed" and "without saying why" in found.error
+
+
+def test_only_so_many_run_at_once(slow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "MOST_RUNNING", 1)
+    background.start("train", [], {}, "Learn photos")
+    with pytest.raises(UserError, match="running already: Learn photos"):
+        background.start("train", [], {}, "Another")
+
+
+@pytest.mark.parametrize("id", ["..", "../../etc", "0" * 15, "0" * 16, "a/b", "", "\0"])
+def test_an_id_that_is_none_is_not_found(id: str) -> None:
+    assert background.read(id) is None
+
+
+def test_a_damaged_record_hides_no_other(folder: Path, texts: Path) -> None:
+    (folder / ("0" * 16)).mkdir(parents=True)
+    (folder / ("0" * 16) / "job.json").write_text('{"id": 3}')
+    job = background.start("data", [texts], {"near": None}, "Look")
+    assert background.jobs() == [job]
+    assert json.loads((job.folder / "job.json").read_text())["process"] == job.process
+    ended(job)
