@@ -1,4 +1,4 @@
-"""The server beside `sample` and beside llama.cpp's server: the same 11M weights, clients that stream.
+"""The server beside `sample` and beside llama.cpp's server: the same 11M weights, clients that stream; and images.
 
 The server is a process of its own, as a user starts it; the clients are threads of another. All rates are of one run on
 one machine, in rounds, so that the machine's drift hits all. `sample` is the same number of texts in one batch without
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 
 import afresh
 from benchmarks.table import Row, save
@@ -33,7 +34,7 @@ from benchmarks.table import Row, save
 CLIENTS = (1, 8, 32)
 TOKENS = 128
 PROMPT = "Once upon a time there was a little"
-TITLE = "11M decoder, serving"
+TITLE = "serving"
 SHAPE = {"family.width": 384, "family.layers": 6, "family.heads": 6, "family.kv_heads": 6, "train.batch": 8}
 
 
@@ -48,6 +49,15 @@ def prepared(folder: Path) -> Path:
     return out
 
 
+def prepared_images(folder: Path) -> Path:
+    """A flow over images of 32 pixels, of the size that the plan gives real ones."""
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
+    out = folder / "runs" / "images"
+    afresh.train(images, family="flow", steps=2, out=out, settings={"train.batch": 8}, quiet=True)
+    return out
+
+
 def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -55,8 +65,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def process(command: Sequence[str], address: str) -> Iterator[None]:
-    """A server that answers GET /health, ended with the block."""
+def process(command: Sequence[str], address: str) -> Iterator[int]:
+    """The id of the process of a server that answers GET /health, ended with the block."""
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         until = time.monotonic() + 120
@@ -69,7 +79,7 @@ def process(command: Sequence[str], address: str) -> Iterator[None]:
             if time.monotonic() > until or child.poll() is not None:
                 raise RuntimeError(f"{command[0]} does not answer")
             time.sleep(0.2)
-        yield
+        yield child.pid
     finally:
         child.terminate()
         child.wait(60)
@@ -109,6 +119,22 @@ def clients(address: str, number: int, tokens: int, more: dict[str, Any]) -> tup
     return rate, sorted(first)[max(0, -(-95 * len(first) // 100) - 1)]
 
 
+def images(address: str, number: int) -> float:
+    """Seconds until so many clients have one image each."""
+
+    def ask(seed: int) -> None:
+        body = {"model": "images", "prompt": "", "seed": seed, "response_format": "b64_json"}
+        httpx.post(f"{address}/v1/images/generations", json=body, timeout=600).raise_for_status()
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(number)]
+    begun = time.perf_counter()
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    return time.perf_counter() - begun
+
+
 def batch(model: afresh.Model, number: int, tokens: int, bias: dict[int, float]) -> float:
     """Tokens a second of `sample` in one batch."""
     begun = time.perf_counter()
@@ -135,14 +161,14 @@ def main() -> None:
 
 
 def measured(folder: Path, llama: Path | None, rounds: int, tokens: int) -> list[Row]:
-    run = prepared(folder)
+    run, flow = prepared(folder), afresh.load(prepared_images(folder))
     model = afresh.load(run)
     end = model.run.space.special["end"]
     threads = str(len(os.sched_getaffinity(0)))
     found: dict[str, list[float]] = {}
     with ExitStack() as stack:
         ours = f"http://127.0.0.1:{(port := free_port())}"
-        command = [sys.executable, "-m", "afresh", "serve", str(run), "--port", str(port)]
+        command = [sys.executable, "-m", "afresh", "serve", str(run.parent), "--port", str(port)]
         stack.enter_context(process(command, ours))
         servers = {"afresh serve": (ours, {"model": "decoder", "logit_bias": {str(end): -100}})}
         if llama is not None:
@@ -159,7 +185,13 @@ def measured(folder: Path, llama: Path | None, rounds: int, tokens: int) -> list
             for address, more in servers.values():
                 clients(address, number, 8, more)
         batch(model, 1, 8, {end: -100.0})
+        images(ours, 1)
+        flow.sample(1)
         for _ in range(rounds):
+            found.setdefault("afresh serve, images", []).append(images(ours, 8))
+            begun = time.perf_counter()
+            flow.sample(8)
+            found.setdefault("sample, images", []).append(time.perf_counter() - begun)
             for number in CLIENTS:
                 for name, (address, more) in servers.items():
                     rate, wait = clients(address, number, tokens, more)
@@ -172,7 +204,11 @@ def measured(folder: Path, llama: Path | None, rounds: int, tokens: int) -> list
 
 def rows_of(found: dict[str, list[float]], llama: bool, rounds: int, tokens: int) -> list[Row]:
     """Medians of the rounds; ratios are those within a round, whose median counts."""
-    rows = []
+    waited, alone = found["afresh serve, images"], found["sample, images"]
+    ratio = statistics.median(a / b for a, b in zip(waited, alone, strict=True))
+    shown = f"{statistics.median(waited):.2f} s", f"{statistics.median(alone):.2f} s (sample in one batch)"
+    n = f"flow over images of 32 pixels, {rounds} rounds"
+    rows = [Row(TITLE, "one image each for 8 clients", *shown, ratio, "at most 1.6x", ratio <= 1.6, n)]
     for number in CLIENTS:
         n = f"{number} clients x {tokens} tokens, {rounds} rounds"
         ours = found[f"afresh serve, {number}"]
