@@ -14,12 +14,11 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
-import uvicorn
 from PIL import Image
 
 import afresh
-from afresh.serve.app import ServeSettings, make_app
-from afresh.serve.run import SWITCH_SECONDS, bound
+from afresh.serve.app import ServeSettings
+from afresh.serve.run import SWITCH_SECONDS, bound, server_of
 
 TINY = {"family.width": 32, "family.layers": 1, "family.heads": 2, "family.kv_heads": 2, "train.compile": False}
 
@@ -100,8 +99,7 @@ def serving(settings: ServeSettings) -> Iterator[str]:
     """The address of a server in a thread of this process, which ends with the fixture."""
     sys.setswitchinterval(SWITCH_SECONDS)  # as `serve` does
     sock = bound("127.0.0.1", 0)
-    config = uvicorn.Config(make_app(settings), log_level="error", access_log=False, lifespan="on")
-    server = uvicorn.Server(config)
+    server = server_of(settings)
     thread = threading.Thread(target=lambda: server.run(sockets=[sock]), daemon=True)
     thread.start()
     while not server.started:

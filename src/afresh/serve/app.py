@@ -62,6 +62,7 @@ def make_app(settings: ServeSettings) -> FastAPI:
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
         root_path=settings.root_path,
+        responses=errors.ERRORS,
         lifespan=lifespan,
     )
     app.state.desk = desk

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from afresh.core import UserError
@@ -20,10 +21,49 @@ TYPES = {
     405: "invalid_request_error",
     408: "timeout_error",
     413: "request_too_large",
+    415: "invalid_request_error",
     429: "rate_limit_error",
     500: "server_error",
     503: "overloaded_error",
 }
+
+
+class Fault(BaseModel):
+    """What was wrong with a request, and what to do."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorAnswer(BaseModel):
+    """The body of every answer with a status of 400 or more."""
+
+    error: Fault
+
+
+class AnthropicFault(BaseModel):
+    """What was wrong with a request, and what to do."""
+
+    type: str
+    message: str
+
+
+class AnthropicErrorAnswer(BaseModel):
+    """The body of an answer with a status of 400 or more, in the form of Anthropic's API."""
+
+    type: Literal["error"]
+    error: AnthropicFault
+
+
+def described(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """The errors of a route, for its description."""
+    words = {"4XX": "The request is refused, with the reason", "5XX": "The server cannot answer now"}
+    return {status: {"model": model, "description": text} for status, text in words.items()}
+
+
+ERRORS, ANTHROPIC_ERRORS = described(ErrorAnswer), described(AnthropicErrorAnswer)
 
 
 class Refused(Exception):
@@ -38,13 +78,19 @@ class Refused(Exception):
 
 def body(error: Refused) -> dict[str, Any]:
     """{"error": {message, type, param, code}}."""
-    return {"error": {"message": str(error), "type": kind(error), "param": error.param, "code": error.code}}
+    param = None if error.param is None else shown(error.param)[:200]
+    return {"error": {"message": shown(str(error)), "type": kind(error), "param": param, "code": error.code}}
 
 
 def anthropic_body(error: Refused) -> dict[str, Any]:
     """{"type": "error", "error": {type, message}}, as clients of Anthropic's API expect it."""
     known = {"server_error": "api_error"}.get(kind(error), kind(error))
-    return {"type": "error", "error": {"type": known, "message": str(error)}}
+    return {"type": "error", "error": {"type": known, "message": shown(str(error))}}
+
+
+def shown(text: str) -> str:
+    """The text without halves of characters, which a request can contain and an answer cannot."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def kind(error: Refused) -> str:
@@ -75,8 +121,8 @@ def answer(error: Refused, path: str) -> JSONResponse:
 def invalid(error: RequestValidationError) -> Refused:
     """The answer to a request whose body, path or query does not have the right form: what the first fault is."""
     first = error.errors()[0]
-    place = [str(p) for p in first["loc"] if p not in ("body", "query", "path")]
-    param = ".".join(place) or None
+    place = [str(p)[:100] for p in first["loc"] if p not in ("body", "query", "path")]
+    param = ".".join(place)[:200] or None
     message = str(first["msg"]).removeprefix("Value error, ")
     given = first.get("input")
     if first["type"] == "extra_forbidden":

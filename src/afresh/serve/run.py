@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
@@ -14,6 +16,7 @@ import uvicorn
 from afresh.core import UserError
 from afresh.core.memory import available_memory
 from afresh.serve.app import ServeSettings, make_app
+from afresh.serve.connection import Connection
 from afresh.serve.guard import Keys, log
 
 DRAIN_SECONDS = 30  # that requests may still take after the server was asked to end
@@ -71,7 +74,7 @@ def serve(settings: ServeSettings, host: str, port: int, ready: Callable[[str], 
     Raises UserError if a place is not a run, or the address cannot be used.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
-    app = make_app(settings)
+    server = server_of(settings)
     sock = bound(host, port)
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{sock.getsockname()[1]}"
@@ -81,9 +84,20 @@ def serve(settings: ServeSettings, host: str, port: int, ready: Callable[[str], 
         log.addHandler(handler)
         log.setLevel(logging.INFO)
         log.propagate = False
+    ready(address)
+    with suppress(ValueError):  # outside of the main thread, which does not receive signals
+        signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again at the end, when all is well
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[sock])
+
+
+def server_of(settings: ServeSettings) -> uvicorn.Server:
+    """The server of an application. Raises UserError if a place is not a run."""
     config = uvicorn.Config(
-        app,
-        log_level="warning",
+        make_app(settings),
+        http=Connection,
+        ws="none",
+        log_level="error",
         access_log=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=DRAIN_SECONDS,
@@ -91,6 +105,4 @@ def serve(settings: ServeSettings, host: str, port: int, ready: Callable[[str], 
         proxy_headers=bool(settings.root_path),
         root_path=settings.root_path,
     )
-    server = uvicorn.Server(config)
-    ready(address)
-    server.run(sockets=[sock])
+    return uvicorn.Server(config)

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from afresh.serve.errors import Refused, anthropic_body, refused
+from afresh.serve.errors import ANTHROPIC_ERRORS, Refused, anthropic_body, refused
+from afresh.serve.json_route import JsonRoute
 from afresh.serve.library import Served
 from afresh.serve.openai.conversation import NO_TOOLS, Ask, answering, asked_tokens, respond, text_of, turns_of
 from afresh.serve.openai.forms import (
@@ -105,7 +106,7 @@ def usage(read: int, written: int) -> dict[str, Any]:
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["Anthropic"])
+    router = APIRouter(tags=["Anthropic"], route_class=JsonRoute, responses=ANTHROPIC_ERRORS)
 
     @router.post("/v1/messages", summary="The answer to a conversation, as Anthropic's API gives it")
     async def messages(form: MessageForm, request: Request) -> Response:

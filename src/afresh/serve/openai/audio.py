@@ -16,6 +16,7 @@ from afresh.runs.run import Run
 from afresh.sampling.asked import asked, with_labels
 from afresh.sampling.samples import from_prompts
 from afresh.serve.errors import Refused
+from afresh.serve.json_route import JsonRoute
 from afresh.serve.library import Served
 from afresh.serve.openai.forms import Conditions, Finite, Form, Seed, Words, event, seed_of
 from afresh.serve.work import Desk
@@ -101,7 +102,7 @@ def speak(served: Served, form: Speech) -> tuple[Sound, int, dict[str, int]]:
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["OpenAI"])
+    router = APIRouter(tags=["OpenAI"], route_class=JsonRoute)
 
     @router.post("/v1/audio/speech", summary="A sound", response_class=Response)
     async def speech(form: Speech, request: Request) -> Response:

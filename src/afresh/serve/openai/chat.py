@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from afresh.runs.run import Run
 from afresh.sampling.text_stream import Token
 from afresh.serve.errors import Refused, body, refused
+from afresh.serve.json_route import JsonRoute
 from afresh.serve.library import Served
 from afresh.serve.openai.conversation import NO_TOOLS, Ask, answering, respond, text_of, turns_of
 from afresh.serve.openai.forms import (
@@ -131,7 +132,7 @@ def token_logprobs(run: Run, tokens: Sequence[Token]) -> dict[str, Any]:
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["OpenAI"])
+    router = APIRouter(tags=["OpenAI"], route_class=JsonRoute)
 
     @router.post("/v1/chat/completions", summary="The answer to a conversation")
     async def chat(form: ChatCompletion, request: Request) -> Response:

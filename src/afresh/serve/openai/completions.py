@@ -13,6 +13,7 @@ from afresh.runs.run import Run
 from afresh.sampling.request import Prompt
 from afresh.sampling.text_stream import Token
 from afresh.serve.errors import Refused, body, refused
+from afresh.serve.json_route import JsonRoute
 from afresh.serve.library import Served
 from afresh.serve.openai.forms import (
     MOST_SAMPLES,
@@ -116,7 +117,7 @@ def logprobs_of(run: Run, tokens: Sequence[Token], offset: int) -> dict[str, Any
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["OpenAI"])
+    router = APIRouter(tags=["OpenAI"], route_class=JsonRoute)
 
     @router.post("/v1/completions", summary="Texts that go on from a prompt")
     async def completions(form: Completion, request: Request) -> Response:

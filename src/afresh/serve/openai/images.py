@@ -19,6 +19,7 @@ from afresh.sampling.asked import asked
 from afresh.sampling.samples import Samples
 from afresh.serve.errors import Refused, body, refused
 from afresh.serve.image_files import Format, image_base64, image_size, read_image, transparent
+from afresh.serve.json_route import JsonRoute
 from afresh.serve.library import Served
 from afresh.serve.multipart import described, read_form
 from afresh.serve.openai.forms import Conditions, Count, Finite, Form, Seed, Words, event, now, seed_of
@@ -354,7 +355,7 @@ async def streamed(desk: Desk, form: DrawnForm, kind: str, work: Callable[..., I
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["OpenAI"])
+    router = APIRouter(tags=["OpenAI"], route_class=JsonRoute)
 
     async def drawn(request: Request, form: DrawnForm, kind: str, work: Callable[..., Images]) -> Response:
         form.check()

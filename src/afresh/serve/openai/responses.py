@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from afresh.runs.run import Run
 from afresh.serve.errors import Refused, body, refused
+from afresh.serve.json_route import JsonRoute
 from afresh.serve.library import Served
 from afresh.serve.openai.chat import token_logprobs
 from afresh.serve.openai.conversation import NO_TOOLS, Ask, answering, respond, text_of, turns_of
@@ -213,7 +214,7 @@ def message(identity: str, texts: Texts, content: dict[str, Any]) -> dict[str, A
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["OpenAI"])
+    router = APIRouter(tags=["OpenAI"], route_class=JsonRoute)
 
     @router.post("/v1/responses", summary="The answer to a conversation, as a response")
     async def responses(form: ResponseForm, request: Request) -> Response:

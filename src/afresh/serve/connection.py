@@ -1,0 +1,72 @@
+"""A connection to a client: how long it may take to say what it wants, and how many there may be.
+
+Uvicorn waits without end for the head of a request, so clients that send it byte by byte, or nothing, could take every
+connection (slow loris).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import ClassVar
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from afresh.serve.errors import Refused, answer
+
+
+class Connection(H11Protocol):
+    """HTTP/1.1 over a connection. The head of a request must arrive within `head_seconds`; beyond `most` connections
+    new ones are refused."""
+
+    head_seconds: ClassVar[float] = 10.0
+    most: ClassVar[int] = 512
+    patience: asyncio.TimerHandle | None = None
+    begun = False  # whether a part of a head has arrived
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.most:
+            self.refuse(Refused(503, f"The server has {self.most} connections, which is as many as it takes.", retry=5))
+        else:
+            self.wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is h11.IDLE:
+            self.begun = True
+            self.wait()
+        else:
+            self.begun = False
+            self.stop_waiting()
+
+    def wait(self) -> None:
+        """Wait for the head of a request, from now on if that did not begin earlier."""
+        if self.patience is None:
+            self.patience = self.loop.call_later(self.head_seconds, self.too_slow)
+
+    def stop_waiting(self) -> None:
+        if self.patience is not None:
+            self.patience.cancel()
+            self.patience = None
+
+    def too_slow(self) -> None:
+        if not self.begun:  # nothing was asked
+            self.transport.close()
+            return
+        self.refuse(Refused(408, f"The head of the request did not arrive within {self.head_seconds:g} seconds."))
+
+    def send_400_response(self, msg: str) -> None:
+        self.refuse(Refused(400, msg))
+
+    def refuse(self, error: Refused) -> None:
+        """Answer without having read a request, and close."""
+        given = answer(error, "")
+        lines = [f"HTTP/1.1 {error.status} Refused", "connection: close"]
+        lines += [f"{name}: {value}" for name, value in given.headers.items()]
+        self.transport.write("\r\n".join([*lines, "", ""]).encode("latin-1") + bytes(given.body))
+        self.transport.close()
