@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from afresh.alignment.best_of_n import Rows, best_line, best_of, check_best
 from afresh.alignment.reward_guidance import check_family, steered
 from afresh.alignment.rewards.reward import Reward, scorer_of
-from afresh.alignment.rewards.reward_factory import Wanted, reward_of
 from afresh.core import Cond, Space, UserError, events
 from afresh.core.steps import reporting
 from afresh.runs.adapters import with_adapters
@@ -20,6 +19,9 @@ from afresh.runs.run import Run, join
 from afresh.sampling.request import Request, check_negative
 from afresh.sampling.samples import Samples
 from afresh.sampling.text_stream import TextCallback, Watcher, watcher_of
+
+if TYPE_CHECKING:
+    from afresh.alignment.rewards.reward_factory import Wanted
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,9 @@ class Sampler:
     def prepare(self) -> None:
         """Load the rewards and adapters of the control."""
         run, control = self.run, self.control
+        if control.reward_guidance is not None or control.reward is not None:
+            # Only then: rewards import scikit-learn, which takes half a second.
+            from afresh.alignment.rewards.reward_factory import reward_of
         if control.reward_guidance is not None:
             check_family(run)  # before building the reward, which can take a while
             self.guide = reward_of(run, control.reward_guidance)
