@@ -198,7 +198,7 @@ def test_a_class_counts_by_its_logarithm() -> None:
 def test_a_class_is_steered_to(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against the request for dark pictures: how likely they are to be light rises with the weight."""
     model, made = opened(root, "flow"), functools.cache(reward_of)  # one classifier for all
-    monkeypatch.setattr("afresh.tasks.sample.reward_of", made)
+    monkeypatch.setattr("afresh.alignment.rewards.reward_factory.reward_of", made)
 
     def mean(weight: float) -> float:
         with warnings.catch_warnings():
