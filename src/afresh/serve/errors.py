@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Literal
 
 from fastapi import Request
@@ -12,6 +13,8 @@ from starlette.exceptions import HTTPException
 
 from afresh.core import UserError
 from afresh.serve.library import UnknownRun
+
+log = logging.getLogger("afresh.serve")
 
 TYPES = {
     400: "invalid_request_error",
@@ -108,6 +111,7 @@ def refused(error: BaseException) -> Refused:
         return Refused(400, str(error), error.code, error.fields.get("param"))
     if isinstance(error, MemoryError):
         return Refused(503, "There is not enough memory for this request. Ask for less, or try again later.", retry=10)
+    log.error("A request failed.", exc_info=error)
     return Refused(500, "The server failed to answer this request; its log says why.", "internal_error")
 
 

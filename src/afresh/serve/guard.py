@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-import logging
 import secrets
 import time
 from collections.abc import Sequence
@@ -22,9 +21,7 @@ from urllib.parse import urlsplit
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from afresh.serve.errors import Refused, answer
-
-log = logging.getLogger("afresh.serve")
+from afresh.serve.errors import Refused, answer, log, refused
 
 OPEN = ("/health",)  # paths without a key
 COOKIE = "afresh_key"
@@ -83,10 +80,10 @@ class Guard:
         try:
             owner = self.checked(scope, headers)
             await self.app(scope, bounded(receive, headers, self.most, failed), sending)
-        except Refused as error:
+        except Exception as error:
             if status:
                 raise
-            await answer(error, scope["path"])(scope, receive, sending)
+            await answer(refused(error), scope["path"])(scope, receive, sending)
         finally:
             line = {
                 "id": request_id,

@@ -17,7 +17,8 @@ from afresh.core import UserError
 from afresh.core.memory import available_memory
 from afresh.serve.app import ServeSettings, make_app
 from afresh.serve.connection import Connection
-from afresh.serve.guard import Keys, log
+from afresh.serve.errors import log
+from afresh.serve.guard import Keys
 
 DRAIN_SECONDS = 30  # that requests may still take after the server was asked to end
 SWITCH_SECONDS = 0.0005  # after which a thread that draws lets the one that answers go on; 0.005 by default
