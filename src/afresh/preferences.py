@@ -51,6 +51,9 @@ class Preferences(BaseSettings):
         default_factory=lambda: user_data_path("afresh") / "jobs",
         description="commands that were started in the studio, and what they said",
     )
+    works_folder: Folder = Field(
+        default_factory=lambda: user_data_path("afresh") / "works", description="what was made in the studio"
+    )
     key_folder: Folder = Field(
         default_factory=lambda: user_config_path("afresh"), description="the secret that signs runs of one's own"
     )

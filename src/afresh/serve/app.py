@@ -10,6 +10,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from afresh import __version__
+from afresh.preferences import preferences
 from afresh.serve import errors, health
 from afresh.serve.anthropic import messages
 from afresh.serve.guard import Guard, Keys
@@ -28,14 +29,14 @@ PARTS = (
     messages,
     images,
     audio,
-    studio,
     health,
 )
 
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """How a server runs. `memory`: bytes of weights that may be held. `hosts`: the names it is addressed by."""
+    """How a server runs. `memory`: bytes of weights that may be held. `hosts`: the names it is addressed by.
+    `works`: the folder for what is made in the studio."""
 
     places: Sequence[Path]
     memory: int
@@ -44,6 +45,7 @@ class ServeSettings:
     most_requests: int = MOST_REQUESTS
     most_bytes: int = MOST_BYTES
     root_path: str = ""
+    works: Path = field(default_factory=lambda: preferences().works_folder)
 
 
 def make_app(settings: ServeSettings) -> FastAPI:
@@ -69,5 +71,6 @@ def make_app(settings: ServeSettings) -> FastAPI:
     errors.install(app)
     for part in PARTS:
         app.include_router(part.routes(desk))
+    app.include_router(studio.routes(desk, settings.works, settings.keys))
     app.add_middleware(Guard, hosts=settings.hosts, keys=settings.keys, most_bytes=settings.most_bytes)
     return app

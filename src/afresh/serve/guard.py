@@ -19,11 +19,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.requests import cookie_parser
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from afresh.serve.errors import Refused, answer, log, refused
 
-OPEN = ("/health",)  # paths without a key
+OPEN = ("/health", "/studio/sign-in")  # paths without a key
+OPEN_BELOW = "/studio/static/"
+PAGES, SIGN_IN = "/studio/", "/studio/sign-in"  # where people are asked for their key
 COOKIE = "afresh_key"
 BODY_SECONDS = 30.0  # within which a body must arrive
 SAFE = ("GET", "HEAD", "OPTIONS")
@@ -79,11 +82,13 @@ class Guard:
         owner = ""
         try:
             owner = self.checked(scope, headers)
+            scope.setdefault("state", {})["owner"] = owner
             await self.app(scope, bounded(receive, headers, self.most, failed), sending)
         except Exception as error:
             if status:
                 raise
-            await answer(refused(error), scope["path"])(scope, receive, sending)
+            known = refused(error)
+            await (self.page(scope, headers, known) or answer(known, scope["path"]))(scope, receive, sending)
         finally:
             line = {
                 "id": request_id,
@@ -94,6 +99,16 @@ class Guard:
                 "key": owner,
             }
             log.info(json.dumps(line))
+
+    def page(self, scope: Scope, headers: dict[str, str], error: Refused) -> Response | None:
+        """The way to the page that asks for a key, if a person asked for a page without one."""
+        path = own_path(scope)
+        if error.status != 401 or scope["method"] not in SAFE or not (path == "/" or path.startswith(PAGES)):
+            return None
+        where = scope.get("root_path", "") + SIGN_IN
+        if headers.get("hx-request"):
+            return Response(status_code=204, headers={"hx-redirect": where})
+        return RedirectResponse(where, 303)
 
     def checked(self, scope: Scope, headers: dict[str, str]) -> str:
         """Whose key the request has, or an empty string without keys. Raises Refused."""
@@ -110,7 +125,7 @@ class Guard:
         size = headers.get("content-length", "0")
         if not size.isdigit() or int(size) > self.most:
             raise Refused(413, f"A request may have {self.most:,} bytes. Given: {size}.", "request_too_large")
-        if not self.keys.names or scope["path"] in OPEN:
+        if not self.keys.names or own_path(scope) in OPEN or own_path(scope).startswith(OPEN_BELOW):
             return ""
         scheme, _, token = headers.get("authorization", "").partition(" ")
         key = token if scheme.lower() == "bearer" else headers.get("x-api-key", "")
@@ -120,6 +135,11 @@ class Guard:
             message = "The key is wrong." if key else "This server needs a key: Authorization: Bearer KEY."
             raise Refused(401, message, "invalid_api_key")
         return owner
+
+
+def own_path(scope: Scope) -> str:
+    """The path below that under which a proxy shows the server."""
+    return str(scope["path"]).removeprefix(scope.get("root_path", "")) or "/"
 
 
 def hostname(host: str) -> str:

@@ -31,6 +31,9 @@ GATHERING = 0.01  # seconds that an idle lane waits for others before it solves:
 
 # Set in the thread of a request: whether nobody waits for its result any longer.
 cancelled: ContextVar[threading.Event | None] = ContextVar("cancelled", default=None)
+# Set in the thread of a request: whether its examples are solved without those of others. The size of a batch changes
+# how numbers are rounded, so that only then the same bytes can be made again.
+alone: ContextVar[bool] = ContextVar("alone", default=False)
 
 
 class Cancelled(Exception):
@@ -47,6 +50,7 @@ class Call:
     numbers: Tensor
     gone: threading.Event
     follow: Follower | None = None
+    alone: bool = False
     done: threading.Event = field(default_factory=threading.Event)
     x: Tensor | None = None
     error: BaseException | None = None
@@ -86,7 +90,7 @@ class Lane:
 
         Raises Cancelled if the request is, and what drawing raises.
         """
-        call = Call(cond, seed, settings, numbers, cancelled.get() or threading.Event(), followed())
+        call = Call(cond, seed, settings, numbers, cancelled.get() or threading.Event(), followed(), alone.get())
         if self.stepwise is not None:
             call.sequences = self.stepwise.sequences(self.run.space, cond, Rng(seed), numbers, settings)
             for s in call.sequences:
@@ -296,9 +300,10 @@ def guarded(call: Call, watch: Callable[..., bool]) -> Callable[..., bool]:
 
 
 def shared_settings(call: Call) -> Hashable:
-    """Calls with equal values can be solved together. One with callbacks can only be solved alone."""
+    """Calls with equal values can be solved together. One with callbacks can only be solved alone, and so
+    does one that asks for it."""
     callbacks = [name for name in ("watch", "constraint") if getattr(call.settings, name, None) is not None]
     known = None if call.cond.known is None else tuple(call.cond.known.shape[1:])
     settings = replace(call.cond, parts={}, present={}, known=None, known_mask=None)
     parts = settings.negative is None, settings.toward is None
-    return (*parts, known, call.settings.model_dump_json(), id(call) if callbacks else 0)
+    return (*parts, known, call.settings.model_dump_json(), id(call) if callbacks or call.alone else 0)

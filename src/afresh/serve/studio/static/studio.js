@@ -1,1 +1,17 @@
-// What every page of the studio does beyond htmx. Each idea has a module of its own.
+// What pages of the studio do beyond htmx. Each idea has a module of its own; parts of a page that arrive later are
+// set up as those that were there from the beginning.
+
+import { brush } from "./brush.js";
+import { form } from "./form.js";
+import { waves } from "./wave.js";
+
+function arrived(part) {
+  waves(part);
+}
+
+document.addEventListener("htmx:load", (event) => arrived(event.detail.elt));
+arrived(document);
+const create = document.getElementById("create");
+if (create) form(create);
+const canvas = document.getElementById("paint");
+if (canvas) brush(canvas, create);

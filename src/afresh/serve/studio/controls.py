@@ -1,0 +1,178 @@
+"""What a person can ask of a run: the fields of the page on which one creates, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from annotated_types import Ge, Gt, Le
+
+from afresh.core import UserError
+from afresh.data.text.fim import supports_fim
+from afresh.runs.run import Run
+from afresh.sampling.request import of_kind, writes_text
+from afresh.tasks.interpolate import latents_of
+
+CHIPS = 60  # classes that are shown as chips; more are searched
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A label, with the classes that occurred in training."""
+
+    name: str
+    title: str
+    classes: tuple[str, ...]
+
+    @property
+    def many(self) -> bool:
+        return len(self.classes) > CHIPS
+
+
+@dataclass(frozen=True)
+class Slider:
+    """A number within a range. `value` is where it begins; None: left to the model unless it is moved."""
+
+    name: str
+    title: str
+    low: float
+    high: float
+    step: float
+    value: float | None
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What is asked of a run. `writes`: it writes texts; `talks`: it answers; `fills`: it completes at a cursor;
+    `form`: image, sound, music or text; `shape`: height and width of an image."""
+
+    form: str
+    writes: bool
+    talks: bool
+    fills: bool
+    code: bool
+    labels: tuple[Choice, ...]
+    numbers: tuple[Slider, ...]
+    caption: bool
+    settings: tuple[Slider, ...]
+    more: tuple[Slider, ...]
+    edits: bool
+    blends: bool
+    shape: tuple[int, int]
+
+    @property
+    def one(self) -> str:
+        """One work, in words."""
+        return {"image": "picture", "sound": "sound", "music": "tune"}.get(self.form, "text")
+
+
+@dataclass(frozen=True)
+class Known:
+    """How a setting of sampling is shown: its title, its range, its step, and what it does."""
+
+    title: str
+    low: float
+    high: float
+    step: float
+    help: str
+    first: bool = False  # shown at once, not only under more
+
+
+# Settings by their names in the families; those that are missing here are for programs.
+SETTINGS: Mapping[str, Known] = {
+    "guidance": Known("Follow the wish", 1, 8, 0.25, "Higher keeps closer to what you ask, with less variety.", True),
+    "temperature": Known(
+        "Surprise", 0, 1.5, 0.05, "0 takes the likeliest each time; 1 is as varied as the data.", True
+    ),
+    "truncation": Known("Variety", 0, 1, 0.05, "Lower stays nearer to the average, higher shows everything.", True),
+    "length": Known("Length", 16, 1024, 16, "How many pieces of words it writes at most.", True),
+    "steps": Known("Steps", 1, 100, 1, "More steps take longer and are often more exact."),
+    "top_p": Known("Only likely pieces", 0.05, 1, 0.05, "Leaves the unlikeliest out; 1 leaves nothing out."),
+    "min_p": Known("Least likelihood", 0, 0.5, 0.01, "Leaves out what is much less likely than the best."),
+    "frequency_penalty": Known("Against repeating", 0, 2, 0.1, "Makes words that stand there already less likely."),
+}
+
+
+def controls_of(run: Run) -> Controls:
+    """Raises UserError if the run cannot be read."""
+    space, encoder = run.encoder.space, run.encoder
+    writes = writes_text(encoder, run.space)
+    form = "music" if run.record.modality == "music" else encoder.kind.view
+    settings = sliders(run)
+    shape = (space.shape[1], space.shape[2]) if space.pixels else (0, 0)
+    return Controls(
+        form=form,
+        writes=writes and form == "text",
+        talks=writes and run.space.records,
+        fills=writes and form == "text" and supports_fim(run.space.special),
+        code=run.record.modality == "code",
+        labels=tuple(Choice(k, titled(k), run.conds[k].classes) for k in of_kind(run.conds, "label")),
+        numbers=tuple(number(run, k) for k in of_kind(run.conds, "number")),
+        caption=bool(of_kind(run.conds, "prompt", "vector")),
+        settings=tuple(s for s in settings if SETTINGS[s.name].first),
+        more=tuple(s for s in settings if not SETTINGS[s.name].first),
+        edits=space.kind == "field" and run.family.edit is not None,
+        blends=blends(run),
+        shape=shape,
+    )
+
+
+def sliders(run: Run) -> list[Slider]:
+    """The settings of the family that people change."""
+    fields = run.family.sampling.settings.model_fields  # type: ignore[attr-defined]
+    guidable = bool(run.conds) and run.train.cond_dropout > 0 and run.family.sampling.guided
+    out = []
+    for name, known in SETTINGS.items():
+        if name not in fields or (name == "guidance" and not guidable):
+            continue
+        if name == "length" and not writes_text(run.encoder, run.space):
+            continue
+        low, high = limits(fields[name], known)
+        value = float(fields[name].default)
+        if name == "length":
+            high = max(low + known.step, min(high, 4 * run.space.shape[0]))
+            value = min(value, high)
+        out.append(Slider(name, known.title, low, max(high, value), known.step, max(low, value), known.help))
+    return out
+
+
+def limits(field: Any, known: Known) -> tuple[float, float]:
+    """The range of a setting: what is shown, as far as the family accepts it."""
+    low, high = known.low, known.high
+    for limit in field.metadata:
+        if isinstance(limit, Ge):
+            low = max(low, float(str(limit.ge)))
+        elif isinstance(limit, Gt):
+            low = max(low, float(str(limit.gt)) + known.step)
+        elif isinstance(limit, Le):
+            high = min(high, float(str(limit.le)))
+    return low, high
+
+
+def number(run: Run, name: str) -> Slider:
+    """A number, with the range that it had in the training data."""
+    part, conditions = run.conds[name], run.conditions
+    seen = conditions.parts[name][conditions.present[name]].double() * part.std + part.mean
+    low, high = (float(seen.min()), float(seen.max())) if len(seen) else (part.mean - part.std, part.mean + part.std)
+    whole = bool(len(seen)) and bool((seen - seen.round()).abs().max() < 1e-4)
+    if whole:
+        low, high = round(low), round(high)
+    step = 1.0 if whole else float(f"{max((high - low) / 100, 1e-6):.1g}")
+    return Slider(name, titled(name), low, max(high, low + step), step, None)
+
+
+def blends(run: Run) -> bool:
+    """Whether two works can be blended."""
+    try:
+        latents_of(run)
+    except UserError:
+        return False
+    return True
+
+
+def titled(name: str) -> str:
+    """The name of a condition for people: `main_colour` is Main colour."""
+    words = name.replace("_", " ").replace("-", " ").strip()
+    return words[:1].upper() + words[1:] or name

@@ -1,0 +1,102 @@
+"""Where one creates: the page for a run, and the works as they are made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from afresh.serve.studio.controls import Controls, controls_of
+from afresh.serve.studio.form import form_of, read_wish
+from afresh.serve.studio.making import Making, Workshop
+from afresh.serve.studio.pages import HEADERS, PageRoute, page
+from afresh.serve.studio.run_card import cards
+from afresh.serve.studio.shelf import works_of
+from afresh.serve.work import Desk
+from afresh.tasks.works import Work
+
+Name = Annotated[str, Query(max_length=255)]
+Id = Annotated[str, Query(max_length=40)]
+NEAR = 12  # works to blend with
+
+
+def routes(desk: Desk, root: Path) -> APIRouter:
+    router = APIRouter(route_class=PageRoute, include_in_schema=False)
+    workshop = Workshop(desk)
+
+    @router.get("/studio/create")
+    def create(
+        request: Request,
+        run: Name = "",
+        words: Annotated[str, Query(max_length=2000)] = "",
+        start: Id = "",
+        verb: Annotated[str, Query(pattern="^(|edit|blend|continue|again)$")] = "",
+    ) -> Response:
+        runs = [card for card in cards(desk.library) if card.usable]
+        if not runs:
+            return page(request, "home.html", runs=cards(desk.library), works=[])
+        works = works_of(request, root)
+        work = works.get(start) if start else None
+        name = run or (work.recipe.run if work is not None else runs[0].name)
+        controls = controls_of(desk.library.open(name))
+        fields = begun(controls, words, work, verb)
+        near = works.find(run=name, most=NEAR) if verb == "blend" else []
+        return page(
+            request,
+            "create.html",
+            run=name,
+            runs=runs,
+            controls=controls,
+            fields=fields,
+            work=work,
+            verb=verb,
+            near=[w for w in near if work is None or w.id != work.id],
+        )
+
+    @router.post("/studio/create")
+    async def order(request: Request, run: Name) -> Response:
+        works = works_of(request, root)
+        async with request.form(max_files=4, max_fields=400, max_part_size=2 * 2**20) as form:
+            wish, files = await read_wish(form, works)
+        controls = await run_in_threadpool(lambda: controls_of(desk.library.open(run)))
+        token = workshop.order(Making(run, wish, files, works, controls.talks))
+        return page(request, "making.html", token=token, wish=wish, controls=controls)
+
+    @router.get("/studio/making/{token}")
+    async def listen(request: Request, token: str) -> Response:
+        headers = {**HEADERS, "x-accel-buffering": "no"}
+        return StreamingResponse(workshop.events(request, token), headers=headers, media_type="text/event-stream")
+
+    @router.post("/studio/making/{token}/stop")
+    async def stop(token: str) -> Response:
+        workshop.stop(token)
+        return Response(status_code=204, headers=HEADERS)
+
+    return router
+
+
+def begun(controls: Controls, words: str, work: Work | None, verb: str) -> dict[str, Any]:
+    """The fields that are filled in when the page opens: with the words of the first page, or those of a work."""
+    fields: dict[str, Any] = dict(form_of(work.recipe.wish)) if work is not None else {}
+    if work is not None and verb == "continue":
+        fields = {"prompt": work.text()}
+    elif work is not None and verb != "again":
+        fields = {k: v for k, v in fields.items() if k.startswith(("label.", "number.")) or k == "caption"}
+    if not words:
+        return fields
+    if controls.writes:
+        fields["prompt"] = words
+        return fields
+    for choice in controls.labels:
+        match = next((c for c in choice.classes if c.lower() == words.strip().lower()), None)
+        if match is not None:
+            return {**fields, f"label.{choice.name}": match}
+    if controls.caption:
+        fields["caption"] = words
+    elif controls.labels:
+        fields["unknown"] = words
+    return fields

@@ -1,0 +1,89 @@
+"""The form of the page on which one creates, as a wish and its files."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from starlette.datastructures import FormData, UploadFile
+
+from afresh.core import UserError
+from afresh.core.stored import faults
+from afresh.tasks.wish import Wish
+from afresh.tasks.works import Works
+
+PLAIN = ("verb", "prompt", "suffix", "caption", "negative_caption", "strength", "hole", "extend", "n")
+FILES = 2  # inputs of a wish
+
+
+async def read_wish(form: FormData, works: Works) -> tuple[Wish, dict[str, bytes]]:
+    """The wish of a form, and the content of its files by name.
+
+    `label.NAME`, `number.NAME` and `setting.NAME` are conditions and settings. `input` is the id of a work, or a file.
+    Empty fields are left out. Raises UserError for a field that is not known or not valid.
+    """
+    values: dict[str, Any] = {"seed": secrets.randbelow(2**31)}
+    files: dict[str, bytes] = {}
+    turns = list[tuple[str, str]]()
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            if value.size:
+                add_file(values, files, name, value.filename or "", await value.read())
+        elif value == "" and name not in ("prompt",):
+            continue
+        elif name == "input":
+            work = works.get(value)
+            add_file(values, files, name, work.main, work.read(work.main))
+        elif name in ("said", "answered"):
+            turns.append(("user" if name == "said" else "assistant", value))
+        elif name == "seed" or name in PLAIN:
+            values[name] = value
+        else:
+            part, _, of = name.partition(".")
+            kind = {"label": "label", "number": "number", "setting": "settings", "without": "negative_label"}.get(part)
+            if kind is None or not of:
+                raise UserError(f"The form has a field {name[:60]!r}, which is not known here. Reload the page.")
+            values.setdefault(kind, {})[of] = value if kind in ("label", "negative_label") else number(of, value)
+    try:
+        return Wish(**values, turns=tuple(turns)), files
+    except ValidationError as error:
+        raise UserError(f"This cannot be made: {faults(error)}.") from None
+
+
+def number(name: str, text: str) -> float | int | str:
+    """A number; a whole one where possible, as the settings of families want them."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise UserError(f"{name} must be a number. Given: {text[:40]!r}.") from None
+    return int(value) if value.is_integer() else value
+
+
+def add_file(values: dict[str, Any], files: dict[str, bytes], name: str, given: str, content: bytes) -> None:
+    """An input or a mask, under a name of our own: `given` only tells its suffix."""
+    suffix = given.rpartition(".")[2].lower()
+    suffix = suffix if suffix.isalnum() and suffix.isascii() and 2 <= len(suffix) <= 5 else "bin"
+    if name == "mask":
+        files["mask.png"] = content
+        values["mask"] = "mask.png"
+        return
+    if name not in ("input", "upload"):
+        raise UserError(f"The form has a file {name[:60]!r}, which is not known here. Reload the page.")
+    inputs = values.get("inputs", ())
+    if len(inputs) == FILES:
+        raise UserError(f"At most {FILES} works can be blended.")
+    own = f"input-{len(inputs) + 1}.{suffix}"
+    files[own] = content
+    values["inputs"] = (*inputs, own)
+
+
+def form_of(wish: Wish) -> Mapping[str, Any]:
+    """The fields of a form that ask for a wish again, but for its files."""
+    fields: dict[str, Any] = {"verb": wish.verb, "n": wish.n, "seed": wish.seed}
+    fields |= {name: value for name in PLAIN if (value := getattr(wish, name)) not in (None, "")}
+    fields |= {f"label.{k}": v for k, v in wish.label.items()}
+    fields |= {f"number.{k}": v for k, v in wish.number.items()}
+    fields |= {f"setting.{k}": v for k, v in wish.settings.items()}
+    return fields

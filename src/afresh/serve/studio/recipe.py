@@ -1,0 +1,83 @@
+"""Recipes of works for people, and in the metadata of files."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+from afresh.serve.studio.controls import SETTINGS, titled
+from afresh.tasks.works import Work
+
+VERBS = {"sample": "made from nothing", "edit": "a change of another work", "blend": "between two works"}
+VERBS["complete"] = "completed at a cursor"
+
+
+def recipe_lines(work: Work) -> list[tuple[str, str]]:
+    """(name, value) of everything that a work was made from."""
+    recipe, wish = work.recipe, work.recipe.wish
+    lines = [("Model", recipe.run), ("Made", recipe.made.replace("T", " ").partition("+")[0] + " UTC")]
+    lines.append(
+        ("How", VERBS[wish.verb] if not wish.prompt or wish.verb != "sample" else "continued from a beginning")
+    )
+    lines += [(titled(k), v) for k, v in wish.label.items()]
+    lines += [(titled(k), f"{v:g}") for k, v in wish.number.items()]
+    lines += [(f"Not {titled(k).lower()}", v) for k, v in wish.negative_label.items()]
+    lines += [("Description", wish.caption or ""), ("Not", wish.negative_caption or "")]
+    drawn = recipe.described.get("label")
+    if drawn and not wish.label:
+        lines.append(("As in the data", str(drawn)))
+    lines += [(SETTINGS[k].title if k in SETTINGS else titled(k), str(v)) for k, v in wish.settings.items()]
+    if wish.strength is not None:
+        lines.append(("Change", f"{wish.strength:g}"))
+    lines += [("Seconds made anew", wish.hole or ""), ("Seconds added", f"{wish.extend:g}" if wish.extend else "")]
+    number = f", number {recipe.index + 1} of {wish.n}" if wish.n > 1 else ""
+    lines += [("Seed", f"{wish.seed}{number}"), ("Weights", recipe.checkpoint)]
+    return [(name, value) for name, value in lines if value]
+
+
+def download(work: Work, kind: str) -> bytes | None:
+    """A work as a file of a kind (png, wav, flac, mid, txt, json) with its recipe inside, as far as the kind has room
+    for it; None if it is not kept as that."""
+    text = json.dumps(work.recipe.model_dump(mode="json"), ensure_ascii=False)
+    files = work.recipe.files
+    if kind == "json":
+        own = {"text": work.text()} if "work.txt" in files else {}
+        return json.dumps({**own, "recipe": json.loads(text)}, indent=1, ensure_ascii=False).encode()
+    if kind == "png" and "work.png" in files:
+        return with_text(work.read("work.png"), text)
+    if kind in ("wav", "flac") and "work.wav" in files:
+        return with_comment(work.read("work.wav"), kind, text)
+    name = f"work.{kind}"
+    return work.read(name) if name in files else None
+
+
+def kinds(work: Work) -> list[str]:
+    """The kinds of files as which a work can be downloaded."""
+    found = [name.rpartition(".")[2] for name in work.recipe.files]
+    return [*found, *(["flac"] if "wav" in found else []), "json"]
+
+
+def with_text(png: bytes, text: str) -> bytes:
+    """A PNG with the same pixels and the text `afresh` in it."""
+    from PIL import Image, PngImagePlugin
+
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("afresh", text)
+    out = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as image:
+        image.save(out, "PNG", pnginfo=info)
+    return out.getvalue()
+
+
+def with_comment(wav: bytes, kind: str, text: str) -> bytes:
+    """A WAV or FLAC file with the same samples and a comment."""
+    import soundfile
+
+    samples, rate = soundfile.read(io.BytesIO(wav), dtype="int16", always_2d=True)
+    out: Any = io.BytesIO()
+    with soundfile.SoundFile(out, "w", rate, samples.shape[1], "PCM_16", format=kind.upper()) as file:
+        file.comment = text
+        file.software = "afresh"
+        file.write(samples)
+    return bytes(out.getvalue())

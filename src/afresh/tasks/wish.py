@@ -1,0 +1,207 @@
+"""Wishes: requests of any verb that makes something, in a form that is stored and from which the same is made again."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from afresh.core import Encoder, UserError
+from afresh.data.image.kind import decode as decode_image
+from afresh.runs.run import Run
+from afresh.sampling.request import Request, unwanted, writes_text
+from afresh.sampling.samples import Samples
+from afresh.sampling.text_stream import Row
+from afresh.tasks.complete import Hole, complete
+from afresh.tasks.edit import changed
+from afresh.tasks.editor import Change, Editor
+from afresh.tasks.interpolate import Blender
+from afresh.tasks.sample import Sampler
+
+MOST = 64  # works of one wish
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Words = Annotated[str, Field(max_length=2_000)]
+Text = Annotated[str, Field(max_length=1_000_000)]
+Turn = tuple[Literal["system", "user", "assistant"], Text]
+Verb = Literal["sample", "edit", "blend", "complete"]
+OnText = Callable[[int, str], None]  # (number of the work, piece of its text)
+
+
+class Wish(BaseModel):
+    """What is to be made. Parts that are not given are left open.
+
+    `n` works; the seed and the number of a work determine it. `prompt`: a text to continue or to answer, or for the
+    verb `complete` the text before the cursor, with `suffix` after it; `turns` of a conversation before it. `inputs`:
+    the names of files that are changed or blended, and `mask` that of an image, white where it may change. `hole` and
+    `extend` are seconds of a sound. `settings` are those of sampling.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    verb: Verb = "sample"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    n: Annotated[int, Field(ge=1, le=MOST)] = 1
+    prompt: Text | None = None
+    suffix: Text = ""
+    turns: tuple[Turn, ...] = ()
+    label: dict[Words, Words] = Field(default_factory=dict)
+    number: dict[Words, Number] = Field(default_factory=dict)
+    caption: Words | None = None
+    negative_label: dict[Words, Words] = Field(default_factory=dict)
+    negative_caption: Words | None = None
+    settings: dict[Words, Number | Words] = Field(default_factory=dict)
+    strength: Annotated[Number, Field(ge=0, le=1)] | None = None
+    hole: Words | None = None
+    extend: Annotated[Number, Field(gt=0, le=3600)] | None = None
+    inputs: tuple[Words, ...] = ()
+    mask: Words | None = None
+
+    def request(self) -> Request:
+        negative = unwanted(self.negative_label or None, self.negative_caption)
+        label = self.label or None
+        return Request(self.prompt, label, self.number, self.caption, negative=negative, turns=self.turns)
+
+
+@dataclass(frozen=True)
+class Made:
+    """One result. `described`: its conditions. `written` (first, last): the characters of a text that the model wrote,
+    if others were given."""
+
+    index: int
+    value: Any
+    described: Mapping[str, Any] = field(default_factory=dict)
+    written: tuple[int, int] | None = None
+
+
+def make(
+    run: Run,
+    wish: Wish,
+    files: Mapping[str, bytes],
+    only: int | None = None,
+    on_text: OnText | None = None,
+) -> Iterator[Made]:
+    """The works of a wish, each as soon as it is there, or `only` one of them. `files`: the content of the inputs and
+    the mask by name. `on_text` gets the pieces of texts as they are written.
+
+    Raises UserError for what the run cannot do, and for a file that cannot be read.
+    """
+    if only is not None and not 0 <= only < wish.n:
+        raise UserError(f"There is no work {only} of {wish.n}.")
+    made = VERBS[wish.verb](run, wish, files, only, on_text)
+    return made if only is None else (m for m in made if m.index == only)
+
+
+def sample(
+    run: Run, wish: Wish, files: Mapping[str, bytes], only: int | None, on_text: OnText | None
+) -> Iterator[Made]:
+    """Texts are written side by side. Of the rest, each is drawn by itself, so that it is shown as soon as possible and
+    made again alone with the same rounding."""
+    streams = on_text is not None and writes_text(run.encoder, run.space) and only is None
+
+    def on_piece(index: int, piece: str, row: Row) -> None:
+        assert on_text is not None
+        on_text(index, piece)
+
+    sampler = Sampler(run, wish.n, wish.request(), wish.seed, wish.settings, on_piece if streams else None)
+    indices = torch.arange(wish.n) if only is None else torch.tensor([only])
+    together = run.family.sampling.stepwise is not None
+    begun = "" if wish.prompt is None or run.space.records else wish.prompt
+    for rows in indices.split(len(indices) if together else 1):
+        drawn = sampler.rows(sampler.cond.select(rows), rows)
+        for index, value in zip(rows.tolist(), drawn.values, strict=True):
+            described = {k: v for k, v in sampler.described[index].items() if v is not None}
+            if begun:
+                yield Made(index, begun + value, described, (len(begun), len(begun) + len(value)))
+            else:
+                yield Made(index, value, described)
+
+
+def edit(run: Run, wish: Wish, files: Mapping[str, bytes], only: int | None, on_text: OnText | None) -> Iterator[Made]:
+    """Edits of the first input. They share a batch, also when one is made again."""
+    editor = Editor(run, wish.request(), wish.settings, wish.seed)
+    mask = None if wish.mask is None else decoded(decode_image, files, wish.mask)
+    change = Change(strength=wish.strength, mask=mask, hole=wish.hole)
+    return listed(changed(editor, values(run, wish, files, 1), change, wish.n, wish.extend))
+
+
+def blend(run: Run, wish: Wish, files: Mapping[str, bytes], only: int | None, on_text: OnText | None) -> Iterator[Made]:
+    """Works on the way from the first input to the second."""
+    first, second = values(run, wish, files, 2)
+    request = wish.request()
+    return listed(Blender(run, wish.settings).between(first, second, wish.n, request, request))
+
+
+def cursor(
+    run: Run, wish: Wish, files: Mapping[str, bytes], only: int | None, on_text: OnText | None
+) -> Iterator[Made]:
+    """What belongs at a cursor, with the text before and after it."""
+    known = {"temperature": wish.settings.get("temperature"), "length": wish.settings.get("length")}
+    temperature, length = (None if v is None else float(v) for v in known.values())
+    before = wish.prompt or ""
+    found = complete(
+        run,
+        Hole(before, wish.suffix),
+        wish.n,
+        seed=wish.seed,
+        temperature=temperature,
+        length=None if length is None else int(length),
+    )
+    for index, completion in enumerate(found.completions):
+        span = len(before), len(before) + len(completion.text)
+        yield Made(index, before + completion.text + wish.suffix, {}, span)
+
+
+VERBS: Mapping[Verb, Callable[..., Iterator[Made]]] = {
+    "sample": sample,
+    "edit": edit,
+    "blend": blend,
+    "complete": cursor,
+}
+
+
+def listed(samples: Samples) -> Iterator[Made]:
+    for index, (value, described) in enumerate(zip(samples.values, samples.described, strict=True)):
+        yield Made(index, value, {k: v for k, v in described.items() if isinstance(v, str | int | float)})
+
+
+def values(run: Run, wish: Wish, files: Mapping[str, bytes], count: int) -> list[Any]:
+    """The items in the input files. Raises UserError for another number of them."""
+    if len(wish.inputs) != count:
+        what = "one is changed" if count == 1 else f"it takes {count}"
+        raise UserError(f"{len(wish.inputs)} works were given: {what}. Choose again.", param="inputs")
+    return [decoded(run.encoder.kind.decode, files, name) for name in wish.inputs]
+
+
+def decoded(decode: Callable[[bytes], Any], files: Mapping[str, bytes], name: str) -> Any:
+    """The item in a file. Raises UserError if it is missing or cannot be read."""
+    if name not in files:
+        raise UserError(f"The file {name} is missing.", param="inputs")
+    try:
+        return decode(files[name])
+    except ValueError as error:
+        raise UserError(f"The file {name} cannot be read: {error}.", param="inputs") from None
+
+
+def files_of(encoder: Encoder, value: Any) -> dict[str, bytes]:
+    """A work as files, {name: content}: the item itself first, and for music in notes what can be played."""
+    kind = encoder.kind
+    out = {f"work{kind.suffix or '.txt'}": kind.encode(value)}
+    sound = encoder.hear(value) if kind.inline else None
+    if sound is not None:
+        from afresh.data.audio.kind import SOUND
+
+        with tempfile.TemporaryDirectory() as folder:
+            for name in encoder.write([value], Path(folder), ["work"]):
+                out[name] = (Path(folder) / name).read_bytes()
+        out["work.wav"] = SOUND.encode(sound)
+    return out
+
+
+def first_line(texts: Sequence[str], length: int = 80) -> str:
+    """The first line with words among some texts, shortened."""
+    line = next((line.strip() for text in texts for line in text.splitlines() if line.strip()), "")
+    return line if len(line) <= length else line[: length - 1].rstrip() + "…"

@@ -1,0 +1,165 @@
+"""The studio as a person uses it, in Chromium: create, paint, recall, without a mouse, on a telephone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from afresh.tasks.works import Works
+from tests import needs
+
+Open = Callable[..., Any]
+PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True}
+PAGES = ["", "create?run=digits", "create?run=stories", "create?run=chat", "gallery", "gallery?binned=true", "sign-in"]
+
+
+def test_a_picture_is_created_and_kept(open_page: Open, shelf: Works) -> None:
+    page = open_page("/studio/")
+    page.click(".card >> text=digits")
+    page.click(".chips >> text=two")
+    page.fill("#n", "2")
+    page.fill("#seed", "11")
+    page.click("#make")
+    page.wait_for_selector(".work >> nth=1")
+    assert page.locator(".work img").count() == 2 and page.locator(".making").count() == 0
+    work = shelf.find("two")[0]
+    assert work.recipe.wish.label == {"label": "two"} and work.recipe.wish.seed == 11
+    width = page.locator(".work img").first.evaluate("async (i) => { await i.decode(); return i.naturalWidth; }")
+    assert width == 8
+
+
+def test_a_text_is_written_as_it_comes(open_page: Open, shelf: Works) -> None:
+    page = open_page("/studio/create?run=stories&words=Once <b>there</b>")
+    pieces = page.evaluate(
+        """() => { window.pieces = 0; document.addEventListener("htmx:sseMessage", (e) => {
+        if (e.detail.type.startsWith("piece")) window.pieces++; }); }"""
+    )
+    assert pieces is None
+    page.fill("#seed", "3")
+    page.click("#make")
+    page.wait_for_selector(".work .words")
+    assert page.evaluate("window.pieces") >= 1
+    text = page.locator(".work .words").first.text_content()
+    assert text.startswith("Once <b>there</b>") and text == shelf.find(run="stories")[0].text()
+
+
+def test_an_answer_goes_on_a_conversation(open_page: Open, shelf: Works) -> None:
+    page = open_page("/studio/create?run=chat")
+    for number, message in enumerate(("Say 3?", "Say 4?"), 1):
+        page.fill("#prompt", message)
+        page.press("#prompt", "Enter")
+        page.wait_for_selector(f"#results section:nth-child({number}) .work")
+    turns = shelf.find(run="chat")[0].recipe.wish.turns
+    assert [role for role, _ in turns] == ["user", "assistant"] and turns[0][1] == "Say 3?"
+    page.click("text=New conversation")
+    assert page.locator("#results section").count() == 0
+
+
+def test_a_hole_is_painted(open_page: Open, shelf: Works) -> None:
+    page = open_page("/studio/create?run=digits")
+    page.fill("#n", "1")
+    page.click("#make")
+    page.click(".work .bar a.icon")
+    page.click("text=Paint or vary")
+    page.wait_for_selector("canvas[data-ready]")
+    box = page.locator("#paint").bounding_box()
+    page.mouse.move(box["x"] + 4, box["y"] + 4)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 4, box["y"] + 4, steps=5)
+    page.mouse.up()
+    page.fill("#n", "1")
+    page.click("#make")
+    page.wait_for_selector(".work")
+    work = shelf.find(run="digits")[0]
+    assert work.recipe.wish.verb == "edit" and set(work.inputs()) == {"input-1.png", "mask.png"}
+    from afresh.data.image.kind import decode
+
+    before, after, mask = (decode(work.read(n)) for n in ("input-1.png", "work.png", "mask.png"))
+    kept = mask[:, :, 0] < 128
+    assert kept[4:].all() and not kept[0].any()
+    assert (before[kept] == after[kept]).all() and (before[~kept] != after[~kept]).any()
+
+
+def test_a_work_is_recalled_byte_for_byte(open_page: Open) -> None:
+    page = open_page("/studio/create?run=digits")
+    page.click("#make")
+    page.click(".work >> nth=2 >> .bar a.icon")
+    page.click("text=Make again")
+    page.wait_for_selector("text=the same, byte for byte")
+
+
+def test_favourites_search_and_the_bin(open_page: Open, shelf: Works) -> None:
+    page = open_page("/studio/create?run=stories&words=Quizzical")
+    page.click("#make")
+    page.click(".work .star")
+    page.wait_for_selector(".star[aria-pressed=true]")
+    page.goto("/studio/gallery?favourites=true")
+    page.fill("#words", "quizz")
+    page.wait_for_url(re.compile("words=quizz"))
+    assert page.locator("#works .work").count() == 1
+    page.click("#works .work >> [title='Move to the bin']")
+    page.wait_for_selector(".gone")
+    assert not shelf.find("quizz") and shelf.find("quizz", binned=True)
+    page.click(".gone >> text=Undo")
+    page.wait_for_selector("#works .work")
+    assert shelf.find("quizz", favourites=True)
+
+
+def test_an_earlier_wish_comes_back(open_page: Open) -> None:
+    page = open_page("/studio/create?run=digits")
+    for label in ("one", "two"):
+        page.click(f".chips >> text={label}")
+        page.fill("#n", "1")
+        page.click("#make")
+        page.wait_for_selector(f"section:first-child .work >> text={label}")
+    page.click("#undo")
+    assert page.locator(".chips input:checked").get_attribute("value") == "one"
+    page.click("#redo")
+    assert page.locator(".chips input:checked").get_attribute("value") == "two"
+
+
+def test_with_the_keyboard_alone(open_page: Open) -> None:
+    page = open_page("/studio/create?run=digits")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.type") == "radio":
+            break
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".chips input:checked").get_attribute("value") == "one"
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".work")
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_on_a_telephone_nothing_is_cut_off(open_page: Open, path: str) -> None:
+    page = open_page(f"/studio/{path}", **PHONE)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_have_no_serious_accessibility_fault(open_page: Open, scheme: str) -> None:
+    axe = needs.package("axe_playwright_python.sync_playwright", "axe-playwright-python").Axe()
+    page = open_page("/studio/create?run=digits", color_scheme=scheme, reduced_motion="reduce")
+    page.click("#make")
+    page.wait_for_selector(".work")
+    faults = {}
+    for path in [None, *PAGES]:
+        if path is not None:
+            page.goto(f"/studio/{path}")
+        # axe is put in by the debugger, past the policy of the page
+        found = axe.run(page).response["violations"]
+        faults[path] = [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")]
+    assert not any(faults.values()), faults
+
+
+def test_without_scripts_the_page_says_what_to_do(open_page: Open) -> None:
+    page = open_page("/studio/", java_script_enabled=False)
+    assert page.locator("noscript").text_content().strip().startswith("This page needs scripts") or page.locator(
+        "text=This page needs scripts"
+    ).is_visible()
