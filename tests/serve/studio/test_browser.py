@@ -160,6 +160,7 @@ def test_pages_have_no_serious_accessibility_fault(open_page: Open, scheme: str)
 
 def test_without_scripts_the_page_says_what_to_do(open_page: Open) -> None:
     page = open_page("/studio/", java_script_enabled=False)
-    assert page.locator("noscript").text_content().strip().startswith("This page needs scripts") or page.locator(
-        "text=This page needs scripts"
-    ).is_visible()
+    assert (
+        page.locator("noscript").text_content().strip().startswith("This page needs scripts")
+        or page.locator("text=This page needs scripts").is_visible()
+    )
