@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from afresh.core import Encoder, UserError
 from afresh.data.image.kind import decode as decode_image
+from afresh.data.music.encoder import ScoreEncoder
+from afresh.data.text.fim import supports_fim
 from afresh.runs.run import Run
 from afresh.sampling.request import Request, unwanted, writes_text
 from afresh.sampling.samples import Samples
@@ -28,6 +30,7 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 Words = Annotated[str, Field(max_length=2_000)]
 Text = Annotated[str, Field(max_length=1_000_000)]
 Turn = tuple[Literal["system", "user", "assistant"], Text]
+Form = Literal["text", "code", "image", "sound", "music"]
 Verb = Literal["sample", "edit", "blend", "complete"]
 OnText = Callable[[int, str], None]  # (number of the work, piece of its text)
 
@@ -199,6 +202,14 @@ def files_of(encoder: Encoder, value: Any) -> dict[str, bytes]:
                 out[name] = (Path(folder) / name).read_bytes()
         out["work.wav"] = SOUND.encode(sound)
     return out
+
+
+def form_of(run: Run) -> Form:
+    """What a run makes, for people: a score is text for the model and music for them, and so is code."""
+    if isinstance(run.encoder, ScoreEncoder):
+        return "music"
+    view = run.encoder.kind.view
+    return "code" if view == "text" and supports_fim(run.space.special) else view
 
 
 def first_line(texts: Sequence[str], length: int = 80) -> str:

@@ -26,20 +26,20 @@ from afresh import __version__
 from afresh.core import UserError
 from afresh.core.files import free_bytes, replace_file, sync_folder, write_file
 from afresh.runs.run import Run
-from afresh.tasks.wish import Made, Wish, files_of, first_line
+from afresh.tasks.wish import Form, Made, Wish, files_of, first_line, form_of
 
 RECIPE, MARK, BIN, INDEX = "recipe.json", "favourite", "bin", "index.sqlite"
 ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
 FILE = re.compile(r"[a-z]+(-\d+)?\.[a-z0-9]{2,5}")
 VERSION = 1  # of the index; one of another version is written anew
 TABLE = """
-create table works (id text primary key, run text, view text, words text, favourite integer, binned integer);
+create table works (id text primary key, run text, form text, words text, favourite integer, binned integer);
 create index by_time on works (binned, id desc);
 """
 
 
 class Recipe(BaseModel):
-    """How a work was made. `run` and `checkpoint`: by which model; `view`: image, sound, music or text; `index`: which
+    """How a work was made. `run` and `checkpoint`: by which model; `form`: what it is for people; `index`: which
     of the works of the wish it is. `files`: {name: SHA-256} of the work, in which the first is the item itself.
     `written`: which characters of a text are the model's."""
 
@@ -50,7 +50,7 @@ class Recipe(BaseModel):
     checkpoint: str
     modality: str
     family: str
-    view: str
+    form: Form
     title: str
     wish: Wish
     index: int
@@ -101,7 +101,6 @@ class Works:
     def keep(self, run: Run, name: str, checkpoint: str, wish: Wish, files: Mapping[str, bytes], made: Made) -> Work:
         """Write a work that a run just made. Raises UserError if it cannot be written."""
         content = files_of(run.encoder, made.value)
-        view = "music" if "work.wav" in content and run.encoder.kind.view == "text" else run.encoder.kind.view
         now = datetime.now(UTC)
         recipe = Recipe(
             made=now.isoformat(timespec="seconds"),
@@ -109,8 +108,8 @@ class Works:
             checkpoint=checkpoint,
             modality=run.record.modality,
             family=run.record.family,
-            view=view,
-            title=title_of(wish, made, view),
+            form=form_of(run),
+            title=title_of(wish, made, form_of(run)),
             wish=wish,
             index=made.index,
             described=dict(made.described),
@@ -291,10 +290,10 @@ def read(folder: Path) -> Work:
 def enter(index: sqlite3.Connection, work: Work) -> None:
     """Put a work into the index, or renew it."""
     recipe = work.recipe
-    words = [recipe.title, recipe.run, recipe.modality, recipe.view, *map(str, recipe.described.values())]
-    if "work.txt" in recipe.files and recipe.view == "text":
+    words = [recipe.title, recipe.run, recipe.modality, recipe.form, *map(str, recipe.described.values())]
+    if recipe.form in ("text", "code"):
         words.append(work.text()[:20_000])
-    row = work.id, recipe.run, recipe.view, "\n".join(words).lower(), work.favourite, work.binned
+    row = work.id, recipe.run, recipe.form, "\n".join(words).lower(), work.favourite, work.binned
     index.execute("insert or replace into works values (?, ?, ?, ?, ?, ?)", row)
 
 
@@ -302,16 +301,18 @@ def escaped(word: str) -> str:
     return re.sub(r"([\\%_])", r"\\\1", word)
 
 
-def title_of(wish: Wish, made: Made, view: str) -> str:
+def title_of(wish: Wish, made: Made, form: Form) -> str:
     """A few words by which a person knows a work."""
+    noun = {"image": "picture", "music": "tune"}.get(form, form)
+    done = {"edit": f"changed {noun}", "blend": f"blended {noun}"}.get(wish.verb, noun)
     asked: Sequence[str] = [
         wish.caption or "",
         ", ".join(wish.label.values()),
         ", ".join(f"{k} {v:g}" for k, v in wish.number.items()),
-        made.value if view == "text" and isinstance(made.value, str) else "",
+        made.value if form in ("text", "code") and isinstance(made.value, str) else "",
         str(made.described.get("label") or ""),
     ]
-    return first_line(asked) or view
+    return first_line(asked) or done.capitalize()
 
 
 def same(work: Work, run: Run, made: Made) -> bool:

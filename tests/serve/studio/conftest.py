@@ -10,10 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
+import afresh
 from afresh.serve.app import ServeSettings
 from afresh.tasks.works import Works
 from tests import needs
-from tests.serve.conftest import serving
+from tests.contracts.rows import write_sounds, write_tunes
+from tests.serve.conftest import TINY, serving
 
 
 @pytest.fixture(scope="package")
@@ -22,9 +24,29 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Works:
 
 
 @pytest.fixture(scope="package")
-def studio(runs: Path, shelf: Works) -> Iterator[str]:
+def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs named `tunes`, `code` and `sounds`."""
+    root = tmp_path_factory.mktemp("more")
+    folder = root / "runs"
+    for name in ("tunes", "code", "sounds"):
+        (root / name).mkdir()
+    write_tunes(root / "tunes")
+    write_sounds(root / "sounds")
+    for i in range(12):
+        (root / "code" / f"{i}.py").write_text(f"def f{i}(x):\n    return x + {i}\n" * 3)
+    made = {"steps": 2, "quiet": True}
+    afresh.train(root / "tunes", out=folder / "tunes", settings=TINY, **made)
+    afresh.train(root / "code", out=folder / "code", data={"context": 32, "fim_rate": 0.5}, settings=TINY, **made)
+    wave = {"representation": "wave", "trim": False, "seconds": 0.05}
+    small = {"family.widths": [8, 16], "train.batch": 16}
+    afresh.train(root / "sounds", out=folder / "sounds", family="flow", data=wave, settings=small, **made)
+    return folder
+
+
+@pytest.fixture(scope="package")
+def studio(runs: Path, more: Path, shelf: Works) -> Iterator[str]:
     """The address of a server whose works are in `shelf`."""
-    yield from serving(ServeSettings([runs], memory=2**30, works=shelf.root))
+    yield from serving(ServeSettings([runs, more], memory=2**30, works=shelf.root))
 
 
 @pytest.fixture

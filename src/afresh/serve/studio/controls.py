@@ -9,10 +9,10 @@ from typing import Any
 from annotated_types import Ge, Gt, Le
 
 from afresh.core import UserError
-from afresh.data.text.fim import supports_fim
 from afresh.runs.run import Run
 from afresh.sampling.request import of_kind, writes_text
 from afresh.tasks.interpolate import latents_of
+from afresh.tasks.wish import Form, form_of
 
 CHIPS = 60  # classes that are shown as chips; more are searched
 
@@ -45,14 +45,11 @@ class Slider:
 
 @dataclass(frozen=True)
 class Controls:
-    """What is asked of a run. `writes`: it writes texts; `talks`: it answers; `fills`: it completes at a cursor;
-    `form`: image, sound, music or text; `shape`: height and width of an image."""
+    """What is asked of a run. `writes`: it writes texts; `talks`: it answers; `shape`: height and width of an image."""
 
-    form: str
+    form: Form
     writes: bool
     talks: bool
-    fills: bool
-    code: bool
     labels: tuple[Choice, ...]
     numbers: tuple[Slider, ...]
     caption: bool
@@ -61,11 +58,6 @@ class Controls:
     edits: bool
     blends: bool
     shape: tuple[int, int]
-
-    @property
-    def one(self) -> str:
-        """One work, in words."""
-        return {"image": "picture", "sound": "sound", "music": "tune"}.get(self.form, "text")
 
 
 @dataclass(frozen=True)
@@ -99,15 +91,13 @@ def controls_of(run: Run) -> Controls:
     """Raises UserError if the run cannot be read."""
     space, encoder = run.encoder.space, run.encoder
     writes = writes_text(encoder, run.space)
-    form = "music" if run.record.modality == "music" else encoder.kind.view
+    form = form_of(run)
     settings = sliders(run)
     shape = (space.shape[1], space.shape[2]) if space.pixels else (0, 0)
     return Controls(
         form=form,
-        writes=writes and form == "text",
+        writes=writes and form in ("text", "code"),
         talks=writes and run.space.records,
-        fills=writes and form == "text" and supports_fim(run.space.special),
-        code=run.record.modality == "code",
         labels=tuple(Choice(k, titled(k), run.conds[k].classes) for k in of_kind(run.conds, "label")),
         numbers=tuple(number(run, k) for k in of_kind(run.conds, "number")),
         caption=bool(of_kind(run.conds, "prompt", "vector")),

@@ -9,7 +9,7 @@ from typing import Any
 from afresh.serve.studio.controls import SETTINGS, titled
 from afresh.tasks.works import Work
 
-VERBS = {"sample": "made from nothing", "edit": "a change of another work", "blend": "between two works"}
+VERBS = {"sample": "drawn anew", "edit": "a change of another work", "blend": "between two works"}
 VERBS["complete"] = "completed at a cursor"
 
 
@@ -26,7 +26,7 @@ def recipe_lines(work: Work) -> list[tuple[str, str]]:
     lines += [("Description", wish.caption or ""), ("Not", wish.negative_caption or "")]
     drawn = recipe.described.get("label")
     if drawn and not wish.label:
-        lines.append(("As in the data", str(drawn)))
+        lines.append(("Label, by chance", str(drawn)))
     lines += [(SETTINGS[k].title if k in SETTINGS else titled(k), str(v)) for k, v in wish.settings.items()]
     if wish.strength is not None:
         lines.append(("Change", f"{wish.strength:g}"))
