@@ -588,6 +588,7 @@ CHOSEN = {
     "cache_folder": "`~/.cache/afresh`",
     "data_folder": "`~/.local/share/afresh/data`",
     "jobs_folder": "`~/.local/share/afresh/jobs`",
+    "works_folder": "`~/.local/share/afresh/works`",
     "key_folder": "`~/.config/afresh`",
 }
 OTHER_VARIABLES = (
