@@ -15,7 +15,8 @@ from afresh.serve import errors, health
 from afresh.serve.anthropic import messages
 from afresh.serve.guard import Guard, Keys
 from afresh.serve.library import Library
-from afresh.serve.openai import audio, chat, completions, images, models, responses
+from afresh.serve.native import edits, runs, samples, texts
+from afresh.serve.openai import audio, chat, completions, embeddings, images, models, responses
 from afresh.serve.studio import routes as studio
 from afresh.serve.work import Desk
 
@@ -29,6 +30,11 @@ PARTS = (
     messages,
     images,
     audio,
+    embeddings,
+    runs,
+    samples,
+    edits,
+    texts,
     health,
 )
 

@@ -75,11 +75,20 @@ def read_score(run: Run, path: Path) -> tuple[Score, list[str]]:
 
     Raises UserError if the file cannot be read or holds no piece.
     """
-    encoder = _encoder(run)
+    _encoder(run)
+    try:
+        content = read_bytes(DataFile(path, path.name, path.stat().st_size), MAX_MB)
+    except (OSError, FileError) as error:
+        raise _unreadable(path, error) from None
+    return score_of(run, path, content)
+
+
+def score_of(run: Run, name: str | Path, content: bytes) -> tuple[Score, list[str]]:
+    """`read_score` of the content of a file with a name. Raises UserError as it does."""
+    encoder, path = _encoder(run), Path(name)
     try:
         if suffix_of(path.name) not in READ:
             raise FileError(f"not one of {', '.join(sorted(READ))}")
-        content = read_bytes(DataFile(path, path.name, path.stat().st_size), MAX_MB)
         (found,) = read_pieces([(path.name, content)])
         if isinstance(found, FileError):
             raise found
@@ -89,10 +98,14 @@ def read_score(run: Run, path: Path) -> tuple[Score, list[str]]:
         tally: Counter[str] = Counter()
         score = to_score(raws[0], encoder.steps, MAX_BARS, tally)
     except (OSError, FileError) as error:
-        raise UserError(f"{path} cannot be read as music in notes: {error}. Give a .mid or .abc file.") from None
+        raise _unreadable(name, error) from None
     notes = [f"{n:,} {what}" for what, n in tally.items() if n and what != "notes"]
     notes += [f"only the first of {len(raws):,} pieces is used: {raws[0].source}"] * (len(raws) > 1)
     return score, [*notes, *found.errors[:1], *([f"{found.chords:,} chord symbols left out"] if found.chords else [])]
+
+
+def _unreadable(name: str | Path, error: Exception) -> UserError:
+    return UserError(f"{name} cannot be read as music in notes: {error}. Give a .mid or .abc file.")
 
 
 def harmonise(

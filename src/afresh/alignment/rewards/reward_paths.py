@@ -1,4 +1,5 @@
-"""Makes the paths of files in the words of a reward absolute, so that a run can be resumed from any folder."""
+"""Files and programs in the words of a reward: made absolute, so that a run can be resumed from any folder, or refused,
+where the words come from somebody else."""
 
 from __future__ import annotations
 
@@ -7,7 +8,9 @@ from pathlib import Path
 from afresh.alignment.rewards.build import builtin_names, parse
 from afresh.alignment.rewards.classifier_reward import CLASS_PREFIX
 from afresh.alignment.rewards.unit_test_reward import PREFIX as TESTS_PREFIX
+from afresh.core import UserError
 
+EXPRESSIONS = "matches"  # the built-in reward whose argument is a regular expression
 FILE_PREFIXES = ("near:", TESTS_PREFIX)  # of built-in rewards whose argument is a file
 
 
@@ -35,6 +38,21 @@ def is_data(word: str) -> bool:
     """Whether a word is a built-in reward, a class, or the folder of a reward model."""
     builtin = word.partition(":")[0] in builtin_names() or word.startswith(CLASS_PREFIX)
     return builtin or (Path(word) / "model.json").is_file()
+
+
+def check_words(text: str) -> None:
+    """Raises UserError for a reward that is more than words: a program, a function, a file or folder, and a regular
+    expression, which can take for ever. What remains are built-in rewards and class:LABEL."""
+    for term in parse(text):
+        name, _, argument = term.word.partition(":")
+        builtin = name in builtin_names() and f"{name}:" not in FILE_PREFIXES and name != EXPRESSIONS
+        if not builtin and not (term.word.startswith(CLASS_PREFIX) and "@" not in argument):
+            raise UserError(
+                "Rewards are given only in words here, without programs, functions, files and regular expressions: a "
+                f"built-in reward such as length or brightness, or class:LABEL. Given: {term.word!r}.",
+                "reward_not_words",
+                word=term.word,
+            )
 
 
 def files_in(text: str) -> list[Path]:

@@ -1,0 +1,95 @@
+"""Items in requests and answers: texts as they are, images and sounds in base64."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+from fastapi.responses import Response
+from pydantic import Field
+
+from afresh.core import Sound, events
+from afresh.core.events import json_line
+from afresh.data.audio.sounds import SoundError, decode_sound, header
+from afresh.runs.run import Run
+from afresh.sampling.samples import Samples, preview_wav, requests, text_records
+from afresh.serve.errors import Refused
+from afresh.serve.image_files import from_base64, read_image
+
+MOST_ITEMS = 128  # of one request
+MOST_SECONDS = 600.0  # of a sound in a request
+File = Annotated[str, Field(max_length=64 * 2**20, description="The content of a file in base64, or a data URL.")]
+MEDIA_TYPES = {".png": "image/png", ".wav": "audio/wav"}
+
+
+def read_sound(content: bytes, param: str) -> Sound:
+    """A sound file at its own rate. Raises Refused for what is none, and for one that is too long."""
+    try:
+        head = header(content)
+        long = head.seconds is not None and head.seconds > MOST_SECONDS
+        found = None if long else decode_sound(content, head.rate, min(head.channels, 2), MOST_SECONDS + 1).sound
+    except (SoundError, OSError) as error:
+        raise Refused(400, f"{param} cannot be read as a sound: {error}.", "invalid_sound", param) from None
+    if found is None or found.seconds > MOST_SECONDS:
+        raise Refused(400, f"{param} is longer than {MOST_SECONDS:g} seconds. Cut it.", "sound_too_long", param)
+    return found
+
+
+READERS: dict[str, Callable[[bytes, str], Any]] = {"image": read_image, "sound": read_sound}
+
+
+def read_item(run: Run, text: str, param: str) -> Any:
+    """An item of the run's kind: the text itself, or what a file in base64 holds. Raises Refused for what is none."""
+    kind = run.encoder.kind
+    if kind.inline:
+        return text
+    content = from_base64(text, param)
+    if kind.view in READERS:
+        return READERS[kind.view](content, param)
+    try:
+        return kind.decode(content)
+    except ValueError as error:
+        raise Refused(400, f"{param} cannot be read: {error}.", "invalid_item", param) from None
+
+
+def read_items(run: Run, texts: Sequence[str], param: str) -> list[Any]:
+    return [read_item(run, text, f"{param}.{i}" if len(texts) > 1 else param) for i, text in enumerate(texts)]
+
+
+def written(samples: Samples) -> list[dict[str, Any]]:
+    """Samples with their requests: {text, ...} or {base64, media_type, ...}, and wav of what can be heard."""
+    encoder, kind = samples.encoder, samples.encoder.kind
+    if kind.inline:
+        rows = text_records(samples)
+    else:
+        media = MEDIA_TYPES.get(kind.suffix, "application/octet-stream")
+        rows = [
+            {"base64": base64.b64encode(kind.encode(value)).decode(), "media_type": media, **request}
+            for value, request in zip(samples.values, requests(samples), strict=True)
+        ]
+    if kind.view == "text":
+        for row, value in zip(rows, samples.values, strict=True):
+            wav = preview_wav(encoder, (row.get("prompt") or "") + value)
+            if wav is not None:
+                row["wav"] = base64.b64encode(wav).decode()
+    return rows
+
+
+@contextmanager
+def noted() -> Iterator[list[str]]:
+    """The notes and warnings that are given inside the block."""
+    notes: list[str] = []
+
+    def listen(event: events.Event) -> None:
+        if event.kind in ("note", "warning"):
+            notes.append(event.text)
+
+    with events.listening(listen):
+        yield notes
+
+
+def answer(value: Any) -> Response:
+    """A JSON answer. Numbers that are not finite, such as in a curve that diverged, become null."""
+    return Response(json_line(value), media_type="application/json")

@@ -1,0 +1,130 @@
+"""POST /afresh/v1/score, /afresh/v1/complete, /afresh/v1/compose: how likely items are, texts at a cursor, scores."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import Field
+
+from afresh.data.music.files import midi_bytes
+from afresh.sampling.request import Request as Asked
+from afresh.sampling.samples import preview_wav
+from afresh.serve.errors import Refused
+from afresh.serve.image_files import from_base64
+from afresh.serve.library import Served
+from afresh.serve.native.items import MOST_ITEMS, File, answer, noted, read_items
+from afresh.serve.openai.forms import MOST_TOKENS, Count, Finite, Form, Seed, Stops, Words, seed_of
+from afresh.serve.work import Desk, alone
+from afresh.tasks.complete import Hole, complete
+from afresh.tasks.compose import go_on, harmonise, score_of
+from afresh.tasks.score import score
+
+Text = Annotated[str, Field(max_length=8 * 2**20)]
+
+
+class ScoreForm(Form):
+    """A request for how likely texts, images or sounds are: images and sounds in base64."""
+
+    model: str
+    items: Annotated[list[Text], Field(min_length=1, max_length=MOST_ITEMS)]
+    prompt: Text | None = Field(None, description="What stands before the texts, or what they answer.")
+    label: Words | dict[str, Words] | None = None
+    number: dict[str, Finite] | None = None
+    caption: Words | None = None
+    end: bool = Field(True, description="Whether a text ends, or may go on.")
+    logprobs: bool = False
+    draws: Annotated[int, Field(ge=1, le=64)] = Field(1, description="Draws of noise that an estimate is the mean of.")
+    seed: Seed = 0
+
+
+class CompleteForm(Form):
+    """A request for what belongs at a cursor. `others`: other files of the repository, by name."""
+
+    model: str
+    prefix: Text
+    suffix: Text = ""
+    name: Annotated[str, Field(max_length=1_000)] = Field("", description="The name of the file.")
+    others: Annotated[dict[str, Text], Field(max_length=1_000)] = Field(default_factory=dict)
+    n: Count = 1
+    temperature: Annotated[Finite, Field(ge=0, le=10)] | None = None
+    length: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
+    stop: Stops = None
+    seed: Seed = 0
+
+
+class ComposeForm(Form):
+    """A request for scores that begin as another, or for the other voices of one."""
+
+    model: str
+    score: File
+    name: Annotated[str, Field(max_length=255)] = Field("score.mid", description="Its name, which says its format.")
+    n: Count = 1
+    harmonise: bool = False
+    voice: Annotated[int, Field(ge=0, le=64)] = 0
+    settings: dict[str, Any] = Field(default_factory=dict)
+    seed: Seed | None = None
+
+
+def scored(served: Served, form: ScoreForm) -> dict[str, Any]:
+    """What `afresh score` says."""
+    run, items = served.run, read_items(served.run, form.items, "items")
+    wanted = Asked(form.prompt, form.label, form.number or {}, form.caption, logprobs=form.logprobs)
+    with noted() as notes, alone(served):
+        found = score(run, items, wanted, end=form.end, draws=form.draws, seed=form.seed).json()
+    return {**found, "notes": [*found["notes"], *notes]}
+
+
+def completed(served: Served, form: CompleteForm) -> dict[str, Any]:
+    """What `afresh complete` says."""
+    hole = Hole(form.prefix, form.suffix, form.name, form.others)
+    with noted() as notes:
+        found = complete(
+            served.run,
+            hole,
+            form.n,
+            seed=form.seed,
+            temperature=form.temperature,
+            length=form.length,
+            stop=(form.stop,) if isinstance(form.stop, str) else tuple(form.stop or ()),
+        ).json()
+    return {**found, "notes": [*found["notes"], *notes]}
+
+
+def composed(served: Served, form: ComposeForm) -> dict[str, Any]:
+    """{scores: [{text, midi, wav}], seed, notes}: those of `afresh compose`; wav is null for a score without notes."""
+    run, seed = served.run, seed_of(form.seed)
+    if form.voice and not form.harmonise:
+        raise Refused(400, "voice is the one that harmonise keeps. Leave it out.", "voice", "voice")
+    with noted() as notes:
+        read, more = score_of(run, form.name, from_base64(form.score, "score"))
+        if form.harmonise:
+            found = harmonise(run, read, form.n, voice=form.voice, seed=seed, settings=form.settings)
+        else:
+            found = go_on(run, read, form.n, seed=seed, settings=form.settings)
+    rows = []
+    for text, made in zip(found.texts, found.scores(), strict=True):
+        wav = preview_wav(run.encoder, text)
+        sound = None if wav is None else base64.b64encode(wav).decode()
+        rows.append({"text": text, "midi": base64.b64encode(midi_bytes(made)).decode(), "wav": sound})
+    return {"scores": rows, "seed": seed, "notes": [*more, *found.notes, *notes]}
+
+
+def routes(desk: Desk) -> APIRouter:
+    router = APIRouter(tags=["afresh"])
+
+    @router.post("/afresh/v1/score", summary="How likely items are")
+    async def score(form: ScoreForm, request: Request) -> Response:
+        return answer(await desk.run(request, form.model, lambda served: scored(served, form)))
+
+    @router.post("/afresh/v1/complete", summary="Texts at a cursor")
+    async def complete(form: CompleteForm, request: Request) -> Response:
+        return answer(await desk.run(request, form.model, lambda served: completed(served, form)))
+
+    @router.post("/afresh/v1/compose", summary="Scores that go on, or the other voices of one")
+    async def compose(form: ComposeForm, request: Request) -> Response:
+        return answer(await desk.run(request, form.model, lambda served: composed(served, form)))
+
+    return router
