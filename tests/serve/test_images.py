@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ openai = needs.package("openai", "openai")
 
 
 @pytest.fixture
-def client(address: str) -> openai.OpenAI:
+def client(address: str) -> Any:
     return openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
 
 
@@ -41,14 +42,14 @@ def picture(size: int = 8) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (size, size), dtype=np.uint8)
 
 
-def test_images_are_the_samples_of_the_run(client: openai.OpenAI, runs: Path) -> None:
+def test_images_are_the_samples_of_the_run(client: Any, runs: Path) -> None:
     made = client.images.generate(model="digits", prompt="one", n=3, extra_body={"seed": 5})
     own = afresh.load(runs / "digits").sample(3, label="one", seed=5)
     assert all(np.array_equal(pixels(a), b) for a, b in zip(made.data, own, strict=True))
     assert made.size == "8x8" and made.output_format == "png" and made.usage.total_tokens == 0
 
 
-def test_what_openai_has_no_word_for(client: openai.OpenAI, runs: Path) -> None:
+def test_what_openai_has_no_word_for(client: Any, runs: Path) -> None:
     more = {"seed": 2, "afresh": {"label": "two", "guidance": 2.0, "negative_label": "one", "settings": {"steps": 3}}}
     made = client.images.generate(model="digits", prompt="", size="8x8", extra_body=more)
     own = afresh.load(runs / "digits").sample(1, label="two", guidance=2.0, negative_label="one", steps=3, seed=2)
@@ -56,21 +57,21 @@ def test_what_openai_has_no_word_for(client: openai.OpenAI, runs: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "compression"), [("png", 100), ("webp", 100), ("jpeg", 80), ("webp", 30)])
-def test_formats(client: openai.OpenAI, kind: str, compression: int) -> None:
+def test_formats(client: Any, kind: str, compression: int) -> None:
     asked = {"model": "digits", "prompt": "one", "output_format": kind, "output_compression": compression}
     made = client.images.generate(**asked, extra_body={"seed": 1})
     assert Image.open(io.BytesIO(base64.b64decode(made.data[0].b64_json))).format == kind.upper()
     assert made.output_format == kind
 
 
-def test_a_larger_size_goes_on_beyond_the_edges(client: openai.OpenAI, runs: Path) -> None:
+def test_a_larger_size_goes_on_beyond_the_edges(client: Any, runs: Path) -> None:
     made = client.images.generate(model="digits", prompt="one", size="11x8", extra_body={"seed": 3})
     model = afresh.load(runs / "digits")
     own = model.edit(list(model.sample(1, label="one", seed=3)), outpaint={"left": 1, "right": 2}, label="one", seed=3)
     assert made.size == "11x8" and np.array_equal(pixels(made.data[0]), own[0])
 
 
-def test_a_stream_shows_what_is_predicted(client: openai.OpenAI) -> None:
+def test_a_stream_shows_what_is_predicted(client: Any) -> None:
     asked = {"model": "digits", "prompt": "one", "n": 2, "extra_body": {"seed": 4}}
     whole = client.images.generate(**asked)
     events = list(client.images.generate(**asked, stream=True, partial_images=3))
@@ -83,19 +84,31 @@ def test_a_stream_shows_what_is_predicted(client: openai.OpenAI) -> None:
 
 
 def test_a_crowd_gets_what_each_would_get_alone(address: str) -> None:
-    async def crowd() -> None:
-        async def ask(i: int) -> Any:
-            asked = {"model": "digits", "prompt": ["one", "two"][i % 2], "n": 1 + i % 3}
-            return [d.b64_json for d in (await client.images.generate(**asked, extra_body={"seed": i})).data]
+    async def ask(client: Any, i: int) -> list[str]:
+        asked = {"model": "digits", "prompt": ["one", "two"][i % 2], "n": 1 + i % 3}
+        return [d.b64_json for d in (await client.images.generate(**asked, extra_body={"seed": i})).data]
 
+    async def crowd() -> None:
         async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
-            together = await asyncio.gather(*map(ask, range(8)))
-            assert together == [await ask(i) for i in range(8)]
+            together = await asyncio.gather(*(ask(client, i) for i in range(8)))
+            assert together == [await ask(client, i) for i in range(8)]
 
     asyncio.run(crowd())
 
 
-def test_a_mask_says_what_may_change(client: openai.OpenAI, runs: Path) -> None:
+def test_a_client_that_goes_away_ends_the_solver(address: str, http: httpx.Client) -> None:
+    asked = {"model": "digits", "prompt": "one", "n": 100, "stream": True, "partial_images": 3}
+    asked["afresh"] = {"settings": {"steps": 1000, "solver": "heun"}}
+    with http.stream("POST", "/v1/images/generations", json=asked) as answer:
+        next(answer.iter_lines())
+        assert "afresh_requests_active 1" in httpx.get(f"{address}/metrics", timeout=60).text
+    until = time.monotonic() + 5
+    while "afresh_requests_active 0" not in httpx.get(f"{address}/metrics", timeout=60).text:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_a_mask_says_what_may_change(client: Any, runs: Path) -> None:
     image = picture()
     mask = np.zeros((8, 8, 4), np.uint8)
     mask[:, :4, 3] = 255  # the right half is transparent
@@ -113,7 +126,7 @@ def test_a_mask_says_what_may_change(client: openai.OpenAI, runs: Path) -> None:
     assert [e.b64_json for e in events[2:]] == [d.b64_json for d in made.data]
 
 
-def test_several_images_and_variations(client: openai.OpenAI, runs: Path) -> None:
+def test_several_images_and_variations(client: Any, runs: Path) -> None:
     model, images = afresh.load(runs / "digits"), [picture(), 255 - picture()]
     more = {"seed": 1, "afresh": {"strength": 0.4}}
     made = client.images.edit(model="digits", image=[png(i) for i in images], prompt="two", extra_body=more)
@@ -124,7 +137,7 @@ def test_several_images_and_variations(client: openai.OpenAI, runs: Path) -> Non
     assert all(np.array_equal(pixels(a), b) for a, b in zip(made.data, own, strict=True))
 
 
-BAD = {
+BAD: dict[str, tuple[dict[str, Any], str]] = {
     "label": ({"prompt": "three"}, "no label 'three'. Its labels are one, two"),
     "twice": ({"afresh": {"label": "one"}}, "label is given twice. Give it once"),
     "size": ({"size": "1024x1024"}, "size=auto, 8x8, or up to 32x32, continued beyond the edges. Given: 1024x1024"),

@@ -87,7 +87,7 @@ def test_runs_say_what_can_be_asked(api: httpx.Client, media: Path) -> None:
 
 def test_samples_are_those_of_the_run(api: httpx.Client, media: Path) -> None:
     model = afresh.load(media / "captioned")
-    asked = {"caption": "a red cat", "number": {"size": 2.0}, "seed": 3}
+    asked: dict[str, Any] = {"caption": "a red cat", "number": {"size": 2.0}, "seed": 3}
     own = model.sample(3, **asked, steps=4)
     made = post(api, "/samples", model="captioned", n=3, settings={"steps": 4}, **asked)
     assert same(made, own) and made["seed"] == 3 and made["samples"][1]["index"] == 1
@@ -178,12 +178,19 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "best": ("samples", {"n": 100, "best_of": 100, "reward": "brightness"}, "At most 256 candidates"),
     "number": ("samples", {"number": {"size": "nan"}}, "number.size"),
     "huge": ("samples", {"n": 10**6}, "less than or equal to 128"),
+    "long": ("samples", {"model": "tunes", "settings": {"length": 10**9}}, "at most 16,384 tokens"),
     "image": ("samples", {"image": IMAGE}, "neither to start from an image"),
     "function": ("edits", {"inputs": [IMAGE], "function": "os:getcwd"}, "function: This parameter is not known"),
     "nothing": ("edits", {"inputs": [IMAGE]}, "No change is requested"),
     "base64": ("edits", {"inputs": ["%%%"], "strength": 0.5}, "inputs is not valid base64"),
     "no image": ("edits", {"inputs": ["aaaa"], "strength": 0.5}, "inputs cannot be read as an image"),
     "too many": ("edits", {"inputs": [IMAGE] * 2, "each": 128, "strength": 0.5}, "At most 128 edits"),
+    "negative": (
+        "edits",
+        {"inputs": [IMAGE], "strength": 0.5, "negative_caption": "a cat"},
+        "without guidance it has no",
+    ),
+    "blend negative": ("latents", {"inputs": [IMAGE], "negative_caption": "a cat"}, "without guidance it has no"),
     "side": ("edits", {"inputs": [IMAGE], "outpaint": {"up": 3}}, "outpaint"),
     "sound": ("edits", {"inputs": [IMAGE], "hole": "0:1"}, "`hole` is for sounds"),
     "one end": ("interpolations", {"first": IMAGE}, "second item, or toward"),

@@ -141,6 +141,19 @@ def alone(served: Served) -> Iterator[None]:
         served.turn.release()
 
 
+@contextmanager
+def noted() -> Iterator[list[str]]:
+    """The notes and warnings that are given inside the block."""
+    notes: list[str] = []
+
+    def listen(event: Event) -> None:
+        if event.kind in ("note", "warning"):
+            notes.append(event.text)
+
+    with events.listening(listen):
+        yield notes
+
+
 def unheard(event: Event) -> None:
     """Notes and warnings of a request are not those of the server."""
 

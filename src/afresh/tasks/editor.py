@@ -17,7 +17,7 @@ from afresh.core.steps import reporting
 from afresh.runs.inputs import encoded
 from afresh.runs.run import Run
 from afresh.sampling import energy as e
-from afresh.sampling.request import Request, make_cond, words
+from afresh.sampling.request import Request, check_negative, make_cond, words
 from afresh.training.loop import precision
 
 TARGET_DEVIATION = 0.05  # the deviation from a target, in [-1, 1], that a weight of 1 corresponds to
@@ -119,6 +119,8 @@ class Editor:
         if run.family.edit is None:
             able = [f.name for f in registry.families() if f.edit is not None]
             raise UserError(f"{run.family.name} cannot edit. Families that can: {', '.join(able)}.")
+        if self.request.negative is not None:
+            check_negative(self.request, run.settings(self.settings))
 
     def cond(self, n: int) -> Cond:
         """The conditions of n edits; parts that the request does not name are left open."""

@@ -11,6 +11,7 @@ from pydantic import PydanticInvalidForJsonSchema, TypeAdapter
 
 from afresh.core import CondSpec, UserError
 from afresh.data.music.encoder import ScoreEncoder
+from afresh.data.text.documents import DocumentEncoder
 from afresh.runs.run import Run, summary
 from afresh.sampling.request import of_kind, writes_text
 from afresh.tasks.interpolate import latents_of
@@ -77,16 +78,17 @@ def settings(model: type) -> dict[str, Any]:
 def verbs(run: Run) -> dict[str, bool]:
     """Which verbs the run can do."""
     text = writes_text(run.encoder, run.space)
+    chat = text and run.space.records
     return {
         "sample": True,
         "edit": run.family.edit is not None and run.encoder.space.kind == "field",
         "blend": can(latents_of, run),
         "score": can(likelihood_of, run),
-        "complete": text and not run.space.records,
+        "complete": isinstance(run.encoder, DocumentEncoder) and text and run.family.predict is not None and not chat,
         "compose": isinstance(run.encoder, ScoreEncoder),
         "infill": run.family.sampling.fills and text,
         "embed": text and run.family.policy is not None and run.family.policy.steps is not None,
-        "chat": text and run.space.records,
+        "chat": chat,
     }
 
 

@@ -11,14 +11,14 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from afresh.runs.inputs import encoded
-from afresh.sampling.request import words
+from afresh.sampling.request import check_negative, words
 from afresh.sampling.samples import Samples
 from afresh.serve.errors import Refused
 from afresh.serve.image_files import from_base64, read_image
 from afresh.serve.library import Served
-from afresh.serve.native.items import MOST_ITEMS, File, answer, noted, read_item, read_items, written
+from afresh.serve.native.items import MOST_ITEMS, File, answer, read_item, read_items, written
 from afresh.serve.openai.forms import Conditions, Finite, Seed, Words, seed_of
-from afresh.serve.work import Desk, alone
+from afresh.serve.work import Desk, alone, noted
 from afresh.tasks.edit import changed
 from afresh.tasks.editor import Change, Editor
 from afresh.tasks.interpolate import Blender, blend
@@ -117,6 +117,7 @@ def blended(served: Served, form: Blend) -> dict[str, Any]:
     first = read_item(run, form.first, "first")
     second = None if form.second is None else read_item(run, form.second, "second")
     begin = form.request()
+    check_negative(begin, run.settings(form.chosen()))
     end = Conditions(label=form.to_label or form.label, caption=form.to_caption or form.caption, number=form.number)
     with noted() as notes, alone(served):
         samples = blend(
@@ -139,6 +140,7 @@ def coded(served: Served, form: LatentForm) -> dict[str, Any]:
     run = served.run
     if (form.inputs is None) == (form.latents is None):
         raise Refused(400, "Give either inputs to encode, or latents to decode.", "inputs_or_latents", "inputs")
+    check_negative(form.request(), run.settings(form.chosen()))
     with noted() as notes, alone(served):
         blender = Blender(run, form.chosen())
         if form.inputs is not None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi.responses import Response
 from pydantic import Field
 
-from afresh.core import Sound, events
+from afresh.core import Sound
 from afresh.core.events import json_line
 from afresh.data.audio.sounds import SoundError, decode_sound, header
 from afresh.runs.run import Run
@@ -75,19 +74,6 @@ def written(samples: Samples) -> list[dict[str, Any]]:
             if wav is not None:
                 row["wav"] = base64.b64encode(wav).decode()
     return rows
-
-
-@contextmanager
-def noted() -> Iterator[list[str]]:
-    """The notes and warnings that are given inside the block."""
-    notes: list[str] = []
-
-    def listen(event: events.Event) -> None:
-        if event.kind in ("note", "warning"):
-            notes.append(event.text)
-
-    with events.listening(listen):
-        yield notes
 
 
 def answer(value: Any) -> Response:

@@ -14,9 +14,9 @@ from afresh.runs.run import Run
 from afresh.sampling.constrained import structure
 from afresh.serve.errors import Refused
 from afresh.serve.library import Library, Served
-from afresh.serve.native.items import File, answer, noted, read_item, written
+from afresh.serve.native.items import File, answer, read_item, written
 from afresh.serve.openai.forms import MOST_SAMPLES, Conditions, Count, Finite, Seed, Stops, Words, seed_of
-from afresh.serve.work import Desk, alone
+from afresh.serve.work import Desk, alone, noted
 from afresh.tasks.sample import Control, Sampler
 
 MOST_CANDIDATES = 256  # of all samples of a request

@@ -15,9 +15,9 @@ from afresh.sampling.samples import preview_wav
 from afresh.serve.errors import Refused
 from afresh.serve.image_files import from_base64
 from afresh.serve.library import Served
-from afresh.serve.native.items import MOST_ITEMS, File, answer, noted, read_items
-from afresh.serve.openai.forms import MOST_TOKENS, Count, Finite, Form, Seed, Stops, Words, seed_of
-from afresh.serve.work import Desk, alone
+from afresh.serve.native.items import MOST_ITEMS, File, answer, read_items
+from afresh.serve.openai.forms import MOST_TOKENS, Count, Finite, Form, Seed, Settings, Stops, Words, seed_of
+from afresh.serve.work import Desk, alone, noted
 from afresh.tasks.complete import Hole, complete
 from afresh.tasks.compose import go_on, harmonise, score_of
 from afresh.tasks.score import score
@@ -64,7 +64,7 @@ class ComposeForm(Form):
     n: Count = 1
     harmonise: bool = False
     voice: Annotated[int, Field(ge=0, le=64)] = 0
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: Settings = Field(default_factory=dict)
     seed: Seed | None = None
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import Field
 
-from afresh.core import Sound, UserError
+from afresh.core import UserError
 from afresh.data.audio.compressed import MEDIA_TYPES, Format, encode_sound
 from afresh.runs.run import Run
 from afresh.sampling.asked import asked, with_labels
@@ -19,7 +21,7 @@ from afresh.serve.errors import Refused
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.library import Served
 from afresh.serve.openai.forms import Conditions, Finite, Form, Seed, Words, event, seed_of
-from afresh.serve.work import Desk
+from afresh.serve.work import Desk, noted
 from afresh.tasks.sample import Sampler
 
 PIECE = 1 << 15  # bytes of a sound that are sent at once
@@ -82,8 +84,28 @@ def can_be_heard(run: Run) -> bool:
     return isinstance(run.encoder, ScoreEncoder)
 
 
-def speak(served: Served, form: Speech) -> tuple[Sound, int, dict[str, int]]:
-    """The sound of a request, its seed and its usage: that of `afresh sample` for the same seed."""
+@dataclass(frozen=True)
+class Spoken:
+    """The content of a sound file, with the seed and the tokens that it was drawn with, and notes."""
+
+    content: bytes
+    seed: int
+    tokens: int
+    notes: list[str]
+
+    @property
+    def usage(self) -> dict[str, int]:
+        return {"input_tokens": 0, "output_tokens": self.tokens, "total_tokens": self.tokens}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a plain sound cannot say otherwise."""
+        notes = {"x-afresh-notes": json.dumps(self.notes)} if self.notes else {}
+        return {"x-afresh-seed": str(self.seed), **notes}
+
+
+def speak(served: Served, form: Speech) -> Spoken:
+    """The sound of a request: that of `afresh sample` for the same seed."""
     run = served.run
     check_sounds(run)
     seed = seed_of(form.seed)
@@ -92,13 +114,14 @@ def speak(served: Served, form: Speech) -> tuple[Sound, int, dict[str, int]]:
     except UserError as error:
         message = f"voice: {error} The voice `{DEFAULT}` asks for none of them."
         raise Refused(400, message, error.code, "voice") from None
-    request = asked(run.conds, form.input, request)
-    samples = Sampler(run, 1, request, seed, form.afresh.chosen())()
+    with noted() as notes:
+        request = asked(run.conds, form.input, request)
+        samples = Sampler(run, 1, request, seed, form.afresh.chosen())()
     sound = run.encoder.hear(from_prompts(samples)[0] if run.encoder.kind.view == "text" else samples[0])
     if sound is None:
         raise UserError("What was drawn cannot be heard, such as a score without notes. Try another seed.", "silent")
-    drawn = sum(len(w.tokens or ()) for w in samples.written)
-    return sound, seed, {"input_tokens": 0, "output_tokens": drawn, "total_tokens": drawn}
+    tokens = sum(len(w.tokens or ()) for w in samples.written)
+    return Spoken(encode_sound(sound, form.response_format), seed, tokens, notes)
 
 
 def routes(desk: Desk) -> APIRouter:
@@ -107,31 +130,23 @@ def routes(desk: Desk) -> APIRouter:
     @router.post("/v1/audio/speech", summary="A sound", response_class=Response)
     async def speech(form: Speech, request: Request) -> Response:
         form.check()
-
-        def work(served: Served) -> tuple[bytes, int, dict[str, int]]:
-            sound, seed, usage = speak(served, form)
-            return encode_sound(sound, form.response_format), seed, usage
-
-        content, seed, usage = await desk.run(request, form.model, work)
-        headers = {"x-afresh-seed": str(seed)}
+        spoken = await desk.run(request, form.model, lambda served: speak(served, form))
         if form.stream_format == "audio":
-            return Response(content, media_type=MEDIA_TYPES[form.response_format], headers=headers)
-        events = spoken(content, usage)
-        return StreamingResponse(
-            events, media_type="text/event-stream", headers={**headers, "cache-control": "no-cache"}
-        )
+            return Response(spoken.content, media_type=MEDIA_TYPES[form.response_format], headers=spoken.headers)
+        headers = {**spoken.headers, "cache-control": "no-cache"}
+        return StreamingResponse(events_of(spoken), media_type="text/event-stream", headers=headers)
 
     return router
 
 
-def spoken(content: bytes, usage: dict[str, int]) -> Iterator[str]:
+def events_of(spoken: Spoken) -> Iterator[str]:
     """The events of a sound, which is known as a whole before the first is sent."""
 
     def said(kind: str, values: dict[str, Any]) -> str:
         return event({"type": kind, **values}, kind)
 
-    for start in range(0, len(content), PIECE):
-        audio = base64.b64encode(content[start : start + PIECE]).decode()
+    for start in range(0, len(spoken.content), PIECE):
+        audio = base64.b64encode(spoken.content[start : start + PIECE]).decode()
         yield said("speech.audio.delta", {"audio": audio})
-    yield said("speech.audio.done", {"usage": usage})
+    yield said("speech.audio.done", {"usage": spoken.usage})
     yield event("[DONE]")

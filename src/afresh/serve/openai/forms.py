@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from afresh.core import UserError
 from afresh.runs.run import Run
@@ -29,6 +29,17 @@ Stops = Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None
 Metadata = dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]]
 
 
+def bounded(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of sampling, whose length is one that a request may have. Raises ValueError if it is longer."""
+    length = settings.get("length")
+    if isinstance(length, int | float) and length > MOST_TOKENS:
+        raise ValueError(f"A text has at most {MOST_TOKENS:,} tokens. Given: length={length:,}.")
+    return settings
+
+
+Settings = Annotated[dict[str, Any], AfterValidator(bounded)]  # of sampling of the family, by name
+
+
 class Form(BaseModel):
     """A request whose unknown parameters are refused, so that nothing is ignored."""
 
@@ -44,7 +55,7 @@ class Conditions(Form):
     negative_label: Words | None = Field(None, description="A class that guidance leads away from.")
     negative_caption: Words | None = Field(None, description="A description that guidance leads away from.")
     guidance: Finite | None = Field(None, description="How strongly samples follow the conditions; 1 is as learnt.")
-    settings: dict[str, Any] = Field(default_factory=dict, description="Settings of sampling of the family, by name.")
+    settings: Settings = Field(default_factory=dict, description="Settings of sampling of the family, by name.")
 
     def request(self, **more: Any) -> Request:
         """The request for samples, with `more` of its parts."""

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import Field
 
-from afresh.core import UserError, events
+from afresh.core import UserError
 from afresh.core.steps import Step, following
 from afresh.data.image.images import Pixels
 from afresh.runs.run import Run
@@ -23,7 +23,7 @@ from afresh.serve.json_route import JsonRoute
 from afresh.serve.library import Served
 from afresh.serve.multipart import described, read_form
 from afresh.serve.openai.forms import Conditions, Count, Finite, Form, Seed, Words, event, now, seed_of
-from afresh.serve.work import Desk, alone, first
+from afresh.serve.work import Desk, alone, first, noted
 from afresh.tasks.edit import Change, Editor, edit
 from afresh.tasks.editor import STRENGTH
 from afresh.tasks.outpaint import outpainted
@@ -202,13 +202,8 @@ def usage(run: Run, images: int) -> dict[str, Any]:
     return {"input_tokens": 0, "input_tokens_details": details, "output_tokens": drawn, "total_tokens": drawn}
 
 
-def made(
-    run: Run, form: ImagesForm, seed: int, draw: Callable[[], Samples], encoded: Callable[[Pixels], str]
-) -> Images:
-    """The images that `draw` returns, with the notes that it gives."""
-    notes: list[str] = []
-    with events.listening(lambda event: notes.append(event.text) if event.kind in ("note", "warning") else None):
-        samples = draw()
+def made(run: Run, samples: Samples, seed: int, notes: list[str], encoded: Callable[[Pixels], str]) -> Images:
+    """Samples as the images of an answer."""
     pixels = [pixels_of(run, value) for value in samples.values]
     size = f"{pixels[0].shape[1]}x{pixels[0].shape[0]}"
     return Images([encoded(p) for p in pixels], size, seed, notes, usage(run, len(pixels)))
@@ -219,18 +214,13 @@ def generate(served: Served, form: ImageGeneration, put: Callable[[Any], None] |
     run = served.run
     check_images(run)
     seed, sides = seed_of(form.seed), added(run, form.size)
-    request = asked(run.conds, form.prompt, form.afresh.request())
-    sampler = Sampler(run, form.n or 1, request, seed, form.afresh.chosen())
-
-    def draw() -> Samples:
-        samples = followed(run, form, sampler, put)
-        if not sides:
-            return samples
-        editor = Editor(run, request, form.afresh.chosen(), seed)
-        with alone(served):
-            return outpainted(editor, list(samples.values), sides, Change(), 1)
-
-    return made(run, form, seed, draw, form.encoded)
+    request, settings = asked(run.conds, form.prompt, form.afresh.request()), form.afresh.chosen()
+    with noted() as notes:
+        samples = followed(run, form, Sampler(run, form.n or 1, request, seed, settings), put)
+        if sides:
+            with alone(served):
+                samples = outpainted(Editor(run, request, settings, seed), list(samples.values), sides, Change(), 1)
+    return made(run, samples, seed, notes, form.encoded)
 
 
 def followed(run: Run, form: DrawnForm, draw: Callable[[], Samples], put: Callable[[Any], None] | None) -> Samples:
@@ -302,10 +292,11 @@ def change(served: Served, form: ImageEdit, put: Callable[[Any], None] | None = 
     editor = Editor(run, asked(run.conds, form.prompt, form.afresh.request()), form.afresh.chosen(), seed)
 
     def draw() -> Samples:
-        with alone(served):
-            return edit(editor, images, Change(strength=strength, mask=mask), form.n or 1)
+        return edit(editor, images, Change(strength=strength, mask=mask), form.n or 1)
 
-    return made(run, form, seed, lambda: followed(run, form, draw, put), form.encoded)
+    with noted() as notes, alone(served):
+        samples = followed(run, form, draw, put)
+    return made(run, samples, seed, notes, form.encoded)
 
 
 def vary(served: Served, form: ImageVariation) -> Images:
@@ -315,12 +306,9 @@ def vary(served: Served, form: ImageVariation) -> Images:
     seed, wishes = seed_of(form.seed), form.afresh
     editor = Editor(run, wishes.request(), wishes.chosen(), seed)
     image, strength = read_image(form.image, "image"), STRENGTH if wishes.strength is None else wishes.strength
-
-    def draw() -> Samples:
-        with alone(served):
-            return edit(editor, [image], Change(strength=strength), form.n or 1)
-
-    return made(run, form, seed, draw, image_base64)
+    with noted() as notes, alone(served):
+        samples = edit(editor, [image], Change(strength=strength), form.n or 1)
+    return made(run, samples, seed, notes, image_base64)
 
 
 def answered(images: Images, kind: Format = "png") -> dict[str, Any]:
