@@ -8,7 +8,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # Tests start many processes. Where bytecode may not be written, each would compile all that it imports anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test check types quick bench-test fuzz format docs matrix bench lowest audit clean
+.PHONY: demo test check types quick bench-test test-serve fuzz format docs matrix bench lowest audit clean
 
 # What the demonstration needs, without the extra dev. A module is compiled when it is first imported: most never are.
 .venv/.installed: pyproject.toml
@@ -40,6 +40,11 @@ quick: .venv/.ready
 
 bench-test: .venv/.ready
 	$(PYTEST) benchmarks/tests
+
+# Random requests to every endpoint of the server, a few minutes: answers must be those that its description promises.
+test-serve: .venv/.ready
+	$(BIN)/pip install --disable-pip-version-check -q 'schemathesis>=4'
+	EXAMPLES=50 $(BIN)/python -m pytest tests/serve/test_conformance.py --timeout 3600
 
 # Files of tiny runs of every kind are changed at random; every command must work or say what is wrong. One process that
 # has a core to itself tries 4.5 changed runs a second, and 10,000 in 40 minutes.

@@ -8,6 +8,10 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import BaseModel
+
+from afresh.serve.anthropic.answers import MessageAnswer
+from afresh.serve.openai.answers import ChatAnswer, CompletionAnswer, ResponseAnswer
 
 PATHS = {
     "/v1/completions": {"model": "stories", "prompt": "Once", "max_tokens": 2},
@@ -15,7 +19,18 @@ PATHS = {
     "/v1/responses": {"model": "chat", "input": "Hi", "max_output_tokens": 2},
     "/v1/messages": {"model": "chat", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2},
 }
+ANSWERS: dict[str, type[BaseModel]] = {
+    "/v1/completions": CompletionAnswer,
+    "/v1/chat/completions": ChatAnswer,
+    "/v1/responses": ResponseAnswer,
+    "/v1/messages": MessageAnswer,
+}
 HALF = "\ud800"
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_answers_are_those_of_the_description(http: httpx.Client, path: str) -> None:
+    ANSWERS[path].model_validate(http.post(path, json=PATHS[path]).raise_for_status().json(), strict=True)
 
 
 def check(answer: httpx.Response, path: str, begun: float) -> None:

@@ -18,8 +18,19 @@ CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,re
 def test_answers_conform_to_the_description(address: str, tmp_path: Path) -> None:
     needs.package("schemathesis", "schemathesis")
     examples = os.environ.get("EXAMPLES", "10")
-    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json", "--checks", CHECKS]
+    command = [
+        str(Path(sys.executable).with_name("schemathesis")),
+        "run",
+        f"{address}/openapi.json",
+        "--checks",
+        CHECKS,
+    ]
     command += ["--phases", "coverage,fuzzing", "--max-examples", examples, "--seed", "1", "--request-timeout", "60"]
-    environment = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.serve.schemathesis_hooks", "NO_COLOR": "1"}
+    environment = {
+        **os.environ,
+        "SCHEMATHESIS_HOOKS": "tests.serve.schemathesis_hooks",
+        "NO_COLOR": "1",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-10_000:] + done.stderr[-2_000:]

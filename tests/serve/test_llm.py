@@ -18,21 +18,8 @@ def test_llm_asks_a_run(address: str, runs: Path, tmp_path: Path) -> None:
     (tmp_path / "extra-openai-models.yaml").write_text(text)
     own = afresh.load(runs / "chat").sample(1, prompt="Say 3?", length=12, seed=4)[0]
     for how in ([], ["--no-stream"]):
-        command = [
-            sys.executable,
-            "-m",
-            "llm",
-            "-m",
-            "mine",
-            "Say 3?",
-            "-o",
-            "seed",
-            "4",
-            "-o",
-            "max_tokens",
-            "12",
-            *how,
-        ]
+        options = ["-o", "seed", "4", "-o", "max_tokens", "12", *how]
+        command = [sys.executable, "-m", "llm", "-m", "mine", "Say 3?", *options]
         environment = {**os.environ, "LLM_USER_PATH": str(tmp_path), "PYTHONIOENCODING": "utf-8"}
         done = subprocess.run(command, env=environment, capture_output=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr.decode()

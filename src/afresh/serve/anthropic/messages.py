@@ -9,9 +9,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from afresh.serve.anthropic.answers import MessageAnswer, TokenCount
 from afresh.serve.errors import ANTHROPIC_ERRORS, Refused, anthropic_body, refused
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.library import Served
+from afresh.serve.openai.answers import streamed_too
 from afresh.serve.openai.conversation import NO_TOOLS, Ask, answering, asked_tokens, respond, text_of, turns_of
 from afresh.serve.openai.forms import (
     MOST_STOPS,
@@ -108,7 +110,11 @@ def usage(read: int, written: int) -> dict[str, Any]:
 def routes(desk: Desk) -> APIRouter:
     router = APIRouter(tags=["Anthropic"], route_class=JsonRoute, responses=ANTHROPIC_ERRORS)
 
-    @router.post("/v1/messages", summary="The answer to a conversation, as Anthropic's API gives it")
+    @router.post(
+        "/v1/messages",
+        summary="The answer to a conversation, as Anthropic's API gives it",
+        responses=streamed_too(MessageAnswer),
+    )
     async def messages(form: MessageForm, request: Request) -> Response:
         ask = form.ask()
         head = {"id": name("msg"), "type": "message", "role": "assistant", "model": form.model}
@@ -124,7 +130,7 @@ def routes(desk: Desk) -> APIRouter:
 
         return JSONResponse(await desk.run(request, form.model, work))
 
-    @router.post("/v1/messages/count_tokens", summary="How many tokens a conversation has")
+    @router.post("/v1/messages/count_tokens", summary="How many tokens a conversation has", response_model=TokenCount)
     async def count_tokens(form: Counted, request: Request) -> Response:
         ask = form.ask()
 

@@ -14,6 +14,7 @@ from afresh.sampling.text_stream import Token
 from afresh.serve.errors import Refused, body, refused
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.library import Served
+from afresh.serve.openai.answers import ChatAnswer, streamed_too
 from afresh.serve.openai.conversation import NO_TOOLS, Ask, answering, respond, text_of, turns_of
 from afresh.serve.openai.forms import (
     MOST_TOKENS,
@@ -134,7 +135,7 @@ def token_logprobs(run: Run, tokens: Sequence[Token]) -> dict[str, Any]:
 def routes(desk: Desk) -> APIRouter:
     router = APIRouter(tags=["OpenAI"], route_class=JsonRoute)
 
-    @router.post("/v1/chat/completions", summary="The answer to a conversation")
+    @router.post("/v1/chat/completions", summary="The answer to a conversation", responses=streamed_too(ChatAnswer))
     async def chat(form: ChatCompletion, request: Request) -> Response:
         ask = form.ask()
         head = {"id": name("chatcmpl"), "created": now(), "model": form.model}

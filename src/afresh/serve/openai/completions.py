@@ -15,6 +15,7 @@ from afresh.sampling.text_stream import Token
 from afresh.serve.errors import Refused, body, refused
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.library import Served
+from afresh.serve.openai.answers import CompletionAnswer, streamed_too
 from afresh.serve.openai.forms import (
     MOST_SAMPLES,
     MOST_TOKENS,
@@ -119,7 +120,7 @@ def logprobs_of(run: Run, tokens: Sequence[Token], offset: int) -> dict[str, Any
 def routes(desk: Desk) -> APIRouter:
     router = APIRouter(tags=["OpenAI"], route_class=JsonRoute)
 
-    @router.post("/v1/completions", summary="Texts that go on from a prompt")
+    @router.post("/v1/completions", summary="Texts that go on from a prompt", responses=streamed_too(CompletionAnswer))
     async def completions(form: Completion, request: Request) -> Response:
         form.check()
         head = {"id": name("cmpl"), "object": "text_completion", "created": now(), "model": form.model}

@@ -14,6 +14,7 @@ from afresh.runs.run import Run
 from afresh.serve.errors import Refused, body, refused
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.library import Served
+from afresh.serve.openai.answers import ResponseAnswer, streamed_too
 from afresh.serve.openai.chat import token_logprobs
 from afresh.serve.openai.conversation import NO_TOOLS, Ask, answering, respond, text_of, turns_of
 from afresh.serve.openai.forms import (
@@ -216,7 +217,9 @@ def message(identity: str, texts: Texts, content: dict[str, Any]) -> dict[str, A
 def routes(desk: Desk) -> APIRouter:
     router = APIRouter(tags=["OpenAI"], route_class=JsonRoute)
 
-    @router.post("/v1/responses", summary="The answer to a conversation, as a response")
+    @router.post(
+        "/v1/responses", summary="The answer to a conversation, as a response", responses=streamed_too(ResponseAnswer)
+    )
     async def responses(form: ResponseForm, request: Request) -> Response:
         ask = form.ask()
         about = description(form, ask, now())
