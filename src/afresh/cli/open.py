@@ -37,4 +37,4 @@ def open(
         say(f"the studio is at {page} (Ctrl-C ends)")
         webbrowser.open(page)
 
-    serve(ServeSettings(places, memory_budget()), "127.0.0.1", port, ready)
+    serve(ServeSettings(places, memory_budget(), local=True), "127.0.0.1", port, ready)

@@ -58,6 +58,7 @@ def serve(
         keys=Keys() if key_file is None else read_keys(key_file),
         most_requests=requests,
         root_path=root_path,
+        local=local and not allow_host and not root_path,
     )
 
     def ready(address: str) -> None:

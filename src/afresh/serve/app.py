@@ -18,6 +18,7 @@ from afresh.serve.library import Library
 from afresh.serve.native import edits, runs, samples, texts
 from afresh.serve.openai import audio, chat, completions, embeddings, images, models, responses
 from afresh.serve.studio import routes as studio
+from afresh.serve.studio import train
 from afresh.serve.work import Desk
 
 MOST_BYTES = 32 * 2**20  # of the body of a request
@@ -42,7 +43,8 @@ PARTS = (
 @dataclass(frozen=True)
 class ServeSettings:
     """How a server runs. `memory`: bytes of weights that may be held. `hosts`: the names it is addressed by.
-    `works`: the folder for what is made in the studio."""
+    `works`: the folder for what is made in the studio. `local`: whether only people at this machine reach it, so that
+    they may name its folders."""
 
     places: Sequence[Path]
     memory: int
@@ -52,6 +54,7 @@ class ServeSettings:
     most_bytes: int = MOST_BYTES
     root_path: str = ""
     works: Path = field(default_factory=lambda: preferences().works_folder)
+    local: bool = False
 
 
 def make_app(settings: ServeSettings) -> FastAPI:
@@ -78,5 +81,6 @@ def make_app(settings: ServeSettings) -> FastAPI:
     for part in PARTS:
         app.include_router(part.routes(desk))
     app.include_router(studio.routes(desk, settings.works, settings.keys))
+    app.include_router(train.routes(desk, settings.local))
     app.add_middleware(Guard, hosts=settings.hosts, keys=settings.keys, most_bytes=settings.most_bytes)
     return app

@@ -94,8 +94,9 @@ def serve(settings: ServeSettings, host: str, port: int, ready: Callable[[str], 
 
 def server_of(settings: ServeSettings) -> uvicorn.Server:
     """The server of an application. Raises UserError if a place is not a run."""
+    app = make_app(settings)
     config = uvicorn.Config(
-        make_app(settings),
+        app,
         http=Connection,
         ws="none",
         log_level="error",
@@ -106,4 +107,6 @@ def server_of(settings: ServeSettings) -> uvicorn.Server:
         proxy_headers=bool(settings.root_path),
         root_path=settings.root_path,
     )
-    return uvicorn.Server(config)
+    server = uvicorn.Server(config)
+    app.state.ending = lambda: server.should_exit  # streams without an end of their own end then
+    return server

@@ -16,7 +16,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -81,9 +80,11 @@ def start(
     run: Path | None = None,
     owner: str = "",
     about: dict[str, Any] | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> BackgroundJob:
     """Start a command of afresh. `options` by their names on the command line, without dashes: those that are True are
-    switched on, those that are None are left out. `title` names it for a person. Returns at once.
+    switched on, those that are None are left out; the values of `files` are names in the folder of the command, into
+    which it writes. `title` names it for a person. Returns at once.
 
     Raises UserError if too many commands run already, or if the folder of commands cannot be written.
     """
@@ -94,19 +95,21 @@ def start(
             "ended, or stop it.",
             "too_many_jobs",
         )
-    root = jobs_folder()
+    root, id = jobs_folder(), secrets.token_hex(8)
+    own = {name: root / id / file for name, file in (files or {}).items()}
+    words = [verb, *command_line(arguments, {**options, **own, "json": True})]
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".new-", dir=root))
-        job = _started(
-            aside, [verb, *command_line(arguments, {**options, "json": True})], title, run, owner, about or {}
-        )
+        (root / id).mkdir(parents=True)
+        child = _started(root / id, words)
     except OSError as error:
         raise UserError(
             f"The command cannot be started in {root}: {error.strerror or error}. {free_bytes(root):,} bytes are free. "
             "Make room there, or set AFRESH_JOBS_FOLDER to another folder.",
             "cannot_start",
         ) from error
+    name = None if run is None else str(run)
+    job = BackgroundJob(id, verb, title, name, owner, time.time(), child.pid, about or {})
+    write_json(job.folder / RECORD, asdict(job))
     forget_old()
     return job
 
@@ -119,16 +122,14 @@ def command_line(arguments: Sequence[str | Path], options: Mapping[str, Any]) ->
     return [*out, "--", *map(str, arguments)]
 
 
-def _started(
-    aside: Path, args: Sequence[str], title: str, run: Path | None, owner: str, about: dict[str, Any]
-) -> BackgroundJob:
-    lock = os.open(aside / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+def _started(folder: Path, words: Sequence[str]) -> subprocess.Popen[bytes]:
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with (aside / EVENTS).open("ab") as out, (aside / MESSAGES).open("ab") as err:
+        with (folder / EVENTS).open("ab") as out, (folder / MESSAGES).open("ab") as err:
             child = subprocess.Popen(
                 # -P: the current folder is not searched for modules, as it is not when the console script runs
-                [sys.executable, "-P", "-m", "afresh", *args],
+                [sys.executable, "-P", "-m", "afresh", *words],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -138,11 +139,7 @@ def _started(
     finally:
         os.close(lock)  # the child has it now
     _children.append(child)
-    name = None if run is None else str(run)
-    job = BackgroundJob(secrets.token_hex(8), args[0], title, name, owner, time.time(), child.pid, about)
-    write_json(aside / RECORD, asdict(job))
-    os.replace(aside, job.folder)
-    return job
+    return child
 
 
 def jobs() -> list[BackgroundJob]:
@@ -194,7 +191,7 @@ def outcome(job: BackgroundJob) -> Outcome:
     if not running:
         if last.get("event") == "result":
             state = "done"
-        elif last.get("code") == "interrupted" or (job.folder / STOP).exists():
+        elif last.get("code") == "interrupted" or stop_asked(job):
             state = "stopped"
         else:
             state, error = "failed", str(last.get("text") or last_words(job))
@@ -236,10 +233,15 @@ def last_words(job: BackgroundJob) -> str:
 def stop(job: BackgroundJob) -> None:
     """Ask a command to end, as Ctrl-C does: training saves. Asked again, it ends at once. Does nothing to one that has
     ended."""
-    again = (job.folder / STOP).exists()
+    again = stop_asked(job)
     if is_running(job):  # its process cannot have ended and given its number to another one
         replace_file(job.folder / STOP, b"")
         os.kill(job.process, signal.SIGTERM if again else signal.SIGINT)
+
+
+def stop_asked(job: BackgroundJob) -> bool:
+    """Whether a command was asked to end."""
+    return (job.folder / STOP).exists()
 
 
 def forget(job: BackgroundJob) -> None:

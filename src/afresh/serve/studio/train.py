@@ -1,0 +1,377 @@
+"""Pages on which a person teaches a model: give data, see what would be learnt, choose the minutes, watch."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, RedirectResponse, StreamingResponse
+from starlette.datastructures import UploadFile
+from starlette.responses import Response
+
+from afresh.core import UserError, registry
+from afresh.data.uploaded import Arrivals
+from afresh.serve.errors import Refused
+from afresh.serve.studio.look import look_card, plain_words
+from afresh.serve.studio.pages import HEADERS, PageRoute, address, page, rendered
+from afresh.serve.studio.run_card import FAMILIES
+from afresh.serve.work import Desk
+from afresh.tasks import background
+from afresh.tasks.background import BackgroundJob, Outcome
+from afresh.tasks.report import is_preview, read_verdict
+from afresh.tasks.training_seen import loss_curves, named_curves, samples_seen
+from afresh.training.progress import clock
+
+EVERY = 0.5  # seconds between looks at a process
+ALIVE = 15.0  # seconds after which a stream says that it lives
+MOST_WATCHED = 64  # streams at once
+MOST_PIECES = 400  # files in one request
+LONGEST = 240  # minutes that the page offers at most
+# What a person's data may consist of: a page of its own that runs nothing and loads nothing.
+ENCLOSED = {
+    **HEADERS,
+    "content-security-policy": "sandbox; default-src 'none'; img-src data:; media-src data:; "
+    "style-src 'unsafe-inline'; frame-ancestors 'self'",
+}
+Id = Annotated[str, Query(max_length=64)]
+Text = Annotated[str, Form(max_length=4096)]
+
+
+@dataclass(frozen=True)
+class JobCard:
+    """A command for people: its state in a word, how far it is from 0 to 1 if that is known, and in words."""
+
+    id: str
+    title: str
+    verb: str
+    state: str
+    share: float | None
+    stage: str
+    left: str
+    error: str
+    began: float
+
+
+def routes(desk: Desk, local: bool) -> APIRouter:
+    """`local`: whether only people at this machine reach the server, so that they may name its folders."""
+    router = APIRouter(route_class=PageRoute, include_in_schema=False)
+    router.include_router(upload_routes(Arrivals()))
+    watched = 0
+
+    @router.get("/studio/train")
+    def begin(request: Request) -> Response:
+        mine = [card(j) for j in own_jobs(request) if j.verb in ("train", "align", "tune")][:8]
+        return page(request, "train.html", local=local, modalities=registry.MODALITIES, jobs=mine)
+
+    @router.post("/studio/train/look")
+    def look(request: Request, path: Text = "", modality: Text = "") -> Response:
+        if not local:
+            raise Refused(403, "Folders of the machine can only be named by somebody who sits at it. Drop them here.")
+        if not path.strip():
+            raise Refused(400, "Name a folder or a file, such as /home/you/photos.", "missing", "path")
+        given = Path(path.strip()).expanduser()
+        if not given.is_absolute() or not given.exists():
+            raise Refused(400, f"There is no folder or file {path}. Give its whole path, such as /home/you/photos.")
+        return RedirectResponse(address(request, f"train/{started_look(request, given, modality).id}"), 303)
+
+    @router.post("/studio/train/{id}/again")
+    def look_again(request: Request, id: str, modality: Text = "") -> Response:
+        job = own_job(request, id, "data")
+        again = started_look(request, Path(job.about["path"]), modality)
+        return RedirectResponse(address(request, f"train/{again.id}"), 303)
+
+    @router.post("/studio/train/{id}/start")
+    def start(
+        request: Request,
+        id: str,
+        minutes: Annotated[float, Form(ge=1, le=LONGEST, allow_inf_nan=False)] = 5,
+        family: Text = "",
+        name: Annotated[str, Form(max_length=200)] = "",
+    ) -> Response:
+        looked = own_job(request, id, "data")
+        if family and family not in registry.family_names():
+            raise Refused(400, f"There is no family {family}. Known: {', '.join(registry.family_names())}.")
+        path = Path(looked.about["path"])
+        out = free_place(runs_folder(desk), name.strip() or run_name(path))
+        options = {"minutes": minutes, "out": out, "family": family or None, "modality": looked.about.get("modality")}
+        about = {"data": path.name, "minutes": minutes}
+        job = background.start("train", [path], options, f"Train {out.name}", out, owner_of(request), about)
+        return RedirectResponse(address(request, f"train/{job.id}"), 303)
+
+    @router.post("/studio/train/{id}/stop")
+    def stop(request: Request, id: str) -> Response:
+        background.stop(own_job(request, id))
+        return RedirectResponse(address(request, f"train/{id}"), 303)
+
+    @router.post("/studio/train/{id}/resume")
+    def resume(request: Request, id: str) -> Response:
+        job = own_job(request, id)
+        if job.run is None:
+            raise Refused(400, f"{job.title} made no model that could go on.")
+        again = resumed(Path(job.run), owner_of(request), job.about)
+        return RedirectResponse(address(request, f"train/{again.id}"), 303)
+
+    @router.get("/studio/train/{id}")
+    def show(request: Request, id: str) -> Response:
+        job = own_job(request, id)
+        made = background.outcome(job)
+        if job.verb == "data":
+            found = None if made.result is None else look_card(made.result)
+            families = [(name, FAMILIES.get(name, "")) for name in registry.family_names()]
+            return page(
+                request,
+                "train_look.html",
+                job=card(job, made),
+                look=found,
+                families=families,
+                name="" if found is None else run_name(Path(job.about["path"])),
+                modalities=registry.MODALITIES,
+                chosen=job.about.get("modality") or "",
+                page_there=(job.folder / PAGE).is_file(),
+                **live_parts(request, job, made),
+            )
+        run = Path(job.run or "")
+        report = made.state == "done" and (run / "report.html").is_file()
+        values: dict[str, Any] = {
+            "asked": background.stop_asked(job),
+            "run": name_of(desk, job),
+            "data": job.about.get("data", ""),
+            "verdict": read_verdict(run) if report else None,
+            "report": report,
+            "resumable": made.state in ("stopped", "failed") and (run / "checkpoints").is_dir(),
+        }
+        return page(request, "train_job.html", job=card(job, made), **values, **live_parts(request, job, made))
+
+    @router.get("/studio/train/{id}/page")
+    def looked_at(request: Request, id: str) -> Response:
+        return enclosed(own_job(request, id, "data").folder / PAGE)
+
+    @router.get("/studio/train/{id}/report")
+    def report(request: Request, id: str) -> Response:
+        return enclosed(Path(own_job(request, id).run or "") / "report.html")
+
+    @router.get("/studio/train/{id}/samples/{name}")
+    def sample(request: Request, id: str, name: str) -> Response:
+        return sample_file(Path(own_job(request, id).run or ""), name)
+
+    @router.get("/studio/train/{id}/live")
+    async def live(request: Request, id: str) -> Response:
+        nonlocal watched
+        job = await run_in_threadpool(own_job, request, id)
+        if watched >= MOST_WATCHED:
+            raise Refused(429, "Too many pages watch a model learn. Close some of them.", retry=5)
+
+        async def events() -> AsyncIterator[str]:
+            nonlocal watched
+            watched += 1
+            try:
+                async for event in watch(request, job):
+                    yield event
+            finally:
+                watched -= 1
+
+        return StreamingResponse(events(), media_type="text/event-stream", headers={"cache-control": "no-store"})
+
+    return router
+
+
+PAGE = "look.html"  # in the folder of a command that looks at data
+
+
+def upload_routes(arrivals: Arrivals) -> APIRouter:
+    """What the page's script sends files to. Answers are JSON."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.post("/studio/train/files")
+    def begin(request: Request) -> dict[str, str]:
+        return {"id": arrivals.begin(owner_of(request))}
+
+    @router.post("/studio/train/files/{id}")
+    async def add(request: Request, id: str, offset: Annotated[int, Query(ge=0, lt=2**50)] = 0) -> dict[str, int]:
+        arriving = arrivals.of(id, owner_of(request))
+        async with request.form(max_files=MOST_PIECES, max_fields=0) as parts:
+            for _, part in parts.multi_items():
+                if not isinstance(part, UploadFile) or not part.filename:
+                    raise Refused(400, "Send files, each with its name.", "wrong_form")
+                content = await part.read()
+                await run_in_threadpool(arrivals.add, arriving, part.filename, offset, content)
+        return {"files": arriving.files, "bytes": arriving.bytes}
+
+    @router.post("/studio/train/files/{id}/end")
+    def finish(request: Request, id: str, modality: Text = "") -> dict[str, str]:
+        path = arrivals.finish(arrivals.of(id, owner_of(request)))
+        return {"next": address(request, f"train/{started_look(request, path, modality).id}")}
+
+    return router
+
+
+def owner_of(request: Request) -> str:
+    """The name of the key of the request; empty on a server without keys."""
+    return str(getattr(request.state, "owner", ""))
+
+
+def own_jobs(request: Request) -> list[BackgroundJob]:
+    return [job for job in background.jobs() if job.owner == owner_of(request)]
+
+
+def own_job(request: Request, id: str, verb: str = "") -> BackgroundJob:
+    """Raises Refused if there is none of this id, or if it is somebody else's."""
+    job = background.read(id)
+    if job is None or job.owner != owner_of(request) or (verb and job.verb != verb):
+        raise Refused(404, "This is not known any more. Begin again from the page on which one trains.", "not_found")
+    return job
+
+
+def started_look(request: Request, path: Path, modality: str) -> BackgroundJob:
+    if modality and modality not in registry.MODALITIES:
+        raise Refused(400, f"There is no kind of data {modality}. Known: {', '.join(registry.MODALITIES)}.")
+    options = {"modality": modality or None}
+    about = {"path": str(path), "modality": modality or None}
+    title = f"Look at {path.name}"
+    return background.start("data", [path], options, title, None, owner_of(request), about, {"out": PAGE})
+
+
+def resumed(run: Path, owner: str, about: dict[str, Any]) -> BackgroundJob:
+    """Go on with a run. What its run.json names is not trusted more than in a terminal: `afresh train` refuses it."""
+    about = {k: v for k, v in about.items() if k != "minutes"}
+    return background.start("train", [], {"resume": run}, f"Train {run.name}", run, owner, about)
+
+
+def runs_folder(desk: Desk) -> Path:
+    """Where new models are put, so that the server offers them. Raises Refused if it only serves single runs."""
+    for place in desk.library.places:
+        if not (place / "run.json").is_file():
+            return place.resolve()
+    raise Refused(409, "This server offers single models only. Start it with a folder of runs: afresh serve runs/")
+
+
+def run_name(path: Path) -> str:
+    """A name for what is learnt from a path."""
+    return re.sub(r"[^\w.\- ]", "-", path.stem if path.is_file() else path.name).strip(" .-")[:80] or "model"
+
+
+def free_place(root: Path, name: str) -> Path:
+    """The folder of a new run. A name that is taken is numbered. Raises Refused for a name that is none."""
+    if not name or name.startswith((".", "-")) or re.search(r"[/\\\x00-\x1f\x7f]", name) or len(name.encode()) > 100:
+        raise Refused(400, f"A model cannot be called {name[:100]!r}. Use letters, digits and spaces.", None, "name")
+    number, place = 2, root / name
+    while place.exists():
+        place, number = root / f"{name}-{number}", number + 1
+    return place
+
+
+def name_of(desk: Desk, job: BackgroundJob) -> str | None:
+    """The name under which the server offers the run of a command, once it exists."""
+    if job.run is None:
+        return None
+    run = Path(job.run).resolve()
+    return next((name for name, path in desk.library.paths().items() if path.resolve() == run), None)
+
+
+def sample_file(run: Path, name: str) -> Response:
+    """A picture that training drew. Raises Refused if it is none."""
+    file = run / "samples" / name
+    if not is_preview(file) or file.suffix != ".png" or file.is_symlink():
+        raise Refused(404, "There is no such picture.", "not_found")
+    return FileResponse(file, headers={**HEADERS, "cache-control": "private, max-age=3600"})
+
+
+def enclosed(file: Path) -> Response:
+    """A page that runs nothing and loads nothing."""
+    if not file.is_file() or file.is_symlink():
+        raise Refused(404, "This page is not there yet.", "not_found")
+    return FileResponse(file, media_type="text/html", headers=ENCLOSED)
+
+
+def card(job: BackgroundJob, made: Outcome | None = None) -> JobCard:
+    made = background.outcome(job) if made is None else made
+    progress = made.progress or {}
+    share: float | None = None
+    stage = "Reading the data and making a plan" if job.verb != "data" else "Reading the data"
+    if made.state != "running":
+        stage = {"done": "Done", "stopped": "Stopped and saved", "failed": "Not finished"}[made.state]
+    elif background.stop_asked(job):
+        stage = "Stopping, and saving what was learnt"
+    elif "steps" in progress:
+        share = progress["step"] / max(1, progress["steps"])
+        stage = f"Learning: step {progress['step']:,} of {progress['steps']:,}"
+        if share >= 1:
+            stage = "Learnt. Measuring what was learnt comes next"
+    elif "stage" in progress:
+        share, stage = progress.get("share"), f"Measuring: {progress['stage']}"
+    left = seconds_left(job, made, time.time())
+    words = "" if left is None else f"about {clock(left)} left"
+    return JobCard(job.id, job.title, job.verb, made.state, share, stage, words, made.error, job.began)
+
+
+def seconds_left(job: BackgroundJob, made: Outcome, now: float) -> float | None:
+    """Seconds until the command ends: of a budget in minutes what is left of it, as measuring and the report are within
+    it, but no less than the training itself needs. None if that is not known."""
+    if made.state != "running":
+        return None
+    training = (made.progress or {}).get("seconds_left")
+    minutes = job.about.get("minutes")
+    if minutes is None:
+        return training
+    left = max(0.0, job.began + 60 * minutes - now)
+    return max(left, training or 0.0) or None
+
+
+def live_parts(request: Request, job: BackgroundJob, made: Outcome) -> dict[str, Any]:
+    """The parts of the page that change while the command runs."""
+    run = Path(job.run or "/nonexistent")
+    return {
+        "curves": json.dumps(named_curves(loss_curves(run))) if job.run else "{}",
+        "seen": samples_seen(run) if job.run else [],
+        "plan": [plain_words(n) for n in made.notes if not n.startswith("refused")],
+        "sample_link": f"train/{job.id}/samples/",
+    }
+
+
+def parts(request: Request, job: BackgroundJob) -> dict[str, str]:
+    """{event: content} of the stream: parts of the page as HTML, the curves as JSON."""
+    made = background.outcome(job)
+    values = live_parts(request, job, made)
+    shown = {"progress": rendered(request, "train_progress.html", job=card(job, made))}
+    if job.verb != "data":
+        shown["curves"] = values["curves"]
+        shown["samples"] = rendered(request, "train_samples.html", **values)
+        shown["plan"] = rendered(request, "train_plan.html", **values)
+    if made.state != "running":
+        shown["end"] = made.state
+    return shown
+
+
+async def watch(request: Request, job: BackgroundJob) -> AsyncIterator[str]:
+    """The parts that changed, as server-sent events, until the command ends or the server does."""
+    ending: Callable[[], bool] = getattr(request.app.state, "ending", lambda: False)
+    sent: dict[str, str] = {}
+    spoke = time.monotonic()
+    while not ending():
+        try:
+            now = await run_in_threadpool(parts, request, job)
+        except UserError:  # a file that is being replaced
+            now = {}
+        for name, content in now.items():
+            if sent.get(name) != content:
+                yield event_text(name, content)
+                sent[name], spoke = content, time.monotonic()
+        if "end" in now:
+            return
+        if time.monotonic() - spoke > ALIVE:
+            yield ": alive\n\n"
+            spoke = time.monotonic()
+        await asyncio.sleep(EVERY)
+
+
+def event_text(name: str, content: str) -> str:
+    lines = "".join(f"data: {line}\n" for line in content.splitlines() or [""])
+    return f"event: {name}\n{lines}\n"

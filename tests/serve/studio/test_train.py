@@ -1,0 +1,210 @@
+"""Training from the studio: data that is dropped, what would be learnt, a process that outlives the server."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from afresh.data.uploaded import clean
+from afresh.serve.app import ServeSettings
+from afresh.tasks import background
+from tests.serve.conftest import serving
+
+SCRIPT = "<script>alert(1)</script>"
+ODD = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Folders of data, commands and runs of a test's own. Commands that still run at its end are stopped."""
+    monkeypatch.setenv("AFRESH_JOBS_FOLDER", str(tmp_path / "jobs"))
+    monkeypatch.setenv("AFRESH_DATA_FOLDER", str(tmp_path / "data"))
+    (tmp_path / "runs").mkdir()
+    yield tmp_path
+    for job in background.jobs():
+        while background.is_running(job):
+            background.stop(job)
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def studio(home: Path) -> Iterator[str]:
+    yield from serving(ServeSettings([home / "runs"], memory=2**30, local=True))
+
+
+@pytest.fixture
+def web(studio: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=studio, timeout=60) as client:
+        yield client
+
+
+def photos(folder: Path, count: int = 48) -> Path:
+    """Images of two labels, drawn from their numbers, a file that is none, and one whose name is a script."""
+    for i in range(count):
+        pixels = np.zeros((8, 8), np.uint8)
+        pixels[:, (i % 4) * 2 : (i % 4) * 2 + 2] = 80 + 3 * i
+        file = folder / ("tall" if i % 2 else ODD) / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels if i % 2 else pixels.T).save(file)
+    (folder / "tall" / f"{ODD}.png").write_bytes(b"none")
+    return folder
+
+
+def begin(web: httpx.Client) -> str:
+    return str(web.post("/studio/train/files").json()["id"])
+
+
+def send(web: httpx.Client, id: str, name: str, content: bytes, offset: int = 0) -> httpx.Response:
+    return web.post(f"/studio/train/files/{id}", files={"file": (name, content)}, params={"offset": offset})
+
+
+def looked(web: httpx.Client, place: str) -> str:
+    """The page of a command, once the command has ended."""
+    until = time.monotonic() + 90
+    while (page := web.get(place).text).find("sse-connect") >= 0:
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    return page
+
+
+def test_a_folder_that_is_dropped_is_looked_at_and_its_names_stay_texts(web: httpx.Client, home: Path) -> None:
+    folder = photos(home / "given" / ODD)
+    id = begin(web)
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        assert send(web, id, f"{ODD}/{file.relative_to(folder)}", file.read_bytes()).status_code == 200
+    page = looked(web, web.post(f"/studio/train/files/{id}/end").json()["next"])
+    assert "48 images" in page and "One file is left out" in page and 'value="5"' in page
+    assert ODD not in page and "&lt;img src=x" in page
+    kept = [p for p in (home / "data").iterdir() if not p.name.startswith(".")]
+    assert len(kept) == 1 and re.fullmatch("[0-9a-f]{24}", kept[0].name)
+    assert sum(p.is_file() for p in kept[0].rglob("*")) == 49
+
+
+def test_a_large_file_comes_in_pieces_and_in_order(web: httpx.Client, home: Path) -> None:
+    id = begin(web)
+    assert send(web, id, "a.txt", b"one ").status_code == 200
+    assert send(web, id, "a.txt", b"three", offset=8).status_code == 400
+    assert send(web, id, "a.txt", b"two", offset=4).json() == {"files": 1, "bytes": 7}
+    assert send(web, id, "a.txt", b"again").status_code == 400
+    assert web.post(f"/studio/train/files/{id}/end").status_code == 200
+    assert [p.read_bytes() for p in (home / "data").rglob("a.txt")] == [b"one two"]
+    assert send(web, id, "b.txt", b"late").status_code == 400
+
+
+@pytest.mark.parametrize("name", ["../up.txt", "/etc/up.txt", "a/../../up.txt", ".hidden", "a//b", "a\\b", "x" * 300])
+def test_a_file_stays_in_the_folder_of_its_data(web: httpx.Client, home: Path, name: str) -> None:
+    id = begin(web)
+    answer = send(web, id, name, b"content")
+    assert answer.status_code == 400 and "name" in answer.json()["error"]["message"]
+    assert not [p for p in home.rglob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize("name", ["", ".", "a/./b", "a\0b", "a\nb", "/".join("a" * 30)])
+def test_names_that_lead_elsewhere_are_refused(name: str) -> None:
+    with pytest.raises(Exception, match=r"name|folders deep"):
+        clean(name)
+
+
+def test_nothing_or_too_much_is_refused(web: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "No file" in web.post(f"/studio/train/files/{begin(web)}/end").json()["error"]["message"]
+    monkeypatch.setattr("afresh.data.uploaded.MOST_BYTES", 10)
+    answer = send(web, begin(web), "a.txt", b"eleven bytes")
+    assert answer.status_code == 400 and "more than can be sent" in answer.json()["error"]["message"]
+    assert web.post(f"/studio/train/files/{'0' * 32}/end").status_code == 400
+
+
+def test_data_that_cannot_be_learnt_says_why(web: httpx.Client, home: Path) -> None:
+    (home / "empty").mkdir()
+    answer = web.post("/studio/train/look", data={"path": str(home / "empty")})
+    page = looked(web, answer.headers["location"])
+    assert "cannot be learnt as it is" in page and "Look again" in page
+
+
+@pytest.mark.parametrize("path", ["", "photos", "/nowhere/at/all", "/etc/\0passwd", "--help"])
+def test_a_path_that_is_none_is_refused(web: httpx.Client, path: str) -> None:
+    assert web.post("/studio/train/look", data={"path": path}).status_code == 400
+
+
+def test_only_somebody_at_the_machine_names_its_folders(home: Path) -> None:
+    server = serving(ServeSettings([home / "runs"], memory=2**30))
+    with httpx.Client(base_url=next(server)) as web:
+        assert web.post("/studio/train/look", data={"path": str(home)}).status_code == 403
+        assert "on this machine" not in web.get("/studio/train").text
+    next(server, None)
+
+
+@pytest.mark.parametrize("path", ["look", "files", f"{'0' * 16}/start", f"{'0' * 16}/stop", f"{'0' * 16}/resume"])
+def test_pages_of_other_sites_change_nothing(web: httpx.Client, path: str) -> None:
+    answer = web.post(f"/studio/train/{path}", headers={"origin": "http://elsewhere.example"})
+    assert answer.status_code == 403 and background.jobs() == []
+    assert web.get(f"/studio/train/{path}").status_code in (404, 405)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("minutes", "nan"),
+        ("minutes", "1e308"),
+        ("minutes", "0"),
+        ("family", SCRIPT),
+        ("name", "../up"),
+        ("name", "-rf"),
+        ("name", ".hidden"),
+        ("name", "x" * 150),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(web: httpx.Client, home: Path, field: str, value: str) -> None:
+    texts = home / "texts.txt"
+    texts.write_text("\n\n".join(f"Once there was a cat number {i}." for i in range(60)))
+    place = web.post("/studio/train/look", data={"path": str(texts)}).headers["location"]
+    answer = web.post(f"{place}/start", data={"minutes": "1", field: value})
+    assert answer.status_code == 400 and SCRIPT not in answer.text
+    assert [job.verb for job in background.jobs()] == ["data"] and list((home / "runs").iterdir()) == []
+
+
+def test_the_commands_of_somebody_else_are_not_shown(web: httpx.Client, home: Path) -> None:
+    job = background.start("data", [home / "none"], {}, "Look at secrets", owner="somebody else")
+    assert "secrets" not in web.get("/studio/train").text
+    for part in ("", "/live", "/page", "/report", "/samples/000001.png"):
+        assert web.get(f"/studio/train/{job.id}{part}").status_code == 404
+    assert web.post(f"/studio/train/{job.id}/stop").status_code == 404
+
+
+@pytest.mark.slow
+def test_training_outlives_the_server_and_is_stopped_and_resumed(home: Path) -> None:
+    folder = photos(home / "photos")
+    settings: Any = ServeSettings([home / "runs"], memory=2**30, local=True)
+    server = serving(settings)
+    with httpx.Client(base_url=next(server), timeout=60) as web:
+        place = web.post("/studio/train/look", data={"path": str(folder)}).headers["location"]
+        looked(web, place)
+        form = {"minutes": "1", "name": "mine", "family": "vae"}
+        place = web.post(f"{place}/start", data=form).headers["location"]
+    next(server, None)  # the server ends
+    server = serving(settings)
+    with httpx.Client(base_url=next(server), timeout=90) as web:
+        assert "Train mine" in web.get("/studio/train").text
+        with web.stream("GET", f"{place}/live") as stream:
+            for line in stream.iter_lines():
+                if "Learning: step" in line and "step 0 of" not in line:
+                    break
+        assert web.post(f"{place}/stop").status_code == 303
+        page = looked(web, place)
+        assert "Stopped and saved" in page and "Go on" in page
+        assert (home / "runs" / "mine" / "checkpoints").is_dir()
+        place = web.post(f"{place}/resume").headers["location"]
+        with web.stream("GET", f"{place}/live") as stream:
+            for line in stream.iter_lines():
+                if "Learning: step" in line:
+                    break
+        web.post(f"{place}/stop")
+        assert "Stopped and saved" in looked(web, place)
+    next(server, None)
