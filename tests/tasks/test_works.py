@@ -108,7 +108,7 @@ def test_a_damaged_or_hostile_recipe_hides_only_its_work(run: Run, works: Works)
     for name in ("../recipe.json", "/etc/passwd", "..", "", "work.png/x"):
         with pytest.raises(UserError, match="There is no file"):
             two.read(name)
-    for id_ in ("..", "../x", "20260101-000000-0000000g", ""):
+    for id_ in ("..", "../x", "20260101-000000-000000000g", ""):
         with pytest.raises(UserError, match="There is no work"):
             works.get(id_)
 

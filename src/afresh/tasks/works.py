@@ -29,7 +29,7 @@ from afresh.runs.run import Run
 from afresh.tasks.wish import Form, Made, Wish, files_of, first_line, form_of
 
 RECIPE, MARK, BIN, INDEX = "recipe.json", "favourite", "bin", "index.sqlite"
-ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
+ID = re.compile(r"\d{8}-\d{6}-\d{6}[0-9a-f]{4}")  # when it was made, to the microsecond, and by chance
 FILE = re.compile(r"[a-z]+(-\d+)?\.[a-z0-9]{2,5}")
 VERSION = 1  # of the index; one of another version is written anew
 TABLE = """
@@ -116,7 +116,7 @@ class Works:
             files={n: hashlib.sha256(data).hexdigest() for n, data in content.items()},
             written=made.written,
         )
-        id_ = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+        id_ = f"{now:%Y%m%d-%H%M%S-%f}{secrets.token_hex(2)}"
         wanted = {*wish.inputs, *([wish.mask] if wish.mask else [])}
         text = json.dumps(recipe.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
         content |= {n: data for n, data in files.items() if n in wanted}

@@ -13,12 +13,20 @@ from tests import needs
 
 Open = Callable[..., Any]
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True}
+
+
+def follow(page: Any, link: str) -> None:
+    """Click a link, and wait until the page that it leads to is set up."""
+    with page.expect_navigation():
+        page.click(link)
+
+
 PAGES = ["", "create?run=digits", "create?run=stories", "create?run=chat", "gallery", "gallery?binned=true", "sign-in"]
 
 
 def test_a_picture_is_created_and_kept(open_page: Open, shelf: Works) -> None:
     page = open_page("/studio/")
-    page.click(".card >> text=digits")
+    follow(page, ".card >> text=digits")
     page.click(".chips >> text=two")
     page.fill("#n", "2")
     page.fill("#seed", "11")
@@ -62,8 +70,8 @@ def test_a_hole_is_painted(open_page: Open, shelf: Works) -> None:
     page = open_page("/studio/create?run=digits")
     page.fill("#n", "1")
     page.click("#make")
-    page.click(".work .bar a.icon")
-    page.click("text=Paint or vary")
+    follow(page, ".work .bar a.icon")
+    follow(page, "text=Paint or vary")
     page.wait_for_selector("canvas[data-ready]")
     box = page.locator("#paint").bounding_box()
     page.mouse.move(box["x"] + 4, box["y"] + 4)
@@ -86,9 +94,10 @@ def test_a_hole_is_painted(open_page: Open, shelf: Works) -> None:
 def test_a_work_is_recalled_byte_for_byte(open_page: Open) -> None:
     page = open_page("/studio/create?run=digits")
     page.click("#make")
-    page.click(".work >> nth=2 >> .bar a.icon")
+    follow(page, ".work >> nth=2 >> .bar a.icon")
     page.click("text=Make again")
-    page.wait_for_selector("text=the same, byte for byte")
+    page.wait_for_selector("#again p")
+    assert "the same, byte for byte" in page.locator("#again").text_content()
 
 
 def test_favourites_search_and_the_bin(open_page: Open, shelf: Works) -> None:
