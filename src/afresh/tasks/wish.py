@@ -21,7 +21,7 @@ from afresh.sampling.samples import Samples
 from afresh.sampling.text_stream import Row
 from afresh.tasks.complete import Hole, complete
 from afresh.tasks.edit import changed
-from afresh.tasks.editor import Change, Editor
+from afresh.tasks.editor import STRENGTH, Change, Editor
 from afresh.tasks.interpolate import Blender
 from afresh.tasks.sample import Sampler
 
@@ -124,10 +124,12 @@ def sample(
 
 
 def edit(run: Run, wish: Wish, files: Mapping[str, bytes], only: int | None, on_text: OnText | None) -> Iterator[Made]:
-    """Edits of the first input. They share a batch, also when one is made again."""
+    """Edits of the first input: of all of it if no part is named. They share a batch, also when one is made again."""
     editor = Editor(run, wish.request(), wish.settings, wish.seed)
     mask = None if wish.mask is None else decoded(decode_image, files, wish.mask)
-    change = Change(strength=wish.strength, mask=mask, hole=wish.hole)
+    whole = mask is None and wish.hole is None and wish.extend is None
+    strength = STRENGTH if whole and wish.strength is None else wish.strength
+    change = Change(strength=strength, mask=mask, hole=wish.hole)
     return listed(changed(editor, values(run, wish, files, 1), change, wish.n, wish.extend))
 
 

@@ -129,6 +129,18 @@ def test_sounds_are_changed_and_blended(web: httpx.Client, shelf: Works) -> None
     assert "byte for byte" in web.post(f"/studio/works/{part.id}/again").text
 
 
+def test_a_picture_of_ones_own_is_changed(web: httpx.Client, shelf: Works) -> None:
+    assert 'type="file"' in web.get("/studio/create?run=digits&verb=edit").text
+    out = io.BytesIO()
+    Image.new("L", (8, 8), 90).save(out, "PNG")
+    for name, content, kind in (("<b>.png", out.getvalue(), "work-0"), ("x.exe", b"MZ", "failed")):
+        answer = web.post(
+            "/studio/create?run=digits", data={"verb": "edit", "n": "1"}, files={"upload": (name, content)}
+        )
+        assert kind in [n for n, _ in listened(web, answer.text)]
+    assert set(shelf.find(run="digits")[0].inputs()) == {"input-1.png"}
+
+
 def test_files_carry_their_recipe(web: httpx.Client, shelf: Works) -> None:
     (picture,) = created(web, shelf, "digits", n=1, seed=4, label__label="two")
     (sound,) = created(web, shelf, "sounds", n=1, seed=4)
