@@ -8,13 +8,13 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
-from urllib.request import Request, urlopen
 
 import pytest
 import typer
@@ -25,10 +25,11 @@ from afresh.cli.compare import compare
 from afresh.core import UserError
 from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
-from afresh.serve import compare_page
+from afresh.serve import vote
 from afresh.tasks.annotate import Session
 from afresh.training.loop import Interrupted
-from tests.cli.conftest import parsed
+from tests.cli.conftest import Invoke, parsed
+from tests.voting import Voter
 
 pytestmark = pytest.mark.slow
 
@@ -203,19 +204,19 @@ def test_pictures_are_kept_beside_the_votes(
         while (question := session.next()) is not None and len(session.judged) % 3 != 2:
             session.vote(question, "a")
 
-    monkeypatch.setattr(compare_page, "serve", serve)
+    monkeypatch.setattr(vote, "serve", serve)
     argv = (pictures_run, "-n", 5, "--label", "d3", "--set", "steps=1", "--out", out)
     answer("", *argv)
     found = read_votes(out, IMAGE)
     assert len(found.votes) == 2 and {v.label for v in found.votes} == {"d3"}
     files = {f: f.read_bytes() for f in (tmp_path / "v-items").glob("digits-seed0-*.png")}
     assert len(files) == 5
-    for vote in found.votes:
-        with Image.open(found.path(vote.a)) as image:
+    for kept in found.votes:
+        with Image.open(found.path(kept.a)) as image:
             assert image.size == (8, 8)
     lost = found.path(found.votes[0].a)
     lost.unlink()
-    monkeypatch.setattr(compare_page, "serve", lambda session, *rest: sessions.append(session))
+    monkeypatch.setattr(vote, "serve", lambda session, *rest: sessions.append(session))
     answer("", *argv)
     assert sessions[1].plan == sessions[0].plan and sessions[1].begun == 2
     assert {f: f.read_bytes() for f in files} == files, "the seed makes a picture that was lost again"
@@ -228,7 +229,7 @@ def test_without_a_label_pairs_have_one_in_common(
     pictures_run: Path, tmp_path: Path, answer: Answer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sessions: list[Session] = []
-    monkeypatch.setattr(compare_page, "serve", lambda session, *rest: sessions.append(session))
+    monkeypatch.setattr(vote, "serve", lambda session, *rest: sessions.append(session))
     answer("", pictures_run, "-n", 12, "--set", "steps=1", "--out", tmp_path / "v.jsonl")
     plan = sessions[0].plan
     assert len(plan.pairs) == 12 and len({p.label for p in plan.pairs}) > 2
@@ -243,7 +244,7 @@ def test_the_browser_opens_only_where_a_person_sees_it(
 ) -> None:
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
-    monkeypatch.setattr(compare_page, "serve", lambda session, end, port, ready: ready("http://127.0.0.1:1/"))
+    monkeypatch.setattr(vote, "serve", lambda session, runs, wish, port, ready: ready("http://127.0.0.1:1/"))
     monkeypatch.setenv("DISPLAY", ":0")
     argv = (pictures_run, "-n", 2, "--label", "d3", "--set", "steps=1", "--out", tmp_path / "v.jsonl")
     for more, expected in (((), []), (("--no-open",), []), (("--open",), ["http://127.0.0.1:1/"])):
@@ -292,17 +293,55 @@ def test_votes_survive_the_end_of_the_page(pictures_run: Path, tmp_path: Path) -
     argv = (pictures_run, "-n", 3, "--label", "d1", "--set", "steps=1", "--out", out)
     for n in (1, 2):
         with started(*argv) as program:
-            base, token = until(program.stderr, r"http://\S+").split("?token=")
-
-            def call(path: str, body: Any = None, base: str = base, token: str = token) -> Any:
-                data = None if body is None else json.dumps(body).encode()
-                with urlopen(Request(base + path, data, {"X-Token": token}), timeout=30) as reply:
-                    return json.load(reply)
-
-            question = call("state")["question"]
-            assert (question["number"], question["of"]) == (n, 3)
-            call("vote", {"id": question["id"], "vote": "a"})
+            voter = Voter(until(program.stderr, r"http://\S+"))
+            assert f"{n} of 3" in voter.page
+            voter.vote("a")
             program.send_signal(signal.SIGKILL)
         assert len(records(out)) == n
         asked.append(frozenset((records(out)[-1]["a"], records(out)[-1]["b"])))
     assert asked[0] != asked[1]
+
+
+def test_the_page_is_for_one_browser_and_ends_when_the_person_has_finished(pictures_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "v.jsonl"
+    with started(pictures_run, "-n", 3, "--label", "d1", "--set", "steps=1", "--out", out) as program:
+        address = until(program.stderr, r"http://\S+")
+        voter = Voter(address)
+        for stranger in (Voter(address), Voter(address.partition("ticket=")[0] + "ticket=0")):
+            assert stranger.entered.status_code == 401 and stranger.pair is None
+            assert "data-pair" not in stranger.http.get(voter.session).text
+            wrong = stranger.http.post(f"{voter.session}/answer", data={"pair": voter.pair, "vote": "a"})
+            assert wrong.status_code == 401
+        assert voter.http.get(address).status_code == 200, "the same browser may open the address again"
+        for header in ({"host": "evil.example"}, {"origin": "http://evil.example"}):
+            refused = voter.http.post(f"{voter.session}/end", headers=header)
+            assert refused.status_code == 403
+        voter.vote("b")
+        assert "1 vote saved" in voter.post("end").text and "run the same command" in voter.page
+        assert program.wait(30) == 0
+    assert [r["winner"] for r in records(out)] == ["b"]
+
+
+def test_ctrl_c_ends_the_page_and_says_what_is_kept(pictures_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "v.jsonl"
+    with started(pictures_run, "-n", 3, "--label", "d1", "--set", "steps=1", "--out", out) as program:
+        Voter(until(program.stderr, r"http://\S+")).vote("a")
+        program.send_signal(signal.SIGINT)
+        assert program.stderr is not None and "1 vote saved" in program.stderr.read()
+    assert len(records(out)) == 1
+
+
+def test_a_page_without_the_extra_names_it(
+    pictures_run: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    code, _, err = invoke("compare", pictures_run, "-n", 3, "--out", tmp_path / "v.jsonl")
+    assert code == 2 and "afresh[serve]" in err and not (tmp_path / "v-items").exists()
+
+
+def test_a_port_that_is_taken_teaches(pictures_run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        argv = (pictures_run, "-n", 2, "--label", "d1", "--set", "steps=1", "--out", tmp_path / "v.jsonl")
+        code, _, err = invoke("compare", *argv, "--port", port)
+    assert code == 2 and f"Port {port} is in use" in err

@@ -12,12 +12,10 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -28,6 +26,7 @@ from afresh.core import registry
 from afresh.core.events import Event, listening
 from afresh.core.plugins import plugins
 from tests.cli.conftest import Invoke, drawn, invoke, parsed
+from tests.voting import Voter, page_votes
 
 pytestmark = pytest.mark.slow
 
@@ -213,30 +212,19 @@ def test_charts_are_sampled_as_files_and_shown_as_images(chart_run: Path, tmp_pa
     assert "data:image/png;base64," in report and re.search("[↑→↓]{8}", report)
 
 
-def test_charts_are_compared_on_the_page(chart_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from afresh.serve import compare_page
+def test_charts_are_compared_on_the_page(chart_run: Path, tmp_path: Path) -> None:
+    votes, seen = tmp_path / "votes.jsonl", list[bytes]()
 
-    votes, seen = tmp_path / "votes.jsonl", []
+    def act(voter: Voter) -> None:
+        while voter.pair is not None:
+            seen.extend(voter.items())
+            voter.vote("a")
 
-    def serve(session: Any, end: Any, port: int, say: Any) -> None:
-        page = compare_page.Page(session, end)
-        with compare_page.make_server(page) as server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            root, token = f"http://127.0.0.1:{server.server_port}", {"X-Token": page.token}
-
-            def call(path: str, data: bytes | None = None) -> bytes:
-                return urlopen(Request(f"{root}/{path}", data, token), timeout=20).read()
-
-            state = json.loads(call("state"))
-            while question := state["question"]:
-                seen.append(call(f"image?id={question['id']}&side=a"))
-                state = json.loads(call("vote", json.dumps({"id": question["id"], "vote": "a"}).encode()))
-
-    monkeypatch.setattr(compare_page, "serve", serve)
-    assert run(["compare", str(chart_run), "-n", "3", "--set", "steps=2", "--out", str(votes)]) == 0
+    with page_votes(act):
+        assert run(["compare", str(chart_run), "-n", "3", "--set", "steps=2", "--out", str(votes)]) == 0
     rows = [json.loads(line) for line in votes.read_text().splitlines()]
     assert rows and all(r["a"].endswith(".walk") and (tmp_path / r["a"]).is_file() for r in rows)
-    assert all(raw.startswith(b"\x89PNG") for raw in seen)
+    assert seen and all(raw.startswith(b"\x89PNG") for raw in seen)
 
 
 # --------------------------------------------------------------------------- the registry

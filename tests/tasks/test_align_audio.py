@@ -7,12 +7,8 @@ import re
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -33,13 +29,12 @@ from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
 from afresh.runs.data import run_data
 from afresh.runs.run import Run, metrics_rows
-from afresh.serve import compare_page
-from afresh.serve.compare_html import page_html
-from afresh.serve.compare_page import Page, address, make_server
+from afresh.serve import vote
 from afresh.tasks.align import AlignSpec, start
 from afresh.tasks.annotate import Session, Wish, make_plan, votes_in
 from afresh.tasks.learn import learn
 from tests.heard import heard
+from tests.voting import Voter, page_votes
 
 pytestmark = pytest.mark.slow
 
@@ -211,64 +206,23 @@ def test_votes_on_other_things_are_refused(root: Path, tmp_path: Path) -> None:
         read_votes(tmp_path / "gone.jsonl")
 
 
-class Client:
-    """A browser that knows the address."""
-
-    def __init__(self, url: str) -> None:
-        self.base, self.token = url.split("?token=")
-
-    def call(self, path: str, body: Any = None, token: bool = True) -> tuple[int, str, Any]:
-        """(status, type, body)."""
-        data = None if body is None else json.dumps(body).encode()
-        sent = {"X-Token": self.token} if token else {}
-        try:
-            with urlopen(Request(self.base + path, data, sent), timeout=10) as reply:
-                status, kind, raw = reply.status, reply.headers["Content-Type"], reply.read()
-        except HTTPError as e:
-            status, kind, raw = e.code, e.headers["Content-Type"], e.read()
-        return status, kind, json.loads(raw) if kind == "application/json" else raw
-
-
-@pytest.fixture
-def client(root: Path, tmp_path: Path) -> Iterator[Client]:
+def test_voting_on_sounds_on_the_page(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "v.jsonl"
-    plan = make_plan([Run.open(root / "vae")], Wish(label="high"), 3, votes=out)
-    page = Page(Session(plan, out, "r"), lambda: ["the end"])
-    with make_server(page) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield Client(address(server, page))
-        server.shutdown()
-        thread.join(10)
 
+    def act(voter: Voter) -> None:
+        assert voter.page.count("<audio") == 2 and 'class="look"' not in voter.page
+        for i, said in enumerate(("a", "b", "tie")):
+            heard = voter.items()
+            voter.vote(said)
+            kept = read_votes(out, SOUND).votes[-1]
+            assert kept.winner == said and kept.label == "high" and len(read_votes(out).votes) == i + 1
+            for item, raw in zip((kept.a, kept.b), heard, strict=True):
+                assert (tmp_path / item).read_bytes() == raw and raw[:4] == b"RIFF"
+                assert soundfile.info(tmp_path / item).samplerate == RATE
+        assert voter.pair is None
 
-def test_voting_on_sounds_on_the_page(client: Client, tmp_path: Path) -> None:
-    out = tmp_path / "v.jsonl"
-    _, _, html = client.call(f"?token={client.token}", token=False)
-    assert html.count(b"<audio") == 2 and b"<img" not in html and client.token.encode() in html
-    _, _, state = client.call("state")
-    for i, said in enumerate(("a", "b", "tie")):
-        name = state["question"]["id"]
-        heard = [client.call(f"sound?id={name}&side={s}") for s in "ab"]
-        assert [h[:2] for h in heard] == [(200, "audio/wav")] * 2
-        assert client.call(f"sound?id={name}&side=a", token=False)[0] == 403
-        assert client.call(f"picture?id={name}&side=a")[0] == 404
-        _, _, state = client.call("vote", {"id": name, "vote": said})
-        vote = read_votes(out, SOUND).votes[-1]
-        assert vote.winner == said and vote.label == "high" and len(read_votes(out).votes) == i + 1
-        for item, (_, _, raw) in zip((vote.a, vote.b), heard, strict=True):
-            assert (tmp_path / item).read_bytes() == raw and raw[:4] == b"RIFF"
-            assert soundfile.info(tmp_path / item).samplerate == RATE
-    assert state["question"] is None
-
-
-def test_the_page_has_the_sides_of_its_kind_and_its_policy_allows_them() -> None:
-    sounds, pictures = (page_html(view, "T0K") for view in ("sound", "image"))
-    for html in (sounds, pictures):
-        assert html.count("T0K") == 1 and not re.search("SIDES|HINT|MEDIA|TOKEN", html)
-        assert sorted(re.findall(r'data-vote="(\w+)"', html)) == ["a", "b", "skip", "stop", "tie"]
-        assert all(f"function {name}(" in html for name in ("seen", "pressed", "load"))
-    assert "<audio" not in pictures and "media-src blob:" in compare_page.HEADERS["Content-Security-Policy"]
+    with page_votes(act):
+        assert command(["compare", str(root / "vae"), "-n", "3", "--label", "high", "--out", str(out)]) == 0
 
 
 def test_the_command_keeps_sounds_and_goes_on(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +233,7 @@ def test_the_command_keeps_sounds_and_goes_on(root: Path, tmp_path: Path, monkey
         while (question := session.next()) is not None and len(session.judged) % 3 != 2:
             session.vote(question, "a")
 
-    monkeypatch.setattr(compare_page, "serve", serve)
+    monkeypatch.setattr(vote, "serve", serve)
     argv = ["compare", str(root / "vae"), "-n", "4", "--label", "low", "--out", str(out)]
     assert command(argv) == 0
     assert len(read_votes(out).votes) == 2
@@ -298,12 +252,11 @@ def test_a_vote_on_sounds_survives_the_end_of_the_program(root: Path, tmp_path: 
     argv = ["compare", str(root / "vae"), "-n", "3", "--label", "high", "--out", str(out)]
     with subprocess.Popen([sys.executable, "-c", PROGRAM, *argv], stderr=-1, stdout=-3, text=True) as program:
         assert program.stderr is not None
-        client = Client(next(found[0] for line in program.stderr if (found := re.search(r"http://\S+", line))))
-        name = client.call("state")[2]["question"]["id"]
-        assert client.call("vote", {"id": name, "vote": "b"})[0] == 200
+        voter = Voter(next(found[0] for line in program.stderr if (found := re.search(r"http://\S+", line))))
+        voter.vote("b")
         program.send_signal(signal.SIGKILL)
-    (vote,) = read_votes(out).votes
+    (kept,) = read_votes(out).votes
     session = Session(make_plan([Run.open(root / "vae")], Wish(label="high"), 3, votes=out), out)
     question = session.next()
     assert question is not None and (question.number, question.of) == (2, 3)
-    assert vote.pair in session.plan.pairs and question.pair != vote.pair
+    assert kept.pair in session.plan.pairs and question.pair != kept.pair

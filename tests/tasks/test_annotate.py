@@ -1,18 +1,11 @@
-"""Asking which of two is better: who is asked what, what the votes say, and a page that nobody else can vote on."""
+"""Asking which of two is better: who is asked what, and what the votes say."""
 
 from __future__ import annotations
 
-import base64
 import json
-import shutil
-import subprocess
-import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -24,11 +17,8 @@ from afresh.alignment.feedback.ranking import Strengths, difference, duels_of, f
 from afresh.alignment.feedback.vote_summary import by_request, matches, standings, tally
 from afresh.alignment.feedback.votes import append, withdraw
 from afresh.core import ItemKind, UserError
-from afresh.data.image.kind import IMAGE, png_bytes
+from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
-from afresh.serve import compare_page
-from afresh.serve.compare_html import page_html
-from afresh.serve.compare_page import Page, address, make_server
 from afresh.tasks.annotate import MIN_VOTES, Plan, Session, all_pairs, votes_in
 
 
@@ -243,94 +233,6 @@ def test_a_tally_of_nothing_and_of_one_rater(tmp_path: Path) -> None:
     assert any("No item was judged by two" in n for n in tally(scan(path), {}).notes)
 
 
-# --------------------------------------------------------------------------- the page
-
-
-class Client:
-    """A browser that knows the address."""
-
-    def __init__(self, url: str) -> None:
-        self.base, _, query = url.partition("?")
-        self.token = query.removeprefix("token=")
-
-    def call(self, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-        """(status, body), which is parsed where it is JSON."""
-        data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-        sent = {k: v for k, v in {"X-Token": self.token, **headers}.items() if v}
-        try:
-            with urlopen(Request(self.base + path, data, sent), timeout=10) as reply:
-                status, kind, raw = reply.status, reply.headers["Content-Type"], reply.read()
-        except HTTPError as e:
-            status, kind, raw = e.code, e.headers["Content-Type"], e.read()
-        return status, json.loads(raw) if kind == "application/json" else raw
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Plan:
-    folder = tmp_path / "v-items"
-    folder.mkdir()
-    for i in range(4):
-        (folder / f"{i}.png").write_bytes(png_bytes(np.full((3, 3, 1), 60 * i, np.uint8)))
-    return plan_of([f"v-items/{i}.png" for i in range(4)], 3, kind=IMAGE)
-
-
-@pytest.fixture
-def client(pictures: Plan, tmp_path: Path) -> Iterator[Client]:
-    page = Page(Session(pictures, tmp_path / "v.jsonl", "r"), lambda: ["the end"])
-    with make_server(page) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield Client(address(server, page))
-        server.shutdown()
-        thread.join(10)
-    assert not thread.is_alive()
-
-
-def lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def test_voting_on_the_page(client: Client, tmp_path: Path) -> None:
-    path = tmp_path / "v.jsonl"
-    status, html = client.call(f"?token={client.token}", **{"X-Token": ""})
-    assert status == 200 and client.token.encode() in html and b"http" not in html.lower().replace(b"http-", b"")
-    _, state = client.call("state")
-    for i, said in enumerate(("a", "b", "tie")):
-        question = state["question"]
-        assert (question["number"], question["of"]) == (i + 1, 3)
-        seen = [client.call(f"image?id={question['id']}&side={s}")[1] for s in "ab"]
-        status, state = client.call("vote", {"id": question["id"], "vote": said})
-        assert status == 200 and lines(path) == i + 1
-        vote = read_votes(path).votes[-1]
-        assert vote.winner == said and [(tmp_path / f).read_bytes() for f in (vote.a, vote.b)] == seen
-        assert question["which"] == "Which is better?"
-    assert state["question"] is None and state["end"] == ["the end"] and "3 votes saved" in state["kept"]
-
-
-def test_the_last_vote_is_undone_on_the_page(client: Client, tmp_path: Path) -> None:
-    path = tmp_path / "v.jsonl"
-    _, state = client.call("state")
-    assert not state["undo"] and client.call("undo", {})[0] == 409
-    first = state["question"]
-    shown = [client.call(f"image?id={first['id']}&side={s}")[1] for s in "ab"]
-    _, state = client.call("vote", {"id": first["id"], "vote": "a"})
-    assert state["undo"] and lines(path) == 1
-    _, state = client.call("undo", {})
-    again = state["question"]
-    assert lines(path) == 0 and again["number"] == 1 and again["id"] != first["id"]
-    assert [client.call(f"image?id={again['id']}&side={s}")[1] for s in "ab"] == shown, "the same sides"
-    for said in ("b", "skip", "a"):
-        _, state = client.call("vote", {"id": state["question"]["id"], "vote": said})
-    assert state["question"] is None and not state["over"], "the last answer may still be withdrawn"
-    winners = state["winners"]
-    assert sum(w["wins"] for w in winners) == 2 and base64.b64decode(winners[0]["png"]).startswith(b"\x89PNG")
-    _, state = client.call("undo", {})
-    assert state["question"]["number"] == 3 and lines(path) == 1
-    _, state = client.call("vote", {"id": state["question"]["id"], "vote": "tie"})
-    status, state = client.call("stop", {})
-    assert status == 200 and state["over"] and "2 votes saved" in state["kept"]
-
-
 def test_a_withdrawn_vote_leaves_those_of_others(tmp_path: Path) -> None:
     path, one, other = tmp_path / "v.jsonl", Vote("x", "y", "a", rater="r"), Vote("x", "z", "b", rater="s")
     for vote in (one, other, one, other):
@@ -342,90 +244,3 @@ def test_a_withdrawn_vote_leaves_those_of_others(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no longer in"):
         withdraw(path, one)
     assert path.read_bytes() == before
-
-
-@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
-@pytest.mark.parametrize("view", ["image", "sound"])
-def test_the_script_of_the_page_is_valid(view: str, tmp_path: Path) -> None:
-    script = tmp_path / "page.js"
-    script.write_text(page_html(view, "token").partition("<script>")[2].partition("</script>")[0])
-    subprocess.run(["node", "--check", str(script)], check=True, capture_output=True)
-
-
-def test_only_pairs_that_were_shown_are_judged_and_once(client: Client, tmp_path: Path) -> None:
-    path = tmp_path / "v.jsonl"
-    assert client.call("vote", {"id": "0" * 16, "vote": "a"})[0] == 409
-    name = client.call("state")[1]["question"]["id"]
-    assert client.call("state")[1]["question"]["id"] == name, "a page that is loaded again shows the same pair"
-    assert client.call("vote", {"id": name, "vote": "c"})[0] == 400
-    assert not path.exists()
-    first = client.call("vote", {"id": name, "vote": "a"})
-    assert first[0] == 200 and client.call("vote", {"id": name, "vote": "a"}) == first, "sent again: kept once"
-    assert client.call("vote", {"id": name, "vote": "b"})[0] == 409
-    assert lines(path) == 1
-    status, state = client.call("vote", {"id": first[1]["question"]["id"], "vote": "skip"})
-    assert status == 200 and lines(path) == 1 and state["question"]["number"] == 3
-
-
-@pytest.mark.parametrize("headers", [
-    {"X-Token": ""},
-    {"X-Token": "x" * 32},
-    {"X-Token": "é"},
-    {"Host": "evil.example"},
-    {"Host": "127.0.0.1"},
-    {"Origin": "http://evil.example"},
-    {"Origin": "null"},
-])  # fmt: skip
-def test_no_other_page_sees_or_votes(client: Client, tmp_path: Path, headers: dict[str, str]) -> None:
-    name = client.call("state")[1]["question"]["id"]
-    token = "" if "X-Token" in headers else f"token={client.token}&"
-    assert client.call("vote", {"id": name, "vote": "a"}, **headers)[0] == 403
-    assert client.call("stop", {}, **headers)[0] == 403
-    for path in (f"?{token}", f"state?{token}", f"image?{token}id={name}&side=a"):
-        assert client.call(path, **headers)[0] == 403
-    assert not (tmp_path / "v.jsonl").exists()
-    assert client.call("state")[1]["question"]["id"] == name, "and it goes on"
-
-
-BODIES = (b"", b"{", b"[1]", b"\xff", b"{}", b'{"id": 3, "vote": "a"}', b'{"id": [], "vote": {}}', b"[" * 4000)
-
-
-@pytest.mark.parametrize("body", [*BODIES, b"x" * 5000])
-def test_bodies_that_are_no_votes(client: Client, tmp_path: Path, body: bytes) -> None:
-    status, said = client.call("vote", body)
-    assert status in (400, 409, 413) and said["error"]
-    assert not (tmp_path / "v.jsonl").exists() and client.call("state")[0] == 200
-
-
-@pytest.mark.parametrize("path", ["image?id=0&side=a", "image", "v.jsonl", "../v.jsonl", "image?id=../v&side=a"])
-def test_nothing_else_is_served(client: Client, path: str) -> None:
-    assert client.call(path)[0] == 404
-
-
-def test_a_vote_that_cannot_be_written_can_be_sent_again(client: Client, tmp_path: Path) -> None:
-    path = tmp_path / "v.jsonl"
-    vote = {"id": client.call("state")[1]["question"]["id"], "vote": "b"}
-    path.mkdir()
-    status, said = client.call("vote", vote)
-    assert status == 500 and "not saved" in said["error"] and "Cannot write votes" in said["error"]
-    path.rmdir()
-    assert client.call("vote", vote)[0] == 200 and lines(path) == 1
-
-
-def test_stopping_ends_the_server_and_a_taken_port_teaches(pictures: Plan, tmp_path: Path) -> None:
-    said: list[str] = []
-    session = Session(pictures, tmp_path / "v.jsonl", "r")
-    thread = threading.Thread(target=compare_page.serve, args=(session, list, 0, said.append))
-    thread.start()
-    while not said:
-        thread.join(0.01)
-    client = Client(said[0].removeprefix("open "))
-    port = int(client.base.rpartition(":")[2].rstrip("/"))
-    with pytest.raises(UserError, match="Leave out `port`"):
-        make_server(Page(session, list), port)
-    vote = {"id": client.call("state")[1]["question"]["id"], "vote": "a"}
-    assert client.call("vote", vote)[0] == 200
-    status, state = client.call("stop", {})
-    assert status == 200 and "1 vote saved" in state["kept"] and "run the same command" in state["kept"]
-    thread.join(10)
-    assert not thread.is_alive()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from afresh.cli import options as o
+from afresh.cli.extras import require
 from afresh.cli.sample import guidances, labels, with_set
 from afresh.cli.show import answer, emit, quoted, say
 
@@ -88,12 +89,11 @@ def compare(
 ) -> None:
     """Choose between two samples, pair after pair: which texts, images or sounds of a run are liked, or which run.
 
-    Texts are judged in the terminal (or by one answer a line on standard input), images and sounds on a page that is
-    served to this machine alone. Each vote is on the disk before the next pair is shown. The same command goes on where
-    it stopped.
+    Texts are judged in the terminal (or by one answer a line on standard input), images and sounds on a page of the
+    studio that is served to one browser of this machine. Each vote is on the disk before the next pair is shown. The
+    same command goes on where it stopped.
     """
     from afresh.runs.run import Run
-    from afresh.serve.compare_page import serve
     from afresh.tasks.annotate import Wish, begin, check, default_votes, summary_of, votes_in
     from afresh.training.loop import Interrupted
 
@@ -103,6 +103,10 @@ def compare(
     if summary:
         report(summary_of(votes, kind), as_json)
         return
+
+    if kind.view != "text":
+        require("serve", f"The page on which {kind.plural} are compared")  # before anything is drawn
+        from afresh.serve.vote import serve
 
     check(runs, n, samples)
     votes_in(votes, kind)  # a file of something else is refused before anything is drawn
@@ -123,10 +127,6 @@ def compare(
     )
     again = "" if other else f"next: afresh align {quoted(run)} --preferences {quoted(votes)}"
 
-    def end() -> list[str]:
-        found = session.summary()
-        return [*found.lines(), *([again] if again and found.votes > found.ties else [])]
-
     def ready(address: str) -> None:
         say(f"open {address}")
         if open_page or (open_page is None and has_display()):
@@ -142,7 +142,7 @@ def compare(
         elif kind.view == "text":
             ask(session)
         else:
-            serve(session, end, port, ready)
+            serve(session, runs, wish, port, ready)
     except KeyboardInterrupt:
         raise Interrupted(session.saved()) from None
     say(session.saved())

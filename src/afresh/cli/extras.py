@@ -56,3 +56,16 @@ EXTRAS = (
         "curves and samples in other programs while a model is trained: `afresh train PATH --log tensorboard`",
     ),
 )
+
+
+def require(name: str, what: str) -> None:
+    """Raises UserError if packages of an extra are missing, which `what` needs."""
+    from afresh.core import UserError
+
+    extra = next(e for e in EXTRAS if e.name == name)
+    if missing := extra.missing:
+        raise UserError(
+            f"{what} needs the extra {name}, of which {', '.join(missing)} is not installed: {extra.command}.",
+            "extra_missing",
+            extra=name,
+        )

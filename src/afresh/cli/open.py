@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from afresh.cli.extras import require
 from afresh.cli.paths import existing_run
 from afresh.cli.show import say
 
@@ -19,6 +20,7 @@ def open(
 
     The page is served from this machine to this machine only, until Ctrl-C. With a run, it opens where one creates.
     """
+    require("serve", "The studio")
     import webbrowser
     from urllib.parse import quote
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from afresh.cli.extras import require
 from afresh.cli.show import note, say
 
 
@@ -38,6 +39,7 @@ def serve(
 
     A folder is watched: runs that appear in it later are served too. Weights are loaded when a run is first asked for.
     """
+    require("serve", "A server of runs")
     from afresh.core import UserError
     from afresh.preferences import preferences
     from afresh.serve.app import ServeSettings

@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from afresh.serve.errors import Refused, answer, log, refused
 
-OPEN = ("/health", "/studio/sign-in")  # paths without a key
+OPEN = ("/health", "/studio/sign-in", "/studio/enter")  # paths without a key
 OPEN_BELOW = "/studio/static/"
 PAGES, SIGN_IN = "/studio/", "/studio/sign-in"  # where people are asked for their key
 COOKIE = "afresh_key"
@@ -37,10 +37,16 @@ class Keys:
     """The keys that are accepted, by the name of who has it. Without any, everybody who reaches the port may ask."""
 
     names: dict[str, str] = field(default_factory=dict)  # key -> name
+    tickets: dict[str, str] = field(default_factory=dict)  # what lets one browser in, once -> the key that it gets
 
     def owner(self, key: str) -> str | None:
         """Whose key it is. Each comparison takes the same time."""
         return next((n for k, n in self.names.items() if hmac.compare_digest(k.encode(), key.encode())), None)
+
+    def redeem(self, ticket: str) -> str | None:
+        """The key of a ticket, which is spent then; None for another one."""
+        known = next((t for t in self.tickets if hmac.compare_digest(t.encode(), ticket.encode())), None)
+        return None if known is None else self.tickets.pop(known, None)
 
 
 class Guard:
@@ -129,10 +135,11 @@ class Guard:
             return ""
         scheme, _, token = headers.get("authorization", "").partition(" ")
         key = token if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        key = key or cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
-        owner = self.keys.owner(key)
+        cookies = cookie_parser(headers.get("cookie", ""))
+        sent = [key] if key else [cookies[name] for name in (cookie_name(host), COOKIE) if name in cookies]
+        owner = next((o for k in sent if (o := self.keys.owner(k)) is not None), None)
         if owner is None:
-            message = "The key is wrong." if key else "This server needs a key: Authorization: Bearer KEY."
+            message = "The key is wrong." if sent else "This server needs a key: Authorization: Bearer KEY."
             raise Refused(401, message, "invalid_api_key")
         return owner
 
@@ -140,6 +147,12 @@ class Guard:
 def own_path(scope: Scope) -> str:
     """The path below that under which a proxy shows the server."""
     return str(scope["path"]).removeprefix(scope.get("root_path", "")) or "/"
+
+
+def cookie_name(host: str) -> str:
+    """The name of the cookie of a server for one session. Servers on several ports of a host share their cookies, so it
+    has the port."""
+    return f"{COOKIE}_{host.rpartition(':')[2]}" if host.rpartition(":")[2].isdigit() else COOKIE
 
 
 def hostname(host: str) -> str:

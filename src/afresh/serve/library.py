@@ -73,6 +73,15 @@ class Library:
             raise UnknownRun(f"There is no run named {name!r} here. Runs: {known}.", "model_not_found")
         return paths[name]
 
+    def offer(self, path: Path) -> str:
+        """The name of a run, which is offered from now on if it was not. Raises UserError if there is none."""
+        for name, known in self.paths().items():
+            if known.resolve() == path.resolve():
+                return name
+        Run.open(path)
+        self.places = (*self.places, path)
+        return self.offer(path)
+
     def open(self, name: str) -> Run:
         """A run without its weights. Raises UnknownRun, and UserError if it cannot be read."""
         with self.lock:

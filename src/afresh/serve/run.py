@@ -68,14 +68,21 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 def serve(settings: ServeSettings, host: str, port: int, ready: Callable[[str], None], log_file: bool = False) -> None:
+    """Serve an application with these settings, as `serve_with` does. Raises UserError as it does, and if a place is
+    not a run."""
+    serve_with(server_of(settings), host, port, ready, log_file)
+
+
+def serve_with(
+    server: uvicorn.Server, host: str, port: int, ready: Callable[[str], None], log_file: bool = False
+) -> None:
     """Serve until the process is asked to end; requests that are being answered are finished then. `ready` is called
     with the address as soon as the server listens. `log_file`: write a line of JSON for each request to standard
     error.
 
-    Raises UserError if a place is not a run, or the address cannot be used.
+    Raises UserError if the address cannot be used.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
-    server = server_of(settings)
     sock = bound(host, port)
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{sock.getsockname()[1]}"
@@ -93,7 +100,8 @@ def serve(settings: ServeSettings, host: str, port: int, ready: Callable[[str], 
 
 
 def server_of(settings: ServeSettings) -> uvicorn.Server:
-    """The server of an application. Raises UserError if a place is not a run."""
+    """The server of an application, which `app.state.stop()` ends: what is being answered is finished. Raises UserError
+    if a place is not a run."""
     app = make_app(settings)
     config = uvicorn.Config(
         app,
@@ -109,4 +117,5 @@ def server_of(settings: ServeSettings) -> uvicorn.Server:
     )
     server = uvicorn.Server(config)
     app.state.ending = lambda: server.should_exit  # streams without an end of their own end then
+    app.state.stop = lambda: setattr(server, "should_exit", True)
     return server

@@ -241,6 +241,15 @@ def make_plan(
     return Plan(runs[0].encoder.kind, tuple(pairs[i] for i in order), tuple(candidates), free, seed, notes)
 
 
+def beside(runs: Sequence[Run], wish: Wish, n: int, *, seed: int, votes: Path) -> list[tuple[Asked, tuple[str, ...]]]:
+    """n samples of each run as items, made for the same requests from the same random numbers. Raises UserError."""
+    out: list[tuple[Asked, tuple[str, ...]]] = []
+    for asked, count in requests(runs, wish, n, seed).items():
+        drawn = [draw(run, asked, count, seed, {}, votes) for run in runs]
+        out += [(asked, items) for items in zip(*drawn, strict=True)]
+    return out
+
+
 # --------------------------------------------------------------------------- asking
 
 

@@ -1,0 +1,207 @@
+"""Where a person says which of two is better: choosing what is asked, the pairs, and what the votes say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Query, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import RedirectResponse, Response
+
+from afresh.core import UserError
+from afresh.sampling.request import of_kind, writes_text
+from afresh.serve.errors import Refused, refused
+from afresh.serve.guard import Keys, cookie_name
+from afresh.serve.library import Served
+from afresh.serve.studio import learnt
+from afresh.serve.studio.asking import Asking, comparable, read_asking
+from afresh.serve.studio.pages import HEADERS, PageRoute, address, page
+from afresh.serve.studio.run_card import cards
+from afresh.serve.studio.sitting import Sitting, Sittings, owner
+from afresh.serve.work import Desk
+from afresh.tasks.annotate import begin, default_votes
+
+FEW = 20  # decided votes, below which little can be learnt
+Name = Annotated[str, Query(max_length=255)]
+Text = Annotated[str, Form(max_length=100)]
+
+
+def routes(desk: Desk, sittings: Sittings, keys: Keys) -> APIRouter:
+    router = APIRouter(route_class=PageRoute, include_in_schema=False)
+    album = sittings.album
+
+    @router.get("/studio/vote")
+    def choose(request: Request, run: Name = "", other: Name = "") -> Response:
+        return page(request, "vote.html", **choices(desk, run, other), fields=dict(request.query_params), message="")
+
+    @router.post("/studio/vote")
+    async def ask(request: Request) -> Response:
+        async with request.form(max_files=0, max_fields=200, max_part_size=2**16) as form:
+            asking = read_asking(form.multi_items())
+        whose = owner(request)
+        await desk.run(request, asking.run, lambda served: sittings.add(sitting_of(desk, served, asking, whose)))
+        where = address(request, f"vote/{asking.id(whose)}", **asking.fields())
+        if request.headers.get("hx-request"):
+            return Response(status_code=204, headers={**HEADERS, "hx-redirect": where})
+        return RedirectResponse(where, 303, HEADERS)
+
+    @router.get("/studio/vote/items/{key}")
+    async def item(key: str) -> Response:
+        found = await run_in_threadpool(album.content, key)
+        if found is None:
+            raise Refused(404, "This item is not here: its file is gone, or the server was started again.", "not_found")
+        kind, content = found
+        return Response(content, media_type=kind, headers={**HEADERS, "cache-control": "private, max-age=3600"})
+
+    @router.get("/studio/enter")
+    def enter(request: Request, ticket: Annotated[str, Query(max_length=200)] = "", to: Name = "") -> Response:
+        """The address that a terminal shows lets one browser in, once, and whoever was let in again."""
+        name = cookie_name(request.headers.get("host", ""))
+        answer = RedirectResponse(address(request, to), 303, HEADERS)
+        if keys.names and keys.owner(request.cookies.get(name, "")) is None:
+            key = keys.redeem(ticket)
+            if key is None:
+                raise Refused(
+                    401,
+                    "This address has already been used in another browser. Go on there, or start the same command "
+                    "again: all votes are kept.",
+                    "ticket_used",
+                )
+            path = request.scope.get("root_path", "") or "/"
+            answer.set_cookie(name, key, httponly=True, samesite="strict", path=path)
+        return answer
+
+    @router.get("/studio/vote/{id_}")
+    def sit(request: Request, id_: str) -> Response:
+        try:
+            sitting = sittings.find(request, id_)
+        except Refused as error:
+            fields = dict(request.query_params)
+            shown = choices(desk, fields.get("run", ""), fields.get("other", ""))
+            return page(request, "vote.html", 404, **shown, fields=fields, message=str(error))
+        return page(request, "vote_session.html", sitting=sitting, **now(sitting))
+
+    @router.post("/studio/vote/{id_}/answer")
+    def answer(request: Request, id_: str, pair: Text, vote: Text) -> Response:
+        return changed(request, id_, lambda sitting: sitting.answer(pair, vote))
+
+    @router.post("/studio/vote/{id_}/undo")
+    def undo(request: Request, id_: str) -> Response:
+        return changed(request, id_, Sitting.undo)
+
+    @router.post("/studio/vote/{id_}/said")
+    def said(request: Request, id_: str) -> Response:
+        sitting = sittings.find(request, id_)
+        with sitting.lock:
+            return page(request, "vote_said.html", **saying(sitting))
+
+    @router.post("/studio/vote/{id_}/end")
+    def end(request: Request, id_: str) -> Response:
+        """The person has finished with a program that is there for this session alone."""
+        sitting = sittings.find(request, id_)
+        if not sitting.whole:
+            raise Refused(404, "This server is not there for one session alone; it is ended where it was started.")
+        with sitting.lock:
+            sitting.over = True
+            saved = sitting.session.saved()
+        request.app.state.stop()
+        return page(request, "vote_over.html", saved=saved)
+
+    def changed(request: Request, id_: str, change: Any) -> Response:
+        """The page after a change, or an error beside the pair, which stays."""
+        try:
+            sitting = sittings.find(request, id_)
+            with sitting.lock:
+                if sitting.over:
+                    raise Refused(409, "This session has ended. Start the same command again to go on.")
+                change(sitting)
+                shown = now(sitting)
+                template = "vote_pair.html" if shown["pair"] is not None else "vote_said.html"
+                return page(request, template, sitting=sitting, **shown)
+        except (Refused, UserError) as error:
+            failed = refused(error)
+            answer = page(request, "vote_error.html", failed.status, message=str(failed))
+            answer.headers["hx-retarget"], answer.headers["hx-reswap"] = "#vote-error", "innerHTML"
+            return answer
+
+    def now(sitting: Sitting) -> dict[str, Any]:
+        pair = sitting.pair(album)
+        return {"pair": pair} if pair is not None else {"pair": None, **saying(sitting, False)}
+
+    def saying(sitting: Sitting, whole: bool = True) -> dict[str, Any]:
+        """What the votes say, with the strongest and the weakest items to look at."""
+        tally = sitting.session.summary()
+        ends = [(s, album.face(sitting.held(s.item))) for s in (*tally.strongest, *tally.weakest)]
+        strongest, weakest = ends[: len(tally.strongest)], ends[len(tally.strongest) :]
+        lines = replace(tally, strongest=(), weakest=()).lines()
+        values = {
+            "lines": lines,
+            "tally": tally,
+            "strongest": strongest,
+            "weakest": weakest,
+            "decided": tally.votes - tally.ties,
+            "few": FEW,
+            "saved": sitting.session.saved(),
+            "more": sitting.session.next() is not None,
+        }
+        return {"sitting": sitting, **values} if whole else values
+
+    router.include_router(learnt.routes(desk, sittings))
+    return router
+
+
+def sitting_of(desk: Desk, served: Served, asking: Asking, whose: str) -> Sitting:
+    """Draw the samples of a session, unless they are kept beside the votes already. Raises UserError."""
+    others = [desk.library.acquire(asking.other)] if asking.other else []
+    try:
+        runs = [served.run, *(o.run for o in others)]
+        votes = default_votes(served.run)
+        session = begin(
+            runs,
+            asking.wish(),
+            asking.n,
+            votes,
+            seed=asking.seed,
+            rater=whose or None,
+            question=asking.question or None,
+        )
+    finally:
+        for other in others:
+            desk.library.release(other)
+    title = asking.run + (f" and {asking.other}" if asking.other else "")
+    run = None if asking.other else served.run.path
+    return Sitting(asking.id(whose), session, served.run.encoder, title, run, whose, asking.model_dump())
+
+
+def choices(desk: Desk, run: str, other: str) -> dict[str, Any]:
+    """What the form offers for a run."""
+    runs = [card for card in cards(desk.library) if card.usable]
+    if not runs:
+        return {"runs": [], "run": "", "others": [], "other": ""}
+    name = run if run in {card.name for card in runs} else runs[0].name
+    chosen = desk.library.open(name)
+    opened = {card.name: desk.library.open(card.name) for card in runs if card.name != name}
+    votes = default_votes(chosen)
+    return {
+        "runs": runs,
+        "run": name,
+        "others": [n for n, o in opened.items() if comparable(chosen, o)],
+        "other": other,
+        "labels": {k: chosen.conds[k].classes for k in of_kind(chosen.conds, "label")},
+        "captioned": bool(of_kind(chosen.conds, "prompt", "vector")),
+        "writes": writes_text(chosen.encoder, chosen.space),
+        "talks": chosen.space.records,
+        "votes": count(votes),
+        "file": votes.name,
+    }
+
+
+def count(votes: Path) -> int:
+    """Lines of a file of votes."""
+    try:
+        with votes.open("rb") as stream:
+            return sum(1 for _ in stream)
+    except OSError:
+        return 0
