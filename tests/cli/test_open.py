@@ -1,0 +1,53 @@
+"""`afresh open` and `afresh reindex`: the page that is opened, and what is said where nothing was made yet."""
+
+from __future__ import annotations
+
+import json
+import webbrowser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from afresh.cli import run as command
+from tests import needs
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
+    """What would be served, and the addresses that a browser would be sent to."""
+    needs.package("fastapi", "fastapi")
+    from afresh.serve import run as process
+
+    seen: list[Any] = []
+
+    def serve(settings: Any, host: str, port: int, ready: Any, log_file: bool = False) -> None:
+        seen.append((host, [p.name for p in settings.places]))
+        ready("http://127.0.0.1:1")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(process, "serve", serve)
+    monkeypatch.setattr(webbrowser, "open", lambda address: seen.append(address))
+    return seen
+
+
+def test_the_studio_opens_on_what_there_is(opened: list[Any]) -> None:
+    assert command(["open"]) == 0
+    assert opened == [("127.0.0.1", ["runs"]), "http://127.0.0.1:1/studio/"]
+
+
+def test_it_opens_where_one_creates_with_a_run(opened: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "runs" / "my pets").mkdir(parents=True)
+    (tmp_path / "runs" / "my pets" / "run.json").write_text("{}")
+    assert command(["open", "my pets"]) == 0
+    assert opened == [("127.0.0.1", ["my pets", "runs"]), "http://127.0.0.1:1/studio/create?run=my%20pets"]
+
+
+def test_a_run_that_does_not_exist_is_refused(opened: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["open", "nothing"]) == 2 and not opened
+    assert "nothing is not a run" in capsys.readouterr().err
+
+
+def test_an_index_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["reindex", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["works"] == 0
