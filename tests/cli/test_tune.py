@@ -116,7 +116,7 @@ def test_the_first_line_of_its_curve_is_what_the_base_is_worth(tuned: Path, text
                 run.base_weights and None,
                 {},  # type: ignore[arg-type]
             )
-            nats, count = nats + float(loss), count + weight
+            nats, count = nats + float(loss), count + float(weight)
     curve = [row["heldout_loss"] for row in metrics_rows(run) if "heldout_loss" in row]
     assert count == int(prepared.heldout.mask.sum())
     assert curve[0] == pytest.approx(nats / count, rel=0.02) and curve[-1] < 0.98 * curve[0]
