@@ -11,6 +11,7 @@ from afresh.alignment.rewards.reward_factory import Wanted
 from afresh.core import UserError, events
 from afresh.core.events import Event, JsonLines, Listener, listening
 from afresh.core.sandbox import Limits, Sandbox
+from afresh.data import written_aside
 from afresh.data.objects import as_path
 from afresh.preferences import preferences
 from afresh.runs.remove import remove_run
@@ -64,6 +65,7 @@ __all__ = [
     "list_models",
     "listening",
     "load",
+    "remove_data",
     "resume",
     "train",
     "tune",
@@ -788,6 +790,13 @@ def inspect_data(
     """What would be learnt from `path`, as for `train`, before anything is spent (`afresh data`). `near`: whether near
     duplicates are searched. Raises UserError if it cannot be used."""
     return look(as_path(path), modality, data, _data(validation), near)
+
+
+def remove_data(*names: str) -> None:
+    """Remove data that was given in memory and kept as files, by its names as `doctor` lists them; runs that learnt
+    from it can still be sampled, but not be resumed. Raises UserError for a name that is not among them."""
+    for data in written_aside.named_data(names):
+        written_aside.remove_data(data)
 
 
 def doctor(folder: PathLike = "runs", device: str | None = None) -> list[Finding]:

@@ -31,13 +31,13 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "export": (M.export,),
     "runs": (afresh.list_models,),
     "show": (M.__str__,),
-    "rm": (M.remove,),
+    "rm": (M.remove, afresh.remove_data),
     "verify": (M.verify,),
     "doctor": (afresh.doctor,),
 }
-# What the command line alone needs: a program that runs until it is stopped, a demonstration, a help text, and how a
-# result is shown or asked for.
-NOT_IN_PYTHON = {"demo", "help", "serve"}
+# What the command line alone needs: programs that run until they are stopped, the index of the works of one, a
+# demonstration, a help text, and how a result is shown or asked for.
+NOT_IN_PYTHON = {"demo", "help", "open", "reindex", "serve"}
 SHOWN = {"as_json", "run", "context", "yes", "port", "open_page", "stream", "measure"}
 WRITTEN = {"sample", "edit", "blend", "compose", "data"}  # whose results have a method `save`
 # Plural where Python takes several at once, and the keyword arguments of the command line's KEY=VALUE.
@@ -50,7 +50,7 @@ MORE: Mapping[str, Mapping[str, str]] = {
     "edit": {"n": "each", "guidance": "settings"},
     "compare": {"guidance": "settings", "summary": "out"},  # Session.summary
     "complete": {"file": "name", "line": "prefix", "column": "suffix", "context": "context"},
-    "rm": {"runs": "self"},
+    "rm": {"runs": "self", "data": "names"},
 }
 
 

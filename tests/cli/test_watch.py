@@ -111,7 +111,7 @@ def test_whoever_leaves_a_stream_ends_it(texts_run: Path) -> None:
 
 
 def test_what_fails_while_drawing_reaches_the_reader(texts_run: Path) -> None:
-    def watch(index: int, token: int, logprob: float) -> bool:
+    def watch(index: int, token: int, logprob: float, top: object) -> bool:
         raise UserError("enough")
 
     with pytest.raises(UserError, match="enough"):

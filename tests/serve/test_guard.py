@@ -53,7 +53,7 @@ def test_pages_of_others_change_nothing(guarded: httpx.Client, origin: str) -> N
 
 
 def test_large_bodies_are_refused(guarded: httpx.Client) -> None:
-    headers = {"x-api-key": KEY}
+    headers = {"x-api-key": KEY, "content-type": "application/json"}
     assert guarded.post("/v1/completions", headers=headers, content=b"x" * 2000).status_code == 413
     pieces = (b"x" * 100 for _ in range(20))
     assert guarded.post("/v1/completions", headers=headers, content=pieces).status_code == 413

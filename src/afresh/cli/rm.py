@@ -41,7 +41,7 @@ def rm(
     """
     from afresh.cli.runs import bytes_on_disk
     from afresh.core import UserError
-    from afresh.data.written_aside import remove_data
+    from afresh.data.written_aside import named_data, remove_data
     from afresh.runs.remove import check_removable, remove_run
     from afresh.runs.run import Run
     from afresh.training.checkpoint import steps_in
@@ -79,19 +79,6 @@ def rm(
             answer(f"removed {d.path}")
     if as_json:
         emit({"removed": removed, "data": [d.name for d in kept]})
-
-
-def named_data(names: list[str]) -> list[WrittenData]:
-    """The data of these names. Raises UserError, listing what there is, for another name."""
-    from afresh.core import UserError
-    from afresh.data.written_aside import written_data
-
-    known = {d.name: d for d in written_data()} if names else {}
-    for name in names:
-        if name not in known:
-            listed = ", ".join(f"{d.name} ({size(d.bytes)})" for d in known.values()) or "none"
-            raise UserError(f"There is no data {name!r} among the data that was kept: {listed}.")
-    return [known[name] for name in dict.fromkeys(names)]
 
 
 def in_use(data: WrittenData) -> str:

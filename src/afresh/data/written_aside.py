@@ -144,6 +144,16 @@ def written_data() -> list[WrittenData]:
     return [WrittenData(p.name, p, sum(f.stat().st_size for f in p.rglob("*") if f.is_file())) for p in folders]
 
 
+def named_data(names: Sequence[str]) -> list[WrittenData]:
+    """The data of these names. Raises UserError, listing what there is, for another name."""
+    known = {d.name: d for d in written_data()} if names else {}
+    for name in names:
+        if name not in known:
+            listed = ", ".join(f"{d.name} ({d.bytes:,} bytes)" for d in known.values()) or "none"
+            raise UserError(f"There is no data {name!r} among the data that was kept: {listed}.")
+    return [known[name] for name in dict.fromkeys(names)]
+
+
 def remove_data(data: WrittenData) -> None:
     """Raises UserError if the data cannot be removed."""
     try:
