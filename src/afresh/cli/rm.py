@@ -39,8 +39,8 @@ def rm(
     Runs that were tuned, aligned or distilled from them keep working: each holds all that it needs. A run whose data
     was removed can still be sampled, but not be resumed or measured.
     """
-    from afresh.cli.runs import bytes_on_disk
     from afresh.core import UserError
+    from afresh.core.files import bytes_on_disk
     from afresh.data.written_aside import named_data, remove_data
     from afresh.runs.remove import check_removable, remove_run
     from afresh.runs.run import Run

@@ -40,6 +40,7 @@ def runs(
 
 def facts(folder: Path) -> dict[str, Any]:
     """What a run's folder says. Raises UserError when its run.json is not understood."""
+    from afresh.core.files import bytes_on_disk
     from afresh.runs.run import Run, metrics_rows, summary
 
     run = Run.open(folder)
@@ -53,11 +54,6 @@ def facts(folder: Path) -> dict[str, Any]:
         "bytes": bytes_on_disk(folder),
         "data": run.record.data.path,
     }
-
-
-def bytes_on_disk(folder: Path) -> int:
-    """The bytes of the files in a folder; of a link, those of the link itself."""
-    return sum(p.lstat().st_size for p in folder.rglob("*") if p.is_symlink() or p.is_file())
 
 
 def row(f: dict[str, Any]) -> list[str]:

@@ -58,3 +58,8 @@ def free_bytes(path: Path) -> int:
     while not path.exists() and path != path.parent:
         path = path.parent
     return shutil.disk_usage(path).free
+
+
+def bytes_on_disk(folder: Path) -> int:
+    """The bytes of the files in a folder; of a link, those of the link itself."""
+    return sum(p.lstat().st_size for p in folder.rglob("*") if p.is_symlink() or p.is_file())

@@ -18,6 +18,7 @@ from afresh.serve.library import Library
 from afresh.serve.native import edits, runs, samples, texts
 from afresh.serve.openai import audio, chat, completions, embeddings, images, models, responses
 from afresh.serve.studio import routes as studio
+from afresh.serve.studio import runs as runs_pages
 from afresh.serve.studio import train, vote
 from afresh.serve.studio.sitting import Sittings
 from afresh.serve.work import Desk
@@ -83,6 +84,7 @@ def make_app(settings: ServeSettings) -> FastAPI:
         app.include_router(part.routes(desk))
     app.include_router(studio.routes(desk, settings.works, settings.keys))
     app.include_router(train.routes(desk, settings.local))
+    app.include_router(runs_pages.routes(desk, settings.local))
     app.state.sittings = Sittings()
     app.include_router(vote.routes(desk, app.state.sittings, settings.keys))
     app.add_middleware(Guard, hosts=settings.hosts, keys=settings.keys, most_bytes=settings.most_bytes)

@@ -105,6 +105,15 @@ class Library:
             served.used = time.monotonic()
             return served
 
+    def forget(self, name: str) -> None:
+        """Let go of the weights of a run that is to be removed. Raises UserError if a request uses them."""
+        with self.lock:
+            served = self.held.get(name)
+            if served is not None and served.users:
+                raise UserError(f"{name} is in use. Wait until what it makes is finished.", "run_in_use")
+            if served is not None:
+                self._forget(name)
+
     def release(self, served: Served) -> None:
         with self.lock:
             served.users -= 1

@@ -30,7 +30,14 @@ HEADERS = {
     "cache-control": "no-store",
 }
 # Pages of the navigation: path below /studio/, and name.
-PLACES = (("", "Models"), ("create", "Create"), ("gallery", "Gallery"), ("vote", "Vote"), ("train", "Train"))
+PLACES = (
+    ("", "Models"),
+    ("create", "Create"),
+    ("gallery", "Gallery"),
+    ("vote", "Vote"),
+    ("train", "Train"),
+    ("runs", "Runs"),
+)
 
 
 @cache

@@ -332,7 +332,7 @@ def live_parts(request: Request, job: BackgroundJob, made: Outcome) -> dict[str,
         "curves": json.dumps(named_curves(loss_curves(run))) if job.run else "{}",
         "seen": samples_seen(run) if job.run else [],
         "plan": [plain_words(n) for n in made.notes if not n.startswith("refused")],
-        "sample_link": f"train/{job.id}/samples/",
+        "sample": lambda name: address(request, f"train/{job.id}/samples/{name}"),
     }
 
 

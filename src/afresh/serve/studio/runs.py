@@ -1,0 +1,265 @@
+"""Pages about the models themselves: a table, what was made of what, each model, and two beside each other."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Form, Query, Request
+from fastapi.responses import RedirectResponse
+from starlette.responses import Response
+
+from afresh.core import UserError
+from afresh.core.files import bytes_on_disk
+from afresh.evaluation.curves import number
+from afresh.evaluation.report import questions_view
+from afresh.runs.remove import remove_run
+from afresh.runs.run import Run
+from afresh.serve.errors import Refused
+from afresh.serve.library import Library
+from afresh.serve.studio.look import plain_words
+from afresh.serve.studio.pages import PageRoute, address, page
+from afresh.serve.studio.run_card import RunCard, card_of
+from afresh.serve.studio.train import card, enclosed, own_jobs, owner_of, resumed, sample_file
+from afresh.serve.work import Desk
+from afresh.tasks import background
+from afresh.tasks.export import FIELD_FORMATS, TEXT_FORMATS
+from afresh.tasks.offers import facts
+from afresh.tasks.run_comparison import Pair, compare_runs, scores_in
+from afresh.tasks.training_seen import loss_curves, named_curves, samples_seen
+
+Name = Annotated[str, Query(max_length=255)]
+RunName = Annotated[str, Form(max_length=255)]
+FORMATS = {
+    "hf": "for transformers and vLLM",
+    "gguf": "for llama.cpp and LM Studio",
+    "onnx": "for ONNX Runtime, in browsers and apps",
+    "diffusers": "for diffusers",
+    "safetensors": "the weights by name",
+}
+Order = Literal["name", "kind", "family", "size", "steps", "verdict", "age", "disk"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model in the table. `parent`: the name of the model that it was made from, among those of the server or
+    elsewhere; `how`: tuned, aligned, distilled. `measures`: its first score of each question, in words."""
+
+    name: str
+    card: RunCard
+    parameters: int
+    steps: int
+    born: float
+    bytes: int
+    parent: str = ""
+    how: str = ""
+    measures: tuple[str, ...] = ()
+
+
+KEYS: Mapping[Order, Callable[[Row], Any]] = {
+    "name": lambda row: row.name.casefold(),
+    "kind": lambda row: row.card.modality,
+    "family": lambda row: row.card.family,
+    "size": lambda row: row.parameters,
+    "steps": lambda row: row.steps,
+    "verdict": lambda row: row.card.verdict,
+    "age": lambda row: -row.born,
+    "disk": lambda row: row.bytes,
+}
+
+
+def routes(desk: Desk, local: bool) -> APIRouter:
+    """`local`: whether only people at this machine reach the server, so that they may remove models."""
+    router = APIRouter(route_class=PageRoute, include_in_schema=False)
+    library = desk.library
+
+    @router.get("/studio/runs")
+    def table(request: Request, by: Order = "age", down: bool = False) -> Response:
+        rows = sorted(table_of(library), key=KEYS[by], reverse=down)
+        columns = [("name", "Model"), ("kind", "Kind"), ("family", "Family"), ("size", "Weights"), ("steps", "Steps")]
+        columns += [("verdict", "Verdict"), ("age", "Age"), ("disk", "Disk")]
+        return page(
+            request,
+            "runs.html",
+            rows=rows,
+            columns=columns,
+            by=by,
+            down=down,
+            tree=tree(rows),
+            now=time.time(),
+            age=age,
+            size=size,
+        )
+
+    @router.get("/studio/runs/compare")
+    def compare(request: Request, run: Annotated[list[str] | None, Query()] = None) -> Response:
+        run = run or []
+        if len(run) != 2 or run[0] == run[1]:
+            raise Refused(400, f"Choose two models to compare. Chosen: {len(set(run))}.")
+        opened = [library.open(name) for name in run]
+        cards = [card_of(name, r) for name, r in zip(run, opened, strict=True)]
+        pairs: list[Pair] = []
+        reason, lines = "", list[str]()
+        try:
+            pairs = compare_runs(facts(opened[0]), facts(opened[1]))
+        except UserError as error:
+            reason, *lines = str(error).split("\n")
+        newest = [next(reversed(samples_seen(r.path)), None) for r in opened]
+        values: dict[str, Any] = {
+            "cards": cards,
+            "pairs": pairs,
+            "reason": plain_words(reason),
+            "lines": lines,
+            "newest": newest,
+        }
+        values["number"] = number
+        return page(request, "runs_compare.html", **values)
+
+    @router.get("/studio/run")
+    def show(request: Request, run: Name) -> Response:
+        path = library.path(run)
+        mine = [
+            (j, card(j)) for j in own_jobs(request) if j.run is not None and Path(j.run).resolve() == path.resolve()
+        ]
+        common: dict[str, Any] = {"name": run, "jobs": [c for _, c in mine][:6], "local": local, "path": path}
+        rows = table_of(library)
+        try:
+            opened = library.open(run)
+            known = facts(opened)
+            shown = card_of(run, opened)
+            formats = TEXT_FORMATS if opened.space.kind == "tokens" else FIELD_FORMATS
+        except UserError as error:
+            return page(request, "run_broken.html", fault=str(error), **common)
+        row = next(r for r in rows if r.name == run)
+        values: dict[str, Any] = {
+            "card": shown,
+            "row": row,
+            "known": known,
+            "children": [r for r in rows if r.parent == run],
+            "questions": questions_view(scores_in(known)),
+            "plan": [(name, value, plain_words(why)) for name, value, why in opened.record.decisions],
+            "curves": json.dumps(named_curves(loss_curves(path))),
+            "seen": samples_seen(path),
+            "sample": lambda file: address(request, "run/samples", run=run, name=file),
+            "size": size,
+            "formats": [(name, FORMATS.get(name, "")) for name in formats],
+            "report": (path / "report.html").is_file(),
+            "resumable": shown.progress and not any(c.state == "running" for _, c in mine),
+            "notes": [plain_words(n) for n in opened.record.data.notes],
+            "parent_here": row.parent in library.paths(),
+        }
+        return page(request, "run.html", **values, **common)
+
+    @router.get("/studio/run/samples")
+    def sample(run: Name, name: Annotated[str, Query(max_length=40)]) -> Response:
+        return sample_file(library.path(run), name)
+
+    @router.get("/studio/run/report")
+    def report(run: Name) -> Response:
+        return enclosed(library.path(run) / "report.html")
+
+    @router.post("/studio/run/resume")
+    def resume(request: Request, run: RunName) -> Response:
+        job = resumed(library.path(run).resolve(), owner_of(request), {})
+        return RedirectResponse(address(request, f"train/{job.id}"), 303)
+
+    @router.post("/studio/run/export")
+    def export(request: Request, run: RunName, to: RunName) -> Response:
+        if to not in FORMATS:
+            raise Refused(400, f"There is no format {to}. Known: {', '.join(FORMATS)}.", None, "to")
+        path = library.path(run).resolve()
+        out = path.with_name(f"{path.name}-{to}")
+        about = {"to": to, "out": str(out)}
+        options = {"to": to, "out": out, "force": True}  # replaces an earlier export, and nothing else
+        background.start("export", [path], options, f"Export {run} to {to}", path, owner_of(request), about)
+        return RedirectResponse(address(request, "run", run=run) + "#exports", 303)
+
+    @router.post("/studio/run/remove")
+    def remove(request: Request, run: RunName, sure: Annotated[bool, Form()] = False) -> Response:
+        if not local:
+            raise Refused(403, "Models are removed by somebody at the machine of the server: afresh rm RUN.")
+        if not sure:
+            raise Refused(400, f"Removing {run} cannot be undone. Tick that you mean it.", None, "sure")
+        opened = Run.open(library.path(run), any_links=True)
+        library.forget(run)
+        left = remove_run(opened)
+        for job in background.jobs():
+            if job.run is not None and Path(job.run).resolve() == opened.path.resolve():
+                background.forget(job)
+        if left:
+            raise Refused(
+                409,
+                f"The model is removed. Its folder {opened.path} stays, because it holds what is not of the model: "
+                f"{', '.join(left)}.",
+            )
+        return RedirectResponse(address(request, "runs"), 303)
+
+    return router
+
+
+def table_of(library: Library) -> list[Row]:
+    """Every run of a server; what cannot be read has its fault in its card."""
+    paths = library.paths()
+    names = {path.resolve(): name for name, path in paths.items()}
+    return [row_of(library, name, path, names) for name, path in paths.items()]
+
+
+def row_of(library: Library, name: str, path: Path, names: Mapping[Path, str]) -> Row:
+    try:
+        born, size = (path / "run.json").stat().st_mtime, bytes_on_disk(path)
+    except OSError:  # it is being removed
+        born, size = 0.0, 0
+    try:
+        run = library.open(name)
+        shown, known = card_of(name, run), facts(run)
+        base = run.record.base_model
+        parent = "" if base is None else names.get(Path(base).resolve()) or Path(base).name
+        made = run.family.made_by
+        how = "" if base is None else "aligned" if run.record.align else "distilled" if made == "distill" else "tuned"
+        mains = [q["tables"][0][0] for q in questions_view(scores_in(known))[:2]]
+        first = tuple(f"{s['words']} {s['value']}, of real data {s['floor']}" for s in mains)
+    except (UserError, OSError) as error:
+        return Row(name, RunCard(name, usable=False, fault=str(error)), 0, 0, born, size)
+    return Row(name, shown, run.record.parameters, known["steps"], born, size, parent, how, first)
+
+
+def tree(rows: list[Row]) -> list[tuple[int, Row]]:
+    """Models that others were made from or that were made from others, each below the one it was made from, with how
+    deep it is."""
+    names = {row.name for row in rows}
+    below: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda r: r.born):
+        below.setdefault(row.parent if row.parent in names and row.parent != row.name else "", []).append(row)
+    out: list[tuple[int, Row]] = []
+
+    def add(row: Row, depth: int, above: frozenset[str]) -> None:
+        out.append((depth, row))
+        for child in below.get(row.name, []):
+            if child.name not in above:
+                add(child, depth + 1, above | {child.name})
+
+    for row in below.get("", []):
+        if row.parent or row.name in below:
+            add(row, 0, frozenset({row.name}))
+    return out
+
+
+def size(count: float) -> str:
+    """Bytes in a unit that a person reads."""
+    for power, unit in ((4, "TB"), (3, "GB"), (2, "MB"), (1, "kB")):
+        if count >= 1000**power:
+            return f"{count / 1000**power:.3g} {unit}"
+    return f"{count:.0f} bytes"
+
+
+def age(seconds: float) -> str:
+    """Seconds in the largest unit that fits."""
+    for length, word in ((86400 * 365, "year"), (86400 * 30, "month"), (86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {word}{'' if count == 1 else 's'}"
+    return "just now"

@@ -1,0 +1,170 @@
+"""The models of a server as a table, as a tree, each by itself, and two beside each other."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from afresh.core import Score, UserError
+from afresh.runs.run import Run
+from afresh.serve.app import ServeSettings
+from afresh.serve.studio.run_card import RunCard
+from afresh.serve.studio.runs import Row, age, size, tree
+from afresh.tasks import background
+from afresh.tasks.measure import measure_run
+from afresh.tasks.offers import facts
+from afresh.tasks.report import write_run_report
+from afresh.tasks.run_comparison import better, compare_runs
+from tests.serve.conftest import serving
+
+ODD = "<img src=x onerror=alert(1)>"
+SCRIPT = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def measured(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`digits`, measured; the same with an odd name, tuned from it as its record says; one of a newer version."""
+    folder = tmp_path_factory.mktemp("measured")
+    shutil.copytree(runs / "digits", folder / "digits")
+    shutil.copytree(runs / "stories", folder / "stories")
+    run = Run.open(folder / "digits")
+    write_run_report(run, measure_run(run))
+    shutil.copytree(folder / "digits", folder / ODD)
+    record = json.loads((folder / ODD / "run.json").read_text())
+    (folder / ODD / "run.json").write_text(json.dumps(record | {"base_model": str(folder / "digits")}))
+    shutil.copytree(runs / "digits", folder / "newer")
+    (folder / "newer" / "run.json").write_text(json.dumps(record | {SCRIPT: 1}))
+    return folder
+
+
+@pytest.fixture
+def folder(measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AFRESH_JOBS_FOLDER", str(tmp_path / "jobs"))
+    return Path(shutil.copytree(measured, tmp_path / "runs"))
+
+
+@pytest.fixture
+def web(folder: Path) -> Iterator[httpx.Client]:
+    server = serving(ServeSettings([folder], memory=2**30, local=True))
+    with httpx.Client(base_url=next(server), timeout=60) as client:
+        yield client
+    next(server, None)
+
+
+def names(page: str) -> list[str]:
+    return re.findall(r'<th scope="row"><a href="[^"]*">([^<]*)', page)
+
+
+def test_every_run_is_in_the_table_and_the_broken_one_says_why(web: httpx.Client) -> None:
+    page = web.get("/studio/runs").text
+    assert sorted(names(page)) == ["&lt;img src=x onerror=alert(1)&gt;", "digits", "newer", "stories"]
+    assert "It cannot be read" in page and SCRIPT not in page and ODD not in page
+    assert ", of real data" in page and "tuned from digits" in page
+
+
+def test_the_table_is_sorted_both_ways(web: httpx.Client) -> None:
+    up = names(web.get("/studio/runs", params={"by": "name"}).text)
+    down = names(web.get("/studio/runs", params={"by": "name", "down": True}).text)
+    assert up == down[::-1] and up[-1] == "stories"
+    assert 'aria-sort="descending"' in web.get("/studio/runs", params={"by": "disk", "down": True}).text
+    assert web.get("/studio/runs", params={"by": SCRIPT}).status_code == 400
+
+
+def test_a_run_shows_its_measures_beside_those_of_real_data(web: httpx.Client) -> None:
+    page = web.get("/studio/run", params={"run": "digits"}).text
+    assert "Does it look real?" in page and "Real data" in page and "Tuned into" in page and "onnx" in page
+    assert "hf" not in re.findall(r'name="to" value="(\w+)"', page)
+    report = web.get("/studio/run/report", params={"run": "digits"})
+    assert "sandbox" in report.headers["content-security-policy"] and "script-src" not in report.text
+    sample = re.search(r'<img src="(/studio/run/samples[^"]*)"', page)
+    assert sample and web.get(sample[1].replace("&amp;", "&")).content.startswith(b"\x89PNG")
+
+
+def test_a_run_that_cannot_be_read_says_what_to_do(web: httpx.Client) -> None:
+    page = web.get("/studio/run", params={"run": "newer"}).text
+    assert "This model cannot be used" in page and "pip install --upgrade afresh" in page and SCRIPT not in page
+
+
+@pytest.mark.parametrize("run", ["none", "../runs/digits", "/etc", "", SCRIPT])
+def test_a_run_that_is_none_is_refused(web: httpx.Client, run: str) -> None:
+    for path in ("run", "run/report", "run/samples?name=000001.png"):
+        answer = web.get(f"/studio/{path}", params={"run": run, "name": "000001.png"})
+        assert answer.status_code == 404 and SCRIPT not in answer.text
+
+
+@pytest.mark.parametrize("name", ["../run.json", "run.json", "000001.svg", "%2e%2e/run.json"])
+def test_only_pictures_of_training_are_given(web: httpx.Client, name: str) -> None:
+    assert web.get("/studio/run/samples", params={"run": "digits", "name": name}).status_code == 404
+
+
+def test_runs_that_were_measured_alike_are_compared(web: httpx.Client) -> None:
+    page = web.get("/studio/runs/compare", params={"run": ["digits", ODD]}).text
+    assert "Measured alike" in page and ODD not in page
+    page = web.get("/studio/runs/compare", params={"run": ["digits", "stories"]}).text
+    assert "cannot be compared" in page and "Measured alike" not in page
+    assert web.get("/studio/runs/compare", params={"run": ["digits"]}).status_code == 400
+    assert web.get("/studio/runs/compare").status_code == 400
+
+
+def test_cards_that_differ_are_not_compared(measured: Path) -> None:
+    known = facts(Run.open(measured / "digits"))
+    other = {**known, "card": {**known["card"], "split": "another"}}
+    with pytest.raises(UserError, match="measured in different ways") as error:
+        compare_runs(known, other)
+    assert "split" in str(error.value)
+    assert compare_runs(known, {**known, "card": {**known["card"], "sampling": {"x": 1}}, "family": "another"})
+
+
+def test_a_score_is_better_only_beyond_both_intervals() -> None:
+    low, high = Score("kid", 1.0, 0.5, 1.5, 9, "lower"), Score("kid", 3.0, 2.5, 3.5, 9, "lower")
+    near = Score("kid", 1.6, 1.2, 2.0, 9, "lower")
+    assert (better(low, high), better(high, low), better(low, near)) == ("first", "second", "")
+    assert better(Score("kid", 1.0, None, None, 9, "lower"), high) == ""
+
+
+def test_a_run_is_removed_only_by_somebody_at_the_machine_who_means_it(web: httpx.Client, folder: Path) -> None:
+    assert web.post("/studio/run/remove", data={"run": "digits"}).status_code == 400
+    origin = {"origin": "http://elsewhere.example"}
+    sure = {"run": "digits", "sure": "true"}
+    assert web.post("/studio/run/remove", data=sure, headers=origin).status_code == 403
+    assert (folder / "digits").is_dir()
+    assert web.post("/studio/run/remove", data=sure).headers["location"] == "/studio/runs"
+    assert not (folder / "digits").exists() and (folder / "stories").is_dir()
+    server = serving(ServeSettings([folder], memory=2**30))
+    with httpx.Client(base_url=next(server)) as elsewhere:
+        assert elsewhere.post("/studio/run/remove", data={"run": "stories", "sure": "true"}).status_code == 403
+        assert "Remove this model" not in elsewhere.get("/studio/run", params={"run": "stories"}).text
+    next(server, None)
+    assert (folder / "stories").is_dir()
+
+
+def test_an_export_is_a_command_whose_end_is_shown(web: httpx.Client, folder: Path) -> None:
+    assert web.post("/studio/run/export", data={"run": "digits", "to": SCRIPT}).status_code == 400
+    assert web.post("/studio/run/export", data={"run": "digits", "to": "safetensors"}).status_code == 303
+    job = background.jobs()[0]
+    while background.is_running(job):
+        time.sleep(0.1)
+    assert "Export digits to safetensors" in web.get("/studio/run", params={"run": "digits"}).text
+    assert background.outcome(job).state == "done" and (folder / "digits-safetensors" / "proof.json").is_file()
+    assert "Done" in web.get(f"/studio/train/{job.id}").text
+
+
+def test_what_was_made_of_what_ends_even_in_a_circle() -> None:
+    def row(name: str, parent: str, born: float) -> Row:
+        return Row(name, RunCard(name), 1, 1, born, 1, parent, "tuned" if parent else "")
+
+    rows = [row("a", "", 1), row("b", "a", 2), row("c", "b", 3), row("alone", "", 4), row("other", "gone", 5)]
+    assert [(d, r.name) for d, r in tree(rows)] == [(0, "a"), (1, "b"), (2, "c"), (0, "other")]
+    assert tree([row("x", "y", 1), row("y", "x", 2)]) == []
+
+
+def test_sizes_and_ages_are_words() -> None:
+    assert [size(n) for n in (999, 1_500, 7_490_000)] == ["999 bytes", "1.5 kB", "7.49 MB"]
+    assert [age(s) for s in (5, 60, 7_200, 90_000)] == ["just now", "1 minute", "2 hours", "1 day"]
