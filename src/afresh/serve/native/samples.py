@@ -9,7 +9,6 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import Field
 
-from afresh.alignment.rewards.reward_paths import check_words
 from afresh.runs.run import Run
 from afresh.sampling.constrained import structure
 from afresh.serve.errors import Refused
@@ -60,6 +59,9 @@ class SampleForm(Conditions):
         """Raises UserError for rewards that are more than words, and for adapters that are no runs of this server."""
         for words in (self.reward, self.reward_guidance):
             if words is not None:
+                # Only then: rewards import scikit-learn, without which the server starts a second earlier.
+                from afresh.alignment.rewards.reward_paths import check_words
+
                 check_words(words)
         adapters = {str(library.path(name)): weight for name, weight in self.adapters.items()}
         return Control(self.best_of, self.reward, self.reward_guidance, self.weight, adapters)
