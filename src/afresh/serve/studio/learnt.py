@@ -10,6 +10,7 @@ from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
 
 from afresh.core import UserError
+from afresh.core.counted import counted
 from afresh.runs.run import Run
 from afresh.serve.errors import Refused
 from afresh.serve.library import Served
@@ -37,26 +38,26 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
         if sitting.run is None:
             raise Refused(400, "These votes compare two runs. To learn from votes, vote on samples of one.")
         job = start(sitting.run, sitting.session.path, minutes, sitting.wish, sitting.owner)
-        where = address(request, f"learnt/{job.id}")
+        where = address(request, f"vote/learnt/{job.id}")
         if request.headers.get("hx-request"):
             return Response(status_code=204, headers={**HEADERS, "hx-redirect": where})
         return RedirectResponse(where, 303, HEADERS)
 
-    @router.get("/studio/learnt/{id_}")
+    @router.get("/studio/vote/learnt/{id_}")
     def show(request: Request, id_: str) -> Response:
         return page(request, "learnt.html", **values(found(request, id_)))
 
-    @router.get("/studio/learnt/{id_}/state")
+    @router.get("/studio/vote/learnt/{id_}/state")
     def state(request: Request, id_: str) -> Response:
         return page(request, "learnt_state.html", **values(found(request, id_)))
 
-    @router.post("/studio/learnt/{id_}/stop")
+    @router.post("/studio/vote/learnt/{id_}/stop")
     def stop(request: Request, id_: str) -> Response:
         job = found(request, id_)
         background.stop(job)
         return page(request, "learnt_state.html", **values(job))
 
-    @router.get("/studio/learnt/{id_}/after")
+    @router.get("/studio/vote/learnt/{id_}/after")
     async def after(request: Request, id_: str) -> Response:
         """Samples of both runs, made from the same random numbers."""
         job = found(request, id_)
@@ -102,17 +103,36 @@ def values(job: BackgroundJob) -> dict[str, Any]:
         "base": Path(job.about["base"]).name,
         "made": Path(job.about["out"]).name,
         "share": share(outcome),
+        "saying": saying(outcome),
         "usable": (Path(job.about["out"]) / "checkpoints").is_dir(),
     }
 
 
 def share(outcome: Outcome) -> float | None:
     """How much of the training is done, 0 to 1; None if it has not begun."""
-    progress: Mapping[str, Any] = outcome.progress or {}
-    step, steps = progress.get("step"), progress.get("steps") or progress.get("planned")
-    if not isinstance(step, int | float) or not isinstance(steps, int | float) or steps <= 0:
-        return None
-    return min(1.0, max(0.0, step / steps))
+    progress = outcome.progress
+    return progress["step"] / max(1, progress["steps"]) if progress and progress["code"] == "training" else None
+
+
+def saying(outcome: Outcome) -> str:
+    """How far the training is, in words."""
+    if outcome.progress is None:
+        return "Reading the data and the votes"
+    if outcome.progress["code"] != "training":
+        return str(outcome.progress["text"])
+    if outcome.progress["step"] >= outcome.progress["steps"]:
+        return "Measuring what was learnt"
+    return (
+        f"Step {outcome.progress['step']:,} of {outcome.progress['steps']:,}, {left(outcome.progress['seconds_left'])}"
+    )
+
+
+def left(seconds: float | None) -> str:
+    """Seconds that are left, in words."""
+    if seconds is None:
+        return "begun just now"
+    minutes = round(seconds / 60)
+    return "less than a minute left" if minutes < 1 else f"about {counted(minutes, 'minute')} left"
 
 
 def start(run: Path, votes: Path, minutes: float, wish: Mapping[str, object], whose: str) -> BackgroundJob:

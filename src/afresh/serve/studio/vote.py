@@ -10,7 +10,9 @@ from fastapi import APIRouter, Form, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
+from afresh.alignment.rewards.bradley_terry import MIN_VOTES
 from afresh.core import UserError
+from afresh.core.counted import counted
 from afresh.sampling.request import of_kind, writes_text
 from afresh.serve.errors import Refused, refused
 from afresh.serve.guard import Keys, cookie_name
@@ -23,7 +25,6 @@ from afresh.serve.studio.sitting import Sitting, Sittings, owner
 from afresh.serve.work import Desk
 from afresh.tasks.annotate import begin, default_votes
 
-FEW = 20  # decided votes, below which little can be learnt
 Name = Annotated[str, Query(max_length=255)]
 Text = Annotated[str, Form(max_length=100)]
 
@@ -135,15 +136,17 @@ def routes(desk: Desk, sittings: Sittings, keys: Keys) -> APIRouter:
         tally = sitting.session.summary()
         ends = [(s, album.face(sitting.held(s.item))) for s in (*tally.strongest, *tally.weakest)]
         strongest, weakest = ends[: len(tally.strongest)], ends[len(tally.strongest) :]
-        lines = replace(tally, strongest=(), weakest=()).lines()
+        first, *lines = replace(tally, strongest=(), weakest=()).lines()
+        if set(tally.raters) == {""}:  # one person, who has not said a name
+            first = f"{counted(tally.votes, 'vote')}, {tally.ties:,} of them ties."
+        kept = f"They are kept in {sitting.session.path.name}, and the same choices go on where you stop."
         values = {
-            "lines": lines,
+            "lines": [first, *lines],
             "tally": tally,
             "strongest": strongest,
             "weakest": weakest,
-            "decided": tally.votes - tally.ties,
-            "few": FEW,
-            "saved": sitting.session.saved(),
+            "missing": MIN_VOTES - (tally.votes - tally.ties),
+            "saved": sitting.session.saved() if sitting.whole else kept,
             "more": sitting.session.next() is not None,
         }
         return {"sitting": sitting, **values} if whole else values
