@@ -21,7 +21,16 @@ def follow(page: Any, link: str) -> None:
         page.click(link)
 
 
-PAGES = ["", "create?run=digits", "create?run=stories", "create?run=chat", "gallery", "gallery?binned=true", "sign-in"]
+PAGES = [
+    "",
+    "create?run=digits",
+    "create?run=stories",
+    "create?run=chat",
+    "gallery",
+    "gallery?binned=true",
+    "vote?run=digits",
+    "sign-in",
+]
 
 
 def test_a_picture_is_created_and_kept(open_page: Open, shelf: Works) -> None:

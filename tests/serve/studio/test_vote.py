@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
 import afresh
 from afresh.alignment.feedback.preferences import read_votes
+from afresh.runs.run import Run
 from afresh.serve.app import ServeSettings
+from afresh.serve.guard import Keys
 from tests.serve.conftest import TINY, serving
 
 SCRIPT = "<script>alert(1)</script>"
@@ -210,3 +217,145 @@ def test_a_server_of_many_sessions_is_not_ended_by_a_page(voter: Voter) -> None:
     voter.begin(run="digits", n=2)
     assert voter.post("end").status_code == 404 and voter.http.get("/health").status_code == 200
     assert json.loads(voter.http.get("/health").text)
+
+
+def test_with_keys_everybody_votes_by_name_and_alone(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "stories", tmp_path / "runs" / "stories")
+    keys = Keys({"a-key-of-anns-own": "ann", "a-key-of-bobs-own": "bob"})
+    server = serving(ServeSettings([tmp_path / "runs"], memory=2**30, keys=keys))
+    address = next(server)
+    ann, bob = (
+        Voter(httpx.Client(base_url=address, timeout=60, headers={"x-api-key": key}), tmp_path / "runs")
+        for key in keys.names
+    )
+    ann.begin(run="stories", n=3)
+    ann.vote("a")
+    assert bob.http.get(ann.session).status_code == 404
+    assert bob.http.post(f"{ann.session}/answer", data={"pair": ann.pair, "vote": "a"}).status_code == 404
+    bob.begin(run="stories", n=3)
+    bob.vote("b")
+    assert [vote.rater for vote in read_votes(tmp_path / "runs" / "stories-votes.jsonl").votes] == ["ann", "bob"]
+    next(server, None)
+
+
+# --------------------------------------------------------------------------- in a browser
+
+PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "color_scheme": "dark"}
+Open = Callable[..., Any]
+
+
+def shown(page: Any, before: str = "") -> str:
+    """The pair that is shown, once it is another one and can be judged."""
+    page.wait_for_selector(f"[data-pair]:not([data-pair='{before}']) [data-vote=a]:enabled")
+    return str(page.get_attribute("[data-pair]", "data-pair"))
+
+
+def begun(page: Any) -> None:
+    with page.expect_navigation():
+        page.click("#draw")
+
+
+def photographed(page: Any, tmp_path: Path, name: str) -> None:
+    page.screenshot(path=tmp_path / f"{name}.png", full_page=True)
+
+
+def test_twenty_votes_by_keyboard(voter: Voter, open_page: Open, tmp_path: Path) -> None:
+    page, path = open_page(f"{voter.http.base_url}/studio/vote?run=digits"), voter.folder / "digits-votes.jsonl"
+    photographed(page, tmp_path, "begin")
+    begun(page)
+    pair, expected = shown(page), []
+    photographed(page, tmp_path, "pair")
+    meant = {"a": "a", "b": "b", "ArrowLeft": "a", "ArrowRight": "b", "t": "tie"}
+    for key in [*meant] * 4:
+        page.keyboard.press(key)
+        expected.append(meant[key])
+        if len(expected) == 20:
+            break
+        pair = shown(page, pair)
+        if len(expected) == 3:  # the third is taken back, and given again
+            page.keyboard.press("u")
+            pair = shown(page, pair)
+            assert len(read_votes(path).votes) == 2
+            page.keyboard.press("b")
+            pair, expected[2] = shown(page, pair), "b"
+    page.wait_for_selector(".vote-said")
+    assert [vote.winner for vote in read_votes(path).votes] == expected
+    page.locator(".vote-said img").first.evaluate("(image) => image.decode()")
+    photographed(page, tmp_path, "said")
+    page.keyboard.press("u")
+    shown(page)
+    assert len(read_votes(path).votes) == 19
+
+
+def test_texts_on_a_telephone(voter: Voter, open_page: Open, tmp_path: Path) -> None:
+    page = open_page(f"{voter.http.base_url}/studio/vote?run=stories", **PHONE)
+    page.fill("#prompts", "Once there\nA <b>cat</b>")
+    page.fill("#n", "2")
+    begun(page)
+    pair = shown(page)
+    photographed(page, tmp_path, "pair")
+    page.tap("[data-vote=b]")
+    shown(page, pair)
+    page.tap("[data-vote=said]")
+    page.wait_for_selector(".vote-said")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert read_votes(voter.folder / "stories-votes.jsonl").votes[0].winner == "b"
+
+
+@pytest.mark.parametrize("name", ["sounds", "tunes"])
+def test_what_sounds_is_heard_before_it_is_judged(
+    voter: Voter, more: Path, open_page: Open, tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(more / name, voter.folder / name)
+    page = open_page(f"{voter.http.base_url}/studio/vote?run={name}")
+    page.fill("#n", "2")
+    begun(page)
+    page.wait_for_selector("[data-pair]")
+    assert page.locator("[data-vote=skip]").is_enabled()
+    if page.locator("audio").count():  # a tune of a few steps may have no notes
+        assert page.locator("[data-vote=a]").is_disabled()
+        for key in ("1", "2"):
+            page.keyboard.press(key)
+            page.wait_for_timeout(150)
+    page.wait_for_selector("[data-vote=a]:enabled")
+    photographed(page, tmp_path, name)
+    page.keyboard.press("a")
+    page.wait_for_selector("text=1 judged")
+
+
+@pytest.mark.slow
+def test_what_was_learnt_is_trained_and_shown_beside_what_was(voter: Voter, open_page: Open, tmp_path: Path) -> None:
+    """Votes for the brighter image, with which a few steps are trained by a process of its own."""
+    voter.begin(run="digits", n=40)
+    for _ in range(40):
+        bright = [np.asarray(Image.open(io.BytesIO(answer.content))).mean() for answer in voter.items()]
+        voter.vote("a" if bright[0] > bright[1] else "b")
+    page = open_page(f"{voter.http.base_url}{voter.where}")
+    page.fill("#minutes", "0.1")
+    with page.expect_navigation():
+        page.click("#learn")
+    photographed(page, tmp_path, "learns")
+    page.set_default_timeout(120_000)
+    page.wait_for_selector(".after, .notice.bad")
+    assert page.locator(".after .look img").count() == 8, page.content()
+    photographed(page, tmp_path, "after")
+    assert Run.open(voter.folder / "digits-aligned").record.base_model is not None
+    with page.expect_navigation():
+        page.click("#between")
+    shown(page)
+    assert "digits-aligned" not in page.locator("[data-pair]").inner_html(), "which is which is not told"
+
+
+def test_too_few_votes_teach(voter: Voter) -> None:
+    voter.begin(run="digits", n=3)
+    voter.vote("a")
+    said = voter.post("said").text
+    assert "19 more votes" in said and re.search(r'id="learn" disabled', said)
+    for minutes in ("nan", "0", "1e308", "-1", "x", ""):
+        assert voter.post("learn", minutes=minutes).status_code == 400
+    where = voter.post("learn", minutes="0.1").headers["location"]
+    until = time.monotonic() + 120
+    while "It learns" in voter.http.get(where).text:
+        assert time.monotonic() < until
+        time.sleep(0.3)
+    assert "at least 20 decided votes" in voter.http.get(where).text
