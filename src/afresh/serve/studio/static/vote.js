@@ -34,7 +34,7 @@ function pressed(event) {
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   if (own && (key.startsWith("Arrow") || !own.matches("audio, .words"))) return;
   const side = key === "1" || key === "2" ? stage.querySelector(`[data-play="${key}"]`) : null;
-  const button = side ?? (KEYS[key] && stage.querySelector(`[data-vote=${KEYS[key]}]`));
+  const button = side ?? (KEYS[key] && stage.querySelector(`[data-vote=${KEYS[key]}]`)) ?? (key === "q" && stage.querySelector("[data-vote=end]"));
   if (!button) return;
   event.preventDefault();
   if (!button.disabled) button.click();
