@@ -30,6 +30,10 @@ PAGES = [
     "gallery?binned=true",
     "vote?run=digits",
     "sign-in",
+    "train",
+    "runs",
+    "run?run=digits",
+    "runs/compare?run=digits&run=stories",
 ]
 
 

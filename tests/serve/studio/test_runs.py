@@ -156,6 +156,17 @@ def test_an_export_is_a_command_whose_end_is_shown(web: httpx.Client, folder: Pa
     assert "Done" in web.get(f"/studio/train/{job.id}").text
 
 
+def test_a_run_that_was_changed_goes_on_only_from_a_terminal(web: httpx.Client, folder: Path) -> None:
+    file = folder / "digits" / "run.json"
+    record = json.loads(file.read_text())
+    record["data"]["path"] = "/etc/passwd"
+    file.write_text(json.dumps(record))
+    place = web.post("/studio/run/resume", data={"run": "digits"}).headers["location"]
+    while "sse-connect" in (page := web.get(place).text):
+        time.sleep(0.2)
+    assert "was not made here" in page and "Not finished" in page and "--trust" in page
+
+
 def test_what_was_made_of_what_ends_even_in_a_circle() -> None:
     def row(name: str, parent: str, born: float) -> Row:
         return Row(name, RunCard(name), 1, 1, born, 1, parent, "tuned" if parent else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from PIL import Image
 
 from afresh.data.uploaded import clean
 from afresh.serve.app import ServeSettings
+from afresh.serve.guard import Keys
 from afresh.tasks import background
 from tests.serve.conftest import serving
 
@@ -178,6 +179,21 @@ def test_the_commands_of_somebody_else_are_not_shown(web: httpx.Client, home: Pa
     assert web.post(f"/studio/train/{job.id}/stop").status_code == 404
 
 
+def test_each_key_sees_its_own_commands_and_files(home: Path) -> None:
+    keys = Keys({"a" * 16: "ann", "b" * 16: "bob"})
+    server = serving(ServeSettings([home / "runs"], memory=2**30, local=True, keys=keys))
+    with httpx.Client(base_url=next(server)) as web:
+        ann, bob = ({"authorization": f"Bearer {letter * 16}"} for letter in "ab")
+        id = web.post("/studio/train/files", headers=ann).json()["id"]
+        assert web.post(f"/studio/train/files/{id}/end", headers=bob).status_code == 400
+        form = {"path": str(photos(home / "secrets"))}
+        place = web.post("/studio/train/look", data=form, headers=ann).headers["location"]
+        assert web.get(place, headers=ann).status_code == 200
+        assert web.get(place, headers=bob).status_code == 404
+        assert web.post(f"{place}/start", headers=bob).status_code == 404
+    next(server, None)
+
+
 @pytest.mark.slow
 def test_training_outlives_the_server_and_is_stopped_and_resumed(home: Path) -> None:
     folder = photos(home / "photos")
@@ -208,3 +224,63 @@ def test_training_outlives_the_server_and_is_stopped_and_resumed(home: Path) -> 
         web.post(f"{place}/stop")
         assert "Stopped and saved" in looked(web, place)
     next(server, None)
+
+
+# ------------------------------------------------------------------------------------------------ in a browser
+
+Open = Callable[..., Any]
+
+
+@pytest.mark.slow
+def test_a_folder_is_chosen_and_a_model_learns_before_ones_eyes(open_page: Open, home: Path) -> None:
+    page = open_page("/studio/train")
+    page.set_input_files("#folder", photos(home / "photos"))
+    page.wait_for_selector("#minutes", timeout=60_000)
+    assert page.locator("h1").text_content() == "48 images" and page.locator("img").count() == 0
+    page.click("summary:has-text('Choose more')")
+    page.check("input[value=vae]")
+    page.fill("#minutes", "1")
+    assert "1 minute " in page.locator("#minutes-words").text_content()
+    page.click("button:text-is('Train')")
+    page.wait_for_selector(".curves polyline", timeout=90_000, state="attached")
+    assert page.locator("progress").count() == 1 and "left" in page.locator(".progress").text_content()
+    page.click("text=Stop and save")
+    page.wait_for_selector("text=Go on", timeout=60_000)
+    assert "Stopped and saved" in page.locator("header").last.text_content()
+    page.click("text=Go on")
+    page.wait_for_selector("text=Stop and save")
+    page.wait_for_selector(".stage:has-text('Learning')", timeout=60_000)
+    page.click("text=Stop and save")
+    page.wait_for_selector("text=About the model", timeout=60_000)
+    page.click("text=About the model")
+    page.wait_for_selector("h1:text-is('photos')")
+
+
+@pytest.mark.slow
+def test_data_is_named_and_described_without_a_mouse(open_page: Open, home: Path) -> None:
+    folder = photos(home / "photos")
+    page = open_page("/studio/train", viewport={"width": 360, "height": 740})
+    while page.evaluate("document.activeElement.id") != "path":
+        page.keyboard.press("Tab")
+    page.keyboard.type(str(folder))
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#minutes", timeout=60_000)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    while page.evaluate("document.activeElement.id") != "minutes":
+        page.keyboard.press("Tab")
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#minutes-words").text_content().startswith("6 minutes")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("of my own")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("h1:text-is('Train of my own')")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_a_folder_that_holds_nothing_says_so(open_page: Open, home: Path) -> None:
+    (home / "empty").mkdir()
+    (home / "empty" / ".hidden").write_text("nothing")
+    page = open_page("/studio/train")
+    page.set_input_files("#folder", home / "empty")
+    page.wait_for_selector("[role=alert]:has-text('There is no file in it')")
