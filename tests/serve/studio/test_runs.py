@@ -153,7 +153,8 @@ def test_an_export_is_a_command_whose_end_is_shown(web: httpx.Client, folder: Pa
         time.sleep(0.1)
     assert "Export digits to safetensors" in web.get("/studio/run", params={"run": "digits"}).text
     assert background.outcome(job).state == "done" and (folder / "digits-safetensors" / "proof.json").is_file()
-    assert "Done" in web.get(f"/studio/train/{job.id}").text
+    page = web.get(f"/studio/train/{job.id}").text
+    assert "they agree" in page and "digits-safetensors" in page and "How it learns" not in page
 
 
 def test_a_run_that_was_changed_goes_on_only_from_a_terminal(web: httpx.Client, folder: Path) -> None:

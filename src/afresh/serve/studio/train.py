@@ -139,14 +139,17 @@ def routes(desk: Desk, local: bool) -> APIRouter:
                 **live_parts(request, job, made),
             )
         run = Path(job.run or "")
-        report = made.state == "done" and (run / "report.html").is_file()
+        learns = job.verb != "export"
+        report = learns and made.state == "done" and (run / "report.html").is_file()
         values: dict[str, Any] = {
+            "learns": learns,
+            "folder": (made.result or {}).get("folder", ""),
             "asked": background.stop_asked(job),
             "run": name_of(desk, job),
             "data": job.about.get("data", ""),
             "verdict": read_verdict(run) if report else None,
             "report": report,
-            "resumable": made.state in ("stopped", "failed") and (run / "checkpoints").is_dir(),
+            "resumable": learns and made.state in ("stopped", "failed") and (run / "checkpoints").is_dir(),
         }
         return page(request, "train_job.html", job=card(job, made), **values, **live_parts(request, job, made))
 
@@ -295,9 +298,13 @@ def card(job: BackgroundJob, made: Outcome | None = None) -> JobCard:
     made = background.outcome(job) if made is None else made
     progress = made.progress or {}
     share: float | None = None
-    stage = "Reading the data and making a plan" if job.verb != "data" else "Reading the data"
+    stage = {"data": "Reading the data", "export": "Writing and comparing"}.get(
+        job.verb, "Reading the data and making a plan"
+    )
     if made.state != "running":
-        stage = {"done": "Done", "stopped": "Stopped and saved", "failed": "Not finished"}[made.state]
+        stage = {"done": "Done", "stopped": "Stopped and saved" if job.run else "Stopped", "failed": "Not finished"}[
+            made.state
+        ]
     elif background.stop_asked(job):
         stage = "Stopping, and saving what was learnt"
     elif "steps" in progress:
