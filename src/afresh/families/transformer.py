@@ -100,6 +100,7 @@ class TransformerSettings(BaseModel):
     guidance: float = Field(1.0, ge=0, le=100)  # 1 = as trained
     constraint: Maker | None = Field(None, exclude=True)
     watch: Watch | None = Field(None, exclude=True)
+    scored: bool = Field(True, exclude=True)  # whether `watch` receives log-probabilities, or zeros
     weights: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
 
 
@@ -208,6 +209,7 @@ def sequences(space: Space, cond: Cond, rng: Rng, index: Tensor, settings: Trans
             None if settings.constraint is None else settings.constraint(),
             settings.watch,
             settings.top_logprobs,
+            settings.scored,
         )
         for prompt, number in zip(prompts_of(space, cond), index.tolist(), strict=True)
     ]

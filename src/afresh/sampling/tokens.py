@@ -103,8 +103,8 @@ class TokenSequence:
     """A sequence that is drawn token by token: its prompt, which begins with the token of context, and how it goes on.
 
     The draw at position i uses rng.uniform("token/i", index), whatever is drawn beside it. `constraint`: what the new
-    tokens must match. `watch` is called with every token, and may end the sequence. `top`: the number of likeliest
-    tokens that `watch` receives. `error`: why the sequence could not be finished.
+    tokens must match. `watch` is called with every token, and may end the sequence; it receives the `top` likeliest
+    tokens, and log-probabilities if `scored`, otherwise zeros. `error`: why the sequence could not be finished.
     """
 
     tokens: list[int]
@@ -116,6 +116,7 @@ class TokenSequence:
     constraint: Constraint | None = None
     watch: Watch | None = None
     top: int = 0
+    scored: bool = True
     stopped: bool = False  # by `watch`
     error: UserError | None = None
 
@@ -248,7 +249,7 @@ class Decoding:
         """Draw the next token of every sequence, or on a GPU, which every reading stalls, the next few before they are
         read. Returns the sequences that have ended, which leave."""
         x, counts = ragged([s.fed for s in self.active], self.device)
-        watched = any(s.watch is not None for s in self.active)
+        watched = any(s.watch is not None and s.scored for s in self.active)
         unread: list[Tensor] = []
         for ahead in range(self._together()):
             logits, self.state = self.predict(x, counts, self.cond, self.state)

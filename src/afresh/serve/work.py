@@ -21,7 +21,8 @@ from afresh.serve.lane import Cancelled, cancelled
 from afresh.serve.library import Library, Served
 
 T = TypeVar("T")
-EVERY = 0.025  # seconds between the events of a stream: what comes meanwhile is one event, as nobody reads faster
+EVERY = 0.05  # seconds between the events of a stream: what comes meanwhile is one event, as nobody reads faster
+AT_FIRST = 2  # times without a pause: that a run has begun, and its first piece
 AT_ONCE = 128  # pieces that are answered in one go, so that other requests are not kept waiting
 PATIENCE = 0.2  # seconds after which a request that waits for its turn looks whether anybody still waits for it
 RETRY = 1  # seconds after which a client that was refused tries again
@@ -98,7 +99,7 @@ class Desk:
         """
         loop, arrived = asyncio.get_running_loop(), asyncio.Event()
         items: deque[Any] = deque()
-        sent = 0.0  # when items were last yielded
+        sent, times = 0.0, 0  # when items were last yielded, and how often
 
         def put(item: Any) -> None:
             items.append(item)
@@ -112,9 +113,10 @@ class Desk:
                 if not items:
                     await arrived.wait()
                     arrived.clear()
-                if (pause := sent + EVERY - loop.time()) > 0 and not future.done():
+                pause = sent + EVERY - loop.time()
+                if times >= AT_FIRST and pause > 0 and not future.done():
                     await asyncio.wait({future}, timeout=pause)
-                sent = loop.time()
+                sent, times = loop.time(), times + 1
                 if came := [items.popleft() for _ in range(min(len(items), AT_ONCE))]:
                     yield came
             yield [await future]

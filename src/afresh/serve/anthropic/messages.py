@@ -83,7 +83,7 @@ class MessageForm(Counted):
     afresh: Wanted = Field(default_factory=Wanted)
 
     def ask(self) -> Ask:
-        settings = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
+        settings = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k, "scored": False}
         stops = tuple(self.stop_sequences or ())
         turns, seed = super().ask().turns, seed_of(self.seed)
         return Ask(turns, 1, seed, self.max_tokens, stops, self.afresh, settings=settings)

@@ -106,6 +106,7 @@ class ChatCompletion(Form):
             "presence_penalty": self.presence_penalty,
             "logit_bias": self.logit_bias,
             "top_logprobs": self.top_logprobs or None,
+            "scored": bool(self.logprobs),
         }
         return Ask(
             turns_of(messages),

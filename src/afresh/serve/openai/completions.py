@@ -161,6 +161,7 @@ def written(run: Run, form: Completion, put: Put | None) -> Texts:
         presence_penalty=form.presence_penalty,
         logit_bias=form.logit_bias,
         top_logprobs=form.logprobs or None,
+        scored=form.logprobs is not None,
         constraint=constraint(
             run, form.afresh, None if form.response_format is None else form.response_format.schema_of()
         ),

@@ -137,6 +137,7 @@ class ResponseForm(Form):
             "frequency_penalty": self.frequency_penalty,
             "presence_penalty": self.presence_penalty,
             "top_logprobs": self.top_logprobs or None,
+            "scored": self.logprobs,
         }
         turns = turns_of(self.messages(), "input")
         return Ask(turns, 1, seed_of(self.seed), self.max_output_tokens, (), self.afresh, schema, settings)
