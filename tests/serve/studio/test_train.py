@@ -284,3 +284,15 @@ def test_a_folder_that_holds_nothing_says_so(open_page: Open, home: Path) -> Non
     page = open_page("/studio/train")
     page.set_input_files("#folder", home / "empty")
     page.wait_for_selector("[role=alert]:has-text('There is no file in it')")
+
+
+def test_files_that_are_dropped_arrive(open_page: Open, home: Path) -> None:
+    page = open_page("/studio/train")
+    dropped = page.evaluate_handle(
+        """() => { const data = new DataTransfer();
+        for (let i = 0; i < 30; i++) data.items.add(new File([`There was a cat number ${i}. `.repeat(9)], `${i}.txt`));
+        return data; }"""
+    )
+    page.dispatch_event("#drop", "drop", {"dataTransfer": dropped})
+    page.wait_for_selector("h1:text-is('30 texts')", timeout=60_000)
+    assert page.input_value("#name") == "texts"

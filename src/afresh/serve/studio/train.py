@@ -18,7 +18,7 @@ from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
 from afresh.core import UserError, registry
-from afresh.data.uploaded import Arrivals
+from afresh.data.uploaded import TOGETHER, Arrivals
 from afresh.serve.errors import Refused
 from afresh.serve.studio.look import look_card, plain_words
 from afresh.serve.studio.pages import HEADERS, PageRoute, address, page, rendered
@@ -132,7 +132,11 @@ def routes(desk: Desk, local: bool) -> APIRouter:
                 job=card(job, made),
                 look=found,
                 families=families,
-                name="" if found is None else run_name(Path(job.about["path"])),
+                name=""
+                if found is None
+                else found.plural
+                if found.name == TOGETHER
+                else run_name(Path(job.about["path"])),
                 modalities=registry.MODALITIES,
                 chosen=job.about.get("modality") or "",
                 page_there=(job.folder / PAGE).is_file(),
