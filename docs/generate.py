@@ -235,7 +235,8 @@ def written(parameter: inspect.Parameter) -> str:
     """`name: type = default`, with the stars of *args and **kwargs."""
     stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
     kind = "" if parameter.annotation is inspect.Parameter.empty else f": {parameter.annotation}"
-    default = "" if parameter.default is inspect.Parameter.empty else f" = {parameter.default!r}"
+    equals = " = " if kind else "="  # as ruff writes them
+    default = "" if parameter.default is inspect.Parameter.empty else f"{equals}{parameter.default!r}"
     return f"{stars}{parameter.name}{kind}{default}"
 
 
