@@ -89,7 +89,7 @@ def test_conversations_and_schemas(client: openai.OpenAI, runs: Path) -> None:
 
 REFUSED = {
     "earlier": ({"previous_response_id": "resp_1"}, "previous_response_id", "Send the messages before in `input`"),
-    "tools": ({"tools": [{"type": "web_search"}]}, "tools", "did not learn to call tools"),
+    "tools": ({"tools": [{"type": "function", "name": "f"}]}, "tools", "did not learn to call tools"),
     "items": ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0", "of type 'item_reference'"),
     "images": (
         {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},

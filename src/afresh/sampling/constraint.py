@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import UserError
+from afresh.data.text.tool_calls import CLOSE, OPEN
 from afresh.sampling.closing import CLOSERS, ending
 
 # White space in JSON: at most one space, or a line end and an indentation. If any amount were allowed, a model could
@@ -292,6 +293,25 @@ def grammar(text: str, alphabet: Alphabet) -> Maker:
     except Exception as error:  # the converter raises plain Exception
         raise UserError(f"The grammar cannot be read: {error}. {hint}") from None
     return _maker("grammar", lark, alphabet, hint)
+
+
+def tool_calls(tools: Mapping[str, Mapping[str, Any]], several: bool, alphabet: Alphabet) -> Maker:
+    """Constrain texts to a call of one of the tools, or to `several` calls of them (afresh.data.text.tool_calls).
+
+    `tools` are the JSON schemas of their arguments by name. Raises UserError for a schema as `json_schema` does.
+    """
+    options = {"x-guidance": {"whitespace_pattern": WHITE_SPACE}}
+    bodies = []
+    for name, schema in tools.items():
+        head = json.dumps(json.dumps({"name": name})[:-1] + ', "arguments": ')
+        bodies.append(f'{head} %json {json.dumps(options | dict(schema))} "}}"')
+    lines = [
+        'start: call ("\\n" call)*' if several else "start: call",
+        f'call: "{OPEN}\\n" body "\\n{CLOSE}"',
+        "body: " + "\n    | ".join(bodies),
+    ]
+    hint = "Leave out keywords that are not supported (not, uniqueItems, ...)."
+    return _maker("schema of a tool", "\n".join(lines), alphabet, hint, Numbers)
 
 
 def _maker(

@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from afresh.core import UserError
 from afresh.data.text.chat_rendering import RENDERER, RenderError, render
 from afresh.data.text.tokenizer import Ids, Tokenizer
+from afresh.data.text.tool_calls import RESULT, TOOLS, has_tools, result_text
 
-Turns = tuple[tuple[str, str], ...]  # (role, text), where the role is system, user or assistant
+# (role, text), where the role is system, user or assistant, or one of afresh.data.text.tool_calls.
+Turns = tuple[tuple[str, str], ...]
 
 MARKS = ("im_start", "im_end")  # special tokens of CHATML
 CHATML = (
@@ -210,8 +212,10 @@ class ChatTemplate:
         """
         side = self.tokenizer.sidecar
         template = self.tokenizer.chat_template or PLAIN
+        said = [(r, result_text(t, template) if r == RESULT else t) for r, t in turns if r != TOOLS]
         variables = {
-            "messages": [{"role": r, "content": t} for r, t in turns],
+            "messages": [{"role": r, "content": t} for r, t in said],
+            "tools": next((json.loads(t) for r, t in turns if r == TOOLS), None),
             "add_generation_prompt": opening,
             "bos_token": side.begin,
             "eos_token": side.end,
@@ -280,13 +284,15 @@ class ChatTemplate:
         heads, tails = self.edges
         longest = max(map(len, self.marks), default=0)
 
-        def escaped(text: str) -> str:
+        def escaped(role: str, text: str) -> str:
             text = self.pattern.sub(lambda m: m[0][0] + filler + m[0][1:], text)
+            if role == TOOLS:  # JSON, of which the template writes the strings between quotes
+                return text
             ends = any(text[-k:] in heads for k in range(1, min(longest, len(text) + 1)))
             begins = any(text[:k] in tails for k in range(1, min(longest, len(text) + 1)))
             return (filler if begins else "") + text + (filler if ends else "")
 
-        return tuple((role, escaped(text)) for role, text in turns), filler
+        return tuple((role, escaped(role, text)) for role, text in turns), filler
 
     def answers(self, turns: Turns, rendered: str, source: str) -> list[tuple[int, int]]:
         """(start, end) of the answers in the rendered text, each including the special token that ends it.
@@ -306,6 +312,11 @@ class ChatTemplate:
             ends = [m.end() for m in self.pattern.finditer(rendered, start, len(after))]
             out.append((start, ends[-1] if ends else len(after)))
         return out
+
+    @property
+    def has_tools(self) -> bool:
+        """Whether conversations may have tools, and answers call them."""
+        return has_tools(self.tokenizer.chat_template)
 
     @cached_property
     def stop(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -13,8 +13,24 @@ class TextBlock(BaseModel):
     citations: None
 
 
+class Caller(BaseModel):
+    type: Literal["direct"]
+
+
+class ToolUseBlock(BaseModel):
+    type: Literal["tool_use"]
+    id: str
+    name: str
+    input: dict[str, Any]
+    caller: Caller
+
+
 class MessageUsage(BaseModel):
     input_tokens: int
+    cache_creation: None
+    inference_geo: None
+    output_tokens_details: None
+    server_tool_use: None
     cache_creation_input_tokens: int
     cache_read_input_tokens: int
     output_tokens: int
@@ -26,9 +42,11 @@ class MessageAnswer(BaseModel):
     type: Literal["message"]
     role: Literal["assistant"]
     model: str
-    content: list[TextBlock]
-    stop_reason: Literal["end_turn", "max_tokens", "stop_sequence"]
+    content: list[TextBlock | ToolUseBlock]
+    stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
     stop_sequence: str | None
+    stop_details: None
+    container: None
     usage: MessageUsage
     seed: int
 

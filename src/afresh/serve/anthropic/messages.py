@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from itertools import count
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from afresh.data.text.tool_calls import Call, CallReader
 from afresh.serve.anthropic.answers import MessageAnswer, TokenCount
 from afresh.serve.errors import ANTHROPIC_ERRORS, Refused, anthropic_body, refused
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.library import Served
 from afresh.serve.openai.answers import streamed_too
-from afresh.serve.openai.conversation import NO_TOOLS, Ask, answering, asked_tokens, respond, text_of, turns_of
+from afresh.serve.openai.conversation import Ask, answering, conversation_ids, respond, text_of, turns_of
 from afresh.serve.openai.forms import (
     MOST_STOPS,
     MOST_TOKENS,
@@ -28,15 +30,51 @@ from afresh.serve.openai.forms import (
     seed_of,
 )
 from afresh.serve.openai.text import Begun, Piece, Texts, merged
+from afresh.serve.openai.tools import MOST_TOOLS, Function, Said, ToolName, Tools, calls_in, finish_of, parts_of
 from afresh.serve.work import Desk, first
 
 
 class AnthropicMessage(BaseModel):
-    """A message: a string, or blocks of text. How long a block is cached is ignored."""
+    """A message: a string, or blocks of text, of calls and of results. How long a block is cached is ignored."""
 
     model_config = ConfigDict(extra="forbid")
     role: Literal["user", "assistant"]
     content: str | list[dict[str, Any]]
+
+    def add_to(self, said: Said, param: str) -> None:
+        """Raises Refused for a block that is neither text nor, in its place, a call or the result of one."""
+        content = self.content
+        given: list[dict[str, Any]] = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        for i, block in enumerate(given):
+            where = f"{param}.content.{i}"
+            if block.get("type") == "tool_use" and self.role == "assistant":
+                said.call(block.get("id"), block.get("name"), block.get("input"), where)
+            elif block.get("type") == "tool_result" and self.role == "user":
+                result = block.get("content")
+                if isinstance(result, list) and not all(isinstance(b, dict) for b in result):
+                    result = 0
+                if not isinstance(result, str | list | None):
+                    raise Refused(400, "A result is text, or blocks of text.", None, where)
+                said.result(block.get("tool_use_id"), text_of(result, where), where)
+            else:
+                said.say(self.role, text_of([block], where))
+
+
+class AnthropicTool(Form):
+    """A function that an answer may call. How long it is cached is ignored."""
+
+    name: ToolName
+    description: str | None = None
+    input_schema: dict[str, Any] = Field(description="JSON schema of the arguments.")
+    type: Literal["custom"] | None = None
+    cache_control: dict[str, Any] | None = None
+    strict: bool | None = Field(None, description="Calls that tool_choice requires follow the schema in any case.")
+
+
+class ToolChoice(Form):
+    type: Literal["auto", "any", "tool", "none"]
+    name: ToolName | None = None
+    disable_parallel_tool_use: bool | None = None
 
 
 class Thinking(Form):
@@ -53,18 +91,29 @@ class Counted(Form):
     model: str
     messages: Annotated[list[AnthropicMessage], Field(min_length=1, max_length=10_000)]
     system: str | list[dict[str, Any]] | None = None
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: dict[str, Any] | None = None
+    tools: Annotated[list[AnthropicTool], Field(max_length=MOST_TOOLS)] | None = None
+    tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
 
     def ask(self) -> Ask:
         """Raises Refused for what does not go together, or does not apply here."""
-        if self.tools or (self.tool_choice or {}).get("type") in ("any", "tool"):
-            raise Refused(400, NO_TOOLS, "unsupported_tools", "tools")
-        system = text_of(self.system, "system")
-        messages = [("system", system)] if system else []
-        messages += [(m.role, text_of(m.content, f"messages.{i}.content")) for i, m in enumerate(self.messages)]
-        return Ask(turns_of(messages), 1, 0, None, (), Wanted())
+        system, said = text_of(self.system, "system"), Said()
+        if system:
+            said.say("system", system)
+        for i, message in enumerate(self.messages):
+            message.add_to(said, f"messages.{i}")
+        return Ask(turns_of(said.messages), 1, 0, None, (), Wanted(), tools=self.callable())
+
+    def callable(self) -> Tools | None:
+        """The tools that the answer may call. Raises Refused for a choice without its name."""
+        choice = self.tool_choice or ToolChoice(type="auto")
+        if (choice.type == "tool") != (choice.name is not None):
+            raise Refused(400, "A tool_choice has a name if its type is tool.", None, "tool_choice")
+        functions = [
+            Function(name=t.name, description=t.description, parameters=t.input_schema) for t in self.tools or ()
+        ]
+        kind = "required" if choice.type == "any" else choice.type
+        return Tools.of(functions, kind, choice.name, not choice.disable_parallel_tool_use)
 
 
 class MessageForm(Counted):
@@ -85,26 +134,49 @@ class MessageForm(Counted):
     def ask(self) -> Ask:
         settings = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k, "scored": False}
         stops = tuple(self.stop_sequences or ())
-        turns, seed = super().ask().turns, seed_of(self.seed)
-        return Ask(turns, 1, seed, self.max_tokens, stops, self.afresh, settings=settings)
+        ask, seed = super().ask(), seed_of(self.seed)
+        return Ask(ask.turns, 1, seed, self.max_tokens, stops, self.afresh, settings=settings, tools=ask.tools)
 
 
-def ending(texts: Texts, ask: Ask) -> dict[str, Any]:
-    """Why an answer ended."""
+def ending(texts: Texts, ask: Ask, calls: int) -> dict[str, Any]:
+    """Why an answer with so many calls ended."""
     text = texts.texts[0]
+    if finish_of(text.finish, ask.tools, calls) == "tool_calls":
+        return {"stop_reason": "tool_use", "stop_sequence": None, "stop_details": None}
     stop = text.stop_string(ask.stop)
     reason = "max_tokens" if text.finish == "length" else "end_turn" if stop is None else "stop_sequence"
-    return {"stop_reason": reason, "stop_sequence": stop}
+    return {"stop_reason": reason, "stop_sequence": stop, "stop_details": None}
 
 
 def usage(read: int, written: int) -> dict[str, Any]:
     return {
         "input_tokens": read,
+        "cache_creation": None,
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": 0,
+        "inference_geo": None,
         "output_tokens": written,
+        "output_tokens_details": None,
+        "server_tool_use": None,
         "service_tier": "standard",
     }
+
+
+def text_block(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text, "citations": None}
+
+
+def call_block(call: Call) -> dict[str, Any]:
+    caller = {"type": "direct"}
+    return {"type": "tool_use", "id": name("toolu"), "name": call.name, "input": call.arguments, "caller": caller}
+
+
+def blocks(text: str, tools: Tools | None) -> list[dict[str, Any]]:
+    """The content of an answer: its text, and the calls of tools after it."""
+    parts = [text] if tools is None else parts_of(text)
+    calls = calls_in(parts)
+    said = "".join(p for p in parts if isinstance(p, str))
+    return [*([text_block(said)] if said or not calls else []), *map(call_block, calls)]
 
 
 def routes(desk: Desk) -> APIRouter:
@@ -125,8 +197,10 @@ def routes(desk: Desk) -> APIRouter:
         def work(served: Served) -> dict[str, Any]:
             done = respond(served.run, ask)
             used = usage(done.prompt_tokens, done.usage["completion_tokens"])
-            content = [{"type": "text", "text": done.texts[0].text, "citations": None}]
-            return {**head, "content": content, **ending(done, ask), "usage": used, "seed": done.seed}
+            content = blocks(done.texts[0].text, ask.tools)
+            calls = sum(b["type"] == "tool_use" for b in content)
+            more = {"container": None, "usage": used, "seed": done.seed}
+            return {**head, "content": content, **ending(done, ask, calls), **more}
 
         return JSONResponse(await desk.run(request, form.model, work))
 
@@ -135,7 +209,7 @@ def routes(desk: Desk) -> APIRouter:
         ask = form.ask()
 
         def work(served: Served) -> dict[str, Any]:
-            return {"input_tokens": asked_tokens(served.run, ask)}
+            return {"input_tokens": len(conversation_ids(served.run, ask))}
 
         return JSONResponse(await desk.run(request, form.model, work))
 
@@ -145,14 +219,39 @@ def routes(desk: Desk) -> APIRouter:
 async def streamed(desk: Desk, form: MessageForm, ask: Ask, head: dict[str, Any]) -> AsyncIterator[str]:
     """The events of a stream. An error before the first piece is raised; a later one is an event."""
     begun, read = False, 0
+    reader, indices = CallReader(), count()
+    open_block: int | None = None  # the block of text that is being written
 
-    def opening() -> list[str]:
-        message = {**head, "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage(read, 0)}
-        block = {"type": "text", "text": "", "citations": None}
-        return [
-            named_event({"type": "message_start", "message": message}),
-            named_event({"type": "content_block_start", "index": 0, "content_block": block}),
-        ]
+    def opening() -> str:
+        ends = {"stop_reason": None, "stop_sequence": None, "stop_details": None, "container": None}
+        return named_event(
+            {"type": "message_start", "message": {**head, "content": [], **ends, "usage": usage(read, 0)}}
+        )
+
+    def delta(index: int, kind: str, **fields: str) -> str:
+        return named_event({"type": "content_block_delta", "index": index, "delta": {"type": kind, **fields}})
+
+    def start(block: dict[str, Any]) -> tuple[int, str]:
+        index = next(indices)
+        return index, named_event({"type": "content_block_start", "index": index, "content_block": block})
+
+    def stop(index: int) -> str:
+        return named_event({"type": "content_block_stop", "index": index})
+
+    def part(value: str | Call) -> list[str]:
+        """The events of more text, or of a call."""
+        nonlocal open_block
+        out: list[str] = []
+        if isinstance(value, str):
+            if open_block is None:
+                open_block, started = start(text_block(""))
+                out.append(started)
+            return [*out, delta(open_block, "text_delta", text=value)] if value else out
+        if open_block is not None:
+            out.append(stop(open_block))
+            open_block = None
+        index, started = start({**call_block(value), "input": {}})
+        return [*out, started, delta(index, "input_json_delta", partial_json=value.json), stop(index)]
 
     try:
         async for items in answering(desk, form.model, ask):
@@ -163,15 +262,21 @@ async def streamed(desk: Desk, form: MessageForm, ask: Ask, head: dict[str, Any]
                     continue
                 if not begun:
                     begun = True
-                    out += opening()
+                    out.append(opening())
+                    if ask.tools is None:
+                        out += part("")
                 if isinstance(item, Piece):
-                    if item.text:
-                        delta = {"type": "text_delta", "text": item.text}
-                        out.append(named_event({"type": "content_block_delta", "index": 0, "delta": delta}))
+                    for p in [item.text] if ask.tools is None else reader.add(item.text):
+                        out += part(p)
                     continue
+                for p in reader.close() if ask.tools is not None else ():
+                    out += part(p)
+                if open_block is None and not reader.calls:
+                    out += part("")
+                out += [stop(open_block)] if open_block is not None else []
                 used = usage(read, item.usage["completion_tokens"])
-                out.append(named_event({"type": "content_block_stop", "index": 0}))
-                out.append(named_event({"type": "message_delta", "delta": ending(item, ask), "usage": used}))
+                ends = ending(item, ask, reader.calls) | {"container": None}
+                out.append(named_event({"type": "message_delta", "delta": ends, "usage": used}))
                 out.append(named_event({"type": "message_stop"}))
             if out:
                 yield "".join(out)

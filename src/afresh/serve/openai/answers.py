@@ -33,17 +33,30 @@ class CompletionAnswer(BaseModel):
     seed: int
 
 
+class CalledFunction(BaseModel):
+    name: str
+    arguments: str
+
+
+class ToolCall(BaseModel):
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
 class ChatAnswerMessage(BaseModel):
     role: Literal["assistant"]
-    content: str
+    content: str | None
     refusal: None
+    annotations: list[Any]
+    tool_calls: list[ToolCall] = []
 
 
 class ChatChoice(BaseModel):
     index: int
     message: ChatAnswerMessage
     logprobs: dict[str, Any] | None
-    finish_reason: Finish
+    finish_reason: Literal["stop", "length", "tool_calls"]
 
 
 class ChatAnswer(BaseModel):
@@ -72,6 +85,15 @@ class OutputMessage(BaseModel):
     content: list[OutputText]
 
 
+class FunctionCall(BaseModel):
+    id: str
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    arguments: str
+    status: Literal["completed"]
+
+
 class ResponseUsage(BaseModel):
     input_tokens: int
     input_tokens_details: dict[str, int]
@@ -91,7 +113,7 @@ class ResponseAnswer(BaseModel):
     incomplete_details: dict[str, str] | None
     error: None
     model: str
-    output: list[OutputMessage]
+    output: list[OutputMessage | FunctionCall]
     usage: ResponseUsage
     seed: int
 

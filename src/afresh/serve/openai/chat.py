@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, Literal
 
@@ -9,13 +10,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from afresh.data.text.tool_calls import Call, CallReader
 from afresh.runs.run import Run
 from afresh.sampling.text_stream import Token
 from afresh.serve.errors import Refused, body, refused
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.library import Served
 from afresh.serve.openai.answers import ChatAnswer, streamed_too
-from afresh.serve.openai.conversation import NO_TOOLS, Ask, answering, respond, text_of, turns_of
+from afresh.serve.openai.conversation import Ask, answering, respond, text_of, turns_of
 from afresh.serve.openai.forms import (
     MOST_TOKENS,
     Count,
@@ -33,6 +35,7 @@ from afresh.serve.openai.forms import (
     seed_of,
 )
 from afresh.serve.openai.text import Begun, Piece, Text, merged, spelled
+from afresh.serve.openai.tools import MOST_TOOLS, NamedTool, Said, Tool, Tools, calls_in, finish_of, parts_of
 from afresh.serve.work import Desk, first
 
 
@@ -42,6 +45,25 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="allow")
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[dict[str, Any]] | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+
+    def add_to(self, said: Said, param: str) -> None:
+        """Raises Refused for what is no text and no call."""
+        if extra := [k for k, v in (self.model_extra or {}).items() if v and k != "name"]:
+            raise Refused(400, f"Messages are text here. Leave out: {', '.join(extra)}.", None, "messages")
+        text = text_of(self.content, f"{param}.content")
+        if self.role == "tool":
+            said.result(self.tool_call_id, text, param)
+            return
+        if self.tool_call_id is not None or (self.tool_calls and self.role != "assistant"):
+            raise Refused(400, "Calls are the assistant's, and results have the role tool.", None, param)
+        if text or not self.tool_calls:
+            said.say(self.role, text)
+        for call in self.tool_calls or ():
+            function = call.get("function")
+            given = function if isinstance(function, dict) else {}
+            said.call(call.get("id"), given.get("name"), given.get("arguments"), param)
 
 
 class ChatCompletion(Form):
@@ -66,8 +88,8 @@ class ChatCompletion(Form):
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: Any = None
+    tools: Annotated[list[Tool], Field(max_length=MOST_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     modalities: list[str] | None = None
     # Who asks, and how OpenAI's service keeps, routes and bills requests: nothing here depends on them.
@@ -82,8 +104,6 @@ class ChatCompletion(Form):
 
     def ask(self) -> Ask:
         """Raises Refused for what does not go together, or does not apply here."""
-        if self.tools or (self.tool_choice not in (None, "none", "auto")):
-            raise Refused(400, NO_TOOLS, "unsupported_tools", "tools")
         if self.modalities not in (None, ["text"]):
             raise Refused(400, "A chat answers in text here.", "unsupported_value", "modalities")
         if self.top_logprobs and not self.logprobs:
@@ -92,10 +112,12 @@ class ChatCompletion(Form):
             if not self.stream:
                 raise Refused(400, "stream_options applies to streams: set stream.", None, "stream_options")
             self.stream_options.check()
-        for message in self.messages:
-            if extra := [k for k, v in (message.model_extra or {}).items() if v and k != "name"]:
-                raise Refused(400, f"Messages are text here. Leave out: {', '.join(extra)}.", None, "messages")
-        messages = [(m.role, text_of(m.content, f"messages.{i}.content")) for i, m in enumerate(self.messages)]
+        said = Said()
+        for i, message in enumerate(self.messages):
+            message.add_to(said, f"messages.{i}")
+        named = self.tool_choice.function.name if isinstance(self.tool_choice, NamedTool) else None
+        choice = self.tool_choice if isinstance(self.tool_choice, str) else None
+        tools = Tools.of([t.function for t in self.tools or ()], choice, named, self.parallel_tool_calls is not False)
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         settings = {
             "temperature": self.temperature,
@@ -109,7 +131,7 @@ class ChatCompletion(Form):
             "scored": bool(self.logprobs),
         }
         return Ask(
-            turns_of(messages),
+            turns_of(said.messages),
             self.n or 1,
             seed_of(self.seed),
             self.max_completion_tokens or self.max_tokens,
@@ -117,6 +139,7 @@ class ChatCompletion(Form):
             self.afresh,
             None if self.response_format is None else self.response_format.schema_of(),
             settings,
+            tools,
         )
 
 
@@ -133,6 +156,23 @@ def token_logprobs(run: Run, tokens: Sequence[Token]) -> dict[str, Any]:
     return {"content": rows, "refusal": None}
 
 
+def tool_call(call: Call) -> dict[str, Any]:
+    return {"id": name("call"), "type": "function", "function": {"name": call.name, "arguments": call.json}}
+
+
+def message_of(text: Text, tools: Tools | None) -> tuple[dict[str, Any], str]:
+    """An answer as a message, and why it ended."""
+    message: dict[str, Any] = {"role": "assistant", "content": text.text, "refusal": None, "annotations": []}
+    calls: list[Call] = []
+    if tools is not None:
+        parts = parts_of(text.text)
+        calls = calls_in(parts)
+        if calls:
+            content = "".join(p for p in parts if isinstance(p, str))
+            message |= {"content": content or None, "tool_calls": [tool_call(c) for c in calls]}
+    return message, finish_of(text.finish, tools, len(calls))
+
+
 def routes(desk: Desk) -> APIRouter:
     router = APIRouter(tags=["OpenAI"], route_class=JsonRoute)
 
@@ -146,8 +186,8 @@ def routes(desk: Desk) -> APIRouter:
 
         def choice(run: Run, index: int, text: Text) -> dict[str, Any]:
             logprobs = token_logprobs(run, text.tokens) if form.logprobs else None
-            message = {"role": "assistant", "content": text.text, "refusal": None}
-            return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": text.finish}
+            message, finish = message_of(text, ask.tools)
+            return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish}
 
         def work(served: Served) -> dict[str, Any]:
             done = respond(served.run, ask)
@@ -165,6 +205,7 @@ async def streamed(desk: Desk, form: ChatCompletion, ask: Ask, head: dict[str, A
     usage: dict[str, Any] = {"usage": None} if form.stream_options and form.stream_options.include_usage else {}
     begun: set[int] = set()
     ended: set[int] = set()
+    readers: defaultdict[int, CallReader] = defaultdict(CallReader)
     run: Run | None = None
 
     def chunk(index: int, delta: dict[str, Any], logprobs: Any = None, finish: str | None = None) -> str:
@@ -177,12 +218,24 @@ async def streamed(desk: Desk, form: ChatCompletion, ask: Ask, head: dict[str, A
             begun.add(piece.index)
             out.append(chunk(piece.index, {"role": "assistant", "content": ""}))
         logprobs = token_logprobs(run, piece.tokens) if form.logprobs and piece.tokens else None
-        if piece.text or logprobs:
-            out.append(chunk(piece.index, {"content": piece.text}, logprobs))
+        text, calls = piece.text, []
+        if ask.tools is not None:
+            reader = readers[piece.index]
+            number = reader.calls
+            parts = [*reader.add(piece.text), *(reader.close() if piece.finish else ())]
+            text = "".join(p for p in parts if isinstance(p, str))
+            calls = [{"index": i, **tool_call(c)} for i, c in enumerate(calls_in(parts), number)]
+        if text or logprobs:
+            out.append(chunk(piece.index, {"content": text}, logprobs))
+        if calls:
+            out.append(chunk(piece.index, {"tool_calls": calls}))
         if piece.finish:
-            ended.add(piece.index)
-            out.append(chunk(piece.index, {}, None, piece.finish))
+            out.append(ending(piece.index, piece.finish))
         return out
+
+    def ending(index: int, finish: str) -> str:
+        ended.add(index)
+        return chunk(index, {}, None, finish_of(finish, ask.tools, readers[index].calls))
 
     try:
         async for items in answering(desk, form.model, ask):
@@ -195,7 +248,7 @@ async def streamed(desk: Desk, form: ChatCompletion, ask: Ask, head: dict[str, A
                     out += written_piece(run, item)
                 else:
                     left = [(i, t) for i, t in enumerate(item.texts) if i not in ended]
-                    out += [chunk(i, {}, None, text.finish) for i, text in left]
+                    out += [ending(i, text.finish) for i, text in left]
                     out += [event({**head, "choices": [], "usage": item.usage})] if usage else []
                     out.append(event("[DONE]"))
             if out:

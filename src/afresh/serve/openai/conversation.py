@@ -6,25 +6,25 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from afresh.core import UserError
+from torch import Tensor
+
+from afresh.core import Item, UserError
 from afresh.data.text.chat import Turns
+from afresh.data.text.tool_calls import OPEN, RESULT
 from afresh.runs.run import Run
-from afresh.sampling.request import prompt_ids
 from afresh.serve.errors import Refused
 from afresh.serve.openai.forms import Wanted, constraint
 from afresh.serve.openai.text import Begun, Piece, Put, Texts, check_writes, write
+from afresh.serve.openai.tools import NO_TOOLS, Tools
 from afresh.serve.work import Desk
 
 SYSTEM = ("system", "developer")
-NO_TOOLS = (
-    "Runs here did not learn to call tools: their chat templates have no place for them. Leave it out, or ask for "
-    "JSON with response_format."
-)
 
 
 @dataclass(frozen=True)
 class Ask:
-    """What an endpoint asks of a run: turns of which the last is the user's, and how to answer."""
+    """What an endpoint asks of a run: turns of which the last is the user's or the result of a call, and how to
+    answer."""
 
     turns: Turns
     n: int
@@ -34,6 +34,7 @@ class Ask:
     wanted: Wanted
     schema: Mapping[str, Any] | bool | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    tools: Tools | None = None
 
 
 def text_of(content: Any, param: str) -> str:
@@ -55,26 +56,27 @@ def text_of(content: Any, param: str) -> str:
 
 def turns_of(messages: Sequence[tuple[str, str]], param: str = "messages") -> Turns:
     """Turns of messages (role, text): instructions first, then the user and the assistant in turn; consecutive messages
-    of one role are joined. Raises Refused if the last is not the user's."""
+    of one role are joined, but not results of calls. Raises Refused if there is nothing to answer at the end."""
     system = [text for role, text in messages if role in SYSTEM]
     turns: list[tuple[str, str]] = [("system", "\n\n".join(system))] if system else []
     for role, text in messages:
         if role in SYSTEM:
             continue
-        if role not in ("user", "assistant"):
+        if role not in ("user", "assistant", RESULT):
             raise Refused(
                 400,
                 f"This model learnt conversations of user and assistant. Given: a message of {role!r}.",
                 "unsupported_role",
                 param,
             )
-        if turns and turns[-1][0] == role:
-            turns[-1] = role, turns[-1][1] + "\n\n" + text
+        if turns and turns[-1][0] == role != RESULT:
+            gap = "\n" if text.startswith(OPEN) else "\n\n"
+            turns[-1] = role, gap.join(t for t in (turns[-1][1], text) if t)
         else:
             turns.append((role, text))
-    if not turns or turns[-1][0] != "user":
+    if not turns or turns[-1][0] not in ("user", RESULT):
         raise Refused(400, "The last message must be the user's, which the model is to answer.", None, param)
-    if not turns[-1][1].strip():
+    if turns[-1][0] == "user" and not turns[-1][1].strip():
         raise Refused(400, "The last message is empty. Write what the model is to answer.", None, param)
     return tuple(turns)
 
@@ -91,12 +93,23 @@ def check_converses(run: Run) -> None:
         )
 
 
-def respond(run: Run, ask: Ask, put: Put | None = None) -> Texts:
-    """The answers of a run. Raises UserError if it did not learn conversations."""
+def conversation_ids(run: Run, ask: Ask) -> Tensor:
+    """The ids of the tokens after which the model answers. Raises UserError if it did not learn conversations, or for
+    tools that its template has no place for."""
     check_converses(run)
-    *earlier, (_, text) = ask.turns
-    structure = constraint(run, ask.wanted, ask.schema)
-    request = ask.wanted.request(prompt=text, turns=tuple(earlier), stop=ask.stop, logprobs=True, raw=False)
+    if (ask.tools or any(role == RESULT for role, _ in ask.turns)) and not run.encoder.template.has_tools:  # type: ignore[attr-defined]
+        raise UserError(NO_TOOLS, "unsupported_tools", param="tools")
+    turns = ask.turns if ask.tools is None else (ask.tools.turn, *ask.turns)
+    return run.encoder.encode([Item(ask.turns[-1][1], turns=turns)]).x
+
+
+def respond(run: Run, ask: Ask, put: Put | None = None) -> Texts:
+    """The answers of a run. Raises UserError as `conversation_ids`."""
+    ids = tuple(conversation_ids(run, ask).tolist())
+    structure, stop = constraint(run, ask.wanted, ask.schema), ask.stop
+    if ask.tools is not None:
+        structure, stop = ask.tools.constraint(run, structure), (*stop, *ask.tools.stop)
+    request = ask.wanted.request(prompt=[ids] * ask.n, stop=stop, logprobs=True, raw=False)
     settings = ask.wanted.chosen(constraint=structure, **ask.settings)
     return write(run, request, ask.n, ask.seed, settings, put, ask.length)
 
@@ -105,10 +118,3 @@ async def answering(desk: Desk, model: str, ask: Ask) -> AsyncIterator[list[Begu
     """A Begun, the pieces of the answers as they are written, and at last the whole."""
     async for items in desk.stream(model, lambda served, put: respond(served.run, ask, put)):
         yield items
-
-
-def asked_tokens(run: Run, ask: Ask) -> int:
-    """How many tokens of the conversation the model reads. Raises UserError if it did not learn conversations."""
-    check_converses(run)
-    *earlier, (_, text) = ask.turns
-    return len(prompt_ids(run.encoder, text, True, tuple(earlier)))

@@ -10,13 +10,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from afresh.data.text.tool_calls import Call, CallReader
 from afresh.runs.run import Run
 from afresh.serve.errors import Refused, body, refused
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.library import Served
 from afresh.serve.openai.answers import ResponseAnswer, streamed_too
 from afresh.serve.openai.chat import token_logprobs
-from afresh.serve.openai.conversation import NO_TOOLS, Ask, answering, respond, text_of, turns_of
+from afresh.serve.openai.conversation import Ask, answering, respond, text_of, turns_of
 from afresh.serve.openai.forms import (
     MOST_TOKENS,
     Finite,
@@ -31,18 +32,57 @@ from afresh.serve.openai.forms import (
     seed_of,
 )
 from afresh.serve.openai.text import Begun, Piece, Text, Texts, merged
+from afresh.serve.openai.tools import (
+    MOST_TOOLS,
+    Function,
+    NamedFunction,
+    Said,
+    Tools,
+    calls_in,
+    finish_of,
+    parts_of,
+)
 from afresh.serve.work import Desk, first
 
 LOGPROBS = "message.output_text.logprobs"
 
 
 class InputItem(BaseModel):
-    """A message of the conversation. Fields that clients copy from an earlier answer (id, status) are ignored."""
+    """A message of the conversation, a call in it, or the result of one. Fields that clients copy from an earlier
+    answer (id, status) are ignored."""
 
     model_config = ConfigDict(extra="allow")
     type: str = "message"
     role: Literal["system", "developer", "user", "assistant"] | None = None
     content: str | list[dict[str, Any]] | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    output: str | list[dict[str, Any]] | None = None
+
+    def add_to(self, said: Said, param: str) -> None:
+        """Raises Refused for an item that is neither a message of text, nor a call or its result."""
+        if self.type == "function_call":
+            said.call(self.call_id, self.name, self.arguments, param)
+        elif self.type == "function_call_output":
+            said.result(self.call_id, text_of(self.output, f"{param}.output"), param)
+        elif self.type == "message" and self.role is not None:
+            said.say(self.role, text_of(self.content, f"{param}.content"))
+        else:
+            what = f"an item of type {self.type!r}" if self.type != "message" else "a message without a role"
+            raise Refused(400, f"The input is messages and calls here. Given: {what}.", "unsupported_item", param)
+
+
+class ResponseTool(Function):
+    """A function that the answer may call."""
+
+    type: Literal["function"]
+
+
+class ResponseChoice(NamedFunction):
+    """The choice of one function, which must be called."""
+
+    type: Literal["function"]
 
 
 class TextFormat(JsonSchema):
@@ -80,8 +120,8 @@ class ResponseForm(Form):
     seed: Seed | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: Any = None
+    tools: Annotated[list[ResponseTool], Field(max_length=MOST_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ResponseChoice | None = None
     parallel_tool_calls: bool | None = None
     max_tool_calls: Annotated[int, Field(ge=1)] | None = None
     reasoning: Reasoning | None = None
@@ -104,16 +144,23 @@ class ResponseForm(Form):
         return LOGPROBS in (self.include or ())
 
     def messages(self) -> list[tuple[str, str]]:
-        """(role, text) of the instructions and the input. Raises Refused for items that are no messages of text."""
-        found = [("system", self.instructions)] if self.instructions else []
+        """(role, text) of the instructions and the input. Raises Refused for items of another kind."""
+        said = Said()
+        if self.instructions:
+            said.say("system", self.instructions)
         if isinstance(self.input, str):
-            return [*found, ("user", self.input)]
+            said.say("user", self.input)
+            return said.messages
         for i, item in enumerate(self.input):
-            if item.type != "message" or item.role is None:
-                what = f"an item of type {item.type!r}" if item.type != "message" else "a message without a role"
-                raise Refused(400, f"The input is messages here. Given: {what}.", "unsupported_item", f"input.{i}")
-            found.append((item.role, text_of(item.content, f"input.{i}.content")))
-        return found
+            item.add_to(said, f"input.{i}")
+        return said.messages
+
+    def callable(self) -> Tools | None:
+        """The tools that the answer may call."""
+        functions = [Function(**t.model_dump(exclude={"type"})) for t in self.tools or ()]
+        named = self.tool_choice.name if isinstance(self.tool_choice, ResponseChoice) else None
+        choice = self.tool_choice if isinstance(self.tool_choice, str) else None
+        return Tools.of(functions, choice, named, self.parallel_tool_calls is not False)
 
     def ask(self) -> Ask:
         """Raises Refused for what does not go together, or does not apply here."""
@@ -121,8 +168,6 @@ class ResponseForm(Form):
             param = "conversation" if self.previous_response_id is None else "previous_response_id"
             message = "Answers are not kept here. Send the messages before in `input`, and leave it out."
             raise Refused(400, message, "unsupported_parameter", param)
-        if self.tools or self.tool_choice not in (None, "none", "auto"):
-            raise Refused(400, NO_TOOLS, "unsupported_tools", "tools")
         if self.top_logprobs and not self.logprobs:
             raise Refused(400, f"top_logprobs needs include: [{LOGPROBS!r}].", None, "top_logprobs")
         if self.stream_options is not None and not self.stream:
@@ -140,7 +185,8 @@ class ResponseForm(Form):
             "scored": self.logprobs,
         }
         turns = turns_of(self.messages(), "input")
-        return Ask(turns, 1, seed_of(self.seed), self.max_output_tokens, (), self.afresh, schema, settings)
+        seed, length, tools = seed_of(self.seed), self.max_output_tokens, self.callable()
+        return Ask(turns, 1, seed, length, (), self.afresh, schema, settings, tools)
 
 
 def description(form: ResponseForm, ask: Ask, begun: int) -> dict[str, Any]:
@@ -162,7 +208,7 @@ def description(form: ResponseForm, ask: Ask, begun: int) -> dict[str, Any]:
         "max_tool_calls": form.max_tool_calls,
         "model": form.model,
         "output": [],
-        "parallel_tool_calls": False if form.parallel_tool_calls is None else form.parallel_tool_calls,
+        "parallel_tool_calls": form.parallel_tool_calls is not False,
         "previous_response_id": None,
         "prompt_cache_key": form.prompt_cache_key,
         "reasoning": {"effort": None, "summary": None},
@@ -173,8 +219,13 @@ def description(form: ResponseForm, ask: Ask, begun: int) -> dict[str, Any]:
         "frequency_penalty": form.frequency_penalty or 0.0,
         "presence_penalty": form.presence_penalty or 0.0,
         "text": text,
-        "tool_choice": form.tool_choice or "auto",
-        "tools": form.tools or [],
+        "tool_choice": form.tool_choice.model_dump()
+        if isinstance(form.tool_choice, ResponseChoice)
+        else form.tool_choice or "auto",
+        "tools": [
+            {"description": None, "parameters": {}, **t.model_dump(exclude_none=True), "strict": bool(t.strict)}
+            for t in form.tools or ()
+        ],
         "top_logprobs": form.top_logprobs or 0,
         "top_p": 1.0 if form.top_p is None else form.top_p,
         "truncation": "disabled",
@@ -185,21 +236,26 @@ def description(form: ResponseForm, ask: Ask, begun: int) -> dict[str, Any]:
     }
 
 
-def part(run: Run, text: Text, logprobs: bool) -> dict[str, Any]:
+def part(run: Run, text: Text, said: str, logprobs: bool) -> dict[str, Any]:
+    """The text `said` in an answer."""
     rows = token_logprobs(run, text.tokens)["content"] if logprobs else []
-    return {"type": "output_text", "annotations": [], "logprobs": rows, "text": text.text}
+    return {"type": "output_text", "annotations": [], "logprobs": rows, "text": said}
 
 
-def completed(about: dict[str, Any], item: dict[str, Any], texts: Texts) -> dict[str, Any]:
-    """The description of a finished answer, whose message is `item`."""
-    cut = texts.texts[0].finish == "length"
+def is_cut(texts: Texts, ask: Ask, calls: int) -> bool:
+    """Whether an answer with so many calls is as long as it may be, and not at its end."""
+    return finish_of(texts.texts[0].finish, ask.tools, calls) == "length"
+
+
+def completed(about: dict[str, Any], output: list[dict[str, Any]], texts: Texts, cut: bool) -> dict[str, Any]:
+    """The description of a finished answer of these items."""
     usage = texts.usage
     return {
         **about,
         "status": "incomplete" if cut else "completed",
         "completed_at": None if cut else now(),
         "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-        "output": [item],
+        "output": output,
         "usage": {
             "input_tokens": usage["prompt_tokens"],
             "input_tokens_details": {"cached_tokens": 0},
@@ -210,9 +266,14 @@ def completed(about: dict[str, Any], item: dict[str, Any], texts: Texts) -> dict
     }
 
 
-def message(identity: str, texts: Texts, content: dict[str, Any]) -> dict[str, Any]:
-    status = "incomplete" if texts.texts[0].finish == "length" else "completed"
+def message(identity: str, content: dict[str, Any], cut: bool) -> dict[str, Any]:
+    status = "incomplete" if cut else "completed"
     return {"id": identity, "type": "message", "status": status, "role": "assistant", "content": [content]}
+
+
+def call_item(call: Call) -> dict[str, Any]:
+    ids = {"id": name("fc"), "call_id": name("call")}
+    return {**ids, "type": "function_call", "name": call.name, "arguments": call.json, "status": "completed"}
 
 
 def routes(desk: Desk) -> APIRouter:
@@ -230,8 +291,13 @@ def routes(desk: Desk) -> APIRouter:
 
         def work(served: Served) -> dict[str, Any]:
             done = respond(served.run, ask)
-            content = part(served.run, done.texts[0], form.logprobs)
-            return completed(about, message(name("msg"), done, content), done)
+            text = done.texts[0]
+            parts = [text.text] if ask.tools is None else parts_of(text.text)
+            calls = calls_in(parts)
+            cut, said = is_cut(done, ask, len(calls)), "".join(p for p in parts if isinstance(p, str))
+            content = part(served.run, text, said, form.logprobs)
+            first_item = [message(name("msg"), content, cut)] if said or not calls else []
+            return completed(about, [*first_item, *map(call_item, calls)], done, cut)
 
         return JSONResponse(await desk.run(request, form.model, work))
 
@@ -244,31 +310,58 @@ async def streamed(desk: Desk, form: ResponseForm, ask: Ask, about: dict[str, An
     identity = name("msg")
     inside = {"item_id": identity, "output_index": 0, "content_index": 0}
     run: Run | None = None
-    begun = False
+    begun = saying = False
+    reader = CallReader()
+    said, calls = "", list[Call]()
 
     def event(kind: str, **fields: Any) -> str:
         return named_event({"type": kind, "sequence_number": next(numbers), **fields})
 
     def opening() -> list[str]:
-        item = {"id": identity, "type": "message", "status": "in_progress", "role": "assistant", "content": []}
-        empty = {"type": "output_text", "annotations": [], "logprobs": [], "text": ""}
+        return [event("response.created", response=about), event("response.in_progress", response=about)]
+
+    def say(text: str, rows: list[Any]) -> list[str]:
+        """The events of more text."""
+        nonlocal saying, said
+        out: list[str] = []
+        if not saying:
+            saying = True
+            item = {"id": identity, "type": "message", "status": "in_progress", "role": "assistant", "content": []}
+            empty = {"type": "output_text", "annotations": [], "logprobs": [], "text": ""}
+            out.append(event("response.output_item.added", output_index=0, item=item))
+            out.append(event("response.content_part.added", **inside, part=empty))
+        said += text
+        if text or rows:
+            out.append(event("response.output_text.delta", **inside, delta=text, logprobs=rows))
+        return out
+
+    def called(index: int, item: dict[str, Any]) -> list[str]:
+        """The events of a call."""
+        place, begin = {"item_id": item["id"], "output_index": index}, {"arguments": "", "status": "in_progress"}
+        written = {"arguments": item["arguments"]}
         return [
-            event("response.created", response=about),
-            event("response.in_progress", response=about),
-            event("response.output_item.added", output_index=0, item=item),
-            event("response.content_part.added", **inside, part=empty),
+            event("response.output_item.added", output_index=index, item={**item, **begin}),
+            event("response.function_call_arguments.delta", **place, delta=item["arguments"]),
+            event("response.function_call_arguments.done", **place, name=item["name"], **written),
+            event("response.output_item.done", output_index=index, item=item),
         ]
 
     def closing(run: Run, texts: Texts) -> list[str]:
-        content = part(run, texts.texts[0], form.logprobs)
-        item = message(identity, texts, content)
-        whole = completed(about, item, texts)
-        return [
-            event("response.output_text.done", **inside, text=content["text"], logprobs=content["logprobs"]),
-            event("response.content_part.done", **inside, part=content),
-            event("response.output_item.done", output_index=0, item=item),
-            event(f"response.{whole['status']}", response=whole),
-        ]
+        """The events at the end. Calls come after the message, which texts between them continue."""
+        cut = is_cut(texts, ask, len(calls))
+        out, output = [] if saying or calls else say("", []), list[dict[str, Any]]()
+        if saying:
+            content = part(run, texts.texts[0], said, form.logprobs)
+            output = [message(identity, content, cut)]
+            out.append(event("response.output_text.done", **inside, text=said, logprobs=content["logprobs"]))
+            out.append(event("response.content_part.done", **inside, part=content))
+            out.append(event("response.output_item.done", output_index=0, item=output[0]))
+        for call in calls:
+            item = call_item(call)
+            out += called(len(output), item)
+            output.append(item)
+        whole = completed(about, output, texts, cut)
+        return [*out, event(f"response.{whole['status']}", response=whole)]
 
     try:
         async for items in answering(desk, form.model, ask):
@@ -281,11 +374,16 @@ async def streamed(desk: Desk, form: ResponseForm, ask: Ask, about: dict[str, An
                 if not begun:
                     begun = True
                     out += opening()
+                rows: list[Any] = []
                 if isinstance(item, Piece):
                     rows = token_logprobs(run, item.tokens)["content"] if form.logprobs else []
-                    if item.text or rows:
-                        out.append(event("response.output_text.delta", **inside, delta=item.text, logprobs=rows))
+                    parts = [item.text] if ask.tools is None else reader.add(item.text)
                 else:
+                    parts = [] if ask.tools is None else reader.close()
+                calls += calls_in(parts)
+                if (text := "".join(p for p in parts if isinstance(p, str))) or rows:
+                    out += say(text, rows)
+                if isinstance(item, Texts):
                     out += closing(run, item)
             if out:
                 yield "".join(out)
