@@ -8,7 +8,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # Tests start many processes. Where bytecode may not be written, each would compile all that it imports anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test check types quick bench-test test-serve fuzz format docs matrix bench lowest audit clean
+.PHONY: demo test check types quick bench-test test-serve test-browser fuzz format docs matrix bench lowest audit clean
 
 # What the demonstration needs, without the extra dev. A module is compiled when it is first imported: most never are.
 .venv/.installed: pyproject.toml
@@ -45,6 +45,11 @@ bench-test: .venv/.ready
 test-serve: .venv/.ready
 	$(BIN)/pip install --disable-pip-version-check -q 'schemathesis>=4'
 	EXAMPLES=50 $(BIN)/python -m pytest tests/serve/test_conformance.py --timeout 3600
+
+# The studio in a browser, which is installed if there is none; a missing browser fails here, where `make test` skips.
+test-browser: .venv/.ready
+	command -v chromium || command -v chromium-browser || command -v google-chrome || apt-get install -y chromium
+	BROWSER_REQUIRED=1 $(PYTEST) tests/serve/studio
 
 # Files of tiny runs of every kind are changed at random; every command must work or say what is wrong. One process that
 # has a core to itself tries 4.5 changed runs a second, and 10,000 in 40 minutes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,7 +62,8 @@ def browser() -> Iterator[Any]:
     playwright = needs.package("playwright.sync_api", "playwright")
     path = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
     if path is None:
-        pytest.skip("there is no Chromium: apt-get install chromium")
+        assert "BROWSER_REQUIRED" not in os.environ, "there is no Chromium: apt-get install chromium"
+        pytest.skip("there is no Chromium: apt-get install chromium, or make test-browser")
     with playwright.sync_playwright() as started:
         opened = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield opened
