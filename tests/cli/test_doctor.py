@@ -29,7 +29,7 @@ def test_this_machine_is_described(invoke: Invoke, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(doctor, "compile_fault", lambda device: None)  # which takes some seconds
     code, printed, _ = invoke("doctor", tmp_path, "--device", "cpu", "--json")
     seen = parsed(printed)
-    names = [f["name"] for f in seen["findings"]]
+    names = [f["name"] for f in seen["findings"] if f["name"] != "kept data"]  # of other tests of this process
     assert code == 0
     machine_names = ["python", "torch", "device", "threads", "products", "compiler", "kernels", "memory", "disk"]
     assert names == [*machine_names, *(f"extra {e.name}" for e in EXTRAS)]

@@ -58,7 +58,7 @@ def ended(job: BackgroundJob, seconds: float = 60) -> Outcome:
 
 
 def begun(job: BackgroundJob) -> None:
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while background.outcome(job).progress is None:
         assert time.monotonic() < until
         time.sleep(0.02)
