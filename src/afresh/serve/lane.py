@@ -27,7 +27,7 @@ from afresh.training.loop import precision
 KEPT_BATCHES = 2  # without a sequence
 SEQUENCES = 64  # drawn side by side
 EXAMPLES = 16  # solved together; more are no faster each on a processor, and others would wait for longer
-GATHERING = 0.01  # seconds that an idle lane waits for others before it solves: a fraction of what solving takes
+GATHERING, GATHERINGS = 0.015, 6  # seconds that an idle lane waits for another call before it solves, and how often
 
 # Set in the thread of a request: whether nobody waits for its result any longer.
 cancelled: ContextVar[threading.Event | None] = ContextVar("cancelled", default=None)
@@ -123,7 +123,6 @@ class Lane:
     # ------------------------------------------------------------------------------------------------ its thread
 
     def _work(self) -> None:
-        torch.set_num_threads(self.run.train.threads or torch.get_num_threads())
         with torch.no_grad(), precision(self.run.train):
             while True:
                 with self.changed:
@@ -133,7 +132,7 @@ class Lane:
                     if self.closed:
                         break
                     if idle and self.stepwise is None:
-                        self.changed.wait(GATHERING)
+                        self._gather()
                     self._drop_cancelled()
                     calls = list(self.calls)
                 if calls:
@@ -142,6 +141,15 @@ class Lane:
                     self.calls = deque(c for c in self.calls if not c.done.is_set())
         for call in self.calls:
             call.end(Cancelled())
+
+    def _gather(self) -> None:
+        """Wait for other calls for as long as they keep coming."""
+        known = 0
+        for _ in range(GATHERINGS):
+            if len(self.calls) == known or self.closed:
+                break
+            known = len(self.calls)
+            self.changed.wait(GATHERING)
 
     def _advance(self, calls: list[Call]) -> None:
         try:
