@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE :=
 .venv/.installed: pyproject.toml
 	@echo "Installing afresh into .venv, in half a minute if its packages are near at hand"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check -q --no-compile -e .
+	$(BIN)/pip install --disable-pip-version-check -q --no-compile -e '.[serve]'
 	touch $@
 
 .venv/.ready: .venv/.installed

@@ -15,6 +15,7 @@ CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,re
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # four minutes of a core for 24 endpoints
 def test_answers_conform_to_the_description(address: str, tmp_path: Path) -> None:
     needs.package("schemathesis", "schemathesis")
     examples = os.environ.get("EXAMPLES", "10")

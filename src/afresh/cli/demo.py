@@ -40,6 +40,7 @@ def commands(out: Path) -> list[tuple[str, str]]:
             "Learn on towards what is preferred, here bright images",
             f"{afresh} align {runs / 'drawings'} --reward brightness --minutes 1 --out runs/bright",
         ),
+        ("All three on a page where you create with them", f"{afresh} serve {runs} --open"),
         ("See what would be learnt from a folder of your own", f"{afresh} data FOLDER"),
         ("Learn it", f"{afresh} train FOLDER --minutes 10"),
     ]
