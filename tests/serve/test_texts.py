@@ -70,6 +70,17 @@ def test_a_stream_is_the_completion_in_pieces(client: openai.OpenAI) -> None:
     assert all(len(top) == 2 for top in first.top_logprobs)
 
 
+def test_a_prompt_alone_is_echoed(client: openai.OpenAI) -> None:
+    asked = {"model": "stories", "prompt": ["Once", "a cat"], "max_tokens": 0, "echo": True}
+    whole = client.completions.create(**asked)
+    assert [c.text for c in whole.choices] == ["Once", "a cat"] and whole.usage.prompt_tokens == 9
+    texts = ["", ""]
+    for chunk in client.completions.create(**asked, stream=True):
+        for c in chunk.choices:
+            texts[c.index] += c.text
+    assert texts == ["Once", "a cat"]
+
+
 def test_a_crowd_gets_what_each_would_get_alone(address: str) -> None:
     async def crowd() -> None:
         async def ask(i: int) -> str:

@@ -11,8 +11,9 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from afresh.data.text.tool_calls import Call, CallReader
+from afresh.runs.run import Run
 from afresh.serve.anthropic.answers import MessageAnswer, TokenCount
-from afresh.serve.errors import ANTHROPIC_ERRORS, Refused, anthropic_body, refused
+from afresh.serve.errors import ANTHROPIC_ERRORS, Refused, anthropic_body
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.library import Served
 from afresh.serve.openai.answers import streamed_too
@@ -29,7 +30,7 @@ from afresh.serve.openai.forms import (
     named_event,
     seed_of,
 )
-from afresh.serve.openai.text import Begun, Piece, Texts, merged
+from afresh.serve.openai.text import Begun, Piece, Texts, events_of
 from afresh.serve.openai.tools import MOST_TOOLS, Function, Said, ToolName, Tools, calls_in, finish_of, parts_of
 from afresh.serve.work import Desk, first
 
@@ -216,17 +217,11 @@ def routes(desk: Desk) -> APIRouter:
     return router
 
 
-async def streamed(desk: Desk, form: MessageForm, ask: Ask, head: dict[str, Any]) -> AsyncIterator[str]:
-    """The events of a stream. An error before the first piece is raised; a later one is an event."""
-    begun, read = False, 0
+def streamed(desk: Desk, form: MessageForm, ask: Ask, head: dict[str, Any]) -> AsyncIterator[str]:
+    """The events of a stream."""
+    read = 0
     reader, indices = CallReader(), count()
     open_block: int | None = None  # the block of text that is being written
-
-    def opening() -> str:
-        ends = {"stop_reason": None, "stop_sequence": None, "stop_details": None, "container": None}
-        return named_event(
-            {"type": "message_start", "message": {**head, "content": [], **ends, "usage": usage(read, 0)}}
-        )
 
     def delta(index: int, kind: str, **fields: str) -> str:
         return named_event({"type": "content_block_delta", "index": index, "delta": {"type": kind, **fields}})
@@ -253,34 +248,27 @@ async def streamed(desk: Desk, form: MessageForm, ask: Ask, head: dict[str, Any]
         index, started = start({**call_block(value), "input": {}})
         return [*out, started, delta(index, "input_json_delta", partial_json=value.json), stop(index)]
 
-    try:
-        async for items in answering(desk, form.model, ask):
-            out: list[str] = []
-            for item in merged(items):
-                if isinstance(item, Begun):
-                    read = item.prompt_tokens
-                    continue
-                if not begun:
-                    begun = True
-                    out.append(opening())
-                    if ask.tools is None:
-                        out += part("")
-                if isinstance(item, Piece):
-                    for p in [item.text] if ask.tools is None else reader.add(item.text):
-                        out += part(p)
-                    continue
-                for p in reader.close() if ask.tools is not None else ():
-                    out += part(p)
-                if open_block is None and not reader.calls:
-                    out += part("")
-                out += [stop(open_block)] if open_block is not None else []
-                used = usage(read, item.usage["completion_tokens"])
-                ends = ending(item, ask, reader.calls) | {"container": None}
-                out.append(named_event({"type": "message_delta", "delta": ends, "usage": used}))
-                out.append(named_event({"type": "message_stop"}))
-            if out:
-                yield "".join(out)
-    except Exception as error:
-        if not begun:
-            raise
-        yield named_event(anthropic_body(refused(error)))
+    def opening(begun: Begun) -> list[str]:
+        nonlocal read
+        read = begun.prompt_tokens
+        ends = {"stop_reason": None, "stop_sequence": None, "stop_details": None, "container": None}
+        about = {**head, "content": [], **ends, "usage": usage(read, 0)}
+        begin = named_event({"type": "message_start", "message": about})
+        return [begin, *(part("") if ask.tools is None else ())]
+
+    def written_piece(run: Run, piece: Piece) -> list[str]:
+        parts = [piece.text] if ask.tools is None else reader.add(piece.text)
+        return [e for p in parts for e in part(p)]
+
+    def closing(run: Run, texts: Texts) -> list[str]:
+        out = [e for p in (reader.close() if ask.tools is not None else ()) for e in part(p)]
+        if open_block is None and not reader.calls:
+            out += part("")
+        out += [stop(open_block)] if open_block is not None else []
+        used = usage(read, texts.usage["completion_tokens"])
+        ends = ending(texts, ask, reader.calls) | {"container": None}
+        out.append(named_event({"type": "message_delta", "delta": ends, "usage": used}))
+        return [*out, named_event({"type": "message_stop"})]
+
+    stream = answering(desk, form.model, ask)
+    return events_of(stream, opening, written_piece, closing, lambda error: [named_event(anthropic_body(error))])

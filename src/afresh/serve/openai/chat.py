@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from afresh.data.text.tool_calls import Call, CallReader
 from afresh.runs.run import Run
 from afresh.sampling.text_stream import Token
-from afresh.serve.errors import Refused, body, refused
+from afresh.serve.errors import Refused, body
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.library import Served
 from afresh.serve.openai.answers import ChatAnswer, streamed_too
@@ -34,7 +34,7 @@ from afresh.serve.openai.forms import (
     now,
     seed_of,
 )
-from afresh.serve.openai.text import Begun, Piece, Text, merged, spelled
+from afresh.serve.openai.text import Piece, Text, Texts, events_of, spelled
 from afresh.serve.openai.tools import MOST_TOOLS, NamedTool, Said, Tool, Tools, calls_in, finish_of, parts_of
 from afresh.serve.work import Desk, first
 
@@ -200,13 +200,12 @@ def routes(desk: Desk) -> APIRouter:
     return router
 
 
-async def streamed(desk: Desk, form: ChatCompletion, ask: Ask, head: dict[str, Any]) -> AsyncIterator[str]:
-    """The events of a stream. An error before the first piece is raised; a later one is an event."""
+def streamed(desk: Desk, form: ChatCompletion, ask: Ask, head: dict[str, Any]) -> AsyncIterator[str]:
+    """The events of a stream."""
     usage: dict[str, Any] = {"usage": None} if form.stream_options and form.stream_options.include_usage else {}
     begun: set[int] = set()
     ended: set[int] = set()
     readers: defaultdict[int, CallReader] = defaultdict(CallReader)
-    run: Run | None = None
 
     def chunk(index: int, delta: dict[str, Any], logprobs: Any = None, finish: str | None = None) -> str:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
@@ -237,24 +236,9 @@ async def streamed(desk: Desk, form: ChatCompletion, ask: Ask, head: dict[str, A
         ended.add(index)
         return chunk(index, {}, None, finish_of(finish, ask.tools, readers[index].calls))
 
-    try:
-        async for items in answering(desk, form.model, ask):
-            out: list[str] = []
-            for item in merged(items):
-                if isinstance(item, Begun):
-                    run = item.run
-                elif isinstance(item, Piece):
-                    assert run is not None
-                    out += written_piece(run, item)
-                else:
-                    left = [(i, t) for i, t in enumerate(item.texts) if i not in ended]
-                    out += [ending(i, text.finish) for i, text in left]
-                    out += [event({**head, "choices": [], "usage": item.usage})] if usage else []
-                    out.append(event("[DONE]"))
-            if out:
-                yield "".join(out)
-    except Exception as error:
-        if not begun:
-            raise
-        yield event(body(refused(error)))
-        yield event("[DONE]")
+    def end(run: Run, texts: Texts) -> list[str]:
+        left = [ending(i, text.finish) for i, text in enumerate(texts.texts) if i not in ended]
+        return [*left, *([event({**head, "choices": [], "usage": texts.usage})] if usage else []), event("[DONE]")]
+
+    stream = answering(desk, form.model, ask)
+    return events_of(stream, lambda begun: [], written_piece, end, lambda error: [event(body(error)), event("[DONE]")])

@@ -12,7 +12,7 @@ from pydantic import Field
 from afresh.runs.run import Run
 from afresh.sampling.request import Prompt
 from afresh.sampling.text_stream import Token
-from afresh.serve.errors import Refused, body, refused
+from afresh.serve.errors import Refused, body
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.library import Served
 from afresh.serve.openai.answers import CompletionAnswer, streamed_too
@@ -27,14 +27,25 @@ from afresh.serve.openai.forms import (
     Stops,
     StreamOptions,
     Wanted,
-    check_context,
     constraint,
     event,
     name,
     now,
     seed_of,
 )
-from afresh.serve.openai.text import FINISH, Begun, Piece, Put, Text, Texts, merged, prompt_text, spelled, write
+from afresh.serve.openai.text import (
+    FINISH,
+    Begun,
+    Piece,
+    Put,
+    Text,
+    Texts,
+    events_of,
+    prompt_counts,
+    prompt_text,
+    spelled,
+    write,
+)
 from afresh.serve.work import Desk, first
 from afresh.tasks.complete import Hole, complete_many
 
@@ -168,12 +179,11 @@ def written(run: Run, form: Completion, put: Put | None) -> Texts:
     )
     wanted = form.afresh.model_copy(update={"raw": True})
     request = wanted.request(prompt=each, stop=stop, logprobs=True)
-    if form.max_tokens == 0:
-        check_context(run, 0)
+    if form.max_tokens == 0:  # only the prompts are wanted
+        read = sum(prompt_counts(run, request))
         if put is not None:
-            put(Begun(run, 0))
-            put(Piece(0, "", ()))
-        return Texts([Text("", "length", ()) for _ in each], 0, seed)
+            put(Begun(run, read))
+        return Texts([Text("", "length", ()) for _ in each], read, seed)
     return write(run, request, len(each), seed, settings, put, 16 if form.max_tokens is None else form.max_tokens)
 
 
@@ -201,17 +211,20 @@ def filled_in(
     return Texts(texts, sum(len(p.ids) for p in prompts), seed)
 
 
-async def streamed(desk: Desk, form: Completion, head: dict[str, Any]) -> AsyncIterator[str]:
-    """The events of a stream. An error before the first piece is raised; a later one is an event."""
+def streamed(desk: Desk, form: Completion, head: dict[str, Any]) -> AsyncIterator[str]:
+    """The events of a stream."""
     usage: dict[str, Any] = {"usage": None} if form.stream_options and form.stream_options.include_usage else {}
     ended: set[int] = set()
     offsets: dict[int, int] = {}
     prompts, n = form.prompts(), form.n or 1
-    begun = False
 
     def chunk(index: int, text: str, logprobs: Any, finish: str | None) -> str:
         choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
         return event({**head, "choices": [choice], **usage})
+
+    def opening(begun: Begun) -> list[str]:
+        echoes = [prompt_text(begun.run, p) for p in prompts for _ in range(n)] if form.echo else []
+        return [chunk(i, text, None, None) for i, text in enumerate(echoes)]
 
     def written_piece(run: Run, piece: Piece) -> list[str]:
         if piece.finish:
@@ -223,29 +236,9 @@ async def streamed(desk: Desk, form: Completion, head: dict[str, Any]) -> AsyncI
         wanted = piece.text or piece.finish or (logprobs and piece.tokens)
         return [chunk(piece.index, piece.text, logprobs, piece.finish)] if wanted else []
 
-    run: Run | None = None
-    try:
-        async for items in desk.stream(form.model, lambda served, put: written(served.run, form, put)):
-            out: list[str] = []
-            for item in merged(items):
-                if isinstance(item, Begun):
-                    run = item.run
-                elif isinstance(item, Piece):
-                    assert run is not None
-                    if not begun and form.echo:
-                        echoes = (prompt_text(run, p) for p in prompts for _ in range(n))
-                        out += [chunk(i, text, None, None) for i, text in enumerate(echoes)]
-                    begun = True
-                    out += written_piece(run, item)
-                else:
-                    left = [(i, t) for i, t in enumerate(item.texts) if i not in ended]
-                    out += [chunk(i, "", None, text.finish) for i, text in left]
-                    out += [event({**head, "choices": [], "usage": item.usage})] if usage else []
-                    out.append(event("[DONE]"))
-            if out:
-                yield "".join(out)
-    except Exception as error:
-        if not begun:
-            raise
-        yield event(body(refused(error)))
-        yield event("[DONE]")
+    def end(run: Run, texts: Texts) -> list[str]:
+        left = [chunk(i, "", None, text.finish) for i, text in enumerate(texts.texts) if i not in ended]
+        return [*left, *([event({**head, "choices": [], "usage": texts.usage})] if usage else []), event("[DONE]")]
+
+    stream = desk.stream(form.model, lambda served, put: written(served.run, form, put))
+    return events_of(stream, opening, written_piece, end, lambda error: [event(body(error)), event("[DONE]")])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import count
 from typing import Annotated, Any, Literal
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from afresh.data.text.tool_calls import Call, CallReader
 from afresh.runs.run import Run
-from afresh.serve.errors import Refused, body, refused
+from afresh.serve.errors import Refused, body
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.library import Served
 from afresh.serve.openai.answers import ResponseAnswer, streamed_too
@@ -31,7 +31,7 @@ from afresh.serve.openai.forms import (
     now,
     seed_of,
 )
-from afresh.serve.openai.text import Begun, Piece, Text, Texts, merged
+from afresh.serve.openai.text import Begun, Piece, Text, Texts, events_of
 from afresh.serve.openai.tools import (
     MOST_TOOLS,
     Function,
@@ -304,20 +304,19 @@ def routes(desk: Desk) -> APIRouter:
     return router
 
 
-async def streamed(desk: Desk, form: ResponseForm, ask: Ask, about: dict[str, Any]) -> AsyncIterator[str]:
-    """The events of a stream. An error before the first piece is raised; a later one is an event."""
+def streamed(desk: Desk, form: ResponseForm, ask: Ask, about: dict[str, Any]) -> AsyncIterator[str]:
+    """The events of a stream."""
     numbers = count()
     identity = name("msg")
     inside = {"item_id": identity, "output_index": 0, "content_index": 0}
-    run: Run | None = None
-    begun = saying = False
+    saying = False
     reader = CallReader()
     said, calls = "", list[Call]()
 
     def event(kind: str, **fields: Any) -> str:
         return named_event({"type": kind, "sequence_number": next(numbers), **fields})
 
-    def opening() -> list[str]:
+    def opening(begun: Begun) -> list[str]:
         return [event("response.created", response=about), event("response.in_progress", response=about)]
 
     def say(text: str, rows: list[Any]) -> list[str]:
@@ -346,8 +345,19 @@ async def streamed(desk: Desk, form: ResponseForm, ask: Ask, about: dict[str, An
             event("response.output_item.done", output_index=index, item=item),
         ]
 
+    def more_of(parts: Sequence[str | Call], rows: list[Any]) -> list[str]:
+        """The events of more text, and of calls, which are kept for the end."""
+        calls.extend(calls_in(parts))
+        text = "".join(p for p in parts if isinstance(p, str))
+        return say(text, rows) if text or rows else []
+
+    def written_piece(run: Run, piece: Piece) -> list[str]:
+        rows: list[Any] = token_logprobs(run, piece.tokens)["content"] if form.logprobs else []
+        return more_of([piece.text] if ask.tools is None else reader.add(piece.text), rows)
+
     def closing(run: Run, texts: Texts) -> list[str]:
         """The events at the end. Calls come after the message, which texts between them continue."""
+        more = [] if ask.tools is None else more_of(reader.close(), [])
         cut = is_cut(texts, ask, len(calls))
         out, output = [] if saying or calls else say("", []), list[dict[str, Any]]()
         if saying:
@@ -361,36 +371,12 @@ async def streamed(desk: Desk, form: ResponseForm, ask: Ask, about: dict[str, An
             out += called(len(output), item)
             output.append(item)
         whole = completed(about, output, texts, cut)
-        return [*out, event(f"response.{whole['status']}", response=whole)]
+        return [*more, *out, event(f"response.{whole['status']}", response=whole)]
 
-    try:
-        async for items in answering(desk, form.model, ask):
-            out: list[str] = []
-            for item in merged(items):
-                if isinstance(item, Begun):
-                    run = item.run
-                    continue
-                assert run is not None
-                if not begun:
-                    begun = True
-                    out += opening()
-                rows: list[Any] = []
-                if isinstance(item, Piece):
-                    rows = token_logprobs(run, item.tokens)["content"] if form.logprobs else []
-                    parts = [item.text] if ask.tools is None else reader.add(item.text)
-                else:
-                    parts = [] if ask.tools is None else reader.close()
-                calls += calls_in(parts)
-                if (text := "".join(p for p in parts if isinstance(p, str))) or rows:
-                    out += say(text, rows)
-                if isinstance(item, Texts):
-                    out += closing(run, item)
-            if out:
-                yield "".join(out)
-    except Exception as error:
-        if not begun:
-            raise
-        known = body(refused(error))["error"]
-        failed = {"code": "server_error", "message": known["message"]}
-        yield event("error", **{k: known[k] for k in ("code", "message", "param")})
-        yield event("response.failed", response={**about, "status": "failed", "error": failed})
+    def failed(error: Refused) -> list[str]:
+        known = body(error)["error"]
+        response = {**about, "status": "failed", "error": {"code": "server_error", "message": known["message"]}}
+        fault = event("error", **{k: known[k] for k in ("code", "message", "param")})
+        return [fault, event("response.failed", response=response)]
+
+    return events_of(answering(desk, form.model, ask), opening, written_piece, closing, failed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from afresh.core import UserError
 from afresh.runs.run import Run
 from afresh.sampling.request import Prompt, Request, prompt_ids, writes_text
 from afresh.sampling.text_stream import BROKEN, Row, Token
+from afresh.serve.errors import Refused, refused
 from afresh.serve.lane import Cancelled, cancelled
 from afresh.serve.openai.forms import check_context
 from afresh.tasks.sample import Sampler
@@ -88,6 +89,39 @@ class Texts:
         }
 
 
+async def events_of(
+    stream: AsyncIterator[list[Any]],
+    opening: Callable[[Begun], Sequence[str]],
+    piece: Callable[[Run, Piece], Sequence[str]],
+    end: Callable[[Run, Texts], Sequence[str]],
+    failed: Callable[[Refused], Sequence[str]],
+) -> AsyncIterator[str]:
+    """The events of a stream of `write`: those that open it, those of each piece, and those at its end.
+
+    An error before the first piece is raised, so that it is answered with a status; a later one is an event.
+    """
+    begun: Begun | None = None
+    opened = False
+    try:
+        async for items in stream:
+            out: list[str] = []
+            for item in merged(items):
+                if isinstance(item, Begun):
+                    begun = item
+                    continue
+                assert begun is not None
+                if not opened:
+                    opened = True
+                    out += opening(begun)
+                out += piece(begun.run, item) if isinstance(item, Piece) else end(begun.run, item)
+            if out:
+                yield "".join(out)
+    except Exception as error:
+        if not opened:
+            raise
+        yield "".join(failed(refused(error)))
+
+
 def check_writes(run: Run) -> None:
     """Raises UserError if the run does not make texts."""
     if not writes_text(run.encoder, run.space):
@@ -97,6 +131,17 @@ def check_writes(run: Run) -> None:
             "wrong_modality",
             param="model",
         )
+
+
+def prompt_counts(run: Run, request: Request) -> list[int]:
+    """The number of tokens of each different prompt. Raises UserError if the run does not make texts, or if a prompt
+    does not fit in its context."""
+    check_writes(run)
+    asks = run.space.records and not request.raw
+    prompts = list(dict.fromkeys([request.prompt or ""] if isinstance(request.prompt, str | None) else request.prompt))
+    counts = [len(prompt_ids(run.encoder, p, asks, request.turns)) for p in prompts]
+    check_context(run, max(counts))
+    return counts
 
 
 def write(
@@ -110,11 +155,7 @@ def write(
 ) -> Texts:
     """n texts of a request, `put` receiving a Begun and then their pieces as they are written. A `length` of None is
     what the context has room for. Raises UserError for what the run cannot do."""
-    check_writes(run)
-    asks = run.space.records and not request.raw
-    prompts = list(dict.fromkeys([request.prompt or ""] if isinstance(request.prompt, str | None) else request.prompt))
-    counts = [len(prompt_ids(run.encoder, p, asks, request.turns)) for p in prompts]
-    check_context(run, max(counts))
+    counts = prompt_counts(run, request)
     if length is None:
         length = max(1, run.space.shape[0] - max(counts))
     if put is not None:
