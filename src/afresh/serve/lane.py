@@ -1,8 +1,8 @@
 """What several requests ask of one run, drawn in shared batches by one thread.
 
 Sequences of a family that draws step by step join and leave a batch at any step. Requests of other families whose
-settings agree are solved together. Every sample is the one that it would be alone, because its random numbers depend on
-its seed and number only.
+settings agree are solved together. The random numbers of a sample depend on its seed and number only, so that a text is
+the one that it would be alone; an image or sound is too, but for the rounding that the size of a batch changes.
 """
 
 from __future__ import annotations
