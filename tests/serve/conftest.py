@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from PIL import Image
 
 import afresh
 from afresh.serve.app import ServeSettings
-from afresh.serve.run import SWITCH_SECONDS, bound, server_of
+from afresh.serve.run import bound, server_of
 
 TINY = {"family.width": 32, "family.layers": 1, "family.heads": 2, "family.kv_heads": 2, "train.compile": False}
 
@@ -95,9 +94,16 @@ def media_address(media: Path) -> Iterator[str]:
     yield from serving(ServeSettings([media], memory=2**30))
 
 
+def wait_for_active(http: httpx.Client, number: int) -> None:
+    """Wait until so many requests are being answered, which a client that goes away no longer is."""
+    until = time.monotonic() + 60
+    while f"afresh_requests_active {number}\n" not in http.get("/metrics", timeout=60).text:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
 def serving(settings: ServeSettings) -> Iterator[str]:
     """The address of a server in a thread of this process, which ends with the fixture."""
-    sys.setswitchinterval(SWITCH_SECONDS)  # as `serve` does
     sock = bound("127.0.0.1", 0)
     server = server_of(settings)
     thread = threading.Thread(target=lambda: server.run(sockets=[sock]), daemon=True)

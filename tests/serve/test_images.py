@@ -6,7 +6,6 @@ import asyncio
 import base64
 import io
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from PIL import Image
 
 import afresh
 from tests import needs
+from tests.serve.conftest import wait_for_active
 
 openai = needs.package("openai", "openai")
 
@@ -96,16 +96,13 @@ def test_a_crowd_gets_what_each_would_get_alone(address: str) -> None:
     asyncio.run(crowd())
 
 
-def test_a_client_that_goes_away_ends_the_solver(address: str, http: httpx.Client) -> None:
+def test_a_client_that_goes_away_ends_the_solver(http: httpx.Client) -> None:
     asked = {"model": "digits", "prompt": "one", "n": 100, "stream": True, "partial_images": 3}
     asked["afresh"] = {"settings": {"steps": 1000, "solver": "heun"}}
     with http.stream("POST", "/v1/images/generations", json=asked) as answer:
         next(answer.iter_lines())
-        assert "afresh_requests_active 1" in httpx.get(f"{address}/metrics", timeout=60).text
-    until = time.monotonic() + 5
-    while "afresh_requests_active 0" not in httpx.get(f"{address}/metrics", timeout=60).text:
-        assert time.monotonic() < until
-        time.sleep(0.02)
+        wait_for_active(http, 1)
+    wait_for_active(http, 0)
 
 
 def test_a_mask_says_what_may_change(client: Any, runs: Path) -> None:

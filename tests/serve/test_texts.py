@@ -14,6 +14,7 @@ import pytest
 
 import afresh
 from tests import needs
+from tests.serve.conftest import wait_for_active
 
 openai = needs.package("openai", "openai")
 
@@ -182,18 +183,15 @@ def never_ends(runs: Path) -> dict[str, int]:
     return {str(afresh.load(runs / "stories").run.space.special["end"]): -100}
 
 
-def test_a_client_that_goes_away_frees_its_place(address: str, http: httpx.Client, runs: Path) -> None:
+def test_a_client_that_goes_away_frees_its_place(http: httpx.Client, runs: Path) -> None:
     asked = {"model": "stories", "prompt": "Once", "max_tokens": 16_000, "stream": True}
     asked["logit_bias"] = never_ends(runs)
     with http.stream("POST", "/v1/completions", json=asked) as answer:
         assert answer.status_code == 200, answer.read()
         lines = answer.iter_lines()
         next(lines)
-        assert "afresh_requests_active 1" in httpx.get(f"{address}/metrics", timeout=60).text
-    until = time.monotonic() + 5
-    while "afresh_requests_active 0" not in httpx.get(f"{address}/metrics").text:
-        assert time.monotonic() < until
-        time.sleep(0.02)
+        wait_for_active(http, 1)
+    wait_for_active(http, 0)
 
 
 def test_too_many_requests_are_asked_to_come_again(runs: Path) -> None:

@@ -24,6 +24,7 @@ from afresh.runs.run import Run, join
 from afresh.sampling.tokens import Decoding, TokenSequence
 from afresh.training.loop import precision
 
+PROCESSORS = torch.get_num_threads()  # that a lane computes with
 KEPT_BATCHES = 2  # without a sequence
 SEQUENCES = 64  # drawn side by side
 EXAMPLES = 16  # solved together; more are no faster each on a processor, and others would wait for longer
@@ -123,6 +124,7 @@ class Lane:
     # ------------------------------------------------------------------------------------------------ its thread
 
     def _work(self) -> None:
+        torch.set_num_threads(PROCESSORS)
         with torch.no_grad(), precision(self.run.train):
             while True:
                 with self.changed:

@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Any, TypeVar
 
+import torch
 from fastapi import Request
 
 from afresh.core import events
 from afresh.core.events import Event
 from afresh.core.steps import Step, following
 from afresh.serve.errors import Refused
-from afresh.serve.lane import Cancelled, cancelled
+from afresh.serve.lane import PROCESSORS, Cancelled, cancelled
 from afresh.serve.library import Library, Served
 
 T = TypeVar("T")
@@ -33,7 +34,11 @@ class Desk:
 
     def __init__(self, library: Library, most: int) -> None:
         self.library, self.most = library, most
-        self.threads = ThreadPoolExecutor(most, thread_name_prefix="request")
+        # One processor each: every thread that computes with several has a team of its own, and as soon as all teams
+        # have more threads than there are processors, those of a lane sleep between two steps and wake late.
+        self.threads = ThreadPoolExecutor(
+            most, thread_name_prefix="request", initializer=torch.set_num_threads, initargs=(1,)
+        )
         self.busy = 0
         self.waiting: set[threading.Event] = set()
 
@@ -137,9 +142,11 @@ def alone(served: Served) -> Iterator[None]:
     while not served.turn.acquire(timeout=PATIENCE):
         if gone is not None and gone.is_set():
             raise Cancelled
+    torch.set_num_threads(PROCESSORS)
     try:
         yield
     finally:
+        torch.set_num_threads(1)
         served.turn.release()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from PIL import Image
 from afresh.serve.app import ServeSettings
 from afresh.serve.guard import COOKIE, Keys
 from afresh.tasks.works import Works
-from tests.serve.conftest import serving
+from tests.serve.conftest import serving, wait_for_active
 
 SCRIPT = "</span><script>alert(1)</script>"
 KEYS = {"a" * 20: "ann", "b" * 20: "../bob"}
@@ -88,10 +87,7 @@ def test_stopping_frees_the_place(web: httpx.Client) -> None:
         next(lines)
         assert web.post(f"/studio/making/{token[1]}/stop").status_code == 204
         assert any("Stopped" in line for line in lines)
-    until = time.monotonic() + 10
-    while "afresh_requests_active 0" not in web.get("/metrics").text:
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    wait_for_active(web, 0)
 
 
 def test_tunes_are_heard_and_go_on(web: httpx.Client, shelf: Works) -> None:
