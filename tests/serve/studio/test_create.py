@@ -222,3 +222,8 @@ def test_with_keys_one_signs_in_and_has_works_of_ones_own(keyed: str) -> None:
     assert bob.get(f"/studio/works/{id_}").status_code == 404 and "Mine" not in bob.get("/studio/gallery").text
     ann.close()
     bob.close()
+
+
+def test_an_empty_answer_is_a_turn(web: httpx.Client, shelf: Works) -> None:
+    (work,) = created(web, shelf, "chat", prompt="Say 4?", said="Say 3?", answered="", seed=1)
+    assert [tuple(turn) for turn in work.recipe.wish.turns] == [("user", "Say 3?"), ("assistant", "")]

@@ -22,7 +22,8 @@ async def read_wish(form: FormData, works: Works) -> tuple[Wish, dict[str, bytes
     """The wish of a form, and the content of its files by name.
 
     `label.NAME`, `number.NAME` and `setting.NAME` are conditions and settings. `input` is the id of a work, or a file.
-    Empty fields are left out. Raises UserError for a field that is not known or not valid.
+    Empty fields are left out, but an empty answer is a turn of its conversation. Raises UserError for a field that is
+    not known or not valid.
     """
     values: dict[str, Any] = {"seed": secrets.randbelow(2**31)}
     files: dict[str, bytes] = {}
@@ -31,7 +32,7 @@ async def read_wish(form: FormData, works: Works) -> tuple[Wish, dict[str, bytes
         if isinstance(value, UploadFile):
             if value.size:
                 add_file(values, files, name, value.filename or "", await value.read())
-        elif value == "" and name not in ("prompt",):
+        elif value == "" and name not in ("prompt", "said", "answered"):
             continue
         elif name == "input":
             work = works.get(value)
