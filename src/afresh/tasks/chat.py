@@ -64,3 +64,13 @@ class Chat:
                 "left out.",
                 "chat_shortened",
             )
+
+
+def takes_system(run: Run) -> bool:
+    """Whether a message before the conversation changes what the model reads: some chat templates reject it or leave
+    it out."""
+    try:
+        alone, told = (prompt_ids(run.encoder, "a", True, turns) for turns in ((), (("system", "b"),)))
+    except UserError:
+        return False
+    return alone.tolist() != told.tolist()

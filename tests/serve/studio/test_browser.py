@@ -69,12 +69,14 @@ def test_a_text_is_written_as_it_comes(open_page: Open, shelf: Works) -> None:
 
 def test_an_answer_goes_on_a_conversation(open_page: Open, shelf: Works) -> None:
     page = open_page("/studio/create?run=chat")
+    page.fill("#system", "Be brief.")
     for number, message in enumerate(("Say 3?", "Say 4?"), 1):
         page.fill("#prompt", message)
         page.press("#prompt", "Enter")
         page.wait_for_selector(f"#results section:nth-child({number}) .work")
     turns = shelf.find(run="chat")[0].recipe.wish.turns
-    assert [role for role, _ in turns] == ["user", "assistant"] and turns[0][1] == "Say 3?"
+    assert [role for role, _ in turns] == ["system", "user", "assistant"]
+    assert [text for _, text in turns][:2] == ["Be brief.", "Say 3?"]
     page.click("text=New conversation")
     assert page.locator("#results section").count() == 0
 

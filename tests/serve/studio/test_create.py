@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -13,12 +14,15 @@ import pytest
 import soundfile
 from PIL import Image
 
+from afresh.runs.run import Run
 from afresh.serve.app import ServeSettings
 from afresh.serve.guard import COOKIE, Keys
+from afresh.tasks.chat import takes_system
 from afresh.tasks.works import Works
 from tests.serve.conftest import serving, wait_for_active
 
 SCRIPT = "</span><script>alert(1)</script>"
+LEAVES_OUT = "{% for m in messages if m.role != 'system' %}{{ m.role + m.content }}{% endfor %}"
 KEYS = {"a" * 20: "ann", "b" * 20: "../bob"}
 
 
@@ -227,3 +231,22 @@ def test_with_keys_one_signs_in_and_has_works_of_ones_own(keyed: str) -> None:
 def test_an_empty_answer_is_a_turn(web: httpx.Client, shelf: Works) -> None:
     (work,) = created(web, shelf, "chat", prompt="Say 4?", said="Say 3?", answered="", seed=1)
     assert [tuple(turn) for turn in work.recipe.wish.turns] == [("user", "Say 3?"), ("assistant", "")]
+
+
+def test_a_system_message_stands_before_the_conversation(web: httpx.Client, shelf: Works) -> None:
+    assert 'name="system"' in web.get("/studio/create?run=chat").text
+    assert 'name="system"' not in web.get("/studio/create?run=stories").text
+    given = {"prompt": "Say 4?", "said": "Say 3?", "answered": "It is 3.", "system": "Be brief.\r\nSay it.", "seed": 1}
+    (work,) = created(web, shelf, "chat", **given)
+    assert work.recipe.wish.turns[0] == ("system", "Be brief.\nSay it.")
+    assert "Be brief." in web.get(f"/studio/works/{work.id}").text
+    assert "Be brief." in web.get("/studio/create", params={"start": work.id, "verb": "again"}).text
+    assert "byte for byte" in web.post(f"/studio/works/{work.id}/again").text
+
+
+def test_a_template_that_leaves_system_messages_out_is_known(runs: Path) -> None:
+    run = Run.open(runs / "chat")
+    assert takes_system(run)
+    tokenizer = replace(run.encoder.tokenizer, chat_template=LEAVES_OUT)
+    run.encoder = replace(run.encoder, tokenizer=tokenizer)
+    assert not takes_system(run)

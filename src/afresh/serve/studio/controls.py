@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt, Le
 from afresh.core import UserError
 from afresh.runs.run import Run
 from afresh.sampling.request import of_kind, writes_text
+from afresh.tasks.chat import takes_system
 from afresh.tasks.interpolate import latents_of
 from afresh.tasks.wish import Form, form_of
 
@@ -45,11 +46,13 @@ class Slider:
 
 @dataclass(frozen=True)
 class Controls:
-    """What is asked of a run. `writes`: it writes texts; `talks`: it answers; `shape`: height and width of an image."""
+    """What is asked of a run. `writes`: it writes texts; `talks`: it answers; `system`: it can be told something before
+    the conversation; `shape`: height and width of an image."""
 
     form: Form
     writes: bool
     talks: bool
+    system: bool
     labels: tuple[Choice, ...]
     numbers: tuple[Slider, ...]
     caption: bool
@@ -93,11 +96,13 @@ def controls_of(run: Run) -> Controls:
     writes = writes_text(encoder, run.space)
     form = form_of(run)
     settings = sliders(run)
+    talks = writes and run.space.records
     shape = (space.shape[1], space.shape[2]) if space.pixels else (0, 0)
     return Controls(
         form=form,
         writes=writes and form in ("text", "code"),
-        talks=writes and run.space.records,
+        talks=talks,
+        system=talks and takes_system(run),
         labels=tuple(Choice(k, titled(k), run.conds[k].classes) for k in of_kind(run.conds, "label")),
         numbers=tuple(number(run, k) for k in of_kind(run.conds, "number")),
         caption=bool(of_kind(run.conds, "prompt", "vector")),

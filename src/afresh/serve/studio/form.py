@@ -28,15 +28,19 @@ async def read_wish(form: FormData, works: Works) -> tuple[Wish, dict[str, bytes
     values: dict[str, Any] = {"seed": secrets.randbelow(2**31)}
     files: dict[str, bytes] = {}
     turns = list[tuple[str, str]]()
-    for name, value in form.multi_items():
-        if isinstance(value, UploadFile):
-            if value.size:
-                add_file(values, files, name, value.filename or "", await value.read())
-        elif value == "" and name not in ("prompt", "said", "answered"):
+    for name, given in form.multi_items():
+        if isinstance(given, UploadFile):
+            if given.size:
+                add_file(values, files, name, given.filename or "", await given.read())
             continue
-        elif name == "input":
+        value = given.replace("\r\n", "\n")  # as browsers send every end of a line
+        if value == "" and name not in ("prompt", "said", "answered"):
+            continue
+        if name == "input":
             work = works.get(value)
             add_file(values, files, name, work.main, work.read(work.main))
+        elif name == "system":
+            turns.insert(0, ("system", value))
         elif name in ("said", "answered"):
             turns.append(("user" if name == "said" else "assistant", value))
         elif name == "seed" or name in PLAIN:
@@ -84,6 +88,8 @@ def form_of(wish: Wish) -> Mapping[str, Any]:
     """The fields of a form that ask for a wish again, but for its files."""
     fields: dict[str, Any] = {"verb": wish.verb, "n": wish.n, "seed": wish.seed}
     fields |= {name: value for name in PLAIN if (value := getattr(wish, name)) not in (None, "")}
+    if wish.turns and wish.turns[0][0] == "system":
+        fields["system"] = wish.turns[0][1]
     fields |= {f"label.{k}": v for k, v in wish.label.items()}
     fields |= {f"number.{k}": v for k, v in wish.number.items()}
     fields |= {f"setting.{k}": v for k, v in wish.settings.items()}

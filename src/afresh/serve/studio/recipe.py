@@ -20,6 +20,7 @@ def recipe_lines(work: Work) -> list[tuple[str, str]]:
     lines.append(
         ("How", VERBS[wish.verb] if not wish.prompt or wish.verb != "sample" else "continued from a beginning")
     )
+    lines += [("System message", text) for role, text in wish.turns if role == "system"]
     lines += [(titled(k), v) for k, v in wish.label.items()]
     lines += [(titled(k), f"{v:g}") for k, v in wish.number.items()]
     lines += [(f"Not {titled(k).lower()}", v) for k, v in wish.negative_label.items()]
