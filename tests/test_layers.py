@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("data",),
     ("sampling", "training"),
     ("modalities", "families"),
-    ("formats",),
+    ("formats", "collect"),
     ("runs",),
     ("evaluation",),
     ("alignment",),

@@ -26,6 +26,7 @@ from afresh.cli import (
     align,
     blend,
     chat,
+    collect,
     compare,
     complete,
     compose,
@@ -82,6 +83,7 @@ def afresh(
 
 
 VERBS = (
+    collect.collect,
     demo.demo,
     data.data,
     train.train,

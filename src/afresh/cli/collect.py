@@ -1,0 +1,63 @@
+"""`afresh collect`: a data set from many sources, clean, without duplicates, and with whose it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from afresh.cli import options as o
+from afresh.cli.show import answer, emit, say
+
+
+def collect(
+    places: Annotated[
+        list[str] | None,
+        typer.Argument(help="Folders, files, addresses, tables, repositories, ...", metavar="SOURCE..."),
+    ] = None,
+    into: Annotated[Path | None, typer.Option(help="The folder of the data set; sources may be added later.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be collected; write nothing.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what was interrupted.")] = False,
+    max_bytes: Annotated[int | None, typer.Option(min=1, help="Stop after so many bytes.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(min=0.001, help="Stop after so many minutes.")] = None,
+    max_items: Annotated[int | None, typer.Option(min=1, help="Stop after so many files, pages or rows.")] = None,
+    rule: Annotated[list[str] | None, typer.Option(help="Switch a rule on.")] = None,
+    no_rule: Annotated[list[str] | None, typer.Option(help="Switch a rule off.")] = None,
+    option: Annotated[list[str] | None, typer.Option("--source", help="How a source is read, as key=value.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Of what says nothing of its licence itself, as CC0-1.0.")] = None,
+    person: Annotated[str | None, typer.Option(help="Whose it is, to be forgotten by that name.")] = None,
+    consent: Annotated[str | None, typer.Option(help="What that person agreed to.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that clean.")] = 1,
+    as_json: Annotated[bool, o.json_of("{into, items, left_out, digest}")] = False,
+) -> None:
+    """Gather a data set from many sources: cleaned, without duplicates, and with the licence of each item.
+
+    The result is a folder that `afresh train` learns from. What is left out is listed with its reason.
+    """
+    from afresh.collect.gather import Limits, gather, place_of
+    from afresh.core import UserError
+    from afresh.core.counted import counted
+    from afresh.core.options import pairs
+
+    about = {k: v for k, v in (("licence", licence), ("person", person), ("consent", consent)) if v}
+    if licence:
+        about["licence_from"] = "whoever collected it"
+    given = [place_of(place, pairs(option or [], "--source"), about) for place in places or ()]
+    if dry_run:
+        for place in given:
+            for line in place.source.describe(place.place, place.options):
+                answer(line)
+        return
+    if into is None:
+        raise UserError("Name the folder of the data set with `into`.", "no_folder")
+    limits = Limits(max_bytes, max_items, max_minutes)
+    made = gather(given, into, on=rule or (), off=no_rule or (), limits=limits, resume=resume, processes=processes)
+    if as_json:
+        emit({"into": str(into), **{k: made[k] for k in ("items", "left_out", "digest")}})
+        return
+    for kind, count in made["items"].items():
+        answer(f"{counted(count, 'item')} of the kind {kind}")
+    for rule_name, count in sorted(made["left_out"].items(), key=lambda pair: -pair[1]):
+        answer(f"left out: {count:,} by {rule_name}")
+    say(f"data set: {into}")

@@ -1,0 +1,61 @@
+"""What a source found, as items: by the suffix of its name, or else by its media type and first bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import PurePosixPath
+
+from afresh.collect.record import Found, Record, Rejection
+from afresh.data.files import FileError
+
+FORMATS = ("documents", "media")  # files in this folder, each with EXTRACTORS: suffix -> extractor
+
+# (source, what was found) -> its items. Raises FileError if there are none.
+Extractor = Callable[[str, Found], Iterator[Record]]
+
+
+def extractors() -> dict[str, Extractor]:
+    """Every extractor by the suffix that it reads (lower case, with the dot)."""
+    return {s: e for name in FORMATS for s, e in import_module(f"afresh.collect.extract.{name}").EXTRACTORS.items()}
+
+
+def extract(source: str, found: Found, known: dict[str, Extractor]) -> list[Record] | Rejection:
+    """The items of what was found, or why there are none."""
+    if isinstance(found.content, str):
+        return [Record(found.kind or "text", source, found.where, text=found.content, about=found.about)]
+    suffix = suffix_of(found)
+    if suffix not in known:
+        reason = f"no text, image or sound that is read ({suffix or found.media_type or 'no suffix'})"
+        return Rejection(source, found.where, "extract", "format", reason)
+    try:
+        return list(known[suffix](source, found))
+    except FileError as error:
+        return Rejection(source, found.where, "extract", "format", str(error))
+
+
+TYPES = {
+    "text/html": ".html",
+    "application/xhtml+xml": ".html",
+    "text/plain": ".txt",
+    "text/markdown": ".md",
+    "application/pdf": ".pdf",
+    "image/png": ".png",
+    "image/jpeg": ".jpg",
+    "image/gif": ".gif",
+    "image/webp": ".webp",
+    "audio/wav": ".wav",
+    "audio/x-wav": ".wav",
+    "audio/flac": ".flac",
+    "audio/mpeg": ".mp3",
+    "audio/ogg": ".ogg",
+}
+MAGIC = {b"%PDF": ".pdf", b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"fLaC": ".flac"}
+
+
+def suffix_of(found: Found) -> str:
+    """What the content is. The first bytes count more than the name, and this more than the stated type."""
+    assert isinstance(found.content, bytes)
+    magic = next((s for start, s in MAGIC.items() if found.content.startswith(start)), None)
+    named = PurePosixPath(found.name).suffix.lower()
+    return magic or named or TYPES.get(found.media_type.partition(";")[0].strip().lower(), "")

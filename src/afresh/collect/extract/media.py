@@ -1,0 +1,28 @@
+"""Images, sounds and scores: one item each, whose content stays the bytes of its file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from afresh.collect.extract import Extractor, suffix_of
+from afresh.collect.record import Found, Record
+from afresh.core import registry
+from afresh.data.files import FileError
+
+KINDS = ("image", "audio", "music")  # modalities whose items are files
+
+
+def media(source: str, found: Found) -> Iterator[Record]:
+    """Raises FileError for a file that its kind cannot decode."""
+    assert isinstance(found.content, bytes)
+    suffix = suffix_of(found)
+    name = KIND_OF[suffix]
+    try:
+        registry.modality(name).kind.decode(found.content)
+    except ValueError as error:
+        raise FileError(str(error)) from None
+    yield Record(name, source, found.where, content=found.content, suffix=suffix, about=found.about)
+
+
+KIND_OF = {s: name for name in KINDS for s in sorted(registry.modality(name).kind.suffixes)}
+EXTRACTORS: dict[str, Extractor] = dict.fromkeys(KIND_OF, media)

@@ -1,0 +1,229 @@
+"""Data is gathered from sources into the folder of a data set; what was interrupted goes on where it was."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from afresh.collect.assemble import HELD_OUT, assemble
+from afresh.collect.process import Part, process
+from afresh.collect.record import UNKNOWN, About, Found, Rejection
+from afresh.collect.rules import chosen
+from afresh.collect.sources import Options, Source, options_of, source_of
+from afresh.collect.store import SourceParts, Store
+from afresh.core import UserError, events
+from afresh.core.counted import counted
+from afresh.core.files import write_json
+from afresh.data.collected import FORMAT, MANIFEST, manifest
+
+BATCH, BATCH_BYTES = 256, 8 << 20  # things that are found, and their bytes, that become one part
+WAITING = 4  # batches a process that are read ahead
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to stop although there is more: bytes and things that were found, and minutes. None: never."""
+
+    bytes: int | None = None
+    items: int | None = None
+    minutes: float | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """A source as it was given, with its options, and what is said of all that it finds."""
+
+    source: Source
+    place: str
+    options: Options
+    about: Mapping[str, str]
+
+    @property
+    def key(self) -> str:
+        """What names its folder."""
+        told = f"{self.source.name}\0{self.place}\0{self.options.model_dump_json()}\0{sorted(self.about.items())}"
+        return blake3(told.encode()).hexdigest()[:12]
+
+    def json(self) -> dict[str, Any]:
+        options = self.options.model_dump(mode="json", exclude_defaults=True)
+        return {"source": self.source.name, "place": self.place, "options": options, "about": dict(self.about)}
+
+
+def place_of(place: str, options: Mapping[str, Any] | None = None, about: Mapping[str, str] | None = None) -> Place:
+    """A source that was given. Raises UserError if none accepts it, or if an option is not one of its own."""
+    source = source_of(place)
+    return Place(source, place, options_of(source, options or {}), dict(about or {}))
+
+
+def of_json(row: Mapping[str, Any]) -> Place:
+    """A source as the manifest holds it."""
+    return place_of(row["place"], row["options"], row["about"])
+
+
+def gather(
+    places: Sequence[Place],
+    into: Path,
+    *,
+    on: Sequence[str] = (),
+    off: Sequence[str] = (),
+    limits: Limits = Limits(),
+    resume: bool = False,
+    processes: int = 1,
+    heldout: float = HELD_OUT,
+) -> dict[str, Any]:
+    """Collect from these sources, after those that the data set has, and write its items; returns its manifest.
+
+    on, off: rules that are switched on or off. resume: go on with sources that were not finished. Raises UserError if
+    the folder holds something else, if a source was not finished and `resume` is not given, or for unknown rules.
+    """
+    if into.exists() and not (into / MANIFEST).is_file() and any(p.name != "work" for p in into.iterdir()):
+        raise UserError(f"{into} holds something else. Name a new folder, or a data set that was collected before.")
+    names = chosen(on, off)
+    store = Store(into)
+    with store.locked():
+        known = _known(into, names, store)
+        unfinished = [row["place"] for row in known["sources"] if not row["finished"]]
+        if unfinished and not resume and not all(p.place in unfinished for p in places):
+            raise UserError(
+                f"{', '.join(unfinished)} was not collected to its end. Go on with `resume` first.", "not_finished"
+            )
+        wanted = [(of_json(row), row) for row in known["sources"] if not row["finished"]]
+        keys = {row["key"] for row in known["sources"]}
+        for place in places:
+            if place.key not in keys:
+                row = {**place.json(), "key": place.key, "finished": False}
+                known["sources"].append(row)
+                wanted.append((place, row))
+        if not known["sources"]:
+            raise UserError("There is no source. Give at least one: a folder, an address, a table, ...", "no_source")
+        write_json(into / MANIFEST, known)
+        budget = Budget(limits)
+        with workers(processes) as pool:
+            for place, row in wanted:
+                parts = store.parts(row["key"])
+                store.note("begun", source=place.place)
+                row["finished"] = run(place, parts, names, budget, pool, processes)
+                write_json(into / MANIFEST, known)
+                store.note("finished" if row["finished"] else "stopped", source=place.place)
+        known |= assemble(into, [store.parts(row["key"]) for row in known["sources"]], heldout)
+        write_json(into / MANIFEST, known)
+        store.note("assembled", digest=known["digest"])
+    return known
+
+
+def _known(into: Path, names: Sequence[str], store: Store) -> dict[str, Any]:
+    """The manifest so far. Where other rules are wanted, everything is cleaned again."""
+    if not (into / MANIFEST).is_file():
+        return {"format": FORMAT, "rules": list(names), "sources": [], "digest": ""}
+    known = manifest(into)
+    if known["rules"] != list(names):
+        events.note(f"The rules are others than before: {counted(len(known['sources']), 'source')} is read again.")
+        known["rules"] = list(names)
+        for row in known["sources"]:
+            store.parts(row["key"]).clear()
+            row["finished"] = False
+    return known
+
+
+class Budget:
+    """What may still be collected."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits, self.bytes, self.items = limits, 0, 0
+        self.until = None if limits.minutes is None else time.monotonic() + 60 * limits.minutes
+
+    def spend(self, found: Found | Rejection) -> bool:
+        """Whether there is enough for this too."""
+        if self.until is not None and time.monotonic() > self.until:
+            return False
+        if isinstance(found, Found):
+            if self.limits.items is not None and self.items >= self.limits.items:
+                return False
+            if self.limits.bytes is not None and self.bytes + len(found.content) > self.limits.bytes:
+                return False
+            self.items += 1
+            self.bytes += len(found.content)
+        return True
+
+
+def run(
+    place: Place, parts: SourceParts, rules: Sequence[str], budget: Budget, pool: Executor | None, processes: int
+) -> bool:
+    """Collect from one source, from where it was interrupted; returns whether its end was reached."""
+    done = parts.names()
+    consumed = sum(parts.facts(name)["consumed"] for name in done)
+    found = place.source.find(place.place, place.options, parts.fetched)
+    stopped = False
+    count = items = 0
+
+    def affordable() -> Iterator[Found | Rejection]:
+        nonlocal stopped
+        for one in islice(found, consumed, None):
+            if not budget.spend(one):
+                stopped = True
+                return
+            yield with_about(one, place.about)
+
+    waiting: deque[tuple[int, int, Future[Part] | Part]] = deque()
+    number = len(done)
+
+    def settle() -> None:
+        nonlocal count, items
+        at, size, result = waiting.popleft()
+        part = result.result() if isinstance(result, Future) else result
+        parts.write(at, part, size)
+        count, items = count + size, items + len(part.records)
+        events.progress(f"{place.place}: {count:,} read, {items:,} kept", "collecting", read=count, kept=items)
+
+    for batch in batches(affordable()):
+        arguments = (place.place, batch, tuple(rules))
+        waiting.append((number, len(batch), pool.submit(process, *arguments) if pool else process(*arguments)))
+        number += 1
+        while len(waiting) >= (WAITING * processes if pool else 1):
+            settle()
+    while waiting:
+        settle()
+    return not stopped
+
+
+def with_about(one: Found | Rejection, about: Mapping[str, str]) -> Found | Rejection:
+    """What was found, with what the user says of it where nothing else is known."""
+    if isinstance(one, Rejection) or not about:
+        return one
+    known: dict[str, Any] = {k: v for k, v in about.items() if getattr(one.about, k) in ("", UNKNOWN)}
+    return replace(one, about=replace(one.about, **known)) if known else one
+
+
+def batches(found: Iterator[Found | Rejection]) -> Iterator[list[Found | Rejection]]:
+    """What is found, in lists whose limits depend on nothing but what was found."""
+    batch: list[Found | Rejection] = []
+    size = 0
+    for one in found:
+        batch.append(one)
+        size += len(one.content) if isinstance(one, Found) else 0
+        if len(batch) >= BATCH or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+@contextmanager
+def workers(processes: int) -> Iterator[Executor | None]:
+    """Processes that clean batches; None for one, which is this."""
+    context = nullcontext() if processes == 1 else ProcessPoolExecutor(processes, get_context("spawn"))
+    with context as pool:
+        yield pool
+
+
+ABOUT = tuple(name for name in About.__dataclass_fields__ if name != "extra")

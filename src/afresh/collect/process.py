@@ -1,0 +1,82 @@
+"""A batch of what sources found becomes items: a pure function, so that any number of processes give the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from afresh.collect.extract import extract, extractors
+from afresh.collect.record import EXCERPT, Found, Record, Rejection, rejected
+from afresh.collect.rules import rules
+
+EXAMPLES = 3  # of what a rule changed in a batch
+
+
+@dataclass(frozen=True)
+class Changed:
+    """An item that a rule changed: the beginnings of its text before and after, where they differ."""
+
+    rule: str
+    where: str
+    before: str
+    after: str
+
+
+@dataclass
+class Part:
+    """What became of a batch. `seen` and `changed` count the records that each rule judged and changed."""
+
+    records: list[Record] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
+    found: int = 0
+    bytes: int = 0  # of what was found
+    seen: dict[str, int] = field(default_factory=dict)
+    changed: dict[str, int] = field(default_factory=dict)
+    examples: list[Changed] = field(default_factory=list)
+
+
+def process(source: str, batch: Sequence[Found | Rejection], names: Sequence[str]) -> Part:
+    """Extract the items of a batch, and apply the rules of these names."""
+    known, part = extractors(), Part()
+    applied = [rule for rule in rules() if rule.name in names]
+    for found in batch:
+        if isinstance(found, Rejection):
+            part.rejections.append(found)
+            continue
+        part.found += 1
+        part.bytes += len(found.content)
+        items = extract(source, found, known)
+        if isinstance(items, Rejection):
+            part.rejections.append(items)
+            continue
+        for record in items:
+            kept: Record | None = record
+            for rule in applied:
+                if kept is None or kept.kind not in rule.kinds:
+                    continue
+                kept = _judged(rule.name, kept, rule.judge(kept), part)
+            if kept is not None:
+                part.records.append(kept)
+    return part
+
+
+def _judged(name: str, record: Record, verdict: Record | str, part: Part) -> Record | None:
+    part.seen[name] = part.seen.get(name, 0) + 1
+    if isinstance(verdict, str):
+        part.rejections.append(rejected(record, "clean", name, verdict))
+        return None
+    if verdict.text != record.text:
+        part.changed[name] = part.changed.get(name, 0) + 1
+        if part.changed[name] <= EXAMPLES:
+            part.examples.append(Changed(name, record.where, *differing(record.text or "", verdict.text or "")))
+        verdict = replace(verdict, changed=(*verdict.changed, name))
+    return verdict
+
+
+def differing(before: str, after: str) -> tuple[str, str]:
+    """Two texts from shortly before they first differ."""
+    same = next(
+        (i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after))
+    )
+    start = max(0, same - 40)
+    return before[start : start + EXCERPT], after[start : start + EXCERPT]

@@ -1,0 +1,26 @@
+"""What holds for items of every kind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from afresh.collect.record import Record
+from afresh.collect.rules import Rule, Verdict
+
+TEXTS = ("text", "code", "conversation")
+
+
+def no_text(record: Record) -> Verdict:
+    text = record.text or ""
+    return record if text.strip() else "it has no characters but white space"
+
+
+def line_ends(record: Record) -> Verdict:
+    text = record.text or ""
+    return replace(record, text=text.replace("\r\n", "\n").replace("\r", "\n")) if "\r" in text else record
+
+
+RULES = (
+    Rule("line_ends", "Line ends of Windows and of old Macintosh computers become those of Unix.", TEXTS, line_ends),
+    Rule("no_text", "A text must have a character that is no white space.", TEXTS, no_text),
+)

@@ -1,0 +1,68 @@
+"""The sources that data can be collected from, in the order in which they are asked whether a place is theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from afresh.collect.record import Found, Rejection
+from afresh.core import UserError
+from afresh.core.options import problems
+
+SOURCES = ("folder",)  # files in this folder, each with a SOURCE
+
+
+class Options(BaseModel):
+    """The options of a source. Those of every source come first."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Fetched(Protocol):
+    """What was fetched before, so that nothing is fetched twice however often the collection is interrupted."""
+
+    def get(self, address: str) -> tuple[bytes, Mapping[str, Any]] | None: ...
+    def put(self, address: str, content: bytes, facts: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where data comes from.
+
+    accepts: whether a place, as it is given on the command line, is of this source. find: everything that is there, in
+    an order that is the same each time. describe: lines of what would be found, without reading it all. A source whose
+    content is fetched from elsewhere puts it into `Fetched` and asks there first.
+    """
+
+    name: str
+    about: str
+    accepts: Callable[[str], bool]
+    find: Callable[[str, Any, Fetched], Iterator[Found | Rejection]]
+    describe: Callable[[str, Any], list[str]]
+    options: type[Options] = Options
+
+
+def sources() -> list[Source]:
+    """All sources, in the order in which they are asked."""
+    return [import_module(f"afresh.collect.sources.{name}").SOURCE for name in SOURCES]
+
+
+def source_of(place: str) -> Source:
+    """The source of a place. Raises UserError, listing what is accepted, if there is none."""
+    for source in sources():
+        if source.accepts(place):
+            return source
+    known = "; ".join(f"{s.name}: {s.about}" for s in sources())
+    raise UserError(f"{place} is not a place that data can be collected from. Accepted: {known}.", "unknown_source")
+
+
+def options_of(source: Source, given: Mapping[str, Any]) -> Options:
+    """The options of a source. Raises UserError for one that it does not have, or that is not valid."""
+    try:
+        return source.options.model_validate(dict(given))
+    except ValidationError as error:
+        raise UserError(f"The source {source.name}: {problems(error, source.options)}") from None

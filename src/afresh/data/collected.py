@@ -1,0 +1,116 @@
+"""Data sets that `collect` made: the files of their folder, and how they are read to be learnt."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from afresh.core import UserError
+from afresh.data.written_aside import Entry, Kind, MediaFile, write_aside, written_aside
+
+MANIFEST, ITEMS, REJECTED, BLOBS = "dataset.json", "items.parquet", "rejected.parquet", "blobs"
+FORMAT = "afresh collected data 1"
+ROWS = 1_000  # of a group of rows that is read at a time
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),  # BLAKE3 of the kind and the content
+        ("kind", pa.string()),  # text, code, conversation, image, audio, music
+        ("text", pa.string()),
+        ("file", pa.string()),  # in the folder, of an item that is a file
+        ("source", pa.string()),
+        ("where", pa.string()),  # a path or an address
+        ("time", pa.string()),
+        ("licence", pa.string()),  # an expression of SPDX, or "unknown"
+        ("licence_from", pa.string()),
+        ("person", pa.string()),
+        ("consent", pa.string()),
+        ("group", pa.string()),
+        ("title", pa.string()),
+        ("label", pa.string()),
+        ("caption", pa.string()),
+        ("preferences", pa.string()),
+        ("extra", pa.map_(pa.string(), pa.string())),
+        ("language", pa.string()),
+        ("cluster", pa.string()),  # the id of the first item that this one is nearly equal to, or its own
+        ("split", pa.string()),  # train or validation
+        ("scores", pa.map_(pa.string(), pa.float64())),
+        ("changed", pa.list_(pa.string())),  # the rules that changed it
+        ("bytes", pa.int64()),
+    ]
+)
+MODALITIES: dict[str, tuple[str, Kind]] = {  # of the kinds of items, and as what they are written aside
+    "text": ("text", "text"),
+    "conversation": ("text", "text"),
+    "code": ("code", "text"),
+    "image": ("image", "image"),
+    "audio": ("audio", "sound"),
+}
+
+
+def is_collected(path: Path) -> bool:
+    """Whether a folder is a data set of `collect`."""
+    return (path / MANIFEST).is_file() and (path / ITEMS).is_file()
+
+
+def manifest(path: Path) -> dict[str, Any]:
+    """What is known of a data set as a whole. Raises UserError if the folder is none, or of a newer version."""
+    try:
+        found = json.loads((path / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not a data set that `afresh collect` made: {error}.", "not_a_data_set") from None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise UserError(f"{path} is a data set of another version of afresh. Update afresh.", "newer_data_set")
+    return found
+
+
+def rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The items of a data set as rows, a few at a time in memory."""
+    with pq.ParquetFile(path / ITEMS) as file:
+        for batch in file.iter_batches(ROWS, columns=columns):
+            yield from batch.to_pylist()
+
+
+def of_collected(path: Path, modality: str | None) -> Path | None:
+    """A folder into which the items of a data set were written aside, those of the modality that was asked for or else
+    of the one that has most bytes; None if the path is no data set. Raises UserError if it has no such items."""
+    if not path.is_dir() or not is_collected(path):
+        return None
+    digest = manifest(path)["digest"]
+    sizes: Counter[str] = Counter()
+    for row in rows(path, ["kind", "bytes"]):
+        if row["kind"] in MODALITIES:
+            sizes[MODALITIES[row["kind"]][0]] += row["bytes"]
+    wanted = modality or (sizes.most_common(1)[0][0] if sizes else None)
+    if wanted is None or wanted not in sizes:
+        raise UserError(
+            f"{path} has no items of the kind {wanted or 'that can be learnt'}. It has: {', '.join(sizes) or 'none'}.",
+            "no_items",
+        )
+    kinds = [k for k, (name, _) in MODALITIES.items() if name == wanted]
+    kind = MODALITIES[kinds[0]][1]
+    key = f"{digest[:18]}{kinds[0].encode().hex()[:6]}"
+    return written_aside(kind, key) or write_aside(kind, _entries(path, kinds), key)
+
+
+def _entries(path: Path, kinds: list[str]) -> Iterator[Entry]:
+    for row in rows(path):
+        if row["kind"] not in kinds:
+            continue
+        split = row["split"] or None
+        about = {k: row[k] for k in ("label", "caption") if row[k]}
+        if row["file"]:
+            file = path / row["file"]
+            yield Entry(about, MediaFile(file.read_bytes(), file.suffix), split=split)
+        elif row["kind"] == "conversation":
+            yield Entry({"messages": json.loads(row["text"])}, split=split)
+        else:
+            yield Entry({"text": row["text"], **{k: v for k, v in about.items() if k == "label"}}, split=split)
+
+
+SOURCE = of_collected

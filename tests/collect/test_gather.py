@@ -1,0 +1,156 @@
+"""Collecting from folders: what is kept, what is left out, and that interruptions change nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from afresh.collect import gather as module
+from afresh.collect.gather import Limits, gather, place_of
+from afresh.collect.store import SourceParts
+from afresh.core import UserError
+from afresh.data.collected import REJECTED, of_collected, rows
+
+WORDS = [
+    "river",
+    "mountain",
+    "cloud",
+    "stone",
+    "bridge",
+    "window",
+    "garden",
+    "letter",
+    "winter",
+    "orchard",
+    "lantern",
+    "harbour",
+]
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    """A folder of stories with one copy, one that is empty, one with the line ends of Windows, and an image."""
+    folder, rng = tmp_path / "texts", np.random.default_rng(0)
+    folder.mkdir()
+    for i in range(30):
+        (folder / f"{i:02d}.txt").write_text(f"Story {i}. {' '.join(rng.choice(WORDS, 40))}.\n")
+    (folder / "copy.txt").write_bytes((folder / "03.txt").read_bytes())
+    (folder / "empty.txt").write_text(" \n")
+    (folder / "windows.txt").write_bytes(b"One line\r\nand another\r\n")
+    (folder / "strange.xyz").write_bytes(b"\x00\x01")
+    Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / "picture.png")
+    return folder
+
+
+def items(dataset: Path) -> list[dict]:
+    return list(rows(dataset))
+
+
+def left_out(dataset: Path) -> dict[str, str]:
+    return {r["where"]: f"{r['stage']}/{r['rule']}" for r in pq.read_table(dataset / REJECTED).to_pylist()}
+
+
+def test_everything_is_kept_or_listed_with_the_reason(texts: Path, tmp_path: Path) -> None:
+    made = gather([place_of(str(texts))], tmp_path / "set")
+    assert made["items"] == {"text": 31, "image": 1}
+    assert left_out(tmp_path / "set") == {
+        "empty.txt": "clean/no_text",
+        "copy.txt": "duplicates/exact",
+        "strange.xyz": "extract/format",
+    }
+    by_name = {r["where"]: r for r in items(tmp_path / "set")}
+    assert by_name["windows.txt"]["text"] == "One line\nand another\n"
+    assert by_name["windows.txt"]["changed"] == ["line_ends"]
+    file = tmp_path / "set" / by_name["picture.png"]["file"]
+    assert file.read_bytes() == (texts / "picture.png").read_bytes()
+
+
+def test_what_is_said_of_all_does_not_replace_what_is_known(texts: Path, tmp_path: Path) -> None:
+    gather([place_of(str(texts), about={"licence": "CC0-1.0", "person": "ann"})], tmp_path / "set")
+    assert {(r["licence"], r["person"]) for r in items(tmp_path / "set")} == {("CC0-1.0", "ann")}
+
+
+def test_sources_that_are_added_later_only_add(texts: Path, tmp_path: Path) -> None:
+    more = tmp_path / "more"
+    more.mkdir()
+    (more / "new.txt").write_text("Another story of a river.")
+    (more / "again.txt").write_bytes((texts / "05.txt").read_bytes())
+    gather([place_of(str(texts))], tmp_path / "set")
+    before = items(tmp_path / "set")
+    gather([place_of(str(more))], tmp_path / "set")
+    after = items(tmp_path / "set")
+    assert after[: len(before)] == before and [r["where"] for r in after[len(before) :]] == ["new.txt"]
+
+
+@pytest.mark.parametrize("at", [1, 4, 7])
+def test_an_interrupted_collection_goes_on_to_the_same_digest(
+    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    monkeypatch.setattr(module, "BATCH", 4)
+    whole = gather([place_of(str(texts))], tmp_path / "whole")["digest"]
+    write, count = SourceParts.write, 0
+
+    def dies(self: SourceParts, *args: object) -> None:
+        nonlocal count
+        count += 1
+        if count == at:
+            raise KeyboardInterrupt
+        write(self, *args)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SourceParts, "write", dies)
+        with pytest.raises(KeyboardInterrupt):
+            gather([place_of(str(texts))], tmp_path / "set")
+    with pytest.raises(UserError, match="Go on with `resume`"):
+        gather([place_of(str(tmp_path))], tmp_path / "set")
+    assert gather([], tmp_path / "set", resume=True)["digest"] == whole
+
+
+def test_a_limit_stops_and_the_rest_follows(texts: Path, tmp_path: Path) -> None:
+    whole = gather([place_of(str(texts))], tmp_path / "whole")["digest"]
+    part = gather([place_of(str(texts))], tmp_path / "set", limits=Limits(items=7))
+    assert sum(part["items"].values()) == 7
+    assert set(gather([], tmp_path / "set", resume=True)["items"]) == {"text", "image"}
+    assert len(items(tmp_path / "set")) == len(items(tmp_path / "whole"))
+    assert gather([], tmp_path / "set", resume=True)["digest"] == whole
+
+
+def test_any_number_of_processes_gives_the_same(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH", 5)
+    digests = {gather([place_of(str(texts))], tmp_path / str(n), processes=n)["digest"] for n in (1, 2)}
+    assert len(digests) == 1
+
+
+def test_other_rules_clean_everything_again(texts: Path, tmp_path: Path) -> None:
+    gather([place_of(str(texts))], tmp_path / "set")
+    made = gather([], tmp_path / "set", off=["line_ends"])
+    assert {r["where"]: r["changed"] for r in items(tmp_path / "set")}["windows.txt"] == []
+    assert made["items"] == {"text": 31, "image": 1}
+    with pytest.raises(UserError, match="There is no rule 'line_end'"):
+        gather([], tmp_path / "set", off=["line_end"])
+
+
+def test_a_data_set_is_learnt(texts: Path, tmp_path: Path) -> None:
+    gather([place_of(str(texts))], tmp_path / "set")
+    folder = of_collected(tmp_path / "set", None)
+    assert folder is not None
+    held = [json.loads(line)["text"] for line in (folder / "validation.jsonl").read_text().splitlines()]
+    assert held == [r["text"] for r in items(tmp_path / "set") if r["split"] == "validation"]
+    images = of_collected(tmp_path / "set", "image")
+    assert images is not None and [p.suffix for p in sorted(images.rglob("*.*"))] == [".jsonl", ".png"]
+    with pytest.raises(UserError, match="has no items of the kind music"):
+        of_collected(tmp_path / "set", "music")
+
+
+def test_a_folder_that_holds_something_else_is_not_touched(texts: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds something else"):
+        gather([place_of(str(texts))], texts)
+    with pytest.raises(UserError, match="Accepted: folder"):
+        place_of("nowhere/at/all")
+    with pytest.raises(UserError, match="max_file_mb"):
+        place_of(str(texts), {"max_file_mb": 0})
