@@ -60,12 +60,17 @@ def distinct(tables: Sequence[Path], refused: Writer, left: Counter[str]) -> Ite
         if key in seen:
             left["duplicates/exact"] += 1
             reason = f"equal to {seen[key]}"
-            excerpt = (row["text"] or "")[:EXCERPT]
-            rejection = Rejection(row["source"], row["where"], "duplicates", "exact", reason, row["kind"], excerpt)
-            refused.write(asdict(rejection))
+            refused.write(asdict(row_rejected(row, "duplicates", "exact", reason, first=row["id"])))
             continue
         seen[key] = row["where"][:200]
         yield row
+
+
+def row_rejected(row: dict[str, Any], stage: str, rule: str, reason: str, first: str = "") -> Rejection:
+    """A row of the parts that was left out. first: of a duplicate, the id of the item that was kept."""
+    excerpt = (row["text"] or "")[:EXCERPT]
+    about = (row["kind"], excerpt, row["person"] or "", row["id"], first, row["file"] or "")
+    return Rejection(row["source"], row["where"], stage, rule, reason, *about)
 
 
 def side(row: dict[str, Any], heldout: float) -> str:

@@ -115,9 +115,10 @@ def gather(
                 row["finished"] = run(place, parts, names, budget, pool, processes)
                 write_json(into / MANIFEST, known)
                 store.note("finished" if row["finished"] else "stopped", source=place.place)
-        known |= assemble(into, [store.parts(row["key"]) for row in known["sources"]], heldout)
+        parts_of = {row["key"]: store.parts(row["key"]) for row in known["sources"]}
+        known |= assemble(into, list(parts_of.values()), heldout)
         write_json(into / MANIFEST, known)
-        store.note("assembled", digest=known["digest"])
+        store.note("assembled", digest=known["digest"], parts={key: len(p.names()) for key, p in parts_of.items()})
     return known
 
 

@@ -9,7 +9,7 @@ from afresh.collect.extract import extract, extractors
 from afresh.collect.record import EXCERPT, Found, Record, Rejection, rejected
 from afresh.collect.rules import rules
 
-EXAMPLES = 3  # of what a rule changed in a batch
+EXAMPLES = 3  # of what a rule changed in a batch, and of the images and sounds that it left out
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Changed:
 
 @dataclass
 class Part:
-    """What became of a batch. `seen` and `changed` count the records that each rule judged and changed."""
+    """What became of a batch. `seen` and `changed` count the records that each rule judged and changed. `shown`: a few
+    images and sounds that were left out, by their ids, for the report to show."""
 
     records: list[Record] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
@@ -33,6 +34,7 @@ class Part:
     seen: dict[str, int] = field(default_factory=dict)
     changed: dict[str, int] = field(default_factory=dict)
     examples: list[Changed] = field(default_factory=list)
+    shown: dict[str, Record] = field(default_factory=dict)
 
 
 def process(source: str, batch: Sequence[Found | Rejection], names: Sequence[str]) -> Part:
@@ -64,6 +66,8 @@ def _judged(name: str, record: Record, verdict: Record | str, part: Part) -> Rec
     part.seen[name] = part.seen.get(name, 0) + 1
     if isinstance(verdict, str):
         part.rejections.append(rejected(record, "clean", name, verdict))
+        if record.content is not None and sum(r.rule == name for r in part.rejections) <= EXAMPLES:
+            part.shown[part.rejections[-1].item] = record
         return None
     if verdict.text != record.text:
         part.changed[name] = part.changed.get(name, 0) + 1

@@ -88,7 +88,11 @@ class Record:
 @dataclass(frozen=True)
 class Rejection:
     """What was left out: the stage (find, extract, clean, duplicates, leakage) and the rule that left it out, the
-    reason, and the beginning of a text."""
+    reason, and the beginning of a text.
+
+    person: whose it is. item: the id that it has or would have. first: of a duplicate, the id of the item that was
+    kept. file: in the folder of the data set, of a few images and sounds, so that the report can show them.
+    """
 
     source: str
     where: str
@@ -97,6 +101,10 @@ class Rejection:
     reason: str
     kind: str = ""
     excerpt: str = ""
+    person: str = ""
+    item: str = ""
+    first: str = ""
+    file: str = ""
 
 
 EXCERPT = 300  # characters of a text that was left out
@@ -105,4 +113,6 @@ EXCERPT = 300  # characters of a text that was left out
 def rejected(record: Record, stage: str, rule: str, reason: str) -> Rejection:
     """A record that was left out."""
     excerpt = (record.text or "")[:EXCERPT]
-    return Rejection(record.source, record.where, stage, rule, reason, record.kind, excerpt)
+    return Rejection(
+        record.source, record.where, stage, rule, reason, record.kind, excerpt, record.about.person, record.id
+    )

@@ -100,6 +100,9 @@ class SourceParts:
         rows = [row_of(record, self.store) for record in part.records]
         write_table(self.folder / f"{name}.parquet", pa.Table.from_pylist(rows, SCHEMA))
         rejections = [asdict(r) for r in part.rejections]
+        for row in rejections:
+            if (shown := part.shown.get(row["item"])) and shown.content is not None:
+                row["file"] = self.store.put_blob(shown.content, shown.suffix)
         write_table(self.folder / f"{name}.rejected.parquet", pa.Table.from_pylist(rejections, REJECTIONS))
         facts = {
             "consumed": consumed,
