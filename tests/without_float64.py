@@ -11,7 +11,7 @@ import torch
 
 from afresh.core import AlignContext, Aligner, AlignTarget, Edit, Modules, Space, Votes, registry
 from afresh.core.device import computing_device, computing_on
-from afresh.core.rng import Rng, uniform_each
+from afresh.core.rng import Rng
 from afresh.data.load import Loader, sweep
 from afresh.runs.run import Run
 from afresh.training.budget import synchronise
@@ -36,7 +36,7 @@ def test_the_pretended_device_refuses_what_apples_gpu_refuses() -> None:
 
 
 def test_numbers_are_those_of_a_cpu() -> None:
-    index, purposes = torch.arange(5), list("abcde")
+    index = torch.arange(5)
     rng = Rng(7)
     with pretended_device():
         here = index.to(NAME)
@@ -44,7 +44,6 @@ def test_numbers_are_those_of_a_cpu() -> None:
             lambda i: rng.bits("x", i, (3,)),
             lambda i: rng.uniform("x", i, (3,)),
             lambda i: rng.normal("x", i, (3,)),
-            lambda i: uniform_each([(rng, p, j) for p, j in zip(purposes, i.tolist(), strict=True)], i.device),
         ):
             assert isinstance(numbers(here), Pretended) and torch.equal(numbers(here).cpu(), numbers(index))
 

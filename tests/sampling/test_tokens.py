@@ -292,3 +292,10 @@ def test_a_watch_receives_the_likeliest_tokens() -> None:
     values, tokens = P[0].log().topk(3)
     assert top[0][0] == int(tokens[0]) and logprob == top[0][1]
     assert [v for _, v in top] == pytest.approx(values.tolist(), abs=1e-5)
+
+
+def test_the_numbers_of_a_block_are_those_of_each_position() -> None:
+    sequence = TokenSequence([1], 3, Rng(7), 200)
+    positions = [1, 2, 40, 41, 5, 100]
+    own = [float(Rng(7).uniform(f"token/{p}", torch.tensor([3]))) for p in positions]
+    assert [sequence.uniform(p) for p in positions] == own

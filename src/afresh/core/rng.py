@@ -98,9 +98,9 @@ class MixedRng(Rng):
         return out
 
 
-def uniform_each(draws: Sequence[tuple[Rng, str, int]], device: torch.device) -> Tensor:
-    """rng.uniform(purpose, index) of each (rng, purpose, index), (B,) on the device."""
+def uniform_each(draws: Sequence[tuple[Rng, str, int]]) -> Tensor:
+    """rng.uniform(purpose, index) of each (rng, purpose, index), (B,) on the CPU."""
     digests = (hashlib.sha256(f"{rng.seed}/{purpose}".encode()).digest() for rng, purpose, _ in draws)
     keys = torch.tensor([int.from_bytes(d[:8], "little", signed=True) for d in digests], dtype=torch.int64)
     row = _mix(_mix(torch.tensor([i for _, _, i in draws], dtype=torch.int64) * GOLDEN + keys))
-    return (_shift(_mix(row + GOLDEN), 40).float() * 2.0**-24).to(device)
+    return _shift(_mix(row + GOLDEN), 40).float() * 2.0**-24

@@ -96,6 +96,7 @@ class Penalties:
 
 
 NO_PENALTIES = Penalties()
+BLOCK = 32  # positions whose random numbers are drawn at once
 
 
 @dataclass(eq=False)
@@ -125,6 +126,8 @@ class TokenSequence:
         self.start = 0  # the first position that the next token may attend to
         self.fed: list[int] = []  # the tokens of the next step
         self.deadline: Deadline | None = None
+        self.uniforms: list[float] = []  # of the positions from `uniforms_from`
+        self.uniforms_from = 0
 
     @property
     def new(self) -> list[int]:
@@ -135,9 +138,50 @@ class TokenSequence:
         """The number of tokens that may still be drawn."""
         return self.prompt + self.length - len(self.tokens)
 
+    def uniform(self, position: int) -> float:
+        """rng.uniform(f"token/{position}", index), drawn for a block of positions at a time."""
+        at = position - self.uniforms_from
+        if not 0 <= at < len(self.uniforms):
+            draws = [(self.rng, f"token/{p}", self.index) for p in range(position, position + BLOCK)]
+            self.uniforms, self.uniforms_from, at = uniform_each(draws).tolist(), position, 0
+        return self.uniforms[at]
+
     def finished(self) -> bool:
         """Whether the new tokens match the constraint, if there is one."""
         return self.stopped or self.deadline is None or self.deadline.constraint.finished()
+
+
+@dataclass(frozen=True)
+class Together:
+    """What the sequences of a step have in common, for as long as the same ones are drawn.
+
+    cuts: each with its rows, None for all. bias: rows, tokens and what is added to their logits, of sequences without
+    other penalties. penalised, constrained: rows that are treated one by one.
+    """
+
+    cuts: Sequence[tuple[Cut, Tensor | None]]
+    bias: tuple[Tensor, Tensor, Tensor] | None
+    penalised: Sequence[int]
+    constrained: Sequence[int]
+
+    @classmethod
+    def of(cls, active: Sequence[TokenSequence], device: torch.device) -> Together:
+        by_cut: dict[Cut, list[int]] = {}
+        added: list[tuple[int, int, float]] = []
+        penalised: list[int] = []
+        for row, s in enumerate(active):
+            if s.cut.temperature > 0:
+                by_cut.setdefault(s.cut, []).append(row)
+            if s.penalties.frequency or s.penalties.presence:
+                penalised.append(row)
+            else:
+                added += [(row, token, value) for token, value in s.penalties.bias]
+        cuts = [(c, None if len(r) == len(active) else torch.tensor(r, device=device)) for c, r in by_cut.items()]
+        bias = None
+        if added:
+            rows, tokens, values = (torch.tensor(x, device=device) for x in zip(*added, strict=True))
+            bias = rows, tokens, values
+        return cls(cuts, bias, penalised, [r for r, s in enumerate(active) if s.deadline is not None])
 
 
 class Decoding:
@@ -161,6 +205,7 @@ class Decoding:
         self.device = device
         self.banned = torch.tensor(banned, dtype=torch.int64, device=device)
         self.active: list[TokenSequence] = []
+        self.together: Together | None = None  # of those that are active
         self.late: list[tuple[TokenSequence, Cond]] = []  # join after the next step
         self.cond = Cond(0)
         self.state: Any = None
@@ -203,6 +248,7 @@ class Decoding:
                 self.state = self.state.extend(len(sequences))
         self.cond = Cond.cat([self.cond, cond]) if self.active else cond
         self.active += sequences
+        self.together = None
 
     def _reuse(self, sequences: Sequence[TokenSequence], cond: Cond, first: int) -> None:
         """Copy what is known of the prompts of new rows, the first of which is `first`."""
@@ -242,6 +288,7 @@ class Decoding:
         elif not rows:
             state = None
         self.active = [self.active[row] for row in rows]
+        self.together = None
         self.cond = self.cond.select(index)
         self.state = None if state is None else state.select(index)
 
@@ -320,33 +367,31 @@ class Decoding:
     def _drawn(self, logits: Tensor, ahead: int) -> Tensor:
         """The token of every sequence (B,) that is `ahead` of the next one. A sequence that has none, under its
         constraint, gets an error."""
-        if any(s.penalties != NO_PENALTIES or s.deadline is not None for s in self.active):
+        together = self.together = self.together or Together.of(self.active, self.device)
+        if together.bias or together.penalised or together.constrained:
             logits = logits.clone()
-        for row, s in enumerate(self.active):
-            if s.penalties != NO_PENALTIES:
-                logits[row] = s.penalties.applied(logits[row], s.new)
-            if s.deadline is not None and self.end is not None:
-                try:
-                    logits[row] = restrict(logits[row][None], [s.deadline.constraint], self.end)[0]
-                except UserError as error:
-                    s.error = error
-                    logits[row] = 0.0
-        tokens = logits.argmax(-1)
-        by_cut: dict[Cut, list[int]] = {}
-        for row, s in enumerate(self.active):
-            if s.cut.temperature > 0:
-                by_cut.setdefault(s.cut, []).append(row)
-        if by_cut:
-            u = uniform_each(
-                [(s.rng, f"token/{len(s.tokens) + ahead}", s.index) for s in self.active], torch.device(self.device)
-            )
-            for cut, rows in by_cut.items():
-                if len(rows) == len(self.active):
-                    tokens = draw(narrow(logits, cut), u)
+        if together.bias is not None:
+            rows, tokens, values = together.bias
+            logits[rows, tokens] += values
+        for row in together.penalised:
+            logits[row] = self.active[row].penalties.applied(logits[row], self.active[row].new)
+        for row in together.constrained:
+            s = self.active[row]
+            assert s.deadline is not None and self.end is not None
+            try:
+                logits[row] = restrict(logits[row][None], [s.deadline.constraint], self.end)[0]
+            except UserError as error:
+                s.error = error
+                logits[row] = 0.0
+        drawn = logits.argmax(-1)
+        if together.cuts:
+            u = torch.tensor([s.uniform(len(s.tokens) + ahead) for s in self.active], device=self.device)
+            for cut, which in together.cuts:
+                if which is None:
+                    drawn = draw(narrow(logits, cut), u)
                 else:
-                    which = torch.tensor(rows, device=self.device)
-                    tokens[which] = draw(narrow(logits[which], cut), u[which])
-        return tokens
+                    drawn[which] = draw(narrow(logits[which], cut), u[which])
+        return drawn
 
 
 def likeliest(log_probs: Tensor, count: int) -> Alternatives:
