@@ -19,7 +19,7 @@ from afresh.collect.assemble import HELD_OUT, assemble
 from afresh.collect.process import Part, process
 from afresh.collect.record import UNKNOWN, About, Found, Rejection
 from afresh.collect.rules import chosen
-from afresh.collect.sources import Options, Source, options_of, source_of
+from afresh.collect.sources import Options, Source, Unavailable, options_of, source_of
 from afresh.collect.store import SourceParts, Store
 from afresh.core import UserError, events
 from afresh.core.counted import counted
@@ -97,7 +97,8 @@ def gather(
             raise UserError(
                 f"{', '.join(unfinished)} was not collected to its end. Go on with `resume` first.", "not_finished"
             )
-        wanted = [(of_json(row), row) for row in known["sources"] if not row["finished"]]
+        given = {place.key: place for place in places}
+        wanted = [(given.get(row["key"]) or of_json(row), row) for row in known["sources"] if not row["finished"]]
         keys = {row["key"] for row in known["sources"]}
         for place in places:
             if place.key not in keys:
@@ -169,11 +170,15 @@ def run(
 
     def affordable() -> Iterator[Found | Rejection]:
         nonlocal stopped
-        for one in islice(found, consumed, None):
-            if not budget.spend(one):
-                stopped = True
-                return
-            yield with_about(one, place.about)
+        try:
+            for one in islice(found, consumed, None):
+                if not budget.spend(one):
+                    stopped = True
+                    return
+                yield with_about(one, place.about)
+        except Unavailable as error:
+            stopped = True
+            events.warning(f"{place.place} was not read to its end: {error}", error.code)
 
     waiting: deque[tuple[int, int, Future[Part] | Part]] = deque()
     number = len(done)

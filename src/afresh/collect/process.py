@@ -47,12 +47,11 @@ def process(source: str, batch: Sequence[Found | Rejection], names: Sequence[str
             continue
         part.found += 1
         part.bytes += len(found.content)
-        items = extract(source, found, known)
-        if isinstance(items, Rejection):
-            part.rejections.append(items)
-            continue
-        for record in items:
-            kept: Record | None = record
+        for item in extract(source, found, known):
+            if isinstance(item, Rejection):
+                part.rejections.append(item)
+                continue
+            kept: Record | None = item
             for rule in applied:
                 if kept is None or kept.kind not in rule.kinds:
                     continue

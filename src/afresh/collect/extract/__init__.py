@@ -11,8 +11,8 @@ from afresh.data.files import FileError
 
 FORMATS = ("documents", "media")  # files in this folder, each with EXTRACTORS: suffix -> extractor
 
-# (source, what was found) -> its items. Raises FileError if there are none.
-Extractor = Callable[[str, Found], Iterator[Record]]
+# (source, what was found) -> its items, and those that cannot be used. Raises FileError if nothing can.
+Extractor = Callable[[str, Found], Iterator[Record | Rejection]]
 
 
 def extractors() -> dict[str, Extractor]:
@@ -20,18 +20,18 @@ def extractors() -> dict[str, Extractor]:
     return {s: e for name in FORMATS for s, e in import_module(f"afresh.collect.extract.{name}").EXTRACTORS.items()}
 
 
-def extract(source: str, found: Found, known: dict[str, Extractor]) -> list[Record] | Rejection:
-    """The items of what was found, or why there are none."""
+def extract(source: str, found: Found, known: dict[str, Extractor]) -> list[Record | Rejection]:
+    """The items of what was found, and why others or all of it cannot be used."""
     if isinstance(found.content, str):
         return [Record(found.kind or "text", source, found.where, text=found.content, about=found.about)]
     suffix = suffix_of(found)
     if suffix not in known:
         reason = f"no text, image or sound that is read ({suffix or found.media_type or 'no suffix'})"
-        return Rejection(source, found.where, "extract", "format", reason)
+        return [Rejection(source, found.where, "extract", "format", reason)]
     try:
         return list(known[suffix](source, found))
     except FileError as error:
-        return Rejection(source, found.where, "extract", "format", str(error))
+        return [Rejection(source, found.where, "extract", "format", str(error))]
 
 
 TYPES = {

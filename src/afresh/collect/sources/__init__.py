@@ -22,6 +22,11 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Unavailable(UserError):
+    """A source cannot go on for now, as a database that went away: what it found is kept, it counts as not finished,
+    and other sources go on."""
+
+
 class Fetched(Protocol):
     """What was fetched before, so that nothing is fetched twice however often the collection is interrupted."""
 
