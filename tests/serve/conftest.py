@@ -20,6 +20,12 @@ from afresh.serve.app import ServeSettings
 from afresh.serve.run import bound, server_of
 
 TINY = {"family.width": 32, "family.layers": 1, "family.heads": 2, "family.kv_heads": 2, "train.compile": False}
+TEMPLATE = (  # a chat template with a place for tools
+    "{% if tools %}{{ '<|im_start|>system\n' }}{% for t in tools %}{{ t | tojson }}{% endfor %}{{ '\nCall as "
+    "<tool_call></tool_call><|im_end|>\n' }}{% endif %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 
 
 def train_runs(folder: Path) -> Path:
@@ -79,6 +85,21 @@ def train_media(folder: Path) -> Path:
     return folder
 
 
+def train_tools(folder: Path) -> Path:
+    """A run named `tools`, whose chat template has tools, in `folder`."""
+    data = folder.parent / f"{folder.name}-tools.jsonl"
+    rows = [
+        {"messages": [{"role": "user", "content": f"Say {i}?"}, {"role": "assistant", "content": f"It is {i}."}]}
+        for i in range(40)
+    ]
+    data.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("afresh.data.text.documents.CHATML", TEMPLATE)
+        longer = {"context": 1024}
+        afresh.train(data, steps=2, out=folder / "tools", data=longer, settings=TINY, quiet=True)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_runs(tmp_path_factory.mktemp("served") / "runs")
@@ -87,6 +108,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_media(tmp_path_factory.mktemp("served") / "media")
+
+
+@pytest.fixture(scope="session")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_tools(tmp_path_factory.mktemp("served") / "tools")
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ def test_images_are_the_samples_of_the_run(client: Any, runs: Path) -> None:
     made = client.images.generate(model="digits", prompt="one", n=3, extra_body={"seed": 5})
     own = afresh.load(runs / "digits").sample(3, label="one", seed=5)
     assert all(np.array_equal(pixels(a), b) for a, b in zip(made.data, own, strict=True))
-    assert made.size == "8x8" and made.output_format == "png" and made.usage.total_tokens == 0
+    assert made.afresh["size"] == "8x8" and made.output_format == "png" and made.usage.total_tokens == 0
 
 
 def test_what_openai_has_no_word_for(client: Any, runs: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_larger_size_goes_on_beyond_the_edges(client: Any, runs: Path) -> None
     made = client.images.generate(model="digits", prompt="one", size="11x8", extra_body={"seed": 3})
     model = afresh.load(runs / "digits")
     own = model.edit(list(model.sample(1, label="one", seed=3)), outpaint={"left": 1, "right": 2}, label="one", seed=3)
-    assert made.size == "11x8" and np.array_equal(pixels(made.data[0]), own[0])
+    assert made.afresh["size"] == "11x8" and np.array_equal(pixels(made.data[0]), own[0])
 
 
 def test_a_stream_shows_what_is_predicted(client: Any) -> None:

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-import afresh
 from afresh.serve.app import ServeSettings
 from tests import needs
-from tests.serve.conftest import TINY, serving
+from tests.serve.conftest import serving
 
 openai = needs.package("openai", "openai")
 anthropic = needs.package("anthropic", "anthropic")
 needs.package("llguidance", "llguidance")
 
-TEMPLATE = (
-    "{% if tools %}{{ '<|im_start|>system\n' }}{% for t in tools %}{{ t | tojson }}{% endfor %}{{ '\nCall as "
-    "<tool_call></tool_call><|im_end|>\n' }}{% endif %}"
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 SCHEMA = {
     "type": "object",
     "properties": {"city": {"enum": ["Rome", "Nice"]}, "note": {"type": "string", "maxLength": 5}},
@@ -37,21 +31,9 @@ FREE = {"afresh": {"regex": r'So\n<tool_call>\n\{"name": "weather", "arguments":
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(tools: Path) -> Iterator[str]:
     """A server of a run whose chat template has tools."""
-    folder = tmp_path_factory.mktemp("tools")
-    rows = [
-        {"messages": [{"role": "user", "content": f"Say {i}?"}, {"role": "assistant", "content": f"It is {i}."}]}
-        for i in range(40)
-    ]
-    (folder / "chat.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("afresh.data.text.documents.CHATML", TEMPLATE)
-        data = {"context": 1024}
-        afresh.train(
-            folder / "chat.jsonl", steps=2, out=folder / "runs" / "tools", data=data, settings=TINY, quiet=True
-        )
-    yield from serving(ServeSettings([folder / "runs"], memory=2**30))
+    yield from serving(ServeSettings([tools], memory=2**30))
 
 
 @pytest.fixture

@@ -54,7 +54,9 @@ def routes(desk: Desk) -> APIRouter:
     async def run(run: str) -> Response:
         return answer(await run_in_threadpool(described, desk.library, run))
 
-    @router.get("/afresh/v1/runs/{run}/previews/{step}", summary="What was drawn during training")
+    @router.get(
+        "/afresh/v1/runs/{run}/previews/{step}", summary="What was drawn during training", response_class=FileResponse
+    )
     async def preview(run: str, step: int) -> Response:
         folder = desk.library.path(run) / "samples"
         found = [file for file in folder.glob("*") if is_preview(file) and int(file.stem) == step]

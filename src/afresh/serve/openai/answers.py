@@ -1,7 +1,8 @@
-"""What the endpoints of texts answer, for the description of the API. Streams are server-sent events of JSON."""
+"""What the endpoints of OpenAI's API answer, for the description of ours. Streams are server-sent events of JSON."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -118,6 +119,81 @@ class ResponseAnswer(BaseModel):
     seed: int
 
 
+class Vector(BaseModel):
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str  # float32 in base64
+
+
+class EmbeddingUsage(BaseModel):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingAnswer(BaseModel):
+    object: Literal["list"]
+    data: list[Vector]
+    model: str
+    usage: EmbeddingUsage
+
+
+class DrawnImage(BaseModel):
+    b64_json: str
+
+
+class ImageUsage(BaseModel):
+    input_tokens: int
+    input_tokens_details: dict[str, int]
+    output_tokens: int
+    total_tokens: int
+
+
+class ImageFacts(BaseModel):
+    size: str
+    seed: int
+    notes: list[str]
+
+
+class ImageAnswer(BaseModel):
+    created: int
+    background: Literal["opaque"]
+    output_format: Literal["png", "jpeg", "webp"]
+    data: list[DrawnImage]
+    usage: ImageUsage
+    afresh: ImageFacts
+
+
+class ModelFacts(BaseModel):
+    """What a run makes."""
+
+    modality: str
+    family: str
+    parameters: int
+    base_model: str | None
+
+
+class ModelAnswer(BaseModel):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: Literal["user"]
+    afresh: ModelFacts
+
+
+class ModelList(BaseModel):
+    object: Literal["list"]
+    data: list[ModelAnswer]
+
+
+STREAM: dict[str, Any] = {"text/event-stream": {"schema": {"type": "string"}}}
+
+
+def files(media_types: Iterable[str]) -> dict[int | str, dict[str, Any]]:
+    """The description of an answer that is a file of one of these types, which is also given as a stream."""
+    content = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in media_types}
+    return {200: {"content": content | STREAM}}
+
+
 def streamed_too(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     """The description of an answer that is also given as a stream."""
-    return {200: {"model": model, "content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+    return {200: {"model": model, "content": STREAM}}

@@ -20,6 +20,7 @@ from afresh.sampling.samples import from_prompts
 from afresh.serve.errors import Refused
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.library import Served
+from afresh.serve.openai.answers import files
 from afresh.serve.openai.forms import Conditions, Finite, Form, Seed, Words, event, seed_of
 from afresh.serve.work import Desk, noted
 from afresh.tasks.sample import Sampler
@@ -127,7 +128,7 @@ def speak(served: Served, form: Speech) -> Spoken:
 def routes(desk: Desk) -> APIRouter:
     router = APIRouter(tags=["OpenAI"], route_class=JsonRoute)
 
-    @router.post("/v1/audio/speech", summary="A sound", response_class=Response)
+    @router.post("/v1/audio/speech", summary="A sound", response_class=Response, responses=files(MEDIA_TYPES.values()))
     async def speech(form: Speech, request: Request) -> Response:
         form.check()
         spoken = await desk.run(request, form.model, lambda served: speak(served, form))

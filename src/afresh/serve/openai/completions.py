@@ -119,11 +119,10 @@ def logprobs_of(run: Run, tokens: Sequence[Token], offset: int) -> dict[str, Any
     """Log-probabilities in the form of this endpoint. `offset` is the position of the first character."""
     texts = [t.text for t in tokens]
     offsets = [offset + sum(map(len, texts[:i])) for i in range(len(texts))]
-    top = [{spelled(run, i): logprob for i, logprob in t.top} if t.top else None for t in tokens]
     return {
         "tokens": texts,
         "token_logprobs": [t.logprob for t in tokens],
-        "top_logprobs": top if any(top) else None,
+        "top_logprobs": [{spelled(run, i): logprob for i, logprob in t.top} for t in tokens],
         "text_offset": offsets,
     }
 

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from afresh.sampling.request import Prompt
 from afresh.serve.errors import Refused
+from afresh.serve.json_route import JsonRoute
 from afresh.serve.library import Served
+from afresh.serve.openai.answers import EmbeddingAnswer
 from afresh.serve.openai.forms import Form
 from afresh.serve.work import Desk, alone
 from afresh.tasks.embed import embed
@@ -51,9 +53,9 @@ def written(vector: Tensor, form: str) -> Any:
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["OpenAI"])
+    router = APIRouter(tags=["OpenAI"], route_class=JsonRoute)
 
-    @router.post("/v1/embeddings", summary="Texts as vectors")
+    @router.post("/v1/embeddings", summary="Texts as vectors", responses={200: {"model": EmbeddingAnswer}})
     async def embeddings(form: EmbeddingForm, request: Request) -> Response:
         def work(served: Served) -> dict[str, Any]:
             with alone(served):

@@ -22,6 +22,7 @@ from afresh.serve.image_files import Format, image_base64, image_size, read_imag
 from afresh.serve.json_route import JsonRoute
 from afresh.serve.library import Served
 from afresh.serve.multipart import described, read_form
+from afresh.serve.openai.answers import ImageAnswer, streamed_too
 from afresh.serve.openai.forms import Conditions, Count, Finite, Form, Seed, Words, event, now, seed_of
 from afresh.serve.work import Desk, alone, first, noted
 from afresh.tasks.edit import Change, Editor, edit
@@ -312,14 +313,16 @@ def vary(served: Served, form: ImageVariation) -> Images:
 
 
 def answered(images: Images, kind: Format = "png") -> dict[str, Any]:
+    """The body of an answer. The size stands under `afresh`, as OpenAI's schema has a word for three sizes only."""
     data = [{"b64_json": image} for image in images.images]
-    head = {"created": now(), "background": "opaque", "output_format": kind, "size": images.size}
+    head = {"created": now(), "background": "opaque", "output_format": kind}
     return {**head, "data": data, "usage": images.usage, **images.more}
 
 
 async def streamed(desk: Desk, form: DrawnForm, kind: str, work: Callable[..., Images]) -> AsyncIterator[str]:
     """The events of a stream of `kind`. An error before the first image is raised; a later one is an event."""
-    head = {"created_at": now(), "output_format": form.kind, "background": "opaque", "quality": "auto"}
+    settings = {"size": "auto", "quality": "auto"}  # no others have a name in OpenAI's schema
+    head = {"created_at": now(), "output_format": form.kind, "background": "opaque", **settings}
     begun = False
     try:
         async for items in desk.stream(form.model, lambda served, put: work(served, form, put)):
@@ -328,11 +331,11 @@ async def streamed(desk: Desk, form: DrawnForm, kind: str, work: Callable[..., I
                 if isinstance(item, Partial):
                     name = f"{kind}.partial_image"
                     own = {"b64_json": item.image, "partial_image_index": item.number, "index": item.index}
-                    yield event({"type": name, **own, "size": form.size or "auto", **head}, name)
+                    yield event({"type": name, **own, **head}, name)
                     continue
                 name = f"{kind}.completed"
                 for i, image in enumerate(item.images):
-                    own = {"b64_json": image, "index": i, "size": item.size, "usage": item.usage, **item.more}
+                    own = {"b64_json": image, "index": i, "usage": item.usage, **item.more}
                     yield event({"type": name, **own, **head}, name)
                 yield event("[DONE]")
     except Exception as error:
@@ -353,15 +356,24 @@ def routes(desk: Desk) -> APIRouter:
         images = await desk.run(request, form.model, lambda served: work(served, form))
         return JSONResponse(answered(images, form.kind))
 
-    @router.post("/v1/images/generations", summary="New images")
+    streams = streamed_too(ImageAnswer)
+
+    @router.post("/v1/images/generations", summary="New images", responses=streams)
     async def generations(form: ImageGeneration, request: Request) -> Response:
         return await drawn(request, form, "image_generation", generate)
 
-    @router.post("/v1/images/edits", summary="Images with changes", openapi_extra=described(ImageEdit))
+    @router.post(
+        "/v1/images/edits", summary="Images with changes", responses=streams, openapi_extra=described(ImageEdit)
+    )
     async def edits(request: Request) -> Response:
         return await drawn(request, await read_form(request, ImageEdit), "image_edit", change)
 
-    @router.post("/v1/images/variations", summary="Images like another", openapi_extra=described(ImageVariation))
+    @router.post(
+        "/v1/images/variations",
+        summary="Images like another",
+        responses={200: {"model": ImageAnswer}},
+        openapi_extra=described(ImageVariation),
+    )
     async def variations(request: Request) -> Response:
         form = await read_form(request, ImageVariation)
         form.check()

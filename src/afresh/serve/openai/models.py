@@ -9,6 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from afresh.core import UserError
 from afresh.runs.run import Run
+from afresh.serve.openai.answers import ModelAnswer, ModelList
 from afresh.serve.work import Desk
 
 
@@ -32,7 +33,7 @@ def described(name: str, run: Run) -> dict[str, Any]:
 def routes(desk: Desk) -> APIRouter:
     router = APIRouter(tags=["OpenAI"])
 
-    @router.get("/v1/models", summary="The runs that can be asked")
+    @router.get("/v1/models", summary="The runs that can be asked", response_model=ModelList)
     async def models() -> dict[str, Any]:
         def listed() -> list[dict[str, Any]]:
             out = []
@@ -45,7 +46,7 @@ def routes(desk: Desk) -> APIRouter:
 
         return {"object": "list", "data": await run_in_threadpool(listed)}
 
-    @router.get("/v1/models/{model:path}", summary="One run")
+    @router.get("/v1/models/{model:path}", summary="One run", response_model=ModelAnswer)
     async def model(model: str) -> dict[str, Any]:
         return await run_in_threadpool(lambda: described(model, desk.library.open(model)))
 

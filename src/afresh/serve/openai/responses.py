@@ -110,7 +110,7 @@ class ResponseForm(Form):
     input: str | Annotated[list[InputItem], Field(min_length=1, max_length=10_000)]
     instructions: str | None = None
     max_output_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
-    temperature: Annotated[Finite, Field(ge=0, le=10)] | None = None
+    temperature: Annotated[Finite, Field(ge=0, le=2)] | None = None
     top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
     frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
@@ -134,7 +134,7 @@ class ResponseForm(Form):
     metadata: Metadata | None = None
     store: bool | None = None
     service_tier: str | None = None
-    safety_identifier: str | None = None
+    safety_identifier: Annotated[str, Field(max_length=64)] | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     afresh: Wanted = Field(default_factory=Wanted)
@@ -190,7 +190,8 @@ class ResponseForm(Form):
 
 
 def description(form: ResponseForm, ask: Ask, begun: int) -> dict[str, Any]:
-    """The object that describes the answer before there is one."""
+    """The object that describes the answer before there is one. An identifier that was not given is empty: OpenAI's
+    schema has no null for it, and Open Responses' wants it in any case."""
     text = {"format": {"type": "text"}} if form.text is None else form.text.model_dump(by_alias=True)
     if text["format"]["type"] != "json_schema":
         text["format"] = {"type": text["format"]["type"]}
@@ -210,9 +211,9 @@ def description(form: ResponseForm, ask: Ask, begun: int) -> dict[str, Any]:
         "output": [],
         "parallel_tool_calls": form.parallel_tool_calls is not False,
         "previous_response_id": None,
-        "prompt_cache_key": form.prompt_cache_key,
+        "prompt_cache_key": form.prompt_cache_key or "",
         "reasoning": {"effort": None, "summary": None},
-        "safety_identifier": form.safety_identifier,
+        "safety_identifier": form.safety_identifier or "",
         "service_tier": "default",
         "store": False,
         "temperature": 1.0 if form.temperature is None else form.temperature,
@@ -229,10 +230,21 @@ def description(form: ResponseForm, ask: Ask, begun: int) -> dict[str, Any]:
         "top_logprobs": form.top_logprobs or 0,
         "top_p": 1.0 if form.top_p is None else form.top_p,
         "truncation": "disabled",
-        "usage": None,
-        "user": form.user,
+        "usage": usage_of(0, 0),
         "metadata": form.metadata or {},
         "seed": ask.seed,
+        **({} if form.user is None else {"user": form.user}),
+    }
+
+
+def usage_of(read: int, drawn: int) -> dict[str, Any]:
+    """The tokens of an answer: those of the request, and those that were drawn so far."""
+    return {
+        "input_tokens": read,
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "output_tokens": drawn,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": read + drawn,
     }
 
 
@@ -256,13 +268,7 @@ def completed(about: dict[str, Any], output: list[dict[str, Any]], texts: Texts,
         "completed_at": None if cut else now(),
         "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
         "output": output,
-        "usage": {
-            "input_tokens": usage["prompt_tokens"],
-            "input_tokens_details": {"cached_tokens": 0},
-            "output_tokens": usage["completion_tokens"],
-            "output_tokens_details": {"reasoning_tokens": 0},
-            "total_tokens": usage["total_tokens"],
-        },
+        "usage": usage_of(usage["prompt_tokens"], usage["completion_tokens"]),
     }
 
 
@@ -317,6 +323,7 @@ def streamed(desk: Desk, form: ResponseForm, ask: Ask, about: dict[str, Any]) ->
         return named_event({"type": kind, "sequence_number": next(numbers), **fields})
 
     def opening(begun: Begun) -> list[str]:
+        about["usage"] = usage_of(begun.prompt_tokens, 0)
         return [event("response.created", response=about), event("response.in_progress", response=about)]
 
     def say(text: str, rows: list[Any]) -> list[str]:
