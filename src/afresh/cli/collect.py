@@ -22,7 +22,7 @@ def collect(
     max_bytes: Annotated[int | None, typer.Option(min=1, help="Stop after so many bytes.")] = None,
     max_minutes: Annotated[float | None, typer.Option(min=0.001, help="Stop after so many minutes.")] = None,
     max_items: Annotated[int | None, typer.Option(min=1, help="Stop after so many files, pages or rows.")] = None,
-    rule: Annotated[list[str] | None, typer.Option(help="Switch a rule on.")] = None,
+    rule: Annotated[list[str] | None, typer.Option(help="Switch a rule on, as name or name=value.")] = None,
     no_rule: Annotated[list[str] | None, typer.Option(help="Switch a rule off.")] = None,
     option: Annotated[list[str] | None, typer.Option("--source", help="How a source is read, as key=value.")] = None,
     licence: Annotated[str | None, typer.Option(help="Of what says nothing of its licence itself, as CC0-1.0.")] = None,

@@ -83,15 +83,16 @@ def gather(
 ) -> dict[str, Any]:
     """Collect from these sources, after those that the data set has, and write its items; returns its manifest.
 
-    on, off: rules that are switched on or off. resume: go on with sources that were not finished. Raises UserError if
+    on, off: rules that are switched on, as `name` or `name=value`, or off; others stay as they are. resume: go on with sources that were not finished. Raises UserError if
     the folder holds something else, if a source was not finished and `resume` is not given, or for unknown rules.
     """
     if into.exists() and not (into / MANIFEST).is_file() and any(p.name != "work" for p in into.iterdir()):
         raise UserError(f"{into} holds something else. Name a new folder, or a data set that was collected before.")
-    names = chosen(on, off)
+    chosen(on, off)  # refuses what is wrong before anything is written
     store = Store(into)
     with store.locked():
-        known = _known(into, names, store)
+        known = _known(into, on, off, store)
+        rules = known["rules"]
         unfinished = [row["place"] for row in known["sources"] if not row["finished"]]
         if unfinished and not resume and not all(p.place in unfinished for p in places):
             raise UserError(
@@ -113,7 +114,7 @@ def gather(
             for place, row in wanted:
                 parts = store.parts(row["key"])
                 store.note("begun", source=place.place)
-                row["finished"] = run(place, parts, names, budget, pool, processes)
+                row["finished"] = run(place, parts, rules, budget, pool, processes)
                 write_json(into / MANIFEST, known)
                 store.note("finished" if row["finished"] else "stopped", source=place.place)
         parts_of = {row["key"]: store.parts(row["key"]) for row in known["sources"]}
@@ -123,14 +124,15 @@ def gather(
     return known
 
 
-def _known(into: Path, names: Sequence[str], store: Store) -> dict[str, Any]:
-    """The manifest so far. Where other rules are wanted, everything is cleaned again."""
+def _known(into: Path, on: Sequence[str], off: Sequence[str], store: Store) -> dict[str, Any]:
+    """The manifest so far. A data set keeps its rules; where other ones are wanted, everything is cleaned again."""
     if not (into / MANIFEST).is_file():
-        return {"format": FORMAT, "rules": list(names), "sources": [], "digest": ""}
+        return {"format": FORMAT, "rules": chosen(on, off), "sources": [], "digest": ""}
     known = manifest(into)
-    if known["rules"] != list(names):
-        events.note(f"The rules are others than before: {counted(len(known['sources']), 'source')} is read again.")
-        known["rules"] = list(names)
+    rules = chosen(on, off, known["rules"])
+    if known["rules"] != rules:
+        events.note(f"The rules are others than before: {counted(len(known['sources']), 'source')} read again.")
+        known["rules"] = rules
         for row in known["sources"]:
             store.parts(row["key"]).clear()
             row["finished"] = False
@@ -159,7 +161,7 @@ class Budget:
 
 
 def run(
-    place: Place, parts: SourceParts, rules: Sequence[str], budget: Budget, pool: Executor | None, processes: int
+    place: Place, parts: SourceParts, rules: Mapping[str, Any], budget: Budget, pool: Executor | None, processes: int
 ) -> bool:
     """Collect from one source, from where it was interrupted; returns whether its end was reached."""
     done = parts.names()
@@ -192,7 +194,7 @@ def run(
         events.progress(f"{place.place}: {count:,} read, {items:,} kept", "collecting", read=count, kept=items)
 
     for batch in batches(affordable()):
-        arguments = (place.place, batch, tuple(rules))
+        arguments = (place.place, batch, rules)
         waiting.append((number, len(batch), pool.submit(process, *arguments) if pool else process(*arguments)))
         number += 1
         while len(waiting) >= (WAITING * processes if pool else 1):

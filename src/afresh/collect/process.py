@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from afresh.collect.extract import extract, extractors
 from afresh.collect.record import EXCERPT, Found, Record, Rejection, rejected
@@ -37,10 +38,10 @@ class Part:
     shown: dict[str, Record] = field(default_factory=dict)
 
 
-def process(source: str, batch: Sequence[Found | Rejection], names: Sequence[str]) -> Part:
-    """Extract the items of a batch, and apply the rules of these names."""
+def process(source: str, batch: Sequence[Found | Rejection], chosen: Mapping[str, Any]) -> Part:
+    """Extract the items of a batch, and apply the rules of these names with these values."""
     known, part = extractors(), Part()
-    applied = [rule for rule in rules() if rule.name in names]
+    applied = [(rule, rule.with_value(chosen[rule.name])) for rule in rules() if rule.name in chosen]
     for found in batch:
         if isinstance(found, Rejection):
             part.rejections.append(found)
@@ -52,10 +53,11 @@ def process(source: str, batch: Sequence[Found | Rejection], names: Sequence[str
                 part.rejections.append(item)
                 continue
             kept: Record | None = item
-            for rule in applied:
-                if kept is None or kept.kind not in rule.kinds:
-                    continue
-                kept = _judged(rule.name, kept, rule.judge(kept), part)
+            for rule, judge in applied:
+                if kept is None:
+                    break
+                if kept.kind in rule.kinds:
+                    kept = _judged(rule.name, kept, judge(kept), part)
             if kept is not None:
                 part.records.append(kept)
     return part

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from importlib import import_module
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from afresh.collect.record import Record
 from afresh.core import UserError
@@ -20,25 +24,70 @@ class Rule:
     """What judges one record by itself.
 
     name: as `words_few`. about: a sentence, with the source of its numbers. kinds: of the records that it judges.
-    default: whether it is on unless it is switched off. A record that comes back with another text counts as changed.
+    judge: a function of the record, and of the value if the rule takes one. default: whether it is on unless it is
+    switched off. value: what it judges by unless another value is given. accepts: the type of the value, which pydantic
+    checks and which is written as JSON; None if the rule takes no value. A record that comes back with another text
+    counts as changed.
     """
 
     name: str
     about: str
     kinds: tuple[str, ...]
-    judge: Callable[[Record], Verdict]
+    judge: Callable[..., Verdict]
     default: bool = True
+    value: Any = None
+    accepts: Any = None
+
+    def with_value(self, value: Any) -> Callable[[Record], Verdict]:
+        """The judgement by this value."""
+        if self.accepts is None:
+            return self.judge
+        return partial(self.judge, value=tuple(value) if isinstance(value, list) else value)
+
+    def read(self, given: str | None) -> Any:
+        """The value as it was given in words, or the rule's own. Raises UserError if it is not accepted."""
+        if given is None:
+            return self.value
+        if self.accepts is None:
+            raise UserError(f"The rule {self.name} takes no value. Given: {given!r}.", "rule_value")
+        try:
+            return TypeAdapter(self.accepts).validate_python(given)
+        except ValidationError as error:
+            why = "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())
+            own = f" Its own value is {shown(self.value)}." if self.value is not None else ""
+            raise UserError(f"The rule {self.name} does not take {given!r}: {why}.{own}", "rule_value") from None
 
 
-def rules() -> list[Rule]:
+def shown(value: Any) -> str:
+    """A value as it is given on the command line."""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+@cache
+def rules() -> tuple[Rule, ...]:
     """All rules in the order in which they are applied."""
-    return [rule for name in RULES for rule in import_module(f"afresh.collect.rules.{name}").RULES]
+    return tuple(rule for name in RULES for rule in import_module(f"afresh.collect.rules.{name}").RULES)
 
 
-def chosen(on: Sequence[str] = (), off: Sequence[str] = ()) -> tuple[str, ...]:
-    """The names of the rules that are applied. Raises UserError, listing all, for a name that no rule has."""
+def chosen(
+    on: Sequence[str] = (), off: Sequence[str] = (), before: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The rules that are applied, by name, each with its value (None if it takes none).
+
+    on: names, as "stop_words" or with a value as "stop_words=3". before: the rules of a data set that exists, of which
+    `on` and `off` change some; None for the rules that are on by default. Raises UserError, listing all, for a name
+    that no rule has, and for a value that the rule does not accept.
+    """
     known = {rule.name: rule for rule in rules()}
-    for name in (*on, *off):
+    given: dict[str, str | None] = {}
+    for text in on:
+        name, equals, value = text.partition("=")
+        given[name] = value if equals else None
+    for name in (*given, *off):
         if name not in known:
             raise UserError(f"There is no rule {name!r}. The rules are: {', '.join(known)}.", "unknown_rule")
-    return tuple(n for n, rule in known.items() if n not in off and (rule.default or n in on))
+        if name in given and name in off:
+            raise UserError(f"The rule {name} is switched on and off. Do one of both.", "rule_value")
+    values = {n: r.value for n, r in known.items() if r.default} if before is None else dict(before)
+    values |= {name: known[name].read(text) for name, text in given.items()}
+    return {name: values[name] for name in known if name in values and name not in off}
