@@ -83,8 +83,9 @@ def gather(
 ) -> dict[str, Any]:
     """Collect from these sources, after those that the data set has, and write its items; returns its manifest.
 
-    on, off: rules that are switched on, as `name` or `name=value`, or off; others stay as they are. resume: go on with sources that were not finished. Raises UserError if
-    the folder holds something else, if a source was not finished and `resume` is not given, or for unknown rules.
+    on, off: rules that are switched on, as `name` or `name=value`, or off; others stay as they are in the data set.
+    resume: go on with sources that were not finished. Raises UserError if the folder holds something else, if a source
+    was not finished and `resume` is not given, for unknown rules, and for values that a rule does not accept.
     """
     if into.exists() and not (into / MANIFEST).is_file() and any(p.name != "work" for p in into.iterdir()):
         raise UserError(f"{into} holds something else. Name a new folder, or a data set that was collected before.")

@@ -69,9 +69,7 @@ def rules() -> tuple[Rule, ...]:
     return tuple(rule for name in RULES for rule in import_module(f"afresh.collect.rules.{name}").RULES)
 
 
-def chosen(
-    on: Sequence[str] = (), off: Sequence[str] = (), before: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def chosen(on: Sequence[str] = (), off: Sequence[str] = (), before: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The rules that are applied, by name, each with its value (None if it takes none).
 
     on: names, as "stop_words" or with a value as "stop_words=3". before: the rules of a data set that exists, of which
