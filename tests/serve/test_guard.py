@@ -10,7 +10,8 @@ import pytest
 
 from afresh.core import UserError
 from afresh.serve.app import ServeSettings
-from afresh.serve.guard import Keys
+from afresh.serve.errors import Refused
+from afresh.serve.guard import Allowances, Keys
 from afresh.serve.run import bound, read_keys
 from tests.serve.conftest import serving
 
@@ -78,3 +79,29 @@ def test_a_port_in_use() -> None:
     with pytest.raises(UserError, match=r"Port \d+ is in use. Choose another: `port="):
         bound("127.0.0.1", sock.getsockname()[1])
     sock.close()
+
+
+def test_a_key_has_so_many_requests_a_minute(runs: Path) -> None:
+    server = serving(ServeSettings([runs], memory=2**30, keys=Keys({KEY: "ann", "b" * 20: "bob"}), rate=3))
+    with httpx.Client(base_url=next(server)) as client:
+
+        def ask(key: str) -> httpx.Response:
+            return client.post("/v1/completions", json={}, headers={"authorization": f"Bearer {key}"})
+
+        assert [ask(KEY).status_code for _ in range(3)] == [400, 400, 400]
+        refused = ask(KEY)
+        assert refused.status_code == 429 and 1 <= int(refused.headers["retry-after"]) <= 20
+        assert ask("b" * 20).status_code == 400
+        assert client.get("/v1/models", headers={"authorization": f"Bearer {KEY}"}).status_code == 200
+    server.close()
+
+
+def test_an_allowance_comes_back_with_time() -> None:
+    allowances = Allowances(60)
+    for _ in range(60):
+        allowances.spend("ann", 0.0)
+    with pytest.raises(Refused):
+        allowances.spend("ann", 0.5)
+    allowances.spend("ann", 1.0)
+    with pytest.raises(Refused):
+        allowances.spend("ann", 1.5)

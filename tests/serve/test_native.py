@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ import afresh
 from afresh.data.audio.views import wav_bytes
 from afresh.data.music.files import midi_bytes
 from afresh.data.music.score import Note, Score
+from afresh.serve.app import ServeSettings
+from afresh.serve.guard import Keys
+from tests.serve.conftest import serving
 
 
 @pytest.fixture
@@ -217,3 +221,30 @@ def test_a_long_sound_is_refused_before_it_is_decoded(api: httpx.Client) -> None
     soundfile.write(buffer, np.zeros(8_000 * 700, np.int16), 8_000, format="FLAC")
     answer = api.post("/edits", json={"model": "sounds", "inputs": [b64(buffer.getvalue())], "strength": 0.5})
     assert answer.status_code == 400 and "longer than 600 seconds" in answer.json()["error"]["message"]
+
+
+def test_votes_are_those_of_compare(tmp_path: Path, runs: Path) -> None:
+    place = tmp_path / "runs"
+    shutil.copytree(runs, place)
+    keys = Keys({"a" * 20: "ann", "b" * 20: "bob"})
+    server = serving(ServeSettings([place], memory=2**30, keys=keys))
+    form = {"model": "digits", "n": 3, "question": "Which is rounder?", "label": {"label": "one"}}
+    with httpx.Client(base_url=f"{next(server)}/afresh/v1", headers={"x-api-key": "a" * 20}, timeout=60) as ann:
+        begun = post(ann, "/comparisons", **form)
+        pair, path = begun["pair"], f"/comparisons/{begun['id']}"
+        assert (pair["number"], pair["of"], pair["question"]) == (1, 3, "Which is rounder?")
+        assert shown(pair["a"]).shape == shown(pair["b"]).shape == (8, 8, 1)
+        after = post(ann, f"{path}/votes", pair=pair["id"], vote="a")
+        assert after["judged"] == 1 and after["pair"]["id"] != pair["id"]
+        assert post(ann, f"{path}/votes", pair=pair["id"], vote="a")["judged"] == 1  # the reply was lost
+        assert ann.post(f"{path}/votes", json={"pair": pair["id"], "vote": "b"}).status_code == 409
+        assert ann.delete(f"{path}/votes").json()["judged"] == 0
+        again = post(ann, "/comparisons", **form)["pair"]
+        for vote in ("a", "tie", "skip"):
+            again = post(ann, f"{path}/votes", pair=again["id"], vote=vote)["pair"]
+        assert again is None
+        ended = ann.get(path).json()
+        assert (ended["judged"], ended["ties"], ended["skipped"], ended["pair"]) == (2, 1, 1, None)
+        assert len((place / ended["file"]).read_text().splitlines()) == 2
+        assert ann.get(path, headers={"x-api-key": "b" * 20}).status_code == 404
+    server.close()

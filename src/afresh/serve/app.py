@@ -15,7 +15,7 @@ from afresh.serve import errors, health
 from afresh.serve.anthropic import messages
 from afresh.serve.guard import Guard, Keys
 from afresh.serve.library import Library
-from afresh.serve.native import edits, runs, samples, texts
+from afresh.serve.native import edits, runs, samples, texts, votes
 from afresh.serve.openai import audio, chat, completions, embeddings, images, models, responses
 from afresh.serve.studio import routes as studio
 from afresh.serve.studio import runs as runs_pages
@@ -44,9 +44,9 @@ PARTS = (
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """How a server runs. `memory`: bytes of weights that may be held. `hosts`: the names it is addressed by.
-    `works`: the folder for what is made in the studio. `local`: whether only people at this machine reach it, so that
-    they may name its folders."""
+    """How a server runs. `memory`: bytes of weights that may be held. `hosts`: the names it is addressed by. `rate`:
+    requests a minute of one key that make or change something. `works`: the folder for what is made in the studio.
+    `local`: whether only people at this machine reach it, so that they may name its folders."""
 
     places: Sequence[Path]
     memory: int
@@ -54,6 +54,7 @@ class ServeSettings:
     keys: Keys = field(default_factory=Keys)
     most_requests: int = MOST_REQUESTS
     most_bytes: int = MOST_BYTES
+    rate: float | None = None
     root_path: str = ""
     works: Path = field(default_factory=lambda: preferences().works_folder)
     local: bool = False
@@ -87,5 +88,7 @@ def make_app(settings: ServeSettings) -> FastAPI:
     app.include_router(runs_pages.routes(desk, settings.local))
     app.state.sittings = Sittings()
     app.include_router(vote.routes(desk, app.state.sittings, settings.keys))
-    app.add_middleware(Guard, hosts=settings.hosts, keys=settings.keys, most_bytes=settings.most_bytes)
+    app.include_router(votes.routes(desk, app.state.sittings))
+    keys, most_bytes = settings.keys, settings.most_bytes
+    app.add_middleware(Guard, hosts=settings.hosts, keys=keys, most_bytes=most_bytes, rate=settings.rate)
     return app

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import math
 import secrets
 import time
 from collections.abc import Sequence
@@ -49,12 +50,36 @@ class Keys:
         return None if known is None else self.tickets.pop(known, None)
 
 
+class Allowances:
+    """How many requests each owner of a key may still send. An allowance that was not used is kept for a minute, so
+    that a page or a program may send several at once (a token bucket)."""
+
+    def __init__(self, rate: float) -> None:
+        """`rate`: requests a minute."""
+        self.rate = rate
+        self.left: dict[str, tuple[float, float]] = {}  # by owner: how many requests at which time, in seconds
+
+    def spend(self, owner: str, now: float) -> None:
+        """Raises Refused if the owner has sent too many."""
+        most = max(1.0, self.rate)
+        left, then = self.left.get(owner, (most, now))
+        left = min(most, left + (now - then) * self.rate / 60)
+        if left < 1:
+            message = f"This key has sent more than {self.rate:g} requests a minute. Try again later."
+            raise Refused(429, message, "rate_limit_exceeded", retry=math.ceil((1 - left) * 60 / self.rate))
+        self.left[owner] = (left - 1, now)
+
+
 class Guard:
     """ASGI middleware that refuses what does not pass, gives each request an id, and logs it."""
 
-    def __init__(self, app: ASGIApp, hosts: Sequence[str], keys: Keys, most_bytes: int) -> None:
-        """`hosts`: names under which this server is addressed, without ports; "*" for any."""
+    def __init__(
+        self, app: ASGIApp, hosts: Sequence[str], keys: Keys, most_bytes: int, rate: float | None = None
+    ) -> None:
+        """`hosts`: names under which this server is addressed, without ports; "*" for any. `rate`: requests a minute of
+        one key, or of all without keys, other than those that only read."""
         self.app, self.hosts, self.keys, self.most = app, frozenset(hosts), keys, most_bytes
+        self.allowances = None if rate is None else Allowances(rate)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -88,6 +113,8 @@ class Guard:
         owner = ""
         try:
             owner = self.checked(scope, headers)
+            if self.allowances is not None and scope["method"] not in SAFE:
+                self.allowances.spend(owner, time.monotonic())
             scope.setdefault("state", {})["owner"] = owner
             await self.app(scope, bounded(receive, headers, self.most, failed), sending)
         except Exception as error:
