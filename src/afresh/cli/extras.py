@@ -25,7 +25,11 @@ class Extra:
 
 
 EXTRAS = (
-    Extra("documents", ("pypdf", "docx"), "PDF and Word documents as texts: `afresh train documents/`"),
+    Extra(
+        "documents",
+        ("defusedxml", "docx", "pypdf"),
+        "PDF, Word documents and e-books as texts: `afresh train documents/`",
+    ),
     Extra("heic", ("pillow_heif",), "photos in HEIC, as telephones take them: `afresh train photos/`"),
     Extra("music", ("symusic",), "music in MIDI and ABC: `afresh train tunes/`, `afresh compose`"),
     Extra(

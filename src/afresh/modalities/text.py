@@ -70,8 +70,8 @@ class TextOptions(DocumentOptions):
 
 
 class TextModality:
-    """.txt, .md, .rst, .html, .eml, .docx, .pdf, .json, .jsonl, .csv, .tsv and .parquet, each also as .gz, and a .zip
-    of them."""
+    """.txt, .md, .rst, .html, .eml, .mbox, .docx, .odt, .epub, .pdf, .json, .jsonl, .csv, .tsv and .parquet, each also
+    as .gz, and a .zip of them."""
 
     name = "text"
     kind = TEXT
@@ -262,7 +262,12 @@ def _items(name: str, suffix: str, raw: bytes, reading: _Reading) -> Iterator[It
         yield from _rows(name, tables.read_table(suffix, raw, options.max_file_mb, decode), options, reading.corpus)
         return
     if suffix in extract.SUFFIXES:
-        parts = [(name, extract.extract(suffix, raw, decode, options.max_file_mb))]
+        parts = []
+        for read in extract.documents(suffix, raw, decode, options.max_file_mb):
+            if isinstance(read, tuple):
+                reading.corpus.refused.append(Refused(f"{name}, message {read[0]}", read[1]))
+            else:
+                parts.append((f"{name}, message {read.number}" if read.number else name, read.text))
     else:
         parts = _parts(name, decode(raw), reading)
     if not any(part.strip() for _, part in parts):

@@ -1,16 +1,18 @@
-"""Plain texts and documents as one item each."""
+"""Plain texts and documents: one item each, of mailboxes one a message."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from afresh.collect.extract import Extractor, suffix_of
-from afresh.collect.record import Found, Record
-from afresh.data.files import FileError, decode_text
-from afresh.data.text.extract import SUFFIXES, extract
+from afresh.collect.record import About, Found, Record, Rejection
+from afresh.data.files import decode_text
+from afresh.data.text.document import Document
+from afresh.data.text.extract import SUFFIXES, documents
 from afresh.data.text.languages import BY_SUFFIX
 
-PLAIN = (".txt", ".md", ".text", ".rst", ".tex")
+PLAIN = (".txt", ".md", ".markdown", ".text", ".rst", ".tex")
 MAX_MB = 512  # of a document when it is decoded
 
 
@@ -20,12 +22,21 @@ def plain(source: str, found: Found) -> Iterator[Record]:
     yield Record(kind, source, found.where, text=decode_text(found.content), about=found.about)
 
 
-def document(source: str, found: Found) -> Iterator[Record]:
+def document(source: str, found: Found) -> Iterator[Record | Rejection]:
     assert isinstance(found.content, bytes)
-    text = extract(suffix_of(found), found.content, decode_text, MAX_MB)
-    if not text.strip():
-        raise FileError("a document without text")
-    yield Record("text", source, found.where, text=text, about=found.about)
+    for read in documents(suffix_of(found), found.content, decode_text, MAX_MB, main=True):
+        if isinstance(read, tuple):
+            yield Rejection(source, f"{found.where}, message {read[0]}", "extract", "format", read[1])
+            continue
+        where = f"{found.where}, message {read.number}" if read.number else found.where
+        yield Record("text", source, where, text=read.text, about=about(found.about, read), language=read.language)
+
+
+def about(known: About, read: Document) -> About:
+    """What is known, with what the document says of itself: its date counts more than that of its file."""
+    return replace(
+        known, time=read.time or known.time, title=known.title or read.title, person=known.person or read.author
+    )
 
 
 CODE = frozenset(BY_SUFFIX) - {*PLAIN, *SUFFIXES}
