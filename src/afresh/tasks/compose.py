@@ -143,10 +143,14 @@ def go_on(run: Run, score: Score, n: int = 1, *, seed: int = 0, settings: dict[s
 
     Raises UserError if the run's form cannot represent the score.
     """
-    encoder = _encoder(run)
-    text = _text_of(encoder, score)
+    text = text_of(run, score)
     continued = Sampler(run, n, Request(prompt=text), seed, settings or {})()
     return Composed(tuple(text + str(v) for v in continued.values), (), run)
+
+
+def text_of(run: Run, score: Score) -> str:
+    """The score as the run writes it. Raises UserError if the run's form cannot represent it."""
+    return _text_of(_encoder(run), score)
 
 
 def _encoder(run: Run) -> ScoreEncoder:

@@ -11,27 +11,32 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from afresh.core import Encoder, UserError
+from afresh.core import Encoder, UserError, events
 from afresh.data.image.kind import decode as decode_image
 from afresh.data.music.encoder import ScoreEncoder
+from afresh.data.music.score import Score
 from afresh.data.text.fim import supports_fim
 from afresh.runs.run import Run
 from afresh.sampling.request import Request, unwanted, writes_text
 from afresh.sampling.samples import Samples
 from afresh.sampling.text_stream import Row
 from afresh.tasks.complete import Hole, complete
+from afresh.tasks.compose import harmonise, score_of, text_of
 from afresh.tasks.edit import changed
 from afresh.tasks.editor import STRENGTH, Change, Editor
 from afresh.tasks.interpolate import Blender
+from afresh.tasks.interpolate import blend as blended
 from afresh.tasks.sample import Sampler
 
 MOST = 64  # works of one wish
+MOST_PIXELS = 2**26  # of all works of a wish that extends an image
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Words = Annotated[str, Field(max_length=2_000)]
 Text = Annotated[str, Field(max_length=1_000_000)]
 Turn = tuple[Literal["system", "user", "assistant"], Text]
 Form = Literal["text", "code", "image", "sound", "music"]
-Verb = Literal["sample", "edit", "blend", "complete"]
+Verb = Literal["sample", "edit", "blend", "move", "complete", "compose", "harmonise"]
+Side = Literal["left", "right", "top", "bottom"]
 OnText = Callable[[int, str], None]  # (number of the work, piece of its text)
 
 
@@ -40,8 +45,12 @@ class Wish(BaseModel):
 
     `n` works; the seed and the number of a work determine it. `prompt`: a text to continue or to answer, or for the
     verb `complete` the text before the cursor, with `suffix` after it; `turns` of a conversation before it. `inputs`:
-    the names of files that are changed or blended, and `mask` that of an image, white where it may change. `hole` and
-    `extend` are seconds of a sound. `settings` are those of sampling.
+    the names of files that are changed, blended or gone on with, and `mask` that of an image, white where it may
+    change. `hole`, `extend` and `loop` are seconds of a sound; `outpaint` the pixels to add at the sides of an image,
+    `upscale` the factor by which to enlarge it. `palette` are colours to keep to, `edges` and `style` the names of
+    images whose edges or texture to follow, and `weight` says how closely. The verb `move` moves an image or a sound
+    towards the label `toward`, from the label `away` if one is given, `most` times as far as the labels are apart.
+    `voice` is the one that the verb `harmonise` keeps, counted from 0 at the top. `settings` are those of sampling.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -60,8 +69,24 @@ class Wish(BaseModel):
     strength: Annotated[Number, Field(ge=0, le=1)] | None = None
     hole: Words | None = None
     extend: Annotated[Number, Field(gt=0, le=3600)] | None = None
+    loop: Annotated[Number, Field(gt=0, le=3600)] | None = None
+    outpaint: dict[Side, Annotated[int, Field(ge=1, le=4096)]] = Field(default_factory=dict)
+    upscale: Annotated[int, Field(ge=1, le=64)] = 1
+    palette: tuple[Words, ...] = Field((), max_length=64)
+    weight: Annotated[Number, Field(gt=0)] = 1.0
+    toward: Words | None = None
+    away: Words | None = None
+    most: Number | None = None
+    voice: Annotated[int, Field(ge=0, le=99)] = 0
     inputs: tuple[Words, ...] = ()
     mask: Words | None = None
+    edges: Words | None = None
+    style: Words | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of all files that it is made from."""
+        return (*self.inputs, *(name for name in (self.mask, self.edges, self.style) if name is not None))
 
     def request(self) -> Request:
         negative = unwanted(self.negative_label or None, self.negative_caption)
@@ -124,13 +149,46 @@ def sample(
 
 
 def edit(run: Run, wish: Wish, files: Mapping[str, bytes], only: int | None, on_text: OnText | None) -> Iterator[Made]:
-    """Edits of the first input: of all of it if no part is named. They share a batch, also when one is made again."""
+    """Edits of the first input: of all of it if nothing else is named. They share a batch, also when one is made
+    again."""
     editor = Editor(run, wish.request(), wish.settings, wish.seed)
-    mask = None if wish.mask is None else decoded(decode_image, files, wish.mask)
-    whole = mask is None and wish.hole is None and wish.extend is None
-    strength = STRENGTH if whole and wish.strength is None else wish.strength
-    change = Change(strength=strength, mask=mask, hole=wish.hole)
-    return listed(changed(editor, values(run, wish, files, 1), change, wish.n, wish.extend))
+
+    def image(name: str | None) -> Any:
+        return None if name is None else decoded(decode_image, files, name)
+
+    parts = wish.strength, wish.mask, wish.hole, wish.extend, wish.loop, wish.edges, wish.style
+    named = any(part is not None for part in parts) or wish.upscale > 1 or wish.palette or wish.outpaint
+    change = Change(
+        strength=wish.strength if named else STRENGTH,
+        mask=image(wish.mask),
+        upscale=wish.upscale,
+        palette=wish.palette,
+        edges=image(wish.edges),
+        style=image(wish.style),
+        weight=wish.weight,
+        hole=wish.hole,
+    )
+    around = {str(side): count for side, count in wish.outpaint.items()}
+    if around:
+        check_pixels(run, wish)
+    inputs = values(run, wish, files, 1)
+    return listed(changed(editor, inputs, change, wish.n, wish.extend, wish.loop, around or None))
+
+
+def check_pixels(run: Run, wish: Wish) -> None:
+    """Raises UserError if the extended images are too large together."""
+    if not run.encoder.space.pixels:
+        return
+    height, width = run.encoder.space.shape[1:]
+    added = wish.outpaint
+    height += added.get("top", 0) + added.get("bottom", 0)
+    width += added.get("left", 0) + added.get("right", 0)
+    if (pixels := wish.n * height * width) > MOST_PIXELS:
+        raise UserError(
+            f"{wish.n} images of {width}x{height} are {pixels:,} pixels, and at most {MOST_PIXELS:,} are made at once. "
+            "Ask for fewer, or for smaller ones.",
+            param="outpaint",
+        )
 
 
 def blend(run: Run, wish: Wish, files: Mapping[str, bytes], only: int | None, on_text: OnText | None) -> Iterator[Made]:
@@ -138,6 +196,46 @@ def blend(run: Run, wish: Wish, files: Mapping[str, bytes], only: int | None, on
     first, second = values(run, wish, files, 2)
     request = wish.request()
     return listed(Blender(run, wish.settings).between(first, second, wish.n, request, request))
+
+
+def move(run: Run, wish: Wish, files: Mapping[str, bytes], only: int | None, on_text: OnText | None) -> Iterator[Made]:
+    """The input on its way towards a label."""
+    (first,) = values(run, wish, files, 1)
+    if wish.toward is None:
+        raise UserError("Choose a label to move towards.", param="toward")
+    request = wish.request()
+    moved = blended(
+        run,
+        first,
+        None,
+        wish.n,
+        request,
+        request,
+        toward=wish.toward,
+        away=wish.away,
+        most=wish.most,
+        settings=wish.settings,
+    )
+    return listed(moved)
+
+
+def compose(
+    run: Run, wish: Wish, files: Mapping[str, bytes], only: int | None, on_text: OnText | None
+) -> Iterator[Made]:
+    """Tunes that begin as the score in the input."""
+    text = text_of(run, score_in(run, wish, files))
+    return sample(run, wish.model_copy(update={"prompt": text}), files, only, on_text)
+
+
+def harmonised(
+    run: Run, wish: Wish, files: Mapping[str, bytes], only: int | None, on_text: OnText | None
+) -> Iterator[Made]:
+    """Tunes with one voice of the score in the input, and new ones around it."""
+    score = score_in(run, wish, files)
+    made = harmonise(run, score, wish.n, voice=wish.voice, seed=wish.seed, settings=dict(wish.settings))
+    for note in made.notes:
+        events.note(note, "composed")
+    return (Made(index, text) for index, text in enumerate(made.texts))
 
 
 def cursor(
@@ -164,7 +262,10 @@ VERBS: Mapping[Verb, Callable[..., Iterator[Made]]] = {
     "sample": sample,
     "edit": edit,
     "blend": blend,
+    "move": move,
     "complete": cursor,
+    "compose": compose,
+    "harmonise": harmonised,
 }
 
 
@@ -179,6 +280,23 @@ def values(run: Run, wish: Wish, files: Mapping[str, bytes], count: int) -> list
         what = "one is changed" if count == 1 else f"it takes {count}"
         raise UserError(f"{len(wish.inputs)} works were given: {what}. Choose again.", param="inputs")
     return [decoded(run.encoder.kind.decode, files, name) for name in wish.inputs]
+
+
+def score_in(run: Run, wish: Wish, files: Mapping[str, bytes]) -> Score:
+    """The score in the input file: a text as the run writes it, or music in notes. Notes what is changed in it."""
+    if len(wish.inputs) != 1:
+        raise UserError(f"{len(wish.inputs)} scores were given: it takes one. Choose again.", param="inputs")
+    (name,) = wish.inputs
+    if name not in files:
+        raise UserError(f"The file {name} is missing.", param="inputs")
+    encoder = run.encoder
+    if name.endswith(".txt") and isinstance(encoder, ScoreEncoder):
+        score, notes = encoder.score(files[name].decode("utf-8", "replace"))
+    else:
+        score, notes = score_of(run, name, files[name])
+    for note in notes:
+        events.note(note, "score_changed")
+    return score
 
 
 def decoded(decode: Callable[[bytes], Any], files: Mapping[str, bytes], name: str) -> Any:

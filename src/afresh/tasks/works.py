@@ -41,7 +41,7 @@ create index by_time on works (binned, id desc);
 class Recipe(BaseModel):
     """How a work was made. `run` and `checkpoint`: by which model; `form`: what it is for people; `index`: which
     of the works of the wish it is. `files`: {name: SHA-256} of the work, in which the first is the item itself.
-    `written`: which characters of a text are the model's."""
+    `written`: which characters of a text are the model's. `notes`: what was noted while it was made."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     afresh: str = __version__
@@ -57,6 +57,7 @@ class Recipe(BaseModel):
     described: dict[str, Any] = {}
     files: dict[str, str]
     written: tuple[int, int] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,7 @@ class Work:
 
     def inputs(self) -> dict[str, bytes]:
         """The files that the wish names."""
-        wish = self.recipe.wish
-        return {name: self.read(name) for name in (*wish.inputs, *([wish.mask] if wish.mask else []))}
+        return {name: self.read(name) for name in self.recipe.wish.files}
 
 
 class Works:
@@ -98,8 +98,18 @@ class Works:
 
     # ------------------------------------------------------------------------------------------------ the folders
 
-    def keep(self, run: Run, name: str, checkpoint: str, wish: Wish, files: Mapping[str, bytes], made: Made) -> Work:
-        """Write a work that a run just made. Raises UserError if it cannot be written."""
+    def keep(
+        self,
+        run: Run,
+        name: str,
+        checkpoint: str,
+        wish: Wish,
+        files: Mapping[str, bytes],
+        made: Made,
+        notes: Sequence[str] = (),
+    ) -> Work:
+        """Write a work that a run just made, with what was noted meanwhile. Raises UserError if it cannot be
+        written."""
         content = files_of(run.encoder, made.value)
         now = datetime.now(UTC)
         recipe = Recipe(
@@ -115,11 +125,11 @@ class Works:
             described=dict(made.described),
             files={n: hashlib.sha256(data).hexdigest() for n, data in content.items()},
             written=made.written,
+            notes=tuple(notes),
         )
         id_ = f"{now:%Y%m%d-%H%M%S-%f}{secrets.token_hex(2)}"
-        wanted = {*wish.inputs, *([wish.mask] if wish.mask else [])}
         text = json.dumps(recipe.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
-        content |= {n: data for n, data in files.items() if n in wanted}
+        content |= {n: data for n, data in files.items() if n in wish.files}
         self._write(id_, {**content, RECIPE: text.encode("utf-8", "surrogatepass")})
         work = Work(id_, self.root / id_, recipe, False, False)
         with self._index() as index:
@@ -282,7 +292,7 @@ def read(folder: Path) -> Work:
         recipe = Recipe.model_validate_json((folder / RECIPE).read_bytes())
     except (OSError, ValidationError) as error:
         raise UserError(f"The recipe in {folder} cannot be read: {error}.", "damaged") from None
-    if not recipe.files or not all(FILE.fullmatch(n) for n in (*recipe.files, *recipe.wish.inputs)):
+    if not recipe.files or not all(FILE.fullmatch(n) for n in (*recipe.files, *recipe.wish.files)):
         raise UserError(f"The recipe in {folder} names files that no work has.", "damaged")
     return Work(folder.name, folder, recipe, (folder / MARK).is_file(), folder.parent.name == BIN)
 
@@ -304,7 +314,8 @@ def escaped(word: str) -> str:
 def title_of(wish: Wish, made: Made, form: Form) -> str:
     """A few words by which a person knows a work."""
     noun = {"image": "picture", "music": "tune"}.get(form, form)
-    done = {"edit": f"changed {noun}", "blend": f"blended {noun}"}.get(wish.verb, noun)
+    how = {"edit": "changed ", "blend": "blended ", "move": "changed ", "harmonise": "harmonised "}.get(wish.verb, "")
+    done = how + noun
     asked: Sequence[str] = [
         wish.caption or "",
         ", ".join(wish.label.values()),

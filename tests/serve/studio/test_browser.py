@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from afresh.tasks.works import Works
 from tests import needs
@@ -26,6 +28,9 @@ PAGES = [
     "create?run=digits",
     "create?run=stories",
     "create?run=chat",
+    "create?run=digits&verb=outpaint",
+    "create?run=digits&verb=edit",
+    "create?run=sounds&verb=loop",
     "gallery",
     "gallery?binned=true",
     "vote?run=digits",
@@ -104,6 +109,41 @@ def test_a_hole_is_painted(open_page: Open, shelf: Works) -> None:
     kept = mask[:, :, 0] < 128
     assert kept[4:].all() and not kept[0].any()
     assert (before[kept] == after[kept]).all() and (before[~kept] != after[~kept]).any()
+
+
+def test_a_picture_of_ones_own_is_painted_with_the_keyboard(open_page: Open, shelf: Works, tmp_path: Path) -> None:
+    Image.new("L", (8, 8), 90).save(tmp_path / "own.png")
+    page = open_page("/studio/create?run=digits&verb=edit", **PHONE)
+    page.set_input_files("#upload", tmp_path / "own.png")
+    page.wait_for_selector("canvas[data-ready]")
+    page.focus("#paint")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Space")
+    page.fill("#n", "1")
+    page.focus("#make")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".work")
+    assert set(shelf.find(run="digits")[0].inputs()) == {"input-1.png", "mask.png"}
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_a_picture_goes_on_beyond_its_edges_and_its_notes_are_shown(open_page: Open, shelf: Works) -> None:
+    page = open_page("/studio/create?run=digits")
+    page.fill("#n", "1")
+    page.click("#make")
+    follow(page, ".work .bar a.icon")
+    follow(page, "text=Beyond the edges")
+    page.fill("[name='side.top']", "2")
+    page.fill("#n", "1")
+    page.click("#make")
+    page.wait_for_selector(".work")
+    work = shelf.find(run="digits")[0]
+    assert work.recipe.wish.outpaint == {"right": 4, "top": 2}
+    page.goto("/studio/create?run=digits&verb=enlarge")
+    page.set_input_files("#upload", work.folder / "work.png")
+    page.click("#make")
+    page.wait_for_selector(".notes p")
+    assert "first reduced to 4x4" in page.locator(".notes").text_content()
 
 
 def test_a_work_is_recalled_byte_for_byte(open_page: Open) -> None:

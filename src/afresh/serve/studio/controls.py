@@ -9,6 +9,7 @@ from typing import Any
 from annotated_types import Ge, Gt, Le
 
 from afresh.core import UserError
+from afresh.data.music.encoder import ScoreEncoder
 from afresh.runs.run import Run
 from afresh.sampling.request import of_kind, writes_text
 from afresh.tasks.chat import takes_system
@@ -45,9 +46,18 @@ class Slider:
 
 
 @dataclass(frozen=True)
+class Way:
+    """Something that can be done with what exists already. `verb`: its name in the address of the page."""
+
+    verb: str
+    title: str
+
+
+@dataclass(frozen=True)
 class Controls:
     """What is asked of a run. `writes`: it writes texts; `talks`: it answers; `system`: it can be told something before
-    the conversation; `shape`: height and width of an image."""
+    the conversation; `ways`: what it does with pictures, sounds and tunes that exist; `factors`: by which it enlarges
+    pictures; `voices` of its scores; `seconds` of its sounds; `shape`: height and width of an image."""
 
     form: Form
     writes: bool
@@ -58,8 +68,11 @@ class Controls:
     caption: bool
     settings: tuple[Slider, ...]
     more: tuple[Slider, ...]
-    edits: bool
+    ways: tuple[Way, ...]
     blends: bool
+    factors: tuple[int, ...]
+    voices: int
+    seconds: float
     shape: tuple[int, int]
 
 
@@ -108,10 +121,34 @@ def controls_of(run: Run) -> Controls:
         caption=bool(of_kind(run.conds, "prompt", "vector")),
         settings=tuple(s for s in settings if SETTINGS[s.name].first),
         more=tuple(s for s in settings if not SETTINGS[s.name].first),
-        edits=space.kind == "field" and run.family.edit is not None,
+        ways=ways_of(run, form),
         blends=blends(run),
+        factors=factors_of(*shape),
+        voices=encoder.voices if isinstance(encoder, ScoreEncoder) else 0,
+        seconds=space.seconds or 0.0,
         shape=shape,
     )
+
+
+def ways_of(run: Run, form: Form) -> tuple[Way, ...]:
+    """What a run does with pictures, sounds and tunes that exist."""
+    if isinstance(run.encoder, ScoreEncoder):
+        harmonises = run.encoder.voices > 0 and run.family.sampling.fills
+        return (Way("compose", "Continue"), *([Way("harmonise", "Harmonise")] if harmonises else []))
+    ways: list[Way] = []
+    if run.encoder.space.kind == "field" and run.family.edit is not None:
+        if form == "sound":
+            ways += [Way("edit", "Change"), Way("extend", "Lengthen"), Way("loop", "Loop")]
+        else:
+            ways += [Way("edit", "Paint or vary"), Way("outpaint", "Beyond the edges"), Way("enlarge", "Enlarge")]
+    if blends(run) and of_kind(run.conds, "label"):
+        ways.append(Way("move", "Towards a label"))
+    return tuple(ways)
+
+
+def factors_of(height: int, width: int) -> tuple[int, ...]:
+    """The factors by which pictures are enlarged to a size."""
+    return tuple(f for f in range(2, min(height, width) // 2 + 1) if height % f == 0 == width % f)
 
 
 def sliders(run: Run) -> list[Slider]:

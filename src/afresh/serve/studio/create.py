@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from afresh.serve.errors import Refused
 from afresh.serve.studio.controls import Controls, controls_of
 from afresh.serve.studio.form import form_of, read_wish
 from afresh.serve.studio.making import Making, Workshop
@@ -22,6 +23,19 @@ from afresh.tasks.works import Work
 Name = Annotated[str, Query(max_length=255)]
 Id = Annotated[str, Query(max_length=40)]
 NEAR = 12  # works to blend with
+# What is done with what exists, by its name in the address, and the words of the button that does it.
+DEEDS = {
+    "edit": "Change it",
+    "outpaint": "Extend it",
+    "enlarge": "Enlarge it",
+    "extend": "Lengthen it",
+    "loop": "Make it a loop",
+    "move": "Move it",
+    "blend": "Blend",
+    "continue": "Continue",
+    "compose": "Continue",
+    "harmonise": "Harmonise",
+}
 
 
 def routes(desk: Desk, root: Path) -> APIRouter:
@@ -34,7 +48,7 @@ def routes(desk: Desk, root: Path) -> APIRouter:
         run: Name = "",
         words: Annotated[str, Query(max_length=2000)] = "",
         start: Id = "",
-        verb: Annotated[str, Query(pattern="^(|edit|blend|continue|again)$")] = "",
+        verb: Annotated[str, Query(pattern=f"^(|again|{'|'.join(DEEDS)})$")] = "",
     ) -> Response:
         runs = [card for card in cards(desk.library) if card.usable]
         if not runs:
@@ -43,6 +57,10 @@ def routes(desk: Desk, root: Path) -> APIRouter:
         work = works.get(start) if start else None
         name = run or (work.recipe.run if work is not None else runs[0].name)
         controls = controls_of(desk.library.open(name))
+        able = {way.verb for way in controls.ways}
+        if verb in DEEDS and verb not in able | {"blend", "continue"}:
+            raise Refused(400, f"{name} cannot do this: {DEEDS[verb].lower()}.", None, "verb")
+        going = verb in able or (verb == "continue" and controls.form == "music" and work is not None)
         fields = begun(controls, words, work, verb)
         near = works.find(run=name, most=NEAR) if verb == "blend" else []
         return page(
@@ -54,6 +72,8 @@ def routes(desk: Desk, root: Path) -> APIRouter:
             fields=fields,
             work=work,
             verb=verb,
+            going=going,
+            deeds=DEEDS,
             near=[w for w in near if work is None or w.id != work.id],
         )
 

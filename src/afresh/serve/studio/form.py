@@ -14,14 +14,40 @@ from afresh.core.stored import faults
 from afresh.tasks.wish import Wish
 from afresh.tasks.works import Works
 
-PLAIN = ("verb", "prompt", "suffix", "caption", "negative_caption", "strength", "hole", "extend", "n")
+PLAIN = (
+    "verb",
+    "prompt",
+    "suffix",
+    "caption",
+    "negative_caption",
+    "strength",
+    "hole",
+    "extend",
+    "loop",
+    "upscale",
+    "weight",
+    "toward",
+    "away",
+    "most",
+    "voice",
+    "n",
+)
+IMAGES = ("mask", "edges", "style")  # files beside the inputs
+PARTS = {
+    "label": "label",
+    "number": "number",
+    "setting": "settings",
+    "without": "negative_label",
+    "side": "outpaint",
+}  # of a wish, by what fields of them begin with
 FILES = 2  # inputs of a wish
 
 
 async def read_wish(form: FormData, works: Works) -> tuple[Wish, dict[str, bytes]]:
     """The wish of a form, and the content of its files by name.
 
-    `label.NAME`, `number.NAME` and `setting.NAME` are conditions and settings. `input` is the id of a work, or a file.
+    `label.NAME`, `number.NAME` and `setting.NAME` are conditions and settings, `side.NAME` the pixels to add at a side.
+    `input` is the id of a work, or a file.
     Empty fields are left out, but an empty answer is a turn of its conversation. Raises UserError for a field that is
     not known or not valid.
     """
@@ -43,11 +69,13 @@ async def read_wish(form: FormData, works: Works) -> tuple[Wish, dict[str, bytes
             turns.insert(0, ("system", value))
         elif name in ("said", "answered"):
             turns.append(("user" if name == "said" else "assistant", value))
+        elif name == "palette":
+            values[name] = tuple(value.replace(",", " ").split())
         elif name == "seed" or name in PLAIN:
             values[name] = value
         else:
             part, _, of = name.partition(".")
-            kind = {"label": "label", "number": "number", "setting": "settings", "without": "negative_label"}.get(part)
+            kind = PARTS.get(part)
             if kind is None or not of:
                 raise UserError(f"The form has a field {name[:60]!r}, which is not known here. Reload the page.")
             values.setdefault(kind, {})[of] = value if kind in ("label", "negative_label") else number(of, value)
@@ -70,9 +98,9 @@ def add_file(values: dict[str, Any], files: dict[str, bytes], name: str, given: 
     """An input or a mask, under a name of our own: `given` only tells its suffix."""
     suffix = given.rpartition(".")[2].lower()
     suffix = suffix if suffix.isalnum() and suffix.isascii() and 2 <= len(suffix) <= 5 else "bin"
-    if name == "mask":
-        files["mask.png"] = content
-        values["mask"] = "mask.png"
+    if name in IMAGES:
+        values[name] = f"{name}.{suffix}"
+        files[values[name]] = content
         return
     if name not in ("input", "upload"):
         raise UserError(f"The form has a file {name[:60]!r}, which is not known here. Reload the page.")
@@ -90,6 +118,8 @@ def form_of(wish: Wish) -> Mapping[str, Any]:
     fields |= {name: value for name in PLAIN if (value := getattr(wish, name)) not in (None, "")}
     if wish.turns and wish.turns[0][0] == "system":
         fields["system"] = wish.turns[0][1]
+    fields |= {f"side.{side}": count for side, count in wish.outpaint.items()}
+    fields |= {"palette": " ".join(wish.palette)} if wish.palette else {}
     fields |= {f"label.{k}": v for k, v in wish.label.items()}
     fields |= {f"number.{k}": v for k, v in wish.number.items()}
     fields |= {f"setting.{k}": v for k, v in wish.settings.items()}

@@ -15,12 +15,15 @@ from typing import Any
 from fastapi import Request
 from markupsafe import escape
 
+from afresh.core import events
+from afresh.core.events import Event
 from afresh.core.steps import Step, following
 from afresh.data.image.kind import png_bytes
 from afresh.runs.run import Run
 from afresh.serve.errors import Refused, refused
 from afresh.serve.lane import Cancelled, alone, cancelled
 from afresh.serve.library import Served
+from afresh.serve.studio.look import plain_words
 from afresh.serve.studio.pages import rendered
 from afresh.serve.work import Desk
 from afresh.tasks.wish import Made, Wish, make
@@ -105,8 +108,15 @@ class Sharper:
     png: bytes
 
 
+@dataclass(frozen=True)
+class Note:
+    """A note or a warning of a task."""
+
+    text: str
+
+
 def made(served: Served, making: Making, put: Callable[[Any], None]) -> None:
-    """Make the works of a wish and keep each. `put` gets pieces, pictures on the way, and works."""
+    """Make the works of a wish and keep each. `put` gets pieces, pictures on the way, notes, and works."""
     gone, run = cancelled.get(), served.run
     alone.set(True)
 
@@ -121,6 +131,12 @@ def made(served: Served, making: Making, put: Callable[[Any], None]) -> None:
 
     wish = making.wish
     whole: list[Made] = []
+    notes: list[str] = []
+
+    def hear(event: Event) -> None:
+        if event.kind in ("note", "warning") and (text := plain_words(event.text)) not in notes:
+            notes.append(text)
+            put(Note(text))
 
     def follow(step: Step) -> None:
         check()
@@ -129,10 +145,10 @@ def made(served: Served, making: Making, put: Callable[[Any], None]) -> None:
             for k, value in enumerate(values):
                 put(Sharper(len(whole) + step.first + k, png_bytes(pixels(run, value))))
 
-    with following(follow):
+    with following(follow), events.listening(hear):
         for result in make(run, wish, making.files, on_text=on_text):
             whole.append(result)
-            put(making.works.keep(run, served.name, served.version, wish, making.files, result))
+            put(making.works.keep(run, served.name, served.version, wish, making.files, result, notes))
             check()
 
 
@@ -162,6 +178,8 @@ def shown_as(request: Request, making: Making, item: Any) -> str:
     if isinstance(item, Sharper):
         source = base64.b64encode(item.png).decode()
         return event(f"sharper-{item.index}", f'<img alt="on the way" src="data:image/png;base64,{source}">')
+    if isinstance(item, Note):
+        return event("note", f"<p>{escape(item.text)}</p>")
     assert isinstance(item, Work)
     return event(f"work-{item.recipe.index}", rendered(request, "work.html", work=item, turn=making.talks))
 

@@ -10,7 +10,8 @@ from afresh.serve.studio.controls import SETTINGS, titled
 from afresh.tasks.works import Work
 
 VERBS = {"sample": "drawn anew", "edit": "a change of another work", "blend": "between two works"}
-VERBS["complete"] = "completed at a cursor"
+VERBS |= {"complete": "completed at a cursor", "move": "moved towards a label"}
+VERBS |= {"compose": "continued from a beginning", "harmonise": "given new voices"}
 
 
 def recipe_lines(work: Work) -> list[tuple[str, str]]:
@@ -32,6 +33,13 @@ def recipe_lines(work: Work) -> list[tuple[str, str]]:
     if wish.strength is not None:
         lines.append(("Change", f"{wish.strength:g}"))
     lines += [("Seconds made anew", wish.hole or ""), ("Seconds added", f"{wish.extend:g}" if wish.extend else "")]
+    lines.append(("Seconds that close the loop", f"{wish.loop:g}" if wish.loop else ""))
+    lines.append(("Pixels added", ", ".join(f"{count} {side}" for side, count in wish.outpaint.items())))
+    lines.append(("Enlarged", f"{wish.upscale} times" if wish.upscale > 1 else ""))
+    lines.append(("Colours", ", ".join(wish.palette)))
+    lines.append(("Follows", " and ".join(name for name in ("edges", "style") if getattr(wish, name))))
+    lines += [("Towards", wish.toward or ""), ("Away from", wish.away or "")]
+    lines.append(("Voice that stays", f"{wish.voice + 1}, counted from the top" if wish.verb == "harmonise" else ""))
     number = f", number {recipe.index + 1} of {wish.n}" if wish.n > 1 else ""
     lines += [("Seed", f"{wish.seed}{number}"), ("Weights", recipe.checkpoint)]
     return [(name, value) for name, value in lines if value]

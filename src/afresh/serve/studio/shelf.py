@@ -113,14 +113,14 @@ def routes(desk: Desk, root: Path) -> APIRouter:
     return router
 
 
-def able(desk: Desk, work: Work) -> dict[str, bool]:
+def able(desk: Desk, work: Work) -> dict[str, Any]:
     """What the run of a work can do with it, if it is still there."""
     try:
         controls = controls_of(desk.library.open(work.recipe.run))
     except UserError:
-        return {"known": False, "edits": False, "blends": False, "continues": False}
+        return {"known": False, "ways": (), "blends": False, "continues": False}
     continues = not controls.talks and (controls.writes or controls.form == "music")
-    return {"known": True, "edits": controls.edits, "blends": controls.blends, "continues": continues}
+    return {"known": True, "ways": controls.ways, "blends": controls.blends, "continues": continues}
 
 
 async def made_again(request: Request, desk: Desk, work: Work) -> dict[str, Any]:

@@ -16,7 +16,16 @@ export function brush(canvas, create) {
     canvas.dataset.ready = "true";
     draw();
   });
-  picture.src = canvas.closest("[data-image]").dataset.image;
+  const { image } = canvas.closest("[data-image]").dataset;
+  if (image) picture.src = image;
+  document.getElementById("upload")?.addEventListener("change", (event) => {
+    const [file] = event.target.files;
+    URL.revokeObjectURL(picture.src);
+    wipe();
+    document.getElementById("painting").hidden = !file;
+    if (file) picture.src = URL.createObjectURL(file);
+  });
+  picture.addEventListener("error", () => { document.getElementById("painting").hidden = true; }); // not shown by browsers
 
   const radius = () => (Number(size.value) / 200) * canvas.width;
 
@@ -95,10 +104,14 @@ export function brush(canvas, create) {
     event.preventDefault();
   });
   document.getElementById("clear").addEventListener("click", () => {
-    mask.clearRect(0, 0, mask.canvas.width, mask.canvas.height);
-    painted = false;
+    wipe();
     draw();
   });
+
+  function wipe() {
+    mask.clearRect(0, 0, mask.canvas.width, mask.canvas.height);
+    painted = false;
+  }
 
   create.addEventListener("htmx:configRequest", (event) => {
     if (event.target === create && painted) event.detail.formData.set("mask", png(), "mask.png");

@@ -116,7 +116,8 @@ function fill(create, wish) {
   const given = new Map(wish);
   for (const input of create.elements) {
     const name = input.dataset.name || input.name;
-    if (!name || input.type === "hidden" || name === "verb" || name === "input") continue;
+    if (!name || input.type === "hidden" || input.type === "file" || name === "verb" || name === "input") continue;
+    if (input.tagName === "SELECT" && !given.has(name)) continue;
     if (input.type === "radio") input.checked = input.value === (given.get(name) ?? "");
     else if (input.type === "checkbox") input.checked = given.has(name);
     else if (input.dataset.name) {
