@@ -36,12 +36,14 @@ def collect(
     The result is a folder that `afresh train` learns from. What is left out is listed with its reason.
     """
     from afresh.collect.gather import Limits, gather, place_of
+    from afresh.collect.licences import normalised
     from afresh.core import UserError
     from afresh.core.counted import counted
     from afresh.core.options import pairs
 
     about = {k: v for k, v in (("licence", licence), ("person", person), ("consent", consent)) if v}
     if licence:
+        about["licence"] = normalised(licence)
         about["licence_from"] = "whoever collected it"
     given = [place_of(place, pairs(option or [], "--source"), about) for place in places or ()]
     if dry_run:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from afresh.collect.extract import extract, extractors
-from afresh.collect.record import EXCERPT, Found, Record, Rejection, rejected
+from afresh.collect.licences import normalised_or_unknown
+from afresh.collect.record import EXCERPT, UNKNOWN, Found, Record, Rejection, rejected
 from afresh.collect.rules import rules
 
 EXAMPLES = 3  # of what a rule changed in a batch, and of the images and sounds that it left out
@@ -52,7 +53,7 @@ def process(source: str, batch: Sequence[Found | Rejection], chosen: Mapping[str
             if isinstance(item, Rejection):
                 part.rejections.append(item)
                 continue
-            kept: Record | None = item
+            kept: Record | None = with_licence(item)
             for rule, judge in applied:
                 if kept is None:
                     break
@@ -76,6 +77,19 @@ def _judged(name: str, record: Record, verdict: Record | str, part: Part) -> Rec
             part.examples.append(Changed(name, record.where, *differing(record.text or "", verdict.text or "")))
         verdict = replace(verdict, changed=(*verdict.changed, name))
     return verdict
+
+
+def with_licence(record: Record) -> Record:
+    """The record with the licence that its source states in the form of SPDX; a licence that is none is unknown, and
+    what was said instead stays in `licence_from`."""
+    about = record.about
+    if about.licence == UNKNOWN:
+        return record
+    licence = normalised_or_unknown(about.licence)
+    if licence == about.licence:
+        return record
+    origin = f"{about.licence_from}: {about.licence[:200]}" if licence == UNKNOWN else about.licence_from
+    return replace(record, about=replace(about, licence=licence, licence_from=origin))
 
 
 def differing(before: str, after: str) -> tuple[str, str]:
