@@ -17,9 +17,9 @@ from afresh.serve.guard import Guard, Keys
 from afresh.serve.library import Library
 from afresh.serve.native import edits, runs, samples, texts, votes
 from afresh.serve.openai import audio, chat, completions, embeddings, images, models, responses
+from afresh.serve.studio import exports, train, vote
 from afresh.serve.studio import routes as studio
 from afresh.serve.studio import runs as runs_pages
-from afresh.serve.studio import train, vote
 from afresh.serve.studio.sitting import Sittings
 from afresh.serve.work import Desk
 
@@ -86,6 +86,7 @@ def make_app(settings: ServeSettings) -> FastAPI:
     app.include_router(studio.routes(desk, settings.works, settings.keys))
     app.include_router(train.routes(desk, settings.local))
     app.include_router(runs_pages.routes(desk, settings.local))
+    app.include_router(exports.routes())
     app.state.sittings = Sittings()
     app.include_router(vote.routes(desk, app.state.sittings, settings.keys))
     app.include_router(votes.routes(desk, app.state.sittings))

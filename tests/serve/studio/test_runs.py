@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -15,6 +18,7 @@ import pytest
 from afresh.core import Score, UserError
 from afresh.runs.run import Run
 from afresh.serve.app import ServeSettings
+from afresh.serve.guard import Keys
 from afresh.serve.studio.run_card import RunCard
 from afresh.serve.studio.runs import Row, age, size, tree
 from afresh.tasks import background
@@ -155,6 +159,41 @@ def test_an_export_is_a_command_whose_end_is_shown(web: httpx.Client, folder: Pa
     assert background.outcome(job).state == "done" and (folder / "digits-safetensors" / "proof.json").is_file()
     page = web.get(f"/studio/train/{job.id}").text
     assert "they agree" in page and "digits-safetensors" in page and "How it learns" not in page
+    assert f"/studio/exports/{job.id}" in page
+    shown = web.get("/studio/run", params={"run": "digits"}).text
+    assert "Download safetensors" in shown and "Export to safetensors again" in shown and f"exports/{job.id}" in shown
+    (folder / "digits-safetensors" / "link").symlink_to("/etc/passwd")
+    answer = web.get(f"/studio/exports/{job.id}")
+    assert answer.headers["content-disposition"] == "attachment; filename*=UTF-8''digits-safetensors.zip"
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as taken:
+        assert taken.testzip() is None
+        content = {name: taken.read(name) for name in taken.namelist()}
+    files = [p for p in (folder / "digits-safetensors").rglob("*") if p.is_file() and not p.is_symlink()]
+    assert content == {str(p.relative_to(folder)): p.read_bytes() for p in files}
+    assert web.get("/studio/exports/0123456789abcdef").status_code == 404
+    shutil.rmtree(folder / "digits-safetensors")
+    assert "not there any more" in web.get(f"/studio/exports/{job.id}").text
+    assert "Download safetensors" not in web.get("/studio/run", params={"run": "digits"}).text
+
+
+def test_an_export_is_given_only_to_the_one_who_made_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = folder / "digits-hf"
+    out.mkdir()
+    (out / "model.bin").write_bytes(b"weights")
+    monkeypatch.setattr(background, "_started", lambda place, words: SimpleNamespace(pid=1))
+    about = {"to": "hf", "out": str(out)}
+    job = background.start("export", [folder / "digits"], {}, "Export", folder / "digits", "ann", about)
+    (job.folder / "events.jsonl").write_text(json.dumps({"event": "result", "folder": str(out)}) + "\n")
+    keys = {"a" * 20: "ann", "b" * 20: "bob"}
+    server = serving(ServeSettings([folder], 2**30, keys=Keys(keys), works=tmp_path / "works"))
+    with httpx.Client(base_url=next(server), timeout=60) as client:
+        answers = [client.get(f"/studio/exports/{job.id}", headers={"x-api-key": key}) for key in keys]
+        assert client.get(f"/studio/exports/{job.id}", headers={"accept": "text/html"}).status_code in (303, 401)
+    next(server, None)
+    assert answers[0].content == b"weights" and 'filename="model.bin"' in answers[0].headers["content-disposition"]
+    assert answers[1].status_code == 404
 
 
 def test_a_run_that_was_changed_goes_on_only_from_a_terminal(web: httpx.Client, folder: Path) -> None:

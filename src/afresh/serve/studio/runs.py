@@ -21,6 +21,7 @@ from afresh.runs.remove import remove_run
 from afresh.runs.run import Run
 from afresh.serve.errors import Refused
 from afresh.serve.library import Library
+from afresh.serve.studio.exports import exports_of
 from afresh.serve.studio.look import plain_words
 from afresh.serve.studio.pages import PageRoute, address, page
 from afresh.serve.studio.run_card import RunCard, card_of
@@ -147,6 +148,7 @@ def routes(desk: Desk, local: bool) -> APIRouter:
             "sample": lambda file: address(request, "run/samples", run=run, name=file),
             "size": size,
             "formats": [(name, FORMATS.get(name, "")) for name in formats],
+            "exports": exports_of(request, path),
             "report": (path / "report.html").is_file(),
             "resumable": shown.progress and not any(c.state == "running" for _, c in mine),
             "notes": [plain_words(n) for n in opened.record.data.notes],

@@ -148,6 +148,7 @@ def routes(desk: Desk, local: bool) -> APIRouter:
         values: dict[str, Any] = {
             "learns": learns,
             "folder": (made.result or {}).get("folder", ""),
+            "exported": job.verb == "export" and made.state == "done",
             "asked": background.stop_asked(job),
             "run": name_of(desk, job),
             "data": job.about.get("data", ""),
