@@ -13,7 +13,8 @@ from afresh.data.image.kind import IMAGE
 from afresh.data.image.near_duplicates import near_images
 from afresh.data.split import Split
 from afresh.data.text.kind import TEXT
-from afresh.data.text.near_duplicates import POINTS, jaccard, near_texts, shingles, signature
+from afresh.data.text.near_duplicates import POINTS, jaccard, near_texts, signature
+from afresh.data.text.shingles import shingles, shingles_of
 
 
 def prose(seed: int, words: int = 300) -> str:
@@ -43,7 +44,38 @@ def test_shingles_ignore_case_and_white_space() -> None:
     assert np.array_equal(shingles("The  cat\n sat."), shingles("the CAT sat. "))
     assert len(shingles("")) == 0
     assert len(shingles("abc")) == 1
-    assert len(shingles("0123456789")) == 2
+    assert len(shingles("one two three four five six")) == 2
+    assert np.array_equal(shingles("“Don’t,” he said."), shingles("Don't he said"))
+
+
+def test_signs_and_characters_without_spaces_are_words() -> None:
+    assert not np.array_equal(shingles("a < b"), shingles("a > b"))
+    assert len(shingles("\u65e5\u672c\u8a9e\u306e\u6587\u66f8")) == 2  # six characters
+
+
+def test_texts_are_hashed_together_as_one_by_one() -> None:
+    values = ["", "one", *(prose(n, n) for n in (4, 5, 6, 40)), prose(1, 60_000), "x" * 600_000, "the end"]
+    for together, text in zip(shingles_of(values), values, strict=True):
+        assert np.array_equal(together, shingles(text))
+    words = prose(3, 50).split()
+    assert len(shingles(" ".join(words))) == len({tuple(words[i : i + 5]) for i in range(46)})
+
+
+def test_all_pairs_are_found() -> None:
+    generator = np.random.default_rng(2)
+    values = [prose(i, 120).split() for i in range(60)]
+    for words in values[:60]:
+        for edits in generator.integers(1, 5, 3):
+            edited = list(words)
+            for at in generator.integers(0, len(words), edits):
+                edited[at] = "edited"
+            values.append(edited)
+    texts = [" ".join(words) for words in values]
+    sets = shingles_of(texts)
+    every = {j for j in range(len(sets)) for i in range(j) if jaccard(sets[i], sets[j]) >= 0.8}
+    found = near_texts(texts)
+    assert len(every) > 90 and {p.second for p in found} <= every
+    assert len(found) >= 0.98 * len(every)
 
 
 def test_edited_texts_are_found_and_different_texts_are_not() -> None:
@@ -80,6 +112,17 @@ def test_resized_and_noisy_images_are_found() -> None:
     pairs = near_images(values)
     assert [(p.first, p.second) for p in pairs] == [(5, 40), (3, 41)]
     assert all(0.97 < p.similarity <= 1.0 for p in pairs)
+
+
+def test_pages_with_other_words_are_not_the_same() -> None:
+    generator = np.random.default_rng(3)
+    pages = [np.full((180, 180, 1), 250, np.uint8) for _ in range(6)]
+    for page in pages:
+        for line in range(10, 170, 10):
+            page[line : line + 6, 10:170] = np.repeat(np.where(generator.random((1, 20, 1)) < 0.6, 60, 250), 8, 1)
+    assert near_images(pages) == []
+    grey = np.clip(pages[2].astype(np.int64) + generator.integers(-9, 10, pages[2].shape), 0, 255).astype(np.uint8)
+    assert [(p.first, p.second) for p in near_images([*pages, grey])] == [(2, 6)]
 
 
 def test_flat_images_are_compared_by_brightness() -> None:

@@ -1,35 +1,71 @@
-"""The parts of all sources become a data set: duplicates are left out, and items are held out."""
+"""The parts of all sources become a data set: duplicates are left out, and items are held out.
+
+Memory is some tens of bytes an item: what is compared lies in files, and rows are read again when they are written.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from blake3 import blake3
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
+from afresh.collect.exact import Originals, firsts, read_ids
+from afresh.collect.near.finder import Finder
 from afresh.collect.record import EXCERPT, Rejection
-from afresh.collect.store import REJECTIONS, SourceParts, all_rows
+from afresh.collect.sides import Sides, border
+from afresh.collect.store import REJECTIONS, WORK, SourceParts, all_rows
 from afresh.core.files import sync_folder
 from afresh.data.collected import ITEMS, REJECTED, SCHEMA
-from afresh.data.split import share
 
-ROWS = 1_000  # that are written at a time
-HELD_OUT = 0.1  # of the groups
+ROWS = 1_000  # that are read and written at a time
+SCRATCH = "scratch"  # in the folder of what is worked with
+
+Row = dict[str, Any]
 
 
-def assemble(folder: Path, sources: Sequence[SourceParts], heldout: float = HELD_OUT) -> dict[str, Any]:
+class Assembly(BaseModel):
+    """How items become a data set. heldout: the share of what belongs together that is held out. split_by: what is
+    never divided. near: whether near duplicates are left out, or kept on the side of the first."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    heldout: float = Field(default=0.1, ge=0, lt=1)
+    split_by: Literal["group", "person", "cluster", "time"] = "group"
+    near: Literal["drop", "keep"] = "drop"
+
+
+def assemble(folder: Path, sources: Sequence[SourceParts], choices: Assembly = Assembly()) -> dict[str, Any]:
     """Write items.parquet and rejected.parquet; returns the digest of the items and the counts of what became of all.
 
-    Of equal items the first is kept, in the order of the sources, so that sources that are added later only add.
+    Of equal or nearly equal items the first is kept, in the order of the sources, so that sources that are added later
+    only add. Raises UserError if items cannot be divided in the way that was chosen.
     """
     items, rejections = tables_of(sources)
+    last = border(all_rows(items, ["time", "split"]), choices.heldout) if choices.split_by == "time" else None
+    sides = Sides(choices.split_by, choices.heldout, last)
+    made = _assembled(folder, items, rejections, choices, sides)
+    better = sides.better()
+    return made if better is None else _assembled(folder, items, rejections, choices, Sides(sides.by, better))
+
+
+def _assembled(
+    folder: Path, items: Sequence[Path], rejections: Sequence[Path], choices: Assembly, sides: Sides
+) -> dict[str, Any]:
+    scratch = folder / WORK / SCRATCH
+    shutil.rmtree(scratch, ignore_errors=True)
     kept: Counter[str] = Counter()
     left: Counter[str] = Counter()
     digest = blake3()
@@ -37,12 +73,16 @@ def assemble(folder: Path, sources: Sequence[SourceParts], heldout: float = HELD
         for row in all_rows(rejections):
             left[f"{row['stage']}/{row['rule']}"] += 1
             refused.write(row)
-        for row in distinct(items, refused, left):
-            row["cluster"] = row["cluster"] or row["id"]
-            row["split"] = row["split"] or side(row, heldout)
-            kept[row["kind"]] += 1
-            digest.update(json.dumps(row, sort_keys=True, ensure_ascii=True).encode())
-            out.write(row)
+        for found in distinct(items, scratch, choices.near, sides):
+            if isinstance(found, Rejection):
+                left[f"{found.stage}/{found.rule}"] += 1
+                refused.write(asdict(found))
+                continue
+            del found["near"]
+            kept[found["kind"]] += 1
+            digest.update(json.dumps(found, sort_keys=True, ensure_ascii=True).encode())
+            out.write(found)
+    shutil.rmtree(scratch, ignore_errors=True)
     return {"digest": digest.hexdigest(), "items": dict(kept), "left_out": dict(left)}
 
 
@@ -52,30 +92,69 @@ def tables_of(sources: Sequence[SourceParts]) -> tuple[list[Path], list[Path]]:
     return [a for a, _ in pairs], [b for _, b in pairs]
 
 
-def distinct(tables: Sequence[Path], refused: Writer, left: Counter[str]) -> Iterator[dict[str, Any]]:
-    """The first row of each content; the others are left out."""
-    seen: dict[bytes, str] = {}
-    for row in all_rows(tables):
-        key = bytes.fromhex(row["id"])[:16]
-        if key in seen:
-            left["duplicates/exact"] += 1
-            reason = f"equal to {seen[key]}"
-            refused.write(asdict(row_rejected(row, "duplicates", "exact", reason, first=row["id"])))
-            continue
-        seen[key] = row["where"][:200]
-        yield row
+def distinct(tables: Sequence[Path], scratch: Path, near: str, sides: Sides) -> Iterator[Row | Rejection]:
+    """The rows with their clusters and sides, or why they are left out: as exact or near duplicates."""
+    first = firsts(read_ids(tables))
+    originals = Originals(first, scratch / "originals")
+    finder = finder_of(tables, first, scratch / "near")
+    for number, rows in stretches(tables):
+        new = [k for k in range(len(rows)) if first[number + k] == number + k]
+        finder.advance([rows[k] for k in new])
+        place = {k: i for i, k in enumerate(new)}
+        for k, row in enumerate(rows):
+            if k not in place:
+                reason = f"equal to {originals.where(int(first[number + k]))}"
+                yield row_rejected(row, "duplicates", "exact", reason, first=row["id"])
+                continue
+            originals.seen(number + k, row["where"][:200])
+            yield judged(row, place[k], finder, near, sides)
 
 
-def row_rejected(row: dict[str, Any], stage: str, rule: str, reason: str, first: str = "") -> Rejection:
+def judged(row: Row, place: int, finder: Finder, near: str, sides: Sides) -> Row | Rejection:
+    """A row that is no exact duplicate."""
+    matches = finder.matches(place)
+    match = next(matches, None)
+    if match and near == "drop":
+        reason = f"{match[1]:.1%} equal to {match[0]['where']}"
+        return row_rejected(row, "duplicates", "near", reason, first=match[0]["id"])
+    row["cluster"] = match[0]["cluster"] if match else row["id"]
+    row["split"] = sides.of(row)
+    for head, similarity in [match, *matches] if match else ():
+        if head["split"] != row["split"]:
+            reason = f"{similarity:.1%} equal to {head['where']}, which is on the other side of the split"
+            return row_rejected(row, "duplicates", "near", reason, first=head["id"])
+    finder.keep(place, {"where": row["where"][:200], **{c: row[c] for c in ("id", "cluster", "split")}})
+    sides.count(row)
+    return row
+
+
+def finder_of(tables: Sequence[Path], first: NDArray[np.int32], folder: Path) -> Finder:
+    """A finder that knows what near duplicates of all rows are found by, but for exact duplicates."""
+    finder, number = Finder(folder), 0
+    for table in tables:
+        with pq.ParquetFile(table) as file:
+            for batch in file.iter_batches(ROWS, columns=["kind", "near"]):
+                new = first[number : number + len(batch)] == np.arange(number, number + len(batch))
+                rows = batch.filter(pa.array(new))
+                finder.add(rows.column("kind").to_pylist(), rows.column("near").to_pylist())
+                number += len(batch)
+    finder.sort()
+    return finder
+
+
+def stretches(tables: Sequence[Path]) -> Iterator[tuple[int, list[Row]]]:
+    """(number of the first, some rows), through all rows."""
+    rows, number = all_rows(tables), 0
+    while some := list(islice(rows, ROWS)):
+        yield number, some
+        number += len(some)
+
+
+def row_rejected(row: Row, stage: str, rule: str, reason: str, first: str = "") -> Rejection:
     """A row of the parts that was left out. first: of a duplicate, the id of the item that was kept."""
     excerpt = (row["text"] or "")[:EXCERPT]
     about = (row["kind"], excerpt, row["person"] or "", row["id"], first, row["file"] or "")
     return Rejection(row["source"], row["where"], stage, rule, reason, *about)
-
-
-def side(row: dict[str, Any], heldout: float) -> str:
-    """The side of the split: by the group of an item or else by its cluster, so that none is on both sides."""
-    return "validation" if share(row["group"] or row["cluster"], "split") < heldout else "train"
 
 
 class Writer:

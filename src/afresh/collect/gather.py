@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
+from pydantic import ValidationError
 
-from afresh.collect.assemble import HELD_OUT, assemble
+from afresh.collect.assemble import Assembly, assemble
 from afresh.collect.process import Part, process
 from afresh.collect.record import UNKNOWN, About, Found, Rejection
 from afresh.collect.rules import chosen
@@ -24,6 +25,7 @@ from afresh.collect.store import SourceParts, Store
 from afresh.core import UserError, events
 from afresh.core.counted import counted
 from afresh.core.files import write_json
+from afresh.core.options import problems
 from afresh.data.collected import FORMAT, MANIFEST, manifest
 
 BATCH, BATCH_BYTES = 256, 8 << 20  # things that are found, and their bytes, that become one part
@@ -79,13 +81,14 @@ def gather(
     limits: Limits = Limits(),
     resume: bool = False,
     processes: int = 1,
-    heldout: float = HELD_OUT,
+    assembly: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Collect from these sources, after those that the data set has, and write its items; returns its manifest.
 
     on, off: rules that are switched on, as `name` or `name=value`, or off; others stay as they are in the data set.
-    resume: go on with sources that were not finished. Raises UserError if the folder holds something else, if a source
-    was not finished and `resume` is not given, for unknown rules, and for values that a rule does not accept.
+    resume: go on with sources that were not finished. assembly: fields of `Assembly`; others stay as they are, too.
+    Raises UserError if the folder holds something else, if a source was not finished and `resume` is not given, for
+    unknown rules, and for values that a rule or an assembly does not accept.
     """
     if into.exists() and not (into / MANIFEST).is_file() and any(p.name != "work" for p in into.iterdir()):
         raise UserError(f"{into} holds something else. Name a new folder, or a data set that was collected before.")
@@ -94,6 +97,7 @@ def gather(
     with store.locked():
         known = _known(into, on, off, store)
         rules = known["rules"]
+        known["assembly"] = chosen_assembly(known.get("assembly", {}), assembly or {})
         unfinished = [row["place"] for row in known["sources"] if not row["finished"]]
         if unfinished and not resume and not all(p.place in unfinished for p in places):
             raise UserError(
@@ -119,7 +123,7 @@ def gather(
                 write_json(into / MANIFEST, known)
                 store.note("finished" if row["finished"] else "stopped", source=place.place)
         parts_of = {row["key"]: store.parts(row["key"]) for row in known["sources"]}
-        known |= assemble(into, list(parts_of.values()), heldout)
+        known |= assemble(into, list(parts_of.values()), Assembly(**known["assembly"]))
         write_json(into / MANIFEST, known)
         store.note("assembled", digest=known["digest"], parts={key: len(p.names()) for key, p in parts_of.items()})
     return known
@@ -138,6 +142,14 @@ def _known(into: Path, on: Sequence[str], off: Sequence[str], store: Store) -> d
             store.parts(row["key"]).clear()
             row["finished"] = False
     return known
+
+
+def chosen_assembly(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """All choices, of which some are given now. Raises UserError for one that is not valid."""
+    try:
+        return Assembly.model_validate({**before, **now}).model_dump(mode="json")
+    except ValidationError as error:
+        raise UserError(f"How the data set is assembled: {problems(error, Assembly)}") from None
 
 
 class Budget:

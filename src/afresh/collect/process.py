@@ -8,6 +8,7 @@ from typing import Any
 
 from afresh.collect.extract import extract, extractors
 from afresh.collect.licences import normalised_or_unknown
+from afresh.collect.near import with_prints
 from afresh.collect.record import EXCERPT, UNKNOWN, Found, Record, Rejection, rejected
 from afresh.collect.rules import rules
 
@@ -61,6 +62,7 @@ def process(source: str, batch: Sequence[Found | Rejection], chosen: Mapping[str
                     kept = _judged(rule.name, kept, judge(kept), part)
             if kept is not None:
                 part.records.append(kept)
+    part.records = with_prints(part.records)
     return part
 
 

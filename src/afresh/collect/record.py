@@ -55,7 +55,7 @@ class Record:
     """An item. kind: text, code, conversation (the JSON of its messages), image, audio or music.
 
     A text has `text`; others have `content`, the bytes of a file with the suffix `suffix`. scores: numbers that rules
-    gave. changed: the rules that changed it.
+    gave. changed: the rules that changed it. near: what near duplicates are found by (`afresh.collect.near`).
     """
 
     kind: str
@@ -68,6 +68,7 @@ class Record:
     language: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
     changed: tuple[str, ...] = ()
+    near: bytes = b""
 
     @property
     def id(self) -> str:

@@ -31,6 +31,7 @@ from afresh.core.files import free_bytes, replace_file, sync_folder
 from afresh.data.collected import BLOBS, SCHEMA
 
 WORK, JOURNAL, LOCK = "work", "journal.jsonl", "lock"
+PARTS = SCHEMA.append(pa.field("near", pa.binary()))  # of the items of a part
 REJECTIONS = pa.schema([(f.name, pa.string()) for f in fields(Rejection)])
 
 
@@ -98,7 +99,7 @@ class SourceParts:
         """Write a part. `consumed`: how many things that the source found it was made of."""
         name = f"{number:06d}"
         rows = [row_of(record, self.store) for record in part.records]
-        write_table(self.folder / f"{name}.parquet", pa.Table.from_pylist(rows, SCHEMA))
+        write_table(self.folder / f"{name}.parquet", pa.Table.from_pylist(rows, PARTS))
         rejections = [asdict(r) for r in part.rejections]
         for row in rejections:
             if (shown := part.shown.get(row["item"])) and shown.content is not None:
@@ -202,7 +203,7 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def row_of(record: Record, store: Store) -> dict[str, Any]:
-    """A record as a row of `SCHEMA`; its content is kept."""
+    """A record as a row of `PARTS`; its content is kept."""
     about = {**vars(record.about)}
     file = "" if record.content is None else store.put_blob(record.content, record.suffix)
     return {
@@ -219,6 +220,7 @@ def row_of(record: Record, store: Store) -> dict[str, Any]:
         "scores": sorted(record.scores.items()),
         "changed": list(record.changed),
         "bytes": record.size,
+        "near": record.near,
     }
 
 

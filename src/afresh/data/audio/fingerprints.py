@@ -66,6 +66,15 @@ def _near_earlier(sounds: Sequence[Sound]) -> Iterator[tuple[int, NDArray[np.int
                 yield start + row, near, 1 - difference / DEPTH
 
 
+def fingerprints_match(a: NDArray[np.float32], a_seconds: float, b: NDArray[np.float32], b_seconds: float) -> float:
+    """The similarity of two sounds by their fingerprints up to the same frequency, or 0 if they are not near
+    duplicates."""
+    if abs(a_seconds - b_seconds) > MAX_DURATION_DIFFERENCE * max(a_seconds, b_seconds):
+        return 0.0
+    difference = float(np.square(a - b).mean()) ** 0.5
+    return 1 - difference / DEPTH if difference <= MAX_DECIBELS else 0.0
+
+
 def fingerprint(sound: Sound, top: float) -> tuple[NDArray[np.float32], float]:
     """Power (TIME_CELLS, FREQUENCY_BANDS) in dB relative to the loudest cell, in [-DEPTH, 0], and its seconds.
 

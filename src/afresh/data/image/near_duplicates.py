@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +14,11 @@ from afresh.data.image.images import to_image
 Pixels = NDArray[np.uint8]
 
 SIDE = 8  # of the difference hash: SIDE x SIDE comparisons along rows and as many along columns
+CELLS = SIDE + 1
+FINE = 4 * CELLS  # pixels along either side of the thumbnail in which candidates are compared
 MAX_DIFFERENT = 8  # of the 128 comparisons, in two near duplicates
-MAX_LEVELS = 6.0  # mean difference of two shrunken near duplicates, of 255, over red, green and blue
+MAX_LEVELS = 6.0  # mean difference of the cells of two near duplicates, of 255, over red, green and blue
+MIN_CORRELATION = 0.9  # of the brightness in them, so that two pages of print or two drawings are not the same
 FLAT = 2.0  # levels; a smaller change of brightness counts as none
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # weights of red, green and blue (ITU-R BT.601)
 CHUNK = 512
@@ -26,15 +28,13 @@ def near_images(images: Sequence[Pixels]) -> list[NearDuplicate]:
     """Images (H, W, C) uint8 that look like an earlier one when shrunk: another size, another quality, a small edit.
 
     Two images are near duplicates if their difference hashes (whether brightness increases, is level or decreases from
-    one cell to the next, along rows and along columns) differ in at most MAX_DIFFERENT of 128 places and the shrunken
-    images differ by at most MAX_LEVELS on average, colours included. `similarity` is 1 - mean difference / 255. All
-    pairs are compared: n^2 / 2 products of 384 numbers.
+    one cell to the next, along rows and along columns) differ in at most MAX_DIFFERENT of 128 places, and if
+    `similarity` confirms it. All pairs are compared: n^2 / 2 products of 384 numbers.
     """
     if len(images) < 2:
         return []
-    small = np.stack([_shrink(image) for image in images])  # (N, SIDE + 1, SIDE + 1, 3)
-    steps = difference_hash(small @ LUMA).astype(np.float32)  # (N, 128)
-    flat = small.reshape(len(small), -1)
+    thumbnails = np.stack([thumbnail(image) for image in images])
+    steps = difference_hash(thumbnails).astype(np.float32)  # (N, 128)
     # -1, 0, 1 as one-hot vectors, so that one matrix product counts the places that agree.
     hot = np.concatenate([steps > 0, steps < 0, steps == 0], 1).astype(np.float32)
     pairs: list[NearDuplicate] = []
@@ -42,30 +42,51 @@ def near_images(images: Sequence[Pixels]) -> list[NearDuplicate]:
         rows = hot[start : start + CHUNK]
         agree = rows @ hot[: start + len(rows)].T >= steps.shape[1] - MAX_DIFFERENT
         for second in range(start, start + len(rows)):
-            pairs += _earliest(flat, np.flatnonzero(agree[second - start, :second]), second)
+            for first in np.flatnonzero(agree[second - start, :second]):
+                found = compared(thumbnails[first], thumbnails[second])
+                if found:
+                    pairs.append(NearDuplicate(int(first), second, found))
+                    break
     return pairs
 
 
-def _earliest(flat: NDArray[np.float32], candidates: NDArray[np.int64], second: int) -> list[NearDuplicate]:
-    """The first candidate within MAX_LEVELS of `second`, searched in blocks because it is often an early one."""
-    for start in range(0, len(candidates), CHUNK):
-        block = candidates[start : start + CHUNK]
-        distance = np.abs(flat[block] - flat[second]).mean(1)
-        near = np.flatnonzero(distance <= MAX_LEVELS)
-        if len(near):
-            return [NearDuplicate(int(block[near[0]]), second, 1.0 - float(distance[near[0]]) / 255.0)]
-    return []
+def thumbnail(pixels: Pixels) -> Pixels:
+    """Mean RGB colour of cells, (FINE, FINE, 3) uint8."""
+    small = np.asarray(to_image(pixels).resize((FINE, FINE), Image.Resampling.BOX))
+    return np.repeat(small[..., None], 3, axis=-1) if small.ndim == 2 else small[..., :3]
 
 
-def difference_hash(small: NDArray[np.float32]) -> NDArray[np.int8]:
-    """Brightness (N, SIDE + 1, SIDE + 1) to its changes (N, 2 SIDE^2) in {-1, 0, 1}, along rows, then along columns."""
+def difference_hash(thumbnails: Pixels) -> NDArray[np.int8]:
+    """Thumbnails (N, FINE, FINE, 3) to the changes of their brightness (N, 2 SIDE^2) in {-1, 0, 1}: along rows, then
+    along columns."""
+    small = cells(thumbnails) @ LUMA
     across = np.diff(small, axis=2)[:, :SIDE]
     down = np.diff(small, axis=1)[:, :, :SIDE]
     steps = np.stack([across, down], 1).reshape(len(small), -1)
     return (np.sign(steps) * (np.abs(steps) >= FLAT)).astype(np.int8)
 
 
-def _shrink(pixels: Any) -> NDArray[np.float32]:
-    """Mean RGB colour of cells, (SIDE + 1, SIDE + 1, 3)."""
-    cells = np.asarray(to_image(pixels).resize((SIDE + 1, SIDE + 1), Image.Resampling.BOX), dtype=np.float32)
-    return np.repeat(cells[..., None], 3, axis=-1) if cells.ndim == 2 else cells
+def cells(thumbnails: Pixels) -> NDArray[np.float32]:
+    """Mean colours of cells, (N, CELLS, CELLS, 3)."""
+    size = FINE // CELLS
+    found: NDArray[np.float32] = thumbnails.reshape(-1, CELLS, size, CELLS, size, 3).mean((2, 4), dtype=np.float32)
+    return found
+
+
+def similarity(a: Pixels, b: Pixels) -> float:
+    """Of two thumbnails: 1 - mean difference / 255, or 0 if they are not those of near duplicates."""
+    steps = difference_hash(np.stack([a, b]))
+    return compared(a, b) if int((steps[0] != steps[1]).sum()) <= MAX_DIFFERENT else 0.0
+
+
+def compared(a: Pixels, b: Pixels) -> float:
+    """The same where the difference hashes are known to agree."""
+    if float(np.abs(np.subtract(*cells(np.stack([a, b])))).mean()) > MAX_LEVELS:
+        return 0.0
+    x, y = a.astype(np.float32), b.astype(np.float32)
+    grey, other = (x @ LUMA).ravel(), (y @ LUMA).ravel()
+    grey, other = grey - grey.mean(), other - other.mean()
+    spread = float(grey.std() * other.std())
+    if spread > FLAT**2 and float((grey * other).mean()) < MIN_CORRELATION * spread:
+        return 0.0
+    return 1.0 - float(np.abs(x - y).mean()) / 255.0
