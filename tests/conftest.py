@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Iterator
 
@@ -26,6 +27,25 @@ def configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests come first: at the end, all but one of the processes would wait for them."""
+    items.sort(key=lambda item: item.path.name not in ("test_devices.py", "test_typed.py"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def charts_are_not_drawn() -> Iterator[None]:
+    """Every command that trains ends with a report, whose charts take longer than a few steps of a tiny model. They are
+    drawn in tests/evaluation; here there is what they say to a screen reader."""
+    from afresh.evaluation import curves, report
+
+    def described(chart: curves.Curves, key: str) -> str:
+        return f'<svg role="img" aria-label="{html.escape(curves.describe(chart))}"></svg>'
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "draw_curves", described)
         yield
 
 

@@ -5,7 +5,7 @@ None of its tensors may have float64, and an operation on tensors of two devices
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_flatten, tree_map, tree_map_only
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 from afresh.core import device
@@ -57,7 +56,13 @@ class Pretended(Tensor):
 
 def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """The result of an operation on the CPU, on the device where it belongs."""
-    tensors = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, Tensor)]
+    tensors: list[Tensor] = []
+
+    def inner(t: Tensor) -> Tensor:
+        tensors.append(t)
+        return t.value if isinstance(t, Pretended) else t
+
+    inner_args, inner_kwargs = _each(inner, args), _each(inner, kwargs)
     here = [t for t in tensors if isinstance(t, Pretended)]
     asked = None if kwargs.get("device") is None else torch.device(kwargs["device"])
     if func not in MOVES and here and any(t.dim() and not isinstance(t, Pretended) for t in tensors):
@@ -67,7 +72,6 @@ def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     stays = bool(here) if asked is None else asked.type == NAME
     if func is torch.ops.aten.copy_.default:
         stays = isinstance(args[0], Pretended)
-    inner_args, inner_kwargs = tree_map_only(Pretended, lambda t: t.value, (args, kwargs))
     if asked is not None:
         inner_kwargs["device"] = CPU if asked.type == NAME else asked
     out = func(*inner_args, **inner_kwargs)
@@ -75,8 +79,23 @@ def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return out
     if not stays:
         return args[0] if func is torch.ops.aten.copy_.default else out
-    out = tree_map(lambda t: Pretended(t) if isinstance(t, Tensor) else t, out)
-    return return_and_correct_aliasing(func, args, kwargs, out)
+    out = _each(Pretended, out)
+    return return_and_correct_aliasing(func, args, kwargs, out) if _aliases(func) else out
+
+
+def _each(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """The value with every tensor changed. torch's own trees take several times as long, at each operation."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if type(value) in (tuple, list):
+        return type(value)([_each(change, v) for v in value])
+    return {k: _each(change, v) for k, v in value.items()} if type(value) is dict else value
+
+
+@cache
+def _aliases(func: Any) -> bool:
+    """Whether an operation returns a view of what it is given, or that itself: most return something new."""
+    return any(r.alias_info is not None for r in func._schema.returns)
 
 
 class _Made(TorchDispatchMode):

@@ -10,6 +10,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -73,12 +74,15 @@ def imports(tree: ast.AST) -> Iterator[str]:
                 yield from (n if n in MODULES else node.module for n in names)
 
 
-# `afresh` itself is `__version__`, and its lazy attributes, which are those of `afresh.api`.
-GRAPH = {
-    module: set(imports(ast.parse(path.read_text()))) - {"afresh"}
-    for module, path in MODULES.items()
-    if module != "afresh"
-}
+@cache
+def graph() -> dict[str, set[str]]:
+    """What each module imports. `afresh` itself is `__version__`, and its lazy attributes, which are those of
+    `afresh.api`."""
+    return {
+        module: set(imports(ast.parse(path.read_text()))) - {"afresh"}
+        for module, path in MODULES.items()
+        if module != "afresh"
+    }
 
 
 def test_the_root_holds_folders_and_the_python_interface_only() -> None:
@@ -88,7 +92,7 @@ def test_the_root_holds_folders_and_the_python_interface_only() -> None:
 
 def test_modules_import_only_from_rows_above_their_own() -> None:
     wrong = []
-    for module, others in GRAPH.items():
+    for module, others in graph().items():
         here = layer_of(module)
         for other in others:
             there = layer_of(other)
@@ -98,11 +102,11 @@ def test_modules_import_only_from_rows_above_their_own() -> None:
 
 
 def test_modules_do_not_import_in_circles() -> None:
-    TopologicalSorter(GRAPH).prepare()  # raises CycleError, naming the circle
+    TopologicalSorter(graph()).prepare()  # raises CycleError, naming the circle
 
 
 def test_a_modality_does_not_import_a_modality_nor_a_family_a_family() -> None:
-    for module, others in GRAPH.items():
+    for module, others in graph().items():
         for folder in ("modalities", "families"):
             if module.startswith(f"afresh.{folder}."):
                 beside = {o for o in others if o.startswith(f"afresh.{folder}.")} - {f"afresh.{folder}.codecs"}

@@ -13,6 +13,7 @@ from afresh.core import AlignContext, Aligner, AlignTarget, Edit, Modules, Space
 from afresh.core.device import computing_device, computing_on
 from afresh.core.rng import Rng
 from afresh.data.load import Loader, sweep
+from afresh.families import flow, gan, vae
 from afresh.runs.run import Run
 from afresh.training.budget import synchronise
 from afresh.training.config import TrainConfig
@@ -21,6 +22,14 @@ from afresh.training.plan import make_learner
 from tests.contracts.rows import FAMILIES, SPACES, SPEC, FamilyRow, conditions, examples
 from tests.contracts.test_families import built, configured, every_case, existing
 from tests.pretended import NAME, Pretended, pretended_device
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Solvers and searches take few steps: each does on the device what the others do."""
+    monkeypatch.setattr(flow, "LIKELIHOOD_STEPS", 3)
+    for module in (gan, vae):
+        monkeypatch.setattr(module, "SEARCH", 5)
 
 
 def test_the_pretended_device_refuses_what_apples_gpu_refuses() -> None:

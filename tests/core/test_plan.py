@@ -72,7 +72,7 @@ def test_tokens_of_a_fixed_length_are_evaluated_once_an_epoch() -> None:
     epochs."""
     for steps, every in ((8, 1), (60, 3), (600, 10)):
         made = planned(steps, space=RASTER)
-        assert made.train.eval_every == every and made.train.preview_every == steps // 4
+        assert made.train.eval_every == every and made.train.preview_every == max(steps // 4, 8)
     assert planned(600).train.eval_every == 75
     assert planned(600, space=RASTER, eval_every=50).train.eval_every == 50
     assert [evaluation_count(seconds, 0.0) for seconds in (None, 10.0, 40.0, 1000.0)] == [8, 1, 2, 8]

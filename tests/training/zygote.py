@@ -33,14 +33,19 @@ from afresh.training import loop
 
 HAND = {"batch": 4, "micro_batch": 2, "threads": 1, "precision": "float32", "compile": False, "ema_half_life": 20.0}
 HAND |= {"memorisation_limit": 0.0}  # how often copies are looked for depends on the time that passes
-EVERY = {"save_every": 3, "log_every": 2, "eval_every": 4, "preview_every": 6}
+EVERY = {"save_every": 2, "log_every": 2, "eval_every": 3, "preview_every": 4}
 RUNS: dict[str, dict[str, Any]] = {
     "transformer": {
         "modality": "text",
         "data": {"context": 16},
         "set_family": {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2},
     },
-    "gan": {"modality": "image", "data": {}, "set_family": {"width": 4, "latent": 4, "cond": 8}},
+    "gan": {
+        "modality": "image",
+        "data": {},
+        "set_family": {"width": 4, "latent": 4, "cond": 8},
+        "set_train": {"batch": 2},  # its steps have two players, and penalties of gradients: one micro-batch each
+    },
     "flow": {"modality": "image", "data": {}, "set_family": {"widths": [4], "emb": 8}},
 }
 BASES = {"tuned": "transformer", "distilled": "flow"}  # families of the runs that other runs are made of
@@ -187,7 +192,7 @@ def begin(order: Mapping[str, Any]) -> None:
     data = make_data(data_path(run, family), family)
     limit_files(order)
     options = RUNS[family]
-    train = {**HAND, **EVERY, **order.get("train", {})}
+    train = {**HAND, **EVERY, **options.get("set_train", {}), **order.get("train", {})}
     spec = TrainSpec(
         data,
         modality=options["modality"],

@@ -228,11 +228,16 @@ class Decoding:
         one that joins now."""
         now: list[int] = []
         later: list[int] = []
+        alike: dict[tuple[int, ...], list[int]] = {}  # those that join now, by a beginning that is worth copying
         for i, s in enumerate(sequences):
-            alike = self.device.type == "cpu" and any(
-                2 * common(s.tokens, sequences[j].tokens) > max(2 * LEAST, len(s.tokens)) for j in now
-            )
-            (later if alike else now).append(i)
+            beginning = tuple(s.tokens[: LEAST + 1])
+            if self.device.type == "cpu" and len(beginning) > LEAST:
+                others = alike.setdefault(beginning, [])
+                if any(2 * common(s.tokens, sequences[j].tokens) > len(s.tokens) for j in others):
+                    later.append(i)
+                    continue
+                others.append(i)
+            now.append(i)
         return now, later
 
     def _admit(self, sequences: Sequence[TokenSequence], cond: Cond) -> None:
@@ -281,7 +286,7 @@ class Decoding:
         if isinstance(state, Slotted):
             staying = set(rows)
             for row, s in enumerate(self.active):
-                if row not in staying and s.start == 0:
+                if row not in staying and s.start == 0 and len(s.tokens) > LEAST:
                     self.prefixes.remember(state, row, s.tokens, self.cond.select(torch.tensor([row])))
             if not rows and state.k.nbytes + state.v.nbytes > KEPT_BYTES:
                 state, self.prefixes = None, Prefixes()

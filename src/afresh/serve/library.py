@@ -140,8 +140,10 @@ class Library:
 
     def close(self) -> None:
         with self.lock:
-            for name in list(self.held):
-                self._forget(name)
+            for served in self.held.values():
+                served.lane.close()
+            self.held.clear()
+            gc.collect()
 
 
 def newest(path: Path) -> str:

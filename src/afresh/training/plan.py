@@ -34,6 +34,7 @@ SLOW = 0.05  # share of the budget after which measuring a slow network ends, ev
 FIRST_GUESS = 200  # steps for which the batch is chosen before any speed is known
 FASTER = 0.9  # several threads are used where they take at most this share of the time of one
 COMPILE_FROM = 180.0  # seconds of budget from which torch.compile is tried
+FEW_STEPS = 8  # between two previews at least, since drawing samples takes as long as several steps
 
 
 @dataclass(frozen=True)
@@ -386,7 +387,7 @@ def finished(task: Task, trial: Trial) -> TrainConfig:
         "steps": steps,
         "save_every": min(-(-steps // 8), 1000),
         "eval_every": -(-steps // evaluations),
-        "preview_every": -(-steps // max(1, evaluation_count(task.seconds, 0.0) // 2)),
+        "preview_every": max(-(-steps // max(1, evaluation_count(task.seconds, 0.0) // 2)), min(steps, FEW_STEPS)),
         "log_every": max(1, min(50, steps // 100)),
         "warmup": min(trial.train.warmup, max(1, steps // 10)),
     }
