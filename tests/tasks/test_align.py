@@ -132,7 +132,10 @@ def test_the_data_have_no_answers_to_given_prompts(root: Path, tmp_path: Path) -
 
 PREFERENCES = ("dpo", "ipo", "cdpo", "robust", "simpo", "kto", "sft")
 # What the methods make of two scores does not depend on the family: with a flow, one of each kind.
-BY_VOTES = [*(("transformer", method) for method in PREFERENCES), *(("flow", m) for m in ("dpo", "simpo", "kto", "sft"))]
+BY_VOTES = [
+    *(("transformer", method) for method in PREFERENCES),
+    *(("flow", m) for m in ("dpo", "simpo", "kto", "sft")),
+]
 
 
 @pytest.mark.parametrize(("family", "method"), BY_VOTES)
