@@ -150,7 +150,7 @@ def test_a_data_set_is_learnt(texts: Path, tmp_path: Path) -> None:
 def test_a_folder_that_holds_something_else_is_not_touched(texts: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds something else"):
         gather([place_of(str(texts))], texts)
-    with pytest.raises(UserError, match="Accepted: folder"):
+    with pytest.raises(UserError, match=r"Accepted: .*folder"):
         place_of("nowhere/at/all")
     with pytest.raises(UserError, match="max_file_mb"):
         place_of(str(texts), {"max_file_mb": 0})

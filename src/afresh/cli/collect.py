@@ -28,8 +28,18 @@ def collect(
     licence: Annotated[str | None, typer.Option(help="Of what says nothing of its licence itself, as CC0-1.0.")] = None,
     person: Annotated[str | None, typer.Option(help="Whose it is, to be forgotten by that name.")] = None,
     consent: Annotated[str | None, typer.Option(help="What that person agreed to.")] = None,
+    near: Annotated[str | None, typer.Option(help="Near duplicates: drop, or keep on one side of the split.")] = None,
+    split_by: Annotated[
+        str | None, typer.Option(help="What is never divided: group, person or cluster; or time: the last is held out.")
+    ] = None,
+    heldout: Annotated[float | None, typer.Option(help="The share that is held out, as 0.1.")] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="A benchmark that must not be learnt from; what occurs in it too is reported."),
+    ] = None,
+    leaks: Annotated[str | None, typer.Option(help="What occurs in --against: keep or drop.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="Processes that clean.")] = 1,
-    as_json: Annotated[bool, o.json_of("{into, items, left_out, digest}")] = False,
+    as_json: Annotated[bool, o.json_of("{into, items, left_out, leakage, digest}")] = False,
 ) -> None:
     """Gather a data set from many sources: cleaned, without duplicates, and with the licence of each item.
 
@@ -54,12 +64,25 @@ def collect(
     if into is None:
         raise UserError("Name the folder of the data set with `into`.", "no_folder")
     limits = Limits(max_bytes, max_items, max_minutes)
-    made = gather(given, into, on=rule or (), off=no_rule or (), limits=limits, resume=resume, processes=processes)
+    choices = {"near": near, "split_by": split_by, "heldout": heldout, "against": against or None, "leaks": leaks}
+    made = gather(
+        given,
+        into,
+        on=rule or (),
+        off=no_rule or (),
+        limits=limits,
+        resume=resume,
+        processes=processes,
+        assembly={name: value for name, value in choices.items() if value is not None},
+    )
     if as_json:
-        emit({"into": str(into), **{k: made[k] for k in ("items", "left_out", "digest")}})
+        emit({"into": str(into), **{k: made[k] for k in ("items", "left_out", "leakage", "digest")}})
         return
     for kind, count in made["items"].items():
         answer(f"{counted(count, 'item')} of the kind {kind}")
     for rule_name, count in sorted(made["left_out"].items(), key=lambda pair: -pair[1]):
         answer(f"left out: {count:,} by {rule_name}")
+    for place, counts in made["leakage"].items():
+        common = ", ".join(f"{count:,} {how}" for how, count in counts.items()) or "nothing"
+        answer(f"in common with {place}: {common}")
     say(f"data set: {into}")

@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from afresh.collect.exact import Originals, firsts, read_ids
+from afresh.collect.leakage import LEAKS, Leaks, Other
 from afresh.collect.near.finder import Finder
 from afresh.collect.record import EXCERPT, Rejection
 from afresh.collect.sides import Sides, border
 from afresh.collect.store import REJECTIONS, WORK, SourceParts, all_rows
 from afresh.core.files import sync_folder
-from afresh.data.collected import ITEMS, REJECTED, SCHEMA
+from afresh.data.collected import ITEMS, LEAKAGE, REJECTED, SCHEMA
 
 ROWS = 1_000  # that are read and written at a time
 SCRATCH = "scratch"  # in the folder of what is worked with
@@ -38,17 +39,23 @@ Row = dict[str, Any]
 
 class Assembly(BaseModel):
     """How items become a data set. heldout: the share of what belongs together that is held out. split_by: what is
-    never divided. near: whether near duplicates are left out, or kept on the side of the first."""
+    never divided. near: whether near duplicates are left out, or kept on the side of the first. against: other data
+    that must not be learnt from, as a benchmark. leaks: whether items that occur in it are kept or left out."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     heldout: float = Field(default=0.1, ge=0, lt=1)
     split_by: Literal["group", "person", "cluster", "time"] = "group"
     near: Literal["drop", "keep"] = "drop"
+    against: tuple[str, ...] = ()
+    leaks: Literal["keep", "drop"] = "keep"
 
 
-def assemble(folder: Path, sources: Sequence[SourceParts], choices: Assembly = Assembly()) -> dict[str, Any]:
-    """Write items.parquet and rejected.parquet; returns the digest of the items and the counts of what became of all.
+def assemble(
+    folder: Path, sources: Sequence[SourceParts], choices: Assembly = Assembly(), others: Sequence[Other] = ()
+) -> dict[str, Any]:
+    """Write items.parquet, rejected.parquet and leakage.parquet; returns the digest of the items and the counts of what
+    became of all.
 
     Of equal or nearly equal items the first is kept, in the order of the sources, so that sources that are added later
     only add. Raises UserError if items cannot be divided in the way that was chosen.
@@ -56,24 +63,38 @@ def assemble(folder: Path, sources: Sequence[SourceParts], choices: Assembly = A
     items, rejections = tables_of(sources)
     last = border(all_rows(items, ["time", "split"]), choices.heldout) if choices.split_by == "time" else None
     sides = Sides(choices.split_by, choices.heldout, last)
-    made = _assembled(folder, items, rejections, choices, sides)
+    made = _assembled(folder, items, rejections, choices, sides, others)
     better = sides.better()
-    return made if better is None else _assembled(folder, items, rejections, choices, Sides(sides.by, better))
+    if better is None:
+        return made
+    return _assembled(folder, items, rejections, choices, Sides(sides.by, better), others)
 
 
 def _assembled(
-    folder: Path, items: Sequence[Path], rejections: Sequence[Path], choices: Assembly, sides: Sides
+    folder: Path,
+    items: Sequence[Path],
+    rejections: Sequence[Path],
+    choices: Assembly,
+    sides: Sides,
+    others: Sequence[Other],
 ) -> dict[str, Any]:
     scratch = folder / WORK / SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)
     kept: Counter[str] = Counter()
     left: Counter[str] = Counter()
     digest = blake3()
-    with Writer(folder / ITEMS, SCHEMA) as out, Writer(folder / REJECTED, REJECTIONS) as refused:
+    leaks = Leaks(others, scratch / "leaks") if others else None
+    with (
+        Writer(folder / ITEMS, SCHEMA) as out,
+        Writer(folder / REJECTED, REJECTIONS) as refused,
+        Writer(folder / LEAKAGE, LEAKS) as leaked,
+    ):
         for row in all_rows(rejections):
             left[f"{row['stage']}/{row['rule']}"] += 1
             refused.write(row)
-        for found in distinct(items, scratch, choices.near, sides):
+        for found, lines in distinct(items, scratch, choices, sides, leaks):
+            for line in lines:
+                leaked.write(line)
             if isinstance(found, Rejection):
                 left[f"{found.stage}/{found.rule}"] += 1
                 refused.write(asdict(found))
@@ -83,7 +104,8 @@ def _assembled(
             digest.update(json.dumps(found, sort_keys=True, ensure_ascii=True).encode())
             out.write(found)
     shutil.rmtree(scratch, ignore_errors=True)
-    return {"digest": digest.hexdigest(), "items": dict(kept), "left_out": dict(left)}
+    common = {place: dict(counts) for place, counts in leaks.counts.items()} if leaks else {}
+    return {"digest": digest.hexdigest(), "items": dict(kept), "left_out": dict(left), "leakage": common}
 
 
 def tables_of(sources: Sequence[SourceParts]) -> tuple[list[Path], list[Path]]:
@@ -92,22 +114,39 @@ def tables_of(sources: Sequence[SourceParts]) -> tuple[list[Path], list[Path]]:
     return [a for a, _ in pairs], [b for _, b in pairs]
 
 
-def distinct(tables: Sequence[Path], scratch: Path, near: str, sides: Sides) -> Iterator[Row | Rejection]:
-    """The rows with their clusters and sides, or why they are left out: as exact or near duplicates."""
+def distinct(
+    tables: Sequence[Path], scratch: Path, choices: Assembly, sides: Sides, leaks: Leaks | None
+) -> Iterator[tuple[Row | Rejection, list[dict[str, Any]]]]:
+    """The rows with their clusters and sides, or why they are left out: as duplicates or leaks. With each the lines of
+    what it has in common with other data."""
     first = firsts(read_ids(tables))
     originals = Originals(first, scratch / "originals")
-    finder = finder_of(tables, first, scratch / "near")
+    finder = Finder(scratch / "near")
+    add_prints(finder, tables, first)
+    finder.sort()
+    if leaks:
+        add_prints(leaks.finder, leaks.tables)
+        add_prints(leaks.finder, tables, first)
+        leaks.sort()
     for number, rows in stretches(tables):
         new = [k for k in range(len(rows)) if first[number + k] == number + k]
-        finder.advance([rows[k] for k in new])
+        for walk in (finder, leaks) if leaks else (finder,):
+            walk.advance([rows[k] for k in new])
         place = {k: i for i, k in enumerate(new)}
         for k, row in enumerate(rows):
             if k not in place:
                 reason = f"equal to {originals.where(int(first[number + k]))}"
-                yield row_rejected(row, "duplicates", "exact", reason, first=row["id"])
+                yield row_rejected(row, "duplicates", "exact", reason, first=row["id"]), []
                 continue
             originals.seen(number + k, row["where"][:200])
-            yield judged(row, place[k], finder, near, sides)
+            common = leaks.in_common(place[k]) if leaks else []
+            if leaks and common and choices.leaks == "drop":
+                reason = common[0].reason
+                yield row_rejected(row, "leakage", common[0].how, reason), list(leaks.lines(row, common, True))
+                continue
+            made = judged(row, place[k], finder, choices.near, sides)
+            kept = leaks and common and not isinstance(made, Rejection)
+            yield made, list(leaks.lines(row, common, False)) if leaks and kept else []
 
 
 def judged(row: Row, place: int, finder: Finder, near: str, sides: Sides) -> Row | Rejection:
@@ -128,18 +167,16 @@ def judged(row: Row, place: int, finder: Finder, near: str, sides: Sides) -> Row
     return row
 
 
-def finder_of(tables: Sequence[Path], first: NDArray[np.int32], folder: Path) -> Finder:
-    """A finder that knows what near duplicates of all rows are found by, but for exact duplicates."""
-    finder, number = Finder(folder), 0
+def add_prints(finder: Finder, tables: Sequence[Path], first: NDArray[np.int32] | None = None) -> None:
+    """Tell a finder what near duplicates of all rows are found by, but for exact duplicates."""
+    number = 0
     for table in tables:
         with pq.ParquetFile(table) as file:
             for batch in file.iter_batches(ROWS, columns=["kind", "near"]):
-                new = first[number : number + len(batch)] == np.arange(number, number + len(batch))
-                rows = batch.filter(pa.array(new))
+                numbers = np.arange(number, number + len(batch))
+                rows = batch if first is None else batch.filter(pa.array(first[numbers] == numbers))
                 finder.add(rows.column("kind").to_pylist(), rows.column("near").to_pylist())
                 number += len(batch)
-    finder.sort()
-    return finder
 
 
 def stretches(tables: Sequence[Path]) -> Iterator[tuple[int, list[Row]]]:

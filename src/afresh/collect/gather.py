@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,12 +17,14 @@ from typing import Any
 from blake3 import blake3
 from pydantic import ValidationError
 
-from afresh.collect.assemble import Assembly, assemble
+from afresh.collect.against import other_source
+from afresh.collect.assemble import Assembly, assemble, tables_of
+from afresh.collect.leakage import Other
 from afresh.collect.process import Part, process
 from afresh.collect.record import UNKNOWN, About, Found, Rejection
 from afresh.collect.rules import chosen
 from afresh.collect.sources import Options, Source, Unavailable, options_of, source_of
-from afresh.collect.store import SourceParts, Store
+from afresh.collect.store import WORK, SourceParts, Store
 from afresh.core import UserError, events
 from afresh.core.counted import counted
 from afresh.core.files import write_json
@@ -29,6 +32,7 @@ from afresh.core.options import problems
 from afresh.data.collected import FORMAT, MANIFEST, manifest
 
 BATCH, BATCH_BYTES = 256, 8 << 20  # things that are found, and their bytes, that become one part
+AGAINST = "against"  # in the folder of what is worked with
 WAITING = 4  # batches a process that are read ahead
 
 
@@ -67,6 +71,12 @@ def place_of(place: str, options: Mapping[str, Any] | None = None, about: Mappin
     return Place(source, place, options_of(source, options or {}), dict(about or {}))
 
 
+def other_place(place: str) -> Place:
+    """Other data that a data set is compared with. Raises UserError if it cannot be read."""
+    source = other_source(place)
+    return Place(source, place, options_of(source, {}), {})
+
+
 def of_json(row: Mapping[str, Any]) -> Place:
     """A source as the manifest holds it."""
     return place_of(row["place"], row["options"], row["about"])
@@ -103,6 +113,7 @@ def gather(
             raise UserError(
                 f"{', '.join(unfinished)} was not collected to its end. Go on with `resume` first.", "not_finished"
             )
+        others = [other_place(place) for place in known["assembly"]["against"]]
         given = {place.key: place for place in places}
         wanted = [(given.get(row["key"]) or of_json(row), row) for row in known["sources"] if not row["finished"]]
         keys = {row["key"] for row in known["sources"]}
@@ -122,8 +133,15 @@ def gather(
                 row["finished"] = run(place, parts, rules, budget, pool, processes)
                 write_json(into / MANIFEST, known)
                 store.note("finished" if row["finished"] else "stopped", source=place.place)
+            compared = Store(into / WORK / AGAINST)
+            shutil.rmtree(compared.folder, ignore_errors=True)
+            for place in others:
+                if not run(place, compared.parts(place.key), {}, Budget(Limits()), pool, processes):
+                    raise UserError(f"{place.place} was not read to its end. Repeat the command with `resume`.")
         parts_of = {row["key"]: store.parts(row["key"]) for row in known["sources"]}
-        known |= assemble(into, list(parts_of.values()), Assembly(**known["assembly"]))
+        against = [Other(place.place, tables_of([compared.parts(place.key)])[0]) for place in others]
+        known |= assemble(into, list(parts_of.values()), Assembly(**known["assembly"]), against)
+        shutil.rmtree(compared.folder, ignore_errors=True)
         write_json(into / MANIFEST, known)
         store.note("assembled", digest=known["digest"], parts={key: len(p.names()) for key, p in parts_of.items()})
     return known

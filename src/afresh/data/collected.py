@@ -15,6 +15,7 @@ from afresh.core import UserError
 from afresh.data.written_aside import Entry, Kind, MediaFile, write_aside, written_aside
 
 MANIFEST, ITEMS, REJECTED, BLOBS = "dataset.json", "items.parquet", "rejected.parquet", "blobs"
+LEAKAGE = "leakage.parquet"  # what the items have in common with other data
 FORMAT = "afresh collected data 1"
 ROWS = 1_000  # of a group of rows that is read at a time
 SCHEMA = pa.schema(
