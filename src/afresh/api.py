@@ -623,15 +623,20 @@ class Model:
         precision: str = "float32",
         label: Labels | None = None,
         force: bool = False,
+        licence: str | None = None,
+        accept: Sequence[str] = (),
     ) -> Path:
         """Write the model in the format `to` (hf, gguf, onnx, diffusers, safetensors) and prove that it is the same
         model; returns the folder, RUN-FORMAT by default, with proof.json in it.
 
-        An earlier export in that folder is replaced with `force`. Raises UserError for an unknown format or precision,
-        a folder that exists otherwise, and if the proof fails.
+        An earlier export in that folder is replaced with `force`. licence: of the model, an expression of SPDX for its
+        card. What stands against sharing the model is accepted by name: "unknown-licences" of the data that it has
+        learnt from, "missing-consent" of persons whom it shows, "licence-conflict" with the model's licence. Raises
+        UserError if it is not accepted, for an unknown format or precision, a folder that exists otherwise, and if the
+        proof fails.
         """
         target = self.path.resolve().with_name(f"{self.path.resolve().name}-{to}") if out is None else Path(out)
-        folder, proof = export_task.export(self.run, to, target, precision, label, force)
+        folder, proof = export_task.export(self.run, to, target, precision, label, force, licence, accept)
         if not proof.passed:
             raise UserError(
                 f"The export differs from the model by more than is allowed. It was put aside in {folder}, where "

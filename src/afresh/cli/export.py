@@ -34,6 +34,18 @@ def export(
         list[str] | None,
         typer.Option(help="For a model with labels: the class to fix; NAME=CLASS if there are several labels."),
     ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Of the model, as Apache-2.0; checked against those of its data.")
+    ] = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Share the model although the licences of some of its data are unknown (unknown-licences), no consent "
+            "is known of persons whom its data shows (missing-consent), or its licence is one that those of its data "
+            "do not allow (licence-conflict).",
+            metavar="NAME",
+        ),
+    ] = None,
     as_json: Annotated[bool, o.json_of("{folder, passed, reader, ...}")] = False,
 ) -> None:
     """Export a model to a folder that other programs open, and prove that they see the same model.
@@ -50,7 +62,7 @@ def export(
 
     opened = Run.open(run)
     target = run.resolve().with_name(f"{run.resolve().name}-{to}") if out is None else out
-    place, proof = write(opened, to, target, precision, labels(label, spec=opened.conds), force)
+    place, proof = write(opened, to, target, precision, labels(label, spec=opened.conds), force, licence, accept or ())
     made = {"folder": str(place), **proof.model_dump(mode="json")}
     if not as_json:
         show_fields(proof) if isinstance(proof, FieldProof) else show(proof)

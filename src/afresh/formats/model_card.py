@@ -22,13 +22,15 @@ HEAD = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 @dataclass(frozen=True)
 class Card:
     """What a card says of a model, whatever the format. `task` is a pipeline_tag of the hub, `base_model` a name of
-    `shared_name`, `datasets` are names without their folders, `scores` were measured on held-out data, and `sentences`
+    `shared_name`, `licence` as the hub names it, which is "other" for one that it has no name for and that is known as
+    `licence_name`, `datasets` are names without their folders, `scores` were measured on held-out data, and `sentences`
     follow the title."""
 
     name: str
     task: str
     base_model: str | None = None
     licence: str = UNKNOWN
+    licence_name: str = ""
     datasets: Sequence[str] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
     sentences: Sequence[str] = ()
@@ -47,7 +49,7 @@ def with_card(usage: str, card: Card, library: str, tags: Sequence[str] = ()) ->
     licence = (
         "No licence was stated: write the one of this model into the metadata above before you share it."
         if card.licence == UNKNOWN
-        else f"Licence: {card.licence}."
+        else f"Licence: {card.licence_name or card.licence}."
     )
     about = "".join(f"{visible_line(s)}\n\n" for s in (*card.sentences, licence))
     return f"{metadata(card, library, tags)}\n# {title(card.name)}\n\n{about}{usage.lstrip()}"
@@ -62,6 +64,7 @@ def metadata(card: Card, library: str, tags: Sequence[str] = ()) -> str:
         "library_name": library,
         "pipeline_tag": card.task,
         "license": card.licence,
+        "license_name": card.licence_name if card.licence == "other" else None,
         "base_model": card.base_model,
         "datasets": list(card.datasets),
         "metrics": list(card.scores),

@@ -32,6 +32,26 @@ PathText = Annotated[str, AfterValidator(check_path)]
 STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class LicenceShare(BaseModel):
+    """How much of a data set is under one licence, an expression of SPDX or "unknown"."""
+
+    model_config = STRICT
+    licence: str
+    items: Count
+    bytes: Count
+
+
+class CollectedRecord(BaseModel):
+    """What is known of data that `collect` gathered: the digest of its items, their licences, and how many show persons
+    of whom no consent is known."""
+
+    model_config = STRICT
+    name: str
+    digest: str
+    licences: list[LicenceShare]
+    without_consent: Count
+
+
 class DataRecord(BaseModel):
     """Where the data was, and what it was."""
 
@@ -45,6 +65,7 @@ class DataRecord(BaseModel):
     train_bytes: Count
     heldout_bytes: Count
     notes: list[str]
+    collected: CollectedRecord | None = None  # if it is a data set of `collect`
 
 
 class AlignRecord(BaseModel):
@@ -99,6 +120,7 @@ class RunRecord(BaseModel):
     lora: LoraConfig | None = None  # the adapter that learns; None = everything does
     align: AlignRecord | None = None  # how it was aligned
     training_window: Window | None = None  # tokens of a window in training, if the model can look further back
+    inherited: list[CollectedRecord] = []  # what the run that it was tuned from has learnt from
 
 
 # Names of earlier versions, by the part of run.json that they stand in.

@@ -16,6 +16,7 @@ from afresh.core.counted import counted
 from afresh.data.load import typical_requests
 from afresh.data.prepare import Prepared
 from afresh.data.refusals import describe_refusals
+from afresh.runs.learnt_from import collected_record, inherited
 from afresh.runs.output_dir import check_output_dir, output_dir
 from afresh.runs.record import DataRecord, RunRecord
 from afresh.runs.run import Run
@@ -109,6 +110,7 @@ def create_run(spec: RunSpec, output: Output, contents: RunContents) -> Iterator
         machine=contents.machine.record(),
         seed=spec.seed,
         minutes=contents.minutes,
+        inherited=inherited(contents.fields.get("base_model")),
     ).model_copy(update=dict(contents.fields))
     with output_dir(output.path, spec.force, output.inputs):
         run = Run.create(output.path, record, prepared.encoder, codec, typical_requests(prepared.train), contents.base)
@@ -130,6 +132,7 @@ def data_record(prepared: Prepared, validation: Path | None) -> DataRecord:
         train_bytes=prepared.train.bytes,
         heldout_bytes=prepared.heldout.bytes,
         notes=list(prepared.notes),
+        collected=collected_record(prepared.path, prepared.modality),
     )
 
 

@@ -27,6 +27,7 @@ from afresh.runs.data import run_data
 from afresh.runs.run import Run
 from afresh.sampling.request import Request, make_cond, of_kind
 from afresh.tasks.model_card import card_of
+from afresh.tasks.release import check_release
 
 WINDOWS = 4  # of the held-out split that a proof compares
 
@@ -79,21 +80,26 @@ def export(
     precision: str = "float32",
     label: str | Mapping[str, str] | None = None,
     force: bool = False,
+    licence: str | None = None,
+    accept: Sequence[str] = (),
 ) -> tuple[Path, Proof | FieldProof]:
     """Write a run in the format `to` and prove that the files hold the same model. Returns the folder (`out`, or
     `out.unproved` if the proof failed) and the proof.
 
-    Raises UserError if the format or precision is unknown, the folder exists and is not an export to be replaced
-    (`force`), no public architecture computes the model, or the label did not occur in training.
+    licence: of the model, an expression of SPDX. accept: names of `release.ACCEPTED`, what does not stand against
+    sharing the model. Raises UserError if the format or precision is unknown, the folder exists and is not an export to
+    be replaced (`force`), no public architecture computes the model, the label did not occur in training, or if
+    something stands against sharing it.
     """
+    licence = check_release(run.path, run.record, licence, accept)
     if run.space.kind == "field":
-        return export_fields(run, to, out, precision, label, force)
+        return export_fields(run, to, out, precision, label, force, licence)
     document_encoder(run)
     text_format(to, precision)
     check_new(out, force)  # before the work of building the base
     base, condition = base_of_run(run, label)
     rows, text = proof_rows(run, base)
-    return export_base(base, to, out, precision, rows, text, condition, card_of(run), force)
+    return export_base(base, to, out, precision, rows, text, condition, card_of(run, licence), force)
 
 
 def with_sentences(card: Card, *sentences: str) -> Card:
@@ -212,7 +218,13 @@ def proof_rows(run: Run, base: Base) -> tuple[list[list[int]], str]:
 
 
 def export_fields(
-    run: Run, to: str, out: Path, precision: str, label: str | Mapping[str, str] | None, force: bool
+    run: Run,
+    to: str,
+    out: Path,
+    precision: str,
+    label: str | Mapping[str, str] | None,
+    force: bool,
+    licence: str | None = None,
 ) -> tuple[Path, FieldProof]:
     """`export` for a model over fields (images, spectrograms). Raises UserError as `export`."""
     target = field_format(to, precision, label)
@@ -230,7 +242,7 @@ def export_fields(
         notes = [*target.write(model, folder)]
         measured = target.prove(model, folder)
         proof = FieldProof(**measured, format=to, precision="float32", batches=list(fields.BATCHES), notes=notes)
-        add_card(folder, with_sentences(card_of(run), *notes, proved(proof)), target.library)
+        add_card(folder, with_sentences(card_of(run, licence), *notes, proved(proof)), target.library)
         return proof
 
     return write_proved(out, write, force)

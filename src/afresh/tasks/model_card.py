@@ -6,19 +6,21 @@ import json
 import math
 from collections.abc import Mapping
 
+from afresh.collect.licences import hub_name
 from afresh.core.counted import counted
 from afresh.data.audio.kind import SOUND
 from afresh.data.image.kind import IMAGE
 from afresh.formats.model_card import UNKNOWN, Card, dataset_name, shared_name, stated_licence
 from afresh.runs.run import Run, summary
 from afresh.runs.signature import base_model_here
+from afresh.tasks.release import data_sentences
 
 # The hub's names of what a model does: without and with a text that says what to make.
 TASKS = {IMAGE: ("unconditional-image-generation", "text-to-image"), SOUND: ("other", "text-to-audio")}
 
 
-def card_of(run: Run) -> Card:
-    """The card of a run's model."""
+def card_of(run: Run, licence: str | None = None) -> Card:
+    """The card of a run's model. licence: of the model, as SPDX writes it; if none is given, its base's counts."""
     record, steps = run.record, summary(run)["steps"]
     base, here = None if record.base_model is None else shared_name(record.base_model), base_model_here(run)
     how = "Aligned" if record.align else "Trained" if base is None else "Tuned"
@@ -34,11 +36,14 @@ def card_of(run: Run) -> Card:
     if scores:
         listed = ", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in scores.items())
         sentences.append(f"Measured on {counted(record.data.heldout, 'held-out item')}: {listed}.")
+    sentences += data_sentences(record)
+    stated = UNKNOWN if here is None else stated_licence(here)
     return Card(
         name=run.path.resolve().name,
         task=with_text if captions else without,
         base_model=base,
-        licence=UNKNOWN if here is None else stated_licence(here),
+        licence=stated if licence is None else hub_name(licence),
+        licence_name=licence or "",
         datasets=(dataset_name(record.data.path),),
         scores=scores,
         sentences=sentences,

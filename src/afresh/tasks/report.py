@@ -16,10 +16,12 @@ from afresh.evaluation.curves import Curves
 from afresh.evaluation.report import Sample, Section, png_size, write_report
 from afresh.evaluation.study import Measurement
 from afresh.evaluation.verdict import Help, Known, Verdict, train_command, verdict
+from afresh.runs.learnt_from import learnt_from
 from afresh.runs.manifest import REPORTED, changing
 from afresh.runs.run import Run, metrics_rows
 from afresh.sampling.request import Request
 from afresh.sampling.samples import Samples, caption_of, preview_wav
+from afresh.tasks.release import licence_sum
 from afresh.tasks.sample import Sampler
 from afresh.training.best_checkpoint import REWARD, read_choice
 from afresh.training.family_choice import Curves as Reached
@@ -136,6 +138,7 @@ def section(
             ("held-out items", data.heldout),
             ("training bytes", data.train_bytes),
             ("split", data.split_hash[:16]),
+            *((f"licences in {c.name}", licence_sum(c)) for c in learnt_from(r)),
         ],
         notes=[*data.notes, *(() if measured is None else measured.notes), *chosen_weights(run), *aligned.notes],
         next_commands=[
