@@ -96,9 +96,7 @@ def test_persons_without_consent_stop_an_export(learnt: afresh.Model) -> None:
 
 def test_the_licence_of_the_model_is_checked_by_the_table(learnt: afresh.Model) -> None:
     record = of(learnt.run.record, 0, "CC-BY-SA-4.0", "MIT")
-    with pytest.raises(
-        UserError, match=r"MIT does not agree.*CC-BY-SA-4.0: changed versions alike; it allows"
-    ):
+    with pytest.raises(UserError, match=r"MIT does not agree.*CC-BY-SA-4.0: changed versions alike; it allows"):
         check_release(Path("run"), record, "mit", ())
     assert check_release(Path("run"), record, "cc-by-sa-4.0", ()) == "CC-BY-SA-4.0"
     assert check_release(Path("run"), record, "mit", ["licence-conflict"]) == "MIT"
