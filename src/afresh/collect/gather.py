@@ -130,7 +130,13 @@ def gather(
             for place, row in wanted:
                 parts = store.parts(row["key"])
                 store.note("begun", source=place.place)
-                row["finished"] = run(place, parts, rules, budget, pool, processes)
+                try:
+                    row["finished"] = run(place, parts, rules, budget, pool, processes)
+                except UserError:
+                    if not parts.names():  # as for a table whose columns are not clear: nothing of it is kept
+                        known["sources"].remove(row)
+                        write_json(into / MANIFEST, known)
+                    raise
                 write_json(into / MANIFEST, known)
                 store.note("finished" if row["finished"] else "stopped", source=place.place)
             compared = Store(into / WORK / AGAINST)

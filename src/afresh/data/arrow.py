@@ -16,9 +16,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from afresh.core import UserError, events
-from afresh.data.files import MB, DataFile, FileError, check_memory, read_bytes, read_zip, walk, zip_names
+from afresh.data.files import MB, DataFile, FileError, check_memory, read_zip, walk, zip_names
 from afresh.data.media_folder import TABLES
-from afresh.data.parquet import DAMAGED, plain_columns, read_parquet
+from afresh.data.parquet import DAMAGED, plain_columns, stream_parquet
 from afresh.data.split import split_of_name
 from afresh.data.written_aside import (
     IMAGES,
@@ -86,7 +86,7 @@ def _of_zip(path: Path, modality: str | None) -> Path | None:
 def _written(path: Path, files: Sequence[DataFile], others: Sequence[str], modality: str | None) -> Path | None:
     """The folder into which these tables of `path` were written aside; None if the readers of files know them."""
     try:
-        tables = [_look(f) for f in files]
+        tables = [look(f) for f in files]
         kind = _kind(path, tables, others, modality)
         if kind is None or (kind == "text" and others):
             return None
@@ -147,7 +147,8 @@ def _names(tables: Sequence[TableFile], kind: Kind) -> str:
 # --------------------------------------------------------------------------- reading
 
 
-def _look(file: DataFile) -> TableFile:
+def look(file: DataFile) -> TableFile:
+    """What is in the columns of a file. Raises FileError for one that cannot be read, unless it is Parquet."""
     try:
         schema = _schema(file)
     except FileError:
@@ -237,10 +238,9 @@ def _rows(file: DataFile, columns: Sequence[str] | None = None) -> Iterator[Row]
     """Rows of a file. Raises FileError if it is damaged or too large."""
     if file.suffix == ".parquet":
         try:
-            rows = read_parquet(read_bytes(file, MAX_MB), MAX_MB, lambda schema: columns or schema.names)
+            yield from stream_parquet(file.path, MAX_MB, lambda schema: columns or schema.names)
         except FileError as error:
             raise FileError(f"{file.name}: {error}") from None
-        yield from rows
         return
     import pyarrow
 
@@ -268,6 +268,12 @@ def _rows(file: DataFile, columns: Sequence[str] | None = None) -> Iterator[Row]
         ) from None
 
 
+def named_rows(table: TableFile) -> Iterator[Row]:
+    """The rows of a file, with the names of classes. Raises FileError if it is damaged or too large."""
+    for row in _rows(table.file):
+        yield {k: named_class(v, table.classes.get(k)) for k, v in row.items()}
+
+
 def _file(value: Any) -> MediaFile | None:
     """The file in a value; a path alone is none."""
     if isinstance(value, dict):
@@ -285,9 +291,8 @@ def _entries(tables: Sequence[TableFile], kind: Kind) -> Iterator[Entry]:
         split = (splits[table.file.name] or "train") if held_out else None
         ours = [name for name, k in table.media.items() if k == kind]
         main = next((n for n in ours if n.lower() in ("image", "img", "audio")), ours[0] if ours else None)
-        for row in _rows(table.file):
-            columns = {k: named_class(v, table.classes.get(k)) for k, v in row.items() if k not in table.media}
-            columns = {k: v for k, v in columns.items() if not isinstance(v, bytes)}
+        for row in named_rows(table):
+            columns = {k: v for k, v in row.items() if k not in table.media and not isinstance(v, bytes)}
             if kind == "text":
                 yield Entry(columns, split=split)
                 continue

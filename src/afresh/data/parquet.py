@@ -7,7 +7,9 @@ as references to distinct values, and reading ends where the rows would need too
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from afresh.data.files import MB, PER_VALUE, FileError, check_memory, too_large
@@ -15,15 +17,34 @@ from afresh.data.files import MB, PER_VALUE, FileError, check_memory, too_large
 ROWS, NESTED_ROWS = 4096, 64  # that are decoded at once, and with lists, whose texts are not read as references
 TIMES = 8  # the limit on a file's values, for the objects that hold them
 MOST_COLUMNS = 10_000
+MOST_REPEATED = 10_000  # rows a byte of a file
 DAMAGED = (OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError, MemoryError)
 Fields = dict[int, Any]
+Row = dict[str, Any]
 
 
-def read_parquet(raw: bytes, max_mb: int, choose: Callable[[Any], Sequence[str]]) -> list[dict[str, Any]]:
+def read_parquet(raw: bytes, max_mb: int, choose: Callable[[Any], Sequence[str]]) -> list[Row]:
     """The rows of the columns that `choose` picks from the schema. Times are texts, such as 2024-05-01 12:00:00.
 
     Raises FileError if the file is damaged, has more than `max_mb` MB of values, or needs more memory than is free.
     """
+    return list(_rows(raw, max_mb, choose, whole=True))
+
+
+def stream_parquet(path: Path, max_mb: int, choose: Callable[[Any], Sequence[str]]) -> Iterator[Row]:
+    """The rows like `read_parquet`, a few at a time in memory; so only as many may not have more than `max_mb` MB."""
+    with path.open("rb") as file:
+        try:
+            raw = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise FileError(f"not a readable Parquet file: {error}") from None
+        yield from _rows(raw, max_mb, choose, whole=False)  # the map is closed when nothing refers to it
+
+
+def _rows(
+    raw: bytes | mmap.mmap, max_mb: int, choose: Callable[[Any], Sequence[str]], *, whole: bool
+) -> Iterator[Row]:
+    """The rows. Limits are those of the whole file, or of what is decoded at once."""
     import pyarrow
     import pyarrow.parquet
 
@@ -34,27 +55,30 @@ def read_parquet(raw: bytes, max_mb: int, choose: Callable[[Any], Sequence[str]]
         columns = list(choose(schema))
         words = [f.name for f in schema if f.name in columns and _is_text(f.type)]
         count, chunks = _contents(raw, set(columns))
-        needed = (count * 4 + sum(c[VALUES] for c in chunks)) * PER_VALUE
-        if needed > TIMES * max_mb * MB:
-            raise FileError(f"{count:,} rows are too many: split it, or raise `data.max_file_mb`")
-        check_memory(needed)
-        unpacked = sum(size for c in chunks for size in page_sizes(raw, *_span(c)))
+        if whole:
+            needed = (count * 4 + sum(c[VALUES] for c in chunks)) * PER_VALUE
+            if needed > TIMES * max_mb * MB:
+                raise FileError(f"{count:,} rows are too many: split it, or raise `data.max_file_mb`")
+            check_memory(needed)
+        elif count > MOST_REPEATED * len(raw):
+            raise FileError(f"{count:,} rows in {len(raw):,} bytes: a decompression bomb")
+        pages = [size for c in chunks for size in page_sizes(raw, *_span(c))]
+        unpacked = sum(pages) if whole else max(pages, default=0)
         if unpacked > max_mb * MB:
             raise FileError(too_large(unpacked, max_mb))
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(raw), read_dictionary=words)
-        rows: list[dict[str, Any]] = []
         size = 0
         nested = any(f.type.num_fields for f in schema if f.name in columns)
         for batch in file.iter_batches(NESTED_ROWS if nested else ROWS, columns=columns):
-            size += sum(map(_bytes, batch.columns))
+            now = sum(map(_bytes, batch.columns))
+            size = size + now if whole else now
             if size > max_mb * MB:
                 raise FileError(f"more than {max_mb:,} MB when decoded: split it, or raise `data.max_file_mb`")
-            rows += plain_columns(batch).to_pylist()
+            yield from plain_columns(batch).to_pylist()
     except FileError:
         raise
     except (pyarrow.ArrowException, *DAMAGED) as error:
         raise FileError(f"not a readable Parquet file: {error or type(error).__name__}") from None
-    return rows
 
 
 def _is_text(kind: Any) -> bool:
@@ -73,7 +97,7 @@ PATH, VALUES, PACKED, FIRST_PAGE, DICTIONARY = 3, 5, 7, 9, 11
 PAGE_UNPACKED, PAGE_PACKED = 2, 3
 
 
-def _contents(raw: bytes, columns: set[str]) -> tuple[int, list[Fields]]:
+def _contents(raw: bytes | mmap.mmap, columns: set[str]) -> tuple[int, list[Fields]]:
     """The number of rows, and the ColumnMetaData of every part of the columns, parts of nested ones included.
 
     The library's own view of these ends the process, by an exception in C++, for some damaged files.
@@ -92,7 +116,7 @@ def _span(chunk: Fields) -> tuple[int, int]:
     return start, start + chunk[PACKED]
 
 
-def page_sizes(raw: bytes, start: int, stop: int) -> Iterator[int]:
+def page_sizes(raw: bytes | mmap.mmap, start: int, stop: int) -> Iterator[int]:
     """The sizes of pages when they are unpacked, from their headers, for which memory is allocated.
 
     Raises an exception of Python for anything else than pages.
@@ -105,7 +129,7 @@ def page_sizes(raw: bytes, start: int, stop: int) -> Iterator[int]:
         start = after + fields[PAGE_PACKED]
 
 
-def _structure(raw: bytes, at: int) -> tuple[Fields, int]:
+def _structure(raw: bytes | mmap.mmap, at: int) -> tuple[Fields, int]:
     """The fields of a structure in Thrift's compact protocol by their numbers, and where it ends."""
     found: Fields = {}
     field = 0
@@ -120,7 +144,7 @@ def _structure(raw: bytes, at: int) -> tuple[Fields, int]:
     return found, at + 1
 
 
-def _value(raw: bytes, at: int, kind: int) -> tuple[Any, int]:
+def _value(raw: bytes | mmap.mmap, at: int, kind: int) -> tuple[Any, int]:
     """A value of a kind, and where it ends."""
     if kind in (1, 2, 3):  # a byte; a boolean in a list
         return raw[at], at + 1
@@ -144,12 +168,12 @@ def _value(raw: bytes, at: int, kind: int) -> tuple[Any, int]:
     raise ValueError(f"a field of kind {kind}")
 
 
-def _number(raw: bytes, at: int) -> tuple[int, int]:
+def _number(raw: bytes | mmap.mmap, at: int) -> tuple[int, int]:
     value, at = _unsigned(raw, at)
     return (value >> 1) ^ -(value & 1), at
 
 
-def _unsigned(raw: bytes, at: int) -> tuple[int, int]:
+def _unsigned(raw: bytes | mmap.mmap, at: int) -> tuple[int, int]:
     """A number of seven bits a byte, the lowest first, and where it ends."""
     value = shift = 0
     while True:

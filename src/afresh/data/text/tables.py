@@ -7,7 +7,7 @@ import io
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -88,21 +88,26 @@ def _collect(values: Iterable[tuple[int, Any]]) -> Table:
 def _lines(text: str) -> Table:
     bad: list[tuple[int, str]] = []
 
-    def parse() -> Iterator[tuple[int, Any]]:
-        for number, line in enumerate(text.split("\n"), 1):
-            if not line.strip():
-                continue
-            try:
-                yield number, json.loads(line)
-            except json.JSONDecodeError as error:
-                bad.append((number, f"not JSON: {error.msg} at column {error.colno}"))
-            except RecursionError:
-                bad.append((number, "not usable JSON: nested too deeply"))
-            except ValueError:
-                bad.append((number, HUGE))
+    rows: list[tuple[int, Row]] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        row = json_row(line) if line.strip() else ""
+        if not isinstance(row, str):
+            rows.append((number, row))
+        elif row:
+            bad.append((number, row))
+    return _table(rows, bad)
 
-    table = _collect(parse())
-    return Table(table.columns, table.texts, table.rows, sorted(table.bad + bad))
+
+def json_row(line: str) -> Row | str:
+    """The row in a line of JSON, or the reason why there is none."""
+    try:
+        return _row(json.loads(line))
+    except json.JSONDecodeError as error:
+        return f"not JSON: {error.msg} at column {error.colno}"
+    except RecursionError:
+        return "not usable JSON: nested too deeply"
+    except ValueError:
+        return HUGE
 
 
 def _json(text: str) -> Table:
@@ -154,11 +159,12 @@ def _csv(text: str, delimiter: str, quoting: Literal[0, 3]) -> Table:
                 rows.append((number, dict(zip(header, fields, strict=True))))
     except csv.Error as error:
         raise FileError(f"damaged at line {reader.line_num:,}: {error}") from None
-    texts = tuple(c for c in header if any(not _is_number(str(row[c])) for _, row in rows))
+    texts = tuple(c for c in header if any(not is_number(str(row[c])) for _, row in rows))
     return Table(tuple(header), texts, rows, bad)
 
 
-def _is_number(value: str) -> bool:
+def is_number(value: str) -> bool:
+    """Whether a cell is a number, or empty."""
     try:
         float(value or "0")
     except ValueError:

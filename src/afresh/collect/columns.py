@@ -1,0 +1,183 @@
+"""Rows with columns, as tables, data bases and data sets have them, to what a source finds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import Field
+
+from afresh.collect.record import UNKNOWN, About, Found, Rejection
+from afresh.collect.sources import Options
+from afresh.core import UserError
+from afresh.data.columns import CAPTIONS
+from afresh.data.files import FileError
+from afresh.data.text.chat import ChatColumns, chat_columns, parse_turns, text_problem
+from afresh.data.text.tables import TEXT_NAMES
+from afresh.data.written_aside import MediaFile, media_file
+
+# What a column is if it is not named by an option, by its name in lower case; the first that there is counts.
+GUESSED: Mapping[str, Sequence[str]] = {
+    "file": ("image", "img", "audio", "sound", "file_name", "file", "path"),
+    "text": TEXT_NAMES,
+    "caption": ("caption", "prompt", "description"),
+    "label": ("label", "class", "category", "topic"),
+    "title": ("title", "headline", "subject"),
+    "person": ("author", "user", "username", "person", "speaker", "sender", "writer"),
+    "time": ("time", "date", "timestamp", "created_at", "published", "created"),
+    "licence": ("license", "licence", "license_expression"),
+    "consent": ("consent",),
+    "group": ("group", "repository", "repo", "speaker_id", "document_id"),
+}
+
+
+class ColumnOptions(Options):
+    """Which columns are what; those that are not named are guessed and said."""
+
+    text: str = Field("", description="column of the text")
+    label: str = Field("", description="column of the label")
+    caption: str = Field("", description="column of the caption of an image or a sound")
+    file: str = Field("", description="column of the image or the sound, or of its path beside the table")
+    title: str = Field("", description="column of the title")
+    person: str = Field("", description="column of whose it is")
+    consent: str = Field("", description="column of what that person agreed to")
+    time: str = Field("", description="column of when it was made")
+    licence: str = Field("", description="column of the licence")
+    group: str = Field("", description="column of what stays on one side of the split")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of rows by what they are (a name of `GUESSED`), or of a conversation."""
+
+    of: Mapping[str, str] = field(default_factory=dict)
+    chat: ChatColumns | None = None
+
+    def words(self) -> str:
+        """What was chosen, for a note."""
+        parts = [f"{what} is {column!r}" for what, column in self.of.items()]
+        if self.chat is not None:
+            parts.insert(0, f"conversations are from {', '.join(map(repr, self.chat.columns))}")
+        return "; ".join(parts)
+
+
+def choose(names: Sequence[str], texts: Sequence[str], media: Sequence[str], options: ColumnOptions) -> Columns:
+    """Which columns are what. `texts` hold texts, `media` images or sounds.
+
+    Raises UserError, listing the columns, if one that an option names is missing, or if there is neither a text nor a
+    file.
+    """
+    named = {k: v for k in ColumnOptions.model_fields if (v := getattr(options, k))}
+    for what, column in named.items():
+        if column not in names:
+            raise UserError(
+                f"There is no column {column!r} for `{what}`. The columns are: {', '.join(names) or 'none'}.",
+                "unknown_column",
+            )
+    of, taken = dict(named), set(named.values())
+    lower = {n.lower().strip(): n for n in reversed(names)}
+    chat = None if "text" in named or media else chat_columns(names)
+    for what, guesses in GUESSED.items():
+        if what in of or (chat and what in ("file", "text", "caption")):
+            continue
+        if what == "file":
+            possible = [n for n in media if n.lower() in guesses] or list(media)
+            possible += [lower[g] for g in guesses if g in lower and lower[g] in texts]
+        elif what == "text" and "file" in of:
+            continue
+        elif what == "caption":
+            possible = [lower[g] for g in CAPTIONS if g in lower] if "file" in of else []
+        else:
+            possible = [lower[g] for g in guesses if g in lower]
+        column = next((c for c in possible if c not in taken), None)
+        if column is not None:
+            of[what] = column
+            taken.add(column)
+    left = [t for t in texts if t not in taken]
+    if not chat and "text" not in of and "file" not in of and len(left) == 1:
+        of["text"] = left[0]
+    if not chat and "text" not in of and "file" not in of:
+        raise UserError(
+            f"Which column holds the text is not clear. Name it with `text`, or with `file` that of images or sounds. "
+            f"The columns are: {', '.join(names) or 'none'}.",
+            "unknown_column",
+        )
+    return Columns(of, chat)
+
+
+Read = Callable[[str], MediaFile]  # an image or a sound by its path; raises FileError
+
+
+def no_paths(name: str) -> MediaFile:
+    """Of rows that lie nowhere: a path would name a file of this machine."""
+    raise FileError(f"it has the path {name!r} of a file, but not its content")
+
+
+def found_in(
+    source: str,
+    where: str,
+    row: Mapping[str, Any],
+    columns: Columns,
+    *,
+    split: str | None = None,
+    read: Read = no_paths,
+    extra: Mapping[str, str] | None = None,
+) -> Found | Rejection:
+    """What a row holds, or why it holds nothing."""
+    about = about_row(row, columns, split or "", extra or {})
+    try:
+        if columns.chat is not None:
+            turns = parse_turns(row, columns.chat)
+            if isinstance(turns, str):
+                raise FileError(turns)
+            return Found(where, messages_json(turns), about=about, kind="conversation")
+        if "file" in columns.of:
+            file = _file(row.get(columns.of["file"]), read)
+            return Found(where, file.content, f"row{file.suffix}", about=about)
+        column = columns.of["text"]
+        text = row.get(column)
+        if (problem := text_problem(text, repr(column))) is not None:
+            raise FileError(problem)
+        return Found(where, str(text), about=about, kind="text")
+    except FileError as error:
+        return Rejection(source, where, "find", "rows", str(error), person=about.person)
+
+
+def messages_json(turns: Sequence[tuple[str, str]]) -> str:
+    """A conversation as the JSON of its messages, [{"role", "content"}]."""
+    return json.dumps([{"role": role, "content": text} for role, text in turns], ensure_ascii=False)
+
+
+def about_row(row: Mapping[str, Any], columns: Columns, split: str, extra: Mapping[str, str]) -> About:
+    """What the columns say of a row."""
+    told = {what: _word(row.get(c)) for what, c in columns.of.items() if what not in ("text", "file")}
+    licence = told.pop("licence", "")
+    stated = f"the column {columns.of['licence']}" if licence else ""
+    return About(licence=licence or UNKNOWN, licence_from=stated, split=split, extra=dict(extra), **told)
+
+
+def _word(value: Any) -> str:
+    """A value as text; empty if it is missing."""
+    if value is None or value != value:  # a number that is none
+        return ""
+    moment = getattr(value, "isoformat", None)
+    text = str(moment()) if callable(moment) else str(value)
+    return text.encode("utf-8", "replace").decode().strip()
+
+
+def _file(value: Any, read: Read) -> MediaFile:
+    name = value.get("path") if isinstance(value, Mapping) else None
+    content = value.get("bytes") if isinstance(value, Mapping) else value
+    if isinstance(content, MediaFile):
+        return content
+    if isinstance(content, bytes) and content:
+        file = media_file(content, name if isinstance(name, str) else None)
+        if file is None:
+            raise FileError("its file is neither an image nor a sound of a known format")
+        return file
+    path = content if isinstance(content, str) else name
+    if not isinstance(path, str) or not path.strip():
+        raise FileError("it has no file")
+    return read(path)

@@ -1,0 +1,313 @@
+"""Tables: CSV, TSV, Excel, JSON and JSON lines, Parquet, Arrow and Feather files, and folders of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import chain, islice
+from pathlib import Path
+from typing import IO, Any
+
+from pydantic import Field
+
+from afresh.collect.columns import ColumnOptions, Columns, choose, found_in
+from afresh.collect.record import Found, Rejection
+from afresh.collect.sources import Fetched, Source
+from afresh.core import UserError, events
+from afresh.core.counted import counted
+from afresh.data import arrow
+from afresh.data.files import DataFile, FileError, decode_text, open_plain, read_bytes, walk
+from afresh.data.parquet import MOST_COLUMNS
+from afresh.data.split import split_of_name
+from afresh.data.text.document import unpacked
+from afresh.data.text.encodings import SAMPLE, guess_encoding
+from afresh.data.text.tables import is_number, json_row, read_table, too_wide
+from afresh.data.written_aside import MediaFile, media_file
+
+SUFFIXES = arrow.SUFFIXES | {".csv", ".tsv", ".xlsx", ".jsonl", ".ndjson", ".json"}
+LONGEST = 64 << 20  # characters of a line or a cell
+LOOKED_AT = 100  # rows that columns are guessed from
+Row = Mapping[str, Any]
+Rows = Iterator[tuple[int, Row | str]]  # numbers, and the reasons why rows cannot be used
+
+
+class TableOptions(ColumnOptions):
+    """`max_file_mb`: of a file that is decoded as a whole, which JSON and Excel are, and of a part of others."""
+
+    max_file_mb: int = Field(default=512, ge=1, le=1 << 20)
+    sheet: str = Field("", description="sheet of an Excel file; empty: the first")
+    delimiter: str = Field("", max_length=1, description="between the fields of a .csv; empty: comma or semicolon")
+
+
+def suffix_of(name: str) -> str:
+    """The suffix without that of a compression."""
+    lower = name.lower()
+    return Path(lower.removesuffix(".gz").removesuffix(".zst")).suffix
+
+
+def files_of(path: Path) -> list[DataFile]:
+    """The tables at a path; none if a folder has other files beside them but those that describe it."""
+    if path.is_file():
+        return [DataFile(path, path.name, path.stat().st_size)] if suffix_of(path.name) in SUFFIXES else []
+    if not path.is_dir() or not any(path.iterdir()):
+        return []
+    files = [f for f in walk(path)[0] if not arrow.CACHES.fullmatch(f.path.name)]
+    files = [f for f in files if not arrow.DESCRIBES.fullmatch(f.path.name.lower())]
+    return files if all(suffix_of(f.name) in SUFFIXES for f in files) else []
+
+
+def accepts(place: str) -> bool:
+    return bool(files_of(Path(place)))
+
+
+def find(place: str, options: TableOptions, fetched: Fetched) -> Iterator[Found | Rejection]:
+    """Every row in its order, the files by their names. Raises UserError if it is not clear which column is what."""
+    for file in files_of(Path(place)):
+        yield from rows_found(place, file, options)
+
+
+def rows_found(place: str, file: DataFile, options: TableOptions) -> Iterator[Found | Rejection]:
+    """The rows of one table."""
+    formulas = 0
+    split = split_of_name(file.name)
+
+    def read(name: str) -> MediaFile:
+        return beside(file, name, options.max_file_mb)
+
+    try:
+        media, rows = table(file, options)
+        first = list(islice(rows, LOOKED_AT))
+        columns = columns_of([r for _, r in first if not isinstance(r, str)], media, options)
+        if columns is not None:
+            events.note(f"{file.name}: {columns.words()}", "columns")
+        for number, row in chain(first, rows):
+            where = f"{file.name}, row {number}"
+            if isinstance(row, str):
+                yield Rejection(place, where, "find", "rows", row)
+            elif columns is not None:
+                formulas += sum(isinstance(v, str) and v.startswith("=") for v in row.values())
+                yield found_in(place, where, row, columns, split=split, read=read)
+    except FileError as error:
+        yield Rejection(place, file.name, "find", "table", str(error))
+    if formulas:
+        events.note(
+            f"{file.name}: {counted(formulas, 'cell')} {'begins' if formulas == 1 else 'begin'} with =, as formulas "
+            "do: kept as text, not evaluated",
+            "formulas",
+        )
+
+
+def columns_of(rows: list[Row], media: list[str], options: ColumnOptions) -> Columns | None:
+    """Which columns of these first rows are what; None if there is no row."""
+    names = list(dict.fromkeys(str(name) for row in rows for name in row))
+    if not names:
+        return None
+    if len(names) > MOST_COLUMNS:
+        raise FileError(too_wide(len(names)))
+    texts = [n for n in names if any(isinstance(v := r.get(n), str) and not is_number(v) for r in rows)]
+    media = media or [n for n in names if any(_holds_file(r.get(n)) for r in rows)]
+    return choose(names, texts, media, options)
+
+
+def _holds_file(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        value = value.get("bytes")
+    return isinstance(value, bytes) and media_file(value) is not None
+
+
+def beside(file: DataFile, name: str, max_mb: int) -> MediaFile:
+    """An image or a sound that a table names, in its folder. Raises FileError for another place."""
+    folder = file.path.parent.resolve()
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder):
+        raise FileError(f"its file {name!r} is not in the folder of the table")
+    if not path.is_file():
+        raise FileError(f"its file {name!r} does not exist")
+    found = media_file(read_bytes(DataFile(path, name, path.stat().st_size), max_mb), name)
+    if found is None:
+        raise FileError(f"its file {name!r} is neither an image nor a sound")
+    return found
+
+
+# --------------------------------------------------------------------------- rows
+
+
+def table(file: DataFile, options: TableOptions) -> tuple[list[str], Rows]:
+    """The columns of images or sounds that a table declares, and its rows. Raises FileError, also while they are read.
+    """
+    suffix = suffix_of(file.name)
+    if suffix in arrow.SUFFIXES:
+        looked = arrow.look(file)
+        return list(looked.media), enumerate(arrow.named_rows(looked), 1)
+    if suffix == ".xlsx":
+        return [], excel(read_bytes(file, options.max_file_mb), options)
+    if suffix == ".json":
+        read = read_table(suffix, read_bytes(file, options.max_file_mb), options.max_file_mb, decode_text)
+        return [], iter(sorted([*read.rows, *read.bad], key=lambda pair: pair[0]))
+    if suffix in (".csv", ".tsv"):
+        return [], separated(file, "\t" if suffix == ".tsv" else options.delimiter)
+    return [], json_lines(file)
+
+
+def _opened(file: DataFile) -> tuple[IO[bytes], str]:
+    """A file of text, and its encoding. Raises FileError for what is binary."""
+    with open_plain(file) as stream:
+        head = stream.read(SAMPLE)
+    try:
+        decode_text(head[: head.rfind(b"\n") + 1 or len(head)])
+    except FileError:
+        guessed = guess_encoding(head)
+        if guessed is None and b"\0" in head:
+            raise
+        if guessed is not None:
+            events.note(f"{file.name} is not UTF-8 and read as {guessed}, a guess from the bytes", "encoding")
+            return open_plain(file), guessed
+    return open_plain(file), "utf-8-sig"
+
+
+def lines_of(file: DataFile, newline: str, guess: bool) -> Iterator[str | None]:
+    """The lines of a file; None for one that is too long. Bytes that are not valid become surrogates."""
+    stream, encoding = _opened(file) if guess else (open_plain(file), "utf-8-sig")
+    errors = "surrogateescape" if encoding == "utf-8-sig" else "replace"
+    try:
+        with stream, io.TextIOWrapper(stream, encoding, errors, newline=newline) as text:
+            while line := text.readline(LONGEST + 1):
+                if len(line) <= LONGEST:
+                    yield line
+                    continue
+                while (rest := text.readline(1 << 20)) and not rest.endswith(("\n", "\r")):
+                    pass
+                yield None
+    except (OSError, EOFError, UnicodeError) as error:
+        raise FileError(f"damaged: {error}") from None
+
+
+INVALID = "invalid UTF-8"
+
+
+def too_long() -> str:
+    return f"a line of more than {LONGEST:,} characters"
+
+
+def json_lines(file: DataFile) -> Rows:
+    for number, line in enumerate(lines_of(file, "\n", False), 1):
+        if line is None:
+            yield number, too_long()
+        elif line.strip():
+            yield number, INVALID if _invalid(line) else json_row(line)
+
+
+def separated(file: DataFile, delimiter: str) -> Rows:
+    """The rows of a CSV or TSV file. One that is damaged is left out, and reading goes on after it."""
+    lines = lines_of(file, "", True)
+    first = next(lines, None) or ""
+    delimiter = delimiter or (";" if ";" in first and "," not in first else ",")
+    csv.field_size_limit(LONGEST)
+    long: list[int] = []
+
+    def whole() -> Iterator[str]:
+        for line in lines:
+            if line is None:
+                long.append(1)
+                yield "\n"
+            else:
+                yield line
+
+    body = whole()
+    reader = csv.reader(chain([first], body), delimiter=delimiter, strict=True)
+    try:
+        header = next(reader, [])
+    except csv.Error as error:
+        raise FileError(f"its header is damaged: {error}") from None
+    if not any(header):
+        raise FileError("no header line: the first line names the columns")
+    if len(header) > MOST_COLUMNS:
+        raise FileError(too_wide(len(header)))
+    repeated = sorted(h for h, n in Counter(header).items() if n > 1)
+    if repeated:
+        raise FileError(f"the header names {', '.join(map(repr, repeated))} more than once")
+    number = 0
+    while True:
+        number += 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield number, f"damaged: {error}"
+            reader = csv.reader(body, delimiter=delimiter, strict=True)
+            continue
+        if long:
+            long.clear()
+            yield number, too_long()
+        elif fields and len(fields) != len(header):
+            yield number, f"{len(fields):,} fields, but the header has {len(header):,}"
+        elif fields:
+            yield number, INVALID if any(map(_invalid, fields)) else dict(zip(header, fields, strict=True))
+
+
+def _invalid(text: str) -> bool:
+    return not text.isascii() and any("\udc80" <= c <= "\udcff" for c in text)
+
+
+def excel(raw: bytes, options: TableOptions) -> Rows:
+    """The rows of a sheet. Formulas are texts that begin with =; nothing is evaluated."""
+    try:
+        from openpyxl import load_workbook
+    except ImportError:
+        raise UserError(
+            "Excel files are read by openpyxl, which is not installed: pip install 'afresh[collect]'."
+        ) from None
+    unpacked(raw, options.max_file_mb).close()
+    try:
+        book = load_workbook(io.BytesIO(raw), read_only=True, data_only=False)
+        if options.sheet and options.sheet not in book.sheetnames:
+            raise UserError(f"There is no sheet {options.sheet!r}. The sheets are: {', '.join(book.sheetnames)}.")
+        sheet = book[options.sheet or book.sheetnames[0]]
+        sheet.reset_dimensions()  # which a file may state wrongly
+        rows = sheet.iter_rows(values_only=True)
+        header = [str(v) if v is not None else f"column {n}" for n, v in enumerate(next(rows, ()), 1)]
+        if len(header) > MOST_COLUMNS:
+            raise FileError(too_wide(len(header)))
+        if not header:
+            raise FileError("an empty sheet")
+        for number, values in enumerate(rows, 1):
+            if len(values) > MOST_COLUMNS:
+                yield number, too_wide(len(values))
+            elif any(v is not None for v in values):
+                yield number, dict(zip(header, map(_cell, values), strict=False))
+    except (FileError, UserError):
+        raise
+    except Exception as error:  # the library raises almost any class of exception for damaged files
+        raise FileError(f"damaged Excel file: {error or type(error).__name__}") from None
+
+
+def _cell(value: Any) -> Any:
+    """A cell's value; a formula of several cells as its text."""
+    text = getattr(value, "text", None)
+    return text if isinstance(text, str) else value
+
+
+def describe(place: str, options: TableOptions) -> list[str]:
+    lines = []
+    for file in files_of(Path(place)):
+        try:
+            media, rows = table(file, options)
+            looked = [r for _, r in islice(rows, LOOKED_AT) if not isinstance(r, str)]
+            columns = columns_of(looked, media, options)
+            lines.append(f"{file.name}: {file.size:,} bytes; {columns.words() if columns else 'no rows'}")
+        except FileError as error:
+            lines.append(f"{file.name}: {error}")
+    return lines
+
+
+SOURCE = Source(
+    "tables",
+    "a table (.csv, .tsv, .xlsx, .json, .jsonl, .parquet, .arrow), or a folder of tables",
+    accepts,
+    find,
+    describe,
+    TableOptions,
+)
