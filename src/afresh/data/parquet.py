@@ -41,9 +41,7 @@ def stream_parquet(path: Path, max_mb: int, choose: Callable[[Any], Sequence[str
         yield from _rows(raw, max_mb, choose, whole=False)  # the map is closed when nothing refers to it
 
 
-def _rows(
-    raw: bytes | mmap.mmap, max_mb: int, choose: Callable[[Any], Sequence[str]], *, whole: bool
-) -> Iterator[Row]:
+def _rows(raw: bytes | mmap.mmap, max_mb: int, choose: Callable[[Any], Sequence[str]], *, whole: bool) -> Iterator[Row]:
     """The rows. Limits are those of the whole file, or of what is decoded at once."""
     import pyarrow
     import pyarrow.parquet

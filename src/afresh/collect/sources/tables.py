@@ -135,8 +135,7 @@ def beside(file: DataFile, name: str, max_mb: int) -> MediaFile:
 
 
 def table(file: DataFile, options: TableOptions) -> tuple[list[str], Rows]:
-    """The columns of images or sounds that a table declares, and its rows. Raises FileError, also while they are read.
-    """
+    """The columns of images or sounds that a table declares, and its rows. Raises FileError, also while reading."""
     suffix = suffix_of(file.name)
     if suffix in arrow.SUFFIXES:
         looked = arrow.look(file)

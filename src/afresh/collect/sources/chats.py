@@ -1,0 +1,362 @@
+"""Exports of messengers and assistants, as conversations.
+
+Of an assistant's export the answers are its own. Of people, the answers are those of one person; what others write
+before them is asked. The messages of one person in a row are one message, and a long pause begins a new conversation.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from afresh.collect.columns import messages_json
+from afresh.collect.record import About, Found, Rejection
+from afresh.collect.sources import Fetched, Options, Source
+from afresh.core import UserError, events
+from afresh.core.counted import counted
+from afresh.data.files import DataFile, FileError, check_values, decode_text, must_exist, read_bytes
+from afresh.data.text.chat import ROLES
+
+HEAD = 1 << 16  # bytes in which a kind of export is recognised
+
+
+class ChatOptions(Options):
+    """How the messages of people become conversations."""
+
+    me: str = Field("", description="whose messages are the answers; empty: of whoever writes most")
+    pause_hours: float = Field(6.0, gt=0, description="a longer pause begins a new conversation")
+    max_file_mb: int = Field(default=512, ge=1, le=1 << 14)
+
+
+@dataclass(frozen=True)
+class Message:
+    """role: system, user or assistant; empty of a person, who is `person`. time: in seconds, if it is known."""
+
+    text: str
+    role: str = ""
+    person: str = ""
+    time: float | None = None
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A chat as it was exported, with the messages in their order."""
+
+    name: str
+    messages: list[Message]
+
+
+# --------------------------------------------------------------------------- exports
+
+
+def chatgpt(content: list[Any]) -> Iterator[Chat]:
+    """conversations.json of ChatGPT: a tree of messages, of which the branch that was seen last is taken."""
+    for talk in content:
+        nodes, messages = talk["mapping"], []
+        at, seen = talk.get("current_node"), set[str]()
+        while at in nodes and at not in seen:
+            seen.add(at)
+            message = nodes[at].get("message") or {}
+            said = message.get("content") or {}
+            parts = [p for p in said.get("parts") or () if isinstance(p, str)]
+            role = ROLES.get(str((message.get("author") or {}).get("role")), "")
+            hidden = (message.get("metadata") or {}).get("is_visually_hidden_from_conversation")
+            if (
+                role
+                and not hidden
+                and said.get("content_type") in ("text", "multimodal_text")
+                and "".join(parts).strip()
+            ):
+                messages.append(Message("\n".join(parts), role, time=_number(message.get("create_time"))))
+            at = nodes[at].get("parent")
+        yield Chat(str(talk.get("title") or ""), messages[::-1])
+
+
+def claude(content: list[Any]) -> Iterator[Chat]:
+    """conversations.json of Claude."""
+    for talk in content:
+        messages = []
+        for message in talk["chat_messages"]:
+            parts = [p.get("text") for p in message.get("content") or () if p.get("type") == "text"]
+            text = "\n".join(p for p in parts if isinstance(p, str)) or str(message.get("text") or "")
+            role = ROLES.get(str(message.get("sender")), "")
+            if role and text.strip():
+                messages.append(Message(text, role, time=_moment(message.get("created_at"))))
+        yield Chat(str(talk.get("name") or ""), messages)
+
+
+def telegram(content: Mapping[str, Any]) -> Iterator[Chat]:
+    """result.json of Telegram: of one chat, or of all."""
+    for talk in content["chats"]["list"] if "chats" in content else [content]:
+        messages = []
+        for message in talk["messages"]:
+            text = message.get("text", "")
+            parts = text if isinstance(text, list) else [text]
+            text = "".join(p if isinstance(p, str) else str(p.get("text", "")) for p in parts)
+            if message.get("type") == "message" and text.strip():
+                time = _number(message.get("date_unixtime")) or _moment(message.get("date"))
+                messages.append(Message(text, person=str(message.get("from") or "unknown"), time=time))
+        yield Chat(str(talk.get("name") or ""), messages)
+
+
+def discord(content: Mapping[str, Any]) -> Iterator[Chat]:
+    """The JSON of DiscordChatExporter."""
+    messages = [
+        Message(m["content"], person=str(m["author"].get("name") or "unknown"), time=_moment(m.get("timestamp")))
+        for m in content["messages"]
+        if str(m.get("content") or "").strip() and m.get("type") in (None, "Default", "Reply")
+    ]
+    yield Chat(str(content["channel"].get("name") or ""), messages)
+
+
+WRITERS, WORDS, TIMES = (
+    ("sender", "author", "from", "source"),
+    ("body", "text", "message"),
+    ("date", "timestamp", "time"),
+)
+
+
+def listed(content: Sequence[Any]) -> Iterator[Chat]:
+    """A list of messages with who wrote them, as exporters of Signal write it: one chat, or one each `conversation`."""
+    chats: dict[str, list[Message]] = {}
+    for message in content:
+        who = _first(message, WRITERS)
+        who = _first(who, ("name", "profileName", "number")) if isinstance(who, dict) else who
+        text = _first(message, WORDS)
+        if isinstance(text, str) and text.strip():
+            time = _first(message, TIMES)
+            seconds = _number(time)
+            time = _moment(time) if seconds is None else seconds / (1000 if seconds > 1e11 else 1)
+            chat = str(_first(message, ("conversation", "conversationId", "thread")) or "")
+            chats.setdefault(chat, []).append(Message(text, person=str(who or "unknown"), time=time))
+    yield from (Chat(name, messages) for name, messages in chats.items())
+
+
+# [31/12/2023, 22:00:01] Ann: text, or 12/31/23, 10:00 PM - Ann: text
+LINE = re.compile(
+    r"^\u200e?\[?(\d{1,4}[./-]\d{1,2}[./-]\d{2,4}),? (\d{1,2}[:.]\d{2}(?:[:.]\d{2})?(?:[\s\u202f][AaPp]\.?\s?[Mm]\.?)?)"
+    r"\]?(?: -)? (.*)$"
+)
+ABSENT = re.compile(
+    r"^\u200e?(<[^>]*>|.{0,40}(omitted|weggelassen|omis|omitido).{0,3}|This message was deleted\.?|null)$",
+    re.IGNORECASE,
+)
+
+
+def whatsapp(text: str) -> Iterator[Chat]:
+    """A text file of WhatsApp. Lines without a date belong to the message before; notices have no writer."""
+    rows: list[tuple[str, str, str, str]] = []  # date, time, person, text
+    for line in text.splitlines():
+        match = LINE.match(line)
+        if match is None:
+            if rows:
+                rows[-1] = (*rows[-1][:3], f"{rows[-1][3]}\n{line}")
+            continue
+        person, colon, said = match[3].partition(": ")
+        rows.append((match[1], match[2], person.strip("\u200e~ \u202f") if colon else "", said if colon else ""))
+    form = _order([date for date, *_ in rows])
+    messages = [
+        Message(said.strip("\u200e"), person=person, time=_whatsapp_time(date, time, form))
+        for date, time, person, said in rows
+        if person and said.strip() and not ABSENT.match(said)
+    ]
+    yield Chat("", messages)
+
+
+def _order(dates: Sequence[str]) -> str:
+    """Whether dates are written year, day or month first: a number above 12 is no month."""
+    parts = [list(map(int, re.split(r"[./-]", date))) for date in dates]
+    if any(p[0] > 31 for p in parts):
+        return "ymd"
+    return "mdy" if any(p[1] > 12 for p in parts) else "dmy"
+
+
+def _whatsapp_time(date: str, time: str, form: str) -> float | None:
+    numbers = dict(zip(form, map(int, re.split(r"[./-]", date)), strict=True))
+    clock = [int(n) for n in re.findall(r"\d+", time)]
+    half = re.search(r"[AaPp]", time)
+    hour = clock[0] % 12 + (12 if half and half[0] in "Pp" else 0) if half else clock[0]
+    year = numbers["y"] + (2000 if numbers["y"] < 100 else 0)
+    try:
+        day = datetime(year, numbers["m"], numbers["d"], hour, clock[1], tzinfo=UTC)
+        return day.replace(second=clock[2] if len(clock) > 2 else 0).timestamp()
+    except ValueError:
+        return None
+
+
+def _first(row: Mapping[str, Any], names: Sequence[str]) -> Any:
+    return next((row[n] for n in names if row.get(n) is not None), None)
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value) if value is not None and not isinstance(value, bool) else None
+    except (TypeError, ValueError):
+        return None
+
+
+def _moment(value: Any) -> float | None:
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+# --------------------------------------------------------------------------- which export
+
+Reader = Callable[[Any], Iterator[Chat]]
+# The names that the beginning of an export has, and its reader; the first that fits counts.
+EXPORTS: tuple[tuple[str, tuple[str, ...], Reader], ...] = (
+    ("ChatGPT", ('"mapping"', '"title"'), chatgpt),
+    ("Claude", ('"chat_messages"', '"uuid"'), claude),
+    ("Discord", ('"channel"', '"guild"'), discord),
+    ("Telegram", ('"messages"', '"type"', '"id"'), telegram),
+    ("Telegram", ('"chats"', '"list"'), telegram),
+    ("Signal", ('"sender"', '"body"'), listed),
+    ("Signal", ('"source"', '"body"'), listed),
+    ("messages", ('"sender"', '"text"', '"timestamp"'), listed),
+)
+
+
+def export_of(path: Path) -> tuple[str, Reader] | None:
+    """The kind of export that a file is, and its reader; None if it is none."""
+    suffix = path.suffix.lower()
+    if suffix not in (".json", ".txt", ".jsonl") or not path.is_file():
+        return None
+    with path.open("rb") as file:
+        head = file.read(HEAD).decode("utf-8-sig", "replace")
+    if suffix == ".txt":
+        lines = [line for line in head.splitlines()[:20] if line.strip()]
+        dated = [m for line in lines if (m := LINE.match(line))]
+        enough = 2 * len(dated) >= len(lines) > 0 and any(": " in m[3] for m in dated)
+        return ("WhatsApp", whatsapp) if enough else None
+    return next(((name, read) for name, words, read in EXPORTS if all(w in head for w in words)), None)
+
+
+def chats_of(path: Path, max_mb: int) -> list[Chat]:
+    """The chats of an export. Raises FileError if it is damaged or is none."""
+    export = export_of(path)
+    if export is None:
+        raise FileError("not an export of a messenger or an assistant that is known")
+    name, read = export
+    text = decode_text(read_bytes(DataFile(path, path.name, path.stat().st_size), max_mb))
+    try:
+        if path.suffix.lower() == ".txt":
+            return list(read(text))
+        check_values(text)
+        lines = path.suffix.lower() == ".jsonl"
+        return list(read([json.loads(t) for t in text.splitlines() if t.strip()] if lines else json.loads(text)))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise FileError(f"damaged export of {name}: {error or type(error).__name__}") from None
+
+
+# --------------------------------------------------------------------------- conversations
+
+
+def accepts(place: str) -> bool:
+    path = Path(place)
+    return path.is_file() and export_of(path) is not None
+
+
+def find(place: str, options: ChatOptions, fetched: Fetched) -> Iterator[Found | Rejection]:
+    """Every conversation in its order. Raises UserError if `me` wrote nothing."""
+    must_exist(Path(place))
+    try:
+        chats = chats_of(Path(place), options.max_file_mb)
+    except FileError as error:
+        yield Rejection(place, Path(place).name, "find", "chats", str(error))
+        return
+    me = answering(chats, options.me)
+    for n, chat in enumerate(chats, 1):
+        for m, part in enumerate(parts_of(chat.messages, options.pause_hours) or [[]], 1):
+            where = f"chat {n}{f' ({chat.name})' if chat.name else ''}, part {m}"
+            turns = turns_of(part, me)
+            if not turns:
+                yield Rejection(place, where, "find", "chats", "no answer to something that was asked", person=me)
+                continue
+            times = [message.time for message in part if message.time is not None]
+            people = sorted({message.person for message in part if message.person})
+            about = About(
+                time=datetime.fromtimestamp(times[0], UTC).isoformat() if times else "",
+                person=me if people else "",
+                group=f"{place}: {n}",
+                title=chat.name,
+                extra={"people": "; ".join(people)} if people else {},
+            )
+            yield Found(where, messages_json(turns), about=about, kind="conversation")
+
+
+def answering(chats: Sequence[Chat], me: str) -> str:
+    """The person whose messages are answers; empty if an assistant answers."""
+    count = Counter(message.person for chat in chats for message in chat.messages if message.person)
+    if me and me not in count:
+        raise UserError(
+            f"{me!r} wrote nothing. Name one of: {', '.join(sorted(count)) or 'nobody, as in exports of assistants'}."
+        )
+    if not me and count:
+        me = min(count, key=lambda name: (-count[name], name))
+        events.note(f"The answers are those of {me}, who writes most; name another with `me`", "chats", me=me)
+    return me
+
+
+def parts_of(messages: Sequence[Message], pause_hours: float) -> list[list[Message]]:
+    """The messages, divided where people paused for long. Conversations with an assistant are one part."""
+    pause = timedelta(hours=pause_hours).total_seconds()
+    parts: list[list[Message]] = []
+    for message in messages:
+        before = parts[-1][-1] if parts else None
+        known = before is not None and message.time is not None and before.time is not None
+        if before is None or (message.person and known and (message.time or 0) - (before.time or 0) > pause):
+            parts.append([])
+        parts[-1].append(message)
+    return parts
+
+
+def turns_of(messages: Sequence[Message], me: str) -> list[tuple[str, str]]:
+    """(role, text) from the first question to the last answer; where several people ask, with their names."""
+    asking = {m.person for m in messages if m.person and m.person != me}
+    turns: list[tuple[str, str]] = []
+    for message in messages:
+        role = message.role or ("assistant" if message.person == me else "user")
+        text = f"{message.person}: {message.text}" if len(asking) > 1 and role == "user" else message.text
+        if role == "system" and turns:
+            continue
+        if turns and turns[-1][0] == role:
+            turns[-1] = (role, f"{turns[-1][1]}\n{text}")
+        else:
+            turns.append((role, text))
+    while turns and turns[-1][0] != "assistant":
+        turns.pop()
+    if turns and turns[0][0] == "assistant":
+        turns = turns[1:]
+    return turns if any(role == "assistant" for role, _ in turns) else []
+
+
+def describe(place: str, options: ChatOptions) -> list[str]:
+    try:
+        chats = chats_of(Path(place), options.max_file_mb)
+    except FileError as error:
+        return [f"{place}: {error}"]
+    messages = sum(len(chat.messages) for chat in chats)
+    people = sorted({m.person for chat in chats for m in chat.messages if m.person})
+    who = f", of {', '.join(people[:10])}{', ...' if len(people) > 10 else ''}" if people else ""
+    return [f"{place}: {counted(len(chats), 'chat')} with {counted(messages, 'message')}{who}"]
+
+
+SOURCE = Source(
+    "chats",
+    "an export of WhatsApp, Telegram, Signal, Discord, ChatGPT or Claude",
+    accepts,
+    find,
+    describe,
+    ChatOptions,
+)
