@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,7 +14,15 @@ from pydantic import TypeAdapter, ValidationError
 from afresh.collect.record import Record
 from afresh.core import UserError
 
-RULES = ("basic",)  # files in this folder, each with RULES
+RULES = (
+    "basic",
+    "encoding",
+    "boilerplate",
+    "language",
+    "code",
+    "quality",
+    "repetition",
+)  # files in this folder, each with RULES
 
 # A record that is kept, as it is or changed or with more scores; or the reason why it is left out.
 Verdict = Record | str
@@ -26,8 +35,8 @@ class Rule:
     name: as `words_few`. about: a sentence, with the source of its numbers. kinds: of the records that it judges.
     judge: a function of the record, and of the value if the rule takes one. default: whether it is on unless it is
     switched off. value: what it judges by unless another value is given. accepts: the type of the value, which pydantic
-    checks and which is written as JSON; None if the rule takes no value. A record that comes back with another text
-    counts as changed.
+    checks and which is written as JSON; None if the rule takes no value. needs: a module of the extra `collect`. A
+    record that comes back with another text counts as changed.
     """
 
     name: str
@@ -37,6 +46,7 @@ class Rule:
     default: bool = True
     value: Any = None
     accepts: Any = None
+    needs: str = ""
 
     def with_value(self, value: Any) -> Callable[[Record], Verdict]:
         """The judgement by this value."""
@@ -74,7 +84,7 @@ def chosen(on: Sequence[str] = (), off: Sequence[str] = (), before: Mapping[str,
 
     on: names, as "stop_words" or with a value as "stop_words=3". before: the rules of a data set that exists, of which
     `on` and `off` change some; None for the rules that are on by default. Raises UserError, listing all, for a name
-    that no rule has, and for a value that the rule does not accept.
+    that no rule has, for a value that the rule does not accept, and if a package that a rule needs is missing.
     """
     known = {rule.name: rule for rule in rules()}
     given: dict[str, str | None] = {}
@@ -87,5 +97,12 @@ def chosen(on: Sequence[str] = (), off: Sequence[str] = (), before: Mapping[str,
         if name in given and name in off:
             raise UserError(f"The rule {name} is switched on and off. Do one of both.", "rule_value")
     values = {n: r.value for n, r in known.items() if r.default} if before is None else dict(before)
+    values = {name: value for name, value in values.items() if name in known and name not in off}
+    for name, needs in ((name, known[name].needs) for name in (*values, *given)):
+        if needs and find_spec(needs) is None:
+            raise UserError(
+                f"The rule {name} needs the package {needs}: pip install 'afresh[collect]'. Or switch it off.",
+                "missing_package",
+            )
     values |= {name: known[name].read(text) for name, text in given.items()}
-    return {name: values[name] for name in known if name in values and name not in off}
+    return {name: values[name] for name in known if name in values}

@@ -140,14 +140,19 @@ def exclusion_reason(name: str, folder: bool) -> str | None:
     return None if language_of(name) else f"not a known kind of source code ({path.suffix or 'no suffix'})"
 
 
+def generated_statement(text: str) -> str | None:
+    """The words in the first lines of a file that say that it was generated, or None."""
+    head = "\n".join(line[:1_000] for line in text.split("\n", HEAD)[:HEAD])
+    statement = GENERATED.search(head) or GENERATED_COMMENT.search(head)
+    return " ".join(statement.group().split())[-60:] if statement else None
+
+
 def generated_reason(text: str) -> str | None:
     """Why the content of a file was not written by a person; None if it probably was."""
     if not text.strip():
         return "nothing but white space"
-    head = "\n".join(text.split("\n", HEAD)[:HEAD])
-    statement = GENERATED.search(head) or GENERATED_COMMENT.search(head)
-    if statement:
-        return f"generated: it says {' '.join(statement.group().split())[-60:]!r}"
+    if statement := generated_statement(text):
+        return f"generated: it says {statement!r}"
     lines = text.split("\n")
     longest = max(map(len, lines))
     if longest > LONG_LINE:
