@@ -81,8 +81,8 @@ def _programmed(names: list[str]) -> list[str]:
 RULES = (
     Rule(
         "language",
-        "The language is noted with its certainty, by py3langid; with a value as `en,de`, a text in another one is left "
-        "out. On manuals in 26 languages, 97.8% of what was named was right for 25 characters (a quarter was left "
+        "The language is noted with its certainty, by py3langid; with a value as `en,de`, others are left out. "
+        "On manuals in 26 languages, 97.8% of what was named was right for 25 characters (a quarter was left "
         "open), 98.9% for 50 (6% open), 99.9% for 100, and all for 500.",
         ("text", "conversation"),
         language,

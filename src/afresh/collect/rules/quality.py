@@ -16,7 +16,7 @@ from afresh.collect.rules import Rule, Verdict
 from afresh.collect.rules.text import Text, changed_lines, text_of
 from afresh.collect.rules.values import Amount, Count, Share
 
-FEW = 20  # words
+FEW = 50  # words; Gopher has no shorter texts
 TEXT = ("text",)
 STOP_WORDS = frozenset({"the", "be", "to", "of", "and", "that", "have", "with"})
 BULLETS = ("•", "‣", "▶", "◀", "◦", "■", "□", "▪", "▫", "–", "-", "*", "·")
@@ -171,7 +171,6 @@ def newlines(record: Record, value: float) -> Verdict:
 
 
 GOPHER, C4, FINEWEB = "(Gopher)", "(C4)", "(FineWeb)"
-NOT_JUDGED = f"Texts of fewer than {FEW} words and scripts without spaces are not judged"
 
 RULES = (
     Rule(
