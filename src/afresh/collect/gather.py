@@ -203,6 +203,7 @@ def run(
     """Collect from one source, from where it was interrupted; returns whether its end was reached."""
     done = parts.names()
     consumed = sum(parts.facts(name)["consumed"] for name in done)
+    parts.fetched.consumed = consumed
     found = place.source.find(place.place, place.options, parts.fetched)
     stopped = False
     count = items = 0

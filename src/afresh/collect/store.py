@@ -143,6 +143,7 @@ class FetchedFiles:
 
     def __init__(self, folder: Path) -> None:
         self.lines, self.raw = folder / "fetched.jsonl", folder / "raw"
+        self.consumed = 0
         self.known: dict[str, dict[str, Any]] = {}
         if self.lines.is_file():
             for line in self.lines.read_bytes().splitlines():

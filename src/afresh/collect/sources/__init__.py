@@ -28,10 +28,19 @@ class Unavailable(UserError):
 
 
 class Fetched(Protocol):
-    """What was fetched before, so that nothing is fetched twice however often the collection is interrupted."""
+    """What was fetched before, so that nothing is fetched twice however often the collection is interrupted.
+
+    consumed: how many of the first things that a source finds were written before. They are thrown away, so that it may
+    give `CONSUMED` in their place instead of reading them again.
+    """
+
+    consumed: int
 
     def get(self, address: str) -> tuple[bytes, Mapping[str, Any]] | None: ...
     def put(self, address: str, content: bytes, facts: Mapping[str, Any]) -> None: ...
+
+
+CONSUMED = Rejection("", "", "find", "consumed", "it was read before")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from afresh.collect.record import About, Found, Rejection
-from afresh.collect.sources import Fetched, Options, Source
+from afresh.collect.sources import CONSUMED, Fetched, Options, Source
 from afresh.core.counted import counted
 from afresh.data.files import DataFile, FileError, read_bytes, read_zip, walk
 from afresh.data.split import split_of_name
@@ -30,11 +30,18 @@ def accepts(place: str) -> bool:
 def find(place: str, options: FolderOptions, fetched: Fetched) -> Iterator[Found | Rejection]:
     """Every file in the order of the names, those of archives in their place."""
     files, refused = walk(Path(place))
+    count = len(refused)
     for r in refused:
         yield Rejection(place, r.source, "find", "files", r.reason)
     for file in files:
         if file.suffix == ".zip":
-            yield from members(place, file)
+            for one in members(place, file):
+                count += 1
+                yield one
+            continue
+        count += 1
+        if count <= fetched.consumed:
+            yield CONSUMED
             continue
         try:
             content = read_bytes(file, options.max_file_mb)
