@@ -42,19 +42,24 @@ OWN = (
 )
 
 
-def own_files(run: Run) -> Iterator[Path]:
+def own_files(folder: Path) -> Iterator[Path]:
     """The files and folders of the run, directly in its folder, in the order in which they are removed."""
     for pattern in OWN:
-        yield from sorted(run.path.glob(pattern))
+        yield from sorted(folder.glob(pattern))
 
 
 def check_removable(run: Run) -> None:
     """Raises UserError if the folder is a link to a run, because what the link names may be shared."""
-    if run.path.is_symlink():
+    check_folder(run.path)
+
+
+def check_folder(folder: Path) -> None:
+    """`check_removable` of the folder of a run."""
+    if folder.is_symlink():
         raise UserError(
-            f"{run.path} is a link to {run.path.resolve()}. Give the folder itself, or remove the link by hand.",
+            f"{folder} is a link to {folder.resolve()}. Give the folder itself, or remove the link by hand.",
             "run_is_link",
-            path=str(run.path),
+            path=str(folder),
         )
 
 
@@ -63,22 +68,27 @@ def remove_run(run: Run) -> list[str]:
 
     Raises UserError if the folder is a link, if another process holds the run, or if something cannot be removed.
     """
-    check_removable(run)
+    return remove_folder(run.path)
+
+
+def remove_folder(folder: Path) -> list[str]:
+    """`remove_run` of a run that perhaps cannot be read."""
+    check_folder(folder)
     try:
-        with held(run.path, "removed"):
-            for path in own_files(run):
+        with held(folder, "removed"):
+            for path in own_files(folder):
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
                 else:
                     path.unlink()
-            left = sorted(p.name for p in run.path.iterdir())
+            left = sorted(p.name for p in folder.iterdir())
             if not left:
-                run.path.rmdir()
+                folder.rmdir()
     except OSError as e:
         raise UserError(
-            f"{e.filename or run.path} cannot be removed: {e.strerror or e}. Change its permissions, then repeat the "
+            f"{e.filename or folder} cannot be removed: {e.strerror or e}. Change its permissions, then repeat the "
             "command.",
             "cannot_remove",
-            path=str(run.path),
+            path=str(folder),
         ) from e
     return left

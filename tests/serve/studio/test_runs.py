@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
@@ -20,7 +21,8 @@ from afresh.runs.run import Run
 from afresh.serve.app import ServeSettings
 from afresh.serve.guard import Keys
 from afresh.serve.studio.run_card import RunCard
-from afresh.serve.studio.runs import Row, age, size, tree
+from afresh.serve.studio.runs import Row, tree
+from afresh.serve.studio.sizes import age, size
 from afresh.tasks import background
 from afresh.tasks.measure import measure_run
 from afresh.tasks.offers import facts
@@ -133,18 +135,71 @@ def test_a_score_is_better_only_beyond_both_intervals() -> None:
     assert better(Score("kid", 1.0, None, None, 9, "lower"), high) == ""
 
 
-def test_a_run_is_removed_only_by_somebody_at_the_machine_who_means_it(web: httpx.Client, folder: Path) -> None:
-    assert web.post("/studio/run/remove", data={"run": "digits"}).status_code == 400
+def test_a_run_goes_to_the_bin_and_comes_back(web: httpx.Client, folder: Path) -> None:
     origin = {"origin": "http://elsewhere.example"}
-    sure = {"run": "digits", "sure": "true"}
-    assert web.post("/studio/run/remove", data=sure, headers=origin).status_code == 403
-    assert (folder / "digits").is_dir()
-    assert web.post("/studio/run/remove", data=sure).headers["location"] == "/studio/runs"
+    assert web.post("/studio/run/remove", data={"run": "digits"}, headers=origin).status_code == 403
+    before = contents(folder / "digits")
+    assert web.post("/studio/run/remove", data={"run": "digits"}).headers["location"] == "/studio/runs/bin"
     assert not (folder / "digits").exists() and (folder / "stories").is_dir()
+    assert "digits" not in names(web.get("/studio/runs").text)
+    page = web.get("/studio/runs/bin").text
+    assert "removed just now" in page and "Restore" in page
+    (id,) = re.findall(r'name="id" value="([^"]+)"', page)
+    for wrong in ("../digits", SCRIPT, "20260101-000000-00000000"):
+        assert web.post("/studio/runs/bin/restore", data={"id": wrong}).status_code == 404
+    assert web.post("/studio/runs/bin/restore", data={"id": id}).headers["location"] == "/studio/run?run=digits"
+    assert contents(folder / "digits") == before and "The bin is empty" in web.get("/studio/runs/bin").text
+
+
+def test_a_run_is_removed_and_restored_with_the_keyboard_on_a_telephone(
+    browser: Any, folder: Path, tmp_path: Path
+) -> None:
+    server = serving(ServeSettings([folder], memory=2**30, local=True))
+    context = browser.new_context(base_url=next(server), viewport={"width": 360, "height": 740}, color_scheme="dark")
+    page = context.new_page()
+    page.set_default_timeout(15_000)
+    page.goto("/studio/run?run=digits")
+    page.focus("details.removal summary")
+    for key in ("Enter", "Tab", "Enter"):
+        page.keyboard.press(key)
+    page.wait_for_url("**/runs/bin")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360 and not (folder / "digits").exists()
+    page.screenshot(path=tmp_path / "bin.png")
+    page.focus("text=Restore")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/run?run=digits")
+    context.close()
+    next(server, None)
+    assert (folder / "digits" / "run.json").is_file()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_broken_run_goes_to_the_bin_too_and_the_bin_is_emptied(web: httpx.Client, folder: Path) -> None:
+    (folder / "stories" / "diary.txt").write_text("mine")
+    for name in ("newer", ODD, "stories"):
+        assert web.post("/studio/run/remove", data={"run": name}).status_code == 303
+    assert ODD not in web.get("/studio/runs/bin").text
+    assert web.post("/studio/runs/bin/empty").status_code == 400
+    answer = web.post("/studio/runs/bin/empty", data={"sure": "true"})
+    assert answer.status_code == 409 and "diary.txt" in answer.text
+    assert [p.name for p in (folder / ".bin").rglob("*") if p.is_file()] == ["diary.txt"]
+    assert web.post("/studio/runs/bin/empty", data={"sure": "true"}).status_code == 303
+    assert (folder / "digits").is_dir()
+
+
+def test_only_somebody_at_the_machine_removes_runs(folder: Path) -> None:
     server = serving(ServeSettings([folder], memory=2**30))
     with httpx.Client(base_url=next(server)) as elsewhere:
-        assert elsewhere.post("/studio/run/remove", data={"run": "stories", "sure": "true"}).status_code == 403
+        assert elsewhere.post("/studio/run/remove", data={"run": "stories"}).status_code == 403
+        assert elsewhere.get("/studio/runs/bin").status_code == 403
+        for deed in ("restore", "empty"):
+            answer = elsewhere.post(f"/studio/runs/bin/{deed}", data={"id": "x", "sure": "true"})
+            assert answer.status_code == 403
         assert "Remove this model" not in elsewhere.get("/studio/run", params={"run": "stories"}).text
+        assert "runs/bin" not in elsewhere.get("/studio/runs").text
     next(server, None)
     assert (folder / "stories").is_dir()
 

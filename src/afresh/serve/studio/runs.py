@@ -17,14 +17,14 @@ from afresh.core import UserError
 from afresh.core.files import bytes_on_disk
 from afresh.evaluation.curves import number
 from afresh.evaluation.report import questions_view
-from afresh.runs.remove import remove_run
-from afresh.runs.run import Run
 from afresh.serve.errors import Refused
 from afresh.serve.library import Library
+from afresh.serve.studio import runs_bin
 from afresh.serve.studio.exports import exports_of
 from afresh.serve.studio.look import plain_words
 from afresh.serve.studio.pages import PageRoute, address, page
 from afresh.serve.studio.run_card import RunCard, card_of
+from afresh.serve.studio.sizes import age, size
 from afresh.serve.studio.train import card, enclosed, own_jobs, owner_of, resumed, sample_file
 from afresh.serve.work import Desk
 from afresh.tasks import background
@@ -76,6 +76,7 @@ KEYS: Mapping[Order, Callable[[Row], Any]] = {
 def routes(desk: Desk, local: bool) -> APIRouter:
     """`local`: whether only people at this machine reach the server, so that they may remove models."""
     router = APIRouter(route_class=PageRoute, include_in_schema=False)
+    router.include_router(runs_bin.routes(desk, local))
     library = desk.library
 
     @router.get("/studio/runs")
@@ -94,6 +95,7 @@ def routes(desk: Desk, local: bool) -> APIRouter:
             now=time.time(),
             age=age,
             size=size,
+            local=local,
         )
 
     @router.get("/studio/runs/compare")
@@ -180,26 +182,6 @@ def routes(desk: Desk, local: bool) -> APIRouter:
         background.start("export", [path], options, f"Export {run} to {to}", path, owner_of(request), about)
         return RedirectResponse(address(request, "run", run=run) + "#exports", 303)
 
-    @router.post("/studio/run/remove")
-    def remove(request: Request, run: RunName, sure: Annotated[bool, Form()] = False) -> Response:
-        if not local:
-            raise Refused(403, "Models are removed by somebody at the machine of the server: afresh rm RUN.")
-        if not sure:
-            raise Refused(400, f"Removing {run} cannot be undone. Tick that you mean it.", None, "sure")
-        opened = Run.open(library.path(run), any_links=True)
-        library.forget(run)
-        left = remove_run(opened)
-        for job in background.jobs():
-            if job.run is not None and Path(job.run).resolve() == opened.path.resolve():
-                background.forget(job)
-        if left:
-            raise Refused(
-                409,
-                f"The model is removed. Its folder {opened.path} stays, because it holds what is not of the model: "
-                f"{', '.join(left)}.",
-            )
-        return RedirectResponse(address(request, "runs"), 303)
-
     return router
 
 
@@ -248,20 +230,3 @@ def tree(rows: list[Row]) -> list[tuple[int, Row]]:
         if row.parent or row.name in below:
             add(row, 0, frozenset({row.name}))
     return out
-
-
-def size(count: float) -> str:
-    """Bytes in a unit that a person reads."""
-    for power, unit in ((4, "TB"), (3, "GB"), (2, "MB"), (1, "kB")):
-        if count >= 1000**power:
-            return f"{count / 1000**power:.3g} {unit}"
-    return f"{count:.0f} bytes"
-
-
-def age(seconds: float) -> str:
-    """Seconds in the largest unit that fits."""
-    for length, word in ((86400 * 365, "year"), (86400 * 30, "month"), (86400, "day"), (3600, "hour"), (60, "minute")):
-        if seconds >= length:
-            count = int(seconds // length)
-            return f"{count} {word}{'' if count == 1 else 's'}"
-    return "just now"

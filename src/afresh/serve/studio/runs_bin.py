@@ -1,0 +1,96 @@
+"""The bin of models: what was removed waits there, comes back, or is deleted for good."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import RedirectResponse
+from starlette.responses import Response
+
+from afresh.core.files import bytes_on_disk
+from afresh.runs.bin import BinnedRun, binned, delete, restore, throw
+from afresh.serve.errors import Refused
+from afresh.serve.library import Library
+from afresh.serve.studio.pages import PageRoute, address, page
+from afresh.serve.studio.sizes import age, size
+from afresh.serve.work import Desk
+from afresh.tasks import background
+
+Name = Annotated[str, Form(max_length=255)]
+
+
+@dataclass(frozen=True)
+class BinRow:
+    """A model in the bin, for people."""
+
+    id: str
+    name: str
+    size: str
+    age: str
+
+
+def routes(desk: Desk, local: bool) -> APIRouter:
+    """`local`: whether only people at this machine reach the server, so that they may remove models."""
+    router = APIRouter(route_class=PageRoute, include_in_schema=False)
+    library = desk.library
+
+    def check() -> None:
+        if not local:
+            raise Refused(403, "Models are removed by somebody at the machine of the server: afresh rm RUN.")
+
+    @router.get("/studio/runs/bin")
+    def show(request: Request) -> Response:
+        check()
+        return page(request, "runs_bin.html", rows=[row_of(thrown) for thrown in thrown_away(library)])
+
+    @router.post("/studio/run/remove")
+    def remove(request: Request, run: Name) -> Response:
+        check()
+        path = library.path(run)
+        own = [job for job in background.jobs() if job.run is not None and Path(job.run).resolve() == path.resolve()]
+        if busy := next((job for job in own if background.is_running(job)), None):
+            raise Refused(409, f"{busy.title} is running. Stop it first.", "run_in_use")
+        library.forget(run)
+        throw(path)
+        for job in own:  # a new model may get the name
+            background.forget(job)
+        return RedirectResponse(address(request, "runs/bin"), 303)
+
+    @router.post("/studio/runs/bin/restore")
+    def bring_back(request: Request, id: Name) -> Response:
+        check()
+        thrown = next((t for t in thrown_away(library) if t.id == id), None)
+        if thrown is None:
+            raise Refused(404, "This model is not in the bin any more.", "not_found")
+        place = restore(thrown)
+        return RedirectResponse(address(request, "run", run=library.offer(place)), 303)
+
+    @router.post("/studio/runs/bin/empty")
+    def empty(request: Request, sure: Annotated[bool, Form()] = False) -> Response:
+        check()
+        if not sure:
+            raise Refused(400, "Emptying the bin cannot be undone. Tick that you mean it.", None, "sure")
+        left = {thrown.path: names for thrown in thrown_away(library) if (names := delete(thrown))}
+        if left:
+            folders = "; ".join(f"{path}: {', '.join(names)}" for path, names in left.items())
+            raise Refused(409, f"The bin is empty, but for what is not of a model and stays where it is: {folders}.")
+        return RedirectResponse(address(request, "runs/bin"), 303)
+
+    return router
+
+
+def thrown_away(library: Library) -> list[BinnedRun]:
+    """What is in the bins of the folders of a server, and those of its single runs that were thrown away."""
+    found: dict[str, BinnedRun] = {}
+    for place in library.places:
+        found |= {t.id: t for t in binned(place)}
+        found |= {t.id: t for t in binned(place.parent) if t.origin == place}
+    return sorted(found.values(), key=lambda t: t.id, reverse=True)
+
+
+def row_of(thrown: BinnedRun) -> BinRow:
+    return BinRow(thrown.id, thrown.origin.name, size(bytes_on_disk(thrown.path)), age(time.time() - thrown.thrown))
