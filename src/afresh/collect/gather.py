@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from afresh.collect.against import other_source
 from afresh.collect.assemble import Assembly, assemble, tables_of
+from afresh.collect.cards import write_cards
 from afresh.collect.leakage import Other
 from afresh.collect.process import Part, process
 from afresh.collect.record import UNKNOWN, About, Found, Rejection
@@ -113,7 +114,8 @@ def gather(
             raise UserError(
                 f"{', '.join(unfinished)} was not collected to its end. Go on with `resume` first.", "not_finished"
             )
-        others = [other_place(place) for place in known["assembly"]["against"]]
+        for other in known["assembly"]["against"]:
+            other_place(other)  # refuses what cannot be read before anything is
         given = {place.key: place for place in places}
         wanted = [(given.get(row["key"]) or of_json(row), row) for row in known["sources"] if not row["finished"]]
         keys = {row["key"] for row in known["sources"]}
@@ -139,18 +141,26 @@ def gather(
                     raise
                 write_json(into / MANIFEST, known)
                 store.note("finished" if row["finished"] else "stopped", source=place.place)
-            compared = Store(into / WORK / AGAINST)
-            shutil.rmtree(compared.folder, ignore_errors=True)
-            for place in others:
-                if not run(place, compared.parts(place.key), {}, Budget(Limits()), pool, processes):
-                    raise UserError(f"{place.place} was not read to its end. Repeat the command with `resume`.")
-        parts_of = {row["key"]: store.parts(row["key"]) for row in known["sources"]}
-        against = [Other(place.place, tables_of([compared.parts(place.key)])[0]) for place in others]
-        known |= assemble(into, list(parts_of.values()), Assembly(**known["assembly"]), against)
-        shutil.rmtree(compared.folder, ignore_errors=True)
-        write_json(into / MANIFEST, known)
-        store.note("assembled", digest=known["digest"], parts={key: len(p.names()) for key, p in parts_of.items()})
+            put_together(store, known, pool, processes)
     return known
+
+
+def put_together(store: Store, known: dict[str, Any], pool: Executor | None = None, processes: int = 1) -> None:
+    """Write the items of a data set from its parts, with its cards and its manifest."""
+    into = store.folder
+    others = [other_place(place) for place in known["assembly"]["against"]]
+    compared = Store(into / WORK / AGAINST)
+    shutil.rmtree(compared.folder, ignore_errors=True)
+    for place in others:
+        if not run(place, compared.parts(place.key), {}, Budget(Limits()), pool, processes):
+            raise UserError(f"{place.place} was not read to its end. Repeat the command with `resume`.")
+    parts_of = {row["key"]: store.parts(row["key"]) for row in known["sources"]}
+    against = [Other(place.place, tables_of([compared.parts(place.key)])[0]) for place in others]
+    known |= assemble(into, list(parts_of.values()), Assembly(**known["assembly"]), against)
+    shutil.rmtree(compared.folder, ignore_errors=True)
+    write_cards(into, known)
+    write_json(into / MANIFEST, known)
+    store.note("assembled", digest=known["digest"], parts={key: len(p.names()) for key, p in parts_of.items()})
 
 
 def _known(into: Path, on: Sequence[str], off: Sequence[str], store: Store) -> dict[str, Any]:

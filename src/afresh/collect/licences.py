@@ -164,7 +164,7 @@ def objection(licence: str, model: str) -> str | None:
 
     Of licences joined by OR, one that agrees is enough.
     """
-    wanted = [str(key) for key in _spdx().license_keys(model)]
+    wanted = spdx_keys(model)
 
     def judged(node: Any) -> str | None:
         args = getattr(node, "args", ())
@@ -198,6 +198,11 @@ def duties(licence: str) -> tuple[str, ...]:
         return () if terms is None else terms.duties
 
     return () if licence == UNKNOWN else asked(_spdx().parse(licence))
+
+
+def spdx_keys(licence: str) -> list[str]:
+    """The single licences of an expression; none of "unknown"."""
+    return [] if licence == UNKNOWN else [str(key) for key in _spdx().license_keys(licence)]
 
 
 HUB = re.compile(  # https://huggingface.co/docs/hub/repositories-licenses
