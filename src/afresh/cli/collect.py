@@ -39,6 +39,9 @@ def collect(
     ] = None,
     leaks: Annotated[str | None, typer.Option(help="What occurs in --against: keep or drop.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="Processes that clean.")] = 1,
+    cluster: Annotated[
+        str | None, typer.Option(help="A Ray cluster that cleans instead: its address, or local.", metavar="ADDRESS")
+    ] = None,
     as_json: Annotated[bool, o.json_of("{into, items, left_out, leakage, digest}")] = False,
 ) -> None:
     """Gather a data set from many sources: cleaned, without duplicates, and with the licence of each item.
@@ -73,6 +76,7 @@ def collect(
         limits=limits,
         resume=resume,
         processes=processes,
+        cluster=cluster or "",
         assembly={name: value for name, value in choices.items() if value is not None},
     )
     if as_json:

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from multiprocessing import get_context
@@ -92,12 +92,15 @@ def gather(
     limits: Limits = Limits(),
     resume: bool = False,
     processes: int = 1,
+    cluster: str = "",
     assembly: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Collect from these sources, after those that the data set has, and write its items; returns its manifest.
 
     on, off: rules that are switched on, as `name` or `name=value`, or off; others stay as they are in the data set.
     resume: go on with sources that were not finished. assembly: fields of `Assembly`; others stay as they are, too.
+    processes: that clean. cluster: the address of a Ray cluster that cleans instead, or "local" for one on this
+    machine.
     Raises UserError if the folder holds something else, if a source was not finished and `resume` is not given, for
     unknown rules, and for values that a rule or an assembly does not accept.
     """
@@ -128,7 +131,7 @@ def gather(
             raise UserError("There is no source. Give at least one: a folder, an address, a table, ...", "no_source")
         write_json(into / MANIFEST, known)
         budget = Budget(limits)
-        with workers(processes) as pool:
+        with workers(processes, cluster) as (pool, processes):
             for place, row in wanted:
                 parts = store.parts(row["key"])
                 store.note("begun", source=place.place)
@@ -275,11 +278,18 @@ def batches(found: Iterator[Found | Rejection]) -> Iterator[list[Found | Rejecti
 
 
 @contextmanager
-def workers(processes: int) -> Iterator[Executor | None]:
-    """Processes that clean batches; None for one, which is this."""
-    context = nullcontext() if processes == 1 else ProcessPoolExecutor(processes, get_context("spawn"))
-    with context as pool:
-        yield pool
+def workers(processes: int, cluster: str = "") -> Iterator[tuple[Executor | None, int]]:
+    """What cleans batches, None for one process, which is this; and how many are cleaned side by side."""
+    if cluster:
+        from afresh.collect.cluster import Cluster
+
+        with Cluster(cluster, processes) as pool:
+            yield pool, pool.processes
+    elif processes == 1:
+        yield None, 1
+    else:
+        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+            yield pool, processes
 
 
 ABOUT = tuple(name for name in About.__dataclass_fields__ if name != "extra")
