@@ -54,6 +54,12 @@ class Preferences(BaseSettings):
     works_folder: Folder = Field(
         default_factory=lambda: user_data_path("afresh") / "works", description="what was made in the studio"
     )
+    contact: str = Field(
+        "", description="an e-mail address or a page by which sites that are collected from can reach you"
+    )
+    private_networks: str = Field(
+        "", description="networks that are not public and may be collected from, as 10.1.0.0/16, separated by commas"
+    )
     key_folder: Folder = Field(
         default_factory=lambda: user_config_path("afresh"), description="the secret that signs runs of one's own"
     )

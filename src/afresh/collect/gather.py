@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -91,6 +91,7 @@ def gather(
     off: Sequence[str] = (),
     limits: Limits = Limits(),
     resume: bool = False,
+    refresh: bool = False,
     processes: int = 1,
     cluster: str = "",
     assembly: Mapping[str, Any] | None = None,
@@ -98,11 +99,11 @@ def gather(
     """Collect from these sources, after those that the data set has, and write its items; returns its manifest.
 
     on, off: rules that are switched on, as `name` or `name=value`, or off; others stay as they are in the data set.
-    resume: go on with sources that were not finished. assembly: fields of `Assembly`; others stay as they are, too.
-    processes: that clean. cluster: the address of a Ray cluster that cleans instead, or "local" for one on this
-    machine.
-    Raises UserError if the folder holds something else, if a source was not finished and `resume` is not given, for
-    unknown rules, and for values that a rule or an assembly does not accept.
+    resume: go on with sources that were not finished. refresh: read these sources, or all if none is given, again; what
+    is fetched from elsewhere is fetched only if it changed. assembly: fields of `Assembly`; others stay as they are,
+    too. processes: that clean. cluster: the address of a Ray cluster that cleans instead, or "local" for one on this
+    machine. Raises UserError if the folder holds something else, if a source was not finished and `resume` is not
+    given, for unknown rules, and for values that a rule or an assembly does not accept.
     """
     if into.exists() and not (into / MANIFEST).is_file() and any(p.name != "work" for p in into.iterdir()):
         raise UserError(f"{into} holds something else. Name a new folder, or a data set that was collected before.")
@@ -119,6 +120,8 @@ def gather(
             )
         for other in known["assembly"]["against"]:
             other_place(other)  # refuses what cannot be read before anything is
+        if refresh:
+            _refresh(into, known, {place.key for place in places}, store)
         given = {place.key: place for place in places}
         wanted = [(given.get(row["key"]) or of_json(row), row) for row in known["sources"] if not row["finished"]]
         keys = {row["key"] for row in known["sources"]}
@@ -187,6 +190,18 @@ def chosen_assembly(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[s
         return Assembly.model_validate({**before, **now}).model_dump(mode="json")
     except ValidationError as error:
         raise UserError(f"How the data set is assembled: {problems(error, Assembly)}") from None
+
+
+def _refresh(into: Path, known: Mapping[str, Any], keys: Collection[str], store: Store) -> None:
+    """See that sources are read anew, all if `keys` is empty. One that was interrupted just goes on."""
+    rows = [row for row in known["sources"] if row["finished"] and (not keys or row["key"] in keys)]
+    for row in rows:
+        row["finished"] = False
+    write_json(into / MANIFEST, known)  # before the parts go, so that an interruption loses nothing
+    for row in rows:
+        parts = store.parts(row["key"])
+        parts.clear()
+        parts.fetched.refresh()
 
 
 class Budget:

@@ -139,23 +139,39 @@ class SourceParts:
 
 
 class FetchedFiles:
-    """What was fetched for a source: a line for each address, and its content by its hash."""
+    """What was fetched for a source: a line for each address, and its content by its hash. What stands before the last
+    line that says "refreshed" is stale."""
 
     def __init__(self, folder: Path) -> None:
         self.lines, self.raw = folder / "fetched.jsonl", folder / "raw"
         self.consumed = 0
         self.known: dict[str, dict[str, Any]] = {}
+        self.old: dict[str, dict[str, Any]] = {}
         if self.lines.is_file():
             for line in self.lines.read_bytes().splitlines():
                 try:
                     facts = json.loads(line)
-                    self.known[facts.pop("address")] = facts
+                    if facts.pop("refreshed", False):
+                        self.old, self.known = self.old | self.known, {}
+                    else:
+                        self.known[facts.pop("address")] = facts
                 except (ValueError, KeyError):
                     continue  # a line that was cut off when the process was ended; its address is fetched again
 
     def get(self, address: str) -> tuple[bytes, Mapping[str, Any]] | None:
         """The content and the facts of an address, if it was fetched."""
-        facts = self.known.get(address)
+        return self._read(self.known.get(address))
+
+    def stale(self, address: str) -> tuple[bytes, Mapping[str, Any]] | None:
+        """What was fetched of an address before the last `refresh`, to ask whether it changed."""
+        return self._read(self.old.get(address))
+
+    def refresh(self) -> None:
+        """From now on, nothing counts as fetched."""
+        self._append({"refreshed": True})
+        self.old, self.known = self.old | self.known, {}
+
+    def _read(self, facts: dict[str, Any] | None) -> tuple[bytes, Mapping[str, Any]] | None:
         if facts is None:
             return None
         try:
@@ -169,7 +185,10 @@ class FetchedFiles:
         if content and not (self.raw / name).exists():
             replace_file(self.raw / name, content)
         self.known[address] = {**facts, "content": name}
-        line = json.dumps({"address": address, **facts, "content": name}, ensure_ascii=True) + "\n"
+        self._append({"address": address, **facts, "content": name})
+
+    def _append(self, facts: Mapping[str, Any]) -> None:
+        line = json.dumps(facts, ensure_ascii=True) + "\n"
         with self.lines.open("ab") as file:
             if file.tell() and not ended_whole(self.lines):
                 file.write(b"\n")

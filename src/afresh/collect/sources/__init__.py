@@ -13,7 +13,7 @@ from afresh.collect.record import Found, Rejection
 from afresh.core import UserError
 from afresh.core.options import problems
 
-SOURCES = ("collected", "chats", "tables", "folder")  # files in this folder, each with a SOURCE
+SOURCES = ("web", "warc", "collected", "chats", "tables", "folder")  # files in this folder, each with a SOURCE
 
 
 class Options(BaseModel):
@@ -31,12 +31,14 @@ class Fetched(Protocol):
     """What was fetched before, so that nothing is fetched twice however often the collection is interrupted.
 
     consumed: how many of the first things that a source finds were written before. They are thrown away, so that it may
-    give `CONSUMED` in their place instead of reading them again.
+    give `CONSUMED` in their place instead of reading them again. stale: what was fetched before the source was last
+    refreshed.
     """
 
     consumed: int
 
     def get(self, address: str) -> tuple[bytes, Mapping[str, Any]] | None: ...
+    def stale(self, address: str) -> tuple[bytes, Mapping[str, Any]] | None: ...
     def put(self, address: str, content: bytes, facts: Mapping[str, Any]) -> None: ...
 
 

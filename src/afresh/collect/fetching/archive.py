@@ -1,0 +1,74 @@
+"""The answers of servers in a web archive, as if they were fetched now."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Collection, Iterator
+
+import httpx
+from fastwarc.stream_io import BrotliReader, ChunkedReader, ZstdReader
+from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
+
+from afresh.collect.fetching.addresses import canonical
+from afresh.collect.fetching.body import GZIP, MB, Body
+from afresh.collect.fetching.fetcher import Page, obeying
+from afresh.collect.fetching.found import found
+from afresh.collect.fetching.refused import Refused
+from afresh.collect.record import Found, Rejection
+
+CHUNK = re.compile(rb"[0-9A-Fa-f]{1,8}\r\n")  # the size of a chunk of HTTP
+READERS = {"br": BrotliReader, "zstd": ZstdReader}
+
+
+def answers(place: str, limit: int, overridden: Collection[str], group: bool) -> Iterator[Found | Rejection]:
+    """Every answer in an archive that is a page and may be trained on; others are listed. `limit`: bytes of one."""
+    where = place
+    try:
+        for record in ArchiveIterator(place, record_types=WarcRecordType.response, parse_http=True, fsspec_args=False):
+            where = str(record.headers.get("WARC-Target-URI", place)).strip("<>")
+            if where.startswith("dns:"):
+                continue
+            try:
+                page = obeying(_page(where, record, limit), overridden)
+                yield found(where, page, group, record.record_date.isoformat() if record.record_date else "")
+            except Refused as error:
+                yield Rejection(place, where[:2_000], "find", error.rule, error.reason)
+    except OSError as error:  # as a record that is cut off, or a header without end
+        reason = f"the archive cannot be read further than {where[:200]}: {error}"
+        yield Rejection(place, place, "find", "archive", reason)
+
+
+def _page(where: str, record: WarcRecord, limit: int) -> Page:
+    if record.http_headers is None:
+        raise Refused("status", "no answer of HTTP")
+    if record.http_headers.status_code != 200:
+        raise Refused("status", f"the server had answered {record.http_headers.status_code}")
+    headers = httpx.Headers([(str(name), str(value)) for name, value in record.http_headers])
+    stated = record.content_length
+    raw = record.reader.read(limit + 1)
+    if len(raw) > limit:
+        raise Refused("size", f"more than {limit / MB:,g} MB")
+    if len(raw) < stated:
+        raise Refused("archive", f"cut off: {len(raw):,} of {stated:,} bytes")
+    return Page(canonical(where), headers, _decoded(raw, headers, limit))
+
+
+def _decoded(raw: bytes, headers: httpx.Headers, limit: int) -> bytes:
+    """The content without the encodings of HTTP, which some archives state although they have undone them."""
+    try:
+        if "chunked" in headers.get("transfer-encoding", "").lower() and CHUNK.match(raw):
+            raw = ChunkedReader(io.BytesIO(raw)).read(limit + 1)
+        encoding = headers.get("content-encoding", "").strip().lower()
+        if encoding in READERS:
+            content = READERS[encoding](io.BytesIO(raw)).read(limit + 1)
+            if len(content) > limit:
+                raise Refused("size", f"more than {limit / MB:,g} MB when it is decompressed")
+            return bytes(content)
+    except OSError as error:
+        raise Refused("encoding", f"it cannot be decoded: {error}") from None
+    if encoding in ("gzip", "x-gzip") and not raw.startswith(GZIP):
+        return raw
+    body = Body(encoding, limit)
+    body.add(raw)
+    return body.whole()

@@ -1,0 +1,162 @@
+"""Many addresses are fetched side by side, and found in their order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from itertools import islice
+
+from blake3 import blake3
+
+from afresh.collect.fetching.addresses import canonical, host
+from afresh.collect.fetching.fetcher import Fetcher, Page
+from afresh.collect.fetching.found import found
+from afresh.collect.fetching.listings import kind_of, listed
+from afresh.collect.fetching.refused import Refused
+from afresh.collect.fetching.thread import running_loop
+from afresh.collect.record import Found, Rejection
+
+AHEAD = 256  # addresses that are fetched before those in front of them are found
+NESTED = 3  # sitemaps in sitemaps
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """follow: how far links within a host are followed. pages: that lists and links may add. group: whether the pages
+    of a host stay on one side of the split."""
+
+    follow: int = 0
+    pages: int = 10_000
+    group: bool = False
+
+
+@dataclass
+class Entry:
+    """An address in its turn. depth: links that were followed to it. nested: lists in which it is listed."""
+
+    address: str
+    depth: int = 0
+    nested: int = 0
+    ready: Future[None] | None = None
+
+
+def crawl(place: str, given: Iterator[str], fetcher: Fetcher, bounds: Bounds) -> Iterator[Found | Rejection]:
+    """What is at the addresses that are given; in the place of a list, what is at those that it lists; at last, what
+    links lead to. The order is that of the addresses, whichever server is faster."""
+    with running_loop() as loop:
+        try:
+            yield from Crawl(place, given, fetcher, bounds, loop).run()
+        finally:
+            asyncio.run_coroutine_threadsafe(fetcher.close(), loop).result()
+
+
+@dataclass
+class Crawl:
+    place: str
+    given: Iterator[str]
+    fetcher: Fetcher
+    bounds: Bounds
+    loop: asyncio.AbstractEventLoop
+    ahead: deque[Entry | Rejection] = field(default_factory=deque)
+    linked: deque[Entry] = field(default_factory=deque)  # what is found by links waits until the rest is fetched
+    seen: set[bytes] = field(default_factory=set)
+    added: int = 0  # by lists and links
+    left: int = 0  # that were more than may be added
+
+    def run(self) -> Iterator[Found | Rejection]:
+        while self._look_ahead():
+            entry = self.ahead.popleft()
+            if isinstance(entry, Rejection):
+                yield entry
+                continue
+            assert entry.ready is not None
+            entry.ready.result()
+            try:
+                yield from self._found(entry, self.fetcher.page(entry.address))
+            except Refused as error:
+                yield self._rejection(entry.address, error)
+        if self.left:
+            reason = f"{self.left:,} more addresses were listed or linked to than the option max_pages allows"
+            yield Rejection(self.place, self.place, "find", "max_pages", reason)
+
+    def _look_ahead(self) -> bool:
+        """Begin to fetch the addresses that come next; returns whether there are any."""
+        while len(self.ahead) < AHEAD:
+            if (written := next(self.given, None)) is not None:
+                self.ahead.extend(self._entries([written], "", Entry("")))
+            elif self.linked:
+                self.ahead.append(self.linked.popleft())
+            else:
+                break
+        for entry in islice(self.ahead, AHEAD):
+            if isinstance(entry, Entry) and entry.ready is None:
+                entry.ready = asyncio.run_coroutine_threadsafe(self.fetcher.fetch(entry.address), self.loop)
+        return bool(self.ahead)
+
+    def _entries(self, written: list[str], base: str, of: Entry) -> list[Entry | Rejection]:
+        """The addresses among these that are new, in their order, and those that are none."""
+        out: list[Entry | Rejection] = []
+        for word in written:
+            try:
+                address = canonical(word, base)
+            except Refused as error:
+                out.append(self._rejection(word[:200], error))
+                continue
+            key = blake3(address.encode()).digest(16)
+            if key in self.seen:
+                continue
+            if base and self.added >= self.bounds.pages:
+                self.left += 1
+                continue
+            self.added += bool(base)
+            self.seen.add(key)
+            out.append(Entry(address, of.depth, of.nested))
+        return out
+
+    def _found(self, entry: Entry, page: Page) -> Iterator[Found | Rejection]:
+        if kind_of(page.content):
+            yield from self._list(entry, page)
+            return
+        if entry.depth < self.bounds.follow:
+            self._follow(entry, page)
+        yield found(entry.address, page, self.bounds.group)
+
+    def _list(self, entry: Entry, page: Page) -> Iterator[Rejection]:
+        """Put what a list names in its place."""
+        if entry.nested >= NESTED:
+            reason = f"a list in a list in a list: more than {NESTED} are not followed"
+            yield Rejection(self.place, entry.address, "find", "nested", reason)
+            return
+        written, problem = listed(page.content, page.address)
+        if problem:
+            yield Rejection(self.place, entry.address, "find", "list", problem)
+        entries = self._entries(written, page.address, Entry("", entry.depth, entry.nested + 1))
+        self.ahead.extendleft(reversed(entries))
+
+    def _follow(self, entry: Entry, page: Page) -> None:
+        """Links to the same host wait for their turn, unless the page says that they are not to be followed."""
+        head = page.head
+        words = {w.strip() for content in head.meta("robots", "afresh") for w in content.lower().split(",")}
+        if words & {"nofollow", "none"}:
+            return
+        try:
+            base = canonical(head.base, page.address)
+        except Refused:
+            base = page.address
+        here = host(page.address)
+        links = [link.href for link in head.links if link.element == "a" and "nofollow" not in link.rel]
+        for link in links:
+            try:
+                if host(canonical(link, base)) != here:
+                    continue
+            except Refused:  # as mailto:
+                continue
+            for one in self._entries([link], base, Entry("", entry.depth + 1, entry.nested)):
+                if isinstance(one, Entry):
+                    self.linked.append(one)
+
+    def _rejection(self, where: str, error: Refused) -> Rejection:
+        return Rejection(self.place, where, "find", error.rule, error.reason)

@@ -1,0 +1,38 @@
+"""A page as what a source found."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+from afresh.collect.fetching.addresses import host
+from afresh.collect.fetching.content import as_utf8, name
+from afresh.collect.fetching.fetcher import Page
+from afresh.collect.fetching.licence import licence_of
+from afresh.collect.record import About, Found
+
+
+def found(where: str, page: Page, group: bool, time: str = "") -> Found:
+    """The page at an address with its licence and preferences. group: whether the pages of a host stay on one side of
+    the split. time: when it was fetched, if the server does not say when it was changed."""
+    kind = page.type
+    stated = page.headers.get("content-type", "")
+    licence, licence_from = licence_of(page.head, page.headers)
+    about = About(
+        licence=licence,
+        licence_from=licence_from,
+        time=_changed(page) or time,
+        group=host(page.address) if group else "",
+        preferences=page.said,
+        extra={"address": page.address} if page.address != where else {},
+    )
+    content = as_utf8(stated, page.content) if kind == "text/plain" else page.content
+    return Found(where, content, name(page.address, kind), stated if stated.startswith(kind) else kind, about=about)
+
+
+def _changed(page: Page) -> str:
+    """When the page was last changed, as its server says."""
+    try:
+        return parsedate_to_datetime(page.headers.get("last-modified", "")).astimezone(UTC).isoformat()
+    except (ValueError, TypeError, OverflowError):
+        return ""

@@ -1,0 +1,16 @@
+"""Why an address was not taken."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+# The rules by which publishers say no to training; each can be overridden by its name.
+Preference = Literal["noindex", "noai", "noimageai", "content-usage", "content-signal", "tdm-reservation"]
+
+
+class Refused(Exception):
+    """An address that is not taken: the rule that says so, and the reason in words."""
+
+    def __init__(self, rule: str, reason: str) -> None:
+        super().__init__(reason)
+        self.rule, self.reason = rule, reason
