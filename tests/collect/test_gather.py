@@ -154,3 +154,12 @@ def test_a_folder_that_holds_something_else_is_not_touched(texts: Path, tmp_path
         place_of("nowhere/at/all")
     with pytest.raises(UserError, match="max_file_mb"):
         place_of(str(texts), {"max_file_mb": 0})
+
+
+def test_a_file_may_hold_several_documents_and_one_may_describe_the_data(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "tales.txt").write_text("A tale of a fox.\n<|endoftext|>\n\n<|endoftext|>\nA tale of a hen.\n")
+    (tmp_path / "data" / "README.md").write_text("Two tales that were found in the attic.")
+    gather([place_of(str(tmp_path / "data"))], tmp_path / "set")
+    assert [r["where"] for r in items(tmp_path / "set")] == ["tales.txt, document 1", "tales.txt, document 2"]
+    assert left_out(tmp_path / "set") == {"README.md": "clean/describes_data"}

@@ -23,6 +23,10 @@ NESTED_ARCHIVE = "an archive in a folder: give the path of the archive itself, o
 JUNK = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})  # created by operating systems
 
 
+# Names of files that are about the data rather than part of it.
+ABOUT = frozenset({"readme", "license", "licence", "copying", "notice", "source", "sources", "citation", "changelog"})
+
+
 class FileError(Exception):
     """One file cannot be used. The message is the reason, for its owner."""
 
@@ -83,6 +87,12 @@ def walk(
     if not entries:
         raise UserError(f"The folder {path} is empty. Give a folder that contains your data.")
     return sorted(files, key=lambda f: f.name), sorted(refused, key=lambda r: r.source)
+
+
+def describes_data(name: str) -> bool:
+    """Whether a file with this name is about the data rather than part of it, as README.md is."""
+    path = PurePosixPath(name.lower().removesuffix(".gz"))
+    return path.name.split(".")[0] in ABOUT and path.suffix in (".md", ".rst", ".txt", "")
 
 
 def must_exist(path: Path) -> None:

@@ -19,6 +19,7 @@ from afresh.data.files import (
     DataFile,
     FileError,
     ZipLimits,
+    describes_data,
     matching_pattern,
     open_plain,
     read_bytes,
@@ -42,14 +43,12 @@ from afresh.data.text.documents import (
 from afresh.data.text.encodings import TextDecoder
 from afresh.data.text.kind import TEXT
 from afresh.data.text.languages import PROGRAMS, exclusion_reason, language_of
-from afresh.data.text.lists import is_list, may_be_list
+from afresh.data.text.lists import SEPARATOR, is_list, may_be_list, separated
 from afresh.data.unsupported import of_lines, of_names, of_table
 
 PROSE = frozenset({".txt", ".text", ".md", ".markdown", ".rst"})
 READ = PROSE | tables.SUFFIXES | extract.SUFFIXES
-ABOUT = frozenset({"readme", "license", "licence", "copying", "notice", "source", "sources", "citation", "changelog"})
 HEAD, HEAD_MB = 1 << 18, 64  # bytes of a file that are looked at; the largest Parquet file, which has no lines
-SEPARATOR = "<|endoftext|>"  # a line of its own between the documents of one file
 
 
 class TextOptions(DocumentOptions):
@@ -150,19 +149,13 @@ def _suffix(name: str) -> str:
     return PurePosixPath(name.lower().removesuffix(".gz")).suffix
 
 
-def _describes(name: str) -> bool:
-    """Whether a file is about the data rather than part of it."""
-    stem = PurePosixPath(name).name.split(".")[0].lower()
-    return stem in ABOUT and _suffix(name) in (".md", ".rst", ".txt", "")
-
-
 def _names(path: Path) -> list[str]:
     """Names of the files in a folder or an archive, without those that describe the data, or of the file itself."""
     if path.is_file():
         names = zip_names(path) if path.suffix.lower() == ".zip" else [path.name]
     else:
         names = [f.name for f in walk(path, lambda n, folder: exclusion_reason(n, True) if folder else None)[0]]
-    return [n for n in names if not _describes(n)] or names
+    return [n for n in names if not describes_data(n)] or names
 
 
 def _texts(names: Sequence[str]) -> list[str]:
@@ -222,7 +215,7 @@ def _contents(path: Path, options: TextOptions, corpus: Corpus, room: Room) -> I
 
     files, refused = walk(path, leave_out)
     corpus.refused += refused
-    about = {f.name for f in files if _describes(f.name)}
+    about = {f.name for f in files if describes_data(f.name)}
     if len(about) == len(files):
         about = set()
 
@@ -279,9 +272,8 @@ def _items(name: str, suffix: str, raw: bytes, reading: _Reading) -> Iterator[It
 def _parts(name: str, text: str, reading: _Reading) -> list[tuple[str, str]]:
     """(where, text) of the documents of a plain file: the file, its lines, or what is between lines SEPARATOR."""
     document, note = reading.options.document, reading.corpus.notes.append
-    lines = text.splitlines(keepends=True) if SEPARATOR in text and document != "line" else []
-    if any(line.strip() == SEPARATOR for line in lines):
-        documents = _between(lines)
+    documents = separated(text) if document != "line" else [text]
+    if len(documents) > 1:
         parts = [(f"{name}, document {n}", d) for n, d in enumerate(documents, 1) if d.strip()]
         note(f"{name}: {counted(len(parts), 'document')} between lines {SEPARATOR}")
         return parts
@@ -301,16 +293,6 @@ def _parts(name: str, text: str, reading: _Reading) -> list[tuple[str, str]]:
             "`data.document=file`"
         )
     return parts
-
-
-def _between(lines: Sequence[str]) -> list[str]:
-    documents: list[list[str]] = [[]]
-    for line in lines:
-        if line.strip() == SEPARATOR:
-            documents.append([])
-        else:
-            documents[-1].append(line)
-    return ["".join(d) for d in documents]
 
 
 def _rows(name: str, table: tables.Table, options: TextOptions, corpus: Corpus) -> Iterator[Item]:

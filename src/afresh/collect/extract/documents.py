@@ -1,4 +1,5 @@
-"""Plain texts and documents: one item each, of mailboxes one a message."""
+"""Plain texts and documents: one item each, but one for each document of a file that separates several, and for each
+message of a mailbox."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from afresh.data.files import decode_text
 from afresh.data.text.document import Document
 from afresh.data.text.extract import SUFFIXES, documents
 from afresh.data.text.languages import BY_SUFFIX
+from afresh.data.text.lists import separated
 
 PLAIN = (".txt", ".md", ".markdown", ".text", ".rst", ".tex")
 MAX_MB = 512  # of a document when it is decoded
@@ -18,8 +20,14 @@ MAX_MB = 512  # of a document when it is decoded
 
 def plain(source: str, found: Found) -> Iterator[Record]:
     assert isinstance(found.content, bytes)
-    kind = "text" if suffix_of(found) in PLAIN else "code"
-    yield Record(kind, source, found.where, text=decode_text(found.content), about=found.about)
+    text = decode_text(found.content)
+    if suffix_of(found) not in PLAIN:
+        yield Record("code", source, found.where, text=text, about=found.about)
+        return
+    parts = [p for p in separated(text) if p.strip()] or [text]
+    for number, part in enumerate(parts, 1):
+        where = f"{found.where}, document {number}" if len(parts) > 1 else found.where
+        yield Record("text", source, where, text=part, about=found.about)
 
 
 def document(source: str, found: Found) -> Iterator[Record | Rejection]:

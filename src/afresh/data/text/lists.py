@@ -1,4 +1,5 @@
-"""Whether the lines of a text are items of a list (names, titles, verses of one line) or the lines of one text."""
+"""The texts in a file: whether its lines are items of a list (names, titles, verses of one line) or the lines of one
+text, and documents between separators."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ FEWEST = 200  # lines of a list
 LONGEST, TYPICAL = 500, 60  # characters of the longest line, and of the median
 # The line goes on in the next one, as in prose with line ends at a margin and in verse.
 CONTINUES = re.compile(r"[ \t][^\s]*[^\W\d_]\r?\n[ \t]*[^\W\d_A-Z]|[,;:(-]\s*\n")
+SEPARATOR = "<|endoftext|>"  # a line of its own between the documents of one file
 SPEAKER = re.compile(r"^[^\n:]{1,40}: \S", re.MULTILINE)
 
 
@@ -51,3 +53,16 @@ def lines_of(text: str) -> Iterator[str]:
         yield text[start:end]
         start = end + 1
     yield text[start:stop]
+
+
+def separated(text: str) -> list[str]:
+    """The documents of a file: what is between lines SEPARATOR; the text itself if it has none."""
+    if SEPARATOR not in text:
+        return [text]
+    documents: list[list[str]] = [[]]
+    for line in text.splitlines(keepends=True):
+        if line.strip() == SEPARATOR:
+            documents.append([])
+        else:
+            documents[-1].append(line)
+    return ["".join(d) for d in documents]
