@@ -27,11 +27,11 @@ def start(*argv: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_training_streams_its_events_and_the_result_is_last(texts: Path, tmp_path: Path) -> None:
+def test_training_streams_its_events_and_the_result_is_last(texts: Path, tmp_path: Path, invoke: Invoke) -> None:
     run = tmp_path / "run"
-    process = start("train", texts, "--steps", 4, "--out", run, "--no-measure", "--json", *AT_THE_END, *WORDS)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+    argv = ("train", texts, "--steps", 4, "--out", run, "--no-measure", "--json", *AT_THE_END, *WORDS)
+    code, out, err = invoke(*argv)
+    assert code == 0, err
     found = lines_of(out)
     assert {"progress", "note"} <= {e["event"] for e in found}
     assert all(e["code"] and e["text"] for e in found[:-1])

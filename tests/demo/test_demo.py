@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -255,7 +257,14 @@ def test_the_parts_fit_into_their_minutes() -> None:
     assert PARTS == (DRAWINGS, STORIES, SOUNDS)
 
 
-def test_a_demonstration_ends_with_its_page_and_three_runs(tmp_path: Path) -> None:
+def few(part: Part, each: int, write: Callable[[Path, int, int], None]) -> Part:
+    """A part with fewer data: `each` of a label, or in all."""
+    return replace(part, write=lambda folder: write(folder, each, LEARNT), each=each)
+
+
+def test_a_demonstration_ends_with_its_page_and_three_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = few(DRAWINGS, 50, drawings.write_drawings), few(STORIES, 600, tales.write_tales)
+    monkeypatch.setattr("afresh.demo.show.PARTS", (*parts, few(SOUNDS, 40, sounds.write_sounds)))
     result = run_demo(tmp_path / "demo", scale=0.02, commands=[("More fish", "afresh sample R")])
     page = Path(result["page"]).read_text("utf-8")
     assert page.count("data:audio/wav;base64,") == 5 * (3 + 3) + 1 and "tales stay with he or she" in page

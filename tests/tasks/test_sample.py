@@ -54,7 +54,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for family, settings in SMALL.items():
         words = family == "transformer"
         argv = ["train", root / ("text.txt" if words else "pictures"), "--family", family, "--no-measure"]
-        argv += ["--steps", 60 if family in ("flow", "vae") else 20, "--out", root / family, "--set", "train.batch=16"]
+        steps = 60 if family in ("flow", "vae") else 20
+        argv += ["--steps", steps, "--out", root / family, "--set", "train.batch=16"]
+        argv += [a for k in ("eval", "preview", "save") for a in ("--set", f"train.{k}_every={steps}")]
         argv += [a for s in settings for a in ("--set", s)]
         argv += ["--data", "context=16"] if words else ["--data", "size=6"]
         assert command([str(a) for a in argv]) == 0

@@ -209,6 +209,9 @@ def test_on_a_telephone_nothing_is_cut_off(open_page: Open, path: str) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_have_no_serious_accessibility_fault(open_page: Open, scheme: str) -> None:
     axe = needs.package("axe_playwright_python.sync_playwright", "axe-playwright-python").Axe()
+    options: dict[str, Any] = {"resultTypes": ["violations"]}
+    if scheme == "dark":  # the rules that look at colours: nothing else differs
+        options["runOnly"] = {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}
     page = open_page("/studio/create?run=digits", color_scheme=scheme, reduced_motion="reduce")
     page.click("#make")
     page.wait_for_selector(".work")
@@ -217,7 +220,7 @@ def test_pages_have_no_serious_accessibility_fault(open_page: Open, scheme: str)
         if path is not None:
             page.goto(f"/studio/{path}")
         # axe is put in by the debugger, past the policy of the page
-        found = axe.run(page).response["violations"]
+        found = axe.run(page, options=options).response["violations"]
         faults[path] = [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")]
     assert not any(faults.values()), faults
 
