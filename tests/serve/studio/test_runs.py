@@ -206,8 +206,9 @@ def test_only_somebody_at_the_machine_removes_runs(folder: Path) -> None:
 
 def test_an_export_is_a_command_whose_end_is_shown(web: httpx.Client, folder: Path) -> None:
     assert web.post("/studio/run/export", data={"run": "digits", "to": SCRIPT}).status_code == 400
-    assert web.post("/studio/run/export", data={"run": "digits", "to": "safetensors"}).status_code == 303
+    answer = web.post("/studio/run/export", data={"run": "digits", "to": "safetensors"})
     job = background.jobs()[0]
+    assert answer.status_code == 303 and answer.headers["location"] == f"/studio/train/{job.id}"
     while background.is_running(job):
         time.sleep(0.1)
     assert "Export digits to safetensors" in web.get("/studio/run", params={"run": "digits"}).text

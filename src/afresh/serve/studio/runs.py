@@ -179,8 +179,8 @@ def routes(desk: Desk, local: bool) -> APIRouter:
         out = path.with_name(f"{path.name}-{to}")
         about = {"to": to, "out": str(out)}
         options = {"to": to, "out": out, "force": True}  # replaces an earlier export, and nothing else
-        background.start("export", [path], options, f"Export {run} to {to}", path, owner_of(request), about)
-        return RedirectResponse(address(request, "run", run=run) + "#exports", 303)
+        job = background.start("export", [path], options, f"Export {run} to {to}", path, owner_of(request), about)
+        return RedirectResponse(address(request, f"train/{job.id}"), 303)
 
     return router
 
