@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import Field
 
-from afresh.collect.record import UNKNOWN, About, Found, Rejection
+from afresh.collect.licences import normalised_or_unknown
+from afresh.collect.record import About, Found, Rejection
 from afresh.collect.sources import Options
 from afresh.core import UserError
 from afresh.data.columns import CAPTIONS
@@ -155,7 +156,7 @@ def about_row(row: Mapping[str, Any], columns: Columns, split: str, extra: Mappi
     told = {what: _word(row.get(c)) for what, c in columns.of.items() if what not in ("text", "file")}
     licence = told.pop("licence", "")
     stated = f"the column {columns.of['licence']}" if licence else ""
-    return About(licence=licence or UNKNOWN, licence_from=stated, split=split, extra=dict(extra), **told)
+    return About(licence=normalised_or_unknown(licence), licence_from=stated, split=split, extra=dict(extra), **told)
 
 
 def _word(value: Any) -> str:

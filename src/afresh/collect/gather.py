@@ -140,11 +140,13 @@ def gather(
                 store.note("begun", source=place.place)
                 try:
                     row["finished"] = run(place, parts, rules, budget, pool, processes)
-                except UserError:
-                    if not parts.names():  # as for a table whose columns are not clear: nothing of it is kept
+                except UserError as error:
+                    if not parts.names():  # it was never read, as a table whose columns are not clear
                         known["sources"].remove(row)
                         write_json(into / MANIFEST, known)
-                    raise
+                    if not isinstance(error, Unavailable):
+                        raise
+                    continue
                 write_json(into / MANIFEST, known)
                 store.note("finished" if row["finished"] else "stopped", source=place.place)
             put_together(store, known, pool, processes)
@@ -228,16 +230,20 @@ class Budget:
 def run(
     place: Place, parts: SourceParts, rules: Mapping[str, Any], budget: Budget, pool: Executor | None, processes: int
 ) -> bool:
-    """Collect from one source, from where it was interrupted; returns whether its end was reached."""
+    """Collect from one source, from where it was interrupted; returns whether its end was reached.
+
+    Raises Unavailable if the source cannot be read and nothing of it was.
+    """
     done = parts.names()
     consumed = sum(parts.facts(name)["consumed"] for name in done)
     parts.fetched.consumed = consumed
     found = place.source.find(place.place, place.options, parts.fetched)
     stopped = False
+    failed: Unavailable | None = None
     count = items = 0
 
     def affordable() -> Iterator[Found | Rejection]:
-        nonlocal stopped
+        nonlocal stopped, failed
         try:
             for one in islice(found, consumed, None):
                 if not budget.spend(one):
@@ -245,7 +251,7 @@ def run(
                     return
                 yield with_about(one, place.about)
         except Unavailable as error:
-            stopped = True
+            stopped, failed = True, error
             events.warning(f"{place.place} was not read to its end: {error}", error.code)
 
     waiting: deque[tuple[int, int, Future[Part] | Part]] = deque()
@@ -267,6 +273,8 @@ def run(
             settle()
     while waiting:
         settle()
+    if failed is not None and not parts.names():
+        raise failed
     return not stopped
 
 

@@ -1,0 +1,190 @@
+"""Data bases that SQLAlchemy knows: the rows of a query, read a few at a time in the order of a key.
+
+Every part that was read is kept, so that what was interrupted goes on without asking for it again, and gives the same
+although the data base may have changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from afresh.collect.columns import ColumnOptions, choose, found_in
+from afresh.collect.record import Found, Rejection
+from afresh.collect.sources import Fetched, Source, Unavailable
+from afresh.core import UserError, events
+from afresh.data.text.tables import is_number
+from afresh.data.written_aside import jsonable
+
+ADDRESS = re.compile(r"(sqlite|postgresql|mysql|mariadb|oracle|mssql)(\+\w+)?://", re.IGNORECASE)
+PASSWORD = re.compile(r"://([^:/@]*):[^@/]*@")
+VARIABLE = "AFRESH_DATABASE_PASSWORD"  # what holds the password
+READ_ONLY = {  # what a connection is told first
+    "sqlite": "PRAGMA query_only = ON",
+    "postgresql": "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+    "mysql": "SET SESSION TRANSACTION READ ONLY",
+    "mariadb": "SET SESSION TRANSACTION READ ONLY",
+}
+Rows = list[dict[str, Any]]
+
+
+class SqlOptions(ColumnOptions):
+    """What is asked for."""
+
+    query: str = Field("", description="a query, as SELECT id, body FROM posts; or the name of a table")
+    key: str = Field("", description="column whose values differ and can be ordered, as id")
+    chunk: int = Field(1_000, ge=1, le=100_000, description="rows that are read at a time")
+
+
+def accepts(place: str) -> bool:
+    """Raises UserError for an address with a password, which the data set would keep."""
+    if ADDRESS.match(place) is None:
+        return False
+    if PASSWORD.search(place):
+        raise UserError(
+            PASSWORD.sub(r"://\1@", place) + " is given with a password, which the data set would keep. Leave it out, "
+            f"and set the environment variable {VARIABLE}."
+        )
+    return True
+
+
+@contextmanager
+def connected(place: str) -> Iterator[Any]:
+    """A connection that reads only. Raises UserError if the address, the package or the driver is wrong, and
+    Unavailable if the data base does not answer."""
+    try:
+        from sqlalchemy import create_engine, text
+        from sqlalchemy.engine import make_url
+        from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+        from sqlalchemy.pool import NullPool
+    except ImportError:
+        raise UserError(
+            "Data bases are read by SQLAlchemy, which is not installed: pip install 'afresh[collect]'."
+        ) from None
+    try:
+        url = make_url(place)
+        if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+            raise UserError(f"{place} names no file. Give sqlite:///FILE, or sqlite:////FOLDER/FILE from the root.")
+        password = os.environ.get(VARIABLE)
+        engine = create_engine(url.set(password=password) if password else url, poolclass=NullPool)
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise UserError(f"{place} is not the address of a data base: {error}.") from None
+    except ImportError as error:
+        raise UserError(
+            f"The driver of {url.get_backend_name()} is not installed: {error}. Install it by pip."
+        ) from None
+    try:
+        with engine.connect() as connection:
+            if (statement := READ_ONLY.get(url.get_backend_name())) is not None:
+                connection.execute(text(statement))
+            yield connection
+            connection.rollback()
+    except SQLAlchemyError as error:
+        raise Unavailable(f"the data base failed: {_words(error)}", "data_base") from None
+    finally:
+        engine.dispose()
+
+
+def _words(error: Exception) -> str:
+    """The first line of what a data base says; the query and its values follow."""
+    return str(getattr(error, "orig", None) or error).strip().split("\n")[0]
+
+
+def statement(options: SqlOptions, after: Any) -> Any:
+    """The query for the rows after a value of the key, or for the first ones."""
+    from sqlalchemy import column, select, table, text
+
+    asked = options.query.strip().rstrip(";")
+    rows: Any = (
+        table(asked) if re.fullmatch(r"\w+", asked) else text(asked).columns(column(options.key)).subquery("asked")
+    )
+    key = column(options.key) if re.fullmatch(r"\w+", asked) else rows.c[options.key]
+    found = (
+        select(text("*")).select_from(rows).order_by(key).limit(options.chunk + 1)
+    )  # one more, to see that keys differ
+    return found if after is None else found.where(key > after)
+
+
+def chunks(place: str, options: SqlOptions, fetched: Fetched) -> Iterator[Rows]:
+    """The rows, a part at a time: those that were kept, and then those that are asked for."""
+    after: Any = None
+    number = 0
+    while (kept := fetched.get(f"{place} {number}")) is not None:
+        rows: Rows = json.loads(kept[0])
+        yield rows
+        number, after = number + 1, kept[1]["after"]
+        if kept[1]["last"]:
+            return
+    with connected(place) as connection:
+        while True:
+            read = [dict(row) for row in connection.execute(statement(options, after)).mappings()]
+            keys = [row[options.key] for row in read]
+            if any(not isinstance(key, str | int | float) for key in keys) or len(set(keys)) < len(keys):
+                raise UserError(
+                    f"The key {options.key!r} has values that are equal, missing, or neither numbers nor texts. Choose "
+                    "another column, as one of the primary key."
+                )
+            rows = [{k: jsonable(_plain(v)) for k, v in row.items()} for row in read[: options.chunk]]
+            last = len(read) <= options.chunk
+            after = keys[: options.chunk][-1] if keys else None
+            fetched.put(f"{place} {number}", json.dumps(rows).encode(), {"after": after, "last": last})
+            yield rows
+            if last:
+                return
+            number += 1
+
+
+def _plain(value: Any) -> Any:
+    """Times as ISO 8601 says them, and bytes that are text as text."""
+    moment = getattr(value, "isoformat", None)
+    if callable(moment):
+        return str(moment())
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value
+
+
+def find(place: str, options: SqlOptions, fetched: Fetched) -> Iterator[Found | Rejection]:
+    """The rows in the order of the key. Raises Unavailable, after what was read, if the data base goes away."""
+    if not options.query or not options.key:
+        raise UserError(
+            "Say what is read of a data base: `query`, a query or the name of a table, and `key`, a column."
+        )
+    parts = chunks(place, options, fetched)
+    first = next(parts, [])
+    if not first:
+        return
+    names = list(first[0])
+    texts = [n for n in names if any(isinstance(v := row[n], str) and not is_number(v) for row in first)]
+    columns = choose(names, [t for t in texts if t != options.key], [], options)
+    events.note(f"{place}: {columns.words()}", "columns")
+    for rows in chain([first], parts):
+        for row in rows:
+            yield found_in(place, f"{options.key} {row[options.key]}", row, columns)
+
+
+def describe(place: str, options: SqlOptions) -> list[str]:
+    from sqlalchemy import inspect
+
+    with connected(place) as connection:
+        tables = inspect(connection).get_table_names()
+    asked = options.query or "a query is needed"
+    return [f"{place}: {asked}; its tables are {', '.join(tables) or 'none'}"]
+
+
+SOURCE = Source(
+    "sql",
+    "a data base that SQLAlchemy knows (sqlite:///FILE, postgresql://...)",
+    accepts,
+    find,
+    describe,
+    SqlOptions,
+)

@@ -1,0 +1,92 @@
+"""Data bases: rows in the order of a key, read once, and going on when the data base went away."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from afresh.collect.gather import gather, place_of
+from afresh.collect.sources import source_of, sql
+from afresh.core import UserError
+from afresh.data.collected import rows
+from tests.collect.sources.finding import Memory, find
+
+pytest.importorskip("sqlalchemy")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> str:
+    with sqlite3.connect(tmp_path / "a.db") as base:
+        base.execute("CREATE TABLE posts (id INTEGER PRIMARY KEY, body TEXT, author TEXT, license TEXT)")
+        posts = [(i, f"Post {i} of a river.", f"ann{i % 3}", "CC-BY-4.0") for i in range(20, 0, -1)]
+        base.executemany("INSERT INTO posts VALUES (?, ?, ?, ?)", [*posts, (30, None, "bo", None)])
+    return f"sqlite:///{tmp_path / 'a.db'}"
+
+
+def test_the_rows_of_a_table_or_a_query_are_found_in_the_order_of_the_key(place: str) -> None:
+    assert source_of(place).name == "sql"
+    found, left = find(place, query="posts", key="id", chunk=7)
+    assert [f.where for f in found] == [f"id {i}" for i in range(1, 21)]
+    assert (found[0].about.person, found[0].about.licence) == ("ann1", "CC-BY-4.0")
+    assert left == {"id 30": "no 'body'"}
+    asked = "SELECT id * 10 AS n, upper(body) AS words FROM posts WHERE author = 'ann1' AND body IS NOT NULL;"
+    found, _ = find(place, query=asked, key="n", chunk=2)
+    assert [f.where for f in found] == [f"n {10 * i}" for i in range(1, 20, 3)]
+    assert found[0].content == "POST 1 OF A RIVER."
+
+
+def test_what_was_read_is_not_asked_for_again(place: str, tmp_path: Path) -> None:
+    memory = Memory()
+    found, _ = find(place, memory, query="posts", key="id", chunk=7)
+    (tmp_path / "a.db").unlink()
+    assert find(place, memory, query="posts", key="id", chunk=7)[0] == found
+
+
+def test_a_data_base_that_goes_away_is_gone_on_with(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    options = {"query": "posts", "key": "id", "chunk": 6}
+    whole = gather([place_of(place, options)], tmp_path / "whole")["digest"]
+    asked: list[object] = []
+    ask = sql.statement
+
+    def fails(options: sql.SqlOptions, after: object) -> object:
+        asked.append(after)
+        if len(asked) == 3:
+            raise OperationalError("SELECT", {}, Exception("server closed the connection"))
+        return ask(options, after)
+
+    monkeypatch.setattr(sql, "statement", fails)
+    made = gather([place_of(place, options)], tmp_path / "set")
+    assert [row["finished"] for row in made["sources"]] == [False] and made["items"] == {"text": 12}
+    made = gather([], tmp_path / "set", resume=True)
+    assert made["digest"] == whole and made["sources"][0]["finished"]
+    assert asked == [None, 6, 12, 12, 18], "nothing twice that was read"
+    assert len(list(rows(tmp_path / "set"))) == 20
+
+
+def test_a_data_base_is_only_read(place: str) -> None:
+    with sql.connected(place) as connection:
+        from sqlalchemy import text
+
+        with pytest.raises(Exception, match="readonly"):
+            connection.execute(text("DELETE FROM posts"))
+
+
+def test_what_is_wrong_is_said(place: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"`query`.*and `key`"):
+        find(place)
+    with pytest.raises(UserError, match="names no file"):
+        find(f"sqlite:///{tmp_path}/none.db", query="posts", key="id")
+    with pytest.raises(UserError, match="values that are equal"):
+        find(place, query="posts", key="author")
+    with pytest.raises(UserError, match="no such table: none"):
+        find(place, query="none", key="id")
+    with pytest.raises(UserError, match="no such column: no"):
+        find(place, query="posts", key="no")
+    with pytest.raises(UserError, match=r"postgresql://ann@db/x is given with a password.*AFRESH_DATABASE_PASSWORD"):
+        source_of("postgresql://ann:secret@db/x")
