@@ -13,7 +13,16 @@ from afresh.collect.record import Found, Rejection
 from afresh.core import UserError
 from afresh.core.options import problems
 
-SOURCES = ("collected", "repository", "sql", "web", "warc", "chats", "tables", "folder")  # files in this folder, each with a SOURCE
+SOURCES = (
+    "collected",
+    "repository",
+    "sql",
+    "web",
+    "warc",
+    "chats",
+    "tables",
+    "folder",
+)  # files in this folder, each with a SOURCE
 
 
 class Options(BaseModel):
