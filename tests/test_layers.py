@@ -144,6 +144,7 @@ def test_what_must_not_occur() -> None:
 
 # Programs of others that a message quotes, commands that a page tells to type, and CSS.
 TYPED = ("llama-gguf-split --merge", "hf download", "afresh sample ", "afresh train ", "afresh measure", "var(--")
+OF_GIT = re.compile(r"--[a-z-]+(=\S*)?")  # what it is run with
 
 
 def strings(tree: ast.AST) -> Iterator[str]:
@@ -169,6 +170,8 @@ def test_messages_name_options_as_python_does() -> None:
     for path in FILES:
         if path.relative_to(SOURCE).parts[0] != "cli":
             for text in strings(ast.parse(path.read_text())):
+                if OF_GIT.fullmatch(text) and path.name == "repository.py":
+                    continue
                 if re.search(r"(?<![\w-])--[a-z]", text) and not any(t in text for t in TYPED):
                     wrong.append(f"{path.relative_to(SOURCE)}: {text[:100]}")
     assert not wrong, "\n".join(wrong)
