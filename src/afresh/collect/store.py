@@ -158,6 +158,11 @@ class FetchedFiles:
                 except (ValueError, KeyError):
                     continue  # a line that was cut off when the process was ended; its address is fetched again
 
+    def facts(self, address: str) -> Mapping[str, Any] | None:
+        """What is known of an address, if it was fetched and its content is there."""
+        facts = self.known.get(address)
+        return facts if facts and (not facts["content"] or (self.raw / facts["content"]).exists()) else None
+
     def get(self, address: str) -> tuple[bytes, Mapping[str, Any]] | None:
         """The content and the facts of an address, if it was fetched."""
         return self._read(self.known.get(address))
@@ -189,12 +194,15 @@ class FetchedFiles:
 
     def _append(self, facts: Mapping[str, Any]) -> None:
         line = json.dumps(facts, ensure_ascii=True) + "\n"
-        with self.lines.open("ab") as file:
-            if file.tell() and not ended_whole(self.lines):
-                file.write(b"\n")
-            file.write(line.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self.lines.open("ab") as file:
+                if file.tell() and not ended_whole(self.lines):
+                    file.write(b"\n")
+                file.write(line.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise cannot_write(self.lines, error) from error
 
 
 def ended_whole(path: Path) -> bool:
@@ -216,10 +224,15 @@ def write_table(path: Path, table: pa.Table) -> None:
         sync_folder(path.parent)
     except OSError as error:
         aside.unlink(missing_ok=True)
-        raise UserError(
-            f"{path} cannot be written: {error.strerror or error}. {free_bytes(path.parent):,} bytes are free. Make "
-            "room, then repeat the command with `resume`: nothing that was collected is lost."
-        ) from error
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """Why a file of the data set is not written, as on a full disk."""
+    return UserError(
+        f"{path} cannot be written: {error.strerror or error}. {free_bytes(path.parent):,} bytes are free. Make room, "
+        "then repeat the command with `resume`: nothing that was collected is lost."
+    )
 
 
 def row_of(record: Record, store: Store) -> dict[str, Any]:

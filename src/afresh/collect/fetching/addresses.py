@@ -36,7 +36,7 @@ def canonical(address: str, base: str = "") -> str:
         raise Refused("address", "not an address of a page, which begins with https:// or http://")
     if url.userinfo:
         raise Refused("address", "it holds the name or the password of a user")
-    return str(url)
+    return str(url.copy_with(raw_path=url.raw_path))  # which is / where no path is written
 
 
 def origin(address: str) -> str:

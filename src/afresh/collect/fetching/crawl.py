@@ -18,6 +18,7 @@ from afresh.collect.fetching.listings import kind_of, listed
 from afresh.collect.fetching.refused import Refused
 from afresh.collect.fetching.thread import running_loop
 from afresh.collect.record import Found, Rejection
+from afresh.collect.sources import CONSUMED
 
 AHEAD = 256  # addresses that are fetched before those in front of them are found
 NESTED = 3  # sitemaps in sitemaps
@@ -65,12 +66,21 @@ class Crawl:
     seen: set[bytes] = field(default_factory=set)
     added: int = 0  # by lists and links
     left: int = 0  # that were more than may be added
+    count: int = 0  # of what was found
 
     def run(self) -> Iterator[Found | Rejection]:
+        for one in self._all():
+            self.count += 1
+            yield one
+
+    def _all(self) -> Iterator[Found | Rejection]:
         while self._look_ahead():
             entry = self.ahead.popleft()
             if isinstance(entry, Rejection):
                 yield entry
+                continue
+            if self._was_written(entry):
+                yield CONSUMED
                 continue
             assert entry.ready is not None
             entry.ready.result()
@@ -81,6 +91,11 @@ class Crawl:
         if self.left:
             reason = f"{self.left:,} more addresses were listed or linked to than the option max_pages allows"
             yield Rejection(self.place, self.place, "find", "max_pages", reason)
+
+    def _was_written(self, entry: Entry) -> bool:
+        """Whether what is found here was written before the collection was interrupted, and leads nowhere."""
+        written = self.count < self.fetcher.fetched.consumed
+        return written and entry.depth >= self.bounds.follow and self.fetcher.is_single(entry.address)
 
     def _look_ahead(self) -> bool:
         """Begin to fetch the addresses that come next; returns whether there are any."""

@@ -91,7 +91,7 @@ class Fetcher:
 
     async def fetch(self, address: str) -> None:
         """See that an address is fetched, or that it is known why not. Raises Unavailable if there is no network."""
-        if self.fetched.get(address) is not None:
+        if self.fetched.facts(address) is not None:
             return
         try:
             page = await self._follow(address)
@@ -102,7 +102,14 @@ class Fetcher:
             return
         headers = [(n, v) for n, v in page.headers.multi_items() if n in KEPT]
         facts = {"final": page.address, "headers": headers, "said": page.said, "at": time.time()}
+        if kind_of(page.content):
+            facts["list"] = True
         self.fetched.put(address, page.content, facts)
+
+    def is_single(self, address: str) -> bool:
+        """Whether it is known that one thing is found at an address, or a reason why it is not taken."""
+        facts = self.fetched.facts(address)
+        return facts is not None and "list" not in facts
 
     def page(self, address: str) -> Page:
         """What `fetch` kept. Raises Refused if the address was not taken."""

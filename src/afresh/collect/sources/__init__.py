@@ -40,12 +40,13 @@ class Fetched(Protocol):
     """What was fetched before, so that nothing is fetched twice however often the collection is interrupted.
 
     consumed: how many of the first things that a source finds were written before. They are thrown away, so that it may
-    give `CONSUMED` in their place instead of reading them again. stale: what was fetched before the source was last
-    refreshed.
+    give `CONSUMED` in their place instead of reading them again. facts: those of `get`, without its content. stale:
+    what was fetched before the source was last refreshed.
     """
 
     consumed: int
 
+    def facts(self, address: str) -> Mapping[str, Any] | None: ...
     def get(self, address: str) -> tuple[bytes, Mapping[str, Any]] | None: ...
     def stale(self, address: str) -> tuple[bytes, Mapping[str, Any]] | None: ...
     def put(self, address: str, content: bytes, facts: Mapping[str, Any]) -> None: ...
