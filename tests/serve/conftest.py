@@ -147,6 +147,12 @@ def address(runs: Path) -> Iterator[str]:
     yield from serving(ServeSettings([runs], memory=2**30))
 
 
+@pytest.fixture(scope="session")
+def everything(runs: Path, media: Path, tools: Path) -> Iterator[str]:
+    """The address of a server of all these runs."""
+    yield from serving(ServeSettings([runs, media, tools], memory=2**30))
+
+
 @pytest.fixture
 def http(address: str) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=address, timeout=60) as client:

@@ -16,13 +16,13 @@ CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,re
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)  # four minutes of a core for 24 endpoints
-def test_answers_conform_to_the_description(address: str, tmp_path: Path) -> None:
+def test_answers_conform_to_the_description(everything: str, tmp_path: Path) -> None:
     needs.package("schemathesis", "schemathesis")
     examples = os.environ.get("EXAMPLES", "10")
     command = [
         str(Path(sys.executable).with_name("schemathesis")),
         "run",
-        f"{address}/openapi.json",
+        f"{everything}/openapi.json",
         "--checks",
         CHECKS,
     ]

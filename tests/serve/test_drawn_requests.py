@@ -8,11 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 import httpx
-import pytest
 
-from afresh.serve.app import ServeSettings
 from tests import needs
-from tests.serve.conftest import serving
 from tests.serve.drawn_requests import drawn
 from tests.serve.published import of_client, of_file, verdict
 
@@ -20,22 +17,15 @@ needs.package("openai", "openai")
 REQUESTS = 150
 
 
-@pytest.fixture(scope="module")
-def everything(runs: Path, media: Path, tools: Path) -> httpx.Client:
-    server = serving(ServeSettings([runs, media, tools], memory=2**30))
-    with httpx.Client(base_url=next(server), timeout=60) as client:
-        yield client
-    next(server, None)
-
-
-def test_every_answer_has_its_published_form(everything: httpx.Client) -> None:
+def test_every_answer_has_its_published_form(everything: str) -> None:
     check, draw, seen = of_client(), random.Random(1), Counter[int]()
-    for _ in range(REQUESTS):
-        request = drawn(draw)
-        answer = everything.request(request.method, request.path, **request.arguments)
-        found = verdict(check, request.path, answer)
-        assert not found.faults, (request, found.faults)
-        seen[answer.status_code] += 1
+    with httpx.Client(base_url=everything, timeout=60) as client:
+        for _ in range(REQUESTS):
+            request = drawn(draw)
+            answer = client.request(request.method, request.path, **request.arguments)
+            found = verdict(check, request.path, answer)
+            assert not found.faults, (request, found.faults)
+            seen[answer.status_code] += 1
     assert seen[200] > REQUESTS / 2 and sum(seen.values()) - seen[200] > REQUESTS / 10, seen
 
 

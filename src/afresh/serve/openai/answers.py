@@ -185,7 +185,13 @@ class ModelList(BaseModel):
     data: list[ModelAnswer]
 
 
-STREAM: dict[str, Any] = {"text/event-stream": {"schema": {"type": "string"}}}
+# Each event of a stream: its data is JSON, or [DONE] at the end.
+EVENT = {
+    "type": "object",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["data"],
+}
+STREAM: dict[str, Any] = {"text/event-stream": {"schema": EVENT}}
 
 
 def files(media_types: Iterable[str]) -> dict[int | str, dict[str, Any]]:
