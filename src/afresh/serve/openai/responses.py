@@ -190,11 +190,13 @@ class ResponseForm(Form):
 
 
 def description(form: ResponseForm, ask: Ask, begun: int) -> dict[str, Any]:
-    """The object that describes the answer before there is one. An identifier that was not given is empty: OpenAI's
-    schema has no null for it, and Open Responses' wants it in any case."""
+    """The object that describes the answer before there is one. Identifiers and descriptions that were not given
+    are empty: OpenAI's schema has no null for them, and Open Responses' wants them in any case."""
     text = {"format": {"type": "text"}} if form.text is None else form.text.model_dump(by_alias=True)
     if text["format"]["type"] != "json_schema":
         text["format"] = {"type": text["format"]["type"]}
+    else:
+        text["format"]["description"] = text["format"]["description"] or ""
     return {
         "id": name("resp"),
         "object": "response",
