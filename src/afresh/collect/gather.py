@@ -20,8 +20,8 @@ from pydantic import ValidationError
 from afresh.collect.against import other_source
 from afresh.collect.assemble import Assembly, assemble, tables_of
 from afresh.collect.cards import write_cards
-from afresh.collect.leakage import Other
 from afresh.collect.forgotten import marks_of, without
+from afresh.collect.leakage import Other
 from afresh.collect.process import Part, process
 from afresh.collect.record import UNKNOWN, About, Found, Rejection
 from afresh.collect.rules import chosen
