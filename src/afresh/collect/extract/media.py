@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
 
 from afresh.collect.extract import Extractor, suffix_of
 from afresh.collect.record import Found, Record
@@ -18,10 +20,16 @@ def media(source: str, found: Found) -> Iterator[Record]:
     suffix = suffix_of(found)
     name = KIND_OF[suffix]
     try:
-        registry.modality(name).kind.decode(found.content)
+        decoded(name, found.content)
     except ValueError as error:
         raise FileError(str(error)) from None
     yield Record(name, source, found.where, content=found.content, suffix=suffix, about=found.about)
+
+
+@lru_cache(maxsize=1)
+def decoded(kind: str, content: bytes) -> Any:
+    """The item in a file; rules ask for it again. Raises ValueError if it cannot be decoded."""
+    return registry.modality(kind).kind.decode(content)
 
 
 KIND_OF = {s: name for name in KINDS for s in sorted(registry.modality(name).kind.suffixes)}

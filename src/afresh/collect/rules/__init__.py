@@ -14,15 +14,21 @@ from pydantic import TypeAdapter, ValidationError
 from afresh.collect.record import Record
 from afresh.core import UserError
 
+# Files in this folder, each with RULES. What changes a text comes before what judges it.
 RULES = (
     "basic",
     "encoding",
     "boilerplate",
+    "secrets",
+    "personal",
+    "words",
     "language",
     "code",
     "quality",
     "repetition",
-)  # files in this folder, each with RULES
+    "pictures",
+    "sounds",
+)
 
 # A record that is kept, as it is or changed or with more scores; or the reason why it is left out.
 Verdict = Record | str
@@ -57,6 +63,8 @@ class Rule:
     def read(self, given: str | None) -> Any:
         """The value as it was given in words, or the rule's own. Raises UserError if it is not accepted."""
         if given is None:
+            if self.accepts is not None and self.value is None:
+                raise UserError(f"The rule {self.name} needs a value: {self.name}=VALUE. {self.about}", "rule_value")
             return self.value
         if self.accepts is None:
             raise UserError(f"The rule {self.name} takes no value. Given: {given!r}.", "rule_value")

@@ -17,6 +17,7 @@ from afresh.collect.rules.text import text_of
 from afresh.collect.rules.values import Share
 
 FEW = 50  # words; a shorter text may repeat itself
+MOST = 100_000  # words that are judged, from the beginning: as many as Gopher's longest texts have
 SHORTEST = 5  # words of a phrase of which all repetitions count
 
 
@@ -81,7 +82,7 @@ class Phrases:
 def _phrases(text: str) -> Phrases | None:
     """The phrases of a text that is long enough to be judged; None for another."""
     parts = text_of(text)
-    return Phrases([w.lower() for w in parts.words]) if parts.alphabetic and len(parts.words) >= FEW else None
+    return Phrases([w.lower() for w in parts.words[:MOST]]) if parts.alphabetic and len(parts.words) >= FEW else None
 
 
 def frequent_phrase(record: Record, value: float, n: int) -> Verdict:

@@ -14,3 +14,4 @@ Amount = Annotated[float, Ge(0)]
 Names = Annotated[
     list[str], BeforeValidator(lambda v: [n for n in map(str.strip, v.split(",")) if n] if isinstance(v, str) else v)
 ]
+Decibels = Annotated[float, Ge(-200), Le(0)]

@@ -1,0 +1,56 @@
+"""What is found in texts and must not be learnt: counted, masked or a reason to leave the text out."""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from afresh.collect.record import Record
+from afresh.collect.rules import Verdict
+from afresh.collect.rules.text import readable, rewritten
+
+COUNT, MASK, DROP = ACTIONS = ("count", "mask", "drop")
+
+
+@dataclass(frozen=True, order=True)
+class Span:
+    """Characters `start` to `end` of a text, and what they are, as "email"."""
+
+    start: int
+    end: int
+    what: str
+
+
+def apart(spans: Iterable[Span]) -> list[Span]:
+    """Spans in the order of the text; of those that overlap, the one that was found first."""
+    kept: list[Span] = []  # in the order of the text
+    for span in spans:
+        at = bisect(kept, span)
+        if (at == 0 or kept[at - 1].end <= span.start) and (at == len(kept) or span.end <= kept[at].start):
+            kept.insert(at, span)
+    return kept
+
+
+def masked(text: str, spans: Sequence[Span]) -> str:
+    """The text with `<what>` in the place of each span."""
+    out, end = [], 0
+    for span in spans:
+        out += [text[end : span.start], f"<{span.what}>"]
+        end = span.end
+    return "".join([*out, text[end:]])
+
+
+Finder = Callable[[str], list[Span]]
+
+
+def treated(record: Record, action: str, group: str, find: Finder) -> Verdict:
+    """The record with scores of how many there are, `group_what`, and masked; or why it is left out."""
+    counts = Counter(span.what for span in find(readable(record)))
+    if not counts:
+        return record
+    if action == DROP:
+        return ", ".join(f"{n:,} of the kind {what}" for what, n in sorted(counts.items()))
+    record = record.scored(**{f"{group}_{what}": n for what, n in counts.items()})
+    return rewritten(record, lambda text: masked(text, find(text))) if action == MASK else record
