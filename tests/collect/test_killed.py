@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+import afresh
 from afresh.collect.store import SourceParts
 from tests.collect.killed import collected, log_of
 from tests.collect.test_near import edited, prose, written
@@ -42,3 +47,25 @@ def test_what_was_written_is_not_read_again(texts: Path, tmp_path: Path) -> None
     times = Counter(log_of(into).read_text().splitlines())
     assert sorted(times) == sorted(p.name for p in texts.iterdir())
     assert [times[name] for name in sorted(times)[:consumed]] == [1] * consumed
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are looked up in /proc")
+def test_processes_end_with_the_one_that_is_killed(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, time\n"
+        "from afresh.collect.gather import workers\n"
+        "if __name__ == '__main__':\n"
+        "    with workers(2) as (pool, _):\n"
+        "        print(pool.submit(os.getpid).result(), flush=True)\n"
+        "        time.sleep(60)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(afresh.__file__).parent.parent)}
+    with subprocess.Popen([sys.executable, program], env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        worker = Path("/proc") / process.stdout.readline().strip()
+        process.kill()
+    until = time.monotonic() + 10
+    while worker.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not worker.exists()

@@ -36,7 +36,6 @@ from afresh.cli import (
     doctor,
     edit,
     export,
-    forget,
     help,
     measure,
     open,
@@ -85,7 +84,6 @@ def afresh(
 
 VERBS = (
     collect.collect,
-    forget.forget,
     demo.demo,
     data.data,
     train.train,

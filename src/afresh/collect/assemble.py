@@ -28,6 +28,7 @@ from afresh.collect.near.finder import Finder
 from afresh.collect.record import EXCERPT, Rejection
 from afresh.collect.sides import Sides, border
 from afresh.collect.store import REJECTIONS, WORK, SourceParts, all_rows
+from afresh.core import events
 from afresh.core.files import sync_folder
 from afresh.data.collected import ITEMS, LEAKAGE, REJECTED, SCHEMA
 
@@ -129,6 +130,7 @@ def distinct(
         add_prints(leaks.finder, tables, first)
         leaks.sort()
     for number, rows in stretches(tables):
+        events.progress(f"{number:,} of {len(first):,} items compared", "assembling", done=number, of=len(first))
         new = [k for k in range(len(rows)) if first[number + k] == number + k]
         for walk in (finder, leaks) if leaks else (finder,):
             walk.advance([rows[k] for k in new])

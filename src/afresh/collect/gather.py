@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections import deque
@@ -10,8 +11,9 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from blake3 import blake3
@@ -20,7 +22,6 @@ from pydantic import ValidationError
 from afresh.collect.against import other_source
 from afresh.collect.assemble import Assembly, assemble, tables_of
 from afresh.collect.cards import write_cards
-from afresh.collect.forgotten import marks_of, without
 from afresh.collect.leakage import Other
 from afresh.collect.process import Part, process
 from afresh.collect.record import UNKNOWN, About, Found, Rejection
@@ -140,7 +141,7 @@ def gather(
                 parts = store.parts(row["key"])
                 store.note("begun", source=place.place)
                 try:
-                    row["finished"] = run(place, parts, rules, budget, pool, processes, marks_of(known))
+                    row["finished"] = run(place, parts, rules, budget, pool, processes)
                 except UserError as error:
                     if not parts.names():  # it was never read, as a table whose columns are not clear
                         known["sources"].remove(row)
@@ -229,13 +230,7 @@ class Budget:
 
 
 def run(
-    place: Place,
-    parts: SourceParts,
-    rules: Mapping[str, Any],
-    budget: Budget,
-    pool: Executor | None,
-    processes: int,
-    forgotten: Collection[str] = (),
+    place: Place, parts: SourceParts, rules: Mapping[str, Any], budget: Budget, pool: Executor | None, processes: int
 ) -> bool:
     """Collect from one source, from where it was interrupted; returns whether its end was reached.
 
@@ -268,7 +263,7 @@ def run(
         nonlocal count, items
         at, size, result = waiting.popleft()
         part = result.result() if isinstance(result, Future) else result
-        parts.write(at, without(part, forgotten), size)
+        parts.write(at, part, size)
         count, items = count + size, items + len(part.records)
         events.progress(f"{place.place}: {count:,} read, {items:,} kept", "collecting", read=count, kept=items)
 
@@ -318,8 +313,20 @@ def workers(processes: int, cluster: str = "") -> Iterator[tuple[Executor | None
     elif processes == 1:
         yield None, 1
     else:
-        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        with ProcessPoolExecutor(processes, get_context("spawn"), initializer=end_with_parent) as pool:
             yield pool, processes
+
+
+def end_with_parent() -> None:
+    """A process that cleans waits for work for ever; it shall end when the one that gives it work is killed."""
+    parent = parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 ABOUT = tuple(name for name in About.__dataclass_fields__ if name != "extra")
