@@ -1,0 +1,275 @@
+"""`collect` beside datatrove and datasketch: throughput, near duplicates against all pairs, memory, being killed, and
+what cleaning is for.
+
+AFRESH_DATATROVE names the Python of an environment with datatrove (see peer_datatrove.py); without it, its rows are
+left out. Parts can be chosen: `python -m benchmarks.collect near memory`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from afresh.collect.gather import Place, gather
+from afresh.collect.record import Found
+from afresh.collect.rules import rules
+from afresh.collect.sources import Options, Source
+from afresh.data.text.near_duplicates import THRESHOLD, bands_of, near_texts
+from afresh.data.text.shingles import shingles_of
+from benchmarks.collect_documents import Maker, page
+from benchmarks.table import Row, save
+
+PAGES = 4_000
+DOCUMENTS = 20_000
+KILLS = 20
+PROCESSES = 2
+MINUTES = 10.0  # for the memory
+GIBIBYTE = 1 << 30
+
+
+def maker() -> Maker:
+    return Maker(Path(os.environ["AFRESH_DATA"]))
+
+
+def made_source(name: str, documents: Callable[[], Iterator[str]]) -> Place:
+    """Documents that are made while they are collected."""
+
+    def find(place: str, options: Any, fetched: Any) -> Iterator[Found]:
+        for number, text in enumerate(documents()):
+            yield Found(f"document {number}", text)
+
+    return Place(Source(name, "", lambda place: False, find, lambda place, options: []), name, Options(), {})
+
+
+def memory() -> float:
+    """The most memory that this process and each of those it started ever had, added, in GiB."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return (own + PROCESSES * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) * 1024 / GIBIBYTE
+
+
+# --------------------------------------------------------------------------- throughput
+
+
+def throughput(folder: Path) -> list[Row]:
+    """The text pipeline on the same documents and two processes, once as pages and once as texts."""
+    out = []
+    for form in ("pages", "texts"):
+        here = folder / form
+        texts = list(maker().documents(PAGES))
+        size = sum(len(t.encode()) for t in texts) / 1e6
+        contents = [page(t, i) for i, t in enumerate(texts)] if form == "pages" else texts
+        (here / "ours").mkdir(parents=True)
+        (here / "theirs").mkdir()
+        suffix = "html" if form == "pages" else "txt"
+        for i, content in enumerate(contents):
+            (here / "ours" / f"{i:06d}.{suffix}").write_text(content)
+        for part in range(PROCESSES):
+            with (here / "theirs" / f"{part}.jsonl").open("w") as file:
+                for i in range(part, len(contents), PROCESSES):
+                    file.write(json.dumps({"id": str(i), "text": contents[i]}) + "\n")
+        start = time.perf_counter()
+        command = [sys.executable, "-m", "afresh", "collect", str(here / "ours"), "--into", str(here / "set")]
+        subprocess.run([*command, "--processes", str(PROCESSES)], check=True, capture_output=True)
+        ours = time.perf_counter() - start
+        items = json.loads((here / "set" / "dataset.json").read_text())["items"]
+        peer, python = None, os.environ.get("AFRESH_DATATROVE")
+        if python:
+            script = str(Path(__file__).parent / "peer_datatrove.py")
+            start = time.perf_counter()
+            kind = "html" if form == "pages" else "text"
+            done = subprocess.run(
+                [python, script, str(here / "theirs"), str(here / "peer"), kind], check=True, capture_output=True
+            )
+            peer = time.perf_counter() - start
+            print(form, "datatrove", done.stdout.decode().splitlines()[-1])
+        what = "text pipeline of web pages" if form == "pages" else "text pipeline of texts"
+        out.append(
+            Row(
+                "collect",
+                f"{what}, documents a second; rules, exact and near duplicates, two processes, the whole command",
+                f"{PAGES / ours:.0f} ({size / ours:.2f} MB of text a second)",
+                f"datatrove {PAGES / peer:.0f} ({size / peer:.2f} MB)" if peer else "",
+                peer / ours if peer else None,
+                "2x datatrove",
+                bool(peer and peer / ours >= 2),
+                f"{PAGES:,} documents, {size:.0f} MB, {sum(items.values()):,} kept",
+            )
+        )
+    return out
+
+
+# --------------------------------------------------------------------------- near duplicates
+
+
+def all_pairs(sets: list[Any]) -> dict[tuple[int, int], float]:
+    """The Jaccard similarity of all pairs from THRESHOLD on, by the product of the incidences with themselves."""
+    _, columns = np.unique(np.concatenate(sets), return_inverse=True)
+    lengths = np.array([len(s) for s in sets])
+    rows = np.repeat(np.arange(len(sets)), lengths)
+    table = sparse.csr_matrix((np.ones(len(rows), np.int32), (rows, columns)))
+    found: dict[tuple[int, int], float] = {}
+    for start in range(0, len(sets), 500):
+        shared = (table[start : start + 500] @ table.T).tocoo()
+        i, j = shared.row + start, shared.col
+        similarity = shared.data / (lengths[i] + lengths[j] - shared.data)
+        some = (i < j) & (similarity >= THRESHOLD)
+        found |= dict(zip(zip(i[some].tolist(), j[some].tolist(), strict=True), similarity[some].tolist(), strict=True))
+    return found
+
+
+def near(folder: Path) -> list[Row]:
+    """Recall and precision against all pairs, datasketch beside it."""
+    from datasketch import MinHash, MinHashLSH
+
+    texts = list(maker().documents(DOCUMENTS))
+    sets = shingles_of(texts)
+    truth = all_pairs(sets)
+    start = time.perf_counter()
+    bands = np.concatenate([bands_of(texts[i : i + 256]) for i in range(0, len(texts), 256)])
+    first, second = np.array(list(truth)).T
+    proposed = (bands[first] == bands[second]).any(1)
+    found = near_texts(texts)
+    ours = time.perf_counter() - start
+    later = {j for _, j in truth}
+    right = sum((p.first, p.second) in truth for p in found)
+
+    start = time.perf_counter()
+    index, pairs = MinHashLSH(threshold=THRESHOLD, num_perm=128), set[tuple[int, int]]()
+    for number, hashes in enumerate(sets):
+        sketch = MinHash(num_perm=128)
+        sketch.update_batch([h.tobytes() for h in hashes])
+        pairs |= {(int(other), number) for other in index.query(sketch)}
+        index.insert(str(number), sketch)
+    theirs = time.perf_counter() - start
+    agreed = len(pairs & set(truth))
+    n = f"{DOCUMENTS:,} documents, {len(truth):,} pairs, {len(later):,} items"
+    sketched = f"datasketch {agreed / len(truth):.4f}"
+    return [
+        Row("collect", "near duplicates: recall of pairs with a Jaccard similarity of 0.8",
+            f"{proposed.mean():.4f}", sketched, None, ">= 0.98", bool(proposed.mean() >= 0.98), n),
+        Row("collect", "near duplicates: recall of items that are like an earlier one",
+            f"{len({p.second for p in found} & later) / len(later):.4f}",
+            f"datasketch {len({j for _, j in pairs} & later) / len(later):.4f}", None, ">= 0.98",
+            len({p.second for p in found} & later) >= 0.98 * len(later), n),
+        Row("collect", "near duplicates: precision", f"{right / len(found):.4f}",
+            f"datasketch {agreed / len(pairs):.4f}", None, "1.000", right == len(found), n),
+        Row("collect", "near duplicates: seconds", f"{ours:.1f}",
+            f"datasketch {theirs:.1f}", theirs / ours, "", True, n),
+    ]  # fmt: skip
+
+
+# --------------------------------------------------------------------------- memory
+
+
+def repeated(minutes: float) -> Iterator[str]:
+    """Documents of about twelve kilobytes until the time is over: half of them made of sentences that occur in others,
+    half of them edits of earlier ones."""
+    words, until = maker().words, time.monotonic() + 60 * minutes
+    rng, sources = np.random.default_rng(0), list[str]()
+    sentences = [" ".join(words[at : at + 20]) for at in rng.integers(0, len(words) - 20, 200_000)]
+    while time.monotonic() < until:
+        if sources and rng.random() < 0.5:
+            text = sources[int(rng.integers(len(sources)))]
+            for at in sorted(rng.integers(0, len(text), 5).tolist()):
+                text = f"{text[:at]} edited {text[at:]}"
+        else:
+            text = ". ".join([sentences[k] for k in rng.integers(0, len(sentences), 100).tolist()])
+            if len(sources) < 5_000:
+                sources.append(text)
+        yield text
+
+
+def rss(folder: Path) -> list[Row]:
+    """The memory of collecting as much text as the minutes allow, without rules: prints, duplicates and writing."""
+    before = memory()
+    off = [rule.name for rule in rules()]
+    start = time.perf_counter()
+    source = made_source("repeated", lambda: repeated(MINUTES * 0.6))
+    made = gather([source], folder / "set", off=off, processes=PROCESSES)
+    seconds = time.perf_counter() - start
+    parts = [json.loads(p.read_text()) for p in (folder / "set" / "work").rglob("[0-9]*.json")]
+    size = sum(p["bytes"] for p in parts) / 1e9
+    count = sum(p["found"] for p in parts)
+    print(
+        f"{size:.2f} GB, {count:,} documents, {seconds:.0f} s, {memory():.2f} GiB (before {before:.2f})",
+        made["left_out"],
+    )
+    return [
+        Row(
+            "collect",
+            "memory of all processes together, GiB; prints, exact and near duplicates of text, no rules",
+            f"{memory():.2f}",
+            "",
+            None,
+            "<= 2",
+            memory() <= 2,
+            f"{size:.1f} GB, {count:,} documents, {size * 1e3 / seconds:.0f} MB a second",
+        )
+    ]
+
+
+# --------------------------------------------------------------------------- killed
+
+
+def killed(folder: Path) -> list[Row]:
+    """A collection that is killed 20 times at points drawn by chance: the digest, and what was read again."""
+    from tests.collect.killed import collected, log_of
+
+    texts = folder / "texts"
+    texts.mkdir(parents=True)
+    for number, text in enumerate(maker().documents(200)):
+        (texts / f"{number:04d}.txt").write_text(text)
+    ((_, whole, count),) = collected(texts, folder / "whole", 0)
+    rng = np.random.default_rng(0)
+    points = [int(p) for p in rng.integers(1, count // 16, KILLS)]
+    *ends, last = collected(texts, folder / "set", *points, 0)
+    deaths = sum(code < 0 for code, _, _ in ends)
+    reads = log_of(folder / "set").read_text().splitlines()
+    again = len(reads) - 200
+    same = last[1] == whole and deaths == KILLS
+    return [
+        Row("collect", "killed at points drawn by chance: the digest of an uninterrupted run",
+            "same" if same else "another", "", None, "same", same,
+            f"{deaths} kills at {count} points, 200 documents, {again} reads of what was not yet written"),
+    ]  # fmt: skip
+
+
+PARTS = {"throughput": throughput, "near": near, "memory": rss, "killed": killed}
+
+
+def main(parts: list[str] | None = None) -> None:
+    from benchmarks.collect_learning import learning
+
+    known: dict[str, Callable[[Path], list[Row]]] = {**PARTS, "learning": learning}
+    rows = []
+    for name in parts or known:
+        with tempfile.TemporaryDirectory(dir=os.environ.get("AFRESH_SCRATCH")) as folder:
+            print(f"-- {name}", flush=True)
+            made = known[name](Path(folder))
+            shutil.rmtree(folder, ignore_errors=True)
+            Path(folder).mkdir()
+        for row in made:
+            print(row, flush=True)
+        rows += made
+        save_part(name, made)
+
+
+def save_part(name: str, rows: list[Row]) -> None:
+    """Each part is saved by itself, so that parts can be repeated."""
+    save(f"collect_{name}", rows)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
