@@ -342,6 +342,25 @@ def test_an_ending_is_found_for_expressions_and_grammars_that_can_end() -> None:
     assert constraint.grammar('start: "a" start', alphabet("bytes"))().closing(9) is None
 
 
+@every_tokenizer
+def test_an_ending_can_be_written_from_everywhere(name: str) -> None:
+    """After each allowed token and after each half of a byte, whose other half may only be that of a byte that is no
+    token of its own: a space is one for `chars`, while \\n and quotes are written in halves."""
+    state, depth = constraint.json_schema({"type": "object"}, alphabet(name))(), 0
+    while depth < 6:
+        for token in state.allowed().nonzero()[:, 0].tolist():
+            after = state.copy()
+            after.accept(token)
+            for closing in after.closing(99) or ():
+                assert bool(after.allowed()[closing])
+                after.accept(closing)
+        may = state.allowed().nonzero()[:, 0].tolist()
+        if not may:
+            break
+        state.accept(may[depth % len(may)])
+        depth += 1
+
+
 def test_a_model_without_the_required_characters_is_refused() -> None:
     letters = alphabet("bytes")
     t = TOKENIZERS["bytes"]

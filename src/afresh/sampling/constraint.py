@@ -222,16 +222,18 @@ def _mask(matcher: Any, alphabet: Alphabet) -> np.ndarray:
 
 
 class _Bytes:
-    """A matcher that reads bytes; with `high`, only those that begin with this half may come first."""
+    """A matcher that reads bytes. After the half `high`, only those that begin with it may come first, of the bytes
+    that are written in halves: others are tokens."""
 
     def __init__(self, alphabet: Alphabet, matcher: Any, high: int | None) -> None:
         self.alphabet, self.matcher, self.high = alphabet, matcher, high
+        self.halved = [b for b in alphabet.spelled if b >> 4 == high]
         self.ids = dict(zip(*(a.tolist() for a in alphabet.bytes_of), strict=True))
 
     def may(self) -> list[int]:
         names, ids = self.alphabet.bytes_of
         may: list[int] = names[_mask(self.matcher, self.alphabet)[ids]].tolist()
-        return [b for b in may if self.high in (None, b >> 4)]
+        return may if self.high is None else [b for b in may if b in self.halved]
 
     def read(self, byte: int) -> None:
         self.matcher.consume_token(self.ids[byte])
