@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -496,3 +498,27 @@ def test_what_would_be_fetched_is_said_without_fetching(site: Site, tmp_path: Pa
     assert "2 addresses" in lines[0] and "depth of 2" in lines[1] and lines[-1] == "not obeyed: noai, noindex"
     with pytest.raises(UserError, match="override"):
         place_of("https://example.org", {"override": "robots.txt"})
+
+
+@pytest.mark.slow
+def test_what_was_fetched_is_kept_when_the_process_is_killed(site: Site, finding: Finder, tmp_path: Path) -> None:
+    for i in range(20):
+        site.put(f"/{i}", f"page {i}")
+    addresses = [site.url(f"/{i}") for i in range(20)]
+    (tmp_path / "addresses.txt").write_text("\n".join(addresses))
+    code = (
+        "import sys; from pathlib import Path; from afresh.collect.sources.web import SOURCE, WebOptions; "
+        "from afresh.collect.store import FetchedFiles; "
+        f"list(SOURCE.find('addresses:{tmp_path}/addresses.txt', WebOptions(delay=0.02), "
+        f"FetchedFiles(Path('{tmp_path}/fetched'))))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as process:
+        while len(site.paths()) < 8 and process.poll() is None:
+            time.sleep(0.005)
+        process.kill()
+    lines = (tmp_path / "fetched" / "fetched.jsonl").read_bytes().split(b"\n")[:-1]  # the last may be cut off
+    kept = {json.loads(line)["address"] for line in lines}
+    before = len(site.asked)
+    assert [one.where for one in finding(*addresses)] == addresses
+    again = {site.url(path) for path, _, _ in site.asked[before:]}
+    assert not kept & again and 5 <= len(kept) < 20

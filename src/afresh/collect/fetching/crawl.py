@@ -21,6 +21,7 @@ from afresh.collect.record import Found, Rejection
 from afresh.collect.sources import CONSUMED
 
 AHEAD = 256  # addresses that are fetched before those in front of them are found
+FIRST = 16  # likewise at the beginning, so that a collection that ends soon asks for little more than it takes
 NESTED = 3  # sitemaps in sitemaps
 
 
@@ -47,11 +48,8 @@ class Entry:
 def crawl(place: str, given: Iterator[str], fetcher: Fetcher, bounds: Bounds) -> Iterator[Found | Rejection]:
     """What is at the addresses that are given; in the place of a list, what is at those that it lists; at last, what
     links lead to. The order is that of the addresses, whichever server is faster."""
-    with running_loop() as loop:
-        try:
-            yield from Crawl(place, given, fetcher, bounds, loop).run()
-        finally:
-            asyncio.run_coroutine_threadsafe(fetcher.close(), loop).result()
+    with running_loop(fetcher.close) as loop:
+        yield from Crawl(place, given, fetcher, bounds, loop).run()
 
 
 @dataclass
@@ -99,14 +97,15 @@ class Crawl:
 
     def _look_ahead(self) -> bool:
         """Begin to fetch the addresses that come next; returns whether there are any."""
-        while len(self.ahead) < AHEAD:
+        wanted = min(AHEAD, FIRST + self.count)
+        while len(self.ahead) < wanted:
             if (written := next(self.given, None)) is not None:
                 self.ahead.extend(self._entries([written], "", Entry("")))
             elif self.linked:
                 self.ahead.append(self.linked.popleft())
             else:
                 break
-        for entry in islice(self.ahead, AHEAD):
+        for entry in islice(self.ahead, wanted):
             if isinstance(entry, Entry) and entry.ready is None:
                 entry.ready = asyncio.run_coroutine_threadsafe(self.fetcher.fetch(entry.address), self.loop)
         return bool(self.ahead)
