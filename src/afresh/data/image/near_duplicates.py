@@ -18,7 +18,9 @@ CELLS = SIDE + 1
 FINE = 4 * CELLS  # pixels along either side of the thumbnail in which candidates are compared
 MAX_DIFFERENT = 8  # of the 128 comparisons, in two near duplicates
 MAX_LEVELS = 6.0  # mean difference of the cells of two near duplicates, of 255, over red, green and blue
-MIN_CORRELATION = 0.9  # of the brightness in them, so that two pages of print or two drawings are not the same
+# Of the brightness in their thumbnails, so that two pages of print or two drawings are not the same. Measured: of 4,000
+# handwritten digits no two agree so well (159 pairs pass 0.9); images saved again as JPEG of quality 90 all do.
+MIN_CORRELATION = 0.98
 FLAT = 2.0  # levels; a smaller change of brightness counts as none
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # weights of red, green and blue (ITU-R BT.601)
 CHUNK = 512

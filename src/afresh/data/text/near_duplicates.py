@@ -7,7 +7,7 @@ A near duplicate is missed only if its signature differs (the probability is sta
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -31,16 +31,12 @@ def near_texts(texts: Sequence[str], threshold: float = THRESHOLD) -> list[NearD
     similarity s is proposed with probability 1 - (1 - s^6)^20, which is 99.8% at 0.8 and 0.1% at 0.2.
     If a bucket holds more than CROWD texts, the later ones are compared with the first CROWD only.
     """
-    buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for start in range(0, len(texts), TOGETHER):
-        for i, bands in enumerate(bands_of(texts[start : start + TOGETHER]).tolist(), start):
-            for b, value in enumerate(bands):
-                if value:
-                    buckets[b, value].append(i)
     candidates: dict[int, set[int]] = defaultdict(set)
-    for members in buckets.values():
-        for place, second in enumerate(members):
-            candidates[second].update(members[: min(place, CROWD)])
+    if texts:
+        bands = np.concatenate([bands_of(texts[i : i + TOGETHER]) for i in range(0, len(texts), TOGETHER)])
+        for members in buckets(bands):
+            for place, second in enumerate(members):
+                candidates[second].update(members[: min(place, CROWD)])
 
     @lru_cache(maxsize=256)  # holding the sets of all texts would take more memory than the texts
     def of(i: int) -> Hashes:
@@ -54,6 +50,18 @@ def near_texts(texts: Sequence[str], threshold: float = THRESHOLD) -> list[NearD
                 pairs.append(NearDuplicate(first, second, similarity))
                 break
     return pairs
+
+
+def buckets(bands: Hashes) -> Iterator[list[int]]:
+    """The texts, at least two and in order, that have a band (n, BANDS) in common."""
+    for column in bands.T:
+        order = np.argsort(column, kind="stable")
+        values = column[order]
+        starts = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
+        ends = np.append(starts[1:], len(values))
+        several = (ends - starts > 1) & (values[starts] != 0)
+        for start, end in zip(starts[several], ends[several], strict=True):
+            yield order[start:end].tolist()
 
 
 def bands_of(texts: Sequence[str]) -> Hashes:
