@@ -29,6 +29,7 @@ NAMES = (
     "spoken",
     "small_sounds",
     "sound_codec",
+    "collect",
 )
 NEED_DATA = tuple(n for n in NAMES if n not in ("throughput", "steps", "decoding", "digits", "steer_exact"))
 
