@@ -76,4 +76,4 @@ def test_a_header_states_a_licence_of_anything(site: Site, finding: Finder) -> N
 
 @pytest.mark.parametrize("content", [b"", b"\0\0", b"<" * 10_000, b"<div>" * 100_000, "é".encode("latin-1")])
 def test_pages_that_are_hardly_html_say_nothing(content: bytes) -> None:
-    assert licence_of(read_head(content, "no-such-encoding"), httpx.Headers()) == ("unknown", "")
+    assert licence_of(read_head(content), httpx.Headers()) == ("unknown", "")

@@ -409,7 +409,7 @@ def test_what_a_content_is_counts_more_than_what_is_said(site: Site, finding: Fi
     assert [p.media_type.partition(";")[0] for p in pages] == [
         "text/html",
         "text/plain",
-        "text/html",
+        "application/pdf",
         "text/html",
         "text/plain",
         "text/plain",

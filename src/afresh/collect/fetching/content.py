@@ -14,28 +14,31 @@ HTML = ("text/html", "application/xhtml+xml")
 VAGUE = ("", "text/plain", "application/octet-stream", "binary/octet-stream")  # of which the name says more
 MARKS = (b"\xff\xfe", b"\xfe\xff")  # byte order marks of UTF-16
 CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE)
+# Encodings that pages are in. Python knows others, which are no encodings of pages and may take long to decode.
+ENCODINGS = re.compile(
+    r"utf-16(le|be)?|(us-)?ascii|latin-?1|iso-?8859-\d{1,2}|windows-(125\d|874|31j)|cp125\d|koi8-[ru]|macintosh"
+    r"|(x-)?(shift[_-]jis|sjis)|euc-(jp|kr)|iso-2022-(jp|kr)|gb2312|gbk|gb18030|big5(-hkscs)?|tis-620"
+)
+LABELS = {"iso-8859-1": "cp1252", "latin1": "cp1252", "latin-1": "cp1252", "us-ascii": "cp1252", "x-sjis": "shift_jis"}
 
 
 def media_type(stated: str, content: bytes) -> str:
-    """The media type of a content: HTML if it begins as such and is not said to be plain text, or else what is stated.
+    """The media type of a content: by its first bytes, HTML if it begins as such and is not said to be plain text, or
+    else what is stated.
 
     Raises Refused if it is said to be text and is binary.
     """
     kind = stated.partition(";")[0].strip().lower()
+    suffix = next((suffix for start, suffix in MAGIC.items() if content.startswith(start)), None)
+    if suffix is not None:
+        return next((t for t, s in TYPES.items() if s == suffix), kind)
     start = content[:START].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if kind not in ("text/plain", "text/markdown") and start.startswith((b"<!doctype html", b"<html")):
         return HTML[0]
-    if kind.startswith("text/") or kind in HTML:
-        known = content.startswith((*MAGIC, *MARKS))
-        if b"\0" in content[:START] and not known:
-            raise Refused("content_type", f"the server says {kind}, but it is binary")
+    is_text = kind.startswith("text/") or kind in HTML
+    if is_text and b"\0" in content[:START] and not content.startswith(MARKS):
+        raise Refused("content_type", f"the server says {kind}, but it is binary")
     return kind
-
-
-def charset(stated: str) -> str:
-    """The encoding of characters that a header Content-Type states, or nothing."""
-    found = CHARSET.search(stated)
-    return found[1] if found else ""
 
 
 def name(address: str, kind: str) -> str:
@@ -44,8 +47,24 @@ def name(address: str, kind: str) -> str:
 
 
 def as_utf8(stated: str, content: bytes) -> bytes:
-    """A plain text in UTF-8, if a header says in which other encoding it is."""
+    """A text in UTF-8: by its byte order mark, or else as a header or its own `meta` element says. Texts that are valid
+    UTF-8 stay as they are, whatever is said of them; so do those of which nothing true is said."""
+    encodings = [CHARSET.search(stated), CHARSET.search(content[:START].decode("latin-1"))]
+    marked = "utf-16" if content.startswith(MARKS) else ""
+    for encoding in (marked, *(found[1].lower() for found in encodings if found)):
+        if not ENCODINGS.fullmatch(encoding) or _is_utf8(content):
+            continue
+        try:
+            return content.decode(LABELS.get(encoding, encoding)).encode()
+        except (LookupError, UnicodeError):
+            continue
+    return content
+
+
+def _is_utf8(content: bytes) -> bool:
+    """Whether a text cannot well be in another encoding. Those of seven bits switch by the character of escape."""
     try:
-        return content.decode(charset(stated) or "utf-8").encode()
-    except (LookupError, UnicodeError):
-        return content
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return b"\x1b" not in content

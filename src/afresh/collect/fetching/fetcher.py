@@ -16,7 +16,7 @@ import httpx
 from afresh import __version__
 from afresh.collect.fetching.addresses import Network, canonical, origin, path
 from afresh.collect.fetching.body import ENCODINGS
-from afresh.collect.fetching.content import HTML, charset, media_type
+from afresh.collect.fetching.content import HTML, as_utf8, media_type
 from afresh.collect.fetching.head import Head, read_head
 from afresh.collect.fetching.lanes import Answer, Lanes, Patience
 from afresh.collect.fetching.listings import kind_of
@@ -58,8 +58,12 @@ class Page:
     @property
     def head(self) -> Head:
         """What it says of itself, if it is HTML. Raises Refused as `type` does."""
-        stated = self.headers.get("content-type", "")
-        return read_head(self.content, charset(stated)) if self.type in HTML else Head()
+        return read_head(self.text) if self.type in HTML else Head()
+
+    @property
+    def text(self) -> bytes:
+        """The content of a text in UTF-8."""
+        return as_utf8(self.headers.get("content-type", ""), self.content)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from afresh.collect.fetching.addresses import host
-from afresh.collect.fetching.content import as_utf8, name
+from afresh.collect.fetching.content import HTML, name
 from afresh.collect.fetching.fetcher import Page
 from afresh.collect.fetching.licence import licence_of
 from afresh.collect.record import About, Found
@@ -26,7 +26,7 @@ def found(where: str, page: Page, group: bool, time: str = "") -> Found:
         preferences=page.said,
         extra={"address": page.address} if page.address != where else {},
     )
-    content = as_utf8(stated, page.content) if kind == "text/plain" else page.content
+    content = page.text if kind.startswith("text/") or kind in HTML else page.content
     return Found(where, content, name(page.address, kind), stated if stated.startswith(kind) else kind, about=about)
 
 

@@ -32,12 +32,9 @@ class Head:
         return [content for name, content in self.metas if name in names]
 
 
-def read_head(content: bytes, charset: str = "") -> Head:
-    """What a page says of itself; nothing if it is not HTML."""
-    try:
-        parser = etree.HTMLParser(encoding=charset or None, remove_comments=True, remove_pis=True)
-    except LookupError:  # an encoding that does not exist
-        parser = etree.HTMLParser(remove_comments=True, remove_pis=True)
+def read_head(content: bytes) -> Head:
+    """What a page, in UTF-8, says of itself; nothing if it is not HTML."""
+    parser = etree.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True)
     try:
         root = etree.fromstring(content[:MAX_BYTES], parser)
     except (etree.XMLSyntaxError, ValueError):
