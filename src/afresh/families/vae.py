@@ -42,8 +42,10 @@ from afresh.nets.posterior import decode, encoding, posterior_draw, standardised
 from afresh.sampling.search import search
 
 RANK = 128  # of the fitted density's covariances, besides their diagonals
-FITTED, FEWEST = 12_000, 50  # most examples that the density is fitted to; fewest examples of a class with a density
-FITTED = 4_000  # from the posteriors of all examples, where these are fewer, and at most 4 of each
+# Draws from posteriors that the density is fitted to: of at most so many examples, and of fewer up to 4 of each. More
+# brought less than .2 nats.
+FITTED = 4_000
+FEWEST = 50  # examples of a class with a density of its own
 DRAWS = 64  # posterior draws for an estimate of the likelihood
 LARGE = 16  # cells of the shortest axis from which the finest grid is folded into channels
 ROUNDS, SEARCH = 20, 100  # Gibbs rounds for filling a hole; optimisation steps of a search for latents
