@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from afresh.alignment.rewards.reward_factory import Wanted
+from afresh.collect.gather import Limits as CollectLimits
+from afresh.collect.gather import gather, places_of
 from afresh.core import UserError, events
 from afresh.core.events import Event, JsonLines, Listener, listening
 from afresh.core.sandbox import Limits, Sandbox
@@ -60,6 +62,7 @@ __all__ = [
     "Scores",
     "Session",
     "UserError",
+    "collect_data",
     "doctor",
     "inspect_data",
     "list_models",
@@ -795,6 +798,52 @@ def inspect_data(
     """What would be learnt from `path`, as for `train`, before anything is spent (`afresh data`). `near`: whether near
     duplicates are searched. Raises UserError if it cannot be used."""
     return look(as_path(path), modality, data, _data(validation), near)
+
+
+def collect_data(
+    sources: Any = (),
+    into: PathLike = "data",
+    *,
+    name: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    rules: Sequence[str] = (),
+    without_rules: Sequence[str] = (),
+    licence: str | None = None,
+    person: str | None = None,
+    consent: str | None = None,
+    max_bytes: int | None = None,
+    max_items: int | None = None,
+    max_minutes: float | None = None,
+    resume: bool = False,
+    processes: int = 1,
+    quiet: bool = False,
+) -> Mapping[str, Any]:
+    """Gather a data set into the folder `into`, which `train` takes, after what it has; returns its manifest.
+
+    `sources` is a place or a list of places: the path of a folder, a file, a table or a repository, or an address, as
+    text or as Path. Or it is data of this program, whose `name` is then needed: a function without arguments that
+    returns texts, rows {column: value}, arrays, images, sounds or paths, or an iterator or a list of them. `options`
+    are those of the sources ({"text": "body"}), and `rules` and `without_rules` switch rules on, also as "name=value",
+    and off. `licence`, `person` and `consent` hold for what says nothing of them itself. What was interrupted goes on
+    with `resume`; data of a program is then given again, under its name.
+
+    Raises UserError for a place that no source knows, for options and rules that there are not, and if the folder holds
+    something else or cannot be written.
+    """
+    about = {k: v for k, v in (("licence", licence), ("person", person), ("consent", consent)) if v}
+    if licence:
+        about["licence_from"] = "whoever collected it"
+    with _reporting(quiet):
+        given = places_of(sources, name, options or {}, about)
+        return gather(
+            given,
+            Path(into),
+            on=rules,
+            off=without_rules,
+            limits=CollectLimits(max_bytes, max_items, max_minutes),
+            resume=resume,
+            processes=processes,
+        )
 
 
 def remove_data(*names: str) -> None:

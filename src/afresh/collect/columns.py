@@ -17,7 +17,7 @@ from afresh.data.columns import CAPTIONS
 from afresh.data.files import FileError
 from afresh.data.text.chat import ChatColumns, chat_columns, parse_turns, text_problem
 from afresh.data.text.tables import TEXT_NAMES
-from afresh.data.written_aside import MediaFile, media_file
+from afresh.data.written_aside import Entry, MediaFile, media_file
 
 # What a column is if it is not named by an option, by its name in lower case; the first that there is counts.
 GUESSED: Mapping[str, Sequence[str]] = {
@@ -108,6 +108,7 @@ def choose(names: Sequence[str], texts: Sequence[str], media: Sequence[str], opt
     return Columns(of, chat)
 
 
+FILE = "\0file"  # the column of the file of an example, which has no name of its own
 Read = Callable[[str], MediaFile]  # an image or a sound by its path; raises FileError
 
 
@@ -149,6 +150,19 @@ def found_in(
 def messages_json(turns: Sequence[tuple[str, str]]) -> str:
     """A conversation as the JSON of its messages, [{"role", "content"}]."""
     return json.dumps([{"role": role, "content": text} for role, text in turns], ensure_ascii=False)
+
+
+def found_in_entry(
+    source: str, where: str, entry: Entry, options: ColumnOptions, extra: Mapping[str, str] | None = None
+) -> Found | Rejection:
+    """What an example holds, whose columns are its own. Raises UserError if it is not clear which column is what."""
+    row: dict[str, Any] = {str(k): v for k, v in entry.columns.items()}
+    texts = [k for k, v in row.items() if isinstance(v, str)]
+    media = [] if entry.file is None else [FILE]
+    if entry.file is not None:
+        row = {FILE: entry.file, **row}
+    columns = choose(list(row), texts, media, options)
+    return found_in(source, where, row, columns, split=entry.split, extra=extra)
 
 
 def about_row(row: Mapping[str, Any], columns: Columns, split: str, extra: Mapping[str, str]) -> About:

@@ -26,7 +26,7 @@ from afresh.collect.leakage import Other
 from afresh.collect.process import Part, process
 from afresh.collect.record import UNKNOWN, About, Found, Rejection
 from afresh.collect.rules import chosen
-from afresh.collect.sources import Options, Source, Unavailable, options_of, source_of
+from afresh.collect.sources import Options, Source, Unavailable, options_of, python, source_of
 from afresh.collect.store import WORK, SourceParts, Store
 from afresh.core import UserError, events
 from afresh.core.counted import counted
@@ -78,6 +78,29 @@ def other_place(place: str) -> Place:
     """Other data that a data set is compared with. Raises UserError if it cannot be read."""
     source = other_source(place)
     return Place(source, place, options_of(source, {}), {})
+
+
+def places_of(
+    given: Any,
+    name: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    about: Mapping[str, str] | None = None,
+) -> list[Place]:
+    """The places in what a program gave: a place or a list of them, or with a `name` data of the program itself.
+
+    Raises UserError like `place_of`, and for data without a name.
+    """
+    if name is not None:
+        source = python.of_object(given)
+        return [Place(source, f"{python.PREFIX}{name}", options_of(source, options or {}), dict(about or {}))]
+    places = [given] if isinstance(given, str | Path) else given
+    if not isinstance(places, list | tuple) or not all(isinstance(p, str | Path) for p in places):
+        raise UserError(
+            "Data of a program needs a name, by which it is known when it is collected again. Give `name`; or give "
+            "sources as paths and addresses.",
+            "no_name",
+        )
+    return [place_of(str(place), options, about) for place in places]
 
 
 def of_json(row: Mapping[str, Any]) -> Place:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import zipfile
@@ -189,8 +190,17 @@ def too_large(size: int, max_mb: int) -> str:
 
 
 def open_plain(file: DataFile) -> IO[bytes]:
-    """Open a file for reading, decompressed if its name ends in .gz."""
-    return GzipFile(file.path) if file.suffix == ".gz" else file.path.open("rb")  # type: ignore[return-value]
+    """Open a file for reading, decompressed if its name ends in .gz or .zst."""
+    return open_plain_path(file.path, file.suffix)
+
+
+def open_plain_path(path: Path, suffix: str) -> IO[bytes]:
+    """`open_plain` of what has this suffix."""
+    if suffix == ".zst":
+        import pyarrow
+
+        return io.BufferedReader(pyarrow.CompressedInputStream(path.open("rb"), "zstd"))
+    return GzipFile(path) if suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
 
 
 def read_bytes(file: DataFile, max_mb: int) -> bytes:
@@ -206,7 +216,7 @@ def read_bytes(file: DataFile, max_mb: int) -> bytes:
     except (BadGzipFile, EOFError, zlib.error) as error:
         raise FileError(f"damaged .gz: {error}") from None
     except OSError as error:
-        raise FileError(f"cannot be read: {error.strerror}") from None
+        raise FileError(f"cannot be read: {error.strerror or error}") from None
     if len(raw) > max_mb * MB:
         raise FileError(f"more than {max_mb:,} MB when decompressed: raise `data.max_file_mb`")
     return raw
@@ -330,14 +340,20 @@ def _members(path: Path, accepted: list[zipfile.ZipInfo], refused: list[Refused]
             yield info.filename, content
 
 
-def _member_exclusion_reason(info: zipfile.ZipInfo, suffixes: Collection[str], limits: ZipLimits) -> str | None:
-    name = PurePosixPath(info.filename.replace("\\", "/"))
+def name_exclusion_reason(member: str) -> str | None:
+    """Why a member of an archive is left out for its name, or None."""
+    name = PurePosixPath(member.replace("\\", "/"))
     if name.is_absolute() or ".." in name.parts or (name.parts and ":" in name.parts[0]):
         return "its name leads out of the archive"
+    return "hidden, or created by an operating system" if is_hidden(member) else None
+
+
+def _member_exclusion_reason(info: zipfile.ZipInfo, suffixes: Collection[str], limits: ZipLimits) -> str | None:
     if stat.S_ISLNK(info.external_attr >> 16):
         return "symbolic link"
-    if is_hidden(info.filename):
-        return "hidden, or created by an operating system"
+    if (reason := name_exclusion_reason(info.filename)) is not None:
+        return reason
+    name = PurePosixPath(info.filename)
     if info.flag_bits & 1:
         return "encrypted"
     if suffixes and name.suffix.lower() not in suffixes:

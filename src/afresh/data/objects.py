@@ -54,6 +54,16 @@ def as_path(data: Any) -> Path:
     return write_aside(kind, _of_one_kind(kind, head, stream))
 
 
+def entries(data: Any) -> Iterator[Entry]:
+    """The examples of an object one at a time, as `as_path` would write them aside, of any number and of several kinds.
+
+    Raises UserError like `as_path`.
+    """
+    found: dict[str, Any] = {}
+    for split, row in _with_splits(data):
+        yield _entry(row, split, found)
+
+
 def _of_one_kind(kind: Kind, head: Entry, rest: Iterator[Entry]) -> Iterator[Entry]:
     yield head
     for number, entry in enumerate(rest, 2):

@@ -58,7 +58,7 @@ def _archives(path: Path) -> list[DataFile]:
 
 def _kind(path: Path, files: list[DataFile], modality: str | None) -> Kind:
     suffixes = {
-        f".{name.rpartition('.')[2]}" for file in files for example in _examples(file, False) for name in example
+        f".{name.rpartition('.')[2]}" for file in files for example in examples(file, False) for name in example
     }
     found: set[Kind] = set()
     if suffixes & IMAGES:
@@ -78,7 +78,7 @@ def _kind(path: Path, files: list[DataFile], modality: str | None) -> Kind:
     return found.pop()
 
 
-def _examples(file: DataFile, content: bool) -> Iterator[dict[str, bytes]]:
+def examples(file: DataFile, content: bool) -> Iterator[dict[str, bytes]]:
     """The members of each example by their endings (jpg, txt, seg.png), with their content or without."""
     current, example = "", dict[str, bytes]()
     with tarfile.open(file.path, "r:") as archive:
@@ -104,16 +104,26 @@ def _entries(files: list[DataFile], kind: Kind) -> Iterator[Entry]:
     held_out = "validation" in splits.values()
     left_out = 0
     for file in files:
-        for example in _examples(file, True):
-            media = {k: m for k, v in example.items() if (m := media_file(v, f"x.{k}")) is not None and m.kind == kind}
-            main = min(media, key=lambda k: k.count("."), default=None)
-            if main is None:
+        for example in examples(file, True):
+            found = entry(example, kind, (splits[file.name] or "train") if held_out else None)
+            if found.file is None:
                 left_out += 1
                 continue
-            others = {image_column(k.partition(".")[0]): m for k, m in media.items() if k != main and kind == "image"}
-            yield Entry(_columns(example), media[main], others, (splits[file.name] or "train") if held_out else None)
+            yield found
     if left_out:
         events.warning(f"{left_out:,} examples have no {kind} of a known format: they are left out", "rows_left_out")
+
+
+def entry(example: Mapping[str, bytes], kind: Kind | None = None, split: str | None = None) -> Entry:
+    """What the members of an example are, with its image or sound of this kind or, with None, of either."""
+    media = {k: m for k, v in example.items() if (m := media_file(v, f"x.{k}")) is not None and kind in (None, m.kind)}
+    main = min(media, key=lambda k: k.count("."), default=None)
+    if main is None:
+        return Entry(_columns(example), split=split)
+    others = {
+        image_column(k.partition(".")[0]): m for k, m in media.items() if k != main and media[main].kind == "image"
+    }
+    return Entry(_columns(example), media[main], others, split)
 
 
 def _columns(example: Mapping[str, bytes]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from afresh.collect.licence_files import licence_of_text
 from afresh.collect.sources import repository, source_of
 from afresh.core import UserError
 from afresh.core.events import Event, listening
-from tests.collect.sources.finding import Memory, find
+from tests.collect.sources.finding import STRICT, Memory, find
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -95,7 +95,7 @@ def test_the_files_of_a_commit_are_found_with_their_licences(folder: Path) -> No
 
 
 def test_a_repository_is_gathered_as_code_and_text(folder: Path, tmp_path: Path) -> None:
-    made = gather([place_of(str(folder))], tmp_path / "set")
+    made = gather([place_of(str(folder))], tmp_path / "set", off=STRICT)
     assert made["items"] == {"code": 5, "text": 1}
 
 
@@ -146,7 +146,7 @@ def test_an_address_that_does_not_answer_is_no_source_and_others_go_on(
     monkeypatch.setattr(repository, "SAFE", {**repository.SAFE, **local})
     said: list[Event] = []
     with listening(said.append):
-        made = gather([place_of("https://example.org/none.git"), place_of(str(folder))], tmp_path / "set")
+        made = gather([place_of("https://example.org/none.git"), place_of(str(folder))], tmp_path / "set", off=STRICT)
     assert [row["place"] for row in made["sources"]] == [str(folder)] and made["items"] == {"code": 5, "text": 1}
     assert any(e.kind == "warning" and "cannot be fetched" in e.text for e in said)
 

@@ -16,7 +16,7 @@ from afresh.collect.gather import Limits, gather, place_of
 from afresh.collect.sources import source_of, tables
 from afresh.core import UserError, events
 from afresh.core.events import Event, listening
-from tests.collect.sources.finding import find
+from tests.collect.sources.finding import STRICT, find
 
 ROWS = [
     {"id": i, "body": f"Story {i}\nof a river.", "author": f"ann{i % 2}", "license": "CC0-1.0", "date": "2024-05-03"}
@@ -88,8 +88,8 @@ def test_columns_are_named_by_options_or_guessed_and_said(tmp_path: Path) -> Non
 def test_a_table_whose_columns_are_not_clear_is_not_kept_as_a_source(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"one": "first", "two": "second"}\n')
     with pytest.raises(UserError, match="Name it with `text`"):
-        gather([place_of(str(tmp_path / "a.jsonl"))], tmp_path / "set")
-    made = gather([place_of(str(tmp_path / "a.jsonl"), {"text": "two"})], tmp_path / "set")
+        gather([place_of(str(tmp_path / "a.jsonl"))], tmp_path / "set", off=STRICT)
+    made = gather([place_of(str(tmp_path / "a.jsonl"), {"text": "two"})], tmp_path / "set", off=STRICT)
     assert made["items"] == {"text": 1} and len(made["sources"]) == 1
 
 
@@ -190,6 +190,6 @@ def test_a_folder_of_tables_is_told_from_a_folder_of_files(tmp_path: Path) -> No
 
 def test_what_is_resumed_is_the_same(tmp_path: Path) -> None:
     as_lines(tmp_path / "a.jsonl")
-    whole = gather([place_of(str(tmp_path / "a.jsonl"))], tmp_path / "whole")["digest"]
-    gather([place_of(str(tmp_path / "a.jsonl"))], tmp_path / "set", limits=Limits(items=2))
-    assert gather([], tmp_path / "set", resume=True)["digest"] == whole
+    whole = gather([place_of(str(tmp_path / "a.jsonl"))], tmp_path / "whole", off=STRICT)["digest"]
+    gather([place_of(str(tmp_path / "a.jsonl"))], tmp_path / "set", off=STRICT, limits=Limits(items=2))
+    assert gather([], tmp_path / "set", off=STRICT, resume=True)["digest"] == whole

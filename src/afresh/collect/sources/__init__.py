@@ -13,16 +13,19 @@ from afresh.collect.record import Found, Rejection
 from afresh.core import UserError
 from afresh.core.options import problems
 
-SOURCES = (
+SOURCES = (  # files in this folder, each with a SOURCE
     "collected",
     "repository",
+    "hub",
     "sql",
+    "python",
     "web",
     "warc",
+    "webdataset",
     "chats",
     "tables",
     "folder",
-)  # files in this folder, each with a SOURCE
+)
 
 
 class Options(BaseModel):

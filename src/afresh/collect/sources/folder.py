@@ -1,4 +1,4 @@
-"""Folders, files and .zip archives of mixed files."""
+"""Folders, files and archives of mixed files."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any
 from pydantic import Field
 
 from afresh.collect.record import About, Found, Rejection
-from afresh.collect.sources import CONSUMED, Fetched, Options, Source
+from afresh.collect.sources import CONSUMED, Fetched, Options, Source, tables
+from afresh.core import Refused, UserError
 from afresh.core.counted import counted
 from afresh.data.files import DataFile, FileError, read_bytes, read_zip, walk
 from afresh.data.split import split_of_name
+from afresh.data.tar import is_tar, read_tar
 
 
 class FolderOptions(Options):
@@ -28,19 +30,24 @@ def accepts(place: str) -> bool:
 
 
 def find(place: str, options: FolderOptions, fetched: Fetched) -> Iterator[Found | Rejection]:
-    """Every file in the order of the names, those of archives in their place."""
+    """Every file in the order of the names, those of archives and the rows of tables in their place."""
+    return every(place, options, fetched.consumed)
+
+
+def every(place: str, options: FolderOptions, consumed: int = 0) -> Iterator[Found | Rejection]:
+    """`find`, but for the first `consumed` files, which are not read again."""
     files, refused = walk(Path(place))
     count = len(refused)
     for r in refused:
         yield Rejection(place, r.source, "find", "files", r.reason)
     for file in files:
-        if file.suffix == ".zip":
-            for one in members(place, file):
+        if (inside := within(place, file, options)) is not None:
+            for one in inside:
                 count += 1
                 yield one
             continue
         count += 1
-        if count <= fetched.consumed:
+        if count <= consumed:
             yield CONSUMED
             continue
         try:
@@ -48,20 +55,47 @@ def find(place: str, options: FolderOptions, fetched: Fetched) -> Iterator[Found
         except FileError as error:
             yield Rejection(place, file.name, "find", "files", str(error))
             continue
-        name = file.name.removesuffix(".gz") if file.suffix == ".gz" else file.name
+        name = file.name[: -len(file.suffix)] if file.suffix in (".gz", ".zst") else file.name
         changed = datetime.fromtimestamp(int(file.path.stat().st_mtime), UTC).isoformat()
         group = name.rpartition("/")[0] if options.group else ""
         about = About(time=changed, group=group, split=split_of_name(file.name) or "")
         yield Found(file.name, content, name, about=about)
 
 
+def within(place: str, file: DataFile, options: FolderOptions) -> Iterator[Found | Rejection] | None:
+    """What is in an archive or a table; None for another file."""
+    if file.suffix == ".zip" or is_tar(file.name):
+        return members(place, file)
+    if tables.suffix_of(file.name) in tables.SUFFIXES - {".json"}:
+        return rows(place, file, options)
+    return None
+
+
 def members(place: str, file: DataFile) -> Iterator[Found | Rejection]:
-    """The files in an archive."""
+    """The files in an archive, and why others or the rest of it are left out."""
+    try:
+        for member in zipped(file) if file.suffix == ".zip" else read_tar(file.path):
+            if isinstance(member, Refused):
+                yield Rejection(place, member.source, "find", "archive", member.reason)
+                continue
+            name, content = member
+            yield Found(f"{file.name}: {name}", content, name, about=About(split=split_of_name(name) or ""))
+    except (FileError, UserError) as error:
+        yield Rejection(place, file.name, "find", "archive", str(error))
+
+
+def zipped(file: DataFile) -> Iterator[tuple[str, bytes] | Refused]:
     inside, refused = read_zip(file.path)
-    for name, content in inside:
-        yield Found(f"{file.name}: {name}", content, name, about=About(split=split_of_name(name) or ""))
-    for r in refused:
-        yield Rejection(place, r.source, "find", "archive", r.reason)
+    yield from inside
+    yield from refused
+
+
+def rows(place: str, file: DataFile, options: FolderOptions) -> Iterator[Found | Rejection]:
+    """The rows of a table, whose columns are guessed."""
+    try:
+        yield from tables.rows_found(place, file, tables.TableOptions(max_file_mb=options.max_file_mb))
+    except UserError as error:
+        yield Rejection(place, file.name, "find", "table", f"{error} Give the table as a source of its own.")
 
 
 def describe(place: str, options: Any) -> list[str]:
@@ -72,4 +106,6 @@ def describe(place: str, options: Any) -> list[str]:
     )
 
 
-SOURCE = Source("folder", "a folder, a file or a .zip archive", accepts, find, describe, FolderOptions)
+SOURCE = Source(
+    "folder", "a folder, a file or an archive (.zip, .tar, .tar.gz, .tar.zst)", accepts, find, describe, FolderOptions
+)
