@@ -73,7 +73,9 @@ def _pieces(texts: Sequence[str]) -> Iterator[tuple[int, bytes, NDArray[np.int64
     or a part of one text that is longer, cut at a space if it has one."""
     first, parts, size = 0, list[bytes](), 0
     for number, text in enumerate(texts):
-        raw = SPACES.sub(b" ", text.lower().encode("utf-8", "surrogatepass")) + b" "
+        raw = text.lower().encode("utf-8", "surrogatepass") + b" "
+        if not text.isascii():
+            raw = SPACES.sub(b" ", raw)
         if parts and size + len(raw) > PIECE:
             yield first, b"".join(parts), np.cumsum([len(p) for p in parts])
             parts, size = [], 0
@@ -111,19 +113,21 @@ def shingles_of(texts: Sequence[str], width: int = SHINGLE) -> list[Hashes]:
     """For each text the sorted distinct hashes of its runs of `width` words. A text with fewer words, but not none, is
     one run."""
     words, counts = words_of(texts)
-    ends = np.cumsum(counts)
-    behind = np.concatenate([words, np.zeros(width, np.uint64)])
-    last = np.repeat(ends, counts)  # (words,) where the text of each word ends
-    number = np.arange(len(words))
-    runs = np.zeros(len(words), np.uint64)
-    for k in range(width):
-        factor = np.uint64(pow(BASE, 2 * k + 1, 1 << 64))
-        runs += np.where(number + k < last, behind[k : k + len(words)], np.uint64(0)) * factor
+    factors = np.array([pow(BASE, 2 * k + 1, 1 << 64) for k in range(width)], np.uint64)
+    runs = np.zeros(max(0, len(words) - width + 1), np.uint64)  # also from one text into the next
+    for k, factor in enumerate(factors):
+        runs += words[k : k + len(runs)] * factor
     runs = mixed(runs)
     out = []
-    for count, end in zip(counts.tolist(), ends.tolist(), strict=True):
-        some = np.sort(runs[end - count : end - min(count, width) + 1]) if count else runs[:0]
-        out.append(some[np.concatenate([[True], some[1:] != some[:-1]])] if len(some) > 1 else some)
+    end = 0
+    for count in counts.tolist():
+        start, end = end, end + count
+        if count >= width:
+            found = np.sort(runs[start : end - width + 1])
+            out.append(found[np.concatenate([[True], found[1:] != found[:-1]])])
+        else:
+            whole = (words[start:end] * factors[:count]).sum(dtype=np.uint64)
+            out.append(mixed(np.array([whole] if count else [], np.uint64)))
     return out
 
 
