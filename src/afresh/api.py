@@ -29,6 +29,7 @@ from afresh.tasks import compose as compose_task
 from afresh.tasks import distill as distill_task
 from afresh.tasks import edit as edit_task
 from afresh.tasks import export as export_task
+from afresh.tasks import forget as forget_task
 from afresh.tasks import interpolate as interpolate_task
 from afresh.tasks import score as score_task
 from afresh.tasks import solve as solve_task
@@ -64,6 +65,7 @@ __all__ = [
     "UserError",
     "collect_data",
     "doctor",
+    "forget",
     "inspect_data",
     "list_models",
     "listening",
@@ -851,6 +853,19 @@ def remove_data(*names: str) -> None:
     from it can still be sampled, but not be resumed. Raises UserError for a name that is not among them."""
     for data in written_aside.named_data(names):
         written_aside.remove_data(data)
+
+
+def forget(
+    dataset: PathLike, *, source: str | None = None, person: str | None = None, item: str | None = None
+) -> list[Path]:
+    """Remove from a data set of `afresh collect` what came from a source or a person, or one item by its id; returns
+    the runs in the folder of runs that have, or may have, seen it.
+
+    It leaves every file of the data set, and the copies that were kept to learn from it. A person or an item does not
+    come back when its sources are read again. Raises UserError if there is nothing of the kind, or unless one of the
+    three is given.
+    """
+    return [w.run for w in forget_task.forget(Path(dataset), forget_task.Wish(source, person, item))[1]]
 
 
 def doctor(folder: PathLike = "runs", device: str | None = None) -> list[Finding]:

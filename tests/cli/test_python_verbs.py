@@ -14,6 +14,7 @@ from afresh.cli import VERBS
 M = afresh.Model
 FUNCTIONS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "data": (afresh.inspect_data,),
+    "forget": (afresh.forget,),
     "train": (afresh.train, afresh.resume),
     "tune": (afresh.tune,),
     "distill": (M.distill,),

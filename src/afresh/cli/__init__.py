@@ -36,6 +36,7 @@ from afresh.cli import (
     doctor,
     edit,
     export,
+    forget,
     help,
     measure,
     open,
@@ -84,6 +85,7 @@ def afresh(
 
 VERBS = (
     collect.collect,
+    forget.forget,
     demo.demo,
     data.data,
     train.train,

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from afresh.collect.against import other_source
 from afresh.collect.assemble import Assembly, assemble, tables_of
 from afresh.collect.cards import write_cards
+from afresh.collect.forgotten import marks_of, without
 from afresh.collect.leakage import Other
 from afresh.collect.process import Part, process
 from afresh.collect.record import UNKNOWN, About, Found, Rejection
@@ -164,7 +165,7 @@ def gather(
                 parts = store.parts(row["key"])
                 store.note("begun", source=place.place)
                 try:
-                    row["finished"] = run(place, parts, rules, budget, pool, processes)
+                    row["finished"] = run(place, parts, rules, budget, pool, processes, marks_of(known))
                 except UserError as error:
                     if not parts.names():  # it was never read, as a table whose columns are not clear
                         known["sources"].remove(row)
@@ -253,7 +254,13 @@ class Budget:
 
 
 def run(
-    place: Place, parts: SourceParts, rules: Mapping[str, Any], budget: Budget, pool: Executor | None, processes: int
+    place: Place,
+    parts: SourceParts,
+    rules: Mapping[str, Any],
+    budget: Budget,
+    pool: Executor | None,
+    processes: int,
+    forgotten: Collection[str] = (),
 ) -> bool:
     """Collect from one source, from where it was interrupted; returns whether its end was reached.
 
@@ -286,7 +293,7 @@ def run(
         nonlocal count, items
         at, size, result = waiting.popleft()
         part = result.result() if isinstance(result, Future) else result
-        parts.write(at, part, size)
+        parts.write(at, without(part, forgotten), size)
         count, items = count + size, items + len(part.records)
         events.progress(f"{place.place}: {count:,} read, {items:,} kept", "collecting", read=count, kept=items)
 

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -183,6 +183,20 @@ class FetchedFiles:
             return (self.raw / facts["content"]).read_bytes() if facts["content"] else b"", facts
         except OSError:
             return None
+
+    def forget(self, places: Collection[str]) -> None:
+        """Remove what was fetched from these addresses, and equal contents. Where something else was fetched, such as a
+        whole repository, everything is: it is fetched again if it is needed."""
+        gone = {self.known[p]["content"] for p in places if p in self.known}
+        whole = any(p not in self.known for p in places)
+        self.known = {a: f for a, f in self.known.items() if not whole and f["content"] not in gone}
+        if self.lines.is_file():
+            lines = [json.dumps({"address": a, **f}, ensure_ascii=True) + "\n" for a, f in self.known.items()]
+            replace_file(self.lines, "".join(lines).encode())
+        used = {f["content"] for f in self.known.values()}
+        for path in self.raw.glob("*"):
+            if path.name not in used:
+                path.unlink()
 
     def put(self, address: str, content: bytes, facts: Mapping[str, Any]) -> None:
         """Keep what was fetched, or with no content why there is none."""

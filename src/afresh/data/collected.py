@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from afresh.core import UserError
-from afresh.data.written_aside import Entry, Kind, MediaFile, write_aside, written_aside
+from afresh.data.written_aside import Entry, Kind, MediaFile, WrittenData, write_aside, written_aside, written_data
 
 MANIFEST, ITEMS, REJECTED, BLOBS = "dataset.json", "items.parquet", "rejected.parquet", "blobs"
 LEAKAGE = "leakage.parquet"  # what the items have in common with other data
@@ -95,8 +95,19 @@ def of_collected(path: Path, modality: str | None) -> Path | None:
         )
     kinds = [k for k, (name, _) in MODALITIES.items() if name == wanted]
     kind = MODALITIES[kinds[0]][1]
-    key = f"{digest[:18]}{kinds[0].encode().hex()[:6]}"
+    key = aside_key(digest, kinds[0])
     return written_aside(kind, key) or write_aside(kind, _entries(path, kinds), key)
+
+
+def aside_key(digest: str, kind: str) -> str:
+    """What names the folder into which the items of a data set were written aside."""
+    return f"{digest[:18]}{kind.encode().hex()[:6]}"
+
+
+def kept_aside(digest: str) -> list[WrittenData]:
+    """The folders into which items of a data set of this digest were written aside."""
+    keys = {aside_key(digest, kind) for kind in MODALITIES} if digest else set()
+    return [d for d in written_data() if d.name in keys]
 
 
 def _entries(path: Path, kinds: list[str]) -> Iterator[Entry]:

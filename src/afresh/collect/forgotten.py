@@ -1,0 +1,70 @@
+"""What a data set was told to forget does not come back when its sources are read again.
+
+Kept are hashes alone, which tell a name or a place that one knows already, but do not tell what was forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+from blake3 import blake3
+
+from afresh.collect.process import Part
+from afresh.collect.record import Rejection
+
+FORGOTTEN = "forgotten"  # in the manifest; also the stage and the rule
+
+
+def mark(kind: str, *words: str) -> str:
+    """A hash of a person, an item, or a place in a source."""
+    return blake3("\0".join((FORGOTTEN, kind, *words)).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def is_forgotten(marks: Collection[str], source: str, where: str, person: str, item: str) -> bool:
+    return bool(marks) and any(
+        words and mark(kind, *words) in marks
+        for kind, words in (
+            ("person", (person,) if person else ()),
+            ("item", (item,) if item else ()),
+            ("where", (source, where)),
+        )
+    )
+
+
+def marks_of(manifest: Mapping[str, Any]) -> frozenset[str]:
+    """What a data set was told to forget."""
+    return frozenset(manifest.get(FORGOTTEN, ()))
+
+
+def left_behind(source: str) -> Rejection:
+    """What stands in place of something that was forgotten."""
+    return Rejection(source, "", FORGOTTEN, FORGOTTEN, "it was to be forgotten")
+
+
+def without(part: Part, marks: Collection[str]) -> Part:
+    """A part without what was forgotten."""
+    if not marks:
+        return part
+    records, rejections, places = [], [], set()
+    for record in part.records:
+        if is_forgotten(marks, record.source, record.where, record.about.person, record.id):
+            places.add(record.where)
+            rejections.append(left_behind(record.source))
+        else:
+            records.append(record)
+    for r in part.rejections:
+        if is_forgotten(marks, r.source, r.where, r.person, r.item):
+            places.add(r.where)
+            rejections.append(left_behind(r.source))
+        else:
+            rejections.append(r)
+    shown = {r.item for r in rejections}
+    return replace(
+        part,
+        records=records,
+        rejections=rejections,
+        examples=[e for e in part.examples if e.where not in places],
+        shown={item: record for item, record in part.shown.items() if item in shown},
+    )
