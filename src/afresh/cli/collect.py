@@ -47,13 +47,15 @@ def collect(
 ) -> None:
     """Gather a data set from many sources: cleaned, without duplicates, and with the licence of each item.
 
-    The result is a folder that `afresh train` learns from. What is left out is listed with its reason.
+    The result is a folder that `afresh train` learns from. What is left out is listed with its reason, and report.html
+    in it shows what each rule kept, left out and changed.
     """
     from afresh.collect.gather import Limits, gather, place_of
     from afresh.collect.licences import normalised
     from afresh.core import UserError
     from afresh.core.counted import counted
     from afresh.core.options import pairs
+    from afresh.tasks.collected.page import write_page
 
     about = {k: v for k, v in (("licence", licence), ("person", person), ("consent", consent)) if v}
     if licence:
@@ -81,6 +83,7 @@ def collect(
         cluster=cluster or "",
         assembly={name: value for name, value in choices.items() if value is not None},
     )
+    report = write_page(into)
     if as_json:
         emit({"into": str(into), **{k: made[k] for k in ("items", "left_out", "leakage", "digest")}})
         return
@@ -91,4 +94,4 @@ def collect(
     for place, counts in made["leakage"].items():
         common = ", ".join(f"{count:,} {how}" for how, count in counts.items()) or "nothing"
         answer(f"in common with {place}: {common}")
-    say(f"data set: {into}")
+    say(f"data set: {into}; what became of all: {report}")

@@ -29,14 +29,18 @@ def data(
 ) -> None:
     """Look at data as training would see it: what it is, how much, its labels, duplicates, licences, what is refused.
 
-    Nothing is trained and nothing is changed.
+    Of a data set that afresh collect made: what became of all that was found, and whose it is; with --modality as
+    training would see it. Nothing is trained and nothing is changed.
     """
     from afresh.core.options import pairs
     from afresh.core.outputs import check_free
+    from afresh.data.collected import is_collected
     from afresh.tasks.inspect_data import look
 
     if out is not None:
         check_free(out, force)
+    if modality is None and not option and is_collected(path):
+        return collected(path, out, as_json)
     found = look(path, modality, pairs(option or [], "--data"), validation, near)
     if out is not None:
         found.save(out)
@@ -48,6 +52,21 @@ def data(
     for line in found.lines():
         answer(as_typed(line, known))
     show_examples(found)
+
+
+def collected(path: Path, out: Path | None, as_json: bool) -> None:
+    """Show a data set that `afresh collect` made."""
+    from afresh.tasks.collected.page import write_page
+    from afresh.tasks.collected.survey import survey
+
+    if out is not None:
+        say(f"page: {write_page(path, out)}")
+    found = survey(path)
+    if as_json:
+        emit({"path": str(path), **found.json()})
+        return
+    for line in found.lines():
+        answer(line)
 
 
 def show_examples(found: Look) -> None:

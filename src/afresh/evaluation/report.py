@@ -79,7 +79,14 @@ def render(title: str, sections: Sequence[Section]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     source = (files("afresh.evaluation") / "templates" / "report.html.j2").read_text("utf-8")
     views = [view(s, f"s{i}") for i, s in enumerate(sections, 1)]
-    return environment.from_string(source).render(title=visible(title), sections=views)
+    return environment.from_string(source).render(title=visible(title), sections=views, style=stylesheet())
+
+
+def stylesheet() -> Any:
+    """The style of all reports, for a page's <style>."""
+    from markupsafe import Markup
+
+    return Markup((files("afresh.evaluation") / "templates" / "report.css").read_text("utf-8"))
 
 
 def write_report(path: Path, title: str, sections: Sequence[Section]) -> Path:

@@ -14,6 +14,7 @@ from afresh.data.collected import MODALITIES
 from afresh.preferences import preferences
 from afresh.runs.learnt_from import learnt_from
 from afresh.runs.record import RunRecord, read_record
+from afresh.tasks.collected.page import write_page
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ def forget(dataset: Path, wish: Wish) -> tuple[Forgotten, list[Witness]]:
     """Forget, and make the report anew; returns what was forgotten, and the runs in the folder of runs that have seen
     it. Raises UserError as `afresh.collect.forget.find`."""
     found = remove(dataset, wish)
+    write_page(dataset)
     return found, witnesses(dataset, found)
 
 
