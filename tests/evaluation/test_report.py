@@ -230,7 +230,7 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("scheme", [0, 1])
 def test_contrast_of_both_colour_schemes(scheme: int) -> None:
-    source = (files("afresh.evaluation") / "templates" / "report.html.j2").read_text("utf-8")
+    source = (files("afresh.evaluation") / "templates" / "report.css").read_text("utf-8")
     css = re.findall(r":root \{(.*?)\}", source, re.S)[scheme]
     colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", css))
     for ground in ("page", "sheet"):

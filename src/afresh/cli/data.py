@@ -40,7 +40,8 @@ def data(
     if out is not None:
         check_free(out, force)
     if modality is None and not option and is_collected(path):
-        return collected(path, out, as_json)
+        collected(path, out, as_json)
+        return
     found = look(path, modality, pairs(option or [], "--data"), validation, near)
     if out is not None:
         found.save(out)

@@ -57,6 +57,7 @@ def render(found: Survey) -> str:
     source = (files("afresh.tasks.collected") / "templates" / "page.html.j2").read_text("utf-8")
     show = Shown(found.path)
     outside = [row for j in found.judged if j.stage in ("clean", "leakage") for row in j.samples[:OUTSIDE]]
+    ranked = sorted((j for j in found.judged if j.stage != "duplicates"), key=lambda j: (-j.left_out, -j.changed))
     mapped = map_of(found.path, found.kept, outside[: 2 * OUTSIDE])
     return environment.from_string(source).render(
         style=stylesheet(),
@@ -64,7 +65,7 @@ def render(found: Survey) -> str:
         facts=facts(found),
         warnings=warnings(found),
         funnel=funnel(found),
-        rules=[rule_view(j, found, show, i) for i, j in enumerate(found.judged) if j.stage != "duplicates"],
+        rules=[rule_view(j, found, show, i) for i, j in enumerate(ranked)],
         pairs=[pair_view(p, show) for p in found.pairs],
         repeated=sum(j.left_out for j in found.judged if j.stage == "duplicates"),
         map=None if mapped is None else map_view(mapped, show),
