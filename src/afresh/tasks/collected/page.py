@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from importlib.resources import files
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ def render(found: Survey) -> str:
         languages=bars(found.facts.languages),
         licences=licences(found),
         sources=sources(found),
-        name=visible_line(str(found.path)),
+        name=quote(visible_line(str(found.path))),
     )
 
 
@@ -210,7 +211,7 @@ def warnings(found: Survey) -> list[str]:
     if f.ledger.without_consent:
         out.append(f"No consent is known for {counted(f.ledger.without_consent, 'item')} that show persons.")
     out += [
-        f"{s['place']} was not collected to its end: go on with --resume."
+        f"{s['place']} was not collected to its end."
         for s in found.manifest["sources"]
         if not s["finished"]
     ]
@@ -278,7 +279,7 @@ def rule_view(j: Judged, found: Survey, show: Shown, number: int) -> dict[str, A
         "left": [show.item(row) for row in left],
         "kept": [show.item(row) for row in kept],
         "examples": examples,
-        "command": f"afresh collect --into {found.path} --no-rule {j.rule}" if named else "",
+        "switch": named,
     }
 
 
@@ -441,7 +442,7 @@ def sources(found: Survey) -> list[dict[str, Any]]:
                 "place": visible_line(place),
                 "items": f"{count:,}",
                 "said": [visible_line(s) for s in sorted(said)],
-                "forget": f"afresh forget {found.path} --source {place}",
+                "quoted": quote(visible_line(place)),
             }
         )
     return out
