@@ -210,11 +210,7 @@ def warnings(found: Survey) -> list[str]:
         )
     if f.ledger.without_consent:
         out.append(f"No consent is known for {counted(f.ledger.without_consent, 'item')} that show persons.")
-    out += [
-        f"{s['place']} was not collected to its end."
-        for s in found.manifest["sources"]
-        if not s["finished"]
-    ]
+    out += [f"{s['place']} was not collected to its end." for s in found.manifest["sources"] if not s["finished"]]
     common = found.manifest.get("leakage", {})
     out += [
         f"In common with {place}: {', '.join(f'{n:,} {how}' for how, n in counts.items())}."
