@@ -33,6 +33,7 @@ def test_one_spelling(written: str, expected: str) -> None:
         "http://",
         "http://a@b/",
         "http://[::1",
+        "http://xn--example.org/",
         "http://x/" * 400,
     ],
 )

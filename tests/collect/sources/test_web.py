@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import socket
@@ -15,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from afresh.collect.fetching import lanes
+from afresh.collect.fetching import fetcher, lanes
 from afresh.collect.gather import Limits, gather, place_of
 from afresh.collect.record import Found, Rejection
 from afresh.collect.sources import Unavailable, options_of
@@ -417,6 +418,49 @@ def test_what_a_content_is_counts_more_than_what_is_said(site: Site, finding: Fi
     assert pages[3].name == "" and pages[4].name == "code.py" and pages[5].content == "café".encode()
 
 
+def test_headers_that_are_not_ascii_are_kept(site: Site, finding: Finder) -> None:
+    def page(handler: Handler) -> None:
+        lines = (
+            "HTTP/1.1 200 OK",
+            "Content-Type: text/plain; name=é",
+            "Content-Length: 2",
+            "Content-Usage: é=y",
+            "",
+            "ok",
+        )
+        handler.wfile.write("\r\n".join(lines).encode())
+
+    site.pages["/a"] = page
+    (found,) = finding(site.url("/a"))
+    assert isinstance(found, Found) and found.about.preferences == "Content-Usage: é=y (header)"
+    assert finding(site.url("/a")) == [found]
+
+
+def test_a_clock_that_jumps_delays_nothing(site: Site, finding: Finder, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.put("/a", "a")
+    site.put("/b", "b")
+    finding(site.url("/a"))
+    monkeypatch.setattr(fetcher.time, "time", lambda: 0.0)
+    assert rules(finding(site.url("/a"), site.url("/b"), delay=0.01)) == ["", ""]
+    assert [path for path, _, _ in site.asked].count("/robots.txt") == 2  # one from the future is not trusted
+    assert site.paths() == ["/a", "/b"]
+
+
+def test_a_full_disk_stops_the_collection_and_loses_nothing(
+    site: Site, finding: Finder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.put("/a", "a")
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(UserError, match=r"Make room"):
+            finding(site.url("/a"))
+    assert rules(finding(site.url("/a"))) == [""]
+
+
 # Lists and links
 
 URLSET = '<?xml version="1.0"?><urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">{}</urlset>'
@@ -444,12 +488,13 @@ def test_bad_lists_are_named_and_what_stands_before_the_mistake_counts(site: Sit
     site.put("/cut.xml", URLSET.format(entries(site, "url", "/1"))[:-5], "application/xml")
     bomb = '<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]>'
     site.put("/bomb.xml", URLSET.format("").replace("<urlset", bomb + "<urlset") + "&b;", "application/xml")
+    site.put("/odd.rss", "<rss><channel><item><link>http://[</link></item></channel>", "text/xml")
     site.put("/self.xml", INDEX.format(entries(site, "sitemap", "/self.xml")), "application/xml")
     for i in range(6):
         site.put(f"/deep{i}.xml", INDEX.format(entries(site, "sitemap", f"/deep{i + 1}.xml")), "application/xml")
-    paths = ("/cut.xml", "/bomb.xml", "/self.xml", "/deep0.xml")
+    paths = ("/cut.xml", "/bomb.xml", "/odd.rss", "/self.xml", "/deep0.xml")
     found = finding(*map(site.url, paths))
-    assert rules(found) == ["list", "", "list", "nested"]
+    assert rules(found) == ["list", "", "list", "list", "nested"]
     assert "after 1 addresses" in str(found[0]) and "entities" in str(found[2])
 
 

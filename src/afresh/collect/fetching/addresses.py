@@ -30,9 +30,10 @@ def canonical(address: str, base: str = "") -> str:
         raise Refused("address", f"an address of {len(given):,} characters, more than {LONGEST:,}")
     try:
         url = (httpx.URL(base).join(given) if base else httpx.URL(given)).copy_with(fragment=None)
+        is_page = url.scheme in ("http", "https") and url.host  # which raises for a name that is not one of IDNA
     except (httpx.InvalidURL, ValueError) as error:
         raise Refused("address", f"not an address: {error}") from None
-    if url.scheme not in ("http", "https") or not url.host:
+    if not is_page:
         raise Refused("address", "not an address of a page, which begins with https:// or http://")
     if url.userinfo:
         raise Refused("address", "it holds the name or the password of a user")

@@ -12,7 +12,7 @@ from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
 from afresh.collect.fetching.addresses import canonical
 from afresh.collect.fetching.body import GZIP, MB, Body
-from afresh.collect.fetching.fetcher import Page, obeying
+from afresh.collect.fetching.fetcher import Page, headers_of, obeying
 from afresh.collect.fetching.found import found
 from afresh.collect.fetching.refused import Refused
 from afresh.collect.record import Found, Rejection
@@ -44,7 +44,7 @@ def _page(where: str, record: WarcRecord, limit: int) -> Page:
         raise Refused("status", "no answer of HTTP")
     if record.http_headers.status_code != 200:
         raise Refused("status", f"the server had answered {record.http_headers.status_code}")
-    headers = httpx.Headers([(str(name), str(value)) for name, value in record.http_headers])
+    headers = headers_of((str(name), str(value)) for name, value in record.http_headers)
     stated = record.content_length
     raw = record.reader.read(limit + 1)
     if len(raw) > limit:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,7 +123,7 @@ class Fetcher:
         content, facts = kept
         if "rule" in facts:
             raise Refused(facts["rule"], facts["reason"])
-        return Page(facts["final"], _headers(facts), content, facts["said"])
+        return Page(facts["final"], headers_of(facts["headers"]), content, facts["said"])
 
     async def close(self) -> None:
         """Close all connections."""
@@ -147,7 +147,7 @@ class Fetcher:
                     raise Refused("redirect", f"it redirects in a circle, by {url}")
                 seen.add(url)
             elif answer.status == 304 and old and unchanged:
-                kept = _headers(old[1])
+                kept = headers_of(old[1]["headers"])
                 kept.update(answer.headers)
                 return obeying(Page(url, kept, old[0]), self.overridden, site)
             else:
@@ -210,6 +210,12 @@ class Fetcher:
         return b""
 
 
+def headers_of(pairs: Iterable[Sequence[str]]) -> httpx.Headers:
+    """Headers of which some values may not be ASCII."""
+    raw = [(name.encode("utf-8", "replace"), value.encode("utf-8", "replace")) for name, value in pairs]
+    return httpx.Headers(raw, encoding="utf-8")
+
+
 def obeying(page: Page, overridden: Collection[str], site: Site | None = None) -> Page:
     """The page with what its publisher says. Raises Refused for what may not be trained on, except lists of addresses,
     whose content is not taken."""
@@ -235,12 +241,8 @@ def _page(url: str, answer: Answer) -> Page:
     return Page(url, answer.headers, answer.content)
 
 
-def _headers(facts: Mapping[str, Any]) -> httpx.Headers:
-    return httpx.Headers([(n, v) for n, v in facts["headers"]])
-
-
 def _conditions(facts: Mapping[str, Any]) -> dict[str, str]:
     """The headers that ask for a page only if it changed."""
-    headers = _headers(facts)
+    headers = headers_of(facts["headers"])
     pairs = (("If-None-Match", "etag"), ("If-Modified-Since", "last-modified"))
     return {name: headers[stated] for name, stated in pairs if stated in headers}

@@ -69,7 +69,12 @@ def _sitemap(content: bytes) -> tuple[list[str], str]:
 
 def _feed(content: bytes, address: str) -> tuple[list[str], str]:
     # A stream and never the text itself, which feedparser would take for an address or the name of a file.
-    feed = feedparser.parse(io.BytesIO(content), response_headers={"content-location": address}, sanitize_html=False)
+    try:
+        feed = feedparser.parse(
+            io.BytesIO(content), response_headers={"content-location": address}, sanitize_html=False
+        )
+    except Exception as error:  # it raises almost any class of exception for damaged feeds
+        return [], f"the feed cannot be read: {error or type(error).__name__}"
     found = [entry["link"] for entry in feed.entries if entry.get("link")]
     problem = f"the feed is not well formed: {feed.get('bozo_exception')}" if feed.bozo and not found else ""
     return found, problem
