@@ -38,6 +38,7 @@ def test_what_occurs_in_a_benchmark_is_said(texts: Path, tmp_path: Path, invoke:
     assert made["left_out"] == {"leakage/exact": 1, "duplicates/near": 1} and made["leakage"] == {
         str(table): {"exact": 1}
     }
+    assert parsed(invoke("collect", "--into", tmp_path / "set", "--against", "", "--json")[1])["leakage"] == {}
 
 
 def test_a_choice_that_there_is_not_is_refused(texts: Path, tmp_path: Path, invoke: Invoke) -> None:

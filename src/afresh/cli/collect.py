@@ -70,7 +70,8 @@ def collect(
     if into is None:
         raise UserError("Name the folder of the data set with `into`.", "no_folder")
     limits = Limits(max_bytes, max_items, max_minutes)
-    choices = {"near": near, "split_by": split_by, "heldout": heldout, "against": against or None, "leaks": leaks}
+    others = [place for place in against if place] if against else None  # an empty one: none any more
+    choices = {"near": near, "split_by": split_by, "heldout": heldout, "against": others, "leaks": leaks}
     made = gather(
         given,
         into,
