@@ -221,3 +221,10 @@ def test_too_many_requests_are_asked_to_come_again(runs: Path) -> None:
     assert answer.json()["error"]["code"] == "rate_limit_exceeded"
     thread.join()
     next(server, None)
+
+
+@pytest.mark.parametrize("prompt", ["One", [1, 2, 3]])
+@pytest.mark.parametrize("more", [{}, {"suffix": " end."}, {"stream": True, "suffix": " end."}, {"echo": True}])
+def test_what_makes_no_texts_completes_none(http: httpx.Client, prompt: object, more: dict[str, object]) -> None:
+    answer = http.post("/v1/completions", json={"model": "digits", "prompt": prompt, **more})
+    assert answer.status_code == 400 and answer.json()["error"]["code"] == "wrong_modality"

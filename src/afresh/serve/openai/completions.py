@@ -40,6 +40,7 @@ from afresh.serve.openai.text import (
     Put,
     Text,
     Texts,
+    check_writes,
     events_of,
     prompt_counts,
     prompt_text,
@@ -157,6 +158,7 @@ def routes(desk: Desk) -> APIRouter:
 
 def written(run: Run, form: Completion, put: Put | None) -> Texts:
     """The completions of a request."""
+    check_writes(run)  # before prompts in ids are read
     prompts, n, seed = form.prompts(), form.n or 1, seed_of(form.seed)
     stop = (form.stop,) if isinstance(form.stop, str) else tuple(form.stop or ())
     if form.suffix is not None:
