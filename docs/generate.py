@@ -39,6 +39,8 @@ import afresh
 from afresh import api
 from afresh.cli import app
 from afresh.cli.extras import EXTRAS
+from afresh.collect.rules import Rule, rules
+from afresh.collect.rules import shown as written_value
 from afresh.core import Space, registry
 from afresh.preferences import Preferences, variable
 from afresh.training.config import TrainConfig
@@ -368,6 +370,27 @@ def support_page() -> str:
     return matrix.page(json.loads(matrix.JSON.read_text(encoding="utf-8")))
 
 
+# --------------------------------------------------------------------------- docs/reference/rules.md
+
+
+def rules_page() -> str:
+    """The rules that `afresh collect` cleans by."""
+    intro = (
+        "What `afresh collect` cleans by, in this order. `--rule NAME` or `--rule NAME=VALUE` switches a rule on, "
+        "`--no-rule NAME` off; `afresh collect --rules` shows this list, with `--into DATASET` as it is for that data "
+        "set, which keeps its rules. Gopher is Rae et al. 2021 (arXiv 2112.11446), C4 Raffel et al. 2020 (arXiv "
+        "1910.10683), FineWeb Penedo et al. 2024 (arXiv 2406.17557)."
+    )
+    rows = [
+        (code(r.name), "on" if r.default else "off", value_of_rule(r), ", ".join(r.kinds), r.about) for r in rules()
+    ]
+    return page("Rules of cleaning", intro, [table(("Rule", "By default", "Value", "Of", "What it does"), rows)])
+
+
+def value_of_rule(rule: Rule) -> str:
+    return code(written_value(rule.value)) if rule.value not in (None, []) else ""
+
+
 # --------------------------------------------------------------------------- docs/reference/formats.md
 
 
@@ -622,6 +645,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/configuration.md": configuration_page,
     "src/afresh/cli/completion.json": completion_file,
     "docs/reference/formats.md": formats_page,
+    "docs/reference/rules.md": rules_page,
     "docs/results/benchmarks.md": benchmarks_page,
     "docs/results/support.md": support_page,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,7 @@ def collect(
     max_items: Annotated[int | None, typer.Option(min=1, help="Stop after so many files, pages or rows.")] = None,
     rule: Annotated[list[str] | None, typer.Option(help="Switch a rule on, as name or name=value.")] = None,
     no_rule: Annotated[list[str] | None, typer.Option(help="Switch a rule off.")] = None,
+    show_rules: Annotated[bool, typer.Option("--rules", help="List the rules, and which of them are applied.")] = False,
     option: Annotated[list[str] | None, typer.Option("--source", help="How a source is read, as key=value.")] = None,
     licence: Annotated[str | None, typer.Option(help="Of what says nothing of its licence itself, as CC0-1.0.")] = None,
     person: Annotated[str | None, typer.Option(help="Whose it is, to be forgotten by that name.")] = None,
@@ -57,6 +59,9 @@ def collect(
     from afresh.core.options import pairs
     from afresh.tasks.collected.page import write_page
 
+    if show_rules:
+        _show_rules(into, rule or (), no_rule or (), as_json)
+        return
     about = {k: v for k, v in (("licence", licence), ("person", person), ("consent", consent)) if v}
     if licence:
         about["licence"] = normalised(licence)
@@ -96,3 +101,22 @@ def collect(
         common = ", ".join(f"{count:,} {how}" for how, count in counts.items()) or "nothing"
         answer(f"in common with {place}: {common}")
     say(f"data set: {into}; what became of all: {report}")
+
+
+def _show_rules(into: Path | None, on: Sequence[str], off: Sequence[str], as_json: bool) -> None:
+    """A row for each rule: those of a data set that exists, or else those of a new one."""
+    from afresh.cli.show import table
+    from afresh.collect.rules import chosen, rules, shown
+    from afresh.data.collected import is_collected, manifest
+
+    applied = chosen(on, off, manifest(into)["rules"] if into is not None and is_collected(into) else None)
+    if as_json:
+        kept = [{"name": r.name, "applied": r.name in applied, "value": applied.get(r.name, r.value)} for r in rules()]
+        about = {r.name: {"kinds": r.kinds, "about": r.about} for r in rules()}
+        emit({"rules": [{**row, **about[row["name"]]} for row in kept]})
+        return
+    rows = []
+    for r in rules():
+        value = applied.get(r.name, r.value)
+        rows.append((r.name, "on" if r.name in applied else "off", shown(value), ", ".join(r.kinds), r.about))
+    answer(table(("Rule", "", "Value", "Of", "What it does"), rows, wrap=(3, 4)))

@@ -77,7 +77,9 @@ class Rule:
 
 
 def shown(value: Any) -> str:
-    """A value as it is given on the command line."""
+    """A value as it is given on the command line; empty for none, and for a list of words, which is long."""
+    if value is None or "\n" in str(value):
+        return ""
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
