@@ -171,6 +171,14 @@ def test_what_is_alike_lies_close_together(tmp_path: Path) -> None:
     assert map_of(tmp_path, rows[:3], []) is None and of_texts(["...", "!!!"]) is None
 
 
+def test_what_is_equal_in_two_texts_is_shortened_alike() -> None:
+    long = " ".join(f"word{i}" for i in range(60))
+    before, after = differences(long, f"{long} and more")
+    assert [t for t, d in before] == [t for t, d in after if not d] and "".join(t for t, d in after if d) == " and more"
+    before, after = differences(f"a {long} b", f"c {long} d")
+    assert [t for t, d in before if d] == ["a", "b"] and len(before[1][0]) < 200
+
+
 def test_numbers_of_the_page() -> None:
     assert (percent(1, 3), percent(1, 100), percent(1, 300), percent(0, 0)) == ("33%", "1%", "0.3%", "0%")
     chart = histogram("x", [1.0, 2.0, 3.0])

@@ -87,12 +87,12 @@ class Shown:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def item(self, row: Mapping[str, Any], text: str | None = None) -> dict[str, Any]:
+    def item(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """An item, or what was left out, by its row."""
-        words = row.get("text") or row.get("excerpt") if text is None else text
+        words = (row.get("text") or row.get("excerpt") or "").strip()
         image, sound = self.media(row["kind"], row.get("file") or "")
         return {
-            "text": cut(words or ""),
+            "text": cut(words),
             "image": image,
             "sound": sound,
             "where": visible_line(row["where"])[-120:] or "(not kept)",
@@ -145,29 +145,29 @@ def cut(text: str) -> str:
 
 
 def differences(before: str, after: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
-    """Two texts as pieces, each with whether the other lacks it, from shortly before they first differ."""
+    """Two texts as pieces, each with whether the other lacks it. What is equal is shortened alike in both."""
     old, new = (re.findall(r"\s+|\w+|[^\w\s]", visible(t[:COMPARED])) for t in (before, after))
+    codes = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
     left: list[tuple[str, bool]] = []
     right: list[tuple[str, bool]] = []
-    for kind, a, b, c, d in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        left += [("".join(old[a:b]), kind != "equal")] if b > a else []
-        right += [("".join(new[c:d]), kind != "equal")] if d > c else []
-    return shortened(left), shortened(right)
-
-
-def shortened(pieces: Sequence[tuple[str, bool]]) -> list[tuple[str, bool]]:
-    """Pieces that fit what is shown of a text: long stretches that are equal lose their middle."""
-    out: list[tuple[str, bool]] = []
     room = 2 * LENGTH
-    for i, (text, differs) in enumerate(pieces):
-        if not differs and len(text) > 160:
-            first = "" if i == 0 else text[:70]
-            text = f"{first} … {text[-70:]}" if i < len(pieces) - 1 else f"{text[:160]} …"
-        out.append((text[:room], differs))
-        room -= len(text)
+    for i, (kind, a, b, c, d) in enumerate(codes):
+        gone, come = "".join(old[a:b])[:room], "".join(new[c:d])[:room]
+        if kind == "equal":
+            gone = come = shortened(gone, first=i == 0, last=i == len(codes) - 1)
+        left += [(gone, kind != "equal")] if gone else []
+        right += [(come, kind != "equal")] if come else []
+        room -= max(len(gone), len(come))
         if room <= 0:
             break
-    return out
+    return left, right
+
+
+def shortened(text: str, first: bool, last: bool) -> str:
+    """What is equal in two texts, without its middle: its end before a difference, and its start after one."""
+    if len(text) <= 160:
+        return text
+    return f"{'' if first else text[:80]} … {'' if last and not first else text[-80:]}"
 
 
 # --------------------------------------------------------------------------- the parts of the page
@@ -252,7 +252,8 @@ def lost(before: float, now: float) -> list[str]:
 
 def rule_view(j: Judged, found: Survey, show: Shown, number: int) -> dict[str, Any]:
     """A rule with what it left out beside what it kept, and what it changed."""
-    left = j.samples[:SHOWN]
+    unlike = {row["excerpt"][:80] or row["file"] or row["where"]: row for row in reversed(j.samples)}
+    left = list(reversed(unlike.values()))[:SHOWN]
     kinds = Counter(row["kind"] for row in left)
     kind = kinds.most_common(1)[0][0] if kinds else ""
     alike = [row for row in found.kept if row["kind"] == kind] if j.stage == "clean" and j.left_out else []
@@ -296,8 +297,9 @@ def pair_view(pair: Any, show: Shown) -> dict[str, Any]:
 
 def map_view(m: Map, show: Shown) -> dict[str, Any]:
     """The map: a dot an item, or a small picture where there are few, in colours by what a person chooses."""
+    pictures = bool(m.rows and m.rows[0].get("file"))
     palettes = {}
-    for name in ("source", "language", "licence", "split"):
+    for name in () if pictures else ("source", "language", "licence", "split"):
         values = Counter(row[name] for row, kept in zip(m.rows, m.kept, strict=True) if kept and row[name])
         if len(values) > 1:
             named = [v for v, _ in values.most_common(COLOURS - (len(values) > COLOURS))]
@@ -314,14 +316,14 @@ def map_view(m: Map, show: Shown) -> dict[str, Any]:
         why = "" if kept else f"left out: {visible_line(row['reason'])[:120]}\n"
         dots.append(
             {
-                "x": f"{20 + 960 * x:.1f}",
-                "y": f"{20 + 560 * (1 - y):.1f}",
+                "x": f"{30 + 940 * x:.1f}",
+                "y": f"{30 + 540 * (1 - y):.1f}",
                 "kept": kept,
                 "classes": " ".join(classes),
                 "about": f"{why}{about}\n{words}",
             }
         )
-    if m.rows and m.rows[0].get("file"):
+    if pictures:
         for dot, row in list(zip(dots, m.rows, strict=True))[:160]:
             dot["image"] = show.media(row["kind"], row.get("file") or "")[0]
     outliers = [

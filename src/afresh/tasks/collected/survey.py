@@ -242,7 +242,8 @@ def measured(path: Path) -> Iterator[Row]:
 
 def pairs(parts: list[SourceParts], repeated: list[Row]) -> Iterator[Pair]:
     """Duplicates with what they repeat, in full: near ones first."""
-    wanted = [r for rule in ("near", "exact") for r in repeated if r["rule"] == rule][: 2 * PAIRS]
+    near, exact = ([r for r in repeated if r["rule"] == rule] for rule in ("near", "exact"))
+    wanted = [*near[: max(PAIRS - 2, PAIRS - len(exact))], *exact[: max(2, PAIRS - len(near))]]
     ids = {r[k] for r in wanted for k in ("item", "first")}
     found: dict[str, Row] = {}
     for source in parts if ids else ():
@@ -250,7 +251,7 @@ def pairs(parts: list[SourceParts], repeated: list[Row]) -> Iterator[Pair]:
             table = pq.read_table(source.tables(name)[0], columns=SHOWN_COLUMNS)
             for row in table.filter(pc.is_in(table["id"], value_set=_strings(ids))).to_pylist():
                 found.setdefault(row["id"], row)
-    for r in wanted[:PAIRS]:
+    for r in wanted:
         if r["first"] in found and r["item"] in found:
             second = {**found[r["item"]], "where": r["where"], "source": r["source"]}
             yield Pair(r["rule"], r["reason"], found[r["first"]], second)
