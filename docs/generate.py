@@ -39,6 +39,7 @@ import afresh
 from afresh import api
 from afresh.cli import app
 from afresh.cli.extras import EXTRAS
+from afresh.collect.licences import listed
 from afresh.collect.rules import Rule, rules
 from afresh.collect.rules import shown as written_value
 from afresh.core import Space, registry
@@ -564,6 +565,16 @@ def extras_part() -> str:
     return table(("Extra", "Opens", "Install"), rows)
 
 
+def licences_part() -> str:
+    """What licences of data ask for, and which licences of a model they allow; without those of single countries."""
+    rows = []
+    for names, terms in listed():
+        plain = [n for n in names if not re.search(r"-(AU|AT|DE|FR|IGO|JP|NL|UK|US|EngWalesScot\S*)$", n)]
+        allowed = "any" if terms.models is None else ", ".join(terms.models) or "none"
+        rows.append((", ".join(plain), ", ".join(terms.duties) or "nothing", allowed))
+    return table(("Data under", "asks for", "and allows a model under"), rows)
+
+
 def completion_file() -> str:
     """What the command line completes: names of families, modalities and settings. No plug-in of another package."""
     families = [registry.family(name) for name in (*registry.FAMILIES, *registry.FOREIGN)]
@@ -636,6 +647,7 @@ OTHER_VARIABLES = (
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"families": families_part, "headlines": headline_part},
     "docs/start.md": {"extras": extras_part},
+    "docs/guides/collecting.md": {"licences": licences_part},
     "docs/development/design/0006-the-house.md": {"layers": layers_part},
 }
 PAGES: dict[str, Callable[[], str]] = {

@@ -159,6 +159,16 @@ def terms_of(licence: str) -> Terms | None:
     return next((terms for pattern, terms in TABLE if re.fullmatch(pattern, licence)), None)
 
 
+def listed() -> list[tuple[list[str], Terms]]:
+    """The table with the identifiers of SPDX that each of its patterns is the first to match."""
+    found: dict[int, list[str]] = {}
+    for name in sorted(_names().values()):
+        row = next((i for i, (pattern, _) in enumerate(TABLE) if re.fullmatch(pattern, name)), None)
+        if row is not None:
+            found.setdefault(row, []).append(name)
+    return [(found[i], terms) for i, (_, terms) in enumerate(TABLE) if i in found]
+
+
 def objection(licence: str, model: str) -> str | None:
     """Why data of a licence does not agree with the licence of a model, both as `normalised` writes them, or None.
 
