@@ -42,6 +42,7 @@ from afresh.cli.extras import EXTRAS
 from afresh.collect.licences import listed
 from afresh.collect.rules import Rule, rules
 from afresh.collect.rules import shown as written_value
+from afresh.collect.sources.web import WebOptions
 from afresh.core import Space, registry
 from afresh.preferences import Preferences, variable
 from afresh.training.config import TrainConfig
@@ -647,7 +648,7 @@ OTHER_VARIABLES = (
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"families": families_part, "headlines": headline_part},
     "docs/start.md": {"extras": extras_part},
-    "docs/guides/collecting.md": {"licences": licences_part},
+    "docs/guides/collecting.md": {"web": lambda: model_table(WebOptions), "licences": licences_part},
     "docs/development/design/0006-the-house.md": {"layers": layers_part},
 }
 PAGES: dict[str, Callable[[], str]] = {

@@ -27,24 +27,23 @@ def words(given: Any) -> Any:
 
 
 class WebOptions(Options):
-    """`contact`: an e-mail address or a page by which those who run a site can reach whoever collects. `follow`: how
-    far links within a host are followed. `max_pages`: that lists and links may add. `delay`: seconds between two
-    requests to a host, or more if its robots.txt asks for more. `max_wait`: seconds that a host may ask to be left
-    alone. `max_seconds`, `max_file_mb`: of one page. `retries`: after a failure. `hosts`: that are asked at a time.
-    `override`: rules that say no to training and are not obeyed, as noai. `group`: whether the pages of one host stay
-    on one side of the split."""
+    """How pages are asked for, and what of them is taken."""
 
-    contact: str = ""
-    follow: int = Field(default=0, ge=0, le=20)
-    max_pages: int = Field(default=10_000, ge=1)
-    delay: float = Field(default=1.0, ge=0, le=3600)
-    max_wait: float = Field(default=120.0, ge=0, le=3600)
-    max_seconds: float = Field(default=60.0, gt=0, le=3600)
-    max_file_mb: float = Field(default=64, gt=0, le=4096)
-    retries: int = Field(default=2, ge=0, le=10)
-    hosts: int = Field(default=16, ge=1, le=256)
-    override: Annotated[tuple[Preference, ...], BeforeValidator(words)] = ()
-    group: bool = False
+    contact: str = Field(
+        "", description="e-mail address or page by which those who run a site can reach you; else `AFRESH_CONTACT`"
+    )
+    follow: int = Field(0, ge=0, le=20, description="how far links within a host are followed")
+    max_pages: int = Field(10_000, ge=1, description="pages that lists and links may add")
+    delay: float = Field(1.0, ge=0, le=3600, description="seconds between two requests to a host")
+    max_wait: float = Field(120.0, ge=0, le=3600, description="seconds that a host may ask to be left alone")
+    max_seconds: float = Field(60.0, gt=0, le=3600, description="of one page")
+    max_file_mb: float = Field(64.0, gt=0, le=4096, description="of one page")
+    retries: int = Field(2, ge=0, le=10, description="after a failure that may pass")
+    hosts: int = Field(16, ge=1, le=256, description="hosts that are asked at a time")
+    override: Annotated[tuple[Preference, ...], BeforeValidator(words)] = Field(
+        (), description="rules that say no to training and are not obeyed"
+    )
+    group: bool = Field(False, description="whether the pages of one host stay on one side of the split")
 
 
 def accepts(place: str) -> bool:
