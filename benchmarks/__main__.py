@@ -29,9 +29,12 @@ NAMES = (
     "spoken",
     "small_sounds",
     "sound_codec",
+    "collect_extraction",
     "collect",
 )
-NEED_DATA = tuple(n for n in NAMES if n not in ("throughput", "steps", "decoding", "digits", "steer_exact"))
+NEED_DATA = tuple(
+    n for n in NAMES if n not in ("throughput", "steps", "decoding", "digits", "steer_exact", "collect_extraction")
+)
 
 
 for name in sys.argv[1:] or NAMES:

@@ -178,6 +178,10 @@ def test_of_a_page_the_main_text_is_read_where_it_is_wanted() -> None:
     assert isinstance(read, extract.Document)
     assert "mill c" in read.text and "Shop" not in read.text and "Cookies" not in read.text
     assert (read.title, read.time, read.language) == ("Bread", "2024-05-03", "en")
+    asks = "<div class='Consent-box' role='dialog'>" + "<p>We store and process what your device tells us.</p>" * 9
+    page = f"<body>{asks}</div><h1>Hours</h1><p>The library is open from ten to six, on Thursdays until eight.</p>"
+    (read,) = extract.documents(".html", page.encode(), decode_text, 1, main=True)
+    assert isinstance(read, extract.Document) and "until eight" in read.text and "device" not in read.text
     (short,) = extract.documents(".html", b"<body>Hi", decode_text, 1, main=True)
     assert isinstance(short, extract.Document) and short.text == "Hi\n", "else all that is visible"
 

@@ -32,6 +32,17 @@ DAY = re.compile(r"(?<!\d)(\d{4})[-/](\d{2})[-/](\d{2})(?!\d)")
 LINKED = 200_000  # characters of JSON-LD that are read
 
 
+# Dialogs and questions for consent, which the library takes for the text where this is shorter.
+WORDS = ("consent", "cookie-", "cookie_", "cookiebar", "cookiebanner", "gdpr")
+ASKS = re.compile("|".join((*WORDS, "dialog", "aria-modal")), re.IGNORECASE)
+_NAMES = "translate(concat(@id, ' ', @class), 'ABCDEFGHIJKLMNOPQRSTUVWXYZ', 'abcdefghijklmnopqrstuvwxyz')"
+_NAMED = " or ".join(f"contains({_NAMES}, '{word}')" for word in WORDS)
+ASKING = (
+    f"//*[@role='dialog' or @role='alertdialog' or @aria-modal='true' or {_NAMED}]"
+    "[not(descendant-or-self::article or descendant-or-self::main or descendant::h1)]"
+)
+
+
 class _Visible(HTMLParser):
     """Collects what a browser would show as text."""
 
@@ -96,7 +107,7 @@ def main_content(source: str) -> Document:
         return Document(visible_text(source), language=language)
     # Not by the library, for which this takes as long as the text itself.
     title, author, time = stated(tree)
-    found = bare_extraction(tree, with_metadata=False)
+    found = bare_extraction(tree, with_metadata=False, prune_xpath=ASKING if ASKS.search(source) else None)
     parts = [] if found is None or isinstance(found, dict) else [found.text or "", found.comments or ""]
     text = tidy("\n".join(p for p in parts if p.strip()))
     return Document(text if text.strip() else visible_text(source), title, time, language, author)
