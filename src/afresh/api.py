@@ -10,6 +10,7 @@ from typing import Any
 from afresh.alignment.rewards.reward_factory import Wanted
 from afresh.collect.gather import Limits as CollectLimits
 from afresh.collect.gather import gather, places_of
+from afresh.collect.licences import normalised
 from afresh.core import UserError, events
 from afresh.core.events import Event, JsonLines, Listener, listening
 from afresh.core.sandbox import Limits, Sandbox
@@ -37,6 +38,7 @@ from afresh.tasks import train as train_task
 from afresh.tasks import tune as tune_task
 from afresh.tasks.annotate import Session
 from afresh.tasks.chat import Chat
+from afresh.tasks.collected.page import write_page
 from afresh.tasks.console import default_listener
 from afresh.tasks.doctor import Finding, examine_machine
 from afresh.tasks.editor import Change, Editor
@@ -813,39 +815,55 @@ def collect_data(
     licence: str | None = None,
     person: str | None = None,
     consent: str | None = None,
+    near: str | None = None,
+    split_by: str | None = None,
+    heldout: float | None = None,
+    against: Sequence[str] | None = None,
+    leaks: str | None = None,
     max_bytes: int | None = None,
     max_items: int | None = None,
     max_minutes: float | None = None,
     resume: bool = False,
+    refresh: bool = False,
     processes: int = 1,
+    cluster: str = "",
     quiet: bool = False,
 ) -> Mapping[str, Any]:
-    """Gather a data set into the folder `into`, which `train` takes, after what it has; returns its manifest.
+    """Gather a data set into the folder `into`, which `train` takes, after what it has (`afresh collect`); returns its
+    manifest.
 
     `sources` is a place or a list of places: the path of a folder, a file, a table or a repository, or an address, as
     text or as Path. Or it is data of this program, whose `name` is then needed: a function without arguments that
     returns texts, rows {column: value}, arrays, images, sounds or paths, or an iterator or a list of them. `options`
-    are those of the sources ({"text": "body"}), and `rules` and `without_rules` switch rules on, also as "name=value",
-    and off. `licence`, `person` and `consent` hold for what says nothing of them itself. What was interrupted goes on
-    with `resume`; data of a program is then given again, under its name.
+    are those of the sources ({"text": "body"}); `rules` and `without_rules` switch rules on, also as "name=value", and
+    off. `licence`, `person` and `consent` hold for what says nothing of them itself. `near` is "drop" or "keep",
+    `split_by` what is never divided, `heldout` the share that is held out, `against` benchmarks that must not be learnt
+    from, and `leaks`, "keep" or "drop", what becomes of what occurs there too. What was interrupted goes on with
+    `resume`; data of a program is then given again, under its name. `refresh` reads sources again, and `cluster` is the
+    address of a Ray cluster, or "local".
 
     Raises UserError for a place that no source knows, for options and rules that there are not, and if the folder holds
     something else or cannot be written.
     """
-    about = {k: v for k, v in (("licence", licence), ("person", person), ("consent", consent)) if v}
+    about = {k: v for k, v in (("person", person), ("consent", consent)) if v}
     if licence:
-        about["licence_from"] = "whoever collected it"
+        about |= {"licence": normalised(licence), "licence_from": "whoever collected it"}
+    choices = {"near": near, "split_by": split_by, "heldout": heldout, "against": against, "leaks": leaks}
     with _reporting(quiet):
-        given = places_of(sources, name, options or {}, about)
-        return gather(
-            given,
+        made = gather(
+            places_of(sources, name, options or {}, about),
             Path(into),
             on=rules,
             off=without_rules,
             limits=CollectLimits(max_bytes, max_items, max_minutes),
             resume=resume,
+            refresh=refresh,
             processes=processes,
+            cluster=cluster,
+            assembly={k: v for k, v in choices.items() if v is not None},
         )
+        write_page(Path(into))
+        return made
 
 
 def remove_data(*names: str) -> None:
