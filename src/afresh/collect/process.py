@@ -9,7 +9,7 @@ from typing import Any
 from afresh.collect.extract import extract, extractors
 from afresh.collect.licences import normalised_or_unknown
 from afresh.collect.near import with_prints
-from afresh.collect.record import EXCERPT, UNKNOWN, Found, Record, Rejection, rejected
+from afresh.collect.record import EXCERPT, UNKNOWN, Found, Record, Rejection, encodable, rejected
 from afresh.collect.rules import rules
 
 EXAMPLES = 3  # of what a rule changed in a batch, and of the images and sounds that it left out
@@ -54,7 +54,7 @@ def process(source: str, batch: Sequence[Found | Rejection], chosen: Mapping[str
             if isinstance(item, Rejection):
                 part.rejections.append(item)
                 continue
-            kept: Record | None = with_licence(item)
+            kept: Record | None = with_licence(with_whole_characters(item))
             for rule, judge in applied:
                 if kept is None:
                     break
@@ -79,6 +79,12 @@ def _judged(name: str, record: Record, verdict: Record | str, part: Part) -> Rec
             part.examples.append(Changed(name, record.where, *differing(record.text or "", verdict.text or "")))
         verdict = replace(verdict, changed=(*verdict.changed, name))
     return verdict
+
+
+def with_whole_characters(record: Record) -> Record:
+    """The record with a text that UTF-8 can hold."""
+    text = None if record.text is None else encodable(record.text)
+    return record if text == record.text else replace(record, text=text)
 
 
 def with_licence(record: Record) -> Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -108,6 +109,14 @@ class Rejection:
     file: str = ""
 
 
+def encodable(text: str) -> str:
+    """The text with halves of surrogate pairs joined, and single ones, which UTF-8 cannot hold, as U+FFFD."""
+    if text.isascii() or SURROGATE.search(text) is None:
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+SURROGATE = re.compile(r"[\ud800-\udfff]")
 EXCERPT = 300  # characters of a text that was left out
 
 

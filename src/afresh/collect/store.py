@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from blake3 import blake3
 
 from afresh.collect.process import Changed, Part
-from afresh.collect.record import Record, Rejection
+from afresh.collect.record import Record, Rejection, encodable
 from afresh.core import UserError
 from afresh.core.files import free_bytes, replace_file, sync_folder
 from afresh.data.collected import BLOBS, SCHEMA
@@ -98,9 +98,9 @@ class SourceParts:
     def write(self, number: int, part: Part, consumed: int) -> None:
         """Write a part. `consumed`: how many things that the source found it was made of."""
         name = f"{number:06d}"
-        rows = [row_of(record, self.store) for record in part.records]
+        rows = [_encodable(row_of(record, self.store)) for record in part.records]
         write_table(self.folder / f"{name}.parquet", pa.Table.from_pylist(rows, PARTS))
-        rejections = [asdict(r) for r in part.rejections]
+        rejections = [_encodable(asdict(r)) for r in part.rejections]
         for row in rejections:
             if (shown := part.shown.get(row["item"])) and shown.content is not None:
                 row["file"] = self.store.put_blob(shown.content, shown.suffix)
@@ -255,7 +255,7 @@ def row_of(record: Record, store: Store) -> dict[str, Any]:
     file = "" if record.content is None else store.put_blob(record.content, record.suffix)
     return {
         **{k: v for k, v in about.items() if k != "extra"},
-        "extra": sorted(about["extra"].items()),
+        "extra": sorted((encodable(k), encodable(v)) for k, v in about["extra"].items()),
         "id": record.id,
         "kind": record.kind,
         "text": record.text,
@@ -269,6 +269,11 @@ def row_of(record: Record, store: Store) -> dict[str, Any]:
         "bytes": record.size,
         "near": record.near,
     }
+
+
+def _encodable(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose texts UTF-8 can hold: names of files, and what others wrote, may not be so."""
+    return {k: encodable(v) if isinstance(v, str) else v for k, v in row.items()}
 
 
 def all_rows(tables: Sequence[Path], columns: list[str] | None = None) -> Iterator[dict[str, Any]]:

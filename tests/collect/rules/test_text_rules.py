@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from afresh.collect.record import Record
+from afresh.collect.process import process
+from afresh.collect.record import About, Found, Record, Rejection
 from afresh.collect.rules import chosen, rules
 from afresh.collect.rules.language import language
 from afresh.collect.rules.repetition import Phrases
 from afresh.collect.rules.text import text_of
+from afresh.collect.store import Store, all_rows
 from tests.collect.rules.judged import judged, kept, text_after
 
 STORY = (
@@ -144,6 +147,21 @@ def test_only_what_is_surely_broken_is_mended() -> None:
 
 def test_control_characters_go_and_white_space_stays() -> None:
     assert text_after("control_characters", "\ufeffa\x00b\x1b[31mc\x7f\td\n\f") == "abc\td\n\f"
+
+
+def test_halves_of_characters_stop_nothing(tmp_path: Path) -> None:
+    about = About(title="\ud800 title", extra={"note": "\udfff"})
+    part = process(
+        "s", [Found("\udcff.txt", "A smile \ud83d\ude00 and half \ud800 of one.", about=about, kind="text")], {}
+    )
+    assert part.records[0].text == "A smile 😀 and half \ufffd of one."
+    rejection = Rejection("s", "\udcff.xyz", "find", "files", "why \ud800")
+    part.rejections.append(rejection)
+    parts = Store(tmp_path).parts("key")
+    parts.write(0, part, 1)
+    row = next(all_rows([parts.tables("000000")[0]]))
+    assert row["where"] == "\ufffd.txt" and row["title"] == "\ufffd title" and row["extra"] == [("note", "\ufffd")]
+    assert next(all_rows([parts.tables("000000")[1]]))["reason"] == "why \ufffd"
 
 
 # --------------------------------------------------------------------------- boilerplate
