@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from afresh.collect.gather import place_of
 from afresh.collect.licences import TABLE, duties, hub_name, normalised, normalised_or_unknown, objection, terms_of
 from afresh.collect.process import process
 from afresh.collect.record import About, Found
@@ -97,6 +100,12 @@ def test_a_source_that_states_no_licence_of_spdx_is_unknown_and_keeps_what_it_sa
         ("unknown", "a table: ask me first"),
         ("unknown", "a table"),
     ]
+
+
+def test_what_is_said_of_a_whole_source_is_checked_before_it_is_read(tmp_path: Path) -> None:
+    assert place_of(str(tmp_path), about={"licence": "cc0-1.0"}).about == {"licence": "CC0-1.0"}
+    with pytest.raises(UserError, match=r"Did you mean CC0-1\.0"):
+        place_of(str(tmp_path), about={"licence": "CC0-1"})
 
 
 def test_names_of_the_hub() -> None:

@@ -53,7 +53,6 @@ def collect(
     in it shows what each rule kept, left out and changed.
     """
     from afresh.collect.gather import Limits, gather, place_of
-    from afresh.collect.licences import normalised
     from afresh.core import UserError
     from afresh.core.counted import counted
     from afresh.core.options import pairs
@@ -64,7 +63,6 @@ def collect(
         return
     about = {k: v for k, v in (("licence", licence), ("person", person), ("consent", consent)) if v}
     if licence:
-        about["licence"] = normalised(licence)
         about["licence_from"] = "whoever collected it"
     given = [place_of(place, pairs(option or [], "--source"), about) for place in places or ()]
     if dry_run:

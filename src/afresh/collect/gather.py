@@ -24,6 +24,7 @@ from afresh.collect.assemble import Assembly, assemble, tables_of
 from afresh.collect.cards import write_cards
 from afresh.collect.forgotten import marks_of, without
 from afresh.collect.leakage import Other
+from afresh.collect.licences import normalised
 from afresh.collect.process import Part, process
 from afresh.collect.record import UNKNOWN, About, Found, Rejection
 from afresh.collect.rules import chosen
@@ -70,9 +71,15 @@ class Place:
 
 
 def place_of(place: str, options: Mapping[str, Any] | None = None, about: Mapping[str, str] | None = None) -> Place:
-    """A source that was given. Raises UserError if none accepts it, or if an option is not one of its own."""
+    """A source that was given. Raises UserError if none accepts it, if an option is not one of its own, or if what is
+    said of its licence is no expression of SPDX."""
     source = source_of(place)
-    return Place(source, place, options_of(source, options or {}), dict(about or {}))
+    return Place(source, place, options_of(source, options or {}), said(about or {}))
+
+
+def said(about: Mapping[str, str]) -> dict[str, str]:
+    """What is said of a whole source, with the licence as SPDX writes it."""
+    return {name: normalised(value) if name == "licence" else value for name, value in about.items()}
 
 
 def other_place(place: str) -> Place:
@@ -93,7 +100,7 @@ def places_of(
     """
     if name is not None:
         source = python.of_object(given)
-        return [Place(source, f"{python.PREFIX}{name}", options_of(source, options or {}), dict(about or {}))]
+        return [Place(source, f"{python.PREFIX}{name}", options_of(source, options or {}), said(about or {}))]
     places = [given] if isinstance(given, str | Path) else given
     if not isinstance(places, list | tuple) or not all(isinstance(p, str | Path) for p in places):
         raise UserError(
