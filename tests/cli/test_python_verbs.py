@@ -13,6 +13,7 @@ from afresh.cli import VERBS
 
 M = afresh.Model
 FUNCTIONS: Mapping[str, tuple[Callable[..., Any], ...]] = {
+    "collect": (afresh.collect_data,),
     "data": (afresh.inspect_data,),
     "forget": (afresh.forget,),
     "train": (afresh.train, afresh.resume),
@@ -40,6 +41,7 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], ...]] = {
 # demonstration, a help text, and how a result is shown or asked for.
 NOT_IN_PYTHON = {"demo", "help", "open", "reindex", "serve"}
 SHOWN = {"as_json", "run", "context", "yes", "port", "open_page", "stream", "measure"}
+SHOWN |= {"dry_run", "show_rules"}
 WRITTEN = {"sample", "edit", "blend", "compose", "data"}  # whose results have a method `save`
 # Plural where Python takes several at once, and the keyword arguments of the command line's KEY=VALUE.
 RENAMED = {"setting": "settings", "option": "data", "adapter": "adapters", "target": "targets", "root": "folder"}
@@ -48,6 +50,13 @@ OF_SAMPLING = {"guidance", "temperature", "top_k", "top_p", "min_p", "length", "
 OF_SAMPLING |= {"truncation"}
 MORE: Mapping[str, Mapping[str, str]] = {
     "align": {"prompt": "prompts"},
+    "collect": {
+        "places": "sources",
+        "rule": "rules",
+        "no_rule": "without_rules",
+        "option": "options",
+        "resume": "resume",
+    },
     "edit": {"n": "each", "guidance": "settings"},
     "compare": {"guidance": "settings", "summary": "out"},  # Session.summary
     "complete": {"file": "name", "line": "prefix", "column": "suffix", "context": "context"},
