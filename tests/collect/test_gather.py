@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -163,3 +164,25 @@ def test_a_file_may_hold_several_documents_and_one_may_describe_the_data(tmp_pat
     gather([place_of(str(tmp_path / "data"))], tmp_path / "set")
     assert [r["where"] for r in items(tmp_path / "set")] == ["tales.txt, document 1", "tales.txt, document 2"]
     assert left_out(tmp_path / "set") == {"README.md": "clean/describes_data"}
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_what_a_table_names_is_found_once_with_its_caption(tmp_path: Path, zipped: bool) -> None:
+    folder, rng = tmp_path / "data", np.random.default_rng(0)
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / f"{name}.png")
+    lines = [{"file_name": f"{n}.png", "text": f"picture {n}"} for n in ("a", "b", "missing")]
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if zipped:
+        with zipfile.ZipFile(folder / "all.zip", "w") as archive:
+            for path in sorted(folder.glob("*.png")):
+                archive.write(path, path.name)
+                path.unlink()
+    made = gather([place_of(str(folder))], tmp_path / "set")
+    assert {r["where"].split(": ")[-1]: r["caption"] for r in items(tmp_path / "set")} == {
+        "metadata.jsonl, row 1": "picture a",
+        "metadata.jsonl, row 2": "picture b",
+        "c.png": "",
+    }
+    assert made["left_out"] == {"find/rows": 1}

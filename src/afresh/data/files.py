@@ -278,7 +278,7 @@ def read_zip(
     accepted: list[zipfile.ZipInfo] = []
     names: set[str] = set()
     for info in sorted(infos, key=lambda i: i.filename):
-        reason = _member_exclusion_reason(info, suffixes, limits)
+        reason = member_refusal(info, suffixes, limits)
         if reason is None and info.filename in names:
             reason = "its name occurs twice in the archive"
         if reason is None:
@@ -348,7 +348,8 @@ def name_exclusion_reason(member: str) -> str | None:
     return "hidden, or created by an operating system" if is_hidden(member) else None
 
 
-def _member_exclusion_reason(info: zipfile.ZipInfo, suffixes: Collection[str], limits: ZipLimits) -> str | None:
+def member_refusal(info: zipfile.ZipInfo, suffixes: Collection[str], limits: ZipLimits) -> str | None:
+    """Why a member of an archive is not read, as `read_zip` has it, or None."""
     if stat.S_ISLNK(info.external_attr >> 16):
         return "symbolic link"
     if (reason := name_exclusion_reason(info.filename)) is not None:

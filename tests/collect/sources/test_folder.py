@@ -10,7 +10,7 @@ from tests.collect.sources.finding import find
 from tests.data.test_tar import archive, zstd
 
 
-def test_archives_tables_and_compressed_files_are_read_in_their_place(tmp_path: Path) -> None:
+def test_tables_are_read_first_and_archives_and_compressed_files_in_their_place(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("A")
     (tmp_path / "b.tar.gz").write_bytes(gzip.compress(archive({"x.txt": b"B"})))
     with zipfile.ZipFile(tmp_path / "c.zip", "w") as made:
@@ -20,14 +20,14 @@ def test_archives_tables_and_compressed_files_are_read_in_their_place(tmp_path: 
     (tmp_path / "f.csv").write_text("text,label\nF,one\n")
     found, left = find(tmp_path)
     assert [(f.where, f.name) for f in found] == [
+        ("f.csv, row 1", ""),
         ("a.txt", "a.txt"),
         ("b.tar.gz: x.txt", "x.txt"),
         ("c.zip: y.txt", "y.txt"),
         ("d.txt.gz", "d.txt"),
         ("e.txt.zst", "e.txt"),
-        ("f.csv, row 1", ""),
     ]
-    assert [f.content for f in found] == [b"A", b"B", b"C", b"D", b"E", "F"] and not left
+    assert [f.content for f in found] == ["F", b"A", b"B", b"C", b"D", b"E"] and not left
 
 
 def test_what_is_damaged_is_listed_and_the_rest_goes_on(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from afresh.collect.record import About, Found, Rejection
 from afresh.collect.sources import CONSUMED, Fetched, Options, Source, tables
+from afresh.collect.sources.beside import Beside
 from afresh.core import Refused, UserError
 from afresh.core.counted import counted
 from afresh.data.files import DataFile, FileError, read_bytes, read_zip, walk
@@ -30,7 +31,8 @@ def accepts(place: str) -> bool:
 
 
 def find(place: str, options: FolderOptions, fetched: Fetched) -> Iterator[Found | Rejection]:
-    """Every file in the order of the names, those of archives and the rows of tables in their place."""
+    """The rows of tables, then every other file in the order of the names, those of archives in their place. An image
+    or a sound that a table names is found there, with its caption, and not again by itself."""
     return every(place, options, fetched.consumed)
 
 
@@ -40,8 +42,11 @@ def every(place: str, options: FolderOptions, consumed: int = 0) -> Iterator[Fou
     count = len(refused)
     for r in refused:
         yield Rejection(place, r.source, "find", "files", r.reason)
-    for file in files:
-        if (inside := within(place, file, options)) is not None:
+    beside = Beside()
+    for file in sorted(files, key=lambda f: not is_table(f)):
+        if file.path.resolve() in beside.taken:
+            continue
+        if (inside := within(place, file, options, beside)) is not None:
             for one in inside:
                 count += 1
                 yield one
@@ -62,16 +67,18 @@ def every(place: str, options: FolderOptions, consumed: int = 0) -> Iterator[Fou
         yield Found(file.name, content, name, about=about)
 
 
-def within(place: str, file: DataFile, options: FolderOptions) -> Iterator[Found | Rejection] | None:
+def is_table(file: DataFile) -> bool:
+    return tables.suffix_of(file.name) in tables.SUFFIXES - {".json"}
+
+
+def within(place: str, file: DataFile, options: FolderOptions, beside: Beside) -> Iterator[Found | Rejection] | None:
     """What is in an archive or a table; None for another file."""
     if file.suffix == ".zip" or is_tar(file.name):
-        return members(place, file)
-    if tables.suffix_of(file.name) in tables.SUFFIXES - {".json"}:
-        return rows(place, file, options)
-    return None
+        return members(place, file, beside)
+    return rows(place, file, options, beside) if is_table(file) else None
 
 
-def members(place: str, file: DataFile) -> Iterator[Found | Rejection]:
+def members(place: str, file: DataFile, beside: Beside) -> Iterator[Found | Rejection]:
     """The files in an archive, and why others or the rest of it are left out."""
     try:
         for member in zipped(file) if file.suffix == ".zip" else read_tar(file.path):
@@ -79,6 +86,8 @@ def members(place: str, file: DataFile) -> Iterator[Found | Rejection]:
                 yield Rejection(place, member.source, "find", "archive", member.reason)
                 continue
             name, content = member
+            if (file.path.resolve(), name) in beside.taken:
+                continue
             yield Found(f"{file.name}: {name}", content, name, about=About(split=split_of_name(name) or ""))
     except (FileError, UserError) as error:
         yield Rejection(place, file.name, "find", "archive", str(error))
@@ -90,10 +99,10 @@ def zipped(file: DataFile) -> Iterator[tuple[str, bytes] | Refused]:
     yield from refused
 
 
-def rows(place: str, file: DataFile, options: FolderOptions) -> Iterator[Found | Rejection]:
+def rows(place: str, file: DataFile, options: FolderOptions, beside: Beside) -> Iterator[Found | Rejection]:
     """The rows of a table, whose columns are guessed."""
     try:
-        yield from tables.rows_found(place, file, tables.TableOptions(max_file_mb=options.max_file_mb))
+        yield from tables.rows_found(place, file, tables.TableOptions(max_file_mb=options.max_file_mb), beside)
     except UserError as error:
         yield Rejection(place, file.name, "find", "table", f"{error} Give the table as a source of its own.")
 

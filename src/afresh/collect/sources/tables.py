@@ -15,6 +15,7 @@ from pydantic import Field
 from afresh.collect.columns import ColumnOptions, Columns, choose, found_in
 from afresh.collect.record import Found, Rejection
 from afresh.collect.sources import Fetched, Source
+from afresh.collect.sources.beside import Beside
 from afresh.core import UserError, events
 from afresh.core.counted import counted
 from afresh.data import arrow
@@ -68,13 +69,17 @@ def find(place: str, options: TableOptions, fetched: Fetched) -> Iterator[Found 
         yield from rows_found(place, file, options)
 
 
-def rows_found(place: str, file: DataFile, options: TableOptions) -> Iterator[Found | Rejection]:
-    """The rows of one table."""
+def rows_found(
+    place: str, file: DataFile, options: TableOptions, beside: Beside | None = None
+) -> Iterator[Found | Rejection]:
+    """The rows of one table. `beside` reads the files that it names."""
     formulas = 0
     split = split_of_name(file.name)
 
+    files = beside or Beside()
+
     def read(name: str) -> MediaFile:
-        return beside(file, name, options.max_file_mb)
+        return files.read(file.path, name, options.max_file_mb)
 
     try:
         media, rows = table(file, options)
@@ -115,20 +120,6 @@ def _holds_file(value: Any) -> bool:
     if isinstance(value, Mapping):
         value = value.get("bytes")
     return isinstance(value, bytes) and media_file(value) is not None
-
-
-def beside(file: DataFile, name: str, max_mb: int) -> MediaFile:
-    """An image or a sound that a table names, in its folder. Raises FileError for another place."""
-    folder = file.path.parent.resolve()
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder):
-        raise FileError(f"its file {name!r} is not in the folder of the table")
-    if not path.is_file():
-        raise FileError(f"its file {name!r} does not exist")
-    found = media_file(read_bytes(DataFile(path, name, path.stat().st_size), max_mb), name)
-    if found is None:
-        raise FileError(f"its file {name!r} is neither an image nor a sound")
-    return found
 
 
 # --------------------------------------------------------------------------- rows
