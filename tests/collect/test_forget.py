@@ -195,3 +195,14 @@ def test_any_batch_is_cleaned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert part.number == 2 and part.kinds == {"text"}
     forget(tmp_path / "set", Wish(item=item))
     assert holding(tmp_path / "set", "enilesoR 5") == [] and len(texts(tmp_path / "set")) == 6
+
+
+def test_who_takes_part_in_a_conversation_is_forgotten_with_it(tmp_path: Path) -> None:
+    chat, words = tmp_path / "chat.txt", ("Is the tide in?", "It is, since noon.", "And the boat?", "By the old pier.")
+    said = [f"[01/02/2024, 10:0{i}:00] {('Ann', 'Bo')[i % 2]}: {text}" for i, text in enumerate(words)]
+    chat.write_text("\n".join(said))
+    collect([place_of(str(chat))], tmp_path / "set")
+    (row,) = rows(tmp_path / "set")
+    assert row["person"] in ("Ann", "Bo")
+    forget(tmp_path / "set", Wish(person="Ann" if row["person"] == "Bo" else "Bo"))
+    assert list(rows(tmp_path / "set")) == []

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from afresh.collect.exact import Originals, firsts, read_ids
 from afresh.collect.leakage import LEAKS, Leaks, Other
 from afresh.collect.near.finder import Finder
-from afresh.collect.record import EXCERPT, Rejection
+from afresh.collect.record import EXCERPT, Rejection, people_of
 from afresh.collect.sides import Sides, border
 from afresh.collect.store import REJECTIONS, WORK, SourceParts, all_rows
 from afresh.core import events
@@ -192,7 +192,14 @@ def stretches(tables: Sequence[Path]) -> Iterator[tuple[int, list[Row]]]:
 def row_rejected(row: Row, stage: str, rule: str, reason: str, first: str = "") -> Rejection:
     """A row of the parts that was left out. first: of a duplicate, the id of the item that was kept."""
     excerpt = (row["text"] or "")[:EXCERPT]
-    about = (row["kind"], excerpt, row["person"] or "", row["id"], first, row["file"] or "")
+    about = (
+        row["kind"],
+        excerpt,
+        people_of(row["person"] or "", dict(row["extra"] or ())),
+        row["id"],
+        first,
+        row["file"] or "",
+    )
     return Rejection(row["source"], row["where"], stage, rule, reason, *about)
 
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from afresh.collect.forgotten import FORGOTTEN, left_behind, mark, marks_of
 from afresh.collect.gather import put_together
+from afresh.collect.record import people_of
 from afresh.collect.store import JOURNAL, WORK, SourceParts, Store, write_table
 from afresh.core import UserError
 from afresh.core.files import replace_file, write_json
@@ -61,7 +62,7 @@ class Wish:
         return frozenset() if words is None else frozenset({mark(words[0], words[1] or "")})
 
     def matches(self, person: str, item: str) -> bool:
-        return bool(self.person and person == self.person) or bool(self.item and item == self.item)
+        return bool(self.person and self.person in person.split("; ")) or bool(self.item and item == self.item)
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ def find(dataset: Path, wish: Wish) -> Forgotten:
         held = Store(dataset).parts(source["key"])
         for number, name in enumerate(held.names()):
             items, left = (pq.read_table(t, columns=c) for t, c in zip(held.tables(name), COLUMNS, strict=True))
-            mine = [r for r in items.to_pylist() if source["key"] in whole or wish.matches(r["person"] or "", r["id"])]
-            out = [r for r in left.to_pylist() if source["key"] in whole or wish.matches(r["person"], r["item"])]
+            mine = [r for r in items.to_pylist() if source["key"] in whole or wish.matches(people(r), r["id"])]
+            out = [r for r in left.to_pylist() if source["key"] in whole or wish.matches(people(r), r["item"])]
             if mine or out:
                 parts.append(Held(source["key"], number, len(mine), len(out), frozenset(r["kind"] for r in mine)))
     if not parts and not whole and not wish.marks & marks_of(known):  # else it was interrupted, and is repeated
@@ -110,7 +111,12 @@ def find(dataset: Path, wish: Wish) -> Forgotten:
     return Forgotten(tuple(parts))
 
 
-COLUMNS = (["id", "kind", "person"], ["item", "person"])
+COLUMNS = (["id", "kind", "person", "extra"], ["item", "person"])
+
+
+def people(row: dict[str, Any]) -> str:
+    """Whose a row is, and who takes part in it."""
+    return people_of(row["person"] or "", dict(row.get("extra") or ()))
 
 
 def forget(dataset: Path, wish: Wish) -> Forgotten:
@@ -178,8 +184,8 @@ def clean_part(parts: SourceParts, name: str, wish: Wish) -> set[str]:
 
 def chosen_rows(table: pa.Table, item: str, wish: Wish) -> pa.BooleanArray:
     """Which rows of a table, whose column `item` holds the ids, are to be forgotten."""
-    pairs = zip(table["person"].to_pylist(), table[item].to_pylist(), strict=True)
-    return pa.array([wish.matches(person or "", known or "") for person, known in pairs], pa.bool_())
+    known = table.select([c for c in (item, "person", "extra") if c in table.column_names]).to_pylist()
+    return pa.array([wish.matches(people(row), row[item] or "") for row in known], pa.bool_())
 
 
 def remove_unused(store: Store, known: dict[str, Any]) -> None:

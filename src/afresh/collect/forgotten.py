@@ -23,14 +23,12 @@ def mark(kind: str, *words: str) -> str:
 
 
 def is_forgotten(marks: Collection[str], source: str, where: str, person: str, item: str) -> bool:
-    return bool(marks) and any(
-        words and mark(kind, *words) in marks
-        for kind, words in (
-            ("person", (person,) if person else ()),
-            ("item", (item,) if item else ()),
-            ("where", (source, where)),
-        )
-    )
+    """Whether one of the people, the item or its place was to be forgotten."""
+    if not marks:
+        return False
+    known = [("person", name) for name in person.split("; ") if name]
+    known += [("item", item)] if item else []
+    return any(mark(*words) in marks for words in (*known, ("where", source, where)))
 
 
 def marks_of(manifest: Mapping[str, Any]) -> frozenset[str]:
@@ -49,7 +47,7 @@ def without(part: Part, marks: Collection[str]) -> Part:
         return part
     records, rejections, places = [], [], set()
     for record in part.records:
-        if is_forgotten(marks, record.source, record.where, record.about.person, record.id):
+        if is_forgotten(marks, record.source, record.where, record.about.people, record.id):
             places.add(record.where)
             rejections.append(left_behind(record.source))
         else:

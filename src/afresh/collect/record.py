@@ -34,6 +34,16 @@ class About:
     split: str = ""  # that the data declares: train or validation
     extra: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def people(self) -> str:
+        """Everybody who is named, as in a conversation."""
+        return people_of(self.person, self.extra)
+
+
+def people_of(person: str, extra: Mapping[str, str]) -> str:
+    """Whose an item is, and who takes part in it by the column `people`, with "; " between the names."""
+    return "; ".join(dict.fromkeys(name for name in (person, *extra.get("people", "").split("; ")) if name))
+
 
 @dataclass(frozen=True)
 class Found:
@@ -92,8 +102,9 @@ class Rejection:
     """What was left out: the stage (find, extract, clean, duplicates, leakage) and the rule that left it out, the
     reason, and the beginning of a text.
 
-    person: whose it is. item: the id that it has or would have. first: of a duplicate, the id of the item that was
-    kept. file: in the folder of the data set, of a few images and sounds, so that the report can show them.
+    person: whose it is, several with "; " between them. item: the id that it has or would have. first: of a duplicate,
+    the id of the item that was kept. file: in the folder of the data set, of a few images and sounds, which the report
+    shows.
     """
 
     source: str
@@ -124,5 +135,5 @@ def rejected(record: Record, stage: str, rule: str, reason: str) -> Rejection:
     """A record that was left out."""
     excerpt = (record.text or "")[:EXCERPT]
     return Rejection(
-        record.source, record.where, stage, rule, reason, record.kind, excerpt, record.about.person, record.id
+        record.source, record.where, stage, rule, reason, record.kind, excerpt, record.about.people, record.id
     )
