@@ -192,32 +192,29 @@ def repeated(minutes: float) -> Iterator[str]:
 
 
 def rss(folder: Path) -> list[Row]:
-    """The memory of collecting as much text as the minutes allow, without rules: prints, duplicates and writing."""
-    before = memory()
-    off = [rule.name for rule in rules()]
+    """The memory of collecting some text and then as much as the minutes allow, without rules: what is left are prints,
+    duplicates and writing."""
+    return [collected_memory(folder / "less", MINUTES / 8), collected_memory(folder / "more", MINUTES)]
+
+
+def collected_memory(folder: Path, minutes: float) -> Row:
     start = time.perf_counter()
-    source = made_source("repeated", lambda: repeated(MINUTES * 0.6))
-    made = gather([source], folder / "set", off=off, processes=PROCESSES)
+    source = made_source("repeated", lambda: repeated(minutes * 0.6))
+    made = gather([source], folder, off=[rule.name for rule in rules()], processes=PROCESSES)
     seconds = time.perf_counter() - start
-    parts = [json.loads(p.read_text()) for p in (folder / "set" / "work").rglob("[0-9]*.json")]
-    size = sum(p["bytes"] for p in parts) / 1e9
-    count = sum(p["found"] for p in parts)
-    print(
-        f"{size:.2f} GB, {count:,} documents, {seconds:.0f} s, {memory():.2f} GiB (before {before:.2f})",
-        made["left_out"],
+    parts = [json.loads(p.read_text()) for p in (folder / "work").rglob("[0-9]*.json")]
+    size, count = sum(p["bytes"] for p in parts) / 1e9, sum(p["found"] for p in parts)
+    print(f"{size:.2f} GB, {count:,} documents, {seconds:.0f} s, {memory():.2f} GiB", made["left_out"])
+    return Row(
+        "collect",
+        f"memory of all processes together, GiB, for {size:.1f} GB; prints, exact and near duplicates, no rules",
+        f"{memory():.2f}",
+        "",
+        None,
+        "<= 2",
+        memory() <= 2,
+        f"{count:,} documents, {size * 1e3 / seconds:.0f} MB a second",
     )
-    return [
-        Row(
-            "collect",
-            "memory of all processes together, GiB; prints, exact and near duplicates of text, no rules",
-            f"{memory():.2f}",
-            "",
-            None,
-            "<= 2",
-            memory() <= 2,
-            f"{size:.1f} GB, {count:,} documents, {size * 1e3 / seconds:.0f} MB a second",
-        )
-    ]
 
 
 # --------------------------------------------------------------------------- killed
