@@ -62,6 +62,30 @@ def memory() -> float:
 # --------------------------------------------------------------------------- throughput
 
 
+def timed(command: list[str]) -> tuple[float, float, str]:
+    """(seconds, seconds of processors, last line printed) of a command. The second counts every process of its session,
+    looked up in /proc while it runs; what else runs on the machine changes it little."""
+    start, used = time.perf_counter(), dict[int, float]()
+    tick = os.sysconf("SC_CLK_TCK")
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+    ) as process:
+        while process.poll() is None:
+            for path in Path("/proc").glob("[0-9]*/stat"):
+                try:
+                    facts = path.read_text().rpartition(")")[2].split()
+                except OSError:
+                    continue  # it has ended
+                if int(facts[3]) == process.pid:
+                    used[int(path.parent.name)] = (int(facts[11]) + int(facts[12])) / tick
+            time.sleep(0.1)
+        assert process.stdout is not None
+        lines = process.stdout.read().splitlines()
+    if process.returncode:
+        raise RuntimeError(f"{command} ended with {process.returncode}")
+    return time.perf_counter() - start, sum(used.values()), lines[-1] if lines else ""
+
+
 def throughput(folder: Path) -> list[Row]:
     """The text pipeline on the same documents and two processes, once as pages and once as texts."""
     out = []
@@ -79,28 +103,21 @@ def throughput(folder: Path) -> list[Row]:
             with (here / "theirs" / f"{part}.jsonl").open("w") as file:
                 for i in range(part, len(contents), PROCESSES):
                     file.write(json.dumps({"id": str(i), "text": contents[i]}) + "\n")
-        start = time.perf_counter()
         command = [sys.executable, "-m", "afresh", "collect", str(here / "ours"), "--into", str(here / "set")]
-        subprocess.run([*command, "--processes", str(PROCESSES)], check=True, capture_output=True)
-        ours = time.perf_counter() - start
+        ours, ours_used, _ = timed([*command, "--processes", str(PROCESSES)])
         items = json.loads((here / "set" / "dataset.json").read_text())["items"]
-        peer, python = None, os.environ.get("AFRESH_DATATROVE")
+        peer, peer_used, python = None, 0.0, os.environ.get("AFRESH_DATATROVE")
         if python:
-            script = str(Path(__file__).parent / "peer_datatrove.py")
-            start = time.perf_counter()
-            kind = "html" if form == "pages" else "text"
-            done = subprocess.run(
-                [python, script, str(here / "theirs"), str(here / "peer"), kind], check=True, capture_output=True
-            )
-            peer = time.perf_counter() - start
-            print(form, "datatrove", done.stdout.decode().splitlines()[-1])
+            script, kind = str(Path(__file__).parent / "peer_datatrove.py"), "html" if form == "pages" else "text"
+            peer, peer_used, line = timed([python, script, str(here / "theirs"), str(here / "peer"), kind])
+            print(form, "datatrove", line)
         what = "text pipeline of web pages" if form == "pages" else "text pipeline of texts"
         out.append(
             Row(
                 "collect",
                 f"{what}, documents a second; rules, exact and near duplicates, two processes, the whole command",
-                f"{PAGES / ours:.0f} ({size / ours:.2f} MB of text a second)",
-                f"datatrove {PAGES / peer:.0f} ({size / peer:.2f} MB)" if peer else "",
+                f"{PAGES / ours:.0f} ({size / ours:.2f} MB of text a second, {ours_used:.0f} s of processors)",
+                f"datatrove {PAGES / peer:.0f} ({size / peer:.2f} MB, {peer_used:.0f} s)" if peer else "",
                 peer / ours if peer else None,
                 "2x datatrove",
                 bool(peer and peer / ours >= 2),

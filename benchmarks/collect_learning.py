@@ -121,7 +121,7 @@ def bits(folder: Path, heldout: list[str]) -> float:
     from afresh.runs.run import Run
     from afresh.tasks.measure import RunEvidence
 
-    run = Run(folder)
+    run = Run.open(folder)
     found = RunEvidence(run, run_data(run)).likelihood()
     assert found is not None
     return float(found[0].sum()) / math.log(2) / sum(len(t.encode()) for t in heldout)
