@@ -83,7 +83,7 @@ def test_a_command_is_stopped_and_says_so(slow: Path) -> None:
     with pytest.raises(UserError, match="is running"):
         background.forget(job)
     background.stop(job)
-    assert ended(job, 10).state == "stopped"
+    assert ended(job).state == "stopped"
     background.stop(job)  # of one that has ended, nothing
     background.forget(job)
     assert background.jobs() == []
@@ -93,7 +93,7 @@ def test_a_command_that_was_killed_is_known_to_have_ended(slow: Path) -> None:
     job = background.start("train", [], {}, "Train")
     begun(job)
     os.kill(job.process, 9)
-    found = ended(job, 10)
+    found = ended(job)
     assert found.state == "failed" and "without saying why" in found.error
 
 

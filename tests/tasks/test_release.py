@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 import afresh
 from afresh.collect.gather import gather, place_of
 from afresh.collect.ledger import percentages, summed
+from afresh.collect.rules import rules
 from afresh.core import UserError
 from afresh.runs.record import CollectedRecord, LicenceShare, RunRecord
 from afresh.runs.run import Run
@@ -38,7 +39,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> afresh.Model:
     for n, (name, licence) in enumerate(stated.items()):
         folder = source(root / name, 100 * n, (18, 5, 2)[n])
         places.append(place_of(str(folder), about={"licence": licence, "person": "ann"}))
-    gather(places, root / "stories")
+    gather(places, root / "stories", off=[r.name for r in rules()])
     return afresh.train(
         root / "stories", steps=2, out=root / "run", settings={"family.layers": 1}, data={"context": 32}
     )

@@ -14,7 +14,6 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import cache, wraps
 from typing import Annotated, Any
@@ -242,5 +241,7 @@ def error_line(text: str, code: str, fields: Mapping[str, Any], argv: Sequence[s
     if "--json" in argv:
         from afresh.core.events import Event
 
-        with suppress(OSError):  # the error may be that standard output cannot be written; standard error names it
+        try:
             write_json(Event("error", code, text, fields).json())
+        except OSError:  # the error may be that standard output cannot be written; standard error names it
+            discard_output()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from afresh.collect.record import UNKNOWN
-from afresh.data.collected import MODALITIES, rows
 
 LIKENESS = frozenset({"image", "audio", "conversation"})  # kinds in which a person is seen, heard or talks
 
@@ -42,6 +41,8 @@ class Ledger:
 
 def ledger(path: Path, modality: str | None = None) -> Ledger:
     """The ledger of the items of a data set, or of those from which a modality learns."""
+    from afresh.data.collected import MODALITIES, rows  # only here: pyarrow would delay the start of a server
+
     return summed(r for r in rows(path, COLUMNS) if modality is None or MODALITIES.get(r["kind"], ("",))[0] == modality)
 
 

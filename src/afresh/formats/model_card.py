@@ -30,10 +30,10 @@ class Card:
     task: str
     base_model: str | None = None
     licence: str = UNKNOWN
-    licence_name: str = ""
     datasets: Sequence[str] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
     sentences: Sequence[str] = ()
+    licence_name: str = ""
 
 
 def add_card(folder: Path, card: Card, library: str) -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from afresh.collect.ledger import ledger
 from afresh.core import UserError
-from afresh.data.collected import is_collected, manifest
 from afresh.formats.model_card import dataset_name
 from afresh.runs.record import CollectedRecord, LicenceShare, RunRecord, read_record
 
 
 def collected_record(path: Path, modality: str) -> CollectedRecord | None:
     """Of the items of a data set from which a modality learns; None if the data is not one of `collect`."""
-    if not path.is_dir() or not is_collected(path):
+    if not path.is_dir():
+        return None
+    # Only then: they import pyarrow, without which a server starts earlier.
+    from afresh.collect.ledger import ledger
+    from afresh.data.collected import is_collected, manifest
+
+    if not is_collected(path):
         return None
     found = ledger(path, modality)
     return CollectedRecord(

@@ -246,7 +246,9 @@ Open = Callable[..., Any]
 
 def shown(page: Any, before: str = "") -> str:
     """The pair that is shown, once it is another one and can be judged."""
-    page.wait_for_selector(f"[data-pair]:not([data-pair='{before}']) [data-vote=a]:enabled")
+    button = page.wait_for_selector(f"[data-pair]:not([data-pair='{before}']) [data-vote=a]:enabled")
+    while not button.evaluate("(element) => 'htmx-internal-data' in element"):  # it listens some milliseconds later
+        page.wait_for_timeout(10)
     return str(page.get_attribute("[data-pair]", "data-pair"))
 
 
