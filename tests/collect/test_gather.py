@@ -186,3 +186,13 @@ def test_what_a_table_names_is_found_once_with_its_caption(tmp_path: Path, zippe
         "c.png": "",
     }
     assert made["left_out"] == {"find/rows": 1}
+
+
+def test_a_text_that_is_not_utf_8_is_read_by_a_guess_that_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    text = "Grüße aus Köln: es ist schön hier am Rhein, und im Garten blühen die Äpfel.\n"
+    (tmp_path / "data" / "old.txt").write_bytes(text.encode("cp1252"))
+    (tmp_path / "data" / "wide.txt").write_bytes(text.replace("Köln", "Mainz").encode("utf-16"))
+    gather([place_of(str(tmp_path / "data"))], tmp_path / "set")
+    found = {r["where"]: (r["text"], dict(r["extra"])["encoding"]) for r in items(tmp_path / "set")}
+    assert found == {"old.txt": (text, "cp1252"), "wide.txt": (text.replace("Köln", "Mainz"), "utf-16")}

@@ -10,6 +10,7 @@ from afresh.collect.extract import Extractor, suffix_of
 from afresh.collect.record import About, Found, Record, Rejection
 from afresh.data.files import decode_text
 from afresh.data.text.document import Document
+from afresh.data.text.encodings import TextDecoder
 from afresh.data.text.extract import SUFFIXES, documents
 from afresh.data.text.languages import BY_SUFFIX
 from afresh.data.text.lists import separated
@@ -20,14 +21,17 @@ MAX_MB = 512  # of a document when it is decoded
 
 def plain(source: str, found: Found) -> Iterator[Record]:
     assert isinstance(found.content, bytes)
-    text = decode_text(found.content)
+    decoder = TextDecoder()
+    text, known = decoder.decode(found.where, found.content), found.about
+    if decoder.guessed:  # as `train` does; kept with the item, as it is a guess
+        known = replace(known, extra={**known.extra, "encoding": next(iter(decoder.guessed))})
     if suffix_of(found) not in PLAIN:
-        yield Record("code", source, found.where, text=text, about=found.about)
+        yield Record("code", source, found.where, text=text, about=known)
         return
     parts = [p for p in separated(text) if p.strip()] or [text]
     for number, part in enumerate(parts, 1):
         where = f"{found.where}, document {number}" if len(parts) > 1 else found.where
-        yield Record("text", source, where, text=part, about=found.about)
+        yield Record("text", source, where, text=part, about=known)
 
 
 def document(source: str, found: Found) -> Iterator[Record | Rejection]:
