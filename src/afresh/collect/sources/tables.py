@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
@@ -24,7 +23,7 @@ from afresh.data.parquet import MOST_COLUMNS
 from afresh.data.split import split_of_name
 from afresh.data.text.document import unpacked
 from afresh.data.text.encodings import SAMPLE, guess_encoding
-from afresh.data.text.tables import is_number, json_row, read_table, too_wide
+from afresh.data.text.tables import header_of, is_number, json_row, read_table, too_wide
 from afresh.data.written_aside import MediaFile, media_file
 
 SUFFIXES = arrow.SUFFIXES | {".csv", ".tsv", ".xlsx", ".jsonl", ".ndjson", ".json"}
@@ -208,16 +207,9 @@ def separated(file: DataFile, delimiter: str) -> Rows:
     body = whole()
     reader = csv.reader(chain([first], body), delimiter=delimiter, strict=True)
     try:
-        header = next(reader, [])
+        header = header_of(reader)
     except csv.Error as error:
         raise FileError(f"its header is damaged: {error}") from None
-    if not any(header):
-        raise FileError("no header line: the first line names the columns")
-    if len(header) > MOST_COLUMNS:
-        raise FileError(too_wide(len(header)))
-    repeated = sorted(h for h, n in Counter(header).items() if n > 1)
-    if repeated:
-        raise FileError(f"the header names {', '.join(map(repr, repeated))} more than once")
     number = 0
     while True:
         number += 1

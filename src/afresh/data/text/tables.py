@@ -7,7 +7,7 @@ import io
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -138,20 +138,27 @@ def _tsv(text: str) -> Table:
         return replace(table, notes=("quotation marks are read as ordinary characters",))
 
 
+def header_of(reader: Iterator[list[str]]) -> list[str]:
+    """The names of the columns, in the first row of a CSV file. Raises FileError if there are none, too many, or equal
+    ones, and csv.Error for a damaged row."""
+    header = next(reader, [])
+    if not any(header):
+        raise FileError("no header line: the first line names the columns")
+    if len(header) > MOST_COLUMNS:
+        raise FileError(too_wide(len(header)))
+    repeated = sorted(h for h, n in Counter(header).items() if n > 1)
+    if repeated:
+        raise FileError(f"the header names {', '.join(map(repr, repeated))} more than once")
+    return header
+
+
 def _csv(text: str, delimiter: str, quoting: Literal[0, 3]) -> Table:
     csv.field_size_limit(min(sys.maxsize, 1 << 31))  # the size of the file is limited already
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
     rows: list[tuple[int, Row]] = []
     bad: list[tuple[int, str]] = []
     try:
-        header = next(reader, [])
-        if not any(header):
-            raise FileError("no header line: the first line names the columns")
-        if len(header) > MOST_COLUMNS:
-            raise FileError(too_wide(len(header)))
-        repeated = sorted(h for h, n in Counter(header).items() if n > 1)
-        if repeated:
-            raise FileError(f"the header names {', '.join(map(repr, repeated))} more than once")
+        header = header_of(reader)
         for number, fields in enumerate(reader, 1):
             if fields and len(fields) != len(header):
                 bad.append((number, f"{len(fields)} fields, but the header has {len(header)}"))
