@@ -532,6 +532,10 @@ READ = {
     ),
     "audio": ("sounds", "WAV, FLAC, OGG, MP3, AIFF in a folder or `.zip`; as spectrograms or waves"),
     "music": ("music in notes", "MIDI, ABC, piano rolls as JSON"),
+    "exercises": (
+        "answers to exercises",
+        "a log as `.csv`, `.tsv`, `.parquet`, `.jsonl`: learner, exercise, right or wrong",
+    ),
 }
 SPACES = {"tokens": Space("tokens", (64,), (32,), stream=True), "field": Space("field", (1, 16, 16), std=0.5)}
 

@@ -201,6 +201,17 @@ def write_sounds(folder: Path) -> None:
         soundfile.write(place / f"{i:02d}.wav", wave // 4 if i % 2 else wave, 8_000)
 
 
+def write_answers(folder: Path) -> None:
+    """One learner a file, with answers minutes and days apart."""
+    for i in range(24):
+        rows = [
+            f"{i},add-{(i * j) % 5},add,{(i + j) % 3 % 2},2024-05-{j + 1:02d}T12:{i:02d}:00" for j in range(3 + i % 9)
+        ]
+        (folder / f"{i:02d}.csv").write_text(
+            "\n".join(["student,item,skill,correct,time", *rows, ""]), encoding="utf-8"
+        )
+
+
 MODALITIES = (
     ModalityRow("text", write_texts, 24, {"context": 8}),
     ModalityRow("code", write_programs, 24, {"context": 8}, written="text"),  # two languages: written as .txt
@@ -215,6 +226,7 @@ MODALITIES = (
         ("vae", "gan", "flow", "autoencoder"),
     ),
     ModalityRow("music", write_tunes, 24, {"context": 8}),
+    ModalityRow("exercises", write_answers, 24, {"context": 80, "least": 1}),
 )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from afresh.core import Aligner, Codec, Examples, Family, ItemKind, Metric, Modality, Source, Space, UserError, events
 from afresh.core.plugins import loadable, plugins
 
-MODALITIES = ("text", "code", "image", "audio", "music")
+MODALITIES = ("text", "code", "image", "audio", "music", "exercises")
 FAMILIES = ("transformer", "masked", "vae", "gan", "flow", "autoencoder")
 FOREIGN = ("diffusers", "fewstep")  # families that start from another model: afresh tune BASE DATA, afresh distill RUN
 FITTED = ("palette",)  # codecs that are fitted to the data when a family needs one

@@ -13,6 +13,7 @@ from typing import Any
 
 from afresh.core import Unsupported
 from afresh.core.counted import counted
+from afresh.data.exercises.columns import is_log
 from afresh.data.text import chat
 from afresh.data.text.tables import TEXT_NAMES, Table
 
@@ -65,6 +66,8 @@ def of_lines(text: str) -> Unsupported | None:
 
 def of_table(table: Table) -> Unsupported | None:
     """The kind of a table without prose."""
+    if is_log([row for _, row in table.rows], table.columns):
+        return Unsupported("logs of answers to exercises", f"columns {', '.join(table.columns)}", AS_TEXT)
     columns = {name: _values(table, name) for name in table.columns}
     words = {name: values for name, values in columns.items() if name in table.texts}
     if chat.chat_columns(table.columns) or len(table.rows) < 2:

@@ -1,0 +1,1 @@
+"""Logs of answers to exercises: who answered what, when, and whether it was right."""

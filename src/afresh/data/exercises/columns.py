@@ -1,0 +1,142 @@
+"""Which columns of a table are the learner, the exercise, the outcome, the time and the skill."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from afresh.core import UserError
+
+# Names of columns without case, spaces, marks and a last "id" or "name"; the first that there is counts.
+NAMES: Mapping[str, Sequence[str]] = {
+    "learner": (
+        *("learner", "student", "pupil", "anonstudent", "studentno", "user", "participant", "person", "child"),
+        *("account", "member", "reviewer"),
+    ),
+    "item": (
+        *("item", "exercise", "question", "problem", "task", "card", "assignment", "quiz", "content", "word", "step"),
+        *("assistment", "lexeme"),
+    ),
+    "correct": (
+        *("correct", "iscorrect", "answeredcorrectly", "wascorrect", "right", "isright", "correctness", "outcome"),
+        *("correctfirstattempt", "passed", "success", "result", "answer", "score", "points"),
+    ),
+    "time": (
+        *("time", "timestamp", "date", "datetime", "createdat", "answeredat", "submittedat", "starttime", "reviewtime"),
+        *("when", "timecreated", "submitted", "endtime"),
+    ),
+    "skill": (
+        *("skill", "concept", "kc", "knowledgecomponent", "topic", "tag", "category", "unit", "chapter", "subject"),
+        *("deck",),
+    ),
+}
+RIGHT = frozenset(("1", "true", "t", "correct", "right", "yes", "y", "pass", "passed", "ok", "success"))
+WRONG = frozenset(("0", "false", "f", "incorrect", "wrong", "no", "n", "fail", "failed", "error"))
+# Names that only a log of answers has; one of them must be there for a table to be taken for one without being asked.
+TELLING = frozenset(
+    (
+        *("learner", "student", "pupil", "anonstudent", "studentno"),
+        *("exercise", "question", "problem", "quiz", "assistment", "lexeme"),
+        *("correct", "iscorrect", "answeredcorrectly", "wascorrect", "right", "isright", "correctness"),
+        "correctfirstattempt",
+    )
+)
+SURE = 0.9  # share of the values of a column that are outcomes, if it is that of outcomes
+ROWS = 500  # that are looked at
+FIELDS = tuple(NAMES)
+
+
+@dataclass(frozen=True)
+class LogColumns:
+    """The columns of a log of answers by what they are: learner, item, correct, and perhaps time and skill."""
+
+    of: Mapping[str, str]
+
+    def words(self) -> str:
+        """What was chosen, for a note."""
+        return "; ".join(f"{what} is {column!r}" for what, column in self.of.items())
+
+
+def plain(name: str) -> str:
+    """A column's name without case, marks, and a last "id" or "name"."""
+    bare = re.sub(r"[\W_]", "", name.lower())
+    return re.sub(r"(id|name)s?$", "", bare) or bare
+
+
+def outcome_of(value: Any) -> float | None:
+    """An outcome from 0 (wrong) to 1 (right); None if the value is none. Between them lies a share of the points."""
+    if isinstance(value, bool):
+        return float(value)
+    if isinstance(value, int | float):
+        return float(value) if 0 <= value <= 1 else None
+    text = str(value).strip().lower() if isinstance(value, str) else ""
+    if text in RIGHT or text in WRONG:
+        return float(text in RIGHT)
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if 0 <= number <= 1 else None
+
+
+def find(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], set_by_hand: Mapping[str, str]) -> LogColumns | str:
+    """The columns of a log of answers, by their names and by what the outcomes are; or the reason why there are none.
+
+    `set_by_hand` names columns by what they are.
+    """
+    of = dict(set_by_hand)
+    by_name: dict[str, list[str]] = {}
+    for column in columns:
+        by_name.setdefault(plain(column), []).append(column)
+    for what, guesses in NAMES.items():
+        if what in of:
+            continue
+        found = [c for g in guesses for c in by_name.get(g, ()) if c not in of.values()]
+        if what == "correct":
+            found = [c for c in found if _are_outcomes(rows, c)]
+        if found:
+            of[what] = found[0]
+    if "item" not in of and "skill" in of and "skill" not in set_by_hand:
+        of["item"] = of.pop("skill")  # an exercise is known by its skill alone
+    missing = [what for what in ("learner", "item", "correct") if what not in of]
+    if missing:
+        return f"no column is {' or '.join(missing)} by its name (and holds outcomes, right or wrong)"
+    return LogColumns({what: of[what] for what in FIELDS if what in of})
+
+
+def _are_outcomes(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
+    """Whether the values of a column are outcomes, nearly all, and most of them right or wrong."""
+    found = [outcome_of(v) for row in rows[:ROWS] if (v := row.get(column)) not in (None, "")]
+    whole = sum(v in (0.0, 1.0) for v in found)
+    return 2 * whole > len(found) and sum(v is not None for v in found) >= SURE * len(found)
+
+
+def is_log(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> bool:
+    """Whether a table is a log of answers: who, what, and an outcome that is sometimes right and sometimes wrong, under
+    names that nothing else has."""
+    found = find(rows, columns, {})
+    if isinstance(found, str) or not TELLING & {plain(c) for c in found.of.values()}:
+        return False
+    return len({outcome_of(row.get(found.of["correct"])) for row in rows[:ROWS]} & {0.0, 1.0}) == 2
+
+
+def check(columns: Sequence[str], set_by_hand: Mapping[str, str]) -> None:
+    """Raises UserError for a column set by hand that there is not."""
+    for what, column in set_by_hand.items():
+        if column not in columns:
+            raise UserError(
+                f"There is no column {column!r} for `data.{what}`. The columns are: {', '.join(columns) or 'none'}.",
+                "unknown_column",
+            )
+
+
+def name_of(value: Any) -> str:
+    """An id as text: 17, 17.0 and "17" are one. Empty if it is missing."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = str(value).strip()
+    return text[:-2] if re.fullmatch(r"\d+\.0", text) else text
