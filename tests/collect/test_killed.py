@@ -54,7 +54,7 @@ def test_processes_end_with_the_one_that_is_killed(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
         "import os, time\n"
-        "from afresh.collect.gather import workers\n"
+        "from afresh.collect.workers import workers\n"
         "if __name__ == '__main__':\n"
         "    with workers(2) as (pool, _):\n"
         "        print(pool.submit(os.getpid).result(), flush=True)\n"

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from itertools import islice
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from blake3 import blake3
@@ -30,6 +26,7 @@ from afresh.collect.record import UNKNOWN, About, Found, Rejection
 from afresh.collect.rules import chosen
 from afresh.collect.sources import Options, Source, Unavailable, options_of, python, source_of
 from afresh.collect.store import WORK, SourceParts, Store
+from afresh.collect.workers import workers
 from afresh.core import UserError, events
 from afresh.core.counted import counted
 from afresh.core.files import write_json
@@ -337,33 +334,6 @@ def batches(found: Iterator[Found | Rejection]) -> Iterator[list[Found | Rejecti
             batch, size = [], 0
     if batch:
         yield batch
-
-
-@contextmanager
-def workers(processes: int, cluster: str = "") -> Iterator[tuple[Executor | None, int]]:
-    """What cleans batches, None for one process, which is this; and how many are cleaned side by side."""
-    if cluster:
-        from afresh.collect.cluster import Cluster
-
-        with Cluster(cluster, processes) as pool:
-            yield pool, pool.processes
-    elif processes == 1:
-        yield None, 1
-    else:
-        with ProcessPoolExecutor(processes, get_context("spawn"), initializer=end_with_parent) as pool:
-            yield pool, processes
-
-
-def end_with_parent() -> None:
-    """A process that cleans waits for work for ever; it shall end when the one that gives it work is killed."""
-    parent = parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    Thread(target=watch, daemon=True).start()
 
 
 ABOUT = tuple(name for name in About.__dataclass_fields__ if name != "extra")

@@ -2,29 +2,38 @@
 
 Families never see text or pictures, modalities never see losses, controls see neither. Everything a plug-in may know
 about the rest of the program is in this folder, and this folder knows nothing but torch.
+
+Importing this package loads no torch: a noun is looked up where it is defined when it is first used. Processes that
+read and clean data need a few of those that are no tensors, and torch takes seconds and some 200 MB in each.
 """
 
-from afresh.core.align import AlignContext, Aligner, AlignTarget, Votes
-from afresh.core.data import Codec, Corpus, Encoder, Item, Modality, Refused, Sniff, Source, Unsupported
-from afresh.core.errors import RewardError, UserError
-from afresh.core.evidence import Drawn, Evidence, Metric, Score
-from afresh.core.item_kind import Division, ItemKind, NearDuplicate, Preview
-from afresh.core.model import (
-    Edit,
-    Family,
-    Latents,
-    Likelihood,
-    Loss,
-    Objective,
-    PlanHints,
-    Predict,
-    Sampling,
-    State,
-    Stepwise,
-)
-from afresh.core.policy import Modules, Policy, Rollout, Steps
-from afresh.core.sound import Sound
-from afresh.core.space import Batch, Cond, CondSpec, Examples, Part, Space
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from afresh.core.align import AlignContext, Aligner, AlignTarget, Votes
+    from afresh.core.data import Codec, Corpus, Encoder, Item, Modality, Refused, Sniff, Source, Unsupported
+    from afresh.core.errors import RewardError, UserError
+    from afresh.core.evidence import Drawn, Evidence, Metric, Score
+    from afresh.core.item_kind import Division, ItemKind, NearDuplicate, Preview
+    from afresh.core.model import (
+        Edit,
+        Family,
+        Latents,
+        Likelihood,
+        Loss,
+        Objective,
+        PlanHints,
+        Predict,
+        Sampling,
+        State,
+        Stepwise,
+    )
+    from afresh.core.policy import Modules, Policy, Rollout, Steps
+    from afresh.core.sound import Sound
+    from afresh.core.space import Batch, Cond, CondSpec, Examples, Part, Space
 
 __all__ = [
     "AlignContext",
@@ -73,3 +82,17 @@ __all__ = [
     "UserError",
     "Votes",
 ]
+
+# Where the nouns are defined, in the order in which they are looked for: those without torch come first.
+MODULES = ("errors", "sound", "item_kind", "data", "evidence", "space", "policy", "model", "align")
+
+if not TYPE_CHECKING:  # a type checker then finds a misspelt name
+
+    def __getattr__(name: str) -> Any:
+        if name in __all__:
+            for module in MODULES:
+                found = vars(import_module(f"{__name__}.{module}")).get(name)
+                if found is not None:
+                    globals()[name] = found  # is not looked up again
+                    return found
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

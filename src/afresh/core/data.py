@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol
 
 from afresh.core.item_kind import ItemKind
 from afresh.core.sound import Sound
-from afresh.core.space import CondSpec, Examples, Space
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from afresh.core.space import CondSpec, Examples, Space
 
 
 @dataclass(frozen=True)

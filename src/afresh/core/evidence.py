@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from afresh.core.data import Item
-from afresh.core.item_kind import ItemKind
-from afresh.core.rng import Rng
-from afresh.core.space import Cond, CondSpec, Examples, Space
+    from afresh.core.data import Item
+    from afresh.core.item_kind import ItemKind
+    from afresh.core.rng import Rng
+    from afresh.core.space import Cond, CondSpec, Examples, Space
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from afresh.core import Aligner, Codec, Examples, Family, ItemKind, Metric, Modality, Source, Space, UserError, events
+from afresh.core import UserError, events
 from afresh.core.plugins import loadable, plugins
+
+if TYPE_CHECKING:
+    from afresh.core import Aligner, Codec, Examples, Family, ItemKind, Metric, Modality, Source, Space
 
 MODALITIES = ("text", "code", "image", "audio", "music", "exercises")
 FAMILIES = ("transformer", "masked", "vae", "gan", "flow", "autoencoder")

@@ -6,13 +6,13 @@ What an object is shows in what it offers, so that none of the libraries that ma
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
 
 from afresh.core import Sound, UserError
@@ -179,7 +179,13 @@ def _column(value: Any) -> str:
 
 
 def _is_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray | torch.Tensor)
+    return isinstance(value, np.ndarray) or _is_tensor(value)
+
+
+def _is_tensor(value: Any) -> bool:
+    """Whether it is a tensor, of which there is none before torch was loaded: it is not loaded to ask."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def _is_sound(value: Any) -> bool:
@@ -296,7 +302,7 @@ def _wav(samples: Any, rate: Any) -> MediaFile:
 
 def _image(value: Any, column: str) -> MediaFile:
     """An array (H, W), (H, W, C) or (C, H, W) as a PNG. Raises UserError for other shapes and ranges."""
-    array = np.asarray(value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value)
+    array = np.asarray(value.detach().cpu().numpy() if _is_tensor(value) else value)
     if array.ndim == 3 and array.shape[-1] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
         array = np.moveaxis(array, 0, -1)
     low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)

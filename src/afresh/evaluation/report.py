@@ -21,6 +21,7 @@ from afresh.core.files import replace_file
 from afresh.core.visible import visible
 from afresh.evaluation.curves import Curves, dash_css, draw_curves, draw_score, number, thin
 from afresh.evaluation.score_words import QUESTIONS, words_of
+from afresh.evaluation.stylesheet import stylesheet
 from afresh.evaluation.verdict import Verdict
 
 Fact = tuple[str, str | int | float]
@@ -80,13 +81,6 @@ def render(title: str, sections: Sequence[Section]) -> str:
     source = (files("afresh.evaluation") / "templates" / "report.html.j2").read_text("utf-8")
     views = [view(s, f"s{i}") for i, s in enumerate(sections, 1)]
     return environment.from_string(source).render(title=visible(title), sections=views, style=stylesheet())
-
-
-def stylesheet() -> Any:
-    """The style of all reports, for a page's <style>."""
-    from markupsafe import Markup
-
-    return Markup((files("afresh.evaluation") / "templates" / "report.css").read_text("utf-8"))
 
 
 def write_report(path: Path, title: str, sections: Sequence[Section]) -> Path:

@@ -1,4 +1,4 @@
-"""Images, sounds and scores: one item each, whose content stays the bytes of its file."""
+"""Images and sounds: one item each, whose content stays the bytes of its file."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Any
 
 from afresh.collect.extract import Extractor, suffix_of
 from afresh.collect.record import Found, Record
-from afresh.core import registry
+from afresh.core import ItemKind
+from afresh.data.audio.kind import SOUND
 from afresh.data.files import FileError
+from afresh.data.image.kind import IMAGE
 
-KINDS = ("image", "audio", "music")  # modalities whose items are files
+# Not by their modalities, which learn from such items and load torch.
+KINDS: dict[str, ItemKind] = {"image": IMAGE, "audio": SOUND}
 
 
 def media(source: str, found: Found) -> Iterator[Record]:
@@ -29,8 +32,8 @@ def media(source: str, found: Found) -> Iterator[Record]:
 @lru_cache(maxsize=1)
 def decoded(kind: str, content: bytes) -> Any:
     """The item in a file; rules ask for it again. Raises ValueError if it cannot be decoded."""
-    return registry.modality(kind).kind.decode(content)
+    return KINDS[kind].decode(content)
 
 
-KIND_OF = {s: name for name in KINDS for s in sorted(registry.modality(name).kind.suffixes)}
+KIND_OF = {s: name for name, kind in KINDS.items() for s in sorted(kind.suffixes)}
 EXTRACTORS: dict[str, Extractor] = dict.fromkeys(KIND_OF, media)

@@ -99,7 +99,7 @@ def letters(record: Record, value: float) -> Verdict:
     text = _judged(record)
     if text is None:
         return record
-    count = sum(not word.isnumeric() for word in text.words)
+    count = len(text.words) - sum(map(str.isnumeric, text.words))
     return record if count >= value * len(text.words) else f"{count:,} of {len(text.words):,} words have a letter"
 
 

@@ -18,6 +18,7 @@ from afresh.collect.rules.values import Share
 
 FEW = 50  # words; a shorter text may repeat itself
 MOST = 100_000  # words that are judged, from the beginning: as many as Gopher's longest texts have
+PAIR = 2  # words
 SHORTEST = 5  # words of a phrase of which all repetitions count
 
 
@@ -52,13 +53,14 @@ class Phrases:
     def __init__(self, words: Sequence[str]) -> None:
         self.words = words
         self.lengths = [len(word) for word in words]
-        self.characters = sum(self.lengths)
+        self.characters, self.longest = sum(self.lengths), max(self.lengths)
         self.repeated = cache(self._repeated)
+        self.most_frequent = cache(self._most_frequent)
 
     def _of(self, n: int) -> Iterator[tuple[str, ...]]:
         return zip(*(self.words[i:] for i in range(n)), strict=False)
 
-    def most_frequent(self, n: int) -> tuple[tuple[str, ...], int]:
+    def _most_frequent(self, n: int) -> tuple[tuple[str, ...], int]:
         """The phrase of n words that occurs most, the first of those that occur equally often."""
         return max(Counter(self._of(n)).items(), key=itemgetter(1))
 
@@ -89,6 +91,9 @@ def frequent_phrase(record: Record, value: float, n: int) -> Verdict:
     """Whether the most frequent phrase of n words has more than a share of the characters of all words."""
     phrases = _phrases(record.text or "")
     if phrases is None:
+        return record
+    # No phrase occurs more often than the most frequent pair of words: most need not be counted.
+    if n > PAIR and phrases.most_frequent(PAIR)[1] * n * phrases.longest <= value * phrases.characters:
         return record
     phrase, count = phrases.most_frequent(n)
     share = count * sum(map(len, phrase)) / phrases.characters

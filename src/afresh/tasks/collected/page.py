@@ -26,7 +26,7 @@ from afresh.core.counted import counted
 from afresh.core.files import replace_file
 from afresh.core.visible import visible, visible_line
 from afresh.data.collected import MODALITIES
-from afresh.evaluation.report import stylesheet
+from afresh.evaluation.stylesheet import stylesheet
 from afresh.tasks.collected.map import Map, map_of
 from afresh.tasks.collected.survey import OUTSIDE, SHOWN, STAGES, Judged, Survey, survey
 
