@@ -326,7 +326,7 @@ def test_conversations_longer_than_a_training_window_are_counted(
 ) -> None:
     """Also where the base itself would look further back."""
     monkeypatch.setattr(sys.modules["afresh.tasks.tune"], "WINDOW", 16)
-    with heard("60 of 60 conversations are longer than the context of 16 tokens"):
+    with heard("60 of 60 records are longer than the context of 16 tokens"):
         job = start(TuneSpec(str(texts_run), questions, out=tmp_path / "run"))
     assert job.source.space.shape == (16,) and job.run.space.shape == (32,)
 

@@ -212,6 +212,12 @@ def write_answers(folder: Path) -> None:
         )
 
 
+def write_histories(folder: Path) -> None:
+    for i in range(24):
+        items = [f"item {(i + j) * (j + 1) % 7}" for j in range(4 + i % 5)]
+        (folder / f"{i:02d}.jsonl").write_text(json.dumps({"user": f"u{i}", "items": items}), encoding="utf-8")
+
+
 MODALITIES = (
     ModalityRow("text", write_texts, 24, {"context": 8}),
     ModalityRow("code", write_programs, 24, {"context": 8}, written="text"),  # two languages: written as .txt
@@ -227,6 +233,7 @@ MODALITIES = (
     ),
     ModalityRow("music", write_tunes, 24, {"context": 8}),
     ModalityRow("exercises", write_answers, 24, {"context": 80, "least": 1}),
+    ModalityRow("interactions", write_histories, 24, {"context": 16, "split": "user"}),
 )
 
 

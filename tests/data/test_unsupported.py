@@ -27,8 +27,6 @@ def table(**columns: list[str]) -> str:
 
 
 UNSUPPORTED = {
-    "ratings.csv": ("ratings", table(userId=NUMBERS, movieId=NUMBERS, rating=NUMBERS, timestamp=NUMBERS)),
-    "bought.jsonl": ("ratings", "".join(json.dumps({"user": f"u{n}", "item": f"i{n}"}) + "\n" for n in NUMBERS)),
     "weather.csv": ("time series", table(date=DAYS, wind=NUMBERS, rain=NUMBERS)),
     "stocks.csv": ("time series", table(Date=DAYS, Ticker=["AAA", "BBB", "CCC"] * 100, Close=NUMBERS)),
     "hours.tsv": ("time series", table(when=[f"{d} 12:30:00" for d in DAYS], load=NUMBERS).replace(",", "\t")),
@@ -62,7 +60,7 @@ def test_a_pipe_is_refused_at_once(suffix: str, tmp_path: Path) -> None:
             choose_modality(tmp_path / f"x.{suffix}", wanted)
 
 
-@pytest.mark.parametrize("name", ["ratings.csv", "weather.csv", "iris.csv", "acids.smi", "acids.txt", "acids.csv"])
+@pytest.mark.parametrize("name", ["weather.csv", "iris.csv", "acids.smi", "acids.txt", "acids.csv"])
 def test_the_options_that_are_named_read_it_as_text(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(UNSUPPORTED[name][1])
     with pytest.raises(UserError) as refused:
@@ -92,6 +90,18 @@ TEXTS = {
 def test_tables_and_lists_of_texts_are_read(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(TEXTS[name])
     assert choose_modality(tmp_path / name, None)[0].name == "text"
+
+
+LOGS = {
+    "ratings.csv": table(userId=NUMBERS, movieId=NUMBERS, rating=NUMBERS, timestamp=NUMBERS),
+    "bought.jsonl": "".join(json.dumps({"user": f"u{n}", "item": f"i{n}"}) + "\n" for n in NUMBERS),
+}
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_logs_of_choices_are_neither_texts_nor_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(LOGS[name])
+    assert choose_modality(tmp_path / name, None)[0].name == "interactions"
 
 
 def test_a_modality_that_knows_the_data_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

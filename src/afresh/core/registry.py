@@ -13,7 +13,7 @@ from afresh.core.plugins import loadable, plugins
 if TYPE_CHECKING:
     from afresh.core import Aligner, Codec, Examples, Family, ItemKind, Metric, Modality, Source, Space
 
-MODALITIES = ("text", "code", "image", "audio", "music", "exercises")
+MODALITIES = ("text", "code", "image", "audio", "music", "exercises", "interactions")
 FAMILIES = ("transformer", "masked", "vae", "gan", "flow", "autoencoder")
 FOREIGN = ("diffusers", "fewstep")  # families that start from another model: afresh tune BASE DATA, afresh distill RUN
 FITTED = ("palette",)  # codecs that are fitted to the data when a family needs one

@@ -24,6 +24,8 @@ class Space:
     of context precedes it. `grid`: the raster (height, width) of tokens, whose last axis may be the K residual codes of
     a position, coarse to fine.
 
+    Tokens of a `catalogue` are items that stand for themselves: any may follow any, and there may be very many of them.
+
     `axes` names the axes of a field's grid: height and width of an image, frequency and time of a sound. `seconds` is
     the length of its time axis.
     """
@@ -36,6 +38,7 @@ class Space:
     grid: tuple[int, ...] = ()
     std: float = 1.0
     records: bool = False
+    catalogue: bool = False
     axes: tuple[str, ...] = ()
     seconds: float = 0.0
 

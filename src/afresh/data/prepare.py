@@ -212,7 +212,7 @@ def advice_lines(p: Prepared) -> list[str]:
 
 
 def long_records(train: Examples, heldout: Examples, shape: tuple[int, ...]) -> list[str]:
-    """A note if conversations are longer than a window; `shape` is that of the space."""
+    """A note if records (conversations, histories) are longer than a window; `shape` is that of the space."""
     lengths = [
         int(n) - 1 for e in (train, heldout) if e.mask is not None and e.bounds is not None for n in e.bounds.diff()
     ]
@@ -220,7 +220,7 @@ def long_records(train: Examples, heldout: Examples, shape: tuple[int, ...]) -> 
     if not longer:
         return []
     return [
-        f"{longer:,} of {len(lengths):,} conversations are longer than the context of {shape[0]:,} tokens (the longest "
+        f"{longer:,} of {len(lengths):,} records are longer than the context of {shape[0]:,} tokens (the longest "
         f"has {max(lengths):,}): they are learnt in several windows, and the later windows do not see the beginning. "
         "`data.context` sets the length of a window"
     ]

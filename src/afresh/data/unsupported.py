@@ -13,7 +13,8 @@ from typing import Any
 
 from afresh.core import Unsupported
 from afresh.core.counted import counted
-from afresh.data.exercises.columns import is_log
+from afresh.data.exercises.columns import is_log as is_log_of_answers
+from afresh.data.interactions.columns import is_log
 from afresh.data.text import chat
 from afresh.data.text.tables import TEXT_NAMES, Table
 
@@ -32,10 +33,6 @@ SUFFIXES = {  # by kind: suffixes of files that are not read, and what to do
     ),
 }
 AS_TEXT = "To learn one column as text all the same: `modality=text` and `data.text_column=NAME`"
-USERS = re.compile(r"(user|customer|reviewer|member|visitor|session|profile|person)s?(id|name)?")
-ITEMS = re.compile(
-    r"(item|movie|film|book|product|track|song|artist|article|business|anime|game|recipe)s?(id|name)?|asin|isbn"
-)
 DATE = re.compile(
     r"\d{4}[-/.]\d{1,2}([-/.]\d{1,2})?([T ]\d{1,2}:\d\d.*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}([T ]\d{1,2}:\d\d.*)?"
     r"|\d{1,2}:\d\d(:\d\d)?|(\d{1,2} )?[A-Z][a-z]{2,8}\.? (\d{1,2},? )?\d{4}"
@@ -66,17 +63,21 @@ def of_lines(text: str) -> Unsupported | None:
 
 def of_table(table: Table) -> Unsupported | None:
     """The kind of a table without prose."""
-    if is_log([row for _, row in table.rows], table.columns):
+    if is_log_of_answers([row for _, row in table.rows], table.columns):
         return Unsupported("logs of answers to exercises", f"columns {', '.join(table.columns)}", AS_TEXT)
     columns = {name: _values(table, name) for name in table.columns}
     words = {name: values for name, values in columns.items() if name in table.texts}
-    if chat.chat_columns(table.columns) or len(table.rows) < 2:
+    if chat.chat_columns(table.columns):
         return None
     if (found := _molecules(table.columns, words)) is not None:
         return found
-    if any(_is_prose(name, values) for name, values in words.items()):
+    if any(is_prose(name, values) for name, values in words.items()):
         return None
-    return next(filter(None, (recognise(columns, words) for recognise in (_ratings, _series, _numbers))), None)
+    if is_log(table.columns):
+        seen = f"columns {', '.join(columns)}"
+        return Unsupported("a log of users' choices", seen, "It is learnt as such by `modality=interactions`")
+    recognisers = (_series, _numbers) if len(table.rows) > 1 else ()
+    return next(filter(None, (recognise(columns, words) for recognise in recognisers)), None)
 
 
 Columns = dict[str, list[str]]  # the values of each column that are not empty, as text
@@ -91,7 +92,7 @@ def _share(values: Sequence[str], holds: Callable[[str], Any]) -> float:
     return sum(bool(holds(v)) for v in values) / len(values) if values else 0.0
 
 
-def _is_prose(name: str, values: Sequence[str]) -> bool:
+def is_prose(name: str, values: Sequence[str]) -> bool:
     """Whether a column holds sentences, or is named as if it did."""
     words = sum(len(v.split()) for v in values) / max(1, len(values))
     return name.lower().strip() in TEXT_NAMES or (words >= 5 and not _are_dates(values))
@@ -123,15 +124,6 @@ def _molecules(names: Sequence[str], words: Columns) -> Unsupported | None:
     like = (n for n, values in words.items() if len(values) >= LINES and _are_molecules(values))
     name = named or next(like, None)
     return None if name is None else Unsupported("molecules", f"column {name}", AS_TEXT.replace("NAME", name))
-
-
-def _ratings(columns: Columns, words: Columns) -> Unsupported | None:
-    plain = {re.sub(r"[\W_]", "", name.lower()): name for name in columns}
-    user = next((name for key, name in plain.items() if USERS.fullmatch(key)), None)
-    item = next((name for key, name in plain.items() if ITEMS.fullmatch(key)), None)
-    if user is None or item is None:
-        return None
-    return Unsupported("ratings, or other choices of users among items", f"columns {', '.join(columns)}", AS_TEXT)
 
 
 def _series(columns: Columns, words: Columns) -> Unsupported | None:

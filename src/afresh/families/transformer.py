@@ -173,7 +173,7 @@ def prompts_of(space: Space, cond: Cond) -> list[list[int]]:
 
 def never(space: Space) -> tuple[int | None, list[int]]:
     """The token that ends a sample of a stream (otherwise None), and the tokens that are never drawn."""
-    end = space.special.get("end") if space.stream else None
+    end = space.special.get("end") if space.stream and not space.catalogue else None  # a history has no end
     return end, [i for i in space.special.values() if i != end]  # several names may share the id of `end`
 
 
@@ -197,7 +197,7 @@ def sequences(space: Space, cond: Cond, rng: Rng, index: Tensor, settings: Trans
     if bias and not 0 <= bias[0][0] <= bias[-1][0] < space.vocab[0]:
         raise UserError(f"logit_bias is by token id, from 0 to {space.vocab[0] - 1}. Given: {sorted(dict(bias))}.")
     penalties = Penalties(settings.frequency_penalty, settings.presence_penalty, bias)
-    length = settings.length if space.stream else space.shape[0]
+    length = settings.length if space.stream and not space.catalogue else min(settings.length, space.shape[0])
     return [
         TokenSequence(
             prompt,

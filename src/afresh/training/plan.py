@@ -127,7 +127,7 @@ class Task:
     @property
     def mean_space(self) -> Space:
         """The space for examples of their mean length, which determines suitable batches and sizes."""
-        return replace(self.space, shape=(self.tokens_per_example,)) if self.space.records else self.space
+        return replace(self.space, shape=(self.tokens_per_example,)) if self.examples.mask is not None else self.space
 
 
 def short_window(space: Space, seconds: float | None) -> int | None:
@@ -309,7 +309,7 @@ def sized(task: Task) -> Sized:
     train = base_config(task)
     train, settled = fastest(task, smallest, with_batch(task, smallest, train, FIRST_GUESS * train.batch))
     decisions = [Decision("device", f"{machine.device}, {counted(machine.threads, 'thread')}", machine.name)]
-    if task.space.records:
+    if task.examples.mask is not None:
         records = f"one record per window, of {task.tokens_per_example} tokens on average"
         decisions.append(Decision("window", f"at most {task.space.shape[0]} tokens", records))
     elif task.space.stream:

@@ -1,0 +1,1 @@
+"""Logs of who did what when: users' histories of items of a catalogue."""

@@ -1,0 +1,136 @@
+"""Histories to a stream of tokens, one for each item of the catalogue, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from afresh.core import CondSpec, Examples, Item, Space, UserError
+from afresh.core.files import write_file
+from afresh.core.stored import MOST_TOKENS
+from afresh.data.conditions import SavedPart, encode_conditions
+from afresh.data.encoder_file import load_encoder, save_encoder, written_names
+from afresh.data.interactions.catalogue import Catalogue, load_catalogue
+from afresh.data.interactions.history import HISTORY, History, encode
+
+
+class _Saved(BaseModel):
+    """Content of encoder.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["afresh.interactions"] = "afresh.interactions"
+    version: Literal[1] = 1
+    context: int = Field(ge=2, le=MOST_TOKENS)
+    repeats: float = Field(ge=0, le=1)
+    conds: dict[str, SavedPart]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class HistoryEncoder:
+    """`repeats`: the share of training events in which a user chose an item again."""
+
+    catalogue: Catalogue
+    context: int
+    repeats: float
+    conds: CondSpec
+    notes: tuple[str, ...] = ()
+    kind = HISTORY
+
+    @property
+    def end(self) -> int:
+        """The token that stands before the first item of each history, and pads."""
+        return len(self.catalogue)
+
+    @cached_property
+    def space(self) -> Space:
+        size = len(self.catalogue) + 1
+        return Space("tokens", (self.context,), (size,), {"end": self.end}, stream=True, catalogue=True)
+
+    @property
+    def settled(self) -> Mapping[str, Any]:
+        return {}
+
+    def ids(self, history: Sequence[str]) -> list[int]:
+        """The tokens of the items that are in the catalogue; others are left out."""
+        index = self.catalogue.index
+        return [index[i] for i in history if i in index]
+
+    def encode(self, items: Sequence[Item]) -> Examples:
+        """x (total,) int32: `end` and the items of each history. The mask is true for the items to be predicted.
+
+        Items that are not in the catalogue are left out; measures of a recommender count them as missed. Of a long
+        history of context, the items that do not fit in the window with the targets are left out.
+        """
+        rows: list[list[int]] = []
+        masks: list[list[bool]] = []
+        for item in items:
+            history: History = item.value
+            before, after = self.ids(history.items[: history.context]), self.ids(history.targets)
+            before = before[len(before) - max(0, self.context - len(after)) :] if before else before
+            rows.append([self.end, *before, *after])
+            masks.append([False] * (1 + len(before)) + [True] * len(after))
+        bounds = torch.zeros(len(rows) + 1, dtype=torch.int64)
+        bounds[1:] = torch.tensor([len(r) for r in rows]).cumsum(0)
+        return Examples(
+            torch.from_numpy(np.array([t for r in rows for t in r], dtype=np.int32)),
+            encode_conditions(items, self.conds),
+            bounds=bounds,
+            bytes=sum(len(i) + 1 for item in items for i in item.value.targets),
+            mask=torch.tensor([m for mask in masks for m in mask]),
+        )
+
+    def decode(self, x: Tensor) -> list[History]:
+        """Tokens (B, T), or one row (T,), to histories, each up to the `end` after its items."""
+        out = []
+        for row in (x[None] if x.dim() == 1 else x).tolist():
+            row = row[1:] if row[:1] == [self.end] else row
+            known = row[: row.index(self.end)] if self.end in row else row
+            out.append(History("", tuple(self.catalogue.ids[i] for i in known)))
+        return out
+
+    def prompt(self, text: str) -> Tensor:
+        """The tokens (length,) int64 of items that are separated by commas. Raises UserError, naming them, for items
+        that are not in the catalogue."""
+        names = [n.strip() for n in text.split(",") if n.strip()]
+        if unknown := [n for n in names if n not in self.catalogue.index]:
+            some = ", ".join(self.catalogue.ids[:5])
+            raise UserError(f"No such items: {', '.join(unknown[:5])}. There are {len(self.catalogue):,}: {some}, ...")
+        return torch.tensor(self.ids(names), dtype=torch.int64)
+
+    def valid(self, value: Any) -> bool:
+        """Whether it is a history of at least one item, all of which are in the catalogue."""
+        return isinstance(value, History) and bool(value.items) and all(i in self.catalogue.index for i in value.items)
+
+    def hear(self, value: Any) -> None:
+        """A history is read, not heard."""
+
+    def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]:
+        """Write one .json file per history to `folder`. Returns the file names."""
+        folder.mkdir(parents=True, exist_ok=True)
+        files = written_names(names, ".json")
+        for value, file in zip(values, files, strict=True):
+            write_file(folder / file, encode(value))
+        return files
+
+    def save(self, folder: Path) -> None:
+        """Write encoder.json and catalogue.parquet."""
+        conds = {name: SavedPart.of(part) for name, part in self.conds.items()}
+        save_encoder(folder, _Saved(context=self.context, repeats=self.repeats, conds=conds, notes=self.notes))
+        self.catalogue.save(folder)
+
+
+def load_histories(folder: Path) -> HistoryEncoder:
+    """Raises UserError if a file is missing, damaged, of another version or has unknown fields."""
+    saved = load_encoder(folder, _Saved, "interactions")
+    conds = {name: part.part() for name, part in saved.conds.items()}
+    return HistoryEncoder(load_catalogue(folder), saved.context, saved.repeats, conds, saved.notes)

@@ -1,0 +1,134 @@
+"""A user's history: items of a catalogue in the order in which the user chose them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from afresh.core import ItemKind, NearDuplicate, Preview
+from afresh.core.item_kind import Array
+
+SHOWN = 12  # items of a history that are shown
+ALIKE = 5  # items that histories of different users must have for their equality to be worth a note
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What a log says of its items: for each column, the value of each item that has one."""
+
+    columns: Mapping[str, Mapping[str, Any]]
+
+    def of(self, ids: Sequence[str]) -> dict[str, list[Any]]:
+        """The columns for these items, None where a value is unknown."""
+        return {name: [values.get(i) for i in ids] for name, values in self.columns.items()}
+
+
+@dataclass(frozen=True)
+class History:
+    """The items that one user chose, oldest first. `times`: seconds since 1970 of each, or nothing where they are
+    unknown. The first `context` items are known and not to be predicted: they precede the held-out ones.
+
+    Histories are equal if their items are.
+    """
+
+    user: str = field(compare=False)
+    items: tuple[str, ...]
+    times: tuple[float, ...] = field(default=(), compare=False)
+    context: int = field(default=0, compare=False)
+    known: Features | None = field(default=None, compare=False, repr=False)  # of all items; shared, and not written
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The items that are to be predicted."""
+        return self.items[self.context :]
+
+
+def as_text(history: History) -> str:
+    """The last items in one line."""
+    cut = "... " if len(history.items) > SHOWN else ""
+    return f"{history.user}: {cut}{' > '.join(history.items[-SHOWN:])}" if history.user else " > ".join(history.items)
+
+
+def encode(history: History) -> bytes:
+    values = {"user": history.user, "items": history.items, "times": history.times, "context": history.context}
+    return json.dumps({k: v for k, v in values.items() if v or k == "items"}, ensure_ascii=False).encode()
+
+
+def decode(content: bytes) -> History:
+    """Raises ValueError if the content is not a history."""
+    value = json.loads(content)
+    if not isinstance(value, dict) or not isinstance(value.get("items"), list):
+        raise ValueError('a history is a JSON object such as {"user": "7", "items": ["a", "b"]}')
+    items, times = tuple(map(str, value["items"])), tuple(float(t) for t in value.get("times", ()))
+    context = int(value.get("context", 0))
+    if (times and len(times) != len(items)) or not 0 <= context <= len(items):
+        raise ValueError(f"{len(items)} items have {len(times)} times, and {context} of them are context")
+    return History(str(value.get("user", "")), items, times, context)
+
+
+def digest(history: History) -> str:
+    return hashlib.sha256(encode(history)).hexdigest()
+
+
+def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
+    """The share of the items of two histories that are in both."""
+    return len(a & b) / max(1, len(a | b))
+
+
+def similarity(train: Sequence[History]) -> Callable[[Sequence[History]], Array]:
+    """The largest Jaccard similarity of each history with a training history, as sets of items."""
+    sets = [frozenset(h.items) for h in train]
+    holders: dict[str, list[int]] = defaultdict(list)
+    for i, items in enumerate(sets):
+        for item in items:
+            holders[item].append(i)
+
+    def nearest(history: History) -> float:
+        items = frozenset(history.items)
+        near = {i for item in items for i in holders.get(item, ())}
+        return max((jaccard(items, sets[i]) for i in near), default=0.0)
+
+    return lambda histories: np.array([nearest(h) for h in histories])
+
+
+def diversity(histories: Sequence[History]) -> float:
+    """One less the mean Jaccard similarity of two histories."""
+    sets = [frozenset(h.items) for h in histories]
+    pairs = [jaccard(a, b) for a, b in combinations(sets, 2)]
+    return 1 - sum(pairs) / len(pairs) if pairs else 0.0
+
+
+def near_duplicates(histories: Sequence[History]) -> list[NearDuplicate]:
+    """Histories of different users with the same items in the same order, which are often one person or a machine."""
+    first: dict[tuple[str, ...], int] = {}
+    pairs = []
+    for i, history in enumerate(histories):
+        earlier = first.setdefault(history.items, i) if len(history.items) >= ALIKE else i
+        if earlier != i:
+            pairs.append(NearDuplicate(earlier, i, 1.0))
+    return pairs
+
+
+HISTORY = ItemKind(
+    name="history",
+    plural="histories",
+    view="text",
+    digest=digest,
+    describe=as_text,
+    previews=lambda histories: [Preview(text=as_text(h)) for h in histories],
+    size=lambda history: len(history.items),
+    unit="items",
+    encode=encode,
+    decode=decode,
+    near_duplicates=near_duplicates,
+    searched=1_000_000,
+    similarity=similarity,
+    diversity=diversity,
+)

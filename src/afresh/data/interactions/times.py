@@ -1,0 +1,86 @@
+"""Time stamps in seconds, milliseconds, microseconds or nanoseconds, or as dates in text, to seconds since 1970."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+# A number is taken in the unit that puts it between 1973 and 2286; smaller ones (days, steps, years) are kept as they
+# are, in no unit.
+UNITS = (("seconds", 1e8, 1e10, 1.0), ("milliseconds", 1e11, 1e13, 1e3), ("microseconds", 1e14, 1e16, 1e6),
+         ("nanoseconds", 1e17, 1e19, 1e9))  # fmt: skip
+FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y/%m/%d %H:%M:%S", "%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M",
+           "%d.%m.%Y", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%m/%d/%Y", "%d %b %Y", "%b %d, %Y")  # fmt: skip
+COUNTED = "counted from a start of its own"
+DATES = "dates in text"
+
+
+def seconds(values: Sequence[Any]) -> tuple[Array, Counter[str]]:
+    """Seconds of each value, NaN where it is none, and how many were in each unit. Raises nothing.
+
+    Numbers may be given as text. A date without a time zone is taken to be in UTC.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind in "iuf":
+        numbers = array.astype(np.float64)
+        rest = np.zeros(len(numbers), dtype=bool)
+    else:
+        numbers = np.array([_number(v) for v in values], dtype=np.float64)
+        rest = np.isnan(numbers)
+    out, units = _scaled(numbers)
+    for i in np.flatnonzero(rest).tolist():
+        parsed = _date(values[i])
+        if parsed is not None:
+            out[i] = parsed
+            units[DATES] += 1
+    return out, units
+
+
+def _scaled(numbers: Array) -> tuple[Array, Counter[str]]:
+    out = np.full(len(numbers), np.nan)
+    units: Counter[str] = Counter()
+    left = np.isfinite(numbers) & (numbers >= 0)
+    for name, low, high, factor in UNITS:
+        here = left & (numbers >= low) & (numbers < high)
+        out[here] = numbers[here] / factor
+        units[name] += int(here.sum())
+        left &= ~here
+    here = left & (numbers < UNITS[0][1])
+    out[here] = numbers[here]
+    units[COUNTED] += int(here.sum())
+    return out, +units
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def _date(value: Any) -> float | None:
+    if not isinstance(value, str) or not 6 <= len(text := value.strip()) <= 40:
+        return None
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        parsed = next(filter(None, (_as(text, f) for f in FORMATS)), None)  # type: ignore[assignment]
+    if parsed is None:
+        return None
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+
+
+def _as(text: str, form: str) -> datetime | None:
+    try:
+        return datetime.strptime(text, form)
+    except ValueError:
+        return None

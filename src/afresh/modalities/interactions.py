@@ -1,0 +1,145 @@
+"""Logs of who did what when: users' histories of items of a catalogue, for recommendations."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from afresh.core import Corpus, Item, Sniff, UserError
+from afresh.core.counted import counted
+from afresh.core.stored import MOST_TOKENS
+from afresh.data.columns import add_columns
+from afresh.data.conditions import fit_conditions
+from afresh.data.exercises.columns import is_log as is_log_of_answers
+from afresh.data.files import FileError
+from afresh.data.interactions.catalogue import TITLES, Catalogue
+from afresh.data.interactions.columns import choose, is_log, plain
+from afresh.data.interactions.encoder import HistoryEncoder, load_histories
+from afresh.data.interactions.history import HISTORY, History
+from afresh.data.interactions.log import Log, log_files, read_log, suffix_of
+from afresh.data.interactions.narrow import narrowed
+from afresh.data.interactions.splits import Split, divide, traits_of
+from afresh.data.interactions.tables import Unusable, batches
+from afresh.data.unsupported import is_prose
+
+SHARE_COVERED = 0.95  # of histories, which fit in the window that is chosen
+SNIFFED = 500  # rows that are looked at
+SHORTEST, LONGEST = 16, 256  # windows that are chosen
+
+
+class InteractionOptions(BaseModel):
+    """How a log is read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    user: str | None = Field(None, description="column of who; None: by its name")
+    item: str | None = Field(None, description="column of what; None: by its name")
+    time: str | None = Field(None, description="column of when; None: by its name, or the order of the rows")
+    rating: str | None = Field(None, description="column of how good it was")
+    event: str | None = Field(None, description="column of the kind of event, as view or purchase")
+    session: str | None = Field(None, description="column of the session")
+    query: str | None = Field(None, description="table or query of a data base")
+    by: str = Field("user", pattern="user|session", description="whose histories are learnt: user or session")
+    split: Split | None = Field(
+        None,
+        description="held-out events: time (those after a point in time), last (the last of each user) or user (those "
+        "of some users); None: time if there are times, otherwise last",
+    )
+    least_rating: float | None = Field(None, description="events with a lower rating are left out")
+    kinds: str | None = Field(None, description="kinds of events to learn, separated by commas; None: all")
+    core: int = Field(
+        0, ge=0, le=1_000, description="users and items with fewer events are left out, again until none has fewer"
+    )
+    context: int | None = Field(
+        None, ge=2, le=MOST_TOKENS, description="items of a window; None: as many as 95% of the histories have"
+    )
+
+
+class InteractionModality:
+    """.csv, .tsv, .parquet, .jsonl, .inter, .dat and SQLite tables with a column of users and one of items; beside
+    them tables of items or of users with their features."""
+
+    name = "interactions"
+    kind = HISTORY
+    options = InteractionOptions
+
+    def sniff(self, path: Path) -> Sniff:
+        """By the columns of the first tables."""
+        if not path.exists() or (path.is_file() and suffix_of(path.name) == ".zip"):
+            return Sniff(0.0, "not a table")
+        files, others = log_files(path)
+        tables = [f for f in files if suffix_of(f.name) not in (".txt", ".dat", ".data")]
+        for file in tables[:4]:
+            try:
+                first = next(batches(file, Unusable()), None)
+            except FileError:
+                continue
+            if first is not None and is_log(first.schema.names) and not _learns_otherwise(first):
+                columns = choose(first.schema.names, {})
+                return Sniff(1.0 if not others else 0.8, f"{file.name} is a log: {columns.words()}")
+        return Sniff(0.0, "no table with users and items")
+
+    def read(self, path: Path, options: InteractionOptions) -> Corpus:
+        """One Item per user and side of the split. Raises UserError if there is no event, or nothing to hold out."""
+        named = {role: getattr(options, role) for role in ("user", "item", "time", "rating", "event", "session")}
+        log, refused, notes = read_log(path, named, options.query, options.by == "session")
+        log, more = narrowed(log, options.least_rating, options.kinds, options.core)
+        train, heldout, split_notes = divide(log, options.split)
+        corpus = Corpus([], refused)
+        corpus.notes += [*notes, *more, _size(log), *split_notes]
+        if not log.timed:
+            corpus.notes.append("there are no times: the order of the rows counts")
+        for side, name in ((train, "train"), (heldout, "validation")):
+            items = [Item(h, f"user {h.user}", split=name) for h in side.histories]
+            items, described = add_columns(items, traits_of(log, side), None)
+            corpus.items += items
+            corpus.notes += described if name == "train" else []
+        return corpus
+
+    def fit(self, items: Sequence[Item], options: InteractionOptions) -> HistoryEncoder:
+        """The catalogue of the training items, and a window that most histories fit in."""
+        histories: list[History] = [i.value for i in items]
+        counts = Counter(name for h in histories for name in h.items)
+        if len(counts) < 2:
+            raise UserError(f"The catalogue has {counted(len(counts), 'item')}, and there is nothing to choose from.")
+        ids = tuple(sorted(counts, key=lambda name: (-counts[name], name)))
+        events = sum(counts.values())
+        repeats = 1 - sum(len(set(h.items)) for h in histories) / events
+        lengths = np.array([len(h.items) for h in histories])
+        longest = int(np.quantile(lengths, SHARE_COVERED, method="higher"))
+        context = options.context or min(LONGEST, max(SHORTEST, 16 * -(-longest // 16)))
+        conds, notes = fit_conditions(items)
+        notes.append(f"{len(ids):,} items in the training events; window of {context} items")
+        notes.append(f"in {repeats:.1%} of the events a user chose an item again")
+        known = histories[0].known
+        catalogue = Catalogue(ids, np.array([counts[i] for i in ids], dtype=np.int64), known.of(ids) if known else {})
+        return HistoryEncoder(catalogue, context, repeats, conds, tuple(notes))
+
+    def load(self, folder: Path) -> HistoryEncoder:
+        return load_histories(folder)
+
+
+def _size(log: Log) -> str:
+    people, things = counted(len(np.unique(log.user)), "user"), counted(len(np.unique(log.item)), "item")
+    return f"{counted(len(log), 'event')} of {people} and {things}"
+
+
+def _learns_otherwise(batch: Any) -> bool:
+    """Whether the rows are of another modality: they have outcomes of exercises, or a column of texts."""
+    import pyarrow
+
+    if is_log_of_answers(batch.slice(0, SNIFFED).to_pylist(), batch.schema.names):
+        return True
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        texts = pyarrow.types.is_string(column.type) and plain(name) not in TITLES
+        if texts and is_prose(name, [v for v in column.slice(0, SNIFFED).to_pylist() if v]):
+            return True
+    return False
+
+
+MODALITY = InteractionModality()
