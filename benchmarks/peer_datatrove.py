@@ -90,4 +90,4 @@ def content(document: Any) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "html")
+    main(Path(sys.argv[1]), Path(sys.argv[3]), sys.argv[2] == "html")

@@ -11,7 +11,6 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +31,7 @@ from afresh.core import events
 from afresh.core.files import sync_folder
 from afresh.data.collected import ITEMS, LEAKAGE, REJECTED, SCHEMA
 
-ROWS = 1_000  # that are read and written at a time
+ROWS, CHARACTERS = 1_000, 8 << 20  # of rows that are read and written at a time
 SCRATCH = "scratch"  # in the folder of what is worked with
 
 Row = dict[str, Any]
@@ -182,11 +181,16 @@ def add_prints(finder: Finder, tables: Sequence[Path], first: NDArray[np.int32] 
 
 
 def stretches(tables: Sequence[Path]) -> Iterator[tuple[int, list[Row]]]:
-    """(number of the first, some rows), through all rows."""
-    rows, number = all_rows(tables), 0
-    while some := list(islice(rows, ROWS)):
+    """(number of the first, some rows), through all rows. Rows with long texts are fewer."""
+    number, some, characters = 0, list[Row](), 0
+    for row in all_rows(tables):
+        some.append(row)
+        characters += len(row["text"] or "")
+        if len(some) >= ROWS or characters >= CHARACTERS:
+            yield number, some
+            number, some, characters = number + len(some), [], 0
+    if some:
         yield number, some
-        number += len(some)
 
 
 def row_rejected(row: Row, stage: str, rule: str, reason: str, first: str = "") -> Rejection:
@@ -210,6 +214,7 @@ class Writer:
         self.path, self.schema = path, schema
         self.aside = path.with_name(f".{path.name}.tmp")
         self.rows: list[dict[str, Any]] = []
+        self.characters = 0  # of their texts
 
     def __enter__(self) -> Writer:
         self.file = pq.ParquetWriter(self.aside, self.schema, compression="zstd")
@@ -217,12 +222,13 @@ class Writer:
 
     def write(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
-        if len(self.rows) >= ROWS:
+        self.characters += len(row.get("text") or "")
+        if len(self.rows) >= ROWS or self.characters >= CHARACTERS:
             self._flush()
 
     def _flush(self) -> None:
         self.file.write_table(pa.Table.from_pylist(self.rows, self.schema))
-        self.rows = []
+        self.rows, self.characters = [], 0
 
     def __exit__(self, kind: object, *rest: object) -> None:
         if kind is None and self.rows:

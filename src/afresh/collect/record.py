@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -122,12 +121,13 @@ class Rejection:
 
 def encodable(text: str) -> str:
     """The text with halves of surrogate pairs joined, and single ones, which UTF-8 cannot hold, as U+FFFD."""
-    if text.isascii() or SURROGATE.search(text) is None:
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
-SURROGATE = re.compile(r"[\ud800-\udfff]")
 EXCERPT = 300  # characters of a text that was left out
 
 
