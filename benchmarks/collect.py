@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from afresh.collect.gather import Place, gather
-from afresh.collect.record import Found
-from afresh.collect.rules import rules
-from afresh.collect.sources import Options, Source
 from afresh.data.text.near_duplicates import THRESHOLD, bands_of, near_texts
 from afresh.data.text.shingles import shingles_of
 from benchmarks.collect_documents import Maker, page
@@ -36,7 +32,7 @@ ROUNDS = 2
 DOCUMENTS = 20_000
 KILLS = 20
 PROCESSES = 2
-MINUTES = 10.0  # for the memory
+SIZES = tuple(float(s) for s in os.environ.get("AFRESH_SIZES", "10,1").split(","))  # GB of text for the memory
 GIBIBYTE = 1 << 30
 
 
@@ -44,34 +40,30 @@ def maker() -> Maker:
     return Maker(Path(os.environ["AFRESH_DATA"]))
 
 
-def made_source(name: str, documents: Callable[[], Iterator[str]]) -> Place:
-    """Documents that are made while they are collected."""
+@dataclass(frozen=True)
+class Used:
+    """What a command took. processors: seconds of them. memory: GiB, the most that its processes had resident at one
+    time, added, so that what they share counts in each."""
 
-    def find(place: str, options: Any, fetched: Any) -> Iterator[Found]:
-        for number, text in enumerate(documents()):
-            yield Found(f"document {number}", text)
-
-    return Place(Source(name, "", lambda place: False, find, lambda place, options: []), name, Options(), {})
-
-
-def memory() -> float:
-    """The most memory that this process and each of those it started ever had, added, in GiB."""
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return (own + PROCESSES * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) * 1024 / GIBIBYTE
+    seconds: float
+    processors: float
+    memory: float
+    line: str  # printed last
 
 
 # --------------------------------------------------------------------------- throughput
 
 
-def timed(command: list[str]) -> tuple[float, float, str]:
-    """(seconds, seconds of processors, last line printed) of a command. The second counts every process of its session,
-    looked up in /proc while it runs; what else runs on the machine changes it little."""
-    start, used = time.perf_counter(), dict[int, float]()
-    tick = os.sysconf("SC_CLK_TCK")
+def timed(command: list[str]) -> Used:
+    """Run a command. Each process of its session is looked up in /proc ten times a second; what else runs on the
+    machine changes the seconds of processors little."""
+    start, used, most = time.perf_counter(), dict[int, float](), 0
+    tick, page_size = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
     ) as process:
         while process.poll() is None:
+            resident = 0
             for path in Path("/proc").glob("[0-9]*/stat"):
                 try:
                     facts = path.read_text().rpartition(")")[2].split()
@@ -79,12 +71,14 @@ def timed(command: list[str]) -> tuple[float, float, str]:
                     continue  # it has ended
                 if int(facts[3]) == process.pid:
                     used[int(path.parent.name)] = (int(facts[11]) + int(facts[12])) / tick
+                    resident += int(facts[21]) * page_size
+            most = max(most, resident)
             time.sleep(0.1)
         assert process.stdout is not None
         lines = process.stdout.read().splitlines()
     if process.returncode:
         raise RuntimeError(f"{command} ended with {process.returncode}")
-    return time.perf_counter() - start, sum(used.values()), lines[-1] if lines else ""
+    return Used(time.perf_counter() - start, sum(used.values()), most / GIBIBYTE, lines[-1] if lines else "")
 
 
 def pages(folder: Path) -> list[Row]:
@@ -113,16 +107,14 @@ def throughput(folder: Path, what: str, suffix: str) -> Row:
     commands = {"ours": [sys.executable, "-m", "afresh", "collect", str(ours), "--processes", str(PROCESSES), "--into"]}
     if python := os.environ.get("AFRESH_DATATROVE"):
         commands["datatrove"] = [python, script, str(theirs), kind]
-    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    runs: dict[str, list[Used]] = {name: [] for name in commands}
     load = os.getloadavg()[0]
     for round_ in range(ROUNDS):
         for name, command in commands.items():
-            out = folder / f"{name}{round_}"
-            seconds, used, line = timed([*command, str(out)])
-            runs[name].append((seconds, used))
-            print(what, name, f"{seconds:.1f} s, {used:.1f} s of processors, load {os.getloadavg()[0]:.1f}", line[:300])
-    best = {name: min(s for s, _ in each) for name, each in runs.items()}
-    used = {name: min(u for _, u in each) for name, each in runs.items()}
+            runs[name].append(timed([*command, str(folder / f"{name}{round_}")]))
+            print(what, name, runs[name][-1], f"load {os.getloadavg()[0]:.1f}", flush=True)
+    best = {name: min(u.seconds for u in each) for name, each in runs.items()}
+    used = {name: min(u.processors for u in each) for name, each in runs.items()}
     kept = sum(json.loads((folder / "ours0" / "dataset.json").read_text())["items"].values())
     shown = {
         n: f"{PAGES / s:.0f} ({size / s:.2f} MB of text a second, {used[n]:.0f} s of processors)"
@@ -204,48 +196,34 @@ def near(folder: Path) -> list[Row]:
 # --------------------------------------------------------------------------- memory
 
 
-def repeated(minutes: float) -> Iterator[str]:
-    """Documents of about twelve kilobytes until the time is over: half of them made of sentences that occur in others,
-    half of them edits of earlier ones."""
-    words, until = maker().words, time.monotonic() + 60 * minutes
-    rng, sources = np.random.default_rng(0), list[str]()
-    sentences = [" ".join(words[at : at + 20]) for at in rng.integers(0, len(words) - 20, 200_000)]
-    while time.monotonic() < until:
-        if sources and rng.random() < 0.5:
-            text = sources[int(rng.integers(len(sources)))]
-            for at in sorted(rng.integers(0, len(text), 5).tolist()):
-                text = f"{text[:at]} edited {text[at:]}"
-        else:
-            text = ". ".join([sentences[k] for k in rng.integers(0, len(sentences), 100).tolist()])
-            if len(sources) < 5_000:
-                sources.append(text)
-        yield text
-
-
-def rss(folder: Path) -> list[Row]:
-    """The memory of collecting some text and then as much as the minutes allow, without rules: what is left are prints,
-    duplicates and writing."""
-    return [collected_memory(folder / "less", MINUTES / 8), collected_memory(folder / "more", MINUTES)]
-
-
-def collected_memory(folder: Path, minutes: float) -> Row:
-    start = time.perf_counter()
-    source = made_source("repeated", lambda: repeated(minutes * 0.6))
-    made = gather([source], folder, off=[rule.name for rule in rules()], processes=PROCESSES)
-    seconds = time.perf_counter() - start
-    parts = [json.loads(p.read_text()) for p in (folder / "work").rglob("[0-9]*.json")]
-    size, count = sum(p["bytes"] for p in parts) / 1e9, sum(p["found"] for p in parts)
-    print(f"{size:.2f} GB, {count:,} documents, {seconds:.0f} s, {memory():.2f} GiB", made["left_out"])
-    return Row(
-        "collect",
-        f"memory of all processes together, GiB, for {size:.1f} GB; prints, exact and near duplicates, no rules",
-        f"{memory():.2f}",
-        "",
-        None,
-        "<= 2",
-        memory() <= 2,
-        f"{count:,} documents, {size * 1e3 / seconds:.0f} MB a second",
-    )
+def memory(folder: Path) -> list[Row]:
+    """The memory of collecting texts of several sizes, each in a process of its own, and its growth."""
+    runs: dict[float, tuple[Used, dict[str, Any]]] = {}
+    for size in SIZES:
+        here = folder / f"{size}"
+        used = timed([sys.executable, "-m", "benchmarks.collect_memory", str(here), str(int(size * 1e9))])
+        shutil.rmtree(here, ignore_errors=True)
+        runs[size] = used, json.loads(used.line)
+        print(size, used, f"load {os.getloadavg()[0]:.1f}", flush=True)
+    least = min(runs)
+    rows = []
+    for size, (used, made) in sorted(runs.items()):
+        growth = 1024 * (used.memory - runs[least][0].memory) / (size - least) if size > least else None
+        rows.append(
+            Row(
+                "collect",
+                f"memory of all processes together at its highest, GiB, of {size:g} GB of text; prints, exact and near "
+                "duplicates, no rules",
+                f"{used.memory:.2f}" + (f" ({growth:+.0f} MiB a GB)" if growth is not None else ""),
+                "",
+                None,
+                "<= 2",
+                used.memory <= 2,
+                f"{made['documents']:,} documents, {made['kept']:,} kept; {size * 1e3 / used.seconds:.1f} MB a second, "
+                f"{size * 1e3 / used.processors:.1f} MB a second of processors",
+            )
+        )
+    return rows
 
 
 # --------------------------------------------------------------------------- killed
@@ -274,7 +252,7 @@ def killed(folder: Path) -> list[Row]:
     ]  # fmt: skip
 
 
-PARTS = {"pages": pages, "texts": texts, "near": near, "memory": rss, "killed": killed}
+PARTS = {"pages": pages, "texts": texts, "near": near, "memory": memory, "killed": killed}
 
 
 def main(parts: list[str] | None = None) -> None:

@@ -130,7 +130,7 @@ def bits(folder: Path, heldout: list[str]) -> float:
 def learning(folder: Path) -> list[Row]:
     from afresh.collect.gather import gather
     from afresh.data.collected import rows
-    from benchmarks.collect import made_source
+    from benchmarks.collect_places import made_source
 
     train, heldout = stories(Path(os.environ["AFRESH_DATA"]))
     raw = messy(train)

@@ -8,7 +8,6 @@ marks and . , ; : ! ? do not count.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -20,7 +19,6 @@ SHINGLE = 5  # words of a run
 PIECE = 1 << 18  # bytes that are hashed at a time, so that what is computed with them stays in the cache
 BASE = 0x9E3779B97F4A7C15  # of the polynomial; odd, so that it has an inverse modulo 2^64
 BETWEEN, SIGN, INSIDE, ALONE = 0, 1, 2, 3
-SPACES = re.compile(rb"\xe2[\x80\x81].|\xc2[\xa0\xab\xbb]|\xe3\x80[\x80-\x82]", re.DOTALL)  # and quotation marks
 
 
 def _classes() -> NDArray[np.uint8]:
@@ -74,8 +72,6 @@ def _pieces(texts: Sequence[str]) -> Iterator[tuple[int, bytes, NDArray[np.int64
     first, parts, size = 0, list[bytes](), 0
     for number, text in enumerate(texts):
         raw = text.lower().encode("utf-8", "surrogatepass") + b" "
-        if not text.isascii():
-            raw = SPACES.sub(b" ", raw)
         if parts and size + len(raw) > PIECE:
             yield first, b"".join(parts), np.cumsum([len(p) for p in parts])
             parts, size = [], 0
@@ -99,6 +95,8 @@ def _words(raw: NDArray[np.uint8]) -> tuple[NDArray[np.int64], Hashes]:
     """Where the words of some bytes start, and the hash of each: of its bytes as the digits of a number to the base
     BASE modulo 2^64, whose differences are taken from one running sum."""
     classes = CLASSES[raw]
+    if raw.max(initial=0) >= 0x80:
+        _part_at_spaces(raw, classes)
     before = np.empty_like(classes)
     before[0], before[1:] = BETWEEN, classes[:-1]
     starts = np.flatnonzero((classes & 1 == 1) | ((classes == INSIDE) & (before < INSIDE)))
@@ -107,6 +105,19 @@ def _words(raw: NDArray[np.uint8]) -> tuple[NDArray[np.int64], Hashes]:
     digits = (raw * (classes > 0)).astype(np.uint64)
     digits *= POWERS[: len(raw)]
     return starts, mixed(np.add.reduceat(digits, starts) * INVERSE[starts])
+
+
+def _part_at_spaces(raw: NDArray[np.uint8], classes: NDArray[np.uint8]) -> None:
+    """Let the spaces and quotation marks that are not ASCII separate words: U+2000 to U+207F, U+3000 to U+3002, the
+    space that does not break, and « and »."""
+    second, third = raw[1:], raw[2:]
+    two = (raw[:-1] == 0xC2) & ((second == 0xA0) | (second == 0xAB) | (second == 0xBB))
+    three = (raw[:-2] == 0xE2) & (second[:-1] & 0xFE == 0x80)
+    three |= (raw[:-2] == 0xE3) & (second[:-1] == 0x80) & (third <= 0x82)
+    for starts, width in ((two, 2), (three, 3)):
+        at = np.flatnonzero(starts)
+        for k in range(width):
+            classes[at + k] = BETWEEN
 
 
 def shingles_of(texts: Sequence[str], width: int = SHINGLE) -> list[Hashes]:
