@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from afresh.collect import assemble
 from afresh.collect import gather as module
 from afresh.collect.gather import Limits, gather, place_of
 from afresh.collect.store import SourceParts
@@ -196,3 +198,22 @@ def test_a_text_that_is_not_utf_8_is_read_by_a_guess_that_is_kept(tmp_path: Path
     gather([place_of(str(tmp_path / "data"))], tmp_path / "set")
     found = {r["where"]: (r["text"], dict(r["extra"])["encoding"]) for r in items(tmp_path / "set")}
     assert found == {"old.txt": (text, "cp1252"), "wide.txt": (text.replace("Köln", "Mainz"), "utf-16")}
+
+
+def test_the_digest_is_the_same_if_a_few_texts_are_in_memory_at_a_time(
+    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = gather([place_of(str(texts))], tmp_path / "whole")
+    held: list[int] = []
+    monkeypatch.setattr(assemble, "CHARACTERS", 700)
+    real = assemble.stretches
+
+    def stretches(tables: list[Path]) -> Iterator[tuple[int, list[dict]]]:
+        for number, some in real(tables):
+            held.append(sum(len(row["text"] or "") for row in some[:-1]))
+            yield number, some
+
+    monkeypatch.setattr(assemble, "stretches", stretches)
+    assert gather([place_of(str(texts))], tmp_path / "few")["digest"] == whole["digest"]
+    assert len(held) > 5 and max(held) < 700
+    assert items(tmp_path / "few") == items(tmp_path / "whole")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
+from afresh import core
 from afresh.core import Batch, Cond, Part
 from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
@@ -109,3 +113,16 @@ def test_the_identity_of_an_item_is_its_content() -> None:
     assert IMAGE.digest(pixels) == IMAGE.digest(pixels.copy())
     assert IMAGE.digest(pixels) != IMAGE.digest(pixels.reshape(1, 4, 3))  # the same bytes, another image
     assert len(TEXT.digest("lone \ud800 surrogate")) == 64
+
+
+def test_every_noun_is_found_and_most_need_no_torch() -> None:
+    assert all(getattr(core, name) is not None for name in core.__all__)
+    code = (
+        "import sys\n"
+        "from afresh.core import Corpus, Item, ItemKind, NearDuplicate, Refused, Score, Sound, UserError, registry\n"
+        "print('torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+    with pytest.raises(ImportError):
+        from afresh.core import Nonsense  # type: ignore[attr-defined]  # noqa: F401

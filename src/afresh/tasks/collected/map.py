@@ -117,7 +117,8 @@ def in_two(features: Array) -> Array:
         features = PCA(min(WIDE, *features.shape), random_state=0).fit_transform(features)
     if len(features) >= 30:
         perplexity = min(30.0, (len(features) - 1) / 4)
-        points = TSNE(2, perplexity=perplexity, init="pca", random_state=0, max_iter=500).fit_transform(features)
+        learner = TSNE(2, perplexity=perplexity, init="pca", random_state=0, max_iter=500, angle=0.8)
+        points = learner.fit_transform(features)
     else:
         points = PCA(2, random_state=0).fit_transform(features)
     low, high = points.min(0), points.max(0)
