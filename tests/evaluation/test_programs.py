@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from afresh.core import Item, UserError
+from afresh.evaluation.estimate import bootstrap
 from afresh.evaluation.programs import (
     HOLES,
     completions,
     draw_holes,
     held,
-    over_tasks,
     pass_at_k,
     pass_scores,
     task_of,
@@ -51,13 +51,13 @@ def test_pass_at_k_is_unbiased() -> None:
         assert estimate == pytest.approx(1 - (1 - p) ** k, abs=0.01)
 
 
-def test_the_interval_is_over_tasks() -> None:
+def test_the_interval_is_bootstrap() -> None:
     values = np.array([0.0] * 60 + [1.0] * 40)
-    estimate = over_tasks(values)
+    estimate = bootstrap(values)
     spread = 1.96 * (0.4 * 0.6 / 100) ** 0.5
     assert estimate.value == 0.4 and estimate.n == 100
     assert (estimate.low, estimate.high) == pytest.approx((0.4 - spread, 0.4 + spread), abs=0.03)
-    none = over_tasks(np.zeros(50))
+    none = bootstrap(np.zeros(50))
     assert (none.value, none.low) == (0.0, 0.0) and none.high is not None and 0.05 < none.high < 0.1
 
 

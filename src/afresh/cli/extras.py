@@ -59,6 +59,7 @@ EXTRAS = (
         ("diffusers",),
         "models that diffusers saved: `afresh tune BASE PATH`, `afresh export RUN --to diffusers`",
     ),
+    Extra("recommend", ("implicit",), "iALS, one of the baselines that recommenders are compared with"),
     Extra("serve", ("fastapi", "uvicorn", "multipart"), "a server of runs and its page: `afresh serve RUN`"),
     Extra(
         "logging",

@@ -13,6 +13,8 @@ from afresh.core import Score
 
 Z95 = 1.959963984540054  # two-sided 95% of a standard normal
 GROUPS = 20  # of rows, for the grouped jackknife
+RESAMPLES = 2000  # of the bootstrap
+MANY_UNITS = 10_000  # from here on, the normal interval, to which the bootstrap's converges
 
 Array = NDArray[np.float64]
 
@@ -75,6 +77,28 @@ def ratio(top: Array, bottom: Array) -> Estimate:
     residual = top - r * bottom
     half = Z95 * float(np.sqrt(n / (n - 1) * np.sum(residual**2))) / total
     return Estimate(r, r - half, r + half, n)
+
+
+def bootstrap(top: Array, bottom: Array | None = None, seed: int = 0) -> Estimate:
+    """The sum of `top` divided by the sum of `bottom` (by default the mean), both (N,) over units, by resampling them.
+
+    From the 2.5% to the 97.5% quantile of the resampled ratios (Efron and Tibshirani 1993, chapter 13). If a mean is 0
+    or 1, where resampling gives no interval, Wilson's interval is used; for 10,000 units or more, that of `ratio`.
+    Raises ValueError if `bottom` sums to 0.
+    """
+    n = len(top)
+    parts = np.ones(n) if bottom is None else bottom
+    estimate = ratio(top, parts)
+    if n < 2 or n >= MANY_UNITS:
+        return estimate
+    if estimate.value in (0.0, 1.0):
+        return share(round(estimate.value) * n, n)
+    generator, found = np.random.default_rng(seed), []
+    for size in np.diff([*range(0, RESAMPLES, 200), RESAMPLES]):
+        rows = generator.integers(0, n, (size, n))
+        found.append(top[rows].sum(1) / parts[rows].sum(1))
+    low, high = np.quantile(np.concatenate(found), [0.025, 0.975])
+    return Estimate(estimate.value, float(low), float(high), n)
 
 
 def jackknife(value: float, without: Sequence[float]) -> tuple[float, float]:

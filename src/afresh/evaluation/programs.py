@@ -12,14 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from afresh.core import CondSpec, Evidence, ItemKind, Metric, Score, Space, UserError
-from afresh.evaluation.estimate import Estimate, share
+from afresh.evaluation.estimate import bootstrap, share
 from afresh.evaluation.study import Study, Unmeasurable, study_of
 
 TESTS = Path(__file__).with_name("sandbox_tests.py")
-RESAMPLES = 2000  # of a bootstrap interval
 # Strings at which an answer ends because something else begins (Chen et al. 2021, section 2.1; for complete programs
 # Fried et al. 2023, appendix A).
 AFTER_A_BODY = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n@")
@@ -124,19 +122,6 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return 1.0 - float(np.prod(1.0 - k / np.arange(n - correct + 1, n + 1)))
 
 
-def over_tasks(values: NDArray[np.float64], seed: int = 0) -> Estimate:
-    """The mean over tasks (N,) with a bootstrap interval, 2.5% to 97.5% (Efron and Tibshirani 1993, chapter 13).
-
-    If all tasks are 0 or all are 1, where resampling gives no interval, Wilson's interval is used.
-    """
-    n, value = len(values), float(values.mean())
-    if value in (0.0, 1.0):
-        return share(round(value) * n, n)
-    rows = np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
-    low, high = np.quantile(values[rows].mean(1), [0.025, 0.975])
-    return Estimate(value, float(low), float(high), n)
-
-
 def pass_scores(
     correct: Sequence[int], n: int, ks: Sequence[int], floor: float | None, control: float | None
 ) -> list[Score]:
@@ -144,7 +129,7 @@ def pass_scores(
     out = []
     for k in ks:
         if k <= n:
-            estimate = over_tasks(np.array([pass_at_k(n, c, k) for c in correct]))
+            estimate = bootstrap(np.array([pass_at_k(n, c, k) for c in correct]))
             out.append(estimate.score(f"pass@{k}", "higher", floor, control))
     return out
 
